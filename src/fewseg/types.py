@@ -1,0 +1,105 @@
+"""Everything that crosses a border between the rooms of fewseg, as values.
+
+Shape letters, used in every docstring: B episodes, K shots, N ways, H W image pixels, h w feature
+cells, C channels of a backbone map, d reduced channels, n any number of independent items.
+Masks are uint8: 0 background, 1 foreground, 255 ignore. Label maps hold class ids and 255 = ignore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+IGNORE = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Backbone maps of n images.
+
+    Attributes:
+        maps: level name ("stem", "layer1" .. "layer4") to a (n, C, h, w) tensor.
+        image_size: (H, W) of the images that went in, in pixels.
+    """
+
+    maps: Mapping[str, Tensor]
+    image_size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return int(next(iter(self.maps.values())).shape[0])
+
+    def __getitem__(self, level: str) -> Tensor:
+        if level not in self.maps:
+            raise ValueError(
+                f"the backbone gives no level {level!r}; it gives {sorted(self.maps)}: "
+                "choose another level in the method's config or another backbone"
+            )
+        return self.maps[level]
+
+    def select(self, index: Tensor | Sequence[int] | slice) -> Features:
+        """Returns the images at ``index`` (any tensor index of the first axis)."""
+        return Features(maps={k: v[index] for k, v in self.maps.items()}, image_size=self.image_size)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Features:
+        """Returns the same features on another device or in another floating type."""
+        maps = {k: v.to(device=device, dtype=dtype) for k, v in self.maps.items()}
+        return Features(maps=maps, image_size=self.image_size)
+
+    @staticmethod
+    def stack(items: Sequence[Features]) -> Features:
+        """Joins features along the first axis; all must have the same levels and sizes."""
+        sizes = {f.image_size for f in items}
+        if len(sizes) != 1:
+            raise ValueError(f"features of different image sizes cannot be joined: {sorted(sizes)}")
+        maps = {k: torch.cat([f.maps[k] for f in items]) for k in items[0].maps}
+        return Features(maps=maps, image_size=items[0].image_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedShots:
+    """A support set whose images have been through the backbone.
+
+    Attributes:
+        features: B * K images, the shot axis running fastest.
+        masks: (B, K, H, W) uint8 in {0, 1, 255}.
+    """
+
+    features: Features
+    masks: Tensor
+
+    @property
+    def shots(self) -> int:
+        """K."""
+        return int(self.masks.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedEpisodes:
+    """A batch of B training episodes after the backbone: the only value that carries query masks.
+
+    Attributes:
+        support: the support sets.
+        query: B query images.
+        query_masks: (B, H, W) uint8 in {0, 1, 255}.
+    """
+
+    support: EncodedShots
+    query: Features
+    query_masks: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerms:
+    """Named scalar losses and their weights; ``total`` is what the optimiser minimises."""
+
+    terms: Mapping[str, Tensor]
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        """Weighted sum of the terms (weight 1 where none is given)."""
+        parts = [self.weights.get(name, 1.0) * value for name, value in self.terms.items()]
+        return torch.stack(parts).sum()
