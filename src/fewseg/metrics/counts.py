@@ -1,0 +1,238 @@
+"""Integer intersections and unions of binary masks, and the per-episode table of them.
+
+Source: ``intersectionAndUnion`` of the released code of PFENet and SCL, which turns the ignored pixels of the
+prediction into 255 in place; here the arguments are left alone and values that are no mask are an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fewseg.types import IGNORE
+
+Ints = npt.NDArray[np.int64]
+Texts = npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Pixel counts of binary masks, ignored pixels left out everywhere.
+
+    Every field is int64 of the masks' leading shape: () for one (H, W) mask, (n,) for n of them.
+
+    Attributes:
+        fg_inter: pixels that are foreground in prediction and truth (TP).
+        fg_union: pixels that are foreground in either (TP + FP + FN).
+        bg_inter: pixels that are background in both (TN).
+        bg_union: pixels that are background in either (TN + FP + FN).
+        fg_pred: pixels predicted as foreground (TP + FP).
+        fg_true: pixels that truly are foreground (TP + FN).
+    """
+
+    fg_inter: Ints
+    fg_union: Ints
+    bg_inter: Ints
+    bg_union: Ints
+    fg_pred: Ints
+    fg_true: Ints
+
+    @staticmethod
+    def stack(items: Sequence[Counts]) -> Counts:
+        """Joins the counts of single masks or of batches into one of shape (n,)."""
+        return Counts(
+            **{name: np.concatenate([np.atleast_1d(getattr(c, name)) for c in items]) for name in COUNT_NAMES}
+        )
+
+
+COUNT_NAMES = tuple(f.name for f in fields(Counts))
+
+
+def count(prediction: npt.NDArray[Any] | torch.Tensor, truth: npt.NDArray[Any] | torch.Tensor) -> Counts:
+    """Counts the pixels of predicted masks against true ones.
+
+    Args:
+        prediction: (H, W) or (n, H, W), bool or integers in {0, 1}; array or tensor on any device.
+        truth: same shape, integers in {0, 1, 255}; pixels of 255 count nowhere.
+
+    Returns:
+        Counts of shape () or (n,).
+
+    Raises:
+        ValueError: the shapes differ, are not (H, W) or (n, H, W), or a value is outside the sets above.
+    """
+    predicted, true = _as_numpy(prediction), _as_numpy(truth)
+    if predicted.shape != true.shape or predicted.ndim not in (2, 3):
+        raise ValueError(
+            f"prediction {predicted.shape} and truth {true.shape} must have one shape, (H, W) or (n, H, W): "
+            "resize the prediction to the label first"
+        )
+    if predicted.ndim == 2:
+        return _as_counts(np.array(_count_one(predicted, true), dtype=np.int64))
+    rows = [_count_one(p, t) for p, t in zip(predicted, true, strict=True)]
+    return _as_counts(np.array(rows, dtype=np.int64).reshape(len(rows), len(COUNT_NAMES)).T)
+
+
+def _count_one(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> tuple[int, ...]:
+    """Counts one (H, W) pair, in the order of COUNT_NAMES; three passes over the pixels."""
+    predicted, true, background = prediction == 1, truth == 1, truth == 0
+    size, fg_true, bg_true = truth.size, int(np.count_nonzero(true)), int(np.count_nonzero(background))
+    if fg_true + bg_true + np.count_nonzero(truth == IGNORE) != size:
+        raise ValueError(
+            f"the truth has values {_odd(truth, (0, 1, IGNORE))}; only 0, 1 and {IGNORE} are masks"
+        )
+    if np.count_nonzero(predicted) + np.count_nonzero(prediction == 0) != size:
+        raise ValueError(
+            f"the prediction has values {_odd(prediction, (0, 1))}; only 0 and 1 are masks: threshold it"
+        )
+    fg_inter = int(np.count_nonzero(predicted & true))
+    fg_pred = fg_inter + int(np.count_nonzero(predicted & background))
+    fg_union = fg_pred + fg_true - fg_inter
+    scored = fg_true + bg_true
+    return fg_inter, fg_union, scored - fg_union, scored - fg_inter, fg_pred, fg_true
+
+
+def _as_counts(columns: Ints) -> Counts:
+    return Counts(**dict(zip(COUNT_NAMES, columns, strict=True)))
+
+
+def _as_numpy(values: npt.NDArray[Any] | torch.Tensor) -> npt.NDArray[Any]:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values)
+
+
+def _odd(values: npt.NDArray[Any], accepted: tuple[int, ...]) -> list[Any]:
+    found = np.unique(values)
+    return list(found[~np.isin(found, accepted)][:5].tolist())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EpisodeCounts:
+    """One row an episode: who it was and what was counted. N rows; all counts int64.
+
+    Attributes:
+        seed: (N,) seed of the run of episodes.
+        episode: (N,) index i of the episode within its seed; (seed, episode) is unique.
+        class_id: (N,) id of the episode's class.
+        fg_inter: (N,) see :class:`Counts`, as for the next five.
+        fg_union: (N,).
+        bg_inter: (N,).
+        bg_union: (N,).
+        fg_pred: (N,).
+        fg_true: (N,).
+        query: (N,) id of the query image; empty strings where it was not kept.
+        supports: (N, K) ids of the support images; (N, 0) where they were not kept.
+    """
+
+    seed: Ints
+    episode: Ints
+    class_id: Ints
+    fg_inter: Ints
+    fg_union: Ints
+    bg_inter: Ints
+    bg_union: Ints
+    fg_pred: Ints
+    fg_true: Ints
+    query: Texts
+    supports: Texts
+
+    def __post_init__(self) -> None:
+        lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"the columns of an episode table must have one length, got {lengths}")
+        keys = np.stack([self.seed, self.episode], axis=1)
+        unique, times = np.unique(keys, axis=0, return_counts=True)
+        if len(unique) != len(keys):
+            seed, episode = unique[times > 1][0].tolist()
+            raise ValueError(
+                f"episode {episode} of seed {seed} is in the table more than once: score it once"
+            )
+        sums = (self.fg_pred + self.fg_true - self.fg_inter == self.fg_union) & (
+            self.bg_union - self.bg_inter == self.fg_union - self.fg_inter
+        )
+        ordered = (self.fg_inter >= 0) & (self.bg_inter >= 0)
+        ordered &= (self.fg_inter <= self.fg_pred) & (self.fg_inter <= self.fg_true)
+        if not bool(np.all(sums & ordered)):
+            row = int(np.argmin(sums & ordered))
+            raise ValueError(
+                f"row {row} (seed {self.seed[row]}, episode {self.episode[row]}) has counts that no pair "
+                "of masks gives: use the numbers of fewseg.metrics.count as they are"
+            )
+
+    def __len__(self) -> int:
+        return len(self.seed)
+
+    @staticmethod
+    def of(
+        counts: Counts,
+        *,
+        seed: int | Sequence[int],
+        episode: int | Sequence[int],
+        class_id: int | Sequence[int],
+        query: str | Sequence[str] = "",
+        supports: Sequence[Sequence[str]] | None = None,
+    ) -> EpisodeCounts:
+        """Makes the rows of one episode or of a batch of n episodes.
+
+        Args:
+            counts: of shape () or (n,).
+            seed: one for all rows, or n; so for ``episode``, ``class_id`` and ``query``.
+            episode: index of each episode within its seed.
+            class_id: the episodes' classes.
+            query: query image ids.
+            supports: n sequences of K support image ids.
+
+        Raises:
+            ValueError: the lengths differ, or an episode occurs twice.
+        """
+        stacked = Counts.stack([counts])
+        n = len(stacked.fg_inter)
+        numbers = {"seed": seed, "episode": episode, "class_id": class_id}
+        return EpisodeCounts(
+            **{name: _column(name, value, n, np.int64) for name, value in numbers.items()},
+            **{name: getattr(stacked, name) for name in COUNT_NAMES},
+            query=_column("query", query, n, np.str_),
+            supports=np.empty((n, 0), np.str_)
+            if supports is None
+            else np.array(supports, np.str_).reshape(n, -1),
+        )
+
+    @staticmethod
+    def join(tables: Sequence[EpisodeCounts]) -> EpisodeCounts:
+        """Puts tables under each other and sorts the rows by (seed, episode).
+
+        Raises:
+            ValueError: no table, an episode in two of them, or different numbers of supports.
+        """
+        if not tables:
+            raise ValueError("there is no episode to join: evaluate at least one")
+        shots = {t.supports.shape[1] for t in tables}
+        if len(shots) != 1:
+            raise ValueError(f"tables of different numbers of supports cannot be joined: {sorted(shots)}")
+        joined = EpisodeCounts(
+            **{f.name: np.concatenate([getattr(t, f.name) for t in tables]) for f in fields(EpisodeCounts)}
+        )
+        return joined.select(np.lexsort((joined.episode, joined.seed)))
+
+    def select(self, index: npt.NDArray[Any]) -> EpisodeCounts:
+        """Returns the rows at ``index``, a boolean mask or integers."""
+        return EpisodeCounts(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    def columns(self) -> dict[str, npt.NDArray[Any]]:
+        """Returns the columns by name, as they are stored beside a result."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def _column(name: str, value: Any, n: int, dtype: type[Any]) -> npt.NDArray[Any]:
+    column = np.asarray(value, dtype=dtype)
+    if column.ndim == 0:
+        return np.full(n, column, dtype=column.dtype)
+    if column.shape != (n,):
+        raise ValueError(f"{name} has shape {column.shape} for {n} episodes: give one value or {n}")
+    return column
