@@ -103,3 +103,90 @@ class LossTerms:
         """Weighted sum of the terms (weight 1 where none is given)."""
         parts = [self.weights.get(name, 1.0) * value for name, value in self.terms.items()]
         return torch.stack(parts).sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guides:
+    """What n independent guides (a shot, or several shots joined) tell the decoder.
+
+    Attributes:
+        vectors: (n, V, d).
+        keys: (n, J, P, C) unit features of foreground cells of the J joined shots, zero where padded;
+            (n, J, 0, 0) when the method takes no prior map.
+        valid: (n, J, P) which keys are real.
+    """
+
+    vectors: Tensor
+    keys: Tensor
+    valid: Tensor
+
+    def __len__(self) -> int:
+        return int(self.vectors.shape[0])
+
+    def select(self, index: Tensor | Sequence[int] | slice) -> Guides:
+        """Returns the guides at ``index`` (any tensor index of the first axis)."""
+        return Guides(vectors=self.vectors[index], keys=self.keys[index], valid=self.valid[index])
+
+    def trimmed(self) -> Guides:
+        """Drops key columns that no guide uses."""
+        used = int(self.valid.sum(dim=-1).max()) if self.valid.numel() else 0
+        return Guides(vectors=self.vectors, keys=self.keys[:, :, :used], valid=self.valid[..., :used])
+
+    @staticmethod
+    def stack(items: Sequence[Guides]) -> Guides:
+        """Joins guides along the first axis, padding the keys to the largest count."""
+        longest = max(g.keys.shape[2] for g in items)
+        keys = [_pad(g.keys, longest, axis=2) for g in items]
+        valid = [_pad(g.valid, longest, axis=2) for g in items]
+        vectors = torch.cat([g.vectors for g in items])
+        return Guides(vectors=vectors, keys=torch.cat(keys), valid=torch.cat(valid))
+
+
+def _pad(values: Tensor, length: int, *, axis: int) -> Tensor:
+    missing = length - values.shape[axis]
+    if missing <= 0:
+        return values
+    shape = list(values.shape)
+    shape[axis] = missing
+    return torch.cat([values, values.new_zeros(shape)], dim=axis)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryMaps:
+    """What a query brings to the decoder, computed once for all its guides.
+
+    Attributes:
+        mid: (n, d, h, w) mid-level feature.
+        prior: (n, C, h', w') map that the prior compares (zero channels without a prior).
+    """
+
+    mid: Tensor
+    prior: Tensor
+
+    def select(self, index: Tensor | slice) -> QueryMaps:
+        """Returns the queries at ``index`` of the first axis."""
+        return QueryMaps(mid=self.mid[index], prior=self.prior[index])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of the feature grid."""
+        return int(self.mid.shape[-2]), int(self.mid.shape[-1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupportState:
+    """An encoded support set: a value that serves any number of queries, threads and users.
+
+    Attributes:
+        guides: B * S guides, the guide axis running fastest; S is 1 where shots are joined before the
+            decoder and K where each shot is scored on its own.
+        weights: (B, S) share of each guide's scores in the sum.
+    """
+
+    guides: Guides
+    weights: Tensor
+
+    @property
+    def scored(self) -> int:
+        """S."""
+        return int(self.weights.shape[1])

@@ -1,0 +1,176 @@
+"""SCL on PFENet: the self-guided module with a multi-scale support path.
+
+Source: SCL (Zhang et al. 2021), Sec. 4 and 5.1; PFENet (Tian et al. 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fewseg.backbones import BackboneConfig
+from fewseg.decoders.guided_query import GuidedQuery
+from fewseg.decoders.merge import GuideMerge
+from fewseg.decoders.mid_level import MidLevel
+from fewseg.decoders.prior import PriorConfig, PriorMap
+from fewseg.decoders.pyramid import PyramidOutput, PyramidTrunk
+from fewseg.fusion import CrossGuided, CrossPath, Fusion
+from fewseg.losses.segmentation import cross_entropy_full_size, deep_supervision
+from fewseg.methods.base import PairScorer, cross_pairs
+from fewseg.methods.scl.self_guided import SelfGuided
+from fewseg.ops.masks import foreground_cells
+from fewseg.ops.pooling import masked_average
+from fewseg.types import EncodedEpisodes, EncodedShots, Features, Guides, LossTerms, QueryMaps
+
+
+@dataclass(frozen=True, kw_only=True)
+class SCLPFENetConfig:
+    """SCL's and PFENet's parts and sizes.
+
+    Attributes:
+        backbone: the frozen trunk.
+        channels: d, width of the head.
+        mid_levels: levels of the mid-level feature, in the order of concatenation.
+        prior: the query's prior map or none; the support path has none.
+        scales: pyramid scales, see ``PFENetConfig``.
+        self_guided: vectors, losses and form of the second pass.
+        fusion: how K shots become one answer.
+        deep_weight: weight of the inner classifiers' mean cross-entropy, in all three passes.
+        mid_dropout: Dropout2d after the mid-level convolution.
+        head_dropout: Dropout2d in the classifiers.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    channels: int = 256
+    mid_levels: tuple[str, ...] = ("layer3", "layer2")
+    prior: PriorConfig = field(default_factory=PriorMap)
+    scales: tuple[float, ...] = (60, 30, 15, 8)
+    self_guided: SelfGuided = field(default_factory=SelfGuided)
+    fusion: Fusion = field(default_factory=CrossGuided)
+    deep_weight: float = 1.0
+    mid_dropout: float = 0.5
+    head_dropout: float = 0.1
+
+    def build(self) -> SCLPFENet:
+        """Builds the model with randomly initialised head."""
+        return SCLPFENet(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupportPass:
+    """The support path's first pass on n shots: feature, cells, v_s, and what the decoder said."""
+
+    mid: Tensor
+    cells: Tensor
+    initial: Tensor
+    first: PyramidOutput
+
+    def select(self, index: Tensor) -> SupportPass:
+        """Returns the shots at ``index``."""
+        first = PyramidOutput(
+            logits=self.first.logits[index],
+            inner=tuple(maps[index] for maps in self.first.inner),
+            levels=tuple(maps[index] for maps in self.first.levels),
+        )
+        return SupportPass(
+            mid=self.mid[index], cells=self.cells[index], initial=self.initial[index], first=first
+        )
+
+
+class SCLPFENet(PairScorer):
+    """SCL on PFENet for any K; see the module's docstring for the sources.
+
+    Trained as a 1-shot model: with K shots in a training episode every (shot, query) pair is an example.
+    """
+
+    def __init__(self, config: SCLPFENetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fusion = config.fusion
+        self.backbone = config.backbone.build()
+        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
+        vectors, scales = config.self_guided.width, config.scales
+        self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
+        self.merge_support = GuideMerge(d, vectors=vectors, prior_channels=0, scales=scales)
+        mid_query = MidLevel(width, d, config.mid_levels, config.mid_dropout)
+        self.query = GuidedQuery(mid_query, channels=d, vectors=vectors, prior=config.prior, scales=scales)
+        self.trunk = PyramidTrunk(d, scales=len(scales), dropout=config.head_dropout)
+
+    def first_pass(self, features: Features, masks: Tensor, *, deep: bool = False) -> SupportPass:
+        """Segments n shots under their own v_s (Eq. 1-3)."""
+        mid = self.mid_support.of(features)
+        cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
+        initial = masked_average(mid, cells)
+        first = self._decode_support(mid, self.config.self_guided.first(initial), deep=deep)
+        return SupportPass(mid=mid, cells=cells, initial=initial, first=first)
+
+    def second_vectors(self, support: SupportPass) -> Tensor:
+        """The guide vectors (n, V, d) that the first pass yields (Eq. 4-6)."""
+        logits = support.first.logits
+        return self.config.self_guided.second(support.mid, support.cells, support.initial, logits)
+
+    def second_pass(self, support: SupportPass, vectors: Tensor, *, deep: bool = False) -> PyramidOutput:
+        """Segments n shots under the given guide vectors (n, V, d) through the support path (Eq. 8-9)."""
+        released = self.config.self_guided.second_pass == "released"
+        previous = support.first.levels if released else None
+        return self._decode_support(support.mid, vectors, deep=deep, previous=previous)
+
+    def _decode_support(
+        self, mid: Tensor, vectors: Tensor, *, deep: bool, previous: Sequence[Tensor] | None = None
+    ) -> PyramidOutput:
+        size = (mid.shape[-2], mid.shape[-1])
+        merged = self.merge_support(mid, vectors, mid.new_zeros(mid.shape[0], 0, *size))
+        out: PyramidOutput = self.trunk(merged, size, deep=deep, previous=previous)
+        return out
+
+    def _guides(self, support: SupportPass, features: Features, masks: Tensor) -> Guides:
+        keys, valid = self.config.prior.keys(features, masks, self.backbone.rerun)
+        return Guides(vectors=self.second_vectors(support), keys=keys, valid=valid)
+
+    def encode_shots(self, features: Features, masks: Tensor) -> Guides:
+        """Each shot's guide vectors and prior keys; depends on the support alone."""
+        return self._guides(self.first_pass(features, masks), features, masks)
+
+    def encode_query(self, features: Features) -> QueryMaps:
+        """The query's mid-level feature and the map that its prior compares."""
+        return self.query.encode(features)
+
+    def score(self, query: QueryMaps, guides: Guides) -> Tensor:
+        """Logits (n, 2, h, w) of n (query, guide) pairs (Eq. 11-12)."""
+        logits: Tensor = self.trunk(self.query(query, guides), query.size, deep=False).logits
+        return logits
+
+    def cross_logits(self, support: EncodedShots, guides: Guides, path: CrossPath = "query") -> Tensor:
+        """Every shot's prediction of every support image; ``path="support"`` is the released form.
+
+        The released code segments the supports by the second support pass, without prior map.
+        """
+        if path == "query":
+            return super().cross_logits(support, guides, path)
+        of_guide, of_target = cross_pairs(*support.masks.shape[:2])
+        targets = self.first_pass(support.features, support.masks.flatten(0, 1)).select(of_target)
+        return self.second_pass(targets, guides.vectors[of_guide]).logits
+
+    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
+        """L_s1 + L_s2 + L_q, each with its deep supervision (Eq. 14)."""
+        shots = episodes.support.shots
+        features, masks = episodes.support.features, episodes.support.masks.flatten(0, 1)
+        support = self.first_pass(features, masks, deep=True)
+        guides = self._guides(support, features, masks)
+        maps = self.encode_query(episodes.query)
+        of_query = torch.arange(len(episodes.query)).repeat_interleave(shots)
+        merged = self.query(maps.select(of_query) if shots > 1 else maps, guides)
+        answers = {"query": (self.trunk(merged, maps.size, deep=True), episodes.query_masks[of_query])}
+        if "first" in self.config.self_guided.losses:
+            answers["support_first"] = (support.first, masks)
+        if "second" in self.config.self_guided.losses:
+            answers["support_second"] = (self.second_pass(support, guides.vectors, deep=True), masks)
+        terms, weights = {}, {}
+        for name, (out, truth) in answers.items():
+            terms[name] = cross_entropy_full_size(out.logits, truth)
+            terms[f"{name}_deep"] = deep_supervision(out.inner, truth)
+            weights[f"{name}_deep"] = self.config.deep_weight
+        return LossTerms(terms=terms, weights=weights)

@@ -1,0 +1,1 @@
+"""Pure tensor functions: masks, pooling, similarity, resizing, geometry."""

@@ -1,0 +1,62 @@
+"""Cosine similarity of cells, and the prior map made of it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+COSINE_EPS = 1e-7
+MINMAX_EPS = 1e-7
+
+
+def foreground_keys(features: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Gathers the unit-length features of the foreground cells, padded to the largest count.
+
+    Args:
+        features: (n, C, h, w).
+        cells: (n, 1, h, w); a cell is foreground where its share is above 0.
+
+    Returns:
+        keys (n, P, C) of unit length (zeros where padded), and their validity (n, P).
+    """
+    inside = cells.flatten(1) > 0
+    count = int(inside.sum(dim=1).max())
+    order = inside.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
+    flat = features.flatten(2).transpose(1, 2)
+    keys = flat.gather(1, order.unsqueeze(-1).expand(-1, -1, flat.shape[-1]))
+    valid = inside.gather(1, order)
+    return F.normalize(keys, dim=-1, eps=COSINE_EPS) * valid.unsqueeze(-1).to(keys.dtype), valid
+
+
+def best_match(query: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
+    """For each query cell, the largest cosine similarity to any valid key.
+
+    Source: PFENet (Tian et al. 2020), Eq. 3-4.
+
+    Args:
+        query: (n, C, h, w).
+        keys: (n, P, C) of unit length.
+        valid: (n, P).
+
+    Returns:
+        (n, h, w) in [-1, 1]; zeros for an item with no valid key.
+    """
+    n, _, h, w = query.shape
+    if keys.shape[1] == 0:
+        return query.new_zeros(n, h, w)
+    unit = F.normalize(query.flatten(2), dim=1, eps=COSINE_EPS)
+    cosine = torch.bmm(keys, unit)
+    cosine = cosine.masked_fill(~valid.unsqueeze(-1), float("-inf"))
+    best = cosine.amax(dim=1)
+    return torch.where(valid.any(dim=1, keepdim=True), best, torch.zeros_like(best)).view(n, h, w)
+
+
+def minmax(maps: Tensor) -> Tensor:
+    """Normalises each (h, w) map of (n, h, w) to [0, 1]; a constant map becomes zeros.
+
+    Source: PFENet (Tian et al. 2020), Eq. 5, eps 1e-7.
+    """
+    low = maps.amin(dim=(1, 2), keepdim=True)
+    high = maps.amax(dim=(1, 2), keepdim=True)
+    return (maps - low) / (high - low + MINMAX_EPS)
