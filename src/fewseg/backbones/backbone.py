@@ -1,0 +1,236 @@
+"""The contract between images and methods: named maps with known channels and strides."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal, Self
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fewseg.backbones.published import download, normalisation, published_name
+from fewseg.backbones.resnet import FirstBlockDilation, ResNetShape, build_resnet
+from fewseg.backbones.trunk import LEVELS, Trunk
+from fewseg.backbones.vgg import build_vgg
+from fewseg.backbones.weights import WeightsReport, load_weights, state_sha256
+from fewseg.types import Features
+
+logger = logging.getLogger(__name__)
+
+_VGGS = ("vgg16", "vgg16_bn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Which network, with which weights, gives which maps.
+
+    Attributes:
+        name: a timm ResNet (resnet18, resnet50, resnet101: 7x7 stem; resnet50s, resnet101s: the deep
+            64/64/128 stem of the released PFENet and SCL), or vgg16, vgg16_bn.
+        weights: "imagenet" for the published weights that timm downloads by name; the path of a
+            .safetensors, .pth or .pt file; None for random values drawn from ``seed``.
+        levels: maps to give out; stages deeper than the last of them are not built.
+        first_block_dilation: "previous" (timm, torchvision) or "stage" (released PFENet family).
+        stride_on_1x1: a stage's stride on its first 1x1 (original paper, Keras) instead of its 3x3.
+        bn_eps: epsilon of every batch-norm; None keeps the network's own.
+        bn: "eval" keeps batch-norm at its stored statistics; "train" lets it follow ``train()``, also in
+            a frozen backbone, which is what the released PFENet family does.
+        trainable: whether gradients reach the weights.
+        seed: of the random values.
+        shape: size of a small ResNet of one's own, to be trained from scratch.
+    """
+
+    name: str = "resnet50"
+    weights: str | None = "imagenet"
+    levels: tuple[str, ...] = ("layer2", "layer3", "layer4")
+    first_block_dilation: FirstBlockDilation = "previous"
+    stride_on_1x1: bool = False
+    bn_eps: float | None = None
+    bn: Literal["eval", "train"] = "eval"
+    trainable: bool = False
+    seed: int = 0
+    shape: ResNetShape | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the fields against each other.
+
+        Raises:
+            ValueError: a level or a name is unknown, or an option does not fit the network.
+        """
+        unknown = sorted(set(self.levels) - set(LEVELS))
+        if unknown or not self.levels or len(set(self.levels)) != len(self.levels):
+            raise ValueError(f"levels {self.levels}: give one or more of {LEVELS}, each once")
+        if self.name not in _VGGS and not timm.is_model(self.name):
+            near = difflib.get_close_matches(self.name, [*timm.list_models("resnet*"), *_VGGS])
+            raise ValueError(f"unknown backbone {self.name!r}: near names are {near or ['resnet50']}")
+        if self.name in _VGGS and (self.shape or self.stride_on_1x1 or self.first_block_dilation == "stage"):
+            raise ValueError(
+                f"shape, stride_on_1x1 and first_block_dilation are for ResNets, not {self.name!r}"
+            )
+        if self.shape is not None and self.weights == "imagenet":
+            raise ValueError(
+                "no weights are published for a backbone with a shape of its own: "
+                "give weights None (random values) or a path"
+            )
+
+    @property
+    def last(self) -> str:
+        """The deepest level that must be built."""
+        return max(self.levels, key=LEVELS.index)
+
+    def build(self) -> Backbone:
+        """Builds the network and loads its weights.
+
+        Raises:
+            ValueError: the weights cannot be had or do not fit; see ``load_weights``.
+        """
+        return Backbone(self)
+
+
+class Backbone(nn.Module):
+    """A trunk that normalises its own input and gives out the maps of its config's levels.
+
+    Image sides of 8k + 1 give k + 1 cells at stride 8.
+
+    Attributes:
+        config: what it was built from.
+        report: what its weight file gave, None for random values.
+        channels: level to channels of its map.
+        strides: level to image pixels per cell.
+        mean, std: (3,) of RGB in [0, 1].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = _random_trunk(config)
+        published = published_name(config.name) if config.weights == "imagenet" else None
+        self.report = _load(self.trunk, config.weights, published)
+        for module in self.trunk.modules():
+            if isinstance(module, _BatchNorm) and config.bn_eps is not None:
+                module.eps = config.bn_eps
+        mean, std = normalisation(published)
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+        self.requires_grad_(config.trainable)
+        self.train()
+
+    @property
+    def channels(self) -> Mapping[str, int]:
+        """Channels of every map that is given out."""
+        return {level: self.trunk.channels[level] for level in self.config.levels}
+
+    @property
+    def strides(self) -> Mapping[str, int]:
+        """Image pixels per cell of every map that is given out."""
+        return {level: self.trunk.strides[level] for level in self.config.levels}
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training mode; batch-norm stays in eval unless the config's ``bn`` is "train"."""
+        super().train(mode and (self.config.trainable or self.config.bn == "train"))
+        if self.config.bn == "eval":
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Features:
+        """Computes the maps of images.
+
+        Args:
+            images: (n, 3, H, W) RGB in [0, 1], floating.
+
+        Raises:
+            ValueError: another shape or an integer type.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"images came as {images.dtype} {tuple(images.shape)}; accepted is a floating (n, 3, H, W) "
+                "in [0, 1]: divide bytes by 255 and put the channels second"
+            )
+        normalised = (images - self.mean.view(1, 3, 1, 1)) / self.std.view(1, 3, 1, 1)
+        height, width = images.shape[-2:]
+        return Features(maps=self.maps(normalised), image_size=(height, width))
+
+    def maps(self, normalised: Tensor) -> dict[str, Tensor]:
+        """Computes the maps of images that are normalised already.
+
+        Args:
+            normalised: (n, 3, H, W), (RGB - ``mean``) / ``std``.
+
+        Returns:
+            level to (n, ``channels[level]``, h, w), in the order of the config's levels.
+        """
+        found: dict[str, Tensor] = {}
+        current = normalised.to(next(self.trunk.parameters()).dtype)
+        with self._gradients():
+            for level in self.trunk.channels:
+                found[level] = current = self.trunk.stage(level, current)
+        return {level: found[level] for level in self.config.levels}
+
+    def rerun(self, level: str, below: Tensor) -> Tensor:
+        """Runs one stage on a given input, such as layer4 on a masked layer3.
+
+        Args:
+            level: a built level.
+            below: (n, C, h, w) with the channels of the level before it.
+
+        Raises:
+            ValueError: the level was not built.
+        """
+        if level not in self.trunk.channels:
+            raise ValueError(
+                f"level {level!r} is not built; built are {tuple(self.trunk.channels)}: "
+                "add it to the levels of the backbone's config"
+            )
+        with self._gradients():
+            return self.trunk.stage(level, below)
+
+    def digest(self) -> str:
+        """Returns a hexadecimal key of everything that decides the maps: settings and values.
+
+        The path of the weights is left out: the same values under another path give the same key.
+        """
+        settings = {k: v for k, v in asdict(self.config).items() if k not in ("weights", "seed", "trainable")}
+        settings |= {"mean": self.mean.tolist(), "std": self.std.tolist()}
+        key = json.dumps(settings, sort_keys=True) + state_sha256(self.trunk.state_dict())
+        return hashlib.sha256(key.encode()).hexdigest()
+
+    def _gradients(self) -> torch.set_grad_enabled:
+        return torch.set_grad_enabled(self.config.trainable and torch.is_grad_enabled())
+
+
+def _random_trunk(config: BackboneConfig) -> Trunk:
+    """Builds the network with values that depend on the config's seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if config.name in _VGGS:
+            return build_vgg(config.name, config.last)
+        return build_resnet(
+            config.name,
+            config.last,
+            first_block_dilation=config.first_block_dilation,
+            stride_on_1x1=config.stride_on_1x1,
+            shape=config.shape,
+        )
+
+
+def _load(trunk: Trunk, weights: str | None, published: str | None) -> WeightsReport | None:
+    if weights is None:
+        return None
+    if published is not None:
+        report = load_weights(trunk, download(published), name=published)
+    else:
+        report = load_weights(trunk, weights)
+    logger.info("backbone weights: %s", report.summary())
+    return report
