@@ -1,0 +1,1 @@
+"""Readers, indices, episodes and views: everything between files on disk and tensors."""

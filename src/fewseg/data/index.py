@@ -1,0 +1,195 @@
+"""Which classes each image shows and how many pixels of each: built once, in parallel, then cached."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from fewseg.data.source import DataError, FileSource, Source, check_same_size
+from fewseg.data.storage import cache_folder, progress_bar
+from fewseg.ops.files import atomic_write_bytes
+from fewseg.types import IGNORE
+
+log = logging.getLogger(__name__)
+
+_SCHEMA = "fewseg-index-1"
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Size of one image in pixels, and class id -> pixels (background and 255 left out)."""
+
+    height: int
+    width: int
+    areas: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is known of every image of a source without reading it.
+
+    Attributes:
+        name: of the source.
+        class_names: id -> name.
+        images: id -> facts, in the order of the source's list.
+    """
+
+    name: str
+    class_names: Mapping[int, str]
+    images: Mapping[str, ImageFacts]
+    _memo: dict[tuple[int, int], tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The images, in list order."""
+        return tuple(self.images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self.images
+
+    def images_of(self, class_id: int, min_area: int = 1) -> tuple[str, ...]:
+        """Returns the images where a class covers at least ``min_area`` pixels, sorted by id."""
+        key = (class_id, min_area)
+        if key not in self._memo:
+            found = (i for i, facts in self.images.items() if facts.areas.get(class_id, 0) >= min_area)
+            self._memo[key] = tuple(sorted(found))
+        return self._memo[key]
+
+    def classes_in(self, id: str, min_area: int = 1) -> tuple[int, ...]:
+        """Returns the classes that cover at least ``min_area`` pixels of an image, ascending."""
+        return tuple(sorted(c for c, n in self.images[id].areas.items() if n >= min_area))
+
+    def images_with_any(self, classes: Iterable[int], min_area: int = 1) -> tuple[str, ...]:
+        """Returns the images that show one of the classes, sorted by id."""
+        return tuple(sorted({i for c in classes for i in self.images_of(c, min_area)}))
+
+    def without(self, classes: Iterable[int], min_area: int = 1) -> Index:
+        """Returns the index of the images that show none of the classes."""
+        gone = set(self.images_with_any(classes, min_area))
+        kept = {i: facts for i, facts in self.images.items() if i not in gone}
+        return Index(name=self.name, class_names=self.class_names, images=kept)
+
+    def content_digest(self) -> str:
+        """Returns 12 hex digits that depend on ids, sizes and areas, not on paths or file times."""
+        rows = [(i, f.height, f.width, sorted(f.areas.items())) for i, f in sorted(self.images.items())]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
+
+
+def measure(source: Source, id: str) -> ImageFacts:
+    """Reads one image and its labels and returns the facts of the index.
+
+    Raises:
+        DataError: image or mask cannot be used, or they differ in size.
+    """
+    labels = source.read_labels(id)
+    height, width = int(labels.shape[0]), int(labels.shape[1])
+    if isinstance(source, FileSource):
+        size = source.image_size(id)
+    else:
+        image = source.read_image(id)
+        size = (int(image.shape[1]), int(image.shape[2]))
+    check_same_size(f"{source.name}, image {id}", size, (height, width))
+    counts = torch.bincount(labels.flatten(), minlength=256).tolist()
+    areas = {c: n for c, n in enumerate(counts) if n and c not in (0, IGNORE)}
+    return ImageFacts(height=height, width=width, areas=areas)
+
+
+def build_index(
+    source: Source, cache_dir: Path | str | None = None, workers: int | None = None, progress: bool = True
+) -> Index:
+    """Returns the index of a source, from the cache where its digest is known.
+
+    Args:
+        source: the images.
+        cache_dir: where indices are kept; ``$FEWSEG_CACHE`` or ``~/.cache/fewseg`` by default.
+        workers: reading threads (image decoding runs outside Python's lock); the CPUs, 16 at most.
+        progress: show a progress bar with the time left.
+
+    Raises:
+        DataError: images cannot be used; one error tells of all of them.
+    """
+    folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "index"
+    path = folder / f"{source.digest()[:32]}.json"
+    cached = _load(path, source)
+    if cached is not None:
+        return cached
+    index = Index(
+        name=source.name,
+        class_names=dict(source.class_names),
+        images=_measure_all(source, workers or min(16, os.cpu_count() or 1), progress),
+    )
+    try:
+        atomic_write_bytes(path, _dump(index))
+    except OSError as error:
+        log.warning("the index of %s is not cached: %s cannot be written (%s)", source.name, path, error)
+    return index
+
+
+def _measure_all(source: Source, workers: int, progress: bool) -> dict[str, ImageFacts]:
+    found: dict[str, ImageFacts] = {}
+    wrong: dict[str, str] = {}
+    with ThreadPoolExecutor(max_workers=workers) as pool, progress_bar(progress) as bar:
+        task = bar.add_task(f"indexing {source.name}", total=len(source.ids))
+        futures = {pool.submit(measure, source, id): id for id in source.ids}
+        try:
+            for future in as_completed(futures):
+                id = futures[future]
+                try:
+                    found[id] = future.result()
+                except DataError as error:
+                    wrong[id] = str(error)
+                bar.advance(task)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if wrong:
+        first = [wrong[id] for id in source.ids if id in wrong][:_SHOWN]
+        more = f"\n  ... and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise DataError(
+            f"{source.name}: {len(wrong)} of {len(source.ids)} images cannot be used\n  "
+            + "\n  ".join(first)
+            + more
+        )
+    return {id: found[id] for id in source.ids}
+
+
+def _dump(index: Index) -> bytes:
+    rows = [
+        [i, f.height, f.width, *(v for pair in f.areas.items() for v in pair)]
+        for i, f in index.images.items()
+    ]
+    return json.dumps({"schema": _SCHEMA, "images": rows}, separators=(",", ":")).encode()
+
+
+def _load(path: Path, source: Source) -> Index | None:
+    """Returns the cached index, or None where there is none that fits (it is then built again)."""
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        if content["schema"] != _SCHEMA:
+            return None
+        images = {str(row[0]): _facts(row[1:]) for row in content["images"]}
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        log.warning("the cached index %s cannot be read (%s): building it again", path, error)
+        return None
+    if tuple(images) != tuple(source.ids):
+        return None
+    return Index(name=source.name, class_names=dict(source.class_names), images=images)
+
+
+def _facts(row: Sequence[int]) -> ImageFacts:
+    height, width, *flat = row
+    return ImageFacts(height=height, width=width, areas=dict(zip(flat[::2], flat[1::2], strict=True)))

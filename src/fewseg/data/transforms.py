@@ -1,0 +1,143 @@
+"""Views of an image and its labels: joint transforms on tv_tensors, random only through ``Draws``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from fewseg.data.draws import Draws
+from fewseg.ops.geometry import (
+    IMAGENET_MEAN,
+    letterbox,
+    pad_images,
+    pad_labels,
+    place,
+    place_labels,
+    resize_images,
+    resize_labels,
+    scaled,
+)
+from fewseg.types import IGNORE
+
+_BLUR_KERNEL = 5  # pixels; PFENet's transform
+_BLUR_SIGMA = 1.1  # OpenCV's default for a kernel of 5
+_CROP_TRIES = 10
+_KEPT = 0.85  # PFENet crops again until this part of the target is inside
+
+
+def binary_mask(labels: Tensor, class_id: int) -> Tensor:
+    """Returns uint8 of the shape of ``labels``: 1 where the class is, 255 where 255 is, 0 elsewhere."""
+    mask = (labels == class_id).to(torch.uint8)
+    return mask.masked_fill_(labels == IGNORE, IGNORE)
+
+
+def unit_image(image: Tensor) -> Tensor:
+    """Returns a uint8 image as float32 in [0, 1]; a float image is taken to be that already."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image.float()
+
+
+@dataclass(frozen=True)
+class EvalView:
+    """The whole image in a square: aspect kept, top-left, padded with the ImageNet mean colour and 255.
+
+    Attributes:
+        size: side of the square, pixels.
+    """
+
+    size: int
+
+    def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the view of an image.
+
+        Args:
+            image: (3, H, W) uint8.
+            labels: (H, W) uint8.
+
+        Returns:
+            Float32 (3, size, size) in [0, 1] and uint8 (size, size).
+        """
+        box = letterbox((int(image.shape[-2]), int(image.shape[-1])), self.size)
+        return place(unit_image(image), box), place_labels(labels, box)
+
+
+@dataclass(frozen=True)
+class TrainView:
+    """A random view: scale, rotation, flip, blur, and a crop to a square padded as in ``EvalView``.
+
+    Attributes:
+        size: side of the square, pixels.
+        scale: range of the random scale factor.
+        rotate: largest rotation either way, degrees; the corners become mean colour and 255.
+        flip: probability of a horizontal flip.
+        blur: probability of a Gaussian blur (5 x 5, sigma 1.1).
+        resize: "none" scales the original (PFENet); "letterbox" scales the size that just fits the
+            square, for views much smaller than the photographs.
+    """
+
+    size: int
+    scale: tuple[float, float] = (0.9, 1.1)
+    rotate: float = 10.0
+    flip: float = 0.5
+    blur: float = 0.5
+    resize: Literal["none", "letterbox"] = "none"
+
+    def __call__(
+        self, image: Tensor, labels: Tensor, draws: Draws, keep: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns a random view of an image, a pure function of its arguments.
+
+        Args:
+            image: (3, H, W) uint8.
+            labels: (H, W) uint8.
+            draws: all randomness.
+            keep: a label value; up to 10 crops are tried until 85 % of its pixels are inside, and the one
+                with most is taken (PFENet does so). None takes the first crop.
+
+        Returns:
+            Float32 (3, size, size) in [0, 1] and uint8 (size, size).
+        """
+        height, width = int(image.shape[-2]), int(image.shape[-1])
+        factor = draws.uniform(*self.scale)
+        if self.resize == "letterbox":
+            factor *= self.size / max(height, width)
+        hw = scaled((height, width), factor)
+        picture = tv_tensors.Image(resize_images(unit_image(image), hw))
+        mask = tv_tensors.Mask(resize_labels(labels, hw))
+        angle, flip, blur = draws.uniform(-self.rotate, self.rotate), draws.uniform(), draws.uniform()
+        if self.rotate > 0:
+            turn = InterpolationMode.BILINEAR
+            picture = functional.rotate(picture, angle, interpolation=turn, fill=list(IMAGENET_MEAN))
+            mask = functional.rotate(mask, angle, fill=IGNORE)
+        if flip < self.flip:
+            picture, mask = functional.horizontal_flip(picture), functional.horizontal_flip(mask)
+        if blur < self.blur:
+            picture = functional.gaussian_blur(picture, [_BLUR_KERNEL] * 2, [_BLUR_SIGMA] * 2)
+        top, left, h, w = self._window(mask.as_subclass(Tensor), draws, keep)
+        picture = functional.crop(picture, top, left, h, w).as_subclass(Tensor)
+        mask = functional.crop(mask, top, left, h, w).as_subclass(Tensor)
+        return pad_images(picture, self.size).clamp_(0, 1), pad_labels(mask, self.size)
+
+    def _window(self, mask: Tensor, draws: Draws, keep: int | None) -> tuple[int, int, int, int]:
+        """Returns (top, left, h, w) of a crop no larger than the square."""
+        height, width = mask.shape
+        h, w = min(height, self.size), min(width, self.size)
+        target = mask == keep if keep is not None and (h, w) != (height, width) else None
+        total = int(target.sum()) if target is not None else 0
+        best, best_inside = (0, 0), -1
+        for _ in range(_CROP_TRIES):
+            corner = (draws.below(height - h + 1), draws.below(width - w + 1))
+            if target is None:
+                best = corner
+                break
+            inside = int(target[corner[0] : corner[0] + h, corner[1] : corner[1] + w].sum())
+            if inside > best_inside:
+                best, best_inside = corner, inside
+            if inside >= _KEPT * total:
+                break
+        return (*best, h, w)
