@@ -2,5 +2,29 @@
 
 from fewseg.metrics.counts import Counts, EpisodeCounts, count
 from fewseg.metrics.scores import dice, fb_iou, miou, per_class
+from fewseg.metrics.statistics import (
+    Interval,
+    PairedDifference,
+    bootstrap_miou,
+    mean_miou,
+    minimum_detectable_difference,
+    paired_difference,
+    std_over_seeds,
+)
 
-__all__ = ["Counts", "EpisodeCounts", "count", "dice", "fb_iou", "miou", "per_class"]
+__all__ = [
+    "Counts",
+    "EpisodeCounts",
+    "Interval",
+    "PairedDifference",
+    "bootstrap_miou",
+    "count",
+    "dice",
+    "fb_iou",
+    "mean_miou",
+    "minimum_detectable_difference",
+    "miou",
+    "paired_difference",
+    "per_class",
+    "std_over_seeds",
+]

@@ -1,7 +1,7 @@
 """mIoU, FB-IoU and Dice of an episode table: integer sums first, one ratio afterwards. Fractions in [0, 1].
 
-Integers are summed over all episodes of a class, then comes the ratio, then the mean over the fold's classes. The
-mean of per-episode IoU is another number, and none of the papers reports it.
+Integers are summed over all episodes of a class, then comes the ratio, then the mean over the fold's classes.
+The mean of per-episode IoU is another number, and none of the papers reports it.
 
 Source: SCL (Zhang et al. 2021), section 5.2, for mIoU and FB-IoU; SRPNet's tables for Dice.
 """
@@ -100,8 +100,8 @@ def check_classes(table: EpisodeCounts, classes: Sequence[int]) -> None:
     missing = [c for c in classes if not np.any(table.class_id == c)]
     if missing:
         raise ValueError(
-            f"class {missing} was never drawn in {len(table)} episodes, so its IoU does not exist (it is not 0 "
-            "or 1): evaluate more episodes or check the image list"
+            f"class {missing} was never drawn in {len(table)} episodes, so its IoU does not exist (it is not "
+            "0 or 1): evaluate more episodes or check the image list"
         )
     empty = [c for c in classes if table.fg_union[table.class_id == c].sum() == 0]
     if empty:

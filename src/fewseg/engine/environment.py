@@ -1,0 +1,95 @@
+"""What a number was made with: versions of the software and one line about the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "fewseg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """Software and hardware of this process.
+
+    Attributes:
+        versions: package name to version; "python"; "revision" when the package lies in a git work tree, with
+            "+changed" where files of the package differ from it.
+        hardware: one line: CPU, cores and threads in use, memory, GPU.
+    """
+
+    versions: dict[str, str]
+    hardware: str
+
+
+def environment() -> Environment:
+    """Describes this process. Host and user names are left out."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    revision = _revision(Path(__file__).resolve().parents[1])
+    if revision:
+        versions["revision"] = revision
+    return Environment(versions=versions, hardware=_hardware())
+
+
+def _hardware() -> str:
+    parts = [f"{_cpu_model()}, {_cores()} cores, {torch.get_num_threads()} threads, {_memory()}"]
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        parts.append(f"{torch.cuda.device_count()} x {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB")
+    return "; ".join(parts)
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    """Cores that this process may run on, which is less than the machine has in a container."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory() -> str:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return "memory unknown"
+    return f"{total / 2**30:.0f} GiB"
+
+
+def _revision(package: Path) -> str | None:
+    """Commit of the work tree that tracks the package, or None (an installed copy, or no git)."""
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit = _git(package, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return commit if _git(package, "diff", "--quiet", "HEAD", "--", ".") is not None else f"{commit}+changed"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Standard output of a git command, or None when it fails or git is not there."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

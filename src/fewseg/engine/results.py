@@ -1,0 +1,276 @@
+"""The result of one evaluation: a JSON file of scores and, beside it, the integers they were made of.
+
+``<name>.json`` has the scores as fractions (never percent), the protocol, the config, the class split and the
+software; ``<name>.counts.npz`` has one row an episode, so that two results can be compared by episode.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewseg.engine.environment import Environment, environment
+from fewseg.engine.result_schema import SCHEMA, as_json, digest, read_checked
+from fewseg.metrics import (
+    EpisodeCounts,
+    bootstrap_miou,
+    dice,
+    fb_iou,
+    miou,
+    per_class,
+    std_over_seeds,
+)
+from fewseg.ops.files import atomic_path, atomic_write_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedResult:
+    """Scores of one seed's episodes, fractions in [0, 1].
+
+    Attributes:
+        seed: the seed.
+        episodes: how many episodes.
+        miou: mean over classes of foreground IoU.
+        fb_iou: mean of foreground and background IoU over all episodes.
+        dice: mean over classes of foreground Dice.
+        per_class: class id to foreground IoU.
+    """
+
+    seed: int
+    episodes: int
+    miou: float
+    fb_iou: float
+    dice: float
+    per_class: Mapping[int, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """One method on one fold. Scores are fractions in [0, 1].
+
+    Attributes:
+        method: e.g. "scl".
+        recipe: name of the recipe that trained it, or "".
+        dataset: e.g. "pascal-5i".
+        fold: index of the fold.
+        ways: N.
+        shots: K.
+        fusion: how K shots became one answer, e.g. "average", "cgm".
+        protocol: every choice that decides which episodes are drawn and how they are scored.
+        protocol_digest: digest of ``protocol``; results are comparable when it is equal.
+        seeds: one entry a seed.
+        miou_mean: mean over seeds.
+        miou_std: sample standard deviation over seeds; None for a single seed.
+        miou_ci95: 95 % bootstrap interval over episodes of ``miou_mean``.
+        fb_iou_mean: mean over seeds.
+        dice_mean: mean over seeds.
+        config: the method's config.
+        class_split: which classes were trained on and which are tested.
+        versions: software.
+        hardware: one line about the machine.
+        wall_seconds: time of the evaluation, in seconds.
+        training: checkpoint digest and what else is known of the training; may be empty.
+        schema: version of this layout.
+    """
+
+    method: str
+    recipe: str
+    dataset: str
+    fold: int
+    ways: int
+    shots: int
+    fusion: str
+    protocol: Mapping[str, Any]
+    protocol_digest: str
+    seeds: tuple[SeedResult, ...]
+    miou_mean: float
+    miou_std: float | None
+    miou_ci95: tuple[float, float]
+    fb_iou_mean: float
+    dice_mean: float
+    config: Mapping[str, Any]
+    class_split: Mapping[str, Any]
+    versions: Mapping[str, str]
+    hardware: str
+    wall_seconds: float
+    training: Mapping[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def classes(self) -> list[int]:
+        """The fold's class ids."""
+        return list(self.seeds[0].per_class)
+
+    @property
+    def per_class_mean(self) -> dict[int, float]:
+        """Class id to foreground IoU, mean over seeds."""
+        return {c: float(np.mean([s.per_class[c] for s in self.seeds])) for c in self.classes}
+
+    @staticmethod
+    def from_counts(
+        counts: EpisodeCounts,
+        *,
+        classes: Sequence[int],
+        method: str,
+        recipe: str,
+        dataset: str,
+        fold: int,
+        shots: int,
+        fusion: str,
+        protocol: Any,
+        config: Any,
+        class_split: Any,
+        wall_seconds: float,
+        ways: int = 1,
+        protocol_digest: str | None = None,
+        training: Mapping[str, Any] | None = None,
+        made_with: Environment | None = None,
+    ) -> RunResult:
+        """Scores an episode table.
+
+        Args:
+            counts: all episodes of all seeds.
+            classes: the fold's class ids.
+            method: as the attribute of this name, and so are the next five.
+            recipe: as the attribute.
+            dataset: as the attribute.
+            fold: as the attribute.
+            shots: as the attribute.
+            fusion: as the attribute.
+            protocol: mapping or dataclass.
+            config: mapping or dataclass.
+            class_split: mapping or dataclass.
+            wall_seconds: as the attribute.
+            ways: as the attribute.
+            protocol_digest: default: :func:`digest` of ``protocol``.
+            training: mapping; default empty.
+            made_with: default: this process.
+
+        Raises:
+            ValueError: a seed never drew one of the classes, or a value cannot be stored as JSON.
+        """
+        made_with = made_with or environment()
+        seeds = tuple(_score_seed(counts, int(s), classes) for s in np.unique(counts.seed))
+        interval = bootstrap_miou(counts, classes)
+        stored_protocol = as_json(protocol)
+        return RunResult(
+            method=method,
+            recipe=recipe,
+            dataset=dataset,
+            fold=fold,
+            ways=ways,
+            shots=shots,
+            fusion=fusion,
+            protocol=stored_protocol,
+            protocol_digest=protocol_digest or digest(stored_protocol),
+            seeds=seeds,
+            miou_mean=float(np.mean([s.miou for s in seeds])),
+            miou_std=std_over_seeds([s.miou for s in seeds]),
+            miou_ci95=(interval.low, interval.high),
+            fb_iou_mean=float(np.mean([s.fb_iou for s in seeds])),
+            dice_mean=float(np.mean([s.dice for s in seeds])),
+            config=as_json(config),
+            class_split=as_json(class_split),
+            versions=made_with.versions,
+            hardware=made_with.hardware,
+            wall_seconds=wall_seconds,
+            training=as_json(training or {}),
+        )
+
+    def save(self, path: str | Path, counts: EpisodeCounts) -> None:
+        """Writes ``path`` (JSON) and ``<stem>.counts.npz`` beside it, each in one step.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; earlier files are still there.
+        """
+        with atomic_path(counts_path(path)) as temporary:
+            np.savez_compressed(temporary, allow_pickle=False, **counts.columns())
+        stored = {"schema": self.schema} | asdict(self)
+        text = json.dumps(stored, indent=2, allow_nan=False, ensure_ascii=False)
+        atomic_write_text(path, text + "\n")
+
+    @staticmethod
+    def load(path: str | Path) -> RunResult:
+        """Reads and checks a result file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is truncated, of a newer schema, or keys or values are missing or wrong.
+        """
+        found = read_checked(Path(path))
+        seeds = tuple(
+            SeedResult(**{**seed, "per_class": {int(c): v for c, v in seed["per_class"].items()}})
+            for seed in found["seeds"]
+        )
+        low, high = found["miou_ci95"]
+        return RunResult(**{**found, "seeds": seeds, "miou_ci95": (low, high)})
+
+
+def load_counts(path: str | Path) -> EpisodeCounts:
+    """Reads the per-episode counts of the result file ``path``.
+
+    Raises:
+        FileNotFoundError: there are none beside it.
+        ValueError: the file is truncated or not a table of counts.
+    """
+    source = counts_path(path)
+    if not source.exists():
+        raise FileNotFoundError(
+            f"{source} is missing: it holds the per-episode counts of {path} and must lie beside it; "
+            "copy it along or evaluate again"
+        )
+    try:
+        with np.load(source, allow_pickle=False) as stored:
+            return EpisodeCounts(**{f.name: stored[f.name] for f in fields(EpisodeCounts)})
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{source} is not a whole table of episode counts ({error}): evaluate again"
+        ) from error
+
+
+def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
+    """Reads a result and its counts and checks that the scores follow from the counts.
+
+    Raises:
+        FileNotFoundError: one of the two files is missing.
+        ValueError: one is damaged, or the scores were edited or belong to other counts.
+    """
+    result, counts = RunResult.load(path), load_counts(path)
+    for stored in result.seeds:
+        found = _score_seed(counts, stored.seed, result.classes)
+        pairs = [(stored.miou, found.miou), (stored.fb_iou, found.fb_iou), (stored.dice, found.dice)]
+        pairs += [(stored.per_class[c], found.per_class[c]) for c in result.classes]
+        if stored.episodes != found.episodes or not all(abs(a - b) < 1e-9 for a, b in pairs):
+            raise ValueError(
+                f"{path} does not follow from {counts_path(path).name} (seed {stored.seed}: mIoU "
+                f"{stored.miou:.6f} stored, {found.miou:.6f} counted): the file was edited or the two are of "
+                "different runs; evaluate again"
+            )
+    return result, counts
+
+
+def counts_path(path: str | Path) -> Path:
+    """Where the counts of the result file ``path`` lie: ``<stem>.counts.npz`` beside it."""
+    return Path(path).with_name(f"{Path(path).stem}.counts.npz")
+
+
+def _score_seed(counts: EpisodeCounts, seed: int, classes: Sequence[int]) -> SeedResult:
+    table = counts.select(counts.seed == seed)
+    try:
+        return SeedResult(
+            seed=seed,
+            episodes=len(table),
+            miou=miou(table, classes),
+            fb_iou=fb_iou(table),
+            dice=dice(table, classes),
+            per_class=per_class(table, classes),
+        )
+    except ValueError as error:
+        raise ValueError(f"seed {seed}: {error}") from error

@@ -1,0 +1,237 @@
+"""How sure an mIoU is: bootstrap over episodes, spread over seeds, paired differences.
+
+The score of a run is the mean over its seeds of each seed's mIoU, as the papers report it. A resample draws,
+within every seed, as many episodes as the seed has, with replacement and whatever their class, and scores
+them like the run. So an interval says how far the choice of episodes moves the number for one trained model
+on one image list. It does not contain the spread of training runs, nor that of other images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, stdev
+
+import numpy as np
+import numpy.typing as npt
+
+from fewseg.metrics.counts import EpisodeCounts
+from fewseg.metrics.scores import check_classes, miou
+
+Floats = npt.NDArray[np.float64]
+
+_CHUNK = 64  # resamples drawn at once: bounds the memory to 64 weights an episode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A percentile interval of bootstrap resamples, in the unit of the score (fractions).
+
+    Attributes:
+        low: lower end.
+        high: upper end.
+        level: share of the resamples between the ends, e.g. 0.95.
+        standard_error: standard deviation of the resampled scores.
+        resamples: how many there were.
+    """
+
+    low: float
+    high: float
+    level: float
+    standard_error: float
+    resamples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """Score of ``b`` less score of ``a`` on the same episodes.
+
+    Attributes:
+        difference: mIoU of b minus mIoU of a, a fraction in [-1, 1].
+        interval: of the difference, over resamples that take the same episodes from both.
+        sign: 1, 0 or -1, of the difference.
+        p_like: twice the share of resamples whose difference has not the sign found (a zero counts half), at
+            most 1: small when the order of the two does not depend on the choice of episodes.
+    """
+
+    difference: float
+    interval: Interval
+    sign: int
+    p_like: float
+
+
+def mean_miou(table: EpisodeCounts, classes: Sequence[int]) -> float:
+    """Mean over seeds of each seed's mIoU.
+
+    Raises:
+        ValueError: as :func:`fewseg.metrics.scores.per_class`, within any seed.
+    """
+    return float(np.mean([miou(table.select(table.seed == s), classes) for s in np.unique(table.seed)]))
+
+
+def std_over_seeds(values: Sequence[float]) -> float | None:
+    """Sample standard deviation (n - 1) of one score a seed; None for a single seed, which has no spread."""
+    return stdev(values) if len(values) > 1 else None
+
+
+def bootstrap_miou(
+    table: EpisodeCounts, classes: Sequence[int], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Percentile interval of :func:`mean_miou`.
+
+    A class that a resample happens not to draw is left out of that resample's mean (it happens in runs of a
+    few episodes only). The order of the rows does not matter; the same ``seed`` gives the same interval.
+
+    Raises:
+        ValueError: as :func:`mean_miou`.
+    """
+    mean_miou(table, classes)
+    return _interval(_resampled([table], classes, resamples, seed)[0], level)
+
+
+def paired_difference(
+    a: EpisodeCounts,
+    b: EpisodeCounts,
+    classes: Sequence[int],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> PairedDifference:
+    """Compares two methods on the same episodes, each resample taking the same episodes from both.
+
+    Raises:
+        ValueError: the two tables do not hold the same episodes (seed, index, class and, where both kept
+            them, images), or as :func:`mean_miou`.
+    """
+    check_same_episodes(a, b)
+    difference = mean_miou(b, classes) - mean_miou(a, classes)
+    of_a, of_b = _resampled([a, b], classes, resamples, seed)
+    differences = of_b - of_a
+    sign = (difference > 0) - (difference < 0)
+    against = np.mean(np.sign(differences) == -sign) + np.mean(differences == 0) / 2 if sign else 1.0
+    return PairedDifference(
+        difference=difference,
+        interval=_interval(differences, level),
+        sign=sign,
+        p_like=min(1.0, 2 * float(against)),
+    )
+
+
+def minimum_detectable_difference(
+    standard_error: float,
+    *,
+    episodes: int,
+    planned: int | None = None,
+    level: float = 0.95,
+    power: float = 0.8,
+) -> float:
+    """Smallest true difference that ``planned`` episodes find with probability ``power`` at this level.
+
+    Args:
+        standard_error: of the difference, measured on ``episodes`` episodes (``PairedDifference.interval``).
+            For two unpaired runs it is the root of the sum of the two squared standard errors.
+        episodes: number of episodes behind ``standard_error``, all seeds together.
+        planned: number of episodes asked about; the error falls with its root. Default ``episodes``.
+        level: 1 less the rate of false alarms, two-sided.
+        power: probability to find a difference of this size.
+
+    Returns:
+        The difference, in the unit of ``standard_error``.
+    """
+    normal = NormalDist()
+    z = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(power)
+    return z * standard_error * float(np.sqrt(episodes / (planned or episodes)))
+
+
+def check_same_episodes(a: EpisodeCounts, b: EpisodeCounts) -> None:
+    """Checks that two tables, in any order of rows, are of the same episodes.
+
+    Raises:
+        ValueError: they are not; the message has the first that differs.
+    """
+    keys_a, keys_b = _keys(a), _keys(b)
+    if keys_a == keys_b and _images_agree(a, b):
+        return
+    different = sorted(set(keys_a) ^ set(keys_b))
+    if not different:
+        raise ValueError(
+            "the two runs drew other images for the same seeds and indices: evaluate both with one protocol "
+            "on one image list"
+        )
+    seed, episode, class_id = different[0]
+    raise ValueError(
+        f"the two runs are not of the same episodes: {len(keys_a)} and {len(keys_b)} episodes, "
+        f"{len(different)} in one only, the first being seed {seed}, episode {episode}, class {class_id}: "
+        "evaluate both with one protocol and the same seeds"
+    )
+
+
+def _keys(table: EpisodeCounts) -> list[tuple[int, int, int]]:
+    return sorted(zip(table.seed.tolist(), table.episode.tolist(), table.class_id.tolist(), strict=True))
+
+
+def _images_agree(a: EpisodeCounts, b: EpisodeCounts) -> bool:
+    a, b = EpisodeCounts.join([a]), EpisodeCounts.join([b])
+    query = (a.query == b.query) | (a.query == "") | (b.query == "")
+    if a.supports.shape[1] == 0 or b.supports.shape[1] == 0:
+        return bool(np.all(query))
+    return bool(np.all(query)) and np.array_equal(a.supports, b.supports)
+
+
+def _interval(scores: Floats, level: float) -> Interval:
+    low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(
+        low=float(low),
+        high=float(high),
+        level=level,
+        standard_error=float(np.std(scores, ddof=1)),
+        resamples=len(scores),
+    )
+
+
+def _resampled(
+    tables: Sequence[EpisodeCounts], classes: Sequence[int], resamples: int, seed: int
+) -> list[Floats]:
+    """Scores of ``resamples`` resamples of each table, the same episodes drawn from all: (resamples,) each.
+
+    A resample is a weight an episode, so that the sums of all resamples are one matrix product; integers
+    below 2 ** 53 stay exact in it.
+    """
+    for table in tables:
+        check_classes(table, classes)
+    tables = [EpisodeCounts.join([t]) for t in tables]
+    generator = np.random.default_rng(seed)
+    run_seeds = np.unique(tables[0].seed)
+    totals = np.zeros((len(tables), resamples))
+    for run_seed in run_seeds:
+        columns = np.stack([_class_columns(t.select(t.seed == run_seed), classes) for t in tables])
+        for start in range(0, resamples, _CHUNK):
+            stop = min(start + _CHUNK, resamples)
+            weights = _weights(generator, stop - start, columns.shape[1])
+            sums = weights @ columns
+            totals[:, start:stop] += _mean_ratio(sums, len(classes))
+    return list(totals / len(run_seeds))
+
+
+def _weights(generator: np.random.Generator, rows: int, n: int) -> Floats:
+    """How often each of n episodes is drawn in each of ``rows`` resamples: (rows, n)."""
+    drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
+    return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+
+
+def _class_columns(table: EpisodeCounts, classes: Sequence[int]) -> Floats:
+    """Intersections of each class, then unions of each, 0 where the episode is of another: (N, 2 C)."""
+    member = table.class_id[:, None] == np.asarray(classes)[None, :]
+    return np.concatenate(
+        [member * table.fg_inter[:, None], member * table.fg_union[:, None]], axis=1
+    ).astype(np.float64)
+
+
+def _mean_ratio(sums: Floats, classes: int) -> Floats:
+    """Mean IoU over the classes that were drawn: (..., 2 C) to (...)."""
+    inter, union = sums[..., :classes], sums[..., classes:]
+    drawn = union > 0
+    ratio = np.divide(inter, union, out=np.zeros_like(inter), where=drawn)
+    result: Floats = ratio.sum(axis=-1) / np.maximum(drawn.sum(axis=-1), 1)
+    return result
