@@ -22,7 +22,7 @@ def released_resnet50(pfenet_case):
     return backbone
 
 
-@pytest.mark.parametrize(("index", "level"), enumerate(LEVELS))
+@pytest.mark.parametrize(("index", "level"), list(enumerate(LEVELS)))
 def test_deep_stem_resnet_gives_the_released_query_maps(released_resnet50, pfenet_case, index, level):
     maps = released_resnet50.maps(pfenet_case.input("query"))
     pfenet_case.assert_close(maps[level].mean((2, 3)), f"chanmean_query_layer{index}")

@@ -24,7 +24,7 @@ from fewseg.types import Features
 
 logger = logging.getLogger(__name__)
 
-_VGGS = ("vgg16", "vgg16_bn")
+_FAMILIES = {"timm.models.resnet": "resnet", "timm.models.vgg": "vgg"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +67,15 @@ class BackboneConfig:
         unknown = sorted(set(self.levels) - set(LEVELS))
         if unknown or not self.levels or len(set(self.levels)) != len(self.levels):
             raise ValueError(f"levels {self.levels}: give one or more of {LEVELS}, each once")
-        if self.name not in _VGGS and not timm.is_model(self.name):
-            near = difflib.get_close_matches(self.name, [*timm.list_models("resnet*"), *_VGGS])
-            raise ValueError(f"unknown backbone {self.name!r}: near names are {near or ['resnet50']}")
-        if self.name in _VGGS and (self.shape or self.stride_on_1x1 or self.first_block_dilation == "stage"):
+        if self.family is None or ("." in self.name and not timm.is_model_pretrained(self.name)):
+            known = timm.list_models(["resnet*", "vgg*"], include_tags="." in self.name)
+            near = difflib.get_close_matches(self.name, known) or ["resnet50"]
+            raise ValueError(
+                f"unknown backbone {self.name!r}; accepted are timm's ResNets and VGGs: near names are {near}"
+            )
+        if self.family == "vgg" and (
+            self.shape or self.stride_on_1x1 or self.first_block_dilation == "stage"
+        ):
             raise ValueError(
                 f"shape, stride_on_1x1 and first_block_dilation are for ResNets, not {self.name!r}"
             )
@@ -79,6 +84,12 @@ class BackboneConfig:
                 "no weights are published for a backbone with a shape of its own: "
                 "give weights None (random values) or a path"
             )
+
+    @property
+    def family(self) -> str | None:
+        """The kind of network, "resnet" or "vgg"; None for a name that timm or fewseg does not know."""
+        known = timm.is_model(self.name)
+        return _FAMILIES.get(timm.model_entrypoint(self.name).__module__) if known else None
 
     @property
     def last(self) -> str:
@@ -214,7 +225,7 @@ def _random_trunk(config: BackboneConfig) -> Trunk:
     """Builds the network with values that depend on the config's seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        if config.name in _VGGS:
+        if config.family == "vgg":
             return build_vgg(config.name, config.last)
         return build_resnet(
             config.name,

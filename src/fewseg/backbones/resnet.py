@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import timm
-from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from fewseg.backbones.trunk import Trunk, levels_up_to
@@ -68,14 +68,10 @@ def build_resnet(
         shape: another size under the named block type, with a deep stem.
 
     Raises:
-        ValueError: the name is no plain timm ResNet, or the blocks have no 1x1 to stride.
+        ValueError: the blocks have no 1x1 to stride.
     """
     sizes = asdict(shape) | {"stem_type": "deep"} if shape else {}
     net = timm.create_model(name, pretrained=False, num_classes=0, output_stride=8, **sizes)
-    if not isinstance(net, ResNet):
-        raise ValueError(
-            f"backbone {name!r} is a {type(net).__name__}; fewseg builds timm ResNets and VGG-16"
-        )
     if first_block_dilation == "stage":
         for stage in (net.layer3, net.layer4):
             _dilate_first_block(stage[0])
@@ -94,9 +90,8 @@ def _dilate_first_block(block: Any) -> None:
 def _stride_first_conv(name: str, block: nn.Module) -> None:
     """Moves the stride of a bottleneck from its 3x3 to its first 1x1."""
     if not isinstance(block, Bottleneck):
-        kind = "basic" if isinstance(block, BasicBlock) else type(block).__name__
         raise ValueError(
-            f"stride_on_1x1 needs bottleneck blocks; {name!r} has {kind} blocks without a first 1x1: "
+            f"stride_on_1x1 needs bottleneck blocks; {name!r} has none: "
             "leave stride_on_1x1 off or choose resnet50 or deeper"
         )
     block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride

@@ -1,4 +1,4 @@
-"""VGG-16, with or without batch-norm, as a trunk of output stride 8."""
+"""VGGs, such as VGG-16 with or without batch-norm, as trunks of output stride 8."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def _keep_size(block: nn.Sequential, level: str) -> None:
 
 
 def build_vgg(name: str, last: str) -> VGGTrunk:
-    """Builds a randomly initialised VGG-16 ("vgg16" or "vgg16_bn") up to the level ``last``."""
+    """Builds a randomly initialised VGG (such as "vgg16" or "vgg16_bn") up to the level ``last``."""
     net = timm.create_model(name, pretrained=False, num_classes=0)
     return VGGTrunk(net, last)

@@ -1,0 +1,230 @@
+"""What every backbone promises to methods."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from fewseg.backbones import LEVELS, BackboneConfig, ResNetShape
+
+TINY = ResNetShape(layers=(1, 2, 2, 2), channels=(8, 12, 16, 20), stem_width=4)
+
+
+def tiny(name="resnet18", **settings):
+    return BackboneConfig(name=name, weights=None, shape=TINY, **settings)
+
+
+def dilations(stage):
+    return [(block.conv2.dilation, block.conv2.padding) for block in stage]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny(levels=LEVELS),
+        tiny("resnet50", levels=LEVELS),
+        tiny("resnet50", levels=LEVELS, stride_on_1x1=True, first_block_dilation="stage"),
+        BackboneConfig(name="resnet18", weights=None, levels=LEVELS),
+        BackboneConfig(name="vgg16_bn", weights=None, levels=LEVELS),
+    ],
+    ids=["basic", "bottleneck", "variant", "resnet18", "vgg16_bn"],
+)
+@pytest.mark.parametrize("height", [41, 97])
+def test_maps_have_the_declared_channels_and_one_cell_more_than_the_strides(config, height):
+    backbone = config.build()
+    features = backbone(torch.rand(1, 3, height, 57))
+    assert features.image_size == (height, 57)
+    assert tuple(features.maps) == LEVELS
+    for level, maps in features.maps.items():
+        stride = backbone.strides[level]
+        cells = ((height - 1) // stride + 1, 56 // stride + 1)
+        assert maps.shape == (1, backbone.channels[level], *cells)
+    assert [backbone.strides[level] for level in ("layer2", "layer3", "layer4")] == [8, 8, 8]
+
+
+def test_plain_resnet50_equals_torchvisions_dilated_resnet50():
+    config = BackboneConfig(name="resnet50", weights=None, levels=("layer1", "layer2", "layer3", "layer4"))
+    backbone = config.build()
+    other = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=[False, True, True])
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.2, 0.5)
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+    other.load_state_dict(backbone.trunk.state_dict(), strict=False)
+    other.eval()
+    image = torch.rand(1, 3, 65, 65)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = other.maxpool(
+        other.relu(other.bn1(other.conv1((image - mean[:, None, None]) / std[:, None, None])))
+    )
+    features = backbone(image)
+    for level in config.levels:
+        expected = getattr(other, level)(expected)
+        torch.testing.assert_close(features[level], expected.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("form", "layer3", "layer4"), [("previous", (1, 2), (2, 4)), ("stage", (2, 2), (4, 4))]
+)
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_first_block_takes_the_dilation_of_the_stage_before_or_of_its_own(name, form, layer3, layer4):
+    trunk = tiny(name, first_block_dilation=form).build().trunk
+    first_conv = "conv1" if name == "resnet18" else "conv2"
+    for stage, (first, rest) in ((trunk.layer3, layer3), (trunk.layer4, layer4)):
+        conv = getattr(stage[0], first_conv)
+        assert conv.dilation == conv.padding == (first, first)
+        assert stage[1].conv2.dilation == stage[1].conv2.padding == (rest, rest)
+    assert dilations(trunk.layer2) == [((1, 1), (1, 1))] * 2
+
+
+def test_stride_moves_to_the_first_1x1_and_changes_what_the_block_sees():
+    plain = tiny("resnet50", levels=("layer2",), seed=3).build()
+    moved = tiny("resnet50", levels=("layer2",), seed=3, stride_on_1x1=True).build()
+    block = moved.trunk.layer2[0]
+    assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))
+    assert plain.trunk.layer2[0].conv2.stride == (2, 2)
+    assert moved.trunk.layer2[0].downsample[0].stride == (2, 2)
+    for backbone in (plain, moved):
+        nn.init.ones_(backbone.trunk.layer2[0].bn3.weight)  # timm starts a block as the identity
+    image = torch.rand(1, 3, 33, 33)
+    assert not torch.allclose(plain(image)["layer2"], moved(image)["layer2"])
+
+
+def test_vgg_dilates_block_five_alone_and_pools_the_fourth_without_stride():
+    trunk = BackboneConfig(name="vgg16", weights=None, levels=("layer4",)).build().trunk
+    convs = [layer for layer in trunk.features if isinstance(layer, nn.Conv2d)]
+    pools = [layer for layer in trunk.features if isinstance(layer, nn.MaxPool2d)]
+    assert [conv.dilation[0] for conv in convs] == [1] * 10 + [2] * 3
+    assert [(pool.kernel_size, pool.padding, pool.stride) for pool in pools] == [(3, 1, 2)] * 3 + [(3, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    "config", [tiny(levels=("layer2",)), BackboneConfig(name="vgg16", weights=None, levels=("layer2",))]
+)
+def test_only_the_asked_levels_are_given_and_deeper_stages_are_not_built(config):
+    backbone = config.build()
+    assert tuple(backbone(torch.rand(1, 3, 33, 33)).maps) == tuple(backbone.channels) == ("layer2",)
+    assert not any("layer3" in name for name, _ in backbone.named_modules())
+    with pytest.raises(ValueError, match=r"'layer3' is not built.*add it to the levels"):
+        backbone.rerun("layer3", torch.rand(1, 12, 5, 5))
+
+
+def test_forward_normalises_and_maps_does_not():
+    backbone = tiny().build()
+    image = torch.rand(2, 3, 33, 33)
+    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+    std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    assert torch.equal(backbone(image)["layer4"], backbone.maps((image - mean) / std)["layer4"])
+    assert "mean" not in backbone.state_dict()
+
+
+def test_rerun_runs_one_stage_on_the_given_map():
+    backbone = tiny().build()
+    maps = backbone.maps(torch.randn(1, 3, 33, 33))
+    assert torch.equal(backbone.rerun("layer4", maps["layer3"]), maps["layer4"])
+    assert not torch.equal(backbone.rerun("layer4", maps["layer3"] * 0.5), maps["layer4"])
+
+
+def test_a_frozen_backbone_computes_no_gradient_and_leaves_grad_mode_as_it_was():
+    backbone = tiny().build()
+    maps = backbone.maps(torch.randn(1, 3, 33, 33))
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert not maps["layer4"].requires_grad
+    assert not backbone.rerun("layer4", maps["layer3"].requires_grad_()).requires_grad
+    assert torch.is_grad_enabled()
+
+
+def test_gradients_reach_every_weight_of_a_trainable_backbone_unless_switched_off():
+    backbone = tiny(trainable=True, bn="train").build()
+    backbone(torch.rand(2, 3, 33, 33))["layer4"].sum().backward()
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+    with torch.no_grad():
+        assert not backbone(torch.rand(2, 3, 33, 33))["layer4"].requires_grad
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+@pytest.mark.parametrize("bn", ["eval", "train"])
+def test_batch_norm_follows_train_only_when_the_config_says_so(bn, trainable):
+    backbone = tiny(bn=bn, trainable=trainable).build()
+    before = backbone.trunk.bn1.running_mean.clone()
+    assert backbone.train() is backbone
+    backbone(torch.rand(2, 3, 33, 33))
+    assert torch.equal(backbone.trunk.bn1.running_mean, before) == (bn == "eval")
+    assert backbone.training == (trainable or bn == "train")
+    backbone.eval()
+    before = backbone.trunk.bn1.running_mean.clone()
+    backbone(torch.rand(2, 3, 33, 33))
+    assert torch.equal(backbone.trunk.bn1.running_mean, before)
+    assert not backbone.training
+
+
+def test_bn_eps_replaces_every_epsilon_or_none():
+    def epsilons(config):
+        return {m.eps for m in config.build().modules() if isinstance(m, nn.BatchNorm2d)}
+
+    assert epsilons(tiny()) == {1e-5}
+    assert epsilons(tiny(bn_eps=1.001e-5)) == {1.001e-5}
+
+
+def test_random_values_come_from_the_seed_and_leave_the_global_generator_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    first = tiny(seed=5).build()
+    assert torch.equal(torch.rand(1), expected)
+    second, other = tiny(seed=5).build(), tiny(seed=6).build()
+    assert torch.equal(first.trunk.layer4[0].conv1.weight, second.trunk.layer4[0].conv1.weight)
+    assert not torch.equal(first.trunk.layer4[0].conv1.weight, other.trunk.layer4[0].conv1.weight)
+
+
+def test_digest_follows_values_and_settings_but_not_whether_gradients_flow():
+    same = tiny(seed=1).build().digest()
+    assert tiny(seed=1).build().digest() == same
+    assert tiny(seed=1, trainable=True).build().digest() == same
+    others = [tiny(seed=2), tiny(seed=1, first_block_dilation="stage"), tiny(seed=1, bn_eps=1e-3)]
+    assert len({same, *(config.build().digest() for config in others)}) == 4
+
+
+def test_bfloat16_channels_last_stays_near_float32():
+    backbone = tiny().build()
+    image = torch.rand(1, 3, 33, 33)
+    exact = backbone(image)["layer4"]
+    backbone = backbone.to(memory_format=torch.channels_last, dtype=torch.bfloat16)
+    maps = backbone(image.to(memory_format=torch.channels_last))["layer4"]
+    assert maps.dtype == torch.bfloat16
+    assert maps.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(maps.float(), exact, rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [torch.zeros(3, 33, 33), torch.zeros(1, 33, 33, 3), torch.zeros(1, 3, 33, 33, dtype=torch.uint8)],
+)
+def test_images_of_another_shape_or_type_are_refused(images):
+    with pytest.raises(ValueError, match=r"accepted is a floating \(n, 3, H, W\)"):
+        tiny().build()(images)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"levels": ("layer5",)}, "one or more of"),
+        ({"levels": ()}, "one or more of"),
+        ({"levels": ("layer2", "layer2")}, "each once"),
+        ({"name": "resnet5O"}, "near names are .*resnet50"),
+        ({"name": "resnet50.tv_in1", "weights": None}, "near names are .*resnet50.tv_in1k"),
+        ({"name": "convnext_tiny"}, "accepted are timm's ResNets and VGGs"),
+        ({"name": "vgg16", "stride_on_1x1": True}, "for ResNets, not 'vgg16'"),
+        ({"name": "vgg16", "first_block_dilation": "stage"}, "for ResNets"),
+        ({"name": "vgg16", "weights": None, "shape": TINY}, "for ResNets"),
+        ({"shape": TINY}, "no weights are published for a backbone with a shape"),
+    ],
+)
+def test_a_config_that_cannot_be_built_is_refused_at_once(settings, message):
+    with pytest.raises(ValueError, match=message):
+        BackboneConfig(**settings)
+
+
+def test_basic_blocks_have_no_1x1_to_stride():
+    with pytest.raises(ValueError, match="bottleneck blocks; 'resnet18' has none"):
+        tiny(stride_on_1x1=True).build()
