@@ -5,23 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from fewseg.data.source import DataError, FileSource, Source, check_same_size
-from fewseg.data.storage import cache_folder, progress_bar
+from fewseg.data.image_files import check_same_size
+from fewseg.data.parallel import for_each
+from fewseg.data.source import SizedSource, Source
+from fewseg.data.storage import cache_folder
 from fewseg.ops.files import atomic_write_bytes
 from fewseg.types import IGNORE
 
 log = logging.getLogger(__name__)
 
 _SCHEMA = "fewseg-index-1"
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,11 @@ class Index:
         """Returns the images that show one of the classes, sorted by id."""
         return tuple(sorted({i for c in classes for i in self.images_of(c, min_area)}))
 
+    def only(self, ids: Iterable[str]) -> Index:
+        """Returns the index of these images, in the order given."""
+        kept = {i: self.images[i] for i in ids}
+        return Index(name=self.name, class_names=self.class_names, images=kept)
+
     def without(self, classes: Iterable[int], min_area: int = 1) -> Index:
         """Returns the index of the images that show none of the classes."""
         gone = set(self.images_with_any(classes, min_area))
@@ -95,7 +99,7 @@ def measure(source: Source, id: str) -> ImageFacts:
     """
     labels = source.read_labels(id)
     height, width = int(labels.shape[0]), int(labels.shape[1])
-    if isinstance(source, FileSource):
+    if isinstance(source, SizedSource):
         size = source.image_size(id)
     else:
         image = source.read_image(id)
@@ -114,7 +118,7 @@ def build_index(
     Args:
         source: the images.
         cache_dir: where indices are kept; ``$FEWSEG_CACHE`` or ``~/.cache/fewseg`` by default.
-        workers: reading threads (image decoding runs outside Python's lock); the CPUs, 16 at most.
+        workers: reading threads; the CPUs, 16 at most, by default.
         progress: show a progress bar with the time left.
 
     Raises:
@@ -125,44 +129,15 @@ def build_index(
     cached = _load(path, source)
     if cached is not None:
         return cached
-    index = Index(
-        name=source.name,
-        class_names=dict(source.class_names),
-        images=_measure_all(source, workers or min(16, os.cpu_count() or 1), progress),
+    images = for_each(
+        source.ids, lambda id: measure(source, id), f"indexing {source.name}", workers, progress
     )
+    index = Index(name=source.name, class_names=dict(source.class_names), images=images)
     try:
         atomic_write_bytes(path, _dump(index))
     except OSError as error:
         log.warning("the index of %s is not cached: %s cannot be written (%s)", source.name, path, error)
     return index
-
-
-def _measure_all(source: Source, workers: int, progress: bool) -> dict[str, ImageFacts]:
-    found: dict[str, ImageFacts] = {}
-    wrong: dict[str, str] = {}
-    with ThreadPoolExecutor(max_workers=workers) as pool, progress_bar(progress) as bar:
-        task = bar.add_task(f"indexing {source.name}", total=len(source.ids))
-        futures = {pool.submit(measure, source, id): id for id in source.ids}
-        try:
-            for future in as_completed(futures):
-                id = futures[future]
-                try:
-                    found[id] = future.result()
-                except DataError as error:
-                    wrong[id] = str(error)
-                bar.advance(task)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    if wrong:
-        first = [wrong[id] for id in source.ids if id in wrong][:_SHOWN]
-        more = f"\n  ... and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        raise DataError(
-            f"{source.name}: {len(wrong)} of {len(source.ids)} images cannot be used\n  "
-            + "\n  ".join(first)
-            + more
-        )
-    return {id: found[id] for id in source.ids}
 
 
 def _dump(index: Index) -> bytes:

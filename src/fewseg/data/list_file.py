@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from fewseg.data.folds import numbered
-from fewseg.data.source import DataError, FileSource, ImagePair, require_folder
-
-_SHOWN = 5
+from fewseg.data.image_files import require_folder
+from fewseg.data.parallel import summary
+from fewseg.data.source import DataError, FileSource, ImagePair
 
 
 class ListFileSource(FileSource):
@@ -93,6 +93,4 @@ def _pairs(root: Path, list_file: Path, rows: list[tuple[int, str, str]]) -> dic
 
 
 def _errors(list_file: Path, wrong: list[str], advice: str) -> DataError:
-    shown = "\n  ".join(wrong[:_SHOWN])
-    more = f"\n  ... and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-    return DataError(f"list {list_file}: {len(wrong)} wrong entries; {advice}\n  {shown}{more}")
+    return DataError(f"list {list_file}: {len(wrong)} wrong entries; {advice}{summary(wrong)}")

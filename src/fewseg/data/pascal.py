@@ -1,0 +1,183 @@
+"""PASCAL VOC 2012 united with SBD, from the folders as downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from fewseg.data.folds import VOC_CLASSES, numbered
+from fewseg.data.image_files import require_folder
+from fewseg.data.parallel import summary
+from fewseg.data.sbd import convert_masks
+from fewseg.data.source import DataError, FileSource, ImagePair
+
+TrainList = Literal["voc+sbd_noval", "trainaug"]
+
+VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
+SBD_URL = (
+    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz"
+)
+NOVAL_URL = "https://www.cs.cornell.edu/~bharathh/train_noval.txt"
+
+
+def find_voc(root: Path | str) -> Path:
+    """Returns the ``VOC2012`` folder at or below ``root`` (``VOCdevkit/VOC2012`` too).
+
+    Raises:
+        DataError: the root is missing or empty, or no VOC2012 folder is there.
+    """
+    parts = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
+    return _find(Path(root), "VOC2012", ("", "VOC2012", "VOCdevkit/VOC2012"), parts, VOC_URL)
+
+
+def find_sbd(root: Path | str) -> Path:
+    """Returns SBD's ``dataset`` folder at or below ``root`` (``benchmark_RELEASE/dataset`` too).
+
+    Raises:
+        DataError: the root is missing or empty, or no SBD folder is there.
+    """
+    parts = ("cls", "train.txt", "val.txt")
+    return _find(Path(root), "SBD", ("", "dataset", "benchmark_RELEASE/dataset"), parts, SBD_URL)
+
+
+def _find(root: Path, what: str, places: tuple[str, ...], parts: tuple[str, ...], url: str) -> Path:
+    require_folder(root, what)
+    found = [root / place for place in places if all((root / place / part).exists() for part in parts)]
+    if not found:
+        missing = [part for part in parts if not (root / part).exists()]
+        raise DataError(
+            f"{what}: {root} lacks {', '.join(missing)}; accepted is the folder as unpacked, or one that "
+            f"holds it at {' or '.join(p for p in places if p)}: fetch it from {url}"
+        )
+    return found[0]
+
+
+def read_ids(path: Path) -> tuple[str, ...]:
+    """Returns the ids of an image-set file, one a line (the first word of each), without repeats.
+
+    Raises:
+        DataError: the file is missing or empty.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"image set {path} cannot be read ({error}): unpack the archive again") from error
+    ids = tuple(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+    if not ids:
+        raise DataError(f"image set {path} is empty: unpack the archive again")
+    return ids
+
+
+def sbd_train_noval(voc: Path, sbd: Path) -> tuple[str, ...]:
+    """Returns SBD's ``train_noval`` images (5 623), sorted.
+
+    Read from ``train_noval.txt`` in the SBD folder where it is. SBD's archive does not hold it, but it
+    is SBD's share of the *detection* train images of VOC 2012 (it leaves out all 5 732 that are in the
+    detection val set, not the 1 103 of the segmentation val set alone), so ``ImageSets/Main/train.txt``
+    gives the same list.
+
+    Raises:
+        DataError: neither file is there.
+    """
+    given, main = sbd / "train_noval.txt", voc / "ImageSets" / "Main" / "train.txt"
+    if given.exists():
+        return tuple(sorted(read_ids(given)))
+    if not main.exists():
+        raise DataError(
+            f"SBD's train_noval list needs {given} (fetch it from {NOVAL_URL}) or {main} (part of the VOC "
+            "archive); neither is there. The trainaug list needs neither"
+        )
+    everything = set(read_ids(sbd / "train.txt")) | set(read_ids(sbd / "val.txt"))
+    return tuple(sorted(everything & set(read_ids(main))))
+
+
+def train_ids(voc: Path, sbd: Path, train_list: TrainList) -> tuple[str, ...]:
+    """Returns a training list, sorted; no image of it is a segmentation val image.
+
+    Args:
+        voc: the ``VOC2012`` folder.
+        sbd: SBD's ``dataset`` folder.
+        train_list: "voc+sbd_noval" is the list of PFENet and SCL, VOC train with SBD's ``train_noval``
+            (5 953 images); "trainaug" is VOC train with all of SBD outside VOC val (10 582).
+
+    Raises:
+        DataError: a list file is missing.
+        ValueError: there is no such list.
+    """
+    if train_list == "voc+sbd_noval":
+        extra = set(sbd_train_noval(voc, sbd))
+    elif train_list == "trainaug":
+        extra = set(read_ids(sbd / "train.txt")) | set(read_ids(sbd / "val.txt"))
+    else:
+        raise ValueError(f"train list {train_list!r} is unknown: choose 'voc+sbd_noval' or 'trainaug'")
+    sets = voc / "ImageSets" / "Segmentation"
+    return tuple(sorted((extra | set(read_ids(sets / "train.txt"))) - set(read_ids(sets / "val.txt"))))
+
+
+def pascal_val(voc_root: Path | str) -> FileSource:
+    """Returns the 1 449 segmentation val images of VOC 2012 with VOC's own masks.
+
+    Raises:
+        DataError: files are missing.
+    """
+    voc = find_voc(voc_root)
+    ids = read_ids(voc / "ImageSets" / "Segmentation" / "val.txt")
+    return _source("pascal-val", voc, {id: _voc_pair(voc, id) for id in ids})
+
+
+def pascal_sources(
+    voc_root: Path | str,
+    sbd_root: Path | str,
+    train_list: TrainList = "voc+sbd_noval",
+    masks: Path | None = None,
+    progress: bool = True,
+) -> tuple[FileSource, FileSource]:
+    """Returns the training and the test images of PASCAL-5i.
+
+    SBD's masks are converted on first use. Where an image has a mask of VOC and one of SBD, VOC's is
+    taken (it has the void border). Photographs come from VOC's ``JPEGImages``, or from SBD's ``img``
+    where VOC's archive lacks them.
+
+    Args:
+        voc_root: ``VOC2012``, or a folder above it.
+        sbd_root: SBD's ``dataset``, or a folder above it.
+        train_list: see :func:`train_ids`.
+        masks: where SBD's converted masks go; the cache by default.
+        progress: show a progress bar.
+
+    Returns:
+        (train, val).
+
+    Raises:
+        DataError: files are missing or broken.
+        OSError: converted masks cannot be written.
+        ValueError: there is no such train list.
+    """
+    voc, sbd = find_voc(voc_root), find_sbd(sbd_root)
+    val = pascal_val(voc)
+    ids = train_ids(voc, sbd, train_list)
+    own = set(read_ids(voc / "ImageSets" / "Segmentation" / "train.txt"))
+    converted = convert_masks(sbd / "cls", [id for id in ids if id not in own], masks, progress=progress)
+    pairs = {}
+    for id in ids:
+        image = voc / "JPEGImages" / f"{id}.jpg"
+        if id in own:
+            pairs[id] = _voc_pair(voc, id)
+        else:
+            pairs[id] = ImagePair(image if image.exists() else sbd / "img" / f"{id}.jpg", converted[id])
+    return _source(f"pascal-{train_list}", voc, pairs), val
+
+
+def _voc_pair(voc: Path, id: str) -> ImagePair:
+    return ImagePair(voc / "JPEGImages" / f"{id}.jpg", voc / "SegmentationClass" / f"{id}.png")
+
+
+def _source(name: str, root: Path, pairs: dict[str, ImagePair]) -> FileSource:
+    missing = [
+        f"{p} does not exist" for pair in pairs.values() for p in (pair.image, pair.mask) if not p.exists()
+    ]
+    if missing:
+        raise DataError(
+            f"{name}: {len(missing)} files are missing: unpack the archive again{summary(missing)}"
+        )
+    return FileSource(name, root, pairs, numbered(VOC_CLASSES))
