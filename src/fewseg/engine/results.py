@@ -109,6 +109,11 @@ class RunResult:
         return list(self.seeds[0].per_class)
 
     @property
+    def class_names(self) -> dict[int, str]:
+        """Class id to name, as far as ``class_split`` has ``class_names``."""
+        return {int(c): str(name) for c, name in self.class_split.get("class_names", {}).items()}
+
+    @property
     def per_class_mean(self) -> dict[int, float]:
         """Class id to foreground IoU, mean over seeds."""
         return {c: float(np.mean([s.per_class[c] for s in self.seeds])) for c in self.classes}

@@ -144,15 +144,20 @@ def minimum_detectable_difference(
     return z * standard_error * float(np.sqrt(episodes / (planned or episodes)))
 
 
+def same_episodes(a: EpisodeCounts, b: EpisodeCounts) -> bool:
+    """Whether two tables, in any order of rows, are of the same episodes (also images, if both have them)."""
+    return _keys(a) == _keys(b) and _images_agree(a, b)
+
+
 def check_same_episodes(a: EpisodeCounts, b: EpisodeCounts) -> None:
-    """Checks that two tables, in any order of rows, are of the same episodes.
+    """Checks :func:`same_episodes`.
 
     Raises:
-        ValueError: they are not; the message has the first that differs.
+        ValueError: they are not the same; the message has the first that differs.
     """
-    keys_a, keys_b = _keys(a), _keys(b)
-    if keys_a == keys_b and _images_agree(a, b):
+    if same_episodes(a, b):
         return
+    keys_a, keys_b = _keys(a), _keys(b)
     different = sorted(set(keys_a) ^ set(keys_b))
     if not different:
         raise ValueError(

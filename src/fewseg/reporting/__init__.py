@@ -1,0 +1,1 @@
+"""Tables of results, comparisons of them, and the published values to print beside ours."""

@@ -1,0 +1,95 @@
+"""What a part is worth: paired differences of rows that differ in it, fold by fold and over all folds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fewseg.engine.results import RunResult
+from fewseg.metrics import EpisodeCounts, paired_difference
+from fewseg.reporting.numbers import Estimate, gain_with_interval, mean_of
+from fewseg.reporting.table import FoldRow, FoldTable
+
+METHOD_BASELINE = {"scl": "pfenet"}
+FUSION_BASELINE = {"cross-guided": "average"}
+PAPER_FUSIONS = ("mean", "cross-guided")  # PFENet with mean vectors and SCL with CGM: the papers' 5-shot rows
+
+CountsOf = Callable[[RunResult], EpisodeCounts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """Row ``b`` less row ``a`` of one table, on the same episodes.
+
+    Attributes:
+        a: the baseline.
+        b: what is measured against it.
+        by_fold: fold to the paired difference; only folds that both have.
+        missing: which folds the mean lacks, or "".
+    """
+
+    a: FoldRow
+    b: FoldRow
+    by_fold: Mapping[int, Estimate]
+    missing: str
+
+    @property
+    def text(self) -> str:
+        """What is compared."""
+        return f"{self.b.label} {self.b.fusion} over {self.a.label} {self.a.fusion}"
+
+    @property
+    def mean(self) -> str:
+        """The mean gain with its interval, or which folds are missing."""
+        return self.missing or gain_with_interval(mean_of([self.by_fold[f] for f in sorted(self.by_fold)]))
+
+
+def gains(table: FoldTable, counts_of: CountsOf) -> list[Gain]:
+    """Pairs every row with its baselines: the baseline method fused alike, and the method with plain fusion.
+
+    With one shot there is nothing to fuse, so that all rows of the baseline method count as fused alike.
+
+    Args:
+        table: the rows.
+        counts_of: gives the episode counts of a result of the table.
+
+    Raises:
+        ValueError: two results of one fold and protocol are not of the same episodes.
+    """
+    pairs = [(a, b) for b in table.rows for a in table.rows if _is_baseline(a, b, table.shots)]
+    return [_gain(a, b, table.folds, counts_of) for a, b in pairs]
+
+
+def _is_baseline(a: FoldRow, b: FoldRow, shots: int) -> bool:
+    if a.method == METHOD_BASELINE.get(b.method):
+        return shots == 1 or a.fusion == b.fusion or (a.fusion, b.fusion) == PAPER_FUSIONS
+    same_model = (a.method, a.variant) == (b.method, b.variant)
+    return same_model and shots > 1 and a.fusion == FUSION_BASELINE.get(b.fusion)
+
+
+def _gain(a: FoldRow, b: FoldRow, folds: int, counts_of: CountsOf) -> Gain:
+    by_fold = {
+        fold: _paired(a.results[fold], b.results[fold], counts_of)
+        for fold in sorted(set(a.results) & set(b.results))
+    }
+    missing = "; ".join(
+        f"{row.label} {row.fusion}: {row.missing(folds)}" for row in (a, b) if row.missing(folds)
+    )
+    return Gain(a=a, b=b, by_fold=by_fold, missing=missing)
+
+
+def _paired(a: RunResult, b: RunResult, counts_of: CountsOf) -> Estimate:
+    found = paired_difference(counts_of(a), counts_of(b), a.classes)
+    return Estimate(value=found.difference, low=found.interval.low, high=found.interval.high)
+
+
+def gain_cells(table: FoldTable, found: Sequence[Gain]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of text; gains in percentage points."""
+    headings = ["gain in mIoU points", *(f"fold {f}" for f in range(table.folds)), "mean"]
+    rows = []
+    for gain in found:
+        folds = [
+            gain_with_interval(gain.by_fold[f]) if f in gain.by_fold else "-" for f in range(table.folds)
+        ]
+        rows.append([gain.text, *folds, gain.mean])
+    return headings, rows

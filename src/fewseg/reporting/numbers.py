@@ -1,0 +1,60 @@
+"""How numbers look: scores are stored as fractions and shown in percent with one decimal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A score or a difference with its interval, all fractions.
+
+    Attributes:
+        value: the estimate.
+        low: lower end of its 95 % interval.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def percent(value: float) -> str:
+    """0.6183 as "61.8"."""
+    return f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """A difference of fractions in percentage points, with its sign: 0.0103 as "+1.0"."""
+    return f"{100 * value:+.1f}"
+
+
+def with_interval(estimate: Estimate) -> str:
+    """An estimate as "61.8 [60.9, 62.6]"."""
+    return f"{percent(estimate.value)} [{percent(estimate.low)}, {percent(estimate.high)}]"
+
+
+def gain_with_interval(estimate: Estimate) -> str:
+    """A difference as "+1.0 [+0.4, +1.6]"."""
+    return f"{points(estimate.value)} [{points(estimate.low)}, {points(estimate.high)}]"
+
+
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
+    """Mean of independent estimates (the folds: other classes, other models).
+
+    The distance of each end from the mean is the root of the summed squares of the parts' distances, over
+    their number: what errors of independent parts add up to. Lower and upper ends are kept apart.
+
+    Raises:
+        ValueError: no estimate.
+    """
+    if not estimates:
+        raise ValueError("there is nothing to take the mean of: give one estimate at least")
+    n = len(estimates)
+    value = sum(e.value for e in estimates) / n
+    below = sqrt(sum((e.value - e.low) ** 2 for e in estimates)) / n
+    above = sqrt(sum((e.high - e.value) ** 2 for e in estimates)) / n
+    return Estimate(value=value, low=value - below, high=value + above)

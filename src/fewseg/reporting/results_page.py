@@ -1,0 +1,142 @@
+"""The Markdown of ``docs/results.md``, made from a folder of result files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from fewseg.engine.results import RunResult, counts_path, load_with_counts
+from fewseg.metrics import EpisodeCounts
+from fewseg.ops.files import atomic_write_text
+from fewseg.reporting.gains import gain_cells, gains
+from fewseg.reporting.numbers import percent
+from fewseg.reporting.render import markdown, markdown_table
+from fewseg.reporting.table import FOLDS, FoldTable, fold_tables
+
+_log = logging.getLogger(__name__)
+
+BEGIN = "<!-- results: begin (made from the result files; edit outside of this block) -->"
+END = "<!-- results: end -->"
+
+
+def load_folder(folder: str | Path) -> tuple[list[tuple[RunResult, EpisodeCounts]], list[str]]:
+    """Reads every result under a folder, in the order of their paths.
+
+    Other JSON files are passed over; a result that cannot be read, or has lost its counts, is left out.
+
+    Returns:
+        The results with their counts, and one sentence for each file left out.
+
+    Raises:
+        ValueError: the folder does not exist or has no result.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{root} is not a folder: give the folder that `fewseg evaluate` writes to")
+    found, left_out = [], []
+    for path in sorted(root.rglob("*.json")):
+        if not counts_path(path).exists() and not _is_result(path):
+            continue
+        try:
+            found.append(load_with_counts(path))
+        except (FileNotFoundError, ValueError) as error:
+            _log.warning("left out: %s", error)
+            left_out.append(str(error).replace(f"{root}/", ""))
+    if not found:
+        raise ValueError(f"{root} has no result that can be read: {'; '.join(left_out) or 'evaluate first'}")
+    return found, left_out
+
+
+def _is_result(path: Path) -> bool:
+    """Tells a result that has lost its counts from some other JSON file."""
+    try:
+        RunResult.load(path)
+    except ValueError:
+        return False
+    return True
+
+
+def results_page(folder: str | Path, *, folds: int = FOLDS) -> str:
+    """Makes the tables of all results under a folder: scores, gains, classes, how they were made.
+
+    Raises:
+        ValueError: no result, or results that cannot share a table (two of one fold, different class splits).
+    """
+    found, left_out = load_folder(folder)
+    runs = [result for result, _ in found]
+
+    def counts_of(result: RunResult) -> EpisodeCounts:
+        return next(counts for other, counts in found if other is result)
+
+    parts = []
+    for table in fold_tables(runs, folds=folds):
+        parts.append(f"## {table.dataset}, {table.shots}-shot\n\n{markdown_table(table)}")
+        pairs = gains(table, counts_of)
+        if pairs:
+            heading = "Paired differences on the same episodes, in points of mIoU, with 95 % intervals:"
+            parts.append(f"{heading}\n\n{markdown(*gain_cells(table, pairs))}")
+        parts.append(f"IoU of each class, mean over seeds, in percent:\n\n{markdown(*class_cells(table))}")
+        parts.append("\n".join(f"- {line}" for line in provenance(table)) + "\n")
+    if left_out:
+        parts.append("Left out, because they could not be read:\n\n" + "".join(f"- {s}\n" for s in left_out))
+    return "\n".join(parts)
+
+
+def update_page(page: str | Path, folder: str | Path, *, folds: int = FOLDS) -> None:
+    """Replaces the block between the two marker comments of ``page``, or adds it at the end of the file.
+
+    Raises:
+        OSError: the page cannot be written; it is unchanged.
+        ValueError: as :func:`results_page`, or only one of the markers is there.
+    """
+    path = Path(page)
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
+    block = f"{BEGIN}\n\n{results_page(folder, folds=folds)}\n{END}"
+    if (BEGIN in text) != (END in text):
+        raise ValueError(
+            f"{path} has one marker of the block without the other: restore '{BEGIN}' and '{END}'"
+        )
+    if BEGIN in text:
+        before, rest = text.split(BEGIN, 1)
+        after = rest.split(END, 1)[1]
+        atomic_write_text(path, f"{before}{block}{after}")
+    else:
+        atomic_write_text(path, f"{text.rstrip()}\n\n{block}\n")
+
+
+def class_cells(table: FoldTable) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of text: a row a class, a column a row of the table; "-" where a fold was not run."""
+    headings = ["class", "fold", *(f"{row.label} {row.fusion}" for row in table.rows)]
+    rows = []
+    for fold in range(table.folds):
+        runs = [row.results.get(fold) for row in table.rows]
+        known = next((r for r in runs if r is not None), None)
+        for class_id in known.classes if known else []:
+            name = known.class_names.get(class_id, str(class_id)) if known else ""
+            values = [percent(r.per_class_mean[class_id]) if r else "-" for r in runs]
+            rows.append([name, str(fold), *values])
+    return headings, rows
+
+
+def provenance(table: FoldTable) -> list[str]:
+    """One line a row: recipe, training, hardware and time of the evaluation."""
+    lines = []
+    for row in table.rows:
+        runs = [row.results[f] for f in sorted(row.results)]
+        recipes = ", ".join(sorted({r.recipe for r in runs if r.recipe})) or "no recipe"
+        hours = sum(r.wall_seconds for r in runs) / 3600
+        hardware = "; or ".join(sorted({r.hardware for r in runs}))
+        lines.append(
+            f"{row.label} {row.fusion}: recipe {recipes}; training {_training(runs)}; evaluated in "
+            f"{hours:.2f} h for {len(runs)} folds on {hardware}"
+        )
+    return lines
+
+
+def _training(runs: Sequence[RunResult]) -> str:
+    """What all folds' ``training`` have in common, plain values only."""
+    first = runs[0].training
+    same = {k: v for k, v in first.items() if all(r.training.get(k) == v for r in runs)}
+    texts = [f"{k} {v}" for k, v in same.items() if isinstance(v, (str, int, float))]
+    return ", ".join(texts) or "not recorded"

@@ -1,0 +1,156 @@
+"""Fold tables: a row a method and fusion, a column a fold, and a mean that exists only over all folds.
+
+A table is of one data set, one number of shots and one protocol; results of several make several tables.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fewseg.engine.results import RunResult
+from fewseg.reporting.published import PublishedValue, paper_mean
+
+FOLDS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldRow:
+    """The results of one method with one fusion, by fold.
+
+    Attributes:
+        method: e.g. "scl".
+        fusion: e.g. "average".
+        variant: what tells rows of one method and fusion apart: recipe, training seed; may be "".
+        results: fold to result; a fold that was not run is not there.
+        published: the paper's mean for this row, or None.
+    """
+
+    method: str
+    fusion: str
+    variant: str
+    results: Mapping[int, RunResult]
+    published: PublishedValue | None
+
+    def missing(self, folds: int) -> str:
+        """Says which of ``folds`` folds were not run, e.g. "missing fold 2"; "" when none is."""
+        missing = [str(f) for f in range(folds) if f not in self.results]
+        return f"missing fold{'s' if len(missing) > 1 else ''} {', '.join(missing)}" if missing else ""
+
+    @property
+    def label(self) -> str:
+        """Method and, where it is needed, the variant."""
+        return f"{self.method} ({self.variant})" if self.variant else self.method
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldTable:
+    """Rows that may stand in one column.
+
+    Attributes:
+        dataset: their data set.
+        shots: their K.
+        protocol: protocol name and digest.
+        episodes: "5 x 1000", seeds times episodes.
+        folds: how many folds a mean needs.
+        rows: in the order of method and fusion.
+    """
+
+    dataset: str
+    shots: int
+    protocol: str
+    episodes: str
+    folds: int
+    rows: tuple[FoldRow, ...]
+
+    @property
+    def title(self) -> str:
+        """What the numbers are, in one line."""
+        return f"{self.dataset}, {self.shots}-shot, mIoU in percent with 95 % intervals"
+
+    @property
+    def caption(self) -> str:
+        """How they were measured, in one line."""
+        return f"protocol {self.protocol}, {self.episodes} episodes a fold"
+
+
+def fold_tables(results: Sequence[RunResult], *, folds: int = FOLDS) -> list[FoldTable]:
+    """Sorts results into tables.
+
+    Args:
+        results: any number of results of any data set, protocol and shots.
+        folds: how many folds the data sets have.
+
+    Returns:
+        One table for each data set, number of shots and protocol, in this order.
+
+    Raises:
+        ValueError: there are no results; a fold is outside 0 .. folds - 1; two results of one table are of
+            the same row and fold, or have another class split for the same fold.
+    """
+    if not results:
+        raise ValueError("there are no results to make a table of: evaluate something first")
+    groups: dict[tuple[str, int, str], list[RunResult]] = defaultdict(list)
+    for result in results:
+        if not 0 <= result.fold < folds:
+            raise ValueError(
+                f"{_name(result)} is outside folds 0 .. {folds - 1}: give the right number of folds"
+            )
+        groups[result.dataset, result.shots, result.protocol_digest].append(result)
+    return [_table(groups[key], folds) for key in sorted(groups)]
+
+
+def _table(results: Sequence[RunResult], folds: int) -> FoldTable:
+    splits: dict[int, RunResult] = {}
+    cells: dict[tuple[str, str, str], dict[int, RunResult]] = defaultdict(dict)
+    for result in results:
+        first = splits.setdefault(result.fold, result)
+        if set(first.classes) != set(result.classes):
+            raise ValueError(
+                f"{_name(first)} tests classes {sorted(first.classes)} and {_name(result)} tests "
+                f"{sorted(result.classes)}: different class splits cannot share a table; keep them apart"
+            )
+        row = cells[result.method, result.fusion, _variant(result, results)]
+        if result.fold in row:
+            raise ValueError(f"there are two results of {_name(result)}: keep one of the two files")
+        row[result.fold] = result
+    rows = tuple(
+        FoldRow(
+            method=method,
+            fusion=fusion,
+            variant=variant,
+            results=cells[method, fusion, variant],
+            published=paper_mean(results[0].dataset, method, fusion, results[0].shots),
+        )
+        for method, fusion, variant in sorted(cells)
+    )
+    first = results[0]
+    return FoldTable(
+        dataset=first.dataset,
+        shots=first.shots,
+        protocol=f"{first.protocol.get('name', '')} [{first.protocol_digest}]".strip(),
+        episodes=f"{len(first.seeds)} x {first.seeds[0].episodes}",
+        folds=folds,
+        rows=rows,
+    )
+
+
+def _variant(result: RunResult, among: Sequence[RunResult]) -> str:
+    """Names the recipe and the training seed, each only where rows of this method and fusion differ in it."""
+    alike = [r for r in among if (r.method, r.fusion) == (result.method, result.fusion)]
+    parts = []
+    if len({_family(r) for r in alike}) > 1:
+        parts.append(_family(result))
+    if len({r.training.get("seed") for r in alike}) > 1:
+        parts.append(f"training seed {result.training.get('seed', 'unknown')}")
+    return ", ".join(parts)
+
+
+def _family(result: RunResult) -> str:
+    """The recipe without its fold, so that the four folds of a recipe are one row."""
+    return result.recipe.removesuffix(f"_fold{result.fold}")
+
+
+def _name(result: RunResult) -> str:
+    return f"{result.method} {result.fusion} {result.shots}-shot on {result.dataset} fold {result.fold}"
