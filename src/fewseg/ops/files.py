@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _NEARLY_FULL = 16 * 2**20  # bytes; writers that hide the OSError (torch.save) fail with less than this left
@@ -39,7 +39,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise OSError(errno.ENOSPC, _explain(target, error)) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

@@ -1,0 +1,227 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fewseg.metrics.counts import COUNT_NAMES, Counts, EpisodeCounts, count
+
+
+def pixel_by_pixel(prediction, truth):
+    """The definition, spelled out."""
+    seen = dict.fromkeys(COUNT_NAMES, 0)
+    for p, t in zip(prediction.ravel().tolist(), truth.ravel().tolist(), strict=True):
+        if t == 255:
+            continue
+        seen["fg_inter"] += p == 1 and t == 1
+        seen["fg_union"] += p == 1 or t == 1
+        seen["bg_inter"] += p == 0 and t == 0
+        seen["bg_union"] += p == 0 or t == 0
+        seen["fg_pred"] += p == 1
+        seen["fg_true"] += t == 1
+    return seen
+
+
+def random_masks(shape, seed=0):
+    generator = np.random.default_rng(seed)
+    prediction = generator.choice([0, 1], size=shape, p=[0.6, 0.4]).astype(np.uint8)
+    truth = generator.choice([0, 1, 255], size=shape, p=[0.5, 0.3, 0.2]).astype(np.uint8)
+    return prediction, truth
+
+
+def as_dict(counts):
+    return {name: getattr(counts, name).tolist() for name in COUNT_NAMES}
+
+
+def test_a_case_counted_by_hand():
+    prediction = np.array([[1, 1, 0], [0, 1, 0]], np.uint8)
+    truth = np.array([[1, 0, 1], [0, 255, 255]], np.uint8)
+    counts = count(prediction, truth)
+    assert as_dict(counts) == {
+        "fg_inter": 1,
+        "fg_union": 3,
+        "bg_inter": 1,
+        "bg_union": 3,
+        "fg_pred": 2,
+        "fg_true": 2,
+    }
+    assert all(getattr(counts, name).dtype == np.int64 for name in COUNT_NAMES)
+    assert counts.fg_inter.shape == ()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_counts_agree_with_a_walk_over_the_pixels(seed):
+    prediction, truth = random_masks((7, 11), seed)
+    assert as_dict(count(prediction, truth)) == pixel_by_pixel(prediction, truth)
+
+
+def test_a_stack_of_masks_counts_like_its_masks_one_by_one():
+    prediction, truth = random_masks((4, 6, 5))
+    together = count(prediction, truth)
+    assert together.fg_union.shape == (4,)
+    for i in range(4):
+        single = as_dict(count(prediction[i], truth[i]))
+        assert {name: getattr(together, name)[i] for name in COUNT_NAMES} == single
+    assert count(prediction[:0], truth[:0]).fg_inter.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "form", [torch.from_numpy, lambda p: p.astype(bool), lambda p: torch.from_numpy(p).bool()]
+)
+def test_arrays_and_tensors_and_booleans_count_alike(form):
+    prediction, truth = random_masks((2, 6, 5))
+    expected = as_dict(count(prediction, truth))
+    assert as_dict(count(form(prediction), torch.from_numpy(truth))) == expected
+
+
+def test_the_arguments_are_left_alone():
+    prediction, truth = random_masks((6, 5))
+    before = prediction.copy(), truth.copy()
+    count(prediction, truth)
+    assert np.array_equal(prediction, before[0])
+    assert np.array_equal(truth, before[1])
+
+
+def test_a_mask_that_is_ignored_everywhere_counts_nothing():
+    counts = count(np.ones((3, 4), np.uint8), np.full((3, 4), 255, np.uint8))
+    assert set(as_dict(counts).values()) == {0}
+
+
+def test_values_that_are_no_mask_are_refused():
+    mask = np.zeros((2, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"truth has values \[7\]"):
+        count(mask, np.array([[0, 1, 7], [0, 0, 0]], np.uint8))
+    with pytest.raises(ValueError, match=r"prediction has values \[255\].*threshold"):
+        count(np.array([[0, 1, 255], [0, 0, 0]], np.uint8), mask)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((2, 3), (3, 2)), ((3,), (3,)), ((1, 2, 3), (2, 3)), ((1, 1, 2, 3), (1, 1, 2, 3))]
+)
+def test_shapes_that_do_not_fit_are_refused(shapes):
+    with pytest.raises(ValueError, match="must have one shape"):
+        count(np.zeros(shapes[0], np.uint8), np.zeros(shapes[1], np.uint8))
+
+
+def test_stacking_joins_single_masks_and_batches():
+    prediction, truth = random_masks((3, 6, 5))
+    joined = Counts.stack([count(prediction[0], truth[0]), count(prediction[1:], truth[1:])])
+    assert as_dict(joined) == as_dict(count(prediction, truth))
+
+
+SHARED = Path(os.environ.get("FEWSEG_SHARED", Path(__file__).parents[3] / ".." / "shared"))
+UNITS = SHARED / "reference" / "released" / "units.npz"
+
+
+@pytest.mark.skipif(
+    not UNITS.exists(), reason="the released code's reference tensors are not at $FEWSEG_SHARED"
+)
+@pytest.mark.parametrize("case", ["binary", "all_ignore", "no_fg_target", "no_fg_anywhere"])
+def test_counts_agree_with_the_released_code(case):
+    assert json.loads(UNITS.with_suffix(".json").read_text())["case"]
+    with np.load(UNITS) as stored:
+        output, target = stored[f"in_iou_{case}_output"], stored[f"in_iou_{case}_target"]
+        inter, union, area = stored[f"out_iou_{case}_torch"]
+    counts = count(output, target)
+    assert [counts.bg_inter.sum(), counts.fg_inter.sum()] == inter.tolist()
+    assert [counts.bg_union.sum(), counts.fg_union.sum()] == union.tolist()
+    assert counts.fg_true.sum() == area[1]
+
+
+def rows(n=3, seed=0, start=0, class_id=1, **more):
+    prediction, truth = random_masks((n, 6, 5), seed=start)
+    return EpisodeCounts.of(
+        count(prediction, truth), seed=seed, episode=range(start, start + n), class_id=class_id, **more
+    )
+
+
+def test_a_table_has_one_row_an_episode():
+    prediction, truth = random_masks((2, 6, 5))
+    table = EpisodeCounts.of(
+        count(prediction, truth),
+        seed=7,
+        episode=[4, 5],
+        class_id=[1, 2],
+        query=["q1", "q2"],
+        supports=[["a", "b"], ["c", "d"]],
+    )
+    assert len(table) == 2
+    assert table.seed.tolist() == [7, 7]
+    assert table.episode.tolist() == [4, 5]
+    assert table.class_id.tolist() == [1, 2]
+    assert table.query.tolist() == ["q1", "q2"]
+    assert table.supports.tolist() == [["a", "b"], ["c", "d"]]
+    assert table.fg_inter.tolist() == count(prediction, truth).fg_inter.tolist()
+    assert table.seed.dtype == table.fg_inter.dtype == np.int64
+
+
+def test_one_episode_makes_a_table_of_one_row():
+    prediction, truth = random_masks((6, 5))
+    table = EpisodeCounts.of(count(prediction, truth), seed=0, episode=0, class_id=3)
+    assert len(table) == 1
+    assert table.query.tolist() == [""]
+    assert table.supports.shape == (1, 0)
+
+
+def test_joined_tables_are_sorted_by_seed_and_episode():
+    joined = EpisodeCounts.join([rows(seed=1), rows(seed=0, start=3), rows(seed=0)])
+    assert list(zip(joined.seed.tolist(), joined.episode.tolist(), strict=True)) == [
+        *((0, i) for i in range(6)),
+        *((1, i) for i in range(3)),
+    ]
+    assert joined.fg_inter.tolist() == [
+        *rows(start=0).fg_inter.tolist(),
+        *rows(start=3).fg_inter.tolist(),
+        *rows(start=0).fg_inter.tolist(),
+    ]
+
+
+def test_an_episode_scored_twice_is_refused():
+    with pytest.raises(ValueError, match="episode 0 of seed 0 is in the table more than once"):
+        EpisodeCounts.join([rows(), rows()])
+
+
+def test_no_table_and_mixed_shots_cannot_be_joined():
+    with pytest.raises(ValueError, match="no episode to join"):
+        EpisodeCounts.join([])
+    with pytest.raises(ValueError, match=r"different numbers of supports.*\[0, 2\]"):
+        EpisodeCounts.join([rows(), rows(start=3, supports=[["a", "b"]] * 3)])
+
+
+def test_columns_of_different_length_are_refused():
+    with pytest.raises(ValueError, match=r"class_id has shape \(2,\) for 3 episodes"):
+        rows(class_id=[1, 2])
+    with pytest.raises(ValueError, match="must have one length"):
+        EpisodeCounts(**rows().columns() | {"query": np.array(["a"])})
+
+
+@pytest.mark.parametrize("column", COUNT_NAMES)
+@pytest.mark.parametrize("change", [1, -1, 1000])
+def test_counts_that_no_masks_give_are_refused(column, change):
+    columns = rows().columns()
+    columns[column] = columns[column] + np.array([0, change, 0])
+    with pytest.raises(ValueError, match=r"row 1 .seed 0, episode 1. has counts that no pair"):
+        EpisodeCounts(**columns)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"fg_inter": -1, "fg_union": 5, "bg_inter": 0, "bg_union": 6, "fg_pred": 2, "fg_true": 2},
+        {"fg_inter": 1, "fg_union": 2, "bg_inter": -1, "bg_union": 0, "fg_pred": 1, "fg_true": 2},
+        {"fg_inter": 3, "fg_union": 3, "bg_inter": 1, "bg_union": 1, "fg_pred": 1, "fg_true": 5},
+        {"fg_inter": 3, "fg_union": 3, "bg_inter": 1, "bg_union": 1, "fg_pred": 5, "fg_true": 1},
+    ],
+)
+def test_counts_that_add_up_but_are_out_of_range_are_refused(row):
+    wrong = Counts(**{name: np.array(value) for name, value in row.items()})
+    with pytest.raises(ValueError, match="no pair of masks"):
+        EpisodeCounts.of(wrong, seed=0, episode=0, class_id=1)
+
+
+def test_rows_can_be_selected_by_mask_and_by_index():
+    table = rows(query=["a", "b", "c"])
+    assert table.select(table.episode > 0).query.tolist() == ["b", "c"]
+    assert table.select(np.array([2, 0])).query.tolist() == ["c", "a"]

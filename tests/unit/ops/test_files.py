@@ -1,0 +1,103 @@
+import errno
+import os
+from collections import namedtuple
+
+import pytest
+
+from fewseg.ops import files
+from fewseg.ops.files import atomic_path, atomic_write_bytes, atomic_write_text
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_text_is_written_as_it_is_and_missing_folders_are_made(tmp_path):
+    target = tmp_path / "a" / "b" / "page.md"
+    atomic_write_text(target, "é\r\nx\n")
+    assert target.read_bytes() == b"\xc3\xa9\r\nx\n"
+    assert names(target.parent) == ["page.md"]
+
+
+def test_a_new_file_replaces_the_old_one_whole(tmp_path):
+    target = tmp_path / "x.bin"
+    atomic_write_bytes(target, b"long old content")
+    atomic_write_bytes(str(target), b"new")
+    assert target.read_bytes() == b"new"
+    assert names(tmp_path) == ["x.bin"]
+
+
+def test_the_temporary_file_lies_in_the_same_folder_with_the_same_suffix(tmp_path):
+    with atomic_path(tmp_path / "counts.npz") as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".npz"
+        assert temporary.name != "counts.npz"
+        temporary.write_bytes(b"1")
+        assert not (tmp_path / "counts.npz").exists()
+
+
+def test_two_writers_of_one_file_have_different_temporary_files(tmp_path):
+    with atomic_path(tmp_path / "x") as first, atomic_path(tmp_path / "x") as second:
+        assert first != second
+        first.write_bytes(b"1")
+        second.write_bytes(b"2")
+    assert (tmp_path / "x").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("boom"), KeyboardInterrupt()])
+def test_a_failure_or_interrupt_keeps_the_old_file_and_leaves_nothing_else(tmp_path, failure):
+    target = tmp_path / "x.bin"
+    target.write_bytes(b"old")
+
+    def write():
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        write()
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["x.bin"]
+
+
+def test_a_full_disk_keeps_the_old_file_and_says_path_and_free_space(tmp_path, monkeypatch):
+    target = tmp_path / "x.bin"
+    target.write_bytes(b"old")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(
+        OSError, match=r"could not write .*x\.bin: No space left on device \(\d+ MiB free"
+    ) as caught:
+        atomic_write_bytes(target, b"new")
+    assert caught.value.errno == errno.ENOSPC
+    assert "the earlier file is unchanged" in str(caught.value)
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["x.bin"]
+
+
+def test_a_writer_that_hides_the_full_disk_is_still_reported_as_one(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: usage(2**40, 2**40, 3 * 2**20))
+    expected = r"stream failed \(3 MiB free there\); nothing was left behind"
+    with pytest.raises(OSError, match=expected) as caught, atomic_path(tmp_path / "x.pt"):
+        raise RuntimeError("stream failed")
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_folder_that_is_a_file_gets_a_clear_error(tmp_path):
+    (tmp_path / "taken").write_bytes(b"")
+    with pytest.raises(OSError, match=r"could not write .*taken.*choose another output folder"):
+        atomic_write_bytes(tmp_path / "taken" / "x.bin", b"1")
+
+
+def test_the_file_is_flushed_before_it_takes_its_name(tmp_path, monkeypatch):
+    target, seen = tmp_path / "x.bin", []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(target.exists()), real(handle))[1])
+    atomic_write_bytes(target, b"1")
+    assert seen[0] is False
+    assert seen[-1] is True
+    assert len(seen) == 2
