@@ -6,19 +6,24 @@ Tests that need them are skipped, with the reason, where they are absent.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from fewseg.engine.released import import_released, released_key
+from fewseg.methods.base import PairScorer
+from fewseg.types import EncodedEpisodes, EncodedShots, Features
 
 
 def shared_folder() -> Path:
@@ -91,7 +96,92 @@ def _module(path: Path) -> Any:
     return module
 
 
+@dataclass(frozen=True)
+class ReleasedRun:
+    """A golden case's weights in our model, and its episode after the backbone.
+
+    The stored images are normalised already, so they go past the backbone's own normalisation. The model
+    is in eval mode: what the cases call train mode is dropout off and batch-norm in eval.
+    """
+
+    case: GoldenCase
+    model: PairScorer
+
+    def features(self, images: Tensor) -> Features:
+        maps = self.model.backbone.maps(images)
+        return Features(maps=maps, image_size=(images.shape[-2], images.shape[-1]))
+
+    @cached_property
+    def query(self) -> Features:
+        return self.features(self.case.input("query"))
+
+    @cached_property
+    def support(self) -> EncodedShots:
+        """One backbone call a shot, as in the released code: it matters where batch-norm is in training."""
+        shots = [self.features(images) for images in self.case.input("support").unbind(1)]
+        maps = {k: torch.stack([shot[k] for shot in shots], dim=1).flatten(0, 1) for k in shots[0].maps}
+        features = Features(maps=maps, image_size=shots[0].image_size)
+        return EncodedShots(features=features, masks=self.case.input("support_mask"))
+
+    @cached_property
+    def losses(self) -> dict[str, Tensor]:
+        """Our loss terms, with "main", "aux" and the "total" whose gradients the case has."""
+        truth = self.case.input("query_mask")
+        found = self.model.training_losses(
+            EncodedEpisodes(support=self.support, query=self.query, query_masks=truth)
+        )
+        sums = {
+            "main": sum(value for name, value in found.terms.items() if not name.endswith("_deep")),
+            "aux": sum(value for name, value in found.terms.items() if name.endswith("_deep")),
+            "total": found.total,
+        }
+        return {**found.terms, **sums}
+
+    def gradient_norms(self) -> Tensor:
+        """L2 norms of the gradients of the total loss, in the order of the case's ``grad_keys``.
+
+        Summed in float64: a float32 sum over a 3x3 convolution is off by 2e-5 by itself.
+        """
+        self.model.zero_grad(set_to_none=True)
+        self.losses["total"].backward()
+        parameters = dict(self.model.named_parameters())
+        grads = [parameters[released_key(key)].grad for key in self.case.about["grad_keys"]]
+        assert all(grad is not None for grad in grads)
+        return torch.stack([grad.double().norm() for grad in grads])
+
+
+@cache
+def run_released(name: str) -> ReleasedRun:
+    """Imports a case's weights and puts the model in eval mode."""
+    case = load_case(name)
+    model = import_released(case.weights, scales=tuple(case.about["constructor"]["ppm_scales"])).model
+    return ReleasedRun(case=case, model=model)
+
+
+def with_batch_norm_training(run: ReleasedRun) -> ReleasedRun:
+    """The run's model as the released code trains it, batch-norm of the frozen backbone included."""
+    model = copy.deepcopy(run.model)
+    model.backbone.config = replace(model.backbone.config, bn="train")
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout2d):
+            module.p = 0.0
+    return ReleasedRun(case=run.case, model=model)
+
+
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], GoldenCase]:
     """Loads a golden case by name."""
     return load_case
+
+
+@pytest.fixture(scope="session")
+def released() -> Callable[[str], ReleasedRun]:
+    """Runs a golden case of PFENet or SCL(PFENet) by name."""
+    return run_released
+
+
+@pytest.fixture(scope="session")
+def batch_norm_training() -> Callable[[ReleasedRun], ReleasedRun]:
+    """Puts a run's batch-norm in training mode, dropout off."""
+    return with_batch_norm_training

@@ -60,7 +60,11 @@ class WeightsReport:
 
 
 def load_weights(
-    module: nn.Module, source: str | Path | Mapping[str, Tensor], *, name: str | None = None
+    module: nn.Module,
+    source: str | Path | Mapping[str, Tensor],
+    *,
+    name: str | None = None,
+    sha256: str | None = None,
 ) -> WeightsReport:
     """Loads weights into a module whose parameters have timm's names.
 
@@ -69,6 +73,7 @@ def load_weights(
         source: a .safetensors, .pth or .pt file, or a state dict. ``state_dict``, ``model`` and
             ``module.`` wrappings and the released PFENet family's stem names are understood.
         name: what the report calls the source; by default the file's name.
+        sha256: digest for the report of a state dict that was read from a file.
 
     Returns:
         The report; ``missing`` and ``mismatched`` are empty.
@@ -77,13 +82,15 @@ def load_weights(
         ValueError: the file cannot be read, holds no tensors, or lacks values that the module needs.
     """
     if isinstance(source, Mapping):
-        state, digest = as_state(source, name or "state dict"), None
+        label = name or "state dict"
+        state = to_timm_names(as_state(source, label))
+        digest = sha256 or state_sha256(state)
     else:
-        state, digest = read_state(source), file_sha256(source)
-    state = to_timm_names(state)
+        label = name or Path(source).name
+        state = to_timm_names(read_state(source))
+        digest = file_sha256(source)
     needed = module.state_dict()
-    label = name or (Path(source).name if not isinstance(source, Mapping) else "state dict")
-    report = _compare(needed, state, label, digest or state_sha256(state))
+    report = _compare(needed, state, label, digest)
     if not report.complete:
         raise ValueError(_refusal(report, len(needed)))
     module.load_state_dict({key: state[key] for key in report.matched}, strict=False)
