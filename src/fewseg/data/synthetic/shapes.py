@@ -9,78 +9,13 @@ proportions, the number of repeated parts, and a smooth bend of the whole outlin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Points = NDArray[np.float64]
-
-
-class Stream:
-    """A stream of random numbers that reads only ``Generator.random``.
-
-    Numpy promises the raw stream of PCG64, not the values of its distributions: everything here is
-    made of plain uniform doubles, so a picture stays the same under another version of numpy.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._generator = np.random.Generator(np.random.PCG64(seed))
-
-    def uniform(self, low: float, high: float) -> float:
-        """Returns a number in [low, high)."""
-        return low + (high - low) * float(self._generator.random())
-
-    def below(self, n: int) -> int:
-        """Returns an integer in 0 .. n - 1."""
-        return int(n * self._generator.random())
-
-    def chance(self, probability: float) -> bool:
-        """Returns true with the given probability."""
-        return bool(self._generator.random() < probability)
-
-    def array(self, *shape: int) -> NDArray[np.float64]:
-        """Returns uniform numbers in [0, 1) of the given shape."""
-        return self._generator.random(shape)
-
-
-@dataclass(frozen=True)
-class Outline:
-    """One shape: its filled rings and the holes in them, each (n, 2) points as x, y."""
-
-    filled: tuple[Points, ...]
-    holes: tuple[Points, ...] = ()
-
+from fewseg.data.synthetic.outlines import Outline, box, circle, mirrored, polar
+from fewseg.data.synthetic.stream import Stream
 
 Family = Callable[[Stream], Outline]
-
-
-def _polar(radius: Points, phase: float = 0.0) -> Points:
-    """Returns the closed curve of the given radii at equal angles, the first one pointing up."""
-    angle = np.linspace(0, 2 * np.pi, len(radius), endpoint=False) + phase
-    return np.stack([radius * np.sin(angle), -radius * np.cos(angle)], axis=1)
-
-
-def _circle(x: float, y: float, rx: float, ry: float | None = None, n: int = 48) -> Points:
-    return _polar(np.ones(n)) * [rx, rx if ry is None else ry] + [x, y]
-
-
-def _box(left: float, top: float, right: float, bottom: float) -> Points:
-    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], dtype=np.float64)
-
-
-def _mirrored(profile: list[tuple[float, float]], smooth: bool = True) -> Points:
-    """Returns the closed outline whose half width at height y is given by (y, width) pairs, top down."""
-    y, width = np.array(profile, dtype=np.float64).T
-    if smooth:
-        step = np.linspace(0, len(y) - 1, 60)
-        cell = np.minimum(step.astype(int), len(y) - 2)
-        t = step - cell
-        t = t * t * (3 - 2 * t)
-        width = width[cell] * (1 - t) + width[cell + 1] * t
-        y = np.interp(step, np.arange(len(y)), y)
-    right = np.stack([width, y], axis=1)
-    return np.concatenate([right, right[::-1] * [-1, 1]])
 
 
 def arrow(s: Stream) -> Outline:
@@ -96,8 +31,8 @@ def bell(s: Stream) -> Outline:
     """A dome that flares to a lip, with a clapper below."""
     waist, lip = s.uniform(0.42, 0.6), s.uniform(0.8, 0.98)
     profile = [(-0.85, 0.08), (-0.7, 0.35), (-0.3, waist), (0.2, waist + 0.08), (0.6, lip), (0.72, lip)]
-    knob = _circle(0, -0.88, s.uniform(0.1, 0.17))
-    return Outline((_mirrored(profile), knob, _circle(0, 0.76, s.uniform(0.16, 0.26))))
+    knob = circle(0, -0.88, s.uniform(0.1, 0.17))
+    return Outline((mirrored(profile), knob, circle(0, 0.76, s.uniform(0.16, 0.26))))
 
 
 def bottle(s: Stream) -> Outline:
@@ -113,17 +48,17 @@ def bottle(s: Stream) -> Outline:
         (shoulder + 0.1, body),
         (1, body),
     ]
-    return Outline((_mirrored(profile, smooth=s.chance(0.5)),))
+    return Outline((mirrored(profile, smooth=s.chance(0.5)),))
 
 
 def butterfly(s: Stream) -> Outline:
     """Two large upper wings, two smaller lower ones and a thin body."""
     upper, lower = s.uniform(0.46, 0.58), s.uniform(0.32, 0.44)
     tilt = s.uniform(0.75, 1.15)
-    rings = [_circle(0, 0.05, 0.11, 0.7)]
+    rings = [circle(0, 0.05, 0.11, 0.7)]
     for side in (-1, 1):
-        rings.append(_circle(side * 0.5, -0.38, upper * 0.92, upper * tilt))
-        rings.append(_circle(side * 0.42, 0.46, lower, lower * s.uniform(0.95, 1.25)))
+        rings.append(circle(side * 0.5, -0.38, upper * 0.92, upper * tilt))
+        rings.append(circle(side * 0.42, 0.46, lower, lower * s.uniform(0.95, 1.25)))
     return Outline(tuple(rings))
 
 
@@ -131,11 +66,11 @@ def comb(s: Stream) -> Outline:
     """A back with a row of teeth."""
     teeth, back = 4 + s.below(4), s.uniform(-0.35, -0.1)
     fill, height = s.uniform(0.48, 0.6), s.uniform(0.6, 0.75)
-    rings = [_box(-1, -height, 1, back)]
+    rings = [box(-1, -height, 1, back)]
     pitch = 2 / (teeth - 1 + fill)
     for i in range(teeth):
         left = -1 + i * pitch
-        rings.append(_box(left, back - 0.05, left + fill * pitch, height))
+        rings.append(box(left, back - 0.05, left + fill * pitch, height))
     return Outline(tuple(rings))
 
 
@@ -156,7 +91,7 @@ def cross(s: Stream) -> Outline:
     """Two bars at a right angle."""
     arm, other = s.uniform(0.22, 0.36), s.uniform(0.22, 0.36)
     middle = s.uniform(-0.25, 0.05)
-    return Outline((_box(-arm, -1, arm, 1), _box(-0.95, middle - other, 0.95, middle + other)))
+    return Outline((box(-arm, -1, arm, 1), box(-0.95, middle - other, 0.95, middle + other)))
 
 
 def droplet(s: Stream) -> Outline:
@@ -169,7 +104,7 @@ def droplet(s: Stream) -> Outline:
 def fish(s: Stream) -> Outline:
     """An oval body, a forked tail and a fin on the back."""
     height, tail = s.uniform(0.36, 0.52), s.uniform(0.4, 0.6)
-    rings = [_circle(-0.25, 0, 0.75, height)]
+    rings = [circle(-0.25, 0, 0.75, height)]
     rings.append(np.array([(0.3, 0), (1, -tail), (s.uniform(0.7, 0.85), 0), (1, tail)]))
     back = s.uniform(-0.2, 0.1)
     rings.append(
@@ -180,13 +115,12 @@ def fish(s: Stream) -> Outline:
 
 def flower(s: Stream) -> Outline:
     """Round petals about a centre."""
-    petals, size = 5 + s.below(4), s.uniform(0.9, 1.1)
-    reach = 0.62
-    petal = reach * np.sin(np.pi / petals) * size
-    rings = [_circle(0, 0, reach * 0.9)]
+    petals, reach = 5 + s.below(4), s.uniform(0.54, 0.7)
+    petal = max(reach * np.sin(np.pi / petals), 0.27) * s.uniform(0.88, 1.08)
+    rings = [circle(0, 0, reach * 0.95)]
     for k in range(petals):
         angle = 2 * np.pi * k / petals
-        rings.append(_circle(reach * np.sin(angle), -reach * np.cos(angle), max(petal, 0.28)))
+        rings.append(circle(reach * np.sin(angle), -reach * np.cos(angle), petal))
     return Outline(tuple(rings))
 
 
@@ -195,7 +129,7 @@ def gear(s: Stream) -> Outline:
     teeth, depth = 7 + s.below(5), s.uniform(0.18, 0.28)
     wave = np.cos(np.linspace(0, 2 * np.pi * teeth, 40 * teeth, endpoint=False))
     radius = 1 - depth + depth * np.clip(0.5 + wave * s.uniform(1.5, 4), 0, 1)
-    return Outline((_polar(radius),), (_circle(0, 0, s.uniform(0.22, 0.38)),))
+    return Outline((polar(radius),), (circle(0, 0, s.uniform(0.22, 0.38)),))
 
 
 def heart(s: Stream) -> Outline:
@@ -210,8 +144,8 @@ def hourglass(s: Stream) -> Outline:
     wide, waist = s.uniform(0.5, 0.68), s.uniform(0.08, 0.18)
     plate = wide + s.uniform(0.06, 0.16)
     profile = [(-0.9, wide), (-0.55, wide * 0.95), (0, waist), (0.55, wide * 0.95), (0.9, wide)]
-    bars = (_box(-plate, -1, plate, -0.8), _box(-plate, 0.8, plate, 1))
-    return Outline((_mirrored(profile, smooth=s.chance(0.6)), *bars))
+    bars = (box(-plate, -1, plate, -0.8), box(-plate, 0.8, plate, 1))
+    return Outline((mirrored(profile, smooth=s.chance(0.6)), *bars))
 
 
 def house(s: Stream) -> Outline:
@@ -220,21 +154,21 @@ def house(s: Stream) -> Outline:
     roof = np.array([(-wall - 0.18, eaves), (0, -1), (wall + 0.18, eaves)])
     side, door = s.uniform(0.3, 0.45), s.uniform(0.14, 0.22)
     shift = s.uniform(-0.3, 0.3)
-    chimney = _box(side, -0.85, side + 0.2, eaves)
+    chimney = box(side, -0.85, side + 0.2, eaves)
     return Outline(
-        (_box(-wall, eaves - 0.02, wall, 0.9), roof, chimney), (_box(shift - door, 0.3, shift + door, 0.92),)
+        (box(-wall, eaves - 0.02, wall, 0.9), roof, chimney), (box(shift - door, 0.3, shift + door, 0.92),)
     )
 
 
 def key(s: Stream) -> Outline:
     """A round bow with a hole, a shaft and a bit of two or three teeth."""
     bow, shaft = s.uniform(0.36, 0.46), s.uniform(0.11, 0.17)
-    rings = [_circle(-0.58, 0, bow), _box(-0.4, -shaft, 1, shaft)]
+    rings = [circle(-0.58, 0, bow), box(-0.4, -shaft, 1, shaft)]
     teeth = 2 + s.below(2)
     for k in range(teeth):
         right = 1 - 0.26 * k
-        rings.append(_box(right - 0.16, 0, right, s.uniform(0.34, 0.52)))
-    return Outline(tuple(rings), (_circle(-0.6, 0, bow * s.uniform(0.38, 0.52)),))
+        rings.append(box(right - 0.16, 0, right, s.uniform(0.34, 0.52)))
+    return Outline(tuple(rings), (circle(-0.6, 0, bow * s.uniform(0.38, 0.52)),))
 
 
 def leaf(s: Stream) -> Outline:
@@ -245,7 +179,7 @@ def leaf(s: Stream) -> Outline:
     width *= 1 + s.uniform(0.0, 0.14) * np.cos(2 * np.pi * t * (4 + s.below(4)))
     right = np.stack([width, y], axis=1)
     blade = np.concatenate([right, right[::-1] * [-1, 1]])
-    return Outline((blade, _box(-0.07, 0.5, 0.07, 1)))
+    return Outline((blade, box(-0.07, 0.5, 0.07, 1)))
 
 
 def mushroom(s: Stream) -> Outline:
@@ -260,19 +194,19 @@ def mushroom(s: Stream) -> Outline:
 def ring(s: Stream) -> Outline:
     """A band around a large opening."""
     squash, hole = s.uniform(0.75, 1.0), s.uniform(0.5, 0.64)
-    return Outline((_circle(0, 0, 1, squash),), (_circle(0, 0, hole, hole * squash),))
+    return Outline((circle(0, 0, 1, squash),), (circle(0, 0, hole, hole * squash),))
 
 
 def star(s: Stream) -> Outline:
     """Five to seven straight points."""
     points, inner = 5 + s.below(3), s.uniform(0.38, 0.54)
-    return Outline((_polar(np.where(np.arange(2 * points) % 2 == 0, 1.0, inner)),))
+    return Outline((polar(np.where(np.arange(2 * points) % 2 == 0, 1.0, inner)),))
 
 
 def tree(s: Stream) -> Outline:
     """A conifer: two or three stacked triangles on a trunk."""
     tiers, width = 2 + s.below(2), s.uniform(0.6, 0.8)
-    rings = [_box(-0.13, 0.5, 0.13, 1)]
+    rings = [box(-0.13, 0.5, 0.13, 1)]
     for k in range(tiers):
         top = -1 + 1.25 * k / (tiers + 0.5)
         half = width * (k + 1.6) / (tiers + 0.6)
@@ -291,20 +225,3 @@ FAMILIES: Mapping[str, Family] = {
         *(leaf, mushroom, ring, star, tree),
     )
 }
-
-
-def bent(outline: Outline, s: Stream, strength: float) -> Outline:
-    """Returns the outline under a smooth random displacement.
-
-    Args:
-        outline: the shape in the unit frame.
-        s: the stream that the displacement is drawn from.
-        strength: largest shift along either axis, in the unit of the frame.
-    """
-    phase, rate = s.array(2, 2) * 2 * np.pi, 1.0 + 1.6 * s.array(2, 2)
-
-    def move(points: Points) -> Points:
-        shift = np.sin(points @ rate.T + phase[0]) * np.cos(points[:, ::-1] * rate[1] + phase[1])
-        return np.asarray(points + strength * shift)
-
-    return Outline(tuple(map(move, outline.filled)), tuple(map(move, outline.holes)))

@@ -14,7 +14,8 @@ from fewseg.data.draws import Draws
 from fewseg.data.errors import DataError
 from fewseg.data.folds import ClassSplit, even_split
 from fewseg.data.synthetic.scene import render
-from fewseg.data.synthetic.shapes import FAMILIES, Stream
+from fewseg.data.synthetic.shapes import FAMILIES
+from fewseg.data.synthetic.stream import Stream
 
 _VERSION = 1  # part of every key: a change of what is drawn is a change of this number
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from fewseg.data.synthetic.shapes import Stream
+from fewseg.data.synthetic.stream import Stream
 
 Plane = NDArray[np.float32]
 Pattern = Callable[[Plane, Plane, Stream], Plane]

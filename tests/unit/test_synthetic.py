@@ -1,0 +1,218 @@
+"""The rendered set: repeatable, balanced, varied, and told apart by outline and pattern, not by colour."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fewseg.data.errors import DataError
+from fewseg.data.index import build_index
+from fewseg.data.source import Source
+from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource, synthetic_5i
+from fewseg.data.synthetic.outlines import Outline
+from fewseg.data.synthetic.paint import Placement, _bounds, _coverage
+from fewseg.data.synthetic.scene import CLASS_PATTERNS
+from fewseg.data.synthetic.shapes import FAMILIES
+from fewseg.data.synthetic.stream import Stream
+from fewseg.data.synthetic.textures import PATTERNS
+from fewseg.types import IGNORE
+
+SIZE = 65
+
+
+@pytest.fixture(scope="module")
+def source() -> SyntheticSource:
+    return SyntheticSource(images=400, size=SIZE, seed=3)
+
+
+def silhouette(outline: Outline, side: int = 24) -> np.ndarray:
+    """The shape's coverage of the frame, as a plain (side, side) picture."""
+    place = Placement(centre=np.array([side / 2, side / 2]), radius=side / 2.4, matrix=np.eye(2) * side / 2.4)
+    box = _bounds(outline, place, side)
+    picture = np.zeros((side, side))
+    picture[box[1] : box[3], box[0] : box[2]] = _coverage(outline, place, box)
+    return picture
+
+
+def nearest_neighbour_accuracy(features: np.ndarray, classes: np.ndarray) -> float:
+    distance = ((features[:, None] - features[None]) ** 2).sum(-1)
+    np.fill_diagonal(distance, np.inf)
+    return float((classes[distance.argmin(1)] == classes).mean())
+
+
+def test_it_is_a_source_that_the_index_accepts(tmp_path):
+    small = SyntheticSource(images=4, size=SIZE)
+    assert isinstance(small, Source)
+    index = build_index(small, cache_dir=tmp_path, progress=False)
+    assert index.ids == small.ids == ("train-00000", "train-00001", "train-00002", "train-00003")
+    image, labels = small.read_image("train-00002"), small.read_labels("train-00002")
+    assert (image.shape, image.dtype) == ((3, SIZE, SIZE), torch.uint8)
+    assert (labels.shape, labels.dtype) == ((SIZE, SIZE), torch.uint8)
+    assert small.image_size("train-00002") == (SIZE, SIZE)
+    assert 3 in index.classes_in("train-00002")
+
+
+def test_an_image_depends_on_split_seed_and_number_alone():
+    def picture(number: int, seed: int = 0, split: str = "train", images: int = 5) -> torch.Tensor:
+        return SyntheticSource(images=images, size=SIZE, seed=seed, split=split).read_image(
+            f"{split}-{number:05d}"
+        )
+
+    first = picture(3)
+    assert torch.equal(first, picture(3, images=50))
+    for other in (picture(4), picture(3, seed=1), picture(3, split="val")):
+        assert not torch.equal(first, other)
+
+
+def test_another_size_shows_the_same_scene():
+    small, large = (SyntheticSource(images=3, size=size) for size in (64, 128))
+    for id in small.ids:
+        a, b = small.read_labels(id), large.read_labels(id)[::2, ::2]
+        known = (a != IGNORE) & (b != IGNORE)
+        assert float((a == b)[known].float().mean()) > 0.97
+
+
+def test_every_class_is_the_subject_of_the_same_number_of_images(source):
+    for i, id in enumerate(source.ids[:60]):
+        labels = source.read_labels(id)
+        assert int((labels == 1 + i % 20).sum()) > 0.01 * SIZE**2, id
+
+
+def test_images_hold_other_classes_beside_their_subject(source):
+    counts = [len(set(source.read_labels(id).unique().tolist()) - {0, IGNORE}) for id in source.ids[:100]]
+    assert np.mean([c >= 2 for c in counts]) > 0.6
+    assert max(counts) == 3
+
+
+def test_only_the_chosen_classes_are_drawn():
+    chosen = SyntheticSource(images=60, size=SIZE, classes=(19, 2, 7))
+    seen = {int(v) for id in chosen.ids for v in chosen.read_labels(id).unique()} - {0, IGNORE}
+    assert seen == {2, 7, 19}
+    assert chosen.class_names == SYNTHETIC_CLASSES
+
+
+def test_ignored_pixels_are_a_thin_band_between_an_object_and_something_else(source):
+    for id in source.ids[:40]:
+        labels = source.read_labels(id).numpy()
+        assert 0 < (labels == IGNORE).mean() < 0.2
+        padded = np.pad(labels, 2, mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5))
+        inside = (windows == IGNORE).all(axis=(2, 3))
+        assert inside.mean() < 0.005, f"{id} has a region of ignored pixels, not a band"
+
+
+def test_objects_are_opaque_where_the_labels_say_so():
+    plain = SyntheticSource(images=20, size=129, seed=5)
+    change = []
+    for id in plain.ids:
+        labels, image = plain.read_labels(id).numpy(), plain.read_image(id).numpy().astype(float)
+        edges = np.abs(np.diff(image, axis=2)).sum(0)
+        crossed = labels[:, 1:] == IGNORE
+        change.append(edges[crossed].mean() / edges[labels[:, 1:] == 0].mean())
+    assert np.mean(change) > 1.5, "outlines in the picture do not lie where the labels have them"
+
+
+def test_mean_colour_tells_no_class(source):
+    colours, classes = [], []
+    for id in source.ids:
+        image, labels = source.read_image(id).float(), source.read_labels(id)
+        for c in set(labels.unique().tolist()) - {0, IGNORE}:
+            if int((labels == c).sum()) > 60:
+                colours.append(image[:, labels == c].mean(1).numpy())
+                classes.append(c)
+    assert len(classes) > 700
+    assert nearest_neighbour_accuracy(np.array(colours), np.array(classes)) < 2 / 20
+
+
+def test_outlines_tell_the_class():
+    pictures, classes = [], []
+    for c, family in enumerate(FAMILIES.values()):
+        for k in range(15):
+            pictures.append(silhouette(family(Stream(100 * c + k))).ravel())
+            classes.append(c)
+    assert nearest_neighbour_accuracy(np.array(pictures), np.array(classes)) > 0.9
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_members_of_a_family_differ_in_outline(name):
+    pictures = [silhouette(FAMILIES[name](Stream(k))) > 0.5 for k in range(8)]
+    for a, b in pairwise(pictures):
+        assert (a & b).sum() < 0.99 * (a | b).sum(), f"two draws of {name} are the same shape"
+    assert all(0.08 < p.mean() < 0.75 for p in pictures)
+
+
+@pytest.mark.parametrize("name", ["gear", "ring", "key"])
+def test_holes_are_holes(name):
+    outline = FAMILIES[name](Stream(1))
+    full = silhouette(Outline(outline.filled))
+    assert silhouette(outline).sum() < 0.98 * full.sum()
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_patterns_stay_between_their_two_colours_and_show_both(name):
+    axis = np.linspace(-1, 1, 96, dtype=np.float32)
+    u, v = np.broadcast_to(axis, (96, 96)), np.broadcast_to(axis[:, None], (96, 96))
+    first, second = (PATTERNS[name](u, v, Stream(k)) for k in (1, 2))
+    assert first.dtype == np.float32
+    assert first.min() >= 0
+    assert first.max() <= 1
+    assert 0.15 < first.mean() < 0.85
+    assert first.std() > 0.2
+    assert not np.array_equal(first, second)
+
+
+def test_a_pattern_names_no_class_and_no_unseen_class_has_a_pattern_of_its_own():
+    assert set(CLASS_PATTERNS) == set(FAMILIES)
+    for fold in range(4):
+        split = synthetic_5i(fold)
+        assert split.novel == tuple(range(5 * fold + 1, 5 * fold + 6))
+        novel = [CLASS_PATTERNS[split.class_names[c]] for c in split.novel]
+        base = {CLASS_PATTERNS[split.class_names[c]] for c in split.base}
+        assert len(set(novel)) == 5
+        assert set(novel) <= base
+
+
+def test_the_digest_changes_with_everything_that_changes_the_pictures():
+    digests = {
+        SyntheticSource(images=4, size=65).digest(),
+        SyntheticSource(images=5, size=65).digest(),
+        SyntheticSource(images=4, size=66).digest(),
+        SyntheticSource(images=4, size=65, seed=1).digest(),
+        SyntheticSource(images=4, size=65, split="val").digest(),
+        SyntheticSource(images=4, size=65, classes=(1, 2)).digest(),
+    }
+    assert len(digests) == 6
+    assert SyntheticSource(images=4, size=65).digest() in digests
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"images": 0},
+        {"size": 31},
+        {"classes": ()},
+        {"classes": (0, 1)},
+        {"classes": (21,)},
+        {"split": "test"},
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(wrong):
+    with pytest.raises(ValueError, match="a synthetic set needs"):
+        SyntheticSource(**({"images": 3, "size": 64} | wrong))
+
+
+def test_an_unknown_image_is_refused(source):
+    for read in (source.read_image, source.read_labels, source.image_size):
+        with pytest.raises(DataError, match="has no image 'train-00400'"):
+            read("train-00400")
+
+
+def test_pictures_use_the_whole_range_of_brightness(source):
+    pixels = torch.stack([source.read_image(id) for id in source.ids[:50]])
+    assert pixels.min() < 10
+    assert pixels.max() > 245
+    assert Image.fromarray(pixels[0].permute(1, 2, 0).numpy()).mode == "RGB"
