@@ -92,6 +92,23 @@ class EncodedEpisodes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageEpisodes:
+    """A batch of B training episodes as images, before the backbone.
+
+    Attributes:
+        support_images: (B, K, 3, H, W) RGB in [0, 1].
+        support_masks: (B, K, H, W) uint8 in {0, 1, 255}.
+        query_images: (B, 3, H, W) RGB in [0, 1].
+        query_masks: (B, H, W) uint8 in {0, 1, 255}.
+    """
+
+    support_images: Tensor
+    support_masks: Tensor
+    query_images: Tensor
+    query_masks: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossTerms:
     """Named scalar losses and their weights; ``total`` is what the optimiser minimises."""
 

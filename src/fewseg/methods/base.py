@@ -11,7 +11,7 @@ from fewseg.backbones import Backbone
 from fewseg.fusion import CrossGuided, CrossPath, Fusion, MeanVector
 from fewseg.fusion.cross_guided import region_iou
 from fewseg.ops.resize import resize
-from fewseg.types import EncodedEpisodes, EncodedShots, Features, Guides, LossTerms, QueryMaps, SupportState
+from fewseg.types import EncodedEpisodes, EncodedShots, Features, Guides, ImageEpisodes, LossTerms, QueryMaps, SupportState
 
 
 class FewShotSegmenter(nn.Module, ABC):
@@ -34,6 +34,25 @@ class FewShotSegmenter(nn.Module, ABC):
         """
         out: Features = self.backbone(images)
         return out
+
+    def encode_episodes(self, episodes: ImageEpisodes) -> EncodedEpisodes:
+        """Runs supports and queries of B episodes through the backbone together."""
+        shots, count = episodes.support_masks.shape[1], len(episodes.query_masks)
+        images = torch.cat([episodes.support_images.flatten(0, 1), episodes.query_images])
+        features = self.extract(images)
+        return EncodedEpisodes(
+            support=EncodedShots(
+                features=features.select(slice(count * shots)), masks=episodes.support_masks
+            ),
+            query=features.select(slice(count * shots, None)),
+            query_masks=episodes.query_masks,
+        )
+
+    def losses(self, episodes: ImageEpisodes | EncodedEpisodes) -> LossTerms:
+        """Named losses of a training batch, whether or not its images have been through the backbone."""
+        if isinstance(episodes, ImageEpisodes):
+            episodes = self.encode_episodes(episodes)
+        return self.training_losses(episodes)
 
     @abstractmethod
     def encode_support(self, support: EncodedShots) -> SupportState:

@@ -1,0 +1,235 @@
+"""Checkpoints: one safetensors file with the config inside; nothing in it can run code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fewseg.data.folds import ClassSplit
+from fewseg.engine.config_json import config_from_json
+from fewseg.engine.environment import environment
+from fewseg.engine.result_schema import as_json
+from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.registry import MethodConfig, method_name
+from fewseg.ops.files import atomic_path
+
+SCHEMA = 1
+_MODEL, _OPTIMISER = "model.", "optimizer."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a checkpoint file says, its tensors aside.
+
+    Attributes:
+        config: the method's config.
+        recipe: name of the recipe that trained it, or "".
+        dataset: what it was trained on, or "".
+        class_split: name, fold, base and novel classes; None when not known (imported weights).
+        training: step, steps, seed and whatever else is known of the training.
+        backbone_digest: digest of the frozen trunk that the head belongs to, or "" when the trunk's
+            weights are in the file.
+        digest: SHA-256 of the file (16 hexadecimal digits); set by ``load``.
+    """
+
+    config: MethodConfig
+    recipe: str = ""
+    dataset: str = ""
+    class_split: Mapping[str, Any] | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    backbone_digest: str = ""
+    digest: str = ""
+
+
+def model_tensors(method: FewShotSegmenter) -> dict[str, Tensor]:
+    """The tensors of a method that training changes: a frozen backbone stays out of the file."""
+    frozen = not method.backbone.config.trainable
+    state = method.state_dict()
+    return {k: v for k, v in state.items() if not (frozen and k.startswith("backbone."))}
+
+
+def split_json(split: ClassSplit | None) -> dict[str, Any] | None:
+    """A class split as JSON."""
+    return None if split is None else dict(as_json(split))
+
+
+def save_checkpoint(
+    path: Path,
+    method: FewShotSegmenter,
+    about: Checkpoint,
+    optimiser: torch.optim.Optimizer | None = None,
+    *,
+    whole: bool = False,
+) -> None:
+    """Writes a checkpoint in one step; an older one survives a full disk or an interrupt.
+
+    Args:
+        path: the file, ``.safetensors``.
+        method: the model.
+        about: what to say of it.
+        optimiser: whose state to add, for resuming.
+        whole: put a frozen backbone's weights into the file too (imported checkpoints).
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    tensors = method.state_dict() if whole else model_tensors(method)
+    named = {_MODEL + k: v for k, v in tensors.items()}
+    if optimiser is not None:
+        for index, slots in optimiser.state_dict()["state"].items():
+            for slot, value in slots.items():
+                named[f"{_OPTIMISER}{index}.{slot}"] = torch.as_tensor(value)
+    frozen = not method.backbone.config.trainable
+    text = {
+        "schema": SCHEMA,
+        "method": method_name(about.config),
+        "config": as_json(about.config),
+        "recipe": about.recipe,
+        "dataset": about.dataset,
+        "class_split": about.class_split,
+        "training": as_json(about.training),
+        "backbone_digest": method.backbone.digest() if frozen and not whole else "",
+        "versions": dict(environment().versions),
+    }
+    named = {k: v.detach().cpu().contiguous() for k, v in named.items()}
+    with atomic_path(path) as temporary:
+        save_file(named, temporary, metadata={"fewseg": json.dumps(text)})
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads what a checkpoint says, without its tensors.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, of another kind (a pickle is never opened) or of a newer version.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}: give the .safetensors file of a training run")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}): it is truncated or of another kind. fewseg never "
+            "opens pickles as checkpoints; released .pth weights go through `fewseg import-checkpoint`"
+        ) from error
+    if "fewseg" not in metadata:
+        raise ValueError(f"{path} holds tensors but no fewseg config: it was not written by fewseg")
+    text = json.loads(metadata["fewseg"])
+    if text["schema"] > SCHEMA:
+        raise ValueError(
+            f"{path} has checkpoint schema {text['schema']}, this version reads up to {SCHEMA}: update fewseg"
+        )
+    return Checkpoint(
+        config=config_from_json(text["config"]),
+        recipe=text["recipe"],
+        dataset=text["dataset"],
+        class_split=text["class_split"],
+        training=text["training"],
+        backbone_digest=text["backbone_digest"],
+        digest=hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16],
+    )
+
+
+def load_method(path: Path, *, backbone_weights: str | None = None) -> tuple[FewShotSegmenter, Checkpoint]:
+    """Builds the method of a checkpoint and loads its weights.
+
+    Args:
+        path: the checkpoint.
+        backbone_weights: weights of the frozen trunk in place of those that the config names (another
+            path of the same file, say); they must give the same digest.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: see ``read_checkpoint``; or tensors and config do not fit, or the trunk is another one.
+    """
+    about = read_checkpoint(path)
+    config = about.config
+    if backbone_weights is not None:
+        config = _with_backbone(config, weights=backbone_weights)
+    elif not about.backbone_digest:
+        config = _with_backbone(config, weights=None)
+    method: FewShotSegmenter = config.build()
+    found = method.backbone.digest() if about.backbone_digest else ""
+    if found != about.backbone_digest:
+        raise ValueError(
+            f"{path} was trained on a backbone with digest {about.backbone_digest[:12]}, but "
+            f"{config.backbone.weights!r} gives {found[:12]}: give the weights it was trained on"
+        )
+    load_tensors(method, path)
+    return method.eval(), about
+
+
+def load_tensors(method: FewShotSegmenter, path: Path) -> None:
+    """Loads a checkpoint's model tensors into a method of the same config.
+
+    Raises:
+        ValueError: a tensor is missing, unexpected or of another shape.
+    """
+    with safe_open(path, framework="pt") as file:
+        keys = [k for k in file.keys() if k.startswith(_MODEL)]  # noqa: SIM118 - not a mapping
+        state = {k.removeprefix(_MODEL): file.get_tensor(k) for k in keys}
+    try:
+        report = method.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit {type(method).__name__}: {error}") from error
+    missing = [k for k in report.missing_keys if k in model_tensors(method)]
+    if missing or report.unexpected_keys:
+        raise ValueError(
+            f"{path} does not fit {type(method).__name__}: missing {missing[:5]}, "
+            f"unexpected {report.unexpected_keys[:5]}; load it with the config it was saved with"
+        )
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, path: Path) -> None:
+    """Loads a checkpoint's optimiser state.
+
+    Raises:
+        ValueError: the file holds none, or one of other parameters.
+    """
+    state: dict[int, dict[str, Tensor]] = {}
+    with safe_open(path, framework="pt") as file:
+        for key in file.keys():  # noqa: SIM118 - not a mapping
+            if key.startswith(_OPTIMISER):
+                index, slot = key.removeprefix(_OPTIMISER).split(".", 1)
+                state.setdefault(int(index), {})[slot] = file.get_tensor(key)
+    if not state:
+        raise ValueError(f"{path} holds no optimiser state: training resumes from last.safetensors only")
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _with_backbone(config: Any, **changes: Any) -> Any:
+    return replace(config, backbone=replace(config.backbone, **changes))
+
+
+def check_split(about: Checkpoint, split: ClassSplit, path: Path) -> None:
+    """Refuses to test a checkpoint on classes that it was trained on.
+
+    Raises:
+        ValueError: the checkpoint's class split is another one.
+    """
+    if about.class_split is None:
+        return
+    trained, tested = set(about.class_split["base"]), set(split.novel)
+    seen = sorted(trained & tested)
+    if seen or about.class_split["name"] != split.name or about.class_split["fold"] != split.fold:
+        raise ValueError(
+            f"{path} was trained on {about.class_split['name']} fold {about.class_split['fold']}, the test is on "
+            f"{split.name} fold {split.fold}"
+            + (f"; classes {seen} of the test were trained on" if seen else "")
+            + ": evaluate it on its own fold"
+        )
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of values that training changes."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

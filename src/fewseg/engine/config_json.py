@@ -1,0 +1,66 @@
+"""Configs from JSON: the inverse of ``result_schema.as_json``, for known classes only."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from fewseg.backbones import BackboneConfig, ResNetShape
+from fewseg.data.protocols import Protocol
+from fewseg.data.transforms import EvalView, TrainView
+from fewseg.decoders.prior import NoPrior, PriorMap
+from fewseg.engine.optimiser import SGD, AdamW
+from fewseg.engine.train_config import TrainConfig
+from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.methods.registry import METHODS
+from fewseg.methods.scl import SelfGuided
+
+_PARTS = (
+    BackboneConfig,
+    ResNetShape,
+    PriorMap,
+    NoPrior,
+    MeanVector,
+    ScoreAverage,
+    CrossGuided,
+    SelfGuided,
+    EvalView,
+    TrainView,
+    Protocol,
+    SGD,
+    AdamW,
+    TrainConfig,
+)
+_KNOWN: dict[str, type] = {kind.__name__: kind for kind in (*_PARTS, *METHODS.values())}
+
+
+def config_from_json(value: Any) -> Any:
+    """Rebuilds configs from their JSON.
+
+    Args:
+        value: what ``as_json`` made: objects with a ``type`` become the config class of that name, lists
+            become tuples. No other class is ever made.
+
+    Raises:
+        ValueError: a class is not known, or a field is unknown or missing.
+    """
+    if isinstance(value, list):
+        return tuple(config_from_json(item) for item in value)
+    if not isinstance(value, dict) or "type" not in value:
+        return value
+    name = value["type"]
+    if name not in _KNOWN:
+        raise ValueError(
+            f"config names the class {name!r}; this version of fewseg knows {sorted(_KNOWN)}: "
+            "the file is of a newer version or of another program"
+        )
+    kind = _KNOWN[name]
+    given = {key: config_from_json(item) for key, item in value.items() if key != "type"}
+    assert is_dataclass(kind)
+    known = {f.name for f in fields(kind)}
+    if not set(given) <= known:
+        raise ValueError(f"config of {name} has unknown fields {sorted(set(given) - known)}; known: {sorted(known)}")
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise ValueError(f"config of {name} is not complete: {error}") from error

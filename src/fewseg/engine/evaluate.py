@@ -1,0 +1,211 @@
+"""Evaluation: every distinct (class, support, target) pair is scored once, whatever the episodes ask for."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from fewseg.data.episode_spec import EpisodeSpec
+from fewseg.data.episodes import EpisodeSampler
+from fewseg.data.source import Source
+from fewseg.data.transforms import binary_mask
+from fewseg.engine.feature_store import FeatureStore
+from fewseg.fusion import CrossGuided, Fusion, MeanVector
+from fewseg.methods.base import FewShotSegmenter, PairScorer, fuse_scores, predicted_iou
+from fewseg.metrics.counts import Counts, EpisodeCounts, count
+from fewseg.ops.geometry import letterbox, restore
+from fewseg.ops.progress import progress_bar
+from fewseg.ops.resize import resize
+from fewseg.types import EncodedShots, Features, Guides
+
+logger = logging.getLogger(__name__)
+
+Pair = tuple[int, str, str]
+"""(class, support image, target image)."""
+
+_CHUNK = 8
+
+
+class Evaluator:
+    """Runs episodes of any K and fusion on one method, keeping what they share.
+
+    A guide belongs to (class, support image) and a score to (class, support image, target image): 1-shot,
+    5-shot average and 5-shot cross-guided runs on the same object share them. ``plain`` scores episodes one
+    by one through ``encode_support`` and ``segment``; both ways give the same counts.
+
+    Args:
+        method: on its device, in eval mode.
+        source: reads labels at their original size.
+        store: features of the plain view (view 0).
+        precision: "fp32", or "bf16" for autocast.
+        progress: show bars with the time left.
+    """
+
+    def __init__(
+        self,
+        method: FewShotSegmenter,
+        source: Source,
+        store: FeatureStore,
+        *,
+        precision: str = "fp32",
+        progress: bool = True,
+    ) -> None:
+        self.method, self.source, self.store = method.eval(), source, store
+        self.precision, self.progress = precision, progress
+        self.device = method.backbone.mean.device
+        self._guides: dict[tuple[int, str], Guides] = {}
+        self._scores: dict[Pair, Tensor] = {}
+        self._ious: dict[tuple[Pair, CrossGuided], float] = {}
+        self._labels: dict[str, Tensor] = {}
+
+    def run(
+        self, sampler: EpisodeSampler, fusion: Fusion | None = None, seeds: Sequence[int] | None = None
+    ) -> EpisodeCounts:
+        """Evaluates the sampler's episodes.
+
+        Args:
+            sampler: which episodes, and K.
+            fusion: how K shots become one answer; the method's own by default.
+            seeds: the protocol's by default.
+
+        Returns:
+            Counts of every episode, at the labels' original size unless the protocol says otherwise.
+        """
+        chosen = sampler.protocol.seeds if seeds is None else seeds
+        specs = [(seed, spec) for seed in chosen for spec in sampler.episodes(seed)]
+        ids = sorted({id for _, spec in specs for id in (spec.query, *spec.supports)})
+        self.store.ensure(ids, [0], progress=self.progress)
+        pairwise = isinstance(self.method, PairScorer)
+        fusion = fusion or (self.method.fusion if isinstance(self.method, PairScorer) else None)
+        network_size = sampler.protocol.label_size == "network"
+        with torch.no_grad(), self._autocast():
+            if pairwise and not isinstance(fusion, MeanVector) and _by_query_path(fusion):
+                scored = self._pairwise([spec for _, spec in specs], fusion)
+            else:
+                scored = self._plain([spec for _, spec in specs], fusion)
+            counts = [self._count(spec, scores, network_size) for spec, scores in scored]
+        return EpisodeCounts.of(
+            Counts.stack(counts),
+            seed=[seed for seed, _ in specs],
+            episode=[spec.index for _, spec in specs],
+            class_id=[spec.class_id for _, spec in specs],
+            query=[spec.query for _, spec in specs],
+            supports=[spec.supports for _, spec in specs],
+        )
+
+    def plain(self, spec: EpisodeSpec, fusion: Fusion | None = None) -> Tensor:
+        """Logits (2, size, size) of one episode by ``encode_support`` and ``segment``, nothing shared."""
+        with torch.no_grad(), self._autocast():
+            return next(iter(self._plain([spec], fusion)))[1]
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            yield
+
+    def _features(self, ids: Sequence[str]) -> Features:
+        dtype = None if self.precision == "bf16" else torch.float32
+        return self.store.features(ids).to(self.device, dtype)
+
+    def _masks(self, ids: Sequence[str], class_id: int) -> Tensor:
+        return binary_mask(self.store.labels(ids), class_id).to(self.device)
+
+    def _plain(self, specs: Sequence[EpisodeSpec], fusion: Fusion | None) -> Iterator[tuple[EpisodeSpec, Tensor]]:
+        """Episodes one by one; the support state is shared by episodes with the same support set."""
+        method = self.method
+        if isinstance(method, PairScorer) and fusion is not None:
+            method.fusion = fusion
+        with progress_bar(self.progress) as bar:
+            task = bar.add_task("evaluating", total=len(specs))
+            for spec in specs:
+                ids = list(spec.supports)
+                masks = self._masks(ids, spec.class_id).unsqueeze(0)
+                state = method.encode_support(EncodedShots(features=self._features(ids), masks=masks))
+                yield spec, method.segment(self._features([spec.query]), state)[0].float()
+                bar.advance(task)
+
+    def _pairwise(self, specs: Sequence[EpisodeSpec], fusion: Fusion | None) -> Iterator[tuple[EpisodeSpec, Tensor]]:
+        """Scores the distinct pairs that the episodes need, then fuses."""
+        needed = {(s.class_id, k, s.query) for s in specs for k in s.supports}
+        if isinstance(fusion, CrossGuided) and len(specs[0].supports) > 1:
+            needed |= {(s.class_id, k, i) for s in specs for k in s.supports for i in s.supports}
+        self._score(needed)
+        size = (self.store.size, self.store.size)
+        for spec in specs:
+            scores = torch.stack([self._scores[spec.class_id, k, spec.query] for k in spec.supports])
+            weights = self._weights(spec, fusion).to(scores.dtype)
+            fused = fuse_scores(scores.unsqueeze(0), weights.unsqueeze(0))
+            yield spec, resize(fused, size)[0]
+
+    def _weights(self, spec: EpisodeSpec, fusion: Fusion | None) -> Tensor:
+        """(K,) shares of the shots."""
+        shots = len(spec.supports)
+        if not isinstance(fusion, CrossGuided) or shots == 1:
+            return torch.full((shots,), 1.0 / shots, device=self.device)
+        ious = [[self._iou((spec.class_id, k, i), fusion) for i in spec.supports] for k in spec.supports]
+        return fusion.weights(torch.tensor([ious], device=self.device))[0]
+
+    def _iou(self, pair: Pair, fusion: CrossGuided) -> float:
+        key = (pair, fusion)
+        if key not in self._ious:
+            class_id, _, target = pair
+            masks = self._masks([target], class_id)
+            self._ious[key] = float(predicted_iou(self._scores[pair].unsqueeze(0), masks, fusion)[0])
+        return self._ious[key]
+
+    def _score(self, pairs: Iterable[Pair]) -> None:
+        """Scores the pairs that are not known yet, target by target: a target is encoded once."""
+        by_target: dict[str, list[Pair]] = defaultdict(list)
+        for pair in sorted(pairs):
+            if pair not in self._scores:
+                by_target[pair[2]].append(pair)
+        with progress_bar(self.progress) as bar:
+            task = bar.add_task("scoring pairs", total=sum(map(len, by_target.values())))
+            for target, wanted in by_target.items():
+                self._score_target(target, wanted)
+                bar.advance(task, len(wanted))
+
+    def _score_target(self, target: str, pairs: Sequence[Pair]) -> None:
+        method = self.method
+        assert isinstance(method, PairScorer)
+        query = method.encode_query(self._features([target]))
+        for start in range(0, len(pairs), _CHUNK):
+            chunk = pairs[start : start + _CHUNK]
+            guides = Guides.stack([self._guide(class_id, support) for class_id, support, _ in chunk])
+            repeated = query.select(torch.zeros(len(chunk), dtype=torch.long, device=self.device))
+            for pair, logits in zip(chunk, method.score(repeated, guides).float(), strict=True):
+                self._scores[pair] = logits.clone()
+
+    def _guide(self, class_id: int, support: str) -> Guides:
+        key = (class_id, support)
+        if key not in self._guides:
+            method = self.method
+            assert isinstance(method, PairScorer)
+            masks = self._masks([support], class_id)
+            self._guides[key] = method.encode_shots(self._features([support]), masks)
+        return self._guides[key]
+
+    def _count(self, spec: EpisodeSpec, logits: Tensor, network_size: bool) -> Counts:
+        """Integer counts of one episode from its logits (2, size, size)."""
+        if network_size:
+            truth = self._masks([spec.query], spec.class_id)[0]
+            return count((logits[1] > logits[0]).to(torch.uint8), truth)
+        labels = self._original(spec.query)
+        box = letterbox((int(labels.shape[0]), int(labels.shape[1])), self.store.size)
+        difference = restore((logits[1:] - logits[:1]).unsqueeze(0), box)[0, 0]
+        return count((difference > 0).to(torch.uint8), binary_mask(labels, spec.class_id))
+
+    def _original(self, id: str) -> Tensor:
+        if id not in self._labels:
+            self._labels[id] = self.source.read_labels(id)
+        return self._labels[id]
+
+
+def _by_query_path(fusion: Fusion | None) -> bool:
+    """Whether cross predictions are pairs like any other (not through a support path of their own)."""
+    return not (isinstance(fusion, CrossGuided) and fusion.path == "support")

@@ -1,0 +1,34 @@
+"""Every method by its name."""
+
+from __future__ import annotations
+
+import difflib
+
+from fewseg.methods.matcher import MatcherConfig
+from fewseg.methods.pfenet import PFENetConfig
+from fewseg.methods.scl import SCLPFENetConfig
+
+MethodConfig = PFENetConfig | SCLPFENetConfig | MatcherConfig
+
+METHODS: dict[str, type[MethodConfig]] = {
+    "matcher": MatcherConfig,
+    "pfenet": PFENetConfig,
+    "scl-pfenet": SCLPFENetConfig,
+}
+
+
+def method_name(config: MethodConfig) -> str:
+    """The name under which a config's class is registered."""
+    return next(name for name, kind in METHODS.items() if kind is type(config))
+
+
+def method_config(name: str) -> type[MethodConfig]:
+    """The config class of a method.
+
+    Raises:
+        ValueError: no method has this name; near names are given.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS) or sorted(METHODS)
+        raise ValueError(f"unknown method {name!r}: did you mean {' or '.join(near)}?")
+    return METHODS[name]

@@ -1,0 +1,52 @@
+"""What a recipe is: a method, its training and its evaluation, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fewseg.data.fold_data import FoldData
+from fewseg.data.protocols import PAPER_SCL, Protocol
+from fewseg.engine.train_config import TrainConfig
+from fewseg.fusion import Fusion, MeanVector
+from fewseg.methods.registry import MethodConfig
+
+ReadData = Callable[[int, Path | None], FoldData]
+"""(fold, root or None) -> the fold's data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One line of a result table.
+
+    Attributes:
+        shots: K.
+        fusion: how K shots become one answer.
+    """
+
+    shots: int
+    fusion: Fusion = field(default_factory=MeanVector)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A method with everything that decides its numbers.
+
+    Attributes:
+        name: its name on the command line.
+        method: the method's config.
+        data: reads a fold.
+        train: the training; None for a method without.
+        size: side of the network's input in evaluation, pixels.
+        protocol: how it is evaluated.
+        evaluations: which shots and fusions.
+    """
+
+    name: str
+    method: MethodConfig
+    data: ReadData
+    train: TrainConfig | None
+    size: int
+    protocol: Protocol = PAPER_SCL
+    evaluations: tuple[Evaluation, ...] = (Evaluation(shots=1), Evaluation(shots=5))

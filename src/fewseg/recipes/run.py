@@ -1,0 +1,165 @@
+"""Training and evaluating a recipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+
+from fewseg.data.draws import Draws
+from fewseg.data.episodes import EpisodeSampler
+from fewseg.data.fold_data import FoldData
+from fewseg.data.training_sampler import TrainingSampler
+from fewseg.data.transforms import EvalView
+from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
+from fewseg.engine.checkpoint import Checkpoint, split_json
+from fewseg.engine.evaluate import Evaluator
+from fewseg.engine.feature_store import FeatureStore, View
+from fewseg.engine.results import RunResult
+from fewseg.engine.train import Run, train
+from fewseg.engine.train_config import TrainConfig
+from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.registry import method_name
+from fewseg.metrics.scores import miou
+from fewseg.recipes.recipe import Evaluation, Recipe
+
+
+def build_method(recipe: Recipe) -> FewShotSegmenter:
+    """Builds a recipe's method; initial weights depend on the training seed alone."""
+    seed = recipe.train.seed if recipe.train else 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(Draws("initial weights", seed).below(2**63))
+        method: FewShotSegmenter = recipe.method.build()
+    return method.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def train_recipe(recipe: Recipe, data: FoldData, folder: Path, *, progress: bool = True, devices: int = 1) -> Path:
+    """Trains a recipe on a fold; goes on where an earlier run in ``folder`` stopped.
+
+    Returns:
+        The path of the checkpoint.
+
+    Raises:
+        ValueError: the recipe has nothing to train.
+    """
+    config = recipe.train
+    if config is None:
+        raise ValueError(f"{recipe.name} has nothing to train: evaluate it as it is")
+    fabric = Fabric(accelerator="auto", devices=devices, precision=config.precision)
+    fabric.launch()
+    method = build_method(recipe)
+    batches = _batches(recipe, config, method, data, fabric, progress)
+    validate = _held_out_score(recipe, config, data) if config.validate_every else None
+    run = Run(folder=folder, method_config=recipe.method, data=data, recipe=recipe.name, validate=validate)
+    return train(method, config, batches, run, fabric, progress=progress)
+
+
+def _batches(
+    recipe: Recipe, config: TrainConfig, method: FewShotSegmenter, data: FoldData, fabric: Fabric, progress: bool
+) -> Batches:
+    sampler = TrainingSampler(
+        data.train,
+        data.split,
+        shots=config.shots,
+        class_first=config.class_first,
+        min_area=config.min_area,
+        seed=config.seed,
+        drop_novel=config.drop_novel,
+        held_out_classes=config.held_out,
+    )
+    ranks = {"rank": fabric.global_rank, "world": fabric.world_size}
+    if not config.cached_views:
+        return FreshBatches(
+            sampler, data.source, config.view, batch=config.batch, seed=config.seed, workers=config.workers, **ranks
+        )
+    store = training_store(recipe, method, data)
+    with fabric.rank_zero_first():
+        store.ensure(data.train.ids, progress=progress)
+    return CachedBatches(sampler, store, batch=config.batch, seed=config.seed, **ranks)
+
+
+def training_store(recipe: Recipe, method: FewShotSegmenter, data: FoldData) -> FeatureStore:
+    """The features of the plain view and of the recipe's cached random views; evaluation reads view 0."""
+    views: tuple[View, ...] = (EvalView(recipe.size),)
+    dtype = torch.float32
+    if recipe.train is not None and recipe.train.cached_views:
+        views += (recipe.train.view,) * recipe.train.cached_views
+    if recipe.train is None or recipe.train.precision == "bf16-mixed":
+        dtype = torch.bfloat16
+    return FeatureStore(_trunk(method, dtype), data.source, views, dtype=dtype)
+
+
+def _trunk(method: FewShotSegmenter, dtype: torch.dtype) -> Any:
+    """A copy of the frozen trunk in the type that features are computed in."""
+    trunk = method.backbone.config.build().to(method.backbone.mean.device, dtype)
+    return trunk.to(memory_format=torch.channels_last)
+
+
+def _held_out_score(recipe: Recipe, config: TrainConfig, data: FoldData) -> Any:
+    protocol = replace(
+        recipe.protocol,
+        name="held-out base classes",
+        episodes=config.validation_episodes,
+        seeds=(0,),
+        query_order="class_first",
+        label_size="network",
+    )
+    sampler = EpisodeSampler(data.train, data.split, protocol, 1, classes=config.held_out)
+
+    def score(method: FewShotSegmenter) -> float:
+        store = training_store(recipe, method, data)
+        return miou(Evaluator(method, data.source, store, progress=False).run(sampler), config.held_out)
+
+    return score
+
+
+def evaluate_recipe(
+    recipe: Recipe,
+    method: FewShotSegmenter,
+    about: Checkpoint,
+    data: FoldData,
+    folder: Path,
+    *,
+    evaluations: Sequence[Evaluation] | None = None,
+    progress: bool = True,
+) -> list[RunResult]:
+    """Evaluates a method on a fold's novel classes and writes one result file a line.
+
+    Returns:
+        One result for each of ``evaluations`` (the recipe's by default); a result that is there already
+        for the same checkpoint is read, not made again.
+    """
+    store = training_store(recipe, method, data)
+    precision = "bf16" if store.dtype == torch.bfloat16 else "fp32"
+    evaluator = Evaluator(method, data.source, store, precision=precision, progress=progress)
+    results = []
+    for evaluation in evaluations or recipe.evaluations:
+        sampler = EpisodeSampler(data.test, data.split, recipe.protocol, evaluation.shots)
+        started = time.perf_counter()
+        counts = evaluator.run(sampler, evaluation.fusion)
+        fusion = evaluation.fusion.kind
+        result = RunResult.from_counts(
+            counts,
+            classes=data.split.novel,
+            method=method_name(recipe.method),
+            recipe=recipe.name,
+            dataset=data.dataset,
+            fold=data.split.fold,
+            shots=evaluation.shots,
+            fusion=fusion,
+            protocol=recipe.protocol,
+            config={"method": recipe.method, "fusion": evaluation.fusion, "size": recipe.size, "precision": precision},
+            class_split=split_json(data.split),
+            wall_seconds=time.perf_counter() - started,
+            training={"checkpoint": about.digest, **about.training},
+        )
+        seed = recipe.train.seed if recipe.train else 0
+        name = f"{recipe.name}-fold{data.split.fold}-seed{seed}-{evaluation.shots}shot-{fusion}.json"
+        result.save(folder / name, counts)
+        results.append(result)
+    return results

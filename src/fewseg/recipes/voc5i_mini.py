@@ -1,0 +1,88 @@
+"""Reduced recipes for the small real set: half a core-hour a fold, not the papers' schedules.
+
+Numbers from them are comparable with each other, never with the papers'.
+"""
+
+from __future__ import annotations
+
+from fewseg.backbones import BackboneConfig
+from fewseg.data.protocols import VOC5I_MINI
+from fewseg.data.transforms import TrainView
+from fewseg.decoders.prior import PriorMap
+from fewseg.engine.optimiser import AdamW
+from fewseg.engine.train_config import TrainConfig
+from fewseg.fusion import CrossGuided, ScoreAverage
+from fewseg.methods.matcher import MatcherConfig
+from fewseg.methods.pfenet import PFENetConfig
+from fewseg.methods.scl import SCLPFENetConfig
+from fewseg.recipes.datasets import shared_folder, voc5i_mini
+from fewseg.recipes.recipe import Evaluation, Recipe
+
+_SIZE = 241
+_SCALES = (1.0, 0.5, 0.25, 0.133)
+_PRIOR = PriorMap(level="layer3", masked_input=None)
+
+
+def _backbone() -> BackboneConfig:
+    return BackboneConfig(
+        name="resnet50",
+        weights=str(shared_folder() / "weights" / "resnet50-v1-trunk.safetensors"),
+        levels=("layer2", "layer3"),
+        stride_on_1x1=True,
+        bn_eps=1.001e-5,
+    )
+
+
+def _train() -> TrainConfig:
+    return TrainConfig(
+        steps=2000,
+        batch=4,
+        view=TrainView(size=_SIZE, scale=(0.9, 1.4), flip=1.0, resize="letterbox"),
+        cached_views=1,
+        class_first=0.5,
+        optimiser=AdamW(lr=5e-4),
+        precision="bf16-mixed",
+        save_every=250,
+    )
+
+
+def voc5i_mini_pfenet() -> Recipe:
+    """PFENet on voc5i-mini: ResNet-50 trunk without layer4 (prior from layer3), 241 px, d = 96."""
+    return Recipe(
+        name="voc5i_mini_pfenet",
+        method=PFENetConfig(backbone=_backbone(), channels=96, prior=_PRIOR, scales=_SCALES),
+        data=voc5i_mini,
+        train=_train(),
+        size=_SIZE,
+        protocol=VOC5I_MINI,
+        evaluations=(Evaluation(shots=1), Evaluation(shots=5), Evaluation(shots=5, fusion=ScoreAverage())),
+    )
+
+
+def voc5i_mini_scl() -> Recipe:
+    """SCL on PFENet on voc5i-mini: data, schedule and sizes of ``voc5i_mini_pfenet``."""
+    return Recipe(
+        name="voc5i_mini_scl",
+        method=SCLPFENetConfig(backbone=_backbone(), channels=96, prior=_PRIOR, scales=_SCALES),
+        data=voc5i_mini,
+        train=_train(),
+        size=_SIZE,
+        protocol=VOC5I_MINI,
+        evaluations=(
+            Evaluation(shots=1, fusion=ScoreAverage()),
+            Evaluation(shots=5, fusion=ScoreAverage()),
+            Evaluation(shots=5, fusion=CrossGuided()),
+        ),
+    )
+
+
+def voc5i_mini_matcher() -> Recipe:
+    """The training-free matcher on voc5i-mini: cosine to foreground and background prototypes."""
+    return Recipe(
+        name="voc5i_mini_matcher",
+        method=MatcherConfig(backbone=_backbone()),
+        data=voc5i_mini,
+        train=None,
+        size=_SIZE,
+        protocol=VOC5I_MINI,
+    )
