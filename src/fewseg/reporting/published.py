@@ -2,7 +2,8 @@
 
 ``published.csv`` has one value a line: paper, table, row, backbone, dataset, shots, column (fold0 .. fold3,
 mean, fb_iou, dice), value. SCL's Tables 1-6 are complete; of SRPNet and SD-AANet there are the mean lines. In
-SCL's Table 4 the row "average" is the baseline with averaged scores and "CGM" the baseline with CGM.
+SCL's Table 4 the row "average" is the baseline with averaged scores and "CGM" the baseline with CGM. Values
+stay as printed, also where the folds do not give the mean: 1-shot RPMMs and PFENet (Table 1), FWB (Table 2).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ CLASSES = [6, 7, 8]
 
 
 def random_table(seeds=2, episodes=40, classes=CLASSES, noise=0, better=0.0):
-    """Episodes that are a function of their seed and index; ``better`` lifts every IoU, ``noise`` shakes it."""
+    """The same episodes at every call; ``better`` lifts every IoU, ``noise`` shakes it."""
     generator = np.random.default_rng(5)
     n = seeds * episodes
     true = generator.integers(100, 1000, n)

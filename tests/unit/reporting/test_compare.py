@@ -1,0 +1,120 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from fewseg.metrics import bootstrap_miou, minimum_detectable_difference, paired_difference
+from fewseg.reporting.compare import compare, comparison_table, what_differs
+
+
+def shown(table):
+    console = Console(width=200, file=io.StringIO())
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_two_results_on_the_same_episodes_are_compared_pair_by_pair(write, counts_of_fold):
+    a, b = write("a"), write("b", better=0.02, method="scl")
+    found = compare(a, b)
+    expected = paired_difference(counts_of_fold(), counts_of_fold(better=0.02), [1, 2])
+    assert found.paired == expected
+    assert (found.difference.value, found.difference.low, found.difference.high) == (
+        expected.difference,
+        expected.interval.low,
+        expected.interval.high,
+    )
+    assert found.differences == ()
+    assert found.detectable == minimum_detectable_difference(expected.interval.standard_error, episodes=60)
+    assert found.difference.value == pytest.approx(found.b.miou_mean - found.a.miou_mean)
+    assert found.difference.value > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"protocol": {"name": "mini", "label_size": "network"}},
+            "protocol label_size: original and network",
+        ),
+        ({"protocol": {"name": "mini"}}, "protocol label_size: original and nothing"),
+        ({"protocol_digest": "abc"}, "protocol digest [0-9a-f]{16} and abc"),
+        ({"shots": 5}, "shots 1 and 5"),
+        ({"ways": 2}, "ways 1 and 2"),
+        ({"dataset": "pascal-5i"}, "dataset 'voc5i-mini' and 'pascal-5i'"),
+        ({"class_split": {"novel": [1, 2], "base": [9]}}, r"class split base: nothing and \[9\]"),
+    ],
+)
+def test_results_of_different_protocols_are_refused_and_it_says_what_differs(write, change, says):
+    a, b = write("a"), write("b", **change)
+    with pytest.raises(ValueError, match=f"not comparable: .*{says}"):
+        compare(a, b)
+    found = compare(a, b, allow_different_protocols=True)
+    assert found.paired is not None, "the episodes are the same, so they can still be paired"
+    assert found.differences
+    assert found.differences[0] in shown(comparison_table(found))
+
+
+def test_results_of_different_folds_are_refused_and_unpaired_when_allowed(write, counts_of_fold):
+    a, b = write("a"), write("b", fold=1)
+    with pytest.raises(ValueError, match=r"fold 0 and 1; class split novel: \[1, 2\] and \[3, 4\]"):
+        compare(a, b)
+    found = compare(a, b, allow_different_protocols=True)
+    assert found.paired is None
+    assert found.difference == found.unpaired
+    below = (found.b.miou_mean - found.b.miou_ci95[0]) ** 2 + (found.a.miou_ci95[1] - found.a.miou_mean) ** 2
+    above = (found.b.miou_ci95[1] - found.b.miou_mean) ** 2 + (found.a.miou_mean - found.a.miou_ci95[0]) ** 2
+    assert found.unpaired.low == pytest.approx(found.unpaired.value - below**0.5)
+    assert found.unpaired.high == pytest.approx(found.unpaired.value + above**0.5)
+    errors = [bootstrap_miou(counts_of_fold(f), [2 * f + 1, 2 * f + 2]).standard_error for f in (0, 1)]
+    error = (errors[0] ** 2 + errors[1] ** 2) ** 0.5
+    assert found.detectable == pytest.approx(minimum_detectable_difference(error, episodes=60))
+    text = shown(comparison_table(found))
+    assert "NOT paired" in text
+    assert "IoU" in text
+    assert "aeroplane" not in text, "classes that only one of them has cannot be compared"
+
+
+def test_one_protocol_on_other_images_is_refused_and_unpaired_when_allowed(write):
+    a, b = write("a"), write("b", drawn_from=1)
+    with pytest.raises(ValueError, match="one protocol but not the same episodes"):
+        compare(a, b)
+    assert compare(a, b, allow_different_protocols=True).paired is None
+
+
+def test_an_edited_result_is_not_compared(write):
+    a, b = write("a"), write("b")
+    text = b.read_text()
+    old = text[text.index('"miou": ') :].split(",")[0]
+    b.write_text(text.replace(old, '"miou": 0.9', 1))
+    with pytest.raises(ValueError, match="does not follow from"):
+        compare(a, b)
+
+
+def test_results_that_differ_in_the_method_only_are_comparable(result_of, counts_of_fold):
+    a, b = (
+        result_of(counts_of_fold()),
+        result_of(counts_of_fold(), method="scl", fusion="average", recipe="x"),
+    )
+    assert what_differs(a, b) == []
+
+
+def test_the_table_has_scores_in_percent_and_differences_in_points(write):
+    found = compare(write("a"), write("b", better=0.02, method="scl"))
+    text = shown(comparison_table(found))
+    low, high = found.b.miou_ci95
+    assert f"{100 * found.b.miou_mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in text
+    difference = found.difference
+    expected = f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    assert expected in text
+    assert "scl mean, 1-shot, voc5i-mini fold 0 against pfenet mean" in text
+    for label, first, second in [
+        ("FB-IoU", found.a.fb_iou_mean, found.b.fb_iou_mean),
+        ("Dice", found.a.dice_mean, found.b.dice_mean),
+        ("IoU aeroplane", found.a.per_class_mean[1], found.b.per_class_mean[1]),
+        ("IoU bicycle", found.a.per_class_mean[2], found.b.per_class_mean[2]),
+    ]:
+        line = next(part for part in text.splitlines() if f" {label} " in part)
+        cells = [f"{100 * first:.1f}", f"{100 * second:.1f}", f"{100 * (second - first):+.1f}"]
+        assert [cell.strip() for cell in line.split("│")[2:5]] == cells
+    assert f"{100 * found.detectable:.2f} points" in text
+    assert f"twice: {found.paired.p_like:.3f}" in text

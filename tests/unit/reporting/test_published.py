@@ -1,0 +1,127 @@
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from fewseg.reporting.published import paper_mean, published_value, published_values
+
+
+def value(table, row, shots, column="mean", paper="scl"):
+    return published_value(paper=paper, table=table, row=row, shots=shots, column=column).percent
+
+
+def test_values_are_those_of_the_papers_at_places_read_by_hand():
+    assert value("1", "SCL (PFENet)", 1) == 61.8
+    assert value("1", "SCL (PFENet)", 5, "fold1") == 70.9
+    assert value("1", "PFENet", 1, "fold2") == 55.4
+    assert value("1", "OSLSM", 5, "fold3") == 39.1
+    assert value("2", "SCL (PFENet)", 1, "fold0") == 36.4
+    assert value("2", "PFENet", 5) == 37.4
+    assert value("3", "SCL (PFENet)", 5, "fb_iou") == 72.8
+    assert value("4", "average", 5) == 55.9
+    assert value("4", "CGM", 5) == 56.9
+    assert value("4", "SGM + CGM", 5, "fb_iou") == 70.7
+    assert value("5", "v_aux", 1) == 51.4
+    assert value("5", "v_s + v_pri + v_aux", 1, "fb_iou") == 69.9
+    assert value("6", "L_ce^s2", 1) == 56.8
+    assert value("3", "SRPNet", 1, "dice", paper="srpnet") == 76.2
+    assert value("4", "SRPNet", 5, paper="srpnet") == 43.4
+    assert value("1", "Baseline", 5, paper="sd-aanet") == 62.2
+    assert value("2", "SD-AANet", 5, paper="sd-aanet") == 46.9
+
+
+def test_scls_six_tables_are_complete():
+    numbers = defaultdict(int)
+    for v in published_values():
+        numbers[v.paper, v.table] += 1
+    expected = {"1": 12 * 10 + 2, "2": 4 * 10 + 2, "3": 7, "4": 12, "5": 10, "6": 6}
+    assert {t: numbers["scl", t] for t in expected} == expected
+
+
+def test_no_value_is_there_twice():
+    keys = [(v.paper, v.table, v.row, v.shots, v.column) for v in published_values()]
+    assert len(keys) == len(set(keys))
+
+
+# lines whose printed folds do not give the printed mean, digit by digit as SCL prints them
+MISPRINTS = {
+    ("scl", "1", "RPMMs", 1): (55.2, 65.9, 52.6, 50.7, 56.3),
+    ("scl", "1", "PFENet", 1): (61.7, 69.5, 55.4, 56.3, 60.8),
+    ("scl", "2", "FWB", 1): (19.9, 18.0, 21.0, 28.9, 21.2),
+}
+
+
+def test_the_means_are_those_of_the_folds_beside_them():
+    folds, means = defaultdict(list), {}
+    for v in published_values():
+        key = (v.paper, v.table, v.row, v.shots)
+        if v.column.startswith("fold"):
+            folds[key].append(v.percent)
+        elif v.column == "mean":
+            means[key] = v.percent
+    assert len(folds) == 32
+    for key, values in folds.items():
+        assert len(values) == 4
+        if key not in MISPRINTS:
+            assert sum(values) / 4 == pytest.approx(means[key], abs=0.0501), key
+    assert {key: (*folds[key], means[key]) for key in MISPRINTS} == MISPRINTS
+
+
+SHARED = Path(os.environ.get("FEWSEG_SHARED", Path(__file__).parents[3] / ".." / "shared"))
+PAPER = SHARED / "papers" / "scl.txt"
+
+
+@pytest.mark.skipif(not PAPER.exists(), reason="the text of the paper is not at $FEWSEG_SHARED")
+def test_every_line_of_scls_large_tables_is_in_the_papers_text():
+    lines = set()
+    for line in PAPER.read_text().splitlines():
+        found = re.search(r"(vgg16|resnet\d+) ((?:[\d.-]+ ?)+)$", line)
+        if found:
+            lines.add((found[1], tuple(found[2].split())))
+    rows = defaultdict(dict)
+    for v in published_values():
+        if v.paper == "scl" and v.table in ("1", "2", "3"):
+            rows[v.table, v.row, v.backbone][v.shots, v.column] = f"{v.percent:.1f}"
+    columns = ["fold0", "fold1", "fold2", "fold3", "mean"]
+    for (table, _, backbone), found in rows.items():
+        order = [(s, "fb_iou") for s in (1, 5)] if table == "3" else [(s, c) for s in (1, 5) for c in columns]
+        assert (backbone, tuple(found.get(key, "-") for key in order)) in lines
+
+
+def test_what_is_not_there_is_refused_with_what_is_near():
+    with pytest.raises(ValueError, match="no table scl 9; it has scl 1, scl 2"):
+        value("9", "PFENet", 1)
+    with pytest.raises(ValueError, match=r"no row 'SCL\(PFENet\)'; nearest: SCL \(PFENet\)"):
+        value("1", "SCL(PFENet)", 1)
+    with pytest.raises(ValueError, match="row 'PFENet', has no 5-shot fb_iou; it has 1-shot fb_iou"):
+        value("3", "PFENet", 5, "fb_iou")
+
+
+@pytest.mark.parametrize(
+    ("row", "percent"),
+    [
+        (("pascal-5i", "scl", "average", 1), 61.8),
+        (("voc5i-mini", "scl", "cross-guided", 5), 62.9),
+        (("voc5i-mini", "pfenet", "mean", 5), 61.9),
+        (("coco-20i", "scl", "mean", 1), 37.0),
+    ],
+)
+def test_the_papers_mean_for_a_row_of_ours(row, percent):
+    found = paper_mean(*row)
+    assert found.percent == percent
+    assert found.dataset == ("coco-20i" if row[0] == "coco-20i" else "pascal-5i")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ("pascal-5i", "scl", "average", 5),
+        ("pascal-5i", "pfenet", "cross-guided", 5),
+        ("pascal-5i", "matcher", "mean", 1),
+        ("pascal-5i", "scl", "cross-guided", 3),
+    ],
+)
+def test_rows_that_no_paper_has_have_no_value(row):
+    assert paper_mean(*row) is None

@@ -1,0 +1,115 @@
+import json
+import logging
+
+import pytest
+
+from fewseg.engine.results import counts_path
+from fewseg.reporting.results_page import BEGIN, END, load_folder, results_page, update_page
+
+
+@pytest.fixture
+def folder(write):
+    for fold in range(4):
+        write(f"pfenet/fold{fold}", fold)
+        write(f"scl/fold{fold}", fold, better=0.03, method="scl", recipe=f"voc5i_mini_scl_fold{fold}")
+    return write("more/average", 3, shots=5, fusion="average").parents[1]
+
+
+def test_the_page_has_a_section_a_table(folder):
+    page = results_page(folder)
+    assert [line for line in page.splitlines() if line.startswith("## ")] == [
+        "## voc5i-mini, 1-shot",
+        "## voc5i-mini, 5-shot",
+    ]
+    one, five = page.split("## voc5i-mini, 5-shot")
+    assert "| pfenet | mean |" in one
+    assert "| scl | mean |" in one
+    assert "| scl mean over pfenet mean | +" in one
+    assert "missing folds 0, 1, 2" in five
+    assert "gain in mIoU points" not in five
+    assert "Left out" not in page
+    assert page.endswith("\n")
+
+
+def test_every_class_stands_by_name_with_its_iou_in_percent(folder):
+    results = {r.method: r for r, _ in load_folder(folder)[0] if r.fold == 1 and r.shots == 1}
+    values = [f"{100 * results[m].per_class_mean[3]:.1f}" for m in ("pfenet", "scl")]
+    page = results_page(folder)
+    assert f"| bird | 1 | {values[0]} | {values[1]} |" in page
+    assert "| class | fold | pfenet mean | scl mean |" in page
+    five = page.split("## voc5i-mini, 5-shot")[1]
+    assert "| cat | 3 |" in five
+    assert "| bird |" not in five
+
+
+def test_every_row_says_how_it_was_made(folder):
+    page = results_page(folder)
+    recipes = ", ".join(f"voc5i_mini_scl_fold{f}" for f in range(4))
+    training = "training steps 100, size 241"
+    assert f"- scl mean: recipe {recipes}; {training}; evaluated in 2.00 h for 4 folds on one core\n" in page
+
+
+def test_a_row_without_recipe_or_training_says_so(write):
+    folder = write("x", recipe="", training={}).parent
+    assert "recipe no recipe; training not recorded" in results_page(folder)
+
+
+def test_damaged_results_are_named_and_the_rest_is_made(folder, caplog):
+    broken = folder / "pfenet" / "fold1.json"
+    broken.write_text(broken.read_text()[:100])
+    counts_path(folder / "pfenet" / "fold2.json").unlink()
+    (folder / "config.json").write_text(json.dumps({"schema": 1}))
+    with caplog.at_level(logging.WARNING):
+        page = results_page(folder)
+    assert "missing folds 1, 2" in page
+    left_out = page.split("Left out, because they could not be read:\n\n")[1]
+    assert left_out.startswith("- pfenet/fold1.json is not a whole JSON file")
+    assert "- pfenet/fold2.counts.npz is missing" in left_out
+    assert left_out.count("\n- ") == 1, "a file that is no result is not spoken of"
+    assert len(caplog.records) == 2
+    assert str(folder) not in page
+
+
+def test_a_folder_without_results_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is not a folder"):
+        results_page(tmp_path / "none")
+    with pytest.raises(ValueError, match="has no result that can be read: evaluate first"):
+        results_page(tmp_path)
+
+
+def test_a_folder_of_damaged_results_says_what_is_wrong(write):
+    path = write("x")
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"no result that can be read: x\.json is not a whole JSON file"):
+        results_page(path.parent)
+
+
+def test_the_block_is_added_to_a_page_and_replaced_the_next_time(folder, tmp_path):
+    page = tmp_path / "results.md"
+    page.write_text("# Results\n\nWhat we found.\n")
+    update_page(page, folder)
+    first = page.read_text()
+    assert first == f"# Results\n\nWhat we found.\n\n{BEGIN}\n\n{results_page(folder)}\n{END}\n"
+    page.write_text(first + "\nAfterword.\n")
+    for path in (folder / "more").iterdir():
+        path.unlink()
+    update_page(page, folder)
+    second = page.read_text()
+    assert "5-shot" in first
+    assert "5-shot" not in second
+    assert second.startswith("# Results\n\nWhat we found.\n\n" + BEGIN)
+    assert second.endswith(END + "\n\nAfterword.\n")
+
+
+def test_a_page_that_does_not_exist_is_made(folder, tmp_path):
+    update_page(tmp_path / "docs" / "results.md", folder)
+    assert (tmp_path / "docs" / "results.md").read_text().startswith(f"# Results\n\n{BEGIN}")
+
+
+@pytest.mark.parametrize("marker", [BEGIN, END])
+def test_a_page_with_half_of_the_markers_is_left_alone(folder, tmp_path, marker):
+    page = tmp_path / "results.md"
+    page.write_text(f"x\n{marker}\n")
+    with pytest.raises(ValueError, match="one marker of the block without the other"):
+        update_page(page, folder)
+    assert page.read_text() == f"x\n{marker}\n"

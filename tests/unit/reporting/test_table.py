@@ -1,0 +1,160 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from fewseg.reporting.numbers import Estimate, mean_of, with_interval
+from fewseg.reporting.render import cells, fold_cell, markdown, markdown_table, mean_cell, rich_table
+from fewseg.reporting.table import fold_tables
+
+
+@pytest.fixture
+def results(counts_of_fold, result_of):
+    def make(folds=(0, 1, 2, 3), better=0.0, **changes):
+        return [result_of(counts_of_fold(f, better), f, **changes) for f in folds]
+
+    return make
+
+
+def estimate(result):
+    return Estimate(value=result.miou_mean, low=result.miou_ci95[0], high=result.miou_ci95[1])
+
+
+def test_a_row_has_every_fold_and_their_mean_with_intervals(results):
+    runs = results()
+    (table,) = fold_tables(runs)
+    headings, rows = cells(table)
+    estimates = [estimate(r) for r in runs]
+    assert headings[:9] == [
+        *("method", "fusion", "fold 0", "fold 1", "fold 2", "fold 3", "mean", "FB-IoU", "Dice"),
+    ]
+    assert rows[0][:9] == [
+        "pfenet",
+        "mean",
+        *(with_interval(e) for e in estimates),
+        with_interval(mean_of(estimates)),
+        f"{25 * sum(r.fb_iou_mean for r in runs):.1f}",
+        f"{25 * sum(r.dice_mean for r in runs):.1f}",
+    ]
+
+
+def test_a_mean_over_missing_folds_is_never_printed(results):
+    (table,) = fold_tables(results(folds=(0, 1, 3)))
+    (row,) = cells(table)[1]
+    assert row[4] == "-"
+    assert row[6:9] == ["missing fold 2", "-", "-"]
+    (table,) = fold_tables(results(folds=(1,)))
+    assert mean_cell(table.rows[0], 4) == "missing folds 0, 2, 3"
+    assert fold_cell(table.rows[0], 1) != "-"
+
+
+def test_the_number_of_folds_can_be_said(results):
+    (table,) = fold_tables(results(folds=(0, 1)), folds=2)
+    assert "missing" not in cells(table)[1][0][4]
+    with pytest.raises(ValueError, match=r"fold 2 is outside folds 0 \.\. 1"):
+        fold_tables(results(folds=(2,)), folds=2)
+
+
+def test_methods_and_fusions_are_rows_and_data_sets_shots_and_protocols_are_tables(results):
+    runs = [
+        *results(method="scl", recipe="r"),
+        *results(),
+        *results(fusion="average"),
+        *results(shots=5),
+        *results(protocol={"name": "other"}),
+        *results(dataset="pascal-5i"),
+    ]
+    tables = fold_tables(runs)
+    found = [
+        (t.dataset, t.shots, t.protocol.split(" ")[0], [(r.method, r.fusion) for r in t.rows]) for t in tables
+    ]
+    three = [("pfenet", "average"), ("pfenet", "mean"), ("scl", "mean")]
+    one = [("pfenet", "mean")]
+    assert sorted(found) == [
+        ("pascal-5i", 1, "mini", one),
+        ("voc5i-mini", 1, "mini", three),
+        ("voc5i-mini", 1, "other", one),
+        ("voc5i-mini", 5, "mini", one),
+    ]
+    assert found == sorted(found, key=lambda f: f[:2])
+    assert all(len(r.results) == 4 for t in tables for r in t.rows)
+
+
+def test_title_and_caption_say_what_the_numbers_are(results):
+    (table,) = fold_tables(results())
+    digest = results()[0].protocol_digest
+    assert table.title == "voc5i-mini, 1-shot, mIoU in percent with 95 % intervals"
+    assert table.caption == f"protocol mini [{digest}], 2 x 30 episodes a fold"
+
+
+def test_training_seeds_and_recipes_are_told_apart_only_where_they_differ(results):
+    assert fold_tables(results())[0].rows[0].label == "pfenet"
+    seeds = [*results(training={"seed": 0}), *results(training={"seed": 1}), *results(method="scl")]
+    (table,) = fold_tables(seeds)
+    assert [r.label for r in table.rows] == ["pfenet (training seed 0)", "pfenet (training seed 1)", "scl"]
+    recipes = [*results(recipe="small"), *results(recipe="large", training={"seed": 3})]
+    (table,) = fold_tables(recipes)
+    assert [r.label for r in table.rows] == [
+        "pfenet (large, training seed 3)",
+        "pfenet (small, training seed unknown)",
+    ]
+
+
+def test_two_results_for_one_cell_are_refused(results):
+    with pytest.raises(ValueError, match="two results of pfenet mean 1-shot on voc5i-mini fold 2"):
+        fold_tables([*results(), *results(folds=(2,))])
+
+
+def test_different_class_splits_cannot_share_a_table(results, counts_of_fold, result_of):
+    other = result_of(counts_of_fold(1), fold=0, classes=[3, 4], method="scl")
+    with pytest.raises(
+        ValueError, match=r"tests classes \[1, 2\] and scl .* tests \[3, 4\]: different class splits"
+    ):
+        fold_tables([*results(), other])
+
+
+def test_no_results_make_no_table():
+    with pytest.raises(ValueError, match="no results to make a table of"):
+        fold_tables([])
+
+
+def test_published_values_of_another_data_set_stand_in_a_column_that_says_so(results):
+    (table,) = fold_tables([*results(), *results(method="matcher", recipe="m")])
+    headings, rows = cells(table)
+    assert headings[9:] == ["published mean (resnet50, on pascal-5i: NOT this data set)"]
+    assert [r[9] for r in rows] == ["-", "60.8"]
+
+
+def test_published_values_of_the_same_data_set_and_each_backbone_have_their_own_column(results):
+    (table,) = fold_tables(results(dataset="pascal-5i"))
+    assert cells(table)[0][9:] == ["published mean (resnet50)"]
+    (table,) = fold_tables(results(dataset="coco-20i"))
+    headings, rows = cells(table)
+    assert headings[9:] == ["published mean (resnet101)"]
+    assert rows[0][9] == "32.4"
+
+
+def test_a_table_without_published_rows_has_no_such_column(results):
+    (table,) = fold_tables(results(method="matcher"))
+    assert len(cells(table)[0]) == 9
+
+
+def test_markdown_is_a_table_with_numbers_on_the_right():
+    assert markdown(["a", "b"], [["x|y", "1"]]) == "| a | b |\n| --- | ---: |\n| x\\|y | 1 |\n"
+
+
+def test_the_markdown_table_has_title_rows_and_caption(results):
+    (table,) = fold_tables(results())
+    text = markdown_table(table)
+    assert text.startswith(f"**{table.title}**\n\n| method | fusion |")
+    assert text.endswith(f"|\n\n{table.caption}.\n")
+    assert text.count("\n| ") == 3
+
+
+def test_the_terminal_table_has_the_same_cells(results):
+    (table,) = fold_tables(results())
+    console = Console(width=300, file=io.StringIO())
+    console.print(rich_table(table))
+    text = console.file.getvalue()
+    headings, rows = cells(table)
+    assert all(word in text for word in [*headings, *rows[0], table.title, table.caption])

@@ -1,0 +1,395 @@
+import dataclasses
+import errno
+import json
+import os
+import subprocess
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fewseg.engine import environment as environment_module
+from fewseg.engine.environment import Environment, environment
+from fewseg.engine.results import (
+    RunResult,
+    as_json,
+    counts_path,
+    digest,
+    load_counts,
+    load_with_counts,
+)
+from fewseg.metrics import EpisodeCounts, bootstrap_miou
+
+KEYS = [
+    "schema",
+    "method",
+    "recipe",
+    "dataset",
+    "fold",
+    "ways",
+    "shots",
+    "fusion",
+    "protocol",
+    "protocol_digest",
+    "seeds",
+    "miou_mean",
+    "miou_std",
+    "miou_ci95",
+    "fb_iou_mean",
+    "dice_mean",
+    "config",
+    "class_split",
+    "versions",
+    "hardware",
+    "wall_seconds",
+    "training",
+]
+
+
+def episodes(seeds=(0, 1), n=6):
+    generator = np.random.default_rng(1)
+    total = n * len(seeds)
+    tp, fp, fn, tn = generator.integers(1, 100, (4, total))
+    return EpisodeCounts(
+        seed=np.repeat(seeds, n),
+        episode=np.tile(np.arange(n), len(seeds)),
+        class_id=np.resize([6, 7], total),
+        fg_inter=tp,
+        fg_union=tp + fp + fn,
+        bg_inter=tn,
+        bg_union=tn + fp + fn,
+        fg_pred=tp + fp,
+        fg_true=tp + fn,
+        query=np.resize(["2007_000032", "b"], total),
+        supports=np.resize([["s1", "s2"], ["é", "s4"]], (total, 2)),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class NoPrior:
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    prior: object = NoPrior()
+    channels: tuple[int, ...] = (64, 128)
+    rate: float = 0.5
+
+
+def result(counts=None, **changes):
+    arguments = {
+        "classes": [6, 7],
+        "method": "scl",
+        "recipe": "voc5i_mini_scl",
+        "dataset": "voc5i-mini",
+        "fold": 1,
+        "shots": 2,
+        "fusion": "average",
+        "protocol": {"name": "mini", "episodes": 6},
+        "config": Config(),
+        "class_split": {"novel": [6, 7], "class_names": {6: "bus", 7: "car"}},
+        "wall_seconds": 1.5,
+        "training": {"seed": 0, "checkpoint": "sha256:ab"},
+        "made_with": Environment(versions={"torch": "1"}, hardware="one core"),
+    }
+    return RunResult.from_counts(episodes() if counts is None else counts, **(arguments | changes))
+
+
+def saved(tmp_path, counts=None, **changes):
+    counts = episodes() if counts is None else counts
+    path = tmp_path / "run.v1.json"
+    result(counts, **changes).save(path, counts)
+    return path
+
+
+def test_the_scores_follow_from_the_counts():
+    counts = episodes()
+    found = result(counts)
+    ratios, dices, grounds = [], [], []
+    for seed in (0, 1):
+        own = counts.select(counts.seed == seed)
+        iou = {
+            c: own.fg_inter[own.class_id == c].sum() / own.fg_union[own.class_id == c].sum() for c in (6, 7)
+        }
+        stored = found.seeds[seed]
+        assert (stored.seed, stored.episodes) == (seed, 6)
+        assert stored.per_class == {c: pytest.approx(v) for c, v in iou.items()}
+        assert stored.miou == pytest.approx(sum(iou.values()) / 2)
+        ratios.append(stored.miou)
+        areas = own.fg_pred + own.fg_true
+        parts = [2 * own.fg_inter[own.class_id == c].sum() / areas[own.class_id == c].sum() for c in (6, 7)]
+        assert stored.dice == pytest.approx(sum(parts) / 2)
+        dices.append(stored.dice)
+        foreground = own.fg_inter.sum() / own.fg_union.sum()
+        background = own.bg_inter.sum() / own.bg_union.sum()
+        assert stored.fb_iou == pytest.approx((foreground + background) / 2)
+        grounds.append(stored.fb_iou)
+    assert found.miou_mean == pytest.approx(sum(ratios) / 2)
+    assert found.miou_std == pytest.approx(abs(ratios[0] - ratios[1]) / 2**0.5)
+    assert found.dice_mean == pytest.approx(sum(dices) / 2)
+    assert found.fb_iou_mean == pytest.approx(sum(grounds) / 2)
+    interval = bootstrap_miou(counts, [6, 7])
+    assert found.miou_ci95 == (interval.low, interval.high)
+    assert interval.level == 0.95
+    first, second = found.seeds
+    assert found.per_class_mean[7] == pytest.approx((first.per_class[7] + second.per_class[7]) / 2)
+    assert found.class_names == {6: "bus", 7: "car"}
+    assert found.classes == [6, 7]
+
+
+def test_one_seed_has_no_spread():
+    assert result(episodes(seeds=(3,))).miou_std is None
+
+
+def test_a_seed_that_never_drew_a_class_is_named():
+    counts = episodes()
+    counts = counts.select((counts.seed == 0) | (counts.class_id == 6))
+    with pytest.raises(ValueError, match=r"seed 1: class \[7\] was never drawn"):
+        result(counts)
+
+
+def test_a_saved_result_is_loaded_as_it_was(tmp_path):
+    counts = episodes()
+    path = saved(tmp_path, counts)
+    loaded, loaded_counts = load_with_counts(path)
+    assert loaded == result(counts)
+    assert RunResult.load(str(path)) == loaded
+    for name, column in counts.columns().items():
+        assert np.array_equal(getattr(loaded_counts, name), column)
+        assert getattr(loaded_counts, name).dtype == column.dtype
+
+
+def test_the_json_has_exactly_the_keys_of_the_schema_and_fractions(tmp_path):
+    stored = json.loads(saved(tmp_path).read_text())
+    assert list(stored) == KEYS
+    assert list(stored["seeds"][0]) == ["seed", "episodes", "miou", "fb_iou", "dice", "per_class"]
+    assert list(stored["seeds"][0]["per_class"]) == ["6", "7"]
+    assert 0 < stored["miou_mean"] < 1
+    assert stored["schema"] == 1
+    assert stored["ways"] == 1
+
+
+def test_the_counts_lie_beside_the_json_without_pickle(tmp_path):
+    path = saved(tmp_path)
+    assert counts_path(path) == tmp_path / "run.v1.counts.npz"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.v1.counts.npz", "run.v1.json"]
+    with np.load(counts_path(path), allow_pickle=False) as stored:
+        assert stored["fg_inter"].dtype == np.int64
+        assert set(stored.files) == set(episodes().columns())
+
+
+def test_a_full_disk_leaves_the_earlier_result(tmp_path, monkeypatch):
+    path = saved(tmp_path)
+    before = path.read_bytes(), counts_path(path).read_bytes()
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        saved(tmp_path, episodes(seeds=(5,)))
+    monkeypatch.undo()
+    assert (path.read_bytes(), counts_path(path).read_bytes()) == before
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no result file"):
+        RunResult.load(tmp_path / "none.json")
+    path = saved(tmp_path)
+    counts_path(path).unlink()
+    with pytest.raises(FileNotFoundError, match="must lie beside it; copy it along or evaluate again"):
+        load_counts(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_truncated_files_are_refused(tmp_path, share):
+    path = saved(tmp_path)
+    for file, read in ((path, RunResult.load), (counts_path(path), lambda _: load_counts(path))):
+        whole = file.read_bytes()
+        file.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(ValueError, match="is not a whole"):
+            read(path)
+        file.write_bytes(whole)
+
+
+def test_damaged_bytes_within_the_counts_are_refused(tmp_path):
+    path = saved(tmp_path)
+    whole = bytearray(counts_path(path).read_bytes())
+    whole[60:90] = b"\xff" * 30
+    counts_path(path).write_bytes(bytes(whole))
+    with pytest.raises(ValueError, match="is not a whole"):
+        load_counts(path)
+
+
+def edit(path, change):
+    stored = json.loads(path.read_text())
+    change(stored)
+    path.write_text(json.dumps(stored))
+
+
+def put(*keys, value):
+    def change(stored):
+        for key in keys[:-1]:
+            stored = stored[key]
+        stored[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("schema", value=2), "schema 2; this fewseg reads schemas up to 1: update"),
+        (put("schema", value="x"), "schema 'x'"),
+        (lambda s: s.pop("schema"), "is not a result file"),
+        (lambda s: s.pop("fold"), r"missing keys \['fold'\], unknown keys \[\]"),
+        (put("extra", value=1), r"missing keys \[\], unknown keys \['extra'\]"),
+        (lambda s: s["seeds"][1].pop("dice"), r"seeds\[1\]: missing keys \['dice'\]"),
+        (put("fold", value="1"), "fold is '1' and should be int"),
+        (put("fold", value=True), "fold is True and should be int"),
+        (put("miou_std", value="x"), "should be int or float or NoneType"),
+        (put("config", value=[]), r"config is \[\] and should be dict"),
+        (put("seeds", value=[]), "has no seeds"),
+        (put("seeds", value=[3]), r"seeds\[0\] is a int and should be a mapping"),
+        (put("miou_mean", value=54.4), r"score 54.4 is not a fraction in \[0, 1\] \(percent\?\)"),
+        (put("fb_iou_mean", value=-0.1), "score -0.1 is not a fraction"),
+        (put("dice_mean", value=1.1), "score 1.1 is not a fraction"),
+        (put("miou_ci95", value=[0.1, 54]), "score 54 is not a fraction"),
+        (put("miou_ci95", value=[0.1]), "miou_ci95 has 1 ends"),
+        (put("seeds", 1, "miou", value=2), r"seeds\[1\]: the score 2"),
+        (put("seeds", 1, "fb_iou", value=2), r"seeds\[1\]: the score 2"),
+        (put("seeds", 1, "dice", value=2), r"seeds\[1\]: the score 2"),
+        (put("seeds", 1, "per_class", "6", value=2), r"seeds\[1\]: the score 2"),
+        (put("seeds", 1, "per_class", "8", value=0.5), r"seeds\[1\] has classes .* unlike seeds\[0\]"),
+        (put("seeds", 0, "per_class", "bus", value=0.5), "they are class ids"),
+        (put("seeds", 0, "per_class", value={}), "has classes"),
+    ],
+)
+def test_an_edited_result_is_refused_with_what_is_wrong(tmp_path, change, message):
+    path = saved(tmp_path)
+    edit(path, change)
+    with pytest.raises(ValueError, match=message):
+        RunResult.load(path)
+
+
+def test_json_that_is_no_mapping_is_refused(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text("[1]")
+    with pytest.raises(ValueError, match="is not a result file"):
+        RunResult.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put("seeds", 1, "miou", value=0.9),
+        put("seeds", 1, "fb_iou", value=0.9),
+        put("seeds", 0, "dice", value=0.9),
+        put("seeds", 0, "episodes", value=7),
+        put("seeds", 1, "per_class", "7", value=0.9),
+    ],
+)
+def test_scores_that_do_not_follow_from_the_counts_are_refused(tmp_path, change):
+    path = saved(tmp_path)
+    edit(path, change)
+    with pytest.raises(ValueError, match=r"does not follow from run\.v1\.counts\.npz.*evaluate again"):
+        load_with_counts(path)
+
+
+class Size(Enum):
+    ORIGINAL = "original"
+
+
+def test_configs_become_plain_json_and_parts_keep_their_names():
+    assert as_json(Config()) == {
+        "type": "Config",
+        "prior": {"type": "NoPrior"},
+        "channels": [64, 128],
+        "rate": 0.5,
+    }
+    mixed = {
+        1: Size.ORIGINAL,
+        "s": {2, 1},
+        "p": Path("a/b"),
+        "n": np.int64(3),
+        "f": np.float32(0.5),
+        "z": None,
+    }
+    expected = {"1": "original", "s": [1, 2], "p": "a/b", "n": 3, "f": 0.5, "z": None}
+    assert as_json(mixed) == expected
+    assert json.loads(json.dumps(as_json(mixed))) == expected
+    assert as_json([True, np.bool_(False)]) == [True, False]
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float64("inf"), object(), torch.zeros(1), Config])
+def test_what_json_cannot_hold_is_refused(value):
+    with pytest.raises(ValueError, match="cannot be stored in a result file"):
+        as_json({"a": [value]})
+
+
+def test_a_digest_depends_on_the_values_and_not_on_their_order():
+    assert digest({"a": 1, "b": (2, 3)}) == digest({"b": [2, 3], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    # sha256 of {"a":1}
+    assert digest({"a": 1}) == "015abd7f5cc57a2d"
+
+
+def test_the_digest_of_the_protocol_is_taken_unless_one_is_given():
+    assert result().protocol_digest == digest({"name": "mini", "episodes": 6})
+    assert result(protocol_digest="abc").protocol_digest == "abc"
+
+
+def test_the_environment_names_versions_and_hardware():
+    found = environment()
+    assert found.versions["torch"] == metadata.version("torch")
+    assert {"python", "torch", "torchvision", "timm", "fewseg"} <= set(found.versions)
+    assert f"{torch.get_num_threads()} threads" in found.hardware
+    assert "GiB" in found.hardware
+    assert os.uname().nodename not in found.hardware
+
+
+def test_this_process_is_described_when_nothing_else_is_given():
+    found = result(made_with=None)
+    assert found.hardware == environment().hardware
+    assert found.versions["python"] == environment().versions["python"]
+
+
+def test_the_gpu_is_named_when_there_is_one(monkeypatch):
+    gpu = type("gpu", (), {"name": "NVIDIA H200", "total_memory": 139 * 2**30})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: gpu)
+    assert environment().hardware.endswith("; 2 x NVIDIA H200, 139 GiB")
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run(["git", "-C", str(folder), *identity, *arguments], check=True, capture_output=True)
+
+
+def test_the_revision_is_that_of_the_tree_that_tracks_the_package(tmp_path):
+    package = tmp_path / "src" / "package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("a = 1\n")
+    git(tmp_path, "init")
+    assert environment_module._revision(package) is None, "a file that git does not track has no revision"
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "x")
+    clean = environment_module._revision(package)
+    assert len(clean) == 40
+    (tmp_path / "notes.txt").write_text("x")
+    assert environment_module._revision(package) == clean
+    (package / "__init__.py").write_text("a = 2\n")
+    assert environment_module._revision(package) == f"{clean}+changed"
+
+
+def test_without_git_there_is_no_revision(tmp_path, monkeypatch):
+    def no_git(*arguments, **more):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(environment_module.subprocess, "run", no_git)
+    assert "revision" not in environment().versions
