@@ -47,8 +47,11 @@ def letterbox(original_hw: tuple[int, int], size: int) -> Letterbox:
     """
     if size < 1 or min(original_hw) < 1:
         raise ValueError(f"sizes are 1 pixel at least; got an image of {original_hw} and a square of {size}")
-    content = scaled(original_hw, size / max(original_hw))
-    return Letterbox(original=(int(original_hw[0]), int(original_hw[1])), size=size, content=content)
+    height, width = int(original_hw[0]), int(original_hw[1])
+    longer = max(height, width)
+    # In integers: the same on every machine where a side falls on a half.
+    h, w = (max(1, (2 * side * size + longer) // (2 * longer)) for side in (height, width))
+    return Letterbox(original=(height, width), size=size, content=(h, w))
 
 
 def resize_images(images: Tensor, hw: tuple[int, int]) -> Tensor:

@@ -1,0 +1,103 @@
+"""Small data sets that the tests write themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewseg.data.folds import ClassSplit
+from fewseg.data.index import ImageFacts, Index
+
+REPO = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEWSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def write_image() -> Callable[..., Path]:
+    """Writes an (H, W) size or an (H, W, 3) array as an image file; ``exif`` is an orientation."""
+
+    def write(path: Path, pixels: np.ndarray | tuple[int, int], exif: int | None = None) -> Path:
+        if isinstance(pixels, tuple):
+            h, w = pixels
+            ramp = np.arange(h * w * 3, dtype=np.uint32).reshape(h, w, 3) * 7 % 251
+            pixels = ramp.astype(np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(pixels)
+        tags = Image.Exif()
+        if exif is not None:
+            tags[0x0112] = exif
+        image.save(path, exif=tags)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_mask() -> Callable[..., Path]:
+    """Writes an array as a mask PNG of mode L, P or 1."""
+
+    def write(path: Path, labels: np.ndarray, mode: str = "P") -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(np.asarray(labels, dtype=np.uint8))
+        if mode == "P":
+            image.putpalette([v for i in range(256) for v in (255 - i, i, 7 * i % 256)])
+        elif mode != "L":
+            image = image.convert(mode)
+        image.save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_list(tmp_path, write_image, write_mask) -> Callable[..., Path]:
+    """Writes a data set of a list file: id -> labels; returns the list."""
+
+    def write(images: Mapping[str, np.ndarray], name: str = "list.txt") -> Path:
+        lines = []
+        for id, labels in images.items():
+            write_image(tmp_path / "img" / f"{id}.png", np.asarray(labels).shape)
+            write_mask(tmp_path / "lab" / f"{id}.png", labels)
+            lines.append(f"img/{id}.png lab/{id}.png")
+        path = tmp_path / name
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_index() -> Callable[..., Index]:
+    """Makes an index from id -> {class id: pixels}."""
+
+    def make(images: Mapping[str, Mapping[int, int]], name: str = "made") -> Index:
+        classes = sorted({c for areas in images.values() for c in areas})
+        facts = {id: ImageFacts(height=100, width=100, areas=dict(areas)) for id, areas in images.items()}
+        return Index(name=name, class_names={c: f"class{c}" for c in classes}, images=facts)
+
+    return make
+
+
+@pytest.fixture
+def split() -> ClassSplit:
+    """Classes 1-3 base, 4-5 novel."""
+    names = {c: f"class{c}" for c in range(1, 6)}
+    return ClassSplit(name="made", fold=1, base=(1, 2, 3), novel=(4, 5), class_names=names)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of shared measuring data, or a skip."""
+    folder = Path(os.environ.get("FEWSEG_SHARED", REPO.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder}: set FEWSEG_SHARED")
+    return folder

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from fewseg.data.episodes import EpisodeSampler, EpisodeSpec, episode
+from fewseg.data.errors import DataError
+from fewseg.data.protocols import Protocol
+
+LIST = Protocol(name="list", episodes=40, min_area=10)
+CLASS_FIRST = replace(LIST, name="cf", query_order="class_first")
+BOTH = pytest.mark.parametrize("protocol", [LIST, CLASS_FIRST], ids=["list", "class_first"])
+
+
+@pytest.fixture
+def index(make_index):
+    """Class 4 in ten images (two of them with class 5), class 5 in six, small specks elsewhere."""
+    images = {f"a{k}": {4: 10 + k} for k in range(8)}
+    images |= {f"b{k}": {4: 50, 5: 30} for k in range(2)}
+    images |= {f"c{k}": {5: 10, 4: 9} for k in range(4)}
+    images |= {f"d{k}": {1: 500, 4: 9, 5: 9} for k in range(5)}
+    return make_index(images)
+
+
+@BOTH
+def test_an_episodes_images_all_show_its_class_and_are_all_different(index, split, protocol):
+    for spec in EpisodeSampler(index, split, protocol, shots=5).episodes(0):
+        used = (spec.query, *spec.supports)
+        assert len(set(used)) == 6
+        assert spec.class_id in (4, 5)
+        assert all(index.images[id].areas[spec.class_id] >= 10 for id in used)
+
+
+@BOTH
+def test_an_episode_depends_on_seed_and_number_and_not_on_the_order_of_asking(index, split, protocol):
+    sampler = EpisodeSampler(index, split, protocol, shots=2)
+    forward = [sampler.episode(3, i) for i in range(30)]
+    assert [s.index for s in forward] == list(range(30))
+    again = EpisodeSampler(index, split, protocol, shots=2)
+    assert [again.episode(3, i) for i in reversed(range(30))] == forward[::-1]
+    assert list(sampler.episodes(3))[:30] == forward
+    assert len(list(sampler.episodes(3))) == 40
+    assert list(sampler.episodes(4))[:30] != forward
+    assert list(EpisodeSampler(index, replace(split, fold=0), protocol, 2).episodes(3))[:30] != forward
+
+
+@BOTH
+def test_fewer_shots_are_a_prefix_of_more(index, split, protocol):
+    five = list(EpisodeSampler(index, split, protocol, shots=5).episodes(1))
+    for shots in (1, 3):
+        fewer = list(EpisodeSampler(index, split, protocol, shots=shots).episodes(1))
+        assert fewer == [replace(s, supports=s.supports[:shots]) for s in five]
+
+
+@BOTH
+def test_the_order_of_the_list_and_the_scoring_rules_do_not_change_the_episodes(index, split, protocol):
+    reordered = index.only(reversed(index.ids))
+    other = replace(protocol, name="other", episodes=7, seeds=(9,), label_size="network")
+    specs = list(EpisodeSampler(reordered, split, other, shots=1).episodes(0))
+    assert specs == list(EpisodeSampler(index, split, protocol, shots=1).episodes(0))[:7]
+
+
+@pytest.mark.parametrize(
+    "change", [{"min_area": 9}, {"distinct_supports": False}, {"query_order": "class_first"}], ids=str
+)
+def test_a_rule_of_drawing_changes_the_episodes(index, split, change):
+    first = [s.query for s in EpisodeSampler(index, split, LIST, shots=1).episodes(0)]
+    assert [
+        s.query for s in EpisodeSampler(index, split, replace(LIST, **change), shots=1).episodes(0)
+    ] != first
+
+
+def test_the_list_order_makes_every_image_a_query_once_before_any_is_one_twice(index, split):
+    sampler = EpisodeSampler(index, split, LIST, shots=1)
+    queries = [sampler.episode(0, i).query for i in range(28)]
+    shown = sorted(index.images_with_any((4, 5), 10))
+    assert len(shown) == 14
+    assert sorted(queries[:14]) == shown
+    assert sorted(queries[14:]) == shown
+    assert queries[:14] != queries[14:]
+    assert queries[:14] != shown
+
+
+def test_the_list_order_draws_among_the_classes_in_the_query(index, split):
+    sampler = EpisodeSampler(index, split, LIST, shots=1)
+    drawn = Counter(s.class_id for seed in range(40) for s in sampler.episodes(seed) if s.query == "b0")
+    assert drawn[4] + drawn[5] > 80
+    assert 0.3 < drawn[4] / (drawn[4] + drawn[5]) < 0.7
+
+
+def test_class_first_draws_classes_evenly_whatever_their_frequency(index, split):
+    sampler = EpisodeSampler(index, split, replace(CLASS_FIRST, episodes=1000), shots=1)
+    drawn = Counter(s.class_id for s in sampler.episodes(0))
+    assert 440 < drawn[4] < 560
+    assert drawn[4] + drawn[5] == 1000
+    queries = Counter(s.query for s in sampler.episodes(0) if s.class_id == 5)
+    assert set(queries) == {"b0", "b1", "c0", "c1", "c2", "c3"}
+
+
+def test_episodes_never_change(index, split):
+    assert EpisodeSampler(index, split, LIST, shots=2).episode(0, 0) == EpisodeSpec(0, 4, "a1", ("a6", "a4"))
+    assert EpisodeSampler(index, split, CLASS_FIRST, shots=2).episode(0, 5) == EpisodeSpec(
+        5, 4, "b0", ("a0", "a3")
+    )
+
+
+def test_supports_may_repeat_only_where_the_protocol_says_so(index, split):
+    repeating = EpisodeSampler(index, split, replace(LIST, distinct_supports=False), shots=9)
+    specs = list(repeating.episodes(0))
+    assert any(len(set(s.supports)) < 9 for s in specs)
+    assert all(s.query not in s.supports for s in specs)
+
+
+def test_a_class_with_too_few_images_is_named_with_its_count_before_any_episode(index, split):
+    EpisodeSampler(index, split, LIST, shots=5)
+    with pytest.raises(
+        DataError, match=r"too few images for 6-shot .*\(5 class5: 6\); each needs 7 .* 10 pixels"
+    ):
+        EpisodeSampler(index, split, LIST, shots=6)
+    with pytest.raises(DataError, match=r"4 class4: 10, 5 class5: 6"):
+        EpisodeSampler(index, split, LIST, shots=10)
+
+
+def test_a_class_with_one_image_cannot_be_tested_even_where_supports_may_repeat(make_index, split):
+    index = make_index({"x": {4: 99, 5: 99}, "y": {4: 99}})
+    with pytest.raises(DataError, match="5 class5: 1"):
+        EpisodeSampler(index, split, replace(LIST, distinct_supports=False), shots=3)
+
+
+def test_base_classes_and_chosen_classes_can_be_tested_as_well(index, split, make_index):
+    base = make_index({f"i{k}": dict.fromkeys((1, 2, 3), 99) for k in range(3)})
+    assert EpisodeSampler(base, split, LIST, 1, which="base").classes == (1, 2, 3)
+    chosen = EpisodeSampler(index, split, LIST, 1, classes=[4])
+    assert {s.class_id for s in chosen.episodes(0)} == {4}
+
+
+def test_no_classes_or_no_shots_are_refused(index, split):
+    with pytest.raises(DataError, match="no classes"):
+        EpisodeSampler(index, split, LIST, 1, classes=())
+    with pytest.raises(ValueError, match="shots=0"):
+        EpisodeSampler(index, split, LIST, 0)
+
+
+def test_the_plain_function_checks_what_it_draws_from(index, make_index):
+    with pytest.raises(DataError, match="no image shows one of the classes"):
+        episode(index, [7], LIST, 0, 0, 0, 1)
+    with pytest.raises(DataError, match=r"7 \?: 0"):
+        episode(index, [7], CLASS_FIRST, 0, 0, 0, 1)
+    alone = make_index({"x": {4: 99}})
+    with pytest.raises(DataError, match="4 class4: 1"):
+        episode(alone, [4], LIST, 0, 0, 0, 1)

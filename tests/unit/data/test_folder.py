@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fewseg.data.errors import DataError
+from fewseg.data.folder import FolderSource
+
+
+@pytest.fixture
+def root(tmp_path, write_image, write_mask):
+    for name in ("pear", "apple"):
+        for k in range(2):
+            write_image(tmp_path / name / "images" / f"{k}.jpg", (2, 3))
+            write_mask(tmp_path / name / "masks" / f"{k}.png", np.array([[0, 1, 1], [0, 0, 0]]), "L")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "readme.txt").write_text("about")
+    (tmp_path / "pear" / "images" / ".DS_Store").write_text("x")
+    (tmp_path / "pear" / "images" / "notes.txt").write_text("x")
+    return tmp_path
+
+
+def test_a_folder_per_class_becomes_numbered_classes_and_ids(root):
+    source = FolderSource(root, name="fruit")
+    assert source.class_names == {1: "apple", 2: "pear"}
+    assert source.ids == ("apple/0", "apple/1", "pear/0", "pear/1")
+    assert source.name == "fruit"
+    assert FolderSource(root).name == root.name
+    assert source.read_image("pear/1").shape == (3, 2, 3)
+    assert source.read_labels("pear/1").tolist() == [[0, 2, 2], [0, 0, 0]]
+    assert source.read_labels("apple/0").tolist() == [[0, 1, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("stored", "mode", "labels"),
+    [
+        ([[0, 1, 255]], "L", [[0, 2, 255]]),
+        ([[0, 255, 255]], "L", [[0, 2, 2]]),
+        ([[255, 255, 255]], "L", [[2, 2, 2]]),
+        ([[0, 0, 0]], "L", [[0, 0, 0]]),
+        ([[0, 38, 255]], "P", [[0, 2, 255]]),
+        ([[254, 254, 0]], "P", [[2, 2, 0]]),
+        ([[1, 1, 1]], "P", [[2, 2, 2]]),
+        ([[0, 255, 0]], "1", [[0, 2, 0]]),
+    ],
+)
+def test_the_numbers_of_a_mask_mean_what_the_docstring_says(root, write_mask, stored, mode, labels):
+    write_mask(root / "pear" / "masks" / "0.png", np.array(stored), mode)
+    assert FolderSource(root).read_labels("pear/0").tolist() == labels
+
+
+def test_a_smoothed_mask_is_told_with_what_to_do(root, write_mask):
+    write_mask(root / "pear" / "masks" / "0.png", np.array([[0, 17, 200, 255]]), "L")
+    with pytest.raises(DataError, match=r"holds 2 numbers besides 0 and 255, like \[17, 200\];.*threshold"):
+        FolderSource(root).read_labels("pear/0")
+
+
+def test_a_mask_stored_as_rgb_is_told(root, write_image):
+    write_image(root / "pear" / "masks" / "0.png", (2, 3))
+    with pytest.raises(DataError, match=r"stored as RGB; accepted .*modes 1, L, P"):
+        FolderSource(root).read_labels("pear/0")
+
+
+def test_an_image_without_a_mask_is_told(root):
+    (root / "pear" / "masks" / "1.png").unlink()
+    with pytest.raises(DataError, match=r"1 wrong files(.|\n)*pear/images/1\.jpg has no mask"):
+        FolderSource(root)
+
+
+def test_a_class_without_any_image_is_told(root):
+    for file in (root / "pear" / "images").glob("*.jpg"):
+        file.unlink()
+    with pytest.raises(DataError, match="pear has no image with a mask"):
+        FolderSource(root)
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_two_files_of_one_name_are_told(root, write_image, kind):
+    write_image(root / "pear" / kind / "0.bmp", (2, 3))
+    with pytest.raises(DataError, match=rf"two {kind} of one name"):
+        FolderSource(root)
+
+
+def test_another_layout_is_told_with_the_accepted_one(root, tmp_path_factory):
+    (root / "plum" / "images").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"must hold <class>/images(.|\n)*plum has no masks/"):
+        FolderSource(root)
+    other = tmp_path_factory.mktemp("other")
+    (other / "a.jpg").write_text("x")
+    with pytest.raises(DataError, match="must hold <class>/images"):
+        FolderSource(other)
+
+
+def test_an_empty_or_missing_root_is_told(tmp_path):
+    with pytest.raises(DataError, match="is empty"):
+        FolderSource(tmp_path)
+    with pytest.raises(DataError, match="does not exist"):
+        FolderSource(tmp_path / "none")
+
+
+def test_more_classes_than_a_label_map_holds_are_told(tmp_path):
+    for k in range(255):
+        for part in ("images", "masks"):
+            (tmp_path / f"c{k}" / part).mkdir(parents=True)
+    with pytest.raises(DataError, match=r"255 classes .* accepted are 254"):
+        FolderSource(tmp_path)

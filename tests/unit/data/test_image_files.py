@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fewseg.data.errors import DataError
+from fewseg.data.image_files import (
+    check_labels,
+    check_same_size,
+    image_size,
+    read_mask,
+    read_rgb,
+    require_folder,
+)
+
+
+def test_an_image_is_read_as_rgb_planes(tmp_path, write_image):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    image = read_rgb(write_image(tmp_path / "a.png", pixels))
+    assert image.dtype == torch.uint8
+    assert np.array_equal(image.numpy(), pixels.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turned"), [(3, lambda a: a[::-1, ::-1]), (6, lambda a: np.rot90(a, -1)), (8, np.rot90)]
+)
+def test_the_exif_orientation_is_applied(tmp_path, write_image, orientation, turned):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    path = write_image(tmp_path / "a.png", pixels, exif=orientation)
+    expected = turned(pixels)
+    assert np.array_equal(read_rgb(path).numpy(), expected.transpose(2, 0, 1))
+    assert image_size(path) == expected.shape[:2]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK"])
+def test_images_of_other_modes_become_rgb(tmp_path, mode):
+    Image.new("RGB", (6, 4), (90, 90, 90)).convert(mode).save(tmp_path / "a.tif")
+    image = read_rgb(tmp_path / "a.tif")
+    assert image.shape == (3, 4, 6)
+    assert (image.int() - 90).abs().max() <= 1
+
+
+@pytest.mark.parametrize("read", [read_rgb, image_size])
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_truncated_image_is_told_by_name(tmp_path, write_image, read, suffix):
+    path = write_image(tmp_path / f"a.{suffix}", (64, 64))
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(DataError, match=rf"a\.{suffix} cannot be read.*fetch it again"):
+        read(path)
+
+
+@pytest.mark.parametrize("read", [read_rgb, image_size, read_mask])
+def test_a_missing_or_foreign_file_is_told_by_name(tmp_path, read):
+    with pytest.raises(DataError, match=r"none\.png does not exist"):
+        read(tmp_path / "none.png")
+    (tmp_path / "text.png").write_text("no image at all")
+    with pytest.raises(DataError, match=r"text\.png cannot be read"):
+        read(tmp_path / "text.png")
+
+
+def test_the_size_of_a_large_jpeg_is_its_own_and_not_that_of_the_draft(tmp_path, write_image):
+    assert image_size(write_image(tmp_path / "a.jpg", (200, 120))) == (200, 120)
+
+
+@pytest.mark.parametrize("mode", ["P", "L"])
+def test_a_mask_gives_the_stored_numbers_and_not_the_colours(tmp_path, write_mask, mode):
+    labels = np.array([[0, 1, 20], [255, 7, 0]], dtype=np.uint8)
+    mask = read_mask(write_mask(tmp_path / "m.png", labels, mode))
+    assert mask.dtype == torch.uint8
+    assert mask.tolist() == labels.tolist()
+
+
+def test_a_truncated_mask_is_told_by_name(tmp_path, write_mask):
+    noise = np.random.default_rng(0).integers(0, 21, (64, 64))
+    path = write_mask(tmp_path / "m.png", noise)
+    path.write_bytes(path.read_bytes()[:-900])
+    with pytest.raises(DataError, match=r"mask .*m\.png cannot be read"):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "1", "I;16"])
+def test_a_mask_of_another_mode_is_refused_with_what_to_do(tmp_path, mode):
+    Image.new(mode, (4, 4)).save(tmp_path / "m.png")
+    with pytest.raises(DataError, match=rf"stored as {mode}; .*modes L, P.*convert colours"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_a_bilevel_mask_is_read_as_zero_and_one_where_it_is_accepted(tmp_path, write_mask):
+    path = write_mask(tmp_path / "m.png", np.array([[0, 255]]), "1")
+    mask = read_mask(path, modes=("1",))
+    assert mask.dtype == torch.uint8
+    assert mask.tolist() == [[0, 1]]
+
+
+def test_labels_may_hold_background_classes_and_ignore_only():
+    names = {1: "a", 3: "b"}
+    check_labels(torch.tensor([[0, 1], [3, 255]], dtype=torch.uint8), names, "m.png")
+    with pytest.raises(DataError, match=r"m\.png holds class ids \[2, 254\];.*1\.\.3 \(2 classes\)"):
+        check_labels(torch.tensor([[0, 2], [254, 1]], dtype=torch.uint8), names, "m.png")
+
+
+def test_image_and_mask_of_different_size_are_told_with_both_sizes():
+    check_same_size("x", (4, 6), (4, 6))
+    with pytest.raises(DataError, match=r"x: the image is 6 x 4 pixels and its mask 6 x 5;"):
+        check_same_size("x", (4, 6), (5, 6))
+    with pytest.raises(DataError, match="EXIF"):
+        check_same_size("x", (4, 6), (6, 4))
+
+
+def test_a_root_must_exist_be_a_folder_and_hold_something(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        require_folder(tmp_path / "none", "set")
+    with pytest.raises(DataError, match="is empty"):
+        require_folder(tmp_path, "set")
+    (tmp_path / "f").write_text("x")
+    with pytest.raises(DataError, match="is a file"):
+        require_folder(tmp_path / "f", "set")
+    require_folder(tmp_path, "set")

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from fewseg.data.check import check_pascal
+from fewseg.data.errors import DataError
+from fewseg.data.pascal import find_sbd, find_voc, pascal_sources, pascal_val, read_ids, train_ids
+
+# v: VOC val, t: VOC train, s: SBD alone. "x" after it: VOC has a mask of its own and SBD too.
+VOC_TRAIN, VOC_VAL = ["t1", "t2x"], ["v1", "v2x"]
+SBD_TRAIN, SBD_VAL = ["s1", "t2x", "v2x"], ["s2", "s3"]
+MAIN_TRAIN = ["t1", "t2x", "s1", "s3", "m1"]  # detection train: s2 is in detection val
+
+
+@pytest.fixture
+def roots(tmp_path, write_image, write_mask):
+    voc, sbd = tmp_path / "VOCdevkit" / "VOC2012", tmp_path / "benchmark_RELEASE" / "dataset"
+    for id in VOC_TRAIN + VOC_VAL:
+        write_mask(voc / "SegmentationClass" / f"{id}.png", np.array([[0, 1], [255, 1]]))
+    for id in VOC_TRAIN + VOC_VAL + ["s1", "s2"]:
+        write_image(voc / "JPEGImages" / f"{id}.jpg", (2, 2))
+    for id in SBD_TRAIN + SBD_VAL:
+        write_image(sbd / "img" / f"{id}.jpg", (2, 2))
+        (sbd / "cls").mkdir(exist_ok=True)
+        savemat(sbd / "cls" / f"{id}.mat", {"GTcls": {"Segmentation": np.full((2, 2), 7, np.uint8)}})
+    sets = voc / "ImageSets"
+    for path, ids in (
+        (sets / "Segmentation" / "train.txt", VOC_TRAIN),
+        (sets / "Segmentation" / "val.txt", VOC_VAL),
+        (sets / "Main" / "train.txt", MAIN_TRAIN),
+        (sbd / "train.txt", SBD_TRAIN),
+        (sbd / "val.txt", SBD_VAL),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(ids) + "\n")
+    return tmp_path, tmp_path
+
+
+def test_the_folders_are_found_at_and_below_the_root(roots):
+    voc, sbd = roots[0] / "VOCdevkit" / "VOC2012", roots[0] / "benchmark_RELEASE" / "dataset"
+    assert {find_voc(r) for r in (roots[0], roots[0] / "VOCdevkit", voc)} == {voc}
+    assert {find_sbd(r) for r in (roots[1], roots[1] / "benchmark_RELEASE", sbd)} == {sbd}
+
+
+@pytest.mark.parametrize(("find", "what"), [(find_voc, "VOCtrainval"), (find_sbd, "benchmark.tgz")])
+def test_missing_folders_are_told_with_where_to_get_them(tmp_path, find, what):
+    with pytest.raises(DataError, match="does not exist"):
+        find(tmp_path / "none")
+    with pytest.raises(DataError, match="is empty"):
+        find(tmp_path)
+    (tmp_path / "x").mkdir()
+    with pytest.raises(DataError, match=what):
+        find(tmp_path)
+
+
+def test_what_is_missing_of_a_folder_is_named(roots):
+    voc = find_voc(roots[0])
+    shutil.rmtree(voc / "SegmentationClass")
+    with pytest.raises(DataError, match="lacks SegmentationClass;"):
+        find_voc(voc)
+
+
+def test_trainaug_is_voc_train_with_all_of_sbd_outside_voc_val(roots):
+    ids = train_ids(find_voc(roots[0]), find_sbd(roots[1]), "trainaug")
+    assert ids == ("s1", "s2", "s3", "t1", "t2x")
+
+
+def test_the_list_of_pfenet_is_voc_train_with_sbds_share_of_detection_train(roots):
+    ids = train_ids(find_voc(roots[0]), find_sbd(roots[1]), "voc+sbd_noval")
+    assert ids == ("s1", "s3", "t1", "t2x")
+
+
+def test_sbds_own_train_noval_file_comes_first(roots):
+    voc, sbd = find_voc(roots[0]), find_sbd(roots[1])
+    (sbd / "train_noval.txt").write_text("s2\nv2x\n")
+    assert train_ids(voc, sbd, "voc+sbd_noval") == ("s2", "t1", "t2x")
+
+
+def test_without_either_list_the_place_to_get_it_is_told(roots):
+    voc, sbd = find_voc(roots[0]), find_sbd(roots[1])
+    (voc / "ImageSets" / "Main" / "train.txt").unlink()
+    with pytest.raises(DataError, match=r"train_noval\.txt \(fetch it from https"):
+        train_ids(voc, sbd, "voc+sbd_noval")
+    assert len(train_ids(voc, sbd, "trainaug")) == 5
+    with pytest.raises(ValueError, match="'voc' is unknown"):
+        train_ids(voc, sbd, "voc")
+
+
+def test_the_sources_hold_the_lists_and_vocs_mask_wins(roots):
+    train, val = pascal_sources(*roots, train_list="trainaug", masks=roots[0] / "png", progress=False)
+    assert val.ids == ("v1", "v2x")
+    assert train.ids == ("s1", "s2", "s3", "t1", "t2x")
+    assert (train.name, val.name) == ("pascal-trainaug", "pascal-val")
+    assert train.class_names[20] == "tvmonitor"
+    for id in ("t1", "t2x"):
+        assert train.read_labels(id).tolist() == [[0, 1], [255, 1]]
+    for id in ("s1", "s2", "s3"):
+        assert train.read_labels(id).tolist() == [[7, 7], [7, 7]]
+        assert train.read_image(id).shape == (3, 2, 2)
+    assert val.read_labels("v2x").tolist() == [[0, 1], [255, 1]]
+    assert sorted(p.stem for p in (roots[0] / "png").iterdir()) == ["s1", "s2", "s3"]
+
+
+def test_photographs_come_from_voc_or_else_from_sbd(roots):
+    train, _ = pascal_sources(*roots, masks=roots[0] / "png", progress=False)
+    assert train.pair("s1").image.parent.name == "JPEGImages"
+    assert train.pair("s3").image.parent.name == "img"
+
+
+def test_missing_files_are_counted_and_told(roots):
+    for id in VOC_VAL:
+        (find_voc(roots[0]) / "SegmentationClass" / f"{id}.png").unlink()
+    with pytest.raises(DataError, match=r"2 files are missing(.|\n)*v1\.png does not exist"):
+        pascal_val(roots[0])
+
+
+def test_the_val_images_need_voc_alone(roots):
+    shutil.rmtree(find_sbd(roots[1]))
+    assert pascal_val(roots[0]).ids == ("v1", "v2x")
+
+
+def test_image_sets_are_first_words_without_repeats(tmp_path):
+    (tmp_path / "a.txt").write_text("x 1\ny -1\n\nx 1\n")
+    assert read_ids(tmp_path / "a.txt") == ("x", "y")
+    (tmp_path / "a.txt").write_text("\n")
+    with pytest.raises(DataError, match="is empty"):
+        read_ids(tmp_path / "a.txt")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_ids(tmp_path / "none.txt")
+
+
+def test_the_check_compares_all_counts(roots, tmp_path):
+    lines = check_pascal(*roots, cache_dir=tmp_path / "c", progress=False)
+    assert lines[0].startswith("ok    VOC2012: ")
+    assert lines[1].startswith("ok    SBD: ")
+    assert "Main/train.txt is used" in lines[2]
+    assert "WRONG val images: 2 (expected 1449)" in lines
+    assert "WRONG voc+sbd_noval images: 4 (expected 5953)" in lines
+    assert len(lines) == 3 + 9 + 5
+
+
+def test_the_check_reports_what_is_missing_instead_of_failing(roots):
+    shutil.rmtree(find_sbd(roots[1]))
+    lines = check_pascal(*roots, progress=False)
+    assert lines[0].startswith("ok    VOC2012")
+    assert lines[1].startswith("WRONG SBD (https://")
+    assert len(lines) == 2
+
+
+def test_the_check_reports_broken_files_instead_of_failing(roots):
+    (find_sbd(roots[1]) / "cls" / "s1.mat").write_bytes(b"")
+    assert "s1.mat cannot be read" in check_pascal(*roots, progress=False)[-1]
