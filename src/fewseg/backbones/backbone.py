@@ -92,6 +92,11 @@ class BackboneConfig:
         return _FAMILIES.get(timm.model_entrypoint(self.name).__module__) if known else None
 
     @property
+    def fixed(self) -> bool:
+        """Whether an image's maps stay the same in training, so that they may be kept."""
+        return not self.trainable and self.bn == "eval"
+
+    @property
     def last(self) -> str:
         """The deepest level that must be built."""
         return max(self.levels, key=LEVELS.index)

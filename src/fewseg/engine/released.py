@@ -18,11 +18,12 @@ from fewseg.backbones import (
     released_trunk_key,
 )
 from fewseg.backbones.weights import as_state, file_sha256, state_sha256
-from fewseg.decoders.prior import PriorMap
-from fewseg.fusion import CrossGuided, MeanVector
-from fewseg.methods.base import PairScorer
-from fewseg.methods.pfenet import PFENetConfig
-from fewseg.methods.scl import SCLPFENetConfig, SelfGuided
+from fewseg.data.folds import ClassSplit
+from fewseg.engine.checkpoint import Checkpoint, save_checkpoint, split_json
+from fewseg.fusion import CrossGuided
+from fewseg.methods.pfenet import PFENet, PFENetConfig
+from fewseg.methods.registry import method_name
+from fewseg.methods.scl import SCLPFENet, SCLPFENetConfig, SelfGuided
 
 RELEASED_SELF_GUIDED = SelfGuided(second_pass="released", threshold=1.0)
 """SCL(PFENet)'s code: the second support pass takes the first one's levels; soft cells are in no region."""
@@ -49,13 +50,13 @@ class ReleasedModel:
     """An imported checkpoint.
 
     Attributes:
-        method: what the keys say that it is.
+        method: registered name of the method that the keys belong to.
         model: our model with the weights loaded, in eval mode; its ``config`` rebuilds it.
         report: what matched; its digest is that of the file.
     """
 
-    method: Literal["pfenet", "scl_pfenet"]
-    model: PairScorer
+    method: str
+    model: PFENet | SCLPFENet
     report: WeightsReport
 
 
@@ -85,34 +86,47 @@ def import_released(
         ValueError: the file cannot be read, is of another method or of a VGG, or does not fit ``scales``.
     """
     state, label, digest = _read(source)
-    method = _method(state, label)
-    channels = _channels(state, scales, label)
-    backbone = BackboneConfig(
-        name=_trunk_name(state, label), weights=None, first_block_dilation="stage", bn=bn
-    )
-    model: PairScorer
-    if method == "scl_pfenet":
-        model = SCLPFENetConfig(
-            backbone=backbone,
-            channels=channels,
-            prior=PriorMap(),
-            scales=scales,
-            self_guided=RELEASED_SELF_GUIDED,
-            fusion=RELEASED_CROSS_GUIDED,
-        ).build()
-    else:
-        model = PFENetConfig(
-            backbone=backbone, channels=channels, prior=PriorMap(), scales=scales, fusion=MeanVector()
-        ).build()
-    deep = backbone.name.endswith("s")
+    config = _config(state, label, scales, bn)
+    name, model = method_name(config), config.build()
+    deep = config.backbone.name.endswith("s")
     ours = {released_key(key, deep_stem=deep): value for key, value in state.items()}
     report = load_weights(model, ours, name=label, sha256=digest)
     if report.unexpected:
         raise ValueError(
-            f"{label} is close to a released {method} checkpoint but holds more: {report.unexpected[:6]}; "
+            f"{label} is close to a released {name} checkpoint but holds more: {report.unexpected[:6]}; "
             "accepted are the state dicts of PFENet's and SCL(PFENet)'s public code, unchanged"
         )
-    return ReleasedModel(method=method, model=model.eval(), report=report)
+    return ReleasedModel(method=name, model=model.eval(), report=report)
+
+
+def import_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    *,
+    scales: tuple[float, ...] = (60, 30, 15, 8),
+    class_split: ClassSplit | None = None,
+) -> ReleasedModel:
+    """Imports a released file and writes it as a checkpoint of ours, the backbone's weights included.
+
+    Args:
+        source: see ``import_released``.
+        target: the ``.safetensors`` file to write.
+        scales: see ``import_released``.
+        class_split: what it was trained on; no released file says so. With it, a test on classes that
+            were trained on is refused.
+
+    Raises:
+        ValueError: see ``import_released``.
+        OSError: the checkpoint could not be written.
+    """
+    found = import_released(source, scales=scales)
+    about = Checkpoint(
+        config=found.model.config,
+        class_split=split_json(class_split),
+        training={"imported_from": found.report.source, "sha256": found.report.sha256},
+    )
+    save_checkpoint(Path(target), found.model, about, whole=True)
+    return found
 
 
 def released_key(key: str, *, deep_stem: bool = True) -> str:
@@ -141,7 +155,10 @@ def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     return read_state(source), Path(source).name, file_sha256(source)
 
 
-def _method(state: Mapping[str, Tensor], label: str) -> Literal["pfenet", "scl_pfenet"]:
+def _config(
+    state: Mapping[str, Tensor], label: str, scales: tuple[float, ...], bn: Literal["eval", "train"]
+) -> PFENetConfig | SCLPFENetConfig:
+    """Reads method and sizes off the keys and shapes."""
     parts = {key.partition(".")[0] for key in state}
     needed = {"init_merge", "down_query", "down_supp", "cls", "layer0"}
     if not needed <= parts:
@@ -149,7 +166,18 @@ def _method(state: Mapping[str, Tensor], label: str) -> Literal["pfenet", "scl_p
             f"{label} is no released PFENet or SCL(PFENet) checkpoint: it has {sorted(parts)[:12]} and lacks "
             f"{sorted(needed - parts)}; accepted are the state dicts of these two methods' public code"
         )
-    return "scl_pfenet" if "supp_init_merge" in parts else "pfenet"
+    channels = _channels(state, scales, label)
+    trunk = _trunk_name(state, label)
+    backbone = BackboneConfig(name=trunk, weights=None, first_block_dilation="stage", bn=bn)
+    if "supp_init_merge" in parts:
+        return SCLPFENetConfig(
+            backbone=backbone,
+            channels=channels,
+            scales=scales,
+            self_guided=RELEASED_SELF_GUIDED,
+            fusion=RELEASED_CROSS_GUIDED,
+        )
+    return PFENetConfig(backbone=backbone, channels=channels, scales=scales)
 
 
 def _trunk_name(state: Mapping[str, Tensor], label: str) -> str:

@@ -151,6 +151,7 @@ def test_batch_norm_follows_train_only_when_the_config_says_so(bn, trainable):
     backbone(torch.rand(2, 3, 33, 33))
     assert torch.equal(backbone.trunk.bn1.running_mean, before) == (bn == "eval")
     assert backbone.training == (trainable or bn == "train")
+    assert backbone.config.fixed == (not backbone.training)
     backbone.eval()
     before = backbone.trunk.bn1.running_mean.clone()
     backbone(torch.rand(2, 3, 33, 33))

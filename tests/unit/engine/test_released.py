@@ -1,0 +1,170 @@
+"""Released checkpoints are recognised by their keys, renamed, loaded, or refused with a reason."""
+
+import hashlib
+
+import pytest
+import torch
+
+from fewseg.backbones import BackboneConfig
+from fewseg.data.folds import ClassSplit
+from fewseg.engine.checkpoint import load_method
+from fewseg.engine.released import import_checkpoint, import_released, released_key
+from fewseg.fusion import CrossGuided, MeanVector
+from fewseg.methods.pfenet import PFENet, PFENetConfig
+from fewseg.methods.scl import SCLPFENet, SCLPFENetConfig, SelfGuided
+
+OFFICIAL = {
+    "backbone.trunk.conv1.": "layer0.",
+    "backbone.trunk.bn1.": "layer0.7.",
+    "backbone.trunk.": "",
+    "mid_support.": "down_supp.",
+    "query.mid.": "down_query.",
+    "query.merge.convs.": "init_merge.",
+    "merge_support.convs.": "supp_init_merge.",
+    "trunk.classifier.": "cls.",
+    "trunk.inner.": "inner_cls.",
+    "trunk.refine.": "beta_conv.",
+    "trunk.top_down.": "alpha_conv.",
+    "trunk.reduce.": "res1.",
+    "trunk.residual.": "res2.",
+}
+"""Our prefixes to the official ones, for the deep stem; the first that fits counts."""
+
+
+def official(key, deep=True):
+    if not deep:
+        key = key.replace("backbone.trunk.conv1.", "layer0.0.").replace("backbone.trunk.bn1.", "layer0.1.")
+    ours = next((prefix for prefix in OFFICIAL if key.startswith(prefix)), "")
+    name = OFFICIAL.get(ours, "") + key.removeprefix(ours)
+    if "init_merge" in name:  # the convolution of each scale is the first layer of a Sequential there
+        name = name.replace(".weight", ".0.weight")
+    return name
+
+
+def official_state(model, deep=True):
+    return {official(key, deep): value for key, value in model.state_dict().items()}
+
+
+def build(config, name="resnet50s"):
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        return config(backbone=BackboneConfig(name=name, weights=None, seed=4), channels=8).build()
+
+
+@pytest.fixture(scope="module")
+def pfenet():
+    return build(PFENetConfig)
+
+
+@pytest.fixture(scope="module")
+def scl():
+    return build(SCLPFENetConfig)
+
+
+def assert_same_weights(first, second):
+    values = second.state_dict()
+    assert first.state_dict().keys() == values.keys()
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, values[key]), key
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("layer0.3.weight", "backbone.trunk.conv1.3.weight"),
+        ("layer0.7.running_var", "backbone.trunk.bn1.running_var"),
+        ("layer4.2.bn3.bias", "backbone.trunk.layer4.2.bn3.bias"),
+        ("cls.3.bias", "trunk.classifier.3.bias"),
+        ("down_query.0.weight", "query.mid.0.weight"),
+        ("down_supp.0.weight", "mid_support.0.weight"),
+        ("init_merge.2.0.weight", "query.merge.convs.2.weight"),
+        ("supp_init_merge.0.0.weight", "merge_support.convs.0.weight"),
+        ("beta_conv.1.2.weight", "trunk.refine.1.2.weight"),
+        ("alpha_conv.2.0.weight", "trunk.top_down.2.0.weight"),
+        ("inner_cls.3.3.bias", "trunk.inner.3.3.bias"),
+        ("res1.0.weight", "trunk.reduce.0.weight"),
+        ("res2.2.weight", "trunk.residual.2.weight"),
+        ("layer5.0.weight", "layer5.0.weight"),
+        ("other.0.weight", "other.0.weight"),
+    ],
+)
+def test_official_keys_become_ours(theirs, ours):
+    assert released_key(theirs) == ours
+
+
+def test_a_released_pfenet_becomes_ours_with_its_departures_named(pfenet):
+    found = import_released(official_state(pfenet))
+    assert found.method == "pfenet"
+    assert type(found.model) is PFENet
+    assert not found.model.training
+    config = found.model.config
+    assert config.backbone == BackboneConfig(name="resnet50s", weights=None, first_block_dilation="stage")
+    assert (config.channels, config.scales, config.fusion) == (8, (60, 30, 15, 8), MeanVector())
+    assert_same_weights(found.model, pfenet)
+    assert len(found.report.matched) == len(pfenet.state_dict())
+
+
+def test_a_released_scl_becomes_ours_with_its_departures_named(scl):
+    found = import_released(official_state(scl), bn="train")
+    assert found.method == "scl-pfenet"
+    assert type(found.model) is SCLPFENet
+    config = found.model.config
+    assert config.self_guided == SelfGuided(second_pass="released", threshold=1.0)
+    assert config.fusion == found.model.fusion == CrossGuided(iou="mean", path="support", divisor=5)
+    assert (config.backbone.bn, config.channels) == ("train", 8)
+    assert_same_weights(found.model, scl)
+
+
+def test_a_plain_stem_is_recognised():
+    model = build(PFENetConfig, "resnet50")
+    state = official_state(model, deep=False)
+    assert "layer0.1.running_mean" in state
+    found = import_released(state)
+    assert found.model.config.backbone.name == "resnet50"
+    assert_same_weights(found.model, model)
+
+
+@pytest.mark.parametrize("wrap", ["bare", "state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_files_are_read_bare_or_wrapped_with_or_without_prefix(tmp_path, pfenet, wrap, prefix):
+    state = {prefix + key: value for key, value in official_state(pfenet).items()}
+    path = tmp_path / "train_epoch_99.pth"
+    torch.save(state if wrap == "bare" else {"epoch": 99, "state_dict": state}, path)
+    found = import_released(path)
+    assert_same_weights(found.model, pfenet)
+    assert found.report.source == path.name
+    assert found.report.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_an_imported_checkpoint_loads_again_with_its_backbone_and_its_origin(tmp_path, scl):
+    torch.save(official_state(scl), tmp_path / "split0.pth")
+    names = {1: "one", 2: "two", 3: "three", 4: "four"}
+    split = ClassSplit(name="four", fold=1, base=(1, 2), novel=(3, 4), class_names=names)
+    found = import_checkpoint(tmp_path / "split0.pth", tmp_path / "ours.safetensors", class_split=split)
+    method, about = load_method(tmp_path / "ours.safetensors")
+    assert_same_weights(method, scl)
+    assert method.config == found.model.config
+    assert about.training["imported_from"] == "split0.pth"
+    assert about.training["sha256"] == hashlib.sha256((tmp_path / "split0.pth").read_bytes()).hexdigest()
+    assert about.class_split["fold"] == 1
+
+
+def test_other_scales_are_taken_or_refused_by_their_number(pfenet):
+    state = official_state(pfenet)
+    assert import_released(state, scales=(16, 8, 4, 2)).model.config.scales == (16, 8, 4, 2)
+    with pytest.raises(ValueError, match=r"has 4 pyramid scales; 2 were given: \(16, 8\)"):
+        import_released(state, scales=(16, 8))
+
+
+def test_states_of_other_methods_and_networks_are_refused(pfenet):
+    state = official_state(pfenet)
+    with pytest.raises(ValueError, match=r"no released PFENet or SCL\(PFENet\) checkpoint: .*lacks \['cls'"):
+        import_released({"features.0.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"holds more: \('se_supp.0.weight',\)"):
+        import_released(state | {"se_supp.0.weight": torch.zeros(64, 256, 1, 1)})
+    with pytest.raises(ValueError, match=r"7 bottleneck blocks in layer3; accepted are ResNet-50"):
+        import_released(state | {"layer3.6.conv3.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"missing: trunk \(1\)"):
+        import_released({key: value for key, value in state.items() if key != "res1.0.weight"})
+    with pytest.raises(ValueError, match=r"of another shape, the first query.merge.convs.0.weight"):
+        import_released(state | {"init_merge.0.0.weight": torch.zeros(8, 18, 1, 1)})
