@@ -39,7 +39,14 @@ class CachedBatches:
     """
 
     def __init__(
-        self, sampler: TrainingSampler, store: FeatureStore, *, batch: int, seed: int, rank: int = 0, world: int = 1
+        self,
+        sampler: TrainingSampler,
+        store: FeatureStore,
+        *,
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.sampler, self.store, self.batch, self.seed = sampler, store, batch, seed
         self.rank, self.world = rank, world

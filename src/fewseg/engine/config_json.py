@@ -59,7 +59,9 @@ def config_from_json(value: Any) -> Any:
     assert is_dataclass(kind)
     known = {f.name for f in fields(kind)}
     if not set(given) <= known:
-        raise ValueError(f"config of {name} has unknown fields {sorted(set(given) - known)}; known: {sorted(known)}")
+        raise ValueError(
+            f"config of {name} has unknown fields {sorted(set(given) - known)}; known: {sorted(known)}"
+        )
     try:
         return kind(**given)
     except TypeError as error:

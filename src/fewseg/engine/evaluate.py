@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,12 +22,14 @@ from fewseg.metrics.counts import Counts, EpisodeCounts, count
 from fewseg.ops.geometry import letterbox, restore
 from fewseg.ops.progress import progress_bar
 from fewseg.ops.resize import resize
-from fewseg.types import EncodedShots, Features, Guides
+from fewseg.types import EncodedShots, Features, Guides, QueryMaps
 
 logger = logging.getLogger(__name__)
 
 Pair = tuple[int, str, str]
 """(class, support image, target image)."""
+
+T = TypeVar("T")
 
 _CHUNK = 8
 
@@ -62,6 +65,7 @@ class Evaluator:
         self._scores: dict[Pair, Tensor] = {}
         self._ious: dict[tuple[Pair, CrossGuided], float] = {}
         self._labels: dict[str, Tensor] = {}
+        self._target: tuple[str, QueryMaps | None] = ("", None)
 
     def run(
         self, sampler: EpisodeSampler, fusion: Fusion | None = None, seeds: Sequence[int] | None = None
@@ -80,14 +84,9 @@ class Evaluator:
         specs = [(seed, spec) for seed in chosen for spec in sampler.episodes(seed)]
         ids = sorted({id for _, spec in specs for id in (spec.query, *spec.supports)})
         self.store.ensure(ids, [0], progress=self.progress)
-        pairwise = isinstance(self.method, PairScorer)
-        fusion = fusion or (self.method.fusion if isinstance(self.method, PairScorer) else None)
         network_size = sampler.protocol.label_size == "network"
         with torch.no_grad(), self._autocast():
-            if pairwise and not isinstance(fusion, MeanVector) and _by_query_path(fusion):
-                scored = self._pairwise([spec for _, spec in specs], fusion)
-            else:
-                scored = self._plain([spec for _, spec in specs], fusion)
+            scored = self._logits([spec for _, spec in specs], fusion)
             counts = [self._count(spec, scores, network_size) for spec, scores in scored]
         return EpisodeCounts.of(
             Counts.stack(counts),
@@ -115,26 +114,65 @@ class Evaluator:
     def _masks(self, ids: Sequence[str], class_id: int) -> Tensor:
         return binary_mask(self.store.labels(ids), class_id).to(self.device)
 
-    def _plain(self, specs: Sequence[EpisodeSpec], fusion: Fusion | None) -> Iterator[tuple[EpisodeSpec, Tensor]]:
-        """Episodes one by one; the support state is shared by episodes with the same support set."""
+    def _logits(
+        self, specs: Sequence[EpisodeSpec], fusion: Fusion | None
+    ) -> Iterator[tuple[EpisodeSpec, Tensor]]:
+        """Each episode's logits (2, size, size), in order, by the way that shares most."""
+        method = self.method
+        if not isinstance(method, PairScorer):
+            return self._plain(specs, None)
+        fusion = fusion or method.fusion
+        several = len(specs[0].supports) > 1
+        if isinstance(fusion, MeanVector) and several:
+            return self._joined(method, specs, fusion)
+        if isinstance(fusion, CrossGuided) and fusion.path == "support" and several:
+            return self._plain(specs, fusion)
+        return self._pairwise(method, specs, fusion)
+
+    def _plain(
+        self, specs: Sequence[EpisodeSpec], fusion: Fusion | None
+    ) -> Iterator[tuple[EpisodeSpec, Tensor]]:
+        """Episodes one by one; only the features are shared."""
         method = self.method
         if isinstance(method, PairScorer) and fusion is not None:
             method.fusion = fusion
-        with progress_bar(self.progress) as bar:
-            task = bar.add_task("evaluating", total=len(specs))
-            for spec in specs:
-                ids = list(spec.supports)
-                masks = self._masks(ids, spec.class_id).unsqueeze(0)
-                state = method.encode_support(EncodedShots(features=self._features(ids), masks=masks))
-                yield spec, method.segment(self._features([spec.query]), state)[0].float()
-                bar.advance(task)
+        for spec in self._tracked("evaluating", specs):
+            ids = list(spec.supports)
+            masks = self._masks(ids, spec.class_id).unsqueeze(0)
+            state = method.encode_support(EncodedShots(features=self._features(ids), masks=masks))
+            yield spec, method.segment(self._features([spec.query]), state)[0].float()
 
-    def _pairwise(self, specs: Sequence[EpisodeSpec], fusion: Fusion | None) -> Iterator[tuple[EpisodeSpec, Tensor]]:
+    def _joined(
+        self, method: PairScorer, specs: Sequence[EpisodeSpec], fusion: MeanVector
+    ) -> Iterator[tuple[EpisodeSpec, Tensor]]:
+        """Shots joined before the decoder: guides are shared, and a query's episodes are scored together."""
+        by_query: dict[str, list[int]] = defaultdict(list)
+        for place, spec in enumerate(specs):
+            by_query[spec.query].append(place)
+        found: dict[int, Tensor] = {}
+        for query, places in self._tracked("scoring queries", by_query.items()):
+            for start in range(0, len(places), _CHUNK):
+                chunk = places[start : start + _CHUNK]
+                guides = [
+                    fusion.join(
+                        Guides.stack([self._guide(method, specs[p].class_id, k) for k in specs[p].supports]),
+                        len(specs[p].supports),
+                    )
+                    for p in chunk
+                ]
+                found.update(zip(chunk, self._score_chunk(method, query, guides), strict=True))
+        size = (self.store.size, self.store.size)
+        for place, spec in enumerate(specs):
+            yield spec, resize(found[place].unsqueeze(0), size)[0]
+
+    def _pairwise(
+        self, method: PairScorer, specs: Sequence[EpisodeSpec], fusion: Fusion
+    ) -> Iterator[tuple[EpisodeSpec, Tensor]]:
         """Scores the distinct pairs that the episodes need, then fuses."""
         needed = {(s.class_id, k, s.query) for s in specs for k in s.supports}
         if isinstance(fusion, CrossGuided) and len(specs[0].supports) > 1:
             needed |= {(s.class_id, k, i) for s in specs for k in s.supports for i in s.supports}
-        self._score(needed)
+        self._score(method, needed)
         size = (self.store.size, self.store.size)
         for spec in specs:
             scores = torch.stack([self._scores[spec.class_id, k, spec.query] for k in spec.supports])
@@ -142,7 +180,7 @@ class Evaluator:
             fused = fuse_scores(scores.unsqueeze(0), weights.unsqueeze(0))
             yield spec, resize(fused, size)[0]
 
-    def _weights(self, spec: EpisodeSpec, fusion: Fusion | None) -> Tensor:
+    def _weights(self, spec: EpisodeSpec, fusion: Fusion) -> Tensor:
         """(K,) shares of the shots."""
         shots = len(spec.supports)
         if not isinstance(fusion, CrossGuided) or shots == 1:
@@ -158,37 +196,43 @@ class Evaluator:
             self._ious[key] = float(predicted_iou(self._scores[pair].unsqueeze(0), masks, fusion)[0])
         return self._ious[key]
 
-    def _score(self, pairs: Iterable[Pair]) -> None:
+    def _score(self, method: PairScorer, pairs: Iterable[Pair]) -> None:
         """Scores the pairs that are not known yet, target by target: a target is encoded once."""
         by_target: dict[str, list[Pair]] = defaultdict(list)
         for pair in sorted(pairs):
             if pair not in self._scores:
                 by_target[pair[2]].append(pair)
-        with progress_bar(self.progress) as bar:
-            task = bar.add_task("scoring pairs", total=sum(map(len, by_target.values())))
-            for target, wanted in by_target.items():
-                self._score_target(target, wanted)
-                bar.advance(task, len(wanted))
+        for target, wanted in self._tracked("scoring pairs", by_target.items()):
+            for start in range(0, len(wanted), _CHUNK):
+                chunk = wanted[start : start + _CHUNK]
+                guides = [self._guide(method, class_id, support) for class_id, support, _ in chunk]
+                self._scores.update(zip(chunk, self._score_chunk(method, target, guides), strict=True))
 
-    def _score_target(self, target: str, pairs: Sequence[Pair]) -> None:
-        method = self.method
-        assert isinstance(method, PairScorer)
-        query = method.encode_query(self._features([target]))
-        for start in range(0, len(pairs), _CHUNK):
-            chunk = pairs[start : start + _CHUNK]
-            guides = Guides.stack([self._guide(class_id, support) for class_id, support, _ in chunk])
-            repeated = query.select(torch.zeros(len(chunk), dtype=torch.long, device=self.device))
-            for pair, logits in zip(chunk, method.score(repeated, guides).float(), strict=True):
-                self._scores[pair] = logits.clone()
+    def _score_chunk(self, method: PairScorer, target: str, guides: Sequence[Guides]) -> list[Tensor]:
+        """Logits (2, h, w) of one target under each guide."""
+        if self._target[0] != target:
+            self._target = (target, method.encode_query(self._features([target])))
+        query = self._target[1]
+        assert query is not None
+        repeated = query.select(torch.zeros(len(guides), dtype=torch.long, device=self.device))
+        logits = method.score(repeated, Guides.stack(guides)).float()
+        return [one.clone() for one in logits]
 
-    def _guide(self, class_id: int, support: str) -> Guides:
+    def _guide(self, method: PairScorer, class_id: int, support: str) -> Guides:
         key = (class_id, support)
         if key not in self._guides:
-            method = self.method
-            assert isinstance(method, PairScorer)
             masks = self._masks([support], class_id)
             self._guides[key] = method.encode_shots(self._features([support]), masks)
         return self._guides[key]
+
+    def _tracked(self, description: str, items: Iterable[T]) -> Iterator[T]:
+        """Yields the items under a progress bar with the time left."""
+        items = list(items)
+        with progress_bar(self.progress) as bar:
+            task = bar.add_task(description, total=len(items))
+            for item in items:
+                yield item
+                bar.advance(task)
 
     def _count(self, spec: EpisodeSpec, logits: Tensor, network_size: bool) -> Counts:
         """Integer counts of one episode from its logits (2, size, size)."""
@@ -204,8 +248,3 @@ class Evaluator:
         if id not in self._labels:
             self._labels[id] = self.source.read_labels(id)
         return self._labels[id]
-
-
-def _by_query_path(fusion: Fusion | None) -> bool:
-    """Whether cross predictions are pairs like any other (not through a support path of their own)."""
-    return not (isinstance(fusion, CrossGuided) and fusion.path == "support")

@@ -63,7 +63,9 @@ class FeatureStore:
         self.backbone, self.source, self.views = backbone, source, tuple(views)
         self.size, self.seed, self.dtype = sizes.pop(), seed, dtype
         self._rows = {id: i * len(self.views) for i, id in enumerate(source.ids)}
-        key = json.dumps([backbone.digest(), source.digest(), [repr(v) for v in self.views], seed, str(dtype)])
+        key = json.dumps(
+            [backbone.digest(), source.digest(), [repr(v) for v in self.views], seed, str(dtype)]
+        )
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
         self.folder = (folder or cache_folder() / "features") / name
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +73,8 @@ class FeatureStore:
         rows = len(source.ids) * len(self.views)
         shapes = self._map_shapes()
         self._maps: Mapping[str, np.memmap] = {
-            level: self._open(f"{level}.raw", (rows, *shape), _storage(dtype)) for level, shape in shapes.items()
+            level: self._open(f"{level}.raw", (rows, *shape), _storage(dtype))
+            for level, shape in shapes.items()
         }
         self._labels = self._open("labels.raw", (rows, self.size, self.size), np.dtype(np.uint8))
         self._done = self._open("done.raw", (rows,), np.dtype(np.uint8))
@@ -89,7 +92,9 @@ class FeatureStore:
                 file.truncate(wanted)
         return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
 
-    def ensure(self, ids: Sequence[str], views: Sequence[int] | None = None, *, progress: bool = True) -> None:
+    def ensure(
+        self, ids: Sequence[str], views: Sequence[int] | None = None, *, progress: bool = True
+    ) -> None:
         """Computes the rows that are missing.
 
         Args:

@@ -64,7 +64,13 @@ class Run:
 
 
 def train(
-    method: FewShotSegmenter, config: TrainConfig, batches: Batches, run: Run, fabric: Fabric, *, progress: bool = True
+    method: FewShotSegmenter,
+    config: TrainConfig,
+    batches: Batches,
+    run: Run,
+    fabric: Fabric,
+    *,
+    progress: bool = True,
 ) -> Path:
     """Trains a method, or goes on where an earlier run in the same folder stopped.
 
@@ -95,7 +101,9 @@ def train(
     step = start
     about = _about(config, run)
     with progress_bar(progress and fabric.is_global_zero) as bar, closing(_writer(run, fabric)) as writer:
-        task = bar.add_task(f"training {run.recipe or type(method).__name__}", total=config.steps, completed=start)
+        task = bar.add_task(
+            f"training {run.recipe or type(method).__name__}", total=config.steps, completed=start
+        )
         method.train()
         try:
             for batch in batches.stream(start, config.steps):
@@ -190,7 +198,9 @@ def _set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def _to_device(batch: ImageEpisodes | EncodedEpisodes, device: torch.device) -> ImageEpisodes | EncodedEpisodes:
+def _to_device(
+    batch: ImageEpisodes | EncodedEpisodes, device: torch.device
+) -> ImageEpisodes | EncodedEpisodes:
     if isinstance(batch, ImageEpisodes):
         return ImageEpisodes(
             support_images=batch.support_images.to(device),
@@ -236,10 +246,19 @@ def _writer(run: Run, fabric: Fabric) -> SummaryWriter:
 
 
 def _log(
-    writer: SummaryWriter, run: Run, step: int, optimiser: torch.optim.Optimizer, terms: LossTerms, norm: float
+    writer: SummaryWriter,
+    run: Run,
+    step: int,
+    optimiser: torch.optim.Optimizer,
+    terms: LossTerms,
+    norm: float,
 ) -> None:
     values = {name: float(value.detach()) for name, value in terms.terms.items()}
-    values |= {"total": float(terms.total.detach()), "gradient_norm": norm, "lr": optimiser.param_groups[0]["lr"]}
+    values |= {
+        "total": float(terms.total.detach()),
+        "gradient_norm": norm,
+        "lr": optimiser.param_groups[0]["lr"],
+    }
     for name, value in values.items():
         writer.add_scalar(f"train/{name}", value, step)
     with (run.folder / "losses.jsonl").open("a") as file:

@@ -11,7 +11,16 @@ from fewseg.backbones import Backbone
 from fewseg.fusion import CrossGuided, CrossPath, Fusion, MeanVector
 from fewseg.fusion.cross_guided import region_iou
 from fewseg.ops.resize import resize
-from fewseg.types import EncodedEpisodes, EncodedShots, Features, Guides, ImageEpisodes, LossTerms, QueryMaps, SupportState
+from fewseg.types import (
+    EncodedEpisodes,
+    EncodedShots,
+    Features,
+    Guides,
+    ImageEpisodes,
+    LossTerms,
+    QueryMaps,
+    SupportState,
+)
 
 
 class FewShotSegmenter(nn.Module, ABC):

@@ -38,7 +38,9 @@ def build_method(recipe: Recipe) -> FewShotSegmenter:
     return method.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def train_recipe(recipe: Recipe, data: FoldData, folder: Path, *, progress: bool = True, devices: int = 1) -> Path:
+def train_recipe(
+    recipe: Recipe, data: FoldData, folder: Path, *, progress: bool = True, devices: int = 1
+) -> Path:
     """Trains a recipe on a fold; goes on where an earlier run in ``folder`` stopped.
 
     Returns:
@@ -60,7 +62,12 @@ def train_recipe(recipe: Recipe, data: FoldData, folder: Path, *, progress: bool
 
 
 def _batches(
-    recipe: Recipe, config: TrainConfig, method: FewShotSegmenter, data: FoldData, fabric: Fabric, progress: bool
+    recipe: Recipe,
+    config: TrainConfig,
+    method: FewShotSegmenter,
+    data: FoldData,
+    fabric: Fabric,
+    progress: bool,
 ) -> Batches:
     sampler = TrainingSampler(
         data.train,
@@ -75,7 +82,13 @@ def _batches(
     ranks = {"rank": fabric.global_rank, "world": fabric.world_size}
     if not config.cached_views:
         return FreshBatches(
-            sampler, data.source, config.view, batch=config.batch, seed=config.seed, workers=config.workers, **ranks
+            sampler,
+            data.source,
+            config.view,
+            batch=config.batch,
+            seed=config.seed,
+            workers=config.workers,
+            **ranks,
         )
     store = training_store(recipe, method, data)
     with fabric.rank_zero_first():
@@ -153,7 +166,12 @@ def evaluate_recipe(
             shots=evaluation.shots,
             fusion=fusion,
             protocol=recipe.protocol,
-            config={"method": recipe.method, "fusion": evaluation.fusion, "size": recipe.size, "precision": precision},
+            config={
+                "method": recipe.method,
+                "fusion": evaluation.fusion,
+                "size": recipe.size,
+                "precision": precision,
+            },
             class_split=split_json(data.split),
             wall_seconds=time.perf_counter() - started,
             training={"checkpoint": about.digest, **about.training},
