@@ -57,6 +57,13 @@ def test_wrapped_and_prefixed_states_are_understood(tmp_path, state, wrap):
     assert equal(backbone.trunk, state)
 
 
+def test_the_same_values_under_two_paths_have_one_digest(tmp_path, state):
+    save_file(state, tmp_path / "a.safetensors")
+    torch.save(state, tmp_path / "b.pth")
+    digests = {tiny(str(tmp_path / name)).build().digest() for name in ("a.safetensors", "b.pth")}
+    assert digests == {tiny(seed=9).build().digest()}
+
+
 def test_a_state_in_memory_has_a_digest_of_its_values(state):
     backbone = tiny().build()
     first = load_weights(backbone.trunk, state, name="here")
