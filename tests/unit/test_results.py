@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from fewseg.data.protocols import PAPER_SCL
 from fewseg.engine import environment as environment_module
 from fewseg.engine.environment import Environment, environment
 from fewseg.engine.results import (
@@ -341,6 +342,7 @@ def test_a_digest_depends_on_the_values_and_not_on_their_order():
 def test_the_digest_of_the_protocol_is_taken_unless_one_is_given():
     assert result().protocol_digest == digest({"name": "mini", "episodes": 6})
     assert result(protocol_digest="abc").protocol_digest == "abc"
+    assert result(protocol=PAPER_SCL).protocol_digest == PAPER_SCL.digest()
 
 
 def test_the_environment_names_versions_and_hardware():

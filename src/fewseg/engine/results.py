@@ -154,7 +154,7 @@ class RunResult:
             class_split: mapping or dataclass.
             wall_seconds: as the attribute.
             ways: as the attribute.
-            protocol_digest: default: :func:`digest` of ``protocol``.
+            protocol_digest: default: the protocol's own ``digest()``, or :func:`digest` of a mapping.
             training: mapping; default empty.
             made_with: default: this process.
 
@@ -164,7 +164,6 @@ class RunResult:
         made_with = made_with or environment()
         seeds = tuple(_score_seed(counts, int(s), classes) for s in np.unique(counts.seed))
         interval = bootstrap_miou(counts, classes)
-        stored_protocol = as_json(protocol)
         return RunResult(
             method=method,
             recipe=recipe,
@@ -173,8 +172,8 @@ class RunResult:
             ways=ways,
             shots=shots,
             fusion=fusion,
-            protocol=stored_protocol,
-            protocol_digest=protocol_digest or digest(stored_protocol),
+            protocol=as_json(protocol),
+            protocol_digest=protocol_digest or _digest_of(protocol),
             seeds=seeds,
             miou_mean=float(np.mean([s.miou for s in seeds])),
             miou_std=std_over_seeds([s.miou for s in seeds]),
@@ -264,6 +263,11 @@ def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
 def counts_path(path: str | Path) -> Path:
     """Where the counts of the result file ``path`` lie: ``<stem>.counts.npz`` beside it."""
     return Path(path).with_name(f"{Path(path).stem}.counts.npz")
+
+
+def _digest_of(protocol: Any) -> str:
+    own = getattr(protocol, "digest", None)
+    return str(own()) if callable(own) else digest(protocol)
 
 
 def _score_seed(counts: EpisodeCounts, seed: int, classes: Sequence[int]) -> SeedResult:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fewseg.engine.results import RunResult, counts_path, load_with_counts
 from fewseg.metrics import EpisodeCounts
@@ -77,7 +78,7 @@ def results_page(folder: str | Path, *, folds: int = FOLDS) -> str:
             heading = "Paired differences on the same episodes, in points of mIoU, with 95 % intervals:"
             parts.append(f"{heading}\n\n{markdown(*gain_cells(table, pairs))}")
         parts.append(f"IoU of each class, mean over seeds, in percent:\n\n{markdown(*class_cells(table))}")
-        parts.append("\n".join(f"- {line}" for line in provenance(table)) + "\n")
+        parts.append("".join(f"{line}\n" for line in provenance(table)))
     if left_out:
         parts.append("Left out, because they could not be read:\n\n" + "".join(f"- {s}\n" for s in left_out))
     return "\n".join(parts)
@@ -120,23 +121,36 @@ def class_cells(table: FoldTable) -> tuple[list[str], list[list[str]]]:
 
 
 def provenance(table: FoldTable) -> list[str]:
-    """One line a row: recipe, training, hardware and time of the evaluation."""
+    """A list item a row: recipe, time and hardware of the evaluation; under it config and training."""
     lines = []
     for row in table.rows:
         runs = [row.results[f] for f in sorted(row.results)]
-        recipes = ", ".join(sorted({r.recipe for r in runs if r.recipe})) or "no recipe"
+        recipes = ", ".join(sorted({r.recipe for r in runs if r.recipe})) or "none"
         hours = sum(r.wall_seconds for r in runs) / 3600
         hardware = "; or ".join(sorted({r.hardware for r in runs}))
-        lines.append(
-            f"{row.label} {row.fusion}: recipe {recipes}; training {_training(runs)}; evaluated in "
-            f"{hours:.2f} h for {len(runs)} folds on {hardware}"
-        )
+        folds = f"{len(runs)} fold{'s' if len(runs) > 1 else ''}"
+        lines += [
+            f"- {row.label} {row.fusion}: recipe {recipes}; evaluated in {hours:.2f} h for {folds} on "
+            f"{hardware}",
+            f"  - config: {_in_common([r.config for r in runs])}",
+            f"  - training: {_in_common([r.training for r in runs])}",
+        ]
     return lines
 
 
-def _training(runs: Sequence[RunResult]) -> str:
-    """What all folds' ``training`` have in common, plain values only."""
-    first = runs[0].training
-    same = {k: v for k, v in first.items() if all(r.training.get(k) == v for r in runs)}
-    texts = [f"{k} {v}" for k, v in same.items() if isinstance(v, (str, int, float))]
-    return ", ".join(texts) or "not recorded"
+def _in_common(entries: Sequence[Mapping[str, Any]]) -> str:
+    """What all folds have in common, as "steps 100, view.size 241"; what differs by fold is left out."""
+    flat = [_flatten(entry) for entry in entries]
+    same = {key: value for key, value in flat[0].items() if all(f.get(key) == value for f in flat)}
+    return ", ".join(f"{key} {value}" for key, value in same.items()) or "not recorded"
+
+
+def _flatten(entry: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in entry.items():
+        inner = (
+            _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        )
+        flat |= inner
+    return flat

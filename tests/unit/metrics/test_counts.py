@@ -179,8 +179,16 @@ def test_joined_tables_are_sorted_by_seed_and_episode():
 
 
 def test_an_episode_scored_twice_is_refused():
-    with pytest.raises(ValueError, match="episode 0 of seed 0 is in the table more than once"):
-        EpisodeCounts.join([rows(), rows()])
+    with pytest.raises(ValueError, match="episode 2 of seed 0 is in the table more than once"):
+        EpisodeCounts.join([rows(), rows(n=1, start=2)])
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_perfect_predictions_of_nothing_and_of_everything_are_counts_that_masks_give(value):
+    mask = np.full((3, 4), value, np.uint8)
+    table = EpisodeCounts.of(count(mask, mask), seed=0, episode=0, class_id=1)
+    assert table.fg_inter.tolist() == table.fg_union.tolist() == [12 * value]
+    assert table.bg_inter.tolist() == table.bg_union.tolist() == [12 - 12 * value]
 
 
 def test_no_table_and_mixed_shots_cannot_be_joined():

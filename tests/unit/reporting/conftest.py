@@ -42,10 +42,10 @@ def make_result(counts, fold=0, **changes):
         "shots": 1,
         "fusion": "mean",
         "protocol": {"name": "mini", "label_size": "original"},
-        "config": {},
+        "config": {"method": {"type": "PFENet", "channels": 64}},
         "class_split": {"novel": classes, "class_names": dict(enumerate(NAMES, start=1))},
         "wall_seconds": 1800.0,
-        "training": {"steps": 100, "size": 241, "loss": [1, 2], "fold": fold},
+        "training": {"config": {"steps": 100, "view": {"size": 241}, "held_out": [7]}, "fold": fold},
         "made_with": Environment(versions={"torch": "1"}, hardware="one core"),
     }
     return RunResult.from_counts(counts, **(arguments | changes))

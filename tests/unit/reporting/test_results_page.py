@@ -3,6 +3,7 @@ import logging
 
 import pytest
 
+from fewseg.engine.environment import Environment
 from fewseg.engine.results import counts_path
 from fewseg.reporting.results_page import BEGIN, END, load_folder, results_page, update_page
 
@@ -45,13 +46,24 @@ def test_every_class_stands_by_name_with_its_iou_in_percent(folder):
 def test_every_row_says_how_it_was_made(folder):
     page = results_page(folder)
     recipes = ", ".join(f"voc5i_mini_scl_fold{f}" for f in range(4))
-    training = "training steps 100, size 241"
-    assert f"- scl mean: recipe {recipes}; {training}; evaluated in 2.00 h for 4 folds on one core\n" in page
+    assert (
+        f"- scl mean: recipe {recipes}; evaluated in 2.00 h for 4 folds on one core\n"
+        "  - config: method.type PFENet, method.channels 64\n"
+        "  - training: config.steps 100, config.view.size 241, config.held_out [7]\n"
+    ) in page
+    assert "evaluated in 0.50 h for 1 fold on one core" in page
+
+
+def test_hardware_that_differs_between_folds_is_all_named(write):
+    for fold, hardware in enumerate(["two cores", "one core"]):
+        folder = write(f"x{fold}", fold, made_with=Environment(versions={}, hardware=hardware)).parent
+    assert "for 2 folds on one core; or two cores" in results_page(folder)
 
 
 def test_a_row_without_recipe_or_training_says_so(write):
     folder = write("x", recipe="", training={}).parent
-    assert "recipe no recipe; training not recorded" in results_page(folder)
+    assert "recipe none;" in results_page(folder)
+    assert "training: not recorded\n" in results_page(folder)
 
 
 def test_damaged_results_are_named_and_the_rest_is_made(folder, caplog):
