@@ -129,6 +129,19 @@ def test_a_class_with_one_image_cannot_be_tested_even_where_supports_may_repeat(
         EpisodeSampler(index, split, replace(LIST, distinct_supports=False), shots=3)
 
 
+def test_two_images_are_enough_where_supports_may_repeat(make_index, split):
+    index = make_index({"x": {4: 99}, "y": {4: 99}})
+    sampler = EpisodeSampler(index, split, replace(LIST, distinct_supports=False), 3, classes=[4])
+    assert {(s.query, s.supports) for s in sampler.episodes(0)} == {("x", ("y",) * 3), ("y", ("x",) * 3)}
+
+
+@BOTH
+def test_the_order_of_the_classes_does_not_matter(index, split, protocol):
+    first = list(EpisodeSampler(index, split, protocol, 1, classes=[5, 4]).episodes(0))
+    assert first == list(EpisodeSampler(index, split, protocol, 1).episodes(0))
+    assert [episode(index, [5, 4], protocol, 1, 0, i, 1) for i in range(40)] == first
+
+
 def test_base_classes_and_chosen_classes_can_be_tested_as_well(index, split, make_index):
     base = make_index({f"i{k}": dict.fromkeys((1, 2, 3), 99) for k in range(3)})
     assert EpisodeSampler(base, split, LIST, 1, which="base").classes == (1, 2, 3)

@@ -100,6 +100,9 @@ def test_an_empty_or_missing_root_is_told(tmp_path):
 
 def test_more_classes_than_a_label_map_holds_are_told(tmp_path):
     for k in range(255):
+        if k == 254:
+            with pytest.raises(DataError, match="254 wrong files"):
+                FolderSource(tmp_path)
         for part in ("images", "masks"):
             (tmp_path / f"c{k}" / part).mkdir(parents=True)
     with pytest.raises(DataError, match=r"255 classes .* accepted are 254"):

@@ -46,6 +46,10 @@ def test_an_even_split_keeps_the_ids_of_a_mapping():
     assert (split.base, split.novel) == ((10, 20), (30, 40))
 
 
+def test_a_fold_may_be_a_single_class():
+    assert even_split("ab", folds=2, fold=0, name="x").novel == (1,)
+
+
 @pytest.mark.parametrize(("names", "folds"), [("ab", 3), ("abc", 1)])
 def test_a_split_into_too_many_or_one_fold_is_refused(names, folds):
     with pytest.raises(ValueError, match="cannot make"):

@@ -144,6 +144,11 @@ def test_all_bad_images_are_told_together(tmp_path, write_list, write_image):
     assert "and 2 more" in message
 
 
+def test_nothing_is_drawn_where_there_is_no_terminal(source, capfd):
+    build_index(source, progress=True)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_an_unexpected_error_is_not_taken_for_bad_data(source, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError

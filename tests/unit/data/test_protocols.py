@@ -16,7 +16,11 @@ def test_the_papers_protocol_is_a_thousand_episodes_by_five_seeds_from_the_list(
 def test_the_mini_set_draws_the_class_first_and_the_synthetic_one_counts_small_objects():
     assert (VOC5I_MINI.query_order, VOC5I_MINI.episodes, len(VOC5I_MINI.seeds)) == ("class_first", 1000, 5)
     assert VOC5I_MINI.label_size == "original"
-    assert SYNTHETIC.min_area < PAPER_SCL.min_area
+    assert (SYNTHETIC.min_area, SYNTHETIC.episodes, SYNTHETIC.seeds) == (64, 200, (0, 1))
+
+
+def test_one_episode_of_one_seed_from_one_pixel_is_the_least():
+    assert Protocol(name="x", episodes=1, seeds=(0,), min_area=1).episodes == 1
 
 
 def test_the_digest_never_changes_for_the_same_fields():

@@ -184,8 +184,9 @@ def test_crops_reach_every_corner_and_stay_inside():
     assert corners == {(y, x) for y in range(3) for x in range(4)}
 
 
-def test_a_crop_keeps_most_of_a_chosen_class_where_it_can():
-    image, labels = scene(60, 200, top=5, left=150, side=30)
+@pytest.mark.parametrize("place", [(60, 200, 5, 150, 30), (200, 60, 150, 5, 30)], ids=["wide", "tall"])
+def test_a_crop_keeps_most_of_a_chosen_class_where_it_can(place):
+    image, labels = scene(*place)
     view = replace(STILL, size=50)
     blind = [int((view(image, labels, Draws(k))[1] == 3).sum()) for k in range(40)]
     kept = [int((view(image, labels, Draws(k), keep=3)[1] == 3).sum()) for k in range(40)]
