@@ -1,0 +1,100 @@
+"""What the demo runs: one small fold, its sizes and its steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fewseg.backbones import BackboneConfig, ResNetShape
+from fewseg.data.protocols import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Training of the small backbone from scratch, in the place of ImageNet weights.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: images a step.
+        lr: highest learning rate of AdamW; one cycle, warm-up and then a cosine to zero.
+        weight_decay: of AdamW.
+        background: weight of background cells in the cross-entropy; objects weigh 1.
+    """
+
+    steps: int = 1200
+    batch: int = 8
+    lr: float = 2e-3
+    weight_decay: float = 0.02
+    background: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The whole demo. The defaults take about three minutes on two cores.
+
+    Attributes:
+        out: folder for the report, the results and the checkpoints.
+        seed: of the pictures, the weights, the episodes and the order of training.
+        fold: which five of the twenty classes are unseen in training, 0 to 3.
+        size: side of the pictures, pixels; 8k + 1.
+        train_images: rendered pictures of the fifteen base classes.
+        test_images: rendered pictures of all twenty classes.
+        shape: size of the backbone; stages after layer3 are not built.
+        pretrain: how the backbone is trained.
+        width: channels of both heads.
+        steps: training steps of each head.
+        batch: episodes a step.
+        episodes: test episodes per seed.
+        test_seeds: test seeds.
+        shots: K of the few-shot rows beside 1-shot.
+        threads: CPU threads. Sums are split by threads, so another number gives other digits.
+        progress: show progress bars.
+    """
+
+    out: Path = Path("fewseg-demo")
+    seed: int = 0
+    fold: int = 0
+    size: int = 129
+    train_images: int = 1500
+    test_images: int = 400
+    shape: ResNetShape = field(
+        default_factory=lambda: ResNetShape(layers=(2, 2, 3, 1), channels=(32, 64, 128, 128), stem_width=16)
+    )
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    width: int = 64
+    steps: int = 600
+    batch: int = 8
+    episodes: int = 200
+    test_seeds: tuple[int, ...] = (0, 1)
+    shots: int = 5
+    threads: int = 2
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.size % 8 != 1 or self.size < 65:
+            raise ValueError(f"size must be 8k + 1 and 65 at least (such as 129), got {self.size}")
+        if self.shots < 2 or self.threads < 1:
+            raise ValueError(
+                f"shots must be 2 or more and threads 1 or more, got {self.shots}, {self.threads}"
+            )
+
+    def backbone(self, weights: Path | None) -> BackboneConfig:
+        """The frozen trunk, with the weights of a file or, for None, untrained."""
+        return BackboneConfig(
+            name="resnet18",
+            weights=None if weights is None else str(weights),
+            levels=("layer2", "layer3"),
+            shape=self.shape,
+            seed=self.seed,
+        )
+
+    @property
+    def protocol(self) -> Protocol:
+        """How both methods are tested: every class equally often, labels at the pictures' own size."""
+        return Protocol(
+            name="synthetic",
+            query_order="class_first",
+            episodes=self.episodes,
+            seeds=self.test_seeds,
+            min_area=round(0.01 * self.size**2),
+        )

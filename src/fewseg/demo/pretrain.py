@@ -1,0 +1,164 @@
+"""Training the small backbone from scratch: which base class does each cell show?
+
+This stands for the ImageNet training that published backbones come with. The unseen classes of the fold
+are in no picture that it sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fewseg.backbones import Backbone, BackboneConfig
+from fewseg.data.draws import Draws
+from fewseg.data.source import Source
+from fewseg.demo.config import PretrainConfig
+from fewseg.ops.files import atomic_path
+from fewseg.ops.progress import progress_bar
+from fewseg.types import IGNORE
+
+STRIDE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """Pictures and the class of each cell of the backbone's map.
+
+    Attributes:
+        images: (n, 3, H, W) uint8.
+        classes: (n, h, w) int64: 0 background, k the k-th base class from 1, 255 ignore.
+    """
+
+    images: Tensor
+    classes: Tensor
+
+
+def read_cells(source: Source, base: Sequence[int]) -> Cells:
+    """Reads a whole source; a cell has the class of the pixel at its centre.
+
+    Args:
+        source: pictures of one size, 8k + 1 pixels a side.
+        base: class ids in the order of the classifier's outputs, which start at 1.
+    """
+    lookup = torch.zeros(256, dtype=torch.long)
+    lookup[torch.tensor(base)] = torch.arange(1, len(base) + 1)
+    lookup[IGNORE] = IGNORE
+    images = torch.stack([source.read_image(id) for id in source.ids])
+    labels = torch.stack([source.read_labels(id) for id in source.ids])
+    return Cells(images=images, classes=lookup[labels[:, ::STRIDE, ::STRIDE].long()])
+
+
+def augment(images: Tensor, classes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mirrors pictures and changes their colours at random.
+
+    Args:
+        images: (n, 3, H, W) uint8.
+        classes: (n, h, w).
+        generator: all randomness.
+
+    Returns:
+        Float pictures about [0, 1], colour channels in another order, contrast and colour shifted; and
+        the classes, mirrored where the picture is.
+    """
+    n = len(images)
+    order = torch.stack([torch.randperm(3, generator=generator) for _ in range(n)])
+    mixed = images[torch.arange(n)[:, None], order].float() / 255
+    mirror = torch.rand(n, generator=generator) < 0.5
+    mixed[mirror] = mixed[mirror].flip(-1)
+    classes = classes.clone()
+    classes[mirror] = classes[mirror].flip(-1)
+    contrast = 0.8 + 0.4 * torch.rand(n, 1, 1, 1, generator=generator)
+    shift = 0.15 * (2 * torch.rand(n, 3, 1, 1, generator=generator) - 1)
+    return (mixed - 0.5) * contrast + 0.5 + shift, classes
+
+
+def pretrain(
+    backbone: BackboneConfig,
+    config: PretrainConfig,
+    cells: Cells,
+    path: Path,
+    *,
+    seed: int,
+    progress: bool = True,
+) -> float:
+    """Trains a backbone on the cells of the base classes and writes its trunk to a file.
+
+    Step s sees pictures and changes of them that depend on (seed, s) alone.
+
+    Args:
+        backbone: sizes and levels; its weights are drawn anew.
+        config: schedule.
+        cells: the training set.
+        path: the .safetensors file to write.
+        seed: of the classifier's weights, the order and the changes.
+        progress: show a bar with the time left.
+
+    Returns:
+        The share of object cells whose class is right, on the last tenth of the steps (under training
+        changes).
+    """
+    trunk = replace(backbone, weights=None, trainable=True, bn="train").build().train()
+    trunk = trunk.to(memory_format=torch.channels_last)
+    heads = _classifiers(trunk, int(cells.classes[cells.classes != IGNORE].max()) + 1, seed)
+    parameters = [*trunk.parameters(), *heads.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, config.lr, total_steps=config.steps, pct_start=0.15
+    )
+    right = total = 0
+    with progress_bar(progress) as bar:
+        task = bar.add_task("training the backbone", total=config.steps)
+        for step in range(config.steps):
+            images, classes = _batch(cells, config.batch, seed, step)
+            maps = trunk(images.contiguous(memory_format=torch.channels_last)).maps
+            logits = {level: head(maps[level]) for level, head in heads.items()}
+            loss = torch.stack(
+                [_cell_loss(out, classes, config.background) for out in logits.values()]
+            ).mean()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            if step >= 0.9 * config.steps:
+                objects = (classes > 0) & (classes != IGNORE)
+                deepest = logits[max(logits)].argmax(dim=1)
+                right += int((deepest == classes)[objects].sum())
+                total += int(objects.sum())
+            bar.update(task, completed=step + 1)
+    with atomic_path(path) as temporary:
+        save_file({k: v.contiguous() for k, v in trunk.trunk.state_dict().items()}, temporary)
+    return right / max(total, 1)
+
+
+def _classifiers(trunk: Backbone, classes: int, seed: int) -> nn.ModuleDict:
+    """One linear classifier of cells for each level that the trunk gives out."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(Draws("cell classifiers", seed).below(2**63))
+        return nn.ModuleDict({level: nn.Conv2d(c, classes, 1) for level, c in trunk.channels.items()})
+
+
+def _batch(cells: Cells, batch: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """The pictures of a step: every picture once before any comes again."""
+    n = len(cells.images)
+    places = [divmod(step * batch + k, n) for k in range(batch)]
+    chosen = torch.tensor([_order(n, seed, lap)[position] for lap, position in places])
+    generator = torch.Generator().manual_seed(Draws("pre-training view", seed, step).below(2**63))
+    return augment(cells.images[chosen], cells.classes[chosen], generator)
+
+
+@lru_cache(maxsize=2)
+def _order(n: int, seed: int, lap: int) -> tuple[int, ...]:
+    return Draws("pre-training order", seed, lap).sample(range(n), n)
+
+
+def _cell_loss(logits: Tensor, classes: Tensor, background: float) -> Tensor:
+    weight = torch.ones(logits.shape[1])
+    weight[0] = background
+    return F.cross_entropy(logits, classes, weight=weight, ignore_index=IGNORE)
