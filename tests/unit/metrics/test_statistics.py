@@ -141,6 +141,7 @@ def test_a_thousand_resamples_of_five_thousand_episodes_take_less_than_two_secon
 
 def test_std_over_seeds_is_the_sample_standard_deviation():
     assert std_over_seeds([0.5, 0.6, 0.7]) == pytest.approx(0.1)
+    assert std_over_seeds([0.5, 0.6]) == pytest.approx(0.1 / 2**0.5)
     assert std_over_seeds([0.5]) is None
 
 
@@ -178,6 +179,35 @@ def test_a_method_does_not_differ_from_itself():
     found = paired_difference(random_table(), random_table(), CLASSES)
     assert (found.difference, found.sign, found.p_like) == (0.0, 0, 1.0)
     assert (found.interval.low, found.interval.high) == (0.0, 0.0)
+
+
+def test_a_resample_without_a_difference_counts_half_against_the_sign():
+    a = random_table(seeds=1, episodes=20)
+    # one false positive of one episode moves into the object: a resample without it does not differ
+    one = (np.arange(20) == 3).astype(np.int64)
+    b = changed(
+        a,
+        fg_inter=a.fg_inter + one,
+        fg_union=a.fg_union - one,
+        bg_inter=a.bg_inter + one,
+        bg_union=a.bg_union - one,
+    )
+    without = np.mean(plain_bootstrap(b, CLASSES, 300, 0) == plain_bootstrap(a, CLASSES, 300, 0))
+    found = paired_difference(a, b, CLASSES, resamples=300)
+    assert 0.2 < without < 0.5
+    assert (found.sign, found.p_like) == (1, pytest.approx(without))
+
+
+def test_there_are_a_thousand_resamples_from_seed_zero_unless_others_are_asked_for():
+    table = random_table()
+    assert bootstrap_miou(table, CLASSES) == bootstrap_miou(
+        table, CLASSES, resamples=1000, seed=0, level=0.95
+    )
+    found = paired_difference(table, random_table(noise=1), CLASSES)
+    assert found == paired_difference(
+        table, random_table(noise=1), CLASSES, resamples=1000, seed=0, level=0.95
+    )
+    assert found.interval.resamples == 1000
 
 
 def test_an_order_that_depends_on_the_episodes_has_a_large_share_against_it():
