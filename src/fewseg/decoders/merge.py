@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,7 +44,8 @@ class GuideMerge(nn.Module):
         self.channels = channels
         self.scales = tuple(scales)
         width = channels * (1 + vectors) + prior_channels
-        self.convs = nn.ModuleList(nn.Conv2d(width, channels, 1, bias=False) for _ in self.scales)
+        convs = [nn.Conv2d(width, channels, 1, bias=False) for _ in self.scales]
+        self.convs: Iterable[nn.Conv2d] = nn.ModuleList(convs)  # type: ignore[assignment]
 
     def forward(self, maps: Tensor, vectors: Tensor, prior: Tensor) -> list[Tensor]:
         """Merges at every scale.

@@ -119,8 +119,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} is not a whole safetensors file ({error}): it is truncated or of another kind. fewseg never "
-            "opens pickles as checkpoints; released .pth weights go through `fewseg import-checkpoint`"
+            f"{path} is not a whole safetensors file ({error}): it is truncated or of another kind. fewseg "
+            "never opens pickles as checkpoints; released .pth weights go through `fewseg import-checkpoint`"
         ) from error
     if "fewseg" not in metadata:
         raise ValueError(f"{path} holds tensors but no fewseg config: it was not written by fewseg")
@@ -222,9 +222,9 @@ def check_split(about: Checkpoint, split: ClassSplit, path: Path) -> None:
     trained, tested = set(about.class_split["base"]), set(split.novel)
     seen = sorted(trained & tested)
     if seen or about.class_split["name"] != split.name or about.class_split["fold"] != split.fold:
+        stored = f"{about.class_split['name']} fold {about.class_split['fold']}"
         raise ValueError(
-            f"{path} was trained on {about.class_split['name']} fold {about.class_split['fold']}, the test is on "
-            f"{split.name} fold {split.fold}"
+            f"{path} was trained on {stored}, the test is on {split.name} fold {split.fold}"
             + (f"; classes {seen} of the test were trained on" if seen else "")
             + ": evaluate it on its own fold"
         )

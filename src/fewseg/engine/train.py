@@ -225,8 +225,7 @@ def _features_to(features: Features, device: torch.device) -> Features:
 def _gradient_norm(fabric: Fabric, model: Any, optim: Any, config: TrainConfig) -> torch.Tensor:
     """Clips the gradient where the config says so; returns its norm before."""
     limit = math.inf if config.clip is None else config.clip
-    norm = fabric.clip_gradients(model, optim, max_norm=limit, error_if_nonfinite=False)
-    assert norm is not None
+    norm: torch.Tensor = fabric.clip_gradients(model, optim, max_norm=limit, error_if_nonfinite=False)
     return norm
 
 
@@ -236,7 +235,8 @@ def _check_finite(loss: torch.Tensor, norm: torch.Tensor, terms: LossTerms, step
     values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in terms.terms.items())
     raise TrainingDivergedError(
         f"step {step}: the loss or its gradient is not finite (gradient norm {float(norm):.4g}; {values}). "
-        f"{run.folder / LAST} keeps the last good state: lower the learning rate, set clip, or train in 32-true"
+        f"{run.folder / LAST} keeps the last good state: lower the learning rate, set clip, or train in "
+        "32-true"
     )
 
 

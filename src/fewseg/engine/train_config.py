@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from fewseg.data.transforms import TrainView
@@ -17,6 +17,7 @@ class TrainConfig:
 
     Attributes:
         steps: optimiser steps.
+        epochs: passes over the training images that show a base class; when given, it decides ``steps``.
         batch: episodes a step, over all devices.
         shots: K of the training episodes.
         view: the random view of every image.
@@ -39,6 +40,7 @@ class TrainConfig:
     """
 
     steps: int = 1000
+    epochs: int | None = None
     batch: int = 4
     shots: int = 1
     view: TrainView = field(default_factory=lambda: TrainView(size=473))
@@ -66,3 +68,14 @@ class TrainConfig:
             raise ValueError(
                 "validate_every needs held_out base classes: the test fold never selects a checkpoint"
             )
+
+    def for_images(self, images: int, devices: int = 1) -> TrainConfig:
+        """The config with ``steps`` worked out from ``epochs``.
+
+        Args:
+            images: training images of the fold that show a base class.
+            devices: processes that share a step.
+        """
+        if self.epochs is None:
+            return self
+        return replace(self, epochs=None, steps=max(1, self.epochs * images // (self.batch * devices)))

@@ -35,7 +35,7 @@ def build_method(recipe: Recipe) -> FewShotSegmenter:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(Draws("initial weights", seed).below(2**63))
         method: FewShotSegmenter = recipe.method.build()
-    return method.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return method.to(memory_format=torch.channels_last)
 
 
 def train_recipe(
@@ -54,6 +54,8 @@ def train_recipe(
         raise ValueError(f"{recipe.name} has nothing to train: evaluate it as it is")
     fabric = Fabric(accelerator="auto", devices=devices, precision=config.precision)
     fabric.launch()
+    shown = data.train.images_with_any(data.split.base, config.min_area)
+    config = config.for_images(len(shown), fabric.world_size)
     method = build_method(recipe)
     batches = _batches(recipe, config, method, data, fabric, progress)
     validate = _held_out_score(recipe, config, data) if config.validate_every else None
@@ -150,6 +152,7 @@ def evaluate_recipe(
     store = training_store(recipe, method, data)
     precision = "bf16" if store.dtype == torch.bfloat16 else "fp32"
     evaluator = Evaluator(method, data.source, store, precision=precision, progress=progress)
+    seed = about.training.get("config", {}).get("seed", 0)
     results = []
     for evaluation in evaluations or recipe.evaluations:
         sampler = EpisodeSampler(data.test, data.split, recipe.protocol, evaluation.shots)
@@ -174,9 +177,8 @@ def evaluate_recipe(
             },
             class_split=split_json(data.split),
             wall_seconds=time.perf_counter() - started,
-            training={"checkpoint": about.digest, **about.training},
+            training={"checkpoint": about.digest, "seed": seed, **about.training},
         )
-        seed = recipe.train.seed if recipe.train else 0
         name = f"{recipe.name}-fold{data.split.fold}-seed{seed}-{evaluation.shots}shot-{fusion}.json"
         result.save(folder / name, counts)
         results.append(result)
