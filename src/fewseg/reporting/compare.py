@@ -129,7 +129,7 @@ def comparison_table(comparison: Comparison) -> Table:
     a, b = comparison.a, comparison.b
     table = Table(title=f"{_name(b)} against {_name(a)}", caption=_caption(comparison))
     table.add_column("score (%)")
-    for heading in (_name(a), _name(b), "difference"):
+    for heading in (f"{a.method} {a.fusion}", f"{b.method} {b.fusion}", "difference"):
         table.add_column(heading, justify="right")
     own = [
         with_interval(Estimate(value=r.miou_mean, low=r.miou_ci95[0], high=r.miou_ci95[1])) for r in (a, b)

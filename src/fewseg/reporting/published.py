@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
+_PAPER_TABLES = {"pascal-5i": "1", "voc5i-mini": "1", "coco-20i": "2"}
 _PAPER_ROWS = {
     "pfenet": ("PFENet", "mean"),
     "scl": ("SCL (PFENet)", "cross-guided"),
@@ -67,12 +68,11 @@ def published_values() -> tuple[PublishedValue, ...]:
 def paper_mean(dataset: str, method: str, fusion: str, shots: int) -> PublishedValue | None:
     """The mean mIoU that SCL's Table 1 (on COCO-20i: Table 2) prints for such a row, or None.
 
-    Results on other data sets get the PASCAL-5i value, which says of itself where it was measured.
+    Results on voc5i-mini get the PASCAL-5i value, which says of itself where it was measured.
     """
-    row = _PAPER_ROWS.get(method)
+    row, table = _PAPER_ROWS.get(method), _PAPER_TABLES.get(dataset)
     if row is None or (shots > 1 and fusion != row[1]):
         return None
-    table = "2" if dataset == "coco-20i" else "1"
     found = [
         v
         for v in published_values()

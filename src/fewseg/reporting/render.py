@@ -80,7 +80,8 @@ def rich_table(table: FoldTable) -> Table:
     headings, rows = cells(table)
     shown = Table(title=table.title, caption=table.caption)
     for i, heading in enumerate(headings):
-        shown.add_column(heading, justify="left" if i < 2 else "right")
+        words = i < 2
+        shown.add_column(heading, justify="left" if words else "right", no_wrap=words)
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*(text.replace(" [", "\n[") for text in row))
     return shown

@@ -120,6 +120,7 @@ def test_the_papers_mean_for_a_row_of_ours(row, percent):
         ("pascal-5i", "scl", "average", 5),
         ("pascal-5i", "pfenet", "cross-guided", 5),
         ("pascal-5i", "matcher", "mean", 1),
+        ("synthetic", "pfenet", "mean", 1),
         ("pascal-5i", "scl", "cross-guided", 3),
     ],
 )

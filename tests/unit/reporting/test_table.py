@@ -153,8 +153,18 @@ def test_the_markdown_table_has_title_rows_and_caption(results):
 
 def test_the_terminal_table_has_the_same_cells(results):
     (table,) = fold_tables(results())
-    console = Console(width=300, file=io.StringIO())
+    console = Console(width=200, file=io.StringIO())
     console.print(rich_table(table))
     text = console.file.getvalue()
     headings, rows = cells(table)
-    assert all(word in text for word in [*headings, *rows[0], table.title, table.caption])
+    assert all(word in text for word in [*headings, table.title, table.caption])
+    assert all(part in text for cell in rows[0] for part in cell.split(" [")), "an interval has its own line"
+    line = next(line for line in text.splitlines() if "pfenet" in line)
+    assert [part.strip() for part in line.split("│")[1:5]] == [cell.split(" [")[0] for cell in rows[0][:4]]
+
+
+def test_the_names_of_rows_are_not_cut_in_a_narrow_terminal(results):
+    (table,) = fold_tables(results(fusion="cross-guided"))
+    console = Console(width=80, file=io.StringIO())
+    console.print(rich_table(table))
+    assert "cross-guided" in console.file.getvalue()
