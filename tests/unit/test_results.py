@@ -153,6 +153,14 @@ def test_a_seed_that_never_drew_a_class_is_named():
         result(counts)
 
 
+@pytest.mark.parametrize("name", ["protocol", "config", "class_split", "training"])
+def test_what_would_not_be_loaded_again_is_not_stored(name):
+    with pytest.raises(ValueError, match=f"{name} is a str: a result needs a mapping"):
+        result(**{name: "x"})
+    with pytest.raises(ValueError, match="class_split is a NoneType"):
+        result(class_split=None)
+
+
 def test_a_saved_result_is_loaded_as_it_was(tmp_path):
     counts = episodes()
     path = saved(tmp_path, counts)

@@ -159,7 +159,7 @@ class RunResult:
             made_with: default: this process.
 
         Raises:
-            ValueError: a seed never drew one of the classes, or a value cannot be stored as JSON.
+            ValueError: a seed never drew one of the classes, or a value cannot be stored as a JSON mapping.
         """
         made_with = made_with or environment()
         seeds = tuple(_score_seed(counts, int(s), classes) for s in np.unique(counts.seed))
@@ -172,7 +172,7 @@ class RunResult:
             ways=ways,
             shots=shots,
             fusion=fusion,
-            protocol=as_json(protocol),
+            protocol=_mapping("protocol", protocol),
             protocol_digest=protocol_digest or _digest_of(protocol),
             seeds=seeds,
             miou_mean=float(np.mean([s.miou for s in seeds])),
@@ -180,12 +180,12 @@ class RunResult:
             miou_ci95=(interval.low, interval.high),
             fb_iou_mean=float(np.mean([s.fb_iou for s in seeds])),
             dice_mean=float(np.mean([s.dice for s in seeds])),
-            config=as_json(config),
-            class_split=as_json(class_split),
+            config=_mapping("config", config),
+            class_split=_mapping("class_split", class_split),
             versions=made_with.versions,
             hardware=made_with.hardware,
             wall_seconds=wall_seconds,
-            training=as_json(training or {}),
+            training=_mapping("training", training or {}),
         )
 
     def save(self, path: str | Path, counts: EpisodeCounts) -> None:
@@ -263,6 +263,13 @@ def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
 def counts_path(path: str | Path) -> Path:
     """Where the counts of the result file ``path`` lie: ``<stem>.counts.npz`` beside it."""
     return Path(path).with_name(f"{Path(path).stem}.counts.npz")
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    plain = as_json(value)
+    if not isinstance(plain, dict):
+        raise ValueError(f"{name} is a {type(value).__name__}: a result needs a mapping or a dataclass there")
+    return plain
 
 
 def _digest_of(protocol: Any) -> str:
