@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,8 +19,10 @@ from fewseg.data.training_sampler import TrainingSampler
 from fewseg.data.transforms import EvalView
 from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
 from fewseg.engine.checkpoint import Checkpoint, split_json
+from fewseg.engine.environment import environment
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.feature_store import FeatureStore, View
+from fewseg.engine.result_schema import as_json
 from fewseg.engine.results import RunResult
 from fewseg.engine.train import Run, train
 from fewseg.engine.train_config import TrainConfig
@@ -27,6 +30,8 @@ from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.registry import method_name
 from fewseg.metrics.scores import miou
 from fewseg.recipes.recipe import Evaluation, Recipe
+
+logger = logging.getLogger(__name__)
 
 
 def build_method(recipe: Recipe) -> FewShotSegmenter:
@@ -146,40 +151,55 @@ def evaluate_recipe(
     """Evaluates a method on a fold's novel classes and writes one result file a line.
 
     Returns:
-        One result for each of ``evaluations`` (the recipe's by default); a result that is there already
-        for the same checkpoint is read, not made again.
+        One result for each of ``evaluations`` (the recipe's by default). A line whose file is there
+        already, from the same checkpoint, config, protocol and version, is read and not run again, so
+        that an interrupted evaluation goes on.
     """
     store = training_store(recipe, method, data)
     precision = "bf16" if store.dtype == torch.bfloat16 else "fp32"
     evaluator = Evaluator(method, data.source, store, precision=precision, progress=progress)
+    return [
+        _evaluate_line(recipe, line, evaluator, about, data, folder)
+        for line in evaluations or recipe.evaluations
+    ]
+
+
+def _evaluate_line(
+    recipe: Recipe, line: Evaluation, evaluator: Evaluator, about: Checkpoint, data: FoldData, folder: Path
+) -> RunResult:
+    """Reads or makes the result of one line."""
     seed = about.training.get("config", {}).get("seed", 0)
-    results = []
-    for evaluation in evaluations or recipe.evaluations:
-        sampler = EpisodeSampler(data.test, data.split, recipe.protocol, evaluation.shots)
-        started = time.perf_counter()
-        counts = evaluator.run(sampler, evaluation.fusion)
-        fusion = evaluation.fusion.kind
-        result = RunResult.from_counts(
-            counts,
-            classes=data.split.novel,
-            method=method_name(recipe.method),
-            recipe=recipe.name,
-            dataset=data.dataset,
-            fold=data.split.fold,
-            shots=evaluation.shots,
-            fusion=fusion,
-            protocol=recipe.protocol,
-            config={
+    said: dict[str, Any] = {
+        "method": method_name(recipe.method),
+        "recipe": recipe.name,
+        "dataset": data.dataset,
+        "fold": data.split.fold,
+        "shots": line.shots,
+        "fusion": line.fusion.kind,
+        "config": as_json(
+            {
                 "method": recipe.method,
-                "fusion": evaluation.fusion,
+                "fusion": line.fusion,
                 "size": recipe.size,
-                "precision": precision,
-            },
-            class_split=split_json(data.split),
-            wall_seconds=time.perf_counter() - started,
-            training={"checkpoint": about.digest, "seed": seed, **about.training},
-        )
-        name = f"{recipe.name}-fold{data.split.fold}-seed{seed}-{evaluation.shots}shot-{fusion}.json"
-        result.save(folder / name, counts)
-        results.append(result)
-    return results
+                "precision": evaluator.precision,
+            }
+        ),
+        "class_split": split_json(data.split),
+        "training": as_json({"checkpoint": about.digest, "seed": seed, **about.training}),
+    }
+    name = f"{recipe.name}-fold{data.split.fold}-seed{seed}-{line.shots}shot-{line.fusion.kind}.json"
+    if (folder / name).exists():
+        found = RunResult.load(folder / name)
+        same = all(getattr(found, key) == value for key, value in said.items())
+        if same and found.protocol == as_json(recipe.protocol) and found.versions == environment().versions:
+            logger.info("%s is there already, from the same checkpoint and protocol", folder / name)
+            return found
+    started = time.perf_counter()
+    sampler = EpisodeSampler(data.test, data.split, recipe.protocol, line.shots)
+    counts = evaluator.run(sampler, line.fusion)
+    seconds = time.perf_counter() - started
+    result = RunResult.from_counts(
+        counts, classes=data.split.novel, protocol=recipe.protocol, wall_seconds=seconds, **said
+    )
+    result.save(folder / name, counts)
+    return result
