@@ -49,7 +49,7 @@ class Prediction:
 
     Attributes:
         label: of its predictor.
-        picture: the query, grey outside the object, errors coloured.
+        picture: the query, pale outside the marks, errors coloured.
         iou: of the mask, in [0, 1].
     """
 
@@ -66,7 +66,7 @@ class Example:
         class_name: what is to be found.
         supports: annotated pictures of it; the first is the one of 1-shot.
         query: the picture to be marked.
-        truth: the query, grey outside the object.
+        truth: the query, pale outside the object.
         predictions: one for each predictor.
     """
 
@@ -115,8 +115,9 @@ def show(
 
 
 def spotlight(picture: Picture, mask: Picture) -> Picture:
-    """Returns the picture in colour where ``mask`` (H, W) is not 0, dark grey elsewhere."""
-    return np.where(mask[..., None] != 0, picture, _dim(picture))
+    """Returns the picture in colour where ``mask`` (H, W) is not 0, pale grey elsewhere, with an outline."""
+    marked = mask != 0
+    return _outlined(np.where(marked[..., None], picture, _pale(picture)), marked)
 
 
 def judged(picture: Picture, predicted: NDArray[np.bool_], truth: Picture) -> Picture:
@@ -127,11 +128,11 @@ def judged(picture: Picture, predicted: NDArray[np.bool_], truth: Picture) -> Pi
         predicted: (H, W).
         truth: (H, W) in {0, 1, 255}; ignored pixels (the object's very edge) are never errors.
     """
-    shown = np.where(predicted[..., None], picture, _dim(picture))
+    shown = np.where(predicted[..., None], picture, _pale(picture))
     for where, colour in ((predicted & (truth == 0), WRONG), (~predicted & (truth == 1), MISSED)):
-        tint = 0.35 * picture.mean(axis=2, keepdims=True) + 0.65 * np.array(colour)
+        tint = 0.3 * picture.mean(axis=2, keepdims=True) + 0.7 * np.array(colour)
         shown = np.where(where[..., None], tint.astype(np.uint8), shown)
-    return shown
+    return _outlined(shown, predicted)
 
 
 def picture_of(image: Tensor) -> Picture:
@@ -144,6 +145,13 @@ def _read(source: Source, id: str, class_id: int) -> tuple[Picture, Picture]:
     return picture_of(source.read_image(id)), np.asarray(mask.numpy())
 
 
-def _dim(picture: Picture) -> Picture:
-    grey = 0.45 * picture.mean(axis=2, keepdims=True) + 15
+def _pale(picture: Picture) -> Picture:
+    grey = 0.3 * picture.mean(axis=2, keepdims=True) + 165
     return np.broadcast_to(grey.astype(np.uint8), picture.shape)
+
+
+def _outlined(picture: Picture, marked: NDArray[np.bool_]) -> Picture:
+    """Darkens the unmarked pixels that touch a marked one."""
+    grown = np.pad(marked, 1)
+    touched = grown[:-2, 1:-1] | grown[2:, 1:-1] | grown[1:-1, :-2] | grown[1:-1, 2:]
+    return np.where((touched & ~marked)[..., None], np.uint8(30), picture)

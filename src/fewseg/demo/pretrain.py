@@ -123,7 +123,7 @@ def pretrain(
                 [_cell_loss(out, classes, config.background) for out in logits.values()]
             ).mean()
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
             if step >= 0.9 * config.steps:

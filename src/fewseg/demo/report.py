@@ -10,7 +10,7 @@ from pathlib import Path
 from fewseg.data.fold_data import FoldData
 from fewseg.demo.config import DemoConfig
 from fewseg.demo.pictures import MISSED, WRONG, Example, picture_of
-from fewseg.demo.summary import Gain, headings, label, rows
+from fewseg.demo.summary import Gain, headings, label, rows, shots_of
 from fewseg.engine.result_schema import as_json
 from fewseg.engine.results import RunResult
 from fewseg.ops.files import atomic_write_text
@@ -60,7 +60,7 @@ def write_report(path: Path, report: DemoReport) -> None:
 
 def _head(report: DemoReport) -> list[Cell]:
     split = report.data.split
-    best = max(report.results, key=lambda r: r.miou_mean if r.shots == 1 else 0.0)
+    best = next(r for r in report.results if r.recipe == "demo_scl" and r.shots == 1)
     floor = report.results[0]
     *first, last = (split.class_names[c] for c in split.novel)
     lead = (
@@ -80,9 +80,12 @@ def _head(report: DemoReport) -> list[Cell]:
 
 
 def _scores(report: DemoReport) -> list[Cell]:
+    protocol = report.config.protocol
     caption = (
-        f"Percent; in brackets the 95 % interval over episodes. {report.config.protocol.line()}. "
-        "Rendered pictures: these numbers say nothing about photographs and are not comparable with papers."
+        f"Percent; in brackets the 95 % interval over episodes. {len(protocol.seeds)} seeds of "
+        f"{protocol.episodes} episodes; each draws an unseen class, then a query and its support pictures "
+        f"(digest {protocol.digest()}). These are rendered pictures: the numbers say nothing about "
+        "photographs and cannot be compared with those of papers."
     )
     gains = [
         element("li", f"{gain.label}: {gain_with_interval(gain.estimate)} points of mIoU")
@@ -98,8 +101,8 @@ def _scores(report: DemoReport) -> list[Cell]:
 
 def _classes(report: DemoReport) -> list[Cell]:
     split = report.data.split
-    shown = report.results[1:]
-    names = ["class", *(f"{label(r)}, {r.shots}-shot, {r.fusion}" for r in shown)]
+    shown = [r for r in report.results if r.recipe in ("demo_pfenet", "demo_scl")]
+    names = ["class", *(f"{label(r)}, {shots_of(r)}" for r in shown)]
     lines: list[list[Cell]] = []
     for c in split.novel:
         scores = [r.per_class_mean[c] for r in shown]
@@ -133,15 +136,15 @@ def _example(example: Example) -> Markup:
     figures = [
         figure(
             example.supports[0],
-            f"Support picture with the {name} in colour, the rest dark grey",
+            f"Support picture with the {name} in colour, the rest pale",
             "support (1 shot)",
         ),
         figure(example.query, f"Query picture that shows a {name} among other things", "query"),
-        figure(example.truth, f"Query with the true {name} in colour, the rest dark grey", "truth"),
+        figure(example.truth, f"Query with the true {name} in colour, the rest pale", "truth"),
     ]
     for p in example.predictions:
         iou = percent(p.iou)
-        caption = joined([element("strong", p.label), f" IoU {iou} %"])
+        caption = joined([element("strong", p.label), Markup("<br>"), f"IoU {iou} %"])
         figures.append(
             figure(p.picture, f"What {p.label} marks as {name}; IoU with the truth {iou} percent", caption)
         )
@@ -154,7 +157,7 @@ def _set(report: DemoReport) -> list[Cell]:
     for i, (c, name) in enumerate(data.split.class_names.items()):
         kind = "unseen" if c in data.split.novel else "trained on"
         picture = picture_of(data.source.read_image(data.test.ids[i]))
-        caption = joined([element("strong", name), f" {kind}"])
+        caption = joined([element("strong", name), Markup("<br>"), kind])
         figures.append(figure(picture, f"A rendered picture with a {name} and other objects", caption))
     intro = (
         "Twenty classes of rendered objects in four folds of five, as in PASCAL-5i. Each picture is a "

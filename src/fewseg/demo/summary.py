@@ -38,6 +38,11 @@ def label(result: RunResult) -> str:
     return _LABELS.get(result.recipe, result.recipe)
 
 
+def shots_of(result: RunResult) -> str:
+    """Returns "1-shot", or K with the fusion, such as "5-shot average"."""
+    return "1-shot" if result.shots == 1 else f"{result.shots}-shot {result.fusion}"
+
+
 def headings() -> list[str]:
     """Returns the headings of the columns of ``rows``."""
     return ["method", "shots", "fusion", "mIoU", "FB-IoU", "Dice"]
