@@ -69,15 +69,15 @@ class Matcher(PairScorer):
         )
 
     def encode_query(self, features: Features) -> QueryMaps:
-        """The query's compared map."""
-        maps = self._map(features)
+        """The query's compared map, each cell of unit length."""
+        maps = F.normalize(self._map(features), dim=1)
         return QueryMaps(mid=maps, prior=maps.new_zeros(maps.shape[0], 0, 1, 1))
 
     def score(self, query: QueryMaps, guides: Guides) -> Tensor:
         """Scaled cosines (n, 2, h, w), background first."""
-        unit_query = F.normalize(query.mid, dim=1)
-        unit_vectors = F.normalize(guides.vectors, dim=2)
-        return self.config.alpha * torch.einsum("nchw,nvc->nvhw", unit_query, unit_vectors)
+        vectors = F.normalize(guides.vectors, dim=2).to(query.mid.dtype)
+        cosines = torch.bmm(vectors, query.mid.flatten(2))
+        return self.config.alpha * cosines.unflatten(2, query.size)
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """Always raises: there is nothing to train.
