@@ -63,7 +63,7 @@ def unwrap(content: object) -> object:
         if inner is None:
             break
         content = inner
-    if isinstance(content, Mapping) and content and all(str(key).startswith("module.") for key in content):
+    if isinstance(content, Mapping):
         return {str(key).removeprefix("module."): value for key, value in content.items()}
     return content
 
