@@ -1,0 +1,71 @@
+"""Pixel masks become feature cells without losing an object; regions part the foreground."""
+
+import math
+
+import pytest
+import torch
+
+from fewseg.ops.masks import covered_and_missed, foreground_cells
+
+
+def plain_cells(mask, size):
+    """Bilinear sampling with aligned corners, a cell at a time."""
+    height, width = mask.shape
+    found = torch.zeros(size)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            y = i * (height - 1) / (size[0] - 1)
+            x = j * (width - 1) / (size[1] - 1)
+            top, left = math.floor(y), math.floor(x)
+            for row, wy in ((top, 1 - (y - top)), (min(top + 1, height - 1), y - top)):
+                for column, wx in ((left, 1 - (x - left)), (min(left + 1, width - 1), x - left)):
+                    found[i, j] += wy * wx * float(mask[row, column] == 1)
+    return found
+
+
+def test_cells_are_the_bilinear_share_of_foreground_and_ignored_pixels_are_none():
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.tensor([0, 1, 255], dtype=torch.uint8)[
+        torch.randint(0, 3, (2, 13, 10), generator=generator)
+    ]
+    cells = foreground_cells(masks, (4, 5))
+    assert cells.shape == (2, 1, 4, 5)
+    for mask, cell in zip(masks, cells, strict=True):
+        torch.testing.assert_close(cell[0], plain_cells(mask, (4, 5)), atol=1e-5, rtol=0)
+
+
+def test_at_sides_of_8k_plus_1_a_cell_is_the_pixel_on_its_corner():
+    masks = torch.randint(0, 2, (3, 65, 41), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    cells = foreground_cells(masks, (9, 6))
+    torch.testing.assert_close(cells[:, 0], masks[:, ::8, ::8].float(), atol=1e-5, rtol=0)
+
+
+def test_an_object_between_the_sampled_pixels_falls_back_to_the_cells_that_it_touches():
+    masks = torch.zeros(2, 65, 65, dtype=torch.uint8)
+    masks[0, 3, 20] = 1  # no multiple of 8: bilinear sampling does not see it
+    masks[1, ::8, ::8] = 1
+    cells = foreground_cells(masks, (9, 9))
+    assert cells[0].sum() == 1
+    assert cells[0, 0, 0, 2] == 1  # pixel 20 of 65 lies in the third of nine cells
+    assert bool((cells[1] == 1).all())
+
+
+def test_an_empty_or_ignored_mask_gives_no_cell():
+    masks = torch.zeros(2, 17, 17, dtype=torch.uint8)
+    masks[1] = 255
+    assert foreground_cells(masks, (3, 3)).sum() == 0
+
+
+def test_the_type_of_the_cells_is_the_one_asked_for():
+    masks = torch.ones(1, 17, 17, dtype=torch.uint8)
+    assert foreground_cells(masks, (3, 3), torch.float64).dtype == torch.float64
+
+
+@pytest.mark.parametrize(("threshold", "soft_counts"), [(0.5, True), (1.0, False)])
+def test_the_foreground_is_parted_into_what_a_prediction_covers_and_what_it_misses(threshold, soft_counts):
+    cells = torch.tensor([[[[1.0, 1.0, 0.5], [0.49, 0.0, 0.0]]]])
+    predicted = torch.tensor([[[1, 0, 1], [1, 1, 0]]])
+    covered, missed = covered_and_missed(cells, predicted, threshold)
+    assert covered.tolist() == [[[[1.0, 0.0, float(soft_counts)], [0.0, 0.0, 0.0]]]]
+    assert missed.tolist() == [[[[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]]]
+    assert covered.dtype == cells.dtype
