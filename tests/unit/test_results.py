@@ -234,6 +234,25 @@ def test_damaged_bytes_within_the_counts_are_refused(tmp_path):
         load_counts(path)
 
 
+class Trap:
+    """An object whose unpickling leaves a trace."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.mkdir, (self.trace,)
+
+
+def test_counts_that_would_run_code_are_refused_without_running_it(tmp_path):
+    path, trace = saved(tmp_path), tmp_path / "ran"
+    columns = episodes().columns() | {"query": np.array([Trap(str(trace))] * 12, dtype=object)}
+    np.savez(counts_path(path), **columns)
+    with pytest.raises(ValueError, match="is not a whole table of episode counts"):
+        load_counts(path)
+    assert not trace.exists()
+
+
 def edit(path, change):
     stored = json.loads(path.read_text())
     change(stored)
