@@ -34,25 +34,29 @@ class Cells:
     Attributes:
         images: (n, 3, H, W) uint8.
         classes: (n, h, w) int64: 0 background, k the k-th base class from 1, 255 ignore.
+        names: how many classes there are, background included.
     """
 
     images: Tensor
     classes: Tensor
+    names: int
 
 
-def read_cells(source: Source, base: Sequence[int]) -> Cells:
-    """Reads a whole source; a cell has the class of the pixel at its centre.
+def read_cells(source: Source, ids: Sequence[str], base: Sequence[int]) -> Cells:
+    """Reads pictures and the class of each cell: that of the pixel at its centre.
 
     Args:
         source: pictures of one size, 8k + 1 pixels a side.
-        base: class ids in the order of the classifier's outputs, which start at 1.
+        ids: which of them.
+        base: class ids in the order of the classifier's outputs, which start at 1; every other class
+            counts as background.
     """
     lookup = torch.zeros(256, dtype=torch.long)
     lookup[torch.tensor(base)] = torch.arange(1, len(base) + 1)
     lookup[IGNORE] = IGNORE
-    images = torch.stack([source.read_image(id) for id in source.ids])
-    labels = torch.stack([source.read_labels(id) for id in source.ids])
-    return Cells(images=images, classes=lookup[labels[:, ::STRIDE, ::STRIDE].long()])
+    images = torch.stack([source.read_image(id) for id in ids])
+    labels = torch.stack([source.read_labels(id) for id in ids])
+    return Cells(images=images, classes=lookup[labels[:, ::STRIDE, ::STRIDE].long()], names=len(base) + 1)
 
 
 def augment(images: Tensor, classes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -106,7 +110,7 @@ def pretrain(
     """
     trunk = replace(backbone, weights=None, trainable=True, bn="train").build().train()
     trunk = trunk.to(memory_format=torch.channels_last)
-    heads = _classifiers(trunk, int(cells.classes[cells.classes != IGNORE].max()) + 1, seed)
+    heads = _classifiers(trunk, cells.names, seed)
     parameters = [*trunk.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

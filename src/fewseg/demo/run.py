@@ -11,7 +11,7 @@ from pathlib import Path
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.demo import methods
 from fewseg.demo.config import DemoConfig
-from fewseg.demo.data import read_fold, training_source
+from fewseg.demo.data import read_fold
 from fewseg.demo.pictures import Example, Predictor, choose_episodes, show
 from fewseg.demo.pretrain import pretrain, read_cells
 from fewseg.demo.report import DemoReport, write_report
@@ -67,7 +67,7 @@ def _run(config: DemoConfig, cache: Path) -> DemoResult:
     place = Workplace(data=data, cache=cache, out=config.out / "results", progress=config.progress)
     weights = config.out / "results" / "backbone.safetensors"
     with clock.stage("backbone"):
-        cells = read_cells(training_source(config), data.split.base)
+        cells = read_cells(data.source, data.train.ids, data.split.base)
         right = pretrain(
             config.backbone(None), config.pretrain, cells, weights, seed=config.seed, progress=config.progress
         )

@@ -1,0 +1,162 @@
+"""The whole demo at toy size: it runs, it repeats itself to the digit, and its report stands alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from fewseg.backbones import ResNetShape
+from fewseg.data.synthetic import synthetic_5i
+from fewseg.demo import DemoConfig, DemoResult, PretrainConfig, rich_table, run
+from fewseg.demo.data import read_fold
+from fewseg.engine.checkpoint import load_method
+
+TINY = DemoConfig(
+    fold=1,
+    size=65,
+    train_images=40,
+    test_images=100,
+    shape=ResNetShape(layers=(1, 1, 1, 1), channels=(8, 16, 16, 16), stem_width=8),
+    pretrain=PretrainConfig(steps=4, batch=4),
+    width=8,
+    steps=3,
+    batch=2,
+    episodes=40,
+    test_seeds=(0,),
+    shots=2,
+    threads=1,
+    progress=False,
+)
+ROWS = [
+    ("demo_untrained", 1, "average"),
+    ("demo_matcher", 1, "mean"),
+    ("demo_matcher", 2, "mean"),
+    ("demo_pfenet", 1, "mean"),
+    ("demo_pfenet", 2, "mean"),
+    ("demo_scl", 1, "average"),
+    ("demo_scl", 2, "average"),
+    ("demo_scl", 2, "cross-guided"),
+]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> tuple[Path, DemoResult]:
+    out = tmp_path_factory.mktemp("demo")
+    (out / "notes.txt").write_text("mine")
+    (out / "results").mkdir()
+    (out / "results" / "old.json").write_text("{}")
+    return out, run(replace(TINY, out=out))
+
+
+def scores(result: DemoResult) -> list[tuple[float, float, dict[int, float]]]:
+    return [(r.miou_mean, r.fb_iou_mean, dict(r.per_class_mean)) for r in result.results]
+
+
+def test_every_line_of_the_table_is_measured_on_unseen_classes(done):
+    _, result = done
+    assert [(r.recipe, r.shots, r.fusion) for r in result.results] == ROWS
+    split = synthetic_5i(1)
+    for r in result.results:
+        assert r.classes == list(split.novel) == [6, 7, 8, 9, 10]
+        assert (r.fold, r.dataset, r.seeds[0].episodes) == (1, "synthetic-5i", 40)
+        assert 0 <= r.miou_mean < 0.6
+    assert len({r.protocol_digest for r in result.results}) == 1
+
+
+def test_unseen_classes_are_in_no_training_picture_but_in_test_pictures(tmp_path):
+    data = read_fold(TINY, tmp_path)
+    novel = set(data.split.novel)
+    assert not any(novel & set(data.train.classes_in(id)) for id in data.train.ids)
+    assert all(data.test.images_of(c, TINY.protocol.min_area) for c in data.split.class_names)
+    assert (len(data.train), len(data.test)) == (40, 100)
+
+
+def test_the_same_config_gives_the_same_numbers(done, tmp_path):
+    _, first = done
+    torch.rand(3)
+    again = run(replace(TINY, out=tmp_path))
+    assert scores(again) == scores(first)
+    other = run(replace(TINY, out=tmp_path, seed=1, episodes=39))
+    assert scores(other) != scores(first)
+
+
+def test_the_folder_holds_report_results_and_checkpoints_and_no_cache(done):
+    out, result = done
+    assert sorted(p.name for p in out.iterdir()) == ["notes.txt", "report.html", "results"]
+    assert result.report == out / "report.html"
+    stored = {p.name for p in (out / "results").glob("*.json")}
+    assert stored == {f"{recipe}-{shots}shot-{fusion}.json" for recipe, shots, fusion in ROWS}
+    saved = json.loads((out / "results" / "demo_scl-1shot-average.json").read_text())
+    assert saved["miou_mean"] == result.results[5].miou_mean
+    method, about = load_method(out / "results" / "demo_scl" / "best.safetensors")
+    assert about.class_split["novel"] == [6, 7, 8, 9, 10]
+    assert about.training["step"] == 3
+    assert not method.training
+
+
+def test_time_is_told_stage_by_stage(done):
+    _, result = done
+    assert list(result.seconds) == [
+        "rendering",
+        "backbone",
+        "testing",
+        "training pfenet",
+        "training scl",
+        "pictures",
+    ]
+    assert all(s > 0 for s in result.seconds.values())
+
+
+def test_the_terminal_table_has_every_line(done):
+    _, result = done
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(rich_table(result.results))
+    text = console.export_text()
+    for name in ("untrained network", "prototype matching", "PFENet", "SCL", "cross-guided"):
+        assert name in text
+    assert f"{100 * result.results[-1].miou_mean:.1f} [" in text
+
+
+class Report(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.images: list[dict[str, str | None]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            self.images.append(dict(attributes))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_report_stands_alone_and_shows_pictures_scores_and_how_it_was_made(done):
+    out, result = done
+    text = (out / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"(src|href)=\"(?!data:)|url\(|@import|https?://", text)
+    report = Report(text)
+    words = " ".join(report.words)
+    assert len(report.images) == 2 * 5 * 6 + 20
+    assert all(image["alt"] and image["src"].startswith("data:image/png;base64,") for image in report.images)
+    for r in result.results:
+        assert f"{100 * r.miou_mean:.1f} [" in words
+    for name in ("crescent", "cross", "droplet", "fish", "flower"):
+        assert f"Find the {name}" in words
+    for part in ("torch 2", "Wall time on", '"train_images": 40', "SCL over PFENet, 1 shot", "training scl"):
+        assert part in words, part
+
+
+def test_the_report_names_no_folder_of_this_machine(done):
+    out, _ = done
+    text = (out / "report.html").read_text(encoding="utf-8")
+    assert str(out.parent) not in text

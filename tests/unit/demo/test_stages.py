@@ -1,0 +1,49 @@
+"""The demo's frame: fixed threads, strict determinism, a clock, and configs that make sense."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from fewseg.demo.config import DemoConfig
+from fewseg.demo.stages import Clock, repeatable
+
+
+def test_threads_and_determinism_are_set_and_put_back_even_after_an_error():
+    before = torch.get_num_threads()
+
+    def fail() -> None:
+        with repeatable(before + 1):
+            assert torch.get_num_threads() == before + 1
+            assert torch.are_deterministic_algorithms_enabled()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert torch.get_num_threads() == before
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_the_clock_adds_up_the_blocks_of_a_stage():
+    clock = Clock()
+    for _ in range(2):
+        with clock.stage("a"):
+            time.sleep(0.02)
+    with clock.stage("b"):
+        pass
+    assert list(clock.seconds) == ["a", "b"]
+    assert 0.04 <= clock.seconds["a"] < 1
+    assert clock.seconds["b"] < 0.02
+
+
+@pytest.mark.parametrize("wrong", [{"size": 128}, {"size": 57}, {"shots": 1}, {"threads": 0}])
+def test_a_config_that_cannot_run_is_refused(wrong):
+    with pytest.raises(ValueError, match="must be"):
+        DemoConfig(**wrong)
+
+
+def test_a_class_counts_as_present_from_one_percent_of_the_picture():
+    assert DemoConfig(size=129).protocol.min_area == 166
+    assert DemoConfig(size=65).protocol.min_area == 42
