@@ -51,7 +51,7 @@ class GuideMerge(nn.Module):
         """Merges at every scale.
 
         Args:
-            maps: (n, d, h, w).
+            maps: (n, d, h, w), or (1, d, h, w) for one map under n guides: its share is computed once.
             vectors: (n, V, d).
             prior: (n, P, h, w), P may be 0.
 

@@ -74,7 +74,7 @@ class PriorMap:
         """The prior map: mean over the joined shots of their normalised best-match maps.
 
         Args:
-            query: (n, C, h', w') from ``query_map``.
+            query: (n, C, h', w') from ``query_map``, or (1, C, h', w') for one query.
             keys: (n, J, P, C), J shots joined.
             valid: (n, J, P).
             size: (h, w) wanted.
@@ -117,8 +117,8 @@ class NoPrior:
 
     def compare(self, query: Tensor, keys: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
         """A map of zero channels: (n, 0, h, w)."""
-        del keys, valid
-        return query.new_zeros(query.shape[0], 0, *size)
+        del valid
+        return query.new_zeros(keys.shape[0], 0, *size)
 
 
 PriorConfig = PriorMap | NoPrior

@@ -214,8 +214,7 @@ class Evaluator:
             self._target = (target, method.encode_query(self._features([target])))
         query = self._target[1]
         assert query is not None
-        repeated = query.select(torch.zeros(len(guides), dtype=torch.long, device=self.device))
-        logits = method.score(repeated, Guides.stack(guides)).float()
+        logits = method.score(query, Guides.stack(guides)).float()
         return [one.clone() for one in logits]
 
     def _guide(self, method: PairScorer, class_id: int, support: str) -> Guides:

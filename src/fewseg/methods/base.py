@@ -112,7 +112,12 @@ class PairScorer(FewShotSegmenter):
 
     @abstractmethod
     def score(self, query: QueryMaps, guides: Guides) -> Tensor:
-        """G: logits (n, 2, h, w) of n (query, guide) pairs, at feature resolution."""
+        """G: logits (n, 2, h, w) of n (query, guide) pairs, at feature resolution.
+
+        Args:
+            query: n queries, or one that stands with every guide.
+            guides: n guides.
+        """
 
     def cross_logits(self, support: EncodedShots, guides: Guides, path: CrossPath = "query") -> Tensor:
         """G(I_i | I_k): every shot's prediction of every support image of its set (SCL Eq. 15).
@@ -165,7 +170,7 @@ class PairScorer(FewShotSegmenter):
             )
         device = state.weights.device
         of_set = torch.arange(n, device=device) if episodes == n else torch.zeros(n, dtype=torch.long)
-        of_query = torch.arange(n, device=device).repeat_interleave(scored)
+        of_query = torch.arange(n, device=device).repeat_interleave(scored if n > 1 else 1)
         of_guide = (of_set.to(device).unsqueeze(1) * scored + torch.arange(scored, device=device)).flatten()
         scores = self.score(maps.select(of_query), state.guides.select(of_guide))
         weights = state.weights[of_set].to(scores.dtype)

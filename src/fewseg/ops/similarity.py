@@ -35,18 +35,18 @@ def best_match(query: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
     Source: PFENet (Tian et al. 2020), Eq. 3-4.
 
     Args:
-        query: (n, C, h, w).
+        query: (n, C, h, w), or (1, C, h, w) for one query under n sets of keys.
         keys: (n, P, C) of unit length.
         valid: (n, P).
 
     Returns:
         (n, h, w) in [-1, 1]; zeros for an item with no valid key.
     """
-    n, _, h, w = query.shape
+    n, (h, w) = keys.shape[0], query.shape[-2:]
     if keys.shape[1] == 0:
         return query.new_zeros(n, h, w)
     unit = F.normalize(query.flatten(2), dim=1, eps=COSINE_EPS)
-    cosine = torch.bmm(keys, unit)
+    cosine = torch.matmul(keys, unit[0]) if unit.shape[0] == 1 else torch.bmm(keys, unit)
     cosine = cosine.masked_fill(~valid.unsqueeze(-1), float("-inf"))
     best = cosine.amax(dim=1)
     return torch.where(valid.any(dim=1, keepdim=True), best, torch.zeros_like(best)).view(n, h, w)

@@ -76,7 +76,8 @@ class Matcher(PairScorer):
     def score(self, query: QueryMaps, guides: Guides) -> Tensor:
         """Scaled cosines (n, 2, h, w), background first."""
         vectors = F.normalize(guides.vectors, dim=2).to(query.mid.dtype)
-        cosines = torch.bmm(vectors, query.mid.flatten(2))
+        cells = query.mid.flatten(2)
+        cosines = torch.matmul(vectors, cells[0]) if len(cells) == 1 else torch.bmm(vectors, cells)
         return self.config.alpha * cosines.unflatten(2, query.size)
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
