@@ -1,0 +1,82 @@
+"""Small methods and support sets for the tests of this folder."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fewseg.backbones import BackboneConfig, ResNetShape
+from fewseg.decoders.prior import PriorMap
+from fewseg.methods.pfenet import PFENetConfig
+from fewseg.methods.scl import SCLPFENetConfig
+from fewseg.types import EncodedShots
+
+SMALL = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
+SIZES = {
+    "backbone": BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"), shape=SMALL),
+    "channels": 8,
+    "prior": PriorMap(level="layer3", masked_input=None),
+    "scales": (1.0, 0.5),
+}
+
+
+def built(config, **changes):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return config(**(SIZES | changes)).build().eval()
+
+
+@pytest.fixture
+def pfenet():
+    return built(PFENetConfig)
+
+
+@pytest.fixture
+def make_scl():
+    """Builds a small SCL with some fields changed."""
+    return lambda **changes: built(SCLPFENetConfig, **changes)
+
+
+@pytest.fixture
+def shots():
+    """Gives (episodes, shots) -> images, masks: rectangles of light on noise, with an ignored edge."""
+
+    def make(episodes, count, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.rand(episodes, count, 3, 65, 65, generator=generator)
+        masks = torch.zeros(episodes, count, 65, 65, dtype=torch.uint8)
+        for b in range(episodes):
+            for k in range(count):
+                top, left = (int(v) for v in torch.randint(0, 30, (2,), generator=generator))
+                masks[b, k, top : top + 30, left : left + 25] = 1
+                masks[b, k, top : top + 30, left + 25] = 255
+        images += 0.5 * (masks == 1).unsqueeze(2)
+        return images.clamp(0, 1), masks
+
+    return make
+
+
+def encoded(method, images, masks):
+    return EncodedShots(features=method.extract(images.flatten(0, 1)), masks=masks)
+
+
+@pytest.fixture
+def encode():
+    """Runs support images (B, K, 3, H, W) through a method's backbone."""
+    return encoded
+
+
+@pytest.fixture
+def undecided():
+    """Makes a random head listen to its guide, and call half of the pixels of these images foreground."""
+
+    def shift(method, images, masks):
+        with torch.no_grad():
+            for conv in method.query.merge.convs:
+                conv.weight[:, method.config.channels :] *= 8
+            logits = method.segment(
+                method.extract(images[:, 0]), method.encode_support(encoded(method, images, masks))
+            )
+            method.trunk.classifier[-1].bias[1] -= (logits[:, 1] - logits[:, 0]).median()
+
+    return shift

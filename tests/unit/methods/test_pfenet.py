@@ -1,0 +1,38 @@
+"""PFENet: one vector a shot, a prior map, and the losses of query and inner classifiers."""
+
+import torch
+import torch.nn.functional as F
+
+from fewseg.ops.masks import foreground_cells
+from fewseg.types import ImageEpisodes
+
+
+def test_a_guide_is_the_pooled_mid_level_feature_and_the_foregrounds_keys(pfenet, shots):
+    images, masks = shots(1, 2)
+    features = pfenet.extract(images[0])
+    guides = pfenet.encode_shots(features, masks[0])
+    mid = pfenet.mid_support.of(features)
+    cells = foreground_cells(masks[0], (9, 9))
+    for k in range(2):
+        inside = cells[k, 0] > 0
+        expected = mid[k][:, inside].sum(dim=1) / (int(inside.sum()) + 5e-4)
+        torch.testing.assert_close(guides.vectors[k, 0], expected, atol=1e-5, rtol=1e-4)
+        assert int(guides.valid[k].sum()) == int(inside.sum())
+    assert guides.vectors.shape == (2, 1, 8)
+
+
+def test_the_losses_are_cross_entropies_of_the_five_shot_mean(pfenet, shots):
+    images, masks = shots(1, 3)
+    episodes = ImageEpisodes(
+        support_images=images[:, :2],
+        support_masks=masks[:, :2],
+        query_images=images[:, 2],
+        query_masks=masks[:, 2],
+    )
+    encoded = pfenet.encode_episodes(episodes)
+    found = pfenet.training_losses(encoded)
+    logits = pfenet.segment(encoded.query, pfenet.encode_support(encoded.support))
+    expected = F.cross_entropy(logits, masks[:, 2].long(), ignore_index=255)
+    torch.testing.assert_close(found.terms["query"], expected, atol=1e-5, rtol=1e-4)
+    assert set(found.terms) == {"query", "query_deep"}
+    torch.testing.assert_close(found.total, sum(found.terms.values()))
