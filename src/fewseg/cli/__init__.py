@@ -1,0 +1,70 @@
+"""The command line: ``fewseg demo | data | train | evaluate | compare | table | import-checkpoint``.
+
+Options are the fields of the config dataclasses; tyro makes them. Nothing else is configured here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from fewseg import __version__
+from fewseg.cli.commands import COMMANDS
+
+_USAGE = """fewseg {version}: few-shot segmentation
+
+  fewseg demo                        see it work: train and test on rendered pictures, with a report
+  fewseg data SET ROOT               check a data set: what is there, what is missing
+  fewseg train RECIPE                train a recipe on a fold
+  fewseg evaluate CHECKPOINT         test a checkpoint (or a recipe that needs no training)
+  fewseg compare A B                 two result files, episode by episode
+  fewseg table FOLDER                the tables of a folder of results
+  fewseg import-checkpoint SRC DST   released PFENet or SCL weights into fewseg's form
+
+`fewseg COMMAND --help` tells a command's options."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: the words after ``fewseg``; ``sys.argv`` by default.
+
+    Returns:
+        Exit status: 0 done, 1 a known error (told in one paragraph), 2 wrong usage, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    console, errors = Console(), Console(stderr=True)
+    handler = RichHandler(console=errors, show_path=False, show_time=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if not words or words[0] in ("-h", "--help"):
+        console.print(_USAGE.format(version=__version__), highlight=False, soft_wrap=True)
+        return 0 if words else 2
+    if words[0] == "--version":
+        console.print(__version__, highlight=False)
+        return 0
+    return _run(words, console, errors)
+
+
+def _run(words: Sequence[str], console: Console, errors: Console) -> int:
+    if words[0] not in COMMANDS:
+        near = difflib.get_close_matches(words[0], COMMANDS) or list(COMMANDS)
+        errors.print(f"[bold red]fewseg:[/] unknown command {words[0]!r}: did you mean {' or '.join(near)}?")
+        return 2
+    try:
+        COMMANDS[words[0]](words[1:], console)
+    except (ValueError, OSError, RuntimeError) as error:
+        errors.print("[bold red]fewseg:[/] ", end="")
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        logging.getLogger(__name__).debug("traceback", exc_info=True)
+        return 1
+    except KeyboardInterrupt:
+        errors.print("fewseg: interrupted; the same command goes on from the last checkpoint")
+        return 130
+    return 0

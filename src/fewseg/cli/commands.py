@@ -1,0 +1,159 @@
+"""What each command does; heavy imports wait until a command is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import field, make_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from fewseg.cli.options import (
+    CompareCommand,
+    DataCommand,
+    EvaluateCommand,
+    ImportCommand,
+    TableCommand,
+    TrainCommand,
+)
+
+
+def _demo(arguments: Sequence[str], console: Console) -> None:
+    from fewseg.demo.config import DemoConfig
+    from fewseg.demo.run import run
+
+    run(tyro.cli(DemoConfig, prog="fewseg demo", args=arguments))
+
+
+def _train(arguments: Sequence[str], console: Console) -> None:
+    from fewseg.recipes.registry import RECIPES, recipe
+    from fewseg.recipes.run import train_recipe
+
+    if not arguments or arguments[0].startswith("-"):
+        console.print("fewseg train RECIPE [options]; recipes:\n  " + "\n  ".join(RECIPES))
+        if not {"-h", "--help"} & set(arguments):
+            raise ValueError("no recipe given: name one of those above")
+        return
+    chosen = recipe(arguments[0])
+    if chosen.train is None:
+        raise ValueError(f"{chosen.name} has nothing to train: `fewseg evaluate {chosen.name}`")
+    kinds = {"method": type(chosen.method), "train": type(chosen.train)}
+    command_type = _with_types(TrainCommand, kinds)
+    default = command_type(method=chosen.method, train=chosen.train)
+    command = tyro.cli(
+        command_type,
+        config=(tyro.conf.AvoidSubcommands,),
+        prog=f"fewseg train {chosen.name}",
+        args=arguments[1:],
+        default=default,
+    )
+    chosen = replace(chosen, method=command.method, train=command.train)
+    data = chosen.data(command.fold, command.root)
+    folder = command.out or Path("runs") / f"{chosen.name}-fold{command.fold}-seed{command.train.seed}"
+    path = train_recipe(chosen, data, folder, progress=not command.quiet, devices=command.devices)
+    console.print(f"checkpoint: {path}\ntest it: fewseg evaluate {path}")
+
+
+def _with_types(command: type, kinds: dict[str, type]) -> type:
+    """The command with its ``Any`` fields typed, so that tyro makes options of them."""
+    fields: list[Any] = [(name, kind, field()) for name, kind in kinds.items()]
+    return make_dataclass(
+        command.__name__,
+        fields,
+        bases=(command,),
+        kw_only=True,
+        frozen=True,
+        namespace={"__doc__": command.__doc__},
+    )
+
+
+def _evaluate(arguments: Sequence[str], console: Console) -> None:
+    from fewseg.recipes.evaluation import evaluate
+    from fewseg.reporting.render import rich_table
+    from fewseg.reporting.table import fold_tables
+
+    command = tyro.cli(EvaluateCommand, prog="fewseg evaluate", args=arguments)
+    results = evaluate(
+        command.what,
+        recipe_name=command.recipe,
+        fold=command.fold,
+        root=command.root,
+        out=command.out,
+        shots=command.shots,
+        episodes=command.episodes,
+        seeds=command.seeds,
+        backbone_weights=command.backbone_weights,
+        progress=not command.quiet,
+    )
+    for table in fold_tables(results):
+        console.print(rich_table(table))
+    console.print(f"result files: {command.out}")
+
+
+def _data(arguments: Sequence[str], console: Console) -> None:
+    from fewseg.data.check import check, check_pascal
+    from fewseg.data.folder import FolderSource
+    from fewseg.data.folds import VOC_CLASSES, pascal_5i
+    from fewseg.data.list_file import ListFileSource
+    from fewseg.recipes.datasets import voc5i_mini
+
+    command = tyro.cli(DataCommand, prog="fewseg data", args=arguments)
+    splits = [pascal_5i(fold) for fold in range(4)]
+    if command.dataset == "pascal":
+        lines = check_pascal(command.root, command.root)
+    elif command.dataset == "folder":
+        lines = check(FolderSource(command.root), command.min_area)
+    elif command.dataset == "voc5i-mini":
+        lines = check(voc5i_mini(0, command.root).source, command.min_area, splits)
+    elif command.list_file is None:
+        raise ValueError("`fewseg data list` needs --list-file: the file of `image mask` lines")
+    else:
+        source = ListFileSource(command.root, command.list_file, VOC_CLASSES)
+        lines = check(source, command.min_area, splits)
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+
+
+def _compare(arguments: Sequence[str], console: Console) -> None:
+    from fewseg.reporting.compare import compare, comparison_table
+
+    command = tyro.cli(CompareCommand, prog="fewseg compare", args=arguments)
+    found = compare(command.a, command.b, allow_different_protocols=command.allow_different_protocols)
+    console.print(comparison_table(found))
+
+
+def _table(arguments: Sequence[str], console: Console) -> None:
+    from fewseg.reporting.render import rich_table
+    from fewseg.reporting.results_page import load_folder, update_page
+    from fewseg.reporting.table import fold_tables
+
+    command = tyro.cli(TableCommand, prog="fewseg table", args=arguments)
+    found, left_out = load_folder(command.folder)
+    for table in fold_tables([result for result, _ in found]):
+        console.print(rich_table(table))
+    for reason in left_out:
+        console.print(f"left out: {reason}")
+    if command.page is not None:
+        update_page(command.page, command.folder)
+        console.print(f"written: {command.page}")
+
+
+def _import(arguments: Sequence[str], console: Console) -> None:
+    from fewseg.engine.released import import_checkpoint
+
+    command = tyro.cli(ImportCommand, prog="fewseg import-checkpoint", args=arguments)
+    imported = import_checkpoint(command.source, command.target)
+    console.print(f"{imported.method}: {imported.report.summary()}\nwritten: {command.target}")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str], Console], None]] = {
+    "demo": _demo,
+    "data": _data,
+    "train": _train,
+    "evaluate": _evaluate,
+    "compare": _compare,
+    "table": _table,
+    "import-checkpoint": _import,
+}
+"""Name on the command line to what runs it: (words after the name, where to print)."""

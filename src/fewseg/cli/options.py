@@ -1,0 +1,120 @@
+"""The options of each command; tyro makes the command line of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCommand:
+    """Trains a recipe on one fold; run again, it goes on where it stopped.
+
+    Attributes:
+        fold: 0 to 3.
+        root: folder of the data set; recipes for the small real set find it by themselves.
+        out: folder for checkpoints and logs; runs/RECIPE-foldF-seedS by default.
+        devices: GPUs (DDP), or 1.
+        quiet: no progress bar.
+        method: the method's parts.
+        train: the training.
+    """
+
+    method: Any
+    train: Any
+    fold: int = 0
+    root: Path | None = None
+    out: Path | None = None
+    devices: int = 1
+    quiet: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateCommand:
+    """Tests a checkpoint on the novel classes of its fold and writes result files.
+
+    Attributes:
+        what: a checkpoint (.safetensors), or the name of a recipe without training.
+        recipe: the recipe whose data, protocol and lines to use; the checkpoint's own by default.
+        fold: needed where the checkpoint does not say; must be the one it was trained on.
+        root: folder of the data set.
+        out: folder for the result files.
+        shots: only these K.
+        episodes: episodes a seed; the protocol's by default (another number is another protocol).
+        seeds: the protocol's by default.
+        backbone_weights: path of the frozen trunk's weights, where it moved.
+        quiet: no progress bar.
+    """
+
+    what: Annotated[str, tyro.conf.Positional]
+    recipe: str | None = None
+    fold: int | None = None
+    root: Path | None = None
+    out: Path = Path("results")
+    shots: tuple[int, ...] = ()
+    episodes: int | None = None
+    seeds: tuple[int, ...] = ()
+    backbone_weights: str | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCommand:
+    """Says what a data set holds, and what is missing.
+
+    Attributes:
+        dataset: pascal (VOC 2012 and SBD below ROOT), folder (<class>/images, <class>/masks), list (a file
+            of `image mask` lines with VOC class ids) or voc5i-mini.
+        root: the data set's folder.
+        list_file: for ``list``: the list; its paths are relative to the root.
+        min_area: pixels a class must cover to count as present.
+    """
+
+    dataset: Annotated[Literal["pascal", "folder", "list", "voc5i-mini"], tyro.conf.Positional]
+    root: Annotated[Path, tyro.conf.Positional]
+    list_file: Path | None = None
+    min_area: int = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareCommand:
+    """Compares two result files episode by episode, with an interval of the difference.
+
+    Attributes:
+        a: a result file to measure against.
+        b: a result file.
+        allow_different_protocols: compare all the same, saying what differs.
+    """
+
+    a: Annotated[Path, tyro.conf.Positional]
+    b: Annotated[Path, tyro.conf.Positional]
+    allow_different_protocols: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableCommand:
+    """Prints the tables of a folder of results, with paired gains and published values.
+
+    Attributes:
+        folder: where result files lie.
+        page: a Markdown file whose results block is written anew.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    page: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportCommand:
+    """Turns released PFENet or SCL(PFENet) weights into a fewseg checkpoint; runs no code from the file.
+
+    Attributes:
+        source: the released .pth file.
+        target: the .safetensors file to write.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    target: Annotated[Path, tyro.conf.Positional]
