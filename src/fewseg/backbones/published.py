@@ -16,7 +16,7 @@ def published_name(name: str) -> str:
     Raises:
         ValueError: nothing is published under the name.
     """
-    if "." not in name and timm.is_model_pretrained(f"{name}.tv_in1k"):
+    if timm.is_model_pretrained(f"{name}.tv_in1k"):
         return f"{name}.tv_in1k"
     if not timm.is_model_pretrained(name):
         raise ValueError(

@@ -28,6 +28,7 @@ def _demo(arguments: Sequence[str], console: Console) -> None:
 
 
 def _train(arguments: Sequence[str], console: Console) -> None:
+    from fewseg.engine.config_json import with_parts
     from fewseg.recipes.registry import RECIPES, recipe
     from fewseg.recipes.run import train_recipe
 
@@ -39,6 +40,8 @@ def _train(arguments: Sequence[str], console: Console) -> None:
     chosen = recipe(arguments[0])
     if chosen.train is None:
         raise ValueError(f"{chosen.name} has nothing to train: `fewseg evaluate {chosen.name}`")
+    words, parts = _take_parts(arguments[1:])
+    chosen = replace(chosen, **with_parts({"method": chosen.method, "train": chosen.train}, parts))
     kinds = {"method": type(chosen.method), "train": type(chosen.train)}
     command_type = _with_types(TrainCommand, kinds)
     default = command_type(method=chosen.method, train=chosen.train)
@@ -46,7 +49,7 @@ def _train(arguments: Sequence[str], console: Console) -> None:
         command_type,
         config=(tyro.conf.AvoidSubcommands,),
         prog=f"fewseg train {chosen.name}",
-        args=arguments[1:],
+        args=words,
         default=default,
     )
     chosen = replace(chosen, method=command.method, train=command.train)
@@ -54,6 +57,16 @@ def _train(arguments: Sequence[str], console: Console) -> None:
     folder = command.out or Path("runs") / f"{chosen.name}-fold{command.fold}-seed{command.train.seed}"
     path = train_recipe(chosen, data, folder, progress=not command.quiet, devices=command.devices)
     console.print(f"checkpoint: {path}\ntest it: fewseg evaluate {path}")
+
+
+def _take_parts(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Takes every ``--part NAME=CLASS`` out of the words: they decide which options there are."""
+    left, parts = list(words), []
+    while "--part" in left:
+        place = left.index("--part")
+        parts += left[place + 1 : place + 2]
+        del left[place : place + 2]
+    return left, parts
 
 
 def _with_types(command: type, kinds: dict[str, type]) -> type:
@@ -82,6 +95,7 @@ def _evaluate(arguments: Sequence[str], console: Console) -> None:
         root=command.root,
         out=command.out,
         shots=command.shots,
+        fusions=command.fusion,
         episodes=command.episodes,
         seeds=command.seeds,
         backbone_weights=command.backbone_weights,
@@ -113,6 +127,8 @@ def _data(arguments: Sequence[str], console: Console) -> None:
         source = ListFileSource(command.root, command.list_file, VOC_CLASSES)
         lines = check(source, command.min_area, splits)
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    if any(line.startswith("WRONG") for line in lines):
+        raise ValueError("the data set cannot be used as it is: see the lines marked WRONG")
 
 
 def _compare(arguments: Sequence[str], console: Console) -> None:

@@ -13,6 +13,9 @@ import tyro
 class TrainCommand:
     """Trains a recipe on one fold; run again, it goes on where it stopped.
 
+    ``--part NAME=CLASS`` first puts another part in a config's place, as often as wanted: ``--part
+    method.prior=NoPrior``, ``--part method.fusion=ScoreAverage``, ``--part train.optimiser=SGD``.
+
     Attributes:
         fold: 0 to 3.
         root: folder of the data set; recipes for the small real set find it by themselves.
@@ -43,6 +46,7 @@ class EvaluateCommand:
         root: folder of the data set.
         out: folder for the result files.
         shots: only these K.
+        fusion: only these fusions, for each K; the recipe's by default.
         episodes: episodes a seed; the protocol's by default (another number is another protocol).
         seeds: the protocol's by default.
         backbone_weights: path of the frozen trunk's weights, where it moved.
@@ -55,6 +59,7 @@ class EvaluateCommand:
     root: Path | None = None
     out: Path = Path("results")
     shots: tuple[int, ...] = ()
+    fusion: tuple[Literal["mean", "average", "cross-guided"], ...] = ()
     episodes: int | None = None
     seeds: tuple[int, ...] = ()
     backbone_weights: str | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from fewseg.backbones import BackboneConfig, ResNetShape
@@ -66,3 +67,42 @@ def config_from_json(value: Any) -> Any:
         return kind(**given)
     except TypeError as error:
         raise ValueError(f"config of {name} is not complete: {error}") from error
+
+
+def with_parts(configs: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
+    """Puts parts in the place of others.
+
+    Args:
+        configs: name to config.
+        parts: ``name.field...=Class`` each; the class takes its default values.
+
+    Returns:
+        The configs with the parts changed.
+
+    Raises:
+        ValueError: a part is not written so, or names an unknown field or class.
+    """
+    changed = dict(configs)
+    for part in parts:
+        path, _, name = part.partition("=")
+        first, *names = path.split(".")
+        if not name or not names or first not in changed:
+            raise ValueError(
+                f"part {part!r} must be written NAME=CLASS, such as method.prior=NoPrior; "
+                f"names begin with {' or '.join(changed)}"
+            )
+        changed[first] = _replaced(changed[first], names, config_from_json({"type": name}), part)
+    return changed
+
+
+def _replaced(config: Any, names: Sequence[str], value: Any, part: str) -> Any:
+    known = {f.name for f in fields(config)} if is_dataclass(config) else set()
+    if names[0] not in known:
+        raise ValueError(
+            f"part {part!r}: {type(config).__name__} has no field {names[0]!r}; it has {sorted(known)}"
+        )
+    if names[1:]:
+        value = _replaced(getattr(config, names[0]), names[1:], value, part)
+    elif not is_dataclass(getattr(config, names[0])):
+        raise ValueError(f"part {part!r}: {names[0]!r} holds no part; set it by its own option")
+    return replace(config, **{names[0]: value})

@@ -9,8 +9,9 @@ from pathlib import Path
 from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.results import RunResult
+from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.recipes.recipe import Recipe
+from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES, recipe
 from fewseg.recipes.run import build_method, evaluate_recipe
 
@@ -23,6 +24,7 @@ def evaluate(
     root: Path | None = None,
     out: Path = Path("results"),
     shots: Sequence[int] = (),
+    fusions: Sequence[str] = (),
     episodes: int | None = None,
     seeds: Sequence[int] = (),
     backbone_weights: str | None = None,
@@ -37,6 +39,7 @@ def evaluate(
         root: folder of the data set.
         out: folder for the result files.
         shots: only these K; all of the recipe's by default.
+        fusions: only these (``kind`` of a fusion), for each K; the recipe's by default.
         episodes: episodes a seed; the protocol's by default.
         seeds: the protocol's by default.
         backbone_weights: weights of the frozen trunk, where they moved.
@@ -53,10 +56,7 @@ def evaluate(
         raise ValueError(f"{what} does not say which fold it belongs to: give --fold")
     data = chosen.data(wanted, root)
     check_split(about, data.split, Path(what))
-    evaluations = [e for e in chosen.evaluations if not shots or e.shots in shots]
-    if not evaluations:
-        offered = sorted({e.shots for e in chosen.evaluations})
-        raise ValueError(f"{chosen.name} has no line of {list(shots)} shots; it has {offered}")
+    evaluations = _lines(chosen, shots, fusions)
     protocol = chosen.protocol
     if episodes is not None or seeds:
         protocol = replace(
@@ -74,6 +74,17 @@ def evaluate(
         evaluations=evaluations,
         progress=progress,
     )
+
+
+def _lines(chosen: Recipe, shots: Sequence[int], fusions: Sequence[str]) -> list[Evaluation]:
+    """The recipe's own lines, or every wanted K under every wanted fusion."""
+    own = [e for e in chosen.evaluations if not shots or e.shots in shots]
+    if not fusions and {e.shots for e in own} == set(shots or [e.shots for e in chosen.evaluations]):
+        return own
+    kinds = {fusion.kind: fusion for fusion in (MeanVector(), ScoreAverage(), CrossGuided())}
+    named = [kinds[name] for name in fusions] or [chosen.method.fusion]
+    wanted = shots or sorted({e.shots for e in chosen.evaluations})
+    return [Evaluation(shots=k, fusion=fusion) for k in wanted for fusion in named]
 
 
 def _load(
