@@ -23,8 +23,12 @@ from fewseg.cli.options import (
 def _demo(arguments: Sequence[str], console: Console) -> None:
     from fewseg.demo.config import DemoConfig
     from fewseg.demo.run import run
+    from fewseg.demo.summary import rich_table
 
-    run(tyro.cli(DemoConfig, prog="fewseg demo", args=arguments))
+    found = run(tyro.cli(DemoConfig, prog="fewseg demo", args=arguments))
+    console.print(rich_table(found.results))
+    spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in found.seconds.items())
+    console.print(f"time: {spent}\nreport: {found.report}", highlight=False, soft_wrap=True)
 
 
 def _train(arguments: Sequence[str], console: Console) -> None:
