@@ -31,6 +31,16 @@ def test_a_folder_per_class_becomes_numbered_classes_and_ids(root):
     assert source.read_labels("apple/0").tolist() == [[0, 1, 1], [0, 0, 0]]
 
 
+def test_classes_and_images_are_in_alphabetical_order(tmp_path, write_image, write_mask):
+    for name in "fbeadc":
+        for k in "2013":
+            write_image(tmp_path / name / "images" / f"{k}.png", (1, 1))
+            write_mask(tmp_path / name / "masks" / f"{k}.png", np.array([[1]]))
+    source = FolderSource(tmp_path)
+    assert list(source.class_names.values()) == list("abcdef")
+    assert source.ids == tuple(f"{name}/{k}" for name in "abcdef" for k in "0123")
+
+
 @pytest.mark.parametrize(
     ("stored", "mode", "labels"),
     [

@@ -85,6 +85,14 @@ def test_the_mini_lists_count_as_their_own_table_says(areas, shared):
             assert {c: len(part.images_of(int(c), 2048)) for c in expected} == expected
 
 
+def test_the_known_counts_are_those_of_pascal_5i():
+    assert IMAGES == {"val": 1449, "voc+sbd_noval": 5953, "trainaug": 10582}
+    assert NOVEL_IMAGES == (364, 445, 592, 336)
+    assert NOVEL_PAIRS == (365, 467, 734, 357)
+    assert BASE_IMAGES["voc+sbd_noval"] == (4760, 4588, 4097, 5108)
+    assert BASE_IMAGES["trainaug"] == (8535, 8199, 7154, 9119)
+
+
 def test_an_index_with_the_right_counts_passes_and_any_other_does_not():
     def build(extra):
         images = {}

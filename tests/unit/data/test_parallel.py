@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from fewseg.data.errors import DataError
+from fewseg.data.parallel import for_each, summary
+
+
+def test_results_come_in_the_order_of_the_ids_whatever_finishes_first():
+    def work(id):
+        time.sleep(0.02 if id == "a" else 0)
+        return id * 2
+
+    assert list(for_each(["a", "c", "b"], work, "x", workers=3, progress=False).items()) == [
+        ("a", "aa"),
+        ("c", "cc"),
+        ("b", "bb"),
+    ]
+    assert for_each([], work, "x", progress=False) == {}
+
+
+def test_bad_data_does_not_stop_the_rest_and_is_told_in_the_order_of_the_ids():
+    seen = []
+
+    def work(id):
+        seen.append(id)
+        if id in "db":
+            raise DataError(f"{id} is bad")
+
+    with pytest.raises(DataError, match=r"reading: 2 of 4 images cannot be used\n  d is bad\n  b is bad$"):
+        for_each(["d", "a", "b", "c"], work, "reading", workers=1, progress=False)
+    assert seen == ["d", "a", "b", "c"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_any_other_error_ends_the_work_at_once(error):
+    seen = []
+
+    def work(id):
+        seen.append(id)
+        time.sleep(0.005)
+        raise error
+
+    with pytest.raises(error):
+        for_each([str(k) for k in range(400)], work, "x", workers=1, progress=False)
+    assert len(seen) < 200
+
+
+def test_a_summary_shows_five_and_counts_the_others():
+    assert summary(list("abcde")) == "\n  a\n  b\n  c\n  d\n  e"
+    assert summary(list("abcdefg")).endswith("\n  e\n  ... and 2 more")
+    assert summary([]) == ""
