@@ -1,4 +1,4 @@
-"""The command line: ``fewseg demo | data | train | evaluate | compare | table | import-checkpoint``.
+"""The command line: ``fewseg demo | data | train | evaluate | episodes | compare | table | import-checkpoint``.
 
 Options are the fields of the config dataclasses; tyro makes them. Nothing else is configured here.
 """
@@ -22,6 +22,7 @@ _USAGE = """fewseg {version}: few-shot segmentation
   fewseg data SET ROOT               check a data set: what is there, what is missing
   fewseg train RECIPE                train a recipe on a fold
   fewseg evaluate CHECKPOINT         test a checkpoint (or a recipe that needs no training)
+  fewseg episodes RECIPE             write the test episodes to files that can be replayed
   fewseg compare A B                 two result files, episode by episode
   fewseg table FOLDER                the tables of a folder of results
   fewseg import-checkpoint SRC DST   released PFENet or SCL weights into fewseg's form

@@ -13,6 +13,7 @@ from rich.console import Console
 from fewseg.cli.options import (
     CompareCommand,
     DataCommand,
+    EpisodesCommand,
     EvaluateCommand,
     ImportCommand,
     TableCommand,
@@ -103,11 +104,25 @@ def _evaluate(arguments: Sequence[str], console: Console) -> None:
         episodes=command.episodes,
         seeds=command.seeds,
         backbone_weights=command.backbone_weights,
+        manifests=command.manifest,
         progress=not command.quiet,
     )
     for table in fold_tables(results):
         console.print(rich_table(table))
     console.print(f"result files: {command.out}")
+
+
+def _episodes(arguments: Sequence[str], console: Console) -> None:
+    from fewseg.data.episodes import EpisodeSampler
+    from fewseg.data.recorded import record
+    from fewseg.recipes.registry import recipe
+
+    command = tyro.cli(EpisodesCommand, prog="fewseg episodes", args=arguments)
+    chosen = recipe(command.recipe)
+    data = chosen.data(command.fold, command.root)
+    sampler = EpisodeSampler(data.test, data.split, chosen.protocol, command.shots)
+    for path in record(sampler, command.out):
+        console.print(f"written: {path}", highlight=False, soft_wrap=True)
 
 
 def _data(arguments: Sequence[str], console: Console) -> None:
@@ -172,6 +187,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], Console], None]] = {
     "data": _data,
     "train": _train,
     "evaluate": _evaluate,
+    "episodes": _episodes,
     "compare": _compare,
     "table": _table,
     "import-checkpoint": _import,

@@ -50,6 +50,7 @@ class EvaluateCommand:
         episodes: episodes a seed; the protocol's by default (another number is another protocol).
         seeds: the protocol's by default.
         backbone_weights: path of the frozen trunk's weights, where it moved.
+        manifest: recorded episodes to replay (of `fewseg episodes`), one file a seed.
         quiet: no progress bar.
     """
 
@@ -63,7 +64,27 @@ class EvaluateCommand:
     episodes: int | None = None
     seeds: tuple[int, ...] = ()
     backbone_weights: str | None = None
+    manifest: tuple[Path, ...] = ()
     quiet: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodesCommand:
+    """Writes a recipe's test episodes to manifests (JSONL), one file a seed.
+
+    Attributes:
+        recipe: whose data and protocol.
+        fold: 0 to 3.
+        shots: K.
+        root: folder of the data set.
+        out: folder for the manifests.
+    """
+
+    recipe: Annotated[str, tyro.conf.Positional]
+    fold: int = 0
+    shots: int = 1
+    root: Path | None = None
+    out: Path = Path("episodes")
 
 
 @dataclass(frozen=True, kw_only=True)

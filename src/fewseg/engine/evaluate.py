@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewseg.data.episode_spec import EpisodeSpec
-from fewseg.data.episodes import EpisodeSampler
+from fewseg.data.recorded import Episodes
 from fewseg.data.source import Source
 from fewseg.data.transforms import binary_mask
 from fewseg.engine.feature_store import FeatureStore
@@ -68,7 +68,10 @@ class Evaluator:
         self._target: tuple[str, QueryMaps | None] = ("", None)
 
     def run(
-        self, sampler: EpisodeSampler, fusion: Fusion | None = None, seeds: Sequence[int] | None = None
+        self,
+        sampler: Episodes,
+        fusion: Fusion | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> EpisodeCounts:
         """Evaluates the sampler's episodes.
 
@@ -134,12 +137,12 @@ class Evaluator:
     ) -> Iterator[tuple[EpisodeSpec, Tensor]]:
         """Episodes one by one; only the features are shared."""
         method = self.method
-        if isinstance(method, PairScorer) and fusion is not None:
-            method.fusion = fusion
         for spec in self._tracked("evaluating", specs):
             ids = list(spec.supports)
             masks = self._masks(ids, spec.class_id).unsqueeze(0)
-            state = method.encode_support(EncodedShots(features=self._features(ids), masks=masks))
+            support = EncodedShots(features=self._features(ids), masks=masks)
+            with _fusing(method, fusion):
+                state = method.encode_support(support)
             yield spec, method.segment(self._features([spec.query]), state)[0].float()
 
     def _joined(
@@ -247,3 +250,16 @@ class Evaluator:
         if id not in self._labels:
             self._labels[id] = self.source.read_labels(id)
         return self._labels[id]
+
+
+@contextmanager
+def _fusing(method: FewShotSegmenter, fusion: Fusion | None) -> Iterator[None]:
+    """Gives the method another fusion for the length of the block, and its own back."""
+    if not isinstance(method, PairScorer) or fusion is None:
+        yield
+        return
+    own, method.fusion = method.fusion, fusion
+    try:
+        yield
+    finally:
+        method.fusion = own

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from fewseg.data.recorded import RecordedEpisodes
 from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.results import RunResult
@@ -28,6 +29,7 @@ def evaluate(
     episodes: int | None = None,
     seeds: Sequence[int] = (),
     backbone_weights: str | None = None,
+    manifests: Sequence[Path] = (),
     progress: bool = True,
 ) -> list[RunResult]:
     """Evaluates and writes one result file for each line of the recipe.
@@ -43,6 +45,7 @@ def evaluate(
         episodes: episodes a seed; the protocol's by default.
         seeds: the protocol's by default.
         backbone_weights: weights of the frozen trunk, where they moved.
+        manifests: recorded episodes to replay, one file a seed; they set protocol and shots.
         progress: show bars.
 
     Raises:
@@ -56,6 +59,9 @@ def evaluate(
         raise ValueError(f"{what} does not say which fold it belongs to: give --fold")
     data = chosen.data(wanted, root)
     check_split(about, data.split, Path(what))
+    recorded = RecordedEpisodes(manifests, data.test) if manifests else None
+    if recorded is not None:
+        shots = (recorded.shots,)
     evaluations = _lines(chosen, shots, fusions)
     protocol = chosen.protocol
     if episodes is not None or seeds:
@@ -65,6 +71,8 @@ def evaluate(
             episodes=episodes or protocol.episodes,
             seeds=tuple(seeds) or protocol.seeds,
         )
+    if recorded is not None:
+        protocol = recorded.protocol
     return evaluate_recipe(
         replace(chosen, protocol=protocol),
         method,
@@ -72,6 +80,7 @@ def evaluate(
         data,
         out,
         evaluations=evaluations,
+        recorded=recorded,
         progress=progress,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from lightning.fabric import Fabric
 from fewseg.data.draws import Draws
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.fold_data import FoldData
+from fewseg.data.recorded import Episodes, RecordedEpisodes
 from fewseg.data.training_sampler import TrainingSampler
 from fewseg.data.transforms import EvalView
 from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
@@ -115,8 +117,8 @@ def training_store(recipe: Recipe, method: FewShotSegmenter, data: FoldData) -> 
 
 
 def _trunk(method: FewShotSegmenter, dtype: torch.dtype) -> Any:
-    """A copy of the frozen trunk in the type that features are computed in."""
-    trunk = method.backbone.config.build().to(method.backbone.mean.device, dtype)
+    """A copy of the frozen trunk, weights and all, in the type that features are computed in."""
+    trunk = copy.deepcopy(method.backbone).eval().to(dtype)
     return trunk.to(memory_format=torch.channels_last)
 
 
@@ -146,9 +148,20 @@ def evaluate_recipe(
     folder: Path,
     *,
     evaluations: Sequence[Evaluation] | None = None,
+    recorded: RecordedEpisodes | None = None,
     progress: bool = True,
 ) -> list[RunResult]:
     """Evaluates a method on a fold's novel classes and writes one result file a line.
+
+    Args:
+        recipe: data, protocol, lines.
+        method: the model, in eval mode.
+        about: what its checkpoint says.
+        data: the fold.
+        folder: where the result files go.
+        evaluations: the recipe's lines by default.
+        recorded: replay these episodes instead of drawing them; K must be that of the lines.
+        progress: show bars.
 
     Returns:
         One result for each of ``evaluations`` (the recipe's by default). A line whose file is there
@@ -158,14 +171,21 @@ def evaluate_recipe(
     store = training_store(recipe, method, data)
     precision = "bf16" if store.dtype == torch.bfloat16 else "fp32"
     evaluator = Evaluator(method, data.source, store, precision=precision, progress=progress)
-    return [
-        _evaluate_line(recipe, line, evaluator, about, data, folder)
-        for line in evaluations or recipe.evaluations
-    ]
+    results = []
+    for line in evaluations or recipe.evaluations:
+        episodes = recorded or EpisodeSampler(data.test, data.split, recipe.protocol, line.shots)
+        results.append(_evaluate_line(recipe, line, episodes, evaluator, about, data, folder))
+    return results
 
 
 def _evaluate_line(
-    recipe: Recipe, line: Evaluation, evaluator: Evaluator, about: Checkpoint, data: FoldData, folder: Path
+    recipe: Recipe,
+    line: Evaluation,
+    episodes: Episodes,
+    evaluator: Evaluator,
+    about: Checkpoint,
+    data: FoldData,
+    folder: Path,
 ) -> RunResult:
     """Reads or makes the result of one line."""
     seed = about.training.get("config", {}).get("seed", 0)
@@ -195,8 +215,7 @@ def _evaluate_line(
             logger.info("%s is there already, from the same checkpoint and protocol", folder / name)
             return found
     started = time.perf_counter()
-    sampler = EpisodeSampler(data.test, data.split, recipe.protocol, line.shots)
-    counts = evaluator.run(sampler, line.fusion)
+    counts = evaluator.run(episodes, line.fusion)
     seconds = time.perf_counter() - started
     result = RunResult.from_counts(
         counts, classes=data.split.novel, protocol=recipe.protocol, wall_seconds=seconds, **said
