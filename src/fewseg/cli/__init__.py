@@ -1,4 +1,4 @@
-"""The command line: ``fewseg demo | data | train | evaluate | episodes | compare | table | import-checkpoint``.
+"""The command line: ``fewseg demo``, ``train``, ``evaluate`` and the rest of ``COMMANDS``.
 
 Options are the fields of the config dataclasses; tyro makes them. Nothing else is configured here.
 """
