@@ -1,7 +1,7 @@
 """Integer intersections and unions of binary masks, and the per-episode table of them.
 
-Source: the metrics of SCL (Zhang et al. 2021), Sec. 5.2, checked against golden counts of the PFENet family. The
-arguments are never changed, and values that are no mask are an error.
+Source: the metrics of SCL (Zhang et al. 2021), Sec. 5.2, checked against golden counts of the PFENet family.
+The arguments are never changed, and values that are no mask are an error.
 """
 
 from __future__ import annotations
