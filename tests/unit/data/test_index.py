@@ -126,9 +126,9 @@ def test_an_index_of_twelve_thousand_images_loads_in_under_a_second(tmp_path):
     }
     whole = Index("many", Many.class_names, images)
     (tmp_path / f"{'0' * 32}.json").write_bytes(index_module._dump(whole))
-    start = time.perf_counter()
+    start = time.process_time()  # of this process: the machine may be busy
     loaded = build_index(Many(), cache_dir=tmp_path, progress=False)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert loaded == whole
 
 

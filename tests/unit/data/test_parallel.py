@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from fewseg.data import parallel
 from fewseg.data.errors import DataError
 from fewseg.data.parallel import for_each, summary
 
@@ -35,17 +38,27 @@ def test_bad_data_does_not_stop_the_rest_and_is_told_in_the_order_of_the_ids():
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-def test_any_other_error_ends_the_work_at_once(error):
+def test_any_other_error_ends_the_work_at_once(monkeypatch, error):
+    cancelled = threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait=True, *, cancel_futures=False):
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            cancelled.set()
+            super().shutdown(wait)
+
+    monkeypatch.setattr(parallel, "ThreadPoolExecutor", Pool)
     seen = []
 
     def work(id):
         seen.append(id)
-        time.sleep(0.005)
-        raise error
+        if id == "bad":
+            raise error
+        cancelled.wait(20)
 
     with pytest.raises(error):
-        for_each([str(k) for k in range(400)], work, "x", workers=1, progress=False)
-    assert len(seen) < 200
+        for_each(["bad", "under way", "waiting"], work, "x", workers=1, progress=False)
+    assert "waiting" not in seen
 
 
 def test_a_summary_shows_five_and_counts_the_others():
