@@ -70,6 +70,7 @@ def test_a_state_in_memory_has_a_digest_of_its_values(state):
     again = load_weights(backbone.trunk, dict(reversed(state.items())))
     assert (first.source, again.source) == ("here", "state dict")
     assert first.sha256 == again.sha256
+    assert load_weights(backbone.trunk, state, sha256="of the file").sha256 == "of the file"
     assert (
         load_weights(backbone.trunk, state | {"conv1.0.weight": state["conv1.0.weight"] + 1}).sha256
         != first.sha256
