@@ -175,10 +175,13 @@ def _table(arguments: Sequence[str], console: Console) -> None:
 
 
 def _import(arguments: Sequence[str], console: Console) -> None:
+    from fewseg.data.folds import pascal_5i
     from fewseg.engine.released import import_checkpoint
 
     command = tyro.cli(ImportCommand, prog="fewseg import-checkpoint", args=arguments)
-    imported = import_checkpoint(command.source, command.target)
+    split = None if command.fold is None else pascal_5i(command.fold)
+    scales = tuple(int(s) if s == int(s) and s > 1 else s for s in command.scales)
+    imported = import_checkpoint(command.source, command.target, scales=scales, class_split=split)
     console.print(f"{imported.method}: {imported.report.summary()}\nwritten: {command.target}")
 
 

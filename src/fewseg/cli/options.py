@@ -140,7 +140,12 @@ class ImportCommand:
     Attributes:
         source: the released .pth file.
         target: the .safetensors file to write.
+        fold: the PASCAL-5i fold it was trained on, so that a test on classes of its training is refused; no
+            released file says so.
+        scales: its pyramid scales.
     """
 
     source: Annotated[Path, tyro.conf.Positional]
     target: Annotated[Path, tyro.conf.Positional]
+    fold: int | None = None
+    scales: tuple[float, ...] = (60, 30, 15, 8)

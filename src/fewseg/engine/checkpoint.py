@@ -24,6 +24,7 @@ from fewseg.ops.files import atomic_path
 
 SCHEMA = 1
 _MODEL, _OPTIMISER = "model.", "optimizer."
+_HEADER = {"config", "recipe", "dataset", "class_split", "training", "backbone_digest"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Checkpoint:
 
 def model_tensors(method: FewShotSegmenter) -> dict[str, Tensor]:
     """The tensors of a method that training changes: a frozen backbone stays out of the file."""
-    frozen = not method.backbone.config.trainable
+    frozen = method.backbone.config.fixed
     state = method.state_dict()
     return {k: v for k, v in state.items() if not (frozen and k.startswith("backbone."))}
 
@@ -88,7 +89,7 @@ def save_checkpoint(
         for index, slots in optimiser.state_dict()["state"].items():
             for slot, value in slots.items():
                 named[f"{_OPTIMISER}{index}.{slot}"] = torch.as_tensor(value)
-    frozen = not method.backbone.config.trainable
+    frozen = method.backbone.config.fixed
     text = {
         "schema": SCHEMA,
         "method": method_name(about.config),
@@ -124,11 +125,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ) from error
     if "fewseg" not in metadata:
         raise ValueError(f"{path} holds tensors but no fewseg config: it was not written by fewseg")
-    text = json.loads(metadata["fewseg"])
-    if text["schema"] > SCHEMA:
-        raise ValueError(
-            f"{path} has checkpoint schema {text['schema']}, this version reads up to {SCHEMA}: update fewseg"
-        )
+    text = _header(metadata["fewseg"], path)
     return Checkpoint(
         config=config_from_json(text["config"]),
         recipe=text["recipe"],
@@ -138,6 +135,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
         backbone_digest=text["backbone_digest"],
         digest=hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16],
     )
+
+
+def _header(stored: str, path: Path) -> dict[str, Any]:
+    """The JSON of a checkpoint's header.
+
+    Raises:
+        ValueError: it is of a newer schema, or not what ``save_checkpoint`` writes.
+    """
+    try:
+        text = json.loads(stored)
+        newer = text["schema"] > SCHEMA
+        missing = sorted(_HEADER - set(text))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} has a header that fewseg cannot read ({error!r}): it was edited") from error
+    if newer:
+        raise ValueError(
+            f"{path} has checkpoint schema {text['schema']}, this version reads up to {SCHEMA}: update fewseg"
+        )
+    if missing:
+        raise ValueError(f"{path} has a header that fewseg cannot read (no {missing}): it was edited")
+    return dict(text)
 
 
 def load_method(path: Path, *, backbone_weights: str | None = None) -> tuple[FewShotSegmenter, Checkpoint]:

@@ -50,7 +50,7 @@ def config_from_json(value: Any) -> Any:
     if not isinstance(value, dict) or "type" not in value:
         return value
     name = value["type"]
-    if name not in _KNOWN:
+    if not isinstance(name, str) or name not in _KNOWN:
         raise ValueError(
             f"config names the class {name!r}; this version of fewseg knows {sorted(_KNOWN)}: "
             "the file is of a newer version or of another program"

@@ -58,7 +58,7 @@ class FeatureStore:
         sizes = {view.size for view in views}
         if len(sizes) != 1:
             raise ValueError(f"the views of one store must have one size, got {sorted(sizes)}")
-        if backbone.config.trainable:
+        if not backbone.config.fixed:
             raise ValueError("only a frozen backbone can be cached: its weights must not change")
         self.backbone, self.source, self.views = backbone, source, tuple(views)
         self.size, self.seed, self.dtype = sizes.pop(), seed, dtype

@@ -90,7 +90,7 @@ def train(
 
     Raises:
         TrainingDivergedError: a loss or gradient is not finite; the last checkpoint is kept.
-        ValueError: the folder holds a run of another config.
+        ValueError: the folder holds a run of another config or fold.
         KeyboardInterrupt: after saving, when interrupted.
     """
     parameters = [p for p in method.parameters() if p.requires_grad]
@@ -98,7 +98,7 @@ def train(
     start, best = _resume(method, optimiser, config, run)
     model, optim = fabric.setup(method, optimiser)
     model.mark_forward_method("losses")
-    step = start
+    step, whole = start, True  # whole: the weights are those of a step, not of half an update
     about = _about(config, run)
     with progress_bar(progress and fabric.is_global_zero) as bar, closing(_writer(run, fabric)) as writer:
         task = bar.add_task(
@@ -116,9 +116,10 @@ def train(
                 loss = loss.detach()
                 norm = _gradient_norm(fabric, model, optim, config)
                 _check_finite(loss, norm, terms, step, run)
+                whole = False
                 optim.step()
                 optim.zero_grad(set_to_none=True)
-                step += 1
+                step, whole = step + 1, True
                 bar.update(task, completed=step, description=f"training · loss {float(loss):.3f}")
                 if fabric.is_global_zero and (step % _LOG_EVERY == 0 or step == config.steps):
                     _log(writer, run, step, optimiser, terms, float(norm))
@@ -127,8 +128,9 @@ def train(
                 if step % config.save_every == 0 and step < config.steps:
                     _save(method, optimiser, about, run, step, best, fabric)
         except KeyboardInterrupt:
-            _save(method, optimiser, about, run, step, best, fabric)
-            logger.warning("interrupted at step %d; the same command goes on from there", step)
+            if whole:
+                _save(method, optimiser, about, run, step, best, fabric)
+            logger.warning("interrupted at step %d; the same command goes on from the last save", step)
             raise
         _save(method, optimiser, about, run, step, best, fabric)
     if best is None and fabric.is_global_zero:
@@ -172,8 +174,18 @@ def _resume(
     if not path.exists():
         return 0, None
     stored = read_checkpoint(path)
-    wanted = {"method": as_json(run.method_config), "training": as_json(config)}
-    found = {"method": as_json(stored.config), "training": stored.training["config"]}
+    wanted = {
+        "method": as_json(run.method_config),
+        "training": as_json(config),
+        "dataset": run.data.dataset,
+        "class_split": split_json(run.data.split),
+    }
+    found = {
+        "method": as_json(stored.config),
+        "training": stored.training["config"],
+        "dataset": stored.dataset,
+        "class_split": stored.class_split,
+    }
     if wanted != found:
         different = _differences(found, wanted)
         raise ValueError(
