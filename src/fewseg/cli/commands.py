@@ -180,8 +180,7 @@ def _import(arguments: Sequence[str], console: Console) -> None:
 
     command = tyro.cli(ImportCommand, prog="fewseg import-checkpoint", args=arguments)
     split = None if command.fold is None else pascal_5i(command.fold)
-    scales = tuple(int(s) if s == int(s) and s > 1 else s for s in command.scales)
-    imported = import_checkpoint(command.source, command.target, scales=scales, class_split=split)
+    imported = import_checkpoint(command.source, command.target, scales=command.scales, class_split=split)
     console.print(f"{imported.method}: {imported.report.summary()}\nwritten: {command.target}")
 
 

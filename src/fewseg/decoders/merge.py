@@ -11,7 +11,7 @@ from fewseg.ops.resize import resize
 
 
 def bin_size(scale: float, size: tuple[int, int]) -> tuple[int, int]:
-    """Cells of one pyramid scale: an int is a side in cells, a float a fraction of the map's own side.
+    """Cells of one pyramid scale: above 1 a side in cells, a float up to 1 a fraction of the map's own side.
 
     Args:
         scale: e.g. 60 (PFENet's first bin; may exceed the map) or 0.5.
@@ -20,7 +20,7 @@ def bin_size(scale: float, size: tuple[int, int]) -> tuple[int, int]:
     Returns:
         (h_b, w_b), at least 1 each.
     """
-    if isinstance(scale, float):
+    if isinstance(scale, float) and scale <= 1.0:
         return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
     return int(scale), int(scale)
 

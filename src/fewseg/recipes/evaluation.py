@@ -10,7 +10,7 @@ from fewseg.data.recorded import RecordedEpisodes
 from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.results import RunResult
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.fusion import CrossGuided, Fusion, MeanVector, ScoreAverage
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES, recipe
@@ -90,7 +90,7 @@ def _lines(chosen: Recipe, shots: Sequence[int], fusions: Sequence[str]) -> list
     own = [e for e in chosen.evaluations if not shots or e.shots in shots]
     if not fusions and {e.shots for e in own} == set(shots or [e.shots for e in chosen.evaluations]):
         return own
-    kinds = {fusion.kind: fusion for fusion in (MeanVector(), ScoreAverage(), CrossGuided())}
+    kinds: dict[str, Fusion] = {fusion.kind: fusion for fusion in (MeanVector(), ScoreAverage(), CrossGuided())}
     named = [kinds[name] for name in fusions] or [chosen.method.fusion]
     wanted = shots or sorted({e.shots for e in chosen.evaluations})
     return [Evaluation(shots=k, fusion=fusion) for k in wanted for fusion in named]

@@ -78,7 +78,8 @@ class Matcher(PairScorer):
         vectors = F.normalize(guides.vectors, dim=2).to(query.mid.dtype)
         cells = query.mid.flatten(2)
         cosines = torch.matmul(vectors, cells[0]) if len(cells) == 1 else torch.bmm(vectors, cells)
-        return self.config.alpha * cosines.unflatten(2, query.size)
+        scores: Tensor = self.config.alpha * cosines.unflatten(2, query.size)
+        return scores
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """Always raises: there is nothing to train.

@@ -31,8 +31,8 @@ class PFENetConfig:
         channels: d, width of the head.
         mid_levels: levels of the mid-level feature, in the order of concatenation.
         prior: the prior map or none.
-        scales: pyramid scales: ints are sides in cells (60, 30, 15, 8 for 473 px), floats fractions of
-            the map's side.
+        scales: pyramid scales: above 1 sides in cells (60, 30, 15, 8 for 473 px), floats up to 1 fractions
+            of the map's side.
         fusion: how K shots become one answer.
         deep_weight: weight of the inner classifiers' mean cross-entropy.
         mid_dropout: Dropout2d after the mid-level convolution.
