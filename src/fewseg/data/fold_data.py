@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewseg.data.folds import ClassSplit
 from fewseg.data.index import Index
-from fewseg.data.source import DataError, Source
+from fewseg.data.source import DataError, SizedSource, Source
 
 
 class JoinedSource:
@@ -38,6 +38,14 @@ class JoinedSource:
         self._part = {id: part for part in reversed(parts) for id in part.ids}
         self.ids: tuple[str, ...] = tuple(dict.fromkeys(id for part in parts for id in part.ids))
         self._digests = [part.digest() for part in parts]
+
+    def image_size(self, id: str) -> tuple[int, int]:
+        """Returns (H, W), without a full read where the part can tell."""
+        part = self._part[id]
+        if isinstance(part, SizedSource):
+            return part.image_size(id)
+        image = part.read_image(id)
+        return int(image.shape[1]), int(image.shape[2])
 
     def read_image(self, id: str) -> Tensor:
         """Returns (3, H, W) uint8 RGB."""

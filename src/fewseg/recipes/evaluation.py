@@ -90,7 +90,8 @@ def _lines(chosen: Recipe, shots: Sequence[int], fusions: Sequence[str]) -> list
     own = [e for e in chosen.evaluations if not shots or e.shots in shots]
     if not fusions and {e.shots for e in own} == set(shots or [e.shots for e in chosen.evaluations]):
         return own
-    kinds: dict[str, Fusion] = {fusion.kind: fusion for fusion in (MeanVector(), ScoreAverage(), CrossGuided())}
+    every: tuple[Fusion, ...] = (MeanVector(), ScoreAverage(), CrossGuided())
+    kinds = {str(fusion.kind): fusion for fusion in every}
     named = [kinds[name] for name in fusions] or [chosen.method.fusion]
     wanted = shots or sorted({e.shots for e in chosen.evaluations})
     return [Evaluation(shots=k, fusion=fusion) for k in wanted for fusion in named]
