@@ -1,0 +1,167 @@
+"""The cases of the contract suite: every registered method and every recipe, on a tiny network.
+
+A test that takes ``config`` runs once for every method with every fusion, and once for every recipe whose
+parts differ from those. A new method or recipe is registered and inherits the whole battery.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from fewseg.backbones import BackboneConfig, ResNetShape
+from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.methods.base import PairScorer
+from fewseg.methods.registry import METHODS, method_name
+from fewseg.recipes.registry import RECIPES
+from fewseg.types import EncodedShots, ImageEpisodes
+
+SIDE = 65
+FUSIONS = (MeanVector(), ScoreAverage(), CrossGuided())
+_SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
+
+
+def tiny(config):
+    """The same parts on a tiny random ResNet, at eight channels."""
+    levels = config.backbone.levels
+    small = {"backbone": BackboneConfig(name="resnet18", weights=None, levels=levels, shape=_SHAPE)}
+    if "channels" in {f.name for f in fields(config)}:
+        small["channels"] = 8
+    if "scales" in {f.name for f in fields(config)}:  # 60 cells for a map of 9 would only cost time
+        small["scales"] = tuple(s if isinstance(s, float) else min(s, 12) for s in config.scales)
+    return replace(config, **small)
+
+
+def all_cases():
+    cases = {}
+    for name, kind in METHODS.items():
+        config = tiny(kind())
+        fusions = FUSIONS if hasattr(config, "fusion") else (None,)
+        for fusion in fusions:
+            case = config if fusion is None else replace(config, fusion=fusion)
+            cases.setdefault(case, name if fusion is None else f"{name}-{fusion.kind}")
+    for name, maker in RECIPES.items():
+        recipe = maker()
+        cases.setdefault(tiny(recipe.method), name)
+    return cases
+
+
+def pytest_generate_tests(metafunc):
+    if "config" in metafunc.fixturenames:
+        cases = all_cases()
+        metafunc.parametrize("config", list(cases), ids=list(cases.values()))
+
+
+@cache
+def built(config):
+    """The model with random weights, made to be of two minds about every pixel.
+
+    The default initial values shrink what runs through the head layer by layer, until its answer is one
+    class everywhere and hangs on the last digits; with these it varies from cell to cell.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = config.build().eval()
+        if isinstance(model, PairScorer) and hasattr(model, "trunk"):
+            for name, module in model.named_modules():
+                if isinstance(module, nn.Conv2d) and not name.startswith("backbone."):
+                    nn.init.kaiming_normal_(module.weight)
+            _balance(model)
+    return model
+
+
+def _balance(model):
+    images, masks = pictures(4, 1)
+    maps = model.encode_query(model.extract(images.flatten(0, 1).flip(0)))
+    with torch.no_grad():
+        guides = model.encode_shots(model.extract(images.flatten(0, 1)), masks.flatten(0, 1))
+        logits = model.score(maps, guides)
+        difference, head = logits[:, 1] - logits[:, 0], model.trunk.classifier[-1]
+        head.bias[1] -= difference.median()
+        head.weight /= difference.std()
+        head.bias /= difference.std()
+
+
+def pictures(episodes, shots, seed=0):
+    """Light rectangles on noise with an ignored edge: images (B, K, 3, H, W) and masks (B, K, H, W)."""
+    generator = torch.Generator().manual_seed(seed)
+    images = 0.6 * torch.rand(episodes, shots, 3, SIDE, SIDE, generator=generator)
+    masks = torch.zeros(episodes, shots, SIDE, SIDE, dtype=torch.uint8)
+    for b in range(episodes):
+        for k in range(shots):
+            top, left = (int(v) for v in torch.randint(0, 30, (2,), generator=generator))
+            masks[b, k, top : top + 30, left : left + 25] = 1
+            masks[b, k, top : top + 30, left + 25] = 255
+    return images + 0.4 * (masks == 1).unsqueeze(2), masks
+
+
+def encode(model, images, masks):
+    return EncodedShots(features=model.extract(images.flatten(0, 1)), masks=masks)
+
+
+def answer(model, images, masks, query):
+    """Logits of query images (n, 3, H, W) under support sets, as a user would get them."""
+    with torch.no_grad():
+        return model.segment(model.extract(query), model.encode_support(encode(model, images, masks)))
+
+
+@pytest.fixture
+def model(config):
+    return built(config)
+
+
+@pytest.fixture
+def fresh(config):
+    """A model of the test's own, free to be changed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return config.build()
+
+
+@pytest.fixture
+def shots():
+    """(episodes, shots, seed) -> support images and masks."""
+    return pictures
+
+
+@pytest.fixture
+def query():
+    """Two query images."""
+    return pictures(1, 2, seed=9)[0][0]
+
+
+@pytest.fixture
+def ask():
+    """(model, support images, support masks, query images) -> logits."""
+    return answer
+
+
+@pytest.fixture
+def encoded():
+    """(model, support images, support masks) -> encoded shots."""
+    return encode
+
+
+@pytest.fixture
+def episodes():
+    """(shots) -> a batch of two training episodes."""
+
+    def make(shots, seed=0):
+        images, masks = pictures(2, shots + 1, seed)
+        return ImageEpisodes(
+            support_images=images[:, :-1],
+            support_masks=masks[:, :-1],
+            query_images=images[:, -1],
+            query_masks=masks[:, -1],
+        )
+
+    return make
+
+
+@pytest.fixture
+def name(config):
+    return method_name(config)

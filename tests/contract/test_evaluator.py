@@ -1,0 +1,108 @@
+"""The evaluator shares work between episodes; its integers are those of the plain way."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fewseg.data.episodes import EpisodeSampler
+from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import ClassSplit
+from fewseg.data.index import build_index
+from fewseg.data.protocols import Protocol
+from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource
+from fewseg.data.transforms import EvalView
+from fewseg.engine.evaluate import Evaluator
+from fewseg.engine.feature_store import FeatureStore
+from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.methods.base import PairScorer
+from fewseg.types import EncodedShots
+
+LABEL_SIDE, SIDE = 81, 65
+PROTOCOL = Protocol(name="tiny", episodes=6, seeds=(0, 3), query_order="class_first", min_area=40)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    source = SyntheticSource(24, LABEL_SIDE, seed=1, classes=(1, 2, 3), split="val")
+    index = build_index(source, cache_dir=tmp_path_factory.mktemp("index"), workers=1, progress=False)
+    split = ClassSplit(name="tiny", fold=0, base=(3,), novel=(1, 2), class_names=SYNTHETIC_CLASSES)
+    return FoldData(dataset="tiny", source=source, split=split, train=index, test=index)
+
+
+@pytest.fixture
+def evaluator(model, data, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp() / "features"  # one for all cases: the backbones are few
+    store = FeatureStore(model.backbone, data.source, [EvalView(SIDE)], folder=folder, dtype=torch.float32)
+    return Evaluator(model, data.source, store, progress=False)
+
+
+def mask_of(labels, class_id):
+    mask = torch.zeros_like(labels)
+    mask[labels == class_id] = 1
+    mask[labels == 255] = 255
+    return mask
+
+
+def plain_counts(model, data, spec):
+    """One episode from its files: nothing shared, nothing cached, counted a pixel set at a time."""
+    view = EvalView(SIDE)
+    ids = [*spec.supports, spec.query]
+    pairs = [view(data.source.read_image(i), data.source.read_labels(i)) for i in ids]
+    images = torch.stack([image for image, _ in pairs])
+    masks = torch.stack([mask_of(labels, spec.class_id) for _, labels in pairs[:-1]])
+    with torch.no_grad():
+        support = EncodedShots(features=model.extract(images[:-1]), masks=masks.unsqueeze(0))
+        logits = model.segment(model.extract(images[-1:]), model.encode_support(support))
+    full = F.interpolate(logits, size=(LABEL_SIDE, LABEL_SIDE), mode="bilinear", align_corners=False)
+    said = full[0].argmax(dim=0) == 1
+    truth = mask_of(data.source.read_labels(spec.query), spec.class_id)
+    counted, true = truth != 255, truth == 1
+    return {
+        "fg_inter": int((said & true & counted).sum()),
+        "fg_union": int(((said | true) & counted).sum()),
+        "bg_inter": int((~said & ~true & counted).sum()),
+        "bg_union": int(((~said | ~true) & counted).sum()),
+    }
+
+
+@pytest.mark.parametrize("shots", [1, 5])
+def test_shared_work_gives_the_counts_of_the_plain_way(model, data, evaluator, shots):
+    sampler = EpisodeSampler(data.test, data.split, PROTOCOL, shots)
+    found = evaluator.run(sampler)
+    specs = [spec for seed in PROTOCOL.seeds for spec in sampler.episodes(seed)]
+    assert len(found) == len(specs) == 12
+    for row, spec in enumerate(specs):
+        assert (found.class_id[row], found.query[row]) == (spec.class_id, spec.query)
+        assert tuple(found.supports[row]) == spec.supports
+        for name, value in plain_counts(model, data, spec).items():
+            assert getattr(found, name)[row] == value, (row, name)
+    if hasattr(model, "trunk"):
+        assert len(np.unique(found.fg_inter)) > 3  # the answers differ: the comparison means something
+
+
+def test_one_evaluator_gives_every_fusion_what_a_new_one_would(model, data, evaluator):
+    if not isinstance(model, PairScorer):
+        pytest.skip("no fusion")
+    own = model.fusion
+    sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 3)
+    fusions = (CrossGuided(), ScoreAverage(), MeanVector(), CrossGuided(iou="mean"))
+    shared = [evaluator.run(sampler, fusion, seeds=[0]) for fusion in fusions]
+    for fusion, counts in zip(fusions, shared, strict=True):
+        alone = Evaluator(model, data.source, evaluator.store, progress=False)
+        again = alone.run(sampler, fusion, seeds=[0])
+        assert np.array_equal(counts.fg_inter, again.fg_inter)
+        assert np.array_equal(counts.fg_union, again.fg_union)
+    assert model.fusion == own
+
+
+def test_plain_logits_leave_the_methods_own_fusion_alone(model, data, evaluator):
+    if not isinstance(model, PairScorer):
+        pytest.skip("no fusion")
+    own = model.fusion
+    sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 2)
+    spec = sampler.episode(0, 0)
+    evaluator.store.ensure([spec.query, *spec.supports], progress=False)
+    for fusion in (MeanVector(), ScoreAverage(), CrossGuided()):
+        assert evaluator.plain(spec, fusion).shape == (2, SIDE, SIDE)
+        assert model.fusion == own

@@ -1,0 +1,190 @@
+"""What every method promises, whatever it is made of."""
+
+import inspect
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fewseg.engine import checkpoint
+from fewseg.engine.checkpoint import Checkpoint, load_method, save_checkpoint
+from fewseg.engine.environment import Environment
+from fewseg.fusion import MeanVector, ScoreAverage
+from fewseg.types import LossTerms, SupportState
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def trainable(model):
+    return {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_any_number_of_shots_goes_with_one_config(model, shots, query, ask, count):
+    logits = ask(model, *shots(1, count), query)
+    assert logits.shape == (2, 2, 65, 65)
+    assert bool(torch.isfinite(logits).all())
+
+
+def test_the_order_of_the_shots_does_not_matter(model, shots, query, ask):
+    images, masks = shots(1, 3)
+    order = [2, 0, 1]
+    close(ask(model, images[:, order], masks[:, order], query), ask(model, images, masks, query))
+
+
+def test_repeating_the_shots_changes_nothing_where_the_fusion_is_an_average(model, shots, query, ask):
+    if not isinstance(getattr(model, "fusion", None), MeanVector | ScoreAverage):
+        pytest.skip("shots are not averaged")
+    images, masks = shots(1, 2)
+    twice = [0, 1, 0, 1]
+    close(ask(model, images[:, twice], masks[:, twice], query), ask(model, images, masks, query))
+
+
+def test_logits_depend_on_query_support_image_and_support_mask(model, shots, query, ask):
+    images, masks = shots(1, 2)
+    logits = ask(model, images, masks, query)
+    other_images, other_masks = shots(1, 2, seed=5)
+    changed = {
+        "query": ask(model, images, masks, query.flip(0)),
+        "support image": ask(model, other_images, masks, query),
+        "support mask": ask(model, images, other_masks, query),
+    }
+    spread = (logits - logits.mean()).abs().max()
+    for what, other in changed.items():
+        assert (logits - other).abs().max() > 0.01 * spread, what
+
+
+def test_each_of_a_batch_is_answered_as_if_alone(model, shots, query, ask):
+    images, masks = shots(2, 2)
+    together = ask(model, images, masks, query)
+    for b in range(2):
+        one = slice(b, b + 1)
+        close(together[one], ask(model, images[one], masks[one], query[one]))
+
+
+@pytest.mark.parametrize("value", [0, 255])
+@pytest.mark.parametrize("which", ["all", "one"])
+def test_an_empty_or_ignored_mask_gives_finite_logits(model, shots, query, ask, value, which):
+    images, masks = shots(1, 2)
+    masks[:, : None if which == "all" else 1] = value
+    assert bool(torch.isfinite(ask(model, images, masks, query)).all())
+
+
+def test_gradients_reach_exactly_the_trainable_parameters(fresh, episodes, name):
+    if not trainable(fresh):
+        with pytest.raises(ValueError, match="nothing to train"):
+            fresh.losses(episodes(1))
+        return
+    fresh.eval()  # without dropout every path is open
+    fresh.losses(episodes(1)).total.backward()
+    reached = {name for name, p in fresh.named_parameters() if p.grad is not None}
+    assert reached == trainable(fresh)
+    assert not {n for n in reached if n.startswith("backbone.")} or fresh.backbone.config.trainable
+    parts = {n.split(".")[0] for n in reached}
+    for part in parts:
+        total = sum(float(p.grad.abs().sum()) for n, p in fresh.named_parameters() if n.startswith(part))
+        assert total > 0, part
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_losses_are_named_finite_scalars_of_any_number_of_shots(fresh, episodes, count):
+    if not trainable(fresh):
+        pytest.skip("nothing to train")
+    found = fresh.train().losses(episodes(count))
+    assert isinstance(found, LossTerms)
+    assert found.terms
+    assert set(found.weights) <= set(found.terms)
+    for name, value in found.terms.items():
+        assert value.shape == (), name
+        assert bool(torch.isfinite(value)), name
+
+
+def test_losses_are_finite_where_every_mask_is_empty(fresh, episodes):
+    if not trainable(fresh):
+        pytest.skip("nothing to train")
+    batch = episodes(1)
+    batch = replace(
+        batch,
+        support_masks=torch.zeros_like(batch.support_masks),
+        query_masks=torch.full_like(batch.query_masks, 255),
+    )
+    total = fresh.losses(batch).total
+    total.backward()
+    assert bool(torch.isfinite(total))
+    for name, p in fresh.named_parameters():
+        assert p.grad is None or bool(torch.isfinite(p.grad).all()), name
+
+
+def test_segment_takes_a_query_and_a_state_and_no_mask(model):
+    assert list(inspect.signature(model.segment).parameters) == ["query", "state"]
+    assert list(inspect.signature(model.encode_support).parameters) == ["support"]
+    assert list(inspect.signature(model.extract).parameters) == ["images"]
+
+
+def test_query_masks_reach_the_losses_and_nothing_else(model, episodes):
+    batch = episodes(2)
+    other = replace(batch, query_masks=1 - batch.query_masks.clamp(max=1))
+    answers = []
+    with torch.no_grad():
+        for each in (batch, other):
+            found = model.encode_episodes(each)
+            answers.append(model.segment(found.query, model.encode_support(found.support)))
+    assert torch.equal(*answers)
+
+
+def test_the_return_types_do_not_depend_on_training(fresh, shots, query, encoded):
+    found = []
+    for mode in (True, False):
+        fresh.train(mode)
+        state = fresh.encode_support(encoded(fresh, *shots(1, 2)))
+        found.append((type(state), fresh.segment(fresh.extract(query), state).shape))
+    assert found == [(SupportState, (2, 2, 65, 65))] * 2
+
+
+def snapshot(model):
+    """Everything that a module holds: attributes by identity, tensors by value."""
+    attributes = {
+        name: {key: id(value) for key, value in vars(module).items()}
+        for name, module in model.named_modules()
+    }
+    return attributes, {key: value.clone() for key, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_nothing_stays_on_the_module(fresh, shots, query, encoded, training):
+    fresh.train(training)
+    attributes, tensors = snapshot(fresh)
+    with torch.no_grad():
+        fresh.segment(fresh.extract(query), fresh.encode_support(encoded(fresh, *shots(1, 2))))
+    after, values = snapshot(fresh)
+    assert after == attributes
+    assert all(torch.equal(tensors[key], values[key]) for key in tensors)
+
+
+def test_a_state_is_not_changed_by_the_queries_that_it_serves(model, shots, query, encoded):
+    with torch.no_grad():
+        state = model.encode_support(encoded(model, *shots(1, 2)))
+        features = model.extract(query)
+        first = model.segment(features, state)
+        model.segment(model.extract(query.flip(0)), state)
+        assert torch.equal(model.segment(features, state), first)
+
+
+def test_a_frozen_backbone_stays_in_eval_mode(fresh):
+    fresh.train()
+    assert not any(m.training for m in fresh.backbone.modules())
+    assert not any(p.requires_grad for p in fresh.backbone.parameters())
+
+
+def test_a_saved_and_loaded_model_gives_the_same_logits(
+    model, config, shots, query, ask, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(checkpoint, "environment", lambda: Environment(versions={}, hardware=""))
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, model, Checkpoint(config=config))
+    loaded, about = load_method(path)
+    assert about.config == config == loaded.config
+    images, masks = shots(1, 2)
+    assert torch.equal(ask(loaded, images, masks, query), ask(model, images, masks, query))

@@ -1,0 +1,110 @@
+"""Batch s is a function of s alone, and the processes of a run take turns over the same episodes."""
+
+import pytest
+import torch
+
+from fewseg.data.transforms import EvalView, TrainView, binary_mask
+from fewseg.engine.batches import CachedBatches, FreshBatches
+
+VIEW = TrainView(size=33, scale=(0.9, 1.3), rotate=10.0)
+
+
+@pytest.fixture(params=["cached", "fresh"])
+def make(request, sampler, store, data):
+    """(batch, rank, world, seed) -> batches of either kind."""
+
+    def build(batch=2, rank=0, world=1, seed=5):
+        if request.param == "cached":
+            return CachedBatches(sampler, store, batch=batch, seed=seed, rank=rank, world=world)
+        return FreshBatches(
+            sampler, data.source, VIEW, batch=batch, seed=seed, workers=0, rank=rank, world=world
+        )
+
+    return build
+
+
+def tensors(batch):
+    """Support and query contents (B, ...) and masks, of images or of features alike."""
+    if hasattr(batch, "query_images"):
+        contents = [batch.support_images, batch.query_images]
+    else:
+        count = len(batch.query_masks)
+        contents = [m.unflatten(0, (count, -1)) for m in batch.support.features.maps.values()]
+        contents += list(batch.query.maps.values())
+    masks = batch.support_masks if hasattr(batch, "support_masks") else batch.support.masks
+    return [*contents, masks, batch.query_masks]
+
+
+def equal(a, b):
+    return all(torch.equal(x, y) for x, y in zip(tensors(a), tensors(b), strict=True))
+
+
+def test_a_stream_from_the_middle_is_the_rest_of_the_stream_from_the_start(make):
+    whole = list(make().stream(0, 4))
+    rest = list(make().stream(2, 4))
+    assert (len(whole), len(rest)) == (4, 2)
+    assert equal(whole[2], rest[0])
+    assert equal(whole[3], rest[1])
+    assert not equal(whole[0], whole[1])
+
+
+def test_an_empty_stretch_gives_nothing(make):
+    assert list(make().stream(3, 3)) == []
+
+
+def test_two_processes_cover_the_episodes_of_one_with_twice_the_batch(make):
+    alone = [tensors(b) for b in make(batch=4).stream(1, 3)]
+    ranks = [[tensors(b) for b in make(batch=2, rank=r, world=2).stream(1, 3)] for r in (0, 1)]
+    for step, together in enumerate(alone):
+        for part, whole in enumerate(together):
+            for rank in (0, 1):
+                assert torch.equal(ranks[rank][step][part], whole[rank::2])
+
+
+def test_supports_and_query_are_those_of_the_sampler_with_masks_of_its_class(sampler, store, data):
+    """With the plain view alone the contents are known."""
+
+    class Plain:
+        views = (EvalView(33),)
+        features, labels = staticmethod(store.features), staticmethod(store.labels)
+
+    batch = next(CachedBatches(sampler, Plain(), batch=3, seed=0).stream(4, 5))
+    for row, step in enumerate((12, 13, 14)):
+        spec = sampler.episode(step)
+        features = batch.support.features.select(slice(2 * row, 2 * row + 2))
+        assert torch.equal(features["layer3"], store.features(list(spec.supports))["layer3"])
+        assert torch.equal(batch.query["layer2"][row], store.features([spec.query])["layer2"][0])
+        for k, id in enumerate(spec.supports):
+            expected = binary_mask(data.source.read_labels(id), spec.class_id)
+            assert torch.equal(batch.support.masks[row, k], expected)
+        expected = binary_mask(data.source.read_labels(spec.query), spec.class_id)
+        assert torch.equal(batch.query_masks[row], expected)
+
+
+def test_cached_views_are_all_drawn_and_the_seed_decides_which(make, sampler, store, request):
+    if "fresh" in request.node.name:
+        pytest.skip("fresh views are drawn anew")
+    found = torch.cat([batch.query["layer3"] for batch in make(batch=4).stream(0, 5)])
+    views = set()
+    for step, maps in enumerate(found):
+        query = sampler.episode(step).query
+        views |= {v for v in (0, 1) if torch.equal(store.features([query], v)["layer3"][0], maps)}
+    assert views == {0, 1}
+    other = torch.cat([batch.query["layer3"] for batch in make(batch=4, seed=6).stream(0, 5)])
+    assert not torch.equal(found, other)
+
+
+def test_fresh_views_differ_each_time_an_image_comes_and_are_valid_pixels(sampler, data):
+    stream = FreshBatches(sampler, data.source, VIEW, batch=4, seed=5, workers=0).stream(0, 6)
+    seen = {}
+    for step, batch in enumerate(stream):
+        assert batch.support_images.shape == (4, 2, 3, 33, 33)
+        assert float(batch.query_images.min()) >= 0
+        assert float(batch.query_images.max()) <= 1
+        assert set(batch.query_masks.unique().tolist()) <= {0, 1, 255}
+        for row in range(4):
+            seen.setdefault(sampler.episode(4 * step + row).query, []).append(batch.query_images[row])
+    repeated = [views for views in seen.values() if len(views) > 1]
+    assert repeated
+    for first, second, *_ in repeated:
+        assert not torch.equal(first, second)

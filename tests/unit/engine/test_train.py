@@ -1,0 +1,236 @@
+"""The training loop: broken and resumed equals unbroken, and nothing is lost on the way."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fewseg.data.folds import ClassSplit
+from fewseg.engine import train as loop
+from fewseg.engine.batches import CachedBatches
+from fewseg.engine.checkpoint import load_method, read_checkpoint
+from fewseg.engine.optimiser import SGD, AdamW
+from fewseg.engine.train import Run, TrainingDivergedError, train
+from fewseg.engine.train_config import TrainConfig
+
+STEPS = 6
+
+
+@pytest.fixture(autouse=True)
+def every_step_is_logged(monkeypatch):
+    monkeypatch.setattr(loop, "_LOG_EVERY", 1)
+
+
+@pytest.fixture
+def training():
+    return TrainConfig(steps=STEPS, batch=2, shots=2, save_every=2, optimiser=AdamW(lr=1e-3, warmup=3))
+
+
+@pytest.fixture
+def batches(sampler, store):
+    return CachedBatches(sampler, store, batch=2, seed=0)
+
+
+class Disturbed:
+    """A stream in which something happens in place of one step's batch."""
+
+    def __init__(self, batches, step, happens):
+        self.batches, self.step, self.happens = batches, step, happens
+
+    def stream(self, start, stop):
+        for step, batch in enumerate(self.batches.stream(start, stop), start):
+            yield self.happens(batch) if step == self.step else batch
+
+
+def interrupt(batch):
+    raise KeyboardInterrupt
+
+
+def kill(batch):
+    raise MemoryError
+
+
+def poison(batch):
+    maps = {k: v * math.nan for k, v in batch.query.maps.items()}
+    return replace(batch, query=replace(batch.query, maps=maps))
+
+
+@pytest.fixture
+def go(tmp_path, build, config, data, fabric, training, batches):
+    """(folder, changes) -> the trained method and the path of its best checkpoint."""
+
+    def run(folder, *, stream=batches, settings=training, fold=data, method_config=config, validate=None):
+        method = build()
+        about = Run(
+            folder=tmp_path / folder, method_config=method_config, data=fold, recipe="t", validate=validate
+        )
+        return method, train(method, settings, stream, about, fabric, progress=False)
+
+    return run
+
+
+def losses(folder):
+    """Step -> what was logged; a step that was run again counts as it was the last time."""
+    rows = map(json.loads, (folder / "losses.jsonl").read_text().splitlines())
+    return {row["step"]: row for row in rows}
+
+
+def same_weights(first, second):
+    return all(torch.equal(v, second.state_dict()[k]) for k, v in first.state_dict().items())
+
+
+@pytest.mark.parametrize("optimiser", [AdamW(lr=1e-3, warmup=3), SGD(lr=0.05)])
+@pytest.mark.parametrize("happens", [interrupt, kill])
+def test_a_broken_and_resumed_run_is_the_unbroken_one(go, training, batches, tmp_path, optimiser, happens):
+    settings = replace(training, optimiser=optimiser)
+    unbroken, _ = go("unbroken", settings=settings)
+    with pytest.raises((KeyboardInterrupt, MemoryError)):
+        go("broken", settings=settings, stream=Disturbed(batches, 3, happens))
+    # an interrupt saves the three steps that are done; a kill leaves the save after the second
+    assert read_checkpoint(tmp_path / "broken" / loop.LAST).training["step"] == (
+        3 if happens is interrupt else 2
+    )
+    resumed, best = go("broken", settings=settings)
+    assert losses(tmp_path / "broken") == losses(tmp_path / "unbroken")
+    assert same_weights(resumed, unbroken)
+    assert same_weights(load_method(best)[0], unbroken)
+
+
+def test_dropout_depends_on_the_step_alone_not_on_what_was_drawn_before(go, tmp_path):
+    go("one")
+    torch.rand(100)
+    go("two")
+    assert losses(tmp_path / "one") == losses(tmp_path / "two")
+
+
+def test_the_loss_goes_down_and_only_trainable_weights_move(go, build, tmp_path, training):
+    before = build()
+    after, _ = go("run", settings=replace(training, steps=40, save_every=100, optimiser=AdamW(lr=1e-2)))
+    logged = losses(tmp_path / "run")
+    first = sum(logged[s]["total"] for s in range(1, 6))
+    assert sum(logged[s]["total"] for s in range(36, 41)) < 0.95 * first
+    assert after.backbone.digest() == before.backbone.digest()
+    assert not same_weights(after, before)
+
+
+def test_the_log_has_the_terms_the_gradient_norm_and_the_schedules_rate(go, tmp_path, training):
+    go("run")
+    logged = losses(tmp_path / "run")
+    assert list(logged) == list(range(1, STEPS + 1))
+    for step, row in logged.items():
+        assert row["total"] == pytest.approx(row["query"] + row["query_deep"], rel=1e-5)
+        assert row["lr"] == training.optimiser.lr_at(step - 1, STEPS)
+        assert row["gradient_norm"] > 0
+    assert list((tmp_path / "run" / "tensorboard" / "rank0").iterdir())
+
+
+def test_the_gradient_is_clipped_to_the_configs_norm(go, build, training):
+    rate = 0.1
+    settings = replace(training, steps=1, optimiser=SGD(lr=rate, momentum=0.0, weight_decay=0.0), clip=1e-3)
+    before = build()
+    after, _ = go("run", settings=settings)
+    moved = [a - b for a, b in zip(after.parameters(), before.parameters(), strict=True)]
+    norm = math.sqrt(sum(float(m.detach().double().pow(2).sum()) for m in moved))
+    assert norm == pytest.approx(rate * 1e-3, rel=1e-2)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(go, batches, tmp_path):
+    with pytest.raises(TrainingDivergedError, match=r"step 3: .*query nan.*lower the learning rate"):
+        go("run", stream=Disturbed(batches, 3, poison))
+    path = tmp_path / "run" / loop.LAST
+    assert read_checkpoint(path).training["step"] == 2
+    loaded, _ = load_method(path)
+    assert all(bool(torch.isfinite(p).all()) for p in loaded.parameters())
+    go("run")  # and from there it goes on
+
+
+def test_an_interrupt_within_an_update_keeps_the_last_whole_step(go, tmp_path, monkeypatch):
+    """Half of the weights of one step and half of the next belong to no step."""
+    unbroken, _ = go("unbroken")
+    step, calls = torch.optim.AdamW.step, []
+
+    def halfway(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].add_(1)
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", halfway)
+        with pytest.raises(KeyboardInterrupt):
+            go("broken")
+    assert read_checkpoint(tmp_path / "broken" / loop.LAST).training["step"] == 2
+    resumed, _ = go("broken")
+    assert same_weights(resumed, unbroken)
+
+
+def test_a_finished_run_is_left_as_it_is(go, tmp_path):
+    first, best = go("run")
+    before = losses(tmp_path / "run")
+    again, path = go("run")
+    assert path == best
+    assert same_weights(again, first)
+    assert losses(tmp_path / "run") == before
+
+
+def test_another_config_in_the_same_folder_is_refused_with_what_differs(go, training, config):
+    go("run")
+    with pytest.raises(ValueError, match=r"another config \(training.optimiser.lr: 0.001 there, 0.5 here\)"):
+        go("run", settings=replace(training, optimiser=AdamW(lr=0.5, warmup=3)))
+    with pytest.raises(ValueError, match=r"training.optimiser.type: 'AdamW' there, 'SGD' here"):
+        go("run", settings=replace(training, optimiser=SGD()))
+    with pytest.raises(ValueError, match=r"method.deep_weight: 1.0 there, 0.4 here"):
+        go("run", method_config=replace(config, deep_weight=0.4))
+
+
+def test_another_fold_in_the_same_folder_is_refused(go, data):
+    """Going on with it would train on the classes that the checkpoint calls novel."""
+    go("run")
+    names = data.split.class_names
+    split = ClassSplit(name="tiny", fold=1, base=(3, 4, 5), novel=(1, 2), class_names=names)
+    with pytest.raises(ValueError, match=r"holds a run of another config .*fold: 0 there, 1 here"):
+        go("run", fold=replace(data, split=split))
+
+
+def test_the_best_checkpoint_is_the_one_that_the_held_out_classes_score_best(go, training, tmp_path):
+    settings = replace(training, validate_every=2, held_out=(3,))
+    scores, modes = iter([0.1, 0.5, 0.3]), []
+
+    def validate(method):
+        modes.append(method.training)
+        return next(scores)
+
+    method, path = go("run", settings=settings, validate=validate)
+    assert path == tmp_path / "run" / loop.BEST
+    best, last = read_checkpoint(path), read_checkpoint(tmp_path / "run" / loop.LAST)
+    assert (best.training["step"], best.training["best"]) == (4, 0.5)
+    assert (last.training["step"], last.training["best"]) == (6, 0.5)
+    assert modes == [False] * 3
+    assert not same_weights(load_method(path)[0], method)
+
+
+def test_a_resumed_run_remembers_the_best_score(go, training, batches, tmp_path):
+    settings = replace(training, validate_every=2, held_out=(3,))
+    with pytest.raises(KeyboardInterrupt):
+        go("run", settings=settings, validate=lambda m: 0.9, stream=Disturbed(batches, 3, interrupt))
+    go("run", settings=settings, validate=lambda m: 0.2)
+    assert read_checkpoint(tmp_path / "run" / loop.BEST).training["step"] == 2
+
+
+def test_without_validation_the_last_is_the_best(go):
+    method, path = go("run")
+    about = read_checkpoint(path)
+    assert (about.training["step"], about.training["best"]) == (STEPS, None)
+    assert same_weights(load_method(path)[0], method)
+
+
+def test_a_checkpoint_says_what_it_was_trained_on_and_how(go, data, training):
+    _, path = go("run")
+    about = read_checkpoint(path)
+    assert (about.recipe, about.dataset) == ("t", "tiny")
+    assert about.class_split["novel"] == list(data.split.novel)
+    assert about.training["config"]["optimiser"]["lr"] == training.optimiser.lr
