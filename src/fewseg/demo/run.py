@@ -17,10 +17,12 @@ from fewseg.demo.pretrain import pretrain, read_cells
 from fewseg.demo.report import DemoReport, write_report
 from fewseg.demo.stages import Clock, Workplace, evaluate, repeatable, result_path, train_head
 from fewseg.demo.summary import Gain, gain
+from fewseg.engine.checkpoint import Checkpoint
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.results import RunResult
 from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
-from fewseg.recipes.recipe import Evaluation
+from fewseg.methods.base import FewShotSegmenter
+from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.run import build_method
 
 log = logging.getLogger(__name__)
@@ -81,9 +83,9 @@ def _run(config: DemoConfig, cache: Path) -> DemoResult:
         (methods.scl(config, data, weights), True),
     ):
         with clock.stage(f"training {recipe.name.removeprefix('demo_')}" if trained else "testing"):
-            method = train_head(recipe, place) if trained else build_method(recipe)
+            method, about = train_head(recipe, place) if trained else _as_built(recipe)
         with clock.stage("testing"):
-            evaluators[recipe.name], found = evaluate(recipe, method, place)
+            evaluators[recipe.name], found = evaluate(recipe, method, about, place)
             results += found
     with clock.stage("pictures"):
         examples = _examples(config, place, evaluators)
@@ -100,6 +102,10 @@ def _run(config: DemoConfig, cache: Path) -> DemoResult:
     )
     write_report(report, content)
     return DemoResult(report=report, results=tuple(results), seconds=clock.seconds)
+
+
+def _as_built(recipe: Recipe) -> tuple[FewShotSegmenter, Checkpoint]:
+    return build_method(recipe), Checkpoint(config=recipe.method)
 
 
 def _gains(config: DemoConfig, results: Path) -> tuple[Gain, ...]:

@@ -19,7 +19,7 @@ from fewseg.data.fold_data import FoldData
 from fewseg.data.training_sampler import TrainingSampler
 from fewseg.data.transforms import EvalView
 from fewseg.engine.batches import CachedBatches
-from fewseg.engine.checkpoint import load_method, split_json
+from fewseg.engine.checkpoint import Checkpoint, load_method, split_json
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.feature_store import FeatureStore, View
 from fewseg.engine.results import RunResult
@@ -88,8 +88,8 @@ def feature_store(recipe: Recipe, method: FewShotSegmenter, place: Workplace) ->
     )
 
 
-def train_head(recipe: Recipe, place: Workplace) -> FewShotSegmenter:
-    """Trains a recipe's head on cached features and returns the method, ready to test."""
+def train_head(recipe: Recipe, place: Workplace) -> tuple[FewShotSegmenter, Checkpoint]:
+    """Trains a recipe's head on cached features; returns the method, ready to test, and its checkpoint."""
     config = recipe.train
     assert config is not None
     method = build_method(recipe)
@@ -108,14 +108,24 @@ def train_head(recipe: Recipe, place: Workplace) -> FewShotSegmenter:
     run = Run(
         folder=place.out / recipe.name, method_config=recipe.method, data=place.data, recipe=recipe.name
     )
-    trained, _ = load_method(train(method, config, batches, run, fabric, progress=place.progress))
-    return trained.to(memory_format=torch.channels_last)
+    trained, about = load_method(train(method, config, batches, run, fabric, progress=place.progress))
+    return trained.to(memory_format=torch.channels_last), about
 
 
 def evaluate(
-    recipe: Recipe, method: FewShotSegmenter, place: Workplace
+    recipe: Recipe, method: FewShotSegmenter, about: Checkpoint, place: Workplace
 ) -> tuple[Evaluator, tuple[RunResult, ...]]:
-    """Tests a method on the unseen classes and writes one result file for each of its evaluations."""
+    """Tests a method on the unseen classes and writes one result file for each of its evaluations.
+
+    Args:
+        recipe: evaluations, protocol, size.
+        method: to be tested.
+        about: its checkpoint; without a digest for a method that was not trained.
+        place: data and folders.
+
+    Returns:
+        The evaluator, which keeps what it computed, and the results.
+    """
     data = place.data
     store = feature_store(recipe, method, place)
     evaluator = Evaluator(method, data.source, store, progress=place.progress)
@@ -134,9 +144,10 @@ def evaluate(
             shots=evaluation.shots,
             fusion=evaluation.fusion.kind,
             protocol=recipe.protocol,
-            config={"method": recipe.method, "training": recipe.train},
+            config={"method": recipe.method, "fusion": evaluation.fusion, "size": recipe.size},
             class_split=split_json(data.split),
             wall_seconds=time.perf_counter() - started,
+            training={"checkpoint": about.digest, **about.training},
         )
         result.save(result_path(place.out, recipe.name, evaluation), counts)
         results.append(result)
