@@ -115,8 +115,8 @@ def show(
 
 
 def spotlight(picture: Picture, mask: Picture) -> Picture:
-    """Returns the picture in colour where ``mask`` (H, W) is not 0, pale grey elsewhere, with an outline."""
-    marked = mask != 0
+    """Returns the picture in colour where ``mask`` (H, W) is 1, pale grey elsewhere, with an outline."""
+    marked = mask == 1
     return _outlined(np.where(marked[..., None], picture, _pale(picture)), marked)
 
 

@@ -25,9 +25,11 @@ def test_a_spotlight_keeps_the_marked_pixels_and_pales_the_others():
     picture[..., 0] = 200
     mask = np.zeros((9, 9), dtype=np.uint8)
     mask[3:6, 3:6] = 1
+    mask[8, 8] = 255
     shown = spotlight(picture, mask)
     assert (shown[4, 4] == (200, 0, 0)).all()
     assert shown[0, 0].min() == shown[0, 0].max() > 150
+    assert shown[8, 8].min() == shown[8, 8].max() > 150, "an ignored pixel is not marked"
     assert (shown[2, 4] == 30).all(), "the outline"
     assert (shown[2, 2] > 150).all(), "corners do not touch"
     assert (picture[..., 1] == 0).all(), "the argument is left alone"
