@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 
 from fewseg import __version__
 from fewseg.cli.commands import COMMANDS
@@ -56,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str], console: Console, errors: Console) -> int:
     if words[0] not in COMMANDS:
         near = difflib.get_close_matches(words[0], COMMANDS) or list(COMMANDS)
-        errors.print(f"[bold red]fewseg:[/] unknown command {words[0]!r}: did you mean {' or '.join(near)}?")
+        asked = f"unknown command {words[0]!r}: did you mean {' or '.join(near)}?"
+        errors.print(f"[bold red]fewseg:[/] {escape(asked)}", highlight=False, soft_wrap=True)
         return 2
     try:
         COMMANDS[words[0]](words[1:], console)
