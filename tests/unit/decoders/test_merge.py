@@ -46,7 +46,16 @@ def test_the_weight_has_the_shape_of_the_whole_convolution():
 
 
 @pytest.mark.parametrize(
-    ("scale", "size"), [(60, (60, 60)), (8, (8, 8)), (1.0, (31, 41)), (0.5, (16, 20)), (0.001, (1, 1))]
+    ("scale", "size"),
+    [
+        (60, (60, 60)),
+        (60.0, (60, 60)),  # what a command line makes of 60
+        (8, (8, 8)),
+        (1, (1, 1)),
+        (1.0, (31, 41)),
+        (0.5, (16, 20)),
+        (0.001, (1, 1)),
+    ],
 )
-def test_ints_are_sides_and_floats_fractions_of_the_map(scale, size):
+def test_numbers_above_1_are_sides_and_floats_up_to_1_fractions_of_the_map(scale, size):
     assert bin_size(scale, (31, 41)) == size

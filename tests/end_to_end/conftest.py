@@ -1,0 +1,101 @@
+"""Two tiny recipes on a rendered set, registered for the length of a test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fewseg.backbones import BackboneConfig, ResNetShape
+from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import ClassSplit
+from fewseg.data.index import build_index
+from fewseg.data.protocols import Protocol
+from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource
+from fewseg.data.transforms import TrainView
+from fewseg.decoders.prior import PriorMap
+from fewseg.engine import checkpoint, results
+from fewseg.engine.environment import environment
+from fewseg.engine.optimiser import AdamW
+from fewseg.engine.train_config import TrainConfig
+from fewseg.fusion import CrossGuided, ScoreAverage
+from fewseg.methods.matcher import MatcherConfig
+from fewseg.methods.pfenet import PFENetConfig
+from fewseg.methods.scl import SCLPFENetConfig
+from fewseg.recipes import run
+from fewseg.recipes.recipe import Evaluation, Recipe
+from fewseg.recipes.registry import RECIPES
+
+SIDE = 33
+SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
+BACKBONE = BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"), shape=SHAPE)
+HEAD = {
+    "backbone": BACKBONE,
+    "channels": 8,
+    "prior": PriorMap(level="layer3", masked_input=None),
+    "scales": (5, 0.5),
+}
+TRAIN = TrainConfig(
+    steps=4,
+    batch=2,
+    view=TrainView(size=SIDE, blur=0.0),
+    cached_views=1,
+    class_first=0.5,
+    min_area=20,
+    held_out=(5,),
+    validate_every=2,
+    validation_episodes=4,
+    save_every=2,
+    optimiser=AdamW(lr=1e-3),
+    workers=0,
+)
+
+
+@pytest.fixture(scope="session")
+def read(tmp_path_factory):
+    """(fold, root) -> a fold of six classes; fold 0 tests classes 1 and 2, fold 1 tests 3 and 4."""
+    source = SyntheticSource(36, SIDE, classes=(1, 2, 3, 4, 5, 6))
+    index = build_index(source, cache_dir=tmp_path_factory.mktemp("index"), workers=1, progress=False)
+    names = {c: SYNTHETIC_CLASSES[c] for c in source.classes}
+
+    def data(fold, root=None):
+        novel = ((1, 2), (3, 4))[fold]
+        base = tuple(c for c in source.classes if c not in novel)
+        split = ClassSplit(name="tiny", fold=fold, base=base, novel=novel, class_names=names)
+        return FoldData(dataset="tiny", source=source, split=split, train=index, test=index)
+
+    return data
+
+
+@pytest.fixture(scope="session")
+def machine():
+    return environment()
+
+
+@pytest.fixture
+def recipes(monkeypatch, read, tmp_path, machine):
+    """Registers tiny_pfenet, tiny_scl and tiny_matcher; work happens in the test's own folder."""
+    monkeypatch.setenv("FEWSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for module in (checkpoint, results, run):  # the machine is looked at once, not at every save
+        monkeypatch.setattr(module, "environment", lambda: machine)
+    both = (Evaluation(shots=1, fusion=ScoreAverage()), Evaluation(shots=3, fusion=ScoreAverage()))
+    pfenet = Recipe(
+        name="tiny_pfenet",
+        method=PFENetConfig(**HEAD),
+        data=read,
+        train=TRAIN,
+        size=SIDE,
+        protocol=Protocol(name="tiny", episodes=6, seeds=(0, 1), query_order="class_first", min_area=20),
+        evaluations=both,
+    )
+    scl = replace(
+        pfenet,
+        name="tiny_scl",
+        method=SCLPFENetConfig(**HEAD),
+        evaluations=(*both, Evaluation(shots=3, fusion=CrossGuided())),
+    )
+    matcher = replace(pfenet, name="tiny_matcher", method=MatcherConfig(backbone=BACKBONE), train=None)
+    for made in (pfenet, scl, matcher):
+        monkeypatch.setitem(RECIPES, made.name, lambda made=made: made)
+    return {made.name: made for made in (pfenet, scl, matcher)}

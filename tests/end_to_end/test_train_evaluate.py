@@ -1,0 +1,187 @@
+"""Train, evaluate, compare and table, as a user does it, on a set that is rendered in a moment."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fewseg.cli import main
+from fewseg.data.episodes import EpisodeSampler
+from fewseg.data.transforms import EvalView
+from fewseg.engine.batches import CachedBatches
+from fewseg.engine.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+from fewseg.engine.evaluate import Evaluator
+from fewseg.engine.feature_store import FeatureStore
+from fewseg.engine.results import RunResult, load_counts, load_with_counts
+from fewseg.recipes import evaluation
+from fewseg.recipes.registry import RECIPES
+from fewseg.recipes.run import build_method, train_recipe
+
+PFENET, SCL = "runs/tiny_pfenet-fold0-seed0/best.safetensors", "runs/tiny_scl-fold0-seed0/best.safetensors"
+
+
+def test_two_methods_are_trained_evaluated_compared_and_tabled(recipes, tmp_path, capsys):
+    for name, checkpoint in (("tiny_pfenet", PFENET), ("tiny_scl", SCL)):
+        assert main(["train", name, "--quiet"]) == 0
+        assert f"test it: fewseg evaluate {checkpoint}" in capsys.readouterr().out
+        assert main(["evaluate", checkpoint, "--quiet"]) == 0
+    files = sorted(p.name for p in (tmp_path / "results").glob("*.json"))
+    assert files == [
+        "tiny_pfenet-fold0-seed0-1shot-average.json",
+        "tiny_pfenet-fold0-seed0-3shot-average.json",
+        "tiny_scl-fold0-seed0-1shot-average.json",
+        "tiny_scl-fold0-seed0-3shot-average.json",
+        "tiny_scl-fold0-seed0-3shot-cross-guided.json",
+    ]
+    for file in files:
+        result, counts = load_with_counts(tmp_path / "results" / file)
+        assert len(counts) == 12
+        assert set(counts.class_id.tolist()) == {1, 2}
+        assert counts.supports.shape[1] == result.shots
+        assert (
+            result.training["checkpoint"]
+            == read_checkpoint(tmp_path / (PFENET if "pfenet" in file else SCL)).digest
+        )
+        assert result.training["config"]["steps"] == 4
+        assert result.class_split["novel"] == [1, 2]
+        stored = json.loads((tmp_path / "results" / file).read_text())
+        assert 0 <= stored["miou_mean"] <= 1
+        assert stored["protocol"]["name"] == "tiny"
+    capsys.readouterr()
+    pair = [f"results/tiny_{name}-fold0-seed0-3shot-average.json" for name in ("pfenet", "scl")]
+    assert main(["compare", *pair]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "scl-pfenet average, 3-shot, tiny fold 0 against pfenet average, 3-shot, tiny fold 0" in out
+    assert main(["table", "results"]) == 0
+    out = capsys.readouterr().out
+    assert "scl" in out
+    assert "pfenet" in out
+    different = ["results/tiny_scl-fold0-seed0-1shot-average.json", pair[0]]
+    assert main(["compare", *different]) == 1
+    assert "not comparable" in capsys.readouterr().err
+
+
+def test_an_interrupted_training_goes_on_by_the_same_command(recipes, tmp_path, capsys, monkeypatch):
+    stream = CachedBatches.stream
+
+    def broken(self, start, stop):
+        for step, batch in enumerate(stream(self, start, stop), start):
+            if step == 3:
+                raise KeyboardInterrupt
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CachedBatches, "stream", broken)
+        assert main(["train", "tiny_scl", "--quiet"]) == 130
+    assert "the same command goes on from the last checkpoint" in " ".join(capsys.readouterr().err.split())
+    assert read_checkpoint(tmp_path / "runs/tiny_scl-fold0-seed0/last.safetensors").training["step"] == 3
+    assert main(["train", "tiny_scl", "--quiet"]) == 0
+    assert main(["train", "tiny_scl", "--quiet", "--out", "unbroken"]) == 0
+    one, two = (p.read_bytes() for p in (tmp_path / SCL, tmp_path / "unbroken/best.safetensors"))
+    assert (
+        read_checkpoint(tmp_path / SCL).training
+        == read_checkpoint(tmp_path / "unbroken/best.safetensors").training
+    )
+    assert one == two
+
+
+def test_a_checkpoint_is_not_tested_on_classes_that_it_was_trained_on(recipes, capsys):
+    assert main(["train", "tiny_pfenet", "--quiet", "--train.steps", "1", "--train.validate-every", "0"]) == 0
+    assert main(["evaluate", PFENET, "--fold", "1", "--quiet"]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        "trained on tiny fold 0, the test is on tiny fold 1; classes [3, 4] of the test were trained on"
+        in told
+    )
+
+
+def test_a_second_evaluation_reads_what_is_there_until_something_changes(recipes, tmp_path, monkeypatch):
+    run, episodes = Evaluator.run, []
+
+    def counting(self, *args, **kwargs):
+        counts = run(self, *args, **kwargs)
+        episodes.append(len(counts))
+        return counts
+
+    monkeypatch.setattr(Evaluator, "run", counting)
+    assert main(["evaluate", "tiny_matcher", "--fold", "0", "--quiet"]) == 0
+    assert episodes == [12, 12]
+    assert main(["evaluate", "tiny_matcher", "--fold", "0", "--quiet"]) == 0
+    assert episodes == [12, 12]
+    assert (
+        main(["evaluate", "tiny_matcher", "--fold", "0", "--quiet", "--episodes", "3", "--shots", "1"]) == 0
+    )
+    assert episodes == [12, 12, 6]
+
+
+def test_the_held_out_class_is_neither_trained_on_nor_novel_and_selects(recipes, read, monkeypatch):
+    """The selection's episodes, and the training's, by the classes that they draw."""
+    drawn = {"train": set(), "select": set()}
+    stream, run = CachedBatches.stream, Evaluator.run
+
+    def streaming(self, start, stop):
+        drawn["train"] |= set(self.sampler.classes)
+        return stream(self, start, stop)
+
+    def running(self, sampler, *args, **kwargs):
+        drawn["select"] |= set(sampler.classes)
+        return run(self, sampler, *args, **kwargs)
+
+    monkeypatch.setattr(CachedBatches, "stream", streaming)
+    monkeypatch.setattr(Evaluator, "run", running)
+    assert main(["train", "tiny_pfenet", "--quiet"]) == 0
+    assert drawn == {"train": {3, 4, 6}, "select": {5}}
+
+
+def test_fresh_views_and_a_trained_seed_of_its_own_go_the_same_way(recipes, tmp_path):
+    words = ["--train.cached-views", "0", "--train.validate-every", "0", "--train.steps", "2"]
+    assert main(["train", "tiny_pfenet", "--quiet", "--train.seed", "3", *words]) == 0
+    path = tmp_path / "runs/tiny_pfenet-fold0-seed3/best.safetensors"
+    assert read_checkpoint(path).training["config"]["cached_views"] == 0
+    assert main(["evaluate", str(path), "--quiet", "--shots", "1"]) == 0
+    result = RunResult.load(tmp_path / "results/tiny_pfenet-fold0-seed3-1shot-average.json")
+    assert result.training["seed"] == 3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_checkpoint_with_its_own_backbone_is_evaluated_with_that_backbone(
+    recipes, read, tmp_path, precision
+):
+    """Imported checkpoints carry the trunk; no config can make its weights again."""
+    recipe = recipes["tiny_pfenet"]
+    if precision == "bf16":
+        recipe = replace(recipe, train=replace(recipe.train, precision="bf16-mixed"))
+        RECIPES["tiny_pfenet"] = lambda: recipe
+    method = build_method(recipe).eval()
+    with torch.no_grad():
+        for parameter in method.backbone.parameters():
+            parameter.mul_(1.5).add_(0.05)
+    save_checkpoint(tmp_path / "imported.safetensors", method, Checkpoint(config=recipe.method), whole=True)
+    evaluation.evaluate("imported.safetensors", recipe_name="tiny_pfenet", fold=0, shots=(1,), progress=False)
+    found = load_counts("results/tiny_pfenet-fold0-seed0-1shot-average.json")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    data = read(0)
+    trunk = method.backbone.to(dtype)
+    store = FeatureStore(trunk, data.source, [EvalView(recipe.size)], folder=tmp_path / "s", dtype=dtype)
+    sampler = EpisodeSampler(data.test, data.split, recipe.protocol, 1)
+    expected = Evaluator(method, data.source, store, precision=precision, progress=False).run(sampler)
+    assert np.array_equal(found.fg_pred, expected.fg_pred)
+    assert len(np.unique(found.fg_pred)) > 1 or int(found.fg_pred[0]) in (0, 33 * 33)
+
+
+def test_a_recipe_without_training_says_so(recipes, read, tmp_path, capsys):
+    with pytest.raises(ValueError, match="tiny_matcher has nothing to train: evaluate it as it is"):
+        train_recipe(recipes["tiny_matcher"], read(0), tmp_path)
+    assert main(["train", "tiny_matcher"]) == 1
+    assert "`fewseg evaluate tiny_matcher`" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_same_seed_gives_the_same_initial_weights(recipes):
+    recipe = recipes["tiny_scl"]
+    first, again = build_method(recipe), build_method(recipe)
+    other = build_method(replace(recipe, train=replace(recipe.train, seed=1)))
+    weights = [m.trunk.reduce[0].weight for m in (first, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])

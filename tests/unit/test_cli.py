@@ -1,0 +1,266 @@
+"""The command line: every mistake gets one clear paragraph and the right exit status."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fewseg import __version__
+from fewseg.cli import commands, main
+from fewseg.recipes import registry, run
+
+
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch, tmp_path):
+    """Nothing is read from or written to the user's own folders."""
+    monkeypatch.setenv("FEWSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FEWSEG_SHARED", str(tmp_path / "shared"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def told(capsys):
+    """(words) -> exit status and what was printed, white space joined."""
+
+    def run(*words):
+        try:
+            status = main(list(words))
+        except SystemExit as left:
+            status = left.code
+        captured = capsys.readouterr()
+        return status, " ".join(captured.out.split()), " ".join(captured.err.split())
+
+    return run
+
+
+def test_help_names_every_command(told):
+    for words, status in (((), 2), (("--help",), 0), (("-h",), 0)):
+        found, out, _ = told(*words)
+        assert found == status
+        for name in commands.COMMANDS:
+            assert f"fewseg {name}" in out
+
+
+def test_the_version_is_printed(told):
+    assert told("--version")[:2] == (0, __version__)
+
+
+@pytest.mark.parametrize("name", [name for name in commands.COMMANDS if name != "train"])
+def test_every_command_tells_its_options(told, name):
+    status, out, _ = told(name, "--help")
+    assert status == 0
+    assert f"fewseg {name}" in out
+
+
+def test_the_help_of_train_names_the_recipes_and_that_of_a_recipe_its_fields(told):
+    status, out, _ = told("train", "--help")
+    assert status == 0
+    assert all(name in out for name in registry.RECIPES)
+    status, out, _ = told("train", "voc5i_mini_scl", "--help")
+    assert status == 0
+    for option in ("--fold", "--train.steps", "--train.optimiser.lr", "--method.channels", "--part"):
+        assert option in out
+
+
+@pytest.mark.parametrize(
+    ("word", "near"), [("trian", "train"), ("compar", "compare"), ("evalaute", "evaluate")]
+)
+def test_an_unknown_command_gets_its_neighbours(told, word, near):
+    status, _, error = told(word)
+    assert status == 2
+    assert f"unknown command '{word}': did you mean {near}" in error
+
+
+def test_words_that_look_like_markup_are_printed_as_they_are(told):
+    status, _, error = told("[/red]")
+    assert status == 2
+    assert "unknown command '[/red]'" in error
+    status, _, error = told("evaluate", "[bold]gone[/bold].safetensors")
+    assert status == 1
+    assert "[bold]gone[/bold].safetensors" in error
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_an_unknown_recipe_gets_its_neighbours(told, command):
+    status, _, error = told(command, "voc5i_mini_pfent")
+    assert status == 1
+    assert "unknown recipe 'voc5i_mini_pfent': did you mean voc5i_mini_pfenet" in error
+
+
+def test_train_without_a_recipe_names_them(told):
+    status, out, error = told("train")
+    assert status == 1
+    assert "no recipe given" in error
+    assert "voc5i_mini_scl" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (("evaluate", "x", "--episods", "3"), "--episodes"),
+        (("train", "voc5i_mini_pfenet", "--train.step", "3"), "--train.steps"),
+        (("train", "voc5i_mini_pfenet", "--method.chanels", "3"), "--method.channels"),
+    ],
+)
+def test_an_unknown_option_gets_its_neighbours(told, words, near):
+    status, out, error = told(*words)
+    assert status == 2
+    assert near in out + error
+
+
+def test_a_value_of_the_wrong_kind_is_told(told):
+    status, out, error = told("train", "voc5i_mini_pfenet", "--train.steps", "many")
+    assert status == 2
+    assert "many" in out + error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("train", "voc5i_mini_pfenet", "--root", "gone"), "voc5i-mini is not at gone: give --root"),
+        (("train", "voc5i_mini_pfenet"), "set FEWSEG_SHARED to the folder that has data/voc5i-mini"),
+        (("train", "pascal_pfenet_resnet50"), "PASCAL-5i needs --root"),
+        (("train", "pascal_pfenet_resnet50", "--root", "gone"), "gone"),
+        (("train", "voc5i_mini_matcher"), "has nothing to train: `fewseg evaluate voc5i_mini_matcher`"),
+        (("train", "voc5i_mini_pfenet", "--fold", "4"), "voc5i-mini is not at"),
+        (("train", "voc5i_mini_pfenet", "--part", "prior"), "must be written NAME=CLASS"),
+        (("train", "voc5i_mini_pfenet", "--part", "method.prior=Nothing"), "names the class 'Nothing'"),
+        (("train", "voc5i_mini_pfenet", "--part", "method.pior=NoPrior"), "has no field 'pior'"),
+        (("evaluate", "gone.safetensors"), "no checkpoint at gone.safetensors"),
+        (("evaluate", "voc5i_mini_pfenet"), "must be trained first (`fewseg train voc5i_mini_pfenet`)"),
+        (("data", "folder", "gone"), "the folder gone does not exist"),
+        (("data", "pascal", "gone"), "gone"),
+        (("data", "list", "."), "needs --list-file"),
+        (("data", "voc5i-mini", "gone"), "voc5i-mini is not at gone"),
+        (("compare", "a.json", "b.json"), "there is no result file a.json"),
+        (("import-checkpoint", "gone.pth", "new.safetensors"), "no weight file at gone.pth"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_told_in_one_paragraph(told, words, message):
+    status, out, error = told(*words)
+    assert status == 1
+    assert message in f"{out} {error}"
+    assert "Traceback" not in error
+
+
+def test_parts_and_options_reach_the_recipe(told, monkeypatch):
+    caught = {}
+
+    monkeypatch.setattr(
+        run, "train_recipe", lambda recipe, data, folder, **rest: caught.update(recipe=recipe, folder=folder)
+    )
+    recipe = registry.RECIPES["voc5i_mini_scl"]()
+    object.__setattr__(recipe, "data", lambda fold, root: fold)
+    monkeypatch.setitem(registry.RECIPES, "voc5i_mini_scl", lambda: recipe)
+    status, _, _ = told(
+        "train", "voc5i_mini_scl", "--part", "method.prior=NoPrior", "--train.steps", "7",
+        "--method.scales", "12", "0.5", "--train.seed", "2", "--fold", "3",
+    )  # fmt: skip
+    assert status == 0
+    chosen = caught["recipe"]
+    assert chosen.method.prior.kind == "none"
+    assert (chosen.train.steps, chosen.train.seed) == (7, 2)
+    assert chosen.method.scales == (12, 0.5)
+    assert chosen.method.backbone == recipe.method.backbone
+    assert caught["folder"].name == "voc5i_mini_scl-fold3-seed2"
+
+
+def test_unchanged_scales_keep_their_kind(told, monkeypatch):
+    caught = []
+    monkeypatch.setattr(run, "train_recipe", lambda recipe, *rest, **named: caught.append(recipe))
+    recipe = registry.RECIPES["pascal_scl_pfenet_resnet50"]()
+    object.__setattr__(recipe, "data", lambda fold, root: fold)
+    monkeypatch.setitem(registry.RECIPES, recipe.name, lambda: recipe)
+    assert told("train", recipe.name, "--train.batch", "8")[0] == 0
+    assert caught[0].method == recipe.method
+    assert {type(s) for s in caught[0].method.scales} == {int}
+
+
+def test_an_interrupt_leaves_with_130(told, monkeypatch):
+    def interrupted(words, console):
+        raise KeyboardInterrupt
+
+    for name in ("train", "evaluate"):
+        monkeypatch.setitem(commands.COMMANDS, name, interrupted)
+        status, _, error = told(name, "anything")
+        assert status == 130
+        assert "interrupted; the same command goes on" in error
+
+
+def test_a_programming_error_is_not_hidden(monkeypatch):
+    def wrong(words, console):
+        raise KeyError("x")
+
+    monkeypatch.setitem(commands.COMMANDS, "data", wrong)
+    with pytest.raises(KeyError):
+        main(["data"])
+
+
+def picture(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def test_data_folder_says_what_is_there(told, tmp_path):
+    generator = np.random.default_rng(0)
+    for name, count in (("cat", 3), ("dog", 2)):
+        for i in range(count):
+            mask = np.zeros((40, 50), np.uint8)
+            mask[:20, :30] = 255
+            picture(
+                tmp_path / "set" / name / "images" / f"{i}.png",
+                generator.integers(0, 255, (40, 50, 3), dtype=np.uint8),
+            )
+            picture(tmp_path / "set" / name / "masks" / f"{i}.png", mask)
+    status, out, _ = told("data", "folder", "set", "--min-area", "100")
+    assert status == 0
+    assert "5 images" in out
+    assert "cat" in out
+    assert "dog" in out
+    (tmp_path / "set" / "cat" / "masks" / "1.png").unlink()
+    status, _, error = told("data", "folder", "set")
+    assert status == 1
+    assert "1.png" in error
+
+
+class RunsCode:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (self.mark,)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch"])
+def test_a_malicious_pickle_is_refused_and_its_code_does_not_run(told, tmp_path, kind):
+    mark, path = tmp_path / "the code ran", tmp_path / "released.pth"
+    content = {"state_dict": RunsCode(str(mark))}
+    if kind == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    status, _, error = told("import-checkpoint", "released.pth", "new.safetensors")
+    assert status == 1
+    assert "released.pth is refused: it is damaged or could run code" in error
+    assert not mark.exists()
+    assert not (tmp_path / "new.safetensors").exists()
+
+
+def test_a_pickle_in_the_place_of_a_checkpoint_is_refused(told, tmp_path):
+    mark, path = tmp_path / "the code ran", tmp_path / "model.safetensors"
+    path.write_bytes(pickle.dumps(RunsCode(str(mark))))
+    status, _, error = told("evaluate", "model.safetensors")
+    assert status == 1
+    assert "not a whole safetensors file" in error
+    assert not mark.exists()
+
+
+def test_a_damaged_result_is_told(told, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"schema": 1})[:-3])
+    status, _, error = told("compare", "a.json", "a.json")
+    assert status == 1
+    assert "is not a whole JSON file" in error
