@@ -24,6 +24,7 @@ def test_threads_and_determinism_are_set_and_put_back_even_after_an_error():
         fail()
     assert torch.get_num_threads() == before
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
 
 
 def test_the_clock_adds_up_the_blocks_of_a_stage():
