@@ -265,6 +265,9 @@ def test_a_checkpoint_is_tested_on_its_own_fold_only(config, tmp_path):
         ValueError, match=r"trained on six fold 1, the test is on six fold 0; classes \[1, 2\]"
     ):
         check_split(about, other, tmp_path)
+    same_name = replace(SPLIT, base=(1, 2), novel=(5, 6))
+    with pytest.raises(ValueError, match=r"classes \[5, 6\] of the test were trained on"):
+        check_split(about, same_name, tmp_path)
     with pytest.raises(ValueError, match="the test is on seven fold 1: evaluate it on its own fold"):
         check_split(about, replace(SPLIT, name="seven"), tmp_path)
 

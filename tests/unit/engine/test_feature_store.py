@@ -69,6 +69,8 @@ def test_view_0_is_the_plain_one_and_the_others_are_random_but_fixed(make, data)
     assert torch.equal(store.view(id, 1)[0], make().view(id, 1)[0])
     assert not torch.equal(store.view(id, 1)[0], plain)
     assert not torch.equal(make(seed=1).view(id, 1)[0], store.view(id, 1)[0])
+    three = make(views=(*VIEWS, VIEWS[1]))
+    assert not torch.equal(three.view(id, 2)[0], three.view(id, 1)[0])
 
 
 def test_bfloat16_is_stored_in_half_the_bytes(make, backbone, data):

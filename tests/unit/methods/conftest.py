@@ -32,6 +32,12 @@ def pfenet():
 
 
 @pytest.fixture
+def make_pfenet():
+    """Builds a small PFENet with some fields changed."""
+    return lambda **changes: built(PFENetConfig, **changes)
+
+
+@pytest.fixture
 def make_scl():
     """Builds a small SCL with some fields changed."""
     return lambda **changes: built(SCLPFENetConfig, **changes)

@@ -21,7 +21,8 @@ def test_a_guide_is_the_pooled_mid_level_feature_and_the_foregrounds_keys(pfenet
     assert guides.vectors.shape == (2, 1, 8)
 
 
-def test_the_losses_are_cross_entropies_of_the_five_shot_mean(pfenet, shots):
+def test_the_losses_are_cross_entropies_under_the_mean_of_the_shots(make_pfenet, shots):
+    pfenet = make_pfenet(deep_weight=0.25)
     images, masks = shots(1, 3)
     episodes = ImageEpisodes(
         support_images=images[:, :2],
@@ -35,4 +36,4 @@ def test_the_losses_are_cross_entropies_of_the_five_shot_mean(pfenet, shots):
     expected = F.cross_entropy(logits, masks[:, 2].long(), ignore_index=255)
     torch.testing.assert_close(found.terms["query"], expected, atol=1e-5, rtol=1e-4)
     assert set(found.terms) == {"query", "query_deep"}
-    torch.testing.assert_close(found.total, sum(found.terms.values()))
+    torch.testing.assert_close(found.total, found.terms["query"] + 0.25 * found.terms["query_deep"])
