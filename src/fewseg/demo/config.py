@@ -44,6 +44,7 @@ class DemoConfig:
         width: channels of both heads.
         steps: training steps of each head.
         batch: episodes a step.
+        lr: highest learning rate of the heads, AdamW with a linear fall to zero.
         episodes: test episodes per seed.
         test_seeds: test seeds.
         shots: K of the few-shot rows beside 1-shot.
@@ -55,7 +56,7 @@ class DemoConfig:
     seed: int = 0
     fold: int = 0
     size: int = 129
-    train_images: int = 1500
+    train_images: int = 2000
     test_images: int = 400
     shape: ResNetShape = field(
         default_factory=lambda: ResNetShape(layers=(2, 2, 3, 1), channels=(32, 64, 128, 128), stem_width=16)
@@ -64,6 +65,7 @@ class DemoConfig:
     width: int = 64
     steps: int = 600
     batch: int = 8
+    lr: float = 2e-3
     episodes: int = 200
     test_seeds: tuple[int, ...] = (0, 1)
     shots: int = 5

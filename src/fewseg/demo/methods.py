@@ -19,20 +19,23 @@ from fewseg.recipes.recipe import Evaluation, Recipe
 
 _PRIOR = PriorMap(level="layer3", masked_input=None)
 _SCALES = (1.0, 0.5, 0.25)
+_DROPOUT = 0.1  # of the mid-level feature; a head of a few hundred steps is far from fitting too well
 
 
 def _recipe(
     config: DemoConfig, data: FoldData, name: str, method: MethodConfig, *evaluations: Evaluation
 ) -> Recipe:
-    """All methods share one training config, and with it the precision and the cached features."""
+    """All methods share one training config, and with it the cached features.
+
+    Pictures are not changed at random: a rendered set has as many of them as it needs.
+    """
     training = TrainConfig(
         steps=config.steps,
         batch=config.batch,
-        view=TrainView(size=config.size, scale=(0.85, 1.15), flip=1.0, blur=0.0),
-        cached_views=1,
+        view=TrainView(size=config.size, scale=(1.0, 1.0), rotate=0.0, flip=0.0, blur=0.0),
         class_first=1.0,
         min_area=config.protocol.min_area,
-        optimiser=AdamW(lr=1e-3),
+        optimiser=AdamW(lr=config.lr),
         save_every=config.steps,
         seed=config.seed,
     )
@@ -54,7 +57,7 @@ def pfenet(config: DemoConfig, data: FoldData, weights: Path) -> Recipe:
         channels=config.width,
         prior=_PRIOR,
         scales=_SCALES,
-        mid_dropout=0.3,
+        mid_dropout=_DROPOUT,
     )
     return _recipe(config, data, "demo_pfenet", method, Evaluation(shots=1), Evaluation(shots=config.shots))
 
@@ -65,7 +68,7 @@ def _scl(config: DemoConfig, weights: Path | None) -> SCLPFENetConfig:
         channels=config.width,
         prior=_PRIOR,
         scales=_SCALES,
-        mid_dropout=0.3,
+        mid_dropout=_DROPOUT,
     )
 
 

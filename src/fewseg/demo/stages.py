@@ -22,7 +22,7 @@ from fewseg.data.transforms import EvalView
 from fewseg.engine.batches import CachedBatches
 from fewseg.engine.checkpoint import Checkpoint, load_method, split_json
 from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.feature_store import FeatureStore, View
+from fewseg.engine.feature_store import FeatureStore
 from fewseg.engine.results import RunResult
 from fewseg.engine.train import Run, train
 from fewseg.methods.base import FewShotSegmenter
@@ -84,17 +84,9 @@ def repeatable(threads: int) -> Iterator[None]:
 
 
 def feature_store(recipe: Recipe, method: FewShotSegmenter, place: Workplace) -> FeatureStore:
-    """Features of the plain view of every picture, and of one random view more for training."""
-    assert recipe.train is not None
-    views: list[View] = [EvalView(recipe.size), *[recipe.train.view] * recipe.train.cached_views]
-    return FeatureStore(
-        method.backbone,
-        place.data.source,
-        views,
-        folder=place.cache,
-        seed=recipe.train.seed,
-        dtype=torch.float32,
-    )
+    """Features of every picture as it is, for training and for tests, shared by methods of one backbone."""
+    views = [EvalView(recipe.size)]
+    return FeatureStore(method.backbone, place.data.source, views, folder=place.cache, dtype=torch.float32)
 
 
 def train_head(recipe: Recipe, place: Workplace) -> tuple[FewShotSegmenter, Checkpoint]:

@@ -118,7 +118,7 @@ def render(
     for k in range(2 + s.below(2)):
         class_id = subject if k == 0 or s.chance(0.2) else pool[s.below(len(pool))]
         name = names[class_id - 1]
-        radius = size * (s.uniform(0.22, 0.34) if k == 0 else s.uniform(0.14, 0.28))
+        radius = size * (s.uniform(0.27, 0.4) if k == 0 else s.uniform(0.19, 0.32))
         place = _placement(s, size, radius, turn=0.5, taken=taken)
         outline = bent(FAMILIES[name](s), s, strength=0.06)
         pattern = CLASS_PATTERNS[name] if s.chance(TYPICAL_PATTERN) else _any_pattern(s)

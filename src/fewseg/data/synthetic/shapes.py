@@ -20,9 +20,9 @@ Family = Callable[[Stream], Outline]
 
 def arrow(s: Stream) -> Outline:
     """A shaft and a triangular head."""
-    neck, shaft = s.uniform(-0.25, 0.1), s.uniform(0.18, 0.32)
+    neck, shaft = s.uniform(-0.2, 0.15), s.uniform(0.26, 0.4)
     barb = s.uniform(0.0, 0.2)
-    half = [(0.0, -1.0), (s.uniform(0.6, 0.8), neck + barb), (shaft, neck), (shaft, 1.0)]
+    half = [(0.0, -1.0), (s.uniform(0.72, 0.92), neck + barb), (shaft, neck), (shaft, 1.0)]
     right = np.array(half)
     return Outline((np.concatenate([right, right[::-1] * [-1, 1]]),))
 
@@ -64,7 +64,7 @@ def butterfly(s: Stream) -> Outline:
 
 def comb(s: Stream) -> Outline:
     """A back with a row of teeth."""
-    teeth, back = 4 + s.below(4), s.uniform(-0.35, -0.1)
+    teeth, back = 3 + s.below(3), s.uniform(-0.3, 0.0)
     fill, height = s.uniform(0.48, 0.6), s.uniform(0.6, 0.75)
     rings = [box(-1, -height, 1, back)]
     pitch = 2 / (teeth - 1 + fill)
@@ -103,7 +103,7 @@ def droplet(s: Stream) -> Outline:
 
 def fish(s: Stream) -> Outline:
     """An oval body, a forked tail and a fin on the back."""
-    height, tail = s.uniform(0.36, 0.52), s.uniform(0.4, 0.6)
+    height, tail = s.uniform(0.42, 0.58), s.uniform(0.42, 0.62)
     rings = [circle(-0.25, 0, 0.75, height)]
     rings.append(np.array([(0.3, 0), (1, -tail), (s.uniform(0.7, 0.85), 0), (1, tail)]))
     back = s.uniform(-0.2, 0.1)
@@ -162,12 +162,12 @@ def house(s: Stream) -> Outline:
 
 def key(s: Stream) -> Outline:
     """A round bow with a hole, a shaft and a bit of two or three teeth."""
-    bow, shaft = s.uniform(0.36, 0.46), s.uniform(0.11, 0.17)
+    bow, shaft = s.uniform(0.42, 0.54), s.uniform(0.15, 0.22)
     rings = [circle(-0.58, 0, bow), box(-0.4, -shaft, 1, shaft)]
     teeth = 2 + s.below(2)
     for k in range(teeth):
         right = 1 - 0.26 * k
-        rings.append(box(right - 0.16, 0, right, s.uniform(0.34, 0.52)))
+        rings.append(box(right - 0.16, 0, right, s.uniform(0.42, 0.6)))
     return Outline(tuple(rings), (circle(-0.6, 0, bow * s.uniform(0.38, 0.52)),))
 
 
@@ -175,7 +175,7 @@ def leaf(s: Stream) -> Outline:
     """A blade with a wavy edge, pointed at both ends, on a stalk."""
     y = np.linspace(-1, 0.7, 50)
     t = (y + 1) / 1.7
-    width = np.sin(np.pi * t ** s.uniform(0.75, 1.2)) * s.uniform(0.42, 0.6)
+    width = np.sin(np.pi * t ** s.uniform(0.75, 1.2)) * s.uniform(0.5, 0.68)
     width *= 1 + s.uniform(0.0, 0.14) * np.cos(2 * np.pi * t * (4 + s.below(4)))
     right = np.stack([width, y], axis=1)
     blade = np.concatenate([right, right[::-1] * [-1, 1]])
@@ -199,13 +199,13 @@ def ring(s: Stream) -> Outline:
 
 def star(s: Stream) -> Outline:
     """Five to seven straight points."""
-    points, inner = 5 + s.below(3), s.uniform(0.38, 0.54)
+    points, inner = 5 + s.below(3), s.uniform(0.42, 0.58)
     return Outline((polar(np.where(np.arange(2 * points) % 2 == 0, 1.0, inner)),))
 
 
 def tree(s: Stream) -> Outline:
     """A conifer: two or three stacked triangles on a trunk."""
-    tiers, width = 2 + s.below(2), s.uniform(0.6, 0.8)
+    tiers, width = 2 + s.below(2), s.uniform(0.75, 0.95)
     rings = [box(-0.13, 0.5, 0.13, 1)]
     for k in range(tiers):
         top = -1 + 1.25 * k / (tiers + 0.5)
