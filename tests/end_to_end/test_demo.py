@@ -51,8 +51,8 @@ ROWS = [
 def done(tmp_path_factory) -> tuple[Path, DemoResult]:
     out = tmp_path_factory.mktemp("demo")
     (out / "notes.txt").write_text("mine")
-    (out / "results").mkdir()
-    (out / "results" / "old.json").write_text("{}")
+    (out / "demo-results").mkdir()
+    (out / "demo-results" / "old.json").write_text("{}")
     return out, run(replace(TINY, out=out))
 
 
@@ -90,13 +90,13 @@ def test_the_same_config_gives_the_same_numbers(done, tmp_path):
 
 def test_the_folder_holds_report_results_and_checkpoints_and_no_cache(done):
     out, result = done
-    assert sorted(p.name for p in out.iterdir()) == ["notes.txt", "report.html", "results"]
+    assert sorted(p.name for p in out.iterdir()) == ["demo-results", "notes.txt", "report.html"]
     assert result.report == out / "report.html"
-    stored = {p.name for p in (out / "results").glob("*.json")}
+    stored = {p.name for p in (out / "demo-results").glob("*.json")}
     assert stored == {f"{recipe}-{shots}shot-{fusion}.json" for recipe, shots, fusion in ROWS}
-    saved = json.loads((out / "results" / "demo_scl-1shot-average.json").read_text())
+    saved = json.loads((out / "demo-results" / "demo_scl-1shot-average.json").read_text())
     assert saved["miou_mean"] == result.results[5].miou_mean
-    method, about = load_method(out / "results" / "demo_scl" / "best.safetensors")
+    method, about = load_method(out / "demo-results" / "demo_scl" / "best.safetensors")
     assert about.class_split["novel"] == [6, 7, 8, 9, 10]
     assert about.training["step"] == 3
     assert not method.training

@@ -1,6 +1,7 @@
 """Train, evaluate, compare and table, as a user does it, on a set that is rendered in a moment."""
 
 import json
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from fewseg.engine.checkpoint import Checkpoint, read_checkpoint, save_checkpoin
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.feature_store import FeatureStore
 from fewseg.engine.results import RunResult, load_counts, load_with_counts
+from fewseg.fusion import CrossGuided
 from fewseg.recipes import evaluation
 from fewseg.recipes.registry import RECIPES
 from fewseg.recipes.run import build_method, train_recipe
@@ -58,6 +60,7 @@ def test_two_methods_are_trained_evaluated_compared_and_tabled(recipes, tmp_path
     out = capsys.readouterr().out
     assert "scl" in out
     assert "pfenet" in out
+    assert "gain in mIoU" in " ".join(out.split())
     different = ["results/tiny_scl-fold0-seed0-1shot-average.json", pair[0]]
     assert main(["compare", *different]) == 1
     assert "not comparable" in capsys.readouterr().err
@@ -185,3 +188,54 @@ def test_the_same_seed_gives_the_same_initial_weights(recipes):
     weights = [m.trunk.reduce[0].weight for m in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.fixture
+def released(recipes, tmp_path):
+    """An imported SCL checkpoint: released CGM in its config, and nothing known of its training."""
+    released = CrossGuided(iou="mean", path="support", divisor=5)
+    recipe = recipes["tiny_scl"]
+    recipe = replace(recipe, method=replace(recipe.method, fusion=released))
+    path = tmp_path / "released.safetensors"
+    save_checkpoint(path, build_method(recipe).eval(), Checkpoint(config=recipe.method), whole=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    "choice", [{}, {"shots": (3,), "fusions": ("cross-guided", "average")}, {"shots": (2,)}]
+)
+def test_a_checkpoint_is_evaluated_with_the_settings_of_its_own_fusion(released, choice, caplog):
+    with caplog.at_level(logging.WARNING):
+        found = evaluation.evaluate(str(released), recipe_name="tiny_scl", fold=0, progress=False, **choice)
+    fusions = {(r.shots, r.fusion): r.config["fusion"] for r in found}
+    expected = {"type": "CrossGuided", "kind": "cross-guided", "iou": "mean", "path": "support", "divisor": 5}
+    shots = choice.get("shots", (3,))[0]
+    assert fusions.pop((shots, "cross-guided")) == expected
+    assert all(kind == "average" for _, kind in fusions)
+    assert "released.safetensors does not say which classes it was trained on" in caplog.text
+
+
+def test_manifests_of_another_fold_are_refused_before_anything_is_computed(
+    recipes, capsys, monkeypatch, caplog
+):
+    def run(*args, **kwargs):
+        raise AssertionError("something was computed")
+
+    assert main(["episodes", "tiny_matcher", "--fold", "1", "--out", "recorded"]) == 0
+    manifests = [f"recorded/tiny-fold1-1shot-seed{s}.jsonl" for s in (0, 1)]
+    words = ["evaluate", "tiny_matcher", "--quiet", "--manifest", *manifests]
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "evaluate_recipe", run)
+        assert main([*words, "--fold", "0"]) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the manifests are of fold 1, the test is on fold 0: record fold 0" in told
+    assert main([*words, "--fold", "1"]) == 0
+    assert "was trained on" not in caplog.text, "nothing was trained, so nothing needs a warning"
+
+
+def test_a_checkpoint_whose_training_config_was_edited_is_told(recipes, tmp_path):
+    recipe = recipes["tiny_pfenet"]
+    about = Checkpoint(config=recipe.method, recipe="tiny_pfenet", training={"config": 5})
+    save_checkpoint(tmp_path / "edited.safetensors", build_method(recipe), about)
+    with pytest.raises(ValueError, match="a header without a right training config: it was edited"):
+        evaluation.evaluate("edited.safetensors", fold=0)

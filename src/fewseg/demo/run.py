@@ -27,6 +27,7 @@ from fewseg.recipes.run import build_method
 
 log = logging.getLogger(__name__)
 
+_RESULTS = "demo-results"  # a name of its own: the folder is emptied at every run
 _EXAMPLES = 2  # episodes of each unseen class that the report shows
 
 
@@ -55,8 +56,8 @@ def run(config: DemoConfig) -> DemoResult:
         ValueError: the config asks for what cannot be.
         OSError: ``config.out`` cannot be written.
     """
-    shutil.rmtree(config.out / "results", ignore_errors=True)
-    (config.out / "results").mkdir(parents=True)
+    shutil.rmtree(config.out / _RESULTS, ignore_errors=True)
+    (config.out / _RESULTS).mkdir(parents=True)
     cache = tempfile.TemporaryDirectory(prefix="cache-", dir=config.out, ignore_cleanup_errors=True)
     with repeatable(config.threads), cache as folder:
         return _run(config, Path(folder))
@@ -66,8 +67,8 @@ def _run(config: DemoConfig, cache: Path) -> DemoResult:
     clock = Clock()
     with clock.stage("rendering"):
         data = read_fold(config, cache)
-    place = Workplace(data=data, cache=cache, out=config.out / "results", progress=config.progress)
-    weights = config.out / "results" / "backbone.safetensors"
+    place = Workplace(data=data, cache=cache, out=config.out / _RESULTS, progress=config.progress)
+    weights = config.out / _RESULTS / "backbone.safetensors"
     with clock.stage("backbone"):
         cells = read_cells(data.source, data.train.ids, data.split.base)
         right = pretrain(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,10 +26,17 @@ from fewseg.ops.files import atomic_write_text
 from fewseg.ops.progress import progress_bar
 from fewseg.types import Features
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock: one process at a time there
+    fcntl = None  # type: ignore[assignment]
+
 logger = logging.getLogger(__name__)
 
 View = EvalView | TrainView
+Array = np.memmap[Any, np.dtype[Any]]
 _BATCH = 8
+_DONE = "done.raw"
 
 
 class FeatureStore:
@@ -37,7 +47,8 @@ class FeatureStore:
     take turns by a file lock.
 
     Args:
-        backbone: the frozen trunk, on the device and in the type it should run in.
+        backbone: the trunk, in eval mode, on the device and in the type it should run in; its weights must
+            not change while the store is in use (the key holds their digest).
         source: the images.
         views: the views of each image, all of one size. ``TrainView`` draws from (seed, image, view).
         folder: where stores live; ``$FEWSEG_CACHE/features`` by default.
@@ -58,8 +69,6 @@ class FeatureStore:
         sizes = {view.size for view in views}
         if len(sizes) != 1:
             raise ValueError(f"the views of one store must have one size, got {sorted(sizes)}")
-        if not backbone.config.fixed:
-            raise ValueError("only a frozen backbone can be cached: its weights must not change")
         self.backbone, self.source, self.views = backbone, source, tuple(views)
         self.size, self.seed, self.dtype = sizes.pop(), seed, dtype
         self._rows = {id: i * len(self.views) for i, id in enumerate(source.ids)}
@@ -72,25 +81,43 @@ class FeatureStore:
         atomic_write_text(self.folder / "key.json", key)
         rows = len(source.ids) * len(self.views)
         shapes = self._map_shapes()
-        self._maps: Mapping[str, np.memmap] = {
+        self._maps: Mapping[str, Array] = {
             level: self._open(f"{level}.raw", (rows, *shape), _storage(dtype))
             for level, shape in shapes.items()
         }
         self._labels = self._open("labels.raw", (rows, self.size, self.size), np.dtype(np.uint8))
-        self._done = self._open("done.raw", (rows,), np.dtype(np.uint8))
+        self._done = self._open(_DONE, (rows,), np.dtype(np.uint8))
 
     def _map_shapes(self) -> dict[str, tuple[int, int, int]]:
         probe = torch.zeros(1, 3, self.size, self.size, device=self.backbone.mean.device)
         maps = self.backbone(probe).maps
         return {level: (int(m.shape[2]), int(m.shape[3]), int(m.shape[1])) for level, m in maps.items()}
 
-    def _open(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
+    def _open(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Maps a file for reading; one that is new or of a wrong size makes every row count as missing."""
         path = self.folder / name
         wanted = int(np.prod(shape)) * dtype.itemsize
         if not path.exists() or path.stat().st_size != wanted:
-            with path.open("ab") as file:
+            (self.folder / _DONE).unlink(missing_ok=True)
+            with path.open("wb") as file:
                 file.truncate(wanted)
-        return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+        return np.memmap(path, dtype=dtype, mode="r", shape=shape)
+
+    def _write(self, name: str, rows: Sequence[int], values: npt.NDArray[Any]) -> None:
+        """Writes rows by system calls: a full disk is then an error and not the end of the process.
+
+        Raises:
+            OSError: the disk is full; rows that were complete stay.
+        """
+        size = values[0].nbytes
+        with (self.folder / name).open("r+b", buffering=0) as file:
+            for row, value in zip(rows, values, strict=True):
+                if os.pwrite(file.fileno(), value.tobytes(), row * size) != size:
+                    raise OSError(
+                        errno.ENOSPC,
+                        f"the disk of the feature cache {self.folder} is full: free some space or set "
+                        "FEWSEG_CACHE to a folder on another disk",
+                    )
 
     def ensure(
         self, ids: Sequence[str], views: Sequence[int] | None = None, *, progress: bool = True
@@ -119,7 +146,8 @@ class FeatureStore:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         with (self.folder / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def view(self, id: str, view: int) -> tuple[Tensor, Tensor]:
@@ -139,9 +167,9 @@ class FeatureStore:
         index = [self._rows[id] + v for id, v in rows]
         for level, values in maps.items():
             cells = values.to("cpu", self.dtype).permute(0, 2, 3, 1).contiguous()
-            self._maps[level][index] = cells.view(_as_stored(self.dtype)).numpy()
-        self._labels[index] = torch.stack([p[1] for p in pixels]).numpy()
-        self._done[index] = 1
+            self._write(f"{level}.raw", index, cells.view(_as_stored(self.dtype)).numpy())
+        self._write("labels.raw", index, torch.stack([p[1] for p in pixels]).numpy())
+        self._write(_DONE, index, np.ones((len(index), 1), np.uint8))
 
     def features(self, ids: Sequence[str], view: int = 0) -> Features:
         """The maps of one view of images that ``ensure`` has seen, channels last."""
@@ -164,7 +192,7 @@ class FeatureStore:
         return index
 
 
-def _storage(dtype: torch.dtype) -> np.dtype:
+def _storage(dtype: torch.dtype) -> np.dtype[Any]:
     return np.dtype(np.int16) if dtype == torch.bfloat16 else np.dtype(np.float32)
 
 

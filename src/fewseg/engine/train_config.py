@@ -18,7 +18,7 @@ class TrainConfig:
     Attributes:
         steps: optimiser steps.
         epochs: passes over the training images that show a base class; when given, it decides ``steps``.
-        batch: episodes a step, over all devices.
+        batch: episodes a step and device.
         shots: K of the training episodes.
         view: the random view of every image.
         cached_views: 0 draws a fresh view of every image at every step; n > 0 keeps the features of the
@@ -35,7 +35,8 @@ class TrainConfig:
         optimiser: with its schedule.
         clip: largest gradient norm; None does not clip.
         precision: Fabric's name; bf16 and fp16 keep fp32 weights.
-        seed: of the initial weights, the episodes, the views and the dropout.
+        seed: of the initial weights, the episodes, the dropout, the fresh views and the choice among cached
+            ones (which are drawn once, with seed 0, so that runs can share their features).
         workers: processes that read and transform images (fresh views only).
     """
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fewseg.backbones import Backbone
-from fewseg.fusion import CrossGuided, CrossPath, Fusion, MeanVector
+from fewseg.fusion import CrossGuided, CrossPath, Fusion, MeanVector, ScoreAverage
 from fewseg.fusion.cross_guided import region_iou
 from fewseg.ops.resize import resize
 from fewseg.types import (
@@ -153,9 +153,11 @@ class PairScorer(FewShotSegmenter):
             weights = torch.ones(episodes, 1, device=support.masks.device)
             return SupportState(guides=fusion.join(guides, shots), weights=weights)
         if isinstance(fusion, CrossGuided):
-            return SupportState(
-                guides=guides, weights=fusion.weights(self.cross_iou(support, guides, fusion))
-            )
+            if shots == 1:  # a single shot has no other to be judged by
+                fusion = ScoreAverage()
+            else:
+                weights = fusion.weights(self.cross_iou(support, guides, fusion))
+                return SupportState(guides=guides, weights=weights)
         return SupportState(guides=guides, weights=fusion.weights(episodes, shots, support.masks.device))
 
     def segment(self, query: Features, state: SupportState) -> Tensor:

@@ -12,8 +12,8 @@ from fewseg.ops.resize import resize
 def foreground_cells(masks: Tensor, size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor:
     """Brings pixel masks to the feature grid.
 
-    Ignored pixels (255) are not foreground. A thing so small that bilinear sampling misses it falls back
-    to the cells that it touches, so that an annotated object never vanishes.
+    Ignored pixels (255) are not foreground. A thing so small that bilinear sampling leaves no cell with
+    half of it falls back to the cells that it touches, so that an annotated object never vanishes.
 
     Args:
         masks: (n, H, W) in {0, 1, 255}.
@@ -25,7 +25,7 @@ def foreground_cells(masks: Tensor, size: tuple[int, int], dtype: torch.dtype = 
     """
     pixels = (masks == 1).unsqueeze(1).to(torch.float32)
     cells = resize(pixels, size)
-    vanished = cells.amax(dim=(1, 2, 3)) <= 0
+    vanished = cells.amax(dim=(1, 2, 3)) < 0.5
     if bool(vanished.any()):
         touched = F.adaptive_max_pool2d(pixels[vanished], size)
         cells = cells.clone()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lightning.fabric import Fabric
 from fewseg.data.draws import Draws
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.fold_data import FoldData
+from fewseg.data.protocols import Protocol
 from fewseg.data.recorded import Episodes, RecordedEpisodes
 from fewseg.data.training_sampler import TrainingSampler
 from fewseg.data.transforms import EvalView
@@ -63,7 +64,7 @@ def train_recipe(
     fabric.launch()
     shown = data.train.images_with_any(data.split.base, config.min_area)
     config = config.for_images(len(shown), fabric.world_size)
-    method = build_method(recipe)
+    method = build_method(recipe).to(fabric.device)
     batches = _batches(recipe, config, method, data, fabric, progress)
     validate = _held_out_score(recipe, config, data) if config.validate_every else None
     run = Run(folder=folder, method_config=recipe.method, data=data, recipe=recipe.name, validate=validate)
@@ -99,6 +100,11 @@ def _batches(
             workers=config.workers,
             **ranks,
         )
+    if not method.backbone.config.fixed:
+        raise ValueError(
+            "cached_views needs a frozen backbone with batch-norm in eval mode: its maps must not change; "
+            "set train.cached_views to 0"
+        )
     store = training_store(recipe, method, data)
     with fabric.rank_zero_first():
         store.ensure(data.train.ids, progress=progress)
@@ -133,9 +139,12 @@ def _held_out_score(recipe: Recipe, config: TrainConfig, data: FoldData) -> Any:
     )
     sampler = EpisodeSampler(data.train, data.split, protocol, 1, classes=config.held_out)
 
+    stores: list[FeatureStore] = []
+
     def score(method: FewShotSegmenter) -> float:
-        store = training_store(recipe, method, data)
-        return miou(Evaluator(method, data.source, store, progress=False).run(sampler), config.held_out)
+        if not stores or not method.backbone.config.fixed:
+            stores[:] = [training_store(recipe, method, data)]
+        return miou(Evaluator(method, data.source, stores[0], progress=False).run(sampler), config.held_out)
 
     return score
 
@@ -168,6 +177,9 @@ def evaluate_recipe(
         already, from the same checkpoint, config, protocol and version, is read and not run again, so
         that an interrupted evaluation goes on.
     """
+    method.to(best_device())
+    drop = recipe.train is not None and recipe.train.drop_novel
+    recipe = replace(recipe, protocol=replace(recipe.protocol, drop_novel_training_images=drop))
     store = training_store(recipe, method, data)
     precision = "bf16" if store.dtype == torch.bfloat16 else "fp32"
     evaluator = Evaluator(method, data.source, store, precision=precision, progress=progress)
@@ -176,6 +188,25 @@ def evaluate_recipe(
         episodes = recorded or EpisodeSampler(data.test, data.split, recipe.protocol, line.shots)
         results.append(_evaluate_line(recipe, line, episodes, evaluator, about, data, folder))
     return results
+
+
+def best_device() -> torch.device:
+    """The first GPU, or the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _done_before(path: Path, protocol: Protocol, said: Mapping[str, Any]) -> RunResult | None:
+    """Reads a result of the same checkpoint, config, data, protocol and clean version of the code."""
+    made_with = environment().versions
+    if not path.exists() or "changed" in made_with.get("revision", ""):
+        return None
+    try:
+        found = RunResult.load(path)
+    except ValueError as error:
+        logger.warning("%s; it is made again", error)
+        return None
+    same = all(getattr(found, key) == value for key, value in said.items())
+    return found if same and found.protocol == as_json(protocol) and found.versions == made_with else None
 
 
 def _evaluate_line(
@@ -202,23 +233,25 @@ def _evaluate_line(
                 "fusion": line.fusion,
                 "size": recipe.size,
                 "precision": evaluator.precision,
+                "data": data.test.content_digest(),
+                "episodes": "recorded" if isinstance(episodes, RecordedEpisodes) else "drawn",
             }
         ),
         "class_split": split_json(data.split),
         "training": as_json({"checkpoint": about.digest, "seed": seed, **about.training}),
     }
-    name = f"{recipe.name}-fold{data.split.fold}-seed{seed}-{line.shots}shot-{line.fusion.kind}.json"
-    if (folder / name).exists():
-        found = RunResult.load(folder / name)
-        same = all(getattr(found, key) == value for key, value in said.items())
-        if same and found.protocol == as_json(recipe.protocol) and found.versions == environment().versions:
-            logger.info("%s is there already, from the same checkpoint and protocol", folder / name)
-            return found
+    changed = f"-{recipe.protocol.digest()[:6]}" if "(changed)" in recipe.protocol.name else ""
+    kind = f"{line.shots}shot-{line.fusion.kind}{changed}"
+    place = f"{recipe.name}-fold{data.split.fold}-seed{seed}-{kind}.json"
+    found = _done_before(folder / place, recipe.protocol, said)
+    if found is not None and not isinstance(episodes, RecordedEpisodes):
+        logger.info("%s is there already, from the same checkpoint and protocol", folder / place)
+        return found
     started = time.perf_counter()
     counts = evaluator.run(episodes, line.fusion)
     seconds = time.perf_counter() - started
     result = RunResult.from_counts(
         counts, classes=data.split.novel, protocol=recipe.protocol, wall_seconds=seconds, **said
     )
-    result.save(folder / name, counts)
+    result.save(folder / place, counts)
     return result

@@ -136,9 +136,23 @@ def test_other_weights_views_seeds_or_types_have_rows_of_their_own(make, config)
     assert len({store.folder for store in stores}) == len(stores)
 
 
-def test_a_backbone_that_is_trained_is_refused(make, config):
-    with pytest.raises(ValueError, match="only a frozen backbone can be cached"):
-        make(trunk=replace(config.backbone, trainable=True).build())
+def test_a_full_disk_is_an_error_and_complete_rows_stay(make, data, monkeypatch):
+    store = make()
+    store.ensure(data.source.ids[:1], progress=False)
+    monkeypatch.setattr("os.pwrite", lambda *_: 1)
+    with pytest.raises(OSError, match="feature cache .* is full"):
+        store.ensure(data.source.ids[:2], progress=False)
+    assert store.features(data.source.ids[:1]).maps
+    with pytest.raises(ValueError, match="were not computed"):
+        store.features(data.source.ids[1:2])
+
+
+def test_a_file_that_is_gone_makes_its_rows_missing(make, data):
+    store = make()
+    store.ensure(data.source.ids[:1], progress=False)
+    (store.folder / "labels.raw").unlink()
+    with pytest.raises(ValueError, match="were not computed"):
+        make().features(data.source.ids[:1])
 
 
 def test_views_of_two_sizes_are_refused(make):
