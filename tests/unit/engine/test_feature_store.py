@@ -140,7 +140,7 @@ def test_a_full_disk_is_an_error_and_complete_rows_stay(make, data, monkeypatch)
     store = make()
     store.ensure(data.source.ids[:1], progress=False)
     monkeypatch.setattr("os.pwrite", lambda *_: 1)
-    with pytest.raises(OSError, match="feature cache .* is full"):
+    with pytest.raises(OSError, match=r"feature cache .* is full"):
         store.ensure(data.source.ids[:2], progress=False)
     assert store.features(data.source.ids[:1]).maps
     with pytest.raises(ValueError, match="were not computed"):
