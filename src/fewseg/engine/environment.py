@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 from dataclasses import dataclass
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -29,7 +28,6 @@ class Environment:
     hardware: str
 
 
-@cache
 def environment() -> Environment:
     """Describes this process. Host and user names are left out."""
     versions = {"python": platform.python_version()}

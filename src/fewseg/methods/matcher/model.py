@@ -77,7 +77,7 @@ class Matcher(PairScorer):
         """Scaled cosines (n, 2, h, w), background first."""
         vectors = F.normalize(guides.vectors, dim=2).to(query.mid.dtype)
         cells = query.mid.flatten(2)
-        cosines = torch.matmul(vectors, cells[0]) if len(cells) == 1 else torch.bmm(vectors, cells)
+        cosines = torch.bmm(vectors, cells.expand(len(vectors), -1, -1))  # item by item
         scores: Tensor = self.config.alpha * cosines.unflatten(2, query.size)
         return scores
 
