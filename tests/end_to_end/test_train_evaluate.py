@@ -11,6 +11,7 @@ import torch
 from fewseg.cli import main
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.transforms import EvalView
+from fewseg.engine import results
 from fewseg.engine.batches import CachedBatches
 from fewseg.engine.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from fewseg.engine.evaluate import Evaluator
@@ -18,6 +19,7 @@ from fewseg.engine.feature_store import FeatureStore
 from fewseg.engine.results import RunResult, load_counts, load_with_counts
 from fewseg.fusion import CrossGuided
 from fewseg.recipes import evaluation
+from fewseg.recipes import run as recipe_run
 from fewseg.recipes.registry import RECIPES
 from fewseg.recipes.run import build_method, train_recipe
 
@@ -100,7 +102,10 @@ def test_a_checkpoint_is_not_tested_on_classes_that_it_was_trained_on(recipes, c
     )
 
 
-def test_a_second_evaluation_reads_what_is_there_until_something_changes(recipes, tmp_path, monkeypatch):
+def test_a_second_evaluation_reads_what_is_there_until_something_changes(recipes, machine, monkeypatch):
+    clean = replace(machine, versions={**machine.versions, "revision": "0" * 40})  # not the checkout's state
+    for module in (results, recipe_run):
+        monkeypatch.setattr(module, "environment", lambda: clean)
     run, episodes = Evaluator.run, []
 
     def counting(self, *args, **kwargs):

@@ -128,7 +128,16 @@ def test_a_value_of_the_wrong_kind_is_told(told):
         (("train", "voc5i_mini_matcher"), "has nothing to train: `fewseg evaluate voc5i_mini_matcher`"),
         (("train", "voc5i_mini_pfenet", "--fold", "4"), "voc5i-mini is not at"),
         (("train", "voc5i_mini_pfenet", "--part", "prior"), "must be written NAME=CLASS"),
-        (("train", "voc5i_mini_pfenet", "--part", "method.prior=Nothing"), "names the class 'Nothing'"),
+        (("train", "voc5i_mini_pfenet", "--part", "method.prior=Nothing"), "takes PriorMap or NoPrior"),
+        (("train", "voc5i_mini_pfenet", "--part", "method.prior=SGD"), "not 'SGD'"),
+        (("train", "voc5i_mini_pfenet", "--part"), "--part needs a value NAME=CLASS"),
+        (("evaluate", "voc5i_mini_matcher", "--episodes", "0"), "give one episode a seed at least"),
+        (
+            ("evaluate", "x", "--manifest", "m.jsonl", "--seeds", "1"),
+            "leave --shots, --episodes and --seeds out",
+        ),
+        (("evaluate", "x", "--manifest", "m.jsonl", "--episodes", "3"), "manifests set shots"),
+        (("evaluate", "x", "--manifest", "m.jsonl", "--shots", "5"), "manifests set shots"),
         (("train", "voc5i_mini_pfenet", "--part", "method.pior=NoPrior"), "has no field 'pior'"),
         (("evaluate", "gone.safetensors"), "no checkpoint at gone.safetensors"),
         (("evaluate", "voc5i_mini_pfenet"), "must be trained first (`fewseg train voc5i_mini_pfenet`)"),
@@ -180,15 +189,20 @@ def test_unchanged_scales_keep_their_kind(told, monkeypatch):
     assert {type(s) for s in caught[0].method.scales} == {int}
 
 
-def test_an_interrupt_leaves_with_130(told, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "goes_on"),
+    [
+        ("train", "; the same command goes on from the last checkpoint"),
+        ("evaluate", "; finished lines are kept, and the same command runs the line in progress again"),
+        ("data", ""),
+    ],
+)
+def test_an_interrupt_leaves_with_130_and_says_what_is_kept(told, monkeypatch, name, goes_on):
     def interrupted(words, console):
         raise KeyboardInterrupt
 
-    for name in ("train", "evaluate"):
-        monkeypatch.setitem(commands.COMMANDS, name, interrupted)
-        status, _, error = told(name, "anything")
-        assert status == 130
-        assert "interrupted; the same command goes on" in error
+    monkeypatch.setitem(commands.COMMANDS, name, interrupted)
+    assert told(name, "anything") == (130, "", f"fewseg: interrupted{goes_on}")
 
 
 def test_a_programming_error_is_not_hidden(monkeypatch):

@@ -30,6 +30,11 @@ _USAGE = """fewseg {version}: few-shot segmentation
 
 `fewseg COMMAND --help` tells a command's options."""
 
+_AFTER_INTERRUPT = {
+    "train": "the same command goes on from the last checkpoint",
+    "evaluate": "finished lines are kept, and the same command runs the line in progress again",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
@@ -68,6 +73,7 @@ def _run(words: Sequence[str], console: Console, errors: Console) -> int:
         logging.getLogger(__name__).debug("traceback", exc_info=True)
         return 1
     except KeyboardInterrupt:
-        errors.print("fewseg: interrupted; the same command goes on from the last checkpoint")
+        goes_on = _AFTER_INTERRUPT.get(words[0])
+        errors.print("fewseg: interrupted" + (f"; {goes_on}" if goes_on else ""), soft_wrap=True)
         return 130
     return 0

@@ -65,11 +65,17 @@ def _train(arguments: Sequence[str], console: Console) -> None:
 
 
 def _take_parts(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Takes every ``--part NAME=CLASS`` out of the words: they decide which options there are."""
+    """Takes every ``--part NAME=CLASS`` out of the words: they decide which options there are.
+
+    Raises:
+        ValueError: the last ``--part`` has no value.
+    """
     left, parts = list(words), []
     while "--part" in left:
         place = left.index("--part")
-        parts += left[place + 1 : place + 2]
+        if place + 1 == len(left):
+            raise ValueError("--part needs a value NAME=CLASS, such as --part method.prior=NoPrior")
+        parts.append(left[place + 1])
         del left[place : place + 2]
     return left, parts
 
@@ -159,14 +165,19 @@ def _compare(arguments: Sequence[str], console: Console) -> None:
 
 
 def _table(arguments: Sequence[str], console: Console) -> None:
+    from fewseg.reporting.gains import gains, rich_gains
     from fewseg.reporting.render import rich_table
     from fewseg.reporting.results_page import load_folder, update_page
     from fewseg.reporting.table import fold_tables
 
     command = tyro.cli(TableCommand, prog="fewseg table", args=arguments)
     found, left_out = load_folder(command.folder)
+    counts = {id(result): counts for result, counts in found}
     for table in fold_tables([result for result, _ in found]):
         console.print(rich_table(table))
+        pairs = gains(table, lambda result: counts[id(result)])
+        if pairs:
+            console.print(rich_gains(table, pairs))
     for reason in left_out:
         console.print(f"left out: {reason}")
     if command.page is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,8 +20,10 @@ from fewseg.engine.config_json import config_from_json
 from fewseg.engine.environment import environment
 from fewseg.engine.result_schema import as_json
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.methods.registry import MethodConfig, method_name
+from fewseg.methods.registry import METHODS, MethodConfig, method_name
 from fewseg.ops.files import atomic_path
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 _MODEL, _OPTIMISER = "model.", "optimizer."
@@ -126,8 +129,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if "fewseg" not in metadata:
         raise ValueError(f"{path} holds tensors but no fewseg config: it was not written by fewseg")
     text = _header(metadata["fewseg"], path)
+    config = config_from_json(text["config"])
+    if type(config) not in METHODS.values():
+        raise ValueError(f"{path} has a header that fewseg cannot read (config of no method): it was edited")
     return Checkpoint(
-        config=config_from_json(text["config"]),
+        config=config,
         recipe=text["recipe"],
         dataset=text["dataset"],
         class_split=text["class_split"],
@@ -153,9 +159,28 @@ def _header(stored: str, path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} has checkpoint schema {text['schema']}, this version reads up to {SCHEMA}: update fewseg"
         )
-    if missing:
-        raise ValueError(f"{path} has a header that fewseg cannot read (no {missing}): it was edited")
+    wrong = f"no {missing}" if missing else _wrong_entry(text)
+    if wrong:
+        raise ValueError(f"{path} has a header that fewseg cannot read ({wrong}): it was edited")
     return dict(text)
+
+
+def _wrong_entry(text: Mapping[str, Any]) -> str:
+    """Says which entry of a header is not of the form that ``save_checkpoint`` writes, or ""."""
+    for key in ("recipe", "dataset", "backbone_digest"):
+        if not isinstance(text[key], str):
+            return f"{key} is no string"
+    if not isinstance(text["training"], dict):
+        return "training is no object"
+    split = text["class_split"]
+    if split is None:
+        return ""
+    if not isinstance(split, dict):
+        return "class_split is neither null nor an object"
+    forms = {"name": str, "fold": int, "base": list, "novel": list}
+    broken = [key for key, kind in forms.items() if not isinstance(split.get(key), kind)]
+    broken += [k for k in ("base", "novel") if k not in broken and {type(c) for c in split[k]} - {int}]
+    return f"class_split without a right {', '.join(broken)}" if broken else ""
 
 
 def load_method(path: Path, *, backbone_weights: str | None = None) -> tuple[FewShotSegmenter, Checkpoint]:
@@ -230,12 +255,20 @@ def _with_backbone(config: Any, **changes: Any) -> Any:
 
 
 def check_split(about: Checkpoint, split: ClassSplit, path: Path) -> None:
-    """Refuses to test a checkpoint on classes that it was trained on.
+    """Refuses to test a checkpoint on classes that it was trained on; warns where nobody knows these.
 
     Raises:
         ValueError: the checkpoint's class split is another one.
     """
     if about.class_split is None:
+        logger.warning(
+            "%s does not say which classes it was trained on: make sure that %s of %s fold %d are not "
+            "among them",
+            path,
+            list(split.novel),
+            split.name,
+            split.fold,
+        )
         return
     trained, tested = set(about.class_split["base"]), set(split.novel)
     seen = sorted(trained & tested)

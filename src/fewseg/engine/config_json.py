@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.protocols import Protocol
@@ -80,7 +81,8 @@ def with_parts(configs: Mapping[str, Any], parts: Sequence[str]) -> dict[str, An
         The configs with the parts changed.
 
     Raises:
-        ValueError: a part is not written so, or names an unknown field or class.
+        ValueError: a part is not written so, or names an unknown field or a class that its
+            field does not take.
     """
     changed = dict(configs)
     for part in parts:
@@ -91,18 +93,28 @@ def with_parts(configs: Mapping[str, Any], parts: Sequence[str]) -> dict[str, An
                 f"part {part!r} must be written NAME=CLASS, such as method.prior=NoPrior; "
                 f"names begin with {' or '.join(changed)}"
             )
-        changed[first] = _replaced(changed[first], names, config_from_json({"type": name}), part)
+        changed[first] = _replaced(changed[first], names, name, part)
     return changed
 
 
-def _replaced(config: Any, names: Sequence[str], value: Any, part: str) -> Any:
+def _replaced(config: Any, names: Sequence[str], name: str, part: str) -> Any:
     known = {f.name for f in fields(config)} if is_dataclass(config) else set()
     if names[0] not in known:
         raise ValueError(
             f"part {part!r}: {type(config).__name__} has no field {names[0]!r}; it has {sorted(known)}"
         )
     if names[1:]:
-        value = _replaced(getattr(config, names[0]), names[1:], value, part)
-    elif not is_dataclass(getattr(config, names[0])):
+        return replace(config, **{names[0]: _replaced(getattr(config, names[0]), names[1:], name, part)})
+    accepted = _accepted(type(config), names[0])
+    if not accepted:
         raise ValueError(f"part {part!r}: {names[0]!r} holds no part; set it by its own option")
-    return replace(config, **{names[0]: value})
+    if name not in accepted:
+        raise ValueError(f"part {part!r}: {names[0]!r} takes {' or '.join(accepted)}, not {name!r}")
+    return replace(config, **{names[0]: config_from_json({"type": name})})
+
+
+def _accepted(kind: type, field: str) -> list[str]:
+    """Names of the config classes that a field's type allows."""
+    hint = get_type_hints(kind)[field]
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return [member.__name__ for member in members if is_dataclass(member) and isinstance(member, type)]

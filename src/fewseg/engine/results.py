@@ -56,13 +56,13 @@ class RunResult:
     """One method on one fold. Scores are fractions in [0, 1].
 
     Attributes:
-        method: e.g. "scl".
+        method: name in ``methods.registry``, e.g. "scl-pfenet".
         recipe: name of the recipe that trained it, or "".
         dataset: e.g. "pascal-5i".
         fold: index of the fold.
         ways: N.
         shots: K.
-        fusion: how K shots became one answer, e.g. "average", "cgm".
+        fusion: how K shots became one answer, e.g. "average", "cross-guided".
         protocol: every choice that decides which episodes are drawn and how they are scored.
         protocol_digest: digest of ``protocol``; results are comparable when it is equal.
         seeds: one entry a seed.

@@ -10,6 +10,7 @@ from fewseg.data.recorded import RecordedEpisodes
 from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.results import RunResult
+from fewseg.engine.train_config import TrainConfig
 from fewseg.fusion import CrossGuided, Fusion, MeanVector, ScoreAverage
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.recipes.recipe import Evaluation, Recipe
@@ -50,17 +51,28 @@ def evaluate(
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: the checkpoint cannot be used, belongs to another fold, or nothing says which recipe.
+        ValueError: the checkpoint or the manifests cannot be used or belong to another fold, nothing says
+            which recipe, or ``shots``, ``episodes`` or ``seeds`` are given beside manifests, which set them.
     """
+    if manifests and (shots or episodes is not None or seeds):
+        raise ValueError("manifests set shots, episodes and seeds: leave --shots, --episodes and --seeds out")
+    if episodes is not None and episodes < 1:
+        raise ValueError(f"--episodes {episodes}: give one episode a seed at least")
     chosen, method, about = _load(what, recipe_name, backbone_weights)
     trained = about.class_split["fold"] if about.class_split else None
     wanted = fold if fold is not None else trained
     if wanted is None:
         raise ValueError(f"{what} does not say which fold it belongs to: give --fold")
     data = chosen.data(wanted, root)
-    check_split(about, data.split, Path(what))
+    if about.digest:  # a recipe without training has seen no class
+        check_split(about, data.split, Path(what))
     recorded = RecordedEpisodes(manifests, data.test) if manifests else None
     if recorded is not None:
+        if recorded.fold != data.split.fold:
+            raise ValueError(
+                f"the manifests are of fold {recorded.fold}, the test is on fold {data.split.fold}: record "
+                f"fold {data.split.fold} (`fewseg episodes {chosen.name} --fold {data.split.fold}`)"
+            )
         shots = (recorded.shots,)
     evaluations = _lines(chosen, shots, fusions)
     protocol = chosen.protocol
@@ -68,7 +80,7 @@ def evaluate(
         protocol = replace(
             protocol,
             name=f"{protocol.name} (changed)",
-            episodes=episodes or protocol.episodes,
+            episodes=protocol.episodes if episodes is None else episodes,
             seeds=tuple(seeds) or protocol.seeds,
         )
     if recorded is not None:
@@ -86,15 +98,21 @@ def evaluate(
 
 
 def _lines(chosen: Recipe, shots: Sequence[int], fusions: Sequence[str]) -> list[Evaluation]:
-    """The recipe's own lines, or every wanted K under every wanted fusion."""
-    own = [e for e in chosen.evaluations if not shots or e.shots in shots]
+    """The recipe's own lines, or every wanted K under every wanted fusion.
+
+    A fusion of the kind that the method's config has is the config's own, with its settings: released CGM
+    differs from the paper's.
+    """
+    fusion = chosen.method.fusion
+    lines = [replace(e, fusion=fusion) if e.fusion.kind == fusion.kind else e for e in chosen.evaluations]
+    own = [e for e in lines if not shots or e.shots in shots]
     if not fusions and {e.shots for e in own} == set(shots or [e.shots for e in chosen.evaluations]):
         return own
-    every: tuple[Fusion, ...] = (MeanVector(), ScoreAverage(), CrossGuided())
-    kinds = {str(fusion.kind): fusion for fusion in every}
-    named = [kinds[name] for name in fusions] or [chosen.method.fusion]
+    every: tuple[Fusion, ...] = (MeanVector(), ScoreAverage(), CrossGuided(), fusion)
+    kinds = {str(f.kind): f for f in every}
+    named = [kinds[name] for name in fusions] or [fusion]
     wanted = shots or sorted({e.shots for e in chosen.evaluations})
-    return [Evaluation(shots=k, fusion=fusion) for k in wanted for fusion in named]
+    return [Evaluation(shots=k, fusion=f) for k in wanted for f in named]
 
 
 def _load(
@@ -121,4 +139,6 @@ def _load(
         )
     trained = about.training.get("config")
     train = chosen.train if trained is None else config_from_json(trained)
+    if not isinstance(train, TrainConfig | None):
+        raise ValueError(f"{what} has a header without a right training config: it was edited")
     return replace(chosen, method=about.config, train=train), method, about

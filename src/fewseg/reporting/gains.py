@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.table import Table
+
 from fewseg.engine.results import RunResult
 from fewseg.metrics import EpisodeCounts, paired_difference
 from fewseg.reporting.numbers import Estimate, gain_with_interval, mean_of
 from fewseg.reporting.table import FoldRow, FoldTable
 
-METHOD_BASELINE = {"scl": "pfenet"}
+METHOD_BASELINES = {"pfenet": ("matcher",), "scl-pfenet": ("pfenet", "matcher")}
 FUSION_BASELINE = {"cross-guided": "average"}
 PAPER_FUSIONS = ("mean", "cross-guided")  # PFENet with mean vectors and SCL with CGM: the papers' 5-shot rows
 
@@ -45,7 +47,7 @@ class Gain:
 
 
 def gains(table: FoldTable, counts_of: CountsOf) -> list[Gain]:
-    """Pairs every row with its baselines: the baseline method fused alike, and the method with plain fusion.
+    """Pairs every row with its baselines: the baseline methods fused alike, and the method with plain fusion.
 
     With one shot there is nothing to fuse, so that all rows of the baseline method count as fused alike.
 
@@ -61,7 +63,7 @@ def gains(table: FoldTable, counts_of: CountsOf) -> list[Gain]:
 
 
 def _is_baseline(a: FoldRow, b: FoldRow, shots: int) -> bool:
-    if a.method == METHOD_BASELINE.get(b.method):
+    if a.method in METHOD_BASELINES.get(b.method, ()):
         return shots == 1 or a.fusion == b.fusion or (a.fusion, b.fusion) == PAPER_FUSIONS
     same_model = (a.method, a.variant) == (b.method, b.variant)
     return same_model and shots > 1 and a.fusion == FUSION_BASELINE.get(b.fusion)
@@ -93,3 +95,14 @@ def gain_cells(table: FoldTable, found: Sequence[Gain]) -> tuple[list[str], list
         ]
         rows.append([gain.text, *folds, gain.mean])
     return headings, rows
+
+
+def rich_gains(table: FoldTable, found: Sequence[Gain]) -> Table:
+    """The gains of a table for a terminal."""
+    headings, rows = gain_cells(table, found)
+    shown = Table(title=f"{table.dataset}, {table.shots}-shot, paired on the same episodes, 95 % intervals")
+    for i, heading in enumerate(headings):
+        shown.add_column(heading, justify="right" if i else "left")
+    for row in rows:
+        shown.add_row(*(text.replace(" [", "\n[") for text in row))
+    return shown

@@ -15,9 +15,9 @@ from functools import lru_cache
 from importlib import resources
 
 _PAPER_TABLES = {"pascal-5i": "1", "voc5i-mini": "1", "coco-20i": "2"}
-_PAPER_ROWS = {
+PAPER_ROWS = {
     "pfenet": ("PFENet", "mean"),
-    "scl": ("SCL (PFENet)", "cross-guided"),
+    "scl-pfenet": ("SCL (PFENet)", "cross-guided"),
 }  # method: row, K-shot fusion
 
 
@@ -70,7 +70,7 @@ def paper_mean(dataset: str, method: str, fusion: str, shots: int) -> PublishedV
 
     Results on voc5i-mini get the PASCAL-5i value, which says of itself where it was measured.
     """
-    row, table = _PAPER_ROWS.get(method), _PAPER_TABLES.get(dataset)
+    row, table = PAPER_ROWS.get(method), _PAPER_TABLES.get(dataset)
     if row is None or (shots > 1 and fusion != row[1]):
         return None
     found = [

@@ -20,7 +20,7 @@ class FoldRow:
     """The results of one method with one fusion, by fold.
 
     Attributes:
-        method: e.g. "scl".
+        method: e.g. "scl-pfenet".
         fusion: e.g. "average".
         variant: what tells rows of one method and fusion apart: recipe, training seed; may be "".
         results: fold to result; a fold that was not run is not there.

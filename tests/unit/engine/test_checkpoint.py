@@ -3,8 +3,10 @@
 import errno
 import hashlib
 import json
+import logging
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -156,6 +158,31 @@ def test_a_header_that_is_not_ours_is_told(saved, header):
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"training": None}, "training is no object"),
+        ({"training": [1]}, "training is no object"),
+        ({"class_split": "six"}, "class_split is neither null nor an object"),
+        ({"class_split": {}}, "class_split without a right name, fold, base, novel"),
+        ({"class_split": {"name": "six", "fold": 1, "novel": [3]}}, "class_split without a right base"),
+        (
+            {"class_split": {"name": 6, "fold": "1", "base": [[1]], "novel": 3}},
+            "without a right name, fold, novel, base",
+        ),
+        ({"recipe": None}, "recipe is no string"),
+        ({"backbone_digest": 7}, "backbone_digest is no string"),
+        ({"config": 5}, "config of no method"),
+        ({"config": {"type": "SGD"}}, "config of no method"),
+    ],
+)
+def test_an_edited_header_is_told(saved, change, message):
+    _, path = saved
+    edited(path, lambda text: json.dumps(text | change))
+    with pytest.raises(ValueError, match=rf"header that fewseg cannot read \(.*{message}.*it was edited"):
+        read_checkpoint(path)
+
+
 def test_a_config_of_an_unknown_class_is_told(saved):
     _, path = saved
     edited(path, lambda text: json.dumps(text | {"config": {"type": "os.system"}}))
@@ -272,6 +299,11 @@ def test_a_checkpoint_is_tested_on_its_own_fold_only(config, tmp_path):
         check_split(about, replace(SPLIT, name="seven"), tmp_path)
 
 
-def test_where_nobody_knows_the_split_nothing_is_refused(config, tmp_path):
-    check_split(Checkpoint(config=config), SPLIT, tmp_path)
+def test_where_nobody_knows_the_split_nothing_is_refused_but_it_is_said(config, caplog):
+    with caplog.at_level(logging.WARNING):
+        check_split(Checkpoint(config=config), SPLIT, Path("imported.safetensors"))
+    assert caplog.messages == [
+        "imported.safetensors does not say which classes it was trained on: make sure that [3, 4] of six "
+        "fold 1 are not among them"
+    ]
     assert split_json(None) is None

@@ -4,14 +4,16 @@ import json
 
 import pytest
 
+from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.transforms import TrainView
 from fewseg.decoders.prior import NoPrior, PriorMap
-from fewseg.engine.config_json import config_from_json
+from fewseg.engine.config_json import config_from_json, with_parts
 from fewseg.engine.optimiser import SGD, AdamW
 from fewseg.engine.result_schema import as_json
 from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import CrossGuided, MeanVector
+from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
 from fewseg.methods.matcher import MatcherConfig
+from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.scl import SCLPFENetConfig, SelfGuided
 
 
@@ -61,3 +63,35 @@ def test_the_rules_of_a_config_hold_for_a_file_too():
     stored = as_json(SelfGuided()) | {"vectors": []}
     with pytest.raises(ValueError, match="one or more of 'initial'"):
         config_from_json(stored)
+
+
+CONFIGS = {"method": PFENetConfig(backbone=BackboneConfig(weights=None)), "train": TrainConfig()}
+
+
+def test_parts_that_a_field_takes_are_put_in_place():
+    parts = ["method.fusion=ScoreAverage", "train.optimiser=AdamW", "method.backbone.shape=ResNetShape"]
+    found = with_parts(CONFIGS, parts)
+    assert found["method"].fusion == ScoreAverage()
+    assert found["train"].optimiser == AdamW()
+    assert found["method"].backbone.shape == ResNetShape()
+    assert with_parts(CONFIGS, []) == CONFIGS
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("method.prior=ScoreAverage", "'prior' takes PriorMap or NoPrior, not 'ScoreAverage'"),
+        ("method.fusion=AdamW", "'fusion' takes MeanVector or ScoreAverage or CrossGuided, not 'AdamW'"),
+        ("method.fusion=TrainView", "'fusion' takes MeanVector or ScoreAverage or CrossGuided, not"),
+        ("method.prior=Nothing", "'prior' takes PriorMap or NoPrior, not 'Nothing'"),
+        ("train.optimiser=MeanVector", "'optimiser' takes SGD or AdamW, not 'MeanVector'"),
+        ("train.view=EvalView", "'view' takes TrainView, not 'EvalView'"),
+        ("train.clip=SGD", "'clip' holds no part; set it by its own option"),
+        ("method.backbone.pior=NoPrior", "BackboneConfig has no field 'pior'"),
+        ("method.channels.x=NoPrior", "int has no field 'x'"),
+        ("method=PFENetConfig", "must be written NAME=CLASS"),
+    ],
+)
+def test_a_part_that_a_field_does_not_take_is_refused(part, message):
+    with pytest.raises(ValueError, match=message):
+        with_parts(CONFIGS, [part])

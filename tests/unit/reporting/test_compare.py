@@ -14,7 +14,7 @@ def shown(table):
 
 
 def test_two_results_on_the_same_episodes_are_compared_pair_by_pair(write, counts_of_fold):
-    a, b = write("a"), write("b", better=0.02, method="scl")
+    a, b = write("a"), write("b", better=0.02, method="scl-pfenet")
     found = compare(a, b)
     expected = paired_difference(counts_of_fold(), counts_of_fold(better=0.02), [1, 2])
     assert found.paired == expected
@@ -93,20 +93,20 @@ def test_an_edited_result_is_not_compared(write):
 def test_results_that_differ_in_the_method_only_are_comparable(result_of, counts_of_fold):
     a, b = (
         result_of(counts_of_fold()),
-        result_of(counts_of_fold(), method="scl", fusion="average", recipe="x"),
+        result_of(counts_of_fold(), method="scl-pfenet", fusion="average", recipe="x"),
     )
     assert what_differs(a, b) == []
 
 
 def test_the_table_has_scores_in_percent_and_differences_in_points(write):
-    found = compare(write("a"), write("b", better=0.02, method="scl"))
+    found = compare(write("a"), write("b", better=0.02, method="scl-pfenet"))
     text = shown(comparison_table(found))
     low, high = found.b.miou_ci95
     assert f"{100 * found.b.miou_mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in text
     difference = found.difference
     expected = f"{100 * difference.value:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
     assert expected in text
-    assert "scl mean, 1-shot, voc5i-mini fold 0 against pfenet mean" in text
+    assert "scl-pfenet mean, 1-shot, voc5i-mini fold 0 against pfenet mean" in text
     for label, first, second in [
         ("FB-IoU", found.a.fb_iou_mean, found.b.fb_iou_mean),
         ("Dice", found.a.dice_mean, found.b.dice_mean),

@@ -1,7 +1,11 @@
+from typing import get_args
+
 import pytest
 
+from fewseg.fusion import Fusion
+from fewseg.methods.registry import METHODS
 from fewseg.metrics import paired_difference
-from fewseg.reporting.gains import gain_cells, gains
+from fewseg.reporting.gains import FUSION_BASELINE, METHOD_BASELINES, PAPER_FUSIONS, gain_cells, gains
 from fewseg.reporting.numbers import Estimate, gain_with_interval, mean_of
 from fewseg.reporting.table import fold_tables
 
@@ -31,31 +35,48 @@ def pair_names(found):
     return [gain.text for gain in found]
 
 
-def test_scl_is_measured_against_pfenet_with_the_same_fusion_and_cgm_against_average(runs):
-    for method in ("matcher", "pfenet", "scl"):
+def test_methods_are_measured_with_the_same_fusion_and_cgm_against_average(runs):
+    for method in ("matcher", "pfenet", "scl-pfenet"):
         for fusion in ("average", "cross-guided", "mean"):
             runs.add(method, fusion)
     assert pair_names(runs.gains()) == [
         "matcher cross-guided over matcher average",
+        "pfenet average over matcher average",
+        "pfenet cross-guided over matcher cross-guided",
+        "pfenet cross-guided over matcher mean",
         "pfenet cross-guided over pfenet average",
-        "scl average over pfenet average",
-        "scl cross-guided over pfenet cross-guided",
-        "scl cross-guided over pfenet mean",
-        "scl cross-guided over scl average",
-        "scl mean over pfenet mean",
+        "pfenet mean over matcher mean",
+        "scl-pfenet average over matcher average",
+        "scl-pfenet average over pfenet average",
+        "scl-pfenet cross-guided over matcher cross-guided",
+        "scl-pfenet cross-guided over matcher mean",
+        "scl-pfenet cross-guided over pfenet cross-guided",
+        "scl-pfenet cross-guided over pfenet mean",
+        "scl-pfenet cross-guided over scl-pfenet average",
+        "scl-pfenet mean over matcher mean",
+        "scl-pfenet mean over pfenet mean",
     ]
+
+
+def test_the_baselines_are_of_methods_and_fusions_that_results_can_have():
+    assert set(METHOD_BASELINES) | {m for some in METHOD_BASELINES.values() for m in some} <= set(METHODS)
+    kinds = {kind().kind for kind in get_args(Fusion)}
+    assert {*FUSION_BASELINE, *FUSION_BASELINE.values(), *PAPER_FUSIONS} <= kinds
 
 
 def test_with_one_shot_the_fusion_does_not_matter(runs):
     runs.add("pfenet", "mean", shots=1)
-    runs.add("scl", "cross-guided", shots=1)
-    runs.add("scl", "average", shots=1)
-    assert pair_names(runs.gains()) == ["scl average over pfenet mean", "scl cross-guided over pfenet mean"]
+    runs.add("scl-pfenet", "cross-guided", shots=1)
+    runs.add("scl-pfenet", "average", shots=1)
+    assert pair_names(runs.gains()) == [
+        "scl-pfenet average over pfenet mean",
+        "scl-pfenet cross-guided over pfenet mean",
+    ]
 
 
 def test_gains_are_paired_by_fold_and_their_mean_is_over_all_folds(runs, counts_of_fold):
     runs.add("pfenet", "average")
-    runs.add("scl", "average", better=0.03)
+    runs.add("scl-pfenet", "average", better=0.03)
     (gain,) = runs.gains()
     expected = []
     for fold in range(4):
@@ -68,7 +89,7 @@ def test_gains_are_paired_by_fold_and_their_mean_is_over_all_folds(runs, counts_
     assert headings == ["gain in mIoU points", "fold 0", "fold 1", "fold 2", "fold 3", "mean"]
     assert rows == [
         [
-            "scl average over pfenet average",
+            "scl-pfenet average over pfenet average",
             *(gain_with_interval(e) for e in expected),
             gain_with_interval(mean_of(expected)),
         ]
@@ -77,18 +98,18 @@ def test_gains_are_paired_by_fold_and_their_mean_is_over_all_folds(runs, counts_
 
 def test_a_mean_gain_over_missing_folds_is_never_printed(runs):
     runs.add("pfenet", "average", folds=(0, 1, 2))
-    runs.add("scl", "average", folds=(0, 1, 3))
+    runs.add("scl-pfenet", "average", folds=(0, 1, 3))
     (gain,) = runs.gains()
     assert list(gain.by_fold) == [0, 1]
-    assert gain.mean == "pfenet average: missing fold 3; scl average: missing fold 2"
+    assert gain.mean == "pfenet average: missing fold 3; scl-pfenet average: missing fold 2"
     assert gain_cells(runs.table, [gain])[1][0][3:] == ["-", "-", gain.mean]
 
 
 def test_fusions_are_compared_within_one_trained_model(runs):
     for seed in (0, 1):
         for fusion in ("average", "cross-guided"):
-            runs.add("scl", fusion, training={"seed": seed})
+            runs.add("scl-pfenet", fusion, training={"seed": seed})
     assert pair_names(runs.gains()) == [
-        "scl (training seed 0) cross-guided over scl (training seed 0) average",
-        "scl (training seed 1) cross-guided over scl (training seed 1) average",
+        "scl-pfenet (training seed 0) cross-guided over scl-pfenet (training seed 0) average",
+        "scl-pfenet (training seed 1) cross-guided over scl-pfenet (training seed 1) average",
     ]

@@ -12,7 +12,7 @@ from fewseg.reporting.results_page import BEGIN, END, load_folder, results_page,
 def folder(write):
     for fold in range(4):
         write(f"pfenet/fold{fold}", fold)
-        write(f"scl/fold{fold}", fold, better=0.03, method="scl", recipe=f"voc5i_mini_scl_fold{fold}")
+        write(f"scl/fold{fold}", fold, better=0.03, method="scl-pfenet", recipe=f"voc5i_mini_scl_fold{fold}")
     return write("more/average", 3, shots=5, fusion="average").parents[1]
 
 
@@ -24,8 +24,8 @@ def test_the_page_has_a_section_a_table(folder):
     ]
     one, five = page.split("## voc5i-mini, 5-shot")
     assert "| pfenet | mean |" in one
-    assert "| scl | mean |" in one
-    assert "| scl mean over pfenet mean | +" in one
+    assert "| scl-pfenet | mean |" in one
+    assert "| scl-pfenet mean over pfenet mean | +" in one
     assert "missing folds 0, 1, 2" in five
     assert "gain in mIoU points" not in five
     assert "Left out" not in page
@@ -34,10 +34,10 @@ def test_the_page_has_a_section_a_table(folder):
 
 def test_every_class_stands_by_name_with_its_iou_in_percent(folder):
     results = {r.method: r for r, _ in load_folder(folder)[0] if r.fold == 1 and r.shots == 1}
-    values = [f"{100 * results[m].per_class_mean[3]:.1f}" for m in ("pfenet", "scl")]
+    values = [f"{100 * results[m].per_class_mean[3]:.1f}" for m in ("pfenet", "scl-pfenet")]
     page = results_page(folder)
     assert f"| bird | 1 | {values[0]} | {values[1]} |" in page
-    assert "| class | fold | pfenet mean | scl mean |" in page
+    assert "| class | fold | pfenet mean | scl-pfenet mean |" in page
     five = page.split("## voc5i-mini, 5-shot")[1]
     assert "| cat | 3 |" in five
     assert "| bird |" not in five
@@ -47,7 +47,7 @@ def test_every_row_says_how_it_was_made(folder):
     page = results_page(folder)
     recipes = ", ".join(f"voc5i_mini_scl_fold{f}" for f in range(4))
     assert (
-        f"- scl mean: recipe {recipes}; evaluated in 2.00 h for 4 folds on one core\n"
+        f"- scl-pfenet mean: recipe {recipes}; evaluated in 2.00 h for 4 folds on one core\n"
         "  - config: method.type PFENet, method.channels 64\n"
         "  - training: config.steps 100, config.view.size 241, config.held_out [7]\n"
     ) in page

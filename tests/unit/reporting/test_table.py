@@ -57,7 +57,7 @@ def test_the_number_of_folds_can_be_said(results):
 
 def test_methods_and_fusions_are_rows_and_data_sets_shots_and_protocols_are_tables(results):
     runs = [
-        *results(method="scl", recipe="r"),
+        *results(method="scl-pfenet", recipe="r"),
         *results(),
         *results(fusion="average"),
         *results(shots=5),
@@ -68,7 +68,7 @@ def test_methods_and_fusions_are_rows_and_data_sets_shots_and_protocols_are_tabl
     found = [
         (t.dataset, t.shots, t.protocol.split(" ")[0], [(r.method, r.fusion) for r in t.rows]) for t in tables
     ]
-    three = [("pfenet", "average"), ("pfenet", "mean"), ("scl", "mean")]
+    three = [("pfenet", "average"), ("pfenet", "mean"), ("scl-pfenet", "mean")]
     one = [("pfenet", "mean")]
     assert sorted(found) == [
         ("pascal-5i", 1, "mini", one),
@@ -89,9 +89,13 @@ def test_title_and_caption_say_what_the_numbers_are(results):
 
 def test_training_seeds_and_recipes_are_told_apart_only_where_they_differ(results):
     assert fold_tables(results())[0].rows[0].label == "pfenet"
-    seeds = [*results(training={"seed": 0}), *results(training={"seed": 1}), *results(method="scl")]
+    seeds = [*results(training={"seed": 0}), *results(training={"seed": 1}), *results(method="scl-pfenet")]
     (table,) = fold_tables(seeds)
-    assert [r.label for r in table.rows] == ["pfenet (training seed 0)", "pfenet (training seed 1)", "scl"]
+    assert [r.label for r in table.rows] == [
+        "pfenet (training seed 0)",
+        "pfenet (training seed 1)",
+        "scl-pfenet",
+    ]
     recipes = [*results(recipe="small"), *results(recipe="large", training={"seed": 3})]
     (table,) = fold_tables(recipes)
     assert [r.label for r in table.rows] == [
@@ -106,9 +110,9 @@ def test_two_results_for_one_cell_are_refused(results):
 
 
 def test_different_class_splits_cannot_share_a_table(results, counts_of_fold, result_of):
-    other = result_of(counts_of_fold(1), fold=0, classes=[3, 4], method="scl")
+    other = result_of(counts_of_fold(1), fold=0, classes=[3, 4], method="scl-pfenet")
     with pytest.raises(
-        ValueError, match=r"tests classes \[1, 2\] and scl .* tests \[3, 4\]: different class splits"
+        ValueError, match=r"tests classes \[1, 2\] and scl-pfenet .* tests \[3, 4\]: different class splits"
     ):
         fold_tables([*results(), other])
 
