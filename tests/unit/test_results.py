@@ -392,7 +392,7 @@ def test_the_gpu_is_named_when_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: gpu)
-    assert environment.__wrapped__().hardware.endswith("; 2 x NVIDIA H200, 139 GiB")
+    assert environment().hardware.endswith("; 2 x NVIDIA H200, 139 GiB")
 
 
 def git(folder, *arguments):
@@ -421,4 +421,4 @@ def test_without_git_there_is_no_revision(tmp_path, monkeypatch):
         raise FileNotFoundError("git")
 
     monkeypatch.setattr(environment_module.subprocess, "run", no_git)
-    assert "revision" not in environment.__wrapped__().versions
+    assert "revision" not in environment().versions
