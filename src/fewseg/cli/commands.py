@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import field, make_dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ def _demo(arguments: Sequence[str], console: Console) -> None:
     from fewseg.demo.run import run
     from fewseg.demo.summary import rich_table
 
+    logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)  # one trunk, many loads
     found = run(tyro.cli(DemoConfig, prog="fewseg demo", args=arguments))
     console.print(rich_table(found.results))
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in found.seconds.items())
