@@ -25,6 +25,9 @@ from fewseg.ops.geometry import (
 )
 from fewseg.types import IGNORE
 
+VIEWS_VERSION = 1
+"""Part of the key of cached views: a change of what a view does is a change of this number."""
+
 _BLUR_KERNEL = 5  # pixels; PFENet's transform
 _BLUR_SIGMA = 1.1  # OpenCV's default for a kernel of 5
 _CROP_TRIES = 10

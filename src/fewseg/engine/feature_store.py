@@ -21,7 +21,7 @@ from fewseg.backbones import Backbone
 from fewseg.data.draws import Draws
 from fewseg.data.source import Source
 from fewseg.data.storage import cache_folder
-from fewseg.data.transforms import EvalView, TrainView
+from fewseg.data.transforms import VIEWS_VERSION, EvalView, TrainView
 from fewseg.ops.files import atomic_write_text
 from fewseg.ops.progress import progress_bar
 from fewseg.types import Features
@@ -73,7 +73,14 @@ class FeatureStore:
         self.size, self.seed, self.dtype = sizes.pop(), seed, dtype
         self._rows = {id: i * len(self.views) for i, id in enumerate(source.ids)}
         key = json.dumps(
-            [backbone.digest(), source.digest(), [repr(v) for v in self.views], seed, str(dtype)]
+            [
+                VIEWS_VERSION,
+                backbone.digest(),
+                source.digest(),
+                [repr(v) for v in self.views],
+                seed,
+                str(dtype),
+            ]
         )
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
         self.folder = (folder or cache_folder() / "features") / name
