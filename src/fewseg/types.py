@@ -2,7 +2,8 @@
 
 Shape letters, used in every docstring: B episodes, K shots, N ways, H W image pixels, h w feature
 cells, C channels of a backbone map, d reduced channels, n any number of independent items.
-Masks are uint8: 0 background, 1 foreground, 255 ignore. Label maps hold class ids and 255 = ignore.
+Masks are uint8: 0 background, 1 foreground, 255 ignore; with N > 1 ways they hold 0 background, j = 1 .. N
+the episode's ways in order, 255 ignore. Label maps hold class ids and 255 = ignore.
 """
 
 from __future__ import annotations
@@ -62,18 +63,63 @@ class Features:
 class EncodedShots:
     """A support set whose images have been through the backbone.
 
+    With several ways the images of all of them stand on the shot axis, and each way may have a K of its own.
+
     Attributes:
         features: B * K images, the shot axis running fastest.
-        masks: (B, K, H, W) uint8 in {0, 1, 255}.
+        masks: (B, K, H, W) uint8 in {0, 1, 255}; with several ways in {0, 1 .. N, 255}, so that an image
+            also shows where the other ways are.
+        way_of: the way, 1 .. N, that each of the K images was given for; all of way 1 by default.
+
+    Raises:
+        ValueError: ``way_of`` has not K entries, or a way has no image.
     """
 
     features: Features
     masks: Tensor
+    way_of: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.way_of:
+            object.__setattr__(self, "way_of", (1,) * self.shots)
+        check_ways(self.way_of, self.shots)
 
     @property
     def shots(self) -> int:
-        """K."""
+        """Support images of a set: K, or the sum of the ways' K."""
         return int(self.masks.shape[1])
+
+    @property
+    def ways(self) -> int:
+        """N."""
+        return max(self.way_of, default=1)
+
+    def one_way(self, way: int) -> EncodedShots:
+        """The two-class support set of one way: its own images, every other way being background.
+
+        Args:
+            way: 1 .. N.
+        """
+        if self.ways == 1:
+            return self
+        places = [k for k, w in enumerate(self.way_of) if w == way]
+        masks = self.masks[:, places]
+        binary = (masks == way).to(masks.dtype).masked_fill_(masks == IGNORE, IGNORE)
+        index = torch.arange(len(self.features)).view(-1, self.shots)[:, places].flatten()
+        return EncodedShots(features=self.features.select(index), masks=binary)
+
+
+def check_ways(way_of: Sequence[int], shots: int) -> None:
+    """Checks that every support image belongs to a way and every way has one.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if len(way_of) != shots or set(way_of) != set(range(1, max(way_of, default=1) + 1)):
+        raise ValueError(
+            f"way_of {tuple(way_of)} for {shots} support images: give one number an image, and at least one "
+            "image for each way 1 .. N"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +129,7 @@ class EncodedEpisodes:
     Attributes:
         support: the support sets.
         query: B query images.
-        query_masks: (B, H, W) uint8 in {0, 1, 255}.
+        query_masks: (B, H, W) uint8 in {0, 1, 255}; with several ways in {0, 1 .. N, 255}.
     """
 
     support: EncodedShots
@@ -97,15 +143,17 @@ class ImageEpisodes:
 
     Attributes:
         support_images: (B, K, 3, H, W) RGB in [0, 1].
-        support_masks: (B, K, H, W) uint8 in {0, 1, 255}.
+        support_masks: (B, K, H, W) uint8 in {0, 1, 255}; with several ways in {0, 1 .. N, 255}.
         query_images: (B, 3, H, W) RGB in [0, 1].
-        query_masks: (B, H, W) uint8 in {0, 1, 255}.
+        query_masks: (B, H, W) uint8, as ``support_masks``.
+        way_of: see ``EncodedShots``.
     """
 
     support_images: Tensor
     support_masks: Tensor
     query_images: Tensor
     query_masks: Tensor
+    way_of: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,9 @@ class FewShotSegmenter(nn.Module, ABC):
         features = self.extract(images)
         return EncodedEpisodes(
             support=EncodedShots(
-                features=features.select(slice(count * shots)), masks=episodes.support_masks
+                features=features.select(slice(count * shots)),
+                masks=episodes.support_masks,
+                way_of=episodes.way_of,
             ),
             query=features.select(slice(count * shots, None)),
             query_masks=episodes.query_masks,
