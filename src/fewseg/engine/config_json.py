@@ -11,11 +11,13 @@ from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import EvalView, TrainView
 from fewseg.decoders.prior import NoPrior, PriorMap
-from fewseg.engine.optimiser import SGD, AdamW
+from fewseg.engine.optimiser import SGD, AdamW, StepSGD
 from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage
+from fewseg.methods.panet import NoAlignment, PrototypeAlignment
 from fewseg.methods.registry import METHODS
 from fewseg.methods.scl import SelfGuided
+from fewseg.prototypes import Cosine, Fidelity, SquaredEuclidean
 
 _PARTS = (
     BackboneConfig,
@@ -25,11 +27,18 @@ _PARTS = (
     MeanVector,
     ScoreAverage,
     CrossGuided,
+    IterativeInference,
     SelfGuided,
+    PrototypeAlignment,
+    NoAlignment,
+    Cosine,
+    Fidelity,
+    SquaredEuclidean,
     EvalView,
     TrainView,
     Protocol,
     SGD,
+    StepSGD,
     AdamW,
     TrainConfig,
 )

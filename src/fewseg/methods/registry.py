@@ -5,15 +5,19 @@ from __future__ import annotations
 import difflib
 
 from fewseg.methods.matcher import MatcherConfig
+from fewseg.methods.panet import PANetConfig
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.scl import SCLPFENetConfig
+from fewseg.methods.srpnet import SRPNetConfig
 
-MethodConfig = PFENetConfig | SCLPFENetConfig | MatcherConfig
+MethodConfig = PFENetConfig | SCLPFENetConfig | MatcherConfig | PANetConfig | SRPNetConfig
 
 METHODS: dict[str, type[MethodConfig]] = {
     "matcher": MatcherConfig,
+    "panet": PANetConfig,
     "pfenet": PFENetConfig,
     "scl-pfenet": SCLPFENetConfig,
+    "srpnet": SRPNetConfig,
 }
 
 
