@@ -1,7 +1,8 @@
 """The result of one evaluation: a JSON file of scores and, beside it, the integers they were made of.
 
 ``<name>.json`` has the scores as fractions (never percent), the protocol, the config, the class split and the
-software; ``<name>.counts.npz`` has one row an episode, so that two results can be compared by episode.
+software; ``<name>.counts.npz`` has one row an episode (and way), so that two results can be compared by
+episode.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ class SeedResult:
 
     Attributes:
         seed: the seed.
-        episodes: how many episodes.
+        episodes: how many episodes, whatever their ways.
         miou: mean over classes of foreground IoU.
-        fb_iou: mean of foreground and background IoU over all episodes.
+        fb_iou: mean of foreground and background IoU over all episodes; the foreground is that of any way.
         dice: mean over classes of foreground Dice.
         per_class: class id to foreground IoU.
     """
@@ -159,8 +160,10 @@ class RunResult:
             made_with: default: this process.
 
         Raises:
-            ValueError: a seed never drew one of the classes, or a value cannot be stored as a JSON mapping.
+            ValueError: a seed never drew one of the classes, the table is not of episodes of so many ways, or
+                a value cannot be stored as a JSON mapping.
         """
+        counts.check_ways(ways)
         made_with = made_with or environment()
         seeds = tuple(_score_seed(counts, int(s), classes) for s in np.unique(counts.seed))
         interval = bootstrap_miou(counts, classes)
@@ -247,6 +250,10 @@ def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
         ValueError: one is damaged, or the scores were edited or belong to other counts.
     """
     result, counts = RunResult.load(path), load_counts(path)
+    try:
+        counts.check_ways(result.ways)
+    except ValueError as error:
+        raise ValueError(f"{path} does not follow from {counts_path(path).name}: {error}") from error
     for stored in result.seeds:
         found = _score_seed(counts, stored.seed, result.classes)
         pairs = [(stored.miou, found.miou), (stored.fb_iou, found.fb_iou), (stored.dice, found.dice)]
@@ -282,7 +289,7 @@ def _score_seed(counts: EpisodeCounts, seed: int, classes: Sequence[int]) -> See
     try:
         return SeedResult(
             seed=seed,
-            episodes=len(table),
+            episodes=table.episodes,
             miou=miou(table, classes),
             fb_iou=fb_iou(table),
             dice=dice(table, classes),
