@@ -20,7 +20,8 @@ from fewseg.engine.pair_scores import PairScores
 from fewseg.engine.shared_images import SharedImages
 from fewseg.fusion import CrossGuided, Fusion
 from fewseg.methods.base import FewShotSegmenter, PairScorer
-from fewseg.metrics.counts import Counts, EpisodeCounts, count_ways
+from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts
+from fewseg.metrics.way_counts import count_ways
 from fewseg.ops.geometry import letterbox, restore
 from fewseg.ops.progress import tracked
 from fewseg.types import EncodedShots, State
@@ -106,17 +107,7 @@ class Evaluator:
         with torch.no_grad(), self._autocast():
             for question, logits in self._answers(asked, fusion):
                 counts[question] = self._count(question, logits, network_size)
-        rows = [
-            EpisodeCounts.of_ways(
-                Counts.total([counts[q] for q in _questions(spec, on)]),
-                seed=seed,
-                episode=spec.index,
-                ways=[(way.class_id, way.supports) for way in spec.ways],
-                query=spec.query,
-            )
-            for seed, spec in specs
-        ]
-        return EpisodeCounts.join(rows)
+        return _table(specs, [Counts.total([counts[q] for q in _questions(spec, on)]) for _, spec in specs])
 
     def plain(self, spec: EpisodeSpec, fusion: Fusion | None = None) -> Tensor:
         """Logits (1 + N, size, size) of one episode by ``encode_support`` and ``segment``, nothing shared."""
@@ -183,6 +174,23 @@ class Evaluator:
 def _questions(spec: EpisodeSpec, on: Target) -> Iterable[Question]:
     targets = (spec.query,) if on == "query" else spec.all_supports
     return [Question(spec.ways, target) for target in targets]
+
+
+def _table(specs: Sequence[tuple[int, EpisodeSpec]], counts: Sequence[Counts]) -> EpisodeCounts:
+    """One row an episode; of several ways one a way and one of any way, without supports."""
+    rows: list[tuple[int, EpisodeSpec, int, tuple[str, ...]]] = []
+    for seed, spec in specs:
+        rows += [(seed, spec, way.class_id, way.supports) for way in spec.ways]
+        if spec.others:
+            rows.append((seed, spec, ANY_WAY, ("",) * len(spec.supports)))
+    return EpisodeCounts.of(
+        Counts.stack(counts),
+        seed=[seed for seed, _, _, _ in rows],
+        episode=[spec.index for _, spec, _, _ in rows],
+        class_id=[class_id for _, _, class_id, _ in rows],
+        query=[spec.query for _, spec, _, _ in rows],
+        supports=[supports for _, _, _, supports in rows],
+    )
 
 
 def _labels_of(logits: Tensor) -> Tensor:

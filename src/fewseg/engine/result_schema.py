@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-SCHEMA = 1
+SCHEMA = 2
+"""1: without ``on``; it was the query then."""
 
 _NUMBER = (int, float)
 _KEYS: dict[str, tuple[type, ...]] = {
@@ -24,6 +25,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "ways": (int,),
     "shots": (int,),
     "fusion": (str,),
+    "on": (str,),
     "protocol": (dict,),
     "protocol_digest": (str,),
     "seeds": (list,),
@@ -122,6 +124,8 @@ def read_checked(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} has schema {found['schema']!r}; this fewseg reads schemas up to {SCHEMA}: update fewseg"
         )
+    if found["schema"] == 1:
+        found = {**found, "on": "query"}
     _check_keys(found, _KEYS, str(path))
     if not found["seeds"]:
         raise ValueError(f"{path} has no seeds: evaluate again")

@@ -63,7 +63,8 @@ class RunResult:
         fold: index of the fold.
         ways: N.
         shots: K.
-        fusion: how K shots became one answer, e.g. "average", "cross-guided".
+        fusion: how K shots became one answer, e.g. "average", "cross-guided", "iterative".
+        on: what was segmented: "query", or "support" for the support images themselves.
         protocol: every choice that decides which episodes are drawn and how they are scored.
         protocol_digest: digest of ``protocol``; results are comparable when it is equal.
         seeds: one entry a seed.
@@ -102,6 +103,7 @@ class RunResult:
     hardware: str
     wall_seconds: float
     training: Mapping[str, Any] = field(default_factory=dict)
+    on: str = "query"
     schema: int = SCHEMA
 
     @property
@@ -135,6 +137,7 @@ class RunResult:
         class_split: Any,
         wall_seconds: float,
         ways: int = 1,
+        on: str = "query",
         protocol_digest: str | None = None,
         training: Mapping[str, Any] | None = None,
         made_with: Environment | None = None,
@@ -155,6 +158,7 @@ class RunResult:
             class_split: mapping or dataclass.
             wall_seconds: as the attribute.
             ways: as the attribute.
+            on: as the attribute.
             protocol_digest: default: the protocol's own ``digest()``, or :func:`digest` of a mapping.
             training: mapping; default empty.
             made_with: default: this process.
@@ -173,6 +177,7 @@ class RunResult:
             dataset=dataset,
             fold=fold,
             ways=ways,
+            on=on,
             shots=shots,
             fusion=fusion,
             protocol=_mapping("protocol", protocol),

@@ -52,6 +52,11 @@ class Counts:
             **{name: np.concatenate([np.atleast_1d(getattr(c, name)) for c in items]) for name in COUNT_NAMES}
         )
 
+    @staticmethod
+    def total(items: Sequence[Counts]) -> Counts:
+        """Adds up counts of one shape, such as those of all images of a set."""
+        return Counts(**{name: np.sum([getattr(c, name) for c in items], axis=0) for name in COUNT_NAMES})
+
 
 COUNT_NAMES = tuple(f.name for f in fields(Counts))
 
