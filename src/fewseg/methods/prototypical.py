@@ -45,7 +45,11 @@ class PrototypeSegmenter(FewShotSegmenter):
         """The map that is compared as the only level; of embedded features, themselves."""
         if EMBEDDING in features.maps:
             return features
-        return Features(maps={EMBEDDING: self.embed_maps(features)}, image_size=features.image_size)
+        # one layout whatever came: sums over channels then do not depend on where the maps were made
+        maps = {k: v.contiguous(memory_format=torch.channels_last) for k, v in features.maps.items()}
+        embedded = self.embed_maps(Features(maps=maps, image_size=features.image_size))
+        embedded = embedded.contiguous(memory_format=torch.channels_last)
+        return Features(maps={EMBEDDING: embedded}, image_size=features.image_size)
 
     def scores(self, prepared: Tensor, prototypes: Tensor) -> Tensor:
         """alpha D: the logits of SRPNet's Eq. 3 and 8.
