@@ -203,9 +203,9 @@ class EpisodeCounts:
         if np.any(wrong):
             (seed, episode), n = found[wrong][0].tolist(), int(rows[wrong][0])
             raise ValueError(
-                f"episode {episode} of seed {seed} has {n} rows, {int(any_way[wrong][0])} of class {ANY_WAY}, "
-                f"and {ways}-way episodes have {ways + several}, {several} of class {ANY_WAY}: give the ways "
-                "that they were drawn with"
+                f"episode {episode} of seed {seed} has {n} rows, {int(any_way[wrong][0])} of class "
+                f"{ANY_WAY}, and {ways}-way episodes have {ways + several}, {several} of class {ANY_WAY}: "
+                "give the ways that they were drawn with"
             )
 
     @staticmethod
