@@ -463,10 +463,10 @@ def test_a_result_of_two_ways_counts_episodes_and_is_loaded_as_it_was(tmp_path):
 def test_counts_of_another_number_of_ways_are_refused(tmp_path):
     with pytest.raises(ValueError, match="has 3 rows, 1 of class 0, and 1-way episodes have 1"):
         result(episodes_of_two_ways())
-    with pytest.raises(ValueError, match="and 2-way episodes have 3"):
-        result(ways=2)
-    path = saved(tmp_path)
+    with pytest.raises(ValueError, match="and 3-way episodes have 4"):
+        result(episodes_of_two_ways(), ways=3)
+    path = saved(tmp_path, episodes_of_two_ways(), ways=2)
     stored = json.loads(path.read_text())
-    path.write_text(json.dumps(stored | {"ways": 2}))
+    path.write_text(json.dumps(stored | {"ways": 1}))
     with pytest.raises(ValueError, match=r"run.v1.json does not follow from run.v1.counts.npz: episode 0"):
         load_with_counts(path)
