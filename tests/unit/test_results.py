@@ -22,7 +22,7 @@ from fewseg.engine.results import (
     load_counts,
     load_with_counts,
 )
-from fewseg.metrics import EpisodeCounts, bootstrap_miou
+from fewseg.metrics import EpisodeCounts, bootstrap_miou, count_ways, fb_iou, miou
 
 KEYS = [
     "schema",
@@ -422,3 +422,51 @@ def test_without_git_there_is_no_revision(tmp_path, monkeypatch):
 
     monkeypatch.setattr(environment_module.subprocess, "run", no_git)
     assert "revision" not in environment().versions
+
+
+def episodes_of_two_ways(seeds=(0, 1), n=6):
+    generator = np.random.default_rng(2)
+    tables = []
+    for seed in seeds:
+        for i in range(n):
+            prediction, truth = generator.integers(0, 3, (2, 8, 8))
+            tables.append(
+                EpisodeCounts.of(
+                    count_ways(prediction, truth, 2),
+                    seed=seed,
+                    episode=i,
+                    class_id=[6, 7, 0] if i % 2 else [7, 6, 0],
+                    query=f"q{i}",
+                    supports=[["s1", "s2"], ["s3", "s4"], ["", ""]],
+                )
+            )
+    return EpisodeCounts.join(tables)
+
+
+def test_a_result_of_two_ways_counts_episodes_and_is_loaded_as_it_was(tmp_path):
+    counts = episodes_of_two_ways()
+    path = saved(tmp_path, counts, ways=2)
+    loaded, loaded_counts = load_with_counts(path)
+    assert loaded == result(counts, ways=2)
+    assert loaded.ways == 2
+    assert [s.episodes for s in loaded.seeds] == [6, 6]
+    assert loaded.classes == [6, 7]
+    for seed in loaded.seeds:
+        own = counts.select(counts.seed == seed.seed)
+        assert seed.miou == pytest.approx(miou(own, [6, 7]))
+        any_way = own.select(own.class_id == 0)
+        assert seed.fb_iou == pytest.approx(fb_iou(any_way))
+    for name, column in counts.columns().items():
+        assert np.array_equal(getattr(loaded_counts, name), column)
+
+
+def test_counts_of_another_number_of_ways_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="has 3 rows, 1 of class 0, and 1-way episodes have 1"):
+        result(episodes_of_two_ways())
+    with pytest.raises(ValueError, match="and 3-way episodes have 4"):
+        result(episodes_of_two_ways(), ways=3)
+    path = saved(tmp_path, episodes_of_two_ways(), ways=2)
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"ways": 1}))
+    with pytest.raises(ValueError, match=r"run.v1.json does not follow from run.v1.counts.npz: episode 0"):
+        load_with_counts(path)

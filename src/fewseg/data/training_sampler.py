@@ -111,8 +111,8 @@ class TrainingSampler:
             raise DataError(
                 f"{self.index.name}: {self.ways}-way {self.shots}-shot training needs {self.ways} base "
                 f"classes that keep {self.shots} images beside those of other classes; of "
-                f"{list(left)} these keep fewer ({names}): add images, lower min_area, the ways or the shots, or hold out "
-                "fewer classes"
+                f"{list(left)} these keep fewer ({names}): add images, lower min_area, "
+                "the ways or the shots, or hold out fewer classes"
             )
         if few:
             log.warning("%s: never a further way, too few images of its own (%s)", self.index.name, names)

@@ -194,12 +194,16 @@ class EpisodeCounts:
     def check_ways(self, ways: int) -> None:
         """Checks that the table is of whole episodes of N ways.
 
+        A table of one row an episode, none of ``ANY_WAY``, passes for any N: it counts one class an episode.
+
         Args:
             ways: N.
 
         Raises:
-            ValueError: an episode has not one row (N = 1), or not N and one of ``ANY_WAY`` (N > 1).
+            ValueError: otherwise an episode has not N rows and, for N > 1, one of ``ANY_WAY``.
         """
+        if self.episodes == len(self) and not np.any(self.class_id == ANY_WAY):
+            return
         keys = np.stack([self.seed, self.episode], axis=1)
         found, place, rows = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
         any_way = np.bincount(place.ravel(), weights=self.class_id == ANY_WAY, minlength=len(rows))
@@ -208,9 +212,9 @@ class EpisodeCounts:
         if np.any(wrong):
             (seed, episode), n = found[wrong][0].tolist(), int(rows[wrong][0])
             raise ValueError(
-                f"episode {episode} of seed {seed} has {n} rows, {int(any_way[wrong][0])} of class {ANY_WAY}, "
-                f"and {ways}-way episodes have {ways + several}, {several} of class {ANY_WAY}: give the ways "
-                "that they were drawn with"
+                f"episode {episode} of seed {seed} has {n} rows, {int(any_way[wrong][0])} of class "
+                f"{ANY_WAY}, and {ways}-way episodes have {ways + several}, {several} of class {ANY_WAY}: "
+                "give the ways that they were drawn with"
             )
 
     @staticmethod
