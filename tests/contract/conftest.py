@@ -28,9 +28,7 @@ def tiny(config):
     """The same parts on a tiny random ResNet, at eight channels."""
     levels = config.backbone.levels
     trainable = config.backbone.trainable
-    backbone = BackboneConfig(
-        name="resnet18", weights=None, levels=levels, shape=_SHAPE, trainable=trainable
-    )
+    backbone = BackboneConfig(name="resnet18", weights=None, levels=levels, shape=_SHAPE, trainable=trainable)
     small = {"backbone": backbone}
     if "channels" in {f.name for f in fields(config)}:
         small["channels"] = 8

@@ -95,7 +95,7 @@ class Evaluator:
         """
         fusion = fusion or self.method.fusion
         if not self.method.accepts(fusion):
-            kinds = ", ".join(str(kind.kind) for kind in self.method.fusions)
+            kinds = ", ".join(own.kind for own in self.method.fusions)
             raise ValueError(f"{type(self.method).__name__} cannot use {fusion.kind!r}; it can use {kinds}")
         chosen = sampler.protocol.seeds if seeds is None else seeds
         specs = [(seed, spec) for seed in chosen for spec in sampler.episodes(seed)]
@@ -130,9 +130,7 @@ class Evaluator:
         pairs = [(q.ways[0].class_id, q.ways[0].supports, q.target) for q in asked]
         return zip(asked, self._pairs.logits(pairs, fusion), strict=True)
 
-    def _by_support_set(
-        self, asked: Sequence[Question], fusion: Fusion
-    ) -> Iterator[tuple[Question, Tensor]]:
+    def _by_support_set(self, asked: Sequence[Question], fusion: Fusion) -> Iterator[tuple[Question, Tensor]]:
         """Encodes every distinct support set once and lets it answer all that it is asked."""
         by_set: dict[tuple[Way, ...], list[Question]] = {}
         for question in asked:

@@ -69,7 +69,11 @@ class Extractor(torch.nn.Module):
 
     def digest(self) -> str:
         """Key of the backbone's settings, of the method's config and of all weights."""
-        parts = [self.method.backbone.digest(), type(self.method).__name__, state_sha256(self.method.state_dict())]
+        parts = [
+            self.method.backbone.digest(),
+            type(self.method).__name__,
+            state_sha256(self.method.state_dict()),
+        ]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 

@@ -43,11 +43,12 @@ class PairScores:
     def logits(self, asked: Sequence[Asked], fusion: Fusion) -> Iterator[Tensor]:
         """Logits (2, size, size) of each of ``asked``, in order."""
         side = self.images.store.size
-        scores = self._joined if isinstance(fusion, MeanVector) and len(asked[0][1]) > 1 else self._pairwise
-        for one in scores(asked, fusion):
+        joined = isinstance(fusion, MeanVector) and len(asked[0][1]) > 1
+        scores = self._joined(asked) if joined else self._pairwise(asked, fusion)
+        for one in scores:
             yield resize(one.unsqueeze(0), (side, side))[0]
 
-    def _joined(self, asked: Sequence[Asked], fusion: MeanVector) -> Iterator[Tensor]:
+    def _joined(self, asked: Sequence[Asked]) -> Iterator[Tensor]:
         """Shots joined before the decoder: guides are shared, and a target's sets are scored together."""
         by_target: dict[str, list[int]] = defaultdict(list)
         for place, (_, _, target) in enumerate(asked):
@@ -56,13 +57,13 @@ class PairScores:
         for target, places in tracked(self.progress, "scoring queries", by_target.items()):
             for start in range(0, len(places), _CHUNK):
                 chunk = places[start : start + _CHUNK]
-                guides = [self._joined_guide(asked[place], fusion) for place in chunk]
+                guides = [self._joined_guide(asked[place]) for place in chunk]
                 found.update(zip(chunk, self._score_chunk(target, guides), strict=True))
         return (found[place] for place in range(len(asked)))
 
-    def _joined_guide(self, asked: Asked, fusion: MeanVector) -> Guides:
+    def _joined_guide(self, asked: Asked) -> Guides:
         class_id, supports, _ = asked
-        return fusion.join(Guides.stack([self._guide(class_id, k) for k in supports]), len(supports))
+        return MeanVector().join(Guides.stack([self._guide(class_id, k) for k in supports]), len(supports))
 
     def _pairwise(self, asked: Sequence[Asked], fusion: Fusion) -> Iterator[Tensor]:
         """Scores the distinct pairs that are asked for, then fuses."""

@@ -35,12 +35,12 @@ class FewShotSegmenter(nn.Module, ABC):
 
     Attributes:
         backbone: gives the maps.
-        fusions: kinds of fusion that the method can use.
+        fusions: the fusions that the method can use, with their default settings.
         fusion: how K shots become one answer. It has no parameters and may be changed at any time.
     """
 
     backbone: Backbone
-    fusions: tuple[type, ...]
+    fusions: tuple[Fusion, ...]
     fusion: Fusion
 
     def extract(self, images: Tensor) -> Features:
@@ -64,7 +64,7 @@ class FewShotSegmenter(nn.Module, ABC):
 
     def accepts(self, fusion: Fusion) -> bool:
         """Whether the method can use a fusion."""
-        return isinstance(fusion, self.fusions)
+        return isinstance(fusion, tuple(type(own) for own in self.fusions))
 
     def encode_episodes(self, episodes: ImageEpisodes) -> EncodedEpisodes:
         """Runs supports and queries of B episodes through the backbone together."""
@@ -116,7 +116,7 @@ class PairScorer(FewShotSegmenter):
     """
 
     fusion: PairFusion
-    fusions = (MeanVector, ScoreAverage, CrossGuided)
+    fusions = (MeanVector(), ScoreAverage(), CrossGuided())
 
     @abstractmethod
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
@@ -172,9 +172,7 @@ class PairScorer(FewShotSegmenter):
         """Encodes every shot once and lets the fusion join or weigh them, way by way."""
         if support.ways == 1:
             return self._encode_way(support)
-        return WaysState(
-            ways=tuple(self._encode_way(support.one_way(j)) for j in range(1, support.ways + 1))
-        )
+        return WaysState(ways=tuple(self._encode_way(support.one_way(j)) for j in range(1, support.ways + 1)))
 
     def _encode_way(self, support: EncodedShots) -> SupportState:
         episodes, shots = support.masks.shape[:2]

@@ -32,7 +32,7 @@ class PrototypeSegmenter(FewShotSegmenter):
     """
 
     fusion: PrototypeFusion
-    fusions = (MeanVector, IterativeInference)
+    fusions = (MeanVector(), IterativeInference())
     metric: Metric
     alpha: float
     align_corners: bool = True
@@ -52,7 +52,7 @@ class PrototypeSegmenter(FewShotSegmenter):
         return Features(maps={EMBEDDING: embedded}, image_size=features.image_size)
 
     def scores(self, prepared: Tensor, prototypes: Tensor) -> Tensor:
-        """alpha D: the logits of SRPNet's Eq. 3 and 8.
+        """Alpha D: the logits of SRPNet's Eq. 3 and 8.
 
         Args:
             prepared: (n, C, h, w), cells that the metric has prepared.

@@ -17,7 +17,8 @@ from torch import Tensor
 def dot_products(cells: Tensor, prototypes: Tensor) -> Tensor:
     """Dot product of every cell with every prototype: (n, C, h, w), (n, P, C) to (n, P, h, w)."""
     rows = cells.permute(0, 2, 3, 1).flatten(1, 2)  # a view of a channels-last map
-    return torch.bmm(prototypes, rows.transpose(1, 2)).unflatten(2, cells.shape[-2:])
+    products: Tensor = torch.bmm(prototypes, rows.transpose(1, 2)).unflatten(2, cells.shape[-2:])
+    return products
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,8 @@ def pool_prototypes(
 
     def pooled(pixels: Tensor) -> Tensor:
         cells = pixels_to_cells(pixels, size, align_corners=align_corners)
-        return masked_average(maps, cells, AREA_EPS).unflatten(0, (episodes, shots))
+        vectors: Tensor = masked_average(maps, cells, AREA_EPS).unflatten(0, (episodes, shots))
+        return vectors
 
     own, background = pooled(foreground), pooled((masks == 0).flatten(0, 1))
     has_own = foreground.flatten(1).any(dim=1).view(episodes, shots)

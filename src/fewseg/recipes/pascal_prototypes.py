@@ -104,7 +104,7 @@ def pascal_srpnet_cos_resnet50() -> Recipe:
 
 
 def pascal_srpnet_f_resnet50() -> Recipe:
-    """SRPNet without SRP, ResNet-50, PASCAL-5i: SRPNet (Ding et al. 2022), Table 1, "F", "F + IQI", "F (sup)".
+    """SRPNet without SRP, ResNet-50, PASCAL-5i: SRPNet (Ding et al. 2022), Table 1, "F", "F + IQI" (sup).
 
     Published mean mIoU: 55.4 (1-shot), 58.0 with IQI, 72.7 on the supports. Hardware of the paper: not given.
 

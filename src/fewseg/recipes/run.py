@@ -88,6 +88,7 @@ def _batches(
         seed=config.seed,
         drop_novel=config.drop_novel,
         held_out_classes=config.held_out,
+        ways=config.ways,
     )
     ranks = {"rank": fabric.global_rank, "world": fabric.world_size}
     if not config.cached_views:
@@ -169,7 +170,7 @@ def evaluate_recipe(
         data: the fold.
         folder: where the result files go.
         evaluations: the recipe's lines by default.
-        recorded: replay these episodes instead of drawing them; K must be that of the lines.
+        recorded: replay these episodes instead of drawing them; N and K must be those of the lines.
         progress: show bars.
 
     Returns:

@@ -22,13 +22,13 @@ _ON_SUPPORT = (Evaluation(shots=1, on="support"),)
 
 
 def _train() -> TrainConfig:
-    """The papers' training in short: end to end, batch 1, flips only; 600 steps in place of 30 000."""
+    """The papers' training in short: end to end, batch 1, flips only; 500 steps in place of 30 000."""
     return TrainConfig(
-        steps=600,
+        steps=500,
         batch=1,
         view=TrainView(size=SIZE, scale=(1.0, 1.0), rotate=0.0, flip=0.5, blur=0.0, resize="letterbox"),
         class_first=0.5,
-        optimiser=StepSGD(lr=1e-3, every=400),
+        optimiser=StepSGD(lr=1e-3, every=350),
         precision="bf16-mixed",
         save_every=200,
         workers=0,
@@ -70,9 +70,7 @@ def voc5i_mini_srpnet() -> Recipe:
 def _panet(name: str, alignment: Alignment) -> Recipe:
     return Recipe(
         name=name,
-        method=PANetConfig(
-            backbone=trunk(("layer3",), trainable=True), level="layer3", alignment=alignment
-        ),
+        method=PANetConfig(backbone=trunk(("layer3",), trainable=True), level="layer3", alignment=alignment),
         data=voc5i_mini,
         train=_train(),
         size=SIZE,

@@ -54,7 +54,7 @@ class SRPNetConfig:
         if self.grid not in self.levels or not set(self.levels) <= set(self.backbone.levels):
             raise ValueError(
                 f"the pyramid takes levels {self.levels} on the grid of {self.grid!r}, the backbone gives "
-                f"{self.backbone.levels}: the levels must be among the backbone's, the grid's level among them"
+                f"{self.backbone.levels}: take levels of the backbone, and the grid of one of them"
             )
         if min(self.support_weight, self.query_weight) < 0 or not self.alpha > 0:
             raise ValueError(
