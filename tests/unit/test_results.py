@@ -47,6 +47,7 @@ KEYS = [
     "hardware",
     "wall_seconds",
     "training",
+    "on",
 ]
 
 
@@ -178,7 +179,7 @@ def test_the_json_has_exactly_the_keys_of_the_schema_and_fractions(tmp_path):
     assert list(stored["seeds"][0]) == ["seed", "episodes", "miou", "fb_iou", "dice", "per_class"]
     assert list(stored["seeds"][0]["per_class"]) == ["6", "7"]
     assert 0 < stored["miou_mean"] < 1
-    assert stored["schema"] == 1
+    assert stored["schema"] == 2
     assert stored["ways"] == 1
 
 
@@ -271,7 +272,7 @@ def put(*keys, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("schema", value=2), "schema 2; this fewseg reads schemas up to 1: update"),
+        (put("schema", value=3), "schema 3; this fewseg reads schemas up to 2: update"),
         (put("schema", value="x"), "schema 'x'"),
         (lambda s: s.pop("schema"), "is not a result file"),
         (lambda s: s.pop("fold"), r"missing keys \['fold'\], unknown keys \[\]"),

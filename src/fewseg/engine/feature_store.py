@@ -85,8 +85,8 @@ class FeatureStore:
     take turns by a file lock.
 
     Args:
-        backbone: the trunk (or an ``Extractor``), in eval mode, on the device and in the type it should run in; its weights must
-            not change while the store is in use (the key holds their digest).
+        backbone: the trunk, or an ``Extractor``, in eval mode, on the device and in the type it should run
+            in; its weights must not change while the store is in use (the key holds their digest).
         source: the images.
         views: the views of each image, all of one size. ``TrainView`` draws from (seed, image, view).
         folder: where stores live; ``$FEWSEG_CACHE/features`` by default.

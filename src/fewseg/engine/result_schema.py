@@ -124,8 +124,7 @@ def read_checked(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} has schema {found['schema']!r}; this fewseg reads schemas up to {SCHEMA}: update fewseg"
         )
-    if found["schema"] == 1:
-        found = {**found, "on": "query"}
+    found = _upgraded(found)
     _check_keys(found, _KEYS, str(path))
     if not found["seeds"]:
         raise ValueError(f"{path} has no seeds: evaluate again")
@@ -147,6 +146,11 @@ def read_checked(path: Path) -> dict[str, Any]:
         [found["miou_mean"], found["fb_iou_mean"], found["dice_mean"], *found["miou_ci95"]], str(path)
     )
     return found
+
+
+def _upgraded(found: dict[str, Any]) -> dict[str, Any]:
+    """A result of an older schema as one of this."""
+    return {**found, "on": "query"} if found["schema"] == 1 else found
 
 
 def _check_keys(found: Any, expected: Mapping[str, tuple[type, ...]], where: str) -> None:

@@ -134,7 +134,7 @@ class PrototypeSegmenter(FewShotSegmenter):
             cells = self.prepared(query)
             of_set = sets_of_queries(state.sets, len(query))
             sets, weights = state.sets[of_set], state.weights[of_set]
-            n, count, classes = sets.shape[:3]
+            count, classes = sets.shape[1:3]
             if count == 1:
                 logits = self.scores(cells, sets[:, 0])
             else:
