@@ -24,6 +24,7 @@ from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts
 from fewseg.metrics.way_counts import count_ways
 from fewseg.ops.geometry import letterbox, restore
 from fewseg.ops.progress import tracked
+from fewseg.ops.regions import labels_of_margins
 from fewseg.types import EncodedShots, State
 
 logger = logging.getLogger(__name__)
@@ -155,13 +156,11 @@ class Evaluator:
         classes = [way.class_id for way in question.ways]
         if network_size:
             truth = self.images.masks([question.target], classes)[0]
-            return count_ways(_labels_of(logits), truth, len(classes))
+            return count_ways(labels_of_margins(_margins(logits))[0], truth, len(classes))
         labels = self._original(question.target)
         box = letterbox((int(labels.shape[0]), int(labels.shape[1])), self.store.size)
-        # softmax labels depend on the differences to the background alone: one map less to resize
-        margins = restore((logits[1:] - logits[:1]).unsqueeze(0), box)[0]
-        full = torch.cat([torch.zeros_like(margins[:1]), margins])
-        return count_ways(_labels_of(full), way_labels(labels, classes), len(classes))
+        margins = restore(_margins(logits), box)  # labels depend on these alone: one map less to resize
+        return count_ways(labels_of_margins(margins)[0], way_labels(labels, classes), len(classes))
 
     def _original(self, id: str) -> Tensor:
         if id not in self._labels:
@@ -191,11 +190,9 @@ def _table(specs: Sequence[tuple[int, EpisodeSpec]], counts: Sequence[Counts]) -
     )
 
 
-def _labels_of(logits: Tensor) -> Tensor:
-    """Labels (H, W) uint8 of logits (1 + N, H, W); of equal ones the first, background before all."""
-    if logits.shape[0] == 2:
-        return (logits[1] > logits[0]).to(torch.uint8)
-    return logits.argmax(dim=0).to(torch.uint8)
+def _margins(logits: Tensor) -> Tensor:
+    """Each way's logit less the background's: (1 + N, H, W) to (1, N, H, W)."""
+    return (logits[1:] - logits[:1]).unsqueeze(0)
 
 
 @contextmanager

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor
 
 from fewseg.fusion import Collected, IterativeInference, MeanVector, PrototypeFusion
-from fewseg.losses.segmentation import cross_entropy_each, cross_entropy_full_size
+from fewseg.losses.segmentation import (
+    cross_entropy_full_size,
+    cross_entropy_of_sets,
+    margins_to_background,
+)
 from fewseg.methods.base import FewShotSegmenter, sets_of_queries
-from fewseg.ops.regions import mean_region_iou
-from fewseg.ops.resize import resize
+from fewseg.ops.regions import labels_of_margins, mean_region_iou
+from fewseg.ops.resize import resize, resize_by_products
 from fewseg.prototypes import Metric, Prototypes, pool_prototypes
 from fewseg.types import EncodedEpisodes, EncodedShots, Features, LossTerms, PrototypeState
 
@@ -42,13 +46,13 @@ class PrototypeSegmenter(FewShotSegmenter):
         """The map that is compared, (n, C, h, w), of n images' backbone maps."""
 
     def embed(self, features: Features) -> Features:
-        """The map that is compared as the only level; of embedded features, themselves."""
+        """The map that is compared as the only level, float32; of embedded features, themselves."""
         if EMBEDDING in features.maps:
             return features
         # one layout whatever came: sums over channels then do not depend on where the maps were made
         maps = {k: v.contiguous(memory_format=torch.channels_last) for k, v in features.maps.items()}
         embedded = self.embed_maps(Features(maps=maps, image_size=features.image_size))
-        embedded = embedded.contiguous(memory_format=torch.channels_last)
+        embedded = embedded.float().contiguous(memory_format=torch.channels_last)
         return Features(maps={EMBEDDING: embedded}, image_size=features.image_size)
 
     def scores(self, prepared: Tensor, prototypes: Tensor) -> Tensor:
@@ -65,7 +69,7 @@ class PrototypeSegmenter(FewShotSegmenter):
 
     def prepared(self, features: Features) -> Tensor:
         """The embedded map of n images in float32, prepared by the metric."""
-        return self.metric.prepare(self.embed(features)[EMBEDDING].float())
+        return self.metric.prepare(self.embed(features)[EMBEDDING])
 
     def pooled(self, support: EncodedShots) -> Prototypes:
         """Prototypes of B support sets (Eq. 1 and 2)."""
@@ -95,8 +99,10 @@ class PrototypeSegmenter(FewShotSegmenter):
             none = torch.zeros_like(pooled.present[:, 0])
             return Collected(sets=pooled.vectors.unsqueeze(1), weights=ones, diverged=none)
         with torch.inference_mode(False):
-            cells = self.prepared(support.features).clone()  # an inference tensor cannot be differentiated by
-            start = self.metric.start(pooled.vectors.clone())
+            cells, start = (
+                values.clone() if values.is_inference() else values  # those cannot take part in a gradient
+                for values in (self.prepared(support.features), self.metric.start(pooled.vectors))
+            )
 
             def judge(prototypes: Tensor) -> tuple[Tensor, Tensor]:
                 return self.judged(cells, support.masks, prototypes)
@@ -120,10 +126,11 @@ class PrototypeSegmenter(FewShotSegmenter):
         episodes, shots = masks.shape[:2]
         logits = self.scores(cells, prototypes.repeat_interleave(shots, dim=0))
         size = (int(masks.shape[-2]), int(masks.shape[-1]))
-        full = resize(logits, size, align_corners=self.align_corners)
-        loss = cross_entropy_each(full, masks.flatten(0, 1), episodes)
-        labels = full.detach().argmax(dim=1).unflatten(0, (episodes, shots))
-        return loss, mean_region_iou(labels, masks, prototypes.shape[1] - 1)
+        margins = margins_to_background(logits)
+        margins = resize_by_products(margins, size, align_corners=self.align_corners)
+        labels = labels_of_margins(margins.detach()).unflatten(0, (episodes, shots))
+        rho = mean_region_iou(labels, masks, prototypes.shape[1] - 1)
+        return cross_entropy_of_sets(margins, masks), rho
 
     def segment(self, query: Features, state: PrototypeState) -> Tensor:
         """The logits of one prototype set, or the log of the rho-weighted mean of several sets' maps.

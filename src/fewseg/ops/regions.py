@@ -1,4 +1,4 @@
-"""IoU of label maps with masks, set by set."""
+"""Label maps, and their IoU with masks, set by set."""
 
 from __future__ import annotations
 
@@ -6,6 +6,23 @@ import torch
 from torch import Tensor
 
 from fewseg.types import IGNORE
+
+
+def labels_of_margins(margins: Tensor) -> Tensor:
+    """The way with the largest margin over the background; 0, background, where none is above 0.
+
+    Args:
+        margins: (n, N, H, W), each way's logit less the background's.
+
+    Returns:
+        (n, H, W) uint8 in 0 .. N; of equal ways the first. Much faster than an argmax over a short axis.
+    """
+    best, labels = margins[:, 0], (margins[:, 0] > 0).to(torch.uint8)
+    for j in range(1, margins.shape[1]):
+        above = (margins[:, j] > best) & (margins[:, j] > 0)
+        labels = labels.masked_fill(above, j + 1)
+        best = torch.maximum(best, margins[:, j])
+    return labels
 
 
 def mean_region_iou(labels: Tensor, masks: Tensor, ways: int) -> Tensor:

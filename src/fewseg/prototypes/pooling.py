@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewseg.ops.pooling import masked_average
+from fewseg.ops.pooling import masked_averages
 from fewseg.ops.resize import pixels_to_cells, resize
 
 AREA_EPS = 1e-5
@@ -52,24 +52,20 @@ def pool_prototypes(
     way = torch.tensor(tuple(way_of), device=masks.device).view(1, -1, 1, 1)
     foreground = (masks == way).flatten(0, 1)
     size = (int(maps.shape[-2]), int(maps.shape[-1]))
-    maps = maps.float()
-
-    def pooled(pixels: Tensor) -> Tensor:
-        cells = pixels_to_cells(pixels, size, align_corners=align_corners)
-        vectors: Tensor = masked_average(maps, cells, AREA_EPS).unflatten(0, (episodes, shots))
-        return vectors
-
-    own, background = pooled(foreground), pooled((masks == 0).flatten(0, 1))
+    regions = torch.stack([foreground, (masks == 0).flatten(0, 1)], dim=1)
+    cells = pixels_to_cells(regions.flatten(0, 1), size, align_corners=align_corners)
+    vectors = masked_averages(maps.float(), cells.view(-1, 2, *size), AREA_EPS)
+    own, background = vectors.unflatten(0, (episodes, shots)).unbind(2)
     has_own = foreground.flatten(1).any(dim=1).view(episodes, shots)
     has_background = (masks == 0).flatten(2).any(dim=2)
-    vectors, present = [_mean(background, has_background)], [has_background.any(dim=1)]
+    classes, present = [_mean(background, has_background)], [has_background.any(dim=1)]
     for j in range(1, max(way_of) + 1):
         places = [k for k, w in enumerate(way_of) if w == j]
-        vectors.append(_mean(own[:, places], has_own[:, places]))
+        classes.append(_mean(own[:, places], has_own[:, places]))
         present.append(has_own[:, places].any(dim=1))
     covered = resize(foreground.unsqueeze(1).float(), size).flatten(1).amax(dim=1) >= 0.5
     return Prototypes(
-        vectors=torch.stack(vectors, dim=1),
+        vectors=torch.stack(classes, dim=1),
         present=torch.stack(present, dim=1),
         vanished=has_own & ~covered.view(episodes, shots),
     )

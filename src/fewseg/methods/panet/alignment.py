@@ -84,7 +84,7 @@ def alignment_loss(
         pair = classes[:, [0, j]].repeat_interleave(len(places), dim=0)
         binary = _against_background(masks[:, places].flatten(0, 1), j)
         restored = score(support[:, places].flatten(0, 1), pair)
-        loss = cross_entropy_each(restored, binary, len(query) * len(places), align_corners=align_corners)
+        loss = cross_entropy_each(restored, binary, align_corners=align_corners)
         per_way.append(loss.view(len(query), -1).mean(dim=1) * found[:, j])
     return torch.stack(per_way).sum(dim=0) / ways
 

@@ -73,9 +73,9 @@ class PANet(PrototypeSegmenter):
             return self.scores(self.metric.prepare(maps), prototypes)
 
         loss = alignment_loss(
-            episodes.query[EMBEDDING].float().unsqueeze(1),
+            episodes.query[EMBEDDING].unsqueeze(1),
             logits.unsqueeze(1),
-            support.features[EMBEDDING].float().unflatten(0, (-1, support.shots)),
+            support.features[EMBEDDING].unflatten(0, (-1, support.shots)),
             support.masks,
             support.way_of,
             score,
