@@ -49,7 +49,7 @@ class IterativeInference:
 
     kind: Literal["iterative"] = "iterative"
     steps: int = 5
-    rate: float = 0.1
+    rate: float = 0.003
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not self.rate > 0:

@@ -48,7 +48,7 @@ class PrototypeSegmenter(FewShotSegmenter):
     def embed(self, features: Features) -> Features:
         """The map that is compared as the only level, float32; of embedded features, themselves."""
         if EMBEDDING in features.maps:
-            return features
+            return features.to(dtype=torch.float32)  # stored ones may be of another type
         # one layout whatever came: sums over channels then do not depend on where the maps were made
         maps = {k: v.contiguous(memory_format=torch.channels_last) for k, v in features.maps.items()}
         embedded = self.embed_maps(Features(maps=maps, image_size=features.image_size))
