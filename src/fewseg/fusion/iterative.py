@@ -73,9 +73,12 @@ class IterativeInference:
         gradient, first, rho = _judged(current, judge)
         best, best_loss, best_rho = current, first, rho
         sets, weights = [], []
-        for _ in range(self.steps):
+        for n in range(1, self.steps + 1):
             current = current - self.rate * gradient * movable.unsqueeze(2)
-            gradient, loss, rho = _judged(current, judge)
+            if n < self.steps:
+                gradient, loss, rho = _judged(current, judge)
+            else:  # nothing moves after the last
+                loss, rho = (values.detach() for values in judge(current))
             diverged = diverged | ~(loss <= first) | ~torch.isfinite(gradient).flatten(1).all(dim=1)
             current = torch.where(diverged.view(-1, 1, 1), best, current)
             gradient = torch.where(diverged.view(-1, 1, 1), torch.zeros_like(gradient), gradient)
