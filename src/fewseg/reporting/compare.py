@@ -93,7 +93,7 @@ def compare(path_a: str | Path, path_b: str | Path, *, allow_different_protocols
 def what_differs(a: RunResult, b: RunResult) -> list[str]:
     """Says in what two results differ that makes their scores answers to different questions."""
     found = []
-    for name in ("dataset", "fold", "ways", "shots"):
+    for name in ("dataset", "fold", "ways", "shots", "on"):
         if getattr(a, name) != getattr(b, name):
             found.append(f"{name} {getattr(a, name)!r} and {getattr(b, name)!r}")
     if a.protocol_digest != b.protocol_digest:
@@ -145,7 +145,11 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def _name(result: RunResult) -> str:
-    return f"{result.method} {result.fusion}, {result.shots}-shot, {result.dataset} fold {result.fold}"
+    ways = f"{result.ways}-way " if result.ways > 1 else ""
+    on = " on the supports" if result.on == "support" else ""
+    return (
+        f"{result.method} {result.fusion}, {ways}{result.shots}-shot{on}, {result.dataset} fold {result.fold}"
+    )
 
 
 def _caption(comparison: Comparison) -> str:
