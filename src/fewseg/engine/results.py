@@ -8,15 +8,14 @@ episode.
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fewseg.engine.counts_file import counts_path, load_counts
 from fewseg.engine.environment import Environment, environment
 from fewseg.engine.result_schema import SCHEMA, as_json, digest, read_checked
 from fewseg.metrics import (
@@ -225,28 +224,6 @@ class RunResult:
         return RunResult(**{**found, "seeds": seeds, "miou_ci95": (low, high)})
 
 
-def load_counts(path: str | Path) -> EpisodeCounts:
-    """Reads the per-episode counts of the result file ``path``.
-
-    Raises:
-        FileNotFoundError: there are none beside it.
-        ValueError: the file is truncated or not a table of counts.
-    """
-    source = counts_path(path)
-    if not source.exists():
-        raise FileNotFoundError(
-            f"{source} is missing: it holds the per-episode counts of {path} and must lie beside it; "
-            "copy it along or evaluate again"
-        )
-    try:
-        with np.load(source, allow_pickle=False) as stored:
-            return EpisodeCounts(**{f.name: stored[f.name] for f in fields(EpisodeCounts)})
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
-            f"{source} is not a whole table of episode counts ({error}): evaluate again"
-        ) from error
-
-
 def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
     """Reads a result and its counts and checks that the scores follow from the counts.
 
@@ -270,11 +247,6 @@ def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
                 "different runs; evaluate again"
             )
     return result, counts
-
-
-def counts_path(path: str | Path) -> Path:
-    """Where the counts of the result file ``path`` lie: ``<stem>.counts.npz`` beside it."""
-    return Path(path).with_name(f"{Path(path).stem}.counts.npz")
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:

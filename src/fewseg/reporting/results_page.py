@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewseg.engine.results import RunResult, counts_path, load_with_counts
+from fewseg.engine.counts_file import counts_path
+from fewseg.engine.results import RunResult, load_with_counts
 from fewseg.metrics import EpisodeCounts
 from fewseg.ops.files import atomic_write_text
 from fewseg.reporting.gains import gain_cells, gains

@@ -3,8 +3,8 @@ import logging
 
 import pytest
 
+from fewseg.engine.counts_file import counts_path
 from fewseg.engine.environment import Environment
-from fewseg.engine.results import counts_path
 from fewseg.reporting.results_page import BEGIN, END, load_folder, results_page, update_page
 
 
