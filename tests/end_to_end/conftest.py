@@ -95,7 +95,10 @@ def recipes(monkeypatch, read, tmp_path, machine):
         method=SCLPFENetConfig(**HEAD),
         evaluations=(*both, Evaluation(shots=3, fusion=CrossGuided())),
     )
-    matcher = replace(pfenet, name="tiny_matcher", method=MatcherConfig(backbone=BACKBONE), train=None)
+    lines = (Evaluation(shots=1), Evaluation(shots=3))
+    matcher = replace(
+        pfenet, name="tiny_matcher", method=MatcherConfig(backbone=BACKBONE), train=None, evaluations=lines
+    )
     for made in (pfenet, scl, matcher):
         monkeypatch.setitem(RECIPES, made.name, lambda made=made: made)
     return {made.name: made for made in (pfenet, scl, matcher)}

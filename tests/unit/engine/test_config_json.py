@@ -84,7 +84,7 @@ def test_parts_that_a_field_takes_are_put_in_place():
         ("method.fusion=AdamW", "'fusion' takes MeanVector or ScoreAverage or CrossGuided, not 'AdamW'"),
         ("method.fusion=TrainView", "'fusion' takes MeanVector or ScoreAverage or CrossGuided, not"),
         ("method.prior=Nothing", "'prior' takes PriorMap or NoPrior, not 'Nothing'"),
-        ("train.optimiser=MeanVector", "'optimiser' takes SGD or AdamW, not 'MeanVector'"),
+        ("train.optimiser=MeanVector", "'optimiser' takes SGD or StepSGD or AdamW, not 'MeanVector'"),
         ("train.view=EvalView", "'view' takes TrainView, not 'EvalView'"),
         ("train.clip=SGD", "'clip' holds no part; set it by its own option"),
         ("method.backbone.pior=NoPrior", "BackboneConfig has no field 'pior'"),

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.methods.matcher import MatcherConfig
@@ -23,21 +24,22 @@ def test_logits_are_twenty_times_the_cosine_to_background_and_foreground(matcher
     generator = torch.Generator().manual_seed(0)
     support, query = torch.randn(2, 1, 4, 3, 3, generator=generator).unbind(0)
     masks = torch.zeros(1, 1, 17, 17, dtype=torch.uint8)
-    masks[..., :9, :9] = 1  # cells (0..1, 0..1)
-    masks[..., 16, :] = 255  # the last row of cells belongs to neither
+    masks[..., :9, :9] = 1
+    masks[..., 16, :] = 255  # belongs to neither
     state = matcher.encode_support(EncodedShots(features=of_maps(support), masks=masks))
     logits = matcher.segment(of_maps(query), state)
 
-    def unit(cell):
-        half = cell / cell.norm()
-        return torch.cat([half, half])  # two levels of the same direction, each of unit length
+    def unit(maps):
+        half = maps / maps.norm(dim=1, keepdim=True)
+        return torch.cat([half, half], dim=1)  # two levels of the same direction, each of unit length
 
-    regions = {0: [(0, 2), (1, 2)], 1: [(0, 0), (0, 1), (1, 0), (1, 1)]}
-    for label, cells in regions.items():
-        prototype = sum(unit(support[0, :, y, x]) for y, x in cells) / len(cells)
+    pixels = F.interpolate(unit(support), size=(17, 17), mode="bilinear", align_corners=True)[0]
+    cells = unit(query)[0]
+    for label in (0, 1):
+        prototype = pixels[:, masks[0, 0] == label].mean(dim=1)
         for y in range(3):
             for x in range(3):
-                expected = 20 * torch.cosine_similarity(unit(query[0, :, y, x]), prototype, dim=0)
+                expected = 20 * torch.cosine_similarity(cells[:, y, x], prototype, dim=0)
                 assert float(logits[0, label, 8 * y, 8 * x]) == pytest.approx(float(expected), abs=1e-3)
 
 
