@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from fewseg.backbones import BackboneConfig, ResNetShape
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage, ShotAttention
 from fewseg.methods.base import PairScorer
 from fewseg.methods.registry import METHODS, method_name
 from fewseg.recipes.registry import RECIPES
@@ -44,6 +44,8 @@ def all_cases():
         for fusion in fusions:
             case = config if fusion is None else replace(config, fusion=fusion)
             cases.setdefault(case, name if fusion is None else f"{name}-{fusion.kind}")
+        if name == "canet":
+            cases.setdefault(replace(config, fusion=ShotAttention()), "canet-attention")
     for name, maker in RECIPES.items():
         recipe = maker()
         cases.setdefault(tiny(recipe.method), name)

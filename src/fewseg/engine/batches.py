@@ -26,6 +26,22 @@ class Batches(Protocol):
         ...
 
 
+def pair_id(spec: EpisodeSpec, view: int = 0) -> int:
+    """Names a training pair: its class, its query, and the query's view where views come again.
+
+    The supports are not part of it: with them hardly a pair would come twice, and what a method last said
+    of the query under this class would never be asked for.
+
+    Args:
+        spec: the episode.
+        view: number of the query's cached view; 0 where every view is a fresh one.
+
+    Returns:
+        An integer in [0, 2^63).
+    """
+    return Draws("training pair", spec.class_id, spec.query, view).below(1 << 63)
+
+
 class CachedBatches:
     """Batches from a feature store: the backbone does not run.
 
@@ -59,9 +75,11 @@ class CachedBatches:
 
     def _encode(self, specs: list[EpisodeSpec]) -> EncodedEpisodes:
         supports = [(spec, id, k) for spec in specs for k, id in enumerate(spec.supports)]
-        features, masks = [], []
+        features, masks, pairs = [], [], []
         for spec, id, place in [*supports, *((spec, spec.query, -1) for spec in specs)]:
             view = Draws("view of step", self.seed, spec.index, place).below(len(self.store.views))
+            if place == -1:
+                pairs.append(pair_id(spec, view))
             features.append(self.store.features([id], view))
             masks.append(binary_mask(self.store.labels([id], view)[0], spec.class_id))
         count, shots = len(specs), len(specs[0].supports)
@@ -73,16 +91,17 @@ class CachedBatches:
             ),
             query=joined.select(slice(count * shots, None)),
             query_masks=stacked[count * shots :],
+            pair_ids=torch.tensor(pairs),
         )
 
 
-class _EpisodeImages(Dataset[tuple[Tensor, Tensor]]):
-    """Episode i as (K + 1 images, K + 1 masks), the query last."""
+class _EpisodeImages(Dataset[tuple[Tensor, Tensor, int]]):
+    """Episode i as (K + 1 images, K + 1 masks, the pair's name), the query last."""
 
     def __init__(self, sampler: TrainingSampler, source: Source, view: TrainView, seed: int) -> None:
         self.sampler, self.source, self.view, self.seed = sampler, source, view, seed
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
         spec = self.sampler.episode(index)
         images, masks = [], []
         for place, id in enumerate((*spec.supports, spec.query)):
@@ -92,7 +111,7 @@ class _EpisodeImages(Dataset[tuple[Tensor, Tensor]]):
             )
             images.append(image)
             masks.append(binary_mask(labels, spec.class_id))
-        return torch.stack(images), torch.stack(masks)
+        return torch.stack(images), torch.stack(masks), pair_id(spec)
 
 
 class FreshBatches:
@@ -136,10 +155,11 @@ class FreshBatches:
             multiprocessing_context="spawn" if self.workers else None,
             pin_memory=torch.cuda.is_available(),
         )
-        for images, masks in loader:
+        for images, masks, pairs in loader:
             yield ImageEpisodes(
                 support_images=images[:, :-1],
                 support_masks=masks[:, :-1],
                 query_images=images[:, -1],
                 query_masks=masks[:, -1],
+                pair_ids=pairs,
             )

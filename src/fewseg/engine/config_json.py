@@ -10,10 +10,11 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import EvalView, TrainView
+from fewseg.decoders.iterative import Refinement
 from fewseg.decoders.prior import NoPrior, PriorMap
 from fewseg.engine.optimiser import SGD, AdamW
 from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage, ShotAttention
 from fewseg.methods.registry import METHODS
 from fewseg.methods.scl import SelfGuided
 
@@ -25,6 +26,8 @@ _PARTS = (
     MeanVector,
     ScoreAverage,
     CrossGuided,
+    ShotAttention,
+    Refinement,
     SelfGuided,
     EvalView,
     TrainView,

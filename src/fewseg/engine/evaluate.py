@@ -16,7 +16,7 @@ from fewseg.data.recorded import Episodes
 from fewseg.data.source import Source
 from fewseg.data.transforms import binary_mask
 from fewseg.engine.feature_store import FeatureStore
-from fewseg.fusion import CrossGuided, Fusion, MeanVector
+from fewseg.fusion import CrossGuided, Fusion, GuideFusion
 from fewseg.methods.base import FewShotSegmenter, PairScorer, fuse_scores, predicted_iou
 from fewseg.metrics.counts import Counts, EpisodeCounts, count
 from fewseg.ops.geometry import letterbox, restore
@@ -126,7 +126,7 @@ class Evaluator:
             return self._plain(specs, None)
         fusion = fusion or method.fusion
         several = len(specs[0].supports) > 1
-        if isinstance(fusion, MeanVector) and several:
+        if isinstance(fusion, GuideFusion) and several:
             return self._joined(method, specs, fusion)
         if isinstance(fusion, CrossGuided) and fusion.path == "support" and several:
             return self._plain(specs, fusion)
@@ -146,7 +146,7 @@ class Evaluator:
             yield spec, method.segment(self._features([spec.query]), state)[0].float()
 
     def _joined(
-        self, method: PairScorer, specs: Sequence[EpisodeSpec], fusion: MeanVector
+        self, method: PairScorer, specs: Sequence[EpisodeSpec], fusion: GuideFusion
     ) -> Iterator[tuple[EpisodeSpec, Tensor]]:
         """Shots joined before the decoder: guides are shared, and a query's episodes are scored together."""
         by_query: dict[str, list[int]] = defaultdict(list)
@@ -157,9 +157,10 @@ class Evaluator:
             for start in range(0, len(places), _CHUNK):
                 chunk = places[start : start + _CHUNK]
                 guides = [
-                    fusion.join(
+                    method.join_shots(
                         Guides.stack([self._guide(method, specs[p].class_id, k) for k in specs[p].supports]),
                         len(specs[p].supports),
+                        fusion,
                     )
                     for p in chunk
                 ]

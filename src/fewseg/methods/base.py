@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fewseg.backbones import Backbone
-from fewseg.fusion import CrossGuided, CrossPath, Fusion, MeanVector, ScoreAverage
+from fewseg.fusion import CrossGuided, CrossPath, Fusion, GuideFusion, ScoreAverage, ShotAttention
 from fewseg.fusion.cross_guided import region_iou
 from fewseg.ops.resize import resize
 from fewseg.types import (
@@ -57,6 +57,7 @@ class FewShotSegmenter(nn.Module, ABC):
             ),
             query=features.select(slice(count * shots, None)),
             query_masks=episodes.query_masks,
+            pair_ids=episodes.pair_ids,
         )
 
     def losses(self, episodes: ImageEpisodes | EncodedEpisodes) -> LossTerms:
@@ -91,10 +92,28 @@ class PairScorer(FewShotSegmenter):
 
     How K shots become one answer is the fusion's business: ``MeanVector`` joins the guides before the
     decoder, the others weigh the scores of the K pairs. ``fusion`` may be changed at any time; it has no
-    parameters.
+    parameters. ``ShotAttention`` weighs the shots inside the decoder and needs a method that can.
     """
 
     fusion: Fusion
+
+    @property
+    def attends(self) -> bool:
+        """Whether ``score`` weighs shots that stand side by side in one guide (``ShotAttention``)."""
+        return False
+
+    def join_shots(self, guides: Guides, shots: int, fusion: GuideFusion) -> Guides:
+        """Joins B * K guides of one shot each into B, before the decoder.
+
+        Raises:
+            ValueError: the fusion needs an attention over shots that this method has not.
+        """
+        if isinstance(fusion, ShotAttention) and not self.attends:
+            raise ValueError(
+                f"{type(self).__name__} was built without attention over shots: use MeanVector, ScoreAverage "
+                "or CrossGuided, or a CANet whose config has fusion=ShotAttention()"
+            )
+        return fusion.join(guides, shots)
 
     @abstractmethod
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
@@ -151,9 +170,9 @@ class PairScorer(FewShotSegmenter):
         episodes, shots = support.masks.shape[:2]
         guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
         fusion = self.fusion
-        if isinstance(fusion, MeanVector):
+        if isinstance(fusion, GuideFusion):
             weights = torch.ones(episodes, 1, device=support.masks.device)
-            return SupportState(guides=fusion.join(guides, shots), weights=weights)
+            return SupportState(guides=self.join_shots(guides, shots, fusion), weights=weights)
         if isinstance(fusion, CrossGuided):
             if shots == 1:  # a single shot has no other to be judged by
                 fusion = ScoreAverage()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 
+from fewseg.methods.canet import CANetConfig
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.scl import SCLPFENetConfig
 
-MethodConfig = PFENetConfig | SCLPFENetConfig | MatcherConfig
+MethodConfig = PFENetConfig | SCLPFENetConfig | CANetConfig | MatcherConfig
 
 METHODS: dict[str, type[MethodConfig]] = {
+    "canet": CANetConfig,
     "matcher": MatcherConfig,
     "pfenet": PFENetConfig,
     "scl-pfenet": SCLPFENetConfig,

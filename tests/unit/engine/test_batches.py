@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fewseg.data.draws import Draws
 from fewseg.data.transforms import EvalView, TrainView, binary_mask
 from fewseg.engine.batches import CachedBatches, FreshBatches
 
@@ -32,7 +33,7 @@ def tensors(batch):
         contents = [m.unflatten(0, (count, -1)) for m in batch.support.features.maps.values()]
         contents += list(batch.query.maps.values())
     masks = batch.support_masks if hasattr(batch, "support_masks") else batch.support.masks
-    return [*contents, masks, batch.query_masks]
+    return [*contents, masks, batch.query_masks, batch.pair_ids]
 
 
 def equal(a, b):
@@ -108,3 +109,16 @@ def test_fresh_views_differ_each_time_an_image_comes_and_are_valid_pixels(sample
     assert repeated
     for first, second, *_ in repeated:
         assert not torch.equal(first, second)
+
+
+def test_a_pair_is_named_by_its_class_its_query_and_the_view_that_comes_again(make, sampler, request):
+    names = {}
+    for step, batch in enumerate(make(batch=4).stream(0, 12)):
+        assert (batch.pair_ids.dtype, batch.pair_ids.shape) == (torch.int64, (4,))
+        for row, name in enumerate(batch.pair_ids.tolist()):
+            spec = sampler.episode(4 * step + row)
+            cached = "cached" in request.node.name
+            view = Draws("view of step", 5, spec.index, -1).below(2) if cached else 0
+            names.setdefault((spec.class_id, spec.query, view), set()).add(name)
+    assert all(len(found) == 1 for found in names.values())
+    assert len(set.union(*names.values())) == len(names) < 48  # some pairs came twice
