@@ -32,6 +32,14 @@ def test_primary_and_auxiliary_vectors_of_whole_cells(case, kind):
     case.assert_close(auxiliary, f"scl_pfenet_aux_{kind}")
 
 
+@pytest.mark.parametrize("kind", ["soft", "binary", "empty"])
+def test_primary_and_auxiliary_vectors_of_truncated_cells(case, kind):
+    cells, logits = case.input(f"gap_mask_{kind}"), case.input("pred_logits")
+    primary, auxiliary = primary_and_auxiliary(case.input("gap_feat"), cells, logits, threshold="truncated")
+    case.assert_close(primary, f"canet_pri_{kind}")
+    case.assert_close(auxiliary, f"canet_aux_{kind}")
+
+
 def prior(case, masks, shots, size):
     """The prior map of the first ``shots`` supports, masks (n, H, W) each."""
     config = PriorMap(level="layer4", masked_input=None)

@@ -16,7 +16,7 @@ from fewseg.data.recorded import Episodes
 from fewseg.data.source import Source
 from fewseg.data.transforms import binary_mask
 from fewseg.engine.feature_store import FeatureStore
-from fewseg.fusion import CrossGuided, Fusion, GuideFusion
+from fewseg.fusion import AnyFusion, CrossGuided, GuideFusion
 from fewseg.methods.base import FewShotSegmenter, PairScorer, fuse_scores, predicted_iou
 from fewseg.metrics.counts import Counts, EpisodeCounts, count
 from fewseg.ops.geometry import letterbox, restore
@@ -70,7 +70,7 @@ class Evaluator:
     def run(
         self,
         sampler: Episodes,
-        fusion: Fusion | None = None,
+        fusion: AnyFusion | None = None,
         seeds: Sequence[int] | None = None,
     ) -> EpisodeCounts:
         """Evaluates the sampler's episodes.
@@ -100,7 +100,7 @@ class Evaluator:
             supports=[spec.supports for _, spec in specs],
         )
 
-    def plain(self, spec: EpisodeSpec, fusion: Fusion | None = None) -> Tensor:
+    def plain(self, spec: EpisodeSpec, fusion: AnyFusion | None = None) -> Tensor:
         """Logits (2, size, size) of one episode by ``encode_support`` and ``segment``, nothing shared."""
         with torch.no_grad(), self._autocast():
             return next(iter(self._plain([spec], fusion)))[1]
@@ -118,7 +118,7 @@ class Evaluator:
         return binary_mask(self.store.labels(ids), class_id).to(self.device)
 
     def _logits(
-        self, specs: Sequence[EpisodeSpec], fusion: Fusion | None
+        self, specs: Sequence[EpisodeSpec], fusion: AnyFusion | None
     ) -> Iterator[tuple[EpisodeSpec, Tensor]]:
         """Each episode's logits (2, size, size), in order, by the way that shares most."""
         method = self.method
@@ -133,7 +133,7 @@ class Evaluator:
         return self._pairwise(method, specs, fusion)
 
     def _plain(
-        self, specs: Sequence[EpisodeSpec], fusion: Fusion | None
+        self, specs: Sequence[EpisodeSpec], fusion: AnyFusion | None
     ) -> Iterator[tuple[EpisodeSpec, Tensor]]:
         """Episodes one by one; only the features are shared."""
         method = self.method
@@ -170,7 +170,7 @@ class Evaluator:
             yield spec, resize(found[place].unsqueeze(0), size)[0]
 
     def _pairwise(
-        self, method: PairScorer, specs: Sequence[EpisodeSpec], fusion: Fusion
+        self, method: PairScorer, specs: Sequence[EpisodeSpec], fusion: AnyFusion
     ) -> Iterator[tuple[EpisodeSpec, Tensor]]:
         """Scores the distinct pairs that the episodes need, then fuses."""
         needed = {(s.class_id, k, s.query) for s in specs for k in s.supports}
@@ -184,7 +184,7 @@ class Evaluator:
             fused = fuse_scores(scores.unsqueeze(0), weights.unsqueeze(0))
             yield spec, resize(fused, size)[0]
 
-    def _weights(self, spec: EpisodeSpec, fusion: Fusion) -> Tensor:
+    def _weights(self, spec: EpisodeSpec, fusion: AnyFusion) -> Tensor:
         """(K,) shares of the shots."""
         shots = len(spec.supports)
         if not isinstance(fusion, CrossGuided) or shots == 1:
@@ -254,7 +254,7 @@ class Evaluator:
 
 
 @contextmanager
-def _fusing(method: FewShotSegmenter, fusion: Fusion | None) -> Iterator[None]:
+def _fusing(method: FewShotSegmenter, fusion: AnyFusion | None) -> Iterator[None]:
     """Gives the method another fusion for the length of the block, and its own back."""
     if not isinstance(method, PairScorer) or fusion is None:
         yield

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fewseg.backbones import Backbone
-from fewseg.fusion import CrossGuided, CrossPath, Fusion, GuideFusion, ScoreAverage, ShotAttention
+from fewseg.fusion import AnyFusion, CrossGuided, CrossPath, GuideFusion, ScoreAverage, ShotAttention
 from fewseg.fusion.cross_guided import region_iou
 from fewseg.ops.resize import resize
 from fewseg.types import (
@@ -95,7 +95,7 @@ class PairScorer(FewShotSegmenter):
     parameters. ``ShotAttention`` weighs the shots inside the decoder and needs a method that can.
     """
 
-    fusion: Fusion
+    fusion: AnyFusion
 
     @property
     def attends(self) -> bool:

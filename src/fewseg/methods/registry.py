@@ -7,14 +7,15 @@ import difflib
 from fewseg.methods.canet import CANetConfig
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pfenet import PFENetConfig
-from fewseg.methods.scl import SCLPFENetConfig
+from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig
 
-MethodConfig = PFENetConfig | SCLPFENetConfig | CANetConfig | MatcherConfig
+MethodConfig = PFENetConfig | SCLPFENetConfig | CANetConfig | SCLCANetConfig | MatcherConfig
 
 METHODS: dict[str, type[MethodConfig]] = {
     "canet": CANetConfig,
     "matcher": MatcherConfig,
     "pfenet": PFENetConfig,
+    "scl-canet": SCLCANetConfig,
     "scl-pfenet": SCLPFENetConfig,
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from fewseg.data.fold_data import FoldData
 from fewseg.data.protocols import PAPER_SCL, Protocol
 from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import Fusion, MeanVector
+from fewseg.fusion import AnyFusion, MeanVector
 from fewseg.methods.registry import MethodConfig
 
 ReadData = Callable[[int, Path | None], FoldData]
@@ -26,7 +26,7 @@ class Evaluation:
     """
 
     shots: int
-    fusion: Fusion = field(default_factory=MeanVector)
+    fusion: AnyFusion = field(default_factory=MeanVector)
 
 
 @dataclass(frozen=True, kw_only=True)

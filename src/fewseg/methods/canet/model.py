@@ -16,7 +16,7 @@ from fewseg.decoders.history import PredictionHistory
 from fewseg.decoders.iterative import IterativeTrunk, Refinement
 from fewseg.decoders.mid_level import MidLevel
 from fewseg.decoders.prior import NoPrior
-from fewseg.fusion import Fusion, MeanVector, ShotAttention
+from fewseg.fusion import AnyFusion, MeanVector, ShotAttention
 from fewseg.losses.segmentation import cross_entropy_full_size
 from fewseg.methods.base import PairScorer
 from fewseg.ops.masks import foreground_cells
@@ -45,7 +45,7 @@ class CANetConfig:
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(levels=("layer2", "layer3")))
     channels: int = 256
     mid_levels: tuple[str, ...] = ("layer2", "layer3")
-    fusion: Fusion = field(default_factory=MeanVector)
+    fusion: AnyFusion = field(default_factory=MeanVector)
     refinement: Refinement = field(default_factory=Refinement)
     history_reset: float = 0.7
     mid_dropout: float = 0.5
