@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewseg.engine.released import import_released, released_canet_key, released_key
+from fewseg.engine.released import import_released, released_canet_key, released_sdaanet_key
 from fewseg.methods.base import PairScorer
 from fewseg.types import EncodedEpisodes, EncodedShots, Features
 
@@ -146,7 +146,7 @@ class ReleasedRun:
         self.losses["total"].backward()
         parameters = dict(self.model.named_parameters())
         canet = "layer5.0.weight" in self.case.weights
-        ours = released_canet_key if canet else released_key
+        ours = released_canet_key if canet else released_sdaanet_key
         grads = [parameters[ours(key)].grad for key in self.case.about["grad_keys"]]
         assert all(grad is not None for grad in grads)
         return torch.stack([grad.double().norm() for grad in grads])

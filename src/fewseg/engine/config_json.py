@@ -17,6 +17,17 @@ from fewseg.engine.train_config import TrainConfig
 from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage, ShotAttention
 from fewseg.methods.registry import METHODS
 from fewseg.methods.scl import SelfGuided
+from fewseg.methods.sdaanet import (
+    CompoundedGate,
+    IntegralTeacher,
+    MeanGate,
+    NoAttention,
+    NoDistillation,
+    NoGate,
+    PrototypeTeacher,
+    SeparateTeachers,
+    SupervisedAttention,
+)
 
 _PARTS = (
     BackboneConfig,
@@ -29,6 +40,15 @@ _PARTS = (
     ShotAttention,
     Refinement,
     SelfGuided,
+    MeanGate,
+    CompoundedGate,
+    NoGate,
+    SeparateTeachers,
+    IntegralTeacher,
+    PrototypeTeacher,
+    NoDistillation,
+    SupervisedAttention,
+    NoAttention,
     EvalView,
     TrainView,
     Protocol,

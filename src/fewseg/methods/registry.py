@@ -8,8 +8,9 @@ from fewseg.methods.canet import CANetConfig
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig
+from fewseg.methods.sdaanet import SDAANetConfig
 
-MethodConfig = PFENetConfig | SCLPFENetConfig | CANetConfig | SCLCANetConfig | MatcherConfig
+MethodConfig = PFENetConfig | SCLPFENetConfig | CANetConfig | SCLCANetConfig | SDAANetConfig | MatcherConfig
 
 METHODS: dict[str, type[MethodConfig]] = {
     "canet": CANetConfig,
@@ -17,6 +18,7 @@ METHODS: dict[str, type[MethodConfig]] = {
     "pfenet": PFENetConfig,
     "scl-canet": SCLCANetConfig,
     "scl-pfenet": SCLPFENetConfig,
+    "sdaanet": SDAANetConfig,
 }
 
 

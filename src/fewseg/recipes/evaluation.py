@@ -11,7 +11,7 @@ from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.results import RunResult
 from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import CrossGuided, Fusion, MeanVector, ScoreAverage
+from fewseg.fusion import AnyFusion, CrossGuided, MeanVector, ScoreAverage
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES, recipe
@@ -108,7 +108,7 @@ def _lines(chosen: Recipe, shots: Sequence[int], fusions: Sequence[str]) -> list
     own = [e for e in lines if not shots or e.shots in shots]
     if not fusions and {e.shots for e in own} == set(shots or [e.shots for e in chosen.evaluations]):
         return own
-    every: tuple[Fusion, ...] = (MeanVector(), ScoreAverage(), CrossGuided(), fusion)
+    every: tuple[AnyFusion, ...] = (MeanVector(), ScoreAverage(), CrossGuided(), fusion)
     kinds = {str(f.kind): f for f in every}
     named = [kinds[name] for name in fusions] or [fusion]
     wanted = shots or sorted({e.shots for e in chosen.evaluations})

@@ -13,10 +13,12 @@ from fewseg.engine.released import (
     import_released,
     released_canet_key,
     released_key,
+    released_sdaanet_key,
 )
 from fewseg.fusion import CrossGuided, MeanVector
 from fewseg.methods.pfenet import PFENet, PFENetConfig
 from fewseg.methods.scl import SCLCANet, SCLCANetConfig, SCLPFENet, SCLPFENetConfig, SelfGuided
+from fewseg.methods.sdaanet import CompoundedGate, PrototypeTeacher, SDAANetConfig
 
 OFFICIAL = {
     "backbone.trunk.conv1.": "layer0.",
@@ -165,8 +167,8 @@ def test_states_of_other_methods_and_networks_are_refused(pfenet):
     state = official_state(pfenet)
     with pytest.raises(ValueError, match=r"no released PFENet or SCL.* checkpoint: .*lacks \['cls'"):
         import_released({"features.0.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"holds more: \('se_supp.0.weight',\)"):
-        import_released(state | {"se_supp.0.weight": torch.zeros(64, 256, 1, 1)})
+    with pytest.raises(ValueError, match=r"holds more: \('extra.0.weight',\)"):
+        import_released(state | {"extra.0.weight": torch.zeros(64, 256, 1, 1)})
     with pytest.raises(ValueError, match=r"7 bottleneck blocks in layer3; accepted are ResNet-50"):
         import_released(state | {"layer3.6.conv3.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"missing: trunk \(1\)"):
@@ -239,3 +241,58 @@ def test_other_trunks_and_further_parts_of_canet_are_refused(canet_state):
         import_released(state | {"layer3.6.conv3.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"holds more: \('FPM_Decoder.layer8.0.weight',\)"):
         import_released(state | {"FPM_Decoder.layer8.0.weight": torch.zeros(1)})
+
+
+SDAANET_KEYS = [
+    ("layer0.0.weight", "backbone.trunk.conv1.weight"),
+    ("layer0.1.running_var", "backbone.trunk.bn1.running_var"),
+    ("down_supp.0.weight", "mid_support.0.weight"),
+    ("se_supp.0.bias", "gate.reduce.bias"),
+    ("se_supp.2.weight", "gate.expand.weight"),
+    ("simple_mask.0.weight", "attention.conv.weight"),
+    ("simple_mask.2.stages.3.1.weight", "attention.pyramid.convs.3.weight"),
+    ("simple_mask.2.stages.0.2.running_mean", "attention.pyramid.norms.0.running_mean"),
+    ("simple_mask.2.bottleneck.0.weight", "attention.pyramid.bottleneck.weight"),
+    ("simple_mask.2.bottleneck.1.bias", "attention.pyramid.bottleneck_norm.bias"),
+    ("s_cls.weight", "attention.support_head.weight"),
+    ("q_maskgeneration.bias", "attention.query_head.bias"),
+    ("simple_mask.3.weight", "simple_mask.3.weight"),
+]
+
+
+@pytest.mark.parametrize(("theirs", "ours"), SDAANET_KEYS)
+def test_official_keys_of_sdaanet_become_ours(theirs, ours):
+    assert released_sdaanet_key(theirs) == ours
+
+
+def test_a_released_sdaanet_becomes_ours_with_its_departures_named():
+    model = build(SDAANetConfig, "resnet50")
+    state = official_state(model, deep=False)
+    heads = {
+        "gate.reduce.": "se_supp.0.",
+        "gate.expand.": "se_supp.2.",
+        "attention.conv.": "simple_mask.0.",
+        "attention.pyramid.bottleneck.": "simple_mask.2.bottleneck.0.",
+        "attention.pyramid.bottleneck_norm.": "simple_mask.2.bottleneck.1.",
+        "attention.support_head.": "s_cls.",
+        "attention.query_head.": "q_maskgeneration.",
+    }
+    for i in range(4):
+        heads[f"attention.pyramid.convs.{i}."] = f"simple_mask.2.stages.{i}.1."
+        heads[f"attention.pyramid.norms.{i}."] = f"simple_mask.2.stages.{i}.2."
+    theirs = {}
+    for key, value in state.items():
+        ours = next((prefix for prefix in heads if key.startswith(prefix)), "")
+        if ours.startswith("gate.") and key.endswith(".weight"):
+            value = value[..., None, None]
+        if key.startswith("init_merge"):  # the prototype comes before the query there
+            value = torch.cat([value[:, 8:16], value[:, :8], value[:, 16:]], dim=1)
+        theirs[heads.get(ours, "") + key.removeprefix(ours)] = value
+    found = import_released(theirs)
+    assert found.method == "sdaanet"
+    assert (found.model.config.gate, found.model.config.distillation) == (
+        CompoundedGate(),
+        PrototypeTeacher(),
+    )
+    assert found.model.config.backbone.first_block_dilation == "stage"
+    assert_same_weights(found.model, model)

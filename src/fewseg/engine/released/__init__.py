@@ -7,6 +7,7 @@ from fewseg.engine.released.canet import (
 )
 from fewseg.engine.released.importing import ReleasedModel, import_checkpoint, import_released
 from fewseg.engine.released.pfenet import RELEASED_CROSS_GUIDED, RELEASED_SELF_GUIDED, released_key
+from fewseg.engine.released.sdaanet import released_sdaanet_key
 
 __all__ = [
     "RELEASED_CANET_CROSS_GUIDED",
@@ -18,4 +19,5 @@ __all__ = [
     "import_released",
     "released_canet_key",
     "released_key",
+    "released_sdaanet_key",
 ]

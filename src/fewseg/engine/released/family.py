@@ -10,13 +10,14 @@ from torch import Tensor
 
 from fewseg.methods.pfenet import PFENet, PFENetConfig
 from fewseg.methods.scl import SCLCANet, SCLCANetConfig, SCLPFENet, SCLPFENetConfig
+from fewseg.methods.sdaanet import SDAANet, SDAANetConfig
 
 BatchNorm = Literal["eval", "train"]
 """What a frozen backbone's batch-norm does in training, see ``BackboneConfig.bn``."""
 
 State = Mapping[str, Tensor]
-ReleasedConfig = PFENetConfig | SCLPFENetConfig | SCLCANetConfig
-ReleasedMethod = PFENet | SCLPFENet | SCLCANet
+ReleasedConfig = PFENetConfig | SCLPFENetConfig | SCLCANetConfig | SDAANetConfig
+ReleasedMethod = PFENet | SCLPFENet | SCLCANet | SDAANet
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,10 @@ from fewseg.engine.checkpoint import Checkpoint, save_checkpoint, split_json
 from fewseg.engine.released.canet import CANET_FAMILY
 from fewseg.engine.released.family import BatchNorm, Family, ReleasedMethod
 from fewseg.engine.released.pfenet import PFENET_FAMILY
+from fewseg.engine.released.sdaanet import SDAANET_FAMILY
 from fewseg.methods.registry import method_name
 
-FAMILIES = (PFENET_FAMILY, CANET_FAMILY)
+FAMILIES = (PFENET_FAMILY, SDAANET_FAMILY, CANET_FAMILY)
 """Every kind of state dict that is understood."""
 
 
@@ -42,14 +43,15 @@ def import_released(
     scales: tuple[float, ...] = (60, 30, 15, 8),
     bn: BatchNorm = "eval",
 ) -> ReleasedModel:
-    """Turns a released PFENet or SCL state dict into our method.
+    """Turns a released PFENet, SCL or SD-AANet state dict into our method.
 
     The method, the depth, the stem and the width are read off the keys and shapes. Everything in which the
     released code departs from its paper is a named part of the resulting config: the dilation of first
-    blocks, SCL's second support pass, its regions and its cross-guided weights. The latter divide by 5
-    whatever K is, which scales the scores of other K and changes no label.
+    blocks, SCL's second support pass, its regions and its cross-guided weights, SD-AANet's gate and
+    teacher. The weights divide by 5 whatever K is, which scales the scores of other K and changes no label.
 
-    Source: PFENet (Tian et al. 2020) and SCL (Zhang et al. 2021), the state dicts of their public code.
+    Source: PFENet (Tian et al. 2020), SCL (Zhang et al. 2021) and SD-AANet (Zhao et al. 2022), the state
+    dicts of their public code.
 
     Args:
         source: a .pth, .pt or .safetensors file, or a state dict; bare, under ``state_dict`` or

@@ -55,8 +55,8 @@ def _config(
     state: Mapping[str, Tensor], label: str, scales: tuple[float, ...], bn: BatchNorm
 ) -> PFENetConfig | SCLPFENetConfig:
     """Reads method and sizes off the keys and shapes."""
-    channels = _channels(state, scales, label)
-    trunk = _trunk_name(state, label)
+    channels = merge_channels(state, scales, label)
+    trunk = trunk_name(state, label)
     backbone = BackboneConfig(name=trunk, weights=None, first_block_dilation="stage", bn=bn)
     if any(key.startswith("supp_init_merge.") for key in state):
         return SCLPFENetConfig(
@@ -74,8 +74,12 @@ def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {released_key(key, deep_stem=deep): value for key, value in state.items()}
 
 
-def _trunk_name(state: Mapping[str, Tensor], label: str) -> str:
-    """Reads depth and stem: resnet50s, resnet101s (deep stem), resnet50, ... (7x7 stem)."""
+def trunk_name(state: Mapping[str, Tensor], label: str) -> str:
+    """Reads depth and stem: resnet50s, resnet101s (deep stem), resnet50, ... (7x7 stem).
+
+    Raises:
+        ValueError: the trunk is none of these.
+    """
     blocks = {key.split(".")[1] for key in state if re.match(r"layer3\.\d+\.conv3\.weight", key)}
     if len(blocks) not in _DEPTHS:
         raise ValueError(
@@ -85,7 +89,12 @@ def _trunk_name(state: Mapping[str, Tensor], label: str) -> str:
     return f"resnet{_DEPTHS[len(blocks)]}" + ("s" if "layer0.3.weight" in state else "")
 
 
-def _channels(state: Mapping[str, Tensor], scales: tuple[float, ...], label: str) -> int:
+def merge_channels(state: Mapping[str, Tensor], scales: tuple[float, ...], label: str) -> int:
+    """Reads d, and checks that the file has as many merges as there are scales.
+
+    Raises:
+        ValueError: it has more or fewer.
+    """
     merges = sum(1 for key in state if re.fullmatch(r"init_merge\.\d+\.0\.weight", key))
     if merges != len(scales):
         raise ValueError(f"{label} has {merges} pyramid scales; {len(scales)} were given: {scales}")
