@@ -245,7 +245,7 @@ class QueryMaps:
 
 @dataclass(frozen=True, kw_only=True)
 class SupportState:
-    """An encoded support set: a value that serves any number of queries, threads and users.
+    """An encoded support set of one way: a value that serves any number of queries, threads and users.
 
     Attributes:
         guides: B * S guides, the guide axis running fastest; S is 1 where shots are joined before the
@@ -260,3 +260,38 @@ class SupportState:
     def scored(self) -> int:
         """S."""
         return int(self.weights.shape[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaysState:
+    """Support sets of N ways, each encoded on its own against the rest (methods of two classes).
+
+    Attributes:
+        ways: the state of way 1, of way 2, and so on.
+    """
+
+    ways: tuple[SupportState, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrototypeState:
+    """B support sets as prototypes: a value that serves any number of queries, threads and users.
+
+    Attributes:
+        sets: (B, T, 1 + N, C) T sets of prototypes, background first; T is 1 without iteration.
+        weights: (B, T) rho_n of SRPNet's Eq. 13.
+        present: (B, 1 + N), whether any support image shows the class (the background, way 1, ..).
+        vanished: (B, S), whether a support's mask covers half of no cell, so that the nearest cells stand
+            for it.
+        diverged: (B,), whether iteration was stopped at its best set.
+    """
+
+    sets: Tensor
+    weights: Tensor
+    present: Tensor
+    vanished: Tensor
+    diverged: Tensor
+
+
+State = SupportState | WaysState | PrototypeState
+"""What ``encode_support`` gives and ``segment`` takes."""

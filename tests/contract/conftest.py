@@ -8,27 +8,28 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from functools import cache
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from torch import nn
 
 from fewseg.backbones import BackboneConfig, ResNetShape
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage, ShotAttention
 from fewseg.methods.base import PairScorer
 from fewseg.methods.registry import METHODS, method_name
 from fewseg.recipes.registry import RECIPES
 from fewseg.types import EncodedShots, ImageEpisodes
 
 SIDE = 65
-FUSIONS = (MeanVector(), ScoreAverage(), CrossGuided())
 _SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
 
 
 def tiny(config):
     """The same parts on a tiny random ResNet, at eight channels."""
     levels = config.backbone.levels
-    small = {"backbone": BackboneConfig(name="resnet18", weights=None, levels=levels, shape=_SHAPE)}
+    trainable = config.backbone.trainable
+    backbone = BackboneConfig(name="resnet18", weights=None, levels=levels, shape=_SHAPE, trainable=trainable)
+    small = {"backbone": backbone}
     if "channels" in {f.name for f in fields(config)}:
         small["channels"] = 8
     if "scales" in {f.name for f in fields(config)}:  # 60 cells for a map of 9 would only cost time
@@ -40,12 +41,8 @@ def all_cases():
     cases = {}
     for name, kind in METHODS.items():
         config = tiny(kind())
-        fusions = FUSIONS if hasattr(config, "fusion") else (None,)
-        for fusion in fusions:
-            case = config if fusion is None else replace(config, fusion=fusion)
-            cases.setdefault(case, name if fusion is None else f"{name}-{fusion.kind}")
-        if name == "canet":
-            cases.setdefault(replace(config, fusion=ShotAttention()), "canet-attention")
+        for fusion in get_args(get_type_hints(kind)["fusion"]):
+            cases.setdefault(replace(config, fusion=fusion()), f"{name}-{fusion().kind}")
     for name, maker in RECIPES.items():
         recipe = maker()
         cases.setdefault(tiny(recipe.method), name)

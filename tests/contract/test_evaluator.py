@@ -13,7 +13,7 @@ from fewseg.data.protocols import Protocol
 from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource
 from fewseg.data.transforms import EvalView
 from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.feature_store import FeatureStore
+from fewseg.engine.feature_store import Extractor, FeatureStore
 from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
 from fewseg.methods.base import PairScorer
 from fewseg.types import EncodedShots
@@ -33,7 +33,8 @@ def data(tmp_path_factory):
 @pytest.fixture
 def evaluator(model, data, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "features"  # one for all cases: the backbones are few
-    store = FeatureStore(model.backbone, data.source, [EvalView(SIDE)], folder=folder, dtype=torch.float32)
+    network = model.backbone if model.backbone.config.fixed else Extractor(model)
+    store = FeatureStore(network, data.source, [EvalView(SIDE)], folder=folder, dtype=torch.float32)
     return Evaluator(model, data.source, store, progress=False)
 
 
@@ -54,11 +55,13 @@ def plain_counts(model, data, spec):
     with torch.no_grad():
         support = EncodedShots(features=model.extract(images[:-1]), masks=masks.unsqueeze(0))
         logits = model.segment(model.extract(images[-1:]), model.encode_support(support))
-    full = F.interpolate(logits, size=(LABEL_SIDE, LABEL_SIDE), mode="bilinear", align_corners=False)
-    said = full[0].argmax(dim=0) == 1
+    margin = logits[:, 1:] - logits[:, :1]  # what labels hang on: two large logits would hide its last digits
+    full = F.interpolate(margin, size=(LABEL_SIDE, LABEL_SIDE), mode="bilinear", align_corners=False)
+    said = full[0, 0] > 0
     truth = mask_of(data.source.read_labels(spec.query), spec.class_id)
     counted, true = truth != 255, truth == 1
-    return {
+    undecided = int((full.abs() < 1e-4 * logits.abs().max().clamp(max=1)).sum())
+    return undecided, {
         "fg_inter": int((said & true & counted).sum()),
         "fg_union": int(((said | true) & counted).sum()),
         "bg_inter": int((~said & ~true & counted).sum()),
@@ -75,8 +78,10 @@ def test_shared_work_gives_the_counts_of_the_plain_way(model, data, evaluator, s
     for row, spec in enumerate(specs):
         assert (found.class_id[row], found.query[row]) == (spec.class_id, spec.query)
         assert tuple(found.supports[row]) == spec.supports
-        for name, value in plain_counts(model, data, spec).items():
-            assert getattr(found, name)[row] == value, (row, name)
+        undecided, plain = plain_counts(model, data, spec)
+        assert undecided < 0.02 * LABEL_SIDE**2
+        for name, value in plain.items():  # rounding decides where two prototypes are equally near
+            assert abs(getattr(found, name)[row] - value) <= undecided, (row, name)
     if hasattr(model, "trunk"):
         assert len(np.unique(found.fg_inter)) > 3  # the answers differ: the comparison means something
 

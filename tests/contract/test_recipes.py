@@ -20,6 +20,7 @@ def chosen(request):
 
 def levels_read(config):
     levels = {*getattr(config, "mid_levels", ()), *getattr(config, "levels", ())}
+    levels |= {config.level} if hasattr(config, "level") else set()
     return levels | set(getattr(config, "prior", PriorMap()).levels if hasattr(config, "prior") else ())
 
 
@@ -62,7 +63,8 @@ def test_its_docstring_says_what_it_is(chosen):
     text = inspect.getdoc(RECIPES[chosen.name])
     assert text
     if chosen.name.startswith("pascal_"):
-        assert re.search(r"Table \d", text)
-        assert re.search(r"Published mean mIoU: [\d.]+ \(1-shot\), [\d.]+ \(5-shot\)", text)
+        published = re.search(r"Published mean mIoU: (?:none|[\d.]+ \(1-shot\))", text)
+        assert published
+        assert re.search(r"Table \d", text) or published[0].endswith("none")
         assert "Hardware of the paper" in text
         assert "Deviations" in text

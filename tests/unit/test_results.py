@@ -22,7 +22,7 @@ from fewseg.engine.results import (
     load_counts,
     load_with_counts,
 )
-from fewseg.metrics import EpisodeCounts, bootstrap_miou
+from fewseg.metrics import EpisodeCounts, bootstrap_miou, count_ways, fb_iou, miou
 
 KEYS = [
     "schema",
@@ -47,6 +47,7 @@ KEYS = [
     "hardware",
     "wall_seconds",
     "training",
+    "on",
 ]
 
 
@@ -178,7 +179,7 @@ def test_the_json_has_exactly_the_keys_of_the_schema_and_fractions(tmp_path):
     assert list(stored["seeds"][0]) == ["seed", "episodes", "miou", "fb_iou", "dice", "per_class"]
     assert list(stored["seeds"][0]["per_class"]) == ["6", "7"]
     assert 0 < stored["miou_mean"] < 1
-    assert stored["schema"] == 1
+    assert stored["schema"] == 2
     assert stored["ways"] == 1
 
 
@@ -271,7 +272,7 @@ def put(*keys, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("schema", value=2), "schema 2; this fewseg reads schemas up to 1: update"),
+        (put("schema", value=3), "schema 3; this fewseg reads schemas up to 2: update"),
         (put("schema", value="x"), "schema 'x'"),
         (lambda s: s.pop("schema"), "is not a result file"),
         (lambda s: s.pop("fold"), r"missing keys \['fold'\], unknown keys \[\]"),
@@ -422,3 +423,51 @@ def test_without_git_there_is_no_revision(tmp_path, monkeypatch):
 
     monkeypatch.setattr(environment_module.subprocess, "run", no_git)
     assert "revision" not in environment().versions
+
+
+def episodes_of_two_ways(seeds=(0, 1), n=6):
+    generator = np.random.default_rng(2)
+    tables = []
+    for seed in seeds:
+        for i in range(n):
+            prediction, truth = generator.integers(0, 3, (2, 8, 8))
+            tables.append(
+                EpisodeCounts.of(
+                    count_ways(prediction, truth, 2),
+                    seed=seed,
+                    episode=i,
+                    class_id=[6, 7, 0] if i % 2 else [7, 6, 0],
+                    query=f"q{i}",
+                    supports=[["s1", "s2"], ["s3", "s4"], ["", ""]],
+                )
+            )
+    return EpisodeCounts.join(tables)
+
+
+def test_a_result_of_two_ways_counts_episodes_and_is_loaded_as_it_was(tmp_path):
+    counts = episodes_of_two_ways()
+    path = saved(tmp_path, counts, ways=2)
+    loaded, loaded_counts = load_with_counts(path)
+    assert loaded == result(counts, ways=2)
+    assert loaded.ways == 2
+    assert [s.episodes for s in loaded.seeds] == [6, 6]
+    assert loaded.classes == [6, 7]
+    for seed in loaded.seeds:
+        own = counts.select(counts.seed == seed.seed)
+        assert seed.miou == pytest.approx(miou(own, [6, 7]))
+        any_way = own.select(own.class_id == 0)
+        assert seed.fb_iou == pytest.approx(fb_iou(any_way))
+    for name, column in counts.columns().items():
+        assert np.array_equal(getattr(loaded_counts, name), column)
+
+
+def test_counts_of_another_number_of_ways_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="has 3 rows, 1 of class 0, and 1-way episodes have 1"):
+        result(episodes_of_two_ways())
+    with pytest.raises(ValueError, match="and 3-way episodes have 4"):
+        result(episodes_of_two_ways(), ways=3)
+    path = saved(tmp_path, episodes_of_two_ways(), ways=2)
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"ways": 1}))
+    with pytest.raises(ValueError, match=r"run.v1.json does not follow from run.v1.counts.npz: episode 0"):
+        load_with_counts(path)

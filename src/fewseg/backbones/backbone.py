@@ -45,6 +45,7 @@ class BackboneConfig:
         trainable: whether gradients reach the weights.
         seed: of the random values.
         shape: size of a small ResNet of one's own, to be trained from scratch.
+        last_relu: False leaves out the ReLU after the deepest convolution of a VGG (released PANet).
     """
 
     name: str = "resnet50"
@@ -57,6 +58,7 @@ class BackboneConfig:
     trainable: bool = False
     seed: int = 0
     shape: ResNetShape | None = None
+    last_relu: bool = True
 
     def __post_init__(self) -> None:
         """Checks the fields against each other.
@@ -79,6 +81,8 @@ class BackboneConfig:
             raise ValueError(
                 f"shape, stride_on_1x1 and first_block_dilation are for ResNets, not {self.name!r}"
             )
+        if self.family == "resnet" and not self.last_relu:
+            raise ValueError(f"last_relu is for VGGs: every level of {self.name!r} ends with its ReLU")
         if self.shape is not None and self.weights == "imagenet":
             raise ValueError(
                 "no weights are published for a backbone with a shape of its own: "
@@ -218,6 +222,8 @@ class Backbone(nn.Module):
         The path of the weights is left out: the same values under another path give the same key.
         """
         settings = {k: v for k, v in asdict(self.config).items() if k not in ("weights", "seed", "trainable")}
+        if self.config.last_relu:
+            del settings["last_relu"]  # keys from before there was the choice stay valid
         settings |= {"mean": self.mean.tolist(), "std": self.std.tolist()}
         key = json.dumps(settings, sort_keys=True) + state_sha256(self.trunk.state_dict())
         return hashlib.sha256(key.encode()).hexdigest()
@@ -231,7 +237,7 @@ def _random_trunk(config: BackboneConfig) -> Trunk:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if config.family == "vgg":
-            return build_vgg(config.name, config.last)
+            return build_vgg(config.name, config.last, last_relu=config.last_relu)
         return build_resnet(
             config.name,
             config.last,

@@ -50,7 +50,17 @@ def _keep_size(block: nn.Sequential, level: str) -> None:
             layer.dilation = layer.padding = (2, 2)
 
 
-def build_vgg(name: str, last: str) -> VGGTrunk:
-    """Builds a randomly initialised VGG (such as "vgg16" or "vgg16_bn") up to the level ``last``."""
+def build_vgg(name: str, last: str, *, last_relu: bool = True) -> VGGTrunk:
+    """Builds a randomly initialised VGG (such as "vgg16" or "vgg16_bn") up to the level ``last``.
+
+    Args:
+        name: timm's name.
+        last: the deepest level.
+        last_relu: False replaces the ReLU after the deepest convolution by nothing.
+    """
     net = timm.create_model(name, pretrained=False, num_classes=0)
-    return VGGTrunk(net, last)
+    trunk = VGGTrunk(net, last)
+    if not last_relu:
+        place = max(i for i, layer in enumerate(trunk.features) if isinstance(layer, nn.ReLU))
+        trunk.features[place] = nn.Identity()
+    return trunk

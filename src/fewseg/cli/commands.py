@@ -107,8 +107,10 @@ def _evaluate(arguments: Sequence[str], console: Console) -> None:
         fold=command.fold,
         root=command.root,
         out=command.out,
+        ways=command.ways,
         shots=command.shots,
         fusions=command.fusion,
+        on=command.on,
         episodes=command.episodes,
         seeds=command.seeds,
         backbone_weights=command.backbone_weights,
@@ -128,7 +130,7 @@ def _episodes(arguments: Sequence[str], console: Console) -> None:
     command = tyro.cli(EpisodesCommand, prog="fewseg episodes", args=arguments)
     chosen = recipe(command.recipe)
     data = chosen.data(command.fold, command.root)
-    sampler = EpisodeSampler(data.test, data.split, chosen.protocol, command.shots)
+    sampler = EpisodeSampler(data.test, data.split, chosen.protocol, command.shots, ways=command.ways)
     for path in record(sampler, command.out):
         console.print(f"written: {path}", highlight=False, soft_wrap=True)
 

@@ -45,8 +45,11 @@ class EvaluateCommand:
         fold: needed where the checkpoint does not say; must be the one it was trained on.
         root: folder of the data set.
         out: folder for the result files.
+        ways: only these N; the recipe's by default.
         shots: only these K.
-        fusion: only these fusions, for each K; the recipe's by default.
+        fusion: only these fusions, for each N and K; the recipe's by default. mean, average and cross-guided
+            are of methods that score pairs; mean and iterative (IQI) of those that compare prototypes.
+        on: segment the queries, or the support images themselves (SRPNet's "(sup)" rows).
         episodes: episodes a seed; the protocol's by default (another number is another protocol).
         seeds: the protocol's by default.
         backbone_weights: path of the frozen trunk's weights, where it moved.
@@ -59,8 +62,10 @@ class EvaluateCommand:
     fold: int | None = None
     root: Path | None = None
     out: Path = Path("results")
+    ways: tuple[int, ...] = ()
     shots: tuple[int, ...] = ()
-    fusion: tuple[Literal["mean", "average", "cross-guided"], ...] = ()
+    fusion: tuple[Literal["mean", "average", "cross-guided", "iterative"], ...] = ()
+    on: Literal["query", "support"] | None = None
     episodes: int | None = None
     seeds: tuple[int, ...] = ()
     backbone_weights: str | None = None
@@ -75,13 +80,15 @@ class EpisodesCommand:
     Attributes:
         recipe: whose data and protocol.
         fold: 0 to 3.
-        shots: K.
+        ways: N.
+        shots: K of each way.
         root: folder of the data set.
         out: folder for the manifests.
     """
 
     recipe: Annotated[str, tyro.conf.Positional]
     fold: int = 0
+    ways: int = 1
     shots: int = 1
     root: Path | None = None
     out: Path = Path("episodes")

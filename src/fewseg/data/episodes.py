@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from fewseg.data.episode_spec import EpisodeSpec, episode, too_few
+from fewseg.data.episode_spec import EpisodeSpec, Way, check_way_count, episode, too_few
 from fewseg.data.folds import ClassSplit
 from fewseg.data.index import Index
 from fewseg.data.manifest import read_manifest, write_manifest
@@ -13,7 +13,15 @@ from fewseg.data.protocols import Protocol
 from fewseg.data.source import DataError
 from fewseg.data.training_sampler import TrainingSampler
 
-__all__ = ["EpisodeSampler", "EpisodeSpec", "TrainingSampler", "episode", "read_manifest", "write_manifest"]
+__all__ = [
+    "EpisodeSampler",
+    "EpisodeSpec",
+    "TrainingSampler",
+    "Way",
+    "episode",
+    "read_manifest",
+    "write_manifest",
+]
 
 
 class EpisodeSampler:
@@ -26,10 +34,12 @@ class EpisodeSampler:
         shots: K, from 1.
         which: test on the fold's novel classes, or on its base classes.
         classes: the exact classes to draw from, in place of ``which`` (held-out base classes, say).
+        ways: N, from 1 to the number of classes. Where classes share images, K + 1 images of each may still
+            be too few for several ways; then it is the episode that raises the DataError.
 
     Raises:
-        DataError: a class has fewer than K + 1 images (2, where supports may repeat).
-        ValueError: K is below 1.
+        DataError: a class has fewer than K + 1 images (2, where supports may repeat), or there is no class.
+        ValueError: K or N is below 1, or there are fewer classes than ways.
     """
 
     def __init__(
@@ -40,6 +50,7 @@ class EpisodeSampler:
         shots: int,
         which: Literal["novel", "base"] = "novel",
         classes: Sequence[int] | None = None,
+        ways: int = 1,
     ) -> None:
         if shots < 1:
             raise ValueError(f"episodes need 1 support at least, got shots={shots}")
@@ -48,6 +59,7 @@ class EpisodeSampler:
         self.split = split
         self.protocol = protocol
         self.shots = shots
+        self.ways = ways
         self.classes = tuple(sorted(chosen))
         needed = shots + 1 if protocol.distinct_supports else 2
         counts = {c: len(index.images_of(c, protocol.min_area)) for c in self.classes}
@@ -56,10 +68,12 @@ class EpisodeSampler:
             raise too_few(index, few, needed - 1, protocol.min_area)
         if not self.classes:
             raise DataError(f"split {split.name} fold {split.fold} has no classes to draw episodes from")
+        check_way_count(ways, self.classes)
 
     def episode(self, seed: int, i: int) -> EpisodeSpec:
         """Returns episode i of a seed; see :func:`episode`."""
-        return episode(self.index, self.classes, self.protocol, self.split.fold, seed, i, self.shots)
+        fold = self.split.fold
+        return episode(self.index, self.classes, self.protocol, fold, seed, i, self.shots, self.ways)
 
     def episodes(self, seed: int) -> Iterator[EpisodeSpec]:
         """Yields the protocol's episodes of a seed, in order."""

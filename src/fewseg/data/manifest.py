@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fewseg.data.episode_spec import EpisodeSpec
+from fewseg.data.episode_spec import EpisodeSpec, Way
 from fewseg.data.index import Index
 from fewseg.data.source import DataError
 from fewseg.ops.files import atomic_write_text
@@ -26,13 +26,18 @@ def write_manifest(path: Path | str, specs: Iterable[EpisodeSpec], header: Mappi
     Raises:
         OSError: the file cannot be written.
     """
-    rows = [
-        {"index": s.index, "class_id": s.class_id, "query": s.query, "supports": list(s.supports)}
-        for s in specs
-    ]
+    rows = [_row(spec) for spec in specs]
     first = {**header, "schema": _SCHEMA, "episodes": len(rows)}
     lines = [json.dumps(row, separators=(",", ":")) for row in (first, *rows)]
     atomic_write_text(path, "\n".join(lines) + "\n")
+
+
+def _row(spec: EpisodeSpec) -> dict[str, Any]:
+    row: dict[str, Any] = {"index": spec.index, "class_id": spec.class_id, "query": spec.query}
+    row["supports"] = list(spec.supports)
+    if spec.others:  # absent for one way, whose files are those of before there were several
+        row["others"] = [{"class_id": w.class_id, "supports": list(w.supports)} for w in spec.others]
+    return row
 
 
 def read_manifest(
@@ -48,8 +53,9 @@ def read_manifest(
         The header and the episodes.
 
     Raises:
-        DataError: not a manifest, truncated, a broken line, a query among its supports, an image that the
-            index does not hold, or one that does not show the episode's class.
+        DataError: not a manifest, truncated, a broken line, a query among the supports of one of its ways, a
+            class in two ways, different numbers of supports or of ways, an image that the index does not
+            hold, or one that does not show the class it was drawn for.
     """
     path = Path(path)
     try:
@@ -68,6 +74,12 @@ def read_manifest(
             "edited; fetch or write it again"
         )
     specs = tuple(_parse(path, number, line) for number, line in enumerate(lines[1:], start=2))
+    counts = sorted({len(spec.ways) for spec in specs})
+    if len(counts) > 1:
+        raise DataError(
+            f"manifest {path} has episodes of {counts} ways; those of one file have the same number: write "
+            "one file for each"
+        )
     if index is not None:
         _check_images(path, specs, index)
     return header, specs
@@ -76,23 +88,37 @@ def read_manifest(
 def _parse(path: Path, number: int, line: str) -> EpisodeSpec:
     try:
         row = json.loads(line)
-        supports = tuple(str(s) for s in row["supports"])
-        spec = EpisodeSpec(int(row["index"]), int(row["class_id"]), str(row["query"]), supports)
-    except (ValueError, KeyError, TypeError) as error:
+        first, *others = map(_parse_way, (row, *row.get("others", ())))
+        spec = EpisodeSpec(
+            int(row["index"]), first.class_id, str(row["query"]), first.supports, tuple(others)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"manifest {path}, line {number}: {line[:80]!r} is not an episode ({error!r}); a line has "
-            "index, class_id, query and supports"
+            "index, class_id, query and supports, and with several ways others"
         ) from error
-    if not supports or spec.query in supports:
+    for way in spec.ways:
+        if not way.supports or spec.query in way.supports:
+            raise DataError(
+                f"manifest {path}, line {number}: supports {list(way.supports)} with query {spec.query!r}; "
+                "an episode has one support at least and never its own query among them"
+            )
+    shots = [len(way.supports) for way in spec.ways]
+    if len(set(spec.classes)) != len(spec.classes) or len(set(shots)) != 1:
         raise DataError(
-            f"manifest {path}, line {number}: supports {list(supports)} with query {spec.query!r}; an "
-            "episode has one support at least and never its own query among them"
+            f"manifest {path}, line {number}: ways of the classes {list(spec.classes)} with {shots} "
+            "supports; those of an episode are different, with one number of supports: write it again"
         )
     return spec
 
 
+def _parse_way(row: Mapping[str, Any]) -> Way:
+    return Way(int(row["class_id"]), tuple(str(s) for s in row["supports"]))
+
+
 def _check_images(path: Path, specs: Iterable[EpisodeSpec], index: Index) -> None:
-    named = {(spec.class_id, id) for spec in specs for id in (spec.query, *spec.supports)}
+    named = {(way.class_id, id) for spec in specs for way in spec.ways for id in way.supports}
+    named |= {(spec.class_id, spec.query) for spec in specs}
     unknown = sorted({id for _, id in named if id not in index})
     if unknown:
         raise DataError(

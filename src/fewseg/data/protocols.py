@@ -75,6 +75,9 @@ class Protocol:
 PAPER_SCL = Protocol(name="paper-scl", query_order="list")
 """SCL (Zhang et al. 2021), Sec. 5: 1000 episodes, 5 runs, queries from the validation list."""
 
+PAPER_SRPNET = Protocol(name="paper-srpnet", query_order="class_first", min_area=1)
+"""SRPNet (Ding et al. 2022), Sec. 3.1 and 4.1: 1000 episodes, 5 runs; one pixel makes a class present."""
+
 VOC5I_MINI = Protocol(name="voc5i-mini", query_order="class_first")
 """The small real set: its lists are uneven, so the class is drawn first."""
 

@@ -22,16 +22,20 @@ def record(sampler: EpisodeSampler, folder: Path) -> list[Path]:
         folder: where the files go.
 
     Returns:
-        The paths, ``<protocol>-fold<F>-<K>shot-seed<S>.jsonl``.
+        The paths, ``<protocol>-fold<F>-<K>shot-seed<S>.jsonl``, and ``-<N>way`` before the shots where there
+        are several ways.
 
     Raises:
         OSError: a file cannot be written.
     """
     paths = []
     for seed in sampler.protocol.seeds:
-        fold, shots = sampler.split.fold, sampler.shots
-        path = folder / f"{sampler.protocol.name}-fold{fold}-{shots}shot-seed{seed}.jsonl"
+        fold, shots, ways = sampler.split.fold, sampler.shots, sampler.ways
+        several = f"-{ways}way" if ways > 1 else ""
+        path = folder / f"{sampler.protocol.name}-fold{fold}{several}-{shots}shot-seed{seed}.jsonl"
         header = {"protocol": asdict(sampler.protocol), "fold": fold, "shots": shots, "seed": seed}
+        if ways > 1:  # absent for one way, whose files are those of before there were several
+            header["ways"] = ways
         write_manifest(path, sampler.episodes(seed), header)
         paths.append(path)
     return paths
@@ -41,7 +45,7 @@ class RecordedEpisodes:
     """Episodes from manifests: stands wherever an ``EpisodeSampler`` stands.
 
     Args:
-        paths: one manifest a seed, all of one protocol, fold and K.
+        paths: one manifest a seed, all of one protocol, fold, N and K.
         index: the images they are replayed on.
 
     Raises:
@@ -57,17 +61,24 @@ class RecordedEpisodes:
                 stored = {**header["protocol"], "seeds": tuple(header["protocol"]["seeds"])}
                 self.protocol = Protocol(**stored)
                 self.fold, self.shots, seed = int(header["fold"]), int(header["shots"]), int(header["seed"])
+                self.ways = int(header.get("ways", 1))
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(
                     f"manifest {path} does not say protocol, fold, shots and seed ({error}): write it with "
                     "`fewseg episodes`"
                 ) from error
-            kinds.add((self.protocol.digest(), self.fold, self.shots))
+            held = len(specs[0].ways) if specs else self.ways
+            if held != self.ways:
+                raise DataError(
+                    f"manifest {path} announces {self.ways} ways and holds {held}: it is edited; fetch or "
+                    "write it again"
+                )
+            kinds.add((self.protocol.digest(), self.fold, self.shots, self.ways))
             self._specs[seed] = specs
         if len(kinds) != 1 or len(self._specs) != len(paths):
             raise DataError(
-                f"the manifests {[p.name for p in paths]} are of different protocols, folds or shots, or two "
-                "of one seed: give one file a seed of one recording"
+                f"the manifests {[p.name for p in paths]} are of different protocols, folds, ways or shots, "
+                "or two of one seed: give one file a seed of one recording"
             )
         missing = sorted(set(self.protocol.seeds) - set(self._specs))
         if missing:

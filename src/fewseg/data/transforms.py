@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +39,31 @@ def binary_mask(labels: Tensor, class_id: int) -> Tensor:
     """Returns uint8 of the shape of ``labels``: 1 where the class is, 255 where 255 is, 0 elsewhere."""
     mask = (labels == class_id).to(torch.uint8)
     return mask.masked_fill_(labels == IGNORE, IGNORE)
+
+
+def way_labels(labels: Tensor, class_ids: Sequence[int]) -> Tensor:
+    """Returns the label map of an episode of several ways; :func:`binary_mask` is that of one.
+
+    Args:
+        labels: integers of any shape: class ids, and 255 = ignore.
+        class_ids: the classes of ways 1 .. N.
+
+    Returns:
+        uint8 of the shape of ``labels``: j where way j's class is, 255 where 255 is, 0 elsewhere.
+
+    Raises:
+        ValueError: no class, one given twice, or an id outside 1 .. 254.
+    """
+    wrong = not class_ids or len(set(class_ids)) != len(class_ids)
+    if wrong or min(class_ids) < 1 or max(class_ids) >= IGNORE:
+        raise ValueError(
+            f"the ways of a label map have the classes {list(class_ids)}: give one or more different ids in "
+            f"1 .. {IGNORE - 1}; 0 is background and {IGNORE} ignore"
+        )
+    result = binary_mask(labels, class_ids[0])
+    for way, class_id in enumerate(class_ids[1:], start=2):
+        result.masked_fill_(labels == class_id, way)
+    return result
 
 
 def unit_image(image: Tensor) -> Tensor:

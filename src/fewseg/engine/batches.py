@@ -13,7 +13,7 @@ from fewseg.data.draws import Draws
 from fewseg.data.episode_spec import EpisodeSpec
 from fewseg.data.source import Source
 from fewseg.data.training_sampler import TrainingSampler
-from fewseg.data.transforms import TrainView, binary_mask
+from fewseg.data.transforms import TrainView, way_labels
 from fewseg.engine.feature_store import FeatureStore
 from fewseg.types import EncodedEpisodes, EncodedShots, ImageEpisodes
 
@@ -27,7 +27,7 @@ class Batches(Protocol):
 
 
 def pair_id(spec: EpisodeSpec, view: int = 0) -> int:
-    """Names a training pair: its class, its query, and the query's view where views come again.
+    """Names a training pair: its classes, its query, and the query's view where views come again.
 
     The supports are not part of it: with them hardly a pair would come twice, and what a method last said
     of the query under this class would never be asked for.
@@ -39,7 +39,7 @@ def pair_id(spec: EpisodeSpec, view: int = 0) -> int:
     Returns:
         An integer in [0, 2^63).
     """
-    return Draws("training pair", spec.class_id, spec.query, view).below(1 << 63)
+    return Draws("training pair", spec.query, view, *spec.classes).below(1 << 63)
 
 
 class CachedBatches:
@@ -74,20 +74,22 @@ class CachedBatches:
             yield self._encode([self.sampler.episode(first + j * self.world) for j in range(self.batch)])
 
     def _encode(self, specs: list[EpisodeSpec]) -> EncodedEpisodes:
-        supports = [(spec, id, k) for spec in specs for k, id in enumerate(spec.supports)]
+        supports = [(spec, id, k) for spec in specs for k, id in enumerate(spec.all_supports)]
         features, masks, pairs = [], [], []
         for spec, id, place in [*supports, *((spec, spec.query, -1) for spec in specs)]:
             view = Draws("view of step", self.seed, spec.index, place).below(len(self.store.views))
             if place == -1:
                 pairs.append(pair_id(spec, view))
             features.append(self.store.features([id], view))
-            masks.append(binary_mask(self.store.labels([id], view)[0], spec.class_id))
-        count, shots = len(specs), len(specs[0].supports)
+            masks.append(way_labels(self.store.labels([id], view)[0], spec.classes))
+        way_of = specs[0].way_of
+        count, shots = len(specs), len(way_of)
         joined, stacked = type(features[0]).stack(features), torch.stack(masks)
         return EncodedEpisodes(
             support=EncodedShots(
                 features=joined.select(slice(count * shots)),
                 masks=stacked[: count * shots].unflatten(0, (count, shots)),
+                way_of=way_of,
             ),
             query=joined.select(slice(count * shots, None)),
             query_masks=stacked[count * shots :],
@@ -96,26 +98,32 @@ class CachedBatches:
 
 
 class _EpisodeImages(Dataset[tuple[Tensor, Tensor, int]]):
-    """Episode i as (K + 1 images, K + 1 masks, the pair's name), the query last."""
+    """Episode i as (N K + 1 images, N K + 1 masks, pair): the supports way by way, the query last."""
 
     def __init__(self, sampler: TrainingSampler, source: Source, view: TrainView, seed: int) -> None:
         self.sampler, self.source, self.view, self.seed = sampler, source, view, seed
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
         spec = self.sampler.episode(index)
+        shots = len(spec.supports)
+        # Place K is the query's whatever N is, so that way 1 and the query look as in the 1-way episode.
+        supports = zip(spec.all_supports, spec.way_of, strict=True)
+        shown = [(k + (k >= shots), id, way) for k, (id, way) in enumerate(supports)]
         images, masks = [], []
-        for place, id in enumerate((*spec.supports, spec.query)):
+        for place, id, way in (*shown, (shots, spec.query, 1)):
             draws = Draws("fresh view", self.seed, index, place)
             image, labels = self.view(
-                self.source.read_image(id), self.source.read_labels(id), draws, keep=spec.class_id
+                self.source.read_image(id), self.source.read_labels(id), draws, keep=spec.classes[way - 1]
             )
             images.append(image)
-            masks.append(binary_mask(labels, spec.class_id))
+            masks.append(way_labels(labels, spec.classes))
         return torch.stack(images), torch.stack(masks), pair_id(spec)
 
 
 class FreshBatches:
     """Batches of images, each under a view of its own, read by worker processes.
+
+    A crop keeps what it can of the class that its image was drawn for; for the query that is way 1.
 
     Args:
         sampler: says which images.
@@ -155,11 +163,14 @@ class FreshBatches:
             multiprocessing_context="spawn" if self.workers else None,
             pin_memory=torch.cuda.is_available(),
         )
+        sampler = self.dataset.sampler
+        way_of = tuple(j for j in range(1, sampler.ways + 1) for _ in range(sampler.shots))
         for images, masks, pairs in loader:
             yield ImageEpisodes(
                 support_images=images[:, :-1],
                 support_masks=masks[:, :-1],
                 query_images=images[:, -1],
                 query_masks=masks[:, -1],
+                way_of=way_of if sampler.ways > 1 else (),
                 pair_ids=pairs,
             )

@@ -12,9 +12,10 @@ from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import EvalView, TrainView
 from fewseg.decoders.iterative import Refinement
 from fewseg.decoders.prior import NoPrior, PriorMap
-from fewseg.engine.optimiser import SGD, AdamW
+from fewseg.engine.optimiser import SGD, AdamW, StepSGD
 from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage, ShotAttention
+from fewseg.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage, ShotAttention
+from fewseg.methods.panet import NoAlignment, PrototypeAlignment
 from fewseg.methods.registry import METHODS
 from fewseg.methods.scl import SelfGuided
 from fewseg.methods.sdaanet import (
@@ -28,6 +29,7 @@ from fewseg.methods.sdaanet import (
     SeparateTeachers,
     SupervisedAttention,
 )
+from fewseg.prototypes import Cosine, Fidelity, SquaredEuclidean
 
 _PARTS = (
     BackboneConfig,
@@ -38,6 +40,7 @@ _PARTS = (
     ScoreAverage,
     CrossGuided,
     ShotAttention,
+    IterativeInference,
     Refinement,
     SelfGuided,
     MeanGate,
@@ -49,10 +52,16 @@ _PARTS = (
     NoDistillation,
     SupervisedAttention,
     NoAttention,
+    PrototypeAlignment,
+    NoAlignment,
+    Cosine,
+    Fidelity,
+    SquaredEuclidean,
     EvalView,
     TrainView,
     Protocol,
     SGD,
+    StepSGD,
     AdamW,
     TrainConfig,
 )

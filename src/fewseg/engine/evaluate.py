@@ -1,45 +1,53 @@
-"""Evaluation: every distinct (class, support, target) pair is scored once, whatever the episodes ask for."""
+"""Evaluation: every distinct support set, pair and answer is computed once, whatever the episodes ask for."""
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fewseg.data.episode_spec import EpisodeSpec
+from fewseg.data.episode_spec import EpisodeSpec, Way
 from fewseg.data.recorded import Episodes
 from fewseg.data.source import Source
-from fewseg.data.transforms import binary_mask
+from fewseg.data.transforms import way_labels
 from fewseg.engine.feature_store import FeatureStore
-from fewseg.fusion import AnyFusion, CrossGuided, GuideFusion
-from fewseg.methods.base import FewShotSegmenter, PairScorer, fuse_scores, predicted_iou
-from fewseg.metrics.counts import Counts, EpisodeCounts, count
+from fewseg.engine.pair_scores import PairScores
+from fewseg.engine.shared_images import SharedImages
+from fewseg.fusion import CrossGuided, Fusion
+from fewseg.methods.base import FewShotSegmenter, PairScorer
+from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts
+from fewseg.metrics.way_counts import count_ways
 from fewseg.ops.geometry import letterbox, restore
-from fewseg.ops.progress import progress_bar
-from fewseg.ops.resize import resize
-from fewseg.types import EncodedShots, Features, Guides, QueryMaps
+from fewseg.ops.progress import tracked
+from fewseg.ops.regions import labels_of_margins
+from fewseg.types import EncodedShots, State
 
 logger = logging.getLogger(__name__)
 
-Pair = tuple[int, str, str]
-"""(class, support image, target image)."""
+Target = Literal["query", "support"]
 
-T = TypeVar("T")
 
-_CHUNK = 8
+@dataclass(frozen=True)
+class Question:
+    """What several episodes may ask alike: these supports, segment that image."""
+
+    ways: tuple[Way, ...]
+    target: str
 
 
 class Evaluator:
-    """Runs episodes of any K and fusion on one method, keeping what they share.
+    """Runs episodes of any N, K and fusion on one method, keeping what they share.
 
-    A guide belongs to (class, support image) and a score to (class, support image, target image): 1-shot,
-    5-shot average and 5-shot cross-guided runs on the same object share them. ``plain`` scores episodes one
-    by one through ``encode_support`` and ``segment``; both ways give the same counts.
+    A support set is encoded once, however many queries it serves, and a question that several episodes ask
+    is answered once. Of methods that score pairs, a guide belongs to (class, support image) and a score to
+    (class, support image, target image): 1-shot, 5-shot average and 5-shot cross-guided runs on the same
+    object share them. ``plain`` answers one episode by ``encode_support`` and ``segment`` alone; both ways
+    give the same counts.
 
     Args:
         method: on its device, in eval mode.
@@ -60,192 +68,99 @@ class Evaluator:
     ) -> None:
         self.method, self.source, self.store = method.eval(), source, store
         self.precision, self.progress = precision, progress
-        self.device = method.backbone.mean.device
-        self._guides: dict[tuple[int, str], Guides] = {}
-        self._scores: dict[Pair, Tensor] = {}
-        self._ious: dict[tuple[Pair, CrossGuided], float] = {}
+        self.images = SharedImages(method, store, fp32=precision != "bf16")
+        self._pairs = PairScores(method, self.images, progress) if isinstance(method, PairScorer) else None
         self._labels: dict[str, Tensor] = {}
-        self._target: tuple[str, QueryMaps | None] = ("", None)
 
     def run(
         self,
         sampler: Episodes,
-        fusion: AnyFusion | None = None,
+        fusion: Fusion | None = None,
         seeds: Sequence[int] | None = None,
+        on: Target = "query",
     ) -> EpisodeCounts:
         """Evaluates the sampler's episodes.
 
         Args:
-            sampler: which episodes, and K.
+            sampler: which episodes, N and K.
             fusion: how K shots become one answer; the method's own by default.
             seeds: the protocol's by default.
+            on: what is segmented: the query, or the support images themselves, each of them by all supports
+                of its episode (SRPNet's "(sup)" rows; their counts are summed).
 
         Returns:
             Counts of every episode, at the labels' original size unless the protocol says otherwise.
+
+        Raises:
+            ValueError: the method cannot use the fusion.
         """
+        fusion = fusion or self.method.fusion
+        if not self.method.accepts(fusion):
+            kinds = ", ".join(own.kind for own in self.method.fusions)
+            raise ValueError(f"{type(self.method).__name__} cannot use {fusion.kind!r}; it can use {kinds}")
         chosen = sampler.protocol.seeds if seeds is None else seeds
         specs = [(seed, spec) for seed in chosen for spec in sampler.episodes(seed)]
-        ids = sorted({id for _, spec in specs for id in (spec.query, *spec.supports)})
+        ids = sorted({id for _, spec in specs for id in spec.images})
         self.store.ensure(ids, [0], progress=self.progress)
+        asked = list(dict.fromkeys(q for _, spec in specs for q in _questions(spec, on)))
         network_size = sampler.protocol.label_size == "network"
+        counts: dict[Question, Counts] = {}
         with torch.no_grad(), self._autocast():
-            scored = self._logits([spec for _, spec in specs], fusion)
-            counts = [self._count(spec, scores, network_size) for spec, scores in scored]
-        return EpisodeCounts.of(
-            Counts.stack(counts),
-            seed=[seed for seed, _ in specs],
-            episode=[spec.index for _, spec in specs],
-            class_id=[spec.class_id for _, spec in specs],
-            query=[spec.query for _, spec in specs],
-            supports=[spec.supports for _, spec in specs],
-        )
+            for question, logits in self._answers(asked, fusion):
+                counts[question] = self._count(question, logits, network_size)
+        return _table(specs, [Counts.total([counts[q] for q in _questions(spec, on)]) for _, spec in specs])
 
-    def plain(self, spec: EpisodeSpec, fusion: AnyFusion | None = None) -> Tensor:
-        """Logits (2, size, size) of one episode by ``encode_support`` and ``segment``, nothing shared."""
+    def plain(self, spec: EpisodeSpec, fusion: Fusion | None = None) -> Tensor:
+        """Logits (1 + N, size, size) of one episode by ``encode_support`` and ``segment``, nothing shared."""
         with torch.no_grad(), self._autocast():
-            return next(iter(self._plain([spec], fusion)))[1]
+            state = self._encoded(spec.ways, fusion or self.method.fusion)
+            return self.method.segment(self.images.features([spec.query]), state)[0].float()
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        device = self.images.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
             yield
 
-    def _features(self, ids: Sequence[str]) -> Features:
-        dtype = None if self.precision == "bf16" else torch.float32
-        return self.store.features(ids).to(self.device, dtype)
+    def _answers(self, asked: Sequence[Question], fusion: Fusion) -> Iterator[tuple[Question, Tensor]]:
+        """Each question's logits (1 + N, size, size), by the way that shares most."""
+        several = any(len(way.supports) > 1 for question in asked[:1] for way in question.ways)
+        own_path = isinstance(fusion, CrossGuided) and fusion.path == "support" and several
+        if self._pairs is None or own_path or len(asked[0].ways) > 1:
+            return self._by_support_set(asked, fusion)
+        pairs = [(q.ways[0].class_id, q.ways[0].supports, q.target) for q in asked]
+        return zip(asked, self._pairs.logits(pairs, fusion), strict=True)
 
-    def _masks(self, ids: Sequence[str], class_id: int) -> Tensor:
-        return binary_mask(self.store.labels(ids), class_id).to(self.device)
+    def _by_support_set(self, asked: Sequence[Question], fusion: Fusion) -> Iterator[tuple[Question, Tensor]]:
+        """Encodes every distinct support set once and lets it answer all that it is asked."""
+        by_set: dict[tuple[Way, ...], list[Question]] = {}
+        for question in asked:
+            by_set.setdefault(question.ways, []).append(question)
+        for ways, questions in tracked(self.progress, "evaluating", by_set.items()):
+            state = self._encoded(ways, fusion)
+            for question in questions:
+                query = self.images.features([question.target])
+                yield question, self.method.segment(query, state)[0].float()
 
-    def _logits(
-        self, specs: Sequence[EpisodeSpec], fusion: AnyFusion | None
-    ) -> Iterator[tuple[EpisodeSpec, Tensor]]:
-        """Each episode's logits (2, size, size), in order, by the way that shares most."""
-        method = self.method
-        if not isinstance(method, PairScorer):
-            return self._plain(specs, None)
-        fusion = fusion or method.fusion
-        several = len(specs[0].supports) > 1
-        if isinstance(fusion, GuideFusion) and several:
-            return self._joined(method, specs, fusion)
-        if isinstance(fusion, CrossGuided) and fusion.path == "support" and several:
-            return self._plain(specs, fusion)
-        return self._pairwise(method, specs, fusion)
+    def _encoded(self, ways: Sequence[Way], fusion: Fusion) -> State:
+        classes = [way.class_id for way in ways]
+        supports = [id for way in ways for id in way.supports]
+        way_of = tuple(j for j, way in enumerate(ways, start=1) for _ in way.supports)
+        masks = self.images.masks(supports, classes).unsqueeze(0)
+        shots = EncodedShots(features=self.images.features(supports), masks=masks, way_of=way_of)
+        with _fusing(self.method, fusion):
+            return self.method.encode_support(shots)
 
-    def _plain(
-        self, specs: Sequence[EpisodeSpec], fusion: AnyFusion | None
-    ) -> Iterator[tuple[EpisodeSpec, Tensor]]:
-        """Episodes one by one; only the features are shared."""
-        method = self.method
-        for spec in self._tracked("evaluating", specs):
-            ids = list(spec.supports)
-            masks = self._masks(ids, spec.class_id).unsqueeze(0)
-            support = EncodedShots(features=self._features(ids), masks=masks)
-            with _fusing(method, fusion):
-                state = method.encode_support(support)
-            yield spec, method.segment(self._features([spec.query]), state)[0].float()
-
-    def _joined(
-        self, method: PairScorer, specs: Sequence[EpisodeSpec], fusion: GuideFusion
-    ) -> Iterator[tuple[EpisodeSpec, Tensor]]:
-        """Shots joined before the decoder: guides are shared, and a query's episodes are scored together."""
-        by_query: dict[str, list[int]] = defaultdict(list)
-        for place, spec in enumerate(specs):
-            by_query[spec.query].append(place)
-        found: dict[int, Tensor] = {}
-        for query, places in self._tracked("scoring queries", by_query.items()):
-            for start in range(0, len(places), _CHUNK):
-                chunk = places[start : start + _CHUNK]
-                guides = [
-                    method.join_shots(
-                        Guides.stack([self._guide(method, specs[p].class_id, k) for k in specs[p].supports]),
-                        len(specs[p].supports),
-                        fusion,
-                    )
-                    for p in chunk
-                ]
-                found.update(zip(chunk, self._score_chunk(method, query, guides), strict=True))
-        size = (self.store.size, self.store.size)
-        for place, spec in enumerate(specs):
-            yield spec, resize(found[place].unsqueeze(0), size)[0]
-
-    def _pairwise(
-        self, method: PairScorer, specs: Sequence[EpisodeSpec], fusion: AnyFusion
-    ) -> Iterator[tuple[EpisodeSpec, Tensor]]:
-        """Scores the distinct pairs that the episodes need, then fuses."""
-        needed = {(s.class_id, k, s.query) for s in specs for k in s.supports}
-        if isinstance(fusion, CrossGuided) and len(specs[0].supports) > 1:
-            needed |= {(s.class_id, k, i) for s in specs for k in s.supports for i in s.supports}
-        self._score(method, needed)
-        size = (self.store.size, self.store.size)
-        for spec in specs:
-            scores = torch.stack([self._scores[spec.class_id, k, spec.query] for k in spec.supports])
-            weights = self._weights(spec, fusion).to(scores.dtype)
-            fused = fuse_scores(scores.unsqueeze(0), weights.unsqueeze(0))
-            yield spec, resize(fused, size)[0]
-
-    def _weights(self, spec: EpisodeSpec, fusion: AnyFusion) -> Tensor:
-        """(K,) shares of the shots."""
-        shots = len(spec.supports)
-        if not isinstance(fusion, CrossGuided) or shots == 1:
-            return torch.full((shots,), 1.0 / shots, device=self.device)
-        ious = [[self._iou((spec.class_id, k, i), fusion) for i in spec.supports] for k in spec.supports]
-        return fusion.weights(torch.tensor([ious], device=self.device))[0]
-
-    def _iou(self, pair: Pair, fusion: CrossGuided) -> float:
-        key = (pair, fusion)
-        if key not in self._ious:
-            class_id, _, target = pair
-            masks = self._masks([target], class_id)
-            self._ious[key] = float(predicted_iou(self._scores[pair].unsqueeze(0), masks, fusion)[0])
-        return self._ious[key]
-
-    def _score(self, method: PairScorer, pairs: Iterable[Pair]) -> None:
-        """Scores the pairs that are not known yet, target by target: a target is encoded once."""
-        by_target: dict[str, list[Pair]] = defaultdict(list)
-        for pair in sorted(pairs):
-            if pair not in self._scores:
-                by_target[pair[2]].append(pair)
-        for target, wanted in self._tracked("scoring pairs", by_target.items()):
-            for start in range(0, len(wanted), _CHUNK):
-                chunk = wanted[start : start + _CHUNK]
-                guides = [self._guide(method, class_id, support) for class_id, support, _ in chunk]
-                self._scores.update(zip(chunk, self._score_chunk(method, target, guides), strict=True))
-
-    def _score_chunk(self, method: PairScorer, target: str, guides: Sequence[Guides]) -> list[Tensor]:
-        """Logits (2, h, w) of one target under each guide."""
-        if self._target[0] != target:
-            self._target = (target, method.encode_query(self._features([target])))
-        query = self._target[1]
-        assert query is not None
-        logits = method.score(query, Guides.stack(guides)).float()
-        return [one.clone() for one in logits]
-
-    def _guide(self, method: PairScorer, class_id: int, support: str) -> Guides:
-        key = (class_id, support)
-        if key not in self._guides:
-            masks = self._masks([support], class_id)
-            self._guides[key] = method.encode_shots(self._features([support]), masks)
-        return self._guides[key]
-
-    def _tracked(self, description: str, items: Iterable[T]) -> Iterator[T]:
-        """Yields the items under a progress bar with the time left."""
-        items = list(items)
-        with progress_bar(self.progress) as bar:
-            task = bar.add_task(description, total=len(items))
-            for item in items:
-                yield item
-                bar.advance(task)
-
-    def _count(self, spec: EpisodeSpec, logits: Tensor, network_size: bool) -> Counts:
-        """Integer counts of one episode from its logits (2, size, size)."""
+    def _count(self, question: Question, logits: Tensor, network_size: bool) -> Counts:
+        """Integer counts of one answer from its logits (1 + N, size, size)."""
+        classes = [way.class_id for way in question.ways]
         if network_size:
-            truth = self._masks([spec.query], spec.class_id)[0]
-            return count((logits[1] > logits[0]).to(torch.uint8), truth)
-        labels = self._original(spec.query)
+            truth = self.images.masks([question.target], classes)[0]
+            return count_ways(labels_of_margins(_margins(logits))[0], truth, len(classes))
+        labels = self._original(question.target)
         box = letterbox((int(labels.shape[0]), int(labels.shape[1])), self.store.size)
-        difference = restore((logits[1:] - logits[:1]).unsqueeze(0), box)[0, 0]
-        return count((difference > 0).to(torch.uint8), binary_mask(labels, spec.class_id))
+        margins = restore(_margins(logits), box)  # labels depend on these alone: one map less to resize
+        return count_ways(labels_of_margins(margins)[0], way_labels(labels, classes), len(classes))
 
     def _original(self, id: str) -> Tensor:
         if id not in self._labels:
@@ -253,12 +168,36 @@ class Evaluator:
         return self._labels[id]
 
 
+def _questions(spec: EpisodeSpec, on: Target) -> Iterable[Question]:
+    targets = (spec.query,) if on == "query" else spec.all_supports
+    return [Question(spec.ways, target) for target in targets]
+
+
+def _table(specs: Sequence[tuple[int, EpisodeSpec]], counts: Sequence[Counts]) -> EpisodeCounts:
+    """One row an episode; of several ways one a way and one of any way, without supports."""
+    rows: list[tuple[int, EpisodeSpec, int, tuple[str, ...]]] = []
+    for seed, spec in specs:
+        rows += [(seed, spec, way.class_id, way.supports) for way in spec.ways]
+        if spec.others:
+            rows.append((seed, spec, ANY_WAY, ("",) * len(spec.supports)))
+    return EpisodeCounts.of(
+        Counts.stack(counts),
+        seed=[seed for seed, _, _, _ in rows],
+        episode=[spec.index for _, spec, _, _ in rows],
+        class_id=[class_id for _, _, class_id, _ in rows],
+        query=[spec.query for _, spec, _, _ in rows],
+        supports=[supports for _, _, _, supports in rows],
+    )
+
+
+def _margins(logits: Tensor) -> Tensor:
+    """Each way's logit less the background's: (1 + N, H, W) to (1, N, H, W)."""
+    return (logits[1:] - logits[:1]).unsqueeze(0)
+
+
 @contextmanager
-def _fusing(method: FewShotSegmenter, fusion: AnyFusion | None) -> Iterator[None]:
+def _fusing(method: FewShotSegmenter, fusion: Fusion) -> Iterator[None]:
     """Gives the method another fusion for the length of the block, and its own back."""
-    if not isinstance(method, PairScorer) or fusion is None:
-        yield
-        return
     own, method.fusion = method.fusion, fusion
     try:
         yield

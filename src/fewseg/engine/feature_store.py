@@ -10,18 +10,19 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fewseg.backbones import Backbone
+from fewseg.backbones.weights import state_sha256
 from fewseg.data.draws import Draws
 from fewseg.data.source import Source
 from fewseg.data.storage import cache_folder
 from fewseg.data.transforms import VIEWS_VERSION, EvalView, TrainView
+from fewseg.methods.base import FewShotSegmenter
 from fewseg.ops.files import atomic_write_text
 from fewseg.ops.progress import progress_bar
 from fewseg.types import Features
@@ -39,6 +40,43 @@ _BATCH = 8
 _DONE = "done.raw"
 
 
+class Network(Protocol):
+    """What gives features: a backbone, or an ``Extractor``; its weights decide its digest."""
+
+    def __call__(self, images: Tensor) -> Features:
+        """Features of (n, 3, H, W) RGB in [0, 1]."""
+        ...
+
+    def digest(self) -> str:
+        """Hexadecimal key of everything that decides the features."""
+        ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Its parameters, one at least: they tell device and type."""
+        ...
+
+
+class Extractor(torch.nn.Module):
+    """A method's ``extract`` as a network of its own, for methods that train their backbone."""
+
+    def __init__(self, method: FewShotSegmenter) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, images: Tensor) -> Features:
+        """The features of ``extract``."""
+        return self.method.extract(images)
+
+    def digest(self) -> str:
+        """Key of the backbone's settings, of the method's config and of all weights."""
+        parts = [
+            self.method.backbone.digest(),
+            type(self.method).__name__,
+            state_sha256(self.method.state_dict()),
+        ]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
 class FeatureStore:
     """Maps and labels of fixed views of a source's images, in memory-mapped files.
 
@@ -47,8 +85,8 @@ class FeatureStore:
     take turns by a file lock.
 
     Args:
-        backbone: the trunk, in eval mode, on the device and in the type it should run in; its weights must
-            not change while the store is in use (the key holds their digest).
+        backbone: the trunk, or an ``Extractor``, in eval mode, on the device and in the type it should run
+            in; its weights must not change while the store is in use (the key holds their digest).
         source: the images.
         views: the views of each image, all of one size. ``TrainView`` draws from (seed, image, view).
         folder: where stores live; ``$FEWSEG_CACHE/features`` by default.
@@ -58,7 +96,7 @@ class FeatureStore:
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: Network,
         source: Source,
         views: Sequence[View],
         *,
@@ -96,8 +134,10 @@ class FeatureStore:
         self._done = self._open(_DONE, (rows,), np.dtype(np.uint8))
 
     def _map_shapes(self) -> dict[str, tuple[int, int, int]]:
-        probe = torch.zeros(1, 3, self.size, self.size, device=self.backbone.mean.device)
-        maps = self.backbone(probe).maps
+        parameter = next(self.backbone.parameters())
+        probe = torch.zeros(1, 3, self.size, self.size, device=parameter.device, dtype=parameter.dtype)
+        with torch.no_grad():
+            maps = self.backbone(probe).maps
         return {level: (int(m.shape[2]), int(m.shape[3]), int(m.shape[1])) for level, m in maps.items()}
 
     def _open(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -167,7 +207,7 @@ class FeatureStore:
 
     def _compute(self, rows: Sequence[tuple[str, int]]) -> None:
         pixels = [self.view(id, v) for id, v in rows]
-        parameter = next(self.backbone.trunk.parameters())
+        parameter = next(self.backbone.parameters())
         images = torch.stack([p[0] for p in pixels]).to(parameter.device, parameter.dtype)
         with torch.no_grad():
             maps = self.backbone(images.contiguous(memory_format=torch.channels_last)).maps

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-SCHEMA = 1
+SCHEMA = 2
+"""1: without ``on``; it was the query then."""
 
 _NUMBER = (int, float)
 _KEYS: dict[str, tuple[type, ...]] = {
@@ -24,6 +25,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "ways": (int,),
     "shots": (int,),
     "fusion": (str,),
+    "on": (str,),
     "protocol": (dict,),
     "protocol_digest": (str,),
     "seeds": (list,),
@@ -122,6 +124,7 @@ def read_checked(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} has schema {found['schema']!r}; this fewseg reads schemas up to {SCHEMA}: update fewseg"
         )
+    found = _upgraded(found)
     _check_keys(found, _KEYS, str(path))
     if not found["seeds"]:
         raise ValueError(f"{path} has no seeds: evaluate again")
@@ -143,6 +146,11 @@ def read_checked(path: Path) -> dict[str, Any]:
         [found["miou_mean"], found["fb_iou_mean"], found["dice_mean"], *found["miou_ci95"]], str(path)
     )
     return found
+
+
+def _upgraded(found: dict[str, Any]) -> dict[str, Any]:
+    """A result of an older schema as one of this."""
+    return {**found, "on": "query"} if found["schema"] == 1 else found
 
 
 def _check_keys(found: Any, expected: Mapping[str, tuple[type, ...]], where: str) -> None:

@@ -1,7 +1,8 @@
 """The result of one evaluation: a JSON file of scores and, beside it, the integers they were made of.
 
 ``<name>.json`` has the scores as fractions (never percent), the protocol, the config, the class split and the
-software; ``<name>.counts.npz`` has one row an episode, so that two results can be compared by episode.
+software; ``<name>.counts.npz`` has one row an episode (and way), so that two results can be compared by
+episode.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ class SeedResult:
 
     Attributes:
         seed: the seed.
-        episodes: how many episodes.
+        episodes: how many episodes, whatever their ways.
         miou: mean over classes of foreground IoU.
-        fb_iou: mean of foreground and background IoU over all episodes.
+        fb_iou: mean of foreground and background IoU over all episodes; the foreground is that of any way.
         dice: mean over classes of foreground Dice.
         per_class: class id to foreground IoU.
     """
@@ -62,7 +63,8 @@ class RunResult:
         fold: index of the fold.
         ways: N.
         shots: K.
-        fusion: how K shots became one answer, e.g. "average", "cross-guided".
+        fusion: how K shots became one answer, e.g. "average", "cross-guided", "iterative".
+        on: what was segmented: "query", or "support" for the support images themselves.
         protocol: every choice that decides which episodes are drawn and how they are scored.
         protocol_digest: digest of ``protocol``; results are comparable when it is equal.
         seeds: one entry a seed.
@@ -101,6 +103,7 @@ class RunResult:
     hardware: str
     wall_seconds: float
     training: Mapping[str, Any] = field(default_factory=dict)
+    on: str = "query"
     schema: int = SCHEMA
 
     @property
@@ -134,6 +137,7 @@ class RunResult:
         class_split: Any,
         wall_seconds: float,
         ways: int = 1,
+        on: str = "query",
         protocol_digest: str | None = None,
         training: Mapping[str, Any] | None = None,
         made_with: Environment | None = None,
@@ -154,13 +158,16 @@ class RunResult:
             class_split: mapping or dataclass.
             wall_seconds: as the attribute.
             ways: as the attribute.
+            on: as the attribute.
             protocol_digest: default: the protocol's own ``digest()``, or :func:`digest` of a mapping.
             training: mapping; default empty.
             made_with: default: this process.
 
         Raises:
-            ValueError: a seed never drew one of the classes, or a value cannot be stored as a JSON mapping.
+            ValueError: a seed never drew one of the classes, the table is not of episodes of so many ways, or
+                a value cannot be stored as a JSON mapping.
         """
+        counts.check_ways(ways)
         made_with = made_with or environment()
         seeds = tuple(_score_seed(counts, int(s), classes) for s in np.unique(counts.seed))
         interval = bootstrap_miou(counts, classes)
@@ -170,6 +177,7 @@ class RunResult:
             dataset=dataset,
             fold=fold,
             ways=ways,
+            on=on,
             shots=shots,
             fusion=fusion,
             protocol=_mapping("protocol", protocol),
@@ -247,6 +255,10 @@ def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
         ValueError: one is damaged, or the scores were edited or belong to other counts.
     """
     result, counts = RunResult.load(path), load_counts(path)
+    try:
+        counts.check_ways(result.ways)
+    except ValueError as error:
+        raise ValueError(f"{path} does not follow from {counts_path(path).name}: {error}") from error
     for stored in result.seeds:
         found = _score_seed(counts, stored.seed, result.classes)
         pairs = [(stored.miou, found.miou), (stored.fb_iou, found.fb_iou), (stored.dice, found.dice)]
@@ -282,7 +294,7 @@ def _score_seed(counts: EpisodeCounts, seed: int, classes: Sequence[int]) -> See
     try:
         return SeedResult(
             seed=seed,
-            episodes=len(table),
+            episodes=table.episodes,
             miou=miou(table, classes),
             fb_iou=fb_iou(table),
             dice=dice(table, classes),

@@ -19,7 +19,8 @@ class TrainConfig:
         steps: optimiser steps.
         epochs: passes over the training images that show a base class; when given, it decides ``steps``.
         batch: episodes a step and device.
-        shots: K of the training episodes.
+        shots: K of the training episodes, of each way.
+        ways: N of the training episodes.
         view: the random view of every image.
         cached_views: 0 draws a fresh view of every image at every step; n > 0 keeps the features of the
             plain view and of n random views of each image, so that the backbone runs once a view
@@ -44,6 +45,7 @@ class TrainConfig:
     epochs: int | None = None
     batch: int = 4
     shots: int = 1
+    ways: int = 1
     view: TrainView = field(default_factory=lambda: TrainView(size=473))
     cached_views: int = 0
     class_first: float = 0.0
@@ -60,10 +62,10 @@ class TrainConfig:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.shots, self.save_every) < 1:
+        if min(self.steps, self.batch, self.shots, self.ways, self.save_every) < 1:
             raise ValueError(
-                f"steps, batch, shots and save_every must be at least 1, got {self.steps}, {self.batch}, "
-                f"{self.shots}, {self.save_every}"
+                f"steps, batch, shots, ways and save_every must be at least 1, got {self.steps}, "
+                f"{self.batch}, {self.shots}, {self.ways}, {self.save_every}"
             )
         if self.validate_every and not self.held_out:
             raise ValueError(

@@ -29,6 +29,9 @@ from fewseg.ops.files import atomic_write_text
 
 logger = logging.getLogger(__name__)
 
+_SINCE = {"ways": 1}
+"""Fields of ``TrainConfig`` that older checkpoints lack, with what those runs did."""
+
 LAST, BEST, LOSSES = "last.safetensors", "best.safetensors", "losses.jsonl"
 
 
@@ -120,7 +123,8 @@ def resume(
 
 def _identity(about: Checkpoint) -> dict[str, Any]:
     """What two runs must share for one to go on from the other; how often it saves is not part of it."""
-    config = {k: v for k, v in about.training["config"].items() if k not in ("save_every", "workers")}
+    config = _SINCE | about.training["config"]
+    config = {k: v for k, v in config.items() if k not in ("save_every", "workers")}
     return {
         "method": as_json(about.config),
         "training": config,

@@ -3,23 +3,33 @@
 from fewseg.fusion.attention import ShotAttention
 from fewseg.fusion.average import MeanVector, ScoreAverage
 from fewseg.fusion.cross_guided import CrossGuided, CrossPath
+from fewseg.fusion.iterative import Collected, IterativeInference
 
-Fusion = MeanVector | ScoreAverage | CrossGuided
-"""Fusions that every pair scorer takes: they have no parameters."""
+PairFusion = MeanVector | ScoreAverage | CrossGuided
+"""Of methods that score (query, guide) pairs."""
 
-AnyFusion = Fusion | ShotAttention
-"""The same, and the one that is learned by a method built for it."""
+PrototypeFusion = MeanVector | IterativeInference
+"""Of methods that compare with prototypes."""
+
+AttendedFusion = PairFusion | ShotAttention
+"""Of methods that score pairs and can weigh the shots of one guide."""
 
 GuideFusion = MeanVector | ShotAttention
-"""Fusions that join the guides before the decoder: K shots cost one score."""
+"""Those that join the guides before the decoder: K shots cost one score."""
+
+Fusion = MeanVector | ScoreAverage | CrossGuided | ShotAttention | IterativeInference
 
 __all__ = [
-    "AnyFusion",
+    "AttendedFusion",
+    "Collected",
     "CrossGuided",
     "CrossPath",
     "Fusion",
     "GuideFusion",
+    "IterativeInference",
     "MeanVector",
+    "PairFusion",
+    "PrototypeFusion",
     "ScoreAverage",
     "ShotAttention",
 ]

@@ -1,4 +1,4 @@
-"""Cross-entropy of two-class maps at full size, and its deep supervision."""
+"""Cross-entropy of class maps at full size, and its deep supervision."""
 
 from __future__ import annotations
 
@@ -12,27 +12,70 @@ from fewseg.ops.resize import resize
 from fewseg.types import IGNORE
 
 
-def cross_entropy_full_size(logits: Tensor, masks: Tensor) -> Tensor:
-    """Mean two-class cross-entropy after the logits are brought to the mask's size.
+def cross_entropy_full_size(logits: Tensor, masks: Tensor, *, align_corners: bool = True) -> Tensor:
+    """Mean cross-entropy after the logits are brought to the mask's size.
 
-    Two-class softmax cross-entropy depends on the difference of the two logits alone, and bilinear
-    resizing is linear: resizing the difference (one map, not two) gives the same number at half the cost.
+    Softmax cross-entropy depends on the differences of the logits alone, and bilinear resizing is linear:
+    resizing the differences to the background (one map of two classes, not two) gives the same number.
 
-    Source: SCL (Zhang et al. 2021), Eq. 7, 10 and 13.
+    Source: SCL (Zhang et al. 2021), Eq. 7, 10 and 13; SRPNet (Ding et al. 2022), Eq. 7 and 10.
 
     Args:
-        logits: (n, 2, h, w), background first.
-        masks: (n, H, W) uint8 in {0, 1, 255}; 255 is left out of the mean.
+        logits: (n, 1 + N, h, w), background first.
+        masks: (n, H, W) uint8 in {0, 1 .. N, 255}; 255 is left out of the mean.
+        align_corners: how the logits are resized.
 
     Returns:
         Scalar; 0 when every pixel is ignored.
     """
-    difference = (logits[:, 1:] - logits[:, :1]).float()
-    difference = resize(difference, (int(masks.shape[-2]), int(masks.shape[-1]))).squeeze(1)
-    counted = masks != IGNORE
-    sign = 1.0 - 2.0 * (masks == 1).to(difference.dtype)
-    terms = F.softplus(sign * difference) * counted
+    terms, counted = _full_size_terms(logits, masks, align_corners)
     return terms.sum() / counted.sum().clamp(min=1)
+
+
+def cross_entropy_each(logits: Tensor, masks: Tensor, *, align_corners: bool = True) -> Tensor:
+    """The same mean, one for each of the n maps: (n,); 0 where every pixel is ignored."""
+    terms, counted = _full_size_terms(logits, masks, align_corners)
+    return _means(terms, counted)
+
+
+def margins_to_background(logits: Tensor) -> Tensor:
+    """Each way's logit less the background's, float32: (n, 1 + N, h, w) to (n, N, h, w)."""
+    return (logits[:, 1:] - logits[:, :1]).float()
+
+
+def cross_entropy_of_sets(margins: Tensor, masks: Tensor) -> Tensor:
+    """Mean cross-entropy of each of B sets of S images, from margins at the size of the masks.
+
+    Args:
+        margins: (B * S, N, H, W), see ``margins_to_background``.
+        masks: (B, S, H, W) in {0, 1 .. N, 255}; 255 is left out of the mean.
+
+    Returns:
+        (B,); 0 where every pixel of a set is ignored.
+    """
+    terms, counted = _pixel_terms(margins, masks.flatten(0, 1))
+    shape = masks.shape[:2]
+    return _means(terms.unflatten(0, shape), counted.unflatten(0, shape))
+
+
+def _means(terms: Tensor, counted: Tensor) -> Tensor:
+    return terms.flatten(1).sum(dim=1) / counted.flatten(1).sum(dim=1).clamp(min=1)
+
+
+def _full_size_terms(logits: Tensor, masks: Tensor, align_corners: bool) -> tuple[Tensor, Tensor]:
+    size = (int(masks.shape[-2]), int(masks.shape[-1]))
+    margins = resize(margins_to_background(logits), size, align_corners=align_corners)
+    return _pixel_terms(margins, masks)
+
+
+def _pixel_terms(margins: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Each pixel's cross-entropy, 0 where it is ignored, and which pixels count: both (n, H, W)."""
+    counted = masks != IGNORE
+    if margins.shape[1] == 1:
+        sign = 1.0 - 2.0 * (masks == 1).to(margins.dtype)
+        return F.softplus(sign * margins.squeeze(1)) * counted, counted
+    logits = torch.cat([torch.zeros_like(margins[:, :1]), margins], dim=1)
+    return F.cross_entropy(logits, masks.long(), ignore_index=IGNORE, reduction="none"), counted
 
 
 def deep_supervision(inner: Sequence[Tensor], masks: Tensor) -> Tensor:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fewseg.backbones import Backbone
-from fewseg.fusion import AnyFusion, CrossGuided, CrossPath, GuideFusion, ScoreAverage, ShotAttention
+from fewseg.fusion import (
+    AttendedFusion,
+    CrossGuided,
+    CrossPath,
+    Fusion,
+    GuideFusion,
+    MeanVector,
+    ScoreAverage,
+)
 from fewseg.fusion.cross_guided import region_iou
+from fewseg.fusion.one_vs_rest import one_vs_rest
 from fewseg.ops.resize import resize
 from fewseg.types import (
     EncodedEpisodes,
@@ -19,7 +29,9 @@ from fewseg.types import (
     ImageEpisodes,
     LossTerms,
     QueryMaps,
+    State,
     SupportState,
+    WaysState,
 )
 
 
@@ -28,12 +40,19 @@ class FewShotSegmenter(nn.Module, ABC):
 
     ``extract`` depends on the image alone, ``encode_support`` on the support set alone; ``segment`` joins
     the two. No step keeps anything on the module, and none but ``training_losses`` sees a query mask.
+
+    Attributes:
+        backbone: gives the maps.
+        fusions: the fusions that the method can use, with their default settings.
+        fusion: how K shots become one answer. It has no parameters and may be changed at any time.
     """
 
     backbone: Backbone
+    fusions: tuple[Fusion, ...]
+    fusion: Fusion
 
     def extract(self, images: Tensor) -> Features:
-        """Runs the backbone.
+        """Runs the backbone and what the method does to its maps image by image.
 
         Args:
             images: (n, 3, H, W) RGB in [0, 1].
@@ -41,8 +60,19 @@ class FewShotSegmenter(nn.Module, ABC):
         Returns:
             The maps that this method reads.
         """
-        out: Features = self.backbone(images)
-        return out
+        return self.embed(self.backbone(images))
+
+    def embed(self, features: Features) -> Features:
+        """What the method does to an image's maps whatever the class is; nothing by default.
+
+        A frozen backbone's maps may be kept while this part is trained. All other steps take features from
+        before or after it: features that are embedded already come back as they are.
+        """
+        return features
+
+    def accepts(self, fusion: Fusion) -> bool:
+        """Whether the method can use a fusion."""
+        return isinstance(fusion, tuple(type(own) for own in self.fusions))
 
     def encode_episodes(self, episodes: ImageEpisodes) -> EncodedEpisodes:
         """Runs supports and queries of B episodes through the backbone together."""
@@ -67,16 +97,16 @@ class FewShotSegmenter(nn.Module, ABC):
         return self.training_losses(episodes)
 
     @abstractmethod
-    def encode_support(self, support: EncodedShots) -> SupportState:
-        """Turns B support sets of any K into a state."""
+    def encode_support(self, support: EncodedShots) -> State:
+        """Turns B support sets of any N and K into a state."""
 
     @abstractmethod
-    def segment(self, query: Features, state: SupportState) -> Tensor:
+    def segment(self, query: Features, state: Any) -> Tensor:
         """Segments queries.
 
         Args:
             query: n images.
-            state: of n support sets, or of one that serves all n.
+            state: of n support sets, or of one that serves all n, from this method's ``encode_support``.
 
         Returns:
             Logits (n, 1 + N, H, W) at the images' size, background first.
@@ -91,16 +121,11 @@ class PairScorer(FewShotSegmenter):
     """A two-class method whose core is G(I_q | I_k): the score of one query under one guide.
 
     How K shots become one answer is the fusion's business: ``MeanVector`` joins the guides before the
-    decoder, the others weigh the scores of the K pairs. ``fusion`` may be changed at any time; it has no
-    parameters. ``ShotAttention`` weighs the shots inside the decoder and needs a method that can.
+    decoder, the others weigh the scores of the K pairs. Several ways are segmented one against the rest.
     """
 
-    fusion: AnyFusion
-
-    @property
-    def attends(self) -> bool:
-        """Whether ``score`` weighs shots that stand side by side in one guide (``ShotAttention``)."""
-        return False
+    fusion: AttendedFusion
+    fusions: tuple[Fusion, ...] = (MeanVector(), ScoreAverage(), CrossGuided())
 
     def join_shots(self, guides: Guides, shots: int, fusion: GuideFusion) -> Guides:
         """Joins B * K guides of one shot each into B, before the decoder.
@@ -108,11 +133,9 @@ class PairScorer(FewShotSegmenter):
         Raises:
             ValueError: the fusion needs an attention over shots that this method has not.
         """
-        if isinstance(fusion, ShotAttention) and not self.attends:
-            raise ValueError(
-                f"{type(self).__name__} was built without attention over shots: use MeanVector, ScoreAverage "
-                "or CrossGuided, or a CANet whose config has fusion=ShotAttention()"
-            )
+        if not self.accepts(fusion):
+            kinds = ", ".join(own.kind for own in self.fusions)
+            raise ValueError(f"{type(self).__name__} cannot use {fusion.kind!r}; it can use {kinds}")
         return fusion.join(guides, shots)
 
     @abstractmethod
@@ -165,8 +188,13 @@ class PairScorer(FewShotSegmenter):
         logits = self.cross_logits(support, guides, fusion.path)
         return predicted_iou(logits, masks, fusion).view(episodes, shots, shots)
 
-    def encode_support(self, support: EncodedShots) -> SupportState:
-        """Encodes every shot once and lets the fusion join or weigh them."""
+    def encode_support(self, support: EncodedShots) -> SupportState | WaysState:
+        """Encodes every shot once and lets the fusion join or weigh them, way by way."""
+        if support.ways == 1:
+            return self._encode_way(support)
+        return WaysState(ways=tuple(self._encode_way(support.one_way(j)) for j in range(1, support.ways + 1)))
+
+    def _encode_way(self, support: EncodedShots) -> SupportState:
         episodes, shots = support.masks.shape[:2]
         guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
         fusion = self.fusion
@@ -181,23 +209,45 @@ class PairScorer(FewShotSegmenter):
                 return SupportState(guides=guides, weights=weights)
         return SupportState(guides=guides, weights=fusion.weights(episodes, shots, support.masks.device))
 
-    def segment(self, query: Features, state: SupportState) -> Tensor:
+    def segment(self, query: Features, state: SupportState | WaysState) -> Tensor:
         """Scores every (query, guide) pair once and sums the weighted scores (SCL Eq. 17)."""
         maps = self.encode_query(query)
-        n, scored = len(query), state.scored
-        episodes = state.weights.shape[0]
-        if episodes not in (1, n):
-            raise ValueError(
-                f"got {n} queries for a state of {episodes} support sets: give one support set for all "
-                "queries or one for each"
-            )
-        device = state.weights.device
-        of_set = torch.arange(n, device=device) if episodes == n else torch.zeros(n, dtype=torch.long)
-        of_query = torch.arange(n, device=device).repeat_interleave(scored if n > 1 else 1)
-        of_guide = (of_set.to(device).unsqueeze(1) * scored + torch.arange(scored, device=device)).flatten()
+        if isinstance(state, SupportState):
+            return resize(self._fused(maps, len(query), state), query.image_size)
+        scores = torch.stack([self._fused(maps, len(query), way) for way in state.ways], dim=1)
+        return resize(one_vs_rest(scores), query.image_size)
+
+    def _fused(self, maps: QueryMaps, n: int, state: SupportState) -> Tensor:
+        """Scores (n, 2, h, w) of one way."""
+        of_set = sets_of_queries(state.weights, n)
+        scored = state.scored
+        of_query = torch.arange(n, device=of_set.device).repeat_interleave(scored if n > 1 else 1)
+        of_guide = (of_set.unsqueeze(1) * scored + torch.arange(scored, device=of_set.device)).flatten()
         scores = self.score(maps.select(of_query), state.guides.select(of_guide))
         weights = state.weights[of_set].to(scores.dtype)
-        return resize(fuse_scores(scores.unflatten(0, (n, scored)), weights), query.image_size)
+        return fuse_scores(scores.unflatten(0, (n, scored)), weights)
+
+
+def sets_of_queries(per_set: Tensor, n: int) -> Tensor:
+    """The support set of each of n queries: one serves all, or each has its own.
+
+    Args:
+        per_set: any tensor with the support sets on its first axis.
+        n: queries.
+
+    Returns:
+        (n,) indices on the tensor's device.
+
+    Raises:
+        ValueError: the numbers do not fit.
+    """
+    episodes = per_set.shape[0]
+    if episodes not in (1, n):
+        raise ValueError(
+            f"got {n} queries for a state of {episodes} support sets: give one support set for all "
+            "queries or one for each"
+        )
+    return torch.arange(n, device=per_set.device) if episodes == n else per_set.new_zeros(n, dtype=torch.long)
 
 
 def cross_pairs(episodes: int, shots: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.ops.geometry import resize_images, resize_labels
 from fewseg.ops.resize import resize
-from fewseg.types import EncodedShots, SupportState
+from fewseg.types import EncodedShots, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class MultiScale:
 
     def encode_support(
         self, method: FewShotSegmenter, images: Tensor, masks: Tensor, way_of: tuple[int, ...] = ()
-    ) -> tuple[SupportState, ...]:
+    ) -> tuple[State, ...]:
         """Encodes B support sets at every size.
 
         Args:
@@ -60,7 +60,7 @@ class MultiScale:
             states.append(method.encode_support(EncodedShots(features=features, masks=scaled, way_of=way_of)))
         return tuple(states)
 
-    def segment(self, method: FewShotSegmenter, images: Tensor, states: tuple[SupportState, ...]) -> Tensor:
+    def segment(self, method: FewShotSegmenter, images: Tensor, states: tuple[State, ...]) -> Tensor:
         """Segments queries at every size and adds the probabilities.
 
         Args:

@@ -6,19 +6,32 @@ import difflib
 
 from fewseg.methods.canet import CANetConfig
 from fewseg.methods.matcher import MatcherConfig
+from fewseg.methods.panet import PANetConfig
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig
 from fewseg.methods.sdaanet import SDAANetConfig
+from fewseg.methods.srpnet import SRPNetConfig
 
-MethodConfig = PFENetConfig | SCLPFENetConfig | CANetConfig | SCLCANetConfig | SDAANetConfig | MatcherConfig
+MethodConfig = (
+    CANetConfig
+    | MatcherConfig
+    | PANetConfig
+    | PFENetConfig
+    | SCLCANetConfig
+    | SCLPFENetConfig
+    | SDAANetConfig
+    | SRPNetConfig
+)
 
 METHODS: dict[str, type[MethodConfig]] = {
     "canet": CANetConfig,
     "matcher": MatcherConfig,
+    "panet": PANetConfig,
     "pfenet": PFENetConfig,
     "scl-canet": SCLCANetConfig,
     "scl-pfenet": SCLPFENetConfig,
     "sdaanet": SDAANetConfig,
+    "srpnet": SRPNetConfig,
 }
 
 

@@ -1,6 +1,6 @@
 """Integer counts, the scores that follow from them, and how sure the scores are."""
 
-from fewseg.metrics.counts import Counts, EpisodeCounts, count
+from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts, count
 from fewseg.metrics.scores import dice, fb_iou, miou, per_class
 from fewseg.metrics.statistics import (
     Interval,
@@ -11,14 +11,17 @@ from fewseg.metrics.statistics import (
     paired_difference,
     std_over_seeds,
 )
+from fewseg.metrics.way_counts import count_ways
 
 __all__ = [
+    "ANY_WAY",
     "Counts",
     "EpisodeCounts",
     "Interval",
     "PairedDifference",
     "bootstrap_miou",
     "count",
+    "count_ways",
     "dice",
     "fb_iou",
     "mean_miou",

@@ -1,4 +1,4 @@
-"""Integer intersections and unions of binary masks, and the per-episode table of them.
+"""Integer intersections and unions of masks, and the per-episode table of them.
 
 Source: the metrics of SCL (Zhang et al. 2021), Sec. 5.2, checked against golden counts of the PFENet family.
 The arguments are never changed, and values that are no mask are an error.
@@ -15,6 +15,9 @@ import numpy.typing as npt
 import torch
 
 from fewseg.types import IGNORE
+
+ANY_WAY = 0
+"""The class id of the row that counts the foreground of any way, in an episode of several."""
 
 Ints = npt.NDArray[np.int64]
 Texts = npt.NDArray[np.str_]
@@ -49,6 +52,11 @@ class Counts:
             **{name: np.concatenate([np.atleast_1d(getattr(c, name)) for c in items]) for name in COUNT_NAMES}
         )
 
+    @staticmethod
+    def total(items: Sequence[Counts]) -> Counts:
+        """Adds up counts of one shape, such as those of all images of a set."""
+        return Counts(**{name: np.sum([getattr(c, name) for c in items], axis=0) for name in COUNT_NAMES})
+
 
 COUNT_NAMES = tuple(f.name for f in fields(Counts))
 
@@ -66,16 +74,16 @@ def count(prediction: npt.NDArray[Any] | torch.Tensor, truth: npt.NDArray[Any] |
     Raises:
         ValueError: the shapes differ, are not (H, W) or (n, H, W), or a value is outside the sets above.
     """
-    predicted, true = _as_numpy(prediction), _as_numpy(truth)
+    predicted, true = as_numpy(prediction), as_numpy(truth)
     if predicted.shape != true.shape or predicted.ndim not in (2, 3):
         raise ValueError(
             f"prediction {predicted.shape} and truth {true.shape} must have one shape, (H, W) or (n, H, W): "
             "resize the prediction to the label first"
         )
     if predicted.ndim == 2:
-        return _as_counts(np.array(_count_one(predicted, true), dtype=np.int64))
+        return as_counts(np.array(_count_one(predicted, true), dtype=np.int64))
     rows = [_count_one(p, t) for p, t in zip(predicted, true, strict=True)]
-    return _as_counts(np.array(rows, dtype=np.int64).reshape(len(rows), len(COUNT_NAMES)).T)
+    return as_counts(np.array(rows, dtype=np.int64).reshape(len(rows), len(COUNT_NAMES)).T)
 
 
 def _count_one(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> tuple[int, ...]:
@@ -84,11 +92,12 @@ def _count_one(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> tuple[i
     size, fg_true, bg_true = truth.size, int(np.count_nonzero(true)), int(np.count_nonzero(background))
     if fg_true + bg_true + np.count_nonzero(truth == IGNORE) != size:
         raise ValueError(
-            f"the truth has values {_odd(truth, (0, 1, IGNORE))}; only 0, 1 and {IGNORE} are masks"
+            f"the truth has values {odd_values(truth, (0, 1, IGNORE))}; only 0, 1 and {IGNORE} are masks"
         )
     if np.count_nonzero(predicted) + np.count_nonzero(prediction == 0) != size:
         raise ValueError(
-            f"the prediction has values {_odd(prediction, (0, 1))}; only 0 and 1 are masks: threshold it"
+            f"the prediction has values {odd_values(prediction, (0, 1))}; only 0 and 1 are masks: "
+            "threshold it"
         )
     fg_inter = int(np.count_nonzero(predicted & true))
     fg_pred = fg_inter + int(np.count_nonzero(predicted & background))
@@ -97,17 +106,20 @@ def _count_one(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> tuple[i
     return fg_inter, fg_union, scored - fg_union, scored - fg_inter, fg_pred, fg_true
 
 
-def _as_counts(columns: Ints) -> Counts:
+def as_counts(columns: Ints) -> Counts:
+    """Returns the counts whose columns, in the order of ``COUNT_NAMES``, are the rows of ``columns``."""
     return Counts(**dict(zip(COUNT_NAMES, columns, strict=True)))
 
 
-def _as_numpy(values: npt.NDArray[Any] | torch.Tensor) -> npt.NDArray[Any]:
+def as_numpy(values: npt.NDArray[Any] | torch.Tensor) -> npt.NDArray[Any]:
+    """Returns an array of a tensor on any device; an array is returned as it is."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     return np.asarray(values)
 
 
-def _odd(values: npt.NDArray[Any], accepted: tuple[int, ...]) -> list[Any]:
+def odd_values(values: npt.NDArray[Any], accepted: tuple[int, ...]) -> list[Any]:
+    """Returns up to five of the values that are not accepted, ascending."""
     found = np.unique(values)
     return list(found[~np.isin(found, accepted)][:5].tolist())
 
@@ -116,10 +128,14 @@ def _odd(values: npt.NDArray[Any], accepted: tuple[int, ...]) -> list[Any]:
 class EpisodeCounts:
     """One row an episode: who it was and what was counted. N rows; all counts int64.
 
+    An episode of several ways has one row a way, its class against everything else, whether the query shows
+    the class or not (its false positives count), and one row of class ``ANY_WAY``: the rows of
+    :func:`fewseg.metrics.count_ways`.
+
     Attributes:
         seed: (N,) seed of the run of episodes.
-        episode: (N,) index i of the episode within its seed; (seed, episode) is unique.
-        class_id: (N,) id of the episode's class.
+        episode: (N,) index i of the episode within its seed; (seed, episode, class_id) is unique.
+        class_id: (N,) id of the episode's class, or of the way's; 0 in the row of any way.
         fg_inter: (N,) see :class:`Counts`, as for the next five.
         fg_union: (N,).
         bg_inter: (N,).
@@ -127,7 +143,8 @@ class EpisodeCounts:
         fg_pred: (N,).
         fg_true: (N,).
         query: (N,) id of the query image; empty strings where it was not kept.
-        supports: (N, K) ids of the support images; (N, 0) where they were not kept.
+        supports: (N, K) ids of the support images, in a way's row those of that way, in the row of any way
+            empty strings; (N, 0) where they were not kept.
     """
 
     seed: Ints
@@ -146,12 +163,13 @@ class EpisodeCounts:
         lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"the columns of an episode table must have one length, got {lengths}")
-        keys = np.stack([self.seed, self.episode], axis=1)
+        keys = np.stack([self.seed, self.episode, self.class_id], axis=1)
         unique, times = np.unique(keys, axis=0, return_counts=True)
         if len(unique) != len(keys):
-            seed, episode = unique[times > 1][0].tolist()
+            seed, episode, class_id = unique[times > 1][0].tolist()
             raise ValueError(
-                f"episode {episode} of seed {seed} is in the table more than once: score it once"
+                f"episode {episode} of seed {seed} is in the table more than once (class {class_id}): score "
+                "it once"
             )
         sums = (self.fg_pred + self.fg_true - self.fg_inter == self.fg_union) & (
             self.bg_union - self.bg_inter == self.fg_union - self.fg_inter
@@ -168,6 +186,37 @@ class EpisodeCounts:
     def __len__(self) -> int:
         return len(self.seed)
 
+    @property
+    def episodes(self) -> int:
+        """How many episodes the rows are of; fewer than rows where there are several ways."""
+        return len(np.unique(np.stack([self.seed, self.episode], axis=1), axis=0))
+
+    def check_ways(self, ways: int) -> None:
+        """Checks that the table is of whole episodes of N ways.
+
+        A table of one row an episode, none of ``ANY_WAY``, passes for any N: it counts one class an episode.
+
+        Args:
+            ways: N.
+
+        Raises:
+            ValueError: otherwise an episode has not N rows and, for N > 1, one of ``ANY_WAY``.
+        """
+        if self.episodes == len(self) and not np.any(self.class_id == ANY_WAY):
+            return
+        keys = np.stack([self.seed, self.episode], axis=1)
+        found, place, rows = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+        any_way = np.bincount(place.ravel(), weights=self.class_id == ANY_WAY, minlength=len(rows))
+        several = int(ways > 1)
+        wrong = (rows != ways + several) | (any_way != several)
+        if np.any(wrong):
+            (seed, episode), n = found[wrong][0].tolist(), int(rows[wrong][0])
+            raise ValueError(
+                f"episode {episode} of seed {seed} has {n} rows, {int(any_way[wrong][0])} of class "
+                f"{ANY_WAY}, and {ways}-way episodes have {ways + several}, {several} of class {ANY_WAY}: "
+                "give the ways that they were drawn with"
+            )
+
     @staticmethod
     def of(
         counts: Counts,
@@ -178,18 +227,18 @@ class EpisodeCounts:
         query: str | Sequence[str] = "",
         supports: Sequence[Sequence[str]] | None = None,
     ) -> EpisodeCounts:
-        """Makes the rows of one episode or of a batch of n episodes.
+        """Makes the rows of one episode of n rows, or of a batch of n 1-way episodes.
 
         Args:
             counts: of shape () or (n,).
             seed: one for all rows, or n; so for ``episode``, ``class_id`` and ``query``.
             episode: index of each episode within its seed.
-            class_id: the episodes' classes.
+            class_id: the episodes' classes; with several ways those of the ways, then ``ANY_WAY``.
             query: query image ids.
             supports: n sequences of K support image ids.
 
         Raises:
-            ValueError: the lengths differ, or an episode occurs twice.
+            ValueError: the lengths differ, or an episode (with one class) occurs twice.
         """
         stacked = Counts.stack([counts])
         n = len(stacked.fg_inter)
@@ -205,7 +254,7 @@ class EpisodeCounts:
 
     @staticmethod
     def join(tables: Sequence[EpisodeCounts]) -> EpisodeCounts:
-        """Puts tables under each other and sorts the rows by (seed, episode).
+        """Puts tables under each other and sorts the rows by (seed, episode, class).
 
         Raises:
             ValueError: no table, an episode in two of them, or different numbers of supports.
@@ -218,7 +267,7 @@ class EpisodeCounts:
         joined = EpisodeCounts(
             **{f.name: np.concatenate([getattr(t, f.name) for t in tables]) for f in fields(EpisodeCounts)}
         )
-        return joined.select(np.lexsort((joined.episode, joined.seed)))
+        return joined.select(np.lexsort((joined.class_id, joined.episode, joined.seed)))
 
     def select(self, index: npt.NDArray[Any]) -> EpisodeCounts:
         """Returns the rows at ``index``, a boolean mask or integers."""

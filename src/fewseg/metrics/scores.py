@@ -3,6 +3,9 @@
 Integers are summed over all episodes of a class, then comes the ratio, then the mean over the fold's classes.
 The mean of per-episode IoU is another number, and none of the papers reports it.
 
+With several ways a class is scored in every episode in which it is a way, whether the query shows it or not:
+there its false positives count. Only FB-IoU looks at the rows of any way (class 0).
+
 Source: SCL (Zhang et al. 2021), section 5.2, for mIoU and FB-IoU; SRPNet's tables for Dice.
 """
 
@@ -13,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fewseg.metrics.counts import EpisodeCounts
+from fewseg.metrics.counts import ANY_WAY, EpisodeCounts
 
 
 def per_class(table: EpisodeCounts, classes: Sequence[int]) -> dict[int, float]:
@@ -25,7 +28,7 @@ def per_class(table: EpisodeCounts, classes: Sequence[int]) -> dict[int, float]:
 
     Raises:
         ValueError: a class that no episode drew, one drawn but without a foreground pixel in prediction and
-            truth, or an episode of a class that is not in ``classes``.
+            truth, or an episode of a class that is not in ``classes`` (0, any way, is no class of a fold).
     """
     sums = class_sums(table, classes, ("fg_inter", "fg_union"))
     return dict(zip(classes, (sums[:, 0] / sums[:, 1]).tolist(), strict=True))
@@ -53,9 +56,16 @@ def dice(table: EpisodeCounts, classes: Sequence[int]) -> float:
 def fb_iou(table: EpisodeCounts) -> float:
     """Mean of foreground and background IoU, each from sums over all episodes whatever their class.
 
+    For several ways this is PANet's binary IoU (Wang et al., ICCV 2019, Sec. 4.1): all the ways of an episode
+    are one foreground. It is summed over the rows of any way (class 0) where the table has them, otherwise
+    over all rows.
+
     Raises:
         ValueError: no episode, or no foreground (or background) pixel in any prediction or truth.
     """
+    any_way = table.class_id == ANY_WAY
+    if np.any(any_way):
+        table = table.select(any_way)
     ratios = []
     for ground, word in (("fg", "foreground"), ("bg", "background")):
         union = int(getattr(table, f"{ground}_union").sum())
@@ -68,7 +78,7 @@ def fb_iou(table: EpisodeCounts) -> float:
 
 
 def class_sums(table: EpisodeCounts, classes: Sequence[int], columns: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Sums count columns over the episodes of each class.
+    """Sums count columns over the episodes of each class (the ways of it).
 
     Returns:
         (len(classes), len(columns)) int64.
@@ -89,9 +99,12 @@ def check_classes(table: EpisodeCounts, classes: Sequence[int]) -> None:
     Raises:
         ValueError: as :func:`per_class`.
     """
-    if not classes or len(set(classes)) != len(classes):
-        raise ValueError(f"the classes of a fold must be one or more different ids, got {list(classes)}")
-    foreign = sorted(set(table.class_id.tolist()) - set(classes))
+    if not classes or len(set(classes)) != len(classes) or ANY_WAY in classes:
+        raise ValueError(
+            f"the classes of a fold must be one or more different ids other than {ANY_WAY}, got "
+            f"{list(classes)}"
+        )
+    foreign = sorted(set(table.class_id.tolist()) - {*classes, ANY_WAY})
     if foreign:
         raise ValueError(
             f"episodes of class {foreign} are in the table of a fold whose classes are {list(classes)}: "
@@ -100,8 +113,8 @@ def check_classes(table: EpisodeCounts, classes: Sequence[int]) -> None:
     missing = [c for c in classes if not np.any(table.class_id == c)]
     if missing:
         raise ValueError(
-            f"class {missing} was never drawn in {len(table)} episodes, so its IoU does not exist (it is not "
-            "0 or 1): evaluate more episodes or check the image list"
+            f"class {missing} was never drawn in {table.episodes} episodes, so its IoU does not exist (it is "
+            "not 0 or 1): evaluate more episodes or check the image list"
         )
     empty = [c for c in classes if table.fg_union[table.class_id == c].sum() == 0]
     if empty:

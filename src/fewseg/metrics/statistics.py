@@ -2,8 +2,9 @@
 
 The score of a run is the mean over its seeds of each seed's mIoU, as the papers report it. A resample draws,
 within every seed, as many episodes as the seed has, with replacement and whatever their class, and scores
-them like the run. So an interval says how far the choice of episodes moves the number for one trained model
-on one image list. It does not contain the spread of training runs, nor that of other images.
+them like the run; an episode of several ways comes with all its ways. So an interval says how far the choice
+of episodes moves the number for one trained model on one image list. It does not contain the spread of
+training runs, nor that of other images.
 """
 
 from __future__ import annotations
@@ -157,17 +158,17 @@ def check_same_episodes(a: EpisodeCounts, b: EpisodeCounts) -> None:
     """
     if same_episodes(a, b):
         return
-    keys_a, keys_b = _keys(a), _keys(b)
-    different = sorted(set(keys_a) ^ set(keys_b))
+    different = sorted(set(_keys(a)) ^ set(_keys(b)))
     if not different:
         raise ValueError(
             "the two runs drew other images for the same seeds and indices: evaluate both with one protocol "
             "on one image list"
         )
     seed, episode, class_id = different[0]
+    apart = len({key[:2] for key in different})
     raise ValueError(
-        f"the two runs are not of the same episodes: {len(keys_a)} and {len(keys_b)} episodes, "
-        f"{len(different)} in one only, the first being seed {seed}, episode {episode}, class {class_id}: "
+        f"the two runs are not of the same episodes: {a.episodes} and {b.episodes} episodes, "
+        f"{apart} in one only, the first being seed {seed}, episode {episode}, class {class_id}: "
         "evaluate both with one protocol and the same seeds"
     )
 
@@ -213,7 +214,7 @@ def _resampled(
         columns = np.stack([_class_columns(t.select(t.seed == run_seed), classes) for t in tables])
         for start in range(0, resamples, _CHUNK):
             stop = min(start + _CHUNK, resamples)
-            weights = _weights(generator, stop - start, columns.shape[1])
+            weights = _weights(generator, stop - start, columns.shape[1])  # an episode, not a row
             sums = weights @ columns
             totals[:, start:stop] += _mean_ratio(sums, len(classes))
     return list(totals / len(run_seeds))
@@ -226,11 +227,20 @@ def _weights(generator: np.random.Generator, rows: int, n: int) -> Floats:
 
 
 def _class_columns(table: EpisodeCounts, classes: Sequence[int]) -> Floats:
-    """Intersections of each class, then unions of each, 0 where the episode is of another: (N, 2 C)."""
+    """Intersections of each class, then unions of each, 0 where no way of the episode is of it.
+
+    Args:
+        table: of one seed, sorted by episode: all rows of an episode are neighbours.
+        classes: C ids.
+
+    Returns:
+        (episodes, 2 C).
+    """
     member = table.class_id[:, None] == np.asarray(classes)[None, :]
-    return np.concatenate(
-        [member * table.fg_inter[:, None], member * table.fg_union[:, None]], axis=1
-    ).astype(np.float64)
+    rows = np.concatenate([member * table.fg_inter[:, None], member * table.fg_union[:, None]], axis=1)
+    _, starts = np.unique(table.episode, return_index=True)
+    episodes: Floats = np.add.reduceat(rows, starts, axis=0).astype(np.float64)
+    return episodes
 
 
 def _mean_ratio(sums: Floats, classes: int) -> Floats:

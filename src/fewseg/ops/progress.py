@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -14,6 +15,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -33,3 +36,19 @@ def progress_bar(show: bool = True) -> Iterator[Progress]:
     )
     with Progress(*columns, transient=True, disable=not show, console=Console(stderr=True)) as bar:
         yield bar
+
+
+def tracked(show: bool, description: str, items: Iterable[T]) -> Iterator[T]:
+    """Yields the items under a progress bar.
+
+    Args:
+        show: False draws nothing.
+        description: what is being done.
+        items: what is done one by one.
+    """
+    items = list(items)
+    with progress_bar(show) as bar:
+        task = bar.add_task(description, total=len(items))
+        for item in items:
+            yield item
+            bar.advance(task)

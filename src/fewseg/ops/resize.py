@@ -1,13 +1,16 @@
-"""The one way in which maps change size inside a network."""
+"""The one way in which maps change size inside a network, and its adjoint."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes (n, C, h, w) maps to ``size`` bilinearly with aligned corners.
+def resize(maps: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
+    """Resizes (n, C, h, w) maps to ``size`` bilinearly.
 
     Aligned corners are the convention of the whole PFENet family: with image sides 8k + 1 and maps of
     side k + 1 the corners of the cells fall on pixels, so that a resized binary mask stays binary.
@@ -15,10 +18,60 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     Args:
         maps: floating tensor (n, C, h, w).
         size: (H, W) wanted.
+        align_corners: False is what the released PANet does.
 
     Returns:
         (n, C, H, W); ``maps`` itself when the size is already right.
     """
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=align_corners)
+
+
+def pixels_to_cells(pixels: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
+    """The adjoint of ``resize``: hands every pixel's weight to the cells that it is interpolated from.
+
+    The mean of a resized map over a mask's pixels is the mean of the map itself under these weights:
+    ``sum(resize(maps) * pixels) == sum(maps * pixels_to_cells(pixels))``, without a map at image size. The
+    sum of the weights stays the number of pixels, however small the thing is.
+
+    Args:
+        pixels: (n, H, W) weights.
+        size: (h, w) of the cells.
+        align_corners: as in the ``resize`` whose adjoint is wanted.
+
+    Returns:
+        (n, 1, h, w) float32.
+    """
+    height, width = (
+        _interpolation(cells, int(side), align_corners).to(pixels.device)
+        for cells, side in zip(size, pixels.shape[-2:], strict=True)
+    )
+    return (height @ pixels.float() @ width.T).unsqueeze(1)
+
+
+def resize_by_products(maps: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
+    """``resize`` to a larger size as two matrix products, whose backward pass is cheap on a CPU.
+
+    Args:
+        maps: (n, C, h, w) float32.
+        size: (H, W) wanted.
+        align_corners: as in ``resize``.
+
+    Returns:
+        (n, C, H, W), equal to ``resize`` up to rounding.
+    """
+    height, width = (
+        _interpolation(int(cells), side, align_corners).to(maps.device)
+        for cells, side in zip(maps.shape[-2:], size, strict=True)
+    )
+    return height.T @ maps @ width
+
+
+@lru_cache(maxsize=64)
+def _interpolation(cells: int, pixels: int, align_corners: bool) -> Tensor:
+    """(cells, pixels): the share of each cell in each pixel."""
+    unit = torch.eye(cells).unsqueeze(0)
+    if cells == pixels:
+        return unit[0]
+    return F.interpolate(unit, size=pixels, mode="linear", align_corners=align_corners)[0]

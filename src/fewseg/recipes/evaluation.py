@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from fewseg.data.recorded import RecordedEpisodes
 from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.results import RunResult
 from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import AnyFusion, CrossGuided, MeanVector, ScoreAverage
+from fewseg.fusion import Fusion
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES, recipe
@@ -25,8 +26,10 @@ def evaluate(
     fold: int | None = None,
     root: Path | None = None,
     out: Path = Path("results"),
+    ways: Sequence[int] = (),
     shots: Sequence[int] = (),
     fusions: Sequence[str] = (),
+    on: Literal["query", "support"] | None = None,
     episodes: int | None = None,
     seeds: Sequence[int] = (),
     backbone_weights: str | None = None,
@@ -41,8 +44,10 @@ def evaluate(
         fold: the checkpoint's own by default.
         root: folder of the data set.
         out: folder for the result files.
+        ways: only these N; all of the recipe's by default.
         shots: only these K; all of the recipe's by default.
-        fusions: only these (``kind`` of a fusion), for each K; the recipe's by default.
+        fusions: only these (``kind`` of a fusion), for each N and K; the recipe's by default.
+        on: segment the queries, or the support images themselves; the recipe's lines by default.
         episodes: episodes a seed; the protocol's by default.
         seeds: the protocol's by default.
         backbone_weights: weights of the frozen trunk, where they moved.
@@ -52,10 +57,13 @@ def evaluate(
     Raises:
         FileNotFoundError: no such checkpoint.
         ValueError: the checkpoint or the manifests cannot be used or belong to another fold, nothing says
-            which recipe, or ``shots``, ``episodes`` or ``seeds`` are given beside manifests, which set them.
+            which recipe, the method cannot use a fusion, or ``ways``, ``shots``, ``episodes`` or ``seeds``
+            are given beside manifests, which set them.
     """
-    if manifests and (shots or episodes is not None or seeds):
-        raise ValueError("manifests set shots, episodes and seeds: leave --shots, --episodes and --seeds out")
+    if manifests and (ways or shots or episodes is not None or seeds):
+        raise ValueError(
+            "manifests set ways, shots, episodes and seeds: leave --ways, --shots, --episodes and --seeds out"
+        )
     if episodes is not None and episodes < 1:
         raise ValueError(f"--episodes {episodes}: give one episode a seed at least")
     chosen, method, about = _load(what, recipe_name, backbone_weights)
@@ -73,8 +81,8 @@ def evaluate(
                 f"the manifests are of fold {recorded.fold}, the test is on fold {data.split.fold}: record "
                 f"fold {data.split.fold} (`fewseg episodes {chosen.name} --fold {data.split.fold}`)"
             )
-        shots = (recorded.shots,)
-    evaluations = _lines(chosen, shots, fusions)
+        ways, shots = (recorded.ways,), (recorded.shots,)
+    evaluations = _lines(chosen, method, ways, shots, fusions, on)
     protocol = chosen.protocol
     if episodes is not None or seeds:
         protocol = replace(
@@ -97,22 +105,42 @@ def evaluate(
     )
 
 
-def _lines(chosen: Recipe, shots: Sequence[int], fusions: Sequence[str]) -> list[Evaluation]:
-    """The recipe's own lines, or every wanted K under every wanted fusion.
+def _lines(
+    chosen: Recipe,
+    method: FewShotSegmenter,
+    ways: Sequence[int],
+    shots: Sequence[int],
+    fusions: Sequence[str],
+    on: Literal["query", "support"] | None,
+) -> list[Evaluation]:
+    """The recipe's own lines as far as they are asked for; what it has no line for under the wanted fusions.
 
     A fusion of the kind that the method's config has is the config's own, with its settings: released CGM
     differs from the paper's.
     """
-    fusion = chosen.method.fusion
+    fusion = method.fusion
     lines = [replace(e, fusion=fusion) if e.fusion.kind == fusion.kind else e for e in chosen.evaluations]
-    own = [e for e in lines if not shots or e.shots in shots]
-    if not fusions and {e.shots for e in own} == set(shots or [e.shots for e in chosen.evaluations]):
-        return own
-    every: tuple[AnyFusion, ...] = (MeanVector(), ScoreAverage(), CrossGuided(), fusion)
-    kinds = {str(f.kind): f for f in every}
-    named = [kinds[name] for name in fusions] or [fusion]
-    wanted = shots or sorted({e.shots for e in chosen.evaluations})
-    return [Evaluation(shots=k, fusion=f) for k in wanted for f in named]
+    kinds: dict[str, Fusion] = {own.kind: own for own in (*method.fusions, fusion)}
+    strange = [name for name in fusions if name not in kinds]
+    if strange:
+        raise ValueError(
+            f"{type(method).__name__} cannot use {', '.join(strange)}: give --fusion {', '.join(kinds)}"
+        )
+    wanted = [
+        (n, k, target)
+        for n in ways or sorted({e.ways for e in lines})
+        for k in shots or sorted({e.shots for e in lines})
+        for target in ([on or "query"] if on or fusions else list(dict.fromkeys(e.on for e in lines)))
+    ]
+    found = []
+    for n, k, target in wanted:
+        own = [e for e in lines if (e.ways, e.shots, e.on) == (n, k, target)]
+        if fusions:
+            own = [Evaluation(ways=n, shots=k, fusion=kinds[name], on=target) for name in fusions]
+        elif not own and (ways or shots or on) and target == (on or "query"):
+            own = [Evaluation(ways=n, shots=k, fusion=fusion, on=target)]
+        found += own
+    return found
 
 
 def _load(

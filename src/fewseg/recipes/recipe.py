@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from fewseg.data.fold_data import FoldData
 from fewseg.data.protocols import PAPER_SCL, Protocol
 from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import AnyFusion, MeanVector
+from fewseg.fusion import Fusion, MeanVector
 from fewseg.methods.registry import MethodConfig
 
 ReadData = Callable[[int, Path | None], FoldData]
@@ -21,12 +22,16 @@ class Evaluation:
     """One line of a result table.
 
     Attributes:
+        ways: N.
         shots: K.
         fusion: how K shots become one answer.
+        on: what is segmented: the query, or the support images themselves (SRPNet's "(sup)" rows).
     """
 
+    ways: int = 1
     shots: int
-    fusion: AnyFusion = field(default_factory=MeanVector)
+    fusion: Fusion = field(default_factory=MeanVector)
+    on: Literal["query", "support"] = "query"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,18 +5,30 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from fewseg.recipes.pascal import pascal_pfenet_resnet50, pascal_scl_pfenet_resnet50
+from fewseg.recipes import pascal, pascal_prototypes, voc5i_mini, voc5i_mini_prototypes
 from fewseg.recipes.recipe import Recipe
-from fewseg.recipes.voc5i_mini import voc5i_mini_matcher, voc5i_mini_pfenet, voc5i_mini_scl
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     maker.__name__: maker
     for maker in (
-        pascal_pfenet_resnet50,
-        pascal_scl_pfenet_resnet50,
-        voc5i_mini_matcher,
-        voc5i_mini_pfenet,
-        voc5i_mini_scl,
+        pascal.pascal_pfenet_resnet50,
+        pascal.pascal_scl_pfenet_resnet50,
+        pascal_prototypes.pascal_panet_vgg16,
+        pascal_prototypes.pascal_panet_resnet50,
+        pascal_prototypes.pascal_panet_vgg16_no_alignment,
+        pascal_prototypes.pascal_srpnet_cos_resnet50,
+        pascal_prototypes.pascal_srpnet_f_resnet50,
+        pascal_prototypes.pascal_srpnet_resnet50,
+        pascal_prototypes.pascal_matcher_resnet50,
+        voc5i_mini.voc5i_mini_pfenet,
+        voc5i_mini.voc5i_mini_scl,
+        voc5i_mini_prototypes.voc5i_mini_matcher,
+        voc5i_mini_prototypes.voc5i_mini_matcher_fidelity,
+        voc5i_mini_prototypes.voc5i_mini_panet,
+        voc5i_mini_prototypes.voc5i_mini_panet_no_alignment,
+        voc5i_mini_prototypes.voc5i_mini_srpnet,
+        voc5i_mini_prototypes.voc5i_mini_srpnet_cos,
+        voc5i_mini_prototypes.voc5i_mini_srpnet_f,
     )
 }
 

@@ -24,7 +24,7 @@ from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
 from fewseg.engine.checkpoint import Checkpoint, split_json
 from fewseg.engine.environment import environment
 from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.feature_store import FeatureStore, View
+from fewseg.engine.feature_store import Extractor, FeatureStore, View
 from fewseg.engine.result_schema import as_json
 from fewseg.engine.results import RunResult
 from fewseg.engine.train import Run, train
@@ -88,6 +88,7 @@ def _batches(
         seed=config.seed,
         drop_novel=config.drop_novel,
         held_out_classes=config.held_out,
+        ways=config.ways,
     )
     ranks = {"rank": fabric.global_rank, "world": fabric.world_size}
     if not config.cached_views:
@@ -112,20 +113,20 @@ def _batches(
 
 
 def training_store(recipe: Recipe, method: FewShotSegmenter, data: FoldData) -> FeatureStore:
-    """The features of the plain view and of the recipe's cached random views; evaluation reads view 0."""
+    """The features of the plain view and of the recipe's cached random views; evaluation reads view 0.
+
+    Of a frozen trunk its own maps are kept, for all methods and folds alike; of a trained one what the method
+    makes of them, which is smaller and of no use to another.
+    """
     views: tuple[View, ...] = (EvalView(recipe.size),)
     dtype = torch.float32
     if recipe.train is not None and recipe.train.cached_views:
         views += (recipe.train.view,) * recipe.train.cached_views
     if recipe.train is None or recipe.train.precision == "bf16-mixed":
         dtype = torch.bfloat16
-    return FeatureStore(_trunk(method, dtype), data.source, views, dtype=dtype)
-
-
-def _trunk(method: FewShotSegmenter, dtype: torch.dtype) -> Any:
-    """A copy of the frozen trunk, weights and all, in the type that features are computed in."""
-    trunk = copy.deepcopy(method.backbone).eval().to(dtype)
-    return trunk.to(memory_format=torch.channels_last)
+    network = method.backbone if method.backbone.config.fixed else Extractor(method)
+    copied = copy.deepcopy(network).eval().to(dtype).to(memory_format=torch.channels_last)
+    return FeatureStore(copied, data.source, views, dtype=dtype)
 
 
 def _held_out_score(recipe: Recipe, config: TrainConfig, data: FoldData) -> Any:
@@ -169,7 +170,7 @@ def evaluate_recipe(
         data: the fold.
         folder: where the result files go.
         evaluations: the recipe's lines by default.
-        recorded: replay these episodes instead of drawing them; K must be that of the lines.
+        recorded: replay these episodes instead of drawing them; N and K must be those of the lines.
         progress: show bars.
 
     Returns:
@@ -185,7 +186,9 @@ def evaluate_recipe(
     evaluator = Evaluator(method, data.source, store, precision=precision, progress=progress)
     results = []
     for line in evaluations or recipe.evaluations:
-        episodes = recorded or EpisodeSampler(data.test, data.split, recipe.protocol, line.shots)
+        episodes = recorded or EpisodeSampler(
+            data.test, data.split, recipe.protocol, line.shots, ways=line.ways
+        )
         results.append(_evaluate_line(recipe, line, episodes, evaluator, about, data, folder))
     return results
 
@@ -225,8 +228,10 @@ def _evaluate_line(
         "recipe": recipe.name,
         "dataset": data.dataset,
         "fold": data.split.fold,
+        "ways": line.ways,
         "shots": line.shots,
         "fusion": line.fusion.kind,
+        "on": line.on,
         "config": as_json(
             {
                 "method": recipe.method,
@@ -241,14 +246,16 @@ def _evaluate_line(
         "training": as_json({"checkpoint": about.digest, "seed": seed, **about.training}),
     }
     changed = f"-{recipe.protocol.digest()[:6]}" if "(changed)" in recipe.protocol.name else ""
-    kind = f"{line.shots}shot-{line.fusion.kind}{changed}"
+    several = f"{line.ways}way-" if line.ways > 1 else ""
+    support = "-on-support" if line.on == "support" else ""
+    kind = f"{several}{line.shots}shot-{line.fusion.kind}{support}{changed}"
     place = f"{recipe.name}-fold{data.split.fold}-seed{seed}-{kind}.json"
     found = _done_before(folder / place, recipe.protocol, said)
     if found is not None and not isinstance(episodes, RecordedEpisodes):
         logger.info("%s is there already, from the same checkpoint and protocol", folder / place)
         return found
     started = time.perf_counter()
-    counts = evaluator.run(episodes, line.fusion)
+    counts = evaluator.run(episodes, line.fusion, on=line.on)
     seconds = time.perf_counter() - started
     result = RunResult.from_counts(
         counts, classes=data.split.novel, protocol=recipe.protocol, wall_seconds=seconds, **said

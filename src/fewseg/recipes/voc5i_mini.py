@@ -12,25 +12,26 @@ from fewseg.decoders.prior import PriorMap
 from fewseg.engine.optimiser import AdamW
 from fewseg.engine.train_config import TrainConfig
 from fewseg.fusion import CrossGuided, ScoreAverage
-from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.scl import SCLPFENetConfig
 from fewseg.recipes.datasets import shared_folder, voc5i_mini
 from fewseg.recipes.recipe import Evaluation, Recipe
 
-_SIZE = 241
+SIZE = 241
 _SCALES = (1.0, 0.5, 0.25, 0.133)
 _DROPOUT = 0.1  # chosen with the learning rate on held-out base classes, see docs/results.md
 _PRIOR = PriorMap(level="layer3", masked_input=None)
 
 
-def _backbone() -> BackboneConfig:
+def trunk(levels: tuple[str, ...] = ("layer2", "layer3"), *, trainable: bool = False) -> BackboneConfig:
+    """The ResNet-50 v1 trunk of the small real set: ImageNet weights, no layer4."""
     return BackboneConfig(
         name="resnet50",
         weights=str(shared_folder() / "weights" / "resnet50-v1-trunk.safetensors"),
-        levels=("layer2", "layer3"),
+        levels=levels,
         stride_on_1x1=True,
         bn_eps=1.001e-5,
+        trainable=trainable,
     )
 
 
@@ -38,7 +39,7 @@ def _train() -> TrainConfig:
     return TrainConfig(
         steps=1500,
         batch=4,
-        view=TrainView(size=_SIZE, scale=(0.9, 1.4), flip=1.0, resize="letterbox"),
+        view=TrainView(size=SIZE, scale=(0.9, 1.4), flip=1.0, resize="letterbox"),
         cached_views=1,
         class_first=0.5,
         optimiser=AdamW(lr=1e-3),
@@ -52,11 +53,11 @@ def voc5i_mini_pfenet() -> Recipe:
     return Recipe(
         name="voc5i_mini_pfenet",
         method=PFENetConfig(
-            backbone=_backbone(), channels=96, prior=_PRIOR, scales=_SCALES, mid_dropout=_DROPOUT
+            backbone=trunk(), channels=96, prior=_PRIOR, scales=_SCALES, mid_dropout=_DROPOUT
         ),
         data=voc5i_mini,
         train=_train(),
-        size=_SIZE,
+        size=SIZE,
         protocol=VOC5I_MINI,
         evaluations=(Evaluation(shots=1), Evaluation(shots=5), Evaluation(shots=5, fusion=ScoreAverage())),
     )
@@ -67,27 +68,15 @@ def voc5i_mini_scl() -> Recipe:
     return Recipe(
         name="voc5i_mini_scl",
         method=SCLPFENetConfig(
-            backbone=_backbone(), channels=96, prior=_PRIOR, scales=_SCALES, mid_dropout=_DROPOUT
+            backbone=trunk(), channels=96, prior=_PRIOR, scales=_SCALES, mid_dropout=_DROPOUT
         ),
         data=voc5i_mini,
         train=_train(),
-        size=_SIZE,
+        size=SIZE,
         protocol=VOC5I_MINI,
         evaluations=(
             Evaluation(shots=1, fusion=ScoreAverage()),
             Evaluation(shots=5, fusion=ScoreAverage()),
             Evaluation(shots=5, fusion=CrossGuided()),
         ),
-    )
-
-
-def voc5i_mini_matcher() -> Recipe:
-    """The training-free matcher on voc5i-mini: cosine to foreground and background prototypes."""
-    return Recipe(
-        name="voc5i_mini_matcher",
-        method=MatcherConfig(backbone=_backbone()),
-        data=voc5i_mini,
-        train=None,
-        size=_SIZE,
-        protocol=VOC5I_MINI,
     )

@@ -86,7 +86,7 @@ def compare(path_a: str | Path, path_b: str | Path, *, allow_different_protocols
         differences=tuple(differences),
         paired=paired,
         unpaired=_unpaired(a, b),
-        detectable=minimum_detectable_difference(error, episodes=len(counts_a)),
+        detectable=minimum_detectable_difference(error, episodes=counts_a.episodes),
     )
 
 

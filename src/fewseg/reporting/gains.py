@@ -12,8 +12,23 @@ from fewseg.metrics import EpisodeCounts, paired_difference
 from fewseg.reporting.numbers import Estimate, gain_with_interval, mean_of
 from fewseg.reporting.table import FoldRow, FoldTable
 
-METHOD_BASELINES = {"pfenet": ("matcher",), "scl-pfenet": ("pfenet", "matcher")}
-FUSION_BASELINE = {"cross-guided": "average"}
+METHOD_BASELINES = {
+    "pfenet": ("matcher",),
+    "scl-pfenet": ("pfenet", "matcher"),
+    "panet": ("matcher",),
+    "srpnet": ("matcher",),
+}
+"""Method: the methods that it is measured against."""
+
+RECIPE_BASELINES = {
+    "panet": "panet_no_alignment",
+    "srpnet_f": "srpnet_cos",
+    "srpnet": "srpnet_f",
+    "matcher_fidelity": "matcher",
+}
+"""Recipe (without data set and backbone): the recipe of the same method with one part less."""
+
+FUSION_BASELINE = {"cross-guided": "average", "iterative": "mean"}
 PAPER_FUSIONS = ("mean", "cross-guided")  # PFENet with mean vectors and SCL with CGM: the papers' 5-shot rows
 
 CountsOf = Callable[[RunResult], EpisodeCounts]
@@ -49,7 +64,8 @@ class Gain:
 def gains(table: FoldTable, counts_of: CountsOf) -> list[Gain]:
     """Pairs every row with its baselines: the baseline methods fused alike, and the method with plain fusion.
 
-    With one shot there is nothing to fuse, so that all rows of the baseline method count as fused alike.
+    With one shot there is nothing to fuse but iterated prototypes, so that all other rows of the baseline
+    method count as fused alike. A recipe is also paired with the one that has a part less.
 
     Args:
         table: the rows.
@@ -63,10 +79,23 @@ def gains(table: FoldTable, counts_of: CountsOf) -> list[Gain]:
 
 
 def _is_baseline(a: FoldRow, b: FoldRow, shots: int) -> bool:
-    if a.method in METHOD_BASELINES.get(b.method, ()):
-        return shots == 1 or a.fusion == b.fusion or (a.fusion, b.fusion) == PAPER_FUSIONS
-    same_model = (a.method, a.variant) == (b.method, b.variant)
-    return same_model and shots > 1 and a.fusion == FUSION_BASELINE.get(b.fusion)
+    if a.method == b.method:
+        return _is_part_less(a, b, shots)
+    if a.method not in METHOD_BASELINES.get(b.method, ()):
+        return False
+    if a.stem in RECIPE_BASELINES or "iterative" in (a.fusion, b.fusion):
+        return False  # parts are measured within their own method
+    return shots == 1 or a.fusion == b.fusion or (a.fusion, b.fusion) == PAPER_FUSIONS
+
+
+def _is_part_less(a: FoldRow, b: FoldRow, shots: int) -> bool:
+    """Whether ``a`` is the same method as ``b`` with one part less: of the fusion, or of the recipe."""
+    iterated = b.fusion == "iterative"
+    if (a.stem, a.seed) == (b.stem, b.seed):
+        return (shots > 1 or iterated) and a.fusion == FUSION_BASELINE.get(b.fusion)
+    if a.seed != b.seed or a.stem != RECIPE_BASELINES.get(b.stem):
+        return False
+    return a.fusion == b.fusion or (iterated and a.fusion == "mean")
 
 
 def _gain(a: FoldRow, b: FoldRow, folds: int, counts_of: CountsOf) -> Gain:
@@ -100,7 +129,7 @@ def gain_cells(table: FoldTable, found: Sequence[Gain]) -> tuple[list[str], list
 def rich_gains(table: FoldTable, found: Sequence[Gain]) -> Table:
     """The gains of a table for a terminal."""
     headings, rows = gain_cells(table, found)
-    shown = Table(title=f"{table.dataset}, {table.shots}-shot, paired on the same episodes, 95 % intervals")
+    shown = Table(title=f"{table.heading}, paired on the same episodes, 95 % intervals")
     for i, heading in enumerate(headings):
         shown.add_column(heading, justify="right" if i else "left")
     for row in rows:

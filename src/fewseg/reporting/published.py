@@ -1,24 +1,66 @@
 """Values printed in the papers, in percent as they print them.
 
 ``published.csv`` has one value a line: paper, table, row, backbone, dataset, shots, column (fold0 .. fold3,
-mean, fb_iou, dice), value. SCL's Tables 1-6 are complete; of SRPNet and SD-AANet there are the mean lines. In
-SCL's Table 4 the row "average" is the baseline with averaged scores and "CGM" the baseline with CGM. Values
-stay as printed, also where the folds do not give the mean: 1-shot RPMMs and PFENet (Table 1), FWB (Table 2).
+mean, fb_iou, dice), value. SCL's Tables 1-6 and SRPNet's Table 1 are complete; of the others there are the
+lines of the papers' own methods. In SCL's Table 4 the row "average" is the baseline with averaged scores and
+"CGM" the baseline with CGM. Values stay as printed, also where the folds do not give the mean: 1-shot RPMMs
+and PFENet (Table 1), FWB (Table 2).
 """
 
 from __future__ import annotations
 
 import csv
 import difflib
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
-_PAPER_TABLES = {"pascal-5i": "1", "voc5i-mini": "1", "coco-20i": "2"}
-PAPER_ROWS = {
-    "pfenet": ("PFENet", "mean"),
-    "scl-pfenet": ("SCL (PFENet)", "cross-guided"),
-}  # method: row, K-shot fusion
+
+@dataclass(frozen=True, kw_only=True)
+class PaperRow:
+    """A row of ours that a paper prints too.
+
+    Attributes:
+        method: registered name.
+        stem: its recipe without data set and backbone; "" for all.
+        fusion: which fusion; with one shot, any of a method that scores pairs.
+        on: what is segmented.
+        paper: where it is printed.
+        table: number of the table for PASCAL-5i.
+        coco: number of the table for COCO-20i, or "".
+        row: the row's name there.
+    """
+
+    method: str
+    stem: str = ""
+    fusion: str
+    on: str = "query"
+    paper: str
+    table: str
+    coco: str = ""
+    row: str
+
+
+def _srpnet(stem: str, fusion: str, row: str, on: str = "query", table: str = "1") -> PaperRow:
+    return PaperRow(method="srpnet", stem=stem, fusion=fusion, on=on, paper="srpnet", table=table, row=row)
+
+
+PAPER_ROWS = (
+    PaperRow(method="pfenet", fusion="mean", paper="scl", table="1", coco="2", row="PFENet"),
+    PaperRow(
+        method="scl-pfenet", fusion="cross-guided", paper="scl", table="1", coco="2", row="SCL (PFENet)"
+    ),
+    PaperRow(method="panet", stem="panet", fusion="mean", paper="scl", table="1", row="PANet"),
+    _srpnet("srpnet_cos", "mean", "Cos"),
+    _srpnet("srpnet_f", "mean", "F"),
+    _srpnet("srpnet_f", "iterative", "F + IQI"),
+    _srpnet("srpnet_f", "mean", "F (sup)", on="support"),
+    _srpnet("srpnet", "mean", "F + SRP"),
+    _srpnet("srpnet", "iterative", "SRPNet", table="2"),
+    _srpnet("srpnet", "mean", "F + SRP (sup)", on="support"),
+)
+_ITERATED = "iterative"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,20 +107,30 @@ def published_values() -> tuple[PublishedValue, ...]:
     )
 
 
-def paper_mean(dataset: str, method: str, fusion: str, shots: int) -> PublishedValue | None:
-    """The mean mIoU that SCL's Table 1 (on COCO-20i: Table 2) prints for such a row, or None.
+def recipe_stem(recipe: str) -> str:
+    """A recipe's name without data set, backbone and fold, e.g. "srpnet_f" of "pascal_srpnet_f_resnet50"."""
+    stem = re.sub(r"_fold\d$", "", recipe)
+    stem = re.sub(r"^(pascal|voc5i_mini|coco|demo)_", "", stem)
+    return re.sub(r"_(resnet|vgg)\d+(?=_|$)", "", stem)
+
+
+def paper_mean(
+    dataset: str, method: str, fusion: str, shots: int, recipe: str = "", on: str = "query"
+) -> PublishedValue | None:
+    """The mean mIoU that a paper prints for such a row of one way, or None.
 
     Results on voc5i-mini get the PASCAL-5i value, which says of itself where it was measured.
     """
-    row, table = PAPER_ROWS.get(method), _PAPER_TABLES.get(dataset)
-    if row is None or (shots > 1 and fusion != row[1]):
-        return None
-    found = [
-        v
-        for v in published_values()
-        if (v.paper, v.table, v.row, v.shots, v.column) == ("scl", table, row[0], shots, "mean")
-    ]
-    return found[0] if found else None
+    for row in PAPER_ROWS:
+        table = {"pascal-5i": row.table, "voc5i-mini": row.table, "coco-20i": row.coco}.get(dataset, "")
+        fused = fusion == row.fusion or (shots == 1 and _ITERATED not in (fusion, row.fusion))
+        own = row.method == method and row.stem in ("", recipe_stem(recipe))
+        if not (table and fused and own and on == row.on):
+            continue
+        place = (row.paper, table, row.row, shots, "mean")
+        found = [v for v in published_values() if (v.paper, v.table, v.row, v.shots, v.column) == place]
+        return found[0] if found else None
+    return None
 
 
 def published_value(*, paper: str, table: str, row: str, shots: int, column: str = "mean") -> PublishedValue:

@@ -72,7 +72,7 @@ def results_page(folder: str | Path, *, folds: int = FOLDS) -> str:
 
     parts = []
     for table in fold_tables(runs, folds=folds):
-        parts.append(f"## {table.dataset}, {table.shots}-shot\n\n{markdown_table(table)}")
+        parts.append(f"## {table.heading}\n\n{markdown_table(table)}")
         pairs = gains(table, counts_of)
         if pairs:
             heading = "Paired differences on the same episodes, in points of mIoU, with 95 % intervals:"

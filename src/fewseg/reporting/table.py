@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fewseg.engine.results import RunResult
-from fewseg.reporting.published import PublishedValue, paper_mean
+from fewseg.reporting.published import PublishedValue, paper_mean, recipe_stem
 
 FOLDS = 4
 
@@ -39,6 +39,16 @@ class FoldRow:
         return f"missing fold{'s' if len(missing) > 1 else ''} {', '.join(missing)}" if missing else ""
 
     @property
+    def stem(self) -> str:
+        """Its recipe without data set and backbone, e.g. "srpnet_f"."""
+        return recipe_stem(next(iter(self.results.values())).recipe)
+
+    @property
+    def seed(self) -> object:
+        """The training seed."""
+        return next(iter(self.results.values())).training.get("seed")
+
+    @property
     def label(self) -> str:
         """Method and, where it is needed, the variant."""
         return f"{self.method} ({self.variant})" if self.variant else self.method
@@ -50,7 +60,9 @@ class FoldTable:
 
     Attributes:
         dataset: their data set.
+        ways: their N.
         shots: their K.
+        on: what was segmented, "query" or "support".
         protocol: protocol name and digest.
         episodes: "5 x 1000", seeds times episodes.
         folds: how many folds a mean needs.
@@ -58,7 +70,9 @@ class FoldTable:
     """
 
     dataset: str
+    ways: int
     shots: int
+    on: str
     protocol: str
     episodes: str
     folds: int
@@ -67,7 +81,14 @@ class FoldTable:
     @property
     def title(self) -> str:
         """What the numbers are, in one line."""
-        return f"{self.dataset}, {self.shots}-shot, mIoU in percent with 95 % intervals"
+        return f"{self.heading}, mIoU in percent with 95 % intervals"
+
+    @property
+    def heading(self) -> str:
+        """Data set, ways and shots, e.g. "voc5i-mini, 2-way 5-shot"."""
+        ways = f"{self.ways}-way " if self.ways > 1 else ""
+        on = ", on the support set itself" if self.on == "support" else ""
+        return f"{self.dataset}, {ways}{self.shots}-shot{on}"
 
     @property
     def caption(self) -> str:
@@ -83,7 +104,8 @@ def fold_tables(results: Sequence[RunResult], *, folds: int = FOLDS) -> list[Fol
         folds: how many folds the data sets have.
 
     Returns:
-        One table for each data set, number of shots and protocol, in this order.
+        One table for each data set, number of ways and shots, what is segmented, and protocol, in this
+        order.
 
     Raises:
         ValueError: there are no results; a fold is outside 0 .. folds - 1; two results of one table are of
@@ -91,13 +113,14 @@ def fold_tables(results: Sequence[RunResult], *, folds: int = FOLDS) -> list[Fol
     """
     if not results:
         raise ValueError("there are no results to make a table of: evaluate something first")
-    groups: dict[tuple[str, int, str], list[RunResult]] = defaultdict(list)
+    groups: dict[tuple[str, int, int, str, str], list[RunResult]] = defaultdict(list)
     for result in results:
         if not 0 <= result.fold < folds:
             raise ValueError(
                 f"{_name(result)} is outside folds 0 .. {folds - 1}: give the right number of folds"
             )
-        groups[result.dataset, result.shots, result.protocol_digest].append(result)
+        key = (result.dataset, result.ways, result.shots, result.on, result.protocol_digest)
+        groups[key].append(result)
     return [_table(groups[key], folds) for key in sorted(groups)]
 
 
@@ -121,19 +144,27 @@ def _table(results: Sequence[RunResult], folds: int) -> FoldTable:
             fusion=fusion,
             variant=variant,
             results=cells[method, fusion, variant],
-            published=paper_mean(results[0].dataset, method, fusion, results[0].shots),
+            published=_published(next(iter(cells[method, fusion, variant].values()))),
         )
         for method, fusion, variant in sorted(cells)
     )
     first = results[0]
     return FoldTable(
         dataset=first.dataset,
+        ways=first.ways,
         shots=first.shots,
+        on=first.on,
         protocol=f"{first.protocol.get('name', '')} [{first.protocol_digest}]".strip(),
         episodes=f"{len(first.seeds)} x {first.seeds[0].episodes}",
         folds=folds,
         rows=rows,
     )
+
+
+def _published(result: RunResult) -> PublishedValue | None:
+    if result.ways > 1:
+        return None
+    return paper_mean(result.dataset, result.method, result.fusion, result.shots, result.recipe, result.on)
 
 
 def _variant(result: RunResult, among: Sequence[RunResult]) -> str:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fewseg.data.episodes import EpisodeSpec, read_manifest, write_manifest
+from fewseg.data.episodes import EpisodeSpec, Way, read_manifest, write_manifest
 from fewseg.data.errors import DataError
 
 SPECS = (EpisodeSpec(0, 4, "q", ("s", "t")), EpisodeSpec(1, 5, "s", ("q",)))
@@ -93,3 +93,72 @@ def test_a_broken_line_is_told_by_number(path, line, message):
     path.write_text("\n".join([*lines[:2], line]))
     with pytest.raises(DataError, match=f"line 3: .*{message}"):
         read_manifest(path)
+
+
+TWO_WAYS = (
+    EpisodeSpec(0, 4, "q", ("s", "t"), (Way(5, ("s", "u")),)),
+    EpisodeSpec(1, 5, "s", ("q", "u"), (Way(4, ("t", "q")),)),
+)
+
+
+@pytest.fixture
+def two_ways(tmp_path):
+    write_manifest(tmp_path / "two.jsonl", TWO_WAYS, {"ways": 2})
+    return tmp_path / "two.jsonl"
+
+
+def test_episodes_of_several_ways_are_given_back_as_written(two_ways, make_index):
+    index = make_index({"q": {4: 1, 5: 1}, "s": {4: 1, 5: 1}, "t": {4: 1}, "u": {5: 1}})
+    assert read_manifest(two_ways, index)[1] == TWO_WAYS
+    row = json.loads(two_ways.read_text().splitlines()[1])
+    assert list(row) == ["index", "class_id", "query", "supports", "others"]
+    assert row["others"] == [{"class_id": 5, "supports": ["s", "u"]}]
+
+
+def test_the_file_of_one_way_is_that_of_before_there_were_several(path):
+    assert path.read_text() == (
+        '{"protocol":"p","fold":2,"schema":"fewseg-manifest-1","episodes":2}\n'
+        '{"index":0,"class_id":4,"query":"q","supports":["s","t"]}\n'
+        '{"index":1,"class_id":5,"query":"s","supports":["q"]}\n'
+    )
+
+
+def test_the_images_of_every_way_are_checked(two_ways, make_index):
+    images = {"q": {4: 1, 5: 1}, "s": {4: 1, 5: 1}, "t": {4: 1}, "u": {5: 1}}
+    with pytest.raises(DataError, match=r"made does not hold, like \['u'\]"):
+        read_manifest(two_ways, make_index({id: a for id, a in images.items() if id != "u"}))
+    with pytest.raises(DataError, match=r"1 images do not show .* class 5 in 'u'"):
+        read_manifest(two_ways, make_index(images | {"u": {4: 1}}))
+
+
+def test_the_query_need_not_show_the_further_classes(tmp_path, make_index):
+    specs = (EpisodeSpec(0, 4, "q", ("s",), (Way(5, ("u",)),)),)
+    write_manifest(tmp_path / "m.jsonl", specs, {})
+    index = make_index({"q": {4: 1}, "s": {4: 1}, "u": {5: 1}})
+    assert read_manifest(tmp_path / "m.jsonl", index)[1] == specs
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ('[{"class_id": 4, "supports": ["q", "s"]}]', "never its own query"),
+        ('[{"class_id": 4, "supports": []}]', "one support"),
+        ('[{"class_id": 5, "supports": ["t", "u"]}]', r"ways of the classes \[5, 5\]"),
+        ('[{"class_id": 4, "supports": ["t"]}]', r"with \[2, 1\] supports"),
+        ('[{"supports": ["t", "u"]}]', "is not an episode"),
+        ('{"class_id": 4, "supports": ["t", "u"]}', "is not an episode"),
+        ("7", "is not an episode"),
+    ],
+)
+def test_a_broken_further_way_is_told_by_number(two_ways, others, message):
+    lines = two_ways.read_text().splitlines()
+    line = f'{{"index": 1, "class_id": 5, "query": "s", "supports": ["q", "u"], "others": {others}}}'
+    two_ways.write_text("\n".join([*lines[:2], line]))
+    with pytest.raises(DataError, match=f"line 3: .*{message}"):
+        read_manifest(two_ways)
+
+
+def test_episodes_of_different_numbers_of_ways_do_not_go_into_one_file(tmp_path):
+    write_manifest(tmp_path / "m.jsonl", [TWO_WAYS[0], SPECS[1]], {})
+    with pytest.raises(DataError, match=r"episodes of \[1, 2\] ways"):
+        read_manifest(tmp_path / "m.jsonl")

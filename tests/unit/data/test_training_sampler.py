@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from fewseg.data.episodes import EpisodeSpec, TrainingSampler
+from fewseg.data.episodes import EpisodeSpec, TrainingSampler, Way
 from fewseg.data.errors import DataError
 
 
@@ -105,3 +106,63 @@ def test_a_list_that_allows_no_training_is_told_with_every_class(index, split):
 def test_settings_that_cannot_be_are_refused(index, split, changes, message):
     with pytest.raises(ValueError, match=message):
         sampler(index, split, **changes)
+
+
+@pytest.fixture
+def shared_images(make_index):
+    """Class 1 in thirty images; class 2 in six, all with class 1; class 3 in eight of its own."""
+    images = {f"a{k:02d}": {1: 100} for k in range(24)}
+    images |= {f"b{k}": {1: 100, 2: 60} for k in range(6)}
+    images |= {f"c{k}": {3: 60} for k in range(8)}
+    return make_index(images)
+
+
+@pytest.mark.parametrize("shots", [1, 2])
+def test_the_one_way_episode_of_a_step_is_the_first_way_of_its_episode_of_several(
+    shared_images, split, shots
+):
+    one = sampler(shared_images, split, shots=shots)
+    two = sampler(shared_images, split, shots=shots, ways=2)
+    several = [two.episode(i) for i in range(300)]
+    assert [replace(s, others=()) for s in several] == [one.episode(i) for i in range(300)]
+    assert [two.episode(i) for i in reversed(range(300))] == several[::-1]
+    for spec in several:
+        assert len(set(spec.classes)) == 2
+        assert len(spec.images) == 2 * shots + 1
+        for way in spec.ways:
+            assert all(shared_images.images[id].areas.get(way.class_id, 0) >= 10 for id in way.supports)
+
+
+def test_further_classes_are_drawn_evenly(shared_images, split):
+    stream = sampler(shared_images, split, ways=2, class_first=1.0)
+    drawn = Counter(stream.episode(i).classes for i in range(3000))
+    assert len(drawn) == 6
+    assert all(420 < n < 580 for n in drawn.values())
+
+
+def test_a_class_that_other_ways_could_leave_without_images_is_never_a_further_way(
+    shared_images, split, caplog
+):
+    with caplog.at_level(logging.WARNING):
+        stream = sampler(shared_images, split, shots=3, ways=2)
+    assert (stream.classes, stream.further_classes) == ((1, 2, 3), (1, 3))
+    assert "never a further way, too few images of its own (2 class2: 2)" in caplog.text
+    drawn = [stream.episode(i) for i in range(500)]
+    assert {s.others[0].class_id for s in drawn} == {1, 3}
+    assert 2 in {s.class_id for s in drawn}
+
+
+def test_training_episodes_of_several_ways_never_change(shared_images, split):
+    assert sampler(shared_images, split, shots=2, ways=2, seed=5).episode(11) == EpisodeSpec(
+        11, 1, "a01", ("a14", "a22"), (Way(3, ("c5", "c4")),)
+    )
+
+
+def test_more_ways_than_the_images_allow_are_told(shared_images, split):
+    assert sampler(shared_images, split, ways=3).further_classes == (1, 2, 3)
+    with pytest.raises(DataError, match=r"3-way 3-shot training needs 3 base classes.*\(2 class2: 0\)"):
+        sampler(shared_images, split, shots=3, ways=3)
+    with pytest.raises(DataError, match="4-way 1-shot training needs 4 base classes"):
+        sampler(shared_images, split, ways=4)
+    with pytest.raises(ValueError, match="ways=0"):
+        sampler(shared_images, split, ways=0)

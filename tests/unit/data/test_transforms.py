@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fewseg.data.draws import Draws
-from fewseg.data.transforms import EvalView, TrainView, binary_mask, unit_image
+from fewseg.data.transforms import EvalView, TrainView, binary_mask, unit_image, way_labels
 from fewseg.ops.geometry import IMAGENET_MEAN
 
 STILL = TrainView(40, scale=(1.0, 1.0), rotate=0.0, flip=0.0, blur=0.0)
@@ -209,3 +209,24 @@ def test_colours_stay_between_zero_and_one():
         picture, _ = TrainView(50, blur=1.0)(image, image[0], Draws(k))
         assert float(picture.min()) >= 0
         assert float(picture.max()) <= 1
+
+
+def test_a_label_map_numbers_the_ways_in_their_order():
+    labels = torch.tensor([[0, 3, 7, 255], [2, 9, 3, 7]], dtype=torch.uint8)
+    found = way_labels(labels, [7, 3])
+    assert found.dtype == torch.uint8
+    assert found.tolist() == [[0, 2, 1, 255], [0, 0, 2, 1]]
+    # class ids that are way numbers too are not taken for them
+    assert way_labels(labels, (3, 2, 7, 254)).tolist() == [[0, 1, 3, 255], [2, 0, 1, 3]]
+    assert labels.tolist() == [[0, 3, 7, 255], [2, 9, 3, 7]]
+
+
+def test_the_label_map_of_one_way_is_the_binary_mask():
+    labels = torch.randint(0, 256, (3, 9, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    assert torch.equal(way_labels(labels, [9]), binary_mask(labels, 9))
+
+
+@pytest.mark.parametrize("classes", [[], [3, 3], [0, 1], [3, 255]])
+def test_a_label_map_of_classes_that_are_none_is_refused(classes):
+    with pytest.raises(ValueError, match=r"one or more different ids in 1 \.\. 254"):
+        way_labels(torch.zeros(2, 2, dtype=torch.uint8), classes)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fewseg.data.draws import Draws
-from fewseg.data.transforms import EvalView, TrainView, binary_mask
+from fewseg.data.training_sampler import TrainingSampler
+from fewseg.data.transforms import EvalView, TrainView, binary_mask, way_labels
 from fewseg.engine.batches import CachedBatches, FreshBatches
 
 VIEW = TrainView(size=33, scale=(0.9, 1.3), rotate=10.0)
@@ -33,7 +34,7 @@ def tensors(batch):
         contents = [m.unflatten(0, (count, -1)) for m in batch.support.features.maps.values()]
         contents += list(batch.query.maps.values())
     masks = batch.support_masks if hasattr(batch, "support_masks") else batch.support.masks
-    return [*contents, masks, batch.query_masks, batch.pair_ids]
+    return [*contents, masks, batch.query_masks]
 
 
 def equal(a, b):
@@ -109,6 +110,80 @@ def test_fresh_views_differ_each_time_an_image_comes_and_are_valid_pixels(sample
     assert repeated
     for first, second, *_ in repeated:
         assert not torch.equal(first, second)
+
+
+@pytest.fixture
+def several(data):
+    return TrainingSampler(data.train, data.split, shots=2, min_area=20, seed=3, ways=2)
+
+
+@pytest.fixture(params=["cached", "fresh"])
+def both(request, sampler, several, store, data):
+    """The same batches of one way and of two."""
+    if request.param == "cached":
+        streams = [CachedBatches(s, store, batch=3, seed=5) for s in (sampler, several)]
+    else:
+        streams = [FreshBatches(s, data.source, VIEW, batch=3, seed=5, workers=0) for s in (sampler, several)]
+    return [next(stream.stream(2, 3)) for stream in streams]
+
+
+def way_of(batch):
+    return batch.way_of if hasattr(batch, "query_images") else batch.support.way_of
+
+
+def test_the_supports_of_two_ways_stand_behind_one_another(both, request):
+    one, two = both
+    assert way_of(two) == (1, 1, 2, 2)
+    assert way_of(one) == (() if "fresh" in request.node.name else (1, 1))
+    *_, masks, query_masks = tensors(two)
+    assert masks.shape == (3, 4, 33, 33)
+    assert query_masks.shape == (3, 33, 33)
+    assert set(masks.unique().tolist()) <= {0, 1, 2, 255}
+    for row in range(3):
+        for k, way in enumerate(way_of(two)):
+            assert (masks[row, k] == way).any()
+
+
+def test_way_one_and_the_query_are_those_of_the_batch_of_one_way(both):
+    (*one, masks, query_masks), (*two, masks_two, query_masks_two) = map(tensors, both)
+    levels = len(one) // 2  # the supports' contents, then the queries'
+    for first, second in zip(one[:levels], two[:levels], strict=True):
+        assert torch.equal(first, second[:, :2])
+    for first, second in zip(one[levels:], two[levels:], strict=True):
+        assert torch.equal(first, second)
+    for first, second in ((masks, masks_two[:, :2]), (query_masks, query_masks_two)):
+        assert torch.equal(first == 1, second == 1)
+        assert torch.equal(first == 255, second == 255)
+
+
+def test_masks_of_two_ways_number_the_classes_of_the_episode_in_every_image(several, store, data):
+    class Plain:
+        views = (EvalView(33),)
+        features, labels = staticmethod(store.features), staticmethod(store.labels)
+
+    batch = next(CachedBatches(several, Plain(), batch=3, seed=0).stream(4, 5))
+    for row, step in enumerate((12, 13, 14)):
+        spec = several.episode(step)
+        for k, id in enumerate(spec.all_supports):
+            expected = way_labels(data.source.read_labels(id), spec.classes)
+            assert torch.equal(batch.support.masks[row, k], expected)
+            features = batch.support.features.select([4 * row + k])
+            assert torch.equal(features["layer3"], store.features([id])["layer3"])
+        expected = way_labels(data.source.read_labels(spec.query), spec.classes)
+        assert torch.equal(batch.query_masks[row], expected)
+
+
+def test_a_crop_keeps_the_class_that_its_image_was_drawn_for(several, data):
+    kept = []
+
+    class Recording:
+        def __call__(self, image, labels, draws, keep):
+            kept.append(keep)
+            return VIEW(image, labels, draws, keep)
+
+    next(FreshBatches(several, data.source, Recording(), batch=1, seed=5, workers=0).stream(4, 5))
+    first, second = several.episode(4).classes
+    assert kept == [first, first, second, second, first]
 
 
 def test_a_pair_is_named_by_its_class_its_query_and_the_view_that_comes_again(make, sampler, request):

@@ -14,8 +14,10 @@ from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import EvalView
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.feature_store import FeatureStore
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage
+from fewseg.methods.base import PairScorer
 from fewseg.methods.matcher import MatcherConfig
+from fewseg.types import Guides, QueryMaps
 
 SIDE = 33
 SIZES = [(40, 66), (66, 40), (50, 50), (33, 33), (20, 31), (45, 90)]
@@ -53,6 +55,34 @@ class Rectangles:
         return "rectangles-1"
 
 
+class PairMatcher(PairScorer):
+    """Scores a pair by the cosines of stem cells to the mean of the support's foreground and background."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone, self.fusion = backbone.build(), MeanVector()
+
+    def encode_shots(self, features, masks):
+        maps = features["stem"]
+        size = tuple(maps.shape[-2:])
+        cells = [F.interpolate((masks == j).unsqueeze(1).float(), size) for j in (0, 1)]
+        vectors = torch.stack([(maps * c).sum((2, 3)) / (c.sum((2, 3)) + 1e-5) for c in cells], dim=1)
+        n = len(masks)
+        valid = torch.zeros(n, 1, 0, dtype=torch.bool)
+        return Guides(vectors=vectors, keys=vectors.new_zeros(n, 1, 0, 0), valid=valid)
+
+    def encode_query(self, features):
+        maps = features["stem"]
+        return QueryMaps(mid=maps, prior=maps.new_zeros(len(maps), 0, 1, 1))
+
+    def score(self, query, guides):
+        cells, vectors = query.mid.unsqueeze(1), guides.vectors[..., None, None]
+        return 20 * F.cosine_similarity(cells, vectors, dim=2)
+
+    def training_losses(self, episodes):
+        raise NotImplementedError
+
+
 PROTOCOL = Protocol(name="p", episodes=8, seeds=(0, 1), query_order="class_first", min_area=1)
 
 
@@ -79,6 +109,14 @@ def matcher(config):
 
 
 @pytest.fixture
+def pairs(config, source, folder):
+    """The evaluator of a method that scores pairs."""
+    method = PairMatcher(replace(config.backbone, levels=("stem",)))
+    store = FeatureStore(method.backbone, source, [EvalView(SIDE)], folder=folder, dtype=torch.float32)
+    return Evaluator(method, source, store, progress=False)
+
+
+@pytest.fixture
 def evaluator(matcher, source, folder):
     store = FeatureStore(matcher.backbone, source, [EvalView(SIDE)], folder=folder, dtype=torch.float32)
     return Evaluator(matcher, source, store, progress=False)
@@ -88,7 +126,7 @@ def evaluator(matcher, source, folder):
 def sampler(index):
     """(shots, protocol) -> episodes of both classes."""
     split = ClassSplit(name="s", fold=0, base=(), novel=(1, 2), class_names=Rectangles.class_names)
-    return lambda shots, protocol=PROTOCOL: EpisodeSampler(index, split, protocol, shots)
+    return lambda shots, protocol=PROTOCOL, ways=1: EpisodeSampler(index, split, protocol, shots, ways=ways)
 
 
 def plain_counts(said, labels, class_id):
@@ -146,33 +184,108 @@ def test_counts_at_the_networks_size_leave_the_padding_out(evaluator, sampler, s
 @pytest.mark.parametrize(
     "fusion", [MeanVector(), ScoreAverage(), CrossGuided(iou="mean")], ids=lambda f: f.kind
 )
-def test_every_fusion_gives_the_plain_labels(evaluator, sampler, source, fusion):
+def test_every_fusion_gives_the_plain_labels(pairs, sampler, source, fusion):
     chosen = sampler(3)
-    found = evaluator.run(chosen, fusion, seeds=[0])
+    found = pairs.run(chosen, fusion, seeds=[0])
     for row, spec in enumerate(chosen.episodes(0)):
         labels = source.read_labels(spec.query)
-        said = plain_labels(evaluator.plain(spec, fusion), tuple(labels.shape))
+        said = plain_labels(pairs.plain(spec, fusion), tuple(labels.shape))
         for name, value in plain_counts(said, labels, spec.class_id).items():
             assert getattr(found, name)[row] == value, (row, name)
 
 
-def test_a_pair_is_scored_once_for_all_runs_and_fusions(evaluator, sampler, monkeypatch):
-    scored, score = [], evaluator.method.score
+def test_a_pair_is_scored_once_for_all_runs_and_fusions(pairs, sampler, monkeypatch):
+    scored, score = [], pairs.method.score
 
     def counting(query, guides):
         scored.append(len(guides))
         return score(query, guides)
 
-    monkeypatch.setattr(evaluator.method, "score", counting)
+    monkeypatch.setattr(pairs.method, "score", counting)
     chosen = sampler(3)
-    evaluator.run(chosen, CrossGuided())
+    pairs.run(chosen, CrossGuided())
     specs = [spec for seed in PROTOCOL.seeds for spec in chosen.episodes(seed)]
-    pairs = {(s.class_id, k, t) for s in specs for k in s.supports for t in (s.query, *s.supports)}
-    assert sum(scored) == len(pairs)
-    evaluator.run(chosen, ScoreAverage())
-    evaluator.run(chosen, CrossGuided(iou="mean"))
-    evaluator.run(sampler(1), ScoreAverage())
-    assert sum(scored) == len(pairs)  # the first of three supports is the one of one
+    distinct = {(s.class_id, k, t) for s in specs for k in s.supports for t in (s.query, *s.supports)}
+    assert sum(scored) == len(distinct)
+    pairs.run(chosen, ScoreAverage())
+    pairs.run(chosen, CrossGuided(iou="mean"))
+    pairs.run(sampler(1), ScoreAverage())
+    assert sum(scored) == len(distinct)  # the first of three supports is the one of one
+
+
+def test_a_fusion_that_the_method_cannot_use_is_refused(pairs, evaluator, sampler):
+    with pytest.raises(ValueError, match="Matcher cannot use 'cross-guided'; it can use mean, iterative"):
+        evaluator.run(sampler(2), CrossGuided())
+    with pytest.raises(ValueError, match="PairMatcher cannot use 'iterative'; it can use mean, average"):
+        pairs.run(sampler(2), IterativeInference())
+
+
+def test_a_support_set_is_encoded_once_and_a_question_answered_once(evaluator, sampler, monkeypatch):
+    method, encoded, answered = evaluator.method, [], []
+    encode, segment = method.encode_support, method.segment
+    monkeypatch.setattr(method, "encode_support", lambda s: encoded.append(1) or encode(s))
+    monkeypatch.setattr(method, "segment", lambda q, s: answered.append(1) or segment(q, s))
+    protocol = replace(PROTOCOL, episodes=60)
+    chosen = sampler(1, protocol)
+    specs = [spec for seed in protocol.seeds for spec in chosen.episodes(seed)]
+    assert len(evaluator.run(chosen)) == len(specs)
+    assert len(encoded) == len({s.ways for s in specs}) < len(specs)
+    assert len(answered) == len({(s.ways, s.query) for s in specs}) < len(specs)
+
+
+def way_counts(said, labels, classes):
+    """Pixel by pixel: one row a way, then the row of any way."""
+    rows = []
+    for chosen in (*[(j,) for j in range(1, len(classes) + 1)], tuple(range(1, len(classes) + 1))):
+        truth = torch.zeros_like(labels)
+        for j in chosen:
+            truth[labels == classes[j - 1]] = 1
+        truth[labels == 255] = 255
+        rows.append(plain_counts(sum(said == j for j in chosen) > 0, truth, 1))
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["evaluator", "pairs"])
+def test_several_ways_are_counted_each_and_together(request, kind, sampler, source):
+    evaluator = request.getfixturevalue(kind)
+    chosen = sampler(2, ways=2)
+    found = evaluator.run(chosen, seeds=[0])
+    assert len(found) == 3 * PROTOCOL.episodes
+    row, hits = 0, 0
+    for spec in chosen.episodes(0):
+        labels = source.read_labels(spec.query)
+        logits = evaluator.plain(spec)
+        assert logits.shape == (3, SIDE, SIDE)
+        size = tuple(labels.shape)
+        h, w = (int(side * SIDE / max(size) + 0.5) for side in size)
+        margins = (logits[1:] - logits[:1])[None, :, :h, :w]
+        full = F.interpolate(margins, size=size, mode="bilinear", align_corners=False)[0]
+        said = torch.cat([torch.zeros_like(full[:1]), full]).argmax(dim=0)
+        for expected, class_id in zip(
+            way_counts(said, labels, spec.classes), (*spec.classes, 0), strict=True
+        ):
+            assert found.class_id[row] == class_id
+            for name, value in expected.items():
+                assert getattr(found, name)[row] == value, (row, name)
+            hits += expected["fg_inter"]
+            row += 1
+    assert hits > 0
+
+
+@pytest.mark.parametrize("kind", ["evaluator", "pairs"])
+def test_on_the_support_set_the_counts_of_its_images_are_summed(request, kind, sampler, source):
+    evaluator = request.getfixturevalue(kind)
+    chosen = sampler(2)
+    found = evaluator.run(chosen, seeds=[0], on="support")
+    for row, spec in enumerate(chosen.episodes(0)):
+        totals = dict.fromkeys(("fg_inter", "fg_union", "bg_inter", "bg_union", "fg_pred", "fg_true"), 0)
+        for id in spec.supports:
+            labels = source.read_labels(id)
+            said = plain_labels(evaluator.plain(replace(spec, query=id)), tuple(labels.shape))
+            for name, value in plain_counts(said, labels, spec.class_id).items():
+                totals[name] += value
+        for name, value in totals.items():
+            assert getattr(found, name)[row] == value, (row, name)
 
 
 def test_the_one_that_is_asked_says_which_seeds(evaluator, sampler):

@@ -260,3 +260,24 @@ def test_a_checkpoint_says_what_it_was_trained_on_and_how(go, data, training):
     assert (about.recipe, about.dataset) == ("t", "tiny")
     assert about.class_split["novel"] == list(data.split.novel)
     assert about.training["config"]["optimiser"]["lr"] == training.optimiser.lr
+
+
+def test_a_run_of_before_there_were_several_ways_goes_on(go, training, batches, tmp_path, monkeypatch):
+    """Its checkpoint says nothing of ways; it was of one."""
+    unbroken, _ = go("unbroken")
+    about = loop.describe
+
+    def before(*arguments):
+        found = about(*arguments)
+        del found.training["config"]["ways"]
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "describe", before)
+        with pytest.raises(KeyboardInterrupt):
+            go("old", stream=Disturbed(batches, 3, interrupt))
+    assert "ways" not in read_checkpoint(tmp_path / "old" / loop.LAST).training["config"]
+    with pytest.raises(ValueError, match=r"training.ways: 1 there, 2 here"):
+        go("old", settings=replace(training, ways=2))
+    resumed, _ = go("old")
+    assert same_weights(resumed, unbroken)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from fewseg.engine.config_json import config_from_json
+from fewseg.engine.result_schema import as_json
 from fewseg.engine.train_config import TrainConfig
 
 
@@ -19,7 +21,7 @@ def test_without_epochs_the_steps_stand():
     assert config.for_images(1000) is config
 
 
-@pytest.mark.parametrize("field", ["steps", "batch", "shots", "save_every"])
+@pytest.mark.parametrize("field", ["steps", "batch", "shots", "ways", "save_every"])
 def test_counts_below_one_are_refused(field):
     with pytest.raises(ValueError, match="must be at least 1"):
         TrainConfig(**{field: 0})
@@ -28,3 +30,11 @@ def test_counts_below_one_are_refused(field):
 def test_validation_without_held_out_classes_is_refused():
     with pytest.raises(ValueError, match="the test fold never selects a checkpoint"):
         TrainConfig(validate_every=10)
+
+
+def test_training_is_of_one_way_unless_more_are_asked_for():
+    assert TrainConfig().ways == 1
+    stored = as_json(TrainConfig())
+    del stored["ways"]  # what a checkpoint of before there were several holds
+    assert config_from_json(stored) == TrainConfig()
+    assert config_from_json(as_json(TrainConfig(ways=2))).ways == 2

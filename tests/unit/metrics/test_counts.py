@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fewseg.metrics.counts import COUNT_NAMES, Counts, EpisodeCounts, count
+from fewseg.metrics.counts import ANY_WAY, COUNT_NAMES, Counts, EpisodeCounts, count
+from fewseg.metrics.way_counts import count_ways
 
 
 def pixel_by_pixel(prediction, truth):
@@ -233,3 +234,56 @@ def test_rows_can_be_selected_by_mask_and_by_index():
     table = rows(query=["a", "b", "c"])
     assert table.select(table.episode > 0).query.tolist() == ["b", "c"]
     assert table.select(np.array([2, 0])).query.tolist() == ["c", "a"]
+
+
+def two_ways(episodes=(0, 1), seed=0):
+    tables = []
+    for i in episodes:
+        generator = np.random.default_rng(i)
+        maps = generator.integers(0, 3, (2, 6, 5))
+        tables.append(
+            EpisodeCounts.of(
+                count_ways(maps[0], maps[1], 2),
+                seed=seed,
+                episode=i,
+                class_id=[7, 4, ANY_WAY],
+                query=f"q{i}",
+                supports=[["a", "b"], ["c", "d"], ["", ""]],
+            )
+        )
+    return EpisodeCounts.join(tables)
+
+
+def test_an_episode_of_two_ways_has_three_rows_and_is_one_episode():
+    table = two_ways()
+    assert (len(table), table.episodes) == (6, 2)
+    assert table.episode.tolist() == [0, 0, 0, 1, 1, 1]
+    assert table.class_id.tolist() == [0, 4, 7] * 2
+    assert table.query.tolist() == ["q0"] * 3 + ["q1"] * 3
+    assert table.supports.tolist() == [["", ""], ["c", "d"], ["a", "b"]] * 2
+    assert EpisodeCounts.join([two_ways((0,)), two_ways((0,), seed=1)]).episodes == 2
+    assert rows(n=5).episodes == 5
+
+
+def test_a_class_scored_twice_in_one_episode_is_refused():
+    with pytest.raises(ValueError, match=r"episode 1 of seed 0 .* more than once \(class 0\)"):
+        EpisodeCounts.join([two_ways((0, 1)), two_ways((1,))])
+
+
+def test_a_table_knows_whether_its_episodes_are_whole():
+    rows().check_ways(1)
+    table = two_ways()
+    table.check_ways(2)
+    with pytest.raises(ValueError, match="episode 0 of seed 0 has 3 rows, 1 of class 0, and 1-way"):
+        table.check_ways(1)
+    with pytest.raises(ValueError, match="3-way episodes have 4, 1 of class 0"):
+        table.check_ways(3)
+    with pytest.raises(ValueError, match="has 1 rows, 1 of class 0, and 2-way"):
+        table.select(table.class_id == 0).check_ways(2)
+    rows().check_ways(2)  # one class an episode
+    with pytest.raises(ValueError, match="episode 1 of seed 0 has 2 rows"):
+        table.select(np.arange(5)).check_ways(2)
+    renamed = table.class_id.copy()
+    renamed[3] = 9
+    with pytest.raises(ValueError, match="episode 1 of seed 0 has 3 rows, 0 of class 0"):
+        EpisodeCounts(**table.columns() | {"class_id": renamed}).check_ways(2)

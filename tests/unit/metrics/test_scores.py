@@ -93,3 +93,32 @@ def test_the_classes_must_be_different_and_at_least_one(classes):
 def test_fb_iou_of_masks_without_one_of_the_grounds_is_an_error(episode, word):
     with pytest.raises(ValueError, match=f"needs {word} pixels"):
         fb_iou(table_of([episode]))
+
+
+# Two episodes of classes 6 and 7: each way against everything else, then any way; 100 pixels each.
+TWO_WAYS = [(6, 10, 5, 10, 75), (7, 0, 30, 0, 70), (0, 20, 25, 0, 55)]
+TWO_WAYS += [(7, 40, 10, 0, 50), (6, 5, 5, 15, 75), (0, 50, 5, 10, 35)]
+
+
+def several(rows=TWO_WAYS):
+    return EpisodeCounts(**table_of(rows).columns() | {"episode": np.arange(len(rows)) // 3})
+
+
+def test_a_class_is_scored_in_every_episode_in_which_it_is_a_way():
+    # class 7 is not in the first query: its 30 false positives count
+    assert per_class(several(), [6, 7]) == {6: pytest.approx(15 / 50), 7: pytest.approx(40 / 80)}
+    assert miou(several(), [6, 7]) == pytest.approx((15 / 50 + 40 / 80) / 2)
+    assert dice(several(), [6, 7]) == pytest.approx((30 / (30 + 35) + 80 / (80 + 40)) / 2)
+
+
+def test_fb_iou_of_several_ways_is_that_of_any_way_against_the_background():
+    assert fb_iou(several()) == pytest.approx((70 / 110 + 90 / 130) / 2)
+
+
+def test_the_rows_of_any_way_are_no_class():
+    with pytest.raises(ValueError, match=r"different ids other than 0, got \[0, 6, 7\]"):
+        per_class(several(), [0, 6, 7])
+    with pytest.raises(ValueError, match=r"class \[8\] was never drawn in 2 episodes"):
+        miou(several(), [6, 7, 8])
+    with pytest.raises(ValueError, match=r"class \[7\].*whose classes are \[6\]"):
+        miou(several(), [6])

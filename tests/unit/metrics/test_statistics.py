@@ -260,3 +260,9 @@ def test_the_minimum_detectable_difference_is_found_as_often_as_the_power_says()
 def test_four_times_the_episodes_detect_half_the_difference():
     once = minimum_detectable_difference(0.01, episodes=1000)
     assert minimum_detectable_difference(0.01, episodes=1000, planned=4000) == pytest.approx(once / 2)
+
+
+def test_one_way_intervals_never_change():
+    interval = bootstrap_miou(random_table(), CLASSES)
+    expected = (0.3090545351402172, 0.3805300746291703, 0.018258284049948635)
+    assert (interval.low, interval.high, interval.standard_error) == pytest.approx(expected, rel=1e-14)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fewseg.methods.registry import METHODS
-from fewseg.reporting.published import PAPER_ROWS, paper_mean, published_value, published_values
+from fewseg.recipes.registry import RECIPES
+from fewseg.reporting.published import PAPER_ROWS, paper_mean, published_value, published_values, recipe_stem
 
 
 def value(table, row, shots, column="mean", paper="scl"):
@@ -29,6 +30,8 @@ def test_values_are_those_of_the_papers_at_places_read_by_hand():
     assert value("6", "L_ce^s2", 1) == 56.8
     assert value("3", "SRPNet", 1, "dice", paper="srpnet") == 76.2
     assert value("4", "SRPNet", 5, paper="srpnet") == 43.4
+    assert value("1", "F + IQI", 1, "fold2", paper="srpnet") == 51.9
+    assert value("1", "F + SRP (sup)", 1, "fold1", paper="srpnet") == 86.1
     assert value("1", "Baseline", 5, paper="sd-aanet") == 62.2
     assert value("2", "SD-AANet", 5, paper="sd-aanet") == 46.9
 
@@ -47,7 +50,11 @@ def test_no_value_is_there_twice():
 
 
 def test_the_rows_of_ours_are_of_methods_that_results_can_have():
-    assert set(PAPER_ROWS) <= set(METHODS)
+    stems = {recipe_stem(name) for name in RECIPES}
+    for row in PAPER_ROWS:
+        assert row.method in METHODS
+        assert row.stem in {"", *stems}
+        assert published_value(paper=row.paper, table=row.table, row=row.row, shots=1)
 
 
 # lines whose printed folds do not give the printed mean, digit by digit as SCL prints them
@@ -66,7 +73,7 @@ def test_the_means_are_those_of_the_folds_beside_them():
             folds[key].append(v.percent)
         elif v.column == "mean":
             means[key] = v.percent
-    assert len(folds) == 32
+    assert len(folds) == 41
     for key, values in folds.items():
         assert len(values) == 4
         if key not in MISPRINTS:
@@ -76,6 +83,18 @@ def test_the_means_are_those_of_the_folds_beside_them():
 
 SHARED = Path(os.environ.get("FEWSEG_SHARED", Path(__file__).parents[3] / ".." / "shared"))
 PAPER = SHARED / "papers" / "scl.txt"
+
+
+@pytest.mark.skipif(not PAPER.exists(), reason="the text of the paper is not at $FEWSEG_SHARED")
+def test_every_line_of_srpnets_table_1_is_in_the_papers_text():
+    text = (PAPER.parent / "srpnet.txt").read_text().replace("F+SRP (sup)", "F + SRP (sup)").splitlines()
+    rows = defaultdict(list)
+    for v in published_values():
+        if (v.paper, v.table) == ("srpnet", "1"):
+            rows[v.row].append(f"{v.percent:.1f}")
+    assert len(rows) == 7
+    for row, values in rows.items():
+        assert " ".join([row, *values]) in text
 
 
 @pytest.mark.skipif(not PAPER.exists(), reason="the text of the paper is not at $FEWSEG_SHARED")
@@ -111,6 +130,12 @@ def test_what_is_not_there_is_refused_with_what_is_near():
         (("voc5i-mini", "scl-pfenet", "cross-guided", 5), 62.9),
         (("voc5i-mini", "pfenet", "mean", 5), 61.9),
         (("coco-20i", "scl-pfenet", "mean", 1), 37.0),
+        (("pascal-5i", "srpnet", "mean", 1, "pascal_srpnet_cos_resnet50"), 53.6),
+        (("voc5i-mini", "srpnet", "mean", 1, "voc5i_mini_srpnet_f"), 55.4),
+        (("voc5i-mini", "srpnet", "iterative", 1, "voc5i_mini_srpnet_f"), 58.0),
+        (("voc5i-mini", "srpnet", "iterative", 5, "voc5i_mini_srpnet"), 62.6),
+        (("voc5i-mini", "srpnet", "mean", 1, "voc5i_mini_srpnet", "support"), 80.2),
+        (("pascal-5i", "panet", "mean", 5, "pascal_panet_vgg16"), 55.7),
     ],
 )
 def test_the_papers_mean_for_a_row_of_ours(row, percent):
@@ -127,6 +152,9 @@ def test_the_papers_mean_for_a_row_of_ours(row, percent):
         ("pascal-5i", "matcher", "mean", 1),
         ("synthetic", "pfenet", "mean", 1),
         ("pascal-5i", "scl-pfenet", "cross-guided", 3),
+        ("pascal-5i", "srpnet", "mean", 5, "pascal_srpnet_f_resnet50"),
+        ("pascal-5i", "srpnet", "iterative", 1, "pascal_srpnet_resnet50", "support"),
+        ("pascal-5i", "panet", "iterative", 1, "pascal_panet_vgg16"),
     ],
 )
 def test_rows_that_no_paper_has_have_no_value(row):

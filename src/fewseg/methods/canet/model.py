@@ -16,7 +16,7 @@ from fewseg.decoders.history import PredictionHistory
 from fewseg.decoders.iterative import IterativeTrunk, Refinement
 from fewseg.decoders.mid_level import MidLevel
 from fewseg.decoders.prior import NoPrior
-from fewseg.fusion import AnyFusion, MeanVector, ShotAttention
+from fewseg.fusion import AttendedFusion, MeanVector, ShotAttention
 from fewseg.losses.segmentation import cross_entropy_full_size
 from fewseg.methods.base import PairScorer
 from fewseg.ops.masks import foreground_cells
@@ -45,7 +45,7 @@ class CANetConfig:
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(levels=("layer2", "layer3")))
     channels: int = 256
     mid_levels: tuple[str, ...] = ("layer2", "layer3")
-    fusion: AnyFusion = field(default_factory=MeanVector)
+    fusion: AttendedFusion = field(default_factory=MeanVector)
     refinement: Refinement = field(default_factory=Refinement)
     history_reset: float = 0.7
     mid_dropout: float = 0.5
@@ -71,14 +71,12 @@ class CANet(PairScorer):
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout, kernel=3)
         self.comparison = DenseComparison(d, vectors=1, dropout=config.head_dropout)
-        self.attention = ShotWeights(d) if isinstance(config.fusion, ShotAttention) else None
+        self.attention: ShotWeights | None = None
+        if isinstance(config.fusion, ShotAttention):
+            self.attention = ShotWeights(d)
+            self.fusions = (*PairScorer.fusions, ShotAttention())
         self.trunk = IterativeTrunk(d, dropout=config.head_dropout)
         self.history = PredictionHistory(config.history_reset)
-
-    @property
-    def attends(self) -> bool:
-        """Whether the model has the attention over shots."""
-        return self.attention is not None
 
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
         """The support vector of each shot (masked average pooling)."""
@@ -120,7 +118,7 @@ class CANet(PairScorer):
         """
         support = episodes.support
         guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
-        fusion = ShotAttention() if self.attends else MeanVector()
+        fusion = MeanVector() if self.attention is None else ShotAttention()
         compared = self.compare(
             self.encode_query(episodes.query), self.join_shots(guides, support.shots, fusion)
         )

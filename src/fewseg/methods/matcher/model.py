@@ -1,7 +1,7 @@
-"""Training-free matching: the cosine of each query cell to a foreground and a background prototype.
+"""Training-free matching: each query cell goes to the nearest of the prototypes of frozen features.
 
-Source: the non-parametric half of PANet (Wang et al., ICCV 2019, Eq. 1-4) on frozen ImageNet features,
-without any training.
+Source: the non-parametric half of PANet (Wang et al., ICCV 2019, Eq. 1-4) on ImageNet features, without any
+training; with the metric and the iteration of SRPNet (Ding et al. 2022) as parts.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
-from fewseg.fusion import Fusion, MeanVector
-from fewseg.methods.base import PairScorer
-from fewseg.ops.masks import foreground_cells
-from fewseg.ops.pooling import masked_average
-from fewseg.types import IGNORE, EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
+from fewseg.fusion import MeanVector, PrototypeFusion
+from fewseg.methods.prototypical import PrototypeSegmenter
+from fewseg.ops.resize import resize
+from fewseg.prototypes import Cosine, Metric
+from fewseg.types import EncodedEpisodes, Features, LossTerms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,61 +25,41 @@ class MatcherConfig:
     """The matcher's parts.
 
     Attributes:
-        backbone: the frozen trunk.
-        levels: levels that are compared, each scaled to unit length a cell and then concatenated.
-        alpha: factor of the cosines (20 as in PANet); sharpens probabilities, never changes the mask.
-        fusion: how K shots become one answer; the mean of prototypes by default.
+        backbone: the frozen trunk, any that timm has and fewseg knows.
+        levels: levels that are compared, each scaled to unit length a cell and then concatenated on the
+            grid of the first.
+        metric: cosine, fidelity or squared Euclidean.
+        alpha: factor of the metric (20 as in PANet); sharpens probabilities, never changes the mask of one
+            set of prototypes.
+        fusion: mean prototypes, or iterated ones.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     levels: tuple[str, ...] = ("layer3", "layer2")
+    metric: Metric = field(default_factory=Cosine)
     alpha: float = 20.0
-    fusion: Fusion = field(default_factory=MeanVector)
+    fusion: PrototypeFusion = field(default_factory=MeanVector)
 
     def build(self) -> Matcher:
         """Builds the matcher; it has no parameters but the backbone's."""
         return Matcher(self)
 
 
-class Matcher(PairScorer):
-    """Compares query cells with two prototypes a guide: background, then foreground."""
+class Matcher(PrototypeSegmenter):
+    """Compares query cells with the prototypes of the background and of every way."""
 
     def __init__(self, config: MatcherConfig) -> None:
         super().__init__()
         self.config = config
-        self.fusion = config.fusion
+        self.fusion, self.metric, self.alpha = config.fusion, config.metric, config.alpha
         self.backbone = config.backbone.build()
 
-    def _map(self, features: Features) -> Tensor:
-        return torch.cat([F.normalize(features[level], dim=1) for level in self.config.levels], dim=1)
-
-    def encode_shots(self, features: Features, masks: Tensor) -> Guides:
-        """Background and foreground prototype of each shot; ignored pixels belong to neither."""
-        maps = self._map(features)
-        size = (maps.shape[-2], maps.shape[-1])
-        foreground = foreground_cells(masks, size, maps.dtype)
-        outside = torch.where(masks == IGNORE, IGNORE, (masks == 0).to(masks.dtype))
-        background = foreground_cells(outside, size, maps.dtype)
-        vectors = torch.stack([masked_average(maps, background), masked_average(maps, foreground)], dim=1)
-        n = vectors.shape[0]
-        return Guides(
-            vectors=vectors,
-            keys=vectors.new_zeros(n, 1, 0, 0),
-            valid=torch.zeros(n, 1, 0, dtype=torch.bool, device=vectors.device),
-        )
-
-    def encode_query(self, features: Features) -> QueryMaps:
-        """The query's compared map, each cell of unit length."""
-        maps = F.normalize(self._map(features), dim=1)
-        return QueryMaps(mid=maps, prior=maps.new_zeros(maps.shape[0], 0, 1, 1))
-
-    def score(self, query: QueryMaps, guides: Guides) -> Tensor:
-        """Scaled cosines (n, 2, h, w), background first."""
-        vectors = F.normalize(guides.vectors, dim=2).to(query.mid.dtype)
-        cells = query.mid.flatten(2)
-        cosines = torch.bmm(vectors, cells.expand(len(vectors), -1, -1))  # item by item
-        scores: Tensor = self.config.alpha * cosines.unflatten(2, query.size)
-        return scores
+    def embed_maps(self, features: Features) -> Tensor:
+        """The levels, each of unit length, side by side."""
+        first = features[self.config.levels[0]]
+        size = (int(first.shape[-2]), int(first.shape[-1]))
+        maps = [resize(F.normalize(features[level], dim=1), size) for level in self.config.levels]
+        return torch.cat(maps, dim=1)
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """Always raises: there is nothing to train.

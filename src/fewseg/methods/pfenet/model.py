@@ -14,7 +14,7 @@ from fewseg.decoders.guided_query import GuidedQuery
 from fewseg.decoders.mid_level import MidLevel
 from fewseg.decoders.prior import PriorConfig, PriorMap
 from fewseg.decoders.pyramid import PyramidTrunk
-from fewseg.fusion import Fusion, MeanVector
+from fewseg.fusion import MeanVector, PairFusion
 from fewseg.losses.segmentation import cross_entropy_full_size, deep_supervision
 from fewseg.methods.base import PairScorer
 from fewseg.ops.masks import foreground_cells
@@ -44,7 +44,7 @@ class PFENetConfig:
     mid_levels: tuple[str, ...] = ("layer3", "layer2")
     prior: PriorConfig = field(default_factory=PriorMap)
     scales: tuple[float, ...] = (60, 30, 15, 8)
-    fusion: Fusion = field(default_factory=MeanVector)
+    fusion: PairFusion = field(default_factory=MeanVector)
     deep_weight: float = 1.0
     mid_dropout: float = 0.5
     head_dropout: float = 0.1

@@ -18,7 +18,7 @@ from fewseg.decoders.iterative import IterativeTrunk, Refinement, ResidualBlock
 from fewseg.decoders.mid_level import MidLevel
 from fewseg.decoders.prior import NoPrior
 from fewseg.decoders.pyramid import PyramidOutput
-from fewseg.fusion import CrossGuided, Fusion
+from fewseg.fusion import CrossGuided, PairFusion
 from fewseg.losses.segmentation import cross_entropy_full_size
 from fewseg.methods.scl.self_guided import SelfGuided
 from fewseg.methods.scl.support_path import SupportPass, SupportPathScorer
@@ -48,7 +48,7 @@ class SCLCANetConfig:
     channels: int = 256
     mid_levels: tuple[str, ...] = ("layer2", "layer3")
     self_guided: SelfGuided = field(default_factory=SelfGuided)
-    fusion: Fusion = field(default_factory=CrossGuided)
+    fusion: PairFusion = field(default_factory=CrossGuided)
     refinement: Refinement = field(default_factory=Refinement)
     history_reset: float = 0.7
     mid_dropout: float = 0.5

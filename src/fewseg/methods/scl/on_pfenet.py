@@ -17,7 +17,7 @@ from fewseg.decoders.merge import GuideMerge
 from fewseg.decoders.mid_level import MidLevel
 from fewseg.decoders.prior import PriorConfig, PriorMap
 from fewseg.decoders.pyramid import PyramidOutput, PyramidTrunk
-from fewseg.fusion import CrossGuided, Fusion
+from fewseg.fusion import CrossGuided, PairFusion
 from fewseg.losses.segmentation import cross_entropy_full_size, deep_supervision
 from fewseg.methods.scl.self_guided import SelfGuided
 from fewseg.methods.scl.support_path import SupportPass, SupportPathScorer
@@ -47,7 +47,7 @@ class SCLPFENetConfig:
     prior: PriorConfig = field(default_factory=PriorMap)
     scales: tuple[float, ...] = (60, 30, 15, 8)
     self_guided: SelfGuided = field(default_factory=SelfGuided)
-    fusion: Fusion = field(default_factory=CrossGuided)
+    fusion: PairFusion = field(default_factory=CrossGuided)
     deep_weight: float = 1.0
     mid_dropout: float = 0.5
     head_dropout: float = 0.1

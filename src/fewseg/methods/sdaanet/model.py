@@ -16,7 +16,7 @@ from fewseg.decoders.guided_query import GuidedQuery
 from fewseg.decoders.mid_level import MidLevel
 from fewseg.decoders.prior import PriorConfig, PriorMap
 from fewseg.decoders.pyramid import PyramidOutput, PyramidTrunk
-from fewseg.fusion import Fusion, MeanVector
+from fewseg.fusion import MeanVector, PairFusion
 from fewseg.losses.segmentation import cross_entropy_full_size, deep_supervision
 from fewseg.methods.base import PairScorer
 from fewseg.methods.sdaanet.attention import AttentionConfig, SupervisedAttention
@@ -59,7 +59,7 @@ class SDAANetConfig:
     gate: GateConfig = field(default_factory=MeanGate)
     distillation: DistillationConfig = field(default_factory=SeparateTeachers)
     attention: AttentionConfig = field(default_factory=SupervisedAttention)
-    fusion: Fusion = field(default_factory=MeanVector)
+    fusion: PairFusion = field(default_factory=MeanVector)
     deep_weight: float = 1.0
     distillation_weight: float = 50.0
     attention_weight: float = 0.5

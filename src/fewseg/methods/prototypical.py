@@ -1,0 +1,221 @@
+"""What methods that compare every cell with a prototype a class share: PANet, SRPNet and the matcher."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from fewseg.fusion import Collected, IterativeInference, MeanVector, PrototypeFusion
+from fewseg.losses.segmentation import (
+    cross_entropy_full_size,
+    cross_entropy_of_sets,
+    margins_to_background,
+)
+from fewseg.methods.base import FewShotSegmenter, sets_of_queries
+from fewseg.ops.regions import labels_of_margins, mean_region_iou
+from fewseg.ops.resize import resize, resize_by_products
+from fewseg.prototypes import Metric, Prototypes, pool_prototypes
+from fewseg.types import EncodedEpisodes, EncodedShots, Features, LossTerms, PrototypeState
+
+logger = logging.getLogger(__name__)
+
+EMBEDDING = "embedding"
+"""The level of embedded features."""
+
+
+class PrototypeSegmenter(FewShotSegmenter):
+    """Segments any number of ways by the nearest prototype, background included.
+
+    Attributes:
+        metric: D.
+        alpha: amplification of D in the softmax (Eq. 3).
+        align_corners: how maps are resized.
+    """
+
+    fusion: PrototypeFusion
+    fusions = (MeanVector(), IterativeInference())
+    metric: Metric
+    alpha: float
+    align_corners: bool = True
+
+    @abstractmethod
+    def embed_maps(self, features: Features) -> Tensor:
+        """The map that is compared, (n, C, h, w), of n images' backbone maps."""
+
+    def embed(self, features: Features) -> Features:
+        """The map that is compared as the only level, float32; of embedded features, themselves."""
+        if EMBEDDING in features.maps:
+            return features.to(dtype=torch.float32)  # stored ones may be of another type
+        # one layout whatever came: sums over channels then do not depend on where the maps were made
+        maps = {k: v.contiguous(memory_format=torch.channels_last) for k, v in features.maps.items()}
+        embedded = self.embed_maps(Features(maps=maps, image_size=features.image_size))
+        embedded = embedded.float().contiguous(memory_format=torch.channels_last)
+        return Features(maps={EMBEDDING: embedded}, image_size=features.image_size)
+
+    def scores(self, prepared: Tensor, prototypes: Tensor) -> Tensor:
+        """Alpha D: the logits of SRPNet's Eq. 3 and 8.
+
+        Args:
+            prepared: (n, C, h, w), cells that the metric has prepared.
+            prototypes: (n, 1 + N, C).
+
+        Returns:
+            (n, 1 + N, h, w).
+        """
+        return self.alpha * self.metric.compare(prepared, prototypes)
+
+    def prepared(self, features: Features) -> Tensor:
+        """The embedded map of n images in float32, prepared by the metric."""
+        return self.metric.prepare(self.embed(features)[EMBEDDING])
+
+    def pooled(self, support: EncodedShots) -> Prototypes:
+        """Prototypes of B support sets (Eq. 1 and 2)."""
+        maps = self.embed(support.features)[EMBEDDING]
+        return pool_prototypes(maps, support.masks, support.way_of, align_corners=self.align_corners)
+
+    def encode_support(self, support: EncodedShots) -> PrototypeState:
+        """Pools the prototypes, and iterates them where the fusion does."""
+        with torch.autocast(support.masks.device.type, enabled=False):
+            support = EncodedShots(
+                features=self.embed(support.features), masks=support.masks, way_of=support.way_of
+            )
+            pooled = self.pooled(support)
+            _warn_of_absent(pooled)
+            found = self._collected(support, pooled)
+        return PrototypeState(
+            sets=found.sets,
+            weights=found.weights,
+            present=pooled.present,
+            vanished=pooled.vanished,
+            diverged=found.diverged,
+        )
+
+    def _collected(self, support: EncodedShots, pooled: Prototypes) -> Collected:
+        if isinstance(self.fusion, MeanVector):
+            ones = pooled.vectors.new_ones(pooled.vectors.shape[0], 1)
+            none = torch.zeros_like(pooled.present[:, 0])
+            return Collected(sets=pooled.vectors.unsqueeze(1), weights=ones, diverged=none)
+        with torch.inference_mode(False):
+            cells, start = (
+                values.clone() if values.is_inference() else values  # those cannot take part in a gradient
+                for values in (self.prepared(support.features), self.metric.start(pooled.vectors))
+            )
+
+            def judge(prototypes: Tensor) -> tuple[Tensor, Tensor]:
+                return self.judged(cells, support.masks, prototypes)
+
+            return self.fusion.collect(start, pooled.present, judge)
+
+    def judged(self, cells: Tensor, masks: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+        """How well prototypes restore the masks of their own supports.
+
+        Source: SRPNet (Ding et al. 2022), L_sup of Eq. 10 and rho of Eq. 13: the IoU summed over the S
+        images, its mean over the ways.
+
+        Args:
+            cells: (B * S, C, h, w), prepared.
+            masks: (B, S, H, W) in {0, 1 .. N, 255}.
+            prototypes: (B, 1 + N, C).
+
+        Returns:
+            The loss (B,) and the IoU (B,) in [0, 1].
+        """
+        episodes, shots = masks.shape[:2]
+        logits = self.scores(cells, prototypes.repeat_interleave(shots, dim=0))
+        size = (int(masks.shape[-2]), int(masks.shape[-1]))
+        margins = margins_to_background(logits)
+        margins = resize_by_products(margins, size, align_corners=self.align_corners)
+        labels = labels_of_margins(margins.detach()).unflatten(0, (episodes, shots))
+        rho = mean_region_iou(labels, masks, prototypes.shape[1] - 1)
+        return cross_entropy_of_sets(margins, masks), rho
+
+    def segment(self, query: Features, state: PrototypeState) -> Tensor:
+        """The logits of one prototype set, or the log of the rho-weighted mean of several sets' maps.
+
+        Source: SRPNet (Ding et al. 2022), Eq. 3, 4 and 13.
+        """
+        with torch.autocast(state.sets.device.type, enabled=False):
+            cells = self.prepared(query)
+            of_set = sets_of_queries(state.sets, len(query))
+            sets, weights = state.sets[of_set], state.weights[of_set]
+            count, classes = sets.shape[1:3]
+            if count == 1:
+                logits = self.scores(cells, sets[:, 0])
+            else:
+                every = self.scores(cells, sets.flatten(1, 2)).unflatten(1, (count, classes))
+                logits = mixed(every, weights)
+            return resize(logits, query.image_size, align_corners=self.align_corners)
+
+    def query_logits(self, episodes: EncodedEpisodes, pooled: Prototypes) -> Tensor:
+        """Training logits (B, 1 + N, h, w) of the queries."""
+        return self.scores(self.prepared(episodes.query), pooled.vectors)
+
+    def embedded(self, episodes: EncodedEpisodes) -> EncodedEpisodes:
+        """The same episodes with embedded features, supports and queries in one pass."""
+        support, query = episodes.support, episodes.query
+        if EMBEDDING in query.maps:
+            return episodes
+        count = len(support.features)
+        both = self.embed(Features.stack([support.features, query]))
+        return EncodedEpisodes(
+            support=EncodedShots(
+                features=both.select(slice(count)), masks=support.masks, way_of=support.way_of
+            ),
+            query=both.select(slice(count, None)),
+            query_masks=episodes.query_masks,
+        )
+
+    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
+        """The query's cross-entropy (Eq. 7) and what the method adds to it."""
+        episodes = self.embedded(episodes)
+        device = episodes.query_masks.device.type
+        with torch.autocast(device, enabled=False):
+            pooled = self.pooled(episodes.support)
+            logits = self.query_logits(episodes, pooled)
+            masks = episodes.query_masks
+            query = cross_entropy_full_size(logits, masks, align_corners=self.align_corners)
+            added = self.added_losses(episodes, pooled, logits)
+        return LossTerms(terms={"query": query, **added.terms}, weights=added.weights)
+
+    def added_losses(self, episodes: EncodedEpisodes, pooled: Prototypes, logits: Tensor) -> LossTerms:
+        """What the method adds to the query's loss; nothing by default.
+
+        Args:
+            episodes: embedded.
+            pooled: prototypes of the support sets.
+            logits: (B, 1 + N, h, w) of the queries.
+        """
+        del episodes, pooled, logits
+        return LossTerms(terms={})
+
+
+def mixed(logits: Tensor, weights: Tensor) -> Tensor:
+    """The log of the weighted mean of T probability maps.
+
+    Its argmax is that of the weighted sum; its softmax is the weighted mean itself.
+
+    Source: SRPNet (Ding et al. 2022), Eq. 13.
+
+    Args:
+        logits: (n, T, 1 + N, h, w).
+        weights: (n, T) rho_n, not all zero.
+
+    Returns:
+        (n, 1 + N, h, w).
+    """
+    shares = (weights / weights.sum(dim=1, keepdim=True))[..., None, None, None]
+    return (logits.softmax(dim=2) * shares).sum(dim=1).clamp(min=1e-12).log()
+
+
+def _warn_of_absent(pooled: Prototypes) -> None:
+    absent = (~pooled.present).any(dim=0).nonzero().flatten().tolist()
+    for j in absent:
+        what = f"way {j}" if j else "background"
+        logger.warning(
+            "a support set has no pixel of the %s: it is compared with a zero prototype; give a support "
+            "image that shows it",
+            what,
+        )

@@ -1,0 +1,77 @@
+"""Prototypes from a support set of any number of ways and shots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewseg.ops.pooling import masked_averages
+from fewseg.ops.resize import pixels_to_cells, resize
+
+AREA_EPS = 1e-5
+"""Added to a mask's area, in pixels, so that an empty mask pools to zeros (PANet's constant)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prototypes:
+    """The prototypes of B support sets.
+
+    Attributes:
+        vectors: (B, 1 + N, C), background first; zeros where no support image has a pixel of the class.
+        present: (B, 1 + N), whether one has.
+        vanished: (B, S), whether a support's mask is so small that no cell of the feature grid is half
+            covered; its prototype is then that of the cells nearest to its pixels.
+    """
+
+    vectors: Tensor
+    present: Tensor
+    vanished: Tensor
+
+
+def pool_prototypes(
+    maps: Tensor, masks: Tensor, way_of: Sequence[int], *, align_corners: bool = True
+) -> Prototypes:
+    """Masked average pooling of each class over its shots, and of the background over all of them.
+
+    The features are pooled as if they were brought to the size of the masks first (PANet), without ever
+    being: the masks are brought to the cells by the adjoint instead. A shot without a pixel of the class
+    takes no part in the class's mean.
+
+    Source: SRPNet (Ding et al. 2022), Eq. 1 and 2; PANet (Wang et al. 2019), Eq. 1 and 2.
+
+    Args:
+        maps: (B * S, C, h, w), the support axis running fastest.
+        masks: (B, S, H, W) in {0, 1 .. N, 255}; 255 counts nowhere.
+        way_of: the way of each of the S images; it gives foreground for this way alone.
+        align_corners: how a map is thought to be resized.
+    """
+    episodes, shots = masks.shape[:2]
+    way = torch.tensor(tuple(way_of), device=masks.device).view(1, -1, 1, 1)
+    foreground = (masks == way).flatten(0, 1)
+    size = (int(maps.shape[-2]), int(maps.shape[-1]))
+    regions = torch.stack([foreground, (masks == 0).flatten(0, 1)], dim=1)
+    cells = pixels_to_cells(regions.flatten(0, 1), size, align_corners=align_corners)
+    vectors = masked_averages(maps.float(), cells.view(-1, 2, *size), AREA_EPS)
+    own, background = vectors.unflatten(0, (episodes, shots)).unbind(2)
+    has_own = foreground.flatten(1).any(dim=1).view(episodes, shots)
+    has_background = (masks == 0).flatten(2).any(dim=2)
+    classes, present = [_mean(background, has_background)], [has_background.any(dim=1)]
+    for j in range(1, max(way_of) + 1):
+        places = [k for k, w in enumerate(way_of) if w == j]
+        classes.append(_mean(own[:, places], has_own[:, places]))
+        present.append(has_own[:, places].any(dim=1))
+    covered = resize(foreground.unsqueeze(1).float(), size).flatten(1).amax(dim=1) >= 0.5
+    return Prototypes(
+        vectors=torch.stack(classes, dim=1),
+        present=torch.stack(present, dim=1),
+        vanished=has_own & ~covered.view(episodes, shots),
+    )
+
+
+def _mean(vectors: Tensor, counted: Tensor) -> Tensor:
+    """Mean over the shots (B, K, C) that count (B, K); zeros where none does."""
+    weights = counted.to(vectors.dtype).unsqueeze(2)
+    return (vectors * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
