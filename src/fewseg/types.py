@@ -130,11 +130,14 @@ class EncodedEpisodes:
         support: the support sets.
         query: B query images.
         query_masks: (B, H, W) uint8 in {0, 1, 255}; with several ways in {0, 1 .. N, 255}.
+        pair_ids: (B,) int64 naming the training pairs, for methods that remember what they last said of
+            each (CANet); None where nobody keeps count.
     """
 
     support: EncodedShots
     query: Features
     query_masks: Tensor
+    pair_ids: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +150,7 @@ class ImageEpisodes:
         query_images: (B, 3, H, W) RGB in [0, 1].
         query_masks: (B, H, W) uint8, as ``support_masks``.
         way_of: see ``EncodedShots``.
+        pair_ids: see ``EncodedEpisodes``.
     """
 
     support_images: Tensor
@@ -154,6 +158,7 @@ class ImageEpisodes:
     query_images: Tensor
     query_masks: Tensor
     way_of: tuple[int, ...] = ()
+    pair_ids: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

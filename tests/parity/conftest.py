@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewseg.engine.released import import_released, released_key
+from fewseg.engine.released import import_released, released_canet_key, released_sdaanet_key
 from fewseg.methods.base import PairScorer
 from fewseg.types import EncodedEpisodes, EncodedShots, Features
 
@@ -145,7 +145,9 @@ class ReleasedRun:
         self.model.zero_grad(set_to_none=True)
         self.losses["total"].backward()
         parameters = dict(self.model.named_parameters())
-        grads = [parameters[released_key(key)].grad for key in self.case.about["grad_keys"]]
+        canet = "layer5.0.weight" in self.case.weights
+        ours = released_canet_key if canet else released_sdaanet_key
+        grads = [parameters[ours(key)].grad for key in self.case.about["grad_keys"]]
         assert all(grad is not None for grad in grads)
         return torch.stack([grad.double().norm() for grad in grads])
 
@@ -154,7 +156,8 @@ class ReleasedRun:
 def run_released(name: str) -> ReleasedRun:
     """Imports a case's weights and puts the model in eval mode."""
     case = load_case(name)
-    model = import_released(case.weights, scales=tuple(case.about["constructor"]["ppm_scales"])).model
+    scales = tuple(case.about["constructor"].get("ppm_scales", ()))
+    model = import_released(case.weights, scales=scales).model
     return ReleasedRun(case=case, model=model)
 
 

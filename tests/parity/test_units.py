@@ -6,6 +6,7 @@ import torch
 
 from fewseg.decoders.prior import PriorMap
 from fewseg.fusion.cross_guided import region_iou
+from fewseg.losses.distillation import tempered_kl
 from fewseg.methods.scl.self_guided import primary_and_auxiliary
 from fewseg.metrics.counts import count
 from fewseg.ops.pooling import masked_average
@@ -30,6 +31,24 @@ def test_primary_and_auxiliary_vectors_of_whole_cells(case, kind):
     primary, auxiliary = primary_and_auxiliary(case.input("gap_feat"), cells, logits, threshold=1.0)
     case.assert_close(primary, f"scl_pfenet_pri_{kind}")
     case.assert_close(auxiliary, f"scl_pfenet_aux_{kind}")
+
+
+def test_the_distillation_loss_and_its_gradients_into_student_and_teacher(case):
+    student = case.input("kd_student").flatten(1).requires_grad_()
+    teacher = case.input("kd_teacher").flatten(1).requires_grad_()
+    loss = tempered_kl(student, teacher, temperature=5.0, factor=0.9 * 25).mean()
+    case.assert_close(loss, "kd_loss")
+    found = torch.autograd.grad(loss, (student, teacher))
+    case.assert_close(found[0][..., None, None], "kd_grad_student")
+    case.assert_close(found[1][..., None, None], "kd_grad_teacher")
+
+
+@pytest.mark.parametrize("kind", ["soft", "binary", "empty"])
+def test_primary_and_auxiliary_vectors_of_truncated_cells(case, kind):
+    cells, logits = case.input(f"gap_mask_{kind}"), case.input("pred_logits")
+    primary, auxiliary = primary_and_auxiliary(case.input("gap_feat"), cells, logits, threshold="truncated")
+    case.assert_close(primary, f"canet_pri_{kind}")
+    case.assert_close(auxiliary, f"canet_aux_{kind}")
 
 
 def prior(case, masks, shots, size):

@@ -23,15 +23,24 @@ class GuidedQuery(nn.Module):
         vectors: V, guide vectors of one guide.
         prior: the prior map or none.
         scales: pyramid scales, see ``merge.bin_size``.
+        extra_channels: of further maps that a method merges behind the prior (SD-AANet's attention).
     """
 
     def __init__(
-        self, mid: MidLevel, *, channels: int, vectors: int, prior: PriorConfig, scales: Sequence[float]
+        self,
+        mid: MidLevel,
+        *,
+        channels: int,
+        vectors: int,
+        prior: PriorConfig,
+        scales: Sequence[float],
+        extra_channels: int = 0,
     ) -> None:
         super().__init__()
         self.mid = mid
         self.prior = prior
-        self.merge = GuideMerge(channels, vectors=vectors, prior_channels=prior.channels, scales=scales)
+        planes = prior.channels + extra_channels
+        self.merge = GuideMerge(channels, vectors=vectors, prior_channels=planes, scales=scales)
 
     def encode(self, features: Features) -> QueryMaps:
         """The query's mid-level feature, and the map that its prior compares."""

@@ -26,6 +26,22 @@ class Batches(Protocol):
         ...
 
 
+def pair_id(spec: EpisodeSpec, view: int = 0) -> int:
+    """Names a training pair: its classes, its query, and the query's view where views come again.
+
+    The supports are not part of it: with them hardly a pair would come twice, and what a method last said
+    of the query under this class would never be asked for.
+
+    Args:
+        spec: the episode.
+        view: number of the query's cached view; 0 where every view is a fresh one.
+
+    Returns:
+        An integer in [0, 2^63).
+    """
+    return Draws("training pair", spec.query, view, *spec.classes).below(1 << 63)
+
+
 class CachedBatches:
     """Batches from a feature store: the backbone does not run.
 
@@ -59,9 +75,11 @@ class CachedBatches:
 
     def _encode(self, specs: list[EpisodeSpec]) -> EncodedEpisodes:
         supports = [(spec, id, k) for spec in specs for k, id in enumerate(spec.all_supports)]
-        features, masks = [], []
+        features, masks, pairs = [], [], []
         for spec, id, place in [*supports, *((spec, spec.query, -1) for spec in specs)]:
             view = Draws("view of step", self.seed, spec.index, place).below(len(self.store.views))
+            if place == -1:
+                pairs.append(pair_id(spec, view))
             features.append(self.store.features([id], view))
             masks.append(way_labels(self.store.labels([id], view)[0], spec.classes))
         way_of = specs[0].way_of
@@ -75,16 +93,17 @@ class CachedBatches:
             ),
             query=joined.select(slice(count * shots, None)),
             query_masks=stacked[count * shots :],
+            pair_ids=torch.tensor(pairs),
         )
 
 
-class _EpisodeImages(Dataset[tuple[Tensor, Tensor]]):
-    """Episode i as (N K + 1 images, N K + 1 masks): the supports way by way, the query last."""
+class _EpisodeImages(Dataset[tuple[Tensor, Tensor, int]]):
+    """Episode i as (N K + 1 images, N K + 1 masks, pair): the supports way by way, the query last."""
 
     def __init__(self, sampler: TrainingSampler, source: Source, view: TrainView, seed: int) -> None:
         self.sampler, self.source, self.view, self.seed = sampler, source, view, seed
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
         spec = self.sampler.episode(index)
         shots = len(spec.supports)
         # Place K is the query's whatever N is, so that way 1 and the query look as in the 1-way episode.
@@ -98,7 +117,7 @@ class _EpisodeImages(Dataset[tuple[Tensor, Tensor]]):
             )
             images.append(image)
             masks.append(way_labels(labels, spec.classes))
-        return torch.stack(images), torch.stack(masks)
+        return torch.stack(images), torch.stack(masks), pair_id(spec)
 
 
 class FreshBatches:
@@ -146,11 +165,12 @@ class FreshBatches:
         )
         sampler = self.dataset.sampler
         way_of = tuple(j for j in range(1, sampler.ways + 1) for _ in range(sampler.shots))
-        for images, masks in loader:
+        for images, masks, pairs in loader:
             yield ImageEpisodes(
                 support_images=images[:, :-1],
                 support_masks=masks[:, :-1],
                 query_images=images[:, -1],
                 query_masks=masks[:, -1],
                 way_of=way_of if sampler.ways > 1 else (),
+                pair_ids=pairs,
             )

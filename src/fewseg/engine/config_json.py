@@ -10,13 +10,25 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import EvalView, TrainView
+from fewseg.decoders.iterative import Refinement
 from fewseg.decoders.prior import NoPrior, PriorMap
 from fewseg.engine.optimiser import SGD, AdamW, StepSGD
 from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage
+from fewseg.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage, ShotAttention
 from fewseg.methods.panet import NoAlignment, PrototypeAlignment
 from fewseg.methods.registry import METHODS
 from fewseg.methods.scl import SelfGuided
+from fewseg.methods.sdaanet import (
+    CompoundedGate,
+    IntegralTeacher,
+    MeanGate,
+    NoAttention,
+    NoDistillation,
+    NoGate,
+    PrototypeTeacher,
+    SeparateTeachers,
+    SupervisedAttention,
+)
 from fewseg.prototypes import Cosine, Fidelity, SquaredEuclidean
 
 _PARTS = (
@@ -27,8 +39,19 @@ _PARTS = (
     MeanVector,
     ScoreAverage,
     CrossGuided,
+    ShotAttention,
     IterativeInference,
+    Refinement,
     SelfGuided,
+    MeanGate,
+    CompoundedGate,
+    NoGate,
+    SeparateTeachers,
+    IntegralTeacher,
+    PrototypeTeacher,
+    NoDistillation,
+    SupervisedAttention,
+    NoAttention,
     PrototypeAlignment,
     NoAlignment,
     Cosine,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewseg.engine.shared_images import SharedImages
-from fewseg.fusion import CrossGuided, Fusion, MeanVector
+from fewseg.fusion import CrossGuided, Fusion, GuideFusion
 from fewseg.methods.base import PairScorer, fuse_scores, predicted_iou
 from fewseg.ops.progress import tracked
 from fewseg.ops.resize import resize
@@ -43,12 +43,15 @@ class PairScores:
     def logits(self, asked: Sequence[Asked], fusion: Fusion) -> Iterator[Tensor]:
         """Logits (2, size, size) of each of ``asked``, in order."""
         side = self.images.store.size
-        joined = isinstance(fusion, MeanVector) and len(asked[0][1]) > 1
-        scores = self._joined(asked) if joined else self._pairwise(asked, fusion)
+        several = len(asked[0][1]) > 1
+        if isinstance(fusion, GuideFusion) and several:
+            scores = self._joined(asked, fusion)
+        else:
+            scores = self._pairwise(asked, fusion)
         for one in scores:
             yield resize(one.unsqueeze(0), (side, side))[0]
 
-    def _joined(self, asked: Sequence[Asked]) -> Iterator[Tensor]:
+    def _joined(self, asked: Sequence[Asked], fusion: GuideFusion) -> Iterator[Tensor]:
         """Shots joined before the decoder: guides are shared, and a target's sets are scored together."""
         by_target: dict[str, list[int]] = defaultdict(list)
         for place, (_, _, target) in enumerate(asked):
@@ -57,13 +60,14 @@ class PairScores:
         for target, places in tracked(self.progress, "scoring queries", by_target.items()):
             for start in range(0, len(places), _CHUNK):
                 chunk = places[start : start + _CHUNK]
-                guides = [self._joined_guide(asked[place]) for place in chunk]
+                guides = [self._joined_guide(asked[place], fusion) for place in chunk]
                 found.update(zip(chunk, self._score_chunk(target, guides), strict=True))
         return (found[place] for place in range(len(asked)))
 
-    def _joined_guide(self, asked: Asked) -> Guides:
+    def _joined_guide(self, asked: Asked, fusion: GuideFusion) -> Guides:
         class_id, supports, _ = asked
-        return MeanVector().join(Guides.stack([self._guide(class_id, k) for k in supports]), len(supports))
+        guides = Guides.stack([self._guide(class_id, k) for k in supports])
+        return self.method.join_shots(guides, len(supports), fusion)
 
     def _pairwise(self, asked: Sequence[Asked], fusion: Fusion) -> Iterator[Tensor]:
         """Scores the distinct pairs that are asked for, then fuses."""

@@ -130,12 +130,19 @@ def _to_device(
             support_masks=batch.support_masks.to(device),
             query_images=batch.query_images.to(device),
             query_masks=batch.query_masks.to(device),
+            way_of=batch.way_of,
+            pair_ids=batch.pair_ids,
         )
-    support = EncodedShots(features=batch.support.features.to(device), masks=batch.support.masks.to(device))
+    support = EncodedShots(
+        features=batch.support.features.to(device),
+        masks=batch.support.masks.to(device),
+        way_of=batch.support.way_of,
+    )
     return EncodedEpisodes(
         support=support,
         query=batch.query.to(device),
         query_masks=batch.query_masks.to(device),
+        pair_ids=batch.pair_ids,
     )
 
 

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from fewseg.backbones import Backbone
-from fewseg.fusion import CrossGuided, CrossPath, Fusion, MeanVector, PairFusion, ScoreAverage
+from fewseg.fusion import (
+    AttendedFusion,
+    CrossGuided,
+    CrossPath,
+    Fusion,
+    GuideFusion,
+    MeanVector,
+    ScoreAverage,
+)
 from fewseg.fusion.cross_guided import region_iou
 from fewseg.fusion.one_vs_rest import one_vs_rest
 from fewseg.ops.resize import resize
@@ -79,6 +87,7 @@ class FewShotSegmenter(nn.Module, ABC):
             ),
             query=features.select(slice(count * shots, None)),
             query_masks=episodes.query_masks,
+            pair_ids=episodes.pair_ids,
         )
 
     def losses(self, episodes: ImageEpisodes | EncodedEpisodes) -> LossTerms:
@@ -115,8 +124,19 @@ class PairScorer(FewShotSegmenter):
     decoder, the others weigh the scores of the K pairs. Several ways are segmented one against the rest.
     """
 
-    fusion: PairFusion
-    fusions = (MeanVector(), ScoreAverage(), CrossGuided())
+    fusion: AttendedFusion
+    fusions: tuple[Fusion, ...] = (MeanVector(), ScoreAverage(), CrossGuided())
+
+    def join_shots(self, guides: Guides, shots: int, fusion: GuideFusion) -> Guides:
+        """Joins B * K guides of one shot each into B, before the decoder.
+
+        Raises:
+            ValueError: the fusion needs an attention over shots that this method has not.
+        """
+        if not self.accepts(fusion):
+            kinds = ", ".join(own.kind for own in self.fusions)
+            raise ValueError(f"{type(self).__name__} cannot use {fusion.kind!r}; it can use {kinds}")
+        return fusion.join(guides, shots)
 
     @abstractmethod
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
@@ -178,9 +198,9 @@ class PairScorer(FewShotSegmenter):
         episodes, shots = support.masks.shape[:2]
         guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
         fusion = self.fusion
-        if isinstance(fusion, MeanVector):
+        if isinstance(fusion, GuideFusion):
             weights = torch.ones(episodes, 1, device=support.masks.device)
-            return SupportState(guides=fusion.join(guides, shots), weights=weights)
+            return SupportState(guides=self.join_shots(guides, shots, fusion), weights=weights)
         if isinstance(fusion, CrossGuided):
             if shots == 1:  # a single shot has no other to be judged by
                 fusion = ScoreAverage()

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import difflib
 
+from fewseg.methods.canet import CANetConfig
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.panet import PANetConfig
 from fewseg.methods.pfenet import PFENetConfig
-from fewseg.methods.scl import SCLPFENetConfig
+from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig
+from fewseg.methods.sdaanet import SDAANetConfig
 from fewseg.methods.srpnet import SRPNetConfig
 
-MethodConfig = PFENetConfig | SCLPFENetConfig | MatcherConfig | PANetConfig | SRPNetConfig
+MethodConfig = (
+    CANetConfig
+    | MatcherConfig
+    | PANetConfig
+    | PFENetConfig
+    | SCLCANetConfig
+    | SCLPFENetConfig
+    | SDAANetConfig
+    | SRPNetConfig
+)
 
 METHODS: dict[str, type[MethodConfig]] = {
+    "canet": CANetConfig,
     "matcher": MatcherConfig,
     "panet": PANetConfig,
     "pfenet": PFENetConfig,
+    "scl-canet": SCLCANetConfig,
     "scl-pfenet": SCLPFENetConfig,
+    "sdaanet": SDAANetConfig,
     "srpnet": SRPNetConfig,
 }
 

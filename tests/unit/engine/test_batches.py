@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fewseg.data.draws import Draws
 from fewseg.data.training_sampler import TrainingSampler
 from fewseg.data.transforms import EvalView, TrainView, binary_mask, way_labels
 from fewseg.engine.batches import CachedBatches, FreshBatches
@@ -183,3 +184,16 @@ def test_a_crop_keeps_the_class_that_its_image_was_drawn_for(several, data):
     next(FreshBatches(several, data.source, Recording(), batch=1, seed=5, workers=0).stream(4, 5))
     first, second = several.episode(4).classes
     assert kept == [first, first, second, second, first]
+
+
+def test_a_pair_is_named_by_its_class_its_query_and_the_view_that_comes_again(make, sampler, request):
+    names = {}
+    for step, batch in enumerate(make(batch=4).stream(0, 12)):
+        assert (batch.pair_ids.dtype, batch.pair_ids.shape) == (torch.int64, (4,))
+        for row, name in enumerate(batch.pair_ids.tolist()):
+            spec = sampler.episode(4 * step + row)
+            cached = "cached" in request.node.name
+            view = Draws("view of step", 5, spec.index, -1).below(2) if cached else 0
+            names.setdefault((spec.class_id, spec.query, view), set()).add(name)
+    assert all(len(found) == 1 for found in names.values())
+    assert len(set.union(*names.values())) == len(names) < 48  # some pairs came twice

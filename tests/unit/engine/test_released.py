@@ -8,10 +8,17 @@ import torch
 from fewseg.backbones import BackboneConfig
 from fewseg.data.folds import ClassSplit
 from fewseg.engine.checkpoint import load_method
-from fewseg.engine.released import import_checkpoint, import_released, released_key
+from fewseg.engine.released import (
+    import_checkpoint,
+    import_released,
+    released_canet_key,
+    released_key,
+    released_sdaanet_key,
+)
 from fewseg.fusion import CrossGuided, MeanVector
 from fewseg.methods.pfenet import PFENet, PFENetConfig
-from fewseg.methods.scl import SCLPFENet, SCLPFENetConfig, SelfGuided
+from fewseg.methods.scl import SCLCANet, SCLCANetConfig, SCLPFENet, SCLPFENetConfig, SelfGuided
+from fewseg.methods.sdaanet import CompoundedGate, PrototypeTeacher, SDAANetConfig
 
 OFFICIAL = {
     "backbone.trunk.conv1.": "layer0.",
@@ -158,13 +165,134 @@ def test_other_scales_are_taken_or_refused_by_their_number(pfenet):
 
 def test_states_of_other_methods_and_networks_are_refused(pfenet):
     state = official_state(pfenet)
-    with pytest.raises(ValueError, match=r"no released PFENet or SCL\(PFENet\) checkpoint: .*lacks \['cls'"):
+    with pytest.raises(ValueError, match=r"no released PFENet or SCL.* checkpoint: .*lacks \['cls'"):
         import_released({"features.0.weight": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"holds more: \('se_supp.0.weight',\)"):
-        import_released(state | {"se_supp.0.weight": torch.zeros(64, 256, 1, 1)})
+    with pytest.raises(ValueError, match=r"holds more: \('extra.0.weight',\)"):
+        import_released(state | {"extra.0.weight": torch.zeros(64, 256, 1, 1)})
     with pytest.raises(ValueError, match=r"7 bottleneck blocks in layer3; accepted are ResNet-50"):
         import_released(state | {"layer3.6.conv3.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"missing: trunk \(1\)"):
         import_released({key: value for key, value in state.items() if key != "res1.0.weight"})
     with pytest.raises(ValueError, match=r"of another shape, the first query.merge.convs.0.weight"):
         import_released(state | {"init_merge.0.0.weight": torch.zeros(8, 18, 1, 1)})
+
+
+CANET_KEYS = [
+    ("conv1.weight", "backbone.trunk.conv1.weight"),
+    ("bn1.running_var", "backbone.trunk.bn1.running_var"),
+    ("layer3.5.bn3.bias", "backbone.trunk.layer3.5.bn3.bias"),
+    ("layer5.0.bias", "mid.0.bias"),
+    ("FPM_Decoder.layer55.0.weight", "comparison.conv.weight"),
+    ("FPM_Decoder.layer6_3.0.weight", "trunk.aspp.branches.3.weight"),
+    ("FPM_Decoder.layer7.0.bias", "trunk.classifier.0.bias"),
+    ("FPM_Decoder.layer9.weight", "trunk.classifier.3.weight"),
+    ("FPM_Decoder.residule1.3.bias", "trunk.entry.second.bias"),
+    ("FPM_Decoder.supp_residule1.1.weight", "support_entry.first.weight"),
+    ("FPM_Decoder.residule3.1.weight", "trunk.blocks.1.first.weight"),
+    ("FPM_Decoder.layer8.0.weight", "FPM_Decoder.layer8.0.weight"),
+    ("layer4.0.conv1.weight", "layer4.0.conv1.weight"),
+    ("other.0.weight", "other.0.weight"),
+]
+
+
+@pytest.mark.parametrize(("theirs", "ours"), CANET_KEYS)
+def test_official_keys_of_canet_become_ours(theirs, ours):
+    assert released_canet_key(theirs) == ours
+
+
+@pytest.fixture(scope="module")
+def canet_state():
+    """A small SCL(CANet) and its weights under the official keys."""
+    backbone = BackboneConfig(
+        name="resnet50",
+        weights=None,
+        levels=("layer2", "layer3"),
+        stride_on_1x1=True,
+        first_block_dilation="stage",
+    )
+    model = SCLCANetConfig(backbone=backbone, channels=8).build()
+    names = ("residule1", "supp_residule1", "residule2", "residule3")
+    blocks = [f"{name}.{index}" for name in names for index in (1, 3)]
+    theirs = [f"FPM_Decoder.layer6_{i}.0" for i in range(5)] + [
+        f"FPM_Decoder.{name}" for name in ("layer55.0", "layer7.0", "layer9", *blocks)
+    ]
+    names = {released_canet_key(f"{t}.{leaf}"): f"{t}.{leaf}" for t in theirs for leaf in ("weight", "bias")}
+    names |= {f"mid.0.{leaf}": f"layer5.0.{leaf}" for leaf in ("weight", "bias")}
+    state = model.state_dict()
+    return model, {names.get(k, k.removeprefix("backbone.trunk.")): v for k, v in state.items()}
+
+
+def test_a_released_scl_on_canet_becomes_ours_with_its_departures_named(canet_state):
+    model, state = canet_state
+    found = import_released({f"module.{key}": value for key, value in state.items()})
+    assert found.method == "scl-canet"
+    assert type(found.model) is SCLCANet
+    config = found.model.config
+    assert config.self_guided == SelfGuided(threshold="truncated")
+    assert config.fusion == CrossGuided(iou="foreground", path="support", divisor=5)
+    assert (config.history_reset, config.channels) == (0.9, 8)
+    assert (config.backbone.stride_on_1x1, config.backbone.first_block_dilation) == (True, "stage")
+    assert_same_weights(found.model, model)
+
+
+def test_other_trunks_and_further_parts_of_canet_are_refused(canet_state):
+    _, state = canet_state
+    with pytest.raises(ValueError, match="7 bottleneck blocks in layer3; accepted is"):
+        import_released(state | {"layer3.6.conv3.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"holds more: \('FPM_Decoder.layer8.0.weight',\)"):
+        import_released(state | {"FPM_Decoder.layer8.0.weight": torch.zeros(1)})
+
+
+SDAANET_KEYS = [
+    ("layer0.0.weight", "backbone.trunk.conv1.weight"),
+    ("layer0.1.running_var", "backbone.trunk.bn1.running_var"),
+    ("down_supp.0.weight", "mid_support.0.weight"),
+    ("se_supp.0.bias", "gate.reduce.bias"),
+    ("se_supp.2.weight", "gate.expand.weight"),
+    ("simple_mask.0.weight", "attention.conv.weight"),
+    ("simple_mask.2.stages.3.1.weight", "attention.pyramid.convs.3.weight"),
+    ("simple_mask.2.stages.0.2.running_mean", "attention.pyramid.norms.0.running_mean"),
+    ("simple_mask.2.bottleneck.0.weight", "attention.pyramid.bottleneck.weight"),
+    ("simple_mask.2.bottleneck.1.bias", "attention.pyramid.bottleneck_norm.bias"),
+    ("s_cls.weight", "attention.support_head.weight"),
+    ("q_maskgeneration.bias", "attention.query_head.bias"),
+    ("simple_mask.3.weight", "simple_mask.3.weight"),
+]
+
+
+@pytest.mark.parametrize(("theirs", "ours"), SDAANET_KEYS)
+def test_official_keys_of_sdaanet_become_ours(theirs, ours):
+    assert released_sdaanet_key(theirs) == ours
+
+
+def test_a_released_sdaanet_becomes_ours_with_its_departures_named():
+    model = build(SDAANetConfig, "resnet50")
+    state = official_state(model, deep=False)
+    heads = {
+        "gate.reduce.": "se_supp.0.",
+        "gate.expand.": "se_supp.2.",
+        "attention.conv.": "simple_mask.0.",
+        "attention.pyramid.bottleneck.": "simple_mask.2.bottleneck.0.",
+        "attention.pyramid.bottleneck_norm.": "simple_mask.2.bottleneck.1.",
+        "attention.support_head.": "s_cls.",
+        "attention.query_head.": "q_maskgeneration.",
+    }
+    for i in range(4):
+        heads[f"attention.pyramid.convs.{i}."] = f"simple_mask.2.stages.{i}.1."
+        heads[f"attention.pyramid.norms.{i}."] = f"simple_mask.2.stages.{i}.2."
+    theirs = {}
+    for key, value in state.items():
+        ours = next((prefix for prefix in heads if key.startswith(prefix)), "")
+        if ours.startswith("gate.") and key.endswith(".weight"):
+            value = value[..., None, None]
+        if key.startswith("init_merge"):  # the prototype comes before the query there
+            value = torch.cat([value[:, 8:16], value[:, :8], value[:, 16:]], dim=1)
+        theirs[heads.get(ours, "") + key.removeprefix(ours)] = value
+    found = import_released(theirs)
+    assert found.method == "sdaanet"
+    assert (found.model.config.gate, found.model.config.distillation) == (
+        CompoundedGate(),
+        PrototypeTeacher(),
+    )
+    assert found.model.config.backbone.first_block_dilation == "stage"
+    assert_same_weights(found.model, model)

@@ -14,6 +14,7 @@ from fewseg.engine.checkpoint import load_method, read_checkpoint
 from fewseg.engine.optimiser import SGD, AdamW
 from fewseg.engine.train import Run, TrainingDivergedError, train
 from fewseg.engine.train_config import TrainConfig
+from fewseg.methods.canet import CANetConfig
 
 STEPS = 6
 
@@ -96,6 +97,31 @@ def test_a_broken_and_resumed_run_is_the_unbroken_one(go, training, batches, tmp
     assert losses(tmp_path / "broken") == losses(tmp_path / "unbroken")
     assert same_weights(resumed, unbroken)
     assert same_weights(load_method(best)[0], unbroken)
+
+
+def test_a_history_of_predictions_goes_on_where_the_run_was_broken(
+    config, data, fabric, training, batches, tmp_path
+):
+    settings = replace(training, steps=16, save_every=5)
+    canet = CANetConfig(backbone=config.backbone, channels=8, history_reset=0.5)
+    runs = {}
+
+    def go(folder, stream):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            runs[folder] = canet.build()
+        about = Run(folder=tmp_path / folder, method_config=canet, data=data)
+        return train(runs[folder], settings, stream, about, fabric, progress=False)
+
+    go("unbroken", batches)
+    with pytest.raises(MemoryError):
+        go("broken", Disturbed(batches, 12, kill))
+    best = go("broken", batches)
+    assert losses(tmp_path / "broken") == losses(tmp_path / "unbroken")
+    assert same_weights(runs["broken"], runs["unbroken"])
+    seen = [pair for batch in batches.stream(0, 16) for pair in batch.pair_ids.tolist()]
+    assert len(runs["broken"].history) == len(set(seen)) < len(seen)  # some pairs came twice
+    assert len(load_method(best)[0].history) == len(set(seen))
 
 
 def test_dropout_depends_on_the_step_alone_not_on_what_was_drawn_before(go, tmp_path):

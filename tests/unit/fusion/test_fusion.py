@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fewseg.decoders.prior import PriorMap
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage, ShotAttention
 from fewseg.fusion.cross_guided import region_iou
 from fewseg.types import Guides
 
@@ -23,6 +23,16 @@ def test_the_mean_vector_is_that_of_each_episodes_own_shots_with_all_their_keys(
     for b in range(2):
         own = slice(3 * b, 3 * b + 3)
         torch.testing.assert_close(joined.vectors[b], guides.vectors[own].sum(dim=0) / 3)
+        assert torch.equal(joined.keys[b], guides.keys[own, 0])
+        assert torch.equal(joined.valid[b], guides.valid[own, 0])
+
+
+def test_attention_puts_the_vectors_of_the_shots_side_by_side_with_all_their_keys():
+    guides = some_guides(6)
+    joined = ShotAttention().join(guides, shots=3)
+    for b in range(2):
+        own = slice(3 * b, 3 * b + 3)
+        assert torch.equal(joined.vectors[b].unflatten(0, (3, 2)), guides.vectors[own])
         assert torch.equal(joined.keys[b], guides.keys[own, 0])
         assert torch.equal(joined.valid[b], guides.valid[own, 0])
 

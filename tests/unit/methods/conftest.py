@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import torch
 
@@ -21,9 +23,17 @@ SIZES = {
 
 
 def built(config, **changes):
+    names = {f.name for f in fields(config)}
+    sizes = {name: value for name, value in SIZES.items() if name in names}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return config(**(SIZES | changes)).build().eval()
+        return config(**(sizes | changes)).build().eval()
+
+
+@pytest.fixture
+def make_method():
+    """(config class, changes) -> a small method."""
+    return built
 
 
 @pytest.fixture

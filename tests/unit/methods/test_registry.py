@@ -16,5 +16,5 @@ def test_every_config_has_the_name_that_finds_it():
 def test_an_unknown_method_gets_the_near_names():
     with pytest.raises(ValueError, match="unknown method 'pfnet': did you mean pfenet"):
         method_config("pfnet")
-    with pytest.raises(ValueError, match="did you mean matcher or panet or pfenet or scl-pfenet or srpnet"):
+    with pytest.raises(ValueError, match="did you mean canet or matcher or panet or pfenet"):
         method_config("zzz")

@@ -69,3 +69,23 @@ def test_the_foreground_is_parted_into_what_a_prediction_covers_and_what_it_miss
     assert covered.tolist() == [[[[1.0, 0.0, float(soft_counts)], [0.0, 0.0, 0.0]]]]
     assert missed.tolist() == [[[[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]]]
     assert covered.dtype == cells.dtype
+
+
+def test_truncated_regions_are_those_of_prediction_plus_mask_cut_to_an_integer():
+    shares = torch.tensor([0.0, 0.25, 0.999, 1.0])
+    cells = shares.repeat(2).view(1, 1, 2, 4)
+    predicted = torch.tensor([[[0, 0, 0, 0], [1, 1, 1, 1]]])
+    covered, missed = covered_and_missed(cells, predicted, "truncated")
+    for row, column in ((r, c) for r in range(2) for c in range(4)):
+        region = int(predicted[0, row, column] + cells[0, 0, row, column])
+        inside = float(cells[0, 0, row, column]) > 0
+        assert float(covered[0, 0, row, column]) == float(region == 2)
+        assert float(missed[0, 0, row, column]) == float(region == 1 and inside)
+
+
+def test_all_rules_agree_where_no_cell_is_soft():
+    cells = (torch.rand(3, 1, 5, 5) > 0.4).float()
+    predicted = (torch.rand(3, 5, 5) > 0.5).long()
+    expected = torch.stack(covered_and_missed(cells, predicted))
+    for rule in (1.0, "truncated"):
+        assert torch.equal(torch.stack(covered_and_missed(cells, predicted, rule)), expected)

@@ -17,13 +17,11 @@ from fewseg.decoders.merge import GuideMerge
 from fewseg.decoders.mid_level import MidLevel
 from fewseg.decoders.prior import PriorConfig, PriorMap
 from fewseg.decoders.pyramid import PyramidOutput, PyramidTrunk
-from fewseg.fusion import CrossGuided, CrossPath, PairFusion
+from fewseg.fusion import CrossGuided, PairFusion
 from fewseg.losses.segmentation import cross_entropy_full_size, deep_supervision
-from fewseg.methods.base import PairScorer, cross_pairs
 from fewseg.methods.scl.self_guided import SelfGuided
-from fewseg.ops.masks import foreground_cells
-from fewseg.ops.pooling import masked_average
-from fewseg.types import EncodedEpisodes, EncodedShots, Features, Guides, LossTerms, QueryMaps
+from fewseg.methods.scl.support_path import SupportPass, SupportPathScorer
+from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,28 +57,7 @@ class SCLPFENetConfig:
         return SCLPFENet(self)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SupportPass:
-    """The support path's first pass on n shots: feature, cells, v_s, and what the decoder said."""
-
-    mid: Tensor
-    cells: Tensor
-    initial: Tensor
-    first: PyramidOutput
-
-    def select(self, index: Tensor) -> SupportPass:
-        """Returns the shots at ``index``."""
-        first = PyramidOutput(
-            logits=self.first.logits[index],
-            inner=tuple(maps[index] for maps in self.first.inner),
-            levels=tuple(maps[index] for maps in self.first.levels),
-        )
-        return SupportPass(
-            mid=self.mid[index], cells=self.cells[index], initial=self.initial[index], first=first
-        )
-
-
-class SCLPFENet(PairScorer):
+class SCLPFENet(SupportPathScorer):
     """SCL on PFENet for any K; see the module's docstring for the sources.
 
     Trained as a 1-shot model: with K shots in a training episode every (shot, query) pair is an example.
@@ -89,7 +66,7 @@ class SCLPFENet(PairScorer):
     def __init__(self, config: SCLPFENetConfig) -> None:
         super().__init__()
         self.config = config
-        self.fusion = config.fusion
+        self.fusion, self.self_guided = config.fusion, config.self_guided
         self.backbone = config.backbone.build()
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         vectors, scales = config.self_guided.width, config.scales
@@ -99,24 +76,9 @@ class SCLPFENet(PairScorer):
         self.query = GuidedQuery(mid_query, channels=d, vectors=vectors, prior=config.prior, scales=scales)
         self.trunk = PyramidTrunk(d, scales=len(scales), dropout=config.head_dropout)
 
-    def first_pass(self, features: Features, masks: Tensor, *, deep: bool = False) -> SupportPass:
-        """Segments n shots under their own v_s (Eq. 1-3)."""
-        mid = self.mid_support.of(features)
-        cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
-        initial = masked_average(mid, cells)
-        first = self._decode_support(mid, self.config.self_guided.first(initial), deep=deep)
-        return SupportPass(mid=mid, cells=cells, initial=initial, first=first)
-
-    def second_vectors(self, support: SupportPass) -> Tensor:
-        """The guide vectors (n, V, d) that the first pass yields (Eq. 4-6)."""
-        logits = support.first.logits
-        return self.config.self_guided.second(support.mid, support.cells, support.initial, logits)
-
-    def second_pass(self, support: SupportPass, vectors: Tensor, *, deep: bool = False) -> PyramidOutput:
-        """Segments n shots under the given guide vectors (n, V, d) through the support path (Eq. 8-9)."""
-        released = self.config.self_guided.second_pass == "released"
-        previous = support.first.levels if released else None
-        return self._decode_support(support.mid, vectors, deep=deep, previous=previous)
+    def support_map(self, features: Features) -> Tensor:
+        """The support's mid-level feature, (n, d, h, w)."""
+        return self.mid_support.of(features)
 
     def _decode_support(
         self, mid: Tensor, vectors: Tensor, *, deep: bool, previous: Sequence[Tensor] | None = None
@@ -142,17 +104,6 @@ class SCLPFENet(PairScorer):
         """Logits (n, 2, h, w) of n (query, guide) pairs (Eq. 11-12)."""
         logits: Tensor = self.trunk(self.query(query, guides), query.size, deep=False).logits
         return logits
-
-    def cross_logits(self, support: EncodedShots, guides: Guides, path: CrossPath = "query") -> Tensor:
-        """Every shot's prediction of every support image; ``path="support"`` is the released form.
-
-        The released code segments the supports by the second support pass, without prior map.
-        """
-        if path == "query":
-            return super().cross_logits(support, guides, path)
-        of_guide, of_target = cross_pairs(*support.masks.shape[:2])
-        targets = self.first_pass(support.features, support.masks.flatten(0, 1)).select(of_target)
-        return self.second_pass(targets, guides.vectors[of_guide]).logits
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """L_s1 + L_s2 + L_q, each with its deep supervision (Eq. 14)."""

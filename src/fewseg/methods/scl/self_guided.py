@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fewseg.ops.masks import covered_and_missed
+from fewseg.ops.masks import ForegroundRule, covered_and_missed
 from fewseg.ops.pooling import masked_average
 
 VectorName = Literal["initial", "primary", "auxiliary"]
@@ -28,13 +28,14 @@ class SelfGuided:
         losses: any of "first" (L_s1) and "second" (L_s2): the rows of Table 6.
         second_pass: "paper": the second support pass takes its own levels in the top-down step;
             "released": it takes the first pass's (the authors' code on PFENet).
-        threshold: least share of foreground that makes a cell foreground in Eq. 5-6.
+        threshold: least share of foreground that makes a cell foreground in Eq. 5-6, or "truncated" (the
+            authors' code on CANet, see ``covered_and_missed``).
     """
 
     vectors: tuple[VectorName, ...] = ("primary", "auxiliary")
     losses: tuple[Literal["first", "second"], ...] = ("first", "second")
     second_pass: Literal["paper", "released"] = "paper"
-    threshold: float = 0.5
+    threshold: ForegroundRule = 0.5
 
     def __post_init__(self) -> None:
         if not self.vectors or len(set(self.vectors)) != len(self.vectors):
@@ -82,7 +83,7 @@ class SelfGuided:
 
 
 def primary_and_auxiliary(
-    mid: Tensor, cells: Tensor, first_logits: Tensor, threshold: float = 0.5
+    mid: Tensor, cells: Tensor, first_logits: Tensor, threshold: ForegroundRule = 0.5
 ) -> tuple[Tensor, Tensor]:
     """v_pri and v_aux: pooled over the foreground that the first prediction covers, and over the rest.
 
@@ -92,7 +93,7 @@ def primary_and_auxiliary(
         mid: (n, d, h, w) support feature.
         cells: (n, 1, h, w) share of foreground.
         first_logits: (n, 2, h, w).
-        threshold: least share that makes a cell foreground.
+        threshold: least share that makes a cell foreground, or "truncated".
 
     Returns:
         v_pri and v_aux, each (n, d); zero where the region is empty.

@@ -1,0 +1,209 @@
+"""Imported SCL(CANet) weights give the numbers of the authors' released code.
+
+Its images have their original sizes, which our pipeline never has: the pooling's last column of an even
+size and the feedback of a fused answer over three scales are put together here, from the model's own parts.
+"""
+
+from dataclasses import replace
+from functools import cached_property
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fewseg.engine.released import RELEASED_CANET_CROSS_GUIDED
+from fewseg.fusion.cross_guided import region_iou
+from fewseg.methods.scl.self_guided import primary_and_auxiliary
+from fewseg.types import EncodedEpisodes, EncodedShots, Guides
+
+SCALES = (0.7, 1.0, 1.3)
+
+
+class Shots:
+    """Support images of sizes of their own, each through the backbone and the first pass."""
+
+    def __init__(self, run, images, masks):
+        self.model, self.run = run.model, run
+        self.images, self.masks = images, masks
+
+    @cached_property
+    def passes(self):
+        pairs = zip(self.images, self.masks, strict=True)
+        with torch.no_grad():
+            return [self.model.first_pass(self.run.features(i), m.to(torch.uint8)) for i, m in pairs]
+
+    @cached_property
+    def vectors(self):
+        return [self.model.second_vectors(found) for found in self.passes]
+
+    def seconds(self):
+        """The second pass of every shot."""
+        return [self.model.second_pass(f, v).logits for f, v in zip(self.passes, self.vectors, strict=True)]
+
+
+def guide(vectors):
+    none = torch.zeros(len(vectors), 1, 0)
+    return Guides(vectors=vectors, keys=none.unsqueeze(-1), valid=none.bool())
+
+
+@pytest.fixture(scope="module")
+def one(released):
+    run = released("scl_canet_1shot")
+    run.model.backbone.trunk.maxpool.ceil_mode = True  # sizes of 8k + 1 do not tell the two apart
+    return run
+
+
+@pytest.fixture(scope="module")
+def five(released):
+    run = released("scl_canet_5shot")
+    run.model.backbone.trunk.maxpool.ceil_mode = True
+    return run
+
+
+@pytest.fixture(scope="module")
+def pairs(one):
+    """Two 1-shot training pairs at one size, and their previous answers."""
+    support = EncodedShots(
+        features=one.features(one.case.input("support")),
+        masks=one.case.input("support_mask").to(torch.uint8),
+    )
+    return EncodedEpisodes(
+        support=support,
+        query=one.features(one.case.input("query")),
+        query_masks=one.case.input("query_mask"),
+    )
+
+
+def test_support_passes_and_vectors(one, pairs):
+    model, masks = one.model, pairs.support.masks[:, 0]
+    first = model.first_pass(pairs.support.features, masks)
+    one.case.assert_close(first.initial, "z")
+    one.case.assert_close(first.cells, "support_mask_feat")
+    one.case.assert_close(first.first.logits, "supp_logits")
+    vectors = model.encode_shots(pairs.support.features, masks).vectors
+    one.case.assert_close(vectors[:, 0], "z_pri")
+    one.case.assert_close(vectors[:, 1], "z_aux")
+    one.case.assert_close(model.second_pass(first, vectors).logits, "new_supp_logits")
+
+
+def test_query_logits_under_a_history(one, pairs):
+    guides = one.model.encode_shots(pairs.support.features, pairs.support.masks[:, 0])
+    maps, history = one.model.encode_query(pairs.query), one.case.input("history_mask")
+    one.case.assert_close(one.model.iterate(maps, guides, history), "logits")
+    with pytest.raises(AssertionError, match="off by"):
+        one.case.assert_close(one.model.iterate(maps, guides), "logits")
+
+
+def test_losses_and_gradient_norms(one, pairs):
+    terms, _ = one.model.losses_from(pairs, one.case.input("history_mask"))
+    named = ("query", "support_first", "support_second")
+    one.case.assert_close(torch.stack([terms.terms[name] for name in named]), "loss_query_supp_newsupp")
+    one.__dict__["losses"] = {"total": terms.total}
+    rtol = one.case.about["grad_suggested_rtol"]
+    torch.testing.assert_close(one.gradient_norms(), one.case.output("grad_l2").double(), rtol=rtol, atol=0)
+
+
+def test_original_sizes_whose_cells_are_soft(one):
+    shots = Shots(one, [one.case.input("ori_support")], [one.case.input("ori_support_mask")[:, 0]])
+    (first,), (vectors,), (second,) = shots.passes, shots.vectors, shots.seconds()
+    one.case.assert_close(first.initial, "ori_z")
+    one.case.assert_close(first.cells, "ori_support_mask_feat")
+    one.case.assert_close(first.first.logits, "ori_supp_logits")
+    one.case.assert_close(vectors[:, 0], "ori_z_pri")
+    one.case.assert_close(vectors[:, 1], "ori_z_aux")
+    one.case.assert_close(second, "ori_new_supp_logits")
+    maps = one.model.encode_query(one.features(one.case.input("ori_query")))
+    one.case.assert_close(one.model.iterate(maps, guide(vectors)), "ori_logits")
+
+
+def test_the_papers_regions_are_outside_the_released_tolerance(one):
+    shots = Shots(one, [one.case.input("ori_support")], [one.case.input("ori_support_mask")[:, 0]])
+    (first,) = shots.passes
+    assert one.model.config.self_guided.threshold == "truncated"
+    _, auxiliary = primary_and_auxiliary(first.mid, first.cells, first.first.logits, 0.5)
+    with pytest.raises(AssertionError, match="off by"):
+        one.case.assert_close(auxiliary, "ori_z_aux")
+
+
+def answers(run, image, guides, weights, rounds):
+    """The authors' rounds: fused over shots and scales, the whole answer being fed back."""
+    history = None
+    for _ in range(rounds):
+        total = 0
+        for scale in SCALES:
+            scaled = image
+            if scale != 1.0:
+                scaled = F.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
+            maps = run.model.encode_query(run.features(scaled))
+            each = torch.cat([run.model.iterate(maps, one, history) for one in guides])
+            fused = (weights.view(-1, 1, 1, 1) * each).mean(dim=0, keepdim=True)
+            total = total + F.interpolate(fused, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        history = total.softmax(dim=1)
+        yield history
+
+
+def test_rounds_of_feedback_at_three_scales(one):
+    shots = Shots(one, [one.case.input("ori_support")], [one.case.input("ori_support_mask")[:, 0]])
+    guides = [guide(vectors) for vectors in shots.vectors]
+    with torch.no_grad():
+        rounds = answers(one, one.case.input("ori_query"), guides, torch.ones(1), 2)
+        for index, answer in enumerate(rounds):
+            one.case.assert_close(answer, f"ori_eval_softmax_round{index}")
+
+
+@pytest.fixture(scope="module")
+def shots(five):
+    images = [five.case.input(f"support_{k}") for k in range(5)]
+    return Shots(five, images, [five.case.input(f"support_mask_{k}")[:, 0] for k in range(5)])
+
+
+@pytest.fixture(scope="module")
+def reliability(five, shots):
+    """(1, 5, 5) foreground IoU of shot k's prediction of support i, [0, k, i], as the authors upsample."""
+    path = RELEASED_CANET_CROSS_GUIDED.path
+    assert path == "support"
+    ious = torch.zeros(1, 5, 5)
+    with torch.no_grad():
+        for i, target in enumerate(shots.passes):
+            truth = shots.masks[i].to(torch.uint8)
+            for k, vectors in enumerate(shots.vectors):
+                logits = five.model.second_pass(target, vectors).logits
+                full = F.interpolate(logits, size=truth.shape[-2:], mode="bilinear", align_corners=False)
+                ious[0, k, i] = region_iou(full.argmax(1), truth, RELEASED_CANET_CROSS_GUIDED.iou)
+    return ious
+
+
+def test_five_shots_vectors_and_logits(five, shots):
+    five.case.assert_close(torch.cat(shots.vectors)[:, 0], "z_pri")
+    five.case.assert_close(torch.cat(shots.vectors)[:, 1], "z_aux")
+    for k, second in enumerate(shots.seconds()):
+        five.case.assert_close(shots.passes[k].first.logits, f"supp_logits_{k}")
+        five.case.assert_close(second, f"new_supp_logits_{k}")
+    maps = five.model.encode_query(five.features(five.case.input("query")))
+    guides, history = guide(torch.cat(shots.vectors)), five.case.input("history_mask")
+    each = five.model.iterate(maps, guides, history.expand(5, -1, -1, -1))
+    five.case.assert_close(each, "logits_per_shot")
+    five.case.assert_close(each.sum(dim=0, keepdim=True), "logits")
+    plain = five.model._decode_support(maps.mid.expand(5, -1, -1, -1), guides.vectors, deep=False)
+    five.case.assert_close(plain.logits, "logits_nohistory_per_shot")
+
+
+def test_cross_guided_weights(five, reliability):
+    five.case.assert_close(reliability[0].T, "iou_matrix")
+    weights = RELEASED_CANET_CROSS_GUIDED.weights(reliability)[0]
+    five.case.assert_close(weights * 5, "U")
+    mean = replace(RELEASED_CANET_CROSS_GUIDED, divisor=None)
+    assert torch.equal(mean.weights(reliability)[0], weights)
+
+
+def test_cross_guided_rounds_and_their_counts(five, shots, reliability):
+    guides = [guide(vectors) for vectors in shots.vectors]
+    truth = five.case.input("query_mask")[0, 0] == 1
+    inter, union = 0, 0
+    with torch.no_grad():
+        weights = RELEASED_CANET_CROSS_GUIDED.weights(reliability)[0] * 5
+        for index, answer in enumerate(answers(five, five.case.input("query"), guides, weights, 2)):
+            five.case.assert_close(answer, f"eval_softmax_round{index}")
+            said = answer[0].argmax(0) == 1
+            inter, union = inter + int((said & truth).sum()), union + int((said | truth).sum())
+    five.case.assert_close(torch.tensor([inter, union]), "eval_inter_union")

@@ -1,0 +1,242 @@
+"""SD-AANet: gates, teachers, attention and losses, each as its equation has it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fewseg.methods.sdaanet import (
+    CompoundedGate,
+    IntegralTeacher,
+    MeanGate,
+    NoAttention,
+    NoDistillation,
+    NoGate,
+    PrototypeTeacher,
+    SDAANetConfig,
+    SeparateTeachers,
+)
+from fewseg.ops.masks import foreground_cells
+from fewseg.types import ImageEpisodes
+
+
+@pytest.fixture
+def make(make_method):
+    return lambda **changes: make_method(SDAANetConfig, **changes)
+
+
+def episodes_of(images, masks):
+    return ImageEpisodes(
+        support_images=images[:, :-1],
+        support_masks=masks[:, :-1],
+        query_images=images[:, -1],
+        query_masks=masks[:, -1],
+    )
+
+
+def pooled(maps, masks):
+    """Mean over the foreground cells, with the area's constant."""
+    cells = foreground_cells(masks, tuple(maps.shape[-2:]))
+    return (maps * cells).sum((2, 3)) / (cells.sum((2, 3)) + 5e-4)
+
+
+def kl(teacher, student):
+    return (teacher * (teacher / student.softmax(-1)).log()).sum(-1)
+
+
+def test_the_query_is_the_mean_of_the_queries_gated_by_each_shot(make, shots):
+    """Eq. 3 and 8, on maps, against the multiplier that the model uses."""
+    method = make()
+    images, masks = shots(1, 4)
+    features = method.extract(images[0])
+    found = method.pool(features, masks[0])
+    query = method.encode_query(features).mid[:1]
+    state = method.encode_support(
+        method.encode_episodes(episodes_of(images[:, [0, 1, 2, 3, 3]], masks[:, [0, 1, 2, 3, 3]])).support
+    )
+    each = [(v[None, :, None, None] * query + query) / 2 for v in found.values]
+    multiplier = method.query_multiplier(state.guides)
+    torch.testing.assert_close(query * multiplier[..., None, None], sum(each) / 4)
+    assert float(found.values.detach().std()) > 1e-3
+
+
+def test_a_prototype_is_pooled_from_the_gated_support_feature(make, shots):
+    method = make()
+    images, masks = shots(1, 2)
+    found = method.pool(method.extract(images[0]), masks[0])
+    torch.testing.assert_close(found.raw, pooled(found.mid, masks[0]))
+    torch.testing.assert_close(found.values, method.gate(found.raw))
+    gated = (found.values[..., None, None] * found.mid + found.mid) / 2
+    torch.testing.assert_close(found.prototypes, pooled(gated, masks[0]))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_compounded_gate_multiplies_by_every_shot_and_by_their_mean_again(count):
+    values = torch.rand(count, 6)
+    gate = CompoundedGate()
+    found = gate.multiplier(gate.kept(values).mean(dim=0, keepdim=True), count)[0]
+    expected = torch.ones(6)
+    for v in values:
+        expected = expected * (v + 1) / 2
+    expected = expected * (((values + 1) / 2).mean(dim=0) + 1) / 2
+    torch.testing.assert_close(found, expected)
+
+
+def teaching(shots=3):
+    generator = torch.Generator().manual_seed(0)
+    gates = 0.5 + 0.5 * torch.rand(2, shots, 5, generator=generator)
+    students = torch.randn(2, shots, 5, generator=generator)
+    return students, gates, torch.randn(2, 5, generator=generator)
+
+
+def test_separate_teachers_are_one_a_shot():
+    students, gates, query = teaching()
+    losses = []
+    for b in range(2):
+        for k in range(3):
+            own = students[b, k].softmax(-1)
+            teacher = (own + (gates[b, k] * query[b]).softmax(-1)) / 2
+            losses.append(kl(teacher, students[b, k]))
+    torch.testing.assert_close(SeparateTeachers().loss(students, gates, query), sum(losses) / 6)
+
+
+def test_the_integral_teacher_is_one_for_all_shots():
+    students, gates, query = teaching()
+    losses = []
+    for b in range(2):
+        seen = (gates[b].mean(0) * query[b]).softmax(-1)
+        teacher = (students[b].softmax(-1).mean(0) + seen) / 2
+        losses += [kl(teacher, students[b, k]) for k in range(3)]
+    torch.testing.assert_close(IntegralTeacher().loss(students, gates, query), sum(losses) / 6)
+
+
+def test_both_strategies_are_equation_5_for_one_shot():
+    students, gates, query = teaching(1)
+    own, seen = students[:, 0].softmax(-1), (gates[:, 0] * query).softmax(-1)
+    expected = kl((own + seen) / 2, students[:, 0]).mean()
+    torch.testing.assert_close(SeparateTeachers().loss(students, gates, query), expected)
+    torch.testing.assert_close(IntegralTeacher().loss(students, gates, query), expected)
+
+
+def test_the_released_teacher_is_the_mean_of_prototypes():
+    students, gates, query = teaching()
+    taught = (students + query[:, None]) / 2
+    expected = F.kl_div((students / 5).log_softmax(-1), (taught / 5).softmax(-1), reduction="sum") / 30
+    torch.testing.assert_close(PrototypeTeacher().loss(students, gates, query), 22.5 * expected)
+
+
+@pytest.mark.parametrize("kind", [SeparateTeachers, IntegralTeacher])
+def test_a_detached_teacher_learns_nothing_from_the_query(kind):
+    students, gates, query = teaching()
+    for detach in (False, True):
+        found = query.clone().requires_grad_()
+        kind(detach=detach).loss(students.clone().requires_grad_(), gates, found).backward()
+        assert (found.grad is None) == detach
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_losses_are_those_of_equation_12(make, shots, count):
+    method = make(deep_weight=0.25, mid_dropout=0.0, head_dropout=0.0)
+    images, masks = shots(2, count + 1)
+    encoded = method.encode_episodes(episodes_of(images, masks))
+    found = method.training_losses(encoded)
+    logits = method.segment(encoded.query, method.encode_support(encoded.support))
+    expected = F.cross_entropy(logits, masks[:, -1].long(), ignore_index=255)
+    torch.testing.assert_close(found.terms["query"], expected, atol=1e-5, rtol=1e-4)
+    support = method.pool(encoded.support.features, masks[:, :-1].flatten(0, 1))
+    each = method.attention.support_logits(support.mid, support.raw, learn=False)
+    full = F.interpolate(each, size=(65, 65), mode="bilinear", align_corners=True).unflatten(0, (2, count))
+    each = [F.cross_entropy(full[:, k], masks[:, k].long(), ignore_index=255) for k in range(count)]
+    torch.testing.assert_close(found.terms["support_attention"], sum(each) / count, atol=1e-5, rtol=1e-4)
+    mid = method.encode_query(encoded.query).mid
+    students, gates = (v.unflatten(0, (2, count)) for v in (support.prototypes, (support.values + 1) / 2))
+    teachers = [(gates[:, k, :, None, None] * mid, students[:, k]) for k in range(count)]
+    taught = [kl((s.softmax(-1) + pooled(m, masks[:, -1]).softmax(-1)) / 2, s).mean() for m, s in teachers]
+    torch.testing.assert_close(found.terms["distillation"], sum(taught) / count, atol=1e-6, rtol=1e-3)
+    terms = found.terms
+    total = terms["query"] + 0.25 * terms["query_deep"]
+    total = total + 50 * terms["distillation"] + 0.5 * terms["support_attention"]
+    torch.testing.assert_close(found.total, total)
+
+
+def test_the_decoder_merges_prototype_gated_query_prior_and_attention(make, shots, encode):
+    method = make()
+    query = method.encode_query(method.extract(shots(1, 1, seed=1)[0][0]))
+    guides = method.encode_support(encode(method, *shots(1, 2))).guides
+    attention = method.attention.query_map(query.mid, guides.vectors[:, 1], learn=False)
+    torch.testing.assert_close(method.attention_map(query, guides), attention)
+    planes = torch.cat([method.query.prior_map(query, guides), attention], dim=1)
+    maps = query.mid * method.query_multiplier(guides)[..., None, None]
+    joined = torch.cat([maps, guides.vectors[:, 0, :, None, None].expand_as(maps), planes], dim=1)
+    first = F.relu(F.conv2d(joined, method.query.merge.convs[0].weight))  # the scale of the map itself
+    merged = method.query.merge(maps, guides.vectors[:, :1], planes)
+    torch.testing.assert_close(merged[0], first, atol=1e-5, rtol=1e-4)
+    expected = method.trunk(merged, query.size, deep=False).logits
+    torch.testing.assert_close(method.score(query, guides), expected)
+
+
+def test_the_query_mask_changes_losses_and_no_answer(make, shots):
+    method = make()
+    images, masks = shots(2, 3)
+    batch = episodes_of(images, masks)
+    other = replace(batch, query_masks=1 - batch.query_masks.clamp(max=1))
+    answers, losses = [], []
+    for each in (batch, other):
+        encoded = method.encode_episodes(each)
+        answers.append(method.segment(encoded.query, method.encode_support(encoded.support)))
+        losses.append(method.training_losses(encoded).terms["distillation"])
+    assert torch.equal(*answers)
+    assert not torch.equal(*losses)
+
+
+ABLATIONS = {
+    "no attention": ({"attention": NoAttention()}, {"support_attention"}, {"attention"}),
+    "no distillation": ({"distillation": NoDistillation()}, {"distillation"}, set()),
+    "neither gate nor distillation": (
+        {"gate": NoGate(), "distillation": NoDistillation()},
+        {"distillation"},
+        {"gate"},
+    ),
+    "integral teacher": ({"distillation": IntegralTeacher()}, set(), set()),
+    "released": ({"gate": CompoundedGate(), "distillation": PrototypeTeacher()}, set(), set()),
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_row_of_tables_3_and_5_trains_and_segments_without_what_it_lacks(make, shots, name):
+    changes, lost_terms, lost_parts = ABLATIONS[name]
+    method, whole = make(**changes), make()
+    encoded = method.encode_episodes(episodes_of(*shots(2, 3)))
+    found, full = method.training_losses(encoded), whole.training_losses(encoded)
+    assert set(full.terms) - set(found.terms) == lost_terms
+    assert set(found.weights) <= set(found.terms)
+    logits = method.segment(encoded.query, method.encode_support(encoded.support))
+    assert logits.shape == (2, 2, 65, 65)
+    assert bool(torch.isfinite(logits).all())
+    parts = {name.split(".")[0] for name, _ in whole.named_parameters()}
+    assert parts - {name.split(".")[0] for name, _ in method.named_parameters()} == lost_parts
+
+
+def test_without_a_gate_the_prototype_is_pooled_from_the_plain_feature(make, shots):
+    method = make(gate=NoGate())
+    images, masks = shots(1, 2)
+    features = method.extract(images[0])
+    guides = method.encode_shots(features, masks[0])
+    assert torch.equal(guides.vectors[:, 0], guides.vectors[:, 1])
+    assert torch.equal(method.query_multiplier(guides), torch.ones(2, 8))
+
+
+def test_the_attentions_statistics_are_learned_by_losses_in_training_only(make, shots):
+    method = make()
+    batch = episodes_of(*shots(2, 2))
+    norm = method.attention.pyramid.bottleneck_norm
+    method.losses(batch)
+    assert norm.running_mean.abs().max() == 0
+    method.train().losses(batch)
+    assert norm.running_mean.abs().max() > 0
+
+
+def test_the_mean_gate_is_half_of_v_plus_one():
+    values = torch.rand(2, 4)
+    assert torch.equal(MeanGate().multiplier(MeanGate().kept(values), 5), (values + 1) / 2)
