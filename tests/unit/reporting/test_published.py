@@ -34,6 +34,10 @@ def test_values_are_those_of_the_papers_at_places_read_by_hand():
     assert value("1", "F + SRP (sup)", 1, "fold1", paper="srpnet") == 86.1
     assert value("1", "Baseline", 5, paper="sd-aanet") == 62.2
     assert value("2", "SD-AANet", 5, paper="sd-aanet") == 46.9
+    assert value("2", "Baseline (473)", 1, "fold1", paper="sd-aanet") == 41.9
+    assert value("3", "Baseline + SDPM", 1, "fold2", paper="sd-aanet") == 57.7
+    assert value("4", "Multi-scale Inference", 1, paper="sd-aanet") == 62.2
+    assert value("5", "Integral Strategy", 5, "fold3", paper="sd-aanet") == 58.8
 
 
 def test_scls_six_tables_are_complete():
@@ -73,7 +77,7 @@ def test_the_means_are_those_of_the_folds_beside_them():
             folds[key].append(v.percent)
         elif v.column == "mean":
             means[key] = v.percent
-    assert len(folds) == 41
+    assert len(folds) == 61
     for key, values in folds.items():
         assert len(values) == 4
         if key not in MISPRINTS:

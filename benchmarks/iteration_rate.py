@@ -1,0 +1,70 @@
+"""Which rate (eta of SRPNet's Eq. 12) to iterate prototypes with: mIoU on base classes held out of training.
+
+The test fold's classes are never touched. Train with classes held out, then give the checkpoint:
+
+uv run fewseg train voc5i_mini_srpnet --fold 1 --train.held-out 5 13 18 19 --out runs/held-out
+uv run python benchmarks/iteration_rate.py runs/held-out/best.safetensors
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from fewseg.data.episodes import EpisodeSampler
+from fewseg.engine.checkpoint import load_method
+from fewseg.engine.evaluate import Evaluator
+from fewseg.fusion import IterativeInference, MeanVector
+from fewseg.metrics import miou
+from fewseg.recipes.registry import recipe
+from fewseg.recipes.run import training_store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What to try.
+
+    Attributes:
+        checkpoint: trained with ``--train.held-out``.
+        rates: candidates.
+        steps: N.
+        episodes: for each of 1 and 5 shots.
+    """
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    steps: int = 5
+    episodes: int = 300
+
+
+def main(choice: Choice) -> None:
+    method, about = load_method(choice.checkpoint)
+    chosen, held_out = recipe(about.recipe), tuple(about.training["config"]["held_out"])
+    if not held_out:
+        raise SystemExit(f"{choice.checkpoint} was trained on all base classes: give --train.held-out")
+    data = chosen.data(about.class_split["fold"], None)
+    protocol = replace(chosen.protocol, episodes=choice.episodes, seeds=(0,))
+    evaluator = Evaluator(
+        method, data.source, training_store(chosen, method, data), precision="bf16", progress=False
+    )
+    table = Table(title=f"held-out classes {held_out}, {choice.episodes} episodes, mIoU in percent")
+    for heading in ("rate", "1-shot query", "1-shot supports", "5-shot query", "5-shot supports"):
+        table.add_column(heading, justify="right")
+    fusions = [MeanVector(), *(IterativeInference(steps=choice.steps, rate=rate) for rate in choice.rates)]
+    for fusion in fusions:
+        cells = []
+        for shots in (1, 5):
+            sampler = EpisodeSampler(data.train, data.split, protocol, shots, classes=held_out)
+            for on in ("query", "support"):
+                cells.append(f"{100 * miou(evaluator.run(sampler, fusion, on=on), held_out):.1f}")
+        table.add_row("-" if isinstance(fusion, MeanVector) else f"{fusion.rate:g}", *cells)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Choice))
