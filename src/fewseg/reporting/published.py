@@ -1,10 +1,10 @@
 """Values printed in the papers, in percent as they print them.
 
 ``published.csv`` has one value a line: paper, table, row, backbone, dataset, shots, column (fold0 .. fold3,
-mean, fb_iou, dice), value. SCL's Tables 1-6, SRPNet's Table 1 and SD-AANet's III-V are complete; of the others the
-lines of the papers' own methods and baselines. In SCL's Table 4 the row "average" is the baseline with averaged scores and
-"CGM" the baseline with CGM. Values stay as printed, also where the folds do not give the mean: 1-shot RPMMs
-and PFENet (Table 1), FWB (Table 2).
+mean, fb_iou, dice), value. SCL's Tables 1-6, SRPNet's Table 1 and SD-AANet's Tables III-V are complete; of
+the others there are the lines of the papers' own methods and baselines. In SCL's Table 4 the row "average" is
+the baseline with averaged scores and "CGM" the baseline with CGM. Values stay as printed, also where the
+folds do not give the mean: 1-shot RPMMs and PFENet (Table 1), FWB (Table 2).
 """
 
 from __future__ import annotations
