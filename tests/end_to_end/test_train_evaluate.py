@@ -3,9 +3,11 @@
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from fewseg.cli import main
@@ -245,3 +247,36 @@ def test_a_checkpoint_whose_training_config_was_edited_is_told(recipes, tmp_path
     save_checkpoint(tmp_path / "edited.safetensors", build_method(recipe), about)
     with pytest.raises(ValueError, match="a header without a right training config: it was edited"):
         evaluation.evaluate("edited.safetensors", fold=0)
+
+
+def result_names(folder="results"):
+    return sorted(path.name for path in Path(folder).glob("*.json"))
+
+
+def test_several_ways_the_supports_themselves_and_iteration_have_files_of_their_own(recipes):
+    words = ["evaluate", "tiny_matcher", "--fold", "0", "--quiet", "--shots", "1"]
+    assert main(words) == 0
+    assert main([*words, "--ways", "2"]) == 0
+    assert main([*words, "--on", "support"]) == 0
+    assert main([*words, "--fusion", "iterative"]) == 0
+    stem = "tiny_matcher-fold0-seed0"
+    assert result_names() == [
+        f"{stem}-1shot-iterative.json",
+        f"{stem}-1shot-mean-on-support.json",
+        f"{stem}-1shot-mean.json",
+        f"{stem}-2way-1shot-mean.json",
+    ]
+    found = {name: RunResult.load(Path("results") / name) for name in result_names()}
+    assert [r.ways for r in found.values()] == [1, 1, 1, 2]
+    assert [r.on for r in found.values()] == ["query", "support", "query", "query"]
+    assert main(["table", "results"]) == 0
+
+
+def test_a_recipe_without_training_runs_on_another_backbone_under_a_name_of_its_own(recipes, tmp_path):
+    net = timm.create_model("convnext_atto", num_classes=0)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    weights = ["--backbone-weights", str(tmp_path / "net.pth")]
+    words = ["evaluate", "tiny_matcher", "--fold", "0", "--quiet", "--shots", "1"]
+    assert main([*words, "--backbone", "convnext_atto", *weights]) == 0
+    assert result_names() == ["tiny_matcher_convnext_atto-fold0-seed0-1shot-mean.json"]
+    assert main([*words, "--backbone", "konvnext"]) == 1
