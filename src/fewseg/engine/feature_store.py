@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,9 +70,12 @@ class Extractor(torch.nn.Module):
 
     def digest(self) -> str:
         """Key of the backbone's settings, of the method's config and of all weights."""
+        config: Any = getattr(self.method, "config", None)
+        known = [f.name for f in fields(config)] if is_dataclass(config) else []
         parts = [
-            self.method.backbone.digest(),
+            self.method.backbone.digest(),  # without the path of its weights
             type(self.method).__name__,
+            repr([(name, getattr(config, name)) for name in known if name != "backbone"]),
             state_sha256(self.method.state_dict()),
         ]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()

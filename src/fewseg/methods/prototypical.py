@@ -94,7 +94,7 @@ class PrototypeSegmenter(FewShotSegmenter):
         )
 
     def _collected(self, support: EncodedShots, pooled: Prototypes) -> Collected:
-        if isinstance(self.fusion, MeanVector):
+        if isinstance(self.fusion, MeanVector) or self.fusion.steps == 0:
             ones = pooled.vectors.new_ones(pooled.vectors.shape[0], 1)
             none = torch.zeros_like(pooled.present[:, 0])
             return Collected(sets=pooled.vectors.unsqueeze(1), weights=ones, diverged=none)
