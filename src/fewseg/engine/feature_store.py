@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -96,6 +97,7 @@ class FeatureStore:
         folder: where stores live; ``$FEWSEG_CACHE/features`` by default.
         seed: of the random views.
         dtype: type on disk and in memory, bfloat16 or float32.
+        temporary: live in a folder of its own, which goes with the object.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class FeatureStore:
         folder: Path | None = None,
         seed: int = 0,
         dtype: torch.dtype = torch.bfloat16,
+        temporary: bool = False,
     ) -> None:
         sizes = {view.size for view in views}
         if len(sizes) != 1:
@@ -125,7 +128,12 @@ class FeatureStore:
             ]
         )
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
-        self.folder = (folder or cache_folder() / "features") / name
+        place = folder or cache_folder() / "features"
+        if temporary:
+            place.mkdir(parents=True, exist_ok=True)
+            self._temporary = TemporaryDirectory(prefix="temporary-", dir=place)  # removed with this object
+            place = Path(self._temporary.name)
+        self.folder = place / name
         self.folder.mkdir(parents=True, exist_ok=True)
         atomic_write_text(self.folder / "key.json", key)
         rows = len(source.ids) * len(self.views)

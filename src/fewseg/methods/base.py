@@ -22,6 +22,7 @@ from fewseg.fusion.cross_guided import region_iou
 from fewseg.fusion.one_vs_rest import one_vs_rest
 from fewseg.ops.resize import resize
 from fewseg.types import (
+    IGNORE,
     EncodedEpisodes,
     EncodedShots,
     Features,
@@ -45,11 +46,13 @@ class FewShotSegmenter(nn.Module, ABC):
         backbone: gives the maps.
         fusions: the fusions that the method can use, with their default settings.
         fusion: how K shots become one answer. It has no parameters and may be changed at any time.
+        trains_ways: whether ``training_losses`` takes episodes of several ways.
     """
 
     backbone: Backbone
     fusions: tuple[Fusion, ...]
     fusion: Fusion
+    trains_ways: bool = False
 
     def extract(self, images: Tensor) -> Features:
         """Runs the backbone and what the method does to its maps image by image.
@@ -69,6 +72,36 @@ class FewShotSegmenter(nn.Module, ABC):
         before or after it: features that are embedded already come back as they are.
         """
         return features
+
+    def check_training_ways(self, ways: int) -> None:
+        """Checks that the method can be trained on episodes of so many ways.
+
+        Raises:
+            ValueError: it cannot.
+        """
+        if ways > 1 and not self.trains_ways:
+            raise ValueError(
+                f"{type(self).__name__} is trained on episodes of one way, got {ways}: set train.ways to 1 "
+                "(it still segments any number of ways, one against the rest)"
+            )
+
+    def check_support(self, support: EncodedShots) -> None:
+        """Checks a support set at the border of ``encode_support``.
+
+        Raises:
+            ValueError: the masks hold other labels than 0 .. N and 255, or the fusion is not the method's.
+        """
+        strange = support.masks[(support.masks > support.ways) & (support.masks != IGNORE)]
+        if strange.numel():
+            raise ValueError(
+                f"the support masks hold {sorted(set(strange.tolist()))[:5]}; with {support.ways} ways "
+                f"accepted are 0 .. {support.ways} and {IGNORE}: give way_of, the way of each support image"
+            )
+        if not self.accepts(self.fusion):
+            kinds = ", ".join(own.kind for own in self.fusions)
+            raise ValueError(
+                f"{type(self).__name__} cannot use the fusion {self.fusion.kind!r}; it can use {kinds}"
+            )
 
     def accepts(self, fusion: Fusion) -> bool:
         """Whether the method can use a fusion."""
@@ -91,9 +124,14 @@ class FewShotSegmenter(nn.Module, ABC):
         )
 
     def losses(self, episodes: ImageEpisodes | EncodedEpisodes) -> LossTerms:
-        """Named losses of a training batch, whether or not its images have been through the backbone."""
+        """Named losses of a training batch, whether or not its images have been through the backbone.
+
+        Raises:
+            ValueError: several ways, and the method trains on one.
+        """
         if isinstance(episodes, ImageEpisodes):
             episodes = self.encode_episodes(episodes)
+        self.check_training_ways(episodes.support.ways)
         return self.training_losses(episodes)
 
     @abstractmethod
@@ -190,6 +228,7 @@ class PairScorer(FewShotSegmenter):
 
     def encode_support(self, support: EncodedShots) -> SupportState | WaysState:
         """Encodes every shot once and lets the fusion join or weigh them, way by way."""
+        self.check_support(support)
         if support.ways == 1:
             return self._encode_way(support)
         return WaysState(ways=tuple(self._encode_way(support.one_way(j)) for j in range(1, support.ways + 1)))

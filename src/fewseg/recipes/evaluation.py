@@ -11,6 +11,7 @@ from fewseg.backbones import BackboneConfig
 from fewseg.data.recorded import RecordedEpisodes
 from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
 from fewseg.engine.config_json import config_from_json
+from fewseg.engine.result_schema import as_json, digest
 from fewseg.engine.results import RunResult
 from fewseg.engine.train_config import TrainConfig
 from fewseg.fusion import Fusion
@@ -104,8 +105,28 @@ def evaluate(
         out,
         evaluations=evaluations,
         recorded=recorded,
+        tag=_tag(chosen),
         progress=progress,
     )
+
+
+def _tag(chosen: Recipe) -> str:
+    """Tells files apart whose method or training is not the registered recipe's; the seed has a place."""
+    own = RECIPES[chosen.name]() if chosen.name in RECIPES else chosen
+    ours, theirs = as_json([chosen.method, chosen.train]), as_json([own.method, own.train])
+    for method, train in (ours, theirs):
+        method["backbone"].pop("weights")  # where they lie changes nothing
+        for name in ("seed", "save_every", "workers", *(_BY_EPOCHS if _has_epochs(own) else ())):
+            (train or {}).pop(name, None)
+    return "" if ours == theirs else f"-{digest(ours)[:6]}"
+
+
+_BY_EPOCHS = ("epochs", "steps")
+
+
+def _has_epochs(recipe: Recipe) -> bool:
+    """Whether the number of steps comes from the number of images, so that a trained config has another."""
+    return recipe.train is not None and recipe.train.epochs is not None
 
 
 def _lines(
@@ -141,7 +162,11 @@ def _lines(
         if fusions:
             own = [Evaluation(ways=n, shots=k, fusion=kinds[name], on=target) for name in fusions]
         elif not own and (ways or shots or on) and target == (on or "query"):
-            own = [Evaluation(ways=n, shots=k, fusion=fusion, on=target)]
+            of_shots = [e for e in lines if e.shots == k and e.on == "query"] or lines
+            own = [
+                Evaluation(ways=n, shots=k, fusion=other, on=target)
+                for other in dict.fromkeys(e.fusion for e in of_shots)
+            ]
         found += own
     return found
 

@@ -7,7 +7,7 @@ import pytest
 from fewseg.data.episodes import EpisodeSpec, Way, read_manifest, write_manifest
 from fewseg.data.errors import DataError
 
-SPECS = (EpisodeSpec(0, 4, "q", ("s", "t")), EpisodeSpec(1, 5, "s", ("q",)))
+SPECS = (EpisodeSpec(0, 4, "q", ("s", "t")), EpisodeSpec(1, 5, "s", ("q", "t")))
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def index(make_index):
-    return make_index({"q": {4: 1, 5: 1}, "s": {4: 1, 5: 1}, "t": {4: 1}})
+    return make_index({"q": {4: 1, 5: 1}, "s": {4: 1, 5: 1}, "t": {4: 1, 5: 1}})
 
 
 def test_a_manifest_gives_back_what_was_written(path, index):
