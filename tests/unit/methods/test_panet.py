@@ -109,9 +109,13 @@ def test_a_way_that_is_predicted_nowhere_adds_nothing(case):
     assert bool(torch.isfinite(query.grad).all())
 
 
-def built(alignment):
+def built(alignment, align_corners=True):
     backbone = BackboneConfig(name="resnet18", weights=None, levels=("layer3",), shape=SHAPE, trainable=True)
-    return PANetConfig(backbone=backbone, level="layer3", alignment=alignment).build().eval()
+    return (
+        PANetConfig(backbone=backbone, level="layer3", alignment=alignment, align_corners=align_corners)
+        .build()
+        .eval()
+    )
 
 
 @pytest.fixture
@@ -149,6 +153,22 @@ def test_the_alignment_of_the_queries_own_predictions_is_added_with_its_weight(e
     ).mean()
     torch.testing.assert_close(found.terms["alignment"], alignment, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found.total, query + 0.25 * alignment, atol=1e-4, rtol=1e-4)
+
+
+def test_its_model_hands_the_convention_of_resizing_on(episodes):
+    model = built(PrototypeAlignment(), align_corners=False)
+    logits = model.query_logits(episodes, model.pooled(episodes.support))
+    maps = episodes.support.features[EMBEDDING].unflatten(0, (2, 3))
+    expected = plain(
+        episodes.query[EMBEDDING].unsqueeze(1),
+        logits.unsqueeze(1),
+        maps,
+        episodes.support.masks,
+        (1, 2, 1),
+        False,
+    )
+    found = model.training_losses(episodes).terms["alignment"]
+    torch.testing.assert_close(found, expected.mean(), atol=1e-4, rtol=1e-4)
 
 
 def test_without_alignment_there_is_the_querys_loss_alone(episodes):

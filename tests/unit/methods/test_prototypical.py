@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.fusion import IterativeInference, MeanVector
 from fewseg.methods.matcher import MatcherConfig
+from fewseg.methods.panet import PANetConfig
 from fewseg.methods.prototypical import EMBEDDING, mixed
 from fewseg.methods.srpnet import SRPNetConfig
 from fewseg.prototypes import Cosine, Fidelity, SquaredEuclidean
-from fewseg.types import EncodedShots, Features, PrototypeState
+from fewseg.types import EncodedEpisodes, EncodedShots, Features, PrototypeState
 
 SIDE, CELLS, CHANNELS = 17, 3, 6
 SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
@@ -319,6 +320,40 @@ def test_one_state_serves_many_queries_and_each_set_its_own():
         alone = EncodedShots(features=support.features.select(places), masks=support.masks[b : b + 1])
         both = model.segment(query, model.encode_support(alone))
         torch.testing.assert_close(both[b], together[b], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_centred_resizing_holds_for_pooling_iterating_segmenting_and_losses(steps):
+    """PANet's released convention in every place, by torch's own resizing."""
+    support, query = make(episodes=1)
+    fusion = IterativeInference(steps=steps, rate=0.01)
+    backbone = BackboneConfig(name="resnet18", weights=None, levels=("layer3",), shape=SHAPE, trainable=True)
+    panet = PANetConfig(backbone=backbone, level="layer3", align_corners=False, fusion=fusion).build().eval()
+
+    def full(maps):
+        return F.interpolate(maps, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+
+    maps, masks = full(support.features[EMBEDDING]), support.masks[0]
+    pooled = torch.stack(
+        [torch.stack([maps[k][:, masks[k] == j].mean(dim=1) for k in (0, 1)]).mean(dim=0) for j in (0, 1)]
+    )
+    state = panet.encode_support(support)
+    if steps == 0:
+        torch.testing.assert_close(state.sets[0, 0], pooled, atol=1e-4, rtol=1e-4)
+        logits = full(plain_scores(query[EMBEDDING], pooled, Cosine(), 20.0))
+        torch.testing.assert_close(panet.segment(query, state), logits, atol=1e-3, rtol=1e-3)
+        episodes = EncodedEpisodes(support=support, query=query, query_masks=masks[:1])
+        expected = F.cross_entropy(logits, masks[:1].long(), ignore_index=255)
+        found = panet.training_losses(episodes).terms["query"]
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        return
+    current = pooled / pooled.norm(dim=1, keepdim=True)
+    for n in range(steps):
+        current = current.detach().requires_grad_()
+        restored = full(plain_scores(support.features[EMBEDDING], current, Cosine(), 20.0))
+        F.cross_entropy(restored, masks.long(), ignore_index=255).backward()
+        current = current - 0.01 * current.grad
+        torch.testing.assert_close(state.sets[0, n], current.detach(), atol=1e-4, rtol=1e-3)
 
 
 def test_the_matcher_iterates_too_and_has_the_levels_side_by_side():
