@@ -115,11 +115,7 @@ class EncodedShots:
 
 
 def check_ways(way_of: Sequence[int], shots: int) -> None:
-    """Checks that every support image belongs to a way and every way has one.
-
-    Raises:
-        ValueError: otherwise.
-    """
+    """Raises a ValueError unless every support image belongs to a way and every way has one."""
     if len(way_of) != shots or set(way_of) != set(range(1, max(way_of, default=1) + 1)):
         raise ValueError(
             f"way_of {tuple(way_of)} for {shots} support images: give one number an image, and at least one "

@@ -20,7 +20,8 @@ from fewseg.engine.pair_scores import PairScores
 from fewseg.engine.shared_images import SharedImages
 from fewseg.fusion import CrossGuided, Fusion
 from fewseg.fusion.one_vs_rest import one_vs_rest
-from fewseg.methods.base import FewShotSegmenter, PairScorer
+from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.pair_scorer import PairScorer
 from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts
 from fewseg.metrics.way_counts import count_ways
 from fewseg.ops.geometry import letterbox, restore

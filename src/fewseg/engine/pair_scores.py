@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fewseg.engine.shared_images import SharedImages
 from fewseg.fusion import CrossGuided, Fusion, GuideFusion
-from fewseg.methods.base import PairScorer, fuse_scores, predicted_iou
+from fewseg.methods.pair_scorer import PairScorer, fuse_scores, predicted_iou
 from fewseg.ops.progress import tracked
 from fewseg.types import Guides, QueryMaps
 

@@ -183,12 +183,12 @@ def test_gradients_reach_backbone_and_convolution_where_they_train(support_weigh
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"grid": "layer4"}, r"on the grid of 'layer4', the backbone gives .*take levels of the backbone"),
-        ({"levels": ("layer1", "layer3")}, r"takes levels \('layer1', 'layer3'\)"),
-        ({"grid": "layer2", "levels": ("layer3",)}, "the grid of one of them"),
-        ({"support_weight": -0.1}, r"must be at least 0 and alpha above 0, got -0\.1, 1\.0 and 20\.0"),
-        ({"query_weight": -2.0}, r"got 1\.0, -2\.0 and 20\.0"),
-        ({"alpha": 0.0}, "alpha above 0"),
+        ({"grid": "layer4"}, "grid is that of one of its levels .* not 'layer4'"),
+        ({"levels": ("layer1", "layer3")}, r"compares levels \('layer1', 'layer3'\)"),
+        ({"grid": "layer2", "levels": ("layer3",)}, "grid is that of one of its levels .* not 'layer2'"),
+        ({"support_weight": -0.1}, r"must be at least 0, got -0\.1 and 1\.0"),
+        ({"query_weight": -2.0}, r"got 1\.0 and -2\.0"),
+        ({"alpha": 0.0}, "alpha must be above 0"),
     ],
 )
 def test_configs_that_cannot_work_are_refused(changes, message):

@@ -152,7 +152,7 @@ def test_vanished_tells_too_small_things_shot_by_shot():
     maps = torch.zeros(4, 1, 9, 9)
     masks = torch.zeros(1, 4, 65, 65, dtype=torch.uint8)
     masks[0, 0, 10:14, 10:14] = 1  # between all cells
-    masks[0, 1, 14:19, 14:19] = 1  # around the cell (2, 2)
+    masks[0, 1, 12:21, 12:21] = 1  # around the cell (2, 2)
     masks[0, 2, :, 30:60] = 1
     found = pool_prototypes(maps, masks, (1, 1, 1, 1))  # the fourth has nothing that could vanish
     assert found.vanished.tolist() == [[True, False, False, False]]
