@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,8 +153,9 @@ def test_fresh_views_and_a_trained_seed_of_its_own_go_the_same_way(recipes, tmp_
     path = tmp_path / "runs/tiny_pfenet-fold0-seed3/best.safetensors"
     assert read_checkpoint(path).training["config"]["cached_views"] == 0
     assert main(["evaluate", str(path), "--quiet", "--shots", "1"]) == 0
-    result = RunResult.load(tmp_path / "results/tiny_pfenet-fold0-seed3-1shot-average.json")
-    assert result.training["seed"] == 3
+    (name,) = result_names()
+    assert re.fullmatch(r"tiny_pfenet-fold0-seed3-1shot-average-[0-9a-f]{6}\.json", name)  # not the recipe's
+    assert RunResult.load(tmp_path / "results" / name).training["seed"] == 3
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
