@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ LEVELS = ("stem", "layer1", "layer2", "layer3", "layer4")
 """Names of the stages, shallow to deep, for every architecture."""
 
 
-class Trunk(nn.Module):
+class Trunk(nn.Module, ABC):
     """Stages of an ImageNet classifier under timm's own parameter names, built up to one level.
 
     Attributes:
@@ -23,6 +24,7 @@ class Trunk(nn.Module):
         self.channels = channels
         self.strides = strides
 
+    @abstractmethod
     def stage(self, level: str, below: Tensor) -> Tensor:
         """Runs one stage.
 
@@ -33,7 +35,6 @@ class Trunk(nn.Module):
         Returns:
             (n, ``channels[level]``, h', w').
         """
-        raise NotImplementedError
 
     @property
     def named(self) -> nn.Module:

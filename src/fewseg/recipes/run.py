@@ -30,7 +30,7 @@ from fewseg.engine.results import RunResult
 from fewseg.engine.train import Run, train
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.methods.registry import method_name
+from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.metrics.scores import miou
 from fewseg.recipes.recipe import Evaluation, Recipe
 
@@ -216,6 +216,14 @@ def _done_before(path: Path, protocol: Protocol, said: Mapping[str, Any]) -> Run
     return found if same and found.protocol == as_json(protocol) and found.versions == made_with else None
 
 
+def _told(config: MethodConfig) -> dict[str, Any]:
+    """A method's config as a result tells it: weights by the name of their file, wherever it lies."""
+    told: dict[str, Any] = as_json(config)
+    weights = told["backbone"]["weights"]
+    told["backbone"]["weights"] = weights and Path(weights).name
+    return told
+
+
 def _evaluate_line(
     recipe: Recipe,
     line: Evaluation,
@@ -239,7 +247,7 @@ def _evaluate_line(
         "on": line.on,
         "config": as_json(
             {
-                "method": recipe.method,
+                "method": _told(recipe.method),
                 "fusion": line.fusion,
                 "size": recipe.size,
                 "precision": evaluator.precision,
