@@ -135,15 +135,16 @@ class FeatureStore:
             place = Path(self._temporary.name)
         self.folder = place / name
         self.folder.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(self.folder / "key.json", key)
         rows = len(source.ids) * len(self.views)
         shapes = self._map_shapes()
-        self._maps: Mapping[str, Array] = {
-            level: self._open(f"{level}.raw", (rows, *shape), _storage(dtype))
-            for level, shape in shapes.items()
-        }
-        self._labels = self._open("labels.raw", (rows, self.size, self.size), np.dtype(np.uint8))
-        self._done = self._open(_DONE, (rows,), np.dtype(np.uint8))
+        with self._lock():  # another process may be making the same files
+            atomic_write_text(self.folder / "key.json", key)
+            self._maps: Mapping[str, Array] = {
+                level: self._open(f"{level}.raw", (rows, *shape), _storage(dtype))
+                for level, shape in shapes.items()
+            }
+            self._labels = self._open("labels.raw", (rows, self.size, self.size), np.dtype(np.uint8))
+            self._done = self._open(_DONE, (rows,), np.dtype(np.uint8))
 
     def _map_shapes(self) -> dict[str, tuple[int, int, int]]:
         parameter = next(self.backbone.parameters())

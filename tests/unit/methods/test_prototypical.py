@@ -373,3 +373,23 @@ def test_the_matcher_iterates_too_and_has_the_levels_side_by_side():
     torch.testing.assert_close(state.sets[0], sets, atol=1e-4, rtol=1e-3)
     assert state.weights[0].tolist() == pytest.approx(rhos, abs=0.01)
     assert matcher.segment(query, state).shape == (2, 2, SIDE, SIDE)
+
+
+@pytest.mark.filterwarnings("ignore:a support set has no pixel")
+@pytest.mark.parametrize("metric", [Cosine(), SquaredEuclidean()], ids=lambda m: m.kind)
+@pytest.mark.parametrize(
+    "fusion", [MeanVector(), IterativeInference(steps=2, rate=0.01)], ids=lambda f: f.kind
+)
+@pytest.mark.parametrize("absent", [0, 2])
+def test_a_class_without_prototype_wins_nowhere_although_zero_is_near_to_signed_features(
+    metric, fusion, absent
+):
+    support, query = make(way_of=(1, 2, 2))
+    masks = support.masks.clone()
+    masks[masks == absent] = 1 - min(absent, 1)
+    support = EncodedShots(features=support.features, masks=masks, way_of=support.way_of)
+    model = built(metric=metric, fusion=fusion)
+    state = model.encode_support(support)
+    shown = model.scores(model.prepared(query), state.sets[:, 0]).argmax(dim=1)
+    assert absent in shown.unique().tolist()  # what would win without the rule
+    assert absent not in model.segment(query, state).argmax(dim=1).unique().tolist()
