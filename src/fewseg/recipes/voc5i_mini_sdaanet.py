@@ -1,0 +1,72 @@
+"""SD-AANet's Tables III and V on the small real set; half of the steps of ``voc5i_mini_pfenet``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fewseg.data.protocols import VOC5I_MINI
+from fewseg.methods.pfenet import PFENetConfig
+from fewseg.methods.registry import MethodConfig
+from fewseg.methods.sdaanet import (
+    IntegralTeacher,
+    NoAttention,
+    NoDistillation,
+    NoGate,
+    SDAANetConfig,
+    SeparateTeachers,
+)
+from fewseg.recipes.datasets import voc5i_mini
+from fewseg.recipes.recipe import Evaluation, Recipe
+from fewseg.recipes.voc5i_mini import DROPOUT, PRIOR, SCALES, SIZE, head_training, trunk
+
+STEPS = 750
+
+
+def _recipe(name: str, method: MethodConfig, *, train_shots: int = 1) -> Recipe:
+    shots = (1, 5) if train_shots == 1 else (train_shots,)
+    return Recipe(
+        name=name,
+        method=method,
+        data=voc5i_mini,
+        train=head_training(STEPS, train_shots),
+        size=SIZE,
+        protocol=VOC5I_MINI,
+        evaluations=tuple(Evaluation(shots=k) for k in shots),
+    )
+
+
+def voc5i_mini_sdaanet_baseline() -> Recipe:
+    """PFENet as SD-AANet's baseline on voc5i-mini (Table III, row "Baseline")."""
+    method = PFENetConfig(backbone=trunk(), channels=96, prior=PRIOR, scales=SCALES, mid_dropout=DROPOUT)
+    return _recipe("voc5i_mini_sdaanet_baseline", method)
+
+
+def _full() -> SDAANetConfig:
+    return SDAANetConfig(backbone=trunk(), channels=96, prior=PRIOR, scales=SCALES, mid_dropout=DROPOUT)
+
+
+def voc5i_mini_sdaanet_saam() -> Recipe:
+    """The baseline with SAAM on voc5i-mini (Table III, row "Baseline + SAAM")."""
+    return _recipe("voc5i_mini_sdaanet_saam", replace(_full(), gate=NoGate(), distillation=NoDistillation()))
+
+
+def voc5i_mini_sdaanet_sdpm() -> Recipe:
+    """The baseline with SDPM on voc5i-mini (Table III, row "Baseline + SDPM")."""
+    return _recipe("voc5i_mini_sdaanet_sdpm", replace(_full(), attention=NoAttention()))
+
+
+def voc5i_mini_sdaanet() -> Recipe:
+    """SD-AANet in full on voc5i-mini (Table III, last row)."""
+    return _recipe("voc5i_mini_sdaanet", _full())
+
+
+def voc5i_mini_sdaanet_integral() -> Recipe:
+    """SDPM trained on 5-shot episodes with one teacher for all (Table V, "Integral"); without SAAM."""
+    method = replace(_full(), attention=NoAttention(), distillation=IntegralTeacher())
+    return _recipe("voc5i_mini_sdaanet_integral", method, train_shots=5)
+
+
+def voc5i_mini_sdaanet_separate() -> Recipe:
+    """SDPM trained on 5-shot episodes with a teacher for each shot (Table V, "Separate"); without SAAM."""
+    method = replace(_full(), attention=NoAttention(), distillation=SeparateTeachers())
+    return _recipe("voc5i_mini_sdaanet_separate", method, train_shots=5)
