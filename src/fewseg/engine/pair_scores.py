@@ -55,15 +55,29 @@ class PairScores:
             by_target[target].append(place)
         found: dict[int, Tensor] = {}
         for target, places in tracked(self.progress, "scoring queries", by_target.items()):
+            priors = self._priors(target, {(asked[p][0], k) for p in places for k in asked[p][1]})
             for start in range(0, len(places), _CHUNK):
                 chunk = places[start : start + _CHUNK]
                 guides = [self._joined_guide(asked[place], fusion) for place in chunk]
-                found.update(zip(chunk, self._score_chunk(target, guides), strict=True))
+                shots = [[priors[asked[p][0], k] for k in asked[p][1]] for p in chunk]
+                prior = torch.stack([torch.stack(each).mean(dim=0) for each in shots])
+                found.update(zip(chunk, self._score_chunk(target, guides, prior), strict=True))
         return (found[place] for place in range(len(asked)))
 
+    def _priors(self, target: str, supports: set[tuple[int, str]]) -> dict[tuple[int, str], Tensor]:
+        """The prior map (P, h, w) of one target under each (class, support image)."""
+        found: dict[tuple[int, str], Tensor] = {}
+        order = sorted(supports)
+        for start in range(0, len(order), _CHUNK):
+            chunk = order[start : start + _CHUNK]
+            guides = Guides.stack([self._guide(*support) for support in chunk])
+            found.update(zip(chunk, self.method.prior_map(self._query(target), guides), strict=True))
+        return found
+
     def _joined_guide(self, asked: Asked, fusion: GuideFusion) -> Guides:
+        """One guide of the K shots, without prior keys."""
         class_id, supports, _ = asked
-        guides = Guides.stack([self._guide(class_id, k) for k in supports])
+        guides = Guides.stack([self._guide(class_id, k).without_keys() for k in supports])
         return self.method.join_shots(guides, len(supports), fusion)
 
     def _pairwise(self, asked: Sequence[Asked], fusion: Fusion) -> Iterator[Tensor]:
@@ -105,13 +119,19 @@ class PairScores:
                 guides = [self._guide(class_id, support) for class_id, support, _ in chunk]
                 self._scores.update(zip(chunk, self._score_chunk(target, guides), strict=True))
 
-    def _score_chunk(self, target: str, guides: Sequence[Guides]) -> list[Tensor]:
-        """Logits (2, h, w) of one target under each guide."""
+    def _query(self, target: str) -> QueryMaps:
+        """The target as a query; the last one is kept."""
         if self._target[0] != target:
             self._target = (target, self.method.encode_query(self.images.features([target])))
         query = self._target[1]
         assert query is not None
-        logits = self.method.score(query, Guides.stack(guides)).float()
+        return query
+
+    def _score_chunk(
+        self, target: str, guides: Sequence[Guides], prior: Tensor | None = None
+    ) -> list[Tensor]:
+        """Logits (2, h, w) of one target under each guide."""
+        logits = self.method.score(self._query(target), Guides.stack(guides), prior).float()
         return [one.clone() for one in logits]
 
     def _guide(self, class_id: int, support: str) -> Guides:
