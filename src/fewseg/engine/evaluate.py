@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fewseg.data.episode_spec import EpisodeSpec, Way
+from fewseg.data.protocols import LabelSize
 from fewseg.data.recorded import Episodes
 from fewseg.data.source import Source
-from fewseg.data.transforms import way_labels
+from fewseg.data.transforms import EvalView, eval_view, way_labels
 from fewseg.engine.feature_store import FeatureStore
 from fewseg.engine.pair_scores import PairScores
 from fewseg.engine.shared_images import SharedImages
@@ -22,7 +23,7 @@ from fewseg.fusion import CrossGuided, Fusion
 from fewseg.methods.base import FewShotSegmenter, PairScorer
 from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts
 from fewseg.metrics.way_counts import count_ways
-from fewseg.ops.geometry import letterbox, restore
+from fewseg.ops.geometry import resize_labels, restore
 from fewseg.ops.progress import tracked
 from fewseg.ops.regions import labels_of_margins
 from fewseg.types import EncodedShots, State
@@ -103,11 +104,12 @@ class Evaluator:
         ids = sorted({id for _, spec in specs for id in spec.images})
         self.store.ensure(ids, [0], progress=self.progress)
         asked = list(dict.fromkeys(q for _, spec in specs for q in _questions(spec, on)))
-        network_size = sampler.protocol.label_size == "network"
+        self._check_view(sampler.protocol.aspect)
+        size = sampler.protocol.label_size
         counts: dict[Question, Counts] = {}
         with torch.no_grad(), self._autocast():
             for question, logits in self._answers(asked, fusion):
-                counts[question] = self._count(question, logits, network_size)
+                counts[question] = self._count(question, logits, size)
         return _table(specs, [Counts.total([counts[q] for q in _questions(spec, on)]) for _, spec in specs])
 
     def plain(self, spec: EpisodeSpec, fusion: Fusion | None = None) -> Tensor:
@@ -151,14 +153,27 @@ class Evaluator:
         with _fusing(self.method, fusion):
             return self.method.encode_support(shots)
 
-    def _count(self, question: Question, logits: Tensor, network_size: bool) -> Counts:
+    def _check_view(self, aspect: Literal["kept", "stretched"]) -> None:
+        plain, wanted = self.store.views[0], eval_view(self.store.size, aspect)
+        if plain != wanted:
+            raise ValueError(
+                f"the protocol's aspect is {aspect!r} and the stored features are of {plain}: make "
+                f"{wanted} the first view of the store, as `fewseg evaluate` does"
+            )
+
+    def _count(self, question: Question, logits: Tensor, label_size: LabelSize) -> Counts:
         """Integer counts of one answer from its logits (1 + N, size, size)."""
         classes = [way.class_id for way in question.ways]
-        if network_size:
+        if label_size == "network":
             truth = self.images.masks([question.target], classes)[0]
             return count_ways(labels_of_margins(_margins(logits))[0], truth, len(classes))
         labels = self._original(question.target)
-        box = letterbox((int(labels.shape[0]), int(labels.shape[1])), self.store.size)
+        view = self.store.views[0]
+        assert isinstance(view, EvalView)
+        box = view.box((int(labels.shape[0]), int(labels.shape[1])))
+        if isinstance(label_size, int):
+            box = replace(box, original=replace(view, size=label_size).box(box.original).content)
+            labels = resize_labels(labels, box.original)
         margins = restore(_margins(logits), box)  # labels depend on these alone: one map less to resize
         return count_ways(labels_of_margins(margins)[0], way_labels(labels, classes), len(classes))
 

@@ -25,7 +25,7 @@ from fewseg.data.transforms import VIEWS_VERSION, EvalView, TrainView
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.ops.files import atomic_write_text
 from fewseg.ops.progress import progress_bar
-from fewseg.types import Features
+from fewseg.types import IGNORE, Features
 
 try:
     import fcntl
@@ -130,7 +130,9 @@ class FeatureStore:
             level: self._open(f"{level}.raw", (rows, *shape), _storage(dtype))
             for level, shape in shapes.items()
         }
-        self._labels = self._open("labels.raw", (rows, self.size, self.size), np.dtype(np.uint8))
+        wide = max(source.class_names, default=0) > IGNORE
+        kind = np.dtype(np.uint16 if wide else np.uint8)
+        self._labels = self._open("labels.raw", (rows, self.size, self.size), kind)
         self._done = self._open(_DONE, (rows,), np.dtype(np.uint8))
 
     def _map_shapes(self) -> dict[str, tuple[int, int, int]]:
@@ -215,7 +217,8 @@ class FeatureStore:
         for level, values in maps.items():
             cells = values.to("cpu", self.dtype).permute(0, 2, 3, 1).contiguous()
             self._write(f"{level}.raw", index, cells.view(_as_stored(self.dtype)).numpy())
-        self._write("labels.raw", index, torch.stack([p[1] for p in pixels]).numpy())
+        labels = torch.stack([p[1] for p in pixels]).numpy()
+        self._write("labels.raw", index, labels.astype(self._labels.dtype, copy=False))
         self._write(_DONE, index, np.ones((len(index), 1), np.uint8))
 
     def features(self, ids: Sequence[str], view: int = 0) -> Features:
@@ -228,8 +231,9 @@ class FeatureStore:
         return Features(maps=maps, image_size=(self.size, self.size))
 
     def labels(self, ids: Sequence[str], view: int = 0) -> Tensor:
-        """The labels of the same rows: uint8 (n, size, size)."""
-        return torch.from_numpy(np.stack([self._labels[i] for i in self._index(ids, view)]))
+        """The labels of the same rows: (n, size, size), uint8, or int32 where class ids exceed 254."""
+        labels = np.stack([self._labels[i] for i in self._index(ids, view)])
+        return torch.from_numpy(labels if labels.dtype == np.uint8 else labels.astype(np.int32))
 
     def _index(self, ids: Sequence[str], view: int) -> list[int]:
         index = [self._rows[id] + view for id in ids]

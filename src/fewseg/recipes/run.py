@@ -19,7 +19,7 @@ from fewseg.data.fold_data import FoldData
 from fewseg.data.protocols import Protocol
 from fewseg.data.recorded import Episodes, RecordedEpisodes
 from fewseg.data.training_sampler import TrainingSampler
-from fewseg.data.transforms import EvalView
+from fewseg.data.transforms import eval_view
 from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
 from fewseg.engine.checkpoint import Checkpoint, split_json
 from fewseg.engine.environment import environment
@@ -118,7 +118,7 @@ def training_store(recipe: Recipe, method: FewShotSegmenter, data: FoldData) -> 
     Of a frozen trunk its own maps are kept, for all methods and folds alike; of a trained one what the method
     makes of them, which is smaller and of no use to another.
     """
-    views: tuple[View, ...] = (EvalView(recipe.size),)
+    views: tuple[View, ...] = (eval_view(recipe.size, recipe.protocol.aspect),)
     dtype = torch.float32
     if recipe.train is not None and recipe.train.cached_views:
         views += (recipe.train.view,) * recipe.train.cached_views
@@ -177,10 +177,17 @@ def evaluate_recipe(
         One result for each of ``evaluations`` (the recipe's by default). A line whose file is there
         already, from the same checkpoint, config, protocol and version, is read and not run again, so
         that an interrupted evaluation goes on.
+
+    Raises:
+        ValueError: a line has another fusion than the protocol allows.
     """
     method.to(best_device())
     drop = recipe.train is not None and recipe.train.drop_novel
-    recipe = replace(recipe, protocol=replace(recipe.protocol, drop_novel_training_images=drop))
+    protocol = replace(
+        recipe.protocol, drop_novel_training_images=drop, backbone_bn=method.backbone.config.bn
+    )
+    recipe = replace(recipe, protocol=protocol)
+    _check_fusions(protocol, evaluations or recipe.evaluations)
     store = training_store(recipe, method, data)
     precision = "bf16" if store.dtype == torch.bfloat16 else "fp32"
     evaluator = Evaluator(method, data.source, store, precision=precision, progress=progress)
@@ -191,6 +198,20 @@ def evaluate_recipe(
         )
         results.append(_evaluate_line(recipe, line, episodes, evaluator, about, data, folder))
     return results
+
+
+def _check_fusions(protocol: Protocol, lines: Sequence[Evaluation]) -> None:
+    """Refuses lines of several shots with another fusion than the protocol's.
+
+    Raises:
+        ValueError: there is one.
+    """
+    other = {line.fusion.kind for line in lines if line.shots > 1} - {protocol.fusion}
+    if other and protocol.fusion != "any":
+        raise ValueError(
+            f"protocol {protocol.name!r} joins shots by {protocol.fusion!r}, not "
+            f"{' or '.join(sorted(other))}: give --fusion {protocol.fusion}, or a protocol with fusion='any'"
+        )
 
 
 def best_device() -> torch.device:
