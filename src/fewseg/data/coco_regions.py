@@ -42,7 +42,8 @@ def compact(entry: dict[str, Any]) -> dict[str, Any]:
     would otherwise take some gigabytes.
     """
     if "segmentation" in entry and "image_id" in entry:
-        kept = {k: entry[k] for k in ("id", "image_id", "category_id", "iscrowd") if k in entry}
+        names = ("id", "image_id", "category_id", "iscrowd")
+        kept: dict[str, Any] = {k: entry[k] for k in names if k in entry}
         return {**kept, "segmentation": _as_arrays(entry["segmentation"])}
     if "file_name" in entry:
         return {k: entry[k] for k in ("id", "file_name", "height", "width") if k in entry}
@@ -52,11 +53,11 @@ def compact(entry: dict[str, Any]) -> dict[str, Any]:
 def _as_arrays(segmentation: Any) -> Any:
     """Lists of numbers as arrays; what is none stays as it is and is told of later."""
     try:
-        if isinstance(segmentation, dict) and isinstance(segmentation["counts"], list):
+        if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), list):
             return {**segmentation, "counts": np.asarray(segmentation["counts"], dtype=np.int64)}
         if isinstance(segmentation, list):
             return [np.asarray(polygon, dtype=np.float64) for polygon in segmentation]
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return segmentation
 
@@ -80,7 +81,8 @@ def region_of(
         KeyError: there is no segmentation.
     """
     segmentation = raw["segmentation"]
-    about = {"id": int(raw.get("id", 0)), "class_id": class_id, "crowd": bool(raw.get("iscrowd", 0))}
+    number, crowd = int(raw.get("id", 0)), bool(raw.get("iscrowd", 0))
+    about: dict[str, Any] = {"id": number, "class_id": class_id, "crowd": crowd}
     if isinstance(segmentation, dict):
         return Region(**about, runs=_runs(segmentation, size))
     if not isinstance(segmentation, list):
