@@ -15,7 +15,7 @@ from fewseg.data import label_pack
 from fewseg.data.check_sets import check_coco
 from fewseg.data.coco import coco_source, find_coco
 from fewseg.data.coco_classes import CATEGORY_IDS, CLASS_OF_CATEGORY, COCO_CLASSES
-from fewseg.data.coco_counts import check_coco_counts, hsnet_lines
+from fewseg.data.coco_counts import HSNET_IMAGES, check_coco_counts, hsnet_lines
 from fewseg.data.errors import DataError
 from fewseg.data.index import build_index
 
@@ -292,12 +292,15 @@ def test_the_check_says_what_is_missing_and_where_to_get_it(root):
     assert check_coco(root)[0].startswith("WRONG COCO 2014")
 
 
-def test_the_known_counts_pass_where_they_are_met(make_index):
+def test_the_known_counts_pass_where_they_are_met(make_index, monkeypatch):
     class Listed(list):
         listed = 40504
 
     assert all(count.ok for count in check_coco_counts(Listed([0] * 40137), "val"))
     with pytest.raises(ValueError, match="'test' is unknown"):
         check_coco_counts(Listed(), "test")
-    index = make_index({f"i{k}": {1: 9} for k in range(26050)})
-    assert "26050, like HSNet's list (26052)" in hsnet_lines(index, "val")[0]
+    monkeypatch.setitem(HSNET_IMAGES, "val", (400, 100, 1, 0))
+    index = make_index({f"i{k}": {1: 9} if k < 396 else {2: 9} for k in range(494)})
+    lines = hsnet_lines(index, "val")
+    assert "396, like HSNet's list (400)" in lines[0]
+    assert "98, unlike HSNet's list (100)" in lines[1]
