@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ class CocoSource:
         self._images = {image.id: (number, image) for number, image in enumerate(images)}
         self.ids = tuple(self._images)
         self._labels, self._key = labels, key
-        there = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+        there = set(os.listdir(folder)) if folder.is_dir() else set()
         missing = [f"{folder / i.file} does not exist" for i in images if i.file not in there]
         if missing:
             raise DataError(

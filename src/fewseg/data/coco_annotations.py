@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import basename, splitext
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class CocoImage:
     @property
     def id(self) -> str:
         """The file name without suffix: ``COCO_val2014_000000000042``."""
-        return Path(self.file).stem
+        return splitext(basename(self.file))[0]  # of 80 000 at every start: a Path takes five times as long
 
 
 @dataclass(frozen=True)
