@@ -271,7 +271,7 @@ def test_a_support_set_is_encoded_once_and_a_question_answered_once(evaluator, s
     method, encoded, answered = evaluator.method, [], []
     encode, segment = method.encode_support, method.segment
     monkeypatch.setattr(method, "encode_support", lambda s: encoded.append(1) or encode(s))
-    monkeypatch.setattr(method, "segment", lambda q, s: answered.append(1) or segment(q, s))
+    monkeypatch.setattr(method, "segment", lambda q, s: answered.extend(range(len(q))) or segment(q, s))
     protocol = replace(PROTOCOL, episodes=60)
     chosen = sampler(1, protocol)
     specs = [spec for seed in protocol.seeds for spec in chosen.episodes(seed)]
