@@ -86,6 +86,30 @@ def test_shared_work_gives_the_counts_of_the_plain_way(model, data, evaluator, s
         assert len(np.unique(found.fg_inter)) > 3  # the answers differ: the comparison means something
 
 
+def counts_of(logits, labels, class_id):
+    """Foreground pixels said, true, both, by plain hand."""
+    margin = (logits[1:] - logits[:1]).unsqueeze(0)
+    full = F.interpolate(margin, size=tuple(labels.shape), mode="bilinear", align_corners=False)
+    truth = mask_of(labels, class_id)
+    said, counted = full[0, 0] > 0, truth != 255
+    return [int((said & counted).sum()), int((truth == 1).sum()), int((said & (truth == 1)).sum())]
+
+
+def test_unbatched_counts_are_the_plain_ones_episode_by_episode(model, data, evaluator):
+    one_by_one = Evaluator(model, data.source, evaluator.store, batch=1, progress=False)
+    for shots in (1, 3):
+        sampler = EpisodeSampler(data.test, data.split, PROTOCOL, shots)
+        found = one_by_one.run(sampler, seeds=[3])
+        batched = evaluator.run(sampler, seeds=[3])
+        for row, spec in enumerate(sampler.episodes(3)):
+            labels = data.source.read_labels(spec.query)
+            plain = counts_of(one_by_one.plain(spec), labels, spec.class_id)
+            assert [int(found.fg_pred[row]), int(found.fg_true[row]), int(found.fg_inter[row])] == plain
+        moved = np.abs(found.fg_pred - batched.fg_pred) + np.abs(found.fg_inter - batched.fg_inter)
+        if isinstance(model, PairScorer):  # where two prototypes are equally near, rounding decides
+            assert moved.sum() <= 1e-5 * 2 * len(moved) * LABEL_SIDE**2
+
+
 def test_one_evaluator_gives_every_fusion_what_a_new_one_would(model, data, evaluator):
     if not isinstance(model, PairScorer):
         pytest.skip("no fusion")

@@ -23,7 +23,7 @@ from fewseg.engine.feature_store import FeatureStore
 from fewseg.engine.results import RunResult, load_with_counts
 from fewseg.fusion import CrossGuided
 from fewseg.recipes import evaluation
-from fewseg.recipes import run as recipe_run
+from fewseg.recipes import lines as recipe_run
 from fewseg.recipes.registry import RECIPES
 from fewseg.recipes.run import build_method, train_recipe
 

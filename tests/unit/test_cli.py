@@ -143,6 +143,8 @@ def test_a_value_of_the_wrong_kind_is_told(told):
         (("evaluate", "voc5i_mini_pfenet"), "must be trained first (`fewseg train voc5i_mini_pfenet`)"),
         (("data", "folder", "gone"), "the folder gone does not exist"),
         (("data", "pascal", "gone"), "gone"),
+        (("data", "coco", "gone"), "WRONG COCO 2014: the folder gone does not exist"),
+        (("data", "fss1000", "gone"), "WRONG FSS-1000: the folder gone does not exist"),
         (("data", "list", "."), "needs --list-file"),
         (("data", "voc5i-mini", "gone"), "voc5i-mini is not at gone"),
         (("compare", "a.json", "b.json"), "there is no result file a.json"),

@@ -138,6 +138,7 @@ def _episodes(arguments: Sequence[str], console: Console) -> None:
 
 def _data(arguments: Sequence[str], console: Console) -> None:
     from fewseg.data.check import check, check_pascal
+    from fewseg.data.check_sets import check_coco, check_fss1000
     from fewseg.data.folder import FolderSource
     from fewseg.data.folds import VOC_CLASSES, pascal_5i
     from fewseg.data.list_file import ListFileSource
@@ -147,6 +148,10 @@ def _data(arguments: Sequence[str], console: Console) -> None:
     splits = [pascal_5i(fold) for fold in range(4)]
     if command.dataset == "pascal":
         lines = check_pascal(command.root, command.root)
+    elif command.dataset == "coco":
+        lines = check_coco(command.root, command.min_area)
+    elif command.dataset == "fss1000":
+        lines = check_fss1000(command.root)
     elif command.dataset == "folder":
         lines = check(FolderSource(command.root), command.min_area)
     elif command.dataset == "voc5i-mini":

@@ -39,7 +39,8 @@ class EpisodeSampler:
 
     Raises:
         DataError: a class has fewer than K + 1 images (2, where supports may repeat), or there is no class.
-        ValueError: K or N is below 1, or there are fewer classes than ways.
+        ValueError: K or N is below 1, there are fewer classes than ways, or the split is the other one of
+            COCO-20i than the protocol's.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class EpisodeSampler:
     ) -> None:
         if shots < 1:
             raise ValueError(f"episodes need 1 support at least, got shots={shots}")
+        protocol.check_split(split.name)
         chosen = (split.novel if which == "novel" else split.base) if classes is None else classes
         self.index = index
         self.split = split

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fewseg.types import IGNORE
+
+_MOST_IDS = 65_535  # of 16 bits without 0
+
 VOC_CLASSES: tuple[str, ...] = (
     "aeroplane",
     "bicycle",
@@ -77,6 +81,19 @@ def numbered(class_names: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
             f"got {len(named)} classes, ids out of range: {wrong[:5]}"
         )
     return named
+
+
+def wide_numbered(names: Sequence[str]) -> dict[int, str]:
+    """Returns id -> name for up to 65 534 names, numbered from 1; 255 is left out, it is ignore everywhere.
+
+    Label maps with ids above 254 are int32 tensors, and 16 bits on disk.
+
+    Raises:
+        ValueError: there are no names or too many.
+    """
+    if not 1 <= len(names) <= _MOST_IDS - 1:
+        raise ValueError(f"there must be 1 to {_MOST_IDS - 1} classes, got {len(names)}: ids have 16 bits")
+    return {i + 1 + (i + 1 >= IGNORE): str(name) for i, name in enumerate(names)}
 
 
 def even_split(

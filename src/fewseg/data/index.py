@@ -105,8 +105,8 @@ def measure(source: Source, id: str) -> ImageFacts:
         image = source.read_image(id)
         size = (int(image.shape[1]), int(image.shape[2]))
     check_same_size(f"{source.name}, image {id}", size, (height, width))
-    counts = torch.bincount(labels.flatten(), minlength=256).tolist()
-    areas = {c: n for c, n in enumerate(counts) if n and c not in (0, IGNORE)}
+    counts = torch.bincount(labels.flatten())
+    areas = {c: int(counts[c]) for c in counts.nonzero().flatten().tolist() if c not in (0, IGNORE)}
     return ImageFacts(height=height, width=width, areas=areas)
 
 

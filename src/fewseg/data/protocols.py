@@ -5,9 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal, get_args
 
 PASCAL_MIN_AREA = 2 * 32 * 32
+
+LabelSize = Literal["original", "network"] | int
+FusionRule = Literal["any", "mean", "average", "attention", "cross-guided", "iterative"]
+
+ADDED: MappingProxyType[str, Any] = MappingProxyType(
+    {"aspect": "kept", "backbone_bn": "eval", "coco_split": "B", "fusion": "any"}
+)
+"""Fields that older results have not, and what those were measured with. With these values a field is no part
+of the digest, so that older and newer results share a table."""
+
+_CHOICES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "aspect": ("kept", "stretched"),
+        "backbone_bn": ("eval", "train"),
+        "coco_split": ("B", "A"),
+        "fusion": get_args(FusionRule),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +43,16 @@ class Protocol:
         distinct_supports: no image serves twice in one support set (HSNet's lists allow repeats).
         min_area: pixels a class must cover to count as present in an image.
         label_size: "original" scores the prediction resized to the label's own size; "network" scores
-            at the network's input size.
+            at the network's input size; a number of pixels scores prediction and label in a square of that
+            side, as PFENet's second COCO figures (473).
         drop_novel_training_images: leave training images that show a novel class out (BAM) instead of
             calling those pixels background. Moves mIoU by 2-3 points, so it is printed with every result.
+        aspect: of the image in the network's square: "kept" pads what is left, "stretched" fills the square.
+        backbone_bn: "train" where a frozen backbone's batch-norm follows the training images, as in the code
+            released with PFENet, SCL and SD-AANet; "eval" where it keeps the stored statistics.
+        coco_split: of COCO-20i: "B" is interleaved, "A" blocks of 20 (PANet). Other sets do not look at it.
+        fusion: the one fusion that K > 1 shots may be joined by; "any" leaves it to each line of a recipe,
+            and the result says which it was.
     """
 
     name: str
@@ -35,8 +61,12 @@ class Protocol:
     query_order: Literal["list", "class_first"] = "list"
     distinct_supports: bool = True
     min_area: int = PASCAL_MIN_AREA
-    label_size: Literal["original", "network"] = "original"
+    label_size: LabelSize = "original"
     drop_novel_training_images: bool = False
+    aspect: Literal["kept", "stretched"] = "kept"
+    backbone_bn: Literal["eval", "train"] = "eval"
+    coco_split: Literal["B", "A"] = "B"
+    fusion: FusionRule = "any"
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -44,17 +74,28 @@ class Protocol:
                 f"protocol {self.name!r}: got {self.episodes} episodes and seeds {self.seeds}; "
                 "give one episode at least and one or more different seeds"
             )
-        if self.query_order not in ("list", "class_first") or self.label_size not in ("original", "network"):
+        fixed = isinstance(self.label_size, int) and self.label_size > 0
+        sized = fixed or self.label_size in ("original", "network")
+        if self.query_order not in ("list", "class_first") or not sized:
             raise ValueError(
-                f"protocol {self.name!r}: query_order is 'list' or 'class_first' and label_size 'original' "
-                f"or 'network'; got {self.query_order!r} and {self.label_size!r}"
+                f"protocol {self.name!r}: query_order is 'list' or 'class_first' and label_size 'original', "
+                f"'network' or a number of pixels; got {self.query_order!r} and {self.label_size!r}"
             )
+        for field, accepted in _CHOICES.items():
+            if getattr(self, field) not in accepted:
+                raise ValueError(
+                    f"protocol {self.name!r}: {field} is one of {accepted}, not {getattr(self, field)!r}"
+                )
         if self.min_area < 1:
             raise ValueError(f"protocol {self.name!r}: min_area is 1 pixel at least, got {self.min_area}")
 
     def digest(self) -> str:
-        """Returns 12 hex digits of the SHA-256 of the fields as canonical JSON."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """Returns 12 hex digits of the SHA-256 of the fields as canonical JSON.
+
+        Fields that have the value they have in ``ADDED`` are left out.
+        """
+        fields = {k: v for k, v in asdict(self).items() if k not in ADDED or v != ADDED[k]}
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def line(self) -> str:
@@ -65,11 +106,28 @@ class Protocol:
             if self.drop_novel_training_images
             else "novel classes in training images are background"
         )
+        fixed = isinstance(self.label_size, int)
+        size = f"{self.label_size} x {self.label_size} px" if fixed else f"{self.label_size} size"
+        joined = "as the line says" if self.fusion == "any" else f"by {self.fusion}"
         return (
             f"{self.name}: {len(self.seeds)} seeds x {self.episodes} episodes, "
             f"query order {self.query_order}, {supports}, class present from {self.min_area} px, "
-            f"labels at {self.label_size} size, {novel} [{self.digest()}]"
+            f"labels at {size}, aspect {self.aspect}, {novel}, COCO split {self.coco_split}, "
+            f"backbone batch-norm {self.backbone_bn}, shots joined {joined} [{self.digest()}]"
         )
+
+    def check_split(self, split_name: str) -> None:
+        """Checks that a class split of COCO-20i is the one of the protocol.
+
+        Raises:
+            ValueError: it is the other one.
+        """
+        of_name = {"coco-20i": "B", "coco-20i-a": "A"}.get(split_name, self.coco_split)
+        if of_name != self.coco_split:
+            raise ValueError(
+                f"protocol {self.name!r} is of COCO's split {self.coco_split}, the data of split {of_name}: "
+                f"give data of split {self.coco_split}, or set coco_split={of_name!r} in the protocol"
+            )
 
 
 PAPER_SCL = Protocol(name="paper-scl", query_order="list")

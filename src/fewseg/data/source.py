@@ -27,7 +27,7 @@ class Source(Protocol):
 
     @property
     def class_names(self) -> Mapping[int, str]:
-        """Class id (1..254) -> name."""
+        """Class id -> name; ids are 1..254, and 256..65535 where there are more."""
         ...
 
     @property
@@ -40,7 +40,7 @@ class Source(Protocol):
         ...
 
     def read_labels(self, id: str) -> Tensor:
-        """Returns (H, W) uint8: 0 background, class ids, 255 ignore."""
+        """Returns (H, W): 0 background, class ids, 255 ignore; uint8, or int32 where ids exceed 254."""
         ...
 
     def digest(self) -> str:

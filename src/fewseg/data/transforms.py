@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional
 from fewseg.data.draws import Draws
 from fewseg.ops.geometry import (
     IMAGENET_MEAN,
+    Letterbox,
     letterbox,
     pad_images,
     pad_labels,
@@ -23,12 +24,14 @@ from fewseg.ops.geometry import (
     resize_images,
     resize_labels,
     scaled,
+    stretched,
 )
 from fewseg.types import IGNORE
 
 VIEWS_VERSION = 1
 """Part of the key of cached views: a change of what a view does is a change of this number."""
 
+_LAST_ID = 65_535  # stored maps have 16 bits
 _BLUR_KERNEL = 5  # pixels; PFENet's transform
 _BLUR_SIGMA = 1.1  # OpenCV's default for a kernel of 5
 _CROP_TRIES = 10
@@ -45,20 +48,21 @@ def way_labels(labels: Tensor, class_ids: Sequence[int]) -> Tensor:
     """Returns the label map of an episode of several ways; :func:`binary_mask` is that of one.
 
     Args:
-        labels: integers of any shape: class ids, and 255 = ignore.
+        labels: integers of any shape: class ids, and 255 = ignore. Ids above 255 need a type that holds them.
         class_ids: the classes of ways 1 .. N.
 
     Returns:
         uint8 of the shape of ``labels``: j where way j's class is, 255 where 255 is, 0 elsewhere.
 
     Raises:
-        ValueError: no class, one given twice, or an id outside 1 .. 254.
+        ValueError: no class, one given twice, an id outside 1 .. 65 535, or 255.
     """
     wrong = not class_ids or len(set(class_ids)) != len(class_ids)
-    if wrong or min(class_ids) < 1 or max(class_ids) >= IGNORE:
+    if wrong or min(class_ids) < 1 or max(class_ids) > _LAST_ID or IGNORE in class_ids:
         raise ValueError(
             f"the ways of a label map have the classes {list(class_ids)}: give one or more different ids in "
-            f"1 .. {IGNORE - 1}; 0 is background and {IGNORE} ignore"
+            f"1 .. {IGNORE - 1} (and {IGNORE + 1} .. {_LAST_ID} in wide maps); 0 is background, {IGNORE} is "
+            "ignore"
         )
     result = binary_mask(labels, class_ids[0])
     for way, class_id in enumerate(class_ids[1:], start=2):
@@ -86,13 +90,31 @@ class EvalView:
 
         Args:
             image: (3, H, W) uint8.
-            labels: (H, W) uint8.
+            labels: (H, W) uint8, or int32 where ids exceed 254.
 
         Returns:
-            Float32 (3, size, size) in [0, 1] and uint8 (size, size).
+            Float32 (3, size, size) in [0, 1] and labels (size, size), of their type.
         """
-        box = letterbox((int(image.shape[-2]), int(image.shape[-1])), self.size)
+        box = self.box((int(image.shape[-2]), int(image.shape[-1])))
         return place(unit_image(image), box), place_labels(labels, box)
+
+    def box(self, hw: tuple[int, int]) -> Letterbox:
+        """Returns where an image of (H, W) pixels lies in the view."""
+        return letterbox(hw, self.size)
+
+
+@dataclass(frozen=True)
+class StretchedView(EvalView):
+    """The whole image stretched to the square, without padding (HSNet)."""
+
+    def box(self, hw: tuple[int, int]) -> Letterbox:
+        """Returns the whole view, for an image of (H, W) pixels."""
+        return stretched(hw, self.size)
+
+
+def eval_view(size: int, aspect: Literal["kept", "stretched"] = "kept") -> EvalView:
+    """Returns the plain view of a protocol's ``aspect``."""
+    return StretchedView(size) if aspect == "stretched" else EvalView(size)
 
 
 @dataclass(frozen=True)
@@ -123,13 +145,13 @@ class TrainView:
 
         Args:
             image: (3, H, W) uint8.
-            labels: (H, W) uint8.
+            labels: (H, W) uint8, or int32 where ids exceed 254.
             draws: all randomness.
             keep: a label value; up to 10 crops are tried until 85 % of its pixels are inside, and the one
                 with most is taken (PFENet does so). None takes the first crop.
 
         Returns:
-            Float32 (3, size, size) in [0, 1] and uint8 (size, size).
+            Float32 (3, size, size) in [0, 1] and labels (size, size), of their type.
         """
         height, width = int(image.shape[-2]), int(image.shape[-1])
         factor = draws.uniform(*self.scale)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fewseg.data.episode_spec import EpisodeSpec, Way
+from fewseg.data.protocols import LabelSize
 from fewseg.data.recorded import Episodes
 from fewseg.data.source import Source
-from fewseg.data.transforms import way_labels
+from fewseg.data.transforms import EvalView, eval_view, way_labels
+from fewseg.engine.byte_pool import MEMORY, BytePool
 from fewseg.engine.feature_store import FeatureStore
-from fewseg.engine.pair_scores import PairScores
+from fewseg.engine.pair_scores import Asked, PairScores, judged_pairs
+from fewseg.engine.plain import plain_logits
 from fewseg.engine.shared_images import SharedImages
+from fewseg.engine.shares import Pair, Question, Share, Target, by_support_set, by_target, questions_of
+from fewseg.engine.workforce import Alone, Task, Workforce
 from fewseg.fusion import CrossGuided, Fusion
 from fewseg.fusion.one_vs_rest import one_vs_rest
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts
 from fewseg.metrics.way_counts import count_ways
-from fewseg.ops.geometry import letterbox, restore
+from fewseg.ops.geometry import resize_labels, restore
 from fewseg.ops.progress import tracked
 from fewseg.ops.regions import labels_of_margins
 from fewseg.ops.resize import resize
@@ -32,15 +37,9 @@ from fewseg.types import EncodedShots, State
 
 logger = logging.getLogger(__name__)
 
-Target = Literal["query", "support"]
+Precision = Literal["fp32", "bf16"]
 
-
-@dataclass(frozen=True)
-class Question:
-    """What several episodes may ask alike: these supports, segment that image."""
-
-    ways: tuple[Way, ...]
-    target: str
+_BATCH = 8
 
 
 class Evaluator:
@@ -49,15 +48,21 @@ class Evaluator:
     A support set is encoded once, however many queries it serves, and a question that several episodes ask
     is answered once. Of methods that score pairs, a guide belongs to (class, support image) and a score to
     (class, support image, target image): 1-shot, 5-shot average and 5-shot cross-guided runs on the same
-    object share them. ``plain`` answers one episode by ``encode_support`` and ``segment`` alone; both ways
-    give the same counts.
+    object share them. ``plain`` answers one episode with nothing shared: with ``batch`` 1 both ways give the
+    same counts, on a CPU to the pixel.
 
     Args:
         method: on its device, in eval mode.
         source: reads labels at their original size.
         store: features of the plain view (view 0).
         precision: "fp32", or "bf16" for autocast.
+        batch: pairs, or queries of one support set, that go through the head at once.
+        memory: bytes that guides, scores and labels may take; what is beyond lies on the disk.
+        workforce: which processes share the work; this one by default.
         progress: show bars with the time left.
+
+    Raises:
+        ValueError: ``batch`` or ``memory`` is below 1, or the precision is unknown.
     """
 
     def __init__(
@@ -66,14 +71,25 @@ class Evaluator:
         source: Source,
         store: FeatureStore,
         *,
-        precision: str = "fp32",
+        precision: Precision = "fp32",
+        batch: int = _BATCH,
+        memory: int = MEMORY,
+        workforce: Workforce | None = None,
         progress: bool = True,
     ) -> None:
+        if batch < 1 or memory < 1 or precision not in ("fp32", "bf16"):
+            raise ValueError(
+                f"got precision {precision!r}, batch {batch} and memory {memory}: give fp32 or bf16, 1 item "
+                "at least and a number of bytes"
+            )
         self.method, self.source, self.store = method.eval(), source, store
-        self.precision, self.progress = precision, progress
-        self.images = SharedImages(method, store, fp32=precision != "bf16")
-        self._pairs = PairScores(method, self.images, progress) if isinstance(method, PairScorer) else None
-        self._labels: dict[str, Tensor] = {}
+        self.precision, self.batch, self.progress = precision, batch, progress
+        self.pool = BytePool(memory)
+        self.workforce: Workforce = workforce or Alone()
+        self.images = SharedImages(method, store, self.pool, fp32=precision != "bf16")
+        self._pairs: PairScores | None = None
+        if isinstance(method, PairScorer):
+            self._pairs = PairScores(method, self.images, self.pool, batch, progress)
 
     def run(
         self,
@@ -103,21 +119,61 @@ class Evaluator:
             raise ValueError(f"{type(self.method).__name__} cannot use {fusion.kind!r}; it can use {kinds}")
         chosen = sampler.protocol.seeds if seeds is None else seeds
         specs = [(seed, spec) for seed in chosen for spec in sampler.episodes(seed)]
-        ids = sorted({id for _, spec in specs for id in spec.images})
-        self.store.ensure(ids, [0], progress=self.progress)
-        asked = list(dict.fromkeys(q for _, spec in specs for q in _questions(spec, on)))
-        network_size = sampler.protocol.label_size == "network"
-        counts: dict[Question, Counts] = {}
+        self._check_view(sampler.protocol.aspect)
+        asked = list(dict.fromkeys(q for _, spec in specs for q in questions_of(spec, on)))
+        task = Task(fusion=fusion, label_size=sampler.protocol.label_size)
+        shares = self.shares(asked, fusion, self.workforce.shares)
+        counts = self.workforce.run(self, shares, task)
+        return _table(specs, [Counts.total([counts[q] for q in questions_of(spec, on)]) for _, spec in specs])
+
+    def shares(self, asked: Sequence[Question], fusion: Fusion, parts: int) -> list[Share]:
+        """Shares out different questions; ``judge`` and ``answer`` do a share."""
+        if self._paired(asked, fusion) is None:
+            return by_support_set(asked, parts)
+        pairs = judged_pairs((one for q in asked for one in _asked(q)), fusion)
+        return by_target(asked, pairs, parts)
+
+    def judge(self, share: Share, task: Task) -> dict[Pair, float]:
+        """Scores the pairs of a share.
+
+        Returns:
+            The IoUs that the share is to find out; those of all shares go to every ``answer``.
+        """
+        self.store.ensure(share.images, [0], progress=self.progress)
+        pairs = self._paired(share.questions, task.fusion)
+        if pairs is None:
+            return {}
         with torch.no_grad(), self._autocast():
-            for question, logits in self._answers(asked, fusion):
-                counts[question] = self._count(question, logits, network_size)
-        return _table(specs, [Counts.total([counts[q] for q in _questions(spec, on)]) for _, spec in specs])
+            asked = (one for question in share.questions for one in _asked(question))
+            return pairs.prepare(asked, share.judged, task.fusion)
+
+    def answer(self, share: Share, task: Task, ious: Mapping[Pair, float]) -> dict[Question, Counts]:
+        """Counts of every question of a share.
+
+        Args:
+            share: of ``shares``.
+            task: the fusion and the size of the labels.
+            ious: what ``judge`` found for all shares.
+        """
+        self.judge(share, task)  # nothing, unless another process did it and is gone
+        with torch.no_grad(), self._autocast():
+            pairs = self._paired(share.questions, task.fusion)
+            if pairs is None:
+                answers = self._by_support_set(share.questions, task.fusion)
+            else:
+                answers = self._by_pairs(pairs, share.questions, task.fusion, ious)
+            return {question: self._count(question, said, task.label_size) for question, said in answers}
 
     def plain(self, spec: EpisodeSpec, fusion: Fusion | None = None) -> Tensor:
-        """Logits (1 + N, size, size) of one episode by ``encode_support`` and ``segment``, nothing shared."""
-        with torch.no_grad(), self._autocast():
-            state = self._encoded(spec.ways, fusion or self.method.fusion)
-            return self.method.segment(self.images.features([spec.query]), state)[0].float()
+        """Logits (1 + N, size, size) of one episode, from its images on; nothing is shared or kept."""
+        with torch.no_grad(), self._autocast(), _fusing(self.method, fusion or self.method.fusion):
+            return plain_logits(
+                self.method,
+                spec.ways,
+                spec.query,
+                self.images.fresh,
+                self.images.fresh_masks,
+            )
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
@@ -125,24 +181,19 @@ class Evaluator:
         with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
             yield
 
-    def _answers(self, asked: Sequence[Question], fusion: Fusion) -> Iterator[tuple[Question, Tensor]]:
-        """Each question's logits (1 + N, size, size), by the way that shares most."""
+    def _paired(self, asked: Sequence[Question], fusion: Fusion) -> PairScores | None:
+        """The scores of pairs, where the questions can be answered by them."""
         several = any(len(way.supports) > 1 for question in asked[:1] for way in question.ways)
         own_path = isinstance(fusion, CrossGuided) and fusion.path == "support" and several
-        if self._pairs is None or own_path:
-            return self._by_support_set(asked, fusion)
-        return self._by_pairs(self._pairs, asked, fusion)
+        return None if own_path else self._pairs
 
     def _by_pairs(
-        self, pairs: PairScores, asked: Sequence[Question], fusion: Fusion
+        self, pairs: PairScores, asked: Sequence[Question], fusion: Fusion, ious: Mapping[Pair, float]
     ) -> Iterator[tuple[Question, Tensor]]:
-        """Scores every distinct (class, support, image) once; ways are joined one against the rest."""
-        ways = [
-            pairs.fused([(q.ways[j].class_id, q.ways[j].supports, q.target) for q in asked], fusion)
-            for j in range(len(asked[0].ways))
-        ]
+        """Logits (1 + N, size, size) from scores that are there; ways are joined one against the rest."""
         size = (self.store.size, self.store.size)
-        for question, *scores in zip(asked, *ways, strict=True):
+        for question in tracked(self.progress, "counting", asked):
+            scores = [pairs.fused(one, fusion, ious) for one in _asked(question)]
             logits = scores[0].unsqueeze(0) if len(scores) == 1 else one_vs_rest(torch.stack(scores)[None])
             yield question, resize(logits, size)[0]
 
@@ -153,9 +204,10 @@ class Evaluator:
             by_set.setdefault(question.ways, []).append(question)
         for ways, questions in tracked(self.progress, "evaluating", by_set.items()):
             state = self._encoded(ways, fusion)
-            for question in questions:
-                query = self.images.features([question.target])
-                yield question, self.method.segment(query, state)[0].float()
+            for start in range(0, len(questions), self.batch):
+                chunk = questions[start : start + self.batch]
+                query = self.images.features([question.target for question in chunk])
+                yield from zip(chunk, self.method.segment(query, state).float(), strict=True)
 
     def _encoded(self, ways: Sequence[Way], fusion: Fusion) -> State:
         classes = [way.class_id for way in ways]
@@ -166,26 +218,41 @@ class Evaluator:
         with _fusing(self.method, fusion):
             return self.method.encode_support(shots)
 
-    def _count(self, question: Question, logits: Tensor, network_size: bool) -> Counts:
+    def _check_view(self, aspect: Literal["kept", "stretched"]) -> None:
+        plain, wanted = self.store.views[0], eval_view(self.store.size, aspect)
+        if plain != wanted:
+            raise ValueError(
+                f"the protocol's aspect is {aspect!r} and the stored features are of {plain}: make "
+                f"{wanted} the first view of the store, as `fewseg evaluate` does"
+            )
+
+    def _count(self, question: Question, logits: Tensor, label_size: LabelSize) -> Counts:
         """Integer counts of one answer from its logits (1 + N, size, size)."""
         classes = [way.class_id for way in question.ways]
-        if network_size:
+        if label_size == "network":
             truth = self.images.masks([question.target], classes)[0]
             return count_ways(labels_of_margins(_margins(logits))[0], truth, len(classes))
         labels = self._original(question.target)
-        box = letterbox((int(labels.shape[0]), int(labels.shape[1])), self.store.size)
+        view = self.store.views[0]
+        assert isinstance(view, EvalView)
+        box = view.box((int(labels.shape[0]), int(labels.shape[1])))
+        if isinstance(label_size, int):
+            box = replace(box, original=replace(view, size=label_size).box(box.original).content)
+            labels = resize_labels(labels, box.original)
         margins = restore(_margins(logits), box)  # labels depend on these alone: one map less to resize
         return count_ways(labels_of_margins(margins)[0], way_labels(labels, classes), len(classes))
 
     def _original(self, id: str) -> Tensor:
-        if id not in self._labels:
-            self._labels[id] = self.source.read_labels(id)
-        return self._labels[id]
+        kept = self.pool.get(("labels", id))
+        if kept is None:
+            kept = (self.source.read_labels(id),)
+            self.pool.put(("labels", id), kept)
+        return kept[0]
 
 
-def _questions(spec: EpisodeSpec, on: Target) -> Iterable[Question]:
-    targets = (spec.query,) if on == "query" else spec.all_supports
-    return [Question(spec.ways, target) for target in targets]
+def _asked(question: Question) -> list[Asked]:
+    """What is asked of each way."""
+    return [(way.class_id, way.supports, question.target) for way in question.ways]
 
 
 def _table(specs: Sequence[tuple[int, EpisodeSpec]], counts: Sequence[Counts]) -> EpisodeCounts:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import secrets
+import shutil
+import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,22 +21,15 @@ from fewseg.data.draws import Draws
 from fewseg.data.source import Source
 from fewseg.data.storage import cache_folder
 from fewseg.data.transforms import VIEWS_VERSION, EvalView, TrainView
+from fewseg.engine.row_files import Column, RowFiles, Values
+from fewseg.engine.store_budget import disk_budget, locked, make_room, use
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.ops.files import atomic_write_text
 from fewseg.ops.progress import progress_bar
-from fewseg.types import Features
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock: one process at a time there
-    fcntl = None  # type: ignore[assignment]
-
-logger = logging.getLogger(__name__)
+from fewseg.types import IGNORE, Features
 
 View = EvalView | TrainView
-Array = np.memmap[Any, np.dtype[Any]]
-_BATCH = 8
-_DONE = "done.raw"
+_GPU_BATCH = 8
+_LABELS = "labels"
 
 
 class Network(Protocol):
@@ -86,8 +76,8 @@ class FeatureStore:
     """Maps and labels of fixed views of a source's images, in memory-mapped files.
 
     A row is one view of one image. Rows are computed on demand, once for all methods, folds and runs that
-    share backbone weights, source and views; a killed run leaves complete rows behind, and two processes
-    take turns by a file lock.
+    share backbone weights, source and views; see ``RowFiles`` for what a kill, several processes, a full or a
+    failing disk do. All stores of a folder share a budget of bytes: those used longest ago make room.
 
     Args:
         backbone: the trunk, or an ``Extractor``, in eval mode, on the device and in the type it should run
@@ -98,6 +88,8 @@ class FeatureStore:
         seed: of the random views.
         dtype: type on disk and in memory, bfloat16 or float32.
         temporary: live in a folder of its own, which goes with the object.
+        batch: images that the backbone takes at once; 1 by default, where rows are the same whoever makes
+            them, and 8 on a GPU.
     """
 
     def __init__(
@@ -110,12 +102,15 @@ class FeatureStore:
         seed: int = 0,
         dtype: torch.dtype = torch.bfloat16,
         temporary: bool = False,
+        batch: int | None = None,
     ) -> None:
         sizes = {view.size for view in views}
         if len(sizes) != 1:
             raise ValueError(f"the views of one store must have one size, got {sorted(sizes)}")
         self.backbone, self.source, self.views = backbone, source, tuple(views)
         self.size, self.seed, self.dtype = sizes.pop(), seed, dtype
+        on_gpu = next(backbone.parameters()).device.type == "cuda"
+        self.batch = batch or (_GPU_BATCH if on_gpu else 1)
         self._rows = {id: i * len(self.views) for i, id in enumerate(source.ids)}
         key = json.dumps(
             [
@@ -128,61 +123,32 @@ class FeatureStore:
             ]
         )
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
-        place = folder or cache_folder() / "features"
+        self._place = folder or cache_folder() / "features"
+        self.folder = self._place / (f"temporary-{secrets.token_hex(6)}" if temporary else name)
+        columns = self._columns()
+        self._levels = tuple(level for level in columns if level != _LABELS)
+        with locked(self._place):  # another process may be making the same files
+            self._in_use = use(self.folder)
+            self._files = RowFiles(self.folder, key, columns, len(source.ids) * len(self.views))
         if temporary:
-            place.mkdir(parents=True, exist_ok=True)
-            self._temporary = TemporaryDirectory(prefix="temporary-", dir=place)  # removed with this object
-            place = Path(self._temporary.name)
-        self.folder = place / name
-        self.folder.mkdir(parents=True, exist_ok=True)
-        rows = len(source.ids) * len(self.views)
-        shapes = self._map_shapes()
-        with self._lock():  # another process may be making the same files
-            atomic_write_text(self.folder / "key.json", key)
-            self._maps: Mapping[str, Array] = {
-                level: self._open(f"{level}.raw", (rows, *shape), _storage(dtype))
-                for level, shape in shapes.items()
-            }
-            self._labels = self._open("labels.raw", (rows, self.size, self.size), np.dtype(np.uint8))
-            self._done = self._open(_DONE, (rows,), np.dtype(np.uint8))
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
-    def _map_shapes(self) -> dict[str, tuple[int, int, int]]:
+    def _columns(self) -> dict[str, Column]:
+        """What a row holds: maps, channels last, and labels."""
         parameter = next(self.backbone.parameters())
         probe = torch.zeros(1, 3, self.size, self.size, device=parameter.device, dtype=parameter.dtype)
         with torch.no_grad():
             maps = self.backbone(probe).maps
-        return {level: (int(m.shape[2]), int(m.shape[3]), int(m.shape[1])) for level, m in maps.items()}
-
-    def _open(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Maps a file for reading; one that is new or of a wrong size makes every row count as missing."""
-        path = self.folder / name
-        wanted = int(np.prod(shape)) * dtype.itemsize
-        if not path.exists() or path.stat().st_size != wanted:
-            (self.folder / _DONE).unlink(missing_ok=True)
-            with path.open("wb") as file:
-                file.truncate(wanted)
-        return np.memmap(path, dtype=dtype, mode="r", shape=shape)
-
-    def _write(self, name: str, rows: Sequence[int], values: npt.NDArray[Any]) -> None:
-        """Writes rows by system calls: a full disk is then an error and not the end of the process.
-
-        Raises:
-            OSError: the disk is full; rows that were complete stay.
-        """
-        size = values[0].nbytes
-        with (self.folder / name).open("r+b", buffering=0) as file:
-            for row, value in zip(rows, values, strict=True):
-                if os.pwrite(file.fileno(), value.tobytes(), row * size) != size:
-                    raise OSError(
-                        errno.ENOSPC,
-                        f"the disk of the feature cache {self.folder} is full: free some space or set "
-                        "FEWSEG_CACHE to a folder on another disk",
-                    )
+        shapes = {level: (int(m.shape[2]), int(m.shape[3]), int(m.shape[1])) for level, m in maps.items()}
+        columns = {level: Column(shape, _storage(self.dtype)) for level, shape in shapes.items()}
+        wide = max(self.source.class_names, default=0) > IGNORE
+        kind = np.dtype(np.uint16 if wide else np.uint8)
+        return {**columns, _LABELS: Column((self.size, self.size), kind)}
 
     def ensure(
         self, ids: Sequence[str], views: Sequence[int] | None = None, *, progress: bool = True
     ) -> None:
-        """Computes the rows that are missing.
+        """Computes the rows that are missing; processes that do so at a time share the work.
 
         Args:
             ids: images.
@@ -193,22 +159,27 @@ class FeatureStore:
             DataError: an image cannot be used.
         """
         chosen = range(len(self.views)) if views is None else views
-        with self._lock():
-            todo = [(id, v) for id in ids for v in chosen if not self._done[self._rows[id] + v]]
-            if not todo:
-                return
-            with progress_bar(progress) as bar:
-                task = bar.add_task(f"features of {self.source.name}", total=len(todo))
-                for start in range(0, len(todo), _BATCH):
-                    self._compute(todo[start : start + _BATCH])
-                    bar.advance(task, len(todo[start : start + _BATCH]))
+        self._in_use.touch()
+        todo = self._missing([(id, v) for id in ids for v in chosen])
+        if not todo:
+            return
+        make_room(self._place, len(todo) * self._files.row_bytes, disk_budget())
+        with progress_bar(progress) as bar:
+            task = bar.add_task(f"features of {self.source.name}", total=len(todo))
+            for wait in (False, True):  # first what nobody else is making, then what nobody has made
+                for start in range(0, len(todo), self.batch):
+                    batch = todo[start : start + self.batch]
+                    with self._files.claimed([self._row(*row) for row in batch], wait=wait) as mine:
+                        made = self._missing([row for row in batch if self._row(*row) in mine])
+                        self._compute(made)
+                    bar.advance(task, len(made))
+                todo = self._missing(todo)
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        with (self.folder / "lock").open("w") as file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _missing(self, rows: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+        return [row for row in rows if not self._files.has(self._row(*row))]
+
+    def _row(self, id: str, view: int) -> int:
+        return self._rows[id] + view
 
     def view(self, id: str, view: int) -> tuple[Tensor, Tensor]:
         """The pixels of a row: float (3, size, size) in [0, 1] and labels (size, size)."""
@@ -219,42 +190,50 @@ class FeatureStore:
         return transform(image, labels, Draws("view", self.seed, id, view))
 
     def _compute(self, rows: Sequence[tuple[str, int]]) -> None:
+        if not rows:
+            return
         pixels = [self.view(id, v) for id, v in rows]
         parameter = next(self.backbone.parameters())
         images = torch.stack([p[0] for p in pixels]).to(parameter.device, parameter.dtype)
         with torch.no_grad():
             maps = self.backbone(images.contiguous(memory_format=torch.channels_last)).maps
-        index = [self._rows[id] + v for id, v in rows]
-        for level, values in maps.items():
-            cells = values.to("cpu", self.dtype).permute(0, 2, 3, 1).contiguous()
-            self._write(f"{level}.raw", index, cells.view(_as_stored(self.dtype)).numpy())
-        self._write("labels.raw", index, torch.stack([p[1] for p in pixels]).numpy())
-        self._write(_DONE, index, np.ones((len(index), 1), np.uint8))
+        cells = {level: self._stored(values) for level, values in maps.items()}
+        for place, (row, (_, labels)) in enumerate(zip(rows, pixels, strict=True)):
+            columns = {level: values[place] for level, values in cells.items()}
+            kind = self._files.columns[_LABELS].dtype
+            columns[_LABELS] = labels.numpy().astype(kind, copy=False)
+            self._files.write(self._row(*row), columns)
+
+    def _stored(self, maps: Tensor) -> Values:
+        """Maps as they lie on the disk: channels last, bfloat16 as int16."""
+        cells = maps.to("cpu", self.dtype).permute(0, 2, 3, 1).contiguous()
+        return cells.view(torch.int16 if self.dtype == torch.bfloat16 else torch.float32).numpy()
 
     def features(self, ids: Sequence[str], view: int = 0) -> Features:
         """The maps of one view of images that ``ensure`` has seen, channels last."""
-        index = self._index(ids, view)
+        rows = self._there(ids, view)
         maps = {}
-        for level, stored in self._maps.items():
-            cells = torch.from_numpy(np.stack([stored[i] for i in index])).view(self.dtype)
+        for level in self._levels:
+            cells = torch.from_numpy(self._files.read(level, rows)).view(self.dtype)
             maps[level] = cells.permute(0, 3, 1, 2)
         return Features(maps=maps, image_size=(self.size, self.size))
 
     def labels(self, ids: Sequence[str], view: int = 0) -> Tensor:
-        """The labels of the same rows: uint8 (n, size, size)."""
-        return torch.from_numpy(np.stack([self._labels[i] for i in self._index(ids, view)]))
+        """The labels of the same rows: (n, size, size), uint8, or int32 where class ids exceed 254."""
+        labels = self._files.read(_LABELS, self._there(ids, view))
+        return torch.from_numpy(labels if labels.dtype == np.uint8 else labels.astype(np.int32))
 
-    def _index(self, ids: Sequence[str], view: int) -> list[int]:
-        index = [self._rows[id] + view for id in ids]
-        missing = [id for id, i in zip(ids, index, strict=True) if not self._done[i]]
+    def _there(self, ids: Sequence[str], view: int) -> list[int]:
+        """Rows of images that are there; one that the disk has damaged is made again."""
+        missing = self._missing([(id, view) for id in ids])
         if missing:
-            raise ValueError(f"features of {missing[:3]} were not computed: call ensure() first")
-        return index
+            names = [id for id, _ in missing]
+            raise ValueError(f"features of {names[:3]} were not computed: call ensure() first")
+        damaged = [id for id in ids if not self._files.check(self._row(id, view))]
+        if damaged:
+            self.ensure(damaged, [view], progress=False)
+        return [self._row(id, view) for id in ids]
 
 
 def _storage(dtype: torch.dtype) -> np.dtype[Any]:
     return np.dtype(np.int16) if dtype == torch.bfloat16 else np.dtype(np.float32)
-
-
-def _as_stored(dtype: torch.dtype) -> torch.dtype:
-    return torch.int16 if dtype == torch.bfloat16 else torch.float32

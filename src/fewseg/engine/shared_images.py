@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from fewseg.data.transforms import way_labels
+from fewseg.engine.byte_pool import BytePool
 from fewseg.engine.feature_store import FeatureStore
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.types import Features
-
-BYTE_BUDGET = 2 << 30
-"""Bytes of embedded maps that are kept; those used longest ago go first."""
 
 
 class SharedImages:
@@ -22,17 +19,17 @@ class SharedImages:
 
     Args:
         method: whose ``embed`` is applied, once an image.
-        store: the features.
+        store: the features; the operating system keeps what memory allows of its files.
+        pool: keeps embedded maps.
         fp32: turn stored features into float32.
     """
 
-    def __init__(self, method: FewShotSegmenter, store: FeatureStore, *, fp32: bool) -> None:
-        self.method, self.store = method, store
+    def __init__(self, method: FewShotSegmenter, store: FeatureStore, pool: BytePool, *, fp32: bool) -> None:
+        self.method, self.store, self.pool = method, store, pool
         self.device = method.backbone.mean.device
         self._dtype = torch.float32 if fp32 else None
         self._embeds = type(method).embed is not FewShotSegmenter.embed
-        self._kept: OrderedDict[str, Features] = OrderedDict()
-        self._bytes = 0
+        self._levels: tuple[str, ...] = ()
 
     def features(self, ids: Sequence[str]) -> Features:
         """Features of images, embedded where the method embeds."""
@@ -40,21 +37,29 @@ class SharedImages:
             return self.store.features(ids).to(self.device, self._dtype)
         return Features.stack([self._embedded(id) for id in ids])
 
+    def fresh(self, id: str) -> Features:
+        """The same of one image, by a pass of its own through the backbone: nothing is read or kept."""
+        pixels = self.store.view(id, 0)[0].unsqueeze(0)
+        parameter = next(self.store.backbone.parameters())
+        images = pixels.to(parameter.device, parameter.dtype)
+        found = self.store.backbone(images.contiguous(memory_format=torch.channels_last))
+        found = found.to(dtype=self.store.dtype).to(self.device, self._dtype)
+        maps = {k: v.contiguous(memory_format=torch.channels_last) for k, v in found.maps.items()}
+        return self.method.embed(Features(maps=maps, image_size=found.image_size))
+
+    def fresh_masks(self, id: str, classes: Sequence[int]) -> Tensor:
+        """Masks (1, size, size) of one image, read anew."""
+        return way_labels(self.store.view(id, 0)[1].unsqueeze(0), classes).to(self.device)
+
     def masks(self, ids: Sequence[str], classes: Sequence[int]) -> Tensor:
         """Masks (n, size, size) of the classes in order, at the network's input size."""
         return way_labels(self.store.labels(ids), classes).to(self.device)
 
     def _embedded(self, id: str) -> Features:
-        if id in self._kept:
-            self._kept.move_to_end(id)
-            return self._kept[id]
-        found = self.method.embed(self.store.features([id]).to(self.device, self._dtype))
-        self._kept[id] = found
-        self._bytes += _size(found)
-        while self._bytes > BYTE_BUDGET and len(self._kept) > 1:
-            self._bytes -= _size(self._kept.popitem(last=False)[1])
-        return found
-
-
-def _size(features: Features) -> int:
-    return sum(values.numel() * values.element_size() for values in features.maps.values())
+        kept = self.pool.get(("embedded", id))
+        if kept is None:
+            found = self.method.embed(self.store.features([id]).to(self.device, self._dtype))
+            self._levels, kept = tuple(found.maps), tuple(found.maps.values())
+            self.pool.put(("embedded", id), kept)
+        maps = dict(zip(self._levels, kept, strict=True))
+        return Features(maps=maps, image_size=(self.store.size, self.store.size))

@@ -7,7 +7,7 @@ All resizing uses pixel centres at half-integers (``align_corners=False``), so t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,6 +54,15 @@ def letterbox(original_hw: tuple[int, int], size: int) -> Letterbox:
     return Letterbox(original=(height, width), size=size, content=(h, w))
 
 
+def stretched(original_hw: tuple[int, int], size: int) -> Letterbox:
+    """Returns the box in which an image fills the whole square of ``size``, its aspect lost.
+
+    Raises:
+        ValueError: a side is below 1.
+    """
+    return replace(letterbox(original_hw, size), content=(size, size))
+
+
 def resize_images(images: Tensor, hw: tuple[int, int]) -> Tensor:
     """Resizes float images (n, C, H, W) or (C, H, W) to ``hw``: bilinear, antialiased."""
     batch = images if images.ndim == 4 else images[None]
@@ -67,6 +76,10 @@ def resize_labels(labels: Tensor, hw: tuple[int, int]) -> Tensor:
     if tuple(labels.shape[-2:]) == tuple(hw):
         return labels
     flat = labels.reshape(1, -1, *labels.shape[-2:])
+    if (
+        flat.dtype != torch.uint8 and not flat.is_floating_point()
+    ):  # no interpolation of wide integers there is
+        return resize_labels(labels.double(), hw).to(labels.dtype)
     return functional.interpolate(flat, size=hw, mode="nearest-exact").reshape(*labels.shape[:-2], *hw)
 
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
+from fewseg.data import coco_splits
+from fewseg.data.coco import coco_source
+from fewseg.data.coco_classes import COCO_CLASSES, COCO_OF_VOC
+from fewseg.data.coco_splits import CocoSplit
 from fewseg.data.fold_data import FoldData, JoinedSource
-from fewseg.data.folds import VOC_CLASSES, pascal_5i
+from fewseg.data.folds import VOC_CLASSES, ClassSplit, numbered, pascal_5i
+from fewseg.data.fss1000 import FSS1000Source, fss1000_parts, fss1000_split
 from fewseg.data.index import build_index
 from fewseg.data.list_file import ListFileSource
-from fewseg.data.pascal import pascal_sources
-from fewseg.data.source import DataError
+from fewseg.data.pascal import pascal_sources, pascal_val
+from fewseg.data.relabelled import RelabelledSource
+from fewseg.data.source import DataError, Source
 
 
 def shared_folder() -> Path:
@@ -71,4 +78,135 @@ def pascal(fold: int, root: Path | None = None) -> FoldData:
         split=pascal_5i(fold),
         train=build_index(train),
         test=build_index(val),
+    )
+
+
+def coco(fold: int, root: Path | None = None, *, split: CocoSplit = "B") -> FoldData:
+    """COCO-20i on COCO 2014: train2014 to train on, val2014 to test.
+
+    Args:
+        fold: 0 to 3.
+        root: the folder with ``annotations``, ``train2014`` and ``val2014``, or one that holds it.
+        split: "B" (interleaved; PFENet, SCL, SD-AANet, HSNet) or "A" (blocks of 20; PANet).
+
+    Raises:
+        DataError: no root was given, or files are missing.
+    """
+    return _coco(root, coco_splits.coco_20i(fold, split))
+
+
+def coco_three_parts(
+    fold: int, root: Path | None = None, *, test: Literal["test", "validation"] = "test"
+) -> FoldData:
+    """COCO in 40 training, 20 validation and 20 test classes (SRPNet, Sec. 4.5); see ``coco_40_20_20``.
+
+    Args:
+        fold: 0 to 3.
+        root: as of :func:`coco`.
+        test: the classes to test on.
+
+    Raises:
+        DataError: no root was given, or files are missing.
+    """
+    return _coco(root, coco_splits.coco_40_20_20(fold, test))
+
+
+def _coco(root: Path | None, split: ClassSplit) -> FoldData:
+    root = _given(root, "COCO", "annotations, train2014 and val2014")
+    return _fold_data(split.name, coco_source(root, "train"), coco_source(root, "val"), split)
+
+
+def voc_to_coco(fold: int, root: Path | None = None) -> FoldData:
+    """Trains on all classes of VOC, tests COCO classes that VOC has not; see ``coco_splits.voc_to_coco``.
+
+    Class ids are COCO's throughout. VOC gives its 5 953 training images, COCO val2014.
+
+    Args:
+        fold: 0 to 3.
+        root: a folder that holds VOC 2012 and SBD (as of :func:`pascal`) and COCO (as of :func:`coco`).
+
+    Raises:
+        DataError: no root was given, or files are missing.
+    """
+    root = _given(root, "VOC to COCO", "VOC 2012, SBD and COCO 2014")
+    train, _ = pascal_sources(root, root)
+    return _fold_data(
+        "voc-to-coco", _in_coco_ids(train), coco_source(root, "val"), coco_splits.voc_to_coco(fold)
+    )
+
+
+def coco_to_voc(
+    fold: int, root: Path | None = None, *, folds: Literal["coco-20i", "pascal-5i"] = "coco-20i"
+) -> FoldData:
+    """Trains on COCO, tests VOC classes that were not trained on; see ``coco_splits.coco_to_voc``.
+
+    Class ids are COCO's throughout. COCO gives train2014, VOC its 1 449 segmentation val images.
+
+    Args:
+        fold: 0 to 3.
+        root: a folder that holds VOC 2012 and COCO (as of :func:`coco`).
+        folds: which classes a fold tests.
+
+    Raises:
+        DataError: no root was given, or files are missing.
+    """
+    root = _given(root, "COCO to VOC", "VOC 2012 and COCO 2014")
+    split = coco_splits.coco_to_voc(fold, folds)
+    return _fold_data(split.name, coco_source(root, "train"), _in_coco_ids(pascal_val(root)), split)
+
+
+def fss1000(
+    fold: int = 0,
+    root: Path | None = None,
+    *,
+    parts: Path | None = None,
+    test: Literal["test", "validation"] = "test",
+) -> FoldData:
+    """FSS-1000: 520 classes to train on, 240 to choose by, 240 to test.
+
+    Args:
+        fold: 0; there is one.
+        root: the folder of the class folders, or one that holds it.
+        parts: the lists of class names, see :func:`fewseg.data.fss1000.fss1000_parts`; the folder ``splits``
+            in the root where it is there, and else they are drawn, with a warning.
+        test: the classes to test on.
+
+    Raises:
+        DataError: no root was given, or files are missing.
+        ValueError: the fold is not 0.
+    """
+    root = _given(root, "FSS-1000", "the class folders")
+    if fold != 0:
+        raise ValueError(f"FSS-1000 has one split, fold 0, not {fold}")
+    if parts is None and (root / "splits").is_dir():
+        parts = root / "splits"
+    source = FSS1000Source(root)
+    split = fss1000_split(source.class_names, fss1000_parts(tuple(source.class_of), parts), test)
+    index = build_index(source)
+    return FoldData(
+        dataset=split.name,
+        source=source,
+        split=split,
+        train=index.only(sorted(index.images_with_any(split.base))),
+        test=index.only(sorted(index.images_with_any(split.novel))),
+    )
+
+
+def _given(root: Path | None, what: str, holds: str) -> Path:
+    if root is None:
+        raise DataError(f"{what} needs --root: the folder that holds {holds} as unpacked")
+    return root
+
+
+def _in_coco_ids(source: Source) -> RelabelledSource:
+    return RelabelledSource(source, COCO_OF_VOC, numbered(COCO_CLASSES))
+
+
+def _fold_data(dataset: str, train: Source, test: Source, split: ClassSplit) -> FoldData:
+    return FoldData(
+        dataset=dataset,
+        source=JoinedSource(dataset, [train, test]),
+        split=split,
+        train=build_index(train),
+        test=build_index(test),
     )

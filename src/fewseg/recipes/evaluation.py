@@ -16,9 +16,10 @@ from fewseg.engine.results import RunResult
 from fewseg.engine.train_config import TrainConfig
 from fewseg.fusion import Fusion
 from fewseg.methods.base import FewShotSegmenter
+from fewseg.recipes.lines import evaluate_recipe
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES, recipe
-from fewseg.recipes.run import build_method, evaluate_recipe
+from fewseg.recipes.run import build_method
 
 
 def evaluate(

@@ -1,11 +1,8 @@
-"""Training and evaluating a recipe."""
+"""Training a recipe, and the stores that training and evaluation read."""
 
 from __future__ import annotations
 
 import copy
-import logging
-import time
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,25 +13,16 @@ from lightning.fabric import Fabric
 from fewseg.data.draws import Draws
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.fold_data import FoldData
-from fewseg.data.protocols import Protocol
-from fewseg.data.recorded import Episodes, RecordedEpisodes
 from fewseg.data.training_sampler import TrainingSampler
-from fewseg.data.transforms import EvalView
+from fewseg.data.transforms import eval_view
 from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
-from fewseg.engine.checkpoint import Checkpoint, split_json
-from fewseg.engine.environment import environment
-from fewseg.engine.evaluate import Evaluator
+from fewseg.engine.evaluate import Evaluator, Precision
 from fewseg.engine.feature_store import Extractor, FeatureStore, View
-from fewseg.engine.result_schema import as_json
-from fewseg.engine.results import RunResult
 from fewseg.engine.train import Run, train
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.metrics.scores import miou
-from fewseg.recipes.recipe import Evaluation, Recipe
-
-logger = logging.getLogger(__name__)
+from fewseg.recipes.recipe import Recipe
 
 
 def build_method(recipe: Recipe) -> FewShotSegmenter:
@@ -113,22 +101,29 @@ def _batches(
     return CachedBatches(sampler, store, batch=config.batch, seed=config.seed, **ranks)
 
 
-def training_store(recipe: Recipe, method: FewShotSegmenter, data: FoldData) -> FeatureStore:
+def training_store(
+    recipe: Recipe, method: FewShotSegmenter, data: FoldData, precision: Precision | None = None
+) -> FeatureStore:
     """The features of the plain view and of the recipe's cached random views; evaluation reads view 0.
+
+    Their type is that of ``precision``; by default that of the training, bfloat16 where there is none.
 
     Of a frozen trunk its own maps are kept, for all methods and folds alike; of a trained one what the method
     makes of them, which is smaller, of no use to another, and gone with the store.
     """
-    views: tuple[View, ...] = (EvalView(recipe.size),)
-    dtype = torch.float32
+    views: tuple[View, ...] = (eval_view(recipe.size, recipe.protocol.aspect),)
     if recipe.train is not None and recipe.train.cached_views:
         views += (recipe.train.view,) * recipe.train.cached_views
-    if recipe.train is None or recipe.train.precision == "bf16-mixed":
-        dtype = torch.bfloat16
+    dtype = torch.bfloat16 if (precision or precision_of(recipe)) == "bf16" else torch.float32
     fixed = method.backbone.config.fixed
     network = method.backbone if fixed else Extractor(method)
     copied = copy.deepcopy(network).eval().to(dtype).to(memory_format=torch.channels_last)
     return FeatureStore(copied, data.source, views, dtype=dtype, temporary=not fixed)
+
+
+def precision_of(recipe: Recipe) -> Precision:
+    """What a recipe is evaluated in unless it is told otherwise: as it was trained."""
+    return "bf16" if recipe.train is None or recipe.train.precision == "bf16-mixed" else "fp32"
 
 
 def _held_out_score(recipe: Recipe, config: TrainConfig, data: FoldData) -> Any:
@@ -150,129 +145,3 @@ def _held_out_score(recipe: Recipe, config: TrainConfig, data: FoldData) -> Any:
         return miou(Evaluator(method, data.source, stores[0], progress=False).run(sampler), config.held_out)
 
     return score
-
-
-def evaluate_recipe(
-    recipe: Recipe,
-    method: FewShotSegmenter,
-    about: Checkpoint,
-    data: FoldData,
-    folder: Path,
-    *,
-    evaluations: Sequence[Evaluation] | None = None,
-    recorded: RecordedEpisodes | None = None,
-    tag: str = "",
-    progress: bool = True,
-) -> list[RunResult]:
-    """Evaluates a method on a fold's novel classes and writes one result file a line.
-
-    Args:
-        recipe: data, protocol, lines.
-        method: the model, in eval mode.
-        about: what its checkpoint says.
-        data: the fold.
-        folder: where the result files go.
-        evaluations: the recipe's lines by default.
-        tag: added to the names of the files, for a method that is not the recipe's own.
-        recorded: replay these episodes instead of drawing them; N and K must be those of the lines.
-        progress: show bars.
-
-    Returns:
-        One result for each of ``evaluations`` (the recipe's by default). A line whose file is there
-        already, from the same checkpoint, config, protocol and version, is read and not run again, so
-        that an interrupted evaluation goes on.
-    """
-    method.to(best_device())
-    drop = recipe.train is not None and recipe.train.drop_novel
-    recipe = replace(recipe, protocol=replace(recipe.protocol, drop_novel_training_images=drop))
-    store = training_store(recipe, method, data)
-    precision = "bf16" if store.dtype == torch.bfloat16 else "fp32"
-    evaluator = Evaluator(method, data.source, store, precision=precision, progress=progress)
-    results = []
-    for line in evaluations or recipe.evaluations:
-        episodes = recorded or EpisodeSampler(
-            data.test, data.split, recipe.protocol, line.shots, ways=line.ways
-        )
-        results.append(_evaluate_line(recipe, line, episodes, evaluator, about, data, folder, tag))
-    return results
-
-
-def best_device() -> torch.device:
-    """The first GPU, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _done_before(path: Path, protocol: Protocol, said: Mapping[str, Any]) -> RunResult | None:
-    """Reads a result of the same checkpoint, config, data, protocol and clean version of the code."""
-    made_with = environment().versions
-    if not path.exists() or "changed" in made_with.get("revision", ""):
-        return None
-    try:
-        found = RunResult.load(path)
-    except ValueError as error:
-        logger.warning("%s; it is made again", error)
-        return None
-    same = all(getattr(found, key) == value for key, value in said.items())
-    return found if same and found.protocol == as_json(protocol) and found.versions == made_with else None
-
-
-def _told(config: MethodConfig) -> dict[str, Any]:
-    """A method's config as a result tells it: weights by the name of their file, wherever it lies."""
-    told: dict[str, Any] = as_json(config)
-    weights = told["backbone"]["weights"]
-    told["backbone"]["weights"] = weights and Path(weights).name
-    return told
-
-
-def _evaluate_line(
-    recipe: Recipe,
-    line: Evaluation,
-    episodes: Episodes,
-    evaluator: Evaluator,
-    about: Checkpoint,
-    data: FoldData,
-    folder: Path,
-    tag: str,
-) -> RunResult:
-    """Reads or makes the result of one line."""
-    seed = about.training.get("config", {}).get("seed", 0)
-    said: dict[str, Any] = {
-        "method": method_name(recipe.method),
-        "recipe": recipe.name,
-        "dataset": data.dataset,
-        "fold": data.split.fold,
-        "ways": line.ways,
-        "shots": line.shots,
-        "fusion": line.fusion.kind,
-        "on": line.on,
-        "config": as_json(
-            {
-                "method": _told(recipe.method),
-                "fusion": line.fusion,
-                "size": recipe.size,
-                "precision": evaluator.precision,
-                "data": data.test.content_digest(),
-                "episodes": "recorded" if isinstance(episodes, RecordedEpisodes) else "drawn",
-            }
-        ),
-        "class_split": split_json(data.split),
-        "training": as_json({"checkpoint": about.digest, "seed": seed, **about.training}),
-    }
-    changed = f"-{recipe.protocol.digest()[:6]}" if "(changed)" in recipe.protocol.name else ""
-    several = f"{line.ways}way-" if line.ways > 1 else ""
-    support = "-on-support" if line.on == "support" else ""
-    replayed = "-recorded" if isinstance(episodes, RecordedEpisodes) else ""
-    kind = f"{several}{line.shots}shot-{line.fusion.kind}{support}{replayed}{tag}{changed}"
-    place = f"{recipe.name}-fold{data.split.fold}-seed{seed}-{kind}.json"
-    found = _done_before(folder / place, recipe.protocol, said)
-    if found is not None and not isinstance(episodes, RecordedEpisodes):
-        logger.info("%s is there already, from the same checkpoint and protocol", folder / place)
-        return found
-    started = time.perf_counter()
-    counts = evaluator.run(episodes, line.fusion, on=line.on)
-    seconds = time.perf_counter() - started
-    result = RunResult.from_counts(
-        counts, classes=data.split.novel, protocol=recipe.protocol, wall_seconds=seconds, **said
-    )
-    result.save(folder / place, counts)
-    return result

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 
 import pytest
 
-from fewseg.data.protocols import PAPER_SCL, SYNTHETIC, VOC5I_MINI, Protocol
+from fewseg.data.coco_splits import coco_20i
+from fewseg.data.episodes import EpisodeSampler
+from fewseg.data.paper_protocols import PROTOCOLS, named_protocol
+from fewseg.data.protocols import ADDED, PAPER_SCL, PAPER_SRPNET, SYNTHETIC, VOC5I_MINI, Protocol
 
 
 def test_the_papers_protocol_is_a_thousand_episodes_by_five_seeds_from_the_list():
@@ -38,6 +43,12 @@ def test_the_digest_never_changes_for_the_same_fields():
         {"min_area": 1},
         {"label_size": "network"},
         {"drop_novel_training_images": True},
+        {"label_size": 473},
+        {"label_size": 417},
+        {"aspect": "stretched"},
+        {"backbone_bn": "train"},
+        {"coco_split": "A"},
+        {"fusion": "mean"},
     ],
 )
 def test_every_field_changes_the_digest(change):
@@ -63,8 +74,91 @@ def test_the_line_names_every_rule():
         ({"query_order": "random"}, "class_first"),
         ({"label_size": "big"}, "network"),
         ({"min_area": 0}, "min_area"),
+        ({"label_size": 0}, "number of pixels"),
+        ({"label_size": -473}, "number of pixels"),
+        ({"aspect": "cropped"}, "aspect is one of .*stretched.*, not 'cropped'"),
+        ({"backbone_bn": "off"}, "backbone_bn is one of"),
+        ({"coco_split": "C"}, "coco_split is one of"),
+        ({"fusion": "vote"}, "fusion is one of .*cross-guided"),
     ],
 )
 def test_a_protocol_that_cannot_be_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         Protocol(**{"name": "x", **fields})
+
+
+def test_the_digests_of_before_the_newer_fields_are_kept():
+    digests = [p.digest() for p in (VOC5I_MINI, PAPER_SCL, PAPER_SRPNET, SYNTHETIC)]
+    assert digests[0] == "55a2a75aeecb"  # of the result files in results/voc5i-mini
+    for protocol, found in zip((VOC5I_MINI, PAPER_SCL, PAPER_SRPNET, SYNTHETIC), digests, strict=True):
+        fields = {k: v for k, v in dataclasses.asdict(protocol).items() if k not in ADDED}
+        assert len(fields) == 8
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        assert found == hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def test_what_older_results_were_measured_with_is_the_default():
+    fields = {f.name: f.default for f in dataclasses.fields(Protocol)}
+    assert dict(ADDED) == {name: fields[name] for name in ADDED}
+
+
+def test_the_line_names_the_newer_rules():
+    line = Protocol(name="p").line()
+    for part in ("aspect kept", "COCO split B", "batch-norm eval", "shots joined as the line says"):
+        assert part in line
+    changed = {"aspect": "stretched", "coco_split": "A", "backbone_bn": "train", "fusion": "mean"}
+    line = Protocol(name="p", label_size=473, **changed).line()
+    for part in ("at 473 x 473 px", "aspect stretched", "COCO split A", "batch-norm train", "joined by mean"):
+        assert part in line
+
+
+def test_the_papers_differ_in_episodes_by_data_set():
+    def runs(name, dataset):
+        protocol = named_protocol(name, dataset)
+        return protocol.episodes, len(protocol.seeds)
+
+    of_pascal = {name: runs(name, "pascal-5i") for name in PROTOCOLS["pascal-5i"]}
+    assert of_pascal == {
+        "paper_scl": (1000, 5),
+        "paper_srpnet": (1000, 5),
+        "paper_sdaanet": (1000, 5),
+        "pfenet": (5000, 1),
+        "hsnet": (1000, 1),
+    }
+    assert runs("paper-sdaanet", "coco-20i") == (4000, 5)
+    assert runs("pfenet", "coco-20i") == (20_000, 1)
+    assert named_protocol("pfenet_473", "coco-20i").label_size == 473
+    assert named_protocol("paper_sdaanet_473", "coco-20i").episodes == 4000
+    assert named_protocol("hsnet", "coco-20i").query_order == "class_first"
+
+
+def test_hsnets_protocol_lets_supports_repeat_and_stretches():
+    hsnet = named_protocol("hsnet")
+    assert (hsnet.distinct_supports, hsnet.aspect, hsnet.label_size) == (False, "stretched", "network")
+
+
+def test_every_named_protocol_keeps_novel_images_and_says_the_split_of_its_data_set():
+    for dataset, named in PROTOCOLS.items():
+        for protocol in named.values():
+            assert not protocol.drop_novel_training_images
+            assert protocol.coco_split == ("A" if dataset == "coco-20i-a" else "B")
+        assert len({p.digest() for p in named.values()}) == len(named)
+
+
+def test_a_protocol_that_nobody_published_is_refused_with_near_names():
+    with pytest.raises(ValueError, match="did you mean paper_scl"):
+        named_protocol("paper_sc")
+    with pytest.raises(ValueError, match="did you mean pfenet"):
+        named_protocol("pfenet_473", "pascal-5i")
+    with pytest.raises(ValueError, match="no protocol is published for 'voc'"):
+        named_protocol("pfenet", "voc")
+
+
+def test_data_of_the_other_coco_split_are_refused(make_index):
+    images = {f"i{k}": dict.fromkeys(range(1, 81), 2048) for k in range(3)}
+    index = make_index(images)
+    for split, other in (("A", "B"), ("B", "A")):
+        protocol = Protocol(name="p", coco_split=split)
+        assert EpisodeSampler(index, coco_20i(0, split), protocol, shots=1).classes
+        with pytest.raises(ValueError, match=f"COCO's split {split}, the data of split {other}"):
+            EpisodeSampler(index, coco_20i(0, other), protocol, shots=1)

@@ -11,7 +11,7 @@ from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.folds import ClassSplit
 from fewseg.data.index import build_index
 from fewseg.data.protocols import Protocol
-from fewseg.data.transforms import EvalView
+from fewseg.data.transforms import EvalView, StretchedView
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.feature_store import FeatureStore
 from fewseg.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage
@@ -75,7 +75,7 @@ class PairMatcher(PairScorer):
         maps = features["stem"]
         return QueryMaps(mid=maps, prior=maps.new_zeros(len(maps), 0, 1, 1))
 
-    def score(self, query, guides):
+    def score(self, query, guides, prior=None):
         cells, vectors = query.mid.unsqueeze(1), guides.vectors[..., None, None]
         return 20 * F.cosine_similarity(cells, vectors, dim=2)
 
@@ -181,6 +181,53 @@ def test_counts_at_the_networks_size_leave_the_padding_out(evaluator, sampler, s
             assert getattr(found, name)[row] == value, (row, name)
 
 
+@pytest.mark.parametrize("side", [20, 64])
+def test_counts_in_a_square_of_a_fixed_side(evaluator, sampler, source, side):
+    """Both are brought to the content of the square; its padding counts nowhere."""
+    protocol = Protocol(name="p", episodes=6, seeds=(0,), min_area=1, label_size=side)
+    chosen = sampler(1, protocol)
+    found = evaluator.run(chosen)
+    for row, spec in enumerate(chosen.episodes(0)):
+        labels = source.read_labels(spec.query)
+        longer = max(labels.shape)
+        content = tuple(int(n * side / longer + 0.5) for n in labels.shape)
+        sides = zip(labels.shape, content, strict=True)
+        rows, columns = ([int((i + 0.5) * n / m) for i in range(m)] for n, m in sides)
+        h, w = (int(n * SIDE / longer + 0.5) for n in labels.shape)
+        logits = evaluator.plain(spec)
+        difference = (logits[1] - logits[0])[None, None, :h, :w]
+        said = F.interpolate(difference, size=content, mode="bilinear", align_corners=False)[0, 0] > 0
+        for name, value in plain_counts(said, labels[rows][:, columns], spec.class_id).items():
+            assert getattr(found, name)[row] == value, (row, name)
+
+
+@pytest.mark.parametrize("label_size", ["original", "network"])
+def test_a_stretched_view_is_stretched_back(matcher, sampler, source, folder, label_size):
+    protocol = Protocol(
+        name="p", episodes=6, seeds=(0,), min_area=1, label_size=label_size, aspect="stretched"
+    )
+    view = StretchedView(SIDE)
+    store = FeatureStore(matcher.backbone, source, [view], folder=folder, dtype=torch.float32)
+    chosen, evaluator = sampler(1, protocol), Evaluator(matcher, source, store, progress=False)
+    found = evaluator.run(chosen)
+    for row, spec in enumerate(chosen.episodes(0)):
+        labels = source.read_labels(spec.query)
+        size = tuple(labels.shape)
+        if label_size == "network":
+            labels = view(source.read_image(spec.query), labels)[1]
+            size = (SIDE, SIDE)
+        logits = evaluator.plain(spec)
+        difference = (logits[1] - logits[0])[None, None]
+        said = F.interpolate(difference, size=size, mode="bilinear", align_corners=False)[0, 0] > 0
+        for name, value in plain_counts(said, labels, spec.class_id).items():
+            assert getattr(found, name)[row] == value, (row, name)
+
+
+def test_features_of_another_aspect_than_the_protocols_are_refused(evaluator, sampler):
+    with pytest.raises(ValueError, match="aspect is 'stretched' and the stored features are of EvalView"):
+        evaluator.run(sampler(1, replace(PROTOCOL, aspect="stretched")))
+
+
 @pytest.mark.parametrize(
     "fusion", [MeanVector(), ScoreAverage(), CrossGuided(iou="mean")], ids=lambda f: f.kind
 )
@@ -197,9 +244,9 @@ def test_every_fusion_gives_the_plain_labels(pairs, sampler, source, fusion):
 def test_a_pair_is_scored_once_for_all_runs_and_fusions(pairs, sampler, monkeypatch):
     scored, score = [], pairs.method.score
 
-    def counting(query, guides):
+    def counting(query, guides, prior=None):
         scored.append(len(guides))
-        return score(query, guides)
+        return score(query, guides, prior)
 
     monkeypatch.setattr(pairs.method, "score", counting)
     chosen = sampler(3)
@@ -224,7 +271,7 @@ def test_a_support_set_is_encoded_once_and_a_question_answered_once(evaluator, s
     method, encoded, answered = evaluator.method, [], []
     encode, segment = method.encode_support, method.segment
     monkeypatch.setattr(method, "encode_support", lambda s: encoded.append(1) or encode(s))
-    monkeypatch.setattr(method, "segment", lambda q, s: answered.append(1) or segment(q, s))
+    monkeypatch.setattr(method, "segment", lambda q, s: answered.extend(range(len(q))) or segment(q, s))
     protocol = replace(PROTOCOL, episodes=60)
     chosen = sampler(1, protocol)
     specs = [spec for seed in protocol.seeds for spec in chosen.episodes(seed)]

@@ -1,5 +1,9 @@
 """Every view of every image goes through the backbone once, whoever asks and whatever is killed."""
 
+import gc
+import os
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -7,6 +11,7 @@ import torch
 
 from fewseg.data.transforms import EvalView, TrainView
 from fewseg.engine.feature_store import FeatureStore
+from fewseg.engine.row_files import RowFiles
 
 SIDE = 33
 VIEWS = (EvalView(SIDE), TrainView(size=SIDE, rotate=0.0, blur=0.0))
@@ -104,8 +109,7 @@ def test_a_killed_run_leaves_whole_rows_that_the_next_one_keeps(make, backbone, 
     ids = data.source.ids[:12]
     with pytest.raises(KeyboardInterrupt):
         make(source=Killed(data.source, 10)).ensure(ids, [0], progress=False)
-    done = backbone.seen
-    assert done == 8  # the first batch
+    assert backbone.seen == 10
     store = make()
     store.ensure(ids, [0], progress=False)
     assert backbone.seen == 12
@@ -124,19 +128,19 @@ def test_two_stores_of_the_same_things_share_their_rows(make, backbone, data):
     )
 
 
-def test_files_are_made_by_one_process_at_a_time(make, monkeypatch):
+def test_files_are_made_by_one_process_at_a_time(make, tmp_path, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
-    opened, plain = [], FeatureStore._open
+    opened, plain = [], RowFiles._open
 
-    def watched(store, name, *arguments):
-        with (store.folder / "lock").open("w") as file, pytest.raises(BlockingIOError):
+    def watched(files, name, *arguments):
+        with (tmp_path / ".lock").open("w") as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # somebody holds it
         opened.append(name)
-        return plain(store, name, *arguments)
+        return plain(files, name, *arguments)
 
-    monkeypatch.setattr(FeatureStore, "_open", watched)
+    monkeypatch.setattr(RowFiles, "_open", watched)
     make()
-    assert opened[-1] == "done.raw"
+    assert "done.raw" in opened
 
 
 def test_other_weights_views_seeds_or_types_have_rows_of_their_own(make, config):
@@ -151,23 +155,172 @@ def test_other_weights_views_seeds_or_types_have_rows_of_their_own(make, config)
     assert len({store.folder for store in stores}) == len(stores)
 
 
-def test_a_full_disk_is_an_error_and_complete_rows_stay(make, data, monkeypatch):
-    store = make()
-    store.ensure(data.source.ids[:1], progress=False)
-    monkeypatch.setattr("os.pwrite", lambda *_: 1)
-    with pytest.raises(OSError, match=r"feature cache .* is full"):
-        store.ensure(data.source.ids[:2], progress=False)
-    assert store.features(data.source.ids[:1]).maps
+def test_what_a_full_disk_has_no_room_for_stays_in_memory_with_a_warning(
+    make, backbone, data, monkeypatch, caplog
+):
+    store, ids = make(), data.source.ids[:3]
+    store.ensure(ids[:1], progress=False)
+    with monkeypatch.context() as full:
+        full.setattr("os.pwrite", lambda *_: 1)
+        store.ensure(ids, progress=False)
+    assert backbone.seen == 6
+    assert [m for m in caplog.messages if "stay in memory" in m and str(store.folder) in m]
+    direct = backbone(torch.stack([store.view(id, 1)[0] for id in ids]))
+    torch.testing.assert_close(store.features(ids, 1)["layer3"], direct["layer3"], atol=1e-5, rtol=1e-5)
+    assert torch.equal(store.labels(ids, 1)[2], store.view(ids[2], 1)[1])
+    again = make()
+    assert again.features(ids[:1]).maps
     with pytest.raises(ValueError, match="were not computed"):
-        store.features(data.source.ids[1:2])
+        again.features(ids[1:2])
 
 
-def test_a_file_that_is_gone_makes_its_rows_missing(make, data):
+@pytest.mark.parametrize("name", ["labels.raw", "layer2.raw", "done.raw"])
+def test_a_cache_with_a_file_gone_or_cut_is_made_again_with_a_warning(make, data, caplog, name):
     store = make()
     store.ensure(data.source.ids[:1], progress=False)
-    (store.folder / "labels.raw").unlink()
+    (store.folder / name).unlink()
     with pytest.raises(ValueError, match="were not computed"):
         make().features(data.source.ids[:1])
+    assert f"is damaged or of something else ({name})" in caplog.text
+    caplog.clear()
+    whole = (store.folder / name).read_bytes()
+    (store.folder / name).write_bytes(whole[:-1])
+    make().ensure(data.source.ids[:1], progress=False)
+    assert f"({name})" in caplog.text
+
+
+def test_a_cache_of_something_else_is_made_again_with_a_warning(make, backbone, data, caplog):
+    store = make()
+    store.ensure(data.source.ids[:1], progress=False)
+    before = store.features(data.source.ids[:1])["layer2"]
+    (store.folder / "key.json").write_text("[0]")
+    again = make()
+    assert "is damaged or of something else (key.json)" in caplog.text
+    again.ensure(data.source.ids[:1], progress=False)
+    assert backbone.seen == 4
+    assert torch.equal(again.features(data.source.ids[:1])["layer2"], before)
+    assert torch.equal(store.features(data.source.ids[:1])["layer2"], before)  # it still reads its own files
+
+
+def test_a_row_whose_bytes_changed_is_made_again_with_a_warning(make, backbone, data, caplog):
+    ids = data.source.ids[:2]
+    store = make()
+    store.ensure(ids, [0], progress=False)
+    before = store.features(ids)["layer3"]
+    path = store.folder / "layer3.raw"
+    size = path.stat().st_size // (2 * len(data.source.ids))
+    with path.open("r+b") as file:
+        file.seek(2 * size + 5)  # in the second image's row of view 0
+        byte = file.read(1)
+        file.seek(2 * size + 5)
+        file.write(bytes([byte[0] ^ 16]))
+    again = make()
+    assert torch.equal(again.features(ids)["layer3"], before)
+    assert f"row 2 of the feature cache {store.folder} is damaged" in caplog.text
+    assert backbone.seen == 3
+    caplog.clear()
+    make().features(ids)
+    assert not caplog.messages
+
+
+def test_folders_without_sums_serve_on(make, backbone, data):
+    store = make()
+    store.ensure(data.source.ids[:1], progress=False)
+    (store.folder / "sums.raw").unlink()
+    make().features(data.source.ids[:1])
+    assert backbone.seen == 2
+
+
+def _fill(folder, ids, source, config, barrier, seen):
+    torch.set_num_threads(1)  # a fork has no others
+    backbone = config.build()
+    backbone.register_forward_pre_hook(lambda _, a: seen.put(len(a[0])) if a[0].any() else None)
+    store = FeatureStore(backbone, source, list(VIEWS), folder=folder, dtype=torch.float32)
+    barrier.wait()
+    store.ensure(ids, progress=False)
+    assert store.features(ids).maps
+
+
+def test_two_processes_share_the_work_and_make_each_row_once(make, data, config, tmp_path):
+    context = torch.multiprocessing.get_context("fork")
+    barrier, seen = context.Barrier(2), context.Queue()
+    arguments = (tmp_path, data.source.ids, data.source, config.backbone, barrier, seen)
+    both = [context.Process(target=_fill, args=arguments) for _ in range(2)]
+    for process in both:
+        process.start()
+    assert sum(seen.get(timeout=60) for _ in range(60)) == 60
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert seen.empty()
+    store, ids = make(), data.source.ids[-2:]
+    direct = store.backbone(torch.stack([store.view(id, 1)[0] for id in ids]))
+    torch.testing.assert_close(store.features(ids, 1)["layer3"], direct["layer3"], atol=1e-5, rtol=1e-5)
+
+
+def test_rows_that_another_process_was_killed_over_are_made_by_this_one(make, backbone, data):
+    store, ids = make(), data.source.ids[:2]
+    rows = [store._row(id, 0) for id in ids]
+    context = torch.multiprocessing.get_context("fork")
+    claimed = context.Event()
+
+    def hold():
+        with store._files.claimed(rows):
+            claimed.set()
+            time.sleep(60)
+
+    other = context.Process(target=hold)
+    other.start()
+    assert claimed.wait(20)
+    timer = threading.Timer(0.3, other.kill)
+    timer.start()
+    store.ensure(ids, [0], progress=False)
+    assert backbone.seen == 2
+    other.join(20)
+
+
+def test_a_temporary_store_is_gone_with_its_object_and_one_of_a_killed_run_with_the_next(
+    make, data, tmp_path
+):
+    temporary = make(temporary=True)
+    temporary.ensure(data.source.ids[:1], progress=False)
+    left = tmp_path / "temporary-of-a-killed-run"
+    left.mkdir()
+    (left / "used").touch()
+    make().ensure(data.source.ids[:1], progress=False)
+    assert not left.exists()
+    assert temporary.features(data.source.ids[:1]).maps
+    folder = temporary.folder
+    del temporary
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_stores_unused_for_longest_make_room_and_those_in_use_stay(make, data, monkeypatch):
+    row = make()._files.row_bytes
+    folders = []
+    for seed in (1, 2, 3):
+        store = make(seed=seed)
+        store.ensure(data.source.ids, progress=False)
+        folders.append(store.folder)
+        os.utime(store.folder / "used", (seed, seed))
+    used = make(seed=1)
+    os.utime(used.folder / "used", (0, 0))
+    del store
+    gc.collect()
+    full = sum(_on_disk(folder) for folder in folders)
+    monkeypatch.setenv("FEWSEG_CACHE_BYTES", str(full + 60 * 1024 + 3 * row))
+    make(seed=4).ensure(data.source.ids[:1], [0], progress=False)
+    assert all(folder.exists() for folder in folders)
+    make(seed=5).ensure(data.source.ids, progress=False)
+    assert [folder.exists() for folder in folders] == [True, False, True]  # the oldest is in use
+    monkeypatch.setenv("FEWSEG_CACHE_BYTES", "much")
+    with pytest.raises(ValueError, match="FEWSEG_CACHE_BYTES is 'much': give a number of bytes"):
+        make(seed=6).ensure(data.source.ids[:1], progress=False)
+
+
+def _on_disk(folder):
+    return sum(path.stat().st_blocks * 512 for path in folder.iterdir())
 
 
 def test_views_of_two_sizes_are_refused(make):

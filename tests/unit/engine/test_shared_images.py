@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fewseg.engine import shared_images
+from fewseg.engine.byte_pool import BytePool
 from fewseg.engine.shared_images import SharedImages
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.types import Features
@@ -37,6 +37,8 @@ class DoesNot(Embeds):
 class Store:
     """Image "i" is full of the number i; its labels hold the classes 3 and 7."""
 
+    size = 17
+
     def __init__(self, dtype=torch.float32):
         self.dtype, self.asked = dtype, []
 
@@ -55,7 +57,7 @@ def values(features):
 
 def test_each_image_is_embedded_once_in_whatever_company_it_is_asked_for():
     method = Embeds()
-    images = SharedImages(method, Store(), fp32=True)
+    images = SharedImages(method, Store(), BytePool(), fp32=True)
     assert values(images.features(["1", "2"])) == [2, 3]
     assert values(images.features(["2", "3", "2", "1"])) == [3, 4, 3, 2]
     assert method.seen == [1, 2, 3]
@@ -63,29 +65,20 @@ def test_each_image_is_embedded_once_in_whatever_company_it_is_asked_for():
 
 
 @pytest.mark.parametrize("fits", [1, 2, 3])
-def test_no_more_bytes_are_kept_than_the_budget_and_the_longest_unused_go_first(fits, monkeypatch):
-    monkeypatch.setattr(shared_images, "BYTE_BUDGET", fits * BYTES)
+def test_what_is_beyond_the_budget_is_read_and_not_embedded_again(fits, tmp_path):
     method = Embeds()
-    images = SharedImages(method, Store(), fp32=True)
-    for id in ("1", "2", "1", "3"):  # 1 was used after 2
+    pool = BytePool(fits * BYTES, tmp_path)
+    images = SharedImages(method, Store(), pool, fp32=True)
+    for id in ("1", "2", "1", "3"):
         images.features([id])
-    assert list(images._kept) == {1: ["3"], 2: ["1", "3"], 3: ["2", "1", "3"]}[fits]
-    assert images._bytes == fits * BYTES
-    method.seen.clear()
+    assert pool.bytes == fits * BYTES
     assert values(images.features(["3", "1", "2"])) == [4, 2, 3]
-    assert method.seen == {1: [1, 2], 2: [2], 3: []}[fits]
-    assert images._bytes == fits * BYTES
-
-
-def test_a_single_image_beyond_the_budget_is_still_given(monkeypatch):
-    monkeypatch.setattr(shared_images, "BYTE_BUDGET", 1)
-    images = SharedImages(Embeds(), Store(), fp32=True)
-    assert values(images.features(["4", "5"])) == [5, 6]
+    assert method.seen == [1, 2, 3]
 
 
 def test_a_method_that_embeds_nothing_reads_the_store_in_one_go():
     store = Store()
-    images = SharedImages(DoesNot(), store, fp32=True)
+    images = SharedImages(DoesNot(), store, BytePool(), fp32=True)
     assert images.features(["1", "2"])["stored"][:, 0, 0, 0].tolist() == [1, 2]
     assert store.asked == [["1", "2"]]
 
@@ -93,12 +86,12 @@ def test_a_method_that_embeds_nothing_reads_the_store_in_one_go():
 @pytest.mark.parametrize("method", [Embeds, DoesNot])
 @pytest.mark.parametrize(("fp32", "expected"), [(True, torch.float32), (False, torch.bfloat16)])
 def test_stored_types_are_kept_or_made_float32(method, fp32, expected):
-    images = SharedImages(method(), Store(torch.bfloat16), fp32=fp32)
+    images = SharedImages(method(), Store(torch.bfloat16), BytePool(), fp32=fp32)
     (maps,) = images.features(["1"]).maps.values()
     assert maps.dtype == expected
 
 
 def test_masks_number_the_classes_in_the_order_asked_for():
-    images = SharedImages(Embeds(), SimpleNamespace(labels=Store().labels), fp32=True)
+    images = SharedImages(Embeds(), SimpleNamespace(labels=Store().labels), BytePool(), fp32=True)
     assert images.masks(["1", "2"], [7, 3]).tolist() == [[[0, 2], [1, 255]]] * 2
     assert images.masks(["1"], [7]).tolist() == [[[0, 0], [1, 255]]]

@@ -1,0 +1,86 @@
+"""One episode, image, shot and pair at a time: what the evaluator's shared work is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fewseg.data.episode_spec import Way
+from fewseg.fusion import CrossGuided, Fusion, GuideFusion
+from fewseg.fusion.one_vs_rest import one_vs_rest
+from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.pair_scorer import PairScorer, fuse_scores, predicted_iou
+from fewseg.ops.resize import resize
+from fewseg.types import EncodedShots, Features, Guides
+
+Masks = Callable[[str, Sequence[int]], Tensor]
+"""(image, classes in order) -> (1, H, W)."""
+
+
+def plain_logits(
+    method: FewShotSegmenter,
+    ways: Sequence[Way],
+    target: str,
+    features: Callable[[str], Features],
+    masks: Masks,
+) -> Tensor:
+    """Logits (1 + N, H, W) of one target under the method's own fusion; nothing is kept.
+
+    Args:
+        method: in eval mode.
+        ways: the support sets.
+        target: the image to segment.
+        features: reads one image.
+        masks: reads one image's mask.
+    """
+    fusion = method.fusion
+    several = any(len(way.supports) > 1 for way in ways)
+    own_path = isinstance(fusion, CrossGuided) and fusion.path == "support" and several
+    if isinstance(method, PairScorer) and not own_path:
+        query = features(target)
+        scores = [_pairwise(method, fusion, way, query, features, masks) for way in ways]
+        logits = scores[0] if len(scores) == 1 else one_vs_rest(torch.stack(scores, dim=1))
+        return resize(logits, query.image_size)[0]
+    classes = [way.class_id for way in ways]
+    supports = [id for way in ways for id in way.supports]
+    shots = EncodedShots(
+        features=Features.stack([features(id) for id in supports]),
+        masks=torch.cat([masks(id, classes) for id in supports]).unsqueeze(0),
+        way_of=tuple(j for j, way in enumerate(ways, start=1) for _ in way.supports),
+    )
+    state = method.encode_support(shots)
+    return method.segment(features(target), state)[0].float()
+
+
+def _pairwise(
+    method: PairScorer,
+    fusion: Fusion,
+    way: Way,
+    query: Features,
+    features: Callable[[str], Features],
+    masks: Masks,
+) -> Tensor:
+    """Scores (1, 2, h, w) of one way."""
+    shots = len(way.supports)
+    read = {id: features(id) for id in way.supports}
+    truth = {id: masks(id, [way.class_id]) for id in way.supports}
+    guides = [method.encode_shots(read[id], truth[id]) for id in way.supports]
+    weights = torch.full((1, shots), 1.0 / shots, device=truth[way.supports[0]].device)
+    if shots > 1 and isinstance(fusion, GuideFusion):
+        guides = [method.join_shots(Guides.stack(guides), shots, fusion)]
+        weights = torch.ones_like(weights[:, :1])
+    elif shots > 1 and isinstance(fusion, CrossGuided):
+        maps = {id: method.encode_query(found) for id, found in read.items()}
+        ious = [
+            [
+                float(predicted_iou(method.score(maps[i], guide).float(), truth[i], fusion)[0])
+                for i in way.supports
+            ]
+            for guide in guides
+        ]
+        weights = fusion.weights(torch.tensor([ious], device=weights.device))
+    encoded = method.encode_query(query)
+    scores = torch.stack([method.score(encoded, guide).float().contiguous() for guide in guides], dim=1)
+    return fuse_scores(scores, weights.to(scores.dtype))

@@ -1,0 +1,193 @@
+"""Rows of arrays in the files of a folder: whole or absent, shared by processes, checked when read."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fewseg.ops.files import atomic_write_text
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such lock: one process at a time there
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+Values = npt.NDArray[Any]
+_DONE, _SUMS, _KEY = "done.raw", "sums.raw", "key.json"
+
+
+@dataclass(frozen=True)
+class Column:
+    """Shape and type of one row of an array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+
+class RowFiles:
+    """Columns of ``rows`` rows, one memory-mapped file a column, filled in any order.
+
+    A row counts as there when all its columns are written. A killed process leaves no half rows behind;
+    several processes may fill one folder at a time; a row that the disk has no room for stays in this
+    process's memory; a row whose bytes changed on the disk is found by its sum and counts as missing again.
+
+    Args:
+        folder: exists; the caller sees to it that one process at a time makes an object for it.
+        key: what the rows are of. A folder of another key is emptied, with a warning.
+        columns: name -> row.
+        rows: how many.
+    """
+
+    def __init__(self, folder: Path, key: str, columns: Mapping[str, Column], rows: int) -> None:
+        self.folder, self.columns, self.rows = folder, dict(columns), rows
+        self._in_memory: dict[int, dict[str, Values]] = {}
+        self._checked = np.zeros(rows, dtype=bool)
+        files = {**self.columns, _DONE: Column((), np.dtype(np.uint8))}
+        files[_SUMS] = Column((), np.dtype(np.uint64))
+        if not self._fits(key, files):
+            for name in [*files, _KEY]:  # another process may still read the old ones: new files, not emptied
+                (folder / _file(name)).unlink(missing_ok=True)
+        self._arrays = {name: self._open(name, column) for name, column in files.items()}
+        if not (folder / _KEY).exists():
+            atomic_write_text(folder / _KEY, key)
+
+    def _fits(self, key: str, files: Mapping[str, Column]) -> bool:
+        """Whether the files in the folder are of this key and size; sums may be missing (older folders)."""
+        known, paths = self.folder / _KEY, {name: self.folder / _file(name) for name in files}
+        if not known.exists() and not any(path.exists() for path in paths.values()):
+            return True
+        wrong = [
+            path.name
+            for name, path in paths.items()
+            if name != _SUMS
+            and (not path.exists() or path.stat().st_size != self.rows * files[name].row_bytes)
+        ]
+        if not known.exists() or known.read_bytes() != key.encode():
+            wrong.insert(0, _KEY)
+        if wrong:
+            logger.warning(
+                "the feature cache %s is damaged or of something else (%s): it is made again",
+                self.folder,
+                ", ".join(wrong),
+            )
+        return not wrong
+
+    def _open(self, name: str, column: Column) -> np.memmap[Any, np.dtype[Any]]:
+        path, size = self.folder / _file(name), self.rows * column.row_bytes
+        if not path.exists() or path.stat().st_size != size:
+            with path.open("wb") as file:
+                file.truncate(size)  # a sparse file: rows that are not there take no space
+        return np.memmap(path, dtype=column.dtype, mode="r", shape=(self.rows, *column.shape))
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row in all columns."""
+        return sum(column.row_bytes for column in self.columns.values())
+
+    def has(self, row: int) -> bool:
+        """Whether a row is there."""
+        return row in self._in_memory or bool(self._arrays[_DONE][row])
+
+    def read(self, name: str, rows: Sequence[int]) -> Values:
+        """A copy of one column of rows that are there: (n, *shape)."""
+        found = [self._in_memory[r][name] if r in self._in_memory else self._arrays[name][r] for r in rows]
+        return np.stack(found)
+
+    def check(self, row: int) -> bool:
+        """Whether a row that is there has the bytes that were written; looked at once by each object.
+
+        One that has not counts as missing from then on, with a warning.
+        """
+        if self._checked[row] or row in self._in_memory:
+            return True
+        wanted = int(self._arrays[_SUMS][row])
+        self._checked[row] = True
+        if wanted in (0, self._sum({name: self._arrays[name][row] for name in self.columns})):
+            return True
+        logger.warning("row %d of the feature cache %s is damaged: it is made again", row, self.folder)
+        self._checked[row] = False
+        self._write(_DONE, row, np.zeros((), np.uint8))
+        return False
+
+    def write(self, row: int, values: Mapping[str, Values]) -> None:
+        """Writes a row, every column of it; on a full disk it stays in memory, with a warning."""
+        columns = {name: np.ascontiguousarray(values[name]) for name in self.columns}
+        try:
+            for name, value in columns.items():
+                self._write(name, row, value)
+            self._write(_SUMS, row, np.array(self._sum(columns), np.uint64))
+            self._write(_DONE, row, np.ones((), np.uint8))
+        except OSError as error:
+            if not self._in_memory:
+                logger.warning(
+                    "features stay in memory and are made again next time: the disk of the feature cache %s "
+                    "is full (%s). Free some space or set FEWSEG_CACHE to a folder on another disk",
+                    self.folder,
+                    error,
+                )
+            self._in_memory[row] = {name: value.copy() for name, value in columns.items()}
+        self._checked[row] = True
+
+    def _write(self, name: str, row: int, value: Values) -> None:
+        """Writes by system calls: a full disk is then an error and not the end of the process.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        with (self.folder / _file(name)).open("r+b", buffering=0) as file:
+            if os.pwrite(file.fileno(), value.tobytes(), row * value.nbytes) != value.nbytes:
+                raise OSError(errno.ENOSPC, "no space left")
+
+    def _sum(self, columns: Mapping[str, Values]) -> int:
+        """A number of the bytes of a row, at the speed of memory; never 0, which says that there is none."""
+        total = 0
+        for place, name in enumerate(self.columns, start=1):
+            data = np.ascontiguousarray(columns[name]).reshape(-1).view(np.uint8)
+            whole = data.size // 8 * 8
+            words = int(data[:whole].view(np.uint64).sum(dtype=np.uint64)) + int(data[whole:].sum())
+            total += words * (2 * place + 1)
+        return total % (2**64 - 1) + 1
+
+    @contextmanager
+    def claimed(self, rows: Sequence[int], *, wait: bool = False) -> Iterator[list[int]]:
+        """Rows of ``rows`` that nobody else is making, for the length of the block.
+
+        Claims are locks of single bytes of a file, so that a killed process holds none.
+
+        Args:
+            rows: to be made.
+            wait: for those that somebody else is making, until he has made them or is gone.
+        """
+        if fcntl is None:
+            yield list(rows)
+            return
+        with (self.folder / "claims").open("a+b") as file:  # closing it gives all claims back
+            mine = []
+            for row in rows:
+                try:
+                    fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, row)
+                    mine.append(row)
+                except OSError as error:
+                    if error.errno not in (errno.EACCES, errno.EAGAIN):
+                        raise
+            yield mine
+
+
+def _file(name: str) -> str:
+    return name if name.endswith((".raw", ".json")) else f"{name}.raw"

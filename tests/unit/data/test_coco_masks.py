@@ -1,0 +1,170 @@
+"""Regions to label maps, against drawing that shares no code with the reader."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from pycocotools import mask as coco_mask
+
+from fewseg.data.coco_masks import draw_labels, draw_region
+from fewseg.data.coco_regions import compact, decode_counts, region_of
+from fewseg.data.errors import DataError
+
+SIZE = (20, 30)
+
+
+def box(left, top, right, bottom):
+    return [left, top, right, top, right, bottom, left, bottom]
+
+
+def region(id, class_id, *polygons, crowd=False):
+    raw = {"id": id, "image_id": 1, "category_id": 1, "iscrowd": int(crowd), "segmentation": list(polygons)}
+    return region_of(compact(raw), class_id, SIZE, Counter())
+
+
+def code_of(mask, kind):
+    """A run-length code of a mask, written here or by pycocotools."""
+    if kind == "compressed":
+        code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        return {"size": list(code["size"]), "counts": code["counts"].decode()}
+    flat, counts, value, length = mask.flatten(order="F"), [], False, 0
+    for pixel in flat:
+        if bool(pixel) != value:
+            counts.append(length)
+            value, length = bool(pixel), 0
+        length += 1
+    return {"size": list(mask.shape), "counts": [*counts, length]}
+
+
+@pytest.mark.parametrize("kind", ["compressed", "uncompressed"])
+@pytest.mark.parametrize("fill", [0.0, 0.05, 0.5, 0.97, 1.0])
+def test_both_kinds_of_run_lengths_give_the_mask_back(kind, fill):
+    mask = np.random.default_rng(7).random(SIZE) < fill
+    raw = {"id": 1, "image_id": 1, "segmentation": code_of(mask, kind)}
+    found = draw_region(region_of(compact(raw), 3, SIZE, Counter()), SIZE)
+    assert np.array_equal(found, mask)
+
+
+def test_long_runs_that_take_several_characters_are_decoded():
+    mask = np.zeros((500, 640), dtype=bool)
+    mask[3:490, 100:611] = True
+    runs = decode_counts(code_of(mask, "compressed")["counts"])
+    assert runs.tolist() == code_of(mask, "uncompressed")["counts"]
+
+
+def test_a_polygon_is_filled_like_one_of_another_library_but_for_its_edge():
+    points = [(3.2, 2.1), (25.7, 5.5), (18.0, 17.3), (6.4, 14.9)]
+    found = draw_region(region(1, 1, [v for p in points for v in p]), SIZE)
+    picture = Image.new("L", (30 * 8, 20 * 8))
+    ImageDraw.Draw(picture).polygon([(8 * x, 8 * y) for x, y in points], fill=1)
+    covered = np.asarray(picture).reshape(20, 8, 30, 8).mean(axis=(1, 3))
+    assert found[covered > 0.9].all()
+    assert not found[covered < 0.1].any()
+
+
+def test_polygons_of_a_region_are_united():
+    found = draw_region(region(1, 1, box(0, 0, 6, 6), box(3, 3, 10, 10)), SIZE)
+    wanted = np.zeros(SIZE, dtype=bool)
+    wanted[0:6, 0:6] = wanted[3:10, 3:10] = True
+    assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("edges", "rows", "columns"),
+    [
+        ((-7, 4, 9, 12), (4, 12), (0, 9)),
+        ((20, 4, 45, 12), (4, 12), (20, 30)),
+        ((5, -9, 9, 12), (0, 12), (5, 9)),
+        ((5, 14, 9, 33), (14, 20), (5, 9)),
+        ((-5, -5, 40, 30), (0, 20), (0, 30)),
+        ((-9, -9, -2, -2), (0, 0), (0, 0)),
+    ],
+)
+def test_what_lies_outside_the_image_is_cut_off(edges, rows, columns):
+    counted = Counter()
+    raw = {"id": 1, "image_id": 1, "segmentation": [box(*edges)]}
+    found = draw_region(region_of(compact(raw), 1, SIZE, counted), SIZE)
+    wanted = np.zeros(SIZE, dtype=bool)
+    wanted[slice(*rows), slice(*columns)] = True
+    assert np.array_equal(found, wanted)
+    assert counted["polygons outside their image, clipped"] == 1
+
+
+def test_a_slanted_polygon_is_clipped_as_if_drawn_on_a_larger_image():
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        points = rng.uniform((-25, -18), (50, 36), (5, 2))
+        found = draw_region(region(1, 1, points.flatten().tolist()), SIZE)
+        large = coco_mask.decode(coco_mask.frPyObjects([(points + 40).flatten().tolist()], 120, 140))[:, :, 0]
+        assert np.array_equal(found, large[40:60, 40:70].astype(bool))
+
+
+def test_a_pixel_belongs_to_the_smallest_thing_over_it_whatever_the_order():
+    large, middle, small = (
+        region(1, 5, box(0, 0, 20, 20)),
+        region(2, 6, box(2, 2, 12, 12)),
+        region(3, 7, box(4, 4, 8, 8)),
+    )
+    wanted = np.zeros(SIZE, dtype=np.uint8)
+    wanted[0:20, 0:20], wanted[2:12, 2:12], wanted[4:8, 4:8] = 5, 6, 7
+    for order in ([large, middle, small], [small, middle, large], [middle, small, large]):
+        assert np.array_equal(draw_labels(order, SIZE), wanted)
+
+
+def test_of_two_things_of_one_size_the_lower_annotation_id_is_on_top():
+    one, two = region(8, 5, box(0, 0, 10, 10)), region(9, 6, box(5, 0, 15, 10))
+    for order in ([one, two], [two, one]):
+        labels = draw_labels(order, SIZE)
+        assert (labels[0, 7], labels[0, 12]) == (5, 6)
+
+
+def test_a_crowd_is_ignored_and_a_thing_over_it_is_not():
+    crowd = region(1, 5, box(0, 0, 4, 4), crowd=True)
+    thing = region(2, 6, box(2, 0, 12, 10))
+    for order in ([crowd, thing], [thing, crowd]):
+        labels = draw_labels(order, SIZE)
+        assert (labels[1, 0], labels[1, 3], labels[1, 11], labels[15, 15]) == (255, 6, 6, 0)
+        assert 5 not in labels
+
+
+def test_an_image_without_regions_is_background():
+    assert not draw_labels([], SIZE).any()
+
+
+def test_polygons_of_two_points_are_left_out_and_counted():
+    counted = Counter()
+    raw = {"id": 1, "image_id": 1, "segmentation": [[1, 1, 5, 5], box(2, 2, 6, 6)]}
+    found = region_of(compact(raw), 1, SIZE, counted)
+    assert len(found.polygons) == 1
+    assert region_of(compact({**raw, "segmentation": [[1, 1, 5, 5]]}), 1, SIZE, counted) is None
+    assert counted["polygons of fewer than 3 points, left out"] == 2
+    assert counted["annotations without a polygon of 3 points, left out"] == 1
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ([[1, 1, 5, 5, 9]], "no list of x, y"),
+        ([["a", 1, 5, 5, 9, 9]], "neither polygons"),
+        ([[1, 1, 5, float("nan"), 9, 9]], "finite"),
+        ([box(0, 0, 4000, 10)], "3970 pixels outside its image of 30 x 20"),
+        ("text", "neither polygons"),
+        ({"size": [20, 31], "counts": [620]}, r"size \[20, 31\], its image is \[20, 30\]"),
+        ({"size": [30, 20], "counts": [600]}, r"size \[30, 20\]"),
+        ({"size": [20, 30], "counts": [500, 99]}, "599 pixels, its image of 30 x 20 has 600"),
+        ({"size": [20, 30], "counts": [700, -100]}, "600 pixels"),
+        ({"size": [20, 30], "counts": "0"}, "0 pixels"),
+        ({"size": [20, 30], "counts": "P"}, "breaks off"),
+        ({"size": [20, 30], "counts": "\x01"}, "none of the code"),
+        ({"size": [20, 30], "counts": "éé"}, "none of the code"),
+        ({"size": [20, 30]}, "without counts"),
+        ({"counts": [600]}, "size None"),
+    ],
+)
+def test_a_segmentation_that_cannot_be_is_refused_before_anything_is_drawn(segmentation, message):
+    raw = compact({"id": 1, "image_id": 1, "segmentation": segmentation})
+    with pytest.raises(DataError, match=message):
+        region_of(raw, 1, SIZE, Counter())
