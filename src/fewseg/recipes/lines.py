@@ -18,6 +18,7 @@ from fewseg.data.recorded import Episodes, RecordedEpisodes
 from fewseg.engine.checkpoint import Checkpoint, split_json
 from fewseg.engine.environment import environment
 from fewseg.engine.evaluate import Evaluator, Precision
+from fewseg.engine.multi_scale import MultiScaleEvaluator
 from fewseg.engine.result_schema import as_json
 from fewseg.engine.results import RunResult
 from fewseg.engine.workforce import Workforce
@@ -74,12 +75,21 @@ def evaluate_recipe(
     recipe = replace(recipe, protocol=protocol)
     _check_fusions(protocol, evaluations or recipe.evaluations)
     chosen = precision or precision_of(recipe)
-    store = training_store(recipe, method, data, chosen)
-    evaluator = Evaluator(
-        method, data.source, store, precision=chosen, workforce=workforce, progress=progress
-    )
+    by_size: dict[int, Evaluator] = {}
+
+    def at(size: int) -> Evaluator:
+        if size not in by_size:
+            sized = recipe if size == recipe.size else replace(recipe, size=size, train=None)
+            store = training_store(sized, method, data, chosen)
+            by_size[size] = Evaluator(
+                method, data.source, store, precision=chosen, workforce=workforce, progress=progress
+            )
+        return by_size[size]
+
     results = []
     for line in evaluations or recipe.evaluations:
+        scales = [at(size) for size in line.sizes or (recipe.size,)]
+        evaluator = scales[0] if len(scales) == 1 else MultiScaleEvaluator(scales)
         episodes = recorded or EpisodeSampler(
             data.test, data.split, recipe.protocol, line.shots, ways=line.ways
         )
@@ -153,7 +163,7 @@ def _evaluate_line(
             {
                 "method": _told(recipe.method),
                 "fusion": line.fusion,
-                "size": recipe.size,
+                "size": line.sizes or recipe.size,
                 "precision": evaluator.precision,
                 "data": data.test.content_digest(),
                 "episodes": "recorded" if isinstance(episodes, RecordedEpisodes) else "drawn",
@@ -166,7 +176,8 @@ def _evaluate_line(
     several = f"{line.ways}way-" if line.ways > 1 else ""
     support = "-on-support" if line.on == "support" else ""
     replayed = "-recorded" if isinstance(episodes, RecordedEpisodes) else ""
-    kind = f"{several}{line.shots}shot-{line.fusion.kind}{support}{replayed}{tag}{changed}"
+    sizes = "-" + "+".join(str(size) for size in line.sizes) if line.sizes else ""
+    kind = f"{several}{line.shots}shot-{line.fusion.kind}{support}{sizes}{replayed}{tag}{changed}"
     place = f"{recipe.name}-fold{data.split.fold}-seed{seed}-{kind}.json"
     found = _done_before(folder / place, recipe.protocol, said)
     if found is not None and not isinstance(episodes, RecordedEpisodes):
