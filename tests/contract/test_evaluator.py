@@ -14,6 +14,8 @@ from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource
 from fewseg.data.transforms import EvalView
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.feature_store import Extractor, FeatureStore
+from fewseg.engine.shares import questions_of
+from fewseg.engine.workforce import Task
 from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.types import EncodedShots
@@ -108,6 +110,45 @@ def test_unbatched_counts_are_the_plain_ones_episode_by_episode(model, data, eva
         moved = np.abs(found.fg_pred - batched.fg_pred) + np.abs(found.fg_inter - batched.fg_inter)
         if isinstance(model, PairScorer):  # where two prototypes are equally near, rounding decides
             assert moved.sum() <= 1e-5 * 2 * len(moved) * LABEL_SIDE**2
+
+
+class Relabelled:
+    """A source whose labels of some images are others."""
+
+    def __init__(self, source, ids):
+        self.source, self.changed = source, ids
+
+    def __getattr__(self, name):
+        return getattr(self.source, name)
+
+    def read_labels(self, id):
+        labels = self.source.read_labels(id)
+        return labels.flip(0).flip(1) if id in self.changed else labels
+
+    def digest(self):
+        return "relabelled " + self.source.digest()
+
+
+def test_the_querys_labels_are_out_of_reach_of_the_answer(model, data, evaluator, tmp_path):
+    sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 2)
+    spec = next(iter(sampler.episodes(0)))
+    source = Relabelled(data.source, {spec.query})
+    store = FeatureStore(
+        evaluator.store.backbone, source, [EvalView(SIDE)], folder=tmp_path, dtype=torch.float32
+    )
+    other = Evaluator(model, source, store, progress=False)
+    for one in (evaluator, other):
+        one.store.ensure(spec.images, [0], progress=False)
+    assert torch.equal(evaluator.plain(spec), other.plain(spec))
+    question = questions_of(spec, "query")
+    task = Task(fusion=model.fusion, label_size="original")
+    answers = []
+    for one in (evaluator, other):
+        (share,) = one.shares(question, model.fusion, 1)
+        with torch.no_grad():
+            ious = one.judge(share, task)
+            answers.append(next(one.answers(share, task, ious))[1])
+    assert torch.equal(*answers)
 
 
 def test_one_evaluator_gives_every_fusion_what_a_new_one_would(model, data, evaluator):
