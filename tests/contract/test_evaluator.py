@@ -152,11 +152,11 @@ def test_the_querys_labels_are_out_of_reach_of_the_answer(model, data, evaluator
 
 
 def test_one_evaluator_gives_every_fusion_what_a_new_one_would(model, data, evaluator):
-    if not isinstance(model, PairScorer):
-        pytest.skip("no fusion")
     own = model.fusion
     sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 3)
-    fusions = (CrossGuided(), ScoreAverage(), MeanVector(), CrossGuided(iou="mean"))
+    fusions = model.fusions[::-1]
+    if isinstance(model, PairScorer):
+        fusions = (CrossGuided(), ScoreAverage(), MeanVector(), CrossGuided(iou="mean"))
     shared = [evaluator.run(sampler, fusion, seeds=[0]) for fusion in fusions]
     for fusion, counts in zip(fusions, shared, strict=True):
         alone = Evaluator(model, data.source, evaluator.store, progress=False)
@@ -167,12 +167,10 @@ def test_one_evaluator_gives_every_fusion_what_a_new_one_would(model, data, eval
 
 
 def test_plain_logits_leave_the_methods_own_fusion_alone(model, data, evaluator):
-    if not isinstance(model, PairScorer):
-        pytest.skip("no fusion")
     own = model.fusion
     sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 2)
     spec = sampler.episode(0, 0)
     evaluator.store.ensure([spec.query, *spec.supports], progress=False)
-    for fusion in (MeanVector(), ScoreAverage(), CrossGuided()):
+    for fusion in model.fusions:
         assert evaluator.plain(spec, fusion).shape == (2, SIDE, SIDE)
         assert model.fusion == own
