@@ -116,6 +116,8 @@ def _evaluate(arguments: Sequence[str], console: Console) -> None:
         backbone=command.backbone,
         backbone_weights=command.backbone_weights,
         manifests=command.manifest,
+        precision=command.precision,
+        processes=command.processes,
         progress=not command.quiet,
     )
     for table in fold_tables(results):

@@ -56,6 +56,8 @@ class EvaluateCommand:
             vit_small_patch14_dinov2.
         backbone_weights: path of the frozen trunk's weights, where it moved.
         manifest: recorded episodes to replay (of `fewseg episodes`), one file a seed.
+        precision: of features and head: fp32 or bf16; by default as it was trained, bf16 without training.
+        processes: processes (on a GPU machine: GPUs) that share the work; the numbers stay the same.
         quiet: no progress bar.
     """
 
@@ -73,6 +75,8 @@ class EvaluateCommand:
     backbone: str | None = None
     backbone_weights: str | None = None
     manifest: tuple[Path, ...] = ()
+    precision: Literal["fp32", "bf16"] | None = None
+    processes: int = 1
     quiet: bool = False
 
 
