@@ -143,10 +143,12 @@ class TableCommand:
     Attributes:
         folder: where result files lie.
         page: a Markdown file whose results block is written anew.
+        by_size: also print mIoU by the size of the target, in bins of 500 pixels.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
     page: Path | None = None
+    by_size: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
