@@ -22,7 +22,7 @@ from fewseg.fusion import CrossGuided, ScoreAverage
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.scl import SCLPFENetConfig
-from fewseg.recipes import run
+from fewseg.recipes import lines as recipe_lines
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES
 
@@ -77,7 +77,7 @@ def recipes(monkeypatch, read, tmp_path, machine):
     """Registers tiny_pfenet, tiny_scl and tiny_matcher; work happens in the test's own folder."""
     monkeypatch.setenv("FEWSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    for module in (checkpoint, results, run):  # the machine is looked at once, not at every save
+    for module in (checkpoint, results, recipe_lines):  # the machine is looked at once, not at every save
         monkeypatch.setattr(module, "environment", lambda: machine)
     both = (Evaluation(shots=1, fusion=ScoreAverage()), Evaluation(shots=3, fusion=ScoreAverage()))
     pfenet = Recipe(

@@ -62,7 +62,7 @@ def test_two_methods_are_trained_evaluated_compared_and_tabled(recipes, tmp_path
     assert main(["compare", *pair]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "scl-pfenet average, 3-shot, tiny fold 0 against pfenet average, 3-shot, tiny fold 0" in out
-    assert main(["table", "results"]) == 0
+    assert main(["table", "results", "--by-size"]) == 0
     out = capsys.readouterr().out
     assert "scl" in out
     assert "pfenet" in out
@@ -271,7 +271,7 @@ def test_several_ways_the_supports_themselves_and_iteration_have_files_of_their_
     found = {name: RunResult.load(Path("results") / name) for name in result_names()}
     assert [r.ways for r in found.values()] == [1, 1, 1, 2]
     assert [r.on for r in found.values()] == ["query", "support", "query", "query"]
-    assert main(["table", "results"]) == 0
+    assert main(["table", "results", "--by-size"]) == 0
 
 
 def test_a_recipe_without_training_runs_on_another_backbone_under_a_name_of_its_own(recipes, tmp_path):

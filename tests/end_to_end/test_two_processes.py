@@ -1,4 +1,4 @@
-"""Training in two processes on the CPU: the path that several GPUs take."""
+"""Two processes on the CPU: the path that several GPUs take."""
 
 import os
 import subprocess
@@ -8,14 +8,20 @@ from pathlib import Path
 from fewseg.engine.checkpoint import read_checkpoint
 
 
-def test_two_processes_train_one_model_on_different_episodes(tmp_path):
-    script = Path(__file__).with_name("two_processes.py")
-    environment = {**os.environ, "FEWSEG_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], env=environment, capture_output=True, timeout=300
-    )
+def run(script, folder):
+    environment = {**os.environ, "FEWSEG_CACHE": str(folder / "cache"), "CUDA_VISIBLE_DEVICES": ""}
+    words = [sys.executable, str(Path(__file__).with_name(script)), str(folder)]
+    done = subprocess.run(words, env=environment, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
+
+
+def test_two_processes_train_one_model_on_different_episodes(tmp_path):
+    run("two_processes.py", tmp_path)
     first, second = ((tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1))
     assert first == second
     stored = read_checkpoint(tmp_path / "run" / "last.safetensors")
     assert (stored.training["step"], stored.training["processes"]) == (3, 2)
+
+
+def test_two_processes_evaluate_to_the_counts_of_one(tmp_path):
+    run("two_evaluating_processes.py", tmp_path)

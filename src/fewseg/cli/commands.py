@@ -117,6 +117,8 @@ def _evaluate(arguments: Sequence[str], console: Console) -> None:
         backbone=command.backbone,
         backbone_weights=command.backbone_weights,
         manifests=command.manifest,
+        precision=command.precision,
+        processes=command.processes,
         progress=not command.quiet,
     )
     for table in fold_tables(results):
@@ -179,6 +181,7 @@ def _table(arguments: Sequence[str], console: Console) -> None:
     from fewseg.reporting.gains import gains, rich_gains
     from fewseg.reporting.render import rich_table
     from fewseg.reporting.results_page import load_folder, update_page
+    from fewseg.reporting.sizes import rich_sizes
     from fewseg.reporting.table import fold_tables
 
     command = tyro.cli(TableCommand, prog="fewseg table", args=arguments)
@@ -189,6 +192,8 @@ def _table(arguments: Sequence[str], console: Console) -> None:
         pairs = gains(table, lambda result: counts[id(result)])
         if pairs:
             console.print(rich_gains(table, pairs))
+        if command.by_size:
+            console.print(rich_sizes(table, lambda result: counts[id(result)]))
     for reason in left_out:
         console.print(f"left out: {reason}")
     if command.page is not None:

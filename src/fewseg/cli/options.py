@@ -57,6 +57,8 @@ class EvaluateCommand:
             vit_small_patch14_dinov2.
         backbone_weights: path of the frozen trunk's weights, where it moved.
         manifest: recorded episodes to replay (of `fewseg episodes`), one file a seed.
+        precision: of features and head: fp32 or bf16; by default as it was trained, bf16 without training.
+        processes: processes (on a GPU machine: GPUs) that share the work; the numbers stay the same.
         quiet: no progress bar.
     """
 
@@ -75,6 +77,8 @@ class EvaluateCommand:
     backbone: str | None = None
     backbone_weights: str | None = None
     manifest: tuple[Path, ...] = ()
+    precision: Literal["fp32", "bf16"] | None = None
+    processes: int = 1
     quiet: bool = False
 
 
@@ -141,10 +145,12 @@ class TableCommand:
     Attributes:
         folder: where result files lie.
         page: a Markdown file whose results block is written anew.
+        by_size: also print mIoU by the size of the target, in bins of 500 pixels.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
     page: Path | None = None
+    by_size: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,10 +66,11 @@ def by_target(asked: Sequence[Question], judged: Collection[Pair], parts: int) -
     pairs: dict[str, int] = defaultdict(int)
     for question in asked:
         pairs[question.target] += sum(len(way.supports) for way in question.ways)
-    for _, _, target in judged:
+    in_order = sorted(judged)  # every process must come to the same shares
+    for _, _, target in in_order:
         pairs[target] += 1
     part = _balanced(pairs, parts)
-    return _shares(asked, [part[q.target] for q in asked], sorted(judged), part, parts)
+    return _shares(asked, [part[q.target] for q in asked], in_order, part, parts)
 
 
 def by_support_set(asked: Sequence[Question], parts: int) -> list[Share]:

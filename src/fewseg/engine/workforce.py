@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import torch
 import torch.distributed as dist
+from lightning.fabric import Fabric
 
 from fewseg.data.protocols import LabelSize
 from fewseg.engine.shares import Pair, Question, Share
@@ -50,6 +53,11 @@ class Workforce(Protocol):
         """Into how many shares the work is to be divided."""
         ...
 
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the results: one of them does."""
+        ...
+
     def run(self, worker: Worker, shares: Sequence[Share], task: Task) -> dict[Question, Counts]:
         """Counts of the questions of all shares.
 
@@ -65,6 +73,7 @@ class Alone:
     """One process, one share."""
 
     shares = 1
+    writes = True
 
     def run(self, worker: Worker, shares: Sequence[Share], task: Task) -> dict[Question, Counts]:
         """Counts of the questions of all shares."""
@@ -91,11 +100,33 @@ class Ranks:
         """One for each process."""
         return dist.get_world_size()
 
+    @property
+    def writes(self) -> bool:
+        """True in the first process."""
+        return dist.get_rank() == 0
+
     def run(self, worker: Worker, shares: Sequence[Share], task: Task) -> dict[Question, Counts]:
         """Counts of the questions of all shares, in every process."""
         mine = shares[dist.get_rank()]
         ious = merged(_gathered(worker.judge(mine, task)))
         return merged(_gathered(worker.answer(mine, task, ious)))
+
+
+def launch_ranks(processes: int) -> Ranks:
+    """Starts this program again in further processes, as Fabric's DDP does, and joins them.
+
+    Each takes its share of the cores: busy processes with more threads than cores are several times slower.
+    """
+    fabric = Fabric(accelerator="auto", devices=processes)
+    fabric.launch()
+    share_cores(processes)
+    return Ranks()
+
+
+def share_cores(processes: int) -> None:
+    """Limits this process's threads to its part of the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores // processes)))
 
 
 def _gathered(value: Any) -> list[Any]:

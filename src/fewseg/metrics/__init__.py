@@ -1,5 +1,6 @@
 """Integer counts, the scores that follow from them, and how sure the scores are."""
 
+from fewseg.metrics.by_size import SIZE_EDGES, SizeBin, miou_by_size
 from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts, count
 from fewseg.metrics.scores import dice, fb_iou, miou, per_class
 from fewseg.metrics.statistics import (
@@ -15,10 +16,12 @@ from fewseg.metrics.way_counts import count_ways
 
 __all__ = [
     "ANY_WAY",
+    "SIZE_EDGES",
     "Counts",
     "EpisodeCounts",
     "Interval",
     "PairedDifference",
+    "SizeBin",
     "bootstrap_miou",
     "count",
     "count_ways",
@@ -27,6 +30,7 @@ __all__ = [
     "mean_miou",
     "minimum_detectable_difference",
     "miou",
+    "miou_by_size",
     "paired_difference",
     "per_class",
     "std_over_seeds",

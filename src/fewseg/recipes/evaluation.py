@@ -11,9 +11,11 @@ from fewseg.backbones import BackboneConfig
 from fewseg.data.recorded import RecordedEpisodes
 from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
 from fewseg.engine.config_json import config_from_json
+from fewseg.engine.evaluate import Precision
 from fewseg.engine.result_schema import as_json, digest
 from fewseg.engine.results import RunResult
 from fewseg.engine.train_config import TrainConfig
+from fewseg.engine.workforce import launch_ranks
 from fewseg.fusion import Fusion
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.recipes.lines import evaluate_recipe
@@ -39,6 +41,8 @@ def evaluate(
     backbone: str | None = None,
     backbone_weights: str | None = None,
     manifests: Sequence[Path] = (),
+    precision: Precision | None = None,
+    processes: int = 1,
     progress: bool = True,
 ) -> list[RunResult]:
     """Evaluates and writes one result file for each line of the recipe.
@@ -59,6 +63,8 @@ def evaluate(
         backbone: another timm network for a recipe without training, with its published weights.
         backbone_weights: weights of the frozen trunk, where they moved or where others are wanted.
         manifests: recorded episodes to replay, one file a seed; they set protocol and shots.
+        precision: of features and head; by default that of the training, bf16 where there is none.
+        processes: that share the work; the script that calls this runs in each of them.
         progress: show bars.
 
     Raises:
@@ -71,6 +77,8 @@ def evaluate(
         raise ValueError(
             "manifests set ways, shots, episodes and seeds: leave --ways, --shots, --episodes and --seeds out"
         )
+    if processes < 1:
+        raise ValueError(f"--processes {processes}: give one process at least")
     if episodes is not None and episodes < 1:
         raise ValueError(f"--episodes {episodes}: give one episode a seed at least")
     chosen, method, about = _load(what, recipe_name, backbone, backbone_weights)
@@ -112,6 +120,8 @@ def evaluate(
         evaluations=evaluations,
         recorded=recorded,
         tag=_tag(chosen),
+        precision=precision,
+        workforce=launch_ranks(processes) if processes > 1 else None,
         progress=progress,
     )
 

@@ -189,5 +189,6 @@ def _evaluate_line(
     result = RunResult.from_counts(
         counts, classes=data.split.novel, protocol=recipe.protocol, wall_seconds=seconds, **said
     )
-    result.save(folder / place, counts)
+    if evaluator.workforce.writes:
+        result.save(folder / place, counts)
     return result
