@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -9,8 +10,10 @@ from fewseg.decoders.prior import PriorMap
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.result_schema import as_json
 from fewseg.methods.registry import METHODS
+from fewseg.methods.sdaanet import IntegralTeacher, NoAttention, NoDistillation, NoGate
 from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import RECIPES, recipe
+from fewseg.reporting.published import paper_mean, published_values
 
 
 @pytest.fixture(params=RECIPES)
@@ -60,12 +63,154 @@ def test_its_parts_come_back_from_json(chosen):
         assert config_from_json(as_json(evaluation.fusion)) == evaluation.fusion
 
 
+def is_of_a_paper(name):
+    return name.startswith(("pascal_", "coco_"))
+
+
 def test_its_docstring_says_what_it_is(chosen):
     text = inspect.getdoc(RECIPES[chosen.name])
     assert text
-    if chosen.name.startswith("pascal_"):
-        published = re.search(r"Published mean mIoU: (?:none|[\d.]+ \(1-shot\))", text)
+    if is_of_a_paper(chosen.name):
+        published = re.search(r"Published mean mIoU: (?:none|[\d.]+ \([15]-shot\))", text)
         assert published
-        assert re.search(r"Table \d", text) or published[0].endswith("none")
+        assert re.search(r"Tables? [\dIV]", text) or published[0].endswith("none")
         assert "Hardware of the paper" in text
         assert "Deviations" in text
+
+
+DATASETS = {"pascal": "pascal-5i", "coco": "coco-20i"}
+
+
+def printed(chosen):
+    """The paper's value for each line of a recipe."""
+    dataset = DATASETS[chosen.name.split("_")[0]]
+    method = next(name for name, kind in METHODS.items() if type(chosen.method) is kind)
+    for line in chosen.evaluations:
+        if line.ways == 1:
+            place = (dataset, method, line.fusion.kind, line.shots, chosen.name, line.on)
+            found = paper_mean(*place, backbone=chosen.method.backbone.name, sizes=line.sizes)
+            if found is not None:
+                yield line, found
+
+
+def test_the_value_that_the_paper_prints_for_a_line_is_in_the_docstring(chosen):
+    if is_of_a_paper(chosen.name):
+        for _, found in printed(chosen):
+            assert f"{found.percent:.1f}" in inspect.getdoc(RECIPES[chosen.name])
+
+
+def rows_reached():
+    """(paper, table, row, shots) of every value that a line of a recipe stands beside, in all its tables."""
+    reached = {
+        (found.paper, found.table, found.row, line.shots)
+        for name in RECIPES
+        if is_of_a_paper(name)
+        for line, found in printed(recipe(name))
+    }
+    for first, *others in SAME_MODEL:
+        reached |= set(others) if first in reached else set()
+    return reached
+
+
+SAME_MODEL = [
+    (("scl", "1", "CANet", 1), ("scl", "3", "CANet", 1), ("scl", "4", "baseline", 1)),
+    (("scl", "1", "CANet", 5), ("scl", "3", "CANet", 5)),
+    (("scl", "1", "PFENet", 1), ("scl", "3", "PFENet", 1)),
+    (
+        ("scl", "1", "SCL (CANet)", 1),
+        ("scl", "3", "SCL (CANet)", 1),
+        ("scl", "4", "SGM", 1),
+        ("scl", "5", "v_pri + v_aux", 1),
+        ("scl", "6", "L_ce^s1 + L_ce^s2", 1),
+    ),
+    (("scl", "1", "SCL (CANet)", 5), ("scl", "3", "SCL (CANet)", 5), ("scl", "4", "SGM + CGM", 5)),
+    (("scl", "1", "SCL (PFENet)", 1), ("scl", "3", "SCL (PFENet)", 1)),
+    (("scl", "1", "SCL (PFENet)", 5), ("scl", "3", "SCL (PFENet)", 5)),
+    (("sd-aanet", "1", "Baseline", 1), ("sd-aanet", "3", "Baseline", 1)),
+    (
+        ("sd-aanet", "3", "SD-AANet", 1),
+        ("sd-aanet", "1", "SD-AANet", 1),
+        ("sd-aanet", "4", "Single-scale Inference", 1),
+    ),
+    (("sd-aanet", "5", "Separate Strategy", 5), ("sd-aanet", "1", "SD-AANet", 5)),
+]
+"""The rows that one model has in several tables; the values of a line are those of the first."""
+
+QUOTED = {"OSLSM", "SG-One", "PGNet", "CRNet", "RPMMs", "FWB", "PPNet", "DAN"}
+"""Other people's rows in SCL's Tables 1 and 2, of methods that are not here."""
+
+
+def test_every_row_of_scls_and_sd_aanets_tables_is_a_line_of_a_recipe():
+    rows = {(v.paper, v.table, v.row, v.shots) for v in published_values() if v.row not in QUOTED}
+    assert {row for row in rows if row[0] in ("scl", "sd-aanet")} <= rows_reached()
+
+
+def test_a_model_in_several_tables_has_the_same_values_in_all():
+    values = {(v.paper, v.table, v.row, v.shots, v.column): v.percent for v in published_values()}
+    for first, *others in SAME_MODEL:
+        for other in others:
+            shared = [column for *row, column in values if tuple(row) == other]
+            assert shared
+            for column in shared:
+                assert values.get((*first, column), values[*other, column]) == values[*other, column]
+
+
+@pytest.mark.parametrize("part", ["baseline_473", "473", "separate_473"])
+def test_a_row_with_a_dagger_is_the_same_model_on_labels_at_473(part):
+    dagger = recipe(f"coco_sdaanet_{part}_resnet101")
+    plain = recipe(f"coco_sdaanet_{part}_resnet101".replace("_473", ""))
+    assert dagger.protocol.label_size == 473
+    assert plain.protocol.label_size == "original"
+    assert replace(dagger, name=plain.name, protocol=plain.protocol) == plain
+
+
+SCHEDULES = {
+    "pascal_pfenet_resnet50": (200, 4, 1, 473, 2.5e-3, 1e-4),
+    "pascal_canet_resnet50": (200, 4, 1, 321, 2.5e-3, 5e-4),
+    "pascal_canet_attention_resnet50": (200, 4, 5, 321, 2.5e-3, 5e-4),
+    "pascal_scl_canet_auxiliary_resnet50": (200, 4, 1, 321, 2.5e-3, 5e-4),
+    "pascal_sdaanet_baseline_resnet50": (200, 4, 1, 321, 2.5e-3, 1e-4),
+    "pascal_sdaanet_resnet50": (200, 4, 1, 321, 2.5e-3, 1e-4),
+    "pascal_sdaanet_integral_resnet50": (200, 4, 5, 321, 2.5e-3, 1e-4),
+    "coco_scl_pfenet_resnet101": (50, 8, 1, 473, 5e-3, 1e-4),
+    "coco_sdaanet_resnet101": (50, 8, 1, 321, 5e-4, 1e-4),
+    "coco_sdaanet_separate_resnet101": (50, 8, 5, 321, 5e-4, 1e-4),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_schedules_are_the_papers(name):
+    made = recipe(name)
+    train, optimiser = made.train, made.train.optimiser
+    found = (train.epochs, train.batch, train.shots, made.size, optimiser.lr, optimiser.weight_decay)
+    assert found == SCHEDULES[name]
+    assert (optimiser.momentum, optimiser.power) == (0.9, 0.9)
+    assert made.method.backbone == replace(
+        type(made.method)().backbone, name="resnet101" if name.startswith("coco_") else "resnet50"
+    )
+
+
+def test_ablations_differ_from_the_full_method_in_their_parts_alone():
+    full = recipe("pascal_scl_canet_resnet50")
+    for part, parts in {
+        "initial": {"vectors": ("initial",), "losses": ("first",)},
+        "primary": {"vectors": ("primary",)},
+        "auxiliary": {"vectors": ("auxiliary",)},
+        "all_vectors": {"vectors": ("initial", "primary", "auxiliary")},
+        "first_loss": {"losses": ("first",)},
+        "second_loss": {"losses": ("second",)},
+    }.items():
+        made = recipe(f"pascal_scl_canet_{part}_resnet50")
+        assert made.method == replace(full.method, self_guided=replace(full.method.self_guided, **parts))
+        assert made.train == full.train
+    full = recipe("pascal_sdaanet_resnet50")
+    assert full.method.distillation_weight == 50
+    for part, parts in {
+        "saam": {"gate": NoGate(), "distillation": NoDistillation()},
+        "sdpm": {"attention": NoAttention()},
+        "integral": {"distillation": IntegralTeacher()},
+        "separate": {},
+    }.items():
+        made = recipe(f"pascal_sdaanet_{part}_resnet50")
+        assert made.method == replace(full.method, **parts)
+        assert replace(made.train, shots=1) == full.train

@@ -16,21 +16,41 @@ from fewseg.reporting.table import FoldRow, FoldTable
 METHOD_BASELINES = {
     "pfenet": ("matcher",),
     "scl-pfenet": ("pfenet", "matcher"),
+    "canet": ("matcher",),
+    "scl-canet": ("canet", "matcher"),
     "panet": ("matcher",),
     "srpnet": ("matcher",),
+    "sdaanet": ("matcher",),
 }
 """Method: the methods that it is measured against."""
 
-RECIPE_BASELINES = {
-    "panet": "panet_no_alignment",
-    "srpnet_f": "srpnet_cos",
-    "srpnet": "srpnet_f",
-    "matcher_fidelity": "matcher",
+_SGM = "scl_canet"
+_BASELINE = "sdaanet_baseline"
+
+RECIPE_BASELINES: dict[str, tuple[str, ...]] = {
+    "panet": ("panet_no_alignment",),
+    "srpnet_f": ("srpnet_cos",),
+    "srpnet": ("srpnet_f",),
+    "matcher_fidelity": ("matcher",),
+    _SGM: tuple(f"{_SGM}_{less}" for less in ("primary", "auxiliary", "first_loss", "second_loss")),
+    f"{_SGM}_all_vectors": (_SGM,),
+    "sdaanet_saam": (_BASELINE,),
+    "sdaanet_sdpm": (_BASELINE,),
+    "sdaanet": ("sdaanet_saam", "sdaanet_sdpm", _BASELINE),
+    "sdaanet_separate": ("sdaanet_integral", _BASELINE),
+    "sdaanet_473": (f"{_BASELINE}_473",),
+    "sdaanet_separate_473": (f"{_BASELINE}_473",),
 }
-"""Recipe (without data set and backbone): the recipe of the same method with one part less."""
+"""Recipe (without data set and backbone): the recipes, of any method, that it has one part more than, and the
+baseline that its paper sets it beside."""
+
+OWN_BASELINES = frozenset({_BASELINE, f"{_BASELINE}_473"})
+"""Recipes that are nobody's baseline but that of the recipes above: PFENet as SD-AANet trains it."""
 
 FUSION_BASELINE = {"cross-guided": "average", "iterative": "mean"}
-PAPER_FUSIONS = ("mean", "cross-guided")  # PFENet with mean vectors and SCL with CGM: the papers' 5-shot rows
+
+PAPER_FUSIONS = (("mean", "cross-guided"), ("attention", "cross-guided"))
+"""The papers' 5-shot rows: PFENet with mean vectors, or CANet with its attention, and SCL with CGM."""
 
 CountsOf = Callable[[RunResult], EpisodeCounts]
 
@@ -66,7 +86,8 @@ def gains(table: FoldTable, counts_of: CountsOf) -> list[Gain]:
     """Pairs every row with its baselines: the baseline methods fused alike, and the method with plain fusion.
 
     With one shot there is nothing to fuse but iterated prototypes, so that all other rows of the baseline
-    method count as fused alike. A recipe is also paired with the one that has a part less.
+    method count as fused alike. A recipe is also paired with those that have a part less. Rows that were
+    trained for different numbers of steps or with different batches are not paired.
 
     Args:
         table: the rows.
@@ -83,25 +104,49 @@ def _is_baseline(a: FoldRow, b: FoldRow, shots: int) -> bool:
     if a.multi_scale or b.multi_scale:
         alike = (a.stem, a.seed, a.fusion) == (b.stem, b.seed, b.fusion)
         return alike and b.multi_scale and not a.multi_scale
+    if not _trained_alike(a, b):
+        return False
+    if a.stem in RECIPE_BASELINES.get(b.stem, ()):
+        return _is_part_less(a, b)
     if a.method == b.method:
-        return _is_part_less(a, b, shots)
-    if a.method not in METHOD_BASELINES.get(b.method, ()):
+        return (a.stem, a.seed) == (b.stem, b.seed) and _is_fused_plainly(a, b, shots)
+    return _is_of_baseline_method(a, b, shots)
+
+
+def _is_of_baseline_method(a: FoldRow, b: FoldRow, shots: int) -> bool:
+    """Whether ``a`` is of a method that ``b``'s is measured against, plain, and fused alike."""
+    if a.method not in METHOD_BASELINES.get(b.method, ()) or a.stem in OWN_BASELINES:
         return False
     if a.stem in RECIPE_BASELINES or a.fusion == "iterative":
         return False  # the baseline is the method without its parts
     if b.fusion == "iterative":
         return a.fusion == "mean"
-    return shots == 1 or a.fusion == b.fusion or (a.fusion, b.fusion) == PAPER_FUSIONS
+    if shots == 1:
+        return a.fusion != "attention"  # which was trained for several shots
+    return a.fusion == b.fusion or (a.fusion, b.fusion) in PAPER_FUSIONS
 
 
-def _is_part_less(a: FoldRow, b: FoldRow, shots: int) -> bool:
-    """Whether ``a`` is the same method as ``b`` with one part less: of the fusion, or of the recipe."""
-    iterated = b.fusion == "iterative"
-    if (a.stem, a.seed) == (b.stem, b.seed):
-        return (shots > 1 or iterated) and a.fusion == FUSION_BASELINE.get(b.fusion)
-    if (a.seed, a.backbone) != (b.seed, b.backbone) or a.stem != RECIPE_BASELINES.get(b.stem):
+def _trained_alike(a: FoldRow, b: FoldRow) -> bool:
+    """Whether both were trained for as long, or one was not trained at all (or does not say)."""
+
+    def length(result: RunResult) -> tuple[object, object] | None:
+        config = result.training.get("config")
+        return (config.get("steps"), config.get("batch")) if isinstance(config, Mapping) else None
+
+    lengths = [(length(a.results[f]), length(b.results[f])) for f in set(a.results) & set(b.results)]
+    return all(None in pair or pair[0] == pair[1] for pair in lengths)
+
+
+def _is_fused_plainly(a: FoldRow, b: FoldRow, shots: int) -> bool:
+    """Whether ``a`` is ``b`` with the plain fusion of the same shots."""
+    return (shots > 1 or b.fusion == "iterative") and a.fusion == FUSION_BASELINE.get(b.fusion)
+
+
+def _is_part_less(a: FoldRow, b: FoldRow) -> bool:
+    """Whether ``a``, of a recipe that ``b`` is measured against, was trained and fused as ``b``."""
+    if (a.seed, a.backbone) != (b.seed, b.backbone):
         return False
-    return a.fusion == b.fusion or (iterated and a.fusion == "mean")
+    return a.fusion == b.fusion or (b.fusion == "iterative" and a.fusion == "mean")
 
 
 def _gain(a: FoldRow, b: FoldRow, folds: int, counts_of: CountsOf) -> Gain:

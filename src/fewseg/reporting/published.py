@@ -11,56 +11,12 @@ from __future__ import annotations
 
 import csv
 import difflib
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
-
-@dataclass(frozen=True, kw_only=True)
-class PaperRow:
-    """A row of ours that a paper prints too.
-
-    Attributes:
-        method: registered name.
-        stem: its recipe without data set and backbone; "" for all.
-        fusion: which fusion; with one shot, any of a method that scores pairs.
-        on: what is segmented.
-        paper: where it is printed.
-        table: number of the table for PASCAL-5i.
-        coco: number of the table for COCO-20i, or "".
-        row: the row's name there.
-    """
-
-    method: str
-    stem: str = ""
-    fusion: str
-    on: str = "query"
-    paper: str
-    table: str
-    coco: str = ""
-    row: str
-
-
-def _srpnet(stem: str, fusion: str, row: str, on: str = "query", table: str = "1") -> PaperRow:
-    return PaperRow(method="srpnet", stem=stem, fusion=fusion, on=on, paper="srpnet", table=table, row=row)
-
-
-PAPER_ROWS = (
-    PaperRow(method="pfenet", fusion="mean", paper="scl", table="1", coco="2", row="PFENet"),
-    PaperRow(
-        method="scl-pfenet", fusion="cross-guided", paper="scl", table="1", coco="2", row="SCL (PFENet)"
-    ),
-    PaperRow(method="panet", stem="panet", fusion="mean", paper="scl", table="1", row="PANet"),
-    _srpnet("srpnet_cos", "mean", "Cos"),
-    _srpnet("srpnet_f", "mean", "F"),
-    _srpnet("srpnet_f", "iterative", "F + IQI"),
-    _srpnet("srpnet_f", "mean", "F (sup)", on="support"),
-    _srpnet("srpnet", "mean", "F + SRP"),
-    _srpnet("srpnet", "iterative", "SRPNet", table="2"),
-    _srpnet("srpnet", "mean", "F + SRP (sup)", on="support"),
-)
-_ITERATED = "iterative"
+from fewseg.reporting.paper_rows import rows_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +63,6 @@ def published_values() -> tuple[PublishedValue, ...]:
     )
 
 
-def recipe_stem(recipe: str) -> str:
-    """A recipe's name without data set, backbone and fold, e.g. "srpnet_f" of "pascal_srpnet_f_resnet50"."""
-    stem = re.sub(r"_fold\d$", "", recipe)
-    stem = re.sub(r"^(pascal|voc5i_mini|coco|demo)_", "", stem)
-    return re.sub(r"_(resnet|vgg)\d+(?=_|$)", "", stem)
-
-
 def paper_mean(
     dataset: str,
     method: str,
@@ -122,19 +71,18 @@ def paper_mean(
     recipe: str = "",
     on: str = "query",
     backbone: str = "",
+    sizes: Sequence[int] = (),
 ) -> PublishedValue | None:
     """The mean mIoU that a paper prints for such a row of one way, or None.
 
     Results on voc5i-mini get the PASCAL-5i value, which says of itself where and on which backbone it was
-    measured; on the papers' own sets another backbone has no value. ``backbone`` is a name of timm, or "".
+    measured; on the papers' own sets another backbone has no value. ``backbone`` is a name of timm, or "";
+    ``sizes`` are the sides of a multi-scale row's inputs, one or none those of any other.
     """
-    for row in PAPER_ROWS:
-        table = {"pascal-5i": row.table, "voc5i-mini": row.table, "coco-20i": row.coco}.get(dataset, "")
-        fused = fusion == row.fusion or (shots == 1 and _ITERATED not in (fusion, row.fusion))
-        own = row.method == method and row.stem in ("", recipe_stem(recipe))
-        if not (table and fused and own and on == row.on):
+    for row in rows_of(method, recipe):
+        if not row.fits(dataset, fusion, shots, on, sizes):
             continue
-        place = (row.paper, table, row.row, shots, "mean")
+        place = (row.paper, row.table_for(dataset), row.row, shots, "mean")
         found = [v for v in published_values() if (v.paper, v.table, v.row, v.shots, v.column) == place]
         same = dataset == "voc5i-mini" or not backbone
         found = [v for v in found if same or v.backbone == backbone.removesuffix("s")]

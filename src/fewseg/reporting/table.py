@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fewseg.engine.results import RunResult
-from fewseg.reporting.published import PublishedValue, paper_mean, recipe_stem
+from fewseg.reporting.paper_rows import recipe_stem
+from fewseg.reporting.published import PublishedValue, paper_mean
 
 FOLDS = 4
 
@@ -175,7 +176,9 @@ def _published(result: RunResult) -> PublishedValue | None:
     if result.ways > 1:
         return None
     place = (result.dataset, result.method, result.fusion, result.shots, result.recipe, result.on)
-    return paper_mean(*place, backbone=backbone_of(result))
+    size = result.config.get("size")
+    sizes = tuple(size) if isinstance(size, list | tuple) else ()
+    return paper_mean(*place, backbone=backbone_of(result), sizes=sizes)
 
 
 def backbone_of(result: RunResult) -> str:

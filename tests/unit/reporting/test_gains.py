@@ -5,8 +5,18 @@ import pytest
 from fewseg.fusion import Fusion
 from fewseg.methods.registry import METHODS
 from fewseg.metrics import paired_difference
-from fewseg.reporting.gains import FUSION_BASELINE, METHOD_BASELINES, PAPER_FUSIONS, gain_cells, gains
+from fewseg.recipes.registry import RECIPES
+from fewseg.reporting.gains import (
+    FUSION_BASELINE,
+    METHOD_BASELINES,
+    OWN_BASELINES,
+    PAPER_FUSIONS,
+    RECIPE_BASELINES,
+    gain_cells,
+    gains,
+)
 from fewseg.reporting.numbers import Estimate, gain_with_interval, mean_of
+from fewseg.reporting.paper_rows import recipe_stem
 from fewseg.reporting.table import fold_tables
 
 
@@ -61,7 +71,15 @@ def test_methods_are_measured_with_the_same_fusion_and_cgm_against_average(runs)
 def test_the_baselines_are_of_methods_and_fusions_that_results_can_have():
     assert set(METHOD_BASELINES) | {m for some in METHOD_BASELINES.values() for m in some} <= set(METHODS)
     kinds = {kind().kind for kind in get_args(Fusion)}
-    assert {*FUSION_BASELINE, *FUSION_BASELINE.values(), *PAPER_FUSIONS} <= kinds
+    paired = {kind for pair in PAPER_FUSIONS for kind in pair}
+    assert {*FUSION_BASELINE, *FUSION_BASELINE.values(), *paired} <= kinds
+
+
+def test_the_recipes_that_are_measured_and_their_baselines_are_there():
+    stems = {recipe_stem(name) for name in RECIPES}
+    less = {stem for some in RECIPE_BASELINES.values() for stem in some}
+    assert {*RECIPE_BASELINES, *less} <= stems
+    assert less >= OWN_BASELINES
 
 
 def test_with_one_shot_the_fusion_does_not_matter(runs):
@@ -113,3 +131,93 @@ def test_fusions_are_compared_within_one_trained_model(runs):
         "scl-pfenet (training seed 0) cross-guided over scl-pfenet (training seed 0) average",
         "scl-pfenet (training seed 1) cross-guided over scl-pfenet (training seed 1) average",
     ]
+
+
+def trained(steps, seed=0):
+    return {"seed": seed, "config": {"steps": steps, "batch": 4}}
+
+
+def test_canet_is_measured_against_the_matcher_and_scl_on_canet_against_canet(runs):
+    runs.add("matcher", "average", recipe="voc5i_mini_matcher", training={"seed": 0})
+    runs.add("pfenet", "average", recipe="voc5i_mini_pfenet", training=trained(750))
+    for fusion in ("average", "cross-guided"):
+        runs.add("canet", fusion, recipe="voc5i_mini_canet", training=trained(750))
+        runs.add("scl-canet", fusion, recipe="voc5i_mini_scl_canet", training=trained(750))
+    assert pair_names(runs.gains()) == [
+        "canet average over matcher average",
+        "canet cross-guided over canet average",
+        "pfenet average over matcher average",
+        "scl-canet average over canet average",
+        "scl-canet average over matcher average",
+        "scl-canet cross-guided over canet cross-guided",
+        "scl-canet cross-guided over scl-canet average",
+    ]
+
+
+def test_scls_cgm_is_set_beside_canets_attention_where_there_are_several_shots(runs):
+    def add(shots, attention, ours):
+        runs.found.clear()
+        runs.add("canet", attention, shots=shots, recipe="pascal_canet_attention_resnet50")
+        runs.add("scl-canet", ours, shots=shots, recipe="pascal_scl_canet_resnet50")
+        return pair_names(runs.gains())
+
+    assert add(5, "attention", "cross-guided") == ["scl-canet cross-guided over canet attention"]
+    assert add(5, "attention", "average") == []
+    assert add(1, "attention", "average") == []
+
+
+def test_the_parts_of_scl_on_canet_are_measured_one_by_one(runs):
+    names = ("", "_initial", "_primary", "_auxiliary", "_all_vectors", "_first_loss", "_second_loss")
+    for name in names:
+        runs.add("scl-canet", "average", shots=1, recipe=f"pascal_scl_canet{name}_resnet50")
+    found = {(g.b.stem, g.a.stem) for g in runs.gains()}
+    less = {("scl_canet", f"scl_canet_{n}") for n in ("primary", "auxiliary", "first_loss", "second_loss")}
+    assert found == {*less, ("scl_canet_all_vectors", "scl_canet")}
+
+
+def test_sd_aanets_rows_are_measured_against_those_with_a_part_less_and_never_against_another_pfenet(runs):
+    runs.add("pfenet", "mean", shots=1, recipe="voc5i_mini_pfenet", training=trained(1500))
+    runs.add("scl-pfenet", "mean", shots=1, recipe="voc5i_mini_scl", training=trained(1500))
+    runs.add("pfenet", "mean", shots=1, recipe="voc5i_mini_sdaanet_baseline", training=trained(750))
+    for part in ("", "_saam", "_sdpm"):
+        runs.add("sdaanet", "mean", shots=1, recipe=f"voc5i_mini_sdaanet{part}", training=trained(750))
+    assert {(g.b.stem, g.a.stem) for g in runs.gains()} == {
+        ("scl", "pfenet"),
+        ("sdaanet_saam", "sdaanet_baseline"),
+        ("sdaanet_sdpm", "sdaanet_baseline"),
+        ("sdaanet", "sdaanet_baseline"),
+        ("sdaanet", "sdaanet_saam"),
+        ("sdaanet", "sdaanet_sdpm"),
+    }
+
+
+def test_the_five_shot_strategies_are_measured_against_each_other_and_the_baseline(runs):
+    runs.add("pfenet", "mean", recipe="voc5i_mini_sdaanet_baseline")
+    runs.add("sdaanet", "mean", recipe="voc5i_mini_sdaanet_integral")
+    runs.add("sdaanet", "mean", recipe="voc5i_mini_sdaanet_separate")
+    assert {(g.b.stem, g.a.stem) for g in runs.gains()} == {
+        ("sdaanet_separate", "sdaanet_integral"),
+        ("sdaanet_separate", "sdaanet_baseline"),
+    }
+
+
+def test_sd_aanets_baseline_is_not_the_baseline_of_scl_though_it_be_trained_alike(runs):
+    runs.add("pfenet", "mean", shots=1, recipe="pascal_sdaanet_baseline_resnet50", training=trained(750))
+    runs.add("scl-pfenet", "mean", shots=1, recipe="pascal_scl_pfenet_resnet50", training=trained(750))
+    runs.add("matcher", "mean", shots=1, recipe="pascal_matcher_resnet50", training={"seed": 0})
+    assert pair_names(runs.gains()) == ["pfenet mean over matcher mean", "scl-pfenet mean over matcher mean"]
+
+
+@pytest.mark.parametrize("name", ["steps", "batch"])
+def test_rows_of_another_schedule_are_not_paired(runs, name):
+    config = {"steps": 750, "batch": 4}
+    runs.add("canet", "average", recipe="voc5i_mini_canet", training={"seed": 0, "config": config})
+    other = {"seed": 0, "config": config | {name: 1500}}
+    runs.add("scl-canet", "average", recipe="voc5i_mini_scl_canet", training=other)
+    assert runs.gains() == []
+
+
+def test_a_part_is_measured_within_one_training_seed(runs):
+    runs.add("pfenet", "mean", shots=1, recipe="voc5i_mini_sdaanet_baseline", training=trained(750, seed=1))
+    runs.add("sdaanet", "mean", shots=1, recipe="voc5i_mini_sdaanet_saam", training=trained(750))
+    assert runs.gains() == []

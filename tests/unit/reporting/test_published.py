@@ -7,7 +7,8 @@ import pytest
 
 from fewseg.methods.registry import METHODS
 from fewseg.recipes.registry import RECIPES
-from fewseg.reporting.published import PAPER_ROWS, paper_mean, published_value, published_values, recipe_stem
+from fewseg.reporting.paper_rows import PAPER_ROWS, recipe_stem
+from fewseg.reporting.published import paper_mean, published_value, published_values
 
 
 def value(table, row, shots, column="mean", paper="scl"):
@@ -58,7 +59,10 @@ def test_the_rows_of_ours_are_of_methods_that_results_can_have():
     for row in PAPER_ROWS:
         assert row.method in METHODS
         assert row.stem in {"", *stems}
-        assert published_value(paper=row.paper, table=row.table, row=row.row, shots=1)
+        assert row.table or row.coco
+        for table in {row.table, row.coco} - {""}:
+            for shots in row.shots or (1,):
+                assert published_value(paper=row.paper, table=table, row=row.row, shots=shots)
 
 
 # lines whose printed folds do not give the printed mean, digit by digit as SCL prints them
@@ -140,6 +144,30 @@ def test_what_is_not_there_is_refused_with_what_is_near():
         (("voc5i-mini", "srpnet", "iterative", 5, "voc5i_mini_srpnet"), 62.6),
         (("voc5i-mini", "srpnet", "mean", 1, "voc5i_mini_srpnet", "support"), 80.2),
         (("pascal-5i", "panet", "mean", 5, "pascal_panet_vgg16"), 55.7),
+        (("pascal-5i", "canet", "average", 1, "pascal_canet_resnet50"), 55.4),
+        (("voc5i-mini", "canet", "average", 5, "voc5i_mini_canet"), 55.9),
+        (("pascal-5i", "canet", "cross-guided", 5, "pascal_canet_resnet50"), 56.9),
+        (("pascal-5i", "canet", "attention", 5, "pascal_canet_attention_resnet50"), 57.1),
+        (("voc5i-mini", "scl-canet", "average", 1, "voc5i_mini_scl_canet"), 57.5),
+        (("voc5i-mini", "scl-canet", "average", 5, "voc5i_mini_scl_canet"), 58.7),
+        (("pascal-5i", "scl-canet", "cross-guided", 5, "pascal_scl_canet_resnet50"), 59.2),
+        (("pascal-5i", "scl-canet", "average", 1, "pascal_scl_canet_auxiliary_resnet50"), 51.4),
+        (("pascal-5i", "scl-canet", "average", 1, "pascal_scl_canet_all_vectors_resnet50"), 57.1),
+        (("pascal-5i", "scl-canet", "average", 1, "pascal_scl_canet_second_loss_resnet50"), 56.8),
+        (("voc5i-mini", "pfenet", "mean", 1, "voc5i_mini_sdaanet_baseline"), 60.4),
+        (("pascal-5i", "pfenet", "mean", 5, "pascal_sdaanet_baseline_resnet50"), 62.2),
+        (("coco-20i", "pfenet", "mean", 5, "coco_sdaanet_baseline_resnet101"), 43.9),
+        (("coco-20i", "pfenet", "mean", 5, "coco_sdaanet_baseline_473_resnet101"), 45.0),
+        (("coco-20i", "pfenet", "mean", 5, "coco_pfenet_resnet101"), 37.4),
+        (("voc5i-mini", "sdaanet", "mean", 1, "voc5i_mini_sdaanet_saam"), 60.8),
+        (("pascal-5i", "sdaanet", "mean", 1, "pascal_sdaanet_sdpm_resnet50"), 61.4),
+        (("pascal-5i", "sdaanet", "mean", 1, "pascal_sdaanet_resnet50"), 61.9),
+        (("coco-20i", "sdaanet", "mean", 1, "coco_sdaanet_resnet101"), 39.5),
+        (("coco-20i", "sdaanet", "mean", 1, "coco_sdaanet_473_resnet101"), 39.6),
+        (("voc5i-mini", "sdaanet", "mean", 5, "voc5i_mini_sdaanet_integral"), 63.9),
+        (("pascal-5i", "sdaanet", "mean", 5, "pascal_sdaanet_separate_resnet50"), 64.4),
+        (("coco-20i", "sdaanet", "mean", 5, "coco_sdaanet_separate_resnet101"), 46.9),
+        (("coco-20i", "sdaanet", "mean", 5, "coco_sdaanet_separate_473_resnet101"), 47.4),
     ],
 )
 def test_the_papers_mean_for_a_row_of_ours(row, percent):
@@ -159,7 +187,33 @@ def test_the_papers_mean_for_a_row_of_ours(row, percent):
         ("pascal-5i", "srpnet", "mean", 5, "pascal_srpnet_f_resnet50"),
         ("pascal-5i", "srpnet", "iterative", 1, "pascal_srpnet_resnet50", "support"),
         ("pascal-5i", "panet", "iterative", 1, "pascal_panet_vgg16"),
+        ("pascal-5i", "canet", "mean", 5, "pascal_canet_resnet50"),
+        ("pascal-5i", "canet", "attention", 1, "pascal_canet_attention_resnet50"),
+        ("coco-20i", "canet", "average", 1, "pascal_canet_resnet50"),
+        ("pascal-5i", "scl-canet", "cross-guided", 5, "pascal_scl_canet_primary_resnet50"),
+        ("voc5i-mini", "pfenet", "average", 5, "voc5i_mini_sdaanet_baseline"),
+        ("voc5i-mini", "sdaanet", "mean", 5, "voc5i_mini_sdaanet"),
+        ("voc5i-mini", "sdaanet", "mean", 5, "voc5i_mini_sdaanet_sdpm"),
+        ("voc5i-mini", "sdaanet", "mean", 1, "voc5i_mini_sdaanet_separate"),
+        ("coco-20i", "sdaanet", "mean", 5, "coco_sdaanet_integral_resnet101"),
     ],
 )
 def test_rows_that_no_paper_has_have_no_value(row):
     assert paper_mean(*row) is None
+
+
+def test_a_multi_scale_row_has_the_second_value_of_sd_aanets_table_4_and_no_other():
+    def mean(dataset, name, *sizes, method="sdaanet"):
+        found = paper_mean(dataset, method, "mean", 1, name, sizes=sizes)
+        return found and (found.table, found.row, found.percent)
+
+    multi = ("4", "Multi-scale Inference", 62.2)
+    assert mean("pascal-5i", "pascal_sdaanet_resnet50", 321, 473) == multi
+    assert mean("pascal-5i", "pascal_sdaanet_resnet50", 473, 321) == multi
+    assert mean("voc5i-mini", "voc5i_mini_sdaanet", 241, 353) == multi
+    assert mean("pascal-5i", "pascal_sdaanet_resnet50", 321)[1:] == ("SD-AANet", 61.9)
+    assert mean("pascal-5i", "pascal_sdaanet_resnet50", 321, 417) is None
+    assert mean("coco-20i", "coco_sdaanet_resnet101", 321, 473) is None
+    assert mean("pascal-5i", "pascal_sdaanet_saam_resnet50", 321, 473) is None
+    assert mean("pascal-5i", "pascal_sdaanet_baseline_resnet50", 321, 473, method="pfenet") is None
+    assert mean("voc5i-mini", "voc5i_mini_pfenet", 241, 353, method="pfenet") is None

@@ -138,6 +138,14 @@ def test_published_values_of_the_same_data_set_and_each_backbone_have_their_own_
     assert rows[0][9] == "32.4"
 
 
+def test_a_multi_scale_row_has_a_published_value_of_its_own(results):
+    made = {"method": "sdaanet", "recipe": "voc5i_mini_sdaanet"}
+    (table,) = fold_tables(
+        [*results(config={"size": 241}, **made), *results(config={"size": [241, 353]}, **made)]
+    )
+    assert {r.multi_scale: r.published.percent for r in table.rows} == {False: 61.9, True: 62.2}
+
+
 def test_a_table_without_published_rows_has_no_such_column(results):
     (table,) = fold_tables(results(method="matcher"))
     assert len(cells(table)[0]) == 9
