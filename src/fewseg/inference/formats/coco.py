@@ -152,5 +152,5 @@ def _polygons(polygons: Sequence[object], size: tuple[int, int], where: str) -> 
             f"{where}: its outline is {edges:.0f} pixels long; accepted are {_LONGEST_OUTLINE}: use an RLE"
         )
     merged = coco_mask.merge(coco_mask.frPyObjects(paths, height, width))
-    region: Region = coco_mask.decode(merged).astype(np.bool_)
-    return region
+    rle = {"size": [height, width], "counts": merged["counts"].decode("ascii")}
+    return decode_coco(rle, size, where).astype(np.bool_)

@@ -67,8 +67,8 @@ def decode_coco(rle: Mapping[str, object], size: tuple[int, int], where: str) ->
 
 
 def runs_of(mask: Mask) -> NDArray[np.int64]:
-    """Returns the lengths of the runs of 0, 1, 0 ... down the columns of a mask (H, W); the first may be
-    0.""" flat = (mask == 1).T.ravel()
+    """Returns the lengths of the runs of 0, 1, 0 ... down a mask's columns; the first may be 0."""
+    flat = (mask == 1).T.ravel()
     ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     edges = np.concatenate([[0], ends, [flat.size]])
     runs = np.diff(edges).astype(np.int64)

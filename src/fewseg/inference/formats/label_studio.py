@@ -48,7 +48,7 @@ def iter_label_studio(
         A result or a problem for each annotated task.
     """
     for k, task in enumerate(tasks):
-        where = f"{path}, task {task.get('id', k)}"
+        where = f"{path}, task {shown(task.get('id', k))}"
         try:
             result = _chosen(task, options, where)
             if result is not None:
@@ -85,7 +85,7 @@ def _read_task(
     items = [typed(item, dict, f"{where}, region {k}") for k, item in enumerate(result)]
     labelled = {item.get("id") for item in items if _labels(item)}
     for k, item in enumerate(items):
-        place = f"{where}, region {item.get('id', k)}"
+        place = f"{where}, region {shown(item.get('id', k))}"
         value = item.get("value")
         if not isinstance(value, dict) or not _is_shape(value):
             continue  # choices, texts, relations: not about pixels
@@ -126,7 +126,9 @@ def _image_name(data: Mapping[str, Any], where: str) -> str:
 
 def _labels(item: Mapping[str, Any]) -> list[str]:
     value = item.get("value")
-    keys = sorted(k for k in value if k.endswith("labels")) if isinstance(value, dict) else []
+    if not isinstance(value, dict):
+        return []
+    keys = sorted(k for k in value if k.endswith("labels"))
     found = [label for key in keys if isinstance(value[key], list) for label in value[key]]
     return [label for label in dict.fromkeys(found) if isinstance(label, str) and label]
 

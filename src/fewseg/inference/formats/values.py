@@ -129,7 +129,8 @@ class Prediction:
 
     def mask(self, j: int) -> Mask:
         """Returns (H, W) uint8 in {0, 1}, contiguous: where class j = 1 .. N is."""
-        return (self.labels == j).astype(np.uint8)
+        mask: Mask = (self.labels == j).astype(np.uint8)
+        return mask
 
 
 def check_classes(classes: tuple[str, ...]) -> None:
