@@ -17,20 +17,10 @@ from fewseg.types import IGNORE
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 89_478_485
-"""Pixels that an image may have by default, checked before it is decoded: 256 MiB of RGB, Pillow's own
-limit."""
+"""Pixels that an image may have by default, checked before it is decoded: 256 MiB of RGB,
+as Pillow's."""
 
-_FORMATS = (
-    "BMP",
-    "GIF",
-    "JPEG",
-    "JPEG2000",
-    "MPO",
-    "PNG",
-    "PPM",
-    "TIFF",
-    "WEBP",
-)  # told by content, not by name
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # told by content, MPO is a JPEG
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -115,8 +105,7 @@ def read_mask(path: Path, modes: Sequence[str] = ("L", "P"), max_pixels: int = M
             raise DataError(
                 f"mask {path} is stored as {file.mode}; accepted are single-channel files (modes "
                 f"{', '.join(modes)}) that hold class numbers: convert colours to class numbers and save it "
-                "as a "
-                "palette or grey PNG"
+                "as a palette or grey PNG"
             )
     return torch.from_numpy(pixels.astype(np.uint8, copy=False))
 
@@ -141,9 +130,8 @@ def one_class_mask(stored: Tensor, what: str) -> Tensor:
     inner = (torch.bincount(stored.flatten(), minlength=256)[1:IGNORE].nonzero().flatten() + 1).tolist()
     if len(inner) > 1:
         raise DataError(
-            f"mask {what} holds {len(inner)} numbers besides 0 and 255, like {inner[:5]}; accepted is "
-            "one class a mask (0/1, 0/255 or a palette): threshold a smoothed mask and save it as PNG; "
-            "several "
+            f"mask {what} holds {len(inner)} numbers besides 0 and 255, like {inner[:5]}; accepted is one "
+            "class a mask (0/1, 0/255 or a palette): threshold a smoothed mask and save it as PNG; several "
             "classes need a list of them (classes.txt for supports, `image mask` lines for a data set)"
         )
     mask = (stored == (inner[0] if inner else IGNORE)).to(torch.uint8)
@@ -178,8 +166,8 @@ def check_same_size(what: str, image_hw: tuple[int, int], mask_hw: tuple[int, in
         return
     turned = " (the image is turned by its EXIF orientation?)" if image_hw == mask_hw[::-1] else ""
     raise DataError(
-        f"{what}: the image is {image_hw[1]} x {image_hw[0]} pixels and its mask {mask_hw[1]} x {mask_hw[0]}"
-        f"{turned}; both must be of one size: export the mask again at the image's size"
+        f"{what}: the image is {image_hw[1]} x {image_hw[0]} pixels and its mask {mask_hw[1]} x "
+        f"{mask_hw[0]}{turned}; both must be of one size: export the mask again at the image's size"
     )
 
 
@@ -195,8 +183,7 @@ def _opened(path: Path, kind: str, max_pixels: int) -> Iterator[Image.Image]:
             if file.format != "MPO" and getattr(file, "is_animated", False):
                 raise DataError(
                     f"{kind} {path} holds {getattr(file, 'n_frames', 'several')} frames ({file.format}); "
-                    "accepted "
-                    "are still images: export one frame"
+                    "accepted are still images: export one frame"
                 )
             yield file
     except (DataError, MemoryError):
@@ -215,8 +202,7 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
     if image.mode in ("I", "F"):
         raise DataError(
             f"image {path} has 32 bits a pixel (mode {image.mode}), whose range is unknown; accepted are 8 "
-            "and "
-            "16 bits: export it as 8-bit"
+            "and 16 bits: export it as 8-bit"
         )
     return image
 
@@ -224,9 +210,8 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
 def _too_large(path: Path, kind: str, size: str, max_pixels: int) -> DataError:
     return DataError(
         f"{kind} {path} has {size}; accepted are {max_pixels} by the limit set and {2 * MAX_PIXELS} by "
-        "Pillow "
-        "(PIL.Image.MAX_IMAGE_PIXELS): cut it into tiles, shrink it, or raise the limit where you trust the "
-        "file"
+        "Pillow (PIL.Image.MAX_IMAGE_PIXELS): cut it into tiles, shrink it, or raise the limit where you "
+        "trust the file"
     )
 
 
@@ -236,6 +221,6 @@ def _unreadable(path: Path, kind: str, error: Exception) -> DataError:
     if path.is_file() and path.stat().st_size == 0:
         return DataError(f"{kind} {path} is empty (0 bytes): fetch it again, or take it off the list")
     return DataError(
-        f"{kind} {path} cannot be read ({error}); accepted are complete image files: fetch it again, "
-        "or take it off the list"
+        f"{kind} {path} cannot be read ({error}); accepted are complete image files: fetch it again, or "
+        "take it off the list"
     )

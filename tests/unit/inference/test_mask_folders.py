@@ -25,9 +25,10 @@ def values(item):
         ([[0, 255, 0]], "RGBA", [[0, 1, 0]]),
     ],
 )
-@pytest.mark.parametrize("layout", ["images/{0}.jpg masks/{0}.png", "{0}.jpg {0}.png", "{0}.png {0}_mask.png"])
+@pytest.mark.parametrize(
+    "layout", ["images/{0}.jpg masks/{0}.png", "{0}.jpg {0}.png", "{0}.png {0}_mask.png"]
+)
 def test_what_the_numbers_of_one_class_mean(tmp_path, write_image, write_mask, layout, stored, mode, mask):
-    image, file = layout.format("x y é").split(" masks/") if "masks/" in layout else (None, None)
     first, second = layout.split(" ")
     image = write_image(tmp_path / first.format("x y é"), (1, 3))
     write_mask(tmp_path / second.format("x y é"), stored, mode)

@@ -75,9 +75,10 @@ def test_traced_outlines_without_tolerance_fill_to_the_very_mask(mask):
 
 def disc(radius, hole=0.0):
     side = int(2 * radius + 8)
-    return (ellipse(side / 2, side / 2, radius, radius, (side, side)) & ~ellipse(
-        side / 2, side / 2, hole, hole, (side, side)
-    )).astype(np.uint8)
+    return (
+        ellipse(side / 2, side / 2, radius, radius, (side, side))
+        & ~ellipse(side / 2, side / 2, hole, hole, (side, side))
+    ).astype(np.uint8)
 
 
 SHAPES = {

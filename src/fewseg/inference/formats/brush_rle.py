@@ -101,8 +101,7 @@ def _decode(data: bytes, expected: int, where: str) -> NDArray[np.uint32]:
     if count != expected:
         raise DataError(
             f"{where}: the brush's RLE holds {count} values and the image has {expected // _CHANNELS} "
-            "pixels, which "
-            f"makes {expected}: export it again, with the image that was annotated"
+            f"pixels, which makes {expected}: export it again, with the image that was annotated"
         )
     word = read(5) + 1
     sizes = [read(4) + 1 for _ in range(4)]

@@ -114,8 +114,8 @@ def _region(annotation: Mapping[str, Any], size: tuple[int, int], where: str) ->
         return _polygons(segmentation, size, where), False
     if segmentation not in (None, [], ""):
         raise DataError(
-            f"{where}: the segmentation is {shown(segmentation)}; accepted are polygons, an RLE, or none and "
-            "a bbox"
+            f"{where}: the segmentation is {shown(segmentation)}; accepted are polygons, an RLE, or none "
+            "and a bbox"
         )
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
@@ -136,8 +136,8 @@ def _polygons(polygons: Sequence[object], size: tuple[int, int], where: str) -> 
         flat = [number(v, f"{where}: polygon") for v in typed(outline, list, f"{where}: polygon")]
         if len(flat) < 6 or len(flat) % 2:
             raise DataError(
-                f"{where}: a polygon has {len(flat)} numbers; accepted are x, y of 3 points or more: draw it "
-                "again"
+                f"{where}: a polygon has {len(flat)} numbers; accepted are x, y of 3 points or more: draw "
+                "it again"
             )
         paths.append(flat)
     height, width = size

@@ -43,8 +43,7 @@ def decode_coco(rle: Mapping[str, object], size: tuple[int, int], where: str) ->
     if rle.get("size") != list(size):
         raise DataError(
             f"{where}: the RLE is of size {shown(rle.get('size'))} (height, width) and its image of "
-            f"{list(size)}; "
-            "both must be alike: export the masks again at the image's size"
+            f"{list(size)}; both must be alike: export the masks again at the image's size"
         )
     counts = rle.get("counts")
     if isinstance(counts, str):

@@ -71,8 +71,7 @@ class ImageFinder:
                 if PurePosixPath(earlier) != PurePosixPath(name):
                     raise DataError(
                         f"{where}: {shown(name)} and {shown(earlier)} both come down to {path}; accepted is "
-                        "a file for "
-                        "each: keep their folders in the folder of images"
+                        "a file for each: keep their folders in the folder of images"
                     )
                 return path
         places = ", ".join(str(f) for f in self.folders) or "no folder"

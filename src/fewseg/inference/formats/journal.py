@@ -86,8 +86,7 @@ class Journal:
         if found is not None and found != header:
             raise DataError(
                 f"{self.path} was written with {found} and this run has {header}; accepted is the same: "
-                "choose "
-                "another output folder, or remove the file"
+                "choose another output folder, or remove the file"
             )
         self._file.truncate(end)
         if found is None:
@@ -103,9 +102,8 @@ class Journal:
             self._cut(place)
             raise OSError(
                 error.errno,
-                f"could not write {self.path}: {error.strerror}; what was written before is whole. Free some "
-                "space "
-                "and run again: it goes on from there",
+                f"could not write {self.path}: {error.strerror}; what was written before is whole. Free "
+                "some space and run again: it goes on from there",
             ) from error
         return place
 

@@ -122,8 +122,7 @@ def _embedded(shape: Mapping[str, Any], points: Points, size: tuple[int, int], w
             if (height, width) != (bottom - top + 1, right - left + 1):
                 raise DataError(
                     f"{where}: the mask is {width} x {height} pixels and its corners say {right - left + 1} "
-                    "x "
-                    f"{bottom - top + 1}; both must be alike: save it again in LabelMe"
+                    f"x {bottom - top + 1}; both must be alike: save it again in LabelMe"
                 )
             pixels = np.array(file.convert("L") if file.mode not in ("1", "L", "P", "I;16", "I") else file)
     except (DataError, MemoryError):

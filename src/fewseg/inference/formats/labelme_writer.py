@@ -61,7 +61,11 @@ class LabelMeWriter(PredictionWriter):
         shapes: list[dict[str, object]] = []
         for j, (name, score) in enumerate(zip(prediction.classes, prediction.scores, strict=True), 1):
             for shape in self._drawn(prediction.mask(j)):
-                extra: dict[str, object] = {"group_id": None, "description": f"score {score:.4f}", "flags": {}}
+                extra: dict[str, object] = {
+                    "group_id": None,
+                    "description": f"score {score:.4f}",
+                    "flags": {},
+                }
                 shapes.append({"label": name, **shape, **extra})
         height, width = prediction.size
         value = {

@@ -142,8 +142,8 @@ def _side_by_side(
     if not any(pairs.values()):
         raise DataError(
             f"{root} holds no annotated images; accepted are <class>/images with <class>/masks, images with "
-            "masks, x.jpg "
-            "beside x.png or x_mask.png, LabelMe's JSON files, or a COCO or Label Studio JSON file"
+            "masks, x.jpg beside x.png or x_mask.png, LabelMe's JSON files, or a COCO or Label Studio JSON "
+            "file"
         )
     for image, mask in pairs.items():
         yield _read(image, {options.class_name: mask}, classes, options)
@@ -159,9 +159,8 @@ def _read(
         for name, path in masks.items():
             if path is None:
                 raise DataError(
-                    f"{image} has no mask of its name, or several; accepted is one (x.png or x_mask.png; all "
-                    "0 for a "
-                    "negative): add it, or take the image away"
+                    f"{image} has no mask of its name, or several; accepted is one (x.png or x_mask.png; "
+                    "all 0 for a negative): add it, or take the image away"
                 )
             stored = read_mask(path, _MODES, options.max_pixels)
             check_same_size(str(image), size, (int(stored.shape[0]), int(stored.shape[1])))

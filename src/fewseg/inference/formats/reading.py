@@ -94,8 +94,8 @@ def _json(value: Any, path: Path, options: ReadOptions) -> Iterator[AnnotatedIma
         yield from iter_label_studio(value if isinstance(value, list) else [value], path, finder, options)
     elif isinstance(value, list) and value and isinstance(value[0], dict) and "image_id" in value[0]:
         raise DataError(
-            f"{path} is a list of COCO results, without images' names; accepted is the data set's form: give "
-            "it"
+            f"{path} is a list of COCO results, without images' names; accepted is the data set's form: "
+            "give it"
         )
     elif isinstance(value, list) and value and isinstance(value[0], dict) and "image" in value[0]:
         raise DataError(

@@ -102,9 +102,8 @@ class Prediction:
         n = len(self.classes)
         if self.labels.ndim != 2 or self.labels.dtype != np.uint8 or 0 in self.labels.shape:
             raise ValueError(
-                f"labels of {self.name!r} are {self.labels.dtype} {self.labels.shape}; accepted is uint8 (H, "
-                "W): "
-                "convert them"
+                f"labels of {self.name!r} are {self.labels.dtype} {self.labels.shape}; accepted is uint8 "
+                "(H, W): convert them"
             )
         used = np.flatnonzero(np.bincount(self.labels.ravel(), minlength=256)[1:255]) + 1
         if used.size and used[-1] > n:
@@ -118,8 +117,7 @@ class Prediction:
         if self.probability is not None and self.probability.shape != (n, *self.size):
             raise ValueError(
                 f"probability of {self.name!r} has shape {self.probability.shape}; accepted is "
-                f"{(n, *self.size)}: "
-                "one map a class at the image's size"
+                f"{(n, *self.size)}: one map a class at the image's size"
             )
 
     @property
@@ -142,8 +140,7 @@ def check_classes(classes: tuple[str, ...]) -> None:
     if not 1 <= len(classes) <= MAX_CLASSES or not all(classes) or len(set(classes)) != len(classes):
         raise ValueError(
             f"classes are {list(classes[:8])} ({len(classes)}); accepted are 1 .. {MAX_CLASSES} different "
-            "names that "
-            "are not empty: rename or part them"
+            "names that are not empty: rename or part them"
         )
 
 
@@ -158,6 +155,5 @@ def check_name(name: str) -> None:
     if not clean or ".." in path.parts or "\\" in name or "\0" in name:
         raise ValueError(
             f"the image name {name!r} is not accepted: give a path relative to the folder of images with "
-            "forward "
-            "slashes and without '..'"
+            "forward slashes and without '..'"
         )
