@@ -269,6 +269,7 @@ OUTSIDE = [
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_no_name_leads_out_of_the_folder_of_images(tmp_path, write_json, write_image, name):
     write_image(tmp_path / "secret.png", SIZE)
+    write_image(tmp_path / "in" / "secret.png", SIZE)
     write_image(tmp_path / "in" / "photos" / "x.png", SIZE)
     name = name.replace("/{root}", str(tmp_path))
     path = write_json(tmp_path / "in" / "a.json", coco(file_name=name))

@@ -125,11 +125,11 @@ def test_regions_of_a_class_are_joined_and_the_rest_is_background():
 def test_around_a_scribble_nothing_is_known_but_where_something_else_is():
     canvas = Canvas((1, 6))
     canvas.add("a", np.array([[1, 0, 0, 0, 0, 0]], bool), scribble=True)
-    canvas.add("b", np.array([[0, 1, 0, 0, 0, 0]], bool))
+    canvas.add("b", np.array([[0, 1, 0, 0, 1, 0]], bool))
     canvas.add("_background_", np.array([[0, 0, 1, 0, 0, 0]], bool), scribble=True)
     canvas.add("__ignore__", np.array([[0, 1, 0, 1, 0, 0]], bool))
     masks = canvas.masks()
-    assert masks["a"].tolist() == [[1, 255, 0, 255, 255, 255]]
-    assert masks["b"].tolist() == [[0, 1, 0, 255, 0, 0]]
+    assert masks["a"].tolist() == [[1, 255, 0, 255, 0, 255]]
+    assert masks["b"].tolist() == [[0, 1, 0, 255, 1, 0]]
     assert set(masks) == {"a", "b"}
     assert canvas.weak() == {"a"}

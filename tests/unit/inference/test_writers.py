@@ -233,6 +233,7 @@ def test_a_run_in_two_parts_writes_what_one_run_writes(tmp_path, predictions, op
     writer.write(predictions[0])
     assert "a.png" in writer
     writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert (tmp_path / "two" / "out").exists() == (type(writer) is JsonlWriter)
     with open_writer(tmp_path / "two") as writer:
         assert [name in writer for name in NAMES] == [True, False, False]
         for prediction in predictions[1:]:
@@ -279,6 +280,8 @@ def test_a_killed_run_leaves_whole_lines_and_no_half_file(tmp_path, predictions)
         assert [name in writer for name in NAMES] == [True, True, False]
         writer.write(predictions[2])
     assert len(json.loads((tmp_path / "out.json").read_text())["images"]) == 3
+    with CocoWriter(tmp_path / "out.json", CLASSES) as writer:
+        assert len(writer.journal) == 3
 
 
 class FullDisk:
