@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -37,7 +38,7 @@ class Choice:
     """
 
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    rates: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
     steps: int = 5
     episodes: int = 300
 
@@ -49,9 +50,9 @@ def main(choice: Choice) -> None:
         raise SystemExit(f"{choice.checkpoint} was trained on all base classes: give --train.held-out")
     data = chosen.data(about.class_split["fold"], None)
     protocol = replace(chosen.protocol, episodes=choice.episodes, seeds=(0,))
-    evaluator = Evaluator(
-        method, data.source, training_store(chosen, method, data), precision="bf16", progress=False
-    )
+    store = training_store(chosen, method, data)
+    precision = "bf16" if store.dtype == torch.bfloat16 else "fp32"
+    evaluator = Evaluator(method, data.source, store, precision=precision, progress=False)
     table = Table(title=f"held-out classes {held_out}, {choice.episodes} episodes, mIoU in percent")
     for heading in ("rate", "1-shot query", "1-shot supports", "5-shot query", "5-shot supports"):
         table.add_column(heading, justify="right")

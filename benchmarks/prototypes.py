@@ -1,22 +1,23 @@
-"""What SRPNet's two parts cost: SRP at inference (nothing), IQI a support set beside a backbone pass.
+"""What SRPNet's two parts cost: SRP a training step, IQI a support set beside a backbone pass.
 
-Features are embedded once; iteration works on them alone. The ratios are of one run.
+SRP is a loss: inference has no line of it, so that there is nothing to measure there. Features are embedded
+once; iteration works on them alone and may take a tenth of a backbone pass. The ratios are of one run.
 
-uv run python benchmarks/prototypes.py [--size 241] [--shots 5] [--steps 5] [--threads 1]
+uv run python benchmarks/prototypes.py [--size 241] [--shots 5] [--steps 5] [--last layer3] [--threads 1]
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import tyro
-from torch.utils.flop_counter import FlopCounterMode
 
 from fewseg.backbones import BackboneConfig
 from fewseg.fusion import IterativeInference, MeanVector
 from fewseg.methods.srpnet import SRPNetConfig
-from fewseg.types import EncodedShots
+from fewseg.types import EncodedShots, ImageEpisodes
 from floor import measure
 from workload import Workload
 
@@ -31,70 +32,59 @@ class PrototypeWorkload:
         size: side of the input, pixels; 8k + 1.
         shots: K.
         steps: N of the iteration.
+        last: the deepest stage of the ResNet-50.
         threads: CPU threads; 0 leaves torch's own choice.
     """
 
     size: int = 241
     shots: int = 1
     steps: int = 5
+    last: Literal["layer3", "layer4"] = "layer4"
     threads: int = 0
 
 
-def flops(run) -> int:
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return counter.get_total_flops()
-
-
-@torch.no_grad()
 def main(work: PrototypeWorkload) -> None:
     if work.threads:
         torch.set_num_threads(work.threads)
     rendered = Workload(size=work.size, shots=work.shots)
     images, masks = rendered.episodes(rendered.source(), 1)
-    config = SRPNetConfig(backbone=BackboneConfig(weights=None, levels=_LEVELS, trainable=True))
-    plain, regularised = (
-        replace(config, support_weight=weight).build().eval().to(memory_format=torch.channels_last)
-        for weight in (0.0, 1.0)
+    levels = _LEVELS[: _LEVELS.index(work.last) + 1]
+    config = SRPNetConfig(
+        backbone=BackboneConfig(weights=None, levels=levels, trainable=True),
+        levels=levels,
+        fusion=MeanVector(),
     )
+    model = config.build().eval().to(memory_format=torch.channels_last)
     image = images[0, :1].contiguous(memory_format=torch.channels_last)
-    features = regularised.extract(images[0])
-    support = EncodedShots(features=features.select(slice(work.shots)), masks=masks[:, :-1])
-    query = features.select(slice(work.shots, None))
-    fusions = {
-        "mean prototypes": MeanVector(),
-        f"IQI, N = {work.steps}": IterativeInference(steps=work.steps),
-    }
+    with torch.no_grad():
+        features = model.extract(images[0])
+        support = EncodedShots(features=features.select(slice(work.shots)), masks=masks[:, :-1])
+        query = features.select(slice(work.shots, None))
+        one_pass = measure(lambda: model.extract(image), 3).seconds
+        print(f"{work.size} px, {work.shots}-shot, up to {work.last}, {torch.get_num_threads()} threads")
+        print(f"backbone and pyramid, one image: {1e3 * one_pass:.1f} ms")
+        seconds = {}
+        for fusion in (MeanVector(), IterativeInference(steps=work.steps)):
+            model.fusion = fusion
+            state = model.encode_support(support)
+            seconds[fusion.kind] = measure(lambda: model.encode_support(support)).seconds
+            segment = measure(lambda s=state: model.segment(query, s)).seconds
+            encode = 1e3 * seconds[fusion.kind]
+            print(f"{fusion.kind}: support set {encode:.1f} ms, query {1e3 * segment:.1f} ms")
+    alone = (seconds["iterative"] - seconds["mean"]) / one_pass
+    print(f"IQI (N = {work.steps}) alone: {alone:.3f} of a backbone pass a support set (limit 0.1)")
 
-    one_pass = measure(lambda: regularised.extract(image), 3)
-    print(f"{work.size} px, {work.shots}-shot, {torch.get_num_threads()} threads")
-    print(f"backbone and pyramid, one image: {1e3 * one_pass.seconds:.1f} ms")
-    for name, fusion in fusions.items():
-        regularised.fusion = fusion
-        state = regularised.encode_support(support)
-        encode = measure(lambda: regularised.encode_support(support))
-        segment = measure(lambda s=state: regularised.segment(query, s))
-        ratio = encode.seconds / one_pass.seconds
-        print(
-            f"{name}: support set {1e3 * encode.seconds:.1f} ms = {ratio:.3f} of a backbone pass "
-            f"({ratio / work.shots:.3f} a shot); query {1e3 * segment.seconds:.1f} ms"
-        )
-
-    regularised.fusion = plain.fusion = MeanVector()
-    counted = [
-        (
-            flops(lambda m=m: m.encode_support(support)),
-            flops(lambda m=m: m.segment(query, m.encode_support(support))),
-        )
-        for m in (plain, regularised)
-    ]
-    times = [
-        measure(lambda m=m: m.segment(query, m.encode_support(support))).seconds for m in (plain, regularised)
-    ]
-    print(
-        f"inference without SRP {counted[0][1] / 1e6:.2f} MFLOP, with SRP {counted[1][1] / 1e6:.2f} MFLOP; "
-        f"time with / without {times[1] / times[0]:.2f}"
+    episodes = ImageEpisodes(
+        support_images=images[:, :-1],
+        support_masks=masks[:, :-1],
+        query_images=images[:, -1],
+        query_masks=masks[:, -1],
     )
+    steps = {}
+    for weight in (0.0, 1.0):
+        trained = replace(config, support_weight=weight).build().to(memory_format=torch.channels_last)
+        steps[weight] = measure(lambda m=trained: m.losses(episodes).total.backward(), 3).seconds
+    print(f"training step without SRP {steps[0.0]:.2f} s, with SRP {steps[1.0]:.2f} s")
 
 
 if __name__ == "__main__":

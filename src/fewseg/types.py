@@ -72,7 +72,7 @@ class EncodedShots:
         way_of: the way, 1 .. N, that each of the K images was given for; all of way 1 by default.
 
     Raises:
-        ValueError: ``way_of`` has not K entries, or a way has no image.
+        ValueError: ``way_of`` has not K entries, a way has no image, or images and masks differ in number.
     """
 
     features: Features
@@ -83,6 +83,11 @@ class EncodedShots:
         if not self.way_of:
             object.__setattr__(self, "way_of", (1,) * self.shots)
         check_ways(self.way_of, self.shots)
+        if len(self.features) != self.masks.shape[0] * self.shots:
+            raise ValueError(
+                f"{len(self.features)} support images for {self.masks.shape[0]} sets of {self.shots} masks: "
+                "give one image a mask, the shot axis running fastest"
+            )
 
     @property
     def shots(self) -> int:
@@ -110,11 +115,7 @@ class EncodedShots:
 
 
 def check_ways(way_of: Sequence[int], shots: int) -> None:
-    """Checks that every support image belongs to a way and every way has one.
-
-    Raises:
-        ValueError: otherwise.
-    """
+    """Raises a ValueError unless every support image belongs to a way and every way has one."""
     if len(way_of) != shots or set(way_of) != set(range(1, max(way_of, default=1) + 1)):
         raise ValueError(
             f"way_of {tuple(way_of)} for {shots} support images: give one number an image, and at least one "
@@ -280,8 +281,9 @@ class PrototypeState:
     Attributes:
         sets: (B, T, 1 + N, C) T sets of prototypes, background first; T is 1 without iteration.
         weights: (B, T) rho_n of SRPNet's Eq. 13.
-        present: (B, 1 + N), whether any support image shows the class (the background, way 1, ..).
-        vanished: (B, S), whether a support's mask covers half of no cell, so that the nearest cells stand
+        present: (B, 1 + N), whether any support image shows the class (the background, way 1, ..). A class
+            that none shows wins nowhere.
+        vanished: (B, S), whether a support's mask fills half of no cell, so that the nearest cells stand
             for it.
         diverged: (B,), whether iteration was stopped at its best set.
     """

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from fewseg.backbones import BackboneConfig, ResNetShape
-from fewseg.methods.base import PairScorer
+from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.registry import METHODS, method_name
 from fewseg.recipes.registry import RECIPES
 from fewseg.types import EncodedShots, ImageEpisodes

@@ -15,7 +15,7 @@ from fewseg.data.transforms import EvalView
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.feature_store import Extractor, FeatureStore
 from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
-from fewseg.methods.base import PairScorer
+from fewseg.methods.pair_scorer import PairScorer
 from fewseg.types import EncodedShots
 
 LABEL_SIDE, SIDE = 81, 65

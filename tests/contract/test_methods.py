@@ -11,7 +11,7 @@ from fewseg.engine.checkpoint import Checkpoint, load_method, save_checkpoint
 from fewseg.engine.environment import Environment
 from fewseg.fusion import MeanVector, ScoreAverage
 from fewseg.methods.prototypical import PrototypeSegmenter
-from fewseg.types import LossTerms, PrototypeState, SupportState
+from fewseg.types import EncodedShots, LossTerms, PrototypeState, SupportState
 
 
 def close(a, b):
@@ -63,6 +63,55 @@ def test_each_of_a_batch_is_answered_as_if_alone(model, shots, query, ask):
     for b in range(2):
         one = slice(b, b + 1)
         close(together[one], ask(model, images[one], masks[one], query[one]))
+
+
+def several_ways(images, masks, way_of):
+    """Each image shows its own way."""
+    labels = masks.clone()
+    for k, way in enumerate(way_of):
+        labels[:, k][masks[:, k] == 1] = way
+    return images, labels
+
+
+def test_several_ways_with_shots_of_their_own_are_segmented_at_once(model, shots, query):
+    images, labels = several_ways(*shots(1, 3), (1, 2, 2))
+    with torch.no_grad():
+        support = EncodedShots(features=model.extract(images.flatten(0, 1)), masks=labels, way_of=(1, 2, 2))
+        logits = model.segment(model.extract(query), model.encode_support(support))
+    assert logits.shape == (2, 3, 65, 65)
+    assert bool(torch.isfinite(logits).all())
+    swapped = EncodedShots(
+        features=support.features,
+        masks=torch.where(labels == 1, 2, torch.where(labels == 2, 1, labels)).to(labels.dtype),
+        way_of=(2, 1, 1),
+    )
+    with torch.no_grad():
+        other = model.segment(model.extract(query), model.encode_support(swapped))
+    margins, other = logits[:, 1:] - logits[:, :1], other[:, 1:] - other[:, :1]
+    close(other, margins.flip(1))  # the names of the ways do not matter
+
+
+def test_masks_of_more_ways_than_were_given_are_refused(model, shots):
+    images, masks = shots(1, 2)
+    masks[masks == 1] = 2
+    support = EncodedShots(features=model.extract(images.flatten(0, 1)), masks=masks)
+    with pytest.raises(ValueError, match=r"masks hold \[2\]; with 1 ways accepted are 0 .. 1 and 255"):
+        model.encode_support(support)
+
+
+def test_training_on_several_ways_works_or_is_refused(fresh, episodes):
+    if not trainable(fresh):
+        pytest.skip("nothing to train")
+    batch = episodes(2)
+    _, labels = several_ways(batch.support_images, batch.support_masks, (1, 2))
+    batch = replace(batch, support_masks=labels, way_of=(1, 2))
+    if not fresh.trains_ways:
+        with pytest.raises(ValueError, match=r"trained on episodes of one way, got 2: set train.ways to 1"):
+            fresh.losses(batch)
+        return
+    total = fresh.losses(batch).total
+    total.backward()
+    assert bool(torch.isfinite(total))
 
 
 @pytest.mark.parametrize("value", [0, 255])

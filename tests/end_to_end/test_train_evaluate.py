@@ -2,10 +2,13 @@
 
 import json
 import logging
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from fewseg.cli import main
@@ -150,8 +153,9 @@ def test_fresh_views_and_a_trained_seed_of_its_own_go_the_same_way(recipes, tmp_
     path = tmp_path / "runs/tiny_pfenet-fold0-seed3/best.safetensors"
     assert read_checkpoint(path).training["config"]["cached_views"] == 0
     assert main(["evaluate", str(path), "--quiet", "--shots", "1"]) == 0
-    result = RunResult.load(tmp_path / "results/tiny_pfenet-fold0-seed3-1shot-average.json")
-    assert result.training["seed"] == 3
+    (name,) = result_names()
+    assert re.fullmatch(r"tiny_pfenet-fold0-seed3-1shot-average-[0-9a-f]{6}\.json", name)  # not the recipe's
+    assert RunResult.load(tmp_path / "results" / name).training["seed"] == 3
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -245,3 +249,36 @@ def test_a_checkpoint_whose_training_config_was_edited_is_told(recipes, tmp_path
     save_checkpoint(tmp_path / "edited.safetensors", build_method(recipe), about)
     with pytest.raises(ValueError, match="a header without a right training config: it was edited"):
         evaluation.evaluate("edited.safetensors", fold=0)
+
+
+def result_names(folder="results"):
+    return sorted(path.name for path in Path(folder).glob("*.json"))
+
+
+def test_several_ways_the_supports_themselves_and_iteration_have_files_of_their_own(recipes):
+    words = ["evaluate", "tiny_matcher", "--fold", "0", "--quiet", "--shots", "1"]
+    assert main(words) == 0
+    assert main([*words, "--ways", "2"]) == 0
+    assert main([*words, "--on", "support"]) == 0
+    assert main([*words, "--fusion", "iterative"]) == 0
+    stem = "tiny_matcher-fold0-seed0"
+    assert result_names() == [
+        f"{stem}-1shot-iterative.json",
+        f"{stem}-1shot-mean-on-support.json",
+        f"{stem}-1shot-mean.json",
+        f"{stem}-2way-1shot-mean.json",
+    ]
+    found = {name: RunResult.load(Path("results") / name) for name in result_names()}
+    assert [r.ways for r in found.values()] == [1, 1, 1, 2]
+    assert [r.on for r in found.values()] == ["query", "support", "query", "query"]
+    assert main(["table", "results"]) == 0
+
+
+def test_a_recipe_without_training_runs_on_another_backbone_under_a_name_of_its_own(recipes, tmp_path):
+    net = timm.create_model("convnext_atto", num_classes=0)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    weights = ["--backbone-weights", str(tmp_path / "net.pth")]
+    words = ["evaluate", "tiny_matcher", "--fold", "0", "--quiet", "--shots", "1"]
+    assert main([*words, "--backbone", "convnext_atto", *weights]) == 0
+    assert result_names() == ["tiny_matcher_convnext_atto-fold0-seed0-1shot-mean.json"]
+    assert main([*words, "--backbone", "konvnext"]) == 1

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fewseg.engine.released import import_released, released_canet_key, released_sdaanet_key
-from fewseg.methods.base import PairScorer
+from fewseg.methods.pair_scorer import PairScorer
 from fewseg.types import EncodedEpisodes, EncodedShots, Features
 
 

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fewseg.backbones.published import download, normalisation, published_name
 from fewseg.backbones.resnet import FirstBlockDilation, ResNetShape, build_resnet
+from fewseg.backbones.timm_trunk import build_timm
 from fewseg.backbones.trunk import LEVELS, Trunk
 from fewseg.backbones.vgg import build_vgg
 from fewseg.backbones.weights import WeightsReport, load_weights, state_sha256
@@ -33,7 +34,8 @@ class BackboneConfig:
 
     Attributes:
         name: a timm ResNet (resnet18, resnet50, resnet101: 7x7 stem; resnet50s, resnet101s: the deep
-            64/64/128 stem of the released PFENet and SCL), or vgg16, vgg16_bn.
+            64/64/128 stem of the released PFENet and SCL), vgg16 or vgg16_bn, or any other timm network
+            that gives intermediate maps (convnext_tiny, vit_small_patch14_dinov2); those run as a whole.
         weights: "imagenet" for the published weights that timm downloads by name; the path of a
             .safetensors, .pth or .pt file; None for random values drawn from ``seed``.
         levels: maps to give out; stages deeper than the last of them are not built.
@@ -70,19 +72,19 @@ class BackboneConfig:
         if unknown or not self.levels or len(set(self.levels)) != len(self.levels):
             raise ValueError(f"levels {self.levels}: give one or more of {LEVELS}, each once")
         if self.family is None or ("." in self.name and not timm.is_model_pretrained(self.name)):
-            known = timm.list_models(["resnet*", "vgg*"], include_tags="." in self.name)
+            known = timm.list_models(include_tags="." in self.name)
             near = difflib.get_close_matches(self.name, known) or ["resnet50"]
             raise ValueError(
-                f"unknown backbone {self.name!r}; accepted are timm's ResNets and VGGs: near names are {near}"
+                f"unknown backbone {self.name!r}; accepted are the names of timm: near ones are {near}"
             )
-        if self.family == "vgg" and (
+        if self.family != "resnet" and (
             self.shape or self.stride_on_1x1 or self.first_block_dilation == "stage"
         ):
             raise ValueError(
                 f"shape, stride_on_1x1 and first_block_dilation are for ResNets, not {self.name!r}"
             )
-        if self.family == "resnet" and not self.last_relu:
-            raise ValueError(f"last_relu is for VGGs: every level of {self.name!r} ends with its ReLU")
+        if self.family != "vgg" and not self.last_relu:
+            raise ValueError(f"last_relu is for VGGs, not {self.name!r}")
         if self.shape is not None and self.weights == "imagenet":
             raise ValueError(
                 "no weights are published for a backbone with a shape of its own: "
@@ -91,9 +93,9 @@ class BackboneConfig:
 
     @property
     def family(self) -> str | None:
-        """The kind of network, "resnet" or "vgg"; None for a name that timm or fewseg does not know."""
+        """The kind of network, "resnet", "vgg" or "timm" for the others; None for a name unknown to timm."""
         known = timm.is_model(self.name)
-        return _FAMILIES.get(timm.model_entrypoint(self.name).__module__) if known else None
+        return _FAMILIES.get(timm.model_entrypoint(self.name).__module__, "timm") if known else None
 
     @property
     def fixed(self) -> bool:
@@ -191,12 +193,8 @@ class Backbone(nn.Module):
         Returns:
             level to (n, ``channels[level]``, h, w), in the order of the config's levels.
         """
-        found: dict[str, Tensor] = {}
-        current = normalised.to(next(self.trunk.parameters()).dtype)
         with self._gradients():
-            for level in self.trunk.channels:
-                found[level] = current = self.trunk.stage(level, current)
-        return {level: found[level] for level in self.config.levels}
+            return self.trunk.maps(normalised.to(next(self.trunk.parameters()).dtype), self.config.levels)
 
     def rerun(self, level: str, below: Tensor) -> Tensor:
         """Runs one stage on a given input, such as layer4 on a masked layer3.
@@ -238,6 +236,8 @@ def _random_trunk(config: BackboneConfig) -> Trunk:
         torch.manual_seed(config.seed)
         if config.family == "vgg":
             return build_vgg(config.name, config.last, last_relu=config.last_relu)
+        if config.family == "timm":
+            return build_timm(config.name, config.last)
         return build_resnet(
             config.name,
             config.last,
@@ -251,8 +251,8 @@ def _load(trunk: Trunk, weights: str | None, published: str | None) -> WeightsRe
     if weights is None:
         return None
     if published is not None:
-        report = load_weights(trunk, download(published), name=published)
+        report = load_weights(trunk.named, download(published), name=published)
     else:
-        report = load_weights(trunk, weights)
+        report = load_weights(trunk.named, weights)
     logger.info("backbone weights: %s", report.summary())
     return report

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 LEVELS = ("stem", "layer1", "layer2", "layer3", "layer4")
 """Names of the stages, shallow to deep, for every architecture."""
 
 
-class Trunk(nn.Module):
+class Trunk(nn.Module, ABC):
     """Stages of an ImageNet classifier under timm's own parameter names, built up to one level.
 
     Attributes:
@@ -21,6 +24,7 @@ class Trunk(nn.Module):
         self.channels = channels
         self.strides = strides
 
+    @abstractmethod
     def stage(self, level: str, below: Tensor) -> Tensor:
         """Runs one stage.
 
@@ -31,7 +35,24 @@ class Trunk(nn.Module):
         Returns:
             (n, ``channels[level]``, h', w').
         """
-        raise NotImplementedError
+
+    @property
+    def named(self) -> nn.Module:
+        """The module whose parameters have timm's names: what weights are loaded into."""
+        return self
+
+    def maps(self, images: Tensor, levels: Sequence[str]) -> dict[str, Tensor]:
+        """Runs all built stages.
+
+        Args:
+            images: (n, 3, H, W), normalised.
+            levels: which maps to give out, in this order.
+        """
+        found: dict[str, Tensor] = {}
+        current = images
+        for level in self.channels:
+            found[level] = current = self.stage(level, current)
+        return {level: found[level] for level in levels}
 
 
 def levels_up_to(last: str) -> tuple[str, ...]:

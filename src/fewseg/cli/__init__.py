@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console, errors = Console(), Console(stderr=True)
     handler = RichHandler(console=errors, show_path=False, show_time=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    logging.captureWarnings(True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if not words or words[0] in ("-h", "--help"):
         console.print(_USAGE.format(version=__version__), highlight=False, soft_wrap=True)

@@ -113,6 +113,7 @@ def _evaluate(arguments: Sequence[str], console: Console) -> None:
         on=command.on,
         episodes=command.episodes,
         seeds=command.seeds,
+        backbone=command.backbone,
         backbone_weights=command.backbone_weights,
         manifests=command.manifest,
         progress=not command.quiet,

@@ -52,6 +52,8 @@ class EvaluateCommand:
         on: segment the queries, or the support images themselves (SRPNet's "(sup)" rows).
         episodes: episodes a seed; the protocol's by default (another number is another protocol).
         seeds: the protocol's by default.
+        backbone: for a recipe without training: another timm network, such as convnext_tiny or
+            vit_small_patch14_dinov2.
         backbone_weights: path of the frozen trunk's weights, where it moved.
         manifest: recorded episodes to replay (of `fewseg episodes`), one file a seed.
         quiet: no progress bar.
@@ -68,6 +70,7 @@ class EvaluateCommand:
     on: Literal["query", "support"] | None = None
     episodes: int | None = None
     seeds: tuple[int, ...] = ()
+    backbone: str | None = None
     backbone_weights: str | None = None
     manifest: tuple[Path, ...] = ()
     quiet: bool = False

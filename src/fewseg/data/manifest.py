@@ -74,11 +74,11 @@ def read_manifest(
             "edited; fetch or write it again"
         )
     specs = tuple(_parse(path, number, line) for number, line in enumerate(lines[1:], start=2))
-    counts = sorted({len(spec.ways) for spec in specs})
-    if len(counts) > 1:
+    kinds = sorted({(len(spec.ways), len(spec.supports)) for spec in specs})
+    if len(kinds) > 1:
+        found = ", ".join(f"{ways}-way {shots}-shot" for ways, shots in kinds)
         raise DataError(
-            f"manifest {path} has episodes of {counts} ways; those of one file have the same number: write "
-            "one file for each"
+            f"manifest {path} has {found} episodes; those of one file are alike: write one file for each"
         )
     if index is not None:
         _check_images(path, specs, index)

@@ -19,12 +19,15 @@ from fewseg.engine.feature_store import FeatureStore
 from fewseg.engine.pair_scores import PairScores
 from fewseg.engine.shared_images import SharedImages
 from fewseg.fusion import CrossGuided, Fusion
-from fewseg.methods.base import FewShotSegmenter, PairScorer
+from fewseg.fusion.one_vs_rest import one_vs_rest
+from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.pair_scorer import PairScorer
 from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts
 from fewseg.metrics.way_counts import count_ways
 from fewseg.ops.geometry import letterbox, restore
 from fewseg.ops.progress import tracked
 from fewseg.ops.regions import labels_of_margins
+from fewseg.ops.resize import resize
 from fewseg.types import EncodedShots, State
 
 logger = logging.getLogger(__name__)
@@ -126,10 +129,22 @@ class Evaluator:
         """Each question's logits (1 + N, size, size), by the way that shares most."""
         several = any(len(way.supports) > 1 for question in asked[:1] for way in question.ways)
         own_path = isinstance(fusion, CrossGuided) and fusion.path == "support" and several
-        if self._pairs is None or own_path or len(asked[0].ways) > 1:
+        if self._pairs is None or own_path:
             return self._by_support_set(asked, fusion)
-        pairs = [(q.ways[0].class_id, q.ways[0].supports, q.target) for q in asked]
-        return zip(asked, self._pairs.logits(pairs, fusion), strict=True)
+        return self._by_pairs(self._pairs, asked, fusion)
+
+    def _by_pairs(
+        self, pairs: PairScores, asked: Sequence[Question], fusion: Fusion
+    ) -> Iterator[tuple[Question, Tensor]]:
+        """Scores every distinct (class, support, image) once; ways are joined one against the rest."""
+        ways = [
+            pairs.fused([(q.ways[j].class_id, q.ways[j].supports, q.target) for q in asked], fusion)
+            for j in range(len(asked[0].ways))
+        ]
+        size = (self.store.size, self.store.size)
+        for question, *scores in zip(asked, *ways, strict=True):
+            logits = scores[0].unsqueeze(0) if len(scores) == 1 else one_vs_rest(torch.stack(scores)[None])
+            yield question, resize(logits, size)[0]
 
     def _by_support_set(self, asked: Sequence[Question], fusion: Fusion) -> Iterator[tuple[Question, Tensor]]:
         """Encodes every distinct support set once and lets it answer all that it is asked."""

@@ -9,7 +9,9 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,9 +71,12 @@ class Extractor(torch.nn.Module):
 
     def digest(self) -> str:
         """Key of the backbone's settings, of the method's config and of all weights."""
+        config: Any = getattr(self.method, "config", None)
+        known = [f.name for f in fields(config)] if is_dataclass(config) else []
         parts = [
-            self.method.backbone.digest(),
+            self.method.backbone.digest(),  # without the path of its weights
             type(self.method).__name__,
+            repr([(name, getattr(config, name)) for name in known if name != "backbone"]),
             state_sha256(self.method.state_dict()),
         ]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()
@@ -92,6 +97,7 @@ class FeatureStore:
         folder: where stores live; ``$FEWSEG_CACHE/features`` by default.
         seed: of the random views.
         dtype: type on disk and in memory, bfloat16 or float32.
+        temporary: live in a folder of its own, which goes with the object.
     """
 
     def __init__(
@@ -103,6 +109,7 @@ class FeatureStore:
         folder: Path | None = None,
         seed: int = 0,
         dtype: torch.dtype = torch.bfloat16,
+        temporary: bool = False,
     ) -> None:
         sizes = {view.size for view in views}
         if len(sizes) != 1:
@@ -121,17 +128,23 @@ class FeatureStore:
             ]
         )
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
-        self.folder = (folder or cache_folder() / "features") / name
+        place = folder or cache_folder() / "features"
+        if temporary:
+            place.mkdir(parents=True, exist_ok=True)
+            self._temporary = TemporaryDirectory(prefix="temporary-", dir=place)  # removed with this object
+            place = Path(self._temporary.name)
+        self.folder = place / name
         self.folder.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(self.folder / "key.json", key)
         rows = len(source.ids) * len(self.views)
         shapes = self._map_shapes()
-        self._maps: Mapping[str, Array] = {
-            level: self._open(f"{level}.raw", (rows, *shape), _storage(dtype))
-            for level, shape in shapes.items()
-        }
-        self._labels = self._open("labels.raw", (rows, self.size, self.size), np.dtype(np.uint8))
-        self._done = self._open(_DONE, (rows,), np.dtype(np.uint8))
+        with self._lock():  # another process may be making the same files
+            atomic_write_text(self.folder / "key.json", key)
+            self._maps: Mapping[str, Array] = {
+                level: self._open(f"{level}.raw", (rows, *shape), _storage(dtype))
+                for level, shape in shapes.items()
+            }
+            self._labels = self._open("labels.raw", (rows, self.size, self.size), np.dtype(np.uint8))
+            self._done = self._open(_DONE, (rows,), np.dtype(np.uint8))
 
     def _map_shapes(self) -> dict[str, tuple[int, int, int]]:
         parameter = next(self.backbone.parameters())

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from fewseg.engine.shared_images import SharedImages
 from fewseg.fusion import CrossGuided, Fusion, GuideFusion
-from fewseg.methods.base import PairScorer, fuse_scores, predicted_iou
+from fewseg.methods.pair_scorer import PairScorer, fuse_scores, predicted_iou
 from fewseg.ops.progress import tracked
-from fewseg.ops.resize import resize
 from fewseg.types import Guides, QueryMaps
 
 Pair = tuple[int, str, str]
@@ -40,16 +39,14 @@ class PairScores:
         self._ious: dict[tuple[Pair, CrossGuided], float] = {}
         self._target: tuple[str, QueryMaps | None] = ("", None)
 
-    def logits(self, asked: Sequence[Asked], fusion: Fusion) -> Iterator[Tensor]:
-        """Logits (2, size, size) of each of ``asked``, in order."""
-        side = self.images.store.size
+    def fused(self, asked: Sequence[Asked], fusion: Fusion) -> Iterator[Tensor]:
+        """Scores (2, h, w) of each of ``asked``, in order, at feature resolution."""
         several = len(asked[0][1]) > 1
         if isinstance(fusion, GuideFusion) and several:
             scores = self._joined(asked, fusion)
         else:
             scores = self._pairwise(asked, fusion)
-        for one in scores:
-            yield resize(one.unsqueeze(0), (side, side))[0]
+        return scores
 
     def _joined(self, asked: Sequence[Asked], fusion: GuideFusion) -> Iterator[Tensor]:
         """Shots joined before the decoder: guides are shared, and a target's sets are scored together."""

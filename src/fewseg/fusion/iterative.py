@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-logger = logging.getLogger(__name__)
+_ROUNDING = 1e-5  # a loss that is larger by less is not larger
 
 Judge = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Prototypes (B, P, C) -> the loss L_sup (B,) and the IoU rho (B,) on the supports."""
@@ -37,7 +37,7 @@ class IterativeInference:
 
     Only prototypes are differentiated: no pass through the backbone. It needs no training and depends on
     the support set alone. A support set whose loss a step leaves above that of its start (a rate that is too
-    large) keeps the best set found so far, by the loss, for all remaining steps, and a warning is logged.
+    large) keeps the best set found so far, by the loss, for all remaining steps, and a warning is given.
 
     Source: SRPNet (Ding et al. 2022), Eq. 12 and 13. The paper gives N = 5 and no rate. The steps start
     from the unit prototypes of Eq. 5, so that the rate does not hang on the scale of the features.
@@ -79,7 +79,11 @@ class IterativeInference:
                 gradient, loss, rho = _judged(current, judge)
             else:  # nothing moves after the last
                 loss, rho = (values.detach() for values in judge(current))
-            diverged = diverged | ~(loss <= first) | ~torch.isfinite(gradient).flatten(1).all(dim=1)
+            diverged = (
+                diverged
+                | ~(loss <= first * (1 + _ROUNDING))
+                | ~torch.isfinite(gradient).flatten(1).all(dim=1)
+            )
             current = torch.where(diverged.view(-1, 1, 1), best, current)
             gradient = torch.where(diverged.view(-1, 1, 1), torch.zeros_like(gradient), gradient)
             loss, rho = torch.where(diverged, best_loss, loss), torch.where(diverged, best_rho, rho)
@@ -89,12 +93,11 @@ class IterativeInference:
             sets.append(current)
             weights.append(rho)
         if bool(diverged.any()):
-            logger.warning(
-                "iterative inference: rate %g is too large for %d of %d support sets; they keep their best "
-                "prototypes: lower the rate",
-                self.rate,
-                int(diverged.sum()),
-                episodes,
+            warnings.warn(
+                f"iterative inference: rate {self.rate:g} is too large for some support sets; they keep "
+                "their best prototypes: lower the rate",
+                RuntimeWarning,
+                stacklevel=2,
             )
         rho_n = torch.stack(weights, dim=1)
         lost = rho_n.amax(dim=1, keepdim=True) <= 0

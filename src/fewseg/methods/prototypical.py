@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,10 +21,10 @@ from fewseg.ops.resize import resize, resize_by_products
 from fewseg.prototypes import Metric, Prototypes, pool_prototypes
 from fewseg.types import EncodedEpisodes, EncodedShots, Features, LossTerms, PrototypeState
 
-logger = logging.getLogger(__name__)
-
 EMBEDDING = "embedding"
 """The level of embedded features."""
+
+_ABSENT = -1e4  # finite, so that resizing and differences stay finite
 
 
 class PrototypeSegmenter(FewShotSegmenter):
@@ -37,6 +38,7 @@ class PrototypeSegmenter(FewShotSegmenter):
 
     fusion: PrototypeFusion
     fusions = (MeanVector(), IterativeInference())
+    trains_ways = True
     metric: Metric
     alpha: float
     align_corners: bool = True
@@ -78,6 +80,7 @@ class PrototypeSegmenter(FewShotSegmenter):
 
     def encode_support(self, support: EncodedShots) -> PrototypeState:
         """Pools the prototypes, and iterates them where the fusion does."""
+        self.check_support(support)
         with torch.autocast(support.masks.device.type, enabled=False):
             support = EncodedShots(
                 features=self.embed(support.features), masks=support.masks, way_of=support.way_of
@@ -94,7 +97,7 @@ class PrototypeSegmenter(FewShotSegmenter):
         )
 
     def _collected(self, support: EncodedShots, pooled: Prototypes) -> Collected:
-        if isinstance(self.fusion, MeanVector):
+        if isinstance(self.fusion, MeanVector) or self.fusion.steps == 0:
             ones = pooled.vectors.new_ones(pooled.vectors.shape[0], 1)
             none = torch.zeros_like(pooled.present[:, 0])
             return Collected(sets=pooled.vectors.unsqueeze(1), weights=ones, diverged=none)
@@ -105,11 +108,13 @@ class PrototypeSegmenter(FewShotSegmenter):
             )
 
             def judge(prototypes: Tensor) -> tuple[Tensor, Tensor]:
-                return self.judged(cells, support.masks, prototypes)
+                return self.judged(cells, support.masks, prototypes, pooled.present)
 
             return self.fusion.collect(start, pooled.present, judge)
 
-    def judged(self, cells: Tensor, masks: Tensor, prototypes: Tensor) -> tuple[Tensor, Tensor]:
+    def judged(
+        self, cells: Tensor, masks: Tensor, prototypes: Tensor, present: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """How well prototypes restore the masks of their own supports.
 
         Source: SRPNet (Ding et al. 2022), L_sup of Eq. 10 and rho of Eq. 13: the IoU summed over the S
@@ -119,12 +124,14 @@ class PrototypeSegmenter(FewShotSegmenter):
             cells: (B * S, C, h, w), prepared.
             masks: (B, S, H, W) in {0, 1 .. N, 255}.
             prototypes: (B, 1 + N, C).
+            present: (B, 1 + N), which of them exist.
 
         Returns:
             The loss (B,) and the IoU (B,) in [0, 1].
         """
         episodes, shots = masks.shape[:2]
         logits = self.scores(cells, prototypes.repeat_interleave(shots, dim=0))
+        logits = _without_absent(logits, present.repeat_interleave(shots, dim=0))
         size = (int(masks.shape[-2]), int(masks.shape[-1]))
         margins = margins_to_background(logits)
         margins = resize_by_products(margins, size, align_corners=self.align_corners)
@@ -135,6 +142,10 @@ class PrototypeSegmenter(FewShotSegmenter):
     def segment(self, query: Features, state: PrototypeState) -> Tensor:
         """The logits of one prototype set, or the log of the rho-weighted mean of several sets' maps.
 
+        Both are made on the feature grid and then brought to the images' size. A class that no support
+        shows wins nowhere: without a way's prototype nothing is that way, and without a background's every
+        pixel is of some way.
+
         Source: SRPNet (Ding et al. 2022), Eq. 3, 4 and 13.
         """
         with torch.autocast(state.sets.device.type, enabled=False):
@@ -142,10 +153,12 @@ class PrototypeSegmenter(FewShotSegmenter):
             of_set = sets_of_queries(state.sets, len(query))
             sets, weights = state.sets[of_set], state.weights[of_set]
             count, classes = sets.shape[1:3]
+            present = state.present[of_set]
             if count == 1:
-                logits = self.scores(cells, sets[:, 0])
+                logits = _without_absent(self.scores(cells, sets[:, 0]), present)
             else:
-                every = self.scores(cells, sets.flatten(1, 2)).unflatten(1, (count, classes))
+                every = self.scores(cells, sets.flatten(1, 2))
+                every = _without_absent(every, present.repeat(1, count)).unflatten(1, (count, classes))
                 logits = mixed(every, weights)
             return resize(logits, query.image_size, align_corners=self.align_corners)
 
@@ -210,12 +223,34 @@ def mixed(logits: Tensor, weights: Tensor) -> Tensor:
     return (logits.softmax(dim=2) * shares).sum(dim=1).clamp(min=1e-12).log()
 
 
+def _without_absent(logits: Tensor, present: Tensor) -> Tensor:
+    """Puts the logits (n, P, h, w) of classes that no support shows (n, P) out of reach."""
+    return logits.masked_fill(~present[..., None, None], _ABSENT)
+
+
 def _warn_of_absent(pooled: Prototypes) -> None:
     absent = (~pooled.present).any(dim=0).nonzero().flatten().tolist()
     for j in absent:
         what = f"way {j}" if j else "background"
-        logger.warning(
-            "a support set has no pixel of the %s: it is compared with a zero prototype; give a support "
-            "image that shows it",
-            what,
+        warnings.warn(
+            f"a support set has no pixel of the {what}, which then wins nowhere: give a support image that "
+            "shows it",
+            RuntimeWarning,
+            stacklevel=3,
         )
+
+
+def check_levels(levels: Sequence[str], given: Sequence[str], alpha: float) -> None:
+    """Checks what the configs of prototype methods share.
+
+    Raises:
+        ValueError: a level is not among those that the backbone gives, there is none, or alpha is not
+            above 0.
+    """
+    if not levels or not set(levels) <= set(given):
+        raise ValueError(
+            f"the method compares levels {tuple(levels)} and the backbone gives {tuple(given)}: take one or "
+            "more of those, or add them to the backbone's levels"
+        )
+    if not alpha > 0:
+        raise ValueError(f"alpha must be above 0, got {alpha}: it sharpens the metric, 20 as in PANet")

@@ -194,16 +194,12 @@ class EpisodeCounts:
     def check_ways(self, ways: int) -> None:
         """Checks that the table is of whole episodes of N ways.
 
-        A table of one row an episode, none of ``ANY_WAY``, passes for any N: it counts one class an episode.
-
         Args:
             ways: N.
 
         Raises:
-            ValueError: otherwise an episode has not N rows and, for N > 1, one of ``ANY_WAY``.
+            ValueError: an episode has not N rows and, for N > 1, one of ``ANY_WAY``.
         """
-        if self.episodes == len(self) and not np.any(self.class_id == ANY_WAY):
-            return
         keys = np.stack([self.seed, self.episode], axis=1)
         found, place, rows = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
         any_way = np.bincount(place.ravel(), weights=self.class_id == ANY_WAY, minlength=len(rows))

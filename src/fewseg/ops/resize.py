@@ -71,7 +71,8 @@ def resize_by_products(maps: Tensor, size: tuple[int, int], *, align_corners: bo
 @lru_cache(maxsize=64)
 def _interpolation(cells: int, pixels: int, align_corners: bool) -> Tensor:
     """(cells, pixels): the share of each cell in each pixel."""
-    unit = torch.eye(cells).unsqueeze(0)
-    if cells == pixels:
-        return unit[0]
-    return F.interpolate(unit, size=pixels, mode="linear", align_corners=align_corners)[0]
+    with torch.inference_mode(False):  # what is kept must serve gradients too, whoever asked first
+        unit = torch.eye(cells).unsqueeze(0)
+        if cells == pixels:
+            return unit[0]
+        return F.interpolate(unit, size=pixels, mode="linear", align_corners=align_corners)[0]

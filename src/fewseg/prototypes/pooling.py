@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewseg.ops.pooling import masked_averages
-from fewseg.ops.resize import pixels_to_cells, resize
+from fewseg.ops.resize import pixels_to_cells
 
 AREA_EPS = 1e-5
 """Added to a mask's area, in pixels, so that an empty mask pools to zeros (PANet's constant)."""
@@ -22,8 +22,8 @@ class Prototypes:
     Attributes:
         vectors: (B, 1 + N, C), background first; zeros where no support image has a pixel of the class.
         present: (B, 1 + N), whether one has.
-        vanished: (B, S), whether a support's mask is so small that no cell of the feature grid is half
-            covered; its prototype is then that of the cells nearest to its pixels.
+        vanished: (B, S), whether a support's mask is so small that it fills half of no cell of the feature
+            grid; its prototype is then that of the cells nearest to its pixels.
     """
 
     vectors: Tensor
@@ -63,7 +63,9 @@ def pool_prototypes(
         places = [k for k, w in enumerate(way_of) if w == j]
         classes.append(_mean(own[:, places], has_own[:, places]))
         present.append(has_own[:, places].any(dim=1))
-    covered = resize(foreground.unsqueeze(1).float(), size).flatten(1).amax(dim=1) >= 0.5
+    whole = pixels_to_cells(torch.ones_like(foreground[:1]), size, align_corners=align_corners)
+    filled = cells.view(-1, 2, *size)[:, 0] / whole[:, 0]
+    covered = filled.flatten(1).amax(dim=1) >= 0.5
     return Prototypes(
         vectors=torch.stack(classes, dim=1),
         present=torch.stack(present, dim=1),

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from fewseg.backbones import BackboneConfig
 from fewseg.data.recorded import RecordedEpisodes
 from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
 from fewseg.engine.config_json import config_from_json
+from fewseg.engine.result_schema import as_json, digest
 from fewseg.engine.results import RunResult
 from fewseg.engine.train_config import TrainConfig
 from fewseg.fusion import Fusion
@@ -32,6 +34,7 @@ def evaluate(
     on: Literal["query", "support"] | None = None,
     episodes: int | None = None,
     seeds: Sequence[int] = (),
+    backbone: str | None = None,
     backbone_weights: str | None = None,
     manifests: Sequence[Path] = (),
     progress: bool = True,
@@ -50,7 +53,8 @@ def evaluate(
         on: segment the queries, or the support images themselves; the recipe's lines by default.
         episodes: episodes a seed; the protocol's by default.
         seeds: the protocol's by default.
-        backbone_weights: weights of the frozen trunk, where they moved.
+        backbone: another timm network for a recipe without training, with its published weights.
+        backbone_weights: weights of the frozen trunk, where they moved or where others are wanted.
         manifests: recorded episodes to replay, one file a seed; they set protocol and shots.
         progress: show bars.
 
@@ -66,7 +70,7 @@ def evaluate(
         )
     if episodes is not None and episodes < 1:
         raise ValueError(f"--episodes {episodes}: give one episode a seed at least")
-    chosen, method, about = _load(what, recipe_name, backbone_weights)
+    chosen, method, about = _load(what, recipe_name, backbone, backbone_weights)
     trained = about.class_split["fold"] if about.class_split else None
     wanted = fold if fold is not None else trained
     if wanted is None:
@@ -101,8 +105,28 @@ def evaluate(
         out,
         evaluations=evaluations,
         recorded=recorded,
+        tag=_tag(chosen),
         progress=progress,
     )
+
+
+def _tag(chosen: Recipe) -> str:
+    """Tells files apart whose method or training is not the registered recipe's; the seed has a place."""
+    own = RECIPES[chosen.name]() if chosen.name in RECIPES else chosen
+    ours, theirs = as_json([chosen.method, chosen.train]), as_json([own.method, own.train])
+    for method, train in (ours, theirs):
+        method["backbone"].pop("weights")  # where they lie changes nothing
+        for name in ("seed", "save_every", "workers", *(_BY_EPOCHS if _has_epochs(own) else ())):
+            (train or {}).pop(name, None)
+    return "" if ours == theirs else f"-{digest(ours)[:6]}"
+
+
+_BY_EPOCHS = ("epochs", "steps")
+
+
+def _has_epochs(recipe: Recipe) -> bool:
+    """Whether the number of steps comes from the number of images, so that a trained config has another."""
+    return recipe.train is not None and recipe.train.epochs is not None
 
 
 def _lines(
@@ -138,13 +162,17 @@ def _lines(
         if fusions:
             own = [Evaluation(ways=n, shots=k, fusion=kinds[name], on=target) for name in fusions]
         elif not own and (ways or shots or on) and target == (on or "query"):
-            own = [Evaluation(ways=n, shots=k, fusion=fusion, on=target)]
+            of_shots = [e for e in lines if e.shots == k and e.on == "query"] or lines
+            own = [
+                Evaluation(ways=n, shots=k, fusion=other, on=target)
+                for other in dict.fromkeys(e.fusion for e in of_shots)
+            ]
         found += own
     return found
 
 
 def _load(
-    what: str, recipe_name: str | None, backbone_weights: str | None
+    what: str, recipe_name: str | None, backbone: str | None, backbone_weights: str | None
 ) -> tuple[Recipe, FewShotSegmenter, Checkpoint]:
     if what in RECIPES and not Path(what).exists():
         chosen = recipe(what)
@@ -152,7 +180,10 @@ def _load(
             raise ValueError(
                 f"{what} must be trained first (`fewseg train {what}`); then give its checkpoint"
             )
+        chosen = _on_backbone(chosen, backbone, backbone_weights)
         return chosen, build_method(chosen).eval(), Checkpoint(config=chosen.method)
+    if backbone is not None:
+        raise ValueError(f"--backbone is for recipes without training; {what} has a backbone of its own")
     if not Path(what).exists() and not Path(what).suffix:
         recipe(what)  # raises, with the near names
     method, about = load_method(Path(what), backbone_weights=backbone_weights)
@@ -170,3 +201,13 @@ def _load(
     if not isinstance(train, TrainConfig | None):
         raise ValueError(f"{what} has a header without a right training config: it was edited")
     return replace(chosen, method=about.config, train=train), method, about
+
+
+def _on_backbone(chosen: Recipe, name: str | None, weights: str | None) -> Recipe:
+    """A recipe without training on another network, under a name of its own."""
+    own = chosen.method.backbone
+    if name is None:
+        method = replace(chosen.method, backbone=replace(own, weights=weights or own.weights))
+        return replace(chosen, method=method)
+    backbone = BackboneConfig(name=name, weights=weights or "imagenet", levels=own.levels)
+    return replace(chosen, name=f"{chosen.name}_{name}", method=replace(chosen.method, backbone=backbone))

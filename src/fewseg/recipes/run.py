@@ -30,7 +30,7 @@ from fewseg.engine.results import RunResult
 from fewseg.engine.train import Run, train
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.methods.registry import method_name
+from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.metrics.scores import miou
 from fewseg.recipes.recipe import Evaluation, Recipe
 
@@ -65,6 +65,7 @@ def train_recipe(
     shown = data.train.images_with_any(data.split.base, config.min_area)
     config = config.for_images(len(shown), fabric.world_size)
     method = build_method(recipe).to(fabric.device)
+    method.check_training_ways(config.ways)
     batches = _batches(recipe, config, method, data, fabric, progress)
     validate = _held_out_score(recipe, config, data) if config.validate_every else None
     run = Run(folder=folder, method_config=recipe.method, data=data, recipe=recipe.name, validate=validate)
@@ -116,7 +117,7 @@ def training_store(recipe: Recipe, method: FewShotSegmenter, data: FoldData) -> 
     """The features of the plain view and of the recipe's cached random views; evaluation reads view 0.
 
     Of a frozen trunk its own maps are kept, for all methods and folds alike; of a trained one what the method
-    makes of them, which is smaller and of no use to another.
+    makes of them, which is smaller, of no use to another, and gone with the store.
     """
     views: tuple[View, ...] = (EvalView(recipe.size),)
     dtype = torch.float32
@@ -124,9 +125,10 @@ def training_store(recipe: Recipe, method: FewShotSegmenter, data: FoldData) -> 
         views += (recipe.train.view,) * recipe.train.cached_views
     if recipe.train is None or recipe.train.precision == "bf16-mixed":
         dtype = torch.bfloat16
-    network = method.backbone if method.backbone.config.fixed else Extractor(method)
+    fixed = method.backbone.config.fixed
+    network = method.backbone if fixed else Extractor(method)
     copied = copy.deepcopy(network).eval().to(dtype).to(memory_format=torch.channels_last)
-    return FeatureStore(copied, data.source, views, dtype=dtype)
+    return FeatureStore(copied, data.source, views, dtype=dtype, temporary=not fixed)
 
 
 def _held_out_score(recipe: Recipe, config: TrainConfig, data: FoldData) -> Any:
@@ -159,6 +161,7 @@ def evaluate_recipe(
     *,
     evaluations: Sequence[Evaluation] | None = None,
     recorded: RecordedEpisodes | None = None,
+    tag: str = "",
     progress: bool = True,
 ) -> list[RunResult]:
     """Evaluates a method on a fold's novel classes and writes one result file a line.
@@ -170,6 +173,7 @@ def evaluate_recipe(
         data: the fold.
         folder: where the result files go.
         evaluations: the recipe's lines by default.
+        tag: added to the names of the files, for a method that is not the recipe's own.
         recorded: replay these episodes instead of drawing them; N and K must be those of the lines.
         progress: show bars.
 
@@ -189,7 +193,7 @@ def evaluate_recipe(
         episodes = recorded or EpisodeSampler(
             data.test, data.split, recipe.protocol, line.shots, ways=line.ways
         )
-        results.append(_evaluate_line(recipe, line, episodes, evaluator, about, data, folder))
+        results.append(_evaluate_line(recipe, line, episodes, evaluator, about, data, folder, tag))
     return results
 
 
@@ -212,6 +216,14 @@ def _done_before(path: Path, protocol: Protocol, said: Mapping[str, Any]) -> Run
     return found if same and found.protocol == as_json(protocol) and found.versions == made_with else None
 
 
+def _told(config: MethodConfig) -> dict[str, Any]:
+    """A method's config as a result tells it: weights by the name of their file, wherever it lies."""
+    told: dict[str, Any] = as_json(config)
+    weights = told["backbone"]["weights"]
+    told["backbone"]["weights"] = weights and Path(weights).name
+    return told
+
+
 def _evaluate_line(
     recipe: Recipe,
     line: Evaluation,
@@ -220,6 +232,7 @@ def _evaluate_line(
     about: Checkpoint,
     data: FoldData,
     folder: Path,
+    tag: str,
 ) -> RunResult:
     """Reads or makes the result of one line."""
     seed = about.training.get("config", {}).get("seed", 0)
@@ -234,7 +247,7 @@ def _evaluate_line(
         "on": line.on,
         "config": as_json(
             {
-                "method": recipe.method,
+                "method": _told(recipe.method),
                 "fusion": line.fusion,
                 "size": recipe.size,
                 "precision": evaluator.precision,
@@ -248,7 +261,8 @@ def _evaluate_line(
     changed = f"-{recipe.protocol.digest()[:6]}" if "(changed)" in recipe.protocol.name else ""
     several = f"{line.ways}way-" if line.ways > 1 else ""
     support = "-on-support" if line.on == "support" else ""
-    kind = f"{several}{line.shots}shot-{line.fusion.kind}{support}{changed}"
+    replayed = "-recorded" if isinstance(episodes, RecordedEpisodes) else ""
+    kind = f"{several}{line.shots}shot-{line.fusion.kind}{support}{replayed}{tag}{changed}"
     place = f"{recipe.name}-fold{data.split.fold}-seed{seed}-{kind}.json"
     found = _done_before(folder / place, recipe.protocol, said)
     if found is not None and not isinstance(episodes, RecordedEpisodes):

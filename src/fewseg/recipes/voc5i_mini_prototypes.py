@@ -36,6 +36,7 @@ def _train() -> TrainConfig:
 
 
 def _srpnet(name: str, metric: Metric, support_weight: float, *lines: Evaluation) -> Recipe:
+    """The pyramid has layer1 to layer3: these weights have no layer4, and the stem is left out for speed."""
     return Recipe(
         name=name,
         method=SRPNetConfig(
@@ -107,5 +108,9 @@ def voc5i_mini_matcher() -> Recipe:
 
 
 def voc5i_mini_matcher_fidelity() -> Recipe:
-    """The training-free matcher on voc5i-mini: fidelity to each prototype, with and without IQI."""
+    """The training-free matcher on voc5i-mini: fidelity to each prototype, with and without IQI.
+
+    The features come out of ReLUs, so that no cosine is below 0 and its square keeps every cell's order:
+    without IQI this is ``voc5i_mini_matcher`` but for the resizing.
+    """
     return _matcher("voc5i_mini_matcher_fidelity", Fidelity())

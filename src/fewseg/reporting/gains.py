@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.markup import escape
 from rich.table import Table
 
 from fewseg.engine.results import RunResult
@@ -83,8 +84,10 @@ def _is_baseline(a: FoldRow, b: FoldRow, shots: int) -> bool:
         return _is_part_less(a, b, shots)
     if a.method not in METHOD_BASELINES.get(b.method, ()):
         return False
-    if a.stem in RECIPE_BASELINES or "iterative" in (a.fusion, b.fusion):
-        return False  # parts are measured within their own method
+    if a.stem in RECIPE_BASELINES or a.fusion == "iterative":
+        return False  # the baseline is the method without its parts
+    if b.fusion == "iterative":
+        return a.fusion == "mean"
     return shots == 1 or a.fusion == b.fusion or (a.fusion, b.fusion) == PAPER_FUSIONS
 
 
@@ -93,7 +96,7 @@ def _is_part_less(a: FoldRow, b: FoldRow, shots: int) -> bool:
     iterated = b.fusion == "iterative"
     if (a.stem, a.seed) == (b.stem, b.seed):
         return (shots > 1 or iterated) and a.fusion == FUSION_BASELINE.get(b.fusion)
-    if a.seed != b.seed or a.stem != RECIPE_BASELINES.get(b.stem):
+    if (a.seed, a.backbone) != (b.seed, b.backbone) or a.stem != RECIPE_BASELINES.get(b.stem):
         return False
     return a.fusion == b.fusion or (iterated and a.fusion == "mean")
 
@@ -133,5 +136,5 @@ def rich_gains(table: FoldTable, found: Sequence[Gain]) -> Table:
     for i, heading in enumerate(headings):
         shown.add_column(heading, justify="right" if i else "left")
     for row in rows:
-        shown.add_row(*(text.replace(" [", "\n[") for text in row))
+        shown.add_row(*(escape(text.replace(" [", "\n[")) for text in row))
     return shown

@@ -115,11 +115,18 @@ def recipe_stem(recipe: str) -> str:
 
 
 def paper_mean(
-    dataset: str, method: str, fusion: str, shots: int, recipe: str = "", on: str = "query"
+    dataset: str,
+    method: str,
+    fusion: str,
+    shots: int,
+    recipe: str = "",
+    on: str = "query",
+    backbone: str = "",
 ) -> PublishedValue | None:
     """The mean mIoU that a paper prints for such a row of one way, or None.
 
-    Results on voc5i-mini get the PASCAL-5i value, which says of itself where it was measured.
+    Results on voc5i-mini get the PASCAL-5i value, which says of itself where and on which backbone it was
+    measured; on the papers' own sets another backbone has no value. ``backbone`` is a name of timm, or "".
     """
     for row in PAPER_ROWS:
         table = {"pascal-5i": row.table, "voc5i-mini": row.table, "coco-20i": row.coco}.get(dataset, "")
@@ -129,6 +136,8 @@ def paper_mean(
             continue
         place = (row.paper, table, row.row, shots, "mean")
         found = [v for v in published_values() if (v.paper, v.table, v.row, v.shots, v.column) == place]
+        same = dataset == "voc5i-mini" or not backbone
+        found = [v for v in found if same or v.backbone == backbone.removesuffix("s")]
         return found[0] if found else None
     return None
 

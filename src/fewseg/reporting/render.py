@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from fewseg.engine.results import RunResult
@@ -27,8 +28,10 @@ def mean_cell(row: FoldRow, folds: int) -> str:
 
 
 def _mean_score(row: FoldRow, folds: int, score: Callable[[RunResult], float]) -> str:
+    """Mean over all folds; of a single fold its own value, which says so; of several but not all "-"."""
     if row.missing(folds):
-        return "-"
+        (fold, *others) = row.results
+        return "-" if others else f"{percent(score(row.results[fold]))} (fold {fold})"
     return percent(sum(score(row.results[f]) for f in range(folds)) / folds)
 
 
@@ -61,6 +64,17 @@ def cells(table: FoldTable) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
+def dice_cells(table: FoldTable) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of text: Dice of every row by fold, and its mean over all folds."""
+    headings = ["method", "fusion", *(f"fold {f}" for f in range(table.folds)), "mean"]
+    rows = []
+    for row in table.rows:
+        folds = [percent(row.results[f].dice_mean) if f in row.results else "-" for f in range(table.folds)]
+        mean = "-" if row.missing(table.folds) else _mean_score(row, table.folds, lambda r: r.dice_mean)
+        rows.append([row.label, row.fusion, *folds, mean])
+    return headings, rows
+
+
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first column is aligned left, the others right."""
     lines = [list(headings), ["---", *["---:"] * (len(headings) - 1)], *rows]
@@ -78,10 +92,10 @@ def markdown_table(table: FoldTable) -> str:
 def rich_table(table: FoldTable) -> Table:
     """A fold table for a terminal."""
     headings, rows = cells(table)
-    shown = Table(title=table.title, caption=table.caption)
+    shown = Table(title=escape(table.title), caption=escape(table.caption))
     for i, heading in enumerate(headings):
         words = i < 2
         shown.add_column(heading, justify="left" if words else "right", no_wrap=words)
     for row in rows:
-        shown.add_row(*(text.replace(" [", "\n[") for text in row))
+        shown.add_row(*(escape(text.replace(" [", "\n[")) for text in row))
     return shown

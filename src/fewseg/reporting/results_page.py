@@ -13,7 +13,7 @@ from fewseg.metrics import EpisodeCounts
 from fewseg.ops.files import atomic_write_text
 from fewseg.reporting.gains import gain_cells, gains
 from fewseg.reporting.numbers import percent
-from fewseg.reporting.render import markdown, markdown_table
+from fewseg.reporting.render import dice_cells, markdown, markdown_table
 from fewseg.reporting.table import FOLDS, FoldTable, fold_tables
 
 _log = logging.getLogger(__name__)
@@ -78,6 +78,7 @@ def results_page(folder: str | Path, *, folds: int = FOLDS) -> str:
         if pairs:
             heading = "Paired differences on the same episodes, in points of mIoU, with 95 % intervals:"
             parts.append(f"{heading}\n\n{markdown(*gain_cells(table, pairs))}")
+        parts.append(f"Dice by fold, in percent:\n\n{markdown(*dice_cells(table))}")
         parts.append(f"IoU of each class, mean over seeds, in percent:\n\n{markdown(*class_cells(table))}")
         parts.append("".join(f"{line}\n" for line in provenance(table)))
     if left_out:

@@ -44,6 +44,11 @@ class FoldRow:
         return recipe_stem(next(iter(self.results.values())).recipe)
 
     @property
+    def backbone(self) -> str:
+        """The name of its backbone, "" where no config says."""
+        return backbone_of(next(iter(self.results.values())))
+
+    @property
     def seed(self) -> object:
         """The training seed."""
         return next(iter(self.results.values())).training.get("seed")
@@ -164,7 +169,15 @@ def _table(results: Sequence[RunResult], folds: int) -> FoldTable:
 def _published(result: RunResult) -> PublishedValue | None:
     if result.ways > 1:
         return None
-    return paper_mean(result.dataset, result.method, result.fusion, result.shots, result.recipe, result.on)
+    place = (result.dataset, result.method, result.fusion, result.shots, result.recipe, result.on)
+    return paper_mean(*place, backbone=backbone_of(result))
+
+
+def backbone_of(result: RunResult) -> str:
+    """The name of the result's backbone, "" where its config does not say."""
+    method = result.config.get("method", {})
+    backbone = method.get("backbone", {}) if isinstance(method, Mapping) else {}
+    return str(backbone.get("name", "")) if isinstance(backbone, Mapping) else ""
 
 
 def _variant(result: RunResult, among: Sequence[RunResult]) -> str:

@@ -15,8 +15,8 @@ from fewseg.data.transforms import EvalView
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.feature_store import FeatureStore
 from fewseg.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage
-from fewseg.methods.base import PairScorer
 from fewseg.methods.matcher import MatcherConfig
+from fewseg.methods.pair_scorer import PairScorer
 from fewseg.types import Guides, QueryMaps
 
 SIDE = 33

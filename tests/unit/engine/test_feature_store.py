@@ -124,6 +124,21 @@ def test_two_stores_of_the_same_things_share_their_rows(make, backbone, data):
     )
 
 
+def test_files_are_made_by_one_process_at_a_time(make, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    opened, plain = [], FeatureStore._open
+
+    def watched(store, name, *arguments):
+        with (store.folder / "lock").open("w") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # somebody holds it
+        opened.append(name)
+        return plain(store, name, *arguments)
+
+    monkeypatch.setattr(FeatureStore, "_open", watched)
+    make()
+    assert opened[-1] == "done.raw"
+
+
 def test_other_weights_views_seeds_or_types_have_rows_of_their_own(make, config):
     other = replace(config.backbone, seed=1).build()
     stores = [

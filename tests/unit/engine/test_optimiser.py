@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fewseg.engine.optimiser import SGD, AdamW
+from fewseg.engine.optimiser import SGD, AdamW, StepSGD
 
 
 def test_sgd_decays_by_the_power_from_the_first_step():
@@ -20,14 +20,26 @@ def test_adamw_warms_up_in_equal_steps_while_it_decays():
     assert AdamW(lr=1.0, warmup=0).lr_at(0, 10) == 1.0
 
 
+def test_step_sgd_falls_by_its_factor_at_every_boundary_whatever_the_length_of_the_run():
+    steps = StepSGD(lr=0.5, every=10, factor=0.2)
+    rates = {0: 0.5, 9: 0.5, 10: 0.1, 19: 0.1, 20: 0.02, 30: 0.004}
+    for length in (15, 1000):
+        assert [steps.lr_at(step, length) for step in rates] == pytest.approx(list(rates.values()))
+    assert [StepSGD().lr_at(step, 30_000) for step in (0, 9_999, 10_000, 29_999)] == pytest.approx(
+        [1e-3, 1e-3, 1e-4, 1e-5]
+    )
+
+
 def test_the_papers_numbers_are_the_defaults():
     assert SGD() == SGD(lr=2.5e-3, momentum=0.9, weight_decay=1e-4, power=0.9)
+    assert StepSGD() == StepSGD(lr=1e-3, momentum=0.9, weight_decay=5e-4, every=10_000, factor=0.1)
 
 
 @pytest.mark.parametrize(
     ("config", "kind", "expected"),
     [
         (SGD(lr=0.3, momentum=0.8, weight_decay=0.02), torch.optim.SGD, {"momentum": 0.8}),
+        (StepSGD(lr=0.3, momentum=0.7, weight_decay=0.02), torch.optim.SGD, {"momentum": 0.7}),
         (AdamW(lr=0.3, weight_decay=0.02), torch.optim.AdamW, {}),
     ],
 )

@@ -85,7 +85,9 @@ def test_attention_over_one_shot_is_that_shot(make, shots, encode):
 def test_a_method_without_attention_refuses_the_fusion_that_needs_it(make, pfenet, shots, encode):
     for method in (make(), pfenet):
         method.fusion = ShotAttention()
-        with pytest.raises(ValueError, match=f"{type(method).__name__} cannot use 'attention'; it can"):
+        with pytest.raises(
+            ValueError, match=f"{type(method).__name__} cannot use the fusion 'attention'; it can"
+        ):
             method.encode_support(encode(method, *shots(1, 2)))
 
 

@@ -280,7 +280,8 @@ def test_a_table_knows_whether_its_episodes_are_whole():
         table.check_ways(3)
     with pytest.raises(ValueError, match="has 1 rows, 1 of class 0, and 2-way"):
         table.select(table.class_id == 0).check_ways(2)
-    rows().check_ways(2)  # one class an episode
+    with pytest.raises(ValueError, match="has 1 rows, 0 of class 0, and 2-way episodes have 3"):
+        rows().check_ways(2)
     with pytest.raises(ValueError, match="episode 1 of seed 0 has 2 rows"):
         table.select(np.arange(5)).check_ways(2)
     renamed = table.class_id.copy()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fewseg.ops.pooling import AREA_EPS, masked_average
+from fewseg.ops.pooling import AREA_EPS, masked_average, masked_averages
 
 
 def plain_average(features, cells, eps):
@@ -40,3 +40,16 @@ def test_an_empty_mask_pools_to_zeros_with_finite_gradients():
     assert pooled.abs().max() == 0
     pooled.sum().backward()
     assert bool(torch.isfinite(features.grad).all())
+
+
+def test_regions_pooled_at_once_are_those_pooled_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(3, 4, 5, 6, generator=generator)
+    cells = torch.rand(3, 2, 5, 6, generator=generator)
+    cells[1, 1] = 0
+    for maps in (features, features.contiguous(memory_format=torch.channels_last)):
+        found = masked_averages(maps, cells, 1e-5)
+        for region in range(2):
+            expected = plain_average(features, cells[:, region : region + 1], 1e-5)
+            torch.testing.assert_close(found[:, region], expected, atol=1e-5, rtol=1e-5)
+    assert found[1, 1].abs().max() == 0

@@ -39,7 +39,7 @@ def test_two_results_on_the_same_episodes_are_compared_pair_by_pair(write, count
         ({"protocol": {"name": "mini"}}, "protocol label_size: original and nothing"),
         ({"protocol_digest": "abc"}, "protocol digest [0-9a-f]{16} and abc"),
         ({"shots": 5}, "shots 1 and 5"),
-        ({"ways": 2}, "ways 1 and 2"),
+        ({"on": "support"}, "on 'query' and 'support'"),
         ({"dataset": "pascal-5i"}, "dataset 'voc5i-mini' and 'pascal-5i'"),
         ({"class_split": {"novel": [1, 2], "base": [9]}}, r"class split base: nothing and \[9\]"),
     ],

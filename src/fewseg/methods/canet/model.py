@@ -18,7 +18,7 @@ from fewseg.decoders.mid_level import MidLevel
 from fewseg.decoders.prior import NoPrior
 from fewseg.fusion import AttendedFusion, MeanVector, ShotAttention
 from fewseg.losses.segmentation import cross_entropy_full_size
-from fewseg.methods.base import PairScorer
+from fewseg.methods.pair_scorer import PairScorer
 from fewseg.ops.masks import foreground_cells
 from fewseg.ops.pooling import masked_average
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
 from fewseg.fusion import MeanVector, PrototypeFusion
-from fewseg.methods.prototypical import PrototypeSegmenter
+from fewseg.methods.prototypical import PrototypeSegmenter, check_levels
 from fewseg.ops.resize import resize
 from fewseg.prototypes import Cosine, Metric
 from fewseg.types import EncodedEpisodes, Features, LossTerms
@@ -40,6 +40,9 @@ class MatcherConfig:
     alpha: float = 20.0
     fusion: PrototypeFusion = field(default_factory=MeanVector)
 
+    def __post_init__(self) -> None:
+        check_levels(self.levels, self.backbone.levels, self.alpha)
+
     def build(self) -> Matcher:
         """Builds the matcher; it has no parameters but the backbone's."""
         return Matcher(self)
@@ -58,7 +61,7 @@ class Matcher(PrototypeSegmenter):
         """The levels, each of unit length, side by side."""
         first = features[self.config.levels[0]]
         size = (int(first.shape[-2]), int(first.shape[-1]))
-        maps = [resize(F.normalize(features[level], dim=1), size) for level in self.config.levels]
+        maps = [resize(F.normalize(features[level].float(), dim=1), size) for level in self.config.levels]
         return torch.cat(maps, dim=1)
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:

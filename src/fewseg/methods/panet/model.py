@@ -12,7 +12,7 @@ from torch import Tensor
 from fewseg.backbones import BackboneConfig
 from fewseg.fusion import MeanVector, PrototypeFusion
 from fewseg.methods.panet.alignment import Alignment, NoAlignment, PrototypeAlignment, alignment_loss
-from fewseg.methods.prototypical import EMBEDDING, PrototypeSegmenter
+from fewseg.methods.prototypical import EMBEDDING, PrototypeSegmenter, check_levels
 from fewseg.prototypes import Cosine, Metric, Prototypes
 from fewseg.types import EncodedEpisodes, Features, LossTerms
 
@@ -42,6 +42,9 @@ class PANetConfig:
     alignment: Alignment = field(default_factory=PrototypeAlignment)
     align_corners: bool = True
     fusion: PrototypeFusion = field(default_factory=MeanVector)
+
+    def __post_init__(self) -> None:
+        check_levels((self.level,), self.backbone.levels, self.alpha)
 
     def build(self) -> PANet:
         """Builds the model; it has no parameters but the backbone's."""

@@ -16,7 +16,7 @@ from fewseg.decoders.prior import PriorConfig, PriorMap
 from fewseg.decoders.pyramid import PyramidTrunk
 from fewseg.fusion import MeanVector, PairFusion
 from fewseg.losses.segmentation import cross_entropy_full_size, deep_supervision
-from fewseg.methods.base import PairScorer
+from fewseg.methods.pair_scorer import PairScorer
 from fewseg.ops.masks import foreground_cells
 from fewseg.ops.pooling import masked_average
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewseg.decoders.pyramid import PyramidOutput
 from fewseg.fusion import CrossPath
-from fewseg.methods.base import PairScorer, cross_pairs
+from fewseg.methods.pair_scorer import PairScorer, cross_pairs
 from fewseg.methods.scl.self_guided import SelfGuided
 from fewseg.ops.masks import foreground_cells
 from fewseg.ops.pooling import masked_average

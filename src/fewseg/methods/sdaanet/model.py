@@ -18,7 +18,7 @@ from fewseg.decoders.prior import PriorConfig, PriorMap
 from fewseg.decoders.pyramid import PyramidOutput, PyramidTrunk
 from fewseg.fusion import MeanVector, PairFusion
 from fewseg.losses.segmentation import cross_entropy_full_size, deep_supervision
-from fewseg.methods.base import PairScorer
+from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.sdaanet.attention import AttentionConfig, SupervisedAttention
 from fewseg.methods.sdaanet.gate import GateConfig, MeanGate
 from fewseg.methods.sdaanet.teachers import DistillationConfig, SeparateTeachers

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fewseg.backbones import BackboneConfig
 from fewseg.fusion import IterativeInference, PrototypeFusion
 from fewseg.losses.segmentation import cross_entropy_full_size
-from fewseg.methods.prototypical import PrototypeSegmenter
+from fewseg.methods.prototypical import PrototypeSegmenter, check_levels
 from fewseg.ops.resize import resize
 from fewseg.prototypes import Fidelity, Metric, Prototypes
 from fewseg.types import EncodedEpisodes, Features, LossTerms
@@ -51,15 +51,14 @@ class SRPNetConfig:
     fusion: PrototypeFusion = field(default_factory=IterativeInference)
 
     def __post_init__(self) -> None:
-        if self.grid not in self.levels or not set(self.levels) <= set(self.backbone.levels):
+        check_levels(self.levels, self.backbone.levels, self.alpha)
+        if self.grid not in self.levels:
             raise ValueError(
-                f"the pyramid takes levels {self.levels} on the grid of {self.grid!r}, the backbone gives "
-                f"{self.backbone.levels}: take levels of the backbone, and the grid of one of them"
+                f"the pyramid's grid is that of one of its levels {self.levels}, not {self.grid!r}"
             )
-        if min(self.support_weight, self.query_weight) < 0 or not self.alpha > 0:
+        if min(self.support_weight, self.query_weight) < 0:
             raise ValueError(
-                f"the loss weights must be at least 0 and alpha above 0, got {self.support_weight}, "
-                f"{self.query_weight} and {self.alpha}"
+                f"the loss weights must be at least 0, got {self.support_weight} and {self.query_weight}"
             )
 
     def build(self) -> SRPNet:

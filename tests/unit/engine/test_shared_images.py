@@ -1,0 +1,104 @@
+"""What a method embeds is kept an image at a time, as far as the bytes allow."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fewseg.engine import shared_images
+from fewseg.engine.shared_images import SharedImages
+from fewseg.methods.base import FewShotSegmenter
+from fewseg.types import Features
+
+BYTES = 2 * 3 * 3 * 4
+"""Of one embedded image: two channels on 3 x 3 cells in float32."""
+
+
+class Embeds(FewShotSegmenter):
+    """Adds one, and counts for which images."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = torch.nn.Module()
+        self.backbone.mean = torch.zeros(3)
+        self.seen = []
+
+    def embed(self, features):
+        self.seen.append(float(features["stored"][0, 0, 0, 0]))
+        return Features(maps={"embedded": features["stored"] + 1}, image_size=features.image_size)
+
+    encode_support = segment = training_losses = None
+
+
+class DoesNot(Embeds):
+    embed = FewShotSegmenter.embed
+
+
+class Store:
+    """Image "i" is full of the number i; its labels hold the classes 3 and 7."""
+
+    def __init__(self, dtype=torch.float32):
+        self.dtype, self.asked = dtype, []
+
+    def features(self, ids):
+        self.asked.append(list(ids))
+        maps = torch.stack([torch.full((2, 3, 3), float(id), dtype=self.dtype) for id in ids])
+        return Features(maps={"stored": maps}, image_size=(17, 17))
+
+    def labels(self, ids):
+        return torch.tensor([[[0, 3], [7, 255]]] * len(ids), dtype=torch.uint8)
+
+
+def values(features):
+    return features["embedded"][:, 0, 0, 0].tolist()
+
+
+def test_each_image_is_embedded_once_in_whatever_company_it_is_asked_for():
+    method = Embeds()
+    images = SharedImages(method, Store(), fp32=True)
+    assert values(images.features(["1", "2"])) == [2, 3]
+    assert values(images.features(["2", "3", "2", "1"])) == [3, 4, 3, 2]
+    assert method.seen == [1, 2, 3]
+    assert images.features(["1"]).image_size == (17, 17)
+
+
+@pytest.mark.parametrize("fits", [1, 2, 3])
+def test_no_more_bytes_are_kept_than_the_budget_and_the_longest_unused_go_first(fits, monkeypatch):
+    monkeypatch.setattr(shared_images, "BYTE_BUDGET", fits * BYTES)
+    method = Embeds()
+    images = SharedImages(method, Store(), fp32=True)
+    for id in ("1", "2", "1", "3"):  # 1 was used after 2
+        images.features([id])
+    assert list(images._kept) == {1: ["3"], 2: ["1", "3"], 3: ["2", "1", "3"]}[fits]
+    assert images._bytes == fits * BYTES
+    method.seen.clear()
+    assert values(images.features(["3", "1", "2"])) == [4, 2, 3]
+    assert method.seen == {1: [1, 2], 2: [2], 3: []}[fits]
+    assert images._bytes == fits * BYTES
+
+
+def test_a_single_image_beyond_the_budget_is_still_given(monkeypatch):
+    monkeypatch.setattr(shared_images, "BYTE_BUDGET", 1)
+    images = SharedImages(Embeds(), Store(), fp32=True)
+    assert values(images.features(["4", "5"])) == [5, 6]
+
+
+def test_a_method_that_embeds_nothing_reads_the_store_in_one_go():
+    store = Store()
+    images = SharedImages(DoesNot(), store, fp32=True)
+    assert images.features(["1", "2"])["stored"][:, 0, 0, 0].tolist() == [1, 2]
+    assert store.asked == [["1", "2"]]
+
+
+@pytest.mark.parametrize("method", [Embeds, DoesNot])
+@pytest.mark.parametrize(("fp32", "expected"), [(True, torch.float32), (False, torch.bfloat16)])
+def test_stored_types_are_kept_or_made_float32(method, fp32, expected):
+    images = SharedImages(method(), Store(torch.bfloat16), fp32=fp32)
+    (maps,) = images.features(["1"]).maps.values()
+    assert maps.dtype == expected
+
+
+def test_masks_number_the_classes_in_the_order_asked_for():
+    images = SharedImages(Embeds(), SimpleNamespace(labels=Store().labels), fp32=True)
+    assert images.masks(["1", "2"], [7, 3]).tolist() == [[[0, 2], [1, 255]]] * 2
+    assert images.masks(["1"], [7]).tolist() == [[[0, 0], [1, 255]]]

@@ -1,0 +1,158 @@
+"""Iterative inference on judges whose steps can be worked out by hand."""
+
+import warnings
+
+import pytest
+import torch
+
+from fewseg.fusion import IterativeInference
+
+START = torch.tensor([[[0.0, 0.0], [4.0, -2.0]], [[1.0, 1.0], [2.0, 2.0]]])
+ALL = torch.ones(2, 2, dtype=torch.bool)
+
+
+def towards(target):
+    """The loss is the squared distance to ``target``: a step shrinks the distance by 1 - 2 eta."""
+
+    def judge(prototypes):
+        loss = (prototypes - target).square().sum(dim=(1, 2))
+        return loss, 1 / (1 + loss)
+
+    return judge
+
+
+def by_table(losses, rhos):
+    """One prototype of one number that falls by the rate at each step; loss and rho are looked up by it."""
+
+    def judge(prototypes):
+        step = int((-prototypes.detach().sum()).round())
+        slope = prototypes.sum() - prototypes.detach().sum()
+        return (losses[step] + slope).view(1), torch.tensor([rhos[step]])
+
+    return judge
+
+
+def table(losses, rhos):
+    start, movable = torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool)
+    found = IterativeInference(steps=len(losses) - 1, rate=1.0).collect(
+        start, movable, by_table(losses, rhos)
+    )
+    return (-found.sets.flatten()).round().int().tolist(), found.weights[0].tolist(), bool(found.diverged)
+
+
+def test_the_sets_are_those_after_each_step_without_the_start():
+    target = torch.ones(2, 2, 2)
+    found = IterativeInference(steps=4, rate=0.1).collect(START, ALL, towards(target))
+    assert found.sets.shape == (2, 4, 2, 2)
+    for n in range(1, 5):
+        expected = target + (START - target) * 0.8**n
+        torch.testing.assert_close(found.sets[:, n - 1], expected)
+        rho = 1 / (1 + (expected - target).square().sum(dim=(1, 2)))
+        torch.testing.assert_close(found.weights[:, n - 1], rho)
+    assert not bool(found.diverged.any())
+
+
+def test_no_step_is_the_start_with_weight_1_and_asks_no_judge():
+    def judge(prototypes):
+        raise AssertionError("asked")
+
+    found = IterativeInference(steps=0).collect(START, ALL, judge)
+    assert torch.equal(found.sets, START.unsqueeze(1))
+    assert found.weights.tolist() == [[1.0], [1.0]]
+    assert found.diverged.tolist() == [False, False]
+
+
+def test_prototypes_that_do_not_exist_stay_where_they_are():
+    movable = torch.tensor([[True, False], [True, True]])
+    found = IterativeInference(steps=3, rate=0.1).collect(START, movable, towards(torch.ones(2, 2, 2)))
+    for n in range(3):
+        assert torch.equal(found.sets[0, n, 1], START[0, 1])
+        assert not torch.equal(found.sets[0, n, 0], START[0, 0])
+        assert not torch.equal(found.sets[1, n, 1], START[1, 1])
+
+
+def test_a_rate_that_is_too_large_keeps_the_start_and_warns():
+    fusion = IterativeInference(steps=3, rate=1.1)  # each step makes the distance 1.2 times as large
+    with pytest.warns(RuntimeWarning, match="rate 1.1 is too large for some .*: lower the rate"):
+        found = fusion.collect(START, ALL, towards(torch.zeros(2, 2, 2)))
+    assert found.diverged.tolist() == [True, True]
+    for n in range(3):
+        torch.testing.assert_close(found.sets[:, n], START)
+    rho = 1 / (1 + START.square().sum(dim=(1, 2)))
+    torch.testing.assert_close(found.weights, rho.view(2, 1).expand(2, 3))
+
+
+def test_the_best_set_so_far_is_kept_from_the_step_that_diverges_on():
+    losses, rhos = [5.0, 3.0, 4.0, 9.0, 1.0], [0.1, 0.3, 0.4, 0.9, 1.0]
+    assert table(losses, rhos) == ([1, 2, 1, 1], pytest.approx([0.3, 0.4, 0.3, 0.3]), True)
+
+
+def test_a_loss_that_rises_but_not_above_the_start_goes_on():
+    losses, rhos = [5.0, 3.0, 4.9, 5.0, 2.0], [0.1, 0.3, 0.4, 0.9, 1.0]
+    assert table(losses, rhos) == ([1, 2, 3, 4], pytest.approx([0.3, 0.4, 0.9, 1.0]), False)
+
+
+def test_a_loss_that_is_not_a_number_diverges():
+    losses, rhos = [5.0, 3.0, float("nan"), 1.0], [0.1, 0.3, 0.4, 0.9]
+    assert table(losses, rhos) == ([1, 1, 1], pytest.approx([0.3, 0.3, 0.3]), True)
+
+
+def test_a_gradient_that_is_not_finite_diverges_whatever_the_loss_is():
+    def judge(prototypes):
+        loss = prototypes.sqrt().sum(dim=(1, 2))
+        return loss, 1 - loss.detach() / 4
+
+    start = torch.ones(1, 1, 1)  # the slope is 1/2, so that rate 2 leads to 0, where the root's is infinite
+    found = IterativeInference(steps=3, rate=2.0).collect(start, torch.ones(1, 1, dtype=torch.bool), judge)
+    assert bool(found.diverged)
+    assert torch.equal(found.sets, torch.ones(1, 3, 1, 1))
+    assert found.weights.tolist() == [[0.75] * 3]
+
+
+def test_one_support_set_that_diverges_does_not_touch_another():
+    steep = torch.tensor([1.0, 11.0])  # of the loss, so that rate 0.1 is too large for the second set
+
+    def judge(prototypes):
+        loss = steep * prototypes.square().sum(dim=(1, 2))
+        return loss, torch.ones(2)
+
+    with pytest.warns(RuntimeWarning, match="too large"):
+        found = IterativeInference(steps=2, rate=0.1).collect(START + 1, ALL, judge)
+    assert found.diverged.tolist() == [False, True]
+    for n in (1, 2):
+        torch.testing.assert_close(found.sets[0, n - 1], (START[0] + 1) * 0.8**n)
+        torch.testing.assert_close(found.sets[1, n - 1], START[1] + 1)
+
+
+def test_nothing_is_said_where_nothing_diverges():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        IterativeInference(steps=2, rate=0.1).collect(START, ALL, towards(torch.ones(2, 2, 2)))
+
+
+def test_where_no_set_finds_anything_all_weigh_alike():
+    def judge(prototypes):
+        loss = prototypes.square().sum(dim=(1, 2))
+        return loss, torch.tensor([0.0, 0.25])
+
+    found = IterativeInference(steps=3, rate=0.1).collect(START, ALL, judge)
+    assert found.weights.tolist() == [[1.0] * 3, [0.25] * 3]
+
+
+def test_without_grad_mode_the_steps_are_the_same_and_no_graph_is_left():
+    fusion, judge = IterativeInference(steps=2, rate=0.1), towards(torch.ones(2, 2, 2))
+    expected = fusion.collect(START, ALL, judge)
+    with torch.no_grad():
+        found = fusion.collect(START, ALL, judge)
+        assert not torch.is_grad_enabled()
+    for one, other in ((found.sets, expected.sets), (found.weights, expected.weights)):
+        assert torch.equal(one, other)
+        assert not one.requires_grad
+        assert not other.requires_grad
+
+
+@pytest.mark.parametrize("fields", [{"steps": -1}, {"rate": 0.0}, {"rate": -1.0}, {"rate": float("nan")}])
+def test_fields_that_make_no_sense_are_refused_with_what_came_and_what_is_accepted(fields):
+    with pytest.raises(ValueError, match=r"needs steps >= 0 and a rate > 0, got") as error:
+        IterativeInference(**fields)
+    assert str(next(iter(fields.values()))) in str(error.value)

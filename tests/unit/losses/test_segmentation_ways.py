@@ -1,0 +1,96 @@
+"""Cross-entropies of several ways are torch's on logits that were resized in full."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fewseg.losses.segmentation import (
+    cross_entropy_each,
+    cross_entropy_full_size,
+    cross_entropy_of_sets,
+    margins_to_background,
+)
+
+WAYS = pytest.mark.parametrize("ways", [1, 2, 4])
+BOTH = pytest.mark.parametrize("align_corners", [True, False])
+
+
+@pytest.fixture
+def case():
+    """(ways) -> logits of three maps at a coarse size, and full masks of every label."""
+
+    def make(ways):
+        generator = torch.Generator().manual_seed(0)
+        logits = 3 * torch.randn(3, 1 + ways, 5, 4, generator=generator)
+        values = torch.tensor([*range(1 + ways), 255], dtype=torch.uint8)
+        return logits, values[torch.randint(0, len(values), (3, 33, 25), generator=generator)]
+
+    return make
+
+
+def plain(logits, masks, align_corners=True):
+    """Every class's map resized, then torch's mean over what is not ignored, in double precision."""
+    full = F.interpolate(logits.double(), size=masks.shape[-2:], mode="bilinear", align_corners=align_corners)
+    return F.cross_entropy(full, masks.long(), ignore_index=255)
+
+
+@WAYS
+@BOTH
+def test_value_and_gradient_of_any_ways_and_both_conventions(case, ways, align_corners):
+    logits, masks = case(ways)
+    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    found = cross_entropy_full_size(ours, masks, align_corners=align_corners)
+    expected = plain(theirs, masks, align_corners)
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    found.backward()
+    expected.backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+@WAYS
+@BOTH
+def test_each_map_has_the_mean_of_its_own_pixels(case, ways, align_corners):
+    logits, masks = case(ways)
+    masks[1, 3:] = 255  # few pixels of the second count
+    found = cross_entropy_each(logits, masks, align_corners=align_corners)
+    for i in range(3):
+        one = slice(i, i + 1)
+        assert float(found[i]) == pytest.approx(
+            float(plain(logits[one], masks[one], align_corners)), rel=1e-5
+        )
+
+
+@WAYS
+def test_each_set_has_the_mean_over_the_pixels_of_all_its_images(ways):
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(6, 1 + ways, 9, 8, generator=generator)
+    values = torch.tensor([*range(1 + ways), 255], dtype=torch.uint8)
+    masks = values[torch.randint(0, len(values), (2, 3, 9, 8), generator=generator)]
+    masks[0, 1, 1:] = 255
+    found = cross_entropy_of_sets(margins_to_background(logits), masks)
+    assert found.shape == (2,)
+    for b in range(2):
+        assert float(found[b]) == pytest.approx(float(plain(logits[3 * b : 3 * b + 3], masks[b])), rel=1e-5)
+
+
+@WAYS
+def test_what_is_ignored_whole_has_loss_0_and_gradient_0(case, ways):
+    logits, masks = case(ways)
+    masks[1] = 255
+    logits.requires_grad_()
+    found = cross_entropy_each(logits, masks)
+    assert float(found[1].detach()) == 0
+    assert float(found[0].detach()) > 0
+    found.sum().backward()
+    assert float(logits.grad[1].abs().max()) == 0
+    sets = cross_entropy_of_sets(
+        margins_to_background(logits), torch.full((1, 3, 5, 4), 255, dtype=torch.uint8)
+    )
+    assert sets.tolist() == [0.0]
+
+
+def test_margins_are_differences_to_the_background_in_float32():
+    logits = torch.tensor([1.0, 4.0, -2.0], dtype=torch.bfloat16).view(1, 3, 1, 1)
+    found = margins_to_background(logits)
+    assert found.flatten().tolist() == [3.0, -3.0]
+    assert found.dtype == torch.float32

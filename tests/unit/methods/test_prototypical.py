@@ -1,0 +1,395 @@
+"""Iterative query inference of prototype methods against Eq. 12 and 13 written out from scratch."""
+
+import warnings
+from dataclasses import fields
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fewseg.backbones import BackboneConfig, ResNetShape
+from fewseg.fusion import IterativeInference, MeanVector
+from fewseg.methods.matcher import MatcherConfig
+from fewseg.methods.panet import PANetConfig
+from fewseg.methods.prototypical import EMBEDDING, mixed
+from fewseg.methods.srpnet import SRPNetConfig
+from fewseg.prototypes import Cosine, Fidelity, SquaredEuclidean
+from fewseg.types import EncodedEpisodes, EncodedShots, Features, PrototypeState
+
+SIDE, CELLS, CHANNELS = 17, 3, 6
+SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
+
+
+def built(metric=None, fusion=None, **changes):
+    backbone = BackboneConfig(
+        name="resnet18", weights=None, levels=("layer2", "layer3"), shape=SHAPE, trainable=True
+    )
+    parts = {"levels": ("layer2", "layer3"), "channels": CHANNELS, "metric": metric or Fidelity()}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = SRPNetConfig(backbone=backbone, **(parts | changes)).build().eval()
+    model.fusion = fusion or MeanVector()
+    return model
+
+
+def features(maps):
+    return Features(maps={EMBEDDING: maps}, image_size=(SIDE, SIDE))
+
+
+def make(episodes=2, way_of=(1, 1), seed=0):
+    """Embedded support sets, whose classes lean to a direction each, and a query for each."""
+    generator = torch.Generator().manual_seed(seed)
+    ways, shots = max(way_of), len(way_of)
+    coarse = torch.randint(0, ways + 1, (episodes, shots, 3, 3), generator=generator)
+    for k, j in enumerate(way_of):
+        coarse[:, k, 0, 0], coarse[:, k, 0, 1] = 0, j  # each shot shows its way and background
+    masks = coarse.repeat_interleave(6, dim=2).repeat_interleave(6, dim=3)[..., :SIDE, :SIDE]
+    masks = masks.to(torch.uint8).contiguous()
+    masks[..., SIDE - 1, :] = 255
+    lean = torch.randn(ways + 1, CHANNELS, generator=generator)
+    maps = lean[coarse].permute(0, 1, 4, 2, 3).flatten(0, 1)
+    maps = maps + 0.8 * torch.randn(maps.shape, generator=generator)
+    query = torch.randn(episodes, CHANNELS, CELLS, CELLS, generator=generator)
+    return EncodedShots(features=features(maps), masks=masks, way_of=tuple(way_of)), features(query)
+
+
+def plain_start(support, b):
+    """Eq. 1, 2 and 5 of one episode, on features at image size."""
+    shots = support.shots
+    full = F.interpolate(
+        support.features[EMBEDDING], size=(SIDE, SIDE), mode="bilinear", align_corners=True
+    ).unflatten(0, (-1, shots))[b]
+    rows = []
+    for j in range(support.ways + 1):
+        of_way = [k for k in range(shots) if j == 0 or support.way_of[k] == j]
+        means = [full[k][:, support.masks[b, k] == j].mean(dim=1) for k in of_way]
+        rows.append(torch.stack(means).mean(dim=0))
+    return torch.stack(rows)
+
+
+def plain_scores(maps, prototypes, metric, alpha):
+    """Alpha D of maps (n, C, h, w) with one set of prototypes (P, C)."""
+    cells = maps.permute(0, 2, 3, 1).unsqueeze(3)
+    if metric.kind == "squared-euclidean":
+        found = -(cells - prototypes).square().sum(dim=4)
+    else:
+        found = F.cosine_similarity(cells, prototypes, dim=4)
+        found = found.square() if metric.kind == "fidelity" else found
+    return alpha * found.permute(0, 3, 1, 2)
+
+
+def full_size(logits):
+    return F.interpolate(logits, size=(SIDE, SIDE), mode="bilinear", align_corners=True)
+
+
+def plain_rho(labels, masks, ways):
+    ious = []
+    for j in range(1, ways + 1):
+        both = either = 0
+        for said, true in zip(labels.flatten().tolist(), masks.flatten().tolist(), strict=True):
+            if true != 255:
+                both += said == j and true == j
+                either += said == j or true == j
+        ious.append(both / either if either else 1.0)
+    return sum(ious) / ways
+
+
+def plain_steps(support, b, metric, alpha, steps, rate):
+    """Eq. 12: p_1 .. p_N, their losses on the supports and their rho; for one episode."""
+    shots = support.shots
+    maps = support.features[EMBEDDING].unflatten(0, (-1, shots))[b]
+    current = plain_start(support, b)
+    if metric.kind != "squared-euclidean":
+        current = torch.stack([p / p.norm() for p in current])
+    sets, losses, rhos = [], [], []
+    for _ in range(steps):
+        current = current.detach().requires_grad_()
+        logits = full_size(plain_scores(maps, current, metric, alpha))
+        loss = F.cross_entropy(logits, support.masks[b].long(), ignore_index=255)
+        (gradient,) = torch.autograd.grad(loss, current)
+        current = (current - rate * gradient).detach()
+        restored = full_size(plain_scores(maps, current, metric, alpha))
+        sets.append(current)
+        losses.append(float(F.cross_entropy(restored, support.masks[b].long(), ignore_index=255)))
+        rhos.append(plain_rho(restored.argmax(dim=1), support.masks[b], support.ways))
+    return torch.stack(sets), losses, rhos
+
+
+CASES = [
+    (Fidelity(), (1,), 0.01),
+    (Fidelity(), (1, 2, 1), 0.01),
+    (Cosine(), (1, 1), 0.01),
+    (SquaredEuclidean(), (2, 1), 0.001),
+]
+
+
+@pytest.mark.parametrize(("metric", "way_of", "rate"), CASES)
+def test_the_sets_and_their_weights_are_those_of_eq_12_written_out(metric, way_of, rate):
+    support, _ = make(way_of=way_of)
+    state = built(metric, IterativeInference(steps=4, rate=rate)).encode_support(support)
+    assert state.sets.shape == (2, 4, 1 + max(way_of), CHANNELS)
+    assert not bool(state.diverged.any())
+    for b in range(2):
+        sets, losses, rhos = plain_steps(support, b, metric, 20.0, 4, rate)
+        torch.testing.assert_close(state.sets[b], sets, atol=1e-4, rtol=1e-3)
+        assert state.weights[b].tolist() == pytest.approx(rhos, abs=0.01)
+        assert losses[-1] < losses[0]  # the steps do what they are for
+        assert min(rhos) > 0
+        start = plain_start(support, b)
+        unit = start / start.norm(dim=1, keepdim=True)
+        for p_0 in (start, unit):
+            assert all(float((found - p_0).abs().max()) > 1e-4 for found in state.sets[b])
+
+
+@pytest.mark.parametrize("metric", [Fidelity(), Cosine(), SquaredEuclidean()], ids=lambda m: m.kind)
+def test_segmenting_is_the_rho_weighted_mean_of_the_sets_probabilities(metric):
+    support, query = make(way_of=(1, 2, 2))
+    model = built(metric, IterativeInference(steps=3, rate=0.01))
+    state = model.encode_support(support)
+    weights = torch.tensor([[0.7, 0.2, 0.1], [0.05, 0.9, 0.4]])
+    shift = torch.randn(state.sets.shape, generator=torch.Generator().manual_seed(5))
+    state = PrototypeState(
+        sets=state.sets + 0.5 * shift,  # sets that differ in their answers
+        weights=weights,
+        present=state.present,
+        vanished=state.vanished,
+        diverged=state.diverged,
+    )
+    logits = model.segment(query, state)
+    assert logits.shape == (2, 3, SIDE, SIDE)
+    at_cells = logits[:, :, ::8, ::8]  # with aligned corners cells fall on pixels
+    for b in range(2):
+        total = torch.zeros(3, CELLS, CELLS)
+        for n in range(3):
+            maps = query[EMBEDDING][b : b + 1]
+            total += weights[b, n] * plain_scores(maps, state.sets[b, n], metric, 20.0)[0].softmax(dim=0)
+        assert torch.equal(at_cells[b].argmax(dim=0), total.argmax(dim=0))
+        share = total / weights[b].sum()
+        torch.testing.assert_close(at_cells[b].softmax(dim=0), share, atol=1e-4, rtol=1e-3)
+
+
+def test_the_mixture_by_hand():
+    logits = torch.tensor([[0.0, 0.0], [0.0, 20.0]]).log_softmax(dim=1).view(1, 2, 2, 1, 1)
+    found = mixed(logits, torch.tensor([[0.6, 0.2]])).exp().flatten()
+    torch.testing.assert_close(found, torch.tensor([0.375, 0.625]))  # 3/4 of a half, and the rest
+
+
+def test_mixing_sets_that_rule_a_class_out_stays_finite():
+    logits = torch.tensor([[500.0, -500.0], [500.0, -500.0]]).view(1, 2, 2, 1, 1)
+    assert bool(torch.isfinite(mixed(logits, torch.ones(1, 2))).all())
+
+
+def test_a_set_without_weight_has_no_voice():
+    support, query = make()
+    model = built(fusion=IterativeInference(steps=2, rate=0.01))
+    state = model.encode_support(support)
+    one = PrototypeState(
+        sets=torch.cat([state.sets[:, :1], torch.randn_like(state.sets[:, 1:])], dim=1),
+        weights=torch.tensor([[0.3, 0.0], [0.8, 0.0]]),
+        present=state.present,
+        vanished=state.vanished,
+        diverged=state.diverged,
+    )
+    alone = PrototypeState(
+        sets=state.sets[:, :1],
+        weights=torch.ones(2, 1),
+        present=state.present,
+        vanished=state.vanished,
+        diverged=state.diverged,
+    )
+    found, expected = model.segment(query, one), model.segment(query, alone)
+    cells = (slice(None), slice(None), slice(None, None, 8), slice(None, None, 8))
+    torch.testing.assert_close(found[cells].softmax(dim=1), expected[cells].softmax(dim=1))
+
+
+@pytest.mark.parametrize("metric", [Fidelity(), Cosine(), SquaredEuclidean()], ids=lambda m: m.kind)
+def test_no_steps_is_plain_inference(metric):
+    support, query = make(way_of=(1, 2))
+    plain, none = built(metric), built(metric, IterativeInference(steps=0))
+    states = [model.encode_support(support) for model in (plain, none)]
+    for field in fields(PrototypeState):
+        assert torch.equal(getattr(states[0], field.name), getattr(states[1], field.name)), field.name
+    first, second = (model.segment(query, state) for model, state in zip((plain, none), states, strict=True))
+    assert torch.equal(first, second)
+
+
+def test_plain_inference_compares_with_the_pooled_prototypes():
+    support, query = make(way_of=(1, 2, 1))
+    model = built()
+    state = model.encode_support(support)
+    assert state.sets.shape == (2, 1, 3, CHANNELS)
+    assert state.weights.tolist() == [[1.0], [1.0]]
+    for b in range(2):
+        torch.testing.assert_close(state.sets[b, 0], plain_start(support, b), atol=1e-4, rtol=1e-4)
+        expected = full_size(
+            plain_scores(query[EMBEDDING][b : b + 1], plain_start(support, b), Fidelity(), 20)
+        )
+        torch.testing.assert_close(model.segment(query, state)[b], expected[0], atol=1e-3, rtol=1e-3)
+
+
+def with_graph(support):
+    maps = support.features[EMBEDDING].clone().requires_grad_()
+    return maps, EncodedShots(features=features(maps), masks=support.masks, way_of=support.way_of)
+
+
+def test_only_prototypes_get_gradients():
+    maps, support = with_graph(make()[0])
+    model = built(fusion=IterativeInference(steps=3, rate=0.01))
+    state = model.encode_support(support)
+    assert maps.grad is None
+    assert all(p.grad is None for p in model.parameters())
+    assert not state.weights.requires_grad
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_grad_mode_around_changes_nothing_even_of_unembedded_features(mode):
+    generator = torch.Generator().manual_seed(0)
+    images, query = torch.rand(3, 3, SIDE, SIDE, generator=generator).split([2, 1])
+    masks = torch.zeros(1, 2, SIDE, SIDE, dtype=torch.uint8)
+    masks[..., 3:12, 2:13] = 1
+    model = built(fusion=IterativeInference(steps=3, rate=0.01))
+
+    def answer():
+        support = EncodedShots(features=model.extract(images), masks=masks.clone())
+        return model.segment(model.extract(query), model.encode_support(support))
+
+    expected = answer().detach()
+    with mode():
+        found = answer()
+    assert not found.requires_grad
+    torch.testing.assert_close(found.clone(), expected, atol=1e-4, rtol=1e-4)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_rate_that_is_too_large_keeps_the_start_and_says_so():
+    support, query = make()
+    fusion = IterativeInference(steps=3, rate=1e4)
+    with pytest.warns(RuntimeWarning, match="rate 10000 is too large"):
+        state = built(fusion=fusion).encode_support(support)
+    assert state.diverged.tolist() == [True, True]
+    for b in range(2):
+        start = plain_start(support, b)
+        expected = start / start.norm(dim=1, keepdim=True)
+        for n in range(3):
+            torch.testing.assert_close(state.sets[b, n], expected, atol=1e-4, rtol=1e-4)
+    plain = built()
+    found = built(fusion=fusion).segment(query, state)[..., ::8, ::8]
+    expected = plain.segment(query, plain.encode_support(support))[..., ::8, ::8]
+    torch.testing.assert_close(found.softmax(dim=1), expected.softmax(dim=1), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "fusion", [MeanVector(), IterativeInference(steps=2, rate=0.01)], ids=lambda f: f.kind
+)
+@pytest.mark.parametrize(
+    ("value", "what"), [(0, "way 2"), (2, "background")], ids=["no foreground", "no background"]
+)
+def test_a_class_that_no_support_shows_is_told_once_and_answers_stay_finite(fusion, value, what):
+    support, query = make(way_of=(1, 2, 2))
+    masks = support.masks.clone()
+    if value == 0:
+        masks[masks == 2] = 0
+    else:
+        masks[masks == 0] = 1
+    support = EncodedShots(features=support.features, masks=masks, way_of=support.way_of)
+    model = built(fusion=fusion)
+    with pytest.warns(RuntimeWarning, match=f"has no pixel of the {what}, which then wins nowhere"):
+        state = model.encode_support(support)
+    absent = 2 if value == 0 else 0
+    assert state.present[:, absent].tolist() == [False, False]
+    assert float(state.sets[:, :, absent].abs().max()) == 0  # it stays zero in every step
+    logits = model.segment(query, state)
+    assert bool(torch.isfinite(logits).all())
+    assert absent not in logits.argmax(dim=1).unique().tolist()  # it wins nowhere
+
+
+def test_nothing_is_said_of_classes_that_are_shown():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        built().encode_support(make(way_of=(1, 2))[0])
+
+
+def test_one_state_serves_many_queries_and_each_set_its_own():
+    support, query = make()
+    model = built(fusion=IterativeInference(steps=2, rate=0.01))
+    together = model.segment(query, model.encode_support(support))
+    for b in range(2):
+        places = slice(2 * b, 2 * b + 2)
+        alone = EncodedShots(features=support.features.select(places), masks=support.masks[b : b + 1])
+        both = model.segment(query, model.encode_support(alone))
+        torch.testing.assert_close(both[b], together[b], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_centred_resizing_holds_for_pooling_iterating_segmenting_and_losses(steps):
+    """PANet's released convention in every place, by torch's own resizing."""
+    support, query = make(episodes=1)
+    fusion = IterativeInference(steps=steps, rate=0.01)
+    backbone = BackboneConfig(name="resnet18", weights=None, levels=("layer3",), shape=SHAPE, trainable=True)
+    panet = PANetConfig(backbone=backbone, level="layer3", align_corners=False, fusion=fusion).build().eval()
+
+    def full(maps):
+        return F.interpolate(maps, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+
+    maps, masks = full(support.features[EMBEDDING]), support.masks[0]
+    pooled = torch.stack(
+        [torch.stack([maps[k][:, masks[k] == j].mean(dim=1) for k in (0, 1)]).mean(dim=0) for j in (0, 1)]
+    )
+    state = panet.encode_support(support)
+    if steps == 0:
+        torch.testing.assert_close(state.sets[0, 0], pooled, atol=1e-4, rtol=1e-4)
+        logits = full(plain_scores(query[EMBEDDING], pooled, Cosine(), 20.0))
+        torch.testing.assert_close(panet.segment(query, state), logits, atol=1e-3, rtol=1e-3)
+        episodes = EncodedEpisodes(support=support, query=query, query_masks=masks[:1])
+        expected = F.cross_entropy(logits, masks[:1].long(), ignore_index=255)
+        found = panet.training_losses(episodes).terms["query"]
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        return
+    current = pooled / pooled.norm(dim=1, keepdim=True)
+    for n in range(steps):
+        current = current.detach().requires_grad_()
+        restored = full(plain_scores(support.features[EMBEDDING], current, Cosine(), 20.0))
+        F.cross_entropy(restored, masks.long(), ignore_index=255).backward()
+        current = current - 0.01 * current.grad
+        torch.testing.assert_close(state.sets[0, n], current.detach(), atol=1e-4, rtol=1e-3)
+
+
+def test_the_matcher_iterates_too_and_has_the_levels_side_by_side():
+    backbone = BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"), shape=SHAPE)
+    matcher = MatcherConfig(backbone=backbone, fusion=IterativeInference(steps=2, rate=0.01)).build().eval()
+    generator = torch.Generator().manual_seed(0)
+    maps = {
+        "layer2": torch.randn(1, 4, 5, 5, generator=generator),
+        "layer3": torch.randn(1, 2, 3, 3, generator=generator),
+    }
+    found = matcher.embed(Features(maps=maps, image_size=(SIDE, SIDE)))[EMBEDDING]
+    deep = maps["layer3"] / maps["layer3"].norm(dim=1, keepdim=True)
+    shallow = maps["layer2"] / maps["layer2"].norm(dim=1, keepdim=True)
+    shallow = F.interpolate(shallow, size=(3, 3), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(found, torch.cat([deep, shallow], dim=1))
+    support, query = make()
+    state = matcher.encode_support(support)
+    sets, _, rhos = plain_steps(support, 0, Cosine(), 20.0, 2, 0.01)
+    torch.testing.assert_close(state.sets[0], sets, atol=1e-4, rtol=1e-3)
+    assert state.weights[0].tolist() == pytest.approx(rhos, abs=0.01)
+    assert matcher.segment(query, state).shape == (2, 2, SIDE, SIDE)
+
+
+@pytest.mark.filterwarnings("ignore:a support set has no pixel")
+@pytest.mark.parametrize("metric", [Cosine(), SquaredEuclidean()], ids=lambda m: m.kind)
+@pytest.mark.parametrize(
+    "fusion", [MeanVector(), IterativeInference(steps=2, rate=0.01)], ids=lambda f: f.kind
+)
+@pytest.mark.parametrize("absent", [0, 2])
+def test_a_class_without_prototype_wins_nowhere_although_zero_is_near_to_signed_features(
+    metric, fusion, absent
+):
+    support, query = make(way_of=(1, 2, 2))
+    masks = support.masks.clone()
+    masks[masks == absent] = 1 - min(absent, 1)
+    support = EncodedShots(features=support.features, masks=masks, way_of=support.way_of)
+    model = built(metric=metric, fusion=fusion)
+    state = model.encode_support(support)
+    shown = model.scores(model.prepared(query), state.sets[:, 0]).argmax(dim=1)
+    assert absent in shown.unique().tolist()  # what would win without the rule
+    assert absent not in model.segment(query, state).argmax(dim=1).unique().tolist()

@@ -1,0 +1,166 @@
+"""Prototypes are means over the pixels of features that were brought to the size of the masks."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fewseg.prototypes import pool_prototypes
+
+SIZE = (17, 13)
+CELLS = (3, 4)
+BOTH = pytest.mark.parametrize("align_corners", [True, False])
+
+
+def plain(maps, masks, way_of, align_corners):
+    """SRPNet Eq. 1 and 2, a pixel at a time, on features at image size."""
+    episodes, shots, height, width = masks.shape
+    full = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=align_corners)
+    full = full.unflatten(0, (episodes, shots))
+    found = torch.zeros(episodes, 1 + max(way_of), maps.shape[1])
+    for b in range(episodes):
+        for j in range(1 + max(way_of)):
+            means = []
+            for k in range(shots):
+                if j and way_of[k] != j:
+                    continue
+                places = [(y, x) for y in range(height) for x in range(width) if int(masks[b, k, y, x]) == j]
+                if places:
+                    means.append(sum(full[b, k, :, y, x] for y, x in places) / len(places))
+            if means:
+                found[b, j] = sum(means) / len(means)
+    return found
+
+
+@pytest.fixture
+def case():
+    """(ways, way_of) -> two episodes of random features and masks of every label, 255 included."""
+
+    def make(ways, way_of, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        shots = len(way_of)
+        maps = torch.randn(2 * shots, 5, *CELLS, generator=generator)
+        labels = torch.tensor([*range(1 + ways), 255], dtype=torch.uint8)
+        coarse = torch.randint(0, len(labels), (2, shots, 6, 5), generator=generator)
+        masks = labels[coarse].repeat_interleave(3, dim=2).repeat_interleave(3, dim=3)
+        return maps, masks[..., : SIZE[0], : SIZE[1]].contiguous()
+
+    return make
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("ways", "way_of"), [(1, (1,)), (1, (1, 1, 1)), (2, (1, 2)), (2, (2, 1, 1)), (3, (1, 2, 2, 3, 2))]
+)
+def test_prototypes_of_any_ways_and_shots_are_the_plain_means(case, ways, way_of, align_corners):
+    maps, masks = case(ways, way_of)
+    found = pool_prototypes(maps, masks, way_of, align_corners=align_corners)
+    torch.testing.assert_close(found.vectors, plain(maps, masks, way_of, align_corners), atol=1e-4, rtol=1e-4)
+    assert bool(found.present.all())
+
+
+def test_the_two_conventions_differ(case):
+    maps, masks = case(1, (1,))
+    aligned, centred = (pool_prototypes(maps, masks, (1,), align_corners=a).vectors for a in (True, False))
+    assert float((aligned - centred).abs().max()) > 1e-2
+
+
+def test_the_mean_is_of_the_shots_means_and_not_of_all_their_pixels():
+    maps = torch.stack([torch.full((1, 3, 3), 2.0), torch.full((1, 3, 3), 10.0)])
+    masks = torch.zeros(1, 2, 9, 9, dtype=torch.uint8)
+    masks[0, 0, :8] = 1  # 72 pixels of 2
+    masks[0, 1, :1] = 1  # 9 pixels of 10
+    found = pool_prototypes(maps, masks, (1, 1)).vectors[0, :, 0]
+    torch.testing.assert_close(found, torch.tensor([6.0, 6.0]))
+
+
+def test_ignored_pixels_count_nowhere():
+    maps = torch.zeros(1, 1, 3, 3)
+    maps[..., 2] = 1000
+    masks = torch.zeros(1, 1, 9, 9, dtype=torch.uint8)
+    masks[..., :4, :] = 1
+    masks[..., 5:] = 255  # all that the last column of cells reaches
+    found = pool_prototypes(maps, masks, (1,))
+    assert float(found.vectors.abs().max()) == 0
+    everything = pool_prototypes(maps, torch.full_like(masks, 255), (1,))
+    assert float(everything.vectors.abs().max()) == 0
+    assert not bool(everything.present.any())
+    assert not bool(everything.vanished.any())
+
+
+def test_a_shot_without_its_class_takes_no_part_in_it_but_its_background_counts(case):
+    maps, masks = case(1, (1, 1, 1))
+    masks[:, 1][masks[:, 1] == 1] = 0
+    found = pool_prototypes(maps, masks, (1, 1, 1))
+    fewer = maps.unflatten(0, (2, 3))[:, [0, 2]].flatten(0, 1)
+    torch.testing.assert_close(
+        found.vectors[:, 1], pool_prototypes(fewer, masks[:, [0, 2]], (1, 1)).vectors[:, 1]
+    )
+    torch.testing.assert_close(found.vectors, plain(maps, masks, (1, 1, 1), True), atol=1e-4, rtol=1e-4)
+    assert bool(found.present.all())
+
+
+def test_a_shot_without_background_takes_no_part_in_it(case):
+    maps, masks = case(1, (1, 1))
+    masks[:, 0] = 1
+    found = pool_prototypes(maps, masks, (1, 1))
+    second = maps.unflatten(0, (2, 2))[:, 1]
+    torch.testing.assert_close(
+        found.vectors[:, 0], pool_prototypes(second, masks[:, 1:], (1,)).vectors[:, 0], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_a_way_learns_nothing_from_the_images_of_another():
+    maps = torch.stack([torch.full((1, 3, 3), 1.0), torch.full((1, 3, 3), 50.0)])
+    masks = torch.zeros(1, 2, 9, 9, dtype=torch.uint8)
+    masks[..., :4] = 1
+    masks[..., 6:] = 2  # both ways are in both images
+    found = pool_prototypes(maps, masks, (1, 2)).vectors[0, :, 0]
+    torch.testing.assert_close(found, torch.tensor([25.5, 1.0, 50.0]), atol=1e-3, rtol=1e-4)
+
+
+def test_what_no_image_shows_is_absent_and_zero():
+    maps = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 2, 9, 9, dtype=torch.uint8)
+    masks[0, 0, :4] = 1
+    masks[0, 1, :4] = 2
+    masks[1, 0] = (
+        1  # no background in this image, nor in the next; way 2 is shown by the image of way 1 alone
+    )
+    masks[1, 0, :3] = 2
+    masks[1, 1] = 255
+    found = pool_prototypes(maps, masks, (1, 2))
+    assert found.present.tolist() == [[True, True, True], [False, True, False]]
+    assert float(found.vectors[1, [0, 2]].abs().max()) == 0
+    assert float(found.vectors[1, 1].abs().max()) > 0
+
+
+def test_one_pixel_pools_the_feature_around_it():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(1, 4, 9, 9, generator=generator)
+    masks = torch.zeros(1, 1, 65, 65, dtype=torch.uint8)
+    masks[0, 0, 20, 35] = 1  # between the cells (2, 4), (2, 5), (3, 4) and (3, 5)
+    found = pool_prototypes(maps, masks, (1,))
+    y, x = 20 / 8 - 2, 35 / 8 - 4
+    corners = [(2, 4, (1 - y) * (1 - x)), (2, 5, (1 - y) * x), (3, 4, y * (1 - x)), (3, 5, y * x)]
+    expected = sum(weight * maps[0, :, row, column] for row, column, weight in corners)
+    torch.testing.assert_close(found.vectors[0, 1], expected, atol=1e-4, rtol=1e-4)
+    assert found.vanished.tolist() == [[True]]
+    assert found.present.tolist() == [[True, True]]
+
+
+def test_vanished_tells_too_small_things_shot_by_shot():
+    maps = torch.zeros(4, 1, 9, 9)
+    masks = torch.zeros(1, 4, 65, 65, dtype=torch.uint8)
+    masks[0, 0, 10:14, 10:14] = 1  # between all cells
+    masks[0, 1, 12:21, 12:21] = 1  # around the cell (2, 2)
+    masks[0, 2, :, 30:60] = 1
+    found = pool_prototypes(maps, masks, (1, 1, 1, 1))  # the fourth has nothing that could vanish
+    assert found.vanished.tolist() == [[True, False, False, False]]
+
+
+def test_gradients_reach_the_features_and_bfloat16_is_pooled_in_float32(case):
+    maps, masks = case(1, (1, 1))
+    maps.requires_grad_()
+    pool_prototypes(maps, masks, (1, 1)).vectors.sum().backward()
+    assert bool((maps.grad.abs().sum(dim=1) > 0).any())
+    assert pool_prototypes(maps.detach().bfloat16(), masks, (1, 1)).vectors.dtype == torch.float32
