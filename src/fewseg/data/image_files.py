@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,8 +55,40 @@ def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
             channel.
     """
     with _opened(path, "image", max_pixels) as file:
-        pixels = np.array(_eight_bit(ImageOps.exif_transpose(file), path).convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        return _rgb(file, path)
+
+
+def rgb_of_bytes(content: bytes, what: str, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """As :func:`read_rgb`, of a file's bytes, such as an upload.
+
+    Args:
+        content: the bytes.
+        what: what errors call the file.
+        max_pixels: as in :func:`read_rgb`.
+
+    Raises:
+        DataError: as in :func:`read_rgb`.
+    """
+    if not content:
+        raise DataError(f"image {what} is empty (0 bytes): send it again")
+    with _opened(Path(what), "image", max_pixels, io.BytesIO(content)) as file:
+        return _rgb(file, Path(what))
+
+
+def rgb_of_pil(image: Image.Image, what: str, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """As :func:`read_rgb`, of a Pillow image; its EXIF orientation is applied, and the image not changed.
+
+    Args:
+        image: opened or made; decoded here where it is not yet.
+        what: what errors call it.
+        max_pixels: as in :func:`read_rgb`.
+
+    Raises:
+        DataError: as in :func:`read_rgb`.
+    """
+    with _told(Path(what), "image", max_pixels):
+        _check_still(image, Path(what), "image", max_pixels)
+        return _rgb(image, Path(what))
 
 
 def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -172,20 +205,20 @@ def check_same_size(what: str, image_hw: tuple[int, int], mask_hw: tuple[int, in
 
 
 @contextmanager
-def _opened(path: Path, kind: str, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(
+    path: Path, kind: str, max_pixels: int, content: io.BytesIO | None = None
+) -> Iterator[Image.Image]:
     """Gives a still image of an accepted size, not decoded yet; errors in the block are DataErrors."""
+    with _told(path, kind, max_pixels), Image.open(content or path, formats=_FORMATS) as file:
+        _check_still(file, path, kind, max_pixels)
+        yield file
+
+
+@contextmanager
+def _told(path: Path, kind: str, max_pixels: int) -> Iterator[None]:
+    """Turns whatever Pillow raises into a DataError."""
     try:
-        with Image.open(path, formats=_FORMATS) as file:
-            width, height = file.size
-            if width * height > max_pixels:
-                raise _too_large(path, kind, f"{width} x {height} pixels", max_pixels)
-            # The second picture of an MPO is a camera's preview or depth: the first is the photograph.
-            if file.format != "MPO" and getattr(file, "is_animated", False):
-                raise DataError(
-                    f"{kind} {path} holds {getattr(file, 'n_frames', 'several')} frames ({file.format}); "
-                    "accepted are still images: export one frame"
-                )
-            yield file
+        yield
     except (DataError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -193,6 +226,23 @@ def _opened(path: Path, kind: str, max_pixels: int) -> Iterator[Image.Image]:
         raise _too_large(path, kind, f"{count[0] if count else 'many'} pixels", max_pixels) from error
     except Exception as error:  # Pillow raises whatever a broken file leads to
         raise _unreadable(path, kind, error) from error
+
+
+def _check_still(file: Image.Image, path: Path, kind: str, max_pixels: int) -> None:
+    width, height = file.size
+    if width * height > max_pixels:
+        raise _too_large(path, kind, f"{width} x {height} pixels", max_pixels)
+    # The second picture of an MPO is a camera's preview or depth: the first is the photograph.
+    if file.format != "MPO" and getattr(file, "is_animated", False):
+        raise DataError(
+            f"{kind} {path} holds {getattr(file, 'n_frames', 'several')} frames ({file.format}); "
+            "accepted are still images: export one frame"
+        )
+
+
+def _rgb(file: Image.Image, path: Path) -> Tensor:
+    pixels = np.array(_eight_bit(ImageOps.exif_transpose(file), path).convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
