@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from fewseg.inference.model import EncodedImage, Model
-from fewseg.inference.segmentation import Segmentation, label_map, presences
+from fewseg.inference.quality import Judge
+from fewseg.inference.segmentation import Quality, Segmentation, label_map, presences
 from fewseg.inference.supports import SupportSet
 from fewseg.inference.views import join_views
+from fewseg.types import Features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the network says of an image, before it is brought to the image's size.
+
+    Attributes:
+        margins: see ``Segmentation``; on the CPU.
+        size: (H, W) of the image.
+        quality: None where it was not asked for.
+    """
+
+    margins: Tensor
+    size: tuple[int, int]
+    quality: Quality | None
 
 
 class Session:
@@ -25,6 +45,7 @@ class Session:
     def __init__(self, model: Model, supports: SupportSet) -> None:
         self.model, self.supports = model, supports
         self.state = model.state(supports.encoded(model.takes_negatives))
+        self.judge = Judge(model, supports)
         self.floors = self._floors()
 
     def _floors(self) -> dict[str, float]:
@@ -33,41 +54,60 @@ class Session:
         for shot in self.supports.shots:
             denied = [name for name in floors if shot.denies(name)]
             if denied:
-                found = presences(self.margins(shot.image)).tolist()
+                (answer,) = self.answer([shot.image], quality=False)
+                found = presences(answer.margins).tolist()
                 for name in denied:
                     floors[name] = max(floors[name], found[self.supports.classes.index(name)])
         return floors
 
-    def view_margins(self, image: EncodedImage) -> Tensor:
-        """Log-odds (n, N, S, S) of each class against background, of the n views of an image."""
-        return self.model.margins(image.features, self.state)
-
-    def margins(self, image: EncodedImage) -> Tensor:
-        """Log-odds of an image, see :func:`~fewseg.inference.views.join_views`; on the CPU."""
-        return join_views(self.view_margins(image), image.windows, image.size).cpu()
-
     def segment(self, image: EncodedImage, *, quality: bool = True) -> Segmentation:
         """Segments an encoded image; see ``Segmenter.segment``."""
-        with torch.inference_mode():
-            views = self.view_margins(image)
-            margins = join_views(views, image.windows, image.size).cpu()
-            return self.finish(margins, image.size)
+        return self.finish(self.answer([image], quality=quality)[0])
 
-    def finish(self, margins: Tensor, size: tuple[int, int]) -> Segmentation:
-        """Turns joined margins into labels at the image's size: no network, on the CPU."""
+    def answer(self, images: Sequence[EncodedImage], *, quality: bool = True) -> list[Answer]:
+        """Runs the head on encoded images together.
+
+        Args:
+            images: any number.
+            quality: judge each answer too.
+        """
+        with torch.inference_mode():
+            features = [image.features for image in images]
+            together = features[0] if len(images) == 1 else Features.stack(features)
+            parts = self.model.margins(together, self.state).split([len(i.windows) for i in images])
+            return [
+                Answer(
+                    margins=join_views(views, image.windows, image.size).cpu(),
+                    size=image.size,
+                    quality=self.judge.judge(image, views) if quality else None,
+                )
+                for image, views in zip(images, parts, strict=True)
+            ]
+
+    def finish(self, answer: Answer, threshold: float = 0.5) -> Segmentation:
+        """Brings an answer to the image's size: no network, on the CPU.
+
+        Args:
+            answer: of this session.
+            threshold: least probability, in (0, 1), of a class against background.
+        """
         with torch.inference_mode():
             classes = self.supports.classes
-            raw = dict(zip(classes, presences(margins).tolist(), strict=True))
-            presence = {
-                k: max(0.0, (v - self.floors[k]) / max(1e-6, 1 - self.floors[k])) for k, v in raw.items()
-            }
+            raw = dict(zip(classes, presences(answer.margins).tolist(), strict=True))
+            presence = {k: _above(v, self.floors[k]) for k, v in raw.items()}
             absent = tuple(k for k in classes if self.supports.negatives(k) and presence[k] <= 0)
-            labels = label_map(margins, size, classes, absent)
+            labels = label_map(answer.margins, answer.size, classes, absent, threshold)
         return Segmentation(
             classes=classes,
-            size=size,
+            size=answer.size,
             labels=labels,
             presence=presence,
-            margins=margins,
+            quality=answer.quality,
+            margins=answer.margins,
             absent=absent,
         )
+
+
+def _above(value: float, floor: float) -> float:
+    """How far between a floor and 1 a value is, in [0, 1]."""
+    return max(0.0, (value - floor) / max(1e-6, 1 - floor))
