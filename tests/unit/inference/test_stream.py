@@ -88,11 +88,24 @@ def test_an_error_of_another_kind_ends_the_stream_and_its_threads(where):
     assert threading.active_count() < 5
 
 
-def test_reading_and_computing_overlap():
-    def slow(*_):
-        time.sleep(0.02)
+def test_reading_computing_and_writing_overlap():
+    """Each step waits for another image to be in another step: without overlap it would time out."""
+    computing, reading_next, writing = threading.Event(), threading.Event(), threading.Event()
 
-    it, _ = stream(slow, lambda batch: [slow()], write=slow)
-    start = time.perf_counter()
-    list(it.run(range(10)))
-    assert time.perf_counter() - start < 0.02 * 10 * 2.5
+    def read(key):
+        if key == 2:
+            assert computing.wait(60)
+            reading_next.set()
+        return key
+
+    def compute(batch):
+        key = batch[0][0]
+        if key == 0:
+            computing.set()
+            assert reading_next.wait(60)
+        if key == 1:
+            assert writing.wait(60)
+        return [key]
+
+    it, _ = stream(read, compute, lambda k, v: writing.set(), workers=3)
+    assert list(it.run(range(3))) == [0, 1, 2]
