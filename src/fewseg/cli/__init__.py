@@ -20,6 +20,7 @@ from fewseg.cli.commands import COMMANDS
 _USAGE = """fewseg {version}: few-shot segmentation
 
   fewseg demo                        see it work: train and test on rendered pictures, with a report
+  fewseg label                       a folder of images, by a few annotated ones
   fewseg data SET ROOT               check a data set: what is there, what is missing
   fewseg train RECIPE                train a recipe on a fold
   fewseg evaluate CHECKPOINT         test a checkpoint (or a recipe that needs no training)
@@ -32,6 +33,7 @@ _USAGE = """fewseg {version}: few-shot segmentation
 
 _AFTER_INTERRUPT = {
     "train": "the same command goes on from the last checkpoint",
+    "label": "the same command does what is missing",
     "evaluate": "finished lines are kept, and the same command runs the line in progress again",
 }
 
@@ -43,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after ``fewseg``; ``sys.argv`` by default.
 
     Returns:
-        Exit status: 0 done, 1 a known error (told in one paragraph), 2 wrong usage, 130 interrupted.
+        Exit status: 0 done, 1 a known error (told in one paragraph), 2 wrong usage, 3 done but for some
+        images (``label``), 130 interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     console, errors = Console(), Console(stderr=True)
@@ -67,7 +70,7 @@ def _run(words: Sequence[str], console: Console, errors: Console) -> int:
         errors.print(f"[bold red]fewseg:[/] {escape(asked)}", highlight=False, soft_wrap=True)
         return 2
     try:
-        COMMANDS[words[0]](words[1:], console)
+        return COMMANDS[words[0]](words[1:], console) or 0
     except (ValueError, OSError, RuntimeError) as error:
         errors.print("[bold red]fewseg:[/] ", end="")
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
@@ -77,4 +80,3 @@ def _run(words: Sequence[str], console: Console, errors: Console) -> int:
         goes_on = _AFTER_INTERRUPT.get(words[0])
         errors.print("fewseg: interrupted" + (f"; {goes_on}" if goes_on else ""), soft_wrap=True)
         return 130
-    return 0

@@ -11,6 +11,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
+from fewseg.cli.label import label
 from fewseg.cli.options import (
     CompareCommand,
     DataCommand,
@@ -211,8 +212,9 @@ def _import(arguments: Sequence[str], console: Console) -> None:
     console.print(f"{imported.method}: {imported.report.summary()}\nwritten: {command.target}")
 
 
-COMMANDS: dict[str, Callable[[Sequence[str], Console], None]] = {
+COMMANDS: dict[str, Callable[[Sequence[str], Console], int | None]] = {
     "demo": _demo,
+    "label": label,
     "data": _data,
     "train": _train,
     "evaluate": _evaluate,
@@ -221,4 +223,4 @@ COMMANDS: dict[str, Callable[[Sequence[str], Console], None]] = {
     "table": _table,
     "import-checkpoint": _import,
 }
-"""Name on the command line to what runs it: (words after the name, where to print)."""
+"""Name on the command line to what runs it: (words after the name, where to print) to an exit status."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from fewseg.data.folds import numbered
-from fewseg.data.image_files import IMAGE_SUFFIXES, read_mask, require_folder
+from fewseg.data.image_files import IMAGE_SUFFIXES, one_class_mask, read_mask, require_folder
 from fewseg.data.parallel import summary
 from fewseg.data.source import DataError, FileSource, ImagePair
-from fewseg.types import IGNORE
 
 LAYOUT = "<class>/images/<name>.jpg with <class>/masks/<name>.png"
 
@@ -20,13 +18,8 @@ class FolderSource(FileSource):
     """Images of one class each, with a mask of that class.
 
     Classes are numbered from 1 in alphabetical order of their folders; an image's id is
-    ``<class>/<name>``. A mask may be of mode 1, L or P and means, per file:
-
-    - 0 is background;
-    - the one number besides 0 and 255 (1, or a palette index) is the class;
-    - 255 is the class where no such number occurs (0/255 masks), and ignore where one does.
-
-    Several numbers besides 0 and 255 are an error: that is a smoothed mask or one of several classes.
+    ``<class>/<name>``. A mask may be of mode 1, L or P and means, per file, what
+    :func:`~fewseg.data.image_files.one_class_mask` says.
     Other classes in the same photograph are background.
 
     Args:
@@ -67,19 +60,8 @@ class FolderSource(FileSource):
             DataError: the mask is missing or broken, of a wrong mode, or holds several numbers.
         """
         path = self.pair(id).mask
-        stored = read_mask(path, modes=("1", "L", "P"))
-        counts = torch.bincount(stored.flatten(), minlength=256)
-        inner = (counts[1:IGNORE].nonzero().flatten() + 1).tolist()
-        if len(inner) > 1:
-            raise DataError(
-                f"mask {path} holds {len(inner)} numbers besides 0 and 255, like {inner[:5]}; accepted is "
-                "one class a mask (0/1, 0/255 or a palette): threshold a smoothed mask, save it as PNG, and "
-                "keep several classes in a list of `image mask` lines instead"
-            )
-        labels = torch.zeros_like(stored)
-        labels[stored == (inner[0] if inner else IGNORE)] = self._class_ids[id.split("/")[0]]
-        if inner:
-            labels[stored == IGNORE] = IGNORE
+        labels = one_class_mask(read_mask(path, modes=("1", "L", "P")), str(path))
+        labels[labels == 1] = self._class_ids[id.split("/")[0]]
         return labels
 
 

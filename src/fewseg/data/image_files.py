@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,11 @@ from fewseg.data.errors import DataError
 from fewseg.types import IGNORE
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+MAX_PIXELS = 89_478_485
+"""Pixels that an image may have by default, checked before it is decoded: 256 MiB of RGB,
+as Pillow's."""
+
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # told by content, MPO is a JPEG
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -32,62 +40,137 @@ def require_folder(root: Path, what: str) -> None:
         raise DataError(f"{what}: the folder {root} is empty: download or unpack the data set there")
 
 
-def read_rgb(path: Path) -> Tensor:
-    """Reads an image file as (3, H, W) uint8 RGB, EXIF orientation applied.
+def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Reads an image file as (3, H, W) uint8 RGB, EXIF orientation applied (once: the result has none).
+
+    Grey, palette and CMYK images are converted, an alpha channel is dropped. 16-bit grey becomes 8-bit over
+    its full range (65535 is white), so that a 12-bit picture in 16 bits stays dark.
+
+    Args:
+        path: the file; its format is told by its content.
+        max_pixels: more pixels are refused from the header, before anything is decoded.
 
     Raises:
-        DataError: the file is missing, not an image, or truncated.
+        DataError: the file is missing, empty, not an image, truncated, animated, too large, or of 32 bits a
+            channel.
     """
-    try:
-        with Image.open(path) as file:
-            pixels = np.array(ImageOps.exif_transpose(file).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, "image", error) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    with _opened(path, "image", max_pixels) as file:
+        return _rgb(file, path)
 
 
-def image_size(path: Path) -> tuple[int, int]:
+def rgb_of_bytes(content: bytes, what: str, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """As :func:`read_rgb`, of a file's bytes, such as an upload.
+
+    Args:
+        content: the bytes.
+        what: what errors call the file.
+        max_pixels: as in :func:`read_rgb`.
+
+    Raises:
+        DataError: as in :func:`read_rgb`.
+    """
+    if not content:
+        raise DataError(f"image {what} is empty (0 bytes): send it again")
+    with _opened(Path(what), "image", max_pixels, io.BytesIO(content)) as file:
+        return _rgb(file, Path(what))
+
+
+def rgb_of_pil(image: Image.Image, what: str, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """As :func:`read_rgb`, of a Pillow image; its EXIF orientation is applied, and the image not changed.
+
+    Args:
+        image: opened or made; decoded here where it is not yet.
+        what: what errors call it.
+        max_pixels: as in :func:`read_rgb`.
+
+    Raises:
+        DataError: as in :func:`read_rgb`.
+    """
+    with _told(Path(what), "image", max_pixels):
+        _check_still(image, Path(what), "image", max_pixels)
+        return _rgb(image, Path(what))
+
+
+def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Decodes an image file as coarsely as its format allows and returns its oriented (H, W).
 
     A truncated file is found without the cost of a full decode (JPEG decodes at 1/8 of the size).
 
+    Args:
+        path: the file; its format is told by its content.
+        max_pixels: more pixels are refused from the header, before anything is decoded.
+
     Raises:
-        DataError: the file is missing, not an image, or truncated.
+        DataError: the file is missing, empty, not an image, truncated, animated or too large.
     """
-    try:
-        with Image.open(path) as file:
-            width, height = file.size
-            if file.getexif().get(_EXIF_ORIENTATION, 1) in _TURNED:
-                width, height = height, width
-            file.draft("RGB", (1, 1))
-            file.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, "image", error) from error
+    with _opened(path, "image", max_pixels) as file:
+        width, height = file.size
+        if file.getexif().get(_EXIF_ORIENTATION, 1) in _TURNED:
+            width, height = height, width
+        file.draft("RGB", (1, 1))
+        file.load()
     return height, width
 
 
-def read_mask(path: Path, modes: Sequence[str] = ("L", "P")) -> Tensor:
+def read_mask(path: Path, modes: Sequence[str] = ("L", "P"), max_pixels: int = MAX_PIXELS) -> Tensor:
     """Reads a mask file as (H, W) uint8, the stored numbers (palette indices for mode P).
+
+    An EXIF orientation is not applied: masks are stored as the image is shown.
 
     Args:
         path: the file.
-        modes: Pillow's names of the accepted modes; of L, P and 1 (read as 0 and 1).
+        modes: Pillow's names of the accepted modes; of L, P, 1 (read as 0 and 1), and LA, RGB, RGBA (read as
+            grey where the colours are equal and nothing is transparent).
+        max_pixels: more pixels are refused from the header, before anything is decoded.
 
     Raises:
-        DataError: the file is missing, unreadable, or of another mode (such as RGB).
+        DataError: the file is missing, empty, unreadable, animated, too large, or of another mode (such as
+            RGB), or coloured.
     """
-    try:
-        with Image.open(path) as file:
-            mode = file.mode
-            pixels = np.array(file)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, "mask", error) from error
-    if mode not in modes:
-        raise DataError(
-            f"mask {path} is stored as {mode}; accepted are single-channel files (modes {', '.join(modes)}) "
-            "that hold class numbers: convert colours to class numbers and save it as a palette or grey PNG"
-        )
+    with _opened(path, "mask", max_pixels) as file:
+        pixels = np.array(file) if file.mode in modes else None
+        if pixels is not None and pixels.ndim == 3:
+            colours = pixels[..., :-1] if file.mode in ("LA", "RGBA") else pixels
+            clear = colours is not pixels and bool((pixels[..., -1] != 255).any())
+            grey = not clear and bool((colours == colours[..., :1]).all())
+            pixels = colours[..., 0] if grey else None
+        if pixels is None:
+            raise DataError(
+                f"mask {path} is stored as {file.mode}; accepted are single-channel files (modes "
+                f"{', '.join(modes)}) that hold class numbers: convert colours to class numbers and save it "
+                "as a palette or grey PNG"
+            )
     return torch.from_numpy(pixels.astype(np.uint8, copy=False))
+
+
+def one_class_mask(stored: Tensor, what: str) -> Tensor:
+    """Tells what the stored numbers of a mask of one class mean.
+
+    - 0 is background;
+    - the one number besides 0 and 255 (1, or a palette index) is the class;
+    - 255 is the class where no such number occurs (0/255 masks), and ignore where one does.
+
+    Args:
+        stored: (H, W) uint8.
+        what: the file, for errors.
+
+    Returns:
+        (H, W) uint8 in {0, 1, 255}.
+
+    Raises:
+        DataError: several numbers besides 0 and 255: a smoothed mask, or one of several classes.
+    """
+    inner = (torch.bincount(stored.flatten(), minlength=256)[1:IGNORE].nonzero().flatten() + 1).tolist()
+    if len(inner) > 1:
+        raise DataError(
+            f"mask {what} holds {len(inner)} numbers besides 0 and 255, like {inner[:5]}; accepted is one "
+            "class a mask (0/1, 0/255 or a palette): threshold a smoothed mask and save it as PNG; several "
+            "classes need a list of them (classes.txt for supports, `image mask` lines for a data set)"
+        )
+    mask = (stored == (inner[0] if inner else IGNORE)).to(torch.uint8)
+    if inner:
+        mask[stored == IGNORE] = IGNORE
+    return mask
 
 
 def check_labels(labels: Tensor, class_names: Mapping[int, str], what: str) -> None:
@@ -116,15 +199,78 @@ def check_same_size(what: str, image_hw: tuple[int, int], mask_hw: tuple[int, in
         return
     turned = " (the image is turned by its EXIF orientation?)" if image_hw == mask_hw[::-1] else ""
     raise DataError(
-        f"{what}: the image is {image_hw[1]} x {image_hw[0]} pixels and its mask {mask_hw[1]} x {mask_hw[0]}"
-        f"{turned}; both must be of one size: export the mask again at the image's size"
+        f"{what}: the image is {image_hw[1]} x {image_hw[0]} pixels and its mask {mask_hw[1]} x "
+        f"{mask_hw[0]}{turned}; both must be of one size: export the mask again at the image's size"
+    )
+
+
+@contextmanager
+def _opened(
+    path: Path, kind: str, max_pixels: int, content: io.BytesIO | None = None
+) -> Iterator[Image.Image]:
+    """Gives a still image of an accepted size, not decoded yet; errors in the block are DataErrors."""
+    with _told(path, kind, max_pixels), Image.open(content or path, formats=_FORMATS) as file:
+        _check_still(file, path, kind, max_pixels)
+        yield file
+
+
+@contextmanager
+def _told(path: Path, kind: str, max_pixels: int) -> Iterator[None]:
+    """Turns whatever Pillow raises into a DataError."""
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        count = re.search(r"\d+", str(error))
+        raise _too_large(path, kind, f"{count[0] if count else 'many'} pixels", max_pixels) from error
+    except Exception as error:  # Pillow raises whatever a broken file leads to
+        raise _unreadable(path, kind, error) from error
+
+
+def _check_still(file: Image.Image, path: Path, kind: str, max_pixels: int) -> None:
+    width, height = file.size
+    if width * height > max_pixels:
+        raise _too_large(path, kind, f"{width} x {height} pixels", max_pixels)
+    # The second picture of an MPO is a camera's preview or depth: the first is the photograph.
+    if file.format != "MPO" and getattr(file, "is_animated", False):
+        raise DataError(
+            f"{kind} {path} holds {getattr(file, 'n_frames', 'several')} frames ({file.format}); "
+            "accepted are still images: export one frame"
+        )
+
+
+def _rgb(file: Image.Image, path: Path) -> Tensor:
+    pixels = np.array(_eight_bit(ImageOps.exif_transpose(file), path).convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
+    """Brings 16-bit grey to 8 bits; Pillow's own conversion cuts it off at 255."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(((np.array(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise DataError(
+            f"image {path} has 32 bits a pixel (mode {image.mode}), whose range is unknown; accepted are 8 "
+            "and 16 bits: export it as 8-bit"
+        )
+    return image
+
+
+def _too_large(path: Path, kind: str, size: str, max_pixels: int) -> DataError:
+    return DataError(
+        f"{kind} {path} has {size}; accepted are {max_pixels} by the limit set and {2 * MAX_PIXELS} by "
+        "Pillow (PIL.Image.MAX_IMAGE_PIXELS): cut it into tiles, shrink it, or raise the limit where you "
+        "trust the file"
     )
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"{kind} {path} does not exist: check the list and the root, or fetch the file")
+    if path.is_file() and path.stat().st_size == 0:
+        return DataError(f"{kind} {path} is empty (0 bytes): fetch it again, or take it off the list")
     return DataError(
-        f"{kind} {path} cannot be read ({error}); accepted are complete image files: fetch it again, "
-        "or take it off the list"
+        f"{kind} {path} cannot be read ({error}); accepted are complete image files: fetch it again, or "
+        "take it off the list"
     )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -119,3 +121,76 @@ def test_a_root_must_exist_be_a_folder_and_hold_something(tmp_path):
     with pytest.raises(DataError, match="is a file"):
         require_folder(tmp_path / "f", "set")
     require_folder(tmp_path, "set")
+
+
+def test_an_empty_file_is_told(tmp_path):
+    (tmp_path / "a.png").touch()
+    for read in (read_rgb, image_size, read_mask):
+        with pytest.raises(DataError, match=r"a\.png is empty \(0 bytes\)"):
+            read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
+def test_animated_images_are_refused(tmp_path, suffix):
+    frames = [Image.new("RGB", (6, 4), (k, 90 * k, 7)) for k in range(3)]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+    for read in (read_rgb, image_size):
+        with pytest.raises(
+            DataError, match=r"holds 3 frames \((GIF|PNG|WEBP|TIFF)\); accepted are still images"
+        ):
+            read(tmp_path / f"a.{suffix}")
+    frames[1].save(tmp_path / f"b.{suffix}")
+    assert read_rgb(tmp_path / f"b.{suffix}").shape == (3, 4, 6)
+
+
+def test_a_camera_file_with_a_preview_is_its_photograph(tmp_path):
+    photo, preview = Image.new("RGB", (64, 48), (9, 90, 200)), Image.new("RGB", (8, 6))
+    photo.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    assert Image.open(tmp_path / "a.jpg").format == "MPO"
+    assert read_rgb(tmp_path / "a.jpg").shape == (3, 48, 64)
+    assert image_size(tmp_path / "a.jpg") == (48, 64)
+
+
+def test_16_bit_grey_is_brought_to_8_bits_over_its_full_range(tmp_path):
+    values = np.array([[0, 257, 65535, 128, 129, 32768]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert read_rgb(tmp_path / "a.png").tolist() == [[[0, 1, 255, 0, 1, 128]]] * 3
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(DataError, match="32 bits a pixel"):
+        read_rgb(tmp_path / "f.tif")
+
+
+def test_many_pixels_are_refused_before_anything_is_decoded(tmp_path, write_image):
+    path = write_image(tmp_path / "a.png", (20, 30))
+    for read in (read_rgb, image_size):
+        read(path, max_pixels=600)
+        with pytest.raises(DataError, match=r"a\.png has 30 x 20 pixels; accepted are 599"):
+            read(path, max_pixels=599)
+
+
+def test_a_bomb_is_refused_from_its_header(tmp_path, write_image):
+    """A header of 20 000 x 20 000 pixels, and no data that could be decoded."""
+    raw = bytearray(write_image(tmp_path / "a.png", (20, 30)).read_bytes())
+    raw[16:24] = (20_000).to_bytes(4) * 2
+    raw[29:33] = zlib.crc32(raw[12:29]).to_bytes(4)
+    (tmp_path / "a.png").write_bytes(raw)
+    for read in (read_rgb, image_size, read_mask):
+        with pytest.raises(DataError, match=r"a\.png has 400000000 pixels; accepted are 89478485"):
+            read(tmp_path / "a.png")
+
+
+def test_a_format_that_runs_a_program_is_not_opened(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_rgb(tmp_path / "a.jpg")
+
+
+def test_a_grey_mask_stored_in_colour_is_read_where_it_is_accepted(tmp_path):
+    modes = ("L", "LA", "RGB", "RGBA")
+    for mode in modes:
+        Image.fromarray(np.array([[0, 255, 3]], np.uint8)).convert(mode).save(tmp_path / "m.png")
+        assert read_mask(tmp_path / "m.png", modes).tolist() == [[0, 255, 3]]
+    for mode, colour in (("RGB", (1, 2, 1)), ("RGBA", (1, 1, 1, 254)), ("LA", (1, 0))):
+        Image.new(mode, (2, 2), colour).save(tmp_path / "m.png")
+        with pytest.raises(DataError, match=f"stored as {mode};.*convert colours"):
+            read_mask(tmp_path / "m.png", modes)

@@ -1,0 +1,91 @@
+"""``fewseg label``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+from rich.console import Console
+
+from fewseg.cli.options import LabelCommand
+
+if TYPE_CHECKING:
+    from fewseg.inference.formats import AnnotatedImage
+
+SOME_FAILED = 3
+"""Exit status of a run that could not use some of the images."""
+
+
+def label(arguments: Sequence[str], console: Console) -> int:
+    """Labels a folder; see ``LabelCommand``."""
+    command = tyro.cli(LabelCommand, prog="fewseg label", args=arguments)
+    from fewseg.inference.contact_sheet import write_sheet
+    from fewseg.inference.folder_run import RunOptions, label_images
+    from fewseg.inference.found_images import find_images
+    from fewseg.inference.outputs import LINES, LabelStudioNames
+    from fewseg.inference.segmenter import Segmenter
+    from fewseg.inference.views import Tiles, Whole
+
+    logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)
+    options = RunOptions(
+        formats=command.format,
+        threshold=command.threshold,
+        quality=command.quality,
+        thumbnails=command.sheet > 0,
+        batch=command.batch,
+        workers=command.workers,
+        label_studio=LabelStudioNames(
+            image_url=command.image_url, from_name=command.from_name, to_name=command.to_name
+        ),
+    )
+    tiles = command.tiles is not None
+    views = Tiles(side=command.tiles, overlap=command.overlap) if tiles else Whole()
+    images = find_images(command.images)
+    read = _annotated(command)  # before the model is loaded: wrong input is told at once
+    segmenter = Segmenter.from_checkpoint(
+        command.model,
+        size=command.size,
+        views=views,
+        fusion=command.fusion,
+        backbone=command.backbone,
+        backbone_weights=command.backbone_weights,
+        max_pixels=command.max_pixels,
+    )
+    if read is None:
+        segmenter.load_supports(command.support)
+    else:
+        segmenter.add_annotated(read)
+    told = [segmenter.support(name) for name in segmenter.classes]
+    shown = ", ".join(f"{s.name} ({s.shots} shown, {s.negatives} without)" for s in told)
+    console.print(f"classes: {shown}", highlight=False, markup=False, soft_wrap=True)
+    if command.save_support is not None:
+        segmenter.save_supports(command.save_support)
+    report = label_images(segmenter, images, command.out, options, progress=not command.quiet)
+    if command.sheet > 0:
+        write_sheet(command.out, command.out / LINES, report.problems, command.sheet)
+    before = f", {report.before} were there before" if report.before else ""
+    console.print(
+        f"labelled: {report.done}{before}; skipped: {len(report.problems)}\noutput: {command.out}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return SOME_FAILED if report.problems else 0
+
+
+def _annotated(command: LabelCommand) -> list[AnnotatedImage] | None:
+    """The annotated images; None where ``--support`` is a support set that was saved."""
+    from fewseg.inference.formats import ReadOptions, read_supports
+
+    if command.support.suffix == ".safetensors":
+        return None
+    options = ReadOptions(
+        images=command.support_images,
+        class_name=command.class_name,
+        stroke=command.stroke,
+        max_pixels=command.max_pixels,
+    )
+    return read_supports(Path(command.support), options)

@@ -1,0 +1,84 @@
+"""Predictions as COCO's JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from fewseg.inference.formats.journalled import JournalledWriter, json_list, json_text
+from fewseg.inference.formats.values import Prediction
+
+
+class CocoWriter(JournalledWriter):
+    """Writes a COCO file: a data set with scores in its annotations, or a list of results.
+
+    An annotation is all of a class on an image, as compressed RLE. Image ids are 1 .. n by the order of
+    writing, or those given; category ids are 1 .. N by the order of the classes, or those given. Pixels of
+    255 are in no annotation.
+
+    Args:
+        path: the file.
+        classes: the names.
+        form: ``dataset`` has images, annotations and categories; ``results`` is the list that
+            ``COCO.loadRes`` takes.
+        image_ids: image name -> id, of the data set that results belong to.
+        category_ids: class -> id, likewise.
+
+    Raises:
+        ValueError: a class has no id.
+        DataError: the journal is there with other classes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        classes: tuple[str, ...],
+        form: Literal["dataset", "results"] = "dataset",
+        image_ids: Mapping[str, int] | None = None,
+        category_ids: Mapping[str, int] | None = None,
+    ) -> None:
+        self._category_ids = category_ids or {name: j for j, name in enumerate(classes, 1)}
+        missing = [name for name in classes if name not in self._category_ids]
+        if missing:
+            raise ValueError(f"category_ids lack {missing}; accepted is an id for each class: add them")
+        super().__init__(path, classes)
+        self._form, self._image_ids = form, image_ids
+
+    def _write(self, prediction: Prediction) -> None:
+        if self._image_ids is not None and prediction.name not in self._image_ids:
+            raise ValueError(f"image_ids lack {prediction.name!r}; accepted is an id for each image: add it")
+        super()._write(prediction)
+
+    def _pieces(self) -> Iterator[str]:
+        if self._form == "results":
+            yield from json_list(self._annotations(results=True))
+            return
+        categories = [{"id": self._category_ids[name], "name": name} for name in self.classes]
+        yield f'{{"info":{json_text({"description": "fewseg predictions"})}'
+        yield f',"categories":{json_text(categories)},"images":'
+        yield from json_list(
+            {"id": id, "file_name": line["name"], "height": line["height"], "width": line["width"]}
+            for id, line in self._lines()
+        )
+        yield ',"annotations":'
+        yield from json_list(self._annotations(results=False))
+        yield "}"
+
+    def _lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for k, line in enumerate(self.journal, 1):
+            yield k if self._image_ids is None else self._image_ids[line["name"]], line
+
+    def _annotations(self, results: bool) -> Iterator[dict[str, object]]:
+        count = 0
+        for image_id, line in self._lines():
+            for region in line["regions"]:
+                count += 1
+                shared = {
+                    "image_id": image_id,
+                    "category_id": self._category_ids[region["class"]],
+                    "segmentation": region["segmentation"],
+                    "bbox": region["bbox"],
+                    "score": line["scores"][region["class"]],
+                }
+                yield shared if results else {"id": count, "iscrowd": 0, "area": region["area"], **shared}

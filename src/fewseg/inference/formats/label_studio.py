@@ -1,0 +1,164 @@
+"""Label Studio's JSON export: one file, or one value, for a list of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from fewseg.data.errors import DataError
+from fewseg.data.image_files import IMAGE_SUFFIXES, check_same_size, image_size
+from fewseg.inference.formats.brush_rle import decode_brush
+from fewseg.inference.formats.canvas import Canvas
+from fewseg.inference.formats.image_names import ImageFinder
+from fewseg.inference.formats.json_fields import field, number, points_of, shown, size_field, typed
+from fewseg.inference.formats.shapes import Region, ellipse, polygon, rectangle, stroke
+from fewseg.inference.formats.values import AnnotatedImage, Problem, ReadOptions
+
+Task = Mapping[str, Any]
+
+
+def is_label_studio(value: object) -> bool:
+    """Tells whether a JSON value is a list of Label Studio tasks, or one task."""
+    tasks = value if isinstance(value, list) else [value]
+    return bool(tasks) and all(
+        isinstance(task, dict) and isinstance(task.get("data"), dict) for task in tasks
+    )
+
+
+def iter_label_studio(
+    tasks: Sequence[Task], path: Path, finder: ImageFinder, options: ReadOptions
+) -> Iterator[AnnotatedImage | Problem]:
+    """Reads an export, task by task.
+
+    A task without an annotation is left out; an annotation without a region is a negative. Of several
+    annotations the ground truth counts, else the last that was not cancelled. Brushes, polygons and ellipses
+    are regions, rectangles (turned ones too) weak masks, key points scribbles. Coordinates are percent of the
+    image's sides; brushes have Label Studio's own RLE.
+
+    Args:
+        tasks: the file's JSON.
+        path: the file.
+        finder: finds their images.
+        options: pixel limit, scribble width, whether predictions count where there is no annotation.
+
+    Yields:
+        A result or a problem for each annotated task.
+    """
+    for k, task in enumerate(tasks):
+        where = f"{path}, task {shown(task.get('id', k))}"
+        try:
+            result = _chosen(task, options, where)
+            if result is not None:
+                yield _read_task(task, result, finder, options, where)
+        except DataError as error:
+            yield Problem(where, error)
+
+
+def _chosen(task: Task, options: ReadOptions, where: str) -> list[Any] | None:
+    """Returns the regions of the annotation that counts, or None."""
+    lists = [
+        task.get("annotations", task.get("completions")),
+        task.get("predictions") if options.predictions else None,
+    ]
+    for given in lists:
+        made = typed(given if given is not None else [], list, f"{where}: annotations")
+        valid = [a for a in made if isinstance(a, dict) and not a.get("was_cancelled")]
+        if made and not valid and not all(isinstance(a, dict) for a in made):
+            raise DataError(
+                f"{where}: annotations are {shown(made)}; accepted are objects with 'result': export as JSON"
+            )
+        if valid:
+            best = ([a for a in valid if a.get("ground_truth")] or valid)[-1]
+            return field(best, "result", list, where)
+    return None
+
+
+def _read_task(
+    task: Task, result: Sequence[Any], finder: ImageFinder, options: ReadOptions, where: str
+) -> AnnotatedImage:
+    image = finder.find(_image_name(task["data"], where), where)
+    size = image_size(image, options.max_pixels)
+    canvas = Canvas(size)
+    items = [typed(item, dict, f"{where}, region {k}") for k, item in enumerate(result)]
+    labelled = {item.get("id") for item in items if _labels(item)}
+    for k, item in enumerate(items):
+        place = f"{where}, region {shown(item.get('id', k))}"
+        value = item.get("value")
+        if not isinstance(value, dict) or not _is_shape(value):
+            continue  # choices, texts, relations: not about pixels
+        labels = _labels(item)
+        if not labels:
+            if item.get("id") in labelled:
+                continue  # a region and its label, as two entries of one id: the one with the label counts
+            raise DataError(
+                f"{place} has no label; accepted are regions with a class: label it in Label Studio"
+            )
+        check_same_size(place, size, size_field(item, "original_height", "original_width", place))
+        if item.get("image_rotation"):
+            raise DataError(
+                f"{place}: the image was turned in Label Studio; accepted is image_rotation 0: turn the file"
+            )
+        region, weak, scribble = _region(value, size, options, place)
+        for label in labels:
+            canvas.add(label, region, weak=weak, scribble=scribble)
+    return AnnotatedImage(image=image, size=size, masks=canvas.masks(), weak=canvas.weak())
+
+
+def _image_name(data: Mapping[str, Any], where: str) -> str:
+    texts = {key: v for key, v in data.items() if isinstance(v, str)}
+    if "image" in texts:
+        return texts["image"]
+    likely = [
+        v
+        for v in texts.values()
+        if PurePosixPath(v.split("?")[0]).suffix.lower() in IMAGE_SUFFIXES or "?d=" in v
+    ]
+    if len(likely) != 1:
+        raise DataError(
+            f"{where}: its data has {sorted(data)[:8]}; accepted is 'image', or one value that names an "
+            "image file"
+        )
+    return likely[0]
+
+
+def _labels(item: Mapping[str, Any]) -> list[str]:
+    value = item.get("value")
+    if not isinstance(value, dict):
+        return []
+    keys = sorted(k for k in value if k.endswith("labels"))
+    found = [label for key in keys if isinstance(value[key], list) for label in value[key]]
+    return [label for label in dict.fromkeys(found) if isinstance(label, str) and label]
+
+
+def _is_shape(value: Mapping[str, Any]) -> bool:
+    return "rle" in value or "points" in value or ("x" in value and "y" in value)
+
+
+def _region(
+    value: Mapping[str, Any], size: tuple[int, int], options: ReadOptions, where: str
+) -> tuple[Region, bool, bool]:
+    """Returns a region's pixels, and whether it is weak, and a scribble."""
+    if "rle" in value:
+        return decode_brush(field(value, "rle", list, where), size, where).astype(np.bool_), False, False
+    tall, wide = size[0] / 100, size[1] / 100
+    if "points" in value:
+        points = points_of(value["points"], where)
+        if len(points) < 3:
+            raise DataError(
+                f"{where}: a polygon of {len(points)} points; accepted are 3 or more: draw it again"
+            )
+        return polygon([(x * wide, y * tall) for x, y in points], size), False, False
+
+    def read(key: str) -> float:
+        return number(value[key], f"{where}: {key!r}")
+
+    x, y = read("x") * wide, read("y") * tall
+    turn = read("rotation") if value.get("rotation") is not None else 0.0
+    if "radiusX" in value and "radiusY" in value:
+        return ellipse(x, y, read("radiusX") * wide, read("radiusY") * tall, size, turn), False, False
+    if "width" in value and "height" in value:
+        return rectangle(x, y, read("width") * wide, read("height") * tall, size, turn), True, False
+    return stroke([(x, y)], options.stroke, size), False, True

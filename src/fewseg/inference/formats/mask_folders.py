@@ -1,0 +1,214 @@
+"""Folders of images and mask files.
+
+Layouts, told apart by what is there:
+
+- ``<class>/images/*`` with ``<class>/masks/*``: the folder names the class;
+- ``images/*`` with ``masks/*``: a mask lies under the image's path (``images/a/x.jpg``: ``masks/a/x.png``),
+  or under its name with ``_mask``;
+- ``images/*`` with ``masks/<class>/*``, where ``images`` has no folders: several classes an image;
+- images and masks side by side: ``x.jpg`` with ``x.png`` or ``x_mask.png``.
+
+Several classes in one mask file need a list of them: ``classes.txt`` beside ``masks`` or in it, one name a
+line from number 1 on (a first line ``background`` is number 0). What numbers mean:
+
+- a list of two classes or more: 0 background, the listed numbers, 255 ignore;
+- no list, or one class: :func:`fewseg.data.image_files.one_class_mask` (0/1, 0/255, 0/1/255, one palette
+  index).
+
+A mask without foreground makes a negative; an image without a mask is a problem, since it is more likely
+forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from fewseg.data.errors import DataError
+from fewseg.data.image_files import (
+    IMAGE_SUFFIXES,
+    check_labels,
+    check_same_size,
+    image_size,
+    one_class_mask,
+    read_mask,
+)
+from fewseg.inference.formats.canvas import BACKGROUND_NAMES
+from fewseg.inference.formats.values import AnnotatedImage, Mask, Problem, ReadOptions, check_classes
+from fewseg.types import IGNORE
+
+CLASSES_FILE = "classes.txt"
+_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
+_MARK = "_mask"
+
+
+def iter_mask_folder(root: Path, options: ReadOptions) -> Iterator[AnnotatedImage | Problem]:
+    """Reads a folder of one of the layouts above.
+
+    Args:
+        root: the folder.
+        options: ``images`` (instead of ``<root>/images``, with the masks in ``<root>/masks`` or in ``root``),
+            the class of masks that name none, the pixel limit.
+
+    Yields:
+        A result or a problem for each image, by name.
+
+    Raises:
+        DataError: the folder has none of the layouts, or its list of classes is broken.
+    """
+    classes = read_classes(root)
+    if options.images is not None or (root / "images").is_dir():
+        images = options.images or root / "images"
+        masks = root / "masks" if (root / "masks").is_dir() else root
+        if masks == root and options.images is None:
+            raise DataError(
+                f"{root} has images/ and no masks/; accepted is a mask for each image: put them there"
+            )
+        yield from _parallel(images, masks, classes, options)
+        return
+    folders = [f for f in _folders(root) if (f / "images").is_dir() and (f / "masks").is_dir()]
+    if folders:
+        for folder in folders:
+            for image in _pictures(folder / "images"):
+                mask = _mask_of(image.relative_to(folder / "images"), folder / "masks")
+                yield _read(image, {folder.name: mask}, (), options)
+        return
+    yield from _side_by_side(root, classes, options)
+
+
+def read_classes(root: Path) -> Sequence[str]:
+    """Returns the names in ``classes.txt`` of a folder or its ``masks``, from number 1 on, or none.
+
+    Raises:
+        DataError: the list is not UTF-8, empty, or holds a name twice.
+    """
+    found = next((p for p in (root / CLASSES_FILE, root / "masks" / CLASSES_FILE) if p.is_file()), None)
+    if found is None:
+        return ()
+    try:
+        names = [line.strip() for line in found.read_text("utf-8-sig").splitlines()]
+        while names and not names[-1]:
+            names.pop()
+        if names and names[0] in BACKGROUND_NAMES:
+            names = names[1:]
+        check_classes(tuple(names))
+    except ValueError as error:
+        raise DataError(f"{found}: {error}; accepted is a name a line, the first is class 1") from error
+    return names
+
+
+def _parallel(
+    images: Path, masks: Path, classes: Sequence[str], options: ReadOptions
+) -> Iterator[AnnotatedImage | Problem]:
+    """Images in one folder, masks in another."""
+    if not images.is_dir():
+        raise DataError(
+            f"the folder of images {images} does not exist: give the folder that holds the images"
+        )
+    pictures = _pictures(images)
+    if not pictures:
+        raise DataError(f"{images} holds no images ({', '.join(IMAGE_SUFFIXES)}): put them there")
+    class_folders = [] if _folders(images) else _folders(masks)
+    for image in pictures:
+        relative = image.relative_to(images)
+        files: dict[str, Path | None] = {f.name: _mask_of(relative, f) for f in class_folders}
+        files = {name: mask for name, mask in files.items() if mask is not None}
+        if files:
+            yield _read(image, files, (), options)
+        else:
+            yield _read(image, {options.class_name: _mask_of(relative, masks)}, classes, options)
+
+
+def _side_by_side(
+    root: Path, classes: Sequence[str], options: ReadOptions
+) -> Iterator[AnnotatedImage | Problem]:
+    """Images and masks in one folder."""
+    files = [f for f in _pictures(root) if f.parent == root]
+    by_stem: dict[str, list[Path]] = {}
+    for file in files:
+        by_stem.setdefault(file.stem, []).append(file)
+    pairs: dict[Path, Path | None] = {}
+    for stem, named in by_stem.items():
+        if stem.endswith(_MARK) and stem.removesuffix(_MARK) in by_stem:
+            continue
+        marked = by_stem.get(stem + _MARK, [])
+        png = [f for f in named if f.suffix.lower() == ".png"]
+        if not marked and len(named) == 2 and len(png) == 1:
+            pairs[next(f for f in named if f not in png)] = png[0]
+        else:
+            pairs.update({image: marked[0] if len(marked) == len(named) == 1 else None for image in named})
+    if not any(pairs.values()):
+        raise DataError(
+            f"{root} holds no annotated images; accepted are <class>/images with <class>/masks, images with "
+            "masks, x.jpg beside x.png or x_mask.png, LabelMe's JSON files, or a COCO or Label Studio JSON "
+            "file"
+        )
+    for image, mask in pairs.items():
+        yield _read(image, {options.class_name: mask}, classes, options)
+
+
+def _read(
+    image: Path, masks: Mapping[str, Path | None], classes: Sequence[str], options: ReadOptions
+) -> AnnotatedImage | Problem:
+    """Reads an image's mask files: one for each class, or one for all classes of a list."""
+    try:
+        size = image_size(image, options.max_pixels)
+        found: dict[str, Mask] = {}
+        for name, path in masks.items():
+            if path is None:
+                raise DataError(
+                    f"{image} has no mask of its name, or several; accepted is one (x.png or x_mask.png; "
+                    "all 0 for a negative): add it, or take the image away"
+                )
+            stored = read_mask(path, _MODES, options.max_pixels)
+            check_same_size(str(image), size, (int(stored.shape[0]), int(stored.shape[1])))
+            if len(classes) > 1:
+                found.update(_split(stored, classes, path))
+            else:
+                found[classes[0] if classes else name] = one_class_mask(stored, str(path)).numpy()
+    except DataError as error:
+        return Problem(str(image), error)
+    return AnnotatedImage(image=image, size=size, masks=found)
+
+
+def _split(stored: Tensor, classes: Sequence[str], path: Path) -> Mapping[str, Mask]:
+    """Returns the masks of the classes that occur; of all where only ignored pixels do."""
+    labels = stored.numpy()
+    check_labels(stored, dict(enumerate(classes, 1)), str(path))
+    ignored = labels == IGNORE
+    found: dict[str, Mask] = {}
+    for j, name in enumerate(classes, 1):
+        mask = (labels == j).astype("uint8")
+        if mask.any() or not (labels % IGNORE).any():
+            mask[ignored] = IGNORE
+            found[name] = mask
+    return found if any(m.any() for m in found.values()) else {}
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+
+
+def _pictures(root: Path) -> list[Path]:
+    """Returns the image files below a folder, in order; entries that begin with a dot are skipped."""
+    found = []
+    for file in root.rglob("*"):
+        hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+        if file.suffix.lower() in IMAGE_SUFFIXES and not hidden and file.is_file():
+            found.append(file)
+    return sorted(found)
+
+
+def _mask_of(relative: Path, masks: Path) -> Path | None:
+    """Returns the mask of an image by its relative path, or None where there is none or several."""
+    folder = masks / relative.parent
+    if not folder.is_dir():
+        return None
+    full = [folder / f"{relative.name}.png"]  # where x.jpg and x.png are two images
+    if full[0].is_file():
+        return full[0]
+    stems = (relative.stem, relative.stem + _MARK)
+    found = [f for f in folder.iterdir() if f.stem in stems and f.suffix.lower() in IMAGE_SUFFIXES]
+    return found[0] if len(found) == 1 else None

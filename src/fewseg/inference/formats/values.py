@@ -1,0 +1,159 @@
+"""What the readers give and the writers take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewseg.data.errors import DataError
+from fewseg.data.image_files import MAX_PIXELS
+
+Mask = NDArray[np.uint8]
+"""(H, W) uint8: 0 background, 1 foreground, 255 ignore or unknown."""
+
+MAX_CLASSES = 254
+"""Classes of an 8-bit index map: 0 is background and 255 unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotatedImage:
+    """An image with the masks of the classes that were annotated on it.
+
+    Attributes:
+        image: its file.
+        size: (H, W) as a viewer shows it (EXIF orientation applied).
+        masks: class name -> (H, W) uint8 in {0, 1, 255}. A negative (an image without the thing) has an empty
+            mapping or a mask without a 1.
+        weak: the classes whose mask comes, in part, from rectangles, ellipses' boxes or scribbles.
+    """
+
+    image: Path
+    size: tuple[int, int]
+    masks: Mapping[str, Mask]
+    weak: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An image, or an annotation file of one image, that cannot be used.
+
+    Attributes:
+        where: the file, or the image's name in its annotation file.
+        error: what is wrong and what to do.
+    """
+
+    where: str
+    error: DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How annotated images are read.
+
+    Attributes:
+        images: the folder that the annotations' image names are relative to; by default the annotation file's
+            own folder, then ``images`` in it and beside it.
+        class_name: the class of a mask file that names none (a folder of masks without a list of classes).
+        stroke: width of a scribble in pixels where the file gives none; a point becomes a disc of this
+            diameter. 10 is what LabelMe itself draws.
+        max_pixels: larger images and masks are refused from their header.
+        predictions: read predictions too: of a Label Studio task without an annotation, the last one.
+    """
+
+    images: Path | None = None
+    class_name: str = "object"
+    stroke: float = 10.0
+    max_pixels: int = MAX_PIXELS
+    predictions: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A segmented image, on its way to a file.
+
+    Attributes:
+        name: the image's name relative to the folder of images, with forward slashes: ``a/b.jpg``. It is the
+            key by which writers know what is done.
+        labels: (H, W) uint8: 0 background, j = 1 .. N the classes in order, 255 unknown.
+        classes: the N names.
+        scores: one number in [0, 1] for each class.
+        probability: (N, H, W), float in [0, 1] or uint8 where 255 is 1; None where it was not kept.
+        facts: further JSON values of the image (quality and its parts), kept by the formats that have a
+            place.
+
+    Raises:
+        ValueError: sizes, counts or ranges do not fit, or the name is absolute or leaves the folder.
+    """
+
+    name: str
+    labels: Mask
+    classes: tuple[str, ...]
+    scores: tuple[float, ...]
+    probability: NDArray[np.uint8] | NDArray[np.floating] | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        check_classes(self.classes)
+        n = len(self.classes)
+        if self.labels.ndim != 2 or self.labels.dtype != np.uint8 or 0 in self.labels.shape:
+            raise ValueError(
+                f"labels of {self.name!r} are {self.labels.dtype} {self.labels.shape}; accepted is uint8 "
+                "(H, W): convert them"
+            )
+        used = np.flatnonzero(np.bincount(self.labels.ravel(), minlength=256)[1:255]) + 1
+        if used.size and used[-1] > n:
+            raise ValueError(
+                f"labels of {self.name!r} hold {used[-1]}; accepted are 0 .. {n} and 255: name the classes"
+            )
+        if len(self.scores) != n or not all(0 <= s <= 1 for s in self.scores):
+            raise ValueError(
+                f"scores of {self.name!r} are {self.scores}; accepted are {n} numbers in [0, 1], one a class"
+            )
+        if self.probability is not None and self.probability.shape != (n, *self.size):
+            raise ValueError(
+                f"probability of {self.name!r} has shape {self.probability.shape}; accepted is "
+                f"{(n, *self.size)}: one map a class at the image's size"
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return int(self.labels.shape[0]), int(self.labels.shape[1])
+
+    def mask(self, j: int) -> Mask:
+        """Returns (H, W) uint8 in {0, 1}, contiguous: where class j = 1 .. N is."""
+        mask: Mask = (self.labels == j).astype(np.uint8)
+        return mask
+
+
+def check_classes(classes: tuple[str, ...]) -> None:
+    """Checks a list of class names.
+
+    Raises:
+        ValueError: none, more than 254, an empty one, or one twice.
+    """
+    if not 1 <= len(classes) <= MAX_CLASSES or not all(classes) or len(set(classes)) != len(classes):
+        raise ValueError(
+            f"classes are {list(classes[:8])} ({len(classes)}); accepted are 1 .. {MAX_CLASSES} different "
+            "names that are not empty: rename or part them"
+        )
+
+
+def check_name(name: str) -> None:
+    """Checks that an image's name is relative, in clean form, and stays in its folder.
+
+    Raises:
+        ValueError: it does not.
+    """
+    path = PurePosixPath(name)
+    clean = name == path.as_posix() and not path.is_absolute() and path.parts
+    if not clean or ".." in path.parts or "\\" in name or "\0" in name:
+        raise ValueError(
+            f"the image name {name!r} is not accepted: give a path relative to the folder of images with "
+            "forward slashes and without '..'"
+        )

@@ -1,0 +1,166 @@
+"""Images and masks in whatever form a caller has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fewseg.data.errors import DataError
+from fewseg.data.image_files import (
+    MAX_PIXELS,
+    check_same_size,
+    one_class_mask,
+    read_mask,
+    read_rgb,
+    rgb_of_bytes,
+    rgb_of_pil,
+)
+from fewseg.types import IGNORE
+
+ImageLike = str | Path | bytes | Image.Image | NDArray[Any] | Tensor
+"""A path, the bytes of an image file, a Pillow image, an array (H, W), (H, W, 3) or (H, W, 4), or a tensor
+(3, H, W), (1, H, W) or (H, W). Arrays and tensors hold uint8, or floats in [0, 1]."""
+
+MaskLike = str | Path | Image.Image | NDArray[Any] | Tensor
+"""A path, a Pillow image, or an array or tensor (H, W): bool, or whole numbers 0/1, 0/255 or 0/1/255, where
+255 beside a 1 is ignored."""
+
+_MASK_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
+
+
+def read_image(image: ImageLike, what: str = "the image", max_pixels: int = MAX_PIXELS) -> Tensor:
+    """Gives an image as (3, H, W) uint8 RGB; an EXIF orientation is applied, once.
+
+    Args:
+        image: see ``ImageLike``.
+        what: what errors call an image without a path.
+        max_pixels: images of more pixels are refused, files from their header.
+
+    Raises:
+        DataError: it cannot be used, see :func:`~fewseg.data.image_files.read_rgb`; or an array or tensor has
+            another shape, type or range.
+    """
+    if isinstance(image, (str, Path)):
+        return read_rgb(Path(image), max_pixels)
+    if isinstance(image, bytes):
+        return rgb_of_bytes(image, what, max_pixels)
+    if isinstance(image, Image.Image):
+        return rgb_of_pil(image, what, max_pixels)
+    if isinstance(image, Tensor):
+        pixels = image.detach().cpu()
+        planes = pixels[None] if pixels.ndim == 2 else pixels
+    elif isinstance(image, np.ndarray):
+        pixels = _tensor(image, what)
+        planes = pixels[None] if pixels.ndim == 2 else pixels.movedim(-1, 0)[:3]
+        if pixels.ndim == 3 and pixels.shape[-1] not in (1, 3, 4):
+            raise _wrong_array(what, pixels)
+    else:
+        raise DataError(
+            f"{what} is a {type(image).__name__}; accepted are a path, bytes of a file, a Pillow image, a "
+            "numpy array or a torch tensor: convert it"
+        )
+    if planes.ndim != 3 or planes.shape[0] not in (1, 3) or 0 in planes.shape:
+        raise _wrong_array(what, pixels)
+    height, width = planes.shape[1:]
+    if height * width > max_pixels:
+        raise DataError(
+            f"{what} has {width} x {height} pixels; accepted are {max_pixels}: cut it, shrink it, or "
+            "raise the limit"
+        )
+    return _bytes(planes, what).expand(3, -1, -1).contiguous()
+
+
+def _tensor(array: NDArray[Any], what: str) -> Tensor:
+    try:
+        return torch.from_numpy(np.ascontiguousarray(array))
+    except TypeError as error:
+        raise DataError(
+            f"{what} is an array of {array.dtype}; accepted are uint8, and floats in [0, 1]: convert it"
+        ) from error
+
+
+def _wrong_array(what: str, pixels: Tensor) -> DataError:
+    return DataError(
+        f"{what} has the shape {tuple(pixels.shape)}; accepted are arrays (H, W), (H, W, 3), (H, W, 4) and "
+        "tensors (H, W), (1, H, W), (3, H, W): give one image at a time, its channels last in an array and "
+        "first in a tensor"
+    )
+
+
+def _bytes(planes: Tensor, what: str) -> Tensor:
+    """uint8 of pixels that are uint8 or floats in [0, 1]."""
+    if planes.dtype == torch.uint8:
+        return planes
+    if not planes.is_floating_point():
+        raise DataError(f"{what} holds {planes.dtype}; accepted are uint8, and floats in [0, 1]: scale it")
+    if not bool(((planes >= 0) & (planes <= 1)).all()):  # a NaN is in no range
+        raise DataError(
+            f"{what} holds floats outside [0, 1] or NaN; accepted is RGB in [0, 1]: divide bytes by 255, and "
+            "undo a normalisation"
+        )
+    return (planes.float() * 255).round().to(torch.uint8)
+
+
+def read_mask_of(
+    mask: MaskLike, image_hw: tuple[int, int], what: str = "the mask", max_pixels: int = MAX_PIXELS
+) -> Tensor:
+    """Gives a mask as (H, W) uint8 in {0, 1, 255}.
+
+    Args:
+        mask: see ``MaskLike``; its numbers mean what :func:`~fewseg.data.image_files.one_class_mask` says.
+        image_hw: (H, W) of its image.
+        what: what errors call it.
+        max_pixels: masks of more pixels are refused from their header.
+
+    Raises:
+        DataError: it cannot be read, is of another size than its image, or holds other numbers.
+    """
+    if isinstance(mask, (str, Path)):
+        what = str(mask)
+        stored = read_mask(Path(mask), _MASK_MODES, max_pixels)
+    elif isinstance(mask, Image.Image):
+        if mask.mode not in ("1", "L", "P"):
+            raise DataError(
+                f"{what} is a Pillow image of mode {mask.mode}; accepted are 1, L and P: convert it to class "
+                "numbers"
+            )
+        stored = torch.from_numpy(np.array(mask).astype(np.uint8))
+    elif isinstance(mask, (np.ndarray, Tensor)):
+        values = mask.detach().cpu() if isinstance(mask, Tensor) else _tensor(mask, what)
+        stored = _mask_numbers(values, what)
+    else:
+        raise DataError(
+            f"{what} is a {type(mask).__name__}; accepted are a path, a Pillow image, a numpy array or a "
+            "torch tensor: convert it"
+        )
+    check_same_size(what, image_hw, (int(stored.shape[0]), int(stored.shape[1])))
+    return one_class_mask(stored, what)
+
+
+def _mask_numbers(values: Tensor, what: str) -> Tensor:
+    if values.ndim == 3 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim != 2 or 0 in values.shape:
+        raise DataError(
+            f"{what} has the shape {tuple(values.shape)}; accepted is (H, W): give one mask for each image"
+        )
+    stored = values.to(torch.uint8)
+    if values.dtype != torch.bool and not bool((stored == values).all()):
+        raise DataError(
+            f"{what} holds {values.dtype} values that are no whole numbers in 0 .. {IGNORE}; accepted are "
+            "bool, 0/1, 0/255 and 0/1/255: threshold it"
+        )
+    return stored
+
+
+def as_list(values: Any, stacked: int) -> list[Any]:
+    """Several images or masks as a list; an array of ``stacked`` axes is several, anything else is one."""
+    if isinstance(values, (list, tuple)) or getattr(values, "ndim", 0) == stacked:
+        return list(values)
+    return [values]

@@ -1,0 +1,137 @@
+"""The outputs of a folder run: the formats asked for, and the line that says that an image is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from fewseg.inference.formats import (
+    CocoWriter,
+    IndexPngWriter,
+    JsonlWriter,
+    LabelMeWriter,
+    LabelStudioWriter,
+    Prediction,
+    PredictionWriter,
+    ProbabilityPngWriter,
+)
+
+Format = Literal[
+    "png", "probability", "coco", "coco-results", "labelme", "labelme-polygons", "label-studio", "jsonl"
+]
+FORMATS: tuple[str, ...] = get_args(Format)
+LINES = "predictions.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelStudioNames:
+    """What Label Studio's project calls things.
+
+    Attributes:
+        image_url: the task's image, where ``{name}`` becomes the image's quoted name.
+        from_name: name of the BrushLabels tag in the labelling configuration.
+        to_name: name of its Image tag.
+    """
+
+    image_url: str = "/data/local-files/?d={name}"
+    from_name: str = "tag"
+    to_name: str = "image"
+
+
+class Outputs:
+    """Writes predictions in several formats below one folder; not for several threads.
+
+    - ``masks/<image>.png`` (png), ``probability/<image>.<class>.png``, ``coco.json``, ``coco-results.json``,
+      ``labelme/<image>.json``, ``label-studio.json``;
+    - ``predictions.jsonl`` always: its line is written last, so that an image that has one has everything.
+
+    Args:
+        folder: the output folder.
+        classes: the names.
+        formats: which.
+        stems: image name to output name (see :func:`fewseg.inference.formats.output_stems`).
+        images: the folder of images, for LabelMe's relative paths.
+        label_studio: its names.
+
+    Raises:
+        ValueError: the class names do not fit a format.
+        DataError: the folder holds outputs of other classes.
+        OSError: it is not writable.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        classes: tuple[str, ...],
+        formats: Sequence[Format],
+        stems: Mapping[str, str],
+        images: Path | None = None,
+        label_studio: LabelStudioNames | None = None,
+    ) -> None:
+        names = label_studio or LabelStudioNames()
+        makers: dict[str, Callable[[], PredictionWriter]] = {
+            "png": lambda: IndexPngWriter(folder / "masks", classes, stems),
+            "probability": lambda: ProbabilityPngWriter(folder / "probability", classes, stems=stems),
+            "coco": lambda: CocoWriter(folder / "coco.json", classes),
+            "coco-results": lambda: CocoWriter(folder / "coco-results.json", classes, form="results"),
+            "labelme": lambda: LabelMeWriter(folder / "labelme", classes, images=images, stems=stems),
+            "labelme-polygons": lambda: LabelMeWriter(
+                folder / "labelme", classes, shapes="polygon", images=images, stems=stems
+            ),
+            "label-studio": lambda: LabelStudioWriter(
+                folder / "label-studio.json",
+                classes,
+                image_url=names.image_url,
+                from_name=names.from_name,
+                to_name=names.to_name,
+            ),
+        }
+        _check_formats(formats)
+        self.lines = folder / LINES
+        self.probability = "probability" in formats
+        self._writers: list[PredictionWriter] = []
+        try:
+            for name in dict.fromkeys(formats):
+                if name != "jsonl":
+                    self._writers.append(makers[name]())
+            self._writers.append(JsonlWriter(self.lines, classes))
+        except BaseException:
+            self.close(finish=False)
+            raise
+
+    def write(self, prediction: Prediction) -> None:
+        """Writes a prediction in every format.
+
+        Raises:
+            OSError: the disk is full or not writable; nothing is left half.
+        """
+        for writer in self._writers:
+            writer.write(prediction)
+
+    def __contains__(self, name: object) -> bool:
+        return all(name in writer for writer in self._writers)
+
+    def close(self, finish: bool = True) -> None:
+        """Ends all outputs; with ``finish`` those that are one file for all images are made.
+
+        Raises:
+            OSError: one could not be written.
+        """
+        failed: OSError | None = None
+        for writer in self._writers:
+            try:
+                writer.close(finish=finish)
+            except OSError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+
+def _check_formats(formats: Sequence[str]) -> None:
+    strange = [name for name in formats if name not in FORMATS]
+    if strange:
+        raise ValueError(f"unknown formats {strange}; accepted are {', '.join(FORMATS)}")
+    if {"labelme", "labelme-polygons"} <= set(formats):
+        raise ValueError("labelme and labelme-polygons write the same files: choose one of them")

@@ -1,0 +1,300 @@
+"""The few-shot segmenter that people use: annotated images in, masks of other images out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from fewseg.data.errors import DataError
+from fewseg.data.image_files import MAX_PIXELS
+from fewseg.inference.formats.values import AnnotatedImage, check_classes
+from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, read_mask_of
+from fewseg.inference.loading import DEFAULT, load_model
+from fewseg.inference.model import EncodedImage, Model, PreparedImage
+from fewseg.inference.segmentation import Segmentation
+from fewseg.inference.session import Session
+from fewseg.inference.support_file import load_supports, save_supports
+from fewseg.inference.supports import ClassSupport, SupportSet
+from fewseg.inference.views import Views, view_masks
+
+Picture = ImageLike | PreparedImage | EncodedImage
+"""An image in any form, or one that was prepared or encoded before."""
+
+
+class Segmenter:
+    """Segments images by annotated examples of any number of classes.
+
+    Any number of threads may call any method: the model holds no support set, a support set is a value that
+    is replaced as a whole, and each segmentation uses the one that was there when it began.
+
+    Args:
+        model: shared with as many segmenters as wanted.
+        max_pixels: larger images are refused, files from their header.
+
+    Example:
+        >>> segmenter = Segmenter.from_checkpoint()
+        >>> segmenter.add_class("rust", ["a.jpg", "b.jpg"], ["a.png", "b.png"])
+        >>> segmenter.segment("c.jpg").mask("rust")
+    """
+
+    def __init__(self, model: Model, *, max_pixels: int = MAX_PIXELS) -> None:
+        self.model, self.max_pixels = model, max_pixels
+        self._changing = threading.RLock()
+        self._supports = SupportSet()
+        self._session: Session | None = None
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        what: str | Path = DEFAULT,
+        *,
+        size: int | None = None,
+        views: Views | None = None,
+        fusion: str | None = None,
+        backbone: str | None = None,
+        backbone_weights: str | None = None,
+        device: torch.device | str | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Self:
+        """Makes a segmenter of a checkpoint or of a recipe that needs no training.
+
+        Args:
+            what: a checkpoint (.safetensors) or the name of a recipe; the training-free matcher by default.
+            size: side of the network's input in pixels; the recipe's or the training's by default.
+            views: how images become inputs: ``Whole()``, or ``Tiles()`` for small things in large images.
+            fusion: how K shots become one answer; the config's own by default.
+            backbone: for a recipe: another timm network.
+            backbone_weights: path of the frozen trunk's weights, where it moved.
+            device: the first GPU or the CPU by default.
+            max_pixels: larger images are refused.
+
+        Raises:
+            FileNotFoundError: no such checkpoint.
+            ValueError: see :func:`~fewseg.inference.loading.load_model`.
+        """
+        model = load_model(
+            what,
+            size=size,
+            views=views,
+            fusion=fusion,
+            backbone=backbone,
+            backbone_weights=backbone_weights,
+            device=device,
+        )
+        return cls(model, max_pixels=max_pixels)
+
+    def empty(self) -> Self:
+        """Returns a segmenter of the same model without supports, for another user."""
+        return type(self)(self.model, max_pixels=self.max_pixels)
+
+    @property
+    def supports(self) -> SupportSet:
+        """The annotated images, encoded."""
+        return self._supports
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names; a label map's 1 is the first."""
+        return self._supports.classes
+
+    def prepare(self, image: ImageLike, what: str = "the image") -> PreparedImage:
+        """Reads an image and cuts it to the network's size, which is all that needs no network.
+
+        Raises:
+            DataError: it cannot be read or used.
+        """
+        return self.model.prepare(read_image(image, what, self.max_pixels))
+
+    def encode(self, image: Picture) -> EncodedImage:
+        """Runs an image through the backbone; the result stands wherever an image can, at no further cost.
+
+        Raises:
+            DataError: it cannot be read or used; or, as a ValueError, another model encoded it.
+        """
+        return self.encode_all([image])[0]
+
+    def encode_all(self, images: Sequence[Picture]) -> list[EncodedImage]:
+        """As :meth:`encode`, several images together."""
+        ready = [self._ready(image) for image in images]
+        fresh = [image for image in ready if isinstance(image, PreparedImage)]
+        encoded = iter(self.model.encode(fresh) if fresh else ())
+        return [image if isinstance(image, EncodedImage) else next(encoded) for image in ready]
+
+    def _ready(self, image: Picture) -> PreparedImage | EncodedImage:
+        if isinstance(image, EncodedImage) and image.model != self.model.digest:
+            raise ValueError(
+                f"the image was encoded by the model {image.model}, this one is {self.model.digest} "
+                f"({self.model.name}): encode it with this one"
+            )
+        return image if isinstance(image, (EncodedImage, PreparedImage)) else self.prepare(image)
+
+    def add_class(
+        self,
+        name: str,
+        images: Picture | Sequence[Picture],
+        masks: MaskLike | Sequence[MaskLike | None] | None,
+    ) -> ClassSupport:
+        """Adds annotated images of a class: a new one, or more of one that is there.
+
+        Args:
+            name: the class.
+            images: one image or K.
+            masks: as many. None or a mask without foreground says that the image does not show the class.
+                Of an image that has a mask of this class, the new mask counts.
+
+        Returns:
+            What the class has now.
+
+        Raises:
+            DataError: an image or a mask cannot be used, or their sizes differ; nothing was added.
+            ValueError: numbers differ, the name is not accepted, or no image shows the class; nothing was
+                added.
+        """
+        pictures, given = as_list(images, 4), as_list(masks, 3)
+        if len(pictures) != len(given) or not pictures:
+            raise ValueError(
+                f"class {name!r}: {len(pictures)} images and {len(given)} masks; accepted is a mask for each "
+                "image, None for one that does not show the class"
+            )
+        return self._add(
+            [(picture, {name: mask}) for picture, mask in zip(pictures, given, strict=True)], name
+        )
+
+    def add_image(self, image: Picture, masks: Mapping[str, MaskLike | None]) -> EncodedImage:
+        """Adds an image that is annotated for several classes at once, or for none: a negative of all.
+
+        Args:
+            image: in any form.
+            masks: class to mask, as in :meth:`add_class`; empty where it shows none of the classes.
+
+        Raises:
+            DataError: as in :meth:`add_class`.
+            ValueError: a name is not accepted, or a new class is not shown.
+        """
+        encoded = self.encode(image)
+        self._add([(encoded, masks)], None)
+        return encoded
+
+    def add_annotated(self, images: Iterable[AnnotatedImage]) -> None:
+        """Adds what :func:`fewseg.inference.formats.read_supports` reads.
+
+        Raises:
+            DataError: as in :meth:`add_class`.
+            ValueError: a class is shown on none of the images.
+        """
+        self._add([(str(image.image), image.masks) for image in images], None)
+
+    def _add(self, items: Sequence[tuple[Picture, Mapping[str, Any]]], name: str | None) -> ClassSupport:
+        encoded = self.encode_all([image for image, _ in items])
+        cut = [
+            {
+                k: view_masks(self._mask(mask, image, f"mask {i} of {k!r}"), image.windows)
+                for k, mask in masks.items()
+            }
+            for i, (image, (_, masks)) in enumerate(zip(encoded, items, strict=True), 1)
+        ]
+        with self._changing:
+            supports = self._supports
+            for image, masks in zip(encoded, cut, strict=True):
+                supports = supports.added(image, masks)
+            if supports.classes:
+                check_classes(supports.classes)
+            unseen = [k for k in supports.classes if not supports.positives(k)]
+            if unseen:
+                raise ValueError(
+                    f"no mask of {unseen[0]!r} has foreground: a class needs one image at least that shows "
+                    "it; empty masks are negatives beside such images"
+                )
+            self._replace(supports)
+            digests = tuple(image.digest for image in encoded)
+            return self.support(name, digests) if name else ClassSupport(name="", shots=0, negatives=0)
+
+    def _mask(self, mask: MaskLike | None, image: EncodedImage, what: str) -> torch.Tensor:
+        if mask is None:
+            return torch.zeros(image.size, dtype=torch.uint8)
+        return read_mask_of(mask, image.size, what, self.max_pixels)
+
+    def support(self, name: str, digests: tuple[str, ...] = ()) -> ClassSupport:
+        """Returns what is known of a class.
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        supports = self._supports
+        if name not in supports.classes:
+            raise ValueError(f"there is no class {name!r}; there are {list(supports.classes)}: add it first")
+        shots, negatives = len(supports.positives(name)), len(supports.negatives(name))
+        return ClassSupport(name=name, shots=shots, negatives=negatives, digests=digests)
+
+    def remove(self, name: str, digest: str | None = None) -> None:
+        """Takes a class away, or its mask on one image; a class whose last mask goes is gone.
+
+        Raises:
+            ValueError: there is no such class, or negatives alone would be left of it.
+        """
+        with self._changing:
+            self.support(name)
+            supports = self._supports.without(name, digest)
+            if name in supports.classes and not supports.positives(name):
+                raise ValueError(f"only negatives of {name!r} would be left: remove the whole class")
+            self._replace(supports)
+
+    def clear(self) -> None:
+        """Takes all supports away."""
+        with self._changing:
+            self._replace(SupportSet())
+
+    def _replace(self, supports: SupportSet) -> None:
+        self._supports, self._session = supports, None
+
+    def session(self) -> Session:
+        """Returns the present support set with its encoded state: a value for many segmentations.
+
+        Raises:
+            ValueError: there is no support.
+        """
+        with self._changing:
+            if not self._supports.classes:
+                raise ValueError("there is no support: add a class with an annotated image first (add_class)")
+            if self._session is None:
+                self._session = Session(self.model, self._supports)
+            return self._session
+
+    def segment(self, image: Picture, *, quality: bool = True) -> Segmentation:
+        """Segments an image.
+
+        Args:
+            image: in any form, at any size.
+            quality: judge the result too, which takes further passes of the head (never of the backbone).
+
+        Raises:
+            DataError: the image cannot be read or used.
+            ValueError: there is no support, or the image was encoded by another model.
+        """
+        session = self.session()
+        return session.segment(self.encode(image), quality=quality)
+
+    def save_supports(self, path: str | Path) -> None:
+        """Writes the support set, encoded: tensors and a JSON header, nothing that runs.
+
+        Raises:
+            ValueError: there is no support.
+            OSError: the file could not be written; an older one is unchanged.
+        """
+        save_supports(Path(path), self.session().supports, self.model)
+
+    def load_supports(self, path: str | Path) -> None:
+        """Reads a support set in place of the present one; no image goes through the backbone.
+
+        Raises:
+            DataError: the file is missing, broken or no support set, or another model encoded it.
+        """
+        found = load_supports(Path(path), self.model)
+        if not found.classes:
+            raise DataError(f"{path} holds no class: save a support set again")
+        with self._changing:
+            self._replace(found)

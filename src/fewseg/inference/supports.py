@@ -1,0 +1,152 @@
+"""Annotated images that have been through the backbone, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from fewseg.inference.model import EncodedImage
+from fewseg.inference.views import view_masks
+from fewseg.types import IGNORE, EncodedShots, Features
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """One annotated image.
+
+    Attributes:
+        image: encoded.
+        masks: class to (n, S, S) uint8 in {0, 1, 255} of its n views; empty where the image shows none of the
+            classes.
+    """
+
+    image: EncodedImage
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def shows(self, name: str) -> bool:
+        """Whether a class is marked on it."""
+        return name in self.masks and bool((self.masks[name] == 1).any())
+
+    def denies(self, name: str) -> bool:
+        """Whether it says that a class is not on it."""
+        return not self.masks or (name in self.masks and not self.shows(name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassSupport:
+    """What a segmenter knows of a class.
+
+    Attributes:
+        name: the class.
+        shots: K, images that show it.
+        negatives: images said not to show it.
+        digests: of the images of the call that gave this value, in their order; ``Segmenter.remove`` takes
+            them.
+    """
+
+    name: str
+    shots: int
+    negatives: int
+    digests: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupportSet:
+    """All annotated images of all classes: a value that threads share and that changes by being replaced.
+
+    Attributes:
+        classes: the names, way 1 on, in the order in which they came.
+        shots: one for each image.
+    """
+
+    classes: tuple[str, ...] = ()
+    shots: tuple[Shot, ...] = ()
+
+    def added(self, image: EncodedImage, masks: Mapping[str, Tensor]) -> SupportSet:
+        """Returns the set with an annotated image; one that is there gets these masks beside its others.
+
+        Args:
+            image: encoded.
+            masks: class to (n, S, S); of a class that the image has a mask of already, the new one counts.
+        """
+        classes = (*self.classes, *(name for name in masks if name not in self.classes))
+        for place, shot in enumerate(self.shots):
+            if shot.image.digest == image.digest:
+                joined = replace(shot, masks={**shot.masks, **masks})
+                shots = (*self.shots[:place], joined, *self.shots[place + 1 :])
+                return SupportSet(classes=classes, shots=shots)
+        return SupportSet(classes=classes, shots=(*self.shots, Shot(image=image, masks=masks)))
+
+    def without(self, name: str, digest: str | None = None) -> SupportSet:
+        """Returns the set without a class, or without its mask on one image.
+
+        Images that were annotated for it alone go too; a class without a mask anywhere goes too.
+        """
+        shots = []
+        for shot in self.shots:
+            if name not in shot.masks or digest not in (None, shot.image.digest):
+                shots.append(shot)
+            elif len(shot.masks) > 1:
+                shots.append(replace(shot, masks={k: v for k, v in shot.masks.items() if k != name}))
+        named = {k for shot in shots for k in shot.masks}
+        return SupportSet(classes=tuple(k for k in self.classes if k in named), shots=tuple(shots))
+
+    def only(self, places: Sequence[int]) -> SupportSet:
+        """Returns the set of some of the shots, with all its classes."""
+        return replace(self, shots=tuple(self.shots[i] for i in places))
+
+    def positives(self, name: str) -> list[int]:
+        """Places of the shots that show a class: its K are their number."""
+        return [i for i, shot in enumerate(self.shots) if shot.shows(name)]
+
+    def negatives(self, name: str) -> list[int]:
+        """Places of the shots that say that a class is not on them."""
+        return [i for i, shot in enumerate(self.shots) if shot.denies(name)]
+
+    def encoded(self, negatives: bool) -> EncodedShots:
+        """The set as methods take it: one support for each class and view that shows it.
+
+        Args:
+            negatives: add the images that show no class at all; they tell of background only.
+
+        Raises:
+            ValueError: a class is shown nowhere.
+        """
+        rows: list[tuple[Shot, int, int]] = []
+        for way, name in enumerate(self.classes, 1):
+            seen = [(s, v, way) for s in self.shots if name in s.masks for v in _views_of(s, name)]
+            if not seen:
+                raise ValueError(
+                    f"the class {name!r} is shown on none of the supports: annotate it on one image at least"
+                )
+            rows += seen
+        if negatives:
+            empty = [s for s in self.shots if not any(s.shows(name) for name in self.classes)]
+            rows += [(s, v, 1) for s in empty for v in range(len(s.image.windows))]
+        masks = torch.stack([self._labels(*row) for row in rows])
+        features = Features.stack([shot.image.features.select([view]) for shot, view, _ in rows])
+        device = next(iter(features.maps.values())).device
+        return EncodedShots(
+            features=features, masks=masks.unsqueeze(0).to(device), way_of=tuple(way for _, _, way in rows)
+        )
+
+    def _labels(self, shot: Shot, view: int, way: int) -> Tensor:
+        """(S, S): 0, the ways that are marked on a view, 255; the given way lies on top of the others."""
+        if not shot.masks:
+            return view_masks(torch.zeros(shot.image.size, dtype=torch.uint8), shot.image.windows)[view]
+        own = shot.masks.get(self.classes[way - 1])
+        own = torch.zeros_like(next(iter(shot.masks.values()))) if own is None else own
+        labels = torch.zeros_like(own[view])
+        labels[own[view] == IGNORE] = IGNORE
+        for other, mask in shot.masks.items():
+            labels[mask[view] == 1] = self.classes.index(other) + 1
+        labels[own[view] == 1] = way
+        return labels
+
+
+def _views_of(shot: Shot, name: str) -> list[int]:
+    shown = (shot.masks[name] == 1).flatten(1).any(dim=1)
+    return [int(v) for v in shown.nonzero().flatten()]

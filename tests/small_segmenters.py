@@ -1,0 +1,53 @@
+"""Small models with random weights, and pictures of a bright square."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from functools import cache
+
+import numpy as np
+import torch
+
+from fewseg.backbones import BackboneConfig, ResNetShape
+from fewseg.inference import Model, Segmenter, Whole
+from fewseg.methods.matcher import MatcherConfig
+from fewseg.methods.registry import METHODS
+
+SIZE = 65
+_SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
+
+
+def tiny(config, seed=0):
+    levels = config.backbone.levels
+    backbone = BackboneConfig(name="resnet18", weights=None, levels=levels, shape=_SHAPE, seed=seed)
+    small = {"backbone": backbone}
+    names = {f.name for f in fields(config)}
+    if "channels" in names:
+        small["channels"] = 8
+    if "scales" in names:
+        small["scales"] = tuple(min(s, 1.0) for s in config.scales)
+    return replace(config, **small)
+
+
+@cache
+def model(name="matcher", size=SIZE, views=None, seed=0):
+    config = tiny(METHODS[name](), seed) if name != "matcher" else tiny(MatcherConfig(), seed)
+    torch.manual_seed(1)
+    return Model(config.build().eval(), config, size, views or Whole())
+
+
+def segmenter(name="matcher", **keywords):
+    return Segmenter(model(name, **keywords))
+
+
+def picture(seed=0, hw=(50, 70), box=(10, 40, 20, 55), colour=(250, 30, 30)):
+    """A noisy dark picture (H, W, 3) with a bright rectangle (top, bottom, left, right), and its mask."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 60, (*hw, 3)).astype(np.uint8)
+    mask = np.zeros(hw, np.uint8)
+    top, bottom, left, right = box
+    image[top:bottom, left:right] = np.minimum(255, rng.integers(0, 40, 3) + np.array(colour)).astype(
+        np.uint8
+    )
+    mask[top:bottom, left:right] = 1
+    return image, mask

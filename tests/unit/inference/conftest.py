@@ -1,0 +1,108 @@
+"""Small files that the tests write themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewseg.inference.formats import Prediction
+
+
+@pytest.fixture
+def write_image() -> Callable[..., Path]:
+    """Writes an image of a size (H, W); ``exif`` is an orientation."""
+
+    def write(path: Path, size: tuple[int, int], exif: int | None = None) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ramp = (np.arange(size[0] * size[1] * 3, dtype=np.uint32) * 7 % 251).astype(np.uint8)
+        tags = Image.Exif()
+        if exif is not None:
+            tags[0x0112] = exif
+        Image.fromarray(ramp.reshape(*size, 3)).save(path, exif=tags)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_mask() -> Callable[..., Path]:
+    """Writes numbers as a mask PNG of mode L, P, 1, RGB ..."""
+
+    def write(path: Path, labels: object, mode: str = "L") -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(np.asarray(labels, dtype=np.uint8))
+        if mode == "P":
+            image.putpalette([v for i in range(256) for v in (255 - i, i, 7 * i % 256)])
+        elif mode != "L":
+            image = image.convert(mode)
+        image.save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_json() -> Callable[[Path, object], Path]:
+    def write(path: Path, value: object) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+        return path
+
+    return write
+
+
+def blobs(seed: int, size: tuple[int, int], level: float = 0.5) -> np.ndarray:
+    """A mask (H, W) uint8 of smooth shapes with holes, some of one pixel."""
+    rng = np.random.default_rng(seed)
+    rough = rng.random((size[0] // 6 + 2, size[1] // 6 + 2))
+    large = np.asarray(Image.fromarray(rough.astype(np.float32)).resize(size[::-1], Image.Resampling.BICUBIC))
+    mask = (large > level).astype(np.uint8)
+    mask[rng.integers(size[0], size=3), rng.integers(size[1], size=3)] ^= 1
+    return mask
+
+
+MASKS = {
+    "empty": np.zeros((5, 7), np.uint8),
+    "full": np.ones((5, 7), np.uint8),
+    "first pixel": np.eye(1, 35, 0, dtype=np.uint8).reshape(5, 7),
+    "last pixel": np.eye(1, 35, 34, dtype=np.uint8).reshape(5, 7),
+    "one pixel image": np.ones((1, 1), np.uint8),
+    "checkerboard": (np.indices((9, 8)).sum(axis=0) % 2).astype(np.uint8),
+    "noise": np.random.default_rng(0).integers(0, 2, (31, 47)).astype(np.uint8),
+    "blobs": blobs(1, (60, 83)),
+    "wide": blobs(2, (3, 400)),
+    "long runs": np.pad(np.ones((1, 1), np.uint8), ((200, 99), (150, 249))),
+}
+
+
+@pytest.fixture(params=MASKS.values(), ids=MASKS.keys())
+def mask(request: pytest.FixtureRequest) -> np.ndarray:
+    return request.param
+
+
+@pytest.fixture
+def predict() -> Callable[..., Prediction]:
+    """Makes a prediction of two classes with every kind of pixel."""
+
+    def make(name: str = "a.png", seed: int = 0, size: tuple[int, int] = (40, 50)) -> Prediction:
+        labels = blobs(seed, size)
+        labels[blobs(seed + 100, size, 0.6) == 1] = 2
+        labels[:2, :3] = 255
+        rng = np.random.default_rng(seed)
+        probability = rng.random((2, *size)).astype(np.float32)
+        scores = (round(float(rng.random()), 6), round(float(rng.random()), 6))
+        return Prediction(
+            name=name,
+            labels=labels,
+            classes=("rust", "crack é"),
+            scores=scores,
+            probability=probability,
+            facts={"quality": 0.5},
+        )
+
+    return make

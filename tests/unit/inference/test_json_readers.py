@@ -1,0 +1,419 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from fewseg.data.errors import DataError
+from fewseg.inference.formats import (
+    Problem,
+    ReadOptions,
+    encode_brush,
+    encode_coco,
+    iter_supports,
+    read_supports,
+)
+from fewseg.inference.formats.shapes import ellipse, polygon, rectangle, stroke
+
+SIZE = (30, 40)
+TRIANGLE = [[3.0, 2.0], [35.5, 8.0], [12.0, 28.0]]
+MASK = rectangle(5, 6, 20, 11, SIZE, 20).astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def photo(tmp_path, write_image):
+    return write_image(tmp_path / "x é.png", SIZE)
+
+
+def coco(*annotations, **image):
+    return {
+        "images": [{"id": 7, "file_name": "x é.png", "height": 30, "width": 40, **image}],
+        "categories": [{"id": 3, "name": "rust"}, {"id": 5, "name": "crack"}],
+        "annotations": [{"id": k, "image_id": 7, "category_id": 3, **a} for k, a in enumerate(annotations)],
+    }
+
+
+def labelme(*shapes, **more):
+    full = [{"label": "rust", "shape_type": "polygon", "points": TRIANGLE, **shape} for shape in shapes]
+    return {
+        "version": "5.5.0",
+        "imagePath": "x é.png",
+        "imageHeight": 30,
+        "imageWidth": 40,
+        "shapes": full,
+        **more,
+    }
+
+
+def region(value, kind="brushlabels", label="rust", **more):
+    sizes = {"original_width": 40, "original_height": 30, "image_rotation": 0}
+    return {"id": "r", "type": kind, **sizes, "value": {**value, kind: [label]}, **more}
+
+
+def studio(*result, **more):
+    return [
+        {
+            "id": 1,
+            "data": {"image": "/data/upload/3/1a2b3c4d-x%20é.png"},
+            "annotations": [{"result": list(result)}],
+            **more,
+        }
+    ]
+
+
+def one(tmp_path, write_json, value, **options):
+    (found,) = read_supports(write_json(tmp_path / "a.json", value), ReadOptions(**options))
+    assert found.size == SIZE
+    assert found.image == tmp_path / "x é.png"
+    return found
+
+
+def theirs(polygons):
+    return coco_mask.decode(coco_mask.frPyObjects(polygons, *SIZE)).max(axis=2)
+
+
+def uncompressed(mask):
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.T.ravel(), [2]])))
+    return np.diff(np.concatenate([[0], edges])).tolist()
+
+
+def test_coco_polygons_are_filled_as_pycocotools_does(tmp_path, write_json):
+    polygons = [[x for point in TRIANGLE for x in point], [30, 20, 39, 20, 39, 29.5]]
+    found = one(tmp_path, write_json, coco({"segmentation": polygons}))
+    assert np.array_equal(found.masks["rust"], theirs(polygons))
+    assert found.weak == frozenset()
+
+
+@pytest.mark.parametrize("counts", [encode_coco(MASK)["counts"], uncompressed(MASK)], ids=["text", "list"])
+def test_coco_reads_both_kinds_of_rle(tmp_path, write_json, counts):
+    found = one(tmp_path, write_json, coco({"segmentation": {"size": [30, 40], "counts": counts}}))
+    assert np.array_equal(found.masks["rust"], MASK)
+
+
+def test_a_coco_box_is_weak_a_crowd_is_ignored_and_no_annotation_is_a_negative(tmp_path, write_json):
+    crowd = {"segmentation": {"size": [30, 40], "counts": [0, 60, 1140]}, "iscrowd": 1}
+    box = {"segmentation": [], "bbox": [4, 5, 6, 7], "category_id": 5}
+    found = one(tmp_path, write_json, coco({"segmentation": encode_coco(MASK)}, box, crowd))
+    assert found.weak == {"crack"}
+    assert found.masks["crack"][:, 2:].tolist() == rectangle(4, 5, 6, 7, SIZE)[:, 2:].astype(int).tolist()
+    assert (found.masks["crack"][:, :2] == 255).all()
+    assert np.array_equal(found.masks["rust"][:, 2:], MASK[:, 2:])
+    assert one(tmp_path, write_json, coco()).masks == {}
+
+
+def png_text(mask):
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected", "weak"),
+    [
+        ({}, polygon([tuple(p) for p in TRIANGLE], SIZE), False),
+        ({"shape_type": None}, polygon([tuple(p) for p in TRIANGLE], SIZE), False),
+        ({"shape_type": "rectangle", "points": [[20, 12], [3, 25]]}, rectangle(3, 12, 17, 13, SIZE), True),
+        ({"shape_type": "circle", "points": [[20, 15], [23, 19]]}, ellipse(20, 15, 5, 5, SIZE), False),
+        (
+            {"shape_type": "mask", "points": [[5, 6], [24, 25]], "mask": png_text(MASK[6:26, 5:25])},
+            np.pad(MASK[6:26, 5:25], ((6, 4), (5, 15))) == 1,
+            False,
+        ),
+    ],
+)
+def test_labelme_regions(tmp_path, write_json, shape, expected, weak):
+    found = one(tmp_path, write_json, labelme(shape))
+    assert np.array_equal(found.masks["rust"], expected.astype(np.uint8))
+    assert found.weak == ({"rust"} if weak else frozenset())
+
+
+@pytest.mark.parametrize(
+    ("kind", "points"),
+    [("linestrip", TRIANGLE), ("line", TRIANGLE[:2]), ("point", TRIANGLE[:1]), ("points", TRIANGLE[:1])],
+)
+def test_labelme_lines_and_points_are_scribbles(tmp_path, write_json, kind, points):
+    found = one(tmp_path, write_json, labelme({"shape_type": kind, "points": points}), stroke=4.0)
+    drawn = stroke([tuple(p) for p in points], 4, SIZE)
+    assert np.array_equal(found.masks["rust"], np.where(drawn, 1, 255))
+    assert found.weak == {"rust"}
+
+
+def test_a_folder_of_labelme_files_is_read_file_by_file(tmp_path, write_json, write_image):
+    write_image(tmp_path / "set" / "images" / "b.jpg", (5, 5))
+    write_json(
+        tmp_path / "set" / "b.json", labelme(imagePath="..\\photos\\b.jpg", imageHeight=5, imageWidth=5)
+    )
+    write_json(tmp_path / "set" / "c.json", labelme(imagePath="c.jpg"))
+    (tmp_path / "set" / "d.json").write_text("{")
+    write_json(tmp_path / "set" / "e.json", coco())
+    b, c, d, e = iter_supports(tmp_path / "set")
+    assert (b.image.name, b.masks) == ("b.jpg", {})
+    assert "'c.jpg' is not in" in str(c.error)
+    assert "d.json is not JSON" in str(d.error)
+    assert "e.json is not of LabelMe" in str(e.error)
+
+
+def test_a_label_studio_brush_is_read_to_the_pixel(tmp_path, write_json):
+    found = one(tmp_path, write_json, studio(region({"format": "rle", "rle": encode_brush(MASK)})))
+    assert np.array_equal(found.masks["rust"], MASK)
+    assert found.weak == frozenset()
+
+
+def turned(x, y, w, h, degrees):
+    """Corners as label-studio-converter computes them (convert_annotation_to_yolo_obb), in pixels."""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    return [(x, y), (x + w * c, y + w * s), (x + w * c - h * s, y + w * s + h * c), (x - h * s, y + h * c)]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected", "weak"),
+    [
+        (
+            {"points": [[10, 10], [90, 20], [30, 95]]},
+            "polygonlabels",
+            polygon([(4, 3), (36, 6), (12, 28.5)], SIZE),
+            0,
+        ),
+        ({"x": 25, "y": 10, "width": 50, "height": 30}, "rectanglelabels", rectangle(10, 3, 20, 9, SIZE), 1),
+        (
+            {"x": 50, "y": 10, "width": 40, "height": 30, "rotation": 40},
+            "rectanglelabels",
+            polygon(turned(20, 3, 16, 9, 40), SIZE),
+            1,
+        ),
+        (
+            {"x": 50, "y": 50, "radiusX": 25, "radiusY": 20, "rotation": 10},
+            "ellipselabels",
+            ellipse(20, 15, 10, 6, SIZE, 10),
+            0,
+        ),
+    ],
+)
+def test_label_studio_shapes_are_in_percent(tmp_path, write_json, value, kind, expected, weak):
+    found = one(tmp_path, write_json, studio(region(value, kind)))
+    assert np.array_equal(found.masks["rust"], expected.astype(np.uint8))
+    assert found.weak == ({"rust"} if weak else frozenset())
+
+
+def test_a_label_studio_key_point_is_a_scribble(tmp_path, write_json):
+    found = one(
+        tmp_path, write_json, studio(region({"x": 50, "y": 50, "width": 0.5}, "keypointlabels")), stroke=6
+    )
+    assert np.array_equal(found.masks["rust"], np.where(stroke([(20, 15)], 6, SIZE), 1, 255))
+
+
+def test_a_label_may_be_an_entry_of_its_own_and_other_entries_are_left_out(tmp_path, write_json):
+    bare = region({"rle": encode_brush(MASK)})
+    bare["value"].pop("brushlabels")
+    choice = {"id": "c", "type": "choices", "value": {"choices": ["good"]}}
+    relation = {"type": "relation", "from_id": "r", "to_id": "r"}
+    named = region({"rle": encode_brush(MASK)}, "labels", type="labels")
+    found = one(tmp_path, write_json, studio(bare, named, choice, relation))
+    assert np.array_equal(found.masks["rust"], MASK)
+
+
+def test_which_annotation_of_a_task_counts(tmp_path, write_json):
+    def named(label, **more):
+        return {"result": [region({"rle": encode_brush(MASK)}, label=label)], **more}
+
+    def label_of(annotations, **more):
+        task = {**studio()[0], "annotations": annotations, **more}
+        found = read_supports(write_json(tmp_path / "a.json", [task]), ReadOptions(predictions=True))
+        return list(found[0].masks)
+
+    assert label_of([named("a"), named("b"), named("c", was_cancelled=True)]) == ["b"]
+    assert label_of([named("a", ground_truth=True), named("b")]) == ["a"]
+    assert label_of([], predictions=[named("p")]) == ["p"]
+    assert label_of([named("a")], predictions=[named("p")]) == ["a"]
+    assert label_of([{"result": []}]) == []
+    with pytest.raises(DataError, match="no annotated image"):
+        read_supports(
+            write_json(tmp_path / "a.json", [{**studio()[0], "annotations": [], "predictions": [named("p")]}])
+        )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x é.png", "./x é.png", "/somewhere/else/x é.png", "..\\..\\photos\\x é.png", "C:\\photos\\x é.png",
+     "https://host/data/x%20%C3%A9.png?token=1", "/data/local-files/?d=photos/x%20é.png", "x%20%C3%A9.png",
+     "/data/upload/7/00ff00ff-x é.png", "../../etc/x é.png"],
+)  # fmt: skip
+def test_an_image_is_found_by_what_its_name_may_look_like(tmp_path, write_json, name):
+    task = {"data": {"photo": name, "note": "n"}, "annotations": [{"result": []}]}
+    if name == "x%20%C3%A9.png" or name.startswith(("/", "https", "x", ".", "C")):
+        assert one(tmp_path, write_json, [task]).masks == {}
+    assert one(tmp_path, write_json, coco(file_name=name)).masks == {}
+
+
+OUTSIDE = [
+    "../secret.png",
+    "/{root}/secret.png",
+    "..\\secret.png",
+    "a/../../secret.png",
+    "..",
+    "/",
+    "",
+    "\0",
+    "file:///{root}/secret.png",
+    "%2e%2e/secret.png",
+    "/data/local-files/?d=../secret.png",
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_no_name_leads_out_of_the_folder_of_images(tmp_path, write_json, write_image, name):
+    write_image(tmp_path / "secret.png", SIZE)
+    write_image(tmp_path / "in" / "secret.png", SIZE)
+    write_image(tmp_path / "in" / "photos" / "x.png", SIZE)
+    name = name.replace("/{root}", str(tmp_path))
+    path = write_json(tmp_path / "in" / "a.json", coco(file_name=name))
+    with pytest.raises(DataError, match="is not in"):
+        read_supports(path, ReadOptions(images=tmp_path / "in" / "photos"))
+
+
+def test_one_name_in_two_folders_is_two_images_or_an_error(tmp_path, write_json, write_image):
+    value = coco()
+    value["images"] = [
+        {"id": k, "file_name": f"{folder}/x.png", "height": 4, "width": 4} for k, folder in enumerate("ab")
+    ]
+    for folder in "ab":
+        write_image(tmp_path / "s" / folder / "x.png", (4, 4))
+    path = write_json(tmp_path / "s" / "a.json", value)
+    assert [item.image.parent.name for item in read_supports(path)] == ["a", "b"]
+    write_image(tmp_path / "flat" / "x.png", (4, 4))
+    good, bad = iter_supports(path, ReadOptions(images=tmp_path / "flat"))
+    assert not isinstance(good, Problem)
+    assert "both come down to" in str(bad.error)
+
+
+def test_an_orientation_is_applied_once(tmp_path, write_json, write_image):
+    write_image(tmp_path / "x é.png", (40, 30), exif=6)
+    assert one(tmp_path, write_json, labelme({})).masks["rust"].shape == SIZE
+    with pytest.raises(DataError, match="EXIF"):
+        one(tmp_path, write_json, coco(height=40, width=30))
+
+
+BAD_SHAPES = [
+    (labelme({"shape_type": "star"}), "'star'; accepted are polygon"),
+    (labelme({"shape_type": 7}), "is a 7"),
+    (labelme({"points": TRIANGLE[:2]}), "a polygon of 2 points"),
+    (labelme({"shape_type": "circle"}), "a circle of 3 points"),
+    (labelme({"points": [[1, 2], [3, "4"], [5, 6]]}), "y of point 1 is '4'"),
+    (labelme({"points": [[1, 2], [3], [5, 6]]}), "point 1 is"),
+    (labelme({"points": None}), "'points' is None"),
+    (labelme({"label": ""}), "empty label"),
+    (labelme({"label": 3}), "'label' is 3"),
+    (labelme({"shape_type": "mask", "points": [[0, 0], [1, 1]]}), "has no 'mask'"),
+    (labelme({"shape_type": "mask", "points": [[0, 0], [40, 1]], "mask": ""}), "do not lie in the image"),
+    (labelme({"shape_type": "mask", "points": [[0, 0], [1, 1]], "mask": "é"}), "mask is no"),
+    (labelme({"shape_type": "mask", "points": [[0, 0], [1, 1]], "mask": "aGFsbG8="}), "no readable PNG"),
+    (
+        labelme({"shape_type": "mask", "points": [[0, 0], [1, 1]], "mask": png_text(MASK)}),
+        "40 x 30 pixels and its corners",
+    ),
+    (labelme(imageHeight=31), "40 x 30 pixels and its mask 40 x 31"),
+    (labelme(imageHeight="30"), "'imageHeight' is '30'"),
+    (labelme(shapes={}), "'shapes' is {}; accepted there is|'shapes' is {}"),
+    (labelme(shapes=[3]), "shape 0 is 3"),
+    (labelme(imagePath=None), "'imagePath' is None"),
+    (coco({"segmentation": [[1, 2, 3, 4]]}), "4 numbers"),
+    (coco({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}), "is nan"),
+    (coco({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}), "far outside"),
+    (coco({"segmentation": [[0, 0, 40, 30, 40, 0] * 100_000]}), "pixels long"),
+    (coco({"segmentation": [3]}), "polygon is 3"),
+    (coco({"segmentation": 3}), "segmentation is 3"),
+    (coco({"segmentation": {"size": [40, 30], "counts": "x"}}), "of size"),
+    (coco({}), "bbox is None"),
+    (coco({"bbox": [1, 2, -3, 4]}), "negative side"),
+    (coco({"bbox": [1, 2, "3", 4]}), "bbox is '3'"),
+    (coco({"category_id": 9, "bbox": [1, 2, 3, 4]}), "category 9"),
+    (coco(height=29), "40 x 30 pixels and its mask 40 x 29"),
+    (coco(height=2.5), "'height' is 2.5"),
+    (coco(width=10**400), "'width' is"),
+    (coco(file_name="none.png"), "'none.png' is not in"),
+    (studio(region({"rle": [1, 2, 3]})), "brush's RLE is cut off"),
+    (studio(region({"rle": "123"})), "'rle' is '123'"),
+    (studio(region({"rle": encode_brush(MASK[:5])})), "800 values"),
+    (studio(region({"points": [[1, 2], [3, 4]]}, "polygonlabels")), "polygon of 2 points"),
+    (studio(region({"x": None, "y": 3, "width": 3, "height": 3}, "rectanglelabels")), "'x' is None"),
+    (studio(region({"rle": [1]}, label="")), "has no label"),
+    (studio(region({"rle": [1]}, original_width=41)), "its mask 41 x 30"),
+    (studio(region({"rle": encode_brush(MASK)}, image_rotation=90)), "turned in Label Studio"),
+    (studio(3), "region 0 is 3"),
+    (studio(annotations=[3]), "annotations are"),
+    (studio(annotations=[{}]), "no 'result'"),
+    (studio(data={}), "accepted is 'image'"),
+    (studio(data={"a": "1.png", "b": "2.png"}), "accepted is 'image'"),
+]
+
+
+@pytest.mark.parametrize(("value", "message"), BAD_SHAPES, ids=[m for _, m in BAD_SHAPES])
+def test_a_broken_image_of_a_json_file_is_told_in_one_line(tmp_path, write_json, value, message):
+    (item,) = iter_supports(write_json(tmp_path / "a.json", value))
+    assert isinstance(item, Problem)
+    with pytest.raises(DataError, match=message):
+        raise item.error
+    assert "\n" not in str(item.error)
+    assert "a.json" in str(item.error)
+    assert len(str(item.error)) < 600
+
+
+def test_one_bad_image_does_not_lose_the_others(tmp_path, write_json):
+    value = coco()
+    value["images"] = [{"id": 1, "file_name": "none.png"}, *value["images"]]
+    bad, good = iter_supports(write_json(tmp_path / "a.json", value))
+    assert bad.where == "none.png"
+    assert good.masks == {}
+    bad, good = iter_supports(write_json(tmp_path / "b.json", [*studio(data={}), *studio()]))
+    assert isinstance(bad, Problem)
+    assert good.masks == {}
+
+
+BAD_FILES = [
+    ("", "is empty"),
+    ("{", "is not JSON"),
+    ('{"shapes": [', "is not JSON"),
+    ("[" * 100_000, "nested too deeply"),
+    ("hello", "is no JSON file"),
+    ('{"a": "\xff"}', "is not UTF-8"),
+    ("{}", "unknown format"),
+    ("[]", "unknown format"),
+    ("[1]", "unknown format"),
+    ('{"a": 1, "b": 2}', "unknown format.*'a', 'b'"),
+    ('[{"image_id": 1, "category_id": 1, "score": 1}]', "COCO results"),
+    ('[{"image": "a.png", "tag": []}]', "JSON-MIN"),
+    (json.dumps({**coco(), "categories": 3}), "'categories' is 3"),
+    (json.dumps({**coco(), "annotations": [3]}), "annotation 0 is 3"),
+    (json.dumps({**coco(), "annotations": [{"image_id": 99}]}), r"images \[99\]"),
+    (json.dumps({**coco(), "images": coco()["images"] * 2}), "two images have one id"),
+    (json.dumps({"images": [], "annotations": []}), "no 'categories'"),
+    (json.dumps({"images": [], "annotations": [], "categories": []}), "no annotated image"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_FILES, ids=[m for _, m in BAD_FILES])
+def test_a_broken_json_file_is_told_in_one_line(tmp_path, text, message):
+    (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=message) as told:
+        read_supports(tmp_path / "a.json")
+    assert "\n" not in str(told.value)
+    assert "a.json" in str(told.value)
+
+
+def test_a_missing_path_and_a_missing_folder_of_images_are_told(tmp_path, write_json):
+    with pytest.raises(DataError, match="none does not exist"):
+        read_supports(tmp_path / "none")
+    path = write_json(tmp_path / "a.json", labelme())
+    with pytest.raises(DataError, match="none does not exist"):
+        read_supports(path, ReadOptions(images=tmp_path / "none"))
+
+
+def test_a_byte_order_mark_and_a_single_task_are_read(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(studio()[0]).encode())
+    assert read_supports(tmp_path / "a.json")[0].masks == {}

@@ -1,0 +1,391 @@
+"""``fewseg label`` as a user runs it, mistakes included, on a tiny network."""
+
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewseg.cli import main
+from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
+from fewseg.inference import Segmenter, folder_run
+from fewseg.inference.formats import read_jsonl, read_supports
+from fewseg.inference.found_images import find_images
+from small_segmenters import SIZE, model, picture
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    own = model()
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_checkpoint(path, own.method, Checkpoint(config=own.config), whole=True)
+    return path
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Supports of one class and five photographs, two of them of one name in two folders."""
+    for k in range(2):
+        write(tmp_path / f"sup/images/{k}.png", picture(k)[0])
+        write(tmp_path / f"sup/masks/{k}.png", picture(k)[1])
+    for k, name in enumerate(["a.png", "b c é.png", "one/same.png", "two/same.png", "two/deep/d.jpg"]):
+        write(tmp_path / "photos" / name, picture(10 + k, hw=(40 + k, 60))[0])
+    return tmp_path
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def run(place, checkpoint, capfd, caplog):
+    """Runs the command; gives its exit status and all it said, in one line."""
+
+    def call(*words, support="sup", images=("photos",), out="out"):
+        given = ["label", "--support", place / support, "--out", place / out, "--model", checkpoint]
+        given += ["--size", SIZE, "--images", *(place / i for i in images), "--quiet", *words]
+        status = main([str(word) for word in given])
+        said = capfd.readouterr()
+        warned = " ".join(record.getMessage() for record in caplog.records)
+        caplog.clear()
+        return status, re.sub(r"\s+", " ", said.out + said.err + warned)
+
+    return call
+
+
+def lines(place, out="out"):
+    return {p.name: p for p in read_jsonl(place / out / "predictions.jsonl")}
+
+
+NAMES = ["a.png", "b c é.png", "one/same.png", "two/deep/d.jpg", "two/same.png"]
+
+
+def test_a_folder_is_labelled_as_the_segmenter_does(place, run, checkpoint):
+    status, said = run("--class-name", "square")
+    assert status == 0, said
+    assert "labelled: 5; skipped: 0" in said
+    found = lines(place)
+    assert list(found) == NAMES
+    it = Segmenter.from_checkpoint(checkpoint, size=SIZE)
+    it.add_class("square", [place / f"sup/images/{k}.png" for k in (0, 1)], [picture(k)[1] for k in (0, 1)])
+    for name, line in found.items():
+        own = it.segment(place / "photos" / name)
+        assert (line.labels == own.labels).all()
+        assert line.facts["quality"] == pytest.approx(own.quality.score, abs=1e-5)
+        stored = np.array(Image.open(place / "out/masks" / (name.rsplit(".", 1)[0] + ".png")))
+        assert (stored == own.labels).all()
+    assert (place / "out/masks/classes.txt").read_text() == "background\nsquare\n"
+
+
+def test_a_second_run_does_what_is_missing_and_nothing_else(place, run, monkeypatch):
+    assert run()[0] == 0
+    before = {f: f.stat().st_mtime_ns for f in (place / "out/masks").rglob("*.png")}
+    write(place / "photos/new.png", picture(30)[0])
+    (place / "out/masks/a.png").unlink()
+    read = []
+    step = folder_run.read_image
+    monkeypatch.setattr(
+        folder_run, "read_image", lambda path, *rest: read.append(path.name) or step(path, *rest)
+    )
+    status, said = run()
+    assert status == 0
+    assert "labelled: 2, 4 were there before" in said
+    assert sorted(read) == ["a.png", "new.png"]
+    after = {f: f.stat().st_mtime_ns for f in (place / "out/masks").rglob("*.png")}
+    assert {f for f in before if before[f] == after[f]} == set(before) - {place / "out/masks/a.png"}
+    assert len(lines(place)) == 6
+
+
+def test_another_support_model_or_threshold_does_not_mix_with_an_earlier_run(place, run):
+    assert run()[0] == 0
+    for words, what in ((["--threshold", "0.6"], "threshold"), (["--size", "73"], "model")):
+        status, said = run(*words)
+        assert status == 1
+        assert f"holds a run with another {what}" in said
+    write(place / "sup/images/2.png", picture(2)[0])
+    write(place / "sup/masks/2.png", picture(2)[1])
+    assert "holds a run with another shots, supports" in run()[1]
+
+
+def test_a_killed_run_goes_on(place, run, monkeypatch):
+    step = folder_run._Work.write
+    monkeypatch.setattr(
+        folder_run._Work,
+        "write",
+        lambda self, name, result: step(self, name, result) if name < "one" else stop(),
+    )
+
+    def stop():
+        raise KeyboardInterrupt
+
+    status, said = run("--format", "coco")
+    assert status == 130
+    assert "the same command does what is missing" in said
+    assert not (place / "out/coco.json").exists()
+    monkeypatch.setattr(folder_run._Work, "write", step)
+    status, said = run("--format", "coco")
+    assert "labelled: 3, 2 were there before" in said
+    assert len(json.loads((place / "out/coco.json").read_bytes())["images"]) == 5
+
+
+def test_a_full_disk_ends_the_run_with_whole_files(place, run, monkeypatch):
+    import fewseg.inference.formats.png as png
+
+    write_bytes = png.atomic_write_bytes
+
+    def full(path, data):
+        if path.name == "same.png":
+            raise OSError(28, f"could not write {path}: No space left on device")
+        write_bytes(path, data)
+
+    monkeypatch.setattr(png, "atomic_write_bytes", full)
+    status, said = run()
+    assert status == 1
+    assert "No space left" in said
+    assert set(lines(place)) == {"a.png", "b c é.png"}
+    assert not list((place / "out/masks").rglob(".*"))
+    monkeypatch.setattr(png, "atomic_write_bytes", write_bytes)
+    assert run()[0] == 0
+    assert list(lines(place)) == NAMES
+
+
+FORMATS = ["png", "probability", "coco", "coco-results", "labelme", "label-studio", "jsonl"]
+
+
+def test_all_formats_at_once_and_each_read_back_as_supports(place, run):
+    assert run("--format", *FORMATS, "--class-name", "square")[0] == 0
+    out, found = place / "out", lines(place)
+    assert len(json.loads((out / "coco-results.json").read_bytes())) <= 5
+    probability = np.array(Image.open(out / "probability/one/same.square.png"))
+    assert ((probability > 128) <= (found["one/same.png"].labels == 1)).mean() > 0.99
+    from fewseg.inference.formats import ReadOptions
+
+    options = ReadOptions(images=place / "photos", predictions=True)
+    for source in ("coco.json", "masks", "labelme/a.json"):
+        for item in read_supports(out / source, options):
+            name = item.image.relative_to(place / "photos").as_posix()
+            mask = item.masks.get("square", np.zeros(item.size, np.uint8))
+            assert (mask == (found[name].labels == 1)).all(), (source, name)
+
+
+def test_two_ways_of_writing_one_file_are_refused(run):
+    status, said = run("--format", "labelme", "labelme-polygons")
+    assert status == 1
+    assert "choose one" in said
+
+
+BAD = {
+    "0 bytes": (b"", "0 bytes"),
+    "text": (b"this is no picture", "cannot be read"),
+    "truncated": (None, "cannot be read"),
+    "bomb": ("bomb", "pixels"),
+    "animated": ("animated", "frames"),
+    "32 bits": ("float", "32 bits"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), BAD.values(), ids=BAD.keys())
+def test_one_bad_image_is_told_and_skipped_and_the_status_says_so(place, run, content, message):
+    path = place / "photos/bad.tif"
+    if content is None:
+        content = (place / "photos/a.png").read_bytes()[:200]
+    if content == "bomb":
+        path = path.with_suffix(".png")
+        Image.new("1", (20000, 20000)).save(path)
+    elif content == "animated":
+        frame = Image.fromarray(picture(0)[0])
+        frame.save(path, save_all=True, append_images=[frame])
+    elif content == "float":
+        Image.fromarray(np.ones((5, 5), np.float32)).save(path)
+    else:
+        path.write_bytes(content)
+    status, said = run()
+    assert status == 3
+    assert message in said
+    assert "labelled: 5; skipped: 1" in said
+    assert list(lines(place)) == NAMES
+    assert path.name in (place / "out/contact-sheet.html").read_text()
+    assert run()[0] == 3  # it is still there, and still bad
+
+
+def test_cmyk_and_16_bit_images_are_labelled(place, run):
+    Image.new("CMYK", (30, 40), (0, 200, 200, 0)).save(place / "photos/cmyk.jpg")
+    Image.fromarray((np.arange(1200).reshape(30, 40) * 50).astype(np.uint16)).save(place / "photos/deep.png")
+    status, said = run()
+    assert status == 0, said
+    assert {"cmyk.jpg", "deep.png"} <= set(lines(place))
+
+
+def test_names_that_file_systems_part_with_are_told(place, run):
+    write(place / "photos/back\\slash.png", picture(3)[0])
+    raw = os.fsencode(place / "photos") + b"/\xff.png"
+    shutil.copy(place / "photos/a.png", raw)
+    status, said = run()
+    assert status == 3
+    assert "back" in said
+    assert "no UTF-8" in said
+    assert "labelled: 5; skipped: 2" in said
+
+
+def test_an_output_folder_that_cannot_be_written_is_told(place, run):
+    (place / "file").write_text("x")
+    status, said = run(out="file")
+    assert status == 1
+    assert "is a file" in said
+    status, said = run(out="file/below")
+    assert status == 1
+    assert "could not write" in said
+
+
+SUPPORTS = {
+    "missing": (lambda p: shutil.rmtree(p / "sup"), "does not exist"),
+    "empty folder": (lambda p: [shutil.rmtree(p / "sup"), (p / "sup").mkdir()], "is empty"),
+    "empty masks": (
+        lambda p: [write(p / f"sup/masks/{k}.png", picture(k)[1] * 0) for k in (0, 1)],
+        "no mask of 'object' has foreground",
+    ),
+    "another size": (
+        lambda p: write(p / "sup/masks/0.png", picture(0)[1].T.copy()),
+        "both must be of one size",
+    ),
+    "no mask": (lambda p: (p / "sup/masks/0.png").unlink(), "has no mask of its name"),
+    "broken mask": (lambda p: (p / "sup/masks/0.png").write_bytes(b"no"), "cannot be read"),
+    "broken image": (lambda p: (p / "sup/images/0.png").write_bytes(b""), "0 bytes"),
+    "smooth mask": (
+        lambda p: write(p / "sup/masks/0.png", np.arange(3500).reshape(50, 70).astype(np.uint8)),
+        "threshold a smoothed mask",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), SUPPORTS.values(), ids=SUPPORTS.keys())
+def test_supports_that_cannot_be_used_are_told_and_nothing_is_written(place, run, spoil, message):
+    spoil(place)
+    status, said = run()
+    assert status == 1
+    assert message in said
+    assert not (place / "out").exists()
+
+
+JSON = {
+    "broken": "{",
+    "empty": "",
+    "number": "3",
+    "list": "[1, 2]",
+    "coco without categories": '{"images": [], "annotations": []}',
+    "labelme": '{"shapes": 3, "imagePath": "a.png"}',
+    "label studio": '[{"data": {"image": "a.png"}, "annotations": [{"result": 3}]}]',
+}
+
+
+@pytest.mark.parametrize("text", JSON.values(), ids=JSON.keys())
+def test_malformed_json_is_told_in_a_line_and_nothing_is_written(place, run, text):
+    (place / "sup.json").write_text(text)
+    status, said = run(support="sup.json")
+    assert status == 1
+    assert "sup.json" in said
+    assert "Traceback" not in said
+    assert not (place / "out").exists()
+
+
+def test_a_mistyped_place_of_images_is_told(place, run):
+    for wrong, message in (("nowhere", "does not exist"), ("photos/*.tiff", "no images there")):
+        status, said = run(images=(wrong,))
+        assert status == 1
+        assert message in said
+
+
+def test_a_pattern_and_files_name_images_from_their_common_folder(place, run):
+    assert run(images=("photos/**/*.png",), out="x")[0] == 0
+    assert list(lines(place, "x")) == [name for name in NAMES if name.endswith("png")]
+    assert run(images=("photos/one/same.png", "photos/two/same.png"), out="y")[0] == 0
+    assert list(lines(place, "y")) == ["one/same.png", "two/same.png"]
+
+
+def test_hidden_files_are_no_images(place):
+    write(place / "photos/.cache/x.png", picture(0)[0])
+    assert list(find_images([place / "photos"])) == NAMES
+
+
+def test_supports_can_be_kept_and_used_again(place, run):
+    assert run("--save-support", place / "kept.safetensors")[0] == 0
+    status, said = run(support="kept.safetensors", out="again")
+    assert status == 0, said
+    first, second = lines(place), lines(place, "again")
+    assert all((first[name].labels == second[name].labels).all() for name in NAMES)
+    assert run(support="kept.safetensors")[0] == 0  # the same run: it goes on
+    status, said = run("--size", "73", support="kept.safetensors", out="third")
+    assert status == 1
+    assert "was encoded by the model" in said
+
+
+def test_the_contact_sheet_begins_with_the_lowest_quality(place, run):
+    assert run()[0] == 0
+    found = sorted(lines(place).values(), key=lambda p: p.facts["quality"])
+    html = (place / "out/contact-sheet.html").read_text()
+    at = [html.index(f"</strong>{p.name}") for p in found]
+    assert at == sorted(at)
+    assert html.count("data:image/jpeg") == 5
+    assert "http" not in html.replace("http-equiv", "")
+    assert run("--sheet", "2")[0] == 0
+    assert (place / "out/contact-sheet.html").read_text().count("data:image/jpeg") == 2
+
+
+def test_hostile_names_do_not_become_markup(place, run):
+    write(place / "photos/<img src=x onerror=alert(1)>.png", picture(3)[0])
+    assert run()[0] == 0
+    assert "<img src=x" not in (place / "out/contact-sheet.html").read_text()
+
+
+def test_tiles_batches_and_no_quality(place, run):
+    assert run("--tiles", "40", "--overlap", "0.3", "--batch", "3", "--no-quality", "--sheet", "0")[0] == 0
+    found = lines(place)
+    assert list(found) == NAMES
+    assert "quality" not in found["a.png"].facts
+    assert not (place / "out/contact-sheet.html").exists()
+
+
+def test_batches_give_what_single_images_give(place, run):
+    assert run(out="one")[0] == 0
+    assert run("--batch", "3", out="three")[0] == 0
+    one, three = lines(place, "one"), lines(place, "three")
+    assert all((one[name].labels == three[name].labels).mean() > 0.999 for name in NAMES)
+
+
+def test_a_mistyped_model_is_told_with_near_names(place, capfd):
+    words = ["--support", place / "sup", "--images", place / "photos", "--out", place / "out"]
+    status = main(["label", *map(str, words), "--model", "pascal_matcher_resnet5"])
+    assert status == 1
+    assert "did you mean pascal_matcher_resnet50" in re.sub(r"\s+", " ", capfd.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--threshold", "1.5"], "between 0 and 1"),
+        (["--batch", "0"], "1 or more"),
+        (["--tiles", "0"], "1 pixel at least"),
+        (["--size", "8"], "33 and more"),
+        (["--fusion", "average"], "cannot use the fusion"),
+    ],
+)
+def test_numbers_out_of_range_are_told_and_nothing_is_written(place, run, words, message):
+    status, said = run(*words)
+    assert status == 1
+    assert message in said
+    assert not (place / "out").exists()
+
+
+def test_the_network_sees_each_image_once(place, run, monkeypatch):
+    seen = []
+    from fewseg.inference.model import Model
+
+    step = Model.encode
+    monkeypatch.setattr(Model, "encode", lambda self, images: seen.extend(images) or step(self, images))
+    assert run()[0] == 0
+    assert len(seen) == 2 + 5
+    assert len({image.digest for image in seen}) == 7

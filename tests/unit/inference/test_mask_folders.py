@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewseg.data.errors import DataError
+from fewseg.inference.formats import Problem, ReadOptions, iter_supports, read_supports
+
+
+def values(item):
+    return {name: mask.tolist() for name, mask in item.masks.items()}
+
+
+@pytest.mark.parametrize(
+    ("stored", "mode", "mask"),
+    [
+        ([[0, 1, 1]], "L", [[0, 1, 1]]),
+        ([[0, 255, 255]], "L", [[0, 1, 1]]),
+        ([[0, 1, 255]], "L", [[0, 1, 255]]),
+        ([[0, 38, 255]], "P", [[0, 1, 255]]),
+        ([[0, 0, 0]], "L", [[0, 0, 0]]),
+        ([[0, 255, 0]], "1", [[0, 1, 0]]),
+        ([[0, 255, 0]], "RGB", [[0, 1, 0]]),
+        ([[0, 255, 0]], "RGBA", [[0, 1, 0]]),
+    ],
+)
+@pytest.mark.parametrize(
+    "layout", ["images/{0}.jpg masks/{0}.png", "{0}.jpg {0}.png", "{0}.png {0}_mask.png"]
+)
+def test_what_the_numbers_of_one_class_mean(tmp_path, write_image, write_mask, layout, stored, mode, mask):
+    first, second = layout.split(" ")
+    image = write_image(tmp_path / first.format("x y é"), (1, 3))
+    write_mask(tmp_path / second.format("x y é"), stored, mode)
+    (found,) = read_supports(tmp_path, ReadOptions(class_name="rust"))
+    assert (found.image, found.size) == (image, (1, 3))
+    assert values(found) == {"rust": mask}
+    assert found.masks["rust"].dtype == np.uint8
+
+
+def test_class_folders_name_their_class_and_keep_alike_names_apart(tmp_path, write_image, write_mask):
+    for k, name in enumerate(("rust", "a crack")):
+        write_image(tmp_path / name / "images" / "1.jpg", (2, 2))
+        write_mask(tmp_path / name / "masks" / "1.png", np.full((2, 2), k))
+    crack, rust = read_supports(str(tmp_path))
+    assert (crack.image.parent.parent.name, values(crack)) == ("a crack", {"a crack": [[1, 1], [1, 1]]})
+    assert values(rust) == {"rust": [[0, 0], [0, 0]]}
+
+
+def test_a_list_of_classes_splits_an_index_map(tmp_path, write_image, write_mask):
+    for name, stored in (("a", [[0, 1, 2, 255]]), ("b", [[0, 0, 0, 0]]), ("c", [[0, 255, 0, 0]])):
+        write_image(tmp_path / "images" / f"{name}.jpg", (1, 4))
+        write_mask(tmp_path / "masks" / f"{name}.png", stored, "P")
+    (tmp_path / "classes.txt").write_text("background\nrust\n crack\n\n")
+    first, negative, ignored = read_supports(tmp_path)
+    assert values(first) == {"rust": [[0, 1, 0, 255]], "crack": [[0, 0, 1, 255]]}
+    assert values(negative) == {}
+    assert values(ignored) == {"rust": [[0, 255, 0, 0]], "crack": [[0, 255, 0, 0]]}
+    (tmp_path / "classes.txt").write_text("rust\n")
+    write_mask(tmp_path / "masks" / "a.png", [[0, 255, 255, 0]])
+    write_mask(tmp_path / "masks" / "c.png", [[0, 1, 255, 0]])
+    first, _, both = read_supports(tmp_path)
+    assert values(first) == {"rust": [[0, 1, 1, 0]]}
+    assert values(both) == {"rust": [[0, 1, 255, 0]]}
+
+
+@pytest.mark.parametrize("text", ["", "a\na\n", "a\n\nb\n"])
+def test_a_broken_list_of_classes_is_told(tmp_path, write_image, write_mask, text):
+    write_image(tmp_path / "images" / "a.jpg", (1, 4))
+    write_mask(tmp_path / "masks" / "a.png", [[0, 0, 0, 1]])
+    (tmp_path / "masks" / "classes.txt").write_text(text)
+    with pytest.raises(DataError, match=r"classes\.txt: classes are"):
+        read_supports(tmp_path)
+
+
+def test_folders_of_masks_are_classes_and_folders_of_images_are_folders(tmp_path, write_image, write_mask):
+    image = write_image(tmp_path / "m" / "images" / "x.jpg", (1, 2))
+    write_mask(tmp_path / "m" / "masks" / "rust" / "x.png", [[0, 1]])
+    write_mask(tmp_path / "m" / "masks" / "crack" / "x.png", [[255, 0]])
+    assert values(read_supports(tmp_path / "m")[0]) == {"crack": [[1, 0]], "rust": [[0, 1]]}
+    for folder, stored in (("a", [[0, 1]]), ("b", [[1, 0]])):
+        write_image(tmp_path / "n" / "images" / folder / "x.jpg", (1, 2))
+        write_mask(tmp_path / "n" / "masks" / folder / "x.png", stored)
+    a, b = read_supports(tmp_path / "n")
+    assert (a.image.parent.name, values(a)) == ("a", {"object": [[0, 1]]})
+    assert (b.image.parent.name, values(b)) == ("b", {"object": [[1, 0]]})
+    assert image.exists()
+
+
+def test_images_may_lie_elsewhere(tmp_path, write_image, write_mask):
+    write_image(tmp_path / "photos" / "x.jpg", (1, 2))
+    write_image(tmp_path / "photos" / "x.png", (1, 2))
+    write_mask(tmp_path / "masks" / "x.jpg.png", [[0, 1]])
+    write_mask(tmp_path / "masks" / "x.png.png", [[1, 0]])
+    jpg, png = read_supports(tmp_path / "masks", ReadOptions(images=tmp_path / "photos"))
+    assert values(jpg) == {"object": [[0, 1]]}
+    assert values(png) == {"object": [[1, 0]]}
+    with pytest.raises(DataError, match="none does not exist"):
+        read_supports(tmp_path / "masks", ReadOptions(images=tmp_path / "none"))
+
+
+def test_an_orientation_is_applied_once_and_its_neglect_is_told(tmp_path, write_image, write_mask):
+    write_image(tmp_path / "images" / "x.jpg", (2, 4), exif=6)
+    write_mask(tmp_path / "masks" / "x.png", np.ones((4, 2)))
+    assert read_supports(tmp_path)[0].size == (4, 2)
+    write_mask(tmp_path / "masks" / "x.png", np.ones((2, 4)))
+    with pytest.raises(DataError, match="EXIF"):
+        read_supports(tmp_path)
+
+
+def test_bad_images_are_told_one_by_one_and_the_others_are_kept(tmp_path, write_image, write_mask):
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    for name in ("good", "broken", "empty", "size", "smooth", "unmasked", "colour", "deep", "text"):
+        write_image(images / f"{name}.png", (4, 5))
+        write_mask(masks / f"{name}.png", np.eye(4, 5))
+    (images / "broken.png").write_bytes((images / "good.png").read_bytes()[:60])
+    (images / "empty.png").write_bytes(b"")
+    write_mask(masks / "size.png", np.eye(4, 4))
+    write_mask(masks / "smooth.png", np.arange(20).reshape(4, 5))
+    (masks / "unmasked.png").unlink()
+    Image.new("RGB", (5, 4), (255, 0, 0)).save(masks / "colour.png")
+    Image.new("I;16", (5, 4)).save(masks / "deep.png")
+    (masks / "text.png").write_text("x")
+    items = list(iter_supports(tmp_path))
+    good = [item for item in items if not isinstance(item, Problem)]
+    told = {item.where.rsplit("/", 1)[1]: str(item.error) for item in items if isinstance(item, Problem)}
+    assert [item.image.name for item in good] == ["good.png"]
+    expected = {
+        "broken.png": "cannot be read",
+        "empty.png": "empty (0 bytes)",
+        "size.png": "5 x 4 pixels and its mask 4 x 4",
+        "smooth.png": "numbers besides 0 and 255",
+        "unmasked.png": "has no mask of its name",
+        "colour.png": "stored as RGB",
+        "deep.png": "stored as I;16",
+        "text.png": "cannot be read",
+    }
+    assert set(told) == set(expected)
+    for name, words in expected.items():
+        assert words in told[name]
+        assert name in told[name]
+        assert "\n" not in told[name]
+    with pytest.raises(DataError, match="8 of 9 annotated images cannot be used"):
+        read_supports(tmp_path)
+
+
+def test_large_images_and_masks_are_refused_from_their_header(tmp_path, write_image, write_mask):
+    write_image(tmp_path / "images" / "x.png", (20, 30))
+    write_mask(tmp_path / "masks" / "x.png", np.ones((20, 30)))
+    assert read_supports(tmp_path, ReadOptions(max_pixels=600))
+    with pytest.raises(DataError, match=r"x\.png has 30 x 20 pixels; accepted are 599"):
+        read_supports(tmp_path, ReadOptions(max_pixels=599))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "is empty"),
+        (["a.txt"], "no annotated images"),
+        (["a.jpg", "b.png"], "no annotated images"),
+        (["images/a.jpg"], "no masks/"),
+        (["images/a.txt", "masks/a.png"], "holds no images"),
+        (["masks/a.png", "a.json"], "one of both"),
+    ],
+)
+def test_a_folder_of_another_layout_is_told(tmp_path, files, message):
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("x")
+    with pytest.raises(DataError, match=message):
+        read_supports(tmp_path)

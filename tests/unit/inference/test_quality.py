@@ -1,0 +1,133 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fewseg.inference.quality import Judge, content_of
+from fewseg.inference.views import Tiles, Whole
+from fewseg.types import EncodedShots
+from small_segmenters import model, picture, segmenter
+
+
+def with_squares(name="matcher", shots=3, **keywords):
+    it = segmenter(name, **keywords)
+    for k in range(shots):
+        it.add_class("square", *picture(k))
+    return it
+
+
+def iou(a, b):
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_the_parts_are_what_they_say_computed_by_hand():
+    """Reverse, agreement and margin written out with the method's own steps."""
+    it = with_squares()
+    own = model()
+    query = it.encode(picture(9)[0])
+    found = it.segment(query).quality.classes["square"]
+    shots = it.supports.shots
+    inside = content_of(query.windows)
+
+    def predict(features, places):
+        features_of = [shots[i].image.features for i in places]
+        masks = torch.stack([shots[i].masks["square"][0] for i in places])[None]
+        support = EncodedShots(features=type(features_of[0]).stack(features_of), masks=masks)
+        state = own.state(support)
+        return own.margins(features, state)[:, 0]
+
+    margins = predict(query.features, (0, 1, 2))
+    said = (margins > 0) & inside
+    others = [(predict(query.features, places) > 0) & inside for places in ((1, 2), (0, 2), (0, 1))]
+    assert found.agreement == pytest.approx(np.mean([iou(o, said) for o in others]))
+    chance = margins.sigmoid()[said]
+    assert found.margin == pytest.approx(float((2 * chance - 1).abs().mean()), abs=1e-5)
+    mask = said.to(torch.uint8).masked_fill(~inside, 255)
+    state = own.state(EncodedShots(features=query.features, masks=mask[None]))
+    back = []
+    for shot in shots:
+        true = shot.masks["square"][0]
+        marked = (own.margins(shot.image.features, state)[0, 0] > 0) & (true != 255)
+        back.append(iou(marked, true == 1))
+    assert found.reverse == pytest.approx(np.mean(back))
+    factor = it.session().judge.witnesses("square").factor
+    raw = min(1.0, math.sqrt(found.reverse * found.margin) * factor)
+    assert found.score == pytest.approx((raw * raw * found.agreement) ** (1 / 3))
+
+
+def test_the_known_error_of_the_supports_is_that_of_leaving_each_out():
+    it = with_squares()
+    judge = it.session().judge
+    rest = it.empty()
+    for k in (1, 2):
+        rest.add_class("square", *picture(k))
+    image = picture(0)[0]
+    (answer,) = rest.session().answer([rest.encode(image)], quality=False)
+    (window,) = rest.encode(image).windows
+    true = it.supports.shots[0].masks["square"][0][: window.box.content[0], : window.box.content[1]]
+    assert judge.witnesses("square").own[0] == pytest.approx(iou(answer.margins[0] > 0, true == 1))
+
+
+def test_one_support_has_no_agreement_and_is_uncalibrated():
+    quality = with_squares(shots=1).segment(picture(9)[0]).quality
+    part = quality.classes["square"]
+    assert part.agreement is None
+    assert not quality.calibrated
+    assert part.score == pytest.approx(math.sqrt(part.reverse * part.margin))
+    assert with_squares(shots=2).segment(picture(9)[0]).quality.calibrated
+
+
+@pytest.mark.parametrize("name", ["pfenet", "srpnet", "scl-canet"])
+@pytest.mark.parametrize("views", [Whole(), Tiles()])
+def test_every_number_is_between_0_and_1(name, views):
+    it = with_squares(name, shots=2, views=views)
+    it.add_class("dark", picture(4)[0], 1 - picture(4)[1])
+    for hw in ((50, 70), (90, 65)):
+        found = it.segment(picture(8, hw=hw)[0]).quality
+        assert set(found.classes) == {"square", "dark"}
+        for part in found.classes.values():
+            for value in (part.reverse, part.agreement, part.margin, part.score, found.score):
+                assert value is None or 0 <= value <= 1
+        assert not found.calibrated  # dark has one support
+
+
+def test_the_image_is_as_good_as_the_worst_class_that_occurs():
+    it = with_squares()
+    it.add_class("dark", [picture(k)[0] for k in (4, 5)], [1 - picture(k)[1] for k in (4, 5)])
+    found = it.segment(picture(9)[0])
+    occur = [name for name in found.classes if found.mask(name).any()]
+    assert found.quality.score == min(found.quality.classes[name].score for name in occur)
+
+
+def test_nothing_found_has_no_reverse_check():
+    it = with_squares()
+    judge = Judge(it.model, it.supports)
+    query = it.encode(picture(9)[0])
+    nothing = torch.full((1, 1, 65, 65), -3.0)
+    part = judge.judge(query, nothing).classes["square"]
+    assert part.reverse is None
+    assert part.margin == pytest.approx(1 - 2 / (1 + math.exp(3)), abs=1e-5)
+
+
+def test_a_prediction_of_everything_is_no_evidence():
+    it = with_squares(shots=1)
+    query = it.encode(picture(9)[0])
+    part = Judge(it.model, it.supports).judge(query, torch.full((1, 1, 65, 65), 3.0)).classes["square"]
+    assert part.reverse == 0
+    assert part.score == 0
+
+
+def test_quality_runs_the_backbone_not_once(monkeypatch):
+    it = with_squares()
+    encoded = it.encode(picture(9)[0])
+    session = it.session()
+    monkeypatch.setattr(it.model.method, "extract", lambda images: pytest.fail("a backbone pass"))
+    assert session.segment(encoded).quality is not None
+    assert session.segment(encoded, quality=False).quality is None
+
+
+def test_many_supports_are_asked_five_times_at_most():
+    it = with_squares(shots=7)
+    known = it.session().judge.witnesses("square")
+    assert len(known.others) == len(known.own) == len(known.masks) == 5

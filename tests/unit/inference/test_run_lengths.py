@@ -1,0 +1,176 @@
+"""Both run-length encodings, each against the package that defines it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from fewseg.data.errors import DataError
+from fewseg.inference.formats import decode_brush, decode_coco, encode_brush, encode_coco
+from fewseg.inference.formats.coco_rle import box_of, pack_counts, unpack_counts
+
+
+@pytest.fixture(scope="module")
+def brush():
+    """label-studio-converter's own code, without the minute that importing the whole package takes."""
+    package = find_spec("label_studio_converter")
+    if package is None:
+        pytest.skip("label-studio-converter is not installed")
+    path = Path(package.submodule_search_locations[0]) / "brush.py"
+    spec = spec_from_file_location("label_studio_brush", path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_our_coco_text_is_that_of_pycocotools(mask):
+    theirs = coco_mask.encode(np.asfortranarray(mask))
+    assert encode_coco(mask) == {"size": list(mask.shape), "counts": theirs["counts"].decode()}
+
+
+def test_pycocotools_reads_our_coco_text(mask):
+    assert np.array_equal(coco_mask.decode(encode_coco(mask)), mask)
+
+
+def test_we_read_the_coco_text_of_pycocotools(mask):
+    theirs = coco_mask.encode(np.asfortranarray(mask))
+    back = decode_coco({"size": theirs["size"], "counts": theirs["counts"].decode()}, mask.shape, "x")
+    assert back.dtype == np.uint8
+    assert np.array_equal(back, mask)
+
+
+def test_we_read_uncompressed_counts_as_pycocotools_does(mask):
+    counts, value = [], 0
+    for pixel in [*mask.T.ravel().tolist(), None]:
+        if not counts:
+            counts = [0] if pixel else []
+            counts.append(0)
+            value = pixel
+        if pixel == value:
+            counts[-1] += 1
+        elif pixel is not None:
+            counts.append(1)
+            value = pixel
+    rle = {"size": list(mask.shape), "counts": counts}
+    assert np.array_equal(decode_coco(rle, mask.shape, "x"), mask)
+    assert np.array_equal(coco_mask.decode(coco_mask.frPyObjects(rle, *mask.shape)), mask)
+
+
+def test_counts_of_every_length_survive_the_text():
+    counts = np.array([0, 1, 15, 16, 31, 32, 1023, 2**20, 3, 2**31, 0, 7])
+    assert unpack_counts(pack_counts(counts), "x").tolist() == counts.tolist()
+
+
+@pytest.mark.parametrize(
+    ("rle", "message"),
+    [
+        ({"size": [4, 3], "counts": [12]}, "size"),
+        ({"counts": [12]}, "size"),
+        ({"size": [3, 4], "counts": [11]}, "add up to 11"),
+        ({"size": [3, 4], "counts": [13]}, "add up to 13"),
+        ({"size": [3, 4], "counts": [-1, 13]}, "list of lengths"),
+        ({"size": [3, 4], "counts": [1.5]}, "list of lengths"),
+        ({"size": [3, 4], "counts": [10**30]}, "list of lengths"),
+        ({"size": [3, 4], "counts": None}, "list of lengths"),
+        ({"size": [3, 4], "counts": ""}, "broken"),
+        ({"size": [3, 4], "counts": "P"}, "broken"),
+        ({"size": [3, 4], "counts": "\x7f0"}, "broken"),
+        ({"size": [3, 4], "counts": "é"}, "broken"),
+        ({"size": [3, 4], "counts": "PPPPPPPPPPP0"}, "broken"),
+        ({"size": [3, 4], "counts": "O<"}, "add up"),
+    ],
+)
+def test_a_broken_coco_rle_is_told_before_anything_is_decoded(rle, message):
+    with pytest.raises(DataError, match=rf"here: the RLE.*{message}"):
+        decode_coco(rle, (3, 4), "here")
+
+
+def test_the_box_of_a_mask_holds_its_pixels():
+    mask = np.zeros((6, 9), np.uint8)
+    mask[2:5, 3] = mask[4, 7] = 1
+    assert box_of(mask) == [3, 2, 5, 3]
+    assert box_of(mask) == coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask))).tolist()
+    assert box_of(np.zeros((2, 2), np.uint8)) == [0, 0, 0, 0]
+
+
+def test_label_studio_reads_our_brush(mask, brush):
+    theirs = brush.decode_rle(encode_brush(mask)).reshape(*mask.shape, 4)
+    for channel in range(4):
+        assert np.array_equal(theirs[..., channel], mask * 255)
+
+
+def test_we_read_the_brush_of_label_studio(mask, brush):
+    assert np.array_equal(decode_brush(brush.mask2rle(mask * np.uint8(255)), mask.shape, "x"), mask)
+
+
+def test_our_brush_is_that_of_label_studio_but_for_runs_of_one_value(brush):
+    mask = MIDDLE
+    theirs = brush.mask2rle(mask * np.uint8(255))
+    ours = encode_brush(mask)
+    assert ours == theirs[: len(ours)]
+    assert not any(theirs[len(ours) :])
+
+
+MIDDLE = np.pad(np.ones((4, 5), np.uint8), 3)
+
+
+def test_a_run_longer_than_the_longest_length_is_parted(brush):
+    mask = np.zeros((300, 400), np.uint8)
+    mask[100:] = 1
+    assert np.array_equal(decode_brush(encode_brush(mask), mask.shape, "x"), mask)
+    assert np.array_equal(brush.decode_rle(encode_brush(mask)).reshape(300, 400, 4)[..., 3], mask * 255)
+
+
+def packed(values, pieces, word=8, sizes=(3, 4, 8, 16)):
+    """A stream written bit by bit: pieces are (repeated, size index, length) of the values in turn."""
+    bits = f"{len(values):032b}{word - 1:05b}" + "".join(f"{s - 1:04b}" for s in sizes)
+    place = 0
+    for repeated, index, length in pieces:
+        bits += f"{repeated:b}{index:02b}{length - 1:0{sizes[index]}b}"
+        said = [values[place]] if repeated else values[place : place + length]
+        bits += "".join(f"{v:0{word}b}" for v in said)
+        place += length
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[k : k + 8], 2) for k in range(0, len(bits), 8)]
+
+
+def test_values_one_by_one_and_other_sizes_of_words_and_lengths_are_read(brush):
+    values = [0, 0, 0, 255, 9, 9, 9, 130, 0, 0, 0, 127, 0, 0, 0, 0]
+    rle = packed(values, [(0, 2, 9), (0, 1, 2), (0, 0, 1), (1, 3, 4)], sizes=(2, 3, 5, 16))
+    assert brush.decode_rle(rle).tolist() == values
+    assert decode_brush(rle, (1, 4), "x").tolist() == [[1, 1, 0, 0]]
+    one_bit = packed([0, 0, 0, 1, 1, 1, 1, 0], [(0, 0, 3), (1, 0, 4), (0, 0, 1)], word=1)
+    assert decode_brush(one_bit, (2, 1), "x").tolist() == [[1], [0]]
+    wide = packed([0, 0, 0, 2**31, 5, 5, 5, 1], [(0, 0, 8)], word=32)
+    assert decode_brush(wide, (2, 1), "x").tolist() == [[1], [0]]
+
+
+def test_a_brush_of_any_strength_counts_from_half_of_its_strongest_on():
+    rle = packed([0, 0, 0, 100, 0, 0, 0, 50, 0, 0, 0, 49], [(0, 2, 12)])
+    assert decode_brush(rle, (1, 3), "x").tolist() == [[1, 1, 0]]
+
+
+@pytest.mark.parametrize("change", ["cut", "empty", "size", "text", "large", "bool", "run"])
+def test_a_broken_brush_is_told_by_name(change):
+    rle = encode_brush(MIDDLE)
+    size = MIDDLE.shape
+    if change == "cut":
+        rle = rle[:-4]
+    elif change == "empty":
+        rle = []
+    elif change == "size":
+        size = (11, 11)
+    elif change == "text":
+        rle = ["1", *rle]
+    elif change == "large":
+        rle = [256, *rle[1:]]
+    elif change == "bool":
+        rle = [True, *rle[1:]]
+    else:
+        rle = packed([0] * 440, [(1, 3, 441)])
+    with pytest.raises(DataError, match="here: the brush's RLE"):
+        decode_brush(rle, size, "here")

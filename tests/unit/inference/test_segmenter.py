@@ -1,0 +1,304 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from fewseg.data.errors import DataError
+from fewseg.inference import Tiles
+from fewseg.methods.registry import METHODS
+from fewseg.ops.geometry import letterbox, place, place_labels, restore
+from fewseg.types import EncodedShots
+from small_segmenters import SIZE, model, picture, segmenter
+
+
+def iou(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+def with_squares(name="matcher", shots=2, **keywords):
+    it = segmenter(name, **keywords)
+    images, masks = zip(*(picture(k) for k in range(shots)), strict=True)
+    it.add_class("square", list(images), list(masks))
+    return it
+
+
+def test_a_thing_is_found_on_another_image():
+    it = with_squares()
+    image, mask = picture(9, hw=(60, 40), box=(5, 30, 8, 30))
+    found = it.segment(image)
+    assert found.size == (60, 40)
+    assert found.labels.dtype == np.uint8
+    assert iou(found.mask("square"), mask == 1) > 0.45
+    assert found.probability.shape == (1, 60, 40)
+    assert 0 <= found.presence["square"] <= 1
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if n != "matcher"])
+def test_every_method_segments_two_classes_of_any_number_of_shots(name):
+    it = segmenter(name)
+    first, second = picture(1), picture(2, box=(0, 20, 0, 30), colour=(20, 240, 40))
+    it.add_class("red", [first[0]], [first[1]])
+    it.add_class("green", [second[0], picture(3, colour=(20, 240, 40))[0]], [second[1], picture(3)[1]])
+    found = it.segment(picture(4)[0])
+    assert found.classes == ("red", "green")
+    assert set(np.unique(found.labels)) <= {0, 1, 2}
+    assert np.isfinite(found.probability).all()
+    assert (found.probability.sum(axis=0) <= 1 + 1e-5).all()
+
+
+def test_the_answer_is_that_of_the_method_and_of_the_letterbox():
+    """The same numbers written out with extract, encode_support and segment."""
+    own = model()
+    image, mask = picture(0)
+    query = picture(5, hw=(33, 80), box=(3, 20, 30, 60))[0]
+    it = segmenter()
+    it.add_class("square", image, mask)
+
+    def view(pixels):
+        box = letterbox(pixels.shape[:2], SIZE)
+        return place(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, box)[None], box
+
+    with torch.inference_mode():
+        seen, box = view(image)
+        support = EncodedShots(
+            features=own.method.extract(seen), masks=place_labels(torch.from_numpy(mask), box)[None, None]
+        )
+        state = own.method.encode_support(support)
+        seen, box = view(query)
+        logits = restore(own.method.segment(own.method.extract(seen), state), box)
+    found = it.segment(query)
+    torch.testing.assert_close(torch.from_numpy(found.probability[0]), logits.softmax(1)[0, 1])
+    assert (found.labels == logits.argmax(1)[0].numpy()).mean() > 0.999
+
+
+def test_an_encoded_image_stands_for_the_image_and_the_backbone_runs_once(monkeypatch):
+    it = with_squares()
+    image = picture(9)[0]
+    encoded = it.encode(image)
+    passes = []
+    run = it.model.method.backbone.forward
+    monkeypatch.setattr(it.model.method.backbone, "forward", lambda x: passes.append(len(x)) or run(x))
+    again = it.segment(encoded)
+    assert passes == []
+    fresh = it.segment(image)
+    assert passes == [1]
+    assert (again.labels == fresh.labels).all()
+
+
+def test_several_classes_on_one_image_are_one_image():
+    it = segmenter()
+    image, mask = picture(0)
+    other = np.roll(mask, 15, axis=1) * (1 - mask)
+    encoded = it.add_image(image, {"a": mask, "b": other})
+    assert len(it.supports.shots) == 1
+    it.add_class("c", encoded, (mask == 0) & (other == 0))
+    assert it.classes == ("a", "b", "c")
+    assert len(it.supports.shots) == 1
+    support = it.supports.encoded(True)
+    assert support.way_of == (1, 2, 3)
+    inside = support.masks[0][support.masks[0] != 255]
+    assert set(inside.tolist()) == {1, 2, 3}
+
+
+def test_a_new_mask_of_the_same_image_replaces_the_old():
+    it = segmenter()
+    image, mask = picture(0)
+    it.add_class("a", image, mask)
+    before = it.segment(image).labels
+    done = it.add_class("a", image, 1 - mask)
+    assert done.shots == 1
+    assert (it.segment(image).labels != before).mean() > 0.5
+
+
+def test_the_own_class_lies_on_top_where_two_masks_overlap():
+    it = segmenter()
+    image, mask = picture(0)
+    it.add_image(image, {"a": mask, "b": np.ones_like(mask)})
+    support = it.supports.encoded(True)
+    assert (support.masks[0, 0] == 1).sum() > 0
+    assert not (support.masks[0, 1] == 1).any()
+
+
+def test_negatives_are_background_of_prototypes_and_lower_presence():
+    it = with_squares()
+    distractor, _ = picture(3, colour=(30, 240, 30))
+    before = it.segment(distractor).presence["square"]
+    done = it.add_class("square", distractor, None)
+    assert (done.shots, done.negatives) == (2, 1)
+    assert it.supports.encoded(True).masks.shape[1] == 3
+    after = it.segment(distractor)
+    assert after.presence["square"] == 0 < before
+    assert not after.mask("square").any()
+    assert after.absent == ("square",)
+
+
+def test_a_negative_of_all_classes_needs_no_class():
+    it = with_squares()
+    it.add_image(picture(3, colour=(30, 240, 30))[0], {})
+    assert it.support("square").negatives == 1
+
+
+def test_a_pair_method_takes_no_negative_into_its_state():
+    it = with_squares("pfenet")
+    it.add_image(picture(3)[0], {})
+    assert it.supports.encoded(it.model.takes_negatives).masks.shape[1] == 2
+    assert it.segment(picture(4)[0]).presence["square"] >= 0
+
+
+@pytest.mark.parametrize("masks", [None, np.zeros((50, 70), np.uint8)])
+def test_a_class_of_negatives_only_is_refused(masks):
+    it = with_squares()
+    with pytest.raises(ValueError, match="no mask of 'crack' has foreground"):
+        it.add_class("crack", picture(0)[0], masks)
+    assert it.classes == ("square",)
+
+
+def test_without_a_support_nothing_is_segmented():
+    with pytest.raises(ValueError, match="no support"):
+        segmenter().segment(picture(0)[0])
+
+
+def test_wrong_calls_are_told_and_change_nothing():
+    it = with_squares()
+    before = it.supports
+    image, mask = picture(0)
+    with pytest.raises(ValueError, match="2 images and 1 masks"):
+        it.add_class("a", [image, image], [mask])
+    with pytest.raises(DataError, match="70 x 50 pixels and its mask 50 x 70"):
+        it.add_class("a", image, mask.T)
+    with pytest.raises(ValueError, match="not empty"):
+        it.add_class("", image, mask)
+    with pytest.raises(DataError, match="does not exist"):
+        it.add_class("a", [image, "nowhere.png"], [mask, mask])
+    assert it.supports is before
+
+
+def test_classes_and_images_can_be_removed():
+    it = with_squares()
+    image, mask = picture(7)
+    done = it.add_class("other", image, mask)
+    it.remove("square")
+    assert it.classes == ("other",)
+    with pytest.raises(ValueError, match="no class 'square'"):
+        it.remove("square")
+    it.add_class("other", picture(8)[0], None)
+    with pytest.raises(ValueError, match="only negatives"):
+        it.remove("other", done.digests[0])
+    it.clear()
+    assert it.classes == ()
+
+
+def test_a_saved_support_set_gives_the_same_answer_to_the_last_bit(tmp_path):
+    it = with_squares()
+    it.add_class("dark", picture(4)[0], 1 - picture(4)[1])
+    it.add_image(picture(6)[0], {})
+    query = picture(9)[0]
+    it.save_supports(tmp_path / "set.safetensors")
+    other = segmenter()
+    other.load_supports(tmp_path / "set.safetensors")
+    assert other.classes == it.classes
+    assert torch.equal(other.segment(query).margins, it.segment(query).margins)
+
+
+def test_a_support_set_of_another_model_is_refused(tmp_path):
+    path = tmp_path / "set.safetensors"
+    with_squares().save_supports(path)
+    for other in (segmenter(seed=3), segmenter(size=73), segmenter("panet"), segmenter(views=Tiles())):
+        with pytest.raises(DataError, match="was encoded by the model"):
+            other.load_supports(path)
+        with pytest.raises(ValueError, match="was encoded by the model"):
+            other.encode(segmenter().encode(picture(0)[0]))
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"PK\x03\x04" + bytes(50)])
+def test_a_broken_support_set_is_told(tmp_path, content):
+    path = tmp_path / "set.safetensors"
+    with pytest.raises(DataError, match="no support set"):
+        segmenter().load_supports(path)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="no whole support set"):
+        segmenter().load_supports(path)
+
+
+def test_a_truncated_support_set_is_told(tmp_path):
+    path = tmp_path / "set.safetensors"
+    with_squares().save_supports(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="no whole support set"):
+        segmenter().load_supports(path)
+
+
+def test_a_threshold_of_a_half_is_the_label_map_and_higher_ones_mark_less():
+    found = with_squares().segment(picture(9)[0])
+    assert (found.labels_at(0.5) == found.labels).all()
+    areas = [(found.labels_at(t) == 1).sum() for t in (0.1, 0.5, 0.9)]
+    assert areas == sorted(areas, reverse=True)
+    assert ((found.labels_at(0.7) == 1) == (found.probability[0] > 0.7)).mean() > 0.999
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        found.labels_at(1.0)
+
+
+def test_threads_that_segment_while_others_annotate_each_get_a_whole_answer():
+    it = with_squares(shots=1)
+    query = picture(9)[0]
+    expected = {1: it.segment(query).labels}
+    both = it.empty()
+    both.add_class("square", *picture(0))
+    both.add_class("b", *picture(20, colour=(20, 200, 20)))
+    expected[2] = both.segment(query).labels
+    wrong = []
+
+    def look():
+        for _ in range(15):
+            found = it.segment(query)
+            if not (found.labels == expected[len(found.classes)]).all():
+                wrong.append(found.classes)
+
+    def change():
+        for _ in range(15):
+            it.add_class("b", *picture(20, colour=(20, 200, 20)))
+            it.remove("b")
+
+    threads = [threading.Thread(target=work) for work in (look, look, change)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_small_thing_on_a_large_image_is_found_in_tiles():
+    tiles = segmenter(views=Tiles(overlap=0.3))
+    image, mask = picture(0, hw=(200, 300), box=(100, 130, 200, 230))
+    tiles.add_class("square", image, mask)
+    other, truth = picture(1, hw=(260, 240), box=(30, 60, 150, 180))
+    found = tiles.segment(other)
+    assert found.labels.shape == (260, 240)
+    assert found.probability[0][truth == 1].mean() > found.probability[0][truth == 0].mean() + 0.03
+
+
+def test_a_large_image_has_the_same_labels_in_strips(monkeypatch):
+    it = with_squares()
+    it.add_class("dark", picture(4)[0], 1 - picture(4)[1])
+    image = picture(9, hw=(301, 203), box=(50, 200, 40, 150))[0]
+    whole = it.segment(image).labels
+    monkeypatch.setattr("fewseg.inference.segmentation._STRIP", 1000)
+    assert (it.segment(image).labels == whole).mean() > 0.9999
+
+
+def test_a_prediction_for_the_writers_has_scores_and_facts():
+    found = with_squares().segment(picture(9)[0]).prediction("a/b.png", probability=True)
+    assert found.classes == ("square",)
+    assert 0 <= found.scores[0] <= 1
+    assert found.probability.shape == (1, 50, 70)
+    assert found.facts["presence"]["square"] >= 0
+
+
+def test_the_segmenter_is_at_the_top_of_the_package():
+    import fewseg
+    from fewseg.inference import Segmenter
+
+    assert fewseg.Segmenter is Segmenter
+    with pytest.raises(AttributeError):
+        fewseg.Nothing  # noqa: B018

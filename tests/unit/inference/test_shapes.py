@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from fewseg.inference.formats.canvas import Canvas
+from fewseg.inference.formats.outlines import outlines
+from fewseg.inference.formats.shapes import ellipse, polygon, rectangle, stroke
+
+HUGE = 1e300
+
+
+def inside(points, x, y):
+    """Even-odd rule for one point, written out."""
+    crossings = 0
+    for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
+        if (y0 > y) != (y1 > y) and x < x0 + (y - y0) * (x1 - x0) / (y1 - y0):
+            crossings += 1
+    return crossings % 2 == 1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_polygon_holds_the_pixels_whose_centre_is_inside(seed):
+    rng = np.random.default_rng(seed)
+    points = [tuple(p) for p in rng.uniform(-6, 26, (rng.integers(3, 9), 2)).tolist()]
+    expected = [[inside(points, x + 0.5, y + 0.5) for x in range(17)] for y in range(20)]
+    assert polygon(points, (20, 17)).tolist() == expected
+
+
+def test_a_polygon_far_outside_costs_no_more_than_one_inside():
+    assert polygon([(-HUGE, -HUGE), (HUGE, -HUGE), (HUGE, HUGE), (-HUGE, HUGE)], (4, 5)).shape == (4, 5)
+    assert polygon([(-1e9, -1e9), (1e9, -1e9), (1e9, 1e9), (-1e9, 1e9)], (4, 5)).all()
+
+
+def test_a_rectangle_turns_clockwise_about_its_top_left_corner():
+    straight = rectangle(2, 3, 4, 1, (10, 10))
+    assert np.argwhere(straight).tolist() == [[3, 2], [3, 3], [3, 4], [3, 5]]
+    turned = rectangle(2, 3, 4, 1, (10, 10), degrees=90)
+    assert np.argwhere(turned).tolist() == [[3, 1], [4, 1], [5, 1], [6, 1]]
+
+
+def test_an_ellipse_has_its_area_and_turns():
+    area = ellipse(50, 40, 30, 10, (80, 100)).sum()
+    assert area == pytest.approx(math.pi * 300, rel=0.02)
+    assert np.array_equal(ellipse(40, 40, 30, 10, (80, 80), 90), ellipse(40, 40, 10, 30, (80, 80)))
+    assert not ellipse(5, 5, 0, 4, (9, 9)).any()
+
+
+def test_a_stroke_is_what_is_within_half_its_width():
+    drawn = stroke([(5, 5), (15, 5), (15, 12)], 4, (20, 20))
+    for y in range(20):
+        for x in range(20):
+            px, py = x + 0.5, y + 0.5
+            to_first = math.hypot(px - min(max(px, 5), 15), py - 5)
+            to_second = math.hypot(px - 15, py - min(max(py, 5), 12))
+            assert drawn[y, x] == (min(to_first, to_second) <= 2)
+
+
+def test_a_fine_pen_leaves_a_trace_and_one_outside_none():
+    assert np.argwhere(stroke([(3.1, 2.9)], 0.01, (6, 6))).tolist() == [[2, 3]]
+    assert not stroke([(-50, -50), (-40, 900)], 3, (6, 6)).any()
+
+
+def test_traced_outlines_without_tolerance_fill_to_the_very_mask(mask):
+    filled = np.zeros(mask.shape, bool)
+    for path in outlines(mask, tolerance=0):
+        piece = polygon(path, mask.shape)
+        assert not (filled & piece).any()
+        filled |= piece
+    assert np.array_equal(filled, mask == 1)
+
+
+def disc(radius, hole=0.0):
+    side = int(2 * radius + 8)
+    return (
+        ellipse(side / 2, side / 2, radius, radius, (side, side))
+        & ~ellipse(side / 2, side / 2, hole, hole, (side, side))
+    ).astype(np.uint8)
+
+
+SHAPES = {
+    "disc": disc(11.6),
+    "ring": disc(20, 9),
+    "large": disc(90),
+    "square": np.pad(np.ones((21, 21), np.uint8), 2),
+    "turned": rectangle(20, 2, 34, 13, (70, 70), 35).astype(np.uint8),
+    "thin ellipse": ellipse(50, 20, 45, 4, (40, 100), 7).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_simplified_outlines_keep_an_iou_of_95_percent_above_400_pixels(name):
+    mask = SHAPES[name]
+    assert mask.sum() > 400
+    filled = np.zeros(mask.shape, bool)
+    corners = 0
+    for path in outlines(mask):
+        filled |= polygon(path, mask.shape)
+        corners += len(path)
+    iou = (filled & (mask == 1)).sum() / (filled | (mask == 1)).sum()
+    assert iou >= 0.95
+    assert corners < sum(len(path) for path in outlines(mask, 0)) or name == "square"
+
+
+def test_pillow_fills_our_outlines_a_rim_larger_as_labelme_does():
+    mask = SHAPES["large"]
+    image = Image.new("L", mask.shape[::-1])
+    for path in outlines(mask):
+        ImageDraw.Draw(image).polygon(path, outline=1, fill=1)
+    filled = np.asarray(image)
+    assert (filled & mask).sum() / (filled | mask).sum() >= 0.95
+
+
+def test_regions_of_a_class_are_joined_and_the_rest_is_background():
+    canvas = Canvas((1, 4))
+    canvas.add("a", np.array([[True, False, False, False]]))
+    canvas.add("a", np.array([[False, False, True, False]]), weak=True)
+    assert canvas.masks()["a"].tolist() == [[1, 0, 1, 0]]
+    assert canvas.weak() == {"a"}
+
+
+def test_around_a_scribble_nothing_is_known_but_where_something_else_is():
+    canvas = Canvas((1, 6))
+    canvas.add("a", np.array([[1, 0, 0, 0, 0, 0]], bool), scribble=True)
+    canvas.add("b", np.array([[0, 1, 0, 0, 1, 0]], bool))
+    canvas.add("_background_", np.array([[0, 0, 1, 0, 0, 0]], bool), scribble=True)
+    canvas.add("__ignore__", np.array([[0, 1, 0, 1, 0, 0]], bool))
+    masks = canvas.masks()
+    assert masks["a"].tolist() == [[1, 255, 0, 255, 0, 255]]
+    assert masks["b"].tolist() == [[0, 1, 0, 255, 1, 0]]
+    assert set(masks) == {"a", "b"}
+    assert canvas.weak() == {"a"}

@@ -1,0 +1,111 @@
+import threading
+import time
+
+import pytest
+
+from fewseg.inference.stream import Stream
+
+
+class Watch:
+    """Counts what is in memory: begun and not written."""
+
+    def __init__(self):
+        self.now, self.most, self.lock = 0, 0, threading.Lock()
+
+    def __call__(self, step):
+        with self.lock:
+            self.now += step
+            self.most = max(self.most, self.now)
+
+
+def stream(read=lambda k: k, compute=lambda batch: [v for _, v in batch], write=lambda k, v: None, **more):
+    failed = []
+    options = {"skipped": (ValueError,), "workers": 3, "ahead": 4, **more}
+    return Stream(read, compute, write, lambda k, e: failed.append((k, str(e))), **options), failed
+
+
+def test_order_is_kept_and_every_key_is_told_once():
+    written = []
+
+    def read(key):
+        time.sleep(0.002 * (key % 3))
+        return key * 10
+
+    it, failed = stream(read, write=lambda k, v: written.append((k, v)))
+    assert list(it.run(range(20))) == list(range(20))
+    assert written == [(k, k * 10) for k in range(20)]
+    assert not failed
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_image_that_cannot_be_read_loses_no_other(batch):
+    def read(key):
+        if key % 4 == 1:
+            raise ValueError(f"bad {key}")
+        return key
+
+    written = []
+    it, failed = stream(read, write=lambda k, v: written.append(k), batch=batch)
+    assert sorted(it.run(range(10))) == list(range(10))
+    assert failed == [(1, "bad 1"), (5, "bad 5"), (9, "bad 9")]
+    assert written == [k for k in range(10) if k % 4 != 1]
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_memory_is_bounded_however_slow_the_writer(batch):
+    watch = Watch()
+
+    def write(key, value):
+        time.sleep(0.003)
+        watch(-1)
+
+    it, _ = stream(lambda k: watch(1), write=write, batch=batch, ahead=4)
+    list(it.run(range(40)))
+    assert watch.most <= 2 * 4 + batch + 1
+
+
+def test_batches_are_full_but_for_the_last():
+    sizes = []
+
+    def compute(batch):
+        sizes.append(len(batch))
+        return [v for _, v in batch]
+
+    it, _ = stream(compute=compute, batch=4, ahead=9)
+    list(it.run(range(10)))
+    assert sizes == [4, 4, 2]
+
+
+@pytest.mark.parametrize("where", ["read", "compute", "write"])
+def test_an_error_of_another_kind_ends_the_stream_and_its_threads(where):
+    def fail(*_):
+        raise OSError("disk full")
+
+    it, failed = stream(**{where: fail})
+    with pytest.raises(OSError, match="disk full"):
+        list(it.run(range(50)))
+    assert not failed
+    assert threading.active_count() < 5
+
+
+def test_reading_computing_and_writing_overlap():
+    """Each step waits for another image to be in another step: without overlap it would time out."""
+    computing, reading_next, writing = threading.Event(), threading.Event(), threading.Event()
+
+    def read(key):
+        if key == 2:
+            assert computing.wait(60)
+            reading_next.set()
+        return key
+
+    def compute(batch):
+        key = batch[0][0]
+        if key == 0:
+            computing.set()
+            assert reading_next.wait(60)
+        if key == 1:
+            assert writing.wait(60)
+        return [key]
+
+    it, _ = stream(read, compute, lambda k, v: writing.set(), workers=3)
+    assert list(it.run(range(3))) == [0, 1, 2]

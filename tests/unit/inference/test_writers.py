@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from fewseg.data.errors import DataError
+from fewseg.inference.formats import (
+    CocoWriter,
+    IndexPngWriter,
+    JsonlWriter,
+    LabelMeWriter,
+    LabelStudioWriter,
+    Prediction,
+    ProbabilityPngWriter,
+    ReadOptions,
+    encode_coco,
+    output_stems,
+    read_jsonl,
+    read_supports,
+)
+
+CLASSES = ("rust", "crack é")
+NAMES = ("a.png", "b c é.png", "d/a.png")
+
+
+@pytest.fixture
+def photos(tmp_path, write_image):
+    for name in NAMES:
+        write_image(tmp_path / "photos" / name, (40, 50))
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def predictions(predict):
+    return [predict(name, seed) for seed, name in enumerate(NAMES)]
+
+
+def write_all(writer, predictions):
+    with writer:
+        for prediction in predictions:
+            writer.write(prediction)
+
+
+def same_masks(item, prediction, unknown=0):
+    """A support read back is the prediction; 255 is kept as ``unknown``."""
+    for j, name in enumerate(CLASSES, 1):
+        expected = prediction.mask(j)
+        expected[prediction.labels == 255] = unknown
+        assert np.array_equal(item.masks[name], expected)
+    assert set(item.masks) == set(CLASSES)
+
+
+def test_index_maps_read_back_as_masks_to_the_pixel(tmp_path, photos, predictions):
+    write_all(IndexPngWriter(tmp_path / "out", CLASSES), predictions)
+    with Image.open(tmp_path / "out" / "d" / "a.png") as file:
+        assert file.mode == "P"
+        assert file.getpalette()[:6] == [0, 0, 0, 128, 0, 0]
+        assert np.array_equal(np.array(file), predictions[2].labels)
+    for item, prediction in zip(
+        read_supports(tmp_path / "out", ReadOptions(images=photos)), predictions, strict=True
+    ):
+        same_masks(item, prediction, unknown=255)
+
+
+@pytest.mark.parametrize(("bits", "largest"), [(8, 255), (16, 65535)])
+def test_probabilities_are_written_for_each_class(tmp_path, predictions, bits, largest):
+    write_all(ProbabilityPngWriter(tmp_path, CLASSES, bits=bits), predictions)
+    for prediction in predictions:
+        for j, name in enumerate(CLASSES):
+            with Image.open(tmp_path / f"{prediction.name[:-4]}.{name}.png") as file:
+                stored = np.array(file)
+            assert np.abs(stored / largest - prediction.probability[j]).max() <= 0.5 / largest + 1e-7
+    whole = replace(predictions[0], probability=np.full((2, 40, 50), 128, np.uint8))
+    write_all(ProbabilityPngWriter(tmp_path / "w", CLASSES, bits=bits), [whole])
+    assert np.array(Image.open(tmp_path / "w" / "a.rust.png"))[0, 0] == round(128 / 255 * largest)
+
+
+def test_names_that_file_systems_refuse_are_made_safe(tmp_path):
+    classes = ("a/b", "..", "c:d")
+    labels = np.zeros((2, 2), np.uint8)
+    one = Prediction(
+        name="x?.png", labels=labels, classes=classes, scores=(0, 0, 0), probability=np.zeros((3, 2, 2))
+    )
+    write_all(ProbabilityPngWriter(tmp_path, classes), [one])
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "x%3F.%2E%2E.png",
+        "x%3F.a%2Fb.png",
+        "x%3F.c%3Ad.png",
+    ]
+
+
+def test_a_coco_data_set_reads_back_to_the_pixel_and_in_pycocotools(tmp_path, photos, predictions):
+    path = tmp_path / "out" / "coco.json"
+    write_all(CocoWriter(path, CLASSES), predictions)
+    for item, prediction in zip(read_supports(path, ReadOptions(images=photos)), predictions, strict=True):
+        same_masks(item, prediction)
+    data = COCO(str(path))
+    assert [c["name"] for c in data.loadCats(data.getCatIds())] == list(CLASSES)
+    for k, prediction in enumerate(predictions, 1):
+        assert data.loadImgs(k)[0]["file_name"] == prediction.name
+        for annotation in data.loadAnns(data.getAnnIds(imgIds=[k])):
+            j = annotation["category_id"]
+            assert np.array_equal(data.annToMask(annotation), prediction.mask(j))
+            assert annotation["score"] == prediction.scores[j - 1]
+            assert annotation["area"] == prediction.mask(j).sum()
+
+
+def test_coco_results_belong_to_a_data_set(tmp_path, predictions):
+    ids = {name: 100 + k for k, name in enumerate(NAMES)}
+    images = [{"id": id, "file_name": name, "height": 40, "width": 50} for name, id in ids.items()]
+    categories = [{"id": 8, "name": "rust"}, {"id": 5, "name": "crack é"}]
+    (tmp_path / "truth.json").write_text(
+        json.dumps({"info": {}, "images": images, "annotations": [], "categories": categories})
+    )
+    writer = CocoWriter(tmp_path / "r.json", CLASSES, "results", ids, {"rust": 8, "crack é": 5})
+    write_all(writer, predictions)
+    results = COCO(str(tmp_path / "truth.json")).loadRes(str(tmp_path / "r.json"))
+    for annotation in results.loadAnns(results.getAnnIds(imgIds=[101])):
+        j = 1 if annotation["category_id"] == 8 else 2
+        assert np.array_equal(results.annToMask(annotation), predictions[1].mask(j))
+    with pytest.raises(ValueError, match=r"image_ids lack 'z\.png'"):
+        CocoWriter(tmp_path / "s.json", CLASSES, "results", ids).write(replace(predictions[0], name="z.png"))
+    with pytest.raises(ValueError, match=r"category_ids lack \['rust'\]"):
+        CocoWriter(tmp_path / "s.json", CLASSES, category_ids={"crack é": 1})
+
+
+def test_labelme_masks_read_back_to_the_pixel(tmp_path, photos, predictions):
+    write_all(LabelMeWriter(tmp_path / "out", CLASSES, images=photos), predictions)
+    for prediction in predictions:
+        path = tmp_path / "out" / Path(prediction.name).with_suffix(".json")
+        value = json.loads(path.read_text())
+        assert (path.parent / value["imagePath"]).samefile(photos / prediction.name)
+        (item,) = read_supports(path, ReadOptions(images=(photos / prediction.name).parent))
+        same_masks(item, prediction)
+
+
+def test_labelme_polygons_are_exact_without_tolerance(tmp_path, photos, predictions):
+    write_all(LabelMeWriter(tmp_path / "out", CLASSES, "polygon", tolerance=0), predictions[:2])
+    for item, prediction in zip(
+        read_supports(tmp_path / "out", ReadOptions(images=photos)), predictions, strict=False
+    ):
+        same_masks(item, prediction)
+    write_all(LabelMeWriter(tmp_path / "near", CLASSES, "polygon"), predictions[:2])
+    for item, prediction in zip(
+        read_supports(tmp_path / "near", ReadOptions(images=photos)), predictions, strict=False
+    ):
+        found, mask = item.masks["rust"], prediction.mask(1)
+        assert (found & mask).sum() / (found | mask).sum() > 0.9
+
+
+def test_label_studio_tasks_read_back_to_the_pixel(tmp_path, photos, predictions):
+    path = tmp_path / "out" / "tasks.json"
+    write_all(LabelStudioWriter(path, CLASSES, from_name="brush"), predictions)
+    items = read_supports(path, ReadOptions(images=photos, predictions=True))
+    for item, prediction in zip(items, predictions, strict=True):
+        assert item.image == photos / prediction.name
+        same_masks(item, prediction)
+    tasks = json.loads(path.read_text())
+    assert tasks[1]["data"]["image"] == "/data/local-files/?d=b%20c%20%C3%A9.png"
+    made = tasks[0]["predictions"][0]
+    assert made["score"] == min(predictions[0].scores)
+    assert [r["score"] for r in made["result"]] == list(predictions[0].scores)
+    assert {(r["from_name"], r["to_name"], r["type"]) for r in made["result"]} == {
+        ("brush", "image", "brushlabels")
+    }
+
+
+def test_label_studio_reads_the_brushes_of_our_tasks(tmp_path, predictions):
+    package = find_spec("label_studio_converter")
+    if package is None:
+        pytest.skip("label-studio-converter is not installed")
+    spec = spec_from_file_location("brush", Path(package.submodule_search_locations[0]) / "brush.py")
+    brush = module_from_spec(spec)
+    spec.loader.exec_module(brush)
+    write_all(LabelStudioWriter(tmp_path / "t.json", CLASSES), predictions)
+    for task, prediction in zip(json.loads((tmp_path / "t.json").read_text()), predictions, strict=True):
+        flat = [{**r, **r["value"]} for r in task["predictions"][0]["result"]]
+        layers = brush.decode_from_annotation("tag", flat)
+        for j, name in enumerate(CLASSES, 1):
+            assert np.array_equal(layers[f"tag-{name}-0"], prediction.mask(j) * 255)
+
+
+def test_json_lines_read_back_as_predictions(tmp_path, predictions):
+    path = tmp_path / "out" / "p.jsonl"
+    writer = JsonlWriter(path, CLASSES)
+    writer.write(predictions[0])
+    assert [p.name for p in read_jsonl(path)] == ["a.png"]
+    for prediction in predictions[1:]:
+        writer.write(prediction)
+    writer.close()
+    path.chmod(0o400)
+    for back, prediction in zip(read_jsonl(path), predictions, strict=True):
+        assert np.array_equal(back.labels, prediction.labels)
+        assert (back.name, back.classes, back.scores) == (prediction.name, CLASSES, prediction.scores)
+        assert back.facts == {"quality": 0.5}
+    line = json.loads(path.read_text().splitlines()[1])
+    assert line["regions"][0]["segmentation"] == encode_coco(predictions[0].mask(1))
+
+
+WRITERS = {
+    "jsonl": lambda folder: JsonlWriter(folder / "out", CLASSES),
+    "coco": lambda folder: CocoWriter(folder / "out", CLASSES),
+    "results": lambda folder: CocoWriter(folder / "out", CLASSES, "results"),
+    "label studio": lambda folder: LabelStudioWriter(folder / "out", CLASSES),
+    "labelme": lambda folder: LabelMeWriter(folder, CLASSES),
+    "polygons": lambda folder: LabelMeWriter(folder, CLASSES, "polygon"),
+    "index": lambda folder: IndexPngWriter(folder, CLASSES),
+    "probability": lambda folder: ProbabilityPngWriter(folder, CLASSES),
+}
+
+
+@pytest.fixture(params=WRITERS.values(), ids=WRITERS.keys())
+def open_writer(request):
+    return request.param
+
+
+def content(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_run_in_two_parts_writes_what_one_run_writes(tmp_path, predictions, open_writer):
+    write_all(open_writer(tmp_path / "one"), predictions)
+    writer = open_writer(tmp_path / "two")
+    writer.write(predictions[0])
+    assert "a.png" in writer
+    writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert (tmp_path / "two" / "out").exists() == (type(writer) is JsonlWriter)
+    with open_writer(tmp_path / "two") as writer:
+        assert [name in writer for name in NAMES] == [True, False, False]
+        for prediction in predictions[1:]:
+            writer.write(prediction)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+    write_all(open_writer(tmp_path / "two"), [])
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_a_prediction_written_again_replaces_the_first(tmp_path, predictions, open_writer):
+    write_all(open_writer(tmp_path / "one"), predictions)
+    write_all(open_writer(tmp_path / "two"), [replace(predictions[1], name="a.png"), *predictions])
+    ignored = {"out"} if open_writer is WRITERS["jsonl"] else {".out.journal"}
+    one, two = content(tmp_path / "one"), content(tmp_path / "two")
+    assert {k: v for k, v in one.items() if k not in ignored} == {
+        k: v for k, v in two.items() if k not in ignored
+    }
+
+
+def test_other_classes_are_refused(tmp_path, predict, open_writer):
+    with open_writer(tmp_path) as writer, pytest.raises(ValueError, match="accepted are the same"):
+        writer.write(replace(predict(), classes=("rust", "moss")))
+
+
+@pytest.mark.parametrize("writer", [JsonlWriter, CocoWriter, LabelStudioWriter, IndexPngWriter])
+def test_a_run_with_other_classes_does_not_continue_an_output(tmp_path, writer):
+    writer(tmp_path / "out", CLASSES).close()
+    with pytest.raises(DataError, match="choose another output"):
+        writer(tmp_path / "out", ("rust",))
+
+
+def test_a_killed_run_leaves_whole_lines_and_no_half_file(tmp_path, predictions):
+    child = os.fork()
+    if child == 0:  # a run that dies in the middle of a line
+        writer = CocoWriter(tmp_path / "out.json", CLASSES)
+        for prediction in predictions[:2]:
+            writer.write(prediction)
+        writer.journal._file.write(b'{"name": "half')
+        writer.journal._file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not (tmp_path / "out.json").exists()
+    with CocoWriter(tmp_path / "out.json", CLASSES) as writer:
+        assert [name in writer for name in NAMES] == [True, True, False]
+        writer.write(predictions[2])
+    assert len(json.loads((tmp_path / "out.json").read_text())["images"]) == 3
+    with CocoWriter(tmp_path / "out.json", CLASSES) as writer:
+        assert len(writer.journal) == 3
+
+
+class FullDisk:
+    """A file that takes half of what it is given."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def write(self, data):
+        self.file.write(data[: len(data) // 2])
+        self.file.flush()
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_leaves_whole_lines_and_the_writer_goes_on(tmp_path, predictions):
+    writer = JsonlWriter(tmp_path / "p.jsonl", CLASSES)
+    writer.write(predictions[0])
+    before = (tmp_path / "p.jsonl").read_bytes()
+    writer.journal._file = FullDisk(writer.journal._file)
+    with pytest.raises(OSError, match=r"could not write .*p\.jsonl: No space left.*run again"):
+        writer.write(predictions[1])
+    assert (tmp_path / "p.jsonl").read_bytes() == before
+    assert predictions[1].name not in writer
+    write_all(writer, predictions[1:])
+    assert [p.name for p in read_jsonl(tmp_path / "p.jsonl")] == list(NAMES)
+
+
+def test_an_output_folder_that_is_a_file_is_told(tmp_path, predictions):
+    (tmp_path / "out").write_text("x")
+    for name, make in WRITERS.items():
+        with pytest.raises(OSError), make(tmp_path / "out") as writer:  # noqa: PT011
+            writer.write(predictions[0])
+        assert name
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x\n", "[]\n", '{"format": "other"}\n', '{"format": "fewseg-predictions-1"}\n']
+)
+def test_a_file_that_holds_no_predictions_is_told(tmp_path, text):
+    (tmp_path / "p.jsonl").write_text(text)
+    with pytest.raises(DataError, match=r"p\.jsonl"):
+        list(read_jsonl(tmp_path / "p.jsonl"))
+    with pytest.raises(DataError, match="does not exist"):
+        list(read_jsonl(tmp_path / "none"))
+
+
+def test_outputs_of_images_that_differ_by_suffix_are_kept_apart():
+    names = ["x.jpg", "d/x.jpg", "y.jpg", "Y.png", "z.jpg", "z.png", "z.jpg.bmp", "w"]
+    assert output_stems(names) == {
+        "x.jpg": "x", "d/x.jpg": "d/x", "y.jpg": "y.jpg", "Y.png": "Y.png",
+        "z.jpg": "z.jpg", "z.png": "z.png", "z.jpg.bmp": "z.jpg.bmp", "w": "w",
+    }  # fmt: skip
+
+
+def test_stems_name_the_outputs(tmp_path, photos, write_image, predict):
+    write_image(photos / "a.jpg", (40, 50))
+    stems = output_stems(["a.jpg", "a.png"])
+    write_all(IndexPngWriter(tmp_path / "out", CLASSES, stems), [predict("a.jpg"), predict("a.png", 1)])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.jpg.png", "a.png.png", "classes.txt"]
+
+
+GOOD = {"name": "a.png", "labels": np.zeros((2, 3), np.uint8), "classes": ("a", "b"), "scores": (0.5, 1)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"name": name} for name in ("", "/a", "../a", "a/../../b", "a\\b", "a//b", "./a", "a/", "\0")),
+        {"labels": np.zeros((2, 3))},
+        {"labels": np.zeros((2, 0), np.uint8)},
+        {"labels": np.full((2, 3), 3, np.uint8)},
+        *({"classes": classes} for classes in (("a",), ("a", "a"), ("a", ""), ())),
+        *({"scores": scores} for scores in ((0.5,), (0.5, 1.01), (-0.1, 0), (float("nan"), 0))),
+        {"probability": np.zeros((2, 3, 2))},
+    ],
+)  # fmt: skip
+def test_a_prediction_that_does_not_fit_together_is_told(change):
+    Prediction(**GOOD)
+    with pytest.raises(ValueError, match="accepted"):
+        Prediction(**{**GOOD, **change})
+
+
+def test_probabilities_out_of_range_and_missing_ones_are_told(tmp_path):
+    writer = ProbabilityPngWriter(tmp_path, ("a", "b"))
+    for value in (1.5, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="accepted"):
+            writer.write(Prediction(**GOOD, probability=np.full((2, 2, 3), value)))
+    with pytest.raises(ValueError, match="has no probability"):
+        writer.write(Prediction(**GOOD))
+    assert not list(tmp_path.iterdir())
+    for make in (
+        lambda: ProbabilityPngWriter(tmp_path, ("a", "A")),
+        lambda: ProbabilityPngWriter(tmp_path, ("a",), bits=12),
+        lambda: LabelMeWriter(tmp_path, ("a",), shapes="box"),
+        lambda: IndexPngWriter(tmp_path, ("a\nb",)),
+    ):
+        with pytest.raises(ValueError, match="accepted"):
+            make()
