@@ -18,7 +18,8 @@ from fewseg.inference.views import Views
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import RECIPES, recipe
-from fewseg.recipes.run import best_device, build_method
+from fewseg.recipes.lines import best_device
+from fewseg.recipes.run import build_method
 
 DEFAULT = "pascal_matcher_resnet50"
 """The recipe that needs neither training nor a checkpoint."""

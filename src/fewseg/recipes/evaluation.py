@@ -97,10 +97,7 @@ def evaluate(
                 f"fold {data.split.fold} (`fewseg episodes {chosen.name} --fold {data.split.fold}`)"
             )
         ways, shots = (recorded.ways,), (recorded.shots,)
-    evaluations = _lines(chosen, method, ways, shots, fusions, on)
-    if sizes:
-        _check_sizes(sizes)
-        evaluations = list(dict.fromkeys(replace(line, sizes=tuple(sizes)) for line in evaluations))
+    evaluations = _at_sizes(_lines(chosen, method, ways, shots, fusions, on), sizes)
     protocol = chosen.protocol
     if episodes is not None or seeds:
         protocol = replace(
@@ -126,10 +123,14 @@ def evaluate(
     )
 
 
-def _check_sizes(sizes: Sequence[int]) -> None:
+def _at_sizes(lines: Sequence[Evaluation], sizes: Sequence[int]) -> list[Evaluation]:
+    """The lines at these input sizes, each once; as they are where none is given."""
+    if not sizes:
+        return list(lines)
     wrong = [size for size in sizes if size < 9 or size % 8 != 1]
     if wrong or len(set(sizes)) != len(sizes):
         raise ValueError(f"--sizes {' '.join(map(str, sizes))}: give sides of 8k + 1 pixels, each once")
+    return list(dict.fromkeys(replace(line, sizes=tuple(sizes)) for line in lines))
 
 
 def _tag(chosen: Recipe) -> str:
