@@ -16,9 +16,9 @@ from fewseg.fusion import Fusion
 from fewseg.inference.model import Model
 from fewseg.inference.views import Views
 from fewseg.methods.base import FewShotSegmenter
+from fewseg.recipes.lines import best_device
 from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import RECIPES, recipe
-from fewseg.recipes.lines import best_device
 from fewseg.recipes.run import build_method
 
 DEFAULT = "pascal_matcher_resnet50"
