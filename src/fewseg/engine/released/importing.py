@@ -45,10 +45,15 @@ def import_released(
 ) -> ReleasedModel:
     """Turns a released PFENet, SCL or SD-AANet state dict into our method.
 
-    The method, the depth, the stem and the width are read off the keys and shapes. Everything in which the
-    released code departs from its paper is a named part of the resulting config: the dilation of first
-    blocks, SCL's second support pass, its regions and its cross-guided weights, SD-AANet's gate and
-    teacher. The weights divide by 5 whatever K is, which scales the scores of other K and changes no label.
+    The method, the depth, the stem and the width are read off the keys and shapes. Where the released network
+    departs from its paper, the resulting config names it: the dilation of first blocks, SCL's second support
+    pass, its regions and its cross-guided weights, SD-AANet's gate and teacher. The weights divide by 5
+    whatever K is, which scales the scores of other K and changes no label.
+
+    The authors' test procedure of SCL on CANet is not offered: it feeds the fused answer of all shots back,
+    at three scales of images of any size (0.7, 1, 1.3). Here every pair is refined on its own, so that its
+    score can be shared, on squares of 8k + 1 pixels, where the pooling's rounding makes no difference either.
+    The parity tests put that procedure together from the model's parts and find the authors' numbers.
 
     Source: PFENet (Tian et al. 2020), SCL (Zhang et al. 2021) and SD-AANet (Zhao et al. 2022), the state
     dicts of their public code.
