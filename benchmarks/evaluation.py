@@ -32,7 +32,7 @@ from fewseg.engine.feature_store import FeatureStore
 from fewseg.engine.plain import plain_logits
 from fewseg.engine.shares import questions_of
 from fewseg.methods.scl import SCLPFENetConfig
-from fewseg.metrics import COUNT_NAMES
+from fewseg.metrics.counts import COUNT_NAMES
 from fewseg.metrics.statistics import mean_miou
 from fewseg.recipes.datasets import voc5i_mini
 from fewseg.types import QueryMaps
@@ -104,9 +104,9 @@ def own_memory() -> int:
 def build(settings: Settings):
     if settings.checkpoint:
         return load_method(settings.checkpoint)[0].eval()
-    cells = (settings.size - 1) // 8
+    cells = (settings.size - 1) // 8 + 1
     torch.manual_seed(0)
-    scales = (cells + 1, cells // 2, cells // 4, cells // 8)
+    scales = (cells, cells // 2, cells // 4, (cells + 7) // 8)
     config = SCLPFENetConfig(backbone=BackboneConfig(weights=None), channels=settings.channels, scales=scales)
     return config.build().eval()
 
@@ -182,15 +182,16 @@ def run(settings: Settings, shots: int, precision: str, plain_path, console: Con
         start = time.perf_counter()
         found = evaluator.run(sampler)
         whole = time.perf_counter() - start
+        seconds, items = dict(stages.seconds), dict(stages.items)
         costs = unit_flops(model, evaluator, sampler.episode(0, 0))
         spilled = evaluator.pool.spilled
-    parts = {s: Measured(stages.seconds[s], costs.get(s, 0) * stages.items[s]) for s in stages.seconds}
-    parts["rest"] = Measured(whole - sum(stages.seconds.values()), 0)
+    parts = {s: Measured(seconds[s], costs.get(s, 0) * items[s]) for s in seconds}
+    parts["rest"] = Measured(whole - sum(seconds.values()), 0)
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     name = f"{shots}-shot, {precision}, {settings.size} px, {settings.seeds} x {settings.episodes} episodes"
     report(name, parts, matmul_rate(dtype, "cpu"))
-    items = ", ".join(f"{n} x {stage}" for stage, n in stages.items.items())
-    console.print(f"{items}; {stages.memory / 2**30:.1f} GiB of memory, {spilled / 2**30:.1f} GiB spilled")
+    done = ", ".join(f"{n} x {stage}" for stage, n in items.items())
+    console.print(f"{done}; {stages.memory / 2**30:.1f} GiB of memory, {spilled / 2**30:.1f} GiB spilled")
     each, counts = plain_path
     total = each * settings.seeds * settings.episodes
     console.print(
@@ -224,7 +225,8 @@ def compare(found, counts, data, console: Console) -> None:
         row = int(np.flatnonzero((found.seed == 0) & (found.episode == place))[0])
         facts = data.test.images[str(found.query[row])]
         pixels += facts.height * facts.width
-        moved += max(abs(int(getattr(found, n)[row]) - int(getattr(expected, n)[0])) for n in COUNT_NAMES)
+        both = [(int(getattr(found, n)[row]), np.ravel(getattr(expected, n))[0]) for n in COUNT_NAMES]
+        moved += max(abs(one - int(other)) for one, other in both)
     console.print(f"pixels moved from the plain path: {moved} of {pixels}, {moved / pixels:.1e}")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from fewseg.data.recorded import Episodes, RecordedEpisodes
 from fewseg.engine.checkpoint import Checkpoint, split_json
 from fewseg.engine.environment import environment
 from fewseg.engine.evaluate import Evaluator, Precision
+from fewseg.engine.ray_workers import RayWorkers
 from fewseg.engine.result_schema import as_json
 from fewseg.engine.results import RunResult
 from fewseg.engine.workforce import Workforce
@@ -41,6 +44,7 @@ def evaluate_recipe(
     tag: str = "",
     precision: Precision | None = None,
     workforce: Workforce | None = None,
+    ray_workers: int = 0,
     progress: bool = True,
 ) -> list[RunResult]:
     """Evaluates a method on a fold's novel classes and writes one result file a line.
@@ -56,6 +60,7 @@ def evaluate_recipe(
         recorded: replay these episodes instead of drawing them; N and K must be those of the lines.
         precision: of features and head; by default that of the training, bf16 where there is none.
         workforce: which processes share the work; this one by default.
+        ray_workers: in its place: workers on a Ray cluster.
         progress: show bars.
 
     Returns:
@@ -66,7 +71,6 @@ def evaluate_recipe(
     Raises:
         ValueError: a line has another fusion than the protocol allows.
     """
-    method.to(best_device())
     drop = recipe.train is not None and recipe.train.drop_novel
     protocol = replace(
         recipe.protocol, drop_novel_training_images=drop, backbone_bn=method.backbone.config.bn
@@ -74,10 +78,10 @@ def evaluate_recipe(
     recipe = replace(recipe, protocol=protocol)
     _check_fusions(protocol, evaluations or recipe.evaluations)
     chosen = precision or precision_of(recipe)
-    store = training_store(recipe, method, data, chosen)
-    evaluator = Evaluator(
-        method, data.source, store, precision=chosen, workforce=workforce, progress=progress
-    )
+    if ray_workers:
+        make = partial(_evaluator, recipe, copy.deepcopy(method).cpu(), data, chosen, progress=False)
+        workforce = RayWorkers(make, ray_workers)
+    evaluator = _evaluator(recipe, method, data, chosen, workforce, progress=progress)
     results = []
     for line in evaluations or recipe.evaluations:
         episodes = recorded or EpisodeSampler(
@@ -85,6 +89,21 @@ def evaluate_recipe(
         )
         results.append(_evaluate_line(recipe, line, episodes, evaluator, about, data, folder, tag))
     return results
+
+
+def _evaluator(
+    recipe: Recipe,
+    method: FewShotSegmenter,
+    data: FoldData,
+    precision: Precision,
+    workforce: Workforce | None = None,
+    *,
+    progress: bool,
+) -> Evaluator:
+    """The evaluator of a recipe on this process's device."""
+    method.to(best_device()).to(memory_format=torch.channels_last)
+    store = training_store(recipe, method, data, precision)
+    return Evaluator(method, data.source, store, precision=precision, workforce=workforce, progress=progress)
 
 
 def _check_fusions(protocol: Protocol, lines: Sequence[Evaluation]) -> None:
