@@ -198,10 +198,9 @@ class Guides:
         """Returns the guides at ``index`` (any tensor index of the first axis)."""
         return Guides(vectors=self.vectors[index], keys=self.keys[index], valid=self.valid[index])
 
-    def trimmed(self) -> Guides:
-        """Drops key columns that no guide uses."""
-        used = int(self.valid.sum(dim=-1).max()) if self.valid.numel() else 0
-        return Guides(vectors=self.vectors, keys=self.keys[:, :, :used], valid=self.valid[..., :used])
+    def without_keys(self) -> Guides:
+        """Keeps the number of joined shots and no key, for where the prior maps are known already."""
+        return Guides(vectors=self.vectors, keys=self.keys[:, :, :0], valid=self.valid[..., :0])
 
     @staticmethod
     def stack(items: Sequence[Guides]) -> Guides:

@@ -14,6 +14,8 @@ from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource
 from fewseg.data.transforms import EvalView
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.feature_store import Extractor, FeatureStore
+from fewseg.engine.shares import questions_of
+from fewseg.engine.workforce import Task
 from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.types import EncodedShots
@@ -110,28 +112,65 @@ def test_unbatched_counts_are_the_plain_ones_episode_by_episode(model, data, eva
             assert moved.sum() <= 1e-5 * 2 * len(moved) * LABEL_SIDE**2
 
 
+class Relabelled:
+    """A source whose labels of some images are others."""
+
+    def __init__(self, source, ids):
+        self.source, self.changed = source, ids
+
+    def __getattr__(self, name):
+        return getattr(self.source, name)
+
+    def read_labels(self, id):
+        labels = self.source.read_labels(id)
+        return labels.flip(0).flip(1) if id in self.changed else labels
+
+    def digest(self):
+        return "relabelled " + self.source.digest()
+
+
+def test_the_querys_labels_are_out_of_reach_of_the_answer(model, data, evaluator, tmp_path):
+    sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 2)
+    spec = next(iter(sampler.episodes(0)))
+    source = Relabelled(data.source, {spec.query})
+    store = FeatureStore(
+        evaluator.store.backbone, source, [EvalView(SIDE)], folder=tmp_path, dtype=torch.float32
+    )
+    other = Evaluator(model, source, store, progress=False)
+    for one in (evaluator, other):
+        one.store.ensure(spec.images, [0], progress=False)
+    assert torch.equal(evaluator.plain(spec), other.plain(spec))
+    question = questions_of(spec, "query")
+    task = Task(fusion=model.fusion, label_size="original")
+    answers = []
+    for one in (evaluator, other):
+        (share,) = one.shares(question, model.fusion, 1)
+        with torch.no_grad():
+            ious = one.judge(share, task)
+            answers.append(next(one.answers(share, task, ious))[1])
+    assert torch.equal(*answers)
+
+
 def test_one_evaluator_gives_every_fusion_what_a_new_one_would(model, data, evaluator):
-    if not isinstance(model, PairScorer):
-        pytest.skip("no fusion")
     own = model.fusion
     sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 3)
-    fusions = (CrossGuided(), ScoreAverage(), MeanVector(), CrossGuided(iou="mean"))
+    fusions = model.fusions[::-1]
+    if isinstance(model, PairScorer):
+        fusions = (CrossGuided(), ScoreAverage(), MeanVector(), CrossGuided(iou="mean"))
     shared = [evaluator.run(sampler, fusion, seeds=[0]) for fusion in fusions]
     for fusion, counts in zip(fusions, shared, strict=True):
         alone = Evaluator(model, data.source, evaluator.store, progress=False)
         again = alone.run(sampler, fusion, seeds=[0])
-        assert np.array_equal(counts.fg_inter, again.fg_inter)
-        assert np.array_equal(counts.fg_union, again.fg_union)
+        for name in ("fg_inter", "fg_union"):  # other chunks of pairs round otherwise: a pixel at most
+            np.testing.assert_allclose(getattr(counts, name), getattr(again, name), rtol=0, atol=1)
     assert model.fusion == own
 
 
 def test_plain_logits_leave_the_methods_own_fusion_alone(model, data, evaluator):
-    if not isinstance(model, PairScorer):
-        pytest.skip("no fusion")
     own = model.fusion
     sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 2)
     spec = sampler.episode(0, 0)
     evaluator.store.ensure([spec.query, *spec.supports], progress=False)
-    for fusion in (MeanVector(), ScoreAverage(), CrossGuided()):
+    for fusion in model.fusions:
         assert evaluator.plain(spec, fusion).shape == (2, SIDE, SIDE)
         assert model.fusion == own

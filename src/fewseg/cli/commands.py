@@ -111,6 +111,7 @@ def _evaluate(arguments: Sequence[str], console: Console) -> None:
         shots=command.shots,
         fusions=command.fusion,
         on=command.on,
+        sizes=command.sizes,
         episodes=command.episodes,
         seeds=command.seeds,
         backbone=command.backbone,

@@ -50,6 +50,7 @@ class EvaluateCommand:
         fusion: only these fusions, for each N and K; the recipe's by default. mean, average and cross-guided
             are of methods that score pairs; mean and iterative (IQI) of those that compare prototypes.
         on: segment the queries, or the support images themselves (SRPNet's "(sup)" rows).
+        sizes: multi-scale: sides of the inputs whose probabilities are added, such as 321 473.
         episodes: episodes a seed; the protocol's by default (another number is another protocol).
         seeds: the protocol's by default.
         backbone: for a recipe without training: another timm network, such as convnext_tiny or
@@ -71,6 +72,7 @@ class EvaluateCommand:
     shots: tuple[int, ...] = ()
     fusion: tuple[Literal["mean", "average", "cross-guided", "iterative"], ...] = ()
     on: Literal["query", "support"] | None = None
+    sizes: tuple[int, ...] = ()
     episodes: int | None = None
     seeds: tuple[int, ...] = ()
     backbone: str | None = None

@@ -51,7 +51,14 @@ class GuidedQuery(nn.Module):
         size = (query.mid.shape[-2], query.mid.shape[-1])
         return self.prior.compare(query.prior, guides.keys, guides.valid, size).to(query.mid.dtype)
 
-    def forward(self, query: QueryMaps, guides: Guides) -> list[Tensor]:
-        """Merged maps of n (query, guide) pairs, one (n, d, h_b, w_b) a scale."""
-        merged: list[Tensor] = self.merge(query.mid, guides.vectors, self.prior_map(query, guides))
+    def forward(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> list[Tensor]:
+        """Merged maps of n (query, guide) pairs, one (n, d, h_b, w_b) a scale.
+
+        Args:
+            query: n queries, or one that stands with every guide.
+            guides: n guides.
+            prior: their ``prior_map``, where it is known already.
+        """
+        planes = self.prior_map(query, guides) if prior is None else prior
+        merged: list[Tensor] = self.merge(query.mid, guides.vectors, planes)
         return merged

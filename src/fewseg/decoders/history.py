@@ -16,7 +16,8 @@ class PredictionHistory(nn.Module):
 
     The maps are kept in half precision in the computer's memory, and go into the state dict (``ids``,
     ``maps``) once there are any: a resumed training goes on with the same history. With several processes
-    each keeps that of its own episodes, and the first one's is saved. Resets are drawn from torch's
+    each keeps that of its own episodes, and the first one's is saved. Under fresh random views the map of
+    another view comes back, as in the papers; cached views have a history each. Resets are drawn from torch's
     generator, as dropout is, which the training loop seeds from (seed, process, step).
 
     Source: CANet (Zhang et al., CVPR 2019), Sec. 3.3: the predicted map is cached for each sample and set to
@@ -76,7 +77,8 @@ class PredictionHistory(nn.Module):
             kept = next(iter(self._maps.values()))
             foreground = resize(foreground, (int(kept.shape[0]), int(kept.shape[1])))
         maps = foreground[:, 0].half().cpu()
-        self._maps.update(zip(pair_ids.tolist(), maps.unbind(), strict=True))
+        each = (one.clone() for one in maps)  # a view would keep the whole batch in memory
+        self._maps.update(zip(pair_ids.tolist(), each, strict=True))
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -157,12 +157,17 @@ class Evaluator:
         """
         self.judge(share, task)  # nothing, unless another process did it and is gone
         with torch.no_grad(), self._autocast():
-            pairs = self._paired(share.questions, task.fusion)
-            if pairs is None:
-                answers = self._by_support_set(share.questions, task.fusion)
-            else:
-                answers = self._by_pairs(pairs, share.questions, task.fusion, ious)
+            answers = self.answers(share, task, ious)
             return {question: self._count(question, said, task.label_size) for question, said in answers}
+
+    def answers(
+        self, share: Share, task: Task, ious: Mapping[Pair, float]
+    ) -> Iterator[tuple[Question, Tensor]]:
+        """Logits (1 + N, size, size) of every question of a share that ``judge`` has seen."""
+        pairs = self._paired(share.questions, task.fusion)
+        if pairs is None:
+            return self._by_support_set(share.questions, task.fusion)
+        return self._by_pairs(pairs, share.questions, task.fusion, ious)
 
     def plain(self, spec: EpisodeSpec, fusion: Fusion | None = None) -> Tensor:
         """Logits (1 + N, size, size) of one episode, from its images on; nothing is shared or kept."""

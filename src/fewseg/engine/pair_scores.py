@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -14,10 +14,13 @@ from fewseg.engine.shares import Pair
 from fewseg.fusion import CrossGuided, Fusion, GuideFusion
 from fewseg.methods.pair_scorer import PairScorer, fuse_scores, predicted_iou
 from fewseg.ops.progress import tracked
-from fewseg.types import Guides
+from fewseg.types import Guides, QueryMaps
 
 Asked = tuple[int, tuple[str, ...], str]
 """(class, the K support images, target image)."""
+
+Shot = tuple[int, str]
+"""(class, support image)."""
 
 Guide = tuple[int, tuple[str, ...], GuideFusion | None]
 """(class, support images, how they are joined); of a single image it is not joined."""
@@ -44,7 +47,7 @@ class PairScores:
     ) -> None:
         self.method, self.images, self.pool = method, images, pool
         self.batch, self.progress = batch, progress
-        self._keys: dict[tuple[int, str], int] = {}
+        self._keys: dict[Shot, int] = {}
         self._ious: dict[tuple[Pair, CrossGuided], float] = {}
 
     def prepare(self, asked: Iterable[Asked], judged: Collection[Pair], fusion: Fusion) -> dict[Pair, float]:
@@ -99,30 +102,38 @@ class PairScores:
             self._single(class_id, support)
         for target, wanted in tracked(self.progress, "scoring pairs", by_target.items()):
             query = self.method.encode_query(self.images.features([target]))
-            for chunk in self._chunks(wanted):
+            priors = self._priors(query, {(guide[0], id) for guide in wanted for id in guide[1]})
+            order = sorted(wanted, key=lambda guide: guide[:2])
+            for start in range(0, len(order), self.batch):
+                chunk = order[start : start + self.batch]
                 guides = Guides.stack([self._guide(guide) for guide in chunk])
-                logits = self.method.score(query, guides).float()
+                prior = torch.stack([_mean_prior(guide, priors) for guide in chunk])
+                logits = self.method.score(query, guides, prior).float()
                 for guide, one in zip(chunk, logits, strict=True):
                     self.pool.put(("score", guide, target), (one.contiguous().clone(),))
 
-    def _chunks(self, guides: Sequence[Guide]) -> Iterator[list[Guide]]:
-        """Guides that are scored at once: with about as many keys each, since the longest pads the others."""
-        chunk: list[Guide] = []
-        for guide in sorted(guides, key=lambda guide: (self._size(guide), guide[:2])):
-            if chunk and (len(chunk) == self.batch or (len(chunk) + 1) * self._size(guide) > _KEY_BYTES):
+    def _priors(self, query: QueryMaps, shots: set[Shot]) -> dict[Shot, Tensor]:
+        """The prior map (P, h, w) of one target under each shot: joined shots share theirs between sets."""
+        found: dict[Shot, Tensor] = {}
+        for chunk in self._chunks(shots):
+            guides = Guides.stack([self._single(*shot) for shot in chunk])
+            found.update(zip(chunk, self.method.prior_map(query, guides), strict=True))
+        return found
+
+    def _chunks(self, shots: Iterable[Shot]) -> Iterator[list[Shot]]:
+        """Shots compared at once: with about as many keys each, since the longest pads the others."""
+        chunk: list[Shot] = []
+        for shot in sorted(shots, key=lambda shot: (self._keys[shot], shot)):
+            if chunk and (len(chunk) == self.batch or (len(chunk) + 1) * self._keys[shot] > _KEY_BYTES):
                 yield chunk
                 chunk = []
-            chunk.append(guide)
+            chunk.append(shot)
         yield chunk
 
-    def _size(self, guide: Guide) -> int:
-        """Bytes of a guide's prior keys."""
-        class_id, supports, _ = guide
-        return len(supports) * max(self._keys[class_id, id] for id in supports)
-
     def _guide(self, guide: Guide) -> Guides:
+        """Without prior keys: the prior maps are known by then."""
         class_id, supports, fusion = guide
-        found = [self._single(class_id, id) for id in supports]
+        found = [self._single(class_id, id).without_keys() for id in supports]
         if fusion is None:
             return found[0]
         return self.method.join_shots(Guides.stack(found), len(supports), fusion)
@@ -153,3 +164,9 @@ def _guides(asked: Asked, fusion: Fusion) -> list[Guide]:
     if isinstance(fusion, GuideFusion) and len(supports) > 1:
         return [(class_id, supports, fusion)]
     return [(class_id, (support,), None) for support in supports]
+
+
+def _mean_prior(guide: Guide, priors: Mapping[Shot, Tensor]) -> Tensor:
+    """(P, h, w) of a guide: the mean over its shots."""
+    class_id, supports, _ = guide
+    return torch.stack([priors[class_id, id] for id in supports]).mean(dim=0)

@@ -120,6 +120,12 @@ class RunResult:
         """Class id to foreground IoU, mean over seeds."""
         return {c: float(np.mean([s.per_class[c] for s in self.seeds])) for c in self.classes}
 
+    @property
+    def per_class_dice(self) -> dict[int, float]:
+        """Class id to foreground Dice, 2 IoU / (1 + IoU) of each seed's summed counts; mean over seeds."""
+        dice = {c: [2 * s.per_class[c] / (1 + s.per_class[c]) for s in self.seeds] for c in self.classes}
+        return {c: float(np.mean(values)) for c, values in dice.items()}
+
     @staticmethod
     def from_counts(
         counts: EpisodeCounts,

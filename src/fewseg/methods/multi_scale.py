@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fewseg.methods.base import FewShotSegmenter
@@ -81,14 +83,28 @@ class MultiScale:
                 f"got {len(states)} states for the {len(self.sizes)} sizes {self.sizes}: give those of "
                 "encode_support of the same MultiScale"
             )
-        largest = max(self.sizes)
-        total = None
-        for size, state in zip(self.sizes, states, strict=True):
-            logits = method.segment(method.extract(resize_images(images, (size, size))), state)
-            answer = resize(logits.float().softmax(dim=1), (largest, largest))
-            total = answer if total is None else total + answer
-        assert total is not None
-        return total
+        return added_probabilities(
+            [
+                method.segment(method.extract(resize_images(images, (size, size))), state)
+                for size, state in zip(self.sizes, states, strict=True)
+            ]
+        )
+
+
+def added_probabilities(logits: Sequence[Tensor]) -> Tensor:
+    """Softmax of each size's logits, brought to the largest size and added.
+
+    Source: SD-AANet (Zhao et al. 2022), Sec. IV-C2.
+
+    Args:
+        logits: of every size (n, C, s, s), s its side.
+
+    Returns:
+        (n, C, S, S) with S the largest side; over C they sum to the number of sizes.
+    """
+    largest = max(int(one.shape[-1]) for one in logits)
+    answers = [resize(one.float().softmax(dim=1), (largest, largest)) for one in logits]
+    return torch.stack(answers).sum(dim=0)
 
 
 def _check_square(images: Tensor) -> None:

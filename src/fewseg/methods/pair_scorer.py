@@ -67,13 +67,26 @@ class PairScorer(FewShotSegmenter):
     def encode_query(self, features: Features) -> QueryMaps:
         """Computes what every guide needs of n queries."""
 
+    def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
+        """What of a score is a mean over the joined shots of a guide, whatever their vectors: prior maps.
+
+        Args:
+            query: n queries, or one that stands with every guide.
+            guides: n guides.
+
+        Returns:
+            (n, P, h, w); zero channels for a method without prior maps.
+        """
+        return query.mid.new_zeros(len(guides), 0, *query.size)
+
     @abstractmethod
-    def score(self, query: QueryMaps, guides: Guides) -> Tensor:
+    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
         """G: logits (n, 2, h, w) of n (query, guide) pairs, at feature resolution.
 
         Args:
             query: n queries, or one that stands with every guide.
             guides: n guides.
+            prior: their ``prior_map``, where it is known already; the guides' keys are then not read.
         """
 
     def cross_logits(self, support: EncodedShots, guides: Guides, path: CrossPath = "query") -> Tensor:

@@ -243,6 +243,11 @@ def _warn_of_absent(pooled: Prototypes) -> None:
 def check_levels(levels: Sequence[str], given: Sequence[str], alpha: float) -> None:
     """Checks what the configs of prototype methods share.
 
+    Args:
+        levels: that the method compares.
+        given: that its backbone gives.
+        alpha: factor of the metric.
+
     Raises:
         ValueError: a level is not among those that the backbone gives, there is none, or alpha is not
             above 0.

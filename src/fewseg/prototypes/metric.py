@@ -21,8 +21,24 @@ def dot_products(cells: Tensor, prototypes: Tensor) -> Tensor:
     return products
 
 
+class UnitVectors:
+    """What the metrics of directions share: cells and prototypes of unit length (SRPNet Eq. 5)."""
+
+    def prepare(self, maps: Tensor) -> Tensor:
+        """Scales every cell of (n, C, h, w) to unit length."""
+        return F.normalize(maps, dim=1)
+
+    def start(self, prototypes: Tensor) -> Tensor:
+        """Scales every prototype of (n, P, C) to unit length; zeros stay zeros."""
+        return F.normalize(prototypes, dim=2)
+
+    def cosines(self, cells: Tensor, prototypes: Tensor) -> Tensor:
+        """Cosines of prepared cells (n, C, h, w) and prototypes (n, P, C): (n, P, h, w)."""
+        return dot_products(cells, self.start(prototypes))
+
+
 @dataclass(frozen=True, kw_only=True)
-class Cosine:
+class Cosine(UnitVectors):
     """The cosine of the angle, in [-1, 1]; 0 for a zero prototype.
 
     Source: PANet (Wang et al. 2019), Eq. 3; SRPNet's baseline "Cos" (Table 1).
@@ -30,21 +46,13 @@ class Cosine:
 
     kind: Literal["cosine"] = "cosine"
 
-    def prepare(self, maps: Tensor) -> Tensor:
-        """Scales every cell of (n, C, h, w) to unit length (SRPNet Eq. 5)."""
-        return F.normalize(maps, dim=1)
-
-    def start(self, prototypes: Tensor) -> Tensor:
-        """Scales every prototype of (n, P, C) to unit length (SRPNet Eq. 5); zeros stay zeros."""
-        return F.normalize(prototypes, dim=2)
-
     def compare(self, cells: Tensor, prototypes: Tensor) -> Tensor:
         """D of prepared cells (n, C, h, w) and prototypes (n, P, C): (n, P, h, w)."""
-        return dot_products(cells, F.normalize(prototypes, dim=2))
+        return self.cosines(cells, prototypes)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fidelity:
+class Fidelity(UnitVectors):
     """The fidelity of the two density matrices, which is the squared cosine, in [0, 1].
 
     With unit vectors f and p: f (p^T p) f^T = (f . p)^2; the outer product is never formed.
@@ -54,17 +62,9 @@ class Fidelity:
 
     kind: Literal["fidelity"] = "fidelity"
 
-    def prepare(self, maps: Tensor) -> Tensor:
-        """Scales every cell of (n, C, h, w) to unit length (Eq. 5)."""
-        return F.normalize(maps, dim=1)
-
-    def start(self, prototypes: Tensor) -> Tensor:
-        """Scales every prototype of (n, P, C) to unit length (Eq. 5); zeros stay zeros."""
-        return F.normalize(prototypes, dim=2)
-
     def compare(self, cells: Tensor, prototypes: Tensor) -> Tensor:
         """D of prepared cells (n, C, h, w) and prototypes (n, P, C): (n, P, h, w)."""
-        return dot_products(cells, F.normalize(prototypes, dim=2)).square()
+        return self.cosines(cells, prototypes).square()
 
 
 @dataclass(frozen=True, kw_only=True)

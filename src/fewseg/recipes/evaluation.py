@@ -35,6 +35,7 @@ def evaluate(
     shots: Sequence[int] = (),
     fusions: Sequence[str] = (),
     on: Literal["query", "support"] | None = None,
+    sizes: Sequence[int] = (),
     episodes: int | None = None,
     seeds: Sequence[int] = (),
     backbone: str | None = None,
@@ -57,6 +58,7 @@ def evaluate(
         shots: only these K; all of the recipe's by default.
         fusions: only these (``kind`` of a fusion), for each N and K; the recipe's by default.
         on: segment the queries, or the support images themselves; the recipe's lines by default.
+        sizes: multi-scale: input sides whose probabilities are added; each line's own by default.
         episodes: episodes a seed; the protocol's by default.
         seeds: the protocol's by default.
         backbone: another timm network for a recipe without training, with its published weights.
@@ -101,6 +103,9 @@ def evaluate(
             )
         ways, shots = (recorded.ways,), (recorded.shots,)
     evaluations = _lines(chosen, method, ways, shots, fusions, on)
+    if sizes:
+        _check_sizes(sizes)
+        evaluations = list(dict.fromkeys(replace(line, sizes=tuple(sizes)) for line in evaluations))
     protocol = chosen.protocol
     if episodes is not None or seeds:
         protocol = replace(
@@ -125,6 +130,12 @@ def evaluate(
         ray_workers=ray_workers,
         progress=progress,
     )
+
+
+def _check_sizes(sizes: Sequence[int]) -> None:
+    wrong = [size for size in sizes if size < 9 or size % 8 != 1]
+    if wrong or len(set(sizes)) != len(sizes):
+        raise ValueError(f"--sizes {' '.join(map(str, sizes))}: give sides of 8k + 1 pixels, each once")
 
 
 def _tag(chosen: Recipe) -> str:

@@ -20,6 +20,7 @@ from fewseg.data.recorded import Episodes, RecordedEpisodes
 from fewseg.engine.checkpoint import Checkpoint, split_json
 from fewseg.engine.environment import environment
 from fewseg.engine.evaluate import Evaluator, Precision
+from fewseg.engine.multi_scale import MultiScaleEvaluator
 from fewseg.engine.ray_workers import RayWorkers
 from fewseg.engine.result_schema import as_json
 from fewseg.engine.results import RunResult
@@ -78,12 +79,19 @@ def evaluate_recipe(
     recipe = replace(recipe, protocol=protocol)
     _check_fusions(protocol, evaluations or recipe.evaluations)
     chosen = precision or precision_of(recipe)
-    if ray_workers:
-        make = partial(_evaluator, recipe, copy.deepcopy(method).cpu(), data, chosen, progress=False)
-        workforce = RayWorkers(make, ray_workers)
-    evaluator = _evaluator(recipe, method, data, chosen, workforce, progress=progress)
+    by_size: dict[int, Evaluator] = {}
     results = []
     for line in evaluations or recipe.evaluations:
+        sizes = line.sizes or (recipe.size,)
+        for size in sizes:
+            if size not in by_size:
+                by_size[size] = _at_size(
+                    recipe, method, data, chosen, size, workforce=workforce, progress=progress
+                )
+        evaluator = _joined([by_size[size] for size in sizes])
+        if ray_workers:
+            make = partial(_on_a_worker, recipe, copy.deepcopy(method).cpu(), data, chosen, sizes)
+            evaluator.workforce = RayWorkers(make, ray_workers)
         episodes = recorded or EpisodeSampler(
             data.test, data.split, recipe.protocol, line.shots, ways=line.ways
         )
@@ -91,19 +99,32 @@ def evaluate_recipe(
     return results
 
 
-def _evaluator(
+def _at_size(
     recipe: Recipe,
     method: FewShotSegmenter,
     data: FoldData,
     precision: Precision,
-    workforce: Workforce | None = None,
+    size: int,
     *,
+    workforce: Workforce | None = None,
     progress: bool,
 ) -> Evaluator:
-    """The evaluator of a recipe on this process's device."""
+    """The evaluator at one input size, on this process's device."""
     method.to(best_device()).to(memory_format=torch.channels_last)
-    store = training_store(recipe, method, data, precision)
+    sized = recipe if size == recipe.size else replace(recipe, size=size, train=None)
+    store = training_store(sized, method, data, precision)
     return Evaluator(method, data.source, store, precision=precision, workforce=workforce, progress=progress)
+
+
+def _joined(scales: Sequence[Evaluator]) -> Evaluator:
+    return scales[0] if len(scales) == 1 else MultiScaleEvaluator(scales)
+
+
+def _on_a_worker(
+    recipe: Recipe, method: FewShotSegmenter, data: FoldData, precision: Precision, sizes: Sequence[int]
+) -> Evaluator:
+    """What a Ray worker makes for itself."""
+    return _joined([_at_size(recipe, method, data, precision, size, progress=False) for size in sizes])
 
 
 def _check_fusions(protocol: Protocol, lines: Sequence[Evaluation]) -> None:
@@ -172,7 +193,7 @@ def _evaluate_line(
             {
                 "method": _told(recipe.method),
                 "fusion": line.fusion,
-                "size": recipe.size,
+                "size": line.sizes or recipe.size,
                 "precision": evaluator.precision,
                 "data": data.test.content_digest(),
                 "episodes": "recorded" if isinstance(episodes, RecordedEpisodes) else "drawn",
@@ -185,7 +206,8 @@ def _evaluate_line(
     several = f"{line.ways}way-" if line.ways > 1 else ""
     support = "-on-support" if line.on == "support" else ""
     replayed = "-recorded" if isinstance(episodes, RecordedEpisodes) else ""
-    kind = f"{several}{line.shots}shot-{line.fusion.kind}{support}{replayed}{tag}{changed}"
+    sizes = "-" + "+".join(str(size) for size in line.sizes) if line.sizes else ""
+    kind = f"{several}{line.shots}shot-{line.fusion.kind}{support}{sizes}{replayed}{tag}{changed}"
     place = f"{recipe.name}-fold{data.split.fold}-seed{seed}-{kind}.json"
     found = _done_before(folder / place, recipe.protocol, said)
     if found is not None and not isinstance(episodes, RecordedEpisodes):

@@ -26,12 +26,15 @@ class Evaluation:
         shots: K.
         fusion: how K shots become one answer.
         on: what is segmented: the query, or the support images themselves (SRPNet's "(sup)" rows).
+        sizes: multi-scale: sides of the inputs whose probabilities are added, in pixels; none for the
+            recipe's own size.
     """
 
     ways: int = 1
     shots: int
     fusion: Fusion = field(default_factory=MeanVector)
     on: Literal["query", "support"] = "query"
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

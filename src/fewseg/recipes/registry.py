@@ -5,7 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from fewseg.recipes import pascal, pascal_prototypes, voc5i_mini, voc5i_mini_prototypes
+from fewseg.recipes import (
+    pascal,
+    pascal_prototypes,
+    voc5i_mini,
+    voc5i_mini_canet,
+    voc5i_mini_prototypes,
+    voc5i_mini_sdaanet,
+)
 from fewseg.recipes.recipe import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -22,6 +29,14 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         pascal_prototypes.pascal_matcher_resnet50,
         voc5i_mini.voc5i_mini_pfenet,
         voc5i_mini.voc5i_mini_scl,
+        voc5i_mini_canet.voc5i_mini_canet,
+        voc5i_mini_canet.voc5i_mini_scl_canet,
+        voc5i_mini_sdaanet.voc5i_mini_sdaanet_baseline,
+        voc5i_mini_sdaanet.voc5i_mini_sdaanet_saam,
+        voc5i_mini_sdaanet.voc5i_mini_sdaanet_sdpm,
+        voc5i_mini_sdaanet.voc5i_mini_sdaanet,
+        voc5i_mini_sdaanet.voc5i_mini_sdaanet_integral,
+        voc5i_mini_sdaanet.voc5i_mini_sdaanet_separate,
         voc5i_mini_prototypes.voc5i_mini_matcher,
         voc5i_mini_prototypes.voc5i_mini_matcher_fidelity,
         voc5i_mini_prototypes.voc5i_mini_panet,

@@ -18,9 +18,9 @@ from fewseg.recipes.datasets import shared_folder, voc5i_mini
 from fewseg.recipes.recipe import Evaluation, Recipe
 
 SIZE = 241
-_SCALES = (1.0, 0.5, 0.25, 0.133)
-_DROPOUT = 0.1  # chosen with the learning rate on held-out base classes, see docs/results.md
-_PRIOR = PriorMap(level="layer3", masked_input=None)
+SCALES = (1.0, 0.5, 0.25, 0.133)
+DROPOUT = 0.1  # chosen with the learning rate on held-out base classes, see docs/results.md
+PRIOR = PriorMap(level="layer3", masked_input=None)
 
 
 def trunk(levels: tuple[str, ...] = ("layer2", "layer3"), *, trainable: bool = False) -> BackboneConfig:
@@ -35,10 +35,12 @@ def trunk(levels: tuple[str, ...] = ("layer2", "layer3"), *, trainable: bool = F
     )
 
 
-def _train() -> TrainConfig:
+def head_training(steps: int = 1500, shots: int = 1) -> TrainConfig:
+    """Trains a head on cached features of the frozen trunk."""
     return TrainConfig(
-        steps=1500,
+        steps=steps,
         batch=4,
+        shots=shots,
         view=TrainView(size=SIZE, scale=(0.9, 1.4), flip=1.0, resize="letterbox"),
         cached_views=1,
         class_first=0.5,
@@ -52,11 +54,9 @@ def voc5i_mini_pfenet() -> Recipe:
     """PFENet on voc5i-mini: ResNet-50 trunk without layer4 (prior from layer3), 241 px, d = 96."""
     return Recipe(
         name="voc5i_mini_pfenet",
-        method=PFENetConfig(
-            backbone=trunk(), channels=96, prior=_PRIOR, scales=_SCALES, mid_dropout=_DROPOUT
-        ),
+        method=PFENetConfig(backbone=trunk(), channels=96, prior=PRIOR, scales=SCALES, mid_dropout=DROPOUT),
         data=voc5i_mini,
-        train=_train(),
+        train=head_training(),
         size=SIZE,
         protocol=VOC5I_MINI,
         evaluations=(Evaluation(shots=1), Evaluation(shots=5), Evaluation(shots=5, fusion=ScoreAverage())),
@@ -68,10 +68,10 @@ def voc5i_mini_scl() -> Recipe:
     return Recipe(
         name="voc5i_mini_scl",
         method=SCLPFENetConfig(
-            backbone=trunk(), channels=96, prior=_PRIOR, scales=_SCALES, mid_dropout=_DROPOUT
+            backbone=trunk(), channels=96, prior=PRIOR, scales=SCALES, mid_dropout=DROPOUT
         ),
         data=voc5i_mini,
-        train=_train(),
+        train=head_training(),
         size=SIZE,
         protocol=VOC5I_MINI,
         evaluations=(

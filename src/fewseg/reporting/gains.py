@@ -80,6 +80,9 @@ def gains(table: FoldTable, counts_of: CountsOf) -> list[Gain]:
 
 
 def _is_baseline(a: FoldRow, b: FoldRow, shots: int) -> bool:
+    if a.multi_scale or b.multi_scale:
+        alike = (a.stem, a.seed, a.fusion) == (b.stem, b.seed, b.fusion)
+        return alike and b.multi_scale and not a.multi_scale
     if a.method == b.method:
         return _is_part_less(a, b, shots)
     if a.method not in METHOD_BASELINES.get(b.method, ()):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ def results_page(folder: str | Path, *, folds: int = FOLDS) -> str:
             heading = "Paired differences on the same episodes, in points of mIoU, with 95 % intervals:"
             parts.append(f"{heading}\n\n{markdown(*gain_cells(table, pairs))}")
         parts.append(f"Dice by fold, in percent:\n\n{markdown(*dice_cells(table))}")
-        parts.append(f"IoU of each class, mean over seeds, in percent:\n\n{markdown(*class_cells(table))}")
+        for name, values in (("IoU", "per_class_mean"), ("Dice", "per_class_dice")):
+            cells = class_cells(table, attrgetter(values))
+            parts.append(f"{name} of each class, mean over seeds, in percent:\n\n{markdown(*cells)}")
         parts.append("".join(f"{line}\n" for line in provenance(table)))
     if left_out:
         parts.append("Left out, because they could not be read:\n\n" + "".join(f"- {s}\n" for s in left_out))
@@ -108,7 +111,9 @@ def update_page(page: str | Path, folder: str | Path, *, folds: int = FOLDS) -> 
         atomic_write_text(path, f"{text.rstrip()}\n\n{block}\n")
 
 
-def class_cells(table: FoldTable) -> tuple[list[str], list[list[str]]]:
+def class_cells(
+    table: FoldTable, score: Callable[[RunResult], Mapping[int, float]]
+) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of text: a row a class, a column a row of the table; "-" where a fold was not run."""
     headings = ["class", "fold", *(f"{row.label} {row.fusion}" for row in table.rows)]
     rows = []
@@ -117,7 +122,7 @@ def class_cells(table: FoldTable) -> tuple[list[str], list[list[str]]]:
         known = next((r for r in runs if r is not None), None)
         for class_id in known.classes if known else []:
             name = known.class_names.get(class_id, str(class_id)) if known else ""
-            values = [percent(r.per_class_mean[class_id]) if r else "-" for r in runs]
+            values = [percent(score(r)[class_id]) if r else "-" for r in runs]
             rows.append([name, str(fold), *values])
     return headings, rows
 

@@ -49,6 +49,11 @@ class FoldRow:
         return backbone_of(next(iter(self.results.values())))
 
     @property
+    def multi_scale(self) -> bool:
+        """Whether several input sizes were added."""
+        return "+" in sizes_of(next(iter(self.results.values())))
+
+    @property
     def seed(self) -> object:
         """The training seed."""
         return next(iter(self.results.values())).training.get("seed")
@@ -181,14 +186,22 @@ def backbone_of(result: RunResult) -> str:
 
 
 def _variant(result: RunResult, among: Sequence[RunResult]) -> str:
-    """Names the recipe and the training seed, each only where rows of this method and fusion differ in it."""
+    """Names recipe, input size and training seed, each only where rows of this method and fusion differ."""
     alike = [r for r in among if (r.method, r.fusion) == (result.method, result.fusion)]
     parts = []
     if len({_family(r) for r in alike}) > 1:
         parts.append(_family(result))
+    if len({sizes_of(r) for r in alike}) > 1:
+        parts.append(f"at {sizes_of(result)} px")
     if len({r.training.get("seed") for r in alike}) > 1:
         parts.append(f"training seed {result.training.get('seed', 'unknown')}")
     return ", ".join(parts)
+
+
+def sizes_of(result: RunResult) -> str:
+    """The side or sides of the network's input, such as "241" or "241 + 353"."""
+    size = result.config.get("size", "unknown")
+    return " + ".join(str(side) for side in size) if isinstance(size, list | tuple) else str(size)
 
 
 def _family(result: RunResult) -> str:

@@ -44,6 +44,20 @@ def test_the_pyramid_joins_the_map_and_its_pooled_versions():
     torch.testing.assert_close(pooling(maps, learn=False), F.relu(expected), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_pyramid_learns_the_statistics_of_its_batch(count):
+    torch.manual_seed(0)
+    pooling, maps = PyramidPooling(4, 3), torch.randn(count, 4, 7, 9)
+    joined = [maps]
+    for side, conv in zip((1, 2, 3, 6), pooling.convs, strict=True):
+        pooled = conv(F.adaptive_avg_pool2d(maps, side))
+        if count * side > 1:  # of one value there are no statistics: mean 0 and variance 1 are stored
+            pooled = torch.nn.BatchNorm2d(3)(pooled)
+        joined.append(F.interpolate(F.relu(pooled), size=(7, 9), mode="bilinear", align_corners=True))
+    expected = torch.nn.BatchNorm2d(3)(F.conv2d(torch.cat(joined, 1), pooling.bottleneck.weight, padding=1))
+    torch.testing.assert_close(pooling(maps, learn=True), F.relu(expected), atol=1e-4, rtol=1e-4)
+
+
 def test_both_heads_read_the_same_affinity_of_map_and_prototype():
     torch.manual_seed(0)
     module, maps, prototypes = AffinityModule(4).eval(), torch.randn(2, 4, 6, 6), torch.randn(2, 4)

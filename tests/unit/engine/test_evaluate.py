@@ -75,7 +75,7 @@ class PairMatcher(PairScorer):
         maps = features["stem"]
         return QueryMaps(mid=maps, prior=maps.new_zeros(len(maps), 0, 1, 1))
 
-    def score(self, query, guides):
+    def score(self, query, guides, prior=None):
         cells, vectors = query.mid.unsqueeze(1), guides.vectors[..., None, None]
         return 20 * F.cosine_similarity(cells, vectors, dim=2)
 
@@ -244,9 +244,9 @@ def test_every_fusion_gives_the_plain_labels(pairs, sampler, source, fusion):
 def test_a_pair_is_scored_once_for_all_runs_and_fusions(pairs, sampler, monkeypatch):
     scored, score = [], pairs.method.score
 
-    def counting(query, guides):
+    def counting(query, guides, prior=None):
         scored.append(len(guides))
-        return score(query, guides)
+        return score(query, guides, prior)
 
     monkeypatch.setattr(pairs.method, "score", counting)
     chosen = sampler(3)

@@ -125,8 +125,7 @@ def test_several_shots_train_as_they_are_joined(make, shots, fusion):
     method = make(fusion=fusion, refinement=Refinement(iterations=0))
     images, masks = shots(1, 3)
     batch = episodes(method, images, masks)
-    joined = method.fusion = fusion if isinstance(fusion, ShotAttention) else MeanVector()
+    method.fusion = fusion if isinstance(fusion, ShotAttention) else MeanVector()
     logits = method.segment(batch.query, method.encode_support(batch.support))
     expected = F.cross_entropy(logits, masks[:, 2].long(), ignore_index=255)
     torch.testing.assert_close(method.training_losses(batch).total, expected, atol=1e-5, rtol=1e-4)
-    assert joined == method.fusion

@@ -190,6 +190,31 @@ def test_the_query_mask_changes_losses_and_no_answer(make, shots):
     assert not torch.equal(*losses)
 
 
+def test_what_training_saw_of_a_query_mask_is_not_kept_for_an_answer(make, shots):
+    """In training mode, without dropout: only statistics of the features may change, which have no mask."""
+    images, masks = shots(2, 3)
+    answers = []
+    for query_masks in (masks[:, -1], 1 - masks[:, -1].clamp(max=1)):
+        method = make(mid_dropout=0.0, head_dropout=0.0).train()
+        batch = replace(episodes_of(images, masks), query_masks=query_masks)
+        encoded = method.encode_episodes(batch)
+        method.training_losses(encoded)
+        answers.append(method.segment(encoded.query, method.encode_support(encoded.support)))
+    assert torch.equal(*answers)
+
+
+def test_a_query_without_its_class_teaches_nothing(make, shots):
+    method = make()
+    images, masks = shots(2, 3)
+    masks[1, -1] = 0
+    both = method.training_losses(method.encode_episodes(episodes_of(images, masks)))
+    alone = method.training_losses(method.encode_episodes(episodes_of(images[:1], masks[:1])))
+    torch.testing.assert_close(both.terms["distillation"], alone.terms["distillation"])
+    masks[:, -1] = 0
+    none = method.training_losses(method.encode_episodes(episodes_of(images, masks)))
+    assert none.terms["distillation"] == 0
+
+
 ABLATIONS = {
     "no attention": ({"attention": NoAttention()}, {"support_attention"}, {"attention"}),
     "no distillation": ({"distillation": NoDistillation()}, {"distillation"}, set()),

@@ -38,6 +38,10 @@ def test_every_class_stands_by_name_with_its_iou_in_percent(folder):
     page = results_page(folder)
     assert f"| bird | 1 | {values[0]} | {values[1]} |" in page
     assert "| class | fold | pfenet mean | scl-pfenet mean |" in page
+    dice = page.split("Dice of each class")[1].split("##")[0]
+    ratios = [[2 * s.per_class[3] / (1 + s.per_class[3]) for s in results[m].seeds] for m in results]
+    shown = [f"{100 * sum(each) / len(each):.1f}" for each in ratios]
+    assert f"| bird | 1 | {shown[0]} | {shown[1]} |" in dice
     five = page.split("## voc5i-mini, 5-shot")[1]
     assert "| cat | 3 |" in five
     assert "| bird |" not in five

@@ -107,8 +107,9 @@ class CANet(PairScorer):
             return compared
         return weighted_shots(compared, self.attention(maps, vectors, shots))
 
-    def score(self, query: QueryMaps, guides: Guides) -> Tensor:
+    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
         """Logits (n, 2, h, w) of n (query, guide) pairs after the refinements."""
+        del prior
         return self.config.refinement.run(self.trunk, self.compare(query, guides))
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:

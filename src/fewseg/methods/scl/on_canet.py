@@ -124,8 +124,9 @@ class SCLCANet(SupportPathScorer):
         logits: Tensor = self.trunk(self.comparison(query.mid, guides.vectors), history)
         return logits
 
-    def score(self, query: QueryMaps, guides: Guides) -> Tensor:
+    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
         """Logits (n, 2, h, w) of n (query, guide) pairs after the refinements."""
+        del prior
         return self.config.refinement.run(self.trunk, self.comparison(query.mid, guides.vectors))
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:

@@ -100,9 +100,13 @@ class SCLPFENet(SupportPathScorer):
         """The query's mid-level feature and the map that its prior compares."""
         return self.query.encode(features)
 
-    def score(self, query: QueryMaps, guides: Guides) -> Tensor:
+    def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
+        """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
+        return self.query.prior_map(query, guides)
+
+    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
         """Logits (n, 2, h, w) of n (query, guide) pairs (Eq. 11-12)."""
-        logits: Tensor = self.trunk(self.query(query, guides), query.size, deep=False).logits
+        logits: Tensor = self.trunk(self.query(query, guides, prior), query.size, deep=False).logits
         return logits
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:

@@ -21,7 +21,7 @@ from fewseg.losses.segmentation import cross_entropy_full_size, deep_supervision
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.sdaanet.attention import AttentionConfig, SupervisedAttention
 from fewseg.methods.sdaanet.gate import GateConfig, MeanGate
-from fewseg.methods.sdaanet.teachers import DistillationConfig, SeparateTeachers
+from fewseg.methods.sdaanet.teachers import DistillationConfig, NoDistillation, SeparateTeachers
 from fewseg.ops.masks import foreground_cells
 from fewseg.ops.pooling import masked_average
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
@@ -45,7 +45,10 @@ class SDAANetConfig:
         attention: SAAM; none for the ablation.
         fusion: how K shots become one answer; the mean of prototypes, gates, prior maps is the paper's.
         deep_weight: weight of the inner classifiers' mean cross-entropy.
-        distillation_weight: alpha of Eq. 12; the paper and its code take 50.
+        distillation_weight: alpha of Eq. 12. The paper says 50 and so does its code, whose loss
+            (``PrototypeTeacher``) is a mean over channels of softened prototypes, some 80 times smaller on
+            real features. Under the paper's own sum (Eq. 5) 50 may shrink the prototypes until every
+            softmax is uniform; watch ``distillation`` in the log, and lower it.
         attention_weight: beta of Eq. 12.
         mid_dropout: Dropout2d after the mid-level convolution.
         head_dropout: Dropout2d in the classifiers.
@@ -114,9 +117,9 @@ class SDAANet(PairScorer):
             scales=config.scales,
             extra_channels=config.attention.channels,
         )
-        self.gate = config.gate.build(d)
-        self.attention = config.attention.build(d)
         self.trunk = PyramidTrunk(d, scales=len(config.scales), dropout=config.head_dropout)
+        self.gate = config.gate.build(d)  # after the baseline's parts, which start alike with and without it
+        self.attention = config.attention.build(d)
 
     def pool(self, features: Features, masks: Tensor) -> PooledShots:
         """Prototypes and gates of n shots (Eq. 1-3), masks (n, H, W)."""
@@ -150,18 +153,27 @@ class SDAANet(PairScorer):
             return query.mid.new_zeros(len(guides), 0, *query.size)
         return self.attention.query_map(query.mid, guides.vectors[:, 1], learn=learn)
 
-    def _decode(self, query: QueryMaps, guides: Guides, *, deep: bool, learn: bool) -> PyramidOutput:
-        maps = query.mid * self.query_multiplier(guides)[..., None, None]
+    def _decode(
+        self, query: QueryMaps, guides: Guides, prior: Tensor | None = None, *, deep: bool, learn: bool
+    ) -> PyramidOutput:
+        maps = query.mid
+        if self.gate is not None:  # without one the maps stay one query's, however many guides it has
+            maps = maps * self.query_multiplier(guides)[..., None, None]
         extra = self.attention_map(query, guides, learn=learn)
-        planes = torch.cat([self.query.prior_map(query, guides), extra.to(maps.dtype)], dim=1)
+        prior = self.prior_map(query, guides) if prior is None else prior
+        planes = torch.cat([prior, extra.to(maps.dtype)], dim=1)
         out: PyramidOutput = self.trunk(
             self.query.merge(maps, guides.vectors[:, :1], planes), query.size, deep=deep
         )
         return out
 
-    def score(self, query: QueryMaps, guides: Guides) -> Tensor:
+    def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
+        """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
+        return self.query.prior_map(query, guides)
+
+    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
         """Logits (n, 2, h, w) of n (query, guide) pairs."""
-        return self._decode(query, guides, deep=False, learn=False).logits
+        return self._decode(query, guides, prior, deep=False, learn=False).logits
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """L_ce with its deep supervision, L_KD and L_ce,s (Eq. 12), on the means over the K shots."""
@@ -191,10 +203,19 @@ class SDAANet(PairScorer):
         return LossTerms(terms=terms, weights={k: v for k, v in weights.items() if k in terms})
 
     def distillation_loss(self, shots: PooledShots, query: QueryMaps, query_masks: Tensor) -> Tensor | None:
-        """L_KD of B * K shots and B queries: the only use of the query mask beside the cross-entropies."""
+        """L_KD of B * K shots and B queries: the only use of the query mask beside the cross-entropies.
+
+        A query that shows nothing of its class has no prototype and teaches nothing; if none does, L_KD is 0.
+        """
         teacher, episodes = self.config.distillation, len(query_masks)
+        if isinstance(teacher, NoDistillation):
+            return None
         cells = teacher.query_cells(query_masks, query.size).to(query.mid.dtype)
+        shown = cells.flatten(1).any(dim=1)
+        if not shown.any():
+            return shots.raw.new_zeros(())
         students, gates = (
-            values.unflatten(0, (episodes, -1)) for values in (shots.prototypes, gated(shots.values))
+            values.float().unflatten(0, (episodes, -1))[shown]
+            for values in (shots.prototypes, gated(shots.values))
         )
-        return teacher.loss(students, gates, masked_average(query.mid, cells))
+        return teacher.loss(students, gates, masked_average(query.mid, cells).float()[shown])

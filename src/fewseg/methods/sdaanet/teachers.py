@@ -37,7 +37,7 @@ class SeparateTeachers:
         """The query mask (B, H, W) on the feature grid, (B, 1, h, w)."""
         return foreground_cells(masks, size)
 
-    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor | None:
+    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
         """L_KD.
 
         Args:
@@ -70,7 +70,7 @@ class IntegralTeacher:
         """The query mask (B, H, W) on the feature grid, (B, 1, h, w)."""
         return foreground_cells(masks, size)
 
-    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor | None:
+    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
         """L_KD; see ``SeparateTeachers.loss``."""
         support = students.softmax(dim=-1).mean(dim=1)
         teacher = (support + (gates.mean(dim=1) * query).softmax(dim=-1)) / 2
@@ -99,7 +99,7 @@ class PrototypeTeacher:
         """The query mask (B, H, W) at the nearest pixels of the feature grid, (B, 1, h, w)."""
         return F.interpolate((masks == 1).unsqueeze(1).float(), size=size, mode="nearest")
 
-    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor | None:
+    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
         """The released L_KD; see ``SeparateTeachers.loss``."""
         del gates
         teachers = (students + query.unsqueeze(1)) / 2
@@ -112,15 +112,6 @@ class NoDistillation:
     """No teacher and no loss."""
 
     kind: Literal["none"] = "none"
-
-    def query_cells(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
-        """The query mask (B, H, W) on the feature grid, (B, 1, h, w)."""
-        return foreground_cells(masks, size)
-
-    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor | None:
-        """None."""
-        del students, gates, query
-        return None
 
 
 DistillationConfig = SeparateTeachers | IntegralTeacher | PrototypeTeacher | NoDistillation
