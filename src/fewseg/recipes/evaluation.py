@@ -79,11 +79,7 @@ def evaluate(
         raise ValueError(
             "manifests set ways, shots, episodes and seeds: leave --ways, --shots, --episodes and --seeds out"
         )
-    if processes < 1 or ray_workers < 0 or (processes > 1 and ray_workers):
-        raise ValueError(
-            f"--processes {processes} and --ray-workers {ray_workers}: give one process at least, or Ray "
-            "workers in their place"
-        )
+    _check_processes(processes, ray_workers)
     if episodes is not None and episodes < 1:
         raise ValueError(f"--episodes {episodes}: give one episode a seed at least")
     chosen, method, about = _load(what, recipe_name, backbone, backbone_weights)
@@ -130,6 +126,14 @@ def evaluate(
         ray_workers=ray_workers,
         progress=progress,
     )
+
+
+def _check_processes(processes: int, ray_workers: int) -> None:
+    if processes < 1 or ray_workers < 0 or (processes > 1 and ray_workers):
+        raise ValueError(
+            f"--processes {processes} and --ray-workers {ray_workers}: give one process at least, or Ray "
+            "workers in their place"
+        )
 
 
 def _check_sizes(sizes: Sequence[int]) -> None:
