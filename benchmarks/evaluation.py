@@ -35,7 +35,6 @@ from fewseg.methods.scl import SCLPFENetConfig
 from fewseg.metrics.counts import COUNT_NAMES
 from fewseg.metrics.statistics import mean_miou
 from fewseg.recipes.datasets import voc5i_mini
-from fewseg.types import QueryMaps
 from floor import Measured, matmul_rate, measure, report
 
 
@@ -177,7 +176,8 @@ def run(settings: Settings, shots: int, precision: str, plain_path, console: Con
         stages.watch(evaluator.store, "_compute", "backbone", len)
         stages.watch(model, "encode_shots", "support")
         stages.watch(model, "encode_query", "query")
-        stages.watch(model, "score", "head", lambda query, guides: len(guides))
+        stages.watch(model, "prior_map", "prior", lambda query, guides: len(guides))
+        stages.watch(model, "score", "head", lambda query, guides, prior: len(guides))
         stages.watch(evaluator, "_count", "counting")
         start = time.perf_counter()
         found = evaluator.run(sampler)
@@ -203,17 +203,19 @@ def run(settings: Settings, shots: int, precision: str, plain_path, console: Con
 
 
 def unit_flops(model, evaluator: Evaluator, spec) -> dict[str, int]:
-    """FLOPs of one item of each stage; the head's for a guide with as many keys as this episode's has."""
+    """FLOPs of one item of each stage; the prior's for a guide with as many keys as this one has."""
     images, id = evaluator.images, spec.supports[0]
     with torch.no_grad(), evaluator._autocast():
         features, masks = images.features([id]), images.masks([id], [spec.class_id])
         query, guides = model.encode_query(features), model.encode_shots(features, masks)
+        prior = model.prior_map(query, guides)
         pixels = evaluator.store.view(id, 0)[0].unsqueeze(0)
         work = {
             "backbone": lambda: evaluator.store.backbone(pixels),
             "support": lambda: model.encode_shots(features, masks),
             "query": lambda: model.encode_query(features),
-            "head": lambda: model.score(QueryMaps(mid=query.mid, prior=query.prior), guides),
+            "prior": lambda: model.prior_map(query, guides),
+            "head": lambda: model.score(query, guides.without_keys(), prior),
         }
         return {stage: measure(one, 1).flops for stage, one in work.items()}
 
