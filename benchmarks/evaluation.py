@@ -32,10 +32,9 @@ from fewseg.engine.feature_store import FeatureStore
 from fewseg.engine.plain import plain_logits
 from fewseg.engine.shares import questions_of
 from fewseg.methods.scl import SCLPFENetConfig
-from fewseg.metrics import COUNT_NAMES
+from fewseg.metrics.counts import COUNT_NAMES
 from fewseg.metrics.statistics import mean_miou
 from fewseg.recipes.datasets import voc5i_mini
-from fewseg.types import QueryMaps
 from floor import Measured, matmul_rate, measure, report
 
 
@@ -104,9 +103,9 @@ def own_memory() -> int:
 def build(settings: Settings):
     if settings.checkpoint:
         return load_method(settings.checkpoint)[0].eval()
-    cells = (settings.size - 1) // 8
+    cells = (settings.size - 1) // 8 + 1
     torch.manual_seed(0)
-    scales = (cells + 1, cells // 2, cells // 4, cells // 8)
+    scales = (cells, cells // 2, cells // 4, (cells + 7) // 8)
     config = SCLPFENetConfig(backbone=BackboneConfig(weights=None), channels=settings.channels, scales=scales)
     return config.build().eval()
 
@@ -177,20 +176,22 @@ def run(settings: Settings, shots: int, precision: str, plain_path, console: Con
         stages.watch(evaluator.store, "_compute", "backbone", len)
         stages.watch(model, "encode_shots", "support")
         stages.watch(model, "encode_query", "query")
-        stages.watch(model, "score", "head", lambda query, guides: len(guides))
+        stages.watch(model, "prior_map", "prior", lambda query, guides: len(guides))
+        stages.watch(model, "score", "head", lambda query, guides, prior: len(guides))
         stages.watch(evaluator, "_count", "counting")
         start = time.perf_counter()
         found = evaluator.run(sampler)
         whole = time.perf_counter() - start
+        seconds, items = dict(stages.seconds), dict(stages.items)
         costs = unit_flops(model, evaluator, sampler.episode(0, 0))
         spilled = evaluator.pool.spilled
-    parts = {s: Measured(stages.seconds[s], costs.get(s, 0) * stages.items[s]) for s in stages.seconds}
-    parts["rest"] = Measured(whole - sum(stages.seconds.values()), 0)
+    parts = {s: Measured(seconds[s], costs.get(s, 0) * items[s]) for s in seconds}
+    parts["rest"] = Measured(whole - sum(seconds.values()), 0)
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     name = f"{shots}-shot, {precision}, {settings.size} px, {settings.seeds} x {settings.episodes} episodes"
     report(name, parts, matmul_rate(dtype, "cpu"))
-    items = ", ".join(f"{n} x {stage}" for stage, n in stages.items.items())
-    console.print(f"{items}; {stages.memory / 2**30:.1f} GiB of memory, {spilled / 2**30:.1f} GiB spilled")
+    done = ", ".join(f"{n} x {stage}" for stage, n in items.items())
+    console.print(f"{done}; {stages.memory / 2**30:.1f} GiB of memory, {spilled / 2**30:.1f} GiB spilled")
     each, counts = plain_path
     total = each * settings.seeds * settings.episodes
     console.print(
@@ -202,17 +203,19 @@ def run(settings: Settings, shots: int, precision: str, plain_path, console: Con
 
 
 def unit_flops(model, evaluator: Evaluator, spec) -> dict[str, int]:
-    """FLOPs of one item of each stage; the head's for a guide with as many keys as this episode's has."""
+    """FLOPs of one item of each stage; the prior's for a guide with as many keys as this one has."""
     images, id = evaluator.images, spec.supports[0]
     with torch.no_grad(), evaluator._autocast():
         features, masks = images.features([id]), images.masks([id], [spec.class_id])
         query, guides = model.encode_query(features), model.encode_shots(features, masks)
+        prior = model.prior_map(query, guides)
         pixels = evaluator.store.view(id, 0)[0].unsqueeze(0)
         work = {
             "backbone": lambda: evaluator.store.backbone(pixels),
             "support": lambda: model.encode_shots(features, masks),
             "query": lambda: model.encode_query(features),
-            "head": lambda: model.score(QueryMaps(mid=query.mid, prior=query.prior), guides),
+            "prior": lambda: model.prior_map(query, guides),
+            "head": lambda: model.score(query, guides.without_keys(), prior),
         }
         return {stage: measure(one, 1).flops for stage, one in work.items()}
 
@@ -224,7 +227,8 @@ def compare(found, counts, data, console: Console) -> None:
         row = int(np.flatnonzero((found.seed == 0) & (found.episode == place))[0])
         facts = data.test.images[str(found.query[row])]
         pixels += facts.height * facts.width
-        moved += max(abs(int(getattr(found, n)[row]) - int(getattr(expected, n)[0])) for n in COUNT_NAMES)
+        both = [(int(getattr(found, n)[row]), np.ravel(getattr(expected, n))[0]) for n in COUNT_NAMES]
+        moved += max(abs(one - int(other)) for one, other in both)
     console.print(f"pixels moved from the plain path: {moved} of {pixels}, {moved / pixels:.1e}")
 
 

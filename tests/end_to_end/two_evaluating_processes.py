@@ -46,7 +46,7 @@ class Cells(PairScorer):
         maps = features["layer2"]
         return QueryMaps(mid=maps, prior=maps.new_zeros(len(maps), 0, 1, 1))
 
-    def score(self, query, guides):
+    def score(self, query, guides, prior=None):
         return 20 * F.cosine_similarity(query.mid.unsqueeze(1), guides.vectors[..., None, None], dim=2)
 
     def training_losses(self, episodes):

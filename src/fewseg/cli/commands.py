@@ -120,6 +120,7 @@ def _evaluate(arguments: Sequence[str], console: Console) -> None:
         manifests=command.manifest,
         precision=command.precision,
         processes=command.processes,
+        ray_workers=command.ray_workers,
         progress=not command.quiet,
     )
     for table in fold_tables(results):

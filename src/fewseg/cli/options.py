@@ -59,6 +59,7 @@ class EvaluateCommand:
         manifest: recorded episodes to replay (of `fewseg episodes`), one file a seed.
         precision: of features and head: fp32 or bf16; by default as it was trained, bf16 without training.
         processes: processes (on a GPU machine: GPUs) that share the work; the numbers stay the same.
+        ray_workers: instead, workers on a Ray cluster, or on one of this machine; lost ones are replaced.
         quiet: no progress bar.
     """
 
@@ -79,6 +80,7 @@ class EvaluateCommand:
     manifest: tuple[Path, ...] = ()
     precision: Literal["fp32", "bf16"] | None = None
     processes: int = 1
+    ray_workers: int = 0
     quiet: bool = False
 
 

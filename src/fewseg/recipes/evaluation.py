@@ -43,6 +43,7 @@ def evaluate(
     manifests: Sequence[Path] = (),
     precision: Precision | None = None,
     processes: int = 1,
+    ray_workers: int = 0,
     progress: bool = True,
 ) -> list[RunResult]:
     """Evaluates and writes one result file for each line of the recipe.
@@ -65,6 +66,7 @@ def evaluate(
         manifests: recorded episodes to replay, one file a seed; they set protocol and shots.
         precision: of features and head; by default that of the training, bf16 where there is none.
         processes: that share the work; the script that calls this runs in each of them.
+        ray_workers: workers on a Ray cluster that share the work.
         progress: show bars.
 
     Raises:
@@ -77,8 +79,7 @@ def evaluate(
         raise ValueError(
             "manifests set ways, shots, episodes and seeds: leave --ways, --shots, --episodes and --seeds out"
         )
-    if processes < 1:
-        raise ValueError(f"--processes {processes}: give one process at least")
+    _check_processes(processes, ray_workers)
     if episodes is not None and episodes < 1:
         raise ValueError(f"--episodes {episodes}: give one episode a seed at least")
     chosen, method, about = _load(what, recipe_name, backbone, backbone_weights)
@@ -119,8 +120,17 @@ def evaluate(
         tag=_tag(chosen),
         precision=precision,
         workforce=launch_ranks(processes) if processes > 1 else None,
+        ray_workers=ray_workers,
         progress=progress,
     )
+
+
+def _check_processes(processes: int, ray_workers: int) -> None:
+    if processes < 1 or ray_workers < 0 or (processes > 1 and ray_workers):
+        raise ValueError(
+            f"--processes {processes} and --ray-workers {ray_workers}: give one process at least, or Ray "
+            "workers in their place"
+        )
 
 
 def _at_sizes(lines: Sequence[Evaluation], sizes: Sequence[int]) -> list[Evaluation]:

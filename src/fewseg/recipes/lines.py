@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from fewseg.engine.checkpoint import Checkpoint, split_json
 from fewseg.engine.environment import environment
 from fewseg.engine.evaluate import Evaluator, Precision
 from fewseg.engine.multi_scale import MultiScaleEvaluator
+from fewseg.engine.ray_workers import RayWorkers
 from fewseg.engine.result_schema import as_json
 from fewseg.engine.results import RunResult
 from fewseg.engine.workforce import Workforce
@@ -42,6 +45,7 @@ def evaluate_recipe(
     tag: str = "",
     precision: Precision | None = None,
     workforce: Workforce | None = None,
+    ray_workers: int = 0,
     progress: bool = True,
 ) -> list[RunResult]:
     """Evaluates a method on a fold's novel classes and writes one result file a line.
@@ -57,6 +61,7 @@ def evaluate_recipe(
         recorded: replay these episodes instead of drawing them; N and K must be those of the lines.
         precision: of features and head; by default that of the training, bf16 where there is none.
         workforce: which processes share the work; this one by default.
+        ray_workers: in its place: workers on a Ray cluster.
         progress: show bars.
 
     Returns:
@@ -67,7 +72,6 @@ def evaluate_recipe(
     Raises:
         ValueError: a line has another fusion than the protocol allows.
     """
-    method.to(best_device())
     drop = recipe.train is not None and recipe.train.drop_novel
     protocol = replace(
         recipe.protocol, drop_novel_training_images=drop, backbone_bn=method.backbone.config.bn
@@ -76,25 +80,51 @@ def evaluate_recipe(
     _check_fusions(protocol, evaluations or recipe.evaluations)
     chosen = precision or precision_of(recipe)
     by_size: dict[int, Evaluator] = {}
-
-    def at(size: int) -> Evaluator:
-        if size not in by_size:
-            sized = recipe if size == recipe.size else replace(recipe, size=size, train=None)
-            store = training_store(sized, method, data, chosen)
-            by_size[size] = Evaluator(
-                method, data.source, store, precision=chosen, workforce=workforce, progress=progress
-            )
-        return by_size[size]
-
     results = []
     for line in evaluations or recipe.evaluations:
-        scales = [at(size) for size in line.sizes or (recipe.size,)]
-        evaluator = scales[0] if len(scales) == 1 else MultiScaleEvaluator(scales)
+        sizes = line.sizes or (recipe.size,)
+        for size in sizes:
+            if size not in by_size:
+                by_size[size] = _at_size(
+                    recipe, method, data, chosen, size, workforce=workforce, progress=progress
+                )
+        evaluator = _joined([by_size[size] for size in sizes])
+        if ray_workers:
+            make = partial(_on_a_worker, recipe, copy.deepcopy(method).cpu(), data, chosen, sizes)
+            evaluator.workforce = RayWorkers(make, ray_workers)
         episodes = recorded or EpisodeSampler(
             data.test, data.split, recipe.protocol, line.shots, ways=line.ways
         )
         results.append(_evaluate_line(recipe, line, episodes, evaluator, about, data, folder, tag))
     return results
+
+
+def _at_size(
+    recipe: Recipe,
+    method: FewShotSegmenter,
+    data: FoldData,
+    precision: Precision,
+    size: int,
+    *,
+    workforce: Workforce | None = None,
+    progress: bool,
+) -> Evaluator:
+    """The evaluator at one input size, on this process's device."""
+    method.to(best_device()).to(memory_format=torch.channels_last)
+    sized = recipe if size == recipe.size else replace(recipe, size=size, train=None)
+    store = training_store(sized, method, data, precision)
+    return Evaluator(method, data.source, store, precision=precision, workforce=workforce, progress=progress)
+
+
+def _joined(scales: Sequence[Evaluator]) -> Evaluator:
+    return scales[0] if len(scales) == 1 else MultiScaleEvaluator(scales)
+
+
+def _on_a_worker(
+    recipe: Recipe, method: FewShotSegmenter, data: FoldData, precision: Precision, sizes: Sequence[int]
+) -> Evaluator:
+    """What a Ray worker makes for itself."""
+    return _joined([_at_size(recipe, method, data, precision, size, progress=False) for size in sizes])
 
 
 def _check_fusions(protocol: Protocol, lines: Sequence[Evaluation]) -> None:

@@ -260,6 +260,25 @@ def test_a_pair_is_scored_once_for_all_runs_and_fusions(pairs, sampler, monkeypa
     assert sum(scored) == len(distinct)  # the first of three supports is the one of one
 
 
+@pytest.mark.parametrize("kind", ["evaluator", "pairs"])
+def test_hardly_any_memory_changes_nothing(request, kind, sampler, monkeypatch, tmp_path):
+    monkeypatch.setenv("FEWSEG_CACHE", str(tmp_path))
+    wide = request.getfixturevalue(kind)
+    narrow = Evaluator(wide.method, wide.source, wide.store, memory=2000, progress=False)
+    fusion = CrossGuided() if kind == "pairs" else None
+    expected, found = wide.run(sampler(3), fusion), narrow.run(sampler(3), fusion)
+    assert np.array_equal(expected.fg_inter, found.fg_inter)
+    assert np.array_equal(expected.fg_pred, found.fg_pred)
+    assert narrow.pool.spilled > 0
+    assert wide.pool.spilled == 0
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"memory": 0}, {"precision": "fp16"}])
+def test_settings_that_make_no_sense_are_refused(evaluator, wrong):
+    with pytest.raises(ValueError, match="give fp32 or bf16, 1 item at least and a number of bytes"):
+        Evaluator(evaluator.method, evaluator.source, evaluator.store, **wrong)
+
+
 def test_a_fusion_that_the_method_cannot_use_is_refused(pairs, evaluator, sampler):
     with pytest.raises(ValueError, match="Matcher cannot use 'cross-guided'; it can use mean, iterative"):
         evaluator.run(sampler(2), CrossGuided())

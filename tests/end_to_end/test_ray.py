@@ -1,0 +1,58 @@
+"""A local Ray of two workers, one of which is killed at work: the counts are those of one process."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fewseg.data.episodes import EpisodeSampler
+from fewseg.engine.ray_workers import RayWorkers
+from fewseg.metrics.counts import COUNT_NAMES
+
+ray = pytest.importorskip("ray")
+HERE = str(Path(__file__).parent)
+
+
+class KilledOnce:
+    """An evaluator whose process is killed in the middle of its second share, the first time."""
+
+    def __init__(self, folder):
+        sys.path.insert(0, HERE)
+        import two_evaluating_processes as small
+
+        torch.set_num_threads(1)
+        self.mark = folder / "killed"
+        source, _ = small.data(folder)
+        self.worker, self.judged = small.evaluator(small.Cells(), source, folder), 0
+
+    def judge(self, share, task):
+        found = self.worker.judge(share, task)
+        self.judged += 1
+        if self.judged == 2 and not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+    def answer(self, share, task, ious):
+        return self.worker.answer(share, task, ious)
+
+
+def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch, caplog):
+    monkeypatch.syspath_prepend(HERE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([HERE, *sys.path]))
+    import two_evaluating_processes as small
+
+    source, index = small.data(tmp_path)
+    sampler = EpisodeSampler(index, small.synthetic_5i(0), small.replace(small.SYNTHETIC, episodes=15), 3)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    workers = RayWorkers(lambda: KilledOnce(tmp_path), 2)
+    shared = small.evaluator(small.Cells(), source, tmp_path, workforce=workers).run(sampler)
+    assert (tmp_path / "killed").exists()
+    assert "a Ray worker was lost" in caplog.text
+    alone = small.evaluator(small.Cells(), source, tmp_path / "alone").run(sampler)
+    for name in ("seed", "episode", "class_id", *COUNT_NAMES):
+        assert np.array_equal(getattr(alone, name), getattr(shared, name)), name
