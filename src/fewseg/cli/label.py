@@ -1,4 +1,4 @@
-"""``fewseg label``."""
+"""``fewseg label`` and ``fewseg export``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.console import Console
 
-from fewseg.cli.options import LabelCommand
+from fewseg.cli.options import ExportCommand, LabelCommand
 
 if TYPE_CHECKING:
     from fewseg.inference.formats import AnnotatedImage, ReadOptions
@@ -72,6 +72,31 @@ def label(arguments: Sequence[str], console: Console) -> int:
         soft_wrap=True,
     )
     return SOME_FAILED if report.problems else 0
+
+
+def export(arguments: Sequence[str], console: Console) -> None:
+    """Writes ONNX graphs; see ``ExportCommand``."""
+    command = tyro.cli(ExportCommand, prog="fewseg export", args=arguments)
+    from fewseg.inference.formats import ReadOptions
+    from fewseg.inference.onnx_export import export_onnx
+    from fewseg.inference.segmenter import Segmenter
+
+    read = _annotated(command.support, ReadOptions(class_name=command.class_name))
+    segmenter = Segmenter.from_checkpoint(
+        command.model,
+        size=command.size,
+        backbone=command.backbone,
+        backbone_weights=command.backbone_weights,
+    )
+    _give_supports(segmenter, command.support, read)
+    done = export_onnx(segmenter.model, segmenter.session(), command.out, command.tolerance)
+    console.print(
+        f"written: {done.folder}\nONNX Runtime differs from torch by {done.extract_error:.1e} (extract) and "
+        f"{done.segment_error:.1e} (segment) of the largest value",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _read_options(command: LabelCommand) -> ReadOptions:
