@@ -11,7 +11,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from fewseg.cli.label import label
+from fewseg.cli.label import export, label
 from fewseg.cli.options import (
     CompareCommand,
     DataCommand,
@@ -216,6 +216,7 @@ def _import(arguments: Sequence[str], console: Console) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str], Console], int | None]] = {
     "demo": _demo,
     "label": label,
+    "export": export,
     "data": _data,
     "train": _train,
     "evaluate": _evaluate,

@@ -1,4 +1,4 @@
-"""``fewseg label``."""
+"""``fewseg label`` and ``fewseg export``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.console import Console
 
-from fewseg.cli.options import LabelCommand
+from fewseg.cli.options import ExportCommand, LabelCommand
 
 if TYPE_CHECKING:
-    from fewseg.inference.formats import AnnotatedImage
+    from fewseg.inference.formats import AnnotatedImage, ReadOptions
+    from fewseg.inference.segmenter import Segmenter
 
 SOME_FAILED = 3
 """Exit status of a run that could not use some of the images."""
@@ -43,8 +44,8 @@ def label(arguments: Sequence[str], console: Console) -> int:
     )
     tiles = command.tiles is not None
     views = Tiles(side=command.tiles, overlap=command.overlap) if tiles else Whole()
-    images = find_images(command.images)
-    read = _annotated(command)  # before the model is loaded: wrong input is told at once
+    images = find_images(command.images, leave_out=command.out)
+    read = _annotated(command.support, _read_options(command))  # first: wrong input is told at once
     segmenter = Segmenter.from_checkpoint(
         command.model,
         size=command.size,
@@ -54,10 +55,7 @@ def label(arguments: Sequence[str], console: Console) -> int:
         backbone_weights=command.backbone_weights,
         max_pixels=command.max_pixels,
     )
-    if read is None:
-        segmenter.load_supports(command.support)
-    else:
-        segmenter.add_annotated(read)
+    _give_supports(segmenter, command.support, read)
     told = [segmenter.support(name) for name in segmenter.classes]
     shown = ", ".join(f"{s.name} ({s.shots} shown, {s.negatives} without)" for s in told)
     console.print(f"classes: {shown}", highlight=False, markup=False, soft_wrap=True)
@@ -76,16 +74,51 @@ def label(arguments: Sequence[str], console: Console) -> int:
     return SOME_FAILED if report.problems else 0
 
 
-def _annotated(command: LabelCommand) -> list[AnnotatedImage] | None:
-    """The annotated images; None where ``--support`` is a support set that was saved."""
-    from fewseg.inference.formats import ReadOptions, read_supports
+def export(arguments: Sequence[str], console: Console) -> None:
+    """Writes ONNX graphs; see ``ExportCommand``."""
+    command = tyro.cli(ExportCommand, prog="fewseg export", args=arguments)
+    from fewseg.inference.formats import ReadOptions
+    from fewseg.inference.onnx_export import export_onnx
+    from fewseg.inference.segmenter import Segmenter
 
-    if command.support.suffix == ".safetensors":
-        return None
-    options = ReadOptions(
+    read = _annotated(command.support, ReadOptions(class_name=command.class_name))
+    segmenter = Segmenter.from_checkpoint(
+        command.model,
+        size=command.size,
+        backbone=command.backbone,
+        backbone_weights=command.backbone_weights,
+    )
+    _give_supports(segmenter, command.support, read)
+    done = export_onnx(segmenter.model, segmenter.session(), command.out, command.tolerance)
+    console.print(
+        f"written: {done.folder}\nONNX Runtime differs from torch by {done.extract_error:.1e} (extract) and "
+        f"{done.segment_error:.1e} (segment) of the largest value",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _read_options(command: LabelCommand) -> ReadOptions:
+    from fewseg.inference.formats import ReadOptions
+
+    return ReadOptions(
         images=command.support_images,
         class_name=command.class_name,
         stroke=command.stroke,
         max_pixels=command.max_pixels,
     )
-    return read_supports(Path(command.support), options)
+
+
+def _annotated(support: Path, options: ReadOptions) -> list[AnnotatedImage] | None:
+    """The annotated images; None where the supports are a set that was saved."""
+    from fewseg.inference.formats import read_supports
+
+    return None if support.suffix == ".safetensors" else read_supports(support, options)
+
+
+def _give_supports(segmenter: Segmenter, support: Path, read: list[AnnotatedImage] | None) -> None:
+    if read is None:
+        segmenter.load_supports(support)
+    else:
+        segmenter.add_annotated(read)

@@ -202,6 +202,34 @@ class LabelCommand:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportCommand:
+    """Writes a model as two ONNX graphs, extract and segment, and checks them in ONNX Runtime.
+
+    Needs the extra: ``pip install 'fewseg[onnx]'``. The support state is an input of segment.onnx; its sizes
+    are those of the supports given here.
+
+    Attributes:
+        support: annotated images or a saved support set, as `fewseg label` takes them.
+        out: folder for extract.onnx, segment.onnx and model.json.
+        model: a checkpoint (.safetensors) or a recipe without training.
+        class_name: the class of masks that name none.
+        backbone: for a recipe without training: another timm network.
+        backbone_weights: path of the frozen trunk's weights.
+        size: side of the network's input in pixels; the recipe's or the training's by default.
+        tolerance: largest difference from torch, as a share of the largest value.
+    """
+
+    support: Path
+    out: Path
+    model: str = "pascal_matcher_resnet50"
+    class_name: str = "object"
+    backbone: str | None = None
+    backbone_weights: str | None = None
+    size: int | None = None
+    tolerance: float = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareCommand:
     """Compares two result files episode by episode, with an interval of the difference.
 

@@ -20,7 +20,7 @@ from fewseg.inference.formats import output_stems
 from fewseg.inference.formats.values import check_name
 from fewseg.inference.images import read_image
 from fewseg.inference.model import PreparedImage
-from fewseg.inference.outputs import Format, LabelStudioNames, Outputs
+from fewseg.inference.outputs import Format, LabelStudioNames, Outputs, check_formats
 from fewseg.inference.segmenter import Segmenter
 from fewseg.inference.session import Answer, Session
 from fewseg.inference.stream import Stream
@@ -46,7 +46,7 @@ class RunOptions:
         label_studio: names of the Label Studio project.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or formats write the same files.
     """
 
     formats: tuple[Format, ...] = ("png",)
@@ -60,6 +60,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise ValueError(f"the threshold is {self.threshold}; accepted is a number between 0 and 1")
+        check_formats(self.formats)
         if self.batch < 1 or self.workers < 1:
             raise ValueError(f"batch {self.batch} and workers {self.workers}: give 1 or more of each")
 

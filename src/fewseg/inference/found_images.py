@@ -13,11 +13,12 @@ from fewseg.data.image_files import IMAGE_SUFFIXES
 _MAGIC = "*?["
 
 
-def find_images(places: Sequence[str | Path]) -> Mapping[str, Path]:
+def find_images(places: Sequence[str | Path], leave_out: Path | None = None) -> Mapping[str, Path]:
     """Finds images to label.
 
     Args:
         places: folders (all images below them), patterns such as ``photos/**/*.jpg``, or files.
+        leave_out: a folder whose files are none of them: that of the outputs, which may lie below.
 
     Returns:
         Name to file, by name. A name is the path relative to the folder that all files have in common, with
@@ -33,7 +34,7 @@ def find_images(places: Sequence[str | Path]) -> Mapping[str, Path]:
     for place in map(str, places):
         root, found = _files_of(place)
         roots.append(root)
-        files.update(dict.fromkeys(found))
+        files.update(dict.fromkeys(f for f in found if not _below(f, leave_out)))
     if not files:
         raise DataError(
             f"{', '.join(map(str, places))}: no images there; accepted are files that end in "
@@ -56,6 +57,10 @@ def _files_of(place: str) -> tuple[Path, list[Path]]:
         raise DataError(f"{place} does not exist: give a folder of images, a pattern or files")
     found = [Path(f) for f in sorted(glob.glob(place, recursive=True))]
     return fixed, [f for f in found if _is_image(f, fixed)]
+
+
+def _below(file: Path, folder: Path | None) -> bool:
+    return folder is not None and Path(os.path.abspath(folder)) in Path(os.path.abspath(file)).parents
 
 
 def _before_magic(path: Path) -> list[str]:

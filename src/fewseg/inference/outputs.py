@@ -88,7 +88,7 @@ class Outputs:
                 to_name=names.to_name,
             ),
         }
-        _check_formats(formats)
+        check_formats(formats)
         self.lines = folder / LINES
         self.probability = "probability" in formats
         self._writers: list[PredictionWriter] = []
@@ -129,7 +129,12 @@ class Outputs:
             raise failed
 
 
-def _check_formats(formats: Sequence[str]) -> None:
+def check_formats(formats: Sequence[str]) -> None:
+    """Checks names of formats.
+
+    Raises:
+        ValueError: one is unknown, or two of them write the same files.
+    """
     strange = [name for name in formats if name not in FORMATS]
     if strange:
         raise ValueError(f"unknown formats {strange}; accepted are {', '.join(FORMATS)}")

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import torch
 
-from fewseg.data.errors import DataError
 from fewseg.data.image_files import MAX_PIXELS
 from fewseg.inference.formats.values import AnnotatedImage, check_classes
 from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, read_mask_of
@@ -28,8 +27,8 @@ Picture = ImageLike | PreparedImage | EncodedImage
 class Segmenter:
     """Segments images by annotated examples of any number of classes.
 
-    Any number of threads may call any method: the model holds no support set, a support set is a value that
-    is replaced as a whole, and each segmentation uses the one that was there when it began.
+    Any number of threads may call any method: a support set is a value that is replaced as a whole, and each
+    segmentation uses the one that was there when it began.
 
     Args:
         model: shared with as many segmenters as wanted.
@@ -113,7 +112,7 @@ class Segmenter:
         """Runs an image through the backbone; the result stands wherever an image can, at no further cost.
 
         Raises:
-            DataError: it cannot be read or used; or, as a ValueError, another model encoded it.
+            ValueError: it cannot be read or used (DataError), or another model encoded it.
         """
         return self.encode_all([image])[0]
 
@@ -130,7 +129,9 @@ class Segmenter:
                 f"the image was encoded by the model {image.model}, this one is {self.model.digest} "
                 f"({self.model.name}): encode it with this one"
             )
-        return image if isinstance(image, (EncodedImage, PreparedImage)) else self.prepare(image)
+        ready = image if isinstance(image, (EncodedImage, PreparedImage)) else self.prepare(image)
+        known = (s.image for s in self._supports.shots if s.image.digest == ready.digest)
+        return next(known, ready)  # a support has been through the backbone already
 
     def add_class(
         self,
@@ -272,11 +273,10 @@ class Segmenter:
             quality: judge the result too, which takes further passes of the head (never of the backbone).
 
         Raises:
-            DataError: the image cannot be read or used.
-            ValueError: there is no support, or the image was encoded by another model.
+            ValueError: the image cannot be read or used (DataError), there is no support, or another model
+                encoded the image.
         """
-        session = self.session()
-        return session.segment(self.encode(image), quality=quality)
+        return self.session().segment(self.encode(image), quality=quality)
 
     def save_supports(self, path: str | Path) -> None:
         """Writes the support set, encoded: tensors and a JSON header, nothing that runs.
@@ -293,8 +293,5 @@ class Segmenter:
         Raises:
             DataError: the file is missing, broken or no support set, or another model encoded it.
         """
-        found = load_supports(Path(path), self.model)
-        if not found.classes:
-            raise DataError(f"{path} holds no class: save a support set again")
         with self._changing:
-            self._replace(found)
+            self._replace(load_supports(Path(path), self.model))

@@ -123,7 +123,10 @@ def _supports(header: dict[str, Any], tensors: dict[str, torch.Tensor], model: M
             if len(stored) != len(windows):
                 raise ValueError(f"image {i} has {len(windows)} views and tensors of {len(stored)}")
         shots.append(Shot(image=image, masks=masks))
-    return SupportSet(classes=classes, shots=tuple(shots))
+    found = SupportSet(classes=classes, shots=tuple(shots))
+    if not classes or not all(found.positives(name) for name in classes):
+        raise ValueError("it shows no class, or not all that it names")
+    return found
 
 
 def _pair(values: list[int]) -> tuple[int, int]:

@@ -172,10 +172,17 @@ def test_all_formats_at_once_and_each_read_back_as_supports(place, run):
             assert (mask == (found[name].labels == 1)).all(), (source, name)
 
 
-def test_two_ways_of_writing_one_file_are_refused(run):
+def test_two_ways_of_writing_one_file_are_refused(place, run):
     status, said = run("--format", "labelme", "labelme-polygons")
     assert status == 1
     assert "choose one" in said
+    assert not (place / "out").exists()
+
+
+def test_outputs_below_the_images_are_not_labelled_in_turn(place, run):
+    for _ in range(2):
+        assert run(out="photos/labels")[0] == 0
+        assert list(lines(place, "photos/labels")) == NAMES
 
 
 BAD = {

@@ -86,6 +86,13 @@ def test_an_encoded_image_stands_for_the_image_and_the_backbone_runs_once(monkey
     assert (again.labels == fresh.labels).all()
 
 
+def test_an_image_that_is_a_support_already_is_not_encoded_again(monkeypatch):
+    it = with_squares()
+    monkeypatch.setattr(it.model.method, "extract", lambda images: pytest.fail("a second backbone pass"))
+    it.add_class("dark", picture(0)[0], 1 - picture(0)[1])
+    assert it.segment(picture(0)[0]).classes == ("square", "dark")
+
+
 def test_several_classes_on_one_image_are_one_image():
     it = segmenter()
     image, mask = picture(0)

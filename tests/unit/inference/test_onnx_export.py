@@ -1,0 +1,63 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fewseg.inference.onnx_export import export_onnx, state_tensors, with_tensors
+from small_segmenters import SIZE, picture, segmenter
+
+
+def with_squares(name):
+    it = segmenter(name)
+    it.add_class("square", [picture(k)[0] for k in (0, 1)], [picture(k)[1] for k in (0, 1)])
+    return it
+
+
+@pytest.mark.parametrize("name", ["matcher", "pfenet"])
+@pytest.mark.parametrize("ways", [1, 2])
+def test_a_state_comes_apart_into_tensors_and_together_again(name, ways):
+    it = with_squares(name)
+    if ways == 2:
+        it.add_class("dark", picture(4)[0], 1 - picture(4)[1])
+    state = it.session().state
+    tensors = state_tensors(state)
+    assert all(isinstance(value, torch.Tensor) for value in tensors.values())
+    doubled = with_tensors(state, {k: v if v.dtype == torch.bool else v * 2 for k, v in tensors.items()})
+    assert type(doubled) is type(state)
+    back = state_tensors(doubled)
+    assert list(back) == list(tensors)
+    assert all(torch.equal(back[k], v if v.dtype == torch.bool else v * 2) for k, v in tensors.items())
+
+
+@pytest.mark.parametrize("name", ["matcher", "pfenet"])
+def test_the_graphs_give_what_torch_gives_for_any_image_and_state(name, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    it = with_squares(name)
+    session = it.session()
+    done = export_onnx(it.model, session, tmp_path)
+    assert max(done.extract_error, done.segment_error) < 1e-3
+    about = json.loads((tmp_path / "model.json").read_bytes())
+    assert about["size"] == SIZE
+    assert about["model"] == it.model.digest
+    query = it.model.prepare(torch.from_numpy(picture(9)[0]).permute(2, 0, 1))
+    graphs = {n: runtime.InferenceSession(str(tmp_path / f"{n}.onnx")) for n in ("extract", "segment")}
+    maps = graphs["extract"].run(None, {"images": query.views.numpy()})
+    feed = dict(zip(about["levels"], maps, strict=True))
+    feed |= {k: v.numpy() for k, v in state_tensors(session.state).items()}
+    wanted = {given.name for given in graphs["segment"].get_inputs()}
+    (logits,) = graphs["segment"].run(None, {k: v for k, v in feed.items() if k in wanted})
+    (answer,) = session.answer(it.model.encode([query]), quality=False)
+    h, w = answer.margins.shape[1:]
+    margins = (logits[:, 1:] - logits[:, :1])[0, :, :h, :w]
+    np.testing.assert_allclose(margins, answer.margins.numpy(), atol=1e-3, rtol=1e-3)
+
+
+def test_without_the_extra_the_command_says_what_to_install(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    it = with_squares("matcher")
+    with pytest.raises(RuntimeError, match=r"fewseg\[onnx\]"):
+        export_onnx(it.model, it.session(), tmp_path)
