@@ -21,6 +21,7 @@ from fewseg.cli.options import (
     TableCommand,
     TrainCommand,
 )
+from fewseg.cli.serve import serve
 
 
 def _demo(arguments: Sequence[str], console: Console) -> None:
@@ -204,6 +205,7 @@ def _import(arguments: Sequence[str], console: Console) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str], Console], int | None]] = {
     "demo": _demo,
     "label": label,
+    "serve": serve,
     "data": _data,
     "train": _train,
     "evaluate": _evaluate,
