@@ -27,6 +27,8 @@ pytestmark = [
 FIRST, FIRST_MASK = picture(0, hw=(90, 120), box=(20, 60, 30, 80))
 SECOND, _ = picture(9, hw=(100, 80), box=(10, 60, 10, 50))
 SLOW = 90_000  # ms: the machine may be busy
+expect = sync_api.expect
+expect.set_options(timeout=SLOW)
 
 
 @pytest.fixture(scope="module")
@@ -63,21 +65,26 @@ def open_page(browser, address):
         context.set_default_timeout(SLOW)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+        page.on("console", lambda line: errors.append(line.text) if is_fault(line) else None)
         page.goto(address)
         page.wait_for_selector("body[data-ready]")
         files = [("first.png", FIRST), ("second.png", SECOND)]
         page.set_input_files(
             "#files", [{"name": n, "mimeType": "image/png", "buffer": png(a)} for n, a in files]
         )
-        page.wait_for_function("document.querySelectorAll('#strip button').length == 2")
-        page.wait_for_function("document.querySelector('#hint').textContent == '2 added'")
+        expect(page.locator("#strip button")).to_have_count(2)
+        expect(page.locator("#hint")).to_have_text("2 added")
         return page
 
     yield start
     for context in contexts:
         context.close()
     assert not errors
+
+
+def is_fault(line):
+    """Whether a line of the console is more than the browser's note of a refused request."""
+    return line.type == "error" and "status of 4" not in line.text
 
 
 def places(page, hw):
@@ -99,10 +106,7 @@ def drag(page, *points):
 
 
 def wait_for_role(page, place, text):
-    page.wait_for_function(
-        "([k, t]) => document.querySelectorAll('#strip .role')[k].textContent.startsWith(t)",
-        arg=[place, text],
-    )
+    expect(page.locator("#strip .role").nth(place)).to_contain_text(text)
 
 
 def download(page):
@@ -140,7 +144,7 @@ def test_draw_predict_correct_promote_download(open_page, tmp_path):
     assert guess.any()
 
     page.click("#strip button:nth-child(2)")
-    page.wait_for_function("document.querySelector('#about').textContent.includes('quality')")
+    expect(page.locator("#about")).to_contain_text("quality")
     at = places(page, SECOND.shape[:2])
     page.check("#tool input[value=eraser]", force=True)
     drag(page, at(20.25, 15.75), at(20.25, 70.25))
@@ -176,7 +180,7 @@ def test_the_keyboard_alone_does_everything(open_page):
     page.keyboard.press("Escape")  # nothing of the stroke stays
     wait_for_role(page, 1, "predicted ·")
     page.keyboard.press("n")
-    page.wait_for_function("document.querySelector('#about').textContent.includes('quality')")
+    expect(page.locator("#about")).to_contain_text("quality")
     page.keyboard.press("a")
     wait_for_role(page, 1, "accepted")
     mask = np.zeros(FIRST.shape[:2], np.uint8)

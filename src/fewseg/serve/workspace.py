@@ -82,7 +82,7 @@ class Workspace:
             DataError: it is no image that can be used; its type is told by its content.
             Refused: 413, the session is full.
         """
-        self._check_room(0)
+        self._check_room(images=1)
         name = clean_name(name)
         with self._compute:
             pixels = rgb_of_bytes(content, name, self.limits.pixels)
@@ -90,14 +90,14 @@ class Workspace:
             (encoded,) = self.model.encode([self.model.prepare(pixels)])
         image = ServedImage(id=secrets.token_urlsafe(9), name=name, encoded=encoded, picture=picture)
         with self._lock:
-            self._check_room(image.nbytes)
+            self._check_room(image.nbytes, images=1)
             image = replace(image, name=unused_name(name, {other.name for other in self._images.values()}))
             self._images[image.id] = image
         return image
 
-    def _check_room(self, more: int) -> None:
+    def _check_room(self, more: int = 0, images: int = 0) -> None:
         used, limits = self.nbytes, self.limits
-        if len(self._images) >= limits.images or used + more > limits.session_bytes:
+        if len(self._images) + images > limits.images or used + more > limits.session_bytes:
             raise Refused(
                 413,
                 f"the session holds {len(self._images)} images and {used / 2**20:.0f} MiB; accepted are "

@@ -215,6 +215,13 @@ def test_a_full_session_refuses_images(page):
     assert page.state()["bytes"] <= page.http.app.state.sessions.limits.session_bytes
 
 
+@pytest.mark.parametrize("limits", [Limits(images=2)])
+def test_a_session_with_all_the_images_it_may_have_still_takes_masks(annotated):
+    page, support, _, mask = annotated
+    assert page.upload(picture(3)[0]).status_code == 413
+    assert page.settle(support, mask).status_code == 200
+
+
 @pytest.mark.parametrize("limits", [Limits(pixels=3000)])
 def test_pixels_are_limited(page):
     assert "70 x 50" in page.upload(picture(0)[0]).json()["detail"]

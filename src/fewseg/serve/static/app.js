@@ -1,11 +1,13 @@
 // The page: which image is shown, whose mask it is, and what is sent to the server when.
 
 import * as api from "./api.js";
+import { ClassList, choice } from "./classes.js";
 import { Editor } from "./editor.js";
+import { fail, hint, safely } from "./notes.js";
 import { decodePng, encodePng } from "./png.js";
 import { LabelMap } from "./raster.js";
 import { Strip } from "./strip.js";
-import { UNKNOWN, View, colour } from "./view.js";
+import { UNKNOWN, View } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const TOOLS = { brush: "B", eraser: "E", polygon: "P", rectangle: "R", pan: "V" };
@@ -14,26 +16,13 @@ const state = { images: [], classes: [], version: 0, limits: null, current: null
 const view = new View($("canvas"));
 const editor = new Editor(view, { onBegin: begin, onStroke: stroked });
 const strip = new Strip($("strip"), (id) => show(id));
+const classes = new ClassList($("classes"), editor, safely, (answer) => {
+  [state.classes, state.version] = [answer.classes, answer.version];
+  refresh();
+});
 const threshold = () => Number($("threshold").value) / 100;
 const image = (id = state.current) => state.images.find((each) => each.id === id);
 const learned = () => state.images.some((each) => each.role === "support");
-
-function hint(text) { $("hint").textContent = text; }
-
-function fail(error) {
-  if (error.name === "AbortError") return;
-  $("alert").textContent = error.message;
-  $("alert").hidden = false;
-  clearTimeout(fail.timer);
-  fail.timer = setTimeout(() => { $("alert").hidden = true; }, 12000);
-  if (error.status === 401) api.forget();
-}
-
-const safely = (act) => async (...given) => {
-  try { return await act(...given); } catch (error) { return fail(error); }
-};
-
-// ---- images
 
 const take = safely(async (files) => {
   const wrong = [];
@@ -109,8 +98,6 @@ async function refresh() {
     } catch (error) { fail(error); return; }
   }
 }
-
-// ---- masks
 
 function begin() {
   if (!view.map || !state.current) return false;
@@ -202,43 +189,6 @@ function about() {
   $("threshold").disabled = !learned();
 }
 
-function choice(group, name, value, checked, onChange) {
-  const label = Object.assign(document.createElement("label"), { className: "choice" });
-  const input = Object.assign(document.createElement("input"), { type: "radio", name, value, checked });
-  input.onchange = onChange;
-  label.append(input);
-  group.append(label);
-  return label;
-}
-
-function drawClasses() {
-  const group = $("classes");
-  group.replaceChildren();
-  [...state.classes.keys()].map((k) => k + 1).concat(UNKNOWN).forEach((number) => {
-    const label = choice(group, "class", number, number === editor.number, () => { editor.number = number; });
-    label.firstChild.setAttribute("aria-label", number === UNKNOWN ? "unknown" : state.classes[number - 1]);
-    const swatch = Object.assign(document.createElement("i"), { className: "swatch" });
-    swatch.style.background = colour(number);
-    label.append(swatch);
-    if (number === UNKNOWN) return label.append(Object.assign(document.createElement("span"), { textContent: "unknown" }));
-    const name = Object.assign(document.createElement("input"), { type: "text", value: state.classes[number - 1], maxLength: 60 });
-    name.setAttribute("aria-label", `Name of class ${number}`);
-    name.onchange = safely(async () => {
-      try {
-        const answer = await api.renameClass(number, name.value);
-        [state.classes, state.version] = [answer.classes, answer.version];
-      } finally { name.value = state.classes[number - 1]; }
-    });
-    name.onfocus = () => pick(number);
-    label.append(name);
-  });
-}
-
-function pick(number) {
-  const input = document.querySelector(`#classes input[value="${number}"]`);
-  if (input) { input.checked = true; editor.number = number; }
-}
-
 function tool(name) {
   editor.choose(name);
   document.querySelector(`#tool input[value="${name}"]`).checked = true;
@@ -283,7 +233,7 @@ function wire() {
     state.classes = (await api.addClass($("class-name").value)).classes;
     $("class-name").value = "";
     editor.number = state.classes.length;
-    drawClasses();
+    classes.draw(state.classes);
   });
   $("download").onsubmit = safely(async (event) => {
     event.preventDefault();
@@ -319,11 +269,11 @@ function keys(event) {
     "[": () => resize(editor.diameter - (editor.diameter > 20 ? 4 : 1)), "]": () => resize(editor.diameter + (editor.diameter > 19 ? 4 : 1)),
     "+": () => view.zoomBy(1.4), "=": () => view.zoomBy(1.4), "-": () => view.zoomBy(1 / 1.4), "0": () => view.fit(),
     n: () => step(1), m: () => step(-1), a: () => { if (!$("accept").disabled) settle("accepted"); },
-    s: () => { if (!$("support").disabled) settle("support"); }, x: reopen, u: () => pick(UNKNOWN),
+    s: () => { if (!$("support").disabled) settle("support"); }, x: reopen, u: () => classes.pick(UNKNOWN),
     "?": () => $("keys").showModal(),
   };
   if (chosen) tool(chosen);
-  else if (/^[1-9]$/.test(key)) pick(Number(key));
+  else if (/^[1-9]$/.test(key)) classes.pick(Number(key));
   else if (acts[key]) acts[key]();
   else return;
   event.preventDefault();
@@ -336,7 +286,7 @@ const start = safely(async () => {
   $("model").textContent = opened.model;
   for (const form of opened.formats) $("format").append(new Option(form));
   if (!state.classes.length) state.classes = (await api.addClass("object")).classes;
-  drawClasses();
+  classes.draw(state.classes);
   about();
   for (const each of state.images) await place(each);
   await show(state.images[0]?.id ?? null);
