@@ -21,6 +21,7 @@ from fewseg.cli.options import (
     TableCommand,
     TrainCommand,
 )
+from fewseg.cli.serve import serve
 
 
 def _demo(arguments: Sequence[str], console: Console) -> None:
@@ -217,6 +218,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], Console], int | None]] = {
     "demo": _demo,
     "label": label,
     "export": export,
+    "serve": serve,
     "data": _data,
     "train": _train,
     "evaluate": _evaluate,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.console import Console
 
-from fewseg.cli.options import ExportCommand, LabelCommand
+from fewseg.cli.inference_options import ExportCommand, LabelCommand
 
 if TYPE_CHECKING:
     from fewseg.inference.formats import AnnotatedImage, ReadOptions

@@ -128,19 +128,21 @@ def read_mask(path: Path, modes: Sequence[str] = ("L", "P"), max_pixels: int = M
             RGB), or coloured.
     """
     with _opened(path, "mask", max_pixels) as file:
-        pixels = np.array(file) if file.mode in modes else None
-        if pixels is not None and pixels.ndim == 3:
-            colours = pixels[..., :-1] if file.mode in ("LA", "RGBA") else pixels
-            clear = colours is not pixels and bool((pixels[..., -1] != 255).any())
-            grey = not clear and bool((colours == colours[..., :1]).all())
-            pixels = colours[..., 0] if grey else None
-        if pixels is None:
-            raise DataError(
-                f"mask {path} is stored as {file.mode}; accepted are single-channel files (modes "
-                f"{', '.join(modes)}) that hold class numbers: convert colours to class numbers and save it "
-                "as a palette or grey PNG"
-            )
-    return torch.from_numpy(pixels.astype(np.uint8, copy=False))
+        return _numbers(file, path, modes)
+
+
+def mask_of_bytes(
+    content: bytes, what: str, modes: Sequence[str] = ("L", "P"), max_pixels: int = MAX_PIXELS
+) -> Tensor:
+    """As :func:`read_mask`, of a file's bytes, such as an upload.
+
+    Raises:
+        DataError: as in :func:`read_mask`.
+    """
+    if not content:
+        raise DataError(f"mask {what} is empty (0 bytes): send it again")
+    with _opened(Path(what), "mask", max_pixels, io.BytesIO(content)) as file:
+        return _numbers(file, Path(what), modes)
 
 
 def one_class_mask(stored: Tensor, what: str) -> Tensor:
@@ -238,6 +240,22 @@ def _check_still(file: Image.Image, path: Path, kind: str, max_pixels: int) -> N
             f"{kind} {path} holds {getattr(file, 'n_frames', 'several')} frames ({file.format}); "
             "accepted are still images: export one frame"
         )
+
+
+def _numbers(file: Image.Image, path: Path, modes: Sequence[str]) -> Tensor:
+    pixels = np.array(file) if file.mode in modes else None
+    if pixels is not None and pixels.ndim == 3:
+        colours = pixels[..., :-1] if file.mode in ("LA", "RGBA") else pixels
+        clear = colours is not pixels and bool((pixels[..., -1] != 255).any())
+        grey = not clear and bool((colours == colours[..., :1]).all())
+        pixels = colours[..., 0] if grey else None
+    if pixels is None:
+        raise DataError(
+            f"mask {path} is stored as {file.mode}; accepted are single-channel files (modes "
+            f"{', '.join(modes)}) that hold class numbers: convert colours to class numbers and save it "
+            "as a palette or grey PNG"
+        )
+    return torch.from_numpy(pixels.astype(np.uint8, copy=False))
 
 
 def _rgb(file: Image.Image, path: Path) -> Tensor:

@@ -1,0 +1,89 @@
+"""``fewseg serve``."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import tyro
+from rich.console import Console
+
+from fewseg.cli.inference_options import ServeCommand
+
+_OWN = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(arguments: Sequence[str], console: Console) -> None:
+    """Serves the page; see ``ServeCommand``.
+
+    Raises:
+        ValueError: FastAPI or uvicorn is missing, or an option is not accepted.
+        OSError: the address cannot be listened on.
+    """
+    command = tyro.cli(ServeCommand, prog="fewseg serve", args=arguments)
+    missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"fewseg serve needs {' and '.join(missing)}, an optional part: install it with "
+            "`pip install 'fewseg[serve]'` (`uv sync --extra serve` in the project's folder)"
+        )
+    import uvicorn
+
+    from fewseg.inference.loading import load_model
+    from fewseg.inference.views import Tiles, Whole
+    from fewseg.serve.app import create_app
+    from fewseg.serve.limits import MIB, Limits
+
+    logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)
+    limits = Limits(
+        upload_bytes=command.upload_mib * MIB,
+        pixels=command.max_pixels,
+        session_bytes=command.session_mib * MIB,
+        sessions=command.sessions,
+        idle_seconds=command.idle_minutes * 60.0,
+    )
+    listener = _listen(command.host, command.port)  # before the model is loaded: told at once
+    with listener:
+        model = load_model(
+            command.model,
+            size=command.size,
+            views=Tiles(side=command.tiles, overlap=command.overlap) if command.tiles else Whole(),
+            fusion=command.fusion,
+            backbone=command.backbone,
+            backbone_weights=command.backbone_weights,
+        )
+        alone = command.host in _OWN
+        app = create_app(model, limits, hosts=_OWN if alone else None)
+        port = listener.getsockname()[1]
+        shown = f"[{command.host}]" if ":" in command.host else command.host
+        console.print(f"open http://{shown}:{port}/ (stop with Ctrl-C)", highlight=False, soft_wrap=True)
+        if not alone:
+            console.print(
+                "everybody who reaches this address can use the page: there is no password", soft_wrap=True
+            )
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, limit_concurrency=64
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Opens the port, so that what is wrong with it is told before anything else is done.
+
+    Raises:
+        OSError: it is in use, or the host is not an address of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(64)
+    except (OSError, OverflowError) as error:
+        raise OSError(
+            f"cannot listen on {host} port {port} ({error}): choose another with --port, 0 for any that is "
+            "free"
+        ) from error
+    return listener

@@ -1,0 +1,107 @@
+"""One image of a workspace, and what becomes of an uploaded file's name and pixels."""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from fewseg.data.errors import DataError
+from fewseg.inference.formats.values import Mask
+from fewseg.inference.model import EncodedImage
+from fewseg.inference.session import Answer, Session
+
+_LONGEST_SIDE = 65_500  # of a JPEG
+
+Role = Literal["open", "support", "accepted"]
+"""What an image's mask is: none yet (it is predicted), one to learn from, one that a person has settled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """An answer with the session that gave it.
+
+    Attributes:
+        session: of one state of the supports.
+        answer: its margins, and quality where it was asked for.
+    """
+
+    session: Session
+    answer: Answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedImage:
+    """An image of a workspace; a value that is replaced.
+
+    Attributes:
+        id: random, what requests name it by.
+        name: of the uploaded file, its last part; it is shown and exported, never used as a path.
+        encoded: its features.
+        picture: JPEG of its pixels, turned as a viewer shows it.
+        role: what its mask is.
+        labels: PNG of its mask, where the role is not ``open``.
+        held: the newest answer.
+    """
+
+    id: str
+    name: str
+    encoded: EncodedImage
+    picture: bytes
+    role: Role = "open"
+    labels: bytes | None = None
+    held: Held | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it keeps."""
+        margins = self.held.answer.margins.nbytes if self.held else 0
+        return self.encoded.nbytes + len(self.picture) + len(self.labels or b"") + margins
+
+    @property
+    def mask(self) -> Mask | None:
+        """The settled mask (H, W) uint8: class numbers and 255."""
+        if self.labels is None:
+            return None
+        found: Mask = np.array(Image.open(io.BytesIO(self.labels)))
+        return found
+
+
+def clean_name(name: str) -> str:
+    """Returns the last part of a file name, printable, at most 120 letters."""
+    last = unicodedata.normalize("NFC", name).replace("\\", "/").rsplit("/", 1)[-1]
+    kept = "".join(c for c in last if c.isprintable() and unicodedata.category(c) != "Cs").strip(" .")
+    return kept[-120:].strip(" .") or "image"
+
+
+def unused_name(name: str, taken: set[str]) -> str:
+    """Returns a name that is not taken, by a number before its suffix."""
+    stem, dot, suffix = name.rpartition(".")
+    head, tail = (stem, dot + suffix) if stem else (name, "")
+    number, found = 1, name
+    while found in taken:
+        number += 1
+        found = f"{head} ({number}){tail}"
+    return found
+
+
+def jpeg_of(pixels: Tensor, what: str) -> bytes:
+    """Returns (3, H, W) uint8 as a JPEG, for looking at.
+
+    Raises:
+        DataError: a side is longer than a JPEG's can be.
+    """
+    if max(pixels.shape) > _LONGEST_SIDE:
+        raise DataError(
+            f"image {what} has {pixels.shape[2]} x {pixels.shape[1]} pixels; accepted are {_LONGEST_SIDE} "
+            "a side: cut it into tiles"
+        )
+    file = io.BytesIO()
+    upright = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    upright.save(file, format="JPEG", quality=92, subsampling=0)
+    return file.getvalue()

@@ -1,0 +1,68 @@
+// The server, as functions. The token is in a header, so that no other site's page can use it.
+
+let token = "";
+
+export class ApiError extends Error {
+  constructor(status, text) {
+    super(text);
+    this.status = status;
+  }
+}
+
+async function call(method, path, { params = {}, body, signal } = {}) {
+  const query = new URLSearchParams(params).toString();
+  let answer;
+  try {
+    answer = await fetch(`api/${path}${query ? `?${query}` : ""}`, {
+      method, body, signal, headers: { "X-Fewseg-Session": token },
+    });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, "The server does not answer. Is fewseg serve still running?");
+  }
+  if (!answer.ok) {
+    let text = `${answer.status} ${answer.statusText}`;
+    try {
+      const { detail } = await answer.json();
+      text = typeof detail === "string" ? detail : detail.map((d) => `${d.loc.at(-1)}: ${d.msg}`).join("; ");
+    } catch { /* not JSON: the status has to do */ }
+    throw new ApiError(answer.status, text);
+  }
+  return answer;
+}
+
+const json = async (...given) => (await call(...given)).json();
+
+/** Goes on with this tab's session, or opens one. */
+export async function open() {
+  const known = JSON.parse(sessionStorage.getItem("fewseg") || "null");
+  if (known) {
+    token = known.token;
+    try {
+      return { ...known, ...(await json("GET", "session")) };
+    } catch (error) {
+      if (error.status !== 401) throw error;
+    }
+  }
+  const opened = await json("POST", "sessions");
+  token = opened.token;
+  sessionStorage.setItem("fewseg", JSON.stringify(opened));
+  return opened;
+}
+
+export const forget = () => sessionStorage.removeItem("fewseg");
+export const upload = (file) => json("POST", "images", { params: { name: file.name }, body: file });
+export const removeImage = (id) => call("DELETE", `images/${id}`);
+export const picture = async (id) => (await call("GET", `images/${id}/picture`)).blob();
+export const labels = async (id, params, signal) =>
+  (await call("GET", `images/${id}/labels`, { params, signal })).arrayBuffer();
+export const settle = (id, role, body) => json("PUT", `images/${id}/labels`, { params: { role }, body });
+export const reopen = (id) => json("DELETE", `images/${id}/labels`);
+export const quality = (id) => json("GET", `images/${id}/quality`);
+export const addClass = (name) => json("POST", "classes", { params: { name } });
+export const renameClass = (number, name) => json("PUT", `classes/${number}`, { params: { name } });
+export const download = async (form, params) => {
+  const answer = await call("GET", `download/${form}`, { params });
+  const name = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition"))[1];
+  return { name, blob: await answer.blob() };
+};

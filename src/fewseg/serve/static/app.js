@@ -1,0 +1,297 @@
+// The page: which image is shown, whose mask it is, and what is sent to the server when.
+
+import * as api from "./api.js";
+import { ClassList, choice } from "./classes.js";
+import { Editor } from "./editor.js";
+import { fail, hint, safely } from "./notes.js";
+import { decodePng, encodePng } from "./png.js";
+import { LabelMap } from "./raster.js";
+import { Strip } from "./strip.js";
+import { UNKNOWN, View } from "./view.js";
+
+const $ = (id) => document.getElementById(id);
+const TOOLS = { brush: "B", eraser: "E", polygon: "P", rectangle: "R", pan: "V" };
+const ROLES = { open: "predicted", support: "example", accepted: "accepted" };
+const state = { images: [], classes: [], version: 0, limits: null, current: null, loading: null, saving: Promise.resolve() };
+const view = new View($("canvas"));
+const editor = new Editor(view, { onBegin: begin, onStroke: stroked });
+const strip = new Strip($("strip"), (id) => show(id));
+const classes = new ClassList($("classes"), editor, safely, (answer) => {
+  [state.classes, state.version] = [answer.classes, answer.version];
+  refresh();
+});
+const threshold = () => Number($("threshold").value) / 100;
+const image = (id = state.current) => state.images.find((each) => each.id === id);
+const learned = () => state.images.some((each) => each.role === "support");
+
+const take = safely(async (files) => {
+  const wrong = [];
+  for (const [k, file] of [...files].entries()) {
+    hint(`Adding ${k + 1} of ${files.length}: ${file.name}`);
+    try {
+      if (file.size > state.limits.upload_bytes) throw new Error(`${file.name} is too large`);
+      const added = await api.upload(file);
+      state.images.push(added);
+      await place(added);
+      if (!state.current) await show(added.id);
+    } catch (error) { wrong.push(error.message); }
+  }
+  hint(wrong.length ? "" : `${files.length} added`);
+  if (wrong.length) fail(new Error(wrong.slice(0, 3).join(" · ") + (wrong.length > 3 ? ` · and ${wrong.length - 3} more` : "")));
+  refresh();
+});
+
+async function place(added) {
+  strip.add(added);
+  strip.told(added.id, learned() || added.role !== "open" ? ROLES[added.role] : "new");
+  await strip.picture(added.id, await api.picture(added.id), added);
+}
+
+const show = safely(async (id) => {
+  editor.finish();
+  editor.cancel();
+  state.current = id;
+  strip.current(id);
+  $("empty").hidden = Boolean(id);
+  view.show(null, null);
+  about();
+  if (!id) return;
+  await state.saving;
+  const bitmap = await createImageBitmap(await api.picture(id));
+  if (state.current === id) await load(id, bitmap);
+});
+
+/** Fetches the mask of an image that is shown. */
+async function load(id, bitmap = view.bitmap) {
+  state.loading?.abort();
+  const control = state.loading = new AbortController();
+  const found = await api.labels(id, { threshold: threshold() }, control.signal);
+  const { labels, width, height } = await decodePng(found);
+  if (control.signal.aborted || state.current !== id) return;
+  state.loading = null;
+  const map = new LabelMap(labels, width, height);
+  view.show(bitmap, map);
+  strip.mask(id, map);
+  about();
+}
+
+/** Fetches the predictions of the other images again, one by one, and how far to trust them. */
+async function refresh() {
+  const turn = refresh.turn = (refresh.turn || 0) + 1;
+  const stale = () => turn !== refresh.turn;
+  for (const each of [...state.images]) {
+    if (stale()) return;
+    try {
+      if (each.id !== state.current) strip.mask(each.id, await decodePng(await api.labels(each.id, { threshold: threshold() })));
+      strip.told(each.id, each.role === "open" && !learned() ? "new" : ROLES[each.role]);
+    } catch (error) { fail(error); return; }
+  }
+  for (const each of [...state.images]) {
+    if (stale() || !learned()) return;
+    if (each.role !== "open") continue;
+    try {
+      const { quality } = await api.quality(each.id);
+      if (stale()) return;
+      each.quality = quality;
+      strip.told(each.id, quality === undefined ? "new" : `predicted · ${quality.toFixed(2)}`);
+      if (each.id === state.current) about();
+    } catch (error) { fail(error); return; }
+  }
+}
+
+function begin() {
+  if (!view.map || !state.current) return false;
+  if (!state.classes.length) { fail(new Error("Add a class first.")); return false; }
+  state.loading?.abort();
+  return true;
+}
+
+function stroked() {
+  const shown = image();
+  settle(shown.role === "open" ? (learned() ? "accepted" : "support") : shown.role);
+}
+
+/** Sends the mask as it is shown. Masks are sent one after the other, the newest last. */
+function settle(role) {
+  const shown = image();
+  if (!shown || !view.map) return;
+  state.loading?.abort();
+  const { labels, width, height } = view.map;
+  const copy = labels.slice();
+  shown.role = role;
+  about();
+  state.saving = state.saving.then(safely(async () => {
+    told(shown, await api.settle(shown.id, role, await encodePng(copy, width, height)));
+    strip.mask(shown.id, { labels: copy, width, height });
+  }));
+}
+
+/** Takes over what the server says of an image; new examples make the predictions new. */
+function told(shown, answer) {
+  shown.role = answer.role;
+  strip.told(shown.id, ROLES[shown.role]);
+  const changed = answer.version !== state.version;
+  state.version = answer.version;
+  if (shown.id === state.current) about();
+  if (!changed) return;
+  refresh();
+  const now = image();
+  if (now && now.id !== shown.id && now.role === "open") safely(load)(now.id);
+}
+
+const reopen = safely(async () => {
+  const shown = image();
+  if (!shown || shown.role === "open") return;
+  editor.cancel();
+  await state.saving;
+  told(shown, await api.reopen(shown.id));
+  if (state.current === shown.id) await load(shown.id);
+});
+
+const remove = safely(async () => {
+  const shown = image();
+  if (!shown) return;
+  await state.saving;
+  await api.removeImage(shown.id);
+  const place = state.images.indexOf(shown);
+  state.images.splice(place, 1);
+  strip.remove(shown.id);
+  await show(state.images[Math.min(place, state.images.length - 1)]?.id ?? null);
+  refresh();
+});
+
+function undo(act) {
+  if (editor.busy || !view.map) return;
+  if (!view.map[act]()) return;
+  view.changed();
+  stroked();
+}
+
+// ---- controls
+
+function about() {
+  const shown = image();
+  const open = shown?.role === "open";
+  let text = "None yet.";
+  if (shown) {
+    text = `${shown.name}, ${shown.width} × ${shown.height}: `;
+    if (!open) text += ROLES[shown.role];
+    else if (!learned()) text += "draw the thing here";
+    else text += shown.quality === undefined ? "predicted" : `predicted, quality ${shown.quality.toFixed(2)}`;
+  }
+  $("about").textContent = text;
+  $("accept").disabled = !shown || shown.role === "accepted" || (open && !learned());
+  $("support").disabled = !shown || shown.role === "support";
+  $("reopen").disabled = !shown || open;
+  $("remove").disabled = !shown;
+  $("undo").disabled = !view.map?.done.length;
+  $("redo").disabled = !view.map?.undone.length;
+  $("threshold").disabled = !learned();
+}
+
+function tool(name) {
+  editor.choose(name);
+  document.querySelector(`#tool input[value="${name}"]`).checked = true;
+}
+
+function resize(value) {
+  $("diameter").value = value;
+  editor.diameter = Number($("diameter").value);
+  $("diameter-is").value = editor.diameter;
+  view.draw();
+}
+
+function step(by) {
+  const place = state.images.findIndex((each) => each.id === state.current) + by;
+  if (state.images[place]) show(state.images[place].id);
+}
+
+function wire() {
+  for (const name of Object.keys(TOOLS)) {
+    const label = choice($("tool"), "tool", name, name === "brush", () => editor.choose(name));
+    label.append(name === "pan" ? "move" : name);
+    label.title = TOOLS[name];
+  }
+  const acts = {
+    undo: () => undo("undo"), redo: () => undo("redo"), in: () => view.zoomBy(1.4), out: () => view.zoomBy(1 / 1.4),
+    fit: () => view.fit(), accept: () => settle("accepted"), support: () => settle("support"), reopen, remove,
+    help: () => $("keys").showModal(),
+  };
+  for (const [id, act] of Object.entries(acts)) $(id).onclick = () => act();
+  $("diameter").oninput = () => resize($("diameter").value);
+  $("opacity").oninput = () => { view.opacity = strip.opacity = Number($("opacity").value) / 100; view.draw(); };
+  let waiting;
+  $("threshold").oninput = () => {
+    $("threshold-is").value = threshold().toFixed(2);
+    clearTimeout(waiting);
+    waiting = setTimeout(() => { if (image()?.role === "open") safely(load)(state.current); }, 60);
+  };
+  $("threshold").onchange = () => refresh();
+  $("files").onchange = () => { take([...$("files").files]); $("files").value = ""; };
+  $("new-class").onsubmit = safely(async (event) => {
+    event.preventDefault();
+    state.classes = (await api.addClass($("class-name").value)).classes;
+    $("class-name").value = "";
+    editor.number = state.classes.length;
+    classes.draw(state.classes);
+  });
+  $("download").onsubmit = safely(async (event) => {
+    event.preventDefault();
+    editor.finish();
+    await state.saving;
+    const { name, blob } = await api.download($("format").value, { threshold: threshold(), settled: $("settled").checked });
+    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    $("save").open = false;
+  });
+  addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dragged"); });
+  addEventListener("dragleave", (event) => { if (!event.relatedTarget) document.body.classList.remove("dragged"); });
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    document.body.classList.remove("dragged");
+    if (event.dataTransfer.files.length) take(event.dataTransfer.files);
+  });
+  addEventListener("keydown", keys);
+}
+
+function keys(event) {
+  if (event.target.matches("input[type=text], #class-name, select") || $("keys").open || event.altKey) return;
+  const key = event.key.toLowerCase();
+  if (event.ctrlKey || event.metaKey) {
+    if (key !== "z" && key !== "y") return;
+    event.preventDefault();
+    undo(key === "y" || event.shiftKey ? "redo" : "undo");
+    return;
+  }
+  const chosen = Object.keys(TOOLS).find((name) => TOOLS[name].toLowerCase() === key);
+  const acts = {
+    "[": () => resize(editor.diameter - (editor.diameter > 20 ? 4 : 1)), "]": () => resize(editor.diameter + (editor.diameter > 19 ? 4 : 1)),
+    "+": () => view.zoomBy(1.4), "=": () => view.zoomBy(1.4), "-": () => view.zoomBy(1 / 1.4), "0": () => view.fit(),
+    n: () => step(1), m: () => step(-1), a: () => { if (!$("accept").disabled) settle("accepted"); },
+    s: () => { if (!$("support").disabled) settle("support"); }, x: reopen, u: () => classes.pick(UNKNOWN),
+    "?": () => $("keys").showModal(),
+  };
+  if (chosen) tool(chosen);
+  else if (/^[1-9]$/.test(key)) classes.pick(Number(key));
+  else if (acts[key]) acts[key]();
+  else return;
+  event.preventDefault();
+}
+
+const start = safely(async () => {
+  wire();
+  const opened = await api.open();
+  Object.assign(state, { images: opened.images, classes: opened.classes, version: opened.version, limits: opened.limits });
+  $("model").textContent = opened.model;
+  for (const form of opened.formats) $("format").append(new Option(form));
+  if (!state.classes.length) state.classes = (await api.addClass("object")).classes;
+  classes.draw(state.classes);
+  about();
+  for (const each of state.images) await place(each);
+  await show(state.images[0]?.id ?? null);
+  refresh();
+  document.body.dataset.ready = "true";
+});
+
+start();

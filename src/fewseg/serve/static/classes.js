@@ -1,0 +1,59 @@
+// The list of classes: which one is drawn, and what they are called.
+
+import * as api from "./api.js";
+import { UNKNOWN, colour } from "./view.js";
+
+/** Adds a radio button in a label to a group. */
+export function choice(group, name, value, checked, onChange) {
+  const label = Object.assign(document.createElement("label"), { className: "choice" });
+  const input = Object.assign(document.createElement("input"), { type: "radio", name, value, checked });
+  input.onchange = onChange;
+  label.append(input);
+  group.append(label);
+  return label;
+}
+
+export class ClassList {
+  /** safely(act) runs an action and shows its error; onRenamed(answer) is told the server's answer. */
+  constructor(group, editor, safely, onRenamed) {
+    Object.assign(this, { group, editor, safely, onRenamed });
+  }
+
+  draw(names) {
+    this.names = names;
+    this.group.replaceChildren();
+    for (let number = 1; number <= names.length; number++) this.row(number).append(this.nameField(number));
+    this.row(UNKNOWN).append(Object.assign(document.createElement("span"), { textContent: "unknown" }));
+  }
+
+  row(number) {
+    const label = choice(this.group, "class", number, number === this.editor.number, () => this.pick(number));
+    label.firstChild.setAttribute("aria-label", number === UNKNOWN ? "unknown" : this.names[number - 1]);
+    const swatch = Object.assign(document.createElement("i"), { className: "swatch" });
+    swatch.style.background = colour(number);
+    label.append(swatch);
+    return label;
+  }
+
+  nameField(number) {
+    const name = Object.assign(document.createElement("input"), { type: "text", value: this.names[number - 1], maxLength: 60 });
+    name.setAttribute("aria-label", `Name of class ${number}`);
+    name.onfocus = () => this.pick(number);
+    name.onchange = this.safely(async () => {
+      try {
+        const answer = await api.renameClass(number, name.value);
+        this.names = answer.classes;
+        this.onRenamed(answer);
+      } finally { name.value = this.names[number - 1]; }
+    });
+    return name;
+  }
+
+  pick(number) {
+    const input = this.group.querySelector(`input[value="${number}"]`);
+    if (!input) return;
+    input.checked = true;
+    this.editor.number = number;
+    this.editor.view.draw();
+  }
+}

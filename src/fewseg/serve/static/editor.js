@@ -1,0 +1,262 @@
+// Drawing on the mask: pointers, touch and keys become strokes.
+
+import { UNKNOWN, colour } from "./view.js";
+
+const NEAR = 12; // CSS pixels from a polygon's first point that close it
+
+export class Editor {
+  /** onBegin() says whether drawing is possible; onStroke() is told that the mask has changed. */
+  constructor(view, { onBegin, onStroke }) {
+    Object.assign(this, { view, onBegin, onStroke });
+    this.tool = "brush";
+    this.number = 1;
+    this.diameter = 12;
+    this.points = []; // of a polygon or rectangle that is not closed yet
+    this.cursor = null; // image point of the pointer, or of the keys
+    this.keys = false; // whether keys moved it last
+    this.pen = false;
+    this.pointers = new Map();
+    const { canvas } = view;
+    view.sketch = (context) => this.sketch(context);
+    for (const [name, act] of Object.entries({
+      pointerdown: this.down, pointermove: this.move, pointerup: this.up, pointercancel: this.lost,
+      pointerleave: this.leave, wheel: this.wheel, dblclick: this.finish, keydown: this.key,
+      contextmenu: (event) => event.preventDefault(), blur: this.finishPen,
+    })) canvas.addEventListener(name, act.bind(this), name === "wheel" ? { passive: false } : undefined);
+  }
+
+  get map() { return this.view.map; }
+  get value() { return this.tool === "eraser" ? 0 : this.number; }
+  get busy() { return this.pen || this.points.length > 0; }
+
+  choose(tool) {
+    this.cancel();
+    this.tool = tool;
+    this.view.canvas.dataset.tool = tool;
+    this.view.draw();
+  }
+
+  cancel() {
+    if (this.pen) {
+      this.map.cancel();
+      this.view.changed();
+    }
+    this.pen = false;
+    this.points = [];
+    this.view.draw();
+  }
+
+  at(event) {
+    const box = this.view.canvas.getBoundingClientRect();
+    return [event.clientX - box.left, event.clientY - box.top];
+  }
+
+  down(event) {
+    if (!this.map) return;
+    this.view.canvas.focus({ preventScroll: true });
+    this.view.canvas.setPointerCapture(event.pointerId);
+    const place = this.at(event);
+    this.pointers.set(event.pointerId, place);
+    this.keys = false;
+    if (this.pointers.size > 1) { // two fingers move the image; what the first began is taken back
+      if (this.pen) this.cancel();
+      if (this.tool === "rectangle") this.points = [];
+      this.panning = true;
+      return;
+    }
+    this.cursor = this.view.toImage(...place);
+    this.panning = this.tool === "pan" || event.button === 1;
+    if (this.panning || event.button > 1) return;
+    if (this.tool === "polygon") this.addPoint(this.cursor);
+    else if (this.tool === "rectangle") { if (!this.points.length && this.onBegin()) this.points = [this.cursor]; }
+    else this.penDown();
+  }
+
+  move(event) {
+    if (!this.map) return;
+    const place = this.at(event);
+    const before = this.pointers.get(event.pointerId);
+    if (before && this.panning) {
+      if (this.pointers.size === 2) this.pinch(event.pointerId, before, place);
+      else if (this.pointers.size === 1) this.view.pan(place[0] - before[0], place[1] - before[1]);
+      this.pointers.set(event.pointerId, place);
+      return;
+    }
+    if (before) this.pointers.set(event.pointerId, place);
+    this.keys = false;
+    const events = this.pen && event.getCoalescedEvents ? event.getCoalescedEvents() : [];
+    for (const each of events.length ? events : [event]) this.moveTo(this.view.toImage(...this.at(each)));
+  }
+
+  pinch(id, before, place) {
+    const [, other] = [...this.pointers].find(([key]) => key !== id);
+    const span = (p) => Math.hypot(p[0] - other[0], p[1] - other[1]) || 1;
+    this.view.pan((place[0] - before[0]) / 2, (place[1] - before[1]) / 2);
+    this.view.zoomBy(span(place) / span(before), (place[0] + other[0]) / 2, (place[1] + other[1]) / 2);
+  }
+
+  up(event) {
+    this.pointers.delete(event.pointerId);
+    if (this.panning) {
+      if (!this.pointers.size) this.panning = false;
+      return;
+    }
+    if (this.pen) this.penUp();
+    else if (this.tool === "rectangle" && this.points.length) this.closeRectangle();
+  }
+
+  lost(event) {
+    this.pointers.delete(event.pointerId);
+    this.cancel();
+    if (!this.pointers.size) this.panning = false;
+  }
+
+  leave() {
+    if (!this.pointers.size && !this.keys && !this.points.length) this.cursor = null;
+    this.view.draw();
+  }
+
+  wheel(event) {
+    event.preventDefault();
+    this.view.zoomBy(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)), ...this.at(event));
+  }
+
+  moveTo(point) {
+    const last = this.cursor;
+    this.cursor = point;
+    if (this.pen) this.stamp(last || point, point);
+    this.view.draw();
+  }
+
+  penDown() {
+    if (!this.onBegin()) return;
+    this.map.begin();
+    this.pen = true;
+    this.stamp(this.cursor, this.cursor);
+  }
+
+  stamp(from, to) {
+    const known = this.map.dirty;
+    this.map.dirty = null;
+    this.map.line(from, to, this.diameter, this.value);
+    const now = this.map.dirty;
+    if (now) this.view.changed(now);
+    this.map.dirty = joined(known, now);
+  }
+
+  penUp() {
+    this.pen = false;
+    if (this.map.commit()) this.onStroke();
+  }
+
+  finishPen() { if (this.pen) this.penUp(); }
+
+  addPoint(point) {
+    if (!this.points.length && !this.onBegin()) return;
+    if (this.points.length > 2) {
+      const [a, b] = [this.points[0], point].map((p) => this.view.toCanvas(p));
+      if (!this.keys && Math.hypot(a[0] - b[0], a[1] - b[1]) < NEAR) return this.closePolygon();
+    }
+    this.points.push(point);
+    this.view.draw();
+  }
+
+  closePolygon() {
+    const points = this.points;
+    this.points = [];
+    if (points.length > 2) this.once(() => this.map.polygon(points, this.value));
+    this.view.draw();
+  }
+
+  closeRectangle() {
+    const [corner] = this.points;
+    this.points = [];
+    if (corner && this.cursor) this.once(() => this.map.rectangle(corner, this.cursor, this.value));
+    this.view.draw();
+  }
+
+  once(act) {
+    this.map.begin();
+    act();
+    const box = this.map.dirty;
+    const changed = this.map.commit();
+    if (box) this.view.changed(box);
+    if (changed) this.onStroke();
+  }
+
+  finish() {
+    if (this.tool === "polygon") this.closePolygon();
+    else if (this.tool === "rectangle") this.closeRectangle();
+    else this.finishPen();
+  }
+
+  key(event) {
+    if (!this.map || event.ctrlKey || event.metaKey || event.altKey) return;
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (!step && ![" ", "Enter", "Escape"].includes(event.key)) return;
+    event.preventDefault();
+    if (event.key === "Escape") return this.cancel();
+    if (event.key === "Enter") return this.finish();
+    const { width, height } = this.map;
+    const [x, y] = this.cursor || [width / 2, height / 2];
+    const far = event.shiftKey ? 10 : 1;
+    const clamp = (v, most) => Math.min(most - 0.5, Math.max(0.5, Math.floor(v) + 0.5));
+    this.keys = true;
+    const point = [clamp(x + far * (step?.[0] || 0), width), clamp(y + far * (step?.[1] || 0), height)];
+    if (step && this.tool === "pan") return this.view.pan(-step[0] * 8 * far, -step[1] * 8 * far);
+    if (step) {
+      this.moveTo(point);
+      return this.view.reveal(point);
+    }
+    this.cursor = point;
+    if (this.tool === "polygon") this.addPoint(point);
+    else if (this.tool === "rectangle") {
+      if (this.points.length) this.closeRectangle();
+      else if (this.onBegin()) this.points = [point];
+    } else if (this.tool !== "pan") {
+      if (this.pen) this.penUp();
+      else this.penDown();
+    }
+    this.view.draw();
+  }
+
+  sketch(context) {
+    const { view, cursor } = this;
+    const ink = this.tool === "eraser" ? "#ffffff" : colour(this.number || UNKNOWN);
+    const outline = (path) => {
+      for (const [style, width] of [["rgba(0,0,0,.75)", 3], [ink, 1.5]]) {
+        Object.assign(context, { strokeStyle: style, lineWidth: width });
+        context.stroke(path);
+      }
+    };
+    const path = new Path2D();
+    if (this.points.length && this.tool === "rectangle" && cursor) {
+      const [a, b] = [view.toCanvas(this.points[0]), view.toCanvas(cursor)];
+      path.rect(Math.min(a[0], b[0]), Math.min(a[1], b[1]), Math.abs(a[0] - b[0]), Math.abs(a[1] - b[1]));
+    }
+    if (this.points.length && this.tool === "polygon") {
+      [...this.points, ...(cursor ? [cursor] : [])].map((p) => view.toCanvas(p)).forEach(([x, y]) => path.lineTo(x, y));
+      const [x, y] = view.toCanvas(this.points[0]);
+      path.moveTo(x + 6, y);
+      path.arc(x, y, 6, 0, 7);
+    }
+    if (cursor) {
+      const [x, y] = view.toCanvas(cursor);
+      if (this.tool === "brush" || this.tool === "eraser") {
+        const r = Math.max(2, (this.diameter / 2) * view.zoom);
+        path.moveTo(x + r, y);
+        path.arc(x, y, r, 0, 7);
+      }
+      if (this.keys) for (const [dx, dy] of [[9, 0], [0, 9]]) {
+        path.moveTo(x - dx, y - dy);
+        path.lineTo(x + dx, y + dy);
+      }
+    }
+    outline(path);
+  }
+}
+
+function joined(a, b) {
+  if (!a || !b) return a || b;
+  return [Math.min(a[0], b[0]), Math.min(a[1], b[1]), Math.max(a[2], b[2]), Math.max(a[3], b[3])];
+}

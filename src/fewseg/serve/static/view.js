@@ -1,0 +1,140 @@
+// An image with its mask over it, at any zoom. Zoom is in CSS pixels an image pixel.
+
+const COLOURS = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#00a5b5", "#d62fc4", "#808000", "#9a6324",
+  "#0b7285", "#ffd400", "#7a1f3d"];
+export const UNKNOWN = 255;
+
+/** The CSS colour of a class number. */
+export function colour(number) {
+  if (number === UNKNOWN) return "#9aa0a6";
+  return COLOURS[(number - 1) % COLOURS.length];
+}
+
+const RGBA = new Uint32Array(256);
+for (let number = 1; number < 256; number++) {
+  const [r, g, b] = [1, 3, 5].map((k) => parseInt(colour(number).slice(k, k + 2), 16));
+  RGBA[number] = (255 << 24) | (b << 16) | (g << 8) | r;
+}
+
+/** Writes part of a mask in its colours on a canvas of the mask's size. */
+export function paint(canvas, map, [x0, y0, x1, y1] = [0, 0, map.width, map.height]) {
+  if (canvas.width !== map.width || canvas.height !== map.height) {
+    [canvas.width, canvas.height] = [map.width, map.height];
+  }
+  const context = canvas.getContext("2d");
+  const rows = Math.max(1, Math.floor(4e6 / (x1 - x0))); // in strips: large images, little memory
+  for (let top = y0; top < y1; top += rows) {
+    const bottom = Math.min(y1, top + rows);
+    const pixels = context.createImageData(x1 - x0, bottom - top);
+    const out = new Uint32Array(pixels.data.buffer);
+    let at = 0;
+    for (let y = top; y < bottom; y++) {
+      for (let k = y * map.width + x0; k < y * map.width + x1; k++) out[at++] = RGBA[map.labels[k]];
+    }
+    context.putImageData(pixels, x0, top);
+  }
+}
+
+export class View {
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.overlay = document.createElement("canvas");
+    this.bitmap = this.map = null;
+    this.opacity = 0.5;
+    this.zoom = 1;
+    this.left = this.top = 0; // of the image in the canvas, CSS pixels
+    this.sketch = null; // draws what is not a mask yet: (context, view) => void
+    new ResizeObserver(() => { if (this.fitted) this.fit(); else this.draw(); }).observe(canvas);
+  }
+
+  get size() {
+    return [this.canvas.clientWidth, this.canvas.clientHeight];
+  }
+
+  show(bitmap, map) {
+    const other = !this.map || this.map.width !== map?.width || this.map.height !== map?.height || this.bitmap !== bitmap;
+    this.bitmap = bitmap;
+    this.map = map;
+    if (map) paint(this.overlay, map);
+    if (other) this.fit();
+    this.draw();
+  }
+
+  changed(box) {
+    if (this.map && (!box || box[2] > box[0])) paint(this.overlay, this.map, box || undefined);
+    this.draw();
+  }
+
+  fit() {
+    if (!this.map) return this.draw();
+    const [w, h] = this.size;
+    this.zoom = Math.max(0.01, Math.min((w - 16) / this.map.width, (h - 16) / this.map.height));
+    this.left = (w - this.map.width * this.zoom) / 2;
+    this.top = (h - this.map.height * this.zoom) / 2;
+    this.fitted = true;
+    this.draw();
+  }
+
+  /** Zooms by a factor; the image point under (x, y), CSS pixels of the canvas, stays. */
+  zoomBy(factor, x = this.size[0] / 2, y = this.size[1] / 2) {
+    const zoom = Math.min(64, Math.max(0.02, this.zoom * factor));
+    this.left = x - ((x - this.left) * zoom) / this.zoom;
+    this.top = y - ((y - this.top) * zoom) / this.zoom;
+    this.zoom = zoom;
+    this.fitted = false;
+    this.draw();
+  }
+
+  pan(dx, dy) {
+    this.left += dx;
+    this.top += dy;
+    this.fitted = false;
+    this.draw();
+  }
+
+  /** Moves the image so that an image point is seen. */
+  reveal([x, y]) {
+    const [w, h] = this.size;
+    const [cx, cy] = this.toCanvas([x, y]);
+    const dx = Math.min(0, w - 24 - cx) + Math.max(0, 24 - cx);
+    const dy = Math.min(0, h - 24 - cy) + Math.max(0, 24 - cy);
+    if (dx || dy) this.pan(dx, dy);
+  }
+
+  toImage(x, y) {
+    return [(x - this.left) / this.zoom, (y - this.top) / this.zoom];
+  }
+
+  toCanvas([x, y]) {
+    return [this.left + x * this.zoom, this.top + y * this.zoom];
+  }
+
+  draw() {
+    if (this.waiting) return;
+    this.waiting = requestAnimationFrame(() => {
+      this.waiting = 0;
+      this.render();
+    });
+  }
+
+  render() {
+    const scale = window.devicePixelRatio || 1;
+    const [w, h] = this.size;
+    const { canvas } = this;
+    if (canvas.width !== Math.round(w * scale) || canvas.height !== Math.round(h * scale)) {
+      [canvas.width, canvas.height] = [Math.round(w * scale), Math.round(h * scale)];
+    }
+    const context = canvas.getContext("2d");
+    context.setTransform(scale, 0, 0, scale, 0, 0);
+    context.clearRect(0, 0, w, h);
+    if (!this.bitmap || !this.map) return;
+    const place = [this.left, this.top, this.map.width * this.zoom, this.map.height * this.zoom];
+    context.imageSmoothingEnabled = this.zoom < 2;
+    context.drawImage(this.bitmap, ...place);
+    context.globalAlpha = this.opacity;
+    context.imageSmoothingEnabled = this.zoom < 1;
+    context.drawImage(this.overlay, ...place);
+    context.globalAlpha = 1;
+    this.sketch?.(context, this);
+  }
+}

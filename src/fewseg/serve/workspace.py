@@ -1,0 +1,292 @@
+"""What one user of the page has: images, classes, masks, and the predictions that follow from them."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import unicodedata
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewseg.data.errors import DataError
+from fewseg.data.image_files import check_labels, check_same_size, mask_of_bytes, rgb_of_bytes
+from fewseg.inference.formats.png import png_bytes
+from fewseg.inference.formats.values import MAX_CLASSES, Mask
+from fewseg.inference.model import EncodedImage, Model
+from fewseg.inference.segmentation import Segmentation
+from fewseg.inference.session import Session
+from fewseg.inference.supports import SupportSet
+from fewseg.inference.views import view_masks
+from fewseg.serve.limits import Limits, Refused
+from fewseg.serve.served_image import Held, Role, ServedImage, clean_name, jpeg_of, unused_name
+from fewseg.types import IGNORE
+
+_LONGEST_NAME = 60
+_PALETTE_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
+
+
+class Workspace:
+    """The state of one session; any number of threads may use it.
+
+    A mask has the number j of ``classes[j - 1]``. Supports are encoded when they change, each image once.
+
+    Args:
+        model: shared by all workspaces.
+        limits: see there.
+        compute: held while the network runs, so that memory is that of one image at a time.
+    """
+
+    def __init__(self, model: Model, limits: Limits, compute: threading.Lock) -> None:
+        self.model, self.limits = model, limits
+        self._compute, self._lock = compute, threading.RLock()
+        self._images: dict[str, ServedImage] = {}
+        self._classes: tuple[str, ...] = ()
+        self._session: Session | None = None
+        self._cut: dict[str, dict[int, Tensor]] = {}
+        self.version = 0
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names; a mask's 1 is the first."""
+        return self._classes
+
+    @property
+    def images(self) -> tuple[ServedImage, ...]:
+        """In the order in which they came."""
+        with self._lock:
+            return tuple(self._images.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it keeps."""
+        return sum(image.nbytes for image in self.images)
+
+    def image(self, id: str) -> ServedImage:
+        """Returns an image.
+
+        Raises:
+            Refused: 404, there is none of this id.
+        """
+        with self._lock:
+            if id not in self._images:
+                raise Refused(404, "there is no such image in this session: load the page again")
+            return self._images[id]
+
+    def add_image(self, name: str, content: bytes) -> ServedImage:
+        """Decodes and encodes an uploaded file.
+
+        Raises:
+            DataError: it is no image that can be used; its type is told by its content.
+            Refused: 413, the session is full.
+        """
+        self._check_room(images=1)
+        name = clean_name(name)
+        with self._compute:
+            pixels = rgb_of_bytes(content, name, self.limits.pixels)
+            picture = jpeg_of(pixels, name)
+            (encoded,) = self.model.encode([self.model.prepare(pixels)])
+        image = ServedImage(id=secrets.token_urlsafe(9), name=name, encoded=encoded, picture=picture)
+        with self._lock:
+            self._check_room(image.nbytes, images=1)
+            image = replace(image, name=unused_name(name, {other.name for other in self._images.values()}))
+            self._images[image.id] = image
+        return image
+
+    def _check_room(self, more: int = 0, images: int = 0) -> None:
+        used, limits = self.nbytes, self.limits
+        if len(self._images) + images > limits.images or used + more > limits.session_bytes:
+            raise Refused(
+                413,
+                f"the session holds {len(self._images)} images and {used / 2**20:.0f} MiB; accepted are "
+                f"{limits.images} images and {limits.session_bytes / 2**20:.0f} MiB: download and remove "
+                "some, or start the server with --session-mib",
+            )
+
+    def remove_image(self, id: str) -> None:
+        """Takes an image away, with its mask.
+
+        Raises:
+            Refused: 404, there is none of this id.
+        """
+        with self._lock:
+            was = self.image(id)
+            del self._images[id]
+            self._cut.pop(id, None)
+            if was.role == "support":
+                self._changed()
+
+    def add_class(self, name: str) -> int:
+        """Adds a class and returns its number.
+
+        Raises:
+            ValueError: the name is empty, too long, or there already, or there are too many.
+        """
+        with self._lock:
+            self._classes = (*self._classes, self._class_name(name, self._classes))
+            return len(self._classes)
+
+    def rename_class(self, number: int, name: str) -> None:
+        """Gives a class another name; masks stay as they are.
+
+        Raises:
+            ValueError: as in :meth:`add_class`.
+            Refused: 404, there is no such number.
+        """
+        with self._lock:
+            if not 1 <= number <= len(self._classes):
+                raise Refused(404, f"there is no class {number}; there are {len(self._classes)}")
+            others = (*self._classes[: number - 1], *self._classes[number:])
+            name = self._class_name(name, others)
+            self._classes = (*self._classes[: number - 1], name, *self._classes[number:])
+            self._changed()
+
+    def _class_name(self, name: str, others: tuple[str, ...]) -> str:
+        name = unicodedata.normalize("NFC", name).strip()
+        printable = name.isprintable() and not any(unicodedata.category(c) == "Cs" for c in name)
+        alike = {other.casefold() for other in others}
+        if not name or len(name) > _LONGEST_NAME or not printable or name.casefold() in alike:
+            raise ValueError(
+                f"the class name is {name[:80]!r}; accepted are names of 1 to {_LONGEST_NAME} letters on one "
+                "line that no other class has: choose another"
+            )
+        if len(others) >= MAX_CLASSES:
+            raise ValueError(f"there are {len(others)} classes; accepted are {MAX_CLASSES}")
+        return name
+
+    def set_labels(self, id: str, role: Role, content: bytes) -> ServedImage:
+        """Settles the mask of an image.
+
+        Args:
+            id: the image.
+            role: ``support`` or ``accepted``.
+            content: a PNG of class numbers, at the image's size; 255 is unknown.
+
+        Raises:
+            DataError: it is no such mask.
+            Refused: 404, there is no such image; 413, the session is full.
+        """
+        image = self.image(id)
+        what = f"of {image.name}"
+        stored = mask_of_bytes(content, what, _PALETTE_MODES, self.limits.pixels)
+        check_same_size(f"the mask {what}", image.encoded.size, (int(stored.shape[0]), int(stored.shape[1])))
+        names = dict(enumerate(self._classes, 1))
+        if not names:
+            raise DataError("there is no class yet: add one before drawing")
+        check_labels(stored, names, what)
+        cut = self._views(stored, image.encoded) if role == "support" else None
+        packed = png_bytes(stored.numpy())
+        with self._lock:
+            was = self.image(id)
+            self._check_room(len(packed) - len(was.labels or b""))
+            self._images[id] = replace(was, role=role, labels=packed)
+            self._cut.pop(id, None)
+            if cut is not None:
+                self._cut[id] = cut
+            if "support" in (role, was.role):
+                self._changed()
+            return self._images[id]
+
+    def reopen(self, id: str) -> ServedImage:
+        """Drops the mask of an image: it is predicted again.
+
+        Raises:
+            Refused: 404, there is no such image.
+        """
+        with self._lock:
+            was = self.image(id)
+            self._images[id] = replace(was, role="open", labels=None)
+            self._cut.pop(id, None)
+            if was.role == "support":
+                self._changed()
+            return self._images[id]
+
+    @staticmethod
+    def _views(stored: Tensor, encoded: EncodedImage) -> dict[int, Tensor]:
+        """Number of each class that is shown -> its mask in the image's views."""
+        shown = torch.bincount(stored.flatten(), minlength=256)[1:IGNORE].nonzero().flatten() + 1
+        unknown = stored == IGNORE
+        return {
+            int(j): view_masks((stored == j).to(torch.uint8).masked_fill(unknown, IGNORE), encoded.windows)
+            for j in shown
+        }
+
+    def _changed(self) -> None:
+        self._session = None
+        self.version += 1
+
+    def session(self) -> Session | None:
+        """Returns the present supports with their encoded state; None where no support shows a class."""
+        with self._lock:
+            if self._session is None:
+                supports = SupportSet()
+                for image in self._images.values():
+                    if image.role == "support":
+                        masks = {self._classes[j - 1]: m for j, m in self._cut[image.id].items()}
+                        supports = supports.added(image.encoded, masks)
+                if supports.classes:
+                    with self._compute:
+                        self._session = Session(self.model, supports)
+            return self._session
+
+    def answer(self, id: str, *, quality: bool = False) -> Held | None:
+        """Returns what the network says of an image with the present supports; None without supports.
+
+        Raises:
+            Refused: 404, there is no such image.
+        """
+        session = self.session()
+        image = self.image(id)
+        if session is None:
+            return None
+        held = image.held
+        if held is not None and held.session is session and (held.answer.quality or not quality):
+            return held
+        with self._compute:
+            (answer,) = session.answer([image.encoded], quality=quality)
+        held = Held(session=session, answer=answer)
+        with self._lock:
+            if id in self._images:
+                self._images[id] = replace(self._images[id], held=held)
+        return held
+
+    def segmentation(self, id: str, threshold: float = 0.5, *, quality: bool = False) -> Segmentation | None:
+        """Returns the prediction of an image, its labels numbered as the session's classes.
+
+        Raises:
+            ValueError: the threshold is not between 0 and 1.
+            Refused: 404, there is no such image.
+        """
+        if not 0 < threshold < 1:
+            raise ValueError(f"the threshold is {threshold}; accepted is a number between 0 and 1")
+        held = self.answer(id, quality=quality)
+        return None if held is None else held.session.finish(held.answer, threshold)
+
+    def numbered(self, found: Segmentation) -> Mask:
+        """Returns a prediction's labels with the numbers of this workspace's classes."""
+        table = np.zeros(256, dtype=np.uint8)
+        for j, name in enumerate(found.classes, 1):
+            table[j] = self._classes.index(name) + 1 if name in self._classes else 0
+        labels: Mask = table[found.labels]
+        return labels
+
+    def labels(self, id: str, threshold: float = 0.5, *, predicted: bool = False) -> Mask:
+        """Returns the mask of an image: the settled one, else the predicted one, else an empty one.
+
+        Args:
+            id: the image.
+            threshold: of a prediction.
+            predicted: the prediction even where a mask is settled.
+
+        Raises:
+            ValueError: the threshold is not between 0 and 1.
+            Refused: 404, there is no such image.
+        """
+        image = self.image(id)
+        settled = None if predicted else image.mask
+        if settled is not None:
+            return settled
+        found = self.segmentation(id, threshold)
+        return np.zeros(image.encoded.size, dtype=np.uint8) if found is None else self.numbered(found)

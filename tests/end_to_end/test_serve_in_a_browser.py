@@ -1,0 +1,212 @@
+"""The page of ``fewseg serve`` in a real Chromium: what is drawn is what is downloaded, to the pixel."""
+
+import io
+import shutil
+import threading
+import time
+import zipfile
+
+import numpy as np
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+
+from fewseg.inference import Segmenter  # noqa: E402
+from fewseg.serve.app import create_app  # noqa: E402
+from serve_page import png, read_png  # noqa: E402
+from small_segmenters import model, picture  # noqa: E402
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
+]
+
+FIRST, FIRST_MASK = picture(0, hw=(90, 120), box=(20, 60, 30, 80))
+SECOND, _ = picture(9, hw=(100, 80), box=(10, 60, 10, 50))
+SLOW = 90_000  # ms: the machine may be busy
+expect = sync_api.expect
+expect.set_options(timeout=SLOW)
+
+
+@pytest.fixture(scope="module")
+def address():
+    config = uvicorn.Config(create_app(model()), port=0, log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=SLOW
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Opens the page with two images; errors of the page fail the test."""
+    contexts, errors = [], []
+
+    def start(**device):
+        context = browser.new_context(**device)
+        contexts.append(context)
+        context.set_default_timeout(SLOW)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda line: errors.append(line.text) if is_fault(line) else None)
+        page.goto(address)
+        page.wait_for_selector("body[data-ready]")
+        files = [("first.png", FIRST), ("second.png", SECOND)]
+        page.set_input_files(
+            "#files", [{"name": n, "mimeType": "image/png", "buffer": png(a)} for n, a in files]
+        )
+        expect(page.locator("#strip button")).to_have_count(2)
+        expect(page.locator("#hint")).to_have_text("2 added")
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert not errors
+
+
+def is_fault(line):
+    """Whether a line of the console is more than the browser's note of a refused request."""
+    return line.type == "error" and "status of 4" not in line.text
+
+
+def places(page, hw):
+    """Image point (x, y) to page point, as the fitted view has it."""
+    box = page.locator("#canvas").bounding_box()
+    h, w = hw
+    zoom = min((box["width"] - 16) / w, (box["height"] - 16) / h)
+    left = box["x"] + (box["width"] - w * zoom) / 2
+    top = box["y"] + (box["height"] - h * zoom) / 2
+    return lambda x, y: (left + x * zoom, top + y * zoom)
+
+
+def drag(page, *points):
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point)
+    page.mouse.up()
+
+
+def wait_for_role(page, place, text):
+    expect(page.locator("#strip .role").nth(place)).to_contain_text(text)
+
+
+def download(page):
+    page.click("#save summary")
+    page.select_option("#format", "png")
+    with page.expect_download() as waited:
+        page.click("#download button")
+    with zipfile.ZipFile(io.BytesIO(open(waited.value.path(), "rb").read())) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def predicted(mask):
+    segmenter = Segmenter(model())
+    segmenter.add_class("object", FIRST, mask)
+    return segmenter.segment(SECOND).labels
+
+
+def near(hw, a, b, radius):
+    """Pixels whose centre is at most a radius away from a line."""
+    ys, xs = np.mgrid[: hw[0], : hw[1]] + 0.5
+    d = np.subtract(b, a)
+    t = np.clip(((xs - a[0]) * d[0] + (ys - a[1]) * d[1]) / max(1e-9, d @ d), 0, 1)
+    return np.hypot(xs - a[0] - t * d[0], ys - a[1] - t * d[1]) <= radius
+
+
+def test_draw_predict_correct_promote_download(open_page, tmp_path):
+    page = open_page(viewport={"width": 1280, "height": 800})
+    at = places(page, FIRST.shape[:2])
+    page.check("#tool input[value=rectangle]", force=True)
+    drag(page, at(30.5, 20.5), at(60, 40), at(79.5, 59.5))
+    wait_for_role(page, 0, "example")
+    wait_for_role(page, 1, "predicted ·")
+    page.screenshot(path=tmp_path / "support.png")
+    guess = predicted(FIRST_MASK)
+    assert guess.any()
+
+    page.click("#strip button:nth-child(2)")
+    expect(page.locator("#about")).to_contain_text("quality")
+    at = places(page, SECOND.shape[:2])
+    page.check("#tool input[value=eraser]", force=True)
+    drag(page, at(20.25, 15.75), at(20.25, 70.25))
+    wait_for_role(page, 1, "accepted")
+    page.screenshot(path=tmp_path / "corrected.png")
+    expected = guess.copy()
+    expected[near(guess.shape, (20.25, 15.75), (20.25, 70.25), 6)] = 0
+    assert (expected != guess).any()
+
+    files = download(page)
+    np.testing.assert_array_equal(read_png(files["masks/first.png"]), FIRST_MASK)
+    found = read_png(files["masks/second.png"])
+    assert (found != expected).sum() <= 2  # pointer places are rounded: a centre on the very rim may differ
+
+    page.click("#undo")
+    page.click("#support")
+    wait_for_role(page, 1, "example")
+    np.testing.assert_array_equal(read_png(download(page)["masks/second.png"]), guess)
+
+
+def test_the_keyboard_alone_does_everything(open_page):
+    page = open_page(viewport={"width": 1000, "height": 700})
+    page.focus("#canvas")
+    page.keyboard.press("r")
+    page.keyboard.press("Space")  # a corner in the middle, (60, 45)
+    for _ in range(2):
+        page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    wait_for_role(page, 0, "example")
+    page.keyboard.press("b")
+    page.keyboard.press("Space")
+    page.keyboard.press("Escape")  # nothing of the stroke stays
+    wait_for_role(page, 1, "predicted ·")
+    page.keyboard.press("n")
+    expect(page.locator("#about")).to_contain_text("quality")
+    page.keyboard.press("a")
+    wait_for_role(page, 1, "accepted")
+    mask = np.zeros(FIRST.shape[:2], np.uint8)
+    mask[45:47, 60:81] = 1
+    files = download(page)
+    np.testing.assert_array_equal(read_png(files["masks/first.png"]), mask)
+    np.testing.assert_array_equal(read_png(files["masks/second.png"]), predicted(mask))
+
+
+def test_a_phone_shows_all_without_scrolling_sideways(open_page, tmp_path):
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    at = places(page, FIRST.shape[:2])
+    page.check("#tool input[value=polygon]", force=True)
+    for point in ((30, 20), (80, 20), (80, 60), (30, 60), (30, 20)):
+        page.touchscreen.tap(*at(*point))
+    wait_for_role(page, 0, "example")
+    wait_for_role(page, 1, "predicted ·")
+    page.screenshot(path=tmp_path / "phone.png", full_page=True)
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+    found = read_png(download(page)["masks/first.png"])
+    np.testing.assert_array_equal(found, FIRST_MASK)
+
+
+def test_a_broken_file_is_told_and_the_page_goes_on(open_page):
+    page = open_page(viewport={"width": 1000, "height": 700})
+    page.set_input_files("#files", [{"name": "bad.png", "mimeType": "image/png", "buffer": png(FIRST)[:300]}])
+    page.wait_for_selector("#alert:not([hidden])")
+    assert "bad.png" in page.inner_text("#alert")
+    assert page.locator("#strip button").count() == 2

@@ -1,0 +1,56 @@
+"""What the page of ``fewseg serve`` does, as calls without a socket."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from fastapi.testclient import TestClient
+from PIL import Image
+
+
+def png(array, mode=None):
+    file = io.BytesIO()
+    Image.fromarray(array, mode).save(file, format="PNG")
+    return file.getvalue()
+
+
+def read_png(content):
+    return np.array(Image.open(io.BytesIO(content)))
+
+
+class Page:
+    """What the page does, as calls."""
+
+    def __init__(self, app):
+        self.http = TestClient(app, base_url="http://127.0.0.1:8017", raise_server_exceptions=False)
+        self.opened = self.http.post("/api/sessions").json()
+        self.http.headers["X-Fewseg-Session"] = self.opened["token"]
+
+    def upload(self, content, name="a.png"):
+        if isinstance(content, np.ndarray):
+            content = png(content)
+        return self.http.post("/api/images", params={"name": name}, content=content)
+
+    def image(self, content, name="a.png"):
+        answer = self.upload(content, name)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"]
+
+    def add_class(self, name):
+        return self.http.post("/api/classes", params={"name": name})
+
+    def settle(self, id, mask, role="support"):
+        content = png(mask) if isinstance(mask, np.ndarray) else mask
+        return self.http.put(f"/api/images/{id}/labels", params={"role": role}, content=content)
+
+    def labels(self, id, **params):
+        answer = self.http.get(f"/api/images/{id}/labels", params=params)
+        assert answer.status_code == 200, answer.text
+        return read_png(answer.content)
+
+    def download(self, form, **params):
+        return self.http.get(f"/api/download/{form}", params=params)
+
+    def state(self):
+        return self.http.get("/api/session").json()

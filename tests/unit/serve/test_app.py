@@ -1,0 +1,280 @@
+import io
+import threading
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from fewseg.inference import Segmenter
+from fewseg.serve.app import create_app
+from fewseg.serve.limits import Limits
+from serve_page import Page, png
+from small_segmenters import model, picture
+
+
+def test_a_support_gives_predictions_on_the_other_images_as_the_segmenter_does(annotated):
+    page, _, other, mask = annotated
+    segmenter = Segmenter(model())
+    segmenter.add_class("square", picture(0)[0], mask)
+    wanted = segmenter.segment(picture(9, hw=(60, 40), box=(5, 30, 8, 30))[0])
+    assert wanted.labels.any()
+    np.testing.assert_array_equal(page.labels(other), wanted.labels)
+    np.testing.assert_array_equal(page.labels(other, threshold=0.7), wanted.labels_at(0.7))
+
+
+def test_a_mask_comes_back_to_the_pixel(annotated):
+    page, support, other, mask = annotated
+    np.testing.assert_array_equal(page.labels(support), mask)
+    page.add_class("second")
+    noise = np.random.default_rng(0).choice(np.array([0, 1, 2, 255], np.uint8), (60, 40))
+    assert page.settle(other, noise, "accepted").json()["role"] == "accepted"
+    np.testing.assert_array_equal(page.labels(other), noise)
+    assert (page.labels(other, predicted=True) != noise).any()
+
+
+def test_without_a_support_a_mask_is_empty(page):
+    image = page.image(picture(0)[0])
+    assert not page.labels(image).any()
+    assert page.http.get(f"/api/images/{image}/quality").json() == {}
+
+
+def test_each_image_goes_through_the_backbone_once(page, monkeypatch):
+    passes = []
+    run = model().method.backbone.forward
+    monkeypatch.setattr(model().method.backbone, "forward", lambda x: passes.append(len(x)) or run(x))
+    first, mask = picture(0)
+    support, other = page.image(first), page.image(picture(9)[0])
+    page.add_class("square")
+    for threshold in (0.3, 0.6):
+        page.settle(support, mask)
+        page.labels(other, threshold=threshold)
+        page.http.get(f"/api/images/{other}/quality")
+    assert passes == [1, 1]
+
+
+def test_a_corrected_prediction_can_become_a_support(annotated):
+    page, _, other, _ = annotated
+    third = page.image(picture(4)[0])
+    before, version = page.labels(third), page.state()["version"]
+    corrected = np.zeros((60, 40), np.uint8)
+    corrected[40:55, 5:20] = 1
+    page.settle(other, corrected, "accepted")
+    assert page.state()["version"] == version
+    np.testing.assert_array_equal(page.labels(third), before)
+    page.settle(other, corrected, "support")
+    assert page.state()["version"] > version
+    assert (page.labels(third) != before).any()
+    page.http.delete(f"/api/images/{other}/labels")
+    np.testing.assert_array_equal(page.labels(third), before)
+
+
+def test_quality_is_judged(annotated):
+    page, _, other, _ = annotated
+    found = page.http.get(f"/api/images/{other}/quality").json()
+    assert 0 <= found["quality"] <= 1
+    assert found["calibrated"] is False
+    assert set(found["parts"]) == {"square"}
+
+
+def test_a_class_that_has_no_support_yet_keeps_the_numbers_of_the_others(page):
+    image, mask = picture(0)
+    support, other = page.image(image), page.image(picture(9)[0])
+    page.add_class("nothing yet")
+    page.add_class("square")
+    page.settle(support, mask * 2)
+    assert set(np.unique(page.labels(other))) == {0, 2}
+    assert page.http.put("/api/classes/2", params={"name": "renamed"}).json()["classes"][1] == "renamed"
+    assert set(np.unique(page.labels(other))) == {0, 2}
+
+
+def test_an_image_without_any_class_is_a_negative(annotated):
+    page, support, other, _ = annotated
+    page.settle(other, np.zeros((60, 40), np.uint8))
+    assert page.state()["images"][1]["role"] == "support"
+    third = page.image(picture(4)[0])
+    assert page.labels(third).shape == (50, 70)
+    page.http.delete(f"/api/images/{support}")
+    assert not page.labels(third).any()
+
+
+def test_a_turned_photograph_is_shown_and_labelled_upright(page):
+    file = io.BytesIO()
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    Image.fromarray(picture(0)[0]).save(file, format="JPEG", exif=tags)
+    answer = page.upload(file.getvalue(), "turned.jpg").json()
+    assert (answer["width"], answer["height"]) == (50, 70)
+    shown = page.http.get(f"/api/images/{answer['id']}/picture")
+    assert Image.open(io.BytesIO(shown.content)).size == (50, 70)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\pictures\\a.png", "a.png"),
+        ("..", "image"),
+        ("", "image"),
+        ("a\0b\n.png", "ab.png"),
+        ("ü " + "x" * 300 + ".png", "x" * 116 + ".png"),
+    ],
+)
+def test_a_file_name_is_its_last_part(page, name, shown):
+    assert page.upload(picture(0)[0], name).json()["name"] == shown
+
+
+def test_two_images_of_one_name_get_two_names(page):
+    for _ in range(2):
+        page.image(picture(0)[0], "a.png")
+    assert [image["name"] for image in page.state()["images"]] == ["a.png", "a (2).png"]
+
+
+def bomb():
+    file = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def gif():
+    file = io.BytesIO()
+    frames = [Image.new("L", (9, 9), k) for k in (0, 255)]
+    frames[0].save(file, format="GIF", save_all=True, append_images=frames[1:])
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "0 bytes"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "cannot be read"),
+        (b"%PDF-1.4", "cannot be read"),
+        (png(picture(0)[0])[:200], "cannot be read"),
+        (bomb(), "400000000 pixels"),
+        (gif(), "frames"),
+    ],
+    ids=["empty", "svg", "pdf", "truncated", "bomb", "animated"],
+)
+def test_what_is_no_image_by_its_content_is_refused(page, content, told):
+    answer = page.upload(content, "a.png")
+    assert answer.status_code == 422
+    assert told in answer.json()["detail"]
+    assert not page.state()["images"]
+
+
+@pytest.mark.parametrize(
+    ("mask", "told"),
+    [
+        (np.zeros((50, 71), np.uint8), "71 x 50"),
+        (np.full((50, 70), 2, np.uint8), "class ids [2]"),
+        (np.arange(50 * 70 * 3, dtype=np.uint32).astype(np.uint8).reshape(50, 70, 3), "RGB"),
+        (b"no png", "cannot be read"),
+        (b"", "0 bytes"),
+    ],
+    ids=["size", "number", "colours", "other", "empty"],
+)
+def test_a_wrong_mask_is_refused(page, mask, told):
+    image = page.image(picture(0)[0])
+    page.add_class("square")
+    answer = page.settle(image, mask)
+    assert answer.status_code == 422
+    assert told in answer.json()["detail"]
+    assert page.state()["images"][0]["role"] == "open"
+
+
+def test_a_mask_before_any_class_is_refused(page):
+    image, mask = picture(0)
+    assert "no class" in page.settle(page.image(image), mask).json()["detail"]
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 61, "SQUARE"])
+def test_a_wrong_class_name_is_refused(page, name):
+    page.add_class("square")
+    assert page.add_class(name).status_code == 422
+    assert page.http.put("/api/classes/7", params={"name": "y"}).status_code == 404
+
+
+@pytest.mark.parametrize("threshold", ["0", "1", "nan", "x"])
+def test_a_wrong_threshold_is_refused(annotated, threshold):
+    page, _, other, _ = annotated
+    answer = page.http.get(f"/api/images/{other}/labels", params={"threshold": threshold})
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize("limits", [Limits(upload_bytes=1000)])
+def test_a_large_upload_is_refused_with_and_without_its_length(page):
+    assert page.upload(b"x" * 1001).status_code == 413
+    assert page.upload(b"x" * 400 for _ in range(3)).status_code == 413
+
+
+@pytest.mark.parametrize("limits", [Limits(images=1), Limits(session_bytes=30_000)])
+def test_a_full_session_refuses_images(page):
+    codes = [page.upload(picture(k)[0]).status_code for k in range(12)]
+    assert codes[0] == 201
+    assert codes[-1] == 413
+    assert page.state()["bytes"] <= page.http.app.state.sessions.limits.session_bytes
+
+
+@pytest.mark.parametrize("limits", [Limits(images=2)])
+def test_a_session_with_all_the_images_it_may_have_still_takes_masks(annotated):
+    page, support, _, mask = annotated
+    assert page.upload(picture(3)[0]).status_code == 413
+    assert page.settle(support, mask).status_code == 200
+
+
+@pytest.mark.parametrize("limits", [Limits(pixels=3000)])
+def test_pixels_are_limited(page):
+    assert "70 x 50" in page.upload(picture(0)[0]).json()["detail"]
+
+
+def test_sessions_do_not_see_each_other(app, annotated):
+    page, support, *_ = annotated
+    stranger = Page(app)
+    assert stranger.state()["images"] == []
+    assert stranger.http.get(f"/api/images/{support}/labels").status_code == 404
+    stranger.http.headers["X-Fewseg-Session"] = "guessed"
+    assert stranger.http.get("/api/session").status_code == 401
+    page.http.delete("/api/session")
+    assert page.http.get("/api/session").status_code == 401
+
+
+def test_other_hosts_and_other_sites_are_refused(app):
+    http = TestClient(app, base_url="http://evil.example")
+    assert http.get("/").status_code == 421
+    http = TestClient(app, base_url="http://127.0.0.1:8017")
+    assert http.post("/api/sessions", headers={"Origin": "http://evil.example"}).status_code == 403
+    assert http.post("/api/sessions", headers={"Origin": "http://127.0.0.1:3000"}).status_code == 403
+    assert http.post("/api/sessions", headers={"Origin": "http://127.0.0.1:8017"}).status_code == 201
+    anywhere = TestClient(create_app(model()), base_url="http://box.example")
+    assert anywhere.get("/").status_code == 200
+
+
+def test_the_page_brings_all_it_needs(page):
+    home = page.http.get("/")
+    assert home.status_code == 200
+    assert "default-src 'self'" in home.headers["content-security-policy"]
+    assert "http://" not in home.text.replace("http://www.w3.org", "")
+    for path in ("/app.js", "/page.css"):
+        assert page.http.get(path).status_code == 200
+    for path in ("/../app.py", "/%2e%2e/app.py", "/openapi.json", "/docs"):
+        assert page.http.get(path).status_code == 404
+
+
+def test_many_threads_may_use_one_session(annotated):
+    page, support, other, mask = annotated
+    wrong = []
+
+    def work(k):
+        for threshold in (0.3, 0.5):
+            if k % 2:
+                wrong.append(page.settle(support, mask).status_code != 200)
+            else:
+                wrong.append(page.labels(other, threshold=threshold).shape != (60, 40))
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wrong) == 12
+    assert not any(wrong)

@@ -1,0 +1,106 @@
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewseg.inference.formats import decode_brush, decode_coco, read_jsonl
+from fewseg.inference.outputs import FORMATS
+from serve_page import read_png
+from small_segmenters import picture
+
+
+@pytest.fixture
+def settled(annotated):
+    page, _, other, mask = annotated
+    page.add_class("second")
+    corrected = page.labels(other)
+    corrected[:9, :7] = 2
+    page.settle(other, corrected, "accepted")
+    page.image(picture(3)[0], "two é.jpg")
+    return page, mask, corrected
+
+
+def archive(answer):
+    assert answer.status_code == 200, answer.text
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def test_masks_are_downloaded_to_the_pixel(settled):
+    page, mask, corrected = settled
+    files = archive(page.download("png"))
+    assert set(files) == {f"masks/{n}" for n in ("one.png", "two é.png.png", "two é.jpg.png", "classes.txt")}
+    assert files["masks/classes.txt"].decode() == "background\nsquare\nsecond\n"
+    np.testing.assert_array_equal(read_png(files["masks/one.png"]), mask)
+    np.testing.assert_array_equal(read_png(files["masks/two é.png.png"]), corrected)
+    third = page.state()["images"][2]["id"]
+    np.testing.assert_array_equal(read_png(files["masks/two é.jpg.png"]), page.labels(third))
+
+
+def test_every_format_can_be_downloaded(settled):
+    page, _, _ = settled
+    for form in FORMATS:
+        answer = page.download(form)
+        assert answer.status_code == 200, (form, answer.text)
+        assert len(answer.content) > 50
+
+
+def test_the_json_formats_hold_the_same_pixels(settled, tmp_path):
+    page, mask, corrected = settled
+    coco = page.download("coco").json()
+    names = {c["id"]: c["name"] for c in coco["categories"]}
+    images = {i["id"]: i for i in coco["images"]}
+    assert [i["file_name"] for i in coco["images"]] == ["one.png", "two é.png", "two é.jpg"]
+    found = {(images[a["image_id"]]["file_name"], names[a["category_id"]]): a for a in coco["annotations"]}
+    shape = found["two é.png", "second"]
+    np.testing.assert_array_equal(decode_coco(shape["segmentation"], (60, 40), ""), corrected == 2)
+    task = page.download("label-studio").json()[0]
+    brush = task["predictions"][0]["result"][0]["value"]["rle"]
+    np.testing.assert_array_equal(decode_brush(brush, (50, 70), ""), mask)
+    (tmp_path / "lines").write_bytes(page.download("jsonl").content)
+    lines = list(read_jsonl(tmp_path / "lines"))
+    np.testing.assert_array_equal(lines[1].labels, corrected)
+    assert lines[1].scores == (1.0, 1.0)
+    labelme = json.loads(archive(page.download("labelme"))["labelme/one.json"])
+    assert labelme["imagePath"] == "one.png"
+
+
+def test_probabilities_have_a_plane_for_each_class(settled):
+    files = archive(settled[0].download("probability"))
+    assert "probability/one.square.png" in files
+    assert read_png(files["probability/one.square.png"]).shape == (50, 70)
+    assert not read_png(files["probability/one.second.png"]).any()
+
+
+def test_only_settled_masks_on_request(settled):
+    files = archive(settled[0].download("png", settled=True))
+    assert set(files) == {"masks/one.png", "masks/two é.png", "masks/classes.txt"}
+
+
+def test_the_threshold_counts_for_predictions_alone(settled):
+    page, *_ = settled
+    low, high = (archive(page.download("png", threshold=t)) for t in (0.1, 0.9))
+    assert low["masks/one.png"] == high["masks/one.png"]
+    areas = [(np.array(Image.open(io.BytesIO(f["masks/two é.jpg.png"]))) > 0).sum() for f in (low, high)]
+    assert areas[0] > areas[1]
+
+
+def test_there_is_nothing_to_download_before_a_mask(page):
+    page.image(picture(0)[0])
+    page.add_class("square")
+    assert page.download("png").status_code == 409
+    assert page.download("tiff").status_code == 422
+
+
+def test_names_of_classes_and_images_stay_inside_the_archive(annotated):
+    page, *_ = annotated
+    page.http.put("/api/classes/1", params={"name": "../x/ü"})
+    page.image(picture(2)[0], "con: *?.png")
+    for form in ("png", "probability", "labelme"):
+        for name in archive(page.download(form)):
+            assert ".." not in name.split("/")
+            assert name.count("/") == 1
+            assert not set(':*?"<>|\\') & set(name)
