@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fewseg.data.protocols import VOC5I_MINI
 from fewseg.decoders.iterative import Refinement
 from fewseg.fusion import CrossGuided, ScoreAverage
@@ -30,28 +32,24 @@ def _recipe(name: str, method: MethodConfig, *lines: Evaluation) -> Recipe:
     )
 
 
+def _parts() -> dict[str, Any]:
+    """What both networks share."""
+    return {
+        "backbone": trunk(),
+        "channels": 96,
+        "refinement": _REFINEMENT,
+        "history_reset": _RESET,
+        "mid_dropout": DROPOUT,
+        "head_dropout": DROPOUT,
+    }
+
+
 def voc5i_mini_canet() -> Recipe:
     """CANet on voc5i-mini: d = 96; a pair is refined until its mask stands still, four times at most."""
-    method = CANetConfig(
-        backbone=trunk(),
-        channels=96,
-        refinement=_REFINEMENT,
-        history_reset=_RESET,
-        mid_dropout=DROPOUT,
-        head_dropout=DROPOUT,
-        fusion=ScoreAverage(),
-    )
-    return _recipe("voc5i_mini_canet", method, *_AVERAGED)
+    return _recipe("voc5i_mini_canet", CANetConfig(**_parts(), fusion=ScoreAverage()), *_AVERAGED)
 
 
 def voc5i_mini_scl_canet() -> Recipe:
     """SCL on CANet on voc5i-mini: sizes and schedule of ``voc5i_mini_canet``."""
-    method = SCLCANetConfig(
-        backbone=trunk(),
-        channels=96,
-        refinement=_REFINEMENT,
-        history_reset=_RESET,
-        mid_dropout=DROPOUT,
-        head_dropout=DROPOUT,
-    )
+    method = SCLCANetConfig(**_parts())
     return _recipe("voc5i_mini_scl_canet", method, *_AVERAGED, Evaluation(shots=5, fusion=CrossGuided()))
