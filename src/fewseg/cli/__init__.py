@@ -28,6 +28,7 @@ _USAGE = """fewseg {version}: few-shot segmentation
   fewseg episodes RECIPE             write the test episodes to files that can be replayed
   fewseg compare A B                 two result files, episode by episode
   fewseg table FOLDER                the tables of a folder of results
+  fewseg report KIND                 the papers' tables and figures, a site over results
   fewseg export                      a model as ONNX graphs, checked in ONNX Runtime
   fewseg import-checkpoint SRC DST   released PFENet or SCL weights into fewseg's form
 

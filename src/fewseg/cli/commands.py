@@ -21,6 +21,7 @@ from fewseg.cli.options import (
     TableCommand,
     TrainCommand,
 )
+from fewseg.cli.report import report
 from fewseg.cli.serve import serve
 
 
@@ -225,6 +226,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], Console], int | None]] = {
     "episodes": _episodes,
     "compare": _compare,
     "table": _table,
+    "report": report,
     "import-checkpoint": _import,
 }
 """Name on the command line to what runs it: (words after the name, where to print) to an exit status."""

@@ -1,0 +1,1 @@
+"""The papers' figures, made from checkpoints, data and results; see ``fewseg report figures``."""
