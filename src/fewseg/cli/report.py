@@ -48,7 +48,7 @@ def report(arguments: Sequence[str], console: Console) -> int | None:
         ValueError: no kind is given, or one that is not known.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
-        console.print(_USAGE, highlight=False, soft_wrap=True)
+        console.print(_USAGE, highlight=False, markup=False, soft_wrap=True)
         if not arguments:
             raise ValueError("no kind of report given: name one of those above")
         return None
