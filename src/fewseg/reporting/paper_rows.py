@@ -106,6 +106,7 @@ PAPER_ROWS = (
     _scl("scl_canet_second_loss", "L_ce^s2", "6", 1),
     _sdaanet("sdaanet_baseline", "Baseline", method="pfenet", table="1", coco="2"),
     _sdaanet("sdaanet_baseline_473", "Baseline (473)", method="pfenet", coco="2"),
+    _sdaanet("pfenet_473", "PFENet (473)", method="pfenet", coco="2"),
     _sdaanet("sdaanet_saam", "Baseline + SAAM", 1, table="3"),
     _sdaanet("sdaanet_sdpm", "Baseline + SDPM", 1, table="3"),
     _sdaanet("sdaanet", "SD-AANet", 1, table="3", coco="2"),

@@ -1,10 +1,11 @@
 """Values printed in the papers, in percent as they print them.
 
 ``published.csv`` has one value a line: paper, table, row, backbone, dataset, shots, column (fold0 .. fold3,
-mean, fb_iou, dice), value. SCL's Tables 1-6, SRPNet's Table 1 and SD-AANet's Tables III-V are complete; of
+mean, fb_iou, dice), value. SCL's Tables 1-6, SD-AANet's Tables I-V and SRPNet's Table 1 are complete; of
 the others there are the lines of the papers' own methods and baselines. In SCL's Table 4 the row "average" is
-the baseline with averaged scores and "CGM" the baseline with CGM. Values stay as printed, also where the
-folds do not give the mean: 1-shot RPMMs and PFENet (Table 1), FWB (Table 2).
+the baseline with averaged scores and "CGM" the baseline with CGM; "(473)" is the dagger of SD-AANet's
+Table II. Values stay as printed, also where the folds do not give the mean: 1-shot RPMMs and PFENet
+(Tables 1 and I), FWB (Tables 2 and II).
 """
 
 from __future__ import annotations

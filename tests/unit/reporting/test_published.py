@@ -41,12 +41,14 @@ def test_values_are_those_of_the_papers_at_places_read_by_hand():
     assert value("5", "Integral Strategy", 5, "fold3", paper="sd-aanet") == 58.8
 
 
-def test_scls_six_tables_are_complete():
+def test_scls_six_and_sd_aanets_five_tables_are_complete():
     numbers = defaultdict(int)
     for v in published_values():
         numbers[v.paper, v.table] += 1
     expected = {"1": 12 * 10 + 2, "2": 4 * 10 + 2, "3": 7, "4": 12, "5": 10, "6": 6}
     assert {t: numbers["scl", t] for t in expected} == expected
+    expected = {"1": 17 * 10 + 2, "2": 9 * 10 + 4 * 2, "3": 4 * 5, "4": 2 * 5, "5": 2 * 5}
+    assert {t: numbers["sd-aanet", t] for t in expected} == expected
 
 
 def test_no_value_is_there_twice():
@@ -65,12 +67,13 @@ def test_the_rows_of_ours_are_of_methods_that_results_can_have():
                 assert published_value(paper=row.paper, table=table, row=row.row, shots=shots)
 
 
-# lines whose printed folds do not give the printed mean, digit by digit as SCL prints them
+# lines whose printed folds do not give the printed mean, digit by digit as they are printed
 MISPRINTS = {
     ("scl", "1", "RPMMs", 1): (55.2, 65.9, 52.6, 50.7, 56.3),
     ("scl", "1", "PFENet", 1): (61.7, 69.5, 55.4, 56.3, 60.8),
     ("scl", "2", "FWB", 1): (19.9, 18.0, 21.0, 28.9, 21.2),
 }
+MISPRINTS |= {("sd-aanet", *key[1:]): values for key, values in MISPRINTS.items()}  # which quotes them
 
 
 def test_the_means_are_those_of_the_folds_beside_them():
@@ -81,7 +84,7 @@ def test_the_means_are_those_of_the_folds_beside_them():
             folds[key].append(v.percent)
         elif v.column == "mean":
             means[key] = v.percent
-    assert len(folds) == 61
+    assert len(folds) == 101
     for key, values in folds.items():
         assert len(values) == 4
         if key not in MISPRINTS:
@@ -120,6 +123,29 @@ def test_every_line_of_scls_large_tables_is_in_the_papers_text():
     for (table, _, backbone), found in rows.items():
         order = [(s, "fb_iou") for s in (1, 5)] if table == "3" else [(s, c) for s in (1, 5) for c in columns]
         assert (backbone, tuple(found.get(key, "-") for key in order)) in lines
+
+
+@pytest.mark.skipif(not PAPER.exists(), reason="the text of the paper is not at $FEWSEG_SHARED")
+def test_every_line_of_sd_aanets_tables_is_in_the_papers_text():
+    text = (PAPER.parent / "sd-aanet.txt").read_text()
+    lines = set()
+    for line in (
+        text.replace("VGG-16", "vgg16").replace("ResNet", "resnet").replace("(ours)", "").splitlines()
+    ):
+        found = re.fullmatch(r"(.+?)(†?)(?: \[\d+\])?( vgg16| resnet\d+)?((?: (?:\d\d\.\d|-))+)", line)
+        if found:
+            row, dagger, backbone, values = found.groups()
+            lines.add((row + " (473)" * bool(dagger), (backbone or "").strip(), *values.split()))
+    rows = defaultdict(dict)
+    for v in published_values():
+        if v.paper == "sd-aanet":
+            rows[v.table, v.row, v.backbone][v.shots, v.column] = f"{v.percent:.1f}"
+    assert len(rows) == 18 + 13 + 4 + 2 + 2
+    columns = ["fold0", "fold1", "fold2", "fold3", "mean"]
+    for (table, row, backbone), found in rows.items():
+        shots, named = {"1": (1, 5), "2": (1, 5), "5": (5,)}.get(table, (1,)), table in "12"
+        values = (found.get((k, column), "-") for k in shots for column in columns)
+        assert (row, backbone if named else "", *values) in lines
 
 
 def test_what_is_not_there_is_refused_with_what_is_near():
