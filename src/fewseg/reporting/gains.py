@@ -96,8 +96,12 @@ def gains(table: FoldTable, counts_of: CountsOf) -> list[Gain]:
     Raises:
         ValueError: two results of one fold and protocol are not of the same episodes.
     """
-    pairs = [(a, b) for b in table.rows for a in table.rows if _is_baseline(a, b, table.shots)]
-    return [_gain(a, b, table.folds, counts_of) for a, b in pairs]
+    return [gain(a, b, table.folds, counts_of) for a, b in baseline_pairs(table)]
+
+
+def baseline_pairs(table: FoldTable) -> list[tuple[FoldRow, FoldRow]]:
+    """The pairs of :func:`gains`, baseline first."""
+    return [(a, b) for b in table.rows for a in table.rows if _is_baseline(a, b, table.shots)]
 
 
 def _is_baseline(a: FoldRow, b: FoldRow, shots: int) -> bool:
@@ -149,7 +153,12 @@ def _is_part_less(a: FoldRow, b: FoldRow) -> bool:
     return a.fusion == b.fusion or (b.fusion == "iterative" and a.fusion == "mean")
 
 
-def _gain(a: FoldRow, b: FoldRow, folds: int, counts_of: CountsOf) -> Gain:
+def gain(a: FoldRow, b: FoldRow, folds: int, counts_of: CountsOf) -> Gain:
+    """Pairs row ``b`` with its baseline ``a``.
+
+    Raises:
+        ValueError: two results of one fold are not of the same episodes.
+    """
     by_fold = {
         fold: _paired(a.results[fold], b.results[fold], counts_of)
         for fold in sorted(set(a.results) & set(b.results))

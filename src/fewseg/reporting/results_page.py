@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from fewseg.engine.counts_file import counts_path
-from fewseg.engine.results import RunResult, load_with_counts
+from fewseg.engine.results import RunResult
 from fewseg.metrics import EpisodeCounts
 from fewseg.ops.files import atomic_write_text
+from fewseg.reporting.folder import read_folder
 from fewseg.reporting.gains import gain_cells, gains
 from fewseg.reporting.numbers import percent
 from fewseg.reporting.render import dice_cells, markdown, markdown_table
 from fewseg.reporting.table import FOLDS, FoldTable, fold_tables
-
-_log = logging.getLogger(__name__)
 
 BEGIN = "<!-- results: begin (made from the result files; edit outside of this block) -->"
 END = "<!-- results: end -->"
@@ -34,30 +31,11 @@ def load_folder(folder: str | Path) -> tuple[list[tuple[RunResult, EpisodeCounts
     Raises:
         ValueError: the folder does not exist or has no result.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise ValueError(f"{root} is not a folder: give the folder that `fewseg evaluate` writes to")
-    found, left_out = [], []
-    for path in sorted(root.rglob("*.json")):
-        if not counts_path(path).exists() and not _is_result(path):
-            continue
-        try:
-            found.append(load_with_counts(path))
-        except (FileNotFoundError, ValueError) as error:
-            _log.warning("left out: %s", error)
-            left_out.append(str(error).replace(f"{root}/", ""))
+    found, left_out = read_folder(folder)
     if not found:
-        raise ValueError(f"{root} has no result that can be read: {'; '.join(left_out) or 'evaluate first'}")
-    return found, left_out
-
-
-def _is_result(path: Path) -> bool:
-    """Tells a result that has lost its counts from some other JSON file."""
-    try:
-        RunResult.load(path)
-    except ValueError:
-        return False
-    return True
+        reason = "; ".join(left_out) or "evaluate first"
+        raise ValueError(f"{Path(folder)} has no result that can be read: {reason}")
+    return [(each.result, each.counts) for each in found], left_out
 
 
 def results_page(folder: str | Path, *, folds: int = FOLDS) -> str:

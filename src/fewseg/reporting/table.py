@@ -192,8 +192,8 @@ def _variant(result: RunResult, among: Sequence[RunResult]) -> str:
     """Names recipe, input size and training seed, each only where rows of this method and fusion differ."""
     alike = [r for r in among if (r.method, r.fusion) == (result.method, result.fusion)]
     parts = []
-    if len({_family(r) for r in alike}) > 1:
-        parts.append(_family(result))
+    if len({family_of(r) for r in alike}) > 1:
+        parts.append(family_of(result))
     if len({sizes_of(r) for r in alike}) > 1:
         parts.append(f"at {sizes_of(result)} px")
     if len({r.training.get("seed") for r in alike}) > 1:
@@ -207,7 +207,7 @@ def sizes_of(result: RunResult) -> str:
     return " + ".join(str(side) for side in size) if isinstance(size, list | tuple) else str(size)
 
 
-def _family(result: RunResult) -> str:
+def family_of(result: RunResult) -> str:
     """The recipe without its fold, so that the four folds of a recipe are one row."""
     return result.recipe.removesuffix(f"_fold{result.fold}")
 
