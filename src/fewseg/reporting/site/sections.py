@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -16,6 +17,9 @@ from fewseg.reporting.site.download import csv_link
 from fewseg.reporting.site.heat import heat_table, legend
 from fewseg.reporting.site.sizes import sizes
 from fewseg.reporting.table import FoldRow, FoldTable
+
+
+IDENTITY = ("method", "fusion", "variant")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,11 @@ def row_name(row: FoldRow) -> str:
     return f"{row.label} {row.fusion}"
 
 
+def identity(row: FoldRow) -> list[str]:
+    """The cells of a row's data that name it, under the headings :data:`IDENTITY`."""
+    return [row.method, row.fusion, row.variant]
+
+
 def estimate_of(result: RunResult) -> Estimate:
     """Its mIoU with the interval."""
     low, high = result.miou_ci95
@@ -73,16 +82,15 @@ def _scores(setting: Setting) -> list[Cell]:
     if published:
         caption += "Published values are the papers', measured by them."
     data = [
-        [row.method, row.fusion, row.variant, r.recipe, fold, r.miou_mean, *r.miou_ci95, r.miou_std]
-        + [r.fb_iou_mean, r.dice_mean, r.training.get("checkpoint")]
+        [*identity(row), r.recipe, fold, r.miou_mean, *r.miou_ci95, r.miou_std, r.fb_iou_mean, r.dice_mean]
         for row in setting.table.rows
         for fold, r in sorted(row.results.items())
     ]
-    columns = ["method", "fusion", "variant", "recipe", "fold", "miou", "miou_low", "miou_high", "miou_std"]
+    columns = [*IDENTITY, "recipe", "fold", "miou", "miou_low", "miou_high", "miou_std", "fb_iou", "dice"]
     return [
         element("h3", "Scores"),
         table(headings, rows, caption, text_columns=2, apart=published),
-        csv_link(f"{setting.id}-scores", [*columns, "fb_iou", "dice", "checkpoint"], data),
+        csv_link(f"{setting.id}-scores", columns, data, "Data behind the table and the chart of folds"),
     ]
 
 
@@ -119,22 +127,11 @@ def _gains(setting: Setting) -> list[Cell]:
     ]
     label = f"{setting.title}: gains in mIoU, paired on the same episodes, with 95 % intervals"
     data = [
-        [
-            g.b.method,
-            g.b.fusion,
-            g.b.variant,
-            g.a.method,
-            g.a.fusion,
-            g.a.variant,
-            fold,
-            e.value,
-            e.low,
-            e.high,
-        ]
+        [*identity(g.b), *identity(g.a), fold, e.value, e.low, e.high]
         for g in setting.gains
         for fold, e in sorted(g.by_fold.items())
     ]
-    columns = ["method", "fusion", "variant", "over_method", "over_fusion", "over_variant"]
+    columns = [*IDENTITY, *(f"over_{name}" for name in IDENTITY)]
     note = (
         "Right of the line at 0: better than the row it is set beside. Both were tested on the same episodes."
     )
@@ -155,13 +152,12 @@ def _classes(setting: Setting) -> list[Cell]:
         "highest of a column, which is no test of it."
     )
     data = [
-        [row.method, row.fusion, row.variant, fold, c, r.class_names.get(c, ""), r.per_class_mean[c]]
-        + [r.per_class_dice[c]]
+        [*identity(row), fold, c, r.class_names.get(c, ""), r.per_class_mean[c], r.per_class_dice[c]]
         for row in shown.rows
         for fold, r in sorted(row.results.items())
         for c in r.classes
     ]
-    columns = ["method", "fusion", "variant", "fold", "class", "name", "iou", "dice"]
+    columns = [*IDENTITY, "fold", "class", "name", "iou", "dice"]
     return [
         element("h3", "Class by class"),
         legend(),
@@ -180,10 +176,7 @@ def boxed(chart: Markup, label: str) -> Markup:
 def settings_named(tables: Sequence[FoldTable]) -> list[tuple[str, str]]:
     """An id and a title for each table; the title has the protocol where tables differ by it alone."""
     headings = [t.heading for t in tables]
-    return [
-        (
-            f"setting-{i}",
-            t.heading if headings.count(t.heading) == 1 else f"{t.heading}, protocol {t.protocol}",
-        )
-        for i, t in enumerate(tables, start=1)
+    titles = [
+        t.heading if headings.count(t.heading) == 1 else f"{t.heading}, protocol {t.protocol}" for t in tables
     ]
+    return [(re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"), title) for title in titles]
