@@ -18,7 +18,6 @@ from fewseg.reporting.site.heat import heat_table, legend
 from fewseg.reporting.site.sizes import sizes
 from fewseg.reporting.table import FoldRow, FoldTable
 
-
 IDENTITY = ("method", "fusion", "variant")
 
 
