@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist, stdev
 from typing import Literal
 
@@ -24,7 +25,7 @@ Score = Literal["miou", "fb_iou", "dice"]
 
 Floats = npt.NDArray[np.float64]
 
-_CHUNK = 64  # resamples drawn at once: bounds the memory to 64 weights an episode
+_CHUNK = 64  # resamples drawn and multiplied at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,23 +242,39 @@ def _resampled(
     for table in tables:
         check_classes(table, classes)
     tables = [EpisodeCounts.join([t]) for t in tables]
-    generator = np.random.default_rng(seed)
     run_seeds = np.unique(tables[0].seed)
     totals = np.zeros((len(tables), resamples))
-    for run_seed in run_seeds:
+    drawn = _weights(
+        seed, tuple(tables[0].select(tables[0].seed == s).episodes for s in run_seeds), resamples
+    )
+    for run_seed, of_seed in zip(run_seeds, drawn, strict=True):
         columns = np.stack([_columns(t.select(t.seed == run_seed), classes, score) for t in tables])
         for start in range(0, resamples, _CHUNK):
             stop = min(start + _CHUNK, resamples)
-            weights = _weights(generator, stop - start, columns.shape[1])  # an episode, not a row
-            sums = weights @ columns
+            sums = of_seed[start:stop].astype(np.float64) @ columns
             totals[:, start:stop] += _mean_ratio(sums)
     return list(totals / len(run_seeds))
 
 
-def _weights(generator: np.random.Generator, rows: int, n: int) -> Floats:
+@lru_cache(maxsize=1)
+def _weights(seed: int, sizes: tuple[int, ...], resamples: int) -> tuple[npt.NDArray[np.uint16], ...]:
+    """How often each episode of each run is drawn in each resample: (resamples, n) for each run's size n.
+
+    Kept for the next call: runs of one protocol, of which a table has hundreds, are resampled alike.
+    """
+    generator = np.random.default_rng(seed)
+    return tuple(
+        np.concatenate(
+            [_draw(generator, min(_CHUNK, resamples - start), n) for start in range(0, resamples, _CHUNK)]
+        )
+        for n in sizes
+    )
+
+
+def _draw(generator: np.random.Generator, rows: int, n: int) -> npt.NDArray[np.uint16]:
     """How often each of n episodes is drawn in each of ``rows`` resamples: (rows, n)."""
     drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+    return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.uint16)
 
 
 def _columns(table: EpisodeCounts, classes: Sequence[int], score: Score) -> Floats:
