@@ -112,10 +112,10 @@ class _Filler:
 
     def table(self, problems: tuple[str, ...]) -> PaperTable:
         own = self._layout.dataset
-        datasets = (own, MINI) if own == "pascal-5i" else (own,)
+        mini = own == "pascal-5i" and any(dataset == MINI for _, dataset, _ in self._rows)
+        datasets = (own, MINI) if mini else (own,)
         sections = tuple(self._section(section, datasets) for section in self._layout.sections)
-        shown = tuple(d for d in datasets if d == own or any(s.is_measured(d) for s in sections))
-        return PaperTable(layout=self._layout, datasets=shown, sections=sections, problems=problems)
+        return PaperTable(layout=self._layout, datasets=datasets, sections=sections, problems=problems)
 
     def _section(self, section: SectionLayout, datasets: Sequence[str]) -> Section:
         layouts = {row.name: row for row in section.rows}

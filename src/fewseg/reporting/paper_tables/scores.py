@@ -54,8 +54,9 @@ class Scores:
         if column.fold is not None:
             estimate = found.by_fold.get(column.fold)
             return GainOver(over=over, estimate=estimate, status="" if estimate else NOT_RUN)
-        if found.missing:
-            return GainOver(over=over, status=found.missing)
+        missing = row.missing(table.folds)
+        if missing or found.missing:
+            return GainOver(over=over, status=missing or f"baseline {base.missing(table.folds)}")
         every = [found.by_fold[fold] for fold in range(table.folds)]
         return GainOver(over=over, estimate=mean_of(every))
 
