@@ -12,16 +12,17 @@ from fewseg.engine.results import RunResult
 from fewseg.metrics import EpisodeCounts
 from fewseg.ops.files import atomic_write_text
 from fewseg.ops.progress import tracked
-from fewseg.reporting.folder import FoundResult, read_folder
-from fewseg.reporting.gains import CountsOf, Gain, baseline_pairs, gain
+from fewseg.reporting.gains import CountsOf, Gain, baseline_pairs, paired_gain
 from fewseg.reporting.html import page
-from fewseg.reporting.site.admission import admitted, missing_folds, mixed_protocols
+from fewseg.reporting.site.found import FoundResult, find_results
+from fewseg.reporting.site.gaps import missing_folds, mixed_protocols
 from fewseg.reporting.site.learning import learning_section
-from fewseg.reporting.site.pictures import Picture, pictures_section, read_pictures
+from fewseg.reporting.site.papers import papers_section
+from fewseg.reporting.site.pictures import pictures_section, read_pictures
 from fewseg.reporting.site.provenance import provenance_section
 from fewseg.reporting.site.sections import Setting, setting_section, settings_named
 from fewseg.reporting.site.top import Part, top
-from fewseg.reporting.site.training_runs import TrainingRun, read_runs
+from fewseg.reporting.site.training_runs import read_runs
 from fewseg.reporting.table import FOLDS, FoldTable, fold_tables
 
 _log = logging.getLogger(__name__)
@@ -67,17 +68,23 @@ def write_site(
         OSError: the page cannot be written; an earlier one is still there.
         ValueError: the folder of results does not exist.
     """
-    read, problems = read_folder(folder, progress=progress)
-    if not read:
-        problems.append(f"{folder} has no result that can be read: `fewseg evaluate` writes results")
-    found, left_out = admitted(read, folds)
+    found, problems = find_results(folder, folds)
     trained, unread = read_runs(runs, found, progress=progress) if runs else ([], [])
     pictures, not_taken = read_pictures(figures) if figures else ([], [])
     tables = fold_tables([each.result for each in found], folds=folds) if found else []
     settings, not_paired = _settings(tables, found, progress=progress)
-    problems += [*left_out, *mixed_protocols(tables), *missing_folds(tables)]
+    problems += [*mixed_protocols(tables), *missing_folds(tables)]
     problems += [*not_paired, *unread, *not_taken]
-    text = _page(folder, found, settings, trained, pictures, problems)
+    parts = [Part(s.id, s.title, [setting_section(s)]) for s in settings]
+    parts += [
+        Part("papers", "The papers' tables", papers_section(found, folds)),
+        Part("learning", "Learning curves", learning_section(trained)),
+        Part("figures", "Figures", pictures_section(pictures)),
+        Part(
+            "made", "How each was made", provenance_section(settings, {id(f.result): f.name for f in found})
+        ),
+    ]
+    text = _page(folder, found, [part for part in parts if part.content], problems)
     atomic_write_text(path, text)
     return Site(path=path, size=len(text.encode()), results=len(found), problems=tuple(problems))
 
@@ -96,7 +103,7 @@ def _settings(
     problems = []
     for i, a, b in tracked(progress, "pairing results", pairs):
         try:
-            gains[i].append(gain(a, b, tables[i].folds, counts_of))
+            gains[i].append(paired_gain(a, b, tables[i].folds, counts_of))
         except ValueError as error:
             problems.append(
                 f"{tables[i].heading}: no gain of {b.label} {b.fusion} over {a.label} {a.fusion}: {error}"
@@ -114,31 +121,11 @@ def _joined(
     ]
 
 
-def _page(
-    folder: Path,
-    found: Sequence[FoundResult],
-    settings: Sequence[Setting],
-    trained: Sequence[TrainingRun],
-    pictures: list[Picture],
-    problems: Sequence[str],
-) -> str:
-    names = {id(each.result): each.name for each in found}
-    parts = [Part(s.id, s.title, [setting_section(s)]) for s in settings]
-    parts += [
-        Part("learning", "Learning curves", learning_section(trained)),
-        Part("figures", "Figures", pictures_section(pictures)),
-        Part("made", "How each was made", provenance_section(settings, names)),
-    ]
-    parts = [part for part in parts if part.content]
-    head = top(folder.resolve().name, [each.result for each in found], parts, problems)
+def _page(folder: Path, found: Sequence[FoundResult], parts: Sequence[Part], problems: Sequence[str]) -> str:
+    name = folder.resolve().name
+    head = top(name, [each.result for each in found], parts, problems)
     content = [cell for part in parts for cell in part.content]
-    return page(
-        f"fewseg: {folder.resolve().name}",
-        *head,
-        *content,
-        style=_asset("site.css"),
-        script=_asset("site.js"),
-    )
+    return page(f"fewseg: {name}", *head, *content, style=_asset("site.css"), script=_asset("site.js"))
 
 
 def _asset(name: str) -> str:

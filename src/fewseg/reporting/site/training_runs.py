@@ -13,7 +13,7 @@ from pathlib import Path
 from fewseg.engine.checkpoint import Checkpoint, read_checkpoint
 from fewseg.engine.training_state import BEST, LAST, LOSSES
 from fewseg.ops.progress import tracked
-from fewseg.reporting.folder import FoundResult
+from fewseg.reporting.site.found import FoundResult
 
 _log = logging.getLogger(__name__)
 
