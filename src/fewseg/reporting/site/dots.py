@@ -66,11 +66,11 @@ def dot_chart(rows: Sequence[DotRow], axis: str, label: str, *, signed: bool = F
     band = _LABEL + _STEP * len(series) + _GAP
     height = _TOP + band * len(rows) + _BOTTOM
     parts = [*_legend(series), *_axes(scale, axis, height, width)]
-    if signed:
-        parts.append(line("zero", scale.at(0), _TOP, scale.at(0), height - _BOTTOM))
     for i, row in enumerate(rows):
         top = _TOP + band * i
         parts += [line("rule", _SIDE, top, width - _SIDE, top), _band_label(row, top)]
+        if signed:
+            parts.append(line("zero", scale.at(0), top + _LABEL, scale.at(0), top + band - 2))
         for dot in row.dots:
             y = top + _LABEL + _STEP * (place[dot.series, dot.name] + 0.6)
             parts.append(_dot(row, dot, scale, y, signed=signed))
