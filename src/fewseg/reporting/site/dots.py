@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from fewseg.reporting.html import Markup, element
+from fewseg.reporting.html import Markup, joined
 from fewseg.reporting.numbers import Estimate, gain_with_interval, with_interval
 from fewseg.reporting.site.scale import Scale, scale_over
-from fewseg.reporting.site.svg import drawing, line, mark, number, text, titled
+from fewseg.reporting.site.svg import drawing, line, mark, text, titled
 
 MEAN = 4
 """The series of a mean: its own shape, and larger."""
@@ -56,31 +57,37 @@ def dot_chart(rows: Sequence[DotRow], axis: str, label: str, *, signed: bool = F
         label: what the chart shows, in words.
         signed: differences: with a line at 0, and signs in the titles.
     """
-    longest = max((len(f"{row.label} {row.note}") for row in rows), default=0)
+    longest = max((len(words) for row in rows for words in (row.label, row.note)), default=0)
     width = max(_WIDTH, longest * _LETTER + 2 * _SIDE)
     dots = [dot for row in rows for dot in row.dots]
     ends = [100 * end for d in dots for end in (d.estimate.low, d.estimate.high, d.estimate.value)]
     scale = scale_over([*ends, 0.0] if signed else ends, _SIDE, width - _SIDE, ticks=9)
     series = sorted({(dot.series, dot.name) for dot in dots})
     place = {kind: i for i, kind in enumerate(series)}
-    band = _LABEL + _STEP * len(series) + _GAP
-    height = _TOP + band * len(rows) + _BOTTOM
+    tops = [_TOP]
+    for row in rows:
+        tops.append(tops[-1] + _head(row) + _STEP * len(series) + _GAP)
+    height = tops[-1] + _BOTTOM
     parts = [*_legend(series), *_axes(scale, axis, height, width)]
-    for i, row in enumerate(rows):
-        top = _TOP + band * i
+    for row, (top, end) in zip(rows, pairwise(tops), strict=True):
         parts += [line("rule", _SIDE, top, width - _SIDE, top), _band_label(row, top)]
         if signed:
-            parts.append(line("zero", scale.at(0), top + _LABEL, scale.at(0), top + band - 2))
+            parts.append(line("zero", scale.at(0), top + _head(row), scale.at(0), end - 2))
         for dot in row.dots:
-            y = top + _LABEL + _STEP * (place[dot.series, dot.name] + 0.6)
+            y = top + _head(row) + _STEP * (place[dot.series, dot.name] + 0.6)
             parts.append(_dot(row, dot, scale, y, signed=signed))
     return drawing(width, height, label, parts)
 
 
+def _head(row: DotRow) -> float:
+    """Height of what stands above a row's dots: its label and, where there is one, its note."""
+    return _LABEL * (2 if row.note else 1)
+
+
 def _band_label(row: DotRow, top: float) -> Markup:
-    note = element("tspan", f" {row.note}", class_="note") if row.note else ""
-    place = f'x="{number(_SIDE)}" y="{number(top + 13)}"'
-    return Markup(f'<text class="row" {place}>{element("tspan", row.label)}{note}</text>')
+    lines = [text(row.label, _SIDE, top + 13, "row")]
+    lines += [text(row.note, _SIDE, top + 13 + _LABEL - 2, "note")] if row.note else []
+    return joined(lines)
 
 
 def _dot(row: DotRow, dot: Dot, scale: Scale, y: float, *, signed: bool) -> Markup:
