@@ -16,6 +16,7 @@ MEAN = 4
 
 _SIDE, _TOP, _BOTTOM, _LABEL, _STEP, _GAP = 16.0, 46.0, 44.0, 17.0, 8.0, 11.0
 _WIDTH, _LETTER = 900.0, 6.9
+_ROWS = 12  # of a drawing: so that its axis is in sight, and it fits a sheet of paper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class DotRow:
 
 
 def dot_chart(rows: Sequence[DotRow], axis: str, label: str, *, signed: bool = False) -> Markup:
-    """Draws rows of estimates over one axis in percent.
+    """Draws rows of estimates over one axis in percent, in several drawings where there are many rows.
 
     Args:
         rows: one band each.
@@ -63,6 +64,25 @@ def dot_chart(rows: Sequence[DotRow], axis: str, label: str, *, signed: bool = F
     ends = [100 * end for d in dots for end in (d.estimate.low, d.estimate.high, d.estimate.value)]
     scale = scale_over([*ends, 0.0] if signed else ends, _SIDE, width - _SIDE, ticks=9)
     series = sorted({(dot.series, dot.name) for dot in dots})
+    pieces = [rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)]
+    drawings = []
+    for i, piece in enumerate(pieces, start=1):
+        told = label if len(pieces) == 1 else f"{label} (part {i} of {len(pieces)})"
+        drawings.append(_drawn(piece, series, scale, axis, told, width, signed=signed))
+    return joined(drawings)
+
+
+def _drawn(
+    rows: Sequence[DotRow],
+    series: Sequence[tuple[int, str]],
+    scale: Scale,
+    axis: str,
+    label: str,
+    width: float,
+    *,
+    signed: bool,
+) -> Markup:
+    """One drawing of some rows."""
     place = {kind: i for i, kind in enumerate(series)}
     tops = [_TOP]
     for row in rows:
