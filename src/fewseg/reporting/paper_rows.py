@@ -139,3 +139,11 @@ def rows_of(method: str, recipe: str) -> tuple[PaperRow, ...]:
     own = [row for row in PAPER_ROWS if row.method == method]
     stem = recipe_stem(recipe)
     return tuple([row for row in own if row.stem == stem] or [row for row in own if not row.stem])
+
+
+def row_of(
+    method: str, recipe: str, dataset: str, fusion: str, shots: int, on: str, sizes: Sequence[int]
+) -> PaperRow | None:
+    """The paper's row that a result of one way is measured as, or None."""
+    rows = rows_of(method, recipe)
+    return next((row for row in rows if row.fits(dataset, fusion, shots, on, sizes)), None)

@@ -1,0 +1,87 @@
+"""A paper's table as Markdown and for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from fewseg.reporting.paper_tables.grid import Grid, GridCell, block_headings, grids, notes_of
+from fewseg.reporting.paper_tables.model import PaperTable
+from fewseg.reporting.render import markdown
+
+
+def markdown_paper_table(table: PaperTable) -> str:
+    """Heading, a Markdown table for each section, notes below."""
+    shown, footnotes = grids(table)
+    sentences, sources = notes_of(table, footnotes)
+    parts = [f"### {table.name}: {table.caption}\n"]
+    for grid in shown:
+        if grid.heading:
+            parts.append(f"**{grid.heading}**\n")
+        rows = [[_markdown_cell(cell) for cell in row] for row in grid.rows]
+        parts.append(markdown([_plain(h) for h in block_headings(grid.blocks)], rows))
+    notes = [f"- {_plain(sentence)}" for sentence in sentences]
+    notes += [f"- <sup>{letter}</sup> {_plain(text)}" for letter, text in sources]
+    return "\n".join([*parts, "\n".join(notes)]) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text with what Markdown would read as emphasis, HTML or a strike escaped."""
+    for sign in ("\\", "*", "_", "<", "`", "~"):
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def _markdown_cell(cell: GridCell) -> str:
+    text = f"↳ {cell.text.strip()}" if cell.text.startswith(" ") else cell.text
+    text = _plain(text) + (f" {cell.interval}" if cell.interval else "")
+    return text + (f" <sup>{cell.note}</sup>" if cell.note else "")
+
+
+def rich_paper_table(table: PaperTable, width: int) -> RenderableType:
+    """The table for a terminal of so many columns of text.
+
+    Where it is too narrow for the folds and parts, only means stand, and the caption says so.
+    """
+    shown, footnotes = grids(table)
+    sentences, sources = notes_of(table, footnotes)
+    title = f"{table.name}: {table.caption}"
+    whole = [_rich(grid, title, detail=True) for grid in shown]
+    narrow = any(_width_of(part) > width for part in whole)
+    parts: list[RenderableType] = list(whole)
+    if narrow:
+        parts = [_rich(grid, title, detail=False) for grid in shown]
+        sentences = [*sentences, "Folds and parts need a wider terminal, or another --format."]
+    notes = [*sentences, *(f"({letter}) {text}" for letter, text in sources)]
+    return Group(*parts, *(Text(f"- {note}", style="dim") for note in notes), Text(""))
+
+
+def _width_of(table: Table) -> int:
+    return Console(width=10_000).measure(table).minimum
+
+
+def _rich(grid: Grid, title: str, *, detail: bool) -> Table:
+    shown = Table(title=escape(f"{title}, {grid.heading}" if grid.heading else title))
+    keep = [i for i, column in enumerate(grid.columns) if detail or not column.detail]
+    of_block = [block.heading for block in grid.blocks for _ in block.columns]
+    for i in keep:
+        column = grid.columns[i]
+        heading = f"{of_block[i]}\n{column.heading}" if of_block[i] else column.heading
+        shown.add_column(escape(heading), justify="left" if column.words else "right")
+    for row in grid.rows:
+        shown.add_row(*(escape(_rich_cell(row[i])) for i in keep))
+    return shown
+
+
+def _rich_cell(cell: GridCell) -> str:
+    text = cell.text + (f" ({cell.note})" if cell.note else "")
+    return f"{text}\n{cell.interval}" if cell.interval else text
+
+
+def markdown_page(tables: Sequence[PaperTable]) -> str:
+    """All tables, one after another."""
+    return "\n".join(markdown_paper_table(table) for table in tables)
