@@ -249,8 +249,13 @@ def _interval(estimate: Estimate) -> str:
 
 
 def notes_of(table: PaperTable, footnotes: Footnotes) -> tuple[list[str], list[tuple[str, str]]]:
-    """What stands under a table: sentences, and (letter, how it was measured)."""
-    return list(table.notes), [(letter, source.text) for source, letter in footnotes.letters.items()]
+    """What stands under a table: sentences, and (letter, how it was measured).
+
+    Every protocol is told once in full, as a sentence; the footnotes give its name and digest.
+    """
+    protocols = dict.fromkeys(s.protocol_line for s in footnotes.letters if s.protocol_line)
+    sentences = [*table.notes, *(f"Protocol {line}." for line in protocols)]
+    return sentences, [(letter, source.text) for source, letter in footnotes.letters.items()]
 
 
 def block_headings(blocks: Sequence[Block]) -> list[str]:

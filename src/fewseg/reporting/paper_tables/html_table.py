@@ -19,14 +19,15 @@ def html_table(table: PaperTable) -> Markup:
     sentences, sources = notes_of(table, footnotes)
     name = f"{table.name}: {table.caption}"
     parts: list[Cell] = [element("h3", name)]
-    parts += [_section(grid, f"{name}{', ' if grid.heading else ''}{grid.heading}") for grid in shown]
+    parts += [_section(grid, table.name) for grid in shown]
     items = [element("li", sentence) for sentence in sentences]
     items += [element("li", element("sup", letter), " ", text) for letter, text in sources]
     parts.append(element("ul", *items, class_="soft notes"))
     return element("section", joined(parts), class_="paper-table", id=table.slug)
 
 
-def _section(grid: Grid, caption: str) -> Markup:
+def _section(grid: Grid, name: str) -> Markup:
+    caption = f"{name}, {grid.heading}" if grid.heading else name
     groups = [
         element(
             "th",
@@ -94,5 +95,5 @@ def html_page(tables: Sequence[PaperTable], left_out: Sequence[str] = ()) -> str
     told = [*left_out, *(tables[0].problems if tables else ())]
     if told:
         content += [element("h2", "Left out"), element("ul", *(element("li", text) for text in told))]
-    content += [html_table(table) for table in tables]
+    content.append(element("div", joined([html_table(table) for table in tables]), class_="wide"))
     return page("The papers' tables", *content)
