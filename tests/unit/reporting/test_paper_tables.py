@@ -111,9 +111,7 @@ def test_fb_iou_and_dice_have_their_own_scores_and_intervals(folder):
             interval = bootstrap_score(counts, result.classes, score)
             value = getattr(result, f"{score}_mean")
             each.append(Estimate(value=value, low=interval.low, high=interval.high))
-        shown = next(c for c, column in zip(line.cells, tables[place].sections[0].columns) if not column.fold)
         assert mean_of(each) in [cell.estimate for cell in line.cells]
-        assert shown.estimate is not None
 
 
 def test_a_gain_is_paired_with_the_rows_baseline_on_the_same_episodes(folder):
