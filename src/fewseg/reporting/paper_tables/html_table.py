@@ -83,17 +83,16 @@ def _cell(cell: GridCell, place: int, grid: Grid, start: bool) -> Markup:
     return element("td", *content, class_=kinds, **named)
 
 
-def html_page(tables: Sequence[PaperTable], left_out: Sequence[str] = ()) -> str:
+def html_page(tables: Sequence[PaperTable], told: Sequence[str] = ()) -> str:
     """One page with all tables, which asks the network for nothing.
 
     Args:
         tables: which tables.
-        left_out: what could not be read, one sentence each.
+        told: what a reader should know of all of them, such as which results were left out.
     """
     links = [element("li", element("a", f"{t.name}: {t.caption}", href=f"#{t.slug}")) for t in tables]
     content: list[Cell] = [element("h1", "The papers' tables, printed and measured"), element("ul", *links)]
-    told = [*left_out, *(tables[0].problems if tables else ())]
     if told:
-        content += [element("h2", "Left out"), element("ul", *(element("li", text) for text in told))]
+        content.append(element("ul", *(element("li", sentence) for sentence in told)))
     content.append(element("div", joined([html_table(table) for table in tables]), class_="wide"))
     return page("The papers' tables", *content)
