@@ -235,3 +235,25 @@ def test_the_paths_are_one_for_each_result(result_of, counts_of_fold):
     counts = counts_of_fold()
     with pytest.raises(ValueError, match="got 2 paths for 1 results"):
         paper_tables([(result_of(counts), counts)], paths=["a", "b"])
+
+
+def test_a_gain_is_over_the_baseline_of_the_same_training_seed_alone(write, tmp_path):
+    seeds = [{"seed": 0}, {"seed": 1}]
+    for fold in range(4):
+        write(f"pfenet{fold}", fold, training=seeds[0])
+        write(f"scl{fold}", fold, better=0.05, training=seeds[1], **SCL)
+    row = row_of(tables_of(tmp_path / "results")["scl", "1"], "ours-SCL (PFENet)")
+    assert {cell.gain.status for cell in row.lines["voc5i-mini"][0].cells} == {
+        "baseline of another protocol or training seed"
+    }
+
+
+def test_two_recipes_of_one_row_are_two_lines(write, tmp_path):
+    write("short", 0)
+    write("long", 1, recipe="voc5i_mini_pfenet_long")
+    lines = row_of(tables_of(tmp_path / "results")["scl", "1"], "PFENet (TPAMI'20)").lines["voc5i-mini"]
+    assert sorted(cell.source.recipe for line in lines for cell in line.cells[:1]) == [
+        "voc5i_mini_pfenet",
+        "voc5i_mini_pfenet_long",
+    ]
+    assert [line.variant for line in lines] == ["", "no. 2"]
