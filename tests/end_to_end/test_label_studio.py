@@ -212,7 +212,7 @@ def test_a_project_is_labelled_by_its_annotated_tasks(studio, backend, made):
 
 
 def test_an_opened_task_brings_its_prediction(studio, backend, made):
-    project, tasks = made
+    _, tasks = made
     opened = got(studio.get(f"/api/tasks/{tasks[3]}"))
     shown = max(opened["predictions"], key=lambda p: p["id"])
     check(shown, FOURTH, [(BOX, {"disc": BOX_MASK})])

@@ -60,8 +60,8 @@ class Account:
             raise ValueError("of BASIC_AUTH_USER and BASIC_AUTH_PASS one is set; accepted are both, or none")
         if not f"{self.user}{self.password}".isascii() or ":" in (self.user or ""):
             raise ValueError(
-                "BASIC_AUTH_USER or BASIC_AUTH_PASS has letters that HTTP cannot send; accepted is ASCII, and no "
-                "colon in the user"
+                "BASIC_AUTH_USER or BASIC_AUTH_PASS cannot be sent in HTTP; accepted is ASCII, and "
+                "no colon in the user"
             )
 
 

@@ -47,6 +47,8 @@ class Ready:
 class Project:
     """What the server knows of a project; any number of threads may use it.
 
+    The image of an annotation that has been read is taken to stay as it is.
+
     Args:
         number: its id.
         client: reads it.
