@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     logging.captureWarnings(True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    for exporter in ("onnxscript", "onnx_ir"):  # they tell of every node that they fold
+        logging.getLogger(exporter).setLevel(logging.ERROR)
     if not words or words[0] in ("-h", "--help"):
         console.print(_USAGE.format(version=__version__), highlight=False, soft_wrap=True)
         return 0 if words else 2

@@ -44,6 +44,8 @@ def label(arguments: Sequence[str], console: Console) -> int:
     )
     tiles = command.tiles is not None
     views = Tiles(side=command.tiles, overlap=command.overlap) if tiles else Whole()
+    if command.graphs is not None and command.backend != "onnx":
+        raise ValueError("--graphs is for the ONNX backend: give --backend onnx too, or leave it out")
     images = find_images(command.images, leave_out=command.out)
     read = _annotated(command.support, _read_options(command))  # first: wrong input is told at once
     segmenter = Segmenter.from_checkpoint(
@@ -55,6 +57,10 @@ def label(arguments: Sequence[str], console: Console) -> int:
         backbone_weights=command.backbone_weights,
         max_pixels=command.max_pixels,
     )
+    if command.backend == "onnx":
+        from fewseg.inference.onnx_model import on_onnx_runtime
+
+        segmenter = Segmenter(on_onnx_runtime(segmenter.model, command.graphs), max_pixels=command.max_pixels)
     _give_supports(segmenter, command.support, read)
     told = [segmenter.support(name) for name in segmenter.classes]
     shown = ", ".join(f"{s.name} ({s.shots} shown, {s.negatives} without)" for s in told)

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { ClassList, choice } from "./classes.js";
 import { Editor } from "./editor.js";
-import { fail, hint, safely } from "./notes.js";
+import { fail, hint, safely, sure } from "./notes.js";
 import { decodePng, encodePng } from "./png.js";
 import { LabelMap } from "./raster.js";
 import { Strip } from "./strip.js";
@@ -12,13 +12,16 @@ import { UNKNOWN, View } from "./view.js";
 const $ = (id) => document.getElementById(id);
 const TOOLS = { brush: "B", eraser: "E", polygon: "P", rectangle: "R", pan: "V" };
 const ROLES = { open: "predicted", support: "example", accepted: "accepted" };
-const state = { images: [], classes: [], version: 0, limits: null, current: null, loading: null, saving: Promise.resolve() };
+const state = { images: [], classes: [], version: 0, limits: null, renumbering: false, current: null, loading: null, saving: Promise.resolve() };
 const view = new View($("canvas"));
 const editor = new Editor(view, { onBegin: begin, onStroke: stroked });
 const strip = new Strip($("strip"), (id) => show(id));
-const classes = new ClassList($("classes"), editor, safely, (answer) => {
-  [state.classes, state.version] = [answer.classes, answer.version];
-  refresh();
+const classes = new ClassList($("classes"), editor, safely, {
+  onRenamed: (answer) => {
+    [state.classes, state.version] = [answer.classes, answer.version];
+    refresh();
+  },
+  onDelete: (number) => removeClass(number),
 });
 const threshold = () => Number($("threshold").value) / 100;
 const image = (id = state.current) => state.images.find((each) => each.id === id);
@@ -100,7 +103,7 @@ async function refresh() {
 }
 
 function begin() {
-  if (!view.map || !state.current) return false;
+  if (!view.map || !state.current || state.renumbering) return false;
   if (!state.classes.length) { fail(new Error("Add a class first.")); return false; }
   state.loading?.abort();
   return true;
@@ -114,7 +117,7 @@ function stroked() {
 /** Sends the mask as it is shown. Masks are sent one after the other, the newest last. */
 function settle(role) {
   const shown = image();
-  if (!shown || !view.map) return;
+  if (!shown || !view.map || state.renumbering) return;
   state.loading?.abort();
   const { labels, width, height } = view.map;
   const copy = labels.slice();
@@ -151,6 +154,7 @@ const reopen = safely(async () => {
 const remove = safely(async () => {
   const shown = image();
   if (!shown) return;
+  if (shown.role !== "open" && !await sure(`Remove ${shown.name} and its mask?`, "Remove")) return;
   await state.saving;
   await api.removeImage(shown.id);
   const place = state.images.indexOf(shown);
@@ -160,8 +164,25 @@ const remove = safely(async () => {
   refresh();
 });
 
+const removeClass = safely(async (number) => {
+  const what = `Delete the class “${state.classes[number - 1]}”? It is taken off every mask; images that show nothing else are predicted again.`;
+  if (!await sure(what, "Delete")) return;
+  editor.cancel();
+  state.renumbering = true; // what is drawn now would be sent with the old numbers
+  try {
+    await state.saving;
+    const left = await api.removeClass(number);
+    [state.classes, state.version] = [left.classes, left.version];
+    for (const { id, role } of left.images) Object.assign(image(id) || {}, { role, quality: undefined });
+    if (editor.number !== UNKNOWN && editor.number >= number) editor.number = Math.max(1, editor.number - 1);
+    classes.draw(state.classes);
+    if (state.current) await load(state.current);
+  } finally { state.renumbering = false; }
+  refresh();
+});
+
 function undo(act) {
-  if (editor.busy || !view.map) return;
+  if (editor.busy || !view.map || state.renumbering) return;
   if (!view.map[act]()) return;
   view.changed();
   stroked();
@@ -256,7 +277,7 @@ function wire() {
 }
 
 function keys(event) {
-  if (event.target.matches("input[type=text], #class-name, select") || $("keys").open || event.altKey) return;
+  if (event.target.matches("input[type=text], #class-name, select") || document.querySelector("dialog[open]") || event.altKey) return;
   const key = event.key.toLowerCase();
   if (event.ctrlKey || event.metaKey) {
     if (key !== "z" && key !== "y") return;
