@@ -1,14 +1,15 @@
-"""Whether ONNX Runtime is faster than torch on the CPU: backbone and head of a query, supports encoded before.
+"""Whether ONNX Runtime is faster than torch on the CPU: backbone and head of a query, supports known.
 
-torch in float32 (what `fewseg label` uses), torch in bfloat16 and ONNX Runtime are measured in turn, each on the
-same threads, so that a machine whose load changes changes all; lines are medians of both clocks. Weights are
-random: they do not change the time.
+torch in float32 (what `fewseg label` uses), torch in bfloat16 and ONNX Runtime are measured in turn, each on
+the same threads, so that a machine whose load changes changes all; lines are medians of both clocks. Weights
+are random: they do not change the time.
 
 uv run --extra onnx python benchmarks/onnx_runtime.py [--size 321] [--shots 5] [--threads 1]
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import tempfile
 import time
@@ -100,42 +101,45 @@ def medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, np
     return {name: np.median(times, axis=0) for name, times in spent.items()}
 
 
+def calls_of(name: str, work: Comparison) -> tuple[dict[str, Callable[[], object]], float]:
+    """What is measured of a model, and the seconds that making the backbone's graph took."""
+    segmenter = built(name, work)
+    model, state = segmenter.model, segmenter.session().state
+    image = torch.rand(1, 3, work.size, work.size)
+    with torch.inference_mode():
+        features = model.extract(image)
+    started = time.perf_counter()
+    extract = on_onnx_runtime(model).extract
+    made = time.perf_counter() - started
+    backbone = functools.partial(model.extract, image)
+    head = functools.partial(model.method.segment, features, state)
+    return {
+        "backbone fp32": in_torch(backbone, bf16=False),
+        "backbone bf16": in_torch(backbone, bf16=True),
+        "backbone onnx": in_torch(functools.partial(extract, image), bf16=False),
+        "head fp32": in_torch(head, bf16=False),
+        "head bf16": in_torch(head, bf16=True),
+        "head onnx": head_in_onnx(segmenter, dict(features.maps)),
+    }, made
+
+
 def main(work: Comparison) -> None:
     torch.set_num_threads(work.threads)
-    title = f"{work.size} px, K = {work.shots}, {work.threads} threads, medians of {work.rounds}: wall / CPU ms"
-    table = Table(title=title)
-    for heading in ("", "torch fp32", "torch bf16", "ONNX", "fp32 : bf16", "fp32 : ONNX", "graph made in"):
+    table = Table(title=f"{work.size} px, K = {work.shots}, {work.threads} threads, medians: wall / CPU ms")
+    for heading in ("", "torch fp32", "torch bf16", "ONNX", "fp32 : bf16", "fp32 : ONNX", "graph"):
         table.add_column(heading, justify="right" if heading else "left")
     for name in work.models:
-        segmenter = built(name, work)
-        model, state = segmenter.model, segmenter.session().state
-        image = torch.rand(1, 3, work.size, work.size)
-        with torch.inference_mode():
-            features = model.extract(image)
-        started = time.perf_counter()
-        extract = on_onnx_runtime(model).extract
-        made = time.perf_counter() - started
-        parts = {
-            "backbone": (lambda: model.extract(image), lambda: extract(image)),
-            "head": (
-                lambda: model.method.segment(features, state),
-                head_in_onnx(segmenter, dict(features.maps)),
-            ),
-        }
-        calls: dict[str, Callable[[], object]] = {}
-        for part, (torch_call, onnx_call) in parts.items():
-            calls[f"{part} fp32"] = in_torch(torch_call, bf16=False)
-            calls[f"{part} bf16"] = in_torch(torch_call, bf16=True)
-            calls[f"{part} onnx"] = in_torch(onnx_call, bf16=False)
+        calls, made = calls_of(name, work)
         found = medians(calls, work.rounds)
-        for part in parts:
-            fp32, bf16, onnx = (found[f"{part} {kind}"] for kind in ("fp32", "bf16", "onnx"))
-            times = [f"{1e3 * wall:.1f} / {1e3 * cpu:.1f}" for wall, cpu in (fp32, bf16, onnx)]
-            ratios = [f"{r[0]:.2f} / {r[1]:.2f}" for r in (fp32 / bf16, fp32 / onnx)]
-            table.add_row(f"{name}, {part}", *times, *ratios, f"{made:.0f} s" if part == "backbone" else "")
         saved = found["backbone fp32"][0] - found["backbone onnx"][0]
-        pays = f"pays off from {math.ceil(made / saved)} images on" if saved > 0 else "does not pay off"
-        table.add_row(f"{name}, backbone in ONNX", "", "", "", "", "", pays)
+        pays = (
+            f"{made:.0f} s, pays off from image {math.ceil(made / saved)} on" if saved > 0 else "never pays"
+        )
+        for part in ("backbone", "head"):
+            times = [found[f"{part} {kind}"] for kind in ("fp32", "bf16", "onnx")]
+            cells = [f"{1e3 * wall:.1f} / {1e3 * cpu:.1f}" for wall, cpu in times]
+            cells += [f"{ratio[0]:.2f} / {ratio[1]:.2f}" for ratio in (times[0] / t for t in times[1:])]
+            table.add_row(f"{name}, {part}", *cells, pays if part == "backbone" else "")
     Console(width=160).print(table)
 
 

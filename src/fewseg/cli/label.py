@@ -117,10 +117,23 @@ def _read_options(command: LabelCommand) -> ReadOptions:
 
 
 def _annotated(support: Path, options: ReadOptions) -> list[AnnotatedImage] | None:
-    """The annotated images; None where the supports are a set that was saved."""
+    """The annotated images; None where the supports are a set that was saved.
+
+    Raises:
+        DataError: they cannot be read, or none of them names a class.
+    """
+    from fewseg.data.errors import DataError
     from fewseg.inference.formats import read_supports
 
-    return None if support.suffix == ".safetensors" else read_supports(support, options)
+    if support.suffix == ".safetensors":
+        return None
+    read = read_supports(support, options)
+    if not any(image.masks for image in read):
+        raise DataError(
+            f"{support}: no class is marked on any of its {len(read)} images; accepted are supports of which "
+            "one at least shows the thing: annotate it there"
+        )
+    return read
 
 
 def _give_supports(segmenter: Segmenter, support: Path, read: list[AnnotatedImage] | None) -> None:
