@@ -132,14 +132,12 @@ def main(work: Comparison) -> None:
         calls, made = calls_of(name, work)
         found = medians(calls, work.rounds)
         saved = found["backbone fp32"][0] - found["backbone onnx"][0]
-        pays = (
-            f"{made:.0f} s, pays off from image {math.ceil(made / saved)} on" if saved > 0 else "never pays"
-        )
+        pays = f"pays off from image {math.ceil(made / saved)} on" if saved > 0 else "does not pay off"
         for part in ("backbone", "head"):
             times = [found[f"{part} {kind}"] for kind in ("fp32", "bf16", "onnx")]
             cells = [f"{1e3 * wall:.1f} / {1e3 * cpu:.1f}" for wall, cpu in times]
             cells += [f"{ratio[0]:.2f} / {ratio[1]:.2f}" for ratio in (times[0] / t for t in times[1:])]
-            table.add_row(f"{name}, {part}", *cells, pays if part == "backbone" else "")
+            table.add_row(f"{name}, {part}", *cells, f"{made:.0f} s, {pays}" if part == "backbone" else "")
     Console(width=160).print(table)
 
 

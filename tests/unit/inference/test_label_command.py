@@ -295,7 +295,7 @@ JSON = {
     "coco without categories": '{"images": [], "annotations": []}',
     "labelme": '{"shapes": 3, "imagePath": "a.png"}',
     "nested deeply": "[" * 100_000,
-    "coco that marks nothing": '{"images": [{"id": 1, "file_name": "photos/a.png", "width": 60, "height": 40}]'
+    "coco that marks nothing": '{"images": [{"id": 1, "file_name": "photos/a.png", "width": 60, "height": 4}]'
     ', "annotations": [], "categories": [{"id": 1, "name": "x"}]}',
     "labelme that marks nothing": '{"shapes": [], "imagePath": "photos/a.png", "imageData": null}',
     "label studio": '[{"data": {"image": "a.png"}, "annotations": [{"result": 3}]}]',
