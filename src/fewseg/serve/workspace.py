@@ -37,11 +37,14 @@ class Workspace:
         model: shared by all workspaces.
         limits: see there.
         compute: held while the network runs, so that memory is that of one image at a time.
+        judging: held in its place while quality is judged, which takes seconds: a mask does not wait for it.
     """
 
-    def __init__(self, model: Model, limits: Limits, compute: threading.Lock) -> None:
+    def __init__(
+        self, model: Model, limits: Limits, compute: threading.Lock, judging: threading.Lock
+    ) -> None:
         self.model, self.limits = model, limits
-        self._compute, self._lock = compute, threading.RLock()
+        self._compute, self._judging, self._lock = compute, judging, threading.RLock()
         self._images: dict[str, ServedImage] = {}
         self._classes: tuple[str, ...] = ()
         self._session: Session | None = None
@@ -264,7 +267,7 @@ class Workspace:
         held = image.held
         if held is not None and held.session is session and (held.answer.quality or not quality):
             return held
-        with self._compute:
+        with self._judging if quality else self._compute:
             (answer,) = session.answer([image.encoded], quality=quality)
         held = Held(session=session, answer=answer)
         with self._lock:

@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from fewseg.inference import Segmenter
+from fewseg.inference.quality import Judge
 from fewseg.serve.app import create_app
 from fewseg.serve.limits import Limits
 from serve_page import Page, png
@@ -321,3 +322,38 @@ def test_a_class_that_is_not_there_cannot_be_deleted(annotated, number):
     assert answer.status_code == 404
     assert "there is no class" in answer.json()["detail"]
     assert page.state()["classes"] == ["square"]
+
+
+def test_a_mask_does_not_wait_while_quality_is_judged(annotated, monkeypatch):
+    page, support, other, mask = annotated
+    begun, go_on = threading.Event(), threading.Event()
+    judge = Judge.judge
+
+    def slow(self, *given):
+        begun.set()
+        assert go_on.wait(60)
+        return judge(self, *given)
+
+    monkeypatch.setattr(Judge, "judge", slow)
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(page.http.get(f"/api/images/{other}/quality")))
+    asking.start()
+    try:
+        assert begun.wait(60)
+        drawn = np.roll(mask, 5, axis=0)
+        done = threading.Event()
+
+        def draw():
+            page.settle(support, drawn)
+            np.testing.assert_array_equal(page.labels(support), drawn)
+            page.labels(other)
+            done.set()
+
+        drawing = threading.Thread(target=draw)
+        drawing.start()
+        assert done.wait(30)
+    finally:
+        go_on.set()
+        asking.join()
+        drawing.join()
+    assert answers[0].status_code == 200

@@ -12,7 +12,7 @@ import { UNKNOWN, View } from "./view.js";
 const $ = (id) => document.getElementById(id);
 const TOOLS = { brush: "B", eraser: "E", polygon: "P", rectangle: "R", pan: "V" };
 const ROLES = { open: "predicted", support: "example", accepted: "accepted" };
-const state = { images: [], classes: [], version: 0, limits: null, renumbering: false, current: null, loading: null, saving: Promise.resolve() };
+const state = { images: [], classes: [], version: 0, limits: null, renumbering: false, current: null, loading: null, arrival: null, wanted: null, saving: Promise.resolve() };
 const view = new View($("canvas"));
 const editor = new Editor(view, { onBegin: begin, onStroke: stroked });
 const strip = new Strip($("strip"), (id) => show(id));
@@ -51,6 +51,8 @@ async function place(added) {
 }
 
 const show = safely(async (id) => {
+  if (state.wanted) await state.arrival.catch(() => {}); // an "accept" that came before the mask did
+  state.wanted = null;
   editor.finish();
   editor.cancel();
   state.current = id;
@@ -59,10 +61,15 @@ const show = safely(async (id) => {
   view.show(null, null);
   about();
   if (!id) return;
+  state.arrival = arrive(id);
+  await state.arrival;
+});
+
+async function arrive(id) {
   await state.saving;
   const bitmap = await createImageBitmap(await api.picture(id));
   if (state.current === id) await load(id, bitmap);
-});
+}
 
 /** Fetches the mask of an image that is shown. */
 async function load(id, bitmap = view.bitmap) {
@@ -76,6 +83,7 @@ async function load(id, bitmap = view.bitmap) {
   view.show(bitmap, map);
   strip.mask(id, map);
   about();
+  if (state.wanted) settle(state.wanted);
 }
 
 /** Fetches the predictions of the other images again, one by one, and how far to trust them. */
@@ -117,7 +125,9 @@ function stroked() {
 /** Sends the mask as it is shown. Masks are sent one after the other, the newest last. */
 function settle(role) {
   const shown = image();
-  if (!shown || !view.map || state.renumbering) return;
+  if (!shown || state.renumbering) return;
+  state.wanted = view.map ? null : role; // as soon as the mask is here
+  if (state.wanted) return;
   state.loading?.abort();
   const { labels, width, height } = view.map;
   const copy = labels.slice();
