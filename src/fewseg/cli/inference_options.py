@@ -28,6 +28,9 @@ class LabelCommand:
         backbone: for a recipe without training: another timm network, such as vit_small_patch14_dinov2.
         backbone_weights: path of the frozen trunk's weights.
         size: side of the network's input in pixels; the recipe's or the training's by default.
+        backend: what runs the backbone: torch, or ONNX Runtime (CPU only, needs `fewseg[onnx]`), which is
+            faster on CPUs once there are tens of images.
+        graphs: for the ONNX backend: a folder that `fewseg export` wrote; without it the graph is made first.
         fusion: how K supports become one answer; the method's own by default.
         tiles: cut images into overlapping tiles of so many pixels; by default an image is resized to fit.
         overlap: of tiles, a share in [0, 0.9].
@@ -67,6 +70,8 @@ class LabelCommand:
     backbone: str | None = None
     backbone_weights: str | None = None
     size: int | None = None
+    backend: Literal["torch", "onnx"] = "torch"
+    graphs: Path | None = None
     fusion: Literal["mean", "average", "cross-guided", "iterative", "attention"] | None = None
     tiles: int | None = None
     overlap: float = 0.25

@@ -241,6 +241,13 @@ def rename_class(number: int, space: Space, name: str) -> dict[str, Any]:
     return {"classes": space.classes, "version": space.version}
 
 
+@router.delete("/classes/{number}")
+def remove_class(number: int, space: Space) -> dict[str, Any]:
+    """Takes a class away, from every mask too."""
+    space.remove_class(number)
+    return _told_space(space)
+
+
 @router.get("/download/{form}")
 def download(form: str, space: Space, threshold: Threshold = 0.5, settled: bool = False) -> Response:
     """Gives all masks as a file."""

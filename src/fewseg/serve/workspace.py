@@ -21,7 +21,7 @@ from fewseg.inference.session import Session
 from fewseg.inference.supports import SupportSet
 from fewseg.inference.views import view_masks
 from fewseg.serve.limits import Limits, Refused
-from fewseg.serve.served_image import Held, Role, ServedImage, clean_name, jpeg_of, unused_name
+from fewseg.serve.served_image import Held, Role, ServedImage, clean_name, jpeg_of, unused_name, without_class
 from fewseg.types import IGNORE
 
 _LONGEST_NAME = 60
@@ -37,11 +37,14 @@ class Workspace:
         model: shared by all workspaces.
         limits: see there.
         compute: held while the network runs, so that memory is that of one image at a time.
+        judging: held in its place while quality is judged, which takes seconds: a mask does not wait for it.
     """
 
-    def __init__(self, model: Model, limits: Limits, compute: threading.Lock) -> None:
+    def __init__(
+        self, model: Model, limits: Limits, compute: threading.Lock, judging: threading.Lock
+    ) -> None:
         self.model, self.limits = model, limits
-        self._compute, self._lock = compute, threading.RLock()
+        self._compute, self._judging, self._lock = compute, judging, threading.RLock()
         self._images: dict[str, ServedImage] = {}
         self._classes: tuple[str, ...] = ()
         self._session: Session | None = None
@@ -136,12 +139,32 @@ class Workspace:
             Refused: 404, there is no such number.
         """
         with self._lock:
-            if not 1 <= number <= len(self._classes):
-                raise Refused(404, f"there is no class {number}; there are {len(self._classes)}")
-            others = (*self._classes[: number - 1], *self._classes[number:])
+            others = self._other_classes(number)
             name = self._class_name(name, others)
             self._classes = (*self._classes[: number - 1], name, *self._classes[number:])
             self._changed()
+
+    def remove_class(self, number: int) -> None:
+        """Takes a class away, from every mask too; the classes after it move down by one number.
+
+        An image whose mask showed this class alone is predicted again.
+
+        Raises:
+            Refused: 404, there is no such number.
+        """
+        with self._lock:
+            self._classes = self._other_classes(number)
+            for id, image in self._images.items():
+                self._images[id] = without_class(image, number)
+                cut = self._cut.pop(id, None)
+                if cut is not None and self._images[id].role == "support":
+                    self._cut[id] = {j - (j > number): m for j, m in cut.items() if j != number}
+            self._changed()
+
+    def _other_classes(self, number: int) -> tuple[str, ...]:
+        if not 1 <= number <= len(self._classes):
+            raise Refused(404, f"there is no class {number}; there are {len(self._classes)}")
+        return (*self._classes[: number - 1], *self._classes[number:])
 
     def _class_name(self, name: str, others: tuple[str, ...]) -> str:
         name = unicodedata.normalize("NFC", name).strip()
@@ -244,7 +267,7 @@ class Workspace:
         held = image.held
         if held is not None and held.session is session and (held.answer.quality or not quality):
             return held
-        with self._compute:
+        with self._judging if quality else self._compute:
             (answer,) = session.answer([image.encoded], quality=quality)
         held = Held(session=session, answer=answer)
         with self._lock:
