@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from fewseg.reporting.paper_tables import PaperTable
+
+_log = logging.getLogger(__name__)
 
 Paper = Literal["scl", "srpnet", "sdaanet"]
 Format = Literal["terminal", "markdown", "html", "latex", "csv"]
@@ -60,7 +63,7 @@ def tables(arguments: Sequence[str], console: Console) -> int | None:
         )
     read = read_folder(command.results)
     made = paper_tables(read.found, paths=read.paths, layouts=layouts)
-    told = [*read.left_out, *made[0].problems]
+    told = [f"left out: {reason}" for reason in [*read.left_out, *made[0].problems]]
     if not read.found:
         told.append(f"{command.results} has no result that can be read: every row of ours says 'not run'")
     formats = command.format or (("markdown", "html", "latex", "csv") if command.out else ("terminal",))
@@ -69,9 +72,11 @@ def tables(arguments: Sequence[str], console: Console) -> int | None:
             _show(form, made, told, console)
         else:
             _write(form, made, told, command.out, console)
-    if command.out is not None or formats == ("terminal",):
-        for reason in told:
-            console.print(f"left out: {reason}", markup=False, highlight=False, soft_wrap=True)
+    for sentence in told:
+        if command.out is not None or formats == ("terminal",):
+            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        else:  # the output may be for another program
+            _log.warning("%s", sentence)
     return None
 
 

@@ -114,7 +114,7 @@ def _measured(cell: Measured) -> Values:
         "size": source.size,
         "fusion": source.fusion,
         "episodes": source.episodes,
-        "protocol": source.protocol,
+        "protocol": source.protocol_line or source.protocol,
         "protocol_digest": source.digest,
         "training": source.training,
         "reservations": source.reservations,

@@ -65,10 +65,18 @@ class GridColumn:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Columns under one heading; the first, with the names, has none."""
+    """Columns under one heading; the first, with the names, has none.
+
+    Attributes:
+        heading: whose numbers they are.
+        short: the same for narrow columns, in short lines.
+        columns: its columns.
+        foreign: whether the numbers are not of the paper's data set.
+    """
 
     heading: str
     columns: tuple[GridColumn, ...]
+    short: str = ""
     foreign: bool = False
 
 
@@ -120,14 +128,15 @@ class _Writer:
         own = self._table.layout.dataset
         blocks = [
             Block(heading="", columns=tuple(names)),
-            Block(heading=f"printed, {DATASET_NAMES[own]}", columns=self._columns()),
+            Block(heading=f"printed, {DATASET_NAMES[own]}", short="printed", columns=self._columns()),
         ]
         for dataset in self._table.datasets:
             foreign = dataset != own
             heading = f"fewseg on {DATASET_NAMES[dataset]}" + (", NOT the paper's data" if foreign else "")
+            short = f"fewseg,\n{DATASET_NAMES[dataset]}" + (",\nNOT\npaper's" if foreign else "")
             measured = self._section.is_measured(dataset)
             columns = self._columns() if measured else (GridColumn(heading="all"),)
-            blocks.append(Block(heading=heading, columns=columns, foreign=foreign))
+            blocks.append(Block(heading=heading, short=short, columns=columns, foreign=foreign))
         rows = [cells for row in self._section.rows for cells in self._rows(row)]
         return Grid(heading=self._section.layout.heading, blocks=tuple(blocks), rows=tuple(rows))
 
@@ -249,8 +258,13 @@ def _interval(estimate: Estimate) -> str:
 
 
 def notes_of(table: PaperTable, footnotes: Footnotes) -> tuple[list[str], list[tuple[str, str]]]:
-    """What stands under a table: sentences, and (letter, how it was measured)."""
-    return list(table.notes), [(letter, source.text) for source, letter in footnotes.letters.items()]
+    """What stands under a table: sentences, and (letter, how it was measured).
+
+    Every protocol is told once in full, as a sentence; the footnotes give its name and digest.
+    """
+    protocols = dict.fromkeys(s.protocol_line for s in footnotes.letters if s.protocol_line)
+    sentences = [*table.notes, *(f"Protocol {line}." for line in protocols)]
+    return sentences, [(letter, source.text) for source, letter in footnotes.letters.items()]
 
 
 def block_headings(blocks: Sequence[Block]) -> list[str]:

@@ -19,14 +19,15 @@ def html_table(table: PaperTable) -> Markup:
     sentences, sources = notes_of(table, footnotes)
     name = f"{table.name}: {table.caption}"
     parts: list[Cell] = [element("h3", name)]
-    parts += [_section(grid, f"{name}{', ' if grid.heading else ''}{grid.heading}") for grid in shown]
+    parts += [_section(grid, table.name) for grid in shown]
     items = [element("li", sentence) for sentence in sentences]
     items += [element("li", element("sup", letter), " ", text) for letter, text in sources]
     parts.append(element("ul", *items, class_="soft notes"))
     return element("section", joined(parts), class_="paper-table", id=table.slug)
 
 
-def _section(grid: Grid, caption: str) -> Markup:
+def _section(grid: Grid, name: str) -> Markup:
+    caption = f"{name}, {grid.heading}" if grid.heading else name
     groups = [
         element(
             "th",
@@ -82,17 +83,16 @@ def _cell(cell: GridCell, place: int, grid: Grid, start: bool) -> Markup:
     return element("td", *content, class_=kinds, **named)
 
 
-def html_page(tables: Sequence[PaperTable], left_out: Sequence[str] = ()) -> str:
+def html_page(tables: Sequence[PaperTable], told: Sequence[str] = ()) -> str:
     """One page with all tables, which asks the network for nothing.
 
     Args:
         tables: which tables.
-        left_out: what could not be read, one sentence each.
+        told: what a reader should know of all of them, such as which results were left out.
     """
     links = [element("li", element("a", f"{t.name}: {t.caption}", href=f"#{t.slug}")) for t in tables]
     content: list[Cell] = [element("h1", "The papers' tables, printed and measured"), element("ul", *links)]
-    told = [*left_out, *(tables[0].problems if tables else ())]
     if told:
-        content += [element("h2", "Left out"), element("ul", *(element("li", text) for text in told))]
-    content += [html_table(table) for table in tables]
+        content.append(element("ul", *(element("li", sentence) for sentence in told)))
+    content.append(element("div", joined([html_table(table) for table in tables]), class_="wide"))
     return page("The papers' tables", *content)

@@ -22,7 +22,7 @@ _SIGNS = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",
     "±": r"$\pm$",
     "†": r"\dag{}",
     "⁰": "$^0$",

@@ -28,7 +28,8 @@ class Source:
         shots: K.
         fusion: how K shots became one answer.
         on: "query" or "support".
-        protocol: its line, or its name where the file's is of another kind.
+        protocol: its name and digest.
+        protocol_line: all of it in one line, or "" where the file's is of another kind.
         digest: of the protocol.
         episodes: "5 x 1000", seeds times episodes.
         training: seed and length of the training, as text.
@@ -44,6 +45,7 @@ class Source:
     fusion: str
     on: str
     protocol: str
+    protocol_line: str
     digest: str
     episodes: str
     training: str

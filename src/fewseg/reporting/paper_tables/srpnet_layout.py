@@ -63,7 +63,7 @@ TABLE_2 = TableLayout(
         _PFENET,
         _OURS,
     ),
-    notes=('The printed "+-" is over 5 runs with other episodes; so is ours.',),
+    notes=("The printed ± is over 5 runs with other episodes; so is ours.",),
 )
 
 TABLE_3 = TableLayout(
@@ -82,7 +82,7 @@ TABLE_3 = TableLayout(
         _OURS,
         dice=True,
     ),
-    notes=('The printed "+-" is over 5 runs with other episodes; so is ours.',),
+    notes=("The printed ± is over 5 runs with other episodes; so is ours.",),
 )
 
 TABLE_4 = TableLayout(

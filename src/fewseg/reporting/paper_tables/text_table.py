@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -45,43 +47,47 @@ def _markdown_cell(cell: GridCell) -> str:
 def rich_paper_table(table: PaperTable, width: int) -> RenderableType:
     """The table for a terminal of so many columns of text.
 
-    Where it is too narrow for the folds and parts, only means stand, and the caption says so.
+    Where it is too narrow for the folds and parts, only means stand, and a note says so; where it is too
+    narrow for these, the printed numbers and ours are tables of their own.
     """
     shown, footnotes = grids(table)
     sentences, sources = notes_of(table, footnotes)
     title = f"{table.name}: {table.caption}"
-    whole = [_rich(grid, title, detail=True) for grid in shown]
-    narrow = any(_width_of(part) > width for part in whole)
-    parts: list[RenderableType] = list(whole)
-    if narrow:
-        parts = [_rich(grid, title, detail=False) for grid in shown]
+    parts = [_rich(grid, title, range(len(grid.blocks)), detail=True) for grid in shown]
+    if not _fit(parts, width):
         sentences = [*sentences, "Folds and parts need a wider terminal, or another --format."]
+        parts = [_rich(grid, title, range(len(grid.blocks)), detail=False) for grid in shown]
+    if not _fit(parts, width):
+        parts = [
+            _rich(grid, title, (0, block), detail=False)
+            for grid in shown
+            for block in range(1, len(grid.blocks))
+        ]
     notes = [*sentences, *(f"({letter}) {text}" for letter, text in sources)]
     return Group(*parts, *(Text(f"- {note}", style="dim") for note in notes), Text(""))
 
 
-def _width_of(table: Table) -> int:
-    return Console(width=10_000).measure(table).minimum
+def _fit(tables: Sequence[Table], width: int) -> bool:
+    wide = Console(width=10_000)
+    return all(wide.measure(table).minimum <= width for table in tables)
 
 
-def _rich(grid: Grid, title: str, *, detail: bool) -> Table:
-    shown = Table(title=escape(f"{title}, {grid.heading}" if grid.heading else title))
-    keep = [i for i, column in enumerate(grid.columns) if detail or not column.detail]
-    of_block = [block.heading for block in grid.blocks for _ in block.columns]
+def _rich(grid: Grid, title: str, blocks: Sequence[int], *, detail: bool) -> Table:
+    shown = Table(title=escape(f"{title}, {grid.heading}" if grid.heading else title), box=SIMPLE_HEAD)
+    of_block = [number for number, block in enumerate(grid.blocks) for _ in block.columns]
+    keep = [
+        i for i, column in enumerate(grid.columns) if of_block[i] in blocks and (detail or not column.detail)
+    ]
     for i in keep:
-        column = grid.columns[i]
-        heading = f"{of_block[i]}\n{column.heading}" if of_block[i] else column.heading
-        shown.add_column(escape(heading), justify="left" if column.words else "right")
+        column, block = grid.columns[i], grid.blocks[of_block[i]]
+        heading = f"{block.short}\n{column.heading}".strip()
+        justify: Literal["left", "right"] = "left" if column.words else "right"
+        shown.add_column(escape(heading), justify=justify, vertical="top", no_wrap=column.words)
     for row in grid.rows:
         shown.add_row(*(escape(_rich_cell(row[i])) for i in keep))
     return shown
 
 
 def _rich_cell(cell: GridCell) -> str:
-    text = cell.text + (f" ({cell.note})" if cell.note else "")
-    return f"{text}\n{cell.interval}" if cell.interval else text
-
-
-def markdown_page(tables: Sequence[PaperTable]) -> str:
-    """All tables, one after another."""
-    return "\n".join(markdown_paper_table(table) for table in tables)
+    text = cell.text + (f"\u00a0({cell.note})" if cell.note else "")
+    return f"{text}\n{cell.interval.replace(' ', '')}" if cell.interval else text
