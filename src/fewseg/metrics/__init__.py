@@ -2,11 +2,11 @@
 
 from fewseg.metrics.by_size import SIZE_EDGES, SizeBin, miou_by_size
 from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts, count
+from fewseg.metrics.resampling import Score
 from fewseg.metrics.scores import dice, fb_iou, miou, per_class
 from fewseg.metrics.statistics import (
     Interval,
     PairedDifference,
-    Score,
     bootstrap_miou,
     bootstrap_score,
     mean_miou,
