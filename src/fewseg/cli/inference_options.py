@@ -136,6 +136,10 @@ class ServeCommand:
         session_mib: what one open page may keep in memory.
         sessions: pages that are open at the same time.
         idle_minutes: after which a page that nobody uses loses what it holds.
+        label_studio: URL of a Label Studio whose ML backend this server is too. Its API token is read from
+            LABEL_STUDIO_API_KEY in the environment; BASIC_AUTH_USER and BASIC_AUTH_PASS are what it must
+            give, where they are set.
+        label_studio_shots: the newest so many annotated tasks of each class are its examples.
     """
 
     model: str = "pascal_matcher_resnet50"
@@ -152,3 +156,5 @@ class ServeCommand:
     session_mib: int = 2048
     sessions: int = 8
     idle_minutes: int = 60
+    label_studio: str | None = None
+    label_studio_shots: int = 10

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fewseg.data.protocols import stored_protocol
 from fewseg.engine.counts_file import counts_path, load_counts
 from fewseg.engine.environment import Environment, environment
 from fewseg.engine.result_schema import SCHEMA, as_json, digest, read_checked
@@ -233,9 +234,11 @@ class RunResult:
 def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
     """Reads a result and its counts and checks that the scores follow from the counts.
 
+    The means are checked against the seeds, the digest against the protocol.
+
     Raises:
         FileNotFoundError: one of the two files is missing.
-        ValueError: one is damaged, or the scores were edited or belong to other counts.
+        ValueError: one is damaged, or the scores or the protocol were edited or belong to other counts.
     """
     result, counts = RunResult.load(path), load_counts(path)
     try:
@@ -252,7 +255,33 @@ def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
                 f"{stored.miou:.6f} stored, {found.miou:.6f} counted): the file was edited or the two are of "
                 "different runs; evaluate again"
             )
+    _check_means(path, result)
     return result, counts
+
+
+def _check_means(path: str | Path, result: RunResult) -> None:
+    """Checks what a result says twice: means over seeds, and the digest of its protocol.
+
+    Raises:
+        ValueError: the file was edited.
+    """
+    for name in ("miou", "fb_iou", "dice"):
+        stored = getattr(result, f"{name}_mean")
+        mean = float(np.mean([getattr(seed, name) for seed in result.seeds]))
+        if abs(stored - mean) > 1e-9:
+            raise ValueError(
+                f"{path}: {name}_mean is {stored:.6f}, the mean of its seeds {mean:.6f}: the file was "
+                "edited; evaluate again"
+            )
+    try:
+        protocol = stored_protocol(result.protocol)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its protocol is none ({error}): evaluate again") from error
+    if protocol is not None and protocol.digest() != result.protocol_digest:
+        raise ValueError(
+            f"{path}: the digest {result.protocol_digest} is not that of its protocol, {protocol.digest()}: "
+            "the file was edited; evaluate again"
+        )
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:
