@@ -43,7 +43,7 @@ class Sessions:
         with self._lock:
             self._sweep()
             if len(self._open) >= self.limits.sessions:
-                empty = [(last, token) for token, (space, last) in self._open.items() if not space.images]
+                empty = [(last, token) for token, (space, last) in self._open.items() if space.empty]
                 if not empty:
                     raise Refused(
                         503,
