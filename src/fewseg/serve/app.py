@@ -95,7 +95,7 @@ def create_app(
     app.add_exception_handler(OSError, _told)
     app.include_router(router)
     if label_studio is not None:
-        backend = label_studio.backend(model, limits, sessions.compute)
+        backend = label_studio.backend(model, limits, sessions.compute, sessions.judging)
         app.include_router(studio_router(backend, label_studio.account, limits.upload_bytes))
     app.mount("/", StaticFiles(directory=STATIC, html=True), name="page")
     return app
