@@ -15,8 +15,8 @@ from fewseg.inference.quality import Judge
 from fewseg.serve.app import create_app
 from fewseg.serve.label_studio import project as projects
 from fewseg.serve.label_studio.backend import StudioOptions
-from fewseg.serve.label_studio.client import Account
-from fewseg.serve.limits import Limits
+from fewseg.serve.label_studio.client import Account, StudioClient
+from fewseg.serve.limits import Limits, Refused
 from serve_page import Page
 from small_segmenters import model, picture
 from studio_stand_in import CONFIG, KEY, URL, StandIn, brush, region
@@ -335,6 +335,19 @@ def test_full_addresses_of_label_studio_and_its_storages_are_read(server, studio
     ):
         server.files[httpx.URL(address).path] = server.files["/data/upload/1/1.png"]
         assert studio.predict([{"id": 5, "data": {"image": address}}])[0]["result"]
+
+
+def test_below_a_path_that_a_proxy_adds_other_paths_are_not_label_studio(server):
+    account = Account(url=f"{URL}/ls/", key=KEY)
+    client = StudioClient(account, 10**6, httpx.MockTransport(server))
+    server.files["/ls/data/a.png"] = server.files["/data/a.png"] = b"an image"
+    for address in ("/data/a.png", "/ls/data/a.png", f"{URL}/ls/data/a.png"):
+        assert client.image(address) == b"an image"
+    assert server.asked == ["GET /ls/data/a.png"] * 3
+    for address in (f"{URL}/data/a.png", f"{URL}/lsx/data/a.png", f"{URL}/ls/%2e%2e/data/a.png"):
+        with pytest.raises(Refused, match="is not on"):
+            client.image(address)
+    assert len(server.asked) == 3
 
 
 def test_redirects_large_images_and_refusals_are_told(server, caplog):
