@@ -214,13 +214,13 @@ def _resampled(
         columns = np.stack([_class_columns(t.select(t.seed == run_seed), classes) for t in tables])
         for start in range(0, resamples, _CHUNK):
             stop = min(start + _CHUNK, resamples)
-            weights = _weights(generator, stop - start, columns.shape[1])  # an episode, not a row
+            weights = resample_weights(generator, stop - start, columns.shape[1])  # an episode, not a row
             sums = weights @ columns
             totals[:, start:stop] += _mean_ratio(sums, len(classes))
     return list(totals / len(run_seeds))
 
 
-def _weights(generator: np.random.Generator, rows: int, n: int) -> Floats:
+def resample_weights(generator: np.random.Generator, rows: int, n: int) -> Floats:
     """How often each of n episodes is drawn in each of ``rows`` resamples: (rows, n)."""
     drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
     return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
