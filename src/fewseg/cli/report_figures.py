@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.table import Table
-
-if TYPE_CHECKING:
-    from fewseg.figures.study import Study
 
 SOME_MISSING = 3
 
@@ -72,21 +68,13 @@ def figures(arguments: Sequence[str], console: Console) -> int:
         seed=command.seed,
         progress=not command.quiet,
     )
-    if study.claims:
-        console.print(_claims(study))
+    for claim in study.claims:
+        value = claim.found
+        number = f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}] of {claim.count}"
+        line = f"{claim.claim}, {claim.where}: {claim.quantity} {number}: {claim.verdict}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     for problem in study.problems:
         console.print(f"missing: {problem}", highlight=False, markup=False, soft_wrap=True)
     count = len([path for path in study.files if path.suffix == ".png"])
     console.print(f"figures: {count}, in {command.out}", highlight=False, markup=False, soft_wrap=True)
     return SOME_MISSING if study.problems else 0
-
-
-def _claims(study: Study) -> Table:
-    table = Table(title="what the figures claim, and what was found (95 % intervals)")
-    for heading in ("claim", "where", "quantity", "found", "of", "verdict"):
-        table.add_column(heading)
-    for claim in study.claims:
-        value = claim.found
-        found = f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
-        table.add_row(claim.claim, claim.where, claim.quantity, found, str(claim.count), claim.verdict)
-    return table

@@ -24,7 +24,8 @@ def prototype_similarity(maps: Tensor, prototypes: Tensor) -> Tensor:
         (n, h, w) in [-1, 1]; 0 for a zero prototype.
     """
     unit = F.normalize(maps, dim=1, eps=COSINE_EPS)
-    return torch.einsum("ndhw,nd->nhw", unit, F.normalize(prototypes, dim=1, eps=COSINE_EPS))
+    directions = F.normalize(prototypes, dim=1, eps=COSINE_EPS)[..., None, None]
+    return (unit * directions).sum(dim=1)  # no product of matrices: autocast would round it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from fewseg.reporting.marked_pictures import Picture, picture_of, spotlight
 
 Map = npt.NDArray[np.float32]
 
+_SIDE, _NOTE = 1.7, 0.2  # inches
 LEGEND = "outlined: marked; orange inside the outline: wrong; blue outside it: missed"
 
 
@@ -93,8 +94,9 @@ def grid(rows: Sequence[Sequence[Panel]], columns: Sequence[str], names: Sequenc
         names: of the rows.
         title: above all.
     """
-    figure = new_figure(1.7 * len(columns) + 0.6, 1.75 * len(rows) + 0.9)
-    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    heights = [_SIDE * max(map(_aspect, row)) + _NOTE for row in rows]
+    figure = new_figure(_SIDE * len(columns) + 0.6, sum(heights) + 0.9)
+    axes = figure.subplots(len(rows), len(columns), squeeze=False, height_ratios=heights)
     for i, row in enumerate(rows):
         for j, panel in enumerate(row):
             place = axes[i][j]
@@ -111,6 +113,11 @@ def grid(rows: Sequence[Sequence[Panel]], columns: Sequence[str], names: Sequenc
                 place.set_ylabel(names[i], fontsize=8)
     figure.suptitle(title, fontsize=9)
     return figure
+
+
+def _aspect(panel: Panel) -> float:
+    """Height over width; 0 of an empty place."""
+    return 0.0 if panel.picture is None else panel.picture.shape[0] / panel.picture.shape[1]
 
 
 def add_scale(figure: Figure, label: str) -> None:

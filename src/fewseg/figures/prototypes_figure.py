@@ -108,8 +108,8 @@ def _of_fold(study: Study, fold: int, found: Mapping[str, Embedding], opened: Op
     names = {c: opened.data.split.class_names[c] for c in opened.data.split.novel}
     figure = draw_panels({NAMES[stem]: e for stem, e in found.items()}, names)
     figure.suptitle(
-        f"{opened.data.dataset} fold {fold}: {len(drawn)} different support prototypes "
-        f"of {sum(drawn.values())} drawn, t-SNE on their {_METRIC} distances",
+        f"{opened.data.dataset} fold {fold}, t-SNE on {_METRIC} distances:\n"
+        f"{len(drawn)} different support prototypes of {sum(drawn.values())} drawn",
         fontsize=9,
     )
     rows: list[Row] = [

@@ -65,8 +65,15 @@ def make(study: Study) -> None:
 
 
 def chosen_rows(table: FoldTable) -> list[FoldRow]:
-    """The rows of the paper's ablation where there are any, in its order; else the first few rows."""
-    rows = [r for r in table.rows if r.fusion != "iterative" and not r.multi_scale]
+    """The rows of the paper's ablation where there are any, in its order; else the first few rows.
+
+    Of a recipe that was trained with several seeds the first is taken.
+    """
+    plain = [r for r in table.rows if r.fusion != "iterative" and not r.multi_scale]
+    first: dict[str, FoldRow] = {}
+    for row in sorted(plain, key=lambda r: str(r.seed)):
+        first.setdefault(row.stem, row)
+    rows = [row for row in plain if first[row.stem] is row]
     own = [r for stem in STEMS for r in rows if r.stem == stem]
     return own or rows[:_MOST_ROWS]
 
@@ -165,7 +172,7 @@ def draw(rows: Sequence[SizeRow], title: str) -> Figure:
     labels = [_bin(low) for low in SIZE_EDGES]
     for i, row in enumerate(rows):
         known = [(x, score) for x, score in enumerate(row.bins) if score is not None and score.miou]
-        place = np.array([x for x, _ in known]) + 0.12 * (i - (len(rows) - 1) / 2)
+        place = np.array([x for x, _ in known]) + 0.7 * ((i + 0.5) / len(rows) - 0.5)
         values = [score.miou for _, score in known if score.miou]
         above.errorbar(
             place,

@@ -73,6 +73,14 @@ def region_counts(foreground: Mask, primary: Mask, auxiliary: Mask) -> dict[str,
     return found
 
 
+def mostly_primary(counts: Sequence[Mapping[str, int]]) -> list[Mapping[str, int]]:
+    """The counts of the supports of which v_pri covers half of the foreground or more.
+
+    They are what the paper calls most cases; of the others v_aux holds the body of the object.
+    """
+    return [c for c in counts if c["foreground"] > 0 and 2 * c["primary"] >= c["foreground"]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RegionShares:
     """What the regions of many supports cover.
@@ -99,11 +107,14 @@ def region_shares(counts: Sequence[Mapping[str, int]], *, seed: int = 0) -> Regi
     that a support with three cells does not weigh like one with three hundred.
 
     Raises:
-        ValueError: no support has foreground, or no cell is in a region.
+        ValueError: no support has foreground, or no cell of any support is in a region.
     """
     kept = [c for c in counts if c["foreground"] > 0]
     if not kept:
         raise ValueError("no support has a foreground cell")
+    for name, symbol in (("primary", "v_pri"), ("auxiliary", "v_aux")):
+        if not any(c[name] for c in kept):
+            raise ValueError(f"no support has a cell of {symbol}: the first pass marks all of them alike")
     column = {name: np.array([c[name] for c in kept], dtype=np.float64) for name in kept[0]}
     whole = column["foreground"]
     on_edge, gain = {}, {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from matplotlib.figure import Figure
@@ -20,6 +20,7 @@ from fewseg.figures.support_masks import (
     REGIONS,
     RegionShares,
     SupportRegions,
+    mostly_primary,
     region_counts,
     region_shares,
     support_regions,
@@ -31,6 +32,7 @@ from fewseg.reporting.numbers import Estimate
 from fewseg.types import Features
 
 NAME = "support-masks"
+ALL, MOSTLY = "all supports", "supports that v_pri covers half of"
 _SYMBOLS = {"foreground": "v_s", "primary": "v_pri", "auxiliary": "v_aux"}
 
 
@@ -41,7 +43,7 @@ def fits(subject: Subject) -> bool:
 
 def make(study: Study) -> None:
     """Makes a picture for each checkpoint of SCL, and one plot of the shares of all."""
-    found: dict[str, RegionShares] = {}
+    found: dict[str, dict[str, RegionShares]] = {ALL: {}, MOSTLY: {}}
     rows: list[Row] = []
     for fold, subjects in study.wanted(NAME, fits, "of SCL"):
         for subject in subjects:
@@ -50,12 +52,15 @@ def make(study: Study) -> None:
                 shots = list(distinct_shots(opened.episodes(1, study.episodes)))
                 regions = regions_of(opened, shots, study.progress)
                 counts = [_counts(opened, s, r) for s, r in zip(shots, regions, strict=True)]
-                shares = region_shares(counts, seed=study.seed)
-                found[f"{subject.label}\nfold {fold}"] = shares
-                rows += _rows(subject, shares)
-                _claim(study, subject, opened.data.dataset, shares)
+                chosen: dict[str, Sequence[Mapping[str, int]]] = {ALL: counts, MOSTLY: mostly_primary(counts)}
+                for name, some in chosen.items():
+                    if name == ALL or any(c["auxiliary"] for c in some):
+                        shares = region_shares(some, seed=study.seed)
+                        found[name][f"{subject.label}\nfold {fold}"] = shares
+                        rows += _rows(subject, name, shares)
+                        _claim(study, subject, f"{opened.data.dataset} fold {fold}, {name}", shares)
                 _picture(study, opened, dict(zip(shots, regions, strict=True)))
-    if found:
+    if rows:
         study.save(draw_shares(found), "support-mask-shares", rows)
 
 
@@ -81,10 +86,11 @@ def _counts(opened: Opened, shot: Shot, regions: tuple[Tensor, ...]) -> dict[str
     return region_counts(*(region[:h, :w].numpy() for region in regions))
 
 
-def _rows(subject: Subject, shares: RegionShares) -> list[Row]:
+def _rows(subject: Subject, chosen: str, shares: RegionShares) -> list[Row]:
     def row(quantity: str, region: str, found: Estimate) -> Row:
         return {
             **subject.said,
+            "of": chosen,
             "quantity": quantity,
             "region": region,
             "value": found.value,
@@ -103,13 +109,13 @@ def _rows(subject: Subject, shares: RegionShares) -> list[Row]:
     return rows
 
 
-def _claim(study: Study, subject: Subject, dataset: str, shares: RegionShares) -> None:
+def _claim(study: Study, subject: Subject, where: str, shares: RegionShares) -> None:
     for reach in REACHES:
         for name, gain in shares.edge_gain[reach].items():
             study.claims.append(
                 Claim(
                     claim=f"v_aux lies on edges ({subject.label})",
-                    where=f"{dataset} fold {subject.fold}",
+                    where=where,
                     quantity=f"share of its cells within {reach} of the boundary, less that of {name}",
                     found=gain,
                     count=shares.supports,
@@ -141,18 +147,23 @@ def _picture(study: Study, opened: Opened, regions: Mapping[Shot, tuple[Tensor, 
     study.save(grid(rows, columns, names, title), name, numbers, photographs=True)
 
 
-def draw_shares(found: Mapping[str, RegionShares]) -> Figure:
-    """Coverage of v_pri and v_aux, and how near the boundary each region lies; whiskers are 95 %."""
-    figure = new_figure(4.0 + 1.5 * len(found), 3.4)
-    parts = figure.subplots(1, 1 + len(REACHES), width_ratios=[2, *(3 for _ in REACHES)])
-    grouped_bars(parts[0], {k: v.coverage for k, v in found.items()}, _SYMBOLS)
-    parts[0].set_title("share of the foreground", fontsize=9)
-    for axes, reach in zip(parts[1:], REACHES, strict=True):
-        grouped_bars(axes, {k: v.on_edge[reach] for k, v in found.items()}, _SYMBOLS)
-        cells = "1 cell" if reach == 1 else f"{reach} cells"
-        axes.set_title(f"cells within {cells} of the boundary", fontsize=9)
-    for axes in parts:
-        axes.set_ylim(0, 100)
-    handles, labels = parts[-1].get_legend_handles_labels()
+def draw_shares(found: Mapping[str, Mapping[str, RegionShares]]) -> Figure:
+    """Coverage of v_pri and v_aux, and how near the boundary each region lies; whiskers are 95 %.
+
+    Args:
+        found: which supports (a row of the figure), to the checkpoint, to its shares.
+    """
+    kept = {name: shares for name, shares in found.items() if shares}
+    figure = new_figure(7.0 + 2.2 * max(map(len, kept.values())), 2.9 * len(kept) + 0.4)
+    parts = figure.subplots(len(kept), 1 + len(REACHES), squeeze=False)
+    for row, (name, shares) in zip(parts, kept.items(), strict=True):
+        grouped_bars(row[0], {k: v.coverage for k, v in shares.items()}, _SYMBOLS)
+        row[0].set_title(f"{name}:\nshare of the foreground", fontsize=8)
+        for axes, reach in zip(row[1:], REACHES, strict=True):
+            grouped_bars(axes, {k: v.on_edge[reach] for k, v in shares.items()}, _SYMBOLS)
+            axes.set_title(f"share of its cells at most {reach} away\nfrom the boundary", fontsize=8)
+        for axes in row:
+            axes.set_ylim(0, 105)
+    handles, labels = parts[0][-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(REGIONS), fontsize=8)
     return figure
