@@ -52,7 +52,10 @@ def _weights(seed: int, sizes: tuple[int, ...], resamples: int) -> tuple[npt.NDA
     generator = np.random.default_rng(seed)
     return tuple(
         np.concatenate(
-            [resample_weights(generator, min(_CHUNK, resamples - start), n) for start in range(0, resamples, _CHUNK)]
+            [
+                resample_weights(generator, min(_CHUNK, resamples - start), n)
+                for start in range(0, resamples, _CHUNK)
+            ]
         )
         for n in sizes
     )
