@@ -52,13 +52,16 @@ def _weights(seed: int, sizes: tuple[int, ...], resamples: int) -> tuple[npt.NDA
     generator = np.random.default_rng(seed)
     return tuple(
         np.concatenate(
-            [_draw(generator, min(_CHUNK, resamples - start), n) for start in range(0, resamples, _CHUNK)]
+            [
+                resample_weights(generator, min(_CHUNK, resamples - start), n)
+                for start in range(0, resamples, _CHUNK)
+            ]
         )
         for n in sizes
     )
 
 
-def _draw(generator: np.random.Generator, rows: int, n: int) -> npt.NDArray[np.uint16]:
+def resample_weights(generator: np.random.Generator, rows: int, n: int) -> npt.NDArray[np.uint16]:
     """How often each of n episodes is drawn in each of ``rows`` resamples: (rows, n)."""
     drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
     return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.uint16)

@@ -79,7 +79,7 @@ TABLE_2 = TableLayout(
         not_ours("RPMMs"),
         not_ours("PPNet"),
         RowLayout(name="PFENet", label="PFENet", ours=PFENET_COCO),
-        RowLayout(name="PFENet" + _DAGGER, label="PFENet†", without=_NO_RECIPE),
+        RowLayout(name="PFENet" + _DAGGER, label="PFENet†", ours=("sd-aanet", "2", "PFENet" + _DAGGER)),
         not_ours("ASGNet"),
         RowLayout(name="SCL", label="SCL", ours=SCL_PFENET_COCO, over="PFENet"),
         RowLayout(name="Baseline", label="Baseline (ours)", ours=("sd-aanet", "2", "Baseline")),
