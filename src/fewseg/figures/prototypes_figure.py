@@ -94,11 +94,20 @@ def _embedded(study: Study, subject: Subject, rows: list[Row]) -> Embedding:
     points = prototypes_of(opened, list(drawn), study.progress).numpy()
     labels = np.array([shot.class_id for shot in drawn])
     found = embed(points, labels, _METRIC, seed=study.seed)
+    lengths = np.linalg.norm(points, axis=1)
+    zeros = int((lengths == 0).sum())
+    if zeros:
+        study.remarks.append(
+            f"{NAME}, {subject.label} fold {subject.fold}: {zeros} of {len(points)} prototypes are zero; "
+            "they have no direction and count as being at right angles to all others"
+        )
     rows.append(
         separation_row(
             found,
             **subject.said,
             supports_drawn=sum(drawn.values()),
+            zero_prototypes=zeros,
+            median_length=float(np.median(lengths)),
         )
     )
     return found

@@ -67,6 +67,7 @@ class Study:
         progress: show bars.
         files: that were written.
         problems: what is missing and why.
+        remarks: what a reader of a figure must know.
         claims: numbers that were found.
     """
 
@@ -79,6 +80,7 @@ class Study:
     progress: bool = True
     files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     _opened: dict[str, Opened] = field(default_factory=dict)
     _data: dict[tuple[object, ...], FoldData] = field(default_factory=dict)
