@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from fewseg.figures.style import save
 from fewseg.figures.subjects import Opened, Subject, open_subject
 from fewseg.metrics import EpisodeCounts
 from fewseg.ops.files import atomic_path
-from fewseg.reporting.numbers import Estimate
+from fewseg.reporting.numbers import Estimate, mean_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class Study:
         progress: show bars.
         files: that were written.
         problems: what is missing and why.
+        remarks: what a reader of a figure must know.
         claims: numbers that were found.
     """
 
@@ -79,6 +80,7 @@ class Study:
     progress: bool = True
     files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     _opened: dict[str, Opened] = field(default_factory=dict)
     _data: dict[tuple[object, ...], FoldData] = field(default_factory=dict)
@@ -130,6 +132,27 @@ class Study:
         except (ValueError, OSError, RuntimeError) as error:
             logger.debug("traceback", exc_info=True)
             self.problems.append(f"{what}: {error}")
+
+    def claim(
+        self, claim: str, dataset: str, quantity: str, by_fold: Mapping[int, tuple[Estimate, int]]
+    ) -> None:
+        """Notes a number for each fold, and their mean where there are several.
+
+        Args:
+            claim: in a few words.
+            dataset: its name.
+            quantity: what the number is.
+            by_fold: fold to the number, and of how many items it is.
+        """
+        found = {f"fold {fold}": one for fold, one in sorted(by_fold.items())}
+        if len(by_fold) > 1:
+            mean = mean_of([estimate for estimate, _ in by_fold.values()])
+            where = f"mean of folds {', '.join(map(str, sorted(by_fold)))}"
+            found[where] = (mean, sum(count for _, count in by_fold.values()))
+        self.claims += [
+            Claim(claim=claim, where=f"{dataset} {where}", quantity=quantity, found=estimate, count=count)
+            for where, (estimate, count) in found.items()
+        ]
 
     def save(self, figure: Figure, name: str, rows: Sequence[Row], *, photographs: bool = False) -> None:
         """Writes a figure and, beside it, its data as CSV.
