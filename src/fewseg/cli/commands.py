@@ -151,7 +151,14 @@ def _data(arguments: Sequence[str], console: Console) -> None:
     from fewseg.data.list_file import ListFileSource
     from fewseg.recipes.datasets import voc5i_mini
 
-    command = tyro.cli(DataCommand, prog="fewseg data", args=arguments)
+    if not arguments or arguments[0] != "check":
+        console.print("fewseg data check DATASET ROOT [options]", markup=False)
+        if arguments and arguments[0] in ("-h", "--help"):
+            return
+        raise ValueError(
+            f"got `fewseg data {' '.join(arguments)}`: what can be done with a data set is check it"
+        )
+    command = tyro.cli(DataCommand, prog="fewseg data check", args=arguments[1:])
     splits = [pascal_5i(fold) for fold in range(4)]
     if command.dataset == "pascal":
         lines = check_pascal(command.root, command.root)
@@ -164,7 +171,7 @@ def _data(arguments: Sequence[str], console: Console) -> None:
     elif command.dataset == "voc5i-mini":
         lines = check(voc5i_mini(0, command.root).source, command.min_area, splits)
     elif command.list_file is None:
-        raise ValueError("`fewseg data list` needs --list-file: the file of `image mask` lines")
+        raise ValueError("`fewseg data check list` needs --list-file: the file of `image mask` lines")
     else:
         source = ListFileSource(command.root, command.list_file, VOC_CLASSES)
         lines = check(source, command.min_area, splits)
