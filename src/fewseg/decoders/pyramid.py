@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewseg.ops.in_place import plus
+from fewseg.ops.pointwise import pointwise
 from fewseg.ops.resize import resize
 
 
@@ -88,11 +91,22 @@ class PyramidTrunk(nn.Module):
         for b, maps in enumerate(merged):
             if b > 0:
                 carried = resize(above[b - 1], (maps.shape[-2], maps.shape[-1]))
-                maps = maps + self.top_down[b - 1](torch.cat([maps, carried], dim=1))
-            maps = maps + self.refine[b](maps)
+                maps = plus(self.top_down[b - 1](torch.cat([maps, carried], dim=1)), maps)
+            maps = plus(self.refine[b](maps), maps)
             if deep:
                 inner.append(self.inner[b](maps))
             levels.append(resize(maps, size))
-        trunk = self.reduce(torch.cat(levels, dim=1))
-        trunk = trunk + self.residual(trunk)
+            part = self._reduced(b, maps if maps[0].numel() < levels[b][0].numel() else levels[b], size)
+            reduced = part if b == 0 else plus(reduced, part)
+        trunk = F.relu_(reduced)
+        trunk = plus(self.residual(trunk), trunk)
         return PyramidOutput(logits=self.classifier(trunk), inner=tuple(inner), levels=tuple(levels))
+
+    def _reduced(self, b: int, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """What scale b adds to the 1x1 convolution over all scales, (n, d, h, w) before its ReLU.
+
+        A 1x1 convolution and a resizing may change places: the smaller map is the cheaper one to convolve.
+        """
+        d = maps.shape[1]
+        weight = self.reduce[0].weight[:, b * d : (b + 1) * d]
+        return resize(pointwise(maps, weight.flatten(1)), size)
