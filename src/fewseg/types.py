@@ -52,6 +52,8 @@ class Features:
     @staticmethod
     def stack(items: Sequence[Features]) -> Features:
         """Joins features along the first axis; all must have the same levels and sizes."""
+        if len(items) == 1:
+            return items[0]
         sizes = {f.image_size for f in items}
         if len(sizes) != 1:
             raise ValueError(f"features of different image sizes cannot be joined: {sorted(sizes)}")
@@ -205,6 +207,8 @@ class Guides:
     @staticmethod
     def stack(items: Sequence[Guides]) -> Guides:
         """Joins guides along the first axis, padding the keys to the largest count."""
+        if len(items) == 1:
+            return items[0]
         longest = max(g.keys.shape[2] for g in items)
         keys = [_pad(g.keys, longest, axis=2) for g in items]
         valid = [_pad(g.valid, longest, axis=2) for g in items]

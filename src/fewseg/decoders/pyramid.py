@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,6 +88,7 @@ class PyramidTrunk(nn.Module):
         """
         levels: list[Tensor] = []
         inner: list[Tensor] = []
+        reduced: list[Tensor] = []
         above = levels if previous is None else previous
         for b, maps in enumerate(merged):
             if b > 0:
@@ -96,9 +98,9 @@ class PyramidTrunk(nn.Module):
             if deep:
                 inner.append(self.inner[b](maps))
             levels.append(resize(maps, size))
-            part = self._reduced(b, maps if maps[0].numel() < levels[b][0].numel() else levels[b], size)
-            reduced = part if b == 0 else plus(reduced, part)
-        trunk = F.relu_(reduced)
+            smaller = maps if maps[0].numel() < levels[b][0].numel() else levels[b]
+            reduced.append(self._reduced(b, smaller, size))
+        trunk = F.relu_(functools.reduce(plus, reduced))
         trunk = plus(self.residual(trunk), trunk)
         return PyramidOutput(logits=self.classifier(trunk), inner=tuple(inner), levels=tuple(levels))
 
@@ -107,6 +109,7 @@ class PyramidTrunk(nn.Module):
 
         A 1x1 convolution and a resizing may change places: the smaller map is the cheaper one to convolve.
         """
-        d = maps.shape[1]
-        weight = self.reduce[0].weight[:, b * d : (b + 1) * d]
+        d, conv = maps.shape[1], self.reduce[0]
+        assert isinstance(conv, nn.Conv2d)
+        weight = conv.weight[:, b * d : (b + 1) * d]
         return resize(pointwise(maps, weight.flatten(1)), size)

@@ -13,6 +13,7 @@ from fewseg.engine.shared_images import SharedImages
 from fewseg.engine.shares import Pair
 from fewseg.fusion import CrossGuided, Fusion, GuideFusion
 from fewseg.methods.pair_scorer import PairScorer, fuse_scores, predicted_iou
+from fewseg.ops.heap import give_back
 from fewseg.ops.progress import tracked
 from fewseg.types import Guides, QueryMaps
 
@@ -100,7 +101,9 @@ class PairScores:
         shots = {(guide[0], id) for guides in by_target.values() for guide in guides for id in guide[1]}
         for class_id, support in tracked(self.progress, "encoding supports", sorted(shots)):
             self._single(class_id, support)
-        for target, wanted in tracked(self.progress, "scoring pairs", by_target.items()):
+            give_back()
+        in_order = sorted(by_target.items(), key=lambda item: min(guide[0] for guide in item[1]))
+        for target, wanted in tracked(self.progress, "scoring pairs", in_order):  # a class's guides stay near
             query = self.method.encode_query(self.images.features([target]))
             priors = self._priors(query, {(guide[0], id) for guide in wanted for id in guide[1]})
             order = sorted(wanted, key=lambda guide: guide[:2])
@@ -111,6 +114,7 @@ class PairScores:
                 logits = self.method.score(query, guides, prior).float()
                 for guide, one in zip(chunk, logits, strict=True):
                     self.pool.put(("score", guide, target), (one.contiguous().clone(),))
+                give_back()
 
     def _priors(self, query: QueryMaps, shots: set[Shot]) -> dict[Shot, Tensor]:
         """The prior map (P, h, w) of one target under each shot: joined shots share theirs between sets."""
