@@ -270,6 +270,11 @@ def put(*keys, value):
         (put("schema", value="x"), "schema 'x'"),
         (lambda s: s.pop("schema"), "is not a result file"),
         (lambda s: s.pop("fold"), r"missing keys \['fold'\], unknown keys \[\]"),
+        (put("protocol", "episodes", value=7), "has protocol digest .* the file was edited; evaluate again"),
+        (
+            put("protocol_digest", value="0" * 12),
+            "has protocol digest 000000000000, and that of the protocol",
+        ),
         (put("extra", value=1), r"missing keys \[\], unknown keys \['extra'\]"),
         (lambda s: s["seeds"][1].pop("dice"), r"seeds\[1\]: missing keys \['dice'\]"),
         (put("fold", value="1"), "fold is '1' and should be int"),
@@ -303,6 +308,23 @@ def test_json_that_is_no_mapping_is_refused(tmp_path):
     path = tmp_path / "x.json"
     path.write_text("[1]")
     with pytest.raises(ValueError, match="is not a result file"):
+        RunResult.load(path)
+
+
+@pytest.mark.parametrize("name", ["miou_mean", "miou_std", "fb_iou_mean", "dice_mean"])
+@pytest.mark.parametrize("value", [0.9, None])
+def test_a_mean_or_spread_that_is_not_that_of_the_seeds_is_refused(tmp_path, name, value):
+    path = saved(tmp_path)
+    edit(path, put(name, value=value))
+    with pytest.raises(ValueError, match=rf"{name}.* (the file was edited|should be int or float)"):
+        load_with_counts(path)
+
+
+def test_a_protocol_of_the_program_is_checked_against_its_own_digest(tmp_path):
+    path = saved(tmp_path, protocol=PAPER_SCL)
+    assert RunResult.load(path).protocol_digest == PAPER_SCL.digest()
+    edit(path, put("protocol", "min_area", value=1))
+    with pytest.raises(ValueError, match=f"has protocol digest {PAPER_SCL.digest()}"):
         RunResult.load(path)
 
 
@@ -361,9 +383,8 @@ def test_a_digest_depends_on_the_values_and_not_on_their_order():
     assert digest({"a": 1}) == "015abd7f5cc57a2d"
 
 
-def test_the_digest_of_the_protocol_is_taken_unless_one_is_given():
+def test_the_digest_is_that_of_the_protocol():
     assert result().protocol_digest == digest({"name": "mini", "episodes": 6})
-    assert result(protocol_digest="abc").protocol_digest == "abc"
     assert result(protocol=PAPER_SCL).protocol_digest == PAPER_SCL.digest()
 
 

@@ -101,6 +101,7 @@ def _with_types(command: type, kinds: dict[str, type]) -> type:
 def _evaluate(arguments: Sequence[str], console: Console) -> None:
     from fewseg.recipes.evaluation import evaluate
     from fewseg.reporting.render import rich_table
+    from fewseg.reporting.spread import spread_line
     from fewseg.reporting.table import fold_tables
 
     command = tyro.cli(EvaluateCommand, prog="fewseg evaluate", args=arguments)
@@ -127,6 +128,8 @@ def _evaluate(arguments: Sequence[str], console: Console) -> None:
     )
     for table in fold_tables(results):
         console.print(rich_table(table))
+    for result in results:
+        console.print(spread_line(result), markup=False, highlight=False, soft_wrap=True)
     console.print(f"result files: {command.out}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -27,6 +28,16 @@ _CHOICES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "fusion": get_args(FusionRule),
     }
 )
+
+
+def digest_of_fields(fields: Mapping[str, Any]) -> str:
+    """Returns 12 hex digits of the SHA-256 of a protocol's fields as canonical JSON.
+
+    Fields that have the value they have in ``ADDED`` are left out.
+    """
+    decide = {k: v for k, v in fields.items() if k not in ADDED or v != ADDED[k]}
+    text = json.dumps(decide, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +101,8 @@ class Protocol:
             raise ValueError(f"protocol {self.name!r}: min_area is 1 pixel at least, got {self.min_area}")
 
     def digest(self) -> str:
-        """Returns 12 hex digits of the SHA-256 of the fields as canonical JSON.
-
-        Fields that have the value they have in ``ADDED`` are left out.
-        """
-        fields = {k: v for k, v in asdict(self).items() if k not in ADDED or v != ADDED[k]}
-        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        """Returns :func:`digest_of_fields` of the protocol."""
+        return digest_of_fields(asdict(self))
 
     def line(self) -> str:
         """Returns the protocol as one line of text."""
