@@ -134,7 +134,7 @@ def test_a_value_of_the_wrong_kind_is_told(told):
         (("evaluate", "voc5i_mini_matcher", "--episodes", "0"), "give one episode a seed at least"),
         (
             ("evaluate", "x", "--manifest", "m.jsonl", "--seeds", "1"),
-            "leave --ways, --shots, --episodes and --seeds out",
+            "leave --ways, --shots, --episodes, --seeds and --protocol out",
         ),
         (("evaluate", "x", "--manifest", "m.jsonl", "--episodes", "3"), "manifests set ways, shots"),
         (("evaluate", "x", "--manifest", "m.jsonl", "--shots", "5"), "manifests set ways, shots"),

@@ -101,7 +101,7 @@ def _with_types(command: type, kinds: dict[str, type]) -> type:
 def _evaluate(arguments: Sequence[str], console: Console) -> None:
     from fewseg.recipes.evaluation import evaluate
     from fewseg.reporting.render import rich_table
-    from fewseg.reporting.spread import spread_line
+    from fewseg.reporting.spread import protocol_line, spread_line
     from fewseg.reporting.table import fold_tables
 
     command = tyro.cli(EvaluateCommand, prog="fewseg evaluate", args=arguments)
@@ -118,6 +118,7 @@ def _evaluate(arguments: Sequence[str], console: Console) -> None:
         sizes=command.sizes,
         episodes=command.episodes,
         seeds=command.seeds,
+        protocol_name=command.protocol,
         backbone=command.backbone,
         backbone_weights=command.backbone_weights,
         manifests=command.manifest,
@@ -128,8 +129,8 @@ def _evaluate(arguments: Sequence[str], console: Console) -> None:
     )
     for table in fold_tables(results):
         console.print(rich_table(table))
-    for result in results:
-        console.print(spread_line(result), markup=False, highlight=False, soft_wrap=True)
+    lines = [*dict.fromkeys(protocol_line(result) for result in results), *map(spread_line, results)]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     console.print(f"result files: {command.out}")
 
 
@@ -196,6 +197,7 @@ def _table(arguments: Sequence[str], console: Console) -> None:
     from fewseg.reporting.render import rich_table
     from fewseg.reporting.results_page import load_folder, update_page
     from fewseg.reporting.sizes import rich_sizes
+    from fewseg.reporting.spread import protocol_line
     from fewseg.reporting.table import fold_tables
 
     command = tyro.cli(TableCommand, prog="fewseg table", args=arguments)
@@ -203,6 +205,8 @@ def _table(arguments: Sequence[str], console: Console) -> None:
     counts = {id(result): counts for result, counts in found}
     for table in fold_tables([result for result, _ in found]):
         console.print(rich_table(table))
+        own = {protocol_line(r): None for row in table.rows for r in row.results.values()}
+        console.print("\n".join(own), markup=False, highlight=False, soft_wrap=True)
         pairs = gains(table, lambda result: counts[id(result)])
         if pairs:
             console.print(rich_gains(table, pairs))

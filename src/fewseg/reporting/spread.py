@@ -1,10 +1,11 @@
-"""How far one result is from another by chance: its spread over seeds, and what it could find at all."""
+"""What one line says of a result: its protocol; its spread over seeds and what it could find at all."""
 
 from __future__ import annotations
 
 from math import sqrt
 from statistics import NormalDist
 
+from fewseg.data.protocols import ADDED, Protocol
 from fewseg.engine.results import RunResult
 from fewseg.metrics import minimum_detectable_difference
 from fewseg.reporting.numbers import percent
@@ -34,3 +35,13 @@ def spread_line(result: RunResult) -> str:
         f"{percent(result.miou_mean)} ({over}); {episodes} episodes find differences from "
         f"{100 * smallest:.1f} points, unpaired"
     )
+
+
+def protocol_line(result: RunResult) -> str:
+    """The protocol in one line, with its digest; of one that is none of the program's, name and digest."""
+    fields = {name: value for name, value in result.protocol.items() if name != "type"}
+    try:
+        protocol = Protocol(**{**ADDED, **fields, "seeds": tuple(fields["seeds"])})
+    except (KeyError, TypeError, ValueError):
+        return f"protocol {fields.get('name', 'without a name')} [{result.protocol_digest}]"
+    return f"protocol {protocol.line()}"

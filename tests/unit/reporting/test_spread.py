@@ -5,7 +5,8 @@ from math import sqrt
 
 import pytest
 
-from fewseg.reporting.spread import spread_line, standard_error
+from fewseg.data.paper_protocols import HSNET
+from fewseg.reporting.spread import protocol_line, spread_line, standard_error
 
 
 @pytest.fixture
@@ -27,3 +28,13 @@ def test_the_line_has_the_deviation_over_seeds_and_the_smallest_difference(resul
 
 def test_one_seed_has_no_spread(result):
     assert "(one seed)" in spread_line(replace(result, miou_std=None))
+
+
+def test_the_protocol_is_told_in_one_line_with_its_digest(result_of, counts_of_fold):
+    line = protocol_line(result_of(counts_of_fold(0), protocol=HSNET))
+    assert line == f"protocol {HSNET.line()}"
+    assert f"[{HSNET.digest()}]" in line
+
+
+def test_a_protocol_that_is_not_the_programs_has_its_name_and_digest(result):
+    assert protocol_line(result) == f"protocol mini [{result.protocol_digest}]"
