@@ -53,8 +53,8 @@ class EvaluateCommand:
         sizes: multi-scale: sides of the inputs whose probabilities are added, such as 321 473.
         episodes: episodes a seed; the protocol's by default (another number is another protocol).
         seeds: the protocol's by default.
-        protocol: a published protocol in place of the recipe's: paper-scl, paper-srpnet, paper-sdaanet, pfenet
-            or hsnet.
+        protocol: a published one in place of the recipe's: paper-scl, paper-srpnet, paper-sdaanet, pfenet or
+            hsnet.
         backbone: for a recipe without training: another timm network, such as convnext_tiny or
             vit_small_patch14_dinov2.
         backbone_weights: path of the frozen trunk's weights, where it moved.
