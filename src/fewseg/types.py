@@ -52,8 +52,6 @@ class Features:
     @staticmethod
     def stack(items: Sequence[Features]) -> Features:
         """Joins features along the first axis; all must have the same levels and sizes."""
-        if len(items) == 1:
-            return items[0]
         sizes = {f.image_size for f in items}
         if len(sizes) != 1:
             raise ValueError(f"features of different image sizes cannot be joined: {sorted(sizes)}")

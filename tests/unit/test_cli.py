@@ -1,6 +1,8 @@
 """The command line: every mistake gets one clear paragraph and the right exit status."""
 
+import io
 import json
+import logging
 import os
 import pickle
 
@@ -8,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from fewseg import __version__
-from fewseg.cli import commands, main
+from fewseg.cli import commands, log_handler, main
 from fewseg.recipes import registry, run
 
 
@@ -283,3 +286,11 @@ def test_a_damaged_result_is_told(told, tmp_path):
     status, _, error = told("compare", "a.json", "a.json")
     assert status == 1
     assert "is not a whole JSON file" in error
+
+
+def test_messages_are_whole_lines_where_no_terminal_is():
+    file = io.StringIO()
+    text = "skipped: image " + "a/long/path/" * 20 + "x.png is empty (0 bytes): fetch it again"
+    handler = log_handler(Console(file=file, width=40))
+    handler.handle(logging.LogRecord("fewseg", logging.WARNING, "", 0, text, None, None))
+    assert file.getvalue() == text + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -28,16 +28,6 @@ _CHOICES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "fusion": get_args(FusionRule),
     }
 )
-
-
-def digest_of_fields(fields: Mapping[str, Any]) -> str:
-    """Returns 12 hex digits of the SHA-256 of a protocol's fields as canonical JSON.
-
-    Fields that have the value they have in ``ADDED`` are left out.
-    """
-    decide = {k: v for k, v in fields.items() if k not in ADDED or v != ADDED[k]}
-    text = json.dumps(decide, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +91,13 @@ class Protocol:
             raise ValueError(f"protocol {self.name!r}: min_area is 1 pixel at least, got {self.min_area}")
 
     def digest(self) -> str:
-        """Returns :func:`digest_of_fields` of the protocol."""
-        return digest_of_fields(asdict(self))
+        """Returns 12 hex digits of the SHA-256 of the fields as canonical JSON.
+
+        Fields that have the value they have in ``ADDED`` are left out.
+        """
+        fields = {k: v for k, v in asdict(self).items() if k not in ADDED or v != ADDED[k]}
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def line(self) -> str:
         """Returns the protocol as one line of text."""
@@ -134,6 +129,19 @@ class Protocol:
                 f"protocol {self.name!r} is of COCO's split {self.coco_split}, the data of split {of_name}: "
                 f"give data of split {self.coco_split}, or set coco_split={of_name!r} in the protocol"
             )
+
+
+def stored_protocol(stored: Mapping[str, Any]) -> Protocol | None:
+    """The protocol of a result file; None where the file's is of another kind or of a newer fewseg.
+
+    Raises:
+        ValueError: as ``Protocol``, for a value that it does not take.
+    """
+    values = {key: value for key, value in stored.items() if key != "type"}
+    known = {field.name for field in fields(Protocol)}
+    if stored.get("type") != "Protocol" or not set(values) <= known:
+        return None
+    return Protocol(**{**values, "seeds": tuple(values.get("seeds", Protocol.seeds))})
 
 
 PAPER_SCL = Protocol(name="paper-scl", query_order="list")

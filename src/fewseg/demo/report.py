@@ -9,12 +9,13 @@ from pathlib import Path
 
 from fewseg.data.fold_data import FoldData
 from fewseg.demo.config import DemoConfig
-from fewseg.demo.pictures import MISSED, WRONG, Example, picture_of
+from fewseg.demo.pictures import Example
 from fewseg.demo.summary import Gain, headings, label, rows, shots_of
 from fewseg.engine.result_schema import as_json
 from fewseg.engine.results import RunResult
 from fewseg.ops.files import atomic_write_text
 from fewseg.reporting.html import Cell, Markup, bar, element, figure, joined, page, table
+from fewseg.reporting.marked_pictures import MISSED, WRONG, picture_of
 from fewseg.reporting.numbers import gain_with_interval, percent
 
 

@@ -18,7 +18,7 @@ from fewseg.data.source import Source
 from fewseg.data.transforms import EvalView, eval_view, way_labels
 from fewseg.engine.byte_pool import MEMORY, BytePool
 from fewseg.engine.feature_store import FeatureStore
-from fewseg.engine.pair_scores import Asked, PairScores, judged_pairs
+from fewseg.engine.pair_scores import Asked, PairScores, judged_pairs, usual_batch
 from fewseg.engine.plain import plain_logits
 from fewseg.engine.shared_images import SharedImages
 from fewseg.engine.shares import Pair, Question, Share, Target, by_support_set, by_target, questions_of
@@ -39,8 +39,6 @@ from fewseg.types import EncodedShots, State
 logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16"]
-
-_BATCH, _CELLS = 8, 4096
 
 
 class Evaluator:
@@ -80,7 +78,7 @@ class Evaluator:
         workforce: Workforce | None = None,
         progress: bool = True,
     ) -> None:
-        batch = _batch(store.size, method.backbone.mean.device) if batch is None else batch
+        batch = usual_batch(store.size, method.backbone.mean.device) if batch is None else batch
         if batch < 1 or memory < 1 or precision not in ("fp32", "bf16"):
             raise ValueError(
                 f"got precision {precision!r}, batch {batch} and memory {memory}: give fp32 or bf16, 1 item "
@@ -258,11 +256,6 @@ class Evaluator:
             kept = (self.source.read_labels(id),)
             self.pool.put(("labels", id), kept)
         return kept[0]
-
-
-def _batch(size: int, device: torch.device) -> int:
-    """Images of ``size`` pixels, at 8 pixels a cell, that go through a head at once."""
-    return _BATCH if device.type != "cpu" else max(1, min(_BATCH, _CELLS // ((size - 1) // 8 + 1) ** 2))
 
 
 def _asked(question: Question) -> list[Asked]:

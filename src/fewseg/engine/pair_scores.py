@@ -28,6 +28,8 @@ Guide = tuple[int, tuple[str, ...], GuideFusion | None]
 
 Ious = Mapping[Pair, float]
 
+_BATCH, _CELLS = 8, 4096
+
 _KEY_BYTES = 512 << 20
 """Bytes of prior keys that are compared at once."""
 
@@ -152,6 +154,12 @@ class PairScores:
             self.pool.put(("guide", class_id, support), kept)
             self._keys[class_id, support] = made.keys.numel() * made.keys.element_size()
         return Guides(vectors=kept[0], keys=kept[1], valid=kept[2])
+
+
+def usual_batch(size: int, device: torch.device) -> int:
+    """Images of ``size`` pixels, at 8 pixels a cell, that go through a head at once by default."""
+    cells = ((size - 1) // 8 + 1) ** 2
+    return _BATCH if device.type != "cpu" else max(1, min(_BATCH, _CELLS // cells))
 
 
 def judged_pairs(asked: Iterable[Asked], fusion: Fusion) -> set[Pair]:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from fewseg.data.protocols import digest_of_fields
 from fewseg.engine.counts_file import counts_path, load_counts
 from fewseg.engine.environment import Environment, environment
+from fewseg.engine.result_checks import check_said_twice
 from fewseg.engine.result_schema import SCHEMA, as_json, digest, read_checked
 from fewseg.metrics import (
     EpisodeCounts,
@@ -144,6 +144,7 @@ class RunResult:
         wall_seconds: float,
         ways: int = 1,
         on: str = "query",
+        protocol_digest: str | None = None,
         training: Mapping[str, Any] | None = None,
         made_with: Environment | None = None,
     ) -> RunResult:
@@ -164,6 +165,7 @@ class RunResult:
             wall_seconds: as the attribute.
             ways: as the attribute.
             on: as the attribute.
+            protocol_digest: default: the protocol's own ``digest()``, or :func:`digest` of a mapping.
             training: mapping; default empty.
             made_with: default: this process.
 
@@ -185,7 +187,7 @@ class RunResult:
             shots=shots,
             fusion=fusion,
             protocol=_mapping("protocol", protocol),
-            protocol_digest=_digest_of(protocol),
+            protocol_digest=protocol_digest or _digest_of(protocol),
             seeds=seeds,
             miou_mean=float(np.mean([s.miou for s in seeds])),
             miou_std=std_over_seeds([s.miou for s in seeds]),
@@ -218,17 +220,9 @@ class RunResult:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is truncated, of a newer schema, keys or values are missing or wrong, or the
-                protocol is not the one of its digest.
+            ValueError: it is truncated, of a newer schema, or keys or values are missing or wrong.
         """
         found = read_checked(Path(path))
-        protocol, said = found["protocol"], found["protocol_digest"]
-        fields = {name: value for name, value in protocol.items() if name != "type"}
-        if said not in (digest_of_fields(fields), digest(protocol)):
-            raise ValueError(
-                f"{path} has protocol digest {said}, and that of the protocol in it is "
-                f"{digest_of_fields(fields)}: the file was edited; evaluate again"
-            )
         seeds = tuple(
             SeedResult(**{**seed, "per_class": {int(c): v for c, v in seed["per_class"].items()}})
             for seed in found["seeds"]
@@ -240,9 +234,11 @@ class RunResult:
 def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
     """Reads a result and its counts and checks that the scores follow from the counts.
 
+    The means are checked against the seeds, the digest against the protocol.
+
     Raises:
         FileNotFoundError: one of the two files is missing.
-        ValueError: one is damaged, or the scores were edited or belong to other counts.
+        ValueError: one is damaged, or the scores or the protocol were edited or belong to other counts.
     """
     result, counts = RunResult.load(path), load_counts(path)
     try:
@@ -259,25 +255,8 @@ def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
                 f"{stored.miou:.6f} stored, {found.miou:.6f} counted): the file was edited or the two are of "
                 "different runs; evaluate again"
             )
-    _check_means(result, path)
+    check_said_twice(path, result)
     return result, counts
-
-
-def _check_means(result: RunResult, path: str | Path) -> None:
-    """Raises a ValueError where a mean or the spread over seeds is not that of the seeds."""
-    means = {
-        "miou_mean": float(np.mean([s.miou for s in result.seeds])),
-        "fb_iou_mean": float(np.mean([s.fb_iou for s in result.seeds])),
-        "dice_mean": float(np.mean([s.dice for s in result.seeds])),
-        "miou_std": std_over_seeds([s.miou for s in result.seeds]),
-    }
-    for name, found in means.items():
-        stored = getattr(result, name)
-        if (stored is None) != (found is None) or abs((stored or 0.0) - (found or 0.0)) > 1e-9:
-            raise ValueError(
-                f"{path} has {name} {stored}, and that of its seeds is {found}: the file was edited; "
-                "evaluate again"
-            )
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class SharedImages:
 
     def features(self, ids: Sequence[str]) -> Features:
         """Features of images, embedded where the method embeds."""
-        return Features.stack([self._embedded(id) if self._embeds else self._stored(id) for id in ids])
+        found = [self._embedded(id) if self._embeds else self._stored(id) for id in ids]
+        return found[0] if len(found) == 1 else Features.stack(found)
 
     def fresh(self, id: str) -> Features:
         """The same of one image, by a pass of its own through the backbone: nothing is read or kept."""

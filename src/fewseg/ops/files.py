@@ -91,8 +91,10 @@ def _free_bytes(path: Path) -> int:
 def _explain(path: Path, error: Exception) -> str:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     free = _free_bytes(path) / 2**20
+    number = error.errno if isinstance(error, OSError) else errno.ENOSPC
+    closed = number in (errno.EROFS, errno.EACCES, errno.EPERM)
     kept = "the earlier file is unchanged" if path.exists() else "nothing was left behind"
     return (
         f"could not write {path}: {reason} ({free:.0f} MiB free there); {kept}. "
-        "Free some space or choose another output folder"
+        f"{'Make it writable' if closed else 'Free some space'} or choose another output folder"
     )

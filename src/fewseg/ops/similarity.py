@@ -48,7 +48,8 @@ def best_match(query: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
     if keys.shape[1] == 0:
         return query.new_zeros(n, h, w)
     cosine = cosines(F.normalize(query, dim=1, eps=COSINE_EPS), keys)
-    if valid.is_cuda or not bool(valid.all()):  # spares a CPU a large copy, and a GPU the wait for an answer
+    # The question spares a CPU a large copy; a GPU would wait for the answer, and a graph cannot ask.
+    if valid.is_cuda or torch.compiler.is_compiling() or not bool(valid.all()):
         cosine = cosine.masked_fill(~valid.unsqueeze(1), float("-inf"))
     best = cosine.amax(dim=2)
     return torch.where(valid.any(dim=1, keepdim=True), best, torch.zeros_like(best)).view(n, h, w)

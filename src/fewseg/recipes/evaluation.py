@@ -10,7 +10,7 @@ from typing import Literal
 from fewseg.backbones import BackboneConfig
 from fewseg.data.paper_protocols import PROTOCOLS, named_protocol
 from fewseg.data.recorded import RecordedEpisodes
-from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
+from fewseg.engine.checkpoint import Checkpoint, check_split, load_method, read_checkpoint
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.evaluate import Precision
 from fewseg.engine.result_schema import as_json, digest
@@ -210,22 +210,31 @@ def _lines(
     return found
 
 
-def _load(
-    what: str, recipe_name: str | None, backbone: str | None, backbone_weights: str | None
-) -> tuple[Recipe, FewShotSegmenter, Checkpoint]:
+def described(what: str, recipe_name: str | None = None) -> tuple[Recipe, Checkpoint]:
+    """What would be evaluated: read from the header of a checkpoint, or from the registry.
+
+    Args:
+        what: path of a checkpoint, or the name of a recipe without training.
+        recipe_name: whose data, protocol and lines to use; the checkpoint's own by default.
+
+    Returns:
+        The recipe with the config and training of the checkpoint, and what the checkpoint says (of a recipe
+        without training its config alone).
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: the recipe must be trained first, or the checkpoint cannot be used or names no recipe.
+    """
     if what in RECIPES and not Path(what).exists():
         chosen = recipe(what)
         if chosen.train is not None:
             raise ValueError(
                 f"{what} must be trained first (`fewseg train {what}`); then give its checkpoint"
             )
-        chosen = _on_backbone(chosen, backbone, backbone_weights)
-        return chosen, build_method(chosen).eval(), Checkpoint(config=chosen.method)
-    if backbone is not None:
-        raise ValueError(f"--backbone is for recipes without training; {what} has a backbone of its own")
+        return chosen, Checkpoint(config=chosen.method)
     if not Path(what).exists() and not Path(what).suffix:
         recipe(what)  # raises, with the near names
-    method, about = load_method(Path(what), backbone_weights=backbone_weights)
+    about = read_checkpoint(Path(what))
     name = recipe_name or about.recipe
     if not name:
         raise ValueError(f"{what} does not name its recipe: give --recipe, one of {', '.join(RECIPES)}")
@@ -239,7 +248,20 @@ def _load(
     train = chosen.train if trained is None else config_from_json(trained)
     if not isinstance(train, TrainConfig | None):
         raise ValueError(f"{what} has a header without a right training config: it was edited")
-    return replace(chosen, method=about.config, train=train), method, about
+    return replace(chosen, method=about.config, train=train), about
+
+
+def _load(
+    what: str, recipe_name: str | None, backbone: str | None, backbone_weights: str | None
+) -> tuple[Recipe, FewShotSegmenter, Checkpoint]:
+    chosen, about = described(what, recipe_name)
+    if not about.digest:
+        chosen = _on_backbone(chosen, backbone, backbone_weights)
+        return chosen, build_method(chosen).eval(), replace(about, config=chosen.method)
+    if backbone is not None:
+        raise ValueError(f"--backbone is for recipes without training; {what} has a backbone of its own")
+    method, about = load_method(Path(what), backbone_weights=backbone_weights)
+    return chosen, method, about
 
 
 def _on_backbone(chosen: Recipe, name: str | None, weights: str | None) -> Recipe:

@@ -98,7 +98,8 @@ def what_differs(a: RunResult, b: RunResult) -> list[str]:
         if getattr(a, name) != getattr(b, name):
             found.append(f"{name} {getattr(a, name)!r} and {getattr(b, name)!r}")
     if a.protocol_digest != b.protocol_digest:
-        found += _entries_that_differ("protocol", {**ADDED, **a.protocol}, {**ADDED, **b.protocol})
+        parts = _entries_that_differ("protocol", {**ADDED, **a.protocol}, {**ADDED, **b.protocol})
+        found += parts or [f"protocol digest {a.protocol_digest} and {b.protocol_digest}"]
     return found + _entries_that_differ("class split", a.class_split, b.class_split)
 
 

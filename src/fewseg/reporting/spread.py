@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from statistics import NormalDist
 
-from fewseg.data.protocols import ADDED, Protocol
+from fewseg.data.protocols import stored_protocol
 from fewseg.engine.results import RunResult
 from fewseg.metrics import minimum_detectable_difference
 from fewseg.reporting.numbers import percent
@@ -39,9 +39,10 @@ def spread_line(result: RunResult) -> str:
 
 def protocol_line(result: RunResult) -> str:
     """The protocol in one line, with its digest; of one that is none of the program's, name and digest."""
-    fields = {name: value for name, value in result.protocol.items() if name != "type"}
     try:
-        protocol = Protocol(**{**ADDED, **fields, "seeds": tuple(fields["seeds"])})
-    except (KeyError, TypeError, ValueError):
-        return f"protocol {fields.get('name', 'without a name')} [{result.protocol_digest}]"
+        protocol = stored_protocol(result.protocol)
+    except (TypeError, ValueError):
+        protocol = None
+    if protocol is None:
+        return f"protocol {result.protocol.get('name', 'without a name')} [{result.protocol_digest}]"
     return f"protocol {protocol.line()}"

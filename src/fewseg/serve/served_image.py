@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,9 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from fewseg.data.errors import DataError
+from fewseg.inference.formats.png import png_bytes
 from fewseg.inference.formats.values import Mask
 from fewseg.inference.model import EncodedImage
 from fewseg.inference.session import Answer, Session
+from fewseg.types import IGNORE
 
 _LONGEST_SIDE = 65_500  # of a JPEG
 
@@ -70,6 +72,24 @@ class ServedImage:
             return None
         found: Mask = np.array(Image.open(io.BytesIO(self.labels)))
         return found
+
+
+def without_class(image: ServedImage, number: int) -> ServedImage:
+    """Returns an image without one class: its pixels become background, later numbers move down by one.
+
+    A mask that showed this class alone is dropped, and the image is open: an empty one would say that the
+    image shows nothing, which nobody did.
+    """
+    mask = image.mask
+    if mask is None:
+        return image
+    others = mask[(mask != 0) & (mask != number) & (mask != IGNORE)]
+    if bool((mask == number).any()) and not others.size:
+        return replace(image, role="open", labels=None)
+    table = np.arange(256, dtype=np.uint8)
+    table[number] = 0
+    table[number + 1 : IGNORE] -= 1
+    return replace(image, labels=png_bytes(table[mask]))
 
 
 def clean_name(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import threading
-import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -14,17 +13,17 @@ from torch import Tensor
 from fewseg.data.errors import DataError
 from fewseg.data.image_files import check_labels, check_same_size, mask_of_bytes, rgb_of_bytes
 from fewseg.inference.formats.png import png_bytes
-from fewseg.inference.formats.values import MAX_CLASSES, Mask
+from fewseg.inference.formats.values import Mask
 from fewseg.inference.model import EncodedImage, Model
 from fewseg.inference.segmentation import Segmentation
 from fewseg.inference.session import Session
 from fewseg.inference.supports import SupportSet
 from fewseg.inference.views import view_masks
+from fewseg.serve.class_names import class_name, other_names
 from fewseg.serve.limits import Limits, Refused
-from fewseg.serve.served_image import Held, Role, ServedImage, clean_name, jpeg_of, unused_name
+from fewseg.serve.served_image import Held, Role, ServedImage, clean_name, jpeg_of, unused_name, without_class
 from fewseg.types import IGNORE
 
-_LONGEST_NAME = 60
 _PALETTE_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
 
 
@@ -37,11 +36,14 @@ class Workspace:
         model: shared by all workspaces.
         limits: see there.
         compute: held while the network runs, so that memory is that of one image at a time.
+        judging: held in its place while quality is judged, which takes seconds: a mask does not wait for it.
     """
 
-    def __init__(self, model: Model, limits: Limits, compute: threading.Lock) -> None:
+    def __init__(
+        self, model: Model, limits: Limits, compute: threading.Lock, judging: threading.Lock
+    ) -> None:
         self.model, self.limits = model, limits
-        self._compute, self._lock = compute, threading.RLock()
+        self._compute, self._judging, self._lock = compute, judging, threading.RLock()
         self._images: dict[str, ServedImage] = {}
         self._classes: tuple[str, ...] = ()
         self._session: Session | None = None
@@ -125,7 +127,7 @@ class Workspace:
             ValueError: the name is empty, too long, or there already, or there are too many.
         """
         with self._lock:
-            self._classes = (*self._classes, self._class_name(name, self._classes))
+            self._classes = (*self._classes, class_name(name, self._classes))
             return len(self._classes)
 
     def rename_class(self, number: int, name: str) -> None:
@@ -136,25 +138,27 @@ class Workspace:
             Refused: 404, there is no such number.
         """
         with self._lock:
-            if not 1 <= number <= len(self._classes):
-                raise Refused(404, f"there is no class {number}; there are {len(self._classes)}")
-            others = (*self._classes[: number - 1], *self._classes[number:])
-            name = self._class_name(name, others)
+            others = other_names(self._classes, number)
+            name = class_name(name, others)
             self._classes = (*self._classes[: number - 1], name, *self._classes[number:])
             self._changed()
 
-    def _class_name(self, name: str, others: tuple[str, ...]) -> str:
-        name = unicodedata.normalize("NFC", name).strip()
-        printable = name.isprintable() and not any(unicodedata.category(c) == "Cs" for c in name)
-        alike = {other.casefold() for other in others}
-        if not name or len(name) > _LONGEST_NAME or not printable or name.casefold() in alike:
-            raise ValueError(
-                f"the class name is {name[:80]!r}; accepted are names of 1 to {_LONGEST_NAME} letters on one "
-                "line that no other class has: choose another"
-            )
-        if len(others) >= MAX_CLASSES:
-            raise ValueError(f"there are {len(others)} classes; accepted are {MAX_CLASSES}")
-        return name
+    def remove_class(self, number: int) -> None:
+        """Takes a class away, from every mask too; the classes after it move down by one number.
+
+        An image whose mask showed this class alone is predicted again.
+
+        Raises:
+            Refused: 404, there is no such number.
+        """
+        with self._lock:
+            self._classes = other_names(self._classes, number)
+            for id, image in self._images.items():
+                self._images[id] = without_class(image, number)
+                cut = self._cut.pop(id, None)
+                if cut is not None and self._images[id].role == "support":
+                    self._cut[id] = {j - (j > number): m for j, m in cut.items() if j != number}
+            self._changed()
 
     def set_labels(self, id: str, role: Role, content: bytes) -> ServedImage:
         """Settles the mask of an image.
@@ -244,7 +248,7 @@ class Workspace:
         held = image.held
         if held is not None and held.session is session and (held.answer.quality or not quality):
             return held
-        with self._compute:
+        with self._judging if quality else self._compute:
             (answer,) = session.answer([image.encoded], quality=quality)
         held = Held(session=session, answer=answer)
         with self._lock:

@@ -87,6 +87,18 @@ def test_a_writer_that_hides_the_full_disk_is_still_reported_as_one(tmp_path, mo
     assert caught.value.errno == errno.ENOSPC
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_without_permission_is_no_question_of_space(tmp_path, monkeypatch, number):
+    def closed(handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", closed)
+    with pytest.raises(OSError, match="Make it writable or choose another output folder") as caught:
+        atomic_write_bytes(tmp_path / "x.bin", b"new")
+    assert "space" not in str(caught.value)
+    assert names(tmp_path) == []
+
+
 def test_a_folder_that_is_a_file_gets_a_clear_error(tmp_path):
     (tmp_path / "taken").write_bytes(b"")
     with pytest.raises(OSError, match=r"could not write .*taken.*choose another output folder"):

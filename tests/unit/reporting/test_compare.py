@@ -41,6 +41,7 @@ def test_two_results_on_the_same_episodes_are_compared_pair_by_pair(write, count
             {"protocol": {"name": "mini", "label_size": "original", "coco_split": "A", "fusion": "any"}},
             "protocol coco_split: B and A",
         ),
+        ({"protocol_digest": "abc"}, "protocol digest [0-9a-f]{16} and abc"),
         ({"shots": 5}, "shots 1 and 5"),
         ({"on": "support"}, "on 'query' and 'support'"),
         ({"dataset": "pascal-5i"}, "dataset 'voc5i-mini' and 'pascal-5i'"),

@@ -1,0 +1,177 @@
+"""SRPNet's Fig. 7 and SD-AANet's Fig. 13: failures by rule, how often each occurs, and a few of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fewseg.data.draws import Draws
+from fewseg.data.episode_spec import EpisodeSpec
+from fewseg.engine.shares import Question
+from fewseg.figures.bars import grouped_bars
+from fewseg.figures.data_files import Cell, Row
+from fewseg.figures.failures import RULES, Bools, Outcomes, failures, outcome, outcomes_of
+from fewseg.figures.intervals import rate_estimate
+from fewseg.figures.photographs import LEGEND, Panel, grid, read, shown_support
+from fewseg.figures.predictions import Mask, predictions, question_of
+from fewseg.figures.study import Study
+from fewseg.figures.style import new_figure
+from fewseg.figures.subjects import Opened, Shot, Subject
+from fewseg.reporting.marked_pictures import judged, spotlight
+from fewseg.reporting.numbers import Estimate
+
+NAME = "failures"
+_PER_RULE = 2
+_KINDS = {name: name for name in ("failed", *RULES, "none of these")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a method did in every episode of a fold.
+
+    Attributes:
+        episodes: (seed, episode).
+        outcomes: of each.
+        packed: mask of each different question, eight pixels a byte, and its shape.
+    """
+
+    episodes: list[tuple[int, EpisodeSpec]]
+    outcomes: Outcomes
+    packed: Mapping[Question, tuple[bytes, tuple[int, int]]]
+
+    def mask(self, spec: EpisodeSpec) -> Mask:
+        """What the method marks on an episode's query."""
+        packed, shape = self.packed[question_of(spec)]
+        bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=shape[0] * shape[1])
+        return np.asarray(bits.reshape(shape).astype(np.bool_))
+
+
+def make(study: Study) -> None:
+    """Makes a plot of how often each rule matches, and pictures of a few episodes of each."""
+    rows: list[Row] = []
+    groups: dict[str, dict[str, Estimate]] = {}
+    for fold, subjects in study.wanted(NAME, fits, "any"):
+        for subject in subjects:
+            with study.attempt(f"{NAME}, {subject.label} fold {fold}"):
+                opened = study.open(subject)
+                told = told_by(opened, study.episodes, study.progress)
+                found = failures(told.outcomes)
+                rows += rate_rows(found, **subject.said)
+                groups[f"{subject.label}\nfold {fold}"] = _rates(found)
+                _pictures(study, opened, told, found)
+    if groups:
+        study.save(draw(groups, "1-shot episodes, from the predictions"), "failure-rates", rows)
+    _from_counts(study)
+
+
+def told_by(opened: Opened, per_seed: int | None, progress: bool) -> Told:
+    """Evaluates all 1-shot episodes of a fold, each different question once."""
+    episodes = opened.episodes(1, per_seed)
+    source, answers, packed = opened.data.source, {}, {}
+    for question, marked in predictions(opened, [spec for _, spec in episodes], 1, progress=progress):
+        labels = source.read_labels(question.target).numpy().astype(np.int64)
+        answers[question] = outcome(marked, labels, question.ways[0].class_id)
+        packed[question] = (np.packbits(marked).tobytes(), (int(marked.shape[0]), int(marked.shape[1])))
+    columns = np.array([answers[question_of(spec)] for _, spec in episodes], dtype=np.int64).T
+    names = ("hit", "wrong", "lost", "clear", "other")
+    outcomes = Outcomes(**dict(zip(names, columns, strict=True)))
+    return Told(episodes=episodes, outcomes=outcomes, packed=packed)
+
+
+def _rates(found: Mapping[str, Bools]) -> dict[str, Estimate]:
+    return {name: rate_estimate(int(match.sum()), len(match)) for name, match in found.items()}
+
+
+def rate_rows(found: Mapping[str, Bools], **said: Cell) -> list[Row]:
+    """How often each rule matches, as rows of a table."""
+    return [
+        {
+            **said,
+            "rule": name,
+            "episodes": len(found[name]),
+            "matching": int(found[name].sum()),
+            "rate": rate.value,
+            "low": rate.low,
+            "high": rate.high,
+        }
+        for name, rate in _rates(found).items()
+    ]
+
+
+def _from_counts(study: Study) -> None:
+    """The rules that counts can tell, on all 1-shot results."""
+    rows: list[Row] = []
+    for result, table in study.results:
+        if (result.ways, result.shots, result.on) != (1, 1, "query"):
+            continue
+        found = failures(outcomes_of(table))
+        rows += rate_rows(
+            found,
+            dataset=result.dataset,
+            protocol=result.protocol_digest,
+            recipe=result.recipe,
+            fusion=result.fusion,
+            fold=result.fold,
+            training_seed=int(result.training.get("seed", 0)),
+        )
+    if rows:
+        study.write("failure-rates-from-counts", rows)
+    else:
+        study.problems.append(f"{NAME}: no 1-shot result given, so nothing is counted from results")
+
+
+def _pictures(study: Study, opened: Opened, told: Told, found: Mapping[str, Bools]) -> None:
+    subject = opened.subject
+    panels: list[list[Panel]] = []
+    names: list[str] = []
+    data: list[Row] = []
+    for rule in RULES:
+        matching = np.flatnonzero(found[rule]).tolist()
+        draws = Draws("figure", NAME, study.seed, subject.fold, rule)
+        for place in draws.sample(matching, min(_PER_RULE, len(matching))):
+            seed, spec = told.episodes[place]
+            shot = Shot(spec.class_id, spec.supports[0])
+            query, truth = read(opened, spec.query, spec.class_id)
+            iou = float(told.outcomes.iou[place])
+            panels.append(
+                [
+                    Panel(picture=shown_support(opened, shot)),
+                    Panel(picture=spotlight(query, truth)),
+                    Panel(picture=judged(query, told.mask(spec), truth), note=f"IoU {100 * iou:.0f} %"),
+                ]
+            )
+            names.append(f"{rule}:\n{opened.data.split.class_names[spec.class_id]}")
+            data.append(
+                {
+                    "rule": rule,
+                    "seed": seed,
+                    "episode": spec.index,
+                    "class": spec.class_id,
+                    "support": spec.supports[0],
+                    "query": spec.query,
+                    "iou": iou,
+                }
+            )
+    if panels:
+        title = f"{subject.label}, {opened.data.dataset} fold {subject.fold}\n{LEGEND}"
+        figure = grid(panels, ["support", "truth", "prediction"], names, title)
+        study.save(figure, f"{NAME}-{subject.stem}-fold{subject.fold}", data, photographs=True)
+
+
+def fits(subject: Subject) -> bool:
+    """Every method fails."""
+    del subject
+    return True
+
+
+def draw(groups: Mapping[str, Mapping[str, Estimate]], title: str) -> Figure:
+    """Rates of each rule with Wilson's 95 % intervals."""
+    figure = new_figure(3.0 + 1.4 * len(groups), 3.6)
+    axes = figure.subplots()
+    grouped_bars(axes, groups, _KINDS, unit="% of the episodes")
+    axes.set_title(title, fontsize=9)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
+    return figure

@@ -1,0 +1,163 @@
+"""Tiny checkpoints with random weights on a rendered set, under the names of the papers' rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fewseg.backbones import BackboneConfig, ResNetShape
+from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import ClassSplit
+from fewseg.data.index import build_index
+from fewseg.data.protocols import Protocol
+from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource
+from fewseg.data.transforms import TrainView
+from fewseg.decoders.prior import PriorMap
+from fewseg.engine import checkpoint, results
+from fewseg.engine.checkpoint import Checkpoint, save_checkpoint, split_json
+from fewseg.engine.environment import Environment
+from fewseg.engine.train_config import TrainConfig
+from fewseg.figures.study import Study
+from fewseg.figures.subjects import subject_of
+from fewseg.fusion import ScoreAverage
+from fewseg.methods.matcher import MatcherConfig
+from fewseg.methods.pair_scorer import PairScorer
+from fewseg.methods.pfenet import PFENetConfig
+from fewseg.methods.scl import SCLPFENet, SCLPFENetConfig
+from fewseg.methods.sdaanet import NoAttention, NoDistillation, NoGate, SDAANetConfig
+from fewseg.methods.srpnet import SRPNetConfig
+from fewseg.ops.masks import foreground_cells
+from fewseg.prototypes import Cosine, Fidelity
+from fewseg.recipes import lines as recipe_lines
+from fewseg.recipes.recipe import Evaluation, Recipe
+from fewseg.recipes.registry import RECIPES
+from fewseg.recipes.run import build_method
+
+SIDE = 33
+_SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
+_LEVELS = ("layer2", "layer3")
+_TRUNK = BackboneConfig(name="resnet18", weights=None, levels=_LEVELS, shape=_SHAPE)
+_HEAD = {
+    "backbone": _TRUNK,
+    "channels": 8,
+    "prior": PriorMap(level="layer3", masked_input=None),
+    "scales": (5, 0.5),
+}
+_FULL = SDAANetConfig(**_HEAD)
+_PROTOTYPES = {"backbone": replace(_TRUNK, trainable=True), "levels": _LEVELS, "channels": 8}
+_TRAIN = TrainConfig(steps=1, batch=1, view=TrainView(size=SIDE))
+METHODS = {
+    "scl": SCLPFENetConfig(**_HEAD),
+    "sdaanet_baseline": PFENetConfig(**_HEAD),
+    "sdaanet_saam": replace(_FULL, gate=NoGate(), distillation=NoDistillation()),
+    "sdaanet_sdpm": replace(_FULL, attention=NoAttention()),
+    "sdaanet": _FULL,
+    "srpnet_cos": SRPNetConfig(**_PROTOTYPES, metric=Cosine()),
+    "srpnet_f": SRPNetConfig(**_PROTOTYPES, metric=Fidelity()),
+    "matcher": MatcherConfig(backbone=_TRUNK),
+}
+
+
+@pytest.fixture(scope="session")
+def read(tmp_path_factory):
+    """(fold, root) -> a fold of six classes; fold 0 tests classes 1 and 2, fold 1 tests 3 and 4."""
+    source = SyntheticSource(36, SIDE, classes=(1, 2, 3, 4, 5, 6))
+    index = build_index(source, cache_dir=tmp_path_factory.mktemp("index"), workers=1, progress=False)
+    names = {c: SYNTHETIC_CLASSES[c] for c in source.classes}
+
+    def data(fold, root=None):
+        novel = ((1, 2), (3, 4))[fold]
+        base = tuple(c for c in source.classes if c not in novel)
+        split = ClassSplit(name="tiny", fold=fold, base=base, novel=novel, class_names=names)
+        return FoldData(dataset="tiny", source=source, split=split, train=index, test=index)
+
+    return data
+
+
+@pytest.fixture
+def recipes(monkeypatch, read, tmp_path):
+    """Registers demo_scl, demo_sdaanet and the others, on the rendered set."""
+    monkeypatch.setenv("FEWSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    made_with = Environment(versions={"fewseg": "0"}, hardware="")
+    for module in (checkpoint, results, recipe_lines):
+        monkeypatch.setattr(module, "environment", lambda: made_with)
+    protocol = Protocol(name="tiny", episodes=6, seeds=(0, 1), query_order="class_first", min_area=20)
+    made = {}
+    for name, method in METHODS.items():
+        pairs = name == "scl" or name.startswith("sdaanet")
+        fusions = {"fusion": ScoreAverage()} if pairs else {}
+        made[name] = Recipe(
+            name=f"demo_{name}",
+            method=method,
+            data=read,
+            train=None if name == "matcher" else _TRAIN,
+            size=SIDE,
+            protocol=protocol,
+            evaluations=(Evaluation(shots=1, **fusions),),
+        )
+        monkeypatch.setitem(RECIPES, f"demo_{name}", lambda recipe=made[name]: recipe)
+    return made
+
+
+def _undecided(method, data):
+    """Random weights that call some cells of the targets foreground and others not."""
+    if not isinstance(method, PairScorer):
+        return
+    for name, module in method.named_modules():
+        if isinstance(module, nn.Conv2d) and not name.startswith("backbone."):
+            nn.init.kaiming_normal_(module.weight)
+    with torch.no_grad():
+        for conv in method.query.merge.convs:  # listen to the guide
+            conv.weight[:, method.config.channels :] *= 8
+    ids = data.test.images_of(data.split.novel[0], 20)[:4]
+    images = torch.stack([data.source.read_image(id).float() / 255 for id in ids])
+    masks = torch.stack([(data.source.read_labels(id) == data.split.novel[0]).to(torch.uint8) for id in ids])
+    with torch.no_grad():
+        features = method.extract(images)
+        if isinstance(method, SCLPFENet):
+            logits = method.first_pass(features, masks).first.logits
+        else:
+            logits = method.score(method.encode_query(features), method.encode_shots(features, masks))
+        inside = foreground_cells(masks, logits.shape[-2:])[:, 0] >= 0.5
+        method.trunk.classifier[-1].bias[1] -= (logits[:, 1] - logits[:, 0])[inside].median()
+
+
+@pytest.fixture
+def saved(recipes, tmp_path):
+    """(name, fold) -> the path of its checkpoint, made on first use."""
+
+    def make(name, fold=0):
+        path = tmp_path / "checkpoints" / f"{name}-fold{fold}.safetensors"
+        if not path.exists():
+            recipe, data = recipes[name], recipes[name].data(fold, None)
+            with torch.random.fork_rng():
+                torch.manual_seed(fold)
+                method = build_method(recipe).eval()
+                _undecided(method, data)
+            about = Checkpoint(
+                config=recipe.method,
+                recipe=recipe.name,
+                dataset=data.dataset,
+                class_split=split_json(data.split),
+            )
+            save_checkpoint(path, method, about)
+        return str(path)
+
+    return make
+
+
+@pytest.fixture
+def study(saved, tmp_path):
+    """(names, fold) -> a study of these checkpoints."""
+
+    def make(*names, fold=0, results=(), **changes):
+        subjects = [subject_of(saved(name, fold)) for name in names]
+        options = {"out": Path(tmp_path / "out"), "episodes": 4, "examples": 2, "progress": False} | changes
+        return Study(subjects=subjects, results=results, **options)
+
+    return make

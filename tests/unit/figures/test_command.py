@@ -1,0 +1,243 @@
+"""``fewseg report figures`` from end to end, and what it says of what is missing."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewseg.cli import main
+from fewseg.engine.counts_file import load_counts
+from fewseg.figures.failures import failures, outcomes_of
+from fewseg.figures.registry import FIGURES
+from fewseg.figures.study import Claim
+from fewseg.recipes.evaluation import evaluate
+from fewseg.reporting.numbers import Estimate
+
+SDAANET = ("sdaanet_baseline", "sdaanet_saam", "sdaanet_sdpm", "sdaanet")
+QUIET = ("--quiet", "--episodes", "5", "--examples", "2")
+
+
+@pytest.fixture
+def run(capsys):
+    """(words) -> exit status and what was said, as one line of text."""
+
+    def report(*words):
+        status = main(["report", "figures", *words])
+        said = capsys.readouterr()
+        return status, " ".join((said.out + said.err).split())
+
+    return report
+
+
+@pytest.fixture
+def results(saved):
+    """1-shot results of the baseline and of SD-AANet on fold 0."""
+    for name in ("sdaanet_baseline", "sdaanet"):
+        evaluate(saved(name), out=Path("results"), shots=(1,), progress=False)
+    return Path("results")
+
+
+def rows(path):
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_all_figures_are_made_with_their_numbers_beside_them(run, saved, results):
+    checkpoints = [saved(name) for name in ("scl", "srpnet_f", *SDAANET)]
+    status, said = run(str(results), "--checkpoints", *checkpoints, "--out", "out", *QUIET)
+    problems = re.findall(r"missing: (.*?)(?= missing:| figures:)", said)
+    assert [p for p in problems if not re.match(r"sizes, .*: missing folds 1, 2, 3", p)] == []
+    assert status == 3
+    names = sorted(p.relative_to("out").as_posix() for p in Path("out").rglob("*.png"))
+    size = next(n for n in names if n.startswith("plots/sizes-tiny-"))
+    assert names == sorted(
+        [
+            "pictures/attention-fold0.png",
+            *(f"pictures/failures-{name}-fold0.png" for name in ("scl", "srpnet_f", *SDAANET)),
+            "pictures/qualitative-fold0.png",
+            "pictures/similarity-fold0.png",
+            "pictures/support-masks-scl-fold0.png",
+            "plots/attention-order.png",
+            "plots/failure-rates.png",
+            "plots/metric-silhouettes.png",
+            "plots/metric-tsne-fold0.png",
+            "plots/prototype-silhouettes.png",
+            "plots/prototype-tsne-fold0.png",
+            "plots/shot-weights.png",
+            "plots/similarity-order.png",
+            size,
+            "plots/support-mask-shares.png",
+        ]
+    )
+    for name in names:
+        stem = Path("out") / name
+        assert stem.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
+        assert rows(stem.with_suffix(".csv"))
+    _check_sizes(results, Path("out") / size)
+    _check_failures(results)
+    found = {row["claim"] for row in rows("out/claims.csv")}
+    assert {
+        "v_aux lies on edges (SCL (PFENet))",
+        "SDPM makes prototypes more compact",
+        "SD-AANet helps small targets",
+        "fidelity separates better than cosine (SRPNet, fidelity)",
+        "U_k tells good shots (SCL (PFENet))",
+    } <= found
+
+
+def _check_sizes(results, figure):
+    counts = load_counts(next(results.glob("demo_sdaanet-*.json")))
+    told = [r for r in rows(figure.with_suffix(".csv")) if (r["method"], r["fold"]) == ("SD-AANet", "0")]
+    assert sum(int(r["episodes"]) for r in told) == len(counts)
+    assert told[0]["pixels_below"] == "500"
+
+
+def _check_failures(results):
+    counts = load_counts(next(results.glob("demo_sdaanet-*.json")))
+    expected = {name: int(match.sum()) for name, match in failures(outcomes_of(counts)).items()}
+    told = [r for r in rows("out/plots/failure-rates-from-counts.csv") if r["recipe"] == "demo_sdaanet"]
+    assert {r["rule"]: int(r["matching"]) for r in told} == expected
+    pictures = rows("out/pictures/failures-sdaanet-fold0.csv")
+    assert {(r["seed"], r["episode"]) for r in pictures} <= {(s, e) for s in "01" for e in "01234"}
+
+
+def test_failures_from_predictions_agree_with_those_from_counts(run, saved, results):
+    """Both look at the same episodes: the protocol's own."""
+    run(str(results), "--checkpoints", saved("sdaanet"), "--out", "out", "--figure", "failures", "--quiet")
+    of_counts = {
+        r["rule"]: r["matching"]
+        for r in rows("out/plots/failure-rates-from-counts.csv")
+        if r["recipe"] == "demo_sdaanet"
+    }
+    of_predictions = {r["rule"]: r["matching"] for r in rows("out/plots/failure-rates.csv")}
+    for rule in ("failed", "missed target", "background kept", "tiny target"):
+        assert of_counts[rule] == of_predictions[rule]
+    assert "similar class" in of_predictions
+
+
+def test_a_checkpoint_that_is_gone_is_named_and_the_rest_is_made(run, saved):
+    status, said = run(
+        *("--checkpoints", "gone.safetensors", saved("scl"), "--out", "out"),
+        *("--figure", "support-masks", "attention", *QUIET),
+    )
+    assert status == 3
+    assert "missing: no checkpoint at gone.safetensors" in said
+    assert "missing: attention, fold 0: none of the checkpoints is of SD-AANet with SAAM" in said
+    assert "missing: no folder of results given" in said
+    assert [p.name for p in Path("out").rglob("*.pdf")].count("support-mask-shares.pdf") == 1
+
+
+def test_a_fold_without_its_checkpoint_is_named(run, saved):
+    _, said = run(
+        *("--checkpoints", saved("scl"), saved("sdaanet_baseline", 1), saved("sdaanet", 1)),
+        *("--out", "out", "--figure", "support-masks", "prototype-tsne", *QUIET),
+    )
+    assert "missing: support-masks, fold 1: none of the checkpoints is of SCL" in said
+    assert "missing: prototype-tsne, fold 0: none of the checkpoints is of SD-AANet's Table III" in said
+    assert "missing: prototype-tsne, fold 1: no checkpoint of baseline + SAAM, baseline + SDPM" in said
+    assert Path("out/plots/prototype-tsne-fold1.pdf").exists()
+
+
+def test_without_a_prototype_method_the_matcher_stands_in(run, saved):
+    _, said = run("--checkpoints", saved("scl"), "--out", "out", "--figure", "metric-tsne", *QUIET)
+    assert "fidelity separates better than cosine (matcher), fold 0: silhouette of the same cells" in said
+    found = rows("out/plots/metric-silhouettes.csv")
+    assert [(r["method"], r["metric"]) for r in found] == [("matcher", "cosine"), ("matcher", "fidelity")]
+
+
+def test_a_recipe_without_training_is_a_checkpoint_too(run, recipes):
+    words = (
+        "--checkpoints",
+        "demo_matcher",
+        "--out",
+        "out",
+        "--figure",
+        "metric-tsne",
+        "qualitative",
+        *QUIET,
+    )
+    status, said = run(*words)
+    assert "demo_matcher does not say which fold it belongs to: give --fold" in said
+    assert status == 3
+    run(*words, "--fold", "1")
+    assert Path("out/pictures/qualitative-fold1.png").exists()
+
+
+def test_two_checkpoints_of_one_row_are_not_mixed(run, saved):
+    again = Path(saved("scl")).with_name("again.safetensors")
+    again.write_bytes(Path(saved("scl")).read_bytes())
+    _, said = run(
+        "--checkpoints", saved("scl"), str(again), "--out", "out", "--figure", "qualitative", *QUIET
+    )
+    assert "are both SCL (PFENet) fold 0: took the latter" in said
+
+
+def test_results_of_another_schema_or_protocol_are_named(run, results):
+    newer = json.loads(next(results.glob("demo_sdaanet-*.json")).read_text()) | {"schema": 99}
+    (results / "newer.json").write_text(json.dumps(newer))
+    (results / "newer.counts.npz").write_bytes(next(results.glob("demo_sdaanet-*.npz")).read_bytes())
+    evaluate("demo_matcher", fold=0, out=results, shots=(1,), episodes=12, progress=False)
+    status, said = run(str(results), "--out", "out", "--figure", "sizes", "--quiet")
+    assert status == 3
+    assert "newer.json has schema 99; this fewseg reads schemas up to" in said
+    assert (
+        "the results of tiny are of 2 protocols, which do not share a figure; there is one for each" in said
+    )
+    assert len(list(Path("out/plots").glob("sizes-tiny-*.pdf"))) == 2
+
+
+def test_results_of_mixed_class_splits_are_named_and_others_drawn(run, results):
+    path = next(results.glob("demo_sdaanet-*.json"))
+    other = json.loads(path.read_text())
+    other["recipe"], other["fusion"] = "demo_other", "mean"
+    for seed in other["seeds"]:
+        seed["per_class"] = {str(int(c) + 2): v for c, v in seed["per_class"].items()}
+    counts = dict(np.load(path.with_name(f"{path.stem}.counts.npz")).items())
+    counts["class_id"] = counts["class_id"] + 2
+    np.savez(results / "other.counts.npz", **counts)
+    (results / "other.json").write_text(json.dumps(other))
+    status, said = run(str(results), "--out", "out", "--figure", "sizes", "--quiet")
+    assert status == 3
+    assert "different class splits cannot share a table" in said
+
+
+@pytest.mark.parametrize("folder", ["nowhere", "empty"])
+def test_no_results_are_told(run, recipes, folder):
+    Path("empty").mkdir()
+    status, said = run(folder, "--out", "out", "--figure", "sizes", "--quiet")
+    assert status == 3
+    assert "sizes: no 1-shot result given" in said
+    assert "nowhere is not a folder" in said or "empty has no result that can be read" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--figure", "support-mask"), "did you mean support-masks?"),
+        (("--episodes", "0"), "give 1 of each at least"),
+        (("--examples", "0"), "give 1 of each at least"),
+    ],
+)
+def test_wrong_options_are_refused(run, recipes, words, told):
+    status, said = run(*words)
+    assert status == 1
+    assert told in said
+
+
+def test_the_figures_and_what_each_needs_can_be_listed(run):
+    status, said = run("--figure", "list")
+    assert status == 0
+    for name, kind in FIGURES.items():
+        assert f"{name}: {kind.shows}; needs {kind.needs}" in said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.1, 0.2, "holds"), (-0.1, 0.2, "not shown"), (-0.2, -0.1, "the opposite")]
+)
+def test_a_claim_holds_when_its_interval_is_above_nothing(low, high, verdict):
+    found = Estimate(value=(low + high) / 2, low=low, high=high)
+    assert Claim(claim="c", where="w", quantity="q", found=found, count=1).verdict == verdict

@@ -1,0 +1,64 @@
+"""What counts as which failure."""
+
+import numpy as np
+import pytest
+
+from fewseg.figures.failures import Outcomes, failures, outcome, outcomes_of, similar_class
+from fewseg.metrics import EpisodeCounts, count
+
+
+def told(hit, wrong, lost, clear, other=None):
+    others = None if other is None else np.array([other])
+    one = Outcomes(
+        hit=np.array([hit]),
+        wrong=np.array([wrong]),
+        lost=np.array([lost]),
+        clear=np.array([clear]),
+        other=others,
+    )
+    return [name for name, match in failures(one).items() if match[0]]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "rules"),
+    [
+        ((900, 50, 50, 9000, 50), []),
+        ((50, 0, 50, 900, 0), []),  # an IoU of a half is no failure
+        ((9, 0, 91, 900, 0), ["failed", "missed target"]),
+        ((10, 0, 90, 900, 0), ["failed", "none of these"]),
+        ((100, 225, 0, 675, 0), ["failed", "background kept"]),
+        ((100, 224, 0, 676, 0), ["failed", "none of these"]),
+        ((60, 140, 40, 760, 100), ["failed", "similar class"]),
+        ((60, 140, 40, 760, 99), ["failed", "none of these"]),
+        ((0, 100, 100, 800, 100), ["failed", "missed target", "similar class"]),
+        ((15, 100, 4, 881, 0), ["failed", "tiny target"]),
+        ((19, 10, 0, 971, 0), []),  # tiny, but found
+        ((0, 0, 100, 900, 0), ["failed", "missed target"]),
+    ],
+)
+def test_an_episode_matches_the_rules_that_its_pixels_tell(pixels, rules):
+    assert told(*pixels) == rules
+
+
+def test_counts_tell_all_rules_but_that_of_other_classes():
+    assert told(0, 100, 100, 800) == ["failed", "missed target"]
+    one = Outcomes(hit=np.array([0]), wrong=np.array([1]), lost=np.array([1]), clear=np.array([1]))
+    assert "similar class" not in failures(one)
+    with pytest.raises(ValueError, match="this rule needs the predictions"):
+        similar_class(one)
+
+
+def test_pixels_of_an_answer_are_those_that_evaluation_counts():
+    generator = np.random.default_rng(0)
+    labels = generator.choice([0, 3, 7, 255], (20, 30))
+    marked = generator.random((20, 30)) < 0.4
+    hit, wrong, lost, clear, other = outcome(marked, labels, 7)
+    truth = np.where(labels == 7, 1, np.where(labels == 255, 255, 0))
+    counts = count(marked, truth)
+    table = EpisodeCounts.of(counts, seed=0, episode=0, class_id=7)
+    from_counts = outcomes_of(table)
+    assert [hit, wrong, lost, clear] == [
+        int(v[0]) for v in (from_counts.hit, from_counts.wrong, from_counts.lost, from_counts.clear)
+    ]
+    assert other == sum(bool(marked[y, x]) and labels[y, x] == 3 for y in range(20) for x in range(30))
+    assert from_counts.iou[0] == pytest.approx(hit / (hit + wrong + lost))

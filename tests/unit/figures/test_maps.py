@@ -1,0 +1,90 @@
+"""Maps as numbers, and pictures of them."""
+
+import numpy as np
+import pytest
+import torch
+
+from fewseg.decoders.channel_gate import gated
+from fewseg.figures.maps import contrast, prototype_similarity
+from fewseg.figures.maps_figure import attention_maps, similarity_maps
+from fewseg.figures.photographs import overlay, unit_range
+from fewseg.figures.subjects import Shot
+from fewseg.types import Guides
+
+
+def test_likeness_is_the_cosine_of_each_cell():
+    generator = torch.Generator().manual_seed(0)
+    maps, prototypes = torch.randn(2, 4, 3, 5, generator=generator), torch.randn(2, 4, generator=generator)
+    found = prototype_similarity(maps, prototypes)
+    for n in range(2):
+        for y in range(3):
+            for x in range(5):
+                cosine = torch.cosine_similarity(maps[n, :, y, x], prototypes[n], dim=0)
+                assert found[n, y, x] == pytest.approx(float(cosine), abs=1e-5)
+    assert (prototype_similarity(maps, torch.zeros(2, 4)) == 0).all()
+
+
+def test_contrast_counts_pairs_in_order_with_ties_half():
+    values = torch.tensor([[3.0, 1.0, 1.0], [0.0, 2.0, 9.0]])
+    foreground = torch.tensor([[True, True, False], [False, False, False]])
+    counted = torch.tensor([[True, True, True], [True, True, False]])
+    found = contrast(values, foreground, counted)
+    assert (found.inside, found.outside) == (2.0, 1.0)
+    assert found.order == pytest.approx((3 + 1.5) / 6)
+    assert contrast(values, torch.zeros_like(foreground), counted) is None
+
+
+def test_a_map_of_one_value_is_drawn_as_the_lowest():
+    assert (unit_range(np.full((2, 2), 7.0, np.float32)) == 0).all()
+    assert unit_range(np.array([[1.0, 3.0, 2.0]], np.float32)).tolist() == [[0.0, 1.0, 0.5]]
+
+
+def test_an_overlay_is_lighter_where_the_value_is_higher_and_outlines_the_target():
+    picture = np.full((6, 6, 3), 100, np.uint8)
+    values = np.zeros((6, 6), np.float32)
+    values[:, 3:] = 1
+    truth = np.zeros((6, 6), dtype=bool)
+    truth[1:5, 1:5] = True
+    found = overlay(picture, values, truth)
+    assert found[0, 0].mean() < found[0, 5].mean() < 255
+    assert (found[1, 1] == 255).all()
+    assert (found[2, 2] == overlay(picture, values)[2, 2]).all()
+    assert (picture == 100).all()
+
+
+def test_attention_is_that_of_the_support_on_the_query(study):
+    made = study("sdaanet")
+    opened = made.open(made.subjects[0])
+    specs = [spec for _, spec in opened.episodes(1, 6)]
+    found = attention_maps(opened, specs, progress=False)
+    assert set(found) == {(Shot(s.class_id, s.supports[0]), s.query) for s in specs}
+    images, spec = opened.evaluator(progress=False).images, specs[0]
+    with torch.no_grad():
+        guides = opened.method.encode_shots(
+            images.features(spec.supports), images.masks(spec.supports, [spec.class_id])
+        )
+        query = opened.method.encode_query(images.features([spec.query]))
+        plain = opened.method.attention_map(query, Guides.stack([guides]))[0, 0]
+    assert torch.allclose(
+        found[Shot(spec.class_id, spec.supports[0]), spec.query], plain, atol=2e-2, rtol=2e-2
+    )
+
+
+def test_likeness_is_to_the_prototype_behind_the_gate(study):
+    made = study("sdaanet", "sdaanet_baseline")
+    for subject in made.subjects:
+        opened = made.open(subject)
+        specs = [spec for _, spec in opened.episodes(1, 6)]
+        found = similarity_maps(opened, specs, progress=False)
+        shot = Shot(specs[0].class_id, specs[0].supports[0])
+        images, method = opened.evaluator(progress=False).images, opened.method
+        with torch.no_grad():
+            features = images.features([shot.image])
+            masks = images.masks([shot.image], [shot.class_id])
+            prototype = method.encode_shots(features, masks).vectors[0, 0]
+            cells = method.mid_support.of(features)[0]
+            if subject.stem == "sdaanet":
+                raw = method.encode_shots(features, masks).vectors[:, 1]
+                cells = cells * gated(method.gate(raw))[0, :, None, None]
+        plain = torch.cosine_similarity(cells.float(), prototype.float()[:, None, None], dim=0)
+        assert torch.allclose(found[shot], plain, atol=1e-4)
