@@ -137,19 +137,22 @@ def test_a_value_of_the_wrong_kind_is_told(told):
         (("evaluate", "voc5i_mini_matcher", "--episodes", "0"), "give one episode a seed at least"),
         (
             ("evaluate", "x", "--manifest", "m.jsonl", "--seeds", "1"),
-            "leave --ways, --shots, --episodes and --seeds out",
+            "leave --ways, --shots, --episodes, --seeds and --protocol out",
         ),
         (("evaluate", "x", "--manifest", "m.jsonl", "--episodes", "3"), "manifests set ways, shots"),
         (("evaluate", "x", "--manifest", "m.jsonl", "--shots", "5"), "manifests set ways, shots"),
         (("train", "voc5i_mini_pfenet", "--part", "method.pior=NoPrior"), "has no field 'pior'"),
         (("evaluate", "gone.safetensors"), "no checkpoint at gone.safetensors"),
         (("evaluate", "voc5i_mini_pfenet"), "must be trained first (`fewseg train voc5i_mini_pfenet`)"),
-        (("data", "folder", "gone"), "the folder gone does not exist"),
-        (("data", "pascal", "gone"), "gone"),
-        (("data", "coco", "gone"), "WRONG COCO 2014: the folder gone does not exist"),
-        (("data", "fss1000", "gone"), "WRONG FSS-1000: the folder gone does not exist"),
-        (("data", "list", "."), "needs --list-file"),
-        (("data", "voc5i-mini", "gone"), "voc5i-mini is not at gone"),
+        (("data",), "fewseg data check DATASET ROOT"),
+        (("data", "folder", "gone"), "got `fewseg data folder gone`"),
+        (("data", "check", "folder", "gone"), "the folder gone does not exist"),
+        (("data", "check", "pascal", "gone"), "host.robots.ox.ac.uk"),
+        (("data", "check", "pascal", "gone"), "SBD ("),
+        (("data", "check", "coco", "gone"), "WRONG COCO 2014: the folder gone does not exist"),
+        (("data", "check", "fss1000", "gone"), "WRONG FSS-1000: the folder gone does not exist"),
+        (("data", "check", "list", "."), "needs --list-file"),
+        (("data", "check", "voc5i-mini", "gone"), "voc5i-mini is not at gone"),
         (("compare", "a.json", "b.json"), "there is no result file a.json"),
         (("import-checkpoint", "gone.pth", "new.safetensors"), "no weight file at gone.pth"),
     ],
@@ -235,13 +238,13 @@ def test_data_folder_says_what_is_there(told, tmp_path):
                 generator.integers(0, 255, (40, 50, 3), dtype=np.uint8),
             )
             picture(tmp_path / "set" / name / "masks" / f"{i}.png", mask)
-    status, out, _ = told("data", "folder", "set", "--min-area", "100")
+    status, out, _ = told("data", "check", "folder", "set", "--min-area", "100")
     assert status == 0
     assert "5 images" in out
     assert "cat" in out
     assert "dog" in out
     (tmp_path / "set" / "cat" / "masks" / "1.png").unlink()
-    status, _, error = told("data", "folder", "set")
+    status, _, error = told("data", "check", "folder", "set")
     assert status == 1
     assert "1.png" in error
 

@@ -323,7 +323,7 @@ def test_scores_that_do_not_follow_from_the_counts_are_refused(tmp_path, change)
         load_with_counts(path)
 
 
-@pytest.mark.parametrize("name", ["miou_mean", "fb_iou_mean", "dice_mean"])
+@pytest.mark.parametrize("name", ["miou_mean", "miou_std", "fb_iou_mean", "dice_mean"])
 def test_a_mean_that_is_not_that_of_its_seeds_is_refused(tmp_path, name):
     path = saved(tmp_path)
     edit(path, put(name, value=0.9))

@@ -22,7 +22,7 @@ _USAGE = """fewseg {version}: few-shot segmentation
   fewseg demo                        see it work: train and test on rendered pictures, with a report
   fewseg label                       a folder of images, by a few annotated ones
   fewseg serve                       the same in the browser: draw, look, correct, download
-  fewseg data SET ROOT               check a data set: what is there, what is missing
+  fewseg data check SET ROOT         what of a data set is there, what is missing, where to get it
   fewseg train RECIPE                train a recipe on a fold
   fewseg evaluate CHECKPOINT         test a checkpoint (or a recipe that needs no training)
   fewseg episodes RECIPE             write the test episodes to files that can be replayed

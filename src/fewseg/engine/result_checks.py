@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fewseg.data.protocols import stored_protocol
+from fewseg.metrics import std_over_seeds
 
 if TYPE_CHECKING:
     from fewseg.engine.results import RunResult
 
 
 def check_said_twice(path: str | Path, result: RunResult) -> None:
-    """Checks what a result says twice: means over seeds, and the digest of its protocol.
+    """Checks what a result says twice: means and spread over seeds, and the digest of its protocol.
 
     Raises:
         ValueError: the file was edited.
@@ -27,6 +28,12 @@ def check_said_twice(path: str | Path, result: RunResult) -> None:
                 f"{path}: {name}_mean is {stored:.6f}, the mean of its seeds {mean:.6f}: the file was "
                 "edited; evaluate again"
             )
+    spread = std_over_seeds([seed.miou for seed in result.seeds])
+    if (result.miou_std is None) != (spread is None) or abs((result.miou_std or 0) - (spread or 0)) > 1e-9:
+        raise ValueError(
+            f"{path}: miou_std is {result.miou_std}, that of its seeds {spread}: the file was edited; "
+            "evaluate again"
+        )
     try:
         protocol = stored_protocol(result.protocol)
     except (TypeError, ValueError) as error:
