@@ -285,12 +285,12 @@ def test_a_recipe_without_training_runs_on_another_backbone_under_a_name_of_its_
 
 
 def test_a_published_protocol_takes_the_place_of_the_recipes_and_has_a_file_of_its_own(recipes, capsys):
-    words = ["evaluate", "tiny_matcher", "--fold", "0", "--protocol", "paper-srpnet", "--episodes", "4"]
+    words = ["evaluate", "tiny_matcher", "--fold", "0", "--protocol", "paper-srpnet", "--episodes", "20"]
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert "protocol paper-srpnet (changed): 5 seeds x 4 episodes" in said
+    assert "protocol paper-srpnet (changed): 5 seeds x 20 episodes" in said
     assert "class present from 1 px" in said
-    assert "20 episodes find differences from" in said
+    assert "100 episodes find differences from" in said
     names = result_names()
     assert names
     assert all("-paper-srpnet-" in name for name in names)
