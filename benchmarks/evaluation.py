@@ -2,20 +2,24 @@
 
 The plain loop takes one episode at a time: contiguous layout, fp32, no caches, no heads that only training
 needs. It is timed on a few episodes and extrapolated. The engine runs all of them, from an empty cache.
-Weights are random, but for the head's bias, which is set so that both classes are predicted; give
-``--checkpoint`` for a trained SCL.
+Weights are random, but for the head's bias, which is set so that both classes are predicted: they serve for
+speed and for pixels. ``--checkpoint`` takes a trained SCL, which serves for mIoU; its own d then counts.
 
-uv run python benchmarks/evaluation.py --root DATA [--size 473] [--episodes 1000] [--plain-episodes 100]
+The parts are a plain loop a K, and an engine a K and precision. Each is a line of JSON in ``--out``; a run
+that was stopped goes on with the same command, and ``--shots 1 --precisions bf16`` does a part alone.
+
+uv run python benchmarks/evaluation.py --root DATA --out lines.jsonl [--size 473] [--plain-episodes 100]
 """
 
 from __future__ import annotations
 
+import json
+import os
 import tempfile
 import time
-from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +31,7 @@ from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.protocols import PAPER_SCL
 from fewseg.data.transforms import EvalView, binary_mask
 from fewseg.engine.checkpoint import load_method
+from fewseg.engine.environment import environment
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.feature_store import FeatureStore
 from fewseg.engine.plain import plain_logits
@@ -35,7 +40,11 @@ from fewseg.methods.scl import SCLPFENetConfig
 from fewseg.metrics.counts import COUNT_NAMES
 from fewseg.metrics.statistics import mean_miou
 from fewseg.recipes.datasets import voc5i_mini
-from floor import Measured, matmul_rate, measure, report
+from floor import Measured, convolution_rate, matmul_rate, measure, report
+from stages import PeakMemory, Stages
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,21 +53,24 @@ class Settings:
 
     Attributes:
         root: folder of voc5i-mini.
+        out: file of JSON lines, one a part; parts that are there are not measured again.
         fold: of it.
         size: side of the network's input, pixels; 8k + 1.
-        channels: d.
+        channels: d of the random head.
         shots: each K is measured from an empty cache.
         seeds: runs of episodes.
         episodes: a run.
         plain_episodes: episodes that the plain loop is timed on.
+        exact_episodes: episodes whose counts, unbatched, must be those of the plain path in the same layout.
         precisions: of the engine.
-        batch: pairs that go through the head at once.
+        batch: pairs that go through the head at once; 0 leaves the choice to the engine.
         memory: bytes that the engine may keep.
         threads: CPU threads; 0 leaves torch's own choice.
         checkpoint: of an SCL on PFENet; random weights by default.
     """
 
     root: Path | None = None
+    out: Path | None = None
     fold: int = 1
     size: int = 473
     channels: int = 256
@@ -66,38 +78,42 @@ class Settings:
     seeds: int = 5
     episodes: int = 1000
     plain_episodes: int = 100
+    exact_episodes: int = 10
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")
-    batch: int = 8
+    batch: int = 0
     memory: int = 4 << 30
     threads: int = 0
     checkpoint: Path | None = None
 
-
-class Stages:
-    """Seconds, calls and FLOPs of the engine's steps, by wrapping the methods that do them."""
-
-    def __init__(self) -> None:
-        self.seconds, self.items = defaultdict(float), defaultdict(int)
-        self.memory = 0
-
-    def watch(self, owner, method: str, stage: str, items=lambda *arguments: 1) -> None:
-        plain = getattr(owner, method)
-
-        def timed(*arguments, **options):
-            start = time.perf_counter()
-            found = plain(*arguments, **options)
-            self.seconds[stage] += time.perf_counter() - start
-            self.items[stage] += items(*arguments)
-            self.memory = max(self.memory, own_memory())
-            return found
-
-        setattr(owner, method, timed)
+    def decides(self) -> dict[str, Any]:
+        """What a line must have been measured with to count for this run."""
+        free = ("root", "out", "shots", "precisions")
+        told = {name: value for name, value in asdict(self).items() if name not in free}
+        told["checkpoint"] = str(self.checkpoint) if self.checkpoint else None
+        return told | {"threads": torch.get_num_threads(), "code": environment().versions.get("revision", "")}
 
 
-def own_memory() -> int:
-    """Bytes of the process without the files that it has mapped."""
-    with open("/proc/self/status") as status:
-        return 1024 * next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+class Lines:
+    """Parts that are measured: kept in memory, and in a file where there is one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.path, self.decides = settings.out, settings.decides()
+        there = self.path is not None and self.path.exists()
+        text = self.path.read_text().splitlines() if there and self.path else []
+        self.found = [json.loads(line) for line in text if line.endswith("}")]
+
+    def get(self, **part: Any) -> dict[str, Any] | None:
+        wanted = part | {"settings": self.decides}
+        fits = [line for line in self.found if all(line.get(k) == v for k, v in wanted.items())]
+        return fits[-1] if fits else None
+
+    def add(self, **line: Any) -> dict[str, Any]:
+        line |= {"settings": self.decides, "load_before": os.getloadavg()[0]}
+        self.found.append(line)
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        return line
 
 
 def build(settings: Settings):
@@ -110,11 +126,16 @@ def build(settings: Settings):
     return config.build().eval()
 
 
-@torch.no_grad()
-def balance(model, data, spec, settings: Settings) -> None:
-    """Sets the bias of a random head so that about half of a picture is foreground."""
-    logits = plain(model, data, spec, settings)
-    model.trunk.classifier[-1].bias[1] -= (logits[1] - logits[0]).median()
+def prepared(settings: Settings, shots: int):
+    """Data, sampler and model of a part; a random head's bias makes about half of a picture foreground."""
+    data = voc5i_mini(settings.fold, settings.root)
+    protocol = replace(PAPER_SCL, seeds=tuple(range(settings.seeds)), episodes=settings.episodes)
+    sampler, model = EpisodeSampler(data.test, data.split, protocol, shots), build(settings)
+    if settings.checkpoint is None:
+        with torch.no_grad():
+            logits = plain(model, data, sampler.episode(0, 0), settings)
+            model.trunk.classifier[-1].bias[1] -= (logits[1] - logits[0]).median()
+    return data, sampler, model
 
 
 def plain(model, data, spec, settings: Settings) -> torch.Tensor:
@@ -136,70 +157,89 @@ def plain(model, data, spec, settings: Settings) -> torch.Tensor:
         )
 
 
-def time_plain(model, data, sampler, evaluator, settings: Settings):
-    """Seconds an episode, and the counts of each, of episodes spread over the first seed."""
-    step = max(1, settings.episodes // settings.plain_episodes)
-    places = range(0, settings.episodes, step)[: settings.plain_episodes]
-    counts, start = {}, time.perf_counter()
-    for place in places:
-        spec = sampler.episode(sampler.protocol.seeds[0], place)
-        logits = plain(model, data, spec, settings)
-        counts[place] = evaluator._count(questions_of(spec, "query")[0], logits, "original")
-    return (time.perf_counter() - start) / len(places), counts
+def spread(settings: Settings, count: int) -> list[int]:
+    """Places of ``count`` episodes over the first seed."""
+    step = max(1, settings.episodes // max(1, count))
+    return list(range(0, settings.episodes, step)[:count])
 
 
-def engine(model, data, settings: Settings, precision: str, folder: Path):
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    trunk = model.backbone if dtype == torch.float32 else build(settings).backbone
+def time_plain(settings: Settings, shots: int) -> dict[str, Any]:
+    """Seconds an episode, and the counts of each."""
+    data, sampler, model = prepared(settings, shots)
+    places, counts = spread(settings, settings.plain_episodes), {}
+    with tempfile.TemporaryDirectory() as folder:
+        store = FeatureStore(model.backbone, data.source, [EvalView(settings.size)], folder=Path(folder))
+        judge = Evaluator(model, data.source, store, progress=False)
+        start = time.perf_counter()
+        for place in places:
+            spec = sampler.episode(0, place)
+            counts[place] = whole(judge, spec, plain(model, data, spec, settings))
+    each = (time.perf_counter() - start) / len(places)
+    return {"seconds_an_episode": each, "counts": {str(k): v for k, v in counts.items()}}
+
+
+def whole(evaluator: Evaluator, spec, logits: torch.Tensor) -> list[int]:
+    """The six counts of an answer at the label's own size."""
+    found = evaluator._count(questions_of(spec, "query")[0], logits, "original")
+    return [int(np.ravel(getattr(found, name))[0]) for name in COUNT_NAMES]
+
+
+def engine(model, data, settings: Settings, precision: Literal["fp32", "bf16"], folder: Path) -> Evaluator:
+    dtype = TYPES[precision]
+    trunk = model.backbone if precision == "fp32" else build(settings).backbone
     trunk = trunk.to(dtype).to(memory_format=torch.channels_last)
     store = FeatureStore(trunk, data.source, [EvalView(settings.size)], folder=folder, dtype=dtype)
-    return Evaluator(
-        model.to(memory_format=torch.channels_last),
-        data.source,
-        store,
-        precision=precision,
-        batch=settings.batch,
-        memory=settings.memory,
-    )
+    model.to(memory_format=torch.channels_last)
+    batch, memory = settings.batch or None, settings.memory
+    return Evaluator(model, data.source, store, precision=precision, batch=batch, memory=memory)
 
 
-def run(settings: Settings, shots: int, precision: str, plain_path, console: Console):
-    data = voc5i_mini(settings.fold, settings.root)
-    protocol = replace(PAPER_SCL, seeds=tuple(range(settings.seeds)), episodes=settings.episodes)
-    sampler = EpisodeSampler(data.test, data.split, protocol, shots)
-    model = build(settings)
-    if settings.checkpoint is None:
-        balance(model, data, sampler.episode(0, 0), settings)
+def watched(evaluator: Evaluator, model) -> Stages:
+    stages, pairs = Stages(), evaluator._pairs
+    stages.watch(evaluator.store, "view", "read images")
+    stages.watch(evaluator.store._files, "write", "write features")
+    stages.watch(evaluator.store.backbone, "forward", "backbone", len)
+    stages.watch(evaluator.store, "features", "read features", len)
+    stages.watch(model, "encode_shots", "support")
+    stages.watch(model, "encode_query", "query")
+    stages.watch(model, "prior_map", "prior", lambda query, guides: len(guides))
+    stages.watch(model, "score", "head", lambda query, guides, prior: len(guides))
+    stages.watch(pairs, "_iou", "cross IoU")
+    stages.watch(pairs, "fused", "fusion")
+    stages.watch(evaluator, "_count", "counting")
+    return stages
+
+
+def time_engine(settings: Settings, shots: int, precision, plain_line: dict[str, Any]) -> dict[str, Any]:
+    data, sampler, model = prepared(settings, shots)
     with tempfile.TemporaryDirectory() as folder:
         evaluator = engine(model, data, settings, precision, Path(folder))
-        stages = Stages()
-        stages.watch(evaluator.store, "_compute", "backbone", len)
-        stages.watch(model, "encode_shots", "support")
-        stages.watch(model, "encode_query", "query")
-        stages.watch(model, "prior_map", "prior", lambda query, guides: len(guides))
-        stages.watch(model, "score", "head", lambda query, guides, prior: len(guides))
-        stages.watch(evaluator, "_count", "counting")
-        start = time.perf_counter()
-        found = evaluator.run(sampler)
-        whole = time.perf_counter() - start
-        seconds, items = dict(stages.seconds), dict(stages.items)
+        stages = watched(evaluator, model)
+        with PeakMemory() as memory:
+            start = time.perf_counter()
+            found = evaluator.run(sampler)
+            seconds = time.perf_counter() - start
+        spent, items = dict(stages.seconds), dict(stages.items)
         costs = unit_flops(model, evaluator, sampler.episode(0, 0))
-        spilled = evaluator.pool.spilled
-    parts = {s: Measured(seconds[s], costs.get(s, 0) * items[s]) for s in seconds}
-    parts["rest"] = Measured(whole - sum(seconds.values()), 0)
-    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    name = f"{shots}-shot, {precision}, {settings.size} px, {settings.seeds} x {settings.episodes} episodes"
-    report(name, parts, matmul_rate(dtype, "cpu"))
-    done = ", ".join(f"{n} x {stage}" for stage, n in items.items())
-    console.print(f"{done}; {stages.memory / 2**30:.1f} GiB of memory, {spilled / 2**30:.1f} GiB spilled")
-    each, counts = plain_path
-    total = each * settings.seeds * settings.episodes
-    console.print(
-        f"plain: {each:.2f} s an episode over {len(counts)}, {total:.0f} s in all; engine {whole:.0f} s: "
-        f"{total / whole:.1f} times faster"
-    )
-    compare(found, counts, data, console)
-    return mean_miou(found, sorted(set(found.class_id.tolist())))
+        differ = differing(settings, evaluator, sampler, found)
+    moved, pixels = compare(found, plain_line["counts"], data)
+    dtype = TYPES[precision]
+    return {
+        "seconds": seconds,
+        "times_faster": plain_line["seconds_an_episode"] * settings.seeds * settings.episodes / seconds,
+        "stages": spent | {"rest": seconds - sum(spent.values())},
+        "items": items,
+        "flops": {stage: costs.get(stage, 0) * items[stage] for stage in spent},
+        "rates": {"matmul": matmul_rate(dtype, "cpu"), "convolution": convolution_rate(dtype)},
+        "batch": evaluator.batch,
+        "peak_memory": memory.growth,
+        "spilled": evaluator.pool.spilled,
+        "pixels_moved": moved,
+        "pixels": pixels,
+        "exact_episodes": settings.exact_episodes,
+        "not_exact": differ,
+        "miou": mean_miou(found, sorted(set(found.class_id.tolist()))),
+    }
 
 
 def unit_flops(model, evaluator: Evaluator, spec) -> dict[str, int]:
@@ -209,9 +249,10 @@ def unit_flops(model, evaluator: Evaluator, spec) -> dict[str, int]:
         features, masks = images.features([id]), images.masks([id], [spec.class_id])
         query, guides = model.encode_query(features), model.encode_shots(features, masks)
         prior = model.prior_map(query, guides)
-        pixels = evaluator.store.view(id, 0)[0].unsqueeze(0)
+        trunk = evaluator.store.backbone
+        pixels = evaluator.store.view(id, 0)[0].unsqueeze(0).to(next(trunk.parameters()).dtype)
         work = {
-            "backbone": lambda: evaluator.store.backbone(pixels),
+            "backbone": lambda: trunk(pixels),
             "support": lambda: model.encode_shots(features, masks),
             "query": lambda: model.encode_query(features),
             "prior": lambda: model.prior_map(query, guides),
@@ -220,39 +261,84 @@ def unit_flops(model, evaluator: Evaluator, spec) -> dict[str, int]:
         return {stage: measure(one, 1).flops for stage, one in work.items()}
 
 
-def compare(found, counts, data, console: Console) -> None:
-    """How many pixels the engine's counts move from the plain path's."""
+def differing(settings: Settings, evaluator: Evaluator, sampler, found) -> int | None:
+    """Episodes in which the engine's counts are not those of the plain path in its layout and precision."""
+    if evaluator.batch != 1:
+        return None
+    wrong = 0
+    for place in spread(settings, settings.exact_episodes):
+        spec = sampler.episode(0, place)
+        wrong += row_of(found, place) != whole(evaluator, spec, evaluator.plain(spec))
+    return wrong
+
+
+def row_of(found, place: int) -> list[int]:
+    row = int(np.flatnonzero((found.seed == 0) & (found.episode == place))[0])
+    return [int(getattr(found, name)[row]) for name in COUNT_NAMES]
+
+
+def compare(found, counts: dict[str, list[int]], data) -> tuple[int, int]:
+    """How many pixels the engine's counts move from the plain path's, and of how many."""
     moved = pixels = 0
     for place, expected in counts.items():
-        row = int(np.flatnonzero((found.seed == 0) & (found.episode == place))[0])
+        row = int(np.flatnonzero((found.seed == 0) & (found.episode == int(place)))[0])
         facts = data.test.images[str(found.query[row])]
         pixels += facts.height * facts.width
-        both = [(int(getattr(found, n)[row]), np.ravel(getattr(expected, n))[0]) for n in COUNT_NAMES]
-        moved += max(abs(one - int(other)) for one, other in both)
-    console.print(f"pixels moved from the plain path: {moved} of {pixels}, {moved / pixels:.1e}")
+        moved += max(abs(a - b) for a, b in zip(row_of(found, int(place)), expected, strict=True))
+    return moved, pixels
+
+
+def show(line: dict[str, Any], plain_line: dict[str, Any], settings: Settings, console: Console) -> None:
+    rate = max(line["rates"].values())
+    parts = {s: Measured(t, line["flops"].get(s, 0)) for s, t in line["stages"].items()}
+    name = f"{line['shots']}-shot, {line['precision']}, {settings.size} px, batch {line['batch']}"
+    report(f"{name}, {settings.seeds} x {settings.episodes} episodes", parts, rate)
+    floor, seconds = sum(line["flops"].values()) / rate, line["seconds"]
+    done = ", ".join(f"{n} x {stage}" for stage, n in line["items"].items())
+    memory, spilled = line["peak_memory"] / GIB, line["spilled"] / GIB
+    console.print(
+        f"{done}\nfloor {floor:.0f} s, engine {seconds:.0f} s: {seconds / floor:.2f} times the floor"
+    )
+    console.print(
+        f"memory: {memory:.2f} GiB at most above the start, budget {settings.memory / GIB:.2f} GiB; "
+        f"{spilled:.2f} GiB spilled"
+    )
+    each = plain_line["seconds_an_episode"]
+    console.print(
+        f"plain: {each:.2f} s an episode over {len(plain_line['counts'])}, "
+        f"{each * settings.seeds * settings.episodes:.0f} s in all; engine {seconds:.0f} s: "
+        f"{line['times_faster']:.1f} times faster"
+    )
+    exact = line["not_exact"]
+    if exact is not None:
+        console.print(f"episodes that differ from the unbatched plain path in the engine's layout: {exact}")
+    share = line["pixels_moved"] / line["pixels"]
+    console.print(
+        f"pixels moved from the plain path: {line['pixels_moved']} of {line['pixels']}, {share:.1e}"
+    )
 
 
 def main(settings: Settings) -> None:
     console = Console()
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    console.print(f"{torch.get_num_threads()} threads")
-    scores = {}
+    console.print(f"{torch.get_num_threads()} threads; load before {os.getloadavg()[0]:.1f}")
+    lines = Lines(settings)
     for shots in settings.shots:
-        data = voc5i_mini(settings.fold, settings.root)
-        protocol = replace(PAPER_SCL, seeds=(0,), episodes=settings.episodes)
-        sampler = EpisodeSampler(data.test, data.split, protocol, shots)
-        model = build(settings)
-        if settings.checkpoint is None:
-            balance(model, data, sampler.episode(0, 0), settings)
-        with tempfile.TemporaryDirectory() as folder:
-            store = FeatureStore(model.backbone, data.source, [EvalView(settings.size)], folder=Path(folder))
-            judge = Evaluator(model, data.source, store, progress=False)
-            plain_path = time_plain(model, data, sampler, judge, settings)
+        plain_line = lines.get(part="plain", shots=shots)
+        if plain_line is None:
+            plain_line = lines.add(part="plain", shots=shots, **time_plain(settings, shots))
+        console.print(f"{shots}-shot plain: {plain_line['seconds_an_episode']:.2f} s an episode")
+        scores = []
         for precision in settings.precisions:
-            scores[shots, precision] = run(settings, shots, precision, plain_path, console)
-        if len(settings.precisions) == 2:
-            one, two = (100 * scores[shots, p] for p in settings.precisions)
+            part = {"part": "engine", "shots": shots, "precision": precision}
+            line = lines.get(**part)
+            if line is None:
+                line = lines.add(**part, **time_engine(settings, shots, precision, plain_line))
+            show(line, plain_line, settings, console)
+            scores.append(100 * line["miou"])
+        if len(scores) == 2:
+            one, two = scores
             console.print(f"{shots}-shot mIoU: {one:.3f} and {two:.3f}, {abs(one - two):.3f} points apart")
 
 

@@ -1,8 +1,8 @@
 """What labelling a folder costs beside bare forward passes: decode, resize, write, and quality.
 
 Backbone and head on ready tensors are one number, the whole folder run is the other; the two are measured in
-turn, so that a machine whose load changes changes both. The ratio of the processor times tells the work, that
-of the wall times tells what overlapping leaves of it.
+turn, so that a machine whose load changes changes both; a ratio is the median of those within a round. That
+of the processor times tells the work, that of the wall times what overlapping leaves of it.
 
 uv run python benchmarks/label.py [--images 24] [--size 321] [--shots 5]
 """
@@ -40,7 +40,7 @@ class Work:
         width: of the photographs, pixels; their height is 3/4 of it.
         size: side of the network's input, pixels.
         shots: K.
-        rounds: how often each is measured, in turn; the sums are compared.
+        rounds: how often each is measured, in turn.
         threads: CPU threads of torch; 0 leaves its own choice.
     """
 
@@ -48,7 +48,7 @@ class Work:
     width: int = 500
     size: int = 321
     shots: int = 5
-    rounds: int = 2
+    rounds: int = 5
     threads: int = 0
 
 
@@ -105,20 +105,23 @@ def main(work: Work) -> None:
             "fewseg label, contact sheet": labelled(quality=False),
             "fewseg label, contact sheet, quality": labelled(),
         }
-        bare()  # warm
-        spent = {name: np.zeros(2) for name in ways}
+        bare()
+        ways["fewseg label"]()  # both warm
+        spent: dict[str, list[np.ndarray]] = {name: [] for name in ways}
         for _ in range(work.rounds):
             for name, call in ways.items():
-                spent[name] += timed(call)
+                spent[name].append(timed(call))
     table = Table(
         title=f"matcher, ResNet-50, {work.size} px, K = {work.shots}, {work.images} images of {work.width} "
         f"px, {torch.get_num_threads()} threads"
     )
     for heading in ("", "wall ms/image", "ratio", "CPU ms/image", "ratio"):
         table.add_column(heading, justify="right" if heading else "left")
-    floor = spent["bare forward passes"]
-    for name, seconds in spent.items():
-        each, ratio = seconds / work.images / work.rounds * 1e3, seconds / floor
+    floor = np.array(spent["bare forward passes"])
+    for name, rounds in spent.items():
+        seconds = np.array(rounds)
+        each = np.median(seconds, axis=0) / work.images * 1e3
+        ratio = np.median(seconds / floor, axis=0)
         table.add_row(name, f"{each[0]:.0f}", f"{ratio[0]:.2f}", f"{each[1]:.0f}", f"{ratio[1]:.2f}")
     Console().print(table)
 

@@ -1,25 +1,31 @@
 """What each method costs beside the baseline it extends: parameters, FLOPs, time and memory.
 
-A training step is loss, backward and optimiser on encoded features (the frozen backbone is the same for all
-and stands in a line of its own). A query is measured with its support set cached, and the support set alone.
-Every method runs in a process of its own, so that its peak memory is its own; times are medians of one run.
+A training step is loss, backward and optimiser on encoded features. A query is measured with its support set
+cached, and the support set alone: a query whose support is not cached costs both. What is frozen and the same
+for all is in the lines below the table: the backbone of an image, which no row has, and the prior's layer4
+over masked supports, which the steps and support sets of PFENet and of what extends it have; take it off
+before you read a ratio as that of the heads.
+
+Memory is the peak of what torch allocates beyond weights, features and state (on a CPU without the workspace
+that a library takes past torch's allocator). Times are medians of one run: leave the machine alone.
 
 uv run python benchmarks/method_costs.py [--size 321] [--shots 1] [--bf16] [--threads 1]
 """
 
 from __future__ import annotations
 
-import resource
-import sys
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from multiprocessing import get_context
 
 import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from torch.profiler import ProfilerActivity, profile
 
 from fewseg.backbones import BackboneConfig
 from fewseg.decoders.prior import PriorMap
@@ -29,8 +35,8 @@ from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.registry import MethodConfig
 from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig
 from fewseg.methods.sdaanet import NoAttention, NoDistillation, NoGate, SDAANetConfig
-from fewseg.types import EncodedShots, ImageEpisodes
-from floor import measure
+from fewseg.types import EncodedEpisodes, EncodedShots, ImageEpisodes
+from floor import Measured, measure
 from workload import Workload
 
 
@@ -54,12 +60,12 @@ class CostWorkload:
     batch: int = 4
     bf16: bool = False
     threads: int = 0
-    repeat: int = 3
+    repeat: int = 5
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One line: seconds, GFLOPs and MiB."""
+    """One line: seconds, FLOPs and bytes."""
 
     parameters: int
     step_seconds: float
@@ -70,6 +76,7 @@ class Cost:
     query_memory: int
     support_seconds: float
     support_flops: int
+    support_memory: int
 
 
 def configs(work: CostWorkload) -> dict[str, tuple[MethodConfig, str]]:
@@ -97,42 +104,34 @@ def configs(work: CostWorkload) -> dict[str, tuple[MethodConfig, str]]:
 
 def cost(name: str, work: CostWorkload) -> Cost:
     """Measures one method; meant for a fresh process."""
-    if work.threads:
-        torch.set_num_threads(work.threads)
-    torch.manual_seed(0)
-    model = configs(work)[name][0].build().to(memory_format=torch.channels_last)
-    rendered = Workload(size=work.size, shots=work.shots, bf16=work.bf16)
-    images, masks = rendered.episodes(rendered.source(), work.batch)
-    episodes = ImageEpisodes(
-        support_images=images[:, :-1],
-        support_masks=masks[:, :-1],
-        query_images=images[:, -1],
-        query_masks=masks[:, -1],
-    )
+    model, rendered, encoded = prepared(configs(work)[name][0], work)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimiser = SGD().build(trained)
-    with rendered.autocast():
-        encoded = model.encode_episodes(episodes)
-        assert isinstance(encoded.support, EncodedShots)
-        first = replace(
-            encoded.support,
-            features=encoded.support.features.select(slice(work.shots)),
-            masks=encoded.support.masks[:1],
-        )
-        query = encoded.query.select(slice(1))
-        model.eval()
-        with torch.no_grad():
-            state = model.encode_support(first)
-            queried, query_memory = peak(lambda: measure(lambda: model.segment(query, state), work.repeat))
-            supported = measure(lambda: model.encode_support(first), work.repeat)
-        model.train()
+    first, query = one_set(encoded), encoded.query.select(slice(1))
 
-        def step() -> None:
-            optimiser.zero_grad()
-            model.training_losses(encoded).total.backward()
-            optimiser.step()
+    def segment() -> object:
+        with torch.no_grad(), rendered.autocast():
+            return model.segment(query, state)
 
-        stepped, step_memory = peak(lambda: measure(step, work.repeat))
+    def encode() -> object:
+        with torch.no_grad(), rendered.autocast():
+            return model.encode_support(first)
+
+    def step() -> None:
+        optimiser.zero_grad()
+        with rendered.autocast():
+            total = model.training_losses(encoded).total
+        total.backward()
+        optimiser.step()
+
+    model.eval()
+    state = encode()
+    queried, supported = measure(segment, work.repeat), measure(encode, work.repeat)
+    query_memory, support_memory = peak(segment), peak(encode)
+    model.train()
+    stepped = measure(step, work.repeat)
+    optimiser.zero_grad()  # gradients are of the step's memory
+    step_memory = peak(step)
     return Cost(
         parameters=sum(p.numel() for p in trained),
         step_seconds=stepped.seconds,
@@ -143,69 +142,100 @@ def cost(name: str, work: CostWorkload) -> Cost:
         query_memory=query_memory,
         support_seconds=supported.seconds,
         support_flops=supported.flops,
+        support_memory=support_memory,
     )
 
 
-def peak(work: Callable[[], object]):
-    """The work's result, and the bytes by which its process (or the GPU) grew beyond what it held before.
+def prepared(config: MethodConfig, work: CostWorkload):
+    """A method on its device, the rendered pictures' workload, and a batch of encoded episodes."""
+    if work.threads:
+        torch.set_num_threads(work.threads)
+    torch.manual_seed(0)
+    rendered = Workload(size=work.size, shots=work.shots, bf16=work.bf16)
+    model = config.build().to(rendered.device, memory_format=torch.channels_last)
+    images, masks = rendered.episodes(rendered.source(), work.batch)
+    episodes = ImageEpisodes(
+        support_images=images[:, :-1],
+        support_masks=masks[:, :-1],
+        query_images=images[:, -1],
+        query_masks=masks[:, -1],
+    )
+    with torch.no_grad(), rendered.autocast():
+        return model, rendered, model.encode_episodes(episodes)
 
-    On the CPU the process's own mark is used, which falls for no work: measure the smaller work first.
-    """
+
+def one_set(episodes: EncodedEpisodes) -> EncodedShots:
+    """The first episode's support set."""
+    support = episodes.support
+    features = support.features.select(slice(support.shots))
+    return EncodedShots(features=features, masks=support.masks[:1])
+
+
+def peak(work: Callable[[], object]) -> int:
+    """The bytes by which what torch has allocated grows at most while the work runs."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        found = work()
-        return found, torch.cuda.max_memory_allocated() - before
-    unit = 1 if sys.platform == "darwin" else 1024
-    before = _resident()
-    found = work()
-    return found, max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before)
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return max(accumulate((change for _, change in changes), initial=0))
 
 
-def _resident() -> int:
-    try:
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def shared(work: CostWorkload) -> dict[str, Measured]:
+    """What is frozen and the same for all methods; meant for a fresh process."""
+    model, rendered, encoded = prepared(configs(work)["PFENet"][0], work)
+    image = torch.rand(1, 3, work.size, work.size, device=rendered.device)
+    image = image.contiguous(memory_format=torch.channels_last)
+    shallow = configs(work)["CANet"][0].build().eval().to(rendered.device, memory_format=torch.channels_last)
+    model.eval()
+    prior, step, single = model.config.prior, encoded.support, one_set(encoded)
 
+    def keys(support: EncodedShots) -> object:
+        return prior.keys(support.features, support.masks.flatten(0, 1), model.backbone.rerun)
 
-def backbone_seconds(work: CostWorkload) -> float:
-    """One image through the ResNet-50 up to layer4."""
-    if work.threads:
-        torch.set_num_threads(work.threads)
-    model = PFENetConfig(backbone=BackboneConfig(weights=None)).build().eval()
-    model.to(memory_format=torch.channels_last)
-    image = torch.rand(1, 3, work.size, work.size).contiguous(memory_format=torch.channels_last)
-    with torch.no_grad(), Workload(bf16=work.bf16).autocast():
-        return measure(lambda: model.extract(image), work.repeat).seconds
+    with torch.no_grad(), rendered.autocast():
+        return {
+            "backbone to layer4, one image": measure(lambda: model.extract(image), work.repeat),
+            "backbone to layer3, one image": measure(lambda: shallow.extract(image), work.repeat),
+            "prior's keys, a step's supports": measure(lambda: keys(step), work.repeat),
+            "prior's keys, one support set": measure(lambda: keys(single), work.repeat),
+        }
 
 
 def main(work: CostWorkload) -> None:
     found, extends = {}, {name: base for name, (_, base) in configs(work).items()}
     alone = {"max_workers": 1, "mp_context": get_context("spawn"), "max_tasks_per_child": 1}
     with ProcessPoolExecutor(**alone) as pool:
-        one_pass = pool.submit(backbone_seconds, work).result()
+        frozen = pool.submit(shared, work).result()
         for name in extends:
             found[name] = pool.submit(cost, name, work).result()
     kind = "bf16" if work.bf16 else "fp32"
     table = Table(
         title=f"{work.size} px, d = {work.channels}, {work.shots}-shot, batch {work.batch}, {kind}; in "
         "brackets the ratio to the baseline",
-        caption=f"backbone, one image: {1e3 * one_pass:.0f} ms",
+        caption="\n".join(
+            f"{part}: {1e3 * m.seconds:.1f} ms, {1e-9 * m.flops:.2f} GFLOP" for part, m in frozen.items()
+        ),
     )
-    headings = ("method", "parameters (M)", "step ms", "step GFLOP", "step MiB")
-    for heading in (*headings, "query ms", "query GFLOP", "query MiB", "support ms", "support GFLOP"):
-        table.add_column(heading, justify="left" if heading == "method" else "right")
+    table.add_column("method")
+    table.add_column("parameters (M)", justify="right")
+    for part in ("step", "query", "support"):
+        for unit in ("ms", "GFLOP", "MiB"):
+            table.add_column(f"{part} {unit}", justify="right")
     units = {"parameters": 1e-6, "seconds": 1e3, "flops": 1e-9, "memory": 1 / (1 << 20)}
     for name, own in found.items():
         base, cells = found.get(extends[name]), []
         for field in vars(own):
             value = getattr(own, field)
             ratio = f" ({value / getattr(base, field):.2f})" if base and getattr(base, field) else ""
-            cells.append(f"{value * units[field.rsplit('_')[-1]]:.{1 if 'flops' in field else 2}f}{ratio}")
+            cells.append(f"{value * units[field.rsplit('_')[-1]]:.2f}{ratio}")
         table.add_row(name, *cells)
-    Console(width=200).print(table)
+    Console(width=220).print(table)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,11 @@ uv run python benchmarks/quality.py --models voc5i_mini_matcher 'runs/pfenet-fol
 
 from __future__ import annotations
 
+import json
 import random
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tyro
@@ -36,6 +39,7 @@ class Study:
         size: side of the network's input, pixels.
         min_area: pixels that a class must cover on an image.
         seed: of the draw.
+        out: file for all rows, one JSON object a query; none by default.
     """
 
     models: tuple[str, ...] = ("voc5i_mini_matcher",)
@@ -45,11 +49,12 @@ class Study:
     size: int = 241
     min_area: int = 2048
     seed: int = 0
+    out: Path | None = None
 
 
 def measured(study: Study, name: str) -> list[dict[str, float]]:
     """True IoU and the parts of quality of every query."""
-    rows = []
+    rows: list[dict[str, float]] = []
     for fold in study.folds:
         data = voc5i_mini(fold)
         whole = Segmenter.from_checkpoint(name.replace("{fold}", str(fold)), size=study.size)
@@ -67,7 +72,9 @@ def measured(study: Study, name: str) -> list[dict[str, float]]:
                 said, true = found.mask("it") & counted, truth[id].numpy() == 1
                 part = found.quality.classes["it"]
                 row = {kind: getattr(part, kind) or 0.0 for kind in PARTS}
-                rows.append(row | {"iou": (said & true).sum() / max(1, (said | true).sum())})
+                iou = float((said & true).sum() / max(1, (said | true).sum()))
+                rows.append(row | {"iou": iou, "fold": fold, "class": class_id})
+            print(f"{name}, fold {fold}, class {class_id}: {len(rows)} queries", file=sys.stderr, flush=True)
     return rows
 
 
@@ -85,6 +92,10 @@ def main(study: Study) -> None:
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for name in study.models:
         rows = measured(study, name)
+        if study.out is not None:
+            lines = "".join(json.dumps({"model": name, **row}) + "\n" for row in rows)
+            with study.out.open("a") as file:
+                file.write(lines)
         iou = np.array([row["iou"] for row in rows])
         failed = iou < 0.5
         cells = [name, str(len(rows)), f"{iou.mean():.3f}", f"{failed.mean():.0%}"]

@@ -205,6 +205,8 @@ class Guides:
     @staticmethod
     def stack(items: Sequence[Guides]) -> Guides:
         """Joins guides along the first axis, padding the keys to the largest count."""
+        if len(items) == 1:
+            return items[0]
         longest = max(g.keys.shape[2] for g in items)
         keys = [_pad(g.keys, longest, axis=2) for g in items]
         valid = [_pad(g.valid, longest, axis=2) for g in items]

@@ -190,6 +190,63 @@ def test_the_keyboard_alone_does_everything(open_page):
     np.testing.assert_array_equal(read_png(files["masks/second.png"]), predicted(mask))
 
 
+def test_keys_that_come_before_the_mask_does_are_not_lost(open_page):
+    page = open_page(viewport={"width": 1000, "height": 700})
+    at = places(page, FIRST.shape[:2])
+    page.check("#tool input[value=rectangle]", force=True)
+    drag(page, at(30.5, 20.5), at(79.5, 59.5))
+    wait_for_role(page, 1, "predicted ·")
+    page.route("**/picture", lambda route: (time.sleep(1), route.continue_()))
+    page.focus("#canvas")
+    for key in "nam":  # next, accept, and back at once
+        page.keyboard.press(key)
+    wait_for_role(page, 1, "accepted")
+    wait_for_role(page, 0, "example")
+    np.testing.assert_array_equal(read_png(download(page)["masks/second.png"]), predicted(FIRST_MASK))
+
+
+def test_classes_are_renamed_and_deleted_by_the_keyboard_alone(open_page):
+    page = open_page(viewport={"width": 1000, "height": 700})
+    page.focus("#class-name")
+    page.keyboard.type("lichen")
+    page.keyboard.press("Enter")
+    names = page.locator("#classes input[type=text]")
+    expect(names).to_have_count(2)
+    page.focus("#canvas")
+    page.keyboard.press("r")
+    for number in ("2", "1"):  # a rectangle of each class, from where the last one ended
+        page.keyboard.press(number)
+        page.keyboard.press("Space")
+        page.keyboard.press("Shift+ArrowRight")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Space")
+        wait_for_role(page, 0, "example")
+    page.focus('[aria-label="Name of class 2"]')
+    page.keyboard.press("Control+a")
+    page.keyboard.type("moss")
+    page.keyboard.press("Tab")  # on to the button that deletes it
+    assert page.evaluate("document.activeElement.ariaLabel") == "Delete class 2"
+    for _ in range(3):  # its name, the radio button of the class that is drawn
+        page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Delete class 1"
+    page.keyboard.press("Enter")
+    expect(page.locator("#sure")).to_contain_text("Delete the class “object”?")
+    page.keyboard.press("Escape")
+    expect(page.locator("#sure")).to_be_hidden()
+    expect(names).to_have_count(2)
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(names).to_have_count(1)
+    expect(names).to_have_value("moss")
+    files = download(page)
+    mask = np.zeros(FIRST.shape[:2], np.uint8)
+    mask[45:47, 60:71] = 1  # what was 2; the second rectangle, from (70, 46) on, took its last pixel
+    mask[46, 70] = 0
+    np.testing.assert_array_equal(read_png(files["masks/first.png"]), mask)
+    assert files["masks/classes.txt"] == b"background\nmoss\n"
+
+
 def test_a_phone_shows_all_without_scrolling_sideways(open_page, tmp_path):
     page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     at = places(page, FIRST.shape[:2])

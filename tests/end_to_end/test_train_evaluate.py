@@ -282,3 +282,18 @@ def test_a_recipe_without_training_runs_on_another_backbone_under_a_name_of_its_
     assert main([*words, "--backbone", "convnext_atto", *weights]) == 0
     assert result_names() == ["tiny_matcher_convnext_atto-fold0-seed0-1shot-mean.json"]
     assert main([*words, "--backbone", "konvnext"]) == 1
+
+
+def test_a_published_protocol_takes_the_place_of_the_recipes_and_has_a_file_of_its_own(recipes, capsys):
+    words = ["evaluate", "tiny_matcher", "--fold", "0", "--protocol", "paper-srpnet", "--episodes", "20"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "protocol paper-srpnet (changed): 5 seeds x 20 episodes" in said
+    assert "class present from 1 px" in said
+    assert "100 episodes find differences from" in said
+    names = result_names()
+    assert names
+    assert all("-paper-srpnet-" in name for name in names)
+    assert {RunResult.load(Path("results") / name).protocol["min_area"] for name in names} == {1}
+    assert main([*words[:5], "imagined"]) == 1
+    assert "unknown protocol 'imagined'" in capsys.readouterr().err

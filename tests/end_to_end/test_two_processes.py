@@ -8,11 +8,16 @@ from pathlib import Path
 from fewseg.engine.checkpoint import read_checkpoint
 
 
-def run(script, folder):
+def started(script, folder):
     environment = {**os.environ, "FEWSEG_CACHE": str(folder / "cache"), "CUDA_VISIBLE_DEVICES": ""}
     words = [sys.executable, str(Path(__file__).with_name(script)), str(folder)]
-    done = subprocess.run(words, env=environment, capture_output=True, timeout=300)
+    return subprocess.run(words, env=environment, capture_output=True, timeout=300)
+
+
+def run(script, folder):
+    done = started(script, folder)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
+    return done.stdout.decode()
 
 
 def test_two_processes_train_one_model_on_different_episodes(tmp_path):
@@ -25,3 +30,10 @@ def test_two_processes_train_one_model_on_different_episodes(tmp_path):
 
 def test_two_processes_evaluate_to_the_counts_of_one(tmp_path):
     run("two_evaluating_processes.py", tmp_path)
+
+
+def test_a_lost_process_ends_the_run_and_the_same_command_goes_on_with_its_features(tmp_path):
+    (tmp_path / "kill").touch()
+    assert started("lost_process.py", tmp_path).returncode != 0  # it ends: nobody waits for the lost one
+    (tmp_path / "kill").unlink()
+    assert "0 features made again, the counts of one process" in run("lost_process.py", tmp_path)

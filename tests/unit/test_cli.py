@@ -1,6 +1,8 @@
 """The command line: every mistake gets one clear paragraph and the right exit status."""
 
+import io
 import json
+import logging
 import os
 import pickle
 
@@ -8,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from fewseg import __version__
-from fewseg.cli import commands, main
+from fewseg.cli import commands, log_handler, main
 from fewseg.recipes import registry, run
 
 
@@ -134,19 +137,22 @@ def test_a_value_of_the_wrong_kind_is_told(told):
         (("evaluate", "voc5i_mini_matcher", "--episodes", "0"), "give one episode a seed at least"),
         (
             ("evaluate", "x", "--manifest", "m.jsonl", "--seeds", "1"),
-            "leave --ways, --shots, --episodes and --seeds out",
+            "leave --ways, --shots, --episodes, --seeds and --protocol out",
         ),
         (("evaluate", "x", "--manifest", "m.jsonl", "--episodes", "3"), "manifests set ways, shots"),
         (("evaluate", "x", "--manifest", "m.jsonl", "--shots", "5"), "manifests set ways, shots"),
         (("train", "voc5i_mini_pfenet", "--part", "method.pior=NoPrior"), "has no field 'pior'"),
         (("evaluate", "gone.safetensors"), "no checkpoint at gone.safetensors"),
         (("evaluate", "voc5i_mini_pfenet"), "must be trained first (`fewseg train voc5i_mini_pfenet`)"),
-        (("data", "folder", "gone"), "the folder gone does not exist"),
-        (("data", "pascal", "gone"), "gone"),
-        (("data", "coco", "gone"), "WRONG COCO 2014: the folder gone does not exist"),
-        (("data", "fss1000", "gone"), "WRONG FSS-1000: the folder gone does not exist"),
-        (("data", "list", "."), "needs --list-file"),
-        (("data", "voc5i-mini", "gone"), "voc5i-mini is not at gone"),
+        (("data",), "fewseg data check DATASET ROOT"),
+        (("data", "folder", "gone"), "got `fewseg data folder gone`"),
+        (("data", "check", "folder", "gone"), "the folder gone does not exist"),
+        (("data", "check", "pascal", "gone"), "host.robots.ox.ac.uk"),
+        (("data", "check", "pascal", "gone"), "SBD ("),
+        (("data", "check", "coco", "gone"), "WRONG COCO 2014: the folder gone does not exist"),
+        (("data", "check", "fss1000", "gone"), "WRONG FSS-1000: the folder gone does not exist"),
+        (("data", "check", "list", "."), "needs --list-file"),
+        (("data", "check", "voc5i-mini", "gone"), "voc5i-mini is not at gone"),
         (("compare", "a.json", "b.json"), "there is no result file a.json"),
         (("import-checkpoint", "gone.pth", "new.safetensors"), "no weight file at gone.pth"),
     ],
@@ -232,13 +238,13 @@ def test_data_folder_says_what_is_there(told, tmp_path):
                 generator.integers(0, 255, (40, 50, 3), dtype=np.uint8),
             )
             picture(tmp_path / "set" / name / "masks" / f"{i}.png", mask)
-    status, out, _ = told("data", "folder", "set", "--min-area", "100")
+    status, out, _ = told("data", "check", "folder", "set", "--min-area", "100")
     assert status == 0
     assert "5 images" in out
     assert "cat" in out
     assert "dog" in out
     (tmp_path / "set" / "cat" / "masks" / "1.png").unlink()
-    status, _, error = told("data", "folder", "set")
+    status, _, error = told("data", "check", "folder", "set")
     assert status == 1
     assert "1.png" in error
 
@@ -280,3 +286,11 @@ def test_a_damaged_result_is_told(told, tmp_path):
     status, _, error = told("compare", "a.json", "a.json")
     assert status == 1
     assert "is not a whole JSON file" in error
+
+
+def test_messages_are_whole_lines_where_no_terminal_is():
+    file = io.StringIO()
+    text = "skipped: image " + "a/long/path/" * 20 + "x.png is empty (0 bytes): fetch it again"
+    handler = log_handler(Console(file=file, width=40))
+    handler.handle(logging.LogRecord("fewseg", logging.WARNING, "", 0, text, None, None))
+    assert file.getvalue() == text + "\n"

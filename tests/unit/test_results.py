@@ -323,6 +323,31 @@ def test_scores_that_do_not_follow_from_the_counts_are_refused(tmp_path, change)
         load_with_counts(path)
 
 
+@pytest.mark.parametrize("name", ["miou_mean", "miou_std", "fb_iou_mean", "dice_mean"])
+def test_a_mean_that_is_not_that_of_its_seeds_is_refused(tmp_path, name):
+    path = saved(tmp_path)
+    edit(path, put(name, value=0.9))
+    with pytest.raises(ValueError, match=f"{name} is 0.9.*edited; evaluate again"):
+        load_with_counts(path)
+
+
+def test_a_digest_that_is_not_that_of_its_protocol_is_refused(tmp_path):
+    path = saved(tmp_path, protocol=PAPER_SCL)
+    assert load_with_counts(path)[0].protocol_digest == PAPER_SCL.digest()
+    edit(path, put("protocol", "min_area", value=1))
+    with pytest.raises(ValueError, match=f"digest {PAPER_SCL.digest()} is not that of its protocol"):
+        load_with_counts(path)
+    edit(path, put("protocol", "episodes", value="many"))
+    with pytest.raises(ValueError, match="its protocol is none"):
+        load_with_counts(path)
+
+
+def test_the_digest_of_a_protocol_of_a_newer_fewseg_is_taken_on_trust(tmp_path):
+    path = saved(tmp_path, protocol=PAPER_SCL)
+    edit(path, put("protocol", "crop", value="centre"))
+    assert load_with_counts(path)[0].protocol["crop"] == "centre"
+
+
 class Size(Enum):
     ORIGINAL = "original"
 

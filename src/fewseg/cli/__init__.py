@@ -22,7 +22,7 @@ _USAGE = """fewseg {version}: few-shot segmentation
   fewseg demo                        see it work: train and test on rendered pictures, with a report
   fewseg label                       a folder of images, by a few annotated ones
   fewseg serve                       the same in the browser: draw, look, correct, download
-  fewseg data SET ROOT               check a data set: what is there, what is missing
+  fewseg data check SET ROOT         what of a data set is there, what is missing, where to get it
   fewseg train RECIPE                train a recipe on a fold
   fewseg evaluate CHECKPOINT         test a checkpoint (or a recipe that needs no training)
   fewseg episodes RECIPE             write the test episodes to files that can be replayed
@@ -53,10 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     console, errors = Console(), Console(stderr=True)
-    handler = RichHandler(console=errors, show_path=False, show_time=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[log_handler(errors)])
     logging.captureWarnings(True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    for exporter in ("onnxscript", "onnx_ir"):  # they tell of every node that they fold
+        logging.getLogger(exporter).setLevel(logging.ERROR)
     if not words or words[0] in ("-h", "--help"):
         console.print(_USAGE.format(version=__version__), highlight=False, soft_wrap=True)
         return 0 if words else 2
@@ -64,6 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(__version__, highlight=False)
         return 0
     return _run(words, console, errors)
+
+
+def log_handler(errors: Console) -> logging.Handler:
+    """Where messages go: in a terminal around the progress bar, else in whole lines, to be searched."""
+    if errors.is_terminal:
+        return RichHandler(console=errors, show_path=False, show_time=False)
+    return logging.StreamHandler(errors.file)
 
 
 def _run(words: Sequence[str], console: Console, errors: Console) -> int:

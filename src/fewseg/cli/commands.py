@@ -101,6 +101,7 @@ def _with_types(command: type, kinds: dict[str, type]) -> type:
 def _evaluate(arguments: Sequence[str], console: Console) -> None:
     from fewseg.recipes.evaluation import evaluate
     from fewseg.reporting.render import rich_table
+    from fewseg.reporting.spread import protocol_line, spread_line
     from fewseg.reporting.table import fold_tables
 
     command = tyro.cli(EvaluateCommand, prog="fewseg evaluate", args=arguments)
@@ -117,6 +118,7 @@ def _evaluate(arguments: Sequence[str], console: Console) -> None:
         sizes=command.sizes,
         episodes=command.episodes,
         seeds=command.seeds,
+        protocol_name=command.protocol,
         backbone=command.backbone,
         backbone_weights=command.backbone_weights,
         manifests=command.manifest,
@@ -127,6 +129,8 @@ def _evaluate(arguments: Sequence[str], console: Console) -> None:
     )
     for table in fold_tables(results):
         console.print(rich_table(table))
+    lines = [*dict.fromkeys(protocol_line(result) for result in results), *map(spread_line, results)]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     console.print(f"result files: {command.out}")
 
 
@@ -151,7 +155,14 @@ def _data(arguments: Sequence[str], console: Console) -> None:
     from fewseg.data.list_file import ListFileSource
     from fewseg.recipes.datasets import voc5i_mini
 
-    command = tyro.cli(DataCommand, prog="fewseg data", args=arguments)
+    if not arguments or arguments[0] != "check":
+        console.print("fewseg data check DATASET ROOT [options]", markup=False)
+        if arguments and arguments[0] in ("-h", "--help"):
+            return
+        raise ValueError(
+            f"got `fewseg data {' '.join(arguments)}`: what can be done with a data set is check it"
+        )
+    command = tyro.cli(DataCommand, prog="fewseg data check", args=arguments[1:])
     splits = [pascal_5i(fold) for fold in range(4)]
     if command.dataset == "pascal":
         lines = check_pascal(command.root, command.root)
@@ -164,7 +175,7 @@ def _data(arguments: Sequence[str], console: Console) -> None:
     elif command.dataset == "voc5i-mini":
         lines = check(voc5i_mini(0, command.root).source, command.min_area, splits)
     elif command.list_file is None:
-        raise ValueError("`fewseg data list` needs --list-file: the file of `image mask` lines")
+        raise ValueError("`fewseg data check list` needs --list-file: the file of `image mask` lines")
     else:
         source = ListFileSource(command.root, command.list_file, VOC_CLASSES)
         lines = check(source, command.min_area, splits)
@@ -186,6 +197,7 @@ def _table(arguments: Sequence[str], console: Console) -> None:
     from fewseg.reporting.render import rich_table
     from fewseg.reporting.results_page import load_folder, update_page
     from fewseg.reporting.sizes import rich_sizes
+    from fewseg.reporting.spread import protocol_line
     from fewseg.reporting.table import fold_tables
 
     command = tyro.cli(TableCommand, prog="fewseg table", args=arguments)
@@ -193,6 +205,8 @@ def _table(arguments: Sequence[str], console: Console) -> None:
     counts = {id(result): counts for result, counts in found}
     for table in fold_tables([result for result, _ in found]):
         console.print(rich_table(table))
+        own = {protocol_line(r): None for row in table.rows for r in row.results.values()}
+        console.print("\n".join(own), markup=False, highlight=False, soft_wrap=True)
         pairs = gains(table, lambda result: counts[id(result)])
         if pairs:
             console.print(rich_gains(table, pairs))

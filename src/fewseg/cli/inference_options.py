@@ -28,6 +28,9 @@ class LabelCommand:
         backbone: for a recipe without training: another timm network, such as vit_small_patch14_dinov2.
         backbone_weights: path of the frozen trunk's weights.
         size: side of the network's input in pixels; the recipe's or the training's by default.
+        backend: what runs the backbone: torch, or ONNX Runtime (CPU only, needs `fewseg[onnx]`), which is
+            faster on CPUs once there are tens of images.
+        graphs: for the ONNX backend: a folder that `fewseg export` wrote; without it the graph is made first.
         fusion: how K supports become one answer; the method's own by default.
         tiles: cut images into overlapping tiles of so many pixels; by default an image is resized to fit.
         overlap: of tiles, a share in [0, 0.9].
@@ -67,6 +70,8 @@ class LabelCommand:
     backbone: str | None = None
     backbone_weights: str | None = None
     size: int | None = None
+    backend: Literal["torch", "onnx"] = "torch"
+    graphs: Path | None = None
     fusion: Literal["mean", "average", "cross-guided", "iterative", "attention"] | None = None
     tiles: int | None = None
     overlap: float = 0.25
@@ -131,6 +136,10 @@ class ServeCommand:
         session_mib: what one open page may keep in memory.
         sessions: pages that are open at the same time.
         idle_minutes: after which a page that nobody uses loses what it holds.
+        label_studio: URL of a Label Studio whose ML backend this server is too. Its API token is read from
+            LABEL_STUDIO_API_KEY in the environment; BASIC_AUTH_USER and BASIC_AUTH_PASS are what it must
+            give, where they are set.
+        label_studio_shots: the newest so many annotated tasks of each class are its examples.
     """
 
     model: str = "pascal_matcher_resnet50"
@@ -147,3 +156,5 @@ class ServeCommand:
     session_mib: int = 2048
     sessions: int = 8
     idle_minutes: int = 60
+    label_studio: str | None = None
+    label_studio_shots: int = 10

@@ -44,6 +44,8 @@ def label(arguments: Sequence[str], console: Console) -> int:
     )
     tiles = command.tiles is not None
     views = Tiles(side=command.tiles, overlap=command.overlap) if tiles else Whole()
+    if command.graphs is not None and command.backend != "onnx":
+        raise ValueError("--graphs is for the ONNX backend: give --backend onnx too, or leave it out")
     images = find_images(command.images, leave_out=command.out)
     read = _annotated(command.support, _read_options(command))  # first: wrong input is told at once
     segmenter = Segmenter.from_checkpoint(
@@ -55,6 +57,10 @@ def label(arguments: Sequence[str], console: Console) -> int:
         backbone_weights=command.backbone_weights,
         max_pixels=command.max_pixels,
     )
+    if command.backend == "onnx":
+        from fewseg.inference.onnx_model import on_onnx_runtime
+
+        segmenter = Segmenter(on_onnx_runtime(segmenter.model, command.graphs), max_pixels=command.max_pixels)
     _give_supports(segmenter, command.support, read)
     told = [segmenter.support(name) for name in segmenter.classes]
     shown = ", ".join(f"{s.name} ({s.shots} shown, {s.negatives} without)" for s in told)
@@ -111,10 +117,23 @@ def _read_options(command: LabelCommand) -> ReadOptions:
 
 
 def _annotated(support: Path, options: ReadOptions) -> list[AnnotatedImage] | None:
-    """The annotated images; None where the supports are a set that was saved."""
+    """The annotated images; None where the supports are a set that was saved.
+
+    Raises:
+        DataError: they cannot be read, or none of them names a class.
+    """
+    from fewseg.data.errors import DataError
     from fewseg.inference.formats import read_supports
 
-    return None if support.suffix == ".safetensors" else read_supports(support, options)
+    if support.suffix == ".safetensors":
+        return None
+    read = read_supports(support, options)
+    if not any(image.masks for image in read):
+        raise DataError(
+            f"{support}: no class is marked on any of its {len(read)} images; accepted are supports of which "
+            "one at least shows the thing: annotate it there"
+        )
+    return read
 
 
 def _give_supports(segmenter: Segmenter, support: Path, read: list[AnnotatedImage] | None) -> None:

@@ -53,6 +53,8 @@ class EvaluateCommand:
         sizes: multi-scale: sides of the inputs whose probabilities are added, such as 321 473.
         episodes: episodes a seed; the protocol's by default (another number is another protocol).
         seeds: the protocol's by default.
+        protocol: a published one in place of the recipe's: paper-scl, paper-srpnet, paper-sdaanet, pfenet or
+            hsnet.
         backbone: for a recipe without training: another timm network, such as convnext_tiny or
             vit_small_patch14_dinov2.
         backbone_weights: path of the frozen trunk's weights, where it moved.
@@ -75,6 +77,7 @@ class EvaluateCommand:
     sizes: tuple[int, ...] = ()
     episodes: int | None = None
     seeds: tuple[int, ...] = ()
+    protocol: str | None = None
     backbone: str | None = None
     backbone_weights: str | None = None
     manifest: tuple[Path, ...] = ()

@@ -3,10 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
+import tyro
 from rich.console import Console
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteCommand:
+    """Writes one HTML file over a folder of results: tables, charts, configs, and the data behind them.
+
+    The file asks the network for nothing. What cannot be read or is missing is named, and the rest is made.
+
+    Attributes:
+        folder: where result files lie.
+        out: the file to write.
+        runs: folder of training runs, for learning curves.
+        figures: folder of figures (PNG, SVG) to put into the page.
+        folds: how many folds the data sets have.
+        quiet: no progress bar.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    out: Path = Path("results.html")
+    runs: Path | None = None
+    figures: Path | None = None
+    folds: int = 4
+    quiet: bool = False
 
 
 def site(arguments: Sequence[str], console: Console) -> int | None:
     """Makes the site."""
-    raise NotImplementedError
+    from fewseg.reporting.site.build import write_site
+
+    command = tyro.cli(SiteCommand, prog="fewseg report site", args=arguments)
+    made = write_site(
+        command.folder,
+        command.out,
+        runs=command.runs,
+        figures=command.figures,
+        folds=command.folds,
+        progress=not command.quiet,
+    )
+    for problem in made.problems:
+        console.print(f"missing: {problem}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"written: {made.path} ({made.results} results, {made.size / 1e6:.1f} MB)",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return None

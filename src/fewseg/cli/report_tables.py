@@ -2,11 +2,120 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
+import tyro
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from fewseg.reporting.paper_tables import PaperTable
+
+_log = logging.getLogger(__name__)
+
+Paper = Literal["scl", "srpnet", "sdaanet"]
+Format = Literal["terminal", "markdown", "html", "latex", "csv"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportTablesCommand:
+    """Makes the papers' tables again: printed values, and ours from a folder of results beside them.
+
+    Attributes:
+        results: folder of result files (of `fewseg evaluate`); may be empty.
+        paper: only these papers.
+        table: only tables of these numbers, such as 1 or IV.
+        format: terminal by default; with --out, all others.
+        out: folder to write to: Markdown and LaTeX in a file for each table, HTML and CSV in one for all.
+    """
+
+    results: Annotated[Path, tyro.conf.Positional] = Path("results")
+    paper: tuple[Paper, ...] = ()
+    table: tuple[str, ...] = ()
+    format: tuple[Format, ...] = ()
+    out: Path | None = None
 
 
 def tables(arguments: Sequence[str], console: Console) -> int | None:
-    """Makes the tables."""
-    raise NotImplementedError
+    """Makes the tables.
+
+    Raises:
+        ValueError: the folder is none, or no table has such a number.
+    """
+    from fewseg.reporting.paper_tables import LAYOUTS, paper_tables
+    from fewseg.reporting.results_page import read_folder
+
+    command = tyro.cli(ReportTablesCommand, prog="fewseg report tables", args=arguments)
+    numbers = {_number(text) for text in command.table}
+    layouts = [
+        layout
+        for layout in LAYOUTS
+        if (not command.paper or layout.paper.replace("-", "") in command.paper)
+        and (not numbers or layout.number in numbers)
+    ]
+    if not layouts:
+        papers, asked = command.paper or get_args(Paper), ", ".join(command.table)
+        raise ValueError(
+            f"no table {asked} in {', '.join(papers)}: SCL has 1 to 6, SRPNet 1 to 4, SD-AANet I to V"
+        )
+    read = read_folder(command.results)
+    made = paper_tables(read.found, paths=read.paths, layouts=layouts)
+    told = [f"left out: {reason}" for reason in [*read.left_out, *made[0].problems]]
+    if not read.found:
+        told.append(f"{command.results} has no result that can be read: every row of ours says 'not run'")
+    formats = command.format or (("markdown", "html", "latex", "csv") if command.out else ("terminal",))
+    for form in formats:
+        if command.out is None or form == "terminal":
+            _show(form, made, told, console)
+        else:
+            _write(form, made, told, command.out, console)
+    for sentence in told:
+        if command.out is not None or formats == ("terminal",):
+            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        else:  # the output may be for another program
+            _log.warning("%s", sentence)
+    return None
+
+
+def _number(text: str) -> str:
+    """A table's number in Arabic digits; "IV" as "4"."""
+    from fewseg.reporting.paper_tables.layout import ROMAN
+
+    return str(ROMAN.index(text.upper())) if text.upper() in ROMAN[1:] else text
+
+
+def _show(form: Format, made: Sequence[PaperTable], told: Sequence[str], console: Console) -> None:
+    from fewseg.reporting.paper_tables import rich_paper_table
+
+    if form == "terminal":
+        for table in made:
+            console.print(rich_paper_table(table, console.width))
+        return
+    for text in _texts(form, made, told).values():
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _write(
+    form: Format, made: Sequence[PaperTable], told: Sequence[str], out: Path, console: Console
+) -> None:
+    from fewseg.ops.files import atomic_write_text
+
+    for name, text in _texts(form, made, told).items():
+        atomic_write_text(out / name, text)
+        console.print(f"written: {out / name}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _texts(form: Format, made: Sequence[PaperTable], told: Sequence[str]) -> dict[str, str]:
+    """File name to text: one page of HTML, or a file for each table."""
+    from fewseg.reporting.paper_tables import csv_tables, html_page, latex_paper_table, markdown_paper_table
+
+    if form == "html":
+        return {"tables.html": html_page(made, told)}
+    if form == "csv":
+        return {"tables.csv": csv_tables(made)}
+    if form == "latex":
+        return {f"{table.slug}.tex": latex_paper_table(table) for table in made}
+    return {f"{table.slug}.md": markdown_paper_table(table) for table in made}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from fewseg.cli.inference_options import ServeCommand
 
+_NEEDED = ("fastapi", "uvicorn", "httpx", "defusedxml")
 _OWN = ("127.0.0.1", "localhost", "::1")
 
 
@@ -23,7 +25,7 @@ def serve(arguments: Sequence[str], console: Console) -> None:
         OSError: the address cannot be listened on.
     """
     command = tyro.cli(ServeCommand, prog="fewseg serve", args=arguments)
-    missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
+    missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ValueError(
             f"fewseg serve needs {' and '.join(missing)}, an optional part: install it with "
@@ -34,6 +36,8 @@ def serve(arguments: Sequence[str], console: Console) -> None:
     from fewseg.inference.loading import load_model
     from fewseg.inference.views import Tiles, Whole
     from fewseg.serve.app import create_app
+    from fewseg.serve.label_studio.backend import StudioOptions
+    from fewseg.serve.label_studio.client import Account
     from fewseg.serve.limits import MIB, Limits
 
     logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)
@@ -44,6 +48,15 @@ def serve(arguments: Sequence[str], console: Console) -> None:
         sessions=command.sessions,
         idle_seconds=command.idle_minutes * 60.0,
     )
+    studio = None
+    if command.label_studio is not None:
+        account = Account(
+            url=command.label_studio,
+            key=os.environ.get("LABEL_STUDIO_API_KEY", ""),
+            user=os.environ.get("BASIC_AUTH_USER"),
+            password=os.environ.get("BASIC_AUTH_PASS"),
+        )
+        studio = StudioOptions(account=account, shots=command.label_studio_shots)
     listener = _listen(command.host, command.port)  # before the model is loaded: told at once
     with listener:
         model = load_model(
@@ -55,10 +68,16 @@ def serve(arguments: Sequence[str], console: Console) -> None:
             backbone_weights=command.backbone_weights,
         )
         alone = command.host in _OWN
-        app = create_app(model, limits, hosts=_OWN if alone else None)
+        app = create_app(model, limits, hosts=_OWN if alone else None, label_studio=studio)
         port = listener.getsockname()[1]
         shown = f"[{command.host}]" if ":" in command.host else command.host
         console.print(f"open http://{shown}:{port}/ (stop with Ctrl-C)", highlight=False, soft_wrap=True)
+        if studio is not None:
+            console.print(
+                f"ML backend of {studio.account.url}: connect this address there, in a project's settings",
+                highlight=False,
+                soft_wrap=True,
+            )
         if not alone:
             console.print(
                 "everybody who reaches this address can use the page: there is no password", soft_wrap=True

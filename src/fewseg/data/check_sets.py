@@ -1,4 +1,4 @@
-"""What of COCO 2014 and FSS-1000 is there: the reports of ``fewseg data``."""
+"""What of COCO 2014 and FSS-1000 is there: the reports of ``fewseg data check``."""
 
 from __future__ import annotations
 

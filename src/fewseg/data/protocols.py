@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -128,6 +129,19 @@ class Protocol:
                 f"protocol {self.name!r} is of COCO's split {self.coco_split}, the data of split {of_name}: "
                 f"give data of split {self.coco_split}, or set coco_split={of_name!r} in the protocol"
             )
+
+
+def stored_protocol(stored: Mapping[str, Any]) -> Protocol | None:
+    """The protocol of a result file; None where the file's is of another kind or of a newer fewseg.
+
+    Raises:
+        ValueError: as ``Protocol``, for a value that it does not take.
+    """
+    values = {key: value for key, value in stored.items() if key != "type"}
+    known = {field.name for field in fields(Protocol)}
+    if stored.get("type") != "Protocol" or not set(values) <= known:
+        return None
+    return Protocol(**{**values, "seeds": tuple(values.get("seeds", Protocol.seeds))})
 
 
 PAPER_SCL = Protocol(name="paper-scl", query_order="list")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewseg.ops.in_place import plus
 from fewseg.ops.resize import resize
 
 
@@ -68,6 +69,6 @@ class GuideMerge(nn.Module):
             pooled = maps if size == tuple(maps.shape[-2:]) else F.adaptive_avg_pool2d(maps, size)
             out = F.conv2d(pooled, own) + F.linear(guide, shared.flatten(1))[..., None, None]
             if rest.shape[1]:
-                out = out + F.conv2d(resize(prior, size), rest)
-            merged.append(F.relu(out))
+                out = plus(out, F.conv2d(resize(prior, size), rest))
+            merged.append(F.relu_(out))
         return merged

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewseg.ops.in_place import plus
+from fewseg.ops.pointwise import pointwise
 from fewseg.ops.resize import resize
 
 
@@ -84,15 +88,28 @@ class PyramidTrunk(nn.Module):
         """
         levels: list[Tensor] = []
         inner: list[Tensor] = []
+        reduced: list[Tensor] = []
         above = levels if previous is None else previous
         for b, maps in enumerate(merged):
             if b > 0:
                 carried = resize(above[b - 1], (maps.shape[-2], maps.shape[-1]))
-                maps = maps + self.top_down[b - 1](torch.cat([maps, carried], dim=1))
-            maps = maps + self.refine[b](maps)
+                maps = plus(self.top_down[b - 1](torch.cat([maps, carried], dim=1)), maps)
+            maps = plus(self.refine[b](maps), maps)
             if deep:
                 inner.append(self.inner[b](maps))
             levels.append(resize(maps, size))
-        trunk = self.reduce(torch.cat(levels, dim=1))
-        trunk = trunk + self.residual(trunk)
+            smaller = maps if maps[0].numel() < levels[b][0].numel() else levels[b]
+            reduced.append(self._reduced(b, smaller, size))
+        trunk = F.relu_(functools.reduce(plus, reduced))
+        trunk = plus(self.residual(trunk), trunk)
         return PyramidOutput(logits=self.classifier(trunk), inner=tuple(inner), levels=tuple(levels))
+
+    def _reduced(self, b: int, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """What scale b adds to the 1x1 convolution over all scales, (n, d, h, w) before its ReLU.
+
+        A 1x1 convolution and a resizing may change places: the smaller map is the cheaper one to convolve.
+        """
+        d, conv = maps.shape[1], self.reduce[0]
+        assert isinstance(conv, nn.Conv2d)
+        weight = conv.weight[:, b * d : (b + 1) * d]
+        return resize(pointwise(maps, weight.flatten(1)), size)

@@ -35,11 +35,12 @@ class _Place:
 
 
 class BytePool:
-    """Keeps tuples of tensors by name; nothing that was put in is lost.
+    """Keeps tuples of tensors by name; nothing that was put in by ``put`` is lost.
 
     The tensors in memory take ``budget`` bytes at most. What is beyond goes to a file that has no name, so
     that it is gone with the process however that ends, and is read from there by memory map. Where the disk
-    is full the rest stays in memory, with a warning.
+    is full the rest stays in memory, with a warning. What lies in another file anyway (``lend``) is let go
+    first, and not written again.
 
     Args:
         budget: bytes in memory; one entry is kept however large it is.
@@ -50,6 +51,7 @@ class BytePool:
         self.budget, self.bytes, self.spilled = budget, 0, 0
         self._folder = folder
         self._kept: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
+        self._lent: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
         self._places: dict[Hashable, tuple[_Place, ...]] = {}
         self._file: int | None = None
         self._full = False
@@ -59,9 +61,10 @@ class BytePool:
 
     def get(self, key: Hashable) -> tuple[Tensor, ...] | None:
         """The tensors of a name, laid out as they were put in; None where there are none."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        for held in (self._kept, self._lent):
+            if key in held:
+                held.move_to_end(key)
+                return held[key]
         if key not in self._places:
             return None
         found = tuple(self._read(place) for place in self._places[key])
@@ -73,9 +76,21 @@ class BytePool:
         if key not in self:
             self._keep(key, tensors)
 
+    def lend(self, key: Hashable, tensors: tuple[Tensor, ...]) -> None:
+        """Keeps tensors as long as there is room; who asks for them later may get None."""
+        if key not in self and key not in self._lent:
+            self._lent[key] = tensors
+            self.bytes += _bytes(tensors)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        while self.bytes > self.budget and self._lent:
+            self.bytes -= _bytes(self._lent.popitem(last=False)[1])
+
     def _keep(self, key: Hashable, tensors: tuple[Tensor, ...]) -> None:
         self._kept[key] = tensors
         self.bytes += _bytes(tensors)
+        self._let_go()
         while self.bytes > self.budget and len(self._kept) > 1 and not self._full:
             oldest = next(iter(self._kept))
             if oldest not in self._places and not self._spill(oldest):

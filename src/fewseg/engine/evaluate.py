@@ -18,7 +18,7 @@ from fewseg.data.source import Source
 from fewseg.data.transforms import EvalView, eval_view, way_labels
 from fewseg.engine.byte_pool import MEMORY, BytePool
 from fewseg.engine.feature_store import FeatureStore
-from fewseg.engine.pair_scores import Asked, PairScores, judged_pairs
+from fewseg.engine.pair_scores import Asked, PairScores, judged_pairs, usual_batch
 from fewseg.engine.plain import plain_logits
 from fewseg.engine.shared_images import SharedImages
 from fewseg.engine.shares import Pair, Question, Share, Target, by_support_set, by_target, questions_of
@@ -30,6 +30,7 @@ from fewseg.methods.pair_scorer import PairScorer
 from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts
 from fewseg.metrics.way_counts import count_ways
 from fewseg.ops.geometry import resize_labels, restore
+from fewseg.ops.heap import give_back
 from fewseg.ops.progress import tracked
 from fewseg.ops.regions import labels_of_margins
 from fewseg.ops.resize import resize
@@ -38,8 +39,6 @@ from fewseg.types import EncodedShots, State
 logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16"]
-
-_BATCH = 8
 
 
 class Evaluator:
@@ -56,8 +55,10 @@ class Evaluator:
         source: reads labels at their original size.
         store: features of the plain view (view 0).
         precision: "fp32", or "bf16" for autocast.
-        batch: pairs, or queries of one support set, that go through the head at once.
-        memory: bytes that guides, scores and labels may take; what is beyond lies on the disk.
+        batch: pairs, or queries of one support set, that go through the head at once; by default 8, on a CPU
+            as many as have 4096 cells together: maps that leave its caches take longer, not shorter.
+        memory: bytes that features, guides, scores and labels may take; what is beyond lies on the disk. The
+            process takes beside them what the network works on at a time: a batch's maps.
         workforce: which processes share the work; this one by default.
         progress: show bars with the time left.
 
@@ -72,11 +73,12 @@ class Evaluator:
         store: FeatureStore,
         *,
         precision: Precision = "fp32",
-        batch: int = _BATCH,
+        batch: int | None = None,
         memory: int = MEMORY,
         workforce: Workforce | None = None,
         progress: bool = True,
     ) -> None:
+        batch = usual_batch(store.size, method.backbone.mean.device) if batch is None else batch
         if batch < 1 or memory < 1 or precision not in ("fp32", "bf16"):
             raise ValueError(
                 f"got precision {precision!r}, batch {batch} and memory {memory}: give fp32 or bf16, 1 item "
@@ -213,6 +215,7 @@ class Evaluator:
                 chunk = questions[start : start + self.batch]
                 query = self.images.features([question.target for question in chunk])
                 yield from zip(chunk, self.method.segment(query, state).float(), strict=True)
+            give_back()
 
     def _encoded(self, ways: Sequence[Way], fusion: Fusion) -> State:
         classes = [way.class_id for way in ways]

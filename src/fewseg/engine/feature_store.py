@@ -24,6 +24,7 @@ from fewseg.data.transforms import VIEWS_VERSION, EvalView, TrainView
 from fewseg.engine.row_files import Column, RowFiles, Values
 from fewseg.engine.store_budget import disk_budget, locked, make_room, use
 from fewseg.methods.base import FewShotSegmenter
+from fewseg.ops.heap import give_back
 from fewseg.ops.progress import progress_bar
 from fewseg.types import IGNORE, Features
 
@@ -172,6 +173,7 @@ class FeatureStore:
                     with self._files.claimed([self._row(*row) for row in batch], wait=wait) as mine:
                         made = self._missing([row for row in batch if self._row(*row) in mine])
                         self._compute(made)
+                    give_back()
                     bar.advance(task, len(made))
                 todo = self._missing(todo)
 

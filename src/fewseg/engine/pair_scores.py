@@ -13,6 +13,7 @@ from fewseg.engine.shared_images import SharedImages
 from fewseg.engine.shares import Pair
 from fewseg.fusion import CrossGuided, Fusion, GuideFusion
 from fewseg.methods.pair_scorer import PairScorer, fuse_scores, predicted_iou
+from fewseg.ops.heap import give_back
 from fewseg.ops.progress import tracked
 from fewseg.types import Guides, QueryMaps
 
@@ -26,6 +27,8 @@ Guide = tuple[int, tuple[str, ...], GuideFusion | None]
 """(class, support images, how they are joined); of a single image it is not joined."""
 
 Ious = Mapping[Pair, float]
+
+_BATCH, _CELLS = 8, 4096
 
 _KEY_BYTES = 512 << 20
 """Bytes of prior keys that are compared at once."""
@@ -100,7 +103,9 @@ class PairScores:
         shots = {(guide[0], id) for guides in by_target.values() for guide in guides for id in guide[1]}
         for class_id, support in tracked(self.progress, "encoding supports", sorted(shots)):
             self._single(class_id, support)
-        for target, wanted in tracked(self.progress, "scoring pairs", by_target.items()):
+            give_back()
+        in_order = sorted(by_target.items(), key=lambda item: min(guide[0] for guide in item[1]))
+        for target, wanted in tracked(self.progress, "scoring pairs", in_order):  # a class's guides stay near
             query = self.method.encode_query(self.images.features([target]))
             priors = self._priors(query, {(guide[0], id) for guide in wanted for id in guide[1]})
             order = sorted(wanted, key=lambda guide: guide[:2])
@@ -111,6 +116,7 @@ class PairScores:
                 logits = self.method.score(query, guides, prior).float()
                 for guide, one in zip(chunk, logits, strict=True):
                     self.pool.put(("score", guide, target), (one.contiguous().clone(),))
+                give_back()
 
     def _priors(self, query: QueryMaps, shots: set[Shot]) -> dict[Shot, Tensor]:
         """The prior map (P, h, w) of one target under each shot: joined shots share theirs between sets."""
@@ -148,6 +154,12 @@ class PairScores:
             self.pool.put(("guide", class_id, support), kept)
             self._keys[class_id, support] = made.keys.numel() * made.keys.element_size()
         return Guides(vectors=kept[0], keys=kept[1], valid=kept[2])
+
+
+def usual_batch(size: int, device: torch.device) -> int:
+    """Images of ``size`` pixels, at 8 pixels a cell, that go through a head at once by default."""
+    cells = ((size - 1) // 8 + 1) ** 2
+    return _BATCH if device.type != "cpu" else max(1, min(_BATCH, _CELLS // cells))
 
 
 def judged_pairs(asked: Iterable[Asked], fusion: Fusion) -> set[Pair]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from fewseg.engine.counts_file import counts_path, load_counts
 from fewseg.engine.environment import Environment, environment
+from fewseg.engine.result_checks import check_said_twice
 from fewseg.engine.result_schema import SCHEMA, as_json, digest, read_checked
 from fewseg.metrics import (
     EpisodeCounts,
@@ -233,9 +234,11 @@ class RunResult:
 def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
     """Reads a result and its counts and checks that the scores follow from the counts.
 
+    The means are checked against the seeds, the digest against the protocol.
+
     Raises:
         FileNotFoundError: one of the two files is missing.
-        ValueError: one is damaged, or the scores were edited or belong to other counts.
+        ValueError: one is damaged, or the scores or the protocol were edited or belong to other counts.
     """
     result, counts = RunResult.load(path), load_counts(path)
     try:
@@ -252,6 +255,7 @@ def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
                 f"{stored.miou:.6f} stored, {found.miou:.6f} counted): the file was edited or the two are of "
                 "different runs; evaluate again"
             )
+    check_said_twice(path, result)
     return result, counts
 
 

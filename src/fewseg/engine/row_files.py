@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -107,7 +108,9 @@ class RowFiles:
     def read(self, name: str, rows: Sequence[int]) -> Values:
         """A copy of one column of rows that are there: (n, *shape)."""
         found = [self._in_memory[r][name] if r in self._in_memory else self._arrays[name][r] for r in rows]
-        return np.stack(found)
+        copy = np.stack(found)
+        _release(self._arrays[name])
+        return copy
 
     def check(self, row: int) -> bool:
         """Whether a row that is there has the bytes that were written; looked at once by each object.
@@ -187,6 +190,13 @@ class RowFiles:
                     if error.errno not in (errno.EACCES, errno.EAGAIN):
                         raise
             yield mine
+
+
+def _release(mapped: np.memmap[Any, np.dtype[Any]]) -> None:
+    """Takes read pages out of the process's memory; the operating system still has them where it can."""
+    pages = getattr(mapped, "_mmap", None)
+    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 def _file(name: str) -> str:

@@ -15,12 +15,12 @@ from fewseg.types import Features
 
 
 class SharedImages:
-    """Gives features and masks of the store's plain view; what a method embeds is kept.
+    """Gives features and masks of the store's plain view; features are kept as the pool has room.
 
     Args:
         method: whose ``embed`` is applied, once an image.
-        store: the features; the operating system keeps what memory allows of its files.
-        pool: keeps embedded maps.
+        store: the features.
+        pool: keeps embedded maps, and stored ones while nothing else needs the room.
         fp32: turn stored features into float32.
     """
 
@@ -33,9 +33,8 @@ class SharedImages:
 
     def features(self, ids: Sequence[str]) -> Features:
         """Features of images, embedded where the method embeds."""
-        if not self._embeds:
-            return self.store.features(ids).to(self.device, self._dtype)
-        return Features.stack([self._embedded(id) for id in ids])
+        found = [self._embedded(id) if self._embeds else self._stored(id) for id in ids]
+        return found[0] if len(found) == 1 else Features.stack(found)
 
     def fresh(self, id: str) -> Features:
         """The same of one image, by a pass of its own through the backbone: nothing is read or kept."""
@@ -58,8 +57,22 @@ class SharedImages:
     def _embedded(self, id: str) -> Features:
         kept = self.pool.get(("embedded", id))
         if kept is None:
-            found = self.method.embed(self.store.features([id]).to(self.device, self._dtype))
+            found = self.method.embed(self._read(id))
             self._levels, kept = tuple(found.maps), tuple(found.maps.values())
             self.pool.put(("embedded", id), kept)
-        maps = dict(zip(self._levels, kept, strict=True))
-        return Features(maps=maps, image_size=(self.store.size, self.store.size))
+        return self._features(kept)
+
+    def _stored(self, id: str) -> Features:
+        kept = self.pool.get(("stored", id))
+        if kept is None:
+            found = self._read(id)
+            self._levels, kept = tuple(found.maps), tuple(found.maps.values())
+            self.pool.lend(("stored", id), kept)
+        return self._features(kept)
+
+    def _read(self, id: str) -> Features:
+        return self.store.features([id]).to(self.device, self._dtype)
+
+    def _features(self, maps: Sequence[Tensor]) -> Features:
+        size = (self.store.size, self.store.size)
+        return Features(maps=dict(zip(self._levels, maps, strict=True)), image_size=size)

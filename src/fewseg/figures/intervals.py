@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
 
-from fewseg.metrics.statistics import resample_weights
+from fewseg.metrics.resampling import resample_weights
 from fewseg.reporting.numbers import Estimate
 
 Floats = npt.NDArray[np.float64]
@@ -38,7 +38,8 @@ def resampled(
         raise ValueError("an interval needs one item at least: there is none")
     generator = np.random.default_rng(seed)
     starts = range(0, resamples, _CHUNK)
-    parts = [statistic(resample_weights(generator, min(_CHUNK, resamples - start), n)) for start in starts]
+    drawn = (resample_weights(generator, min(_CHUNK, resamples - start), n) for start in starts)
+    parts = [statistic(weights.astype(np.float64)) for weights in drawn]
     return np.concatenate(parts).astype(np.float64)
 
 

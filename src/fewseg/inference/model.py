@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +19,9 @@ from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.prototypical import PrototypeSegmenter
 from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.types import EncodedShots, Features, State
+
+Extract = Callable[[Tensor], Features]
+"""(n, 3, S, S) float32 RGB in [0, 1] to the maps of the n views."""
 
 _BATCH = 8  # views that go through the network together
 
@@ -73,6 +76,7 @@ class Model:
         size: side S of its square input, pixels.
         views: how images become such squares.
         name: what messages call it.
+        extract: what runs the backbone in place of the method itself, giving the same maps.
 
     Raises:
         ValueError: the size is below 33 pixels.
@@ -85,6 +89,7 @@ class Model:
         size: int,
         views: Views | None = None,
         name: str = "",
+        extract: Extract | None = None,
     ) -> None:
         if size < 33:
             raise ValueError(
@@ -92,6 +97,7 @@ class Model:
             )
         self.method, self.config, self.size, self.views = method, config, size, views or Whole()
         self.name = name or method_name(config)
+        self.extract = extract or method.extract
         self._digesting = threading.Lock()
 
     @property
@@ -133,7 +139,7 @@ class Model:
         views = torch.cat([image.views for image in images])
         found: list[EncodedImage] = []
         with torch.inference_mode():
-            parts = [self.method.extract(part.to(self.device)) for part in views.split(_BATCH)]
+            parts = [self.extract(part.to(self.device)) for part in views.split(_BATCH)]
             features = Features.stack(parts) if len(parts) > 1 else parts[0]
             start = 0
             for image in images:

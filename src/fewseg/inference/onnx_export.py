@@ -117,21 +117,28 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
         ValueError: the graphs do not give what torch gives, or an operation cannot be exported.
         OSError: the folder is not writable.
     """
-    _require()
+    require_onnx()
     features = session.supports.shots[0].image.features.select([0])
     levels = list(features.maps)
     states = state_tensors(session.state)
-    images = torch.rand(1, 3, model.size, model.size, device=model.device)
-    extract = ExtractGraph(model.method).eval()
     segment = SegmentGraph(model.method, levels, model.size, session.state).eval()
     inputs = (*features.maps.values(), *states.values())
     folder.mkdir(parents=True, exist_ok=True)
-    _write(extract, (images,), folder / EXTRACT, ["images"], levels)
+    (folder / ABOUT).unlink(
+        missing_ok=True
+    )  # it says that the graphs are whole, belong together and are right
+    write_extract(model, folder / EXTRACT)
     _write(segment, inputs, folder / SEGMENT, [*levels, *states], ["logits"])
+    extract_error = extract_difference(model, folder / EXTRACT)
     with torch.no_grad():
-        extract_error = _difference(folder / EXTRACT, (images,), ["images"], extract(images))
         names = [*levels, *states]
         segment_error = _difference(folder / SEGMENT, inputs, names, (segment(*inputs),))
+    worst = max(extract_error, segment_error)
+    if not worst <= tolerance:
+        raise ValueError(
+            f"the ONNX graphs in {folder} differ from torch by {worst:.2g} of the largest value; accepted is "
+            f"{tolerance:.2g}: do not use them, and report the method and the backbone"
+        )
     about = {
         "format": "fewseg-onnx-1",
         "model": model.digest,
@@ -143,22 +150,48 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
         "input": "RGB in [0, 1], letterboxed top-left, padded with the ImageNet mean colour",
     }
     atomic_write_text(folder / ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-    worst = max(extract_error, segment_error)
-    if not worst <= tolerance:
-        raise ValueError(
-            f"the ONNX graphs in {folder} differ from torch by {worst:.2g} of the largest value; accepted is "
-            f"{tolerance:.2g}: do not use them, and report the method and the backbone"
-        )
     return Exported(folder=folder, extract_error=extract_error, segment_error=segment_error)
 
 
-def _require() -> None:
+def write_extract(model: Model, path: Path) -> None:
+    """Writes the graph of ``extract`` for one view of the model's size; its outputs are the levels.
+
+    Raises:
+        RuntimeError: onnx, onnxscript or onnxruntime is not installed.
+        ValueError: an operation cannot be exported.
+        OSError: the file could not be written; nothing is left half.
+    """
+    require_onnx()
+    images = _any_images(model)
+    with torch.no_grad():
+        levels = list(model.method.extract(images).maps)
+    _write(ExtractGraph(model.method).eval(), (images,), path, ["images"], levels)
+
+
+def extract_difference(model: Model, path: Path) -> float:
+    """Largest difference of a graph's maps from torch's, over their largest value."""
+    images = _any_images(model)
+    with torch.no_grad():
+        return _difference(path, (images,), ["images"], ExtractGraph(model.method)(images))
+
+
+def _any_images(model: Model) -> Tensor:
+    noise = torch.rand(1, 3, model.size, model.size, generator=torch.Generator().manual_seed(0))
+    return noise.to(model.device)
+
+
+def require_onnx() -> None:
+    """Checks that the extra is there.
+
+    Raises:
+        RuntimeError: onnx, onnxscript or onnxruntime is not installed.
+    """
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise RuntimeError(f"{error}: export needs an extra: pip install 'fewseg[onnx]'") from error
+        raise RuntimeError(f"{error}: ONNX needs an extra: pip install 'fewseg[onnx]'") from error
 
 
 def _write(
@@ -178,9 +211,12 @@ def _write(
                 dynamo=True,
                 verbose=False,
             )
-        except Exception as error:  # the exporter raises whatever the graph leads to
+        except OSError:
+            raise
+        except Exception as error:  # the exporter raises whatever the graph leads to, in many lines
+            why = next(filter(None, map(str.strip, str(error).splitlines())), "no reason given")
             raise ValueError(
-                f"{path.name}: this method cannot be exported ({type(error).__name__}: {error}); accepted "
+                f"{path.name}: this method cannot be exported ({type(error).__name__}: {why}); accepted "
                 "are methods whose steps ONNX has: use torch"
             ) from error
 

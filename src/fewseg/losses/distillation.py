@@ -21,7 +21,8 @@ def kl_to_teacher(students: Tensor, teachers: Tensor) -> Tensor:
     """
     own = students.float().log_softmax(dim=-1)
     taught = teachers.float()
-    divergence: Tensor = (torch.special.xlogy(taught, taught) - taught * own).sum(dim=-1)
+    log_taught = taught.clamp(min=torch.finfo(taught.dtype).tiny).log()  # at 0 its gradient is finite too
+    divergence: Tensor = (taught * (log_taught - own)).sum(dim=-1)
     return divergence
 
 

@@ -19,6 +19,7 @@ from fewseg.fusion import (
 from fewseg.fusion.cross_guided import region_iou
 from fewseg.fusion.one_vs_rest import one_vs_rest
 from fewseg.methods.base import FewShotSegmenter, sets_of_queries
+from fewseg.ops.regions import labels_of_margins
 from fewseg.ops.resize import resize
 from fewseg.types import (
     EncodedShots,
@@ -181,5 +182,5 @@ def fuse_scores(scores: Tensor, weights: Tensor) -> Tensor:
 def predicted_iou(logits: Tensor, masks: Tensor, fusion: CrossGuided) -> Tensor:
     """IoU (n,) of the argmax of logits (n, 2, h, w), brought to the masks' size, with masks (n, H, W)."""
     size = (int(masks.shape[-2]), int(masks.shape[-1]))
-    predicted = resize(logits.float(), size).argmax(dim=1)
-    return region_iou(predicted, masks, fusion.iou)
+    margins = logits[:, 1:].float() - logits[:, :1].float()
+    return region_iou(labels_of_margins(resize(margins, size)), masks, fusion.iou)

@@ -1,4 +1,4 @@
-"""How sure an mIoU is: bootstrap over episodes, spread over seeds, paired differences.
+"""How sure a score is: bootstrap over episodes, spread over seeds, paired differences.
 
 The score of a run is the mean over its seeds of each seed's mIoU, as the papers report it. A resample draws,
 within every seed, as many episodes as the seed has, with replacement and whatever their class, and scores
@@ -14,14 +14,10 @@ from dataclasses import dataclass
 from statistics import NormalDist, stdev
 
 import numpy as np
-import numpy.typing as npt
 
 from fewseg.metrics.counts import EpisodeCounts
-from fewseg.metrics.scores import check_classes, miou
-
-Floats = npt.NDArray[np.float64]
-
-_CHUNK = 64  # resamples drawn at once: bounds the memory to 64 weights an episode
+from fewseg.metrics.resampling import Floats, Score, resampled_scores
+from fewseg.metrics.scores import dice, fb_iou, miou
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +44,7 @@ class PairedDifference:
     """Score of ``b`` less score of ``a`` on the same episodes.
 
     Attributes:
-        difference: mIoU of b minus mIoU of a, a fraction in [-1, 1].
+        difference: score (mIoU by default) of b minus that of a, a fraction in [-1, 1].
         interval: of the difference, over resamples that take the same episodes from both.
         sign: 1, 0 or -1, of the difference.
         p_like: twice the share of resamples whose difference has not the sign found (a zero counts half), at
@@ -67,7 +63,20 @@ def mean_miou(table: EpisodeCounts, classes: Sequence[int]) -> float:
     Raises:
         ValueError: as :func:`fewseg.metrics.scores.per_class`, within any seed.
     """
-    return float(np.mean([miou(table.select(table.seed == s), classes) for s in np.unique(table.seed)]))
+    return mean_score(table, classes, "miou")
+
+
+def mean_score(table: EpisodeCounts, classes: Sequence[int], score: Score) -> float:
+    """Mean over seeds of each seed's score.
+
+    Raises:
+        ValueError: as the function of ``metrics.scores`` of that name, within any seed.
+    """
+    of_seeds = [table.select(table.seed == s) for s in np.unique(table.seed)]
+    if score == "fb_iou":
+        return float(np.mean([fb_iou(t) for t in of_seeds]))
+    scored = dice if score == "dice" else miou
+    return float(np.mean([scored(t, classes) for t in of_seeds]))
 
 
 def std_over_seeds(values: Sequence[float]) -> float | None:
@@ -78,16 +87,33 @@ def std_over_seeds(values: Sequence[float]) -> float | None:
 def bootstrap_miou(
     table: EpisodeCounts, classes: Sequence[int], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """Percentile interval of :func:`mean_miou`.
+    """Percentile interval of :func:`mean_miou`; see :func:`bootstrap_score`.
+
+    Raises:
+        ValueError: as :func:`mean_miou`.
+    """
+    return bootstrap_score(table, classes, "miou", resamples=resamples, seed=seed, level=level)
+
+
+def bootstrap_score(
+    table: EpisodeCounts,
+    classes: Sequence[int],
+    score: Score,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile interval of :func:`mean_score`.
 
     A class that a resample happens not to draw is left out of that resample's mean (it happens in runs of a
     few episodes only). The order of the rows does not matter; the same ``seed`` gives the same interval.
 
     Raises:
-        ValueError: as :func:`mean_miou`.
+        ValueError: as :func:`mean_score`.
     """
-    mean_miou(table, classes)
-    return _interval(_resampled([table], classes, resamples, seed)[0], level)
+    mean_score(table, classes, score)
+    return _interval(resampled_scores([table], classes, resamples, seed, score)[0], level)
 
 
 def paired_difference(
@@ -95,6 +121,7 @@ def paired_difference(
     b: EpisodeCounts,
     classes: Sequence[int],
     *,
+    score: Score = "miou",
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -103,11 +130,11 @@ def paired_difference(
 
     Raises:
         ValueError: the two tables do not hold the same episodes (seed, index, class and, where both kept
-            them, images), or as :func:`mean_miou`.
+            them, images), or as :func:`mean_score`.
     """
     check_same_episodes(a, b)
-    difference = mean_miou(b, classes) - mean_miou(a, classes)
-    of_a, of_b = _resampled([a, b], classes, resamples, seed)
+    difference = mean_score(b, classes, score) - mean_score(a, classes, score)
+    of_a, of_b = resampled_scores([a, b], classes, resamples, seed, score)
     differences = of_b - of_a
     sign = (difference > 0) - (difference < 0)
     against = np.mean(np.sign(differences) == -sign) + np.mean(differences == 0) / 2 if sign else 1.0
@@ -194,59 +221,3 @@ def _interval(scores: Floats, level: float) -> Interval:
         standard_error=float(np.std(scores, ddof=1)),
         resamples=len(scores),
     )
-
-
-def _resampled(
-    tables: Sequence[EpisodeCounts], classes: Sequence[int], resamples: int, seed: int
-) -> list[Floats]:
-    """Scores of ``resamples`` resamples of each table, the same episodes drawn from all: (resamples,) each.
-
-    A resample is a weight an episode, so that the sums of all resamples are one matrix product; integers
-    below 2 ** 53 stay exact in it.
-    """
-    for table in tables:
-        check_classes(table, classes)
-    tables = [EpisodeCounts.join([t]) for t in tables]
-    generator = np.random.default_rng(seed)
-    run_seeds = np.unique(tables[0].seed)
-    totals = np.zeros((len(tables), resamples))
-    for run_seed in run_seeds:
-        columns = np.stack([_class_columns(t.select(t.seed == run_seed), classes) for t in tables])
-        for start in range(0, resamples, _CHUNK):
-            stop = min(start + _CHUNK, resamples)
-            weights = resample_weights(generator, stop - start, columns.shape[1])  # an episode, not a row
-            sums = weights @ columns
-            totals[:, start:stop] += _mean_ratio(sums, len(classes))
-    return list(totals / len(run_seeds))
-
-
-def resample_weights(generator: np.random.Generator, rows: int, n: int) -> Floats:
-    """How often each of n episodes is drawn in each of ``rows`` resamples: (rows, n)."""
-    drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
-
-
-def _class_columns(table: EpisodeCounts, classes: Sequence[int]) -> Floats:
-    """Intersections of each class, then unions of each, 0 where no way of the episode is of it.
-
-    Args:
-        table: of one seed, sorted by episode: all rows of an episode are neighbours.
-        classes: C ids.
-
-    Returns:
-        (episodes, 2 C).
-    """
-    member = table.class_id[:, None] == np.asarray(classes)[None, :]
-    rows = np.concatenate([member * table.fg_inter[:, None], member * table.fg_union[:, None]], axis=1)
-    _, starts = np.unique(table.episode, return_index=True)
-    episodes: Floats = np.add.reduceat(rows, starts, axis=0).astype(np.float64)
-    return episodes
-
-
-def _mean_ratio(sums: Floats, classes: int) -> Floats:
-    """Mean IoU over the classes that were drawn: (..., 2 C) to (...)."""
-    inter, union = sums[..., :classes], sums[..., classes:]
-    drawn = union > 0
-    ratio = np.divide(inter, union, out=np.zeros_like(inter), where=drawn)
-    result: Floats = ratio.sum(axis=-1) / np.maximum(drawn.sum(axis=-1), 1)
-    return result

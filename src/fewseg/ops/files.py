@@ -12,6 +12,8 @@ from pathlib import Path
 
 _NEARLY_FULL = 16 * 2**20  # bytes; writers that hide the OSError (torch.save) fail with less than this left
 
+_KEPT = 32  # letters of a file's name in that of its temporary file
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -25,7 +27,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: the file could not be written; the message has the path and the free space.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(6)}{target.suffix}")
+    start = target.stem[:_KEPT]  # a name as long as a file system takes leaves no room for more
+    temporary = target.with_name(f".{start}.{secrets.token_hex(6)}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -91,8 +94,10 @@ def _free_bytes(path: Path) -> int:
 def _explain(path: Path, error: Exception) -> str:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     free = _free_bytes(path) / 2**20
+    number = error.errno if isinstance(error, OSError) else errno.ENOSPC
+    closed = number in (errno.EROFS, errno.EACCES, errno.EPERM)
     kept = "the earlier file is unchanged" if path.exists() else "nothing was left behind"
     return (
         f"could not write {path}: {reason} ({free:.0f} MiB free there); {kept}. "
-        "Free some space or choose another output folder"
+        f"{'Make it writable' if closed else 'Free some space'} or choose another output folder"
     )

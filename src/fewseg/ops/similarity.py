@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewseg.ops.pointwise import pointwise
+
 COSINE_EPS = 1e-7
 MINMAX_EPS = 1e-7
 
@@ -45,12 +47,29 @@ def best_match(query: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
     n, (h, w) = keys.shape[0], query.shape[-2:]
     if keys.shape[1] == 0:
         return query.new_zeros(n, h, w)
-    unit = F.normalize(query.flatten(2), dim=1, eps=COSINE_EPS)
-    cosine = torch.matmul(keys, unit[0]) if unit.shape[0] == 1 else torch.bmm(keys, unit)
-    if valid.is_cuda or not bool(valid.all()):  # spares a CPU a large copy, and a GPU the wait for an answer
-        cosine = cosine.masked_fill(~valid.unsqueeze(-1), float("-inf"))
-    best = cosine.amax(dim=1)
+    cosine = cosines(F.normalize(query, dim=1, eps=COSINE_EPS), keys)
+    # The question spares a CPU a large copy; a GPU would wait for the answer, and a graph cannot ask.
+    if valid.is_cuda or torch.compiler.is_compiling() or not bool(valid.all()):
+        cosine = cosine.masked_fill(~valid.unsqueeze(1), float("-inf"))
+    best = cosine.amax(dim=2)
     return torch.where(valid.any(dim=1, keepdim=True), best, torch.zeros_like(best)).view(n, h, w)
+
+
+def cosines(unit: Tensor, keys: Tensor) -> Tensor:
+    """Products of every cell with every key: (n, h * w, P).
+
+    One query under n sets of keys is a 1x1 convolution whose filters are the keys: on a CPU that runs at the
+    rate of the other convolutions, where a float32 matrix product may be several times slower.
+
+    Args:
+        unit: (n, C, h, w), or (1, C, h, w), of unit length.
+        keys: (n, P, C).
+    """
+    n, p, _ = keys.shape
+    if unit.shape[0] == 1 and unit.device.type == "cpu":
+        maps = pointwise(unit, keys.flatten(0, 1))
+        return maps.permute(0, 2, 3, 1).reshape(-1, n, p).transpose(0, 1)
+    return torch.matmul(unit.flatten(2).transpose(1, 2), keys.transpose(1, 2))
 
 
 def minmax(maps: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from fewseg.backbones import BackboneConfig
+from fewseg.data.paper_protocols import PROTOCOLS, named_protocol
 from fewseg.data.recorded import RecordedEpisodes
 from fewseg.engine.checkpoint import Checkpoint, check_split, load_method, read_checkpoint
 from fewseg.engine.config_json import config_from_json
@@ -38,6 +39,7 @@ def evaluate(
     sizes: Sequence[int] = (),
     episodes: int | None = None,
     seeds: Sequence[int] = (),
+    protocol_name: str | None = None,
     backbone: str | None = None,
     backbone_weights: str | None = None,
     manifests: Sequence[Path] = (),
@@ -61,6 +63,7 @@ def evaluate(
         sizes: multi-scale: input sides whose probabilities are added; each line's own by default.
         episodes: episodes a seed; the protocol's by default.
         seeds: the protocol's by default.
+        protocol_name: a published protocol in place of the recipe's, such as "hsnet".
         backbone: another timm network for a recipe without training, with its published weights.
         backbone_weights: weights of the frozen trunk, where they moved or where others are wanted.
         manifests: recorded episodes to replay, one file a seed; they set protocol and shots.
@@ -75,9 +78,10 @@ def evaluate(
             which recipe, the method cannot use a fusion, or ``ways``, ``shots``, ``episodes`` or ``seeds``
             are given beside manifests, which set them.
     """
-    if manifests and (ways or shots or episodes is not None or seeds):
+    if manifests and (ways or shots or episodes is not None or seeds or protocol_name is not None):
         raise ValueError(
-            "manifests set ways, shots, episodes and seeds: leave --ways, --shots, --episodes and --seeds out"
+            "manifests set ways, shots, episodes, seeds and protocol: leave --ways, --shots, --episodes, "
+            "--seeds and --protocol out"
         )
     _check_processes(processes, ray_workers)
     if episodes is not None and episodes < 1:
@@ -100,6 +104,8 @@ def evaluate(
         ways, shots = (recorded.ways,), (recorded.shots,)
     evaluations = _at_sizes(_lines(chosen, method, ways, shots, fusions, on), sizes)
     protocol = chosen.protocol
+    if protocol_name is not None:
+        protocol = named_protocol(protocol_name, data.dataset if data.dataset in PROTOCOLS else "pascal-5i")
     if episodes is not None or seeds:
         protocol = replace(
             protocol,
@@ -117,7 +123,7 @@ def evaluate(
         out,
         evaluations=evaluations,
         recorded=recorded,
-        tag=_tag(chosen),
+        tag=_tag(chosen) + ("" if protocol_name is None else f"-{protocol_name.replace('_', '-')}"),
         precision=precision,
         workforce=launch_ranks(processes) if processes > 1 else None,
         ray_workers=ray_workers,

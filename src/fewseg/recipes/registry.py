@@ -39,6 +39,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         pascal_sdaanet.pascal_sdaanet_integral_resnet50,
         pascal_sdaanet.pascal_sdaanet_separate_resnet50,
         coco.coco_pfenet_resnet101,
+        coco.coco_pfenet_473_resnet101,
         coco.coco_scl_pfenet_resnet101,
         coco.coco_sdaanet_baseline_resnet101,
         coco.coco_sdaanet_resnet101,

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fewseg.engine.results import RunResult
-from fewseg.metrics import EpisodeCounts, paired_difference
+from fewseg.metrics import EpisodeCounts, Score, paired_difference
 from fewseg.reporting.numbers import Estimate, gain_with_interval, mean_of
 from fewseg.reporting.table import FoldRow, FoldTable
 
@@ -96,15 +96,19 @@ def gains(table: FoldTable, counts_of: CountsOf) -> list[Gain]:
     Raises:
         ValueError: two results of one fold and protocol are not of the same episodes.
     """
-    pairs = [(a, b) for b in table.rows for a in table.rows if _is_baseline(a, b, table.shots)]
-    return [_gain(a, b, table.folds, counts_of) for a, b in pairs]
+    return [paired_gain(a, b, table.folds, counts_of) for a, b in baseline_pairs(table)]
+
+
+def baseline_pairs(table: FoldTable) -> list[tuple[FoldRow, FoldRow]]:
+    """The pairs of :func:`gains`, the baseline first."""
+    return [(a, b) for b in table.rows for a in table.rows if _is_baseline(a, b, table.shots)]
 
 
 def _is_baseline(a: FoldRow, b: FoldRow, shots: int) -> bool:
     if a.multi_scale or b.multi_scale:
         alike = (a.stem, a.seed, a.fusion) == (b.stem, b.seed, b.fusion)
         return alike and b.multi_scale and not a.multi_scale
-    if not _trained_alike(a, b):
+    if not trained_alike(a, b):
         return False
     if a.stem in RECIPE_BASELINES.get(b.stem, ()):
         return _is_part_less(a, b)
@@ -126,7 +130,7 @@ def _is_of_baseline_method(a: FoldRow, b: FoldRow, shots: int) -> bool:
     return a.fusion == b.fusion or (a.fusion, b.fusion) in PAPER_FUSIONS
 
 
-def _trained_alike(a: FoldRow, b: FoldRow) -> bool:
+def trained_alike(a: FoldRow, b: FoldRow) -> bool:
     """Whether both were trained for as long, or one was not trained at all (or does not say)."""
 
     def length(result: RunResult) -> tuple[object, object] | None:
@@ -149,9 +153,14 @@ def _is_part_less(a: FoldRow, b: FoldRow) -> bool:
     return a.fusion == b.fusion or (b.fusion == "iterative" and a.fusion == "mean")
 
 
-def _gain(a: FoldRow, b: FoldRow, folds: int, counts_of: CountsOf) -> Gain:
+def paired_gain(a: FoldRow, b: FoldRow, folds: int, counts_of: CountsOf, score: Score = "miou") -> Gain:
+    """Row ``b`` less row ``a``, on the folds that both have.
+
+    Raises:
+        ValueError: two results of one fold are not of the same episodes.
+    """
     by_fold = {
-        fold: _paired(a.results[fold], b.results[fold], counts_of)
+        fold: _paired(a.results[fold], b.results[fold], counts_of, score)
         for fold in sorted(set(a.results) & set(b.results))
     }
     missing = "; ".join(
@@ -160,8 +169,8 @@ def _gain(a: FoldRow, b: FoldRow, folds: int, counts_of: CountsOf) -> Gain:
     return Gain(a=a, b=b, by_fold=by_fold, missing=missing)
 
 
-def _paired(a: RunResult, b: RunResult, counts_of: CountsOf) -> Estimate:
-    found = paired_difference(counts_of(a), counts_of(b), a.classes)
+def _paired(a: RunResult, b: RunResult, counts_of: CountsOf, score: Score) -> Estimate:
+    found = paired_difference(counts_of(a), counts_of(b), a.classes, score=score)
     return Estimate(value=found.difference, low=found.interval.low, high=found.interval.high)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
 from collections.abc import Sequence
@@ -51,7 +52,11 @@ def joined(parts: Sequence[Cell]) -> Markup:
 
 
 def table(
-    headings: Sequence[str], rows: Sequence[Sequence[Cell]], caption: str, text_columns: int = 1
+    headings: Sequence[Cell],
+    rows: Sequence[Sequence[Cell]],
+    caption: str,
+    text_columns: int = 1,
+    apart: int = 0,
 ) -> Markup:
     """Returns a table that scrolls sideways on a narrow screen; the first cell of a row names it.
 
@@ -60,6 +65,7 @@ def table(
         rows: cells, as many as headings in each row.
         caption: what the numbers are and how they were measured.
         text_columns: how many columns from the left are text; the others are numbers.
+        apart: how many columns from the right are not of the same kind as the others, and look so.
 
     Raises:
         ValueError: a row has another number of cells.
@@ -69,6 +75,7 @@ def table(
             f"every row needs {len(headings)} cells, one a heading; got {[len(r) for r in rows]}"
         )
     kinds = ["text" if i < text_columns else "number" for i in range(len(headings))]
+    kinds = [k + " apart" if i >= len(kinds) - apart else k for i, k in enumerate(kinds)]
     head = [element("th", h, scope="col", class_=k) for h, k in zip(headings, kinds, strict=True)]
     body = []
     for row in rows:
@@ -119,14 +126,27 @@ def png_uri(picture: NDArray[np.uint8], colours: int = 160) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def page(title: str, *content: Cell) -> str:
-    """Returns a whole page; its policy forbids every request, so it looks the same offline."""
-    style = resources.files("fewseg.reporting").joinpath("assets/page.css").read_text(encoding="utf-8")
+def page(title: str, *content: Cell, style: str = "", script: str = "") -> str:
+    """Returns a whole page; its policy forbids every request, so it looks the same offline.
+
+    Args:
+        title: of the page.
+        *content: of its body.
+        style: rules after those that all pages share.
+        script: the one script that may run, at the end of the body; it is named by its digest, so that no
+            other text of the page can run.
+    """
+    shared = resources.files("fewseg.reporting").joinpath("assets/page.css").read_text(encoding="utf-8")
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    run = ""
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'"
+        run = f"<script>{script}</script>\n"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{joined(content)}\n</main>\n</body>\n</html>\n"
+        f"<title>{html.escape(title)}</title>\n<style>\n{shared}{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{joined(content)}\n</main>\n{run}</body>\n</html>\n"
     )

@@ -106,6 +106,7 @@ PAPER_ROWS = (
     _scl("scl_canet_second_loss", "L_ce^s2", "6", 1),
     _sdaanet("sdaanet_baseline", "Baseline", method="pfenet", table="1", coco="2"),
     _sdaanet("sdaanet_baseline_473", "Baseline (473)", method="pfenet", coco="2"),
+    _sdaanet("pfenet_473", "PFENet (473)", method="pfenet", coco="2"),
     _sdaanet("sdaanet_saam", "Baseline + SAAM", 1, table="3"),
     _sdaanet("sdaanet_sdpm", "Baseline + SDPM", 1, table="3"),
     _sdaanet("sdaanet", "SD-AANet", 1, table="3", coco="2"),
@@ -138,3 +139,11 @@ def rows_of(method: str, recipe: str) -> tuple[PaperRow, ...]:
     own = [row for row in PAPER_ROWS if row.method == method]
     stem = recipe_stem(recipe)
     return tuple([row for row in own if row.stem == stem] or [row for row in own if not row.stem])
+
+
+def row_of(
+    method: str, recipe: str, dataset: str, fusion: str, shots: int, on: str, sizes: Sequence[int]
+) -> PaperRow | None:
+    """The paper's row that a result of one way is measured as, or None."""
+    rows = rows_of(method, recipe)
+    return next((row for row in rows if row.fits(dataset, fusion, shots, on, sizes)), None)

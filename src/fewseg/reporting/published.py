@@ -1,10 +1,10 @@
 """Values printed in the papers, in percent as they print them.
 
 ``published.csv`` has one value a line: paper, table, row, backbone, dataset, shots, column (fold0 .. fold3,
-mean, fb_iou, dice), value. SCL's Tables 1-6, SRPNet's Table 1 and SD-AANet's Tables III-V are complete; of
-the others there are the lines of the papers' own methods and baselines. In SCL's Table 4 the row "average" is
-the baseline with averaged scores and "CGM" the baseline with CGM. Values stay as printed, also where the
-folds do not give the mean: 1-shot RPMMs and PFENet (Table 1), FWB (Table 2).
+mean, fb_iou, dice_fold0 .. dice_fold3, dice), value, and std, the figure after a printed "+-". All tables of
+the three papers are complete. In SCL's Table 4 the row "average" is the baseline with averaged scores and
+"CGM" the baseline with CGM; "(473)" is SD-AANet's dagger. Values stay as printed, also where the folds do not
+give the mean, or where two papers quote one method differently.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
-from fewseg.reporting.paper_rows import rows_of
+from fewseg.reporting.paper_rows import row_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,10 @@ class PublishedValue:
         backbone: "vgg16", "resnet50" or "resnet101".
         dataset: "pascal-5i" or "coco-20i", always the full set.
         shots: K.
-        column: "fold0" .. "fold3", "mean" (both mIoU, or Dice in SRPNet's Table 3: "dice"), or "fb_iou".
+        column: "fold0" .. "fold3" and "mean" are mIoU, "dice_fold0" .. "dice_fold3" and "dice" are Dice,
+            "fb_iou" is FB-IoU.
         percent: the value in percent.
+        std: printed standard deviation over runs, in percent, or None.
     """
 
     paper: str
@@ -42,6 +44,7 @@ class PublishedValue:
     shots: int
     column: str
     percent: float
+    std: float | None = None
 
 
 @lru_cache(maxsize=1)
@@ -58,6 +61,7 @@ def published_values() -> tuple[PublishedValue, ...]:
             shots=int(line["shots"]),
             column=line["column"],
             percent=float(line["value"]),
+            std=float(line["std"]) if line["std"] else None,
         )
         for line in csv.DictReader(text.splitlines())
     )
@@ -79,15 +83,23 @@ def paper_mean(
     measured; on the papers' own sets another backbone has no value. ``backbone`` is a name of timm, or "";
     ``sizes`` are the sides of a multi-scale row's inputs, one or none those of any other.
     """
-    for row in rows_of(method, recipe):
-        if not row.fits(dataset, fusion, shots, on, sizes):
-            continue
-        place = (row.paper, row.table_for(dataset), row.row, shots, "mean")
-        found = [v for v in published_values() if (v.paper, v.table, v.row, v.shots, v.column) == place]
-        same = dataset == "voc5i-mini" or not backbone
-        found = [v for v in found if same or v.backbone == backbone.removesuffix("s")]
-        return found[0] if found else None
-    return None
+    row = row_of(method, recipe, dataset, fusion, shots, on, sizes)
+    if row is None:
+        return None
+    place = (row.paper, row.table_for(dataset), row.row, shots, "mean")
+    found = [v for v in published_values() if (v.paper, v.table, v.row, v.shots, v.column) == place]
+    return next((v for v in found if is_of_backbone(v.backbone, dataset, backbone)), None)
+
+
+def is_of_backbone(printed: str, dataset: str, backbone: str) -> bool:
+    """Whether a result on this backbone may stand beside a row printed for another's name.
+
+    Args:
+        printed: the paper's backbone, such as "resnet50".
+        dataset: of the result; voc5i-mini has no backbone of its own.
+        backbone: of the result, a name of timm; "" where it does not say.
+    """
+    return dataset == "voc5i-mini" or not backbone or printed == backbone.removesuffix("s")
 
 
 def published_value(*, paper: str, table: str, row: str, shots: int, column: str = "mean") -> PublishedValue:

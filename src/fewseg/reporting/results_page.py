@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,47 @@ BEGIN = "<!-- results: begin (made from the result files; edit outside of this b
 END = "<!-- results: end -->"
 
 
-def load_folder(folder: str | Path) -> tuple[list[tuple[RunResult, EpisodeCounts]], list[str]]:
-    """Reads every result under a folder, in the order of their paths.
+@dataclass(frozen=True, kw_only=True)
+class ResultsFolder:
+    """What a folder of results holds.
+
+    Attributes:
+        found: every result that can be read with its counts, in the order of their paths.
+        paths: their paths within the folder.
+        left_out: one sentence for each result file left out.
+    """
+
+    found: list[tuple[RunResult, EpisodeCounts]]
+    paths: list[str]
+    left_out: list[str]
+
+
+def read_folder(folder: str | Path) -> ResultsFolder:
+    """Reads every result under a folder, which may have none.
 
     Other JSON files are passed over; a result that cannot be read, or has lost its counts, is left out.
+
+    Raises:
+        ValueError: the folder does not exist.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{root} is not a folder: give the folder that `fewseg evaluate` writes to")
+    found, paths, left_out = [], [], []
+    for path in sorted(root.rglob("*.json")):
+        if not counts_path(path).exists() and not _is_result(path):
+            continue
+        try:
+            found.append(load_with_counts(path))
+            paths.append(str(path.relative_to(root)))
+        except (FileNotFoundError, ValueError) as error:
+            _log.warning("left out: %s", error)
+            left_out.append(str(error).replace(f"{root}/", ""))
+    return ResultsFolder(found=found, paths=paths, left_out=left_out)
+
+
+def load_folder(folder: str | Path) -> tuple[list[tuple[RunResult, EpisodeCounts]], list[str]]:
+    """Reads every result under a folder as :func:`read_folder`, which must have one.
 
     Returns:
         The results with their counts, and one sentence for each file left out.
@@ -34,21 +72,11 @@ def load_folder(folder: str | Path) -> tuple[list[tuple[RunResult, EpisodeCounts
     Raises:
         ValueError: the folder does not exist or has no result.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise ValueError(f"{root} is not a folder: give the folder that `fewseg evaluate` writes to")
-    found, left_out = [], []
-    for path in sorted(root.rglob("*.json")):
-        if not counts_path(path).exists() and not _is_result(path):
-            continue
-        try:
-            found.append(load_with_counts(path))
-        except (FileNotFoundError, ValueError) as error:
-            _log.warning("left out: %s", error)
-            left_out.append(str(error).replace(f"{root}/", ""))
-    if not found:
-        raise ValueError(f"{root} has no result that can be read: {'; '.join(left_out) or 'evaluate first'}")
-    return found, left_out
+    read = read_folder(folder)
+    if not read.found:
+        reasons = "; ".join(read.left_out) or "evaluate first"
+        raise ValueError(f"{Path(folder)} has no result that can be read: {reasons}")
+    return read.found, read.left_out
 
 
 def _is_result(path: Path) -> bool:

@@ -128,11 +128,21 @@ def fold_tables(results: Sequence[RunResult], *, folds: int = FOLDS) -> list[Fol
     for result in results:
         if not 0 <= result.fold < folds:
             raise ValueError(
-                f"{_name(result)} is outside folds 0 .. {folds - 1}: give the right number of folds"
+                f"{result_name(result)} is outside folds 0 .. {folds - 1}: give the right number of folds"
             )
-        key = (result.dataset, result.ways, result.shots, result.on, result.protocol_digest)
-        groups[key].append(result)
+        groups[table_key(result)].append(result)
     return [_table(groups[key], folds) for key in sorted(groups)]
+
+
+def table_key(result: RunResult) -> tuple[str, int, int, str, str]:
+    """Results with the same key share a table: data set, ways, shots, what is segmented, protocol."""
+    return result.dataset, result.ways, result.shots, result.on, result.protocol_digest
+
+
+def row_key(result: RunResult) -> tuple[str, str, str, str, object]:
+    """Results of a table with the same key share a row: method, fusion, recipe, input size, training seed."""
+    seed = result.training.get("seed")
+    return result.method, result.fusion, _family(result), sizes_of(result), seed
 
 
 def _table(results: Sequence[RunResult], folds: int) -> FoldTable:
@@ -142,12 +152,12 @@ def _table(results: Sequence[RunResult], folds: int) -> FoldTable:
         first = splits.setdefault(result.fold, result)
         if set(first.classes) != set(result.classes):
             raise ValueError(
-                f"{_name(first)} tests classes {sorted(first.classes)} and {_name(result)} tests "
+                f"{result_name(first)} tests classes {sorted(first.classes)} and {result_name(result)} tests "
                 f"{sorted(result.classes)}: different class splits cannot share a table; keep them apart"
             )
         row = cells[result.method, result.fusion, _variant(result, results)]
         if result.fold in row:
-            raise ValueError(f"there are two results of {_name(result)}: keep one of the two files")
+            raise ValueError(f"there are two results of {result_name(result)}: keep one of the two files")
         row[result.fold] = result
     rows = tuple(
         FoldRow(
@@ -212,5 +222,6 @@ def _family(result: RunResult) -> str:
     return result.recipe.removesuffix(f"_fold{result.fold}")
 
 
-def _name(result: RunResult) -> str:
+def result_name(result: RunResult) -> str:
+    """A result in messages, e.g. "pfenet mean 1-shot on voc5i-mini fold 0"."""
     return f"{result.method} {result.fusion} {result.shots}-shot on {result.dataset} fold {result.fold}"

@@ -19,7 +19,10 @@ from fewseg import __version__
 from fewseg.inference.formats.png import png_bytes
 from fewseg.inference.model import Model
 from fewseg.inference.outputs import FORMATS
+from fewseg.serve.body import read_body
 from fewseg.serve.export import export
+from fewseg.serve.label_studio.backend import StudioOptions
+from fewseg.serve.label_studio.routes import studio_router
 from fewseg.serve.limits import Limits, Refused
 from fewseg.serve.served_image import ServedImage
 from fewseg.serve.sessions import Sessions
@@ -40,7 +43,13 @@ _HEADERS = {
 router = APIRouter(prefix="/api")
 
 
-def create_app(model: Model, limits: Limits | None = None, *, hosts: Sequence[str] | None = None) -> FastAPI:
+def create_app(
+    model: Model,
+    limits: Limits | None = None,
+    *,
+    hosts: Sequence[str] | None = None,
+    label_studio: StudioOptions | None = None,
+) -> FastAPI:
     """Returns the server of a model.
 
     Args:
@@ -48,8 +57,10 @@ def create_app(model: Model, limits: Limits | None = None, *, hosts: Sequence[st
         limits: see there.
         hosts: the names that requests may call the server by, against pages that make a foreign name lead
             here; None for any.
+        label_studio: whose ML backend this server is too.
     """
-    sessions = Sessions(model, limits or Limits())
+    limits = limits or Limits()
+    sessions = Sessions(model, limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -83,6 +94,9 @@ def create_app(model: Model, limits: Limits | None = None, *, hosts: Sequence[st
     app.add_exception_handler(MemoryError, _told)
     app.add_exception_handler(OSError, _told)
     app.include_router(router)
+    if label_studio is not None:
+        backend = label_studio.backend(model, limits, sessions.compute, sessions.judging)
+        app.include_router(studio_router(backend, label_studio.account, limits.upload_bytes))
     app.mount("/", StaticFiles(directory=STATIC, html=True), name="page")
     return app
 
@@ -90,15 +104,23 @@ def create_app(model: Model, limits: Limits | None = None, *, hosts: Sequence[st
 def _foreign(request: Request, hosts: Sequence[str] | None) -> Response | None:
     """Refuses a request for another host name, or from another site's page."""
     host = request.headers.get("host", "")
-    name = urlsplit(f"//{host}").hostname if host.isprintable() else None
-    if hosts is not None and name not in hosts:
+    if hosts is not None and _host_name(host) not in hosts:
         text = f"the host is {host!r}; accepted are {', '.join(hosts)}: open the page by one of these names"
         return JSONResponse({"detail": text}, 421)
     origin = request.headers.get("origin")
-    if origin is not None and request.method not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
+    own = origin in (f"http://{host}", f"https://{host}")
+    if origin is not None and request.method not in ("GET", "HEAD") and not own:
         text = f"the request comes from a page of {origin}; accepted are those of this server"
         return JSONResponse({"detail": text}, 403)
     return None
+
+
+def _host_name(host: str) -> str | None:
+    """The name in a Host header, without its port; None where there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname if host.isprintable() else None
+    except ValueError:  # half a bracket
+        return None
 
 
 async def _told(_: Request, error: Exception) -> Response:
@@ -120,27 +142,6 @@ def _workspace(request: Request, x_fewseg_session: Annotated[str, Header()] = ""
 
 Space = Annotated[Workspace, Depends(_workspace)]
 Threshold = Annotated[float, Query(gt=0, lt=1)]
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """Reads a request's body, not further than a limit.
-
-    Raises:
-        Refused: 413, it is longer.
-    """
-    too_long = Refused(
-        413, f"the upload is larger than {limit / 2**20:.0f} MiB, which is accepted: send a smaller file"
-    )
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and int(said) > limit:
-        raise too_long
-    parts, length = [], 0
-    async for part in request.stream():
-        length += len(part)
-        if length > limit:
-            raise too_long
-        parts.append(part)
-    return b"".join(parts)
 
 
 def _told_image(image: ServedImage) -> dict[str, Any]:
@@ -246,6 +247,13 @@ def rename_class(number: int, space: Space, name: str) -> dict[str, Any]:
     """Gives a class another name."""
     space.rename_class(number, name)
     return {"classes": space.classes, "version": space.version}
+
+
+@router.delete("/classes/{number}")
+def remove_class(number: int, space: Space) -> dict[str, Any]:
+    """Takes a class away, from every mask too."""
+    space.remove_class(number)
+    return _told_space(space)
 
 
 @router.get("/download/{form}")

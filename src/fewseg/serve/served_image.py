@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from fewseg.data.errors import DataError
+from fewseg.inference.formats.png import png_bytes
 from fewseg.inference.formats.values import Mask
 from fewseg.inference.model import EncodedImage
 from fewseg.inference.session import Answer, Session
+from fewseg.inference.views import view_masks
+from fewseg.types import IGNORE
 
 _LONGEST_SIDE = 65_500  # of a JPEG
 
@@ -70,6 +74,42 @@ class ServedImage:
             return None
         found: Mask = np.array(Image.open(io.BytesIO(self.labels)))
         return found
+
+
+def without_class(image: ServedImage, number: int) -> ServedImage:
+    """Returns an image without one class: its pixels become background, later numbers move down by one.
+
+    A mask that showed this class alone is dropped, and the image is open: an empty one would say that the
+    image shows nothing, which nobody did.
+    """
+    mask = image.mask
+    if mask is None:
+        return image
+    others = mask[(mask != 0) & (mask != number) & (mask != IGNORE)]
+    if bool((mask == number).any()) and not others.size:
+        return replace(image, role="open", labels=None)
+    table = np.arange(256, dtype=np.uint8)
+    table[number] = 0
+    table[number + 1 : IGNORE] -= 1
+    return replace(image, labels=png_bytes(table[mask]))
+
+
+def class_views(labels: Tensor, encoded: EncodedImage) -> dict[int, Tensor]:
+    """Cuts a mask as supports take it.
+
+    Args:
+        labels: (H, W) uint8, class numbers and 255.
+        encoded: the image, of n views.
+
+    Returns:
+        Number of each class that is shown -> (n, S, S) uint8 in {0, 1, 255}.
+    """
+    shown = torch.bincount(labels.flatten(), minlength=256)[1:IGNORE].nonzero().flatten() + 1
+    unknown = labels == IGNORE
+    return {
+        int(j): view_masks((labels == j).to(torch.uint8).masked_fill(unknown, IGNORE), encoded.windows)
+        for j in shown
+    }
 
 
 def clean_name(name: str) -> str:

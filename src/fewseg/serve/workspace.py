@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import secrets
 import threading
-import unicodedata
 from dataclasses import replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fewseg.data.errors import DataError
 from fewseg.data.image_files import check_labels, check_same_size, mask_of_bytes, rgb_of_bytes
 from fewseg.inference.formats.png import png_bytes
-from fewseg.inference.formats.values import MAX_CLASSES, Mask
-from fewseg.inference.model import EncodedImage, Model
+from fewseg.inference.formats.values import Mask
+from fewseg.inference.model import Model
 from fewseg.inference.segmentation import Segmentation
 from fewseg.inference.session import Session
 from fewseg.inference.supports import SupportSet
-from fewseg.inference.views import view_masks
+from fewseg.serve.class_names import class_name, other_names
 from fewseg.serve.limits import Limits, Refused
-from fewseg.serve.served_image import Held, Role, ServedImage, clean_name, jpeg_of, unused_name
-from fewseg.types import IGNORE
+from fewseg.serve.room import bytes_of, drop_answers, kept_bytes, make_room
+from fewseg.serve.served_image import (
+    Held,
+    Role,
+    ServedImage,
+    class_views,
+    clean_name,
+    jpeg_of,
+    unused_name,
+    without_class,
+)
 
-_LONGEST_NAME = 60
 _PALETTE_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
 
 
@@ -37,15 +43,19 @@ class Workspace:
         model: shared by all workspaces.
         limits: see there.
         compute: held while the network runs, so that memory is that of one image at a time.
+        judging: held in its place while quality is judged, which takes seconds: a mask does not wait for it.
     """
 
-    def __init__(self, model: Model, limits: Limits, compute: threading.Lock) -> None:
+    def __init__(
+        self, model: Model, limits: Limits, compute: threading.Lock, judging: threading.Lock
+    ) -> None:
         self.model, self.limits = model, limits
-        self._compute, self._lock = compute, threading.RLock()
+        self._compute, self._judging, self._lock = compute, judging, threading.RLock()
         self._images: dict[str, ServedImage] = {}
         self._classes: tuple[str, ...] = ()
         self._session: Session | None = None
         self._cut: dict[str, dict[int, Tensor]] = {}
+        self._numbering = 0  # grows when masks' numbers change their meaning
         self.version = 0
 
     @property
@@ -60,9 +70,15 @@ class Workspace:
             return tuple(self._images.values())
 
     @property
+    def empty(self) -> bool:
+        """Whether it has no image; told at once, whatever other threads do."""
+        return not self._images
+
+    @property
     def nbytes(self) -> int:
         """Bytes that it keeps."""
-        return sum(image.nbytes for image in self.images)
+        with self._lock:
+            return kept_bytes(self._images, self._cut)
 
     def image(self, id: str) -> ServedImage:
         """Returns an image.
@@ -82,7 +98,8 @@ class Workspace:
             DataError: it is no image that can be used; its type is told by its content.
             Refused: 413, the session is full.
         """
-        self._check_room(images=1)
+        with self._lock:
+            make_room(self._images, self._cut, self.limits, new=1)
         name = clean_name(name)
         with self._compute:
             pixels = rgb_of_bytes(content, name, self.limits.pixels)
@@ -90,20 +107,10 @@ class Workspace:
             (encoded,) = self.model.encode([self.model.prepare(pixels)])
         image = ServedImage(id=secrets.token_urlsafe(9), name=name, encoded=encoded, picture=picture)
         with self._lock:
-            self._check_room(image.nbytes, images=1)
+            make_room(self._images, self._cut, self.limits, image.nbytes, new=1)
             image = replace(image, name=unused_name(name, {other.name for other in self._images.values()}))
             self._images[image.id] = image
         return image
-
-    def _check_room(self, more: int = 0, images: int = 0) -> None:
-        used, limits = self.nbytes, self.limits
-        if len(self._images) + images > limits.images or used + more > limits.session_bytes:
-            raise Refused(
-                413,
-                f"the session holds {len(self._images)} images and {used / 2**20:.0f} MiB; accepted are "
-                f"{limits.images} images and {limits.session_bytes / 2**20:.0f} MiB: download and remove "
-                "some, or start the server with --session-mib",
-            )
 
     def remove_image(self, id: str) -> None:
         """Takes an image away, with its mask.
@@ -125,7 +132,7 @@ class Workspace:
             ValueError: the name is empty, too long, or there already, or there are too many.
         """
         with self._lock:
-            self._classes = (*self._classes, self._class_name(name, self._classes))
+            self._classes = (*self._classes, class_name(name, self._classes))
             return len(self._classes)
 
     def rename_class(self, number: int, name: str) -> None:
@@ -136,25 +143,28 @@ class Workspace:
             Refused: 404, there is no such number.
         """
         with self._lock:
-            if not 1 <= number <= len(self._classes):
-                raise Refused(404, f"there is no class {number}; there are {len(self._classes)}")
-            others = (*self._classes[: number - 1], *self._classes[number:])
-            name = self._class_name(name, others)
+            others = other_names(self._classes, number)
+            name = class_name(name, others)
             self._classes = (*self._classes[: number - 1], name, *self._classes[number:])
             self._changed()
 
-    def _class_name(self, name: str, others: tuple[str, ...]) -> str:
-        name = unicodedata.normalize("NFC", name).strip()
-        printable = name.isprintable() and not any(unicodedata.category(c) == "Cs" for c in name)
-        alike = {other.casefold() for other in others}
-        if not name or len(name) > _LONGEST_NAME or not printable or name.casefold() in alike:
-            raise ValueError(
-                f"the class name is {name[:80]!r}; accepted are names of 1 to {_LONGEST_NAME} letters on one "
-                "line that no other class has: choose another"
-            )
-        if len(others) >= MAX_CLASSES:
-            raise ValueError(f"there are {len(others)} classes; accepted are {MAX_CLASSES}")
-        return name
+    def remove_class(self, number: int) -> None:
+        """Takes a class away, from every mask too; the classes after it move down by one number.
+
+        An image whose mask showed this class alone is predicted again.
+
+        Raises:
+            Refused: 404, there is no such number.
+        """
+        with self._lock:
+            self._classes = other_names(self._classes, number)
+            self._numbering += 1
+            for id, image in self._images.items():
+                self._images[id] = without_class(image, number)
+                cut = self._cut.pop(id, None)
+                if cut is not None and self._images[id].role == "support":
+                    self._cut[id] = {j - (j > number): m for j, m in cut.items() if j != number}
+            self._changed()
 
     def set_labels(self, id: str, role: Role, content: bytes) -> ServedImage:
         """Settles the mask of an image.
@@ -166,24 +176,29 @@ class Workspace:
 
         Raises:
             DataError: it is no such mask.
-            Refused: 404, there is no such image; 413, the session is full.
+            Refused: 404, there is no such image; 409, a class was deleted meanwhile; 413, the session is
+                full.
         """
-        image = self.image(id)
+        with self._lock:
+            image, classes, numbering = self.image(id), self._classes, self._numbering
         what = f"of {image.name}"
         stored = mask_of_bytes(content, what, _PALETTE_MODES, self.limits.pixels)
         check_same_size(f"the mask {what}", image.encoded.size, (int(stored.shape[0]), int(stored.shape[1])))
-        names = dict(enumerate(self._classes, 1))
+        names = dict(enumerate(classes, 1))
         if not names:
             raise DataError("there is no class yet: add one before drawing")
         check_labels(stored, names, what)
-        cut = self._views(stored, image.encoded) if role == "support" else None
+        cut = class_views(stored, image.encoded) if role == "support" else {}
         packed = png_bytes(stored.numpy())
         with self._lock:
+            if self._numbering != numbering:
+                raise Refused(409, f"a class was deleted while the mask {what} was on its way: draw it again")
             was = self.image(id)
-            self._check_room(len(packed) - len(was.labels or b""))
-            self._images[id] = replace(was, role=role, labels=packed)
+            had = len(was.labels or b"") + bytes_of(self._cut.get(id, {}))
+            make_room(self._images, self._cut, self.limits, len(packed) + bytes_of(cut) - had)
+            self._images[id] = replace(self.image(id), role=role, labels=packed)
             self._cut.pop(id, None)
-            if cut is not None:
+            if role == "support":
                 self._cut[id] = cut
             if "support" in (role, was.role):
                 self._changed()
@@ -203,18 +218,9 @@ class Workspace:
                 self._changed()
             return self._images[id]
 
-    @staticmethod
-    def _views(stored: Tensor, encoded: EncodedImage) -> dict[int, Tensor]:
-        """Number of each class that is shown -> its mask in the image's views."""
-        shown = torch.bincount(stored.flatten(), minlength=256)[1:IGNORE].nonzero().flatten() + 1
-        unknown = stored == IGNORE
-        return {
-            int(j): view_masks((stored == j).to(torch.uint8).masked_fill(unknown, IGNORE), encoded.windows)
-            for j in shown
-        }
-
     def _changed(self) -> None:
         self._session = None
+        drop_answers(self._images, self.nbytes)  # all: they are of other supports, which they would keep
         self.version += 1
 
     def session(self) -> Session | None:
@@ -244,12 +250,13 @@ class Workspace:
         held = image.held
         if held is not None and held.session is session and (held.answer.quality or not quality):
             return held
-        with self._compute:
+        with self._judging if quality else self._compute:
             (answer,) = session.answer([image.encoded], quality=quality)
         held = Held(session=session, answer=answer)
         with self._lock:
-            if id in self._images:
+            if id in self._images and self._session is session:
                 self._images[id] = replace(self._images[id], held=held)
+                drop_answers(self._images, self.nbytes - self.limits.session_bytes, last=id)
         return held
 
     def segmentation(self, id: str, threshold: float = 0.5, *, quality: bool = False) -> Segmentation | None:
@@ -266,9 +273,9 @@ class Workspace:
 
     def numbered(self, found: Segmentation) -> Mask:
         """Returns a prediction's labels with the numbers of this workspace's classes."""
-        table = np.zeros(256, dtype=np.uint8)
+        table, numbers = np.zeros(256, dtype=np.uint8), {name: j for j, name in enumerate(self._classes, 1)}
         for j, name in enumerate(found.classes, 1):
-            table[j] = self._classes.index(name) + 1 if name in self._classes else 0
+            table[j] = numbers.get(name, 0)
         labels: Mask = table[found.labels]
         return labels
 

@@ -77,3 +77,19 @@ def test_the_merged_maps_are_not_changed_in_place(trunk, merged):
     copies = [m.clone() for m in merged]
     trunk(merged, (9, 9), deep=True)
     assert all(torch.equal(a, b) for a, b in zip(merged, copies, strict=True))
+
+
+def test_gradients_and_none_give_the_same_logits(trunk, merged):
+    with torch.no_grad():
+        without = trunk(merged, (9, 9), deep=False).logits
+    assert torch.equal(trunk(merged, (9, 9), deep=False).logits, without)
+
+
+def test_the_weights_get_the_gradients_of_the_one_written_out(trunk, merged):
+    grads = []
+    for run in (lambda: trunk(merged, (5, 5), deep=False).logits, lambda: literal(trunk, merged, (5, 5))[0]):
+        trunk.zero_grad()
+        run().square().sum().backward()
+        grads.append([p.grad.clone() for p in trunk.parameters() if p.grad is not None])
+    for ours, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)

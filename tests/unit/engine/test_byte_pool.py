@@ -96,3 +96,35 @@ def test_on_a_full_disk_the_rest_stays_in_memory_with_one_warning(tmp_path, monk
     assert pool.bytes > 1000
     assert len(caplog.messages) == 1
     assert "it stays in memory, beyond the budget" in caplog.messages[0]
+
+
+def test_what_lies_elsewhere_is_let_go_before_anything_is_written(tmp_path):
+    pool = BytePool(3000, tmp_path)
+    pool.lend("far", entry(1))
+    pool.lend("near", entry(2))
+    pool.put("own", entry(3))
+    assert pool.get("far") is not None  # used: "near" is now the one longest unused
+    pool.put("another", entry(4))
+    assert (pool.get("near"), pool.spilled, pool.bytes) == (None, 0, 3000)
+    assert same(pool.get("far"), entry(1))
+    for name in "abc":
+        pool.put(name, entry(5))
+    assert pool.get("far") is None
+    assert pool.bytes == 3000
+    assert same(pool.get("own"), entry(3))
+
+
+def test_what_is_lent_never_drives_out_what_is_kept(tmp_path):
+    pool = BytePool(2000, tmp_path)
+    pool.put("a", entry(1))
+    pool.put("b", entry(2))
+    pool.lend("c", entry(3))
+    assert pool.get("c") is None
+    assert (pool.spilled, pool.bytes) == (0, 2000)
+
+
+def test_what_is_lent_twice_counts_once(tmp_path):
+    pool = BytePool(5000, tmp_path)
+    pool.lend("a", entry(1))
+    pool.lend("a", entry(1))
+    assert pool.bytes == 1000

@@ -76,11 +76,14 @@ def test_what_is_beyond_the_budget_is_read_and_not_embedded_again(fits, tmp_path
     assert method.seen == [1, 2, 3]
 
 
-def test_a_method_that_embeds_nothing_reads_the_store_in_one_go():
-    store = Store()
-    images = SharedImages(DoesNot(), store, BytePool(), fp32=True)
-    assert images.features(["1", "2"])["stored"][:, 0, 0, 0].tolist() == [1, 2]
-    assert store.asked == [["1", "2"]]
+@pytest.mark.parametrize(("fits", "reads"), [(9, 3), (1, 7)])
+def test_a_method_that_embeds_nothing_reads_an_image_again_only_where_the_budget_has_no_room(fits, reads):
+    store, pool = Store(), BytePool(fits * BYTES)
+    images = SharedImages(DoesNot(), store, pool, fp32=True)
+    for ids in (["1", "2"], ["3", "1"], ["2", "1", "3"]):
+        assert images.features(ids)["stored"][:, 0, 0, 0].tolist() == [float(id) for id in ids]
+        assert pool.bytes <= fits * BYTES
+    assert len(store.asked) == reads
 
 
 @pytest.mark.parametrize("method", [Embeds, DoesNot])

@@ -201,6 +201,19 @@ def test_label_studio_shapes_are_in_percent(tmp_path, write_json, value, kind, e
     assert found.weak == ({"rust"} if weak else frozenset())
 
 
+def test_of_label_studios_annotations_the_latest_counts_whatever_its_place(tmp_path, write_json):
+    (task,) = studio(region({"rle": encode_brush(MASK)}))
+    (latest,) = task["annotations"]
+    latest["updated_at"] = "2026-02-01T00:00:00Z"
+    earlier = {"result": [], "updated_at": "2026-01-01T00:00:00.5Z"}
+    cancelled = {"result": [], "updated_at": "2026-03-01T00:00:00Z", "was_cancelled": True}
+    for order in ([latest, earlier, cancelled], [cancelled, earlier, latest]):
+        found = one(tmp_path, write_json, [{**task, "annotations": order}])
+        assert np.array_equal(found.masks["rust"], MASK)
+    found = one(tmp_path, write_json, [{**task, "annotations": [latest, {**earlier, "ground_truth": True}]}])
+    assert not found.masks
+
+
 def test_a_label_studio_key_point_is_a_scribble(tmp_path, write_json):
     found = one(
         tmp_path, write_json, studio(region({"x": 50, "y": 50, "width": 0.5}, "keypointlabels")), stroke=6

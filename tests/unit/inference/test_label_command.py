@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -238,6 +239,33 @@ def test_names_that_file_systems_part_with_are_told(place, run):
     assert "labelled: 5; skipped: 2" in said
 
 
+@pytest.mark.parametrize(
+    ("form", "fits", "too_long"),
+    [
+        ("png", "f" * 251, "?" * 84),  # beside .png; each ? becomes %3F
+        ("labelme", "f" * 250, "t" * 251),
+        ("probability", "f" * 244, "t" * 245),  # beside .object.png
+    ],
+)
+def test_a_name_that_leaves_no_room_for_an_output_is_told_and_skipped(place, run, form, fits, too_long):
+    for name in (fits, too_long):
+        write(place / "photos" / f"{name}.jpg", picture(3)[0])
+    status, said = run("--format", form)
+    assert status == 3, said
+    assert "accepted are 255: rename the file" in said
+    assert "labelled: 6; skipped: 1" in said
+    assert lines(place).keys() == {*NAMES, f"{fits}.jpg"}
+
+
+def test_shapes_of_labelme_of_another_kind_do_not_mix(place, run):
+    assert run("--format", "labelme")[0] == 0
+    status, said = run("--format", "labelme-polygons")
+    assert (status, "another shapes of labelme" in said) == (1, True)
+    assert run("--format", "png")[0] == 0
+    assert run("--format", "labelme-polygons")[0] == 1
+    assert run("--format", "labelme", "png")[0] == 0
+
+
 def test_an_output_folder_that_cannot_be_written_is_told(place, run):
     (place / "file").write_text("x")
     status, said = run(out="file")
@@ -254,6 +282,14 @@ SUPPORTS = {
     "empty masks": (
         lambda p: [write(p / f"sup/masks/{k}.png", picture(k)[1] * 0) for k in (0, 1)],
         "no mask of 'object' has foreground",
+    ),
+    "a class in negatives only": (
+        lambda p: (
+            [write(p / f"sup/{c}/images/x.png", picture(k)[0]) for k, c in enumerate("ab")]
+            + [write(p / f"sup/{c}/masks/x.png", picture(k)[1] * (1 - k)) for k, c in enumerate("ab")]
+            + [shutil.rmtree(p / "sup" / name) for name in ("images", "masks")]
+        ),
+        "no mask of 'b' has foreground",
     ),
     "another size": (
         lambda p: write(p / "sup/masks/0.png", picture(0)[1].T.copy()),
@@ -285,6 +321,10 @@ JSON = {
     "list": "[1, 2]",
     "coco without categories": '{"images": [], "annotations": []}',
     "labelme": '{"shapes": 3, "imagePath": "a.png"}',
+    "nested deeply": "[" * 100_000,
+    "coco that marks nothing": '{"images": [{"id": 1, "file_name": "photos/a.png", "width": 60, "height": 4}]'
+    ', "annotations": [], "categories": [{"id": 1, "name": "x"}]}',
+    "labelme that marks nothing": '{"shapes": [], "imagePath": "photos/a.png", "imageData": null}',
     "label studio": '[{"data": {"image": "a.png"}, "annotations": [{"result": 3}]}]',
 }
 
@@ -296,7 +336,36 @@ def test_malformed_json_is_told_in_a_line_and_nothing_is_written(place, run, tex
     assert status == 1
     assert "sup.json" in said
     assert "Traceback" not in said
+    assert "add_class" not in said  # that is Python's
     assert not (place / "out").exists()
+
+
+@pytest.mark.skipif(
+    shutil.which("mount") is None or os.geteuid() != 0, reason="needs a small disk of its own"
+)
+def test_a_disk_that_is_really_full_leaves_whole_files(place, run):
+    small = place / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "fewseg-test", str(small)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        for k in range(12):
+            noise = np.random.default_rng(k).integers(0, 255, (200, 300, 3), dtype=np.uint8)
+            write(place / f"photos/{k:02}.png", noise)
+        status, said = run("--format", "png", "probability", out="small/o")
+        assert status == 1
+        assert "No space left on device" in said
+        for path in small.rglob("*"):
+            assert path.is_dir() or path.stat().st_size
+            if path.suffix in (".png", ".jpg"):
+                Image.open(path).load()
+        done = lines(place, "small/o")
+        assert {"masks/" + name.rsplit(".", 1)[0] + ".png" for name in done} <= {
+            p.relative_to(small / "o").as_posix() for p in small.rglob("masks/**/*.png")
+        }
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_a_mistyped_place_of_images_is_told(place, run):

@@ -28,6 +28,15 @@ def test_a_student_that_is_its_own_teacher_has_no_loss_and_zeros_count_as_nothin
     assert float(found) == pytest.approx(math.log(2))
 
 
+def test_a_teacher_that_is_zero_in_a_channel_has_a_finite_gradient():
+    """A softmax over prototypes far apart ends in zeros, and teachers learn too."""
+    prototypes = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    teachers = prototypes.softmax(-1)
+    assert teachers[0, 1] == 0
+    kl_to_teacher(torch.zeros(1, 2), teachers).sum().backward()
+    assert bool(torch.isfinite(prototypes.grad).all())
+
+
 def test_the_tempered_divergence_is_softened_and_averaged_over_channels():
     students, teachers = torch.randn(2, 4), torch.randn(2, 4)
     for row, found in enumerate(tempered_kl(students, teachers, temperature=5.0, factor=22.5)):

@@ -107,6 +107,24 @@ def test_a_pairs_history_is_the_mean_of_its_shots_scores(make, shots):
     torch.testing.assert_close(scl.training_losses(batch).terms["query"], expected, atol=1e-4, rtol=1e-4)
 
 
+def test_each_episode_of_a_batch_trains_on_its_own_shots_query_and_history(make, shots):
+    images, masks = shots(2, 3)
+    ids = torch.tensor([5, 6])
+    learner = {"history_reset": 0.0, "mid_dropout": 0.0, "head_dropout": 0.0}
+
+    def losses(rows):
+        """Of a second look, which hears what the first one said."""
+        scl = make(**learner).train()
+        for _ in range(2):
+            found = scl.losses(episodes_of(images[rows], masks[rows], ids[rows]))
+        return found.terms
+
+    together, alone = losses([0, 1]), [losses([0]), losses([1])]
+    for name, found in together.items():
+        torch.testing.assert_close(found, (alone[0][name] + alone[1][name]) / 2, atol=1e-5, rtol=1e-4)
+    assert abs(float(alone[0]["query"].detach() - alone[1]["query"].detach())) > 1e-3
+
+
 def test_the_support_path_of_the_cross_guided_module_has_no_history(make, shots, encode):
     scl = make(fusion=CrossGuided(path="support"))
     images, masks = shots(1, 2)

@@ -1,5 +1,6 @@
 """SD-AANet: gates, teachers, attention and losses, each as its equation has it."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -131,7 +132,8 @@ def test_a_detached_teacher_learns_nothing_from_the_query(kind):
     students, gates, query = teaching()
     for detach in (False, True):
         found = query.clone().requires_grad_()
-        kind(detach=detach).loss(students.clone().requires_grad_(), gates, found).backward()
+        teacher = kind(detach=True) if detach else kind()
+        teacher.loss(students.clone().requires_grad_(), gates, found).backward()
         assert (found.grad is None) == detach
 
 
@@ -260,6 +262,21 @@ def test_the_attentions_statistics_are_learned_by_losses_in_training_only(make, 
     assert norm.running_mean.abs().max() == 0
     method.train().losses(batch)
     assert norm.running_mean.abs().max() > 0
+
+
+def test_in_training_the_attention_learns_of_the_queries_and_then_of_the_supports(make, shots):
+    method = make(mid_dropout=0.0, head_dropout=0.0).train()
+    images, masks = shots(2, 3)
+    encoded = method.encode_episodes(episodes_of(images, masks))
+    expected = copy.deepcopy(method)
+    method.training_losses(encoded)
+    guides = expected.encode_support(encoded.support).guides
+    support = expected.pool(encoded.support.features, masks[:, :-1].flatten(0, 1))
+    query = expected.encode_query(encoded.query)
+    expected.attention.query_map(query.mid, guides.vectors[:, 1], learn=True)
+    expected.attention.support_logits(support.mid, support.raw, learn=True)
+    for (name, found), statistics in zip(method.named_buffers(), expected.buffers(), strict=True):
+        torch.testing.assert_close(found, statistics, msg=name)
 
 
 def test_the_mean_gate_is_half_of_v_plus_one():

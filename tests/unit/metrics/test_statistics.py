@@ -7,7 +7,9 @@ import pytest
 from fewseg.metrics import (
     EpisodeCounts,
     bootstrap_miou,
+    bootstrap_score,
     mean_miou,
+    mean_score,
     minimum_detectable_difference,
     miou,
     paired_difference,
@@ -266,3 +268,79 @@ def test_one_way_intervals_never_change():
     interval = bootstrap_miou(random_table(), CLASSES)
     expected = (0.3090545351402172, 0.3805300746291703, 0.018258284049948635)
     assert (interval.low, interval.high, interval.standard_error) == pytest.approx(expected, rel=1e-14)
+
+
+def plain_score(rows, classes, score):
+    """Dice or FB-IoU of a list of rows of counts, straight from the definitions."""
+    if score == "fb_iou":
+        fore = sum(r["fg_inter"] for r in rows) / sum(r["fg_union"] for r in rows)
+        back = sum(r["bg_inter"] for r in rows) / sum(r["bg_union"] for r in rows)
+        return (fore + back) / 2
+    ratios = []
+    for c in classes:
+        of_class = [r for r in rows if r["class_id"] == c]
+        if of_class:
+            both = sum(r["fg_pred"] + r["fg_true"] for r in of_class)
+            ratios.append(2 * sum(r["fg_inter"] for r in of_class) / both)
+    return sum(ratios) / len(ratios)
+
+
+def plain_scores(table, classes, score, resamples):
+    """One resample after the other, episodes drawn as for mIoU."""
+    generator = np.random.default_rng(0)
+    scores = np.zeros(resamples)
+    names = ("class_id", "fg_inter", "fg_union", "bg_inter", "bg_union", "fg_pred", "fg_true")
+    for run_seed in (0, 1):
+        own = table.select(table.seed == run_seed)
+        columns = [getattr(own, name).tolist() for name in names]
+        rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+        for r in range(resamples):
+            drawn = generator.integers(0, len(rows), size=len(rows))
+            scores[r] += plain_score([rows[i] for i in drawn], classes, score) / 2
+    return scores
+
+
+@pytest.mark.parametrize("score", ["dice", "fb_iou"])
+def test_intervals_of_dice_and_fb_iou_are_those_of_a_plain_bootstrap(score):
+    table = random_table()
+    scores = plain_scores(table, CLASSES, score, 70)
+    interval = bootstrap_score(table, CLASSES, score, resamples=70)
+    assert interval.low == pytest.approx(np.quantile(scores, 0.025), abs=1e-12)
+    assert interval.high == pytest.approx(np.quantile(scores, 0.975), abs=1e-12)
+
+
+@pytest.mark.parametrize("score", ["dice", "fb_iou"])
+def test_paired_differences_of_dice_and_fb_iou_take_the_same_episodes_from_both(score):
+    a, b = random_table(), random_table(better=0.05)
+    of_a, of_b = (plain_scores(t, CLASSES, score, 70) for t in (a, b))
+    found = paired_difference(a, b, CLASSES, score=score, resamples=70)
+    assert found.difference == pytest.approx(
+        mean_score(b, CLASSES, score) - mean_score(a, CLASSES, score), abs=1e-12
+    )
+    assert found.interval.low == pytest.approx(np.quantile(of_b - of_a, 0.025), abs=1e-12)
+    assert found.interval.high == pytest.approx(np.quantile(of_b - of_a, 0.975), abs=1e-12)
+
+
+def test_fb_iou_of_several_ways_is_resampled_over_the_rows_of_any_way():
+    ways = random_table(classes=[6])
+    any_way = random_table(classes=[6], better=0.1)
+    any_way = changed(any_way, class_id=np.zeros(len(any_way), np.int64))
+    both = EpisodeCounts.join([ways, any_way])
+    generator = np.random.default_rng(0)
+    scores = np.zeros(70)
+    for run_seed in (0, 1):
+        own = any_way.select(any_way.seed == run_seed)
+        for r in range(70):
+            drawn = generator.integers(0, len(own), size=len(own))
+            fore = own.fg_inter[drawn].sum() / own.fg_union[drawn].sum()
+            back = own.bg_inter[drawn].sum() / own.bg_union[drawn].sum()
+            scores[r] += (fore + back) / 4
+    found = bootstrap_score(both, [6], "fb_iou", resamples=70)
+    assert found.low == pytest.approx(np.quantile(scores, 0.025), abs=1e-12)
+
+
+def test_intervals_do_not_depend_on_what_was_resampled_before():
+    table, longer = random_table(), random_table(episodes=60)
+    first = bootstrap_miou(table, CLASSES)
+    bootstrap_miou(longer, CLASSES)
+    assert bootstrap_miou(table, CLASSES) == first

@@ -87,6 +87,18 @@ def test_a_writer_that_hides_the_full_disk_is_still_reported_as_one(tmp_path, mo
     assert caught.value.errno == errno.ENOSPC
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_without_permission_is_no_question_of_space(tmp_path, monkeypatch, number):
+    def closed(handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", closed)
+    with pytest.raises(OSError, match="Make it writable or choose another output folder") as caught:
+        atomic_write_bytes(tmp_path / "x.bin", b"new")
+    assert "space" not in str(caught.value)
+    assert names(tmp_path) == []
+
+
 def test_a_folder_that_is_a_file_gets_a_clear_error(tmp_path):
     (tmp_path / "taken").write_bytes(b"")
     with pytest.raises(OSError, match=r"could not write .*taken.*choose another output folder"):
@@ -101,3 +113,9 @@ def test_the_file_is_flushed_before_it_takes_its_name(tmp_path, monkeypatch):
     assert seen[0] is False
     assert seen[-1] is True
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".png", "é" * 125 + ".png"])
+def test_a_name_as_long_as_the_file_system_takes_is_written(tmp_path, name):
+    atomic_write_bytes(tmp_path / name, b"1")
+    assert names(tmp_path) == [name]

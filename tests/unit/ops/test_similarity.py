@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fewseg.ops.similarity import MINMAX_EPS, best_match, foreground_keys, minmax
+from fewseg.ops.similarity import MINMAX_EPS, best_match, cosines, foreground_keys, minmax
 
 
 def cosine(a, b):
@@ -75,3 +75,26 @@ def test_a_constant_map_becomes_zeros_and_a_flat_one_is_damped_by_the_eps():
     found = minmax(maps)
     assert found[0].abs().max() == 0
     assert float(found[1].max()) == pytest.approx(0.5)
+
+
+def test_one_query_under_many_sets_of_keys_equals_the_query_repeated(case):
+    support, query, cells = case
+    keys, valid = foreground_keys(support, cells)
+    alone = query[:1]
+    repeated = alone.expand(3, -1, -1, -1)
+    torch.testing.assert_close(best_match(alone, keys, valid), best_match(repeated, keys, valid))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_products_of_cells_and_keys_are_the_dot_products_in_reading_order(case, layout):
+    _, query, _ = case
+    generator = torch.Generator().manual_seed(1)
+    keys = torch.randn(3, 6, 4, generator=generator)
+    one = query[:1].contiguous(memory_format=layout)
+    found = cosines(one, keys)
+    assert found.shape == (3, 15, 6)
+    for i in range(3):
+        for cell in range(15):
+            for k in range(6):
+                expected = float(query[0, :, cell // 5, cell % 5] @ keys[i, k])
+                assert float(found[i, cell, k]) == pytest.approx(expected, abs=1e-5)

@@ -30,6 +30,14 @@ def test_values_are_those_of_the_papers_at_places_read_by_hand():
     assert value("5", "v_s + v_pri + v_aux", 1, "fb_iou") == 69.9
     assert value("6", "L_ce^s2", 1) == 56.8
     assert value("3", "SRPNet", 1, "dice", paper="srpnet") == 76.2
+    assert value("3", "PPNet", 5, "dice_fold2", paper="srpnet") == 78.7
+    assert value("2", "REF", 5, "fold1", paper="srpnet") == 61.4
+    assert value("2", "CRNet", 5, paper="srpnet") == 55.8  # SCL and SD-AANet print 58.8
+    assert value("4", "REF", 5, paper="srpnet") == 31.1
+    assert value("1", "SimPropNet", 5, "fold2", paper="sd-aanet") == 58.4
+    assert value("1", "AMP", 1, "fold3", paper="sd-aanet") == 34.7
+    assert value("2", "PFENet (473)", 1, "fold1", paper="sd-aanet") == 41.8
+    assert value("2", "ASGNet", 5, paper="sd-aanet") == 42.5
     assert value("4", "SRPNet", 5, paper="srpnet") == 43.4
     assert value("1", "F + IQI", 1, "fold2", paper="srpnet") == 51.9
     assert value("1", "F + SRP (sup)", 1, "fold1", paper="srpnet") == 86.1
@@ -49,6 +57,28 @@ def test_scls_six_tables_are_complete():
     assert {t: numbers["scl", t] for t in expected} == expected
 
 
+def test_srpnets_and_sd_aanets_tables_are_complete():
+    numbers = defaultdict(int)
+    for v in published_values():
+        numbers[v.paper, v.table] += 1
+    srpnet = {"1": 7 * 5, "2": 10 * 10 + 2, "3": 7 * 10, "4": 6 * 2}
+    sdaanet = {"1": 17 * 10 + 2, "2": 9 * 10 + 4 * 2, "3": 4 * 5, "4": 2 * 5, "5": 2 * 5}
+    assert {t: numbers["srpnet", t] for t in srpnet} == srpnet
+    assert {t: numbers["sd-aanet", t] for t in sdaanet} == sdaanet
+
+
+def test_printed_standard_deviations_are_kept():
+    def std(table, shots, column):
+        return published_value(paper="srpnet", table=table, row="SRPNet", shots=shots, column=column).std
+
+    assert std("2", 1, "fold0") == 0.16
+    assert std("2", 5, "mean") == 0.11
+    assert std("3", 1, "dice") == 0.24
+    assert std("3", 5, "dice_fold3") == 0.10
+    with_std = {(v.paper, v.table, v.row) for v in published_values() if v.std is not None}
+    assert with_std == {("srpnet", "2", "SRPNet"), ("srpnet", "3", "SRPNet")}
+
+
 def test_no_value_is_there_twice():
     keys = [(v.paper, v.table, v.row, v.shots, v.column) for v in published_values()]
     assert len(keys) == len(set(keys))
@@ -65,11 +95,19 @@ def test_the_rows_of_ours_are_of_methods_that_results_can_have():
                 assert published_value(paper=row.paper, table=table, row=row.row, shots=shots)
 
 
-# lines whose printed folds do not give the printed mean, digit by digit as SCL prints them
+# lines whose printed folds do not give the printed mean, digit by digit as the papers print them
 MISPRINTS = {
     ("scl", "1", "RPMMs", 1): (55.2, 65.9, 52.6, 50.7, 56.3),
     ("scl", "1", "PFENet", 1): (61.7, 69.5, 55.4, 56.3, 60.8),
     ("scl", "2", "FWB", 1): (19.9, 18.0, 21.0, 28.9, 21.2),
+    ("srpnet", "2", "PFENet", 1): (61.7, 69.5, 55.4, 56.3, 60.8),
+    ("srpnet", "3", "CANet", 1): (68.9, 79.4, 67.8, 68.3, 71.2),
+    ("srpnet", "3", "PFENet", 5): (77.4, 82.8, 71.6, 73.3, 76.2),
+    ("srpnet", "3", "SRPNet", 1): (77.2, 81.9, 71.6, 73.5, 76.2),
+    ("srpnet", "3", "SRPNet", 5): (78.3, 82.6, 71.1, 75.4, 77.0),
+    ("sd-aanet", "1", "RPMMs", 1): (55.2, 65.9, 52.6, 50.7, 56.3),
+    ("sd-aanet", "1", "PFENet", 1): (61.7, 69.5, 55.4, 56.3, 60.8),
+    ("sd-aanet", "2", "FWB", 1): (19.9, 18.0, 21.0, 28.9, 21.2),
 }
 
 
@@ -77,11 +115,11 @@ def test_the_means_are_those_of_the_folds_beside_them():
     folds, means = defaultdict(list), {}
     for v in published_values():
         key = (v.paper, v.table, v.row, v.shots)
-        if v.column.startswith("fold"):
+        if "fold" in v.column:
             folds[key].append(v.percent)
-        elif v.column == "mean":
+        elif v.column in ("mean", "dice"):
             means[key] = v.percent
-    assert len(folds) == 61
+    assert len(folds) == 133
     for key, values in folds.items():
         assert len(values) == 4
         if key not in MISPRINTS:
@@ -106,6 +144,32 @@ def test_every_line_of_srpnets_table_1_is_in_the_papers_text():
 
 
 @pytest.mark.skipif(not PAPER.exists(), reason="the text of the paper is not at $FEWSEG_SHARED")
+@pytest.mark.parametrize(
+    ("paper", "table", "begin", "end"),
+    [
+        ("srpnet", "2", " Table 2: mean-IoU", "respect to the random seed"),
+        ("srpnet", "3", " Table 3: Dice", "16-24)"),
+        ("srpnet", "4", " Table 4: mean-IoU", "posed Self-Reg"),
+        ("sd-aanet", "1", "TABLE I\n", "D. Self-Dist"),
+        ("sd-aanet", "2", " TABLE II\n", "[5] is adopted"),
+        ("sd-aanet", "3", "TABLE III\n", "TABLE IV\n"),
+        ("sd-aanet", "4", "TABLE IV\n", "resize the logits"),
+        ("sd-aanet", "5", "TABLE V\n", "in Table V"),
+    ],
+)
+def test_the_numbers_of_a_table_are_those_of_the_papers_text_in_its_order(paper, table, begin, end):
+    text = (PAPER.parent / f"{paper}.txt").read_text()
+    part = text[text.index(begin) :]
+    part = part[: part.index(end)]
+    in_text = re.findall(r"(?<![\d.])\d\d\.\d(?:±\d\.\d\d)?(?![\d.])", part)
+    values = [v for v in published_values() if (v.paper, v.table) == (paper, table)]
+    if paper == "srpnet" and table != "4":
+        values.sort(key=lambda v: v.shots)  # printed one below the other
+    printed = [f"{v.percent:.1f}" + (f"±{v.std:.2f}" if v.std is not None else "") for v in values]
+    assert printed == in_text
+
+
+@pytest.mark.skipif(not PAPER.exists(), reason="the text of the paper is not at $FEWSEG_SHARED")
 def test_every_line_of_scls_large_tables_is_in_the_papers_text():
     lines = set()
     for line in PAPER.read_text().splitlines():
@@ -120,6 +184,29 @@ def test_every_line_of_scls_large_tables_is_in_the_papers_text():
     for (table, _, backbone), found in rows.items():
         order = [(s, "fb_iou") for s in (1, 5)] if table == "3" else [(s, c) for s in (1, 5) for c in columns]
         assert (backbone, tuple(found.get(key, "-") for key in order)) in lines
+
+
+@pytest.mark.skipif(not PAPER.exists(), reason="the text of the paper is not at $FEWSEG_SHARED")
+def test_every_line_of_sd_aanets_tables_is_in_the_papers_text():
+    text = (PAPER.parent / "sd-aanet.txt").read_text()
+    lines = set()
+    for line in (
+        text.replace("VGG-16", "vgg16").replace("ResNet", "resnet").replace("(ours)", "").splitlines()
+    ):
+        found = re.fullmatch(r"(.+?)(†?)(?: \[\d+\])?( vgg16| resnet\d+)?((?: (?:\d\d\.\d|-))+)", line)
+        if found:
+            row, dagger, backbone, values = found.groups()
+            lines.add((row + " (473)" * bool(dagger), (backbone or "").strip(), *values.split()))
+    rows = defaultdict(dict)
+    for v in published_values():
+        if v.paper == "sd-aanet":
+            rows[v.table, v.row, v.backbone][v.shots, v.column] = f"{v.percent:.1f}"
+    assert len(rows) == 18 + 13 + 4 + 2 + 2
+    columns = ["fold0", "fold1", "fold2", "fold3", "mean"]
+    for (table, row, backbone), found in rows.items():
+        shots, named = {"1": (1, 5), "2": (1, 5), "5": (5,)}.get(table, (1,)), table in "12"
+        values = (found.get((k, column), "-") for k in shots for column in columns)
+        assert (row, backbone if named else "", *values) in lines
 
 
 def test_what_is_not_there_is_refused_with_what_is_near():

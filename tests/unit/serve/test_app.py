@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from fewseg.inference import Segmenter
+from fewseg.inference.quality import Judge
 from fewseg.serve.app import create_app
 from fewseg.serve.limits import Limits
 from serve_page import Page, png
@@ -245,6 +246,9 @@ def test_other_hosts_and_other_sites_are_refused(app):
     assert http.post("/api/sessions", headers={"Origin": "http://evil.example"}).status_code == 403
     assert http.post("/api/sessions", headers={"Origin": "http://127.0.0.1:3000"}).status_code == 403
     assert http.post("/api/sessions", headers={"Origin": "http://127.0.0.1:8017"}).status_code == 201
+    for broken in ("[", "[::1", "127.0.0.1]:x"):
+        assert http.get("/", headers={"Host": broken}).status_code == 421
+        assert http.post("/api/sessions", headers={"Origin": f"http://{broken}"}).status_code == 403
     anywhere = TestClient(create_app(model()), base_url="http://box.example")
     assert anywhere.get("/").status_code == 200
 
@@ -278,3 +282,81 @@ def test_many_threads_may_use_one_session(annotated):
         thread.join()
     assert len(wrong) == 12
     assert not any(wrong)
+
+
+def test_a_class_that_is_deleted_leaves_every_mask_and_the_others_move_down(annotated):
+    page, support, other, mask = annotated
+    third = page.image(picture(4)[0], "three.png")
+    page.add_class("dark")
+    page.add_class("rim")
+    both = mask * 3
+    both[:3], both[-1] = 1, 255
+    assert page.settle(third, both, "accepted").status_code == 200
+    answer = page.http.delete("/api/classes/1")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["classes"] == ["dark", "rim"]
+    roles = {image["id"]: image["role"] for image in answer.json()["images"]}
+    assert roles == {support: "open", other: "open", third: "accepted"}  # the support showed nothing else
+    left = np.where(both == 3, 2, np.where(both == 1, 0, both))
+    np.testing.assert_array_equal(page.labels(third), left)
+    assert not page.labels(other).any()  # nothing is left to learn from
+
+
+def test_the_supports_of_the_other_classes_predict_as_if_the_deleted_one_had_never_been(page):
+    first, mask = picture(0)
+    support, other = page.image(first, "one.png"), page.image(picture(9)[0], "two.png")
+    page.add_class("corner")
+    page.add_class("square")
+    drawn = mask * 2
+    drawn[:4, :6] = 1
+    assert page.settle(support, drawn).status_code == 200
+    before = page.state()["version"]
+    assert page.http.delete("/api/classes/1").json()["version"] > before
+    segmenter = Segmenter(model())
+    segmenter.add_class("square", first, mask)
+    np.testing.assert_array_equal(page.labels(other), segmenter.segment(picture(9)[0]).labels)
+    assert page.add_class("corner").json()["classes"] == ["square", "corner"]  # the name is free again
+
+
+@pytest.mark.parametrize("number", [0, 2, -1])
+def test_a_class_that_is_not_there_cannot_be_deleted(annotated, number):
+    page, *_ = annotated
+    answer = page.http.delete(f"/api/classes/{number}")
+    assert answer.status_code == 404
+    assert "there is no class" in answer.json()["detail"]
+    assert page.state()["classes"] == ["square"]
+
+
+def test_a_mask_does_not_wait_while_quality_is_judged(annotated, monkeypatch):
+    page, support, other, mask = annotated
+    begun, go_on = threading.Event(), threading.Event()
+    judge = Judge.judge
+
+    def slow(self, *given):
+        begun.set()
+        assert go_on.wait(60)
+        return judge(self, *given)
+
+    monkeypatch.setattr(Judge, "judge", slow)
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(page.http.get(f"/api/images/{other}/quality")))
+    asking.start()
+    try:
+        assert begun.wait(60)
+        drawn = np.roll(mask, 5, axis=0)
+        done = threading.Event()
+
+        def draw():
+            page.settle(support, drawn)
+            np.testing.assert_array_equal(page.labels(support), drawn)
+            page.labels(other)
+            done.set()
+
+        drawing = threading.Thread(target=draw)
+        drawing.start()
+        assert done.wait(30)
+    finally:
+        go_on.set()
+        asking.join()
+        drawing.join()
+    assert answers[0].status_code == 200

@@ -4,6 +4,8 @@ import pytest
 
 from fewseg.cli import main
 from fewseg.cli.serve import _listen
+from fewseg.serve.label_studio.backend import StudioOptions
+from fewseg.serve.label_studio.client import Account
 
 
 def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch, capsys):
@@ -24,6 +26,34 @@ def test_a_port_in_use_is_told_before_a_model_is_loaded(capsys):
 def test_wrong_options_are_told(words, capsys):
     assert main(["serve", "--model", "no_such_recipe", *words]) == 1
     assert capsys.readouterr().err.startswith("fewseg:")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--label-studio", "http://localhost:8080"], "LABEL_STUDIO_API_KEY"),
+        (["--label-studio", "localhost:8080"], "Label Studio's URL"),
+    ],
+)
+def test_what_is_wrong_with_label_studio_is_told_before_a_model_is_loaded(words, told, monkeypatch, capsys):
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
+    assert main(["serve", "--model", "no_such_recipe", *words]) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_label_studio_is_read_with_what_the_environment_says(monkeypatch):
+    made = {}
+    settings = {"LABEL_STUDIO_API_KEY": "k", "BASIC_AUTH_USER": "u", "BASIC_AUTH_PASS": "p"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("fewseg.inference.loading.load_model", lambda *_, **__: None)
+    monkeypatch.setattr("fewseg.serve.app.create_app", lambda *_, **words: made.update(words))
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
+    words = ["--port", "0", "--label-studio", "http://localhost:8080", "--label-studio-shots", "3"]
+    assert main(["serve", *words]) == 0
+    account = Account(url="http://localhost:8080", key="k", user="u", password="p")
+    assert made["label_studio"] == StudioOptions(account=account, shots=3)
+    assert made["hosts"] == ("127.0.0.1", "localhost", "::1")
 
 
 def test_the_server_is_on_loopback_by_default():

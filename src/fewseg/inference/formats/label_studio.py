@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -34,9 +35,9 @@ def iter_label_studio(
     """Reads an export, task by task.
 
     A task without an annotation is left out; an annotation without a region is a negative. Of several
-    annotations the ground truth counts, else the last that was not cancelled. Brushes, polygons and ellipses
-    are regions, rectangles (turned ones too) weak masks, key points scribbles. Coordinates are percent of the
-    image's sides; brushes have Label Studio's own RLE.
+    annotations the ground truth counts, else the latest that was not cancelled. Brushes, polygons and
+    ellipses are regions, rectangles (turned ones too) weak masks, key points scribbles. Coordinates are
+    percent of the image's sides; brushes have Label Studio's own RLE.
 
     Args:
         tasks: the file's JSON.
@@ -50,46 +51,75 @@ def iter_label_studio(
     for k, task in enumerate(tasks):
         where = f"{path}, task {shown(task.get('id', k))}"
         try:
-            result = _chosen(task, options, where)
-            if result is not None:
-                yield _read_task(task, result, finder, options, where)
+            lists = [task.get("annotations", task.get("completions"))]
+            lists += [task.get("predictions")] if options.predictions else []
+            made = next(
+                (a for a in (chosen_annotation(given, where) for given in lists) if a is not None), None
+            )
+            if made is not None:
+                image = finder.find(_image_name(task["data"], where), where)
+                size = image_size(image, options.max_pixels)
+                canvas = drawn(field(made, "result", list, where), size, where, options)
+                yield AnnotatedImage(image=image, size=size, masks=canvas.masks(), weak=canvas.weak())
         except DataError as error:
             yield Problem(where, error)
 
 
-def _chosen(task: Task, options: ReadOptions, where: str) -> list[Any] | None:
-    """Returns the regions of the annotation that counts, or None."""
-    lists = [
-        task.get("annotations", task.get("completions")),
-        task.get("predictions") if options.predictions else None,
-    ]
-    for given in lists:
-        made = typed(given if given is not None else [], list, f"{where}: annotations")
-        valid = [a for a in made if isinstance(a, dict) and not a.get("was_cancelled")]
-        if made and not valid and not all(isinstance(a, dict) for a in made):
-            raise DataError(
-                f"{where}: annotations are {shown(made)}; accepted are objects with 'result': export as JSON"
-            )
-        if valid:
-            best = ([a for a in valid if a.get("ground_truth")] or valid)[-1]
-            return field(best, "result", list, where)
-    return None
+def chosen_annotation(given: object, where: str) -> Mapping[str, Any] | None:
+    """Returns the annotation of a task that counts: of the ground truths, else of all, the latest.
+
+    Args:
+        given: the task's annotations; None for none. Cancelled ones do not count.
+        where: what errors call the task.
+
+    Returns:
+        None where no annotation counts.
+
+    Raises:
+        DataError: they are no list of objects.
+    """
+    made = typed(given if given is not None else [], list, f"{where}: annotations")
+    valid = [a for a in made if isinstance(a, dict) and not a.get("was_cancelled")]
+    if made and not valid and not all(isinstance(a, dict) for a in made):
+        raise DataError(
+            f"{where}: annotations are {shown(made)}; accepted are objects with 'result': export as JSON"
+        )
+    best = [a for a in valid if a.get("ground_truth")] or valid
+    if not best:
+        return None
+    return max(enumerate(best), key=lambda placed: (changed_at(placed[1]), placed[0]))[1]
 
 
-def _read_task(
-    task: Task, result: Sequence[Any], finder: ImageFinder, options: ReadOptions, where: str
-) -> AnnotatedImage:
-    image = finder.find(_image_name(task["data"], where), where)
-    size = image_size(image, options.max_pixels)
+def changed_at(annotation: Mapping[str, Any]) -> float:
+    """Returns when an annotation was last changed, in seconds since 1970; 0 where it does not say."""
+    given = annotation.get("updated_at") or annotation.get("created_at")
+    try:
+        return datetime.fromisoformat(given).timestamp() if isinstance(given, str) else 0.0
+    except (ValueError, OverflowError, OSError):
+        return 0.0
+
+
+def drawn(result: Sequence[Any], size: tuple[int, int], where: str, options: ReadOptions) -> Canvas:
+    """Draws the regions of an annotation.
+
+    Args:
+        result: its regions, as Label Studio has them.
+        size: (H, W) of the image.
+        where: what errors call the task.
+        options: the width of scribbles.
+
+    Raises:
+        DataError: a region is broken, has no label, or is of another size than the image.
+    """
     canvas = Canvas(size)
     items = [typed(item, dict, f"{where}, region {k}") for k, item in enumerate(result)]
-    labelled = {item.get("id") for item in items if _labels(item)}
+    labelled = {item.get("id") for item in items if labels_of(item)}
     for k, item in enumerate(items):
         place = f"{where}, region {shown(item.get('id', k))}"
         value = item.get("value")
         if not isinstance(value, dict) or not _is_shape(value):
             continue  # choices, texts, relations: not about pixels
-        labels = _labels(item)
+        labels = labels_of(item)
         if not labels:
             if item.get("id") in labelled:
                 continue  # a region and its label, as two entries of one id: the one with the label counts
@@ -104,7 +134,7 @@ def _read_task(
         region, weak, scribble = _region(value, size, options, place)
         for label in labels:
             canvas.add(label, region, weak=weak, scribble=scribble)
-    return AnnotatedImage(image=image, size=size, masks=canvas.masks(), weak=canvas.weak())
+    return canvas
 
 
 def _image_name(data: Mapping[str, Any], where: str) -> str:
@@ -124,7 +154,8 @@ def _image_name(data: Mapping[str, Any], where: str) -> str:
     return likely[0]
 
 
-def _labels(item: Mapping[str, Any]) -> list[str]:
+def labels_of(item: Mapping[str, Any]) -> list[str]:
+    """Returns the labels of a region, of whatever tool; none where it is broken."""
     value = item.get("value")
     if not isinstance(value, dict):
         return []

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 from fewseg.inference.formats.brush_rle import encode_brush
 from fewseg.inference.formats.journalled import JournalledWriter, json_list
-from fewseg.inference.formats.values import Prediction
+from fewseg.inference.formats.outlines import outlines
+from fewseg.inference.formats.values import Mask, Prediction
+
+Tool = Literal["brushlabels", "polygonlabels"]
 
 
 class LabelStudioWriter(JournalledWriter):
@@ -54,12 +58,23 @@ class LabelStudioWriter(JournalledWriter):
 
 
 def label_studio_prediction(
-    prediction: Prediction, from_name: str = "tag", to_name: str = "image", model_version: str = "fewseg"
+    prediction: Prediction,
+    from_name: str = "tag",
+    to_name: str = "image",
+    model_version: str = "fewseg",
+    tool: Tool = "brushlabels",
 ) -> dict[str, object]:
     """Returns a prediction as Label Studio's object, for an import or an ML backend's answer.
 
     Its score is that of the least certain class that occurs, or of all classes where none does, so that
     sorting tasks by score brings up what to look at first.
+
+    Args:
+        prediction: of an image.
+        from_name: the name of the labels' tag in the labelling configuration.
+        to_name: the name of its Image tag.
+        model_version: what Label Studio calls the prediction.
+        tool: what the labels' tag is: a brush, whose region is exact, or a polygon for each piece.
     """
     height, width = prediction.size
     result, scores = [], []
@@ -68,19 +83,31 @@ def label_studio_prediction(
         if not mask.any():
             continue
         scores.append(float(score))
-        result.append(
-            {
-                "id": hashlib.sha256(f"{prediction.name}\0{name}".encode()).hexdigest()[:10],
-                "type": "brushlabels",
-                "from_name": from_name,
-                "to_name": to_name,
-                "original_width": width,
-                "original_height": height,
-                "image_rotation": 0,
-                "origin": "prediction",
-                "score": float(score),
-                "value": {"format": "rle", "rle": encode_brush(mask), "brushlabels": [name]},
-            }
-        )
+        for k, value in enumerate(_values(mask, tool)):
+            key = f"{prediction.name}\0{name}" + (f"\0{k}" if k else "")
+            result.append(
+                {
+                    "id": hashlib.sha256(key.encode()).hexdigest()[:10],
+                    "type": tool,
+                    "from_name": from_name,
+                    "to_name": to_name,
+                    "original_width": width,
+                    "original_height": height,
+                    "image_rotation": 0,
+                    "origin": "prediction",
+                    "score": float(score),
+                    "value": {**value, tool: [name]},
+                }
+            )
     least = min(scores or [float(s) for s in prediction.scores])
     return {"model_version": model_version, "score": least, "result": result}
+
+
+def _values(mask: Mask, tool: Tool) -> Iterator[dict[str, object]]:
+    """A mask as the values of Label Studio's regions; polygons in percent of the image's sides."""
+    if tool == "brushlabels":
+        yield {"format": "rle", "rle": encode_brush(mask)}
+        return
+    height, width = mask.shape
+    for path in outlines(mask):
+        yield {"points": [[100 * x / width, 100 * y / height] for x, y in path], "closed": True}

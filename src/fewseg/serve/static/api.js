@@ -61,6 +61,7 @@ export const reopen = (id) => json("DELETE", `images/${id}/labels`);
 export const quality = (id) => json("GET", `images/${id}/quality`);
 export const addClass = (name) => json("POST", "classes", { params: { name } });
 export const renameClass = (number, name) => json("PUT", `classes/${number}`, { params: { name } });
+export const removeClass = (number) => json("DELETE", `classes/${number}`);
 export const download = async (form, params) => {
   const answer = await call("GET", `download/${form}`, { params });
   const name = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition"))[1];

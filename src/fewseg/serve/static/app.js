@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { ClassList, choice } from "./classes.js";
 import { Editor } from "./editor.js";
-import { fail, hint, safely } from "./notes.js";
+import { fail, hint, safely, sure } from "./notes.js";
 import { decodePng, encodePng } from "./png.js";
 import { LabelMap } from "./raster.js";
 import { Strip } from "./strip.js";
@@ -12,13 +12,16 @@ import { UNKNOWN, View } from "./view.js";
 const $ = (id) => document.getElementById(id);
 const TOOLS = { brush: "B", eraser: "E", polygon: "P", rectangle: "R", pan: "V" };
 const ROLES = { open: "predicted", support: "example", accepted: "accepted" };
-const state = { images: [], classes: [], version: 0, limits: null, current: null, loading: null, saving: Promise.resolve() };
+const state = { images: [], classes: [], version: 0, limits: null, renumbering: false, current: null, loading: null, arrival: null, wanted: null, saving: Promise.resolve() };
 const view = new View($("canvas"));
 const editor = new Editor(view, { onBegin: begin, onStroke: stroked });
 const strip = new Strip($("strip"), (id) => show(id));
-const classes = new ClassList($("classes"), editor, safely, (answer) => {
-  [state.classes, state.version] = [answer.classes, answer.version];
-  refresh();
+const classes = new ClassList($("classes"), editor, safely, {
+  onRenamed: (answer) => {
+    [state.classes, state.version] = [answer.classes, answer.version];
+    refresh();
+  },
+  onDelete: (number) => removeClass(number),
 });
 const threshold = () => Number($("threshold").value) / 100;
 const image = (id = state.current) => state.images.find((each) => each.id === id);
@@ -48,6 +51,8 @@ async function place(added) {
 }
 
 const show = safely(async (id) => {
+  if (state.wanted) await state.arrival.catch(() => {}); // an "accept" that came before the mask did
+  state.wanted = null;
   editor.finish();
   editor.cancel();
   state.current = id;
@@ -56,10 +61,15 @@ const show = safely(async (id) => {
   view.show(null, null);
   about();
   if (!id) return;
+  state.arrival = arrive(id);
+  await state.arrival;
+});
+
+async function arrive(id) {
   await state.saving;
   const bitmap = await createImageBitmap(await api.picture(id));
   if (state.current === id) await load(id, bitmap);
-});
+}
 
 /** Fetches the mask of an image that is shown. */
 async function load(id, bitmap = view.bitmap) {
@@ -73,6 +83,7 @@ async function load(id, bitmap = view.bitmap) {
   view.show(bitmap, map);
   strip.mask(id, map);
   about();
+  if (state.wanted) settle(state.wanted);
 }
 
 /** Fetches the predictions of the other images again, one by one, and how far to trust them. */
@@ -100,7 +111,7 @@ async function refresh() {
 }
 
 function begin() {
-  if (!view.map || !state.current) return false;
+  if (!view.map || !state.current || state.renumbering) return false;
   if (!state.classes.length) { fail(new Error("Add a class first.")); return false; }
   state.loading?.abort();
   return true;
@@ -114,7 +125,9 @@ function stroked() {
 /** Sends the mask as it is shown. Masks are sent one after the other, the newest last. */
 function settle(role) {
   const shown = image();
-  if (!shown || !view.map) return;
+  if (!shown || state.renumbering) return;
+  state.wanted = view.map ? null : role; // as soon as the mask is here
+  if (state.wanted) return;
   state.loading?.abort();
   const { labels, width, height } = view.map;
   const copy = labels.slice();
@@ -151,6 +164,7 @@ const reopen = safely(async () => {
 const remove = safely(async () => {
   const shown = image();
   if (!shown) return;
+  if (shown.role !== "open" && !await sure(`Remove ${shown.name} and its mask?`, "Remove")) return;
   await state.saving;
   await api.removeImage(shown.id);
   const place = state.images.indexOf(shown);
@@ -160,8 +174,25 @@ const remove = safely(async () => {
   refresh();
 });
 
+const removeClass = safely(async (number) => {
+  const what = `Delete the class “${state.classes[number - 1]}”? It is taken off every mask; images that show nothing else are predicted again.`;
+  if (!await sure(what, "Delete")) return;
+  editor.cancel();
+  state.renumbering = true; // what is drawn now would be sent with the old numbers
+  try {
+    await state.saving;
+    const left = await api.removeClass(number);
+    [state.classes, state.version] = [left.classes, left.version];
+    for (const { id, role } of left.images) Object.assign(image(id) || {}, { role, quality: undefined });
+    if (editor.number !== UNKNOWN && editor.number >= number) editor.number = Math.max(1, editor.number - 1);
+    classes.draw(state.classes);
+    if (state.current) await load(state.current);
+  } finally { state.renumbering = false; }
+  refresh();
+});
+
 function undo(act) {
-  if (editor.busy || !view.map) return;
+  if (editor.busy || !view.map || state.renumbering) return;
   if (!view.map[act]()) return;
   view.changed();
   stroked();
@@ -256,7 +287,7 @@ function wire() {
 }
 
 function keys(event) {
-  if (event.target.matches("input[type=text], #class-name, select") || $("keys").open || event.altKey) return;
+  if (event.target.matches("input[type=text], #class-name, select") || document.querySelector("dialog[open]") || event.altKey) return;
   const key = event.key.toLowerCase();
   if (event.ctrlKey || event.metaKey) {
     if (key !== "z" && key !== "y") return;

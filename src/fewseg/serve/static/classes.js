@@ -14,15 +14,15 @@ export function choice(group, name, value, checked, onChange) {
 }
 
 export class ClassList {
-  /** safely(act) runs an action and shows its error; onRenamed(answer) is told the server's answer. */
-  constructor(group, editor, safely, onRenamed) {
-    Object.assign(this, { group, editor, safely, onRenamed });
+  /** safely(act) runs an action and shows its error; onRenamed(answer) is told the server's answer; onDelete(number). */
+  constructor(group, editor, safely, { onRenamed, onDelete }) {
+    Object.assign(this, { group, editor, safely, onRenamed, onDelete });
   }
 
   draw(names) {
     this.names = names;
     this.group.replaceChildren();
-    for (let number = 1; number <= names.length; number++) this.row(number).append(this.nameField(number));
+    for (let number = 1; number <= names.length; number++) this.row(number).append(this.nameField(number), this.deleter(number));
     this.row(UNKNOWN).append(Object.assign(document.createElement("span"), { textContent: "unknown" }));
   }
 
@@ -47,6 +47,13 @@ export class ClassList {
       } finally { name.value = this.names[number - 1]; }
     });
     return name;
+  }
+
+  deleter(number) {
+    const button = Object.assign(document.createElement("button"), { className: "quiet", textContent: "×", title: "Delete this class" });
+    button.setAttribute("aria-label", `Delete class ${number}`);
+    button.onclick = () => this.onDelete(number);
+    return button;
   }
 
   pick(number) {

@@ -17,6 +17,18 @@ export function fail(error) {
   if (error.status === 401) forget();
 }
 
+/** Asks before something that cannot be undone; whether it is to be done. */
+export function sure(text, act) {
+  const dialog = $("sure");
+  $("sure-text").textContent = text;
+  $("sure-act").textContent = act;
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((answer) => {
+    dialog.addEventListener("close", () => answer(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
 /** The action with its error shown. */
 export function safely(act) {
   return async (...given) => {

@@ -1,0 +1,23 @@
+"""The papers' tables, printed values with ours beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fewseg.reporting.html import Cell, element
+from fewseg.reporting.paper_tables import html_table, paper_tables
+from fewseg.reporting.site.found import FoundResult
+
+
+def papers_section(found: Sequence[FoundResult], folds: int) -> list[Cell]:
+    """Every table of the three papers; a row that was not run says so."""
+    made = paper_tables(
+        [(each.result, each.counts) for each in found], paths=[each.name for each in found], folds=folds
+    )
+    links = [element("li", element("a", table.name, href=f"#{table.slug}")) for table in made]
+    parts = [
+        element("h2", "The papers' tables", id="papers-title"),
+        element("nav", element("ul", *links), aria_label="Tables of the papers"),
+        *(html_table(table) for table in made),
+    ]
+    return [element("section", *parts, id="papers", aria_labelledby="papers-title")]

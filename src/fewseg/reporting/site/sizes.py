@@ -1,0 +1,87 @@
+"""mIoU by the size of the target, a small chart a row over those of all rows (SD-AANet, Fig. 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fewseg.metrics.by_size import SIZE_EDGES, SizeBin, miou_by_size
+from fewseg.reporting.gains import CountsOf
+from fewseg.reporting.html import Cell, Markup, element, joined, table
+from fewseg.reporting.numbers import percent
+from fewseg.reporting.site.download import csv_link
+from fewseg.reporting.site.panels import BOTTOM, LEFT, RIGHT, TOP, Curve, panel, polyline
+from fewseg.reporting.site.scale import Scale, scale_over
+from fewseg.reporting.sizes import size_cells
+from fewseg.reporting.table import FoldRow, FoldTable
+
+_STEP = SIZE_EDGES[-1] - SIZE_EDGES[-2]
+_END = SIZE_EDGES[-1] + _STEP
+_TICKS = tuple((float(edge), str(edge)) for edge in SIZE_EDGES[::2])
+
+
+def sizes(id: str, shown: FoldTable, counts_of: CountsOf) -> list[Cell]:
+    """Charts, table and data of the rows of a table."""
+    binned = [(row, _bins(row, counts_of)) for row in shown.rows]
+    curves = [_curve(row, bins) for row, bins in binned]
+    x = Scale(low=0, high=_END, start=LEFT, end=RIGHT, step=1000)
+    heights = [100 * v for curve in curves for _, v in curve.points if v is not None]
+    y = scale_over([0.0, *heights], BOTTOM, TOP, ticks=6)
+    scaled = [_in_percent(curve) for curve in curves]
+    group = f"{id}-all-sizes"
+    axes = ("pixels of the target; the last from 5000", "mIoU (%)")
+    panels = [panel(curve.name, [curve], x, y, axes, _TICKS, group) for curve in scaled]
+    data = [
+        [row.method, row.fusion, row.variant, fold, b.low, b.high, b.episodes, b.classes, b.miou]
+        for row, bins in binned
+        for fold, of_fold in zip(sorted(row.results), bins, strict=True)
+        for b in of_fold
+    ]
+    columns = ["method", "fusion", "variant", "fold", "pixels_from", "pixels_below", "episodes", "classes"]
+    note = (
+        "Mean over the folds that a row has, of the episodes whose target has about one size; pale: the "
+        "other rows. A point is missing where a fold has no episode of that size."
+    )
+    return [
+        element("h3", "By the size of the target"),
+        element("p", note, class_="soft"),
+        _pale(group, [polyline(curve, x, y) for curve in scaled]),
+        element("div", *panels, class_="panels"),
+        element("details", element("summary", "The sizes as a table"), _table(shown, counts_of)),
+        csv_link(f"{id}-sizes", [*columns, "miou"], data),
+    ]
+
+
+def _bins(row: FoldRow, counts_of: CountsOf) -> list[tuple[SizeBin, ...]]:
+    return [miou_by_size(counts_of(r), r.classes) for _, r in sorted(row.results.items())]
+
+
+def _curve(row: FoldRow, bins: Sequence[tuple[SizeBin, ...]]) -> Curve:
+    """Mean over a row's folds of each bin, a fraction; None where a fold has no such episode."""
+    points: list[tuple[float, float | None]] = []
+    told = []
+    name = f"{row.label} {row.fusion}"
+    for of_bin in zip(*bins, strict=True):
+        first = of_bin[0]
+        scores = [b.miou for b in of_bin if b.miou is not None]
+        mean = sum(scores) / len(scores) if len(scores) == len(of_bin) else None
+        points.append((first.low + _STEP / 2, mean))
+        if mean is not None:
+            episodes = sum(b.episodes for b in of_bin)
+            told.append((f"{name}, {first.label} pixels: {percent(mean)} ({episodes} episodes)", repr(mean)))
+    return Curve(series=0, name=name, points=tuple(points), told=tuple(told))
+
+
+def _in_percent(curve: Curve) -> Curve:
+    points = tuple((at, None if v is None else 100 * v) for at, v in curve.points)
+    return Curve(series=curve.series, name=curve.name, points=points, told=curve.told)
+
+
+def _pale(id: str, lines: Sequence[Markup]) -> Markup:
+    """Lines of all rows, drawn once and used behind every panel."""
+    group = element("g", joined(lines), id=id, class_="pale")
+    return element("svg", element("defs", group), class_="definitions", aria_hidden="true")
+
+
+def _table(shown: FoldTable, counts_of: CountsOf) -> Markup:
+    caption = f"{shown.heading}: mIoU in percent by the pixels of the target (episodes)."
+    return table(*size_cells(shown, counts_of), caption)

@@ -1,0 +1,157 @@
+"""The page of ``fewseg report site`` in a real Chromium: from disk, by keyboard, on a phone, printed."""
+
+import csv
+import shutil
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+
+from fewseg.reporting.results_page import read_folder  # noqa: E402
+from fewseg.reporting.site.build import write_site  # noqa: E402
+from result_files import make_counts, make_result  # noqa: E402
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
+]
+
+SLOW = 90_000  # ms: the machine may be busy
+expect = sync_api.expect
+expect.set_options(timeout=SLOW)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site") / "results"
+    for fold in range(4):
+        for name, better in (("pfenet", 0.0), ("scl-pfenet", 0.03)):
+            counts = make_counts(fold, better)
+            made = make_result(counts, fold, method=name, recipe=f"voc5i_mini_{name}_fold{fold}")
+            made.save(folder / f"{name}-{fold}.json", counts)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(results):
+    return write_site(results, results.parent / "site.html").path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=SLOW
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, address):
+    """Opens the page; a fault in the console and any request but for the page itself fail the test."""
+    contexts, faults = [], []
+
+    def start(**device):
+        context = browser.new_context(**device)
+        contexts.append(context)
+        context.set_default_timeout(SLOW)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
+        page.on(
+            "request",
+            lambda r: faults.append(r.url) if r.url != address and not r.url.startswith("data:") else None,
+        )
+        page.goto(address)
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert not faults
+
+
+def ground(page):
+    """Lightness of the page's ground, 0 to 255."""
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return sum(int(part) for part in colour.strip("rgb()").split(",")) / 3
+
+
+def test_the_colours_follow_the_system_and_the_switch(open_page):
+    page = open_page(color_scheme="dark")
+    assert ground(page) < 60
+    page.check("#theme-light")
+    assert ground(page) > 200
+    page.reload()
+    expect(page.locator("#theme-light")).to_be_checked()
+    assert ground(page) > 200
+    assert ground(open_page(color_scheme="light")) > 200
+
+
+def test_the_switch_works_without_a_script(open_page):
+    page = open_page(color_scheme="light", java_script_enabled=False)
+    expect(page.locator("table").first).to_be_visible()
+    assert page.locator(".sort").count() == 0, "no button that does nothing"
+    page.check("#theme-dark")
+    assert ground(page) < 60
+
+
+def test_a_heat_map_is_sorted_by_the_keyboard_alone(open_page):
+    page = open_page(viewport={"width": 1280, "height": 900})
+    table = page.locator(".heatmap table").first
+    button = table.locator("thead .sort").nth(1)
+    button.focus()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+
+    def column():
+        return [float(t) for t in table.locator("tbody tr td:nth-child(2)").all_inner_texts()]
+
+    shown = column()
+    page.keyboard.press("Enter")
+    expect(table.locator("thead th").nth(1)).to_have_attribute("aria-sort", "descending")
+    assert column() == sorted(shown, reverse=True)
+    page.keyboard.press("Enter")
+    expect(table.locator("thead th").nth(1)).to_have_attribute("aria-sort", "ascending")
+    assert column() == sorted(shown)
+    assert len(set(shown)) > 1
+
+
+def test_the_first_tab_leads_past_the_head(open_page):
+    page = open_page()
+    page.keyboard.press("Tab")
+    skip = page.locator(".skip")
+    expect(skip).to_be_focused()
+    expect(skip).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(page.locator("#voc5i-mini-1-shot h2")).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_a_phone_shows_all_without_scrolling_sideways(open_page, width):
+    page = open_page(viewport={"width": width, "height": 844}, has_touch=True, is_mobile=True)
+    page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+    wide = page.locator(".scroll").first
+    assert wide.evaluate("(box) => box.scrollWidth > box.clientWidth"), "wide tables scroll in their own box"
+
+
+def test_the_data_behind_a_plot_is_saved_from_the_page_itself(open_page, results):
+    page = open_page(accept_downloads=True)
+    with page.expect_download() as waited:
+        page.click("a[download='voc5i-mini-1-shot-scores.csv']")
+    assert waited.value.suggested_filename == "voc5i-mini-1-shot-scores.csv"
+    with open(waited.value.path(), encoding="utf-8", newline="") as file:
+        saved = {(row["method"], int(row["fold"])): float(row["miou"]) for row in csv.DictReader(file)}
+    assert saved == {(r.method, r.fold): r.miou_mean for r, _ in read_folder(results).found}
+
+
+def test_print_is_light_and_whole(open_page):
+    page = open_page(color_scheme="dark")
+    page.check("#theme-dark")
+    page.emulate_media(media="print")
+    assert ground(page) > 200
+    expect(page.locator("nav").first).to_be_hidden()
+    expect(page.locator("table").first).to_be_visible()

@@ -1,0 +1,52 @@
+"""Results of made-up episodes, with their counts."""
+
+import numpy as np
+
+from fewseg.engine.environment import Environment
+from fewseg.engine.results import RunResult
+from fewseg.metrics import EpisodeCounts
+
+NAMES = ["aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"]
+
+
+def make_counts(fold=0, better=0.0, seeds=(0, 1), episodes=30, drawn_from=0):
+    """Episodes of the two classes of a fold; the same at every call but for the quality of the prediction."""
+    generator = np.random.default_rng([fold, drawn_from])
+    n = len(seeds) * episodes
+    true = generator.integers(100, 1000, n)
+    inter = (true * np.clip(generator.uniform(0.3, 0.7, n) + better, 0, 1)).astype(np.int64)
+    pred = inter + generator.integers(0, 300, n)
+    union = true + pred - inter
+    return EpisodeCounts(
+        seed=np.repeat(seeds, episodes),
+        episode=np.tile(np.arange(episodes), len(seeds)),
+        class_id=np.resize([2 * fold + 1, 2 * fold + 2], n),
+        fg_inter=inter,
+        fg_union=union,
+        bg_inter=4000 - union,
+        bg_union=4000 - inter,
+        fg_pred=pred,
+        fg_true=true,
+        query=np.array([f"q{drawn_from}-{i}" for i in range(n)]),
+        supports=np.empty((n, 0), np.str_),
+    )
+
+
+def make_result(counts, fold=0, **changes):
+    classes = [2 * fold + 1, 2 * fold + 2]
+    arguments = {
+        "classes": classes,
+        "method": "pfenet",
+        "recipe": f"voc5i_mini_pfenet_fold{fold}",
+        "dataset": "voc5i-mini",
+        "fold": fold,
+        "shots": 1,
+        "fusion": "mean",
+        "protocol": {"name": "mini", "label_size": "original"},
+        "config": {"method": {"type": "PFENet", "channels": 64}},
+        "class_split": {"novel": classes, "class_names": dict(enumerate(NAMES, start=1))},
+        "wall_seconds": 1800.0,
+        "training": {"config": {"steps": 100, "view": {"size": 241}, "held_out": [7]}, "fold": fold},
+        "made_with": Environment(versions={"torch": "1"}, hardware="one core"),
+    }
+    return RunResult.from_counts(counts, **(arguments | changes))

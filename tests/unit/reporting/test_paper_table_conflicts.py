@@ -1,0 +1,113 @@
+import json
+import shutil
+
+import pytest
+
+from fewseg.engine.counts_file import counts_path
+from fewseg.reporting.paper_tables import paper_tables
+from fewseg.reporting.results_page import read_folder
+
+
+@pytest.fixture
+def made(tmp_path):
+    """What was left out, and the cells of PFENet's row of SCL's Table 1 on the small set."""
+
+    def make():
+        read = read_folder(tmp_path / "results")
+        table = paper_tables(read.found, paths=read.paths)[0]
+        row = next(row for row in table.sections[0].rows if row.name == "PFENet")
+        line = row.lines["voc5i-mini"][0]
+        return [*read.left_out, *table.problems], [cell.status or "number" for cell in line.cells]
+
+    return make
+
+
+@pytest.fixture
+def four(write):
+    return [write(f"fold{fold}", fold) for fold in range(4)]
+
+
+def test_nothing_is_left_out_of_four_good_folds(four, made):
+    assert made() == ([], ["number"] * 5)
+
+
+def test_two_different_results_of_one_row_are_both_left_out_and_named(four, write, made):
+    write("again", 2, better=0.1)
+    told, cells = made()
+    assert told == [
+        "2 results of one row, pfenet mean 1-shot on voc5i-mini fold 2: again.json and fold2.json: left out, "
+        "keep one of the files"
+    ]
+    assert cells == ["number", "number", "not run", "number", "missing fold 2"]
+
+
+def test_of_two_equal_results_one_is_shown(four, made):
+    copy = four[1].parent / "old" / "fold1.json"
+    copy.parent.mkdir()
+    shutil.copy(four[1], copy)
+    shutil.copy(counts_path(four[1]), counts_path(copy))
+    told, cells = made()
+    assert told == [
+        "2 results of one row, pfenet mean 1-shot on voc5i-mini fold 1: fold1.json and old/fold1.json: they "
+        "are equal, fold1.json is shown"
+    ]
+    assert cells == ["number"] * 5
+
+
+def test_the_rarer_class_split_of_a_fold_is_left_out(four, write, made):
+    write("scl1", 1, method="scl-pfenet", recipe="voc5i_mini_scl")
+    counts, (other, *_) = four[0], [four[1]]
+    stored = json.loads(counts.read_text())
+    stored["fold"] = 1
+    stored["recipe"] = "voc5i_mini_pfenet_long"
+    other = counts.parent / "split.json"
+    other.write_text(json.dumps(stored))
+    shutil.copy(counts_path(counts), counts_path(other))
+    told, cells = made()
+    assert told == [
+        "different class splits of voc5i-mini fold 1 cannot share a table; left out split.json (classes 1, 2)"
+    ]
+    assert cells == ["number"] * 5
+
+
+def test_two_class_splits_as_frequent_are_both_left_out(four, made):
+    stored = json.loads(four[0].read_text())
+    other = four[0].parent / "split.json"
+    other.write_text(json.dumps(stored | {"fold": 1, "recipe": "voc5i_mini_pfenet_long"}))
+    shutil.copy(counts_path(four[0]), counts_path(other))
+    told, cells = made()
+    assert len(told) == 1
+    assert "fold1.json (classes 3, 4)" in told[0]
+    assert "split.json (classes 1, 2)" in told[0]
+    assert cells[1] == "not run"
+
+
+def test_a_fold_that_no_paper_has_is_left_out(four, write, made):
+    write("fifth", 5)
+    told, cells = made()
+    assert told == ["fifth.json is of fold 5, outside 0 .. 3: left out"]
+    assert cells == ["number"] * 5
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"schema": 3}, "fold3.json has schema 3; this fewseg reads schemas up to 2: update fewseg"),
+        ({"miou_mean": 0.9}, "fold3.json: miou_mean is 0.900000"),
+        ({"dataset": 5}, "dataset is 5 and should be str"),
+    ],
+)
+def test_a_file_that_is_newer_edited_or_damaged_is_named_and_the_rest_is_shown(four, made, change, reason):
+    four[3].write_text(json.dumps(json.loads(four[3].read_text()) | change))
+    told, cells = made()
+    assert len(told) == 1
+    assert reason in told[0]
+    assert cells == ["number", "number", "number", "not run", "missing fold 3"]
+
+
+def test_a_result_that_has_lost_its_counts_is_named(four, made):
+    counts_path(four[0]).unlink()
+    told, cells = made()
+    assert len(told) == 1
+    assert "fold0" in told[0]
+    assert cells[0] == "not run"

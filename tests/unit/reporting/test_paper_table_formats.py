@@ -1,0 +1,200 @@
+import csv
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from fewseg.reporting.html import escaped
+from fewseg.reporting.paper_tables import (
+    csv_tables,
+    html_page,
+    html_table,
+    latex_paper_table,
+    markdown_paper_table,
+    paper_tables,
+    rich_paper_table,
+)
+from fewseg.reporting.paper_tables.grid import Footnotes, grids
+from fewseg.reporting.paper_tables.latex_table import latex_text
+from fewseg.reporting.results_page import read_folder
+
+SCL = {"method": "scl-pfenet", "fusion": "average", "recipe": "voc5i_mini_scl_&_<b>"}
+
+
+@pytest.fixture
+def tables(write, tmp_path):
+    """PFENet on all folds of the small set, SCL on all but fold 2, under a recipe's name full of signs."""
+    for fold in range(4):
+        write(f"pfenet{fold}", fold)
+        if fold != 2:
+            write(f"scl{fold}", fold, better=0.05, **SCL)
+    return paper_tables(read_folder(tmp_path / "results").found)
+
+
+def cells(html):
+    """(tag, attributes, text) of each cell of an HTML table; fails on tags that are not closed in order."""
+    found, open_tags = [], []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            open_tags.append(tag)
+            if tag in ("td", "th"):
+                found.append([tag, dict(attributes), ""])
+
+        def handle_endtag(self, tag):
+            assert open_tags.pop() == tag
+
+        def handle_data(self, data):
+            if {"td", "th"} & set(open_tags):
+                found[-1][2] += data
+
+    Reader().feed(html)
+    assert open_tags == []
+    return found
+
+
+def test_html_has_the_printed_value_and_ours_in_blocks_that_say_whose_they_are(tables):
+    found = cells(escaped(html_table(tables[0])))
+    blocks = [text for tag, named, text in found if named.get("scope") == "colgroup"]
+    assert blocks[:4] == [
+        "",
+        "printed, PASCAL-5i",
+        "fewseg on PASCAL-5i",
+        "fewseg on voc5i-mini, NOT the paper's data",
+    ]
+    spans = [int(named["colspan"]) for _, named, _ in found if named.get("scope") == "colgroup"]
+    assert spans[:4] == [2, 6, 1, 6]
+    start = next(i for i, (_, _, text) in enumerate(found) if text == "PFENet (TPAMI'20)")
+    row = found[start : start + 15]
+    assert [text for _, _, text in row[2:9]] == ["61.7", "69.5", "55.4", "56.3", "60.8", "", "not run"]
+    title = row[9][1]["title"]
+    assert "printed 61.7 (PASCAL-5i, resnet50)" in title
+    assert "on voc5i-mini (NOT the papers' data)" in title
+    assert "protocol mini [" in title
+    assert re.fullmatch(r"\d\d\.\d\[\d\d\.\d, \d\d\.\d\]", row[9][2])
+
+
+def test_html_escapes_what_results_say_of_themselves(tables):
+    html = escaped(html_table(tables[0]))
+    assert "<b>" not in html
+    assert "voc5i_mini_scl_&amp;_&lt;b&gt;" in html
+
+
+def test_the_page_links_to_every_table_and_asks_the_network_for_nothing(tables):
+    page = html_page(tables, ["x.json <was> damaged"])
+    assert re.findall(r'href="#([^"]+)"', page) == [t.slug for t in tables]
+    for table in tables:
+        assert page.count(f'id="{table.slug}"') == 1
+    assert "x.json &lt;was&gt; damaged" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_markdown_rows_have_a_cell_for_each_heading_and_the_notes_stand_below(tables):
+    text = markdown_paper_table(tables[0])
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {16, 11}
+    assert "fewseg on voc5i-mini, NOT the paper's data: Mean" in text
+    scl = next(line for line in rows if line.startswith("| ours-SCL (PFENet)"))
+    assert "| 63.0 | 70.0 | 56.5 | 57.7 | 61.8 | +1.0 | not run |" in scl
+    assert "missing fold 2 <sup>" in scl
+    assert "- <sup>a</sup> fewseg pfenet, 1-shot mean" in text
+    assert "voc5i\\_mini\\_scl\\_&\\_\\<b>" in text
+    assert "Printed value only, fewseg does not have this method: OSLSM (BMVC'17), SG-One," in text
+
+
+def test_a_small_set_without_results_in_a_section_is_one_column_that_says_so(tables):
+    one, five = markdown_paper_table(tables[0]).split("**5-shot**")
+    assert "| fewseg on voc5i-mini, NOT the paper's data: all |" in five
+    assert "NOT the paper's data: all" not in one
+
+
+def check_latex(text):
+    """Braces and environments in order, no sign left that LaTeX would stumble over, rows of one length."""
+    assert text.isascii()
+    bare = re.sub(r"(?m)%.*$", "", re.sub(r"\\[\\&%$#_{}]", "", text))
+    depth = 0
+    for sign in bare:
+        depth += {"{": 1, "}": -1}.get(sign, 0)
+        assert depth >= 0
+    assert depth == 0
+    assert not re.search(r"[#_~\"<>]", re.sub(r"\\label\{[^}]*\}", "", bare))
+    assert bare.count("$") % 2 == 0
+    assert not re.search(r"\^", re.sub(r"\$[^$]*\$", "", bare))
+    stack = []
+    for kind, name in re.findall(r"\\(begin|end)\{([^}]*)\}", text):
+        if kind == "begin":
+            stack.append(name)
+        else:
+            assert stack.pop() == name
+    assert stack == []
+    for places, body in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        rows = [line for line in body.splitlines() if line.endswith(r" \\")][1:]
+        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(places)}
+        (blocks,) = [line for line in body.splitlines() if line.startswith(r"\multicolumn")]
+        assert sum(map(int, re.findall(r"\\multicolumn\{(\d+)\}", blocks))) == len(places)
+
+
+def test_latex_is_well_formed_in_every_table(tables):
+    for table in tables:
+        text = latex_paper_table(table)
+        check_latex(text)
+        assert rf"\label{{tab:{table.slug}}}" in text
+        assert text.count(r"\toprule") == text.count(r"\bottomrule") == len(table.sections)
+
+
+def test_latex_text_has_no_sign_that_is_a_command():
+    assert latex_text(r"a_b & 5 % of {x} $1 #2 \y ~ ^ <b>") == (
+        r"a\_b \& 5 \% of \{x\} \$1 \#2 \textbackslash{}y \textasciitilde{} \textasciicircum{} "
+        r"\textless{}b\textgreater{}"
+    )
+    assert latex_text("P.-5² ± †") == r"P.-5$^2$ $\pm$ \dag{}"
+
+
+def test_csv_has_all_about_a_cell_in_its_line(tables):
+    lines = list(csv.DictReader(io.StringIO(csv_tables(tables))))
+    key = {"paper": "scl", "table": "1", "row": "SCL (PFENet)", "shots": "1"}
+    own = [line for line in lines if all(line[k] == v for k, v in key.items())]
+    mini = {line["column"]: line for line in own if line["dataset"] == "voc5i-mini"}
+    assert mini["fold0"]["printed"] == "63.0"
+    assert (mini["fold0"]["printed_dataset"], mini["fold0"]["papers_data"]) == ("pascal-5i", "no")
+    assert float(mini["fold0"]["low"]) < float(mini["fold0"]["ours"]) < float(mini["fold0"]["high"])
+    assert float(mini["fold0"]["gain_low"]) < float(mini["fold0"]["gain"]) < float(mini["fold0"]["gain_high"])
+    assert mini["fold0"]["gain_over"] == "PFENet (TPAMI'20)"
+    assert mini["fold0"]["recipe"] == "voc5i_mini_scl_&_<b>"
+    assert (mini["fold2"]["status"], mini["fold2"]["ours"]) == ("not run", "")
+    assert (mini["mean"]["status"], mini["mean"]["ours"]) == ("missing fold 2", "")
+    assert (mini["mean"]["gain"], mini["mean"]["gain_status"]) == ("", "missing fold 2")
+    full = [line for line in own if line["dataset"] == "pascal-5i"]
+    assert {(line["status"], line["papers_data"], line["ours"]) for line in full} == {("not run", "yes", "")}
+    others = [line for line in lines if line["row"] == "OSLSM"]
+    assert {line["status"] for line in others} == {"fewseg does not have this method"}
+    assert {line["dataset"] for line in others} == {""}
+
+
+def test_our_standard_deviation_is_shown_where_the_paper_prints_one(tables):
+    by_name = {table.name: table for table in tables}
+    shown = [cell.text for row in grids(by_name["SRPNet, Table 2"])[0][0].rows for cell in row]
+    assert "62.8±0.16" in shown
+    pfenet = next(row for row in grids(by_name["SRPNet, Table 2"])[0][0].rows if row[0].text == "PFENet")
+    assert re.fullmatch(r"\d\d\.\d±\d\.\d\d", pfenet[9].text)
+    assert not any("±" in cell.text for row in grids(by_name["SCL, Table 1"])[0][0].rows for cell in row)
+
+
+@pytest.mark.parametrize("width", [60, 400])
+def test_a_narrow_terminal_shows_the_means_and_says_what_is_missing(tables, width):
+    console = Console(width=width, file=io.StringIO())
+    console.print(rich_paper_table(tables[0], width))
+    text = console.file.getvalue()
+    assert ("P.-5⁰" in text) == (width == 400)
+    assert ("need a wider terminal" in " ".join(text.split())) == (width == 60)
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_footnotes_go_on_with_two_letters(tables):
+    notes = Footnotes()
+    source = next(iter(grids(tables[0])[1].letters))
+    letters = [notes.letter(type(source)(**{**vars(source), "recipe": str(i)})) for i in range(54)]
+    assert (letters[0], letters[25], letters[26], letters[53]) == ("a", "z", "aa", "bb")
+    assert len(set(letters)) == 54

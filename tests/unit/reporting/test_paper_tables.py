@@ -1,0 +1,259 @@
+from statistics import stdev
+
+import pytest
+
+from fewseg.engine.results import load_with_counts
+from fewseg.metrics import bootstrap_score, paired_difference
+from fewseg.reporting.numbers import Estimate, mean_of
+from fewseg.reporting.paper_rows import PAPER_ROWS
+from fewseg.reporting.paper_tables import LAYOUTS, paper_tables
+from fewseg.reporting.paper_tables.layout import printed
+from fewseg.reporting.published import published_values
+from fewseg.reporting.results_page import read_folder
+
+SCL = {"method": "scl-pfenet", "fusion": "average", "recipe": "voc5i_mini_scl"}
+
+
+def tables_of(folder):
+    read = read_folder(folder)
+    made = paper_tables(read.found, paths=read.paths)
+    return {(t.layout.paper, t.layout.number): t for t in made}
+
+
+def row_of(table, label, section=0):
+    return next(row for row in table.sections[section].rows if row.label == label)
+
+
+@pytest.fixture
+def folder(write, tmp_path):
+    """PFENet and SCL on the small set: all folds of one shot, fold 3 of five shots."""
+    for fold in range(4):
+        write(f"pfenet{fold}", fold)
+        write(f"scl{fold}", fold, better=0.05, **SCL)
+    write("five", 3, shots=5)
+    return tmp_path / "results"
+
+
+def test_there_are_the_fifteen_tables_of_the_papers_in_their_order():
+    assert [t.name for t in paper_tables([])] == [
+        *(f"SCL, Table {n}" for n in range(1, 7)),
+        *(f"SRPNet, Table {n}" for n in range(1, 5)),
+        *(f"SD-AANet, Table {n}" for n in ("I", "II", "III", "IV", "V")),
+    ]
+
+
+def test_every_printed_value_stands_in_its_table_once():
+    shown = []
+    for table in paper_tables([]):
+        place = (table.layout.paper, table.layout.number)
+        for section in table.sections:
+            for row in section.rows:
+                shown += [(*place, row.name, v.shots, v.column) for v in row.published if v]
+    assert sorted(shown) == sorted((v.paper, v.table, v.row, v.shots, v.column) for v in published_values())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout.paper}-{layout.number}")
+def test_the_rows_are_those_of_the_paper_and_know_who_they_are(layout):
+    values = printed(layout)
+    places = {(r.paper, r.table_for(layout.dataset), r.row) for r in PAPER_ROWS}
+    for section in layout.sections:
+        names = [row.name for row in section.rows]
+        assert len(set(names)) == len(names)
+        order = [name for name in dict.fromkeys(name for name, _, _ in values) if name in names]
+        assert names == order
+        for row in section.rows:
+            assert any((row.name, c.shots, c.key) in values for c in section.columns)
+            assert (row.ours is None) == bool(row.without)
+            assert row.ours is None or row.ours in places
+            assert row.over in {"", *names[: names.index(row.name)]}
+            assert len(row.marks) == len(section.marks)
+
+
+def test_each_row_of_ours_that_a_paper_prints_is_in_a_table():
+    placed = {row.ours for t in LAYOUTS for s in t.sections for row in s.rows}
+    for row in PAPER_ROWS:
+        for table in {row.table, row.coco} - {""}:
+            assert (row.paper, table, row.row) in placed
+
+
+def test_without_results_every_row_of_ours_says_not_run():
+    for table in paper_tables([]):
+        assert table.datasets == (table.layout.dataset,)
+        for section in table.sections:
+            for row in section.rows:
+                lines = [line for found in row.lines.values() for line in found]
+                assert bool(lines) == (not row.without)
+                assert all(c.status == "not run" and c.estimate is None for line in lines for c in line.cells)
+
+
+def test_a_fold_and_the_mean_are_those_of_the_results(folder):
+    row = row_of(tables_of(folder)["scl", "1"], "PFENet (TPAMI'20)")
+    (line,) = row.lines["voc5i-mini"]
+    runs = [load_with_counts(folder / f"pfenet{fold}.json")[0] for fold in range(4)]
+    each = [Estimate(value=r.miou_mean, low=r.miou_ci95[0], high=r.miou_ci95[1]) for r in runs]
+    assert [cell.estimate for cell in line.cells] == [*each, mean_of(each)]
+    assert line.cells[1].std == pytest.approx(stdev([s.miou for s in runs[1].seeds]))
+    of_seeds = [sum(r.seeds[i].miou for r in runs) / 4 for i in (0, 1)]
+    assert line.cells[4].std == pytest.approx(stdev(of_seeds))
+    assert [value.percent for value in row.published] == [61.7, 69.5, 55.4, 56.3, 60.8]
+
+
+def test_fb_iou_and_dice_have_their_own_scores_and_intervals(folder):
+    tables = tables_of(folder)
+    runs = [load_with_counts(folder / f"pfenet{fold}.json") for fold in range(4)]
+    for place, label, score in (
+        (("scl", "3"), "PFENet (TPAMI'20) *", "fb_iou"),
+        (("srpnet", "3"), "PFENet", "dice"),
+    ):
+        (line,) = row_of(tables[place], label).lines["voc5i-mini"]
+        each = []
+        for result, counts in runs:
+            interval = bootstrap_score(counts, result.classes, score)
+            value = getattr(result, f"{score}_mean")
+            each.append(Estimate(value=value, low=interval.low, high=interval.high))
+        assert mean_of(each) in [cell.estimate for cell in line.cells]
+
+
+def test_a_gain_is_paired_with_the_rows_baseline_on_the_same_episodes(folder):
+    tables = tables_of(folder)
+    (line,) = row_of(tables["scl", "1"], "ours-SCL (PFENet)").lines["voc5i-mini"]
+    pairs = []
+    for fold in range(4):
+        a, b = (load_with_counts(folder / f"{name}{fold}.json") for name in ("pfenet", "scl"))
+        found = paired_difference(a[1], b[1], a[0].classes)
+        pairs.append(Estimate(value=found.difference, low=found.interval.low, high=found.interval.high))
+    assert [cell.gain.estimate for cell in line.cells] == [*pairs, mean_of(pairs)]
+    assert line.cells[4].gain.over == "PFENet (TPAMI'20)"
+    row = row_of(tables["scl", "1"], "ours-SCL (PFENet)")
+    assert [round(gain, 1) for gain in row.published_gains] == [1.3, 0.5, 1.1, 1.4, 1.0]
+    assert row_of(tables["scl", "1"], "PFENet (TPAMI'20)").published_gains == (None,) * 5
+
+
+def test_a_missing_fold_has_no_mean_and_is_named(folder):
+    row = row_of(tables_of(folder)["scl", "1"], "PFENet (TPAMI'20)", section=1)
+    (line,) = row.lines["voc5i-mini"]
+    assert [cell.status for cell in line.cells] == ["not run"] * 3 + ["", "missing folds 0, 1, 2"]
+    assert line.cells[4].estimate is None
+    assert line.cells[4].std is None
+    assert line.cells[3].estimate is not None
+
+
+def test_a_gain_without_its_baseline_says_so(write, tmp_path):
+    for fold in range(4):
+        write(f"scl{fold}", fold, **SCL)
+    write("pfenet", 2, training={"config": {"steps": 100, "batch": 8}})
+    row = row_of(tables_of(tmp_path / "results")["scl", "1"], "ours-SCL (PFENet)")
+    assert row.lines["voc5i-mini"][0].cells[4].gain.status == "trained for another length"
+    (tmp_path / "results" / "pfenet.json").unlink()
+    row = row_of(tables_of(tmp_path / "results")["scl", "1"], "ours-SCL (PFENet)")
+    assert row.lines["voc5i-mini"][0].cells[4].gain.status == "baseline not run"
+    write("pfenet", 2)
+    row = row_of(tables_of(tmp_path / "results")["scl", "1"], "ours-SCL (PFENet)")
+    assert row.lines["voc5i-mini"][0].cells[4].gain.status == "baseline missing folds 0, 1, 3"
+    assert row.lines["voc5i-mini"][0].cells[2].gain.estimate is not None
+
+
+def test_results_of_other_episodes_are_not_paired(write, tmp_path):
+    for fold in range(4):
+        write(f"pfenet{fold}", fold)
+        write(f"scl{fold}", fold, drawn_from=1, **SCL)
+    row = row_of(tables_of(tmp_path / "results")["scl", "1"], "ours-SCL (PFENet)")
+    gains = {cell.gain.status for cell in row.lines["voc5i-mini"][0].cells}
+    assert gains == {"other episodes"}
+
+
+def test_training_seeds_and_protocols_are_lines_of_their_own_and_never_mixed(write, tmp_path):
+    write("a", 0, training={"seed": 0})
+    write("b", 1, training={"seed": 0})
+    write("c", 2, training={"seed": 1})
+    write("d", 3, training={"seed": 0}, protocol={"name": "quick", "label_size": "original"})
+    row = row_of(tables_of(tmp_path / "results")["scl", "1"], "PFENet (TPAMI'20)")
+    lines = row.lines["voc5i-mini"]
+    assert [line.cells[4].status for line in lines] == [
+        "missing folds 2, 3",
+        "missing folds 0, 1, 3",
+        "missing folds 0, 1, 2",
+    ]
+    assert "training seed 0" in lines[0].variant
+    assert "protocol mini" in lines[0].variant
+    assert any("protocol quick" in line.variant for line in lines)
+
+
+def test_the_small_set_never_stands_in_the_column_of_the_papers_set(write, tmp_path):
+    write("mini", 0)
+    write("full", 0, better=0.1, dataset="pascal-5i", recipe="pascal_pfenet_resnet50_fold0")
+    row = row_of(tables_of(tmp_path / "results")["scl", "1"], "PFENet (TPAMI'20)")
+    mini, full = (row.lines[d][0].cells[0] for d in ("voc5i-mini", "pascal-5i"))
+    assert mini.estimate.value < full.estimate.value
+    assert (mini.source.dataset, full.source.dataset) == ("voc5i-mini", "pascal-5i")
+    assert "NOT the papers' data" in mini.source.text
+    assert "NOT" not in full.source.text
+
+
+def test_another_backbone_is_no_row_of_the_paper_on_the_papers_set(write, tmp_path):
+    config = {"method": {"type": "PFENet", "backbone": {"name": "resnet101"}}}
+    write("full", 0, dataset="pascal-5i", recipe="pascal_pfenet_resnet50_fold0", config=config)
+    row = row_of(tables_of(tmp_path / "results")["scl", "1"], "PFENet (TPAMI'20)")
+    assert row.lines["pascal-5i"][0].cells[0].status == "not run"
+
+
+def test_results_of_several_ways_are_no_row_of_a_paper(result_of, counts_of_fold):
+    counts = counts_of_fold()
+    result = result_of(counts)
+    object.__setattr__(result, "ways", 2)
+    row = row_of(paper_tables([(result, counts)])[0], "PFENet (TPAMI'20)")
+    assert list(row.lines) == ["pascal-5i"]
+
+
+def test_a_model_stands_in_every_table_that_prints_it(write, tmp_path):
+    canet = {"method": "canet", "fusion": "average", "recipe": "voc5i_mini_canet"}
+    for fold in range(4):
+        write(f"canet{fold}", fold, **canet)
+    tables = tables_of(tmp_path / "results")
+    means = []
+    for place, label, column in (
+        (("scl", "1"), "CANet (CVPR'19)", 4),
+        (("scl", "4"), "baseline", 0),
+        (("srpnet", "2"), "CANet", 4),
+        (("sd-aanet", "1"), "CANet", 4),
+    ):
+        means.append(row_of(tables[place], label).lines["voc5i-mini"][0].cells[column].estimate)
+    assert means[0] is not None
+    assert means == [means[0]] * 4
+    later = row_of(tables["scl", "1"], "CANet (CVPR'19)", section=1)  # there it is the attention's
+    assert later.lines["voc5i-mini"][0].cells[4].status == "not run"
+
+
+def test_five_shots_of_sd_aanet_without_saam_say_so(write, tmp_path):
+    config = {"method": {"type": "SDAANetConfig", "attention": {"type": "NoAttention"}}}
+    write("sep", 0, method="sdaanet", shots=5, recipe="voc5i_mini_sdaanet_separate", config=config)
+    row = row_of(tables_of(tmp_path / "results")["sd-aanet", "1"], "SD-AANet (ours)", section=1)
+    assert row.lines["voc5i-mini"][0].cells[0].source.text.endswith("; without SAAM")
+
+
+def test_the_paths_are_one_for_each_result(result_of, counts_of_fold):
+    counts = counts_of_fold()
+    with pytest.raises(ValueError, match="got 2 paths for 1 results"):
+        paper_tables([(result_of(counts), counts)], paths=["a", "b"])
+
+
+def test_a_gain_is_over_the_baseline_of_the_same_training_seed_alone(write, tmp_path):
+    seeds = [{"seed": 0}, {"seed": 1}]
+    for fold in range(4):
+        write(f"pfenet{fold}", fold, training=seeds[0])
+        write(f"scl{fold}", fold, better=0.05, training=seeds[1], **SCL)
+    row = row_of(tables_of(tmp_path / "results")["scl", "1"], "ours-SCL (PFENet)")
+    assert {cell.gain.status for cell in row.lines["voc5i-mini"][0].cells} == {
+        "baseline of another protocol or training seed"
+    }
+
+
+def test_two_recipes_of_one_row_are_two_lines(write, tmp_path):
+    write("short", 0)
+    write("long", 1, recipe="voc5i_mini_pfenet_long")
+    lines = row_of(tables_of(tmp_path / "results")["scl", "1"], "PFENet (TPAMI'20)").lines["voc5i-mini"]
+    assert sorted(cell.source.recipe for line in lines for cell in line.cells[:1]) == [
+        "voc5i_mini_pfenet",
+        "voc5i_mini_pfenet_long",
+    ]
+    assert [line.variant for line in lines] == ["", "no. 2"]

@@ -1,0 +1,431 @@
+"""The ML backend protocol of Label Studio, against a stand-in."""
+
+import threading
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from fastapi.testclient import TestClient
+
+from fewseg.inference import Segmenter
+from fewseg.inference.formats import decode_brush
+from fewseg.inference.formats.shapes import polygon
+from fewseg.inference.quality import Judge
+from fewseg.serve.app import create_app
+from fewseg.serve.label_studio import project as projects
+from fewseg.serve.label_studio.backend import StudioOptions
+from fewseg.serve.label_studio.client import Account, StudioClient
+from fewseg.serve.limits import Limits, Refused
+from serve_page import Page
+from small_segmenters import model, picture
+from studio_stand_in import CONFIG, KEY, URL, StandIn, brush, region
+
+IMAGE, MASK = picture(0)
+OTHER, OTHER_MASK = picture(9, hw=(60, 40), box=(5, 30, 8, 30))
+THIRD, THIRD_MASK = picture(4, box=(5, 20, 30, 60), colour=(20, 240, 30))
+
+
+class Studio:
+    """Label Studio's side of the protocol."""
+
+    def __init__(self, server, options=None, limits=None, **account):
+        account = Account(**{"url": URL, "key": KEY, **account})
+        options = StudioOptions(account=account, transport=httpx.MockTransport(server), **(options or {}))
+        app = create_app(model(), limits, hosts=("127.0.0.1",), label_studio=options)
+        self.http = TestClient(app, base_url="http://127.0.0.1:8017", raise_server_exceptions=False)
+
+    def setup(self, config=CONFIG, project="1.1700000000"):
+        body = {"project": project, "schema": config, "hostname": "http://evil.example", "access_token": "x"}
+        return self.http.post("/setup", json=body)
+
+    def ask(self, tasks, config=CONFIG, **more):
+        body = {"tasks": tasks, "project": "1.1700000000", "label_config": config, "params": {}, **more}
+        return self.http.post("/predict", json=body)
+
+    def predict(self, tasks, config=CONFIG):
+        answer = self.ask(tasks, config)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["results"]
+
+    def event(self, action, project=1):
+        return self.http.post("/webhook", json={"action": action, "project": {"id": project}})
+
+
+@pytest.fixture
+def server():
+    return StandIn()
+
+
+@pytest.fixture
+def studio(server):
+    return Studio(server)
+
+
+def mask_of(prediction, label="square"):
+    (item,) = [i for i in prediction["result"] if i["value"]["brushlabels"] == [label]]
+    size = (item["original_height"], item["original_width"])
+    return decode_brush(item["value"]["rle"], size, "the answer")
+
+
+def segmented(image, *examples):
+    segmenter = Segmenter(model())
+    for number, (support, masks) in enumerate(examples):
+        segmenter.add_image(support, masks)
+        assert len(segmenter.supports.shots) == number + 1
+    return segmenter.segment(image)
+
+
+def test_annotated_tasks_are_examples_and_the_others_get_what_the_segmenter_says(server, studio):
+    server.task(1, IMAGE, [brush(MASK)])
+    tasks = server.task(2, OTHER)
+    version = studio.setup().json()["model_version"]
+    (found,) = studio.predict(tasks)
+    wanted = segmented(OTHER, (IMAGE, {"square": MASK}))
+    assert wanted.labels.any()
+    np.testing.assert_array_equal(mask_of(found), wanted.labels)
+    assert found["score"] == pytest.approx(wanted.quality.score, abs=1e-6)
+    assert found["model_version"] == version
+    item = found["result"][0]
+    assert (item["from_name"], item["to_name"], item["type"]) == ("mask", "photo", "brushlabels")
+
+
+def test_several_classes_polygons_and_rectangles(server, studio):
+    corners = [[10.0, 20.0], [60.0, 20.0], [60.0, 90.0]]
+    drawn = region({"points": corners}, "disc", IMAGE.shape[:2], "polygonlabels")
+    box = {"x": 50, "y": 10, "width": 20, "height": 50, "rotation": 0}
+    boxed = region(box, "square", OTHER.shape[:2], "rectanglelabels")
+    server.task(1, IMAGE, [brush(MASK), drawn])
+    server.task(2, OTHER, [boxed])
+    (found,) = studio.predict(server.task(3, THIRD))
+    h, w = IMAGE.shape[:2]
+    disc = polygon([(x * w / 100, y * h / 100) for x, y in corners], (h, w)).astype(np.uint8)
+    square = np.zeros(OTHER.shape[:2], np.uint8)
+    square[6:36, 20:28] = 1
+    wanted = segmented(THIRD, (IMAGE, {"square": MASK, "disc": disc}), (OTHER, {"square": square}))
+    for name in wanted.classes:
+        if wanted.mask(name).any():
+            np.testing.assert_array_equal(mask_of(found, name), wanted.mask(name))
+    assert len(found["result"]) == len(np.unique(wanted.labels[wanted.labels > 0])) > 0
+
+
+def test_the_latest_annotation_that_was_not_cancelled_counts_and_a_ground_truth_more(server, studio):
+    tasks = server.task(2, OTHER)
+    server.task(1, IMAGE, [brush(1 - MASK)])
+    server.annotate(1, [brush(MASK)])
+    server.annotate(1, [brush(1 - MASK)], was_cancelled=True)
+    wanted = segmented(OTHER, (IMAGE, {"square": MASK}))
+    np.testing.assert_array_equal(mask_of(studio.predict(tasks)[0]), wanted.labels)
+    late = server.tasks[1]["annotations"]
+    late.reverse()  # the order in the list says nothing
+    studio.event("ANNOTATION_UPDATED")
+    np.testing.assert_array_equal(mask_of(studio.predict(tasks)[0]), wanted.labels)
+    half = MASK.copy()
+    half[:, 35:] = 0
+    late.append(
+        {"id": 9, "result": [brush(half)], "ground_truth": True, "updated_at": "2020-01-01T00:00:00Z"}
+    )
+    studio.event("ANNOTATION_UPDATED")
+    wanted = segmented(OTHER, (IMAGE, {"square": half}))
+    np.testing.assert_array_equal(mask_of(studio.predict(tasks)[0]), wanted.labels)
+
+
+def test_without_an_annotation_the_answer_is_empty_with_the_score_0_and_a_line_in_the_log(
+    server, studio, caplog
+):
+    tasks = server.task(1, IMAGE) + server.task(2, OTHER)
+    found = studio.predict(tasks)
+    assert found == [{"result": [], "score": 0.0, "model_version": "fewseg-no-examples"}] * 2
+    assert "no task is annotated" in caplog.text
+    assert not server.times(".png")
+
+
+def test_an_image_goes_through_the_backbone_once_and_only_changed_annotations_are_read(
+    server, studio, monkeypatch
+):
+    passes = []
+    run = model().method.backbone.forward
+    monkeypatch.setattr(model().method.backbone, "forward", lambda x: passes.append(len(x)) or run(x))
+    server.task(1, IMAGE, [brush(MASK)])
+    tasks = server.task(2, OTHER)
+    for _ in range(2):
+        studio.predict(tasks)
+    assert (len(passes), server.times("/1.png"), server.times("/export")) == (2, 1, 1)
+    server.annotate(2, [brush(OTHER_MASK)])
+    studio.event("ANNOTATION_CREATED")
+    studio.predict(server.task(3, THIRD))
+    assert (len(passes), server.times("/1.png"), server.times("/export")) == (3, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "action", ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "START_TRAINING"]
+)
+def test_an_event_has_the_annotations_read_again_and_changes_the_version(server, studio, action):
+    server.task(1, IMAGE, [brush(MASK)])
+    before = studio.setup().json()["model_version"]
+    assert studio.setup().json()["model_version"] == before
+    server.task(2, OTHER, [brush(OTHER_MASK)])
+    assert studio.event("TASKS_CREATED").json() == {"stale": False}
+    assert studio.event(action, project=7).json() == {"stale": True}
+    assert studio.setup().json()["model_version"] == before
+    studio.event(action)
+    assert studio.setup().json()["model_version"] != before
+    del server.tasks[2]
+    studio.event(action)
+    assert studio.setup().json()["model_version"] == before
+
+
+def test_without_events_annotations_are_read_again_after_a_while(server, monkeypatch):
+    monkeypatch.setattr(projects, "_OLD", 0.0)
+    studio = Studio(server)
+    server.task(1, IMAGE, [brush(MASK)])
+    before = studio.setup().json()["model_version"]
+    server.task(2, OTHER, [brush(OTHER_MASK)])
+    assert studio.setup().json()["model_version"] != before
+
+
+def test_without_events_an_example_whose_image_did_not_come_is_asked_for_again(server, monkeypatch):
+    studio = Studio(server)
+    server.task(1, IMAGE, [brush(MASK)])
+    server.task(2, OTHER, [brush(OTHER_MASK)])
+    tasks = server.task(3, THIRD)
+    file, server.files["/data/upload/1/2.png"] = server.files["/data/upload/1/2.png"], httpx.Response(503)
+    one = studio.predict(tasks)[0]["model_version"]
+    asked = server.times("/2.png")
+    assert studio.predict(tasks)[0]["model_version"] == one
+    assert server.times("/2.png") == asked
+    monkeypatch.setattr(projects, "_OLD", 0.0)
+    assert studio.predict(tasks)[0]["model_version"] == one
+    assert server.times("/2.png") == asked + 1
+    server.files["/data/upload/1/2.png"] = file
+    assert studio.setup().json()["model_version"] == one  # until it is there
+    both = studio.predict(tasks)[0]["model_version"]
+    assert both != one
+    assert studio.setup().json()["model_version"] == both
+
+
+def test_an_annotation_without_a_region_is_a_negative_and_key_points_are_left_out(server, studio, caplog):
+    point = region({"x": 50, "y": 50, "width": 1}, "square", OTHER.shape[:2], "keypointlabels")
+    server.task(1, IMAGE, [brush(MASK)])
+    server.task(2, OTHER, [point])
+    tasks = server.task(4, OTHER)
+    alone = segmented(OTHER, (IMAGE, {"square": MASK}))
+    np.testing.assert_array_equal(mask_of(studio.predict(tasks)[0]), alone.labels)
+    assert "1 x keypointlabels" in caplog.text
+    server.task(3, THIRD, [])
+    studio.event("ANNOTATION_CREATED")
+    wanted = segmented(OTHER, (IMAGE, {"square": MASK}), (THIRD, {}))
+    found = studio.predict(tasks)[0]
+    assert found["score"] == pytest.approx(wanted.quality.score, abs=1e-6)
+    assert wanted.presence != alone.presence
+    if wanted.labels.any():
+        np.testing.assert_array_equal(mask_of(found), wanted.labels)
+
+
+def test_the_newest_tasks_of_each_class_are_examples(server):
+    studio = Studio(server, options={"shots": 1})
+    server.task(1, THIRD, [brush(THIRD_MASK, "disc")])
+    server.task(2, OTHER, [brush(OTHER_MASK)])
+    server.task(3, IMAGE, [brush(MASK)])
+    (found,) = studio.predict(server.task(4, OTHER))
+    wanted = segmented(OTHER, (THIRD, {"disc": THIRD_MASK}), (IMAGE, {"square": MASK}))
+    assert len(found["result"]) == len(np.unique(wanted.labels[wanted.labels > 0])) > 0
+    for item in found["result"]:
+        name = item["value"]["brushlabels"][0]
+        np.testing.assert_array_equal(mask_of(found, name), wanted.mask(name))
+
+
+def test_the_page_does_not_wait_while_a_task_is_judged(server, studio, monkeypatch):
+    server.task(1, IMAGE, [brush(MASK)])
+    tasks = server.task(2, OTHER)
+    page, judge, waited = Page(studio.http.app), Judge.judge, []
+
+    def slow(self, *given):
+        done = threading.Event()
+        threading.Thread(target=lambda: (page.image(THIRD), done.set())).start()
+        waited.append(done.wait(60))
+        return judge(self, *given)
+
+    monkeypatch.setattr(Judge, "judge", slow)
+    assert studio.predict(tasks)[0]["result"]
+    assert waited == [True]
+
+
+def test_polygons_are_the_answer_where_there_is_no_brush(server, studio):
+    config = CONFIG.replace("BrushLabels", "PolygonLabels")
+    corners = [[20 / 0.7, 20], [55 / 0.7, 20], [55 / 0.7, 80], [20 / 0.7, 80]]
+    server.task(1, IMAGE, [region({"points": corners}, "square", IMAGE.shape[:2], "polygonlabels")])
+    (found,) = studio.predict(server.task(2, OTHER), config)
+    joined = np.zeros(OTHER.shape[:2], bool)
+    for item in found["result"]:
+        assert item["type"] == "polygonlabels"
+        points = [(x * 40 / 100, y * 60 / 100) for x, y in item["value"]["points"]]
+        joined |= polygon(points, OTHER.shape[:2])
+    wanted = segmented(OTHER, (IMAGE, {"square": MASK})).labels > 0
+    assert (joined & wanted).sum() / (joined | wanted).sum() > 0.9
+
+
+def test_an_image_that_cannot_be_used_gets_no_prediction_and_the_others_theirs(server, studio, caplog):
+    server.task(1, IMAGE, [brush(MASK)])
+    tasks = server.task(2, b"no image") + server.task(3, OTHER) + [{"id": 4, "data": {}}]
+    found = studio.predict(tasks)
+    assert (found[0], found[2]) == ([], [])
+    assert found[1]["result"]
+    assert "task 2 gets no prediction" in caplog.text
+
+
+def test_an_example_that_cannot_be_used_is_told_and_tried_again_after_an_event(server, studio, caplog):
+    server.task(1, IMAGE, [brush(MASK)])
+    server.task(2, b"no image yet", [brush(OTHER_MASK)])
+    tasks = server.task(3, THIRD)
+    one = studio.predict(tasks)[0]["model_version"]
+    assert studio.setup().json()["model_version"] == one
+    assert "task 2 is no example" in caplog.text
+    asked = server.times("/2.png")
+    studio.predict(tasks)
+    assert server.times("/2.png") == asked
+    server.task(2, OTHER, [brush(OTHER_MASK)])
+    studio.event("START_TRAINING")
+    assert studio.predict(tasks)[0]["model_version"] != one
+
+
+def test_examples_stay_within_their_bytes(server, caplog):
+    (encoded,) = model().encode([model().prepare(torch.from_numpy(IMAGE).permute(2, 0, 1))])
+    studio = Studio(server, limits=Limits(session_bytes=2 * encoded.nbytes))
+    for number in range(1, 9):
+        server.task(number, picture(number)[0], [brush(MASK)])
+    assert studio.predict(server.task(20, OTHER))[0]["result"]
+    assert "2 of 8 annotated tasks are examples" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://evil.example/data/a.png",
+        "//evil.example/data/a.png",
+        "https://studio.example:8080/data/a.png",
+        "http://studio.example/data/a.png",
+        "http://studio.example:8080@evil.example/data/a.png",
+        "http://user:word@studio.example:8080/data/a.png",
+        "http://169.254.169.254/data/latest",
+        "file:///data/a.png",
+        "/api/current-user/token",
+        "/data/../api/current-user/token",
+        "/data/%2e%2e/api/current-user/token",
+        "/data/..\\api",
+        "s3://bucket/data/a.png",
+        "",
+    ],
+)
+def test_images_come_from_label_studio_alone(server, studio, address, caplog):
+    server.task(1, IMAGE, [brush(MASK)])
+    studio.predict(server.asking(1))
+    asked = len(server.asked)
+    assert studio.predict([{"id": 5, "data": {"image": address}}]) == [[]]
+    assert len(server.asked) == asked
+    assert "is not on http://studio.example:8080/" in caplog.text
+
+
+def test_full_addresses_of_label_studio_and_its_storages_are_read(server, studio):
+    server.task(1, IMAGE, [brush(MASK)])
+    for address in (
+        "/data/local-files/?d=a/b.png",
+        "/tasks/1/resolve/?fileuri=x",
+        f"{URL}/data/upload/1/1.png",
+    ):
+        server.files[httpx.URL(address).path] = server.files["/data/upload/1/1.png"]
+        assert studio.predict([{"id": 5, "data": {"image": address}}])[0]["result"]
+
+
+def test_below_a_path_that_a_proxy_adds_other_paths_are_not_label_studio(server):
+    account = Account(url=f"{URL}/ls/", key=KEY)
+    client = StudioClient(account, 10**6, httpx.MockTransport(server))
+    server.files["/ls/data/a.png"] = server.files["/data/a.png"] = b"an image"
+    for address in ("/data/a.png", "/ls/data/a.png", f"{URL}/ls/data/a.png"):
+        assert client.image(address) == b"an image"
+    assert server.asked == ["GET /ls/data/a.png"] * 3
+    for address in (f"{URL}/data/a.png", f"{URL}/lsx/data/a.png", f"{URL}/ls/%2e%2e/data/a.png"):
+        with pytest.raises(Refused, match="is not on"):
+            client.image(address)
+    assert len(server.asked) == 3
+
+
+def test_redirects_large_images_and_refusals_are_told(server, caplog):
+    studio = Studio(server, limits=Limits(upload_bytes=40_000))
+    server.task(1, IMAGE, [brush(MASK)])
+    server.task(2, OTHER)
+    for answer, told in (
+        (httpx.Response(302, headers={"Location": "http://evil.example/"}), "redirects are not followed"),
+        (b"x" * 40_001, "is larger than"),
+        (httpx.Response(500), "with 500"),
+    ):
+        server.files["/data/upload/1/2.png"] = answer
+        assert studio.predict(server.asking(2)) == [[]]
+        assert told in caplog.text
+
+
+def test_a_wrong_token_is_told_on_connecting(server, caplog):
+    studio = Studio(server, key="wrong")
+    answer = studio.setup()
+    assert answer.status_code == 502
+    assert "LABEL_STUDIO_API_KEY" in answer.json()["detail"]
+    assert "LABEL_STUDIO_API_KEY" in caplog.text
+
+
+def test_a_personal_access_token_is_changed_for_one_that_is_renewed(server):
+    studio = Studio(server, key="aaa.bbb.ccc")
+    server.access, server.key = "first", "Bearer first"
+    server.task(1, IMAGE, [brush(MASK)])
+    assert studio.predict(server.asking(1))[0]["result"]
+    server.access, server.key = "second", "Bearer second"
+    assert studio.predict(server.task(2, OTHER))[0]["result"]
+    assert server.times("POST /api/token/refresh/") == 2
+
+
+def test_a_server_that_is_not_there_is_told():
+    def gone(request):
+        raise httpx.ConnectError("refused", request=request)
+
+    answer = Studio(gone).setup()
+    assert answer.status_code == 502
+    assert "is it running" in answer.json()["detail"]
+
+
+def test_a_user_and_a_password_are_asked_for_where_they_are_set_but_not_of_events(server):
+    studio = Studio(server, user="me", password="secret")
+    for send in (studio.setup, lambda: studio.http.get("/health"), lambda: studio.ask([])):
+        assert send().status_code == 401
+    assert studio.event("ANNOTATION_CREATED").status_code == 200
+    studio.http.auth = ("me", "wrong")
+    assert studio.setup().status_code == 401
+    studio.http.auth = ("me", "secret")
+    assert studio.http.get("/health").json()["status"] == "UP"
+    assert studio.setup().status_code == 200
+    assert studio.http.get("/versions").json() == {"versions": ["fewseg-no-examples"]}
+
+
+def test_the_page_is_as_strict_as_without(server):
+    http = Studio(server).http
+    assert http.get("/api/session").status_code == 401
+    assert http.post("/setup", headers={"Host": "evil.example"}).status_code == 421
+    assert http.post("/predict", headers={"Origin": "http://evil.example"}).status_code == 403
+    alone = TestClient(create_app(model()), base_url="http://127.0.0.1:8017")
+    assert alone.get("/health").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"{", "no JSON"),
+        (b"[]", "an object"),
+        (b"{}", "'tasks'"),
+        (b'{"tasks": []}', "the project is None"),
+        (b'{"tasks": [], "project": "../1"}', "the project is"),
+        (b'{"tasks": [], "project": "1.5"}', "no labelling configuration"),
+        (b'{"tasks": [], "project": "1.5", "label_config": 5}', "label_config"),
+    ],
+)
+def test_a_malformed_request_is_refused(studio, body, told):
+    answer = studio.http.post("/predict", content=body)
+    assert answer.status_code in (409, 422)
+    assert told in answer.json()["detail"]
