@@ -14,7 +14,7 @@ from fewseg.data.fold_data import FoldData
 from fewseg.engine.results import RunResult
 from fewseg.figures.data_files import Row, write_rows
 from fewseg.figures.style import save
-from fewseg.figures.subjects import Opened, Subject, open_subject
+from fewseg.figures.subjects import NAMES, Opened, Subject, open_subject
 from fewseg.metrics import EpisodeCounts
 from fewseg.ops.files import atomic_path
 from fewseg.reporting.numbers import Estimate, mean_of
@@ -51,6 +51,11 @@ class Claim:
         if self.found.low > 0:
             return "holds"
         return "the opposite" if self.found.high < 0 else "not shown"
+
+
+def _place(subject: Subject) -> tuple[int, str]:
+    known = list(NAMES)
+    return (known.index(subject.stem) if subject.stem in NAMES else len(known)), subject.stem
 
 
 @dataclass(kw_only=True)
@@ -108,7 +113,9 @@ class Study:
     def wanted(
         self, figure: str, fits: Callable[[Subject], bool], what: str
     ) -> Iterator[tuple[int, list[Subject]]]:
-        """The subjects of each fold that a figure can be made of; what is missing is noted.
+        """The subjects of each fold that a figure can be made of, in the order of ``NAMES``.
+
+        What is missing is noted.
 
         Args:
             figure: its name.
@@ -116,7 +123,7 @@ class Study:
             what: fits, in words.
         """
         for fold in self.folds:
-            found = [s for s in self.subjects if s.fold == fold and fits(s)]
+            found = sorted((s for s in self.subjects if s.fold == fold and fits(s)), key=_place)
             if found:
                 yield fold, found
             else:

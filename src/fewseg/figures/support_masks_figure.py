@@ -157,7 +157,8 @@ def draw_shares(found: Mapping[str, Mapping[str, RegionShares]]) -> Figure:
         found: which supports (a row of the figure), to the checkpoint, to its shares.
     """
     kept = {name: shares for name, shares in found.items() if shares}
-    figure = new_figure(7.0 + 2.2 * max(map(len, kept.values())), 2.9 * len(kept) + 0.4)
+    width = min(6.0 + 1.8 * max(map(len, kept.values())), 15.0)
+    figure = new_figure(width, 2.9 * len(kept) + 0.4)
     parts = figure.subplots(len(kept), 1 + len(REACHES), squeeze=False)
     for row, (name, shares) in zip(parts, kept.items(), strict=True):
         grouped_bars(row[0], {k: v.coverage for k, v in shares.items()}, _SYMBOLS)
