@@ -73,6 +73,8 @@ def figures(arguments: Sequence[str], console: Console) -> int:
         number = f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}] of {claim.count}"
         line = f"{claim.claim}, {claim.where}: {claim.quantity} {number}: {claim.verdict}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for remark in study.remarks:
+        console.print(f"note: {remark}", highlight=False, markup=False, soft_wrap=True)
     for problem in study.problems:
         console.print(f"missing: {problem}", highlight=False, markup=False, soft_wrap=True)
     count = len([path for path in study.files if path.suffix == ".png"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,14 +28,4 @@ def write_rows(path: Path, rows: Sequence[Row]) -> Path:
     writer.writeheader()
     writer.writerows(rows)
     atomic_write_text(path, text.getvalue())
-    return path
-
-
-def write_json(path: Path, value: object) -> Path:
-    """Writes plain values as JSON.
-
-    Raises:
-        OSError: the file could not be written; an older one is still there.
-    """
-    atomic_write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path

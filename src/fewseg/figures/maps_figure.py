@@ -140,7 +140,7 @@ def _make(
                 specs = [spec for _, spec in opened.episodes(1, study.episodes)]
                 maps = maps_of(opened, specs, study.progress)
                 shown.append((opened, maps))
-                row, order = _contrast_row(opened, kind, specs, maps)
+                row, order = _contrast_row(opened, kind, specs, maps, study.progress)
                 rows.append(row)
                 groups.setdefault(f"fold {fold}", {})[subject.stem] = order
         if shown:
@@ -151,11 +151,11 @@ def _make(
 
 
 def _contrast_row(
-    opened: Opened, kind: str, specs: Sequence[EpisodeSpec], maps: Cells
+    opened: Opened, kind: str, specs: Sequence[EpisodeSpec], maps: Cells, progress: bool
 ) -> tuple[Row, Estimate]:
     """Mean contrast over the different maps."""
     found: dict[object, Contrast] = {}
-    for spec in specs:
+    for spec in tracked(progress, f"{kind}: cells in order", specs):
         key, image = _place(kind, spec)
         if key not in found:
             one = contrast(maps[key], *_truth_cells(opened, image, spec.class_id, maps[key]))

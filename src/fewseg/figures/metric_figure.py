@@ -22,12 +22,12 @@ from fewseg.figures.data_files import Row
 from fewseg.figures.embedding import Embedding, embed, scatter, separation_row
 from fewseg.figures.intervals import Floats
 from fewseg.figures.silhouette import MetricName, silhouette_gain
-from fewseg.figures.study import Claim, Study
+from fewseg.figures.study import Study
 from fewseg.figures.style import new_figure
 from fewseg.figures.subjects import Opened, Shot, Subject, distinct_shots, matcher_on
 from fewseg.methods.prototypical import EMBEDDING, PrototypeSegmenter
 from fewseg.ops.masks import foreground_cells
-from fewseg.reporting.numbers import Estimate, mean_of
+from fewseg.reporting.numbers import Estimate
 from fewseg.types import Features
 
 NAME = "metric-tsne"
@@ -107,6 +107,7 @@ def make(study: Study) -> None:
     rows: list[Row] = []
     gains: dict[str, dict[int, tuple[Estimate, int]]] = {}
     groups: dict[str, dict[str, Estimate]] = {}
+    dataset = ""
     for fold, subjects in study.wanted(NAME, fits, "a prototype method, or has a frozen trunk"):
         with study.attempt(f"{NAME}, fold {fold}"):
             own = [s for s in subjects if _compares_prototypes(s)]
@@ -124,9 +125,13 @@ def make(study: Study) -> None:
                 gains.setdefault(label, {})[fold] = (silhouette_gain(*pair), len(cells.labels))
                 groups[f"{label}\nfold {fold}"] = {m: panels[label, m].space.silhouette for m in _METRICS}
             _of_fold(study, fold, panels, opened[0])
+            dataset = opened[0].data.dataset
     if groups:
         study.save(draw_silhouettes(groups), "metric-silhouettes", rows)
-        _claims(study, gains)
+        for label, by_fold in gains.items():
+            claim = f"fidelity separates better than cosine ({label})"
+            quantity = "silhouette of the same cells by fidelity less that by cosine"
+            study.claim(claim, dataset, quantity, by_fold)
 
 
 def _of_fold(
@@ -172,24 +177,3 @@ def draw_silhouettes(groups: Mapping[str, Mapping[str, Estimate]]) -> Figure:
     axes.legend(fontsize=8)
     axes.set_title("foreground cells of supports", fontsize=9)
     return figure
-
-
-def _claims(study: Study, gains: Mapping[str, Mapping[int, tuple[Estimate, int]]]) -> None:
-    for label, by_fold in gains.items():
-        found = {f"fold {fold}": gain for fold, gain in by_fold.items()}
-        if len(by_fold) > 1:
-            mean = mean_of([gain for gain, _ in by_fold.values()])
-            found[f"mean of folds {', '.join(map(str, by_fold))}"] = (
-                mean,
-                sum(count for _, count in by_fold.values()),
-            )
-        for where, (gain, count) in found.items():
-            study.claims.append(
-                Claim(
-                    claim=f"fidelity separates better than cosine ({label})",
-                    where=where,
-                    quantity="silhouette of the same cells by fidelity less that by cosine",
-                    found=gain,
-                    count=count,
-                )
-            )

@@ -17,12 +17,11 @@ from fewseg.figures.bars import grouped_bars
 from fewseg.figures.data_files import Row
 from fewseg.figures.embedding import Embedding, embed, scatter, separation_row
 from fewseg.figures.silhouette import MetricName, silhouette_gain
-from fewseg.figures.study import Claim, Study
+from fewseg.figures.study import Study
 from fewseg.figures.style import new_figure
 from fewseg.figures.subjects import NAMES, Opened, Shot, Subject, distinct_shots
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.prototypical import PrototypeSegmenter
-from fewseg.reporting.numbers import Estimate, mean_of
 from fewseg.types import EncodedShots, Features
 
 NAME = "prototype-tsne"
@@ -44,6 +43,7 @@ def make(study: Study) -> None:
     """Makes a figure for each fold, and one of the silhouettes of all folds."""
     rows: list[Row] = []
     by_fold: dict[int, dict[str, Embedding]] = {}
+    dataset = ""
     for fold, subjects in study.wanted(
         NAME, fits, "of SD-AANet's Table III (baseline, + SAAM, + SDPM, both)"
     ):
@@ -56,11 +56,12 @@ def make(study: Study) -> None:
             with study.attempt(f"{NAME}, {subject.label} fold {fold}"):
                 found[subject.stem] = _embedded(study, subject, rows)
         if found:
-            by_fold[fold] = found
-            _of_fold(study, fold, found, study.open(ordered[0]))
+            opened = next(study.open(s) for s in ordered if s.stem in found)
+            by_fold[fold], dataset = found, opened.data.dataset
+            _of_fold(study, fold, found, opened)
     if by_fold:
         study.save(draw_silhouettes(by_fold), "prototype-silhouettes", rows)
-        _claims(study, by_fold)
+        _claims(study, dataset, by_fold)
 
 
 def support_prototypes(method: torch.nn.Module, features: Features, masks: Tensor) -> Tensor:
@@ -93,11 +94,20 @@ def _embedded(study: Study, subject: Subject, rows: list[Row]) -> Embedding:
     points = prototypes_of(opened, list(drawn), study.progress).numpy()
     labels = np.array([shot.class_id for shot in drawn])
     found = embed(points, labels, _METRIC, seed=study.seed)
+    lengths = np.linalg.norm(points, axis=1)
+    zeros = int((lengths == 0).sum())
+    if zeros:
+        study.remarks.append(
+            f"{NAME}, {subject.label} fold {subject.fold}: {zeros} of {len(points)} prototypes are zero; "
+            "they have no direction and count as being at right angles to all others"
+        )
     rows.append(
         separation_row(
             found,
             **subject.said,
             supports_drawn=sum(drawn.values()),
+            zero_prototypes=zeros,
+            median_length=float(np.median(lengths)),
         )
     )
     return found
@@ -154,19 +164,12 @@ def draw_silhouettes(by_fold: Mapping[int, Mapping[str, Embedding]]) -> Figure:
     return figure
 
 
-def _claims(study: Study, by_fold: Mapping[int, Mapping[str, Embedding]]) -> None:
+def _claims(study: Study, dataset: str, by_fold: Mapping[int, Mapping[str, Embedding]]) -> None:
     for text, less, more in _CLAIMS:
-        gains: dict[int, Estimate] = {}
-        for fold, found in by_fold.items():
-            if less in found and more in found:
-                gains[fold] = silhouette_gain(found[less].space, found[more].space)
-                _claim(study, text, f"fold {fold}", less, more, gains[fold], len(found[more].labels))
-        if len(gains) > 1:
-            count = sum(len(by_fold[fold][more].labels) for fold in gains)
-            where = f"mean of folds {', '.join(map(str, gains))}"
-            _claim(study, text, where, less, more, mean_of(list(gains.values())), count)
-
-
-def _claim(study: Study, text: str, where: str, less: str, more: str, found: Estimate, count: int) -> None:
-    quantity = f"silhouette by {_METRIC} of {NAMES[more]} less that of {NAMES[less]}"
-    study.claims.append(Claim(claim=text, where=where, quantity=quantity, found=found, count=count))
+        gains = {
+            fold: (silhouette_gain(found[less].space, found[more].space), len(found[more].labels))
+            for fold, found in by_fold.items()
+            if less in found and more in found
+        }
+        quantity = f"silhouette by {_METRIC} of {NAMES[more]} less that of {NAMES[less]}"
+        study.claim(text, dataset, quantity, gains)

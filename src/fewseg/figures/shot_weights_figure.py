@@ -13,7 +13,7 @@ from fewseg.engine.shares import Pair
 from fewseg.figures.data_files import Row
 from fewseg.figures.intervals import Floats
 from fewseg.figures.shot_weights import ShotWeights, binned, correlated
-from fewseg.figures.study import Claim, Study
+from fewseg.figures.study import Study
 from fewseg.figures.style import colour, line, marker, new_figure
 from fewseg.figures.subjects import Opened, Subject
 from fewseg.fusion import CrossGuided
@@ -34,6 +34,8 @@ def fits(subject: Subject) -> bool:
 def make(study: Study) -> None:
     """Makes one plot of all checkpoints of SCL."""
     found: dict[str, ShotWeights] = {}
+    by_label: dict[str, dict[int, ShotWeights]] = {}
+    dataset = ""
     rows: list[Row] = []
     for fold, subjects in study.wanted(NAME, fits, "of SCL"):
         for subject in subjects:
@@ -42,12 +44,14 @@ def make(study: Study) -> None:
                 weights, ious = weights_of(opened, study.episodes, study.progress)
                 one = correlated(weights, ious, seed=study.seed)
                 found[f"{subject.label}, fold {fold}"] = one
+                by_label.setdefault(subject.label, {})[fold] = one
                 rows += _rows(subject, one)
-                _claims(study, subject, opened.data.dataset, one)
+                dataset = opened.data.dataset
     if found:
         study.save(draw(found), NAME, rows)
         arrays = {f"{n} {what}": getattr(v, what) for n, v in found.items() for what in ("weights", "ious")}
         study.save_arrays(NAME, **arrays)
+        _claims(study, dataset, by_label)
 
 
 def weights_of(opened: Opened, per_seed: int | None, progress: bool) -> tuple[Floats, Floats]:
@@ -107,20 +111,13 @@ def _rows(subject: Subject, found: ShotWeights) -> list[Row]:
     ]
 
 
-def _claims(study: Study, subject: Subject, dataset: str, found: ShotWeights) -> None:
-    for quantity, value, count in (
-        ("rank correlation of U_k and IoU over all shots", found.pooled, found.weights.size),
-        ("mean rank correlation of U_k and IoU within an episode", found.within, found.ranked),
-    ):
-        study.claims.append(
-            Claim(
-                claim=f"U_k tells good shots ({subject.label})",
-                where=f"{dataset} fold {subject.fold}",
-                quantity=quantity,
-                found=value,
-                count=count,
-            )
-        )
+def _claims(study: Study, dataset: str, found: Mapping[str, Mapping[int, ShotWeights]]) -> None:
+    for label, by_fold in found.items():
+        claim = f"U_k tells good shots ({label})"
+        pooled = {fold: (one.pooled, one.weights.size) for fold, one in by_fold.items()}
+        study.claim(claim, dataset, "rank correlation of U_k and IoU over all shots", pooled)
+        within = {fold: (one.within, one.ranked) for fold, one in by_fold.items()}
+        study.claim(claim, dataset, "mean rank correlation of U_k and IoU within an episode", within)
 
 
 def draw(found: Mapping[str, ShotWeights]) -> Figure:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from fewseg.engine.results import RunResult
 from fewseg.figures.data_files import Row
 from fewseg.figures.size_scores import SizeScore, size_gain, size_scores
-from fewseg.figures.study import Claim, Study
+from fewseg.figures.study import Study
 from fewseg.figures.style import colour, line, marker, new_figure, plain_axes
 from fewseg.figures.subjects import NAMES
 from fewseg.metrics import SIZE_EDGES, EpisodeCounts
@@ -140,29 +140,15 @@ def _claim(
     dataset: str,
 ) -> None:
     for low, high in ((0, SMALL), (SMALL, None)):
-        each = {}
+        each: dict[int, tuple[Estimate, int]] = {}
         for fold in folds:
             pair = [(counts[id(r.results[fold])], r.results[fold].classes) for r in (base, row)]
             one = size_gain(pair[0][0], pair[1][0], pair[0][1], low, high, seed=study.seed)
             if one is not None:
                 each[fold] = one
-        if not each:
-            continue
         size = f"below {high}" if high else f"from {low}"
-        found: dict[str, tuple[Estimate, int]] = {f"fold {f}": gain for f, gain in each.items()}
-        if len(each) > 1:
-            mean = mean_of([gain for gain, _ in each.values()])
-            found[f"mean of folds {', '.join(map(str, each))}"] = (mean, sum(n for _, n in each.values()))
-        for where, (gain, episodes) in found.items():
-            study.claims.append(
-                Claim(
-                    claim=f"{_label(row)} helps {'small' if high else 'large'} targets",
-                    where=f"{dataset} {where}",
-                    quantity=f"mIoU on targets {size} pixels less that of {_label(base)}",
-                    found=gain,
-                    count=episodes,
-                )
-            )
+        claim = f"{_label(row)} helps {'small' if high else 'large'} targets"
+        study.claim(claim, dataset, f"mIoU on targets {size} pixels less that of {_label(base)}", each)
 
 
 def draw(rows: Sequence[SizeRow], title: str) -> Figure:

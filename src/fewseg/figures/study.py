@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +14,10 @@ from fewseg.data.fold_data import FoldData
 from fewseg.engine.results import RunResult
 from fewseg.figures.data_files import Row, write_rows
 from fewseg.figures.style import save
-from fewseg.figures.subjects import Opened, Subject, open_subject
+from fewseg.figures.subjects import NAMES, Opened, Subject, open_subject
 from fewseg.metrics import EpisodeCounts
 from fewseg.ops.files import atomic_path
-from fewseg.reporting.numbers import Estimate
+from fewseg.reporting.numbers import Estimate, mean_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,11 @@ class Claim:
         return "the opposite" if self.found.high < 0 else "not shown"
 
 
+def _place(subject: Subject) -> tuple[int, str]:
+    known = list(NAMES)
+    return (known.index(subject.stem) if subject.stem in NAMES else len(known)), subject.stem
+
+
 @dataclass(kw_only=True)
 class Study:
     """Checkpoints, results and options of a run, and what has been made so far.
@@ -67,6 +72,7 @@ class Study:
         progress: show bars.
         files: that were written.
         problems: what is missing and why.
+        remarks: what a reader of a figure must know.
         claims: numbers that were found.
     """
 
@@ -79,6 +85,7 @@ class Study:
     progress: bool = True
     files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     _opened: dict[str, Opened] = field(default_factory=dict)
     _data: dict[tuple[object, ...], FoldData] = field(default_factory=dict)
@@ -106,7 +113,9 @@ class Study:
     def wanted(
         self, figure: str, fits: Callable[[Subject], bool], what: str
     ) -> Iterator[tuple[int, list[Subject]]]:
-        """The subjects of each fold that a figure can be made of; what is missing is noted.
+        """The subjects of each fold that a figure can be made of, in the order of ``NAMES``.
+
+        What is missing is noted.
 
         Args:
             figure: its name.
@@ -114,7 +123,7 @@ class Study:
             what: fits, in words.
         """
         for fold in self.folds:
-            found = [s for s in self.subjects if s.fold == fold and fits(s)]
+            found = sorted((s for s in self.subjects if s.fold == fold and fits(s)), key=_place)
             if found:
                 yield fold, found
             else:
@@ -130,6 +139,27 @@ class Study:
         except (ValueError, OSError, RuntimeError) as error:
             logger.debug("traceback", exc_info=True)
             self.problems.append(f"{what}: {error}")
+
+    def claim(
+        self, claim: str, dataset: str, quantity: str, by_fold: Mapping[int, tuple[Estimate, int]]
+    ) -> None:
+        """Notes a number for each fold, and their mean where there are several.
+
+        Args:
+            claim: in a few words.
+            dataset: its name.
+            quantity: what the number is.
+            by_fold: fold to the number, and of how many items it is.
+        """
+        found = {f"fold {fold}": one for fold, one in sorted(by_fold.items())}
+        if len(by_fold) > 1:
+            mean = mean_of([estimate for estimate, _ in by_fold.values()])
+            where = f"mean of folds {', '.join(map(str, sorted(by_fold)))}"
+            found[where] = (mean, sum(count for _, count in by_fold.values()))
+        self.claims += [
+            Claim(claim=claim, where=f"{dataset} {where}", quantity=quantity, found=estimate, count=count)
+            for where, (estimate, count) in found.items()
+        ]
 
     def save(self, figure: Figure, name: str, rows: Sequence[Row], *, photographs: bool = False) -> None:
         """Writes a figure and, beside it, its data as CSV.

@@ -12,7 +12,7 @@ from fewseg.data.draws import Draws
 from fewseg.figures.bars import grouped_bars
 from fewseg.figures.data_files import Row
 from fewseg.figures.photographs import Panel, grid, network_view, on_pixels
-from fewseg.figures.study import Claim, Study
+from fewseg.figures.study import Study
 from fewseg.figures.style import new_figure
 from fewseg.figures.subjects import Opened, Shot, Subject, distinct_shots
 from fewseg.figures.support_masks import (
@@ -45,6 +45,8 @@ def make(study: Study) -> None:
     """Makes a picture for each checkpoint of SCL, and one plot of the shares of all."""
     found: dict[str, dict[str, RegionShares]] = {ALL: {}, MOSTLY: {}}
     rows: list[Row] = []
+    gains: Gains = {}
+    dataset = ""
     for fold, subjects in study.wanted(NAME, fits, "of SCL"):
         for subject in subjects:
             with study.attempt(f"{NAME}, {subject.label} fold {fold}"):
@@ -58,10 +60,13 @@ def make(study: Study) -> None:
                         shares = region_shares(some, seed=study.seed)
                         found[name][f"{subject.label}\nfold {fold}"] = shares
                         rows += _rows(subject, name, shares)
-                        _claim(study, subject, f"{opened.data.dataset} fold {fold}, {name}", shares)
+                        _note_gains(gains, subject, name, shares)
+                dataset = opened.data.dataset
                 _picture(study, opened, dict(zip(shots, regions, strict=True)))
     if rows:
         study.save(draw_shares(found), "support-mask-shares", rows)
+    for (claim, quantity), by_fold in gains.items():
+        study.claim(claim, dataset, quantity, by_fold)
 
 
 def regions_of(opened: Opened, shots: list[Shot], progress: bool) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -109,18 +114,16 @@ def _rows(subject: Subject, chosen: str, shares: RegionShares) -> list[Row]:
     return rows
 
 
-def _claim(study: Study, subject: Subject, where: str, shares: RegionShares) -> None:
+Gains = dict[tuple[str, str], dict[int, tuple[Estimate, int]]]
+
+
+def _note_gains(gains: Gains, subject: Subject, chosen: str, shares: RegionShares) -> None:
+    """Adds the gains of one checkpoint: (claim, quantity) to fold to the number."""
     for reach in REACHES:
         for name, gain in shares.edge_gain[reach].items():
-            study.claims.append(
-                Claim(
-                    claim=f"v_aux lies on edges ({subject.label})",
-                    where=where,
-                    quantity=f"share of its cells within {reach} of the boundary, less that of {name}",
-                    found=gain,
-                    count=shares.supports,
-                )
-            )
+            less = f"share of v_aux's cells at most {reach} from the boundary less that of {_SYMBOLS[name]}'s"
+            key = (f"v_aux lies on edges ({subject.label})", f"{less}, {chosen}")
+            gains.setdefault(key, {})[subject.fold] = (gain, shares.supports)
 
 
 def _picture(study: Study, opened: Opened, regions: Mapping[Shot, tuple[Tensor, ...]]) -> None:
@@ -154,7 +157,8 @@ def draw_shares(found: Mapping[str, Mapping[str, RegionShares]]) -> Figure:
         found: which supports (a row of the figure), to the checkpoint, to its shares.
     """
     kept = {name: shares for name, shares in found.items() if shares}
-    figure = new_figure(7.0 + 2.2 * max(map(len, kept.values())), 2.9 * len(kept) + 0.4)
+    width = min(6.0 + 1.8 * max(map(len, kept.values())), 15.0)
+    figure = new_figure(width, 2.9 * len(kept) + 0.4)
     parts = figure.subplots(len(kept), 1 + len(REACHES), squeeze=False)
     for row, (name, shares) in zip(parts, kept.items(), strict=True):
         grouped_bars(row[0], {k: v.coverage for k, v in shares.items()}, _SYMBOLS)

@@ -17,10 +17,10 @@ from torch import Tensor
 from fewseg.data.errors import DataError
 from fewseg.inference.contact_sheet import THUMBS, thumbnail, write_thumbnail
 from fewseg.inference.formats import output_stems
-from fewseg.inference.formats.values import check_name
+from fewseg.inference.found_images import wrong_names
 from fewseg.inference.images import read_image
 from fewseg.inference.model import PreparedImage
-from fewseg.inference.outputs import Format, LabelStudioNames, Outputs, check_formats
+from fewseg.inference.outputs import Format, LabelStudioNames, Outputs, check_formats, longest_ending
 from fewseg.inference.segmenter import Segmenter
 from fewseg.inference.session import Answer, Session
 from fewseg.inference.stream import Stream
@@ -109,7 +109,7 @@ def label_images(
     options = options or RunOptions()
     session = segmenter.session()
     _claim(folder, session, options)
-    unnamed = _wrong_names(images)
+    unnamed = wrong_names(images, longest_ending(options.formats, session.supports.classes))
     named = [name for name in images if name not in unnamed]
     problems = {_printable(name): text for name, text in unnamed.items()}
     for text in problems.values():
@@ -191,20 +191,6 @@ class _Work:
         self.outputs.write(found.prediction(name, probability=self.outputs.probability))
 
 
-def _wrong_names(images: Mapping[str, Path]) -> dict[str, str]:
-    """Names that outputs cannot have, with the reason."""
-    wrong = {}
-    for name in images:
-        try:
-            name.encode()
-            check_name(name)
-        except UnicodeEncodeError:
-            wrong[name] = f"the file name {name!a} is no UTF-8; accepted is UTF-8: rename the file"
-        except ValueError as error:
-            wrong[name] = str(error)
-    return wrong
-
-
 def _printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
@@ -223,7 +209,7 @@ def _claim(folder: Path, session: Session, options: RunOptions) -> None:
         DataError: it is another one.
         OSError: the folder is not writable.
     """
-    said = {
+    said: dict[str, object] = {
         "format": "fewseg-run-1",
         "model": session.model.digest,
         "model_name": session.model.name,
@@ -233,6 +219,8 @@ def _claim(folder: Path, session: Session, options: RunOptions) -> None:
         "threshold": options.threshold,
         "quality": options.quality,
     }
+    shapes = [name for name in options.formats if name in ("labelme", "labelme-polygons")]
+    said |= {"shapes of labelme": shapes[0]} if shapes else {}
     path = folder / RUN_FILE
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file; accepted is a folder for the outputs: give another")
@@ -241,12 +229,15 @@ def _claim(folder: Path, session: Session, options: RunOptions) -> None:
             found = json.loads(path.read_bytes())
         except ValueError as error:
             raise DataError(f"{path} is broken ({error}): remove it, or choose another folder") from error
-        differing = sorted(k for k in said if not isinstance(found, dict) or found.get(k) != said[k])
+        found = found if isinstance(found, dict) else {}
+        found.setdefault("shapes of labelme", said.get("shapes of labelme"))  # none were written yet
+        differing = sorted(k for k in said if found.get(k) != said[k])
         if differing:
             raise DataError(
                 f"{folder} holds a run with another {', '.join(differing)}; accepted is the same run, which "
                 "goes on: choose another folder, or remove this one"
             )
+        said = {k: v for k, v in {**found, **said}.items() if v is not None}
     atomic_write_text(path, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from fewseg.data.errors import DataError
 from fewseg.data.image_files import IMAGE_SUFFIXES
+from fewseg.inference.formats.image_names import file_safe, output_stems
+from fewseg.inference.formats.values import check_name
 
 _MAGIC = "*?["
+_LONGEST = 255  # bytes of a file's name in nearly all file systems
 
 
 def find_images(places: Sequence[str | Path], leave_out: Path | None = None) -> Mapping[str, Path]:
@@ -80,3 +83,32 @@ def _is_image(file: Path, root: Path) -> bool:
         parts = (file.name,)
     hidden = any(part.startswith(".") for part in parts)
     return file.suffix.lower() in IMAGE_SUFFIXES and not hidden and file.is_file()
+
+
+def wrong_names(names: Collection[str], ending: int) -> Mapping[str, str]:
+    """Finds image names that outputs cannot have.
+
+    Args:
+        names: of images.
+        ending: bytes of the longest ending that an output puts in the place of the suffix.
+
+    Returns:
+        Name to what is wrong with it.
+    """
+    wrong, stems = {}, output_stems(names)
+    for name in names:
+        try:
+            name.encode()
+            check_name(name)
+            *folders, last = (len(file_safe(part).encode()) for part in stems[name].split("/"))
+            length = max(*folders, last + ending, 0)
+            if length > _LONGEST:
+                wrong[name] = (
+                    f"the file name {name!r} makes an output's name of {length} bytes; accepted are "
+                    f"{_LONGEST}: rename the file"
+                )
+        except UnicodeEncodeError:
+            wrong[name] = f"the file name {name!a} is no UTF-8; accepted is UTF-8: rename the file"
+        except ValueError as error:
+            wrong[name] = str(error)
+    return wrong

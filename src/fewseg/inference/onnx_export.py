@@ -124,12 +124,21 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
     segment = SegmentGraph(model.method, levels, model.size, session.state).eval()
     inputs = (*features.maps.values(), *states.values())
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / ABOUT).unlink(
+        missing_ok=True
+    )  # it says that the graphs are whole, belong together and are right
     write_extract(model, folder / EXTRACT)
     _write(segment, inputs, folder / SEGMENT, [*levels, *states], ["logits"])
     extract_error = extract_difference(model, folder / EXTRACT)
     with torch.no_grad():
         names = [*levels, *states]
         segment_error = _difference(folder / SEGMENT, inputs, names, (segment(*inputs),))
+    worst = max(extract_error, segment_error)
+    if not worst <= tolerance:
+        raise ValueError(
+            f"the ONNX graphs in {folder} differ from torch by {worst:.2g} of the largest value; accepted is "
+            f"{tolerance:.2g}: do not use them, and report the method and the backbone"
+        )
     about = {
         "format": "fewseg-onnx-1",
         "model": model.digest,
@@ -141,12 +150,6 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
         "input": "RGB in [0, 1], letterboxed top-left, padded with the ImageNet mean colour",
     }
     atomic_write_text(folder / ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-    worst = max(extract_error, segment_error)
-    if not worst <= tolerance:
-        raise ValueError(
-            f"the ONNX graphs in {folder} differ from torch by {worst:.2g} of the largest value; accepted is "
-            f"{tolerance:.2g}: do not use them, and report the method and the backbone"
-        )
     return Exported(folder=folder, extract_error=extract_error, segment_error=segment_error)
 
 

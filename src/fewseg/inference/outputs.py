@@ -17,6 +17,7 @@ from fewseg.inference.formats import (
     PredictionWriter,
     ProbabilityPngWriter,
 )
+from fewseg.inference.formats.image_names import file_safe
 
 Format = Literal[
     "png", "probability", "coco", "coco-results", "labelme", "labelme-polygons", "label-studio", "jsonl"
@@ -140,3 +141,11 @@ def check_formats(formats: Sequence[str]) -> None:
         raise ValueError(f"unknown formats {strange}; accepted are {', '.join(FORMATS)}")
     if {"labelme", "labelme-polygons"} <= set(formats):
         raise ValueError("labelme and labelme-polygons write the same files: choose one of them")
+
+
+def longest_ending(formats: Sequence[str], classes: Sequence[str]) -> int:
+    """Returns the bytes of the longest ending of a file of one image."""
+    endings = [".json"] if {"labelme", "labelme-polygons"} & set(formats) else [".png"]
+    if "probability" in formats:
+        endings += [f".{file_safe(name)}.png" for name in classes]
+    return max(len(ending.encode()) for ending in endings)

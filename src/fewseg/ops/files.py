@@ -12,6 +12,8 @@ from pathlib import Path
 
 _NEARLY_FULL = 16 * 2**20  # bytes; writers that hide the OSError (torch.save) fail with less than this left
 
+_KEPT = 32  # letters of a file's name in that of its temporary file
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -25,7 +27,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: the file could not be written; the message has the path and the free space.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(6)}{target.suffix}")
+    start = target.stem[:_KEPT]  # a name as long as a file system takes leaves no room for more
+    temporary = target.with_name(f".{start}.{secrets.token_hex(6)}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -95,7 +95,7 @@ def create_app(
     app.add_exception_handler(OSError, _told)
     app.include_router(router)
     if label_studio is not None:
-        backend = label_studio.backend(model, limits, sessions.compute)
+        backend = label_studio.backend(model, limits, sessions.compute, sessions.judging)
         app.include_router(studio_router(backend, label_studio.account, limits.upload_bytes))
     app.mount("/", StaticFiles(directory=STATIC, html=True), name="page")
     return app
@@ -104,15 +104,23 @@ def create_app(
 def _foreign(request: Request, hosts: Sequence[str] | None) -> Response | None:
     """Refuses a request for another host name, or from another site's page."""
     host = request.headers.get("host", "")
-    name = urlsplit(f"//{host}").hostname if host.isprintable() else None
-    if hosts is not None and name not in hosts:
+    if hosts is not None and _host_name(host) not in hosts:
         text = f"the host is {host!r}; accepted are {', '.join(hosts)}: open the page by one of these names"
         return JSONResponse({"detail": text}, 421)
     origin = request.headers.get("origin")
-    if origin is not None and request.method not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
+    own = origin in (f"http://{host}", f"https://{host}")
+    if origin is not None and request.method not in ("GET", "HEAD") and not own:
         text = f"the request comes from a page of {origin}; accepted are those of this server"
         return JSONResponse({"detail": text}, 403)
     return None
+
+
+def _host_name(host: str) -> str | None:
+    """The name in a Host header, without its port; None where there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname if host.isprintable() else None
+    except ValueError:  # half a bracket
+        return None
 
 
 async def _told(_: Request, error: Exception) -> Response:

@@ -49,10 +49,10 @@ class EncodedImages:
                     return self._kept[key]
             pixels = rgb_of_bytes(content, what, self.pixels)
             (encoded,) = self.model.encode([self.model.prepare(pixels)])
-        with self._lock:
-            self._kept[key] = encoded
-            self._nbytes += encoded.nbytes
-            while self._nbytes > self.budget:
-                _, gone = self._kept.popitem(last=False)
-                self._nbytes -= gone.nbytes
+            with self._lock:  # before another thread may encode it too, and count it twice
+                self._kept[key] = encoded
+                self._nbytes += encoded.nbytes
+                while self._nbytes > self.budget:
+                    _, gone = self._kept.popitem(last=False)
+                    self._nbytes -= gone.nbytes
         return encoded

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from fewseg.inference.formats.png import png_bytes
 from fewseg.inference.formats.values import Mask
 from fewseg.inference.model import EncodedImage
 from fewseg.inference.session import Answer, Session
+from fewseg.inference.views import view_masks
 from fewseg.types import IGNORE
 
 _LONGEST_SIDE = 65_500  # of a JPEG
@@ -90,6 +92,24 @@ def without_class(image: ServedImage, number: int) -> ServedImage:
     table[number] = 0
     table[number + 1 : IGNORE] -= 1
     return replace(image, labels=png_bytes(table[mask]))
+
+
+def class_views(labels: Tensor, encoded: EncodedImage) -> dict[int, Tensor]:
+    """Cuts a mask as supports take it.
+
+    Args:
+        labels: (H, W) uint8, class numbers and 255.
+        encoded: the image, of n views.
+
+    Returns:
+        Number of each class that is shown -> (n, S, S) uint8 in {0, 1, 255}.
+    """
+    shown = torch.bincount(labels.flatten(), minlength=256)[1:IGNORE].nonzero().flatten() + 1
+    unknown = labels == IGNORE
+    return {
+        int(j): view_masks((labels == j).to(torch.uint8).masked_fill(unknown, IGNORE), encoded.windows)
+        for j in shown
+    }
 
 
 def clean_name(name: str) -> str:

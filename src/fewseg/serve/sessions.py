@@ -24,7 +24,7 @@ class Sessions:
     def __init__(self, model: Model, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self.model, self.limits = model, limits
         self._clock = clock
-        self.compute, self._judging = threading.Lock(), threading.Lock()
+        self.compute, self.judging = threading.Lock(), threading.Lock()
         self._lock = threading.Lock()
         self._open: dict[str, tuple[Workspace, float]] = {}
 
@@ -43,7 +43,7 @@ class Sessions:
         with self._lock:
             self._sweep()
             if len(self._open) >= self.limits.sessions:
-                empty = [(last, token) for token, (space, last) in self._open.items() if not space.images]
+                empty = [(last, token) for token, (space, last) in self._open.items() if space.empty]
                 if not empty:
                     raise Refused(
                         503,
@@ -52,7 +52,7 @@ class Sessions:
                     )
                 del self._open[min(empty)[1]]
             token = secrets.token_urlsafe(24)
-            space = Workspace(self.model, self.limits, self.compute, self._judging)
+            space = Workspace(self.model, self.limits, self.compute, self.judging)
             self._open[token] = (space, self._clock())
             return token, space
 

@@ -7,22 +7,29 @@ import threading
 from dataclasses import replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fewseg.data.errors import DataError
 from fewseg.data.image_files import check_labels, check_same_size, mask_of_bytes, rgb_of_bytes
 from fewseg.inference.formats.png import png_bytes
 from fewseg.inference.formats.values import Mask
-from fewseg.inference.model import EncodedImage, Model
+from fewseg.inference.model import Model
 from fewseg.inference.segmentation import Segmentation
 from fewseg.inference.session import Session
 from fewseg.inference.supports import SupportSet
-from fewseg.inference.views import view_masks
 from fewseg.serve.class_names import class_name, other_names
 from fewseg.serve.limits import Limits, Refused
-from fewseg.serve.served_image import Held, Role, ServedImage, clean_name, jpeg_of, unused_name, without_class
-from fewseg.types import IGNORE
+from fewseg.serve.room import bytes_of, drop_answers, kept_bytes, make_room
+from fewseg.serve.served_image import (
+    Held,
+    Role,
+    ServedImage,
+    class_views,
+    clean_name,
+    jpeg_of,
+    unused_name,
+    without_class,
+)
 
 _PALETTE_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
 
@@ -48,6 +55,7 @@ class Workspace:
         self._classes: tuple[str, ...] = ()
         self._session: Session | None = None
         self._cut: dict[str, dict[int, Tensor]] = {}
+        self._numbering = 0  # grows when masks' numbers change their meaning
         self.version = 0
 
     @property
@@ -62,9 +70,15 @@ class Workspace:
             return tuple(self._images.values())
 
     @property
+    def empty(self) -> bool:
+        """Whether it has no image; told at once, whatever other threads do."""
+        return not self._images
+
+    @property
     def nbytes(self) -> int:
         """Bytes that it keeps."""
-        return sum(image.nbytes for image in self.images)
+        with self._lock:
+            return kept_bytes(self._images, self._cut)
 
     def image(self, id: str) -> ServedImage:
         """Returns an image.
@@ -84,7 +98,8 @@ class Workspace:
             DataError: it is no image that can be used; its type is told by its content.
             Refused: 413, the session is full.
         """
-        self._check_room(images=1)
+        with self._lock:
+            make_room(self._images, self._cut, self.limits, new=1)
         name = clean_name(name)
         with self._compute:
             pixels = rgb_of_bytes(content, name, self.limits.pixels)
@@ -92,20 +107,10 @@ class Workspace:
             (encoded,) = self.model.encode([self.model.prepare(pixels)])
         image = ServedImage(id=secrets.token_urlsafe(9), name=name, encoded=encoded, picture=picture)
         with self._lock:
-            self._check_room(image.nbytes, images=1)
+            make_room(self._images, self._cut, self.limits, image.nbytes, new=1)
             image = replace(image, name=unused_name(name, {other.name for other in self._images.values()}))
             self._images[image.id] = image
         return image
-
-    def _check_room(self, more: int = 0, images: int = 0) -> None:
-        used, limits = self.nbytes, self.limits
-        if len(self._images) + images > limits.images or used + more > limits.session_bytes:
-            raise Refused(
-                413,
-                f"the session holds {len(self._images)} images and {used / 2**20:.0f} MiB; accepted are "
-                f"{limits.images} images and {limits.session_bytes / 2**20:.0f} MiB: download and remove "
-                "some, or start the server with --session-mib",
-            )
 
     def remove_image(self, id: str) -> None:
         """Takes an image away, with its mask.
@@ -153,6 +158,7 @@ class Workspace:
         """
         with self._lock:
             self._classes = other_names(self._classes, number)
+            self._numbering += 1
             for id, image in self._images.items():
                 self._images[id] = without_class(image, number)
                 cut = self._cut.pop(id, None)
@@ -170,24 +176,29 @@ class Workspace:
 
         Raises:
             DataError: it is no such mask.
-            Refused: 404, there is no such image; 413, the session is full.
+            Refused: 404, there is no such image; 409, a class was deleted meanwhile; 413, the session is
+                full.
         """
-        image = self.image(id)
+        with self._lock:
+            image, classes, numbering = self.image(id), self._classes, self._numbering
         what = f"of {image.name}"
         stored = mask_of_bytes(content, what, _PALETTE_MODES, self.limits.pixels)
         check_same_size(f"the mask {what}", image.encoded.size, (int(stored.shape[0]), int(stored.shape[1])))
-        names = dict(enumerate(self._classes, 1))
+        names = dict(enumerate(classes, 1))
         if not names:
             raise DataError("there is no class yet: add one before drawing")
         check_labels(stored, names, what)
-        cut = self._views(stored, image.encoded) if role == "support" else None
+        cut = class_views(stored, image.encoded) if role == "support" else {}
         packed = png_bytes(stored.numpy())
         with self._lock:
+            if self._numbering != numbering:
+                raise Refused(409, f"a class was deleted while the mask {what} was on its way: draw it again")
             was = self.image(id)
-            self._check_room(len(packed) - len(was.labels or b""))
-            self._images[id] = replace(was, role=role, labels=packed)
+            had = len(was.labels or b"") + bytes_of(self._cut.get(id, {}))
+            make_room(self._images, self._cut, self.limits, len(packed) + bytes_of(cut) - had)
+            self._images[id] = replace(self.image(id), role=role, labels=packed)
             self._cut.pop(id, None)
-            if cut is not None:
+            if role == "support":
                 self._cut[id] = cut
             if "support" in (role, was.role):
                 self._changed()
@@ -207,18 +218,9 @@ class Workspace:
                 self._changed()
             return self._images[id]
 
-    @staticmethod
-    def _views(stored: Tensor, encoded: EncodedImage) -> dict[int, Tensor]:
-        """Number of each class that is shown -> its mask in the image's views."""
-        shown = torch.bincount(stored.flatten(), minlength=256)[1:IGNORE].nonzero().flatten() + 1
-        unknown = stored == IGNORE
-        return {
-            int(j): view_masks((stored == j).to(torch.uint8).masked_fill(unknown, IGNORE), encoded.windows)
-            for j in shown
-        }
-
     def _changed(self) -> None:
         self._session = None
+        drop_answers(self._images, self.nbytes)  # all: they are of other supports, which they would keep
         self.version += 1
 
     def session(self) -> Session | None:
@@ -252,8 +254,9 @@ class Workspace:
             (answer,) = session.answer([image.encoded], quality=quality)
         held = Held(session=session, answer=answer)
         with self._lock:
-            if id in self._images:
+            if id in self._images and self._session is session:
                 self._images[id] = replace(self._images[id], held=held)
+                drop_answers(self._images, self.nbytes - self.limits.session_bytes, last=id)
         return held
 
     def segmentation(self, id: str, threshold: float = 0.5, *, quality: bool = False) -> Segmentation | None:
@@ -270,9 +273,9 @@ class Workspace:
 
     def numbered(self, found: Segmentation) -> Mask:
         """Returns a prediction's labels with the numbers of this workspace's classes."""
-        table = np.zeros(256, dtype=np.uint8)
+        table, numbers = np.zeros(256, dtype=np.uint8), {name: j for j, name in enumerate(self._classes, 1)}
         for j, name in enumerate(found.classes, 1):
-            table[j] = self._classes.index(name) + 1 if name in self._classes else 0
+            table[j] = numbers.get(name, 0)
         labels: Mask = table[found.labels]
         return labels
 

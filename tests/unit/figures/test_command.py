@@ -144,7 +144,9 @@ def test_a_fold_without_its_checkpoint_is_named(run, saved):
 
 def test_without_a_prototype_method_the_matcher_stands_in(run, saved):
     _, said = run("--checkpoints", saved("scl"), "--out", "out", "--figure", "metric-tsne", *QUIET)
-    assert "fidelity separates better than cosine (matcher), fold 0: silhouette of the same cells" in said
+    assert (
+        "fidelity separates better than cosine (matcher), tiny fold 0: silhouette of the same cells" in said
+    )
     found = rows("out/plots/metric-silhouettes.csv")
     assert [(r["method"], r["metric"]) for r in found] == [("matcher", "cosine"), ("matcher", "fidelity")]
 

@@ -17,6 +17,7 @@ def test_a_mean_has_about_two_standard_errors_on_either_side():
     values = np.random.default_rng(0).normal(3, 1, 400)
     found = mean_estimate(values)
     assert found.value == pytest.approx(values.mean())
+    assert (found.low + found.high) / 2 == pytest.approx(found.value, abs=0.02)
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.15)
 
 

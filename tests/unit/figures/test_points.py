@@ -1,10 +1,13 @@
 """What t-SNE is shown: prototypes and cells."""
 
+import csv
+
 import numpy as np
 import pytest
 import torch
 
 from fewseg.decoders.channel_gate import gated
+from fewseg.figures import prototypes_figure
 from fewseg.figures.embedding import embed
 from fewseg.figures.metric_figure import CELLS, cells_of, drawn_cells
 from fewseg.figures.prototypes_figure import prototypes_of, support_prototypes
@@ -99,3 +102,18 @@ def test_an_embedding_is_scored_before_and_after_and_is_the_same_every_time():
     assert np.array_equal(found.flat, embed(points, labels, "cosine", seed=3).flat)
     with pytest.raises(ValueError, match="3 points at least, got 2"):
         embed(points[:2], labels[:2], "cosine")
+
+
+def test_prototypes_that_vanished_are_told(study):
+    """Distilled too hard, a support feature may die; then t-SNE shows points without a direction."""
+    made = study("sdaanet_baseline")
+    opened = made.open(made.subjects[0])
+    with torch.no_grad():
+        for parameter in opened.method.mid_support.parameters():
+            parameter.zero_()
+    prototypes_figure.make(made)
+    assert any("prototypes are zero; they have no direction" in remark for remark in made.remarks)
+    with (made.out / "plots" / "prototype-silhouettes.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["zero_prototypes"] == row["points"]
+    assert float(row["median_length"]) == 0

@@ -74,6 +74,13 @@ def test_episodes_of_two_runs_must_be_the_same():
         size_gain(table(), other, [4, 5], 0, None)
 
 
+def test_a_bin_holds_its_lower_end_and_not_its_upper():
+    counts = table()
+    size = int(counts.fg_true[7])
+    assert size in of_size(counts, size, size + 1).fg_true
+    assert size not in of_size(counts, 0, size).fg_true
+
+
 def test_seeds_are_summed():
     inside = of_size(table(), 0, 5000)
     assert set(inside.seed.tolist()) == {0}

@@ -239,6 +239,33 @@ def test_names_that_file_systems_part_with_are_told(place, run):
     assert "labelled: 5; skipped: 2" in said
 
 
+@pytest.mark.parametrize(
+    ("form", "fits", "too_long"),
+    [
+        ("png", "f" * 251, "?" * 84),  # beside .png; each ? becomes %3F
+        ("labelme", "f" * 250, "t" * 251),
+        ("probability", "f" * 244, "t" * 245),  # beside .object.png
+    ],
+)
+def test_a_name_that_leaves_no_room_for_an_output_is_told_and_skipped(place, run, form, fits, too_long):
+    for name in (fits, too_long):
+        write(place / "photos" / f"{name}.jpg", picture(3)[0])
+    status, said = run("--format", form)
+    assert status == 3, said
+    assert "accepted are 255: rename the file" in said
+    assert "labelled: 6; skipped: 1" in said
+    assert lines(place).keys() == {*NAMES, f"{fits}.jpg"}
+
+
+def test_shapes_of_labelme_of_another_kind_do_not_mix(place, run):
+    assert run("--format", "labelme")[0] == 0
+    status, said = run("--format", "labelme-polygons")
+    assert (status, "another shapes of labelme" in said) == (1, True)
+    assert run("--format", "png")[0] == 0
+    assert run("--format", "labelme-polygons")[0] == 1
+    assert run("--format", "labelme", "png")[0] == 0
+
+
 def test_an_output_folder_that_cannot_be_written_is_told(place, run):
     (place / "file").write_text("x")
     status, said = run(out="file")

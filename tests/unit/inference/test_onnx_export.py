@@ -54,6 +54,16 @@ def test_the_graphs_give_what_torch_gives_for_any_image_and_state(name, tmp_path
     np.testing.assert_allclose(margins, answer.margins.numpy(), atol=1e-3, rtol=1e-3)
 
 
+def test_graphs_that_differ_from_torch_are_not_called_an_export(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    it = with_squares("matcher")
+    (tmp_path / "model.json").write_text("{}")  # of an earlier export
+    with pytest.raises(ValueError, match="differ from torch"):
+        export_onnx(it.model, it.session(), tmp_path, tolerance=-1.0)
+    assert not (tmp_path / "model.json").exists()
+
+
 def test_without_the_extra_the_command_says_what_to_install(tmp_path, monkeypatch):
     import sys
 

@@ -113,3 +113,9 @@ def test_the_file_is_flushed_before_it_takes_its_name(tmp_path, monkeypatch):
     assert seen[0] is False
     assert seen[-1] is True
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".png", "é" * 125 + ".png"])
+def test_a_name_as_long_as_the_file_system_takes_is_written(tmp_path, name):
+    atomic_write_bytes(tmp_path / name, b"1")
+    assert names(tmp_path) == [name]

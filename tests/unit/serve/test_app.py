@@ -246,6 +246,9 @@ def test_other_hosts_and_other_sites_are_refused(app):
     assert http.post("/api/sessions", headers={"Origin": "http://evil.example"}).status_code == 403
     assert http.post("/api/sessions", headers={"Origin": "http://127.0.0.1:3000"}).status_code == 403
     assert http.post("/api/sessions", headers={"Origin": "http://127.0.0.1:8017"}).status_code == 201
+    for broken in ("[", "[::1", "127.0.0.1]:x"):
+        assert http.get("/", headers={"Host": broken}).status_code == 421
+        assert http.post("/api/sessions", headers={"Origin": f"http://{broken}"}).status_code == 403
     anywhere = TestClient(create_app(model()), base_url="http://box.example")
     assert anywhere.get("/").status_code == 200
 

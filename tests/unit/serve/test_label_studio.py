@@ -1,5 +1,7 @@
 """The ML backend protocol of Label Studio, against a stand-in."""
 
+import threading
+
 import httpx
 import numpy as np
 import pytest
@@ -9,11 +11,13 @@ from fastapi.testclient import TestClient
 from fewseg.inference import Segmenter
 from fewseg.inference.formats import decode_brush
 from fewseg.inference.formats.shapes import polygon
+from fewseg.inference.quality import Judge
 from fewseg.serve.app import create_app
 from fewseg.serve.label_studio import project as projects
 from fewseg.serve.label_studio.backend import StudioOptions
-from fewseg.serve.label_studio.client import Account
-from fewseg.serve.limits import Limits
+from fewseg.serve.label_studio.client import Account, StudioClient
+from fewseg.serve.limits import Limits, Refused
+from serve_page import Page
 from small_segmenters import model, picture
 from studio_stand_in import CONFIG, KEY, URL, StandIn, brush, region
 
@@ -180,6 +184,26 @@ def test_without_events_annotations_are_read_again_after_a_while(server, monkeyp
     assert studio.setup().json()["model_version"] != before
 
 
+def test_without_events_an_example_whose_image_did_not_come_is_asked_for_again(server, monkeypatch):
+    studio = Studio(server)
+    server.task(1, IMAGE, [brush(MASK)])
+    server.task(2, OTHER, [brush(OTHER_MASK)])
+    tasks = server.task(3, THIRD)
+    file, server.files["/data/upload/1/2.png"] = server.files["/data/upload/1/2.png"], httpx.Response(503)
+    one = studio.predict(tasks)[0]["model_version"]
+    asked = server.times("/2.png")
+    assert studio.predict(tasks)[0]["model_version"] == one
+    assert server.times("/2.png") == asked
+    monkeypatch.setattr(projects, "_OLD", 0.0)
+    assert studio.predict(tasks)[0]["model_version"] == one
+    assert server.times("/2.png") == asked + 1
+    server.files["/data/upload/1/2.png"] = file
+    assert studio.setup().json()["model_version"] == one  # until it is there
+    both = studio.predict(tasks)[0]["model_version"]
+    assert both != one
+    assert studio.setup().json()["model_version"] == both
+
+
 def test_an_annotation_without_a_region_is_a_negative_and_key_points_are_left_out(server, studio, caplog):
     point = region({"x": 50, "y": 50, "width": 1}, "square", OTHER.shape[:2], "keypointlabels")
     server.task(1, IMAGE, [brush(MASK)])
@@ -209,6 +233,22 @@ def test_the_newest_tasks_of_each_class_are_examples(server):
     for item in found["result"]:
         name = item["value"]["brushlabels"][0]
         np.testing.assert_array_equal(mask_of(found, name), wanted.mask(name))
+
+
+def test_the_page_does_not_wait_while_a_task_is_judged(server, studio, monkeypatch):
+    server.task(1, IMAGE, [brush(MASK)])
+    tasks = server.task(2, OTHER)
+    page, judge, waited = Page(studio.http.app), Judge.judge, []
+
+    def slow(self, *given):
+        done = threading.Event()
+        threading.Thread(target=lambda: (page.image(THIRD), done.set())).start()
+        waited.append(done.wait(60))
+        return judge(self, *given)
+
+    monkeypatch.setattr(Judge, "judge", slow)
+    assert studio.predict(tasks)[0]["result"]
+    assert waited == [True]
 
 
 def test_polygons_are_the_answer_where_there_is_no_brush(server, studio):
@@ -295,6 +335,19 @@ def test_full_addresses_of_label_studio_and_its_storages_are_read(server, studio
     ):
         server.files[httpx.URL(address).path] = server.files["/data/upload/1/1.png"]
         assert studio.predict([{"id": 5, "data": {"image": address}}])[0]["result"]
+
+
+def test_below_a_path_that_a_proxy_adds_other_paths_are_not_label_studio(server):
+    account = Account(url=f"{URL}/ls/", key=KEY)
+    client = StudioClient(account, 10**6, httpx.MockTransport(server))
+    server.files["/ls/data/a.png"] = server.files["/data/a.png"] = b"an image"
+    for address in ("/data/a.png", "/ls/data/a.png", f"{URL}/ls/data/a.png"):
+        assert client.image(address) == b"an image"
+    assert server.asked == ["GET /ls/data/a.png"] * 3
+    for address in (f"{URL}/data/a.png", f"{URL}/lsx/data/a.png", f"{URL}/ls/%2e%2e/data/a.png"):
+        with pytest.raises(Refused, match="is not on"):
+            client.image(address)
+    assert len(server.asked) == 3
 
 
 def test_redirects_large_images_and_refusals_are_told(server, caplog):

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 
 from fewseg.serve.limits import Limits, Refused
@@ -53,6 +55,17 @@ def test_an_empty_session_makes_room_and_a_used_one_does_not():
     assert error.value.status == 503
     sessions.end(third)
     sessions.start()
+
+
+def test_a_session_that_waits_for_the_network_does_not_stop_the_others():
+    sessions = Sessions(model(), Limits(sessions=1))
+    _, space = sessions.start()
+    done = threading.Event()
+    with space._lock:  # as while its supports wait to be encoded
+        opening = threading.Thread(target=lambda: (sessions.start(), done.set()))
+        opening.start()
+        assert done.wait(30)
+    opening.join()
 
 
 def test_limits_are_positive():

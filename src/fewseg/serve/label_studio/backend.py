@@ -51,11 +51,13 @@ class StudioOptions:
                 f"--label-studio-shots is {self.shots}; accepted are 1 and more annotated tasks a class"
             )
 
-    def backend(self, model: Model, limits: Limits, compute: threading.Lock) -> Backend:
-        """Returns what answers; ``compute`` is held while the network runs."""
+    def backend(
+        self, model: Model, limits: Limits, compute: threading.Lock, judging: threading.Lock
+    ) -> Backend:
+        """Returns what answers; the locks are those of ``Workspace``."""
         client = StudioClient(self.account, limits.upload_bytes, self.transport)
         images = EncodedImages(model, limits.pixels, limits.session_bytes, compute)
-        return Backend(client, images, limits, self.shots)
+        return Backend(client, images, limits, self.shots, judging)
 
 
 class Backend:
@@ -66,11 +68,19 @@ class Backend:
         images: encodes images, and keeps them.
         limits: of the server.
         shots: the newest so many annotated tasks of each class are supports.
+        judging: held while a task is predicted and judged, so that the masks of the page do not wait for it.
     """
 
-    def __init__(self, client: StudioClient, images: EncodedImages, limits: Limits, shots: int) -> None:
+    def __init__(
+        self,
+        client: StudioClient,
+        images: EncodedImages,
+        limits: Limits,
+        shots: int,
+        judging: threading.Lock,
+    ) -> None:
         self._client, self._images, self._limits, self._shots = client, images, limits, shots
-        self._lock = threading.Lock()
+        self._lock, self._judging = threading.Lock(), judging
         self._projects: OrderedDict[int, Project] = OrderedDict()
         self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="label-studio")
 
@@ -160,7 +170,7 @@ class Backend:
             data = field(typed(task, dict, where), "data", dict, where)
             content = self._client.image(field(data, config.key, str, f"{where}: data"))
             image = self._images.encode(content, f"of {where}")
-            with self._images.compute:
+            with self._judging:
                 found = session.segment(image)
         except (DataError, Refused) as error:
             logger.warning("%s gets no prediction: %s", where, error)

@@ -131,7 +131,8 @@ class StudioClient:
             url = httpx.URL()
         own = (url.scheme, url.host, url.port, url.userinfo) == (base.scheme, base.host, base.port, b"")
         path = unquote(url.path)
-        if not own or ".." in path or "\\" in path or not _PATHS.match(path.removeprefix(base.path[:-1])):
+        below = path.startswith(base.path) and _PATHS.match(path[len(base.path) - 1 :])
+        if not own or not below or ".." in path or "\\" in path:
             raise Refused(
                 422,
                 f"the image {address[:200]!r} is not on {base}; accepted are images that Label Studio itself "

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+import httpx
 import torch
 
 from fewseg.data.errors import DataError
@@ -81,6 +82,7 @@ class Project:
         self._marks, self._seen, self._looked = 1, 0, 0.0
         self._examples: list[Example] = []
         self._failed: frozenset[str] = frozenset()
+        self._unanswered, self._tried = False, 0.0
         self._made: dict[str, Shot] = {}
         self._ready: Ready | None = None
 
@@ -149,8 +151,11 @@ class Project:
             self.look()
             examples, config = self._examples, self.config  # another thread may look again meanwhile
             version = self._version(examples, self._failed, config)
-            if self._ready is not None and (self._ready.version, self._ready.config) == (version, config):
-                return self._ready
+            again = self._unanswered and self._looked > self._tried  # of that no event comes
+            known = self._ready
+            if known is not None and (known.version, known.config, again) == (version, config, False):
+                return known
+            self._tried = self._looked
             self._made = shots = self._shots_of(examples)
             supports = _joined([shots[e.fingerprint] for e in examples if e.fingerprint in shots])
             self._failed = frozenset(e.fingerprint for e in examples) - shots.keys()
@@ -168,13 +173,14 @@ class Project:
     def _shots_of(self, examples: list[Example]) -> dict[str, Shot]:
         """Fingerprint -> support, the newest first where there is no room for all."""
         found: dict[str, Shot] = {}
-        used = 0
+        used, self._unanswered = 0, False
         for example in sorted(examples, key=lambda e: e.changed, reverse=True):
             shot = self._made.get(example.fingerprint)
             try:
                 shot = self._shot(example) if shot is None else shot
             except (DataError, Refused) as error:
                 logger.warning("project %d, task %d is no example: %s", self.number, example.task, error)
+                self._unanswered |= isinstance(error, Refused) and error.status == httpx.codes.BAD_GATEWAY
                 continue
             used += shot.image.nbytes
             if used > self._budget:
