@@ -230,8 +230,8 @@ _SCALES = {ATTENTION: "attention, from the least to the most of the image", SIMI
 def draw_order(groups: Mapping[str, Mapping[str, Estimate]], kind: str) -> Figure:
     """How often a cell of the target has more than another cell, by fold.
 
-    The attention's sign is free: nothing supervises the query's map but the decoder that reads it. Far below a
-    half it tells the target as well as far above.
+    The attention's sign is free: nothing supervises the query's map but the decoder that reads it. Far below
+    a half it tells the target as well as far above.
     """
     figure = new_figure(3.0 + 1.3 * len(groups), 3.2)
     axes = figure.subplots()
