@@ -13,6 +13,7 @@ from fewseg.data.episodes import EpisodeSampler
 from fewseg.engine.ray_workers import RayWorkers
 from fewseg.metrics.counts import COUNT_NAMES
 
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # as fewseg does, before Ray is first imported
 ray = pytest.importorskip("ray")
 HERE = str(Path(__file__).parent)
 

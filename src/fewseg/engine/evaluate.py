@@ -56,7 +56,7 @@ class Evaluator:
         store: features of the plain view (view 0).
         precision: "fp32", or "bf16" for autocast.
         batch: pairs, or queries of one support set, that go through the head at once; by default 8, on a CPU
-            as many as have 4096 cells together: maps that leave its caches take longer, not shorter.
+            as many as have 4096 cells together: more take about the same time a pair, and more memory.
         memory: bytes that features, guides, scores and labels may take; what is beyond lies on the disk. The
             process takes beside them what the network works on at a time: a batch's maps.
         workforce: which processes share the work; this one by default.

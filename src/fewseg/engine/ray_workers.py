@@ -145,6 +145,8 @@ def _ray() -> Any:
     Raises:
         RuntimeError: it is not installed.
     """
+    # `uv run fewseg ...` would have every worker started by `uv run`, in an environment of its own
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         return import_module("ray")
     except ImportError as error:
