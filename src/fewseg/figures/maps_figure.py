@@ -228,12 +228,17 @@ _SCALES = {ATTENTION: "attention, from the least to the most of the image", SIMI
 
 
 def draw_order(groups: Mapping[str, Mapping[str, Estimate]], kind: str) -> Figure:
-    """How often a cell of the target has more than another cell, by fold."""
+    """How often a cell of the target has more than another cell, by fold.
+
+    The attention's sign is free: nothing supervises the query's map but the decoder that reads it. Far below
+    a half it tells the target as well as far above.
+    """
     figure = new_figure(3.0 + 1.3 * len(groups), 3.2)
     axes = figure.subplots()
     grouped_bars(axes, groups, {stem: NAMES[stem] for stem in STEMS}, unit="% of cell pairs in order")
     axes.axhline(50, color="black", linewidth=0.6, linestyle=":")
     axes.set_ylim(0, 100)
-    axes.set_title(f"{kind}: a cell of the target has more than another", fontsize=9)
+    free = " (or less: its sign is free)" if kind == ATTENTION else ""
+    axes.set_title(f"{kind}: a cell of the target has more{free} than another", fontsize=9)
     axes.legend(fontsize=7)
     return figure
