@@ -98,18 +98,18 @@ class PyramidTrunk(nn.Module):
             if deep:
                 inner.append(self.inner[b](maps))
             levels.append(resize(maps, size))
-            smaller = maps if maps[0].numel() < levels[b][0].numel() else levels[b]
-            reduced.append(self._reduced(b, smaller, size))
+            reduced.append(self._reduced(b, levels[b]))
         trunk = F.relu_(functools.reduce(plus, reduced))
         trunk = plus(self.residual(trunk), trunk)
         return PyramidOutput(logits=self.classifier(trunk), inner=tuple(inner), levels=tuple(levels))
 
-    def _reduced(self, b: int, maps: Tensor, size: tuple[int, int]) -> Tensor:
+    def _reduced(self, b: int, maps: Tensor) -> Tensor:
         """What scale b adds to the 1x1 convolution over all scales, (n, d, h, w) before its ReLU.
 
-        A 1x1 convolution and a resizing may change places: the smaller map is the cheaper one to convolve.
+        Resized first: the other order is cheaper and the same but for rounding, which is then beyond what the
+        released tensors allow.
         """
         d, conv = maps.shape[1], self.reduce[0]
         assert isinstance(conv, nn.Conv2d)
         weight = conv.weight[:, b * d : (b + 1) * d]
-        return resize(pointwise(maps, weight.flatten(1)), size)
+        return pointwise(maps, weight.flatten(1))

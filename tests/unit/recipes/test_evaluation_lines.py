@@ -145,7 +145,7 @@ def test_a_fusion_that_the_method_cannot_use_is_told_with_those_it_can():
 
 @pytest.mark.parametrize("wish", [{"ways": [2]}, {"shots": [1]}, {"seeds": [1]}, {"episodes": 5}])
 def test_manifests_leave_no_room_for_wishes_about_episodes(wish):
-    with pytest.raises(ValueError, match="leave --ways, --shots, --episodes and --seeds out"):
+    with pytest.raises(ValueError, match="leave --ways, --shots, --episodes, --seeds and --protocol out"):
         evaluate("voc5i_mini_matcher", manifests=[Path("m.json")], **wish)
 
 
