@@ -1,12 +1,31 @@
-"""What the page of ``fewseg serve`` does, as calls without a socket."""
+"""What the page of ``fewseg serve`` does, as calls without a socket; and an app behind a real one."""
 
 from __future__ import annotations
 
 import io
+import threading
+import time
+from contextlib import contextmanager
 
 import numpy as np
+import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
+
+
+@contextmanager
+def serving(app):
+    """The address of an app that answers on a port of this machine."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def png(array, mode=None):

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
 from pathlib import Path
 
@@ -16,17 +15,17 @@ import httpx
 import numpy as np
 import pytest
 
-uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
-from fewseg.inference import Segmenter  # noqa: E402
-from fewseg.inference.formats import decode_brush  # noqa: E402
-from fewseg.serve.app import create_app  # noqa: E402
-from fewseg.serve.label_studio import project as projects  # noqa: E402
-from fewseg.serve.label_studio.backend import StudioOptions  # noqa: E402
-from fewseg.serve.label_studio.client import Account, StudioClient  # noqa: E402
-from serve_page import png  # noqa: E402
-from small_segmenters import model, picture  # noqa: E402
-from studio_stand_in import CONFIG, brush, region  # noqa: E402
+from fewseg.inference import Segmenter
+from fewseg.inference.formats import decode_brush
+from fewseg.serve.app import create_app
+from fewseg.serve.label_studio import project as projects
+from fewseg.serve.label_studio.backend import StudioOptions
+from fewseg.serve.label_studio.client import Account, StudioClient
+from serve_page import png, serving
+from small_segmenters import model, picture
+from studio_stand_in import CONFIG, brush, region
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 INSTALLED = CACHE / "fewseg" / "label-studio" / "bin" / "label-studio"
@@ -120,14 +119,8 @@ def backend(studio):
         app = create_app(
             model(), hosts=("127.0.0.1", "localhost"), label_studio=StudioOptions(account=account)
         )
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        while not server.started:
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        with serving(app) as address:
+            yield address
 
 
 @pytest.fixture(scope="module")

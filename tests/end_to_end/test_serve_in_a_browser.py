@@ -1,57 +1,37 @@
 """The page of ``fewseg serve`` in a real Chromium: what is drawn is what is downloaded, to the pixel."""
 
 import io
-import shutil
-import threading
 import time
 import zipfile
 
 import numpy as np
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-uvicorn = pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
+pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
-from fewseg.inference import Segmenter  # noqa: E402
-from fewseg.serve.app import create_app  # noqa: E402
-from serve_page import png, read_png  # noqa: E402
-from small_segmenters import model, picture  # noqa: E402
+from browser import NEEDED, SLOW, chromium, expect
+from fewseg.inference import Segmenter
+from fewseg.serve.app import create_app
+from serve_page import png, read_png, serving
+from small_segmenters import model, picture
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
-]
+pytestmark = NEEDED
 
 FIRST, FIRST_MASK = picture(0, hw=(90, 120), box=(20, 60, 30, 80))
 SECOND, _ = picture(9, hw=(100, 80), box=(10, 60, 10, 50))
-SLOW = 90_000  # ms: the machine may be busy
-expect = sync_api.expect
-expect.set_options(timeout=SLOW)
 
 
 @pytest.fixture(scope="module")
 def address():
-    config = uvicorn.Config(create_app(model()), port=0, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
+    with serving(create_app(model())) as address:
+        yield f"{address}/"
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=SLOW
-        )
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

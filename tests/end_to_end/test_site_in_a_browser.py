@@ -1,26 +1,17 @@
 """The page of ``fewseg report site`` in a real Chromium: from disk, by keyboard, on a phone, printed."""
 
 import csv
-import shutil
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
-from fewseg.reporting.results_page import read_folder  # noqa: E402
-from fewseg.reporting.site.build import write_site  # noqa: E402
-from result_files import make_counts, make_result  # noqa: E402
+from browser import NEEDED, SLOW, chromium, expect
+from fewseg.reporting.results_page import read_folder
+from fewseg.reporting.site.build import write_site
+from result_files import make_counts, make_result
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
-]
-
-SLOW = 90_000  # ms: the machine may be busy
-expect = sync_api.expect
-expect.set_options(timeout=SLOW)
+pytestmark = NEEDED
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +32,8 @@ def address(results):
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=SLOW
-        )
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -10,11 +10,7 @@ import torch
 from torch import nn
 
 from fewseg.backbones import BackboneConfig, ResNetShape
-from fewseg.data.fold_data import FoldData
-from fewseg.data.folds import ClassSplit
-from fewseg.data.index import build_index
 from fewseg.data.protocols import Protocol
-from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource
 from fewseg.data.transforms import TrainView
 from fewseg.decoders.prior import PriorMap
 from fewseg.engine import checkpoint, results
@@ -36,8 +32,8 @@ from fewseg.recipes import lines as recipe_lines
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES
 from fewseg.recipes.run import build_method
+from tiny_folds import SIDE, tiny_folds
 
-SIDE = 33
 _SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
 _LEVELS = ("layer2", "layer3")
 _TRUNK = BackboneConfig(name="resnet18", weights=None, levels=_LEVELS, shape=_SHAPE)
@@ -64,18 +60,7 @@ METHODS = {
 
 @pytest.fixture(scope="session")
 def read(tmp_path_factory):
-    """(fold, root) -> a fold of six classes; fold 0 tests classes 1 and 2, fold 1 tests 3 and 4."""
-    source = SyntheticSource(36, SIDE, classes=(1, 2, 3, 4, 5, 6))
-    index = build_index(source, cache_dir=tmp_path_factory.mktemp("index"), workers=1, progress=False)
-    names = {c: SYNTHETIC_CLASSES[c] for c in source.classes}
-
-    def data(fold, root=None):
-        novel = ((1, 2), (3, 4))[fold]
-        base = tuple(c for c in source.classes if c not in novel)
-        split = ClassSplit(name="tiny", fold=fold, base=base, novel=novel, class_names=names)
-        return FoldData(dataset="tiny", source=source, split=split, train=index, test=index)
-
-    return data
+    return tiny_folds(tmp_path_factory.mktemp("index"))
 
 
 @pytest.fixture

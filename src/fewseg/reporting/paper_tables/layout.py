@@ -130,3 +130,8 @@ def printed(layout: TableLayout) -> dict[tuple[str, int, str], PublishedValue]:
 def not_ours(name: str, label: str = "") -> RowLayout:
     """A row of a method that fewseg does not have."""
     return RowLayout(name=name, label=label or name, without="fewseg does not have this method")
+
+
+def row_of_ours(name: str, ours: Place, over: str = "") -> RowLayout:
+    """A row of a method or a part that fewseg has, under the name that it has in ``published.csv``."""
+    return RowLayout(name=name, label=name, ours=ours, over=over)

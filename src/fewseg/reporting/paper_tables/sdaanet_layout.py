@@ -9,6 +9,7 @@ from fewseg.reporting.paper_tables.layout import (
     by_shots,
     fold_columns,
     not_ours,
+    row_of_ours,
 )
 from fewseg.reporting.paper_tables.scl_layout import (
     CANET,
@@ -23,6 +24,7 @@ _FOLDS = ("Fold-0", "Fold-1", "Fold-2", "Fold-3", "Mean")
 _BASELINE = ("sd-aanet", "1", "Baseline")
 _FULL = ("sd-aanet", "3", "SD-AANet")
 _SEPARATE = ("sd-aanet", "5", "Separate Strategy")
+_SEVERAL = ("sd-aanet", "4", "Multi-scale Inference")
 _NO_RECIPE = "fewseg has no recipe of this row"
 
 
@@ -103,10 +105,6 @@ TABLE_2 = TableLayout(
 )
 
 
-def _rows(*rows: tuple[str, tuple[str, str, str], str]) -> tuple[RowLayout, ...]:
-    return tuple(RowLayout(name=name, label=name, ours=ours, over=over) for name, ours, over in rows)
-
-
 TABLE_3 = TableLayout(
     paper="sd-aanet",
     number="3",
@@ -114,12 +112,10 @@ TABLE_3 = TableLayout(
     caption="Ablation of SDPM and SAAM on PASCAL-5i, 1-shot, mIoU (%)",
     sections=by_shots(
         _FOLDS,
-        *_rows(
-            ("Baseline", _BASELINE, ""),
-            ("Baseline + SAAM", ("sd-aanet", "3", "Baseline + SAAM"), "Baseline"),
-            ("Baseline + SDPM", ("sd-aanet", "3", "Baseline + SDPM"), "Baseline"),
-            ("SD-AANet", _FULL, "Baseline"),
-        ),
+        row_of_ours("Baseline", _BASELINE),
+        row_of_ours("Baseline + SAAM", ("sd-aanet", "3", "Baseline + SAAM"), "Baseline"),
+        row_of_ours("Baseline + SDPM", ("sd-aanet", "3", "Baseline + SDPM"), "Baseline"),
+        row_of_ours("SD-AANet", _FULL, "Baseline"),
         shots=(1,),
     ),
 )
@@ -131,9 +127,9 @@ TABLE_4 = TableLayout(
     caption="Ablation of multi-scale inference on PASCAL-5i, 1-shot, mIoU (%)",
     sections=by_shots(
         _FOLDS,
-        *_rows(
-            ("Single-scale Inference", _FULL, ""),
-            ("Multi-scale Inference", ("sd-aanet", "4", "Multi-scale Inference"), "Single-scale Inference"),
+        row_of_ours("Single-scale Inference", _FULL),
+        row_of_ours(
+            "Multi-scale Inference", ("sd-aanet", "4", "Multi-scale Inference"), "Single-scale Inference"
         ),
         shots=(1,),
     ),
@@ -146,10 +142,8 @@ TABLE_5 = TableLayout(
     caption="Ablation of the 5-shot strategy of SDPM on PASCAL-5i, mIoU (%)",
     sections=by_shots(
         _FOLDS,
-        *_rows(
-            ("Integral Strategy", ("sd-aanet", "5", "Integral Strategy"), ""),
-            ("Separate Strategy", _SEPARATE, "Integral Strategy"),
-        ),
+        row_of_ours("Integral Strategy", ("sd-aanet", "5", "Integral Strategy")),
+        row_of_ours("Separate Strategy", _SEPARATE, "Integral Strategy"),
         shots=(5,),
     ),
 )

@@ -9,16 +9,13 @@ from fewseg.reporting.paper_tables.layout import (
     TableLayout,
     by_shots,
     not_ours,
+    row_of_ours,
 )
 from fewseg.reporting.paper_tables.scl_layout import CANET, PANET, PFENET, PFENET_COCO
 
 _SPLITS = ("split-1", "split-2", "split-3", "split-4", "mean")
 _SRPNET = ("srpnet", "2", "SRPNet")
 _NO_COCO = "fewseg has no recipe of this row on COCO"
-
-
-def _part(name: str, ours: tuple[str, str, str], over: str = "") -> RowLayout:
-    return RowLayout(name=name, label=name, ours=ours, over=over)
 
 
 TABLE_1 = TableLayout(
@@ -28,13 +25,13 @@ TABLE_1 = TableLayout(
     caption="Ablation on PASCAL-5i, 1-way 1-shot, mIoU (%); (sup): on the support set itself",
     sections=by_shots(
         _SPLITS,
-        _part("Cos", ("srpnet", "1", "Cos")),
-        _part("F", ("srpnet", "1", "F"), "Cos"),
-        _part("F + SRP", ("srpnet", "1", "F + SRP"), "F"),
-        _part("F + IQI", ("srpnet", "1", "F + IQI"), "F"),
-        _part("F + SRP + IQI", _SRPNET, "F + SRP"),
-        _part("F (sup)", ("srpnet", "1", "F (sup)")),
-        _part("F + SRP (sup)", ("srpnet", "1", "F + SRP (sup)"), "F (sup)"),
+        row_of_ours("Cos", ("srpnet", "1", "Cos")),
+        row_of_ours("F", ("srpnet", "1", "F"), "Cos"),
+        row_of_ours("F + SRP", ("srpnet", "1", "F + SRP"), "F"),
+        row_of_ours("F + IQI", ("srpnet", "1", "F + IQI"), "F"),
+        row_of_ours("F + SRP + IQI", _SRPNET, "F + SRP"),
+        row_of_ours("F (sup)", ("srpnet", "1", "F (sup)")),
+        row_of_ours("F + SRP (sup)", ("srpnet", "1", "F + SRP (sup)"), "F (sup)"),
         shots=(1,),
     ),
 )

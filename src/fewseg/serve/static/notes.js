@@ -17,15 +17,20 @@ export function fail(error) {
   if (error.status === 401) forget();
 }
 
+let asked = () => {}; // answers the question that is open
+
 /** Asks before something that cannot be undone; whether it is to be done. */
 export function sure(text, act) {
   const dialog = $("sure");
   $("sure-text").textContent = text;
   $("sure-act").textContent = act;
   dialog.returnValue = "";
+  asked(false);
   dialog.showModal();
   return new Promise((answer) => {
-    dialog.addEventListener("close", () => answer(dialog.returnValue === "yes"), { once: true });
+    asked = answer;
+    // that it was closed is told late: by then it may be open again, with another question
+    dialog.onclose = () => dialog.open || answer(dialog.returnValue === "yes");
   });
 }
 
