@@ -23,7 +23,6 @@ from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig
 NAME = "shot-weights"
 SHOTS = 5
 _MOST_POINTS = 4000
-_BATCH = 8
 
 
 def fits(subject: Subject) -> bool:
@@ -68,7 +67,7 @@ def weights_of(opened: Opened, per_seed: int | None, progress: bool) -> tuple[Fl
         pairs |= {(spec.class_id, k, target) for k in spec.supports for target in targets}
     evaluator = opened.evaluator(progress=progress)
     opened.store.ensure(sorted({id for _, *ids in pairs for id in ids}), [0], progress=progress)
-    scores = PairScores(method, evaluator.images, evaluator.pool, _BATCH, progress)
+    scores = PairScores(method, evaluator.images, evaluator.pool, evaluator.batch, progress)
     device = evaluator.images.device.type
     with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=opened.precision == "bf16"):
         ious = scores.prepare((), sorted(pairs), CrossGuided())
