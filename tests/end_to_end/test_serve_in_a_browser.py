@@ -247,3 +247,20 @@ def test_a_broken_file_is_told_and_the_page_goes_on(open_page):
     page.wait_for_selector("#alert:not([hidden])")
     assert "bad.png" in page.inner_text("#alert")
     assert page.locator("#strip button").count() == 2
+
+
+def test_a_mask_that_is_refused_is_not_called_accepted_and_can_be_sent_again(open_page):
+    page = open_page(viewport={"width": 1000, "height": 700})
+    at = places(page, FIRST.shape[:2])
+    page.check("#tool input[value=rectangle]", force=True)
+    full = {"status": 413, "content_type": "application/json", "body": '{"detail": "the session is full"}'}
+    page.route("**/labels?role=*", lambda route: route.fulfill(**full))
+    drag(page, at(30.5, 20.5), at(79.5, 59.5))
+    wait_for_role(page, 0, "not saved")
+    expect(page.locator("#about")).to_contain_text("not saved")
+    expect(page.locator("#alert")).to_have_text("the session is full")
+    page.unroute("**/labels?role=*")
+    page.click("#support")
+    wait_for_role(page, 0, "example")
+    wait_for_role(page, 1, "predicted ·")
+    np.testing.assert_array_equal(read_png(download(page)["masks/first.png"]), FIRST_MASK)

@@ -82,6 +82,10 @@ async function load(id, bitmap = view.bitmap) {
   const map = new LabelMap(labels, width, height);
   view.show(bitmap, map);
   strip.mask(id, map);
+  if (image(id).unsaved) {
+    image(id).unsaved = false; // what is shown is what the server has
+    strip.told(id, ROLES[image(id).role]);
+  }
   about();
   if (state.wanted) settle(state.wanted);
 }
@@ -94,12 +98,12 @@ async function refresh() {
     if (stale()) return;
     try {
       if (each.id !== state.current) strip.mask(each.id, await decodePng(await api.labels(each.id, { threshold: threshold() })));
-      strip.told(each.id, each.role === "open" && !learned() ? "new" : ROLES[each.role]);
+      if (!each.unsaved) strip.told(each.id, each.role === "open" && !learned() ? "new" : ROLES[each.role]);
     } catch (error) { fail(error); return; }
   }
   for (const each of [...state.images]) {
     if (stale() || !learned()) return;
-    if (each.role !== "open") continue;
+    if (each.role !== "open" || each.unsaved) continue;
     try {
       const { quality } = await api.quality(each.id);
       if (stale()) return;
@@ -131,17 +135,30 @@ function settle(role) {
   state.loading?.abort();
   const { labels, width, height } = view.map;
   const copy = labels.slice();
+  shown.kept ??= shown.role; // what the server has, should it refuse this
   shown.role = role;
   about();
   state.saving = state.saving.then(safely(async () => {
-    told(shown, await api.settle(shown.id, role, await encodePng(copy, width, height)));
-    strip.mask(shown.id, { labels: copy, width, height });
+    try {
+      told(shown, await api.settle(shown.id, role, await encodePng(copy, width, height)));
+      strip.mask(shown.id, { labels: copy, width, height });
+    } catch (error) {
+      unsaved(shown);
+      throw error;
+    }
   }));
+}
+
+/** The last mask was refused: the page says so, and keeps what is drawn, so that it can be sent again. */
+function unsaved(shown) {
+  Object.assign(shown, { role: shown.kept, unsaved: true });
+  strip.told(shown.id, "not saved");
+  if (shown.id === state.current) about();
 }
 
 /** Takes over what the server says of an image; new examples make the predictions new. */
 function told(shown, answer) {
-  shown.role = answer.role;
+  Object.assign(shown, { role: answer.role, kept: answer.role, unsaved: false });
   strip.told(shown.id, ROLES[shown.role]);
   const changed = answer.version !== state.version;
   state.version = answer.version;
@@ -183,7 +200,7 @@ const removeClass = safely(async (number) => {
     await state.saving;
     const left = await api.removeClass(number);
     [state.classes, state.version] = [left.classes, left.version];
-    for (const { id, role } of left.images) Object.assign(image(id) || {}, { role, quality: undefined });
+    for (const { id, role } of left.images) Object.assign(image(id) || {}, { role, kept: role, quality: undefined });
     if (editor.number !== UNKNOWN && editor.number >= number) editor.number = Math.max(1, editor.number - 1);
     classes.draw(state.classes);
     if (state.current) await load(state.current);
@@ -206,13 +223,14 @@ function about() {
   let text = "None yet.";
   if (shown) {
     text = `${shown.name}, ${shown.width} × ${shown.height}: `;
-    if (!open) text += ROLES[shown.role];
+    if (shown.unsaved) text += "the last change is not saved; accept it again, or undo it";
+    else if (!open) text += ROLES[shown.role];
     else if (!learned()) text += "draw the thing here";
     else text += shown.quality === undefined ? "predicted" : `predicted, quality ${shown.quality.toFixed(2)}`;
   }
   $("about").textContent = text;
-  $("accept").disabled = !shown || shown.role === "accepted" || (open && !learned());
-  $("support").disabled = !shown || shown.role === "support";
+  $("accept").disabled = !shown || (shown.role === "accepted" && !shown.unsaved) || (open && !learned());
+  $("support").disabled = !shown || (shown.role === "support" && !shown.unsaved);
   $("reopen").disabled = !shown || open;
   $("remove").disabled = !shown;
   $("undo").disabled = !view.map?.done.length;
