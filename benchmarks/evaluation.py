@@ -203,7 +203,7 @@ def watched(evaluator: Evaluator, model) -> Stages:
     stages.watch(model, "encode_shots", "support")
     stages.watch(model, "encode_query", "query")
     stages.watch(model, "prior_map", "prior", lambda query, guides: len(guides))
-    stages.watch(model, "score", "head", lambda query, guides, prior: len(guides))
+    stages.watch(model, "score", "head", lambda query, guides, *prior: len(guides))
     stages.watch(pairs, "_iou", "cross IoU")
     stages.watch(pairs, "fused", "fusion")
     stages.watch(evaluator, "_count", "counting")
@@ -219,6 +219,7 @@ def time_engine(settings: Settings, shots: int, precision, plain_line: dict[str,
             start = time.perf_counter()
             found = evaluator.run(sampler)
             seconds = time.perf_counter() - start
+        print(f"engine: {seconds:.1f} s; now the check that it is exact", flush=True)
         spent, items = dict(stages.seconds), dict(stages.items)
         costs = unit_flops(model, evaluator, sampler.episode(0, 0))
         differ = differing(settings, evaluator, sampler, found)
