@@ -13,6 +13,7 @@ from rich.console import Console
 from fewseg.cli.inference_options import ExportCommand, LabelCommand
 
 if TYPE_CHECKING:
+    from fewseg.inference.folder_run import RunOptions
     from fewseg.inference.formats import AnnotatedImage, ReadOptions
     from fewseg.inference.segmenter import Segmenter
 
@@ -24,43 +25,17 @@ def label(arguments: Sequence[str], console: Console) -> int:
     """Labels a folder; see ``LabelCommand``."""
     command = tyro.cli(LabelCommand, prog="fewseg label", args=arguments)
     from fewseg.inference.contact_sheet import write_sheet
-    from fewseg.inference.folder_run import RunOptions, label_images
+    from fewseg.inference.folder_run import label_images
     from fewseg.inference.found_images import find_images
-    from fewseg.inference.outputs import LINES, LabelStudioNames
-    from fewseg.inference.segmenter import Segmenter
-    from fewseg.inference.views import Tiles, Whole
+    from fewseg.inference.outputs import LINES
 
     logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)
-    options = RunOptions(
-        formats=command.format,
-        threshold=command.threshold,
-        quality=command.quality,
-        thumbnails=command.sheet > 0,
-        batch=command.batch,
-        workers=command.workers,
-        label_studio=LabelStudioNames(
-            image_url=command.image_url, from_name=command.from_name, to_name=command.to_name
-        ),
-    )
-    tiles = command.tiles is not None
-    views = Tiles(side=command.tiles, overlap=command.overlap) if tiles else Whole()
     if command.graphs is not None and command.backend != "onnx":
         raise ValueError("--graphs is for the ONNX backend: give --backend onnx too, or leave it out")
+    options = _run_options(command)
     images = find_images(command.images, leave_out=command.out)
     read = _annotated(command.support, _read_options(command))  # first: wrong input is told at once
-    segmenter = Segmenter.from_checkpoint(
-        command.model,
-        size=command.size,
-        views=views,
-        fusion=command.fusion,
-        backbone=command.backbone,
-        backbone_weights=command.backbone_weights,
-        max_pixels=command.max_pixels,
-    )
-    if command.backend == "onnx":
-        from fewseg.inference.onnx_model import on_onnx_runtime
-
-        segmenter = Segmenter(on_onnx_runtime(segmenter.model, command.graphs), max_pixels=command.max_pixels)
+    segmenter = _segmenter(command)
     _give_supports(segmenter, command.support, read)
     told = [segmenter.support(name) for name in segmenter.classes]
     shown = ", ".join(f"{s.name} ({s.shots} shown, {s.negatives} without)" for s in told)
@@ -103,6 +78,43 @@ def export(arguments: Sequence[str], console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def _run_options(command: LabelCommand) -> RunOptions:
+    from fewseg.inference.folder_run import RunOptions
+    from fewseg.inference.outputs import LabelStudioNames
+
+    return RunOptions(
+        formats=command.format,
+        threshold=command.threshold,
+        quality=command.quality,
+        thumbnails=command.sheet > 0,
+        batch=command.batch,
+        workers=command.workers,
+        label_studio=LabelStudioNames(
+            image_url=command.image_url, from_name=command.from_name, to_name=command.to_name
+        ),
+    )
+
+
+def _segmenter(command: LabelCommand) -> Segmenter:
+    from fewseg.inference.segmenter import Segmenter
+    from fewseg.inference.views import Tiles, Whole
+
+    segmenter = Segmenter.from_checkpoint(
+        command.model,
+        size=command.size,
+        views=Whole() if command.tiles is None else Tiles(side=command.tiles, overlap=command.overlap),
+        fusion=command.fusion,
+        backbone=command.backbone,
+        backbone_weights=command.backbone_weights,
+        max_pixels=command.max_pixels,
+    )
+    if command.backend != "onnx":
+        return segmenter
+    from fewseg.inference.onnx_model import on_onnx_runtime
+
+    return Segmenter(on_onnx_runtime(segmenter.model, command.graphs), max_pixels=command.max_pixels)
 
 
 def _read_options(command: LabelCommand) -> ReadOptions:

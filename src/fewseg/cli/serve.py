@@ -7,11 +7,17 @@ import os
 import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Console
 
 from fewseg.cli.inference_options import ServeCommand
+
+if TYPE_CHECKING:
+    from fewseg.inference.model import Model
+    from fewseg.serve.label_studio.backend import StudioOptions
+    from fewseg.serve.limits import Limits
 
 _NEEDED = ("fastapi", "uvicorn", "httpx", "defusedxml")
 _OWN = ("127.0.0.1", "localhost", "::1")
@@ -33,59 +39,70 @@ def serve(arguments: Sequence[str], console: Console) -> None:
         )
     import uvicorn
 
-    from fewseg.inference.loading import load_model
-    from fewseg.inference.views import Tiles, Whole
     from fewseg.serve.app import create_app
-    from fewseg.serve.label_studio.backend import StudioOptions
-    from fewseg.serve.label_studio.client import Account
-    from fewseg.serve.limits import MIB, Limits
 
     logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)
-    limits = Limits(
+    limits, studio = _limits(command), _studio(command)
+    with _listen(command.host, command.port) as listener:  # before the model is loaded: told at once
+        app = create_app(
+            _model(command), limits, hosts=_OWN if command.host in _OWN else None, label_studio=studio
+        )
+        _tell(command, listener.getsockname()[1], console)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, limit_concurrency=64
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _limits(command: ServeCommand) -> Limits:
+    from fewseg.serve.limits import MIB, Limits
+
+    return Limits(
         upload_bytes=command.upload_mib * MIB,
         pixels=command.max_pixels,
         session_bytes=command.session_mib * MIB,
         sessions=command.sessions,
         idle_seconds=command.idle_minutes * 60.0,
     )
-    studio = None
+
+
+def _studio(command: ServeCommand) -> StudioOptions | None:
+    from fewseg.serve.label_studio.backend import StudioOptions
+    from fewseg.serve.label_studio.client import Account
+
+    if command.label_studio is None:
+        return None
+    account = Account(
+        url=command.label_studio,
+        key=os.environ.get("LABEL_STUDIO_API_KEY", ""),
+        user=os.environ.get("BASIC_AUTH_USER"),
+        password=os.environ.get("BASIC_AUTH_PASS"),
+    )
+    return StudioOptions(account=account, shots=command.label_studio_shots)
+
+
+def _model(command: ServeCommand) -> Model:
+    from fewseg.inference.loading import load_model
+    from fewseg.inference.views import Tiles, Whole
+
+    return load_model(
+        command.model,
+        size=command.size,
+        views=Tiles(side=command.tiles, overlap=command.overlap) if command.tiles else Whole(),
+        fusion=command.fusion,
+        backbone=command.backbone,
+        backbone_weights=command.backbone_weights,
+    )
+
+
+def _tell(command: ServeCommand, port: int, console: Console) -> None:
+    host = f"[{command.host}]" if ":" in command.host else command.host
+    lines = [f"open http://{host}:{port}/ (stop with Ctrl-C)"]
     if command.label_studio is not None:
-        account = Account(
-            url=command.label_studio,
-            key=os.environ.get("LABEL_STUDIO_API_KEY", ""),
-            user=os.environ.get("BASIC_AUTH_USER"),
-            password=os.environ.get("BASIC_AUTH_PASS"),
-        )
-        studio = StudioOptions(account=account, shots=command.label_studio_shots)
-    listener = _listen(command.host, command.port)  # before the model is loaded: told at once
-    with listener:
-        model = load_model(
-            command.model,
-            size=command.size,
-            views=Tiles(side=command.tiles, overlap=command.overlap) if command.tiles else Whole(),
-            fusion=command.fusion,
-            backbone=command.backbone,
-            backbone_weights=command.backbone_weights,
-        )
-        alone = command.host in _OWN
-        app = create_app(model, limits, hosts=_OWN if alone else None, label_studio=studio)
-        port = listener.getsockname()[1]
-        shown = f"[{command.host}]" if ":" in command.host else command.host
-        console.print(f"open http://{shown}:{port}/ (stop with Ctrl-C)", highlight=False, soft_wrap=True)
-        if studio is not None:
-            console.print(
-                f"ML backend of {studio.account.url}: connect this address there, in a project's settings",
-                highlight=False,
-                soft_wrap=True,
-            )
-        if not alone:
-            console.print(
-                "everybody who reaches this address can use the page: there is no password", soft_wrap=True
-            )
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, limit_concurrency=64
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+        lines.append(f"ML backend of {command.label_studio}: connect this address in a project's settings")
+    if command.host not in _OWN:
+        lines.append("everybody who reaches this address can use the page: there is no password")
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -11,10 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock: one process at a time there
-    fcntl = None  # type: ignore[assignment]
+from fewseg.ops.locks import lock
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +56,7 @@ def locked(place: Path) -> Iterator[None]:
     """One process at a time makes or removes stores below ``place``; it exists after."""
     place.mkdir(parents=True, exist_ok=True)
     with (place / ".lock").open("ab") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file.fileno())
         yield
 
 
@@ -68,8 +64,7 @@ def use(folder: Path) -> InUse:
     """Makes a store's folder where it is missing and says that it is used; call it under ``locked``."""
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / _USED).open("ab")
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_SH)
+    lock(file.fileno(), shared=True)
     used = InUse(folder, file)
     used.touch()
     return used
@@ -104,14 +99,11 @@ def make_room(place: Path, wanted: int, budget: int) -> None:
 
 def _free(store: Path) -> bool:
     """Whether nobody uses a store."""
-    if fcntl is None:
-        return False
     try:
         with (store / _USED).open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock(file.fileno(), wait=False)
     except OSError:
         return False
-    return True
 
 
 def _last_use(store: Path) -> float:

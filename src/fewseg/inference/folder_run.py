@@ -21,15 +21,15 @@ from fewseg.inference.found_images import wrong_names
 from fewseg.inference.images import read_image
 from fewseg.inference.model import PreparedImage
 from fewseg.inference.outputs import Format, LabelStudioNames, Outputs, check_formats, longest_ending
+from fewseg.inference.run_file import SHAPES, claimed
 from fewseg.inference.segmenter import Segmenter
 from fewseg.inference.session import Answer, Session
 from fewseg.inference.stream import Stream
-from fewseg.ops.files import atomic_write_text
 from fewseg.ops.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
-RUN_FILE = "run.json"
+_NO_MEMORY = "there is not enough memory for this image: lower --batch or --size, or make it smaller"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,55 +101,62 @@ def label_images(
         What was done; an image that cannot be used is in ``problems`` and loses no other.
 
     Raises:
-        DataError: the folder holds a run with other supports, another model or other settings.
+        DataError: the folder holds a run with other supports, another model or other settings, or another
+            process labels into it now.
         ValueError: there is no support, or an option is not accepted.
         OSError: the folder is not writable or the disk is full; what was written is whole, and the same run
             goes on from there.
     """
     options = options or RunOptions()
     session = segmenter.session()
-    _claim(folder, session, options)
-    unnamed = wrong_names(images, longest_ending(options.formats, session.supports.classes))
-    named = [name for name in images if name not in unnamed]
-    problems = {_printable(name): text for name, text in unnamed.items()}
-    for text in problems.values():
-        logger.warning("skipped: %s", text)
-    outputs = Outputs(
-        folder,
-        session.supports.classes,
-        options.formats,
-        output_stems(named),
-        images=_root(images),
-        label_studio=options.label_studio,
+    with claimed(folder, _facts(session, options)):
+        unnamed = wrong_names(images, longest_ending(options.formats, session.supports.classes))
+        for text in unnamed.values():
+            logger.warning("skipped: %s", text)
+        named = {name: file for name, file in images.items() if name not in unnamed}
+        outputs = Outputs(
+            folder,
+            session.supports.classes,
+            options.formats,
+            output_stems(list(named)),
+            images=_root(images),
+            label_studio=options.label_studio,
+        )
+        finished = False
+        try:
+            todo = [name for name in named if name not in outputs]
+            work = _Work(segmenter, session, named, outputs, folder, options)
+            lost = _run(work, todo, options, progress)
+            finished = True
+        finally:
+            outputs.close(finish=finished)
+    problems = {_printable(name): text for name, text in unnamed.items()} | lost
+    return RunReport(done=len(todo) - len(lost), before=len(named) - len(todo), problems=problems)
+
+
+def _run(work: _Work, names: Sequence[str], options: RunOptions, progress: bool) -> dict[str, str]:
+    """Labels images and returns, of those that could not be used, what is wrong with them."""
+    lost: dict[str, str] = {}
+
+    def failed(name: str, error: Exception) -> None:
+        lost[name] = f"{name}: {_NO_MEMORY}" if isinstance(error, MemoryError) else str(error)
+        logger.warning("skipped: %s", lost[name])
+
+    stream = Stream(
+        work.read,
+        work.compute,
+        work.write,
+        failed,
+        skipped=(DataError, MemoryError),
+        workers=options.workers,
+        ahead=2 * options.workers + options.batch,
+        batch=options.batch,
     )
-    finished = False
-    try:
-        todo = [name for name in named if name not in outputs]
-        work = _Work(segmenter, session, images, outputs, folder, options)
-        with progress_bar(progress) as bar:
-            task = bar.add_task("label", total=len(todo))
-
-            def failed(name: str, error: Exception) -> None:
-                problems[name] = str(error) or f"{name}: {type(error).__name__}"
-                logger.warning("skipped: %s", problems[name])
-
-            stream = Stream(
-                work.read,
-                work.compute,
-                work.write,
-                failed,
-                skipped=(DataError, MemoryError),
-                workers=options.workers,
-                ahead=2 * options.workers + options.batch,
-                batch=options.batch,
-            )
-            for _ in stream.run(todo):
-                bar.advance(task)
-        finished = True
-    finally:
-        outputs.close(finish=finished)
-    lost = sum(name in problems for name in todo)
-    return RunReport(done=len(todo) - lost, before=len(named) - len(todo), problems=problems)
+    with progress_bar(progress) as bar:
+        task = bar.add_task("label", total=len(names))
+        for _ in stream.run(names):
+            bar.advance(task)
+    return lost
 
 
 @dataclass(frozen=True)
@@ -202,14 +209,10 @@ def _root(images: Mapping[str, Path]) -> Path | None:
     return None
 
 
-def _claim(folder: Path, session: Session, options: RunOptions) -> None:
-    """Writes what the run is, or checks that the folder's run is the same.
-
-    Raises:
-        DataError: it is another one.
-        OSError: the folder is not writable.
-    """
-    said: dict[str, object] = {
+def _facts(session: Session, options: RunOptions) -> dict[str, object]:
+    """What must be the same in two runs into one folder."""
+    shapes = [name for name in options.formats if name in ("labelme", "labelme-polygons")]
+    return {
         "format": "fewseg-run-1",
         "model": session.model.digest,
         "model_name": session.model.name,
@@ -218,27 +221,8 @@ def _claim(folder: Path, session: Session, options: RunOptions) -> None:
         "shots": {name: len(session.supports.positives(name)) for name in session.supports.classes},
         "threshold": options.threshold,
         "quality": options.quality,
+        **({SHAPES: shapes[0]} if shapes else {}),
     }
-    shapes = [name for name in options.formats if name in ("labelme", "labelme-polygons")]
-    said |= {"shapes of labelme": shapes[0]} if shapes else {}
-    path = folder / RUN_FILE
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file; accepted is a folder for the outputs: give another")
-    if path.is_file():
-        try:
-            found = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise DataError(f"{path} is broken ({error}): remove it, or choose another folder") from error
-        found = found if isinstance(found, dict) else {}
-        found.setdefault("shapes of labelme", said.get("shapes of labelme"))  # none were written yet
-        differing = sorted(k for k in said if found.get(k) != said[k])
-        if differing:
-            raise DataError(
-                f"{folder} holds a run with another {', '.join(differing)}; accepted is the same run, which "
-                "goes on: choose another folder, or remove this one"
-            )
-        said = {k: v for k, v in {**found, **said}.items() if v is not None}
-    atomic_write_text(path, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
 
 
 def _supports_key(session: Session) -> str:

@@ -18,6 +18,7 @@ from fewseg.inference.views import Views, Whole, Window, view_images
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.prototypical import PrototypeSegmenter
 from fewseg.methods.registry import MethodConfig, method_name
+from fewseg.ops.memory_errors import as_memory_error
 from fewseg.types import EncodedShots, Features, State
 
 Extract = Callable[[Tensor], Features]
@@ -135,10 +136,14 @@ class Model:
         return PreparedImage(views=views, windows=windows, size=size, digest=key.hexdigest())
 
     def encode(self, images: Sequence[PreparedImage]) -> list[EncodedImage]:
-        """Runs images through the network, their views together, each once."""
+        """Runs images through the network, their views together, each once.
+
+        Raises:
+            MemoryError: there is not enough for these views.
+        """
         views = torch.cat([image.views for image in images])
         found: list[EncodedImage] = []
-        with torch.inference_mode():
+        with torch.inference_mode(), as_memory_error():
             parts = [self.extract(part.to(self.device)) for part in views.split(_BATCH)]
             features = Features.stack(parts) if len(parts) > 1 else parts[0]
             start = 0

@@ -13,6 +13,7 @@ from fewseg.inference.quality import Judge
 from fewseg.inference.segmentation import Quality, Segmentation, label_map, presences
 from fewseg.inference.supports import SupportSet
 from fewseg.inference.views import join_views
+from fewseg.ops.memory_errors import as_memory_error
 from fewseg.types import Features
 
 
@@ -70,8 +71,11 @@ class Session:
         Args:
             images: any number.
             quality: judge each answer too.
+
+        Raises:
+            MemoryError: there is not enough for these images.
         """
-        with torch.inference_mode():
+        with torch.inference_mode(), as_memory_error():
             features = [image.features for image in images]
             together = features[0] if len(images) == 1 else Features.stack(features)
             parts = self.model.margins(together, self.state).split([len(i.windows) for i in images])

@@ -6,12 +6,18 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
 A = TypeVar("A")
 B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class _Lost:
+    error: Exception
 
 
 class Stream(Generic[K, A, B]):
@@ -24,7 +30,8 @@ class Stream(Generic[K, A, B]):
         read: gives what one key needs to be computed; runs in several threads.
         compute: takes a batch of (key, read) and gives a result for each, in the same order.
         write: takes (key, result); runs in one thread of its own, in order.
-        failed: called with (key, error) where ``read`` raised one of ``skipped``: the image is left out.
+        failed: called with (key, error) where ``read`` or ``compute`` raised one of ``skipped``: the image is
+            left out. The images of a batch that raised are each computed alone first.
         skipped: kinds of errors that lose one image only; any other ends the stream.
         workers: threads that read.
         ahead: the bound.
@@ -52,7 +59,7 @@ class Stream(Generic[K, A, B]):
         """Works on all keys and yields each when it is written or left out.
 
         Raises:
-            Exception: whatever ``compute`` or ``write`` raised, or ``read`` beyond ``skipped``; what was
+            Exception: whatever ``write`` raised, or ``read`` or ``compute`` beyond ``skipped``; what was
                 written stays, and nothing more is begun.
         """
         self._broken.clear()
@@ -74,10 +81,12 @@ class Stream(Generic[K, A, B]):
                     except self._skipped as error:
                         self._failed(key, error)
                         yield key
-                if not ready:
-                    continue
-                for (key, _), result in zip(ready, self._compute(ready), strict=True):
-                    writing.append((key, writer.submit(self._written, key, result)))
+                for key, result in self._computed(ready):
+                    if isinstance(result, _Lost):
+                        self._failed(key, result.error)
+                        yield key
+                    else:
+                        writing.append((key, writer.submit(self._written, key, result)))
                 while writing and (len(writing) > self._ahead or writing[0][1].done()):
                     yield _finished(writing)
             while writing:
@@ -86,6 +95,22 @@ class Stream(Generic[K, A, B]):
             self._broken.set()
             readers.shutdown(wait=True, cancel_futures=True)
             writer.shutdown(wait=True, cancel_futures=True)
+
+    def _computed(self, ready: list[tuple[K, A]]) -> Iterator[tuple[K, B | _Lost]]:
+        """The results of a batch; of one that cannot be computed, those of each image alone."""
+        lost: Exception | None = None
+        try:
+            results = self._compute(ready) if ready else []
+        except self._skipped as error:
+            lost = error
+        if lost is None:
+            yield from ((key, result) for (key, _), result in zip(ready, results, strict=True))
+        elif len(ready) == 1:
+            yield ready[0][0], _Lost(lost)
+        else:
+            del lost  # its frames hold the batch's maps
+            for one in ready:
+                yield from self._computed([one])
 
     def _written(self, key: K, result: B) -> None:
         """Writes one, unless one before it failed."""

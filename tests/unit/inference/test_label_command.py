@@ -8,6 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fewseg.cli import main
@@ -15,6 +16,8 @@ from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.inference import Segmenter, folder_run
 from fewseg.inference.formats import read_jsonl, read_supports
 from fewseg.inference.found_images import find_images
+from fewseg.inference.model import Model
+from fewseg.ops.locks import folder_alone
 from small_segmenters import SIZE, model, picture
 
 
@@ -465,3 +468,28 @@ def test_the_network_sees_each_image_once(place, run, monkeypatch):
     assert run()[0] == 0
     assert len(seen) == 2 + 5
     assert len({image.digest for image in seen}) == 7
+
+
+def test_an_image_that_memory_does_not_suffice_for_is_told_and_skipped(place, run, monkeypatch):
+    encode = Model.encode
+
+    def short_of_memory(self, images):
+        if any(image.size == (42, 60) for image in images):
+            torch.empty(1 << 55)
+        return encode(self, images)
+
+    monkeypatch.setattr(Model, "encode", short_of_memory)
+    status, said = run("--batch", "2")
+    assert status == 3
+    assert "one/same.png: there is not enough memory for this image: lower --batch" in said
+    assert list(lines(place)) == [name for name in NAMES if name != "one/same.png"]
+
+
+def test_two_runs_into_one_folder_at_a_time_are_refused(place, run):
+    (place / "out").mkdir()
+    with folder_alone(place / "out"):
+        status, said = run()
+    assert status == 1
+    assert "another process labels into" in said
+    assert not list((place / "out").iterdir())
+    assert run()[0] == 0

@@ -109,3 +109,20 @@ def test_reading_computing_and_writing_overlap():
 
     it, _ = stream(read, compute, lambda k, v: writing.set(), workers=3)
     assert list(it.run(range(3))) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_image_that_cannot_be_computed_loses_no_other(batch):
+    written, sizes = [], []
+
+    def compute(given):
+        sizes.append(len(given))
+        if any(value == 4 for _, value in given):
+            raise ValueError("no memory")
+        return [value for _, value in given]
+
+    it, failed = stream(compute=compute, write=lambda k, v: written.append(v), batch=batch)
+    assert sorted(it.run(range(7))) == list(range(7))
+    assert failed == [(4, "no memory")]
+    assert written == [0, 1, 2, 3, 5, 6]
+    assert sizes == ([1] * 7 if batch == 1 else [3, 3, 1, 1, 1, 1])
