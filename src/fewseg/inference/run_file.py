@@ -30,14 +30,17 @@ def claimed(folder: Path, facts: Mapping[str, object]) -> Iterator[None]:
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file; accepted is a folder for the outputs: give another")
-    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / RUN_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"could not write {path}: {error.strerror}") from error
     with folder_alone(folder) as alone:
         if not alone:
             raise DataError(
                 f"another process labels into {folder} now; accepted is one at a time: wait for it, or "
                 "choose another folder"
             )
-        path = folder / RUN_FILE
         facts = {**_known(path, facts), **facts}
         atomic_write_text(path, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         yield
