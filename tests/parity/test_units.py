@@ -62,7 +62,8 @@ def prior(case, masks, shots, size):
     longest = max(keys.shape[2] for keys, _ in pairs)
     keys = [torch.nn.functional.pad(keys, (0, 0, 0, longest - keys.shape[2])) for keys, _ in pairs]
     valid = [torch.nn.functional.pad(valid, (0, longest - valid.shape[2])) for _, valid in pairs]
-    return config.compare(case.input("prior_query4"), torch.cat(keys, 1), torch.cat(valid, 1), size)
+    query = config.query_map(Features(maps={"layer4": case.input("prior_query4")}, image_size=size))
+    return config.compare(query, torch.cat(keys, 1), torch.cat(valid, 1), size)
 
 
 def test_prior_map_of_one_and_of_three_shots(case):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewseg.ops.masks import foreground_cells
 from fewseg.ops.resize import resize
-from fewseg.ops.similarity import best_match, foreground_keys, minmax
+from fewseg.ops.similarity import best_match, foreground_keys, minmax, unit_cells
 from fewseg.types import Features
 
 Rerun = Callable[[str, Tensor], Tensor]
@@ -67,8 +67,8 @@ class PriorMap:
         return keys.unsqueeze(1), valid.unsqueeze(1)
 
     def query_map(self, features: Features) -> Tensor:
-        """The query's map that is compared: (n, C, h, w)."""
-        return features[self.level]
+        """The query's map that is compared, its cells of unit length: (n, C, h, w)."""
+        return unit_cells(features[self.level])
 
     def compare(self, query: Tensor, keys: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
         """The prior map: mean over the joined shots of their normalised best-match maps.

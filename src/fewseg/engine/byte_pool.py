@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fewseg.data.storage import cache_folder
+from fewseg.ops.heap import apart
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class BytePool:
     def put(self, key: Hashable, tensors: tuple[Tensor, ...]) -> None:
         """Keeps tensors under a name that has none yet. They must not be views into larger ones."""
         if key not in self:
-            self._keep(key, tensors)
+            self._keep(key, tuple(apart(tensor) for tensor in tensors))
 
     def lend(self, key: Hashable, tensors: tuple[Tensor, ...]) -> None:
         """Keeps tensors as long as there is room; who asks for them later may get None."""
@@ -134,7 +135,7 @@ class BytePool:
             return torch.empty(place.shape, dtype=place.dtype, device=place.device)
         stored = np.memmap(self._anonymous, dtype=np.uint8, mode="r", offset=place.offset, shape=(size,))
         dense = torch.from_numpy(np.array(stored)).view(place.dtype).view(place.shape)
-        return (dense.permute(0, 3, 1, 2) if place.channels_last else dense).to(place.device)
+        return apart(dense.permute(0, 3, 1, 2) if place.channels_last else dense).to(place.device)
 
 
 def _append(file: int, data: bytes, start: int) -> int:

@@ -106,11 +106,22 @@ class RowFiles:
         return row in self._in_memory or bool(self._arrays[_DONE][row])
 
     def read(self, name: str, rows: Sequence[int]) -> Values:
-        """A copy of one column of rows that are there: (n, *shape)."""
+        """One column of rows that are there: (n, *shape).
+
+        What is changed in it does not change the file. A single row is the file's own pages, mapped for as
+        long as it is used: nothing is copied, and it takes no memory that the system could not have back.
+        """
+        if len(rows) == 1 and rows[0] not in self._in_memory:
+            return self._mapped(name, rows[0])
         found = [self._in_memory[r][name] if r in self._in_memory else self._arrays[name][r] for r in rows]
         copy = np.stack(found)
         _release(self._arrays[name])
         return copy
+
+    def _mapped(self, name: str, row: int) -> Values:
+        column = self.columns[name]
+        path, start = self.folder / _file(name), row * column.row_bytes
+        return np.memmap(path, dtype=column.dtype, mode="c", offset=start, shape=(1, *column.shape))
 
     def check(self, row: int) -> bool:
         """Whether a row that is there has the bytes that were written; looked at once by each object.
@@ -154,7 +165,7 @@ class RowFiles:
             OSError: the disk is full.
         """
         with (self.folder / _file(name)).open("r+b", buffering=0) as file:
-            if os.pwrite(file.fileno(), value.tobytes(), row * value.nbytes) != value.nbytes:
+            if os.pwrite(file.fileno(), value.data, row * value.nbytes) != value.nbytes:
                 raise OSError(errno.ENOSPC, "no space left")
 
     def _sum(self, columns: Mapping[str, Values]) -> int:

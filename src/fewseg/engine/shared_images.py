@@ -20,7 +20,8 @@ class SharedImages:
     Args:
         method: whose ``embed`` is applied, once an image.
         store: the features.
-        pool: keeps embedded maps, and stored ones while nothing else needs the room.
+        pool: keeps embedded maps, and stored ones that the network takes in another form than they are on
+            the disk, while nothing else needs the room.
         fp32: turn stored features into float32.
     """
 
@@ -30,6 +31,7 @@ class SharedImages:
         self._dtype = torch.float32 if fp32 else None
         self._embeds = type(method).embed is not FewShotSegmenter.embed
         self._levels: tuple[str, ...] = ()
+        self._as_on_disk = self.device.type == "cpu" and self._dtype in (None, store.dtype)
 
     def features(self, ids: Sequence[str]) -> Features:
         """Features of images, embedded where the method embeds."""
@@ -66,6 +68,8 @@ class SharedImages:
         kept = self.pool.get(("stored", id))
         if kept is None:
             found = self._read(id)
+            if self._as_on_disk:  # the file's own pages, which are not ours to keep
+                return found
             self._levels, kept = tuple(found.maps), tuple(found.maps.values())
             self.pool.lend(("stored", id), kept)
         return self._features(kept)

@@ -31,13 +31,18 @@ def foreground_keys(features: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
     return F.normalize(keys, dim=-1, eps=COSINE_EPS) * valid.unsqueeze(-1).to(keys.dtype), valid
 
 
+def unit_cells(features: Tensor) -> Tensor:
+    """(n, C, h, w) with every cell of unit length, zeros staying zeros."""
+    return F.normalize(features, dim=1, eps=COSINE_EPS)
+
+
 def best_match(query: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
     """For each query cell, the largest cosine similarity to any valid key.
 
     Source: PFENet (Tian et al. 2020), Eq. 3-4.
 
     Args:
-        query: (n, C, h, w), or (1, C, h, w) for one query under n sets of keys.
+        query: (n, C, h, w) of unit length, or (1, C, h, w) for one query under n sets of keys.
         keys: (n, P, C) of unit length.
         valid: (n, P).
 
@@ -47,7 +52,7 @@ def best_match(query: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
     n, (h, w) = keys.shape[0], query.shape[-2:]
     if keys.shape[1] == 0:
         return query.new_zeros(n, h, w)
-    cosine = cosines(F.normalize(query, dim=1, eps=COSINE_EPS), keys)
+    cosine = cosines(query, keys)
     # The question spares a CPU a large copy; a GPU would wait for the answer, and a graph cannot ask.
     if valid.is_cuda or torch.compiler.is_compiling() or not bool(valid.all()):
         cosine = cosine.masked_fill(~valid.unsqueeze(1), float("-inf"))

@@ -80,7 +80,7 @@ def test_the_map_is_the_normalised_best_match_at_the_level_asked_for(
 def test_several_shots_give_the_mean_of_their_normalised_maps_resized(support, query, masks):
     prior = PriorMap(level="layer3", masked_input=None)
     keys, valid = prior.keys(support, masks, rerun)  # two shots
-    one = query["layer3"][:1]
+    one = prior.query_map(query)[:1]
     alone = [prior.compare(one, keys[k : k + 1], valid[k : k + 1], (5, 5)) for k in range(2)]
     joined = prior.compare(one, keys.transpose(0, 1), valid.transpose(0, 1), (5, 5))
     torch.testing.assert_close(joined, (alone[0] + alone[1]) / 2)
@@ -91,7 +91,7 @@ def test_several_shots_give_the_mean_of_their_normalised_maps_resized(support, q
 def test_an_empty_mask_gives_a_map_of_zeros(support, query, masks):
     masks[1] = 0
     prior = PriorMap()
-    found = prior.compare(query["layer4"], *prior.keys(support, masks, rerun), (5, 5))
+    found = prior.compare(prior.query_map(query), *prior.keys(support, masks, rerun), (5, 5))
     assert found[1].abs().max() == 0
     assert float(found[0].max()) == pytest.approx(1, abs=1e-5)
 

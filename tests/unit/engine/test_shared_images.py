@@ -78,12 +78,18 @@ def test_what_is_beyond_the_budget_is_read_and_not_embedded_again(fits, tmp_path
 
 @pytest.mark.parametrize(("fits", "reads"), [(9, 3), (1, 7)])
 def test_a_method_that_embeds_nothing_reads_an_image_again_only_where_the_budget_has_no_room(fits, reads):
-    store, pool = Store(), BytePool(fits * BYTES)
+    store, pool = Store(torch.bfloat16), BytePool(fits * BYTES)
     images = SharedImages(DoesNot(), store, pool, fp32=True)
     for ids in (["1", "2"], ["3", "1"], ["2", "1", "3"]):
         assert images.features(ids)["stored"][:, 0, 0, 0].tolist() == [float(id) for id in ids]
         assert pool.bytes <= fits * BYTES
     assert len(store.asked) == reads
+
+
+def test_what_is_used_as_it_lies_on_the_disk_is_the_files_own_and_takes_no_room():
+    store, pool = Store(), BytePool()
+    SharedImages(DoesNot(), store, pool, fp32=True).features(["1", "2"])
+    assert (len(store.asked), pool.bytes) == (2, 0)
 
 
 @pytest.mark.parametrize("method", [Embeds, DoesNot])
@@ -95,6 +101,8 @@ def test_stored_types_are_kept_or_made_float32(method, fp32, expected):
 
 
 def test_masks_number_the_classes_in_the_order_asked_for():
-    images = SharedImages(Embeds(), SimpleNamespace(labels=Store().labels), BytePool(), fp32=True)
+    images = SharedImages(
+        Embeds(), SimpleNamespace(labels=Store().labels, dtype=torch.float32), BytePool(), fp32=True
+    )
     assert images.masks(["1", "2"], [7, 3]).tolist() == [[[0, 2], [1, 255]]] * 2
     assert images.masks(["1"], [7]).tolist() == [[[0, 0], [1, 255]]]

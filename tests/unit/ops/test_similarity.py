@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fewseg.ops.similarity import MINMAX_EPS, best_match, cosines, foreground_keys, minmax
+from fewseg.ops.similarity import MINMAX_EPS, best_match, cosines, foreground_keys, minmax, unit_cells
 
 
 def cosine(a, b):
@@ -37,9 +37,14 @@ def test_keys_are_the_unit_features_of_the_foreground_cells_in_reading_order(cas
         assert keys[i, len(inside) :].abs().sum() == 0
 
 
+def test_cells_are_brought_to_unit_length_and_a_cell_of_zeros_stays_one():
+    maps = torch.tensor([[3.0, 0.0], [4.0, 0.0]]).view(1, 2, 1, 2)
+    torch.testing.assert_close(unit_cells(maps), torch.tensor([[0.6, 0.0], [0.8, 0.0]]).view(1, 2, 1, 2))
+
+
 def test_the_best_match_is_the_largest_cosine_over_the_foreground_cells(case):
     support, query, cells = case
-    found = best_match(query, *foreground_keys(support, cells))
+    found = best_match(unit_cells(query), *foreground_keys(support, cells))
     for i in (0, 1):
         inside = [(y, x) for y in range(3) for x in range(5) if cells[i, 0, y, x] > 0]
         for y in range(3):
@@ -59,7 +64,7 @@ def test_without_foreground_the_match_is_zero_alone_and_beside_others(case):
 def test_padding_never_matches_even_where_every_real_cosine_is_negative():
     keys = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
     valid = torch.tensor([[True, False]])
-    query = torch.tensor([-2.0, 0.0]).view(1, 2, 1, 1)
+    query = torch.tensor([-1.0, 0.0]).view(1, 2, 1, 1)
     assert best_match(query, keys, valid).item() == pytest.approx(-1)
 
 
@@ -80,7 +85,7 @@ def test_a_constant_map_becomes_zeros_and_a_flat_one_is_damped_by_the_eps():
 def test_one_query_under_many_sets_of_keys_equals_the_query_repeated(case):
     support, query, cells = case
     keys, valid = foreground_keys(support, cells)
-    alone = query[:1]
+    alone = unit_cells(query[:1])
     repeated = alone.expand(3, -1, -1, -1)
     torch.testing.assert_close(best_match(alone, keys, valid), best_match(repeated, keys, valid))
 
