@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from fewseg.engine.results import RunResult
 from fewseg.figures.data_files import Row
-from fewseg.figures.size_scores import SizeScore, size_gain, size_scores
 from fewseg.figures.study import Study
 from fewseg.figures.style import colour, line, marker, new_figure, plain_axes
 from fewseg.figures.subjects import NAMES
 from fewseg.metrics import SIZE_EDGES, EpisodeCounts
-from fewseg.reporting.numbers import Estimate, mean_of
+from fewseg.reporting.numbers import Estimate
+from fewseg.reporting.size_scores import SizeScore, mean_size_score, size_gain, size_scores
 from fewseg.reporting.table import FoldRow, FoldTable, fold_tables
 
 NAME = "sizes"
@@ -90,7 +90,7 @@ def _of_table(study: Study, table: FoldTable, counts: Mapping[int, EpisodeCounts
     for row in rows:
         kept = [(counts[id(r)], r.classes) for f, r in sorted(row.results.items()) if f in folds]
         scores = [size_scores(*one, seed=study.seed) for one in kept]
-        bins = tuple(_mean(bins) for bins in zip(*scores, strict=True))
+        bins = tuple(mean_size_score(bins) for bins in zip(*scores, strict=True))
         found.append(SizeRow(label=_label(row), bins=bins))
         for fold, by_bin in zip(folds, scores, strict=True):
             data += [_row(row, f"{fold}", score) for score in by_bin]
@@ -105,16 +105,6 @@ def _of_table(study: Study, table: FoldTable, counts: Mapping[int, EpisodeCounts
 def _label(row: FoldRow) -> str:
     label = NAMES.get(row.stem, row.stem or row.label)
     return f"{label} (seed {row.seed})" if row.seed else label
-
-
-def _mean(bins: Sequence[SizeScore]) -> SizeScore | None:
-    scores = [score.miou for score in bins if score.miou is not None]
-    if len(scores) < len(bins):
-        return None
-    first = bins[0]
-    return SizeScore(
-        low=first.low, high=first.high, episodes=sum(b.episodes for b in bins), miou=mean_of(scores)
-    )
 
 
 def _row(row: FoldRow, fold: str, score: SizeScore) -> Row:

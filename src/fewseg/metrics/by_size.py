@@ -38,7 +38,12 @@ class SizeBin:
     @property
     def label(self) -> str:
         """Such as "500-999" or "from 5000"."""
-        return f"from {self.low}" if self.high is None else f"{self.low}-{self.high - 1}"
+        return size_label(self.low, self.high)
+
+
+def size_label(low: int, high: int | None) -> str:
+    """Such as "500-999" or "from 5000"."""
+    return f"from {low}" if high is None else f"{low}-{high - 1}"
 
 
 def miou_by_size(

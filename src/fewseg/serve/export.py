@@ -121,7 +121,7 @@ def prediction_of(space: Workspace, id: str, threshold: float, *, probability: b
         )
     if settled is None:
         return made
-    return replace(made, scores=(1.0,) * len(classes), facts={"settled": image.role})
+    return replace(made, scores=(1.0,) * len(classes), facts={"settled": image.role}, settled=True)
 
 
 def _zip(folder: Path, named: dict[str, str]) -> bytes:

@@ -102,12 +102,15 @@ def test_a_coco_data_set_reads_back_to_the_pixel_and_in_pycocotools(tmp_path, ph
     path = tmp_path / "out" / "coco.json"
     write_all(CocoWriter(path, CLASSES), predictions)
     for item, prediction in zip(read_supports(path, ReadOptions(images=photos)), predictions, strict=True):
-        same_masks(item, prediction)
+        same_masks(item, prediction, unknown=255)
     data = COCO(str(path))
     assert [c["name"] for c in data.loadCats(data.getCatIds())] == list(CLASSES)
     for k, prediction in enumerate(predictions, 1):
         assert data.loadImgs(k)[0]["file_name"] == prediction.name
-        for annotation in data.loadAnns(data.getAnnIds(imgIds=[k])):
+        crowds = data.loadAnns(data.getAnnIds(imgIds=[k], iscrowd=True))
+        assert [crowd["category_id"] for crowd in crowds] == [1, 2]
+        assert all(np.array_equal(data.annToMask(crowd), prediction.labels == 255) for crowd in crowds)
+        for annotation in data.loadAnns(data.getAnnIds(imgIds=[k], iscrowd=False)):
             j = annotation["category_id"]
             assert np.array_equal(data.annToMask(annotation), prediction.mask(j))
             assert annotation["score"] == prediction.scores[j - 1]
@@ -140,7 +143,7 @@ def test_labelme_masks_read_back_to_the_pixel(tmp_path, photos, predictions):
         value = json.loads(path.read_text())
         assert (path.parent / value["imagePath"]).samefile(photos / prediction.name)
         (item,) = read_supports(path, ReadOptions(images=(photos / prediction.name).parent))
-        same_masks(item, prediction)
+        same_masks(item, prediction, unknown=255)
 
 
 def test_labelme_polygons_are_exact_without_tolerance(tmp_path, photos, predictions):
@@ -148,12 +151,12 @@ def test_labelme_polygons_are_exact_without_tolerance(tmp_path, photos, predicti
     for item, prediction in zip(
         read_supports(tmp_path / "out", ReadOptions(images=photos)), predictions, strict=False
     ):
-        same_masks(item, prediction)
+        same_masks(item, prediction, unknown=255)
     write_all(LabelMeWriter(tmp_path / "near", CLASSES, "polygon"), predictions[:2])
     for item, prediction in zip(
         read_supports(tmp_path / "near", ReadOptions(images=photos)), predictions, strict=False
     ):
-        found, mask = item.masks["rust"], prediction.mask(1)
+        found, mask = item.masks["rust"] == 1, prediction.mask(1) == 1
         assert (found & mask).sum() / (found | mask).sum() > 0.9
 
 
@@ -172,6 +175,17 @@ def test_label_studio_tasks_read_back_to_the_pixel(tmp_path, photos, predictions
     assert {(r["from_name"], r["to_name"], r["type"]) for r in made["result"]} == {
         ("brush", "image", "brushlabels")
     }
+
+
+def test_what_a_person_settled_is_an_annotation_of_label_studio(tmp_path, photos, predictions):
+    path = tmp_path / "out" / "tasks.json"
+    write_all(LabelStudioWriter(path, CLASSES), [replace(p, settled=True) for p in predictions])
+    for item, prediction in zip(read_supports(path, ReadOptions(images=photos)), predictions, strict=True):
+        same_masks(item, prediction)
+    task = json.loads(path.read_text())[0]
+    assert "predictions" not in task
+    assert {r["origin"] for r in task["annotations"][0]["result"]} == {"manual"}
+    assert not any("score" in r for r in task["annotations"][0]["result"])
 
 
 def test_label_studio_reads_the_brushes_of_our_tasks(tmp_path, predictions):

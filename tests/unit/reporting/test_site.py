@@ -240,6 +240,12 @@ def test_sizes_are_those_of_the_counts(folder, make):
     for row, bin in zip(mine, miou_by_size(counts, result.classes), strict=True):
         assert (int(row["pixels_from"]), int(row["episodes"])) == (bin.low, bin.episodes)
         assert row["miou"] == ("" if bin.miou is None else repr(bin.miou))
+        assert bin.miou is None or float(row["low"]) <= bin.miou <= float(row["high"])
+    bins = {}
+    for row in rows:
+        bins.setdefault((row["method"], row["pixels_from"]), []).append(row["miou"])
+    whiskers = page.all("line", **{"class": "curve whisker s0"})
+    assert len(whiskers) == sum(all(scores) for scores in bins.values()) > 0
     panels = page.all("figure", **{"class": "panel"})
     assert [e["text"].split(" mean")[0] for e in panels] == ["panet", "pfenet", "scl-pfenet"]
 

@@ -57,8 +57,9 @@ def test_the_json_formats_hold_the_same_pixels(settled, tmp_path):
     found = {(images[a["image_id"]]["file_name"], names[a["category_id"]]): a for a in coco["annotations"]}
     shape = found["two é.png", "second"]
     np.testing.assert_array_equal(decode_coco(shape["segmentation"], (60, 40), ""), corrected == 2)
-    task = page.download("label-studio").json()[0]
-    brush = task["predictions"][0]["result"][0]["value"]["rle"]
+    tasks = page.download("label-studio").json()
+    brush = tasks[0]["annotations"][0]["result"][0]["value"]["rle"]
+    assert [sorted(set(task) - {"data"}) for task in tasks] == [["annotations"]] * 2 + [["predictions"]]
     np.testing.assert_array_equal(decode_brush(brush, (50, 70), ""), mask)
     (tmp_path / "lines").write_bytes(page.download("jsonl").content)
     lines = list(read_jsonl(tmp_path / "lines"))

@@ -17,7 +17,7 @@ from fewseg.serve.label_studio import project as projects
 from fewseg.serve.label_studio.backend import StudioOptions
 from fewseg.serve.label_studio.client import Account, StudioClient
 from fewseg.serve.limits import Limits, Refused
-from serve_page import Page
+from serve_page import Page, serving
 from small_segmenters import model, picture
 from studio_stand_in import CONFIG, KEY, URL, StandIn, brush, region
 
@@ -429,3 +429,44 @@ def test_a_malformed_request_is_refused(studio, body, told):
     answer = studio.http.post("/predict", content=body)
     assert answer.status_code in (409, 422)
     assert told in answer.json()["detail"]
+
+
+def test_an_event_that_is_too_long_to_be_read_says_that_something_changed(server, studio):
+    server.task(1, IMAGE, [brush(MASK)])
+    tasks = server.task(2, OTHER)
+    studio.predict(tasks)
+    server.annotate(1, [brush(1 - MASK)])
+    answer = studio.http.post("/webhook", content=b'{"action": "' + b"x" * (2 << 20))
+    assert (answer.status_code, answer.json()) == (200, {"stale": True})
+    wanted = segmented(OTHER, (IMAGE, {"square": 1 - MASK}))
+    np.testing.assert_array_equal(mask_of(studio.predict(tasks)[0]), wanted.labels)
+
+
+def test_a_label_studio_that_does_not_answer_leaves_the_page_its_threads(server):
+    """More requests wait for it than a server has threads for the page."""
+    asked, answer = threading.Semaphore(0), threading.Event()
+
+    def hung(request):
+        asked.release()
+        assert answer.wait(60)
+        return server(request)
+
+    account = Account(url=URL, key=KEY)
+    options = StudioOptions(account=account, transport=httpx.MockTransport(hung))
+    app = create_app(model(), label_studio=options)
+    body = {"tasks": [], "project": "1.1700000000", "label_config": CONFIG}
+    with serving(app) as address:
+        waiting = [
+            threading.Thread(target=lambda: httpx.post(f"{address}/predict", json=body, timeout=60))
+            for _ in range(60)
+        ]
+        for one in waiting:
+            one.start()
+        assert asked.acquire(timeout=60)
+        try:
+            assert httpx.post(f"{address}/api/sessions", timeout=20).status_code == 201
+            assert httpx.get(f"{address}/health", timeout=20).status_code == 200
+        finally:
+            answer.set()
+            for one in waiting:
+                one.join()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from fewseg.inference.formats.coco_rle import box_of, decode_coco
 from fewseg.inference.formats.journalled import JournalledWriter, json_list, json_text
 from fewseg.inference.formats.values import Prediction
 
@@ -15,7 +16,7 @@ class CocoWriter(JournalledWriter):
 
     An annotation is all of a class on an image, as compressed RLE. Image ids are 1 .. n by the order of
     writing, or those given; category ids are 1 .. N by the order of the classes, or those given. Pixels of
-    255 are in no annotation.
+    255 are a crowd of each class, which COCO leaves out of every count; a list of results has none.
 
     Args:
         path: the file.
@@ -82,3 +83,17 @@ class CocoWriter(JournalledWriter):
                     "score": line["scores"][region["class"]],
                 }
                 yield shared if results else {"id": count, "iscrowd": 0, "area": region["area"], **shared}
+            if results or "unknown" not in line:
+                continue
+            unknown = decode_coco(line["unknown"], (line["height"], line["width"]), line["name"])
+            for name in self.classes:
+                count += 1
+                yield {
+                    "id": count,
+                    "iscrowd": 1,
+                    "area": int(unknown.sum()),
+                    "image_id": image_id,
+                    "category_id": self._category_ids[name],
+                    "segmentation": line["unknown"],
+                    "bbox": box_of(unknown),
+                }

@@ -41,9 +41,8 @@ def line_of(prediction: Prediction) -> dict[str, object]:
         "scores": dict(zip(prediction.classes, (float(s) for s in prediction.scores), strict=True)),
         "regions": regions,
     }
-    unknown = (prediction.labels == IGNORE).astype(np.uint8)
-    if unknown.any():
-        line["unknown"] = encode_coco(unknown)
+    if prediction.unknown.any():
+        line["unknown"] = encode_coco(prediction.unknown)
     if prediction.facts:
         line["facts"] = dict(prediction.facts)
     return line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from fewseg.inference.formats.brush_rle import encode_brush
@@ -18,6 +18,10 @@ Tool = Literal["brushlabels", "polygonlabels"]
 
 class LabelStudioWriter(JournalledWriter):
     """Writes Label Studio tasks with predictions: a brush region with its RLE and score for each class.
+
+    Of an image that a person has settled the regions are an annotation, and the task is done.
+
+    Pixels of 255 are in no region: Label Studio has no way to say that something is not known.
 
     Args:
         path: the file, for Label Studio's import.
@@ -51,10 +55,17 @@ class LabelStudioWriter(JournalledWriter):
     def _line(self, prediction: Prediction) -> dict[str, object]:
         url = self._url.replace("{name}", quote(prediction.name))
         made = label_studio_prediction(prediction, *self._tags, self._version)
-        return {"task": {"data": {"image": url}, "predictions": [made]}}
+        said = {"annotations": [_annotation(made)]} if prediction.settled else {"predictions": [made]}
+        return {"task": {"data": {"image": url}, **said}}
 
     def _pieces(self) -> Iterator[str]:
         yield from json_list(line["task"] for line in self.journal)
+
+
+def _annotation(prediction: dict[str, Any]) -> dict[str, object]:
+    """What a prediction is once a person has settled it."""
+    shared = [{k: v for k, v in region.items() if k != "score"} for region in prediction["result"]]
+    return {"result": [{**region, "origin": "manual"} for region in shared]}
 
 
 def label_studio_prediction(
@@ -63,7 +74,7 @@ def label_studio_prediction(
     to_name: str = "image",
     model_version: str = "fewseg",
     tool: Tool = "brushlabels",
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Returns a prediction as Label Studio's object, for an import or an ML backend's answer.
 
     Its score is that of the least certain class that occurs, or of all classes where none does, so that

@@ -16,14 +16,16 @@ from fewseg.inference.formats.values import Mask, Prediction
 from fewseg.inference.formats.writer import OutputNames, PredictionWriter
 from fewseg.ops.files import atomic_write_text
 
+_UNKNOWN = "__ignore__"
+
 
 class LabelMeWriter(PredictionWriter):
     """Writes ``<image>.json``, one LabelMe file an image.
 
     ``mask`` shapes give the mask back to the pixel. ``polygon`` shapes can be edited in LabelMe; read by this
     package their IoU with the mask is 0.95 or more for a piece above 400 pixels (with ``tolerance`` 0 they
-    are exact too). LabelMe's own export draws polygons a little larger, with their rim. Pixels of 255 are in
-    no shape.
+    are exact too). LabelMe's own export draws polygons a little larger, with their rim. Pixels of 255
+    are shapes labelled ``__ignore__``, as LabelMe's own conversions have it.
 
     Args:
         folder: the output folder.
@@ -59,14 +61,11 @@ class LabelMeWriter(PredictionWriter):
         if self._images is not None:
             image = Path(os.path.relpath(self._images / prediction.name, path.parent)).as_posix()
         shapes: list[dict[str, object]] = []
-        for j, (name, score) in enumerate(zip(prediction.classes, prediction.scores, strict=True), 1):
-            for shape in self._drawn(prediction.mask(j)):
-                extra: dict[str, object] = {
-                    "group_id": None,
-                    "description": f"score {score:.4f}",
-                    "flags": {},
-                }
-                shapes.append({"label": name, **shape, **extra})
+        layers = [(name, prediction.mask(j)) for j, name in enumerate(prediction.classes, 1)]
+        said = [f"score {score:.4f}" for score in prediction.scores]
+        for (name, mask), text in zip([*layers, (_UNKNOWN, prediction.unknown)], [*said, ""], strict=True):
+            for shape in self._drawn(mask):
+                shapes.append({"label": name, **shape, "group_id": None, "description": text, "flags": {}})
         height, width = prediction.size
         value = {
             "version": "5.5.0",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fewseg.data.errors import DataError
 from fewseg.data.image_files import MAX_PIXELS
+from fewseg.types import IGNORE
 
 Mask = NDArray[np.uint8]
 """(H, W) uint8: 0 background, 1 foreground, 255 ignore or unknown."""
@@ -84,6 +85,7 @@ class Prediction:
         probability: (N, H, W), float in [0, 1] or uint8 where 255 is 1; None where it was not kept.
         facts: further JSON values of the image (quality and its parts), kept by the formats that have a
             place.
+        settled: a person drew or accepted the labels.
 
     Raises:
         ValueError: sizes, counts or ranges do not fit, or the name is absolute or leaves the folder.
@@ -95,6 +97,7 @@ class Prediction:
     scores: tuple[float, ...]
     probability: NDArray[np.uint8] | NDArray[np.floating] | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
+    settled: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -124,6 +127,12 @@ class Prediction:
     def size(self) -> tuple[int, int]:
         """(H, W) of the image."""
         return int(self.labels.shape[0]), int(self.labels.shape[1])
+
+    @property
+    def unknown(self) -> Mask:
+        """(H, W) uint8 in {0, 1}: where it is not known what there is."""
+        mask: Mask = (self.labels == IGNORE).astype(np.uint8)
+        return mask
 
     def mask(self, j: int) -> Mask:
         """Returns (H, W) uint8 in {0, 1}, contiguous: where class j = 1 .. N is."""

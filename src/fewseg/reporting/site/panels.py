@@ -26,12 +26,14 @@ class Curve:
         name: what it is.
         points: (x, y); a None breaks the line.
         told: a title for each point, with the value in full; without, points have no marks.
+        intervals: (x, low, high).
     """
 
     series: int
     name: str
     points: tuple[tuple[float, float | None], ...]
     told: tuple[tuple[str, str], ...] = ()
+    intervals: tuple[tuple[float, float, float], ...] = ()
 
 
 def panel(
@@ -69,6 +71,8 @@ def panel(
     if behind:
         parts.append(Markup(f'<use href="#{behind}"/>'))
     for curve in curves:
+        kind = f"curve whisker s{curve.series % STYLES}"
+        parts += [straight(kind, x.at(a), y.at(low), x.at(a), y.at(high)) for a, low, high in curve.intervals]
         parts.append(polyline(curve, x, y))
         parts += _marks(curve, x, y)
     label = f"{title}: {axes[1]} over {axes[0]}"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from fewseg.metrics.by_size import SIZE_EDGES, SizeBin, miou_by_size
+from fewseg.metrics.by_size import SIZE_EDGES
 from fewseg.reporting.gains import CountsOf
 from fewseg.reporting.html import Cell, Markup, element, joined, table
-from fewseg.reporting.numbers import percent
+from fewseg.reporting.numbers import Estimate, with_interval
 from fewseg.reporting.site.download import csv_link
 from fewseg.reporting.site.panels import BOTTOM, LEFT, RIGHT, TOP, Curve, panel, polyline
 from fewseg.reporting.site.scale import Scale, scale_over
+from fewseg.reporting.size_scores import SizeScore, mean_size_score, size_scores
 from fewseg.reporting.sizes import size_cells
 from fewseg.reporting.table import FoldRow, FoldTable
 
@@ -24,22 +26,22 @@ def sizes(id: str, shown: FoldTable, counts_of: CountsOf) -> list[Cell]:
     binned = [(row, _bins(row, counts_of)) for row in shown.rows]
     curves = [_curve(row, bins) for row, bins in binned]
     x = Scale(low=0, high=_END, start=LEFT, end=RIGHT, step=1000)
-    heights = [100 * v for curve in curves for _, v in curve.points if v is not None]
+    heights = [100 * high for curve in curves for _, _, high in curve.intervals]
     y = scale_over([0.0, *heights], BOTTOM, TOP, ticks=6)
     scaled = [_in_percent(curve) for curve in curves]
     group = f"{id}-all-sizes"
     axes = ("pixels of the target; the last from 5000", "mIoU (%)")
     panels = [panel(curve.name, [curve], x, y, axes, _TICKS, group) for curve in scaled]
     data = [
-        [row.method, row.fusion, row.variant, fold, b.low, b.high, b.episodes, b.classes, b.miou]
+        [row.method, row.fusion, row.variant, fold, b.low, b.high, b.episodes, b.classes, *_ends(b.miou)]
         for row, bins in binned
         for fold, of_fold in zip(sorted(row.results), bins, strict=True)
         for b in of_fold
     ]
     columns = ["method", "fusion", "variant", "fold", "pixels_from", "pixels_below", "episodes", "classes"]
     note = (
-        "Mean over the folds that a row has, of the episodes whose target has about one size; pale: the "
-        "other rows. A point is missing where a fold has no episode of that size."
+        "Mean over the folds that a row has, of the episodes whose target has about one size, with 95 % "
+        "intervals over episodes; pale: the other rows. A point is missing where a fold has no such episode."
     )
     return [
         element("h3", "By the size of the target"),
@@ -47,33 +49,40 @@ def sizes(id: str, shown: FoldTable, counts_of: CountsOf) -> list[Cell]:
         _pale(group, [polyline(curve, x, y) for curve in scaled]),
         element("div", *panels, class_="panels"),
         element("details", element("summary", "The sizes as a table"), _table(shown, counts_of)),
-        csv_link(f"{id}-sizes", [*columns, "miou"], data),
+        csv_link(f"{id}-sizes", [*columns, "miou", "low", "high"], data),
     ]
 
 
-def _bins(row: FoldRow, counts_of: CountsOf) -> list[tuple[SizeBin, ...]]:
-    return [miou_by_size(counts_of(r), r.classes) for _, r in sorted(row.results.items())]
+def _bins(row: FoldRow, counts_of: CountsOf) -> list[tuple[SizeScore, ...]]:
+    return [size_scores(counts_of(r), r.classes) for _, r in sorted(row.results.items())]
 
 
-def _curve(row: FoldRow, bins: Sequence[tuple[SizeBin, ...]]) -> Curve:
+def _ends(score: Estimate | None) -> tuple[float | None, ...]:
+    return (None, None, None) if score is None else (score.value, score.low, score.high)
+
+
+def _curve(row: FoldRow, bins: Sequence[tuple[SizeScore, ...]]) -> Curve:
     """Mean over a row's folds of each bin, a fraction; None where a fold has no such episode."""
     points: list[tuple[float, float | None]] = []
-    told = []
+    intervals, told = [], []
     name = f"{row.label} {row.fusion}"
     for of_bin in zip(*bins, strict=True):
-        first = of_bin[0]
-        scores = [b.miou for b in of_bin if b.miou is not None]
-        mean = sum(scores) / len(scores) if len(scores) == len(of_bin) else None
-        points.append((first.low + _STEP / 2, mean))
-        if mean is not None:
-            episodes = sum(b.episodes for b in of_bin)
-            told.append((f"{name}, {first.label} pixels: {percent(mean)} ({episodes} episodes)", repr(mean)))
-    return Curve(series=0, name=name, points=tuple(points), told=tuple(told))
+        at, mean = of_bin[0].low + _STEP / 2, mean_size_score(of_bin)
+        score = None if mean is None else mean.miou
+        points.append((at, None if score is None else score.value))
+        if mean is not None and score is not None:
+            intervals.append((at, score.low, score.high))
+            text = f"{name}, {mean.label} pixels: {with_interval(score)} ({mean.episodes} episodes)"
+            told.append((text, repr(score.value)))
+    return Curve(series=0, name=name, points=tuple(points), told=tuple(told), intervals=tuple(intervals))
 
 
 def _in_percent(curve: Curve) -> Curve:
-    points = tuple((at, None if v is None else 100 * v) for at, v in curve.points)
-    return Curve(series=curve.series, name=curve.name, points=points, told=curve.told)
+    return replace(
+        curve,
+        points=tuple((at, None if v is None else 100 * v) for at, v in curve.points),
+        intervals=tuple((at, 100 * low, 100 * high) for at, low, high in curve.intervals),
+    )
 
 
 def _pale(id: str, lines: Sequence[Markup]) -> Markup:

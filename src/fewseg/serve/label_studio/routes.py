@@ -10,19 +10,24 @@ import logging
 import secrets
 from typing import Annotated, Any
 
+import httpx
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
-from starlette.concurrency import run_in_threadpool
 
 from fewseg.data.errors import DataError
 from fewseg.inference.formats.json_fields import typed
 from fewseg.serve.body import read_body
 from fewseg.serve.label_studio.backend import Backend
 from fewseg.serve.label_studio.client import Account
-from fewseg.serve.limits import Refused
+from fewseg.serve.limits import MIB, Refused
 
 logger = logging.getLogger(__name__)
+
+_EVENT_BYTES = MIB
+_AT_ONCE = 8  # answers; each may wait for Label Studio, in a thread that the page does not need
 
 _basic = HTTPBasic(auto_error=False, realm="fewseg")
 
@@ -36,7 +41,7 @@ def studio_router(backend: Backend, account: Account, body_bytes: int) -> APIRou
             there, and an event only has annotations read again.
         body_bytes: larger requests are refused.
     """
-    router = APIRouter()
+    router, threads = APIRouter(), CapacityLimiter(_AT_ONCE)
 
     async def allowed(given: Annotated[HTTPBasicCredentials | None, Depends(_basic)]) -> None:
         wanted = f"{account.user or ''}:{account.password or ''}"
@@ -54,12 +59,12 @@ def studio_router(backend: Backend, account: Account, body_bytes: int) -> APIRou
 
     @router.post("/setup", dependencies=inside)
     async def setup(request: Request) -> JSONResponse:
-        version = await _answered(backend.setup, await _body(request, body_bytes))
+        version = await _answered(backend.setup, await _body(request, body_bytes), threads)
         return _kept_by_nobody({"model_version": version})
 
     @router.post("/predict", dependencies=inside)
     async def predict(request: Request) -> JSONResponse:
-        version, results = await _answered(backend.predict, await _body(request, body_bytes))
+        version, results = await _answered(backend.predict, await _body(request, body_bytes), threads)
         return _kept_by_nobody({"results": results, "model_version": version})
 
     @router.get("/versions", dependencies=inside)
@@ -68,7 +73,7 @@ def studio_router(backend: Backend, account: Account, body_bytes: int) -> APIRou
 
     @router.post("/webhook")
     async def webhook(request: Request) -> dict[str, bool]:
-        return {"stale": backend.webhook(await _body(request, body_bytes))}
+        return {"stale": backend.webhook(await _event(request))}
 
     return router
 
@@ -90,10 +95,20 @@ async def _body(request: Request, limit: int) -> dict[str, Any]:
     return typed(value, dict, "the request")
 
 
-async def _answered(work: Any, request: dict[str, Any]) -> Any:
+async def _event(request: Request) -> dict[str, Any]:
+    """An event; of one that is too long to be worth reading, that something changed somewhere."""
+    try:
+        return await _body(request, _EVENT_BYTES)
+    except Refused as error:
+        if error.status != httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+            raise
+        return {"action": "ANNOTATION_UPDATED"}
+
+
+async def _answered(work: Any, request: dict[str, Any], threads: CapacityLimiter) -> Any:
     """Runs an answer in a thread; a refusal goes to the log too, as Label Studio shows its status alone."""
     try:
-        return await run_in_threadpool(work, request)
+        return await run_sync(work, request, limiter=threads)
     except (DataError, Refused) as error:
         logger.error("Label Studio is refused: %s", error)
         raise

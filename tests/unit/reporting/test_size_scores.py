@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fewseg.figures.size_scores import of_size, size_gain, size_scores
 from fewseg.metrics import EpisodeCounts
+from fewseg.reporting.size_scores import mean_size_score, of_size, size_gain, size_scores
 
 
 def table(better=0, n=40, seeds=(0, 1)):
@@ -85,3 +85,12 @@ def test_seeds_are_summed():
     inside = of_size(table(), 0, 5000)
     assert set(inside.seed.tolist()) == {0}
     assert inside.episode.tolist() == list(range(len(inside)))
+
+
+def test_the_mean_over_folds_needs_every_fold():
+    first, second = size_scores(table(), [4, 5]), size_scores(table(better=50), [4, 5])
+    found = mean_size_score([first[3], second[3]])
+    assert found.miou.value == pytest.approx((first[3].miou.value + second[3].miou.value) / 2)
+    assert found.miou.low < found.miou.value < found.miou.high
+    assert (found.episodes, found.classes, found.label) == (2 * first[3].episodes, 4, "1500-1999")
+    assert mean_size_score([first[3], replace(second[3], miou=None)]) is None

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fewseg.metrics import EpisodeCounts, bootstrap_miou, miou_by_size, paired_difference
+from fewseg.metrics.by_size import size_label
 from fewseg.metrics.statistics import check_same_episodes
-from fewseg.reporting.numbers import Estimate
+from fewseg.reporting.numbers import Estimate, mean_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +21,20 @@ class SizeScore:
         low: pixels.
         high: pixels; None for no limit.
         episodes: how many.
+        classes: how many classes they are of; of a mean, in all folds.
         miou: with its interval over episodes; None where there are none.
     """
 
     low: int
     high: int | None
     episodes: int
+    classes: int
     miou: Estimate | None
+
+    @property
+    def label(self) -> str:
+        """Such as "500-999" or "from 5000"."""
+        return size_label(self.low, self.high)
 
 
 def size_scores(table: EpisodeCounts, classes: Sequence[int], *, seed: int = 0) -> tuple[SizeScore, ...]:
@@ -43,8 +51,24 @@ def size_scores(table: EpisodeCounts, classes: Sequence[int], *, seed: int = 0) 
             drawn = [c for c in classes if np.any(inside.class_id == c)]
             interval = bootstrap_miou(inside, drawn, seed=seed)
             score = Estimate(value=bin.miou, low=interval.low, high=interval.high)
-        found.append(SizeScore(low=bin.low, high=bin.high, episodes=bin.episodes, miou=score))
+        found.append(
+            SizeScore(low=bin.low, high=bin.high, episodes=bin.episodes, classes=bin.classes, miou=score)
+        )
     return tuple(found)
+
+
+def mean_size_score(folds: Sequence[SizeScore]) -> SizeScore | None:
+    """The mean of one bin over folds; None where a fold has no episode of that size."""
+    scores = [score.miou for score in folds if score.miou is not None]
+    if len(scores) < len(folds):
+        return None
+    return SizeScore(
+        low=folds[0].low,
+        high=folds[0].high,
+        episodes=sum(score.episodes for score in folds),
+        classes=sum(score.classes for score in folds),
+        miou=mean_of(scores),
+    )
 
 
 def of_size(table: EpisodeCounts, low: int, high: int | None) -> EpisodeCounts:
