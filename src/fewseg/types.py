@@ -229,8 +229,7 @@ class QueryMaps:
 
     Attributes:
         mid: (n, d, h, w) mid-level feature.
-        prior: (n, C, h', w') map that the prior compares, its cells of unit length (zero channels without a
-            prior).
+        prior: (n, C, h', w') map that the prior compares, of unit length (no channels without a prior).
     """
 
     mid: Tensor
