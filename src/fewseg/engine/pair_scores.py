@@ -116,7 +116,7 @@ class PairScores:
                 logits = self.method.score(query, guides, prior).float()
                 for guide, one in zip(chunk, logits, strict=True):
                     self.pool.put(("score", guide, target), (one.contiguous().clone(),))
-            give_back()
+                give_back()
 
     def _priors(self, query: QueryMaps, shots: set[Shot]) -> dict[Shot, Tensor]:
         """The prior map (P, h, w) of one target under each shot: joined shots share theirs between sets."""

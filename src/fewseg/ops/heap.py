@@ -28,6 +28,12 @@ class _Facts(ctypes.Structure):
     )
 
 
+class _Returned:
+    """Free bytes that the last ``give_back`` left: the allocator counts them on, but the system has them."""
+
+    bytes = 0
+
+
 def give_back(slack: int | None = None) -> None:
     """Returns free memory to the system where there is more of it than ``slack`` bytes (``SLACK``).
 
@@ -36,8 +42,13 @@ def give_back(slack: int | None = None) -> None:
     what it holds stays the same. Elsewhere than on glibc this does nothing.
     """
     library = _glibc()
-    if library is not None and library.mallinfo2().fordblks > (SLACK if slack is None else slack):
+    if library is None:
+        return
+    free = library.mallinfo2().fordblks
+    _Returned.bytes = min(_Returned.bytes, free)
+    if free - _Returned.bytes > (SLACK if slack is None else slack):
         library.malloc_trim(0)
+        _Returned.bytes = library.mallinfo2().fordblks
 
 
 def apart(tensor: Tensor) -> Tensor:

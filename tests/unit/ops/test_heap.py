@@ -21,12 +21,27 @@ class Library:
         self.trimmed += 1
 
 
+@pytest.fixture(autouse=True)
+def nothing_returned(monkeypatch):
+    monkeypatch.setattr(heap._Returned, "bytes", 0)
+
+
 @pytest.mark.parametrize(("free", "slack", "times"), [(11, 10, 1), (10, 10, 0), (heap.SLACK + 1, None, 1)])
 def test_memory_is_given_back_where_more_than_the_slack_is_free(monkeypatch, free, slack, times):
     library = Library(free)
     monkeypatch.setattr(heap, "_glibc", lambda: library)
     heap.give_back(slack)
     assert library.trimmed == times
+
+
+def test_what_went_back_already_is_counted_by_the_allocator_but_not_again(monkeypatch):
+    library = Library(30)
+    monkeypatch.setattr(heap, "_glibc", lambda: library)
+    times = []
+    for library.free in (30, 40, 41, 35, 45, 46):  # at 35 pages that had gone back were used again
+        heap.give_back(10)
+        times.append(library.trimmed)
+    assert times == [1, 1, 2, 2, 2, 3]
 
 
 def test_without_glibc_nothing_happens(monkeypatch):
