@@ -53,6 +53,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         pascal_prototypes.pascal_srpnet_cos_resnet50,
         pascal_prototypes.pascal_srpnet_f_resnet50,
         pascal_prototypes.pascal_srpnet_resnet50,
+        pascal_prototypes.coco_srpnet_resnet50,
         pascal_prototypes.pascal_matcher_resnet50,
         voc5i_mini.voc5i_mini_pfenet,
         voc5i_mini.voc5i_mini_scl,
