@@ -95,8 +95,12 @@ def missed_target(found: Outcomes) -> Bools:
 
 
 def background_kept(found: Outcomes) -> Bools:
-    """Failed, and a quarter (``KEPT``) or more of all that is not the target is marked."""
-    return failed(found) & (_share(found.wrong, found.wrong + found.clear) >= KEPT)
+    """Failed, and a quarter (``KEPT``) or more of all that is not the target is marked.
+
+    Marked pixels of other classes' objects are left out on both sides of the share, where they are known.
+    """
+    kept = found.wrong if found.other is None else found.wrong - found.other
+    return failed(found) & (_share(kept, kept + found.clear) >= KEPT)
 
 
 def similar_class(found: Outcomes) -> Bools:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from fewseg.data.episode_spec import EpisodeSpec
 from fewseg.engine.shares import Question
 from fewseg.figures.bars import grouped_bars
 from fewseg.figures.data_files import Cell, Row
-from fewseg.figures.failures import RULES, Bools, Outcomes, failures, outcome, outcomes_of
+from fewseg.figures.failures import RULES, Bools, Ints, Outcomes, failures, outcome, outcomes_of
 from fewseg.figures.intervals import rate_estimate
 from fewseg.figures.photographs import LEGEND, Panel, grid, read, shown_support
 from fewseg.figures.predictions import Mask, predictions, question_of
@@ -128,10 +128,10 @@ def _pictures(study: Study, opened: Opened, told: Told, found: Mapping[str, Bool
     panels: list[list[Panel]] = []
     names: list[str] = []
     data: list[Row] = []
+    shown: set[str] = set()
     for rule in RULES:
-        matching = np.flatnonzero(found[rule]).tolist()
         draws = Draws("figure", NAME, study.seed, subject.fold, rule)
-        for place in draws.sample(matching, min(_PER_RULE, len(matching))):
+        for place in examples(draws, np.flatnonzero(found[rule]), told.episodes, shown):
             seed, spec = told.episodes[place]
             shot = Shot(spec.class_id, spec.supports[0])
             query, truth = read(opened, spec.query, spec.class_id)
@@ -159,6 +159,19 @@ def _pictures(study: Study, opened: Opened, told: Told, found: Mapping[str, Bool
         title = f"{subject.label}, {opened.data.dataset} fold {subject.fold}\n{LEGEND}"
         figure = grid(panels, ["support", "truth", "prediction"], names, title)
         study.save(figure, f"{NAME}-{subject.stem}-fold{subject.fold}", data, photographs=True)
+
+
+def examples(
+    draws: Draws, matching: Ints, episodes: Sequence[tuple[int, EpisodeSpec]], shown: set[str]
+) -> list[int]:
+    """Draws a few of the matching episodes, of queries that were not ``shown`` yet; adds theirs to it."""
+    chosen: list[int] = []
+    for place in draws.sample(matching.tolist(), len(matching)):
+        query = episodes[place][1].query
+        if len(chosen) < _PER_RULE and query not in shown:
+            chosen.append(place)
+            shown.add(query)
+    return chosen
 
 
 def fits(subject: Subject) -> bool:

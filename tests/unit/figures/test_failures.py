@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+from fewseg.data.draws import Draws
+from fewseg.data.episode_spec import EpisodeSpec
 from fewseg.figures.failures import Outcomes, failures, outcome, outcomes_of, similar_class
+from fewseg.figures.failures_figure import examples
 from fewseg.metrics import EpisodeCounts, count
 
 
@@ -28,6 +31,8 @@ def told(hit, wrong, lost, clear, other=None):
         ((10, 0, 90, 900, 0), ["failed", "none of these"]),
         ((100, 225, 0, 675, 0), ["failed", "background kept"]),
         ((100, 224, 0, 676, 0), ["failed", "none of these"]),
+        ((60, 240, 40, 660, 120), ["failed", "none of these"]),  # 15 % of the background, and objects
+        ((60, 340, 40, 560, 120), ["failed", "background kept"]),
         ((60, 140, 40, 760, 100), ["failed", "similar class"]),
         ((60, 140, 40, 760, 99), ["failed", "none of these"]),
         ((0, 100, 100, 800, 100), ["failed", "missed target", "similar class"]),
@@ -46,6 +51,16 @@ def test_counts_tell_all_rules_but_that_of_other_classes():
     assert "similar class" not in failures(one)
     with pytest.raises(ValueError, match="this rule needs the predictions"):
         similar_class(one)
+
+
+def test_examples_are_of_queries_that_were_not_shown_yet():
+    query = [f"image {k // 3}" for k in range(15)]
+    episodes = [(0, EpisodeSpec(k, 1, query[k], ("support",))) for k in range(15)]
+    shown = {"image 2"}
+    chosen = examples(Draws("test", 1), np.arange(15), episodes, shown)
+    assert len({query[k] for k in chosen} - {"image 2"}) == len(chosen) == 2
+    assert shown == {"image 2", *(query[k] for k in chosen)}
+    assert examples(Draws("test", 1), np.arange(6, 9), episodes, shown) == []
 
 
 def test_pixels_of_an_answer_are_those_that_evaluation_counts():
