@@ -185,11 +185,17 @@ def _data(arguments: Sequence[str], console: Console) -> None:
 
 
 def _compare(arguments: Sequence[str], console: Console) -> None:
-    from fewseg.reporting.compare import compare, comparison_table
+    from fewseg.reporting.compare import compare, comparison_lines, comparison_table
 
     command = tyro.cli(CompareCommand, prog="fewseg compare", args=arguments)
-    found = compare(command.a, command.b, allow_different_protocols=command.allow_different_protocols)
+    found = compare(
+        command.a,
+        command.b,
+        allow_different_protocols=command.allow_different_protocols,
+        planned=command.episodes,
+    )
     console.print(comparison_table(found))
+    console.print("\n".join(comparison_lines(found)), highlight=False, markup=False)
 
 
 def _table(arguments: Sequence[str], console: Console) -> None:

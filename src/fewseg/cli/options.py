@@ -136,11 +136,14 @@ class CompareCommand:
         a: a result file to measure against.
         b: a result file.
         allow_different_protocols: compare all the same, saying what differs.
+        episodes: say which difference so many episodes (all seeds together) would find; those there are by
+            default.
     """
 
     a: Annotated[Path, tyro.conf.Positional]
     b: Annotated[Path, tyro.conf.Positional]
     allow_different_protocols: bool = False
+    episodes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -115,6 +115,7 @@ def _row(row: FoldRow, fold: str, score: SizeScore) -> Row:
         "pixels_from": score.low,
         "pixels_below": score.high,
         "episodes": score.episodes,
+        "images": score.queries,
         "miou": None if found is None else found.value,
         "low": None if found is None else found.low,
         "high": None if found is None else found.high,
@@ -142,7 +143,7 @@ def _claim(
 
 
 def draw(rows: Sequence[SizeRow], title: str) -> Figure:
-    """Scores with whiskers by bin, and below them how many episodes each bin has."""
+    """Scores with whiskers by bin, and below them how many query images each bin has."""
     figure = new_figure(7.5, 4.6)
     above, below = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
     labels = [_bin(low) for low in SIZE_EDGES]
@@ -163,7 +164,7 @@ def draw(rows: Sequence[SizeRow], title: str) -> Figure:
             label=row.label,
         )
     counts = [
-        max((score.episodes for score in scores if score is not None), default=0)
+        max((score.queries for score in scores if score is not None), default=0)
         for scores in zip(*(row.bins for row in rows), strict=True)
     ]
     below.bar(range(len(labels)), counts, color="0.6", edgecolor="black", linewidth=0.6)
@@ -172,7 +173,7 @@ def draw(rows: Sequence[SizeRow], title: str) -> Figure:
     above.set_ylabel("mIoU (%)", fontsize=8)
     above.set_title(title, fontsize=9)
     above.legend(fontsize=8)
-    below.set_ylabel("episodes", fontsize=8)
+    below.set_ylabel("query images", fontsize=8)
     below.margins(y=0.3)
     below.set_xticks(range(len(labels)), labels, fontsize=7, rotation=30)
     below.set_xlabel("size of the target (pixels)", fontsize=8)

@@ -1,4 +1,4 @@
-"""Scores of bootstrap resamples of an episode table: a resample is a weight an episode."""
+"""Scores of bootstrap resamples of an episode table: a resample is a weight an episode, or a query image."""
 
 from __future__ import annotations
 
@@ -13,27 +13,40 @@ from fewseg.metrics.counts import ANY_WAY, EpisodeCounts
 from fewseg.metrics.scores import check_classes
 
 Score = Literal["miou", "fb_iou", "dice"]
+Over = Literal["episodes", "queries"]
 Floats = npt.NDArray[np.float64]
+Weights = npt.NDArray[np.uint16]
 
 _CHUNK = 64  # resamples drawn and multiplied at once
 
 
 def resampled_scores(
-    tables: Sequence[EpisodeCounts], classes: Sequence[int], resamples: int, seed: int, score: Score
+    tables: Sequence[EpisodeCounts],
+    classes: Sequence[int],
+    resamples: int,
+    seed: int,
+    score: Score,
+    over: Over = "episodes",
 ) -> list[Floats]:
-    """Scores of ``resamples`` resamples of each table, the same episodes drawn from all: (resamples,) each.
+    """Scores of ``resamples`` resamples of each table, the same drawn from all: (resamples,) each.
 
     A resample is a weight an episode, so that the sums of all resamples are one matrix product; integers
-    below 2 ** 53 stay exact in it.
+    below 2 ** 53 stay exact in it. Over "queries" an image is drawn with all its episodes, whatever their
+    seed; an episode that does not say its query is an image of its own.
     """
     for table in tables:
         check_classes(table, classes)
     tables = [EpisodeCounts.join([t]) for t in tables]
     run_seeds = np.unique(tables[0].seed)
     totals = np.zeros((len(tables), resamples))
-    drawn = _weights(
-        seed, tuple(tables[0].select(tables[0].seed == s).episodes for s in run_seeds), resamples
-    )
+    of_seeds = [tables[0].select(tables[0].seed == s) for s in run_seeds]
+    if over == "queries":
+        numbers = _query_numbers(of_seeds)
+        images = 1 + max(int(of_seed.max()) for of_seed in numbers)
+        (of_images,) = _weights(seed, (images,), resamples)
+        drawn = tuple(of_images[:, of_seed] for of_seed in numbers)
+    else:
+        drawn = _weights(seed, tuple(t.episodes for t in of_seeds), resamples)
     for run_seed, of_seed in zip(run_seeds, drawn, strict=True):
         columns = np.stack([_columns(t.select(t.seed == run_seed), classes, score) for t in tables])
         for start in range(0, resamples, _CHUNK):
@@ -43,9 +56,20 @@ def resampled_scores(
     return list(totals / len(run_seeds))
 
 
-@lru_cache(maxsize=1)
-def _weights(seed: int, sizes: tuple[int, ...], resamples: int) -> tuple[npt.NDArray[np.uint16], ...]:
-    """How often each episode of each run is drawn in each resample: (resamples, n) for each run's size n.
+def _query_numbers(of_seeds: Sequence[EpisodeCounts]) -> list[npt.NDArray[np.intp]]:
+    """The number of each episode's query image, the same in all seeds: (episodes,) for each table."""
+    names = []
+    for table in of_seeds:
+        _, first = np.unique(table.episode, return_index=True)
+        seed, episode, query = table.seed[first], table.episode[first], table.query[first]
+        names.append([q or f"/{s}/{i}" for s, i, q in zip(seed, episode, query.tolist(), strict=True)])
+    _, numbers = np.unique(np.concatenate(names), return_inverse=True)
+    return np.split(numbers, np.cumsum([len(part) for part in names])[:-1])
+
+
+@lru_cache(maxsize=2)
+def _weights(seed: int, sizes: tuple[int, ...], resamples: int) -> tuple[Weights, ...]:
+    """How often each of n is drawn in each resample: (resamples, n) for each n of ``sizes``.
 
     Kept for the next call: runs of one protocol, of which a table has hundreds, are resampled alike.
     """
@@ -61,8 +85,8 @@ def _weights(seed: int, sizes: tuple[int, ...], resamples: int) -> tuple[npt.NDA
     )
 
 
-def resample_weights(generator: np.random.Generator, rows: int, n: int) -> npt.NDArray[np.uint16]:
-    """How often each of n episodes is drawn in each of ``rows`` resamples: (rows, n)."""
+def resample_weights(generator: np.random.Generator, rows: int, n: int) -> Weights:
+    """How often each of n is drawn in each of ``rows`` resamples: (rows, n)."""
     drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
     return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.uint16)
 

@@ -4,7 +4,9 @@ The score of a run is the mean over its seeds of each seed's mIoU, as the papers
 within every seed, as many episodes as the seed has, with replacement and whatever their class, and scores
 them like the run; an episode of several ways comes with all its ways. So an interval says how far the choice
 of episodes moves the number for one trained model on one image list. It does not contain the spread of
-training runs, nor that of other images.
+training runs, nor that of other images. Where few images serve many episodes, that is far too little to say
+that one method is better than another: over "queries" a resample draws query images, each with all its
+episodes, which says how far other images of the same kind would move the number (other supports not).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from statistics import NormalDist, stdev
 import numpy as np
 
 from fewseg.metrics.counts import EpisodeCounts
-from fewseg.metrics.resampling import Floats, Score, resampled_scores
+from fewseg.metrics.resampling import Floats, Over, Score, resampled_scores
 from fewseg.metrics.scores import dice, fb_iou, miou
 
 
@@ -45,10 +47,10 @@ class PairedDifference:
 
     Attributes:
         difference: score (mIoU by default) of b minus that of a, a fraction in [-1, 1].
-        interval: of the difference, over resamples that take the same episodes from both.
+        interval: of the difference, over resamples that take the same episodes (or queries) from both.
         sign: 1, 0 or -1, of the difference.
         p_like: twice the share of resamples whose difference has not the sign found (a zero counts half), at
-            most 1: small when the order of the two does not depend on the choice of episodes.
+            most 1: small when the order of the two does not depend on the choice of episodes (or queries).
     """
 
     difference: float
@@ -100,6 +102,7 @@ def bootstrap_score(
     classes: Sequence[int],
     score: Score,
     *,
+    over: Over = "episodes",
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -113,7 +116,7 @@ def bootstrap_score(
         ValueError: as :func:`mean_score`.
     """
     mean_score(table, classes, score)
-    return _interval(resampled_scores([table], classes, resamples, seed, score)[0], level)
+    return _interval(resampled_scores([table], classes, resamples, seed, score, over)[0], level)
 
 
 def paired_difference(
@@ -122,11 +125,12 @@ def paired_difference(
     classes: Sequence[int],
     *,
     score: Score = "miou",
+    over: Over = "episodes",
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
 ) -> PairedDifference:
-    """Compares two methods on the same episodes, each resample taking the same episodes from both.
+    """Compares two methods on the same episodes, each resample drawing the same from both.
 
     Raises:
         ValueError: the two tables do not hold the same episodes (seed, index, class and, where both kept
@@ -134,7 +138,7 @@ def paired_difference(
     """
     check_same_episodes(a, b)
     difference = mean_score(b, classes, score) - mean_score(a, classes, score)
-    of_a, of_b = resampled_scores([a, b], classes, resamples, seed, score)
+    of_a, of_b = resampled_scores([a, b], classes, resamples, seed, score, over)
     differences = of_b - of_a
     sign = (difference > 0) - (difference < 0)
     against = np.mean(np.sign(differences) == -sign) + np.mean(differences == 0) / 2 if sign else 1.0

@@ -21,6 +21,7 @@ from fewseg.metrics import (
 )
 from fewseg.metrics.statistics import same_episodes
 from fewseg.reporting.numbers import Estimate, gain_with_interval, percent, points, with_interval
+from fewseg.reporting.spread import protocol_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +32,23 @@ class Comparison:
         a: the first result, the one b is measured against.
         b: the second.
         differences: how their protocols and tasks differ, one sentence each; empty when comparable.
+        made_differently: what else differs that is part of the methods, such as the precision.
         paired: the difference on the same episodes, or None where the episodes are not the same.
+        over_queries: the same, resampling query images in place of episodes.
         unpaired: b less a with an interval that adds both errors; always there.
-        detectable: smallest true difference that this many episodes find with 80 % probability.
+        detectable: smallest true difference that ``planned`` episodes find with 80 % probability.
+        planned: episodes, all seeds together.
     """
 
     a: RunResult
     b: RunResult
     differences: tuple[str, ...]
+    made_differently: tuple[str, ...]
     paired: PairedDifference | None
+    over_queries: PairedDifference | None
     unpaired: Estimate
     detectable: float
+    planned: int
 
     @property
     def difference(self) -> Estimate:
@@ -52,7 +59,13 @@ class Comparison:
         return Estimate(value=self.paired.difference, low=interval.low, high=interval.high)
 
 
-def compare(path_a: str | Path, path_b: str | Path, *, allow_different_protocols: bool = False) -> Comparison:
+def compare(
+    path_a: str | Path,
+    path_b: str | Path,
+    *,
+    allow_different_protocols: bool = False,
+    planned: int | None = None,
+) -> Comparison:
     """Compares two result files.
 
     Args:
@@ -61,6 +74,7 @@ def compare(path_a: str | Path, path_b: str | Path, *, allow_different_protocols
         allow_different_protocols: compare results of different data set, protocol, fold, shots or class split
             all the same; what differs stands in the answer, and the difference is unpaired unless the
             episodes are the same.
+        planned: for how many episodes to say which difference they find; as many as there are by default.
 
     Raises:
         FileNotFoundError: a result or its counts are missing.
@@ -79,15 +93,21 @@ def compare(path_a: str | Path, path_b: str | Path, *, allow_different_protocols
             f"{path_a} and {path_b} have one protocol but not the same episodes: their image lists or the "
             "program that drew them differ. Evaluate both on one list, or allow different protocols"
         )
+    if planned is not None and planned < 1:
+        raise ValueError(f"got {planned} planned episodes: give 1 or more")
     paired = paired_difference(counts_a, counts_b, a.classes) if alike else None
+    over_queries = paired_difference(counts_a, counts_b, a.classes, over="queries") if alike else None
     error = paired.interval.standard_error if paired else _unpaired_error((a, counts_a), (b, counts_b))
     return Comparison(
         a=a,
         b=b,
         differences=tuple(differences),
+        made_differently=tuple(_made_differently(a, b)),
         paired=paired,
+        over_queries=over_queries,
         unpaired=_unpaired(a, b),
-        detectable=minimum_detectable_difference(error, episodes=counts_a.episodes),
+        detectable=minimum_detectable_difference(error, episodes=counts_a.episodes, planned=planned),
+        planned=planned or counts_a.episodes,
     )
 
 
@@ -112,6 +132,15 @@ def _entries_that_differ(what: str, a: Mapping[str, Any], b: Mapping[str, Any]) 
     ]
 
 
+def _made_differently(a: RunResult, b: RunResult) -> list[str]:
+    """What differs that does not decide what is asked, but how it was answered."""
+    return [
+        f"{name} {a.config.get(name, 'unknown')} and {b.config.get(name, 'unknown')}"
+        for name in ("precision", "size")
+        if a.config.get(name) != b.config.get(name)
+    ]
+
+
 def _unpaired_error(*runs: tuple[RunResult, EpisodeCounts]) -> float:
     errors = [bootstrap_miou(counts, result.classes).standard_error for result, counts in runs]
     return sqrt(sum(error**2 for error in errors))
@@ -128,7 +157,7 @@ def _unpaired(a: RunResult, b: RunResult) -> Estimate:
 def comparison_table(comparison: Comparison) -> Table:
     """The comparison for a terminal: scores in percent, differences in points."""
     a, b = comparison.a, comparison.b
-    table = Table(title=f"{_name(b)} against {_name(a)}", caption=_caption(comparison))
+    table = Table(title=f"{_name(b)} against {_name(a)}")
     table.add_column("score (%)")
     for heading in (f"{a.method} {a.fusion}", f"{b.method} {b.fusion}", "difference"):
         table.add_column(heading, justify="right")
@@ -153,9 +182,12 @@ def _name(result: RunResult) -> str:
     )
 
 
-def _caption(comparison: Comparison) -> str:
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """What stands below the table: the protocol, what differs, and how sure the difference is."""
     paired = comparison.paired
-    lines = [f"different: {text}" for text in comparison.differences]
+    lines = list(dict.fromkeys(protocol_line(result) for result in (comparison.a, comparison.b)))
+    lines += [f"different: {text}" for text in comparison.differences]
+    lines += [f"also different, and not of the protocol: {text}" for text in comparison.made_differently]
     if paired is None:
         lines.append("NOT paired: the episodes are not the same; the interval adds both errors")
     else:
@@ -163,5 +195,15 @@ def _caption(comparison: Comparison) -> str:
             f"paired over the same episodes; 95 % bootstrap interval; share of resamples against the sign, "
             f"twice: {paired.p_like:.3f}"
         )
-    lines.append(f"smallest difference found 8 times of 10: {100 * comparison.detectable:.2f} points")
-    return "\n".join(lines)
+    if comparison.over_queries is not None:
+        found = comparison.over_queries
+        ends = Estimate(value=found.difference, low=found.interval.low, high=found.interval.high)
+        lines.append(
+            f"over query images, each with all its episodes: {gain_with_interval(ends)}; against the sign, "
+            f"twice: {found.p_like:.3f}"
+        )
+    lines.append(
+        f"smallest difference that {comparison.planned} episodes of these images find 8 times of 10: "
+        f"{100 * comparison.detectable:.2f} points"
+    )
+    return lines

@@ -1,4 +1,7 @@
-"""What a part is worth: paired differences of rows that differ in it, fold by fold and over all folds."""
+"""What a part is worth: paired differences of rows that differ in it, fold by fold and over all folds.
+
+Their intervals are over query images: episodes that share an image are not so many witnesses.
+"""
 
 from __future__ import annotations
 
@@ -170,7 +173,7 @@ def paired_gain(a: FoldRow, b: FoldRow, folds: int, counts_of: CountsOf, score: 
 
 
 def _paired(a: RunResult, b: RunResult, counts_of: CountsOf, score: Score) -> Estimate:
-    found = paired_difference(counts_of(a), counts_of(b), a.classes, score=score)
+    found = paired_difference(counts_of(a), counts_of(b), a.classes, score=score, over="queries")
     return Estimate(value=found.difference, low=found.interval.low, high=found.interval.high)
 
 
@@ -189,7 +192,7 @@ def gain_cells(table: FoldTable, found: Sequence[Gain]) -> tuple[list[str], list
 def rich_gains(table: FoldTable, found: Sequence[Gain]) -> Table:
     """The gains of a table for a terminal."""
     headings, rows = gain_cells(table, found)
-    shown = Table(title=f"{table.heading}, paired on the same episodes, 95 % intervals")
+    shown = Table(title=f"{table.heading}, paired on the same episodes, 95 % intervals over queries")
     for i, heading in enumerate(headings):
         shown.add_column(heading, justify="right" if i else "left")
     for row in rows:

@@ -105,7 +105,7 @@ def results_page(folder: str | Path, *, folds: int = FOLDS) -> str:
         parts.append(f"## {table.heading}\n\n{markdown_table(table)}")
         pairs = gains(table, counts_of)
         if pairs:
-            heading = "Paired differences on the same episodes, in points of mIoU, with 95 % intervals:"
+            heading = "Paired differences, in points of mIoU, with 95 % intervals over query images:"
             parts.append(f"{heading}\n\n{markdown(*gain_cells(table, pairs))}")
         parts.append(f"Dice by fold, in percent:\n\n{markdown(*dice_cells(table))}")
         for name, values in (("IoU", "per_class_mean"), ("Dice", "per_class_dice")):

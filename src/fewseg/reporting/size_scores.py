@@ -1,4 +1,7 @@
-"""mIoU by the size of the target with intervals, and differences on targets of one size."""
+"""mIoU by the size of the target with intervals, and differences on targets of one size.
+
+A bin has few images, so that intervals are over images: a bin of one image has no width, and says nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fewseg.metrics import EpisodeCounts, bootstrap_miou, miou_by_size, paired_difference
+from fewseg.metrics import EpisodeCounts, bootstrap_score, miou_by_size, paired_difference
 from fewseg.metrics.by_size import size_label
 from fewseg.metrics.statistics import check_same_episodes
 from fewseg.reporting.numbers import Estimate, mean_of
@@ -21,13 +24,15 @@ class SizeScore:
         low: pixels.
         high: pixels; None for no limit.
         episodes: how many.
+        queries: how many images they segment; of a mean, in all folds.
         classes: how many classes they are of; of a mean, in all folds.
-        miou: with its interval over episodes; None where there are none.
+        miou: with its interval over images; None where there are none.
     """
 
     low: int
     high: int | None
     episodes: int
+    queries: int
     classes: int
     miou: Estimate | None
 
@@ -45,14 +50,20 @@ def size_scores(table: EpisodeCounts, classes: Sequence[int], *, seed: int = 0) 
     """
     found = []
     for bin in miou_by_size(table, classes):
-        score = None
+        score, inside = None, of_size(table, bin.low, bin.high)
         if bin.miou is not None:
-            inside = of_size(table, bin.low, bin.high)
             drawn = [c for c in classes if np.any(inside.class_id == c)]
-            interval = bootstrap_miou(inside, drawn, seed=seed)
+            interval = bootstrap_score(inside, drawn, "miou", over="queries", seed=seed)
             score = Estimate(value=bin.miou, low=interval.low, high=interval.high)
         found.append(
-            SizeScore(low=bin.low, high=bin.high, episodes=bin.episodes, classes=bin.classes, miou=score)
+            SizeScore(
+                low=bin.low,
+                high=bin.high,
+                episodes=bin.episodes,
+                queries=len(np.unique(inside.query)),
+                classes=bin.classes,
+                miou=score,
+            )
         )
     return tuple(found)
 
@@ -66,6 +77,7 @@ def mean_size_score(folds: Sequence[SizeScore]) -> SizeScore | None:
         low=folds[0].low,
         high=folds[0].high,
         episodes=sum(score.episodes for score in folds),
+        queries=sum(score.queries for score in folds),
         classes=sum(score.classes for score in folds),
         miou=mean_of(scores),
     )
@@ -92,10 +104,10 @@ def pooled(table: EpisodeCounts) -> EpisodeCounts:
 def size_gain(
     a: EpisodeCounts, b: EpisodeCounts, classes: Sequence[int], low: int, high: int | None, *, seed: int = 0
 ) -> tuple[Estimate, int] | None:
-    """MIoU of b less that of a on targets of ``low`` to ``high`` - 1 pixels, with the number of episodes.
+    """MIoU of b less that of a on targets of ``low`` to ``high`` - 1 pixels, with the number of images.
 
     Returns:
-        The paired difference and the number of episodes; None where there are none.
+        The paired difference with its interval over images, and their number; None where there are none.
 
     Raises:
         ValueError: a and b are not of the same episodes.
@@ -105,6 +117,6 @@ def size_gain(
     drawn = [c for c in classes if np.any(first.class_id == c)]
     if not drawn:
         return None
-    found = paired_difference(first, second, drawn, seed=seed)
+    found = paired_difference(first, second, drawn, over="queries", seed=seed)
     interval = found.interval
-    return Estimate(value=found.difference, low=interval.low, high=interval.high), len(first)
+    return Estimate(value=found.difference, low=interval.low, high=interval.high), len(np.unique(first.query))

@@ -4,7 +4,9 @@ import pytest
 from rich.console import Console
 
 from fewseg.metrics import bootstrap_miou, minimum_detectable_difference, paired_difference
-from fewseg.reporting.compare import compare, comparison_table, what_differs
+from fewseg.reporting.compare import compare, comparison_lines, comparison_table, what_differs
+from fewseg.reporting.numbers import points
+from fewseg.reporting.spread import protocol_line
 
 
 def shown(table):
@@ -23,7 +25,12 @@ def test_two_results_on_the_same_episodes_are_compared_pair_by_pair(write, count
         expected.interval.low,
         expected.interval.high,
     )
-    assert found.differences == ()
+    images = paired_difference(counts_of_fold(), counts_of_fold(better=0.02), [1, 2], over="queries")
+    assert found.over_queries == images != expected
+    assert f"over query images, each with all its episodes: {points(images.difference)}" in "\n".join(
+        comparison_lines(found)
+    )
+    assert found.differences == found.made_differently == ()
     assert found.detectable == minimum_detectable_difference(expected.interval.standard_error, episodes=60)
     assert found.difference.value == pytest.approx(found.b.miou_mean - found.a.miou_mean)
     assert found.difference.value > 0
@@ -55,7 +62,7 @@ def test_results_of_different_protocols_are_refused_and_it_says_what_differs(wri
     found = compare(a, b, allow_different_protocols=True)
     assert found.paired is not None, "the episodes are the same, so they can still be paired"
     assert found.differences
-    assert found.differences[0] in shown(comparison_table(found))
+    assert f"different: {found.differences[0]}" in comparison_lines(found)
 
 
 def test_results_of_different_folds_are_refused_and_unpaired_when_allowed(write, counts_of_fold):
@@ -120,5 +127,24 @@ def test_the_table_has_scores_in_percent_and_differences_in_points(write):
         line = next(part for part in text.splitlines() if f" {label} " in part)
         cells = [f"{100 * first:.1f}", f"{100 * second:.1f}", f"{100 * (second - first):+.1f}"]
         assert [cell.strip() for cell in line.split("│")[2:5]] == cells
-    assert f"{100 * found.detectable:.2f} points" in text
-    assert f"twice: {found.paired.p_like:.3f}" in text
+    below = "\n".join(comparison_lines(found))
+    assert f"{100 * found.detectable:.2f} points" in below
+    assert f"twice: {found.paired.p_like:.3f}" in below
+    assert protocol_line(found.a) in below
+
+
+def test_a_precision_and_a_size_that_differ_are_named_and_do_not_forbid_the_comparison(write):
+    a = write("a", config={"precision": "fp32", "size": 241})
+    b = write("b", better=0.02, config={"precision": "bf16", "size": 473})
+    lines = comparison_lines(compare(a, b))
+    assert "also different, and not of the protocol: precision fp32 and bf16" in lines
+    assert "also different, and not of the protocol: size 241 and 473" in lines
+
+
+def test_the_difference_that_a_planned_number_of_episodes_finds_can_be_asked_for(write):
+    a, b = write("a"), write("b", better=0.02)
+    now, planned = compare(a, b), compare(a, b, planned=15)
+    assert planned.detectable == pytest.approx(2 * now.detectable)
+    assert "smallest difference that 15 episodes" in comparison_lines(planned)[-1]
+    with pytest.raises(ValueError, match="got 0 planned episodes"):
+        compare(a, b, planned=0)

@@ -99,7 +99,7 @@ def test_gains_are_paired_by_fold_and_their_mean_is_over_all_folds(runs, counts_
     expected = []
     for fold in range(4):
         classes = [2 * fold + 1, 2 * fold + 2]
-        found = paired_difference(counts_of_fold(fold), counts_of_fold(fold, 0.03), classes)
+        found = paired_difference(counts_of_fold(fold), counts_of_fold(fold, 0.03), classes, over="queries")
         expected.append(Estimate(value=found.difference, low=found.interval.low, high=found.interval.high))
     assert list(gain.by_fold.values()) == expected
     assert all(e.value > 0 for e in expected)

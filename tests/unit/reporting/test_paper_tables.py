@@ -120,7 +120,7 @@ def test_a_gain_is_paired_with_the_rows_baseline_on_the_same_episodes(folder):
     pairs = []
     for fold in range(4):
         a, b = (load_with_counts(folder / f"{name}{fold}.json") for name in ("pfenet", "scl"))
-        found = paired_difference(a[1], b[1], a[0].classes)
+        found = paired_difference(a[1], b[1], a[0].classes, over="queries")
         pairs.append(Estimate(value=found.difference, low=found.interval.low, high=found.interval.high))
     assert [cell.gain.estimate for cell in line.cells] == [*pairs, mean_of(pairs)]
     assert line.cells[4].gain.over == "PFENet (TPAMI'20)"

@@ -206,7 +206,7 @@ def test_every_gain_stands_at_the_paired_difference(folder, make):
     found = read_folder(folder).found
     for fold in range(4):
         (a, counts_a), (_, counts_b) = of_row(found, "pfenet", fold), of_row(found, "scl-pfenet", fold)
-        paired = paired_difference(counts_a, counts_b, a.classes)
+        paired = paired_difference(counts_a, counts_b, a.classes, over="queries")
         ((_, values),) = [(k, v) for k, v in dots.items() if f", fold {fold}:" in k]
         assert values[0] == paired.difference
         wanted = [100 * v for v in (paired.difference, paired.interval.low, paired.interval.high)]

@@ -53,6 +53,18 @@ def test_a_bin_has_the_score_of_its_episodes_and_an_interval_around_it():
     assert sum(bin.episodes for bin in found) == 80
 
 
+def test_a_bin_says_of_how_many_images_it_is_and_one_image_is_no_evidence():
+    counts = table()
+    one = replace(counts, query=np.where(counts.fg_true < 500, "the same", counts.query))
+    few, many = size_scores(one, [4, 5])[0], size_scores(counts, [4, 5])[0]
+    assert (few.episodes, few.queries) == (many.episodes, 1)
+    assert many.queries == many.episodes > 1
+    assert few.miou.low == few.miou.value == few.miou.high
+    assert many.miou.low < many.miou.high
+    gain, images = size_gain(one, one, [4, 5], 0, 500)
+    assert (gain.value, images) == (0, 1)
+
+
 def test_an_empty_bin_has_no_score():
     counts = table()
     found = size_scores(counts.select(counts.fg_true >= 500), [4, 5])

@@ -249,7 +249,7 @@ def _gain(gain: GainOver | None) -> GridCell:
     if gain.estimate is None:
         return GridCell(text=gain.status, title=f"over {gain.over}", status=True)
     low, high = points(gain.estimate.low), points(gain.estimate.high)
-    title = f"over {gain.over}, paired on the same episodes"
+    title = f"over {gain.over}, paired on the same episodes, interval over query images"
     return GridCell(text=points(gain.estimate.value), interval=f"[{low}, {high}]", title=title)
 
 

@@ -222,7 +222,9 @@ def _notes(table: PaperTable) -> list[str]:
     )
     if pairs:
         notes.append(
-            "Gains in points, ours paired on the same episodes with 95 % intervals: " + "; ".join(pairs) + "."
+            "Gains in points, ours paired on the same episodes with 95 % intervals over query images: "
+            + "; ".join(pairs)
+            + "."
         )
     reasons: dict[str, list[str]] = {}
     for row in (row for s in table.sections for row in s.rows if row.without):

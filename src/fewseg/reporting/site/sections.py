@@ -124,7 +124,9 @@ def _gains(setting: Setting) -> list[Cell]:
         DotRow(label=gain.text, note=gain.missing, dots=_dots(dict(gain.by_fold), folds))
         for gain in setting.gains
     ]
-    label = f"{setting.title}: gains in mIoU, paired on the same episodes, with 95 % intervals"
+    label = (
+        f"{setting.title}: gains in mIoU, paired on the same episodes, with 95 % intervals over query images"
+    )
     data = [
         [*identity(g.b), *identity(g.a), fold, e.value, e.low, e.high]
         for g in setting.gains
