@@ -119,6 +119,7 @@ def test_draw_predict_correct_promote_download(open_page, tmp_path):
     drag(page, at(30.5, 20.5), at(60, 40), at(79.5, 59.5))
     wait_for_role(page, 0, "example")
     wait_for_role(page, 1, "predicted ·")
+    expect(page.locator("#accept")).to_be_disabled()  # it would be an example no longer
     page.screenshot(path=tmp_path / "support.png")
     guess = predicted(FIRST_MASK)
     assert guess.any()

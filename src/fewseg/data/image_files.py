@@ -16,7 +16,7 @@ from torch import Tensor
 from fewseg.data.errors import DataError
 from fewseg.types import IGNORE
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 MAX_PIXELS = 89_478_485
 """Pixels that an image may have by default, checked before it is decoded: 256 MiB of RGB,
 as Pillow's."""

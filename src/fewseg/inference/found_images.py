@@ -13,6 +13,8 @@ from fewseg.inference.formats.image_names import file_safe, output_stems
 from fewseg.inference.formats.values import check_name
 
 _MAGIC = "*?["
+_SUFFIXES = (*IMAGE_SUFFIXES, ".avif", ".heic", ".heif", ".jp2")
+"""Of images; one that this machine cannot read is reported, where leaving it out would pass unnoticed."""
 _LONGEST = 255  # bytes of a file's name in nearly all file systems
 
 
@@ -50,6 +52,8 @@ def find_images(places: Sequence[str | Path], leave_out: Path | None = None) -> 
 
 def _files_of(place: str) -> tuple[Path, list[Path]]:
     """The folder that names are relative to, and the files."""
+    if not place.strip():
+        raise DataError("an empty place is given: name a folder, a pattern or files ('.' is this folder)")
     path = Path(place)
     if path.is_dir():
         return path, [f for f in sorted(path.rglob("*")) if _is_image(f, path)]
@@ -76,13 +80,13 @@ def _before_magic(path: Path) -> list[str]:
 
 
 def _is_image(file: Path, root: Path) -> bool:
-    """An image by its suffix, not hidden and in no hidden folder below the root."""
+    """An image by its suffix, a broken link too; not hidden and in no hidden folder below the root."""
     try:
         parts = file.relative_to(root).parts
     except ValueError:
         parts = (file.name,)
     hidden = any(part.startswith(".") for part in parts)
-    return file.suffix.lower() in IMAGE_SUFFIXES and not hidden and file.is_file()
+    return file.suffix.lower() in _SUFFIXES and not hidden and (file.is_file() or not file.exists())
 
 
 def wrong_names(names: Collection[str], ending: int) -> Mapping[str, str]:

@@ -40,12 +40,19 @@ class Session:
         supports: encoded by it.
 
     Raises:
-        ValueError: a class is shown nowhere.
+        ValueError: a class is shown nowhere, or a method that compares with the background is shown none.
     """
 
     def __init__(self, model: Model, supports: SupportSet) -> None:
         self.model, self.supports = model, supports
-        self.state = model.state(supports.encoded(model.takes_negatives))
+        encoded = supports.encoded(model.takes_negatives)
+        if model.takes_negatives and not bool((encoded.masks == 0).any()):
+            raise ValueError(
+                "no pixel of the examples is known to be background, which this method compares with (around "
+                "a scribble nothing is known): draw a stroke labelled 'background', or add an image without "
+                f"{' and '.join(supports.classes)}"
+            )
+        self.state = model.state(encoded)
         self.judge = Judge(model, supports)
         self.floors = self._floors()
 

@@ -405,6 +405,7 @@ BAD_FILES = [
     (json.dumps({**coco(), "annotations": [3]}), "annotation 0 is 3"),
     (json.dumps({**coco(), "annotations": [{"image_id": 99}]}), r"images \[99\]"),
     (json.dumps({**coco(), "images": coco()["images"] * 2}), "two images have one id"),
+    (json.dumps({**coco(), "categories": coco()["categories"][:1] * 2}), "two categories have one id"),
     (json.dumps({"images": [], "annotations": []}), "no 'categories'"),
     (json.dumps({"images": [], "annotations": [], "categories": []}), "no annotated image"),
 ]

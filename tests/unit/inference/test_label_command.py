@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from fewseg.cli import main
+from fewseg.data.errors import DataError
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.inference import Segmenter, folder_run
 from fewseg.inference.formats import read_jsonl, read_supports
@@ -493,3 +494,43 @@ def test_two_runs_into_one_folder_at_a_time_are_refused(place, run):
     assert "another process labels into" in said
     assert not list((place / "out").iterdir())
     assert run()[0] == 0
+
+
+def labelme(place, *shapes):
+    (place / "drawn").mkdir(exist_ok=True)
+    write(place / "drawn/0.png", picture(0)[0])
+    shapes = [{"label": n, "shape_type": "linestrip", "points": points} for n, points in shapes]
+    height, width = picture(0)[0].shape[:2]
+    value = {"imagePath": "0.png", "imageHeight": height, "imageWidth": width, "shapes": shapes}
+    (place / "drawn/0.json").write_text(json.dumps(value))
+
+
+def test_a_scribble_needs_to_be_told_what_is_background(place, run):
+    inside = [[40, 30], [44, 34]]
+    labelme(place, ("square", inside))
+    status, said = run(support="drawn/0.json")
+    assert status == 1
+    assert "no pixel of the examples is known to be background" in said
+    assert "draw a stroke labelled 'background', or add an image without square" in said
+    labelme(place, ("square", inside), ("background", [[2, 2], [60, 2]]))
+    status, said = run(support="drawn/0.json")
+    assert status == 0, said
+    assert all(0 < (line.labels == 1).mean() < 1 for line in lines(place).values())
+
+
+def test_an_empty_place_is_not_the_present_folder(place, monkeypatch):
+    monkeypatch.chdir(place)
+    with pytest.raises(DataError, match="an empty place is given"):
+        find_images([""])
+    assert len(find_images(["."])) == 9
+
+
+def test_pictures_that_cannot_be_read_are_told_and_not_passed_over(place, run):
+    (place / "photos/phone.HEIC").write_bytes(b"ftypheic")
+    (place / "photos/link.png").symlink_to(place / "nowhere.png")
+    Image.fromarray(picture(11)[0]).save(place / "photos/moving.gif")
+    status, said = run()
+    assert status == 3
+    assert "phone.HEIC cannot be read" in said
+    assert "link.png" in said
+    assert sorted(lines(place)) == sorted([*NAMES, "moving.gif"])

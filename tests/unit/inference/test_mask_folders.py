@@ -169,3 +169,32 @@ def test_a_folder_of_another_layout_is_told(tmp_path, files, message):
         (tmp_path / file).write_text("x")
     with pytest.raises(DataError, match=message):
         read_supports(tmp_path)
+
+
+def problems(path):
+    return {str(item.where): str(item.error) for item in iter_supports(path) if isinstance(item, Problem)}
+
+
+def test_class_folders_that_are_not_complete_are_told(tmp_path, write_image, write_mask):
+    write_image(tmp_path / "cat" / "images" / "x.jpg", (1, 2))
+    write_mask(tmp_path / "cat" / "masks" / "x.png", [[0, 1]])
+    write_image(tmp_path / "car" / "images" / "x.jpg", (1, 2))
+    write_mask(tmp_path / "car" / "mask" / "x.png", [[0, 1]])
+    (tmp_path / "bus" / "images").mkdir(parents=True)
+    (tmp_path / "bus" / "masks").mkdir()
+    told = problems(tmp_path)
+    assert set(told) == {str(tmp_path / "bus"), str(tmp_path / "car")}
+    assert "car lacks masks/" in told[str(tmp_path / "car")]
+    assert "bus lacks a picture in images/" in told[str(tmp_path / "bus")]
+
+
+@pytest.mark.parametrize("layout", ["cat/images cat/masks", "images masks", "images masks/cat"])
+def test_a_mask_without_an_image_is_told(tmp_path, write_image, write_mask, layout):
+    images, masks = layout.split()
+    write_image(tmp_path / images / "x.jpg", (1, 2))
+    write_mask(tmp_path / masks / "x.png", [[0, 1]])
+    assert problems(tmp_path) == {}
+    write_mask(tmp_path / masks / "y.png", [[0, 1]])
+    told = problems(tmp_path)
+    assert list(told) == [str(tmp_path / masks / "y.png")]
+    assert "belongs to no image" in told[str(tmp_path / masks / "y.png")]

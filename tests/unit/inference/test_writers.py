@@ -27,6 +27,7 @@ from fewseg.inference.formats import (
     read_jsonl,
     read_supports,
 )
+from fewseg.inference.formats.coco_writer import image_id
 
 CLASSES = ("rust", "crack é")
 NAMES = ("a.png", "b c é.png", "d/a.png")
@@ -105,7 +106,8 @@ def test_a_coco_data_set_reads_back_to_the_pixel_and_in_pycocotools(tmp_path, ph
         same_masks(item, prediction, unknown=255)
     data = COCO(str(path))
     assert [c["name"] for c in data.loadCats(data.getCatIds())] == list(CLASSES)
-    for k, prediction in enumerate(predictions, 1):
+    for prediction in predictions:
+        k = image_id(prediction.name)
         assert data.loadImgs(k)[0]["file_name"] == prediction.name
         crowds = data.loadAnns(data.getAnnIds(imgIds=[k], iscrowd=True))
         assert [crowd["category_id"] for crowd in crowds] == [1, 2]
@@ -115,6 +117,18 @@ def test_a_coco_data_set_reads_back_to_the_pixel_and_in_pycocotools(tmp_path, ph
             assert np.array_equal(data.annToMask(annotation), prediction.mask(j))
             assert annotation["score"] == prediction.scores[j - 1]
             assert annotation["area"] == prediction.mask(j).sum()
+
+
+def test_a_data_set_and_results_that_were_written_in_another_order_agree(tmp_path, predictions):
+    write_all(CocoWriter(tmp_path / "coco.json", CLASSES), predictions)
+    write_all(CocoWriter(tmp_path / "results.json", CLASSES, "results"), predictions[::-1])
+    results = COCO(str(tmp_path / "coco.json")).loadRes(str(tmp_path / "results.json"))
+    for prediction in predictions:
+        annotations = results.loadAnns(results.getAnnIds(imgIds=[image_id(prediction.name)]))
+        assert len(annotations) == sum(prediction.mask(j).any() for j in (1, 2))
+        for annotation in annotations:
+            assert annotation["file_name"] == prediction.name
+            assert np.array_equal(results.annToMask(annotation), prediction.mask(annotation["category_id"]))
 
 
 def test_coco_results_belong_to_a_data_set(tmp_path, predictions):

@@ -53,6 +53,8 @@ def iter_coco(
         _id(c, "id", f"{path}, category {k}"): field(c, "name", str, f"{path}, category {k}")
         for k, c in enumerate(field(value, "categories", list, str(path)))
     }
+    if len(names) != len(value["categories"]):
+        raise DataError(f"{path}: two categories have one id; accepted are different ids: correct the file")
     images = field(value, "images", list, str(path))
     ids = [_id(image, "id", f"{path}, image {k}") for k, image in enumerate(images)]
     if len(set(ids)) != len(ids):

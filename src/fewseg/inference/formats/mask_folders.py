@@ -21,7 +21,7 @@ forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -68,14 +68,46 @@ def iter_mask_folder(root: Path, options: ReadOptions) -> Iterator[AnnotatedImag
             )
         yield from _parallel(images, masks, classes, options)
         return
-    folders = [f for f in _folders(root) if (f / "images").is_dir() and (f / "masks").is_dir()]
-    if folders:
+    folders = _folders(root)
+    if any((f / "images").is_dir() and (f / "masks").is_dir() for f in folders):
         for folder in folders:
-            for image in _pictures(folder / "images"):
-                mask = _mask_of(image.relative_to(folder / "images"), folder / "masks")
-                yield _read(image, {folder.name: mask}, (), options)
+            yield from _of_class(folder, options)
         return
     yield from _side_by_side(root, classes, options)
+
+
+def _of_class(folder: Path, options: ReadOptions) -> Iterator[AnnotatedImage | Problem]:
+    """A folder among those of classes; one that is not complete is a problem, as it is likely a mistake."""
+    lacking = [part for part in ("images", "masks") if not (folder / part).is_dir()]
+    pictures = [] if lacking else _pictures(folder / "images")
+    if not pictures:
+        what = " and ".join(f"{part}/" for part in lacking) or "a picture in images/"
+        yield Problem(
+            str(folder),
+            DataError(
+                f"{folder} lacks {what}; accepted is <class>/images with <class>/masks, as its neighbours "
+                "have: complete it, or take it away"
+            ),
+        )
+        return
+    used = set()
+    for image in pictures:
+        mask = _mask_of(image.relative_to(folder / "images"), folder / "masks")
+        used.add(mask)
+        yield _read(image, {folder.name: mask}, (), options)
+    yield from _unused(folder / "masks", used)
+
+
+def _unused(masks: Path, used: Collection[Path | None]) -> Iterator[Problem]:
+    """Masks that belong to no image."""
+    for mask in _pictures(masks):
+        if mask not in used:
+            yield Problem(
+                str(mask),
+                DataError(
+                    f"{mask} belongs to no image; accepted is an image of its name: add it, or take it away"
+                ),
+            )
 
 
 def read_classes(root: Path) -> Sequence[str]:
@@ -111,6 +143,7 @@ def _parallel(
     if not pictures:
         raise DataError(f"{images} holds no images ({', '.join(IMAGE_SUFFIXES)}): put them there")
     class_folders = [] if _folders(images) else _folders(masks)
+    used: set[Path | None] = set()
     for image in pictures:
         relative = image.relative_to(images)
         files: dict[str, Path | None] = {f.name: _mask_of(relative, f) for f in class_folders}
@@ -118,7 +151,11 @@ def _parallel(
         if files:
             yield _read(image, files, (), options)
         else:
-            yield _read(image, {options.class_name: _mask_of(relative, masks)}, classes, options)
+            files = {options.class_name: _mask_of(relative, masks)}
+            yield _read(image, files, classes, options)
+        used.update(files.values())
+    if masks.name == "masks":  # a folder of masks alone
+        yield from _unused(masks, used)
 
 
 def _side_by_side(

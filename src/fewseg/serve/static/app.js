@@ -223,13 +223,14 @@ function about() {
   let text = "None yet.";
   if (shown) {
     text = `${shown.name}, ${shown.width} × ${shown.height}: `;
-    if (shown.unsaved) text += "the last change is not saved; accept it again, or undo it";
+    if (shown.unsaved) text += "the last change is not saved; choose what it is again, or undo it";
     else if (!open) text += ROLES[shown.role];
     else if (!learned()) text += "draw the thing here";
     else text += shown.quality === undefined ? "predicted" : `predicted, quality ${shown.quality.toFixed(2)}`;
   }
   $("about").textContent = text;
-  $("accept").disabled = !shown || (shown.role === "accepted" && !shown.unsaved) || (open && !learned());
+  $("accept").disabled = !shown || (open && !learned())
+    || shown.role === "support" || (shown.role === "accepted" && !shown.unsaved);
   $("support").disabled = !shown || (shown.role === "support" && !shown.unsaved);
   $("reopen").disabled = !shown || open;
   $("remove").disabled = !shown;
