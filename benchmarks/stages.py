@@ -6,6 +6,8 @@ import threading
 import time
 from collections import defaultdict
 
+from fewseg.ops.heap import own_memory
+
 
 class Stages:
     """Seconds and items of each stage; what a stage calls that is a stage of its own counts there alone."""
@@ -54,9 +56,3 @@ class PeakMemory(threading.Thread):
     def growth(self) -> int:
         """Bytes above what there was before."""
         return max(0, self.most - self.before)
-
-
-def own_memory() -> int:
-    """Bytes of the process without the files that it has mapped."""
-    with open("/proc/self/status") as status:
-        return 1024 * next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))

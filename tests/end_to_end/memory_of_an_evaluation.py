@@ -14,6 +14,7 @@ from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.index import build_index
 from fewseg.data.synthetic import SyntheticSource, synthetic_5i
 from fewseg.ops import heap
+from fewseg.ops.heap import own_memory
 from fewseg.types import Guides
 
 WIDE = ResNetShape(layers=(1, 1, 1, 1), channels=(8, 1024, 16, 16), stem_width=8)
@@ -47,12 +48,6 @@ class OwnMemory(threading.Thread):
     def stop(self) -> None:
         self._done.set()
         self.join()
-
-
-def own_memory() -> int:
-    """Bytes."""
-    with open("/proc/self/status") as status:
-        return 1024 * next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
 
 
 def main(folder: Path, memory: int) -> None:

@@ -19,36 +19,35 @@ SLACK = 512 << 20
 _LARGE = 1 << 20  # bytes
 
 
-class _Facts(ctypes.Structure):
-    """``struct mallinfo2`` of glibc."""
+class _Least:
+    """The process's own memory when the last ``give_back`` was done, or the least that was seen since."""
 
-    _fields_ = (
-        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks")),
-        *((name, ctypes.c_size_t) for name in ("fsmblks", "uordblks", "fordblks", "keepcost")),
-    )
-
-
-class _Returned:
-    """Free bytes that the last ``give_back`` left: the allocator counts them on, but the system has them."""
-
-    bytes = 0
+    bytes: int | None = None
 
 
 def give_back(slack: int | None = None) -> None:
-    """Returns free memory to the system where there is more of it than ``slack`` bytes (``SLACK``).
+    """Returns free memory to the system where the process has grown by ``slack`` bytes (``SLACK``) since.
 
     Up to version 2.37 glibc does not use freed aligned memory again that lies between other allocations, and
     all of torch's is aligned: a process that makes maps of changing sizes grows by several gigabytes while
-    what it holds stays the same. Elsewhere than on glibc this does nothing.
+    what it holds stays the same. Elsewhere than on Linux with glibc this does nothing.
     """
     library = _glibc()
     if library is None:
         return
-    free = library.mallinfo2().fordblks
-    _Returned.bytes = min(_Returned.bytes, free)
-    if free - _Returned.bytes > (SLACK if slack is None else slack):
+    own = own_memory()
+    if _Least.bytes is None or own < _Least.bytes:
+        _Least.bytes = own
+    if own - _Least.bytes > (SLACK if slack is None else slack):
         library.malloc_trim(0)
-        _Returned.bytes = library.mallinfo2().fordblks
+        _Least.bytes = own_memory()
+
+
+def own_memory() -> int:
+    """Bytes that the process has in memory, without the files that it has mapped; on Linux."""
+    with open("/proc/self/statm") as pages:
+        _, resident, shared, *_ = map(int, pages.read().split())
+    return (resident - shared) * mmap.PAGESIZE
 
 
 def apart(tensor: Tensor) -> Tensor:
@@ -72,11 +71,8 @@ def apart(tensor: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _glibc() -> Any:
-    """The C library, where it is glibc 2.33 or newer; None elsewhere."""
+    """The C library, where it is glibc on Linux; None elsewhere."""
     if sys.platform != "linux":
         return None
     library = ctypes.CDLL(None)
-    if not hasattr(library, "mallinfo2") or not hasattr(library, "malloc_trim"):
-        return None
-    library.mallinfo2.restype = _Facts
-    return library
+    return library if hasattr(library, "malloc_trim") else None

@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,53 +10,68 @@ from fewseg.ops import heap
 
 
 class Library:
-    def __init__(self, free):
-        self.free, self.trimmed = free, 0
-
-    def mallinfo2(self):
-        facts = heap._Facts()
-        facts.fordblks = self.free
-        return facts
+    def __init__(self):
+        self.trimmed = 0
 
     def malloc_trim(self, pad):
         self.trimmed += 1
 
 
-@pytest.fixture(autouse=True)
-def nothing_returned(monkeypatch):
-    monkeypatch.setattr(heap._Returned, "bytes", 0)
+@pytest.fixture
+def library(monkeypatch):
+    made = Library()
+    monkeypatch.setattr(heap, "_glibc", lambda: made)
+    monkeypatch.setattr(heap._Least, "bytes", None)
+    return made
 
 
-@pytest.mark.parametrize(("free", "slack", "times"), [(11, 10, 1), (10, 10, 0), (heap.SLACK + 1, None, 1)])
-def test_memory_is_given_back_where_more_than_the_slack_is_free(monkeypatch, free, slack, times):
-    library = Library(free)
-    monkeypatch.setattr(heap, "_glibc", lambda: library)
-    heap.give_back(slack)
-    assert library.trimmed == times
+def trims(monkeypatch, library, *own, slack=10):
+    """How often it was trimmed after each call, the process having so much memory of its own."""
+    found = []
+    for bytes in own:
+        monkeypatch.setattr(heap, "own_memory", lambda bytes=bytes: bytes)
+        heap.give_back(slack)
+        found.append(library.trimmed)
+    return found
 
 
-def test_what_went_back_already_is_counted_by_the_allocator_but_not_again(monkeypatch):
-    library = Library(30)
-    monkeypatch.setattr(heap, "_glibc", lambda: library)
-    times = []
-    for library.free in (30, 40, 41, 35, 45, 46):  # at 35 pages that had gone back were used again
-        heap.give_back(10)
-        times.append(library.trimmed)
-    assert times == [1, 1, 2, 2, 2, 3]
+def test_memory_is_given_back_where_the_process_has_grown_by_more_than_the_slack(monkeypatch, library):
+    assert trims(monkeypatch, library, 100, 110, 111, 121, 122) == [0, 0, 1, 1, 2]
+
+
+def test_growth_is_from_the_least_that_was_seen(monkeypatch, library):
+    assert trims(monkeypatch, library, 100, 80, 90, 91) == [0, 0, 0, 1]
+
+
+def test_the_slack_is_half_a_gibibyte_unless_another_is_given(monkeypatch, library):
+    assert trims(monkeypatch, library, 0, heap.SLACK, heap.SLACK + 1, slack=None) == [0, 0, 1]
+    assert heap.SLACK == 512 << 20
 
 
 def test_without_glibc_nothing_happens(monkeypatch):
     monkeypatch.setattr(heap, "_glibc", lambda: None)
+    monkeypatch.setattr(heap, "own_memory", lambda: pytest.fail("it was asked"))
     heap.give_back(0)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone tells what it holds")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_own_memory_grows_with_what_is_written_and_not_with_mapped_files(tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * (64 << 20))
+    before = heap.own_memory()
+    mapped = np.memmap(tmp_path / "file", np.uint8, "r")
+    assert int(mapped.max()) == ord("x")
+    assert heap.own_memory() - before < 16 << 20
+    held = np.ones(64 << 20, np.uint8)
+    assert 48 << 20 < heap.own_memory() - before < 96 << 20
+    assert held.all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone gives memory back")
 def test_the_real_allocator_gives_back_what_is_free():
-    library = heap._glibc()
-    if library is None:
-        pytest.skip("this C library is not glibc 2.33 or newer")
+    if heap._glibc() is None:
+        pytest.skip("this C library is not glibc")
     heap.give_back(0)
-    assert library.mallinfo2().arena > 0
+    assert heap._Least.bytes > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
