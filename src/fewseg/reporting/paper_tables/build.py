@@ -194,10 +194,19 @@ class _Filler:
         bases = self._by_key(over, dataset, column.shots)
         if not bases:
             return GainOver(over=over.label, status="baseline not run")
-        alike = [base for k, (_, base) in bases.items() if (k[0], k[2]) == (key[0], key[2])]
+        alike = {k[1]: base for k, (_, base) in reversed(bases.items()) if (k[0], k[2]) == (key[0], key[2])}
         if not alike:
             return GainOver(over=over.label, status="baseline of another protocol or training seed")
-        return self._scores.gain(table, row, alike[0], column, over.label)
+        base = alike.get(row.sizes) or _one_scale(row, alike)
+        if base is None:
+            return GainOver(over=over.label, status="baseline at another input size")
+        return self._scores.gain(table, row, base, column, over.label)
+
+
+def _one_scale(row: FoldRow, by_sizes: Mapping[str, FoldRow]) -> FoldRow | None:
+    """What a row of several input sizes is set beside: the baseline at the first of them that there is."""
+    sides = row.sizes.split(" + ") if row.multi_scale else []
+    return next((by_sizes[side] for side in sides if side in by_sizes), None)
 
 
 def _variant(key: LineKey, among: Sequence[LineKey]) -> str:
