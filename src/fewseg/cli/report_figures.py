@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-SOME_MISSING = 3
+from fewseg.cli.report import SOME_MISSING
 
 
 @dataclass(frozen=True, kw_only=True)

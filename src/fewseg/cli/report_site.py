@@ -10,12 +10,15 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from fewseg.cli.report import SOME_MISSING
+
 
 @dataclass(frozen=True, kw_only=True)
 class SiteCommand:
     """Writes one HTML file over a folder of results: tables, charts, configs, and the data behind them.
 
-    The file asks the network for nothing. What cannot be read or is missing is named, and the rest is made.
+    The file asks the network for nothing. What cannot be read or is missing is named, and the rest is
+    made; where something that was given could not be used, the exit status is 3.
 
     Attributes:
         folder: where result files lie.
@@ -34,8 +37,8 @@ class SiteCommand:
     quiet: bool = False
 
 
-def site(arguments: Sequence[str], console: Console) -> int | None:
-    """Makes the site."""
+def site(arguments: Sequence[str], console: Console) -> int:
+    """Makes the site; the status is ``SOME_MISSING`` where something given could not be used."""
     from fewseg.reporting.site.build import write_site
 
     command = tyro.cli(SiteCommand, prog="fewseg report site", args=arguments)
@@ -55,4 +58,4 @@ def site(arguments: Sequence[str], console: Console) -> int | None:
         markup=False,
         soft_wrap=True,
     )
-    return None
+    return 0 if made.all_used else SOME_MISSING

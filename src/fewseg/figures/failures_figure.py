@@ -53,7 +53,7 @@ def make(study: Study) -> None:
     """Makes a plot of how often each rule matches, and pictures of a few episodes of each."""
     rows: list[Row] = []
     groups: dict[str, dict[str, Estimate]] = {}
-    for fold, subjects in study.wanted(NAME, fits, "any"):
+    for fold, subjects in study.wanted(NAME, fits, "checkpoint"):
         for subject in subjects:
             with study.attempt(f"{NAME}, {subject.label} fold {fold}"):
                 opened = study.open(subject)

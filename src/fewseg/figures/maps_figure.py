@@ -63,12 +63,12 @@ def has_prototypes(subject: Subject) -> bool:
 
 def make_attention(study: Study) -> None:
     """Makes the attention's pictures for each fold, and a plot of how well it orders cells."""
-    _make(study, ATTENTION, has_attention, "of SD-AANet with SAAM", attention_maps)
+    _make(study, ATTENTION, has_attention, "checkpoint of SD-AANet with SAAM", attention_maps)
 
 
 def make_similarity(study: Study) -> None:
     """Makes the pictures of likeness for each fold, and a plot of how well it orders cells."""
-    _make(study, SIMILARITY, has_prototypes, "of SD-AANet's Table III", similarity_maps)
+    _make(study, SIMILARITY, has_prototypes, "checkpoint of SD-AANet's Table III", similarity_maps)
 
 
 def similarity_maps(opened: Opened, specs: Sequence[EpisodeSpec], progress: bool) -> Cells:

@@ -108,7 +108,7 @@ def make(study: Study) -> None:
     gains: dict[str, dict[int, tuple[Estimate, int]]] = {}
     groups: dict[str, dict[str, Estimate]] = {}
     dataset = ""
-    for fold, subjects in study.wanted(NAME, fits, "a prototype method, or has a frozen trunk"):
+    for fold, subjects in study.wanted(NAME, fits, "checkpoint of a prototype method or with a frozen trunk"):
         with study.attempt(f"{NAME}, fold {fold}"):
             own = [s for s in subjects if _compares_prototypes(s)]
             opened = [study.open(s) for s in own] or [matcher_on(study.open(subjects[0]))]

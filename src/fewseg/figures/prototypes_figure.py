@@ -45,7 +45,7 @@ def make(study: Study) -> None:
     by_fold: dict[int, dict[str, Embedding]] = {}
     dataset = ""
     for fold, subjects in study.wanted(
-        NAME, fits, "of SD-AANet's Table III (baseline, + SAAM, + SDPM, both)"
+        NAME, fits, "checkpoint of SD-AANet's Table III (baseline, + SAAM, + SDPM, both)"
     ):
         missing = [NAMES[stem] for stem in STEMS if stem not in {s.stem for s in subjects}]
         if missing:

@@ -47,7 +47,7 @@ def drawn_episodes(
 
 def make(study: Study) -> None:
     """Makes a grid a fold: support, query, truth, and a column for each checkpoint."""
-    for fold, subjects in study.wanted(NAME, fits, "any"):
+    for fold, subjects in study.wanted(NAME, fits, "checkpoint"):
         with study.attempt(f"{NAME}, fold {fold}"):
             opened = []
             for subject in subjects:

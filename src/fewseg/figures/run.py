@@ -111,7 +111,7 @@ def _results(folder: Path | None, problems: list[str]) -> list[tuple[RunResult, 
     except ValueError as error:
         problems.append(str(error))
         return []
-    problems += [f"left out: {reason}" for reason in left_out]
+    problems += left_out
     return found
 
 

@@ -36,7 +36,7 @@ def make(study: Study) -> None:
     by_label: dict[str, dict[int, ShotWeights]] = {}
     dataset = ""
     rows: list[Row] = []
-    for fold, subjects in study.wanted(NAME, fits, "of SCL"):
+    for fold, subjects in study.wanted(NAME, fits, "checkpoint of SCL"):
         for subject in subjects:
             with study.attempt(f"{NAME}, {subject.label} fold {fold}"):
                 opened = study.open(subject)

@@ -47,7 +47,7 @@ def make(study: Study) -> None:
     rows: list[Row] = []
     gains: Gains = {}
     dataset = ""
-    for fold, subjects in study.wanted(NAME, fits, "of SCL"):
+    for fold, subjects in study.wanted(NAME, fits, "checkpoint of SCL"):
         for subject in subjects:
             with study.attempt(f"{NAME}, {subject.label} fold {fold}"):
                 opened = study.open(subject)

@@ -245,9 +245,16 @@ def test_sizes_are_those_of_the_counts(folder, make):
     for row in rows:
         bins.setdefault((row["method"], row["pixels_from"]), []).append(row["miou"])
     whiskers = page.all("line", **{"class": "curve whisker s0"})
-    assert len(whiskers) == sum(all(scores) for scores in bins.values()) > 0
+    whole = {name: scores for name, scores in bins.items() if len(scores) == 4}
+    assert len(whiskers) == sum(all(scores) for scores in whole.values()) > 0
     panels = page.all("figure", **{"class": "panel"})
-    assert [e["text"].split(" mean")[0] for e in panels] == ["panet", "pfenet", "scl-pfenet"]
+    assert [e["text"].split(" mean")[0] for e in panels] == ["pfenet", "scl-pfenet"]
+    (pale,) = page.all("g", **{"class": "pale"})
+    assert len([e for e in page.all("path") if pale in e["parents"]]) == 2, "no mean over missing folds"
+    told = [e["text"] for e in page.all("p")]
+    assert "No curve, since there is no mean over missing folds: panet mean, missing folds 0, 1, 3." in told
+    episodes = sum(int(r["episodes"]) for r in rows if (r["method"], r["pixels_from"]) == ("pfenet", "0"))
+    assert any(f"Episodes behind a point: {episodes} of 0-499 pixels, " in line for line in told)
 
 
 def test_the_score_file_has_every_result_in_full(folder, make):
@@ -366,6 +373,13 @@ def test_the_command_says_what_it_wrote_and_what_is_missing(folder, tmp_path, ca
     assert "missing: voc5i-mini, 1-shot: panet mean: missing folds 0, 1, 3, so it has no mean" in said
     assert f"written: {out} (9 results," in said
     assert main(["report", "site", str(tmp_path / "none"), "--quiet"]) == 1
+
+
+def test_the_command_names_a_damaged_file_once_and_its_status_says_so(folder, tmp_path, capsys):
+    (folder / "pfenet-1.json").write_text("{")
+    assert main(["report", "site", str(folder), "--out", str(tmp_path / "my.html"), "--quiet"]) == 3
+    told = capsys.readouterr()
+    assert " ".join((told.out + told.err).split()).count("pfenet-1.json is not a whole JSON file") == 1
 
 
 def test_the_same_results_make_the_same_page(folder, make):

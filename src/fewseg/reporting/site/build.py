@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -25,8 +24,6 @@ from fewseg.reporting.site.top import Part, top
 from fewseg.reporting.site.training_runs import read_runs
 from fewseg.reporting.table import FOLDS, FoldTable, fold_tables
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
@@ -37,12 +34,14 @@ class Site:
         size: of the page, in bytes.
         results: how many results it shows.
         problems: what could not be used or is missing, one sentence each; the page says the same.
+        all_used: whether all that was given could be used, though results may be missing.
     """
 
     path: Path
     size: int
     results: int
     problems: tuple[str, ...]
+    all_used: bool
 
 
 def write_site(
@@ -73,6 +72,7 @@ def write_site(
     pictures, not_taken = read_pictures(figures) if figures else ([], [])
     tables = fold_tables([each.result for each in found], folds=folds) if found else []
     settings, not_paired = _settings(tables, found, progress=progress)
+    unused = [*problems, *unread, *not_taken]
     problems += [*mixed_protocols(tables), *missing_folds(tables)]
     problems += [*not_paired, *unread, *not_taken]
     parts = [Part(s.id, s.title, [setting_section(s)]) for s in settings]
@@ -86,7 +86,13 @@ def write_site(
     ]
     text = _page(folder, found, [part for part in parts if part.content], problems)
     atomic_write_text(path, text)
-    return Site(path=path, size=len(text.encode()), results=len(found), problems=tuple(problems))
+    return Site(
+        path=path,
+        size=len(text.encode()),
+        results=len(found),
+        problems=tuple(problems),
+        all_used=not unused,
+    )
 
 
 def _settings(
@@ -108,7 +114,6 @@ def _settings(
             problems.append(
                 f"{tables[i].heading}: no gain of {b.label} {b.fusion} over {a.label} {a.fusion}: {error}"
             )
-            _log.warning("%s", problems[-1])
     return _joined(tables, gains, counts_of), problems
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from fewseg.reporting.html import Cell, Markup, element
-
-_log = logging.getLogger(__name__)
 
 MOST_BYTES = 2 * 2**20
 """Of one picture."""
@@ -59,7 +56,6 @@ def read_pictures(folder: Path) -> tuple[list[Picture], list[str]]:
         wrong = _wrong(path, content, sum(len(each.content) for each in pictures))
         if wrong:
             problems.append(f"{path.relative_to(folder).as_posix()}: {wrong}")
-            _log.warning("%s", problems[-1])
         else:
             pictures.append(Picture(name=name, kind=_KINDS[path.suffix.lower()], content=content))
     return pictures, problems
