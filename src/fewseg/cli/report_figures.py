@@ -31,6 +31,7 @@ class FiguresCommand:
         episodes: a seed; the protocol's by default, whose seeds are all taken.
         examples: rows of a figure with photographs.
         seed: of everything that is drawn: examples, cells, t-SNE's start, resamples.
+        shots: of the predictions side by side; with 5 beside 1 those too that the recipe tests with 5 shots.
         quiet: no progress bar.
     """
 
@@ -43,6 +44,7 @@ class FiguresCommand:
     episodes: int | None = None
     examples: int = 5
     seed: int = 0
+    shots: tuple[int, ...] = (1,)
     quiet: bool = False
 
 
@@ -66,6 +68,7 @@ def figures(arguments: Sequence[str], console: Console) -> int:
         episodes=command.episodes,
         examples=command.examples,
         seed=command.seed,
+        shots=command.shots,
         progress=not command.quiet,
     )
     for claim in study.claims:

@@ -1,7 +1,7 @@
 """How well classes part: distances between points, and silhouettes of them.
 
 Intervals are of a delete-one-group jackknife (Efron & Tibshirani 1993, ch. 11), a group being the points of
-one image. A bootstrap draws images twice: the points of two copies are as near to one another as points of one
+one image. A bootstrap draws images twice: points of two copies are as near to one another as points of one
 image are, so that there are twice as many such pairs in the mean distance to the own class, and the
 silhouettes of the resamples lie above the one that they should surround. Without an image no pair is new. The
 jackknife's variance is right where classes part, and up to twice too large where they do not (Efron & Stein

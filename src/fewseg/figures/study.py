@@ -70,6 +70,7 @@ class Study:
         episodes: a seed; None for the protocol's.
         examples: rows of a figure with photographs.
         seed: of everything that is drawn.
+        shots: K of the predictions in the qualitative figure.
         progress: show bars.
         files: that were written.
         problems: what is missing and why.
@@ -83,6 +84,7 @@ class Study:
     episodes: int | None = None
     examples: int = 5
     seed: int = 0
+    shots: tuple[int, ...] = (1,)
     progress: bool = True
     files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
