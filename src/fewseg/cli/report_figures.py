@@ -17,9 +17,9 @@ from fewseg.cli.report import SOME_MISSING
 class FiguresCommand:
     """Makes the papers' figures: PDF and PNG, with the numbers behind them as CSV beside each.
 
-    ``plots`` in the output folder holds figures without photographs, ``pictures`` those with them. What a
-    figure needs and has not got is named and the rest is made; the exit status is then 3. ``--figure list``
-    tells the figures and what each needs.
+    ``plots`` in the output folder holds figures without photographs, as SVG too, ``pictures`` those with them.
+    What a figure needs and has not got is named and the rest is made; the exit status is then 3. ``--figure
+    list`` tells the figures and what each needs.
 
     Attributes:
         results: folder of result files, for the figures that are made of them.

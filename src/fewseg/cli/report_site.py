@@ -25,6 +25,7 @@ class SiteCommand:
         out: the file to write.
         runs: folder of training runs, for learning curves.
         figures: folder of figures (PNG, SVG) to put into the page.
+        photographs: put those of its subfolder ``pictures`` into the page too, as far as there is room.
         folds: how many folds the data sets have.
         quiet: no progress bar.
     """
@@ -33,6 +34,7 @@ class SiteCommand:
     out: Path = Path("results.html")
     runs: Path | None = None
     figures: Path | None = None
+    photographs: bool = False
     folds: int = 4
     quiet: bool = False
 
@@ -47,6 +49,7 @@ def site(arguments: Sequence[str], console: Console) -> int:
         command.out,
         runs=command.runs,
         figures=command.figures,
+        photographs=command.photographs,
         folds=command.folds,
         progress=not command.quiet,
     )

@@ -170,7 +170,7 @@ class Study:
             OSError: a file could not be written.
         """
         stem = self.out / (PICTURES if photographs else PLOTS) / name
-        self.files += save(figure, stem)
+        self.files += save(figure, stem, svg=not photographs)
         self.files.append(write_rows(stem.with_name(f"{name}.csv"), rows))
 
     def write(self, name: str, rows: Sequence[Row]) -> None:

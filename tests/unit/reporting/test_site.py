@@ -347,14 +347,15 @@ def test_figures_are_embedded_as_they_are(folder, make, tmp_path):
     figures = tmp_path / "figures"
     (figures / "deep").mkdir(parents=True)
     (figures / "deep" / "tsne_fold0.svg").write_bytes(SVG)
-    (figures / "grid.png").write_bytes(PNG + b"x" * 500)
-    (figures / "grid.svg").write_bytes(SVG)
+    (figures / "grid.png").write_bytes(PNG)
+    (figures / "grid.svg").write_bytes(SVG + b" " * 500)
     (figures / "fake.png").write_bytes(b"GIF89a")
     (figures / "large.png").write_bytes(PNG + b"x" * (2 * 2**20))
     site, _, page = make(folder, figures=figures)
     shown = {e["alt"]: e["src"] for e in page.all("img")}
-    svg = "data:image/svg+xml;base64," + base64.b64encode(SVG).decode()
-    assert shown == {"Figure: deep/tsne fold0": svg, "Figure: grid": svg}, "of two, the smaller"
+    svgs = [base64.b64encode(svg).decode() for svg in (SVG, SVG + b" " * 500)]
+    uris = [f"data:image/svg+xml;base64,{svg}" for svg in svgs]
+    assert list(shown.values()) == uris, "of two, the one in lines"
     assert any(line.startswith("fake.png: it is no PNG") for line in site.problems)
     assert any(line.startswith("large.png: it has 2.0 MiB") for line in site.problems)
 

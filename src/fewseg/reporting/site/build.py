@@ -17,7 +17,7 @@ from fewseg.reporting.site.found import FoundResult, find_results
 from fewseg.reporting.site.gaps import missing_folds, mixed_protocols
 from fewseg.reporting.site.learning import learning_section
 from fewseg.reporting.site.papers import papers_section
-from fewseg.reporting.site.pictures import pictures_section, read_pictures
+from fewseg.reporting.site.pictures import Pictures, pictures_section, read_pictures
 from fewseg.reporting.site.provenance import provenance_section
 from fewseg.reporting.site.sections import Setting, setting_section, settings_named
 from fewseg.reporting.site.top import Part, top
@@ -50,6 +50,7 @@ def write_site(
     *,
     runs: Path | None = None,
     figures: Path | None = None,
+    photographs: bool = False,
     folds: int = FOLDS,
     progress: bool = False,
 ) -> Site:
@@ -60,6 +61,7 @@ def write_site(
         path: the HTML file.
         runs: folder of training runs, for learning curves.
         figures: folder of PNG and SVG files to put into the page.
+        photographs: also those of its subfolder ``pictures``, as far as there is room.
         folds: how many folds the data sets have.
         progress: show bars.
 
@@ -69,12 +71,12 @@ def write_site(
     """
     found, problems = find_results(folder, folds)
     trained, unread = read_runs(runs, found, progress=progress) if runs else ([], [])
-    pictures, not_taken = read_pictures(figures) if figures else ([], [])
+    pictures = read_pictures(figures, photographs=photographs) if figures else Pictures()
     tables = fold_tables([each.result for each in found], folds=folds) if found else []
     settings, not_paired = _settings(tables, found, progress=progress)
-    unused = [*problems, *unread, *not_taken]
+    unused = [*problems, *unread, *pictures.problems]
     problems += [*mixed_protocols(tables), *missing_folds(tables)]
-    problems += [*not_paired, *unread, *not_taken]
+    problems += [*not_paired, *unread, *pictures.problems]
     parts = [Part(s.id, s.title, [setting_section(s)]) for s in settings]
     parts += [
         Part("papers", "The papers' tables", papers_section(found, folds)),
