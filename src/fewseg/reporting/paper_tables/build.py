@@ -9,6 +9,7 @@ from typing import Any
 from fewseg.data.protocols import stored_protocol
 from fewseg.engine.results import RunResult
 from fewseg.metrics import EpisodeCounts
+from fewseg.reporting.gains import Gain
 from fewseg.reporting.paper_rows import row_of
 from fewseg.reporting.paper_tables import scl_layout, sdaanet_layout, srpnet_layout
 from fewseg.reporting.paper_tables.conflicts import separable
@@ -50,6 +51,7 @@ def paper_tables(
     paths: Sequence[str] = (),
     layouts: Sequence[TableLayout] = LAYOUTS,
     folds: int = FOLDS,
+    gains: Sequence[Gain] = (),
 ) -> list[PaperTable]:
     """Makes the papers' tables with our figures beside the printed ones.
 
@@ -61,6 +63,7 @@ def paper_tables(
         paths: the file of each, for the sentences about what was left out; names of the results by default.
         layouts: which tables; all by default.
         folds: how many folds the data sets have.
+        gains: of rows of these results in mIoU, where they were computed before.
 
     Raises:
         ValueError: ``paths`` are not one for each result.
@@ -78,7 +81,7 @@ def paper_tables(
             if place is not None:
                 rows[place, table.dataset, table.shots].append((table, row))
     counts = {id(result): counts for result, counts in found}
-    scores = Scores(lambda result: counts[id(result)])
+    scores = Scores(lambda result: counts[id(result)], gains)
     return [_Filler(layout, rows, scores, folds).table(tuple(problems)) for layout in layouts]
 
 

@@ -79,7 +79,11 @@ def write_site(
     problems += [*not_paired, *unread, *pictures.problems]
     parts = [Part(s.id, s.title, [setting_section(s)]) for s in settings]
     parts += [
-        Part("papers", "The papers' tables", papers_section(found, folds)),
+        Part(
+            "papers",
+            "The papers' tables",
+            papers_section(found, folds, [gain for s in settings for gain in s.gains]),
+        ),
         Part("learning", "Learning curves", learning_section(trained)),
         Part("figures", "Figures", pictures_section(pictures)),
         Part(
