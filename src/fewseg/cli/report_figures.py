@@ -17,7 +17,7 @@ from fewseg.cli.report import SOME_MISSING
 class FiguresCommand:
     """Makes the papers' figures: PDF and PNG, with the numbers behind them as CSV beside each.
 
-    ``plots`` in the output folder holds figures without photographs, as SVG too, ``pictures`` those with them.
+    ``plots`` in the output folder holds figures without photographs, as SVG too, ``pictures`` the others.
     What a figure needs and has not got is named and the rest is made; the exit status is then 3. ``--figure
     list`` tells the figures and what each needs.
 
