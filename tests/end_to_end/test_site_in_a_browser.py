@@ -125,6 +125,36 @@ def test_a_phone_shows_all_without_scrolling_sideways(open_page, width):
     assert wide.evaluate("(box) => box.scrollWidth > box.clientWidth"), "wide tables scroll in their own box"
 
 
+def test_a_phone_shows_our_means_and_a_desk_the_folds_too(open_page):
+    for width, details in ((390, 0), (1280, 10)):
+        page = open_page(viewport={"width": width, "height": 844})
+        table = page.locator("#scl-table-1 table").first
+        shown = "(row) => [...row.cells].filter((cell) => cell.checkVisibility()).map((cell) => cell.colSpan)"
+        spans = table.locator("thead tr").first.evaluate(shown)
+        columns = table.locator("thead tr").nth(1).evaluate(shown)
+        assert sum(spans) == len(columns) == 5 + details, "a heading spans the columns below it"
+
+
+def test_a_desk_shows_all_scores_without_scrolling(open_page):
+    page = open_page(viewport={"width": 1280, "height": 900})
+    for box in page.locator(".scores .scroll, #scl-table-1 .scroll").all():
+        assert box.evaluate("(box) => box.scrollWidth <= box.clientWidth")
+
+
+def test_row_rules_go_on_from_the_name_to_the_numbers(open_page):
+    page = open_page()
+    row = page.locator(".scores tbody tr").nth(1)
+    tops = row.evaluate(
+        """(row) => [...row.cells].map((cell) => {
+            const style = getComputedStyle(cell);
+            return [cell.getBoundingClientRect().top, style.borderTopWidth, style.boxShadow].join();
+        })"""
+    )
+    assert len(set(tops)) == 1
+    assert "1px" in tops[0]
+    assert row.evaluate("(row) => getComputedStyle(row.closest('table')).borderCollapse") == "separate"
+
+
 def test_the_data_behind_a_plot_is_saved_from_the_page_itself(open_page, results):
     page = open_page(accept_downloads=True)
     with page.expect_download() as waited:

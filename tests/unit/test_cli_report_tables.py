@@ -61,7 +61,19 @@ def test_a_table_that_no_paper_has_is_told(told, tmp_path):
 def test_damaged_files_are_named_and_the_rest_is_made(told, tmp_path):
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "bad.counts.npz").write_bytes(b"")
-    status, out, _ = told(tmp_path, "--paper", "scl", "--table", "6")
-    assert status == 0
-    assert "left out: bad.json is not a whole JSON file" in out
+    status, out, err = told(tmp_path, "--paper", "scl", "--table", "6")
+    assert status == 3
+    assert (out + err).count("bad.json is not a whole JSON file") == 1
+    assert "left out: bad.json" in out
     assert "55.6" in out
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex", "html"])
+def test_what_was_left_out_stands_in_the_files_too(told, tmp_path, form):
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "bad.counts.npz").write_bytes(b"")
+    out = tmp_path / "out"
+    status, _, _ = told(tmp_path, "--paper", "scl", "--table", "6", "--format", form, "--out", out)
+    assert status == 3
+    (path,) = out.iterdir()
+    assert "left out: bad.json is not a whole JSON file" in path.read_text()

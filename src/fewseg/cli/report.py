@@ -34,6 +34,9 @@ def _site(arguments: Sequence[str], console: Console) -> int | None:
     return site(arguments, console)
 
 
+SOME_MISSING = 3
+"""The exit status where something that was given could not be used; the rest is made."""
+
 KINDS: dict[str, Callable[[Sequence[str], Console], int | None]] = {
     "tables": _tables,
     "figures": _figures,

@@ -10,16 +10,16 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-SOME_MISSING = 3
+from fewseg.cli.report import SOME_MISSING
 
 
 @dataclass(frozen=True, kw_only=True)
 class FiguresCommand:
     """Makes the papers' figures: PDF and PNG, with the numbers behind them as CSV beside each.
 
-    ``plots`` in the output folder holds figures without photographs, ``pictures`` those with them. What a
-    figure needs and has not got is named and the rest is made; the exit status is then 3. ``--figure list``
-    tells the figures and what each needs.
+    ``plots`` in the output folder holds figures without photographs, as SVG too, ``pictures`` the others.
+    What a figure needs and has not got is named and the rest is made; the exit status is then 3. ``--figure
+    list`` tells the figures and what each needs.
 
     Attributes:
         results: folder of result files, for the figures that are made of them.
@@ -31,6 +31,7 @@ class FiguresCommand:
         episodes: a seed; the protocol's by default, whose seeds are all taken.
         examples: rows of a figure with photographs.
         seed: of everything that is drawn: examples, cells, t-SNE's start, resamples.
+        shots: of the predictions side by side; with 5 beside 1 those too that the recipe tests with 5 shots.
         quiet: no progress bar.
     """
 
@@ -43,6 +44,7 @@ class FiguresCommand:
     episodes: int | None = None
     examples: int = 5
     seed: int = 0
+    shots: tuple[int, ...] = (1,)
     quiet: bool = False
 
 
@@ -66,6 +68,7 @@ def figures(arguments: Sequence[str], console: Console) -> int:
         episodes=command.episodes,
         examples=command.examples,
         seed=command.seed,
+        shots=command.shots,
         progress=not command.quiet,
     )
     for claim in study.claims:

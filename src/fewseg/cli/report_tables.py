@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import tyro
 from rich.console import Console
 
+from fewseg.cli.report import SOME_MISSING
+
 if TYPE_CHECKING:
     from fewseg.reporting.paper_tables import PaperTable
 
@@ -23,6 +25,8 @@ Format = Literal["terminal", "markdown", "html", "latex", "csv"]
 @dataclass(frozen=True, kw_only=True)
 class ReportTablesCommand:
     """Makes the papers' tables again: printed values, and ours from a folder of results beside them.
+
+    A result that cannot be used is named and the rest is shown; the exit status is then 3.
 
     Attributes:
         results: folder of result files (of `fewseg evaluate`); may be empty.
@@ -39,8 +43,8 @@ class ReportTablesCommand:
     out: Path | None = None
 
 
-def tables(arguments: Sequence[str], console: Console) -> int | None:
-    """Makes the tables.
+def tables(arguments: Sequence[str], console: Console) -> int:
+    """Makes the tables; the status is ``SOME_MISSING`` where a result could not be used.
 
     Raises:
         ValueError: the folder is none, or no table has such a number.
@@ -63,7 +67,8 @@ def tables(arguments: Sequence[str], console: Console) -> int | None:
         )
     read = read_folder(command.results)
     made = paper_tables(read.found, paths=read.paths, layouts=layouts)
-    told = [f"left out: {reason}" for reason in [*read.left_out, *made[0].problems]]
+    told = [*(f"left out: {reason}" for reason in read.left_out), *made[0].problems]
+    status = SOME_MISSING if told else 0
     if not read.found:
         told.append(f"{command.results} has no result that can be read: every row of ours says 'not run'")
     formats = command.format or (("markdown", "html", "latex", "csv") if command.out else ("terminal",))
@@ -77,7 +82,7 @@ def tables(arguments: Sequence[str], console: Console) -> int | None:
             console.print(sentence, markup=False, highlight=False, soft_wrap=True)
         else:  # the output may be for another program
             _log.warning("%s", sentence)
-    return None
+    return status
 
 
 def _number(text: str) -> str:
@@ -117,5 +122,5 @@ def _texts(form: Format, made: Sequence[PaperTable], told: Sequence[str]) -> dic
     if form == "csv":
         return {"tables.csv": csv_tables(made)}
     if form == "latex":
-        return {f"{table.slug}.tex": latex_paper_table(table) for table in made}
-    return {f"{table.slug}.md": markdown_paper_table(table) for table in made}
+        return {f"{table.slug}.tex": latex_paper_table(table, told) for table in made}
+    return {f"{table.slug}.md": markdown_paper_table(table, told) for table in made}

@@ -109,12 +109,12 @@ class Protocol:
         )
         fixed = isinstance(self.label_size, int)
         size = f"{self.label_size} x {self.label_size} px" if fixed else f"{self.label_size} size"
-        joined = "as the line says" if self.fusion == "any" else f"by {self.fusion}"
+        joined = "" if self.fusion == "any" else f", shots joined by {self.fusion}"
         return (
             f"{self.name}: {len(self.seeds)} seeds x {self.episodes} episodes, "
             f"query order {self.query_order}, {supports}, class present from {self.min_area} px, "
             f"labels at {size}, aspect {self.aspect}, {novel}, COCO split {self.coco_split}, "
-            f"backbone batch-norm {self.backbone_bn}, shots joined {joined} [{self.digest()}]"
+            f"backbone batch-norm {self.backbone_bn}{joined} [{self.digest()}]"
         )
 
     def check_split(self, split_name: str) -> None:

@@ -9,12 +9,10 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from fewseg.figures.data_files import Cell, Row
-from fewseg.figures.intervals import RESAMPLES, Floats
+from fewseg.figures.intervals import Floats
 from fewseg.figures.silhouette import Ints, MetricName, Separation, distances, separation
 from fewseg.figures.style import colour, marker
 
-_MANY = 1500  # points from which on fewer resamples are drawn: their cost grows with the square
-_FEW_RESAMPLES = 200
 _PERPLEXITY = 30.0  # scikit-learn's default
 
 
@@ -51,8 +49,8 @@ def embed(
         points: (n, d), three at least.
         labels: (n,) classes, two different ones at least.
         metric: of the distances.
-        groups: (n,) points that are resampled together; each by default.
-        seed: of t-SNE's start and of the resamples.
+        groups: (n,) points that belong together, such as cells of one image; each by default.
+        seed: of t-SNE's start.
 
     Raises:
         ValueError: there are fewer points or classes.
@@ -67,13 +65,12 @@ def embed(
     flat = TSNE(metric="precomputed", init="random", random_state=seed, perplexity=perplexity)
     found = np.asarray(flat.fit_transform(apart), dtype=np.float64)
     together = None if groups is None else np.asarray(groups)
-    resamples = RESAMPLES if len(classes) <= _MANY else _FEW_RESAMPLES
     return Embedding(
         metric=metric,
         flat=found,
         labels=classes,
-        space=separation(apart, classes, together, seed=seed, resamples=resamples),
-        plane=separation(distances(found, "euclidean"), classes, together, seed=seed, resamples=resamples),
+        space=separation(apart, classes, together),
+        plane=separation(distances(found, "euclidean"), classes, together),
     )
 
 

@@ -53,7 +53,7 @@ def make(study: Study) -> None:
     """Makes a plot of how often each rule matches, and pictures of a few episodes of each."""
     rows: list[Row] = []
     groups: dict[str, dict[str, Estimate]] = {}
-    for fold, subjects in study.wanted(NAME, fits, "any"):
+    for fold, subjects in study.wanted(NAME, fits, "checkpoint"):
         for subject in subjects:
             with study.attempt(f"{NAME}, {subject.label} fold {fold}"):
                 opened = study.open(subject)
@@ -181,10 +181,24 @@ def fits(subject: Subject) -> bool:
 
 
 def draw(groups: Mapping[str, Mapping[str, Estimate]], title: str) -> Figure:
-    """Rates of each rule with Wilson's 95 % intervals."""
-    figure = new_figure(3.0 + 1.4 * len(groups), 3.6)
-    axes = figure.subplots()
-    grouped_bars(axes, groups, _KINDS, unit="% of the episodes")
-    axes.set_title(title, fontsize=9)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
+    """Rates of each rule with Wilson's 95 % intervals: a panel a fold, in it a group of bars a method.
+
+    Args:
+        groups: method and fold, on a line each, to the rates by rule.
+        title: above all.
+    """
+    by_fold: dict[str, dict[str, Mapping[str, Estimate]]] = {}
+    for name, rates in groups.items():
+        method, fold = name.split("\n")
+        by_fold.setdefault(fold, {})[method] = rates
+    most = max(map(len, by_fold.values()))
+    figure = new_figure(max(3.0 + 1.2 * most, 6.5), 2.3 * len(by_fold) + 1.2)
+    panels = figure.subplots(len(by_fold), 1, squeeze=False, sharey=True)[:, 0]
+    for axes, (fold, of_fold) in zip(panels, sorted(by_fold.items()), strict=True):
+        grouped_bars(axes, of_fold, _KINDS, unit="% of the episodes")
+        axes.set_title(fold, fontsize=8)
+        axes.set_ylim(bottom=0)
+    figure.suptitle(title, fontsize=9)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=6 if most > 4 else 3, fontsize=8)
     return figure

@@ -1,4 +1,4 @@
-"""How sure a figure's numbers are: percentile intervals of a bootstrap over episodes, supports or images."""
+"""How sure a figure's numbers are: bootstrap or jackknife intervals over episodes, supports or images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from fewseg.metrics.resampling import resample_weights
 from fewseg.reporting.numbers import Estimate
@@ -50,6 +50,25 @@ def with_percentiles(value: float, samples: Floats, level: float = 0.95) -> Esti
         return Estimate(value=value, low=value, high=value)
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value=value, low=float(low), high=float(high))
+
+
+def with_jackknife(value: float, without: Floats, level: float = 0.95) -> Estimate:
+    """A statistic of n items with Student's interval of its delete-one jackknife.
+
+    Source: Efron & Tibshirani (1993), Eq. 11.5, for the standard error.
+
+    Args:
+        value: of all items.
+        without: (n,) the statistic without each item; those that do not exist (NaN) are left out.
+        level: of the interval; with fewer than two items that exist it has no width.
+    """
+    known = without[np.isfinite(without)]
+    n = len(known)
+    if n < 2:
+        return Estimate(value=value, low=value, high=value)
+    error = np.sqrt((n - 1) / n * np.square(known - known.mean()).sum())
+    reach = float(error * t.ppf((1 + level) / 2, n - 1))
+    return Estimate(value=value, low=value - reach, high=value + reach)
 
 
 def mean_estimate(values: npt.ArrayLike, *, seed: int = 0) -> Estimate:

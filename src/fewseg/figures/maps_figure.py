@@ -63,12 +63,12 @@ def has_prototypes(subject: Subject) -> bool:
 
 def make_attention(study: Study) -> None:
     """Makes the attention's pictures for each fold, and a plot of how well it orders cells."""
-    _make(study, ATTENTION, has_attention, "of SD-AANet with SAAM", attention_maps)
+    _make(study, ATTENTION, has_attention, "checkpoint of SD-AANet with SAAM", attention_maps)
 
 
 def make_similarity(study: Study) -> None:
     """Makes the pictures of likeness for each fold, and a plot of how well it orders cells."""
-    _make(study, SIMILARITY, has_prototypes, "of SD-AANet's Table III", similarity_maps)
+    _make(study, SIMILARITY, has_prototypes, "checkpoint of SD-AANet's Table III", similarity_maps)
 
 
 def similarity_maps(opened: Opened, specs: Sequence[EpisodeSpec], progress: bool) -> Cells:
@@ -132,11 +132,13 @@ def _make(
 ) -> None:
     rows: list[Row] = []
     groups: dict[str, dict[str, Estimate]] = {}
+    dataset = ""
     for fold, subjects in study.wanted(kind, fits, what):
         shown: list[tuple[Opened, Cells]] = []
         for subject in sorted(subjects, key=lambda s: STEMS.index(s.stem) if s.stem in STEMS else 0):
             with study.attempt(f"{kind}, {subject.label} fold {fold}"):
                 opened = study.open(subject)
+                dataset = opened.data.dataset
                 specs = [spec for _, spec in opened.episodes(1, study.episodes)]
                 maps = maps_of(opened, specs, study.progress)
                 shown.append((opened, maps))
@@ -147,7 +149,7 @@ def _make(
             with study.attempt(f"{kind}, fold {fold}"):
                 _pictures(study, kind, fold, shown)
     if groups:
-        study.save(draw_order(groups, kind), f"{kind}-order", rows)
+        study.save(draw_order(groups, kind, dataset), f"{kind}-order", rows)
 
 
 def _contrast_row(
@@ -227,7 +229,7 @@ _TITLES = {
 _SCALES = {ATTENTION: "attention, from the least to the most of the image", SIMILARITY: "cosine"}
 
 
-def draw_order(groups: Mapping[str, Mapping[str, Estimate]], kind: str) -> Figure:
+def draw_order(groups: Mapping[str, Mapping[str, Estimate]], kind: str, dataset: str) -> Figure:
     """How often a cell of the target has more than another cell, by fold.
 
     The attention's sign is free: nothing supervises the query's map but the decoder that reads it. Far below
@@ -239,6 +241,7 @@ def draw_order(groups: Mapping[str, Mapping[str, Estimate]], kind: str) -> Figur
     axes.axhline(50, color="black", linewidth=0.6, linestyle=":")
     axes.set_ylim(0, 100)
     free = " (or less: its sign is free)" if kind == ATTENTION else ""
-    axes.set_title(f"{kind}: a cell of the target has more{free} than another", fontsize=9)
-    axes.legend(fontsize=7)
+    title = f"{dataset}, {kind}: a cell of the\ntarget has more{free} than another"
+    axes.set_title(title, fontsize=9)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
     return figure

@@ -108,7 +108,7 @@ def make(study: Study) -> None:
     gains: dict[str, dict[int, tuple[Estimate, int]]] = {}
     groups: dict[str, dict[str, Estimate]] = {}
     dataset = ""
-    for fold, subjects in study.wanted(NAME, fits, "a prototype method, or has a frozen trunk"):
+    for fold, subjects in study.wanted(NAME, fits, "checkpoint of a prototype method or with a frozen trunk"):
         with study.attempt(f"{NAME}, fold {fold}"):
             own = [s for s in subjects if _compares_prototypes(s)]
             opened = [study.open(s) for s in own] or [matcher_on(study.open(subjects[0]))]
@@ -127,7 +127,7 @@ def make(study: Study) -> None:
             _of_fold(study, fold, panels, opened[0])
             dataset = opened[0].data.dataset
     if groups:
-        study.save(draw_silhouettes(groups), "metric-silhouettes", rows)
+        study.save(draw_silhouettes(groups, dataset), "metric-silhouettes", rows)
         for label, by_fold in gains.items():
             claim = f"fidelity separates better than cosine ({label})"
             quantity = "silhouette of the same cells by fidelity less that by cosine"
@@ -166,7 +166,7 @@ def draw_panels(panels: Mapping[tuple[str, MetricName], Embedding], names: dict[
     return figure
 
 
-def draw_silhouettes(groups: Mapping[str, Mapping[str, Estimate]]) -> Figure:
+def draw_silhouettes(groups: Mapping[str, Mapping[str, Estimate]], dataset: str) -> Figure:
     """Silhouettes of the same features under both metrics."""
     figure = new_figure(2.5 + 0.9 * len(groups), 3.2)
     axes = figure.subplots()
@@ -174,6 +174,6 @@ def draw_silhouettes(groups: Mapping[str, Mapping[str, Estimate]]) -> Figure:
         axes, groups, {m: f"by {m}" for m in _METRICS}, scale=1, unit="silhouette in the feature space"
     )
     axes.axhline(0, color="black", linewidth=0.6)
-    axes.legend(fontsize=8)
-    axes.set_title("foreground cells of supports", fontsize=9)
+    axes.set_title(f"{dataset}: foreground cells of supports", fontsize=9)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     return figure

@@ -45,7 +45,7 @@ def make(study: Study) -> None:
     by_fold: dict[int, dict[str, Embedding]] = {}
     dataset = ""
     for fold, subjects in study.wanted(
-        NAME, fits, "of SD-AANet's Table III (baseline, + SAAM, + SDPM, both)"
+        NAME, fits, "checkpoint of SD-AANet's Table III (baseline, + SAAM, + SDPM, both)"
     ):
         missing = [NAMES[stem] for stem in STEMS if stem not in {s.stem for s in subjects}]
         if missing:
@@ -60,7 +60,7 @@ def make(study: Study) -> None:
             by_fold[fold], dataset = found, opened.data.dataset
             _of_fold(study, fold, found, opened)
     if by_fold:
-        study.save(draw_silhouettes(by_fold), "prototype-silhouettes", rows)
+        study.save(draw_silhouettes(by_fold, dataset), "prototype-silhouettes", rows)
         _claims(study, dataset, by_fold)
 
 
@@ -147,7 +147,7 @@ def draw_panels(found: Mapping[str, Embedding], names: dict[int, str]) -> Figure
     return figure
 
 
-def draw_silhouettes(by_fold: Mapping[int, Mapping[str, Embedding]]) -> Figure:
+def draw_silhouettes(by_fold: Mapping[int, Mapping[str, Embedding]], dataset: str) -> Figure:
     """Silhouettes of every fold, in the feature space and in t-SNE's plane."""
     figure = new_figure(3.0 + 1.6 * len(by_fold), 5.0)
     places = (("in the feature space, by cosine", "space"), ("in the plane of t-SNE", "plane"))
@@ -158,9 +158,10 @@ def draw_silhouettes(by_fold: Mapping[int, Mapping[str, Embedding]]) -> Figure:
         }
         grouped_bars(axes, groups, {stem: NAMES[stem] for stem in STEMS}, scale=1, unit="silhouette")
         axes.axhline(0, color="black", linewidth=0.6)
-        axes.set_title(f"support prototypes, {title}", fontsize=9)
+        axes.set_title(f"{dataset}: support prototypes, {title}", fontsize=9)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    columns = 4 if len(by_fold) > 1 else 2
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8)
     return figure
 
 

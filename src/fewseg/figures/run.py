@@ -28,6 +28,7 @@ def make_figures(
     episodes: int | None = None,
     examples: int = 5,
     seed: int = 0,
+    shots: tuple[int, ...] = (1,),
     progress: bool = True,
 ) -> Study:
     """Makes the figures; what is missing is noted and the rest is made.
@@ -42,21 +43,23 @@ def make_figures(
         episodes: a seed; the protocol's by default.
         examples: rows of a figure with photographs.
         seed: of everything that is drawn: examples, cells, t-SNE's start, resamples.
+        shots: K of the predictions in the qualitative figure, a column each.
         progress: show bars.
 
     Returns:
         What was made, found and missing.
 
     Raises:
-        ValueError: an unknown figure, or ``episodes`` or ``examples`` below 1.
+        ValueError: an unknown figure, or ``episodes``, ``examples`` or ``shots`` below 1.
         OSError: nothing can be written to ``out``.
     """
     for name in figures:
         if name not in FIGURES:
             near = difflib.get_close_matches(name, FIGURES) or list(FIGURES)
             raise ValueError(f"unknown figure {name!r}: did you mean {' or '.join(near)}?")
-    if examples < 1 or (episodes is not None and episodes < 1):
-        raise ValueError(f"got {episodes} episodes and {examples} examples: give 1 of each at least")
+    if min(examples, *shots) < 1 or (episodes is not None and episodes < 1):
+        counts = f"{episodes} episodes, {examples} examples and shots {shots}"
+        raise ValueError(f"got {counts}: give 1 of each at least")
     problems: list[str] = []
     subjects = _subjects(checkpoints, fold, root, problems)
     study = Study(
@@ -66,6 +69,7 @@ def make_figures(
         episodes=episodes,
         examples=examples,
         seed=seed,
+        shots=shots,
         progress=progress,
         problems=problems,
     )
@@ -111,7 +115,7 @@ def _results(folder: Path | None, problems: list[str]) -> list[tuple[RunResult, 
     except ValueError as error:
         problems.append(str(error))
         return []
-    problems += [f"left out: {reason}" for reason in left_out]
+    problems += left_out
     return found
 
 

@@ -36,7 +36,7 @@ def make(study: Study) -> None:
     by_label: dict[str, dict[int, ShotWeights]] = {}
     dataset = ""
     rows: list[Row] = []
-    for fold, subjects in study.wanted(NAME, fits, "of SCL"):
+    for fold, subjects in study.wanted(NAME, fits, "checkpoint of SCL"):
         for subject in subjects:
             with study.attempt(f"{NAME}, {subject.label} fold {fold}"):
                 opened = study.open(subject)
@@ -47,7 +47,7 @@ def make(study: Study) -> None:
                 rows += _rows(subject, one)
                 dataset = opened.data.dataset
     if found:
-        study.save(draw(found), NAME, rows)
+        study.save(draw(found, dataset), NAME, rows)
         arrays = {f"{n} {what}": getattr(v, what) for n, v in found.items() for what in ("weights", "ious")}
         study.save_arrays(NAME, **arrays)
         _claims(study, dataset, by_label)
@@ -119,7 +119,7 @@ def _claims(study: Study, dataset: str, found: Mapping[str, Mapping[int, ShotWei
         study.claim(claim, dataset, "mean rank correlation of U_k and IoU within an episode", within)
 
 
-def draw(found: Mapping[str, ShotWeights]) -> Figure:
+def draw(found: Mapping[str, ShotWeights], dataset: str) -> Figure:
     """One panel a checkpoint: a point a shot, and the mean of each bin with its interval."""
     figure = new_figure(3.2 * len(found) + 0.4, 3.6)
     panels = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
@@ -148,5 +148,6 @@ def draw(found: Mapping[str, ShotWeights]) -> Figure:
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 100)
     panels[0].set_ylabel("IoU of shot k's prediction of the query (%)", fontsize=8)
-    panels[0].legend(fontsize=7, loc="upper left")
+    figure.suptitle(f"{dataset}: weights of the cross-guided module, {SHOTS}-shot", fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", fontsize=7)
     return figure

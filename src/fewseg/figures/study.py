@@ -18,6 +18,7 @@ from fewseg.figures.subjects import NAMES, Opened, Subject, open_subject
 from fewseg.metrics import EpisodeCounts
 from fewseg.ops.files import atomic_path
 from fewseg.reporting.numbers import Estimate, mean_of
+from fewseg.reporting.table import FOLDS
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class Study:
         episodes: a seed; None for the protocol's.
         examples: rows of a figure with photographs.
         seed: of everything that is drawn.
+        shots: K of the predictions in the qualitative figure.
         progress: show bars.
         files: that were written.
         problems: what is missing and why.
@@ -82,6 +84,7 @@ class Study:
     episodes: int | None = None
     examples: int = 5
     seed: int = 0
+    shots: tuple[int, ...] = (1,)
     progress: bool = True
     files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -120,16 +123,16 @@ class Study:
         Args:
             figure: its name.
             fits: whether a figure can be made of a subject.
-            what: fits, in words.
+            what: they must be, in words that follow "a" or "no": "checkpoint of SCL".
         """
         for fold in self.folds:
             found = sorted((s for s in self.subjects if s.fold == fold and fits(s)), key=_place)
             if found:
                 yield fold, found
             else:
-                self.problems.append(f"{figure}, fold {fold}: none of the checkpoints is {what}")
+                self.problems.append(f"{figure}, fold {fold}: there is no {what}")
         if not self.folds:
-            self.problems.append(f"{figure}: no checkpoint given, and it needs {what}")
+            self.problems.append(f"{figure}: no checkpoint given, and it needs a {what}")
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
@@ -143,7 +146,7 @@ class Study:
     def claim(
         self, claim: str, dataset: str, quantity: str, by_fold: Mapping[int, tuple[Estimate, int]]
     ) -> None:
-        """Notes a number for each fold, and their mean where there are several.
+        """Notes a number for each fold, and their mean where all folds of the data set are there.
 
         Args:
             claim: in a few words.
@@ -152,10 +155,9 @@ class Study:
             by_fold: fold to the number, and of how many items it is.
         """
         found = {f"fold {fold}": one for fold, one in sorted(by_fold.items())}
-        if len(by_fold) > 1:
+        if set(by_fold) == set(range(FOLDS)):
             mean = mean_of([estimate for estimate, _ in by_fold.values()])
-            where = f"mean of folds {', '.join(map(str, sorted(by_fold)))}"
-            found[where] = (mean, sum(count for _, count in by_fold.values()))
+            found["mean of all folds"] = (mean, sum(count for _, count in by_fold.values()))
         self.claims += [
             Claim(claim=claim, where=f"{dataset} {where}", quantity=quantity, found=estimate, count=count)
             for where, (estimate, count) in found.items()
@@ -168,7 +170,7 @@ class Study:
             OSError: a file could not be written.
         """
         stem = self.out / (PICTURES if photographs else PLOTS) / name
-        self.files += save(figure, stem)
+        self.files += save(figure, stem, svg=not photographs)
         self.files.append(write_rows(stem.with_name(f"{name}.csv"), rows))
 
     def write(self, name: str, rows: Sequence[Row]) -> None:

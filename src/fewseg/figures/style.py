@@ -1,4 +1,4 @@
-"""How figures look: colours for all eyes, marks for black and white, and two files of each.
+"""How figures look: colours for all eyes, marks for black and white, and the files of each.
 
 Source of the colours: Okabe and Ito, Color Universal Design (2008).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -54,15 +55,21 @@ def plain_axes(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Writes ``<stem>.pdf`` and ``<stem>.png``, each whole or not at all; neither holds a date.
+def save(figure: Figure, stem: Path, *, svg: bool = True) -> list[Path]:
+    """Writes ``<stem>.pdf``, ``.png`` and ``.svg``, each whole or not at all; none holds a date.
+
+    Args:
+        figure: what is drawn.
+        stem: of the files.
+        svg: for pages, which can show no PDF; of photographs it is larger than the PNG and no sharper.
 
     Raises:
         OSError: a file could not be written.
     """
-    vector, raster = stem.with_name(f"{stem.name}.pdf"), stem.with_name(f"{stem.name}.png")
-    with atomic_path(vector) as temporary:
-        figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
-    with atomic_path(raster) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DPI)
-    return vector, raster
+    kinds = {"pdf": "CreationDate", "png": "", **({"svg": "Date"} if svg else {})}
+    paths = []
+    for kind, date in kinds.items():
+        paths.append(stem.with_name(f"{stem.name}.{kind}"))
+        with atomic_path(paths[-1]) as temporary, rc_context({"svg.hashsalt": "fewseg"}):
+            figure.savefig(temporary, format=kind, dpi=_DPI, metadata={date: None} if date else None)
+    return paths

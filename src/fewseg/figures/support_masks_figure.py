@@ -32,7 +32,7 @@ from fewseg.reporting.numbers import Estimate
 from fewseg.types import Features
 
 NAME = "support-masks"
-ALL, MOSTLY = "all supports", "supports that v_pri covers half of"
+ALL, MOSTLY = "all supports", "supports where v_pri covers at least half"
 _SYMBOLS = {"foreground": "v_s", "primary": "v_pri", "auxiliary": "v_aux"}
 
 
@@ -47,7 +47,7 @@ def make(study: Study) -> None:
     rows: list[Row] = []
     gains: Gains = {}
     dataset = ""
-    for fold, subjects in study.wanted(NAME, fits, "of SCL"):
+    for fold, subjects in study.wanted(NAME, fits, "checkpoint of SCL"):
         for subject in subjects:
             with study.attempt(f"{NAME}, {subject.label} fold {fold}"):
                 opened = study.open(subject)
@@ -64,7 +64,7 @@ def make(study: Study) -> None:
                 dataset = opened.data.dataset
                 _picture(study, opened, dict(zip(shots, regions, strict=True)))
     if rows:
-        study.save(draw_shares(found), "support-mask-shares", rows)
+        study.save(draw_shares(found, dataset), "support-mask-shares", rows)
     for (claim, quantity), by_fold in gains.items():
         study.claim(claim, dataset, quantity, by_fold)
 
@@ -150,14 +150,15 @@ def _picture(study: Study, opened: Opened, regions: Mapping[Shot, tuple[Tensor, 
     study.save(grid(rows, columns, names, title), name, numbers, photographs=True)
 
 
-def draw_shares(found: Mapping[str, Mapping[str, RegionShares]]) -> Figure:
+def draw_shares(found: Mapping[str, Mapping[str, RegionShares]], dataset: str) -> Figure:
     """Coverage of v_pri and v_aux, and how near the boundary each region lies; whiskers are 95 %.
 
     Args:
         found: which supports (a row of the figure), to the checkpoint, to its shares.
+        dataset: its name.
     """
     kept = {name: shares for name, shares in found.items() if shares}
-    width = min(6.0 + 1.8 * max(map(len, kept.values())), 15.0)
+    width = min(7.2 + 1.8 * max(map(len, kept.values())), 21.0)
     figure = new_figure(width, 2.9 * len(kept) + 0.4)
     parts = figure.subplots(len(kept), 1 + len(REACHES), squeeze=False)
     for row, (name, shares) in zip(parts, kept.items(), strict=True):
@@ -165,9 +166,10 @@ def draw_shares(found: Mapping[str, Mapping[str, RegionShares]]) -> Figure:
         row[0].set_title(f"{name}:\nshare of the foreground", fontsize=8)
         for axes, reach in zip(row[1:], REACHES, strict=True):
             grouped_bars(axes, {k: v.on_edge[reach] for k, v in shares.items()}, _SYMBOLS)
-            axes.set_title(f"share of its cells at most {reach} away\nfrom the boundary", fontsize=8)
+            axes.set_title(f"{name}:\nshare of its cells at most {reach}\nfrom the boundary", fontsize=8)
         for axes in row:
             axes.set_ylim(0, 105)
+    figure.suptitle(f"{dataset}: masks of SCL's supports", fontsize=9)
     handles, labels = parts[0][-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(REGIONS), fontsize=8)
     return figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -17,8 +16,6 @@ from fewseg.reporting.gains import gain_cells, gains
 from fewseg.reporting.numbers import percent
 from fewseg.reporting.render import dice_cells, markdown, markdown_table
 from fewseg.reporting.table import FOLDS, FoldTable, fold_tables
-
-_log = logging.getLogger(__name__)
 
 BEGIN = "<!-- results: begin (made from the result files; edit outside of this block) -->"
 END = "<!-- results: end -->"
@@ -58,7 +55,6 @@ def read_folder(folder: str | Path) -> ResultsFolder:
             found.append(load_with_counts(path))
             paths.append(str(path.relative_to(root)))
         except (FileNotFoundError, ValueError) as error:
-            _log.warning("left out: %s", error)
             left_out.append(str(error).replace(f"{root}/", ""))
     return ResultsFolder(found=found, paths=paths, left_out=left_out)
 

@@ -16,8 +16,8 @@ from fewseg.reporting.table import FoldRow, FoldTable
 def size_cells(table: FoldTable, counts_of: CountsOf) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of text.
 
-    A cell is the mean over the folds that a row has, in percent, and the number of episodes; "-" where a fold
-    has no episode of that size. A row that lacks folds says which.
+    A cell is the mean over all folds, in percent, and the number of episodes; "-" where a fold has no episode
+    of that size. A row that lacks folds has no mean: its folds stand by themselves, with what is lacking.
 
     Args:
         table: the rows.
@@ -32,13 +32,16 @@ def size_cells(table: FoldTable, counts_of: CountsOf) -> tuple[list[str], list[l
             miou_by_size(counts_of(result), result.classes) for _, result in sorted(row.results.items())
         ]
         labels = [bin.label for bin in by_fold[0]]
-        rows.append([_name(row, table.folds), *(_cell(bins) for bins in zip(*by_fold, strict=True))])
+        if row.missing(table.folds):
+            names = [_name_of_fold(row, fold, table.folds) for fold in sorted(row.results)]
+            rows += [[name, *map(_cell, zip(bins))] for name, bins in zip(names, by_fold, strict=True)]
+        else:
+            rows.append([f"{row.label} {row.fusion}", *map(_cell, zip(*by_fold, strict=True))])
     return ["pixels of the target", *labels], rows
 
 
-def _name(row: FoldRow, folds: int) -> str:
-    missing = row.missing(folds)
-    return f"{row.label} {row.fusion}" + (f" ({missing})" if missing else "")
+def _name_of_fold(row: FoldRow, fold: int, folds: int) -> str:
+    return f"{row.label} {row.fusion}, fold {fold} ({row.missing(folds)}: no mean)"
 
 
 def _cell(bins: Sequence[SizeBin]) -> str:

@@ -50,9 +50,14 @@ class FoldRow:
         return backbone_of(next(iter(self.results.values())))
 
     @property
+    def sizes(self) -> str:
+        """The side or sides of its input, as :func:`sizes_of` writes them."""
+        return sizes_of(next(iter(self.results.values())))
+
+    @property
     def multi_scale(self) -> bool:
         """Whether several input sizes were added."""
-        return "+" in sizes_of(next(iter(self.results.values())))
+        return "+" in self.sizes
 
     @property
     def seed(self) -> object:

@@ -126,7 +126,7 @@ def test_a_checkpoint_that_is_gone_is_named_and_the_rest_is_made(run, saved):
     )
     assert status == 3
     assert "missing: no checkpoint at gone.safetensors" in said
-    assert "missing: attention, fold 0: none of the checkpoints is of SD-AANet with SAAM" in said
+    assert "missing: attention, fold 0: there is no checkpoint of SD-AANet with SAAM" in said
     assert [p.name for p in Path("out").rglob("*.pdf")].count("support-mask-shares.pdf") == 1
 
 
@@ -135,8 +135,8 @@ def test_a_fold_without_its_checkpoint_is_named(run, saved):
         *("--checkpoints", saved("scl"), saved("sdaanet_baseline", 1), saved("sdaanet", 1)),
         *("--out", "out", "--figure", "support-masks", "prototype-tsne", *QUIET),
     )
-    assert "missing: support-masks, fold 1: none of the checkpoints is of SCL" in said
-    assert "missing: prototype-tsne, fold 0: none of the checkpoints is of SD-AANet's Table III" in said
+    assert "missing: support-masks, fold 1: there is no checkpoint of SCL" in said
+    assert "missing: prototype-tsne, fold 0: there is no checkpoint of SD-AANet's Table III" in said
     assert "missing: prototype-tsne, fold 1: no checkpoint of baseline + SAAM, baseline + SDPM" in said
     assert Path("out/plots/prototype-tsne-fold1.pdf").exists()
 
@@ -186,7 +186,8 @@ def test_results_of_another_schema_or_protocol_are_named(run, results):
     evaluate("demo_matcher", fold=0, out=results, shots=(1,), episodes=12, progress=False)
     status, said = run(str(results), "--out", "out", "--figure", "sizes", "--quiet")
     assert status == 3
-    assert "newer.json has schema 99; this fewseg reads schemas up to" in said
+    assert said.count("newer.json has schema 99; this fewseg reads schemas up to") == 1
+    assert "missing: left out" not in said
     assert (
         "the results of tiny are of 2 protocols, which do not share a figure; there is one for each" in said
     )
@@ -244,3 +245,21 @@ def test_the_figures_and_what_each_needs_can_be_listed(run):
 def test_a_claim_holds_when_its_interval_is_above_nothing(low, high, verdict):
     found = Estimate(value=(low + high) / 2, low=low, high=high)
     assert Claim(claim="c", where="w", quantity="q", found=found, count=1).verdict == verdict
+
+
+def test_what_a_figure_needs_is_told_in_words(run, recipes):
+    _, said = run("--out", "out", "--figure", "support-masks", "metric-tsne", "failures", "--quiet")
+    assert "support-masks: no checkpoint given, and it needs a checkpoint of SCL missing:" in said
+    assert "needs a checkpoint of a prototype method or with a frozen trunk" in said
+    assert "failures: no checkpoint given, and it needs a checkpoint missing:" in said
+
+
+def test_a_claim_has_a_mean_over_all_folds_alone(study):
+    made = study("scl")
+    each = {fold: (Estimate(value=0.1 * fold, low=0.0, high=0.4), 10) for fold in range(4)}
+    made.claim("c", "tiny", "q", {fold: one for fold, one in each.items() if fold != 2})
+    assert [claim.where for claim in made.claims] == ["tiny fold 0", "tiny fold 1", "tiny fold 3"]
+    made.claim("c", "tiny", "q", each)
+    whole = made.claims[-1]
+    assert (whole.where, whole.count) == ("tiny mean of all folds", 40)
+    assert whole.found.value == pytest.approx(0.15)

@@ -26,13 +26,14 @@ def drawn():
     return figure, axes
 
 
-def test_a_figure_is_two_files_that_are_the_same_every_time(tmp_path):
+def test_a_figure_is_three_files_that_are_the_same_every_time(tmp_path):
     first = save(drawn()[0], tmp_path / "one.of.two")
     second = save(drawn()[0], tmp_path / "again")
-    assert [p.name for p in first] == ["one.of.two.pdf", "one.of.two.png"]
+    assert [p.name for p in first] == ["one.of.two.pdf", "one.of.two.png", "one.of.two.svg"]
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
     width, height = struct.unpack(">II", first[1].read_bytes()[16:24])
     assert (width, height) == (450, 300)
+    assert [p.suffix for p in save(drawn()[0], tmp_path / "p", svg=False)] == [".pdf", ".png"]
 
 
 def test_no_window_is_opened_and_no_global_figure_made(tmp_path):

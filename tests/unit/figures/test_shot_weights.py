@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from fewseg.figures import shot_weights_figure
 from fewseg.figures.shot_weights import binned, correlated, spearman, within_episodes
+from fewseg.figures.shot_weights_figure import SHOTS, weights_of
 
 
 def shots(n=40, k=5, noise=0.1, seed=0):
@@ -55,3 +57,30 @@ def test_bins_hold_their_lower_end_and_the_last_also_one():
     found = [(b.low, b.shots, b.iou.value) for b in binned(weights, ious)]
     assert [(low, n) for low, n, _ in found] == [(0.0, 1), (0.1, 2), (0.9, 1)]
     assert [v for _, _, v in found] == pytest.approx([0.2, 0.5, 0.8])
+
+
+def test_u_k_is_the_mean_iou_of_what_shot_k_predicts_of_all_shots(study, monkeypatch):
+    """Eq. 16: k predicts i. Scores that are not alike both ways tell shot k from what it is tested on."""
+    asked = []
+
+    class Stub:
+        def __init__(self, *options):
+            pass
+
+        def prepare(self, questions, pairs, fusion):
+            asked.extend(pairs)
+            return {pair: i / len(pairs) for i, pair in enumerate(pairs)}
+
+    monkeypatch.setattr(shot_weights_figure, "PairScores", Stub)
+    made = study("scl")
+    opened = made.open(made.subjects[0])
+    weights, ious = weights_of(opened, 3, progress=False)
+    specs = [spec for _, spec in opened.episodes(SHOTS, 3)]
+    assert weights.shape == ious.shape == (len(specs), SHOTS)
+    assert len(asked) == len(set(asked))
+    score = {pair: i / len(asked) for i, pair in enumerate(asked)}
+    for spec, of_weights, of_ious in zip(specs, weights, ious, strict=True):
+        for k, support in enumerate(spec.supports):
+            each = [score[spec.class_id, support, target] for target in spec.supports]
+            assert of_weights[k] == pytest.approx(np.mean(each))
+            assert of_ious[k] == score[spec.class_id, support, spec.query]

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import silhouette_score
 
-from fewseg.figures.silhouette import distances, separation, silhouette, silhouette_gain
+from fewseg.figures.silhouette import (
+    distances,
+    separation,
+    silhouette,
+    silhouette_gain,
+    silhouettes_without,
+)
 
 
 def points(n=24, d=5, classes=3, apart=2.0, seed=0):
@@ -48,21 +54,21 @@ def test_a_class_of_one_point_counts_nothing_as_in_scikit_learn():
     assert silhouette(apart, labels) == pytest.approx(silhouette_score(apart, labels, metric="precomputed"))
 
 
-def test_a_weight_stands_for_copies_but_for_those_of_the_point_itself():
-    values, labels = points(n=9)
-    apart = distances(values, "euclidean")
-    weights = np.array([1, 2, 0, 3, 1, 1, 2, 1, 1], dtype=float)
-    total = 0.0
-    for i in range(9):
-        mean = {}
-        for c in sorted(set(labels.tolist())):
-            copies = [(apart[i, j], weights[j]) for j in range(9) if labels[j] == c and j != i]
-            below = sum(w for _, w in copies)
-            mean[c] = sum(x * w for x, w in copies) / below if below else None
-        a = mean.pop(labels[i])
-        b = min(v for v in mean.values() if v is not None)
-        total += weights[i] * (0 if a is None else (b - a) / max(a, b))
-    assert silhouette(apart, labels, weights) == pytest.approx(total / weights.sum())
+def test_the_silhouette_without_a_group_is_that_of_the_others():
+    values, labels = points(n=18)
+    labels[:2] = 99
+    groups = np.array([0, 0, 1, 1, 1, *range(2, 15)])
+    apart = distances(values, "cosine")
+    for group, found in enumerate(silhouettes_without(apart, labels, groups)):
+        kept = groups != group
+        assert found == pytest.approx(silhouette(apart[np.ix_(kept, kept)], labels[kept]))
+
+
+def test_without_its_second_class_there_is_no_silhouette():
+    values, _ = points(n=6)
+    found = silhouettes_without(distances(values, "cosine"), np.array([1, 1, 1, 1, 1, 2]), np.arange(6))
+    assert np.isnan(found[5])
+    assert np.isfinite(found[:5]).all()
 
 
 def test_one_class_alone_is_refused():
@@ -93,10 +99,50 @@ def test_the_interval_holds_the_value_and_pairs_what_is_drawn_alike():
     assert silhouette_gain(a, a).low == silhouette_gain(a, a).high == 0
 
 
-def test_points_of_a_group_are_drawn_together():
+def test_points_of_a_group_count_once():
     values, labels = points(n=30)
     values, labels = np.repeat(values, 4, axis=0), np.repeat(labels, 4)
     apart = distances(values + 1e-3 * np.random.default_rng(0).normal(size=values.shape), "euclidean")
     alone = separation(apart, labels).silhouette
     grouped = separation(apart, labels, np.repeat(np.arange(30), 4)).silhouette
     assert grouped.high - grouped.low > 1.4 * (alone.high - alone.low)
+
+
+def images(seed, classes=3, per_class=12, cells=3, apart=0.4):
+    """Cells of images: those of one image are near one another, whatever their class."""
+    generator = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(classes * per_class), cells)
+    labels = groups % classes
+    centres = generator.normal(size=(classes * per_class, 8))[groups]
+    cell = 0.3 * generator.normal(size=(len(groups), 8))
+    return centres + cell + apart * np.eye(classes, 8)[labels], labels, groups
+
+
+@pytest.mark.parametrize("apart", [0.4, 2.0])
+def test_the_interval_surrounds_the_estimate_and_holds_the_truth_as_often_as_it_says(apart):
+    """Of classes that hardly part it is wide, never narrow."""
+    found = []
+    for seed in range(150):
+        values, labels, groups = images(seed, apart=apart)
+        found.append(separation(distances(values, "euclidean"), labels, groups).silhouette)
+    truth = np.mean([e.value for e in found])
+    for estimate in found:
+        assert (estimate.low + estimate.high) / 2 == pytest.approx(estimate.value)
+    held = np.mean([e.low <= truth <= e.high for e in found])
+    assert held >= 0.92
+    spread = np.std([e.value for e in found])
+    reach = np.mean([(e.high - e.low) / 2 for e in found])
+    assert reach / spread == pytest.approx(2.0 if apart > 1 else 2.9, rel=0.15)
+
+
+def test_shuffled_classes_gain_nothing_between_two_views():
+    """Two views of the same images that are exchangeable: the interval of the gain holds 0."""
+    held = []
+    for seed in range(60):
+        values, labels, groups = images(seed, apart=0.0)
+        shuffled = np.random.default_rng(seed).permutation(labels[::3])[groups]
+        noise = np.random.default_rng(1000 + seed).normal(size=(2, *values.shape))
+        a, b = (separation(distances(values + n, "euclidean"), shuffled, groups) for n in noise)
+        gain = silhouette_gain(a, b)
+        held.append(gain.low <= 0 <= gain.high)
+    assert np.mean(held) >= 0.85

@@ -1,6 +1,8 @@
 import pytest
 
+from fewseg.reporting.site.build import write_site
 from result_files import make_counts, make_result
+from site_page import Page
 
 
 @pytest.fixture
@@ -24,3 +26,23 @@ def write(tmp_path):
         return path
 
     return write_result
+
+
+@pytest.fixture
+def folder(write):
+    """Two methods on four folds, one of them with a fifth, unfinished row."""
+    for fold in range(4):
+        write(f"pfenet-{fold}", fold, training={"checkpoint": f"p{fold}", "seed": 0})
+        write(f"scl-{fold}", fold, better=0.03, method="scl-pfenet", recipe=f"voc5i_mini_scl_fold{fold}")
+    return write("late", 2, better=0.01, method="panet", recipe="voc5i_mini_panet").parent
+
+
+@pytest.fixture
+def make(tmp_path):
+    def made(folder, **options):
+        site = write_site(folder, tmp_path / "out" / "site.html", **options)
+        text = site.path.read_text()
+        assert site.size == len(text.encode())
+        return site, text, Page(text)
+
+    return made

@@ -57,14 +57,15 @@ def cells(html):
 
 def test_html_has_the_printed_value_and_ours_in_blocks_that_say_whose_they_are(tables):
     found = cells(escaped(html_table(tables[0])))
-    blocks = [text for tag, named, text in found if named.get("scope") == "colgroup"]
+    wide = [one for one in found if "few" not in one[1].get("class", "").split()]
+    blocks = [text for _, named, text in wide if named.get("scope") == "colgroup"]
     assert blocks[:4] == [
         "",
         "printed, PASCAL-5i",
         "fewseg on PASCAL-5i",
         "fewseg on voc5i-mini, NOT the paper's data",
     ]
-    spans = [int(named["colspan"]) for _, named, _ in found if named.get("scope") == "colgroup"]
+    spans = [int(named["colspan"]) for _, named, _ in wide if named.get("scope") == "colgroup"]
     assert spans[:4] == [2, 6, 1, 6]
     start = next(i for i, (_, _, text) in enumerate(found) if text == "PFENet (TPAMI'20)")
     row = found[start : start + 15]
@@ -198,3 +199,24 @@ def test_footnotes_go_on_with_two_letters(tables):
     letters = [notes.letter(type(source)(**{**vars(source), "recipe": str(i)})) for i in range(54)]
     assert (letters[0], letters[25], letters[26], letters[53]) == ("a", "z", "aa", "bb")
     assert len(set(letters)) == 54
+
+
+def test_html_says_what_a_narrow_screen_can_do_without(tables):
+    """Folds, backbones, and a data set without numbers; headings span what is left."""
+    html = escaped(html_table(tables[0]))
+    kinds = [[set((named.get("class") or "").split()), named] for _, named, _ in cells(html)]
+    few = [int(named["colspan"]) for kind, named in kinds if "few" in kind]
+    full = [int(named["colspan"]) for kind, named in kinds if "full" in kind]
+    assert full[:4] == [2, 6, 1, 6]
+    assert few[:3] == [1, 2, 2], "Method; Mean and gain, printed and of the small set"
+    row = re.search(r"<tr><th[^>]*>PFENet.*?</tr>", html)[0]
+    shown = [text for _, named, text in cells(row) if "detail" not in named["class"].split()]
+    assert shown[:3] == ["PFENet (TPAMI'20)", "60.8", ""]
+    assert re.fullmatch(r"\d\d\.\da\[.*\]", shown[3])
+    assert len(shown) == 5
+
+
+def test_a_block_without_numbers_stays_where_there_is_no_other():
+    html = escaped(html_table(paper_tables([])[0]))
+    assert 'class="number status start detail"' not in html
+    assert "not run" in html

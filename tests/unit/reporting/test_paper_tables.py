@@ -257,3 +257,31 @@ def test_two_recipes_of_one_row_are_two_lines(write, tmp_path):
         "voc5i_mini_pfenet_long",
     ]
     assert [line.variant for line in lines] == ["", "no. 2"]
+
+
+def test_a_gain_is_over_the_baseline_of_the_same_input_size(write, tmp_path):
+    """A worse baseline at a smaller size comes first by name, and is not what a row is set beside."""
+    sizes = [{"method": {"type": "PFENet"}, "size": size} for size in (161, 241)]
+    for fold in range(4):
+        write(f"small{fold}", fold, better=-0.3, config=sizes[0])
+        write(f"scl{fold}", fold, better=0.05, config=sizes[1], **SCL)
+
+    def gain():
+        row = row_of(tables_of(tmp_path / "results")["scl", "1"], "ours-SCL (PFENet)")
+        return row.lines["voc5i-mini"][0].cells[4].gain
+
+    assert (gain().estimate, gain().status) == (None, "baseline at another input size")
+    for fold in range(4):
+        write(f"large{fold}", fold, config=sizes[1])
+    assert gain().estimate.value < 0.1
+
+
+def test_several_scales_are_set_beside_one_of_them(write, tmp_path):
+    for fold in range(4):
+        for name, better, size in (("one", 0.0, 241), ("small", -0.3, 161), ("many", 0.05, [241, 353])):
+            config = {"method": {"type": "SDAANet"}, "size": size}
+            recipe = f"voc5i_mini_sdaanet_fold{fold}"
+            write(f"{name}{fold}", fold, better, method="sdaanet", recipe=recipe, config=config)
+    table = tables_of(tmp_path / "results")["sd-aanet", "4"]
+    gain = row_of(table, "Multi-scale Inference").lines["voc5i-mini"][0].cells[4].gain
+    assert 0 < gain.estimate.value < 0.1

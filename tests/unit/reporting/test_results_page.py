@@ -1,5 +1,4 @@
 import json
-import logging
 
 import pytest
 
@@ -70,19 +69,17 @@ def test_a_row_without_recipe_or_training_says_so(write):
     assert "training: not recorded\n" in results_page(folder)
 
 
-def test_damaged_results_are_named_and_the_rest_is_made(folder, caplog):
+def test_damaged_results_are_named_and_the_rest_is_made(folder):
     broken = folder / "pfenet" / "fold1.json"
     broken.write_text(broken.read_text()[:100])
     counts_path(folder / "pfenet" / "fold2.json").unlink()
     (folder / "config.json").write_text(json.dumps({"schema": 1}))
-    with caplog.at_level(logging.WARNING):
-        page = results_page(folder)
+    page = results_page(folder)
     assert "missing folds 1, 2" in page
     left_out = page.split("Left out, because they could not be read:\n\n")[1]
     assert left_out.startswith("- pfenet/fold1.json is not a whole JSON file")
     assert "- pfenet/fold2.counts.npz is missing" in left_out
     assert left_out.count("\n- ") == 1, "a file that is no result is not spoken of"
-    assert len(caplog.records) == 2
     assert str(folder) not in page
 
 

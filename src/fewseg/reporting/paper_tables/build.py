@@ -9,6 +9,7 @@ from typing import Any
 from fewseg.data.protocols import stored_protocol
 from fewseg.engine.results import RunResult
 from fewseg.metrics import EpisodeCounts
+from fewseg.reporting.gains import Gain
 from fewseg.reporting.paper_rows import row_of
 from fewseg.reporting.paper_tables import scl_layout, sdaanet_layout, srpnet_layout
 from fewseg.reporting.paper_tables.conflicts import separable
@@ -50,6 +51,7 @@ def paper_tables(
     paths: Sequence[str] = (),
     layouts: Sequence[TableLayout] = LAYOUTS,
     folds: int = FOLDS,
+    gains: Sequence[Gain] = (),
 ) -> list[PaperTable]:
     """Makes the papers' tables with our figures beside the printed ones.
 
@@ -61,6 +63,7 @@ def paper_tables(
         paths: the file of each, for the sentences about what was left out; names of the results by default.
         layouts: which tables; all by default.
         folds: how many folds the data sets have.
+        gains: of rows of these results in mIoU, where they were computed before.
 
     Raises:
         ValueError: ``paths`` are not one for each result.
@@ -78,7 +81,7 @@ def paper_tables(
             if place is not None:
                 rows[place, table.dataset, table.shots].append((table, row))
     counts = {id(result): counts for result, counts in found}
-    scores = Scores(lambda result: counts[id(result)])
+    scores = Scores(lambda result: counts[id(result)], gains)
     return [_Filler(layout, rows, scores, folds).table(tuple(problems)) for layout in layouts]
 
 
@@ -194,10 +197,19 @@ class _Filler:
         bases = self._by_key(over, dataset, column.shots)
         if not bases:
             return GainOver(over=over.label, status="baseline not run")
-        alike = [base for k, (_, base) in bases.items() if (k[0], k[2]) == (key[0], key[2])]
+        alike = {k[1]: base for k, (_, base) in reversed(bases.items()) if (k[0], k[2]) == (key[0], key[2])}
         if not alike:
             return GainOver(over=over.label, status="baseline of another protocol or training seed")
-        return self._scores.gain(table, row, alike[0], column, over.label)
+        base = alike.get(row.sizes) or _one_scale(row, alike)
+        if base is None:
+            return GainOver(over=over.label, status="baseline at another input size")
+        return self._scores.gain(table, row, base, column, over.label)
+
+
+def _one_scale(row: FoldRow, by_sizes: Mapping[str, FoldRow]) -> FoldRow | None:
+    """What a row of several input sizes is set beside: the baseline at the first of them that there is."""
+    sides = row.sizes.split(" + ") if row.multi_scale else []
+    return next((by_sizes[side] for side in sides if side in by_sizes), None)
 
 
 def _variant(key: LineKey, among: Sequence[LineKey]) -> str:

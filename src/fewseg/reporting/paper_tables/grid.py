@@ -72,12 +72,14 @@ class Block:
         short: the same for narrow columns, in short lines.
         columns: its columns.
         foreign: whether the numbers are not of the paper's data set.
+        empty: whether there is no number, and one column says so.
     """
 
     heading: str
     columns: tuple[GridColumn, ...]
     short: str = ""
     foreign: bool = False
+    empty: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,9 @@ class _Writer:
             short = f"fewseg,\n{DATASET_NAMES[dataset]}" + (",\nNOT\npaper's" if foreign else "")
             measured = self._section.is_measured(dataset)
             columns = self._columns() if measured else (GridColumn(heading="all"),)
-            blocks.append(Block(heading=heading, short=short, columns=columns, foreign=foreign))
+            blocks.append(
+                Block(heading=heading, short=short, columns=columns, foreign=foreign, empty=not measured)
+            )
         rows = [cells for row in self._section.rows for cells in self._rows(row)]
         return Grid(heading=self._section.layout.heading, blocks=tuple(blocks), rows=tuple(rows))
 

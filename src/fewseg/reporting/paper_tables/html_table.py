@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fewseg.reporting.html import Cell, Markup, element, joined, page
-from fewseg.reporting.paper_tables.grid import Grid, GridCell, grids, notes_of
+from fewseg.reporting.paper_tables.grid import Block, Grid, GridCell, GridColumn, grids, notes_of
 from fewseg.reporting.paper_tables.model import PaperTable
 
 
@@ -19,28 +20,33 @@ def html_table(table: PaperTable) -> Markup:
     sentences, sources = notes_of(table, footnotes)
     name = f"{table.name}: {table.caption}"
     parts: list[Cell] = [element("h3", name)]
-    parts += [_section(grid, table.name) for grid in shown]
+    parts += [_section(_giving_way(grid), table.name) for grid in shown]
     items = [element("li", sentence) for sentence in sentences]
     items += [element("li", element("sup", letter), " ", text) for letter, text in sources]
     parts.append(element("ul", *items, class_="soft notes"))
     return element("section", joined(parts), class_="paper-table", id=table.slug)
 
 
+def _giving_way(grid: Grid) -> Grid:
+    """On a narrow screen, data sets without a number make room for those that have one."""
+    printed, ours = grid.blocks[:2], grid.blocks[2:]
+    if all(block.empty for block in ours):
+        return grid
+    less = [
+        replace(block, columns=tuple(replace(column, detail=True) for column in block.columns))
+        if block.empty
+        else block
+        for block in ours
+    ]
+    return replace(grid, blocks=(*printed, *less))
+
+
 def _section(grid: Grid, name: str) -> Markup:
     caption = f"{name}, {grid.heading}" if grid.heading else name
-    groups = [
-        element(
-            "th",
-            block.heading,
-            colspan=str(len(block.columns)),
-            scope="colgroup",
-            class_=_kind(block.foreign),
-        )
-        for block in grid.blocks
-    ]
+    groups = [heading for block in grid.blocks for heading in _headings(block)]
     starts = _starts(grid)
     headings = [
-        element("th", column.heading, scope="col", class_=_class(column.words, start))
+        element("th", column.heading, scope="col", class_=_class(column, start))
         for column, start in zip(grid.columns, starts, strict=True)
     ]
     body = [
@@ -55,12 +61,24 @@ def _section(grid: Grid, name: str) -> Markup:
     return element("div", whole, class_="scroll", role="region", tabindex="0", aria_label=caption)
 
 
-def _kind(foreign: bool) -> str:
-    return "block foreign" if foreign else "block"
+def _headings(block: Block) -> list[Markup]:
+    """The heading of a block; where a narrow screen lacks some of its columns, another one for the rest."""
+    kind = "block" + (" foreign" if block.foreign else "") + (" empty" if block.empty else "")
+    kept = [column for column in block.columns if not column.detail]
+    spans = {" full": len(block.columns), " few": len(kept)}
+    if len(kept) == len(block.columns):
+        spans = {"": len(kept)}
+    if not kept:
+        del spans[" few"]
+    return [
+        element("th", block.heading, colspan=str(span), scope="colgroup", class_=kind + name)
+        for name, span in spans.items()
+    ]
 
 
-def _class(words: bool, start: bool) -> str:
-    return ("text" if words else "number") + (" start" if start else "")
+def _class(column: GridColumn, start: bool) -> str:
+    kind = "text" if column.words else "number"
+    return kind + (" start" if start else "") + (" detail" if column.detail else "")
 
 
 def _starts(grid: Grid) -> list[bool]:
@@ -69,7 +87,7 @@ def _starts(grid: Grid) -> list[bool]:
 
 
 def _cell(cell: GridCell, place: int, grid: Grid, start: bool) -> Markup:
-    kinds = _class(grid.columns[place].words, start)
+    kinds = _class(grid.columns[place], start)
     kinds += " status" if cell.status else ""
     content: list[Cell] = [cell.text.strip()]
     if cell.note:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from fewseg.reporting.paper_tables.grid import Grid, GridCell, grids, notes_of
@@ -38,8 +39,13 @@ def latex_text(text: str) -> str:
     return "".join(_SIGNS.get(sign, sign) for sign in text)
 
 
-def latex_paper_table(table: PaperTable) -> str:
-    r"""A ``table*`` for ``\input``, scaled to the width of the text."""
+def latex_paper_table(table: PaperTable, told: Sequence[str] = ()) -> str:
+    r"""A ``table*`` for ``\input``, scaled to the width of the text.
+
+    Args:
+        table: which.
+        told: what a reader should know besides, such as which results were left out.
+    """
     shown, footnotes = grids(table)
     sentences, sources = notes_of(table, footnotes)
     lines = [PACKAGES, r"\begin{table*}", r"\centering\footnotesize"]
@@ -50,7 +56,7 @@ def latex_paper_table(table: PaperTable) -> str:
             lines.append(rf"\par\medskip\textbf{{{latex_text(grid.heading)}}}\par\smallskip")
         lines += [r"\resizebox{\textwidth}{!}{%", *_tabular(grid), "}"]
     lines.append(r"\par\medskip\begin{minipage}{\textwidth}\scriptsize\raggedright")
-    lines += [rf"{latex_text(sentence)}\par" for sentence in sentences]
+    lines += [rf"{latex_text(sentence)}\par" for sentence in [*sentences, *told]]
     lines += [rf"\textsuperscript{{{letter}}} {latex_text(text)}\par" for letter, text in sources]
     return "\n".join([*lines, r"\end{minipage}", r"\end{table*}"]) + "\n"
 

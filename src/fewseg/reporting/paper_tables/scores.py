@@ -19,10 +19,16 @@ class Scores:
 
     Args:
         counts_of: gives the episode counts of a result.
+        known: gains in mIoU that need not be computed again.
     """
 
-    def __init__(self, counts_of: CountsOf) -> None:
+    def __init__(self, counts_of: CountsOf, known: Sequence[Gain] = ()) -> None:
         self._counts_of = counts_of
+        self._known = {
+            (id(gain.a.results[fold]), id(gain.b.results[fold])): estimate
+            for gain in known
+            for fold, estimate in gain.by_fold.items()
+        }
         self._estimates: dict[tuple[int, Score], Estimate] = {}
         self._gains: dict[tuple[int, int, Score], Gain | str] = {}
 
@@ -69,6 +75,13 @@ class Scores:
     def _paired(self, table: FoldTable, base: FoldRow, row: FoldRow, score: Score) -> Gain | str:
         if not trained_alike(base, row):
             return "trained for another length"
+        if score == "miou":
+            folds = set(base.results) & set(row.results)
+            pairs = {fold: (id(base.results[fold]), id(row.results[fold])) for fold in sorted(folds)}
+            if set(pairs.values()) <= set(self._known):
+                by_fold = {fold: self._known[pair] for fold, pair in pairs.items()}
+                missing = base.missing(table.folds) or row.missing(table.folds)
+                return Gain(a=base, b=row, by_fold=by_fold, missing=missing)
         try:
             return paired_gain(base, row, table.folds, self._counts_of, score)
         except ValueError:

@@ -16,8 +16,13 @@ from fewseg.reporting.paper_tables.model import PaperTable
 from fewseg.reporting.render import markdown
 
 
-def markdown_paper_table(table: PaperTable) -> str:
-    """Heading, a Markdown table for each section, notes below."""
+def markdown_paper_table(table: PaperTable, told: Sequence[str] = ()) -> str:
+    """Heading, a Markdown table for each section, notes below.
+
+    Args:
+        table: which.
+        told: what a reader should know besides, such as which results were left out.
+    """
     shown, footnotes = grids(table)
     sentences, sources = notes_of(table, footnotes)
     parts = [f"### {table.name}: {table.caption}\n"]
@@ -26,7 +31,7 @@ def markdown_paper_table(table: PaperTable) -> str:
             parts.append(f"**{grid.heading}**\n")
         rows = [[_markdown_cell(cell) for cell in row] for row in grid.rows]
         parts.append(markdown([_plain(h) for h in block_headings(grid.blocks)], rows))
-    notes = [f"- {_plain(sentence)}" for sentence in sentences]
+    notes = [f"- {_plain(sentence)}" for sentence in [*sentences, *told]]
     notes += [f"- <sup>{letter}</sup> {_plain(text)}" for letter, text in sources]
     return "\n".join([*parts, "\n".join(notes)]) + "\n"
 

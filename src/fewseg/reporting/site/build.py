@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -18,14 +17,12 @@ from fewseg.reporting.site.found import FoundResult, find_results
 from fewseg.reporting.site.gaps import missing_folds, mixed_protocols
 from fewseg.reporting.site.learning import learning_section
 from fewseg.reporting.site.papers import papers_section
-from fewseg.reporting.site.pictures import pictures_section, read_pictures
+from fewseg.reporting.site.pictures import Pictures, pictures_section, read_pictures
 from fewseg.reporting.site.provenance import provenance_section
 from fewseg.reporting.site.sections import Setting, setting_section, settings_named
 from fewseg.reporting.site.top import Part, top
 from fewseg.reporting.site.training_runs import read_runs
 from fewseg.reporting.table import FOLDS, FoldTable, fold_tables
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +34,14 @@ class Site:
         size: of the page, in bytes.
         results: how many results it shows.
         problems: what could not be used or is missing, one sentence each; the page says the same.
+        all_used: whether all that was given could be used, though results may be missing.
     """
 
     path: Path
     size: int
     results: int
     problems: tuple[str, ...]
+    all_used: bool
 
 
 def write_site(
@@ -51,6 +50,7 @@ def write_site(
     *,
     runs: Path | None = None,
     figures: Path | None = None,
+    photographs: bool = False,
     folds: int = FOLDS,
     progress: bool = False,
 ) -> Site:
@@ -61,6 +61,7 @@ def write_site(
         path: the HTML file.
         runs: folder of training runs, for learning curves.
         figures: folder of PNG and SVG files to put into the page.
+        photographs: also those of its subfolder ``pictures``, as far as there is room.
         folds: how many folds the data sets have.
         progress: show bars.
 
@@ -70,14 +71,19 @@ def write_site(
     """
     found, problems = find_results(folder, folds)
     trained, unread = read_runs(runs, found, progress=progress) if runs else ([], [])
-    pictures, not_taken = read_pictures(figures) if figures else ([], [])
+    pictures = read_pictures(figures, photographs=photographs) if figures else Pictures()
     tables = fold_tables([each.result for each in found], folds=folds) if found else []
     settings, not_paired = _settings(tables, found, progress=progress)
+    unused = [*problems, *unread, *pictures.problems]
     problems += [*mixed_protocols(tables), *missing_folds(tables)]
-    problems += [*not_paired, *unread, *not_taken]
+    problems += [*not_paired, *unread, *pictures.problems]
     parts = [Part(s.id, s.title, [setting_section(s)]) for s in settings]
     parts += [
-        Part("papers", "The papers' tables", papers_section(found, folds)),
+        Part(
+            "papers",
+            "The papers' tables",
+            papers_section(found, folds, [gain for s in settings for gain in s.gains]),
+        ),
         Part("learning", "Learning curves", learning_section(trained)),
         Part("figures", "Figures", pictures_section(pictures)),
         Part(
@@ -86,7 +92,13 @@ def write_site(
     ]
     text = _page(folder, found, [part for part in parts if part.content], problems)
     atomic_write_text(path, text)
-    return Site(path=path, size=len(text.encode()), results=len(found), problems=tuple(problems))
+    return Site(
+        path=path,
+        size=len(text.encode()),
+        results=len(found),
+        problems=tuple(problems),
+        all_used=not unused,
+    )
 
 
 def _settings(
@@ -108,7 +120,6 @@ def _settings(
             problems.append(
                 f"{tables[i].heading}: no gain of {b.label} {b.fusion} over {a.label} {a.fusion}: {error}"
             )
-            _log.warning("%s", problems[-1])
     return _joined(tables, gains, counts_of), problems
 
 

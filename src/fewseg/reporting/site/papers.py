@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fewseg.reporting.gains import Gain
 from fewseg.reporting.html import Cell, element
 from fewseg.reporting.paper_tables import html_table, paper_tables
 from fewseg.reporting.site.found import FoundResult
 
 
-def papers_section(found: Sequence[FoundResult], folds: int) -> list[Cell]:
-    """Every table of the three papers; a row that was not run says so."""
+def papers_section(found: Sequence[FoundResult], folds: int, gains: Sequence[Gain] = ()) -> list[Cell]:
+    """Every table of the three papers; a row that was not run says so.
+
+    Args:
+        found: the results.
+        folds: how many there are.
+        gains: in mIoU, that were computed before.
+    """
     made = paper_tables(
-        [(each.result, each.counts) for each in found], paths=[each.name for each in found], folds=folds
+        [(each.result, each.counts) for each in found],
+        paths=[each.name for each in found],
+        folds=folds,
+        gains=gains,
     )
     links = [element("li", element("a", table.name, href=f"#{table.slug}")) for table in made]
     parts = [

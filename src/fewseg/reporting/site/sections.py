@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from fewseg.engine.results import RunResult
 from fewseg.reporting.gains import CountsOf, Gain, gain_cells
-from fewseg.reporting.html import Cell, Markup, element, table
+from fewseg.reporting.html import Cell, Markup, element, joined, table
 from fewseg.reporting.numbers import Estimate, mean_of
 from fewseg.reporting.render import cells
 from fewseg.reporting.site.dots import MEAN, Dot, DotRow, dot_chart
@@ -80,6 +80,7 @@ def _scores(setting: Setting) -> list[Cell]:
     )
     if published:
         caption += "Published values are the papers', measured by them."
+    shown = [[_with_small_interval(text) for text in row] for row in rows]
     data = [
         [*identity(row), r.recipe, fold, r.miou_mean, *r.miou_ci95, r.miou_std, r.fb_iou_mean, r.dice_mean]
         for row in setting.table.rows
@@ -88,9 +89,15 @@ def _scores(setting: Setting) -> list[Cell]:
     columns = [*IDENTITY, "recipe", "fold", "miou", "miou_low", "miou_high", "miou_std", "fb_iou", "dice"]
     return [
         element("h3", "Scores"),
-        table(headings, rows, caption, text_columns=2, apart=published),
+        element("div", table(headings, shown, caption, text_columns=2, apart=published), class_="scores"),
         csv_link(f"{setting.id}-scores", columns, data, "Data behind the table and the chart of folds"),
     ]
+
+
+def _with_small_interval(text: str) -> Cell:
+    """A number with its interval on a line of its own, which leaves room for more columns."""
+    value, bracket, interval = text.partition(" [")
+    return joined([value, element("span", f"[{interval}", class_="ci")]) if bracket else text
 
 
 def _folds(setting: Setting) -> list[Cell]:

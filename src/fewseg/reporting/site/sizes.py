@@ -22,9 +22,10 @@ _TICKS = tuple((float(edge), str(edge)) for edge in SIZE_EDGES[::2])
 
 
 def sizes(id: str, shown: FoldTable, counts_of: CountsOf) -> list[Cell]:
-    """Charts, table and data of the rows of a table."""
+    """Charts of the rows that have all folds; table and data of all rows."""
     binned = [(row, _bins(row, counts_of)) for row in shown.rows]
-    curves = [_curve(row, bins) for row, bins in binned]
+    whole = [(row, bins) for row, bins in binned if not row.missing(shown.folds)]
+    curves = [_curve(row, bins) for row, bins in whole]
     x = Scale(low=0, high=_END, start=LEFT, end=RIGHT, step=1000)
     heights = [100 * high for curve in curves for _, _, high in curve.intervals]
     y = scale_over([0.0, *heights], BOTTOM, TOP, ticks=6)
@@ -40,17 +41,42 @@ def sizes(id: str, shown: FoldTable, counts_of: CountsOf) -> list[Cell]:
     ]
     columns = ["method", "fusion", "variant", "fold", "pixels_from", "pixels_below", "episodes", "classes"]
     note = (
-        "Mean over the folds that a row has, of the episodes whose target has about one size, with 95 % "
-        "intervals over episodes; pale: the other rows. A point is missing where a fold has no such episode."
+        "Mean over all folds, of the episodes whose target has about one size, with 95 % intervals over "
+        "episodes; pale: the other rows. A point is missing where a fold has no such episode."
     )
     return [
         element("h3", "By the size of the target"),
         element("p", note, class_="soft"),
+        *_told(shown, whole),
         _pale(group, [polyline(curve, x, y) for curve in scaled]),
         element("div", *panels, class_="panels"),
         element("details", element("summary", "The sizes as a table"), _table(shown, counts_of)),
         csv_link(f"{id}-sizes", [*columns, "miou", "low", "high"], data),
     ]
+
+
+Binned = tuple[FoldRow, list[tuple[SizeScore, ...]]]
+
+
+def _told(shown: FoldTable, whole: Sequence[Binned]) -> list[Cell]:
+    """How many episodes a point stands for, and which rows have no curve."""
+    lines = [_episodes([bins for _, bins in whole])] if whole else []
+    lacking = [
+        f"{r.label} {r.fusion}, {r.missing(shown.folds)}" for r in shown.rows if r.missing(shown.folds)
+    ]
+    if lacking:
+        lines.append(f"No curve, since there is no mean over missing folds: {'; '.join(lacking)}.")
+    return [element("p", line, class_="soft") for line in lines]
+
+
+def _episodes(rows: Sequence[list[tuple[SizeScore, ...]]]) -> str:
+    """Episodes of each size in all folds together; where the rows differ, the fewest and the most."""
+    parts = []
+    for place, first in enumerate(rows[0][0]):
+        counts = {sum(fold[place].episodes for fold in row) for row in rows}
+        number = " to ".join(map(str, sorted({min(counts), max(counts)})))
+        parts.append(f"{number} of {first.label} pixels")
+    return f"Episodes behind a point: {', '.join(parts)}."
 
 
 def _bins(row: FoldRow, counts_of: CountsOf) -> list[tuple[SizeScore, ...]]:
@@ -62,7 +88,7 @@ def _ends(score: Estimate | None) -> tuple[float | None, ...]:
 
 
 def _curve(row: FoldRow, bins: Sequence[tuple[SizeScore, ...]]) -> Curve:
-    """Mean over a row's folds of each bin, a fraction; None where a fold has no such episode."""
+    """Mean over all folds of each bin, a fraction; None where a fold has no such episode."""
     points: list[tuple[float, float | None]] = []
     intervals, told = [], []
     name = f"{row.label} {row.fusion}"

@@ -81,8 +81,6 @@ def read_runs(
         problems += [f"{name}/{LOSSES}: {each}" for each in damaged]
         if steps:
             runs.append(_run(name, path.parent, steps, losses, found))
-    for problem in problems:
-        _log.warning("%s", problem)
     return runs, problems
 
 
