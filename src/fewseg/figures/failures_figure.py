@@ -53,17 +53,20 @@ def make(study: Study) -> None:
     """Makes a plot of how often each rule matches, and pictures of a few episodes of each."""
     rows: list[Row] = []
     groups: dict[str, dict[str, Estimate]] = {}
+    datasets: set[str] = set()
     for fold, subjects in study.wanted(NAME, fits, "checkpoint"):
         for subject in subjects:
             with study.attempt(f"{NAME}, {subject.label} fold {fold}"):
                 opened = study.open(subject)
                 told = told_by(opened, study.episodes, study.progress)
                 found = failures(told.outcomes)
+                datasets.add(opened.data.dataset)
                 rows += rate_rows(found, **subject.said)
                 groups[f"{subject.label}\nfold {fold}"] = _rates(found)
                 _pictures(study, opened, told, found)
     if groups:
-        study.save(draw(groups, "1-shot episodes, from the predictions"), "failure-rates", rows)
+        title = f"{', '.join(sorted(datasets))}: failures by rule, 1-shot episodes, from the predictions"
+        study.save(draw(groups, title), "failure-rates", rows)
     _from_counts(study)
 
 

@@ -86,20 +86,37 @@ def _of_table(study: Study, table: FoldTable, counts: Mapping[int, EpisodeCounts
     folds = sorted(set.intersection(*(set(row.results) for row in rows)))
     if not folds:
         raise ValueError("the methods have no fold in common: evaluate them on the same folds")
+    if len(folds) == table.folds:
+        _figure(study, rows, folds, counts, f"{table.heading}: mean of all folds", name)
+    else:  # there is no mean over missing folds
+        for fold in folds:
+            _figure(study, rows, [fold], counts, f"{table.heading}: fold {fold}", f"{name}-fold{fold}")
+    base = next((r for r in rows if r.stem == _BASE), None)
+    for row in rows:
+        if base is not None and row is not base:
+            _claim(study, base, row, folds, counts, table.dataset)
+
+
+def _figure(
+    study: Study,
+    rows: Sequence[FoldRow],
+    folds: Sequence[int],
+    counts: Mapping[int, EpisodeCounts],
+    title: str,
+    name: str,
+) -> None:
+    """A figure of some folds, or of the mean of all."""
     found, data = [], []
     for row in rows:
-        kept = [(counts[id(r)], r.classes) for f, r in sorted(row.results.items()) if f in folds]
+        kept = [(counts[id(row.results[fold])], row.results[fold].classes) for fold in folds]
         scores = [size_scores(*one, seed=study.seed) for one in kept]
         bins = tuple(mean_size_score(bins) for bins in zip(*scores, strict=True))
         found.append(SizeRow(label=_label(row), bins=bins))
         for fold, by_bin in zip(folds, scores, strict=True):
             data += [_row(row, f"{fold}", score) for score in by_bin]
-        data += [_row(row, "mean", score) for score in bins if score is not None]
-    study.save(draw(found, f"{table.heading}: folds {', '.join(map(str, folds))}"), name, data)
-    base = next((r for r in rows if r.stem == _BASE), None)
-    for row in rows:
-        if base is not None and row is not base:
-            _claim(study, base, row, folds, counts, table.dataset)
+        if len(folds) > 1:
+            data += [_row(row, "mean", score) for score in bins if score is not None]
+    study.save(draw(found, title), name, data)
 
 
 def _label(row: FoldRow) -> str:
