@@ -144,12 +144,13 @@ def check_classes(classes: tuple[str, ...]) -> None:
     """Checks a list of class names.
 
     Raises:
-        ValueError: none, more than 254, an empty one, or one twice.
+        ValueError: none, more than 254, an empty one, one that is no text, or one twice.
     """
-    if not 1 <= len(classes) <= MAX_CLASSES or not all(classes) or len(set(classes)) != len(classes):
+    named = all(isinstance(name, str) and name for name in classes)
+    if not 1 <= len(classes) <= MAX_CLASSES or not named or len(set(classes)) != len(classes):
         raise ValueError(
             f"classes are {list(classes[:8])} ({len(classes)}); accepted are 1 .. {MAX_CLASSES} different "
-            "names that are not empty: rename or part them"
+            "names, texts that are not empty: rename or part them"
         )
 
 
