@@ -25,6 +25,16 @@ _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
+def check_max_pixels(max_pixels: int) -> None:
+    """Checks a limit of pixels.
+
+    Raises:
+        ValueError: no image fits it.
+    """
+    if max_pixels < 1:
+        raise ValueError(f"the largest number of pixels is {max_pixels}; accepted are numbers from 1 on")
+
+
 def require_folder(root: Path, what: str) -> None:
     """Checks that a folder exists and holds something.
 

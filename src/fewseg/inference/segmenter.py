@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import torch
 
-from fewseg.data.image_files import MAX_PIXELS
+from fewseg.data.image_files import MAX_PIXELS, check_max_pixels
 from fewseg.inference.formats.values import AnnotatedImage
 from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, read_mask_of
 from fewseg.inference.loading import DEFAULT, load_model
@@ -34,6 +34,9 @@ class Segmenter:
         model: shared with as many segmenters as wanted.
         max_pixels: larger images are refused, files from their header.
 
+    Raises:
+        ValueError: the limit is below 1.
+
     Example:
         >>> segmenter = Segmenter.from_checkpoint()
         >>> segmenter.add_class("rust", ["a.jpg", "b.jpg"], ["a.png", "b.png"])
@@ -41,6 +44,7 @@ class Segmenter:
     """
 
     def __init__(self, model: Model, *, max_pixels: int = MAX_PIXELS) -> None:
+        check_max_pixels(max_pixels)
         self.model, self.max_pixels = model, max_pixels
         self._changing = threading.RLock()
         self._supports = SupportSet()
