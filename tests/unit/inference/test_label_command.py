@@ -429,9 +429,22 @@ def test_the_contact_sheet_begins_with_the_lowest_quality(place, run):
     assert (place / "out/contact-sheet.html").read_text().count("data:image/jpeg") == 2
 
 
+def test_the_contact_sheet_tells_the_colours_of_the_classes(place, run):
+    for k, name in enumerate(["rust", "moss"]):
+        write(place / f"two/{name}/images/{k}.png", picture(k)[0])
+        write(place / f"two/{name}/masks/{k}.png", picture(k)[1])
+    assert run(support="two")[0] == 0
+    html = (place / "out/contact-sheet.html").read_text()
+    legend = re.search(r'<ul class="legend" aria-label="Colours of the classes">(.*?)</ul>', html, re.S)[1]
+    assert re.findall(r"background:rgb\(([\d,]+)\)\"></i>([^<]+)</li>", legend) == [
+        ("128,0,0", "moss"),
+        ("0,128,0", "rust"),
+    ]
+
+
 def test_hostile_names_do_not_become_markup(place, run):
     write(place / "photos/<img src=x onerror=alert(1)>.png", picture(3)[0])
-    assert run()[0] == 0
+    assert run("--class-name", "<img src=x>")[0] == 0
     assert "<img src=x" not in (place / "out/contact-sheet.html").read_text()
 
 
