@@ -48,7 +48,8 @@ class _Lines(Progress):
         super().advance(task_id, advance)
         task, now = self._tasks[task_id], self.get_time()
         tenth = int(10 * task.completed / task.total) if task.total else 0
-        last_tenth, last_time = self._told.get(task_id, (0, task.start_time or now))
+        began = now - (task.elapsed or 0.0)
+        last_tenth, last_time = self._told.get(task_id, (0, began))
         if tenth > last_tenth or now - last_time >= _QUIET_SECONDS:
             self._told[task_id] = (tenth, now)
             self.console.print(_line(task), markup=False, highlight=False, soft_wrap=True)

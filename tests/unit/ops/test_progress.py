@@ -31,7 +31,7 @@ def test_a_hidden_bar_counts_but_draws_nothing(capsys):
 def clock(monkeypatch):
     """A clock that stands, until a test sets it."""
     time = [0.0]
-    monkeypatch.setattr("rich.console.Console.get_time", lambda self: time[0])
+    monkeypatch.setattr("rich.console.monotonic", lambda: time[0])
     return time
 
 
@@ -61,4 +61,4 @@ def test_without_a_terminal_a_line_tells_each_half_minute_of_slow_work(capsys, c
 
 @pytest.mark.parametrize("options", [{"lines": False}, {"lines": True, "show": False}])
 def test_lines_are_printed_only_where_they_are_asked_for(capsys, clock, options):
-    assert counted(100, capsys, clock, seconds=40, **options) == []
+    assert not any(counted(100, capsys, clock, seconds=40, **options))
