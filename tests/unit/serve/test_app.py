@@ -10,7 +10,7 @@ from fewseg.inference import Segmenter
 from fewseg.inference.quality import Judge
 from fewseg.serve.app import create_app
 from fewseg.serve.limits import Limits
-from serve_page import Page, png
+from serve_page import Page, png, read_png
 from small_segmenters import model, picture
 
 
@@ -381,3 +381,13 @@ def test_what_is_no_image_is_told_without_an_address_of_memory(page):
     detail = page.upload(b"no image at all", "text.jpg").json()["detail"]
     assert "image text.jpg cannot be read: its content is no image" in detail
     assert "0x" not in detail
+
+
+def test_an_image_of_more_pixels_than_pillow_takes_by_itself_is_served(annotated, monkeypatch):
+    page, _, _, mask = annotated
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        large = page.image(picture(4)[0], "large.png")
+        assert page.settle(large, mask).status_code == 200
+        answer = page.http.get(f"/api/images/{large}/labels")
+    np.testing.assert_array_equal(read_png(answer.content), mask)
