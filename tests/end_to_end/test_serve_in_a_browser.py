@@ -13,6 +13,7 @@ pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 from browser import NEEDED, SLOW, chromium, expect
 from fewseg.inference import Segmenter
 from fewseg.serve.app import create_app
+from fewseg.serve.limits import Limits
 from serve_page import png, read_png, serving
 from small_segmenters import model, picture
 
@@ -24,7 +25,7 @@ SECOND, _ = picture(9, hw=(100, 80), box=(10, 60, 10, 50))
 
 @pytest.fixture(scope="module")
 def address():
-    with serving(create_app(model())) as address:
+    with serving(create_app(model(), Limits(sessions=99))) as address:
         yield f"{address}/"
 
 
@@ -240,6 +241,23 @@ def test_a_phone_shows_all_without_scrolling_sideways(open_page, tmp_path):
     assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
     found = read_png(download(page)["masks/first.png"])
     np.testing.assert_array_equal(found, FIRST_MASK)
+
+
+@pytest.mark.parametrize("hw", [(844, 390), (640, 320)])
+def test_a_phone_has_all_tools_in_its_width_and_the_two_answers_on_its_first_screen(open_page, hw):
+    height, width = hw
+    page = open_page(viewport={"width": width, "height": height}, has_touch=True, is_mobile=True)
+    for tool in page.locator("#tool .choice").all():
+        box = tool.bounding_box()
+        assert 9 <= box["x"] < box["x"] + box["width"] <= width - 9
+        assert tool.evaluate("e => e.scrollWidth <= e.clientWidth")
+    for scrolled in (0, 10_000):
+        page.evaluate(f"scrollTo(0, {scrolled})")
+        for name in ("accept", "support"):
+            box = page.locator(f"#{name}").bounding_box()
+            assert 0 <= box["y"] < box["y"] + box["height"] <= height
+    removed = page.locator("#remove").bounding_box()  # the last thing of the page is not below the bar
+    assert removed["y"] + removed["height"] <= box["y"]
 
 
 def test_a_broken_file_is_told_and_the_page_goes_on(open_page):

@@ -94,6 +94,34 @@ def test_an_unknown_recipe_gets_its_neighbours(told, command):
     assert "unknown recipe 'voc5i_mini_pfent': did you mean voc5i_mini_pfenet" in error
 
 
+def test_a_recipe_like_no_other_gets_no_list_but_where_to_find_it(told):
+    status, _, error = told("evaluate", "nope")
+    assert status == 1
+    assert "unknown recipe 'nope': no name is near it. `fewseg train --help` lists all" in error
+    assert not any(name in error for name in registry.RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            PermissionError(13, "could not write x: Permission denied"),
+            "fewseg: could not write x: Permission",
+        ),
+        (FileExistsError(17, "File exists", "model.json"), "fewseg: model.json: File exists"),
+        (OSError("plain words"), "fewseg: plain words"),
+    ],
+)
+def test_errors_of_the_system_are_told_without_their_number(told, monkeypatch, error, words):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setitem(commands.COMMANDS, "compare", fail)
+    status, _, said = told("compare")
+    assert status == 1
+    assert said.startswith(words)
+
+
 def test_train_without_a_recipe_names_them(told):
     status, out, error = told("train")
     assert status == 1

@@ -84,10 +84,17 @@ def _run(words: Sequence[str], console: Console, errors: Console) -> int:
         return COMMANDS[words[0]](words[1:], console) or 0
     except (ValueError, OSError, RuntimeError) as error:
         errors.print("[bold red]fewseg:[/] ", end="")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        errors.print(_words(error), markup=False, highlight=False, soft_wrap=True)
         logging.getLogger(__name__).debug("traceback", exc_info=True)
         return 1
     except KeyboardInterrupt:
         goes_on = _AFTER_INTERRUPT.get(words[0])
         errors.print("fewseg: interrupted" + (f"; {goes_on}" if goes_on else ""), soft_wrap=True)
         return 130
+
+
+def _words(error: Exception) -> str:
+    """What an error says, without the system's number of it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

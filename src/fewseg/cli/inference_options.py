@@ -44,7 +44,7 @@ class LabelCommand:
         max_pixels: larger images are refused.
         batch: images that go through the network together; more helps on a GPU.
         workers: threads that read images.
-        quiet: no progress bar.
+        quiet: no progress: no bar in a terminal, no lines elsewhere.
     """
 
     support: Path

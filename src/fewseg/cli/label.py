@@ -30,9 +30,8 @@ def label(arguments: Sequence[str], console: Console) -> int:
     from fewseg.inference.outputs import LINES
 
     logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)
-    if command.graphs is not None and command.backend != "onnx":
-        raise ValueError("--graphs is for the ONNX backend: give --backend onnx too, or leave it out")
     options = _run_options(command)
+    _check(command)
     images = find_images(command.images, leave_out=command.out)
     read = _annotated(command.support, _read_options(command))  # first: wrong input is told at once
     segmenter = _segmenter(command)
@@ -59,9 +58,12 @@ def export(arguments: Sequence[str], console: Console) -> None:
     """Writes ONNX graphs; see ``ExportCommand``."""
     command = tyro.cli(ExportCommand, prog="fewseg export", args=arguments)
     from fewseg.inference.formats import ReadOptions
-    from fewseg.inference.onnx_export import export_onnx
+    from fewseg.inference.onnx_export import ABOUT, export_onnx
     from fewseg.inference.segmenter import Segmenter
+    from fewseg.ops.files import check_writable
 
+    logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)
+    check_writable(command.out / ABOUT)
     read = _annotated(command.support, ReadOptions(class_name=command.class_name))
     segmenter = Segmenter.from_checkpoint(
         command.model,
@@ -78,6 +80,25 @@ def export(arguments: Sequence[str], console: Console) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def _check(command: LabelCommand) -> None:
+    """Checks what can be told before the model is loaded and the supports are encoded.
+
+    Raises:
+        ValueError: an option is not accepted, or another process is at the folder.
+        OSError: an output cannot be written.
+    """
+    from fewseg.inference.run_file import check_folder
+    from fewseg.ops.files import check_writable
+
+    if command.graphs is not None and command.backend != "onnx":
+        raise ValueError("--graphs is for the ONNX backend: give --backend onnx too, or leave it out")
+    if command.sheet < 0:
+        raise ValueError(f"--sheet is {command.sheet}; accepted are numbers of images, 0 for no sheet")
+    check_folder(command.out)
+    if command.save_support is not None:
+        check_writable(command.save_support)
 
 
 def _run_options(command: LabelCommand) -> RunOptions:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fewseg.serve.limits import Limits
 
 _NEEDED = ("fastapi", "uvicorn", "httpx", "defusedxml")
+_LAST_PORT = 65535  # some systems take more and listen on the rest of the division
 _OWN = ("127.0.0.1", "localhost", "::1")
 
 
@@ -88,7 +89,7 @@ def _model(command: ServeCommand) -> Model:
     return load_model(
         command.model,
         size=command.size,
-        views=Tiles(side=command.tiles, overlap=command.overlap) if command.tiles else Whole(),
+        views=Whole() if command.tiles is None else Tiles(side=command.tiles, overlap=command.overlap),
         fusion=command.fusion,
         backbone=command.backbone,
         backbone_weights=command.backbone_weights,
@@ -109,15 +110,18 @@ def _listen(host: str, port: int) -> socket.socket:
     """Opens the port, so that what is wrong with it is told before anything else is done.
 
     Raises:
+        ValueError: it is no port.
         OSError: it is in use, or the host is not an address of this machine.
     """
+    if not 0 <= port <= _LAST_PORT:
+        raise ValueError(f"--port is {port}; accepted are 0 (any that is free) to {_LAST_PORT}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(64)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise OSError(
             f"cannot listen on {host} port {port} ({error}): choose another with --port, 0 for any that is "
             "free"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +12,27 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from fewseg.data.errors import DataError
+from fewseg.data.opened_image import check_still, opened, told
 from fewseg.types import IGNORE
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 MAX_PIXELS = 89_478_485
 """Pixels that an image may have by default, checked before it is decoded: 256 MiB of RGB,
-as Pillow's."""
+as Pillow's own limit."""
 
-_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # told by content, MPO is a JPEG
+_COLOURS = {"LA", "RGB", "RGBA"}  # modes of masks that are read where they are grey
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+
+
+def check_max_pixels(max_pixels: int) -> None:
+    """Checks a limit of pixels.
+
+    Raises:
+        ValueError: no image fits it.
+    """
+    if max_pixels < 1:
+        raise ValueError(f"the largest number of pixels is {max_pixels}; accepted are numbers from 1 on")
 
 
 def require_folder(root: Path, what: str) -> None:
@@ -54,7 +63,7 @@ def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
         DataError: the file is missing, empty, not an image, truncated, animated, too large, or of 32 bits a
             channel.
     """
-    with _opened(path, "image", max_pixels) as file:
+    with opened(path, "image", max_pixels) as file:
         return _rgb(file, path)
 
 
@@ -71,7 +80,7 @@ def rgb_of_bytes(content: bytes, what: str, max_pixels: int = MAX_PIXELS) -> Ten
     """
     if not content:
         raise DataError(f"image {what} is empty (0 bytes): send it again")
-    with _opened(Path(what), "image", max_pixels, io.BytesIO(content)) as file:
+    with opened(Path(what), "image", max_pixels, io.BytesIO(content)) as file:
         return _rgb(file, Path(what))
 
 
@@ -86,8 +95,8 @@ def rgb_of_pil(image: Image.Image, what: str, max_pixels: int = MAX_PIXELS) -> T
     Raises:
         DataError: as in :func:`read_rgb`.
     """
-    with _told(Path(what), "image", max_pixels):
-        _check_still(image, Path(what), "image", max_pixels)
+    with told(Path(what), "image", max_pixels):
+        check_still(image, Path(what), "image", max_pixels)
         return _rgb(image, Path(what))
 
 
@@ -103,7 +112,7 @@ def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     Raises:
         DataError: the file is missing, empty, not an image, truncated, animated or too large.
     """
-    with _opened(path, "image", max_pixels) as file:
+    with opened(path, "image", max_pixels) as file:
         width, height = file.size
         if file.getexif().get(_EXIF_ORIENTATION, 1) in _TURNED:
             width, height = height, width
@@ -127,7 +136,7 @@ def read_mask(path: Path, modes: Sequence[str] = ("L", "P"), max_pixels: int = M
         DataError: the file is missing, empty, unreadable, animated, too large, or of another mode (such as
             RGB), or coloured.
     """
-    with _opened(path, "mask", max_pixels) as file:
+    with opened(path, "mask", max_pixels) as file:
         return _numbers(file, path, modes)
 
 
@@ -141,7 +150,7 @@ def mask_of_bytes(
     """
     if not content:
         raise DataError(f"mask {what} is empty (0 bytes): send it again")
-    with _opened(Path(what), "mask", max_pixels, io.BytesIO(content)) as file:
+    with opened(Path(what), "mask", max_pixels, io.BytesIO(content)) as file:
         return _numbers(file, Path(what), modes)
 
 
@@ -197,49 +206,30 @@ def check_same_size(what: str, image_hw: tuple[int, int], mask_hw: tuple[int, in
     Raises:
         DataError: they differ.
     """
-    if image_hw == mask_hw:
-        return
-    turned = " (the image is turned by its EXIF orientation?)" if image_hw == mask_hw[::-1] else ""
-    raise DataError(
-        f"{what}: the image is {image_hw[1]} x {image_hw[0]} pixels and its mask {mask_hw[1]} x "
-        f"{mask_hw[0]}{turned}; both must be of one size: export the mask again at the image's size"
+    if image_hw != mask_hw:
+        advice = "export the mask again at the image's size"
+        raise _differing(what, image_hw, "its mask", mask_hw, advice)
+
+
+def check_annotated_size(what: str, image_hw: tuple[int, int], annotated_hw: tuple[int, int]) -> None:
+    """Checks that an image is of the size (H, W) that its annotations were made at.
+
+    Raises:
+        DataError: it is not.
+    """
+    if image_hw != annotated_hw:
+        advice = "give the image that was annotated, or correct the size in the file"
+        raise _differing(what, image_hw, "the annotated one", annotated_hw, advice)
+
+
+def _differing(
+    what: str, image_hw: tuple[int, int], other: str, other_hw: tuple[int, int], advice: str
+) -> DataError:
+    turned = " (the image is turned by its EXIF orientation?)" if image_hw == other_hw[::-1] else ""
+    return DataError(
+        f"{what}: the image is {image_hw[1]} x {image_hw[0]} pixels and {other} {other_hw[1]} x "
+        f"{other_hw[0]}{turned}; both must be of one size: {advice}"
     )
-
-
-@contextmanager
-def _opened(
-    path: Path, kind: str, max_pixels: int, content: io.BytesIO | None = None
-) -> Iterator[Image.Image]:
-    """Gives a still image of an accepted size, not decoded yet; errors in the block are DataErrors."""
-    with _told(path, kind, max_pixels), Image.open(content or path, formats=_FORMATS) as file:
-        _check_still(file, path, kind, max_pixels)
-        yield file
-
-
-@contextmanager
-def _told(path: Path, kind: str, max_pixels: int) -> Iterator[None]:
-    """Turns whatever Pillow raises into a DataError."""
-    try:
-        yield
-    except (DataError, MemoryError):
-        raise
-    except Image.DecompressionBombError as error:
-        count = re.search(r"\d+", str(error))
-        raise _too_large(path, kind, f"{count[0] if count else 'many'} pixels", max_pixels) from error
-    except Exception as error:  # Pillow raises whatever a broken file leads to
-        raise _unreadable(path, kind, error) from error
-
-
-def _check_still(file: Image.Image, path: Path, kind: str, max_pixels: int) -> None:
-    width, height = file.size
-    if width * height > max_pixels:
-        raise _too_large(path, kind, f"{width} x {height} pixels", max_pixels)
-    # The second picture of an MPO is a camera's preview or depth: the first is the photograph.
-    if file.format != "MPO" and getattr(file, "is_animated", False):
-        raise DataError(
-            f"{kind} {path} holds {getattr(file, 'n_frames', 'several')} frames ({file.format}); "
-            "accepted are still images: export one frame"
-        )
 
 
 def _numbers(file: Image.Image, path: Path, modes: Sequence[str]) -> Tensor:
@@ -250,12 +240,19 @@ def _numbers(file: Image.Image, path: Path, modes: Sequence[str]) -> Tensor:
         grey = not clear and bool((colours == colours[..., :1]).all())
         pixels = colours[..., 0] if grey else None
     if pixels is None:
-        raise DataError(
-            f"mask {path} is stored as {file.mode}; accepted are single-channel files (modes "
-            f"{', '.join(modes)}) that hold class numbers: convert colours to class numbers and save it "
-            "as a palette or grey PNG"
-        )
+        raise _not_numbers(file, path, modes)
     return torch.from_numpy(pixels.astype(np.uint8, copy=False))
+
+
+def _not_numbers(file: Image.Image, path: Path, modes: Sequence[str]) -> DataError:
+    colours = file.mode in modes  # whose channels differ, or parts of which are transparent
+    plain = ", ".join(mode for mode in modes if mode not in _COLOURS)
+    stored = f"is stored as {file.mode}" + (", in colours or transparent in parts" if colours else "")
+    grey = ", or in colours that are all grey and opaque" if _COLOURS & set(modes) else ""
+    return DataError(
+        f"mask {path} {stored}; accepted are single-channel files (modes {plain}) that hold class "
+        f"numbers{grey}: convert colours to class numbers and save it as a palette or grey PNG"
+    )
 
 
 def _rgb(file: Image.Image, path: Path) -> Tensor:
@@ -273,22 +270,3 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
             "and 16 bits: export it as 8-bit"
         )
     return image
-
-
-def _too_large(path: Path, kind: str, size: str, max_pixels: int) -> DataError:
-    return DataError(
-        f"{kind} {path} has {size}; accepted are {max_pixels} by the limit set and {2 * MAX_PIXELS} by "
-        "Pillow (PIL.Image.MAX_IMAGE_PIXELS): cut it into tiles, shrink it, or raise the limit where you "
-        "trust the file"
-    )
-
-
-def _unreadable(path: Path, kind: str, error: Exception) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{kind} {path} does not exist: check the list and the root, or fetch the file")
-    if path.is_file() and path.stat().st_size == 0:
-        return DataError(f"{kind} {path} is empty (0 bytes): fetch it again, or take it off the list")
-    return DataError(
-        f"{kind} {path} cannot be read ({error}); accepted are complete image files: fetch it again, or "
-        "take it off the list"
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def write_thumbnail(folder: Path, name: str, thumb: NDArray[np.uint8], labels: M
     """
     step = -(-max(labels.shape) // _SIDE)
     small = labels[::step, ::step]
-    palette = np.array(voc_palette(), dtype=np.float32).reshape(-1, 3)
+    palette = _colours().astype(np.float32)
     marked = (small > 0)[..., None]
     mixed = np.where(marked, thumb * (1 - _OPACITY) + palette[small] * _OPACITY, thumb)
     mixed[_rims(small)] = 255
@@ -77,7 +77,12 @@ def write_sheet(folder: Path, lines: Path, problems: Mapping[str, str], most: in
         DataError: the lines are broken.
         OSError: it could not be written.
     """
-    found = sorted((_told(prediction) for prediction in read_jsonl(lines)), key=lambda item: item[0])
+    classes: tuple[str, ...] = ()
+    found = []
+    for prediction in read_jsonl(lines):
+        classes = prediction.classes  # the same in all lines
+        found.append(_told(prediction))
+    found.sort(key=lambda item: item[0])
     cards = [_card(folder / THUMBS, name, facts, score) for score, name, facts in found[:most]]
     left = f" The {len(found) - most} with the highest are left out." if len(found) > most else ""
     intro = (
@@ -86,19 +91,35 @@ def write_sheet(folder: Path, lines: Path, problems: Mapping[str, str], most: in
         "support is left out (agreement), and how decided the probabilities are (margin). With one support "
         "there is nothing to scale it by: it is uncalibrated."
     )
-    content: list[Markup | str] = [element("h1", "Contact sheet"), element("p", intro)]
+    content: list[Markup | str] = [element("h1", "Contact sheet"), element("p", intro), _legend(classes)]
     if problems:
         rows = [[name, text] for name, text in problems.items()]
         content.append(table(["image", "what is wrong"], rows, "Images that were skipped", text_columns=2))
     style = Markup(
         "<style>.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));gap:1rem}"
         ".cards figure{margin:0}.cards img{max-width:100%;height:auto;display:block}"
-        ".cards figcaption{overflow-wrap:anywhere;font-size:.85rem}</style>"
+        ".cards figcaption{overflow-wrap:anywhere;font-size:.85rem}"
+        ".legend{display:flex;flex-wrap:wrap;gap:.3rem 1rem;list-style:none;padding:0}"
+        ".legend i{display:inline-block;width:1em;height:1em;margin-right:.4em;vertical-align:-.1em;"
+        "border:1px solid currentColor;border-radius:.2em}</style>"
     )
     content += [style, element("div", joined(cards), class_="cards")]
     path = folder / SHEET
     atomic_write_text(path, page("Contact sheet", *content))
     return path
+
+
+def _legend(classes: Sequence[str]) -> Markup:
+    """The colour of each class, which is mixed with the image's on the pictures."""
+    items = []
+    for name, colour in zip(classes, _colours()[1:], strict=False):
+        swatch = element("i", aria_hidden="true", style=f"background:rgb({','.join(map(str, colour))})")
+        items.append(element("li", swatch, name))
+    return element("ul", joined(items), class_="legend", aria_label="Colours of the classes")
+
+
+def _colours() -> NDArray[np.uint8]:
+    return np.array(voc_palette(), dtype=np.uint8).reshape(-1, 3)
 
 
 def _told(prediction: Prediction) -> tuple[float, str, Mapping[str, Any]]:

@@ -95,7 +95,7 @@ def label_images(
         images: name to file, of :func:`~fewseg.inference.found_images.find_images`.
         folder: where everything goes.
         options: how.
-        progress: show a bar.
+        progress: show a bar, or print lines where there is no terminal.
 
     Returns:
         What was done; an image that cannot be used is in ``problems`` and loses no other.
@@ -152,7 +152,7 @@ def _run(work: _Work, names: Sequence[str], options: RunOptions, progress: bool)
         ahead=2 * options.workers + options.batch,
         batch=options.batch,
     )
-    with progress_bar(progress) as bar:
+    with progress_bar(progress, lines=True) as bar:
         task = bar.add_task("label", total=len(names))
         for _ in stream.run(names):
             bar.advance(task)

@@ -78,7 +78,8 @@ def read_image(image: ImageLike, what: str = "the image", max_pixels: int = MAX_
 
 def _tensor(array: NDArray[Any], what: str) -> Tensor:
     try:
-        return torch.from_numpy(np.ascontiguousarray(array))
+        whole = np.ascontiguousarray(array)
+        return torch.from_numpy(whole if whole.flags.writeable else whole.copy())
     except TypeError as error:
         raise DataError(
             f"{what} is an array of {array.dtype}; accepted are uint8, and floats in [0, 1]: convert it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from fewseg.inference.model import Model
 from fewseg.inference.session import Session
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.ops.files import atomic_path, atomic_write_text
+from fewseg.ops.files import atomic_path, atomic_write_text, unwritten
 from fewseg.types import Features, State
 
 logger = logging.getLogger(__name__)
@@ -123,7 +124,10 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
     states = state_tensors(session.state)
     segment = SegmentGraph(model.method, levels, model.size, session.state).eval()
     inputs = (*features.maps.values(), *states.values())
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritten(folder / ABOUT, error) from error
     (folder / ABOUT).unlink(
         missing_ok=True
     )  # it says that the graphs are whole, belong together and are right
@@ -169,7 +173,10 @@ def write_extract(model: Model, path: Path) -> None:
 
 
 def extract_difference(model: Model, path: Path) -> float:
-    """Largest difference of a graph's maps from torch's, over their largest value."""
+    """Largest difference of a graph's maps from torch's, over their largest value.
+
+    Infinite where they are of other levels or shapes.
+    """
     images = _any_images(model)
     with torch.no_grad():
         return _difference(path, (images,), ["images"], ExtractGraph(model.method)(images))
@@ -224,14 +231,16 @@ def _write(
 def _difference(
     path: Path, inputs: tuple[Tensor, ...], names: Sequence[str], expected: tuple[Tensor, ...]
 ) -> float:
-    """Largest difference of a graph's outputs from torch's, over their largest value."""
+    """Largest difference of a graph's outputs from torch's, over their largest value; infinite of others."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     wanted = {given.name for given in session.get_inputs()}
     feed = {n: v.detach().cpu().numpy() for n, v in zip(names, inputs, strict=True) if n in wanted}
-    worst = 0.0
-    for found, true in zip(session.run(None, feed), expected, strict=True):
+    worst, outputs = 0.0, session.run(None, feed)
+    if [output.shape for output in outputs] != [tuple(true.shape) for true in expected]:
+        return math.inf
+    for found, true in zip(outputs, expected, strict=True):
         known = true.detach().cpu().numpy()
         worst = max(worst, float(np.abs(found - known).max() / max(1e-12, np.abs(known).max())))
     return worst

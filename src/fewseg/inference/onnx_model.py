@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float =
 
     Raises:
         RuntimeError: onnx, onnxscript or onnxruntime is not installed.
-        DataError: the folder holds no export, or one of another size.
+        DataError: the folder holds no export, or one of another size or with other maps.
         ValueError: the model is on a GPU, cannot be exported, or the graph does not give what torch gives,
             as that of another model.
         OSError: a temporary file could not be written.
@@ -88,6 +89,11 @@ def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float =
         except Exception as problem:  # ONNX Runtime raises its own kinds for whatever is wrong with a file
             why = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
             raise DataError(f"{folder / EXTRACT} cannot be used ({why}): export it again") from problem
+    if math.isinf(error):
+        raise DataError(
+            f"{folder / EXTRACT} was exported from another model: its maps are of other levels or shapes "
+            f"than those of {model.name}: export it from this very model, or use torch"
+        )
     if not error <= tolerance:
         raise ValueError(
             f"{folder / EXTRACT} differs from {model.name} in torch by {error:.2g} of the largest value; "

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fewseg.data.errors import DataError
-from fewseg.ops.files import atomic_write_text
+from fewseg.ops.files import atomic_write_text, check_writable, unwritten
 from fewseg.ops.locks import folder_alone
 
 RUN_FILE = "run.json"
@@ -26,23 +26,40 @@ def claimed(folder: Path, facts: Mapping[str, object]) -> Iterator[None]:
 
     Raises:
         DataError: it holds another run, or another process is at it.
-        OSError: it is not writable.
+        OSError: it is not writable, or a file is in its place.
     """
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file; accepted is a folder for the outputs: give another")
     path = folder / RUN_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(error.errno, f"could not write {path}: {error.strerror}") from error
+        raise unwritten(path, error) from error
+    with _alone(folder):
+        facts = {**_known(path, facts), **facts}
+        atomic_write_text(path, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        yield
+
+
+def check_folder(folder: Path) -> None:
+    """Checks that a run can have a folder, as far as that can be told before the model; makes nothing.
+
+    Raises:
+        DataError: another process is at it.
+        OSError: it is not writable, or a file is in its place.
+    """
+    check_writable(folder / RUN_FILE)
+    if folder.is_dir():
+        with _alone(folder):
+            pass
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
     with folder_alone(folder) as alone:
         if not alone:
             raise DataError(
                 f"another process labels into {folder} now; accepted is one at a time: wait for it, or "
                 "choose another folder"
             )
-        facts = {**_known(path, facts), **facts}
-        atomic_write_text(path, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         yield
 
 

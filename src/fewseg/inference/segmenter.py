@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import torch
 
-from fewseg.data.image_files import MAX_PIXELS
-from fewseg.inference.formats.values import AnnotatedImage, check_classes
+from fewseg.data.image_files import MAX_PIXELS, check_max_pixels
+from fewseg.inference.formats.values import AnnotatedImage
 from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, read_mask_of
 from fewseg.inference.loading import DEFAULT, load_model
 from fewseg.inference.model import EncodedImage, Model, PreparedImage
@@ -34,6 +34,9 @@ class Segmenter:
         model: shared with as many segmenters as wanted.
         max_pixels: larger images are refused, files from their header.
 
+    Raises:
+        ValueError: the limit is below 1.
+
     Example:
         >>> segmenter = Segmenter.from_checkpoint()
         >>> segmenter.add_class("rust", ["a.jpg", "b.jpg"], ["a.png", "b.png"])
@@ -41,6 +44,7 @@ class Segmenter:
     """
 
     def __init__(self, model: Model, *, max_pixels: int = MAX_PIXELS) -> None:
+        check_max_pixels(max_pixels)
         self.model, self.max_pixels = model, max_pixels
         self._changing = threading.RLock()
         self._supports = SupportSet()
@@ -161,12 +165,15 @@ class Segmenter:
                 f"class {name!r}: {len(pictures)} images and {len(given)} masks; accepted is a mask for each "
                 "image, None for one that does not show the class"
             )
-        return self._add(
-            [(picture, {name: mask}) for picture, mask in zip(pictures, given, strict=True)], name
-        )
+        encoded = self.encode_all(pictures)
+        supports = self._add(encoded, [{name: mask} for mask in given])
+        return supports.support(name, tuple(image.digest for image in encoded))
 
     def add_image(self, image: Picture, masks: Mapping[str, MaskLike | None]) -> EncodedImage:
         """Adds an image that is annotated for several classes at once, or for none: a negative of all.
+
+        What is said last of an image and a class counts. A negative of all is one of classes that come later
+        too; where it is added again with masks, it stays one of the other classes of that moment.
 
         Args:
             image: in any form.
@@ -174,10 +181,11 @@ class Segmenter:
 
         Raises:
             DataError: as in :meth:`add_class`.
-            ValueError: a name is not accepted, or a new class is not shown.
+            ValueError: a name is not accepted, a new class is not shown, or no masks are given of an image
+                that is an example of a class already.
         """
         encoded = self.encode(image)
-        self._add([(encoded, masks)], None)
+        self._add([encoded], [masks])
         return encoded
 
     def add_annotated(self, images: Iterable[AnnotatedImage]) -> None:
@@ -185,64 +193,56 @@ class Segmenter:
 
         Raises:
             DataError: as in :meth:`add_class`.
-            ValueError: a class is shown on none of the images.
+            ValueError: as in :meth:`add_image`.
         """
-        self._add([(str(image.image), image.masks) for image in images], None)
+        read = list(images)
+        encoded = self.encode_all([str(image.image) for image in read])
+        self._add(encoded, [image.masks for image in read], [str(image.image) for image in read])
 
-    def _add(self, items: Sequence[tuple[Picture, Mapping[str, Any]]], name: str | None) -> ClassSupport:
-        encoded = self.encode_all([image for image, _ in items])
+    def _add(
+        self,
+        images: Sequence[EncodedImage],
+        masks: Sequence[Mapping[str, Any]],
+        names: Sequence[str] | None = None,
+    ) -> SupportSet:
+        """Adds images with their masks, and returns the supports that there are then."""
         cut = [
             {
                 k: view_masks(self._mask(mask, image, f"mask {i} of {k!r}"), image.windows)
-                for k, mask in masks.items()
+                for k, mask in own.items()
             }
-            for i, (image, (_, masks)) in enumerate(zip(encoded, items, strict=True), 1)
+            for i, (image, own) in enumerate(zip(images, masks, strict=True), 1)
         ]
         with self._changing:
-            supports = self._supports
-            for image, masks in zip(encoded, cut, strict=True):
-                supports = supports.added(image, masks)
-            if supports.classes:
-                check_classes(supports.classes)
-            unseen = [k for k in supports.classes if not supports.positives(k)]
-            if unseen:
-                raise ValueError(
-                    f"no mask of {unseen[0]!r} has foreground: a class needs one image at least that shows "
-                    "it; empty masks are negatives beside such images"
-                )
-            self._replace(supports)
-            digests = tuple(image.digest for image in encoded)
-            return self.support(name, digests) if name else ClassSupport(name="", shots=0, negatives=0)
+            self._replace(self._supports.annotated(images, cut, names))
+            return self._supports
 
     def _mask(self, mask: MaskLike | None, image: EncodedImage, what: str) -> torch.Tensor:
         if mask is None:
             return torch.zeros(image.size, dtype=torch.uint8)
         return read_mask_of(mask, image.size, what, self.max_pixels)
 
-    def support(self, name: str, digests: tuple[str, ...] = ()) -> ClassSupport:
+    def support(self, name: str) -> ClassSupport:
         """Returns what is known of a class.
 
         Raises:
             ValueError: there is no such class.
         """
-        supports = self._supports
-        if name not in supports.classes:
-            raise ValueError(f"there is no class {name!r}; there are {list(supports.classes)}: add it first")
-        shots, negatives = len(supports.positives(name)), len(supports.negatives(name))
-        return ClassSupport(name=name, shots=shots, negatives=negatives, digests=digests)
+        return self._supports.support(name)
 
     def remove(self, name: str, digest: str | None = None) -> None:
-        """Takes a class away, or its mask on one image; a class whose last mask goes is gone.
+        """Takes a class away, or what one image says of it; a class whose last mask goes is gone.
+
+        Args:
+            name: the class.
+            digest: of the image, as ``ClassSupport.digests`` and ``EncodedImage.digest`` have it; None for
+                the whole class.
 
         Raises:
-            ValueError: there is no such class, or negatives alone would be left of it.
+            ValueError: there is no such class, no such image of it, or negatives alone would be left.
         """
         with self._changing:
-            self.support(name)
-            supports = self._supports.without(name, digest)
-            if name in supports.classes and not supports.positives(name):
-                raise ValueError(f"only negatives of {name!r} would be left: remove the whole class")
-            self._replace(supports)
+            self._replace(self._supports.without(name, digest))
 
     def clear(self) -> None:
         """Takes all supports away."""

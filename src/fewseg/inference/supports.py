@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from fewseg.inference.formats.values import check_classes
 from fewseg.inference.model import EncodedImage
 from fewseg.inference.views import view_masks
 from fewseg.types import IGNORE, EncodedShots, Features
@@ -71,28 +72,93 @@ class SupportSet:
         Args:
             image: encoded.
             masks: class to (n, S, S); of a class that the image has a mask of already, the new one counts.
+                An image that denied all classes goes on denying those of now that it gets no mask of. Empty:
+                it denies all classes, those that are added later too, unless it shows one of them.
         """
         classes = (*self.classes, *(name for name in masks if name not in self.classes))
         for place, shot in enumerate(self.shots):
             if shot.image.digest == image.digest:
-                joined = replace(shot, masks={**shot.masks, **masks})
-                shots = (*self.shots[:place], joined, *self.shots[place + 1 :])
+                shots = (*self.shots[:place], self._joined(shot, masks), *self.shots[place + 1 :])
                 return SupportSet(classes=classes, shots=shots)
         return SupportSet(classes=classes, shots=(*self.shots, Shot(image=image, masks=masks)))
 
-    def without(self, name: str, digest: str | None = None) -> SupportSet:
-        """Returns the set without a class, or without its mask on one image.
+    def annotated(
+        self,
+        images: Sequence[EncodedImage],
+        masks: Sequence[Mapping[str, Tensor]],
+        names: Sequence[str] | None = None,
+    ) -> SupportSet:
+        """As :meth:`added`, several images, whose classes and masks must make sense together.
 
-        Images that were annotated for it alone go too; a class without a mask anywhere goes too.
+        Args:
+            images: encoded.
+            masks: of each, class to (n, S, S).
+            names: what errors call the images.
+
+        Raises:
+            ValueError: a class name is not accepted, a class is shown nowhere, or no masks are given of an
+                image that shows a class.
         """
+        supports = self
+        for i, (image, own) in enumerate(zip(images, masks, strict=True)):
+            shown = supports.shown_on(image)
+            if shown and not own:
+                raise ValueError(
+                    f"{names[i] if names else 'the image'} has no masks, so that it shows none of the "
+                    f"classes, but it is an example of {shown[0]!r} already: give its masks, or remove it "
+                    "there first"
+                )
+            supports = supports.added(image, own)
+        if supports.classes:
+            check_classes(supports.classes)
+        unseen = [name for name in supports.classes if not supports.positives(name)]
+        if unseen:
+            raise ValueError(
+                f"no mask of {unseen[0]!r} has foreground: a class needs one image at least that shows it; "
+                "empty masks are negatives beside such images"
+            )
+        return supports
+
+    def _joined(self, shot: Shot, masks: Mapping[str, Tensor]) -> Shot:
+        if not masks:
+            return shot if self.shown_on(shot.image) else replace(shot, masks={})
+        had = shot.masks or _denials(shot.image, self.classes)
+        return replace(shot, masks={**had, **masks})
+
+    def shown_on(self, image: EncodedImage) -> list[str]:
+        """The classes that are marked on an image."""
+        own = [shot for shot in self.shots if shot.image.digest == image.digest]
+        return [name for name in self.classes if any(shot.shows(name) for shot in own)]
+
+    def without(self, name: str, digest: str | None = None) -> SupportSet:
+        """Returns the set without a class, or without what one image says of it.
+
+        Images that were annotated for it alone go too; a class without a mask anywhere goes too. An image
+        that denied all classes goes on denying the others of now.
+
+        Raises:
+            ValueError: there is no such class, no such image of it, or negatives alone would be left of it.
+        """
+        self.support(name)
+        digests = [s.image.digest for s in self.shots if s.shows(name) or s.denies(name)]
+        if digest is not None and digest not in digests:
+            raise ValueError(
+                f"no image {digest!r} of {name!r}; there are {', '.join(digests)}: give one of them, or none "
+                "to remove the whole class"
+            )
         shots = []
         for shot in self.shots:
-            if name not in shot.masks or digest not in (None, shot.image.digest):
+            named_alone = digest == shot.image.digest and not shot.masks
+            masks = _denials(shot.image, self.classes) if named_alone else shot.masks
+            if name not in masks or digest not in (None, shot.image.digest):
                 shots.append(shot)
-            elif len(shot.masks) > 1:
-                shots.append(replace(shot, masks={k: v for k, v in shot.masks.items() if k != name}))
+            elif len(masks) > 1:
+                shots.append(replace(shot, masks={k: v for k, v in masks.items() if k != name}))
         named = {k for shot in shots for k in shot.masks}
-        return SupportSet(classes=tuple(k for k in self.classes if k in named), shots=tuple(shots))
+        left = SupportSet(classes=tuple(k for k in self.classes if k in named), shots=tuple(shots))
+        if name in left.classes and not left.positives(name):
+            raise ValueError(f"only negatives of {name!r} would be left: remove the whole class")
+        return left
 
     def only(self, places: Sequence[int]) -> SupportSet:
         """Returns the set of some of the shots, with all its classes."""
@@ -105,6 +171,21 @@ class SupportSet:
     def negatives(self, name: str) -> list[int]:
         """Places of the shots that say that a class is not on them."""
         return [i for i, shot in enumerate(self.shots) if shot.denies(name)]
+
+    def support(self, name: str, digests: tuple[str, ...] = ()) -> ClassSupport:
+        """Returns what is known of a class.
+
+        Args:
+            name: the class.
+            digests: as in the result.
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        if name not in self.classes:
+            raise ValueError(f"there is no class {name!r}; there are {list(self.classes)}: add it first")
+        shots, negatives = len(self.positives(name)), len(self.negatives(name))
+        return ClassSupport(name=name, shots=shots, negatives=negatives, digests=digests)
 
     def encoded(self, negatives: bool) -> EncodedShots:
         """The set as methods take it: one support for each class and view that shows it.
@@ -136,7 +217,7 @@ class SupportSet:
     def _labels(self, shot: Shot, view: int, way: int) -> Tensor:
         """(S, S): 0, the ways that are marked on a view, 255; the given way lies on top of the others."""
         if not shot.masks:
-            return view_masks(torch.zeros(shot.image.size, dtype=torch.uint8), shot.image.windows)[view]
+            return _nothing(shot.image)[view]
         own = shot.masks.get(self.classes[way - 1])
         own = torch.zeros_like(next(iter(shot.masks.values()))) if own is None else own
         labels = torch.zeros_like(own[view])
@@ -145,6 +226,15 @@ class SupportSet:
             labels[mask[view] == 1] = self.classes.index(other) + 1
         labels[own[view] == 1] = way
         return labels
+
+
+def _nothing(image: EncodedImage) -> Tensor:
+    """(n, S, S): the mask of what an image does not show."""
+    return view_masks(torch.zeros(image.size, dtype=torch.uint8), image.windows)
+
+
+def _denials(image: EncodedImage, classes: Sequence[str]) -> dict[str, Tensor]:
+    return dict.fromkeys(classes, _nothing(image))
 
 
 def _views_of(shot: Shot, name: str) -> list[int]:

@@ -36,10 +36,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
         _flush_folder(target.parent)
     except OSError as error:
-        raise OSError(error.errno or errno.EIO, _explain(target, error)) from error
+        raise unwritten(target, error) from error
     except Exception as error:
         if _free_bytes(target) < _NEARLY_FULL:
-            raise OSError(errno.ENOSPC, _explain(target, error)) from error
+            raise unwritten(target, error) from error
         raise
     finally:
         with suppress(OSError):
@@ -85,19 +85,50 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _free_bytes(path: Path) -> int:
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
+    return shutil.disk_usage(_existing(path.parent)).free
+
+
+def _existing(folder: Path) -> Path:
+    """A folder, or the nearest above it that there is; a file where one is in its place."""
+    while not os.path.exists(folder) and folder != folder.parent:
         folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return folder
 
 
-def _explain(path: Path, error: Exception) -> str:
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+def unwritten(path: Path, error: Exception) -> OSError:
+    """Returns the error of a file that could not be written: what happened to it, and what to do.
+
+    Args:
+        path: the file.
+        error: what was raised, by the system or by a writer that hides a full disk.
+    """
+    system = error if isinstance(error, OSError) else None
+    number = (system.errno if system else errno.ENOSPC) or errno.EIO
+    reason = (system.strerror if system else None) or str(error) or type(error).__name__
+    return OSError(number, f"could not write {path}: {_explain(path, number, reason)}")
+
+
+def _explain(path: Path, number: int, reason: str) -> str:
+    if os.path.isdir(path):  # not Path's: it raises where a folder may not be looked into
+        return "it is a folder; give the name of a file in it"
+    blocking = _existing(path.parent)
+    if not os.path.isdir(blocking):
+        return f"{blocking} is a file; choose another output folder"
+    kept = "the earlier file is unchanged" if os.path.exists(path) else "nothing was left behind"
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{reason}; {kept}. Make it writable or choose another output folder"
     free = _free_bytes(path) / 2**20
-    number = error.errno if isinstance(error, OSError) else errno.ENOSPC
-    closed = number in (errno.EROFS, errno.EACCES, errno.EPERM)
-    kept = "the earlier file is unchanged" if path.exists() else "nothing was left behind"
-    return (
-        f"could not write {path}: {reason} ({free:.0f} MiB free there); {kept}. "
-        f"{'Make it writable' if closed else 'Free some space'} or choose another output folder"
-    )
+    return f"{reason} ({free:.0f} MiB free there); {kept}. Free some space or choose another output folder"
+
+
+def check_writable(path: Path) -> None:
+    """Checks that a file can be written, as far as that can be told without making it or its folders.
+
+    Raises:
+        OSError: it cannot; the message says why.
+    """
+    folder = _existing(path.parent)
+    if os.path.isdir(path) or not os.path.isdir(folder):
+        raise unwritten(path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise unwritten(path, OSError(errno.EACCES, os.strerror(errno.EACCES)))

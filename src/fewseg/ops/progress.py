@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -20,6 +22,8 @@ from rich.progress import (
 from rich.text import Text
 
 T = TypeVar("T")
+
+_QUIET_SECONDS = 30.0  # without a line
 
 
 class _Rate(ProgressColumn):
@@ -32,13 +36,48 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
 
 
+class _Lines(Progress):
+    """A bar where nothing can be redrawn: a line at each tenth of a task, and each half minute."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(disable=True, console=console)
+        self._told: dict[TaskID, tuple[int, float]] = {}  # the tenth and the time of a task's last line
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Counts, and prints a line when it is time for one."""
+        super().advance(task_id, advance)
+        task, now = self._tasks[task_id], self.get_time()
+        tenth = int(10 * task.completed / task.total) if task.total else 0
+        began = now - (task.elapsed or 0.0)
+        last_tenth, last_time = self._told.get(task_id, (0, began))
+        if tenth > last_tenth or now - last_time >= _QUIET_SECONDS:
+            self._told[task_id] = (tenth, now)
+            self.console.print(_line(task), markup=False, highlight=False, soft_wrap=True)
+
+
+def _line(task: Task) -> str:
+    count = f"{task.completed:.0f}" + (f" of {task.total:.0f}" if task.total else "")
+    elapsed = task.elapsed or 0.0
+    left = elapsed / task.completed * (task.total - task.completed) if task.total and task.completed else None
+    return f"{task.description}: {count}, {_clock(elapsed)}" + (f", {_clock(left)} left" if left else "")
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
 @contextmanager
-def progress_bar(show: bool = True) -> Iterator[Progress]:
+def progress_bar(show: bool = True, *, lines: bool = False) -> Iterator[Progress]:
     """Gives a rich progress bar on standard error that goes away when done.
 
     Args:
         show: False gives a bar that draws nothing.
+        lines: where standard error is no terminal, print a line now and then for each ``advance``.
     """
+    console = Console(stderr=True)
+    if show and lines and not console.is_terminal:
+        yield _Lines(console)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -48,7 +87,7 @@ def progress_bar(show: bool = True) -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, transient=True, disable=not show, console=Console(stderr=True)) as bar:
+    with Progress(*columns, transient=True, disable=not show, console=console) as bar:
         yield bar
 
 

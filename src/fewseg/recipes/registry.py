@@ -80,9 +80,10 @@ def recipe(name: str) -> Recipe:
     """Makes a recipe.
 
     Raises:
-        ValueError: no recipe has this name; near names are given.
+        ValueError: no recipe has this name; near names are given, three at most.
     """
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES) or list(RECIPES)
-        raise ValueError(f"unknown recipe {name!r}: did you mean {' or '.join(near)}?")
+        near = difflib.get_close_matches(name, RECIPES)
+        meant = f"did you mean {' or '.join(near)}?" if near else "no name is near it."
+        raise ValueError(f"unknown recipe {name!r}: {meant} `fewseg train --help` lists all {len(RECIPES)}")
     return RECIPES[name]()

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
@@ -89,6 +90,7 @@ def create_app(
         )
         return response
 
+    app.add_exception_handler(RequestValidationError, _told_parameter)
     app.add_exception_handler(Refused, _told)
     app.add_exception_handler(ValueError, _told)
     app.add_exception_handler(MemoryError, _told)
@@ -133,6 +135,16 @@ async def _told(_: Request, error: Exception) -> Response:
         logger.error("%s", error)
         status, error = 507, OSError("the server could not write a temporary file: free space on its disk")
     return JSONResponse({"detail": str(error)}, status)
+
+
+async def _told_parameter(_: Request, error: Exception) -> Response:
+    """Tells in a line what is wrong with the first parameter that is wrong."""
+    assert isinstance(error, RequestValidationError)
+    wrong = error.errors()[0]
+    name, should = wrong["loc"][-1], wrong["msg"].removeprefix("Input should ")
+    if wrong["type"] == "missing":
+        return JSONResponse({"detail": f"{name} is missing: give it"}, 422)
+    return JSONResponse({"detail": f"{name} is {str(wrong['input'])[:60]!r}: it should {should}"}, 422)
 
 
 def _workspace(request: Request, x_fewseg_session: Annotated[str, Header()] = "") -> Workspace:

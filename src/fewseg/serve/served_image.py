@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from fewseg.data.errors import DataError
+from fewseg.data.image_files import mask_of_bytes
 from fewseg.inference.formats.png import png_bytes
 from fewseg.inference.formats.values import Mask
 from fewseg.inference.model import EncodedImage
@@ -72,7 +73,8 @@ class ServedImage:
         """The settled mask (H, W) uint8: class numbers and 255."""
         if self.labels is None:
             return None
-        found: Mask = np.array(Image.open(io.BytesIO(self.labels)))
+        height, width = self.encoded.size
+        found: Mask = mask_of_bytes(self.labels, f"of {self.name}", max_pixels=height * width).numpy()
         return found
 
 

@@ -9,13 +9,16 @@ from PIL import Image
 
 from fewseg.data.errors import DataError
 from fewseg.data.image_files import (
+    check_annotated_size,
     check_labels,
     check_same_size,
     image_size,
     read_mask,
     read_rgb,
     require_folder,
+    rgb_of_bytes,
 )
+from fewseg.data.opened_image import told
 
 
 def test_an_image_is_read_as_rgb_planes(tmp_path, write_image):
@@ -59,8 +62,15 @@ def test_a_missing_or_foreign_file_is_told_by_name(tmp_path, read):
     with pytest.raises(DataError, match=r"none\.png does not exist"):
         read(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("no image at all")
-    with pytest.raises(DataError, match=r"text\.png cannot be read"):
+    with pytest.raises(DataError, match=r"text\.png cannot be read: its content is no image") as caught:
         read(tmp_path / "text.png")
+    assert "leave it out" in str(caught.value)
+
+
+def test_the_content_of_an_upload_is_not_told_by_its_address():
+    with pytest.raises(DataError, match=r"image text\.jpg cannot be read: its content is no image") as caught:
+        rgb_of_bytes(b"no image at all", "text.jpg")
+    assert "0x" not in str(caught.value)
 
 
 def test_the_size_of_a_large_jpeg_is_its_own_and_not_that_of_the_draft(tmp_path, write_image):
@@ -110,6 +120,15 @@ def test_image_and_mask_of_different_size_are_told_with_both_sizes():
         check_same_size("x", (4, 6), (5, 6))
     with pytest.raises(DataError, match="EXIF"):
         check_same_size("x", (4, 6), (6, 4))
+
+
+def test_an_image_of_another_size_than_its_annotations_is_told_without_a_mask():
+    check_annotated_size("x", (4, 6), (4, 6))
+    with pytest.raises(
+        DataError, match=r"x: the image is 6 x 4 pixels and the annotated one 6 x 5;"
+    ) as caught:
+        check_annotated_size("x", (4, 6), (5, 6))
+    assert "mask" not in str(caught.value)
 
 
 def test_a_root_must_exist_be_a_folder_and_hold_something(tmp_path):
@@ -179,6 +198,30 @@ def test_a_bomb_is_refused_from_its_header(tmp_path, write_image):
             read(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg"])
+def test_a_limit_above_pillows_own_holds_and_is_that_of_the_reading_alone(
+    tmp_path, write_image, suffix, monkeypatch
+):
+    path = write_image(tmp_path / f"a.{suffix}", (20, 30))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many
+    for read in (read_rgb, image_size):
+        read(path, max_pixels=600)
+        with pytest.raises(DataError, match="has 600 pixels; accepted are 299"):
+            read(path, max_pixels=299)
+        assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_readers_at_the_same_time_each_have_their_limit(tmp_path, write_image, monkeypatch):
+    path = write_image(tmp_path / "a.png", (20, 30))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with told(path, "image", 500):
+        read_rgb(path, max_pixels=600)
+        assert Image.MAX_IMAGE_PIXELS == 500
+        with pytest.raises(DataError, match="accepted are 400"):
+            read_rgb(path, max_pixels=400)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
 def test_a_format_that_runs_a_program_is_not_opened(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
     with pytest.raises(DataError, match="cannot be read"):
@@ -192,5 +235,6 @@ def test_a_grey_mask_stored_in_colour_is_read_where_it_is_accepted(tmp_path):
         assert read_mask(tmp_path / "m.png", modes).tolist() == [[0, 255, 3]]
     for mode, colour in (("RGB", (1, 2, 1)), ("RGBA", (1, 1, 1, 254)), ("LA", (1, 0))):
         Image.new(mode, (2, 2), colour).save(tmp_path / "m.png")
-        with pytest.raises(DataError, match=f"stored as {mode};.*convert colours"):
+        with pytest.raises(DataError, match=f"stored as {mode}, in colours.*convert colours") as caught:
             read_mask(tmp_path / "m.png", modes)
+        assert "files (modes L) that hold" in str(caught.value)

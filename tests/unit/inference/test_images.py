@@ -44,6 +44,16 @@ def test_every_form_of_an_image_gives_the_same_pixels(tmp_path):
         assert torch.equal(found, expected), name
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_array_that_cannot_be_written_to_is_read_and_left_as_it_is():
+    array = np.asarray(Image.fromarray(RGB))
+    assert not array.flags.writeable
+    found = read_image(array)
+    assert torch.equal(found, torch.from_numpy(RGB).permute(2, 0, 1))
+    mask = np.asarray(Image.fromarray(MASK))
+    assert torch.equal(read_mask_of(mask, (6, 9)), torch.from_numpy(MASK))
+
+
 @pytest.mark.parametrize("grey", [RGB[..., 0], RGB[..., :1], torch.from_numpy(RGB[..., 0])[None]])
 def test_grey_pixels_become_rgb(grey):
     assert torch.equal(read_image(grey), torch.from_numpy(RGB[..., 0]).expand(3, -1, -1))

@@ -1,6 +1,7 @@
 """``fewseg label`` as a user runs it, mistakes included, on a tiny network."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -270,14 +271,42 @@ def test_shapes_of_labelme_of_another_kind_do_not_mix(place, run):
     assert run("--format", "labelme", "png")[0] == 0
 
 
-def test_an_output_folder_that_cannot_be_written_is_told(place, run):
+@pytest.fixture
+def no_model(monkeypatch):
+    """Fails the test where a model is loaded."""
+    monkeypatch.setattr(Segmenter, "from_checkpoint", lambda *_, **__: pytest.fail("a model was loaded"))
+
+
+@pytest.mark.usefixtures("no_model")
+def test_an_output_that_cannot_be_written_is_told_before_the_model_is_loaded(place, run):
     (place / "file").write_text("x")
-    status, said = run(out="file")
+    for out in ("file", "file/below"):
+        status, said = run(out=out)
+        assert status == 1
+        assert re.search(r"fewseg: could not write .*file is a file; choose another output folder", said)
+    status, said = run("--save-support", place / "photos")
     assert status == 1
-    assert "is a file" in said
-    status, said = run(out="file/below")
-    assert status == 1
-    assert "could not write" in said
+    assert "photos: it is a folder; give the name of a file in it" in said
+    assert not (place / "out").exists()
+
+
+def test_an_export_into_a_file_is_told_before_the_model_is_loaded(place, no_model, capfd):
+    (place / "file").write_text("x")
+    assert main(["export", "--support", str(place / "sup"), "--out", str(place / "file")]) == 1
+    assert "file is a file; choose another output folder" in " ".join(capfd.readouterr().err.split())
+
+
+def test_an_export_logs_no_line_of_its_weights(place, monkeypatch, caplog):
+    logger = logging.getLogger("fewseg.backbones.weights")
+    monkeypatch.setattr(logging.getLogger("fewseg.backbones"), "level", logging.INFO)
+
+    def load(*_, **__):
+        logger.info("backbone weights: all matched")
+        raise ValueError("that was it")
+
+    monkeypatch.setattr(Segmenter, "from_checkpoint", load)
+    assert main(["export", "--support", str(place / "sup"), "--out", str(place / "out")]) == 1
+    assert "backbone weights" not in caplog.text
 
 
 SUPPORTS = {
@@ -415,9 +444,22 @@ def test_the_contact_sheet_begins_with_the_lowest_quality(place, run):
     assert (place / "out/contact-sheet.html").read_text().count("data:image/jpeg") == 2
 
 
+def test_the_contact_sheet_tells_the_colours_of_the_classes(place, run):
+    for k, name in enumerate(["rust", "moss"]):
+        write(place / f"two/{name}/images/{k}.png", picture(k)[0])
+        write(place / f"two/{name}/masks/{k}.png", picture(k)[1])
+    assert run(support="two")[0] == 0
+    html = (place / "out/contact-sheet.html").read_text()
+    legend = re.search(r'<ul class="legend" aria-label="Colours of the classes">(.*?)</ul>', html, re.S)[1]
+    assert re.findall(r"background:rgb\(([\d,]+)\)\"></i>([^<]+)</li>", legend) == [
+        ("128,0,0", "moss"),
+        ("0,128,0", "rust"),
+    ]
+
+
 def test_hostile_names_do_not_become_markup(place, run):
     write(place / "photos/<img src=x onerror=alert(1)>.png", picture(3)[0])
-    assert run()[0] == 0
+    assert run("--class-name", "<img src=x>")[0] == 0
     assert "<img src=x" not in (place / "out/contact-sheet.html").read_text()
 
 
@@ -451,6 +493,10 @@ def test_a_mistyped_model_is_told_with_near_names(place, capfd):
         (["--tiles", "0"], "1 pixel at least"),
         (["--size", "8"], "33 and more"),
         (["--fusion", "average"], "cannot use the fusion"),
+        (["--stroke", "-4"], "the stroke is -4.0 pixels wide"),
+        (["--stroke", "nan"], "the stroke is nan"),
+        (["--sheet", "-1"], "--sheet is -1"),
+        (["--max-pixels", "0"], "is 0; accepted are numbers from 1 on"),
     ],
 )
 def test_numbers_out_of_range_are_told_and_nothing_is_written(place, run, words, message):
@@ -484,6 +530,24 @@ def test_an_image_that_memory_does_not_suffice_for_is_told_and_skipped(place, ru
     assert status == 3, said
     assert "one/same.png: there is not enough memory for this image: lower --batch" in said
     assert list(lines(place)) == [name for name in NAMES if name != "one/same.png"]
+
+
+@pytest.mark.usefixtures("no_model")
+def test_an_output_of_json_lines_given_as_support_is_told_as_such(place, run):
+    (place / "predictions.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    status, said = run(support="predictions.jsonl")
+    assert status == 1
+    assert "predictions.jsonl is of JSON lines, which are an output alone; accepted are COCO" in said
+    assert "cut off" not in said
+
+
+def test_without_a_terminal_progress_is_told_in_lines(place, run, capfd, checkpoint):
+    assert "label: " not in run(out="quiet")[1]
+    words = ["--support", place / "sup", "--images", place / "photos", "--out", place / "out"]
+    assert main(["label", *map(str, words), "--model", str(checkpoint), "--size", str(SIZE)]) == 0
+    said = capfd.readouterr()
+    assert "label: 5 of 5" in said.err
+    assert "label: 5" not in said.out
 
 
 def test_two_runs_into_one_folder_at_a_time_are_refused(place, run):

@@ -66,6 +66,9 @@ def test_a_folder_of_another_size_or_model_or_of_nothing_is_refused(exported, tm
         on_onnx_runtime(model("matcher", size=73), exported)
     with pytest.raises(ValueError, match=r"differs from matcher in torch by .* from this very model"):
         on_onnx_runtime(model("matcher", seed=5), exported)
+    for other in ("panet", "scl-pfenet"):
+        with pytest.raises(DataError, match=r"was exported from another model: its maps are of other"):
+            on_onnx_runtime(model(other), exported)
     with pytest.raises(DataError, match="give a folder that `fewseg export` wrote"):
         on_onnx_runtime(model("matcher"), tmp_path)
     (tmp_path / "model.json").write_text(json.dumps({"format": "fewseg-onnx-1", "size": SIZE}))

@@ -3,9 +3,11 @@ import threading
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fewseg.data.errors import DataError
 from fewseg.inference import Tiles
+from fewseg.inference.formats import AnnotatedImage
 from fewseg.methods.registry import METHODS
 from fewseg.ops.geometry import letterbox, place, place_labels, restore
 from fewseg.types import EncodedShots
@@ -146,6 +148,51 @@ def test_a_negative_of_all_classes_needs_no_class():
     assert it.support("square").negatives == 1
 
 
+def test_an_image_that_shows_a_class_is_not_said_to_show_none_in_passing(tmp_path):
+    it = with_squares()
+    before = it.supports
+    with pytest.raises(ValueError, match=r"the image has no masks.* an example of 'square' already"):
+        it.add_image(picture(0)[0], {})
+    Image.fromarray(picture(0)[0]).save(tmp_path / "a.png")
+    twice = [
+        AnnotatedImage(image=tmp_path / "a.png", size=(50, 70), masks=masks)
+        for masks in ({"square": picture(0)[1]}, {})
+    ]
+    with pytest.raises(ValueError, match=r"a\.png has no masks"):
+        segmenter().add_annotated(twice)
+    assert it.supports is before
+    it.add_class("square", picture(0)[0], None)  # said of the class itself, the last word counts
+    assert (it.support("square").shots, it.support("square").negatives) == (1, 1)
+    it.add_image(picture(0)[0], {})
+    assert it.support("square").negatives == 1
+
+
+def test_a_negative_of_all_stays_one_of_the_classes_that_it_gets_no_mask_of():
+    it = with_squares()
+    image, mask = picture(3, colour=(30, 240, 30))
+    it.add_image(image, {})
+    done = it.add_class("green", image, mask)
+    assert (done.shots, done.negatives) == (1, 0)
+    assert it.support("square").negatives == 1
+    it.add_class("square", image, 1 - mask)  # contradicted
+    assert (it.support("square").shots, it.support("square").negatives) == (3, 0)
+
+
+def test_what_one_image_says_of_a_class_can_be_removed_and_nothing_else_is_taken_for_it():
+    it = with_squares()
+    it.add_class("green", *picture(5, colour=(30, 240, 30)))
+    negative = it.add_image(picture(3)[0], {})
+    before = it.supports
+    with pytest.raises(ValueError, match="no image 'bogus' of 'square'; there are "):
+        it.remove("square", "bogus")
+    assert it.supports is before
+    it.remove("square", negative.digest)
+    assert it.support("square").negatives == 0
+    assert it.support("green").negatives == 1
+    it.remove("green", negative.digest)
+    assert len(it.supports.shots) == 3
+
+
 def test_a_pair_method_takes_no_negative_into_its_state():
     it = with_squares("pfenet")
     it.add_image(picture(3)[0], {})
@@ -174,8 +221,9 @@ def test_wrong_calls_are_told_and_change_nothing():
         it.add_class("a", [image, image], [mask])
     with pytest.raises(DataError, match="70 x 50 pixels and its mask 50 x 70"):
         it.add_class("a", image, mask.T)
-    with pytest.raises(ValueError, match="not empty"):
-        it.add_class("", image, mask)
+    for name in ("", 5):
+        with pytest.raises(ValueError, match="texts that are not empty"):
+            it.add_class(name, image, mask)
     with pytest.raises(DataError, match="does not exist"):
         it.add_class("a", [image, "nowhere.png"], [mask, mask])
     assert it.supports is before

@@ -5,7 +5,7 @@ from collections import namedtuple
 import pytest
 
 from fewseg.ops import files
-from fewseg.ops.files import atomic_path, atomic_write_bytes, atomic_write_text
+from fewseg.ops.files import atomic_path, atomic_write_bytes, atomic_write_text, check_writable
 
 
 def names(folder):
@@ -101,8 +101,31 @@ def test_a_folder_without_permission_is_no_question_of_space(tmp_path, monkeypat
 
 def test_a_folder_that_is_a_file_gets_a_clear_error(tmp_path):
     (tmp_path / "taken").write_bytes(b"")
-    with pytest.raises(OSError, match=r"could not write .*taken.*choose another output folder"):
-        atomic_write_bytes(tmp_path / "taken" / "x.bin", b"1")
+    for target in (tmp_path / "taken/x.bin", tmp_path / "taken/below/x.bin"):
+        for write in (check_writable, lambda path: atomic_write_bytes(path, b"1")):
+            with pytest.raises(OSError, match=r"could not write .*taken is a file; choose another") as caught:
+                write(target)
+            assert "space" not in str(caught.value)
+
+
+def test_a_file_in_place_of_a_folder_is_no_question_of_space(tmp_path):
+    (tmp_path / "there").mkdir()
+    for write in (check_writable, lambda path: atomic_write_bytes(path, b"1")):
+        with pytest.raises(OSError, match=r"there: it is a folder; give the name of a file in it") as caught:
+            write(tmp_path / "there")
+        assert "space" not in str(caught.value)
+    assert names(tmp_path) == ["there"]
+
+
+def test_what_can_be_written_is_told_without_making_anything(tmp_path, monkeypatch):
+    check_writable(tmp_path / "a/b/c.bin")
+    check_writable(tmp_path / "c.bin")
+    assert names(tmp_path) == []
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(
+        PermissionError, match=r"could not write .*c\.bin: Permission denied.*Make it writable"
+    ):
+        check_writable(tmp_path / "a/b/c.bin")
 
 
 def test_the_file_is_flushed_before_it_takes_its_name(tmp_path, monkeypatch):

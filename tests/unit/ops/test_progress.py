@@ -1,5 +1,7 @@
 """The bar writes to standard error, says the time left, and can be silent."""
 
+import pytest
+
 from fewseg.ops.progress import progress_bar
 
 
@@ -23,3 +25,40 @@ def test_a_hidden_bar_counts_but_draws_nothing(capsys):
         assert bar.finished
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands, until a test sets it."""
+    time = [0.0]
+    monkeypatch.setattr("rich.console.monotonic", lambda: time[0])
+    return time
+
+
+def counted(total, capsys, clock, seconds=0.0, **options):
+    """The lines of a bar that counts to a total, and takes so many seconds for each."""
+    with progress_bar(**options) as bar:
+        task = bar.add_task("label", total=total)
+        for _ in range(total):
+            clock[0] += seconds
+            bar.advance(task)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err.splitlines()
+
+
+def test_without_a_terminal_a_line_tells_each_tenth(capsys, clock):
+    lines = counted(1000, capsys, clock, seconds=0.02, lines=True)
+    assert len(lines) == 10
+    assert lines[0] == "label: 100 of 1000, 0:00:02, 0:00:18 left"
+    assert lines[-1].startswith("label: 1000 of 1000, 0:00:20")
+
+
+def test_without_a_terminal_a_line_tells_each_half_minute_of_slow_work(capsys, clock):
+    lines = counted(20, capsys, clock, seconds=40, lines=True)
+    assert len(lines) == 20
+
+
+@pytest.mark.parametrize("options", [{"lines": False}, {"lines": True, "show": False}])
+def test_lines_are_printed_only_where_they_are_asked_for(capsys, clock, options):
+    assert not any(counted(100, capsys, clock, seconds=40, **options))

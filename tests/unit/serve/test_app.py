@@ -10,7 +10,7 @@ from fewseg.inference import Segmenter
 from fewseg.inference.quality import Judge
 from fewseg.serve.app import create_app
 from fewseg.serve.limits import Limits
-from serve_page import Page, png
+from serve_page import Page, png, read_png
 from small_segmenters import model, picture
 
 
@@ -360,3 +360,34 @@ def test_a_mask_does_not_wait_while_quality_is_judged(annotated, monkeypatch):
         asking.join()
         drawing.join()
     assert answers[0].status_code == 200
+
+
+def test_a_parameter_that_is_not_accepted_is_told_in_a_line(annotated):
+    page, support, _, mask = annotated
+    answers = {
+        "threshold is '2': it should be less than 1": page.http.get(
+            f"/api/images/{support}/labels", params={"threshold": 2}
+        ),
+        "role is 'judge': it should be 'support' or 'accepted'": page.settle(support, mask, "judge"),
+        "number is 'first': it should be a valid integer": page.http.delete("/api/classes/first"),
+        "name is missing: give it": page.http.post("/api/classes"),
+    }
+    for told, answer in answers.items():
+        assert answer.status_code == 422
+        assert answer.json()["detail"].startswith(told)
+
+
+def test_what_is_no_image_is_told_without_an_address_of_memory(page):
+    detail = page.upload(b"no image at all", "text.jpg").json()["detail"]
+    assert "image text.jpg cannot be read: its content is no image" in detail
+    assert "0x" not in detail
+
+
+def test_an_image_of_more_pixels_than_pillow_takes_by_itself_is_served(annotated, monkeypatch):
+    page, _, _, mask = annotated
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        large = page.image(picture(4)[0], "large.png")
+        assert page.settle(large, mask).status_code == 200
+        answer = page.http.get(f"/api/images/{large}/labels")
+    np.testing.assert_array_equal(read_png(answer.content), mask)

@@ -22,10 +22,21 @@ def test_a_port_in_use_is_told_before_a_model_is_loaded(capsys):
     assert "choose another with --port" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--host", "300.1.2.3"], ["--port", "70000"], ["--upload-mib", "0"]])
-def test_wrong_options_are_told(words, capsys):
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--host", "300.1.2.3"], "cannot listen on 300.1.2.3"),
+        (["--port", "70000"], "--port is 70000; accepted are 0"),
+        (["--upload-mib", "0"], "accepted are numbers of 1 and more"),
+        (["--max-pixels", "0"], "accepted are numbers of 1 and more"),
+        (["--tiles", "0", "--port", "0"], "give a side of 1 pixel at least"),
+    ],
+)
+def test_wrong_options_are_told(words, told, capsys):
     assert main(["serve", "--model", "no_such_recipe", *words]) == 1
-    assert capsys.readouterr().err.startswith("fewseg:")
+    said = capsys.readouterr().err
+    assert said.startswith("fewseg:")
+    assert told in said
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from fewseg.data.errors import DataError
-from fewseg.data.image_files import check_same_size, image_size
+from fewseg.data.image_files import check_annotated_size, image_size
 from fewseg.inference.formats.canvas import Canvas
 from fewseg.inference.formats.coco_rle import decode_coco
 from fewseg.inference.formats.image_names import ImageFinder
@@ -86,7 +86,7 @@ def _read_image(
 ) -> AnnotatedImage:
     file = finder.find(field(image, "file_name", str, where), where)
     size = image_size(file, options.max_pixels)
-    check_same_size(where, size, size_field(image, "height", "width", where))
+    check_annotated_size(where, size, size_field(image, "height", "width", where))
     canvas = Canvas(size)
     for place, annotation in annotations:
         category = _id(annotation, "category_id", place)

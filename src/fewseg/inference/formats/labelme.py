@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from fewseg.data.errors import DataError
-from fewseg.data.image_files import check_same_size, image_size
+from fewseg.data.image_files import check_annotated_size, image_size
 from fewseg.inference.formats.canvas import Canvas
 from fewseg.inference.formats.image_names import ImageFinder
 from fewseg.inference.formats.json_fields import field, points_of, shown, size_field, typed
@@ -55,7 +55,7 @@ def read_labelme(
     image = finder.find(field(value, "imagePath", str, str(path)), str(path))
     size = image_size(image, options.max_pixels)
     if value.get("imageHeight") is not None and value.get("imageWidth") is not None:
-        check_same_size(str(path), size, size_field(value, "imageHeight", "imageWidth", str(path)))
+        check_annotated_size(str(path), size, size_field(value, "imageHeight", "imageWidth", str(path)))
     canvas = Canvas(size)
     for k, shape in enumerate(field(value, "shapes", list, str(path))):
         where = f"{path}, shape {k}"

@@ -75,6 +75,11 @@ def iter_supports(path: Path | str, options: ReadOptions | None = None) -> Itera
     if path.is_dir():
         yield from _folder(path, options)
         return
+    if path.suffix.lower() == ".jsonl":
+        raise DataError(
+            f"{path} is of JSON lines, which are an output alone; accepted are {_JSON_KINDS}, or a folder of "
+            "images and masks: give the masks of that run with their images, or write one of these formats"
+        )
     with path.open("rb") as file:
         start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start and not start.startswith((b"{", b"[")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewseg.data.errors import DataError
-from fewseg.data.image_files import MAX_PIXELS
+from fewseg.data.image_files import MAX_PIXELS, check_max_pixels
 from fewseg.types import IGNORE
 
 Mask = NDArray[np.uint8]
@@ -63,6 +64,9 @@ class ReadOptions:
             diameter. 10 is what LabelMe itself draws.
         max_pixels: larger images and masks are refused from their header.
         predictions: read predictions too: of a Label Studio task without an annotation, the last one.
+
+    Raises:
+        ValueError: the stroke is no width above 0, or the limit below 1.
     """
 
     images: Path | None = None
@@ -70,6 +74,11 @@ class ReadOptions:
     stroke: float = 10.0
     max_pixels: int = MAX_PIXELS
     predictions: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.stroke < math.inf:
+            raise ValueError(f"the stroke is {self.stroke} pixels wide; accepted are numbers above 0")
+        check_max_pixels(self.max_pixels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,12 +153,13 @@ def check_classes(classes: tuple[str, ...]) -> None:
     """Checks a list of class names.
 
     Raises:
-        ValueError: none, more than 254, an empty one, or one twice.
+        ValueError: none, more than 254, an empty one, one that is no text, or one twice.
     """
-    if not 1 <= len(classes) <= MAX_CLASSES or not all(classes) or len(set(classes)) != len(classes):
+    named = all(isinstance(name, str) and name for name in classes)
+    if not 1 <= len(classes) <= MAX_CLASSES or not named or len(set(classes)) != len(classes):
         raise ValueError(
             f"classes are {list(classes[:8])} ({len(classes)}); accepted are 1 .. {MAX_CLASSES} different "
-            "names that are not empty: rename or part them"
+            "names, texts that are not empty: rename or part them"
         )
 
 
