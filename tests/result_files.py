@@ -1,8 +1,11 @@
 """Results of made-up episodes, with their counts."""
 
+import json
+
 import numpy as np
 
 from fewseg.engine.environment import Environment
+from fewseg.engine.result_seal import sealed, without_seal
 from fewseg.engine.results import RunResult
 from fewseg.metrics import EpisodeCounts
 
@@ -50,3 +53,13 @@ def make_result(counts, fold=0, **changes):
         "made_with": Environment(versions={"torch": "1"}, hardware="one core"),
     }
     return RunResult.from_counts(counts, **(arguments | changes))
+
+
+def write_sealed(path, stored):
+    """Writes a result file of any content with the seal that belongs to it; its counts are there already."""
+    path.write_text(json.dumps(sealed(without_seal(stored), path)))
+
+
+def make_older(path):
+    """Makes a result file one of schema 2, which has no seal."""
+    path.write_text(json.dumps(without_seal(json.loads(path.read_text())) | {"schema": 2}))

@@ -288,7 +288,7 @@ def test_a_published_protocol_takes_the_place_of_the_recipes_and_has_a_file_of_i
     words = ["evaluate", "tiny_matcher", "--fold", "0", "--protocol", "paper-srpnet", "--episodes", "20"]
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert "protocol paper-srpnet (changed): 5 seeds x 20 episodes" in said
+    assert "protocol paper-srpnet of pascal-5i (changed): 5 seeds x 20 episodes" in said
     assert "class present from 1 px" in said
     assert "100 episodes find differences from" in said
     names = result_names()

@@ -190,7 +190,8 @@ def coco_source(
         labels = _draw(found, folder, f"drawing label maps of COCO {part}2014", progress)
         _write(folder / "images.json", json.dumps({"schema": _SCHEMA} | asdict(header)))
     for what, times in header.tolerated.items():
-        log.info("%s: %d %s", path.name, times, what)
+        if times:  # lists that were cached by older versions have zeros too
+            log.info("%s: %d %s", path.name, times, what)
     return CocoSource(
         f"coco-{part}2014",
         image_folder(coco, part),

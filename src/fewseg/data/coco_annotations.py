@@ -16,6 +16,9 @@ from fewseg.data.coco_regions import Region, compact, region_of
 from fewseg.data.errors import DataError
 from fewseg.data.parallel import summary
 
+_MOST_PIXELS = 178_956_970
+"""Pillow refuses to read a larger photograph."""
+
 
 @dataclass(frozen=True)
 class CocoImage:
@@ -84,7 +87,7 @@ def read_annotations(path: Path) -> Annotations:
         raise _unreadable(path, error) from error
     parts = {name: _list(path, content, name) for name in ("images", "categories", "annotations")}
     wrong = _wrong_categories(parts["categories"])
-    known = {c["id"] for c in parts["categories"] if isinstance(c, dict) and "id" in c}
+    known = {_id_of(category) for category in parts["categories"]}
     images = _images(parts["images"], wrong)
     found: dict[Any, list[Region]] = {}
     tolerated: Counter[str] = Counter()
@@ -145,9 +148,15 @@ def _wrong_categories(categories: Sequence[Any]) -> list[str]:
         number, name = (
             (category.get(k) for k in ("id", "name")) if isinstance(category, dict) else (None, None)
         )
-        if names.get(number) != name or name is None:  # type: ignore[arg-type]
+        if name is None or names.get(_id_of(category)) != name:
             wrong.append(f"category {number} {name!r} is none of COCO's 80 (ids 1 .. 90, such as 1 'person')")
     return wrong
+
+
+def _id_of(category: Any) -> int:
+    """The id of a category; 0, which is none, where it has no whole number."""
+    number = category.get("id") if isinstance(category, dict) else None
+    return number if isinstance(number, int) else 0
 
 
 def _images(entries: Sequence[Any], wrong: list[str]) -> dict[Any, CocoImage]:
@@ -159,11 +168,14 @@ def _images(entries: Sequence[Any], wrong: list[str]) -> dict[Any, CocoImage]:
             image = CocoImage(str(entry["file_name"]), int(entry["height"]), int(entry["width"]))
             key = entry["id"]
             hash(key)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             wrong.append(f"image number {number} lacks {error} or is no image")
             continue
-        if min(image.height, image.width) < 1:
-            wrong.append(f"image {image.file} is {image.width} x {image.height} pixels")
+        if min(image.height, image.width) < 1 or image.height * image.width > _MOST_PIXELS:
+            wrong.append(
+                f"image {image.file} is {image.width} x {image.height} pixels; accepted are 1 to "
+                f"{_MOST_PIXELS} in all"
+            )
         if key in images or image.id in names:
             wrong.append(f"image {image.file} (id {key}) is listed twice")
         images[key] = image

@@ -77,11 +77,11 @@ def region_of(
         The region; None where no polygon has three points.
 
     Raises:
-        DataError: the segmentation cannot be used; the message goes on from "annotation 7 ".
+        DataError: segmentation, id or iscrowd cannot be used; the message goes on from "annotation 7 ".
         KeyError: there is no segmentation.
     """
     segmentation = raw["segmentation"]
-    number, crowd = int(raw.get("id", 0)), bool(raw.get("iscrowd", 0))
+    number, crowd = _id_and_crowd(raw)
     about: dict[str, Any] = {"id": number, "class_id": class_id, "crowd": crowd}
     if isinstance(segmentation, dict):
         return Region(**about, runs=_runs(segmentation, size))
@@ -100,12 +100,27 @@ def region_of(
                 f"has a polygon that reaches {max(out):.0f} pixels outside its image of "
                 f"{size[1]} x {size[0]}: its coordinates are of another image, or no pixels"
             )
-        tolerated["polygons outside their image, clipped"] += max(out) > 0
+        if max(out) > 0:
+            tolerated["polygons outside their image, clipped"] += 1
         polygons.append(polygon)
     if not polygons:
         tolerated["annotations without a polygon of 3 points, left out"] += 1
         return None
     return Region(**about, polygons=tuple(polygons))
+
+
+def _id_and_crowd(raw: Mapping[str, Any]) -> tuple[int, bool]:
+    """The id and whether it is a crowd; both may be missing.
+
+    Raises:
+        DataError: one is of another type than COCO's.
+    """
+    number, crowd = raw.get("id", 0), raw.get("iscrowd", 0)
+    if not isinstance(number, int):
+        raise DataError(f"has the id {number!r}, which is no whole number")
+    if crowd not in (0, 1):
+        raise DataError(f"has iscrowd {crowd!r}, which is neither 0 nor 1")
+    return number, bool(crowd)
 
 
 def outside(polygon: Floats, size: tuple[int, int]) -> tuple[float, float, float, float]:

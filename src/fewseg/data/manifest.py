@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,9 @@ def read_manifest(
         The header and the episodes.
 
     Raises:
-        DataError: not a manifest, truncated, a broken line, a query among the supports of one of its ways, a
-            class in two ways, different numbers of supports or of ways, an image that the index does not
-            hold, or one that does not show the class it was drawn for.
+        DataError: not a manifest, truncated, a broken line, an episode that comes twice, a query among the
+            supports of one of its ways, a class in two ways, different numbers of supports or of ways, an
+            image that the index does not hold, or one that does not show the class it was drawn for.
     """
     path = Path(path)
     try:
@@ -74,6 +75,12 @@ def read_manifest(
             "edited; fetch or write it again"
         )
     specs = tuple(_parse(path, number, line) for number, line in enumerate(lines[1:], start=2))
+    doubled = sorted(index for index, times in Counter(s.index for s in specs).items() if times > 1)
+    if doubled:
+        raise DataError(
+            f"manifest {path} has {len(doubled)} episodes more than once, like {doubled[:3]}: it is edited; "
+            "fetch or write it again"
+        )
     kinds = sorted({(len(spec.ways), len(spec.supports)) for spec in specs})
     if len(kinds) > 1:
         found = ", ".join(f"{ways}-way {shots}-shot" for ways, shots in kinds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -34,8 +35,11 @@ HSNET = Protocol(
     aspect="stretched",
 )
 """HSNet (Min et al. 2021): 1000 episodes, supports may repeat, images and labels stretched to the network's
-size. Its own image lists are filtered by a rule that is not published; here it is the 2048 pixels of the
-others. It joins K shots by a vote, which is a part of the method: a line here says its own fusion."""
+size. It joins K shots by a vote, which is a part of the method: a line here says its own fusion.
+
+Deviations: its own image lists are filtered by a rule that is not published; here it is the 2048 pixels of
+the others. On PASCAL its code walks a list of (image, class) pairs, so that an image of two novel classes is
+a query for each; the order "list" here walks images and draws one of the classes."""
 
 HSNET_COCO = replace(HSNET, query_order="class_first")
 """The same on COCO, where the class is drawn first."""
@@ -60,9 +64,15 @@ PROTOCOLS: MappingProxyType[str, MappingProxyType[str, Protocol]] = MappingProxy
         "pascal-5i": MappingProxyType(_PASCAL),
         "coco-20i": MappingProxyType(_COCO),
         "coco-20i-a": MappingProxyType({k: replace(p, coco_split="A") for k, p in _COCO.items()}),
+        "coco-40-20-20": MappingProxyType({"paper_srpnet": PAPER_SRPNET}),
+        "voc5i-mini": MappingProxyType(_PASCAL),
     }
 )
-"""Data set -> name -> protocol: episodes and query order of one name may differ between data sets."""
+"""Data set -> name -> protocol: episodes and query order of one name may differ between data sets.
+
+COCO in 40/20/20 classes is SRPNet's alone (its Sec. 4.5); voc5i-mini has PASCAL's images and folds."""
+
+logger = logging.getLogger(__name__)
 
 
 def named_protocol(name: str, dataset: str = "pascal-5i") -> Protocol:
@@ -70,7 +80,7 @@ def named_protocol(name: str, dataset: str = "pascal-5i") -> Protocol:
 
     Args:
         name: such as "paper_scl" or "paper-scl".
-        dataset: "pascal-5i", "coco-20i" or "coco-20i-a".
+        dataset: one of ``PROTOCOLS``, such as "pascal-5i" or "coco-20i".
 
     Raises:
         ValueError: there is no such protocol or data set; near names are given.
@@ -83,3 +93,24 @@ def named_protocol(name: str, dataset: str = "pascal-5i") -> Protocol:
         near = difflib.get_close_matches(key, known) or list(known)
         raise ValueError(f"unknown protocol {name!r} for {dataset}: did you mean {' or '.join(near)}?")
     return known[key]
+
+
+def protocol_of_any(name: str, dataset: str) -> Protocol:
+    """Returns a protocol by its name for any data set, also one that nobody published it for.
+
+    There it has the values for PASCAL-5i; a warning and its own name say so.
+
+    Args:
+        name: as of :func:`named_protocol`.
+        dataset: any.
+
+    Raises:
+        ValueError: there is no such protocol; near names are given.
+    """
+    if dataset in PROTOCOLS:
+        return named_protocol(name, dataset)
+    of_pascal = named_protocol(name)
+    logger.warning(
+        "nobody published the protocol %s for %s: it has the values for PASCAL-5i", of_pascal.name, dataset
+    )
+    return replace(of_pascal, name=f"{of_pascal.name} of pascal-5i")

@@ -30,6 +30,16 @@ _CHOICES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
+_SPLIT_OF: MappingProxyType[str, str] = MappingProxyType(
+    {
+        name + suffix: letter
+        for name in ("coco-20i", "coco-40-20-20", "coco-to-voc", "voc-to-coco")
+        for suffix, letter in (("", "B"), ("-a", "A"))
+    }
+)
+"""Name of a class split that is made of COCO-20i's folds -> which of its two splits."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """An evaluation protocol.
@@ -51,7 +61,8 @@ class Protocol:
         aspect: of the image in the network's square: "kept" pads what is left, "stretched" fills the square.
         backbone_bn: "train" where a frozen backbone's batch-norm follows the training images, as in the code
             released with PFENet, SCL and SD-AANet; "eval" where it keeps the stored statistics.
-        coco_split: of COCO-20i: "B" is interleaved, "A" blocks of 20 (PANet). Other sets do not look at it.
+        coco_split: of COCO-20i and of the splits made of its folds: "B" is interleaved, "A" blocks of 20
+            (PANet). Other sets do not look at it.
         fusion: the one fusion that K > 1 shots may be joined by; "any" leaves it to each line of a recipe,
             and the result says which it was.
     """
@@ -118,12 +129,12 @@ class Protocol:
         )
 
     def check_split(self, split_name: str) -> None:
-        """Checks that a class split of COCO-20i is the one of the protocol.
+        """Checks that a class split that is made of COCO-20i's folds is of the protocol's split.
 
         Raises:
             ValueError: it is the other one.
         """
-        of_name = {"coco-20i": "B", "coco-20i-a": "A"}.get(split_name, self.coco_split)
+        of_name = _SPLIT_OF.get(split_name, self.coco_split)
         if of_name != self.coco_split:
             raise ValueError(
                 f"protocol {self.name!r} is of COCO's split {self.coco_split}, the data of split {of_name}: "
@@ -148,7 +159,10 @@ PAPER_SCL = Protocol(name="paper-scl", query_order="list")
 """SCL (Zhang et al. 2021), Sec. 5: 1000 episodes, 5 runs, queries from the validation list."""
 
 PAPER_SRPNET = Protocol(name="paper-srpnet", query_order="class_first", min_area=1)
-"""SRPNet (Ding et al. 2022), Sec. 3.1 and 4.1: 1000 episodes, 5 runs; one pixel makes a class present."""
+"""SRPNet (Ding et al. 2022), Sec. 4.1: 1000 episodes, 5 runs.
+
+Sec. 3.1 says of the *training* set that one pixel makes a class present, and of the test set only that it is
+"randomly sampled": that one pixel counts there too, and that the class is drawn first, is inferred."""
 
 VOC5I_MINI = Protocol(name="voc5i-mini", query_order="class_first")
 """The small real set: its lists are uneven, so the class is drawn first."""

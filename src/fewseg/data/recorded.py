@@ -49,7 +49,7 @@ class RecordedEpisodes:
         index: the images they are replayed on.
 
     Raises:
-        DataError: a manifest is broken or of other images, or they do not belong together.
+        DataError: a manifest is broken, shortened or of other images, or they do not belong together.
     """
 
     def __init__(self, paths: Sequence[Path], index: Index) -> None:
@@ -67,12 +67,7 @@ class RecordedEpisodes:
                     f"manifest {path} does not say protocol, fold, shots and seed ({error}): write it with "
                     "`fewseg episodes`"
                 ) from error
-            held = len(specs[0].ways) if specs else self.ways
-            if held != self.ways:
-                raise DataError(
-                    f"manifest {path} announces {self.ways} ways and holds {held}: it is edited; fetch or "
-                    "write it again"
-                )
+            self._check_whole(path, specs)
             kinds.add((self.protocol.digest(), self.fold, self.shots, self.ways))
             self._specs[seed] = specs
         if len(kinds) != 1 or len(self._specs) != len(paths):
@@ -84,6 +79,28 @@ class RecordedEpisodes:
         if missing:
             raise DataError(
                 f"the recording has seeds {self.protocol.seeds}; manifests of {missing} are missing"
+            )
+
+    def _check_whole(self, path: Path, specs: Sequence[EpisodeSpec]) -> None:
+        """Checks that a manifest has every episode that its header announces, of so many ways and shots.
+
+        Raises:
+            DataError: it has not.
+        """
+        held = [("episodes", self.protocol.episodes, len(specs))]
+        if specs:
+            held += [("ways", self.ways, len(specs[0].ways)), ("shots", self.shots, len(specs[0].supports))]
+        for what, announced, found in held:
+            if announced != found:
+                raise DataError(
+                    f"manifest {path} announces {announced} {what} and holds {found}: it is edited; fetch or "
+                    "write it again"
+                )
+        strange = sorted({spec.index for spec in specs} - set(range(len(specs))))
+        if strange:
+            raise DataError(
+                f"manifest {path} has episodes {strange[:3]}, those of its protocol are 0 .. "
+                f"{len(specs) - 1}: it is edited; fetch or write it again"
             )
 
     def episodes(self, seed: int) -> Iterator[EpisodeSpec]:

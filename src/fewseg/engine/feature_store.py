@@ -21,8 +21,9 @@ from fewseg.data.draws import Draws
 from fewseg.data.source import Source
 from fewseg.data.storage import cache_folder
 from fewseg.data.transforms import VIEWS_VERSION, EvalView, TrainView
-from fewseg.engine.row_files import Column, RowFiles, Values
-from fewseg.engine.store_budget import disk_budget, locked, make_room, use
+from fewseg.engine.memory_rows import MemoryRows, Values
+from fewseg.engine.row_files import ROWS_VERSION, Column, RowFiles
+from fewseg.engine.store_budget import InUse, disk_budget, locked, make_room, room, use
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.ops.heap import give_back
 from fewseg.ops.progress import progress_bar
@@ -31,6 +32,8 @@ from fewseg.types import IGNORE, Features
 View = EvalView | TrainView
 _GPU_BATCH = 8
 _LABELS = "labels"
+_BLOCKS = 48 << 10
+"""Bytes that the files of a store may grow by beyond those of a row: they grow by whole blocks."""
 
 
 class Network(Protocol):
@@ -78,7 +81,8 @@ class FeatureStore:
 
     A row is one view of one image. Rows are computed on demand, once for all methods, folds and runs that
     share backbone weights, source and views; see ``RowFiles`` for what a kill, several processes, a full or a
-    failing disk do. All stores of a folder share a budget of bytes: those used longest ago make room.
+    failing disk do. All stores of a folder share a budget of bytes: those used longest ago make room. Rows
+    that still do not fit stay in memory, with a warning, as do all where the folder cannot be written.
 
     Args:
         backbone: the trunk, or an ``Extractor``, in eval mode, on the device and in the type it should run
@@ -115,6 +119,7 @@ class FeatureStore:
         self._rows = {id: i * len(self.views) for i, id in enumerate(source.ids)}
         key = json.dumps(
             [
+                ROWS_VERSION,
                 VIEWS_VERSION,
                 backbone.digest(),
                 source.digest(),
@@ -128,11 +133,31 @@ class FeatureStore:
         self.folder = self._place / (f"temporary-{secrets.token_hex(6)}" if temporary else name)
         columns = self._columns()
         self._levels = tuple(level for level in columns if level != _LABELS)
-        with locked(self._place):  # another process may be making the same files
-            self._in_use = use(self.folder)
-            self._files = RowFiles(self.folder, key, columns, len(source.ids) * len(self.views))
+        self._label_type, self._row_bytes = columns[_LABELS].dtype, sum(c.row_bytes for c in columns.values())
+        self._memory = MemoryRows(tuple(columns))
+        self._in_use: InUse | None
+        self._files: RowFiles | MemoryRows
+        self._in_use, self._files = self._opened(key, columns)
         if temporary:
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+    def _opened(self, key: str, columns: dict[str, Column]) -> tuple[InUse | None, RowFiles | MemoryRows]:
+        """The store's folder; memory alone where it cannot be written."""
+        try:
+            with locked(self._place):  # another process may be making the same files
+                in_use = use(self.folder)
+                rows = len(self.source.ids) * len(self.views)
+                try:
+                    return in_use, RowFiles(self.folder, key, columns, rows, self._memory)
+                except OSError:
+                    in_use.close()
+                    raise
+        except OSError as error:
+            self._memory.warn(
+                f"the feature cache {self.folder} cannot be used ({error}). Free some space or set "
+                "FEWSEG_CACHE to a folder that can be written"
+            )
+            return None, self._memory
 
     def _columns(self) -> dict[str, Column]:
         """What a row holds: maps, channels last, and labels."""
@@ -160,11 +185,13 @@ class FeatureStore:
             DataError: an image cannot be used.
         """
         chosen = range(len(self.views)) if views is None else views
-        self._in_use.touch()
+        if self._in_use is not None:
+            self._in_use.touch()
         todo = self._missing([(id, v) for id in ids for v in chosen])
         if not todo:
             return
-        make_room(self._place, len(todo) * self._files.row_bytes, disk_budget())
+        if self._in_use is not None:
+            make_room(self._place, len(todo) * self._row_bytes + _BLOCKS, disk_budget())
         with progress_bar(progress) as bar:
             task = bar.add_task(f"features of {self.source.name}", total=len(todo))
             for wait in (False, True):  # first what nobody else is making, then what nobody has made
@@ -200,11 +227,24 @@ class FeatureStore:
         with torch.no_grad():
             maps = self.backbone(images.contiguous(memory_format=torch.channels_last)).maps
         cells = {level: self._stored(values) for level, values in maps.items()}
+        files = self._files if self._fits(len(rows)) else self._memory
         for place, (row, (_, labels)) in enumerate(zip(rows, pixels, strict=True)):
             columns = {level: values[place] for level, values in cells.items()}
-            kind = self._files.columns[_LABELS].dtype
-            columns[_LABELS] = labels.numpy().astype(kind, copy=False)
-            self._files.write(self._row(*row), columns)
+            columns[_LABELS] = labels.numpy().astype(self._label_type, copy=False)
+            files.write(self._row(*row), columns)
+
+    def _fits(self, rows: int) -> bool:
+        """Whether the disk budget has room for so many more rows; a warning where it has not."""
+        if self._in_use is None:
+            return False
+        wanted, budget = rows * self._row_bytes + _BLOCKS, disk_budget()
+        fits = room(self._place, budget) >= wanted
+        if not fits:
+            self._memory.warn(
+                f"FEWSEG_CACHE_BYTES, {budget}, leaves no room for them in {self._place}. Set it higher, or "
+                "give FEWSEG_CACHE a folder on a larger disk and the budget that it can hold"
+            )
+        return fits
 
     def _stored(self, maps: Tensor) -> Values:
         """Maps as they lie on the disk: channels last, bfloat16 as int16."""

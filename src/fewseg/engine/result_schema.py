@@ -12,8 +12,14 @@ from typing import Any
 
 import numpy as np
 
-SCHEMA = 2
-"""1: without ``on``; it was the query then."""
+SCHEMA = 3
+"""1: without ``on``; it was the query then. 2: without the seal."""
+
+SEALED = 3
+"""The first schema with a seal."""
+
+SEAL: dict[str, tuple[type, ...]] = {"counts_sha256": (str,), "digest": (str,)}
+"""Keys of a result file that are about the file; see ``result_seal``."""
 
 _NUMBER = (int, float)
 _KEYS: dict[str, tuple[type, ...]] = {
@@ -125,7 +131,7 @@ def read_checked(path: Path) -> dict[str, Any]:
             f"{path} has schema {found['schema']!r}; this fewseg reads schemas up to {SCHEMA}: update fewseg"
         )
     found = _upgraded(found)
-    _check_keys(found, _KEYS, str(path))
+    _check_keys(found, _KEYS | SEAL if found["schema"] >= SEALED else _KEYS, str(path))
     if not found["seeds"]:
         raise ValueError(f"{path} has no seeds: evaluate again")
     for i, seed in enumerate(found["seeds"]):

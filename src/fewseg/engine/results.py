@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import numpy as np
 
 from fewseg.engine.counts_file import counts_path, load_counts
 from fewseg.engine.environment import Environment, environment
+from fewseg.engine.older_results import check_older
 from fewseg.engine.result_checks import check_said_twice
 from fewseg.engine.result_schema import SCHEMA, as_json, digest, read_checked
+from fewseg.engine.result_seal import check_seal, sealed, without_seal
 from fewseg.metrics import (
     EpisodeCounts,
     bootstrap_miou,
@@ -79,7 +81,7 @@ class RunResult:
         hardware: one line about the machine.
         wall_seconds: time of the evaluation, in seconds.
         training: checkpoint digest and what else is known of the training; may be empty.
-        schema: version of this layout.
+        schema: version of the layout that it was read from.
     """
 
     method: str
@@ -203,15 +205,15 @@ class RunResult:
         )
 
     def save(self, path: str | Path, counts: EpisodeCounts) -> None:
-        """Writes ``path`` (JSON) and ``<stem>.counts.npz`` beside it, each in one step.
+        """Writes ``path`` (JSON) and ``<stem>.counts.npz`` beside it, each in one step, in today's schema.
 
         Raises:
             OSError: the disk is full or the folder cannot be written; earlier files are still there.
         """
         with atomic_path(counts_path(path)) as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **counts.columns())
-        stored = {"schema": self.schema} | asdict(self)
-        text = json.dumps(stored, indent=2, allow_nan=False, ensure_ascii=False)
+        stored = {"schema": SCHEMA} | asdict(replace(self, schema=SCHEMA))
+        text = json.dumps(sealed(stored, path), indent=2, allow_nan=False, ensure_ascii=False)
         atomic_write_text(path, text + "\n")
 
     @staticmethod
@@ -220,27 +222,25 @@ class RunResult:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is truncated, of a newer schema, or keys or values are missing or wrong.
+            ValueError: it is truncated, edited, of a newer schema, or keys or values are missing or wrong.
         """
         found = read_checked(Path(path))
-        seeds = tuple(
-            SeedResult(**{**seed, "per_class": {int(c): v for c, v in seed["per_class"].items()}})
-            for seed in found["seeds"]
-        )
-        low, high = found["miou_ci95"]
-        return RunResult(**{**found, "seeds": seeds, "miou_ci95": (low, high)})
+        check_seal(path, found)
+        return _result_of(found)
 
 
 def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
     """Reads a result and its counts and checks that the scores follow from the counts.
 
-    The means are checked against the seeds, the digest against the protocol.
+    The means are checked against the seeds, the protocol's digest against the protocol, and all else by the
+    seal; in older files, which have none, by what follows from the rest (see ``older_results``).
 
     Raises:
         FileNotFoundError: one of the two files is missing.
-        ValueError: one is damaged, or the scores or the protocol were edited or belong to other counts.
+        ValueError: one is damaged or was edited, or they do not belong together.
     """
-    result, counts = RunResult.load(path), load_counts(path)
+    content = read_checked(Path(path))
+    result, counts = _result_of(content), load_counts(path)
     try:
         counts.check_ways(result.ways)
     except ValueError as error:
@@ -256,7 +256,19 @@ def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
                 "different runs; evaluate again"
             )
     check_said_twice(path, result)
+    check_older(path, result, counts)
+    check_seal(path, content, with_counts=True)
     return result, counts
+
+
+def _result_of(found: Mapping[str, Any]) -> RunResult:
+    """The result of a file's checked content."""
+    seeds = tuple(
+        SeedResult(**{**seed, "per_class": {int(c): v for c, v in seed["per_class"].items()}})
+        for seed in found["seeds"]
+    )
+    low, high = found["miou_ci95"]
+    return RunResult(**{**without_seal(found), "seeds": seeds, "miou_ci95": (low, high)})
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import errno
 import logging
 import mmap
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from fewseg.engine.memory_rows import MemoryRows, Values
 from fewseg.ops.files import atomic_write_text
 
 try:
@@ -24,8 +25,10 @@ except ImportError:  # Windows has no such lock: one process at a time there
 
 logger = logging.getLogger(__name__)
 
-Values = npt.NDArray[Any]
-_DONE, _SUMS, _KEY = "done.raw", "sums.raw", "key.json"
+ROWS_VERSION = 2
+"""Of how rows lie in files; a part of a store's key. 1: with sums that did not look at the order of bytes."""
+
+_DONE, _SUMS, _KEY, _CLAIMS = "done.raw", "sums.raw", "key.json", "claims"
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,17 @@ class RowFiles:
         key: what the rows are of. A folder of another key is emptied, with a warning.
         columns: name -> row.
         rows: how many.
+        memory: takes the rows that the disk does not.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, key: str, columns: Mapping[str, Column], rows: int) -> None:
+    def __init__(
+        self, folder: Path, key: str, columns: Mapping[str, Column], rows: int, memory: MemoryRows
+    ) -> None:
         self.folder, self.columns, self.rows = folder, dict(columns), rows
-        self._in_memory: dict[int, dict[str, Values]] = {}
+        self._memory = memory
         self._checked = np.zeros(rows, dtype=bool)
         files = {**self.columns, _DONE: Column((), np.dtype(np.uint8))}
         files[_SUMS] = Column((), np.dtype(np.uint64))
@@ -65,19 +74,19 @@ class RowFiles:
             for name in [*files, _KEY]:  # another process may still read the old ones: new files, not emptied
                 (folder / _file(name)).unlink(missing_ok=True)
         self._arrays = {name: self._open(name, column) for name, column in files.items()}
+        (folder / _CLAIMS).touch()
         if not (folder / _KEY).exists():
             atomic_write_text(folder / _KEY, key)
 
     def _fits(self, key: str, files: Mapping[str, Column]) -> bool:
-        """Whether the files in the folder are of this key and size; sums may be missing (older folders)."""
+        """Whether the files in the folder are of this key and size."""
         known, paths = self.folder / _KEY, {name: self.folder / _file(name) for name in files}
         if not known.exists() and not any(path.exists() for path in paths.values()):
             return True
         wrong = [
             path.name
             for name, path in paths.items()
-            if name != _SUMS
-            and (not path.exists() or path.stat().st_size != self.rows * files[name].row_bytes)
+            if not path.exists() or path.stat().st_size != self.rows * files[name].row_bytes
         ]
         if not known.exists() or known.read_bytes() != key.encode():
             wrong.insert(0, _KEY)
@@ -96,14 +105,9 @@ class RowFiles:
                 file.truncate(size)  # a sparse file: rows that are not there take no space
         return np.memmap(path, dtype=column.dtype, mode="r", shape=(self.rows, *column.shape))
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row in all columns."""
-        return sum(column.row_bytes for column in self.columns.values())
-
     def has(self, row: int) -> bool:
         """Whether a row is there."""
-        return row in self._in_memory or bool(self._arrays[_DONE][row])
+        return self._memory.has(row) or bool(self._arrays[_DONE][row])
 
     def read(self, name: str, rows: Sequence[int]) -> Values:
         """One column of rows that are there: (n, *shape).
@@ -111,9 +115,10 @@ class RowFiles:
         What is changed in it does not change the file. A single row is the file's own pages, mapped for as
         long as it is used: nothing is copied, and it takes no memory that the system could not have back.
         """
-        if len(rows) == 1 and rows[0] not in self._in_memory:
+        memory = self._memory
+        if len(rows) == 1 and not memory.has(rows[0]):
             return self._mapped(name, rows[0])
-        found = [self._in_memory[r][name] if r in self._in_memory else self._arrays[name][r] for r in rows]
+        found = [memory.cell(name, r) if memory.has(r) else self._arrays[name][r] for r in rows]
         copy = np.stack(found)
         _release(self._arrays[name])
         return copy
@@ -126,16 +131,15 @@ class RowFiles:
     def check(self, row: int) -> bool:
         """Whether a row that is there has the bytes that were written; looked at once by each object.
 
-        One that has not counts as missing from then on, with a warning.
+        One that has not, or that has no sum, counts as missing from then on, with a warning.
         """
-        if self._checked[row] or row in self._in_memory:
+        if self._checked[row] or self._memory.has(row):
             return True
-        wanted = int(self._arrays[_SUMS][row])
-        self._checked[row] = True
-        if wanted in (0, self._sum({name: self._arrays[name][row] for name in self.columns})):
+        found = self._sum({name: self._arrays[name][row] for name in self.columns})
+        self._checked[row] = int(self._arrays[_SUMS][row]) == found
+        if self._checked[row]:
             return True
         logger.warning("row %d of the feature cache %s is damaged: it is made again", row, self.folder)
-        self._checked[row] = False
         self._write(_DONE, row, np.zeros((), np.uint8))
         return False
 
@@ -148,14 +152,11 @@ class RowFiles:
             self._write(_SUMS, row, np.array(self._sum(columns), np.uint64))
             self._write(_DONE, row, np.ones((), np.uint8))
         except OSError as error:
-            if not self._in_memory:
-                logger.warning(
-                    "features stay in memory and are made again next time: the disk of the feature cache %s "
-                    "is full (%s). Free some space or set FEWSEG_CACHE to a folder on another disk",
-                    self.folder,
-                    error,
-                )
-            self._in_memory[row] = {name: value.copy() for name, value in columns.items()}
+            self._memory.warn(
+                f"the disk of the feature cache {self.folder} is full ({error}). Free some space or set "
+                "FEWSEG_CACHE to a folder on another disk"
+            )
+            self._memory.write(row, columns)
         self._checked[row] = True
 
     def _write(self, name: str, row: int, value: Values) -> None:
@@ -169,14 +170,11 @@ class RowFiles:
                 raise OSError(errno.ENOSPC, "no space left")
 
     def _sum(self, columns: Mapping[str, Values]) -> int:
-        """A number of the bytes of a row, at the speed of memory; never 0, which says that there is none."""
-        total = 0
-        for place, name in enumerate(self.columns, start=1):
-            data = np.ascontiguousarray(columns[name]).reshape(-1).view(np.uint8)
-            whole = data.size // 8 * 8
-            words = int(data[:whole].view(np.uint64).sum(dtype=np.uint64)) + int(data[whole:].sum())
-            total += words * (2 * place + 1)
-        return total % (2**64 - 1) + 1
+        """The CRC-32 of a row's bytes, column after column, and bit 32, so that 0 says that there is none."""
+        crc = 0
+        for name in self.columns:
+            crc = zlib.crc32(np.ascontiguousarray(columns[name]).data, crc)
+        return 1 << 32 | crc
 
     @contextmanager
     def claimed(self, rows: Sequence[int], *, wait: bool = False) -> Iterator[list[int]]:
@@ -191,7 +189,7 @@ class RowFiles:
         if fcntl is None:
             yield list(rows)
             return
-        with (self.folder / "claims").open("a+b") as file:  # closing it gives all claims back
+        with (self.folder / _CLAIMS).open("a+b") as file:  # closing it gives all claims back
             mine = []
             for row in rows:
                 try:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -97,6 +97,11 @@ def make_room(place: Path, wanted: int, budget: int) -> None:
                 taken.pop(store)
 
 
+def room(place: Path, budget: int) -> int:
+    """Bytes that the stores of ``place`` may still grow by; below 0 where they are over the budget."""
+    return budget - sum(_bytes(used.parent) for used in place.glob(f"*/{_USED}"))
+
+
 def _free(store: Path) -> bool:
     """Whether nobody uses a store."""
     try:
@@ -111,9 +116,10 @@ def _last_use(store: Path) -> float:
 
 
 def _bytes(store: Path) -> int:
-    """Bytes on the disk: files of stores are sparse."""
-    sizes = []
-    for path in store.iterdir():
-        status = path.stat()
-        sizes.append(getattr(status, "st_blocks", status.st_size / 512) * 512)
-    return int(sum(sizes))
+    """Bytes on the disk: files of stores are sparse. Of one that goes meanwhile: what is still there."""
+    total = 0
+    with suppress(FileNotFoundError):
+        for path in store.iterdir():
+            status = path.stat()
+            total += int(getattr(status, "st_blocks", status.st_size / 512) * 512)
+    return total

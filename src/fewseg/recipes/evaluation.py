@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from fewseg.backbones import BackboneConfig
-from fewseg.data.paper_protocols import PROTOCOLS, named_protocol
+from fewseg.data.paper_protocols import protocol_of_any
 from fewseg.data.recorded import RecordedEpisodes
 from fewseg.engine.checkpoint import Checkpoint, check_split, load_method, read_checkpoint
 from fewseg.engine.config_json import config_from_json
@@ -63,7 +63,8 @@ def evaluate(
         sizes: multi-scale: input sides whose probabilities are added; each line's own by default.
         episodes: episodes a seed; the protocol's by default.
         seeds: the protocol's by default.
-        protocol_name: a published protocol in place of the recipe's, such as "hsnet".
+        protocol_name: a published protocol in place of the recipe's, such as "hsnet"; on a data set that
+            nobody published it for it has the values for PASCAL-5i, and says so.
         backbone: another timm network for a recipe without training, with its published weights.
         backbone_weights: weights of the frozen trunk, where they moved or where others are wanted.
         manifests: recorded episodes to replay, one file a seed; they set protocol and shots.
@@ -105,7 +106,7 @@ def evaluate(
     evaluations = _at_sizes(_lines(chosen, method, ways, shots, fusions, on), sizes)
     protocol = chosen.protocol
     if protocol_name is not None:
-        protocol = named_protocol(protocol_name, data.dataset if data.dataset in PROTOCOLS else "pascal-5i")
+        protocol = protocol_of_any(protocol_name, data.dataset)
     if episodes is not None or seeds:
         protocol = replace(
             protocol,

@@ -117,9 +117,10 @@ def what_differs(a: RunResult, b: RunResult) -> list[str]:
     for name in ("dataset", "fold", "ways", "shots", "on"):
         if getattr(a, name) != getattr(b, name):
             found.append(f"{name} {getattr(a, name)!r} and {getattr(b, name)!r}")
-    if a.protocol_digest != b.protocol_digest:
-        parts = _entries_that_differ("protocol", {**ADDED, **a.protocol}, {**ADDED, **b.protocol})
-        found += parts or [f"protocol digest {a.protocol_digest} and {b.protocol_digest}"]
+    parts = _entries_that_differ("protocol", {**ADDED, **a.protocol}, {**ADDED, **b.protocol})
+    if not parts and a.protocol_digest != b.protocol_digest:
+        parts = [f"protocol digest {a.protocol_digest} and {b.protocol_digest}"]
+    found += parts
     return found + _entries_that_differ("class split", a.class_split, b.class_split)
 
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from fewseg.engine.results import RunResult
 from fewseg.reporting.paper_rows import recipe_stem
 from fewseg.reporting.published import PublishedValue, paper_mean
 
 FOLDS = 4
+"""Of the data sets of the papers."""
+
+FOLDS_OF: MappingProxyType[str, int] = MappingProxyType({"fss-1000": 1, "fss-1000-drawn": 1})
+"""Of data sets that have another number of them, by name: FSS-1000 has one split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +122,7 @@ def fold_tables(results: Sequence[RunResult], *, folds: int = FOLDS) -> list[Fol
 
     Args:
         results: any number of results of any data set, protocol and shots.
-        folds: how many folds the data sets have.
+        folds: how many folds the data sets have, those of ``FOLDS_OF`` aside.
 
     Returns:
         One table for each data set, number of ways and shots, what is segmented, and protocol, in this
@@ -131,12 +136,13 @@ def fold_tables(results: Sequence[RunResult], *, folds: int = FOLDS) -> list[Fol
         raise ValueError("there are no results to make a table of: evaluate something first")
     groups: dict[tuple[str, int, int, str, str], list[RunResult]] = defaultdict(list)
     for result in results:
-        if not 0 <= result.fold < folds:
+        own = FOLDS_OF.get(result.dataset, folds)
+        if not 0 <= result.fold < own:
             raise ValueError(
-                f"{result_name(result)} is outside folds 0 .. {folds - 1}: give the right number of folds"
+                f"{result_name(result)} is outside folds 0 .. {own - 1}: give the right number of folds"
             )
         groups[table_key(result)].append(result)
-    return [_table(groups[key], folds) for key in sorted(groups)]
+    return [_table(groups[key], FOLDS_OF.get(key[0], folds)) for key in sorted(groups)]
 
 
 def table_key(result: RunResult) -> tuple[str, int, int, str, str]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fewseg.data.coco_splits import coco_20i
+from fewseg.data.coco_splits import coco_20i, coco_40_20_20, coco_to_voc, voc_to_coco
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.paper_protocols import PROTOCOLS, named_protocol
 from fewseg.data.protocols import ADDED, PAPER_SCL, PAPER_SRPNET, SYNTHETIC, VOC5I_MINI, Protocol
@@ -153,6 +153,30 @@ def test_a_protocol_that_nobody_published_is_refused_with_near_names():
         named_protocol("pfenet_473", "pascal-5i")
     with pytest.raises(ValueError, match="no protocol is published for 'voc'"):
         named_protocol("pfenet", "voc")
+
+
+@pytest.mark.parametrize(
+    "made_of",
+    [
+        coco_20i,
+        lambda fold, split: coco_40_20_20(fold, "test", split),
+        lambda fold, split: coco_40_20_20(fold, "validation", split),
+        lambda fold, split: coco_to_voc(fold, "coco-20i", split),
+        voc_to_coco,
+    ],
+)
+def test_every_split_made_of_coco_20i_is_told_from_its_other_form(made_of):
+    for split, other in (("A", "B"), ("B", "A")):
+        protocol = Protocol(name="p", coco_split=split)
+        protocol.check_split(made_of(0, split).name)
+        with pytest.raises(ValueError, match=f"COCO's split {split}, the data of split {other}"):
+            protocol.check_split(made_of(0, other).name)
+
+
+@pytest.mark.parametrize("name", ["pascal-5i", "fss-1000", coco_to_voc(0, "pascal-5i").name])
+def test_splits_that_are_not_made_of_coco_20i_are_of_any_protocol(name):
+    for split in ("A", "B"):
+        Protocol(name="p", coco_split=split).check_split(name)
 
 
 def test_data_of_the_other_coco_split_are_refused(make_index):

@@ -71,3 +71,39 @@ def test_a_missing_seed_and_a_file_that_is_no_recording_are_told(index, recorded
     paths[0].write_text(paths[0].read_text().replace('"fold":1,', ""))
     with pytest.raises(DataError, match="does not say protocol, fold, shots and seed"):
         RecordedEpisodes(paths, index)
+
+
+def edited(path, header=None, rows=lambda rows: rows):
+    """A manifest with other rows, whose header says how many there are."""
+    first, *lines = map(json.loads, path.read_text().splitlines())
+    lines = rows(lines)
+    first |= {"episodes": len(lines), **(header or {})}
+    path.write_text("\n".join(map(json.dumps, [first, *lines])) + "\n")
+
+
+def test_a_shortened_manifest_is_not_the_protocol_that_it_names(index, recorded):
+    _, paths = recorded(1)
+    edited(paths[1], rows=lambda rows: rows[:-1])
+    with pytest.raises(DataError, match=r"seed3.jsonl announces 6 episodes and holds 5: it is edited"):
+        RecordedEpisodes(paths, index)
+
+
+def test_episodes_of_another_number_are_none_of_the_protocol(index, recorded):
+    _, paths = recorded(1)
+    edited(paths[0], rows=lambda rows: [*rows[:-1], rows[-1] | {"index": 6}])
+    with pytest.raises(DataError, match=r"has episodes \[6\], those of its protocol are 0 .. 5"):
+        RecordedEpisodes(paths, index)
+
+
+def test_an_episode_that_comes_twice_is_told(index, recorded):
+    _, paths = recorded(1)
+    edited(paths[0], rows=lambda rows: [*rows[:-1], rows[0]])
+    with pytest.raises(DataError, match=r"has 1 episodes more than once, like \[0\]"):
+        RecordedEpisodes(paths, index)
+
+
+def test_a_header_that_announces_other_shots_than_the_rows_have_is_told(index, recorded):
+    _, paths = recorded(1)
+    edited(paths[0], header={"shots": 5})
+    with pytest.raises(DataError, match="announces 5 shots and holds 2"):
+        RecordedEpisodes(paths, index)

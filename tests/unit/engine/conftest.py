@@ -24,6 +24,7 @@ from fewseg.engine.feature_store import FeatureStore
 from fewseg.methods.pfenet import PFENetConfig
 
 SIDE = 33
+VIEWS = (EvalView(SIDE), TrainView(size=SIDE, rotate=0.0, blur=0.0))
 SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
 CONFIG = PFENetConfig(
     backbone=BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"), shape=SHAPE),
@@ -114,3 +115,27 @@ def malicious(tmp_path):
     path = tmp_path / "malicious.safetensors"
     path.write_bytes(pickled)
     return path, mark
+
+
+@pytest.fixture
+def backbone(config):
+    """A backbone that counts the images that it is given, sizes asked for (all zeros) aside."""
+    backbone = config.backbone.build()
+    backbone.seen = 0
+
+    def count(module, arguments):
+        module.seen += int((arguments[0].abs().sum(dim=(1, 2, 3)) > 0).sum())
+
+    backbone.register_forward_pre_hook(count)
+    return backbone
+
+
+@pytest.fixture
+def make_store(backbone, data, tmp_path):
+    """(changes) -> a store of two views in this test's folder."""
+
+    def build(source=data.source, views=VIEWS, trunk=backbone, **changes):
+        settings = {"folder": tmp_path, "dtype": torch.float32} | changes
+        return FeatureStore(trunk, source, list(views), **settings)
+
+    return build

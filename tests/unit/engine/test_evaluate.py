@@ -14,6 +14,7 @@ from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import EvalView, StretchedView
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.feature_store import FeatureStore
+from fewseg.engine.pair_scores import judged_pairs
 from fewseg.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
@@ -258,6 +259,20 @@ def test_a_pair_is_scored_once_for_all_runs_and_fusions(pairs, sampler, monkeypa
     pairs.run(chosen, CrossGuided(iou="mean"))
     pairs.run(sampler(1), ScoreAverage())
     assert sum(scored) == len(distinct)  # the first of three supports is the one of one
+
+
+def test_each_form_of_cross_guidance_has_ious_of_its_own(pairs, sampler, source):
+    pairs.store.ensure(source.ids, progress=False)
+    asked = [(spec.class_id, spec.supports, spec.query) for spec in sampler(3).episodes(0)]
+    fresh = Evaluator(pairs.method, source, pairs.store, progress=False)
+
+    def ious(evaluator, fusion):
+        return evaluator._pairs.prepare(asked, judged_pairs(asked, fusion), fusion)
+
+    papers = ious(pairs, CrossGuided())
+    released = ious(pairs, CrossGuided(iou="mean"))
+    assert released == ious(fresh, CrossGuided(iou="mean"))
+    assert released != papers
 
 
 @pytest.mark.parametrize("kind", ["evaluator", "pairs"])

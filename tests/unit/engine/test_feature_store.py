@@ -1,7 +1,6 @@
 """Every view of every image goes through the backbone once, whoever asks and whatever is killed."""
 
 import gc
-import os
 import threading
 import time
 from dataclasses import replace
@@ -15,34 +14,11 @@ from fewseg.engine.row_files import RowFiles
 
 SIDE = 33
 VIEWS = (EvalView(SIDE), TrainView(size=SIDE, rotate=0.0, blur=0.0))
+"""Those of ``make_store``."""
 
 
-@pytest.fixture
-def backbone(config):
-    """A backbone that counts the images that it is given, sizes asked for (all zeros) aside."""
-    backbone = config.backbone.build()
-    backbone.seen = 0
-
-    def count(module, arguments):
-        module.seen += int((arguments[0].abs().sum(dim=(1, 2, 3)) > 0).sum())
-
-    backbone.register_forward_pre_hook(count)
-    return backbone
-
-
-@pytest.fixture
-def make(backbone, data, tmp_path):
-    """(changes) -> a store of two views in this test's folder."""
-
-    def build(source=data.source, views=VIEWS, trunk=backbone, **changes):
-        settings = {"folder": tmp_path, "dtype": torch.float32} | changes
-        return FeatureStore(trunk, source, list(views), **settings)
-
-    return build
-
-
-def test_each_view_goes_through_the_backbone_once(make, backbone, data):
-    store, ids = make(), data.source.ids[:11]
+def test_each_view_goes_through_the_backbone_once(make_store, backbone, data):
+    store, ids = make_store(), data.source.ids[:11]
     store.ensure(ids, progress=False)
     assert backbone.seen == 22
     store.ensure(ids, progress=False)
@@ -51,8 +27,8 @@ def test_each_view_goes_through_the_backbone_once(make, backbone, data):
     assert backbone.seen == 24
 
 
-def test_what_comes_out_is_what_the_backbone_gives(make, backbone, data):
-    store, ids = make(), data.source.ids[:10]
+def test_what_comes_out_is_what_the_backbone_gives(make_store, backbone, data):
+    store, ids = make_store(), data.source.ids[:10]
     store.ensure(ids, progress=False)
     wanted = [ids[7], ids[2]]
     for view in (0, 1):
@@ -66,20 +42,20 @@ def test_what_comes_out_is_what_the_backbone_gives(make, backbone, data):
         assert torch.equal(store.labels(wanted, view), torch.stack([labels for _, labels in pixels]))
 
 
-def test_view_0_is_the_plain_one_and_the_others_are_random_but_fixed(make, data):
-    store, id = make(), data.source.ids[0]
+def test_view_0_is_the_plain_one_and_the_others_are_random_but_fixed(make_store, data):
+    store, id = make_store(), data.source.ids[0]
     plain, labels = EvalView(SIDE)(data.source.read_image(id), data.source.read_labels(id))
     assert torch.equal(store.view(id, 0)[0], plain)
     assert torch.equal(store.view(id, 0)[1], labels)
-    assert torch.equal(store.view(id, 1)[0], make().view(id, 1)[0])
+    assert torch.equal(store.view(id, 1)[0], make_store().view(id, 1)[0])
     assert not torch.equal(store.view(id, 1)[0], plain)
-    assert not torch.equal(make(seed=1).view(id, 1)[0], store.view(id, 1)[0])
-    three = make(views=(*VIEWS, VIEWS[1]))
+    assert not torch.equal(make_store(seed=1).view(id, 1)[0], store.view(id, 1)[0])
+    three = make_store(views=(*VIEWS, VIEWS[1]))
     assert not torch.equal(three.view(id, 2)[0], three.view(id, 1)[0])
 
 
-def test_bfloat16_is_stored_in_half_the_bytes(make, backbone, data):
-    store, ids = make(dtype=torch.bfloat16), data.source.ids[:2]
+def test_bfloat16_is_stored_in_half_the_bytes(make_store, backbone, data):
+    store, ids = make_store(dtype=torch.bfloat16), data.source.ids[:2]
     store.ensure(ids, [0], progress=False)
     pixels = torch.stack([store.view(id, 0)[0] for id in ids])
     found = store.features(ids)
@@ -105,20 +81,20 @@ class Killed:
         return self.source.read_image(id)
 
 
-def test_a_killed_run_leaves_whole_rows_that_the_next_one_keeps(make, backbone, data):
+def test_a_killed_run_leaves_whole_rows_that_the_next_one_keeps(make_store, backbone, data):
     ids = data.source.ids[:12]
     with pytest.raises(KeyboardInterrupt):
-        make(source=Killed(data.source, 10)).ensure(ids, [0], progress=False)
+        make_store(source=Killed(data.source, 10)).ensure(ids, [0], progress=False)
     assert backbone.seen == 10
-    store = make()
+    store = make_store()
     store.ensure(ids, [0], progress=False)
     assert backbone.seen == 12
     direct = backbone(torch.stack([store.view(id, 0)[0] for id in ids]))
     torch.testing.assert_close(store.features(ids)["layer3"], direct["layer3"], atol=1e-5, rtol=1e-5)
 
 
-def test_two_stores_of_the_same_things_share_their_rows(make, backbone, data):
-    first, second = make(), make()
+def test_two_stores_of_the_same_things_share_their_rows(make_store, backbone, data):
+    first, second = make_store(), make_store()
     assert first.folder == second.folder
     first.ensure(data.source.ids[:3], progress=False)
     second.ensure(data.source.ids[:3], progress=False)  # the rows that the other did while both were open
@@ -128,7 +104,7 @@ def test_two_stores_of_the_same_things_share_their_rows(make, backbone, data):
     )
 
 
-def test_files_are_made_by_one_process_at_a_time(make, tmp_path, monkeypatch):
+def test_files_are_made_by_one_process_at_a_time(make_store, tmp_path, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
     opened, plain = [], RowFiles._open
 
@@ -139,96 +115,74 @@ def test_files_are_made_by_one_process_at_a_time(make, tmp_path, monkeypatch):
         return plain(files, name, *arguments)
 
     monkeypatch.setattr(RowFiles, "_open", watched)
-    make()
+    make_store()
     assert "done.raw" in opened
 
 
-def test_other_weights_views_seeds_or_types_have_rows_of_their_own(make, config):
+def test_other_weights_views_seeds_or_types_have_rows_of_their_own(make_store, config):
     other = replace(config.backbone, seed=1).build()
     stores = [
-        make(),
-        make(trunk=other),
-        make(views=[EvalView(SIDE)]),
-        make(seed=1),
-        make(dtype=torch.bfloat16),
+        make_store(),
+        make_store(trunk=other),
+        make_store(views=[EvalView(SIDE)]),
+        make_store(seed=1),
+        make_store(dtype=torch.bfloat16),
     ]
     assert len({store.folder for store in stores}) == len(stores)
 
 
-def test_what_a_full_disk_has_no_room_for_stays_in_memory_with_a_warning(
-    make, backbone, data, monkeypatch, caplog
-):
-    store, ids = make(), data.source.ids[:3]
-    store.ensure(ids[:1], progress=False)
-    with monkeypatch.context() as full:
-        full.setattr("os.pwrite", lambda *_: 1)
-        store.ensure(ids, progress=False)
-    assert backbone.seen == 6
-    assert [m for m in caplog.messages if "stay in memory" in m and str(store.folder) in m]
-    direct = backbone(torch.stack([store.view(id, 1)[0] for id in ids]))
-    torch.testing.assert_close(store.features(ids, 1)["layer3"], direct["layer3"], atol=1e-5, rtol=1e-5)
-    assert torch.equal(store.labels(ids, 1)[2], store.view(ids[2], 1)[1])
-    again = make()
-    assert again.features(ids[:1]).maps
-    with pytest.raises(ValueError, match="were not computed"):
-        again.features(ids[1:2])
+class Relabelled:
+    """The images of another source under another digest."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def __getattr__(self, name):
+        return getattr(self.source, name)
+
+    def digest(self):
+        return "another"
+
+    def read_labels(self, id):
+        return self.source.read_labels(id).flip(0)
 
 
-@pytest.mark.parametrize("name", ["labels.raw", "layer2.raw", "done.raw"])
-def test_a_cache_with_a_file_gone_or_cut_is_made_again_with_a_warning(make, data, caplog, name):
-    store = make()
+def test_two_data_sets_of_the_same_names_have_rows_of_their_own(make_store, backbone, data):
+    ids = data.source.ids[:2]
+    first, second = make_store(), make_store(source=Relabelled(data.source))
+    first.ensure(ids, progress=False)
+    second.ensure(ids, progress=False)
+    assert backbone.seen == 8
+    assert torch.equal(second.labels(ids)[1], second.view(ids[1], 0)[1])
+    assert not torch.equal(second.labels(ids), first.labels(ids))
+
+
+@pytest.mark.parametrize("name", ["labels.raw", "layer2.raw", "sums.raw", "done.raw"])
+def test_a_cache_with_a_file_gone_or_cut_is_made_again_with_a_warning(make_store, data, caplog, name):
+    store = make_store()
     store.ensure(data.source.ids[:1], progress=False)
     (store.folder / name).unlink()
     with pytest.raises(ValueError, match="were not computed"):
-        make().features(data.source.ids[:1])
+        make_store().features(data.source.ids[:1])
     assert f"is damaged or of something else ({name})" in caplog.text
     caplog.clear()
     whole = (store.folder / name).read_bytes()
     (store.folder / name).write_bytes(whole[:-1])
-    make().ensure(data.source.ids[:1], progress=False)
+    make_store().ensure(data.source.ids[:1], progress=False)
     assert f"({name})" in caplog.text
 
 
-def test_a_cache_of_something_else_is_made_again_with_a_warning(make, backbone, data, caplog):
-    store = make()
+def test_a_cache_of_something_else_is_made_again_with_a_warning(make_store, backbone, data, caplog):
+    store = make_store()
     store.ensure(data.source.ids[:1], progress=False)
     before = store.features(data.source.ids[:1])["layer2"]
     (store.folder / "key.json").write_text("[0]")
-    again = make()
+    again = make_store()
     assert "is damaged or of something else (key.json)" in caplog.text
     again.ensure(data.source.ids[:1], progress=False)
     assert backbone.seen == 4
     assert torch.equal(again.features(data.source.ids[:1])["layer2"], before)
     assert torch.equal(store.features(data.source.ids[:1])["layer2"], before)  # it still reads its own files
-
-
-def test_a_row_whose_bytes_changed_is_made_again_with_a_warning(make, backbone, data, caplog):
-    ids = data.source.ids[:2]
-    store = make()
-    store.ensure(ids, [0], progress=False)
-    before = store.features(ids)["layer3"]
-    path = store.folder / "layer3.raw"
-    size = path.stat().st_size // (2 * len(data.source.ids))
-    with path.open("r+b") as file:
-        file.seek(2 * size + 5)  # in the second image's row of view 0
-        byte = file.read(1)
-        file.seek(2 * size + 5)
-        file.write(bytes([byte[0] ^ 16]))
-    again = make()
-    assert torch.equal(again.features(ids)["layer3"], before)
-    assert f"row 2 of the feature cache {store.folder} is damaged" in caplog.text
-    assert backbone.seen == 3
-    caplog.clear()
-    make().features(ids)
-    assert not caplog.messages
-
-
-def test_folders_without_sums_serve_on(make, backbone, data):
-    store = make()
-    store.ensure(data.source.ids[:1], progress=False)
-    (store.folder / "sums.raw").unlink()
-    make().features(data.source.ids[:1])
-    assert backbone.seen == 2
 
 
 def _fill(folder, ids, source, config, barrier, seen):
@@ -241,7 +195,7 @@ def _fill(folder, ids, source, config, barrier, seen):
     assert store.features(ids).maps
 
 
-def test_two_processes_share_the_work_and_make_each_row_once(make, data, config, tmp_path):
+def test_two_processes_share_the_work_and_make_each_row_once(make_store, data, config, tmp_path):
     context = torch.multiprocessing.get_context("fork")
     barrier, seen = context.Barrier(2), context.Queue()
     arguments = (tmp_path, data.source.ids, data.source, config.backbone, barrier, seen)
@@ -253,13 +207,13 @@ def test_two_processes_share_the_work_and_make_each_row_once(make, data, config,
         process.join(60)
     assert [process.exitcode for process in both] == [0, 0]
     assert seen.empty()
-    store, ids = make(), data.source.ids[-2:]
+    store, ids = make_store(), data.source.ids[-2:]
     direct = store.backbone(torch.stack([store.view(id, 1)[0] for id in ids]))
     torch.testing.assert_close(store.features(ids, 1)["layer3"], direct["layer3"], atol=1e-5, rtol=1e-5)
 
 
-def test_rows_that_another_process_was_killed_over_are_made_by_this_one(make, backbone, data):
-    store, ids = make(), data.source.ids[:2]
+def test_rows_that_another_process_was_killed_over_are_made_by_this_one(make_store, backbone, data):
+    store, ids = make_store(), data.source.ids[:2]
     rows = [store._row(id, 0) for id in ids]
     context = torch.multiprocessing.get_context("fork")
     claimed = context.Event()
@@ -280,14 +234,14 @@ def test_rows_that_another_process_was_killed_over_are_made_by_this_one(make, ba
 
 
 def test_a_temporary_store_is_gone_with_its_object_and_one_of_a_killed_run_with_the_next(
-    make, data, tmp_path
+    make_store, data, tmp_path
 ):
-    temporary = make(temporary=True)
+    temporary = make_store(temporary=True)
     temporary.ensure(data.source.ids[:1], progress=False)
     left = tmp_path / "temporary-of-a-killed-run"
     left.mkdir()
     (left / "used").touch()
-    make().ensure(data.source.ids[:1], progress=False)
+    make_store().ensure(data.source.ids[:1], progress=False)
     assert not left.exists()
     assert temporary.features(data.source.ids[:1]).maps
     folder = temporary.folder
@@ -296,40 +250,13 @@ def test_a_temporary_store_is_gone_with_its_object_and_one_of_a_killed_run_with_
     assert not folder.exists()
 
 
-def test_stores_unused_for_longest_make_room_and_those_in_use_stay(make, data, monkeypatch):
-    row = make()._files.row_bytes
-    folders = []
-    for seed in (1, 2, 3):
-        store = make(seed=seed)
-        store.ensure(data.source.ids, progress=False)
-        folders.append(store.folder)
-        os.utime(store.folder / "used", (seed, seed))
-    used = make(seed=1)
-    os.utime(used.folder / "used", (0, 0))
-    del store
-    gc.collect()
-    full = sum(_on_disk(folder) for folder in folders)
-    monkeypatch.setenv("FEWSEG_CACHE_BYTES", str(full + 60 * 1024 + 3 * row))
-    make(seed=4).ensure(data.source.ids[:1], [0], progress=False)
-    assert all(folder.exists() for folder in folders)
-    make(seed=5).ensure(data.source.ids, progress=False)
-    assert [folder.exists() for folder in folders] == [True, False, True]  # the oldest is in use
-    monkeypatch.setenv("FEWSEG_CACHE_BYTES", "much")
-    with pytest.raises(ValueError, match="FEWSEG_CACHE_BYTES is 'much': give a number of bytes"):
-        make(seed=6).ensure(data.source.ids[:1], progress=False)
-
-
-def _on_disk(folder):
-    return sum(path.stat().st_blocks * 512 for path in folder.iterdir())
-
-
-def test_views_of_two_sizes_are_refused(make):
+def test_views_of_two_sizes_are_refused(make_store):
     with pytest.raises(ValueError, match=r"must have one size, got \[33, 41\]"):
-        make(views=[EvalView(SIDE), EvalView(41)])
+        make_store(views=[EvalView(SIDE), EvalView(41)])
 
 
-def test_rows_that_were_not_computed_are_told(make, data):
-    store = make()
+def test_rows_that_were_not_computed_are_told(make_store, data):
+    store = make_store()
     store.ensure(data.source.ids[:1], [0], progress=False)
     with pytest.raises(ValueError, match=r"features of \['train-00001'\] were not computed: call ensure"):
         store.features(data.source.ids[:2])

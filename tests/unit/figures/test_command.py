@@ -15,6 +15,7 @@ from fewseg.figures.registry import FIGURES
 from fewseg.figures.study import Claim
 from fewseg.recipes.evaluation import evaluate
 from fewseg.reporting.numbers import Estimate
+from result_files import write_sealed
 
 SDAANET = ("sdaanet_baseline", "sdaanet_saam", "sdaanet_sdpm", "sdaanet")
 QUIET = ("--quiet", "--episodes", "5", "--examples", "2")
@@ -204,7 +205,7 @@ def test_results_of_mixed_class_splits_are_named_and_others_drawn(run, results):
     counts = dict(np.load(path.with_name(f"{path.stem}.counts.npz")).items())
     counts["class_id"] = counts["class_id"] + 2
     np.savez(results / "other.counts.npz", **counts)
-    (results / "other.json").write_text(json.dumps(other))
+    write_sealed(results / "other.json", other)
     status, said = run(str(results), "--out", "out", "--figure", "sizes", "--quiet")
     assert status == 3
     assert "different class splits cannot share a table" in said

@@ -6,6 +6,7 @@ import pytest
 from fewseg.engine.counts_file import counts_path
 from fewseg.reporting.paper_tables import paper_tables
 from fewseg.reporting.results_page import read_folder
+from result_files import write_sealed
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def test_the_rarer_class_split_of_a_fold_is_left_out(four, write, made):
     stored["fold"] = 1
     stored["recipe"] = "voc5i_mini_pfenet_long"
     other = counts.parent / "split.json"
-    other.write_text(json.dumps(stored))
     shutil.copy(counts_path(counts), counts_path(other))
+    write_sealed(other, stored)
     told, cells = made()
     assert told == [
         "different class splits of voc5i-mini fold 1 cannot share a table; left out split.json (classes 1, 2)"
@@ -73,8 +74,8 @@ def test_the_rarer_class_split_of_a_fold_is_left_out(four, write, made):
 def test_two_class_splits_as_frequent_are_both_left_out(four, made):
     stored = json.loads(four[0].read_text())
     other = four[0].parent / "split.json"
-    other.write_text(json.dumps(stored | {"fold": 1, "recipe": "voc5i_mini_pfenet_long"}))
     shutil.copy(counts_path(four[0]), counts_path(other))
+    write_sealed(other, stored | {"fold": 1, "recipe": "voc5i_mini_pfenet_long"})
     told, cells = made()
     assert len(told) == 1
     assert "fold1.json (classes 3, 4)" in told[0]
@@ -92,7 +93,7 @@ def test_a_fold_that_no_paper_has_is_left_out(four, write, made):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"schema": 3}, "fold3.json has schema 3; this fewseg reads schemas up to 2: update fewseg"),
+        ({"schema": 99}, "fold3.json has schema 99; this fewseg reads schemas up to 3: update fewseg"),
         ({"miou_mean": 0.9}, "fold3.json: miou_mean is 0.900000"),
         ({"dataset": 5}, "dataset is 5 and should be str"),
     ],

@@ -55,6 +55,18 @@ def test_the_number_of_folds_can_be_said(results):
         fold_tables(results(folds=(2,)), folds=2)
 
 
+@pytest.mark.parametrize("dataset", ["fss-1000", "fss-1000-drawn"])
+def test_the_one_fold_of_fss_1000_is_all_of_it(results, dataset):
+    fss, others = fold_tables([*results(folds=(0,), dataset=dataset), *results(folds=(0,))])
+    assert (fss.folds, others.folds) == (1, 4)
+    headings, (row,) = cells(fss)
+    assert headings[:4] == ["method", "fusion", "fold 0", "mean"]
+    assert row[3] == row[2]
+    assert mean_cell(others.rows[0], 4) == "missing folds 1, 2, 3"
+    with pytest.raises(ValueError, match=r"fold 1 is outside folds 0 \.\. 0"):
+        fold_tables(results(folds=(1,), dataset=dataset))
+
+
 def test_methods_and_fusions_are_rows_and_data_sets_shots_and_protocols_are_tables(results):
     runs = [
         *results(method="scl-pfenet", recipe="r"),

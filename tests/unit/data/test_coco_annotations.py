@@ -1,0 +1,66 @@
+"""Entries of an annotation file that cannot be: each is named, none is guessed and none is a traceback."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fewseg.data.coco_annotations import read_annotations
+from fewseg.data.errors import DataError
+
+IMAGE = {"id": 4, "file_name": "a.jpg", "height": 12, "width": 16}
+BOX = [[0, 0, 3, 0, 3, 3, 0, 3]]
+THING = {"id": 7, "image_id": 4, "category_id": 1, "segmentation": BOX, "iscrowd": 0}
+PERSON = {"id": 1, "name": "person"}
+
+
+@pytest.fixture
+def read(tmp_path):
+    """(images, categories, annotations) -> what is read of a file of them."""
+    path = tmp_path / "instances.json"
+
+    def write_and_read(images=(IMAGE,), categories=(PERSON,), annotations=(THING,)):
+        parts = {"images": images, "categories": categories, "annotations": annotations}
+        path.write_text(json.dumps(parts))
+        return read_annotations(path)
+
+    return write_and_read
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"categories": [{"id": [1], "name": "person"}]}, r"category \[1\] 'person' is none of COCO's 80"),
+        ({"categories": [{"id": {}}, PERSON]}, r"category \{\} None is none of COCO's 80"),
+        ({"categories": [3, PERSON]}, "category None None is none of COCO's 80"),
+        (
+            {"annotations": [THING | {"id": "abc"}]},
+            "annotation abc has the id 'abc', which is no whole number",
+        ),
+        ({"annotations": [THING | {"id": None}]}, "has the id None"),
+        (
+            {"annotations": [THING | {"iscrowd": "0"}]},
+            "annotation 7 has iscrowd '0', which is neither 0 nor 1",
+        ),
+        ({"annotations": [THING | {"iscrowd": 2}]}, "annotation 7 has iscrowd 2"),
+        ({"images": [IMAGE | {"height": 10**9}]}, "image a.jpg is 16 x 1000000000 pixels; accepted are 1 to"),
+        ({"images": [IMAGE | {"height": 0}]}, "image a.jpg is 16 x 0 pixels"),
+        ({"images": [IMAGE | {"width": float("inf")}]}, "image number 0 lacks .* or is no image"),
+    ],
+)
+def test_an_entry_that_cannot_be_is_named_with_its_file(read, changes, message):
+    with pytest.raises(DataError, match=rf"annotation file .*instances\.json: .*(.|\n)*{message}"):
+        read(**changes)
+
+
+@pytest.mark.parametrize("crowd", [0, 1, False, True])
+def test_a_region_is_a_crowd_where_the_file_says_so(read, crowd):
+    found = read(annotations=[THING | {"iscrowd": crowd}])
+    assert [region.crowd for region in found.regions[0]] == [bool(crowd)]
+
+
+def test_a_clean_file_has_nothing_that_was_tolerated(read):
+    assert read().tolerated == {}
+    outside = THING | {"segmentation": [[0, 0, 20, 0, 20, 3, 0, 3]]}
+    assert read(annotations=[THING, outside]).tolerated == {"polygons outside their image, clipped": 1}

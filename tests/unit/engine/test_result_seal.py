@@ -1,0 +1,162 @@
+"""Whatever is edited in a result file or its counts is known; older files have no seal and go on loading."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fewseg.data.folds import pascal_5i
+from fewseg.data.protocols import Protocol
+from fewseg.engine.counts_file import counts_path
+from fewseg.engine.results import RunResult, load_with_counts
+from fewseg.fusion import MeanVector
+from fewseg.reporting.compare import what_differs
+from result_files import make_counts, make_older, make_result, write_sealed
+
+PROTOCOL = Protocol(name="mini", episodes=30, seeds=(0, 1), min_area=64)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A saved result of fold 0 of PASCAL-5i."""
+    counts = make_counts()
+    columns = counts.columns() | {
+        "class_id": np.resize([1, 2, 3, 4, 5], len(counts)),
+        "supports": np.resize(["s1"], (len(counts), 1)),
+    }
+    counts = type(counts)(**columns)
+    path = tmp_path / "result.json"
+    result = make_result(
+        counts,
+        classes=[1, 2, 3, 4, 5],
+        protocol=PROTOCOL,
+        config={"method": {"type": "PFENet"}, "fusion": MeanVector(), "size": 241, "precision": "bf16"},
+        class_split=pascal_5i(0),
+        training={"checkpoint": "ab", "seed": 0},
+    )
+    result.save(path, counts)
+    return path
+
+
+def edit(path, *keys, value):
+    stored = part = json.loads(path.read_text())
+    for key in keys[:-1]:
+        part = part[key]
+    part[keys[-1]] = value
+    path.write_text(json.dumps(stored))
+
+
+EDITS = {
+    ("miou_ci95",): [0.1, 0.9],
+    ("shots",): 5,
+    ("fold",): 1,
+    ("dataset",): "pascal-5i",
+    ("method",): "scl-pfenet",
+    ("recipe",): "another",
+    ("fusion",): "average",
+    ("on",): "support",
+    ("config", "precision"): "fp32",
+    ("config", "size"): 473,
+    ("class_split", "base"): [6, 7],
+    ("class_split", "novel"): [1],
+    ("training", "checkpoint"): "cd",
+    ("hardware",): "a faster one",
+    ("wall_seconds",): 1.0,
+    ("versions",): {},
+    ("protocol", "crop"): "centre",
+    ("protocol", "type"): "Protokoll",
+    ("counts_sha256",): "0" * 64,
+    ("digest",): "0" * 16,
+}
+
+
+@pytest.mark.parametrize("keys", EDITS, ids=".".join)
+def test_any_edit_of_a_sealed_result_is_refused(path, keys):
+    assert load_with_counts(path)[0] == RunResult.load(path)
+    edit(path, *keys, value=EDITS[keys])
+    with pytest.raises(ValueError, match="the file was edited; evaluate again"):
+        load_with_counts(path)
+    with pytest.raises(ValueError, match="the file was edited; evaluate again"):
+        RunResult.load(path)
+
+
+@pytest.mark.parametrize("key", ["digest", "counts_sha256"])
+def test_a_seal_cannot_be_left_out(path, key):
+    stored = json.loads(path.read_text())
+    stored.pop(key)
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=rf"missing keys \['{key}'\]"):
+        RunResult.load(path)
+
+
+def test_other_counts_of_the_same_scores_are_refused(path):
+    columns = dict(np.load(counts_path(path)))
+    columns["query"] = columns["query"][::-1]
+    np.savez(counts_path(path), **columns)
+    RunResult.load(path)  # does not look at them
+    with pytest.raises(ValueError, match=r"is not the file that result\.json was made of"):
+        load_with_counts(path)
+
+
+def test_a_protocol_of_a_newer_fewseg_is_taken_where_its_file_has_the_seal(path):
+    stored = json.loads(path.read_text())
+    stored["protocol"]["crop"] = "centre"
+    write_sealed(path, stored)
+    assert load_with_counts(path)[0].protocol["crop"] == "centre"
+
+
+def test_an_older_result_is_loaded_and_saved_with_a_seal(path):
+    counts = load_with_counts(path)[1]
+    whole = json.loads(path.read_text())
+    make_older(path)
+    older, _ = load_with_counts(path)
+    assert older == RunResult.load(path)
+    assert older.schema == 2
+    older.save(path, counts)
+    assert json.loads(path.read_text()).keys() == whole.keys()
+    assert load_with_counts(path)[0].schema == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("shots",), 5, "shots is 5, from the rest of the file and its counts follows 1"),
+        (("fusion",), "average", "fusion is average, .* follows mean"),
+        (("fold",), 1, "fold is 1, .* follows 0"),
+        (("class_split", "fold"), 1, "fold is 0, .* follows 1"),
+        (("class_split", "base"), [6, 7], "class_split is "),
+        (("class_split", "novel"), [1], r"class_split.novel is \[1\]"),
+        (("protocol", "crop"), "centre", "protocol_digest is"),
+        (("protocol", "type"), "Protokoll", "protocol_digest is"),
+    ],
+)
+def test_an_edit_of_an_older_result_is_refused_where_it_follows_from_the_rest(path, keys, value, message):
+    make_older(path)
+    edit(path, *keys, value=value)
+    with pytest.raises(ValueError, match=f"{message}.*edited; evaluate again"):
+        load_with_counts(path)
+
+
+def test_an_older_result_has_the_seeds_and_episodes_of_its_protocol(path):
+    make_older(path)
+    for change in ({"seeds": [0, 1, 2]}, {"episodes": 60}):
+        stored = json.loads(path.read_text())
+        other = stored["protocol"] | change
+        values = {key: value for key, value in other.items() if key != "type"}
+        digest = Protocol(**{**values, "seeds": tuple(values["seeds"])}).digest()
+        edited = path.with_name("edited.json")
+        edited.write_text(json.dumps(stored | {"protocol": other, "protocol_digest": digest}))
+        counts_path(edited).write_bytes(counts_path(path).read_bytes())
+        with pytest.raises(ValueError, match=r"the (list of seeds|number of episodes) is .*edited"):
+            load_with_counts(edited)
+
+
+def test_protocols_that_differ_are_told_whatever_their_digests_say(path):
+    result = RunResult.load(path)
+    stored = json.loads(path.read_text())
+    stored["protocol"] |= {"type": "Protokoll", "min_area": 1}
+    write_sealed(path, stored)
+    assert what_differs(result, RunResult.load(path)) == [
+        "protocol min_area: 64 and 1",
+        "protocol type: Protocol and Protokoll",
+    ]
