@@ -356,7 +356,7 @@ BAD_SHAPES = [
     (studio(region({"points": [[1, 2], [3, 4]]}, "polygonlabels")), "polygon of 2 points"),
     (studio(region({"x": None, "y": 3, "width": 3, "height": 3}, "rectanglelabels")), "'x' is None"),
     (studio(region({"rle": [1]}, label="")), "has no label"),
-    (studio(region({"rle": [1]}, original_width=41)), "its mask 41 x 30"),
+    (studio(region({"rle": [1]}, original_width=41)), "the annotated one 41 x 30"),
     (studio(region({"rle": encode_brush(MASK)}, image_rotation=90)), "turned in Label Studio"),
     (studio(3), "region 0 is 3"),
     (studio(annotations=[3]), "annotations are"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fewseg.data.errors import DataError
-from fewseg.data.image_files import IMAGE_SUFFIXES, check_same_size, image_size
+from fewseg.data.image_files import IMAGE_SUFFIXES, check_annotated_size, image_size
 from fewseg.inference.formats.brush_rle import decode_brush
 from fewseg.inference.formats.canvas import Canvas
 from fewseg.inference.formats.image_names import ImageFinder
@@ -126,7 +126,7 @@ def drawn(result: Sequence[Any], size: tuple[int, int], where: str, options: Rea
             raise DataError(
                 f"{place} has no label; accepted are regions with a class: label it in Label Studio"
             )
-        check_same_size(place, size, size_field(item, "original_height", "original_width", place))
+        check_annotated_size(place, size, size_field(item, "original_height", "original_width", place))
         if item.get("image_rotation"):
             raise DataError(
                 f"{place}: the image was turned in Label Studio; accepted is image_rotation 0: turn the file"
