@@ -32,6 +32,7 @@ class LabelCommand:
             faster on CPUs once there are tens of images.
         graphs: for the ONNX backend: a folder that `fewseg export` wrote; without it the graph is made first.
         fusion: how K supports become one answer; the method's own by default.
+        precision: bf16 is up to twice as fast on CPUs that have it, with nearly the same masks.
         tiles: cut images into overlapping tiles of so many pixels; by default an image is resized to fit.
         overlap: of tiles, a share in [0, 0.9].
         threshold: least probability of a class against background.
@@ -73,6 +74,7 @@ class LabelCommand:
     backend: Literal["torch", "onnx"] = "torch"
     graphs: Path | None = None
     fusion: Literal["mean", "average", "cross-guided", "iterative", "attention"] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
     tiles: int | None = None
     overlap: float = 0.25
     threshold: float = 0.5
@@ -129,6 +131,7 @@ class ServeCommand:
         backbone_weights: path of the frozen trunk's weights.
         size: side of the network's input in pixels; the recipe's or the training's by default.
         fusion: how K supports become one answer; the method's own by default.
+        precision: bf16 is up to twice as fast on CPUs that have it, with nearly the same masks.
         tiles: cut images into overlapping tiles of so many pixels; by default an image is resized to fit.
         overlap: of tiles, a share in [0, 0.9].
         max_pixels: larger images are refused.
@@ -149,6 +152,7 @@ class ServeCommand:
     backbone_weights: str | None = None
     size: int | None = None
     fusion: Literal["mean", "average", "cross-guided", "iterative", "attention"] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
     tiles: int | None = None
     overlap: float = 0.25
     max_pixels: int = 40_000_000

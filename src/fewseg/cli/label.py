@@ -94,6 +94,8 @@ def _check(command: LabelCommand) -> None:
 
     if command.graphs is not None and command.backend != "onnx":
         raise ValueError("--graphs is for the ONNX backend: give --backend onnx too, or leave it out")
+    if command.precision != "fp32" and command.backend == "onnx":
+        raise ValueError("--precision bf16 is for torch: leave it out, or leave --backend onnx out")
     if command.sheet < 0:
         raise ValueError(f"--sheet is {command.sheet}; accepted are numbers of images, 0 for no sheet")
     check_folder(command.out)
@@ -129,6 +131,7 @@ def _segmenter(command: LabelCommand) -> Segmenter:
         fusion=command.fusion,
         backbone=command.backbone,
         backbone_weights=command.backbone_weights,
+        precision=command.precision,
         max_pixels=command.max_pixels,
     )
     if command.backend != "onnx":

@@ -93,6 +93,7 @@ def _model(command: ServeCommand) -> Model:
         fusion=command.fusion,
         backbone=command.backbone,
         backbone_weights=command.backbone_weights,
+        precision=command.precision,
     )
 
 

@@ -13,7 +13,7 @@ from fewseg.engine.checkpoint import load_method
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.train_config import TrainConfig
 from fewseg.fusion import Fusion
-from fewseg.inference.model import Model
+from fewseg.inference.model import Model, Precision
 from fewseg.inference.views import Views
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.recipes.lines import best_device
@@ -36,6 +36,7 @@ def load_model(
     backbone: str | None = None,
     backbone_weights: str | None = None,
     device: torch.device | str | None = None,
+    precision: Precision = "fp32",
 ) -> Model:
     """Builds a model from a checkpoint or from a recipe that needs no training.
 
@@ -48,6 +49,7 @@ def load_model(
         backbone: for a recipe: another timm network.
         backbone_weights: path of the frozen trunk's weights, where it moved.
         device: the first GPU or the CPU by default.
+        precision: "fp32", or "bf16" for autocast (see :class:`~fewseg.inference.model.Model`).
 
     Raises:
         FileNotFoundError: no such checkpoint.
@@ -75,7 +77,7 @@ def load_model(
     _use_fusion(method, fusion)
     method = method.to(torch.device(device) if device is not None else best_device())
     method = method.to(memory_format=torch.channels_last)
-    return Model(method, config, size or usual, views, name)
+    return Model(method, config, size or usual, views, name, precision=precision)
 
 
 def _on_backbone(chosen: Recipe, name: str | None, weights: str | None) -> Recipe:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.ops.memory_errors import as_memory_error
 from fewseg.types import EncodedShots, Features, State
 
+Precision = Literal["fp32", "bf16"]
 Extract = Callable[[Tensor], Features]
 """(n, 3, S, S) float32 RGB in [0, 1] to the maps of the n views."""
 
@@ -78,9 +81,11 @@ class Model:
         views: how images become such squares.
         name: what messages call it.
         extract: what runs the backbone in place of the method itself, giving the same maps.
+        precision: "bf16" for autocast: on CPUs with bfloat16 instructions up to twice as fast; on real
+            photographs one to four pixels of a thousand get another label.
 
     Raises:
-        ValueError: the size is below 33 pixels.
+        ValueError: the size is below 33 pixels, or the precision is unknown.
     """
 
     def __init__(
@@ -91,14 +96,17 @@ class Model:
         views: Views | None = None,
         name: str = "",
         extract: Extract | None = None,
+        precision: Precision = "fp32",
     ) -> None:
+        if precision not in ("fp32", "bf16"):
+            raise ValueError(f"the precision is {precision!r}; accepted are 'fp32' and 'bf16'")
         if size < 33:
             raise ValueError(
                 f"the input size is {size} pixels; accepted are 33 and more, best of the form 8k + 1"
             )
         self.method, self.config, self.size, self.views = method, config, size, views or Whole()
         self.name = name or method_name(config)
-        self.extract = extract or method.extract
+        self.extract, self.precision = extract or method.extract, precision
         self._digesting = threading.Lock()
 
     @property
@@ -121,10 +129,19 @@ class Model:
     def _digest(self) -> str:
         parts = as_json(self.config)
         parts.get("backbone", {}).pop("weights", None)  # the values count, not where they lie
+        if self.precision != "fp32":
+            parts["precision"] = self.precision
         parts["fusion in use"] = as_json(self.method.fusion)
         values = state_sha256(self.method.state_dict())
         key = json_digest([parts, self.size, as_json(self.views), values])
         return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Without gradients, in the model's precision."""
+        low = self.precision == "bf16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            yield
 
     def prepare(self, pixels: Tensor) -> PreparedImage:
         """Cuts an image (3, H, W) uint8 RGB into views; no network yet."""
@@ -143,7 +160,7 @@ class Model:
         """
         views = torch.cat([image.views for image in images])
         found: list[EncodedImage] = []
-        with torch.inference_mode(), as_memory_error():
+        with self._computing(), as_memory_error():
             parts = [self.extract(part.to(self.device)) for part in views.split(_BATCH)]
             features = Features.stack(parts) if len(parts) > 1 else parts[0]
             start = 0
@@ -164,14 +181,14 @@ class Model:
 
     def state(self, support: EncodedShots) -> State:
         """Encodes a support set of any N and K."""
-        with torch.inference_mode():
+        with self._computing():
             state: State = self.method.encode_support(support)
             return state
 
     def margins(self, features: Features, state: State) -> Tensor:
         """How much each way's logit is above the background's: (n, N, S, S) float32."""
         found = []
-        with torch.inference_mode():
+        with self._computing():
             for start in range(0, len(features), _BATCH):
                 part = features if len(features) <= _BATCH else features.select(slice(start, start + _BATCH))
                 logits: Tensor = self.method.segment(part, state)

@@ -97,7 +97,7 @@ def _check(header: dict[str, Any], path: Path, model: Model) -> None:
         raise DataError(
             f"{path} was encoded by the model {header['model']} ({header['model_name']}), this one is "
             f"{model.digest} ({model.name}): features of one model mean nothing to another. Use the same "
-            "checkpoint, input size, views and fusion, or encode the supports again"
+            "checkpoint, input size, views, fusion and precision, or encode the supports again"
         )
 
 

@@ -598,3 +598,16 @@ def test_pictures_that_cannot_be_read_are_told_and_not_passed_over(place, run):
     assert "phone.HEIC cannot be read" in said
     assert "link.png" in said
     assert sorted(lines(place)) == sorted([*NAMES, "moving.gif"])
+
+
+def test_a_folder_is_labelled_in_bf16_and_does_not_mix_with_a_run_in_fp32(place, run):
+    assert run("--precision", "bf16")[0] == 0
+    low = {name: line.labels for name, line in lines(place).items()}
+    status, said = run()
+    assert status == 1, said
+    assert run(out="exact")[0] == 0
+    for name, line in lines(place, "exact").items():
+        assert (line.labels == low[name]).mean() > 0.9
+    status, said = run("--precision", "bf16", "--backend", "onnx", out="more")
+    assert status == 1
+    assert "--precision bf16 is for torch" in said

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from fewseg.data.errors import DataError
-from fewseg.inference import Tiles
+from fewseg.inference import Model, Segmenter, Tiles
 from fewseg.inference.formats import AnnotatedImage
 from fewseg.methods.registry import METHODS
 from fewseg.ops.geometry import letterbox, place, place_labels, restore
@@ -357,3 +357,30 @@ def test_the_segmenter_is_at_the_top_of_the_package():
     assert fewseg.Segmenter is Segmenter
     with pytest.raises(AttributeError):
         fewseg.Nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["matcher", "pfenet", "scl-pfenet", "canet", "sdaanet", "srpnet"])
+def test_bf16_gives_nearly_the_same_masks_and_its_supports_are_its_own(name, tmp_path):
+    exact = model(name)
+    low = Model(exact.method, exact.config, SIZE, precision="bf16")
+    assert low.digest != exact.digest
+    first, second = Segmenter(exact), Segmenter(low)
+    for it in (first, second):
+        for k in range(2):
+            it.add_class("square", [picture(k)[0]], [picture(k)[1]])
+    found = [it.segment(picture(9)[0]) for it in (first, second)]
+    assert all(f.margins.dtype == torch.float32 for f in found)
+    assert not torch.equal(found[0].margins, found[1].margins)
+    assert (found[0].margins - found[1].margins).abs().max() < 0.1 * found[0].margins.abs().max() + 0.05
+    assert found[1].quality.score == pytest.approx(found[0].quality.score, abs=0.1)
+    second.save_supports(tmp_path / "low.safetensors")
+    again = Segmenter(low)
+    again.load_supports(tmp_path / "low.safetensors")
+    assert torch.equal(again.segment(picture(9)[0]).margins, found[1].margins)
+    with pytest.raises(ValueError, match="features of one model mean nothing to another"):
+        Segmenter(exact).load_supports(tmp_path / "low.safetensors")
+
+
+def test_an_unknown_precision_is_told():
+    with pytest.raises(ValueError, match="the precision is 'fp8'; accepted are 'fp32' and 'bf16'"):
+        Model(model().method, model().config, SIZE, precision="fp8")
