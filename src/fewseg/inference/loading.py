@@ -11,9 +11,10 @@ import torch
 from fewseg.backbones import BackboneConfig
 from fewseg.engine.checkpoint import load_method
 from fewseg.engine.config_json import config_from_json
+from fewseg.engine.evaluate import Precision
 from fewseg.engine.train_config import TrainConfig
 from fewseg.fusion import Fusion
-from fewseg.inference.model import Model, Precision
+from fewseg.inference.model import Model
 from fewseg.inference.views import Views
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.recipes.lines import best_device

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fewseg.backbones.weights import state_sha256
+from fewseg.engine.evaluate import Precision
 from fewseg.engine.result_schema import as_json
 from fewseg.engine.result_schema import digest as json_digest
 from fewseg.inference.views import Views, Whole, Window, view_images
@@ -23,7 +23,6 @@ from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.ops.memory_errors import as_memory_error
 from fewseg.types import EncodedShots, Features, State
 
-Precision = Literal["fp32", "bf16"]
 Extract = Callable[[Tensor], Features]
 """(n, 3, S, S) float32 RGB in [0, 1] to the maps of the n views."""
 

@@ -10,10 +10,11 @@ from typing import Any, Self
 import torch
 
 from fewseg.data.image_files import MAX_PIXELS, check_max_pixels
+from fewseg.engine.evaluate import Precision
 from fewseg.inference.formats.values import AnnotatedImage
 from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, read_mask_of
 from fewseg.inference.loading import DEFAULT, load_model
-from fewseg.inference.model import EncodedImage, Model, Precision, PreparedImage
+from fewseg.inference.model import EncodedImage, Model, PreparedImage
 from fewseg.inference.segmentation import Segmentation
 from fewseg.inference.session import Session
 from fewseg.inference.support_file import load_supports, save_supports
@@ -276,8 +277,7 @@ class Segmenter:
             quality: judge the result too, which takes further passes of the head (never of the backbone).
 
         Raises:
-            ValueError: the image cannot be read or used (DataError), there is no support, or another model
-                encoded the image.
+            ValueError: there is no support, or as :meth:`encode`.
         """
         return self.session().segment(self.encode(image), quality=quality)
 

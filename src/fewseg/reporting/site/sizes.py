@@ -42,7 +42,7 @@ def sizes(id: str, shown: FoldTable, counts_of: CountsOf) -> list[Cell]:
     columns = ["method", "fusion", "variant", "fold", "pixels_from", "pixels_below", "episodes", "classes"]
     note = (
         "Mean over all folds, of the episodes whose target has about one size, with 95 % intervals over "
-        "episodes; pale: the other rows. A point is missing where a fold has no such episode."
+        "query images; pale: the other rows. A point is missing where a fold has no such episode."
     )
     return [
         element("h3", "By the size of the target"),
