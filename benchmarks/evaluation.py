@@ -33,9 +33,9 @@ from fewseg.data.transforms import EvalView, binary_mask
 from fewseg.engine.checkpoint import load_method
 from fewseg.engine.environment import environment
 from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.feature_store import FeatureStore
+from fewseg.engine.executors import questions_of
+from fewseg.engine.features import FeatureStore
 from fewseg.engine.plain import plain_logits
-from fewseg.engine.shares import questions_of
 from fewseg.methods.scl import SCLPFENetConfig
 from fewseg.metrics.counts import COUNT_NAMES
 from fewseg.metrics.statistics import mean_miou

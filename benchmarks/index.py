@@ -17,9 +17,9 @@ import tyro
 from PIL import Image
 from rich.console import Console
 
+from fewseg.data.folder import ListFileSource
 from fewseg.data.folds import VOC_CLASSES
 from fewseg.data.index import build_index
-from fewseg.data.list_file import ListFileSource
 
 HEIGHT, WIDTH = 375, 500
 

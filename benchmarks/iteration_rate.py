@@ -20,7 +20,7 @@ from rich.table import Table
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.engine.checkpoint import load_method
 from fewseg.engine.evaluate import Evaluator
-from fewseg.fusion import IterativeInference, MeanVector
+from fewseg.methods.fusion import IterativeInference, MeanVector
 from fewseg.metrics import miou
 from fewseg.recipes.registry import recipe
 from fewseg.recipes.run import training_store

@@ -26,8 +26,7 @@ from fewseg.backbones import BackboneConfig
 from fewseg.data.synthetic import SyntheticSource
 from fewseg.inference import Model, Segmenter
 from fewseg.inference.folder_run import RunOptions, label_images
-from fewseg.inference.found_images import find_images
-from fewseg.inference.images import read_image
+from fewseg.inference.images import find_images, read_image
 from fewseg.methods.matcher import MatcherConfig
 
 

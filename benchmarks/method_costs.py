@@ -28,9 +28,9 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 from fewseg.backbones import BackboneConfig
-from fewseg.decoders.prior import PriorMap
-from fewseg.engine.optimiser import SGD
+from fewseg.engine.train_config import SGD
 from fewseg.methods.canet import CANetConfig
+from fewseg.methods.layers import PriorMap
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.registry import MethodConfig
 from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig

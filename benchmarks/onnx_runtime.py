@@ -25,8 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fewseg.inference import Model, Segmenter
-from fewseg.inference.onnx_export import SEGMENT, export_onnx, state_tensors
-from fewseg.inference.onnx_model import on_onnx_runtime
+from fewseg.inference.onnx import SEGMENT, export_onnx, on_onnx_runtime, state_tensors
 from fewseg.recipes.registry import recipe
 
 

@@ -15,7 +15,7 @@ import torch
 import tyro
 
 from fewseg.backbones import BackboneConfig
-from fewseg.fusion import IterativeInference, MeanVector
+from fewseg.methods.fusion import IterativeInference, MeanVector
 from fewseg.methods.srpnet import SRPNetConfig
 from fewseg.types import EncodedShots, ImageEpisodes
 from floor import measure

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import defaultdict
 
-from fewseg.ops.heap import own_memory
+from fewseg.ops.memory import own_memory
 
 
 class Stages:

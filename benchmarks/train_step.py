@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import tyro
 
-from fewseg.engine.optimiser import SGD
+from fewseg.engine.train_config import SGD
 from fewseg.types import EncodedShots, ImageEpisodes
 from floor import matmul_rate, measure, report
 from workload import Workload

@@ -10,7 +10,7 @@ import torch
 from fewseg.backbones import BackboneConfig
 from fewseg.data.synthetic import SyntheticSource
 from fewseg.data.transforms import EvalView, binary_mask
-from fewseg.decoders.prior import PriorMap
+from fewseg.methods.layers import PriorMap
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.registry import MethodConfig
 from fewseg.methods.scl import SCLPFENetConfig

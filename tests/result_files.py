@@ -5,8 +5,7 @@ import json
 import numpy as np
 
 from fewseg.engine.environment import Environment
-from fewseg.engine.result_seal import sealed, without_seal
-from fewseg.engine.results import RunResult
+from fewseg.engine.results import RunResult, sealed, without_seal
 from fewseg.metrics import EpisodeCounts
 
 NAMES = ["aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"]

@@ -298,3 +298,7 @@ class PrototypeState:
 
 State = SupportState | WaysState | PrototypeState
 """What ``encode_support`` gives and ``segment`` takes."""
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message says what came, what is accepted and what to do."""

@@ -13,10 +13,9 @@ from fewseg.data.protocols import Protocol
 from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource
 from fewseg.data.transforms import EvalView
 from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.feature_store import Extractor, FeatureStore
-from fewseg.engine.shares import questions_of
-from fewseg.engine.workforce import Task
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.engine.executors import Task, questions_of
+from fewseg.engine.features import Extractor, FeatureStore
+from fewseg.methods.fusion import CrossGuided, MeanVector, ScoreAverage
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.types import EncodedShots
 

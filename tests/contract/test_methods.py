@@ -9,7 +9,7 @@ import torch
 from fewseg.engine import checkpoint
 from fewseg.engine.checkpoint import Checkpoint, load_method, save_checkpoint
 from fewseg.engine.environment import Environment
-from fewseg.fusion import MeanVector, ScoreAverage
+from fewseg.methods.fusion import MeanVector, ScoreAverage
 from fewseg.methods.prototypical import PrototypeSegmenter
 from fewseg.types import EncodedShots, LossTerms, PrototypeState, SupportState
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from fewseg.decoders.prior import PriorMap
 from fewseg.engine.config_json import config_from_json
-from fewseg.engine.result_schema import as_json
+from fewseg.engine.results import as_json
+from fewseg.methods.layers import PriorMap
 from fewseg.methods.registry import METHODS
 from fewseg.methods.sdaanet import IntegralTeacher, NoAttention, NoDistillation, NoGate
 from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import RECIPES, recipe
-from fewseg.reporting.published import paper_mean, published_values
+from fewseg.reports.published import paper_mean, published_values
 
 
 @pytest.fixture(params=RECIPES)

@@ -9,16 +9,15 @@ import pytest
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import TrainView
-from fewseg.decoders.prior import PriorMap
 from fewseg.engine import checkpoint, results
 from fewseg.engine.environment import environment
-from fewseg.engine.optimiser import AdamW
-from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import CrossGuided, ScoreAverage
+from fewseg.engine.train_config import AdamW, TrainConfig
+from fewseg.methods.fusion import CrossGuided, ScoreAverage
+from fewseg.methods.layers import PriorMap
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.scl import SCLPFENetConfig
-from fewseg.recipes import lines as recipe_lines
+from fewseg.recipes import evaluation as recipe_lines
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES
 from tiny_folds import SIDE, tiny_folds

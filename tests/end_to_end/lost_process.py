@@ -12,8 +12,8 @@ import two_evaluating_processes as small
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.synthetic import synthetic_5i
 from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.workforce import launch_ranks
-from fewseg.fusion import CrossGuided
+from fewseg.engine.executors import launch_ranks
+from fewseg.methods.fusion import CrossGuided
 from fewseg.metrics.counts import COUNT_NAMES
 
 

@@ -13,8 +13,8 @@ from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.index import build_index
 from fewseg.data.synthetic import SyntheticSource, synthetic_5i
-from fewseg.ops import heap
-from fewseg.ops.heap import own_memory
+from fewseg.ops import memory as heap
+from fewseg.ops.memory import own_memory
 from fewseg.types import Guides
 
 WIDE = ResNetShape(layers=(1, 1, 1, 1), channels=(8, 1024, 16, 16), stem_width=8)

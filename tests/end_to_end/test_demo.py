@@ -16,7 +16,7 @@ from rich.console import Console
 from fewseg.backbones import ResNetShape
 from fewseg.data.synthetic import synthetic_5i
 from fewseg.demo import DemoConfig, DemoResult, PretrainConfig, rich_table, run
-from fewseg.demo.data import read_fold
+from fewseg.demo.run import read_fold
 from fewseg.engine.checkpoint import load_method
 
 TINY = DemoConfig(

@@ -17,12 +17,12 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
+from fewseg.annotations import decode_brush
 from fewseg.inference import Segmenter
-from fewseg.inference.formats import decode_brush
+from fewseg.serve import label_studio as projects
 from fewseg.serve.app import create_app
-from fewseg.serve.label_studio import project as projects
-from fewseg.serve.label_studio.backend import StudioOptions
-from fewseg.serve.label_studio.client import Account, StudioClient
+from fewseg.serve.label_studio import StudioOptions
+from fewseg.serve.label_studio_client import Account, StudioClient
 from serve_page import png, serving
 from small_segmenters import model, picture
 from studio_stand_in import CONFIG, brush, region

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fewseg.data.episodes import EpisodeSampler
-from fewseg.engine.ray_workers import RayWorkers
+from fewseg.engine.executors import RayWorkers
 from fewseg.metrics.counts import COUNT_NAMES
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # as fewseg does, before Ray is first imported

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
 from browser import NEEDED, SLOW, chromium, expect
-from fewseg.reporting.results_page import read_folder
-from fewseg.reporting.site.build import write_site
+from fewseg.reports.results_page import read_folder
+from fewseg.reports.site.build import write_site
 from result_files import make_counts, make_result
 
 pytestmark = NEEDED

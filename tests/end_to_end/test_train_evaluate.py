@@ -17,13 +17,12 @@ from fewseg.data.transforms import EvalView
 from fewseg.engine import results
 from fewseg.engine.batches import CachedBatches
 from fewseg.engine.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from fewseg.engine.counts_file import load_counts
 from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.feature_store import FeatureStore
-from fewseg.engine.results import RunResult, load_with_counts
-from fewseg.fusion import CrossGuided
+from fewseg.engine.features import FeatureStore
+from fewseg.engine.results import RunResult, load_counts, load_with_counts
+from fewseg.methods.fusion import CrossGuided
 from fewseg.recipes import evaluation
-from fewseg.recipes import lines as recipe_run
+from fewseg.recipes import evaluation as recipe_run
 from fewseg.recipes.registry import RECIPES
 from fewseg.recipes.run import build_method, train_recipe
 

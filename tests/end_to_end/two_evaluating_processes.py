@@ -15,9 +15,9 @@ from fewseg.data.protocols import SYNTHETIC
 from fewseg.data.synthetic import SyntheticSource, synthetic_5i
 from fewseg.data.transforms import EvalView
 from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.feature_store import FeatureStore
-from fewseg.engine.workforce import launch_ranks
-from fewseg.fusion import CrossGuided, ScoreAverage
+from fewseg.engine.executors import launch_ranks
+from fewseg.engine.features import FeatureStore
+from fewseg.methods.fusion import CrossGuided, ScoreAverage
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.metrics.counts import COUNT_NAMES

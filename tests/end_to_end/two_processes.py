@@ -13,9 +13,8 @@ from fewseg.data.index import build_index
 from fewseg.data.protocols import SYNTHETIC
 from fewseg.data.synthetic import SyntheticSource, synthetic_5i
 from fewseg.data.transforms import TrainView
-from fewseg.decoders.prior import PriorMap
-from fewseg.engine.optimiser import SGD
-from fewseg.engine.train_config import TrainConfig
+from fewseg.engine.train_config import SGD, TrainConfig
+from fewseg.methods.layers import PriorMap
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.recipes import run
 from fewseg.recipes.recipe import Recipe

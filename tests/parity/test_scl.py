@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fewseg.engine.released import RELEASED_CROSS_GUIDED
-from fewseg.fusion import ScoreAverage
+from fewseg.methods.fusion import ScoreAverage
 from fewseg.methods.pair_scorer import predicted_iou
 from fewseg.methods.scl import SelfGuided
 from fewseg.metrics.counts import count

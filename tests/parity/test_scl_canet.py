@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from fewseg.engine.released import RELEASED_CANET_CROSS_GUIDED
-from fewseg.fusion.cross_guided import region_iou
-from fewseg.methods.scl.self_guided import primary_and_auxiliary
+from fewseg.methods.fusion import region_iou
+from fewseg.methods.scl import primary_and_auxiliary
 from fewseg.types import EncodedEpisodes, EncodedShots, Guides
 
 SCALES = (0.7, 1.0, 1.3)

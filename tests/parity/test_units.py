@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fewseg.decoders.prior import PriorMap
-from fewseg.fusion.cross_guided import region_iou
-from fewseg.losses.distillation import tempered_kl
-from fewseg.methods.scl.self_guided import primary_and_auxiliary
+from fewseg.methods.fusion import region_iou
+from fewseg.methods.layers import PriorMap
+from fewseg.methods.losses import tempered_kl
+from fewseg.methods.scl import primary_and_auxiliary
 from fewseg.metrics.counts import count
 from fewseg.ops.pooling import masked_average
 from fewseg.types import Features

@@ -13,9 +13,8 @@ import torch
 
 from fewseg.data.protocols import PAPER_SCL
 from fewseg.engine import environment as environment_module
-from fewseg.engine.counts_file import counts_path, load_counts
 from fewseg.engine.environment import Environment, environment
-from fewseg.engine.results import RunResult, as_json, digest, load_with_counts
+from fewseg.engine.results import RunResult, as_json, counts_path, digest, load_counts, load_with_counts
 from fewseg.metrics import EpisodeCounts, bootstrap_miou, count_ways, fb_iou, miou
 
 KEYS = [

@@ -9,17 +9,22 @@ import pytest
 import torch
 from PIL import Image
 
-from fewseg.data.errors import DataError
 from fewseg.data.index import build_index
 from fewseg.data.source import Source
-from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource, synthetic_5i
-from fewseg.data.synthetic.outlines import Outline
-from fewseg.data.synthetic.paint import Placement, _bounds, _coverage
-from fewseg.data.synthetic.scene import CLASS_PATTERNS
-from fewseg.data.synthetic.shapes import FAMILIES
-from fewseg.data.synthetic.stream import Stream
-from fewseg.data.synthetic.textures import PATTERNS
-from fewseg.types import IGNORE
+from fewseg.data.synthetic import (
+    CLASS_PATTERNS,
+    FAMILIES,
+    PATTERNS,
+    SYNTHETIC_CLASSES,
+    Outline,
+    Placement,
+    Stream,
+    SyntheticSource,
+    _bounds,
+    _coverage,
+    synthetic_5i,
+)
+from fewseg.types import IGNORE, DataError
 
 SIZE = 65
 

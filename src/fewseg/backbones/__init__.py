@@ -1,10 +1,8 @@
 """Backbones: ImageNet networks of timm behind one contract, dilated to output stride 8."""
 
 from fewseg.backbones.backbone import Backbone, BackboneConfig
-from fewseg.backbones.keys import released_trunk_key
-from fewseg.backbones.resnet import ResNetShape
-from fewseg.backbones.trunk import LEVELS
-from fewseg.backbones.weights import WeightsReport, load_weights, read_state
+from fewseg.backbones.trunks import LEVELS, ResNetShape
+from fewseg.backbones.weights import WeightsReport, load_weights, read_state, released_trunk_key
 
 __all__ = [
     "LEVELS",

@@ -15,12 +15,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fewseg.backbones.published import download, normalisation, published_name
-from fewseg.backbones.resnet import FirstBlockDilation, ResNetShape, build_resnet
-from fewseg.backbones.timm_trunk import build_timm
-from fewseg.backbones.trunk import LEVELS, Trunk
-from fewseg.backbones.vgg import build_vgg
-from fewseg.backbones.weights import WeightsReport, load_weights, state_sha256
+from fewseg.backbones.trunks import (
+    LEVELS,
+    FirstBlockDilation,
+    ResNetShape,
+    Trunk,
+    build_resnet,
+    build_timm,
+    build_vgg,
+)
+from fewseg.backbones.weights import (
+    WeightsReport,
+    download,
+    load_weights,
+    normalisation,
+    published_name,
+    state_sha256,
+)
 from fewseg.types import Features
 
 logger = logging.getLogger(__name__)

@@ -1,20 +1,177 @@
-"""``fewseg label`` and ``fewseg export``."""
+"""The options of the commands that use models: label, export, serve. Their fields are the flags."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from rich.console import Console
 
-from fewseg.cli.inference_options import ExportCommand, LabelCommand
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCommand:
+    """Labels a folder of images by a few annotated ones; run again, it does what is missing.
+
+    Exit status: 0 all labelled, 3 some images could not be used (they are named), 1 nothing could be done.
+
+    Attributes:
+        support: annotated images: a folder (<class>/images with <class>/masks, images with masks, x.jpg
+            beside x.png, LabelMe's files), a JSON file (COCO, LabelMe, Label Studio), or a saved support
+            set (.safetensors).
+        images: a folder, a pattern such as 'photos/**/*.jpg', or files.
+        out: folder for masks, predictions.jsonl and contact-sheet.html.
+        model: a checkpoint (.safetensors) or a recipe without training.
+        format: what to write beside predictions.jsonl: png (class numbers), probability, coco, coco-results,
+            labelme, labelme-polygons, label-studio.
+        class_name: the class of masks that name none.
+        support_images: folder of the support images, where the JSON file does not say.
+        stroke: width of scribbles in pixels, where the file gives none.
+        backbone: for a recipe without training: another timm network, such as vit_small_patch14_dinov2.
+        backbone_weights: path of the frozen trunk's weights.
+        size: side of the network's input in pixels; the recipe's or the training's by default.
+        backend: what runs the backbone: torch, or ONNX Runtime (CPU only, needs `fewseg[onnx]`), which is
+            faster on CPUs once there are tens of images.
+        graphs: for the ONNX backend: a folder that `fewseg export` wrote; without it the graph is made first.
+        fusion: how K supports become one answer; the method's own by default.
+        precision: bf16 is up to twice as fast on CPUs that have it, with nearly the same masks.
+        tiles: cut images into overlapping tiles of so many pixels; by default an image is resized to fit.
+        overlap: of tiles, a share in [0, 0.9].
+        threshold: least probability of a class against background.
+        quality: judge every image (no further backbone pass, several of the head).
+        sheet: images on the contact sheet, those of the lowest quality; 0 for none.
+        save_support: also write the encoded supports to this file, which --support takes.
+        image_url: of Label Studio's tasks; {name} becomes the image's name.
+        from_name: name of Label Studio's BrushLabels tag.
+        to_name: name of Label Studio's Image tag.
+        max_pixels: larger images are refused.
+        batch: images that go through the network together; more helps on a GPU.
+        workers: threads that read images.
+        quiet: no progress: no bar in a terminal, no lines elsewhere.
+    """
+
+    support: Path
+    images: tuple[str, ...]
+    out: Path
+    model: str = "pascal_matcher_resnet50"
+    format: tuple[
+        Literal[
+            "png",
+            "probability",
+            "coco",
+            "coco-results",
+            "labelme",
+            "labelme-polygons",
+            "label-studio",
+            "jsonl",
+        ],
+        ...,
+    ] = ("png",)
+    class_name: str = "object"
+    support_images: Path | None = None
+    stroke: float = 10.0
+    backbone: str | None = None
+    backbone_weights: str | None = None
+    size: int | None = None
+    backend: Literal["torch", "onnx"] = "torch"
+    graphs: Path | None = None
+    fusion: Literal["mean", "average", "cross-guided", "iterative", "attention"] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    tiles: int | None = None
+    overlap: float = 0.25
+    threshold: float = 0.5
+    quality: bool = True
+    sheet: int = 300
+    save_support: Path | None = None
+    image_url: str = "/data/local-files/?d={name}"
+    from_name: str = "tag"
+    to_name: str = "image"
+    max_pixels: int = 89_478_485
+    batch: int = 1
+    workers: int = 2
+    quiet: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCommand:
+    """Writes a model as two ONNX graphs, extract and segment, and checks them in ONNX Runtime.
+
+    Needs the extra: ``pip install 'fewseg[onnx]'``. The support state is an input of segment.onnx; its sizes
+    are those of the supports given here.
+
+    Attributes:
+        support: annotated images or a saved support set, as `fewseg label` takes them.
+        out: folder for extract.onnx, segment.onnx and model.json.
+        model: a checkpoint (.safetensors) or a recipe without training.
+        class_name: the class of masks that name none.
+        backbone: for a recipe without training: another timm network.
+        backbone_weights: path of the frozen trunk's weights.
+        size: side of the network's input in pixels; the recipe's or the training's by default.
+        tolerance: largest difference from torch, as a share of the largest value.
+    """
+
+    support: Path
+    out: Path
+    model: str = "pascal_matcher_resnet50"
+    class_name: str = "object"
+    backbone: str | None = None
+    backbone_weights: str | None = None
+    size: int | None = None
+    tolerance: float = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeCommand:
+    """Serves a page where images are annotated and the others predicted, until it is stopped (Ctrl-C).
+
+    Attributes:
+        model: a checkpoint (.safetensors) or a recipe without training.
+        host: the address to listen on. Any other than this machine's own lets everybody in the network use
+            the page: there is no password.
+        port: to listen on; 0 for any that is free.
+        backbone: for a recipe without training: another timm network.
+        backbone_weights: path of the frozen trunk's weights.
+        size: side of the network's input in pixels; the recipe's or the training's by default.
+        fusion: how K supports become one answer; the method's own by default.
+        precision: bf16 is up to twice as fast on CPUs that have it, with nearly the same masks.
+        tiles: cut images into overlapping tiles of so many pixels; by default an image is resized to fit.
+        overlap: of tiles, a share in [0, 0.9].
+        max_pixels: larger images are refused.
+        upload_mib: larger files are refused.
+        session_mib: what one open page may keep in memory.
+        sessions: pages that are open at the same time.
+        idle_minutes: after which a page that nobody uses loses what it holds.
+        label_studio: URL of a Label Studio whose ML backend this server is too. Its API token is read from
+            LABEL_STUDIO_API_KEY in the environment; BASIC_AUTH_USER and BASIC_AUTH_PASS are what it must
+            give, where they are set.
+        label_studio_shots: the newest so many annotated tasks of each class are its examples.
+    """
+
+    model: str = "pascal_matcher_resnet50"
+    host: str = "127.0.0.1"
+    port: int = 8017
+    backbone: str | None = None
+    backbone_weights: str | None = None
+    size: int | None = None
+    fusion: Literal["mean", "average", "cross-guided", "iterative", "attention"] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    tiles: int | None = None
+    overlap: float = 0.25
+    max_pixels: int = 40_000_000
+    upload_mib: int = 64
+    session_mib: int = 2048
+    sessions: int = 8
+    idle_minutes: int = 60
+    label_studio: str | None = None
+    label_studio_shots: int = 10
+
 
 if TYPE_CHECKING:
+    from fewseg.annotations import AnnotatedImage, ReadOptions
     from fewseg.inference.folder_run import RunOptions
-    from fewseg.inference.formats import AnnotatedImage, ReadOptions
     from fewseg.inference.segmenter import Segmenter
 
 SOME_FAILED = 3
@@ -26,7 +183,7 @@ def label(arguments: Sequence[str], console: Console) -> int:
     command = tyro.cli(LabelCommand, prog="fewseg label", args=arguments)
     from fewseg.inference.contact_sheet import write_sheet
     from fewseg.inference.folder_run import label_images
-    from fewseg.inference.found_images import find_images
+    from fewseg.inference.images import find_images
     from fewseg.inference.outputs import LINES
 
     logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)
@@ -57,8 +214,8 @@ def label(arguments: Sequence[str], console: Console) -> int:
 def export(arguments: Sequence[str], console: Console) -> None:
     """Writes ONNX graphs; see ``ExportCommand``."""
     command = tyro.cli(ExportCommand, prog="fewseg export", args=arguments)
-    from fewseg.inference.formats import ReadOptions
-    from fewseg.inference.onnx_export import ABOUT, export_onnx
+    from fewseg.annotations import ReadOptions
+    from fewseg.inference.onnx import ABOUT, export_onnx
     from fewseg.inference.segmenter import Segmenter
     from fewseg.ops.files import check_writable
 
@@ -89,7 +246,7 @@ def _check(command: LabelCommand) -> None:
         ValueError: an option is not accepted, or another process is at the folder.
         OSError: an output cannot be written.
     """
-    from fewseg.inference.run_file import check_folder
+    from fewseg.inference.folder_run import check_folder
     from fewseg.ops.files import check_writable
 
     if command.graphs is not None and command.backend != "onnx":
@@ -121,8 +278,8 @@ def _run_options(command: LabelCommand) -> RunOptions:
 
 
 def _segmenter(command: LabelCommand) -> Segmenter:
+    from fewseg.inference.model import Tiles, Whole
     from fewseg.inference.segmenter import Segmenter
-    from fewseg.inference.views import Tiles, Whole
 
     segmenter = Segmenter.from_checkpoint(
         command.model,
@@ -136,13 +293,13 @@ def _segmenter(command: LabelCommand) -> Segmenter:
     )
     if command.backend != "onnx":
         return segmenter
-    from fewseg.inference.onnx_model import on_onnx_runtime
+    from fewseg.inference.onnx import on_onnx_runtime
 
     return Segmenter(on_onnx_runtime(segmenter.model, command.graphs), max_pixels=command.max_pixels)
 
 
 def _read_options(command: LabelCommand) -> ReadOptions:
-    from fewseg.inference.formats import ReadOptions
+    from fewseg.annotations import ReadOptions
 
     return ReadOptions(
         images=command.support_images,
@@ -158,8 +315,8 @@ def _annotated(support: Path, options: ReadOptions) -> list[AnnotatedImage] | No
     Raises:
         DataError: they cannot be read, or none of them names a class.
     """
-    from fewseg.data.errors import DataError
-    from fewseg.inference.formats import read_supports
+    from fewseg.annotations import read_supports
+    from fewseg.types import DataError
 
     if support.suffix == ".safetensors":
         return None

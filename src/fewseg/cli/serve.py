@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import tyro
 from rich.console import Console
 
-from fewseg.cli.inference_options import ServeCommand
+from fewseg.cli.label import ServeCommand
 
 if TYPE_CHECKING:
     from fewseg.inference.model import Model
-    from fewseg.serve.label_studio.backend import StudioOptions
+    from fewseg.serve.label_studio import StudioOptions
     from fewseg.serve.limits import Limits
 
 _NEEDED = ("fastapi", "uvicorn", "httpx", "defusedxml")
@@ -68,8 +68,8 @@ def _limits(command: ServeCommand) -> Limits:
 
 
 def _studio(command: ServeCommand) -> StudioOptions | None:
-    from fewseg.serve.label_studio.backend import StudioOptions
-    from fewseg.serve.label_studio.client import Account
+    from fewseg.serve.label_studio import StudioOptions
+    from fewseg.serve.label_studio_client import Account
 
     if command.label_studio is None:
         return None
@@ -84,7 +84,7 @@ def _studio(command: ServeCommand) -> StudioOptions | None:
 
 def _model(command: ServeCommand) -> Model:
     from fewseg.inference.loading import load_model
-    from fewseg.inference.views import Tiles, Whole
+    from fewseg.inference.model import Tiles, Whole
 
     return load_model(
         command.model,

@@ -1,16 +1,92 @@
-"""What is in a data set, in lines of text: the body of ``fewseg data check``."""
+"""How many images PASCAL-5i has: what a reader's lists and index are checked against."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from fewseg.data.folds import ClassSplit
+from fewseg.data.coco import (
+    COCO_PAGE,
+    CocoPart,
+    CocoSource,
+    annotation_file,
+    coco_source,
+    find_coco,
+    image_folder,
+)
+from fewseg.data.coco_splits import coco_20i
+from fewseg.data.folds import ClassSplit, pascal_5i
+from fewseg.data.fss1000 import CLASSES, FSS_PAGE, IMAGES_OF_CLASS, PARTS, FSS1000Source
 from fewseg.data.index import Index, build_index
 from fewseg.data.pascal import NOVAL_URL, SBD_URL, VOC_URL, TrainList, find_sbd, find_voc, pascal_sources
-from fewseg.data.pascal_counts import check_counts
 from fewseg.data.protocols import PASCAL_MIN_AREA
-from fewseg.data.source import DataError, Source
+from fewseg.data.source import Source
+from fewseg.types import DataError
+
+PascalList = Literal["val", "voc+sbd_noval", "trainaug"]
+
+IMAGES: dict[PascalList, int] = {"val": 1449, "voc+sbd_noval": 5953, "trainaug": 10582}
+"""Images of each list."""
+
+NOVEL_IMAGES = (364, 445, 592, 336)
+"""Val images that show a novel class of fold 0..3 on 2048 pixels."""
+
+NOVEL_PAIRS = (365, 467, 734, 357)
+"""(image, novel class) pairs among them."""
+
+BASE_IMAGES: dict[PascalList, tuple[int, int, int, int]] = {
+    "voc+sbd_noval": (4760, 4588, 4097, 5108),
+    "trainaug": (8535, 8199, 7154, 9119),
+}
+"""Training images that show a base class of fold 0..3 on 2048 pixels."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number found and the number known to be right."""
+
+    what: str
+    found: int
+    expected: int
+
+    @property
+    def ok(self) -> bool:
+        """Tells whether they are equal."""
+        return self.found == self.expected
+
+    def line(self) -> str:
+        """Returns the count as a line of text."""
+        return f"{'ok   ' if self.ok else 'WRONG'} {self.what}: {self.found} (expected {self.expected})"
+
+
+def check_counts(index: Index, which: PascalList) -> tuple[Count, ...]:
+    """Compares the index of a PASCAL list with the known counts.
+
+    Args:
+        index: of the val list or of a training list, whole.
+        which: the list it should be.
+
+    Raises:
+        ValueError: there is no such list.
+    """
+    if which not in IMAGES:
+        raise ValueError(f"PASCAL list {which!r} is unknown: choose of {sorted(IMAGES)}")
+    counts = [Count(f"{which} images", len(index), IMAGES[which])]
+    for fold in range(4):
+        split = pascal_5i(fold)
+        if which == "val":
+            images = len(index.images_with_any(split.novel, PASCAL_MIN_AREA))
+            pairs = sum(len(index.images_of(c, PASCAL_MIN_AREA)) for c in split.novel)
+            counts.append(Count(f"fold {fold} val images with a novel class", images, NOVEL_IMAGES[fold]))
+            counts.append(Count(f"fold {fold} val (image, novel class) pairs", pairs, NOVEL_PAIRS[fold]))
+        else:
+            images = len(index.images_with_any(split.base, PASCAL_MIN_AREA))
+            expected = BASE_IMAGES[which][fold]
+            counts.append(Count(f"fold {fold} {which} images with a base class", images, expected))
+    return tuple(counts)
 
 
 def check(
@@ -101,4 +177,145 @@ def check_pascal(
             lines += [count.line() for count in check_counts(index, which)]  # type: ignore[arg-type]
     except DataError as error:
         lines.append(f"WRONG {error}")
+    return tuple(lines)
+
+
+LISTED: dict[CocoPart, int] = {"train": 82783, "val": 40504}
+"""Images of each part's annotation file."""
+
+ANNOTATED: dict[CocoPart, int] = {"train": 82081, "val": 40137}
+"""Those with annotations."""
+
+HSNET_IMAGES: dict[CocoPart, tuple[int, int, int, int]] = {
+    "train": (62040, 74381, 73035, 73808),
+    "val": (26052, 15305, 13138, 12640),
+}
+"""HSNet's lists, split B: train images with a base class, val images with a novel class of fold 0..3."""
+
+_NEAR = 0.01
+
+
+def check_coco_counts(source: CocoSource, part: CocoPart) -> tuple[Count, ...]:
+    """Compares the numbers of listed and of annotated images with the known ones.
+
+    Args:
+        source: of the whole annotation file.
+        part: "train" or "val".
+
+    Raises:
+        ValueError: there is no such part.
+    """
+    if part not in LISTED:
+        raise ValueError(f"COCO part {part!r} is unknown: choose of {sorted(LISTED)}")
+    return (
+        Count(f"{part}2014 images listed", source.listed, LISTED[part]),
+        Count(f"{part}2014 images with annotations", len(source), ANNOTATED[part]),
+    )
+
+
+def hsnet_lines(index: Index, part: CocoPart, min_area: int = 1) -> tuple[str, ...]:
+    """Sets images per fold beside HSNet's lists, a line a fold.
+
+    How HSNet's lists were filtered is not published, so a difference is a remark and no error.
+
+    Args:
+        index: of the part.
+        part: "train" (base classes) or "val" (novel classes).
+        min_area: pixels a class must cover to count as present.
+    """
+    lines = []
+    for fold, expected in enumerate(HSNET_IMAGES[part]):
+        split = coco_20i(fold)
+        kind, classes = ("base", split.base) if part == "train" else ("novel", split.novel)
+        found = len(index.images_with_any(classes, min_area))
+        verdict = "like" if abs(found - expected) <= _NEAR * expected else "unlike"
+        lines.append(
+            f"note  fold {fold} {part} images with a {kind} class from {min_area} px: {found}, {verdict} "
+            f"HSNet's list ({expected})"
+        )
+    return tuple(lines)
+
+
+def check_coco(
+    root: Path | str,
+    min_area: int = PASCAL_MIN_AREA,
+    cache_dir: Path | str | None = None,
+    progress: bool = True,
+) -> tuple[str, ...]:
+    """Tells what of COCO 2014 is there, and compares all counts with the known ones.
+
+    What is missing is a line of the report, with where to get it, and no error.
+
+    Args:
+        root: the folder with ``annotations``, ``train2014`` and ``val2014``, or one that holds it.
+        min_area: pixels a class must cover to count as present.
+        cache_dir: of label maps and indices (folders ``coco`` and ``index`` in it); the cache by default.
+        progress: show progress bars.
+    """
+    try:
+        coco = find_coco(root)
+    except DataError as error:
+        return (f"WRONG {error}",)
+    lines = [f"ok    COCO 2014: {coco}"]
+    parts: tuple[CocoPart, ...] = ("train", "val")
+    for part in parts:
+        missing = [p for p in (annotation_file(coco, part), image_folder(coco, part)) if not p.exists()]
+        archives = f"{part}2014.zip and annotations_trainval2014.zip"
+        lines += [f"WRONG {path} is missing: {archives}, {COCO_PAGE}" for path in missing]
+        if not missing:
+            lines += _coco_part(coco, part, min_area, cache_dir, progress)
+    return tuple(lines)
+
+
+def _coco_part(
+    coco: Path, part: CocoPart, min_area: int, cache_dir: Path | str | None, progress: bool
+) -> list[str]:
+    cache = None if cache_dir is None else Path(cache_dir)
+    try:
+        source = coco_source(coco, part, cache and cache / "coco", progress)
+        lines = [count.line() for count in check_coco_counts(source, part)]
+        lines += [f"note  {part}2014: {times} {what}" for what, times in source.tolerated.items()]
+        index = build_index(source, cache and cache / "index", progress=progress)
+    except DataError as error:
+        return [f"WRONG {error}"]
+    lines += hsnet_lines(index, part)
+    if part == "val":
+        lines += [f"note  {fold_line(index, coco_20i(fold), min_area)}" for fold in range(4)]
+    return lines
+
+
+def check_fss1000(
+    root: Path | str, cache_dir: Path | str | None = None, progress: bool = True
+) -> tuple[str, ...]:
+    """Tells what of FSS-1000 is there: classes, images, masks without anything in them.
+
+    What is missing is a line of the report, with where to get it, and no error.
+
+    Args:
+        root: the folder of the class folders, or one that holds it.
+        cache_dir: of the index.
+        progress: show a progress bar.
+    """
+    try:
+        source = FSS1000Source(root)
+        lines = [f"ok    FSS-1000: {source.root}"]
+        lines.append(Count("classes", len(source.class_names), CLASSES).line())
+        of_class: dict[str, int] = {}
+        for id in source.ids:
+            name = id.split("/")[0]
+            of_class[name] = of_class.get(name, 0) + 1
+        odd = {name: n for name, n in of_class.items() if n != IMAGES_OF_CLASS}
+        if odd:
+            told = json.dumps(dict(list(odd.items())[:5]))
+            lines.append(
+                f"WRONG {len(odd)} classes have not {IMAGES_OF_CLASS} images, like {told} ({FSS_PAGE})"
+            )
+        lines.append(f"note  {', '.join(f'{n} {part}' for part, n in PARTS.items())} classes: give the lists")
+        index = build_index(source, cache_dir=cache_dir, progress=progress)
+    except DataError as error:
+        return (f"WRONG {error}",)
+    empty = [id for id, facts in index.images.items() if not facts.areas]
+    lines.append(f"ok    {len(index)} images, content {index.content_digest()}")
+    if empty:
+        lines.append(f"note  {len(empty)} masks are empty, like {empty[:3]}: those are never drawn")
     return tuple(lines)

@@ -1,27 +1,502 @@
-"""Episodes of a fold, for evaluation and for training, and the files that record them."""
+"""One episode: which classes, query and supports, as a pure function of (protocol, fold, seed, i)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+import json
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
 
-from fewseg.data.episode_spec import EpisodeSpec, Way, check_way_count, episode, too_few
+from fewseg.data.draws import Draws
 from fewseg.data.folds import ClassSplit
 from fewseg.data.index import Index
-from fewseg.data.manifest import read_manifest, write_manifest
-from fewseg.data.protocols import Protocol
-from fewseg.data.source import DataError
-from fewseg.data.training_sampler import TrainingSampler
+from fewseg.data.protocols import PASCAL_MIN_AREA, Protocol
+from fewseg.ops.files import atomic_write_text
+from fewseg.types import DataError
 
-__all__ = [
-    "EpisodeSampler",
-    "EpisodeSpec",
-    "TrainingSampler",
-    "Way",
-    "episode",
-    "read_manifest",
-    "write_manifest",
-]
+_VERSION = 1  # part of every key: a change of the drawing rules is a change of this number
+
+
+@dataclass(frozen=True)
+class Way:
+    """One class of an episode and the images that show it.
+
+    Attributes:
+        class_id: the class.
+        supports: ids of its K support images; never the query.
+    """
+
+    class_id: int
+    supports: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EpisodeSpec:
+    """One episode, by name: nothing is read yet.
+
+    Attributes:
+        index: i of the episode (or the training step).
+        class_id: the class to segment; with several ways the first, the class that the query was drawn for.
+        query: id of the query image.
+        supports: ids of the K support images of that class; never the query.
+        others: ways 2 .. N; the query need not show their classes.
+    """
+
+    index: int
+    class_id: int
+    query: str
+    supports: tuple[str, ...]
+    others: tuple[Way, ...] = ()
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """The N ways in order: way j is what a label map of the episode calls j."""
+        return (Way(self.class_id, self.supports), *self.others)
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The N class ids, way by way."""
+        return tuple(way.class_id for way in self.ways)
+
+    @property
+    def all_supports(self) -> tuple[str, ...]:
+        """The support images way by way, N * K ids: the order of the shot axis."""
+        return tuple(id for way in self.ways for id in way.supports)
+
+    @property
+    def way_of(self) -> tuple[int, ...]:
+        """The way, 1 .. N, of each of ``all_supports``."""
+        return tuple(j for j, way in enumerate(self.ways, start=1) for _ in way.supports)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The ids of all its images, each once: the supports way by way, then the query."""
+        return tuple(dict.fromkeys((*self.all_supports, self.query)))
+
+
+@lru_cache(maxsize=16)
+def _permutation(n: int, *key: str | int) -> tuple[int, ...]:
+    return Draws(*key).sample(range(n), n)
+
+
+def episode(
+    index_: Index,
+    split_classes: Sequence[int],
+    protocol: Protocol,
+    fold: int,
+    seed: int,
+    i: int,
+    shots: int,
+    ways: int = 1,
+) -> EpisodeSpec:
+    """Returns episode i, a pure function of (protocol, fold, seed, i) and the data.
+
+    Of the protocol only ``query_order``, ``min_area`` and ``distinct_supports`` matter, so protocols that
+    differ in their scoring share their episodes. Class and query do not depend on ``shots``, and the
+    supports extend: the K-shot supports are the first K of the (K+1)-shot supports of the same i.
+    The order of the list file does not matter either, only which images it holds.
+
+    Several ways: the episode of fewer ways is the first ways of the episode of more, so the 1-way episode is
+    its way 1. The class of a further way is uniform among the classes that no earlier way has, and depends
+    on neither ``shots`` nor the query's other classes; see :func:`further_ways` for its supports.
+
+    Args:
+        index_: the images.
+        split_classes: classes to draw from.
+        protocol: the rules.
+        fold: part of the key.
+        seed: part of the key.
+        i: from 0.
+        shots: K, of each way.
+        ways: N.
+
+    Raises:
+        DataError: no image shows one of the classes, or too few show a class drawn.
+        ValueError: there are fewer classes than ways.
+    """
+    rules = ("episode", _VERSION, protocol.query_order, protocol.min_area, int(protocol.distinct_supports))
+    draws = Draws(*rules, fold, seed, i)
+    classes = sorted(split_classes)
+    if protocol.query_order == "class_first":
+        class_id = draws.choice(classes)
+        query = draws.choice(_images_of(index_, class_id, protocol.min_area))
+    else:
+        queries = index_.images_with_any(classes, protocol.min_area)
+        if not queries:
+            raise DataError(
+                f"{index_.name}: no image shows one of the classes {classes} on {protocol.min_area} pixels; "
+                "choose another list or fold, or lower the protocol's min_area"
+            )
+        lap, position = divmod(i, len(queries))
+        query = queries[_permutation(len(queries), *rules, fold, seed, "lap", lap)[position]]
+        present = [c for c in index_.classes_in(query, protocol.min_area) if c in classes]
+        class_id = draws.choice(present)
+    supports = _draw_supports(index_, class_id, query, protocol, draws, shots)
+    first = EpisodeSpec(index=i, class_id=class_id, query=query, supports=supports)
+    return further_ways(
+        first,
+        index_,
+        classes,
+        draws,
+        ways=ways,
+        min_area=protocol.min_area,
+        distinct=protocol.distinct_supports,
+    )
+
+
+def further_ways(
+    first: EpisodeSpec,
+    index: Index,
+    classes: Sequence[int],
+    draws: Draws,
+    *,
+    ways: int,
+    min_area: int,
+    distinct: bool = True,
+) -> EpisodeSpec:
+    """Draws ways 2 .. N of an episode whose way 1 is known, way j with a stream of its own.
+
+    Way j has a random order of its class's images that depends on neither K nor N, and takes the first K of
+    it that are not the query and, where supports are distinct, serve no earlier way. So a way depends on the
+    ways before it and not on those after it. With K + 1 shots a way keeps its K supports, in order, but for
+    those that an earlier way now takes for its own further shot, and what is new comes after them (way 1
+    never gives one up; no way does where no image shows two of the classes). Supports that may repeat are
+    drawn one by one from the class's images without the query: there K + 1 always extend K.
+
+    Args:
+        first: the 1-way episode; its K is that of every way.
+        index: the images.
+        classes: classes to draw from; that of way 1 is left out.
+        draws: the episode's stream; nothing is drawn from it itself.
+        ways: N.
+        min_area: pixels a class must cover to count as present.
+        distinct: no image serves twice in the episode.
+
+    Raises:
+        DataError: too few images of a class drawn are left.
+        ValueError: there are fewer classes than ways.
+    """
+    check_way_count(ways, {first.class_id, *classes})
+    spec, shots = first, len(first.supports)
+    for j in range(2, ways + 1):
+        own = draws.spawn("way", j)
+        class_id = own.choice([c for c in sorted(classes) if c not in spec.classes])
+        shown = _images_of(index, class_id, min_area)
+        if distinct:
+            # The first of the whole order, as many as suffice whichever of them serve already.
+            served = set(spec.images).intersection(shown)
+            order = own.sample(shown, min(len(shown), shots + len(served)))
+            supports = tuple(id for id in order if id not in served)[:shots]
+        else:
+            served = {first.query}.intersection(shown)
+            free = [id for id in shown if id not in served]
+            supports = tuple(own.choice(free) for _ in range(shots)) if free else ()
+        if len(supports) < shots:
+            raise DataError(
+                f"{index.name}: episode {first.index} needs {shots} support images of class {class_id} "
+                f"{index.class_names.get(class_id, '?')} as way {j} of {ways}; {len(shown)} images show it "
+                f"on {min_area} pixels and {len(served)} of them already serve in the episode: add images, "
+                "lower the ways, the shots or the min_area, or choose another fold"
+            )
+        spec = replace(spec, others=(*spec.others, Way(class_id, supports)))
+    return spec
+
+
+def check_way_count(ways: int, classes: Collection[int]) -> None:
+    """Checks that N ways can have N classes.
+
+    Raises:
+        ValueError: they cannot, or N is below 1.
+    """
+    if not 1 <= ways <= len(classes):
+        raise ValueError(
+            f"got ways={ways}; {len(classes)} classes {sorted(classes)} can be drawn from: give 1 to "
+            f"{len(classes)} ways, or choose a fold or list with more classes"
+        )
+
+
+def _draw_supports(
+    index: Index, class_id: int, query: str, protocol: Protocol, draws: Draws, shots: int
+) -> tuple[str, ...]:
+    others = [id for id in _images_of(index, class_id, protocol.min_area) if id != query]
+    if len(others) < (shots if protocol.distinct_supports else 1):
+        raise too_few(index, {class_id: len(others) + 1}, shots, protocol.min_area)
+    if protocol.distinct_supports:
+        return draws.sample(others, shots)
+    return tuple(draws.choice(others) for _ in range(shots))
+
+
+def _images_of(index: Index, class_id: int, min_area: int) -> tuple[str, ...]:
+    images = index.images_of(class_id, min_area)
+    if not images:
+        raise too_few(index, {class_id: 0}, 1, min_area)
+    return images
+
+
+def too_few(index: Index, counts: dict[int, int], shots: int, min_area: int) -> DataError:
+    """Returns the error that names each class with too few images (class id -> images found)."""
+    named = ", ".join(f"{c} {index.class_names.get(c, '?')}: {n}" for c, n in sorted(counts.items()))
+    return DataError(
+        f"{index.name} has too few images for {shots}-shot episodes of these classes ({named}); each needs "
+        f"{shots + 1} where it covers {min_area} pixels: add images, lower the shots or the min_area, "
+        "or choose another fold"
+    )
+
+
+_SCHEMA = "fewseg-manifest-1"
+
+
+def write_manifest(path: Path | str, specs: Iterable[EpisodeSpec], header: Mapping[str, Any]) -> None:
+    """Writes episodes, one JSON object a line after a line with the header; complete or not at all.
+
+    Args:
+        path: the file.
+        specs: the episodes, in order.
+        header: what else a reader should know (protocol, fold, seed); JSON values.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    rows = [_row(spec) for spec in specs]
+    first = {**header, "schema": _SCHEMA, "episodes": len(rows)}
+    lines = [json.dumps(row, separators=(",", ":")) for row in (first, *rows)]
+    atomic_write_text(path, "\n".join(lines) + "\n")
+
+
+def _row(spec: EpisodeSpec) -> dict[str, Any]:
+    row: dict[str, Any] = {"index": spec.index, "class_id": spec.class_id, "query": spec.query}
+    row["supports"] = list(spec.supports)
+    if spec.others:  # absent for one way, whose files are those of before there were several
+        row["others"] = [{"class_id": w.class_id, "supports": list(w.supports)} for w in spec.others]
+    return row
+
+
+def read_manifest(
+    path: Path | str, index: Index | None = None
+) -> tuple[dict[str, Any], tuple[EpisodeSpec, ...]]:
+    """Reads a manifest and checks it.
+
+    Args:
+        path: the file.
+        index: the images it is to be replayed on; without it, ids and classes are not checked.
+
+    Returns:
+        The header and the episodes.
+
+    Raises:
+        DataError: not a manifest, truncated, a broken line, an episode that comes twice, a query among the
+            supports of one of its ways, a class in two ways, different numbers of supports or of ways, an
+            image that the index does not hold, or one that does not show the class it was drawn for.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        header = json.loads(lines[0])
+        schema, count = header["schema"], header["episodes"]
+    except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
+        raise DataError(
+            f"manifest {path} cannot be read ({error!r}): write it again from the protocol"
+        ) from error
+    if schema != _SCHEMA:
+        raise DataError(f"manifest {path} has schema {schema!r}; accepted is {_SCHEMA!r}: write it again")
+    if len(lines) - 1 != count:
+        raise DataError(
+            f"manifest {path} announces {count} episodes and holds {len(lines) - 1}: it is truncated or "
+            "edited; fetch or write it again"
+        )
+    specs = tuple(_parse(path, number, line) for number, line in enumerate(lines[1:], start=2))
+    doubled = sorted(index for index, times in Counter(s.index for s in specs).items() if times > 1)
+    if doubled:
+        raise DataError(
+            f"manifest {path} has {len(doubled)} episodes more than once, like {doubled[:3]}: it is edited; "
+            "fetch or write it again"
+        )
+    kinds = sorted({(len(spec.ways), len(spec.supports)) for spec in specs})
+    if len(kinds) > 1:
+        found = ", ".join(f"{ways}-way {shots}-shot" for ways, shots in kinds)
+        raise DataError(
+            f"manifest {path} has {found} episodes; those of one file are alike: write one file for each"
+        )
+    if index is not None:
+        _check_images(path, specs, index)
+    return header, specs
+
+
+def _parse(path: Path, number: int, line: str) -> EpisodeSpec:
+    try:
+        row = json.loads(line)
+        first, *others = map(_parse_way, (row, *row.get("others", ())))
+        spec = EpisodeSpec(
+            int(row["index"]), first.class_id, str(row["query"]), first.supports, tuple(others)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"manifest {path}, line {number}: {line[:80]!r} is not an episode ({error!r}); a line has "
+            "index, class_id, query and supports, and with several ways others"
+        ) from error
+    for way in spec.ways:
+        if not way.supports or spec.query in way.supports:
+            raise DataError(
+                f"manifest {path}, line {number}: supports {list(way.supports)} with query {spec.query!r}; "
+                "an episode has one support at least and never its own query among them"
+            )
+    shots = [len(way.supports) for way in spec.ways]
+    if len(set(spec.classes)) != len(spec.classes) or len(set(shots)) != 1:
+        raise DataError(
+            f"manifest {path}, line {number}: ways of the classes {list(spec.classes)} with {shots} "
+            "supports; those of an episode are different, with one number of supports: write it again"
+        )
+    return spec
+
+
+def _parse_way(row: Mapping[str, Any]) -> Way:
+    return Way(int(row["class_id"]), tuple(str(s) for s in row["supports"]))
+
+
+def _check_images(path: Path, specs: Iterable[EpisodeSpec], index: Index) -> None:
+    named = {(way.class_id, id) for spec in specs for way in spec.ways for id in way.supports}
+    named |= {(spec.class_id, spec.query) for spec in specs}
+    unknown = sorted({id for _, id in named if id not in index})
+    if unknown:
+        raise DataError(
+            f"manifest {path} names {len(unknown)} images that {index.name} does not hold, like "
+            f"{unknown[:3]}: replay it on the data it was written for"
+        )
+    without = sorted((c, id) for c, id in named if not index.images[id].areas.get(c))
+    if without:
+        raise DataError(
+            f"manifest {path}: {len(without)} images do not show the class of their episode, like class "
+            f"{without[0][0]} in {without[0][1]!r}: the masks are not those it was written for"
+        )
+
+
+log = logging.getLogger(__name__)
+
+
+class TrainingSampler:
+    """An endless, repeatable stream of training episodes.
+
+    The papers draw the query from the image list and a class present in it. On a small or uneven list the
+    frequent classes then drown the rare ones, and a head learns to segment those whatever the support
+    shows; drawing part of the episodes class first balances them.
+
+    Args:
+        index: the training images.
+        split: the fold; its novel classes are never drawn.
+        shots: K, from 1.
+        class_first: probability that the class is drawn first, uniformly; otherwise the query is drawn
+            uniformly from the images that show a usable class, then the class among those in it.
+        min_area: pixels a class must cover to count as present.
+        seed: part of the key of every draw.
+        drop_novel: leave out images with any pixel of a class that training must not see (BAM); otherwise
+            such images stay and those pixels are background, as in the papers.
+        held_out_classes: base classes kept for model selection; treated like the novel ones.
+        ways: N, from 1. The 1-way episode of a step is way 1 of its N-way episode; the classes of the further
+            ways are uniform among the rest.
+
+    Attributes:
+        classes: the classes drawn, ascending. Classes with too few images are skipped with a warning.
+        further_classes: those of them that ways 2 .. N are drawn from: a class whose images could all serve
+            other ways of one episode is left out with a warning, so that no step ever fails.
+
+    Raises:
+        DataError: no class has K + 1 images, or too few classes have images enough for N ways.
+        ValueError: K or N is below 1, the probability is not in [0, 1], or a held-out class is not a base
+            class.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        split: ClassSplit,
+        shots: int = 1,
+        class_first: float = 0.5,
+        min_area: int = PASCAL_MIN_AREA,
+        seed: int = 0,
+        drop_novel: bool = False,
+        held_out_classes: Sequence[int] = (),
+        ways: int = 1,
+    ) -> None:
+        if min(shots, ways) < 1 or not 0.0 <= class_first <= 1.0:
+            raise ValueError(
+                "training episodes need shots >= 1, ways >= 1 and class_first in [0, 1]; got "
+                f"shots={shots}, ways={ways} and class_first={class_first}"
+            )
+        strange = sorted(set(held_out_classes) - set(split.base))
+        if strange:
+            raise ValueError(
+                f"held-out classes {strange} are not base classes of the fold: choose of {split.base}"
+            )
+        unseen = {*split.novel, *held_out_classes}
+        self.index = index.without(unseen) if drop_novel else index
+        self.shots = shots
+        self.ways = ways
+        self.class_first = class_first
+        self.min_area = min_area
+        self.classes = self._usable([c for c in split.base if c not in unseen])
+        self.further_classes = self._further() if ways > 1 else ()
+        self._queries = self.index.images_with_any(self.classes, min_area)
+        self._key = ("train", _VERSION, split.fold, seed)
+
+    def _usable(self, classes: Sequence[int]) -> tuple[int, ...]:
+        counts = {c: len(self.index.images_of(c, self.min_area)) for c in classes}
+        few = {c: n for c, n in counts.items() if n <= self.shots}
+        names = ", ".join(f"{c} {self.index.class_names.get(c, '?')}: {n}" for c, n in few.items())
+        if len(few) == len(counts):
+            raise DataError(
+                f"{self.index.name}: no base class has the {self.shots + 1} images that {self.shots}-shot "
+                f"training needs, each with {self.min_area} pixels of it ({names}): add images, lower "
+                "min_area or the shots, or hold out fewer classes"
+            )
+        if few:
+            log.warning("%s: not trained on, too few images (%s)", self.index.name, names)
+        return tuple(c for c in classes if c not in few)
+
+    def _further(self) -> tuple[int, ...]:
+        """The classes with K images left whatever the query and the supports of the other ways are."""
+        taken = {}
+        for c in self.classes:
+            shown = self.index.images_of(c, self.min_area)
+            seen = (set(self.index.classes_in(id, self.min_area)) for id in shown)
+            shared = sum(len(classes.intersection(self.classes)) > 1 for classes in seen)
+            taken[c] = min(shared, (self.ways - 1) * self.shots + 1)
+        left = {c: len(self.index.images_of(c, self.min_area)) - taken[c] for c in self.classes}
+        few = {c: n for c, n in left.items() if n < self.shots}
+        names = ", ".join(f"{c} {self.index.class_names.get(c, '?')}: {n}" for c, n in few.items())
+        if len(left) - len(few) < self.ways:
+            raise DataError(
+                f"{self.index.name}: {self.ways}-way {self.shots}-shot training needs {self.ways} base "
+                f"classes that keep {self.shots} images beside those of other classes; of "
+                f"{list(left)} these keep fewer ({names}): add images, lower min_area, "
+                "the ways or the shots, or hold out fewer classes"
+            )
+        if few:
+            log.warning("%s: never a further way, too few images of its own (%s)", self.index.name, names)
+        return tuple(c for c in left if c not in few)
+
+    def episode(self, step: int) -> EpisodeSpec:
+        """Returns the training episode of a step, a pure function of (fold, seed, step) and the data."""
+        draws = Draws(*self._key, step)
+        if draws.chance(self.class_first):
+            class_id = draws.choice(self.classes)
+            query = draws.choice(self.index.images_of(class_id, self.min_area))
+        else:
+            query = draws.choice(self._queries)
+            present = self.index.classes_in(query, self.min_area)
+            class_id = draws.choice([c for c in present if c in self.classes])
+        others = [id for id in self.index.images_of(class_id, self.min_area) if id != query]
+        first = EpisodeSpec(
+            index=step, class_id=class_id, query=query, supports=draws.sample(others, self.shots)
+        )
+        if self.ways == 1:
+            return first
+        return further_ways(
+            first, self.index, self.further_classes, draws, ways=self.ways, min_area=self.min_area
+        )
 
 
 class EpisodeSampler:
@@ -80,3 +555,101 @@ class EpisodeSampler:
     def episodes(self, seed: int) -> Iterator[EpisodeSpec]:
         """Yields the protocol's episodes of a seed, in order."""
         return (self.episode(seed, i) for i in range(self.protocol.episodes))
+
+
+def record(sampler: EpisodeSampler, folder: Path) -> list[Path]:
+    """Writes one manifest a seed of the sampler's protocol.
+
+    Args:
+        sampler: the episodes.
+        folder: where the files go.
+
+    Returns:
+        The paths, ``<protocol>-fold<F>-<K>shot-seed<S>.jsonl``, and ``-<N>way`` before the shots where there
+        are several ways.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    paths = []
+    for seed in sampler.protocol.seeds:
+        fold, shots, ways = sampler.split.fold, sampler.shots, sampler.ways
+        several = f"-{ways}way" if ways > 1 else ""
+        path = folder / f"{sampler.protocol.name}-fold{fold}{several}-{shots}shot-seed{seed}.jsonl"
+        header = {"protocol": asdict(sampler.protocol), "fold": fold, "shots": shots, "seed": seed}
+        if ways > 1:  # absent for one way, whose files are those of before there were several
+            header["ways"] = ways
+        write_manifest(path, sampler.episodes(seed), header)
+        paths.append(path)
+    return paths
+
+
+class RecordedEpisodes:
+    """Episodes from manifests: stands wherever an ``EpisodeSampler`` stands.
+
+    Args:
+        paths: one manifest a seed, all of one protocol, fold, N and K.
+        index: the images they are replayed on.
+
+    Raises:
+        DataError: a manifest is broken, shortened or of other images, or they do not belong together.
+    """
+
+    def __init__(self, paths: Sequence[Path], index: Index) -> None:
+        self._specs: dict[int, tuple[EpisodeSpec, ...]] = {}
+        kinds = set()
+        for path in paths:
+            header, specs = read_manifest(path, index)
+            try:
+                stored = {**header["protocol"], "seeds": tuple(header["protocol"]["seeds"])}
+                self.protocol = Protocol(**stored)
+                self.fold, self.shots, seed = int(header["fold"]), int(header["shots"]), int(header["seed"])
+                self.ways = int(header.get("ways", 1))
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"manifest {path} does not say protocol, fold, shots and seed ({error}): write it with "
+                    "`fewseg episodes`"
+                ) from error
+            self._check_whole(path, specs)
+            kinds.add((self.protocol.digest(), self.fold, self.shots, self.ways))
+            self._specs[seed] = specs
+        if len(kinds) != 1 or len(self._specs) != len(paths):
+            raise DataError(
+                f"the manifests {[p.name for p in paths]} are of different protocols, folds, ways or shots, "
+                "or two of one seed: give one file a seed of one recording"
+            )
+        missing = sorted(set(self.protocol.seeds) - set(self._specs))
+        if missing:
+            raise DataError(
+                f"the recording has seeds {self.protocol.seeds}; manifests of {missing} are missing"
+            )
+
+    def _check_whole(self, path: Path, specs: Sequence[EpisodeSpec]) -> None:
+        """Checks that a manifest has every episode that its header announces, of so many ways and shots.
+
+        Raises:
+            DataError: it has not.
+        """
+        held = [("episodes", self.protocol.episodes, len(specs))]
+        if specs:
+            held += [("ways", self.ways, len(specs[0].ways)), ("shots", self.shots, len(specs[0].supports))]
+        for what, announced, found in held:
+            if announced != found:
+                raise DataError(
+                    f"manifest {path} announces {announced} {what} and holds {found}: it is edited; fetch or "
+                    "write it again"
+                )
+        strange = sorted({spec.index for spec in specs} - set(range(len(specs))))
+        if strange:
+            raise DataError(
+                f"manifest {path} has episodes {strange[:3]}, those of its protocol are 0 .. "
+                f"{len(specs) - 1}: it is edited; fetch or write it again"
+            )
+
+    def episodes(self, seed: int) -> Iterator[EpisodeSpec]:
+        """Yields the recorded episodes of a seed, in order."""
+        return iter(self._specs[seed])
+
+
+Episodes = EpisodeSampler | RecordedEpisodes
+"""Drawn or recorded: what an evaluation runs on."""

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fewseg.data.folds import ClassSplit
 from fewseg.data.index import Index
-from fewseg.data.source import DataError, SizedSource, Source
+from fewseg.data.source import SizedSource, Source
+from fewseg.types import DataError
 
 
 class JoinedSource:

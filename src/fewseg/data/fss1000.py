@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fewseg.annotations.image_files import IMAGE_SUFFIXES, require_folder
 from fewseg.data.draws import Draws
 from fewseg.data.folds import ClassSplit, wide_numbered
-from fewseg.data.image_files import IMAGE_SUFFIXES, require_folder
-from fewseg.data.parallel import summary
-from fewseg.data.source import DataError, FileSource, ImagePair
+from fewseg.data.source import FileSource, ImagePair
+from fewseg.ops.parallel import summary
+from fewseg.types import DataError
 
 log = logging.getLogger(__name__)
 

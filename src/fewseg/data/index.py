@@ -11,11 +11,10 @@ from pathlib import Path
 
 import torch
 
-from fewseg.data.image_files import check_same_size
-from fewseg.data.parallel import for_each
+from fewseg.annotations.image_files import check_same_size
 from fewseg.data.source import SizedSource, Source
-from fewseg.data.storage import cache_folder
-from fewseg.ops.files import atomic_write_bytes
+from fewseg.ops.files import atomic_write_bytes, cache_folder
+from fewseg.ops.parallel import for_each
 from fewseg.types import IGNORE
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fewseg.data.errors import DataError
-from fewseg.data.parallel import for_each
 from fewseg.ops.files import atomic_write_bytes
+from fewseg.ops.parallel import for_each
+from fewseg.types import DataError
 
 log = logging.getLogger(__name__)
 

@@ -1,29 +1,293 @@
-"""The demo from top to bottom."""
+"""The demo's fold: a training set of base classes and a test set of all."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import tempfile
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from fewseg.data.episodes import EpisodeSampler
-from fewseg.demo import methods
+import torch
+from lightning.fabric import Fabric
+
+from fewseg.data.episodes import EpisodeSampler, TrainingSampler
+from fewseg.data.fold_data import FoldData, JoinedSource
+from fewseg.data.index import build_index
+from fewseg.data.synthetic import SyntheticSource, synthetic_5i
+from fewseg.data.transforms import EvalView, TrainView
+from fewseg.demo import run as methods
 from fewseg.demo.config import DemoConfig
-from fewseg.demo.data import read_fold
-from fewseg.demo.pictures import Example, Predictor, choose_episodes, show
 from fewseg.demo.pretrain import pretrain, read_cells
-from fewseg.demo.report import DemoReport, write_report
-from fewseg.demo.stages import Clock, Workplace, evaluate, repeatable, result_path, train_head
+from fewseg.demo.report import DemoReport, Example, Predictor, choose_episodes, show, write_report
 from fewseg.demo.summary import Gain, gain
-from fewseg.engine.checkpoint import Checkpoint
+from fewseg.engine.batches import CachedBatches
+from fewseg.engine.checkpoint import Checkpoint, load_method, split_json
 from fewseg.engine.evaluate import Evaluator
+from fewseg.engine.features import FeatureStore
 from fewseg.engine.results import RunResult
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.engine.train import Run, train
+from fewseg.engine.train_config import AdamW, TrainConfig
 from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.methods.layers import PriorMap
+from fewseg.methods.matcher import MatcherConfig
+from fewseg.methods.pfenet import PFENetConfig
+from fewseg.methods.registry import MethodConfig, method_name
+from fewseg.methods.scl import SCLPFENetConfig
+from fewseg.ops.progress import progress_bar
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.run import build_method
+
+
+def training_source(config: DemoConfig) -> SyntheticSource:
+    """Pictures without any object of an unseen class, not even in the background."""
+    base = synthetic_5i(config.fold).base
+    return SyntheticSource(config.train_images, config.size, seed=config.seed, classes=base, split="train")
+
+
+def test_source(config: DemoConfig) -> SyntheticSource:
+    """Pictures of all twenty classes: an unseen class is to be told from seen ones and from clutter."""
+    return SyntheticSource(config.test_images, config.size, seed=config.seed, split="val")
+
+
+def read_fold(config: DemoConfig, cache: Path) -> FoldData:
+    """Renders both sets and builds their index.
+
+    Args:
+        config: fold, sizes, seed.
+        cache: folder for the index.
+    """
+    train, test = training_source(config), test_source(config)
+    with progress_bar(config.progress) as bar:
+        task = bar.add_task("rendering pictures", total=len(train) + len(test))
+        for part in (train, test):
+            for id in part.ids:
+                part.read_image(id)
+                bar.advance(task)
+    source = JoinedSource("synthetic", [train, test])
+    index = build_index(source, cache_dir=cache, progress=config.progress)
+    return FoldData(
+        dataset="synthetic-5i",
+        source=source,
+        split=synthetic_5i(config.fold),
+        train=index.only(train.ids),
+        test=index.only(test.ids),
+    )
+
+
+_PRIOR = PriorMap(level="layer3", masked_input=None)
+_SCALES = (1.0, 0.5, 0.25)
+_DROPOUT = 0.1  # of the mid-level feature; a head of a few hundred steps is far from fitting too well
+
+
+def _recipe(
+    config: DemoConfig, data: FoldData, name: str, method: MethodConfig, *evaluations: Evaluation
+) -> Recipe:
+    """All methods share one training config, and with it the cached features.
+
+    Pictures are not changed at random: a rendered set has as many of them as it needs.
+    """
+    training = TrainConfig(
+        steps=config.steps,
+        batch=config.batch,
+        view=TrainView(size=config.size, scale=(1.0, 1.0), rotate=0.0, flip=0.0, blur=0.0),
+        class_first=1.0,
+        min_area=config.protocol.min_area,
+        optimiser=AdamW(lr=config.lr),
+        save_every=config.steps,
+        seed=config.seed,
+    )
+    return Recipe(
+        name=name,
+        method=method,
+        data=lambda fold, root: data,
+        train=training,
+        size=config.size,
+        protocol=config.protocol,
+        evaluations=evaluations,
+    )
+
+
+def pfenet(config: DemoConfig, data: FoldData, weights: Path) -> Recipe:
+    """PFENet; K shots by the mean of their vectors and prior maps."""
+    method = PFENetConfig(
+        backbone=config.backbone(weights),
+        channels=config.width,
+        prior=_PRIOR,
+        scales=_SCALES,
+        mid_dropout=_DROPOUT,
+    )
+    return _recipe(config, data, "demo_pfenet", method, Evaluation(shots=1), Evaluation(shots=config.shots))
+
+
+def _scl(config: DemoConfig, weights: Path | None) -> SCLPFENetConfig:
+    return SCLPFENetConfig(
+        backbone=config.backbone(weights),
+        channels=config.width,
+        prior=_PRIOR,
+        scales=_SCALES,
+        mid_dropout=_DROPOUT,
+    )
+
+
+def scl(config: DemoConfig, data: FoldData, weights: Path) -> Recipe:
+    """SCL on PFENet; K shots by the average of their scores and by the cross-guided module."""
+    return _recipe(
+        config,
+        data,
+        "demo_scl",
+        _scl(config, weights),
+        Evaluation(shots=1, fusion=ScoreAverage()),
+        Evaluation(shots=config.shots, fusion=ScoreAverage()),
+        Evaluation(shots=config.shots, fusion=CrossGuided()),
+    )
+
+
+def untrained(config: DemoConfig, data: FoldData) -> Recipe:
+    """SCL's network before any training, backbone and head: the floor."""
+    evaluation = Evaluation(shots=1, fusion=ScoreAverage())
+    return _recipe(config, data, "demo_untrained", _scl(config, None), evaluation)
+
+
+def matcher(config: DemoConfig, data: FoldData, weights: Path) -> Recipe:
+    """Cosine to a foreground and a background prototype on the same backbone: no head to train."""
+    method = MatcherConfig(backbone=config.backbone(weights))
+    return _recipe(config, data, "demo_matcher", method, Evaluation(shots=1), Evaluation(shots=config.shots))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Where the stages read and write.
+
+    Attributes:
+        data: the fold.
+        cache: folder for cached features.
+        out: folder for results and checkpoints.
+        progress: show progress bars.
+    """
+
+    data: FoldData
+    cache: Path
+    out: Path
+    progress: bool = True
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """Wall time of named stages, in seconds."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the time of the block to a stage."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+@contextmanager
+def repeatable(threads: int) -> Iterator[None]:
+    """Fixes the number of CPU threads and refuses operations whose result is not the same every time.
+
+    New tensors are not filled first, as torch does by default in this mode: that costs a tenth of the time
+    and changes nothing where nothing is read before it is written.
+    """
+    before, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(strict)
+        memory.fill_uninitialized_memory = filled
+
+
+def feature_store(recipe: Recipe, method: FewShotSegmenter, place: Workplace) -> FeatureStore:
+    """Features of every picture as it is, for training and for tests, shared by methods of one backbone."""
+    views = [EvalView(recipe.size)]
+    return FeatureStore(method.backbone, place.data.source, views, folder=place.cache, dtype=torch.float32)
+
+
+def train_head(recipe: Recipe, place: Workplace) -> tuple[FewShotSegmenter, Checkpoint]:
+    """Trains a recipe's head on cached features; returns the method, ready to test, and its checkpoint."""
+    config = recipe.train
+    assert config is not None
+    method = build_method(recipe)
+    store = feature_store(recipe, method, place)
+    store.ensure(place.data.train.ids, progress=place.progress)
+    sampler = TrainingSampler(
+        place.data.train,
+        place.data.split,
+        class_first=config.class_first,
+        min_area=config.min_area,
+        seed=config.seed,
+    )
+    batches = CachedBatches(sampler, store, batch=config.batch, seed=config.seed)
+    fabric = Fabric(accelerator="cpu", devices=1, precision=config.precision)
+    fabric.launch()
+    run = Run(
+        folder=place.out / recipe.name, method_config=recipe.method, data=place.data, recipe=recipe.name
+    )
+    trained, about = load_method(train(method, config, batches, run, fabric, progress=place.progress))
+    return trained.to(memory_format=torch.channels_last), about
+
+
+def evaluate(
+    recipe: Recipe, method: FewShotSegmenter, about: Checkpoint, place: Workplace
+) -> tuple[Evaluator, tuple[RunResult, ...]]:
+    """Tests a method on the unseen classes and writes one result file for each of its evaluations.
+
+    Args:
+        recipe: evaluations, protocol, size.
+        method: to be tested.
+        about: its checkpoint; without a digest for a method that was not trained.
+        place: data and folders.
+
+    Returns:
+        The evaluator, which keeps what it computed, and the results.
+    """
+    data = place.data
+    store = feature_store(recipe, method, place)
+    evaluator = Evaluator(method, data.source, store, progress=place.progress)
+    results = []
+    for evaluation in recipe.evaluations:
+        started = time.perf_counter()
+        sampler = EpisodeSampler(data.test, data.split, recipe.protocol, evaluation.shots)
+        counts = evaluator.run(sampler, evaluation.fusion)
+        result = RunResult.from_counts(
+            counts,
+            classes=data.split.novel,
+            method=method_name(recipe.method),
+            recipe=recipe.name,
+            dataset=data.dataset,
+            fold=data.split.fold,
+            shots=evaluation.shots,
+            fusion=evaluation.fusion.kind,
+            protocol=recipe.protocol,
+            config={"method": recipe.method, "fusion": evaluation.fusion, "size": recipe.size},
+            class_split=split_json(data.split),
+            wall_seconds=time.perf_counter() - started,
+            training={"checkpoint": about.digest, **about.training},
+        )
+        result.save(result_path(place.out, recipe.name, evaluation), counts)
+        results.append(result)
+    return evaluator, tuple(results)
+
+
+def result_path(folder: Path, recipe: str, evaluation: Evaluation) -> Path:
+    """Returns where ``evaluate`` writes one result."""
+    return folder / f"{recipe}-{evaluation.shots}shot-{evaluation.fusion.kind}.json"
+
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.table import Table
 
 from fewseg.engine.results import RunResult
-from fewseg.reporting.compare import compare
-from fewseg.reporting.numbers import Estimate, percent, with_interval
+from fewseg.reports.compare import compare
+from fewseg.reports.numbers import Estimate, percent, with_interval
 
 _LABELS = {
     "demo_untrained": "untrained network",

@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fewseg.data.draws import Draws
-from fewseg.data.episode_spec import EpisodeSpec
+from fewseg.data.episodes import EpisodeSpec, TrainingSampler
 from fewseg.data.source import Source
-from fewseg.data.training_sampler import TrainingSampler
 from fewseg.data.transforms import TrainView, way_labels
-from fewseg.engine.feature_store import FeatureStore
+from fewseg.engine.features import FeatureStore
 from fewseg.types import EncodedEpisodes, EncodedShots, ImageEpisodes
 
 

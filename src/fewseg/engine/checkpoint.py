@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fewseg.data.folds import ClassSplit
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.environment import environment
-from fewseg.engine.result_schema import as_json
+from fewseg.engine.results import as_json
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.registry import METHODS, MethodConfig, method_name
 from fewseg.ops.files import atomic_path

@@ -10,12 +10,12 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import EvalView, TrainView
-from fewseg.decoders.iterative import Refinement
-from fewseg.decoders.prior import NoPrior, PriorMap
-from fewseg.engine.optimiser import SGD, AdamW, StepSGD
-from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage, ShotAttention
+from fewseg.engine.train_config import SGD, AdamW, StepSGD, TrainConfig
+from fewseg.methods.canet import Refinement
+from fewseg.methods.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage, ShotAttention
+from fewseg.methods.layers import NoPrior, PriorMap
 from fewseg.methods.panet import NoAlignment, PrototypeAlignment
+from fewseg.methods.prototypes import Cosine, Fidelity, SquaredEuclidean
 from fewseg.methods.registry import METHODS
 from fewseg.methods.scl import SelfGuided
 from fewseg.methods.sdaanet import (
@@ -29,7 +29,6 @@ from fewseg.methods.sdaanet import (
     SeparateTeachers,
     SupervisedAttention,
 )
-from fewseg.prototypes import Cosine, Fidelity, SquaredEuclidean
 
 _PARTS = (
     BackboneConfig,

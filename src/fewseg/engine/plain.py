@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fewseg.data.episode_spec import Way
-from fewseg.fusion import CrossGuided, Fusion, GuideFusion
-from fewseg.fusion.one_vs_rest import one_vs_rest
+from fewseg.data.episodes import Way
 from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.fusion import CrossGuided, Fusion, GuideFusion, one_vs_rest
 from fewseg.methods.pair_scorer import PairScorer, fuse_scores, predicted_iou
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedShots, Features, Guides

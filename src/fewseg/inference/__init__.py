@@ -2,12 +2,11 @@
 
 from fewseg.inference.images import ImageLike, MaskLike
 from fewseg.inference.loading import DEFAULT, load_model
-from fewseg.inference.model import EncodedImage, Model, PreparedImage
+from fewseg.inference.model import EncodedImage, Model, PreparedImage, Tiles, Views, Whole
 from fewseg.inference.segmentation import ClassQuality, Quality, Segmentation
 from fewseg.inference.segmenter import Segmenter
 from fewseg.inference.session import Session
 from fewseg.inference.supports import ClassSupport, Shot, SupportSet
-from fewseg.inference.views import Tiles, Views, Whole
 
 __all__ = [
     "DEFAULT",

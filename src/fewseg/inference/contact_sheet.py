@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fewseg.data.sbd import voc_palette
-from fewseg.inference.formats import Prediction, read_jsonl
-from fewseg.inference.formats.values import Mask
+from fewseg.annotations import Prediction, read_jsonl
+from fewseg.annotations.values import Mask
+from fewseg.data.pascal import voc_palette
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
-from fewseg.reporting.html import Markup, element, joined, page, table
+from fewseg.reports.html import Markup, element, joined, page, table
 
 THUMBS = ".thumbnails"
 SHEET = "contact-sheet.html"

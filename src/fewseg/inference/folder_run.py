@@ -1,31 +1,229 @@
-"""``fewseg label``: a folder of images, from supports to files, that can be stopped and goes on."""
+"""Reading, computing and writing that overlap, with a bounded number of images in memory."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewseg.data.errors import DataError
+from fewseg.annotations import output_stems
 from fewseg.inference.contact_sheet import THUMBS, thumbnail, write_thumbnail
-from fewseg.inference.formats import output_stems
-from fewseg.inference.found_images import wrong_names
-from fewseg.inference.images import read_image
+from fewseg.inference.images import read_image, wrong_names
 from fewseg.inference.model import PreparedImage
 from fewseg.inference.outputs import Format, LabelStudioNames, Outputs, check_formats, longest_ending
-from fewseg.inference.run_file import SHAPES, claimed
 from fewseg.inference.segmenter import Segmenter
 from fewseg.inference.session import Answer, Session
-from fewseg.inference.stream import Stream
+from fewseg.ops.files import atomic_write_text, check_writable, folder_alone, unwritten
 from fewseg.ops.progress import progress_bar
+from fewseg.types import DataError
+
+K = TypeVar("K")
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+@dataclass(frozen=True)
+class _Lost:
+    error: Exception
+
+
+class Stream(Generic[K, A, B]):
+    """Runs keys through ``read`` in threads, ``compute`` in the caller's thread, ``write`` in one thread.
+
+    No more than ``ahead`` images are between the start of their reading and the end of their computing, and
+    no more than ``ahead`` between that and the end of their writing. Order is kept.
+
+    Args:
+        read: gives what one key needs to be computed; runs in several threads.
+        compute: takes a batch of (key, read) and gives a result for each, in the same order.
+        write: takes (key, result); runs in one thread of its own, in order.
+        failed: called with (key, error) where ``read`` or ``compute`` raised one of ``skipped``: the image is
+            left out. The images of a batch that raised are each computed alone first.
+        skipped: kinds of errors that lose one image only; any other ends the stream.
+        workers: threads that read.
+        ahead: the bound.
+        batch: how many are computed together.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[K], A],
+        compute: Callable[[list[tuple[K, A]]], list[B]],
+        write: Callable[[K, B], None],
+        failed: Callable[[K, Exception], None],
+        *,
+        skipped: tuple[type[Exception], ...],
+        workers: int,
+        ahead: int,
+        batch: int = 1,
+    ) -> None:
+        self._read, self._compute, self._write, self._failed = read, compute, write, failed
+        self._skipped, self._workers, self._batch = skipped, workers, batch
+        self._ahead = max(ahead, batch)
+        self._broken = threading.Event()
+
+    def run(self, keys: Iterable[K]) -> Iterator[K]:
+        """Works on all keys and yields each when it is written or left out.
+
+        Raises:
+            Exception: whatever ``write`` raised, or ``read`` or ``compute`` beyond ``skipped``; what was
+                written stays, and nothing more is begun.
+        """
+        self._broken.clear()
+        coming = iter(keys)
+        reading: deque[tuple[K, Future[A]]] = deque()
+        writing: deque[tuple[K, Future[None]]] = deque()
+        readers, writer = ThreadPoolExecutor(self._workers), ThreadPoolExecutor(1)
+        try:
+            while True:
+                for key in islice(coming, self._ahead - len(reading)):
+                    reading.append((key, readers.submit(self._read, key)))
+                if not reading:
+                    break
+                ready: list[tuple[K, A]] = []
+                while reading and len(ready) < self._batch:
+                    key, future = reading.popleft()
+                    try:
+                        ready.append((key, future.result()))
+                    except self._skipped as error:
+                        self._failed(key, error)
+                        yield key
+                for key, result in self._computed(ready):
+                    if isinstance(result, _Lost):
+                        self._failed(key, result.error)
+                        yield key
+                    else:
+                        writing.append((key, writer.submit(self._written, key, result)))
+                while writing and (len(writing) > self._ahead or writing[0][1].done()):
+                    yield _finished(writing)
+            while writing:
+                yield _finished(writing)
+        finally:
+            self._broken.set()
+            readers.shutdown(wait=True, cancel_futures=True)
+            writer.shutdown(wait=True, cancel_futures=True)
+
+    def _computed(self, ready: list[tuple[K, A]]) -> Iterator[tuple[K, B | _Lost]]:
+        """The results of a batch; of one that cannot be computed, those of each image alone."""
+        lost: Exception | None = None
+        try:
+            results = self._compute(ready) if ready else []
+        except self._skipped as error:
+            lost = error
+        if lost is None:
+            yield from ((key, result) for (key, _), result in zip(ready, results, strict=True))
+        elif len(ready) == 1:
+            yield ready[0][0], _Lost(lost)
+        else:
+            del lost  # its frames hold the batch's maps
+            for one in ready:
+                yield from self._computed([one])
+
+    def _written(self, key: K, result: B) -> None:
+        """Writes one, unless one before it failed."""
+        if self._broken.is_set():
+            return
+        try:
+            self._write(key, result)
+        except BaseException:
+            self._broken.set()
+            raise
+
+
+def _finished(writing: deque[tuple[K, Future[None]]]) -> K:
+    key, future = writing.popleft()
+    future.result()
+    return key
+
+
+RUN_FILE = "run.json"
+SHAPES = "shapes of labelme"
+"""A fact that a later run may add: no such file was written before it."""
+
+
+@contextmanager
+def claimed(folder: Path, facts: Mapping[str, object]) -> Iterator[None]:
+    """Has a folder for a run, for the length of the block; its file says what the run is.
+
+    Args:
+        folder: is made where it is missing.
+        facts: what must be the same in every run into this folder.
+
+    Raises:
+        DataError: it holds another run, or another process is at it.
+        OSError: it is not writable, or a file is in its place.
+    """
+    path = folder / RUN_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritten(path, error) from error
+    with _alone(folder):
+        facts = {**_known(path, facts), **facts}
+        atomic_write_text(path, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        yield
+
+
+def check_folder(folder: Path) -> None:
+    """Checks that a run can have a folder, as far as that can be told before the model; makes nothing.
+
+    Raises:
+        DataError: another process is at it.
+        OSError: it is not writable, or a file is in its place.
+    """
+    check_writable(folder / RUN_FILE)
+    if folder.is_dir():
+        with _alone(folder):
+            pass
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with folder_alone(folder) as alone:
+        if not alone:
+            raise DataError(
+                f"another process labels into {folder} now; accepted is one at a time: wait for it, or "
+                "choose another folder"
+            )
+        yield
+
+
+def _known(path: Path, facts: Mapping[str, object]) -> dict[str, object]:
+    """What the file says, which is nothing else than ``facts``; empty without a file.
+
+    Raises:
+        DataError: it says something else, or is broken.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is broken ({error}): remove it, or choose another folder") from error
+    found = found if isinstance(found, dict) else {}
+    found.setdefault(SHAPES, facts.get(SHAPES))
+    differing = sorted(k for k in facts if found.get(k) != facts[k])
+    if differing:
+        raise DataError(
+            f"{path.parent} holds a run with another {', '.join(differing)}; accepted is the same run, which "
+            "goes on: choose another folder, or remove this one"
+        )
+    return {k: v for k, v in found.items() if v is not None}
+
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +290,7 @@ def label_images(
 
     Args:
         segmenter: with its supports.
-        images: name to file, of :func:`~fewseg.inference.found_images.find_images`.
+        images: name to file, of :func:`~fewseg.inference.images.find_images`.
         folder: where everything goes.
         options: how.
         progress: show a bar, or print lines where there is no terminal.

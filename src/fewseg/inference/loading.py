@@ -13,11 +13,10 @@ from fewseg.engine.checkpoint import load_method
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.evaluate import Precision
 from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import Fusion
-from fewseg.inference.model import Model
-from fewseg.inference.views import Views
+from fewseg.inference.model import Model, Views
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.recipes.lines import best_device
+from fewseg.methods.fusion import Fusion
+from fewseg.recipes.evaluation import best_device
 from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import RECIPES, recipe
 from fewseg.recipes.run import build_method

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from fewseg.inference.formats import (
+from fewseg.annotations import (
     CocoWriter,
     IndexPngWriter,
     JsonlWriter,
@@ -17,7 +17,7 @@ from fewseg.inference.formats import (
     PredictionWriter,
     ProbabilityPngWriter,
 )
-from fewseg.inference.formats.image_names import file_safe
+from fewseg.annotations.values import file_safe
 
 Format = Literal[
     "png", "probability", "coco", "coco-results", "labelme", "labelme-polygons", "label-studio", "jsonl"
@@ -52,7 +52,7 @@ class Outputs:
         folder: the output folder.
         classes: the names.
         formats: which.
-        stems: image name to output name (see :func:`fewseg.inference.formats.output_stems`).
+        stems: image name to output name (see :func:`fewseg.annotations.output_stems`).
         images: the folder of images, for LabelMe's relative paths.
         label_studio: its names.
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewseg.fusion.cross_guided import region_iou
-from fewseg.inference.model import EncodedImage, Model
+from fewseg.inference.model import EncodedImage, Model, Window
 from fewseg.inference.segmentation import ClassQuality, Quality, probabilities
 from fewseg.inference.supports import SupportSet
-from fewseg.inference.views import Window
-from fewseg.ops.regions import labels_of_margins
+from fewseg.methods.fusion import region_iou
+from fewseg.ops.masks import labels_of_margins
 from fewseg.types import IGNORE, EncodedShots, Features, State
 
 _ASKED = 5  # supports of a class that are asked at most, so that quality has a bounded cost

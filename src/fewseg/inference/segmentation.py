@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewseg.inference.formats.values import Mask, Prediction
-from fewseg.inference.views import to_size
-from fewseg.ops.regions import labels_of_margins
+from fewseg.annotations.values import Mask, Prediction
+from fewseg.inference.model import to_size
+from fewseg.ops.masks import labels_of_margins
 
 _TOP = 0.01  # share of the pixels whose mean probability is a class's presence
 _STRIP = 2**22  # values that are brought to the image's size at a time
@@ -113,7 +113,7 @@ class Segmentation:
         return label_map(self.margins, self.size, self.classes, self.absent, threshold)
 
     def prediction(self, name: str, probability: bool = False) -> Prediction:
-        """Returns it as the writers of :mod:`fewseg.inference.formats` take it.
+        """Returns it as the writers of :mod:`fewseg.annotations` take it.
 
         Args:
             name: the image's name, relative to the folder of images.

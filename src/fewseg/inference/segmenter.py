@@ -9,17 +9,15 @@ from typing import Any, Self
 
 import torch
 
-from fewseg.data.image_files import MAX_PIXELS, check_max_pixels
+from fewseg.annotations.image_files import MAX_PIXELS, check_max_pixels
+from fewseg.annotations.values import AnnotatedImage
 from fewseg.engine.evaluate import Precision
-from fewseg.inference.formats.values import AnnotatedImage
 from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, read_mask_of
 from fewseg.inference.loading import DEFAULT, load_model
-from fewseg.inference.model import EncodedImage, Model, PreparedImage
+from fewseg.inference.model import EncodedImage, Model, PreparedImage, Views, view_masks
 from fewseg.inference.segmentation import Segmentation
 from fewseg.inference.session import Session
-from fewseg.inference.support_file import load_supports, save_supports
-from fewseg.inference.supports import ClassSupport, SupportSet
-from fewseg.inference.views import Views, view_masks
+from fewseg.inference.supports import ClassSupport, SupportSet, load_supports, save_supports
 
 Picture = ImageLike | PreparedImage | EncodedImage
 """An image in any form, or one that was prepared or encoded before."""
@@ -193,7 +191,7 @@ class Segmenter:
         return encoded
 
     def add_annotated(self, images: Iterable[AnnotatedImage]) -> None:
-        """Adds what :func:`fewseg.inference.formats.read_supports` reads.
+        """Adds what :func:`fewseg.annotations.read_supports` reads.
 
         Raises:
             DataError: as in :meth:`add_class`.

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewseg.inference.model import EncodedImage, Model
+from fewseg.inference.model import EncodedImage, Model, join_views
 from fewseg.inference.quality import Judge
 from fewseg.inference.segmentation import Quality, Segmentation, label_map, presences
 from fewseg.inference.supports import SupportSet
-from fewseg.inference.views import join_views
-from fewseg.ops.memory_errors import as_memory_error
+from fewseg.ops.memory import as_memory_error
 from fewseg.types import Features
 
 

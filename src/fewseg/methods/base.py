@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewseg.backbones import Backbone
-from fewseg.fusion import (
-    Fusion,
-)
+from fewseg.methods.fusion import Fusion
 from fewseg.types import (
     IGNORE,
     EncodedEpisodes,

@@ -7,7 +7,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from fewseg.fusion import (
+from fewseg.methods.base import FewShotSegmenter, sets_of_queries
+from fewseg.methods.fusion import (
     AttendedFusion,
     CrossGuided,
     CrossPath,
@@ -15,11 +16,10 @@ from fewseg.fusion import (
     GuideFusion,
     MeanVector,
     ScoreAverage,
+    one_vs_rest,
+    region_iou,
 )
-from fewseg.fusion.cross_guided import region_iou
-from fewseg.fusion.one_vs_rest import one_vs_rest
-from fewseg.methods.base import FewShotSegmenter, sets_of_queries
-from fewseg.ops.regions import labels_of_margins
+from fewseg.ops.masks import labels_of_margins
 from fewseg.ops.resize import resize
 from fewseg.types import (
     EncodedShots,

@@ -9,16 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fewseg.fusion import Collected, IterativeInference, MeanVector, PrototypeFusion
-from fewseg.losses.segmentation import (
-    cross_entropy_full_size,
-    cross_entropy_of_sets,
-    margins_to_background,
-)
 from fewseg.methods.base import FewShotSegmenter, sets_of_queries
-from fewseg.ops.regions import labels_of_margins, mean_region_iou
+from fewseg.methods.fusion import Collected, IterativeInference, MeanVector, PrototypeFusion
+from fewseg.methods.losses import cross_entropy_full_size, cross_entropy_of_sets, margins_to_background
+from fewseg.methods.prototypes import Metric, Prototypes, pool_prototypes
+from fewseg.ops.masks import labels_of_margins, mean_region_iou
 from fewseg.ops.resize import resize, resize_by_products
-from fewseg.prototypes import Metric, Prototypes, pool_prototypes
 from fewseg.types import EncodedEpisodes, EncodedShots, Features, LossTerms, PrototypeState
 
 EMBEDDING = "embedding"

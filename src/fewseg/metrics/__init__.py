@@ -1,12 +1,11 @@
 """Integer counts, the scores that follow from them, and how sure the scores are."""
 
-from fewseg.metrics.by_size import SIZE_EDGES, SizeBin, miou_by_size
-from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts, count
-from fewseg.metrics.resampling import Score
-from fewseg.metrics.scores import dice, fb_iou, miou, per_class
+from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts, count, count_ways
+from fewseg.metrics.scores import SIZE_EDGES, SizeBin, dice, fb_iou, miou, miou_by_size, per_class
 from fewseg.metrics.statistics import (
     Interval,
     PairedDifference,
+    Score,
     bootstrap_miou,
     bootstrap_score,
     mean_miou,
@@ -15,7 +14,6 @@ from fewseg.metrics.statistics import (
     paired_difference,
     std_over_seeds,
 )
-from fewseg.metrics.way_counts import count_ways
 
 __all__ = [
     "ANY_WAY",

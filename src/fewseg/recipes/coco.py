@@ -9,18 +9,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fewseg.backbones import BackboneConfig
-from fewseg.data.paper_protocols import PAPER_SDAANET_COCO, PAPER_SDAANET_COCO_473, PFENET_COCO_473
-from fewseg.data.protocols import PAPER_SCL, Protocol
+from fewseg.data.protocols import (
+    PAPER_SCL,
+    PAPER_SDAANET_COCO,
+    PAPER_SDAANET_COCO_473,
+    PFENET_COCO_473,
+    Protocol,
+)
 from fewseg.data.transforms import TrainView
-from fewseg.engine.optimiser import SGD
-from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.engine.train_config import SGD, TrainConfig
+from fewseg.methods.fusion import CrossGuided, MeanVector, ScoreAverage
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.registry import MethodConfig
 from fewseg.methods.scl import SCLPFENetConfig
 from fewseg.methods.sdaanet import SDAANetConfig, SeparateTeachers
 from fewseg.recipes.datasets import coco
-from fewseg.recipes.pascal_sdaanet import VIEW
+from fewseg.recipes.pascal import VIEW
 from fewseg.recipes.recipe import Evaluation, Recipe
 
 _ONE = Evaluation(shots=1)

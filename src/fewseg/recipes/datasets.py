@@ -8,16 +8,15 @@ from typing import Literal
 
 from fewseg.data import coco_splits
 from fewseg.data.coco import coco_source
-from fewseg.data.coco_classes import COCO_CLASSES, COCO_OF_VOC
-from fewseg.data.coco_splits import CocoSplit
+from fewseg.data.coco_splits import COCO_CLASSES, COCO_OF_VOC, CocoSplit
 from fewseg.data.fold_data import FoldData, JoinedSource
+from fewseg.data.folder import ListFileSource
 from fewseg.data.folds import VOC_CLASSES, ClassSplit, numbered, pascal_5i
 from fewseg.data.fss1000 import FSS1000Source, fss1000_parts, fss1000_split
 from fewseg.data.index import build_index
-from fewseg.data.list_file import ListFileSource
 from fewseg.data.pascal import pascal_sources, pascal_val
-from fewseg.data.relabelled import RelabelledSource
-from fewseg.data.source import DataError, Source
+from fewseg.data.source import RelabelledSource, Source
+from fewseg.types import DataError
 
 
 def shared_folder() -> Path:

@@ -10,7 +10,7 @@ from typing import Literal
 from fewseg.data.fold_data import FoldData
 from fewseg.data.protocols import PAPER_SCL, Protocol
 from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import Fusion, MeanVector
+from fewseg.methods.fusion import Fusion, MeanVector
 from fewseg.methods.registry import MethodConfig
 
 ReadData = Callable[[int, Path | None], FoldData]

@@ -5,17 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from fewseg.recipes import (
-    coco,
-    pascal,
-    pascal_canet,
-    pascal_prototypes,
-    pascal_sdaanet,
-    voc5i_mini,
-    voc5i_mini_canet,
-    voc5i_mini_prototypes,
-    voc5i_mini_sdaanet,
-)
+from fewseg.recipes import coco, pascal, voc5i_mini
+from fewseg.recipes import pascal as pascal_canet
+from fewseg.recipes import pascal as pascal_prototypes
+from fewseg.recipes import pascal as pascal_sdaanet
+from fewseg.recipes import voc5i_mini as voc5i_mini_canet
+from fewseg.recipes import voc5i_mini as voc5i_mini_prototypes
+from fewseg.recipes import voc5i_mini as voc5i_mini_sdaanet
 from fewseg.recipes.recipe import Recipe
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

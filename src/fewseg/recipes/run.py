@@ -11,13 +11,12 @@ import torch
 from lightning.fabric import Fabric
 
 from fewseg.data.draws import Draws
-from fewseg.data.episodes import EpisodeSampler
+from fewseg.data.episodes import EpisodeSampler, TrainingSampler
 from fewseg.data.fold_data import FoldData
-from fewseg.data.training_sampler import TrainingSampler
 from fewseg.data.transforms import eval_view
 from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
 from fewseg.engine.evaluate import Evaluator, Precision
-from fewseg.engine.feature_store import Extractor, FeatureStore, View
+from fewseg.engine.features import Extractor, FeatureStore, View
 from fewseg.engine.train import Run, train
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter

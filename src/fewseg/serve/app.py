@@ -17,17 +17,13 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
 from fewseg import __version__
-from fewseg.inference.formats.png import png_bytes
+from fewseg.annotations.mask_files import png_bytes
 from fewseg.inference.model import Model
 from fewseg.inference.outputs import FORMATS
-from fewseg.serve.body import read_body
 from fewseg.serve.export import export
-from fewseg.serve.label_studio.backend import StudioOptions
-from fewseg.serve.label_studio.routes import studio_router
-from fewseg.serve.limits import Limits, Refused
-from fewseg.serve.served_image import ServedImage
-from fewseg.serve.sessions import Sessions
-from fewseg.serve.workspace import Workspace
+from fewseg.serve.label_studio import StudioOptions, studio_router
+from fewseg.serve.limits import Limits, Refused, read_body
+from fewseg.serve.workspace import ServedImage, Sessions, Workspace
 
 logger = logging.getLogger(__name__)
 

@@ -1,35 +1,296 @@
-"""What one user of the page has: images, classes, masks, and the predictions that follow from them."""
+"""The class names of a workspace: a mask's number j is the j-th of them."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import secrets
 import threading
-from dataclasses import replace
+import time
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
 
-from fewseg.data.errors import DataError
-from fewseg.data.image_files import check_labels, check_same_size, mask_of_bytes, rgb_of_bytes
-from fewseg.inference.formats.png import png_bytes
-from fewseg.inference.formats.values import Mask
-from fewseg.inference.model import Model
+from fewseg.annotations.image_files import check_labels, check_same_size, mask_of_bytes, rgb_of_bytes
+from fewseg.annotations.mask_files import png_bytes
+from fewseg.annotations.values import MAX_CLASSES, Mask
+from fewseg.inference.model import EncodedImage, Model, view_masks
 from fewseg.inference.segmentation import Segmentation
-from fewseg.inference.session import Session
+from fewseg.inference.session import Answer, Session
 from fewseg.inference.supports import SupportSet
-from fewseg.serve.class_names import class_name, other_names
-from fewseg.serve.limits import Limits, Refused
-from fewseg.serve.room import bytes_of, drop_answers, kept_bytes, make_room
-from fewseg.serve.served_image import (
-    Held,
-    Role,
-    ServedImage,
-    class_views,
-    clean_name,
-    jpeg_of,
-    unused_name,
-    without_class,
-)
+from fewseg.serve.limits import MIB, Limits, Refused
+from fewseg.types import IGNORE, DataError
+
+_LONGEST_NAME = 60
+
+
+def class_name(name: str, others: tuple[str, ...]) -> str:
+    """Returns a name as it is kept, beside the others.
+
+    Raises:
+        ValueError: it is empty, too long, or there already, or there are too many.
+    """
+    name = unicodedata.normalize("NFC", name).strip()
+    printable = name.isprintable() and not any(unicodedata.category(c) == "Cs" for c in name)
+    alike = {other.casefold() for other in others}
+    if not name or len(name) > _LONGEST_NAME or not printable or name.casefold() in alike:
+        raise ValueError(
+            f"the class name is {name[:80]!r}; accepted are names of 1 to {_LONGEST_NAME} letters on one "
+            "line that no other class has: choose another"
+        )
+    if len(others) >= MAX_CLASSES:
+        raise ValueError(f"there are {len(others)} classes; accepted are {MAX_CLASSES}")
+    return name
+
+
+def other_names(names: tuple[str, ...], number: int) -> tuple[str, ...]:
+    """Returns the names without that of a number.
+
+    Raises:
+        Refused: 404, there is no such number.
+    """
+    if not 1 <= number <= len(names):
+        raise Refused(404, f"there is no class {number}; there are {len(names)}")
+    return (*names[: number - 1], *names[number:])
+
+
+class EncodedImages:
+    """Encodes image files; any number of threads may ask.
+
+    Args:
+        model: that encodes.
+        pixels: larger images are refused.
+        budget: bytes of features to keep; those longest unused go first.
+        compute: held while the network runs, so that memory is that of one image at a time.
+    """
+
+    def __init__(self, model: Model, pixels: int, budget: int, compute: threading.Lock) -> None:
+        self.model, self.pixels, self.budget, self.compute = model, pixels, budget, compute
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[bytes, EncodedImage] = OrderedDict()
+        self._nbytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it keeps."""
+        return self._nbytes
+
+    def encode(self, content: bytes, what: str) -> EncodedImage:
+        """Returns an image file, encoded.
+
+        Args:
+            content: its bytes; their type is told by them.
+            what: what errors call it.
+
+        Raises:
+            DataError: it is no image that can be used.
+        """
+        key = hashlib.sha256(content).digest()
+        with self.compute:
+            with self._lock:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    return self._kept[key]
+            pixels = rgb_of_bytes(content, what, self.pixels)
+            (encoded,) = self.model.encode([self.model.prepare(pixels)])
+            with self._lock:  # before another thread may encode it too, and count it twice
+                self._kept[key] = encoded
+                self._nbytes += encoded.nbytes
+                while self._nbytes > self.budget:
+                    _, gone = self._kept.popitem(last=False)
+                    self._nbytes -= gone.nbytes
+        return encoded
+
+
+_LONGEST_SIDE = 65_500  # of a JPEG
+
+Role = Literal["open", "support", "accepted"]
+"""What an image's mask is: none yet (it is predicted), one to learn from, one that a person has settled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """An answer with the session that gave it.
+
+    Attributes:
+        session: of one state of the supports.
+        answer: its margins, and quality where it was asked for.
+    """
+
+    session: Session
+    answer: Answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedImage:
+    """An image of a workspace; a value that is replaced.
+
+    Attributes:
+        id: random, what requests name it by.
+        name: of the uploaded file, its last part; it is shown and exported, never used as a path.
+        encoded: its features.
+        picture: JPEG of its pixels, turned as a viewer shows it.
+        role: what its mask is.
+        labels: PNG of its mask, where the role is not ``open``.
+        held: the newest answer.
+    """
+
+    id: str
+    name: str
+    encoded: EncodedImage
+    picture: bytes
+    role: Role = "open"
+    labels: bytes | None = None
+    held: Held | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it keeps."""
+        margins = self.held.answer.margins.nbytes if self.held else 0
+        return self.encoded.nbytes + len(self.picture) + len(self.labels or b"") + margins
+
+    @property
+    def mask(self) -> Mask | None:
+        """The settled mask (H, W) uint8: class numbers and 255."""
+        if self.labels is None:
+            return None
+        height, width = self.encoded.size
+        found: Mask = mask_of_bytes(self.labels, f"of {self.name}", max_pixels=height * width).numpy()
+        return found
+
+
+def without_class(image: ServedImage, number: int) -> ServedImage:
+    """Returns an image without one class: its pixels become background, later numbers move down by one.
+
+    A mask that showed this class alone is dropped, and the image is open: an empty one would say that the
+    image shows nothing, which nobody did.
+    """
+    mask = image.mask
+    if mask is None:
+        return image
+    others = mask[(mask != 0) & (mask != number) & (mask != IGNORE)]
+    if bool((mask == number).any()) and not others.size:
+        return replace(image, role="open", labels=None)
+    table = np.arange(256, dtype=np.uint8)
+    table[number] = 0
+    table[number + 1 : IGNORE] -= 1
+    return replace(image, labels=png_bytes(table[mask]))
+
+
+def class_views(labels: Tensor, encoded: EncodedImage) -> dict[int, Tensor]:
+    """Cuts a mask as supports take it.
+
+    Args:
+        labels: (H, W) uint8, class numbers and 255.
+        encoded: the image, of n views.
+
+    Returns:
+        Number of each class that is shown -> (n, S, S) uint8 in {0, 1, 255}.
+    """
+    shown = torch.bincount(labels.flatten(), minlength=256)[1:IGNORE].nonzero().flatten() + 1
+    unknown = labels == IGNORE
+    return {
+        int(j): view_masks((labels == j).to(torch.uint8).masked_fill(unknown, IGNORE), encoded.windows)
+        for j in shown
+    }
+
+
+def clean_name(name: str) -> str:
+    """Returns the last part of a file name, printable, at most 120 letters."""
+    last = unicodedata.normalize("NFC", name).replace("\\", "/").rsplit("/", 1)[-1]
+    kept = "".join(c for c in last if c.isprintable() and unicodedata.category(c) != "Cs").strip(" .")
+    return kept[-120:].strip(" .") or "image"
+
+
+def unused_name(name: str, taken: set[str]) -> str:
+    """Returns a name that is not taken, by a number before its suffix."""
+    stem, dot, suffix = name.rpartition(".")
+    head, tail = (stem, dot + suffix) if stem else (name, "")
+    number, found = 1, name
+    while found in taken:
+        number += 1
+        found = f"{head} ({number}){tail}"
+    return found
+
+
+def jpeg_of(pixels: Tensor, what: str) -> bytes:
+    """Returns (3, H, W) uint8 as a JPEG, for looking at.
+
+    Raises:
+        DataError: a side is longer than a JPEG's can be.
+    """
+    if max(pixels.shape) > _LONGEST_SIDE:
+        raise DataError(
+            f"image {what} has {pixels.shape[2]} x {pixels.shape[1]} pixels; accepted are {_LONGEST_SIDE} "
+            "a side: cut it into tiles"
+        )
+    file = io.BytesIO()
+    upright = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    upright.save(file, format="JPEG", quality=92, subsampling=0)
+    return file.getvalue()
+
+
+Cut = Mapping[int, Tensor]
+"""Number of each class that a support shows -> its mask in the image's views."""
+
+
+def bytes_of(cut: Cut) -> int:
+    """Returns the bytes of a support's masks."""
+    return sum(mask.nbytes for mask in cut.values())
+
+
+def kept_bytes(images: Mapping[str, ServedImage], cuts: Mapping[str, Cut]) -> int:
+    """Returns the bytes of images, with their features, masks and answers, and of the supports' masks."""
+    return sum(image.nbytes for image in images.values()) + sum(map(bytes_of, cuts.values()))
+
+
+def drop_answers(images: dict[str, ServedImage], excess: int, last: str | None = None) -> None:
+    """Drops answers, which the network can give again, until so many bytes are free, or none is left.
+
+    Args:
+        images: by id; changed.
+        excess: bytes; nothing happens from 0 down.
+        last: the image whose answer is the last to go.
+    """
+    for id in sorted(images, key=lambda id: id == last):
+        held = images[id].held
+        if excess > 0 and held is not None:
+            excess -= held.answer.margins.nbytes
+            images[id] = replace(images[id], held=None)
+
+
+def make_room(
+    images: dict[str, ServedImage], cuts: Mapping[str, Cut], limits: Limits, more: int = 0, new: int = 0
+) -> None:
+    """Makes room, by dropping answers.
+
+    Args:
+        images: by id; changed.
+        cuts: the supports' masks, by id.
+        limits: of bytes and images.
+        more: bytes that are to come.
+        new: images that are to come.
+
+    Raises:
+        Refused: 413, there is no room.
+    """
+    drop_answers(images, kept_bytes(images, cuts) + more - limits.session_bytes)
+    used = kept_bytes(images, cuts)
+    if len(images) + new > limits.images or used + more > limits.session_bytes:
+        raise Refused(
+            413,
+            f"the session holds {len(images)} images and {used / MIB:.0f} MiB; accepted are "
+            f"{limits.images} images and {limits.session_bytes / MIB:.0f} MiB: download and remove "
+            "some, or start the server with --session-mib",
+        )
+
 
 _PALETTE_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
 
@@ -297,3 +558,76 @@ class Workspace:
             return settled
         found = self.segmentation(id, threshold)
         return np.zeros(image.encoded.size, dtype=np.uint8) if found is None else self.numbered(found)
+
+
+class Sessions:
+    """Workspaces by token; one that is not used for a while is gone, with all it holds.
+
+    Args:
+        model: shared by all.
+        limits: see there.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, model: Model, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self.model, self.limits = model, limits
+        self._clock = clock
+        self.compute, self.judging = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
+        self._open: dict[str, tuple[Workspace, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def start(self) -> tuple[str, Workspace]:
+        """Opens a workspace; where there is no room, the longest idle one without images makes some.
+
+        Returns:
+            Its token and itself.
+
+        Raises:
+            Refused: 503, all that the server allows are in use.
+        """
+        with self._lock:
+            self._sweep()
+            if len(self._open) >= self.limits.sessions:
+                empty = [(last, token) for token, (space, last) in self._open.items() if space.empty]
+                if not empty:
+                    raise Refused(
+                        503,
+                        f"the server has {len(self._open)} sessions; accepted are {self.limits.sessions} at "
+                        "a time: close another page, or wait until one times out",
+                    )
+                del self._open[min(empty)[1]]
+            token = secrets.token_urlsafe(24)
+            space = Workspace(self.model, self.limits, self.compute, self.judging)
+            self._open[token] = (space, self._clock())
+            return token, space
+
+    def workspace(self, token: str) -> Workspace:
+        """Returns the workspace of a token and starts its time anew.
+
+        Raises:
+            Refused: 401, there is none, or it has timed out.
+        """
+        with self._lock:
+            self._sweep()
+            if token not in self._open:
+                raise Refused(401, "the session is unknown or has timed out: load the page again")
+            space, _ = self._open[token]
+            self._open[token] = (space, self._clock())
+            return space
+
+    def end(self, token: str) -> None:
+        """Drops a workspace; an unknown token is none."""
+        with self._lock:
+            self._open.pop(token, None)
+
+    def sweep(self) -> None:
+        """Drops workspaces that were not used for the time allowed."""
+        with self._lock:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        oldest = self._clock() - self.limits.idle_seconds
+        self._open = {token: held for token, held in self._open.items() if held[1] > oldest}

@@ -3,7 +3,7 @@
 import torch
 
 from fewseg.backbones import BackboneConfig, released_trunk_key
-from fewseg.backbones.keys import to_timm_names
+from fewseg.backbones.weights import to_timm_names
 
 DEEP = ("conv1.0", "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1")
 

@@ -5,7 +5,7 @@ import timm
 import torch
 
 from fewseg.backbones import BackboneConfig
-from fewseg.backbones.published import normalisation, published_name
+from fewseg.backbones.weights import normalisation, published_name
 
 
 def test_a_bare_name_stands_for_torchvisions_first_weights():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fewseg.data.check import check, fold_line
-from fewseg.data.errors import DataError
+from fewseg.data.folder import ListFileSource
 from fewseg.data.folds import even_split
-from fewseg.data.list_file import ListFileSource
+from fewseg.types import DataError
 
 NAMES = ["cat", "dog"]
 

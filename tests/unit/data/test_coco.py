@@ -12,12 +12,11 @@ import pytest
 
 from fewseg.data import coco as coco_module
 from fewseg.data import label_pack
-from fewseg.data.check_sets import check_coco
+from fewseg.data.check import HSNET_IMAGES, check_coco, check_coco_counts, hsnet_lines
 from fewseg.data.coco import coco_source, find_coco
-from fewseg.data.coco_classes import CATEGORY_IDS, CLASS_OF_CATEGORY, COCO_CLASSES
-from fewseg.data.coco_counts import HSNET_IMAGES, check_coco_counts, hsnet_lines
-from fewseg.data.errors import DataError
+from fewseg.data.coco_splits import CATEGORY_IDS, CLASS_OF_CATEGORY, COCO_CLASSES
 from fewseg.data.index import build_index
+from fewseg.types import DataError
 
 H, W = 12, 16
 CATEGORIES = [{"id": i, "name": n} for i, n in zip(CATEGORY_IDS, COCO_CLASSES, strict=True)]

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from fewseg.data.coco_annotations import read_annotations
-from fewseg.data.errors import DataError
+from fewseg.data.coco import read_annotations
+from fewseg.types import DataError
 
 IMAGE = {"id": 4, "file_name": "a.jpg", "height": 12, "width": 16}
 BOX = [[0, 0, 3, 0, 3, 3, 0, 3]]

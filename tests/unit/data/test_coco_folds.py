@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from fewseg.data.errors import DataError
 from fewseg.recipes import datasets
+from fewseg.types import DataError
 
 SIZE = (6, 8)
 

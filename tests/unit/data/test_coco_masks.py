@@ -9,9 +9,8 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from fewseg.data.coco_masks import draw_labels, draw_region
-from fewseg.data.coco_regions import compact, decode_counts, region_of
-from fewseg.data.errors import DataError
+from fewseg.data.coco import compact, decode_counts, draw_labels, draw_region, region_of
+from fewseg.types import DataError
 
 SIZE = (20, 30)
 

@@ -2,8 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from fewseg.data.coco_classes import COCO_CLASSES, COCO_NAME_OF_VOC, COCO_OF_VOC
-from fewseg.data.coco_splits import coco_20i, coco_40_20_20, coco_to_voc, voc_to_coco
+from fewseg.data.coco_splits import (
+    COCO_CLASSES,
+    COCO_NAME_OF_VOC,
+    COCO_OF_VOC,
+    coco_20i,
+    coco_40_20_20,
+    coco_to_voc,
+    voc_to_coco,
+)
 from fewseg.data.folds import VOC_CLASSES
 
 MAPPING = {

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from fewseg.data.episodes import EpisodeSampler, EpisodeSpec, episode
-from fewseg.data.errors import DataError
 from fewseg.data.protocols import Protocol
+from fewseg.types import DataError
 
 LIST = Protocol(name="list", episodes=40, min_area=10)
 CLASS_FIRST = replace(LIST, name="cf", query_order="class_first")

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fewseg.data.errors import DataError
 from fewseg.data.folder import FolderSource
+from fewseg.types import DataError
 
 
 @pytest.fixture

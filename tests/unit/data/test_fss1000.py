@@ -11,16 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from fewseg.data.check_sets import check_fss1000
+from fewseg.data.check import check_fss1000
 from fewseg.data.draws import Draws
 from fewseg.data.episodes import EpisodeSampler
-from fewseg.data.errors import DataError
 from fewseg.data.folds import wide_numbered
 from fewseg.data.fss1000 import FSS1000Source, find_fss1000, fss1000_parts, fss1000_split
 from fewseg.data.index import build_index
 from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import EvalView, TrainView, way_labels
 from fewseg.recipes.datasets import fss1000
+from fewseg.types import DataError
 
 NAMES = [f"class{i:03d}" for i in range(300)]
 

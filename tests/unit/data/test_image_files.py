@@ -7,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fewseg.data.errors import DataError
-from fewseg.data.image_files import (
+from fewseg.annotations.image_files import (
     check_annotated_size,
     check_labels,
     check_same_size,
@@ -17,8 +16,9 @@ from fewseg.data.image_files import (
     read_rgb,
     require_folder,
     rgb_of_bytes,
+    told,
 )
-from fewseg.data.opened_image import told
+from fewseg.types import DataError
 
 
 def test_an_image_is_read_as_rgb_planes(tmp_path, write_image):

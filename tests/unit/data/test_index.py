@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from fewseg.data import index as index_module
-from fewseg.data.errors import DataError
+from fewseg.data.folder import ListFileSource
 from fewseg.data.index import ImageFacts, Index, build_index, measure
-from fewseg.data.list_file import ListFileSource
+from fewseg.types import DataError
 
 A = np.array([[0, 1, 1], [2, 255, 0]])
 B = np.array([[3, 3], [0, 0], [0, 3]])

@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from fewseg.data.errors import DataError
-from fewseg.data.list_file import ListFileSource
+from fewseg.data.folder import ListFileSource
 from fewseg.data.source import SizedSource, Source
+from fewseg.types import DataError
 
 LABELS = np.array([[0, 1], [2, 255]])
 

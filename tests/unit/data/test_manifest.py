@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fewseg.data.episodes import EpisodeSpec, Way, read_manifest, write_manifest
-from fewseg.data.errors import DataError
+from fewseg.types import DataError
 
 SPECS = (EpisodeSpec(0, 4, "q", ("s", "t")), EpisodeSpec(1, 5, "s", ("q", "t")))
 

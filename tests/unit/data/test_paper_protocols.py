@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from fewseg.data.paper_protocols import PROTOCOLS, named_protocol, protocol_of_any
+from fewseg.data.protocols import PROTOCOLS, named_protocol, protocol_of_any
 
 FIVE = (0, 1, 2, 3, 4)
 ALIKE = {"drop_novel_training_images": False, "backbone_bn": "eval"}

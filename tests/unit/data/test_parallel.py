@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fewseg.data import parallel
-from fewseg.data.errors import DataError
-from fewseg.data.parallel import for_each, summary
+from fewseg.ops import parallel
+from fewseg.ops.parallel import for_each, summary
+from fewseg.types import DataError
 
 
 def test_results_come_in_the_order_of_the_ids_whatever_finishes_first():

@@ -7,8 +7,8 @@ import pytest
 from scipy.io import savemat
 
 from fewseg.data.check import check_pascal
-from fewseg.data.errors import DataError
 from fewseg.data.pascal import find_sbd, find_voc, pascal_sources, pascal_val, read_ids, train_ids
+from fewseg.types import DataError
 
 # v: VOC val, t: VOC train, s: SBD alone. "x" after it: VOC has a mask of its own and SBD too.
 VOC_TRAIN, VOC_VAL = ["t1", "t2x"], ["v1", "v2x"]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fewseg.data.check import BASE_IMAGES, IMAGES, NOVEL_IMAGES, NOVEL_PAIRS, Count, check_counts
 from fewseg.data.folds import VOC_CLASSES, numbered, pascal_5i
 from fewseg.data.index import ImageFacts, Index
 from fewseg.data.pascal import find_sbd, find_voc, read_ids, train_ids
-from fewseg.data.pascal_counts import BASE_IMAGES, IMAGES, NOVEL_IMAGES, NOVEL_PAIRS, Count, check_counts
 
 
 @pytest.fixture

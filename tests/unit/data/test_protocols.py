@@ -8,8 +8,16 @@ import pytest
 
 from fewseg.data.coco_splits import coco_20i, coco_40_20_20, coco_to_voc, voc_to_coco
 from fewseg.data.episodes import EpisodeSampler
-from fewseg.data.paper_protocols import PROTOCOLS, named_protocol
-from fewseg.data.protocols import ADDED, PAPER_SCL, PAPER_SRPNET, SYNTHETIC, VOC5I_MINI, Protocol
+from fewseg.data.protocols import (
+    ADDED,
+    PAPER_SCL,
+    PAPER_SRPNET,
+    PROTOCOLS,
+    SYNTHETIC,
+    VOC5I_MINI,
+    Protocol,
+    named_protocol,
+)
 
 
 def test_the_papers_protocol_is_a_thousand_episodes_by_five_seeds_from_the_list():

@@ -4,10 +4,9 @@ import json
 
 import pytest
 
-from fewseg.data.episodes import EpisodeSampler
-from fewseg.data.errors import DataError
+from fewseg.data.episodes import EpisodeSampler, RecordedEpisodes, record
 from fewseg.data.protocols import Protocol
-from fewseg.data.recorded import RecordedEpisodes, record
+from fewseg.types import DataError
 
 PROTOCOL = Protocol(name="p", episodes=6, seeds=(0, 3), min_area=10)
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fewseg.data.errors import DataError
 from fewseg.data.fold_data import JoinedSource
+from fewseg.data.folder import ListFileSource
 from fewseg.data.index import build_index
-from fewseg.data.list_file import ListFileSource
-from fewseg.data.relabelled import RelabelledSource
+from fewseg.data.source import RelabelledSource
+from fewseg.types import DataError
 
 NEW = {1: "zebra", 2: "dog", 3: "cow", 254: "cat"}
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from fewseg.data import sbd
-from fewseg.data.errors import DataError
-from fewseg.data.sbd import convert_masks, read_mat, voc_palette
+from fewseg.data import pascal as sbd
+from fewseg.data.pascal import convert_masks, read_mat, voc_palette
+from fewseg.types import DataError
 
 PLANE = np.array([[0, 1, 20], [5, 0, 0]], dtype=np.uint8)
 

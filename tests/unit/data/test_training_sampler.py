@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from fewseg.data.episodes import EpisodeSpec, TrainingSampler, Way
-from fewseg.data.errors import DataError
+from fewseg.types import DataError
 
 
 @pytest.fixture

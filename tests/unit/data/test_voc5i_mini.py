@@ -7,9 +7,9 @@ import csv
 import pytest
 
 from fewseg.data.episodes import EpisodeSampler
+from fewseg.data.folder import ListFileSource
 from fewseg.data.folds import VOC_CLASSES, pascal_5i
 from fewseg.data.index import build_index
-from fewseg.data.list_file import ListFileSource
 from fewseg.data.protocols import VOC5I_MINI
 
 

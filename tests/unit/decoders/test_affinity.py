@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.decoders.affinity import AffinityModule, LossNorm, PyramidPooling
-from fewseg.decoders.channel_gate import ChannelGate, gated
+from fewseg.methods.sdaanet import AffinityModule, ChannelGate, LossNorm, PyramidPooling, gated
 from fewseg.ops.pooling import masked_average
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.decoders.dense_comparison import DenseComparison, GuidedConv, ShotWeights, weighted_shots
+from fewseg.methods.canet import DenseComparison, GuidedConv, ShotWeights, weighted_shots
 
 
 def concatenated(maps, vectors):

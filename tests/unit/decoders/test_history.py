@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from fewseg.decoders.history import PredictionHistory
+from fewseg.methods.canet import PredictionHistory
 
 IDS = torch.tensor([5, 2**62, 7])
 LIKE = torch.zeros(3, 4, 6, 5)

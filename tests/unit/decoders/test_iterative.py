@@ -5,12 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fewseg.decoders.iterative import (
-    ASPP,
-    IterativeTrunk,
-    Refinement,
-    ResidualBlock,
-)
+from fewseg.methods.canet import ASPP, IterativeTrunk, Refinement, ResidualBlock
 
 
 @pytest.fixture

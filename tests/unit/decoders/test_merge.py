@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.decoders.merge import GuideMerge, bin_size
+from fewseg.methods.layers import GuideMerge, bin_size
 
 
 def literal(merge, sizes, maps, vectors, prior):

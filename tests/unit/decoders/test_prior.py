@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.decoders.prior import NoPrior, PriorMap
+from fewseg.methods.layers import NoPrior, PriorMap
 from fewseg.ops.masks import foreground_cells
 from fewseg.types import Features
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.decoders.pyramid import PyramidTrunk
+from fewseg.methods.layers import PyramidTrunk
 
 SIDES = (9, 4, 2)
 

@@ -4,9 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.decoders.guided_query import GuidedQuery
-from fewseg.decoders.mid_level import MidLevel
-from fewseg.decoders.prior import NoPrior, PriorMap
+from fewseg.methods.layers import GuidedQuery, MidLevel, NoPrior, PriorMap
 from fewseg.types import Features, Guides
 
 

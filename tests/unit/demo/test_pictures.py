@@ -12,9 +12,9 @@ from fewseg.data.index import build_index
 from fewseg.data.protocols import Protocol
 from fewseg.data.synthetic import SyntheticSource, synthetic_5i
 from fewseg.data.transforms import binary_mask
-from fewseg.demo.pictures import Predictor, choose_episodes, show
-from fewseg.fusion import MeanVector
-from fewseg.reporting.marked_pictures import MISSED, WRONG, judged, spotlight
+from fewseg.demo.report import Predictor, choose_episodes, show
+from fewseg.methods.fusion import MeanVector
+from fewseg.reports.marked_pictures import MISSED, WRONG, judged, spotlight
 
 
 def near(pixel: np.ndarray, colour: tuple[int, int, int]) -> bool:

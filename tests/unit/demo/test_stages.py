@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fewseg.demo.config import DemoConfig
-from fewseg.demo.stages import Clock, repeatable
+from fewseg.demo.run import Clock, repeatable
 
 
 def test_threads_and_determinism_are_set_and_put_back_even_after_an_error():

@@ -11,16 +11,16 @@ import torch
 from lightning.fabric import Fabric
 
 from fewseg.backbones import BackboneConfig, ResNetShape
+from fewseg.data.episodes import TrainingSampler
 from fewseg.data.fold_data import FoldData
 from fewseg.data.folds import ClassSplit
 from fewseg.data.index import build_index
 from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource
-from fewseg.data.training_sampler import TrainingSampler
 from fewseg.data.transforms import EvalView, TrainView
-from fewseg.decoders.prior import PriorMap
 from fewseg.engine import checkpoint
 from fewseg.engine.environment import Environment
-from fewseg.engine.feature_store import FeatureStore
+from fewseg.engine.features import FeatureStore
+from fewseg.methods.layers import PriorMap
 from fewseg.methods.pfenet import PFENetConfig
 
 SIDE = 33

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fewseg.data.draws import Draws
-from fewseg.data.training_sampler import TrainingSampler
+from fewseg.data.episodes import TrainingSampler
 from fewseg.data.transforms import EvalView, TrainView, binary_mask, way_labels
 from fewseg.engine.batches import CachedBatches, FreshBatches
 

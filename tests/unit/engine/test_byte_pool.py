@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fewseg.engine.byte_pool import BytePool
+from fewseg.engine.evaluate import BytePool
 
 
 def entry(number):

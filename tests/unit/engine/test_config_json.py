@@ -6,12 +6,11 @@ import pytest
 
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.transforms import TrainView
-from fewseg.decoders.prior import NoPrior, PriorMap
 from fewseg.engine.config_json import config_from_json, with_parts
-from fewseg.engine.optimiser import SGD, AdamW
-from fewseg.engine.result_schema import as_json
-from fewseg.engine.train_config import TrainConfig
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.engine.results import as_json
+from fewseg.engine.train_config import SGD, AdamW, TrainConfig
+from fewseg.methods.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.methods.layers import NoPrior, PriorMap
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.scl import SCLPFENetConfig, SelfGuided

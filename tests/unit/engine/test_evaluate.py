@@ -12,10 +12,9 @@ from fewseg.data.folds import ClassSplit
 from fewseg.data.index import build_index
 from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import EvalView, StretchedView
-from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.feature_store import FeatureStore
-from fewseg.engine.pair_scores import judged_pairs
-from fewseg.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage
+from fewseg.engine.evaluate import Evaluator, judged_pairs
+from fewseg.engine.features import FeatureStore
+from fewseg.methods.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.types import Guides, QueryMaps

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.transforms import EvalView
-from fewseg.engine.feature_store import Extractor, FeatureStore
-from fewseg.fusion import MeanVector
+from fewseg.engine.features import Extractor, FeatureStore
+from fewseg.methods.fusion import MeanVector
 from fewseg.methods.panet import PANetConfig
 from fewseg.methods.srpnet import SRPNetConfig
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from fewseg.data.transforms import EvalView, TrainView
-from fewseg.engine.feature_store import FeatureStore
-from fewseg.engine.row_files import RowFiles
+from fewseg.engine.features import FeatureStore, RowFiles
 
 SIDE = 33
 VIEWS = (EvalView(SIDE), TrainView(size=SIDE, rotate=0.0, blur=0.0))

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from fewseg.engine.row_files import RowFiles
+from fewseg.engine.features import RowFiles
 
 
 def test_what_a_full_disk_has_no_room_for_stays_in_memory_with_a_warning(

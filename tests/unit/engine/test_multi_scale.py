@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import EvalView, binary_mask
-from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.feature_store import FeatureStore
-from fewseg.engine.multi_scale import MultiScaleEvaluator
-from fewseg.fusion import CrossGuided, ScoreAverage
+from fewseg.engine.evaluate import Evaluator, MultiScaleEvaluator
+from fewseg.engine.features import FeatureStore
+from fewseg.methods.fusion import CrossGuided, ScoreAverage
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.types import EncodedShots
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fewseg.engine.optimiser import SGD, AdamW, StepSGD
+from fewseg.engine.train_config import SGD, AdamW, StepSGD
 
 
 def test_sgd_decays_by_the_power_from_the_first_step():

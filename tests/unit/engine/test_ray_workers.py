@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fewseg.engine.ray_workers import SHARES_A_WORKER, RayWorkers
+from fewseg.engine.executors import SHARES_A_WORKER, RayWorkers
 
 
 class ActorDied(Exception):  # noqa: N818 - the stand-in for RayActorError

@@ -15,7 +15,7 @@ from fewseg.engine.released import (
     released_key,
     released_sdaanet_key,
 )
-from fewseg.fusion import CrossGuided, MeanVector
+from fewseg.methods.fusion import CrossGuided, MeanVector
 from fewseg.methods.pfenet import PFENet, PFENetConfig
 from fewseg.methods.scl import SCLCANet, SCLCANetConfig, SCLPFENet, SCLPFENetConfig, SelfGuided
 from fewseg.methods.sdaanet import CompoundedGate, PrototypeTeacher, SDAANetConfig

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fewseg.engine.byte_pool import BytePool
-from fewseg.engine.shared_images import SharedImages
+from fewseg.engine.evaluate import BytePool, SharedImages
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.types import Features
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from fewseg.data.episode_spec import Way
-from fewseg.engine.pair_scores import judged_pairs
-from fewseg.engine.shares import Question, Share, by_support_set, by_target
-from fewseg.fusion import CrossGuided, MeanVector
+from fewseg.data.episodes import Way
+from fewseg.engine.evaluate import judged_pairs
+from fewseg.engine.executors import Question, Share, by_support_set, by_target
+from fewseg.methods.fusion import CrossGuided, MeanVector
 
 
 def question(target, *supports, class_id=1):

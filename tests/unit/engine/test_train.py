@@ -11,9 +11,8 @@ from fewseg.data.folds import ClassSplit
 from fewseg.engine import train as loop
 from fewseg.engine.batches import CachedBatches
 from fewseg.engine.checkpoint import load_method, read_checkpoint
-from fewseg.engine.optimiser import SGD, AdamW
 from fewseg.engine.train import Run, TrainingDivergedError, train
-from fewseg.engine.train_config import TrainConfig
+from fewseg.engine.train_config import SGD, AdamW, TrainConfig
 from fewseg.methods.canet import CANetConfig
 
 STEPS = 6

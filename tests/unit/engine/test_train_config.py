@@ -3,7 +3,7 @@
 import pytest
 
 from fewseg.engine.config_json import config_from_json
-from fewseg.engine.result_schema import as_json
+from fewseg.engine.results import as_json
 from fewseg.engine.train_config import TrainConfig
 
 

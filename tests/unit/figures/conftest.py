@@ -12,26 +12,26 @@ from torch import nn
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import TrainView
-from fewseg.decoders.prior import PriorMap
 from fewseg.engine import checkpoint, results
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint, split_json
 from fewseg.engine.environment import Environment
 from fewseg.engine.train_config import TrainConfig
-from fewseg.figures.study import Study
-from fewseg.figures.subjects import subject_of
-from fewseg.fusion import ScoreAverage
+from fewseg.methods.fusion import ScoreAverage
+from fewseg.methods.layers import PriorMap
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.pfenet import PFENetConfig
+from fewseg.methods.prototypes import Cosine, Fidelity
 from fewseg.methods.scl import SCLPFENet, SCLPFENetConfig
 from fewseg.methods.sdaanet import NoAttention, NoDistillation, NoGate, SDAANetConfig
 from fewseg.methods.srpnet import SRPNetConfig
 from fewseg.ops.masks import foreground_cells
-from fewseg.prototypes import Cosine, Fidelity
-from fewseg.recipes import lines as recipe_lines
+from fewseg.recipes import evaluation as recipe_lines
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES
 from fewseg.recipes.run import build_method
+from fewseg.reports.figures.study import Study
+from fewseg.reports.figures.subjects import subject_of
 from tiny_folds import SIDE, tiny_folds
 
 _SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from fewseg.cli import main
-from fewseg.engine.counts_file import load_counts
-from fewseg.figures.failures import failures, outcomes_of
-from fewseg.figures.registry import FIGURES
-from fewseg.figures.study import Claim
+from fewseg.engine.results import load_counts
 from fewseg.recipes.evaluation import evaluate
-from fewseg.reporting.numbers import Estimate
+from fewseg.reports.figures.failures import failures, outcomes_of
+from fewseg.reports.figures.registry import FIGURES
+from fewseg.reports.figures.study import Claim
+from fewseg.reports.numbers import Estimate
 from result_files import write_sealed
 
 SDAANET = ("sdaanet_baseline", "sdaanet_saam", "sdaanet_sdpm", "sdaanet")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fewseg.figures import (
+from fewseg.reports.figures import (
     failures_figure,
     maps_figure,
     metric_figure,
@@ -13,9 +13,9 @@ from fewseg.figures import (
     shot_weights_figure,
     support_masks_figure,
 )
-from fewseg.figures.shot_weights import correlated
-from fewseg.figures.support_masks import REACHES, REGIONS
-from fewseg.reporting.numbers import Estimate
+from fewseg.reports.figures.shot_weights import correlated
+from fewseg.reports.figures.support_masks import REACHES, REGIONS
+from fewseg.reports.numbers import Estimate
 
 ONE = Estimate(value=0.5, low=0.4, high=0.7)
 STEMS = dict.fromkeys(prototypes_figure.STEMS, ONE)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from fewseg.data.draws import Draws
-from fewseg.data.episode_spec import EpisodeSpec
-from fewseg.figures.failures import Outcomes, failures, outcome, outcomes_of, similar_class
-from fewseg.figures.failures_figure import examples
+from fewseg.data.episodes import EpisodeSpec
 from fewseg.metrics import EpisodeCounts, count
+from fewseg.reports.figures.failures import Outcomes, failures, outcome, outcomes_of, similar_class
+from fewseg.reports.figures.failures_figure import examples
 
 
 def told(hit, wrong, lost, clear, other=None):

@@ -7,12 +7,12 @@ import sys
 import pytest
 from matplotlib.colors import to_rgb
 
-from fewseg.data.episode_spec import EpisodeSpec
-from fewseg.figures.bars import grouped_bars
-from fewseg.figures.data_files import write_rows
-from fewseg.figures.qualitative_figure import drawn_episodes
-from fewseg.figures.style import COLOURS, HATCHES, MARKERS, new_figure, save
-from fewseg.reporting.numbers import Estimate
+from fewseg.data.episodes import EpisodeSpec
+from fewseg.reports.figures.bars import grouped_bars
+from fewseg.reports.figures.data_files import write_rows
+from fewseg.reports.figures.qualitative_figure import drawn_episodes
+from fewseg.reports.figures.style import COLOURS, HATCHES, MARKERS, new_figure, save
+from fewseg.reports.numbers import Estimate
 
 
 def drawn():

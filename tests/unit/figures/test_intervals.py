@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewseg.figures.intervals import (
+from fewseg.reports.figures.intervals import (
     mean_estimate,
     rate_estimate,
     ratio_difference,

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from fewseg.decoders.channel_gate import gated
-from fewseg.figures.maps import contrast, prototype_similarity
-from fewseg.figures.maps_figure import attention_maps, similarity_maps
-from fewseg.figures.photographs import overlay, unit_range
-from fewseg.figures.subjects import Shot
+from fewseg.methods.sdaanet import gated
+from fewseg.reports.figures.maps import contrast, prototype_similarity
+from fewseg.reports.figures.maps_figure import attention_maps, similarity_maps
+from fewseg.reports.figures.photographs import overlay, unit_range
+from fewseg.reports.figures.subjects import Shot
 from fewseg.types import Guides
 
 

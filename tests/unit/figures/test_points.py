@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from fewseg.decoders.channel_gate import gated
-from fewseg.figures import prototypes_figure
-from fewseg.figures.embedding import embed
-from fewseg.figures.metric_figure import CELLS, cells_of, drawn_cells
-from fewseg.figures.prototypes_figure import prototypes_of, support_prototypes
-from fewseg.figures.silhouette import distances, silhouette
-from fewseg.figures.subjects import Shot, distinct_shots, matcher_on
+from fewseg.methods.sdaanet import gated
 from fewseg.ops.masks import foreground_cells
+from fewseg.reports.figures import prototypes_figure
+from fewseg.reports.figures.embedding import embed
+from fewseg.reports.figures.metric_figure import CELLS, cells_of, drawn_cells
+from fewseg.reports.figures.prototypes_figure import prototypes_of, support_prototypes
+from fewseg.reports.figures.silhouette import distances, silhouette
+from fewseg.reports.figures.subjects import Shot, distinct_shots, matcher_on
 
 
 def inputs(method, seed=0):

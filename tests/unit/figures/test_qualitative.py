@@ -3,11 +3,11 @@
 import csv
 from dataclasses import replace
 
-from fewseg.figures import qualitative_figure
-from fewseg.figures.photographs import read
-from fewseg.figures.predictions import predictions, question_of
 from fewseg.metrics import count
 from fewseg.recipes.recipe import Evaluation
+from fewseg.reports.figures import qualitative_figure
+from fewseg.reports.figures.photographs import read
+from fewseg.reports.figures.predictions import predictions, question_of
 
 
 def test_methods_stand_in_the_order_of_the_paper(study):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from fewseg.figures import shot_weights_figure
-from fewseg.figures.shot_weights import binned, correlated, spearman, within_episodes
-from fewseg.figures.shot_weights_figure import SHOTS, weights_of
+from fewseg.reports.figures import shot_weights_figure
+from fewseg.reports.figures.shot_weights import binned, correlated, spearman, within_episodes
+from fewseg.reports.figures.shot_weights_figure import SHOTS, weights_of
 
 
 def shots(n=40, k=5, noise=0.1, seed=0):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import silhouette_score
 
-from fewseg.figures.silhouette import (
+from fewseg.reports.figures.silhouette import (
     distances,
     separation,
     silhouette,

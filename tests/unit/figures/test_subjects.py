@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 import torch
 
-from fewseg.figures.predictions import predictions, question_of
-from fewseg.figures.subjects import Shot, distinct_shots, matcher_on, subject_of
 from fewseg.methods.matcher import Matcher
 from fewseg.methods.scl import SCLPFENetConfig
+from fewseg.reports.figures.predictions import predictions, question_of
+from fewseg.reports.figures.subjects import Shot, distinct_shots, matcher_on, subject_of
 
 
 def test_a_subject_is_what_its_header_says_before_anything_is_loaded(saved):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewseg.figures.support_masks import (
+from fewseg.reports.figures.support_masks import (
     distance_to_boundary,
     mostly_primary,
     region_counts,

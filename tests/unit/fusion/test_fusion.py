@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from fewseg.decoders.prior import PriorMap
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage, ShotAttention
-from fewseg.fusion.cross_guided import region_iou
+from fewseg.methods.fusion import CrossGuided, MeanVector, ScoreAverage, ShotAttention, region_iou
+from fewseg.methods.layers import PriorMap
 from fewseg.types import Guides
 
 

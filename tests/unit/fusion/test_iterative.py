@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from fewseg.fusion import IterativeInference
+from fewseg.methods.fusion import IterativeInference
 
 START = torch.tensor([[[0.0, 0.0], [4.0, -2.0]], [[1.0, 1.0], [2.0, 2.0]]])
 ALL = torch.ones(2, 2, dtype=torch.bool)

@@ -2,7 +2,7 @@
 
 import torch
 
-from fewseg.fusion.one_vs_rest import one_vs_rest
+from fewseg.methods.fusion import one_vs_rest
 
 
 def some(ways):

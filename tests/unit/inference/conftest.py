@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewseg.inference.formats import Prediction
+from fewseg.annotations import Prediction
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fewseg.data.errors import DataError
 from fewseg.inference.images import as_list, read_image, read_mask_of
+from fewseg.types import DataError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
 

@@ -10,16 +10,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from fewseg.data.errors import DataError
-from fewseg.inference.formats import (
-    Problem,
-    ReadOptions,
-    encode_brush,
-    encode_coco,
-    iter_supports,
-    read_supports,
-)
-from fewseg.inference.formats.shapes import ellipse, polygon, rectangle, stroke
+from fewseg.annotations import Problem, ReadOptions, encode_brush, encode_coco, iter_supports, read_supports
+from fewseg.annotations.shapes import ellipse, polygon, rectangle, stroke
+from fewseg.types import DataError
 
 SIZE = (30, 40)
 TRIANGLE = [[3.0, 2.0], [35.5, 8.0], [12.0, 28.0]]

@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from fewseg.annotations import read_jsonl, read_supports
 from fewseg.cli import main
-from fewseg.data.errors import DataError
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.inference import Segmenter, folder_run
-from fewseg.inference.formats import read_jsonl, read_supports
-from fewseg.inference.found_images import find_images
+from fewseg.inference.images import find_images
 from fewseg.inference.model import Model
-from fewseg.ops.locks import folder_alone
+from fewseg.ops.files import folder_alone
+from fewseg.types import DataError
 from small_segmenters import SIZE, model, picture
 
 
@@ -139,7 +139,7 @@ def test_a_killed_run_goes_on(place, run, monkeypatch):
 
 
 def test_a_full_disk_ends_the_run_with_whole_files(place, run, monkeypatch):
-    import fewseg.inference.formats.png as png
+    import fewseg.annotations.mask_files as png
 
     write_bytes = png.atomic_write_bytes
 
@@ -168,7 +168,7 @@ def test_all_formats_at_once_and_each_read_back_as_supports(place, run):
     assert len(json.loads((out / "coco-results.json").read_bytes())) <= 5
     probability = np.array(Image.open(out / "probability/one/same.square.png"))
     assert ((probability > 128) <= (found["one/same.png"].labels == 1)).mean() > 0.99
-    from fewseg.inference.formats import ReadOptions
+    from fewseg.annotations import ReadOptions
 
     options = ReadOptions(images=place / "photos", predictions=True)
     for source in ("coco.json", "masks", "labelme/a.json"):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewseg.data.errors import DataError
-from fewseg.inference.formats import Problem, ReadOptions, iter_supports, read_supports
+from fewseg.annotations import Problem, ReadOptions, iter_supports, read_supports
+from fewseg.types import DataError
 
 
 def values(item):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewseg.inference.onnx_export import export_onnx, state_tensors, with_tensors
+from fewseg.inference.onnx import export_onnx, state_tensors, with_tensors
 from small_segmenters import SIZE, picture, segmenter
 
 

@@ -9,13 +9,12 @@ import torch
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+from fewseg.annotations import read_jsonl
 from fewseg.cli import main
-from fewseg.data.errors import DataError
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.inference import Segmenter, Tiles
-from fewseg.inference.formats import read_jsonl
-from fewseg.inference.onnx_export import export_onnx
-from fewseg.inference.onnx_model import on_onnx_runtime
+from fewseg.inference.onnx import export_onnx, on_onnx_runtime
+from fewseg.types import DataError
 from small_segmenters import SIZE, model, picture, segmenter
 
 

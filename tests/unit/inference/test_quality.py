@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from fewseg.inference.model import Tiles, Whole
 from fewseg.inference.quality import Judge, content_of
-from fewseg.inference.views import Tiles, Whole
 from fewseg.types import EncodedShots
 from small_segmenters import model, picture, segmenter
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from fewseg.data.errors import DataError
-from fewseg.inference.formats import decode_brush, decode_coco, encode_brush, encode_coco
-from fewseg.inference.formats.coco_rle import box_of, pack_counts, unpack_counts
+from fewseg.annotations import decode_brush, decode_coco, encode_brush, encode_coco
+from fewseg.annotations.rle import box_of, pack_counts, unpack_counts
+from fewseg.types import DataError
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fewseg.data.errors import DataError
+from fewseg.annotations import AnnotatedImage
 from fewseg.inference import Model, Segmenter, Tiles
-from fewseg.inference.formats import AnnotatedImage
 from fewseg.methods.registry import METHODS
 from fewseg.ops.geometry import letterbox, place, place_labels, restore
-from fewseg.types import EncodedShots
+from fewseg.types import DataError, EncodedShots
 from small_segmenters import SIZE, model, picture, segmenter
 
 

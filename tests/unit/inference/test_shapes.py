@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from fewseg.inference.formats.canvas import Canvas
-from fewseg.inference.formats.outlines import outlines
-from fewseg.inference.formats.shapes import ellipse, polygon, rectangle, stroke
+from fewseg.annotations.shapes import Canvas, ellipse, outlines, polygon, rectangle, stroke
 
 HUGE = 1e300
 

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from fewseg.inference.stream import Stream
+from fewseg.inference.folder_run import Stream
 
 
 class Watch:

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from fewseg.inference.views import Tiles, Whole, join_views, to_size, view_images, view_masks
+from fewseg.inference.model import Tiles, Whole, join_views, to_size, view_images, view_masks
 
 SIZE = 33
 

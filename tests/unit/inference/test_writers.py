@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from fewseg.data.errors import DataError
-from fewseg.inference.formats import (
+from fewseg.annotations import (
     CocoWriter,
     IndexPngWriter,
     JsonlWriter,
@@ -27,7 +26,8 @@ from fewseg.inference.formats import (
     read_jsonl,
     read_supports,
 )
-from fewseg.inference.formats.coco_writer import image_id
+from fewseg.annotations.coco import image_id
+from fewseg.types import DataError
 
 CLASSES = ("rust", "crack é")
 NAMES = ("a.png", "b c é.png", "d/a.png")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fewseg.losses.distillation import kl_to_teacher, tempered_kl
+from fewseg.methods.losses import kl_to_teacher, tempered_kl
 
 
 def softmax(row):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.losses.segmentation import cross_entropy_full_size, deep_supervision
+from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
 
 
 def plain(logits, masks):

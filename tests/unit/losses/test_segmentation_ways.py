@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.losses.segmentation import (
+from fewseg.methods.losses import (
     cross_entropy_each,
     cross_entropy_full_size,
     cross_entropy_of_sets,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fewseg.backbones import BackboneConfig, ResNetShape
-from fewseg.decoders.prior import PriorMap
+from fewseg.methods.layers import PriorMap
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.scl import SCLPFENetConfig
 from fewseg.types import EncodedShots

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.methods.fusion import CrossGuided, MeanVector, ScoreAverage
 from fewseg.methods.pair_scorer import cross_pairs, fuse_scores, predicted_iou
 from fewseg.types import ImageEpisodes, LossTerms
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.decoders.iterative import Refinement
-from fewseg.fusion import MeanVector, ScoreAverage, ShotAttention
-from fewseg.methods.canet import CANetConfig
+from fewseg.methods.canet import CANetConfig, Refinement
+from fewseg.methods.fusion import MeanVector, ScoreAverage, ShotAttention
 from fewseg.ops.masks import foreground_cells
 from fewseg.types import EncodedEpisodes, EncodedShots
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.fusion import CrossGuided, MeanVector
 from fewseg.methods.canet import CANetConfig
+from fewseg.methods.fusion import CrossGuided, MeanVector
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.multi_scale import MultiScale
 from fewseg.methods.pfenet import PFENetConfig

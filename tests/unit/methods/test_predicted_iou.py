@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.fusion import CrossGuided
+from fewseg.methods.fusion import CrossGuided
 from fewseg.methods.pair_scorer import predicted_iou
 
 

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from fewseg.backbones import BackboneConfig, ResNetShape
-from fewseg.fusion import IterativeInference, MeanVector
+from fewseg.methods.fusion import IterativeInference, MeanVector
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.panet import PANetConfig
+from fewseg.methods.prototypes import Cosine, Fidelity, SquaredEuclidean
 from fewseg.methods.prototypical import EMBEDDING, mixed
 from fewseg.methods.srpnet import SRPNetConfig
-from fewseg.prototypes import Cosine, Fidelity, SquaredEuclidean
 from fewseg.types import EncodedEpisodes, EncodedShots, Features, PrototypeState
 
 SIDE, CELLS, CHANNELS = 17, 3, 6

@@ -6,9 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.fusion import CrossGuided, ScoreAverage
-from fewseg.methods.scl import SelfGuided
-from fewseg.methods.scl.self_guided import primary_and_auxiliary
+from fewseg.methods.fusion import CrossGuided, ScoreAverage
+from fewseg.methods.scl import SelfGuided, primary_and_auxiliary
 from fewseg.types import ImageEpisodes
 
 TABLE_5 = [

@@ -6,10 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.decoders.iterative import Refinement
-from fewseg.fusion import CrossGuided, ScoreAverage
-from fewseg.methods.scl import SCLCANetConfig, SelfGuided
-from fewseg.methods.scl.self_guided import primary_and_auxiliary
+from fewseg.methods.canet import Refinement
+from fewseg.methods.fusion import CrossGuided, ScoreAverage
+from fewseg.methods.scl import SCLCANetConfig, SelfGuided, primary_and_auxiliary
 from fewseg.types import ImageEpisodes
 
 

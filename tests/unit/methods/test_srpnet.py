@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from fewseg.backbones import BackboneConfig, ResNetShape
-from fewseg.fusion import IterativeInference
+from fewseg.methods.fusion import IterativeInference
+from fewseg.methods.prototypes import Cosine, Fidelity
 from fewseg.methods.prototypical import EMBEDDING
 from fewseg.methods.srpnet import SRPNetConfig
-from fewseg.prototypes import Cosine, Fidelity
 from fewseg.types import EncodedEpisodes, EncodedShots, Features, ImageEpisodes
 
 SIDE = 33

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fewseg.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.methods.fusion import CrossGuided, MeanVector, ScoreAverage
 from fewseg.types import EncodedShots, SupportState, WaysState
 
 FUSIONS = pytest.mark.parametrize(

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewseg.metrics.counts import ANY_WAY, COUNT_NAMES, Counts, EpisodeCounts, count
-from fewseg.metrics.way_counts import count_ways
+from fewseg.metrics.counts import ANY_WAY, COUNT_NAMES, Counts, EpisodeCounts, count, count_ways
 
 
 def pixel_by_pixel(prediction, truth):

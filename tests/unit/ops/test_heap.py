@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewseg.ops import heap
+from fewseg.ops import memory as heap
 
 
 class Library:

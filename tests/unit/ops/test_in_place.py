@@ -2,7 +2,7 @@
 
 import torch
 
-from fewseg.ops.in_place import plus
+from fewseg.methods.layers import plus
 
 
 def test_without_gradients_the_sum_stands_in_the_first_tensor():

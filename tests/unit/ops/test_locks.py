@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 
-from fewseg.ops.locks import folder_alone, lock
+from fewseg.ops.files import folder_alone, lock
 
 
 def test_one_at_a_time_is_alone_in_a_folder(tmp_path):
@@ -10,7 +10,7 @@ def test_one_at_a_time_is_alone_in_a_folder(tmp_path):
         with folder_alone(tmp_path) as second:
             assert (first, second) == (True, False)
         ask = (
-            "import sys; from pathlib import Path; from fewseg.ops.locks import folder_alone\n"
+            "import sys; from pathlib import Path; from fewseg.ops.files import folder_alone\n"
             "with folder_alone(Path(sys.argv[1])) as alone: sys.exit(alone)"
         )
         assert subprocess.run([sys.executable, "-c", ask, str(tmp_path)], check=False).returncode == 0

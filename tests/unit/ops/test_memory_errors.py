@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fewseg.ops.memory_errors import as_memory_error
+from fewseg.ops.memory import as_memory_error
 
 
 def test_memory_that_torch_cannot_get_is_a_memory_error():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fewseg.ops.pointwise import pointwise
+from fewseg.ops.similarity import pointwise
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

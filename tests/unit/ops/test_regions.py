@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewseg.ops.regions import labels_of_margins, mean_region_iou
+from fewseg.ops.masks import labels_of_margins, mean_region_iou
 
 
 @pytest.mark.parametrize("ways", [1, 2, 3, 5])

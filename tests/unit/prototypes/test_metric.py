@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fewseg.prototypes import Cosine, Fidelity, SquaredEuclidean
+from fewseg.methods.prototypes import Cosine, Fidelity, SquaredEuclidean
 
 METRICS = (Cosine(), Fidelity(), SquaredEuclidean())
 

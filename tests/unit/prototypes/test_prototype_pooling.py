@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.prototypes import pool_prototypes
+from fewseg.methods.prototypes import pool_prototypes
 
 SIZE = (17, 13)
 CELLS = (3, 4)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fewseg.fusion import IterativeInference, MeanVector
+from fewseg.methods.fusion import IterativeInference, MeanVector
 from fewseg.methods.prototypical import PrototypeSegmenter
 from fewseg.recipes.evaluation import _lines, evaluate
 from fewseg.recipes.recipe import Evaluation

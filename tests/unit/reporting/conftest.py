@@ -1,6 +1,6 @@
 import pytest
 
-from fewseg.reporting.site.build import write_site
+from fewseg.reports.site.build import write_site
 from result_files import make_counts, make_result
 from site_page import Page
 

@@ -4,9 +4,9 @@ import pytest
 from rich.console import Console
 
 from fewseg.metrics import bootstrap_miou, minimum_detectable_difference, paired_difference
-from fewseg.reporting.compare import compare, comparison_lines, comparison_table, what_differs
-from fewseg.reporting.numbers import points
-from fewseg.reporting.spread import protocol_line
+from fewseg.reports.compare import compare, comparison_lines, comparison_table, what_differs
+from fewseg.reports.numbers import points
+from fewseg.reports.spread import protocol_line
 
 
 def shown(table):

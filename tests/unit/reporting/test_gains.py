@@ -2,11 +2,11 @@ from typing import get_args
 
 import pytest
 
-from fewseg.fusion import Fusion
+from fewseg.methods.fusion import Fusion
 from fewseg.methods.registry import METHODS
 from fewseg.metrics import paired_difference
 from fewseg.recipes.registry import RECIPES
-from fewseg.reporting.gains import (
+from fewseg.reports.gains import (
     FUSION_BASELINE,
     METHOD_BASELINES,
     OWN_BASELINES,
@@ -15,9 +15,9 @@ from fewseg.reporting.gains import (
     gain_cells,
     gains,
 )
-from fewseg.reporting.numbers import Estimate, gain_with_interval, mean_of
-from fewseg.reporting.paper_rows import recipe_stem
-from fewseg.reporting.table import fold_tables
+from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of
+from fewseg.reports.paper_rows import recipe_stem
+from fewseg.reports.table import fold_tables
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewseg.reporting.html import Markup, bar, element, figure, joined, page, png_uri, table
+from fewseg.reports.html import Markup, bar, element, figure, joined, page, png_uri, table
 
 
 class Tags(HTMLParser):

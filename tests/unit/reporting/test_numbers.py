@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fewseg.reporting.numbers import Estimate, gain_with_interval, mean_of, percent, points, with_interval
+from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of, percent, points, with_interval
 
 
 def test_scores_are_shown_in_percent_with_one_decimal():

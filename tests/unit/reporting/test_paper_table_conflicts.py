@@ -3,9 +3,9 @@ import shutil
 
 import pytest
 
-from fewseg.engine.counts_file import counts_path
-from fewseg.reporting.paper_tables import paper_tables
-from fewseg.reporting.results_page import read_folder
+from fewseg.engine.results import counts_path
+from fewseg.reports.paper_tables import paper_tables
+from fewseg.reports.results_page import read_folder
 from result_files import write_sealed
 
 

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from fewseg.reporting.html import escaped
-from fewseg.reporting.paper_tables import (
+from fewseg.reports.html import escaped
+from fewseg.reports.paper_tables import (
     csv_tables,
     html_page,
     html_table,
@@ -16,9 +16,9 @@ from fewseg.reporting.paper_tables import (
     paper_tables,
     rich_paper_table,
 )
-from fewseg.reporting.paper_tables.grid import Footnotes, grids
-from fewseg.reporting.paper_tables.latex_table import latex_text
-from fewseg.reporting.results_page import read_folder
+from fewseg.reports.paper_tables.grid import Footnotes, grids
+from fewseg.reports.paper_tables.latex_table import latex_text
+from fewseg.reports.results_page import read_folder
 
 SCL = {"method": "scl-pfenet", "fusion": "average", "recipe": "voc5i_mini_scl_&_<b>"}
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from fewseg.reporting.gains import gains
-from fewseg.reporting.paper_tables import paper_tables, scores
-from fewseg.reporting.results_page import read_folder
-from fewseg.reporting.table import fold_tables
+from fewseg.reports.gains import gains
+from fewseg.reports.paper_tables import paper_tables, scores
+from fewseg.reports.results_page import read_folder
+from fewseg.reports.table import fold_tables
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import pytest
 
 from fewseg.engine.results import load_with_counts
 from fewseg.metrics import bootstrap_score, paired_difference
-from fewseg.reporting.numbers import Estimate, mean_of
-from fewseg.reporting.paper_rows import PAPER_ROWS
-from fewseg.reporting.paper_tables import LAYOUTS, paper_tables
-from fewseg.reporting.paper_tables.layout import printed
-from fewseg.reporting.published import published_values
-from fewseg.reporting.results_page import read_folder
+from fewseg.reports.numbers import Estimate, mean_of
+from fewseg.reports.paper_rows import PAPER_ROWS
+from fewseg.reports.paper_tables import LAYOUTS, paper_tables
+from fewseg.reports.paper_tables.layout import printed
+from fewseg.reports.published import published_values
+from fewseg.reports.results_page import read_folder
 
 SCL = {"method": "scl-pfenet", "fusion": "average", "recipe": "voc5i_mini_scl"}
 

@@ -7,8 +7,8 @@ import pytest
 
 from fewseg.methods.registry import METHODS
 from fewseg.recipes.registry import RECIPES
-from fewseg.reporting.paper_rows import PAPER_ROWS, recipe_stem
-from fewseg.reporting.published import paper_mean, published_value, published_values
+from fewseg.reports.paper_rows import PAPER_ROWS, recipe_stem
+from fewseg.reports.published import paper_mean, published_value, published_values
 
 
 def value(table, row, shots, column="mean", paper="scl"):

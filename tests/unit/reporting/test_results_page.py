@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from fewseg.engine.counts_file import counts_path
 from fewseg.engine.environment import Environment
-from fewseg.reporting.results_page import BEGIN, END, load_folder, results_page, update_page
+from fewseg.engine.results import counts_path
+from fewseg.reports.results_page import BEGIN, END, load_folder, results_page, update_page
 
 
 @pytest.fixture

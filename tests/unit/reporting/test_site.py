@@ -9,10 +9,10 @@ import re
 
 import pytest
 
-from fewseg.engine.result_seal import without_seal
+from fewseg.engine.results import without_seal
 from fewseg.metrics import paired_difference
-from fewseg.metrics.by_size import miou_by_size
-from fewseg.reporting.results_page import read_folder
+from fewseg.metrics.scores import miou_by_size
+from fewseg.reports.results_page import read_folder
 from site_page import SVG
 
 

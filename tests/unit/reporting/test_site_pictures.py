@@ -2,7 +2,7 @@
 
 import pytest
 
-from fewseg.reporting.site.pictures import MOST_BYTES, pictures_section, read_pictures
+from fewseg.reports.site.pictures import MOST_BYTES, pictures_section, read_pictures
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from fewseg.cli import main
-from fewseg.engine.counts_file import counts_path
-from fewseg.reporting.site.build import write_site
+from fewseg.engine.results import counts_path
+from fewseg.reports.site.build import write_site
 from site_page import PNG, SVG
 
 

@@ -7,10 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from fewseg.reporting.site.heat import colour
-from fewseg.reporting.site.panels import Curve, polyline
-from fewseg.reporting.site.scale import Scale, scale_over
-from fewseg.reporting.site.svg import STYLES, mark, number
+from fewseg.reports.site.heat import colour
+from fewseg.reports.site.panels import Curve, polyline
+from fewseg.reports.site.scale import Scale, scale_over
+from fewseg.reports.site.svg import STYLES, mark, number
 
 
 @pytest.mark.parametrize("size", [1e-3, 1.0, 37.0, 4e5])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fewseg.metrics import EpisodeCounts
-from fewseg.reporting.size_scores import mean_size_score, of_size, size_gain, size_scores
+from fewseg.reports.size_scores import mean_size_score, of_size, size_gain, size_scores
 
 
 def table(better=0, n=40, seeds=(0, 1)):

@@ -4,8 +4,8 @@ import pytest
 from rich.console import Console
 
 from fewseg.metrics import miou_by_size
-from fewseg.reporting.sizes import rich_sizes, size_cells
-from fewseg.reporting.table import fold_tables
+from fewseg.reports.sizes import rich_sizes, size_cells
+from fewseg.reports.table import fold_tables
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from math import sqrt
 
 import pytest
 
-from fewseg.data.paper_protocols import HSNET
-from fewseg.reporting.spread import protocol_line, spread_line, standard_error
+from fewseg.data.protocols import HSNET
+from fewseg.reports.spread import protocol_line, spread_line, standard_error
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ import io
 import pytest
 from rich.console import Console
 
-from fewseg.reporting.numbers import Estimate, mean_of, with_interval
-from fewseg.reporting.render import cells, fold_cell, markdown, markdown_table, mean_cell, rich_table
-from fewseg.reporting.table import fold_tables
+from fewseg.reports.numbers import Estimate, mean_of, with_interval
+from fewseg.reports.render import cells, fold_cell, markdown, markdown_table, mean_cell, rich_table
+from fewseg.reports.table import fold_tables
 
 
 @pytest.fixture

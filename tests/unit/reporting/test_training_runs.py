@@ -10,10 +10,10 @@ import pytest
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.methods.matcher import MatcherConfig
-from fewseg.reporting.site.build import write_site
-from fewseg.reporting.site.found import FoundResult
-from fewseg.reporting.site.learning import drawn_names
-from fewseg.reporting.site.training_runs import read_losses, read_runs
+from fewseg.reports.site.build import write_site
+from fewseg.reports.site.found import FoundResult
+from fewseg.reports.site.learning import drawn_names
+from fewseg.reports.site.training_runs import read_losses, read_runs
 
 SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
 CONFIG = MatcherConfig(

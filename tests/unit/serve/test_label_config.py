@@ -1,8 +1,8 @@
 import pytest
 
-from fewseg.data.errors import DataError
-from fewseg.serve.label_studio.client import Account
-from fewseg.serve.label_studio.label_config import read_label_config
+from fewseg.serve.label_studio import read_label_config
+from fewseg.serve.label_studio_client import Account
+from fewseg.types import DataError
 
 IMAGE = '<Image name="photo" value="$picture"/>'
 POLYGONS = '<PolygonLabels name="p" toName="photo"><Label value="a"/></PolygonLabels>'

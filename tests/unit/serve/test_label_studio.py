@@ -8,14 +8,14 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
+from fewseg.annotations import decode_brush
+from fewseg.annotations.shapes import polygon
 from fewseg.inference import Segmenter
-from fewseg.inference.formats import decode_brush
-from fewseg.inference.formats.shapes import polygon
 from fewseg.inference.quality import Judge
+from fewseg.serve import label_studio as projects
 from fewseg.serve.app import create_app
-from fewseg.serve.label_studio import project as projects
-from fewseg.serve.label_studio.backend import StudioOptions
-from fewseg.serve.label_studio.client import Account, StudioClient
+from fewseg.serve.label_studio import StudioOptions
+from fewseg.serve.label_studio_client import Account, StudioClient
 from fewseg.serve.limits import Limits, Refused
 from serve_page import Page, serving
 from small_segmenters import model, picture

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from fewseg.serve import workspace
-from fewseg.serve.encoded_images import EncodedImages
 from fewseg.serve.limits import Limits, Refused
-from fewseg.serve.workspace import Workspace
+from fewseg.serve.workspace import EncodedImages, Workspace
 from serve_page import png
 from small_segmenters import model, picture
 

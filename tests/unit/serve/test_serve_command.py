@@ -4,8 +4,8 @@ import pytest
 
 from fewseg.cli import main
 from fewseg.cli.serve import _listen
-from fewseg.serve.label_studio.backend import StudioOptions
-from fewseg.serve.label_studio.client import Account
+from fewseg.serve.label_studio import StudioOptions
+from fewseg.serve.label_studio_client import Account
 
 
 def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch, capsys):

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from fewseg.serve.limits import Limits, Refused
-from fewseg.serve.sessions import Sessions
+from fewseg.serve.workspace import Sessions
 from serve_page import png
 from small_segmenters import model, picture
 

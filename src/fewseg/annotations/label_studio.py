@@ -1,0 +1,319 @@
+"""Label Studio's JSON export: one file, or one value, for a list of tasks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from urllib.parse import quote
+
+import numpy as np
+
+from fewseg.annotations.image_files import IMAGE_SUFFIXES, check_annotated_size, image_size
+from fewseg.annotations.rle import decode_brush, encode_brush
+from fewseg.annotations.shapes import Canvas, Region, ellipse, outlines, polygon, rectangle, stroke
+from fewseg.annotations.values import (
+    AnnotatedImage,
+    ImageFinder,
+    Mask,
+    Prediction,
+    Problem,
+    ReadOptions,
+    number,
+    points_of,
+    shown,
+    size_field,
+    typed,
+)
+from fewseg.annotations.values import json_field as field
+from fewseg.annotations.writer import JournalledWriter, json_list
+from fewseg.types import DataError
+
+Task = Mapping[str, Any]
+
+
+def is_label_studio(value: object) -> bool:
+    """Tells whether a JSON value is a list of Label Studio tasks, or one task."""
+    tasks = value if isinstance(value, list) else [value]
+    return bool(tasks) and all(
+        isinstance(task, dict) and isinstance(task.get("data"), dict) for task in tasks
+    )
+
+
+def iter_label_studio(
+    tasks: Sequence[Task], path: Path, finder: ImageFinder, options: ReadOptions
+) -> Iterator[AnnotatedImage | Problem]:
+    """Reads an export, task by task.
+
+    A task without an annotation is left out; an annotation without a region is a negative. Of several
+    annotations the ground truth counts, else the latest that was not cancelled. Brushes, polygons and
+    ellipses are regions, rectangles (turned ones too) weak masks, key points scribbles. Coordinates are
+    percent of the image's sides; brushes have Label Studio's own RLE.
+
+    Args:
+        tasks: the file's JSON.
+        path: the file.
+        finder: finds their images.
+        options: pixel limit, scribble width, whether predictions count where there is no annotation.
+
+    Yields:
+        A result or a problem for each annotated task.
+    """
+    for k, task in enumerate(tasks):
+        where = f"{path}, task {shown(task.get('id', k))}"
+        try:
+            lists = [task.get("annotations", task.get("completions"))]
+            lists += [task.get("predictions")] if options.predictions else []
+            made = next(
+                (a for a in (chosen_annotation(given, where) for given in lists) if a is not None), None
+            )
+            if made is not None:
+                image = finder.find(_image_name(task["data"], where), where)
+                size = image_size(image, options.max_pixels)
+                canvas = drawn(field(made, "result", list, where), size, where, options)
+                yield AnnotatedImage(image=image, size=size, masks=canvas.masks(), weak=canvas.weak())
+        except DataError as error:
+            yield Problem(where, error)
+
+
+def chosen_annotation(given: object, where: str) -> Mapping[str, Any] | None:
+    """Returns the annotation of a task that counts: of the ground truths, else of all, the latest.
+
+    Args:
+        given: the task's annotations; None for none. Cancelled ones do not count.
+        where: what errors call the task.
+
+    Returns:
+        None where no annotation counts.
+
+    Raises:
+        DataError: they are no list of objects.
+    """
+    made = typed(given if given is not None else [], list, f"{where}: annotations")
+    valid = [a for a in made if isinstance(a, dict) and not a.get("was_cancelled")]
+    if made and not valid and not all(isinstance(a, dict) for a in made):
+        raise DataError(
+            f"{where}: annotations are {shown(made)}; accepted are objects with 'result': export as JSON"
+        )
+    best = [a for a in valid if a.get("ground_truth")] or valid
+    if not best:
+        return None
+    return max(enumerate(best), key=lambda placed: (changed_at(placed[1]), placed[0]))[1]
+
+
+def changed_at(annotation: Mapping[str, Any]) -> float:
+    """Returns when an annotation was last changed, in seconds since 1970; 0 where it does not say."""
+    given = annotation.get("updated_at") or annotation.get("created_at")
+    try:
+        return datetime.fromisoformat(given).timestamp() if isinstance(given, str) else 0.0
+    except (ValueError, OverflowError, OSError):
+        return 0.0
+
+
+def drawn(result: Sequence[Any], size: tuple[int, int], where: str, options: ReadOptions) -> Canvas:
+    """Draws the regions of an annotation.
+
+    Args:
+        result: its regions, as Label Studio has them.
+        size: (H, W) of the image.
+        where: what errors call the task.
+        options: the width of scribbles.
+
+    Raises:
+        DataError: a region is broken, has no label, or is of another size than the image.
+    """
+    canvas = Canvas(size)
+    items = [typed(item, dict, f"{where}, region {k}") for k, item in enumerate(result)]
+    labelled = {item.get("id") for item in items if labels_of(item)}
+    for k, item in enumerate(items):
+        place = f"{where}, region {shown(item.get('id', k))}"
+        value = item.get("value")
+        if not isinstance(value, dict) or not _is_shape(value):
+            continue  # choices, texts, relations: not about pixels
+        labels = labels_of(item)
+        if not labels:
+            if item.get("id") in labelled:
+                continue  # a region and its label, as two entries of one id: the one with the label counts
+            raise DataError(
+                f"{place} has no label; accepted are regions with a class: label it in Label Studio"
+            )
+        check_annotated_size(place, size, size_field(item, "original_height", "original_width", place))
+        if item.get("image_rotation"):
+            raise DataError(
+                f"{place}: the image was turned in Label Studio; accepted is image_rotation 0: turn the file"
+            )
+        region, weak, scribble = _region(value, size, options, place)
+        for label in labels:
+            canvas.add(label, region, weak=weak, scribble=scribble)
+    return canvas
+
+
+def _image_name(data: Mapping[str, Any], where: str) -> str:
+    texts = {key: v for key, v in data.items() if isinstance(v, str)}
+    if "image" in texts:
+        return texts["image"]
+    likely = [
+        v
+        for v in texts.values()
+        if PurePosixPath(v.split("?")[0]).suffix.lower() in IMAGE_SUFFIXES or "?d=" in v
+    ]
+    if len(likely) != 1:
+        raise DataError(
+            f"{where}: its data has {sorted(data)[:8]}; accepted is 'image', or one value that names an "
+            "image file"
+        )
+    return likely[0]
+
+
+def labels_of(item: Mapping[str, Any]) -> list[str]:
+    """Returns the labels of a region, of whatever tool; none where it is broken."""
+    value = item.get("value")
+    if not isinstance(value, dict):
+        return []
+    keys = sorted(k for k in value if k.endswith("labels"))
+    found = [label for key in keys if isinstance(value[key], list) for label in value[key]]
+    return [label for label in dict.fromkeys(found) if isinstance(label, str) and label]
+
+
+def _is_shape(value: Mapping[str, Any]) -> bool:
+    return "rle" in value or "points" in value or ("x" in value and "y" in value)
+
+
+def _region(
+    value: Mapping[str, Any], size: tuple[int, int], options: ReadOptions, where: str
+) -> tuple[Region, bool, bool]:
+    """Returns a region's pixels, and whether it is weak, and a scribble."""
+    if "rle" in value:
+        return decode_brush(field(value, "rle", list, where), size, where).astype(np.bool_), False, False
+    tall, wide = size[0] / 100, size[1] / 100
+    if "points" in value:
+        points = points_of(value["points"], where)
+        if len(points) < 3:
+            raise DataError(
+                f"{where}: a polygon of {len(points)} points; accepted are 3 or more: draw it again"
+            )
+        return polygon([(x * wide, y * tall) for x, y in points], size), False, False
+
+    def read(key: str) -> float:
+        return number(value[key], f"{where}: {key!r}")
+
+    x, y = read("x") * wide, read("y") * tall
+    turn = read("rotation") if value.get("rotation") is not None else 0.0
+    if "radiusX" in value and "radiusY" in value:
+        return ellipse(x, y, read("radiusX") * wide, read("radiusY") * tall, size, turn), False, False
+    if "width" in value and "height" in value:
+        return rectangle(x, y, read("width") * wide, read("height") * tall, size, turn), True, False
+    return stroke([(x, y)], options.stroke, size), False, True
+
+
+Tool = Literal["brushlabels", "polygonlabels"]
+
+
+class LabelStudioWriter(JournalledWriter):
+    """Writes Label Studio tasks with predictions: a brush region with its RLE and score for each class.
+
+    Of an image that a person has settled the regions are an annotation, and the task is done.
+
+    Pixels of 255 are in no region: Label Studio has no way to say that something is not known.
+
+    Args:
+        path: the file, for Label Studio's import.
+        classes: the names, which the labelling configuration must have.
+        image_url: the task's image, where ``{name}`` becomes the image's quoted name, for instance
+            ``/data/local-files/?d={name}``.
+        from_name: the name of the BrushLabels tag in the labelling configuration.
+        to_name: the name of its Image tag.
+        model_version: what Label Studio calls the predictions.
+
+    Raises:
+        DataError: the journal is there with other classes or names.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        classes: tuple[str, ...],
+        image_url: str = "/data/local-files/?d={name}",
+        from_name: str = "tag",
+        to_name: str = "image",
+        model_version: str = "fewseg",
+    ) -> None:
+        self._url, self._tags, self._version = image_url, (from_name, to_name), model_version
+        super().__init__(path, classes)
+
+    def _header(self) -> dict[str, object]:
+        options = [self._url, *self._tags, self._version]
+        return {"format": "fewseg-label-studio-1", "classes": list(self.classes), "options": options}
+
+    def _line(self, prediction: Prediction) -> dict[str, object]:
+        url = self._url.replace("{name}", quote(prediction.name))
+        made = label_studio_prediction(prediction, *self._tags, self._version)
+        said = {"annotations": [_annotation(made)]} if prediction.settled else {"predictions": [made]}
+        return {"task": {"data": {"image": url}, **said}}
+
+    def _pieces(self) -> Iterator[str]:
+        yield from json_list(line["task"] for line in self.journal)
+
+
+def _annotation(prediction: dict[str, Any]) -> dict[str, object]:
+    """What a prediction is once a person has settled it."""
+    shared = [{k: v for k, v in region.items() if k != "score"} for region in prediction["result"]]
+    return {"result": [{**region, "origin": "manual"} for region in shared]}
+
+
+def label_studio_prediction(
+    prediction: Prediction,
+    from_name: str = "tag",
+    to_name: str = "image",
+    model_version: str = "fewseg",
+    tool: Tool = "brushlabels",
+) -> dict[str, Any]:
+    """Returns a prediction as Label Studio's object, for an import or an ML backend's answer.
+
+    Its score is that of the least certain class that occurs, or of all classes where none does, so that
+    sorting tasks by score brings up what to look at first.
+
+    Args:
+        prediction: of an image.
+        from_name: the name of the labels' tag in the labelling configuration.
+        to_name: the name of its Image tag.
+        model_version: what Label Studio calls the prediction.
+        tool: what the labels' tag is: a brush, whose region is exact, or a polygon for each piece.
+    """
+    height, width = prediction.size
+    result, scores = [], []
+    for j, (name, score) in enumerate(zip(prediction.classes, prediction.scores, strict=True), 1):
+        mask = prediction.mask(j)
+        if not mask.any():
+            continue
+        scores.append(float(score))
+        for k, value in enumerate(_values(mask, tool)):
+            key = f"{prediction.name}\0{name}" + (f"\0{k}" if k else "")
+            result.append(
+                {
+                    "id": hashlib.sha256(key.encode()).hexdigest()[:10],
+                    "type": tool,
+                    "from_name": from_name,
+                    "to_name": to_name,
+                    "original_width": width,
+                    "original_height": height,
+                    "image_rotation": 0,
+                    "origin": "prediction",
+                    "score": float(score),
+                    "value": {**value, tool: [name]},
+                }
+            )
+    least = min(scores or [float(s) for s in prediction.scores])
+    return {"model_version": model_version, "score": least, "result": result}
+
+
+def _values(mask: Mask, tool: Tool) -> Iterator[dict[str, object]]:
+    """A mask as the values of Label Studio's regions; polygons in percent of the image's sides."""
+    if tool == "brushlabels":
+        yield {"format": "rle", "rle": encode_brush(mask)}
+        return
+    height, width = mask.shape
+    for path in outlines(mask):
+        yield {"points": [[100 * x / width, 100 * y / height] for x, y in path], "closed": True}

@@ -1,0 +1,230 @@
+"""LabelMe's JSON: one file an image."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from fewseg.annotations.image_files import check_annotated_size, image_size
+from fewseg.annotations.mask_files import png_bytes
+from fewseg.annotations.rle import box_of
+from fewseg.annotations.shapes import Canvas, Points, Region, ellipse, outlines, polygon, rectangle, stroke
+from fewseg.annotations.values import (
+    AnnotatedImage,
+    ImageFinder,
+    Mask,
+    Prediction,
+    ReadOptions,
+    points_of,
+    shown,
+    size_field,
+    typed,
+)
+from fewseg.annotations.values import json_field as field
+from fewseg.annotations.writer import OutputNames, PredictionWriter, json_text
+from fewseg.ops.files import atomic_write_text
+from fewseg.types import DataError
+
+SHAPE_TYPES = ("polygon", "rectangle", "circle", "mask", "line", "linestrip", "point", "points")
+_STROKES = ("line", "linestrip", "point", "points")
+
+
+def is_labelme(value: object) -> bool:
+    """Tells whether a JSON value is a LabelMe file."""
+    return isinstance(value, dict) and "shapes" in value
+
+
+def read_labelme(
+    value: Mapping[str, Any], path: Path, finder: ImageFinder, options: ReadOptions
+) -> AnnotatedImage:
+    """Reads one LabelMe file. No shapes: a negative.
+
+    Polygons are filled by the even-odd rule, circles have their centre and a point of their rim; rectangles
+    are weak masks, lines and points scribbles; shapes of type ``mask`` are taken pixel by pixel. Coordinates
+    are continuous (see :mod:`shapes`), as LabelMe draws them.
+
+    Args:
+        value: the file's JSON.
+        path: the file.
+        finder: finds its image.
+        options: scribble width, pixel limit.
+
+    Returns:
+        The image and its masks.
+
+    Raises:
+        DataError: the image is missing, unreadable or of another size, or a shape is broken or of another
+            type.
+    """
+    image = finder.find(field(value, "imagePath", str, str(path)), str(path))
+    size = image_size(image, options.max_pixels)
+    if value.get("imageHeight") is not None and value.get("imageWidth") is not None:
+        check_annotated_size(str(path), size, size_field(value, "imageHeight", "imageWidth", str(path)))
+    canvas = Canvas(size)
+    for k, shape in enumerate(field(value, "shapes", list, str(path))):
+        where = f"{path}, shape {k}"
+        kind = typed(shape, dict, where).get("shape_type") or "polygon"
+        region = _region(shape, kind, size, options, where)
+        canvas.add(_label(shape, where), region, weak=kind == "rectangle", scribble=kind in _STROKES)
+    return AnnotatedImage(image=image, size=size, masks=canvas.masks(), weak=canvas.weak())
+
+
+def _label(shape: Mapping[str, Any], where: str) -> str:
+    label = field(shape, "label", str, where)
+    if not label:
+        raise DataError(f"{where} has an empty label; accepted is the name of a class: name it in LabelMe")
+    return label
+
+
+def _region(
+    shape: Mapping[str, Any], kind: str, size: tuple[int, int], options: ReadOptions, where: str
+) -> Region:
+    points = points_of(field(shape, "points", list, where), where)
+    if kind not in SHAPE_TYPES:
+        raise DataError(
+            f"{where} is a {shown(kind)}; accepted are {', '.join(SHAPE_TYPES)}: draw it as one of them"
+        )
+    least = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2, "line": 2}.get(kind, 1)
+    exact = kind in ("rectangle", "circle", "mask", "line")
+    if len(points) < least or (exact and len(points) != least):
+        raise DataError(
+            f"{where} is a {kind} of {len(points)} points; accepted are "
+            f"{least}{'' if exact else ' or more'}: draw it again"
+        )
+    if kind == "polygon":
+        return polygon(points, size)
+    if kind == "rectangle":
+        (x0, y0), (x1, y1) = points
+        return rectangle(min(x0, x1), min(y0, y1), abs(x1 - x0), abs(y1 - y0), size)
+    if kind == "circle":
+        (x0, y0), (x1, y1) = points
+        radius = math.hypot(x1 - x0, y1 - y0)
+        return ellipse(x0, y0, radius, radius, size)
+    if kind == "mask":
+        return _embedded(shape, points, size, where)
+    if kind == "points":
+        drawn = np.zeros(size, dtype=np.bool_)
+        for point in points:
+            drawn |= stroke([point], options.stroke, size)
+        return drawn
+    return stroke(points, options.stroke, size)
+
+
+def _embedded(shape: Mapping[str, Any], points: Points, size: tuple[int, int], where: str) -> Region:
+    """Puts a shape's own picture, whose first and last pixel are the two points, into the image."""
+    left, top = math.floor(points[0][0]), math.floor(points[0][1])
+    right, bottom = math.floor(points[1][0]), math.floor(points[1][1])
+    if not (0 <= left <= right < size[1] and 0 <= top <= bottom < size[0]):
+        raise DataError(
+            f"{where}: the mask's corners {list(points)} do not lie in the image of {size[1]} x {size[0]} "
+            "pixels"
+        )
+    try:
+        raw = base64.b64decode(field(shape, "mask", str, where), validate=True)
+        with Image.open(io.BytesIO(raw), formats=("PNG",)) as file:
+            width, height = file.size
+            if (height, width) != (bottom - top + 1, right - left + 1):
+                raise DataError(
+                    f"{where}: the mask is {width} x {height} pixels and its corners say {right - left + 1} "
+                    f"x {bottom - top + 1}; both must be alike: save it again in LabelMe"
+                )
+            pixels = np.array(file.convert("L") if file.mode not in ("1", "L", "P", "I;16", "I") else file)
+    except (DataError, MemoryError):
+        raise
+    except binascii.Error as error:
+        raise DataError(f"{where}: the mask is no base64 text ({error}): save it again in LabelMe") from error
+    except Exception as error:  # Pillow raises whatever a broken file leads to
+        raise DataError(
+            f"{where}: the mask is no readable PNG ({error}): save it again in LabelMe"
+        ) from error
+    region = np.zeros(size, dtype=np.bool_)
+    region[top : bottom + 1, left : right + 1] = pixels != 0
+    return region
+
+
+_UNKNOWN = "__ignore__"
+
+
+class LabelMeWriter(PredictionWriter):
+    """Writes ``<image>.json``, one LabelMe file an image.
+
+    ``mask`` shapes give the mask back to the pixel. ``polygon`` shapes can be edited in LabelMe; read by this
+    package their IoU with the mask is 0.95 or more for a piece above 400 pixels (with ``tolerance`` 0 they
+    are exact too). LabelMe's own export draws polygons a little larger, with their rim. Pixels of 255
+    are shapes labelled ``__ignore__``, as LabelMe's own conversions have it.
+
+    Args:
+        folder: the output folder.
+        classes: the names.
+        shapes: ``mask`` or ``polygon``.
+        tolerance: of polygons, pixels (see :func:`outlines.outlines`).
+        images: the folder of images, to which ``imagePath`` leads from the file; without it that is the
+            image's name.
+        stems: see :class:`~fewseg.annotations.writer.OutputNames`.
+
+    Raises:
+        ValueError: the names or the kind of shapes are not accepted.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        classes: tuple[str, ...],
+        shapes: Literal["mask", "polygon"] = "mask",
+        tolerance: float = 0.75,
+        images: Path | None = None,
+        stems: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(classes)
+        if shapes not in ("mask", "polygon"):
+            raise ValueError(f"shapes are {shapes!r}; accepted are 'mask' and 'polygon'")
+        self._names = OutputNames(folder, stems)
+        self._shapes, self._tolerance, self._images = shapes, tolerance, images
+
+    def _write(self, prediction: Prediction) -> None:
+        path = self._names.file(prediction.name, ".json")
+        image = prediction.name
+        if self._images is not None:
+            image = Path(os.path.relpath(self._images / prediction.name, path.parent)).as_posix()
+        shapes: list[dict[str, object]] = []
+        layers = [(name, prediction.mask(j)) for j, name in enumerate(prediction.classes, 1)]
+        said = [f"score {score:.4f}" for score in prediction.scores]
+        for (name, mask), text in zip([*layers, (_UNKNOWN, prediction.unknown)], [*said, ""], strict=True):
+            for shape in self._drawn(mask):
+                shapes.append({"label": name, **shape, "group_id": None, "description": text, "flags": {}})
+        height, width = prediction.size
+        value = {
+            "version": "5.5.0",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": image,
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+            "fewseg": {"scores": dict(zip(prediction.classes, map(float, prediction.scores), strict=True))},
+        }
+        atomic_write_text(path, json_text(value))
+
+    def _drawn(self, mask: Mask) -> Iterator[dict[str, object]]:
+        if not mask.any():
+            return
+        if self._shapes == "polygon":
+            for path in outlines(mask, self._tolerance):
+                yield {"shape_type": "polygon", "points": [[x, y] for x, y in path], "mask": None}
+            return
+        x, y, width, height = box_of(mask)
+        piece = png_bytes(mask[y : y + height, x : x + width])
+        corners = [[x, y], [x + width - 1, y + height - 1]]
+        yield {"shape_type": "mask", "points": corners, "mask": base64.b64encode(piece).decode("ascii")}
+
+    def __contains__(self, name: object) -> bool:
+        return self._names.file(str(name), ".json").is_file()

@@ -1,0 +1,374 @@
+"""Folders of images and mask files.
+
+Layouts, told apart by what is there:
+
+- ``<class>/images/*`` with ``<class>/masks/*``: the folder names the class;
+- ``images/*`` with ``masks/*``: a mask lies under the image's path (``images/a/x.jpg``: ``masks/a/x.png``),
+  or under its name with ``_mask``;
+- ``images/*`` with ``masks/<class>/*``, where ``images`` has no folders: several classes an image;
+- images and masks side by side: ``x.jpg`` with ``x.png`` or ``x_mask.png``.
+
+Several classes in one mask file need a list of them: ``classes.txt`` beside ``masks`` or in it, one name a
+line from number 1 on (a first line ``background`` is number 0). What numbers mean:
+
+- a list of two classes or more: 0 background, the listed numbers, 255 ignore;
+- no list, or one class: :func:`.image_files.one_class_mask` (0/1, 0/255, 0/1/255, one palette
+  index).
+
+A mask without foreground makes a negative; an image without a mask is a problem, since it is more likely
+forgotten.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from fewseg.annotations.image_files import (
+    IMAGE_SUFFIXES,
+    check_labels,
+    check_same_size,
+    image_size,
+    one_class_mask,
+    read_mask,
+)
+from fewseg.annotations.shapes import BACKGROUND_NAMES
+from fewseg.annotations.values import (
+    AnnotatedImage,
+    Mask,
+    Prediction,
+    Problem,
+    ReadOptions,
+    check_classes,
+    file_safe,
+)
+from fewseg.annotations.writer import OutputNames, PredictionWriter
+from fewseg.data.pascal import voc_palette
+from fewseg.ops.files import atomic_write_bytes, atomic_write_text
+from fewseg.types import IGNORE, DataError
+
+CLASSES_FILE = "classes.txt"
+_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
+_MARK = "_mask"
+
+
+def iter_mask_folder(root: Path, options: ReadOptions) -> Iterator[AnnotatedImage | Problem]:
+    """Reads a folder of one of the layouts above.
+
+    Args:
+        root: the folder.
+        options: ``images`` (instead of ``<root>/images``, with the masks in ``<root>/masks`` or in ``root``),
+            the class of masks that name none, the pixel limit.
+
+    Yields:
+        A result or a problem for each image, by name.
+
+    Raises:
+        DataError: the folder has none of the layouts, or its list of classes is broken.
+    """
+    classes = read_classes(root)
+    if options.images is not None or (root / "images").is_dir():
+        images = options.images or root / "images"
+        masks = root / "masks" if (root / "masks").is_dir() else root
+        if masks == root and options.images is None:
+            raise DataError(
+                f"{root} has images/ and no masks/; accepted is a mask for each image: put them there"
+            )
+        yield from _parallel(images, masks, classes, options)
+        return
+    folders = _folders(root)
+    if any((f / "images").is_dir() and (f / "masks").is_dir() for f in folders):
+        for folder in folders:
+            yield from _of_class(folder, options)
+        return
+    yield from _side_by_side(root, classes, options)
+
+
+def _of_class(folder: Path, options: ReadOptions) -> Iterator[AnnotatedImage | Problem]:
+    """A folder among those of classes; one that is not complete is a problem, as it is likely a mistake."""
+    lacking = [part for part in ("images", "masks") if not (folder / part).is_dir()]
+    pictures = [] if lacking else _pictures(folder / "images")
+    if not pictures:
+        what = " and ".join(f"{part}/" for part in lacking) or "a picture in images/"
+        yield Problem(
+            str(folder),
+            DataError(
+                f"{folder} lacks {what}; accepted is <class>/images with <class>/masks, as its neighbours "
+                "have: complete it, or take it away"
+            ),
+        )
+        return
+    used = set()
+    for image in pictures:
+        mask = _mask_of(image.relative_to(folder / "images"), folder / "masks")
+        used.add(mask)
+        yield _read(image, {folder.name: mask}, (), options)
+    yield from _unused(folder / "masks", used)
+
+
+def _unused(masks: Path, used: Collection[Path | None]) -> Iterator[Problem]:
+    """Masks that belong to no image."""
+    for mask in _pictures(masks):
+        if mask not in used:
+            yield Problem(
+                str(mask),
+                DataError(
+                    f"{mask} belongs to no image; accepted is an image of its name: add it, or take it away"
+                ),
+            )
+
+
+def read_classes(root: Path) -> Sequence[str]:
+    """Returns the names in ``classes.txt`` of a folder or its ``masks``, from number 1 on, or none.
+
+    Raises:
+        DataError: the list is not UTF-8, empty, or holds a name twice.
+    """
+    found = next((p for p in (root / CLASSES_FILE, root / "masks" / CLASSES_FILE) if p.is_file()), None)
+    if found is None:
+        return ()
+    try:
+        names = [line.strip() for line in found.read_text("utf-8-sig").splitlines()]
+        while names and not names[-1]:
+            names.pop()
+        if names and names[0] in BACKGROUND_NAMES:
+            names = names[1:]
+        check_classes(tuple(names))
+    except ValueError as error:
+        raise DataError(f"{found}: {error}; accepted is a name a line, the first is class 1") from error
+    return names
+
+
+def _parallel(
+    images: Path, masks: Path, classes: Sequence[str], options: ReadOptions
+) -> Iterator[AnnotatedImage | Problem]:
+    """Images in one folder, masks in another."""
+    if not images.is_dir():
+        raise DataError(
+            f"the folder of images {images} does not exist: give the folder that holds the images"
+        )
+    pictures = _pictures(images)
+    if not pictures:
+        raise DataError(f"{images} holds no images ({', '.join(IMAGE_SUFFIXES)}): put them there")
+    class_folders = [] if _folders(images) else _folders(masks)
+    used: set[Path | None] = set()
+    for image in pictures:
+        relative = image.relative_to(images)
+        files: dict[str, Path | None] = {f.name: _mask_of(relative, f) for f in class_folders}
+        files = {name: mask for name, mask in files.items() if mask is not None}
+        if files:
+            yield _read(image, files, (), options)
+        else:
+            files = {options.class_name: _mask_of(relative, masks)}
+            yield _read(image, files, classes, options)
+        used.update(files.values())
+    if masks.name == "masks":  # a folder of masks alone
+        yield from _unused(masks, used)
+
+
+def _side_by_side(
+    root: Path, classes: Sequence[str], options: ReadOptions
+) -> Iterator[AnnotatedImage | Problem]:
+    """Images and masks in one folder."""
+    files = [f for f in _pictures(root) if f.parent == root]
+    by_stem: dict[str, list[Path]] = {}
+    for file in files:
+        by_stem.setdefault(file.stem, []).append(file)
+    pairs: dict[Path, Path | None] = {}
+    for stem, named in by_stem.items():
+        if stem.endswith(_MARK) and stem.removesuffix(_MARK) in by_stem:
+            continue
+        marked = by_stem.get(stem + _MARK, [])
+        png = [f for f in named if f.suffix.lower() == ".png"]
+        if not marked and len(named) == 2 and len(png) == 1:
+            pairs[next(f for f in named if f not in png)] = png[0]
+        else:
+            pairs.update({image: marked[0] if len(marked) == len(named) == 1 else None for image in named})
+    if not any(pairs.values()):
+        raise DataError(
+            f"{root} holds no annotated images; accepted are <class>/images with <class>/masks, images with "
+            "masks, x.jpg beside x.png or x_mask.png, LabelMe's JSON files, or a COCO or Label Studio JSON "
+            "file"
+        )
+    for image, mask in pairs.items():
+        yield _read(image, {options.class_name: mask}, classes, options)
+
+
+def _read(
+    image: Path, masks: Mapping[str, Path | None], classes: Sequence[str], options: ReadOptions
+) -> AnnotatedImage | Problem:
+    """Reads an image's mask files: one for each class, or one for all classes of a list."""
+    try:
+        size = image_size(image, options.max_pixels)
+        found: dict[str, Mask] = {}
+        for name, path in masks.items():
+            if path is None:
+                raise DataError(
+                    f"{image} has no mask of its name, or several; accepted is one (x.png or x_mask.png; "
+                    "all 0 for a negative): add it, or take the image away"
+                )
+            stored = read_mask(path, _MODES, options.max_pixels)
+            check_same_size(str(image), size, (int(stored.shape[0]), int(stored.shape[1])))
+            if len(classes) > 1:
+                found.update(_split(stored, classes, path))
+            else:
+                found[classes[0] if classes else name] = one_class_mask(stored, str(path)).numpy()
+    except DataError as error:
+        return Problem(str(image), error)
+    return AnnotatedImage(image=image, size=size, masks=found)
+
+
+def _split(stored: Tensor, classes: Sequence[str], path: Path) -> Mapping[str, Mask]:
+    """Returns the masks of the classes that occur; of all where only ignored pixels do."""
+    labels = stored.numpy()
+    check_labels(stored, dict(enumerate(classes, 1)), str(path))
+    ignored = labels == IGNORE
+    found: dict[str, Mask] = {}
+    for j, name in enumerate(classes, 1):
+        mask = (labels == j).astype("uint8")
+        if mask.any() or not (labels % IGNORE).any():
+            mask[ignored] = IGNORE
+            found[name] = mask
+    return found if any(m.any() for m in found.values()) else {}
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+
+
+def _pictures(root: Path) -> list[Path]:
+    """Returns the image files below a folder, in order; entries that begin with a dot are skipped."""
+    found = []
+    for file in root.rglob("*"):
+        hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+        if file.suffix.lower() in IMAGE_SUFFIXES and not hidden and file.is_file():
+            found.append(file)
+    return sorted(found)
+
+
+def _mask_of(relative: Path, masks: Path) -> Path | None:
+    """Returns the mask of an image by its relative path, or None where there is none or several."""
+    folder = masks / relative.parent
+    if not folder.is_dir():
+        return None
+    full = [folder / f"{relative.name}.png"]  # where x.jpg and x.png are two images
+    if full[0].is_file():
+        return full[0]
+    stems = (relative.stem, relative.stem + _MARK)
+    found = [f for f in folder.iterdir() if f.stem in stems and f.suffix.lower() in IMAGE_SUFFIXES]
+    return found[0] if len(found) == 1 else None
+
+
+class IndexPngWriter(PredictionWriter):
+    """Writes ``<image>.png``: palette PNGs of class numbers (0 background, 255 unknown), and ``classes.txt``.
+
+    The folder can be read back as the masks of the same images. The colours are PASCAL VOC's.
+
+    Args:
+        folder: the output folder.
+        classes: the names, number 1 on.
+        stems: see :class:`~fewseg.annotations.writer.OutputNames`.
+
+    Raises:
+        ValueError: the names are not accepted, or one has a line break.
+        DataError: the folder has a list of other classes.
+        OSError: the folder is not writable.
+    """
+
+    def __init__(
+        self, folder: Path, classes: tuple[str, ...], stems: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(classes)
+        if any(name.strip() != name or len(name.splitlines()) > 1 for name in classes):
+            raise ValueError(
+                f"class names {list(classes)} are not accepted in a list: remove line breaks and outer spaces"
+            )
+        self._names = OutputNames(folder, stems)
+        self._palette = voc_palette()
+        listed = "background\n" + "".join(f"{name}\n" for name in classes)
+        path = folder / CLASSES_FILE
+        if path.is_file() and path.read_bytes() != listed.encode():
+            raise DataError(
+                f"{path} lists other classes than {list(classes)}: choose another output folder or remove it"
+            )
+        atomic_write_text(path, listed)
+
+    def _write(self, prediction: Prediction) -> None:
+        atomic_write_bytes(
+            self._names.file(prediction.name, ".png"), png_bytes(prediction.labels, self._palette)
+        )
+
+    def __contains__(self, name: object) -> bool:
+        return self._names.file(str(name), ".png").is_file()
+
+
+class ProbabilityPngWriter(PredictionWriter):
+    """Writes ``<image>.<class>.png``: grey PNGs of each class's probability, 0 .. 255 or 0 .. 65535.
+
+    Args:
+        folder: the output folder.
+        classes: the names.
+        bits: 8 or 16 a pixel.
+        stems: see :class:`~fewseg.annotations.writer.OutputNames`.
+
+    Raises:
+        ValueError: the names or the number of bits are not accepted, or two names make one file name.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        classes: tuple[str, ...],
+        bits: Literal[8, 16] = 8,
+        stems: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(classes)
+        if bits not in (8, 16):
+            raise ValueError(f"bits are {bits}; accepted are 8 and 16")
+        self._endings = [f".{file_safe(name)}.png" for name in classes]
+        if len({e.casefold() for e in self._endings}) != len(classes):
+            raise ValueError(
+                f"classes {list(classes)} differ in case only; accepted are names that make different files"
+            )
+        self._names = OutputNames(folder, stems)
+        self._bits = bits
+
+    def _write(self, prediction: Prediction) -> None:
+        if prediction.probability is None:
+            raise ValueError(f"{prediction.name!r} has no probability: keep it when segmenting")
+        planes = [png_bytes(quantised(plane, self._bits)) for plane in prediction.probability]
+        for plane, ending in zip(planes, self._endings, strict=True):
+            atomic_write_bytes(self._names.file(prediction.name, ending), plane)
+
+    def __contains__(self, name: object) -> bool:
+        return all(self._names.file(str(name), ending).is_file() for ending in self._endings)
+
+
+def quantised(probability: np.ndarray, bits: int) -> np.ndarray:
+    """Returns a probability (H, W) as whole numbers of 8 or 16 bits, rounded; 1 is the largest.
+
+    Raises:
+        ValueError: a value is not in [0, 1].
+    """
+    if probability.dtype == np.uint8:
+        return probability if bits == 8 else probability.astype(np.uint16) * 257
+    if not (np.isfinite(probability).all() and probability.min() >= 0 and probability.max() <= 1):
+        raise ValueError("probabilities are not all in [0, 1]; accepted are those of a softmax or a sigmoid")
+    scaled: np.ndarray = np.rint(probability.astype(np.float64) * (2**bits - 1))
+    return scaled.astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def png_bytes(plane: Mask | np.ndarray, palette: list[int] | None = None) -> bytes:
+    """Returns (H, W) uint8 or uint16 as a PNG file; with 768 values of a palette, as one of indices."""
+    image = Image.fromarray(np.ascontiguousarray(plane))
+    if palette is not None:
+        image.putpalette(palette)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()

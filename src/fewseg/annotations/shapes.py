@@ -1,0 +1,313 @@
+"""Shapes as masks.
+
+Coordinates are continuous: (0, 0) is the image's top left corner, and pixel (x, y)
+belongs to a shape when its centre (x + 1/2, y + 1/2) does. No shape costs more memory than a few masks,
+wherever its points lie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from fewseg.annotations.values import Mask
+from fewseg.types import IGNORE
+
+Points = Sequence[tuple[float, float]]
+Region = NDArray[np.bool_]
+"""(H, W) bool."""
+
+
+def polygon(points: Points, size: tuple[int, int]) -> Region:
+    """Fills a closed polygon by the even-odd rule.
+
+    Args:
+        points: (x, y) of its corners; the last is joined with the first. An edge walked there and back counts
+            not at all, so that one path may hold an outline and its holes.
+        size: (H, W) of the image.
+
+    Returns:
+        (H, W) bool.
+    """
+    height, width = size
+    flips = np.zeros((height, width + 1), dtype=np.bool_)
+    for start, end in zip(points, [*points[1:], points[0]], strict=True):
+        # Upper end first, so that both directions of an edge cross the rows at the very same places.
+        (x0, y0), (x1, y1) = sorted((start, end), key=lambda p: (p[1], p[0]))
+        first = math.ceil(min(max(y0 - 0.5, 0), height))
+        last = math.ceil(min(max(y1 - 0.5, 0), height))
+        if first >= last:
+            continue
+        rows = np.arange(first, last)
+        x = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
+        columns = np.ceil(np.clip(x - 0.5, 0, width)).astype(np.intp)
+        flips[rows, columns] ^= True
+    return np.logical_xor.accumulate(flips, axis=1)[:, :width]
+
+
+def rectangle(
+    x: float, y: float, width: float, height: float, size: tuple[int, int], degrees: float = 0.0
+) -> Region:
+    """Fills a rectangle, turned clockwise (as seen on the screen) about its top left corner (x, y).
+
+    Args:
+        x: left, pixels.
+        y: top, pixels.
+        width: pixels.
+        height: pixels.
+        size: (H, W) of the image.
+        degrees: of the turn.
+
+    Returns:
+        (H, W) bool.
+    """
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    corners = [(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)]
+    return polygon([(x + u * cos - v * sin, y + u * sin + v * cos) for u, v in corners], size)
+
+
+def ellipse(
+    x: float, y: float, radius_x: float, radius_y: float, size: tuple[int, int], degrees: float = 0.0
+) -> Region:
+    """Fills an ellipse around (x, y), turned clockwise about its centre; all in pixels and degrees.
+
+    Returns:
+        (H, W) bool; nothing where a radius is 0.
+    """
+    if radius_x <= 0 or radius_y <= 0:
+        return np.zeros(size, dtype=np.bool_)
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    dy = (np.arange(size[0]) + 0.5 - y)[:, None]
+    dx = (np.arange(size[1]) + 0.5 - x)[None, :]
+    inside: Region = ((dx * cos + dy * sin) / radius_x) ** 2 + ((dy * cos - dx * sin) / radius_y) ** 2 <= 1
+    return inside
+
+
+def stroke(points: Points, diameter: float, size: tuple[int, int]) -> Region:
+    """Draws a line through points with round ends: pixels whose centre is within half a diameter of it.
+
+    The pixel that holds a point is always drawn, so that a fine pen leaves a trace.
+
+    Args:
+        points: (x, y); one point makes a disc.
+        diameter: of the pen, pixels.
+        size: (H, W) of the image.
+
+    Returns:
+        (H, W) bool.
+    """
+    height, width = size
+    drawn = np.zeros(size, dtype=np.bool_)
+    radius = diameter / 2
+    for (x0, y0), (x1, y1) in zip(points, [*points[1:], points[-1]], strict=True):
+        top, bottom = _span(min(y0, y1) - radius, max(y0, y1) + radius, height)
+        left, right = _span(min(x0, x1) - radius, max(x0, x1) + radius, width)
+        dy = (np.arange(top, bottom) + 0.5 - y0)[:, None]
+        dx = (np.arange(left, right) + 0.5 - x0)[None, :]
+        ex, ey = x1 - x0, y1 - y0
+        length = ex * ex + ey * ey
+        along = np.clip((dx * ex + dy * ey) / length, 0, 1) if length > 0 else np.zeros((1, 1))
+        drawn[top:bottom, left:right] |= (dx - along * ex) ** 2 + (dy - along * ey) ** 2 <= radius * radius
+        if 0 <= x0 < width and 0 <= y0 < height:
+            drawn[int(y0), int(x0)] = True
+    return drawn
+
+
+def _span(low: float, high: float, side: int) -> tuple[int, int]:
+    """Returns the range of pixels that a range of coordinates touches, within the image."""
+    return math.floor(min(max(low, 0), side)), math.ceil(min(max(high, 0), side))
+
+
+BACKGROUND_NAMES = frozenset({"background", "_background_", "__background__"})
+"""Labels of shapes that say "none of the classes"."""
+IGNORE_NAMES = frozenset({"ignore", "__ignore__"})
+"""Labels of shapes that say "leave this out"."""
+
+
+class Canvas:
+    """Collects the shapes of one image.
+
+    The rules:
+
+    - a region (polygon, mask, rectangle) is foreground inside; shapes of one class are joined;
+    - a class that has regions only is background elsewhere;
+    - a class that has a scribble is unknown (255) elsewhere, but background where another class or a shape
+      labelled ``background`` or ``_background_`` is;
+    - a shape labelled ``ignore`` or ``__ignore__`` is 255 for all classes, where they are not foreground.
+
+    Args:
+        size: (H, W) of the image.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+        self._regions: dict[str, Region] = {}
+        self._scribbled: set[str] = set()
+        self._weak: set[str] = set()
+        self._background = np.zeros(size, dtype=np.bool_)
+        self._ignored = np.zeros(size, dtype=np.bool_)
+
+    def add(self, label: str, region: Region, weak: bool = False, scribble: bool = False) -> None:
+        """Adds a shape.
+
+        Args:
+            label: its class, or one of the names of background and ignore.
+            region: (H, W) bool.
+            weak: it is a rectangle or the like, whose inside is not all foreground.
+            scribble: it says nothing about the pixels outside.
+        """
+        if label in BACKGROUND_NAMES:
+            self._background |= region
+        elif label in IGNORE_NAMES:
+            self._ignored |= region
+        else:
+            known = self._regions.get(label)
+            self._regions[label] = region if known is None else known | region
+            if scribble:
+                self._scribbled.add(label)
+            if weak or scribble:
+                self._weak.add(label)
+
+    def ignore(self, region: Region) -> None:
+        """Marks pixels as unknown for all classes."""
+        self._ignored |= region
+
+    def masks(self) -> Mapping[str, Mask]:
+        """Returns class -> (H, W) uint8 in {0, 1, 255}; classes without a foreground pixel too."""
+        found: dict[str, Mask] = {}
+        for label, region in self._regions.items():
+            mask = np.zeros(self.size, dtype=np.uint8)
+            if label in self._scribbled:
+                mask[:] = IGNORE
+                mask[self._background] = 0
+                for other, elsewhere in self._regions.items():
+                    if other != label:
+                        mask[elsewhere] = 0
+            mask[self._ignored] = IGNORE
+            mask[region] = 1
+            found[label] = mask
+        return found
+
+    def weak(self) -> frozenset[str]:
+        """Returns the classes with a rectangle or a scribble."""
+        return frozenset(self._weak)
+
+
+Path = list[tuple[float, float]]
+
+
+def outlines(mask: Mask, tolerance: float = 0.75) -> Iterator[Path]:
+    """Traces the pixels that are 1, one polygon for each piece (neighbours share an edge).
+
+    Corners lie on the grid between pixels, in continuous coordinates (see :mod:`shapes`). A hole is part of
+    its piece's polygon, joined with the outline by an edge that is walked there and back: one path, filled by
+    the even-odd rule.
+
+    Args:
+        mask: (H, W) uint8.
+        tolerance: pixels by which a polygon may leave the outline, to have fewer corners (0.75 turns the
+            stairs of a slope into a line); 0 keeps the outline, so that :func:`shapes.polygon` gives the mask
+            back to the pixel.
+
+    Yields:
+        (x, y) of the corners.
+    """
+    pieces, _ = ndimage.label(mask == 1)
+    for number, box in enumerate(ndimage.find_objects(pieces), 1):
+        top, left = box[0].start, box[1].start
+        loops = [_simplified(loop, tolerance) for loop in _loops(pieces[box] == number)]
+        loops = [loop for loop in loops if len(loop) >= 3]
+        if not loops:
+            continue
+        outer = max(loops, key=lambda loop: abs(_area(loop)))
+        path = list(outer)
+        for loop in loops:
+            if loop is not outer:
+                path += [outer[0], *loop, loop[0]]
+        yield [(x + left, y + top) for x, y in path]
+
+
+def _loops(piece: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> Iterator[Path]:
+    """Walks the edges between inside and outside, inside on the right hand; yields the corners of each loop.
+
+    Where two pixels touch at a corner only, the walk turns right, and so stays with its pixel.
+    """
+    padded = np.pad(piece, 1)
+    steps: dict[
+        tuple[int, int], list[tuple[int, int]]
+    ] = {}  # corner -> directions (dx, dy) of the edges that leave it
+
+    def put(ys: np.ndarray, xs: np.ndarray, step: tuple[int, int]) -> None:
+        for corner in zip(xs.tolist(), ys.tolist(), strict=True):
+            steps.setdefault(corner, []).append(step)
+
+    above, left = padded[:-1, 1:-1], padded[1:-1, :-1]
+    below, right = padded[1:, 1:-1], padded[1:-1, 1:]
+    ys, xs = np.nonzero(below & ~above)
+    put(ys, xs, (1, 0))
+    ys, xs = np.nonzero(above & ~below)
+    put(ys, xs + 1, (-1, 0))
+    ys, xs = np.nonzero(left & ~right)
+    put(ys, xs, (0, 1))
+    ys, xs = np.nonzero(right & ~left)
+    put(ys + 1, xs, (0, -1))
+    while steps:
+        start = corner = next(iter(steps))
+        step = steps[corner][0]
+        loop: Path = []
+        while True:
+            leaving = steps[corner]
+            turn = (-step[1], step[0])  # to the right, y pointing down
+            following = turn if turn in leaving else leaving[0]
+            if following != step or not loop:
+                loop.append((float(corner[0]), float(corner[1])))
+            leaving.remove(following)
+            if not leaving:
+                del steps[corner]
+            step = following
+            corner = (corner[0] + step[0], corner[1] + step[1])
+            if corner == start and (corner not in steps or (-step[1], step[0]) not in steps[corner]):
+                break
+        yield loop
+
+
+def _area(loop: Path) -> float:
+    x, y = np.array(loop).T
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+
+
+def _simplified(loop: Path, tolerance: float) -> Path:
+    """Leaves out corners that are within the tolerance of the line of their neighbours.
+
+    Source: Douglas and Peucker 1973.
+    """
+    points = np.array(loop)
+    if tolerance <= 0 or len(points) < 4:
+        return loop
+    far = int(np.argmax(((points - points[0]) ** 2).sum(axis=1)))
+    closed = np.concatenate([points, points[:1]])
+    kept = np.zeros(len(closed), dtype=np.bool_)
+    kept[[0, far]] = True
+    waiting = [(0, far), (far, len(points))]
+    while waiting:
+        first, last = waiting.pop()
+        if last - first < 2:
+            continue
+        base, span = closed[first], closed[last] - closed[first]
+        offset = closed[first + 1 : last] - base
+        length = float(np.hypot(*span))
+        if length > 0:
+            distance = np.abs(offset[:, 0] * span[1] - offset[:, 1] * span[0]) / length
+        else:
+            distance = np.hypot(offset[:, 0], offset[:, 1])
+        worst = int(np.argmax(distance))
+        if distance[worst] > tolerance:
+            middle = first + 1 + worst
+            kept[middle] = True
+            waiting += [(first, middle), (middle, last)]
+    found = [(float(x), float(y)) for x, y in points[kept[:-1]]]
+    return found if len(found) >= 3 else loop

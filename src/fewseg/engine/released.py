@@ -1,0 +1,411 @@
+"""What the importer must know of one kind of released state dict."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fewseg.backbones import BackboneConfig, WeightsReport, load_weights, read_state, released_trunk_key
+from fewseg.backbones.weights import as_state, file_sha256, state_sha256
+from fewseg.data.folds import ClassSplit
+from fewseg.engine.checkpoint import Checkpoint, save_checkpoint, split_json
+from fewseg.methods.fusion import CrossGuided
+from fewseg.methods.pfenet import PFENet, PFENetConfig
+from fewseg.methods.registry import method_name
+from fewseg.methods.scl import SCLCANet, SCLCANetConfig, SCLPFENet, SCLPFENetConfig, SelfGuided
+from fewseg.methods.sdaanet import CompoundedGate, PrototypeTeacher, SDAANet, SDAANetConfig
+
+BatchNorm = Literal["eval", "train"]
+"""What a frozen backbone's batch-norm does in training, see ``BackboneConfig.bn``."""
+
+State = Mapping[str, Tensor]
+ReleasedConfig = PFENetConfig | SCLPFENetConfig | SCLCANetConfig | SDAANetConfig
+ReleasedMethod = PFENet | SCLPFENet | SCLCANet | SDAANet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """State dicts whose keys name the same parts.
+
+    Attributes:
+        methods: whose they are, for messages.
+        parts: first components of the keys that all of them have.
+        config: (state, what to call it, pyramid scales, batch-norm) to the config that the state dict tells.
+        renamed: the state dict under our keys, in our shapes.
+    """
+
+    methods: str
+    parts: tuple[str, ...]
+    config: Callable[[State, str, tuple[float, ...], BatchNorm], ReleasedConfig]
+    renamed: Callable[[State], dict[str, Tensor]]
+
+
+RELEASED_SELF_GUIDED = SelfGuided(second_pass="released", threshold=1.0)
+"""SCL(PFENet)'s code: the second support pass takes the first one's levels; soft cells are in no region."""
+
+RELEASED_CROSS_GUIDED = CrossGuided(iou="mean", path="support", divisor=5)
+"""SCL(PFENet)'s code: mean of both IoUs, supports segmented by the support path, division by 5."""
+
+_HEAD = {
+    "cls": "trunk.classifier",
+    "inner_cls": "trunk.inner",
+    "beta_conv": "trunk.refine",
+    "alpha_conv": "trunk.top_down",
+    "res1": "trunk.reduce",
+    "res2": "trunk.residual",
+    "down_query": "query.mid",
+    "down_supp": "mid_support",
+}
+_MERGES = {"init_merge": "query.merge.convs", "supp_init_merge": "merge_support.convs"}
+_DEPTHS = {6: "50", 23: "101", 36: "152"}
+
+
+def released_key(key: str, *, deep_stem: bool = True) -> str:
+    """Maps a key of the released PFENet or SCL(PFENet) to ours; an unknown key comes back unchanged.
+
+    Args:
+        key: without a ``module.`` prefix, such as "init_merge.0.0.weight".
+        deep_stem: see ``released_trunk_key``.
+    """
+    part, _, rest = key.partition(".")
+    if part in _HEAD:
+        return f"{_HEAD[part]}.{rest}"
+    if part in _MERGES:
+        scale, _, rest = rest.partition(".0.")
+        return f"{_MERGES[part]}.{scale}.{rest}"
+    if re.fullmatch("layer[0-4]", part):
+        return f"backbone.trunk.{released_trunk_key(key, deep_stem=deep_stem)}"
+    return key
+
+
+def _config(
+    state: Mapping[str, Tensor], label: str, scales: tuple[float, ...], bn: BatchNorm
+) -> PFENetConfig | SCLPFENetConfig:
+    """Reads method and sizes off the keys and shapes."""
+    channels = merge_channels(state, scales, label)
+    trunk = trunk_name(state, label)
+    backbone = BackboneConfig(name=trunk, weights=None, first_block_dilation="stage", bn=bn)
+    if any(key.startswith("supp_init_merge.") for key in state):
+        return SCLPFENetConfig(
+            backbone=backbone,
+            channels=channels,
+            scales=scales,
+            self_guided=RELEASED_SELF_GUIDED,
+            fusion=RELEASED_CROSS_GUIDED,
+        )
+    return PFENetConfig(backbone=backbone, channels=channels, scales=scales)
+
+
+def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    deep = "layer0.3.weight" in state
+    return {released_key(key, deep_stem=deep): value for key, value in state.items()}
+
+
+def trunk_name(state: Mapping[str, Tensor], label: str) -> str:
+    """Reads depth and stem: resnet50s, resnet101s (deep stem), resnet50, ... (7x7 stem).
+
+    Raises:
+        ValueError: the trunk is none of these.
+    """
+    blocks = {key.split(".")[1] for key in state if re.match(r"layer3\.\d+\.conv3\.weight", key)}
+    if len(blocks) not in _DEPTHS:
+        raise ValueError(
+            f"{label}: its trunk has {len(blocks)} bottleneck blocks in layer3; accepted are ResNet-50, 101 "
+            "and 152 (6, 23 and 36 blocks), and no VGG"
+        )
+    return f"resnet{_DEPTHS[len(blocks)]}" + ("s" if "layer0.3.weight" in state else "")
+
+
+def merge_channels(state: Mapping[str, Tensor], scales: tuple[float, ...], label: str) -> int:
+    """Reads d, and checks that the file has as many merges as there are scales.
+
+    Raises:
+        ValueError: it has more or fewer.
+    """
+    merges = sum(1 for key in state if re.fullmatch(r"init_merge\.\d+\.0\.weight", key))
+    if merges != len(scales):
+        raise ValueError(f"{label} has {merges} pyramid scales; {len(scales)} were given: {scales}")
+    return int(state["down_query.0.weight"].shape[0])
+
+
+PFENET_FAMILY = Family(
+    methods="PFENet or SCL(PFENet)",
+    parts=("init_merge", "down_query", "down_supp", "cls", "layer0"),
+    config=_config,
+    renamed=_renamed,
+)
+"""PFENet and SCL on PFENet, whose heads share their names."""
+
+
+RELEASED_CANET_SELF_GUIDED = SelfGuided(threshold="truncated")
+"""SCL(CANet)'s code: prediction + soft mask, truncated to an integer, says which region a cell is in."""
+
+RELEASED_CANET_CROSS_GUIDED = CrossGuided(iou="foreground", path="support", divisor=5)
+"""SCL(CANet)'s code: foreground IoU, supports segmented by the support path, division by 5."""
+
+RELEASED_HISTORY_RESET = 0.9
+
+_PREFIX = "FPM_Decoder."
+_HEAD_CANET = {
+    "layer55.0": "comparison.conv",
+    "layer6_0.0": "trunk.aspp.branches.0",
+    "layer6_1.0": "trunk.aspp.branches.1",
+    "layer6_2.0": "trunk.aspp.branches.2",
+    "layer6_3.0": "trunk.aspp.branches.3",
+    "layer6_4.0": "trunk.aspp.branches.4",
+    "layer7.0": "trunk.classifier.0",
+    "layer9": "trunk.classifier.3",
+    "residule1": "trunk.entry",
+    "supp_residule1": "support_entry",
+    "residule2": "trunk.blocks.0",
+    "residule3": "trunk.blocks.1",
+}
+_IN_BLOCK = {"1": "first", "3": "second"}
+
+
+def released_canet_key(key: str) -> str:
+    """Maps a key of the released SCL(CANet) to ours; an unknown key comes back unchanged.
+
+    Args:
+        key: without a ``module.`` prefix, such as "FPM_Decoder.residule1.1.weight".
+    """
+    if key.startswith("layer5.0."):
+        return key.replace("layer5.0.", "mid.0.", 1)
+    if re.match(r"(conv1|bn1|layer[1-3])\.", key):
+        return f"backbone.trunk.{key}"
+    if not key.startswith(_PREFIX):
+        return key
+    part, _, leaf = key.removeprefix(_PREFIX).rpartition(".")
+    block, _, index = part.partition(".")
+    if "residule" in block and block in _HEAD_CANET and index in _IN_BLOCK:
+        return f"{_HEAD[block]}.{_IN_BLOCK[index]}.{leaf}"
+    return f"{_HEAD[part]}.{leaf}" if part in _HEAD_CANET else key
+
+
+def _config_canet(
+    state: Mapping[str, Tensor], label: str, scales: tuple[float, ...], bn: BatchNorm
+) -> SCLCANetConfig:
+    """Reads the sizes off the shapes; a file of CANet has no scales.
+
+    Raises:
+        ValueError: the trunk is no ResNet-50, the only one that was released.
+    """
+    del scales
+    blocks = {key.split(".")[1] for key in state if re.match(r"layer3\.\d+\.conv3\.weight", key)}
+    if len(blocks) != 6 or "layer5.0.weight" not in state:
+        raise ValueError(
+            f"{label}: its trunk has {len(blocks)} bottleneck blocks in layer3; accepted is SCL(CANet)'s "
+            "ResNet-50 (6 blocks) with its head"
+        )
+    return SCLCANetConfig(
+        backbone=BackboneConfig(
+            name="resnet50",
+            weights=None,
+            levels=("layer2", "layer3"),
+            first_block_dilation="stage",
+            stride_on_1x1=True,
+            bn=bn,
+        ),
+        channels=int(state["layer5.0.weight"].shape[0]),
+        self_guided=RELEASED_CANET_SELF_GUIDED,
+        fusion=RELEASED_CANET_CROSS_GUIDED,
+        history_reset=RELEASED_HISTORY_RESET,
+    )
+
+
+def _renamed_canet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {released_canet_key(key): value for key, value in state.items()}
+
+
+CANET_FAMILY = Family(
+    methods="SCL(CANet)",
+    parts=("FPM_Decoder", "layer5", "conv1", "layer3"),
+    config=_config_canet,
+    renamed=_renamed_canet,
+)
+"""SCL on CANet."""
+
+
+_PARTS = {
+    "se_supp.0.": "gate.reduce.",
+    "se_supp.2.": "gate.expand.",
+    "simple_mask.0.": "attention.conv.",
+    "simple_mask.2.bottleneck.0.": "attention.pyramid.bottleneck.",
+    "simple_mask.2.bottleneck.1.": "attention.pyramid.bottleneck_norm.",
+    "s_cls.": "attention.support_head.",
+    "q_maskgeneration.": "attention.query_head.",
+}
+_IN_STAGE = {"1": "convs", "2": "norms"}
+
+
+def released_sdaanet_key(key: str, *, deep_stem: bool = False) -> str:
+    """Maps a key of the released SD-AANet to ours; its decoder and trunk have PFENet's names.
+
+    Args:
+        key: without a ``module.`` prefix, such as "simple_mask.2.stages.0.1.weight".
+        deep_stem: see ``released_trunk_key``.
+    """
+    for theirs, ours in _PARTS.items():
+        if key.startswith(theirs):
+            return ours + key.removeprefix(theirs)
+    stage = re.fullmatch(r"simple_mask\.2\.stages\.(\d+)\.([12])\.(\w+)", key)
+    if stage:
+        return f"attention.pyramid.{_IN_STAGE[stage[2]]}.{stage[1]}.{stage[3]}"
+    return released_key(key, deep_stem=deep_stem)
+
+
+def _config_sdaanet(
+    state: Mapping[str, Tensor], label: str, scales: tuple[float, ...], bn: BatchNorm
+) -> SDAANetConfig:
+    """Reads the sizes off the keys and shapes."""
+    name = trunk_name(state, label)
+    return SDAANetConfig(
+        backbone=BackboneConfig(name=name, weights=None, first_block_dilation="stage", bn=bn),
+        channels=merge_channels(state, scales, label),
+        scales=scales,
+        gate=CompoundedGate(),
+        distillation=PrototypeTeacher(),
+    )
+
+
+def _renamed_sdaanet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our keys; fully connected layers that are 1x1 convolutions there; map before prototype in the merge."""
+    deep = "layer0.3.weight" in state
+    ours = {released_sdaanet_key(key, deep_stem=deep): value for key, value in state.items()}
+    for key, value in ours.items():
+        if re.fullmatch(r"gate\.\w+\.weight", key):
+            ours[key] = value.flatten(1)
+        elif re.fullmatch(r"query\.merge\.convs\.\d+\.weight", key):
+            d = value.shape[0]
+            ours[key] = torch.cat([value[:, d : 2 * d], value[:, :d], value[:, 2 * d :]], dim=1)
+    return ours
+
+
+SDAANET_FAMILY = Family(
+    methods="SD-AANet",
+    parts=(*PFENET_FAMILY.parts, "se_supp", "simple_mask"),
+    config=_config_sdaanet,
+    renamed=_renamed_sdaanet,
+)
+"""SD-AANet, whose decoder and trunk have PFENet's names."""
+
+
+FAMILIES = (PFENET_FAMILY, SDAANET_FAMILY, CANET_FAMILY)
+"""Every kind of state dict that is understood."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedModel:
+    """An imported checkpoint.
+
+    Attributes:
+        method: registered name of the method that the keys belong to.
+        model: our model with the weights loaded, in eval mode; its ``config`` rebuilds it.
+        report: what matched; its digest is that of the file.
+    """
+
+    method: str
+    model: ReleasedMethod
+    report: WeightsReport
+
+
+def import_released(
+    source: str | Path | Mapping[str, Tensor],
+    *,
+    scales: tuple[float, ...] = (60, 30, 15, 8),
+    bn: BatchNorm = "eval",
+) -> ReleasedModel:
+    """Turns a released PFENet, SCL or SD-AANet state dict into our method.
+
+    The method, the depth, the stem and the width are read off the keys and shapes. Where the released network
+    departs from its paper, the resulting config names it: the dilation of first blocks, SCL's second support
+    pass, its regions and its cross-guided weights, SD-AANet's gate and teacher. The weights divide by 5
+    whatever K is, which scales the scores of other K and changes no label.
+
+    The authors' test procedure of SCL on CANet is not offered: it feeds the fused answer of all shots back,
+    at three scales of images of any size (0.7, 1, 1.3). Here every pair is refined on its own, so that its
+    score can be shared, on squares of 8k + 1 pixels, where the pooling's rounding makes no difference either.
+    The parity tests put that procedure together from the model's parts and find the authors' numbers.
+
+    Source: PFENet (Tian et al. 2020), SCL (Zhang et al. 2021) and SD-AANet (Zhao et al. 2022), the state
+    dicts of their public code.
+
+    Args:
+        source: a .pth, .pt or .safetensors file, or a state dict; bare, under ``state_dict`` or
+            ``model``, with or without a ``module.`` prefix. A file is read without running code.
+        scales: sides of PFENet's pyramid, in cells; they are not in the file.
+        bn: "train" to go on training as the released code does, with batch-norm of the frozen backbone
+            in training mode.
+
+    Raises:
+        ValueError: the file cannot be read, is of another method or of a VGG, or does not fit ``scales``.
+    """
+    state, label, digest = _read(source)
+    family = _family(state, label)
+    config = family.config(state, label, scales, bn)
+    name, model = method_name(config), config.build()
+    report = load_weights(model, family.renamed(state), name=label, sha256=digest)
+    if report.unexpected:
+        raise ValueError(
+            f"{label} is close to a released {name} checkpoint but holds more: {report.unexpected[:6]}; "
+            f"accepted are the state dicts of {family.methods}'s public code, unchanged"
+        )
+    return ReleasedModel(method=name, model=model.eval(), report=report)
+
+
+def import_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    *,
+    scales: tuple[float, ...] = (60, 30, 15, 8),
+    class_split: ClassSplit | None = None,
+) -> ReleasedModel:
+    """Imports a released file and writes it as a checkpoint of ours, the backbone's weights included.
+
+    Args:
+        source: see ``import_released``.
+        target: the ``.safetensors`` file to write.
+        scales: see ``import_released``.
+        class_split: what it was trained on; no released file says so. With it, a test on classes that
+            were trained on is refused.
+
+    Raises:
+        ValueError: see ``import_released``.
+        OSError: the checkpoint could not be written.
+    """
+    found = import_released(source, scales=scales)
+    about = Checkpoint(
+        config=found.model.config,
+        class_split=split_json(class_split),
+        training={"imported_from": found.report.source, "sha256": found.report.sha256},
+    )
+    save_checkpoint(Path(target), found.model, about, whole=True)
+    return found
+
+
+def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str, str]:
+    """Returns the state dict, what to call it, and its digest."""
+    if isinstance(source, Mapping):
+        state = as_state(source, "state dict")
+        return state, "state dict", state_sha256(state)
+    return read_state(source), Path(source).name, file_sha256(source)
+
+
+def _family(state: Mapping[str, Tensor], label: str) -> Family:
+    """Recognises a state dict by the parts that its keys name."""
+    parts = {key.partition(".")[0] for key in state}
+    nearest = max(FAMILIES, key=lambda family: len(parts & set(family.parts)))
+    lacks = sorted(set(nearest.parts) - parts)
+    if lacks:
+        known = " or ".join(family.methods for family in FAMILIES)
+        raise ValueError(
+            f"{label} is no released {known} checkpoint: it has {sorted(parts)[:12]} and, to be of "
+            f"{nearest.methods}, lacks {lacks}; accepted are the state dicts of these methods' public code"
+        )
+    return nearest

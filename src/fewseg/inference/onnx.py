@@ -1,0 +1,349 @@
+"""A model as two ONNX graphs of a fixed size: extract, and segment with the support state as input."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewseg.inference.model import Model
+from fewseg.inference.session import Session
+from fewseg.methods.base import FewShotSegmenter
+from fewseg.ops.files import atomic_path, atomic_write_text, unwritten
+from fewseg.types import DataError, Features, State
+
+logger = logging.getLogger(__name__)
+
+EXTRACT, SEGMENT, ABOUT = "extract.onnx", "segment.onnx", "model.json"
+_OPSET = 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        folder: where.
+        extract_error: largest difference of ONNX Runtime's maps from torch's, over their largest value.
+        segment_error: the same of the logits.
+    """
+
+    folder: Path
+    extract_error: float
+    segment_error: float
+
+
+def state_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a state by name: ``sets``, ``guides.vectors``, ``ways.0.guides.keys`` ..."""
+    if isinstance(state, Tensor):
+        return {prefix: state}
+    if isinstance(state, tuple):
+        parts: Sequence[tuple[str, Any]] = [(str(i), part) for i, part in enumerate(state)]
+    else:
+        assert is_dataclass(state)
+        parts = [(f.name, getattr(state, f.name)) for f in fields(state)]
+    found: dict[str, Tensor] = {}
+    for name, part in parts:
+        found |= state_tensors(part, f"{prefix}.{name}" if prefix else name)
+    return found
+
+
+def with_tensors(state: Any, tensors: Mapping[str, Tensor], prefix: str = "") -> Any:
+    """A state of the same form with other tensors; the inverse of ``state_tensors``."""
+    if isinstance(state, Tensor):
+        return tensors[prefix]
+    if isinstance(state, tuple):
+        return tuple(
+            with_tensors(part, tensors, f"{prefix}.{i}" if prefix else str(i)) for i, part in enumerate(state)
+        )
+    changed = {
+        f.name: with_tensors(getattr(state, f.name), tensors, f"{prefix}.{f.name}" if prefix else f.name)
+        for f in fields(state)
+    }
+    return replace(state, **changed)
+
+
+class ExtractGraph(nn.Module):
+    """Images (1, 3, S, S) in [0, 1] to the maps, one output a level."""
+
+    def __init__(self, method: FewShotSegmenter) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The maps in the order of their levels."""
+        return tuple(self.method.extract(images).maps.values())
+
+
+class SegmentGraph(nn.Module):
+    """Maps and the tensors of a state to logits (1, 1 + N, S, S)."""
+
+    def __init__(self, method: FewShotSegmenter, levels: Sequence[str], size: int, state: State) -> None:
+        super().__init__()
+        self.method, self.levels, self.size, self.state = method, tuple(levels), size, state
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """The logits."""
+        count = len(self.levels)
+        features = Features(
+            maps=dict(zip(self.levels, tensors[:count], strict=True)), image_size=(self.size, self.size)
+        )
+        named = dict(zip(state_tensors(self.state), tensors[count:], strict=True))
+        logits: Tensor = self.method.segment(features, with_tensors(self.state, named))
+        return logits
+
+
+def export_onnx(model: Model, session: Session, folder: Path, tolerance: float = 1e-3) -> Exported:
+    """Writes both graphs and what they are, and compares them with torch in ONNX Runtime.
+
+    The support state's tensors are inputs: their sizes are those of the given session (N, and for some
+    methods K and the foreground cells), their values are free.
+
+    Args:
+        model: what to export; it is traced at its own input size, one view at a time.
+        session: gives the form of the state, and the values of the check.
+        folder: for ``extract.onnx``, ``segment.onnx`` and ``model.json``.
+        tolerance: largest difference that is accepted, as a share of the largest value.
+
+    Raises:
+        RuntimeError: onnx, onnxscript or onnxruntime is not installed.
+        ValueError: the graphs do not give what torch gives, or an operation cannot be exported.
+        OSError: the folder is not writable.
+    """
+    require_onnx()
+    features = session.supports.shots[0].image.features.select([0])
+    levels = list(features.maps)
+    states = state_tensors(session.state)
+    segment = SegmentGraph(model.method, levels, model.size, session.state).eval()
+    inputs = (*features.maps.values(), *states.values())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritten(folder / ABOUT, error) from error
+    (folder / ABOUT).unlink(
+        missing_ok=True
+    )  # it says that the graphs are whole, belong together and are right
+    write_extract(model, folder / EXTRACT)
+    _write(segment, inputs, folder / SEGMENT, [*levels, *states], ["logits"])
+    extract_error = extract_difference(model, folder / EXTRACT)
+    with torch.no_grad():
+        names = [*levels, *states]
+        segment_error = _difference(folder / SEGMENT, inputs, names, (segment(*inputs),))
+    worst = max(extract_error, segment_error)
+    if not worst <= tolerance:
+        raise ValueError(
+            f"the ONNX graphs in {folder} differ from torch by {worst:.2g} of the largest value; accepted is "
+            f"{tolerance:.2g}: do not use them, and report the method and the backbone"
+        )
+    about = {
+        "format": "fewseg-onnx-1",
+        "model": model.digest,
+        "model_name": model.name,
+        "size": model.size,
+        "levels": levels,
+        "classes": list(session.supports.classes),
+        "state": {name: list(value.shape) for name, value in states.items()},
+        "input": "RGB in [0, 1], letterboxed top-left, padded with the ImageNet mean colour",
+    }
+    atomic_write_text(folder / ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    return Exported(folder=folder, extract_error=extract_error, segment_error=segment_error)
+
+
+def write_extract(model: Model, path: Path) -> None:
+    """Writes the graph of ``extract`` for one view of the model's size; its outputs are the levels.
+
+    Raises:
+        RuntimeError: onnx, onnxscript or onnxruntime is not installed.
+        ValueError: an operation cannot be exported.
+        OSError: the file could not be written; nothing is left half.
+    """
+    require_onnx()
+    images = _any_images(model)
+    with torch.no_grad():
+        levels = list(model.method.extract(images).maps)
+    _write(ExtractGraph(model.method).eval(), (images,), path, ["images"], levels)
+
+
+def extract_difference(model: Model, path: Path) -> float:
+    """Largest difference of a graph's maps from torch's, over their largest value.
+
+    Infinite where they are of other levels or shapes.
+    """
+    images = _any_images(model)
+    with torch.no_grad():
+        return _difference(path, (images,), ["images"], ExtractGraph(model.method)(images))
+
+
+def _any_images(model: Model) -> Tensor:
+    noise = torch.rand(1, 3, model.size, model.size, generator=torch.Generator().manual_seed(0))
+    return noise.to(model.device)
+
+
+def require_onnx() -> None:
+    """Checks that the extra is there.
+
+    Raises:
+        RuntimeError: onnx, onnxscript or onnxruntime is not installed.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise RuntimeError(f"{error}: ONNX needs an extra: pip install 'fewseg[onnx]'") from error
+
+
+def _write(
+    graph: nn.Module, inputs: tuple[Tensor, ...], path: Path, names: list[str], outputs: list[str]
+) -> None:
+    plain = tuple(value.detach().clone().contiguous() for value in inputs)
+    with torch.no_grad(), atomic_path(path) as temporary:
+        try:
+            torch.onnx.export(
+                graph,
+                plain,
+                str(temporary),
+                input_names=names,
+                output_names=outputs,
+                opset_version=_OPSET,
+                external_data=False,
+                dynamo=True,
+                verbose=False,
+            )
+        except OSError:
+            raise
+        except Exception as error:  # the exporter raises whatever the graph leads to, in many lines
+            why = next(filter(None, map(str.strip, str(error).splitlines())), "no reason given")
+            raise ValueError(
+                f"{path.name}: this method cannot be exported ({type(error).__name__}: {why}); accepted "
+                "are methods whose steps ONNX has: use torch"
+            ) from error
+
+
+def _difference(
+    path: Path, inputs: tuple[Tensor, ...], names: Sequence[str], expected: tuple[Tensor, ...]
+) -> float:
+    """Largest difference of a graph's outputs from torch's, over their largest value; infinite of others."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    wanted = {given.name for given in session.get_inputs()}
+    feed = {n: v.detach().cpu().numpy() for n, v in zip(names, inputs, strict=True) if n in wanted}
+    worst, outputs = 0.0, session.run(None, feed)
+    if [output.shape for output in outputs] != [tuple(true.shape) for true in expected]:
+        return math.inf
+    for found, true in zip(outputs, expected, strict=True):
+        known = true.detach().cpu().numpy()
+        worst = max(worst, float(np.abs(found - known).max() / max(1e-12, np.abs(known).max())))
+    return worst
+
+
+class OnnxExtract:
+    """The backbone as a session of ONNX Runtime, on as many threads as torch; any number of threads may call.
+
+    Args:
+        graph: the path of ``extract.onnx``, which is read at once and may go afterwards.
+    """
+
+    def __init__(self, graph: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # threads that wait by spinning would take the cores from those that read and write
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(
+            graph.read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
+        self._levels = [given.name for given in self._session.get_outputs()]
+
+    def __call__(self, views: Tensor) -> Features:
+        """Runs views (n, 3, S, S) one by one: the graph is of one view."""
+        maps = [self._session.run(None, {"images": view[None].numpy()}) for view in views.contiguous()]
+        joined = {
+            level: torch.cat([torch.from_numpy(view[k]) for view in maps])
+            # one layout, that of torch's features: sums over channels do not depend on who made the maps
+            .contiguous(memory_format=torch.channels_last)
+            for k, level in enumerate(self._levels)
+        }
+        return Features(maps=joined, image_size=(int(views.shape[-2]), int(views.shape[-1])))
+
+
+def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float = 1e-3) -> Model:
+    """Returns the model with its backbone in ONNX Runtime.
+
+    Maps are the same within rounding, so that the digest is too: supports that one encoded serve the other.
+
+    Args:
+        model: on the CPU.
+        folder: of ``fewseg export``; without it the graph is made here, which takes some seconds.
+        tolerance: largest difference from torch that is accepted, as a share of the largest value.
+
+    Raises:
+        RuntimeError: onnx, onnxscript or onnxruntime is not installed.
+        DataError: the folder holds no export, or one of another size or with other maps.
+        ValueError: the model is on a GPU, cannot be exported, or the graph does not give what torch gives,
+            as that of another model.
+        OSError: a temporary file could not be written.
+    """
+    require_onnx()
+    if model.device.type != "cpu":
+        raise ValueError(
+            f"the model is on {model.device}; ONNX Runtime is used on the CPU alone: use torch, or hide the "
+            "GPU (CUDA_VISIBLE_DEVICES=)"
+        )
+    with tempfile.TemporaryDirectory(prefix="fewseg-") as temporary:
+        if folder is not None:
+            _check(model, folder)
+        else:
+            folder = Path(temporary)
+            write_extract(model, folder / EXTRACT)
+        try:
+            error = extract_difference(model, folder / EXTRACT)
+            extract = OnnxExtract(folder / EXTRACT)
+        except Exception as problem:  # ONNX Runtime raises its own kinds for whatever is wrong with a file
+            why = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+            raise DataError(f"{folder / EXTRACT} cannot be used ({why}): export it again") from problem
+    if math.isinf(error):
+        raise DataError(
+            f"{folder / EXTRACT} was exported from another model: its maps are of other levels or shapes "
+            f"than those of {model.name}: export it from this very model, or use torch"
+        )
+    if not error <= tolerance:
+        raise ValueError(
+            f"{folder / EXTRACT} differs from {model.name} in torch by {error:.2g} of the largest value; "
+            f"accepted is {tolerance:.2g}: export it from this very model, or use torch"
+        )
+    return Model(model.method, model.config, model.size, model.views, model.name, extract)
+
+
+def _check(model: Model, folder: Path) -> None:
+    """Checks that a folder is an export at a model's size; whether of its weights, the comparison tells.
+
+    Raises:
+        DataError: it is none, or of another size.
+    """
+    path = folder / ABOUT
+    try:
+        about: Any = json.loads(path.read_bytes())
+        wrong = not isinstance(about, dict) or about.get("format") != "fewseg-onnx-1"
+    except FileNotFoundError as error:
+        raise DataError(f"there is no {path}: give a folder that `fewseg export` wrote") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}): export it again") from error
+    if wrong or not (folder / EXTRACT).is_file():
+        raise DataError(f"{folder} is no whole export: give a folder that `fewseg export` wrote")
+    if about.get("size") != model.size:
+        raise DataError(
+            f"{folder} was exported at {about.get('size')} pixels, this model has {model.size}: export it "
+            f"with --size {model.size}, or label with --size {about.get('size')}"
+        )

@@ -1,0 +1,461 @@
+"""CANet's dense comparison of a map with guide vectors, and its attention over shots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewseg.backbones import BackboneConfig
+from fewseg.methods.fusion import AttendedFusion, MeanVector, ShotAttention
+from fewseg.methods.layers import MidLevel, NoPrior
+from fewseg.methods.losses import cross_entropy_full_size
+from fewseg.methods.pair_scorer import PairScorer
+from fewseg.ops.masks import foreground_cells
+from fewseg.ops.pooling import masked_average
+from fewseg.ops.resize import resize
+from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
+
+
+class GuidedConv(nn.Conv2d):
+    """A 3x3 convolution of concat(map, expanded vectors).
+
+    Weight and result are those of the convolution over the concatenation. An expanded vector is constant
+    over the cells but for the zeros beyond the border: its share is one matrix product an image for each of
+    the nine taps, switched off where a tap lies outside, instead of a convolution.
+
+    Args:
+        channels: d, of the map and of each vector.
+        out_channels: of the result.
+        vectors: V, vectors concatenated behind the map.
+        dilation: of the 3x3 convolution; the padding is equal, so that the size stays.
+    """
+
+    def __init__(self, channels: int, out_channels: int, *, vectors: int, dilation: int = 1) -> None:
+        super().__init__(channels * (1 + vectors), out_channels, 3, padding=dilation, dilation=dilation)
+        self.channels = channels
+
+    def forward(self, maps: Tensor, vectors: Tensor) -> Tensor:  # type: ignore[override]
+        """Convolves.
+
+        Args:
+            maps: (n, d, h, w), or (1, d, h, w) for one map under n guides: its share is computed once.
+            vectors: (n, V, d).
+
+        Returns:
+            (n, out_channels, h, w).
+        """
+        own, rest = self.weight[:, : self.channels], self.weight[:, self.channels :]
+        size = maps.shape[-2:]
+        padding, dilation = self.padding, self.dilation
+        assert isinstance(padding, tuple)
+        shared = F.conv2d(maps, own, self.bias, padding=padding, dilation=dilation)
+        taps = F.linear(vectors.flatten(1), rest.permute(0, 2, 3, 1).flatten(0, 2))
+        inside = F.unfold(maps.new_ones(1, 1, *size), 3, padding=padding, dilation=dilation)[0]
+        constant = taps.unflatten(1, (-1, 9)) @ inside.to(taps.dtype)
+        out: Tensor = shared + constant.unflatten(2, size)
+        return out
+
+
+class DenseComparison(nn.Module):
+    """Compares every cell with the guide vectors: 3x3 convolution of dilation 2 to d, ReLU, Dropout2d.
+
+    Source: CANet (Zhang et al., CVPR 2019), Sec. 3.2, with one vector; SCL (Zhang et al. 2021), Eq. 2 and 11
+    on CANet, with two. The dilation is that of the released SCL code.
+
+    Args:
+        channels: d.
+        vectors: V, guide vectors of one guide.
+        dropout: Dropout2d probability.
+    """
+
+    def __init__(self, channels: int, *, vectors: int, dropout: float) -> None:
+        super().__init__()
+        self.conv = GuidedConv(channels, channels, vectors=vectors, dilation=2)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, maps: Tensor, vectors: Tensor) -> Tensor:
+        """Returns (n, d, h, w) of maps (n or 1, d, h, w) and vectors (n, V, d)."""
+        out: Tensor = self.dropout(F.relu(self.conv(maps, vectors)))
+        return out
+
+
+class ShotWeights(nn.Module):
+    """How much each of K shots says about a query: a branch parallel to the dense comparison.
+
+    Two blocks: a 3x3 convolution to d channels with 3x3 max pooling, and a 3x3 convolution to one channel
+    with global average pooling; then softmax over the shots. Where the paper is silent (activation, stride
+    of the pooling) this takes a ReLU and a stride of 1, so that small maps serve too.
+
+    Source: CANet (Zhang et al., CVPR 2019), Sec. 3.4.
+
+    Args:
+        channels: d.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = GuidedConv(channels, channels, vectors=1)
+        self.weigh = nn.Conv2d(channels, 1, 3, padding=1)
+
+    def forward(self, maps: Tensor, vectors: Tensor, shots: int) -> Tensor:
+        """Weighs shots.
+
+        Args:
+            maps: (n * K, d, h, w), or (1, d, h, w) for one query.
+            vectors: (n * K, 1, d), the shot running fastest.
+            shots: K.
+
+        Returns:
+            (n, K), each row summing to 1.
+        """
+        compared = F.max_pool2d(F.relu(self.conv(maps, vectors)), 3, stride=1, padding=1)
+        strength: Tensor = self.weigh(compared).mean(dim=(1, 2, 3))
+        return strength.view(-1, shots).softmax(dim=1)
+
+
+def weighted_shots(maps: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum over shots: (n * K, d, h, w) and (n, K) to (n, d, h, w)."""
+    each = maps.unflatten(0, (weights.shape[0], weights.shape[1]))
+    return torch.einsum("nkdhw,nk->ndhw", each, weights.to(maps.dtype))
+
+
+ASPP_RATES = (6, 12, 18)
+"""Dilations of the 3x3 branches."""
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(ReLU(conv(ReLU(concat(x, extra))))), 3x3 convolutions to d channels.
+
+    Source: CANet (Zhang et al., CVPR 2019), Sec. 3.3; SCL (Zhang et al. 2021), Fig. 5. The ReLU in front of
+    each convolution is that of the released SCL code.
+
+    Args:
+        channels: d.
+        extra: channels of a further map: 2 for the history.
+    """
+
+    def __init__(self, channels: int, *, extra: int = 0) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels + extra, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, maps: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Returns (n, d, h, w) of maps (n, d, h, w) and, where there is one, the extra map (n, E, h, w)."""
+        joined = maps if extra is None else torch.cat([maps, extra.to(maps.dtype)], dim=1)
+        out: Tensor = maps + self.second(F.relu(self.first(F.relu(joined))))
+        return out
+
+
+class ASPP(nn.Module):
+    """Global pooling, 1x1, and 3x3 at three dilations, each with ReLU, side by side.
+
+    Source: Chen et al. 2017 (DeepLab), in CANet (Zhang et al., CVPR 2019), Sec. 3.3; no batch-norm, as in the
+    released SCL code.
+
+    Args:
+        channels: d, of the input and of each of the five branches.
+        rates: dilations of the 3x3 branches.
+    """
+
+    def __init__(self, channels: int, rates: Sequence[int] = ASPP_RATES) -> None:
+        super().__init__()
+        d = channels
+        convs = [nn.Conv2d(d, d, 1), nn.Conv2d(d, d, 1)]
+        convs += [nn.Conv2d(d, d, 3, padding=rate, dilation=rate) for rate in rates]
+        self.branches = nn.ModuleList(convs)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Returns (n, 5 d, h, w): global, 1x1, then the rates in order."""
+        pooled, *others = self.branches
+        whole = F.relu(pooled(maps.mean(dim=(2, 3), keepdim=True))).expand(-1, -1, *maps.shape[-2:])
+        return torch.cat([whole, *(F.relu(conv(maps)) for conv in others)], dim=1)
+
+
+class IterativeTrunk(nn.Module):
+    """Everything of CANet behind the dense comparison.
+
+    A residual block that also takes the previous answer, two further ones, ASPP, 1x1 convolution to d, ReLU,
+    Dropout2d, 1x1 convolution to 2. All but the first block may be shared with a support path.
+
+    Source: CANet (Zhang et al., CVPR 2019), Sec. 3.3.
+
+    Args:
+        channels: d.
+        dropout: Dropout2d probability in the classifier.
+    """
+
+    def __init__(self, channels: int, *, dropout: float) -> None:
+        super().__init__()
+        d = channels
+        self.entry = ResidualBlock(d, extra=2)
+        self.blocks = nn.Sequential(ResidualBlock(d), ResidualBlock(d))
+        self.aspp = ASPP(d)
+        self.classifier = nn.Sequential(
+            nn.Conv2d(5 * d, d, 1), nn.ReLU(inplace=True), nn.Dropout2d(dropout), nn.Conv2d(d, 2, 1)
+        )
+
+    def forward(self, compared: Tensor, history: Tensor | None = None) -> Tensor:
+        """One iteration.
+
+        Args:
+            compared: (n, d, h, w) from the dense comparison.
+            history: (n, 2, h', w') probabilities of the previous iteration, background first, or zeros;
+                None for zeros.
+
+        Returns:
+            Logits (n, 2, h, w), background first.
+        """
+        size = (int(compared.shape[-2]), int(compared.shape[-1]))
+        if history is None:
+            history = compared.new_zeros(compared.shape[0], 2, *size)
+        return self.after_entry(self.entry(compared, resize(history, size)))
+
+    def after_entry(self, maps: Tensor) -> Tensor:
+        """Logits (n, 2, h, w) of what a first residual block gave, (n, d, h, w)."""
+        logits: Tensor = self.classifier(self.aspp(self.blocks(maps)))
+        return logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """How often inference feeds its answer back.
+
+    Source: CANet (Zhang et al., CVPR 2019), Sec. 3.3 and 4.1: four refinements after the first answer.
+
+    Attributes:
+        iterations: refinements after the first answer, from 0.
+        stop_early: leave a pair alone once a refinement changes no cell of its mask. What is not refined any
+            more keeps its last scores, so the mask is the same unless a later refinement would have moved it.
+
+    Raises:
+        ValueError: fewer than 0 iterations.
+    """
+
+    iterations: int = 4
+    stop_early: bool = False
+
+    def __post_init__(self) -> None:
+        if self.iterations < 0:
+            raise ValueError(f"refinement takes 0 or more iterations, got {self.iterations}")
+
+    def run(self, trunk: IterativeTrunk, compared: Tensor) -> Tensor:
+        """Logits (n, 2, h, w) after the refinements, of n pairs (n, d, h, w), each on its own."""
+        logits: Tensor = trunk(compared)
+        moving = torch.arange(compared.shape[0], device=compared.device)
+        for _ in range(self.iterations):
+            before = logits[moving]
+            after = trunk(compared[moving], before.softmax(dim=1))
+            logits = after if len(moving) == len(logits) else logits.index_copy(0, moving, after)
+            if self.stop_early:
+                moving = moving[(after.argmax(dim=1) != before.argmax(dim=1)).flatten(1).any(dim=1)]
+                if not len(moving):
+                    break
+        return logits
+
+
+class PredictionHistory(nn.Module):
+    """Foreground probabilities by training pair, handed back as the previous iteration's answer.
+
+    The maps are kept in half precision in the computer's memory, and go into the state dict (``ids``,
+    ``maps``) once there are any: a resumed training goes on with the same history. With several processes
+    each keeps that of its own episodes, and the first one's is saved. Under fresh random views the map of
+    another view comes back, as in the papers; cached views have a history each. Resets are drawn from torch's
+    generator, as dropout is, which the training loop seeds from (seed, process, step).
+
+    Source: CANet (Zhang et al., CVPR 2019), Sec. 3.3: the predicted map is cached for each sample and set to
+    zero with probability p_r, so that the decoder also learns to begin.
+
+    Args:
+        reset: p_r, 0.7 in the paper, 0.9 in the released SCL code.
+
+    Raises:
+        ValueError: ``reset`` is not in [0, 1].
+    """
+
+    def __init__(self, reset: float) -> None:
+        super().__init__()
+        if not 0.0 <= reset <= 1.0:
+            raise ValueError(f"history_reset is a probability in [0, 1], got {reset}")
+        self.reset = reset
+        self._maps: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def recall(self, pair_ids: Tensor | None, like: Tensor) -> Tensor:
+        """The previous answers to training pairs.
+
+        Args:
+            pair_ids: (n,) int64; None for pairs that nobody named.
+            like: (n, C, h, w), whose size, type and device the answer takes.
+
+        Returns:
+            (n, 2, h, w) probabilities, background first; both zero where nothing is known or, in
+            training, with probability ``reset``.
+        """
+        size = (int(like.shape[-2]), int(like.shape[-1]))
+        history = like.new_zeros(like.shape[0], 2, *size)
+        if pair_ids is None:
+            return history
+        kept = torch.rand(len(pair_ids)) >= self.reset if self.training else torch.ones(len(pair_ids))
+        for place, pair in enumerate(pair_ids.tolist()):
+            if pair in self._maps and bool(kept[place]):
+                foreground = self._maps[pair].to(like.device, like.dtype)
+                foreground = resize(foreground[None, None], size)[0, 0]
+                history[place] = torch.stack([1 - foreground, foreground])
+        return history
+
+    def remember(self, pair_ids: Tensor | None, logits: Tensor) -> None:
+        """Keeps the answers to training pairs; in eval mode nothing is kept.
+
+        Args:
+            pair_ids: (n,) int64, or None.
+            logits: (n, 2, h, w).
+        """
+        if pair_ids is None or not self.training:
+            return
+        foreground = logits.detach().float().softmax(dim=1)[:, 1:]
+        if self._maps:
+            kept = next(iter(self._maps.values()))
+            foreground = resize(foreground, (int(kept.shape[0]), int(kept.shape[1])))
+        maps = foreground[:, 0].half().cpu()
+        each = (one.clone() for one in maps)  # a view would keep the whole batch in memory
+        self._maps.update(zip(pair_ids.tolist(), each, strict=True))
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._maps:
+            destination[f"{prefix}ids"] = torch.tensor(list(self._maps))
+            destination[f"{prefix}maps"] = torch.stack(list(self._maps.values()))
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Takes the history of a state dict, or none; called by ``load_state_dict``."""
+        names = (f"{prefix}ids", f"{prefix}maps")
+        ids, maps = (state_dict.get(name) for name in names)
+        self._maps = {}
+        if ids is not None and maps is not None:
+            # A clone each: a map that is replaced later must not keep all others in memory.
+            pairs = zip(ids.tolist(), maps.half().cpu(), strict=True)
+            self._maps = {pair: one.clone() for pair, one in pairs}
+        rest = {key: value for key, value in state_dict.items() if key not in names}
+        super()._load_from_state_dict(
+            rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CANetConfig:
+    """CANet's parts and sizes.
+
+    Attributes:
+        backbone: the frozen trunk; no level above layer3 is read.
+        channels: d, width of the head.
+        mid_levels: levels of the mid-level feature, in the order of concatenation.
+        fusion: how K shots become one answer. ``ShotAttention`` is the original paper's and adds the
+            branch that learns the weights; the mean vector is the default because models are trained on
+            1-shot episodes here, which teach that branch nothing.
+        refinement: how often inference feeds its answer back.
+        history_reset: probability with which a training pair begins from zeros instead of from its last
+            answer: 0.7 in the paper, 0.9 in the released SCL code.
+        mid_dropout: Dropout2d after the mid-level convolution.
+        head_dropout: Dropout2d after the dense comparison and in the classifier.
+    """
+
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(levels=("layer2", "layer3")))
+    channels: int = 256
+    mid_levels: tuple[str, ...] = ("layer2", "layer3")
+    fusion: AttendedFusion = field(default_factory=MeanVector)
+    refinement: Refinement = field(default_factory=Refinement)
+    history_reset: float = 0.7
+    mid_dropout: float = 0.5
+    head_dropout: float = 0.5
+
+    def build(self) -> CANet:
+        """Builds the model with a randomly initialised head."""
+        return CANet(self)
+
+
+class CANet(PairScorer):
+    """CANet for any K; see the module's docstring for the source.
+
+    G(I_q | I_k) includes the refinements: each pair is refined on its own, so that its score depends on
+    nothing else and is shared between episodes.
+    """
+
+    def __init__(self, config: CANetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fusion = config.fusion
+        self.backbone = config.backbone.build()
+        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
+        self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout, kernel=3)
+        self.comparison = DenseComparison(d, vectors=1, dropout=config.head_dropout)
+        self.attention: ShotWeights | None = None
+        if isinstance(config.fusion, ShotAttention):
+            self.attention = ShotWeights(d)
+            self.fusions = (*PairScorer.fusions, ShotAttention())
+        self.trunk = IterativeTrunk(d, dropout=config.head_dropout)
+        self.history = PredictionHistory(config.history_reset)
+
+    def encode_shots(self, features: Features, masks: Tensor) -> Guides:
+        """The support vector of each shot (masked average pooling)."""
+        mid = self.mid.of(features)
+        cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
+        keys, valid = NoPrior().keys(features, masks, self.backbone.rerun)
+        return Guides(vectors=masked_average(mid, cells).unsqueeze(1), keys=keys, valid=valid)
+
+    def encode_query(self, features: Features) -> QueryMaps:
+        """The query's mid-level feature."""
+        return QueryMaps(mid=self.mid.of(features), prior=NoPrior().query_map(features))
+
+    def compare(self, query: QueryMaps, guides: Guides) -> Tensor:
+        """Dense comparison of n (query, guide) pairs, the shots of a guide weighed by the attention.
+
+        Args:
+            query: n queries, or one that stands with every guide.
+            guides: n guides of J vectors, one a shot; J is 1 without attention.
+
+        Returns:
+            (n, d, h, w).
+        """
+        shots = guides.vectors.shape[1]
+        maps = query.mid if len(query.mid) == 1 else query.mid.repeat_interleave(shots, dim=0)
+        vectors = guides.vectors.flatten(0, 1).unsqueeze(1)
+        compared: Tensor = self.comparison(maps, vectors)
+        if self.attention is None:
+            return compared
+        return weighted_shots(compared, self.attention(maps, vectors, shots))
+
+    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
+        """Logits (n, 2, h, w) of n (query, guide) pairs after the refinements."""
+        del prior
+        return self.config.refinement.run(self.trunk, self.compare(query, guides))
+
+    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
+        """Cross-entropy of the query, decoded once from its pair's history.
+
+        K shots are joined as inference joins them: by the attention where there is one, else by the mean.
+        """
+        support = episodes.support
+        guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
+        fusion = MeanVector() if self.attention is None else ShotAttention()
+        compared = self.compare(
+            self.encode_query(episodes.query), self.join_shots(guides, support.shots, fusion)
+        )
+        logits = self.trunk(compared, self.history.recall(episodes.pair_ids, compared))
+        self.history.remember(episodes.pair_ids, logits)
+        return LossTerms(terms={"query": cross_entropy_full_size(logits, episodes.query_masks)})

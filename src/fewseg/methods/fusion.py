@@ -1,0 +1,284 @@
+"""Fusions that weigh every shot alike: of vectors before the decoder, or of scores after it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fewseg.types import IGNORE, Guides
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanVector:
+    """Mean of the K support vectors and of the K prior maps, then one decoding.
+
+    Source: the K-shot default of PFENet (Tian et al. 2020) and of SCL's baselines (Table 4, "Baseline").
+    """
+
+    kind: Literal["mean"] = "mean"
+
+    def join(self, guides: Guides, shots: int) -> Guides:
+        """Joins B * K guides of one shot each into B guides.
+
+        Args:
+            guides: shot axis running fastest, one shot each.
+            shots: K.
+
+        Returns:
+            B guides: the mean vectors, and the K shots' keys side by side.
+        """
+        vectors = guides.vectors.unflatten(0, (-1, shots)).mean(dim=1)
+        keys = guides.keys.squeeze(1).unflatten(0, (-1, shots))
+        valid = guides.valid.squeeze(1).unflatten(0, (-1, shots))
+        return Guides(vectors=vectors, keys=keys, valid=valid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreAverage:
+    """Mean of the K shots' scores.
+
+    Source: SCL (Zhang et al. 2021), Table 4, "Avg.".
+    """
+
+    kind: Literal["average"] = "average"
+
+    def weights(self, episodes: int, shots: int, device: torch.device) -> Tensor:
+        """(B, K), each 1 / K."""
+        return torch.full((episodes, shots), 1.0 / shots, device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShotAttention:
+    """Weighs the K shots after the comparison with the query, by a branch of the decoder.
+
+    The weights are the method's (``decoders.dense_comparison.ShotWeights``) and learned: train with
+    K > 1, because with one shot its weight is 1 whatever the branch says and nothing is learned.
+
+    Source: CANet (Zhang et al., CVPR 2019), Sec. 3.4.
+    """
+
+    kind: Literal["attention"] = "attention"
+
+    def join(self, guides: Guides, shots: int) -> Guides:
+        """Puts B * K guides of one shot each side by side.
+
+        Args:
+            guides: shot axis running fastest, one shot each, V vectors a shot.
+            shots: K.
+
+        Returns:
+            B guides of K * V vectors, those of one shot next to each other.
+        """
+        joined = MeanVector().join(guides, shots)
+        vectors = guides.vectors.unflatten(0, (-1, shots)).flatten(1, 2)
+        return Guides(vectors=vectors, keys=joined.keys, valid=joined.valid)
+
+
+CrossPath = Literal["query", "support"]
+
+
+def region_iou(
+    predicted: Tensor, masks: Tensor, regions: Literal["foreground", "mean"] = "foreground"
+) -> Tensor:
+    """IoU of predicted and true masks, image by image.
+
+    Source: SCL (Zhang et al. 2021), the IoU of Eq. 16. The paper's is the foreground's; the released code
+    on PFENet takes the mean of foreground's and background's.
+
+    Args:
+        predicted: (n, H, W) labels, 1 = foreground.
+        masks: (n, H, W) uint8 in {0, 1, 255}; ignored pixels do not count.
+        regions: which IoU.
+
+    Returns:
+        (n,) in [0, 1]; 1 where a region is empty in both.
+    """
+    counted = masks != IGNORE
+    said = (predicted == 1) & counted
+    true = (masks == 1) & counted
+    scores = [_iou(said, true)]
+    if regions == "mean":
+        scores.append(_iou(~said & counted, ~true & counted))
+    return torch.stack(scores).mean(dim=0)
+
+
+def _iou(a: Tensor, b: Tensor) -> Tensor:
+    intersection = (a & b).sum(dim=(1, 2))
+    union = (a | b).sum(dim=(1, 2))
+    return torch.where(union > 0, intersection / union.clamp(min=1), torch.ones_like(intersection / 1.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossGuided:
+    """Scores weighted by how well each shot segments all the shots of the support set.
+
+    Source: SCL (Zhang et al. 2021), Eq. 15-17. Needs no training.
+
+    Attributes:
+        iou: "foreground" (the paper) or "mean" of foreground and background (released code on PFENet).
+        path: which path segments the supports: "query", the 1-shot model G as Eq. 15 has it, or "support",
+            SCL's second support pass, without prior map (released code).
+        divisor: what the weighted sum is divided by: None for K (Eq. 17), a number for a fixed one (the
+            released code's literal 5).
+    """
+
+    kind: Literal["cross-guided"] = "cross-guided"
+    iou: Literal["foreground", "mean"] = "foreground"
+    path: CrossPath = "query"
+    divisor: int | None = None
+
+    def weights(self, cross_iou: Tensor) -> Tensor:
+        """Weights of the shots' scores: U_k / K with U_k the mean IoU over the support images (Eq. 16-17).
+
+        Args:
+            cross_iou: (B, K, K), [b, k, i] the IoU of shot k's prediction of support image i.
+
+        Returns:
+            (B, K). A support set in which no shot finds anything (all U_k = 0) falls back to equal weights,
+            because Eq. 17 would make every score zero.
+        """
+        reliability = cross_iou.mean(dim=2)
+        shots = reliability.shape[1]
+        lost = (reliability.amax(dim=1, keepdim=True) <= 0).expand_as(reliability)
+        reliability = torch.where(lost, torch.ones_like(reliability), reliability)
+        return reliability / (shots if self.divisor is None else self.divisor)
+
+
+_ROUNDING = 1e-5  # a loss that is larger by less is not larger
+
+Judge = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Prototypes (B, P, C) -> the loss L_sup (B,) and the IoU rho (B,) on the supports."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """Prototype sets of B support sets.
+
+    Attributes:
+        sets: (B, T, P, C).
+        weights: (B, T) rho_n; equal where no set finds anything on the supports.
+        diverged: (B,), whether a step left the loss on the supports above that of the start.
+    """
+
+    sets: Tensor
+    weights: Tensor
+    diverged: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterativeInference:
+    """Gradient steps of the prototypes on the support loss; the sets' query maps are summed by rho_n.
+
+    Only prototypes are differentiated: no pass through the backbone. It needs no training and depends on
+    the support set alone. A support set whose loss a step leaves above that of its start (a rate that is too
+    large) keeps the best set found so far, by the loss, for all remaining steps, and a warning is given.
+
+    Source: SRPNet (Ding et al. 2022), Eq. 12 and 13. The paper gives N = 5 and no rate. The steps start
+    from the unit prototypes of Eq. 5, so that the rate does not hang on the scale of the features.
+
+    Attributes:
+        steps: N, sets collected (n = 1 .. N; the start is not among them). 0 is plain inference.
+        rate: eta of Eq. 12, chosen on base classes, see docs/results.md.
+    """
+
+    kind: Literal["iterative"] = "iterative"
+    steps: int = 5
+    rate: float = 0.003
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or not self.rate > 0:
+            raise ValueError(
+                f"iterative inference needs steps >= 0 and a rate > 0, got {self.steps} and {self.rate}"
+            )
+
+    def collect(self, start: Tensor, movable: Tensor, judge: Judge) -> Collected:
+        """Collects the prototype sets p_1 .. p_N.
+
+        Args:
+            start: p_0, (B, P, C).
+            movable: (B, P), prototypes that exist; the others stay.
+            judge: scores a set on the supports; differentiable in its argument.
+        """
+        episodes = start.shape[0]
+        diverged = torch.zeros(episodes, dtype=torch.bool, device=start.device)
+        if self.steps == 0:
+            return Collected(sets=start.unsqueeze(1), weights=start.new_ones(episodes, 1), diverged=diverged)
+        current = start
+        gradient, first, rho = _judged(current, judge)
+        best, best_loss, best_rho = current, first, rho
+        sets, weights = [], []
+        for n in range(1, self.steps + 1):
+            current = current - self.rate * gradient * movable.unsqueeze(2)
+            if n < self.steps:
+                gradient, loss, rho = _judged(current, judge)
+            else:  # nothing moves after the last
+                loss, rho = (values.detach() for values in judge(current))
+            diverged = (
+                diverged
+                | ~(loss <= first * (1 + _ROUNDING))
+                | ~torch.isfinite(gradient).flatten(1).all(dim=1)
+            )
+            current = torch.where(diverged.view(-1, 1, 1), best, current)
+            gradient = torch.where(diverged.view(-1, 1, 1), torch.zeros_like(gradient), gradient)
+            loss, rho = torch.where(diverged, best_loss, loss), torch.where(diverged, best_rho, rho)
+            better = loss < best_loss
+            best = torch.where(better.view(-1, 1, 1), current, best)
+            best_loss, best_rho = torch.where(better, loss, best_loss), torch.where(better, rho, best_rho)
+            sets.append(current)
+            weights.append(rho)
+        if bool(diverged.any()):
+            warnings.warn(
+                f"iterative inference: rate {self.rate:g} is too large for some support sets; they keep "
+                "their best prototypes: lower the rate",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        rho_n = torch.stack(weights, dim=1)
+        lost = rho_n.amax(dim=1, keepdim=True) <= 0
+        rho_n = torch.where(lost, torch.ones_like(rho_n), rho_n)
+        return Collected(sets=torch.stack(sets, dim=1), weights=rho_n, diverged=diverged)
+
+
+def _judged(prototypes: Tensor, judge: Judge) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient of the loss (Eq. 12), the loss and rho, all without a graph."""
+    with torch.enable_grad():
+        moving = prototypes.detach().requires_grad_(True)
+        loss, rho = judge(moving)
+        (gradient,) = torch.autograd.grad(loss.sum(), moving)
+    return gradient, loss.detach(), rho.detach()
+
+
+PairFusion = MeanVector | ScoreAverage | CrossGuided
+"""Of methods that score (query, guide) pairs."""
+
+PrototypeFusion = MeanVector | IterativeInference
+"""Of methods that compare with prototypes."""
+
+AttendedFusion = PairFusion | ShotAttention
+"""Of methods that score pairs and can weigh the shots of one guide."""
+
+GuideFusion = MeanVector | ShotAttention
+"""Those that join the guides before the decoder: K shots cost one score."""
+
+Fusion = MeanVector | ScoreAverage | CrossGuided | ShotAttention | IterativeInference
+
+
+def one_vs_rest(scores: Tensor) -> Tensor:
+    """Joins the two-class answers for N ways: the way with the largest margin, background where none wins.
+
+    A way's logit is its foreground's less its background's, and the background's is 0: the odds of each way
+    against the background stay those of its own two-class answer.
+
+    Args:
+        scores: (n, N, 2, h, w) logits, background first.
+
+    Returns:
+        (n, 1 + N, h, w) logits, background first.
+    """
+    margins = scores[:, :, 1] - scores[:, :, 0]
+    return torch.cat([torch.zeros_like(margins[:, :1]), margins], dim=1)

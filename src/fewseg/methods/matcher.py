@@ -1,0 +1,73 @@
+"""Training-free matching: each query cell goes to the nearest of the prototypes of frozen features.
+
+Source: the non-parametric half of PANet (Wang et al., ICCV 2019, Eq. 1-4) on ImageNet features, without any
+training; with the metric and the iteration of SRPNet (Ding et al. 2022) as parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewseg.backbones import BackboneConfig
+from fewseg.methods.fusion import MeanVector, PrototypeFusion
+from fewseg.methods.prototypes import Cosine, Metric
+from fewseg.methods.prototypical import PrototypeSegmenter, check_levels
+from fewseg.ops.resize import resize
+from fewseg.types import EncodedEpisodes, Features, LossTerms
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatcherConfig:
+    """The matcher's parts.
+
+    Attributes:
+        backbone: the frozen trunk, any that timm has and fewseg knows.
+        levels: levels that are compared, each scaled to unit length a cell and then concatenated on the
+            grid of the first.
+        metric: cosine, fidelity or squared Euclidean.
+        alpha: factor of the metric (20 as in PANet); sharpens probabilities, never changes the mask of one
+            set of prototypes.
+        fusion: mean prototypes, or iterated ones.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    levels: tuple[str, ...] = ("layer3", "layer2")
+    metric: Metric = field(default_factory=Cosine)
+    alpha: float = 20.0
+    fusion: PrototypeFusion = field(default_factory=MeanVector)
+
+    def __post_init__(self) -> None:
+        check_levels(self.levels, self.backbone.levels, self.alpha)
+
+    def build(self) -> Matcher:
+        """Builds the matcher; it has no parameters but the backbone's."""
+        return Matcher(self)
+
+
+class Matcher(PrototypeSegmenter):
+    """Compares query cells with the prototypes of the background and of every way."""
+
+    def __init__(self, config: MatcherConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fusion, self.metric, self.alpha = config.fusion, config.metric, config.alpha
+        self.backbone = config.backbone.build()
+
+    def embed_maps(self, features: Features) -> Tensor:
+        """The levels, each of unit length, side by side."""
+        first = features[self.config.levels[0]]
+        size = (int(first.shape[-2]), int(first.shape[-1]))
+        maps = [resize(F.normalize(features[level].float(), dim=1), size) for level in self.config.levels]
+        return torch.cat(maps, dim=1)
+
+    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
+        """Always raises: there is nothing to train.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("the matcher has nothing to train: evaluate it as it is")

@@ -1,0 +1,99 @@
+"""PFENet: a training-free prior map and a multi-scale enriched query feature.
+
+Source: PFENet (Tian et al., TPAMI 2020), the baseline of SCL and of SD-AANet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from fewseg.backbones import BackboneConfig
+from fewseg.methods.fusion import MeanVector, PairFusion
+from fewseg.methods.layers import GuidedQuery, MidLevel, PriorConfig, PriorMap, PyramidTrunk
+from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
+from fewseg.methods.pair_scorer import PairScorer
+from fewseg.ops.masks import foreground_cells
+from fewseg.ops.pooling import masked_average
+from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
+
+
+@dataclass(frozen=True, kw_only=True)
+class PFENetConfig:
+    """PFENet's parts and sizes.
+
+    Attributes:
+        backbone: the frozen trunk.
+        channels: d, width of the head.
+        mid_levels: levels of the mid-level feature, in the order of concatenation.
+        prior: the prior map or none.
+        scales: pyramid scales: above 1 sides in cells (60, 30, 15, 8 for 473 px), floats up to 1 fractions
+            of the map's side.
+        fusion: how K shots become one answer.
+        deep_weight: weight of the inner classifiers' mean cross-entropy.
+        mid_dropout: Dropout2d after the mid-level convolution.
+        head_dropout: Dropout2d in the classifiers.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    channels: int = 256
+    mid_levels: tuple[str, ...] = ("layer3", "layer2")
+    prior: PriorConfig = field(default_factory=PriorMap)
+    scales: tuple[float, ...] = (60, 30, 15, 8)
+    fusion: PairFusion = field(default_factory=MeanVector)
+    deep_weight: float = 1.0
+    mid_dropout: float = 0.5
+    head_dropout: float = 0.1
+
+    def build(self) -> PFENet:
+        """Builds the model with a randomly initialised head."""
+        return PFENet(self)
+
+
+class PFENet(PairScorer):
+    """PFENet for any K; see the module's docstring for the source."""
+
+    def __init__(self, config: PFENetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fusion = config.fusion
+        self.backbone = config.backbone.build()
+        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
+        self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
+        mid_query = MidLevel(width, d, config.mid_levels, config.mid_dropout)
+        self.query = GuidedQuery(mid_query, channels=d, vectors=1, prior=config.prior, scales=config.scales)
+        self.trunk = PyramidTrunk(d, scales=len(config.scales), dropout=config.head_dropout)
+
+    def encode_shots(self, features: Features, masks: Tensor) -> Guides:
+        """The support vector of each shot (masked average pooling) and its prior keys."""
+        mid = self.mid_support.of(features)
+        cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
+        keys, valid = self.config.prior.keys(features, masks, self.backbone.rerun)
+        return Guides(vectors=masked_average(mid, cells).unsqueeze(1), keys=keys, valid=valid)
+
+    def encode_query(self, features: Features) -> QueryMaps:
+        """The query's mid-level feature and the map that its prior compares."""
+        return self.query.encode(features)
+
+    def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
+        """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
+        return self.query.prior_map(query, guides)
+
+    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
+        """Logits (n, 2, h, w) of n (query, guide) pairs."""
+        logits: Tensor = self.trunk(self.query(query, guides, prior), query.size, deep=False).logits
+        return logits
+
+    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
+        """Cross-entropy of the query and of the inner classifiers, on the mean of the K vectors."""
+        support = episodes.support
+        guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
+        guides = MeanVector().join(guides, support.shots)
+        maps = self.encode_query(episodes.query)
+        out = self.trunk(self.query(maps, guides), maps.size, deep=True)
+        terms = {
+            "query": cross_entropy_full_size(out.logits, episodes.query_masks),
+            "query_deep": deep_supervision(out.inner, episodes.query_masks),
+        }
+        return LossTerms(terms=terms, weights={"query_deep": self.config.deep_weight})

@@ -1,0 +1,433 @@
+"""SCL's self-guided module: what a support's first prediction covers, and what it misses.
+
+Source: SCL (Zhang et al. 2021), Sec. 4.2. The module knows nothing of its baseline: it takes the first
+pass's logits, so that it serves PFENet's and CANet's support paths alike.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fewseg.backbones import BackboneConfig
+from fewseg.methods.canet import DenseComparison, IterativeTrunk, PredictionHistory, Refinement, ResidualBlock
+from fewseg.methods.fusion import CrossGuided, CrossPath, PairFusion
+from fewseg.methods.layers import (
+    GuidedQuery,
+    GuideMerge,
+    MidLevel,
+    NoPrior,
+    PriorConfig,
+    PriorMap,
+    PyramidOutput,
+    PyramidTrunk,
+)
+from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
+from fewseg.methods.pair_scorer import PairScorer, cross_pairs
+from fewseg.ops.masks import ForegroundRule, covered_and_missed, foreground_cells
+from fewseg.ops.pooling import masked_average
+from fewseg.types import EncodedEpisodes, EncodedShots, Features, Guides, LossTerms, QueryMaps
+
+VectorName = Literal["initial", "primary", "auxiliary"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfGuided:
+    """Which vectors guide the query, and which losses train the support path.
+
+    Attributes:
+        vectors: any of "initial" (v_s), "primary" (v_pri), "auxiliary" (v_aux): the rows of Table 5. One
+            vector alone is used twice, as the first pass does with v_s, so that the input stays 3d wide.
+        losses: any of "first" (L_s1) and "second" (L_s2): the rows of Table 6.
+        second_pass: "paper": the second support pass takes its own levels in the top-down step;
+            "released": it takes the first pass's (the authors' code on PFENet).
+        threshold: least share of foreground that makes a cell foreground in Eq. 5-6, or "truncated" (the
+            authors' code on CANet, see ``covered_and_missed``).
+    """
+
+    vectors: tuple[VectorName, ...] = ("primary", "auxiliary")
+    losses: tuple[Literal["first", "second"], ...] = ("first", "second")
+    second_pass: Literal["paper", "released"] = "paper"
+    threshold: ForegroundRule = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.vectors or len(set(self.vectors)) != len(self.vectors):
+            raise ValueError(
+                f"vectors must be one or more of 'initial', 'primary', 'auxiliary' without repeats, "
+                f"got {self.vectors!r}"
+            )
+
+    @property
+    def width(self) -> int:
+        """V: vectors concatenated to the feature; at least 2."""
+        return max(2, len(self.vectors))
+
+    def first(self, initial: Tensor) -> Tensor:
+        """The first pass's guide: v_s repeated (Eq. 2).
+
+        Args:
+            initial: v_s, (n, d).
+
+        Returns:
+            (n, V, d).
+        """
+        return initial.unsqueeze(1).expand(-1, self.width, -1)
+
+    def second(self, mid: Tensor, cells: Tensor, initial: Tensor, first_logits: Tensor) -> Tensor:
+        """The guide for the query and for the second pass (Eq. 4-6).
+
+        The prediction's argmax carries no gradient; the pooled features do.
+
+        Args:
+            mid: (n, d, h, w) support feature.
+            cells: (n, 1, h, w) share of foreground.
+            initial: v_s, (n, d).
+            first_logits: (n, 2, h, w) of the first support pass.
+
+        Returns:
+            (n, V, d). The vector of an empty region is zero.
+        """
+        primary, auxiliary = primary_and_auxiliary(mid, cells, first_logits, self.threshold)
+        named = {"initial": initial, "primary": primary, "auxiliary": auxiliary}
+        chosen = [named[name] for name in self.vectors]
+        if len(chosen) == 1:
+            chosen = chosen * self.width
+        return torch.stack(chosen, dim=1)
+
+
+def primary_and_auxiliary(
+    mid: Tensor, cells: Tensor, first_logits: Tensor, threshold: ForegroundRule = 0.5
+) -> tuple[Tensor, Tensor]:
+    """v_pri and v_aux: pooled over the foreground that the first prediction covers, and over the rest.
+
+    Source: SCL (Zhang et al. 2021), Eq. 4 (argmax), 5 and 6.
+
+    Args:
+        mid: (n, d, h, w) support feature.
+        cells: (n, 1, h, w) share of foreground.
+        first_logits: (n, 2, h, w).
+        threshold: least share that makes a cell foreground, or "truncated".
+
+    Returns:
+        v_pri and v_aux, each (n, d); zero where the region is empty.
+    """
+    predicted = first_logits.argmax(dim=1)
+    covered, missed = covered_and_missed(cells, predicted, threshold)
+    return masked_average(mid, covered), masked_average(mid, missed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupportPass:
+    """The support path's first pass on n shots: feature, cells, v_s, and what the decoder said."""
+
+    mid: Tensor
+    cells: Tensor
+    initial: Tensor
+    first: PyramidOutput
+
+    def select(self, index: Tensor) -> SupportPass:
+        """Returns the shots at ``index``."""
+        first = PyramidOutput(
+            logits=self.first.logits[index],
+            inner=tuple(maps[index] for maps in self.first.inner),
+            levels=tuple(maps[index] for maps in self.first.levels),
+        )
+        return SupportPass(
+            mid=self.mid[index], cells=self.cells[index], initial=self.initial[index], first=first
+        )
+
+
+class SupportPathScorer(PairScorer):
+    """A pair scorer with SCL's self-guided module on a support path of its own."""
+
+    self_guided: SelfGuided
+
+    @abstractmethod
+    def support_map(self, features: Features) -> Tensor:
+        """The support's mid-level feature, (n, d, h, w)."""
+
+    @abstractmethod
+    def _decode_support(
+        self, mid: Tensor, vectors: Tensor, *, deep: bool, previous: Sequence[Tensor] | None = None
+    ) -> PyramidOutput:
+        """Segments shots (n, d, h, w) under guide vectors (n, V, d); see ``PyramidTrunk.forward``."""
+
+    def first_pass(self, features: Features, masks: Tensor, *, deep: bool = False) -> SupportPass:
+        """Segments n shots under their own v_s (Eq. 1-3)."""
+        mid = self.support_map(features)
+        cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
+        initial = masked_average(mid, cells)
+        first = self._decode_support(mid, self.self_guided.first(initial), deep=deep)
+        return SupportPass(mid=mid, cells=cells, initial=initial, first=first)
+
+    def second_vectors(self, support: SupportPass) -> Tensor:
+        """The guide vectors (n, V, d) that the first pass yields (Eq. 4-6)."""
+        logits = support.first.logits
+        return self.self_guided.second(support.mid, support.cells, support.initial, logits)
+
+    def second_pass(self, support: SupportPass, vectors: Tensor, *, deep: bool = False) -> PyramidOutput:
+        """Segments n shots under the given guide vectors (n, V, d) through the support path (Eq. 8-9)."""
+        released = self.self_guided.second_pass == "released"
+        previous = support.first.levels if released else None
+        return self._decode_support(support.mid, vectors, deep=deep, previous=previous)
+
+    def cross_logits(self, support: EncodedShots, guides: Guides, path: CrossPath = "query") -> Tensor:
+        """Every shot's prediction of every support image; ``path="support"`` is the released form.
+
+        The released code segments the supports by the second support pass, without prior map or history.
+        """
+        if path == "query":
+            return super().cross_logits(support, guides, path)
+        of_guide, of_target = cross_pairs(*support.masks.shape[:2])
+        targets = self.first_pass(support.features, support.masks.flatten(0, 1)).select(of_target)
+        return self.second_pass(targets, guides.vectors[of_guide]).logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class SCLPFENetConfig:
+    """SCL's and PFENet's parts and sizes.
+
+    Attributes:
+        backbone: the frozen trunk.
+        channels: d, width of the head.
+        mid_levels: levels of the mid-level feature, in the order of concatenation.
+        prior: the query's prior map or none; the support path has none.
+        scales: pyramid scales, see ``PFENetConfig``.
+        self_guided: vectors, losses and form of the second pass.
+        fusion: how K shots become one answer.
+        deep_weight: weight of the inner classifiers' mean cross-entropy, in all three passes.
+        mid_dropout: Dropout2d after the mid-level convolution.
+        head_dropout: Dropout2d in the classifiers.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    channels: int = 256
+    mid_levels: tuple[str, ...] = ("layer3", "layer2")
+    prior: PriorConfig = field(default_factory=PriorMap)
+    scales: tuple[float, ...] = (60, 30, 15, 8)
+    self_guided: SelfGuided = field(default_factory=SelfGuided)
+    fusion: PairFusion = field(default_factory=CrossGuided)
+    deep_weight: float = 1.0
+    mid_dropout: float = 0.5
+    head_dropout: float = 0.1
+
+    def build(self) -> SCLPFENet:
+        """Builds the model with randomly initialised head."""
+        return SCLPFENet(self)
+
+
+class SCLPFENet(SupportPathScorer):
+    """SCL on PFENet for any K; see the module's docstring for the sources.
+
+    Trained as a 1-shot model: with K shots in a training episode every (shot, query) pair is an example.
+    """
+
+    def __init__(self, config: SCLPFENetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fusion, self.self_guided = config.fusion, config.self_guided
+        self.backbone = config.backbone.build()
+        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
+        vectors, scales = config.self_guided.width, config.scales
+        self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
+        self.merge_support = GuideMerge(d, vectors=vectors, prior_channels=0, scales=scales)
+        mid_query = MidLevel(width, d, config.mid_levels, config.mid_dropout)
+        self.query = GuidedQuery(mid_query, channels=d, vectors=vectors, prior=config.prior, scales=scales)
+        self.trunk = PyramidTrunk(d, scales=len(scales), dropout=config.head_dropout)
+
+    def support_map(self, features: Features) -> Tensor:
+        """The support's mid-level feature, (n, d, h, w)."""
+        return self.mid_support.of(features)
+
+    def _decode_support(
+        self, mid: Tensor, vectors: Tensor, *, deep: bool, previous: Sequence[Tensor] | None = None
+    ) -> PyramidOutput:
+        size = (mid.shape[-2], mid.shape[-1])
+        merged = self.merge_support(mid, vectors, mid.new_zeros(mid.shape[0], 0, *size))
+        out: PyramidOutput = self.trunk(merged, size, deep=deep, previous=previous)
+        return out
+
+    def _guides(self, support: SupportPass, features: Features, masks: Tensor) -> Guides:
+        keys, valid = self.config.prior.keys(features, masks, self.backbone.rerun)
+        return Guides(vectors=self.second_vectors(support), keys=keys, valid=valid)
+
+    def encode_shots(self, features: Features, masks: Tensor) -> Guides:
+        """Each shot's guide vectors and prior keys; depends on the support alone."""
+        return self._guides(self.first_pass(features, masks), features, masks)
+
+    def encode_query(self, features: Features) -> QueryMaps:
+        """The query's mid-level feature and the map that its prior compares."""
+        return self.query.encode(features)
+
+    def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
+        """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
+        return self.query.prior_map(query, guides)
+
+    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
+        """Logits (n, 2, h, w) of n (query, guide) pairs (Eq. 11-12)."""
+        logits: Tensor = self.trunk(self.query(query, guides, prior), query.size, deep=False).logits
+        return logits
+
+    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
+        """L_s1 + L_s2 + L_q, each with its deep supervision (Eq. 14)."""
+        shots = episodes.support.shots
+        features, masks = episodes.support.features, episodes.support.masks.flatten(0, 1)
+        support = self.first_pass(features, masks, deep=True)
+        guides = self._guides(support, features, masks)
+        maps = self.encode_query(episodes.query)
+        of_query = torch.arange(len(episodes.query)).repeat_interleave(shots)
+        merged = self.query(maps.select(of_query) if shots > 1 else maps, guides)
+        answers = {"query": (self.trunk(merged, maps.size, deep=True), episodes.query_masks[of_query])}
+        if "first" in self.config.self_guided.losses:
+            answers["support_first"] = (support.first, masks)
+        if "second" in self.config.self_guided.losses:
+            answers["support_second"] = (self.second_pass(support, guides.vectors, deep=True), masks)
+        terms, weights = {}, {}
+        for name, (out, truth) in answers.items():
+            terms[name] = cross_entropy_full_size(out.logits, truth)
+            terms[f"{name}_deep"] = deep_supervision(out.inner, truth)
+            weights[f"{name}_deep"] = self.config.deep_weight
+        return LossTerms(terms=terms, weights=weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SCLCANetConfig:
+    """SCL's and CANet's parts and sizes.
+
+    Attributes:
+        backbone: the frozen trunk; no level above layer3 is read.
+        channels: d, width of the head.
+        mid_levels: levels of the mid-level feature, in the order of concatenation.
+        self_guided: vectors and losses; CANet's support path has one scale and hence one form of second pass.
+        fusion: how K shots become one answer.
+        refinement: how often inference feeds its answer back.
+        history_reset: see ``CANetConfig``; 0.9 in the released code.
+        mid_dropout: Dropout2d after the mid-level convolution.
+        head_dropout: Dropout2d after the dense comparison and in the classifier.
+
+    Raises:
+        ValueError: ``self_guided`` asks for the second pass of the released code on PFENet.
+    """
+
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(levels=("layer2", "layer3")))
+    channels: int = 256
+    mid_levels: tuple[str, ...] = ("layer2", "layer3")
+    self_guided: SelfGuided = field(default_factory=SelfGuided)
+    fusion: PairFusion = field(default_factory=CrossGuided)
+    refinement: Refinement = field(default_factory=Refinement)
+    history_reset: float = 0.7
+    mid_dropout: float = 0.5
+    head_dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.self_guided.second_pass != "paper":
+            raise ValueError(
+                f"self_guided.second_pass is {self.self_guided.second_pass!r}: only PFENet's support path "
+                "has levels that a second pass could take; on CANet give 'paper'"
+            )
+
+    def build(self) -> SCLCANet:
+        """Builds the model with a randomly initialised head."""
+        return SCLCANet(self)
+
+
+class SCLCANet(SupportPathScorer):
+    """SCL on CANet for any K; see the module's docstring for the sources.
+
+    Query and support share the mid-level feature, the dense comparison and everything behind the first
+    residual block. Trained as a 1-shot model: with K shots in a training episode every (shot, query) pair is
+    an example, and the pair's history is the mean of the K scores.
+    """
+
+    def __init__(self, config: SCLCANetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fusion, self.self_guided = config.fusion, config.self_guided
+        self.backbone = config.backbone.build()
+        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
+        self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout, kernel=3)
+        self.comparison = DenseComparison(d, vectors=config.self_guided.width, dropout=config.head_dropout)
+        self.support_entry = ResidualBlock(d)
+        self.trunk = IterativeTrunk(d, dropout=config.head_dropout)
+        self.history = PredictionHistory(config.history_reset)
+
+    def support_map(self, features: Features) -> Tensor:
+        """The support's mid-level feature, (n, d, h, w); the query's is made by the same convolution."""
+        return self.mid.of(features)
+
+    def _decode_support(
+        self, mid: Tensor, vectors: Tensor, *, deep: bool, previous: Sequence[Tensor] | None = None
+    ) -> PyramidOutput:
+        """Segments shots without history; there is one scale, so nothing deep and no levels."""
+        del deep, previous
+        logits = self.trunk.after_entry(self.support_entry(self.comparison(mid, vectors)))
+        return PyramidOutput(logits=logits, inner=(), levels=())
+
+    def _guides(self, support: SupportPass, features: Features, masks: Tensor) -> Guides:
+        keys, valid = NoPrior().keys(features, masks, self.backbone.rerun)
+        return Guides(vectors=self.second_vectors(support), keys=keys, valid=valid)
+
+    def encode_shots(self, features: Features, masks: Tensor) -> Guides:
+        """Each shot's guide vectors; depends on the support alone."""
+        return self._guides(self.first_pass(features, masks), features, masks)
+
+    def encode_query(self, features: Features) -> QueryMaps:
+        """The query's mid-level feature."""
+        return QueryMaps(mid=self.mid.of(features), prior=NoPrior().query_map(features))
+
+    def iterate(self, query: QueryMaps, guides: Guides, history: Tensor | None = None) -> Tensor:
+        """One iteration of the query path (Eq. 11-12).
+
+        Args:
+            query: n queries, or one that stands with every guide.
+            guides: n guides.
+            history: (n, 2, h', w') probabilities of the previous iteration; None for zeros.
+
+        Returns:
+            Logits (n, 2, h, w).
+        """
+        logits: Tensor = self.trunk(self.comparison(query.mid, guides.vectors), history)
+        return logits
+
+    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
+        """Logits (n, 2, h, w) of n (query, guide) pairs after the refinements."""
+        del prior
+        return self.config.refinement.run(self.trunk, self.comparison(query.mid, guides.vectors))
+
+    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
+        """L_s1 + L_s2 + L_q, the query being decoded once from its pair's history (Eq. 14)."""
+        shots, ids = episodes.support.shots, episodes.pair_ids
+        ids = None if ids is None else ids.repeat_interleave(shots)
+        cells = episodes.query[self.config.mid_levels[0]][:, :1]
+        history = self.history.recall(ids, cells.repeat_interleave(shots, dim=0))
+        terms, logits = self.losses_from(episodes, history)
+        self.history.remember(episodes.pair_ids, logits.unflatten(0, (-1, shots)).mean(dim=1))
+        return terms
+
+    def losses_from(self, episodes: EncodedEpisodes, history: Tensor) -> tuple[LossTerms, Tensor]:
+        """The losses under a given history.
+
+        Args:
+            episodes: B episodes of K shots.
+            history: (B * K, 2, h', w') probabilities of the previous iteration, or zeros.
+
+        Returns:
+            The losses, and the query's logits (B * K, 2, h, w).
+        """
+        features, masks = episodes.support.features, episodes.support.masks.flatten(0, 1)
+        support = self.first_pass(features, masks)
+        guides = self._guides(support, features, masks)
+        of_query = torch.arange(len(episodes.query)).repeat_interleave(episodes.support.shots)
+        logits = self.iterate(self.encode_query(episodes.query).select(of_query), guides, history)
+        terms = {"query": cross_entropy_full_size(logits, episodes.query_masks[of_query])}
+        if "first" in self.config.self_guided.losses:
+            terms["support_first"] = cross_entropy_full_size(support.first.logits, masks)
+        if "second" in self.config.self_guided.losses:
+            second = self.second_pass(support, guides.vectors).logits
+            terms["support_second"] = cross_entropy_full_size(second, masks)
+        return LossTerms(terms=terms), logits

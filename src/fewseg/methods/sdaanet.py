@@ -1,0 +1,596 @@
+"""Who teaches the support prototypes in training (the second half of SDPM); nothing of it runs at inference.
+
+Of each shot i there is the student p'_s,i = u_i p_s,i and the gate u_i = (v_i + 1) / 2; of the query the
+ungated prototype p_q, pooled under the query mask. A gate commutes with pooling: the query pooled after gate
+i is u_i p_q.
+
+Source: SD-AANet (Zhao et al. 2022), Sec. III-B3 and III-B4. Eq. 7 and 9 print v where their text means the
+i-th support prototype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fewseg.backbones import BackboneConfig
+from fewseg.methods.canet import GuidedConv
+from fewseg.methods.fusion import MeanVector, PairFusion
+from fewseg.methods.layers import GuidedQuery, MidLevel, PriorConfig, PriorMap, PyramidOutput, PyramidTrunk
+from fewseg.methods.losses import cross_entropy_full_size, deep_supervision, kl_to_teacher, tempered_kl
+from fewseg.methods.pair_scorer import PairScorer
+from fewseg.ops.masks import foreground_cells
+from fewseg.ops.pooling import masked_average
+from fewseg.ops.resize import resize
+from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeparateTeachers:
+    """A teacher for each shot, and the mean of the K losses (Eq. 8-9).
+
+    d_t,i = (softmax(p'_s,i) + softmax(u_i p_q)) / 2.
+
+    Attributes:
+        detach: let no gradient through the teacher. The paper does not say; its code lets it through.
+    """
+
+    kind: Literal["separate"] = "separate"
+    detach: bool = False
+
+    def query_cells(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
+        """The query mask (B, H, W) on the feature grid, (B, 1, h, w)."""
+        return foreground_cells(masks, size)
+
+    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
+        """L_KD.
+
+        Args:
+            students: (B, K, d) gated support prototypes.
+            gates: (B, K, d).
+            query: (B, d) ungated query prototype.
+
+        Returns:
+            Scalar.
+        """
+        teachers = (students.softmax(dim=-1) + (gates * query.unsqueeze(1)).softmax(dim=-1)) / 2
+        return kl_to_teacher(students, teachers.detach() if self.detach else teachers).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegralTeacher:
+    """One teacher for all shots, of the query under the mean gate; mean of the K losses (Eq. 6-7).
+
+    d_t = (mean_i softmax(p'_s,i) + softmax(mean_i u_i p_q)) / 2. The paper defines d_t for one shot; that
+    the K support distributions enter by their mean is ours, and what makes it one teacher.
+
+    Attributes:
+        detach: see ``SeparateTeachers``.
+    """
+
+    kind: Literal["integral"] = "integral"
+    detach: bool = False
+
+    def query_cells(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
+        """The query mask (B, H, W) on the feature grid, (B, 1, h, w)."""
+        return foreground_cells(masks, size)
+
+    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
+        """L_KD; see ``SeparateTeachers.loss``."""
+        support = students.softmax(dim=-1).mean(dim=1)
+        teacher = (support + (gates.mean(dim=1) * query).softmax(dim=-1)) / 2
+        if self.detach:
+            teacher = teacher.detach()
+        return kl_to_teacher(students, teacher.unsqueeze(1).expand_as(students)).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrototypeTeacher:
+    """The teacher of the released code: softmax of the mean of prototypes instead of a mean of softmaxes.
+
+    The query prototype is ungated, its mask resized to the nearest cell; gradients go into the teacher; the
+    divergence is softened and averaged over all elements.
+
+    Attributes:
+        temperature: of both softmaxes.
+        factor: 0.9 times the squared temperature.
+    """
+
+    kind: Literal["prototype"] = "prototype"
+    temperature: float = 5.0
+    factor: float = 0.9 * 25
+
+    def query_cells(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
+        """The query mask (B, H, W) at the nearest pixels of the feature grid, (B, 1, h, w)."""
+        return F.interpolate((masks == 1).unsqueeze(1).float(), size=size, mode="nearest")
+
+    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
+        """The released L_KD; see ``SeparateTeachers.loss``."""
+        del gates
+        teachers = (students + query.unsqueeze(1)) / 2
+        found = tempered_kl(students, teachers, temperature=self.temperature, factor=self.factor)
+        return found.mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoDistillation:
+    """No teacher and no loss."""
+
+    kind: Literal["none"] = "none"
+
+
+DistillationConfig = SeparateTeachers | IntegralTeacher | PrototypeTeacher | NoDistillation
+
+
+POOLS = (1, 2, 3, 6)
+"""Sides of the pyramid pooling's grids (PSPNet)."""
+
+
+class LossNorm(nn.BatchNorm2d):
+    """Batch-norm whose statistics are learned where losses are computed, and only read where one segments.
+
+    A plain one would change with every query that a model in training mode segments. Where a channel has one
+    value only (the 1 x 1 pool of a single image) there is nothing to learn, and the stored ones serve.
+    """
+
+    def forward(self, maps: Tensor, *, learn: bool = False) -> Tensor:
+        """Normalises.
+
+        Args:
+            maps: (n, C, h, w).
+            learn: normalise by this batch and update the stored statistics.
+
+        Returns:
+            (n, C, h, w).
+        """
+        several = maps.numel() > maps.shape[1]
+        return F.batch_norm(
+            maps,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training=learn and several,
+            momentum=self.momentum if self.momentum is not None else 0.1,
+            eps=self.eps,
+        )
+
+
+class PyramidPooling(nn.Module):
+    """Pools at several grids, 1x1 convolution, norm, ReLU; joined with the map by a 3x3 convolution.
+
+    Source: PSPNet (Zhao et al. 2017), in SD-AANet (Zhao et al. 2022), Sec. III-C2.
+
+    Args:
+        in_channels: of the map.
+        channels: d, of each pooled map and of the result.
+        pools: sides of the grids.
+    """
+
+    def __init__(self, in_channels: int, channels: int, pools: Sequence[int] = POOLS) -> None:
+        super().__init__()
+        self.pools = tuple(pools)
+        self.convs = nn.ModuleList(nn.Conv2d(in_channels, channels, 1, bias=False) for _ in self.pools)
+        self.norms = nn.ModuleList(LossNorm(channels) for _ in self.pools)
+        width = in_channels + len(self.pools) * channels
+        self.bottleneck = nn.Conv2d(width, channels, 3, padding=1, bias=False)
+        self.bottleneck_norm = LossNorm(channels)
+
+    def forward(self, maps: Tensor, *, learn: bool) -> Tensor:
+        """Returns (n, d, h, w) of maps (n, C, h, w); see ``LossNorm`` for ``learn``."""
+        size = (int(maps.shape[-2]), int(maps.shape[-1]))
+        joined = [maps]
+        for pool, conv, norm in zip(self.pools, self.convs, self.norms, strict=True):
+            pooled = F.relu(norm(conv(F.adaptive_avg_pool2d(maps, pool)), learn=learn))
+            joined.append(resize(pooled, size))
+        found = self.bottleneck(torch.cat(joined, dim=1))
+        return F.relu(self.bottleneck_norm(found, learn=learn))
+
+
+class AffinityModule(nn.Module):
+    """3x3 convolution of concat(map, prototype) to 4 d, ReLU, pyramid pooling, and a 1x1 head for each use.
+
+    The support's head segments the support, which supervises the module; the query's gives the attention,
+    one linear channel. Features go in as they are before any gate.
+
+    Source: SD-AANet (Zhao et al. 2022), Sec. III-C and Fig. 7.
+
+    Args:
+        channels: d.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = GuidedConv(channels, 4 * channels, vectors=1)
+        self.pyramid = PyramidPooling(4 * channels, channels)
+        self.support_head = nn.Conv2d(channels, 2, 1)
+        self.query_head = nn.Conv2d(channels, 1, 1)
+
+    def _affinity(self, maps: Tensor, prototypes: Tensor, learn: bool) -> Tensor:
+        found: Tensor = self.pyramid(F.relu(self.conv(maps, prototypes.unsqueeze(1))), learn=learn)
+        return found
+
+    def support_logits(self, maps: Tensor, prototypes: Tensor, *, learn: bool) -> Tensor:
+        """The support's own segmentation.
+
+        Args:
+            maps: (n, d, h, w) support features.
+            prototypes: (n, d), each shot's own.
+            learn: see ``LossNorm``.
+
+        Returns:
+            Logits (n, 2, h, w), background first.
+        """
+        logits: Tensor = self.support_head(self._affinity(maps, prototypes, learn))
+        return logits
+
+    def query_map(self, maps: Tensor, prototypes: Tensor, *, learn: bool) -> Tensor:
+        """The query's attention.
+
+        Args:
+            maps: (n, d, h, w) query features, or (1, d, h, w) for one query.
+            prototypes: (n, d), the mean over the shots.
+            learn: see ``LossNorm``.
+
+        Returns:
+            (n, 1, h, w), any real number.
+        """
+        attention: Tensor = self.query_head(self._affinity(maps, prototypes, learn))
+        return attention
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedAttention:
+    """The supervised affinity attention module: one more channel for the decoder, and one more loss.
+
+    Source: SD-AANet (Zhao et al. 2022), Sec. III-C.
+    """
+
+    kind: Literal["saam"] = "saam"
+
+    @property
+    def channels(self) -> int:
+        """1."""
+        return 1
+
+    def build(self, channels: int) -> AffinityModule | None:
+        """The module for features of ``channels`` channels."""
+        return AffinityModule(channels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoAttention:
+    """No attention: zero channels, no loss."""
+
+    kind: Literal["none"] = "none"
+
+    @property
+    def channels(self) -> int:
+        """0."""
+        return 0
+
+    def build(self, channels: int) -> AffinityModule | None:
+        """None."""
+        del channels
+        return None
+
+
+AttentionConfig = SupervisedAttention | NoAttention
+
+
+class ChannelGate(nn.Module):
+    """v = sigmoid(FC(ReLU(FC(p_s)))), the SSE block.
+
+    Source: SD-AANet (Zhao et al. 2022), Sec. III-B2 and Fig. 5a; the reduction is that of SENet and of the
+    released code.
+
+    Args:
+        channels: d.
+        reduction: the hidden layer has d / reduction units, at least one.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 4) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.reduce = nn.Linear(channels, hidden)
+        self.expand = nn.Linear(hidden, channels)
+
+    def forward(self, prototypes: Tensor) -> Tensor:
+        """Channel weights (n, d) in (0, 1) of prototypes (n, d)."""
+        return self.expand(F.relu(self.reduce(prototypes))).sigmoid()  # type: ignore[no-any-return]
+
+
+def gated(values: Tensor) -> Tensor:
+    """What a feature is multiplied by: (v F + F) / 2 = F (v + 1) / 2 (SD-AANet Eq. 3).
+
+    It commutes with masked average pooling, so that a gated feature is never made to pool it.
+
+    Args:
+        values: v, any shape.
+
+    Returns:
+        (v + 1) / 2.
+    """
+    return (values + 1) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanGate:
+    """The query is multiplied by the mean over shots of (v_i + 1) / 2.
+
+    That is both strategies of the paper: the mean of the K gated queries (Separate, below Eq. 9) is the query
+    under the mean gate (Integral, Eq. 6, read with the 1/K that its text has).
+
+    Source: SD-AANet (Zhao et al. 2022), Eq. 3, 6 and 8.
+
+    Attributes:
+        reduction: see ``ChannelGate``.
+    """
+
+    kind: Literal["mean"] = "mean"
+    reduction: int = 4
+
+    def build(self, channels: int) -> ChannelGate | None:
+        """The gate for prototypes of ``channels`` channels."""
+        return ChannelGate(channels, reduction=self.reduction)
+
+    def kept(self, values: Tensor) -> Tensor:
+        """V itself: (n, 1, d) of values (n, d)."""
+        return values.unsqueeze(1)
+
+    def multiplier(self, kept: Tensor, shots: int) -> Tensor:
+        """(n, d) in (0.5, 1) of the mean over ``shots`` of what the guides kept, (n, 1, d)."""
+        del shots
+        return gated(kept[:, 0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompoundedGate:
+    """The query is multiplied by every shot's gate in turn, and once more by their mean, itself gated.
+
+    With u_i = (v_i + 1) / 2 that is (prod u_i) (mean u_i + 1) / 2, which fades the query as K grows.
+
+    Source: the released code of SD-AANet, which multiplies inside its loop over the shots and again after.
+
+    Attributes:
+        reduction: see ``ChannelGate``.
+    """
+
+    kind: Literal["compounded"] = "compounded"
+    reduction: int = 4
+
+    def build(self, channels: int) -> ChannelGate | None:
+        """The gate for prototypes of ``channels`` channels."""
+        return ChannelGate(channels, reduction=self.reduction)
+
+    def kept(self, values: Tensor) -> Tensor:
+        """U and log u, whose mean over the shots gives the product: (n, 2, d) of values (n, d)."""
+        once = gated(values)
+        return torch.stack([once, once.log()], dim=1)
+
+    def multiplier(self, kept: Tensor, shots: int) -> Tensor:
+        """(n, d) of the mean over ``shots`` of what the guides kept, (n, 2, d)."""
+        return (shots * kept[:, 1]).exp() * gated(kept[:, 0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoGate:
+    """No gate: features and prototypes stay as they are."""
+
+    kind: Literal["none"] = "none"
+
+    def build(self, channels: int) -> ChannelGate | None:
+        """None."""
+        del channels
+        return None
+
+    def kept(self, values: Tensor) -> Tensor:
+        """Nothing: (n, 0, d)."""
+        return values.unsqueeze(1)[:, :0]
+
+    def multiplier(self, kept: Tensor, shots: int) -> Tensor:
+        """Ones (n, d)."""
+        del shots
+        return kept.new_ones(kept.shape[0], kept.shape[2])
+
+
+GateConfig = MeanGate | CompoundedGate | NoGate
+
+
+@dataclass(frozen=True, kw_only=True)
+class SDAANetConfig:
+    """SD-AANet's and PFENet's parts and sizes.
+
+    Table III without SDPM is ``gate=NoGate(), distillation=NoDistillation()``, without SAAM
+    ``attention=NoAttention()``; Table V is ``distillation``.
+
+    Attributes:
+        backbone: the frozen trunk.
+        channels: d, width of the head.
+        mid_levels: levels of the mid-level feature, in the order of concatenation.
+        prior: the prior map or none.
+        scales: pyramid scales, see ``PFENetConfig``.
+        gate: how the channel gates reach the query; none for the ablation.
+        distillation: who teaches the support prototypes; nobody for the ablation.
+        attention: SAAM; none for the ablation.
+        fusion: how K shots become one answer; the mean of prototypes, gates, prior maps is the paper's.
+        deep_weight: weight of the inner classifiers' mean cross-entropy.
+        distillation_weight: alpha of Eq. 12. The paper says 50 and so does its code, whose loss
+            (``PrototypeTeacher``) is a mean over channels of softened prototypes, some 80 times smaller on
+            real features. Under the paper's own sum (Eq. 5) 50 may shrink the prototypes until every
+            softmax is uniform; watch ``distillation`` in the log, and lower it.
+        attention_weight: beta of Eq. 12.
+        mid_dropout: Dropout2d after the mid-level convolution.
+        head_dropout: Dropout2d in the classifiers.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    channels: int = 256
+    mid_levels: tuple[str, ...] = ("layer3", "layer2")
+    prior: PriorConfig = field(default_factory=PriorMap)
+    scales: tuple[float, ...] = (60, 30, 15, 8)
+    gate: GateConfig = field(default_factory=MeanGate)
+    distillation: DistillationConfig = field(default_factory=SeparateTeachers)
+    attention: AttentionConfig = field(default_factory=SupervisedAttention)
+    fusion: PairFusion = field(default_factory=MeanVector)
+    deep_weight: float = 1.0
+    distillation_weight: float = 50.0
+    attention_weight: float = 0.5
+    mid_dropout: float = 0.5
+    head_dropout: float = 0.1
+
+    def build(self) -> SDAANet:
+        """Builds the model with a randomly initialised head."""
+        return SDAANet(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledShots:
+    """What SDPM and SAAM make of n shots.
+
+    Attributes:
+        mid: (n, d, h, w) ungated mid-level feature.
+        raw: (n, d) prototype before the gate, p_s.
+        values: (n, d) channel weights v; ones without a gate.
+    """
+
+    mid: Tensor
+    raw: Tensor
+    values: Tensor
+
+    @property
+    def prototypes(self) -> Tensor:
+        """p'_s (n, d): the pooled gated feature, which is the gated pooled one."""
+        return gated(self.values) * self.raw
+
+
+class SDAANet(PairScorer):
+    """SD-AANet for any K; see the module's docstring for the sources.
+
+    A guide is the gated prototype, the ungated one and what is kept of the gate. Prototypes, gates, prior
+    maps and the attention's prototype enter by their means over the shots, so the paper's K-shot form is
+    ``MeanVector``.
+    """
+
+    def __init__(self, config: SDAANetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fusion = config.fusion
+        self.backbone = config.backbone.build()
+        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
+        self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
+        self.query = GuidedQuery(
+            MidLevel(width, d, config.mid_levels, config.mid_dropout),
+            channels=d,
+            vectors=1,
+            prior=config.prior,
+            scales=config.scales,
+            extra_channels=config.attention.channels,
+        )
+        self.trunk = PyramidTrunk(d, scales=len(config.scales), dropout=config.head_dropout)
+        self.gate = config.gate.build(d)  # after the baseline's parts, which start alike with and without it
+        self.attention = config.attention.build(d)
+
+    def pool(self, features: Features, masks: Tensor) -> PooledShots:
+        """Prototypes and gates of n shots (Eq. 1-3), masks (n, H, W)."""
+        mid = self.mid_support.of(features)
+        cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
+        raw = masked_average(mid, cells)
+        values = torch.ones_like(raw) if self.gate is None else self.gate(raw)
+        return PooledShots(mid=mid, raw=raw, values=values)
+
+    def _guides(self, shots: PooledShots, features: Features, masks: Tensor) -> Guides:
+        keys, valid = self.config.prior.keys(features, masks, self.backbone.rerun)
+        prototypes = torch.stack([shots.prototypes, shots.raw], dim=1)
+        vectors = torch.cat([prototypes, self.config.gate.kept(shots.values)], dim=1)
+        return Guides(vectors=vectors, keys=keys, valid=valid)
+
+    def encode_shots(self, features: Features, masks: Tensor) -> Guides:
+        """Each shot's prototypes, gate and prior keys; depends on the support alone."""
+        return self._guides(self.pool(features, masks), features, masks)
+
+    def encode_query(self, features: Features) -> QueryMaps:
+        """The query's ungated mid-level feature and the map that its prior compares."""
+        return self.query.encode(features)
+
+    def query_multiplier(self, guides: Guides) -> Tensor:
+        """What reaches the query's channels of the gates of n guides of J shots: (n, d)."""
+        return self.config.gate.multiplier(guides.vectors[:, 2:], guides.keys.shape[1])
+
+    def attention_map(self, query: QueryMaps, guides: Guides, *, learn: bool = False) -> Tensor:
+        """SAAM's map of n (query, guide) pairs: (n, 1, h, w); zero channels without SAAM."""
+        if self.attention is None:
+            return query.mid.new_zeros(len(guides), 0, *query.size)
+        return self.attention.query_map(query.mid, guides.vectors[:, 1], learn=learn)
+
+    def _decode(
+        self, query: QueryMaps, guides: Guides, prior: Tensor | None = None, *, deep: bool, learn: bool
+    ) -> PyramidOutput:
+        maps = query.mid
+        if self.gate is not None:  # without one the maps stay one query's, however many guides it has
+            maps = maps * self.query_multiplier(guides)[..., None, None]
+        extra = self.attention_map(query, guides, learn=learn)
+        prior = self.prior_map(query, guides) if prior is None else prior
+        planes = torch.cat([prior, extra.to(maps.dtype)], dim=1)
+        out: PyramidOutput = self.trunk(
+            self.query.merge(maps, guides.vectors[:, :1], planes), query.size, deep=deep
+        )
+        return out
+
+    def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
+        """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
+        return self.query.prior_map(query, guides)
+
+    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
+        """Logits (n, 2, h, w) of n (query, guide) pairs."""
+        return self._decode(query, guides, prior, deep=False, learn=False).logits
+
+    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
+        """L_ce with its deep supervision, L_KD and L_ce,s (Eq. 12), on the means over the K shots."""
+        support, config, learn = episodes.support, self.config, self.training
+        masks = support.masks.flatten(0, 1)
+        shots = self.pool(support.features, masks)
+        guides = MeanVector().join(self._guides(shots, support.features, masks), support.shots)
+        maps = self.encode_query(episodes.query)
+        out = self._decode(maps, guides, deep=True, learn=learn)
+        terms = {
+            "query": cross_entropy_full_size(out.logits, episodes.query_masks),
+            "query_deep": deep_supervision(out.inner, episodes.query_masks),
+        }
+        distilled = self.distillation_loss(shots, maps, episodes.query_masks)
+        if distilled is not None:
+            terms["distillation"] = distilled
+        if self.attention is not None:
+            logits = self.attention.support_logits(shots.mid, shots.raw, learn=learn)
+            each = logits.unflatten(0, (-1, support.shots)).unbind(1)
+            pairs = zip(each, support.masks.unbind(1), strict=True)
+            terms["support_attention"] = torch.stack([cross_entropy_full_size(*p) for p in pairs]).mean()
+        weights = {
+            "query_deep": config.deep_weight,
+            "distillation": config.distillation_weight,
+            "support_attention": config.attention_weight,
+        }
+        return LossTerms(terms=terms, weights={k: v for k, v in weights.items() if k in terms})
+
+    def distillation_loss(self, shots: PooledShots, query: QueryMaps, query_masks: Tensor) -> Tensor | None:
+        """L_KD of B * K shots and B queries: the only use of the query mask beside the cross-entropies.
+
+        A query that shows nothing of its class has no prototype and teaches nothing; if none does, L_KD is 0.
+        """
+        teacher, episodes = self.config.distillation, len(query_masks)
+        if isinstance(teacher, NoDistillation):
+            return None
+        cells = teacher.query_cells(query_masks, query.size).to(query.mid.dtype)
+        shown = cells.flatten(1).any(dim=1)
+        if not shown.any():
+            return shots.raw.new_zeros(())
+        students, gates = (
+            values.float().unflatten(0, (episodes, -1))[shown]
+            for values in (shots.prototypes, gated(shots.values))
+        )
+        return teacher.loss(students, gates, masked_average(query.mid, cells).float()[shown])

@@ -1,0 +1,97 @@
+"""SRPNet: a pyramid feature, prototypes by fidelity, self-regularised training, iterative query inference.
+
+Source: SRPNet (Ding, Zhang and Jiang, Pattern Recognition 2022), Sec. 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from fewseg.backbones import BackboneConfig
+from fewseg.methods.fusion import IterativeInference, PrototypeFusion
+from fewseg.methods.losses import cross_entropy_full_size
+from fewseg.methods.prototypes import Fidelity, Metric, Prototypes
+from fewseg.methods.prototypical import PrototypeSegmenter, check_levels
+from fewseg.ops.resize import resize
+from fewseg.types import EncodedEpisodes, Features, LossTerms
+
+
+def _trained_backbone() -> BackboneConfig:
+    levels = ("stem", "layer1", "layer2", "layer3", "layer4")
+    return BackboneConfig(levels=levels, trainable=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SRPNetConfig:
+    """SRPNet's parts and sizes.
+
+    Attributes:
+        backbone: trained end to end; batch-norm keeps its ImageNet statistics (a batch is one episode).
+        levels: levels of the pyramid feature; all are brought to the grid of ``grid``.
+        grid: the level whose grid the pyramid has (stride 8).
+        channels: width of the pyramid feature.
+        metric: fidelity; cosine is the paper's baseline "Cos".
+        alpha: amplification factor of Eq. 3 and 8. The paper gives no value; 20 is PANet's.
+        support_weight: w_s of Eq. 11; 0 is the model without SRP.
+        query_weight: w_q of Eq. 11.
+        fusion: iterated prototypes (IQI), or the mean prototypes alone.
+    """
+
+    backbone: BackboneConfig = field(default_factory=_trained_backbone)
+    levels: tuple[str, ...] = ("stem", "layer1", "layer2", "layer3", "layer4")
+    grid: str = "layer3"
+    channels: int = 512
+    metric: Metric = field(default_factory=Fidelity)
+    alpha: float = 20.0
+    support_weight: float = 1.0
+    query_weight: float = 1.0
+    fusion: PrototypeFusion = field(default_factory=IterativeInference)
+
+    def __post_init__(self) -> None:
+        check_levels(self.levels, self.backbone.levels, self.alpha)
+        if self.grid not in self.levels:
+            raise ValueError(
+                f"the pyramid's grid is that of one of its levels {self.levels}, not {self.grid!r}"
+            )
+        if min(self.support_weight, self.query_weight) < 0:
+            raise ValueError(
+                f"the loss weights must be at least 0, got {self.support_weight} and {self.query_weight}"
+            )
+
+    def build(self) -> SRPNet:
+        """Builds the model with a randomly initialised 1x1 convolution."""
+        return SRPNet(self)
+
+
+class SRPNet(PrototypeSegmenter):
+    """SRPNet for any N and K; see the module's docstring for the source."""
+
+    def __init__(self, config: SRPNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fusion, self.metric, self.alpha = config.fusion, config.metric, config.alpha
+        self.backbone = config.backbone.build()
+        width = sum(self.backbone.channels[level] for level in config.levels)
+        self.pyramid = nn.Conv2d(width, config.channels, kernel_size=1)
+
+    def embed_maps(self, features: Features) -> Tensor:
+        """The maps of all levels on one grid, concatenated and reduced (Sec. 3.2)."""
+        grid = features[self.config.grid]
+        size = (int(grid.shape[-2]), int(grid.shape[-1]))
+        joined = torch.cat([resize(features[level], size) for level in self.config.levels], dim=1)
+        reduced: Tensor = self.pyramid(joined.to(self.pyramid.weight.dtype))
+        return reduced
+
+    def added_losses(self, episodes: EncodedEpisodes, pooled: Prototypes, logits: Tensor) -> LossTerms:
+        """Self-regularisation: the same prototypes restore the supports' own masks (Eq. 8-11)."""
+        weights = {"query": self.config.query_weight, "support": self.config.support_weight}
+        if self.config.support_weight == 0:
+            return LossTerms(terms={}, weights={"query": weights["query"]})
+        support = episodes.support
+        cells = self.prepared(support.features)
+        restored = self.scores(cells, pooled.vectors.repeat_interleave(support.shots, dim=0))
+        loss = cross_entropy_full_size(restored, support.masks.flatten(0, 1))
+        return LossTerms(terms={"support": loss}, weights=weights)

@@ -1,0 +1,98 @@
+"""Memory that the allocator holds and nobody uses, and memory that the allocator does not hold."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SLACK = 512 << 20
+"""Free bytes that the allocator may hold: the next maps are made in them without asking the system."""
+
+
+_LARGE = 1 << 20  # bytes
+
+
+class _Least:
+    """The process's own memory when the last ``give_back`` was done, or the least that was seen since."""
+
+    bytes: int | None = None
+
+
+def give_back(slack: int | None = None) -> None:
+    """Returns free memory to the system where the process has grown by ``slack`` bytes (``SLACK``) since.
+
+    Up to version 2.37 glibc does not use freed aligned memory again that lies between other allocations, and
+    all of torch's is aligned: a process that makes maps of changing sizes grows by several gigabytes while
+    what it holds stays the same. Elsewhere than on Linux with glibc this does nothing.
+    """
+    library = _glibc()
+    if library is None:
+        return
+    own = own_memory()
+    if _Least.bytes is None or own < _Least.bytes:
+        _Least.bytes = own
+    if own - _Least.bytes > (SLACK if slack is None else slack):
+        library.malloc_trim(0)
+        _Least.bytes = own_memory()
+
+
+def own_memory() -> int:
+    """Bytes that the process has in memory, without the files that it has mapped; on Linux."""
+    with open("/proc/self/statm") as pages:
+        _, resident, shared, *_ = map(int, pages.read().split())
+    return (resident - shared) * mmap.PAGESIZE
+
+
+def apart(tensor: Tensor) -> Tensor:
+    """Returns a large tensor of the CPU in pages of its own, which go back to the system with it.
+
+    What is kept for long among maps that come and go leaves the allocator with holes that it does not fill.
+
+    Args:
+        tensor: dense, or channels last. A small one, or one of another device, is returned as it is.
+    """
+    size = tensor.numel() * tensor.element_size()
+    if tensor.device.type != "cpu" or size < _LARGE:
+        return tensor
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+    pages = torch.from_numpy(np.frombuffer(mmap.mmap(-1, size, **private), dtype=np.uint8))
+    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    dense = tensor.permute(0, 2, 3, 1) if last else tensor
+    copy = pages.view(tensor.dtype).view(dense.shape).copy_(dense)
+    return copy.permute(0, 3, 1, 2) if last else copy
+
+
+@lru_cache(maxsize=1)
+def _glibc() -> Any:
+    """The C library, where it is glibc on Linux; None elsewhere."""
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "malloc_trim") else None
+
+
+_ON_THE_CPU = "DefaultCPUAllocator"
+
+
+@contextmanager
+def as_memory_error() -> Iterator[None]:
+    """Turns torch's errors of memory, which are ``RuntimeError`` on the CPU, into ``MemoryError``.
+
+    Raises:
+        MemoryError: torch could not get the memory that it asked for within the block.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and _ON_THE_CPU not in str(error):
+            raise
+        raise MemoryError(str(error)) from error

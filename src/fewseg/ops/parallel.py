@@ -1,0 +1,68 @@
+"""The same work on many files: threads, a progress bar, and every error told at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TypeVar
+
+from fewseg.ops.progress import progress_bar
+from fewseg.types import DataError
+
+T = TypeVar("T")
+
+SHOWN = 5  # errors told in full; the rest are counted
+
+
+def summary(wrong: Sequence[str]) -> str:
+    """Returns the first few of many messages, indented, and the number of the others."""
+    more = [f"... and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
+    return "".join(f"\n  {line}" for line in [*wrong[:SHOWN], *more])
+
+
+def for_each(
+    ids: Sequence[str],
+    work: Callable[[str], T],
+    title: str,
+    workers: int | None = None,
+    progress: bool = True,
+) -> dict[str, T]:
+    """Returns id -> ``work(id)`` for all ids, in their order, computed by several threads.
+
+    Args:
+        ids: what to work on.
+        work: a function that may raise ``DataError``.
+        title: what the progress bar and the error call the work.
+        workers: threads; image decoding runs outside Python's lock. The CPUs, 16 at most, by default.
+        progress: show a progress bar with the time left, where stderr is a terminal.
+
+    Raises:
+        DataError: some calls raised one; the message counts them and shows the first few. Any other
+            exception ends the work at once.
+    """
+    found: dict[str, T] = {}
+    wrong: dict[str, str] = {}
+    threads = workers or min(16, os.cpu_count() or 1)
+    with (
+        progress_bar(progress and sys.stderr.isatty()) as bar,
+        ThreadPoolExecutor(max_workers=threads) as pool,
+    ):
+        task = bar.add_task(title, total=len(ids))
+        futures = {pool.submit(work, id): id for id in ids}
+        try:
+            for future in as_completed(futures):
+                id = futures[future]
+                try:
+                    found[id] = future.result()
+                except DataError as error:
+                    wrong[id] = str(error)
+                bar.advance(task)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if wrong:
+        messages = [wrong[id] for id in ids if id in wrong]
+        raise DataError(f"{title}: {len(wrong)} of {len(ids)} images cannot be used{summary(messages)}")
+    return {id: found[id] for id in ids}

@@ -1,0 +1,129 @@
+"""How sure a figure's numbers are: bootstrap or jackknife intervals over episodes, supports or images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest, t
+
+from fewseg.metrics.statistics import resample_weights
+from fewseg.reports.numbers import Estimate
+
+Floats = npt.NDArray[np.float64]
+RESAMPLES = 1000
+_CHUNK = 64  # resamples drawn at once: bounds the memory
+
+
+def resampled(
+    statistic: Callable[[Floats], npt.NDArray[Any]], n: int, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Floats:
+    """A statistic of resamples of n items.
+
+    Args:
+        statistic: of weights (r, n), how often each item was drawn: r values, or r rows of values.
+        n: items.
+        seed: the same seed draws the same items, so that differences of statistics are paired.
+        resamples: how many.
+
+    Returns:
+        (resamples, ...).
+
+    Raises:
+        ValueError: there is no item.
+    """
+    if n < 1:
+        raise ValueError("an interval needs one item at least: there is none")
+    generator = np.random.default_rng(seed)
+    starts = range(0, resamples, _CHUNK)
+    drawn = (resample_weights(generator, min(_CHUNK, resamples - start), n) for start in starts)
+    parts = [statistic(weights.astype(np.float64)) for weights in drawn]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def with_percentiles(value: float, samples: Floats, level: float = 0.95) -> Estimate:
+    """A value with the percentile interval of its resamples; those that do not exist (NaN) are left out."""
+    known = samples[np.isfinite(samples)]
+    if not len(known):
+        return Estimate(value=value, low=value, high=value)
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value=value, low=float(low), high=float(high))
+
+
+def with_jackknife(value: float, without: Floats, level: float = 0.95) -> Estimate:
+    """A statistic of n items with Student's interval of its delete-one jackknife.
+
+    Source: Efron & Tibshirani (1993), Eq. 11.5, for the standard error.
+
+    Args:
+        value: of all items.
+        without: (n,) the statistic without each item; those that do not exist (NaN) are left out.
+        level: of the interval; with fewer than two items that exist it has no width.
+    """
+    known = without[np.isfinite(without)]
+    n = len(known)
+    if n < 2:
+        return Estimate(value=value, low=value, high=value)
+    error = np.sqrt((n - 1) / n * np.square(known - known.mean()).sum())
+    reach = float(error * t.ppf((1 + level) / 2, n - 1))
+    return Estimate(value=value, low=value - reach, high=value + reach)
+
+
+def mean_estimate(values: npt.ArrayLike, *, seed: int = 0) -> Estimate:
+    """The mean of n values with its interval.
+
+    Raises:
+        ValueError: there is no value.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    samples = resampled(lambda weights: weights @ found / len(found), len(found), seed=seed)
+    return with_percentiles(float(found.mean()), samples)
+
+
+def ratio_estimate(parts: npt.ArrayLike, wholes: npt.ArrayLike, *, seed: int = 0) -> Estimate:
+    """The sum of n parts over the sum of their wholes, with its interval.
+
+    Raises:
+        ValueError: there is no item, or the wholes sum to 0.
+    """
+    part, whole = np.asarray(parts, dtype=np.float64), np.asarray(wholes, dtype=np.float64)
+    if whole.sum() <= 0:
+        raise ValueError("a share needs a whole above 0: there is none")
+    samples = resampled(lambda weights: _ratios(weights, part, whole), len(part), seed=seed)
+    return with_percentiles(float(part.sum() / whole.sum()), samples)
+
+
+def ratio_difference(
+    a: tuple[npt.ArrayLike, npt.ArrayLike], b: tuple[npt.ArrayLike, npt.ArrayLike], *, seed: int = 0
+) -> Estimate:
+    """Ratio a less ratio b, both of the same n items, with the interval of the paired difference.
+
+    Raises:
+        ValueError: as :func:`ratio_estimate`.
+    """
+    first, second = (tuple(np.asarray(v, dtype=np.float64) for v in pair) for pair in (a, b))
+    value = ratio_estimate(*first).value - ratio_estimate(*second).value
+    samples = resampled(
+        lambda weights: _ratios(weights, *first) - _ratios(weights, *second), len(first[0]), seed=seed
+    )
+    return with_percentiles(value, samples)
+
+
+def _ratios(weights: Floats, part: Floats, whole: Floats) -> Floats:
+    below = weights @ whole
+    found: Floats = np.divide(weights @ part, below, out=np.full(len(below), np.nan), where=below > 0)
+    return found
+
+
+def rate_estimate(count: int, total: int) -> Estimate:
+    """How often something happens, with Wilson's 95 % interval; it takes the episodes for independent.
+
+    Raises:
+        ValueError: the total is 0.
+    """
+    if total < 1:
+        raise ValueError("a rate needs one episode at least: there is none")
+    found = binomtest(count, total).proportion_ci(method="wilson")
+    return Estimate(value=count / total, low=float(found.low), high=float(found.high))

@@ -1,0 +1,53 @@
+"""What a method marks on the queries of episodes, at the images' own size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fewseg.data.episodes import EpisodeSpec
+from fewseg.engine.executors import Question, Task, questions_of
+from fewseg.ops.geometry import restore
+from fewseg.reports.figures.subjects import Opened
+
+Mask = npt.NDArray[np.bool_]
+
+
+def question_of(spec: EpisodeSpec) -> Question:
+    """What an episode asks."""
+    return questions_of(spec, "query")[0]
+
+
+def predictions(
+    opened: Opened, specs: Sequence[EpisodeSpec], shots: int, *, progress: bool = True
+) -> Iterator[tuple[Question, Mask]]:
+    """Answers the different questions of 1-way episodes, each once, as an evaluation does.
+
+    Args:
+        opened: the method.
+        specs: episodes of ``shots`` supports.
+        shots: K.
+        progress: show bars.
+
+    Yields:
+        A question and the mask (H, W) that the method marks on its target.
+    """
+    evaluator = opened.evaluator(progress=progress)
+    fusion = opened.fusion(shots)
+    asked = list(dict.fromkeys(question_of(spec) for spec in specs))
+    task = Task(fusion=fusion, label_size="original")
+    device = evaluator.images.device.type
+    for share in evaluator.shares(asked, fusion, 1):
+        ious = evaluator.judge(share, task)
+        answers = evaluator.answers(share, task, ious)
+        while True:
+            with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=opened.precision == "bf16"):
+                answer = next(answers, None)
+            if answer is None:
+                break
+            question, logits = answer
+            margins = restore((logits[1:] - logits[:1]).unsqueeze(0), opened.box(question.target))
+            yield question, (margins[0, 0] > 0).cpu().numpy()

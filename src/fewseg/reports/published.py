@@ -1,0 +1,125 @@
+"""Values printed in the papers, in percent as they print them.
+
+``published.csv`` has one value a line: paper, table, row, backbone, dataset, shots, column (fold0 .. fold3,
+mean, fb_iou, dice_fold0 .. dice_fold3, dice), value, and std, the figure after a printed "+-". All tables of
+the three papers are complete. In SCL's Table 4 the row "average" is the baseline with averaged scores and
+"CGM" the baseline with CGM; "(473)" is SD-AANet's dagger. Values stay as printed, also where the folds do not
+give the mean, or where two papers quote one method differently.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+from fewseg.reports.paper_rows import row_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedValue:
+    """One number of a paper.
+
+    Attributes:
+        paper: "scl", "srpnet" or "sd-aanet": where it is printed, which need not be whose method it is.
+        table: number of the table, in Arabic digits.
+        row: the method or the parts switched on.
+        backbone: "vgg16", "resnet50" or "resnet101".
+        dataset: "pascal-5i" or "coco-20i", always the full set.
+        shots: K.
+        column: "fold0" .. "fold3" and "mean" are mIoU, "dice_fold0" .. "dice_fold3" and "dice" are Dice,
+            "fb_iou" is FB-IoU.
+        percent: the value in percent.
+        std: printed standard deviation over runs, in percent, or None.
+    """
+
+    paper: str
+    table: str
+    row: str
+    backbone: str
+    dataset: str
+    shots: int
+    column: str
+    percent: float
+    std: float | None = None
+
+
+@lru_cache(maxsize=1)
+def published_values() -> tuple[PublishedValue, ...]:
+    """All values, in the order of the papers' tables."""
+    text = resources.files("fewseg.reports").joinpath("published.csv").read_text(encoding="utf-8")
+    return tuple(
+        PublishedValue(
+            paper=line["paper"],
+            table=line["table"],
+            row=line["row"],
+            backbone=line["backbone"],
+            dataset=line["dataset"],
+            shots=int(line["shots"]),
+            column=line["column"],
+            percent=float(line["value"]),
+            std=float(line["std"]) if line["std"] else None,
+        )
+        for line in csv.DictReader(text.splitlines())
+    )
+
+
+def paper_mean(
+    dataset: str,
+    method: str,
+    fusion: str,
+    shots: int,
+    recipe: str = "",
+    on: str = "query",
+    backbone: str = "",
+    sizes: Sequence[int] = (),
+) -> PublishedValue | None:
+    """The mean mIoU that a paper prints for such a row of one way, or None.
+
+    Results on voc5i-mini get the PASCAL-5i value, which says of itself where and on which backbone it was
+    measured; on the papers' own sets another backbone has no value. ``backbone`` is a name of timm, or "";
+    ``sizes`` are the sides of a multi-scale row's inputs, one or none those of any other.
+    """
+    row = row_of(method, recipe, dataset, fusion, shots, on, sizes)
+    if row is None:
+        return None
+    place = (row.paper, row.table_for(dataset), row.row, shots, "mean")
+    found = [v for v in published_values() if (v.paper, v.table, v.row, v.shots, v.column) == place]
+    return next((v for v in found if is_of_backbone(v.backbone, dataset, backbone)), None)
+
+
+def is_of_backbone(printed: str, dataset: str, backbone: str) -> bool:
+    """Whether a result on this backbone may stand beside a row printed for another's name.
+
+    Args:
+        printed: the paper's backbone, such as "resnet50".
+        dataset: of the result; voc5i-mini has no backbone of its own.
+        backbone: of the result, a name of timm; "" where it does not say.
+    """
+    return dataset == "voc5i-mini" or not backbone or printed == backbone.removesuffix("s")
+
+
+def published_value(*, paper: str, table: str, row: str, shots: int, column: str = "mean") -> PublishedValue:
+    """Finds one value.
+
+    Raises:
+        ValueError: there is none; the message has the rows and columns of that table.
+    """
+    in_table = [v for v in published_values() if (v.paper, v.table) == (paper, table)]
+    if not in_table:
+        known = sorted({f"{v.paper} {v.table}" for v in published_values()})
+        raise ValueError(f"published.csv has no table {paper} {table}; it has {', '.join(known)}")
+    for value in in_table:
+        if (value.row, value.shots, value.column) == (row, shots, column):
+            return value
+    rows = sorted({v.row for v in in_table})
+    near = difflib.get_close_matches(row, rows, n=3) or rows
+    found = sorted({f"{v.shots}-shot {v.column}" for v in in_table if v.row == row})
+    if found:
+        raise ValueError(
+            f"{paper} table {table}, row {row!r}, has no {shots}-shot {column}; it has {', '.join(found)}"
+        )
+    raise ValueError(f"{paper} table {table} has no row {row!r}; nearest: {', '.join(near)}")
