@@ -1,14 +1,13 @@
 """Annotated images in, predictions out: mask files, COCO, LabelMe, Label Studio, JSON lines."""
 
 from fewseg.annotations.coco import CocoWriter
-from fewseg.annotations.jsonl import read_jsonl
 from fewseg.annotations.label_studio import LabelStudioWriter, label_studio_prediction
 from fewseg.annotations.labelme import LabelMeWriter
 from fewseg.annotations.mask_files import IndexPngWriter, ProbabilityPngWriter
 from fewseg.annotations.reading import iter_supports, read_supports
 from fewseg.annotations.rle import decode_brush, decode_coco, encode_brush, encode_coco
 from fewseg.annotations.values import AnnotatedImage, Mask, Prediction, Problem, ReadOptions, output_stems
-from fewseg.annotations.writer import JsonlWriter, PredictionWriter
+from fewseg.annotations.writer import JsonlWriter, PredictionWriter, read_jsonl
 
 __all__ = [
     "AnnotatedImage",

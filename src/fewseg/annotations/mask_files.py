@@ -49,7 +49,6 @@ from fewseg.annotations.values import (
     file_safe,
 )
 from fewseg.annotations.writer import OutputNames, PredictionWriter
-from fewseg.data.pascal import voc_palette
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
 from fewseg.types import IGNORE, DataError
 
@@ -362,6 +361,20 @@ def quantised(probability: np.ndarray, bits: int) -> np.ndarray:
         raise ValueError("probabilities are not all in [0, 1]; accepted are those of a softmax or a sigmoid")
     scaled: np.ndarray = np.rint(probability.astype(np.float64) * (2**bits - 1))
     return scaled.astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def voc_palette() -> list[int]:
+    """Returns VOC's colours of the numbers 0..255: 768 values, R G B by number.
+
+    Bit k of a number goes to bit 7 - k // 3 of channel k mod 3.
+    """
+    colours = []
+    for number in range(256):
+        channels = [0, 0, 0]
+        for bit in range(8):
+            channels[bit % 3] |= (number >> bit & 1) << (7 - bit // 3)
+        colours += channels
+    return colours
 
 
 def png_bytes(plane: Mask | np.ndarray, palette: list[int] | None = None) -> bytes:

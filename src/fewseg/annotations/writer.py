@@ -11,10 +11,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from fewseg.annotations.jsonl import header, line_of
-from fewseg.annotations.values import Prediction, check_classes, check_name, file_safe
+import numpy as np
+
+from fewseg.annotations.rle import box_of, decode_coco, encode_coco
+from fewseg.annotations.values import (
+    Mask,
+    Prediction,
+    check_classes,
+    check_name,
+    file_safe,
+    number,
+    size_field,
+    typed,
+)
+from fewseg.annotations.values import json_field as field
 from fewseg.ops.files import atomic_path
-from fewseg.types import DataError
+from fewseg.types import IGNORE, DataError
 
 
 class PredictionWriter(ABC):
@@ -309,3 +321,92 @@ def json_list(values: Iterable[object]) -> Iterator[str]:
     for k, value in enumerate(values):
         yield ("," if k else "") + "\n" + json_text(value)
     yield "\n]"
+
+
+_FORMAT = "fewseg-predictions-1"
+
+
+def header(classes: tuple[str, ...]) -> dict[str, object]:
+    """Returns the first line of a file of predictions."""
+    return {"format": _FORMAT, "classes": list(classes)}
+
+
+def line_of(prediction: Prediction) -> dict[str, object]:
+    """Returns a prediction as a JSON object, without its name and its probability.
+
+    ``regions`` has an entry for each class that occurs: class, box [x, y, width, height], area in pixels, and
+    the mask as COCO's compressed RLE; ``unknown`` is the RLE of the pixels that are 255, where there are any.
+    """
+    height, width = prediction.size
+    regions = []
+    for j, name in enumerate(prediction.classes, 1):
+        mask = prediction.mask(j)
+        if mask.any():
+            area, box = int(mask.sum()), box_of(mask)
+            regions.append({"class": name, "bbox": box, "area": area, "segmentation": encode_coco(mask)})
+    line: dict[str, object] = {
+        "height": height,
+        "width": width,
+        "scores": dict(zip(prediction.classes, (float(s) for s in prediction.scores), strict=True)),
+        "regions": regions,
+    }
+    if prediction.unknown.any():
+        line["unknown"] = encode_coco(prediction.unknown)
+    if prediction.facts:
+        line["facts"] = dict(prediction.facts)
+    return line
+
+
+def prediction_of(line: dict[str, object], classes: tuple[str, ...], where: str) -> Prediction:
+    """Returns the prediction of a line.
+
+    Raises:
+        DataError: the line is broken.
+    """
+    size = size_field(line, "height", "width", where)
+    scores = field(line, "scores", dict, where)
+    numbers = {name: j for j, name in enumerate(classes, 1)}
+    labels: Mask = np.zeros(size, dtype=np.uint8)
+    for region in field(line, "regions", list, where):
+        name = field(typed(region, dict, where), "class", str, where)
+        if name not in numbers:
+            raise DataError(
+                f"{where} has a region of {name!r}; accepted are {list(classes)}: write the file again"
+            )
+        labels[decode_coco(field(region, "segmentation", dict, where), size, where) == 1] = numbers[name]
+    if "unknown" in line:
+        labels[decode_coco(field(line, "unknown", dict, where), size, where) == 1] = IGNORE
+    try:
+        return Prediction(
+            name=field(line, "name", str, where),
+            labels=labels,
+            classes=classes,
+            scores=tuple(number(scores.get(name), f"{where}: the score of {name!r}") for name in classes),
+            facts=field(line, "facts", dict, where) if "facts" in line else {},
+        )
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def read_jsonl(path: Path) -> Iterator[Prediction]:
+    """Reads a file of predictions, one by one; of two of one image the last counts.
+
+    A last line that is half (the file is being written, or its run was killed) is left out.
+
+    Raises:
+        DataError: the file is missing or not of this kind, or a line is broken.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; accepted is a file of predictions: check the path")
+    with path.open("rb") as file:
+        first, places, _ = scan(file, path)
+        if first is None or first.get("format") != _FORMAT:
+            raise DataError(
+                f"{path} does not begin with {_FORMAT!r}; accepted is a file of predictions: give one"
+            )
+        classes = tuple(typed(c, str, f"{path}: classes") for c in field(first, "classes", list, str(path)))
+        for k, place in enumerate(places.values(), 1):
+            file.seek(place)
+            yield prediction_of(parse(file.readline(), path), classes, f"{path}, image {k}")

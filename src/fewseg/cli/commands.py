@@ -231,11 +231,7 @@ def _train(arguments: Sequence[str], console: Console) -> None:
 
 
 def _take_parts(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Takes every ``--part NAME=CLASS`` out of the words: they decide which options there are.
-
-    Raises:
-        ValueError: the last ``--part`` has no value.
-    """
+    """Takes every ``--part NAME=CLASS`` out of the words: they decide which options there are."""
     left, parts = list(words), []
     while "--part" in left:
         place = left.index("--part")

@@ -240,12 +240,7 @@ def export(arguments: Sequence[str], console: Console) -> None:
 
 
 def _check(command: LabelCommand) -> None:
-    """Checks what can be told before the model is loaded and the supports are encoded.
-
-    Raises:
-        ValueError: an option is not accepted, or another process is at the folder.
-        OSError: an output cannot be written.
-    """
+    """Checks what can be told before the model is loaded and the supports are encoded."""
     from fewseg.inference.folder_run import check_folder
     from fewseg.ops.files import check_writable
 
@@ -310,11 +305,7 @@ def _read_options(command: LabelCommand) -> ReadOptions:
 
 
 def _annotated(support: Path, options: ReadOptions) -> list[AnnotatedImage] | None:
-    """The annotated images; None where the supports are a set that was saved.
-
-    Raises:
-        DataError: they cannot be read, or none of them names a class.
-    """
+    """The annotated images; None where the supports are a set that was saved."""
     from fewseg.annotations import read_supports
     from fewseg.types import DataError
 

@@ -108,12 +108,7 @@ def _tell(command: ServeCommand, port: int, console: Console) -> None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Opens the port, so that what is wrong with it is told before anything else is done.
-
-    Raises:
-        ValueError: it is no port.
-        OSError: it is in use, or the host is not an address of this machine.
-    """
+    """Opens the port, so that what is wrong with it is told before anything else is done."""
     if not 0 <= port <= _LAST_PORT:
         raise ValueError(f"--port is {port}; accepted are 0 (any that is free) to {_LAST_PORT}")
     try:

@@ -126,11 +126,7 @@ def region_of(
 
 
 def _id_and_crowd(raw: Mapping[str, Any]) -> tuple[int, bool]:
-    """The id and whether it is a crowd; both may be missing.
-
-    Raises:
-        DataError: one is of another type than COCO's.
-    """
+    """The id and whether it is a crowd; both may be missing."""
     number, crowd = raw.get("id", 0), raw.get("iscrowd", 0)
     if not isinstance(number, int):
         raise DataError(f"has the id {number!r}, which is no whole number")
@@ -148,11 +144,7 @@ def outside(polygon: Floats, size: tuple[int, int]) -> tuple[float, float, float
 
 
 def _runs(code: Mapping[str, Any], size: tuple[int, int]) -> Runs:
-    """The runs of a run-length code of either kind, checked to be of the image's size.
-
-    Raises:
-        DataError: they are not.
-    """
+    """The runs of a run-length code of either kind, checked to be of the image's size."""
     stated, counts = code.get("size"), code.get("counts")
     if isinstance(counts, str | bytes):
         runs = decode_counts(counts)

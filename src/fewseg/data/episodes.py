@@ -625,11 +625,7 @@ class RecordedEpisodes:
             )
 
     def _check_whole(self, path: Path, specs: Sequence[EpisodeSpec]) -> None:
-        """Checks that a manifest has every episode that its header announces, of so many ways and shots.
-
-        Raises:
-            DataError: it has not.
-        """
+        """Checks that a manifest has every episode that its header announces, of so many ways and shots."""
         held = [("episodes", self.protocol.episodes, len(specs))]
         if specs:
             held += [("ways", self.ways, len(specs[0].ways)), ("shots", self.shots, len(specs[0].supports))]

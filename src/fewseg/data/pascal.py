@@ -14,25 +14,12 @@ from PIL import Image
 from scipy.io import loadmat
 
 from fewseg.annotations.image_files import require_folder
+from fewseg.annotations.mask_files import voc_palette
 from fewseg.data.folds import VOC_CLASSES, numbered
 from fewseg.data.source import FileSource, ImagePair
 from fewseg.ops.files import atomic_write_bytes, cache_folder
 from fewseg.ops.parallel import for_each, summary
 from fewseg.types import DataError
-
-
-def voc_palette() -> list[int]:
-    """Returns VOC's colours of the numbers 0..255: 768 values, R G B by number.
-
-    Bit k of a number goes to bit 7 - k // 3 of channel k mod 3.
-    """
-    colours = []
-    for number in range(256):
-        channels = [0, 0, 0]
-        for bit in range(8):
-            channels[bit % 3] |= (number >> bit & 1) << (7 - bit // 3)
-        colours += channels
-    return colours
 
 
 def read_mat(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

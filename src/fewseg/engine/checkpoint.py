@@ -144,11 +144,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _header(stored: str, path: Path) -> dict[str, Any]:
-    """The JSON of a checkpoint's header.
-
-    Raises:
-        ValueError: it is of a newer schema, or not what ``save_checkpoint`` writes.
-    """
+    """The JSON of a checkpoint's header."""
     try:
         text = json.loads(stored)
         newer = text["schema"] > SCHEMA

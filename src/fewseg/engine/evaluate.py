@@ -169,11 +169,7 @@ class BytePool:
 
 
 def _append(file: int, data: bytes, start: int) -> int:
-    """Writes by system calls, so that a full disk is an error and not the end of the process.
-
-    Raises:
-        OSError: the disk is full.
-    """
+    """Writes by system calls, so that a full disk is an error and not the end of the process."""
     written = 0
     while written < len(data):
         count = os.pwrite(file, data[written:], start + written)

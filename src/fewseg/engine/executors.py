@@ -375,11 +375,7 @@ class _Actor:
 
 
 def _ray() -> Any:
-    """The module, which is an optional part.
-
-    Raises:
-        RuntimeError: it is not installed.
-    """
+    """The module, which is an optional part."""
     # `uv run fewseg ...` would have every worker started by `uv run`, in an environment of its own
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:

@@ -223,11 +223,7 @@ class RowFiles:
         self._checked[row] = True
 
     def _write(self, name: str, row: int, value: Values) -> None:
-        """Writes by system calls: a full disk is then an error and not the end of the process.
-
-        Raises:
-            OSError: the disk is full.
-        """
+        """Writes by system calls: a full disk is then an error and not the end of the process."""
         with (self.folder / _file(name)).open("r+b", buffering=0) as file:
             if os.pwrite(file.fileno(), value.data, row * value.nbytes) != value.nbytes:
                 raise OSError(errno.ENOSPC, "no space left")

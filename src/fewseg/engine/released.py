@@ -191,11 +191,7 @@ def released_canet_key(key: str) -> str:
 def _config_canet(
     state: Mapping[str, Tensor], label: str, scales: tuple[float, ...], bn: BatchNorm
 ) -> SCLCANetConfig:
-    """Reads the sizes off the shapes; a file of CANet has no scales.
-
-    Raises:
-        ValueError: the trunk is no ResNet-50, the only one that was released.
-    """
+    """Reads the sizes off the shapes; a file of CANet has no scales."""
     del scales
     blocks = {key.split(".")[1] for key in state if re.match(r"layer3\.\d+\.conv3\.weight", key)}
     if len(blocks) != 6 or "layer5.0.weight" not in state:

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from fewseg.annotations import Prediction, read_jsonl
+from fewseg.annotations.mask_files import voc_palette
 from fewseg.annotations.values import Mask
-from fewseg.data.pascal import voc_palette
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
 from fewseg.reports.html import Markup, element, joined, page, table
 

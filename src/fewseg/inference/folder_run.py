@@ -203,11 +203,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _known(path: Path, facts: Mapping[str, object]) -> dict[str, object]:
-    """What the file says, which is nothing else than ``facts``; empty without a file.
-
-    Raises:
-        DataError: it says something else, or is broken.
-    """
+    """What the file says, which is nothing else than ``facts``; empty without a file."""
     if not path.is_file():
         return {}
     try:

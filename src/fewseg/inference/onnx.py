@@ -327,11 +327,7 @@ def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float =
 
 
 def _check(model: Model, folder: Path) -> None:
-    """Checks that a folder is an export at a model's size; whether of its weights, the comparison tells.
-
-    Raises:
-        DataError: it is none, or of another size.
-    """
+    """Checks that a folder is an export at a model's size; whether of its weights, the comparison tells."""
     path = folder / ABOUT
     try:
         about: Any = json.loads(path.read_bytes())

@@ -98,14 +98,6 @@ def _columns(table: EpisodeCounts, classes: Sequence[int], score: Score) -> Floa
 
     The ratios of mIoU and Dice are of the classes, 0 where no way of the episode is of it; those of FB-IoU
     are of foreground and background, over the rows that :func:`fewseg.metrics.scores.fb_iou` looks at.
-
-    Args:
-        table: of one seed, sorted by episode: all rows of an episode are neighbours.
-        classes: C ids.
-        score: which score.
-
-    Returns:
-        (episodes, 2 C) or, for FB-IoU, (episodes, 4).
     """
     if score == "fb_iou":
         any_way = table.class_id == ANY_WAY

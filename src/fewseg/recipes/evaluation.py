@@ -129,11 +129,7 @@ def _on_a_worker(
 
 
 def _check_fusions(protocol: Protocol, lines: Sequence[Evaluation]) -> None:
-    """Refuses lines of several shots with another fusion than the protocol's.
-
-    Raises:
-        ValueError: there is one.
-    """
+    """Refuses lines of several shots with another fusion than the protocol's."""
     other = {line.fusion.kind for line in lines if line.shots > 1} - {protocol.fusion}
     if other and protocol.fusion != "any":
         raise ValueError(

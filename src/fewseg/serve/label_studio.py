@@ -474,11 +474,7 @@ class Backend:
             return sorted({project.version for project in self._projects.values()})
 
     def _project(self, named: object) -> Project:
-        """Returns a project by Label Studio's name of it, ``<id>.<time>``.
-
-        Raises:
-            DataError: it is no such name.
-        """
+        """Returns a project by Label Studio's name of it, ``<id>.<time>``."""
         match = _NAMED.fullmatch(named) if isinstance(named, str) else None
         if match is None:
             raise DataError(f"the project is {shown(named)}; accepted is its id, a point and a time")

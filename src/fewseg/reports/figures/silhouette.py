@@ -71,13 +71,7 @@ def _memberships(labels: Ints) -> tuple[Ints, Floats]:
 
 
 def _mean_silhouette(sums: Floats, sizes: Floats, own: Ints) -> float:
-    """The mean silhouette of m points.
-
-    Args:
-        sums: (m, classes) each point's distances to the points of each class, added up.
-        sizes: (classes,) points of each; may be 0.
-        own: (m,) class of each point.
-    """
+    """The mean silhouette of m points."""
     index = np.arange(len(own))
     others = sizes[own] - 1
     inside = np.divide(sums[index, own], others, out=np.zeros(len(own)), where=others > 0)
