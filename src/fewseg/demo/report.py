@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from fewseg.data.episodes import EpisodeSampler, EpisodeSpec
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.data.source import Source
 from fewseg.data.transforms import binary_mask
 from fewseg.demo.options import DemoOptions

@@ -16,8 +16,9 @@ import torch
 from lightning.fabric import Fabric
 
 from fewseg.data.episodes import EpisodeSampler, TrainingSampler
-from fewseg.data.fold_data import FoldData, JoinedSource
+from fewseg.data.folds import FoldData
 from fewseg.data.index import build_index
+from fewseg.data.source import JoinedSource
 from fewseg.data.synthetic import SyntheticSource, synthetic_5i
 from fewseg.data.transforms import EvalView, TrainView
 from fewseg.demo.options import DemoOptions

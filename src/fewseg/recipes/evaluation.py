@@ -15,7 +15,7 @@ import torch
 
 from fewseg.backbones import BackboneConfig
 from fewseg.data.episodes import Episodes, EpisodeSampler, RecordedEpisodes
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.data.protocols import Protocol, protocol_of_any
 from fewseg.engine.checkpoint import Checkpoint, check_split, load_method, read_checkpoint, split_json
 from fewseg.engine.config_json import config_from_json
