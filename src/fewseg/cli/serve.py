@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
-from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-import tyro
 from rich.console import Console
-
-from fewseg.cli.label import ServeCommand
 
 if TYPE_CHECKING:
     from fewseg.inference.model import Model
@@ -24,14 +20,59 @@ _LAST_PORT = 65535  # some systems take more and listen on the rest of the divis
 _OWN = ("127.0.0.1", "localhost", "::1")
 
 
-def serve(arguments: Sequence[str], console: Console) -> None:
+@dataclass(frozen=True, kw_only=True)
+class ServeCommand:
+    """Serves a page where images are annotated and the others predicted, until it is stopped (Ctrl-C).
+
+    Attributes:
+        model: a checkpoint (.safetensors) or a recipe without training.
+        host: the address to listen on. Any other than this machine's own lets everybody in the network use
+            the page: there is no password.
+        port: to listen on; 0 for any that is free.
+        backbone: for a recipe without training: another timm network.
+        backbone_weights: path of the frozen trunk's weights.
+        size: side of the network's input in pixels; the recipe's or the training's by default.
+        fusion: how K supports become one answer; the method's own by default.
+        precision: bf16 is up to twice as fast on CPUs that have it, with nearly the same masks.
+        tiles: cut images into overlapping tiles of so many pixels; by default an image is resized to fit.
+        overlap: of tiles, a share in [0, 0.9].
+        max_pixels: larger images are refused.
+        upload_mib: larger files are refused.
+        session_mib: what one open page may keep in memory.
+        sessions: pages that are open at the same time.
+        idle_minutes: after which a page that nobody uses loses what it holds.
+        label_studio: URL of a Label Studio whose ML backend this server is too. Its API token is read from
+            LABEL_STUDIO_API_KEY in the environment; BASIC_AUTH_USER and BASIC_AUTH_PASS are what it must
+            give, where they are set.
+        label_studio_shots: the newest so many annotated tasks of each class are its examples.
+    """
+
+    model: str = "pascal_matcher_resnet50"
+    host: str = "127.0.0.1"
+    port: int = 8017
+    backbone: str | None = None
+    backbone_weights: str | None = None
+    size: int | None = None
+    fusion: Literal["mean", "average", "cross-guided", "iterative", "attention"] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    tiles: int | None = None
+    overlap: float = 0.25
+    max_pixels: int = 40_000_000
+    upload_mib: int = 64
+    session_mib: int = 2048
+    sessions: int = 8
+    idle_minutes: int = 60
+    label_studio: str | None = None
+    label_studio_shots: int = 10
+
+
+def serve(command: ServeCommand, console: Console) -> None:
     """Serves the page; see ``ServeCommand``.
 
     Raises:
         ValueError: FastAPI or uvicorn is missing, or an option is not accepted.
         OSError: the address cannot be listened on.
     """
-    command = tyro.cli(ServeCommand, prog="fewseg serve", args=arguments)
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ValueError(
@@ -42,7 +83,6 @@ def serve(arguments: Sequence[str], console: Console) -> None:
 
     from fewseg.serve.app import create_app
 
-    logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)
     limits, studio = _limits(command), _studio(command)
     with _listen(command.host, command.port) as listener:  # before the model is loaded: told at once
         app = create_app(
