@@ -187,12 +187,10 @@ class ImportCommand:
 
 
 def _demo(arguments: Sequence[str], console: Console) -> None:
-    from fewseg.demo.config import DemoConfig
-    from fewseg.demo.run import run
-    from fewseg.demo.summary import rich_table
+    from fewseg.demo import DemoOptions, rich_table, run_demo
 
     logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)  # one trunk, many loads
-    found = run(tyro.cli(DemoConfig, prog="fewseg demo", args=arguments))
+    found = run_demo(tyro.cli(DemoOptions, prog="fewseg demo", args=arguments))
     console.print(rich_table(found.results))
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in found.seconds.items())
     console.print(f"time: {spent}\nreport: {found.report}", highlight=False, soft_wrap=True)

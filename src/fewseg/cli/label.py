@@ -1,4 +1,4 @@
-"""The options of the commands that use models: label, export, serve. Their fields are the flags."""
+"""The options of the commands that use models: label, export. Their fields are the flags."""
 
 from __future__ import annotations
 
@@ -121,52 +121,6 @@ class ExportCommand:
     backbone_weights: str | None = None
     size: int | None = None
     tolerance: float = 1e-3
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServeCommand:
-    """Serves a page where images are annotated and the others predicted, until it is stopped (Ctrl-C).
-
-    Attributes:
-        model: a checkpoint (.safetensors) or a recipe without training.
-        host: the address to listen on. Any other than this machine's own lets everybody in the network use
-            the page: there is no password.
-        port: to listen on; 0 for any that is free.
-        backbone: for a recipe without training: another timm network.
-        backbone_weights: path of the frozen trunk's weights.
-        size: side of the network's input in pixels; the recipe's or the training's by default.
-        fusion: how K supports become one answer; the method's own by default.
-        precision: bf16 is up to twice as fast on CPUs that have it, with nearly the same masks.
-        tiles: cut images into overlapping tiles of so many pixels; by default an image is resized to fit.
-        overlap: of tiles, a share in [0, 0.9].
-        max_pixels: larger images are refused.
-        upload_mib: larger files are refused.
-        session_mib: what one open page may keep in memory.
-        sessions: pages that are open at the same time.
-        idle_minutes: after which a page that nobody uses loses what it holds.
-        label_studio: URL of a Label Studio whose ML backend this server is too. Its API token is read from
-            LABEL_STUDIO_API_KEY in the environment; BASIC_AUTH_USER and BASIC_AUTH_PASS are what it must
-            give, where they are set.
-        label_studio_shots: the newest so many annotated tasks of each class are its examples.
-    """
-
-    model: str = "pascal_matcher_resnet50"
-    host: str = "127.0.0.1"
-    port: int = 8017
-    backbone: str | None = None
-    backbone_weights: str | None = None
-    size: int | None = None
-    fusion: Literal["mean", "average", "cross-guided", "iterative", "attention"] | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    tiles: int | None = None
-    overlap: float = 0.25
-    max_pixels: int = 40_000_000
-    upload_mib: int = 64
-    session_mib: int = 2048
-    sessions: int = 8
-    idle_minutes: int = 60
-    label_studio: str | None = None
-    label_studio_shots: int = 10
 
 
 if TYPE_CHECKING:

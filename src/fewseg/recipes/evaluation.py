@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from fewseg.data.episodes import Episodes, EpisodeSampler, RecordedEpisodes
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.data.protocols import Protocol, protocol_of_any
 from fewseg.engine.checkpoint import Checkpoint, check_split, split_json
 from fewseg.engine.environment import environment

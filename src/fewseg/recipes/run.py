@@ -11,7 +11,7 @@ import torch
 from lightning.fabric import Fabric
 
 from fewseg.data.episodes import EpisodeSampler, TrainingSampler
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.data.transforms import eval_view
 from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
 from fewseg.engine.evaluate import Evaluator, Precision

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewseg.data.episodes import EpisodeSampler, EpisodeSpec
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.data.transforms import EvalView
 from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
 from fewseg.engine.evaluate import Evaluator, Precision
