@@ -46,7 +46,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(
-        options="fewseg.demo.config:DemoConfig",
+        options="fewseg.demo.options:DemoOptions",
         run="fewseg.cli.inference:demo",
         help="see it work: train and test on rendered pictures, with a report",
         prefixes=True,
@@ -58,8 +58,8 @@ COMMANDS: dict[str, Command] = {
         interrupted="the same command does what is missing",
     ),
     "serve": Command(
-        options="fewseg.cli.serve:ServeCommand",
-        run="fewseg.cli.serve:serve",
+        options="fewseg.serve:ServeOptions",
+        run="fewseg.cli.inference:serve",
         help="the same in the browser: draw, look, correct, download",
     ),
     "data check": Command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -123,9 +124,10 @@ class ExportCommand:
 
 if TYPE_CHECKING:
     from fewseg.annotations import AnnotatedImage, ReadOptions
-    from fewseg.demo import DemoConfig
+    from fewseg.demo import DemoOptions
     from fewseg.inference.folder_run import RunOptions
     from fewseg.inference.segmenter import Segmenter
+    from fewseg.serve import ServeOptions
 
 SOME_FAILED = 3
 """Exit status of a run that could not use some of the images."""
@@ -294,12 +296,11 @@ class ImportCommand:
     scales: tuple[float, ...] = (60, 30, 15, 8)
 
 
-def demo(options: DemoConfig, console: Console) -> None:
+def demo(options: DemoOptions, console: Console) -> None:
     """Runs the demo."""
-    from fewseg.demo.run import run
-    from fewseg.demo.summary import rich_table
+    from fewseg.demo import rich_table, run_demo
 
-    found = run(options)
+    found = run_demo(options)
     console.print(rich_table(found.results))
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in found.seconds.items())
     console.print(f"time: {spent}\nreport: {found.report}", highlight=False, soft_wrap=True)
@@ -315,3 +316,10 @@ def import_checkpoint(command: ImportCommand, console: Console) -> None:
         command.source, command.target, scales=command.scales, class_split=split
     )
     console.print(f"{imported.method}: {imported.report.summary()}\nwritten: {command.target}")
+
+
+def serve(options: ServeOptions, console: Console) -> None:
+    """Serves the page."""
+    from fewseg.serve import serve as run_server
+
+    run_server(options, partial(console.print, highlight=False, markup=False, soft_wrap=True))
