@@ -41,7 +41,7 @@ from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.methods.scl import SCLPFENetConfig
 from fewseg.ops.progress import progress_bar
 from fewseg.recipes.recipe import Evaluation, Recipe
-from fewseg.recipes.run import build_method
+from fewseg.recipes.resolve import build_method
 
 
 def training_source(config: DemoOptions) -> SyntheticSource:
