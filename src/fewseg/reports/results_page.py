@@ -163,7 +163,7 @@ def provenance(table: FoldTable) -> list[str]:
             f"- {row.label} {row.fusion}: recipe {recipes}; evaluated in {hours:.2f} h for {folds} on "
             f"{hardware}",
             f"  - config: {_in_common([_config(r) for r in runs])}",
-            f"  - training: {_in_common([{'seed': r.train_seed} | dict(r.training) for r in runs])}",
+            f"  - training: {_in_common([_training(r) for r in runs])}",
         ]
     return lines
 

@@ -3,13 +3,12 @@ import socket
 import pytest
 
 from fewseg.cli import main
-from fewseg.cli.serve import _listen
-from fewseg.serve.label_studio import StudioOptions
-from fewseg.serve.label_studio_client import Account
+from fewseg.serve.label_studio_client import StudioSettings
+from fewseg.serve.server import _listen
 
 
 def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch, capsys):
-    monkeypatch.setattr("fewseg.cli.serve.find_spec", lambda name: None)
+    monkeypatch.setattr("fewseg.serve.server.find_spec", lambda name: None)
     assert main(["serve"]) == 1
     assert "pip install 'fewseg[serve]'" in capsys.readouterr().err
 
@@ -19,16 +18,16 @@ def test_a_port_in_use_is_told_before_a_model_is_loaded(capsys):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert main(["serve", "--port", str(taken.getsockname()[1])]) == 1
-    assert "choose another with --port" in capsys.readouterr().err
+    assert "choose a different port with --port" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["--host", "300.1.2.3"], "cannot listen on 300.1.2.3"),
-        (["--port", "70000"], "--port is 70000; accepted are 0"),
-        (["--upload-mib", "0"], "accepted are numbers of 1 and more"),
-        (["--max-pixels", "0"], "accepted are numbers of 1 and more"),
+        (["--port", "70000"], "--port must be 0"),
+        (["--upload-mib", "0"], "must be 1 or more"),
+        (["--max-pixels", "0"], "must be 1 or more"),
         (["--tiles", "0", "--port", "0"], "give a side of 1 pixel at least"),
     ],
 )
@@ -62,8 +61,9 @@ def test_label_studio_is_read_with_what_the_environment_says(monkeypatch):
     monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
     words = ["--port", "0", "--label-studio", "http://localhost:8080", "--label-studio-shots", "3"]
     assert main(["serve", *words]) == 0
-    account = Account(url="http://localhost:8080", key="k", user="u", password="p")
-    assert made["label_studio"] == StudioOptions(account=account, shots=3)
+    assert made["label_studio"] == StudioSettings(
+        url="http://localhost:8080", key="k", user="u", password="p", shots=3
+    )
     assert made["hosts"] == ("127.0.0.1", "localhost", "::1")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.engine.results import RunResult
 from fewseg.metrics import EpisodeCounts
 from fewseg.ops.files import atomic_path

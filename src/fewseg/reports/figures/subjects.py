@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewseg.data.episodes import EpisodeSampler, EpisodeSpec
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.data.transforms import EvalView
 from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
 from fewseg.engine.evaluate import Evaluator, Precision
@@ -22,9 +22,9 @@ from fewseg.methods.fusion import Fusion
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.ops.geometry import Letterbox
 from fewseg.ops.progress import tracked
-from fewseg.recipes.evaluation import best_device, described
 from fewseg.recipes.recipe import Recipe
-from fewseg.recipes.run import build_method, precision_of, training_store
+from fewseg.recipes.resolve import best_device, build_method, resolve
+from fewseg.recipes.run import precision_of, training_store
 from fewseg.reports.figures.data_files import Cell
 from fewseg.reports.paper_rows import recipe_stem
 from fewseg.types import Features
@@ -106,7 +106,8 @@ def subject_of(what: str, *, fold: int | None = None, root: Path | None = None) 
         FileNotFoundError: no such checkpoint.
         ValueError: it cannot be used, or nothing says which fold it belongs to.
     """
-    recipe, about = described(what)
+    found = resolve(what)
+    recipe, about = found.known_recipe, found.about
     trained = about.class_split["fold"] if about.class_split else None
     if trained is None and fold is None:
         raise ValueError(f"{what} does not say which fold it belongs to: give --fold")
