@@ -118,7 +118,7 @@ def _from_counts(study: Study) -> None:
             recipe=result.recipe,
             fusion=result.fusion,
             fold=result.fold,
-            training_seed=int(result.training.get("seed", 0)),
+            training_seed=result.train_seed or 0,
         )
     if rows:
         study.write("failure-rates-from-counts", rows)
