@@ -14,7 +14,7 @@ from torch import Tensor
 from fewseg.data.episodes import EpisodeSampler, EpisodeSpec
 from fewseg.data.folds import FoldData
 from fewseg.data.transforms import EvalView
-from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
+from fewseg.engine.checkpoint import Checkpoint, check_split, load_checkpoint
 from fewseg.engine.evaluate import Evaluator, Precision
 from fewseg.engine.features import FeatureStore
 from fewseg.methods.base import FewShotSegmenter
@@ -209,7 +209,7 @@ def open_subject(subject: Subject, data: FoldData) -> Opened:
         ValueError: it cannot be used, or was trained on classes of the fold.
     """
     if subject.about.digest:
-        method, about = load_method(Path(subject.what))
+        method, about = load_checkpoint(Path(subject.what))
         check_split(about, data.split, Path(subject.what))
     else:
         method = build_method(subject.recipe).eval()
