@@ -1,1 +1,1 @@
-"""The papers' figures, made from checkpoints, data and results; see ``fewseg report figures``."""
+"""The papers' figures, from checkpoints and results: one file for each idea, its data beside its drawing."""
