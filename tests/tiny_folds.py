@@ -1,7 +1,6 @@
 """Two folds of a small rendered set, for runs of whole commands."""
 
-from fewseg.data.fold_data import FoldData
-from fewseg.data.folds import ClassSplit
+from fewseg.data.folds import ClassSplit, FoldData
 from fewseg.data.index import build_index
 from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource
 

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fewseg.data.episodes import EpisodeSampler
-from fewseg.data.fold_data import FoldData
-from fewseg.data.folds import ClassSplit
+from fewseg.data.folds import ClassSplit, FoldData
 from fewseg.data.index import build_index
 from fewseg.data.protocols import Protocol
 from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource

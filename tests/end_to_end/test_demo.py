@@ -15,11 +15,11 @@ from rich.console import Console
 
 from fewseg.backbones import ResNetShape
 from fewseg.data.synthetic import synthetic_5i
-from fewseg.demo import DemoConfig, DemoResult, PretrainConfig, rich_table, run
+from fewseg.demo import DemoOptions, DemoResult, PretrainConfig, rich_table, run_demo
 from fewseg.demo.run import read_fold
 from fewseg.engine.checkpoint import load_method
 
-TINY = DemoConfig(
+TINY = DemoOptions(
     fold=1,
     size=65,
     train_images=40,
@@ -53,7 +53,7 @@ def done(tmp_path_factory) -> tuple[Path, DemoResult]:
     (out / "notes.txt").write_text("mine")
     (out / "demo-results").mkdir()
     (out / "demo-results" / "old.json").write_text("{}")
-    return out, run(replace(TINY, out=out))
+    return out, run_demo(replace(TINY, out=out))
 
 
 def scores(result: DemoResult) -> list[tuple[float, float, dict[int, float]]]:
@@ -82,9 +82,9 @@ def test_unseen_classes_are_in_no_training_picture_but_in_test_pictures(tmp_path
 def test_the_same_config_gives_the_same_numbers(done, tmp_path):
     _, first = done
     torch.rand(3)
-    again = run(replace(TINY, out=tmp_path))
+    again = run_demo(replace(TINY, out=tmp_path))
     assert scores(again) == scores(first)
-    other = run(replace(TINY, out=tmp_path, seed=1, episodes=39))
+    other = run_demo(replace(TINY, out=tmp_path, seed=1, episodes=39))
     assert scores(other) != scores(first)
 
 

@@ -24,7 +24,8 @@ from fewseg.methods.fusion import CrossGuided
 from fewseg.recipes import evaluation
 from fewseg.recipes import evaluation as recipe_run
 from fewseg.recipes.registry import RECIPES
-from fewseg.recipes.run import build_method, train_recipe
+from fewseg.recipes.resolve import build_method
+from fewseg.recipes.run import train_recipe
 
 PFENET, SCL = "runs/tiny_pfenet-fold0-seed0/best.safetensors", "runs/tiny_scl-fold0-seed0/best.safetensors"
 
@@ -246,7 +247,7 @@ def test_a_checkpoint_whose_training_config_was_edited_is_told(recipes, tmp_path
     recipe = recipes["tiny_pfenet"]
     about = Checkpoint(config=recipe.method, recipe="tiny_pfenet", training={"config": 5})
     save_checkpoint(tmp_path / "edited.safetensors", build_method(recipe), about)
-    with pytest.raises(ValueError, match="a header without a right training config: it was edited"):
+    with pytest.raises(ValueError, match="a header without a valid training config: it was edited"):
         evaluation.evaluate("edited.safetensors", fold=0)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from fewseg.backbones import BackboneConfig, ResNetShape
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.data.index import build_index
 from fewseg.data.protocols import SYNTHETIC
 from fewseg.data.synthetic import SyntheticSource, synthetic_5i

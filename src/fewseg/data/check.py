@@ -17,8 +17,7 @@ from fewseg.data.coco import (
     find_coco,
     image_folder,
 )
-from fewseg.data.coco_splits import coco_20i
-from fewseg.data.folds import ClassSplit, pascal_5i
+from fewseg.data.folds import ClassSplit, coco_20i, pascal_5i
 from fewseg.data.fss1000 import CLASSES, FSS_PAGE, IMAGES_OF_CLASS, PARTS, FSS1000Source
 from fewseg.data.index import Index, build_index
 from fewseg.data.pascal import NOVAL_URL, SBD_URL, VOC_URL, TrainList, find_sbd, find_voc, pascal_sources

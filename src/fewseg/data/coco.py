@@ -21,8 +21,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from fewseg.annotations.image_files import image_size, read_rgb, require_folder
-from fewseg.data.coco_splits import CATEGORY_IDS, CLASS_OF_CATEGORY, COCO_CLASSES
-from fewseg.data.folds import numbered
+from fewseg.data.folds import CATEGORY_IDS, CLASS_OF_CATEGORY, COCO_CLASSES, numbered
 from fewseg.data.label_pack import LabelPack, build_pack, open_pack
 from fewseg.ops.files import atomic_write_text, cache_folder
 from fewseg.ops.parallel import summary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -182,3 +182,50 @@ class RelabelledSource:
         """Returns a key that changes when the source or the mapping does."""
         facts = (self._source.digest(), sorted(self._mapping.items()), sorted(self.class_names.items()))
         return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+class JoinedSource:
+    """Several sources as one; an image that stands in more than one is read from the first.
+
+    Lists of one data set overlap between folds: joined, they share features that are computed once.
+
+    Args:
+        name: what messages and results call the whole.
+        parts: one source at least, all with the same classes.
+
+    Raises:
+        DataError: the parts name different classes.
+    """
+
+    def __init__(self, name: str, parts: Sequence[Source]) -> None:
+        self.name = name
+        self.class_names: Mapping[int, str] = parts[0].class_names
+        for part in parts[1:]:
+            if dict(part.class_names) != dict(self.class_names):
+                raise DataError(
+                    f"{part.name} and {parts[0].name} name different classes: they cannot be joined into "
+                    f"{name}; give all of them one set of class names"
+                )
+        self._part = {id: part for part in reversed(parts) for id in part.ids}
+        self.ids: tuple[str, ...] = tuple(dict.fromkeys(id for part in parts for id in part.ids))
+        self._digests = [part.digest() for part in parts]
+
+    def image_size(self, id: str) -> tuple[int, int]:
+        """Returns (H, W), without a full read where the part can tell."""
+        part = self._part[id]
+        if isinstance(part, SizedSource):
+            return part.image_size(id)
+        image = part.read_image(id)
+        return int(image.shape[1]), int(image.shape[2])
+
+    def read_image(self, id: str) -> Tensor:
+        """Returns (3, H, W) uint8 RGB."""
+        return self._part[id].read_image(id)
+
+    def read_labels(self, id: str) -> Tensor:
+        """Returns (H, W) uint8: 0 background, class ids, 255 ignore."""
+        return self._part[id].read_labels(id)
+
+    def digest(self) -> str:
+        """Returns a key that changes when one of the parts does."""
+        return hashlib.sha256(" ".join(self._digests).encode()).hexdigest()

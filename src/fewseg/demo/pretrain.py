@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fewseg.backbones import Backbone, BackboneConfig
 from fewseg.data.draws import Draws
 from fewseg.data.source import Source
-from fewseg.demo.config import PretrainConfig
+from fewseg.demo.options import PretrainConfig
 from fewseg.ops.files import atomic_path
 from fewseg.ops.progress import progress_bar
 from fewseg.types import IGNORE

@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from fewseg.data.episodes import EpisodeSampler, EpisodeSpec
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.data.source import Source
 from fewseg.data.transforms import binary_mask
-from fewseg.demo.config import DemoConfig
+from fewseg.demo.options import DemoOptions
 from fewseg.demo.summary import Gain, headings, label, rows, shots_of
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.results import RunResult, as_json
@@ -133,7 +133,7 @@ class DemoReport:
         cell_accuracy: share of object cells that the backbone names right at the end of its training.
     """
 
-    config: DemoConfig
+    config: DemoOptions
     data: FoldData
     results: tuple[RunResult, ...]
     gains: tuple[Gain, ...]

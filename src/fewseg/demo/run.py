@@ -16,12 +16,12 @@ import torch
 from lightning.fabric import Fabric
 
 from fewseg.data.episodes import EpisodeSampler, TrainingSampler
-from fewseg.data.fold_data import FoldData, JoinedSource
+from fewseg.data.folds import FoldData
 from fewseg.data.index import build_index
+from fewseg.data.source import JoinedSource
 from fewseg.data.synthetic import SyntheticSource, synthetic_5i
 from fewseg.data.transforms import EvalView, TrainView
-from fewseg.demo import run as methods
-from fewseg.demo.config import DemoConfig
+from fewseg.demo.options import DemoOptions
 from fewseg.demo.pretrain import pretrain, read_cells
 from fewseg.demo.report import DemoReport, Example, Predictor, choose_episodes, show, write_report
 from fewseg.demo.summary import Gain, gain
@@ -41,21 +41,21 @@ from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.methods.scl import SCLPFENetConfig
 from fewseg.ops.progress import progress_bar
 from fewseg.recipes.recipe import Evaluation, Recipe
-from fewseg.recipes.run import build_method
+from fewseg.recipes.resolve import build_method
 
 
-def training_source(config: DemoConfig) -> SyntheticSource:
+def training_source(config: DemoOptions) -> SyntheticSource:
     """Pictures without any object of an unseen class, not even in the background."""
     base = synthetic_5i(config.fold).base
     return SyntheticSource(config.train_images, config.size, seed=config.seed, classes=base, split="train")
 
 
-def test_source(config: DemoConfig) -> SyntheticSource:
+def test_source(config: DemoOptions) -> SyntheticSource:
     """Pictures of all twenty classes: an unseen class is to be told from seen ones and from clutter."""
     return SyntheticSource(config.test_images, config.size, seed=config.seed, split="val")
 
 
-def read_fold(config: DemoConfig, cache: Path) -> FoldData:
+def read_fold(config: DemoOptions, cache: Path) -> FoldData:
     """Renders both sets and builds their index.
 
     Args:
@@ -86,7 +86,7 @@ _DROPOUT = 0.1  # of the mid-level feature; a head of a few hundred steps is far
 
 
 def _recipe(
-    config: DemoConfig, data: FoldData, name: str, method: MethodConfig, *evaluations: Evaluation
+    config: DemoOptions, data: FoldData, name: str, method: MethodConfig, *evaluations: Evaluation
 ) -> Recipe:
     """All methods share one training config, and with it the cached features.
 
@@ -113,7 +113,7 @@ def _recipe(
     )
 
 
-def pfenet(config: DemoConfig, data: FoldData, weights: Path) -> Recipe:
+def pfenet(config: DemoOptions, data: FoldData, weights: Path) -> Recipe:
     """PFENet; K shots by the mean of their vectors and prior maps."""
     method = PFENetConfig(
         backbone=config.backbone(weights),
@@ -125,7 +125,7 @@ def pfenet(config: DemoConfig, data: FoldData, weights: Path) -> Recipe:
     return _recipe(config, data, "demo_pfenet", method, Evaluation(shots=1), Evaluation(shots=config.shots))
 
 
-def _scl(config: DemoConfig, weights: Path | None) -> SCLPFENetConfig:
+def _scl(config: DemoOptions, weights: Path | None) -> SCLPFENetConfig:
     return SCLPFENetConfig(
         backbone=config.backbone(weights),
         channels=config.width,
@@ -135,7 +135,7 @@ def _scl(config: DemoConfig, weights: Path | None) -> SCLPFENetConfig:
     )
 
 
-def scl(config: DemoConfig, data: FoldData, weights: Path) -> Recipe:
+def scl(config: DemoOptions, data: FoldData, weights: Path) -> Recipe:
     """SCL on PFENet; K shots by the average of their scores and by the cross-guided module."""
     return _recipe(
         config,
@@ -148,13 +148,13 @@ def scl(config: DemoConfig, data: FoldData, weights: Path) -> Recipe:
     )
 
 
-def untrained(config: DemoConfig, data: FoldData) -> Recipe:
+def untrained(config: DemoOptions, data: FoldData) -> Recipe:
     """SCL's network before any training, backbone and head: the floor."""
     evaluation = Evaluation(shots=1, fusion=ScoreAverage())
     return _recipe(config, data, "demo_untrained", _scl(config, None), evaluation)
 
 
-def matcher(config: DemoConfig, data: FoldData, weights: Path) -> Recipe:
+def matcher(config: DemoOptions, data: FoldData, weights: Path) -> Recipe:
     """Cosine to a foreground and a background prototype on the same backbone: no head to train."""
     method = MatcherConfig(backbone=config.backbone(weights))
     return _recipe(config, data, "demo_matcher", method, Evaluation(shots=1), Evaluation(shots=config.shots))
@@ -310,24 +310,24 @@ class DemoResult:
     seconds: dict[str, float]
 
 
-def run(config: DemoConfig) -> DemoResult:
+def run_demo(options: DemoOptions) -> DemoResult:
     """Renders the set, trains the backbone and both heads, tests on unseen classes, writes the report.
 
-    The same config gives the same numbers on the same machine. Results of an earlier demo in
-    ``config.out`` are replaced; anything else there is left alone.
+    The same options give the same numbers on the same machine. Results of an earlier demo in
+    ``options.out`` are replaced; anything else there is left alone.
 
     Raises:
-        ValueError: the config asks for what cannot be.
-        OSError: ``config.out`` cannot be written.
+        ValueError: an option is invalid.
+        OSError: ``options.out`` cannot be written.
     """
-    shutil.rmtree(config.out / _RESULTS, ignore_errors=True)
-    (config.out / _RESULTS).mkdir(parents=True)
-    cache = tempfile.TemporaryDirectory(prefix="cache-", dir=config.out, ignore_cleanup_errors=True)
-    with repeatable(config.threads), cache as folder:
-        return _run(config, Path(folder))
+    shutil.rmtree(options.out / _RESULTS, ignore_errors=True)
+    (options.out / _RESULTS).mkdir(parents=True)
+    cache = tempfile.TemporaryDirectory(prefix="cache-", dir=options.out, ignore_cleanup_errors=True)
+    with repeatable(options.threads), cache as folder:
+        return _run(options, Path(folder))
 
 
-def _run(config: DemoConfig, cache: Path) -> DemoResult:
+def _run(config: DemoOptions, cache: Path) -> DemoResult:
     clock = Clock()
     with clock.stage("rendering"):
         data = read_fold(config, cache)
@@ -342,10 +342,10 @@ def _run(config: DemoConfig, cache: Path) -> DemoResult:
     evaluators: dict[str, Evaluator] = {}
     results: list[RunResult] = []
     for recipe, trained in (
-        (methods.untrained(config, data), False),
-        (methods.matcher(config, data, weights), False),
-        (methods.pfenet(config, data, weights), True),
-        (methods.scl(config, data, weights), True),
+        (untrained(config, data), False),
+        (matcher(config, data, weights), False),
+        (pfenet(config, data, weights), True),
+        (scl(config, data, weights), True),
     ):
         with clock.stage(f"training {recipe.name.removeprefix('demo_')}" if trained else "testing"):
             method, about = train_head(recipe, place) if trained else _as_built(recipe)
@@ -373,7 +373,7 @@ def _as_built(recipe: Recipe) -> tuple[FewShotSegmenter, Checkpoint]:
     return build_method(recipe), Checkpoint(config=recipe.method)
 
 
-def _gains(config: DemoConfig, results: Path) -> tuple[Gain, ...]:
+def _gains(config: DemoOptions, results: Path) -> tuple[Gain, ...]:
     """SCL over PFENet in one shot, and the cross-guided module over the average in K."""
     average, guided = (Evaluation(shots=config.shots, fusion=f) for f in (ScoreAverage(), CrossGuided()))
     one = Evaluation(shots=1, fusion=ScoreAverage())
@@ -385,7 +385,7 @@ def _gains(config: DemoConfig, results: Path) -> tuple[Gain, ...]:
     )
 
 
-def _examples(config: DemoConfig, place: Workplace, evaluators: dict[str, Evaluator]) -> tuple[Example, ...]:
+def _examples(config: DemoOptions, place: Workplace, evaluators: dict[str, Evaluator]) -> tuple[Example, ...]:
     """The first episodes of each unseen class, marked by both methods."""
     data, scl = place.data, evaluators["demo_scl"]
     predictors = (

@@ -36,7 +36,7 @@ from fewseg.engine.executors import (
 from fewseg.engine.features import FeatureStore
 from fewseg.engine.plain import plain_logits
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.methods.fusion import CrossGuided, Fusion, GuideFusion, one_vs_rest
+from fewseg.methods.fusion import Fusion, one_vs_rest
 from fewseg.methods.multi_scale import added_probabilities
 from fewseg.methods.pair_scorer import PairScorer, fuse_scores, predicted_iou
 from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts, count_ways
@@ -262,7 +262,7 @@ Asked = tuple[int, tuple[str, ...], str]
 Shot = tuple[int, str]
 """(class, support image)."""
 
-Guide = tuple[int, tuple[str, ...], GuideFusion | None]
+Guide = tuple[int, tuple[str, ...], Fusion | None]
 """(class, support images, how they are joined); of a single image it is not joined."""
 
 Ious = Mapping[Pair, float]
@@ -290,7 +290,8 @@ class PairScores:
         self.method, self.images, self.pool = method, images, pool
         self.batch, self.progress = batch, progress
         self._keys: dict[Shot, int] = {}
-        self._ious: dict[tuple[Pair, CrossGuided], float] = {}
+        self._names: tuple[str, ...] = ()
+        self._ious: dict[tuple[Pair, Fusion], float] = {}
 
     def prepare(self, asked: Iterable[Asked], judged: Collection[Pair], fusion: Fusion) -> dict[Pair, float]:
         """Scores what ``asked`` and ``judged`` need and is not known yet.
@@ -301,7 +302,7 @@ class PairScores:
         needed = [(guide, one[2]) for one in asked for guide in _guides(one, fusion)]
         needed += [((class_id, (support,), None), target) for class_id, support, target in judged]
         self._score(dict.fromkeys(needed))
-        if not isinstance(fusion, CrossGuided):
+        if not fusion.needs_cross_iou:
             return {}
         return {pair: self._iou(pair, fusion) for pair in judged}
 
@@ -313,13 +314,13 @@ class PairScores:
 
     def _weights(self, asked: Asked, scored: int, fusion: Fusion, ious: Ious) -> Tensor:
         """Shares of the ``scored`` guides."""
-        if not isinstance(fusion, CrossGuided) or scored == 1:
-            return torch.full((scored,), 1.0 / scored, device=self.images.device)
-        class_id, supports, _ = asked
-        table = [[ious[class_id, k, i] for i in supports] for k in supports]
-        return fusion.weights(torch.tensor([table], device=self.images.device))[0]
+        cross_iou, (class_id, supports, _) = None, asked
+        if fusion.needs_cross_iou and scored > 1:
+            table = [[ious[class_id, k, i] for i in supports] for k in supports]
+            cross_iou = torch.tensor([table], device=self.images.device)
+        return fusion.weights(1, scored, device=self.images.device, cross_iou=cross_iou)[0]
 
-    def _iou(self, pair: Pair, fusion: CrossGuided) -> float:
+    def _iou(self, pair: Pair, fusion: Fusion) -> float:
         key = (pair, fusion)
         if key not in self._ious:
             class_id, support, target = pair
@@ -381,7 +382,7 @@ class PairScores:
         found = [self._single(class_id, id).without_keys() for id in supports]
         if fusion is None:
             return found[0]
-        return self.method.join_shots(Guides.stack(found), len(supports), fusion)
+        return fusion.join(Guides.stack(found), len(supports))
 
     def _single(self, class_id: int, support: str) -> Guides:
         """The guide of one shot: what depends on (image, class) alone, the masked layer4 among it."""
@@ -389,10 +390,12 @@ class PairScores:
         if kept is None:
             masks = self.images.masks([support], [class_id])
             made = self.method.encode_shots(self.images.features([support]), masks)
-            kept = (made.vectors, made.keys, made.valid)
+            self._names = tuple(made.maps)
+            kept = (*made.maps.values(), made.keys, made.valid)
             self.pool.put(("guide", class_id, support), kept)
             self._keys[class_id, support] = made.keys.numel() * made.keys.element_size()
-        return Guides(vectors=kept[0], keys=kept[1], valid=kept[2])
+        *maps, keys, valid = kept
+        return Guides(maps=dict(zip(self._names, maps, strict=True)), keys=keys, valid=valid)
 
 
 def usual_batch(size: int, device: torch.device) -> int:
@@ -403,7 +406,7 @@ def usual_batch(size: int, device: torch.device) -> int:
 
 def judged_pairs(asked: Iterable[Asked], fusion: Fusion) -> set[Pair]:
     """The pairs of support images whose IoU a fusion needs."""
-    if not isinstance(fusion, CrossGuided):
+    if not fusion.needs_cross_iou:
         return set()
     sets = {(class_id, supports) for class_id, supports, _ in asked if len(supports) > 1}
     return {(class_id, k, i) for class_id, supports in sets for k in supports for i in supports}
@@ -412,7 +415,7 @@ def judged_pairs(asked: Iterable[Asked], fusion: Fusion) -> set[Pair]:
 def _guides(asked: Asked, fusion: Fusion) -> list[Guide]:
     """The guides whose scores a question is answered by."""
     class_id, supports, _ = asked
-    if isinstance(fusion, GuideFusion) and len(supports) > 1:
+    if fusion.joins_guides and len(supports) > 1:
         return [(class_id, supports, fusion)]
     return [(class_id, (support,), None) for support in supports]
 
@@ -576,7 +579,7 @@ class Evaluator:
     def _paired(self, asked: Sequence[Question], fusion: Fusion) -> PairScores | None:
         """The scores of pairs, where the questions can be answered by them."""
         several = any(len(way.supports) > 1 for question in asked[:1] for way in question.ways)
-        own_path = isinstance(fusion, CrossGuided) and fusion.path == "support" and several
+        own_path = fusion.cross_path == "support" and several
         return None if own_path else self._pairs
 
     def _by_pairs(
@@ -715,7 +718,7 @@ class MultiScaleEvaluator(Evaluator):
         Raises:
             ValueError: the shots are fused cross-guided, whose weights differ between sizes.
         """
-        if isinstance(task.fusion, CrossGuided) and share.judged:
+        if task.fusion.needs_cross_iou and share.judged:
             raise ValueError(
                 "multi-scale evaluation cannot weigh shots across sizes: give --fusion mean or average"
             )

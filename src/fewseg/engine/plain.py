@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fewseg.data.episodes import Way
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.methods.fusion import CrossGuided, Fusion, GuideFusion, one_vs_rest
+from fewseg.methods.fusion import Fusion, one_vs_rest
 from fewseg.methods.pair_scorer import PairScorer, fuse_scores, predicted_iou
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedShots, Features, Guides
@@ -36,7 +36,7 @@ def plain_logits(
     """
     fusion = method.fusion
     several = any(len(way.supports) > 1 for way in ways)
-    own_path = isinstance(fusion, CrossGuided) and fusion.path == "support" and several
+    own_path = fusion.cross_path == "support" and several
     if isinstance(method, PairScorer) and not own_path:
         query = features(target)
         scores = [_pairwise(method, fusion, way, query, features, masks) for way in ways]
@@ -66,11 +66,10 @@ def _pairwise(
     read = {id: features(id) for id in way.supports}
     truth = {id: masks(id, [way.class_id]) for id in way.supports}
     guides = [method.encode_shots(read[id], truth[id]) for id in way.supports]
-    weights = torch.full((1, shots), 1.0 / shots, device=truth[way.supports[0]].device)
-    if shots > 1 and isinstance(fusion, GuideFusion):
-        guides = [method.join_shots(Guides.stack(guides), shots, fusion)]
-        weights = torch.ones_like(weights[:, :1])
-    elif shots > 1 and isinstance(fusion, CrossGuided):
+    device, cross_iou = truth[way.supports[0]].device, None
+    if shots > 1 and fusion.joins_guides:
+        guides = [fusion.join(Guides.stack(guides), shots)]
+    elif shots > 1 and fusion.needs_cross_iou:
         maps = {id: method.encode_query(found) for id, found in read.items()}
         ious = [
             [
@@ -79,7 +78,8 @@ def _pairwise(
             ]
             for guide in guides
         ]
-        weights = fusion.weights(torch.tensor([ious], device=weights.device))
+        cross_iou = torch.tensor([ious], device=device)
+    weights = fusion.weights(1, shots, device=device, cross_iou=cross_iou)
     encoded = method.encode_query(query)
     scores = torch.stack([method.score(encoded, guide).float().contiguous() for guide in guides], dim=1)
     return fuse_scores(scores, weights.to(scores.dtype))

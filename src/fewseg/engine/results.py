@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fewseg.data.coco_splits import coco_20i
-from fewseg.data.folds import ClassSplit, pascal_5i
+from fewseg.data.folds import ClassSplit, coco_20i, pascal_5i
 from fewseg.data.protocols import stored_protocol
 from fewseg.engine.environment import Environment, environment
 from fewseg.metrics import EpisodeCounts, bootstrap_miou, dice, fb_iou, miou, per_class, std_over_seeds

@@ -16,7 +16,7 @@ from lightning.fabric import Fabric
 from torch.utils.tensorboard import SummaryWriter
 
 from fewseg.data.draws import Draws
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.engine.batches import Batches
 from fewseg.engine.checkpoint import (
     Checkpoint,

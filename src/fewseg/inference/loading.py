@@ -16,10 +16,9 @@ from fewseg.engine.train_config import TrainConfig
 from fewseg.inference.model import Model, Views
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion
-from fewseg.recipes.evaluation import best_device
 from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import RECIPES, recipe
-from fewseg.recipes.run import build_method
+from fewseg.recipes.resolve import best_device, build_method
 
 DEFAULT = "pascal_matcher_resnet50"
 """The recipe that needs neither training nor a checkpoint."""

@@ -6,16 +6,23 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from fewseg.data import coco_splits
+from fewseg.data import folds as splits
 from fewseg.data.coco import coco_source
-from fewseg.data.coco_splits import COCO_CLASSES, COCO_OF_VOC, CocoSplit
-from fewseg.data.fold_data import FoldData, JoinedSource
 from fewseg.data.folder import ListFileSource
-from fewseg.data.folds import VOC_CLASSES, ClassSplit, numbered, pascal_5i
+from fewseg.data.folds import (
+    COCO_CLASSES,
+    COCO_OF_VOC,
+    VOC_CLASSES,
+    ClassSplit,
+    CocoSplit,
+    FoldData,
+    numbered,
+    pascal_5i,
+)
 from fewseg.data.fss1000 import FSS1000Source, fss1000_parts, fss1000_split
 from fewseg.data.index import build_index
 from fewseg.data.pascal import pascal_sources, pascal_val
-from fewseg.data.source import RelabelledSource, Source
+from fewseg.data.source import JoinedSource, RelabelledSource, Source
 from fewseg.types import DataError
 
 
@@ -91,7 +98,7 @@ def coco(fold: int, root: Path | None = None, *, split: CocoSplit = "B") -> Fold
     Raises:
         DataError: no root was given, or files are missing.
     """
-    return _coco(root, coco_splits.coco_20i(fold, split))
+    return _coco(root, splits.coco_20i(fold, split))
 
 
 def coco_three_parts(
@@ -107,7 +114,7 @@ def coco_three_parts(
     Raises:
         DataError: no root was given, or files are missing.
     """
-    return _coco(root, coco_splits.coco_40_20_20(fold, test))
+    return _coco(root, splits.coco_40_20_20(fold, test))
 
 
 def _coco(root: Path | None, split: ClassSplit) -> FoldData:
@@ -116,7 +123,7 @@ def _coco(root: Path | None, split: ClassSplit) -> FoldData:
 
 
 def voc_to_coco(fold: int, root: Path | None = None) -> FoldData:
-    """Trains on all classes of VOC, tests COCO classes that VOC has not; see ``coco_splits.voc_to_coco``.
+    """Trains on all classes of VOC, tests COCO classes that VOC has not; see ``splits.voc_to_coco``.
 
     Class ids are COCO's throughout. VOC gives its 5 953 training images, COCO val2014.
 
@@ -129,15 +136,13 @@ def voc_to_coco(fold: int, root: Path | None = None) -> FoldData:
     """
     root = _given(root, "VOC to COCO", "VOC 2012, SBD and COCO 2014")
     train, _ = pascal_sources(root, root)
-    return _fold_data(
-        "voc-to-coco", _in_coco_ids(train), coco_source(root, "val"), coco_splits.voc_to_coco(fold)
-    )
+    return _fold_data("voc-to-coco", _in_coco_ids(train), coco_source(root, "val"), splits.voc_to_coco(fold))
 
 
 def coco_to_voc(
     fold: int, root: Path | None = None, *, folds: Literal["coco-20i", "pascal-5i"] = "coco-20i"
 ) -> FoldData:
-    """Trains on COCO, tests VOC classes that were not trained on; see ``coco_splits.coco_to_voc``.
+    """Trains on COCO, tests VOC classes that were not trained on; see ``splits.coco_to_voc``.
 
     Class ids are COCO's throughout. COCO gives train2014, VOC its 1 449 segmentation val images.
 
@@ -150,7 +155,7 @@ def coco_to_voc(
         DataError: no root was given, or files are missing.
     """
     root = _given(root, "COCO to VOC", "VOC 2012 and COCO 2014")
-    split = coco_splits.coco_to_voc(fold, folds)
+    split = splits.coco_to_voc(fold, folds)
     return _fold_data(split.name, coco_source(root, "train"), _in_coco_ids(pascal_val(root)), split)
 
 

@@ -13,23 +13,21 @@ from typing import Any, Literal
 
 import torch
 
-from fewseg.backbones import BackboneConfig
 from fewseg.data.episodes import Episodes, EpisodeSampler, RecordedEpisodes
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.data.protocols import Protocol, protocol_of_any
-from fewseg.engine.checkpoint import Checkpoint, check_split, load_method, read_checkpoint, split_json
-from fewseg.engine.config_json import config_from_json
+from fewseg.engine.checkpoint import Checkpoint, check_split, split_json
 from fewseg.engine.environment import environment
 from fewseg.engine.evaluate import Evaluator, MultiScaleEvaluator, Precision
 from fewseg.engine.executors import RayWorkers, Workforce, launch_ranks
 from fewseg.engine.results import RunResult, as_json, digest
-from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion
 from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.recipes.recipe import Evaluation, Recipe
-from fewseg.recipes.registry import RECIPES, recipe
-from fewseg.recipes.run import build_method, precision_of, training_store
+from fewseg.recipes.registry import RECIPES
+from fewseg.recipes.resolve import best_device, resolve
+from fewseg.recipes.run import precision_of, training_store
 
 logger = logging.getLogger(__name__)
 
@@ -136,11 +134,6 @@ def _check_fusions(protocol: Protocol, lines: Sequence[Evaluation]) -> None:
             f"protocol {protocol.name!r} joins shots by {protocol.fusion!r}, not "
             f"{' or '.join(sorted(other))}: give --fusion {protocol.fusion}, or a protocol with fusion='any'"
         )
-
-
-def best_device() -> torch.device:
-    """The first GPU, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _done_before(path: Path, protocol: Protocol, said: Mapping[str, Any]) -> RunResult | None:
@@ -283,7 +276,9 @@ def evaluate(
     _check_processes(processes, ray_workers)
     if episodes is not None and episodes < 1:
         raise ValueError(f"--episodes {episodes}: give one episode a seed at least")
-    chosen, method, about = _load(what, recipe_name, backbone, backbone_weights)
+    found = resolve(what, recipe_name=recipe_name, backbone=backbone, backbone_weights=backbone_weights)
+    chosen, about = found.known_recipe, found.about
+    method = found.load(backbone_weights=backbone_weights)
     trained = about.class_split["fold"] if about.class_split else None
     wanted = fold if fold is not None else trained
     if wanted is None:
@@ -405,67 +400,3 @@ def _lines(
             ]
         found += own
     return found
-
-
-def described(what: str, recipe_name: str | None = None) -> tuple[Recipe, Checkpoint]:
-    """What would be evaluated: read from the header of a checkpoint, or from the registry.
-
-    Args:
-        what: path of a checkpoint, or the name of a recipe without training.
-        recipe_name: whose data, protocol and lines to use; the checkpoint's own by default.
-
-    Returns:
-        The recipe with the config and training of the checkpoint, and what the checkpoint says (of a recipe
-        without training its config alone).
-
-    Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: the recipe must be trained first, or the checkpoint cannot be used or names no recipe.
-    """
-    if what in RECIPES and not Path(what).exists():
-        chosen = recipe(what)
-        if chosen.train is not None:
-            raise ValueError(
-                f"{what} must be trained first (`fewseg train {what}`); then give its checkpoint"
-            )
-        return chosen, Checkpoint(config=chosen.method)
-    if not Path(what).exists() and not Path(what).suffix:
-        recipe(what)  # raises, with the near names
-    about = read_checkpoint(Path(what))
-    name = recipe_name or about.recipe
-    if not name:
-        raise ValueError(f"{what} does not name its recipe: give --recipe, one of {', '.join(RECIPES)}")
-    chosen = recipe(name)
-    if type(chosen.method) is not type(about.config):
-        raise ValueError(
-            f"{what} is a checkpoint of {type(about.config).__name__}, but {name} is a recipe of "
-            f"{type(chosen.method).__name__}: give the recipe it belongs to"
-        )
-    trained = about.training.get("config")
-    train = chosen.train if trained is None else config_from_json(trained)
-    if not isinstance(train, TrainConfig | None):
-        raise ValueError(f"{what} has a header without a right training config: it was edited")
-    return replace(chosen, method=about.config, train=train), about
-
-
-def _load(
-    what: str, recipe_name: str | None, backbone: str | None, backbone_weights: str | None
-) -> tuple[Recipe, FewShotSegmenter, Checkpoint]:
-    chosen, about = described(what, recipe_name)
-    if not about.digest:
-        chosen = _on_backbone(chosen, backbone, backbone_weights)
-        return chosen, build_method(chosen).eval(), replace(about, config=chosen.method)
-    if backbone is not None:
-        raise ValueError(f"--backbone is for recipes without training; {what} has a backbone of its own")
-    method, about = load_method(Path(what), backbone_weights=backbone_weights)
-    return chosen, method, about
-
-
-def _on_backbone(chosen: Recipe, name: str | None, weights: str | None) -> Recipe:
-    """A recipe without training on another network, under a name of its own."""
-    own = chosen.method.backbone
-    if name is None:
-        method = replace(chosen.method, backbone=replace(own, weights=weights or own.weights))
-        return replace(chosen, method=method)
-    backbone = BackboneConfig(name=name, weights=weights or "imagenet", levels=own.levels)
-    return replace(chosen, name=f"{chosen.name}_{name}", method=replace(chosen.method, backbone=backbone))

@@ -364,7 +364,7 @@ def coco_srpnet_resnet50() -> Recipe:
     Published mean mIoU: 35.1 (1-shot), 43.4 (5-shot), with IQI. Hardware of the paper: not given.
 
     Deviations: as ``pascal_srpnet_resnet50``, whose schedule it has, since the paper gives none for COCO; nor
-    does it say which classes and images are in which part: see ``coco_splits.coco_40_20_20``.
+    does it say which classes and images are in which part: see ``fewseg.data.folds.coco_40_20_20``.
     """
     return replace(pascal_srpnet_resnet50(), name="coco_srpnet_resnet50", data=coco_three_parts)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.data.protocols import PAPER_SCL, Protocol
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.fusion import Fusion, MeanVector

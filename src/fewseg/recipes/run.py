@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from fewseg.data.draws import Draws
 from fewseg.data.episodes import EpisodeSampler, TrainingSampler
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.data.transforms import eval_view
 from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
 from fewseg.engine.evaluate import Evaluator, Precision
@@ -22,15 +21,7 @@ from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.metrics.scores import miou
 from fewseg.recipes.recipe import Recipe
-
-
-def build_method(recipe: Recipe) -> FewShotSegmenter:
-    """Builds a recipe's method; initial weights depend on the training seed alone."""
-    seed = recipe.train.seed if recipe.train else 0
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(Draws("initial weights", seed).below(2**63))
-        method: FewShotSegmenter = recipe.method.build()
-    return method.to(memory_format=torch.channels_last)
+from fewseg.recipes.resolve import build_method
 
 
 def train_recipe(

@@ -1,5 +1,8 @@
 """The page of ``fewseg serve``: annotate in the browser, see predictions, download them.
 
-``limits``, ``workspace``, ``sessions`` and ``export`` know nothing of HTTP; ``app`` needs the extra
-``serve``.
+``app`` and what it imports need the extra ``serve``; ``ServeOptions`` does not.
 """
+
+from fewseg.serve.server import ServeOptions, serve
+
+__all__ = ["ServeOptions", "serve"]

@@ -35,7 +35,7 @@ class Limits:
     def __post_init__(self) -> None:
         wrong = {name: value for name, value in vars(self).items() if value < 1}
         if wrong:
-            raise ValueError(f"limits are {wrong}; accepted are numbers of 1 and more")
+            raise ValueError(f"limits must be 1 or more, got {wrong}")
 
 
 class Refused(Exception):  # noqa: N818 (what happened to the request)

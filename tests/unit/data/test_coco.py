@@ -14,7 +14,7 @@ from fewseg.data import coco as coco_module
 from fewseg.data import label_pack
 from fewseg.data.check import HSNET_IMAGES, check_coco, check_coco_counts, hsnet_lines
 from fewseg.data.coco import coco_source, find_coco
-from fewseg.data.coco_splits import CATEGORY_IDS, CLASS_OF_CATEGORY, COCO_CLASSES
+from fewseg.data.folds import CATEGORY_IDS, CLASS_OF_CATEGORY, COCO_CLASSES
 from fewseg.data.index import build_index
 from fewseg.types import DataError
 

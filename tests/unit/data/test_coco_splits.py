@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from fewseg.data.coco_splits import (
+from fewseg.data.folds import (
     COCO_CLASSES,
     COCO_NAME_OF_VOC,
     COCO_OF_VOC,
+    VOC_CLASSES,
     coco_20i,
     coco_40_20_20,
     coco_to_voc,
     voc_to_coco,
 )
-from fewseg.data.folds import VOC_CLASSES
 
 MAPPING = {
     "aeroplane": "airplane",

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from fewseg.data.coco_splits import coco_20i, coco_40_20_20, coco_to_voc, voc_to_coco
 from fewseg.data.episodes import EpisodeSampler
+from fewseg.data.folds import coco_20i, coco_40_20_20, coco_to_voc, voc_to_coco
 from fewseg.data.protocols import (
     ADDED,
     PAPER_SCL,

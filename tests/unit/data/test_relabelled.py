@@ -3,10 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fewseg.data.fold_data import JoinedSource
 from fewseg.data.folder import ListFileSource
 from fewseg.data.index import build_index
-from fewseg.data.source import RelabelledSource
+from fewseg.data.source import JoinedSource, RelabelledSource
 from fewseg.types import DataError
 
 NEW = {1: "zebra", 2: "dog", 3: "cow", 254: "cat"}

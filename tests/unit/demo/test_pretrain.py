@@ -9,7 +9,7 @@ import torch
 
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.synthetic import SyntheticSource
-from fewseg.demo.config import PretrainConfig
+from fewseg.demo.options import PretrainConfig
 from fewseg.demo.pretrain import Cells, augment, pretrain, read_cells
 from fewseg.types import IGNORE
 

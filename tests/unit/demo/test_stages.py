@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from fewseg.demo.config import DemoConfig
+from fewseg.demo.options import DemoOptions
 from fewseg.demo.run import Clock, repeatable
 
 
@@ -42,9 +42,9 @@ def test_the_clock_adds_up_the_blocks_of_a_stage():
 @pytest.mark.parametrize("wrong", [{"size": 128}, {"size": 57}, {"shots": 1}, {"threads": 0}])
 def test_a_config_that_cannot_run_is_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
-        DemoConfig(**wrong)
+        DemoOptions(**wrong)
 
 
 def test_a_class_counts_as_present_from_one_percent_of_the_picture():
-    assert DemoConfig(size=129).protocol.min_area == 166
-    assert DemoConfig(size=65).protocol.min_area == 42
+    assert DemoOptions(size=129).protocol.min_area == 166
+    assert DemoOptions(size=65).protocol.min_area == 42

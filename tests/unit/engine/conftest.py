@@ -12,8 +12,7 @@ from lightning.fabric import Fabric
 
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.episodes import TrainingSampler
-from fewseg.data.fold_data import FoldData
-from fewseg.data.folds import ClassSplit
+from fewseg.data.folds import ClassSplit, FoldData
 from fewseg.data.index import build_index
 from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource
 from fewseg.data.transforms import EvalView, TrainView

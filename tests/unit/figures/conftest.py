@@ -29,7 +29,7 @@ from fewseg.ops.masks import foreground_cells
 from fewseg.recipes import evaluation as recipe_lines
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES
-from fewseg.recipes.run import build_method
+from fewseg.recipes.resolve import build_method
 from fewseg.reports.figures.study import Study
 from fewseg.reports.figures.subjects import subject_of
 from tiny_folds import SIDE, tiny_folds

@@ -3,13 +3,13 @@ import socket
 import pytest
 
 from fewseg.cli import main
-from fewseg.cli.serve import _listen
 from fewseg.serve.label_studio import StudioOptions
 from fewseg.serve.label_studio_client import Account
+from fewseg.serve.server import _listen
 
 
 def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch, capsys):
-    monkeypatch.setattr("fewseg.cli.serve.find_spec", lambda name: None)
+    monkeypatch.setattr("fewseg.serve.server.find_spec", lambda name: None)
     assert main(["serve"]) == 1
     assert "pip install 'fewseg[serve]'" in capsys.readouterr().err
 
@@ -19,16 +19,16 @@ def test_a_port_in_use_is_told_before_a_model_is_loaded(capsys):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert main(["serve", "--port", str(taken.getsockname()[1])]) == 1
-    assert "choose another with --port" in capsys.readouterr().err
+    assert "choose a different port with --port" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["--host", "300.1.2.3"], "cannot listen on 300.1.2.3"),
-        (["--port", "70000"], "--port is 70000; accepted are 0"),
-        (["--upload-mib", "0"], "accepted are numbers of 1 and more"),
-        (["--max-pixels", "0"], "accepted are numbers of 1 and more"),
+        (["--port", "70000"], "--port must be 0"),
+        (["--upload-mib", "0"], "must be 1 or more"),
+        (["--max-pixels", "0"], "must be 1 or more"),
         (["--tiles", "0", "--port", "0"], "give a side of 1 pixel at least"),
     ],
 )

@@ -105,7 +105,7 @@ def similarity_maps(model: FigureModel, specs: Sequence[EpisodeSpec], progress: 
             maps = pooled.mid * gated(pooled.values)[..., None, None]
             return prototype_similarity(maps.float(), pooled.prototypes.float()).cpu()
         maps = method.mid_support.of(features)  # type: ignore[operator, union-attr]
-        prototypes = method.encode_shots(features, masks).vectors[:, 0]
+        prototypes = method.encode_shots(features, masks)["vectors"][:, 0]
         return prototype_similarity(maps.float(), prototypes.float()).cpu()
 
     found = model.over_supports(supports, look, f"similarity, {model.label}", progress=progress)

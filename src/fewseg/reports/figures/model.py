@@ -16,9 +16,9 @@ from torch import Tensor
 
 from fewseg.data.draws import Draws
 from fewseg.data.episodes import EpisodeSampler, EpisodeSpec
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.data.transforms import EvalView, binary_mask
-from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
+from fewseg.engine.checkpoint import check_split
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.executors import Question, Task, questions_of
 from fewseg.engine.features import FeatureStore
@@ -28,9 +28,9 @@ from fewseg.methods.matcher import MatcherConfig
 from fewseg.ops.geometry import Letterbox, restore
 from fewseg.ops.progress import tracked
 from fewseg.ops.resize import resize
-from fewseg.recipes.evaluation import best_device, described
 from fewseg.recipes.recipe import Recipe
-from fewseg.recipes.run import build_method, precision_of, training_store
+from fewseg.recipes.resolve import Resolved, best_device, resolve
+from fewseg.recipes.run import precision_of, training_store
 from fewseg.reports.marked_pictures import Picture, picture_of, spotlight
 from fewseg.reports.paper_rows import recipe_stem
 from fewseg.types import Features
@@ -78,23 +78,21 @@ class FigureModel:
     """A method on the test images of its fold; network, data and features are loaded on first use.
 
     Attributes:
-        path: of the checkpoint, or the name of a recipe without training.
+        resolved: a checkpoint or a recipe without training.
         recipe: with the checkpoint's config.
-        header: of the checkpoint.
         fold: the fold that it is tested on.
         read_data: reads the fold.
     """
 
-    path: str
+    resolved: Resolved
     recipe: Recipe
-    header: Checkpoint
     fold: int
     read_data: Callable[[], FoldData]
 
     @classmethod
     def find(
         cls,
-        path: str,
+        name: str,
         *,
         fold: int | None = None,
         read_data: Callable[[Recipe, int], FoldData],
@@ -105,14 +103,17 @@ class FigureModel:
             FileNotFoundError: no such checkpoint.
             ValueError: it cannot be used, or its fold is unknown.
         """
-        recipe, header = described(path)
-        trained = header.class_split["fold"] if header.class_split else None
-        if trained is None and fold is None:
-            raise ValueError(f"{path} does not state which fold it belongs to: give --fold")
-        own = int(trained if trained is not None else fold or 0)
-        return cls(
-            path=path, recipe=recipe, header=header, fold=own, read_data=lambda: read_data(recipe, own)
-        )
+        resolved = resolve(name)
+        recipe, split = resolved.known_recipe, resolved.about.class_split
+        if split is None and fold is None:
+            raise ValueError(f"{name} does not state which fold it belongs to: give --fold")
+        own = int(split["fold"] if split else fold or 0)
+        return cls(resolved=resolved, recipe=recipe, fold=own, read_data=lambda: read_data(recipe, own))
+
+    @property
+    def name(self) -> str:
+        """What the user named."""
+        return self.resolved.name
 
     @property
     def stem(self) -> str:
@@ -132,7 +133,7 @@ class FigureModel:
     @property
     def seed(self) -> int:
         """The training seed."""
-        return int(self.header.training.get("config", {}).get("seed", 0))
+        return int(self.resolved.about.training.get("config", {}).get("seed", 0))
 
     @property
     def columns(self) -> dict[str, str | int]:
@@ -153,13 +154,9 @@ class FigureModel:
     @cached_property
     def method(self) -> FewShotSegmenter:
         """The network in eval mode, on its device."""
-        data = self.data
-        if self.header.digest:
-            method, header = load_method(Path(self.path))
-            check_split(header, data.split, Path(self.path))
-        else:
-            method = build_method(self.recipe).eval()
-        return method.to(best_device()).to(memory_format=torch.channels_last)
+        if self.resolved.about.digest:
+            check_split(self.resolved.about, self.data.split, Path(self.name))
+        return self.resolved.load().to(best_device()).to(memory_format=torch.channels_last)
 
     @cached_property
     def store(self) -> FeatureStore:

@@ -8,12 +8,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewseg.data.fold_data import FoldData
+from fewseg.data.folds import FoldData
 from fewseg.engine.results import RunResult
 from fewseg.metrics import EpisodeCounts
 from fewseg.recipes.recipe import Recipe
-from fewseg.reports.figures import failures, maps, qualitative, separation, shot_weights, sizes, support_masks
-from fewseg.reports.figures.context import CLAIMS, FigureContext, FiguresOptions, write_records
+from fewseg.reports.figures import (
+    FiguresOptions,
+    failures,
+    maps,
+    qualitative,
+    separation,
+    shot_weights,
+    sizes,
+    support_masks,
+)
+from fewseg.reports.figures.context import CLAIMS, FigureContext, write_records
 from fewseg.reports.figures.model import FigureModel
 from fewseg.reports.results_page import load_folder
 
@@ -81,15 +90,11 @@ def make_figures(options: FiguresOptions) -> FigureContext:
         ValueError: an unknown figure, or ``episodes``, ``examples`` or ``shots`` below 1.
         OSError: nothing can be written to ``out``.
     """
+    options.check()
     for name in options.figure:
         if name not in FIGURES:
             near = difflib.get_close_matches(name, FIGURES) or list(FIGURES)
             raise ValueError(f"unknown figure {name!r}: did you mean {' or '.join(near)}?")
-    if min(options.examples, *options.shots) < 1 or (options.episodes is not None and options.episodes < 1):
-        raise ValueError(
-            f"episodes, examples and shots must be at least 1, got {options.episodes}, {options.examples} "
-            f"and {options.shots}"
-        )
     problems: list[str] = []
     context = FigureContext(
         options=options,
@@ -125,11 +130,11 @@ def _models(options: FiguresOptions, problems: list[str]) -> list[FigureModel]:
             continue
         same = found.setdefault((model.stem, model.fold), model)
         if same is not model:
-            problems.append(f"{path} and {same.path} are both {model.title}: took the latter")
+            problems.append(f"{path} and {same.name} are both {model.title}: took the latter")
     models = list(found.values())
     for model in models:
         if model.recipe.data is not models[0].recipe.data:
-            problems.append(f"{model.path} has a different data set than {models[0].path}: left out")
+            problems.append(f"{model.name} has a different data set than {models[0].name}: left out")
     return [model for model in models if model.recipe.data is models[0].recipe.data]
 
 

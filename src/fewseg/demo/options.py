@@ -29,7 +29,7 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoConfig:
+class DemoOptions:
     """The whole demo. The defaults take about four and a half minutes on two cores.
 
     Attributes:

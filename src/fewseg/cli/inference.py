@@ -1,12 +1,11 @@
-"""The options of the commands that use models: label, export, serve. Their fields are the flags."""
+"""``fewseg label``, ``export``, ``serve``, ``demo``, ``import-checkpoint``."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -123,70 +122,24 @@ class ExportCommand:
     tolerance: float = 1e-3
 
 
-@dataclass(frozen=True, kw_only=True)
-class ServeCommand:
-    """Serves a page where images are annotated and the others predicted, until it is stopped (Ctrl-C).
-
-    Attributes:
-        model: a checkpoint (.safetensors) or a recipe without training.
-        host: the address to listen on. Any other than this machine's own lets everybody in the network use
-            the page: there is no password.
-        port: to listen on; 0 for any that is free.
-        backbone: for a recipe without training: another timm network.
-        backbone_weights: path of the frozen trunk's weights.
-        size: side of the network's input in pixels; the recipe's or the training's by default.
-        fusion: how K supports become one answer; the method's own by default.
-        precision: bf16 is up to twice as fast on CPUs that have it, with nearly the same masks.
-        tiles: cut images into overlapping tiles of so many pixels; by default an image is resized to fit.
-        overlap: of tiles, a share in [0, 0.9].
-        max_pixels: larger images are refused.
-        upload_mib: larger files are refused.
-        session_mib: what one open page may keep in memory.
-        sessions: pages that are open at the same time.
-        idle_minutes: after which a page that nobody uses loses what it holds.
-        label_studio: URL of a Label Studio whose ML backend this server is too. Its API token is read from
-            LABEL_STUDIO_API_KEY in the environment; BASIC_AUTH_USER and BASIC_AUTH_PASS are what it must
-            give, where they are set.
-        label_studio_shots: the newest so many annotated tasks of each class are its examples.
-    """
-
-    model: str = "pascal_matcher_resnet50"
-    host: str = "127.0.0.1"
-    port: int = 8017
-    backbone: str | None = None
-    backbone_weights: str | None = None
-    size: int | None = None
-    fusion: Literal["mean", "average", "cross-guided", "iterative", "attention"] | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    tiles: int | None = None
-    overlap: float = 0.25
-    max_pixels: int = 40_000_000
-    upload_mib: int = 64
-    session_mib: int = 2048
-    sessions: int = 8
-    idle_minutes: int = 60
-    label_studio: str | None = None
-    label_studio_shots: int = 10
-
-
 if TYPE_CHECKING:
     from fewseg.annotations import AnnotatedImage, ReadOptions
+    from fewseg.demo import DemoOptions
     from fewseg.inference.folder_run import RunOptions
     from fewseg.inference.segmenter import Segmenter
+    from fewseg.serve import ServeOptions
 
 SOME_FAILED = 3
 """Exit status of a run that could not use some of the images."""
 
 
-def label(arguments: Sequence[str], console: Console) -> int:
+def label(command: LabelCommand, console: Console) -> int:
     """Labels a folder; see ``LabelCommand``."""
-    command = tyro.cli(LabelCommand, prog="fewseg label", args=arguments)
     from fewseg.inference.contact_sheet import write_sheet
     from fewseg.inference.folder_run import label_images
     from fewseg.inference.images import find_images
     from fewseg.inference.outputs import LINES
 
-    logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)
     options = _run_options(command)
     _check(command)
     images = find_images(command.images, leave_out=command.out)
@@ -211,15 +164,13 @@ def label(arguments: Sequence[str], console: Console) -> int:
     return SOME_FAILED if report.problems else 0
 
 
-def export(arguments: Sequence[str], console: Console) -> None:
+def export(command: ExportCommand, console: Console) -> None:
     """Writes ONNX graphs; see ``ExportCommand``."""
-    command = tyro.cli(ExportCommand, prog="fewseg export", args=arguments)
     from fewseg.annotations import ReadOptions
     from fewseg.inference.onnx import ABOUT, export_onnx
     from fewseg.inference.segmenter import Segmenter
     from fewseg.ops.files import check_writable
 
-    logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)
     check_writable(command.out / ABOUT)
     read = _annotated(command.support, ReadOptions(class_name=command.class_name))
     segmenter = Segmenter.from_checkpoint(
@@ -325,3 +276,50 @@ def _give_supports(segmenter: Segmenter, support: Path, read: list[AnnotatedImag
         segmenter.load_supports(support)
     else:
         segmenter.add_annotated(read)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportCommand:
+    """Turns released PFENet or SCL(PFENet) weights into a fewseg checkpoint; runs no code from the file.
+
+    Attributes:
+        source: the released .pth file.
+        target: the .safetensors file to write.
+        fold: the PASCAL-5i fold it was trained on, so that a test on classes of its training is refused; no
+            released file says so.
+        scales: its pyramid scales.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    target: Annotated[Path, tyro.conf.Positional]
+    fold: int | None = None
+    scales: tuple[float, ...] = (60, 30, 15, 8)
+
+
+def demo(options: DemoOptions, console: Console) -> None:
+    """Runs the demo."""
+    from fewseg.demo import rich_table, run_demo
+
+    found = run_demo(options)
+    console.print(rich_table(found.results))
+    spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in found.seconds.items())
+    console.print(f"time: {spent}\nreport: {found.report}", highlight=False, soft_wrap=True)
+
+
+def import_checkpoint(command: ImportCommand, console: Console) -> None:
+    """Writes a checkpoint of released weights."""
+    from fewseg.data.folds import pascal_5i
+    from fewseg.engine import released
+
+    split = None if command.fold is None else pascal_5i(command.fold)
+    imported = released.import_checkpoint(
+        command.source, command.target, scales=command.scales, class_split=split
+    )
+    console.print(f"{imported.method}: {imported.report.summary()}\nwritten: {command.target}")
+
+
+def serve(options: ServeOptions, console: Console) -> None:
+    """Serves the page."""
+    from fewseg.serve import serve as run_server
+
+    run_server(options, partial(console.print, highlight=False, markup=False, soft_wrap=True))

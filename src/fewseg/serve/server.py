@@ -1,0 +1,160 @@
+"""``fewseg serve``: its options, and the start of the server, which imports the extra ``serve``."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from fewseg.inference.model import Model
+    from fewseg.serve.label_studio import StudioOptions
+    from fewseg.serve.limits import Limits
+
+_NEEDED = ("fastapi", "uvicorn", "httpx", "defusedxml")
+_LAST_PORT = 65535  # some systems accept larger numbers and listen on the remainder
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """Serves a page where images are annotated and the others predicted, until it is stopped (Ctrl-C).
+
+    Attributes:
+        model: a checkpoint (.safetensors) or a recipe without training.
+        host: the address to listen on. With any other than this machine's own, everybody in the network can
+            use the page: there is no password.
+        port: to listen on; 0 for any free one.
+        backbone: for a recipe without training: a different timm network.
+        backbone_weights: path of the frozen trunk's weights.
+        size: side of the network's input in pixels; by default that of the recipe or of the training.
+        fusion: how K supports become one prediction; by default the method's own.
+        precision: bf16 is up to twice as fast on CPUs that support it, with nearly the same masks.
+        tiles: cut images into overlapping tiles of this side in pixels; by default an image is resized to
+            fit.
+        overlap: of tiles, a fraction in [0, 0.9].
+        max_pixels: larger images are refused.
+        upload_mib: larger files are refused.
+        session_mib: memory that one open page may use.
+        sessions: pages that may be open at the same time.
+        idle_minutes: a page that is not used for this long loses its images and masks.
+        label_studio: URL of a Label Studio to be the ML backend of as well. Its API token is read from the
+            environment variable LABEL_STUDIO_API_KEY; where BASIC_AUTH_USER and BASIC_AUTH_PASS are set,
+            Label Studio must send them.
+        label_studio_shots: how many of the newest annotated tasks of each class are supports.
+    """
+
+    model: str = "pascal_matcher_resnet50"
+    host: str = "127.0.0.1"
+    port: int = 8017
+    backbone: str | None = None
+    backbone_weights: str | None = None
+    size: int | None = None
+    fusion: Literal["mean", "average", "cross-guided", "iterative", "attention"] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    tiles: int | None = None
+    overlap: float = 0.25
+    max_pixels: int = 40_000_000
+    upload_mib: int = 64
+    session_mib: int = 2048
+    sessions: int = 8
+    idle_minutes: int = 60
+    label_studio: str | None = None
+    label_studio_shots: int = 10
+
+
+def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
+    """Serves the page until it is stopped; ``announce`` gets the address to open once the port is open."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"fewseg serve needs {' and '.join(missing)}, an optional part: install it with "
+            "`pip install 'fewseg[serve]'` (`uv sync --extra serve` in the project's folder)"
+        )
+    import uvicorn
+
+    from fewseg.serve.app import create_app
+
+    limits, studio = _limits(options), _studio(options)
+    with _listen(options.host, options.port) as listener:  # before the model is loaded: errors come at once
+        hosts = _LOOPBACK if options.host in _LOOPBACK else None
+        app = create_app(_model(options), limits, hosts=hosts, label_studio=studio)
+        announce(_welcome(options, listener.getsockname()[1]))
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, limit_concurrency=64
+        )
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _limits(options: ServeOptions) -> Limits:
+    from fewseg.serve.limits import Limits
+
+    return Limits(
+        upload_bytes=options.upload_mib * _MIB,
+        pixels=options.max_pixels,
+        session_bytes=options.session_mib * _MIB,
+        sessions=options.sessions,
+        idle_seconds=options.idle_minutes * 60.0,
+    )
+
+
+def _studio(options: ServeOptions) -> StudioOptions | None:
+    from fewseg.serve.label_studio import StudioOptions
+    from fewseg.serve.label_studio_client import Account
+
+    if options.label_studio is None:
+        return None
+    account = Account(
+        url=options.label_studio,
+        key=os.environ.get("LABEL_STUDIO_API_KEY", ""),
+        user=os.environ.get("BASIC_AUTH_USER"),
+        password=os.environ.get("BASIC_AUTH_PASS"),
+    )
+    return StudioOptions(account=account, shots=options.label_studio_shots)
+
+
+def _model(options: ServeOptions) -> Model:
+    from fewseg.inference.loading import load_model
+    from fewseg.inference.model import Tiles, Whole
+
+    return load_model(
+        options.model,
+        size=options.size,
+        views=Whole() if options.tiles is None else Tiles(side=options.tiles, overlap=options.overlap),
+        fusion=options.fusion,
+        backbone=options.backbone,
+        backbone_weights=options.backbone_weights,
+        precision=options.precision,
+    )
+
+
+def _welcome(options: ServeOptions, port: int) -> str:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    lines = [f"open http://{host}:{port}/ (stop with Ctrl-C)"]
+    if options.label_studio is not None:
+        lines.append(f"ML backend of {options.label_studio}: connect this address in a project's settings")
+    if options.host not in _LOOPBACK:
+        lines.append("everybody who reaches this address can use the page: there is no password")
+    return "\n".join(lines)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Opens the port."""
+    if not 0 <= port <= _LAST_PORT:
+        raise ValueError(f"--port must be 0 (any free port) to {_LAST_PORT}, got {port}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(64)
+    except OSError as error:
+        raise OSError(
+            f"cannot listen on {host} port {port} ({error}): choose a different port with --port, 0 for any "
+            "free one"
+        ) from error
+    return listener
