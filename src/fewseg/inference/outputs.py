@@ -17,7 +17,7 @@ from fewseg.annotations import (
     PredictionWriter,
     ProbabilityPngWriter,
 )
-from fewseg.annotations.values import file_safe
+from fewseg.annotations.names import file_safe
 
 Format = Literal[
     "png", "probability", "coco", "coco-results", "labelme", "labelme-polygons", "label-studio", "jsonl"

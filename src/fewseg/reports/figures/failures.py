@@ -226,7 +226,7 @@ def _from_counts(context: FigureContext) -> None:
                 recipe=result.recipe,
                 fusion=result.fusion,
                 fold=result.fold,
-                training_seed=int(result.training.get("seed", 0)),
+                training_seed=result.train_seed or 0,
             )
     if records:
         context.save(None, "failure-rates-from-counts", records)
