@@ -26,7 +26,7 @@ from fewseg.demo.pretrain import pretrain, read_cells
 from fewseg.demo.report import DemoReport, Example, Predictor, choose_episodes, show, write_report
 from fewseg.demo.summary import Gain, gain
 from fewseg.engine.batches import CachedBatches
-from fewseg.engine.checkpoint import Checkpoint, load_method, split_json
+from fewseg.engine.checkpoint import Checkpoint, load_checkpoint, split_json
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.features import FeatureStore
 from fewseg.engine.results import RunResult
@@ -262,7 +262,7 @@ def train_head(recipe: Recipe, place: Workplace) -> tuple[FewShotSegmenter, Chec
     run = Run(
         folder=place.out / recipe.name, method_config=recipe.method, data=place.data, recipe=recipe.name
     )
-    trained, about = load_method(train(method, config, batches, run, fabric, progress=place.progress))
+    trained, about = load_checkpoint(train(method, config, batches, run, fabric, progress=place.progress))
     return trained.to(memory_format=torch.channels_last), about
 
 
