@@ -174,7 +174,7 @@ def test_pfenets_row_with_a_dagger_is_the_same_model_under_pfenets_own_protocol(
     dagger, plain = recipe("coco_pfenet_473_resnet101"), recipe("coco_pfenet_resnet101")
     protocol = dagger.protocol
     assert (protocol.label_size, protocol.episodes, len(protocol.seeds)) == (473, 20_000, 1)
-    assert replace(dagger, name=plain.name, protocol=plain.protocol) == plain
+    assert replace(dagger, name=plain.name, variant=plain.variant, protocol=plain.protocol) == plain
 
 
 @pytest.mark.parametrize("part", ["baseline_473", "473", "separate_473"])
@@ -183,7 +183,7 @@ def test_a_row_with_a_dagger_is_the_same_model_on_labels_at_473(part):
     plain = recipe(f"coco_sdaanet_{part}_resnet101".replace("_473", ""))
     assert dagger.protocol.label_size == 473
     assert plain.protocol.label_size == "original"
-    assert replace(dagger, name=plain.name, protocol=plain.protocol) == plain
+    assert replace(dagger, name=plain.name, variant=plain.variant, protocol=plain.protocol) == plain
 
 
 SCHEDULES = {

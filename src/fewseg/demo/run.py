@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ import torch
 from lightning.fabric import Fabric
 
 from fewseg.data.episodes import EpisodeSampler, TrainingSampler
-from fewseg.data.folds import FoldData, JoinedSource
+from fewseg.data.folds import FoldData
 from fewseg.data.index import build_index
+from fewseg.data.source import JoinedSource
 from fewseg.data.synthetic import SyntheticSource, synthetic_5i
 from fewseg.data.transforms import EvalView, TrainView
 from fewseg.demo.options import DemoOptions
@@ -31,16 +32,17 @@ from fewseg.engine.results import RunResult
 from fewseg.engine.train import Run, train
 from fewseg.engine.train_config import AdamW, TrainConfig
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.methods.fusion import CrossGuided, Fusion, MeanVector, ScoreAverage
+from fewseg.methods.fusion import CrossGuided, MeanVector, ScoreAverage
 from fewseg.methods.layers import PriorMap
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pfenet import PFENetConfig
-from fewseg.methods.registry import MethodConfig, method_name
+from fewseg.methods.registry import method_name
 from fewseg.methods.scl import SCLPFENetConfig
+from fewseg.metrics import EpisodeCounts, paired_difference
 from fewseg.ops.progress import progress_bar
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.resolve import build_method
-from fewseg.reports.compare import compare
+from fewseg.recipes.variants import MATCHER, PFENET, SCL_PFENET, Variant
 from fewseg.reports.numbers import Estimate
 
 logger = logging.getLogger(__name__)
@@ -69,45 +71,7 @@ def run_demo(options: DemoOptions) -> DemoResult:
     (options.out / _RESULTS).mkdir(parents=True)
     cache = tempfile.TemporaryDirectory(prefix="cache-", dir=options.out, ignore_cleanup_errors=True)
     with repeatable(options.threads), cache as folder:
-        return _run(options, Path(folder))
-
-
-def _run(options: DemoOptions, cache: Path) -> DemoResult:
-    seconds: dict[str, float] = {}
-    results, folder = [], options.out / _RESULTS
-    with timed(seconds, "rendering"):
-        data = read_fold(options, cache)
-    weights = folder / "backbone.safetensors"
-    with timed(seconds, "backbone"):
-        cells, trunk = read_cells(data.source, data.train.ids, data.split.base), options.backbone(None)
-        accuracy = pretrain(
-            trunk, options.pretrain, cells, weights, seed=options.seed, progress=options.progress
-        )
-    logger.info("the backbone classifies %.0f %% of the object cells of its last steps right", 100 * accuracy)
-    evaluators: dict[str, Evaluator] = {}
-    for recipe in demo_recipes(options, data, weights):
-        with timed(seconds, f"training {recipe.name.removeprefix('demo_')}" if recipe.train else "testing"):
-            method, about = _train(recipe, data, cache, options) if recipe.train else _as_built(recipe)
-        with timed(seconds, "testing"):
-            evaluator = Evaluator(
-                method, data.source, _features(recipe, method, data, cache), progress=options.progress
-            )
-            evaluators[recipe.name] = evaluator
-            results += _evaluate(recipe, evaluator, about, data, folder)
-    with timed(seconds, "pictures"):
-        examples = _examples(options, data, evaluators)
-    report = options.out / "report.html"
-    write_report(
-        report,
-        options=options,
-        data=data,
-        results=results,
-        differences=_differences(options, folder),
-        examples=examples,
-        seconds=seconds,
-        cell_accuracy=accuracy,
-    )
-    return DemoResult(report=report, results=tuple(results), seconds=seconds)
+        return _Demo(options, Path(folder)).run()
 
 
 @contextmanager
@@ -168,7 +132,7 @@ def read_fold(options: DemoOptions, cache: Path) -> FoldData:
 
 
 def demo_recipes(options: DemoOptions, data: FoldData, weights: Path) -> list[Recipe]:
-    """The lines of the table: an untrained network, prototype matching without a head, PFENet and SCL.
+    """The methods of the table: an untrained network, prototype matching without a head, PFENet and SCL.
 
     The heads share one training config, and with it the cached features. Pictures are not changed at random:
     a rendered set has as many of them as it needs.
@@ -190,119 +154,160 @@ def demo_recipes(options: DemoOptions, data: FoldData, weights: Path) -> list[Re
         "mid_dropout": 0.1,  # a head of a few hundred steps is far from overfitting
     }
     trunk = options.backbone(weights)
-
-    def recipe(name: str, method: MethodConfig, trained: bool, *lines: tuple[int, Fusion]) -> Recipe:
-        return Recipe(
-            name=f"demo_{name}",
-            method=method,
-            data=lambda fold, root: data,
-            train=training if trained else None,
-            size=options.size,
-            protocol=options.protocol,
-            evaluations=tuple(Evaluation(shots=shots, fusion=fusion) for shots, fusion in lines),
-        )
-
-    mean, several = MeanVector(), options.shots
+    one, guided = Evaluation(shots=1, fusion=_AVERAGE), Evaluation(shots=options.shots, fusion=_GUIDED)
+    matcher = Recipe(
+        name="demo_matcher",
+        variant=MATCHER,
+        method=MatcherConfig(backbone=trunk),
+        data=lambda fold, root: data,
+        train=None,
+        size=options.size,
+        protocol=options.protocol,
+        evaluations=(Evaluation(shots=1), Evaluation(shots=options.shots)),
+    )
     untrained = SCLPFENetConfig(backbone=options.backbone(None), **head)
-    scl = SCLPFENetConfig(backbone=trunk, **head)
+    pfenet, scl = PFENetConfig(backbone=trunk, **head), SCLPFENetConfig(backbone=trunk, **head)
     return [
-        recipe("untrained", untrained, False, (1, _AVERAGE)),
-        recipe("matcher", MatcherConfig(backbone=trunk), False, (1, mean), (several, mean)),
-        recipe("pfenet", PFENetConfig(backbone=trunk, **head), True, (1, mean), (several, mean)),
-        recipe("scl", scl, True, (1, _AVERAGE), (several, _AVERAGE), (several, _GUIDED)),
+        replace(matcher, name="demo_untrained", variant=Variant(), method=untrained, evaluations=(one,)),
+        matcher,
+        replace(matcher, name="demo_pfenet", variant=PFENET, method=pfenet, train=training),
+        replace(
+            matcher,
+            name="demo_scl",
+            variant=SCL_PFENET,
+            method=scl,
+            train=training,
+            evaluations=(one, replace(guided, fusion=_AVERAGE), guided),
+        ),
     ]
 
 
-def _features(recipe: Recipe, method: FewShotSegmenter, data: FoldData, cache: Path) -> FeatureStore:
-    """Features of the plain view, for training and for tests, shared by methods of one backbone."""
-    views = [EvalView(recipe.size)]
-    return FeatureStore(method.backbone, data.source, views, folder=cache, dtype=torch.float32)
+class _Demo:
+    """The stages of a demo and what they have made so far."""
 
+    def __init__(self, options: DemoOptions, cache: Path) -> None:
+        self.options, self.cache, self.folder = options, cache, options.out / _RESULTS
+        self.seconds: dict[str, float] = {}
+        with timed(self.seconds, "rendering"):
+            self.data = read_fold(options, cache)
+        self.evaluators: dict[str, Evaluator] = {}
+        self.results: dict[str, RunResult] = {}
+        self.counts: dict[str, EpisodeCounts] = {}
 
-def _as_built(recipe: Recipe) -> tuple[FewShotSegmenter, Checkpoint]:
-    return build_method(recipe), Checkpoint(config=recipe.method)
-
-
-def _train(
-    recipe: Recipe, data: FoldData, cache: Path, options: DemoOptions
-) -> tuple[FewShotSegmenter, Checkpoint]:
-    """Trains a recipe's head on cached features, always on the CPU, so that numbers repeat."""
-    config = recipe.train
-    assert config is not None
-    method = build_method(recipe)
-    store = _features(recipe, method, data, cache)
-    store.ensure(data.train.ids, progress=options.progress)
-    sampler = TrainingSampler(
-        data.train, data.split, class_first=config.class_first, min_area=config.min_area, seed=config.seed
-    )
-    batches = CachedBatches(sampler, store, batch=config.batch, seed=config.seed)
-    fabric = Fabric(accelerator="cpu", devices=1, precision=config.precision)
-    fabric.launch()
-    folder = options.out / _RESULTS / recipe.name
-    run = Run(folder=folder, method_config=recipe.method, data=data, recipe=recipe.name)
-    trained, about = load_method(train(method, config, batches, run, fabric, progress=options.progress))
-    return trained.to(memory_format=torch.channels_last), about
-
-
-def _evaluate(
-    recipe: Recipe, evaluator: Evaluator, about: Checkpoint, data: FoldData, folder: Path
-) -> list[RunResult]:
-    """Tests a method on the unseen classes and writes one result file for each of its lines."""
-    results = []
-    for line in recipe.evaluations:
-        started = time.perf_counter()
-        sampler = EpisodeSampler(data.test, data.split, recipe.protocol, line.shots)
-        counts = evaluator.run(sampler, line.fusion)
-        result = RunResult.from_counts(
-            counts,
-            classes=data.split.novel,
-            method=method_name(recipe.method),
-            recipe=recipe.name,
-            dataset=data.dataset,
-            fold=data.split.fold,
-            shots=line.shots,
-            fusion=line.fusion.kind,
-            protocol=recipe.protocol,
-            config={"method": recipe.method, "fusion": line.fusion, "size": recipe.size},
-            class_split=split_json(data.split),
-            wall_seconds=time.perf_counter() - started,
-            training={"checkpoint": about.digest, **about.training},
+    def run(self) -> DemoResult:
+        options, data, seconds = self.options, self.data, self.seconds
+        weights = self.folder / "backbone.safetensors"
+        with timed(seconds, "backbone"):
+            accuracy = pretrain(
+                options.backbone(None),
+                options.pretrain,
+                read_cells(data.source, data.train.ids, data.split.base),
+                weights,
+                seed=options.seed,
+                progress=options.progress,
+            )
+        logger.info("backbone: %.0f %% of the object cells of its last steps are right", 100 * accuracy)
+        for recipe in demo_recipes(options, data, weights):
+            stage = f"training {recipe.name.removeprefix('demo_')}" if recipe.train else "testing"
+            with timed(seconds, stage):
+                method, about = build_method(recipe), Checkpoint(config=recipe.method)
+                if recipe.train is not None:
+                    method, about = self._train(recipe, recipe.train, method)
+            with timed(seconds, "testing"):
+                self._evaluate(recipe, method, about)
+        with timed(seconds, "pictures"):
+            examples = self._examples()
+        report, results = options.out / "report.html", tuple(self.results.values())
+        write_report(
+            report,
+            options=options,
+            data=data,
+            results=results,
+            differences=self._differences(),
+            examples=examples,
+            seconds=seconds,
+            cell_accuracy=accuracy,
         )
-        result.save(_path(folder, recipe.name, line.shots, line.fusion), counts)
-        results.append(result)
-    return results
+        return DemoResult(report=report, results=results, seconds=seconds)
 
+    def _features(self, method: FewShotSegmenter) -> FeatureStore:
+        """Features of the plain view, for training and for tests, shared by methods of one backbone."""
+        views = [EvalView(self.options.size)]
+        return FeatureStore(method.backbone, self.data.source, views, folder=self.cache, dtype=torch.float32)
 
-def _path(folder: Path, recipe: str, shots: int, fusion: Fusion) -> Path:
-    return folder / f"{recipe}-{shots}shot-{fusion.kind}.json"
+    def _train(
+        self, recipe: Recipe, config: TrainConfig, method: FewShotSegmenter
+    ) -> tuple[FewShotSegmenter, Checkpoint]:
+        """Trains a head on cached features, always on the CPU, so that numbers repeat."""
+        data, progress, store = self.data, self.options.progress, self._features(method)
+        store.ensure(data.train.ids, progress=progress)
+        sampler = TrainingSampler(
+            data.train, data.split, class_first=config.class_first, min_area=config.min_area, seed=config.seed
+        )
+        batches = CachedBatches(sampler, store, batch=config.batch, seed=config.seed)
+        fabric = Fabric(accelerator="cpu", devices=1, precision=config.precision)
+        fabric.launch()
+        run = Run(
+            folder=self.folder / recipe.name, method_config=recipe.method, data=data, recipe=recipe.name
+        )
+        trained, about = load_method(train(method, config, batches, run, fabric, progress=progress))
+        return trained.to(memory_format=torch.channels_last), about
 
+    def _evaluate(self, recipe: Recipe, method: FewShotSegmenter, about: Checkpoint) -> None:
+        """Tests a method on the unseen classes and writes one result file for each of its lines."""
+        data, store = self.data, self._features(method)
+        evaluator = Evaluator(method, data.source, store, progress=self.options.progress)
+        self.evaluators[recipe.name] = evaluator
+        for line in recipe.evaluations:
+            started = time.perf_counter()
+            sampler = EpisodeSampler(data.test, data.split, recipe.protocol, line.shots)
+            counts = evaluator.run(sampler, line.fusion)
+            result = RunResult.from_counts(
+                counts,
+                classes=data.split.novel,
+                method=method_name(recipe.method),
+                variant=recipe.variant.name,
+                recipe=recipe.name,
+                dataset=data.dataset,
+                fold=data.split.fold,
+                shots=line.shots,
+                fusion=line.fusion.kind,
+                protocol=recipe.protocol,
+                sizes=(recipe.size,),
+                config={"method": recipe.method, "fusion": line.fusion},
+                class_split=split_json(data.split),
+                wall_seconds=time.perf_counter() - started,
+                checkpoint=about.digest,
+                training=about.training,
+            )
+            name = f"{recipe.name}-{line.shots}shot-{line.fusion.kind}"
+            result.save(self.folder / f"{name}.json", counts)
+            self.results[name], self.counts[name] = result, counts
 
-def _differences(options: DemoOptions, folder: Path) -> dict[str, Estimate]:
-    """SCL over PFENet with one shot, and the cross-guided fusion over the average with K."""
-    pfenet, scl = (
-        _path(folder, "demo_pfenet", 1, MeanVector()),
-        _path(folder, "demo_scl", 1, _AVERAGE),
-    )
-    average, guided = (_path(folder, "demo_scl", options.shots, fusion) for fusion in (_AVERAGE, _GUIDED))
-    return {
-        "SCL over PFENet, 1 shot": compare(pfenet, scl).difference,
-        f"SCL, {options.shots} shots, cross-guided over average": compare(average, guided).difference,
-    }
+    def _differences(self) -> dict[str, Estimate]:
+        """SCL over PFENet with one shot, and the cross-guided fusion over the average with K; in mIoU."""
+        k, classes, found = self.options.shots, self.data.split.novel, {}
+        several = f"scl-{k}shot"
+        for label, a, b in (
+            ("SCL over PFENet, 1 shot", "pfenet-1shot-mean", "scl-1shot-average"),
+            (f"SCL, {k} shots, cross-guided over average", f"{several}-average", f"{several}-cross-guided"),
+        ):
+            paired = paired_difference(self.counts[f"demo_{a}"], self.counts[f"demo_{b}"], classes)
+            low, high = paired.interval.low, paired.interval.high
+            found[label] = Estimate(value=paired.difference, low=low, high=high)
+        return found
 
-
-def _examples(
-    options: DemoOptions, data: FoldData, evaluators: dict[str, Evaluator]
-) -> list[tuple[str, list[Panel]]]:
-    """(class name, panels) of the first episodes of each unseen class, marked by both methods."""
-    pfenet, scl = evaluators["demo_pfenet"], evaluators["demo_scl"]
-    shots, names = options.shots, data.split.class_names
-    predictors = (
-        Predictor(label="PFENet, 1 shot", evaluator=pfenet, shots=1, fusion=MeanVector()),
-        Predictor(label="SCL, 1 shot", evaluator=scl, shots=1, fusion=_AVERAGE),
-        Predictor(label=f"SCL, {shots} shots, CGM", evaluator=scl, shots=shots, fusion=_GUIDED),
-    )
-    specs = choose_episodes(EpisodeSampler(data.test, data.split, options.protocol, shots), _EXAMPLES)
-    return [
-        (names[spec.class_id], example_panels(spec, data.source, names[spec.class_id], predictors))
-        for spec in specs
-    ]
+    def _examples(self) -> list[tuple[str, list[Panel]]]:
+        """(class name, panels) of the first episodes of each unseen class, marked by both methods."""
+        pfenet, scl = self.evaluators["demo_pfenet"], self.evaluators["demo_scl"]
+        data, k, names = self.data, self.options.shots, self.data.split.class_names
+        predictors = (
+            Predictor(label="PFENet, 1 shot", evaluator=pfenet, shots=1, fusion=MeanVector()),
+            Predictor(label="SCL, 1 shot", evaluator=scl, shots=1, fusion=_AVERAGE),
+            Predictor(label=f"SCL, {k} shots, CGM", evaluator=scl, shots=k, fusion=_GUIDED),
+        )
+        specs = choose_episodes(EpisodeSampler(data.test, data.split, self.options.protocol, k), _EXAMPLES)
+        return [
+            (names[spec.class_id], example_panels(spec, data.source, names[spec.class_id], predictors))
+            for spec in specs
+        ]

@@ -27,6 +27,7 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from fewseg.annotations.image_files import rgb_of_bytes
+from fewseg.annotations.json_values import field, shown, typed
 from fewseg.annotations.label_studio import (
     Tool,
     changed_at,
@@ -36,8 +37,7 @@ from fewseg.annotations.label_studio import (
     labels_of,
 )
 from fewseg.annotations.shapes import BACKGROUND_NAMES, IGNORE_NAMES
-from fewseg.annotations.values import ReadOptions, shown, typed
-from fewseg.annotations.values import json_field as field
+from fewseg.annotations.values import ReadOptions
 from fewseg.inference.model import EncodedImage, view_masks
 from fewseg.inference.session import Session
 from fewseg.inference.supports import Shot, SupportSet
