@@ -25,7 +25,7 @@ from fewseg.demo.options import DemoOptions
 from fewseg.demo.pretrain import pretrain, read_cells
 from fewseg.demo.report import Panel, Predictor, choose_episodes, example_panels, write_report
 from fewseg.engine.batches import CachedBatches
-from fewseg.engine.checkpoint import Checkpoint, load_method, split_json
+from fewseg.engine.checkpoint import Checkpoint, load_checkpoint, split_json
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.features import FeatureStore
 from fewseg.engine.results import RunResult
@@ -250,7 +250,7 @@ class _Demo:
         run = Run(
             folder=self.folder / recipe.name, method_config=recipe.method, data=data, recipe=recipe.name
         )
-        trained, about = load_method(train(method, config, batches, run, fabric, progress=progress))
+        trained, about = load_checkpoint(train(method, config, batches, run, fabric, progress=progress))
         return trained.to(memory_format=torch.channels_last), about
 
     def _evaluate(self, recipe: Recipe, method: FewShotSegmenter, about: Checkpoint) -> None:
