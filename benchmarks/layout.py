@@ -56,7 +56,7 @@ def pairs_a_second(settings: Settings, threads: int, bf16: bool) -> float:
 
     query = QueryMaps(mid=maps(settings.channels), prior=maps(2048))
     guide = Guides(
-        vectors=torch.rand(1, 2, settings.channels).to(dtype),
+        maps={"vectors": torch.rand(1, 2, settings.channels).to(dtype)},
         keys=F.normalize(torch.rand(1, 1, settings.keys, 2048), dim=-1).to(dtype),
         valid=torch.ones(1, 1, settings.keys, dtype=torch.bool),
     )

@@ -178,29 +178,51 @@ class LossTerms:
 
 @dataclass(frozen=True, kw_only=True)
 class Guides:
-    """What n independent guides (a shot, or several shots joined) tell the decoder.
+    """What n independent guides (a shot, or several shots joined) give the decoder, by name.
 
     Attributes:
-        vectors: (n, V, d).
+        maps: name to (n, ...). Every method has "vectors" (n, V, d), which the decoder compares; a method
+            adds what else it needs.
         keys: (n, J, P, C) unit features of foreground cells of the J joined shots, zero where padded;
-            (n, J, 0, 0) when the method takes no prior map.
+            (n, 1, 0, 0) by default, for methods without a prior map.
         valid: (n, J, P) which keys are real.
     """
 
-    vectors: Tensor
-    keys: Tensor
-    valid: Tensor
+    maps: Mapping[str, Tensor]
+    keys: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 0, 0))
+    valid: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 0, dtype=torch.bool))
+
+    def __post_init__(self) -> None:
+        if len(self.keys) == 0 < len(self):
+            first = next(iter(self.maps.values()))
+            object.__setattr__(self, "keys", first.new_zeros(len(self), 1, 0, 0))
+            object.__setattr__(self, "valid", first.new_zeros(len(self), 1, 0, dtype=torch.bool))
 
     def __len__(self) -> int:
-        return int(self.vectors.shape[0])
+        return int(next(iter(self.maps.values())).shape[0])
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.maps[name]
+
+    @property
+    def shots(self) -> int:
+        """J, the shots that are joined in each guide."""
+        return int(self.keys.shape[1])
 
     def select(self, index: Tensor | Sequence[int] | slice) -> Guides:
         """Returns the guides at ``index`` (any tensor index of the first axis)."""
-        return Guides(vectors=self.vectors[index], keys=self.keys[index], valid=self.valid[index])
+        maps = {k: v[index] for k, v in self.maps.items()}
+        return Guides(maps=maps, keys=self.keys[index], valid=self.valid[index])
 
     def without_keys(self) -> Guides:
         """Keeps the number of joined shots and no key, for where the prior maps are known already."""
-        return Guides(vectors=self.vectors, keys=self.keys[:, :, :0], valid=self.valid[..., :0])
+        return Guides(maps=self.maps, keys=self.keys[:, :, :0], valid=self.valid[..., :0])
+
+    def joined(self, shots: int, maps: Mapping[str, Tensor]) -> Guides:
+        """B guides with the given maps and the keys of each ``shots`` of these B * K guides side by side."""
+        keys = self.keys.squeeze(1).unflatten(0, (-1, shots))
+        valid = self.valid.squeeze(1).unflatten(0, (-1, shots))
+        return Guides(maps=maps, keys=keys, valid=valid)
 
     @staticmethod
     def stack(items: Sequence[Guides]) -> Guides:
@@ -210,8 +232,8 @@ class Guides:
         longest = max(g.keys.shape[2] for g in items)
         keys = [_pad(g.keys, longest, axis=2) for g in items]
         valid = [_pad(g.valid, longest, axis=2) for g in items]
-        vectors = torch.cat([g.vectors for g in items])
-        return Guides(vectors=vectors, keys=torch.cat(keys), valid=torch.cat(valid))
+        maps = {k: torch.cat([g.maps[k] for g in items]) for k in items[0].maps}
+        return Guides(maps=maps, keys=torch.cat(keys), valid=torch.cat(valid))
 
 
 def _pad(values: Tensor, length: int, *, axis: int) -> Tensor:

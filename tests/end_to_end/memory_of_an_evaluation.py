@@ -27,10 +27,10 @@ class KeyedCells(small.Cells):
     def encode_shots(self, features, masks):
         guides = super().encode_shots(features, masks)
         keys = features["layer2"].flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
-        return Guides(vectors=guides.vectors, keys=keys, valid=guides.valid.new_ones(keys.shape[:3]))
+        return Guides(maps=guides.maps, keys=keys, valid=guides.valid.new_ones(keys.shape[:3]))
 
     def score(self, query, guides, prior=None):
-        vectors = F.normalize(guides.vectors, dim=2)
+        vectors = F.normalize(guides["vectors"], dim=2)
         return torch.einsum("bchw,njc->njhw", query.mid, vectors)
 
 

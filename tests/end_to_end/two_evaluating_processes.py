@@ -39,15 +39,14 @@ class Cells(PairScorer):
         maps = features["layer2"]
         cells = [F.interpolate((masks == j).unsqueeze(1).float(), maps.shape[-2:]) for j in (0, 1)]
         vectors = torch.stack([(maps * c).sum((2, 3)) / (c.sum((2, 3)) + 1e-5) for c in cells], dim=1)
-        none = torch.zeros(len(masks), 1, 0, dtype=torch.bool)
-        return Guides(vectors=vectors, keys=vectors.new_zeros(len(masks), 1, 0, 0), valid=none)
+        return Guides(maps={"vectors": vectors})
 
     def encode_query(self, features):
         maps = features["layer2"]
         return QueryMaps(mid=maps, prior=maps.new_zeros(len(maps), 0, 1, 1))
 
     def score(self, query, guides, prior=None):
-        return 20 * F.cosine_similarity(query.mid.unsqueeze(1), guides.vectors[..., None, None], dim=2)
+        return 20 * F.cosine_similarity(query.mid.unsqueeze(1), guides["vectors"][..., None, None], dim=2)
 
     def training_losses(self, episodes):
         raise NotImplementedError

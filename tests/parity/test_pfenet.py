@@ -20,8 +20,8 @@ def state(run):
 def test_support_vectors_of_each_shot_and_their_mean(run, state):
     guides = run.model.encode_shots(run.support.features, run.support.masks.flatten(0, 1))
     shots = run.support.shots
-    run.case.assert_close(guides.vectors.squeeze(1).unflatten(0, (-1, shots)), "prototype_per_shot")
-    run.case.assert_close(state.guides.vectors.squeeze(1), "prototype")
+    run.case.assert_close(guides["vectors"].squeeze(1).unflatten(0, (-1, shots)), "prototype_per_shot")
+    run.case.assert_close(state.guides["vectors"].squeeze(1), "prototype")
 
 
 def test_query_feature_prior_map_and_inner_logits(run, state):

@@ -42,8 +42,7 @@ class Shots:
 
 
 def guide(vectors):
-    none = torch.zeros(len(vectors), 1, 0)
-    return Guides(vectors=vectors, keys=none.unsqueeze(-1), valid=none.bool())
+    return Guides(maps={"vectors": vectors})
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +79,7 @@ def test_support_passes_and_vectors(one, pairs):
     one.case.assert_close(first.initial, "z")
     one.case.assert_close(first.cells, "support_mask_feat")
     one.case.assert_close(first.first.logits, "supp_logits")
-    vectors = model.encode_shots(pairs.support.features, masks).vectors
+    vectors = model.encode_shots(pairs.support.features, masks)["vectors"]
     one.case.assert_close(vectors[:, 0], "z_pri")
     one.case.assert_close(vectors[:, 1], "z_aux")
     one.case.assert_close(model.second_pass(first, vectors).logits, "new_supp_logits")
@@ -184,7 +183,7 @@ def test_five_shots_vectors_and_logits(five, shots):
     each = five.model.iterate(maps, guides, history.expand(5, -1, -1, -1))
     five.case.assert_close(each, "logits_per_shot")
     five.case.assert_close(each.sum(dim=0, keepdim=True), "logits")
-    plain = five.model._decode_support(maps.mid.expand(5, -1, -1, -1), guides.vectors, deep=False)
+    plain = five.model._decode_support(maps.mid.expand(5, -1, -1, -1), guides["vectors"], deep=False)
     five.case.assert_close(plain.logits, "logits_nohistory_per_shot")
 
 

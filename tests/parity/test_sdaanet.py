@@ -43,7 +43,7 @@ def test_prototypes_and_gates_of_each_shot_and_their_mean(run, pooled, state):
     run.case.assert_close(pooled.raw.unflatten(0, (-1, shots)), "prototype_raw_per_shot")
     run.case.assert_close(pooled.values.unflatten(0, (-1, shots)), "se_gate_sigmoid")
     run.case.assert_close(pooled.prototypes.unflatten(0, (-1, shots)), "prototype_gated_per_shot")
-    run.case.assert_close(state.guides.vectors[:, 0], "prototype_final")
+    run.case.assert_close(state.guides["vectors"][:, 0], "prototype_final")
 
 
 def test_query_feature_gate_prior_and_attention_map(run, maps, state):

@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,8 +14,8 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from fewseg import __version__
-from fewseg.cli import commands, log_handler, main
+from fewseg import __version__, cli
+from fewseg.cli import log_handler, main
 from fewseg.recipes import registry, run
 
 
@@ -44,17 +46,43 @@ def test_help_names_every_command(told):
     for words, status in (((), 2), (("--help",), 0), (("-h",), 0)):
         found, out, _ = told(*words)
         assert found == status
-        for name in commands.COMMANDS:
+        for name in cli.COMMANDS:
             assert f"fewseg {name}" in out
+
+
+@pytest.mark.parametrize("group", ["data", "report"])
+def test_the_first_word_of_a_command_of_two_lists_the_second_ones(told, group):
+    status, out, _ = told(group, "--help")
+    assert status == 0
+    assert {name for name in cli.COMMANDS if f"fewseg {name}" in out} == {
+        name for name in cli.COMMANDS if name.startswith(group)
+    }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--help",),
+        ("--version",),
+        ("lable",),
+        ("report", "figure"),
+        ("label", "--suport", "x"),
+        ("export", "--outt", "x"),
+    ],
+)
+def test_a_wrong_word_is_told_without_importing_torch(words):
+    code = f"import sys\nfrom fewseg.cli import main\ntry: main({list(words)})\nexcept SystemExit: pass\n"
+    subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
 
 
 def test_the_version_is_printed(told):
     assert told("--version")[:2] == (0, __version__)
 
 
-@pytest.mark.parametrize("name", [name for name in commands.COMMANDS if name != "train"])
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != "train"])
 def test_every_command_tells_its_options(told, name):
-    status, out, _ = told(name, "--help")
+    status, out, _ = told(*name.split(), "--help")
     assert status == 0
     assert f"fewseg {name}" in out
 
@@ -116,7 +144,7 @@ def test_errors_of_the_system_are_told_without_their_number(told, monkeypatch, e
     def fail(*_):
         raise error
 
-    monkeypatch.setitem(commands.COMMANDS, "compare", fail)
+    monkeypatch.setattr(cli, "_run", fail)
     status, _, said = told("compare")
     assert status == 1
     assert said.startswith(words)
@@ -172,8 +200,10 @@ def test_a_value_of_the_wrong_kind_is_told(told):
         (("train", "voc5i_mini_pfenet", "--part", "method.pior=NoPrior"), "has no field 'pior'"),
         (("evaluate", "gone.safetensors"), "no checkpoint at gone.safetensors"),
         (("evaluate", "voc5i_mini_pfenet"), "must be trained first (`fewseg train voc5i_mini_pfenet`)"),
-        (("data",), "fewseg data check DATASET ROOT"),
-        (("data", "folder", "gone"), "got `fewseg data folder gone`"),
+        (("data",), "unknown command 'data': did you mean data check?"),
+        (("report",), "unknown command 'report': did you mean report"),
+        (("data", "folder", "gone"), "unknown command 'data folder': did you mean data check?"),
+        (("report", "figure"), "unknown command 'report figure': did you mean report figures"),
         (("data", "check", "folder", "gone"), "the folder gone does not exist"),
         (("data", "check", "pascal", "gone"), "host.robots.ox.ac.uk"),
         (("data", "check", "pascal", "gone"), "SBD ("),
@@ -230,24 +260,24 @@ def test_unchanged_scales_keep_their_kind(told, monkeypatch):
     [
         ("train", "; the same command goes on from the last checkpoint"),
         ("evaluate", "; finished lines are kept, and the same command runs the line in progress again"),
-        ("data", ""),
+        ("data check", ""),
     ],
 )
 def test_an_interrupt_leaves_with_130_and_says_what_is_kept(told, monkeypatch, name, goes_on):
-    def interrupted(words, console):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(commands.COMMANDS, name, interrupted)
-    assert told(name, "anything") == (130, "", f"fewseg: interrupted{goes_on}")
+    monkeypatch.setattr(cli, "_run", interrupted)
+    assert told(*name.split(), "anything") == (130, "", f"fewseg: interrupted{goes_on}")
 
 
 def test_a_programming_error_is_not_hidden(monkeypatch):
-    def wrong(words, console):
+    def wrong(*_):
         raise KeyError("x")
 
-    monkeypatch.setitem(commands.COMMANDS, "data", wrong)
+    monkeypatch.setattr(cli, "_run", wrong)
     with pytest.raises(KeyError):
-        main(["data"])
+        main(["data", "check"])
 
 
 def picture(path, array):

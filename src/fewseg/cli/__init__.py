@@ -1,6 +1,7 @@
-"""The command line: ``fewseg demo``, ``train``, ``evaluate`` and the rest of ``COMMANDS``.
+"""The command line: ``COMMANDS`` names for each command an options dataclass and the function that takes it.
 
-Options are the fields of the config dataclasses; tyro makes them. Nothing else is configured here.
+tyro makes the options of a command from the fields of its dataclass. Nothing else is configured here, and
+nothing heavy is imported before the options are parsed and checked.
 """
 
 from __future__ import annotations
@@ -8,36 +9,123 @@ from __future__ import annotations
 import difflib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
 from fewseg import __version__
-from fewseg.cli.commands import COMMANDS
 
-_USAGE = """fewseg {version}: few-shot segmentation
 
-  fewseg demo                        see it work: train and test on rendered pictures, with a report
-  fewseg label                       a folder of images, by a few annotated ones
-  fewseg serve                       the same in the browser: draw, look, correct, download
-  fewseg data check SET ROOT         what of a data set is there, what is missing, where to get it
-  fewseg train RECIPE                train a recipe on a fold
-  fewseg evaluate CHECKPOINT         test a checkpoint (or a recipe that needs no training)
-  fewseg episodes RECIPE             write the test episodes to files that can be replayed
-  fewseg compare A B                 two result files, episode by episode
-  fewseg table FOLDER                the tables of a folder of results
-  fewseg report KIND                 the papers' tables and figures, a site over results
-  fewseg export                      a model as ONNX graphs, checked in ONNX Runtime
-  fewseg import-checkpoint SRC DST   released PFENet or SCL weights into fewseg's form
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command.
 
-`fewseg COMMAND --help` tells a command's options."""
+    Attributes:
+        options: ``module:name`` of its options dataclass, or of a function that makes it from (words,
+            console), where the options depend on the words. Options with a method ``check`` are checked
+            before the module of ``run`` is imported; their own module is best free of torch.
+        run: ``module:name`` of the function that takes (options, console) and returns an exit status or None.
+        help: one line.
+        words: what is written after the name in the help.
+        prefixes: options of nested dataclasses are written ``--group.option`` and not ``--option``.
+        interrupted: what the user is told after Ctrl-C.
+    """
 
-_AFTER_INTERRUPT = {
-    "train": "the same command goes on from the last checkpoint",
-    "label": "the same command does what is missing",
-    "evaluate": "finished lines are kept, and the same command runs the line in progress again",
+    options: str
+    run: str
+    help: str
+    words: str = ""
+    prefixes: bool = False
+    interrupted: str = ""
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        options="fewseg.demo.options:DemoOptions",
+        run="fewseg.cli.inference:demo",
+        help="see it work: train and test on rendered pictures, with a report",
+        prefixes=True,
+    ),
+    "label": Command(
+        options="fewseg.cli.inference:LabelCommand",
+        run="fewseg.cli.inference:label",
+        help="a folder of images, by a few annotated ones",
+        interrupted="the same command does what is missing",
+    ),
+    "serve": Command(
+        options="fewseg.serve:ServeOptions",
+        run="fewseg.cli.inference:serve",
+        help="the same in the browser: draw, look, correct, download",
+    ),
+    "data check": Command(
+        options="fewseg.cli.data:DataCommand",
+        run="fewseg.cli.data:check",
+        help="which files of a data set exist, what is missing, where to get it",
+        words="SET ROOT",
+    ),
+    "train": Command(
+        options="fewseg.cli.training:train_options",
+        run="fewseg.cli.training:train",
+        help="train a recipe on a fold",
+        words="RECIPE",
+        interrupted="the same command goes on from the last checkpoint",
+    ),
+    "evaluate": Command(
+        options="fewseg.cli.training:EvaluateCommand",
+        run="fewseg.cli.training:evaluate",
+        help="test a checkpoint (or a recipe that needs no training)",
+        words="CHECKPOINT",
+        interrupted="finished lines are kept, and the same command runs the line in progress again",
+    ),
+    "episodes": Command(
+        options="fewseg.cli.training:EpisodesCommand",
+        run="fewseg.cli.training:episodes",
+        help="write the test episodes to files that can be replayed",
+        words="RECIPE",
+    ),
+    "compare": Command(
+        options="fewseg.cli.tables:CompareCommand",
+        run="fewseg.cli.tables:compare",
+        help="two result files, episode by episode",
+        words="A B",
+    ),
+    "table": Command(
+        options="fewseg.cli.tables:TableCommand",
+        run="fewseg.cli.tables:table",
+        help="the tables of a folder of results",
+        words="FOLDER",
+    ),
+    "report tables": Command(
+        options="fewseg.cli.tables:ReportTablesCommand",
+        run="fewseg.cli.tables:report_tables",
+        help="every table of the papers, published values beside ours",
+    ),
+    "report figures": Command(
+        options="fewseg.cli.figures:FiguresCommand",
+        run="fewseg.cli.figures:figures",
+        help="every figure of the papers, from checkpoints and results",
+    ),
+    "report site": Command(
+        options="fewseg.cli.figures:SiteCommand",
+        run="fewseg.cli.figures:site",
+        help="one HTML file over a folder of results",
+    ),
+    "export": Command(
+        options="fewseg.cli.inference:ExportCommand",
+        run="fewseg.cli.inference:export",
+        help="a model as ONNX graphs, checked in ONNX Runtime",
+    ),
+    "import-checkpoint": Command(
+        options="fewseg.cli.inference:ImportCommand",
+        run="fewseg.cli.inference:import_checkpoint",
+        help="released PFENet or SCL weights as a checkpoint of fewseg",
+        words="SRC DST",
+    ),
 }
 
 
@@ -48,23 +136,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after ``fewseg``; ``sys.argv`` by default.
 
     Returns:
-        Exit status: 0 done, 1 a known error (told in one paragraph), 2 wrong usage, 3 done but for some
-        images (``label``), 130 interrupted.
+        Exit status: 0 done, 1 a known error (one paragraph), 2 wrong usage, 3 done, but some images or
+        results could not be used (``label``, ``report``), 130 interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     console, errors = Console(), Console(stderr=True)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[log_handler(errors)])
     logging.captureWarnings(True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    for exporter in ("onnxscript", "onnx_ir"):  # they tell of every node that they fold
+    for library in ("httpx", "fewseg.backbones"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    for exporter in ("onnxscript", "onnx_ir"):  # they log every node that they fold
         logging.getLogger(exporter).setLevel(logging.ERROR)
     if not words or words[0] in ("-h", "--help"):
-        console.print(_USAGE.format(version=__version__), highlight=False, soft_wrap=True)
+        console.print(_usage(COMMANDS), highlight=False, markup=False, soft_wrap=True)
         return 0 if words else 2
     if words[0] == "--version":
         console.print(__version__, highlight=False)
         return 0
-    return _run(words, console, errors)
+    first = {name.split()[0]: None for name in COMMANDS}
+    if words[0] not in first:
+        message = f"unknown command {words[0]!r}: did you mean {_near(words[0], first)}?"
+        errors.print(f"[bold red]fewseg:[/] {escape(message)}", highlight=False, soft_wrap=True)
+        return 2
+    name = words[0] if words[0] in COMMANDS else " ".join(words[:2])
+    try:
+        return _run(name, words, console)
+    except (ValueError, OSError, RuntimeError) as error:
+        errors.print("[bold red]fewseg:[/] ", end="")
+        errors.print(_message(error), markup=False, highlight=False, soft_wrap=True)
+        logging.getLogger(__name__).debug("traceback", exc_info=True)
+        return 1
+    except KeyboardInterrupt:
+        kept = COMMANDS[name].interrupted
+        errors.print("fewseg: interrupted" + (f"; {kept}" if kept else ""), soft_wrap=True)
+        return 130
 
 
 def log_handler(errors: Console) -> logging.Handler:
@@ -74,27 +179,55 @@ def log_handler(errors: Console) -> logging.Handler:
     return logging.StreamHandler(errors.file)
 
 
-def _run(words: Sequence[str], console: Console, errors: Console) -> int:
-    if words[0] not in COMMANDS:
-        near = difflib.get_close_matches(words[0], COMMANDS) or list(COMMANDS)
-        asked = f"unknown command {words[0]!r}: did you mean {' or '.join(near)}?"
-        errors.print(f"[bold red]fewseg:[/] {escape(asked)}", highlight=False, soft_wrap=True)
-        return 2
-    try:
-        return COMMANDS[words[0]](words[1:], console) or 0
-    except (ValueError, OSError, RuntimeError) as error:
-        errors.print("[bold red]fewseg:[/] ", end="")
-        errors.print(_words(error), markup=False, highlight=False, soft_wrap=True)
-        logging.getLogger(__name__).debug("traceback", exc_info=True)
-        return 1
-    except KeyboardInterrupt:
-        goes_on = _AFTER_INTERRUPT.get(words[0])
-        errors.print("fewseg: interrupted" + (f"; {goes_on}" if goes_on else ""), soft_wrap=True)
-        return 130
+def _run(name: str, words: Sequence[str], console: Console) -> int:
+    import tyro
+
+    if name not in COMMANDS:
+        return _kinds(words, console)
+    command, words = COMMANDS[name], words[len(name.split()) :]
+    options = _imported(command.options)
+    if isinstance(options, type):
+        config = () if command.prefixes else (tyro.conf.OmitArgPrefixes,)
+        options = tyro.cli(options, prog=f"fewseg {name}", args=words, config=config)
+    else:
+        options = options(words, console)
+    if hasattr(options, "check"):
+        options.check()
+    run: Callable[[Any, Console], int | None] = _imported(command.run)
+    return run(options, console) or 0
 
 
-def _words(error: Exception) -> str:
-    """What an error says, without the system's number of it."""
+def _imported(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(import_module(module), name)
+
+
+def _kinds(words: Sequence[str], console: Console) -> int:
+    """Handles the first word of commands of two words without a known second one."""
+    kinds = {name: command for name, command in COMMANDS.items() if name.startswith(f"{words[0]} ")}
+    if len(words) == 1 or words[1] in ("-h", "--help"):
+        console.print(_usage(kinds), highlight=False, markup=False, soft_wrap=True)
+    if words[1:2] in (["-h"], ["--help"]):
+        return 0
+    given = " ".join(words[:2])
+    raise ValueError(f"unknown command {given!r}: did you mean {_near(given, kinds)}?")
+
+
+def _near(word: str, names: Iterable[str]) -> str:
+    names = list(names)
+    return " or ".join(difflib.get_close_matches(word, names) or names)
+
+
+def _usage(commands: dict[str, Command]) -> str:
+    head = f"fewseg {__version__}: few-shot segmentation\n\n"
+    starts = {name: f"fewseg {name} {command.words}".rstrip() for name, command in commands.items()}
+    wide = max(map(len, starts.values())) + 2
+    lines = [f"  {starts[name]:<{wide}}{command.help}\n" for name, command in commands.items()]
+    return f"{head}{''.join(lines)}\n`fewseg COMMAND --help` lists a command's options."
+
+
+def _message(error: Exception) -> str:
+    """The text of an error, without the system's number of it."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)

@@ -184,8 +184,8 @@ def released_canet_key(key: str) -> str:
     part, _, leaf = key.removeprefix(_PREFIX).rpartition(".")
     block, _, index = part.partition(".")
     if "residule" in block and block in _HEAD_CANET and index in _IN_BLOCK:
-        return f"{_HEAD[block]}.{_IN_BLOCK[index]}.{leaf}"
-    return f"{_HEAD[part]}.{leaf}" if part in _HEAD_CANET else key
+        return f"{_HEAD_CANET[block]}.{_IN_BLOCK[index]}.{leaf}"
+    return f"{_HEAD_CANET[part]}.{leaf}" if part in _HEAD_CANET else key
 
 
 def _config_canet(

@@ -43,11 +43,14 @@ class Exported:
 
 
 def state_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a state by name: ``sets``, ``guides.vectors``, ``ways.0.guides.keys`` ..."""
+    """The tensors of a state by name: ``sets``, ``guides.maps.vectors``, ``ways.0.guides.keys`` ..."""
     if isinstance(state, Tensor):
         return {prefix: state}
+    parts: Sequence[tuple[str, Any]]
     if isinstance(state, tuple):
-        parts: Sequence[tuple[str, Any]] = [(str(i), part) for i, part in enumerate(state)]
+        parts = [(str(i), part) for i, part in enumerate(state)]
+    elif isinstance(state, Mapping):
+        parts = list(state.items())
     else:
         assert is_dataclass(state)
         parts = [(f.name, getattr(state, f.name)) for f in fields(state)]
@@ -65,6 +68,8 @@ def with_tensors(state: Any, tensors: Mapping[str, Tensor], prefix: str = "") ->
         return tuple(
             with_tensors(part, tensors, f"{prefix}.{i}" if prefix else str(i)) for i, part in enumerate(state)
         )
+    if isinstance(state, Mapping):
+        return {k: with_tensors(part, tensors, f"{prefix}.{k}") for k, part in state.items()}
     changed = {
         f.name: with_tensors(getattr(state, f.name), tensors, f"{prefix}.{f.name}" if prefix else f.name)
         for f in fields(state)

@@ -415,8 +415,7 @@ class CANet(PairScorer):
         """The support vector of each shot (masked average pooling)."""
         mid = self.mid.of(features)
         cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
-        keys, valid = NoPrior().keys(features, masks, self.backbone.rerun)
-        return Guides(vectors=masked_average(mid, cells).unsqueeze(1), keys=keys, valid=valid)
+        return Guides(maps={"vectors": masked_average(mid, cells).unsqueeze(1)})
 
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature."""
@@ -432,9 +431,9 @@ class CANet(PairScorer):
         Returns:
             (n, d, h, w).
         """
-        shots = guides.vectors.shape[1]
+        shots = guides["vectors"].shape[1]
         maps = query.mid if len(query.mid) == 1 else query.mid.repeat_interleave(shots, dim=0)
-        vectors = guides.vectors.flatten(0, 1).unsqueeze(1)
+        vectors = guides["vectors"].flatten(0, 1).unsqueeze(1)
         compared: Tensor = self.comparison(maps, vectors)
         if self.attention is None:
             return compared
@@ -453,9 +452,7 @@ class CANet(PairScorer):
         support = episodes.support
         guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
         fusion = MeanVector() if self.attention is None else ShotAttention()
-        compared = self.compare(
-            self.encode_query(episodes.query), self.join_shots(guides, support.shots, fusion)
-        )
+        compared = self.compare(self.encode_query(episodes.query), fusion.join(guides, support.shots))
         logits = self.trunk(compared, self.history.recall(episodes.pair_ids, compared))
         self.history.remember(episodes.pair_ids, logits)
         return LossTerms(terms={"query": cross_entropy_full_size(logits, episodes.query_masks)})

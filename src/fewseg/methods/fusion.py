@@ -1,158 +1,28 @@
-"""Fusions that weigh every shot alike: of vectors before the decoder, or of scores after it."""
+"""Fusions: how K shots become one answer.
+
+Some join the guides before the decoder, some weigh the shots' scores after it, one moves prototypes. All have
+the interface of ``Fusion``; a method lists those that it can use.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from fewseg.types import IGNORE, Guides
 
-
-@dataclass(frozen=True, kw_only=True)
-class MeanVector:
-    """Mean of the K support vectors and of the K prior maps, then one decoding.
-
-    Source: the K-shot default of PFENet (Tian et al. 2020) and of SCL's baselines (Table 4, "Baseline").
-    """
-
-    kind: Literal["mean"] = "mean"
-
-    def join(self, guides: Guides, shots: int) -> Guides:
-        """Joins B * K guides of one shot each into B guides.
-
-        Args:
-            guides: shot axis running fastest, one shot each.
-            shots: K.
-
-        Returns:
-            B guides: the mean vectors, and the K shots' keys side by side.
-        """
-        vectors = guides.vectors.unflatten(0, (-1, shots)).mean(dim=1)
-        keys = guides.keys.squeeze(1).unflatten(0, (-1, shots))
-        valid = guides.valid.squeeze(1).unflatten(0, (-1, shots))
-        return Guides(vectors=vectors, keys=keys, valid=valid)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreAverage:
-    """Mean of the K shots' scores.
-
-    Source: SCL (Zhang et al. 2021), Table 4, "Avg.".
-    """
-
-    kind: Literal["average"] = "average"
-
-    def weights(self, episodes: int, shots: int, device: torch.device) -> Tensor:
-        """(B, K), each 1 / K."""
-        return torch.full((episodes, shots), 1.0 / shots, device=device)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShotAttention:
-    """Weighs the K shots after the comparison with the query, by a branch of the decoder.
-
-    The weights are the method's (``decoders.dense_comparison.ShotWeights``) and learned: train with
-    K > 1, because with one shot its weight is 1 whatever the branch says and nothing is learned.
-
-    Source: CANet (Zhang et al., CVPR 2019), Sec. 3.4.
-    """
-
-    kind: Literal["attention"] = "attention"
-
-    def join(self, guides: Guides, shots: int) -> Guides:
-        """Puts B * K guides of one shot each side by side.
-
-        Args:
-            guides: shot axis running fastest, one shot each, V vectors a shot.
-            shots: K.
-
-        Returns:
-            B guides of K * V vectors, those of one shot next to each other.
-        """
-        joined = MeanVector().join(guides, shots)
-        vectors = guides.vectors.unflatten(0, (-1, shots)).flatten(1, 2)
-        return Guides(vectors=vectors, keys=joined.keys, valid=joined.valid)
-
-
 CrossPath = Literal["query", "support"]
-
-
-def region_iou(
-    predicted: Tensor, masks: Tensor, regions: Literal["foreground", "mean"] = "foreground"
-) -> Tensor:
-    """IoU of predicted and true masks, image by image.
-
-    Source: SCL (Zhang et al. 2021), the IoU of Eq. 16. The paper's is the foreground's; the released code
-    on PFENet takes the mean of foreground's and background's.
-
-    Args:
-        predicted: (n, H, W) labels, 1 = foreground.
-        masks: (n, H, W) uint8 in {0, 1, 255}; ignored pixels do not count.
-        regions: which IoU.
-
-    Returns:
-        (n,) in [0, 1]; 1 where a region is empty in both.
-    """
-    counted = masks != IGNORE
-    said = (predicted == 1) & counted
-    true = (masks == 1) & counted
-    scores = [_iou(said, true)]
-    if regions == "mean":
-        scores.append(_iou(~said & counted, ~true & counted))
-    return torch.stack(scores).mean(dim=0)
-
-
-def _iou(a: Tensor, b: Tensor) -> Tensor:
-    intersection = (a & b).sum(dim=(1, 2))
-    union = (a | b).sum(dim=(1, 2))
-    return torch.where(union > 0, intersection / union.clamp(min=1), torch.ones_like(intersection / 1.0))
-
-
-@dataclass(frozen=True, kw_only=True)
-class CrossGuided:
-    """Scores weighted by how well each shot segments all the shots of the support set.
-
-    Source: SCL (Zhang et al. 2021), Eq. 15-17. Needs no training.
-
-    Attributes:
-        iou: "foreground" (the paper) or "mean" of foreground and background (released code on PFENet).
-        path: which path segments the supports: "query", the 1-shot model G as Eq. 15 has it, or "support",
-            SCL's second support pass, without prior map (released code).
-        divisor: what the weighted sum is divided by: None for K (Eq. 17), a number for a fixed one (the
-            released code's literal 5).
-    """
-
-    kind: Literal["cross-guided"] = "cross-guided"
-    iou: Literal["foreground", "mean"] = "foreground"
-    path: CrossPath = "query"
-    divisor: int | None = None
-
-    def weights(self, cross_iou: Tensor) -> Tensor:
-        """Weights of the shots' scores: U_k / K with U_k the mean IoU over the support images (Eq. 16-17).
-
-        Args:
-            cross_iou: (B, K, K), [b, k, i] the IoU of shot k's prediction of support image i.
-
-        Returns:
-            (B, K). A support set in which no shot finds anything (all U_k = 0) falls back to equal weights,
-            because Eq. 17 would make every score zero.
-        """
-        reliability = cross_iou.mean(dim=2)
-        shots = reliability.shape[1]
-        lost = (reliability.amax(dim=1, keepdim=True) <= 0).expand_as(reliability)
-        reliability = torch.where(lost, torch.ones_like(reliability), reliability)
-        return reliability / (shots if self.divisor is None else self.divisor)
-
-
-_ROUNDING = 1e-5  # a loss that is larger by less is not larger
 
 Judge = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Prototypes (B, P, C) -> the loss L_sup (B,) and the IoU rho (B,) on the supports."""
+
+Begin = Callable[[], tuple[Tensor, Judge]]
+"""Gives what iteration starts from, p_0 (B, P, C), and what scores prototypes on the supports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,16 +40,203 @@ class Collected:
     diverged: Tensor
 
 
+class Fusion:
+    """The interface of fusions; each is a frozen dataclass whose fields are its settings.
+
+    Attributes:
+        kind: its name, on the command line too.
+        joins_guides: whether ``join`` makes one guide of K before the decoder; K shots then cost one score.
+        needs_cross_iou: whether ``weights`` needs the IoU of every shot's prediction of every support image.
+    """
+
+    kind: str
+    joins_guides: ClassVar[bool] = False
+    needs_cross_iou: ClassVar[bool] = False
+
+    @property
+    def cross_path(self) -> CrossPath:
+        """Which path of the method predicts the supports for ``cross_iou``; "query" is the 1-shot model."""
+        return "query"
+
+    def join(self, guides: Guides, shots: int) -> Guides:
+        """Joins B * K guides of one shot each, the shot running fastest, into B guides."""
+        raise NotImplementedError(f"{type(self).__name__} does not join guides")
+
+    def weights(
+        self,
+        episodes: int,
+        shots: int,
+        *,
+        device: torch.device | None = None,
+        cross_iou: Tensor | None = None,
+    ) -> Tensor:
+        """Weights of the scores of B support sets.
+
+        Args:
+            episodes: B.
+            shots: K.
+            device: of the result.
+            cross_iou: (B, K, K), [b, k, i] the IoU of shot k's prediction of support image i; only where
+                ``needs_cross_iou`` and K > 1.
+
+        Returns:
+            (B, K); (B, 1) where the guides are joined.
+        """
+        del cross_iou
+        if self.joins_guides:
+            return torch.ones(episodes, 1, device=device)
+        return torch.full((episodes, shots), 1.0 / shots, device=device)
+
+    def iou_of(self, labels: Tensor, masks: Tensor) -> Tensor:
+        """The IoU (n,) that ``weights`` takes, of predicted labels (n, H, W) and masks (n, H, W)."""
+        return region_iou(labels, masks)
+
+    def collect(self, pooled: Tensor, movable: Tensor, begin: Begin) -> Collected:
+        """Prototype sets of B support sets: by default the pooled prototypes (B, P, C) alone.
+
+        Args:
+            pooled: (B, P, C).
+            movable: (B, P), prototypes that exist; the others stay.
+            begin: for those that iterate.
+        """
+        del begin
+        none = torch.zeros_like(movable[:, 0])
+        ones = pooled.new_ones(pooled.shape[0], 1)
+        return Collected(sets=pooled.unsqueeze(1), weights=ones, diverged=none)
+
+
 @dataclass(frozen=True, kw_only=True)
-class IterativeInference:
+class MeanVector(Fusion):
+    """Mean of the K support vectors and of the K prior maps, then one decoding.
+
+    Source: the K-shot default of PFENet (Tian et al. 2020) and of SCL's baselines (Table 4, "Baseline").
+    """
+
+    kind: Literal["mean"] = "mean"
+    joins_guides: ClassVar[bool] = True
+
+    def join(self, guides: Guides, shots: int) -> Guides:
+        """The mean of every map; the K shots' keys stand side by side."""
+        return guides.joined(
+            shots, {k: v.unflatten(0, (-1, shots)).mean(dim=1) for k, v in guides.maps.items()}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreAverage(Fusion):
+    """Mean of the K shots' scores.
+
+    Source: SCL (Zhang et al. 2021), Table 4, "Avg.".
+    """
+
+    kind: Literal["average"] = "average"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShotAttention(Fusion):
+    """Weighs the K shots after the comparison with the query, by a learned branch of the decoder.
+
+    Train with K > 1: with one shot its weight is 1 whatever the branch gives, and nothing is learned.
+
+    Source: CANet (Zhang et al., CVPR 2019), Sec. 3.4.
+    """
+
+    kind: Literal["attention"] = "attention"
+    joins_guides: ClassVar[bool] = True
+
+    def join(self, guides: Guides, shots: int) -> Guides:
+        """Puts the K shots' vectors side by side: (B, K * V, d), those of one shot next to each other."""
+        maps = {k: v.unflatten(0, (-1, shots)).flatten(1, 2) for k, v in guides.maps.items()}
+        return guides.joined(shots, maps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossGuided(Fusion):
+    """Scores weighted by how well each shot segments all the shots of the support set.
+
+    Source: SCL (Zhang et al. 2021), Eq. 15-17. Needs no training.
+
+    Attributes:
+        iou: "foreground" (the paper) or "mean" of foreground and background (released code on PFENet).
+        path: which path segments the supports: "query", the 1-shot model G as Eq. 15 has it, or "support",
+            SCL's second support pass, without prior map (released code).
+        divisor: what the weighted sum is divided by: None for K (Eq. 17), a number for a fixed one (the
+            released code's literal 5).
+    """
+
+    kind: Literal["cross-guided"] = "cross-guided"
+    iou: Literal["foreground", "mean"] = "foreground"
+    path: CrossPath = "query"
+    divisor: int | None = None
+    needs_cross_iou: ClassVar[bool] = True
+
+    @property
+    def cross_path(self) -> CrossPath:
+        """``path``."""
+        return self.path
+
+    def iou_of(self, labels: Tensor, masks: Tensor) -> Tensor:
+        """The foreground's IoU, or the mean of foreground's and background's."""
+        return region_iou(labels, masks, self.iou)
+
+    def weights(
+        self,
+        episodes: int,
+        shots: int,
+        *,
+        device: torch.device | None = None,
+        cross_iou: Tensor | None = None,
+    ) -> Tensor:
+        """(B, K): U_k / K with U_k the mean IoU over the support images (Eq. 16-17).
+
+        A single shot has no other to be judged by. A support set in which no shot finds anything (all
+        U_k = 0) gets equal weights, because Eq. 17 would make every score zero.
+        """
+        if shots == 1:
+            return super().weights(episodes, shots, device=device)
+        assert cross_iou is not None
+        reliability = cross_iou.mean(dim=2)
+        lost = (reliability.amax(dim=1, keepdim=True) <= 0).expand_as(reliability)
+        reliability = torch.where(lost, torch.ones_like(reliability), reliability)
+        return reliability / (shots if self.divisor is None else self.divisor)
+
+
+def region_iou(
+    predicted: Tensor, masks: Tensor, regions: Literal["foreground", "mean"] = "foreground"
+) -> Tensor:
+    """IoU (n,) of predicted labels (n, H, W) with masks (n, H, W); 1 where a region is empty in both.
+
+    Source: SCL (Zhang et al. 2021), the IoU of Eq. 16. The paper's is the foreground's; the released code
+    on PFENet takes the mean of foreground's and background's.
+    """
+    counted = masks != IGNORE
+    found = (predicted == 1) & counted
+    true = (masks == 1) & counted
+    scores = [_iou(found, true)]
+    if regions == "mean":
+        scores.append(_iou(~found & counted, ~true & counted))
+    return torch.stack(scores).mean(dim=0)
+
+
+def _iou(a: Tensor, b: Tensor) -> Tensor:
+    intersection = (a & b).sum(dim=(1, 2))
+    union = (a | b).sum(dim=(1, 2))
+    return torch.where(union > 0, intersection / union.clamp(min=1), torch.ones_like(intersection / 1.0))
+
+
+_ROUNDING = 1e-5  # a loss that is larger by less is not larger
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterativeInference(Fusion):
     """Gradient steps of the prototypes on the support loss; the sets' query maps are summed by rho_n.
 
     Only prototypes are differentiated: no pass through the backbone. It needs no training and depends on
-    the support set alone. A support set whose loss a step leaves above that of its start (a rate that is too
+    the support set alone. A support set whose loss a step leaves above that of its start (the rate is too
     large) keeps the best set found so far, by the loss, for all remaining steps, and a warning is given.
 
     Source: SRPNet (Ding et al. 2022), Eq. 12 and 13. The paper gives N = 5 and no rate. The steps start
-    from the unit prototypes of Eq. 5, so that the rate does not hang on the scale of the features.
+    from the unit prototypes of Eq. 5, so that the rate does not depend on the scale of the features.
 
     Attributes:
         steps: N, sets collected (n = 1 .. N; the start is not among them). 0 is plain inference.
@@ -196,20 +253,17 @@ class IterativeInference:
                 f"iterative inference needs steps >= 0 and a rate > 0, got {self.steps} and {self.rate}"
             )
 
-    def collect(self, start: Tensor, movable: Tensor, judge: Judge) -> Collected:
-        """Collects the prototype sets p_1 .. p_N.
-
-        Args:
-            start: p_0, (B, P, C).
-            movable: (B, P), prototypes that exist; the others stay.
-            judge: scores a set on the supports; differentiable in its argument.
-        """
-        episodes = start.shape[0]
-        diverged = torch.zeros(episodes, dtype=torch.bool, device=start.device)
+    def collect(self, pooled: Tensor, movable: Tensor, begin: Begin) -> Collected:
+        """The prototype sets p_1 .. p_N; the judge of ``begin`` must be differentiable in its argument."""
         if self.steps == 0:
-            return Collected(sets=start.unsqueeze(1), weights=start.new_ones(episodes, 1), diverged=diverged)
+            return super().collect(pooled, movable, begin)
+        with torch.inference_mode(False):
+            return self._iterate(*begin(), movable)
+
+    def _iterate(self, start: Tensor, judge: Judge, movable: Tensor) -> Collected:
         current = start
         gradient, first, rho = _judged(current, judge)
+        diverged = torch.zeros_like(first, dtype=torch.bool)
         best, best_loss, best_rho = current, first, rho
         sets, weights = [], []
         for n in range(1, self.steps + 1):
@@ -236,7 +290,7 @@ class IterativeInference:
                 f"iterative inference: rate {self.rate:g} is too large for some support sets; they keep "
                 "their best prototypes: lower the rate",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         rho_n = torch.stack(weights, dim=1)
         lost = rho_n.amax(dim=1, keepdim=True) <= 0
@@ -262,10 +316,11 @@ PrototypeFusion = MeanVector | IterativeInference
 AttendedFusion = PairFusion | ShotAttention
 """Of methods that score pairs and can weigh the shots of one guide."""
 
-GuideFusion = MeanVector | ShotAttention
-"""Those that join the guides before the decoder: K shots cost one score."""
-
-Fusion = MeanVector | ScoreAverage | CrossGuided | ShotAttention | IterativeInference
+FUSIONS: dict[str, type[Fusion]] = {
+    fusion.kind: fusion
+    for fusion in (MeanVector, ScoreAverage, CrossGuided, ShotAttention, IterativeInference)
+}
+"""Every fusion by its name."""
 
 
 def one_vs_rest(scores: Tensor) -> Tensor:

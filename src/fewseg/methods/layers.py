@@ -383,5 +383,5 @@ class GuidedQuery(nn.Module):
             prior: their ``prior_map``, where it is known already.
         """
         planes = self.prior_map(query, guides) if prior is None else prior
-        merged: list[Tensor] = self.merge(query.mid, guides.vectors, planes)
+        merged: list[Tensor] = self.merge(query.mid, guides["vectors"], planes)
         return merged

@@ -9,15 +9,12 @@ from torch import Tensor
 
 from fewseg.methods.base import FewShotSegmenter, sets_of_queries
 from fewseg.methods.fusion import (
-    AttendedFusion,
     CrossGuided,
     CrossPath,
     Fusion,
-    GuideFusion,
     MeanVector,
     ScoreAverage,
     one_vs_rest,
-    region_iou,
 )
 from fewseg.ops.masks import labels_of_margins
 from fewseg.ops.resize import resize
@@ -34,23 +31,11 @@ from fewseg.types import (
 class PairScorer(FewShotSegmenter):
     """A two-class method whose core is G(I_q | I_k): the score of one query under one guide.
 
-    How K shots become one answer is the fusion's business: ``MeanVector`` joins the guides before the
-    decoder, the others weigh the scores of the K pairs. Several ways are segmented one against the rest.
+    The fusion joins K guides before the decoder or weighs the scores of the K pairs. Several ways are
+    segmented one against the rest.
     """
 
-    fusion: AttendedFusion
     fusions: tuple[Fusion, ...] = (MeanVector(), ScoreAverage(), CrossGuided())
-
-    def join_shots(self, guides: Guides, shots: int, fusion: GuideFusion) -> Guides:
-        """Joins B * K guides of one shot each into B, before the decoder.
-
-        Raises:
-            ValueError: the fusion needs an attention over shots that this method has not.
-        """
-        if not self.accepts(fusion):
-            kinds = ", ".join(own.kind for own in self.fusions)
-            raise ValueError(f"{type(self).__name__} cannot use {fusion.kind!r}; it can use {kinds}")
-        return fusion.join(guides, shots)
 
     @abstractmethod
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
@@ -107,12 +92,12 @@ class PairScorer(FewShotSegmenter):
         targets = self.encode_query(support.features)
         return self.score(targets.select(of_target), guides.select(of_guide))
 
-    def cross_iou(self, support: EncodedShots, guides: Guides, fusion: CrossGuided) -> Tensor:
+    def cross_iou(self, support: EncodedShots, guides: Guides, fusion: Fusion) -> Tensor:
         """IoU of every shot's prediction of every support image: (B, K, K), [b, k, i] (SCL Eq. 15-16)."""
         episodes, shots = support.masks.shape[:2]
         _, of_target = cross_pairs(episodes, shots)
         masks = support.masks.flatten(0, 1)[of_target]
-        logits = self.cross_logits(support, guides, fusion.path)
+        logits = self.cross_logits(support, guides, fusion.cross_path)
         return predicted_iou(logits, masks, fusion).view(episodes, shots, shots)
 
     def encode_support(self, support: EncodedShots) -> SupportState | WaysState:
@@ -124,18 +109,14 @@ class PairScorer(FewShotSegmenter):
 
     def _encode_way(self, support: EncodedShots) -> SupportState:
         episodes, shots = support.masks.shape[:2]
+        fusion, device = self.fusion, support.masks.device
         guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
-        fusion = self.fusion
-        if isinstance(fusion, GuideFusion):
-            weights = torch.ones(episodes, 1, device=support.masks.device)
-            return SupportState(guides=self.join_shots(guides, shots, fusion), weights=weights)
-        if isinstance(fusion, CrossGuided):
-            if shots == 1:  # a single shot has no other to be judged by
-                fusion = ScoreAverage()
-            else:
-                weights = fusion.weights(self.cross_iou(support, guides, fusion))
-                return SupportState(guides=guides, weights=weights)
-        return SupportState(guides=guides, weights=fusion.weights(episodes, shots, support.masks.device))
+        judged = fusion.needs_cross_iou and shots > 1
+        cross_iou = self.cross_iou(support, guides, fusion) if judged else None
+        weights = fusion.weights(episodes, shots, device=device, cross_iou=cross_iou)
+        return SupportState(
+            guides=fusion.join(guides, shots) if fusion.joins_guides else guides, weights=weights
+        )
 
     def segment(self, query: Features, state: SupportState | WaysState) -> Tensor:
         """Scores every (query, guide) pair once and sums the weighted scores (SCL Eq. 17)."""
@@ -179,8 +160,8 @@ def fuse_scores(scores: Tensor, weights: Tensor) -> Tensor:
     return (scores * weights[..., None, None, None]).sum(dim=1)
 
 
-def predicted_iou(logits: Tensor, masks: Tensor, fusion: CrossGuided) -> Tensor:
+def predicted_iou(logits: Tensor, masks: Tensor, fusion: Fusion) -> Tensor:
     """IoU (n,) of the argmax of logits (n, 2, h, w), brought to the masks' size, with masks (n, H, W)."""
     size = (int(masks.shape[-2]), int(masks.shape[-1]))
     margins = logits[:, 1:].float() - logits[:, :1].float()
-    return region_iou(labels_of_margins(resize(margins, size)), masks, fusion.iou)
+    return fusion.iou_of(labels_of_margins(resize(margins, size)), masks)

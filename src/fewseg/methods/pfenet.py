@@ -70,7 +70,8 @@ class PFENet(PairScorer):
         mid = self.mid_support.of(features)
         cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
         keys, valid = self.config.prior.keys(features, masks, self.backbone.rerun)
-        return Guides(vectors=masked_average(mid, cells).unsqueeze(1), keys=keys, valid=valid)
+        vectors = masked_average(mid, cells).unsqueeze(1)
+        return Guides(maps={"vectors": vectors}, keys=keys, valid=valid)
 
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature and the map that its prior compares."""

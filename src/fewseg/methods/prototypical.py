@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewseg.methods.base import FewShotSegmenter, sets_of_queries
-from fewseg.methods.fusion import Collected, IterativeInference, MeanVector, PrototypeFusion
+from fewseg.methods.fusion import IterativeInference, Judge, MeanVector
 from fewseg.methods.losses import cross_entropy_full_size, cross_entropy_of_sets, margins_to_background
 from fewseg.methods.prototypes import Metric, Prototypes, pool_prototypes
 from fewseg.ops.masks import labels_of_margins, mean_region_iou
@@ -32,7 +32,6 @@ class PrototypeSegmenter(FewShotSegmenter):
         align_corners: how maps are resized.
     """
 
-    fusion: PrototypeFusion
     fusions = (MeanVector(), IterativeInference())
     trains_ways = True
     metric: Metric
@@ -83,7 +82,7 @@ class PrototypeSegmenter(FewShotSegmenter):
             )
             pooled = self.pooled(support)
             _warn_of_absent(pooled)
-            found = self._collected(support, pooled)
+            found = self.fusion.collect(pooled.vectors, pooled.present, lambda: self._begin(support, pooled))
         return PrototypeState(
             sets=found.sets,
             weights=found.weights,
@@ -92,21 +91,13 @@ class PrototypeSegmenter(FewShotSegmenter):
             diverged=found.diverged,
         )
 
-    def _collected(self, support: EncodedShots, pooled: Prototypes) -> Collected:
-        if isinstance(self.fusion, MeanVector) or self.fusion.steps == 0:
-            ones = pooled.vectors.new_ones(pooled.vectors.shape[0], 1)
-            none = torch.zeros_like(pooled.present[:, 0])
-            return Collected(sets=pooled.vectors.unsqueeze(1), weights=ones, diverged=none)
-        with torch.inference_mode(False):
-            cells, start = (
-                values.clone() if values.is_inference() else values  # those cannot take part in a gradient
-                for values in (self.prepared(support.features), self.metric.start(pooled.vectors))
-            )
-
-            def judge(prototypes: Tensor) -> tuple[Tensor, Tensor]:
-                return self.judged(cells, support.masks, prototypes, pooled.present)
-
-            return self.fusion.collect(start, pooled.present, judge)
+    def _begin(self, support: EncodedShots, pooled: Prototypes) -> tuple[Tensor, Judge]:
+        """What a fusion that iterates starts from, and how it scores prototypes."""
+        cells, start = (
+            values.clone() if values.is_inference() else values  # those cannot take part in a gradient
+            for values in (self.prepared(support.features), self.metric.start(pooled.vectors))
+        )
+        return start, lambda sets: self.judged(cells, support.masks, sets, pooled.present)
 
     def judged(
         self, cells: Tensor, masks: Tensor, prototypes: Tensor, present: Tensor

@@ -185,7 +185,7 @@ class SupportPathScorer(PairScorer):
             return super().cross_logits(support, guides, path)
         of_guide, of_target = cross_pairs(*support.masks.shape[:2])
         targets = self.first_pass(support.features, support.masks.flatten(0, 1)).select(of_target)
-        return self.second_pass(targets, guides.vectors[of_guide]).logits
+        return self.second_pass(targets, guides["vectors"][of_guide]).logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +254,7 @@ class SCLPFENet(SupportPathScorer):
 
     def _guides(self, support: SupportPass, features: Features, masks: Tensor) -> Guides:
         keys, valid = self.config.prior.keys(features, masks, self.backbone.rerun)
-        return Guides(vectors=self.second_vectors(support), keys=keys, valid=valid)
+        return Guides(maps={"vectors": self.second_vectors(support)}, keys=keys, valid=valid)
 
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
         """Each shot's guide vectors and prior keys; depends on the support alone."""
@@ -286,7 +286,7 @@ class SCLPFENet(SupportPathScorer):
         if "first" in self.config.self_guided.losses:
             answers["support_first"] = (support.first, masks)
         if "second" in self.config.self_guided.losses:
-            answers["support_second"] = (self.second_pass(support, guides.vectors, deep=True), masks)
+            answers["support_second"] = (self.second_pass(support, guides["vectors"], deep=True), masks)
         terms, weights = {}, {}
         for name, (out, truth) in answers.items():
             terms[name] = cross_entropy_full_size(out.logits, truth)
@@ -368,13 +368,12 @@ class SCLCANet(SupportPathScorer):
         logits = self.trunk.after_entry(self.support_entry(self.comparison(mid, vectors)))
         return PyramidOutput(logits=logits, inner=(), levels=())
 
-    def _guides(self, support: SupportPass, features: Features, masks: Tensor) -> Guides:
-        keys, valid = NoPrior().keys(features, masks, self.backbone.rerun)
-        return Guides(vectors=self.second_vectors(support), keys=keys, valid=valid)
+    def _guides(self, support: SupportPass) -> Guides:
+        return Guides(maps={"vectors": self.second_vectors(support)})
 
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
         """Each shot's guide vectors; depends on the support alone."""
-        return self._guides(self.first_pass(features, masks), features, masks)
+        return self._guides(self.first_pass(features, masks))
 
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature."""
@@ -391,13 +390,13 @@ class SCLCANet(SupportPathScorer):
         Returns:
             Logits (n, 2, h, w).
         """
-        logits: Tensor = self.trunk(self.comparison(query.mid, guides.vectors), history)
+        logits: Tensor = self.trunk(self.comparison(query.mid, guides["vectors"]), history)
         return logits
 
     def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
         """Logits (n, 2, h, w) of n (query, guide) pairs after the refinements."""
         del prior
-        return self.config.refinement.run(self.trunk, self.comparison(query.mid, guides.vectors))
+        return self.config.refinement.run(self.trunk, self.comparison(query.mid, guides["vectors"]))
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """L_s1 + L_s2 + L_q, the query being decoded once from its pair's history (Eq. 14)."""
@@ -421,13 +420,13 @@ class SCLCANet(SupportPathScorer):
         """
         features, masks = episodes.support.features, episodes.support.masks.flatten(0, 1)
         support = self.first_pass(features, masks)
-        guides = self._guides(support, features, masks)
+        guides = self._guides(support)
         of_query = torch.arange(len(episodes.query)).repeat_interleave(episodes.support.shots)
         logits = self.iterate(self.encode_query(episodes.query).select(of_query), guides, history)
         terms = {"query": cross_entropy_full_size(logits, episodes.query_masks[of_query])}
         if "first" in self.config.self_guided.losses:
             terms["support_first"] = cross_entropy_full_size(support.first.logits, masks)
         if "second" in self.config.self_guided.losses:
-            second = self.second_pass(support, guides.vectors).logits
+            second = self.second_pass(support, guides["vectors"]).logits
             terms["support_second"] = cross_entropy_full_size(second, masks)
         return LossTerms(terms=terms), logits

@@ -339,14 +339,13 @@ class MeanGate:
         """The gate for prototypes of ``channels`` channels."""
         return ChannelGate(channels, reduction=self.reduction)
 
-    def kept(self, values: Tensor) -> Tensor:
-        """V itself: (n, 1, d) of values (n, d)."""
-        return values.unsqueeze(1)
+    def kept(self, values: Tensor) -> dict[str, Tensor]:
+        """What a guide keeps of v, (n, d), by name; K shots are joined by the mean."""
+        return {"gate": values}
 
-    def multiplier(self, kept: Tensor, shots: int) -> Tensor:
-        """(n, d) in (0.5, 1) of the mean over ``shots`` of what the guides kept, (n, 1, d)."""
-        del shots
-        return gated(kept[:, 0])
+    def multiplier(self, guides: Guides) -> Tensor:
+        """(n, d) in (0.5, 1)."""
+        return gated(guides["gate"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,14 +367,14 @@ class CompoundedGate:
         """The gate for prototypes of ``channels`` channels."""
         return ChannelGate(channels, reduction=self.reduction)
 
-    def kept(self, values: Tensor) -> Tensor:
-        """U and log u, whose mean over the shots gives the product: (n, 2, d) of values (n, d)."""
+    def kept(self, values: Tensor) -> dict[str, Tensor]:
+        """The gate u, and log u, whose mean over the shots gives the product."""
         once = gated(values)
-        return torch.stack([once, once.log()], dim=1)
+        return {"gate": once, "log_gate": once.log()}
 
-    def multiplier(self, kept: Tensor, shots: int) -> Tensor:
-        """(n, d) of the mean over ``shots`` of what the guides kept, (n, 2, d)."""
-        return (shots * kept[:, 1]).exp() * gated(kept[:, 0])
+    def multiplier(self, guides: Guides) -> Tensor:
+        """(n, d) in (0, 1)."""
+        return (guides.shots * guides["log_gate"]).exp() * gated(guides["gate"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -389,14 +388,14 @@ class NoGate:
         del channels
         return None
 
-    def kept(self, values: Tensor) -> Tensor:
-        """Nothing: (n, 0, d)."""
-        return values.unsqueeze(1)[:, :0]
+    def kept(self, values: Tensor) -> dict[str, Tensor]:
+        """Nothing."""
+        del values
+        return {}
 
-    def multiplier(self, kept: Tensor, shots: int) -> Tensor:
+    def multiplier(self, guides: Guides) -> Tensor:
         """Ones (n, d)."""
-        del shots
-        return kept.new_ones(kept.shape[0], kept.shape[2])
+        return torch.ones_like(guides["ungated"])
 
 
 GateConfig = MeanGate | CompoundedGate | NoGate
@@ -506,9 +505,8 @@ class SDAANet(PairScorer):
 
     def _guides(self, shots: PooledShots, features: Features, masks: Tensor) -> Guides:
         keys, valid = self.config.prior.keys(features, masks, self.backbone.rerun)
-        prototypes = torch.stack([shots.prototypes, shots.raw], dim=1)
-        vectors = torch.cat([prototypes, self.config.gate.kept(shots.values)], dim=1)
-        return Guides(vectors=vectors, keys=keys, valid=valid)
+        maps = {"vectors": shots.prototypes.unsqueeze(1), "ungated": shots.raw}
+        return Guides(maps=maps | self.config.gate.kept(shots.values), keys=keys, valid=valid)
 
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
         """Each shot's prototypes, gate and prior keys; depends on the support alone."""
@@ -520,13 +518,13 @@ class SDAANet(PairScorer):
 
     def query_multiplier(self, guides: Guides) -> Tensor:
         """What reaches the query's channels of the gates of n guides of J shots: (n, d)."""
-        return self.config.gate.multiplier(guides.vectors[:, 2:], guides.keys.shape[1])
+        return self.config.gate.multiplier(guides)
 
     def attention_map(self, query: QueryMaps, guides: Guides, *, learn: bool = False) -> Tensor:
         """SAAM's map of n (query, guide) pairs: (n, 1, h, w); zero channels without SAAM."""
         if self.attention is None:
             return query.mid.new_zeros(len(guides), 0, *query.size)
-        return self.attention.query_map(query.mid, guides.vectors[:, 1], learn=learn)
+        return self.attention.query_map(query.mid, guides["ungated"], learn=learn)
 
     def _decode(
         self, query: QueryMaps, guides: Guides, prior: Tensor | None = None, *, deep: bool, learn: bool
@@ -538,7 +536,7 @@ class SDAANet(PairScorer):
         prior = self.prior_map(query, guides) if prior is None else prior
         planes = torch.cat([prior, extra.to(maps.dtype)], dim=1)
         out: PyramidOutput = self.trunk(
-            self.query.merge(maps, guides.vectors[:, :1], planes), query.size, deep=deep
+            self.query.merge(maps, guides["vectors"], planes), query.size, deep=deep
         )
         return out
 

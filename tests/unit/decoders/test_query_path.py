@@ -43,10 +43,10 @@ def test_the_query_path_is_mid_prior_and_merge(features, prior):
     path = GuidedQuery(mid, channels=4, vectors=2, prior=prior, scales=(3, 1.0)).eval()
     masks = torch.ones(2, 33, 33, dtype=torch.uint8)
     keys, valid = prior.keys(features, masks, rerun=None)
-    guides = Guides(vectors=torch.randn(2, 2, 4), keys=keys, valid=valid)
+    guides = Guides(maps={"vectors": torch.randn(2, 2, 4)}, keys=keys, valid=valid)
     query = path.encode(features)
     shown = path.prior_map(query, guides)
     assert shown.shape == (2, prior.channels, 5, 5)
-    expected = path.merge(mid.of(features), guides.vectors, shown)
+    expected = path.merge(mid.of(features), guides["vectors"], shown)
     for ours, theirs in zip(path(query, guides), expected, strict=True):
         assert torch.equal(ours, theirs)

@@ -67,16 +67,14 @@ class PairMatcher(PairScorer):
         size = tuple(maps.shape[-2:])
         cells = [F.interpolate((masks == j).unsqueeze(1).float(), size) for j in (0, 1)]
         vectors = torch.stack([(maps * c).sum((2, 3)) / (c.sum((2, 3)) + 1e-5) for c in cells], dim=1)
-        n = len(masks)
-        valid = torch.zeros(n, 1, 0, dtype=torch.bool)
-        return Guides(vectors=vectors, keys=vectors.new_zeros(n, 1, 0, 0), valid=valid)
+        return Guides(maps={"vectors": vectors})
 
     def encode_query(self, features):
         maps = features["stem"]
         return QueryMaps(mid=maps, prior=maps.new_zeros(len(maps), 0, 1, 1))
 
     def score(self, query, guides, prior=None):
-        cells, vectors = query.mid.unsqueeze(1), guides.vectors[..., None, None]
+        cells, vectors = query.mid.unsqueeze(1), guides["vectors"][..., None, None]
         return 20 * F.cosine_similarity(cells, vectors, dim=2)
 
     def training_losses(self, episodes):

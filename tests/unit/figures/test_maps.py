@@ -81,10 +81,10 @@ def test_likeness_is_to_the_prototype_behind_the_gate(study):
         with torch.no_grad():
             features = images.features([shot.image])
             masks = images.masks([shot.image], [shot.class_id])
-            prototype = method.encode_shots(features, masks).vectors[0, 0]
+            prototype = method.encode_shots(features, masks)["vectors"][0, 0]
             cells = method.mid_support.of(features)[0]
             if subject.stem == "sdaanet":
-                raw = method.encode_shots(features, masks).vectors[:, 1]
+                raw = method.encode_shots(features, masks)["ungated"]
                 cells = cells * gated(method.gate(raw))[0, :, None, None]
         plain = torch.cosine_similarity(cells.float(), prototype.float()[:, None, None], dim=0)
         assert torch.allclose(found[shot], plain, atol=1e-4)

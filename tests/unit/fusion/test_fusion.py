@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fewseg.methods.fusion import CrossGuided, MeanVector, ScoreAverage, ShotAttention, region_iou
+from fewseg.methods.fusion import FUSIONS, CrossGuided, MeanVector, ScoreAverage, ShotAttention, region_iou
 from fewseg.methods.layers import PriorMap
 from fewseg.types import Guides
 
@@ -12,7 +12,7 @@ def some_guides(n, p=3):
     generator = torch.Generator().manual_seed(0)
     keys = torch.randn(n, 1, p, 4, generator=generator)
     valid = torch.rand(n, 1, p, generator=generator) > 0.3
-    return Guides(vectors=torch.randn(n, 2, 5, generator=generator), keys=keys, valid=valid)
+    return Guides(maps={"vectors": torch.randn(n, 2, 5, generator=generator)}, keys=keys, valid=valid)
 
 
 def test_the_mean_vector_is_that_of_each_episodes_own_shots_with_all_their_keys():
@@ -21,7 +21,7 @@ def test_the_mean_vector_is_that_of_each_episodes_own_shots_with_all_their_keys(
     assert joined.keys.shape == (2, 3, 3, 4)
     for b in range(2):
         own = slice(3 * b, 3 * b + 3)
-        torch.testing.assert_close(joined.vectors[b], guides.vectors[own].sum(dim=0) / 3)
+        torch.testing.assert_close(joined["vectors"][b], guides["vectors"][own].sum(dim=0) / 3)
         assert torch.equal(joined.keys[b], guides.keys[own, 0])
         assert torch.equal(joined.valid[b], guides.valid[own, 0])
 
@@ -31,7 +31,7 @@ def test_attention_puts_the_vectors_of_the_shots_side_by_side_with_all_their_key
     joined = ShotAttention().join(guides, shots=3)
     for b in range(2):
         own = slice(3 * b, 3 * b + 3)
-        assert torch.equal(joined.vectors[b].unflatten(0, (3, 2)), guides.vectors[own])
+        assert torch.equal(joined["vectors"][b].unflatten(0, (3, 2)), guides["vectors"][own])
         assert torch.equal(joined.keys[b], guides.keys[own, 0])
         assert torch.equal(joined.valid[b], guides.valid[own, 0])
 
@@ -50,40 +50,49 @@ def test_joined_guides_have_the_mean_of_the_shots_prior_maps():
 def test_one_shot_joined_is_itself():
     guides = some_guides(2)
     joined = MeanVector().join(guides, shots=1)
-    assert torch.equal(joined.vectors, guides.vectors)
+    assert torch.equal(joined["vectors"], guides["vectors"])
     assert torch.equal(joined.keys, guides.keys)
 
 
 def test_guides_without_prior_join_too():
-    guides = Guides(
-        vectors=torch.ones(4, 1, 3),
-        keys=torch.zeros(4, 1, 0, 0),
-        valid=torch.zeros(4, 1, 0, dtype=torch.bool),
-    )
-    joined = MeanVector().join(guides, shots=2)
+    joined = MeanVector().join(Guides(maps={"vectors": torch.ones(4, 1, 3)}), shots=2)
     assert (joined.keys.shape, joined.valid.shape) == ((2, 2, 0, 0), (2, 2, 0))
 
 
 def test_the_score_average_weighs_every_shot_alike():
-    assert ScoreAverage().weights(2, 5, torch.device("cpu")).tolist() == [[pytest.approx(0.2)] * 5] * 2
+    assert ScoreAverage().weights(2, 5).tolist() == [[pytest.approx(0.2)] * 5] * 2
+
+
+def test_joined_guides_have_one_score_of_weight_1_and_a_single_shot_is_not_judged():
+    assert MeanVector().weights(2, 5).tolist() == [[1.0], [1.0]]
+    assert CrossGuided(divisor=5).weights(2, 1).tolist() == [[1.0], [1.0]]
+    with pytest.raises(NotImplementedError, match="ScoreAverage does not join guides"):
+        ScoreAverage().join(some_guides(2), shots=2)
+
+
+def test_every_fusion_is_known_by_its_kind():
+    assert list(FUSIONS) == ["mean", "average", "cross-guided", "attention", "iterative"]
+    assert all(fusion().kind == name for name, fusion in FUSIONS.items())
 
 
 def test_a_shots_weight_is_its_mean_iou_over_all_support_images_divided_by_k():
     cross = torch.tensor([[[0.9, 0.3], [0.5, 0.1]], [[1.0, 0.0], [0.0, 0.0]]])
-    weights = CrossGuided().weights(cross)
+    weights = CrossGuided().weights(*cross.shape[:2], cross_iou=cross)
     # U = (0.9 + 0.3) / 2, (0.5 + 0.1) / 2 and 1/2, 0; Eq. 17 divides by K = 2
     torch.testing.assert_close(weights, torch.tensor([[0.30, 0.15], [0.25, 0.0]]))
 
 
 def test_the_released_divisor_is_5_whatever_k_is():
     cross = torch.full((1, 2, 2), 0.5)
-    torch.testing.assert_close(CrossGuided(divisor=5).weights(cross), torch.full((1, 2), 0.1))
+    torch.testing.assert_close(
+        CrossGuided(divisor=5).weights(*cross.shape[:2], cross_iou=cross), torch.full((1, 2), 0.1)
+    )
 
 
 def test_where_no_shot_finds_anything_all_weigh_alike():
     cross = torch.zeros(2, 3, 3)
     cross[1, 2, 0] = 0.3
-    weights = CrossGuided().weights(cross)
+    weights = CrossGuided().weights(*cross.shape[:2], cross_iou=cross)
     torch.testing.assert_close(weights[0], torch.full((3,), 1 / 3))
     torch.testing.assert_close(weights[1], torch.tensor([0.0, 0.0, 0.1 / 3]))
 

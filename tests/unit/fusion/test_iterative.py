@@ -21,6 +21,10 @@ def towards(target):
     return judge
 
 
+def iterated(fusion, start, movable, judge):
+    return fusion.collect(start, movable, lambda: (start, judge))
+
+
 def by_table(losses, rhos):
     """One prototype of one number that falls by the rate at each step; loss and rho are looked up by it."""
 
@@ -34,15 +38,14 @@ def by_table(losses, rhos):
 
 def table(losses, rhos):
     start, movable = torch.zeros(1, 1, 1), torch.ones(1, 1, dtype=torch.bool)
-    found = IterativeInference(steps=len(losses) - 1, rate=1.0).collect(
-        start, movable, by_table(losses, rhos)
-    )
+    fusion = IterativeInference(steps=len(losses) - 1, rate=1.0)
+    found = iterated(fusion, start, movable, by_table(losses, rhos))
     return (-found.sets.flatten()).round().int().tolist(), found.weights[0].tolist(), bool(found.diverged)
 
 
 def test_the_sets_are_those_after_each_step_without_the_start():
     target = torch.ones(2, 2, 2)
-    found = IterativeInference(steps=4, rate=0.1).collect(START, ALL, towards(target))
+    found = iterated(IterativeInference(steps=4, rate=0.1), START, ALL, towards(target))
     assert found.sets.shape == (2, 4, 2, 2)
     for n in range(1, 5):
         expected = target + (START - target) * 0.8**n
@@ -56,7 +59,7 @@ def test_no_step_is_the_start_with_weight_1_and_asks_no_judge():
     def judge(prototypes):
         raise AssertionError("asked")
 
-    found = IterativeInference(steps=0).collect(START, ALL, judge)
+    found = iterated(IterativeInference(steps=0), START, ALL, judge)
     assert torch.equal(found.sets, START.unsqueeze(1))
     assert found.weights.tolist() == [[1.0], [1.0]]
     assert found.diverged.tolist() == [False, False]
@@ -64,7 +67,7 @@ def test_no_step_is_the_start_with_weight_1_and_asks_no_judge():
 
 def test_prototypes_that_do_not_exist_stay_where_they_are():
     movable = torch.tensor([[True, False], [True, True]])
-    found = IterativeInference(steps=3, rate=0.1).collect(START, movable, towards(torch.ones(2, 2, 2)))
+    found = iterated(IterativeInference(steps=3, rate=0.1), START, movable, towards(torch.ones(2, 2, 2)))
     for n in range(3):
         assert torch.equal(found.sets[0, n, 1], START[0, 1])
         assert not torch.equal(found.sets[0, n, 0], START[0, 0])
@@ -74,7 +77,7 @@ def test_prototypes_that_do_not_exist_stay_where_they_are():
 def test_a_rate_that_is_too_large_keeps_the_start_and_warns():
     fusion = IterativeInference(steps=3, rate=1.1)  # each step makes the distance 1.2 times as large
     with pytest.warns(RuntimeWarning, match="rate 1.1 is too large for some .*: lower the rate"):
-        found = fusion.collect(START, ALL, towards(torch.zeros(2, 2, 2)))
+        found = iterated(fusion, START, ALL, towards(torch.zeros(2, 2, 2)))
     assert found.diverged.tolist() == [True, True]
     for n in range(3):
         torch.testing.assert_close(found.sets[:, n], START)
@@ -103,7 +106,7 @@ def test_a_gradient_that_is_not_finite_diverges_whatever_the_loss_is():
         return loss, 1 - loss.detach() / 4
 
     start = torch.ones(1, 1, 1)  # the slope is 1/2, so that rate 2 leads to 0, where the root's is infinite
-    found = IterativeInference(steps=3, rate=2.0).collect(start, torch.ones(1, 1, dtype=torch.bool), judge)
+    found = iterated(IterativeInference(steps=3, rate=2.0), start, torch.ones(1, 1, dtype=torch.bool), judge)
     assert bool(found.diverged)
     assert torch.equal(found.sets, torch.ones(1, 3, 1, 1))
     assert found.weights.tolist() == [[0.75] * 3]
@@ -117,7 +120,7 @@ def test_one_support_set_that_diverges_does_not_touch_another():
         return loss, torch.ones(2)
 
     with pytest.warns(RuntimeWarning, match="too large"):
-        found = IterativeInference(steps=2, rate=0.1).collect(START + 1, ALL, judge)
+        found = iterated(IterativeInference(steps=2, rate=0.1), START + 1, ALL, judge)
     assert found.diverged.tolist() == [False, True]
     for n in (1, 2):
         torch.testing.assert_close(found.sets[0, n - 1], (START[0] + 1) * 0.8**n)
@@ -127,7 +130,7 @@ def test_one_support_set_that_diverges_does_not_touch_another():
 def test_nothing_is_said_where_nothing_diverges():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        IterativeInference(steps=2, rate=0.1).collect(START, ALL, towards(torch.ones(2, 2, 2)))
+        iterated(IterativeInference(steps=2, rate=0.1), START, ALL, towards(torch.ones(2, 2, 2)))
 
 
 def test_where_no_set_finds_anything_all_weigh_alike():
@@ -135,15 +138,15 @@ def test_where_no_set_finds_anything_all_weigh_alike():
         loss = prototypes.square().sum(dim=(1, 2))
         return loss, torch.tensor([0.0, 0.25])
 
-    found = IterativeInference(steps=3, rate=0.1).collect(START, ALL, judge)
+    found = iterated(IterativeInference(steps=3, rate=0.1), START, ALL, judge)
     assert found.weights.tolist() == [[1.0] * 3, [0.25] * 3]
 
 
 def test_without_grad_mode_the_steps_are_the_same_and_no_graph_is_left():
     fusion, judge = IterativeInference(steps=2, rate=0.1), towards(torch.ones(2, 2, 2))
-    expected = fusion.collect(START, ALL, judge)
+    expected = iterated(fusion, START, ALL, judge)
     with torch.no_grad():
-        found = fusion.collect(START, ALL, judge)
+        found = iterated(fusion, START, ALL, judge)
         assert not torch.is_grad_enabled()
     for one, other in ((found.sets, expected.sets), (found.weights, expected.weights)):
         assert torch.equal(one, other)

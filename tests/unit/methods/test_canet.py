@@ -39,7 +39,7 @@ def test_query_and_support_share_a_dilated_3x3_mid_level_of_layers_2_and_3(make,
     expected = F.relu(F.conv2d(joined, conv.weight, conv.bias, padding=2, dilation=2))
     torch.testing.assert_close(method.encode_query(features).mid, expected)
     cells = foreground_cells(masks[0], (9, 9))
-    for k, guide in enumerate(method.encode_shots(features, masks[0]).vectors):
+    for k, guide in enumerate(method.encode_shots(features, masks[0])["vectors"]):
         pooled = expected[k][:, cells[k, 0] > 0].sum(1) / (float(cells[k].sum()) + 5e-4)
         torch.testing.assert_close(guide[0], pooled, atol=1e-5, rtol=1e-4)
 
@@ -49,7 +49,7 @@ def test_a_score_is_comparison_then_refinement_and_ends_at_the_images_size(make,
     images, masks = shots(1, 1)
     query = method.extract(shots(1, 1, seed=1)[0][0])
     state = method.encode_support(encode(method, images, masks))
-    compared = method.comparison(method.mid.of(query), state.guides.vectors)
+    compared = method.comparison(method.mid.of(query), state.guides["vectors"])
     logits = method.trunk(compared)
     for _ in range(2):
         logits = method.trunk(compared, logits.softmax(1))
@@ -64,7 +64,7 @@ def test_attention_weighs_the_compared_maps_of_the_shots(make, shots, encode):
     state = method.encode_support(encode(method, images, masks))
     assert state.scored == 1
     mid = method.mid.of(query)
-    vectors = method.encode_shots(method.extract(images[0]), masks[0]).vectors
+    vectors = method.encode_shots(method.extract(images[0]), masks[0])["vectors"]
     weights = method.attention(mid.expand(3, -1, -1, -1), vectors, 3)[0]
     assert float(weights.detach().std()) > 0
     compared = sum(weights[k] * method.comparison(mid, vectors[[k]]) for k in range(3))
@@ -95,7 +95,7 @@ def test_the_loss_is_the_cross_entropy_of_one_decoding_from_the_pairs_history(ma
     images, masks = shots(2, 2)
     ids = torch.tensor([11, 12])
     batch = episodes(method, images, masks, ids)
-    vectors = method.encode_shots(batch.support.features, masks[:, 0]).vectors
+    vectors = method.encode_shots(batch.support.features, masks[:, 0])["vectors"]
     compared = method.comparison(method.mid.of(batch.query), vectors)
     history = None
     for _ in range(3):

@@ -16,9 +16,9 @@ def test_a_guide_is_the_pooled_mid_level_feature_and_the_foregrounds_keys(pfenet
     for k in range(2):
         inside = cells[k, 0] > 0
         expected = mid[k][:, inside].sum(dim=1) / (int(inside.sum()) + 5e-4)
-        torch.testing.assert_close(guides.vectors[k, 0], expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(guides["vectors"][k, 0], expected, atol=1e-5, rtol=1e-4)
         assert int(guides.valid[k].sum()) == int(inside.sum())
-    assert guides.vectors.shape == (2, 1, 8)
+    assert guides["vectors"].shape == (2, 1, 8)
 
 
 def test_the_losses_are_cross_entropies_under_the_mean_of_the_shots(make_pfenet, shots):

@@ -182,6 +182,6 @@ def test_the_support_path_of_the_cross_guided_module_segments_by_the_second_pass
     found = scl.cross_logits(support, guides, "support")
     first = scl.first_pass(support.features, masks[0])
     for pair, (k, i) in enumerate(itertools.product(range(2), range(2))):
-        expected = scl.second_pass(first.select(torch.tensor([i])), guides.vectors[[k]])
+        expected = scl.second_pass(first.select(torch.tensor([i])), guides["vectors"][[k]])
         torch.testing.assert_close(found[pair], expected.logits[0], atol=1e-5, rtol=1e-4)
     assert not torch.allclose(found, scl.cross_logits(support, guides, "query"))

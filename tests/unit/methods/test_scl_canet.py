@@ -48,7 +48,7 @@ def test_the_guides_are_the_self_guided_modules_vectors(make, shots):
     first = scl.first_pass(features, masks[0])
     expected = primary_and_auxiliary(first.mid, first.cells, first.first.logits)
     guides = scl.encode_shots(features, masks[0])
-    torch.testing.assert_close(guides.vectors, torch.stack(expected, dim=1))
+    torch.testing.assert_close(guides["vectors"], torch.stack(expected, dim=1))
 
 
 def test_a_score_refines_the_query_path(make, shots):
@@ -135,7 +135,7 @@ def test_the_support_path_of_the_cross_guided_module_has_no_history(make, shots,
     found = scl.cross_logits(support, guides, "support")
     first = scl.first_pass(support.features, masks[0])
     for pair, (k, i) in enumerate(itertools.product(range(2), range(2))):
-        compared = scl.comparison(first.mid[[i]], guides.vectors[[k]])
+        compared = scl.comparison(first.mid[[i]], guides["vectors"][[k]])
         expected = scl.trunk.after_entry(scl.support_entry(compared))
         torch.testing.assert_close(found[[pair]], expected, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(found, scl.cross_logits(support, guides, "query"))

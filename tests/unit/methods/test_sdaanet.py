@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fewseg.methods.fusion import MeanVector
 from fewseg.methods.sdaanet import (
     CompoundedGate,
     IntegralTeacher,
@@ -19,7 +20,7 @@ from fewseg.methods.sdaanet import (
     SeparateTeachers,
 )
 from fewseg.ops.masks import foreground_cells
-from fewseg.types import ImageEpisodes
+from fewseg.types import Guides, ImageEpisodes
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_a_prototype_is_pooled_from_the_gated_support_feature(make, shots):
 def test_the_compounded_gate_multiplies_by_every_shot_and_by_their_mean_again(count):
     values = torch.rand(count, 6)
     gate = CompoundedGate()
-    found = gate.multiplier(gate.kept(values).mean(dim=0, keepdim=True), count)[0]
+    found = gate.multiplier(MeanVector().join(Guides(maps=gate.kept(values)), count))[0]
     expected = torch.ones(6)
     for v in values:
         expected = expected * (v + 1) / 2
@@ -166,13 +167,13 @@ def test_the_decoder_merges_prototype_gated_query_prior_and_attention(make, shot
     method = make()
     query = method.encode_query(method.extract(shots(1, 1, seed=1)[0][0]))
     guides = method.encode_support(encode(method, *shots(1, 2))).guides
-    attention = method.attention.query_map(query.mid, guides.vectors[:, 1], learn=False)
+    attention = method.attention.query_map(query.mid, guides["ungated"], learn=False)
     torch.testing.assert_close(method.attention_map(query, guides), attention)
     planes = torch.cat([method.query.prior_map(query, guides), attention], dim=1)
     maps = query.mid * method.query_multiplier(guides)[..., None, None]
-    joined = torch.cat([maps, guides.vectors[:, 0, :, None, None].expand_as(maps), planes], dim=1)
+    joined = torch.cat([maps, guides["vectors"][:, 0, :, None, None].expand_as(maps), planes], dim=1)
     first = F.relu(F.conv2d(joined, method.query.merge.convs[0].weight))  # the scale of the map itself
-    merged = method.query.merge(maps, guides.vectors[:, :1], planes)
+    merged = method.query.merge(maps, guides["vectors"], planes)
     torch.testing.assert_close(merged[0], first, atol=1e-5, rtol=1e-4)
     expected = method.trunk(merged, query.size, deep=False).logits
     torch.testing.assert_close(method.score(query, guides), expected)
@@ -250,7 +251,7 @@ def test_without_a_gate_the_prototype_is_pooled_from_the_plain_feature(make, sho
     images, masks = shots(1, 2)
     features = method.extract(images[0])
     guides = method.encode_shots(features, masks[0])
-    assert torch.equal(guides.vectors[:, 0], guides.vectors[:, 1])
+    assert torch.equal(guides["vectors"][:, 0], guides["ungated"])
     assert torch.equal(method.query_multiplier(guides), torch.ones(2, 8))
 
 
@@ -273,7 +274,7 @@ def test_in_training_the_attention_learns_of_the_queries_and_then_of_the_support
     guides = expected.encode_support(encoded.support).guides
     support = expected.pool(encoded.support.features, masks[:, :-1].flatten(0, 1))
     query = expected.encode_query(encoded.query)
-    expected.attention.query_map(query.mid, guides.vectors[:, 1], learn=True)
+    expected.attention.query_map(query.mid, guides["ungated"], learn=True)
     expected.attention.support_logits(support.mid, support.raw, learn=True)
     for (name, found), statistics in zip(method.named_buffers(), expected.buffers(), strict=True):
         torch.testing.assert_close(found, statistics, msg=name)
@@ -281,4 +282,4 @@ def test_in_training_the_attention_learns_of_the_queries_and_then_of_the_support
 
 def test_the_mean_gate_is_half_of_v_plus_one():
     values = torch.rand(2, 4)
-    assert torch.equal(MeanGate().multiplier(MeanGate().kept(values), 5), (values + 1) / 2)
+    assert torch.equal(MeanGate().multiplier(Guides(maps=MeanGate().kept(values))), (values + 1) / 2)

@@ -81,7 +81,7 @@ def similarity_maps(opened: Opened, specs: Sequence[EpisodeSpec], progress: bool
             maps = pooled.mid * gated(pooled.values)[..., None, None]
             return prototype_similarity(maps.float(), pooled.prototypes.float()).cpu()
         maps = method.mid_support.of(features)  # type: ignore[operator, union-attr]
-        prototypes = method.encode_shots(features, masks).vectors[:, 0]
+        prototypes = method.encode_shots(features, masks)["vectors"][:, 0]
         return prototype_similarity(maps.float(), prototypes.float()).cpu()
 
     found = torch.cat(opened.over_shots(shots, look, f"likeness, {opened.subject.label}", progress=progress))

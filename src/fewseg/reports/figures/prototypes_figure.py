@@ -71,7 +71,7 @@ def support_prototypes(method: torch.nn.Module, features: Features, masks: Tenso
     compare prototypes the foreground's.
     """
     if isinstance(method, PairScorer):
-        return method.encode_shots(features, masks).vectors[:, 0].float()
+        return method.encode_shots(features, masks)["vectors"][:, 0].float()
     assert isinstance(method, PrototypeSegmenter)
     pooled = method.pooled(EncodedShots(features=features, masks=masks.unsqueeze(1)))
     return pooled.vectors[:, 1]

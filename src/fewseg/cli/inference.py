@@ -1,12 +1,11 @@
-"""The options of the commands that use models: label, export. Their fields are the flags."""
+"""``fewseg label``, ``export``, ``serve``, ``demo``, ``import-checkpoint``."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -125,22 +124,22 @@ class ExportCommand:
 
 if TYPE_CHECKING:
     from fewseg.annotations import AnnotatedImage, ReadOptions
+    from fewseg.demo import DemoOptions
     from fewseg.inference.folder_run import RunOptions
     from fewseg.inference.segmenter import Segmenter
+    from fewseg.serve import ServeOptions
 
 SOME_FAILED = 3
 """Exit status of a run that could not use some of the images."""
 
 
-def label(arguments: Sequence[str], console: Console) -> int:
+def label(command: LabelCommand, console: Console) -> int:
     """Labels a folder; see ``LabelCommand``."""
-    command = tyro.cli(LabelCommand, prog="fewseg label", args=arguments)
     from fewseg.inference.contact_sheet import write_sheet
     from fewseg.inference.folder_run import label_images
     from fewseg.inference.images import find_images
     from fewseg.inference.outputs import LINES
 
-    logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)
     options = _run_options(command)
     _check(command)
     images = find_images(command.images, leave_out=command.out)
@@ -165,15 +164,13 @@ def label(arguments: Sequence[str], console: Console) -> int:
     return SOME_FAILED if report.problems else 0
 
 
-def export(arguments: Sequence[str], console: Console) -> None:
+def export(command: ExportCommand, console: Console) -> None:
     """Writes ONNX graphs; see ``ExportCommand``."""
-    command = tyro.cli(ExportCommand, prog="fewseg export", args=arguments)
     from fewseg.annotations import ReadOptions
     from fewseg.inference.onnx import ABOUT, export_onnx
     from fewseg.inference.segmenter import Segmenter
     from fewseg.ops.files import check_writable
 
-    logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)
     check_writable(command.out / ABOUT)
     read = _annotated(command.support, ReadOptions(class_name=command.class_name))
     segmenter = Segmenter.from_checkpoint(
@@ -279,3 +276,50 @@ def _give_supports(segmenter: Segmenter, support: Path, read: list[AnnotatedImag
         segmenter.load_supports(support)
     else:
         segmenter.add_annotated(read)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportCommand:
+    """Turns released PFENet or SCL(PFENet) weights into a fewseg checkpoint; runs no code from the file.
+
+    Attributes:
+        source: the released .pth file.
+        target: the .safetensors file to write.
+        fold: the PASCAL-5i fold it was trained on, so that a test on classes of its training is refused; no
+            released file says so.
+        scales: its pyramid scales.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    target: Annotated[Path, tyro.conf.Positional]
+    fold: int | None = None
+    scales: tuple[float, ...] = (60, 30, 15, 8)
+
+
+def demo(options: DemoOptions, console: Console) -> None:
+    """Runs the demo."""
+    from fewseg.demo import rich_table, run_demo
+
+    found = run_demo(options)
+    console.print(rich_table(found.results))
+    spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in found.seconds.items())
+    console.print(f"time: {spent}\nreport: {found.report}", highlight=False, soft_wrap=True)
+
+
+def import_checkpoint(command: ImportCommand, console: Console) -> None:
+    """Writes a checkpoint of released weights."""
+    from fewseg.data.folds import pascal_5i
+    from fewseg.engine import released
+
+    split = None if command.fold is None else pascal_5i(command.fold)
+    imported = released.import_checkpoint(
+        command.source, command.target, scales=command.scales, class_split=split
+    )
+    console.print(f"{imported.method}: {imported.report.summary()}\nwritten: {command.target}")
+
+
+def serve(options: ServeOptions, console: Console) -> None:
+    """Serves the page."""
+    from fewseg.serve import serve as run_server
+
+    run_server(options, partial(console.print, highlight=False, markup=False, soft_wrap=True))
