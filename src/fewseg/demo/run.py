@@ -27,7 +27,7 @@ from fewseg.demo.report import DemoReport, Example, Predictor, choose_episodes, 
 from fewseg.demo.summary import Gain, gain
 from fewseg.engine.batches import CachedBatches
 from fewseg.engine.checkpoint import Checkpoint, load_method, split_json
-from fewseg.engine.evaluate import Evaluator
+from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.features import FeatureStore
 from fewseg.engine.results import RunResult
 from fewseg.engine.train import Run, train
@@ -259,11 +259,17 @@ def evaluate(
     data = place.data
     store = feature_store(recipe, method, place)
     evaluator = Evaluator(method, data.source, store, progress=place.progress)
-    results = []
-    for evaluation in recipe.evaluations:
-        started = time.perf_counter()
-        sampler = EpisodeSampler(data.test, data.split, recipe.protocol, evaluation.shots)
-        counts = evaluator.run(sampler, evaluation.fusion)
+    lines = [
+        Line(
+            episodes=EpisodeSampler(data.test, data.split, recipe.protocol, evaluation.shots),
+            fusion=evaluation.fusion,
+        )
+        for evaluation in recipe.evaluations
+    ]
+    started = time.perf_counter()
+    results, found = [], evaluator.run(lines)
+    seconds = (time.perf_counter() - started) / len(lines)
+    for evaluation, counts in zip(recipe.evaluations, found, strict=True):
         result = RunResult.from_counts(
             counts,
             classes=data.split.novel,
@@ -276,7 +282,7 @@ def evaluate(
             protocol=recipe.protocol,
             config={"method": recipe.method, "fusion": evaluation.fusion, "size": recipe.size},
             class_split=split_json(data.split),
-            wall_seconds=time.perf_counter() - started,
+            wall_seconds=seconds,
             training={"checkpoint": about.digest, **about.training},
         )
         result.save(result_path(place.out, recipe.name, evaluation), counts)

@@ -6,6 +6,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor
 
 from fewseg.data.episodes import Episodes, EpisodeSpec, Way
-from fewseg.data.protocols import LabelSize
 from fewseg.data.source import Source
 from fewseg.data.transforms import EvalView, eval_view, way_labels
 from fewseg.engine.executors import (
@@ -311,8 +311,8 @@ class Evaluator:
     """Runs all lines of a table on one method, and computes once what they share.
 
     A question that several episodes ask is answered once. Of methods that score pairs, a target is encoded
-    once for all lines and scored once under each guide, and a guide, of (class, support image), is made once as
-    far as the memory allows; of the others a support set is encoded once, however many queries it serves.
+    once for all lines and scored once under each guide; a guide, of (class, support image), is made once as
+    far as the memory allows. Of the others a support set is encoded once, however many queries it serves.
     Cross-guided fusions are done in two steps: first the supports' IoUs, then the answers; scores that both
     need are kept as far as the memory allows.
 
@@ -353,8 +353,8 @@ class Evaluator:
             raise ValueError(f"stores must have different sizes, got {[store.size for store in stores]}")
         if (batch is not None and batch < 1) or memory < 1 or precision not in ("fp32", "bf16"):
             raise ValueError(
-                f"precision must be fp32 or bf16, batch and memory at least 1, got {precision!r}, {batch} and "
-                f"{memory}"
+                "precision must be fp32 or bf16, batch and memory at least 1, "
+                f"got {precision!r}, {batch} and {memory}"
             )
         self.method, self.source, self.store = method.eval(), source, stores[0]
         self.precision, self.progress = precision, progress
@@ -390,7 +390,11 @@ class Evaluator:
             ValueError: the method cannot use a fusion, the stored features are of another aspect than a
                 protocol's or of other sizes than a line's, or cross-guided shots at several sizes.
         """
-        asked = [self._questions(line.specs(), line) for line in lines]
+        asked = []
+        for line in lines:
+            own = self._questions([spec for _, spec in line.specs()], line.fusion, line.on, line.sizes)
+            self._check_view(line.episodes.protocol.aspect, own.sizes)
+            asked.append(replace(own, label_size=line.episodes.protocol.label_size))
         shards = split(asked, _cross_pairs(asked), max(SHARDS, 4 * self.executor.workers))
         files, show = ShardFiles(work), self.progress
         self._scores, self._score_bytes = {}, 0
@@ -404,37 +408,32 @@ class Evaluator:
         by_line: list[dict[Question, Counts]] = [{} for _ in lines]
         for shard, rows in zip(shards, counts, strict=True):
             start = 0
-            for own, of_shard in zip(by_line, shard.lines, strict=True):
+            for counted, of_shard in zip(by_line, shard.lines, strict=True):
                 for question in of_shard.questions:
-                    own[question] = as_counts(rows[start : start + question.rows].T)
+                    counted[question] = as_counts(rows[start : start + question.rows].T)
                     start += question.rows
-        return [_table(line.specs(), line.on, own) for line, own in zip(lines, by_line, strict=True)]
+        return [_table(line.specs(), line.on, counted) for line, counted in zip(lines, by_line, strict=True)]
 
-    def _questions(self, specs: Sequence[tuple[int, EpisodeSpec]], line: Line) -> LineQuestions:
-        """What a line asks, each question once."""
-        fusion, sizes = line.fusion or self.method.fusion, line.sizes or (self.store.size,)
+    def _questions(
+        self, specs: Sequence[EpisodeSpec], fusion: Fusion | None, on: Target, sizes: Sequence[int]
+    ) -> LineQuestions:
+        """What episodes ask, each question once."""
+        fusion, sizes = fusion or self.method.fusion, tuple(sizes) or (self.store.size,)
         if not self.method.accepts(fusion):
             kinds = ", ".join(own.kind for own in self.method.fusions)
             raise ValueError(f"{type(self.method).__name__} cannot use {fusion.kind!r}; it can use {kinds}")
-        missing = sorted(set(sizes) - set(self.stores))
-        if missing or len(set(sizes)) != len(sizes):
+        if not set(sizes) <= set(self.stores) or len(set(sizes)) != len(sizes):
             raise ValueError(
-                f"sizes must be different ones of {sorted(self.stores)}, the stores', got {sizes}"
+                f"sizes must be different ones of {sorted(self.stores)}, those of the stores, got {sizes}"
             )
-        self._check_view(line.episodes.protocol.aspect, sizes)
-        questions = tuple(dict.fromkeys(q for _, spec in specs for q in questions_of(spec, line.on)))
+        questions = tuple(dict.fromkeys(q for spec in specs for q in questions_of(spec, on)))
         shots = max((len(way.supports) for q in questions for way in q.ways), default=1)
         if fusion.needs_cross_iou and shots > 1 and len(sizes) > 1:
             raise ValueError(
                 "multi-scale evaluation cannot weigh shots across sizes: give --fusion mean or average"
             )
-        return LineQuestions(
-            questions=questions,
-            fusion=fusion,
-            sizes=sizes,
-            label_size=line.episodes.protocol.label_size,
-            by_pairs=scores_pairs(self.method, fusion, shots),
-        )
+        by_pairs = scores_pairs(self.method, fusion, shots)
+        return LineQuestions(questions=questions, fusion=fusion, sizes=sizes, by_pairs=by_pairs)
 
     def _check_view(self, aspect: Literal["kept", "stretched"], sizes: Sequence[int]) -> None:
         for size in sizes:
@@ -460,7 +459,7 @@ class Evaluator:
         found: dict[CrossPair, float] = {}
         with torch.no_grad(), self._autocast():
             for (size, target), pairs in by_target.items():
-                wanted = {(class_id, (support,), None) for _, class_id, support, _ in pairs}
+                wanted: set[Guide] = {(class_id, (support,), None) for _, class_id, support, _ in pairs}
                 if self._score_bytes < self._most_score_bytes:
                     wanted |= answers.get((size, target), set())
                 scores = self._pairs[size].scores(target, groups[size][target], wanted)
@@ -501,18 +500,18 @@ class Evaluator:
                 counts = self._count(shard.lines[number], question, logits)
                 found[number][question] = np.stack([getattr(counts, name) for name in COUNT_NAMES], axis=1)
         rows = [
-            own[question]
-            for line, own in zip(shard.lines, found, strict=True)
-            for question in line.questions
+            own[question] for line, own in zip(shard.lines, found, strict=True) for question in line.questions
         ]
         return np.concatenate(rows) if rows else np.empty((0, len(COUNT_NAMES)), np.int64)
 
-    def answers(self, line: Line) -> Iterator[tuple[Question, Tensor]]:
-        """Logits (1 + N, size, size) of each different question of a line, in this process.
+    def answers(
+        self, specs: Sequence[EpisodeSpec], fusion: Fusion | None = None, sizes: Sequence[int] = ()
+    ) -> Iterator[tuple[Question, Tensor]]:
+        """Logits (1 + N, size, size) of each different question of episodes, in this process.
 
         At several sizes they are the added probabilities, at the largest.
         """
-        asked = [self._questions(line.specs(), line)]
+        asked = [self._questions(specs, fusion, "query", sizes)]
         (shard,) = split(asked, _cross_pairs(asked), 1)
         self.prepare(shard.images)
         ious = dict(zip(shard.cross, self.cross_iou(shard).tolist(), strict=True))
@@ -527,7 +526,7 @@ class Evaluator:
     def pair_ious(self, pairs: Collection[Pair], fusion: Fusion) -> dict[Pair, float]:
         """IoUs of what supports predict on targets, as a cross-guided fusion measures them."""
         size = (self.store.size,)
-        line = LineQuestions(questions=(), fusion=fusion, sizes=size, label_size="network", by_pairs=True)
+        line = LineQuestions(questions=(), fusion=fusion, sizes=size, by_pairs=True)
         shard = Shard((line,), tuple((0, *pair) for pair in sorted(pairs)))
         self.prepare(shard.images)
         values = self.cross_iou(shard).tolist()
@@ -571,7 +570,7 @@ class Evaluator:
             scores = {}
             for size in self.stores:
                 if (size, target) in needed:
-                    scores[size] = self._scores.pop((size, target), None) or self._pairs[size].scores(
+                    scores[size] = self._scores.pop((size, target), {}) or self._pairs[size].scores(
                         target, groups[size][target], needed[size, target]
                     )
             for number, question in asked:
@@ -644,8 +643,9 @@ def _cross_pairs(lines: Sequence[LineQuestions]) -> list[CrossPair]:
     found: dict[CrossPair, None] = {}
     for number, line in enumerate(lines):
         if line.fusion.needs_cross_iou and line.by_pairs:
-            sets = {way for q in line.questions for way in q.ways if len(way.supports) > 1}
-            found.update(((number, w.class_id, k, i), None) for w in sets for k in w.supports for i in w.supports)
+            for way in {way for q in line.questions for way in q.ways if len(way.supports) > 1}:
+                pairs = product(way.supports, repeat=2)
+                found.update(((number, way.class_id, k, i), None) for k, i in pairs)
     return list(found)
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -71,15 +71,15 @@ class LineQuestions:
         questions: each once.
         fusion: how K shots become one answer.
         sizes: input sides whose probabilities are added; of a single one its logits are the answer.
-        label_size: of the protocol.
         by_pairs: whether answers are put together from scores of (support, target) pairs.
+        label_size: of the protocol.
     """
 
     questions: tuple[Question, ...]
     fusion: Fusion
     sizes: tuple[int, ...]
-    label_size: LabelSize
     by_pairs: bool
+    label_size: LabelSize = "original"
 
     def unit(self, question: Question) -> str | tuple[Way, ...]:
         """What must stay in one shard, so that nothing is computed twice: a target, or a support set."""
@@ -145,21 +145,13 @@ def split(lines: Sequence[LineQuestions], cross: Sequence[CrossPair], parts: int
         pairs[part[pair[-1]]].append(pair)
     return [
         Shard(
-            tuple(_with(line, own) for line, own in zip(lines, questions[index], strict=True)),
+            tuple(
+                replace(line, questions=tuple(own)) for line, own in zip(lines, questions[index], strict=True)
+            ),
             tuple(pairs[index]),
         )
         for index in range(parts)
     ]
-
-
-def _with(line: LineQuestions, questions: Sequence[Question]) -> LineQuestions:
-    return LineQuestions(
-        questions=tuple(questions),
-        fusion=line.fusion,
-        sizes=line.sizes,
-        label_size=line.label_size,
-        by_pairs=line.by_pairs,
-    )
 
 
 class ShardFiles:
@@ -296,8 +288,8 @@ def _local(
 class DistributedRanks(Executor):
     """The processes of a torch.distributed group (of Fabric's DDP, say), each with a block of the shards.
 
-    Every process calls ``run`` with the same shards and gets all results. Features are computed together where
-    the processes share a cache folder.
+    Every process calls ``run`` with the same shards and gets all results. Features are computed together
+    where the processes share a cache folder.
 
     Raises:
         ValueError: there is no process group.
@@ -408,7 +400,8 @@ class RayWorkers(Executor):
         found = {index: files.load(step, index, shards) for index in range(len(shards))}
         waiting = deque(index for index, known in found.items() if known is None)
         put = [self._ray.put(value) for value in shared]
-        idle, running = deque(range(len(self._actors))), {}
+        idle = deque(range(len(self._actors)))
+        running: dict[Any, tuple[int, int]] = {}
         while waiting or running:
             for place in list(idle):
                 index = self._next(waiting, place)

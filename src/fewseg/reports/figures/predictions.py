@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from fewseg.data.episodes import EpisodeSpec
-from fewseg.engine.executors import Question, Task, questions_of
+from fewseg.engine.executors import Question, questions_of
 from fewseg.ops.geometry import restore
 from fewseg.reports.figures.subjects import Opened
 
@@ -37,17 +36,6 @@ def predictions(
     """
     evaluator = opened.evaluator(progress=progress)
     fusion = opened.fusion(shots)
-    asked = list(dict.fromkeys(question_of(spec) for spec in specs))
-    task = Task(fusion=fusion, label_size="original")
-    device = evaluator.images.device.type
-    for share in evaluator.shares(asked, fusion, 1):
-        ious = evaluator.judge(share, task)
-        answers = evaluator.answers(share, task, ious)
-        while True:
-            with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=opened.precision == "bf16"):
-                answer = next(answers, None)
-            if answer is None:
-                break
-            question, logits = answer
-            margins = restore((logits[1:] - logits[:1]).unsqueeze(0), opened.box(question.target))
-            yield question, (margins[0, 0] > 0).cpu().numpy()
+    for question, logits in evaluator.answers(specs, fusion):
+        margins = restore((logits[1:] - logits[:1]).unsqueeze(0), opened.box(question.target))
+        yield question, (margins[0, 0] > 0).cpu().numpy()

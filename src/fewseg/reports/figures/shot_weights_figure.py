@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
-from fewseg.engine.evaluate import PairScores
 from fewseg.engine.executors import Pair
 from fewseg.methods.fusion import CrossGuided
-from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig
 from fewseg.reports.figures.data_files import Row
 from fewseg.reports.figures.intervals import Floats
@@ -58,19 +55,12 @@ def weights_of(opened: Opened, per_seed: int | None, progress: bool) -> tuple[Fl
 
     Both IoUs are the foreground's at the network's input size, as CGM sees them.
     """
-    method = opened.method
-    assert isinstance(method, PairScorer)
     episodes = [spec for _, spec in opened.episodes(SHOTS, per_seed)]
     pairs: set[Pair] = set()
     for spec in episodes:
         targets = (*spec.supports, spec.query)
         pairs |= {(spec.class_id, k, target) for k in spec.supports for target in targets}
-    evaluator = opened.evaluator(progress=progress)
-    opened.store.ensure(sorted({id for _, *ids in pairs for id in ids}), [0], progress=progress)
-    scores = PairScores(method, evaluator.images, evaluator.pool, evaluator.batch, progress)
-    device = evaluator.images.device.type
-    with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=opened.precision == "bf16"):
-        ious = scores.prepare((), sorted(pairs), CrossGuided())
+    ious = opened.evaluator(progress=progress).pair_ious(pairs, CrossGuided())
     weights = [
         [np.mean([ious[spec.class_id, k, i] for i in spec.supports]) for k in spec.supports]
         for spec in episodes
