@@ -106,7 +106,7 @@ COMMANDS: dict[str, Command] = {
         help="every table of the papers, published values beside ours",
     ),
     "report figures": Command(
-        options="fewseg.cli.figures:FiguresCommand",
+        options="fewseg.reports.figures:FiguresOptions",
         run="fewseg.cli.figures:figures",
         help="every figure of the papers, from checkpoints and results",
     ),

@@ -62,15 +62,7 @@ class Count:
 
 
 def check_counts(index: Index, which: PascalList) -> tuple[Count, ...]:
-    """Compares the index of a PASCAL list with the known counts.
-
-    Args:
-        index: of the val list or of a training list, whole.
-        which: the list it should be.
-
-    Raises:
-        ValueError: there is no such list.
-    """
+    """Compares the index of a PASCAL list with the known counts."""
     if which not in IMAGES:
         raise ValueError(f"PASCAL list {which!r} is unknown: choose of {sorted(IMAGES)}")
     counts = [Count(f"{which} images", len(index), IMAGES[which])]
@@ -95,21 +87,7 @@ def check(
     cache_dir: Path | str | None = None,
     progress: bool = True,
 ) -> tuple[str, ...]:
-    """Reads every image of a source (once; the index is cached) and tells what is there.
-
-    Args:
-        source: the images.
-        min_area: pixels a class must cover to count as present.
-        splits: folds whose novel classes are checked for enough images.
-        cache_dir: of the index.
-        progress: show a progress bar.
-
-    Returns:
-        Lines: the number of images, a line per class, a line per fold.
-
-    Raises:
-        DataError: images cannot be used; one error tells of all of them.
-    """
+    """Reads every image of a source (once; the index is cached) and tells what is there."""
     index = build_index(source, cache_dir=cache_dir, progress=progress)
     return (*describe(index, min_area), *(fold_line(index, split, min_area) for split in splits))
 
@@ -144,17 +122,7 @@ def check_pascal(
     cache_dir: Path | str | None = None,
     progress: bool = True,
 ) -> tuple[str, ...]:
-    """Tells what of PASCAL VOC 2012 and SBD is there, and compares all counts with the known ones.
-
-    What is missing is a line of the report, with where to get it, and no error.
-
-    Args:
-        voc_root: ``VOC2012``, or a folder above it.
-        sbd_root: SBD's ``dataset``, or a folder above it.
-        train_list: the training list to build.
-        cache_dir: of the index.
-        progress: show progress bars.
-    """
+    """Tells what of PASCAL VOC 2012 and SBD is there, and compares all counts with the known ones."""
     lines = []
     for what, find, root, url in (
         ("VOC2012", find_voc, voc_root, VOC_URL),
@@ -195,15 +163,7 @@ _NEAR = 0.01
 
 
 def check_coco_counts(source: CocoSource, part: CocoPart) -> tuple[Count, ...]:
-    """Compares the numbers of listed and of annotated images with the known ones.
-
-    Args:
-        source: of the whole annotation file.
-        part: "train" or "val".
-
-    Raises:
-        ValueError: there is no such part.
-    """
+    """Compares the numbers of listed and of annotated images with the known ones."""
     if part not in LISTED:
         raise ValueError(f"COCO part {part!r} is unknown: choose of {sorted(LISTED)}")
     return (
@@ -213,15 +173,7 @@ def check_coco_counts(source: CocoSource, part: CocoPart) -> tuple[Count, ...]:
 
 
 def hsnet_lines(index: Index, part: CocoPart, min_area: int = 1) -> tuple[str, ...]:
-    """Sets images per fold beside HSNet's lists, a line a fold.
-
-    How HSNet's lists were filtered is not published, so a difference is a remark and no error.
-
-    Args:
-        index: of the part.
-        part: "train" (base classes) or "val" (novel classes).
-        min_area: pixels a class must cover to count as present.
-    """
+    """Sets images per fold beside HSNet's lists, a line a fold."""
     lines = []
     for fold, expected in enumerate(HSNET_IMAGES[part]):
         split = coco_20i(fold)
@@ -241,16 +193,7 @@ def check_coco(
     cache_dir: Path | str | None = None,
     progress: bool = True,
 ) -> tuple[str, ...]:
-    """Tells what of COCO 2014 is there, and compares all counts with the known ones.
-
-    What is missing is a line of the report, with where to get it, and no error.
-
-    Args:
-        root: the folder with ``annotations``, ``train2014`` and ``val2014``, or one that holds it.
-        min_area: pixels a class must cover to count as present.
-        cache_dir: of label maps and indices (folders ``coco`` and ``index`` in it); the cache by default.
-        progress: show progress bars.
-    """
+    """Tells what of COCO 2014 is there, and compares all counts with the known ones."""
     try:
         coco = find_coco(root)
     except DataError as error:
@@ -286,15 +229,7 @@ def _coco_part(
 def check_fss1000(
     root: Path | str, cache_dir: Path | str | None = None, progress: bool = True
 ) -> tuple[str, ...]:
-    """Tells what of FSS-1000 is there: classes, images, masks without anything in them.
-
-    What is missing is a line of the report, with where to get it, and no error.
-
-    Args:
-        root: the folder of the class folders, or one that holds it.
-        cache_dir: of the index.
-        progress: show a progress bar.
-    """
+    """Tells what of FSS-1000 is there: classes, images, masks without anything in them."""
     try:
         source = FSS1000Source(root)
         lines = [f"ok    FSS-1000: {source.root}"]

@@ -44,14 +44,12 @@ class FolderSource(FileSource):
         if not folders or wrong:
             raise DataError(f"{name}: {root} must hold {LAYOUT}: move the files so{summary(wrong)}")
         if len(folders) > 254:
-            raise DataError(f"{name}: {len(folders)} classes in {root}; accepted are 254: part it into roots")
+            raise DataError(f"{name}: {len(folders)} classes in {root}; expected 254: part it into roots")
         pairs: dict[str, ImagePair] = {}
         for folder in folders:
             pairs.update(_class_pairs(folder, wrong))
         if wrong:
-            raise DataError(
-                f"{name}: {len(wrong)} wrong files in {root}; accepted is {LAYOUT}{summary(wrong)}"
-            )
+            raise DataError(f"{name}: {len(wrong)} wrong files in {root}; expected {LAYOUT}{summary(wrong)}")
         super().__init__(name, root, pairs, numbered([f.name for f in folders]))
         self._class_ids = {class_name: id for id, class_name in self.class_names.items()}
 
@@ -127,11 +125,7 @@ class ListFileSource(FileSource):
 
 
 def parse_list(list_file: Path) -> list[tuple[int, str, str]]:
-    """Returns (line number, image, mask) of each line that holds something.
-
-    Raises:
-        DataError: the file is missing, not text, empty, or has lines without a mask.
-    """
+    """Returns (line number, image, mask) of each line that holds something."""
     try:
         text = list_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

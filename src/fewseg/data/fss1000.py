@@ -71,7 +71,7 @@ class FSS1000Source(FileSource):
             pairs.update(_class_pairs(folder, wrong))
         if wrong:
             raise DataError(
-                f"{name}: {len(wrong)} wrong entries in {root}; accepted is {_LAYOUT}{summary(wrong)}"
+                f"{name}: {len(wrong)} wrong entries in {root}; expected {_LAYOUT}{summary(wrong)}"
             )
         super().__init__(name, root, pairs, wide_numbered([f.name for f in folders]))
         self.class_of = {class_name: id for id, class_name in self.class_names.items()}
@@ -88,7 +88,7 @@ class FSS1000Source(FileSource):
                 grey = np.array(file.convert("RGB").convert("L"))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(
-                f"mask {path} cannot be read ({error}); accepted are black and white PNGs: unpack the "
+                f"mask {path} cannot be read ({error}); expected black and white PNGs: unpack the "
                 "archive again"
             ) from error
         labels = np.where(grey >= 128, np.int32(self.class_of[id.split("/")[0]]), np.int32(0))
@@ -96,11 +96,7 @@ class FSS1000Source(FileSource):
 
 
 def find_fss1000(root: Path | str) -> Path:
-    """Returns the folder of the class folders at or below ``root``.
-
-    Raises:
-        DataError: the root is missing or empty, or no folder there has classes.
-    """
+    """Returns the folder of the class folders at or below ``root``."""
     root = Path(root)
     require_folder(root, "FSS-1000")
     for place in ("fewshot_data/fewshot_data", "fewshot_data", "FSS-1000", "fss1000", ""):
@@ -166,11 +162,11 @@ def fss1000_parts(names: Sequence[str], given: Path | str | None = None) -> FSSP
         else:
             lists = {"test": _read_names(given)}
     named = [name for found in lists.values() for name in found]
-    strange = sorted(set(named) - set(names))
+    unknown = sorted(set(named) - set(names))
     twice = sorted({name for name in named if named.count(name) > 1})
-    if strange or twice:
+    if unknown or twice:
         raise DataError(
-            f"split {given}: {len(strange)} classes are not in the data set, like {strange[:3]}, and "
+            f"split {given}: {len(unknown)} classes are not in the data set, like {unknown[:3]}, and "
             f"{len(twice)} are named twice, like {twice[:3]}: give the lists that belong to this copy"
         )
     missing = [part for part in PARTS if part not in lists]

@@ -91,11 +91,7 @@ class Index:
 
 
 def measure(source: Source, id: str) -> ImageFacts:
-    """Reads one image and its labels and returns the facts of the index.
-
-    Raises:
-        DataError: image or mask cannot be used, or they differ in size.
-    """
+    """Reads one image and its labels and returns the facts of the index."""
     labels = source.read_labels(id)
     height, width = int(labels.shape[0]), int(labels.shape[1])
     if isinstance(source, SizedSource):

@@ -145,11 +145,7 @@ class Protocol:
 
 
 def stored_protocol(stored: Mapping[str, Any]) -> Protocol | None:
-    """The protocol of a result file; None where the file's is of another kind or of a newer fewseg.
-
-    Raises:
-        ValueError: as ``Protocol``, for a value that it does not take.
-    """
+    """The protocol of a result file; None where the file's is of another kind or of a newer fewseg."""
     values = {key: value for key, value in stored.items() if key != "type"}
     known = {field.name for field in fields(Protocol)}
     if stored.get("type") != "Protocol" or not set(values) <= known:
@@ -260,17 +256,7 @@ def named_protocol(name: str, dataset: str = "pascal-5i") -> Protocol:
 
 
 def protocol_of_any(name: str, dataset: str) -> Protocol:
-    """Returns a protocol by its name for any data set, also one that nobody published it for.
-
-    There it has the values for PASCAL-5i; a warning and its own name say so.
-
-    Args:
-        name: as of :func:`named_protocol`.
-        dataset: any.
-
-    Raises:
-        ValueError: there is no such protocol; near names are given.
-    """
+    """Returns a protocol by its name for any data set, also one that nobody published it for."""
     if dataset in PROTOCOLS:
         return named_protocol(name, dataset)
     of_pascal = named_protocol(name)

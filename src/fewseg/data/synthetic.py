@@ -20,11 +20,7 @@ from fewseg.types import IGNORE, DataError
 
 
 class Stream:
-    """A stream of random numbers that reads only ``Generator.random``.
-
-    Numpy promises the raw stream of PCG64, not the values of its distributions: everything here is
-    made of plain uniform doubles, so a picture stays the same under another version of numpy.
-    """
+    """A stream of random numbers that reads only ``Generator.random``."""
 
     def __init__(self, seed: int) -> None:
         self._generator = np.random.Generator(np.random.PCG64(seed))
@@ -88,13 +84,7 @@ def mirrored(profile: list[tuple[float, float]], smooth: bool = True) -> Points:
 
 
 def bent(outline: Outline, s: Stream, strength: float) -> Outline:
-    """Returns the outline under a smooth random displacement.
-
-    Args:
-        outline: the shape in the unit frame.
-        s: the stream that the displacement is drawn from.
-        strength: largest shift along either axis, in the unit of the frame.
-    """
+    """Returns the outline under a smooth random displacement."""
     phase, rate = s.array(2, 2) * 2 * np.pi, 1.0 + 1.6 * s.array(2, 2)
 
     def move(points: Points) -> Points:
@@ -616,18 +606,7 @@ def _placement(
 def render(
     s: Stream, size: int, subject: int, pool: Sequence[int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draws one scene.
-
-    Args:
-        s: the stream that everything in the scene is drawn from.
-        size: height and width in pixels.
-        subject: class id (1 .. 20, in the order of ``FAMILIES``) of the largest object.
-        pool: class ids that the other objects are drawn from.
-
-    Returns:
-        The picture, (3, size, size) uint8 RGB, and its class ids, (size, size) uint8, with 0 for the
-        background and 255 on the pixels that an outline crosses.
-    """
+    """Draws one scene."""
     names = tuple(FAMILIES)
     canvas = _ground(s, size)
     _add_clutter(canvas, s)

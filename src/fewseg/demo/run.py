@@ -26,7 +26,7 @@ from fewseg.demo.pretrain import pretrain, read_cells
 from fewseg.demo.report import DemoReport, Example, Predictor, choose_episodes, show, write_report
 from fewseg.demo.summary import Gain, gain
 from fewseg.engine.batches import CachedBatches
-from fewseg.engine.checkpoint import Checkpoint, load_method, split_json
+from fewseg.engine.checkpoint import Checkpoint, load_checkpoint, split_json
 from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.features import FeatureStore
 from fewseg.engine.results import RunResult
@@ -42,6 +42,7 @@ from fewseg.methods.scl import SCLPFENetConfig
 from fewseg.ops.progress import progress_bar
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.resolve import build_method
+from fewseg.recipes.variants import MATCHER, PFENET, SCL_PFENET, Variant
 
 
 def training_source(config: DemoOptions) -> SyntheticSource:
@@ -86,7 +87,12 @@ _DROPOUT = 0.1  # of the mid-level feature; a head of a few hundred steps is far
 
 
 def _recipe(
-    config: DemoOptions, data: FoldData, name: str, method: MethodConfig, *evaluations: Evaluation
+    config: DemoOptions,
+    data: FoldData,
+    name: str,
+    method: MethodConfig,
+    *evaluations: Evaluation,
+    variant: Variant | None = None,
 ) -> Recipe:
     """All methods share one training config, and with it the cached features.
 
@@ -104,6 +110,7 @@ def _recipe(
     )
     return Recipe(
         name=name,
+        variant=variant or Variant(),
         method=method,
         data=lambda fold, root: data,
         train=training,
@@ -122,7 +129,15 @@ def pfenet(config: DemoOptions, data: FoldData, weights: Path) -> Recipe:
         scales=_SCALES,
         mid_dropout=_DROPOUT,
     )
-    return _recipe(config, data, "demo_pfenet", method, Evaluation(shots=1), Evaluation(shots=config.shots))
+    return _recipe(
+        config,
+        data,
+        "demo_pfenet",
+        method,
+        Evaluation(shots=1),
+        Evaluation(shots=config.shots),
+        variant=PFENET,
+    )
 
 
 def _scl(config: DemoOptions, weights: Path | None) -> SCLPFENetConfig:
@@ -145,6 +160,7 @@ def scl(config: DemoOptions, data: FoldData, weights: Path) -> Recipe:
         Evaluation(shots=1, fusion=ScoreAverage()),
         Evaluation(shots=config.shots, fusion=ScoreAverage()),
         Evaluation(shots=config.shots, fusion=CrossGuided()),
+        variant=SCL_PFENET,
     )
 
 
@@ -157,7 +173,15 @@ def untrained(config: DemoOptions, data: FoldData) -> Recipe:
 def matcher(config: DemoOptions, data: FoldData, weights: Path) -> Recipe:
     """Cosine to a foreground and a background prototype on the same backbone: no head to train."""
     method = MatcherConfig(backbone=config.backbone(weights))
-    return _recipe(config, data, "demo_matcher", method, Evaluation(shots=1), Evaluation(shots=config.shots))
+    return _recipe(
+        config,
+        data,
+        "demo_matcher",
+        method,
+        Evaluation(shots=1),
+        Evaluation(shots=config.shots),
+        variant=MATCHER,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +262,7 @@ def train_head(recipe: Recipe, place: Workplace) -> tuple[FewShotSegmenter, Chec
     run = Run(
         folder=place.out / recipe.name, method_config=recipe.method, data=place.data, recipe=recipe.name
     )
-    trained, about = load_method(train(method, config, batches, run, fabric, progress=place.progress))
+    trained, about = load_checkpoint(train(method, config, batches, run, fabric, progress=place.progress))
     return trained.to(memory_format=torch.channels_last), about
 
 
@@ -274,16 +298,19 @@ def evaluate(
             counts,
             classes=data.split.novel,
             method=method_name(recipe.method),
+            variant=recipe.variant.name,
             recipe=recipe.name,
             dataset=data.dataset,
             fold=data.split.fold,
             shots=evaluation.shots,
             fusion=evaluation.fusion.kind,
             protocol=recipe.protocol,
-            config={"method": recipe.method, "fusion": evaluation.fusion, "size": recipe.size},
+            sizes=(recipe.size,),
+            config={"method": recipe.method, "fusion": evaluation.fusion},
             class_split=split_json(data.split),
             wall_seconds=seconds,
-            training={"checkpoint": about.digest, **about.training},
+            checkpoint=about.digest,
+            training=about.training,
         )
         result.save(result_path(place.out, recipe.name, evaluation), counts)
         results.append(result)

@@ -24,7 +24,8 @@ from fewseg.annotations.image_files import (
     rgb_of_bytes,
     rgb_of_pil,
 )
-from fewseg.annotations.values import check_name, file_safe, output_stems
+from fewseg.annotations.names import file_safe, output_stems
+from fewseg.annotations.values import check_name
 from fewseg.types import IGNORE, DataError
 
 ImageLike = str | Path | bytes | Image.Image | NDArray[Any] | Tensor

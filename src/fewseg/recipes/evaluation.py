@@ -213,25 +213,23 @@ def _metadata(
     seed = about.training.get("config", {}).get("seed", 0)
     return {
         "method": method_name(recipe.method),
+        "variant": recipe.variant.name,
         "recipe": recipe.name,
         "dataset": data.dataset,
         "fold": data.split.fold,
+        "train_seed": seed,
+        "checkpoint": about.digest,
         "ways": line.ways,
         "shots": line.shots,
         "fusion": line.fusion.kind,
         "on": line.on,
-        "config": as_json(
-            {
-                "method": _without_folders(recipe.method),
-                "fusion": line.fusion,
-                "size": line.sizes or recipe.size,
-                "precision": precision,
-                "data": data.test.content_digest(),
-                "episodes": "recorded" if recorded else "drawn",
-            }
-        ),
+        "sizes": line.sizes or (recipe.size,),
+        "precision": precision,
+        "episodes": "recorded" if recorded else "drawn",
+        "data": data.test.content_digest(),
+        "config": as_json({"method": _without_folders(recipe.method), "fusion": line.fusion}),
         "class_split": split_json(data.split),
-        "training": as_json({"checkpoint": about.digest, "seed": seed, **about.training}),
+        "training": as_json(about.training),
     }
 
 
@@ -252,7 +250,7 @@ def _file_name(
     replayed = "-recorded" if recorded else ""
     sizes = "-" + "+".join(str(size) for size in line.sizes) if line.sizes else ""
     kind = f"{several}{line.shots}shot-{line.fusion.kind}{support}{sizes}{replayed}{tag}{changed}"
-    return f"{recipe.name}-fold{metadata['fold']}-seed{metadata['training']['seed']}-{kind}.json"
+    return f"{recipe.name}-fold{metadata['fold']}-seed{metadata['train_seed']}-{kind}.json"
 
 
 def _done_before(path: Path, protocol: Protocol, metadata: Mapping[str, Any]) -> RunResult | None:

@@ -496,7 +496,7 @@ def test_a_mistyped_model_is_told_with_near_names(place, capfd):
         (["--stroke", "-4"], "the stroke is -4.0 pixels wide"),
         (["--stroke", "nan"], "the stroke is nan"),
         (["--sheet", "-1"], "--sheet is -1"),
-        (["--max-pixels", "0"], "is 0; accepted are numbers from 1 on"),
+        (["--max-pixels", "0"], "is 0; expected numbers from 1 on"),
     ],
 )
 def test_numbers_out_of_range_are_told_and_nothing_is_written(place, run, words, message):
@@ -537,7 +537,7 @@ def test_an_output_of_json_lines_given_as_support_is_told_as_such(place, run):
     (place / "predictions.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
     status, said = run(support="predictions.jsonl")
     assert status == 1
-    assert "predictions.jsonl is of JSON lines, which are an output alone; accepted are COCO" in said
+    assert "predictions.jsonl has JSON lines, which are an output alone; expected COCO" in said
     assert "cut off" not in said
 
 
