@@ -49,10 +49,7 @@ def test_two_methods_are_trained_evaluated_compared_and_tabled(recipes, tmp_path
         assert len(counts) == 12
         assert set(counts.class_id.tolist()) == {1, 2}
         assert counts.supports.shape[1] == result.shots
-        assert (
-            result.checkpoint
-            == read_checkpoint(tmp_path / (PFENET if "pfenet" in file else SCL)).digest
-        )
+        assert result.checkpoint == read_checkpoint(tmp_path / (PFENET if "pfenet" in file else SCL)).digest
         assert result.training["config"]["steps"] == 4
         assert result.class_split["novel"] == [1, 2]
         stored = json.loads((tmp_path / "results" / file).read_text())

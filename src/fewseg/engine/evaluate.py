@@ -530,7 +530,7 @@ class Evaluator:
         shard = Shard((line,), tuple((0, *pair) for pair in sorted(pairs)))
         self.prepare(shard.images)
         values = self.cross_iou(shard).tolist()
-        return {pair: value for (_, *pair), value in zip(shard.cross, values, strict=True)}  # type: ignore[misc]
+        return {(c, k, i): value for (_, c, k, i), value in zip(shard.cross, values, strict=True)}
 
     def plain(self, spec: EpisodeSpec, fusion: Fusion | None = None, sizes: Sequence[int] = ()) -> Tensor:
         """Logits (1 + N, size, size) of one episode, from its images on; nothing is shared or kept.
