@@ -9,8 +9,9 @@ from pathlib import Path
 from rich.table import Table
 
 from fewseg.engine.results import RunResult
-from fewseg.reports.compare import compare
+from fewseg.reports.comparison import compare
 from fewseg.reports.numbers import Estimate, percent, with_interval
+from fewseg.reports.options import CompareOptions
 
 _LABELS = {
     "demo_untrained": "untrained network",
@@ -85,4 +86,4 @@ def gain(name: str, path: Path, over: Path) -> Gain:
         path: the result that is measured.
         over: the result it is measured against.
     """
-    return Gain(label=name, estimate=compare(over, path).difference)
+    return Gain(label=name, estimate=compare(CompareOptions(a=over, b=path)).difference)
