@@ -207,8 +207,8 @@ def _check(command: LabelCommand) -> None:
 
 
 def _run_options(command: LabelCommand) -> RunOptions:
+    from fewseg.annotations import LabelStudioNames
     from fewseg.inference.folder_run import RunOptions
-    from fewseg.inference.outputs import LabelStudioNames
 
     return RunOptions(
         formats=command.format,

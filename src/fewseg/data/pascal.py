@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from scipy.io import loadmat
 
 from fewseg.annotations.image_files import require_folder
 from fewseg.annotations.mask_files import voc_palette
@@ -24,6 +23,8 @@ from fewseg.types import DataError
 
 def read_mat(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     """Reads ``GTcls.Segmentation`` of an SBD ``cls`` file: (H, W) uint8, 0 and classes 1..20."""
+    from scipy.io import loadmat  # slow to import, and needed once for each data set
+
     try:
         labels = loadmat(path)["GTcls"][0]["Segmentation"][0]
         plane = np.asarray(labels, dtype=np.uint8)
@@ -118,14 +119,18 @@ def read_ids(path: Path) -> tuple[str, ...]:
 
 
 def sbd_train_noval(voc: Path, sbd: Path) -> tuple[str, ...]:
-    """Returns SBD's ``train_noval`` images (5 623), sorted."""
+    """Returns SBD's ``train_noval`` images (5 623), sorted.
+
+    SBD's archive lacks ``train_noval.txt``. It is SBD's share of the *detection* train images of VOC 2012, so
+    ``ImageSets/Main/train.txt`` gives the same list.
+    """
     given, main = sbd / "train_noval.txt", voc / "ImageSets" / "Main" / "train.txt"
     if given.exists():
         return tuple(sorted(read_ids(given)))
     if not main.exists():
         raise DataError(
             f"SBD's train_noval list needs {given} (fetch it from {NOVAL_URL}) or {main} (part of the VOC "
-            "archive); neither is there. The trainaug list needs neither"
+            "archive); neither exists. The trainaug list needs neither"
         )
     everything = set(read_ids(sbd / "train.txt")) | set(read_ids(sbd / "val.txt"))
     return tuple(sorted(everything & set(read_ids(main))))
@@ -180,7 +185,7 @@ def pascal_sources(
     Raises:
         DataError: files are missing or broken.
         OSError: converted masks cannot be written.
-        ValueError: there is no such train list.
+        ValueError: the train list is unknown.
     """
     voc, sbd = find_voc(voc_root), find_sbd(sbd_root)
     val = pascal_val(voc)

@@ -20,7 +20,11 @@ from fewseg.types import IGNORE, DataError
 
 
 class Stream:
-    """A stream of random numbers that reads only ``Generator.random``."""
+    """A stream of random numbers that reads only ``Generator.random``.
+
+    Numpy promises the raw stream of PCG64, not the values of its distributions: everything here is built from
+    plain uniform doubles, so a picture stays the same under another version of numpy.
+    """
 
     def __init__(self, seed: int) -> None:
         self._generator = np.random.Generator(np.random.PCG64(seed))
@@ -655,7 +659,7 @@ class SyntheticSource:
     Args:
         images: how many.
         size: height and width, pixels.
-        seed: another seed gives another set.
+        seed: a different seed gives a different set.
         classes: ids of the classes that are drawn; None draws all twenty. A training set of base classes
             only has never shown a novel class, not even as background, which is stricter than PASCAL-5i.
         split: "train" and "val" of one seed share no image.
@@ -700,7 +704,7 @@ class SyntheticSource:
         """Returns (3, H, W) uint8 RGB.
 
         Raises:
-            DataError: there is no such image.
+            DataError: the id is unknown.
         """
         return self._pair(id)[0]
 
@@ -708,7 +712,7 @@ class SyntheticSource:
         """Returns (H, W) uint8: 0, class ids, and 255 on the pixels that an outline crosses.
 
         Raises:
-            DataError: there is no such image.
+            DataError: the id is unknown.
         """
         return self._pair(id)[1]
 

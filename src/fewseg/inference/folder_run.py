@@ -20,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewseg.annotations import output_stems
+from fewseg.annotations import Format, LabelStudioNames, output_stems
 from fewseg.inference.contact_sheet import THUMBS, thumbnail, write_thumbnail
 from fewseg.inference.images import read_image, wrong_names
 from fewseg.inference.model import PreparedImage
-from fewseg.inference.outputs import Format, LabelStudioNames, Outputs, check_formats, longest_ending
+from fewseg.inference.outputs import Outputs, check_formats, longest_ending
 from fewseg.inference.segmenter import Segmenter
 from fewseg.inference.session import Answer, Session
 from fewseg.ops.files import atomic_write_text, check_writable, folder_alone, unwritten

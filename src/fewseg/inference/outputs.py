@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
 
 from fewseg.annotations import (
-    CocoWriter,
-    IndexPngWriter,
-    JsonlWriter,
-    LabelMeWriter,
-    LabelStudioWriter,
+    FORMATS,
+    Format,
+    LabelStudioNames,
     Prediction,
     PredictionWriter,
-    ProbabilityPngWriter,
+    WriteOptions,
 )
 from fewseg.annotations.names import file_safe
 
-Format = Literal[
-    "png", "probability", "coco", "coco-results", "labelme", "labelme-polygons", "label-studio", "jsonl"
-]
-FORMATS: tuple[str, ...] = get_args(Format)
 LINES = "predictions.jsonl"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelStudioNames:
-    """What Label Studio's project calls things.
-
-    Attributes:
-        image_url: the task's image, where ``{name}`` becomes the image's quoted name.
-        from_name: name of the BrushLabels tag in the labelling configuration.
-        to_name: name of its Image tag.
-    """
-
-    image_url: str = "/data/local-files/?d={name}"
-    from_name: str = "tag"
-    to_name: str = "image"
 
 
 class Outputs:
@@ -71,33 +48,16 @@ class Outputs:
         images: Path | None = None,
         label_studio: LabelStudioNames | None = None,
     ) -> None:
-        names = label_studio or LabelStudioNames()
-        makers: dict[str, Callable[[], PredictionWriter]] = {
-            "png": lambda: IndexPngWriter(folder / "masks", classes, stems),
-            "probability": lambda: ProbabilityPngWriter(folder / "probability", classes, stems=stems),
-            "coco": lambda: CocoWriter(folder / "coco.json", classes),
-            "coco-results": lambda: CocoWriter(folder / "coco-results.json", classes, form="results"),
-            "labelme": lambda: LabelMeWriter(folder / "labelme", classes, images=images, stems=stems),
-            "labelme-polygons": lambda: LabelMeWriter(
-                folder / "labelme", classes, shapes="polygon", images=images, stems=stems
-            ),
-            "label-studio": lambda: LabelStudioWriter(
-                folder / "label-studio.json",
-                classes,
-                image_url=names.image_url,
-                from_name=names.from_name,
-                to_name=names.to_name,
-            ),
-        }
+        options = WriteOptions(stems=stems, images=images, label_studio=label_studio or LabelStudioNames())
         check_formats(formats)
         self.lines = folder / LINES
         self.probability = "probability" in formats
         self._writers: list[PredictionWriter] = []
         try:
-            for name in dict.fromkeys(formats):
-                if name != "jsonl":
-                    self._writers.append(makers[name]())
-            self._writers.append(JsonlWriter(self.lines, classes))
+            chosen: list[Format] = [name for name in formats if name != "jsonl"]
+            chosen.append("jsonl")  # last: an image that has a line there has everything
+            for name in dict.fromkeys(chosen):
+                self._writers.append(FORMATS[name](folder, classes, options))
         except BaseException:
             self.close(finish=False)
             raise

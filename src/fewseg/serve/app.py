@@ -17,9 +17,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
 from fewseg import __version__
+from fewseg.annotations import FORMATS
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.inference.model import Model
-from fewseg.inference.outputs import FORMATS
 from fewseg.serve.export import export
 from fewseg.serve.label_studio import studio_router
 from fewseg.serve.label_studio_client import StudioSettings
@@ -173,7 +173,7 @@ def open_session(request: Request) -> dict[str, Any]:
         "token": token,
         "model": pages.shared.model.name,
         "fewseg": __version__,
-        "formats": FORMATS,
+        "formats": tuple(FORMATS),
         "limits": {"upload_bytes": limits.upload_bytes, "pixels": limits.pixels, "images": limits.images},
         **_page_json(page),
     }

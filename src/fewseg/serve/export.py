@@ -11,9 +11,9 @@ from typing import cast
 
 import numpy as np
 
-from fewseg.annotations import Prediction, output_stems
+from fewseg.annotations import FORMATS, Format, Prediction, output_stems
 from fewseg.annotations.names import file_safe
-from fewseg.inference.outputs import FORMATS, LINES, Format, Outputs
+from fewseg.inference.outputs import LINES, Outputs
 from fewseg.serve.limits import RequestError
 from fewseg.serve.pages import PageState
 

@@ -306,6 +306,6 @@ def test_the_known_counts_pass_where_they_are_met(make_index, monkeypatch):
         check_coco_counts(Listed(), "test")
     monkeypatch.setitem(HSNET_IMAGES, "val", (400, 100, 1, 0))
     index = make_index({f"i{k}": {1: 9} if k < 396 else {2: 9} for k in range(494)})
-    lines = hsnet_lines(index, "val")
+    lines = list(hsnet_lines(index, "val"))
     assert "396, like HSNet's list (400)" in lines[0]
     assert "98, unlike HSNet's list (100)" in lines[1]
