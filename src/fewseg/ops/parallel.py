@@ -29,7 +29,7 @@ def for_each(
     workers: int | None = None,
     progress: bool = True,
 ) -> dict[str, T]:
-    """The ``work(id)`` by id for all ids, in their order, by several threads (by default the CPUs, 16 at most).
+    """``work(id)`` by id, in the order of the ids, by several threads (by default the CPUs, 16 at most).
 
     Every ``DataError`` of ``work`` is collected: the one that is raised counts them and shows the first few.
     Any other exception ends the work at once.
