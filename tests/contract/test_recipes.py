@@ -8,6 +8,7 @@ import pytest
 
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.results import as_json
+from fewseg.methods.fusion import FUSIONS
 from fewseg.methods.layers import PriorMap
 from fewseg.methods.registry import METHODS
 from fewseg.methods.sdaanet import IntegralTeacher, NoAttention, NoDistillation, NoGate
@@ -58,9 +59,9 @@ def test_only_a_frozen_backbone_is_cached(chosen):
 def test_its_parts_come_back_from_json(chosen):
     for part in (chosen.method, chosen.train, chosen.protocol, *chosen.evaluations):
         if part is None or not type(part).__module__.startswith("fewseg.recipes"):
-            assert config_from_json(as_json(part)) == part
+            assert config_from_json(as_json(part), type(part)) == part
     for evaluation in chosen.evaluations:
-        assert config_from_json(as_json(evaluation.fusion)) == evaluation.fusion
+        assert config_from_json(as_json(evaluation.fusion), *FUSIONS.values()) == evaluation.fusion
 
 
 def is_of_a_paper(name):

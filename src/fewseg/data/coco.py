@@ -272,6 +272,9 @@ _HEAD = struct.Struct("<16sI")
 class LabelPack:
     """Label maps that are drawn and kept.
 
+    A file holds a magic word, the number n of its maps, n lengths, and n zlib streams of H * W bytes. Files
+    are opened for each read, so that threads and forked processes may share a pack.
+
     Attributes:
         folder: of the files.
         places: (file number, offset, bytes) of every map.
@@ -321,7 +324,7 @@ def build_pack(
     workers: int | None = None,
     progress: bool = True,
 ) -> LabelPack:
-    """Draws ``count`` maps; files that are there and whole are kept, so that a killed run goes on."""
+    """Draws ``count`` maps; complete files are kept, and without disk space maps stay in memory."""
     kept: dict[int, bytes] = {}
     shards = {f"{i}": range(s, min(s + SHARD, count)) for i, s in enumerate(range(0, count, SHARD))}
 
@@ -358,15 +361,15 @@ def _offsets(shard: int, lengths: Sequence[int]) -> list[tuple[int, int, int]]:
 
 
 def _places(path: Path, shard: int, count: int) -> list[tuple[int, int, int]] | None:
-    """The places of a file's maps, or None where it is missing, foreign or not whole."""
+    """The places of a file's maps, or None where it is missing, foreign or cut off."""
     try:
         with path.open("rb") as file:
             magic, found = _HEAD.unpack(file.read(_HEAD.size))
             lengths = np.frombuffer(file.read(4 * count), dtype="<u4").tolist()
-        whole = path.stat().st_size == _HEAD.size + 4 * count + sum(lengths)
+        complete = path.stat().st_size == _HEAD.size + 4 * count + sum(lengths)
     except (OSError, struct.error, ValueError):
         return None
-    if magic != _MAGIC or found != count or len(lengths) != count or not whole:
+    if magic != _MAGIC or found != count or len(lengths) != count or not complete:
         return None
     return _offsets(shard, lengths)
 
@@ -508,7 +511,7 @@ def coco_source(
 
     Raises:
         DataError: files are missing, broken, or not those of COCO.
-        ValueError: there is no such part.
+        ValueError: the part is unknown.
     """
     if part not in ("train", "val"):
         raise ValueError(f"COCO 2014 has no part {part!r} with annotations: choose 'train' or 'val'")

@@ -134,7 +134,12 @@ def further_ways(
     min_area: int,
     distinct: bool = True,
 ) -> EpisodeSpec:
-    """Draws ways 2 .. N of an episode whose way 1 is known, way j with a stream of its own."""
+    """Draws ways 2 .. N of an episode whose way 1 is known, way j with a stream of its own.
+
+    Way j takes the first K of a random order of its class's images, which depends on neither K nor N, that
+    are not the query and, where supports are distinct, serve no earlier way. With K + 1 shots it keeps its K
+    supports, in order, but for those that an earlier way now takes.
+    """
     check_way_count(ways, {first.class_id, *classes})
     spec, shots = first, len(first.supports)
     for j in range(2, ways + 1):
@@ -442,7 +447,14 @@ class TrainingSampler:
 
 
 class EpisodeSampler:
-    """The evaluation episodes of one fold.
+    """The evaluation episodes of one fold, each a pure function of (protocol, fold, seed, i) and the data.
+
+    Of the protocol only ``query_order``, ``min_area`` and ``distinct_supports`` matter, so protocols that
+    differ in their scoring share their episodes. Class and query do not depend on ``shots``, and the K-shot
+    supports are the first K of the (K+1)-shot supports of the same i. Only which images a list holds matters,
+    not their order. The episode of fewer ways is the first ways of the episode of more: the class of a
+    further way is uniform among those that no earlier way has, and depends on neither ``shots`` nor the
+    query's other classes.
 
     Args:
         index: the test images.
@@ -455,7 +467,7 @@ class EpisodeSampler:
             be too few for several ways; then it is the episode that raises the DataError.
 
     Raises:
-        DataError: a class has fewer than K + 1 images (2, where supports may repeat), or there is no class.
+        DataError: a class has fewer than K + 1 images (2, where supports may repeat), or there is none.
         ValueError: K or N is below 1, there are fewer classes than ways, or the split is the other one of
             COCO-20i than the protocol's.
     """
@@ -549,10 +561,10 @@ class RecordedEpisodes:
                 self.ways = int(header.get("ways", 1))
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(
-                    f"manifest {path} does not say protocol, fold, shots and seed ({error}): write it with "
+                    f"manifest {path} lacks protocol, fold, shots or seed ({error}): write it with "
                     "`fewseg episodes`"
                 ) from error
-            self._check_whole(path, specs)
+            self._check_complete(path, specs)
             kinds.add((self.protocol.digest(), self.fold, self.shots, self.ways))
             self._specs[seed] = specs
         if len(kinds) != 1 or len(self._specs) != len(paths):
@@ -566,15 +578,15 @@ class RecordedEpisodes:
                 f"the recording has seeds {self.protocol.seeds}; manifests of {missing} are missing"
             )
 
-    def _check_whole(self, path: Path, specs: Sequence[EpisodeSpec]) -> None:
+    def _check_complete(self, path: Path, specs: Sequence[EpisodeSpec]) -> None:
         """Checks that a manifest has every episode that its header announces, of so many ways and shots."""
-        held = [("episodes", self.protocol.episodes, len(specs))]
+        checks = [("episodes", self.protocol.episodes, len(specs))]
         if specs:
-            held += [("ways", self.ways, len(specs[0].ways)), ("shots", self.shots, len(specs[0].supports))]
-        for what, announced, found in held:
+            checks += [("ways", self.ways, len(specs[0].ways)), ("shots", self.shots, len(specs[0].supports))]
+        for what, announced, found in checks:
             if announced != found:
                 raise DataError(
-                    f"manifest {path} announces {announced} {what} and holds {found}: it is edited; fetch or "
+                    f"manifest {path} announces {announced} {what} and has {found}: it is edited; fetch or "
                     "write it again"
                 )
         unknown = sorted({spec.index for spec in specs} - set(range(len(specs))))

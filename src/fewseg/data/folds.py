@@ -215,7 +215,7 @@ def coco_20i(fold: int, split: CocoSplit = "B") -> ClassSplit:
         The split, named "coco-20i", and "coco-20i-a" for split A.
 
     Raises:
-        ValueError: there is no such fold or split.
+        ValueError: the fold or split is unknown.
 
     Source: FWB (Nguyen and Todorovic, ICCV 2019) for B, as SD-AANet, Sec. IV-A states it; PANet (Wang et al.,
     ICCV 2019), Sec. 4.1 for A.
@@ -242,7 +242,7 @@ def coco_40_20_20(
         split: of COCO-20i.
 
     Raises:
-        ValueError: there is no such fold, part or split.
+        ValueError: the fold, part or split is unknown.
     """
     if test not in ("test", "validation"):
         raise ValueError(f"coco-40-20-20 tests on 'test' or 'validation' classes, not {test!r}")
@@ -264,7 +264,7 @@ def coco_to_voc(
         split: of COCO-20i.
 
     Raises:
-        ValueError: there is no such fold, or other ``folds``.
+        ValueError: the fold or ``folds`` is unknown.
     """
     if folds == "coco-20i":
         unseen = coco_20i_novel(fold, split)
@@ -284,7 +284,7 @@ def voc_to_coco(fold: int, split: CocoSplit = "B") -> ClassSplit:
         split: of COCO-20i.
 
     Raises:
-        ValueError: there is no such fold or split.
+        ValueError: the fold or split is unknown.
     """
     base = sorted(COCO_OF_VOC.values())
     novel = tuple(c for c in coco_20i_novel(fold, split) if c not in base)

@@ -26,7 +26,7 @@ FSS_PAGE = "the FSS-1000 project's page, HKUSTCV/FSS-1000 on GitHub"
 """Where the archive is."""
 
 CLASSES, IMAGES_OF_CLASS = 1000, 10
-"""What the whole set has."""
+"""Of the complete set."""
 
 PARTS: dict[str, int] = {"train": 520, "validation": 240, "test": 240}
 """Classes of each part. Source: FSS-1000 (Li et al., CVPR 2020), Sec. 4."""
@@ -43,7 +43,7 @@ class FSS1000Source(FileSource):
     """FSS-1000 as unpacked: ``<class>/<n>.jpg`` with ``<class>/<n>.png``.
 
     Ids are ``<class>/<n>``; classes are numbered in alphabetical order. A mask is black and white; grey edges
-    are cut at half (HSNet reads them so), and there is no ignore.
+    are cut at half (HSNet reads them so), and nothing is ignored.
 
     The thousand classes do not fit beside 255 = ignore into 8 bits. The label map of an image is therefore of
     32-bit integers, and 255 is no class (:func:`fewseg.data.folds.wide_numbered`): index, samplers, views
@@ -142,13 +142,13 @@ def fss1000_parts(names: Sequence[str], given: Path | str | None = None) -> FSSP
     """Parts the classes into training, validation and test.
 
     Args:
-        names: of all classes that are there.
+        names: of all classes of the copy.
         given: a folder with ``train.txt`` (or ``trn.txt``), ``val.txt`` (or ``validation.txt``) and
             ``test.txt``, one class a line; or a file of the test classes alone, and then the others are
             parted 520 : 240 as below. None draws all three.
 
     Returns:
-        The parts. What is drawn depends on the names alone, in shares of 520 : 240 : 240, and a warning says
+        The parts. What is drawn depends on the names alone, in shares of 520 : 240 : 240, with a warning
         that it is not the published split.
 
     Raises:

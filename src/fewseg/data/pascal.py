@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
-from scipy.io import loadmat
 
 from fewseg.annotations.image_files import require_folder
-from fewseg.annotations.mask_files import voc_palette
+from fewseg.annotations.mask_files import png_bytes, voc_palette
 from fewseg.data.folds import VOC_CLASSES, numbered
 from fewseg.data.source import FileSource, ImagePair
 from fewseg.ops.files import atomic_write_bytes, cache_folder
@@ -24,6 +21,8 @@ from fewseg.types import DataError
 
 def read_mat(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     """Reads ``GTcls.Segmentation`` of an SBD ``cls`` file: (H, W) uint8, 0 and classes 1..20."""
+    from scipy.io import loadmat  # slow to import, and needed once for each data set
+
     try:
         labels = loadmat(path)["GTcls"][0]["Segmentation"][0]
         plane = np.asarray(labels, dtype=np.uint8)
@@ -53,11 +52,7 @@ def convert_masks(
     palette = voc_palette()
 
     def convert(id: str) -> None:
-        image = Image.fromarray(read_mat(cls / f"{id}.mat"))
-        image.putpalette(palette)
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        atomic_write_bytes(target[id], buffer.getvalue())
+        atomic_write_bytes(target[id], png_bytes(read_mat(cls / f"{id}.mat"), palette))
 
     if waiting:
         for_each(waiting, convert, "converting SBD masks", workers, progress)
@@ -118,14 +113,18 @@ def read_ids(path: Path) -> tuple[str, ...]:
 
 
 def sbd_train_noval(voc: Path, sbd: Path) -> tuple[str, ...]:
-    """Returns SBD's ``train_noval`` images (5 623), sorted."""
+    """Returns SBD's ``train_noval`` images (5 623), sorted.
+
+    SBD's archive lacks ``train_noval.txt``. It is SBD's share of the *detection* train images of VOC 2012, so
+    ``ImageSets/Main/train.txt`` gives the same list.
+    """
     given, main = sbd / "train_noval.txt", voc / "ImageSets" / "Main" / "train.txt"
     if given.exists():
         return tuple(sorted(read_ids(given)))
     if not main.exists():
         raise DataError(
             f"SBD's train_noval list needs {given} (fetch it from {NOVAL_URL}) or {main} (part of the VOC "
-            "archive); neither is there. The trainaug list needs neither"
+            "archive); neither exists. The trainaug list needs neither"
         )
     everything = set(read_ids(sbd / "train.txt")) | set(read_ids(sbd / "val.txt"))
     return tuple(sorted(everything & set(read_ids(main))))
@@ -180,7 +179,7 @@ def pascal_sources(
     Raises:
         DataError: files are missing or broken.
         OSError: converted masks cannot be written.
-        ValueError: there is no such train list.
+        ValueError: the train list is unknown.
     """
     voc, sbd = find_voc(voc_root), find_sbd(sbd_root)
     val = pascal_val(voc)

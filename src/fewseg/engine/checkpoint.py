@@ -19,8 +19,8 @@ from fewseg.data.folds import ClassSplit
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.environment import environment
 from fewseg.engine.results import as_json
-from fewseg.methods.base import FewShotSegmenter
-from fewseg.methods.registry import METHODS, MethodConfig, method_name
+from fewseg.methods.base import FewShotSegmenter, MethodConfig
+from fewseg.methods.registry import method_name
 from fewseg.ops.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -110,12 +110,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads what a checkpoint says, without its tensors.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is truncated, of another kind (a pickle is never opened) or of a newer version.
-    """
+    """Reads a checkpoint's header, without its tensors; a pickle is never opened."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: give the .safetensors file of a training run")
     try:
@@ -130,7 +125,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path} holds tensors but no fewseg config: it was not written by fewseg")
     text = _header(metadata["fewseg"], path)
     config = config_from_json(text["config"])
-    if type(config) not in METHODS.values():
+    if not isinstance(config, MethodConfig):
         raise ValueError(f"{path} has a header that fewseg cannot read (config of no method): it was edited")
     return Checkpoint(
         config=config,
@@ -179,7 +174,9 @@ def _wrong_entry(text: Mapping[str, Any]) -> str:
     return f"class_split without a right {', '.join(broken)}" if broken else ""
 
 
-def load_method(path: Path, *, backbone_weights: str | None = None) -> tuple[FewShotSegmenter, Checkpoint]:
+def load_checkpoint(
+    path: Path, *, backbone_weights: str | None = None
+) -> tuple[FewShotSegmenter, Checkpoint]:
     """Builds the method of a checkpoint and loads its weights.
 
     Args:
@@ -208,12 +205,13 @@ def load_method(path: Path, *, backbone_weights: str | None = None) -> tuple[Few
     return method.eval(), about
 
 
-def load_tensors(method: FewShotSegmenter, path: Path) -> None:
-    """Loads a checkpoint's model tensors into a method of the same config.
+def load_method(path: Path | str, *, backbone_weights: str | None = None) -> FewShotSegmenter:
+    """The method of a checkpoint alone; see ``load_checkpoint``."""
+    return load_checkpoint(Path(path), backbone_weights=backbone_weights)[0]
 
-    Raises:
-        ValueError: a tensor is missing, unexpected or of another shape.
-    """
+
+def load_tensors(method: FewShotSegmenter, path: Path) -> None:
+    """Loads a checkpoint's model tensors into a method of the same config."""
     with safe_open(path, framework="pt") as file:
         keys = [k for k in file.keys() if k.startswith(_MODEL)]  # noqa: SIM118 - not a mapping
         state = {k.removeprefix(_MODEL): file.get_tensor(k) for k in keys}
@@ -230,11 +228,7 @@ def load_tensors(method: FewShotSegmenter, path: Path) -> None:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, path: Path) -> None:
-    """Loads a checkpoint's optimiser state.
-
-    Raises:
-        ValueError: the file holds none, or one of other parameters.
-    """
+    """Loads a checkpoint's optimiser state."""
     state: dict[int, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file:
         for key in file.keys():  # noqa: SIM118 - not a mapping
@@ -251,11 +245,7 @@ def _with_backbone(config: Any, **changes: Any) -> Any:
 
 
 def check_split(about: Checkpoint, split: ClassSplit, path: Path) -> None:
-    """Refuses to test a checkpoint on classes that it was trained on; warns where nobody knows these.
-
-    Raises:
-        ValueError: the checkpoint's class split is another one.
-    """
+    """Refuses to test a checkpoint on classes that it was trained on; warns where they are not known."""
     if about.class_split is None:
         logger.warning(
             "%s does not say which classes it was trained on: make sure that %s of %s fold %d are not "

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fewseg.backbones import BackboneConfig
-from fewseg.engine.checkpoint import load_method
+from fewseg.engine.checkpoint import load_checkpoint
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.evaluate import Precision
 from fewseg.engine.train_config import TrainConfig
@@ -70,7 +70,7 @@ def load_model(
             raise ValueError(f"another backbone is for recipes without training; {what} has one of its own")
         if not path.exists() and not path.suffix:
             recipe(str(what))  # raises, with the near names
-        method, about = load_method(path, backbone_weights=backbone_weights)
+        method, about = load_checkpoint(path, backbone_weights=backbone_weights)
         config, name = about.config, path.name
         usual = _trained_size(about.recipe, about.training.get("config"))
     _use_fusion(method, fusion)

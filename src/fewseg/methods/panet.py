@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
+from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import MeanVector, PrototypeFusion
 from fewseg.methods.losses import cross_entropy_each
 from fewseg.methods.prototypes import AREA_EPS, Cosine, Metric, Prototypes
 from fewseg.methods.prototypical import EMBEDDING, PrototypeSegmenter, check_levels
+from fewseg.methods.registry import register_method
 from fewseg.ops.pooling import masked_average
 from fewseg.types import IGNORE, EncodedEpisodes, Features, LossTerms
 
@@ -56,24 +58,13 @@ def alignment_loss(
     *,
     align_corners: bool = True,
 ) -> Tensor:
-    """L_PAR: query prototypes, pooled over the predicted masks, segment each support image.
+    """L_PAR (B,): query prototypes, pooled over the predicted masks, segment each support image.
 
     Each support is a two-class problem of its way against the background; pixels of other ways are left
-    out. A way that no query cell is predicted to be has no prototype and adds no loss.
+    out. A way that no query cell is predicted to be has no prototype and adds no loss. Query maps are
+    (B, Q, C, h, w) with logits (B, Q, 1 + N, h, w), support maps (B, S, C, h, w) with masks (B, S, H, W).
 
     Source: PANet (Wang et al., ICCV 2019), Eq. 6; the labels at cell resolution are the released code's.
-
-    Args:
-        query: (B, Q, C, h, w) maps of the Q queries of each episode.
-        logits: (B, Q, 1 + N, h, w) their predictions.
-        support: (B, S, C, h, w) maps of the supports.
-        masks: (B, S, H, W) in {0, 1 .. N, 255}.
-        way_of: the way of each of the S supports.
-        score: compares maps with prototypes.
-        align_corners: how logits are brought to the masks' size.
-
-    Returns:
-        (B,), the mean over the supports of each way, then over the ways.
     """
     predicted = logits.argmax(dim=2)
     ways = logits.shape[2] - 1
@@ -111,7 +102,7 @@ def _trained_backbone() -> BackboneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PANetConfig:
+class PANetConfig(MethodConfig):
     """PANet's parts.
 
     Attributes:
@@ -135,20 +126,17 @@ class PANetConfig:
     def __post_init__(self) -> None:
         check_levels((self.level,), self.backbone.levels, self.alpha)
 
-    def build(self) -> PANet:
-        """Builds the model; it has no parameters but the backbone's."""
-        return PANet(self)
 
-
+@register_method("panet", PANetConfig)
 class PANet(PrototypeSegmenter):
     """PANet for any N and K; see the module's docstring for the source."""
 
+    config: PANetConfig
+
     def __init__(self, config: PANetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.fusion, self.metric, self.alpha = config.fusion, config.metric, config.alpha
+        super().__init__(config)
+        self.metric, self.alpha = config.metric, config.alpha
         self.align_corners = config.align_corners
-        self.backbone = config.backbone.build()
 
     def embed_maps(self, features: Features) -> Tensor:
         """The backbone's map as it is."""

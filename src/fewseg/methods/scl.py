@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
+from fewseg.methods.base import MethodConfig
 from fewseg.methods.canet import DenseComparison, IterativeTrunk, PredictionHistory, Refinement, ResidualBlock
 from fewseg.methods.fusion import CrossGuided, CrossPath, PairFusion
 from fewseg.methods.layers import (
@@ -29,6 +30,7 @@ from fewseg.methods.layers import (
 )
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
 from fewseg.methods.pair_scorer import PairScorer, cross_pairs
+from fewseg.methods.registry import register_method
 from fewseg.ops.masks import ForegroundRule, covered_and_missed, foreground_cells
 from fewseg.ops.pooling import masked_average
 from fewseg.types import EncodedEpisodes, EncodedShots, Features, Guides, LossTerms, QueryMaps
@@ -68,29 +70,14 @@ class SelfGuided:
         return max(2, len(self.vectors))
 
     def first(self, initial: Tensor) -> Tensor:
-        """The first pass's guide: v_s repeated (Eq. 2).
-
-        Args:
-            initial: v_s, (n, d).
-
-        Returns:
-            (n, V, d).
-        """
+        """The first pass's guide (n, V, d): v_s (n, d) repeated (Eq. 2)."""
         return initial.unsqueeze(1).expand(-1, self.width, -1)
 
     def second(self, mid: Tensor, cells: Tensor, initial: Tensor, first_logits: Tensor) -> Tensor:
-        """The guide for the query and for the second pass (Eq. 4-6).
+        """The guide (n, V, d) for the query and for the second pass (Eq. 4-6).
 
-        The prediction's argmax carries no gradient; the pooled features do.
-
-        Args:
-            mid: (n, d, h, w) support feature.
-            cells: (n, 1, h, w) share of foreground.
-            initial: v_s, (n, d).
-            first_logits: (n, 2, h, w) of the first support pass.
-
-        Returns:
-            (n, V, d). The vector of an empty region is zero.
+        The prediction's argmax carries no gradient; the pooled features do. The vector of an empty region is
+        zero.
         """
         primary, auxiliary = primary_and_auxiliary(mid, cells, first_logits, self.threshold)
         named = {"initial": initial, "primary": primary, "auxiliary": auxiliary}
@@ -106,15 +93,6 @@ def primary_and_auxiliary(
     """v_pri and v_aux: pooled over the foreground that the first prediction covers, and over the rest.
 
     Source: SCL (Zhang et al. 2021), Eq. 4 (argmax), 5 and 6.
-
-    Args:
-        mid: (n, d, h, w) support feature.
-        cells: (n, 1, h, w) share of foreground.
-        first_logits: (n, 2, h, w).
-        threshold: least share that makes a cell foreground, or "truncated".
-
-    Returns:
-        v_pri and v_aux, each (n, d); zero where the region is empty.
     """
     predicted = first_logits.argmax(dim=1)
     covered, missed = covered_and_missed(cells, predicted, threshold)
@@ -189,7 +167,7 @@ class SupportPathScorer(PairScorer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SCLPFENetConfig:
+class SCLPFENetConfig(MethodConfig):
     """SCL's and PFENet's parts and sizes.
 
     Attributes:
@@ -216,22 +194,19 @@ class SCLPFENetConfig:
     mid_dropout: float = 0.5
     head_dropout: float = 0.1
 
-    def build(self) -> SCLPFENet:
-        """Builds the model with randomly initialised head."""
-        return SCLPFENet(self)
 
-
+@register_method("scl-pfenet", SCLPFENetConfig)
 class SCLPFENet(SupportPathScorer):
     """SCL on PFENet for any K; see the module's docstring for the sources.
 
     Trained as a 1-shot model: with K shots in a training episode every (shot, query) pair is an example.
     """
 
+    config: SCLPFENetConfig
+
     def __init__(self, config: SCLPFENetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.fusion, self.self_guided = config.fusion, config.self_guided
-        self.backbone = config.backbone.build()
+        super().__init__(config)
+        self.self_guided = config.self_guided
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         vectors, scales = config.self_guided.width, config.scales
         self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
@@ -296,7 +271,7 @@ class SCLPFENet(SupportPathScorer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SCLCANetConfig:
+class SCLCANetConfig(MethodConfig):
     """SCL's and CANet's parts and sizes.
 
     Attributes:
@@ -331,11 +306,8 @@ class SCLCANetConfig:
                 "has levels that a second pass could take; on CANet give 'paper'"
             )
 
-    def build(self) -> SCLCANet:
-        """Builds the model with a randomly initialised head."""
-        return SCLCANet(self)
 
-
+@register_method("scl-canet", SCLCANetConfig)
 class SCLCANet(SupportPathScorer):
     """SCL on CANet for any K; see the module's docstring for the sources.
 
@@ -344,11 +316,11 @@ class SCLCANet(SupportPathScorer):
     an example, and the pair's history is the mean of the K scores.
     """
 
+    config: SCLCANetConfig
+
     def __init__(self, config: SCLCANetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.fusion, self.self_guided = config.fusion, config.self_guided
-        self.backbone = config.backbone.build()
+        super().__init__(config)
+        self.self_guided = config.self_guided
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout, kernel=3)
         self.comparison = DenseComparison(d, vectors=config.self_guided.width, dropout=config.head_dropout)

@@ -140,19 +140,13 @@ def test_what_is_tolerated_is_told_with_counts(root, caplog):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"annotations": [entry(7, 77, 1, box(0, 0, 3, 3))]},
-            "entry 0 is of image 77, which the file does",
-        ),
+        ({"annotations": [entry(7, 77, 1, box(0, 0, 3, 3))]}, "entry 0 is of image 77, which the file does"),
         ({"annotations": [entry(7, 4, 12, box(0, 0, 3, 3))]}, "annotation 7 is of category 12"),
         (
             {"annotations": [entry(7, 4, 1, {"size": [W, H], "counts": [192]})]},
             "annotation 7: the RLE is of size",
         ),
-        (
-            {"annotations": [{"id": 7, "image_id": 4, "category_id": 1}]},
-            "7 has the segmentation None",
-        ),
+        ({"annotations": [{"id": 7, "image_id": 4, "category_id": 1}]}, "7 has the segmentation None"),
         ({"annotations": [3]}, "annotations, entry 0 is 3"),
         ({"annotations": []}, "has no annotations; expected an instances file"),
         ({"images": {}}, "has no images"),
@@ -306,6 +300,6 @@ def test_the_known_counts_pass_where_they_are_met(make_index, monkeypatch):
         check_coco_counts(Listed(), "test")
     monkeypatch.setitem(HSNET_IMAGES, "val", (400, 100, 1, 0))
     index = make_index({f"i{k}": {1: 9} if k < 396 else {2: 9} for k in range(494)})
-    lines = hsnet_lines(index, "val")
+    lines = list(hsnet_lines(index, "val"))
     assert "396, like HSNet's list (400)" in lines[0]
     assert "98, unlike HSNet's list (100)" in lines[1]
