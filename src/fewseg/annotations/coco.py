@@ -12,6 +12,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from fewseg.annotations.image_files import check_annotated_size, image_size
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import box_of, decode_coco
 from fewseg.annotations.shapes import Canvas, Region, rectangle
 from fewseg.annotations.values import (
@@ -19,7 +20,6 @@ from fewseg.annotations.values import (
     ImageFinder,
     Prediction,
     Problem,
-    ReadOptions,
     number,
     shown,
     size_field,

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from fewseg.annotations.image_files import IMAGE_SUFFIXES, check_annotated_size, image_size
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import decode_brush, encode_brush
 from fewseg.annotations.shapes import Canvas, Region, ellipse, outlines, polygon, rectangle, stroke
 from fewseg.annotations.values import (
@@ -20,7 +21,6 @@ from fewseg.annotations.values import (
     Mask,
     Prediction,
     Problem,
-    ReadOptions,
     number,
     points_of,
     shown,

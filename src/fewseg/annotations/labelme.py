@@ -16,6 +16,7 @@ from PIL import Image
 
 from fewseg.annotations.image_files import check_annotated_size, image_size
 from fewseg.annotations.mask_files import png_bytes
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import box_of
 from fewseg.annotations.shapes import Canvas, Points, Region, ellipse, outlines, polygon, rectangle, stroke
 from fewseg.annotations.values import (
@@ -23,7 +24,6 @@ from fewseg.annotations.values import (
     ImageFinder,
     Mask,
     Prediction,
-    ReadOptions,
     points_of,
     shown,
     size_field,

@@ -38,13 +38,13 @@ from fewseg.annotations.image_files import (
     one_class_mask,
     read_mask,
 )
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES
 from fewseg.annotations.values import (
     AnnotatedImage,
     Mask,
     Prediction,
     Problem,
-    ReadOptions,
     check_classes,
     file_safe,
 )

@@ -10,7 +10,8 @@ from fewseg.annotations.coco import is_coco, iter_coco
 from fewseg.annotations.label_studio import is_label_studio, iter_label_studio
 from fewseg.annotations.labelme import is_labelme, read_labelme
 from fewseg.annotations.mask_files import iter_mask_folder
-from fewseg.annotations.values import AnnotatedImage, ImageFinder, Problem, ReadOptions, load_json, shown
+from fewseg.annotations.options import ReadOptions
+from fewseg.annotations.values import AnnotatedImage, ImageFinder, Problem, load_json, shown
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
 
@@ -66,6 +67,7 @@ def iter_supports(path: Path | str, options: ReadOptions | None = None) -> Itera
         DataError: on the first step, when the whole path cannot be read as any format.
     """
     path, options = Path(path), options or ReadOptions()
+    options.check()
     if not path.exists():
         raise DataError(
             f"{path} does not exist; accepted are a folder of images and masks or a JSON file: check the path"

@@ -35,6 +35,7 @@ from fewseg.engine.executors import (
 )
 from fewseg.engine.features import FeatureStore
 from fewseg.engine.plain import plain_logits
+from fewseg.engine.precision import Precision
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion, one_vs_rest
 from fewseg.methods.multi_scale import added_probabilities
@@ -424,9 +425,6 @@ def _mean_prior(guide: Guide, priors: Mapping[Shot, Tensor]) -> Tensor:
     """(P, h, w) of a guide: the mean over its shots."""
     class_id, supports, _ = guide
     return torch.stack([priors[class_id, id] for id in supports]).mean(dim=0)
-
-
-Precision = Literal["fp32", "bf16"]
 
 
 class Evaluator:

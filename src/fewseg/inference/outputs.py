@@ -1,11 +1,9 @@
-"""The outputs of a folder run: the formats asked for, and the line that says that an image is done."""
+"""The outputs of a folder run: the wanted formats, and the line that marks an image as done."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from fewseg.annotations import (
     CocoWriter,
@@ -17,28 +15,10 @@ from fewseg.annotations import (
     PredictionWriter,
     ProbabilityPngWriter,
 )
+from fewseg.annotations.options import Format, LabelStudioNames
 from fewseg.annotations.values import file_safe
 
-Format = Literal[
-    "png", "probability", "coco", "coco-results", "labelme", "labelme-polygons", "label-studio", "jsonl"
-]
-FORMATS: tuple[str, ...] = get_args(Format)
 LINES = "predictions.jsonl"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelStudioNames:
-    """What Label Studio's project calls things.
-
-    Attributes:
-        image_url: the task's image, where ``{name}`` becomes the image's quoted name.
-        from_name: name of the BrushLabels tag in the labelling configuration.
-        to_name: name of its Image tag.
-    """
-
-    image_url: str = "/data/local-files/?d={name}"
-    from_name: str = "tag"
-    to_name: str = "image"
 
 
 class Outputs:
@@ -89,7 +69,6 @@ class Outputs:
                 to_name=names.to_name,
             ),
         }
-        check_formats(formats)
         self.lines = folder / LINES
         self.probability = "probability" in formats
         self._writers: list[PredictionWriter] = []
@@ -103,11 +82,7 @@ class Outputs:
             raise
 
     def write(self, prediction: Prediction) -> None:
-        """Writes a prediction in every format.
-
-        Raises:
-            OSError: the disk is full or not writable; nothing is left half.
-        """
+        """Writes a prediction in every format; raises an OSError where one cannot, and leaves nothing half."""
         for writer in self._writers:
             writer.write(prediction)
 
@@ -115,11 +90,7 @@ class Outputs:
         return all(name in writer for writer in self._writers)
 
     def close(self, finish: bool = True) -> None:
-        """Ends all outputs; with ``finish`` those that are one file for all images are made.
-
-        Raises:
-            OSError: one could not be written.
-        """
+        """Ends all outputs; with ``finish`` those that are one file for all images are made."""
         failed: OSError | None = None
         for writer in self._writers:
             try:
@@ -130,21 +101,8 @@ class Outputs:
             raise failed
 
 
-def check_formats(formats: Sequence[str]) -> None:
-    """Checks names of formats.
-
-    Raises:
-        ValueError: one is unknown, or two of them write the same files.
-    """
-    strange = [name for name in formats if name not in FORMATS]
-    if strange:
-        raise ValueError(f"unknown formats {strange}; accepted are {', '.join(FORMATS)}")
-    if {"labelme", "labelme-polygons"} <= set(formats):
-        raise ValueError("labelme and labelme-polygons write the same files: choose one of them")
-
-
 def longest_ending(formats: Sequence[str], classes: Sequence[str]) -> int:
-    """Returns the bytes of the longest ending of a file of one image."""
+    """Bytes of the longest ending of a file of one image."""
     endings = [".json"] if {"labelme", "labelme-polygons"} & set(formats) else [".png"]
     if "probability" in formats:
         endings += [f".{file_safe(name)}.png" for name in classes]

@@ -18,8 +18,9 @@ from fewseg.data.folds import FoldData
 from fewseg.data.protocols import Protocol, protocol_of_any
 from fewseg.engine.checkpoint import Checkpoint, check_split, split_json
 from fewseg.engine.environment import environment
-from fewseg.engine.evaluate import Evaluator, MultiScaleEvaluator, Precision
+from fewseg.engine.evaluate import Evaluator, MultiScaleEvaluator
 from fewseg.engine.executors import RayWorkers, Workforce, launch_ranks
+from fewseg.engine.precision import Precision
 from fewseg.engine.results import RunResult, as_json, digest
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion

@@ -38,9 +38,10 @@ from fewseg.annotations.label_studio import (
     label_studio_prediction,
     labels_of,
 )
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES, IGNORE_NAMES
-from fewseg.annotations.values import ReadOptions, shown, typed
 from fewseg.annotations.values import json_field as field
+from fewseg.annotations.values import shown, typed
 from fewseg.inference.model import Model, view_masks
 from fewseg.inference.session import Session
 from fewseg.inference.supports import Shot, SupportSet

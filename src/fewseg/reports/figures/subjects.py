@@ -15,8 +15,9 @@ from fewseg.data.episodes import EpisodeSampler, EpisodeSpec
 from fewseg.data.folds import FoldData
 from fewseg.data.transforms import EvalView
 from fewseg.engine.checkpoint import Checkpoint, check_split, load_method
-from fewseg.engine.evaluate import Evaluator, Precision
+from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.features import FeatureStore
+from fewseg.engine.precision import Precision
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion
 from fewseg.methods.matcher import MatcherConfig
