@@ -1,4 +1,4 @@
-"""``fewseg label``: reading, computing and writing that overlap, with a bounded number of images in memory."""
+"""``fewseg label``: reading, computing and writing overlap, with a bounded number of images in memory."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Stream(Generic[K, A, B]):
         self._broken = threading.Event()
 
     def run(self, keys: Iterable[K]) -> Iterator[K]:
-        """Works on all keys and yields each when it is written or left out; after an error nothing is begun."""
+        """Works on all keys and yields each when it is written or left out; an error ends the stream."""
         self._broken.clear()
         coming = iter(keys)
         reading: deque[tuple[K, Future[A]]] = deque()

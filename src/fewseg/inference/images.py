@@ -16,7 +16,6 @@ from torch import Tensor
 
 from fewseg.annotations.image_files import (
     IMAGE_SUFFIXES,
-    MAX_PIXELS,
     check_same_size,
     one_class_mask,
     read_mask,
@@ -24,6 +23,7 @@ from fewseg.annotations.image_files import (
     rgb_of_bytes,
     rgb_of_pil,
 )
+from fewseg.annotations.options import MAX_PIXELS
 from fewseg.annotations.values import check_name, file_safe, output_stems
 from fewseg.types import IGNORE, DataError
 
@@ -109,14 +109,15 @@ def _bytes(planes: Tensor, what: str) -> Tensor:
 def read_mask_of(
     mask: MaskLike, image_hw: tuple[int, int], what: str = "the mask", max_pixels: int = MAX_PIXELS
 ) -> Tensor:
-    """A mask as (H, W) uint8 in {0, 1, 255}, of the size (H, W) of its image; a DataError where it is not one."""
+    """A mask as (H, W) uint8 in {0, 1, 255}; a DataError where it is invalid or not of its image's size."""
     if isinstance(mask, (str, Path)):
         what = str(mask)
         stored = read_mask(Path(mask), _MASK_MODES, max_pixels)
     elif isinstance(mask, Image.Image):
         if mask.mode not in ("1", "L", "P"):
             raise DataError(
-                f"{what} must be a Pillow image of mode 1, L or P, got {mask.mode}: convert it to class numbers"
+                f"{what} must be a Pillow image of mode 1, L or P, got {mask.mode}: convert it to class "
+                "numbers"
             )
         stored = torch.from_numpy(np.array(mask).astype(np.uint8))
     elif isinstance(mask, (np.ndarray, Tensor)):

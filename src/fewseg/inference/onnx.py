@@ -143,9 +143,7 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritten(folder / ABOUT, error) from error
-    (folder / ABOUT).unlink(
-        missing_ok=True
-    )  # it marks graphs that are complete, belong together and are right
+    (folder / ABOUT).unlink(missing_ok=True)  # it marks graphs that are complete and right
     write_extract(model, folder / EXTRACT)
     _write(segment, inputs, folder / SEGMENT, [*levels, *states], ["logits"])
     extract_error = extract_difference(model, folder / EXTRACT)
@@ -182,7 +180,7 @@ def write_extract(model: Model, path: Path) -> None:
 
 
 def extract_difference(model: Model, path: Path) -> float:
-    """Largest difference of a graph's maps from torch's over their largest value; infinite for other shapes."""
+    """Largest difference of a graph's maps from torch's over the largest value; infinite for other shapes."""
     images = _any_images(model)
     with torch.no_grad():
         return _difference(path, (images,), ["images"], ExtractGraph(model.method)(images))
@@ -225,15 +223,15 @@ def _write(
         except Exception as error:  # the exporter raises whatever the graph leads to, in many lines
             why = next(filter(None, map(str.strip, str(error).splitlines())), "no reason given")
             raise ValueError(
-                f"{path.name}: this method has a step that cannot be exported ({type(error).__name__}: {why}): "
-                "use torch"
+                f"{path.name}: this method has a step that cannot be exported ({type(error).__name__}: {why})"
+                ": use torch"
             ) from error
 
 
 def _difference(
     path: Path, inputs: tuple[Tensor, ...], names: Sequence[str], expected: tuple[Tensor, ...]
 ) -> float:
-    """Largest difference of a graph's outputs from torch's, over their largest value; infinite for other shapes."""
+    """Largest difference of a graph's outputs from torch's, over the largest; infinite for other shapes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])

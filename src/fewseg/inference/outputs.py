@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from fewseg.annotations import (
     CocoWriter,
@@ -18,6 +19,7 @@ from fewseg.annotations import (
 from fewseg.annotations.options import Format, LabelStudioNames
 from fewseg.annotations.values import file_safe
 
+FORMATS: tuple[str, ...] = get_args(Format)
 LINES = "predictions.jsonl"
 
 
@@ -82,7 +84,7 @@ class Outputs:
             raise
 
     def write(self, prediction: Prediction) -> None:
-        """Writes a prediction in every format; raises an OSError where one cannot, and leaves nothing half."""
+        """Writes a prediction in every format; after an OSError no file is left half."""
         for writer in self._writers:
             writer.write(prediction)
 

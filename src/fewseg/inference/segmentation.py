@@ -92,7 +92,7 @@ class Segmentation:
 
     @cached_property
     def presence(self) -> Mapping[str, float]:
-        """Class to a number in [0, 1]: the mean of the highest hundredth of its probabilities, less its floor."""
+        """Class to a number in [0, 1]: the mean of its highest hundredth of probabilities, less its floor."""
         found = zip(self.classes, presences(self.margins).tolist(), strict=True)
         return {
             name: max(0.0, (value - self.floors[name]) / max(1e-6, 1 - self.floors[name]))

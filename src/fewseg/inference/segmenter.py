@@ -160,8 +160,8 @@ class Segmenter:
     def add_image(self, image: AnyImage, masks: Mapping[str, MaskLike | None]) -> EncodedImage:
         """Adds an image that is annotated for several classes at once, or for none: a negative of all.
 
-        The last annotation of an image and a class counts. A negative of all is one of classes that come later
-        too; where it is added again with masks, it stays a negative of the other classes of that moment.
+        The last annotation of an image and a class counts. A negative of all is one of later classes too;
+        where it is added again with masks, it stays a negative of the other classes of that moment.
 
         Args:
             image: in any form.
@@ -258,7 +258,7 @@ class Segmenter:
 
         Args:
             image: in any form, at any size.
-            quality: estimate how far to trust the result too, which takes further passes of the head (never of the backbone).
+            quality: estimate how far to trust the result too, which takes further passes of the head.
 
         Raises:
             ValueError: there is no support, or as :meth:`encode`.
@@ -287,7 +287,7 @@ class Segmenter:
 def segmenter_with_supports(
     model: ModelOptions, support: Path, read: ReadOptions, convert: Callable[[Model], Model] | None = None
 ) -> Segmenter:
-    """A segmenter with annotated images or a saved support set; images are read before the model is loaded."""
+    """A segmenter with annotated images, read before the model is loaded, or with a saved support set."""
     is_saved = support.suffix == ".safetensors"
     images = [] if is_saved else read_supports(support, read)
     if not is_saved and not any(image.masks for image in images):

@@ -12,8 +12,9 @@ from typing import cast
 import numpy as np
 
 from fewseg.annotations import Prediction, output_stems
+from fewseg.annotations.options import Format
 from fewseg.annotations.values import file_safe
-from fewseg.inference.outputs import FORMATS, LINES, Format, Outputs
+from fewseg.inference.outputs import FORMATS, LINES, Outputs
 from fewseg.serve.limits import Refused
 from fewseg.serve.workspace import Workspace
 

@@ -44,7 +44,7 @@ from fewseg.annotations.values import json_field as field
 from fewseg.annotations.values import shown, typed
 from fewseg.inference.model import Model, view_masks
 from fewseg.inference.session import Session
-from fewseg.inference.supports import Shot, SupportSet
+from fewseg.inference.supports import SupportImage, SupportSet
 from fewseg.serve.label_studio_client import Account, StudioClient
 from fewseg.serve.limits import MIB, Limits, Refused, read_body
 from fewseg.serve.workspace import EncodedImages
@@ -270,7 +270,7 @@ class Project:
         self._examples: list[Example] = []
         self._failed: frozenset[str] = frozenset()
         self._unanswered, self._tried = False, 0.0
-        self._made: dict[str, Shot] = {}
+        self._made: dict[str, SupportImage] = {}
         self._ready: Ready | None = None
 
     @property
@@ -357,9 +357,9 @@ class Project:
             self._ready = Ready(version=version, config=config, session=session)
             return self._ready
 
-    def _shots_of(self, examples: list[Example]) -> dict[str, Shot]:
+    def _shots_of(self, examples: list[Example]) -> dict[str, SupportImage]:
         """Fingerprint -> support, the newest first where there is no room for all."""
-        found: dict[str, Shot] = {}
+        found: dict[str, SupportImage] = {}
         used, self._unanswered = 0, False
         for example in sorted(examples, key=lambda e: e.changed, reverse=True):
             shot = self._made.get(example.fingerprint)
@@ -383,17 +383,17 @@ class Project:
             found[example.fingerprint] = shot
         return found
 
-    def _shot(self, example: Example) -> Shot:
+    def _shot(self, example: Example) -> SupportImage:
         where = f"task {example.task}"
         image = self._images.encode(self._client.image(example.address), f"of {where}")
         masks = drawn(example.regions, image.size, where, ReadOptions()).masks()
-        return Shot(
+        return SupportImage(
             image=image,
             masks={name: view_masks(torch.from_numpy(mask), image.windows) for name, mask in masks.items()},
         )
 
 
-def _joined(shots: list[Shot]) -> SupportSet:
+def _joined(shots: list[SupportImage]) -> SupportSet:
     """A support set of the classes that at least one image shows."""
     supports = SupportSet()
     for shot in shots:

@@ -23,7 +23,7 @@ from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.values import MAX_CLASSES, Mask
 from fewseg.inference.model import EncodedImage, Model, view_masks
 from fewseg.inference.segmentation import Segmentation
-from fewseg.inference.session import Answer, Session
+from fewseg.inference.session import Session
 from fewseg.inference.supports import SupportSet
 from fewseg.serve.limits import MIB, Limits, Refused
 from fewseg.types import IGNORE, DataError
@@ -125,7 +125,7 @@ class Held:
     """
 
     session: Session
-    answer: Answer
+    answer: Segmentation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -512,7 +512,7 @@ class Workspace:
         if held is not None and held.session is session and (held.answer.quality or not quality):
             return held
         with self._judging if quality else self._compute:
-            (answer,) = session.answer([image.encoded], quality=quality)
+            (answer,) = session.segment_all([image.encoded], quality=quality)
         held = Held(session=session, answer=answer)
         with self._lock:
             if id in self._images and self._session is session:
@@ -530,7 +530,7 @@ class Workspace:
         if not 0 < threshold < 1:
             raise ValueError(f"the threshold is {threshold}; accepted is a number between 0 and 1")
         held = self.answer(id, quality=quality)
-        return None if held is None else held.session.finish(held.answer, threshold)
+        return None if held is None else held.answer.at(threshold)
 
     def numbered(self, found: Segmentation) -> Mask:
         """Returns a prediction's labels with the numbers of this workspace's classes."""
