@@ -30,7 +30,7 @@ from fewseg.backbones import BackboneConfig
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.protocols import PAPER_SCL
 from fewseg.data.transforms import EvalView, binary_mask
-from fewseg.engine.checkpoint import load_method
+from fewseg.engine.checkpoint import load_checkpoint
 from fewseg.engine.environment import environment
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.executors import questions_of
@@ -118,7 +118,7 @@ class Lines:
 
 def build(settings: Settings):
     if settings.checkpoint:
-        return load_method(settings.checkpoint)[0].eval()
+        return load_checkpoint(settings.checkpoint)[0].eval()
     cells = (settings.size - 1) // 8 + 1
     torch.manual_seed(0)
     scales = (cells, cells // 2, cells // 4, (cells + 7) // 8)

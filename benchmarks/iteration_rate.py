@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fewseg.data.episodes import EpisodeSampler
-from fewseg.engine.checkpoint import load_method
+from fewseg.engine.checkpoint import load_checkpoint
 from fewseg.engine.evaluate import Evaluator
 from fewseg.methods.fusion import IterativeInference, MeanVector
 from fewseg.metrics import miou
@@ -44,7 +44,7 @@ class Choice:
 
 
 def main(choice: Choice) -> None:
-    method, about = load_method(choice.checkpoint)
+    method, about = load_checkpoint(choice.checkpoint)
     chosen, held_out = recipe(about.recipe), tuple(about.training["config"]["held_out"])
     if not held_out:
         raise SystemExit(f"{choice.checkpoint} was trained on all base classes: give --train.held-out")

@@ -7,6 +7,7 @@ import numpy as np
 from fewseg.engine.environment import Environment
 from fewseg.engine.results import RunResult, sealed, without_seal
 from fewseg.metrics import EpisodeCounts
+from fewseg.recipes.registry import RECIPES
 
 NAMES = ["aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"]
 
@@ -39,7 +40,7 @@ def make_result(counts, fold=0, **changes):
     arguments = {
         "classes": classes,
         "method": "pfenet",
-        "recipe": f"voc5i_mini_pfenet_fold{fold}",
+        "recipe": "voc5i_mini_pfenet",
         "dataset": "voc5i-mini",
         "fold": fold,
         "shots": 1,
@@ -51,14 +52,22 @@ def make_result(counts, fold=0, **changes):
         "training": {"config": {"steps": 100, "view": {"size": 241}, "held_out": [7]}, "fold": fold},
         "made_with": Environment(versions={"torch": "1"}, hardware="one core"),
     }
+    for part, names in (("training", ("seed", "checkpoint")), ("config", ("size", "precision"))):
+        own = dict(changes.get(part) or {})
+        for name in names:
+            if name in own:
+                value = own.pop(name)
+                fields = {"seed": "train_seed", "size": "sizes"}
+                arguments[fields.get(name, name)] = (
+                    value if name != "size" else (value,) if isinstance(value, int) else tuple(value)
+                )
+        changes = changes | ({part: own} if part in changes else {})
+    recipe, method = changes.get("recipe"), changes.get("method", "pfenet").replace("-", "_")
+    named = RECIPES[recipe]().variant.name if recipe in RECIPES else "" if recipe else method
+    arguments["variant"] = named
     return RunResult.from_counts(counts, **(arguments | changes))
 
 
 def write_sealed(path, stored):
     """Writes a result file of any content with the seal that belongs to it; its counts are there already."""
     path.write_text(json.dumps(sealed(without_seal(stored), path)))
-
-
-def make_older(path):
-    """Makes a result file one of schema 2, which has no seal."""
-    path.write_text(json.dumps(without_seal(json.loads(path.read_text())) | {"schema": 2}))

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fewseg.data.episodes import Way
 from fewseg.engine import checkpoint
-from fewseg.engine.checkpoint import Checkpoint, load_method, save_checkpoint
+from fewseg.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fewseg.engine.environment import Environment
+from fewseg.engine.plain import plain_logits
 from fewseg.methods.fusion import MeanVector, ScoreAverage
 from fewseg.methods.prototypical import PrototypeSegmenter
 from fewseg.types import EncodedShots, LossTerms, PrototypeState, SupportState
@@ -91,11 +93,45 @@ def test_several_ways_with_shots_of_their_own_are_segmented_at_once(model, shots
     close(other, margins.flip(1))  # the names of the ways do not matter
 
 
+def test_forward_is_the_three_steps_for_any_b_k_and_n(model, shots, query, ask):
+    images, masks = shots(2, 2)
+    with torch.no_grad():
+        assert torch.equal(model(query, images, masks), ask(model, images, masks, query))
+        for_all = model(query, images[:1], masks[:1])
+        assert torch.equal(for_all, ask(model, images[:1], masks[:1], query))
+        images, labels = several_ways(*shots(2, 3), (1, 2, 2))
+        assert model(query, images, labels, (1, 2, 2)).shape == (2, 3, 65, 65)
+    with pytest.raises(ValueError, match=r"support_images must be \(B, K, 3, H, W\) and support_masks"):
+        model(query, images, masks)
+
+
+def test_forward_is_the_plain_path(model, shots, query):
+    """One image, shot and pair at a time."""
+    images, labels = several_ways(*shots(1, 3), (1, 2, 2))
+    pictures = {"a": 0, "b": 1, "c": 2}
+
+    def features(name):
+        return model.extract(query[:1] if name == "query" else images[0, pictures[name]].unsqueeze(0))
+
+    def masks(name, classes):
+        own = labels[0, pictures[name]].unsqueeze(0)
+        if len(classes) == 2:
+            return own
+        return torch.where(own == classes[0], 1, torch.where(own == 255, 255, 0)).to(own.dtype)
+
+    ways = [Way(class_id=1, supports=("a",)), Way(class_id=2, supports=("b", "c"))]
+    with torch.no_grad():
+        close(
+            model(query[:1], images, labels, (1, 2, 2))[0],
+            plain_logits(model, ways, "query", features, masks),
+        )
+
+
 def test_masks_of_more_ways_than_were_given_are_refused(model, shots):
     images, masks = shots(1, 2)
     masks[masks == 1] = 2
     support = EncodedShots(features=model.extract(images.flatten(0, 1)), masks=masks)
-    with pytest.raises(ValueError, match=r"masks hold \[2\]; with 1 ways accepted are 0 .. 1 and 255"):
+    with pytest.raises(ValueError, match=r"masks hold \[2\]; with 1 ways they must hold 0 .. 1 and 255"):
         model.encode_support(support)
 
 
@@ -237,7 +273,7 @@ def test_a_saved_and_loaded_model_gives_the_same_logits(
     monkeypatch.setattr(checkpoint, "environment", lambda: Environment(versions={}, hardware=""))
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, model, Checkpoint(config=config))
-    loaded, about = load_method(path)
+    loaded, about = load_checkpoint(path)
     assert about.config == config == loaded.config
     images, masks = shots(1, 2)
     assert torch.equal(ask(loaded, images, masks, query), ask(model, images, masks, query))

@@ -8,6 +8,7 @@ import pytest
 
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.results import as_json
+from fewseg.methods.fusion import FUSIONS
 from fewseg.methods.layers import PriorMap
 from fewseg.methods.registry import METHODS
 from fewseg.methods.sdaanet import IntegralTeacher, NoAttention, NoDistillation, NoGate
@@ -58,9 +59,9 @@ def test_only_a_frozen_backbone_is_cached(chosen):
 def test_its_parts_come_back_from_json(chosen):
     for part in (chosen.method, chosen.train, chosen.protocol, *chosen.evaluations):
         if part is None or not type(part).__module__.startswith("fewseg.recipes"):
-            assert config_from_json(as_json(part)) == part
+            assert config_from_json(as_json(part), type(part)) == part
     for evaluation in chosen.evaluations:
-        assert config_from_json(as_json(evaluation.fusion)) == evaluation.fusion
+        assert config_from_json(as_json(evaluation.fusion), *FUSIONS.values()) == evaluation.fusion
 
 
 def is_of_a_paper(name):
@@ -174,7 +175,7 @@ def test_pfenets_row_with_a_dagger_is_the_same_model_under_pfenets_own_protocol(
     dagger, plain = recipe("coco_pfenet_473_resnet101"), recipe("coco_pfenet_resnet101")
     protocol = dagger.protocol
     assert (protocol.label_size, protocol.episodes, len(protocol.seeds)) == (473, 20_000, 1)
-    assert replace(dagger, name=plain.name, protocol=plain.protocol) == plain
+    assert replace(dagger, name=plain.name, variant=plain.variant, protocol=plain.protocol) == plain
 
 
 @pytest.mark.parametrize("part", ["baseline_473", "473", "separate_473"])
@@ -183,7 +184,7 @@ def test_a_row_with_a_dagger_is_the_same_model_on_labels_at_473(part):
     plain = recipe(f"coco_sdaanet_{part}_resnet101".replace("_473", ""))
     assert dagger.protocol.label_size == 473
     assert plain.protocol.label_size == "original"
-    assert replace(dagger, name=plain.name, protocol=plain.protocol) == plain
+    assert replace(dagger, name=plain.name, variant=plain.variant, protocol=plain.protocol) == plain
 
 
 SCHEDULES = {

@@ -17,7 +17,7 @@ from fewseg.backbones import ResNetShape
 from fewseg.data.synthetic import synthetic_5i
 from fewseg.demo import DemoOptions, DemoResult, PretrainConfig, rich_table, run_demo
 from fewseg.demo.run import read_fold
-from fewseg.engine.checkpoint import load_method
+from fewseg.engine.checkpoint import load_checkpoint
 
 TINY = DemoOptions(
     fold=1,
@@ -96,7 +96,7 @@ def test_the_folder_holds_report_results_and_checkpoints_and_no_cache(done):
     assert stored == {f"{recipe}-{shots}shot-{fusion}.json" for recipe, shots, fusion in ROWS}
     saved = json.loads((out / "demo-results" / "demo_scl-1shot-average.json").read_text())
     assert saved["miou_mean"] == result.results[5].miou_mean
-    method, about = load_method(out / "demo-results" / "demo_scl" / "best.safetensors")
+    method, about = load_checkpoint(out / "demo-results" / "demo_scl" / "best.safetensors")
     assert about.class_split["novel"] == [6, 7, 8, 9, 10]
     assert about.training["step"] == 3
     assert not method.training

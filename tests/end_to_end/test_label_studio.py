@@ -21,8 +21,7 @@ from fewseg.annotations import decode_brush
 from fewseg.inference import Segmenter
 from fewseg.serve import label_studio as projects
 from fewseg.serve.app import create_app
-from fewseg.serve.label_studio import StudioOptions
-from fewseg.serve.label_studio_client import Account, StudioClient
+from fewseg.serve.label_studio_client import StudioClient, StudioSettings
 from serve_page import png, serving
 from small_segmenters import model, picture
 from studio_stand_in import CONFIG, brush, region
@@ -113,12 +112,10 @@ def wait_until_it_answers(client, process, log):
 @pytest.fixture(scope="module")
 def backend(studio):
     """The server of ``fewseg serve``; annotations are read again after events alone."""
-    account = Account(url=str(studio.base_url), key=TOKEN, user=USER, password=PASSWORD)
+    settings = StudioSettings(url=str(studio.base_url), key=TOKEN, user=USER, password=PASSWORD)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projects, "_OLD", 1e9)
-        app = create_app(
-            model(), hosts=("127.0.0.1", "localhost"), label_studio=StudioOptions(account=account)
-        )
+        app = create_app(model(), hosts=("127.0.0.1", "localhost"), label_studio=settings)
         with serving(app) as address:
             yield address
 
@@ -214,7 +211,9 @@ def test_an_opened_task_brings_its_prediction(studio, backend, made):
 def test_a_personal_access_token_reads_the_same(studio, made):
     project, tasks = made
     personal = got(studio.post("/api/token/"))["token"]
-    by_token = [StudioClient(Account(url=str(studio.base_url), key=key), 2**20) for key in (TOKEN, personal)]
+    by_token = [
+        StudioClient(StudioSettings(url=str(studio.base_url), key=key), 2**20) for key in (TOKEN, personal)
+    ]
     first, second = (client.tasks(project) for client in by_token)
     assert [task["id"] for task in first] == [task["id"] for task in second] == [tasks[1]]
     address = first[0]["data"]["image"]

@@ -20,7 +20,7 @@ def results(tmp_path_factory):
     for fold in range(4):
         for name, better in (("pfenet", 0.0), ("scl-pfenet", 0.03)):
             counts = make_counts(fold, better)
-            made = make_result(counts, fold, method=name, recipe=f"voc5i_mini_{name}_fold{fold}")
+            made = make_result(counts, fold, method=name, recipe=f"voc5i_mini_{name}")
             made.save(folder / f"{name}-{fold}.json", counts)
     return folder
 

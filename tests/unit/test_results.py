@@ -17,33 +17,8 @@ from fewseg.engine.environment import Environment, environment
 from fewseg.engine.results import RunResult, as_json, counts_path, digest, load_counts, load_with_counts
 from fewseg.metrics import EpisodeCounts, bootstrap_miou, count_ways, fb_iou, miou
 
-KEYS = [
-    "schema",
-    "method",
-    "recipe",
-    "dataset",
-    "fold",
-    "ways",
-    "shots",
-    "fusion",
-    "protocol",
-    "protocol_digest",
-    "seeds",
-    "miou_mean",
-    "miou_std",
-    "miou_ci95",
-    "fb_iou_mean",
-    "dice_mean",
-    "config",
-    "class_split",
-    "versions",
-    "hardware",
-    "wall_seconds",
-    "training",
-    "on",
-    "counts_sha256",
-    "digest",
-]
+KEYS = ["schema", *(f.name for f in dataclasses.fields(RunResult))]
+KEYS += ["miou_mean", "miou_std", "fb_iou_mean", "dice_mean", "counts_sha256", "digest"]
 
 
 def episodes(seeds=(0, 1), n=6):
@@ -90,7 +65,9 @@ def result(counts=None, **changes):
         "config": Config(),
         "class_split": {"novel": [6, 7], "class_names": {6: "bus", 7: "car"}},
         "wall_seconds": 1.5,
-        "training": {"seed": 0, "checkpoint": "sha256:ab"},
+        "train_seed": 0,
+        "checkpoint": "sha256:ab",
+        "training": {"step": 100},
         "made_with": Environment(versions={"torch": "1"}, hardware="one core"),
     }
     return RunResult.from_counts(episodes() if counts is None else counts, **(arguments | changes))
@@ -174,7 +151,7 @@ def test_the_json_has_exactly_the_keys_of_the_schema_and_fractions(tmp_path):
     assert list(stored["seeds"][0]) == ["seed", "episodes", "miou", "fb_iou", "dice", "per_class"]
     assert list(stored["seeds"][0]["per_class"]) == ["6", "7"]
     assert 0 < stored["miou_mean"] < 1
-    assert stored["schema"] == 3
+    assert stored["schema"] == 4
     assert stored["ways"] == 1
 
 
@@ -267,18 +244,18 @@ def put(*keys, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put("schema", value=4), "schema 4; this fewseg reads schemas up to 3: update"),
+        (put("schema", value=5), "schema 5; this fewseg reads schema 4: update fewseg"),
         (put("schema", value="x"), "schema 'x'"),
         (lambda s: s.pop("schema"), "is not a result file"),
         (lambda s: s.pop("fold"), r"missing keys \['fold'\], unknown keys \[\]"),
         (put("extra", value=1), r"missing keys \[\], unknown keys \['extra'\]"),
         (lambda s: s["seeds"][1].pop("dice"), r"seeds\[1\]: missing keys \['dice'\]"),
-        (put("fold", value="1"), "fold is '1' and should be int"),
-        (put("fold", value=True), "fold is True and should be int"),
-        (put("miou_std", value="x"), "should be int or float or NoneType"),
-        (put("config", value=[]), r"config is \[\] and should be dict"),
+        (put("fold", value="1"), "fold is '1' and must be int"),
+        (put("fold", value=True), "fold is True and must be int"),
+        (put("miou_std", value="x"), "must be int or float or NoneType"),
+        (put("config", value=[]), r"config is \[\] and must be dict"),
         (put("seeds", value=[]), "has no seeds"),
-        (put("seeds", value=[3]), r"seeds\[0\] is a int and should be a mapping"),
+        (put("seeds", value=[3]), r"seeds\[0\] is a int and must be a mapping"),
         (put("miou_mean", value=54.4), r"score 54.4 is not a fraction in \[0, 1\] \(percent\?\)"),
         (put("fb_iou_mean", value=-0.1), "score -0.1 is not a fraction"),
         (put("dice_mean", value=1.1), "score 1.1 is not a fraction"),
@@ -289,7 +266,7 @@ def put(*keys, value):
         (put("seeds", 1, "dice", value=2), r"seeds\[1\]: the score 2"),
         (put("seeds", 1, "per_class", "6", value=2), r"seeds\[1\]: the score 2"),
         (put("seeds", 1, "per_class", "8", value=0.5), r"seeds\[1\] has classes .* unlike seeds\[0\]"),
-        (put("seeds", 0, "per_class", "bus", value=0.5), "they are class ids"),
+        (put("seeds", 0, "per_class", "bus", value=0.5), "they must be class ids"),
         (put("seeds", 0, "per_class", value={}), "has classes"),
     ],
 )
@@ -339,7 +316,7 @@ def test_a_digest_that_is_not_that_of_its_protocol_is_refused(tmp_path):
     with pytest.raises(ValueError, match=f"digest {PAPER_SCL.digest()} is not that of its protocol"):
         load_with_counts(path)
     edit(path, put("protocol", "episodes", value="many"))
-    with pytest.raises(ValueError, match="its protocol is none"):
+    with pytest.raises(ValueError, match="its protocol is invalid"):
         load_with_counts(path)
 
 

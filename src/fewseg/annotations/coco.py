@@ -3,118 +3,213 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from fewseg.annotations.image_files import check_annotated_size, image_size
+from fewseg.annotations.json_values import field, number, shown, size_field, typed
+from fewseg.annotations.jsonl import header, line_of
+from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
-from fewseg.annotations.rle import box_of, decode_coco
+from fewseg.annotations.rle import box_of, decode_coco, run_array
 from fewseg.annotations.shapes import Canvas, Region, rectangle
-from fewseg.annotations.values import (
-    AnnotatedImage,
-    ImageFinder,
-    Prediction,
-    Problem,
-    number,
-    shown,
-    size_field,
-    typed,
-)
-from fewseg.annotations.values import json_field as field
+from fewseg.annotations.values import AnnotatedImage, Prediction, Problem
 from fewseg.annotations.writer import JournalledWriter, json_list, json_text
+from fewseg.ops.parallel import summary
 from fewseg.types import DataError
+
+Polygon = NDArray[np.float64]
+"""x, y, x, y, ... in pixels."""
 
 _LONGEST_OUTLINE = 10_000_000  # pixels of edges an object; pycocotools keeps ten numbers for each
 
 
 def is_coco(value: object) -> bool:
-    """Tells whether a JSON value is a COCO data set."""
+    """Whether a JSON value is a COCO data set."""
     return isinstance(value, dict) and "images" in value and bool({"annotations", "categories"} & set(value))
 
 
-def iter_coco(
-    value: Mapping[str, Any], path: Path, finder: ImageFinder, options: ReadOptions
-) -> Iterator[AnnotatedImage | Problem]:
-    """Reads a COCO file, image by image. An image without annotations is a negative.
+@dataclass(frozen=True)
+class CocoFile:
+    """A data set whose entries belong together; what else an entry holds is checked where it is used.
 
-    Polygons are filled by pycocotools, so that masks are those of COCO; both kinds of RLE are read; an
-    annotation without a segmentation counts with its box, as a weak mask. A crowd is ignored (255): its
-    outline is not exact.
-
-    Args:
-        value: the file's JSON.
-        path: the file.
-        finder: finds its images.
-        options: pixel limit.
-
-    Yields:
-        A result or a problem for each image, in the file's order.
-
-    Raises:
-        DataError: images, categories or the annotations' ids are broken; then no image can be told from
-            another.
+    Attributes:
+        categories: id -> name.
+        images: id -> entry, in the order of the file.
+        annotations: image id -> number in the file and entry of each of its annotations.
     """
-    names = {
-        _id(c, "id", f"{path}, category {k}"): field(c, "name", str, f"{path}, category {k}")
-        for k, c in enumerate(field(value, "categories", list, str(path)))
-    }
-    if len(names) != len(value["categories"]):
-        raise DataError(f"{path}: two categories have one id; accepted are different ids: correct the file")
-    images = field(value, "images", list, str(path))
-    ids = [_id(image, "id", f"{path}, image {k}") for k, image in enumerate(images)]
-    if len(set(ids)) != len(ids):
-        raise DataError(f"{path}: two images have one id; accepted are different ids: correct the file")
-    of_image: dict[int, list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
-    for k, annotation in enumerate(field(value, "annotations", list, str(path))):
-        of_image[_id(annotation, "image_id", f"{path}, annotation {k}")].append(
-            (f"{path}, annotation {k}", annotation)
-        )
-    lost = sorted(set(of_image) - set(ids))
-    if lost:
-        raise DataError(
-            f"{path}: annotations name images {lost[:5]} that are not in 'images': correct the file"
-        )
-    for id, image in zip(ids, images, strict=True):
+
+    categories: Mapping[int, str]
+    images: Mapping[int, Mapping[str, Any]]
+    annotations: Mapping[int, Sequence[tuple[int, Mapping[str, Any]]]]
+
+
+def parse_coco(value: Mapping[str, Any], path: Path) -> CocoFile:
+    """Sorts a file's entries by image; one error counts all that lack an id, share one or are of no image."""
+    wrong: list[str] = []
+    categories: dict[int, str] = {}
+    images: dict[int, Mapping[str, Any]] = {}
+    annotations: dict[int, list[tuple[int, Mapping[str, Any]]]] = {}
+    for k, id, entry in _entries(value, "categories", "id", path, wrong):
+        name = entry.get("name")
+        if id in categories:
+            wrong.append(f"categories, entry {k}: two categories have one id, {id}")
+        if not isinstance(name, str):
+            wrong.append(f"categories, entry {k}: 'name' is {shown(name)}; expected a text")
+        categories[id] = str(name)
+    for k, id, entry in _entries(value, "images", "id", path, wrong):
+        if id in images:
+            wrong.append(f"images, entry {k}: two images have one id, {id}")
+        images[id] = entry
+    for k, id, entry in _entries(value, "annotations", "image_id", path, wrong):
+        if id not in images:
+            wrong.append(f"annotations, entry {k} is of image {id}, which the file does not list")
+        annotations.setdefault(id, []).append((k, entry))
+    if wrong:
+        found = wrong[0] if len(wrong) == 1 else f"{len(wrong)} wrong entries"
+        more = summary(wrong) if len(wrong) > 1 else ""
+        raise DataError(f"{path}: {found}: correct the file, or export it again{more}")
+    return CocoFile(categories, images, annotations)
+
+
+def _entries(
+    value: Mapping[str, Any], name: str, key: str, path: Path, wrong: list[str]
+) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+    """Yields number, id and object of a list's entries; appends to ``wrong`` what has no id."""
+    for k, entry in enumerate(field(value, name, list, str(path))):
         try:
-            yield _read_image(image, f"{path}, image {id}", of_image[id], names, finder, options)
+            where = f"{name}, entry {k}"
+            yield k, field(typed(entry, dict, where), key, int, where), entry
+        except DataError as error:
+            wrong.append(str(error))
+
+
+def compact(entry: dict[str, Any]) -> dict[str, Any]:
+    """Makes a JSON object small as soon as it is parsed; a hook of ``json.loads``.
+
+    Of annotations and images only what label maps need is kept, and coordinates become arrays: a file of 300
+    MB would otherwise take some gigabytes.
+    """
+    if "segmentation" in entry and "image_id" in entry:
+        names = ("id", "image_id", "category_id", "iscrowd")
+        kept: dict[str, Any] = {k: entry[k] for k in names if k in entry}
+        return {**kept, "segmentation": _compact_segmentation(entry["segmentation"])}
+    if "file_name" in entry:
+        return {k: entry[k] for k in ("id", "file_name", "height", "width") if k in entry}
+    return entry
+
+
+def _compact_segmentation(segmentation: Any) -> Any:
+    """Number lists become arrays; anything else stays, for the error that names it."""
+    if isinstance(segmentation, dict):
+        runs = run_array(segmentation.get("counts"))
+        return segmentation if runs is None else {**segmentation, "counts": runs}
+    if isinstance(segmentation, list):
+        arrays = [(_finite(outline), outline) for outline in segmentation]
+        return [outline if array is None else array for array, outline in arrays]
+    return segmentation
+
+
+def _finite(outline: object) -> Polygon | None:
+    """Returns a list of finite numbers as an array; None where it is anything else."""
+    if isinstance(outline, np.ndarray):
+        return outline
+    if not isinstance(outline, list) or not all(type(v) in (int, float) for v in outline):
+        return None
+    try:
+        array = np.array(outline, dtype=np.float64)
+    except OverflowError:
+        return None
+    return array if np.isfinite(array).all() else None
+
+
+def parse_polygons(outlines: Sequence[object], where: str) -> list[Polygon]:
+    """Returns the polygons of a segmentation; those of fewer than three points too."""
+    polygons = []
+    for outline in outlines:
+        polygon = _finite(outline)
+        if polygon is None or len(polygon) % 2:
+            raise DataError(
+                f"{where}: a polygon is {shown(outline)}; expected x, y, x, y, ... of finite numbers: export "
+                "the file again"
+            )
+        polygons.append(polygon)
+    return polygons
+
+
+def outside(polygon: Polygon, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Returns how far a polygon reaches past the left, top, right and lower edge, pixels; 0 where not."""
+    x, y = polygon[::2], polygon[1::2]
+    past = (-x.min(), -y.min(), x.max() - size[1], y.max() - size[0])
+    left, top, right, below = (max(0.0, float(v)) for v in past)
+    return left, top, right, below
+
+
+def fill_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
+    """Fills polygons as pycocotools does, united; it bends what lies outside the image onto its edge."""
+    codes = coco_mask.frPyObjects([p.tolist() for p in polygons], *size)
+    region: Region = np.asarray(coco_mask.decode(coco_mask.merge(codes)), dtype=np.bool_)
+    return region
+
+
+def fill_clipped_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
+    """Fills polygons, united; what reaches outside is drawn on a larger canvas, and the image cut out."""
+    region: Region = np.zeros(size, dtype=np.bool_)
+    within = [p for p in polygons if max(outside(p, size)) == 0]
+    if within:
+        region |= fill_polygons(within, size)
+    for polygon in polygons:
+        if max(outside(polygon, size)) == 0:
+            continue
+        left, top, right, below = (ceil(v) for v in outside(polygon, size))
+        moved = polygon + np.tile((left, top), len(polygon) // 2)
+        canvas = fill_polygons([moved], (top + size[0] + below, left + size[1] + right))
+        region |= canvas[top : top + size[0], left : left + size[1]]
+    return region
+
+
+def iter_coco(
+    value: Any, path: Path, finder: ImageFinder, options: ReadOptions
+) -> Iterator[AnnotatedImage | Problem]:
+    """Yields the images of a file, in its order; one without annotations is a negative.
+
+    An annotation without a segmentation counts with its box, as a weak mask. A crowd is ignored (255): its
+    outline is not exact.
+    """
+    file = parse_coco(value, path)
+    for id, image in file.images.items():
+        try:
+            where = f"{path}, image {id}"
+            photo = finder.find(field(image, "file_name", str, where), where)
+            size = image_size(photo, options.max_pixels)
+            check_annotated_size(where, size, size_field(image, "height", "width", where))
+            canvas = Canvas(size)
+            for k, annotation in file.annotations.get(id, ()):
+                _draw(annotation, file.categories, canvas, f"{path}, annotation {k}")
+            yield AnnotatedImage(image=photo, size=size, masks=canvas.masks(), weak=canvas.weak())
         except DataError as error:
             yield Problem(str(image.get("file_name", id)), error)
 
 
-def _read_image(
-    image: Mapping[str, Any],
-    where: str,
-    annotations: Sequence[tuple[str, Mapping[str, Any]]],
-    names: Mapping[int, str],
-    finder: ImageFinder,
-    options: ReadOptions,
-) -> AnnotatedImage:
-    file = finder.find(field(image, "file_name", str, where), where)
-    size = image_size(file, options.max_pixels)
-    check_annotated_size(where, size, size_field(image, "height", "width", where))
-    canvas = Canvas(size)
-    for place, annotation in annotations:
-        category = _id(annotation, "category_id", place)
-        if category not in names:
-            raise DataError(
-                f"{place} has the category {category}; accepted are {sorted(names)[:20]}: add it to "
-                "'categories'"
-            )
-        region, weak = _region(annotation, size, place)
-        if annotation.get("iscrowd"):
-            canvas.ignore(region)
-        else:
-            canvas.add(names[category], region, weak=weak)
-    return AnnotatedImage(image=file, size=size, masks=canvas.masks(), weak=canvas.weak())
-
-
-def _id(value: object, key: str, where: str) -> int:
-    return field(typed(value, dict, where), key, int, where)
+def _draw(annotation: Mapping[str, Any], categories: Mapping[int, str], canvas: Canvas, where: str) -> None:
+    category = field(annotation, "category_id", int, where)
+    if category not in categories:
+        raise DataError(
+            f"{where} has the category {category}; expected one of {sorted(categories)[:20]}: add it to "
+            "'categories'"
+        )
+    region, weak = _region(annotation, canvas.size, where)
+    if annotation.get("iscrowd"):
+        canvas.ignore(region)
+    else:
+        canvas.add(categories[category], region, weak=weak)
 
 
 def _region(annotation: Mapping[str, Any], size: tuple[int, int], where: str) -> tuple[Region, bool]:
@@ -123,66 +218,59 @@ def _region(annotation: Mapping[str, Any], size: tuple[int, int], where: str) ->
     if isinstance(segmentation, dict):
         return decode_coco(segmentation, size, where).astype(np.bool_), False
     if isinstance(segmentation, list) and segmentation:
-        return _polygons(segmentation, size, where), False
+        polygons = parse_polygons(segmentation, where)
+        _check_extent(polygons, size, where)
+        return fill_polygons(polygons, size), False
     if segmentation not in (None, [], ""):
         raise DataError(
-            f"{where}: the segmentation is {shown(segmentation)}; accepted are polygons, an RLE, or none "
-            "and a bbox"
+            f"{where}: the segmentation is {shown(segmentation)}; expected polygons, an RLE, or "
+            "none and a bbox"
         )
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
         raise DataError(
-            f"{where} has no segmentation and its bbox is {shown(box)}; accepted is [x, y, width, height]"
+            f"{where} has no segmentation and its bbox is {shown(box)}; expected [x, y, width, height]"
         )
     x, y, width, height = (number(v, f"{where}: bbox") for v in box)
     if width < 0 or height < 0:
         raise DataError(
-            f"{where}: the bbox {box} has a negative side; accepted is [x, y, width, height]: correct it"
+            f"{where}: the bbox {box} has a negative side; expected [x, y, width, height]: correct it"
         )
     return rectangle(x, y, width, height, size), True
 
 
-def _polygons(polygons: Sequence[object], size: tuple[int, int], where: str) -> Region:
-    paths = []
-    for outline in polygons:
-        flat = [number(v, f"{where}: polygon") for v in typed(outline, list, f"{where}: polygon")]
-        if len(flat) < 6 or len(flat) % 2:
+def _check_extent(polygons: Sequence[Polygon], size: tuple[int, int], where: str) -> None:
+    for polygon in polygons:
+        if len(polygon) < 6:
             raise DataError(
-                f"{where}: a polygon has {len(flat)} numbers; accepted are x, y of 3 points or more: draw "
-                "it again"
+                f"{where}: a polygon has {len(polygon)} numbers; expected x, y of 3 points or more: draw it "
+                "again"
             )
-        paths.append(flat)
-    height, width = size
-    corners = [np.array(flat).reshape(-1, 2) for flat in paths]
-    if any((np.abs(c) > 4 * max(size)).any() for c in corners):
-        raise DataError(
-            f"{where}: a polygon lies far outside its image of {width} x {height} pixels: correct it"
-        )
+        if (np.abs(polygon) > 4 * max(size)).any():
+            raise DataError(
+                f"{where}: a polygon lies far outside its image of {size[1]} x {size[0]} pixels: correct it"
+            )
+    corners = [polygon.reshape(-1, 2) for polygon in polygons]
     edges = sum(float(np.abs(np.diff(c, axis=0, append=c[:1])).max(axis=1).sum()) for c in corners)
     if edges > _LONGEST_OUTLINE:
         raise DataError(
-            f"{where}: its outline is {edges:.0f} pixels long; accepted are {_LONGEST_OUTLINE}: use an RLE"
+            f"{where}: its outline is {edges:.0f} pixels long; expected up to {_LONGEST_OUTLINE}: use an RLE"
         )
-    merged = coco_mask.merge(coco_mask.frPyObjects(paths, height, width))
-    rle = {"size": [height, width], "counts": merged["counts"].decode("ascii")}
-    return decode_coco(rle, size, where).astype(np.bool_)
 
 
 def image_id(name: str) -> int:
-    """A COCO image id made of a name: positive, of 48 bits, the same in every file and run.
-
-    Of a million names two have the same id with a probability below 0.2 %.
-    """
+    """Returns an image id computed from a name: positive, 48 bits; of a million two agree with p < 0.2 %."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=6).digest()) or 1
 
 
 class CocoWriter(JournalledWriter):
     """Writes a COCO file: a data set with scores in its annotations, or a list of results.
 
-    An annotation is all of a class on an image, as compressed RLE. Image ids are those given, or made of the
-    image's name (:func:`image_id`), so that a data set and a list of results agree however they came about;
-    results have the file's name too. Category ids are 1 .. N by the order of the classes, or those given.
-    Pixels of 255 are a crowd of each class, which COCO leaves out of every count; a list of results has none.
+    An annotation is all of a class on an image, as compressed RLE. Image ids are those given, or computed
+    from the image's name (:func:`image_id`), so that a data set and a list of results agree however they came
+    about; results have the file's name too. Category ids are 1 .. N by the order of the classes, or those
+    given. Pixels of 255 are a crowd of each class, which COCO leaves out of every count; a list of results
+    has none.
 
     Args:
         path: the file.
@@ -194,7 +282,7 @@ class CocoWriter(JournalledWriter):
 
     Raises:
         ValueError: a class has no id.
-        DataError: the journal is there with other classes.
+        DataError: the journal has other classes.
     """
 
     def __init__(
@@ -208,13 +296,19 @@ class CocoWriter(JournalledWriter):
         self._category_ids = category_ids or {name: j for j, name in enumerate(classes, 1)}
         missing = [name for name in classes if name not in self._category_ids]
         if missing:
-            raise ValueError(f"category_ids lack {missing}; accepted is an id for each class: add them")
+            raise ValueError(f"category_ids lack {missing}; expected an id for each class: add them")
         super().__init__(path, classes)
         self._form, self._image_ids = form, image_ids
 
+    def _header(self) -> dict[str, object]:
+        return header(self.classes)
+
+    def _line(self, prediction: Prediction) -> dict[str, object]:
+        return line_of(prediction)
+
     def _write(self, prediction: Prediction) -> None:
         if self._image_ids is not None and prediction.name not in self._image_ids:
-            raise ValueError(f"image_ids lack {prediction.name!r}; accepted is an id for each image: add it")
+            raise ValueError(f"image_ids lack {prediction.name!r}; expected an id for each image: add it")
         super()._write(prediction)
 
     def _pieces(self) -> Iterator[str]:

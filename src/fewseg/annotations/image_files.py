@@ -1,4 +1,4 @@
-"""Opening image files with Pillow: what is accepted, and errors that say what is wrong with which file."""
+"""Opening image files with Pillow: one set of formats, one limit of pixels, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -17,38 +17,31 @@ from torch import Tensor
 from fewseg.annotations.options import MAX_PIXELS
 from fewseg.types import IGNORE, DataError
 
-_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # told by content, MPO is a JPEG
+_FORMATS = (
+    "BMP",
+    "GIF",
+    "JPEG",
+    "JPEG2000",
+    "PNG",
+    "PPM",
+    "TIFF",
+    "WEBP",
+)  # recognised by content; MPO is a JPEG
 
 
 @contextmanager
 def opened(
     path: Path, kind: str, max_pixels: int, content: io.BytesIO | None = None
 ) -> Iterator[Image.Image]:
-    """Gives a still image of an accepted size, not decoded yet; errors in the block are DataErrors.
-
-    Args:
-        path: the file, or what errors call the content.
-        kind: "image" or "mask", for errors.
-        max_pixels: more pixels are refused from the header, before anything is decoded.
-        content: the file's bytes in place of the file.
-
-    Raises:
-        DataError: the file is missing, empty, not an image, truncated, animated or too large.
-    """
-    with told(path, kind, max_pixels), Image.open(content or path, formats=_FORMATS) as file:
+    """Gives a still image of at most ``max_pixels``, not decoded yet; errors in the block are DataErrors."""
+    with reading_errors(path, kind, max_pixels), Image.open(content or path, formats=_FORMATS) as file:
         check_still(file, path, kind, max_pixels)
         yield file
 
 
 @contextmanager
-def told(path: Path, kind: str, max_pixels: int) -> Iterator[None]:
-    """Turns whatever Pillow raises in the block into a DataError; its own limit is ``max_pixels`` at least.
-
-    Args:
-        path: the file, or what errors call it.
-        kind: "image" or "mask", for errors.
-        max_pixels: that are accepted.
-    """
+def reading_errors(path: Path, kind: str, max_pixels: int) -> Iterator[None]:
+    """Turns whatever Pillow raises in the block into a DataError; its limit is ``max_pixels`` at least."""
     try:
         with _PILLOWS_LIMIT.at_least(max_pixels):
             yield
@@ -62,11 +55,7 @@ def told(path: Path, kind: str, max_pixels: int) -> Iterator[None]:
 
 
 def check_still(file: Image.Image, path: Path, kind: str, max_pixels: int) -> None:
-    """Checks that an image is not too large and not animated.
-
-    Raises:
-        DataError: it is.
-    """
+    """Checks that an image is not too large and not animated."""
     width, height = file.size
     if width * height > max_pixels:
         raise _too_large(path, kind, f"{width} x {height} pixels", max_pixels)
@@ -74,16 +63,12 @@ def check_still(file: Image.Image, path: Path, kind: str, max_pixels: int) -> No
     if file.format != "MPO" and getattr(file, "is_animated", False):
         raise DataError(
             f"{kind} {path} holds {getattr(file, 'n_frames', 'several')} frames ({file.format}); "
-            "accepted are still images: export one frame"
+            "expected still images: export one frame"
         )
 
 
 class _PillowsLimit:
-    """Pillow's limit, one number of the process, while files are read that may be larger.
-
-    Pillow refuses twice as many pixels from the header of a file, which is what keeps bombs out; so the
-    limit is raised to what the readers of the moment accept, and no further.
-    """
+    """Pillow's limit, which keeps bombs out: raised to what the present readers accept, and no further."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -114,7 +99,7 @@ _PILLOWS_LIMIT = _PillowsLimit()
 
 def _too_large(path: Path, kind: str, size: str, max_pixels: int) -> DataError:
     return DataError(
-        f"{kind} {path} has {size}; accepted are {max_pixels}, the limit set: cut it into tiles, shrink it, "
+        f"{kind} {path} has {size}; expected {max_pixels}, the limit set: cut it into tiles, shrink it, "
         "or raise the limit where you trust the file"
     )
 
@@ -126,11 +111,11 @@ def _unreadable(path: Path, kind: str, error: Exception) -> DataError:
         return DataError(f"{kind} {path} is empty (0 bytes): fetch it again, or leave it out")
     if isinstance(error, UnidentifiedImageError):  # its own words hold the address of the bytes in memory
         return DataError(
-            f"{kind} {path} cannot be read: its content is no image; accepted are {', '.join(_FORMATS)}: "
+            f"{kind} {path} cannot be read: its content is no image; expected {', '.join(_FORMATS)}: "
             "convert it, or leave it out"
         )
     return DataError(
-        f"{kind} {path} cannot be read ({error}); accepted are complete image files: fetch it again, or "
+        f"{kind} {path} cannot be read ({error}); expected complete image files: fetch it again, or "
         "leave it out"
     )
 
@@ -142,11 +127,7 @@ _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 def require_folder(root: Path, what: str) -> None:
-    """Checks that a folder exists and holds something.
-
-    Raises:
-        DataError: it is missing, not a folder, or empty.
-    """
+    """Checks that a folder exists and holds something."""
     if not root.exists():
         raise DataError(f"{what}: the folder {root} does not exist: give the path of the data set's root")
     if not root.is_dir():
@@ -158,32 +139,15 @@ def require_folder(root: Path, what: str) -> None:
 def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Reads an image file as (3, H, W) uint8 RGB, EXIF orientation applied (once: the result has none).
 
-    Grey, palette and CMYK images are converted, an alpha channel is dropped. 16-bit grey becomes 8-bit over
-    its full range (65535 is white), so that a 12-bit picture in 16 bits stays dark.
-
-    Args:
-        path: the file; its format is told by its content.
-        max_pixels: more pixels are refused from the header, before anything is decoded.
-
-    Raises:
-        DataError: the file is missing, empty, not an image, truncated, animated, too large, or of 32 bits a
-            channel.
+    16-bit grey becomes 8-bit over its full range (65535 is white), so that a 12-bit picture in 16 bits stays
+    dark.
     """
     with opened(path, "image", max_pixels) as file:
         return _rgb(file, path)
 
 
 def rgb_of_bytes(content: bytes, what: str, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """As :func:`read_rgb`, of a file's bytes, such as an upload.
-
-    Args:
-        content: the bytes.
-        what: what errors call the file.
-        max_pixels: as in :func:`read_rgb`.
-
-    Raises:
-        DataError: as in :func:`read_rgb`.
-    """
+    """As :func:`read_rgb`, of a file's bytes, such as an upload."""
     if not content:
         raise DataError(f"image {what} is empty (0 bytes): send it again")
     with opened(Path(what), "image", max_pixels, io.BytesIO(content)) as file:
@@ -191,33 +155,14 @@ def rgb_of_bytes(content: bytes, what: str, max_pixels: int = MAX_PIXELS) -> Ten
 
 
 def rgb_of_pil(image: Image.Image, what: str, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """As :func:`read_rgb`, of a Pillow image; its EXIF orientation is applied, and the image not changed.
-
-    Args:
-        image: opened or made; decoded here where it is not yet.
-        what: what errors call it.
-        max_pixels: as in :func:`read_rgb`.
-
-    Raises:
-        DataError: as in :func:`read_rgb`.
-    """
-    with told(Path(what), "image", max_pixels):
+    """As :func:`read_rgb`, of a Pillow image; its EXIF orientation is applied, and the image not changed."""
+    with reading_errors(Path(what), "image", max_pixels):
         check_still(image, Path(what), "image", max_pixels)
         return _rgb(image, Path(what))
 
 
 def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Decodes an image file as coarsely as its format allows and returns its oriented (H, W).
-
-    A truncated file is found without the cost of a full decode (JPEG decodes at 1/8 of the size).
-
-    Args:
-        path: the file; its format is told by its content.
-        max_pixels: more pixels are refused from the header, before anything is decoded.
-
-    Raises:
-        DataError: the file is missing, empty, not an image, truncated, animated or too large.
-    """
+    """Returns the oriented (H, W) of an image file, decoded coarsely: enough to find a truncated one."""
     with opened(path, "image", max_pixels) as file:
         width, height = file.size
         if file.getexif().get(_EXIF_ORIENTATION, 1) in _TURNED:
@@ -228,20 +173,7 @@ def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 
 def read_mask(path: Path, modes: Sequence[str] = ("L", "P"), max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Reads a mask file as (H, W) uint8, the stored numbers (palette indices for mode P).
-
-    An EXIF orientation is not applied: masks are stored as the image is shown.
-
-    Args:
-        path: the file.
-        modes: Pillow's names of the accepted modes; of L, P, 1 (read as 0 and 1), and LA, RGB, RGBA (read as
-            grey where the colours are equal and nothing is transparent).
-        max_pixels: more pixels are refused from the header, before anything is decoded.
-
-    Raises:
-        DataError: the file is missing, empty, unreadable, animated, too large, or of another mode (such as
-            RGB), or coloured.
-    """
+    """Reads a mask file as (H, W) uint8, the stored numbers (palette indices for mode P)."""
     with opened(path, "mask", max_pixels) as file:
         return _numbers(file, path, modes)
 
@@ -249,11 +181,7 @@ def read_mask(path: Path, modes: Sequence[str] = ("L", "P"), max_pixels: int = M
 def mask_of_bytes(
     content: bytes, what: str, modes: Sequence[str] = ("L", "P"), max_pixels: int = MAX_PIXELS
 ) -> Tensor:
-    """As :func:`read_mask`, of a file's bytes, such as an upload.
-
-    Raises:
-        DataError: as in :func:`read_mask`.
-    """
+    """As :func:`read_mask`, of a file's bytes, such as an upload."""
     if not content:
         raise DataError(f"mask {what} is empty (0 bytes): send it again")
     with opened(Path(what), "mask", max_pixels, io.BytesIO(content)) as file:
@@ -261,26 +189,15 @@ def mask_of_bytes(
 
 
 def one_class_mask(stored: Tensor, what: str) -> Tensor:
-    """Tells what the stored numbers of a mask of one class mean.
+    """Returns (H, W) uint8 in {0, 1, 255} of the stored numbers of a mask of one class.
 
-    - 0 is background;
-    - the one number besides 0 and 255 (1, or a palette index) is the class;
-    - 255 is the class where no such number occurs (0/255 masks), and ignore where one does.
-
-    Args:
-        stored: (H, W) uint8.
-        what: the file, for errors.
-
-    Returns:
-        (H, W) uint8 in {0, 1, 255}.
-
-    Raises:
-        DataError: several numbers besides 0 and 255: a smoothed mask, or one of several classes.
+    0 is background; the one number besides 0 and 255 (1, or a palette index) is the class; 255 is the class
+    where no such number occurs (0/255 masks), and ignore where one does.
     """
     inner = (torch.bincount(stored.flatten(), minlength=256)[1:IGNORE].nonzero().flatten() + 1).tolist()
     if len(inner) > 1:
         raise DataError(
-            f"mask {what} holds {len(inner)} numbers besides 0 and 255, like {inner[:5]}; accepted is one "
+            f"mask {what} holds {len(inner)} numbers besides 0 and 255, like {inner[:5]}; expected one "
             "class a mask (0/1, 0/255 or a palette): threshold a smoothed mask and save it as PNG; several "
             "classes need a list of them (classes.txt for supports, `image mask` lines for a data set)"
         )
@@ -291,38 +208,26 @@ def one_class_mask(stored: Tensor, what: str) -> Tensor:
 
 
 def check_labels(labels: Tensor, class_names: Mapping[int, str], what: str) -> None:
-    """Checks that labels (H, W) uint8 hold only 0, known class ids and 255.
-
-    Raises:
-        DataError: another number occurs.
-    """
+    """Checks that labels (H, W) uint8 hold only 0, known class ids and 255."""
     found = torch.bincount(labels.flatten(), minlength=256).nonzero().flatten().tolist()
-    strange = [v for v in found if v not in class_names and v not in (0, IGNORE)]
-    if strange:
+    unknown = [v for v in found if v not in class_names and v not in (0, IGNORE)]
+    if unknown:
         raise DataError(
-            f"mask {what} holds class ids {strange[:8]}{' ...' if len(strange) > 8 else ''}; accepted are 0 "
+            f"mask {what} holds class ids {unknown[:8]}{' ...' if len(unknown) > 8 else ''}; expected 0 "
             f"(background), {min(class_names)}..{max(class_names)} ({len(class_names)} classes) and 255 "
             "(ignore): give the right class list, or convert the mask"
         )
 
 
 def check_same_size(what: str, image_hw: tuple[int, int], mask_hw: tuple[int, int]) -> None:
-    """Checks that an image and its mask are of one size (H, W).
-
-    Raises:
-        DataError: they differ.
-    """
+    """Checks that an image and its mask are of one size (H, W)."""
     if image_hw != mask_hw:
         advice = "export the mask again at the image's size"
         raise _differing(what, image_hw, "its mask", mask_hw, advice)
 
 
 def check_annotated_size(what: str, image_hw: tuple[int, int], annotated_hw: tuple[int, int]) -> None:
-    """Checks that an image is of the size (H, W) that its annotations were made at.
-
-    Raises:
-        DataError: it is not.
-    """
+    """Checks that an image is of the size (H, W) that its annotations were made at."""
     if image_hw != annotated_hw:
         advice = "give the image that was annotated, or correct the size in the file"
         raise _differing(what, image_hw, "the annotated one", annotated_hw, advice)
@@ -356,7 +261,7 @@ def _not_numbers(file: Image.Image, path: Path, modes: Sequence[str]) -> DataErr
     stored = f"is stored as {file.mode}" + (", in colours or transparent in parts" if colours else "")
     grey = ", or in colours that are all grey and opaque" if _COLOURS & set(modes) else ""
     return DataError(
-        f"mask {path} {stored}; accepted are single-channel files (modes {plain}) that hold class "
+        f"mask {path} {stored}; expected single-channel files (modes {plain}) that hold class "
         f"numbers{grey}: convert colours to class numbers and save it as a palette or grey PNG"
     )
 
@@ -372,7 +277,7 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
         return Image.fromarray(((np.array(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise DataError(
-            f"image {path} has 32 bits a pixel (mode {image.mode}), whose range is unknown; accepted are 8 "
+            f"image {path} has 32 bits a pixel (mode {image.mode}), whose range is unknown; expected 8 "
             "and 16 bits: export it as 8-bit"
         )
     return image

@@ -12,22 +12,12 @@ from urllib.parse import quote
 import numpy as np
 
 from fewseg.annotations.image_files import IMAGE_SUFFIXES, check_annotated_size, image_size
+from fewseg.annotations.json_values import field, number, points_of, shown, size_field, typed
+from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import decode_brush, encode_brush
 from fewseg.annotations.shapes import Canvas, Region, ellipse, outlines, polygon, rectangle, stroke
-from fewseg.annotations.values import (
-    AnnotatedImage,
-    ImageFinder,
-    Mask,
-    Prediction,
-    Problem,
-    number,
-    points_of,
-    shown,
-    size_field,
-    typed,
-)
-from fewseg.annotations.values import json_field as field
+from fewseg.annotations.values import AnnotatedImage, Mask, Prediction, Problem
 from fewseg.annotations.writer import JournalledWriter, json_list
 from fewseg.types import DataError
 
@@ -35,7 +25,7 @@ Task = Mapping[str, Any]
 
 
 def is_label_studio(value: object) -> bool:
-    """Tells whether a JSON value is a list of Label Studio tasks, or one task."""
+    """Whether a JSON value is a list of Label Studio tasks, or one task."""
     tasks = value if isinstance(value, list) else [value]
     return bool(tasks) and all(
         isinstance(task, dict) and isinstance(task.get("data"), dict) for task in tasks
@@ -43,24 +33,16 @@ def is_label_studio(value: object) -> bool:
 
 
 def iter_label_studio(
-    tasks: Sequence[Task], path: Path, finder: ImageFinder, options: ReadOptions
+    value: Any, path: Path, finder: ImageFinder, options: ReadOptions
 ) -> Iterator[AnnotatedImage | Problem]:
-    """Reads an export, task by task.
+    """Yields an export's images, task by task.
 
     A task without an annotation is left out; an annotation without a region is a negative. Of several
     annotations the ground truth counts, else the latest that was not cancelled. Brushes, polygons and
     ellipses are regions, rectangles (turned ones too) weak masks, key points scribbles. Coordinates are
     percent of the image's sides; brushes have Label Studio's own RLE.
-
-    Args:
-        tasks: the file's JSON.
-        path: the file.
-        finder: finds their images.
-        options: pixel limit, scribble width, whether predictions count where there is no annotation.
-
-    Yields:
-        A result or a problem for each annotated task.
     """
+    tasks: Sequence[Task] = value if isinstance(value, list) else [value]
     for k, task in enumerate(tasks):
         where = f"{path}, task {shown(task.get('id', k))}"
         try:
@@ -79,23 +61,12 @@ def iter_label_studio(
 
 
 def chosen_annotation(given: object, where: str) -> Mapping[str, Any] | None:
-    """Returns the annotation of a task that counts: of the ground truths, else of all, the latest.
-
-    Args:
-        given: the task's annotations; None for none. Cancelled ones do not count.
-        where: what errors call the task.
-
-    Returns:
-        None where no annotation counts.
-
-    Raises:
-        DataError: they are no list of objects.
-    """
+    """Returns the annotation of a task that counts: of the ground truths, else of all, the latest."""
     made = typed(given if given is not None else [], list, f"{where}: annotations")
     valid = [a for a in made if isinstance(a, dict) and not a.get("was_cancelled")]
     if made and not valid and not all(isinstance(a, dict) for a in made):
         raise DataError(
-            f"{where}: annotations are {shown(made)}; accepted are objects with 'result': export as JSON"
+            f"{where}: annotations are {shown(made)}; expected objects with 'result': export as JSON"
         )
     best = [a for a in valid if a.get("ground_truth")] or valid
     if not best:
@@ -104,7 +75,7 @@ def chosen_annotation(given: object, where: str) -> Mapping[str, Any] | None:
 
 
 def changed_at(annotation: Mapping[str, Any]) -> float:
-    """Returns when an annotation was last changed, in seconds since 1970; 0 where it does not say."""
+    """Returns when an annotation was last changed, in seconds since 1970; 0 where that is unknown."""
     given = annotation.get("updated_at") or annotation.get("created_at")
     try:
         return datetime.fromisoformat(given).timestamp() if isinstance(given, str) else 0.0
@@ -113,17 +84,7 @@ def changed_at(annotation: Mapping[str, Any]) -> float:
 
 
 def drawn(result: Sequence[Any], size: tuple[int, int], where: str, options: ReadOptions) -> Canvas:
-    """Draws the regions of an annotation.
-
-    Args:
-        result: its regions, as Label Studio has them.
-        size: (H, W) of the image.
-        where: what errors call the task.
-        options: the width of scribbles.
-
-    Raises:
-        DataError: a region is broken, has no label, or is of another size than the image.
-    """
+    """Draws the regions of an annotation."""
     canvas = Canvas(size)
     items = [typed(item, dict, f"{where}, region {k}") for k, item in enumerate(result)]
     labelled = {item.get("id") for item in items if labels_of(item)}
@@ -136,13 +97,11 @@ def drawn(result: Sequence[Any], size: tuple[int, int], where: str, options: Rea
         if not labels:
             if item.get("id") in labelled:
                 continue  # a region and its label, as two entries of one id: the one with the label counts
-            raise DataError(
-                f"{place} has no label; accepted are regions with a class: label it in Label Studio"
-            )
+            raise DataError(f"{place} has no label; expected regions with a class: label it in Label Studio")
         check_annotated_size(place, size, size_field(item, "original_height", "original_width", place))
         if item.get("image_rotation"):
             raise DataError(
-                f"{place}: the image was turned in Label Studio; accepted is image_rotation 0: turn the file"
+                f"{place}: the image was turned in Label Studio; expected image_rotation 0: turn the file"
             )
         region, weak, scribble = _region(value, size, options, place)
         for label in labels:
@@ -161,7 +120,7 @@ def _image_name(data: Mapping[str, Any], where: str) -> str:
     ]
     if len(likely) != 1:
         raise DataError(
-            f"{where}: its data has {sorted(data)[:8]}; accepted is 'image', or one value that names an "
+            f"{where}: its data has {sorted(data)[:8]}; expected 'image', or one value that names an "
             "image file"
         )
     return likely[0]
@@ -191,9 +150,7 @@ def _region(
     if "points" in value:
         points = points_of(value["points"], where)
         if len(points) < 3:
-            raise DataError(
-                f"{where}: a polygon of {len(points)} points; accepted are 3 or more: draw it again"
-            )
+            raise DataError(f"{where}: a polygon of {len(points)} points; expected 3 or more: draw it again")
         return polygon([(x * wide, y * tall) for x, y in points], size), False, False
 
     def read(key: str) -> float:
@@ -216,7 +173,7 @@ class LabelStudioWriter(JournalledWriter):
 
     Of an image that a person has settled the regions are an annotation, and the task is done.
 
-    Pixels of 255 are in no region: Label Studio has no way to say that something is not known.
+    Pixels of 255 are in no region: Label Studio has no region for what is unknown.
 
     Args:
         path: the file, for Label Studio's import.
@@ -228,7 +185,7 @@ class LabelStudioWriter(JournalledWriter):
         model_version: what Label Studio calls the predictions.
 
     Raises:
-        DataError: the journal is there with other classes or names.
+        DataError: the journal has other classes or names.
     """
 
     def __init__(
@@ -250,8 +207,8 @@ class LabelStudioWriter(JournalledWriter):
     def _line(self, prediction: Prediction) -> dict[str, object]:
         url = self._url.replace("{name}", quote(prediction.name))
         made = label_studio_prediction(prediction, *self._tags, self._version)
-        said = {"annotations": [_annotation(made)]} if prediction.settled else {"predictions": [made]}
-        return {"task": {"data": {"image": url}, **said}}
+        made_by = {"annotations": [_annotation(made)]} if prediction.settled else {"predictions": [made]}
+        return {"task": {"data": {"image": url}, **made_by}}
 
     def _pieces(self) -> Iterator[str]:
         yield from json_list(line["task"] for line in self.journal)
@@ -272,15 +229,9 @@ def label_studio_prediction(
 ) -> dict[str, Any]:
     """Returns a prediction as Label Studio's object, for an import or an ML backend's answer.
 
-    Its score is that of the least certain class that occurs, or of all classes where none does, so that
-    sorting tasks by score brings up what to look at first.
-
-    Args:
-        prediction: of an image.
-        from_name: the name of the labels' tag in the labelling configuration.
-        to_name: the name of its Image tag.
-        model_version: what Label Studio calls the prediction.
-        tool: what the labels' tag is: a brush, whose region is exact, or a polygon for each piece.
+    ``tool`` is what the labels' tag is: a brush, whose region is exact, or a polygon for each piece. The
+    score is that of the least certain class that occurs, or of all classes where none does, so that sorting
+    tasks by score brings up what to look at first.
     """
     height, width = prediction.size
     result, scores = [], []

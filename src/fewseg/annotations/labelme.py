@@ -15,22 +15,14 @@ import numpy as np
 from PIL import Image
 
 from fewseg.annotations.image_files import check_annotated_size, image_size
+from fewseg.annotations.json_values import field, points_of, shown, size_field, typed
 from fewseg.annotations.mask_files import png_bytes
+from fewseg.annotations.names import ImageFinder, OutputNames
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import box_of
 from fewseg.annotations.shapes import Canvas, Points, Region, ellipse, outlines, polygon, rectangle, stroke
-from fewseg.annotations.values import (
-    AnnotatedImage,
-    ImageFinder,
-    Mask,
-    Prediction,
-    points_of,
-    shown,
-    size_field,
-    typed,
-)
-from fewseg.annotations.values import json_field as field
-from fewseg.annotations.writer import OutputNames, PredictionWriter, json_text
+from fewseg.annotations.values import AnnotatedImage, Mask, Prediction, Problem
+from fewseg.annotations.writer import PredictionWriter, json_text
 from fewseg.ops.files import atomic_write_text
 from fewseg.types import DataError
 
@@ -39,50 +31,38 @@ _STROKES = ("line", "linestrip", "point", "points")
 
 
 def is_labelme(value: object) -> bool:
-    """Tells whether a JSON value is a LabelMe file."""
+    """Whether a JSON value is a LabelMe file."""
     return isinstance(value, dict) and "shapes" in value
 
 
-def read_labelme(
-    value: Mapping[str, Any], path: Path, finder: ImageFinder, options: ReadOptions
-) -> AnnotatedImage:
-    """Reads one LabelMe file. No shapes: a negative.
+def iter_labelme(
+    value: Any, path: Path, finder: ImageFinder, options: ReadOptions
+) -> Iterator[AnnotatedImage | Problem]:
+    """Yields the one image of a file; without shapes it is a negative.
 
     Polygons are filled by the even-odd rule, circles have their centre and a point of their rim; rectangles
     are weak masks, lines and points scribbles; shapes of type ``mask`` are taken pixel by pixel. Coordinates
     are continuous (see :mod:`shapes`), as LabelMe draws them.
-
-    Args:
-        value: the file's JSON.
-        path: the file.
-        finder: finds its image.
-        options: scribble width, pixel limit.
-
-    Returns:
-        The image and its masks.
-
-    Raises:
-        DataError: the image is missing, unreadable or of another size, or a shape is broken or of another
-            type.
     """
-    image = finder.find(field(value, "imagePath", str, str(path)), str(path))
-    size = image_size(image, options.max_pixels)
-    if value.get("imageHeight") is not None and value.get("imageWidth") is not None:
-        check_annotated_size(str(path), size, size_field(value, "imageHeight", "imageWidth", str(path)))
-    canvas = Canvas(size)
-    for k, shape in enumerate(field(value, "shapes", list, str(path))):
-        where = f"{path}, shape {k}"
-        kind = typed(shape, dict, where).get("shape_type") or "polygon"
-        region = _region(shape, kind, size, options, where)
-        canvas.add(_label(shape, where), region, weak=kind == "rectangle", scribble=kind in _STROKES)
-    return AnnotatedImage(image=image, size=size, masks=canvas.masks(), weak=canvas.weak())
-
-
-def _label(shape: Mapping[str, Any], where: str) -> str:
-    label = field(shape, "label", str, where)
-    if not label:
-        raise DataError(f"{where} has an empty label; accepted is the name of a class: name it in LabelMe")
-    return label
+    try:
+        image = finder.find(field(value, "imagePath", str, str(path)), str(path))
+        size = image_size(image, options.max_pixels)
+        if value.get("imageHeight") is not None and value.get("imageWidth") is not None:
+            check_annotated_size(str(path), size, size_field(value, "imageHeight", "imageWidth", str(path)))
+        canvas = Canvas(size)
+        for k, shape in enumerate(field(value, "shapes", list, str(path))):
+            where = f"{path}, shape {k}"
+            kind = typed(shape, dict, where).get("shape_type") or "polygon"
+            region = _region(shape, kind, size, options, where)
+            label = field(shape, "label", str, where)
+            if not label:
+                raise DataError(
+                    f"{where} has an empty label; expected the name of a class: name it in LabelMe"
+                )
+            canvas.add(label, region, weak=kind == "rectangle", scribble=kind in _STROKES)
+        yield AnnotatedImage(image=image, size=size, masks=canvas.masks(), weak=canvas.weak())
+    except DataError as error:
+        yield Problem(str(path), error)
 
 
 def _region(
@@ -91,13 +71,13 @@ def _region(
     points = points_of(field(shape, "points", list, where), where)
     if kind not in SHAPE_TYPES:
         raise DataError(
-            f"{where} is a {shown(kind)}; accepted are {', '.join(SHAPE_TYPES)}: draw it as one of them"
+            f"{where} is a {shown(kind)}; expected {', '.join(SHAPE_TYPES)}: draw it as one of them"
         )
     least = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2, "line": 2}.get(kind, 1)
     exact = kind in ("rectangle", "circle", "mask", "line")
     if len(points) < least or (exact and len(points) != least):
         raise DataError(
-            f"{where} is a {kind} of {len(points)} points; accepted are "
+            f"{where} is a {kind} of {len(points)} points; expected "
             f"{least}{'' if exact else ' or more'}: draw it again"
         )
     if kind == "polygon":
@@ -134,8 +114,8 @@ def _embedded(shape: Mapping[str, Any], points: Points, size: tuple[int, int], w
             width, height = file.size
             if (height, width) != (bottom - top + 1, right - left + 1):
                 raise DataError(
-                    f"{where}: the mask is {width} x {height} pixels and its corners say {right - left + 1} "
-                    f"x {bottom - top + 1}; both must be alike: save it again in LabelMe"
+                    f"{where}: the mask is {width} x {height} pixels and its corners make it "
+                    f"{right - left + 1} x {bottom - top + 1}; both must be alike: save it again in LabelMe"
                 )
             pixels = np.array(file.convert("L") if file.mode not in ("1", "L", "P", "I;16", "I") else file)
     except (DataError, MemoryError):
@@ -166,13 +146,13 @@ class LabelMeWriter(PredictionWriter):
         folder: the output folder.
         classes: the names.
         shapes: ``mask`` or ``polygon``.
-        tolerance: of polygons, pixels (see :func:`outlines.outlines`).
+        tolerance: of polygons, pixels (see :func:`~fewseg.annotations.shapes.outlines`).
         images: the folder of images, to which ``imagePath`` leads from the file; without it that is the
             image's name.
-        stems: see :class:`~fewseg.annotations.writer.OutputNames`.
+        stems: see :class:`~fewseg.annotations.names.OutputNames`.
 
     Raises:
-        ValueError: the names or the kind of shapes are not accepted.
+        ValueError: the names or the kind of shapes are invalid.
     """
 
     def __init__(
@@ -186,7 +166,7 @@ class LabelMeWriter(PredictionWriter):
     ) -> None:
         super().__init__(classes)
         if shapes not in ("mask", "polygon"):
-            raise ValueError(f"shapes are {shapes!r}; accepted are 'mask' and 'polygon'")
+            raise ValueError(f"shapes are {shapes!r}; expected 'mask' and 'polygon'")
         self._names = OutputNames(folder, stems)
         self._shapes, self._tolerance, self._images = shapes, tolerance, images
 
@@ -197,8 +177,8 @@ class LabelMeWriter(PredictionWriter):
             image = Path(os.path.relpath(self._images / prediction.name, path.parent)).as_posix()
         shapes: list[dict[str, object]] = []
         layers = [(name, prediction.mask(j)) for j, name in enumerate(prediction.classes, 1)]
-        said = [f"score {score:.4f}" for score in prediction.scores]
-        for (name, mask), text in zip([*layers, (_UNKNOWN, prediction.unknown)], [*said, ""], strict=True):
+        texts = [f"score {score:.4f}" for score in prediction.scores]
+        for (name, mask), text in zip([*layers, (_UNKNOWN, prediction.unknown)], [*texts, ""], strict=True):
             for shape in self._drawn(mask):
                 shapes.append({"label": name, **shape, "group_id": None, "description": text, "flags": {}})
         height, width = prediction.size

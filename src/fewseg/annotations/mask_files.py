@@ -1,6 +1,6 @@
 """Folders of images and mask files.
 
-Layouts, told apart by what is there:
+Layouts, recognised by what the folder holds:
 
 - ``<class>/images/*`` with ``<class>/masks/*``: the folder names the class;
 - ``images/*`` with ``masks/*``: a mask lies under the image's path (``images/a/x.jpg``: ``masks/a/x.png``),
@@ -38,6 +38,7 @@ from fewseg.annotations.image_files import (
     one_class_mask,
     read_mask,
 )
+from fewseg.annotations.names import OutputNames, file_safe
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES
 from fewseg.annotations.values import (
@@ -46,9 +47,8 @@ from fewseg.annotations.values import (
     Prediction,
     Problem,
     check_classes,
-    file_safe,
 )
-from fewseg.annotations.writer import OutputNames, PredictionWriter
+from fewseg.annotations.writer import PredictionWriter
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
 from fewseg.types import IGNORE, DataError
 
@@ -58,26 +58,14 @@ _MARK = "_mask"
 
 
 def iter_mask_folder(root: Path, options: ReadOptions) -> Iterator[AnnotatedImage | Problem]:
-    """Reads a folder of one of the layouts above.
-
-    Args:
-        root: the folder.
-        options: ``images`` (instead of ``<root>/images``, with the masks in ``<root>/masks`` or in ``root``),
-            the class of masks that name none, the pixel limit.
-
-    Yields:
-        A result or a problem for each image, by name.
-
-    Raises:
-        DataError: the folder has none of the layouts, or its list of classes is broken.
-    """
+    """Reads a folder of one of the layouts above."""
     classes = read_classes(root)
     if options.images is not None or (root / "images").is_dir():
         images = options.images or root / "images"
         masks = root / "masks" if (root / "masks").is_dir() else root
         if masks == root and options.images is None:
             raise DataError(
-                f"{root} has images/ and no masks/; accepted is a mask for each image: put them there"
+                f"{root} has images/ and no masks/; expected a mask for each image: put them there"
             )
         yield from _parallel(images, masks, classes, options)
         return
@@ -98,7 +86,7 @@ def _of_class(folder: Path, options: ReadOptions) -> Iterator[AnnotatedImage | P
         yield Problem(
             str(folder),
             DataError(
-                f"{folder} lacks {what}; accepted is <class>/images with <class>/masks, as its neighbours "
+                f"{folder} lacks {what}; expected <class>/images with <class>/masks, as its neighbours "
                 "have: complete it, or take it away"
             ),
         )
@@ -118,17 +106,13 @@ def _unused(masks: Path, used: Collection[Path | None]) -> Iterator[Problem]:
             yield Problem(
                 str(mask),
                 DataError(
-                    f"{mask} belongs to no image; accepted is an image of its name: add it, or take it away"
+                    f"{mask} belongs to no image; expected an image of its name: add it, or take it away"
                 ),
             )
 
 
 def read_classes(root: Path) -> Sequence[str]:
-    """Returns the names in ``classes.txt`` of a folder or its ``masks``, from number 1 on, or none.
-
-    Raises:
-        DataError: the list is not UTF-8, empty, or holds a name twice.
-    """
+    """Returns the names in ``classes.txt`` of a folder or its ``masks``, from number 1 on, or none."""
     found = next((p for p in (root / CLASSES_FILE, root / "masks" / CLASSES_FILE) if p.is_file()), None)
     if found is None:
         return ()
@@ -140,7 +124,7 @@ def read_classes(root: Path) -> Sequence[str]:
             names = names[1:]
         check_classes(tuple(names))
     except ValueError as error:
-        raise DataError(f"{found}: {error}; accepted is a name a line, the first is class 1") from error
+        raise DataError(f"{found}: {error}; expected a name a line, the first is class 1") from error
     return names
 
 
@@ -191,7 +175,7 @@ def _side_by_side(
             pairs.update({image: marked[0] if len(marked) == len(named) == 1 else None for image in named})
     if not any(pairs.values()):
         raise DataError(
-            f"{root} holds no annotated images; accepted are <class>/images with <class>/masks, images with "
+            f"{root} holds no annotated images; expected <class>/images with <class>/masks, images with "
             "masks, x.jpg beside x.png or x_mask.png, LabelMe's JSON files, or a COCO or Label Studio JSON "
             "file"
         )
@@ -209,7 +193,7 @@ def _read(
         for name, path in masks.items():
             if path is None:
                 raise DataError(
-                    f"{image} has no mask of its name, or several; accepted is one (x.png or x_mask.png; "
+                    f"{image} has no mask of its name, or several; expected one (x.png or x_mask.png; "
                     "all 0 for a negative): add it, or take the image away"
                 )
             stored = read_mask(path, _MODES, options.max_pixels)
@@ -272,10 +256,10 @@ class IndexPngWriter(PredictionWriter):
     Args:
         folder: the output folder.
         classes: the names, number 1 on.
-        stems: see :class:`~fewseg.annotations.writer.OutputNames`.
+        stems: see :class:`~fewseg.annotations.names.OutputNames`.
 
     Raises:
-        ValueError: the names are not accepted, or one has a line break.
+        ValueError: the names are invalid, or one has a line break.
         DataError: the folder has a list of other classes.
         OSError: the folder is not writable.
     """
@@ -286,7 +270,7 @@ class IndexPngWriter(PredictionWriter):
         super().__init__(classes)
         if any(name.strip() != name or len(name.splitlines()) > 1 for name in classes):
             raise ValueError(
-                f"class names {list(classes)} are not accepted in a list: remove line breaks and outer spaces"
+                f"class names {list(classes)} are invalid in a list: remove line breaks and outer spaces"
             )
         self._names = OutputNames(folder, stems)
         self._palette = voc_palette()
@@ -314,10 +298,10 @@ class ProbabilityPngWriter(PredictionWriter):
         folder: the output folder.
         classes: the names.
         bits: 8 or 16 a pixel.
-        stems: see :class:`~fewseg.annotations.writer.OutputNames`.
+        stems: see :class:`~fewseg.annotations.names.OutputNames`.
 
     Raises:
-        ValueError: the names or the number of bits are not accepted, or two names make one file name.
+        ValueError: the names or the number of bits are invalid, or two names make one file name.
     """
 
     def __init__(
@@ -329,11 +313,11 @@ class ProbabilityPngWriter(PredictionWriter):
     ) -> None:
         super().__init__(classes)
         if bits not in (8, 16):
-            raise ValueError(f"bits are {bits}; accepted are 8 and 16")
+            raise ValueError(f"bits are {bits}; expected 8 and 16")
         self._endings = [f".{file_safe(name)}.png" for name in classes]
         if len({e.casefold() for e in self._endings}) != len(classes):
             raise ValueError(
-                f"classes {list(classes)} differ in case only; accepted are names that make different files"
+                f"classes {list(classes)} differ in case only; expected names that make different files"
             )
         self._names = OutputNames(folder, stems)
         self._bits = bits
@@ -350,24 +334,17 @@ class ProbabilityPngWriter(PredictionWriter):
 
 
 def quantised(probability: np.ndarray, bits: int) -> np.ndarray:
-    """Returns a probability (H, W) as whole numbers of 8 or 16 bits, rounded; 1 is the largest.
-
-    Raises:
-        ValueError: a value is not in [0, 1].
-    """
+    """Returns a probability (H, W) as whole numbers of 8 or 16 bits, rounded; 1 is the largest."""
     if probability.dtype == np.uint8:
         return probability if bits == 8 else probability.astype(np.uint16) * 257
     if not (np.isfinite(probability).all() and probability.min() >= 0 and probability.max() <= 1):
-        raise ValueError("probabilities are not all in [0, 1]; accepted are those of a softmax or a sigmoid")
+        raise ValueError("probabilities are not all in [0, 1]; expected those of a softmax or a sigmoid")
     scaled: np.ndarray = np.rint(probability.astype(np.float64) * (2**bits - 1))
     return scaled.astype(np.uint8 if bits == 8 else np.uint16)
 
 
 def voc_palette() -> list[int]:
-    """Returns VOC's colours of the numbers 0..255: 768 values, R G B by number.
-
-    Bit k of a number goes to bit 7 - k // 3 of channel k mod 3.
-    """
+    """Returns VOC's colours: bit k of a number goes to bit 7 - k // 3 of channel k mod 3; R G B by number."""
     colours = []
     for number in range(256):
         channels = [0, 0, 0]

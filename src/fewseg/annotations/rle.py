@@ -1,9 +1,11 @@
-"""COCO's run-length encoding: column by column, the lengths of runs that are 0, 1, 0, 1 ... in turn.
+"""Run-length encodings of masks: COCO's, and Label Studio's of a brush.
 
-Compressed, a count is stored as its difference to the count two before it (from the fourth on), in groups of
-5 bits, the lowest first; a group is a character from code 48 on, with bit 32 set where another one follows;
-the highest bit of the last group is the sign. Source: the description in pycocotools' ``maskApi``, against
-which this is tested. Unlike there, lengths are checked before anything is allocated.
+COCO's: column by column, the lengths of runs that are 0, 1, 0, 1 ... in turn. Compressed, a count is stored
+as its difference to the count two before it (from the fourth on), in groups of 5 bits, the lowest first; a
+group is a character from code 48 on, with bit 32 set where another one follows; the highest bit of the last
+group is the sign. pycocotools encodes. Codes of files are decoded here, because pycocotools writes what a
+code holds before it checks that it fits the image. Source: ``maskApi`` of pycocotools (Piotr Dollár and
+Tsung-Yi Lin).
 """
 
 from __future__ import annotations
@@ -12,46 +14,47 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
-from fewseg.annotations.values import Mask, shown
+from fewseg.annotations.json_values import shown
+from fewseg.annotations.values import Mask
 from fewseg.types import DataError
+
+Runs = NDArray[np.int64]
+"""Lengths of runs of 0, 1, 0, 1 ... down the columns of a mask."""
 
 _LONGEST = 7  # groups of a number below 2**32 with its sign
 
 
 def encode_coco(mask: Mask) -> dict[str, object]:
     """Encodes where a mask (H, W) is 1, as ``{"size": [H, W], "counts": text}``."""
-    return {"size": [int(mask.shape[0]), int(mask.shape[1])], "counts": pack_counts(runs_of(mask))}
+    rle = coco_mask.encode(np.asfortranarray(mask == 1, dtype=np.uint8))
+    return {"size": [int(mask.shape[0]), int(mask.shape[1])], "counts": rle["counts"].decode("ascii")}
 
 
 def decode_coco(rle: Mapping[str, object], size: tuple[int, int], where: str) -> Mask:
-    """Decodes an RLE object whose counts are a text (compressed) or a list of numbers.
+    """Decodes an RLE of an image of a size (H, W) to uint8 in {0, 1}; ``where`` is its place in errors."""
+    return fill_runs(coco_runs(rle, size, where), size)
 
-    Args:
-        rle: with ``size`` and ``counts``.
-        size: (H, W) of the image.
-        where: what errors call it.
 
-    Returns:
-        (H, W) uint8 in {0, 1}.
+def fill_runs(runs: Runs, size: tuple[int, int]) -> Mask:
+    """Returns the mask (H, W) uint8 in {0, 1} of runs that add up to it."""
+    columns = np.repeat((np.arange(len(runs)) % 2).astype(np.uint8), runs)
+    return np.ascontiguousarray(columns.reshape(size[1], size[0]).T)
 
-    Raises:
-        DataError: it is of another size than the image, or its counts are broken or do not add up to the
-            image.
-    """
+
+def coco_runs(rle: Mapping[str, object], size: tuple[int, int], where: str) -> Runs:
+    """Returns the runs of an RLE, whose counts are a text (compressed) or lengths; they fill the image."""
     if rle.get("size") != list(size):
         raise DataError(
             f"{where}: the RLE is of size {shown(rle.get('size'))} (height, width) and its image of "
             f"{list(size)}; both must be alike: export the masks again at the image's size"
         )
     counts = rle.get("counts")
-    if isinstance(counts, str):
-        lengths = unpack_counts(counts, where)
-    elif isinstance(counts, list) and all(type(c) is int and 0 <= c < 2**32 for c in counts):
-        lengths = np.array(counts, dtype=np.int64)
-    else:
+    lengths = unpack_counts(counts, where) if isinstance(counts, str) else run_array(counts)
+    if lengths is None:
         raise DataError(
-            f"{where}: the RLE's counts are {shown(counts)}; accepted are COCO's text or a list of lengths"
+            f"{where}: the RLE's counts are {shown(counts)}; expected COCO's text or a list of lengths"
         )
     total = size[0] * size[1]
     if (lengths < 0).any() or lengths.sum() != total:
@@ -59,44 +62,20 @@ def decode_coco(rle: Mapping[str, object], size: tuple[int, int], where: str) ->
             f"{where}: the RLE's counts add up to {lengths.sum()} pixels and the image has {total}: it is "
             "broken"
         )
-    values = np.arange(len(lengths)) % 2
-    columns = np.repeat(values.astype(np.uint8), lengths)
-    return np.ascontiguousarray(columns.reshape(size[1], size[0]).T)
+    return lengths
 
 
-def runs_of(mask: Mask) -> NDArray[np.int64]:
-    """Returns the lengths of the runs of 0, 1, 0 ... down a mask's columns; the first may be 0."""
-    flat = (mask == 1).T.ravel()
-    ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    edges = np.concatenate([[0], ends, [flat.size]])
-    runs = np.diff(edges).astype(np.int64)
-    return np.concatenate([[0], runs]) if flat[0] else runs
+def run_array(counts: object) -> Runs | None:
+    """Returns a list of lengths as an array; None where it is anything else."""
+    if isinstance(counts, np.ndarray):
+        return counts
+    if isinstance(counts, list) and all(type(c) is int and 0 <= c < 2**32 for c in counts):
+        return np.array(counts, dtype=np.int64)
+    return None
 
 
-def pack_counts(counts: NDArray[np.int64]) -> str:
-    """Returns counts as COCO's text."""
-    rest = counts.copy()
-    rest[3:] -= counts[1:-2]
-    letters = np.zeros((len(counts), _LONGEST), dtype=np.uint8)
-    used = np.zeros(len(counts), dtype=np.intp)
-    going = np.ones(len(counts), dtype=np.bool_)
-    for k in range(_LONGEST):
-        group = rest & 31
-        rest >>= 5
-        more = np.where(group & 16, rest != -1, rest != 0)
-        letters[:, k] = 48 + group + 32 * more
-        used += going
-        going &= more
-    kept = np.arange(_LONGEST)[None, :] < used[:, None]
-    return letters[kept].tobytes().decode("ascii")
-
-
-def unpack_counts(text: str, where: str) -> NDArray[np.int64]:
-    """Returns the counts in COCO's text.
-
-    Raises:
-        DataError: a character that does not occur there, a number without an end, or one too large.
-    """
+def unpack_counts(text: str, where: str) -> Runs:
+    """Returns the counts in COCO's text."""
     try:
         groups = np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
     except UnicodeEncodeError as error:
@@ -137,11 +116,7 @@ _CHANNELS = 4
 
 
 def encode_brush(mask: Mask) -> list[int]:
-    """Encodes where a mask (H, W) is 1, as RGBA of 0 and 255.
-
-    Returns:
-        Bytes 0 .. 255.
-    """
+    """Encodes where a mask (H, W) is 1, as RGBA of 0 and 255."""
     flat = (mask == 1).ravel()
     edges = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]])
     runs = np.diff(edges) * _CHANNELS
@@ -169,19 +144,7 @@ def _bits(words: NDArray[np.uint64], widths: NDArray[np.int64]) -> NDArray[np.ui
 
 
 def decode_brush(rle: Sequence[int], size: tuple[int, int], where: str) -> Mask:
-    """Decodes a brush's RGBA and returns where its alpha is at least half of its largest alpha.
-
-    Args:
-        rle: bytes 0 .. 255.
-        size: (H, W) of the image.
-        where: what errors call it.
-
-    Returns:
-        (H, W) uint8 in {0, 1}.
-
-    Raises:
-        DataError: it does not hold 4 values a pixel of the image, or is broken or cut off.
-    """
+    """Decodes a brush's RGBA and returns where its alpha is at least half of its largest alpha."""
     if not all(type(byte) is int and 0 <= byte <= 255 for byte in rle):
         raise DataError(
             f"{where}: the brush's RLE is no list of bytes 0 .. 255: export it from Label Studio as JSON "
@@ -221,7 +184,9 @@ def _decode(data: bytes, expected: int, where: str) -> NDArray[np.uint32]:
         repeated = read(1)
         length = read(sizes[read(2)]) + 1
         if done + length > count:
-            raise DataError(f"{where}: the brush's RLE has more values than it says ({count}): it is broken")
+            raise DataError(
+                f"{where}: the brush's RLE has more values than its header states ({count}): it is broken"
+            )
         if repeated:
             values[done : done + length] = read(word)
         else:

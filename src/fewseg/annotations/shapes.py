@@ -23,16 +23,7 @@ Region = NDArray[np.bool_]
 
 
 def polygon(points: Points, size: tuple[int, int]) -> Region:
-    """Fills a closed polygon by the even-odd rule.
-
-    Args:
-        points: (x, y) of its corners; the last is joined with the first. An edge walked there and back counts
-            not at all, so that one path may hold an outline and its holes.
-        size: (H, W) of the image.
-
-    Returns:
-        (H, W) bool.
-    """
+    """Fills a closed polygon by the even-odd rule."""
     height, width = size
     flips = np.zeros((height, width + 1), dtype=np.bool_)
     for start, end in zip(points, [*points[1:], points[0]], strict=True):
@@ -52,19 +43,7 @@ def polygon(points: Points, size: tuple[int, int]) -> Region:
 def rectangle(
     x: float, y: float, width: float, height: float, size: tuple[int, int], degrees: float = 0.0
 ) -> Region:
-    """Fills a rectangle, turned clockwise (as seen on the screen) about its top left corner (x, y).
-
-    Args:
-        x: left, pixels.
-        y: top, pixels.
-        width: pixels.
-        height: pixels.
-        size: (H, W) of the image.
-        degrees: of the turn.
-
-    Returns:
-        (H, W) bool.
-    """
+    """Fills a rectangle, turned clockwise (as seen on the screen) about its top left corner (x, y)."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     corners = [(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)]
     return polygon([(x + u * cos - v * sin, y + u * sin + v * cos) for u, v in corners], size)
@@ -73,11 +52,7 @@ def rectangle(
 def ellipse(
     x: float, y: float, radius_x: float, radius_y: float, size: tuple[int, int], degrees: float = 0.0
 ) -> Region:
-    """Fills an ellipse around (x, y), turned clockwise about its centre; all in pixels and degrees.
-
-    Returns:
-        (H, W) bool; nothing where a radius is 0.
-    """
+    """Fills an ellipse around (x, y), turned clockwise about its centre; all in pixels and degrees."""
     if radius_x <= 0 or radius_y <= 0:
         return np.zeros(size, dtype=np.bool_)
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -88,18 +63,7 @@ def ellipse(
 
 
 def stroke(points: Points, diameter: float, size: tuple[int, int]) -> Region:
-    """Draws a line through points with round ends: pixels whose centre is within half a diameter of it.
-
-    The pixel that holds a point is always drawn, so that a fine pen leaves a trace.
-
-    Args:
-        points: (x, y); one point makes a disc.
-        diameter: of the pen, pixels.
-        size: (H, W) of the image.
-
-    Returns:
-        (H, W) bool.
-    """
+    """Draws a line with round ends: pixels within half a diameter of it, and those that hold a point."""
     height, width = size
     drawn = np.zeros(size, dtype=np.bool_)
     radius = diameter / 2
@@ -123,24 +87,19 @@ def _span(low: float, high: float, side: int) -> tuple[int, int]:
 
 
 BACKGROUND_NAMES = frozenset({"background", "_background_", "__background__"})
-"""Labels of shapes that say "none of the classes"."""
+"""Labels of shapes that are none of the classes."""
 IGNORE_NAMES = frozenset({"ignore", "__ignore__"})
-"""Labels of shapes that say "leave this out"."""
+"""Labels of shapes to leave out."""
 
 
 class Canvas:
     """Collects the shapes of one image.
-
-    The rules:
 
     - a region (polygon, mask, rectangle) is foreground inside; shapes of one class are joined;
     - a class that has regions only is background elsewhere;
     - a class that has a scribble is unknown (255) elsewhere, but background where another class or a shape
       labelled ``background`` or ``_background_`` is;
     - a shape labelled ``ignore`` or ``__ignore__`` is 255 for all classes, where they are not foreground.
-
-    Args:
-        size: (H, W) of the image.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -152,14 +111,7 @@ class Canvas:
         self._ignored = np.zeros(size, dtype=np.bool_)
 
     def add(self, label: str, region: Region, weak: bool = False, scribble: bool = False) -> None:
-        """Adds a shape.
-
-        Args:
-            label: its class, or one of the names of background and ignore.
-            region: (H, W) bool.
-            weak: it is a rectangle or the like, whose inside is not all foreground.
-            scribble: it says nothing about the pixels outside.
-        """
+        """Adds a shape."""
         if label in BACKGROUND_NAMES:
             self._background |= region
         elif label in IGNORE_NAMES:
@@ -201,20 +153,10 @@ Path = list[tuple[float, float]]
 
 
 def outlines(mask: Mask, tolerance: float = 0.75) -> Iterator[Path]:
-    """Traces the pixels that are 1, one polygon for each piece (neighbours share an edge).
+    """Yields a polygon of each connected piece of 1, simplified within a tolerance in pixels.
 
-    Corners lie on the grid between pixels, in continuous coordinates (see :mod:`shapes`). A hole is part of
-    its piece's polygon, joined with the outline by an edge that is walked there and back: one path, filled by
-    the even-odd rule.
-
-    Args:
-        mask: (H, W) uint8.
-        tolerance: pixels by which a polygon may leave the outline, to have fewer corners (0.75 turns the
-            stairs of a slope into a line); 0 keeps the outline, so that :func:`shapes.polygon` gives the mask
-            back to the pixel.
-
-    Yields:
-        (x, y) of the corners.
+    Corners lie on the grid between pixels. A hole is part of its piece's polygon, joined with the outline by
+    an edge that is walked there and back: one path, filled by the even-odd rule.
     """
     pieces, _ = ndimage.label(mask == 1)
     for number, box in enumerate(ndimage.find_objects(pieces), 1):
@@ -232,10 +174,7 @@ def outlines(mask: Mask, tolerance: float = 0.75) -> Iterator[Path]:
 
 
 def _loops(piece: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> Iterator[Path]:
-    """Walks the edges between inside and outside, inside on the right hand; yields the corners of each loop.
-
-    Where two pixels touch at a corner only, the walk turns right, and so stays with its pixel.
-    """
+    """Walks the edges, inside on the right; where two pixels touch at a corner it stays with its pixel."""
     padded = np.pad(piece, 1)
     steps: dict[
         tuple[int, int], list[tuple[int, int]]

@@ -1,4 +1,4 @@
-"""What all writers of predictions have in common."""
+"""What all writers of predictions have in common: a journal by which a killed run goes on."""
 
 from __future__ import annotations
 
@@ -11,26 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-import numpy as np
-
-from fewseg.annotations.rle import box_of, decode_coco, encode_coco
-from fewseg.annotations.values import (
-    Mask,
-    Prediction,
-    check_classes,
-    check_name,
-    file_safe,
-    number,
-    size_field,
-    typed,
-)
-from fewseg.annotations.values import json_field as field
+from fewseg.annotations.values import Prediction, check_classes
 from fewseg.ops.files import atomic_path
-from fewseg.types import IGNORE, DataError
+from fewseg.types import DataError
 
 
 class PredictionWriter(ABC):
-    """Writes predictions one by one; ``name in writer`` tells what an earlier run has written.
+    """Writes predictions one by one; ``name in writer`` is whether an earlier run has written it.
 
     A context manager: leaving it without an error finishes the output. After an error, or when the process is
     killed, what was written stays, and a writer for the same output goes on from there. Not for several
@@ -40,7 +27,7 @@ class PredictionWriter(ABC):
         classes: the names that every prediction has.
 
     Raises:
-        ValueError: the names are not accepted.
+        ValueError: the names are invalid.
     """
 
     def __init__(self, classes: tuple[str, ...]) -> None:
@@ -57,7 +44,7 @@ class PredictionWriter(ABC):
         if prediction.classes != self.classes:
             raise ValueError(
                 f"{prediction.name!r} has the classes {list(prediction.classes)} and the output "
-                f"{list(self.classes)}; accepted are the same, in the same order: open another output"
+                f"{list(self.classes)}; expected the same, in the same order: open another output"
             )
         self._write(prediction)
 
@@ -83,45 +70,11 @@ class PredictionWriter(ABC):
         self.close(finish=error is None)
 
 
-class OutputNames:
-    """The files of images in an output folder.
-
-    Args:
-        folder: the output folder.
-        stems: image name -> output name without a suffix (see :func:`image_names.output_stems`); names that
-            are not in it lose their suffix.
-    """
-
-    def __init__(self, folder: Path, stems: Mapping[str, str] | None = None) -> None:
-        self.folder = folder
-        self.stems = stems or {}
-
-    def file(self, name: str, ending: str) -> Path:
-        """Returns the file of an image: folders and name, each part made safe, and an ending (``.png``).
-
-        Raises:
-            ValueError: the name leaves the folder.
-        """
-        check_name(name)
-        stem = self.stems.get(name)
-        if stem is None:
-            head, _, tail = name.rpartition("/")
-            base = tail.rpartition(".")[0] or tail
-            stem = f"{head}/{base}" if head else base
-        check_name(stem)
-        *folders, last = stem.split("/")
-        return self.folder.joinpath(*(file_safe(part) for part in folders), file_safe(last) + ending)
-
-
 _KEY = "name"
 
 
 def parse(line: bytes, path: Path) -> dict[str, Any]:
-    """Returns the JSON object of a line.
-
-    Raises:
-        DataError: it is none.
-    """
+    """Returns the JSON object of a line."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -132,14 +85,7 @@ def parse(line: bytes, path: Path) -> dict[str, Any]:
 
 
 def scan(file: IO[bytes], path: Path) -> tuple[dict[str, Any] | None, dict[str, int], int]:
-    """Reads a journal once.
-
-    Returns:
-        The first line, or None; name -> place of its last line, in bytes; and where the last whole line ends.
-
-    Raises:
-        DataError: a whole line is broken.
-    """
+    """Reads a journal once."""
     first: dict[str, Any] | None = None
     places: dict[str, int] = {}
     end = 0
@@ -158,17 +104,9 @@ def scan(file: IO[bytes], path: Path) -> tuple[dict[str, Any] | None, dict[str, 
 class Journal:
     """Appends a JSON object for each image; finds those that are there already.
 
-    The first line says what the file is, so that a second run with other classes is refused. A last line that
-    a killed run left half is cut off on opening, and one that does not fit on the disk is cut off at once. Of
-    two lines of one name the last counts. Memory is a number for each name.
-
-    Args:
-        path: the file; made with its folder, or continued.
-        header: JSON object of the first line.
-
-    Raises:
-        DataError: the file is there with another header, or is not such a file.
-        OSError: it cannot be written.
+    The first line states what the file is, so that a second run with other classes is refused. A last line
+    that a killed run left half is cut off on opening, and one that does not fit on the disk is cut off at
+    once. Of two lines of one name the last counts. Memory is a number for each name.
     """
 
     def __init__(self, path: Path, header: Mapping[str, object]) -> None:
@@ -187,7 +125,7 @@ class Journal:
         found, self._places, end = scan(self._file, self.path)
         if found is not None and found != header:
             raise DataError(
-                f"{self.path} was written with {found} and this run has {header}; accepted is the same: "
+                f"{self.path} was written with {found} and this run has {header}; expected the same: "
                 "choose another output folder, or remove the file"
             )
         self._file.truncate(end)
@@ -195,7 +133,7 @@ class Journal:
             self._append(header)
 
     def _append(self, value: Mapping[str, object]) -> int:
-        line = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        line = json_text(value).encode() + b"\n"
         place = self._file.seek(0, os.SEEK_END)
         try:
             self._file.write(line)
@@ -217,11 +155,7 @@ class Journal:
         self._file = self.path.open("a+b")
 
     def add(self, name: str, value: Mapping[str, object]) -> None:
-        """Appends an image's line.
-
-        Raises:
-            OSError: the disk is full; the file ends with the line before.
-        """
+        """Appends an image's line."""
         self._places[name] = self._append({_KEY: name, **value})
 
     def __contains__(self, name: object) -> bool:
@@ -244,29 +178,20 @@ class Journal:
             self._file.close()
 
 
-class JsonlWriter(PredictionWriter):
-    """Appends a line for each image to one file (see :func:`jsonl.line_of`), which can be read at any time.
-
-    Args:
-        path: the file; continued where it is there.
-        classes: the names.
-
-    Raises:
-        DataError: the file is there with other classes, or is of another kind.
-        OSError: it cannot be written.
-    """
+class LinesWriter(PredictionWriter):
+    """Appends a line for each image to a journal, which can be read at any time."""
 
     def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
         super().__init__(classes)
         self.journal = Journal(path, self._header())
 
+    @abstractmethod
     def _header(self) -> dict[str, object]:
         """Returns the first line."""
-        return header(self.classes)
 
+    @abstractmethod
     def _line(self, prediction: Prediction) -> dict[str, object]:
         """Returns an image's line without its name."""
-        return line_of(prediction)
 
     def _write(self, prediction: Prediction) -> None:
         self.journal.add(prediction.name, self._line(prediction))
@@ -279,22 +204,15 @@ class JsonlWriter(PredictionWriter):
         self.journal.close()
 
 
-class JournalledWriter(JsonlWriter):
-    """One JSON file for all images, made on finishing from a hidden file of lines beside it, which stays.
-
-    A killed run leaves the lines; the next one goes on from there and makes the file of all of them.
-    """
+class JournalledWriter(LinesWriter):
+    """One JSON file for all images, made on finishing from a hidden journal beside it, which stays."""
 
     def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
         super().__init__(path.with_name(f".{path.name}.journal"), classes)
         self.path = path
 
     def close(self, finish: bool = True) -> None:
-        """Makes the file of all lines in one step, image by image.
-
-        Raises:
-            OSError: it could not be written; the lines are there, and the file is what it was.
-        """
+        """Makes the file of all lines in one step, image by image."""
         try:
             if finish:
                 with (
@@ -321,92 +239,3 @@ def json_list(values: Iterable[object]) -> Iterator[str]:
     for k, value in enumerate(values):
         yield ("," if k else "") + "\n" + json_text(value)
     yield "\n]"
-
-
-_FORMAT = "fewseg-predictions-1"
-
-
-def header(classes: tuple[str, ...]) -> dict[str, object]:
-    """Returns the first line of a file of predictions."""
-    return {"format": _FORMAT, "classes": list(classes)}
-
-
-def line_of(prediction: Prediction) -> dict[str, object]:
-    """Returns a prediction as a JSON object, without its name and its probability.
-
-    ``regions`` has an entry for each class that occurs: class, box [x, y, width, height], area in pixels, and
-    the mask as COCO's compressed RLE; ``unknown`` is the RLE of the pixels that are 255, where there are any.
-    """
-    height, width = prediction.size
-    regions = []
-    for j, name in enumerate(prediction.classes, 1):
-        mask = prediction.mask(j)
-        if mask.any():
-            area, box = int(mask.sum()), box_of(mask)
-            regions.append({"class": name, "bbox": box, "area": area, "segmentation": encode_coco(mask)})
-    line: dict[str, object] = {
-        "height": height,
-        "width": width,
-        "scores": dict(zip(prediction.classes, (float(s) for s in prediction.scores), strict=True)),
-        "regions": regions,
-    }
-    if prediction.unknown.any():
-        line["unknown"] = encode_coco(prediction.unknown)
-    if prediction.facts:
-        line["facts"] = dict(prediction.facts)
-    return line
-
-
-def prediction_of(line: dict[str, object], classes: tuple[str, ...], where: str) -> Prediction:
-    """Returns the prediction of a line.
-
-    Raises:
-        DataError: the line is broken.
-    """
-    size = size_field(line, "height", "width", where)
-    scores = field(line, "scores", dict, where)
-    numbers = {name: j for j, name in enumerate(classes, 1)}
-    labels: Mask = np.zeros(size, dtype=np.uint8)
-    for region in field(line, "regions", list, where):
-        name = field(typed(region, dict, where), "class", str, where)
-        if name not in numbers:
-            raise DataError(
-                f"{where} has a region of {name!r}; accepted are {list(classes)}: write the file again"
-            )
-        labels[decode_coco(field(region, "segmentation", dict, where), size, where) == 1] = numbers[name]
-    if "unknown" in line:
-        labels[decode_coco(field(line, "unknown", dict, where), size, where) == 1] = IGNORE
-    try:
-        return Prediction(
-            name=field(line, "name", str, where),
-            labels=labels,
-            classes=classes,
-            scores=tuple(number(scores.get(name), f"{where}: the score of {name!r}") for name in classes),
-            facts=field(line, "facts", dict, where) if "facts" in line else {},
-        )
-    except DataError:
-        raise
-    except ValueError as error:
-        raise DataError(f"{where}: {error}") from error
-
-
-def read_jsonl(path: Path) -> Iterator[Prediction]:
-    """Reads a file of predictions, one by one; of two of one image the last counts.
-
-    A last line that is half (the file is being written, or its run was killed) is left out.
-
-    Raises:
-        DataError: the file is missing or not of this kind, or a line is broken.
-    """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; accepted is a file of predictions: check the path")
-    with path.open("rb") as file:
-        first, places, _ = scan(file, path)
-        if first is None or first.get("format") != _FORMAT:
-            raise DataError(
-                f"{path} does not begin with {_FORMAT!r}; accepted is a file of predictions: give one"
-            )
-        classes = tuple(typed(c, str, f"{path}: classes") for c in field(first, "classes", list, str(path)))
-        for k, place in enumerate(places.values(), 1):
-            file.seek(place)
-            yield prediction_of(parse(file.readline(), path), classes, f"{path}, image {k}")

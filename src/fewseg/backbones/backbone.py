@@ -23,6 +23,7 @@ from fewseg.backbones.trunks import (
     build_resnet,
     build_timm,
     build_vgg,
+    split_level,
 )
 from fewseg.backbones.weights import (
     WeightsReport,
@@ -49,7 +50,8 @@ class BackboneConfig:
             that gives intermediate maps (convnext_tiny, vit_small_patch14_dinov2); those run as a whole.
         weights: "imagenet" for the published weights that timm downloads by name; the path of a
             .safetensors, .pth or .pt file; None for random values drawn from ``seed``.
-        levels: maps to give out; stages deeper than the last of them are not built.
+        levels: maps to give out: stages ("stem", "layer1" .. "layer4") or blocks of them ("layer3.2"; of a
+            VGG a convolution is a block); stages deeper than the last of them are not built.
         first_block_dilation: "previous" (timm, torchvision) or "stage" (released PFENet family).
         stride_on_1x1: a stage's stride on its first 1x1 (original paper, Keras) instead of its 3x3.
         bn_eps: epsilon of every batch-norm; None keeps the network's own.
@@ -57,7 +59,7 @@ class BackboneConfig:
             a frozen backbone, which is what the released PFENet family does.
         trainable: whether gradients reach the weights.
         seed: of the random values.
-        shape: size of a small ResNet of one's own, to be trained from scratch.
+        shape: size of a small ResNet, to be trained from scratch.
         last_relu: False leaves out the ReLU after the deepest convolution of a VGG (released PANet).
     """
 
@@ -79,14 +81,15 @@ class BackboneConfig:
         Raises:
             ValueError: a level or a name is unknown, or an option does not fit the network.
         """
-        unknown = sorted(set(self.levels) - set(LEVELS))
-        if unknown or not self.levels or len(set(self.levels)) != len(self.levels):
+        if not self.levels or len(set(self.levels)) != len(self.levels):
             raise ValueError(f"levels {self.levels}: give one or more of {LEVELS}, each once")
+        for level in self.levels:
+            split_level(level)
         if self.family is None or ("." in self.name and not timm.is_model_pretrained(self.name)):
             known = timm.list_models(include_tags="." in self.name)
             near = difflib.get_close_matches(self.name, known) or ["resnet50"]
             raise ValueError(
-                f"unknown backbone {self.name!r}; accepted are the names of timm: near ones are {near}"
+                f"unknown backbone {self.name!r}: give a name that timm knows, such as {' or '.join(near)}"
             )
         if self.family != "resnet" and (
             self.shape or self.stride_on_1x1 or self.first_block_dilation == "stage"
@@ -115,8 +118,8 @@ class BackboneConfig:
 
     @property
     def last(self) -> str:
-        """The deepest level that must be built."""
-        return max(self.levels, key=LEVELS.index)
+        """The deepest stage that must be built."""
+        return max((split_level(level)[0] for level in self.levels), key=LEVELS.index)
 
     def build(self) -> Backbone:
         """Builds the network and loads its weights.
@@ -157,16 +160,17 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std), persistent=False)
         self.requires_grad_(config.trainable)
         self.train()
+        _ = self.channels  # an unknown block is an error now
 
     @property
     def channels(self) -> Mapping[str, int]:
         """Channels of every map that is given out."""
-        return {level: self.trunk.channels[level] for level in self.config.levels}
+        return {level: self.trunk.shape(level)[0] for level in self.config.levels}
 
     @property
     def strides(self) -> Mapping[str, int]:
         """Image pixels per cell of every map that is given out."""
-        return {level: self.trunk.strides[level] for level in self.config.levels}
+        return {level: self.trunk.shape(level)[1] for level in self.config.levels}
 
     def train(self, mode: bool = True) -> Self:
         """Sets training mode; batch-norm stays in eval unless the config's ``bn`` is "train"."""
@@ -188,8 +192,8 @@ class Backbone(nn.Module):
         """
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(
-                f"images came as {images.dtype} {tuple(images.shape)}; accepted is a floating (n, 3, H, W) "
-                "in [0, 1]: divide bytes by 255 and put the channels second"
+                f"images must be floating (n, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}: "
+                "divide bytes by 255 and put the channels second"
             )
         normalised = (images - self.mean.view(1, 3, 1, 1)) / self.std.view(1, 3, 1, 1)
         height, width = images.shape[-2:]
@@ -211,19 +215,22 @@ class Backbone(nn.Module):
         """Runs one stage on a given input, such as layer4 on a masked layer3.
 
         Args:
-            level: a built level.
-            below: (n, C, h, w) with the channels of the level before it.
+            level: a stage that is built, or a block of one.
+            below: (n, C, h, w), map of the stage before it.
+
+        Returns:
+            (n, C', h', w').
 
         Raises:
-            ValueError: the level was not built.
+            ValueError: the stage is not built, or cannot be run by itself.
         """
-        if level not in self.trunk.channels:
+        if split_level(level)[0] not in self.trunk.channels:
             raise ValueError(
                 f"level {level!r} is not built; built are {tuple(self.trunk.channels)}: "
                 "add it to the levels of the backbone's config"
             )
         with self._gradients():
-            return self.trunk.stage(level, below)
+            return self.trunk.rerun(level, below)
 
     def digest(self) -> str:
         """Returns a hexadecimal key of everything that decides the maps: settings and values.

@@ -1,10 +1,12 @@
-"""The part of a classifier that segmentation uses: five stages that can be run one by one."""
+"""The part of a classifier that segmentation uses: five stages, whose blocks can be run one by one."""
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import timm
@@ -13,14 +15,30 @@ from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 LEVELS = ("stem", "layer1", "layer2", "layer3", "layer4")
-"""Names of the stages, shallow to deep, for every architecture."""
+"""Names of the stages, shallow to deep, for every architecture; "layer3.2" is block 2 of layer3."""
+
+FirstBlockDilation = Literal["previous", "stage"]
+
+
+def split_level(level: str) -> tuple[str, int | None]:
+    """The stage of a level, and the block's number where it names one.
+
+    Raises:
+        ValueError: it names neither a stage nor a block of one.
+    """
+    stage, _, block = level.partition(".")
+    if stage not in LEVELS or (level != stage and not re.fullmatch(r"layer\d\.\d+", level)):
+        raise ValueError(
+            f"unknown level {level!r}: give a stage, {LEVELS}, or a block of one such as 'layer3.2'"
+        )
+    return stage, int(block) if block else None
 
 
 class Trunk(nn.Module, ABC):
     """Stages of an ImageNet classifier under timm's own parameter names, built up to one level.
 
     Attributes:
-        channels: channels of the map that each built level gives.
+        channels: channels of the map of each built stage.
         strides: image pixels per cell of that map.
     """
 
@@ -30,47 +48,59 @@ class Trunk(nn.Module, ABC):
         self.strides = strides
 
     @abstractmethod
-    def stage(self, level: str, below: Tensor) -> Tensor:
-        """Runs one stage.
+    def blocks(self, stage: str) -> Sequence[nn.Module]:
+        """The modules that a stage runs one after the other."""
 
-        Args:
-            level: one of the built levels.
-            below: (n, C, h, w) map of the level before it; the normalised image for "stem".
+    def shape(self, level: str) -> tuple[int, int]:
+        """Channels and stride of a stage's or a block's map.
 
-        Returns:
-            (n, ``channels[level]``, h', w').
+        Raises:
+            ValueError: the stage has no such block.
         """
+        stage, block = split_level(level)
+        if block is not None and not block < len(self.blocks(stage)):
+            count = len(self.blocks(stage))
+            raise ValueError(f"no level {level!r}: {stage} has {count} blocks, 0 .. {count - 1}")
+        return self.channels[stage], self.strides[stage]
 
     @property
     def named(self) -> nn.Module:
         """The module whose parameters have timm's names: what weights are loaded into."""
         return self
 
-    def maps(self, images: Tensor, levels: Sequence[str]) -> dict[str, Tensor]:
-        """Runs all built stages.
+    def run(self, stage: str, below: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """The name and the map of every block of a stage, and of the stage itself at last.
 
         Args:
-            images: (n, 3, H, W), normalised.
-            levels: which maps to give out, in this order.
+            stage: a built stage.
+            below: (n, C, h, w) map of the stage before it; the normalised image for "stem".
         """
+        for i, block in enumerate(self.blocks(stage)):
+            below = block(below)
+            yield f"{stage}.{i}", below
+        yield stage, below
+
+    def rerun(self, level: str, below: Tensor) -> Tensor:
+        """The map (n, C, h', w') of one stage, or of a block in it, on a given input of the stage."""
+        stage, _ = split_level(level)
+        return next(maps for name, maps in self.run(stage, below) if name == level)
+
+    def maps(self, images: Tensor, levels: Sequence[str]) -> dict[str, Tensor]:
+        """The maps of some levels, in this order, of normalised images (n, 3, H, W)."""
         found: dict[str, Tensor] = {}
         current = images
-        for level in self.channels:
-            found[level] = current = self.stage(level, current)
-        return {level: found[level] for level in levels}
-
-
-def levels_up_to(last: str) -> tuple[str, ...]:
-    """Returns the levels from the stem to ``last``, which are those that must be built."""
-    return LEVELS[: LEVELS.index(last) + 1]
-
-
-FirstBlockDilation = Literal["previous", "stage"]
+        for stage in self.channels:
+            for name, current in self.run(stage, current):  # noqa: B020 - each stage goes on from the last
+                if name in levels:
+                    found[name] = current
+                    if len(found) == len(levels):
+                        return {level: found[level] for level in levels}
+        raise ValueError(f"no levels {sorted(set(levels) - set(found))}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetShape:
-    """Size of a ResNet of one's own, for training from scratch; it replaces the named network's.
+    """Size of a small ResNet for training from scratch; it replaces the named network's.
 
     Attributes:
         layers: residual blocks of layer1 .. layer4.
@@ -83,11 +113,15 @@ class ResNetShape:
     stem_width: int = 16
 
 
+def _built(last: str) -> tuple[str, ...]:
+    return LEVELS[: LEVELS.index(last) + 1]
+
+
 class ResNetTrunk(Trunk):
     """Stem (convolutions and max-pool, stride 4) and layer1 to at most layer4 of a timm ResNet."""
 
     def __init__(self, net: Any, last: str) -> None:
-        levels = levels_up_to(last)
+        levels = _built(last)
         infos = dict(zip(levels, net.feature_info, strict=False))
         channels = {level: int(info["num_chs"]) for level, info in infos.items()}
         strides = {level: int(info["reduction"]) for level, info in infos.items()} | {"stem": 4}
@@ -96,11 +130,11 @@ class ResNetTrunk(Trunk):
         for level in levels[1:]:
             self.add_module(level, getattr(net, level))
 
-    def stage(self, level: str, below: Tensor) -> Tensor:
-        """Runs one stage; see ``Trunk.stage``."""
-        if level == "stem":
-            return self.maxpool(self.act1(self.bn1(self.conv1(below))))  # type: ignore[no-any-return]
-        return self.get_submodule(level)(below)  # type: ignore[no-any-return]
+    def blocks(self, stage: str) -> Sequence[nn.Module]:
+        """The residual blocks; the stem's convolution, norm, activation and pool."""
+        if stage == "stem":
+            return self.conv1, self.bn1, self.act1, self.maxpool
+        return list(self.get_submodule(stage).children())
 
 
 def build_resnet(
@@ -111,19 +145,7 @@ def build_resnet(
     stride_on_1x1: bool,
     shape: ResNetShape | None,
 ) -> ResNetTrunk:
-    """Builds a randomly initialised ResNet at output stride 8 (layer3 dilated by 2, layer4 by 4).
-
-    Args:
-        name: a timm name, such as "resnet50".
-        last: the deepest level to build.
-        first_block_dilation: "previous" leaves the first block of a dilated stage at the dilation of the
-            stage before (timm, torchvision); "stage" dilates every 3x3 of it (released PFENet family).
-        stride_on_1x1: put layer2's stride on the first 1x1 instead of the 3x3.
-        shape: another size under the named block type, with a deep stem.
-
-    Raises:
-        ValueError: the blocks have no 1x1 to stride.
-    """
+    """Builds a randomly initialised ResNet at output stride 8; see ``BackboneConfig`` for the options."""
     sizes = asdict(shape) | {"stem_type": "deep"} if shape else {}
     net = timm.create_model(name, pretrained=False, num_classes=0, output_stride=8, **sizes)
     if first_block_dilation == "stage":
@@ -155,35 +177,42 @@ _STRIDES = {"stem": 2, "layer1": 4, "layer2": 8, "layer3": 8, "layer4": 8}
 
 
 class VGGTrunk(Trunk):
-    """The five convolution blocks of a VGG; a level's map comes after its block's pool.
+    """The five convolution stages of a VGG; a stage's map comes after its pool.
 
     Pools are 3x3 with padding 1, so an image side of 8k + 1 gives k + 1 cells. The fourth has stride 1
-    and block 5, which has no pool, is dilated by 2.
+    and the fifth stage, which has no pool, is dilated by 2.
 
     Source: PANet (Wang et al. 2019), Sec. 3.2.
     """
 
     def __init__(self, net: Any, last: str) -> None:
-        levels = levels_up_to(last)
+        levels = _built(last)
         ends = [end + 2 for end in net.feature_ends[: len(levels)]]  # one past the pool that follows
-        ends[4:] = [end - 1 for end in ends[4:]]  # block 5 ends before its pool
+        ends[4:] = [end - 1 for end in ends[4:]]  # the fifth stage ends before its pool
         channels = {level: int(net.feature_info[i]["num_chs"]) for i, level in enumerate(levels)}
         super().__init__(channels, {level: _STRIDES[level] for level in levels})
         self.features: nn.Sequential = net.features[: ends[-1]]
-        self._spans = dict(zip(levels, zip([0, *ends[:-1]], ends, strict=True), strict=True))
+        self._spans = dict(zip(levels, pairwise([0, *ends]), strict=True))
         for level, (start, stop) in self._spans.items():
             _keep_size(self.features[start:stop], level)
 
-    def stage(self, level: str, below: Tensor) -> Tensor:
-        """Runs one block; see ``Trunk.stage``."""
-        start, stop = self._spans[level]
-        for layer in self.features[start:stop]:
-            below = layer(below)
-        return below
+    def blocks(self, stage: str) -> Sequence[nn.Module]:
+        """Each convolution with what follows it; the pool belongs to the last."""
+        start, stop = self._spans[stage]
+        convs = [i for i in range(start, stop) if isinstance(self.features[i], nn.Conv2d)]
+        return [self.features[i:j] for i, j in pairwise([*convs, stop])]
+
+    def shape(self, level: str) -> tuple[int, int]:
+        """Before its pool a stage has the stride of the stage below; the first has every pixel."""
+        channels, stride = super().shape(level)
+        stage, block = split_level(level)
+        if block is not None and block < len(self.blocks(stage)) - 1:
+            stride = ([1, *_STRIDES.values()])[LEVELS.index(stage)]
+        return channels, stride
 
 
 def _keep_size(block: nn.Sequential, level: str) -> None:
-    """Turns a block's pool into the padded 3x3 one and dilates block 5."""
+    """Turns a stage's pool into the padded 3x3 one and dilates the fifth stage."""
     for layer in block:
         if isinstance(layer, nn.MaxPool2d):
             layer.kernel_size, layer.padding = 3, 1
@@ -193,13 +222,7 @@ def _keep_size(block: nn.Sequential, level: str) -> None:
 
 
 def build_vgg(name: str, last: str, *, last_relu: bool = True) -> VGGTrunk:
-    """Builds a randomly initialised VGG (such as "vgg16" or "vgg16_bn") up to the level ``last``.
-
-    Args:
-        name: timm's name.
-        last: the deepest level.
-        last_relu: False replaces the ReLU after the deepest convolution by nothing.
-    """
+    """Builds a randomly initialised VGG; without ``last_relu`` the deepest convolution has no ReLU."""
     net = timm.create_model(name, pretrained=False, num_classes=0)
     trunk = VGGTrunk(net, last)
     if not last_relu:
@@ -212,10 +235,10 @@ _QUARTERS = 4
 
 
 class TimmTrunk(Trunk):
-    """Runs as a whole: a stage by itself cannot be had.
+    """Any other network of timm; it runs as a whole, so that no stage can be run again by itself.
 
-    The network's stages are ``stem`` and ``layer1`` .. ``layer4``, or the layers alone where it has four;
-    the blocks of a plain vision transformer are parted into four layers of one stride.
+    Its stages are ``stem`` and ``layer1`` .. ``layer4``, or the layers alone where it has four. The blocks of
+    a plain vision transformer are parted into four layers of one stride; only they can be named one by one.
     """
 
     def __init__(self, name: str, net: Any, last: str) -> None:
@@ -230,7 +253,7 @@ class TimmTrunk(Trunk):
         if not names or last not in names:
             raise ValueError(
                 f"{name!r} gives {len(infos)} maps of strides {reductions}, with no {last!r} among them: "
-                f"ask for levels of {names or 'another network'}"
+                f"choose levels of {names or 'a different network'}"
             )
         kept = names[: names.index(last) + 1]
         chosen = dict(zip(kept, indices, strict=False))
@@ -238,7 +261,11 @@ class TimmTrunk(Trunk):
             {level: int(infos[i]["num_chs"]) for level, i in chosen.items()},
             {level: reductions[i] for level, i in chosen.items()},
         )
-        self.net, self._indices, self._patch = net, chosen, patch
+        self.net, self._patch = net, patch
+        starts = [-1, *indices] if patch > 1 else [i - 1 for i in indices]
+        self._spans = {
+            level: (start + 1, i + 1) for (level, i), start in zip(chosen.items(), starts, strict=False)
+        }
 
     @property
     def named(self) -> nn.Module:
@@ -246,12 +273,13 @@ class TimmTrunk(Trunk):
         network: nn.Module = self.net
         return network
 
-    def stage(self, level: str, below: Tensor) -> Tensor:
-        """Always raises: the network runs as a whole.
+    def blocks(self, stage: str) -> Sequence[nn.Module]:
+        """Stands for the blocks; they cannot be run one by one."""
+        start, stop = self._spans[stage]
+        return [self.net] * (stop - start)
 
-        Raises:
-            ValueError: always.
-        """
+    def rerun(self, level: str, below: Tensor) -> Tensor:
+        """Always raises a ValueError: the network runs as a whole."""
         raise ValueError(
             f"{type(self.net).__name__} cannot run {level!r} by itself: choose a ResNet or VGG, or a prior "
             "without masked input (method.prior.masked_input None)"
@@ -262,22 +290,22 @@ class TimmTrunk(Trunk):
         if self._patch > 1:
             size = [max(1, round(side / self._patch)) * self._patch for side in images.shape[-2:]]
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        wanted = {level: self._index(level) for level in levels}
+        indices = sorted({*wanted.values(), *(stop - 1 for _, stop in self._spans.values())})
         found = self.net.forward_intermediates(
-            images,
-            indices=list(self._indices.values()),
-            intermediates_only=True,
-            output_fmt="NCHW",
+            images, indices=indices, intermediates_only=True, output_fmt="NCHW"
         )
-        every = dict(zip(self._indices, found, strict=True))
-        return {level: every[level] for level in levels}
+        every = dict(zip(indices, found, strict=True))
+        return {level: every[i] for level, i in wanted.items()}
+
+    def _index(self, level: str) -> int:
+        stage, block = split_level(level)
+        start, stop = self._spans[stage]
+        return stop - 1 if block is None else start + block
 
 
 def build_timm(name: str, last: str) -> TimmTrunk:
-    """Builds a randomly initialised network, at output stride 8 where it can.
-
-    Args:
-        name: a timm name, such as "convnext_tiny" or "vit_small_patch14_dinov2".
-        last: the deepest level to build.
+    """Builds a randomly initialised network such as "convnext_tiny", at output stride 8 where it can.
 
     Raises:
         ValueError: the network gives no intermediate maps, or not those levels.
@@ -289,5 +317,5 @@ def build_timm(name: str, last: str) -> TimmTrunk:
         except TypeError:
             continue
     if not hasattr(net, "forward_intermediates") or not hasattr(net, "feature_info"):
-        raise ValueError(f"{name!r} gives no intermediate maps: choose another backbone")
+        raise ValueError(f"{name!r} gives no intermediate maps: choose a different backbone")
     return TimmTrunk(name, net, last)

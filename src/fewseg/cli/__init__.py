@@ -63,7 +63,7 @@ COMMANDS: dict[str, Command] = {
         help="the same in the browser: draw, look, correct, download",
     ),
     "data check": Command(
-        options="fewseg.cli.data:DataCommand",
+        options="fewseg.data.check:CheckOptions",
         run="fewseg.cli.data:check",
         help="which files of a data set exist, what is missing, where to get it",
         words="SET ROOT",
@@ -106,7 +106,7 @@ COMMANDS: dict[str, Command] = {
         help="every table of the papers, published values beside ours",
     ),
     "report figures": Command(
-        options="fewseg.cli.figures:FiguresCommand",
+        options="fewseg.reports.figures:FiguresOptions",
         run="fewseg.cli.figures:figures",
         help="every figure of the papers, from checkpoints and results",
     ),

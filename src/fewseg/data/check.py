@@ -1,12 +1,15 @@
-"""How many images PASCAL-5i has: what a reader's lists and index are checked against."""
+"""What a data set on disk holds, beside the numbers known to be right; what is missing, where to get it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from fewseg.data.coco import (
     COCO_PAGE,
@@ -17,13 +20,114 @@ from fewseg.data.coco import (
     find_coco,
     image_folder,
 )
-from fewseg.data.folds import ClassSplit, coco_20i, pascal_5i
+from fewseg.data.folder import FolderSource, ListFileSource, voc5i_mini_source
+from fewseg.data.folds import VOC_CLASSES, ClassSplit, coco_20i, pascal_5i
 from fewseg.data.fss1000 import CLASSES, FSS_PAGE, IMAGES_OF_CLASS, PARTS, FSS1000Source
 from fewseg.data.index import Index, build_index
 from fewseg.data.pascal import NOVAL_URL, SBD_URL, VOC_URL, TrainList, find_sbd, find_voc, pascal_sources
 from fewseg.data.protocols import PASCAL_MIN_AREA
 from fewseg.data.source import Source
 from fewseg.types import DataError
+
+DataSet = Literal["pascal", "coco", "fss1000", "folder", "list", "voc5i-mini"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Reports what a data set holds, and what is missing.
+
+    Attributes:
+        dataset: pascal (VOC 2012 and SBD below ROOT), coco (COCO 2014), fss1000, folder (<class>/images,
+            <class>/masks), list (a file of `image mask` lines with VOC class ids) or voc5i-mini.
+        root: the data set's folder.
+        list_file: for ``list``: the list; its paths are relative to the root.
+        min_area: pixels a class must cover to count as present.
+    """
+
+    dataset: Annotated[DataSet, tyro.conf.Positional]
+    root: Annotated[Path, tyro.conf.Positional]
+    list_file: Path | None = None
+    min_area: int = PASCAL_MIN_AREA
+
+    def check(self) -> None:
+        """Raises a ValueError where options are missing."""
+        if self.dataset == "list" and self.list_file is None:
+            raise ValueError("`fewseg data check list` needs --list-file: the file of `image mask` lines")
+
+
+def check(options: CheckOptions) -> tuple[str, ...]:
+    """Reports a data set in lines; those that start with WRONG name what is missing or unexpected.
+
+    Args:
+        options: which data set.
+
+    Raises:
+        DataError: images of a set without known counts cannot be used; one error counts all of them.
+        ValueError: ``list`` without a list file.
+    """
+    options.check()
+    if options.dataset == "pascal":
+        return check_pascal(options.root, options.root)
+    if options.dataset == "coco":
+        return check_coco(options.root, options.min_area)
+    if options.dataset == "fss1000":
+        return check_fss1000(options.root)
+    if options.dataset == "folder":
+        return check_source(FolderSource(options.root), options.min_area)
+    splits = [pascal_5i(fold) for fold in range(4)]
+    if options.list_file is None:
+        return check_source(voc5i_mini_source(options.root), options.min_area, splits)
+    source = ListFileSource(options.root, options.list_file, VOC_CLASSES)
+    return check_source(source, options.min_area, splits)
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number found and the number known to be right."""
+
+    what: str
+    found: int
+    expected: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether they are equal."""
+        return self.found == self.expected
+
+    def line(self) -> str:
+        """Returns the count as a line of text."""
+        return f"{'ok   ' if self.ok else 'WRONG'} {self.what}: {self.found} (expected {self.expected})"
+
+
+def check_source(
+    source: Source,
+    min_area: int = PASCAL_MIN_AREA,
+    splits: Sequence[ClassSplit] = (),
+    cache_dir: Path | None = None,
+    progress: bool = True,
+) -> tuple[str, ...]:
+    """Reads every image of a source, once: a line on the set, one for each class, one for each fold."""
+    index = build_index(source, cache_dir, progress=progress)
+    empty = sum(not facts.areas for facts in index.images.values())
+    head = f"{index.name}: {len(index)} images, {len(index.class_names)} classes"
+    head += f", content {index.content_digest()}"
+    lines = [f"{head}; {empty} images without any class" if empty else head]
+    for class_id, name in index.class_names.items():
+        present, any_pixel = len(index.images_of(class_id, min_area)), len(index.images_of(class_id))
+        lines.append(
+            f"  {class_id:3d} {name:<16s} {present:6d} images from {min_area} px ({any_pixel} with any)"
+        )
+    return (*lines, *(fold_line(index, split, min_area) for split in splits))
+
+
+def fold_line(index: Index, split: ClassSplit, min_area: int = PASCAL_MIN_AREA) -> str:
+    """Returns the images per novel class of a fold and the most shots that all of them allow."""
+    counts = {c: len(index.images_of(c, min_area)) for c in split.novel}
+    shots = max(0, min(counts.values()) - 1)
+    parts = ", ".join(f"{split.class_names[c]} {n}" for c, n in counts.items())
+    verdict = f"up to {shots} shots" if shots else "TOO FEW IMAGES for 1 shot"
+    return f"{split.name} fold {split.fold}: {parts}; {verdict}"
+
 
 PascalList = Literal["val", "voc+sbd_noval", "trainaug"]
 
@@ -43,34 +147,8 @@ BASE_IMAGES: dict[PascalList, tuple[int, int, int, int]] = {
 """Training images that show a base class of fold 0..3 on 2048 pixels."""
 
 
-@dataclass(frozen=True)
-class Count:
-    """A number found and the number known to be right."""
-
-    what: str
-    found: int
-    expected: int
-
-    @property
-    def ok(self) -> bool:
-        """Tells whether they are equal."""
-        return self.found == self.expected
-
-    def line(self) -> str:
-        """Returns the count as a line of text."""
-        return f"{'ok   ' if self.ok else 'WRONG'} {self.what}: {self.found} (expected {self.expected})"
-
-
 def check_counts(index: Index, which: PascalList) -> tuple[Count, ...]:
-    """Compares the index of a PASCAL list with the known counts.
-
-    Args:
-        index: of the val list or of a training list, whole.
-        which: the list it should be.
-
-    Raises:
-        ValueError: there is no such list.
-    """
+    """Compares the index of a whole PASCAL list with the known counts."""
     if which not in IMAGES:
         raise ValueError(f"PASCAL list {which!r} is unknown: choose of {sorted(IMAGES)}")
     counts = [Count(f"{which} images", len(index), IMAGES[which])]
@@ -88,73 +166,14 @@ def check_counts(index: Index, which: PascalList) -> tuple[Count, ...]:
     return tuple(counts)
 
 
-def check(
-    source: Source,
-    min_area: int = PASCAL_MIN_AREA,
-    splits: Sequence[ClassSplit] = (),
-    cache_dir: Path | str | None = None,
-    progress: bool = True,
-) -> tuple[str, ...]:
-    """Reads every image of a source (once; the index is cached) and tells what is there.
-
-    Args:
-        source: the images.
-        min_area: pixels a class must cover to count as present.
-        splits: folds whose novel classes are checked for enough images.
-        cache_dir: of the index.
-        progress: show a progress bar.
-
-    Returns:
-        Lines: the number of images, a line per class, a line per fold.
-
-    Raises:
-        DataError: images cannot be used; one error tells of all of them.
-    """
-    index = build_index(source, cache_dir=cache_dir, progress=progress)
-    return (*describe(index, min_area), *(fold_line(index, split, min_area) for split in splits))
-
-
-def describe(index: Index, min_area: int = PASCAL_MIN_AREA) -> tuple[str, ...]:
-    """Returns a line on the set and one per class: images where it is present, images with any of it."""
-    empty = sum(not facts.areas for facts in index.images.values())
-    head = f"{index.name}: {len(index)} images, {len(index.class_names)} classes"
-    head += f", content {index.content_digest()}"
-    lines = [f"{head}; {empty} images without any class" if empty else head]
-    for class_id, name in index.class_names.items():
-        present, any_pixel = len(index.images_of(class_id, min_area)), len(index.images_of(class_id))
-        lines.append(
-            f"  {class_id:3d} {name:<16s} {present:6d} images from {min_area} px ({any_pixel} with any)"
-        )
-    return tuple(lines)
-
-
-def fold_line(index: Index, split: ClassSplit, min_area: int = PASCAL_MIN_AREA) -> str:
-    """Returns the images per novel class of a fold and the most shots that all of them allow."""
-    counts = {c: len(index.images_of(c, min_area)) for c in split.novel}
-    shots = max(0, min(counts.values()) - 1)
-    parts = ", ".join(f"{split.class_names[c]} {n}" for c, n in counts.items())
-    verdict = f"up to {shots} shots" if shots else "TOO FEW IMAGES for 1 shot"
-    return f"{split.name} fold {split.fold}: {parts}; {verdict}"
-
-
 def check_pascal(
-    voc_root: Path | str,
-    sbd_root: Path | str,
+    voc_root: Path,
+    sbd_root: Path,
     train_list: TrainList = "voc+sbd_noval",
-    cache_dir: Path | str | None = None,
+    cache_dir: Path | None = None,
     progress: bool = True,
 ) -> tuple[str, ...]:
-    """Tells what of PASCAL VOC 2012 and SBD is there, and compares all counts with the known ones.
-
-    What is missing is a line of the report, with where to get it, and no error.
-
-    Args:
-        voc_root: ``VOC2012``, or a folder above it.
-        sbd_root: SBD's ``dataset``, or a folder above it.
-        train_list: the training list to build.
-        cache_dir: of the index.
-        progress: show progress bars.
-    """
+    """Finds PASCAL VOC 2012 and SBD and compares all counts; what is missing is a line and no error."""
     lines = []
     for what, find, root, url in (
         ("VOC2012", find_voc, voc_root, VOC_URL),
@@ -172,7 +191,7 @@ def check_pascal(
     try:
         train, val = pascal_sources(voc_root, sbd_root, train_list, progress=progress)
         for source, which in ((val, "val"), (train, train_list)):
-            index = build_index(source, cache_dir=cache_dir, progress=progress)
+            index = build_index(source, cache_dir, progress=progress)
             lines += [count.line() for count in check_counts(index, which)]  # type: ignore[arg-type]
     except DataError as error:
         lines.append(f"WRONG {error}")
@@ -195,15 +214,7 @@ _NEAR = 0.01
 
 
 def check_coco_counts(source: CocoSource, part: CocoPart) -> tuple[Count, ...]:
-    """Compares the numbers of listed and of annotated images with the known ones.
-
-    Args:
-        source: of the whole annotation file.
-        part: "train" or "val".
-
-    Raises:
-        ValueError: there is no such part.
-    """
+    """Compares the numbers of listed and of annotated images of a whole part with the known ones."""
     if part not in LISTED:
         raise ValueError(f"COCO part {part!r} is unknown: choose of {sorted(LISTED)}")
     return (
@@ -212,45 +223,23 @@ def check_coco_counts(source: CocoSource, part: CocoPart) -> tuple[Count, ...]:
     )
 
 
-def hsnet_lines(index: Index, part: CocoPart, min_area: int = 1) -> tuple[str, ...]:
-    """Sets images per fold beside HSNet's lists, a line a fold.
-
-    How HSNet's lists were filtered is not published, so a difference is a remark and no error.
-
-    Args:
-        index: of the part.
-        part: "train" (base classes) or "val" (novel classes).
-        min_area: pixels a class must cover to count as present.
-    """
-    lines = []
+def hsnet_lines(index: Index, part: CocoPart, min_area: int = 1) -> Iterable[str]:
+    """Yields the images per fold beside HSNet's lists, whose filter is not published: notes, no errors."""
     for fold, expected in enumerate(HSNET_IMAGES[part]):
         split = coco_20i(fold)
         kind, classes = ("base", split.base) if part == "train" else ("novel", split.novel)
         found = len(index.images_with_any(classes, min_area))
         verdict = "like" if abs(found - expected) <= _NEAR * expected else "unlike"
-        lines.append(
+        yield (
             f"note  fold {fold} {part} images with a {kind} class from {min_area} px: {found}, {verdict} "
             f"HSNet's list ({expected})"
         )
-    return tuple(lines)
 
 
 def check_coco(
-    root: Path | str,
-    min_area: int = PASCAL_MIN_AREA,
-    cache_dir: Path | str | None = None,
-    progress: bool = True,
+    root: Path, min_area: int = PASCAL_MIN_AREA, cache_dir: Path | None = None, progress: bool = True
 ) -> tuple[str, ...]:
-    """Tells what of COCO 2014 is there, and compares all counts with the known ones.
-
-    What is missing is a line of the report, with where to get it, and no error.
-
-    Args:
-        root: the folder with ``annotations``, ``train2014`` and ``val2014``, or one that holds it.
-        min_area: pixels a class must cover to count as present.
-        cache_dir: of label maps and indices (folders ``coco`` and ``index`` in it); the cache by default.
-        progress: show progress bars.
-    """
+    """Finds COCO 2014 and compares all counts; what is missing is a line and no error."""
     try:
         coco = find_coco(root)
     except DataError as error:
@@ -266,10 +255,7 @@ def check_coco(
     return tuple(lines)
 
 
-def _coco_part(
-    coco: Path, part: CocoPart, min_area: int, cache_dir: Path | str | None, progress: bool
-) -> list[str]:
-    cache = None if cache_dir is None else Path(cache_dir)
+def _coco_part(coco: Path, part: CocoPart, min_area: int, cache: Path | None, progress: bool) -> list[str]:
     try:
         source = coco_source(coco, part, cache and cache / "coco", progress)
         lines = [count.line() for count in check_coco_counts(source, part)]
@@ -283,36 +269,20 @@ def _coco_part(
     return lines
 
 
-def check_fss1000(
-    root: Path | str, cache_dir: Path | str | None = None, progress: bool = True
-) -> tuple[str, ...]:
-    """Tells what of FSS-1000 is there: classes, images, masks without anything in them.
-
-    What is missing is a line of the report, with where to get it, and no error.
-
-    Args:
-        root: the folder of the class folders, or one that holds it.
-        cache_dir: of the index.
-        progress: show a progress bar.
-    """
+def check_fss1000(root: Path, cache_dir: Path | None = None, progress: bool = True) -> tuple[str, ...]:
+    """Counts the classes, images and empty masks of FSS-1000; what is missing is a line and no error."""
     try:
         source = FSS1000Source(root)
-        lines = [f"ok    FSS-1000: {source.root}"]
-        lines.append(Count("classes", len(source.class_names), CLASSES).line())
-        of_class: dict[str, int] = {}
-        for id in source.ids:
-            name = id.split("/")[0]
-            of_class[name] = of_class.get(name, 0) + 1
-        odd = {name: n for name, n in of_class.items() if n != IMAGES_OF_CLASS}
-        if odd:
-            told = json.dumps(dict(list(odd.items())[:5]))
-            lines.append(
-                f"WRONG {len(odd)} classes have not {IMAGES_OF_CLASS} images, like {told} ({FSS_PAGE})"
-            )
-        lines.append(f"note  {', '.join(f'{n} {part}' for part, n in PARTS.items())} classes: give the lists")
-        index = build_index(source, cache_dir=cache_dir, progress=progress)
+        index = build_index(source, cache_dir, progress=progress)
     except DataError as error:
         return (f"WRONG {error}",)
+    lines = [f"ok    FSS-1000: {source.root}", Count("classes", len(source.class_names), CLASSES).line()]
+    of_class = Counter(id.split("/")[0] for id in source.ids)
+    odd = {name: n for name, n in of_class.items() if n != IMAGES_OF_CLASS}
+    if odd:
+        shown = json.dumps(dict(list(odd.items())[:5]))
+        lines.append(f"WRONG {len(odd)} classes have not {IMAGES_OF_CLASS} images, like {shown} ({FSS_PAGE})")
+    lines.append(f"note  {', '.join(f'{n} {part}' for part, n in PARTS.items())} classes: give the lists")
     empty = [id for id, facts in index.images.items() if not facts.areas]
     lines.append(f"ok    {len(index)} images, content {index.content_digest()}")
     if empty:

@@ -1,4 +1,4 @@
-"""One annotated region: a few polygons or a run-length code, checked before anything is drawn."""
+"""COCO 2014: its annotation files as label maps of 80 classes, drawn once and kept compressed."""
 
 from __future__ import annotations
 
@@ -6,204 +6,77 @@ import hashlib
 import json
 import logging
 import os
+import struct
+import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from math import ceil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from os.path import basename, splitext
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from fewseg.annotations.coco import (
+    Polygon,
+    compact,
+    fill_clipped_polygons,
+    outside,
+    parse_coco,
+    parse_polygons,
+)
 from fewseg.annotations.image_files import image_size, read_rgb, require_folder
+from fewseg.annotations.json_values import field as json_field
+from fewseg.annotations.json_values import shown, size_field
+from fewseg.annotations.rle import Runs, coco_runs, fill_runs
+from fewseg.annotations.shapes import Region
+from fewseg.annotations.values import Mask
 from fewseg.data.folds import CATEGORY_IDS, CLASS_OF_CATEGORY, COCO_CLASSES, numbered
-from fewseg.data.label_pack import LabelPack, build_pack, open_pack
-from fewseg.ops.files import atomic_write_text, cache_folder
-from fewseg.ops.parallel import summary
+from fewseg.ops.files import atomic_write_bytes, atomic_write_text, cache_folder
+from fewseg.ops.parallel import for_each, summary
 from fewseg.types import IGNORE, DataError
 
-Floats = npt.NDArray[np.float64]
-Runs = npt.NDArray[np.int64]
+log = logging.getLogger(__name__)
 
+CocoPart = Literal["train", "val"]
 
-@dataclass(frozen=True, eq=False)
-class Region:
-    """What one annotation marks.
-
-    Attributes:
-        id: of the annotation.
-        class_id: 1 .. 80.
-        crowd: a group that is not parted into things.
-        polygons: x, y, x, y, ... of each, pixels; empty where ``runs`` are given.
-        runs: lengths of runs of 0, 1, 0, ... down the columns, which add up to the image; or None.
-    """
-
-    id: int
-    class_id: int
-    crowd: bool
-    polygons: tuple[Floats, ...] = ()
-    runs: Runs | None = None
-
-
-def compact(entry: dict[str, Any]) -> dict[str, Any]:
-    """Makes a JSON object small as soon as it is parsed; a hook of ``json.loads``.
-
-    Of annotations and images only what is used is kept, and coordinates become arrays: a file of 300 MB
-    would otherwise take some gigabytes.
-    """
-    if "segmentation" in entry and "image_id" in entry:
-        names = ("id", "image_id", "category_id", "iscrowd")
-        kept: dict[str, Any] = {k: entry[k] for k in names if k in entry}
-        return {**kept, "segmentation": _as_arrays(entry["segmentation"])}
-    if "file_name" in entry:
-        return {k: entry[k] for k in ("id", "file_name", "height", "width") if k in entry}
-    return entry
-
-
-def _as_arrays(segmentation: Any) -> Any:
-    """Lists of numbers as arrays; what is none stays as it is and is told of later."""
-    try:
-        if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), list):
-            return {**segmentation, "counts": np.asarray(segmentation["counts"], dtype=np.int64)}
-        if isinstance(segmentation, list):
-            return [np.asarray(polygon, dtype=np.float64) for polygon in segmentation]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return segmentation
-
-
-def region_of(
-    raw: Mapping[str, Any], class_id: int, size: tuple[int, int], tolerated: Counter[str]
-) -> Region | None:
-    """Checks an annotation.
-
-    Args:
-        raw: what :func:`compact` left of it.
-        class_id: 1 .. 80.
-        size: (H, W) of its image.
-        tolerated: what is left out or mended is counted here.
-
-    Returns:
-        The region; None where no polygon has three points.
-
-    Raises:
-        DataError: segmentation, id or iscrowd cannot be used; the message goes on from "annotation 7 ".
-        KeyError: there is no segmentation.
-    """
-    segmentation = raw["segmentation"]
-    number, crowd = _id_and_crowd(raw)
-    about: dict[str, Any] = {"id": number, "class_id": class_id, "crowd": crowd}
-    if isinstance(segmentation, dict):
-        return Region(**about, runs=_runs(segmentation, size))
-    if not isinstance(segmentation, list):
-        raise DataError("has a segmentation that is neither polygons nor a run-length code")
-    polygons = []
-    for polygon in segmentation:
-        if polygon.ndim != 1 or len(polygon) % 2 or not np.isfinite(polygon).all():
-            raise DataError("has a polygon that is no list of x, y, x, y, ... of finite numbers")
-        if len(polygon) < 6:
-            tolerated["polygons of fewer than 3 points, left out"] += 1
-            continue
-        out = outside(polygon, size)
-        if max(out) > max(size):
-            raise DataError(
-                f"has a polygon that reaches {max(out):.0f} pixels outside its image of "
-                f"{size[1]} x {size[0]}: its coordinates are of another image, or no pixels"
-            )
-        if max(out) > 0:
-            tolerated["polygons outside their image, clipped"] += 1
-        polygons.append(polygon)
-    if not polygons:
-        tolerated["annotations without a polygon of 3 points, left out"] += 1
-        return None
-    return Region(**about, polygons=tuple(polygons))
-
-
-def _id_and_crowd(raw: Mapping[str, Any]) -> tuple[int, bool]:
-    """The id and whether it is a crowd; both may be missing."""
-    number, crowd = raw.get("id", 0), raw.get("iscrowd", 0)
-    if not isinstance(number, int):
-        raise DataError(f"has the id {number!r}, which is no whole number")
-    if crowd not in (0, 1):
-        raise DataError(f"has iscrowd {crowd!r}, which is neither 0 nor 1")
-    return number, bool(crowd)
-
-
-def outside(polygon: Floats, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Returns how far a polygon reaches past the left, top, right and lower edge, pixels; 0 where not."""
-    x, y = polygon[::2], polygon[1::2]
-    past = (-x.min(), -y.min(), x.max() - size[1], y.max() - size[0])
-    left, top, right, below = (max(0.0, float(v)) for v in past)
-    return left, top, right, below
-
-
-def _runs(code: Mapping[str, Any], size: tuple[int, int]) -> Runs:
-    """The runs of a run-length code of either kind, checked to be of the image's size."""
-    stated, counts = code.get("size"), code.get("counts")
-    if isinstance(counts, str | bytes):
-        runs = decode_counts(counts)
-    elif isinstance(counts, np.ndarray) and counts.ndim == 1:
-        runs = counts
-    else:
-        raise DataError("has a run-length code without counts")
-    if not isinstance(stated, Sequence) or tuple(stated) != size:
-        raise DataError(f"has a run-length code of size {stated}, its image is {list(size)} (height, width)")
-    if (runs < 0).any() or int(runs.sum()) != size[0] * size[1]:
-        raise DataError(
-            f"has a run-length code of {int(runs.sum())} pixels, its image of {size[1]} x {size[0]} has "
-            f"{size[0] * size[1]}"
-        )
-    return runs
-
-
-def decode_counts(text: str | bytes) -> Runs:
-    """Returns the runs of a compressed run-length code.
-
-    Each number has groups of 5 bits in characters from "0", the lowest group first; bit 6 tells that another
-    group follows, bit 5 of the last one is the sign. From the fourth number on they are differences to
-    the number two before. Done here, and not by pycocotools alone, because it draws before it checks.
-
-    Source: COCO API, maskApi (Piotr Dollár and Tsung-Yi Lin), as documented for ``rleToString``.
-
-    Raises:
-        DataError: a character is outside the code, or the last number is not complete.
-    """
-    data = text.encode("latin-1", "replace") if isinstance(text, str) else text
-    runs: list[int] = []
-    value = shift = 0
-    for character in data:
-        group = character - 48
-        if not 0 <= group < 64 or shift > 35:
-            raise DataError("has a compressed run-length code with characters that are none of the code")
-        value |= (group & 31) << shift
-        shift += 5
-        if not group & 32:
-            value -= (group & 16) and 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    if shift:
-        raise DataError("has a compressed run-length code that breaks off")
-    return np.array(runs, dtype=np.int64)
-
+COCO_PAGE = "the COCO project's page, cocodataset.org, Dataset > Download"
+"""Where the archives are."""
 
 _MOST_PIXELS = 178_956_970
 """Pillow refuses to read a larger photograph."""
 
 
-@dataclass(frozen=True)
-class CocoImage:
-    """One image of the file.
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One annotation of an image, checked and not yet drawn.
 
     Attributes:
-        file: file name of the photograph.
-        height: pixels.
-        width: pixels.
+        id: of the annotation.
+        class_id: 1 .. 80.
+        crowd: a group that is not parted into things.
+        polygons: empty where ``runs`` are given.
+        runs: they fill the image; or None.
     """
+
+    id: int
+    class_id: int
+    crowd: bool
+    polygons: tuple[Polygon, ...] = ()
+    runs: Runs | None = None
+
+    def draw(self, size: tuple[int, int]) -> Region:
+        """Returns its pixels in an image of (H, W); polygons that overlap are united, as in COCO."""
+        if self.runs is not None:
+            return fill_runs(self.runs, size).astype(np.bool_)
+        return fill_clipped_polygons(self.polygons, size)
+
+
+@dataclass(frozen=True)
+class CocoImage:
+    """A photograph: the name of its file, and its size in pixels."""
 
     file: str
     height: int
@@ -214,6 +87,11 @@ class CocoImage:
         """The file name without suffix: ``COCO_val2014_000000000042``."""
         return splitext(basename(self.file))[0]  # of 80 000 at every start: a Path takes five times as long
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.height, self.width
+
 
 @dataclass(frozen=True)
 class Annotations:
@@ -221,78 +99,67 @@ class Annotations:
 
     Attributes:
         images: those with one annotation at least (a crowd region counts), in the order of the file.
-        regions: of each of ``images``, in the order of the file.
+        instances: of each of ``images``, in the order of the file.
         listed: all images of the file, those without annotations too.
         tolerated: what was left out or mended -> how often.
     """
 
     images: tuple[CocoImage, ...]
-    regions: tuple[tuple[Region, ...], ...]
+    instances: tuple[tuple[Instance, ...], ...]
     listed: int
     tolerated: Mapping[str, int]
 
 
-def file_digest(path: Path) -> str:
-    """Returns the SHA-256 of a file.
-
-    Raises:
-        DataError: it is missing or cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
 def read_annotations(path: Path) -> Annotations:
-    """Reads an annotation file.
+    """Reads an annotation file; all wrong entries are counted and the first few shown.
 
-    Tolerated, with counts: polygons of fewer than three points, and annotations that have none of more (both
-    left out); polygons that reach outside their image (clipped when drawn).
-
-    Raises:
-        DataError: the file is missing, truncated or no instances file; a category is not one of COCO's 80; an
-            annotation is of an image or category that the file does not list; a segmentation is broken, of
-            another size than its image, or far outside it. All are counted and the first few shown.
+    Tolerated, with counts: polygons of fewer than three points, and annotations without another (both left
+    out); polygons that reach outside their image (clipped when drawn).
     """
     try:
         content = json.loads(path.read_bytes(), object_hook=compact)
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(path, error) from error
-    parts = {name: _list(path, content, name) for name in ("images", "categories", "annotations")}
-    wrong = _wrong_categories(parts["categories"])
-    known = {_id_of(category) for category in parts["categories"]}
-    images = _images(parts["images"], wrong)
-    found: dict[Any, list[Region]] = {}
+    for name in ("images", "categories", "annotations"):
+        if not isinstance(content, dict) or not content.get(name):
+            raise DataError(
+                f"annotation file {path} has no {name}; expected an instances file with images, categories "
+                "and annotations: captions and keypoints are other files"
+            )
+    file = parse_coco(content, path)
+    names = dict(zip(CATEGORY_IDS, COCO_CLASSES, strict=True))
+    wrong = [
+        f"category {id} {name!r} is not one of COCO's 80 (ids 1 .. 90, such as 1 'person')"
+        for id, name in file.categories.items()
+        if names.get(id) != name
+    ]
     tolerated: Counter[str] = Counter()
-    for number, raw in enumerate(parts["annotations"]):
+    stems: set[str] = set()
+    images: list[CocoImage] = []
+    instances: list[tuple[Instance, ...]] = []
+    for key, entry in file.images.items():
         try:
-            image, category = raw["image_id"], raw["category_id"]
-            if image not in images:
-                raise DataError(f"is of image {image}, which the file does not list")
-            if category not in known or category not in CLASS_OF_CATEGORY:
-                raise DataError(f"is of category {category}, which the file does not list")
-            size = (images[image].height, images[image].width)
-            regions = found.setdefault(image, [])
-            region = region_of(raw, CLASS_OF_CATEGORY[category], size, tolerated)
-        except (KeyError, TypeError) as error:
-            wrong.append(f"annotation number {number} lacks {error} or is no annotation")
+            image = _image(entry, f"image {key}", stems)
         except DataError as error:
-            wrong.append(f"annotation {raw.get('id', number)} {error}")
-        else:
-            regions += [] if region is None else [region]
+            wrong.append(str(error))
+            continue
+        found: list[Instance | None] = []
+        for k, raw in file.annotations.get(key, ()):
+            try:
+                found.append(
+                    instance_of(raw, file.categories, image.size, f"annotation {raw.get('id', k)}", tolerated)
+                )
+            except DataError as error:
+                wrong.append(str(error))
+        if found:
+            images.append(image)
+            instances.append(tuple(instance for instance in found if instance))
     if wrong:
         raise DataError(
-            f"annotation file {path}: {len(wrong)} wrong entries; accepted is COCO's own instances file (or "
+            f"annotation file {path}: {len(wrong)} wrong entries; expected COCO's own instances file (or "
             f"a part of it) as unpacked: unpack it again, or mend what made it{summary(wrong)}"
         )
-    return Annotations(
-        images=tuple(images[key] for key in images if key in found),
-        regions=tuple(tuple(found[key]) for key in images if key in found),
-        listed=len(images),
-        tolerated=dict(sorted(tolerated.items())),
-    )
+    return Annotations(tuple(images), tuple(instances), len(file.images), dict(sorted(tolerated.items())))
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -301,142 +168,217 @@ def _unreadable(path: Path, error: Exception) -> DataError:
             f"annotation file {path} does not exist: unpack COCO's annotations_trainval2014 into the root"
         )
     return DataError(
-        f"annotation file {path} cannot be read ({error}); accepted is COCO's instances file, JSON: it is "
+        f"annotation file {path} cannot be read ({error}); expected COCO's instances file, JSON: it is "
         "truncated or another file, unpack it again"
     )
 
 
-def _list(path: Path, content: Any, name: str) -> list[Any]:
-    found = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(found, list) or not found:
+def _image(entry: Mapping[str, Any], where: str, stems: set[str]) -> CocoImage:
+    image = CocoImage(
+        json_field(entry, "file_name", str, where), *size_field(entry, "height", "width", where)
+    )
+    if image.height * image.width > _MOST_PIXELS:
         raise DataError(
-            f"annotation file {path} has no {name}; accepted is an instances file with images, categories "
-            "and annotations: captions and keypoints are other files"
+            f"{where}, {image.file}, is {image.width} x {image.height} pixels; expected 1 to "
+            f"{_MOST_PIXELS} in all"
         )
-    return found
+    if image.id in stems:
+        raise DataError(f"{where}, {image.file}, is listed twice")
+    stems.add(image.id)
+    return image
 
 
-def _wrong_categories(categories: Sequence[Any]) -> list[str]:
-    names = dict(zip(CATEGORY_IDS, COCO_CLASSES, strict=True))
-    wrong = []
-    for category in categories:
-        number, name = (
-            (category.get(k) for k in ("id", "name")) if isinstance(category, dict) else (None, None)
-        )
-        if name is None or names.get(_id_of(category)) != name:
-            wrong.append(f"category {number} {name!r} is none of COCO's 80 (ids 1 .. 90, such as 1 'person')")
-    return wrong
+def instance_of(
+    raw: Mapping[str, Any],
+    categories: Mapping[int, str],
+    size: tuple[int, int],
+    where: str,
+    tolerated: Counter[str],
+) -> Instance | None:
+    """Checks an annotation of an image of (H, W); None where no polygon has three points."""
+    category = json_field(raw, "category_id", int, where)
+    if category not in categories or category not in CLASS_OF_CATEGORY:
+        raise DataError(f"{where} is of category {category}, which the file does not list")
+    number, crowd = raw.get("id", 0), raw.get("iscrowd", 0)
+    if type(number) is not int:
+        raise DataError(f"{where} has the id {number!r}; expected a whole number")
+    if crowd not in (0, 1):
+        raise DataError(f"{where} has iscrowd {crowd!r}; expected 0 or 1")
+    class_id, segmentation = CLASS_OF_CATEGORY[category], raw.get("segmentation")
+    if isinstance(segmentation, dict):
+        return Instance(number, class_id, bool(crowd), runs=coco_runs(segmentation, size, where))
+    if not isinstance(segmentation, list):
+        raise DataError(f"{where} has the segmentation {shown(segmentation)}; expected polygons or an RLE")
+    polygons = _usable_polygons(parse_polygons(segmentation, where), size, where, tolerated)
+    if not polygons:
+        tolerated["annotations without a polygon of 3 points, left out"] += 1
+        return None
+    return Instance(number, class_id, bool(crowd), polygons)
 
 
-def _id_of(category: Any) -> int:
-    """The id of a category; 0, which is none, where it has no whole number."""
-    number = category.get("id") if isinstance(category, dict) else None
-    return number if isinstance(number, int) else 0
-
-
-def _images(entries: Sequence[Any], wrong: list[str]) -> dict[Any, CocoImage]:
-    """Image id -> image; appends to ``wrong`` what is no image, or comes twice."""
-    images: dict[Any, CocoImage] = {}
-    names: set[str] = set()
-    for number, entry in enumerate(entries):
-        try:
-            image = CocoImage(str(entry["file_name"]), int(entry["height"]), int(entry["width"]))
-            key = entry["id"]
-            hash(key)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            wrong.append(f"image number {number} lacks {error} or is no image")
+def _usable_polygons(
+    polygons: Sequence[Polygon], size: tuple[int, int], where: str, tolerated: Counter[str]
+) -> tuple[Polygon, ...]:
+    usable = []
+    for polygon in polygons:
+        if len(polygon) < 6:
+            tolerated["polygons of fewer than 3 points, left out"] += 1
             continue
-        if min(image.height, image.width) < 1 or image.height * image.width > _MOST_PIXELS:
-            wrong.append(
-                f"image {image.file} is {image.width} x {image.height} pixels; accepted are 1 to "
-                f"{_MOST_PIXELS} in all"
+        reach = max(outside(polygon, size))
+        if reach > max(size):
+            raise DataError(
+                f"{where} has a polygon that reaches {reach:.0f} pixels outside its image of "
+                f"{size[1]} x {size[0]}: its coordinates are of another image, or no pixels"
             )
-        if key in images or image.id in names:
-            wrong.append(f"image {image.file} (id {key}) is listed twice")
-        images[key] = image
-        names.add(image.id)
-    return images
+        if reach > 0:
+            tolerated["polygons outside their image, clipped"] += 1
+        usable.append(polygon)
+    return tuple(usable)
 
 
 RENDERING = 1
 """Part of the key of drawn maps: a change of these rules is a change of this number."""
 
-Plane = npt.NDArray[np.uint8]
 
+def draw_labels(instances: Sequence[Instance], size: tuple[int, int]) -> Mask:
+    """Returns the label map of an image of (H, W): 0 background, 1 .. 80, 255 ignore.
 
-def draw_labels(regions: Sequence[Region], size: tuple[int, int]) -> Plane:
-    """Draws the regions of one image.
-
-    Crowd regions come first, as 255: their pixels count neither for their class nor against it. Things come
-    over them, the larger below the smaller (by pixels drawn; of two alike the one with the lower annotation
-    id is on top), so that where things overlap a pixel belongs to the smallest of them, and where a thing
-    overlaps a crowd it belongs to the thing.
-
-    Args:
-        regions: of one image.
-        size: (H, W) of the image, pixels.
-
-    Returns:
-        (H, W): 0 background, 1 .. 80, 255 ignore.
+    Crowds come first, as 255: their pixels count neither for their class nor against it. Things come over
+    them, the larger below the smaller (by pixels drawn; of two alike the one with the lower annotation id is
+    on top), so that where things overlap a pixel belongs to the smallest of them, and where a thing overlaps
+    a crowd to the thing.
     """
-    labels = np.zeros(size, dtype=np.uint8)
+    labels: Mask = np.zeros(size, dtype=np.uint8)
     things = []
-    for region in regions:
-        inside = draw_region(region, size)
-        if region.crowd:
+    for instance in instances:
+        inside = instance.draw(size)
+        if instance.crowd:
             labels[inside] = IGNORE
         else:
-            things.append((-int(np.count_nonzero(inside)), -region.id, region.class_id, inside))
+            things.append((-int(np.count_nonzero(inside)), -instance.id, instance.class_id, inside))
     for _, _, class_id, inside in sorted(things, key=lambda thing: thing[:2]):
         labels[inside] = class_id
     return labels
 
 
-def draw_region(region: Region, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Draws one region, (H, W); where its polygons overlap they are united, as COCO's own code does."""
-    if region.runs is not None:
-        values = np.arange(len(region.runs)) % 2 == 1
-        return np.repeat(values, region.runs).reshape(size, order="F")
-    inside = np.zeros(size, dtype=bool)
-    within = [p for p in region.polygons if max(outside(p, size)) == 0]
-    if within:
-        inside |= _decoded(within, size)
-    for polygon in region.polygons:
-        if max(outside(polygon, size)) > 0:
-            inside |= _clipped(polygon, size)
-    return inside
+SHARD = 1024
+"""Images a file."""
+
+_MAGIC = b"fewseg-labels-1\n"
+_HEAD = struct.Struct("<16sI")
 
 
-def _decoded(polygons: Sequence[Floats], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    codes = coco_mask.frPyObjects([p.tolist() for p in polygons], *size)
-    return np.asarray(coco_mask.decode(coco_mask.merge(codes)), dtype=bool)
+@dataclass(frozen=True)
+class LabelPack:
+    """Label maps that are drawn and kept.
+
+    A file holds a magic word, the number n of its maps, n lengths, and n zlib streams of H * W bytes. Files
+    are opened for each read, so that threads and forked processes may share a pack.
+
+    Attributes:
+        folder: of the files.
+        places: (file number, offset, bytes) of every map.
+        kept: files that could not be written, in memory.
+    """
+
+    folder: Path
+    places: tuple[tuple[int, int, int], ...]
+    kept: dict[int, bytes] = field(default_factory=dict, repr=False)
+
+    def read(self, number: int, size: tuple[int, int]) -> Mask:
+        """Returns map ``number``, (H, W) uint8."""
+        shard, offset, length = self.places[number]
+        path = _shard_path(self.folder, shard)
+        try:
+            if shard in self.kept:
+                data = self.kept[shard][offset : offset + length]
+            else:
+                with path.open("rb") as file:
+                    file.seek(offset)
+                    data = file.read(length)
+            pixels = zlib.decompress(data)
+            return np.frombuffer(bytearray(pixels), dtype=np.uint8).reshape(size)
+        except (OSError, zlib.error, ValueError) as error:
+            raise DataError(
+                f"the cached label maps {path} cannot be read ({error}): delete the folder {self.folder}, "
+                "and they are drawn again"
+            ) from error
 
 
-def _clipped(polygon: Floats, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Draws on a larger canvas and cuts the image out: pycocotools bends what lies outside onto the edge."""
-    left, top, right, below = (ceil(v) for v in outside(polygon, size))
-    moved = polygon + np.tile((left, top), len(polygon) // 2)
-    height, width = size
-    canvas = _decoded([moved], (top + height + below, left + width + right))
-    return canvas[top : top + height, left : left + width]
+def open_pack(folder: Path, count: int) -> LabelPack | None:
+    """Returns the pack of ``count`` maps in a folder, or None where a file is missing or damaged."""
+    places: list[tuple[int, int, int]] = []
+    for shard, start in enumerate(range(0, count, SHARD)):
+        found = _places(_shard_path(folder, shard), shard, min(SHARD, count - start))
+        if found is None:
+            return None
+        places += found
+    return LabelPack(folder, tuple(places))
 
 
-log = logging.getLogger(__name__)
+def build_pack(
+    folder: Path,
+    count: int,
+    draw: Callable[[int], Mask],
+    title: str,
+    workers: int | None = None,
+    progress: bool = True,
+) -> LabelPack:
+    """Draws ``count`` maps; complete files are kept, and without disk space maps stay in memory."""
+    kept: dict[int, bytes] = {}
+    shards = {f"{i}": range(s, min(s + SHARD, count)) for i, s in enumerate(range(0, count, SHARD))}
 
-CocoPart = Literal["train", "val"]
+    def make(key: str) -> Sequence[tuple[int, int, int]]:
+        path, numbers = _shard_path(folder, int(key)), shards[key]
+        if path.exists():
+            found = _places(path, int(key), len(numbers))
+            if found is not None:
+                return found
+            log.warning("the cached label maps %s are damaged: drawing them again", path)
+        streams = [zlib.compress(np.ascontiguousarray(draw(n)).tobytes()) for n in numbers]
+        lengths = [len(stream) for stream in streams]
+        head = _HEAD.pack(_MAGIC, len(lengths)) + np.array(lengths, dtype="<u4").tobytes()
+        content = head + b"".join(streams)
+        try:
+            atomic_write_bytes(path, content)
+        except OSError as error:
+            log.warning("label maps stay in memory and are drawn again next time: %s", error)
+            kept[int(key)] = content
+        return _offsets(int(key), lengths)
 
-COCO_PAGE = "the COCO project's page, cocodataset.org, Dataset > Download"
-"""Where the archives are."""
+    places = for_each(tuple(shards), make, title, workers, progress)
+    return LabelPack(folder, tuple(place for found in places.values() for place in found), kept)
+
+
+def _shard_path(folder: Path, shard: int) -> Path:
+    return folder / f"labels-{shard:04d}.bin"
+
+
+def _offsets(shard: int, lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+    first = _HEAD.size + 4 * len(lengths)
+    ends = np.cumsum([first, *lengths]).tolist()
+    return [(shard, offset, length) for offset, length in zip(ends[:-1], lengths, strict=True)]
+
+
+def _places(path: Path, shard: int, count: int) -> list[tuple[int, int, int]] | None:
+    """The places of a file's maps, or None where it is missing, foreign or cut off."""
+    try:
+        with path.open("rb") as file:
+            magic, found = _HEAD.unpack(file.read(_HEAD.size))
+            lengths = np.frombuffer(file.read(4 * count), dtype="<u4").tolist()
+        complete = path.stat().st_size == _HEAD.size + 4 * count + sum(lengths)
+    except (OSError, struct.error, ValueError):
+        return None
+    if magic != _MAGIC or found != count or len(lengths) != count or not complete:
+        return None
+    return _offsets(shard, lengths)
+
 
 _SCHEMA = "fewseg-coco-1"
 
 
 def find_coco(root: Path | str) -> Path:
-    """Returns the folder with ``annotations`` at or below ``root`` (in ``coco``, ``coco2014`` and the like).
-
-    Raises:
-        DataError: the root is missing or empty, or no such folder is there.
-    """
+    """Returns the folder with ``annotations`` at or below ``root`` (``coco``, ``coco2014`` and the like)."""
     root = Path(root)
     require_folder(root, "COCO 2014")
     places = ("", "coco", "COCO", "coco2014", "COCO2014", "MSCOCO2014")
@@ -465,7 +407,7 @@ class CocoSource:
 
     Ids are file names without suffix, in the order of the annotation file; images without any annotation are
     not in it. For how overlaps and crowd regions become label maps see
-    :func:`fewseg.data.coco.draw_labels`; a class's area is counted on them, at original size.
+    :func:`draw_labels`; a class's area is counted on them, at original size.
 
     Args:
         name: what messages call the set.
@@ -532,7 +474,7 @@ class CocoSource:
             DataError: the cached map is damaged, or the id unknown.
         """
         number, image = self._find(id)
-        return torch.from_numpy(self._labels.read(number, (image.height, image.width)))
+        return torch.from_numpy(self._labels.read(number, image.size))
 
     def digest(self) -> str:
         """Returns a SHA-256 of the annotation file's content and the drawing rules.
@@ -569,7 +511,7 @@ def coco_source(
 
     Raises:
         DataError: files are missing, broken, or not those of COCO.
-        ValueError: there is no such part.
+        ValueError: the part is unknown.
     """
     if part not in ("train", "val"):
         raise ValueError(f"COCO 2014 has no part {part!r} with annotations: choose 'train' or 'val'")
@@ -600,9 +542,9 @@ def coco_source(
 
 
 def _draw(found: Annotations, folder: Path, title: str, progress: bool) -> LabelPack:
-    def draw(number: int) -> Plane:
+    def draw(number: int) -> Mask:
         image = found.images[number]
-        return draw_labels(found.regions[number], (image.height, image.width))
+        return draw_labels(found.instances[number], image.size)
 
     return build_pack(folder, len(found.images), draw, title, progress=progress)
 
@@ -611,14 +553,17 @@ def _known_digest(path: Path, cache: Path) -> str:
     """The file's SHA-256, from a note where path, size and time are those of the last look."""
     try:
         stat = path.stat()
-    except OSError:
-        return file_digest(path)  # raises
-    seen = hashlib.sha256(repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns)).encode()).hexdigest()
-    note = cache / f"seen-{seen[:24]}.txt"
-    known = note.read_text(encoding="ascii", errors="replace").strip() if note.exists() else ""
-    if len(known) == 64 and set(known) <= set("0123456789abcdef"):
-        return known
-    digest = file_digest(path)
+        seen = hashlib.sha256(
+            repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns)).encode()
+        ).hexdigest()
+        note = cache / f"seen-{seen[:24]}.txt"
+        known = note.read_text(encoding="ascii", errors="replace").strip() if note.exists() else ""
+        if len(known) == 64 and set(known) <= set("0123456789abcdef"):
+            return known
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
     _write(note, digest + "\n")
     return digest
 

@@ -21,7 +21,7 @@ def _encode(part: Part) -> bytes:
     elif isinstance(part, float):
         text = "f" + part.hex()
     else:
-        raise TypeError(f"a key of Draws is made of str, int and float; got {type(part).__name__}")
+        raise TypeError(f"a key of Draws holds str, int and float; got {type(part).__name__}")
     raw = text.encode()
     return len(raw).to_bytes(4, "little") + raw
 
@@ -85,7 +85,7 @@ class Draws:
         """Returns one of the items.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there are no items.
         """
         if not items:
             raise ValueError("Draws.choice needs one item at least")

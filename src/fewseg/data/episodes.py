@@ -93,31 +93,7 @@ def episode(
     shots: int,
     ways: int = 1,
 ) -> EpisodeSpec:
-    """Returns episode i, a pure function of (protocol, fold, seed, i) and the data.
-
-    Of the protocol only ``query_order``, ``min_area`` and ``distinct_supports`` matter, so protocols that
-    differ in their scoring share their episodes. Class and query do not depend on ``shots``, and the
-    supports extend: the K-shot supports are the first K of the (K+1)-shot supports of the same i.
-    The order of the list file does not matter either, only which images it holds.
-
-    Several ways: the episode of fewer ways is the first ways of the episode of more, so the 1-way episode is
-    its way 1. The class of a further way is uniform among the classes that no earlier way has, and depends
-    on neither ``shots`` nor the query's other classes; see :func:`further_ways` for its supports.
-
-    Args:
-        index_: the images.
-        split_classes: classes to draw from.
-        protocol: the rules.
-        fold: part of the key.
-        seed: part of the key.
-        i: from 0.
-        shots: K, of each way.
-        ways: N.
-
-    Raises:
-        DataError: no image shows one of the classes, or too few show a class drawn.
-        ValueError: there are fewer classes than ways.
-    """
+    """Returns episode i, a pure function of (protocol, fold, seed, i) and the data."""
     rules = ("episode", _VERSION, protocol.query_order, protocol.min_area, int(protocol.distinct_supports))
     draws = Draws(*rules, fold, seed, i)
     classes = sorted(split_classes)
@@ -160,25 +136,9 @@ def further_ways(
 ) -> EpisodeSpec:
     """Draws ways 2 .. N of an episode whose way 1 is known, way j with a stream of its own.
 
-    Way j has a random order of its class's images that depends on neither K nor N, and takes the first K of
-    it that are not the query and, where supports are distinct, serve no earlier way. So a way depends on the
-    ways before it and not on those after it. With K + 1 shots a way keeps its K supports, in order, but for
-    those that an earlier way now takes for its own further shot, and what is new comes after them (way 1
-    never gives one up; no way does where no image shows two of the classes). Supports that may repeat are
-    drawn one by one from the class's images without the query: there K + 1 always extend K.
-
-    Args:
-        first: the 1-way episode; its K is that of every way.
-        index: the images.
-        classes: classes to draw from; that of way 1 is left out.
-        draws: the episode's stream; nothing is drawn from it itself.
-        ways: N.
-        min_area: pixels a class must cover to count as present.
-        distinct: no image serves twice in the episode.
-
-    Raises:
-        DataError: too few images of a class drawn are left.
-        ValueError: there are fewer classes than ways.
+    Way j takes the first K of a random order of its class's images, which depends on neither K nor N, that
+    are not the query and, where supports are distinct, serve no earlier way. With K + 1 shots it keeps its K
+    supports, in order, but for those that an earlier way now takes.
     """
     check_way_count(ways, {first.class_id, *classes})
     spec, shots = first, len(first.supports)
@@ -207,11 +167,7 @@ def further_ways(
 
 
 def check_way_count(ways: int, classes: Collection[int]) -> None:
-    """Checks that N ways can have N classes.
-
-    Raises:
-        ValueError: they cannot, or N is below 1.
-    """
+    """Checks that N ways can have N classes."""
     if not 1 <= ways <= len(classes):
         raise ValueError(
             f"got ways={ways}; {len(classes)} classes {sorted(classes)} can be drawn from: give 1 to "
@@ -251,16 +207,7 @@ _SCHEMA = "fewseg-manifest-1"
 
 
 def write_manifest(path: Path | str, specs: Iterable[EpisodeSpec], header: Mapping[str, Any]) -> None:
-    """Writes episodes, one JSON object a line after a line with the header; complete or not at all.
-
-    Args:
-        path: the file.
-        specs: the episodes, in order.
-        header: what else a reader should know (protocol, fold, seed); JSON values.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Writes episodes, one JSON object a line after a line with the header; complete or not at all."""
     rows = [_row(spec) for spec in specs]
     first = {**header, "schema": _SCHEMA, "episodes": len(rows)}
     lines = [json.dumps(row, separators=(",", ":")) for row in (first, *rows)]
@@ -302,7 +249,7 @@ def read_manifest(
             f"manifest {path} cannot be read ({error!r}): write it again from the protocol"
         ) from error
     if schema != _SCHEMA:
-        raise DataError(f"manifest {path} has schema {schema!r}; accepted is {_SCHEMA!r}: write it again")
+        raise DataError(f"manifest {path} has schema {schema!r}; expected {_SCHEMA!r}: write it again")
     if len(lines) - 1 != count:
         raise DataError(
             f"manifest {path} announces {count} episodes and holds {len(lines) - 1}: it is truncated or "
@@ -426,10 +373,10 @@ class TrainingSampler:
                 "training episodes need shots >= 1, ways >= 1 and class_first in [0, 1]; got "
                 f"shots={shots}, ways={ways} and class_first={class_first}"
             )
-        strange = sorted(set(held_out_classes) - set(split.base))
-        if strange:
+        unknown = sorted(set(held_out_classes) - set(split.base))
+        if unknown:
             raise ValueError(
-                f"held-out classes {strange} are not base classes of the fold: choose of {split.base}"
+                f"held-out classes {unknown} are not base classes of the fold: choose of {split.base}"
             )
         unseen = {*split.novel, *held_out_classes}
         self.index = index.without(unseen) if drop_novel else index
@@ -500,7 +447,14 @@ class TrainingSampler:
 
 
 class EpisodeSampler:
-    """The evaluation episodes of one fold.
+    """The evaluation episodes of one fold, each a pure function of (protocol, fold, seed, i) and the data.
+
+    Of the protocol only ``query_order``, ``min_area`` and ``distinct_supports`` matter, so protocols that
+    differ in their scoring share their episodes. Class and query do not depend on ``shots``, and the K-shot
+    supports are the first K of the (K+1)-shot supports of the same i. Only which images a list holds matters,
+    not their order. The episode of fewer ways is the first ways of the episode of more: the class of a
+    further way is uniform among those that no earlier way has, and depends on neither ``shots`` nor the
+    query's other classes.
 
     Args:
         index: the test images.
@@ -513,7 +467,7 @@ class EpisodeSampler:
             be too few for several ways; then it is the episode that raises the DataError.
 
     Raises:
-        DataError: a class has fewer than K + 1 images (2, where supports may repeat), or there is no class.
+        DataError: a class has fewer than K + 1 images (2, where supports may repeat), or there is none.
         ValueError: K or N is below 1, there are fewer classes than ways, or the split is the other one of
             COCO-20i than the protocol's.
     """
@@ -607,10 +561,10 @@ class RecordedEpisodes:
                 self.ways = int(header.get("ways", 1))
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(
-                    f"manifest {path} does not say protocol, fold, shots and seed ({error}): write it with "
+                    f"manifest {path} lacks protocol, fold, shots or seed ({error}): write it with "
                     "`fewseg episodes`"
                 ) from error
-            self._check_whole(path, specs)
+            self._check_complete(path, specs)
             kinds.add((self.protocol.digest(), self.fold, self.shots, self.ways))
             self._specs[seed] = specs
         if len(kinds) != 1 or len(self._specs) != len(paths):
@@ -624,21 +578,21 @@ class RecordedEpisodes:
                 f"the recording has seeds {self.protocol.seeds}; manifests of {missing} are missing"
             )
 
-    def _check_whole(self, path: Path, specs: Sequence[EpisodeSpec]) -> None:
+    def _check_complete(self, path: Path, specs: Sequence[EpisodeSpec]) -> None:
         """Checks that a manifest has every episode that its header announces, of so many ways and shots."""
-        held = [("episodes", self.protocol.episodes, len(specs))]
+        checks = [("episodes", self.protocol.episodes, len(specs))]
         if specs:
-            held += [("ways", self.ways, len(specs[0].ways)), ("shots", self.shots, len(specs[0].supports))]
-        for what, announced, found in held:
+            checks += [("ways", self.ways, len(specs[0].ways)), ("shots", self.shots, len(specs[0].supports))]
+        for what, announced, found in checks:
             if announced != found:
                 raise DataError(
-                    f"manifest {path} announces {announced} {what} and holds {found}: it is edited; fetch or "
+                    f"manifest {path} announces {announced} {what} and has {found}: it is edited; fetch or "
                     "write it again"
                 )
-        strange = sorted({spec.index for spec in specs} - set(range(len(specs))))
-        if strange:
+        unknown = sorted({spec.index for spec in specs} - set(range(len(specs))))
+        if unknown:
             raise DataError(
-                f"manifest {path} has episodes {strange[:3]}, those of its protocol are 0 .. "
+                f"manifest {path} has episodes {unknown[:3]}, those of its protocol are 0 .. "
                 f"{len(specs) - 1}: it is edited; fetch or write it again"
             )
 

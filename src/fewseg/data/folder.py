@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 from torch import Tensor
 
 from fewseg.annotations.image_files import IMAGE_SUFFIXES, one_class_mask, read_mask, require_folder
-from fewseg.data.folds import numbered
-from fewseg.data.source import FileSource, ImagePair
+from fewseg.data.folds import VOC_CLASSES, numbered
+from fewseg.data.source import FileSource, ImagePair, JoinedSource
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
 
@@ -20,8 +20,8 @@ class FolderSource(FileSource):
     """Images of one class each, with a mask of that class.
 
     Classes are numbered from 1 in alphabetical order of their folders; an image's id is
-    ``<class>/<name>``. A mask may be of mode 1, L or P and means, per file, what
-    :func:`~fewseg.annotations.image_files.one_class_mask` says.
+    ``<class>/<name>``. A mask may be of mode 1, L or P and is read, per file, by
+    :func:`~fewseg.annotations.image_files.one_class_mask`.
     Other classes in the same photograph are background.
 
     Args:
@@ -44,14 +44,12 @@ class FolderSource(FileSource):
         if not folders or wrong:
             raise DataError(f"{name}: {root} must hold {LAYOUT}: move the files so{summary(wrong)}")
         if len(folders) > 254:
-            raise DataError(f"{name}: {len(folders)} classes in {root}; accepted are 254: part it into roots")
+            raise DataError(f"{name}: {len(folders)} classes in {root}; expected 254: part it into roots")
         pairs: dict[str, ImagePair] = {}
         for folder in folders:
             pairs.update(_class_pairs(folder, wrong))
         if wrong:
-            raise DataError(
-                f"{name}: {len(wrong)} wrong files in {root}; accepted is {LAYOUT}{summary(wrong)}"
-            )
+            raise DataError(f"{name}: {len(wrong)} wrong files in {root}; expected {LAYOUT}{summary(wrong)}")
         super().__init__(name, root, pairs, numbered([f.name for f in folders]))
         self._class_ids = {class_name: id for id, class_name in self.class_names.items()}
 
@@ -126,12 +124,27 @@ class ListFileSource(FileSource):
         super().__init__(name, root, _pairs(root, list_file, rows), numbered(class_names))
 
 
-def parse_list(list_file: Path) -> list[tuple[int, str, str]]:
-    """Returns (line number, image, mask) of each line that holds something.
+def voc5i_mini_lists(root: Path) -> dict[tuple[int, str], ListFileSource]:
+    """Returns the eight lists of voc5i-mini: (fold, "train" or "val") -> source."""
+    if not (root / "lists").is_dir():
+        raise DataError(
+            f"voc5i-mini is not at {root}: give --root, or set FEWSEG_SHARED to the folder that has "
+            "data/voc5i-mini"
+        )
+    return {
+        (fold, kind): ListFileSource(root, root / "lists" / f"fold{fold}_{kind}.txt", VOC_CLASSES)
+        for fold in range(4)
+        for kind in ("train", "val")
+    }
 
-    Raises:
-        DataError: the file is missing, not text, empty, or has lines without a mask.
-    """
+
+def voc5i_mini_source(root: Path) -> JoinedSource:
+    """Returns all images of voc5i-mini."""
+    return JoinedSource("voc5i-mini", list(voc5i_mini_lists(root).values()))
+
+
+def parse_list(list_file: Path) -> list[tuple[int, str, str]]:
+    """Returns (line number, image, mask) of each line that holds something."""
     try:
         text = list_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -69,11 +69,7 @@ class ClassSplit:
 
 
 def numbered(class_names: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
-    """Returns id -> name; a plain sequence of names is numbered from 1 (0 is background).
-
-    Raises:
-        ValueError: no class, or an id outside 1..254 (0 is background, 255 is ignore).
-    """
+    """Returns id -> name; a plain sequence of names is numbered from 1 (0 is background)."""
     if isinstance(class_names, Mapping):
         named = {int(k): str(v) for k, v in sorted(class_names.items())}
     else:
@@ -88,13 +84,7 @@ def numbered(class_names: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
 
 
 def wide_numbered(names: Sequence[str]) -> dict[int, str]:
-    """Returns id -> name for up to 65 534 names, numbered from 1; 255 is left out, it is ignore everywhere.
-
-    Label maps with ids above 254 are int32 tensors, and 16 bits on disk.
-
-    Raises:
-        ValueError: there are no names or too many.
-    """
+    """Returns id -> name of up to 65 534 names from 1 on, without 255; maps with ids above 254 are int32."""
     if not 1 <= len(names) <= _MOST_IDS - 1:
         raise ValueError(f"there must be 1 to {_MOST_IDS - 1} classes, got {len(names)}: ids have 16 bits")
     return {i + 1 + (i + 1 >= IGNORE): str(name) for i, name in enumerate(names)}
@@ -204,11 +194,7 @@ _NAMES = numbered(COCO_CLASSES)
 
 
 def coco_20i_novel(fold: int, split: CocoSplit = "B") -> tuple[int, ...]:
-    """Returns the 20 test classes of a fold of COCO-20i, ascending; see :func:`coco_20i`.
-
-    Raises:
-        ValueError: there is no such fold or split.
-    """
+    """Returns the 20 test classes of a fold of COCO-20i, ascending; see :func:`coco_20i`."""
     if fold not in range(4):
         raise ValueError(f"split coco-20i has folds 0..3, not {fold}: choose one of those")
     if split not in ("A", "B"):
@@ -229,7 +215,7 @@ def coco_20i(fold: int, split: CocoSplit = "B") -> ClassSplit:
         The split, named "coco-20i", and "coco-20i-a" for split A.
 
     Raises:
-        ValueError: there is no such fold or split.
+        ValueError: the fold or split is unknown.
 
     Source: FWB (Nguyen and Todorovic, ICCV 2019) for B, as SD-AANet, Sec. IV-A states it; PANet (Wang et al.,
     ICCV 2019), Sec. 4.1 for A.
@@ -256,7 +242,7 @@ def coco_40_20_20(
         split: of COCO-20i.
 
     Raises:
-        ValueError: there is no such fold, part or split.
+        ValueError: the fold, part or split is unknown.
     """
     if test not in ("test", "validation"):
         raise ValueError(f"coco-40-20-20 tests on 'test' or 'validation' classes, not {test!r}")
@@ -278,7 +264,7 @@ def coco_to_voc(
         split: of COCO-20i.
 
     Raises:
-        ValueError: there is no such fold, or other ``folds``.
+        ValueError: the fold or ``folds`` is unknown.
     """
     if folds == "coco-20i":
         unseen = coco_20i_novel(fold, split)
@@ -298,7 +284,7 @@ def voc_to_coco(fold: int, split: CocoSplit = "B") -> ClassSplit:
         split: of COCO-20i.
 
     Raises:
-        ValueError: there is no such fold or split.
+        ValueError: the fold or split is unknown.
     """
     base = sorted(COCO_OF_VOC.values())
     novel = tuple(c for c in coco_20i_novel(fold, split) if c not in base)

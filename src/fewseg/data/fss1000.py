@@ -26,7 +26,7 @@ FSS_PAGE = "the FSS-1000 project's page, HKUSTCV/FSS-1000 on GitHub"
 """Where the archive is."""
 
 CLASSES, IMAGES_OF_CLASS = 1000, 10
-"""What the whole set has."""
+"""Of the complete set."""
 
 PARTS: dict[str, int] = {"train": 520, "validation": 240, "test": 240}
 """Classes of each part. Source: FSS-1000 (Li et al., CVPR 2020), Sec. 4."""
@@ -43,7 +43,7 @@ class FSS1000Source(FileSource):
     """FSS-1000 as unpacked: ``<class>/<n>.jpg`` with ``<class>/<n>.png``.
 
     Ids are ``<class>/<n>``; classes are numbered in alphabetical order. A mask is black and white; grey edges
-    are cut at half (HSNet reads them so), and there is no ignore.
+    are cut at half (HSNet reads them so), and nothing is ignored.
 
     The thousand classes do not fit beside 255 = ignore into 8 bits. The label map of an image is therefore of
     32-bit integers, and 255 is no class (:func:`fewseg.data.folds.wide_numbered`): index, samplers, views
@@ -71,7 +71,7 @@ class FSS1000Source(FileSource):
             pairs.update(_class_pairs(folder, wrong))
         if wrong:
             raise DataError(
-                f"{name}: {len(wrong)} wrong entries in {root}; accepted is {_LAYOUT}{summary(wrong)}"
+                f"{name}: {len(wrong)} wrong entries in {root}; expected {_LAYOUT}{summary(wrong)}"
             )
         super().__init__(name, root, pairs, wide_numbered([f.name for f in folders]))
         self.class_of = {class_name: id for id, class_name in self.class_names.items()}
@@ -88,7 +88,7 @@ class FSS1000Source(FileSource):
                 grey = np.array(file.convert("RGB").convert("L"))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(
-                f"mask {path} cannot be read ({error}); accepted are black and white PNGs: unpack the "
+                f"mask {path} cannot be read ({error}); expected black and white PNGs: unpack the "
                 "archive again"
             ) from error
         labels = np.where(grey >= 128, np.int32(self.class_of[id.split("/")[0]]), np.int32(0))
@@ -96,11 +96,7 @@ class FSS1000Source(FileSource):
 
 
 def find_fss1000(root: Path | str) -> Path:
-    """Returns the folder of the class folders at or below ``root``.
-
-    Raises:
-        DataError: the root is missing or empty, or no folder there has classes.
-    """
+    """Returns the folder of the class folders at or below ``root``."""
     root = Path(root)
     require_folder(root, "FSS-1000")
     for place in ("fewshot_data/fewshot_data", "fewshot_data", "FSS-1000", "fss1000", ""):
@@ -146,13 +142,13 @@ def fss1000_parts(names: Sequence[str], given: Path | str | None = None) -> FSSP
     """Parts the classes into training, validation and test.
 
     Args:
-        names: of all classes that are there.
+        names: of all classes of the copy.
         given: a folder with ``train.txt`` (or ``trn.txt``), ``val.txt`` (or ``validation.txt``) and
             ``test.txt``, one class a line; or a file of the test classes alone, and then the others are
             parted 520 : 240 as below. None draws all three.
 
     Returns:
-        The parts. What is drawn depends on the names alone, in shares of 520 : 240 : 240, and a warning says
+        The parts. What is drawn depends on the names alone, in shares of 520 : 240 : 240, with a warning
         that it is not the published split.
 
     Raises:
@@ -166,11 +162,11 @@ def fss1000_parts(names: Sequence[str], given: Path | str | None = None) -> FSSP
         else:
             lists = {"test": _read_names(given)}
     named = [name for found in lists.values() for name in found]
-    strange = sorted(set(named) - set(names))
+    unknown = sorted(set(named) - set(names))
     twice = sorted({name for name in named if named.count(name) > 1})
-    if strange or twice:
+    if unknown or twice:
         raise DataError(
-            f"split {given}: {len(strange)} classes are not in the data set, like {strange[:3]}, and "
+            f"split {given}: {len(unknown)} classes are not in the data set, like {unknown[:3]}, and "
             f"{len(twice)} are named twice, like {twice[:3]}: give the lists that belong to this copy"
         )
     missing = [part for part in PARTS if part not in lists]

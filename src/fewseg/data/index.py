@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from fewseg.annotations.image_files import check_same_size
-from fewseg.data.source import SizedSource, Source
+from fewseg.data.source import Source, size_of
 from fewseg.ops.files import atomic_write_bytes, cache_folder
 from fewseg.ops.parallel import for_each
 from fewseg.types import IGNORE
@@ -91,19 +91,10 @@ class Index:
 
 
 def measure(source: Source, id: str) -> ImageFacts:
-    """Reads one image and its labels and returns the facts of the index.
-
-    Raises:
-        DataError: image or mask cannot be used, or they differ in size.
-    """
+    """Reads one image and its labels and returns the facts of the index."""
     labels = source.read_labels(id)
     height, width = int(labels.shape[0]), int(labels.shape[1])
-    if isinstance(source, SizedSource):
-        size = source.image_size(id)
-    else:
-        image = source.read_image(id)
-        size = (int(image.shape[1]), int(image.shape[2]))
-    check_same_size(f"{source.name}, image {id}", size, (height, width))
+    check_same_size(f"{source.name}, image {id}", size_of(source, id), (height, width))
     counts = torch.bincount(labels.flatten())
     areas = {c: int(counts[c]) for c in counts.nonzero().flatten().tolist() if c not in (0, IGNORE)}
     return ImageFacts(height=height, width=width, areas=areas)
@@ -121,7 +112,7 @@ def build_index(
         progress: show a progress bar with the time left.
 
     Raises:
-        DataError: images cannot be used; one error tells of all of them.
+        DataError: images cannot be used; one error counts all of them.
     """
     folder = Path(cache_dir) if cache_dir is not None else cache_folder() / "index"
     path = folder / f"{source.digest()[:32]}.json"
@@ -148,7 +139,7 @@ def _dump(index: Index) -> bytes:
 
 
 def _load(path: Path, source: Source) -> Index | None:
-    """Returns the cached index, or None where there is none that fits (it is then built again)."""
+    """Returns the cached index, or None where none fits (it is then built again)."""
     if not path.exists():
         return None
     try:

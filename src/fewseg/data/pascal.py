@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from scipy.io import loadmat
 
 from fewseg.annotations.image_files import require_folder
 from fewseg.annotations.mask_files import voc_palette
@@ -23,21 +22,19 @@ from fewseg.types import DataError
 
 
 def read_mat(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """Reads ``GTcls.Segmentation`` of an SBD ``cls`` file: (H, W) uint8, 0 and classes 1..20.
+    """Reads ``GTcls.Segmentation`` of an SBD ``cls`` file: (H, W) uint8, 0 and classes 1..20."""
+    from scipy.io import loadmat  # slow to import, and needed once for each data set
 
-    Raises:
-        DataError: the file is missing, broken, or of another structure.
-    """
     try:
         labels = loadmat(path)["GTcls"][0]["Segmentation"][0]
         plane = np.asarray(labels, dtype=np.uint8)
     except Exception as error:  # scipy raises whatever a broken file leads to
         raise DataError(
-            f"mask {path} cannot be read ({error!r}); accepted are SBD's cls/*.mat with GTcls.Segmentation: "
+            f"mask {path} cannot be read ({error!r}); expected SBD's cls/*.mat with GTcls.Segmentation: "
             "unpack the archive again"
         ) from error
     if plane.ndim != 2:
-        raise DataError(f"mask {path} has shape {plane.shape}; accepted is (H, W): unpack the archive again")
+        raise DataError(f"mask {path} has shape {plane.shape}; expected (H, W): unpack the archive again")
     return plane
 
 
@@ -48,22 +45,7 @@ def convert_masks(
     workers: int | None = None,
     progress: bool = True,
 ) -> Mapping[str, Path]:
-    """Turns ``<cls>/<id>.mat`` into palette PNGs; files already there and not older are kept.
-
-    Args:
-        cls: SBD's ``cls`` folder.
-        ids: images to convert.
-        folder: where the PNGs go; a folder of the cache named after ``cls`` by default.
-        workers: threads.
-        progress: show a progress bar.
-
-    Returns:
-        id -> PNG.
-
-    Raises:
-        DataError: masks that cannot be read; one error tells of all of them, the others are converted.
-        OSError: the disk is full or not writable; what was written is complete and is kept.
-    """
+    """Turns ``<cls>/<id>.mat`` into palette PNGs; files already there and not older are kept."""
     if folder is None:
         key = hashlib.sha256(str(cls.resolve()).encode()).hexdigest()[:12]
         folder = cache_folder() / f"sbd-masks-{key}"
@@ -101,21 +83,13 @@ NOVAL_URL = "https://www.cs.cornell.edu/~bharathh/train_noval.txt"
 
 
 def find_voc(root: Path | str) -> Path:
-    """Returns the ``VOC2012`` folder at or below ``root`` (``VOCdevkit/VOC2012`` too).
-
-    Raises:
-        DataError: the root is missing or empty, or no VOC2012 folder is there.
-    """
+    """Returns the ``VOC2012`` folder at or below ``root`` (``VOCdevkit/VOC2012`` too)."""
     parts = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
     return _find(Path(root), "VOC2012", ("", "VOC2012", "VOCdevkit/VOC2012"), parts, VOC_URL)
 
 
 def find_sbd(root: Path | str) -> Path:
-    """Returns SBD's ``dataset`` folder at or below ``root`` (``benchmark_RELEASE/dataset`` too).
-
-    Raises:
-        DataError: the root is missing or empty, or no SBD folder is there.
-    """
+    """Returns SBD's ``dataset`` folder at or below ``root`` (``benchmark_RELEASE/dataset`` too)."""
     parts = ("cls", "train.txt", "val.txt")
     return _find(Path(root), "SBD", ("", "dataset", "benchmark_RELEASE/dataset"), parts, SBD_URL)
 
@@ -126,18 +100,14 @@ def _find(root: Path, what: str, places: tuple[str, ...], parts: tuple[str, ...]
     if not found:
         missing = [part for part in parts if not (root / part).exists()]
         raise DataError(
-            f"{what}: {root} lacks {', '.join(missing)}; accepted is the folder as unpacked, or one that "
+            f"{what}: {root} lacks {', '.join(missing)}; expected the folder as unpacked, or one that "
             f"holds it at {' or '.join(p for p in places if p)}: fetch it from {url}"
         )
     return found[0]
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
-    """Returns the ids of an image-set file, one a line (the first word of each), without repeats.
-
-    Raises:
-        DataError: the file is missing or empty.
-    """
+    """Returns the ids of an image-set file, one a line (the first word of each), without repeats."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -151,13 +121,8 @@ def read_ids(path: Path) -> tuple[str, ...]:
 def sbd_train_noval(voc: Path, sbd: Path) -> tuple[str, ...]:
     """Returns SBD's ``train_noval`` images (5 623), sorted.
 
-    Read from ``train_noval.txt`` in the SBD folder where it is. SBD's archive does not hold it, but it
-    is SBD's share of the *detection* train images of VOC 2012 (it leaves out all 5 732 that are in the
-    detection val set, not the 1 103 of the segmentation val set alone), so ``ImageSets/Main/train.txt``
-    gives the same list.
-
-    Raises:
-        DataError: neither file is there.
+    SBD's archive lacks ``train_noval.txt``. It is SBD's share of the *detection* train images of VOC 2012, so
+    ``ImageSets/Main/train.txt`` gives the same list.
     """
     given, main = sbd / "train_noval.txt", voc / "ImageSets" / "Main" / "train.txt"
     if given.exists():
@@ -165,25 +130,14 @@ def sbd_train_noval(voc: Path, sbd: Path) -> tuple[str, ...]:
     if not main.exists():
         raise DataError(
             f"SBD's train_noval list needs {given} (fetch it from {NOVAL_URL}) or {main} (part of the VOC "
-            "archive); neither is there. The trainaug list needs neither"
+            "archive); neither exists. The trainaug list needs neither"
         )
     everything = set(read_ids(sbd / "train.txt")) | set(read_ids(sbd / "val.txt"))
     return tuple(sorted(everything & set(read_ids(main))))
 
 
 def train_ids(voc: Path, sbd: Path, train_list: TrainList) -> tuple[str, ...]:
-    """Returns a training list, sorted; no image of it is a segmentation val image.
-
-    Args:
-        voc: the ``VOC2012`` folder.
-        sbd: SBD's ``dataset`` folder.
-        train_list: "voc+sbd_noval" is the list of PFENet and SCL, VOC train with SBD's ``train_noval``
-            (5 953 images); "trainaug" is VOC train with all of SBD outside VOC val (10 582).
-
-    Raises:
-        DataError: a list file is missing.
-        ValueError: there is no such list.
-    """
+    """Returns a training list, sorted; no image of it is a segmentation val image."""
     if train_list == "voc+sbd_noval":
         extra = set(sbd_train_noval(voc, sbd))
     elif train_list == "trainaug":
@@ -231,7 +185,7 @@ def pascal_sources(
     Raises:
         DataError: files are missing or broken.
         OSError: converted masks cannot be written.
-        ValueError: there is no such train list.
+        ValueError: the train list is unknown.
     """
     voc, sbd = find_voc(voc_root), find_sbd(sbd_root)
     val = pascal_val(voc)

@@ -8,8 +8,9 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 PASCAL_MIN_AREA = 2 * 32 * 32
 
@@ -22,16 +23,6 @@ ADDED: MappingProxyType[str, Any] = MappingProxyType(
 """Fields that older results have not, and what those were measured with. With these values a field is no part
 of the digest, so that older and newer results share a table."""
 
-_CHOICES: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "aspect": ("kept", "stretched"),
-        "backbone_bn": ("eval", "train"),
-        "coco_split": ("B", "A"),
-        "fusion": get_args(FusionRule),
-    }
-)
-
-
 _SPLIT_OF: MappingProxyType[str, str] = MappingProxyType(
     {
         name + suffix: letter
@@ -39,7 +30,7 @@ _SPLIT_OF: MappingProxyType[str, str] = MappingProxyType(
         for suffix, letter in (("", "B"), ("-a", "A"))
     }
 )
-"""Name of a class split that is made of COCO-20i's folds -> which of its two splits."""
+"""Name of a class split built from COCO-20i's folds -> which of its two splits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +54,10 @@ class Protocol:
         aspect: of the image in the network's square: "kept" pads what is left, "stretched" fills the square.
         backbone_bn: "train" where a frozen backbone's batch-norm follows the training images, as in the code
             released with PFENet, SCL and SD-AANet; "eval" where it keeps the stored statistics.
-        coco_split: of COCO-20i and of the splits made of its folds: "B" is interleaved, "A" blocks of 20
+        coco_split: of COCO-20i and of the splits built from its folds: "B" is interleaved, "A" blocks of 20
             (PANet). Other sets do not look at it.
         fusion: the one fusion that K > 1 shots may be joined by; "any" leaves it to each line of a recipe,
-            and the result says which it was.
+            and the result states which it was.
     """
 
     name: str
@@ -90,15 +81,15 @@ class Protocol:
             )
         fixed = isinstance(self.label_size, int) and self.label_size > 0
         sized = fixed or self.label_size in ("original", "network")
-        if self.query_order not in ("list", "class_first") or not sized:
+        if not sized:
             raise ValueError(
-                f"protocol {self.name!r}: query_order is 'list' or 'class_first' and label_size 'original', "
-                f"'network' or a number of pixels; got {self.query_order!r} and {self.label_size!r}"
+                f"protocol {self.name!r}: label_size must be 'original', 'network' or a number of pixels, "
+                f"got {self.label_size!r}"
             )
-        for field, accepted in _CHOICES.items():
-            if getattr(self, field) not in accepted:
+        for field, choices in _choices().items():
+            if getattr(self, field) not in choices:
                 raise ValueError(
-                    f"protocol {self.name!r}: {field} is one of {accepted}, not {getattr(self, field)!r}"
+                    f"protocol {self.name!r}: {field} must be one of {choices}, got {getattr(self, field)!r}"
                 )
         if self.min_area < 1:
             raise ValueError(f"protocol {self.name!r}: min_area is 1 pixel at least, got {self.min_area}")
@@ -131,7 +122,7 @@ class Protocol:
         )
 
     def check_split(self, split_name: str) -> None:
-        """Checks that a class split that is made of COCO-20i's folds is of the protocol's split.
+        """Checks that a class split built from COCO-20i's folds is of the protocol's split.
 
         Raises:
             ValueError: it is the other one.
@@ -144,12 +135,15 @@ class Protocol:
             )
 
 
-def stored_protocol(stored: Mapping[str, Any]) -> Protocol | None:
-    """The protocol of a result file; None where the file's is of another kind or of a newer fewseg.
+@lru_cache
+def _choices() -> Mapping[str, tuple[str, ...]]:
+    """Field -> its values, of the fields of a Literal type."""
+    hints = get_type_hints(Protocol).items()
+    return {name: get_args(hint) for name, hint in hints if get_origin(hint) is Literal}
 
-    Raises:
-        ValueError: as ``Protocol``, for a value that it does not take.
-    """
+
+def stored_protocol(stored: Mapping[str, Any]) -> Protocol | None:
+    """The protocol of a result file; None where the file's is of a different kind or of a newer fewseg."""
     values = {key: value for key, value in stored.items() if key != "type"}
     known = {field.name for field in fields(Protocol)}
     if stored.get("type") != "Protocol" or not set(values) <= known:
@@ -163,8 +157,8 @@ PAPER_SCL = Protocol(name="paper-scl", query_order="list")
 PAPER_SRPNET = Protocol(name="paper-srpnet", query_order="class_first", min_area=1)
 """SRPNet (Ding et al. 2022), Sec. 4.1: 1000 episodes, 5 runs.
 
-Sec. 3.1 says of the *training* set that one pixel makes a class present, and of the test set only that it is
-"randomly sampled": that one pixel counts there too, and that the class is drawn first, is inferred."""
+Sec. 3.1 states for the *training* set that one pixel makes a class present, and for the test set only that it
+is "randomly sampled": that one pixel counts there too, and that the class is drawn first, is inferred."""
 
 VOC5I_MINI = Protocol(name="voc5i-mini", query_order="class_first")
 """The small real set: its lists are uneven, so the class is drawn first."""
@@ -199,7 +193,7 @@ HSNET = Protocol(
     aspect="stretched",
 )
 """HSNet (Min et al. 2021): 1000 episodes, supports may repeat, images and labels stretched to the network's
-size. It joins K shots by a vote, which is a part of the method: a line here says its own fusion.
+size. It joins K shots by a vote, which is a part of the method: a line here states its own fusion.
 
 Deviations: its own image lists are filtered by a rule that is not published; here it is the 2048 pixels of
 the others. On PASCAL its code walks a list of (image, class) pairs, so that an image of two novel classes is
@@ -247,7 +241,7 @@ def named_protocol(name: str, dataset: str = "pascal-5i") -> Protocol:
         dataset: one of ``PROTOCOLS``, such as "pascal-5i" or "coco-20i".
 
     Raises:
-        ValueError: there is no such protocol or data set; near names are given.
+        ValueError: the protocol or data set is unknown; near names are given.
     """
     if dataset not in PROTOCOLS:
         raise ValueError(f"no protocol is published for {dataset!r}: choose of {sorted(PROTOCOLS)}")
@@ -260,17 +254,7 @@ def named_protocol(name: str, dataset: str = "pascal-5i") -> Protocol:
 
 
 def protocol_of_any(name: str, dataset: str) -> Protocol:
-    """Returns a protocol by its name for any data set, also one that nobody published it for.
-
-    There it has the values for PASCAL-5i; a warning and its own name say so.
-
-    Args:
-        name: as of :func:`named_protocol`.
-        dataset: any.
-
-    Raises:
-        ValueError: there is no such protocol; near names are given.
-    """
+    """Returns a protocol by its name for any data set, also one that nobody published it for."""
     if dataset in PROTOCOLS:
         return named_protocol(name, dataset)
     of_pascal = named_protocol(name)

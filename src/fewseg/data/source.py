@@ -49,11 +49,19 @@ class Source(Protocol):
 
 @runtime_checkable
 class SizedSource(Protocol):
-    """A source that tells an image's size, and whether its file is whole, without a full read."""
+    """A source that finds an image's size, and whether its file is complete, without a full read."""
 
     def image_size(self, id: str) -> tuple[int, int]:
         """Returns (H, W), after checking that the image can be read."""
         ...
+
+
+def size_of(source: Source, id: str) -> tuple[int, int]:
+    """Returns (H, W) of an image, without a full read where the source can do so."""
+    if isinstance(source, SizedSource):
+        return source.image_size(id)
+    _, height, width = source.read_image(id).shape
+    return int(height), int(width)
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ class FileSource:
         """Returns the files of an image.
 
         Raises:
-            DataError: there is no such image.
+            DataError: the id is unknown.
         """
         if id not in self.pairs:
             raise DataError(f"{self.name} has no image {id!r}: it holds {len(self.ids)}, like {self.ids[:3]}")
@@ -164,11 +172,8 @@ class RelabelledSource:
             self._table[old] = new
 
     def image_size(self, id: str) -> tuple[int, int]:
-        """Returns (H, W), without a full read where the source can tell."""
-        if isinstance(self._source, SizedSource):
-            return self._source.image_size(id)
-        image = self._source.read_image(id)
-        return int(image.shape[1]), int(image.shape[2])
+        """Returns (H, W), without a full read where the source can do so."""
+        return size_of(self._source, id)
 
     def read_image(self, id: str) -> Tensor:
         """Returns (3, H, W) uint8 RGB."""
@@ -190,7 +195,7 @@ class JoinedSource:
     Lists of one data set overlap between folds: joined, they share features that are computed once.
 
     Args:
-        name: what messages and results call the whole.
+        name: what messages and results call the joined set.
         parts: one source at least, all with the same classes.
 
     Raises:
@@ -211,12 +216,8 @@ class JoinedSource:
         self._digests = [part.digest() for part in parts]
 
     def image_size(self, id: str) -> tuple[int, int]:
-        """Returns (H, W), without a full read where the part can tell."""
-        part = self._part[id]
-        if isinstance(part, SizedSource):
-            return part.image_size(id)
-        image = part.read_image(id)
-        return int(image.shape[1]), int(image.shape[2])
+        """Returns (H, W), without a full read where the part can do so."""
+        return size_of(self._part[id], id)
 
     def read_image(self, id: str) -> Tensor:
         """Returns (3, H, W) uint8 RGB."""

@@ -22,8 +22,8 @@ from fewseg.types import IGNORE, DataError
 class Stream:
     """A stream of random numbers that reads only ``Generator.random``.
 
-    Numpy promises the raw stream of PCG64, not the values of its distributions: everything here is
-    made of plain uniform doubles, so a picture stays the same under another version of numpy.
+    Numpy promises the raw stream of PCG64, not the values of its distributions: everything here is built from
+    plain uniform doubles, so a picture stays the same under another version of numpy.
     """
 
     def __init__(self, seed: int) -> None:
@@ -88,13 +88,7 @@ def mirrored(profile: list[tuple[float, float]], smooth: bool = True) -> Points:
 
 
 def bent(outline: Outline, s: Stream, strength: float) -> Outline:
-    """Returns the outline under a smooth random displacement.
-
-    Args:
-        outline: the shape in the unit frame.
-        s: the stream that the displacement is drawn from.
-        strength: largest shift along either axis, in the unit of the frame.
-    """
+    """Returns the outline under a smooth random displacement."""
     phase, rate = s.array(2, 2) * 2 * np.pi, 1.0 + 1.6 * s.array(2, 2)
 
     def move(points: Points) -> Points:
@@ -616,18 +610,7 @@ def _placement(
 def render(
     s: Stream, size: int, subject: int, pool: Sequence[int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draws one scene.
-
-    Args:
-        s: the stream that everything in the scene is drawn from.
-        size: height and width in pixels.
-        subject: class id (1 .. 20, in the order of ``FAMILIES``) of the largest object.
-        pool: class ids that the other objects are drawn from.
-
-    Returns:
-        The picture, (3, size, size) uint8 RGB, and its class ids, (size, size) uint8, with 0 for the
-        background and 255 on the pixels that an outline crosses.
-    """
+    """Draws one scene."""
     names = tuple(FAMILIES)
     canvas = _ground(s, size)
     _add_clutter(canvas, s)
@@ -676,7 +659,7 @@ class SyntheticSource:
     Args:
         images: how many.
         size: height and width, pixels.
-        seed: another seed gives another set.
+        seed: a different seed gives a different set.
         classes: ids of the classes that are drawn; None draws all twenty. A training set of base classes
             only has never shown a novel class, not even as background, which is stricter than PASCAL-5i.
         split: "train" and "val" of one seed share no image.
@@ -721,7 +704,7 @@ class SyntheticSource:
         """Returns (3, H, W) uint8 RGB.
 
         Raises:
-            DataError: there is no such image.
+            DataError: the id is unknown.
         """
         return self._pair(id)[0]
 
@@ -729,7 +712,7 @@ class SyntheticSource:
         """Returns (H, W) uint8: 0, class ids, and 255 on the pixels that an outline crosses.
 
         Raises:
-            DataError: there is no such image.
+            DataError: the id is unknown.
         """
         return self._pair(id)[1]
 

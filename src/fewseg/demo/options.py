@@ -1,4 +1,4 @@
-"""What the demo runs: one small fold, its sizes and its steps."""
+"""The options of ``fewseg demo``: one small fold, its sizes and its steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fewseg.data.protocols import Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Training of the small backbone from scratch, in the place of ImageNet weights.
+    """Training of the small backbone from scratch, in place of ImageNet weights.
 
     Attributes:
         steps: optimiser steps.
@@ -48,7 +48,7 @@ class DemoOptions:
         episodes: test episodes per seed.
         test_seeds: test seeds.
         shots: K of the few-shot rows beside 1-shot.
-        threads: CPU threads. Sums are split by threads, so another number gives other digits.
+        threads: CPU threads. Sums are split by threads, so a different number gives different digits.
         progress: show progress bars.
     """
 
@@ -92,7 +92,7 @@ class DemoOptions:
 
     @property
     def protocol(self) -> Protocol:
-        """How both methods are tested: every class equally often, labels at the pictures' own size."""
+        """How all methods are tested: every class equally often, labels at the pictures' own size."""
         return Protocol(
             name="synthetic",
             query_order="class_first",

@@ -29,28 +29,15 @@ STRIDE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """Pictures and the class of each cell of the backbone's map.
+    """Pictures and the class of each cell of the backbone's map."""
 
-    Attributes:
-        images: (n, 3, H, W) uint8.
-        classes: (n, h, w) int64: 0 background, k the k-th base class from 1, 255 ignore.
-        names: how many classes there are, background included.
-    """
-
-    images: Tensor
-    classes: Tensor
-    names: int
+    images: Tensor  # (n, 3, H, W) uint8
+    classes: Tensor  # (n, h, w) int64: 0 background, k the k-th base class from 1, 255 ignore
+    names: int  # how many classes there are, background included
 
 
 def read_cells(source: Source, ids: Sequence[str], base: Sequence[int]) -> Cells:
-    """Reads pictures and the class of each cell: that of the pixel at its centre.
-
-    Args:
-        source: pictures of one size, 8k + 1 pixels a side.
-        ids: which of them.
-        base: class ids in the order of the classifier's outputs, which start at 1; every other class
-            counts as background.
-    """
+    """Reads pictures and the class of each cell, that of its central pixel; unlisted ones are background."""
     lookup = torch.zeros(256, dtype=torch.long)
     lookup[torch.tensor(base)] = torch.arange(1, len(base) + 1)
     lookup[IGNORE] = IGNORE
@@ -60,17 +47,7 @@ def read_cells(source: Source, ids: Sequence[str], base: Sequence[int]) -> Cells
 
 
 def augment(images: Tensor, classes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mirrors pictures and changes their colours at random.
-
-    Args:
-        images: (n, 3, H, W) uint8.
-        classes: (n, h, w).
-        generator: all randomness.
-
-    Returns:
-        Float pictures about [0, 1], colour channels in another order, contrast and colour shifted; and
-        the classes, mirrored where the picture is.
-    """
+    """Mirrors uint8 pictures with their classes, and permutes and shifts their colours; about [0, 1]."""
     n = len(images)
     order = torch.stack([torch.randperm(3, generator=generator) for _ in range(n)])
     mixed = images[torch.arange(n)[:, None], order].float() / 255
@@ -92,21 +69,10 @@ def pretrain(
     seed: int,
     progress: bool = True,
 ) -> float:
-    """Trains a backbone on the cells of the base classes and writes its trunk to a file.
+    """Trains a backbone on the cells of the base classes and writes its trunk to a .safetensors file.
 
-    Step s sees pictures and changes of them that depend on (seed, s) alone.
-
-    Args:
-        backbone: sizes and levels; its weights are drawn anew.
-        config: schedule.
-        cells: the training set.
-        path: the .safetensors file to write.
-        seed: of the classifier's weights, the order and the changes.
-        progress: show a bar with the time left.
-
-    Returns:
-        The share of object cells whose class is right, on the last tenth of the steps (under training
-        changes).
+    Step s sees pictures and changes of them that depend on (seed, s) alone. Returns the accuracy on object
+    cells over the last tenth of the steps.
     """
     trunk = replace(backbone, weights=None, trainable=True, bn="train").build().train()
     trunk = trunk.to(memory_format=torch.channels_last)
@@ -142,7 +108,7 @@ def pretrain(
 
 
 def _classifiers(trunk: Backbone, classes: int, seed: int) -> nn.ModuleDict:
-    """One linear classifier of cells for each level that the trunk gives out."""
+    """One linear classifier of cells for each level of the trunk."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(Draws("cell classifiers", seed).below(2**63))
         return nn.ModuleDict({level: nn.Conv2d(c, classes, 1) for level, c in trunk.channels.items()})

@@ -19,8 +19,8 @@ from fewseg.data.folds import ClassSplit
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.environment import environment
 from fewseg.engine.results import as_json
-from fewseg.methods.base import FewShotSegmenter
-from fewseg.methods.registry import METHODS, MethodConfig, method_name
+from fewseg.methods.base import FewShotSegmenter, MethodConfig
+from fewseg.methods.registry import method_name
 from fewseg.ops.files import atomic_path
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path} holds tensors but no fewseg config: it was not written by fewseg")
     text = _header(metadata["fewseg"], path)
     config = config_from_json(text["config"])
-    if type(config) not in METHODS.values():
+    if not isinstance(config, MethodConfig):
         raise ValueError(f"{path} has a header that fewseg cannot read (config of no method): it was edited")
     return Checkpoint(
         config=config,
@@ -179,7 +179,9 @@ def _wrong_entry(text: Mapping[str, Any]) -> str:
     return f"class_split without a right {', '.join(broken)}" if broken else ""
 
 
-def load_method(path: Path, *, backbone_weights: str | None = None) -> tuple[FewShotSegmenter, Checkpoint]:
+def load_checkpoint(
+    path: Path, *, backbone_weights: str | None = None
+) -> tuple[FewShotSegmenter, Checkpoint]:
     """Builds the method of a checkpoint and loads its weights.
 
     Args:
@@ -206,6 +208,11 @@ def load_method(path: Path, *, backbone_weights: str | None = None) -> tuple[Few
         )
     load_tensors(method, path)
     return method.eval(), about
+
+
+def load_method(path: Path | str, *, backbone_weights: str | None = None) -> FewShotSegmenter:
+    """The method of a checkpoint alone; see ``load_checkpoint``."""
+    return load_checkpoint(Path(path), backbone_weights=backbone_weights)[0]
 
 
 def load_tensors(method: FewShotSegmenter, path: Path) -> None:

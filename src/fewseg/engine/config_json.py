@@ -1,102 +1,55 @@
-"""Configs from JSON: the inverse of ``result_schema.as_json``, for known classes only."""
+"""Configs from JSON, the inverse of ``results.as_json``: only classes that the configs' type hints name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
-from fewseg.backbones import BackboneConfig, ResNetShape
-from fewseg.data.protocols import Protocol
-from fewseg.data.transforms import EvalView, TrainView
-from fewseg.engine.train_config import SGD, AdamW, StepSGD, TrainConfig
-from fewseg.methods.canet import Refinement
-from fewseg.methods.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage, ShotAttention
-from fewseg.methods.layers import NoPrior, PriorMap
-from fewseg.methods.panet import NoAlignment, PrototypeAlignment
-from fewseg.methods.prototypes import Cosine, Fidelity, SquaredEuclidean
-from fewseg.methods.registry import METHODS
-from fewseg.methods.scl import SelfGuided
-from fewseg.methods.sdaanet import (
-    CompoundedGate,
-    IntegralTeacher,
-    MeanGate,
-    NoAttention,
-    NoDistillation,
-    NoGate,
-    PrototypeTeacher,
-    SeparateTeachers,
-    SupervisedAttention,
-)
-
-_PARTS = (
-    BackboneConfig,
-    ResNetShape,
-    PriorMap,
-    NoPrior,
-    MeanVector,
-    ScoreAverage,
-    CrossGuided,
-    ShotAttention,
-    IterativeInference,
-    Refinement,
-    SelfGuided,
-    MeanGate,
-    CompoundedGate,
-    NoGate,
-    SeparateTeachers,
-    IntegralTeacher,
-    PrototypeTeacher,
-    NoDistillation,
-    SupervisedAttention,
-    NoAttention,
-    PrototypeAlignment,
-    NoAlignment,
-    Cosine,
-    Fidelity,
-    SquaredEuclidean,
-    EvalView,
-    TrainView,
-    Protocol,
-    SGD,
-    StepSGD,
-    AdamW,
-    TrainConfig,
-)
-_KNOWN: dict[str, type] = {kind.__name__: kind for kind in (*_PARTS, *METHODS.values())}
+from fewseg.engine.train_config import TrainConfig
+from fewseg.methods.registry import METHODS, list_methods, part_classes
 
 
-def config_from_json(value: Any) -> Any:
-    """Rebuilds configs from their JSON.
+def config_from_json(value: Any, *kinds: type) -> Any:
+    """Rebuilds a config from its JSON.
 
     Args:
-        value: what ``as_json`` made: objects with a ``type`` become the config class of that name, lists
-            become tuples. No other class is ever made.
+        value: what ``as_json`` made: an object with a ``type`` becomes the config class of that name, lists
+            become tuples.
+        kinds: classes that the whole may be; any method's config or ``TrainConfig`` by default. Parts may be
+            what the type hints of these classes name: a file cannot make any other class.
 
     Raises:
-        ValueError: a class is not known, or a field is unknown or missing.
+        ValueError: a class is not among those, or a field is unknown or missing.
     """
+    if not kinds:
+        list_methods()  # those of other packages too
+        kinds = (*METHODS.values(), TrainConfig)
+    return _rebuilt(value, kinds)
+
+
+def _rebuilt(value: Any, kinds: tuple[type, ...]) -> Any:
     if isinstance(value, list):
-        return tuple(config_from_json(item) for item in value)
+        return tuple(_rebuilt(item, kinds) for item in value)
     if not isinstance(value, dict) or "type" not in value:
         return value
     name = value["type"]
-    if not isinstance(name, str) or name not in _KNOWN:
+    kind = next((kind for kind in kinds if kind.__name__ == name), None)
+    if kind is None:
         raise ValueError(
-            f"config names the class {name!r}; this version of fewseg knows {sorted(_KNOWN)}: "
-            "the file is of a newer version or of another program"
+            f"config names the class {name!r}; this version of fewseg knows, in its place, "
+            f"{sorted(k.__name__ for k in kinds)}: the file is of a newer version or of another program"
         )
-    kind = _KNOWN[name]
-    given = {key: config_from_json(item) for key, item in value.items() if key != "type"}
     assert is_dataclass(kind)
-    known = {f.name for f in fields(kind)}
+    known, hints = {f.name for f in fields(kind)}, get_type_hints(kind)
+    given = {key: item for key, item in value.items() if key != "type"}
     if not set(given) <= known:
         raise ValueError(
             f"config of {name} has unknown fields {sorted(set(given) - known)}; known: {sorted(known)}"
         )
+    parts = {key: _rebuilt(item, part_classes(hints[key])) for key, item in given.items()}
     try:
-        return kind(**given)
+        return kind(**parts)
     except TypeError as error:
         raise ValueError(f"config of {name} is not complete: {error}") from error
 
@@ -136,16 +89,9 @@ def _replaced(config: Any, names: Sequence[str], name: str, part: str) -> Any:
         )
     if names[1:]:
         return replace(config, **{names[0]: _replaced(getattr(config, names[0]), names[1:], name, part)})
-    accepted = _accepted(type(config), names[0])
-    if not accepted:
+    parts = {kind.__name__: kind for kind in part_classes(get_type_hints(type(config))[names[0]])}
+    if not parts:
         raise ValueError(f"part {part!r}: {names[0]!r} holds no part; set it by its own option")
-    if name not in accepted:
-        raise ValueError(f"part {part!r}: {names[0]!r} takes {' or '.join(accepted)}, not {name!r}")
-    return replace(config, **{names[0]: config_from_json({"type": name})})
-
-
-def _accepted(kind: type, field: str) -> list[str]:
-    """Names of the config classes that a field's type allows."""
-    hint = get_type_hints(kind)[field]
-    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return [member.__name__ for member in members if is_dataclass(member) and isinstance(member, type)]
+    if name not in parts:
+        raise ValueError(f"part {part!r}: {names[0]!r} takes {' or '.join(parts)}, not {name!r}")
+    return replace(config, **{names[0]: parts[name]()})

@@ -15,18 +15,18 @@ from fewseg.backbones import BackboneConfig, WeightsReport, load_weights, read_s
 from fewseg.backbones.weights import as_state, file_sha256, state_sha256
 from fewseg.data.folds import ClassSplit
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint, split_json
+from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import CrossGuided
-from fewseg.methods.pfenet import PFENet, PFENetConfig
+from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.registry import method_name
-from fewseg.methods.scl import SCLCANet, SCLCANetConfig, SCLPFENet, SCLPFENetConfig, SelfGuided
-from fewseg.methods.sdaanet import CompoundedGate, PrototypeTeacher, SDAANet, SDAANetConfig
+from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig, SelfGuided
+from fewseg.methods.sdaanet import CompoundedGate, PrototypeTeacher, SDAANetConfig
 
 BatchNorm = Literal["eval", "train"]
 """What a frozen backbone's batch-norm does in training, see ``BackboneConfig.bn``."""
 
 State = Mapping[str, Tensor]
 ReleasedConfig = PFENetConfig | SCLPFENetConfig | SCLCANetConfig | SDAANetConfig
-ReleasedMethod = PFENet | SCLPFENet | SCLCANet | SDAANet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,7 +307,7 @@ class ReleasedModel:
     """
 
     method: str
-    model: ReleasedMethod
+    model: FewShotSegmenter
     report: WeightsReport
 
 

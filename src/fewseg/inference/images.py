@@ -23,8 +23,9 @@ from fewseg.annotations.image_files import (
     rgb_of_bytes,
     rgb_of_pil,
 )
+from fewseg.annotations.names import file_safe, output_stems
 from fewseg.annotations.options import MAX_PIXELS
-from fewseg.annotations.values import check_name, file_safe, output_stems
+from fewseg.annotations.values import check_name
 from fewseg.types import IGNORE, DataError
 
 ImageLike = str | Path | bytes | Image.Image | NDArray[Any] | Tensor

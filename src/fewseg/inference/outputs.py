@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
 from fewseg.annotations import (
-    CocoWriter,
-    IndexPngWriter,
-    JsonlWriter,
-    LabelMeWriter,
-    LabelStudioWriter,
+    FORMATS,
+    Format,
+    LabelStudioNames,
     Prediction,
     PredictionWriter,
-    ProbabilityPngWriter,
+    WriteOptions,
 )
-from fewseg.annotations.options import Format, LabelStudioNames
-from fewseg.annotations.values import file_safe
+from fewseg.annotations.names import file_safe
 
-FORMATS: tuple[str, ...] = get_args(Format)
 LINES = "predictions.jsonl"
 
 
@@ -53,38 +48,25 @@ class Outputs:
         images: Path | None = None,
         label_studio: LabelStudioNames | None = None,
     ) -> None:
-        names = label_studio or LabelStudioNames()
-        makers: dict[str, Callable[[], PredictionWriter]] = {
-            "png": lambda: IndexPngWriter(folder / "masks", classes, stems),
-            "probability": lambda: ProbabilityPngWriter(folder / "probability", classes, stems=stems),
-            "coco": lambda: CocoWriter(folder / "coco.json", classes),
-            "coco-results": lambda: CocoWriter(folder / "coco-results.json", classes, form="results"),
-            "labelme": lambda: LabelMeWriter(folder / "labelme", classes, images=images, stems=stems),
-            "labelme-polygons": lambda: LabelMeWriter(
-                folder / "labelme", classes, shapes="polygon", images=images, stems=stems
-            ),
-            "label-studio": lambda: LabelStudioWriter(
-                folder / "label-studio.json",
-                classes,
-                image_url=names.image_url,
-                from_name=names.from_name,
-                to_name=names.to_name,
-            ),
-        }
+        options = WriteOptions(stems=stems, images=images, label_studio=label_studio or LabelStudioNames())
         self.lines = folder / LINES
         self.probability = "probability" in formats
         self._writers: list[PredictionWriter] = []
         try:
-            for name in dict.fromkeys(formats):
-                if name != "jsonl":
-                    self._writers.append(makers[name]())
-            self._writers.append(JsonlWriter(self.lines, classes))
+            chosen: list[Format] = [name for name in formats if name != "jsonl"]
+            chosen.append("jsonl")  # last: an image that has a line there has everything
+            for name in dict.fromkeys(chosen):
+                self._writers.append(FORMATS[name](folder, classes, options))
         except BaseException:
             self.close(finish=False)
             raise
 
     def write(self, prediction: Prediction) -> None:
-        """Writes a prediction in every format; after an OSError no file is left half."""
+        """Writes a prediction in every format.
+
+        Raises:
+            OSError: the disk is full or not writable; nothing is left half.
+        """
         for writer in self._writers:
             writer.write(prediction)
 
@@ -92,7 +74,11 @@ class Outputs:
         return all(name in writer for writer in self._writers)
 
     def close(self, finish: bool = True) -> None:
-        """Ends all outputs; with ``finish`` those that are one file for all images are made."""
+        """Ends all outputs; with ``finish`` those that are one file for all images are made.
+
+        Raises:
+            OSError: one could not be written.
+        """
         failed: OSError | None = None
         for writer in self._writers:
             try:
@@ -104,7 +90,7 @@ class Outputs:
 
 
 def longest_ending(formats: Sequence[str], classes: Sequence[str]) -> int:
-    """Bytes of the longest ending of a file of one image."""
+    """Returns the bytes of the longest ending of a file of one image."""
     endings = [".json"] if {"labelme", "labelme-polygons"} & set(formats) else [".png"]
     if "probability" in formats:
         endings += [f".{file_safe(name)}.png" for name in classes]

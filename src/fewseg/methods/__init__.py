@@ -1,1 +1,61 @@
-"""Methods: one folder a paper, one interface."""
+"""Few-shot segmentation methods: one file a paper, one interface.
+
+``create_method("pfenet", channels=64)`` builds one by its name; ``PFENetConfig(channels=64).build()`` is the
+same. Importing a method's file registers it.
+"""
+
+from fewseg.methods.base import FewShotSegmenter, MethodConfig
+from fewseg.methods.canet import CANet, CANetConfig
+from fewseg.methods.fusion import (
+    CrossGuided,
+    Fusion,
+    IterativeInference,
+    MeanVector,
+    ScoreAverage,
+    ShotAttention,
+)
+from fewseg.methods.matcher import Matcher, MatcherConfig
+from fewseg.methods.multi_scale import MultiScale
+from fewseg.methods.pair_scorer import PairScorer
+from fewseg.methods.panet import PANet, PANetConfig
+from fewseg.methods.pfenet import PFENet, PFENetConfig
+from fewseg.methods.prototypical import PrototypeSegmenter
+from fewseg.methods.registry import create_method, list_methods, method_config, method_name, register_method
+from fewseg.methods.scl import SCLCANet, SCLCANetConfig, SCLPFENet, SCLPFENetConfig
+from fewseg.methods.sdaanet import SDAANet, SDAANetConfig
+from fewseg.methods.srpnet import SRPNet, SRPNetConfig
+
+__all__ = [
+    "CANet",
+    "CANetConfig",
+    "CrossGuided",
+    "FewShotSegmenter",
+    "Fusion",
+    "IterativeInference",
+    "Matcher",
+    "MatcherConfig",
+    "MeanVector",
+    "MethodConfig",
+    "MultiScale",
+    "PANet",
+    "PANetConfig",
+    "PFENet",
+    "PFENetConfig",
+    "PairScorer",
+    "PrototypeSegmenter",
+    "SCLCANet",
+    "SCLCANetConfig",
+    "SCLPFENet",
+    "SCLPFENetConfig",
+    "SDAANet",
+    "SDAANetConfig",
+    "SRPNet",
+    "SRPNetConfig",
+    "ScoreAverage",
+    "ShotAttention",
+    "create_method",
+    "list_methods",
+    "method_config",
+    "method_name",
+    "register_method",
+]

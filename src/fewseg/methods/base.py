@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from fewseg.backbones import Backbone
+from fewseg.backbones import Backbone, BackboneConfig
 from fewseg.methods.fusion import Fusion
 from fewseg.types import (
     IGNORE,
@@ -21,13 +22,32 @@ from fewseg.types import (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """Base of the methods' configs: frozen keyword-only dataclasses next to the method that they build.
+
+    Attributes:
+        method: the class that is built; ``register_method`` sets it.
+        backbone: gives the maps.
+    """
+
+    method: ClassVar[type[FewShotSegmenter]]
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+
+    def build(self) -> FewShotSegmenter:
+        """Builds the method with a randomly initialised head, in training mode."""
+        return type(self).method(self)
+
+
 class FewShotSegmenter(nn.Module, ABC):
     """Segments a query by a support set, in three steps that can be cached one by one.
 
     ``extract`` depends on the image alone, ``encode_support`` on the support set alone; ``segment`` joins
-    the two. No step keeps anything on the module, and none but ``training_losses`` sees a query mask.
+    the two, and ``forward`` does all three. No step keeps anything on the module, and none but
+    ``training_losses`` sees a query mask.
 
     Attributes:
+        config: what it was built from.
         backbone: gives the maps.
         fusions: the fusions that the method can use, with their default settings.
         fusion: how K shots become one answer. It has no parameters and may be changed at any time.
@@ -38,6 +58,43 @@ class FewShotSegmenter(nn.Module, ABC):
     fusions: tuple[Fusion, ...]
     fusion: Fusion
     trains_ways: bool = False
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.fusion = config.fusion
+        self.backbone = config.backbone.build()
+
+    def forward(
+        self,
+        query_images: Tensor,
+        support_images: Tensor,
+        support_masks: Tensor,
+        way_of: tuple[int, ...] = (),
+    ) -> Tensor:
+        """Segments B queries, each by a support set of its own, or all by the same one.
+
+        Args:
+            query_images: (B, 3, H, W) RGB in [0, 1].
+            support_images: (B, K, 3, H, W), or (1, K, 3, H, W) for one support set; with several ways the
+                images of all of them.
+            support_masks: (B, K, H, W) integers in {0, 1, 255}; with several ways in {0, 1 .. N, 255}.
+            way_of: the way, 1 .. N, that each of the K images was given for; all of way 1 by default.
+
+        Returns:
+            Logits (B, 1 + N, H, W), background first.
+
+        Raises:
+            ValueError: images and masks do not fit each other.
+        """
+        if support_images.ndim != 5 or support_masks.shape != support_images[:, :, 0].shape:
+            raise ValueError(
+                "support_images must be (B, K, 3, H, W) and support_masks (B, K, H, W), got "
+                f"{tuple(support_images.shape)} and {tuple(support_masks.shape)}"
+            )
+        supports = self.extract(support_images.flatten(0, 1))
+        shots = EncodedShots(features=supports, masks=support_masks, way_of=way_of)
+        return self.segment(self.extract(query_images), self.encode_support(shots))
 
     def extract(self, images: Tensor) -> Features:
         """Runs the backbone and what the method does to its maps image by image.
@@ -76,11 +133,11 @@ class FewShotSegmenter(nn.Module, ABC):
         Raises:
             ValueError: the masks hold other labels than 0 .. N and 255, or the fusion is not the method's.
         """
-        strange = support.masks[(support.masks > support.ways) & (support.masks != IGNORE)]
-        if strange.numel():
+        unknown = support.masks[(support.masks > support.ways) & (support.masks != IGNORE)]
+        if unknown.numel():
             raise ValueError(
-                f"the support masks hold {sorted(set(strange.tolist()))[:5]}; with {support.ways} ways "
-                f"accepted are 0 .. {support.ways} and {IGNORE}: give way_of, the way of each support image"
+                f"the support masks hold {sorted(set(unknown.tolist()))[:5]}; with {support.ways} ways they "
+                f"must hold 0 .. {support.ways} and {IGNORE}: give way_of, the way of each support image"
             )
         if not self.accepts(self.fusion):
             kinds = ", ".join(own.kind for own in self.fusions)

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewseg.backbones import BackboneConfig
+from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import AttendedFusion, MeanVector, ShotAttention
 from fewseg.methods.layers import MidLevel, NoPrior
 from fewseg.methods.losses import cross_entropy_full_size
 from fewseg.methods.pair_scorer import PairScorer
+from fewseg.methods.registry import register_method
 from fewseg.ops.masks import foreground_cells
 from fewseg.ops.pooling import masked_average
 from fewseg.ops.resize import resize
@@ -358,7 +360,7 @@ class PredictionHistory(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CANetConfig:
+class CANetConfig(MethodConfig):
     """CANet's parts and sizes.
 
     Attributes:
@@ -384,11 +386,8 @@ class CANetConfig:
     mid_dropout: float = 0.5
     head_dropout: float = 0.5
 
-    def build(self) -> CANet:
-        """Builds the model with a randomly initialised head."""
-        return CANet(self)
 
-
+@register_method("canet", CANetConfig)
 class CANet(PairScorer):
     """CANet for any K; see the module's docstring for the source.
 
@@ -396,11 +395,10 @@ class CANet(PairScorer):
     nothing else and is shared between episodes.
     """
 
+    config: CANetConfig
+
     def __init__(self, config: CANetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.fusion = config.fusion
-        self.backbone = config.backbone.build()
+        super().__init__(config)
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout, kernel=3)
         self.comparison = DenseComparison(d, vectors=1, dropout=config.head_dropout)

@@ -13,15 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
+from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import MeanVector, PrototypeFusion
 from fewseg.methods.prototypes import Cosine, Metric
 from fewseg.methods.prototypical import PrototypeSegmenter, check_levels
+from fewseg.methods.registry import register_method
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedEpisodes, Features, LossTerms
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatcherConfig:
+class MatcherConfig(MethodConfig):
     """The matcher's parts.
 
     Attributes:
@@ -43,19 +45,16 @@ class MatcherConfig:
     def __post_init__(self) -> None:
         check_levels(self.levels, self.backbone.levels, self.alpha)
 
-    def build(self) -> Matcher:
-        """Builds the matcher; it has no parameters but the backbone's."""
-        return Matcher(self)
 
-
+@register_method("matcher", MatcherConfig)
 class Matcher(PrototypeSegmenter):
     """Compares query cells with the prototypes of the background and of every way."""
 
+    config: MatcherConfig
+
     def __init__(self, config: MatcherConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.fusion, self.metric, self.alpha = config.fusion, config.metric, config.alpha
-        self.backbone = config.backbone.build()
+        super().__init__(config)
+        self.metric, self.alpha = config.metric, config.alpha
 
     def embed_maps(self, features: Features) -> Tensor:
         """The levels, each of unit length, side by side."""

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
+from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import MeanVector, PrototypeFusion
 from fewseg.methods.losses import cross_entropy_each
 from fewseg.methods.prototypes import AREA_EPS, Cosine, Metric, Prototypes
 from fewseg.methods.prototypical import EMBEDDING, PrototypeSegmenter, check_levels
+from fewseg.methods.registry import register_method
 from fewseg.ops.pooling import masked_average
 from fewseg.types import IGNORE, EncodedEpisodes, Features, LossTerms
 
@@ -111,7 +113,7 @@ def _trained_backbone() -> BackboneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PANetConfig:
+class PANetConfig(MethodConfig):
     """PANet's parts.
 
     Attributes:
@@ -135,20 +137,17 @@ class PANetConfig:
     def __post_init__(self) -> None:
         check_levels((self.level,), self.backbone.levels, self.alpha)
 
-    def build(self) -> PANet:
-        """Builds the model; it has no parameters but the backbone's."""
-        return PANet(self)
 
-
+@register_method("panet", PANetConfig)
 class PANet(PrototypeSegmenter):
     """PANet for any N and K; see the module's docstring for the source."""
 
+    config: PANetConfig
+
     def __init__(self, config: PANetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.fusion, self.metric, self.alpha = config.fusion, config.metric, config.alpha
+        super().__init__(config)
+        self.metric, self.alpha = config.metric, config.alpha
         self.align_corners = config.align_corners
-        self.backbone = config.backbone.build()
 
     def embed_maps(self, features: Features) -> Tensor:
         """The backbone's map as it is."""

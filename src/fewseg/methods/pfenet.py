@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
+from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import MeanVector, PairFusion
 from fewseg.methods.layers import GuidedQuery, MidLevel, PriorConfig, PriorMap, PyramidTrunk
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
 from fewseg.methods.pair_scorer import PairScorer
+from fewseg.methods.registry import register_method
 from fewseg.ops.masks import foreground_cells
 from fewseg.ops.pooling import masked_average
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 
 
 @dataclass(frozen=True, kw_only=True)
-class PFENetConfig:
+class PFENetConfig(MethodConfig):
     """PFENet's parts and sizes.
 
     Attributes:
@@ -46,19 +48,15 @@ class PFENetConfig:
     mid_dropout: float = 0.5
     head_dropout: float = 0.1
 
-    def build(self) -> PFENet:
-        """Builds the model with a randomly initialised head."""
-        return PFENet(self)
 
-
+@register_method("pfenet", PFENetConfig)
 class PFENet(PairScorer):
     """PFENet for any K; see the module's docstring for the source."""
 
+    config: PFENetConfig
+
     def __init__(self, config: PFENetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.fusion = config.fusion
-        self.backbone = config.backbone.build()
+        super().__init__(config)
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
         mid_query = MidLevel(width, d, config.mid_levels, config.mid_dropout)

@@ -1,38 +1,78 @@
-"""Every method by its name."""
+"""Every method by its name. A method registers itself in its own file, of fewseg or of a different package.
+
+A package outside names the module that registers its methods in the entry point group ``fewseg.methods``.
+"""
 
 from __future__ import annotations
 
 import difflib
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from importlib.metadata import entry_points
+from typing import Any, TypeVar, get_args, get_type_hints
 
-from fewseg.methods.canet import CANetConfig
-from fewseg.methods.matcher import MatcherConfig
-from fewseg.methods.panet import PANetConfig
-from fewseg.methods.pfenet import PFENetConfig
-from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig
-from fewseg.methods.sdaanet import SDAANetConfig
-from fewseg.methods.srpnet import SRPNetConfig
+from fewseg.methods.base import FewShotSegmenter, MethodConfig
 
-MethodConfig = (
-    CANetConfig
-    | MatcherConfig
-    | PANetConfig
-    | PFENetConfig
-    | SCLCANetConfig
-    | SCLPFENetConfig
-    | SDAANetConfig
-    | SRPNetConfig
-)
+__all__ = [
+    "METHODS",
+    "MethodConfig",
+    "create_method",
+    "list_methods",
+    "method_config",
+    "method_name",
+    "part_classes",
+    "register_method",
+]
 
-METHODS: dict[str, type[MethodConfig]] = {
-    "canet": CANetConfig,
-    "matcher": MatcherConfig,
-    "panet": PANetConfig,
-    "pfenet": PFENetConfig,
-    "scl-canet": SCLCANetConfig,
-    "scl-pfenet": SCLPFENetConfig,
-    "sdaanet": SDAANetConfig,
-    "srpnet": SRPNetConfig,
-}
+logger = logging.getLogger(__name__)
+
+METHODS: dict[str, type[MethodConfig]] = {}
+"""Name to config class; ``method_config`` also knows the methods of other packages before their import."""
+
+ENTRY_POINTS = "fewseg.methods"
+
+M = TypeVar("M", bound=FewShotSegmenter)
+
+
+def register_method(name: str, config: type[MethodConfig]) -> Callable[[type[M]], type[M]]:
+    """Registers a method class under a name; its config's ``build`` then makes it.
+
+    Args:
+        name: such as "pfenet"; the command line, checkpoints and results use it.
+        config: a frozen keyword-only dataclass; the method takes one as its only argument.
+
+    Raises:
+        ValueError: a different method has this name.
+    """
+
+    def register(method: type[M]) -> type[M]:
+        known = METHODS.get(name)
+        if known is not None and known.__qualname__ != config.__qualname__:
+            raise ValueError(f"method {name!r} is {known.__qualname__} already: choose a different name")
+        METHODS[name] = config
+        config.method = method
+        return method
+
+    return register
+
+
+@functools.cache
+def _load_other_packages() -> None:
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except Exception:  # a broken package must not take the others along
+            logger.warning(
+                "the methods of %s (%s) could not be loaded", entry.name, entry.value, exc_info=True
+            )
+
+
+def list_methods() -> list[str]:
+    """The names of all methods, those of other installed packages included."""
+    _load_other_packages()
+    return sorted(METHODS)
 
 
 def method_name(config: MethodConfig) -> str:
@@ -46,7 +86,42 @@ def method_config(name: str) -> type[MethodConfig]:
     Raises:
         ValueError: no method has this name; near names are given.
     """
-    if name not in METHODS:
+    if name not in list_methods():
         near = difflib.get_close_matches(name, METHODS) or sorted(METHODS)
         raise ValueError(f"unknown method {name!r}: did you mean {' or '.join(near)}?")
     return METHODS[name]
+
+
+def create_method(name: str, **config: Any) -> FewShotSegmenter:
+    """Builds a method with a randomly initialised head.
+
+    Args:
+        name: see ``list_methods``.
+        config: fields of the method's config, such as ``channels=64`` or
+            ``backbone=BackboneConfig(name="resnet101")``; the others keep their defaults.
+
+    Returns:
+        The method, in training mode.
+
+    Raises:
+        ValueError: no method has this name, its config has no such field, or a value does not fit the field.
+    """
+    kind = method_config(name)
+    assert is_dataclass(kind)
+    known = [f.name for f in fields(kind)]
+    for field, value in config.items():
+        if field not in known:
+            near = difflib.get_close_matches(field, known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(f"method {name!r} has no field {field!r}{hint}; it has {', '.join(known)}")
+        parts = part_classes(get_type_hints(kind)[field])
+        if parts and not isinstance(value, parts):
+            names = " or ".join(part.__name__ for part in parts)
+            raise ValueError(f"{field} of method {name!r} must be {names}, got {value!r}")
+    return kind(**config).build()
+
+
+def part_classes(hint: Any) -> tuple[type, ...]:
+    """The config classes that a field's type hint allows."""
+    members = get_args(hint) or (hint,)
+    return tuple(member for member in members if isinstance(member, type) and is_dataclass(member))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
+from fewseg.methods.base import MethodConfig
 from fewseg.methods.canet import DenseComparison, IterativeTrunk, PredictionHistory, Refinement, ResidualBlock
 from fewseg.methods.fusion import CrossGuided, CrossPath, PairFusion
 from fewseg.methods.layers import (
@@ -29,6 +30,7 @@ from fewseg.methods.layers import (
 )
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
 from fewseg.methods.pair_scorer import PairScorer, cross_pairs
+from fewseg.methods.registry import register_method
 from fewseg.ops.masks import ForegroundRule, covered_and_missed, foreground_cells
 from fewseg.ops.pooling import masked_average
 from fewseg.types import EncodedEpisodes, EncodedShots, Features, Guides, LossTerms, QueryMaps
@@ -189,7 +191,7 @@ class SupportPathScorer(PairScorer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SCLPFENetConfig:
+class SCLPFENetConfig(MethodConfig):
     """SCL's and PFENet's parts and sizes.
 
     Attributes:
@@ -216,22 +218,19 @@ class SCLPFENetConfig:
     mid_dropout: float = 0.5
     head_dropout: float = 0.1
 
-    def build(self) -> SCLPFENet:
-        """Builds the model with randomly initialised head."""
-        return SCLPFENet(self)
 
-
+@register_method("scl-pfenet", SCLPFENetConfig)
 class SCLPFENet(SupportPathScorer):
     """SCL on PFENet for any K; see the module's docstring for the sources.
 
     Trained as a 1-shot model: with K shots in a training episode every (shot, query) pair is an example.
     """
 
+    config: SCLPFENetConfig
+
     def __init__(self, config: SCLPFENetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.fusion, self.self_guided = config.fusion, config.self_guided
-        self.backbone = config.backbone.build()
+        super().__init__(config)
+        self.self_guided = config.self_guided
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         vectors, scales = config.self_guided.width, config.scales
         self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
@@ -296,7 +295,7 @@ class SCLPFENet(SupportPathScorer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SCLCANetConfig:
+class SCLCANetConfig(MethodConfig):
     """SCL's and CANet's parts and sizes.
 
     Attributes:
@@ -331,11 +330,8 @@ class SCLCANetConfig:
                 "has levels that a second pass could take; on CANet give 'paper'"
             )
 
-    def build(self) -> SCLCANet:
-        """Builds the model with a randomly initialised head."""
-        return SCLCANet(self)
 
-
+@register_method("scl-canet", SCLCANetConfig)
 class SCLCANet(SupportPathScorer):
     """SCL on CANet for any K; see the module's docstring for the sources.
 
@@ -344,11 +340,11 @@ class SCLCANet(SupportPathScorer):
     an example, and the pair's history is the mean of the K scores.
     """
 
+    config: SCLCANetConfig
+
     def __init__(self, config: SCLCANetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.fusion, self.self_guided = config.fusion, config.self_guided
-        self.backbone = config.backbone.build()
+        super().__init__(config)
+        self.self_guided = config.self_guided
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout, kernel=3)
         self.comparison = DenseComparison(d, vectors=config.self_guided.width, dropout=config.head_dropout)

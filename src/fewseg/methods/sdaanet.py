@@ -19,11 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewseg.backbones import BackboneConfig
+from fewseg.methods.base import MethodConfig
 from fewseg.methods.canet import GuidedConv
 from fewseg.methods.fusion import MeanVector, PairFusion
 from fewseg.methods.layers import GuidedQuery, MidLevel, PriorConfig, PriorMap, PyramidOutput, PyramidTrunk
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision, kl_to_teacher, tempered_kl
 from fewseg.methods.pair_scorer import PairScorer
+from fewseg.methods.registry import register_method
 from fewseg.ops.masks import foreground_cells
 from fewseg.ops.pooling import masked_average
 from fewseg.ops.resize import resize
@@ -402,7 +404,7 @@ GateConfig = MeanGate | CompoundedGate | NoGate
 
 
 @dataclass(frozen=True, kw_only=True)
-class SDAANetConfig:
+class SDAANetConfig(MethodConfig):
     """SD-AANet's and PFENet's parts and sizes.
 
     Table III without SDPM is ``gate=NoGate(), distillation=NoDistillation()``, without SAAM
@@ -443,10 +445,6 @@ class SDAANetConfig:
     mid_dropout: float = 0.5
     head_dropout: float = 0.1
 
-    def build(self) -> SDAANet:
-        """Builds the model with a randomly initialised head."""
-        return SDAANet(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class PooledShots:
@@ -468,6 +466,7 @@ class PooledShots:
         return gated(self.values) * self.raw
 
 
+@register_method("sdaanet", SDAANetConfig)
 class SDAANet(PairScorer):
     """SD-AANet for any K; see the module's docstring for the sources.
 
@@ -476,11 +475,10 @@ class SDAANet(PairScorer):
     ``MeanVector``.
     """
 
+    config: SDAANetConfig
+
     def __init__(self, config: SDAANetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.fusion = config.fusion
-        self.backbone = config.backbone.build()
+        super().__init__(config)
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
         self.query = GuidedQuery(

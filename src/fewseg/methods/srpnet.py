@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from fewseg.backbones import BackboneConfig
+from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import IterativeInference, PrototypeFusion
 from fewseg.methods.losses import cross_entropy_full_size
 from fewseg.methods.prototypes import Fidelity, Metric, Prototypes
 from fewseg.methods.prototypical import PrototypeSegmenter, check_levels
+from fewseg.methods.registry import register_method
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedEpisodes, Features, LossTerms
 
@@ -25,7 +27,7 @@ def _trained_backbone() -> BackboneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SRPNetConfig:
+class SRPNetConfig(MethodConfig):
     """SRPNet's parts and sizes.
 
     Attributes:
@@ -61,19 +63,16 @@ class SRPNetConfig:
                 f"the loss weights must be at least 0, got {self.support_weight} and {self.query_weight}"
             )
 
-    def build(self) -> SRPNet:
-        """Builds the model with a randomly initialised 1x1 convolution."""
-        return SRPNet(self)
 
-
+@register_method("srpnet", SRPNetConfig)
 class SRPNet(PrototypeSegmenter):
     """SRPNet for any N and K; see the module's docstring for the source."""
 
+    config: SRPNetConfig
+
     def __init__(self, config: SRPNetConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.fusion, self.metric, self.alpha = config.fusion, config.metric, config.alpha
-        self.backbone = config.backbone.build()
+        super().__init__(config)
+        self.metric, self.alpha = config.metric, config.alpha
         width = sum(self.backbone.channels[level] for level in config.levels)
         self.pyramid = nn.Conv2d(width, config.channels, kernel_size=1)
 

@@ -23,9 +23,10 @@ from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.registry import MethodConfig
 from fewseg.methods.scl import SCLPFENetConfig
 from fewseg.methods.sdaanet import SDAANetConfig, SeparateTeachers
+from fewseg.recipes import variants
 from fewseg.recipes.datasets import coco
 from fewseg.recipes.pascal import VIEW
-from fewseg.recipes.recipe import Evaluation, Recipe
+from fewseg.recipes.recipe import Evaluation, Recipe, register
 
 _ONE = Evaluation(shots=1)
 _FIVE = Evaluation(shots=5)
@@ -48,10 +49,9 @@ def _training(view: TrainView, lr: float, shots: int = 1) -> TrainConfig:
     )
 
 
-def _scl(name: str, method: MethodConfig, *lines: Evaluation) -> Recipe:
+def _scl(method: MethodConfig, *lines: Evaluation) -> Recipe:
     view = TrainView(size=473, scale=(0.8, 1.25), rotate=10.0, flip=0.5, blur=0.5)
     return Recipe(
-        name=name,
         method=method,
         data=coco,
         train=_training(view, lr=5e-3),
@@ -61,6 +61,7 @@ def _scl(name: str, method: MethodConfig, *lines: Evaluation) -> Recipe:
     )
 
 
+@register(variants.PFENET)
 def coco_pfenet_resnet101() -> Recipe:
     """PFENet, ResNet-101, COCO-20i: SCL (Zhang et al. 2021), Table 2, row "PFENet".
 
@@ -72,9 +73,10 @@ def coco_pfenet_resnet101() -> Recipe:
     quoted row is of 20 000 in one run.
     """
     method = PFENetConfig(backbone=_trunk())
-    return _scl("coco_pfenet_resnet101", method, _ONE, Evaluation(shots=5, fusion=MeanVector()))
+    return _scl(method, _ONE, Evaluation(shots=5, fusion=MeanVector()))
 
 
+@register(variants.PFENET_473)
 def coco_pfenet_473_resnet101() -> Recipe:
     """``coco_pfenet_resnet101`` on labels at 473 x 473: SD-AANet, Table II, row "PFENet" with a dagger.
 
@@ -82,9 +84,10 @@ def coco_pfenet_473_resnet101() -> Recipe:
 
     Deviations: as ``coco_pfenet_resnet101``, but with PFENet's own protocol, 20 000 episodes in one run.
     """
-    return replace(coco_pfenet_resnet101(), name="coco_pfenet_473_resnet101", protocol=PFENET_COCO_473)
+    return replace(coco_pfenet_resnet101(), protocol=PFENET_COCO_473)
 
 
+@register(variants.SCL_PFENET)
 def coco_scl_pfenet_resnet101() -> Recipe:
     """SCL on PFENet, ResNet-101, COCO-20i: SCL (Zhang et al. 2021), Table 2, row "ours-SCL (PFENet)".
 
@@ -93,7 +96,6 @@ def coco_scl_pfenet_resnet101() -> Recipe:
     Deviations: as ``coco_pfenet_resnet101``; CGM and the second support pass in the paper's form.
     """
     return _scl(
-        "coco_scl_pfenet_resnet101",
         SCLPFENetConfig(backbone=_trunk()),
         Evaluation(shots=1, fusion=ScoreAverage()),
         Evaluation(shots=5, fusion=ScoreAverage()),
@@ -102,14 +104,12 @@ def coco_scl_pfenet_resnet101() -> Recipe:
 
 
 def _sdaanet(
-    name: str,
     method: MethodConfig,
     *lines: Evaluation,
     train_shots: int = 1,
     protocol: Protocol = PAPER_SDAANET_COCO,
 ) -> Recipe:
     return Recipe(
-        name=name,
         method=method,
         data=coco,
         train=_training(VIEW, lr=5e-4, shots=train_shots),
@@ -119,19 +119,20 @@ def _sdaanet(
     )
 
 
-def _baseline(name: str, protocol: Protocol) -> Recipe:
-    return _sdaanet(name, PFENetConfig(backbone=_trunk()), _ONE, _FIVE, protocol=protocol)
+def _baseline(protocol: Protocol) -> Recipe:
+    return _sdaanet(PFENetConfig(backbone=_trunk()), _ONE, _FIVE, protocol=protocol)
 
 
-def _full(name: str, protocol: Protocol) -> Recipe:
-    return _sdaanet(name, SDAANetConfig(backbone=_trunk()), _ONE, protocol=protocol)
+def _full(protocol: Protocol) -> Recipe:
+    return _sdaanet(SDAANetConfig(backbone=_trunk()), _ONE, protocol=protocol)
 
 
-def _separate(name: str, protocol: Protocol) -> Recipe:
+def _separate(protocol: Protocol) -> Recipe:
     method = SDAANetConfig(backbone=_trunk(), distillation=SeparateTeachers())
-    return _sdaanet(name, method, _FIVE, train_shots=5, protocol=protocol)
+    return _sdaanet(method, _FIVE, train_shots=5, protocol=protocol)
 
 
+@register(variants.SDAANET_BASELINE)
 def coco_sdaanet_baseline_resnet101() -> Recipe:
     """SD-AANet's baseline, ResNet-101, COCO-20i: SD-AANet (Zhao et al. 2022), Table II, row "Baseline".
 
@@ -140,9 +141,10 @@ def coco_sdaanet_baseline_resnet101() -> Recipe:
     Deviations: as ``pascal_sdaanet_baseline_resnet50``. The rate is the paper's 5e-4; the released config
     says 5e-3.
     """
-    return _baseline("coco_sdaanet_baseline_resnet101", PAPER_SDAANET_COCO)
+    return _baseline(PAPER_SDAANET_COCO)
 
 
+@register(variants.SDAANET)
 def coco_sdaanet_resnet101() -> Recipe:
     """SD-AANet, ResNet-101, COCO-20i: SD-AANet (Zhao et al. 2022), Table II, row "SD-AANet", 1-shot.
 
@@ -151,9 +153,10 @@ def coco_sdaanet_resnet101() -> Recipe:
     Deviations: as ``pascal_sdaanet_resnet50``, also for the weight 50 of L_KD. The rate is the paper's 5e-4;
     the released config says 5e-3.
     """
-    return _full("coco_sdaanet_resnet101", PAPER_SDAANET_COCO)
+    return _full(PAPER_SDAANET_COCO)
 
 
+@register(variants.SDAANET_SEPARATE)
 def coco_sdaanet_separate_resnet101() -> Recipe:
     """SD-AANet, ResNet-101, COCO-20i: SD-AANet (Zhao et al. 2022), Table II, row "SD-AANet", 5-shot.
 
@@ -161,9 +164,10 @@ def coco_sdaanet_separate_resnet101() -> Recipe:
 
     Deviations: as ``coco_sdaanet_resnet101``; trained on 5-shot episodes with a teacher for each shot.
     """
-    return _separate("coco_sdaanet_separate_resnet101", PAPER_SDAANET_COCO)
+    return _separate(PAPER_SDAANET_COCO)
 
 
+@register(variants.SDAANET_BASELINE_473)
 def coco_sdaanet_baseline_473_resnet101() -> Recipe:
     """``coco_sdaanet_baseline_resnet101`` on labels at 473 x 473: Table II, "Baseline" with a dagger.
 
@@ -171,9 +175,10 @@ def coco_sdaanet_baseline_473_resnet101() -> Recipe:
 
     Deviations: as ``coco_sdaanet_baseline_resnet101``.
     """
-    return _baseline("coco_sdaanet_baseline_473_resnet101", PAPER_SDAANET_COCO_473)
+    return _baseline(PAPER_SDAANET_COCO_473)
 
 
+@register(variants.SDAANET_473)
 def coco_sdaanet_473_resnet101() -> Recipe:
     """``coco_sdaanet_resnet101`` on labels at 473 x 473: Table II, "SD-AANet" with a dagger, 1-shot.
 
@@ -181,9 +186,10 @@ def coco_sdaanet_473_resnet101() -> Recipe:
 
     Deviations: as ``coco_sdaanet_resnet101``.
     """
-    return _full("coco_sdaanet_473_resnet101", PAPER_SDAANET_COCO_473)
+    return _full(PAPER_SDAANET_COCO_473)
 
 
+@register(variants.SDAANET_SEPARATE_473)
 def coco_sdaanet_separate_473_resnet101() -> Recipe:
     """``coco_sdaanet_separate_resnet101`` on labels at 473 x 473: Table II, "SD-AANet" with a dagger, 5-shot.
 
@@ -191,4 +197,4 @@ def coco_sdaanet_separate_473_resnet101() -> Recipe:
 
     Deviations: as ``coco_sdaanet_separate_resnet101``.
     """
-    return _separate("coco_sdaanet_separate_473_resnet101", PAPER_SDAANET_COCO_473)
+    return _separate(PAPER_SDAANET_COCO_473)

@@ -8,11 +8,10 @@ from typing import Literal
 
 from fewseg.data import folds as splits
 from fewseg.data.coco import coco_source
-from fewseg.data.folder import ListFileSource
+from fewseg.data.folder import voc5i_mini_lists
 from fewseg.data.folds import (
     COCO_CLASSES,
     COCO_OF_VOC,
-    VOC_CLASSES,
     ClassSplit,
     CocoSplit,
     FoldData,
@@ -42,16 +41,7 @@ def voc5i_mini(fold: int, root: Path | None = None) -> FoldData:
         DataError: the folder is not there or not complete.
     """
     root = root or shared_folder() / "data" / "voc5i-mini"
-    if not (root / "lists").is_dir():
-        raise DataError(
-            f"voc5i-mini is not at {root}: give --root, or set FEWSEG_SHARED to the folder that has "
-            "data/voc5i-mini"
-        )
-    parts = {
-        (i, kind): ListFileSource(root, root / "lists" / f"fold{i}_{kind}.txt", VOC_CLASSES)
-        for i in range(4)
-        for kind in ("train", "val")
-    }
+    parts = voc5i_mini_lists(root)
     source = JoinedSource("voc5i-mini", list(parts.values()))
     index = build_index(source)
     return FoldData(

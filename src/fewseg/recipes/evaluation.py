@@ -173,25 +173,23 @@ def _evaluate_line(
     seed = about.training.get("config", {}).get("seed", 0)
     said: dict[str, Any] = {
         "method": method_name(recipe.method),
+        "variant": recipe.variant.name,
         "recipe": recipe.name,
         "dataset": data.dataset,
         "fold": data.split.fold,
+        "train_seed": seed,
+        "checkpoint": about.digest,
         "ways": line.ways,
         "shots": line.shots,
         "fusion": line.fusion.kind,
         "on": line.on,
-        "config": as_json(
-            {
-                "method": _told(recipe.method),
-                "fusion": line.fusion,
-                "size": line.sizes or recipe.size,
-                "precision": evaluator.precision,
-                "data": data.test.content_digest(),
-                "episodes": "recorded" if isinstance(episodes, RecordedEpisodes) else "drawn",
-            }
-        ),
+        "sizes": line.sizes or (recipe.size,),
+        "precision": evaluator.precision,
+        "episodes": "recorded" if isinstance(episodes, RecordedEpisodes) else "drawn",
+        "data": data.test.content_digest(),
+        "config": as_json({"method": _told(recipe.method), "fusion": line.fusion}),
         "class_split": split_json(data.split),
-        "training": as_json({"checkpoint": about.digest, "seed": seed, **about.training}),
+        "training": as_json(about.training),
     }
     changed = f"-{recipe.protocol.digest()[:6]}" if "(changed)" in recipe.protocol.name else ""
     several = f"{line.ways}way-" if line.ways > 1 else ""

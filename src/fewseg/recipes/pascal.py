@@ -25,8 +25,9 @@ from fewseg.methods.sdaanet import (
     SeparateTeachers,
 )
 from fewseg.methods.srpnet import SRPNetConfig
+from fewseg.recipes import variants
 from fewseg.recipes.datasets import coco_three_parts, pascal
-from fewseg.recipes.recipe import Evaluation, Recipe
+from fewseg.recipes.recipe import Evaluation, Recipe, register
 
 
 def _train() -> TrainConfig:
@@ -41,6 +42,7 @@ def _train() -> TrainConfig:
     )
 
 
+@register(variants.PFENET)
 def pascal_pfenet_resnet50() -> Recipe:
     """PFENet, ResNet-50, PASCAL-5i: SCL (Zhang et al. 2021), Table 1, row "PFENet".
 
@@ -51,7 +53,6 @@ def pascal_pfenet_resnet50() -> Recipe:
     mode); plain stem with the ImageNet weights that timm names (the released model has the deep stem).
     """
     return Recipe(
-        name="pascal_pfenet_resnet50",
         method=PFENetConfig(backbone=BackboneConfig()),
         data=pascal,
         train=_train(),
@@ -61,6 +62,7 @@ def pascal_pfenet_resnet50() -> Recipe:
     )
 
 
+@register(variants.SCL_PFENET)
 def pascal_scl_pfenet_resnet50() -> Recipe:
     """SCL on PFENet, ResNet-50, PASCAL-5i: SCL (Zhang et al. 2021), Table 1, row "ours-SCL (PFENet)".
 
@@ -70,7 +72,6 @@ def pascal_scl_pfenet_resnet50() -> Recipe:
     Deviations: as ``pascal_pfenet_resnet50``; CGM and the second support pass in the paper's form.
     """
     return Recipe(
-        name="pascal_scl_pfenet_resnet50",
         method=SCLPFENetConfig(backbone=BackboneConfig()),
         data=pascal,
         train=_train(),
@@ -113,9 +114,8 @@ def _train_pascal_canet(shots: int = 1) -> TrainConfig:
     )
 
 
-def _recipe(name: str, method: MethodConfig, *lines: Evaluation, train_shots: int = 1) -> Recipe:
+def _recipe(method: MethodConfig, *lines: Evaluation, train_shots: int = 1) -> Recipe:
     return Recipe(
-        name=name,
         method=method,
         data=pascal,
         train=_train_pascal_canet(train_shots),
@@ -125,6 +125,7 @@ def _recipe(name: str, method: MethodConfig, *lines: Evaluation, train_shots: in
     )
 
 
+@register(variants.CANET)
 def pascal_canet_resnet50() -> Recipe:
     """CANet, ResNet-50, PASCAL-5i: SCL (Zhang et al. 2021), Table 1, row "CANet"; Table 4, rows of "base.".
 
@@ -136,9 +137,10 @@ def pascal_canet_resnet50() -> Recipe:
     the frozen trunk stays in eval mode.
     """
     method = CANetConfig(fusion=ScoreAverage())
-    return _recipe("pascal_canet_resnet50", method, *_LINES)
+    return _recipe(method, *_LINES)
 
 
+@register(variants.CANET_ATTENTION)
 def pascal_canet_attention_resnet50() -> Recipe:
     """CANet with its attention over shots, ResNet-50, PASCAL-5i: SCL (Zhang et al. 2021), Table 1, "CANet".
 
@@ -149,9 +151,10 @@ def pascal_canet_attention_resnet50() -> Recipe:
     """
     method = CANetConfig(fusion=ShotAttention())
     line = Evaluation(shots=5, fusion=ShotAttention())
-    return _recipe("pascal_canet_attention_resnet50", method, line, train_shots=5)
+    return _recipe(method, line, train_shots=5)
 
 
+@register(variants.SCL_CANET)
 def pascal_scl_canet_resnet50() -> Recipe:
     """SCL on CANet, ResNet-50, PASCAL-5i: SCL (Zhang et al. 2021), Table 1, row "ours-SCL (CANet)".
 
@@ -161,13 +164,14 @@ def pascal_scl_canet_resnet50() -> Recipe:
 
     Deviations: as ``pascal_canet_resnet50``; CGM in the paper's form.
     """
-    return _recipe("pascal_scl_canet_resnet50", SCLCANetConfig(), *_LINES)
+    return _recipe(SCLCANetConfig(), *_LINES)
 
 
-def _ablation(name: str, parts: SelfGuided) -> Recipe:
-    return _recipe(name, SCLCANetConfig(self_guided=parts), _ONE)
+def _ablation(parts: SelfGuided) -> Recipe:
+    return _recipe(SCLCANetConfig(self_guided=parts), _ONE)
 
 
+@register(variants.SCL_CANET_INITIAL)
 def pascal_scl_canet_initial_resnet50() -> Recipe:
     """SGM with v_s alone, on CANet, PASCAL-5i: SCL (Zhang et al. 2021), Table 5, row "v_s".
 
@@ -177,9 +181,10 @@ def pascal_scl_canet_initial_resnet50() -> Recipe:
     says; v_s enters twice, so that the decoder is as wide as with two vectors.
     """
     parts = SelfGuided(vectors=("initial",), losses=("first",))
-    return _ablation("pascal_scl_canet_initial_resnet50", parts)
+    return _ablation(parts)
 
 
+@register(variants.SCL_CANET_PRIMARY)
 def pascal_scl_canet_primary_resnet50() -> Recipe:
     """SGM with v_pri alone, on CANet, PASCAL-5i: SCL (Zhang et al. 2021), Table 5, row "v_pri".
 
@@ -187,9 +192,10 @@ def pascal_scl_canet_primary_resnet50() -> Recipe:
 
     Deviations: as ``pascal_scl_canet_resnet50``; v_pri enters twice, see ``SelfGuided``.
     """
-    return _ablation("pascal_scl_canet_primary_resnet50", SelfGuided(vectors=("primary",)))
+    return _ablation(SelfGuided(vectors=("primary",)))
 
 
+@register(variants.SCL_CANET_AUXILIARY)
 def pascal_scl_canet_auxiliary_resnet50() -> Recipe:
     """SGM with v_aux alone, on CANet, PASCAL-5i: SCL (Zhang et al. 2021), Table 5, row "v_aux".
 
@@ -197,9 +203,10 @@ def pascal_scl_canet_auxiliary_resnet50() -> Recipe:
 
     Deviations: as ``pascal_scl_canet_resnet50``; v_aux enters twice, see ``SelfGuided``.
     """
-    return _ablation("pascal_scl_canet_auxiliary_resnet50", SelfGuided(vectors=("auxiliary",)))
+    return _ablation(SelfGuided(vectors=("auxiliary",)))
 
 
+@register(variants.SCL_CANET_ALL_VECTORS)
 def pascal_scl_canet_all_vectors_resnet50() -> Recipe:
     """SGM with all three vectors (4d), on CANet, PASCAL-5i: SCL (Zhang et al. 2021), Table 5, fourth row.
 
@@ -209,9 +216,10 @@ def pascal_scl_canet_all_vectors_resnet50() -> Recipe:
     three times.
     """
     parts = SelfGuided(vectors=("initial", "primary", "auxiliary"))
-    return _ablation("pascal_scl_canet_all_vectors_resnet50", parts)
+    return _ablation(parts)
 
 
+@register(variants.SCL_CANET_FIRST_LOSS)
 def pascal_scl_canet_first_loss_resnet50() -> Recipe:
     """SGM trained by L_s1 without L_s2, on CANet, PASCAL-5i: SCL (Zhang et al. 2021), Table 6, first row.
 
@@ -220,9 +228,10 @@ def pascal_scl_canet_first_loss_resnet50() -> Recipe:
     Deviations: as ``pascal_scl_canet_resnet50``. Both figures are also those of Table 5's row "v_s", which
     may be the same model; here v_pri and v_aux guide the query, as the table's caption has it.
     """
-    return _ablation("pascal_scl_canet_first_loss_resnet50", SelfGuided(losses=("first",)))
+    return _ablation(SelfGuided(losses=("first",)))
 
 
+@register(variants.SCL_CANET_SECOND_LOSS)
 def pascal_scl_canet_second_loss_resnet50() -> Recipe:
     """SGM trained by L_s2 without L_s1, on CANet, PASCAL-5i: SCL (Zhang et al. 2021), Table 6, second row.
 
@@ -230,7 +239,7 @@ def pascal_scl_canet_second_loss_resnet50() -> Recipe:
 
     Deviations: as ``pascal_scl_canet_resnet50``.
     """
-    return _ablation("pascal_scl_canet_second_loss_resnet50", SelfGuided(losses=("second",)))
+    return _ablation(SelfGuided(losses=("second",)))
 
 
 _SIZE_PASCAL_PROTOTYPES = 417
@@ -256,11 +265,8 @@ def _train_pascal_prototypes() -> TrainConfig:
     )
 
 
-def _recipe_pascal_prototypes(
-    name: str, method: MethodConfig, train: TrainConfig | None, *lines: Evaluation
-) -> Recipe:
+def _recipe_pascal_prototypes(method: MethodConfig, train: TrainConfig | None, *lines: Evaluation) -> Recipe:
     return Recipe(
-        name=name,
         method=method,
         data=pascal,
         train=train,
@@ -270,16 +276,17 @@ def _recipe_pascal_prototypes(
     )
 
 
-def _panet(name: str, backbone: BackboneConfig, alignment: Alignment) -> Recipe:
+def _panet(backbone: BackboneConfig, alignment: Alignment) -> Recipe:
     two_ways = tuple(Evaluation(ways=2, shots=k) for k in (1, 5))
     method = PANetConfig(backbone=backbone, alignment=alignment)
-    return _recipe_pascal_prototypes(name, method, _train_pascal_prototypes(), *_PLAIN, *two_ways)
+    return _recipe_pascal_prototypes(method, _train_pascal_prototypes(), *_PLAIN, *two_ways)
 
 
 def _vgg16() -> BackboneConfig:
     return BackboneConfig(name="vgg16", levels=("layer4",), trainable=True, last_relu=False)
 
 
+@register(variants.PANET)
 def pascal_panet_vgg16() -> Recipe:
     """PANet, VGG-16, PASCAL-5i: SRPNet (Ding et al. 2022), Table 2, row "PANet".
 
@@ -289,9 +296,10 @@ def pascal_panet_vgg16() -> Recipe:
     Deviations: aspect kept and padded where the paper stretches to a square; maps resized with aligned
     corners; ignored support pixels count nowhere (released code: background).
     """
-    return _panet("pascal_panet_vgg16", _vgg16(), PrototypeAlignment())
+    return _panet(_vgg16(), PrototypeAlignment())
 
 
+@register(variants.PANET_NO_ALIGNMENT)
 def pascal_panet_vgg16_no_alignment() -> Recipe:
     """PANet without its alignment loss, VGG-16, PASCAL-5i: the ablation of PANet (Wang et al. 2019), Sec. 4.
 
@@ -299,9 +307,10 @@ def pascal_panet_vgg16_no_alignment() -> Recipe:
 
     Deviations: as ``pascal_panet_vgg16``.
     """
-    return _panet("pascal_panet_vgg16_no_alignment", _vgg16(), NoAlignment())
+    return _panet(_vgg16(), NoAlignment())
 
 
+@register(variants.PANET)
 def pascal_panet_resnet50() -> Recipe:
     """PANet, ResNet-50, PASCAL-5i: on the backbone of all the others.
 
@@ -310,9 +319,10 @@ def pascal_panet_resnet50() -> Recipe:
     Deviations: as ``pascal_panet_vgg16``, and the backbone.
     """
     backbone = BackboneConfig(levels=("layer4",), trainable=True)
-    return _panet("pascal_panet_resnet50", backbone, PrototypeAlignment())
+    return _panet(backbone, PrototypeAlignment())
 
 
+@register(variants.SRPNET_COS)
 def pascal_srpnet_cos_resnet50() -> Recipe:
     """SRPNet's baseline, ResNet-50, PASCAL-5i: SRPNet (Ding et al. 2022), Table 1, row "Cos".
 
@@ -321,11 +331,10 @@ def pascal_srpnet_cos_resnet50() -> Recipe:
     Deviations: as ``pascal_srpnet_resnet50``.
     """
     method = SRPNetConfig(metric=Cosine(), support_weight=0.0)
-    return _recipe_pascal_prototypes(
-        "pascal_srpnet_cos_resnet50", method, _train_pascal_prototypes(), *_PLAIN
-    )
+    return _recipe_pascal_prototypes(method, _train_pascal_prototypes(), *_PLAIN)
 
 
+@register(variants.SRPNET_F)
 def pascal_srpnet_f_resnet50() -> Recipe:
     """SRPNet without SRP, ResNet-50, PASCAL-5i: SRPNet (Ding et al. 2022), Table 1, "F", "F + IQI" (sup).
 
@@ -334,11 +343,10 @@ def pascal_srpnet_f_resnet50() -> Recipe:
     Deviations: as ``pascal_srpnet_resnet50``.
     """
     method = SRPNetConfig(support_weight=0.0)
-    return _recipe_pascal_prototypes(
-        "pascal_srpnet_f_resnet50", method, _train_pascal_prototypes(), *_PLAIN, *_ITERATED, *_ON_SUPPORT
-    )
+    return _recipe_pascal_prototypes(method, _train_pascal_prototypes(), *_PLAIN, *_ITERATED, *_ON_SUPPORT)
 
 
+@register(variants.SRPNET)
 def pascal_srpnet_resnet50() -> Recipe:
     """SRPNet, ResNet-50, PASCAL-5i: SRPNet (Ding et al. 2022), Tables 1-3.
 
@@ -349,7 +357,6 @@ def pascal_srpnet_resnet50() -> Recipe:
     pyramid's grid is that of stride 8; alpha and eta, which the paper does not give, are 20 and our choice.
     """
     return _recipe_pascal_prototypes(
-        "pascal_srpnet_resnet50",
         SRPNetConfig(),
         _train_pascal_prototypes(),
         *_PLAIN,
@@ -358,6 +365,7 @@ def pascal_srpnet_resnet50() -> Recipe:
     )
 
 
+@register(variants.SRPNET)
 def coco_srpnet_resnet50() -> Recipe:
     """SRPNet, ResNet-50, COCO in 40/20/20 classes: SRPNet (Ding et al. 2022), Table 4, row "SRPNet".
 
@@ -366,9 +374,10 @@ def coco_srpnet_resnet50() -> Recipe:
     Deviations: as ``pascal_srpnet_resnet50``, whose schedule it has, since the paper gives none for COCO; nor
     does it say which classes and images are in which part: see ``fewseg.data.folds.coco_40_20_20``.
     """
-    return replace(pascal_srpnet_resnet50(), name="coco_srpnet_resnet50", data=coco_three_parts)
+    return replace(pascal_srpnet_resnet50(), data=coco_three_parts)
 
 
+@register(variants.MATCHER)
 def pascal_matcher_resnet50() -> Recipe:
     """The training-free matcher, ResNet-50, PASCAL-5i: the floor that every trained method must beat.
 
@@ -376,7 +385,7 @@ def pascal_matcher_resnet50() -> Recipe:
 
     Deviations: no paper has it.
     """
-    return _recipe_pascal_prototypes("pascal_matcher_resnet50", MatcherConfig(), None, *_PLAIN, *_ITERATED)
+    return _recipe_pascal_prototypes(MatcherConfig(), None, *_PLAIN, *_ITERATED)
 
 
 SIZE = 321
@@ -387,9 +396,7 @@ _ONE_PASCAL_SDAANET = Evaluation(shots=1)
 _FIVE = Evaluation(shots=5)
 
 
-def _recipe_pascal_sdaanet(
-    name: str, method: MethodConfig, *lines: Evaluation, train_shots: int = 1
-) -> Recipe:
+def _recipe_pascal_sdaanet(method: MethodConfig, *lines: Evaluation, train_shots: int = 1) -> Recipe:
     """SD-AANet's schedule (Sec. IV-A2): 200 epochs, batch 4, SGD 2.5e-3 poly 0.9, weight decay 1e-4."""
     train = TrainConfig(
         epochs=200,
@@ -401,7 +408,6 @@ def _recipe_pascal_sdaanet(
         workers=4,
     )
     return Recipe(
-        name=name,
         method=method,
         data=pascal,
         train=train,
@@ -411,6 +417,7 @@ def _recipe_pascal_sdaanet(
     )
 
 
+@register(variants.SDAANET_BASELINE)
 def pascal_sdaanet_baseline_resnet50() -> Recipe:
     """SD-AANet's baseline, ResNet-50, PASCAL-5i: SD-AANet (Zhao et al. 2022), Tables I and III, "Baseline".
 
@@ -421,11 +428,10 @@ def pascal_sdaanet_baseline_resnet50() -> Recipe:
     PFENet at 321 pixels; the paper does not say whether the 5-shot figure has a training of its own, here it
     is the 1-shot model with mean vectors, as PFENet's.
     """
-    return _recipe_pascal_sdaanet(
-        "pascal_sdaanet_baseline_resnet50", PFENetConfig(), _ONE_PASCAL_SDAANET, _FIVE
-    )
+    return _recipe_pascal_sdaanet(PFENetConfig(), _ONE_PASCAL_SDAANET, _FIVE)
 
 
+@register(variants.SDAANET_SAAM)
 def pascal_sdaanet_saam_resnet50() -> Recipe:
     """The baseline with SAAM, ResNet-50, PASCAL-5i: SD-AANet (Zhao et al. 2022), Table III, second row.
 
@@ -434,9 +440,10 @@ def pascal_sdaanet_saam_resnet50() -> Recipe:
     Deviations: as ``pascal_sdaanet_resnet50``.
     """
     method = SDAANetConfig(gate=NoGate(), distillation=NoDistillation())
-    return _recipe_pascal_sdaanet("pascal_sdaanet_saam_resnet50", method, _ONE_PASCAL_SDAANET)
+    return _recipe_pascal_sdaanet(method, _ONE_PASCAL_SDAANET)
 
 
+@register(variants.SDAANET_SDPM)
 def pascal_sdaanet_sdpm_resnet50() -> Recipe:
     """The baseline with SDPM, ResNet-50, PASCAL-5i: SD-AANet (Zhao et al. 2022), Table III, third row.
 
@@ -444,11 +451,10 @@ def pascal_sdaanet_sdpm_resnet50() -> Recipe:
 
     Deviations: as ``pascal_sdaanet_resnet50``.
     """
-    return _recipe_pascal_sdaanet(
-        "pascal_sdaanet_sdpm_resnet50", SDAANetConfig(attention=NoAttention()), _ONE_PASCAL_SDAANET
-    )
+    return _recipe_pascal_sdaanet(SDAANetConfig(attention=NoAttention()), _ONE_PASCAL_SDAANET)
 
 
+@register(variants.SDAANET)
 def pascal_sdaanet_resnet50() -> Recipe:
     """SD-AANet, ResNet-50, PASCAL-5i: SD-AANet (Zhao et al. 2022), Tables I, III and IV, "SD-AANet".
 
@@ -461,9 +467,10 @@ def pascal_sdaanet_resnet50() -> Recipe:
     released code has a mean: it may be far too much, see ``SDAANetConfig.distillation_weight``.
     """
     scales = Evaluation(shots=1, sizes=(SIZE, 473))
-    return _recipe_pascal_sdaanet("pascal_sdaanet_resnet50", SDAANetConfig(), _ONE_PASCAL_SDAANET, scales)
+    return _recipe_pascal_sdaanet(SDAANetConfig(), _ONE_PASCAL_SDAANET, scales)
 
 
+@register(variants.SDAANET_INTEGRAL)
 def pascal_sdaanet_integral_resnet50() -> Recipe:
     """SD-AANet, one teacher for five shots, PASCAL-5i: SD-AANet (Zhao et al. 2022), Table V, "Integral".
 
@@ -473,9 +480,10 @@ def pascal_sdaanet_integral_resnet50() -> Recipe:
     Deviations: as ``pascal_sdaanet_separate_resnet50``.
     """
     method = SDAANetConfig(distillation=IntegralTeacher())
-    return _recipe_pascal_sdaanet("pascal_sdaanet_integral_resnet50", method, _FIVE, train_shots=5)
+    return _recipe_pascal_sdaanet(method, _FIVE, train_shots=5)
 
 
+@register(variants.SDAANET_SEPARATE)
 def pascal_sdaanet_separate_resnet50() -> Recipe:
     """SD-AANet, a teacher for each of five shots, PASCAL-5i: SD-AANet (Zhao et al. 2022), Tables I and V.
 
@@ -486,4 +494,4 @@ def pascal_sdaanet_separate_resnet50() -> Recipe:
     tell apart from that of one shot.
     """
     method = SDAANetConfig(distillation=SeparateTeachers())
-    return _recipe_pascal_sdaanet("pascal_sdaanet_separate_resnet50", method, _FIVE, train_shots=5)
+    return _recipe_pascal_sdaanet(method, _FIVE, train_shots=5)

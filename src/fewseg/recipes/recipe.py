@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from fewseg.data.protocols import PAPER_SCL, Protocol
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.fusion import Fusion, MeanVector
 from fewseg.methods.registry import MethodConfig
+from fewseg.recipes.variants import Variant
 
 ReadData = Callable[[int, Path | None], FoldData]
 """(fold, root or None) -> the fold's data."""
@@ -42,7 +44,8 @@ class Recipe:
     """A method with everything that decides its numbers.
 
     Attributes:
-        name: its name on the command line.
+        name: its name on the command line; a registered recipe has that of its function.
+        variant: what it is whatever the data set: label, baselines, and where papers print it.
         method: the method's config.
         data: reads a fold.
         train: the training; None for a method without.
@@ -51,10 +54,29 @@ class Recipe:
         evaluations: which shots and fusions.
     """
 
-    name: str
+    name: str = ""
+    variant: Variant = field(default_factory=Variant)
     method: MethodConfig
     data: ReadData
     train: TrainConfig | None
     size: int
     protocol: Protocol = PAPER_SCL
     evaluations: tuple[Evaluation, ...] = (Evaluation(shots=1), Evaluation(shots=5))
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {}
+"""Every registered recipe by its name; ``recipes.registry`` imports them all."""
+
+
+def register(variant: Variant) -> Callable[[Callable[[], Recipe]], Callable[[], Recipe]]:
+    """Registers a function that makes a recipe, under its own name and as this variant."""
+
+    def registered(make: Callable[[], Recipe]) -> Callable[[], Recipe]:
+        @wraps(make)
+        def recipe() -> Recipe:
+            return replace(make(), name=make.__name__, variant=variant)
+
+        RECIPES[make.__name__] = recipe
+        return recipe
+
+    return registered

@@ -9,7 +9,7 @@ import torch
 
 from fewseg.backbones import BackboneConfig
 from fewseg.data.draws import Draws
-from fewseg.engine.checkpoint import Checkpoint, load_method, read_checkpoint
+from fewseg.engine.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter
@@ -56,7 +56,7 @@ class Resolved:
             ValueError: the weights do not fit.
         """
         if self.about.digest:
-            return load_method(Path(self.name), backbone_weights=backbone_weights)[0]
+            return load_checkpoint(Path(self.name), backbone_weights=backbone_weights)[0]
         return build_method(self.known_recipe).eval()
 
 

@@ -30,8 +30,9 @@ from fewseg.methods.sdaanet import (
     SeparateTeachers,
 )
 from fewseg.methods.srpnet import SRPNetConfig
+from fewseg.recipes import variants
 from fewseg.recipes.datasets import shared_folder, voc5i_mini
-from fewseg.recipes.recipe import Evaluation, Recipe
+from fewseg.recipes.recipe import Evaluation, Recipe, register
 
 SIZE = 241
 SCALES = (1.0, 0.5, 0.25, 0.133)
@@ -66,10 +67,10 @@ def head_training(steps: int = 1500, shots: int = 1) -> TrainConfig:
     )
 
 
+@register(variants.PFENET)
 def voc5i_mini_pfenet() -> Recipe:
     """PFENet on voc5i-mini: ResNet-50 trunk without layer4 (prior from layer3), 241 px, d = 96."""
     return Recipe(
-        name="voc5i_mini_pfenet",
         method=PFENetConfig(backbone=trunk(), channels=96, prior=PRIOR, scales=SCALES, mid_dropout=DROPOUT),
         data=voc5i_mini,
         train=head_training(),
@@ -79,10 +80,10 @@ def voc5i_mini_pfenet() -> Recipe:
     )
 
 
+@register(variants.SCL_PFENET)
 def voc5i_mini_scl() -> Recipe:
     """SCL on PFENet on voc5i-mini: data, schedule and sizes of ``voc5i_mini_pfenet``."""
     return Recipe(
-        name="voc5i_mini_scl",
         method=SCLPFENetConfig(
             backbone=trunk(), channels=96, prior=PRIOR, scales=SCALES, mid_dropout=DROPOUT
         ),
@@ -104,9 +105,8 @@ _RESET = 0.3  # 35 to 48 % of the draws have been seen before: 30 % of them then
 _AVERAGED = tuple(Evaluation(shots=k, fusion=ScoreAverage()) for k in (1, 5))
 
 
-def _recipe(name: str, method: MethodConfig, *lines: Evaluation) -> Recipe:
+def _recipe(method: MethodConfig, *lines: Evaluation) -> Recipe:
     return Recipe(
-        name=name,
         method=method,
         data=voc5i_mini,
         train=head_training(STEPS),
@@ -128,15 +128,17 @@ def _parts() -> dict[str, Any]:
     }
 
 
+@register(variants.CANET)
 def voc5i_mini_canet() -> Recipe:
     """CANet on voc5i-mini: d = 96; a pair is refined until its mask stands still, four times at most."""
-    return _recipe("voc5i_mini_canet", CANetConfig(**_parts(), fusion=ScoreAverage()), *_AVERAGED)
+    return _recipe(CANetConfig(**_parts(), fusion=ScoreAverage()), *_AVERAGED)
 
 
+@register(variants.SCL_CANET)
 def voc5i_mini_scl_canet() -> Recipe:
     """SCL on CANet on voc5i-mini: sizes and schedule of ``voc5i_mini_canet``."""
     method = SCLCANetConfig(**_parts())
-    return _recipe("voc5i_mini_scl_canet", method, *_AVERAGED, Evaluation(shots=5, fusion=CrossGuided()))
+    return _recipe(method, *_AVERAGED, Evaluation(shots=5, fusion=CrossGuided()))
 
 
 _LEVELS = ("layer1", "layer2", "layer3")
@@ -159,10 +161,9 @@ def _train() -> TrainConfig:
     )
 
 
-def _srpnet(name: str, metric: Metric, support_weight: float, *lines: Evaluation) -> Recipe:
+def _srpnet(metric: Metric, support_weight: float, *lines: Evaluation) -> Recipe:
     """The pyramid has layer1 to layer3: these weights have no layer4, and the stem is left out for speed."""
     return Recipe(
-        name=name,
         method=SRPNetConfig(
             backbone=trunk(_LEVELS, trainable=True),
             levels=_LEVELS,
@@ -177,24 +178,26 @@ def _srpnet(name: str, metric: Metric, support_weight: float, *lines: Evaluation
     )
 
 
+@register(variants.SRPNET_COS)
 def voc5i_mini_srpnet_cos() -> Recipe:
     """SRPNet's baseline with the cosine on voc5i-mini (Table 1, row "Cos")."""
-    return _srpnet("voc5i_mini_srpnet_cos", Cosine(), 0.0, *_PLAIN)
+    return _srpnet(Cosine(), 0.0, *_PLAIN)
 
 
+@register(variants.SRPNET_F)
 def voc5i_mini_srpnet_f() -> Recipe:
     """SRPNet with fidelity, without SRP, on voc5i-mini (Table 1, rows "F", "F + IQI" and "F (sup)")."""
-    return _srpnet("voc5i_mini_srpnet_f", Fidelity(), 0.0, *_PLAIN, *_ITERATED, *_ON_SUPPORT)
+    return _srpnet(Fidelity(), 0.0, *_PLAIN, *_ITERATED, *_ON_SUPPORT)
 
 
+@register(variants.SRPNET)
 def voc5i_mini_srpnet() -> Recipe:
     """SRPNet in full on voc5i-mini (Table 1, rows "F + SRP", "F + SRP + IQI" and "F+SRP (sup)")."""
-    return _srpnet("voc5i_mini_srpnet", Fidelity(), 1.0, *_PLAIN, *_ITERATED, *_ON_SUPPORT)
+    return _srpnet(Fidelity(), 1.0, *_PLAIN, *_ITERATED, *_ON_SUPPORT)
 
 
-def _panet(name: str, alignment: Alignment) -> Recipe:
+def _panet(alignment: Alignment) -> Recipe:
     return Recipe(
-        name=name,
         method=PANetConfig(backbone=trunk(("layer3",), trainable=True), level="layer3", alignment=alignment),
         data=voc5i_mini,
         train=_train(),
@@ -204,19 +207,20 @@ def _panet(name: str, alignment: Alignment) -> Recipe:
     )
 
 
+@register(variants.PANET)
 def voc5i_mini_panet() -> Recipe:
     """PANet on voc5i-mini: ResNet-50 without layer4 in place of VGG-16, trained end to end."""
-    return _panet("voc5i_mini_panet", PrototypeAlignment())
+    return _panet(PrototypeAlignment())
 
 
+@register(variants.PANET_NO_ALIGNMENT)
 def voc5i_mini_panet_no_alignment() -> Recipe:
     """PANet without the alignment loss on voc5i-mini: all else as ``voc5i_mini_panet``."""
-    return _panet("voc5i_mini_panet_no_alignment", NoAlignment())
+    return _panet(NoAlignment())
 
 
-def _matcher(name: str, metric: Metric) -> Recipe:
+def _matcher(metric: Metric) -> Recipe:
     return Recipe(
-        name=name,
         method=MatcherConfig(backbone=trunk(), metric=metric),
         data=voc5i_mini,
         train=None,
@@ -226,30 +230,29 @@ def _matcher(name: str, metric: Metric) -> Recipe:
     )
 
 
+@register(variants.MATCHER)
 def voc5i_mini_matcher() -> Recipe:
     """The training-free matcher on voc5i-mini: cosine to each prototype, with and without IQI."""
-    return _matcher("voc5i_mini_matcher", Cosine())
+    return _matcher(Cosine())
 
 
+@register(variants.MATCHER_FIDELITY)
 def voc5i_mini_matcher_fidelity() -> Recipe:
     """The training-free matcher on voc5i-mini: fidelity to each prototype, with and without IQI.
 
     The features come out of ReLUs, so that no cosine is below 0 and its square keeps every cell's order:
     without IQI this is ``voc5i_mini_matcher`` but for the resizing.
     """
-    return _matcher("voc5i_mini_matcher_fidelity", Fidelity())
+    return _matcher(Fidelity())
 
 
 STEPS_OF_FIVE_SHOTS = 375  # 24 pictures a step instead of 8
 _KD_WEIGHT = 5.0  # of 0.6, 5 and the paper's 50, on held-out base classes, see docs/results.md
 
 
-def _recipe_voc5i_mini_sdaanet(
-    name: str, method: MethodConfig, *more: Evaluation, train_shots: int = 1
-) -> Recipe:
+def _recipe_voc5i_mini_sdaanet(method: MethodConfig, *more: Evaluation, train_shots: int = 1) -> Recipe:
     shots = (1, 5) if train_shots == 1 else (train_shots,)
     return Recipe(
-        name=name,
         method=method,
         data=voc5i_mini,
         train=head_training(STEPS if train_shots == 1 else STEPS_OF_FIVE_SHOTS, train_shots),
@@ -259,10 +262,11 @@ def _recipe_voc5i_mini_sdaanet(
     )
 
 
+@register(variants.SDAANET_BASELINE)
 def voc5i_mini_sdaanet_baseline() -> Recipe:
     """PFENet as SD-AANet's baseline on voc5i-mini (Table III, row "Baseline")."""
     method = PFENetConfig(backbone=trunk(), channels=96, prior=PRIOR, scales=SCALES, mid_dropout=DROPOUT)
-    return _recipe_voc5i_mini_sdaanet("voc5i_mini_sdaanet_baseline", method)
+    return _recipe_voc5i_mini_sdaanet(method)
 
 
 def _full() -> SDAANetConfig:
@@ -276,30 +280,33 @@ def _full() -> SDAANetConfig:
     )
 
 
+@register(variants.SDAANET_SAAM)
 def voc5i_mini_sdaanet_saam() -> Recipe:
     """The baseline with SAAM on voc5i-mini (Table III, row "Baseline + SAAM")."""
-    return _recipe_voc5i_mini_sdaanet(
-        "voc5i_mini_sdaanet_saam", replace(_full(), gate=NoGate(), distillation=NoDistillation())
-    )
+    return _recipe_voc5i_mini_sdaanet(replace(_full(), gate=NoGate(), distillation=NoDistillation()))
 
 
+@register(variants.SDAANET_SDPM)
 def voc5i_mini_sdaanet_sdpm() -> Recipe:
     """The baseline with SDPM on voc5i-mini (Table III, row "Baseline + SDPM")."""
-    return _recipe_voc5i_mini_sdaanet("voc5i_mini_sdaanet_sdpm", replace(_full(), attention=NoAttention()))
+    return _recipe_voc5i_mini_sdaanet(replace(_full(), attention=NoAttention()))
 
 
+@register(variants.SDAANET)
 def voc5i_mini_sdaanet() -> Recipe:
     """SD-AANet in full on voc5i-mini (Table III, last row, and Table IV: the larger size is 473 / 321)."""
-    return _recipe_voc5i_mini_sdaanet("voc5i_mini_sdaanet", _full(), Evaluation(shots=1, sizes=(SIZE, 353)))
+    return _recipe_voc5i_mini_sdaanet(_full(), Evaluation(shots=1, sizes=(SIZE, 353)))
 
 
+@register(variants.SDAANET_INTEGRAL)
 def voc5i_mini_sdaanet_integral() -> Recipe:
     """SDPM trained on 5-shot episodes with one teacher for all (Table V, "Integral"); without SAAM."""
     method = replace(_full(), attention=NoAttention(), distillation=IntegralTeacher())
-    return _recipe_voc5i_mini_sdaanet("voc5i_mini_sdaanet_integral", method, train_shots=5)
+    return _recipe_voc5i_mini_sdaanet(method, train_shots=5)
 
 
+@register(variants.SDAANET_SEPARATE)
 def voc5i_mini_sdaanet_separate() -> Recipe:
     """SDPM trained on 5-shot episodes with a teacher for each shot (Table V, "Separate"); without SAAM."""
     method = replace(_full(), attention=NoAttention(), distillation=SeparateTeachers())
-    return _recipe_voc5i_mini_sdaanet("voc5i_mini_sdaanet_separate", method, train_shots=5)
+    return _recipe_voc5i_mini_sdaanet(method, train_shots=5)

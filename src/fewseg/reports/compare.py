@@ -135,11 +135,15 @@ def _entries_that_differ(what: str, a: Mapping[str, Any], b: Mapping[str, Any]) 
 
 def _made_differently(a: RunResult, b: RunResult) -> list[str]:
     """What differs that does not decide what is asked, but how it was answered."""
+    pairs = (("precision", a.precision, b.precision), ("size", a.sizes, b.sizes))
     return [
-        f"{name} {a.config.get(name, 'unknown')} and {b.config.get(name, 'unknown')}"
-        for name in ("precision", "size")
-        if a.config.get(name) != b.config.get(name)
+        f"{name} {_words(first)} and {_words(second)}" for name, first, second in pairs if first != second
     ]
+
+
+def _words(value: str | tuple[int, ...]) -> str:
+    """A precision or sizes as text: "241", "241 + 353"."""
+    return (value if isinstance(value, str) else " + ".join(map(str, value))) or "unknown"
 
 
 def _unpaired_error(*runs: tuple[RunResult, EpisodeCounts]) -> float:

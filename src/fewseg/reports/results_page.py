@@ -162,10 +162,27 @@ def provenance(table: FoldTable) -> list[str]:
         lines += [
             f"- {row.label} {row.fusion}: recipe {recipes}; evaluated in {hours:.2f} h for {folds} on "
             f"{hardware}",
-            f"  - config: {_in_common([r.config for r in runs])}",
-            f"  - training: {_in_common([r.training for r in runs])}",
+            f"  - config: {_in_common([_config(r) for r in runs])}",
+            f"  - training: {_in_common([_training(r) for r in runs])}",
         ]
     return lines
+
+
+def _config(run: RunResult) -> dict[str, Any]:
+    """Everything that decides how a result was measured, as far as it is known."""
+    size = run.sizes[0] if len(run.sizes) == 1 else list(run.sizes)
+    named = {
+        "size": size,
+        "precision": run.precision,
+        "data": run.data,
+        "episodes": run.data and run.episodes,
+    }
+    return {**run.config, **{name: value for name, value in named.items() if value}}
+
+
+def _training(run: RunResult) -> dict[str, Any]:
+    seed = {} if run.train_seed is None else {"seed": run.train_seed}
+    return {**seed, **run.training}
 
 
 def _in_common(entries: Sequence[Mapping[str, Any]]) -> str:

@@ -67,7 +67,7 @@ class FoldRow:
     @property
     def seed(self) -> object:
         """The training seed."""
-        return next(iter(self.results.values())).training.get("seed")
+        return next(iter(self.results.values())).train_seed
 
     @property
     def label(self) -> str:
@@ -152,8 +152,7 @@ def table_key(result: RunResult) -> tuple[str, int, int, str, str]:
 
 def row_key(result: RunResult) -> tuple[str, str, str, str, object]:
     """Results of a table with the same key share a row: method, fusion, recipe, input size, training seed."""
-    seed = result.training.get("seed")
-    return result.method, result.fusion, _family(result), sizes_of(result), seed
+    return result.method, result.fusion, _family(result), sizes_of(result), result.train_seed
 
 
 def _table(results: Sequence[RunResult], folds: int) -> FoldTable:
@@ -197,9 +196,7 @@ def _published(result: RunResult) -> PublishedValue | None:
     if result.ways > 1:
         return None
     place = (result.dataset, result.method, result.fusion, result.shots, result.recipe, result.on)
-    size = result.config.get("size")
-    sizes = tuple(size) if isinstance(size, list | tuple) else ()
-    return paper_mean(*place, backbone=backbone_of(result), sizes=sizes)
+    return paper_mean(*place, backbone=backbone_of(result), sizes=result.sizes)
 
 
 def backbone_of(result: RunResult) -> str:
@@ -217,15 +214,14 @@ def _variant(result: RunResult, among: Sequence[RunResult]) -> str:
         parts.append(_family(result))
     if len({sizes_of(r) for r in alike}) > 1:
         parts.append(f"at {sizes_of(result)} px")
-    if len({r.training.get("seed") for r in alike}) > 1:
-        parts.append(f"training seed {result.training.get('seed', 'unknown')}")
+    if len({r.train_seed for r in alike}) > 1:
+        parts.append(f"training seed {'unknown' if result.train_seed is None else result.train_seed}")
     return ", ".join(parts)
 
 
 def sizes_of(result: RunResult) -> str:
     """The side or sides of the network's input, such as "241" or "241 + 353"."""
-    size = result.config.get("size", "unknown")
-    return " + ".join(str(side) for side in size) if isinstance(size, list | tuple) else str(size)
+    return " + ".join(map(str, result.sizes)) or "unknown"
 
 
 def _family(result: RunResult) -> str:

@@ -1,8 +1,4 @@
-"""Label Studio's ML backend on the server of the page: annotated tasks in, predictions of the others out.
-
-``client`` reads Label Studio, ``label_config`` its labelling configuration, ``project`` keeps the supports of
-a project, ``backend`` answers, ``routes`` is the protocol in HTTP. Needs the extra ``serve``.
-"""
+"""Label Studio's ML backend on the server of the page: annotated tasks in, predictions of the others out."""
 
 from __future__ import annotations
 
@@ -30,6 +26,8 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
+from fewseg.annotations.image_files import rgb_of_bytes
+from fewseg.annotations.json_values import field, shown, typed
 from fewseg.annotations.label_studio import (
     Tool,
     changed_at,
@@ -40,56 +38,49 @@ from fewseg.annotations.label_studio import (
 )
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES, IGNORE_NAMES
-from fewseg.annotations.values import json_field as field
-from fewseg.annotations.values import shown, typed
-from fewseg.inference.model import Model, view_masks
+from fewseg.inference.model import EncodedImage, view_masks
 from fewseg.inference.session import Session
 from fewseg.inference.supports import SupportImage, SupportSet
-from fewseg.serve.label_studio_client import Account, StudioClient
-from fewseg.serve.limits import MIB, Limits, Refused, read_body
-from fewseg.serve.workspace import EncodedImages
+from fewseg.serve.label_studio_client import StudioClient, StudioSettings
+from fewseg.serve.limits import MIB, Limits, RequestError, read_body
+from fewseg.serve.pages import SharedModel
 from fewseg.types import DataError
 
-_LONGEST = 2**20
+logger = logging.getLogger(__name__)
+
+# ---- the labelling configuration
+
+_LONGEST_CONFIG = 2**20
 _TOOLS: dict[str, Tool] = {"BrushLabels": "brushlabels", "PolygonLabels": "polygonlabels"}  # best first
-_ACCEPTED = "an <Image> and a <BrushLabels> or <PolygonLabels> for it: add one in the project's settings"
+_EXPECTED = (
+    "it must have an <Image> and a <BrushLabels> or <PolygonLabels> for it: add one in the project's settings"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
-    """The part of a labelling configuration that segmentation needs.
+    """The part of a labelling configuration that segmentation needs."""
 
-    Attributes:
-        from_name: of the tag that takes the predictions.
-        to_name: of its image.
-        key: of the image's address in a task's data.
-        tool: what the tag draws with.
-        labels: that it has; none where they come with each task.
-    """
-
-    from_name: str
-    to_name: str
-    key: str
-    tool: Tool
-    labels: tuple[str, ...]
+    from_name: str  # of the tag that takes the predictions
+    to_name: str  # of its image tag
+    key: str  # of the image's address in a task's data
+    tool: Tool  # what the tag draws with
+    labels: tuple[str, ...]  # of the tag; empty where they come with each task
 
 
 def read_label_config(text: str) -> LabelConfig:
     """Reads a configuration: of the tags that can take masks a brush is preferred, then the first.
 
-    Declarations of a document type, and so entities of any kind, are refused.
-
-    Raises:
-        DataError: it is no XML, or has no such tag.
+    Document type declarations, and so entities of any kind, are refused.
     """
-    if len(text) > _LONGEST:
-        raise DataError(f"the labelling configuration has {len(text)} letters; accepted are {_LONGEST}")
+    if len(text) > _LONGEST_CONFIG:
+        raise DataError(
+            f"a labelling configuration must have at most {_LONGEST_CONFIG} characters, got {len(text)}"
+        )
     try:
         root: Element = fromstring(text, forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError, RecursionError) as error:
-        raise DataError(
-            f"the labelling configuration is no plain XML ({error}); accepted is {_ACCEPTED}"
-        ) from error
+        raise DataError(f"the labelling configuration is not plain XML ({error}); {_EXPECTED}") from error
     images = {tag.get("name", ""): tag.get("value", "").removeprefix("$") for tag in root.iter("Image")}
     for name, tool in _TOOLS.items():
         for tag in root.iter(name):
@@ -98,18 +89,18 @@ def read_label_config(text: str) -> LabelConfig:
                 labels = tuple(dict.fromkeys(_labels(tag)))
                 return LabelConfig(from_name=own, to_name=image, key=images[image], tool=tool, labels=labels)
     tags = sorted({tag.tag for tag in root.iter() if isinstance(tag.tag, str)})
-    raise DataError(f"the labelling configuration has the tags {shown(tags)}; accepted is {_ACCEPTED}")
+    raise DataError(f"the labelling configuration has the tags {shown(tags)}; {_EXPECTED}")
 
 
 def _labels(tag: Element) -> Iterator[str]:
-    """The names that results have: an alias counts before the value."""
+    """The labels that results have: an alias counts before the value."""
     for label in tag.iter("Label"):
         name = label.get("alias") or label.get("value") or ""
         if name and not name.startswith("$"):
             yield name
 
 
-logger = logging.getLogger(__name__)
+# ---- annotated tasks
 
 _KEY_POINTS = "keypointlabels"
 _NEGATIVE = ""  # stands for the class of images that show none
@@ -117,27 +108,18 @@ _NEGATIVE = ""  # stands for the class of images that show none
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """An annotated task, as a support.
+    """An annotated task, which can be a support."""
 
-    Attributes:
-        task: its id.
-        address: of its image.
-        regions: of the annotation that counts; none on an image that shows none of the classes.
-        labels: of the regions.
-        changed: when, in seconds since 1970.
-        fingerprint: tells whether any of this changed but the time.
-    """
-
-    task: int
-    address: str
-    regions: Sequence[dict[str, Any]]
-    labels: frozenset[str]
-    changed: float
-    fingerprint: str
+    task: int  # its id
+    address: str  # of its image
+    regions: Sequence[dict[str, Any]]  # of the annotation that counts; empty on a negative
+    labels: frozenset[str]  # of the regions
+    changed: float  # seconds since 1970
+    digest: str  # of everything but the time
 
 
 def read_examples(tasks: Sequence[Any], config: LabelConfig) -> list[Example]:
-    """Returns the annotated tasks of an export; what cannot be used is left out, with a line in the log.
+    """The annotated tasks of an export; an invalid one is left out with a warning in the log.
 
     Of several annotations of a task the ground truth counts, else the latest that was not cancelled.
     """
@@ -148,7 +130,7 @@ def read_examples(tasks: Sequence[Any], config: LabelConfig) -> list[Example]:
         try:
             example = _example(typed(task, dict, where), config, where)
         except DataError as error:
-            logger.warning("%s: the task is no example", error)
+            logger.warning("%s: the task is not used as an example", error)
             continue
         if example is not None:
             found.append(example)
@@ -156,76 +138,96 @@ def read_examples(tasks: Sequence[Any], config: LabelConfig) -> list[Example]:
 
 
 def _example(task: dict[str, Any], config: LabelConfig, where: str) -> Example | None:
-    made = chosen_annotation(task.get("annotations"), where)
-    if made is None:
+    annotation = chosen_annotation(task.get("annotations"), where)
+    if annotation is None:
         return None
     number = field(task, "id", int, where)
     address = field(field(task, "data", dict, where), config.key, str, where)
-    given = [
-        typed(item, dict, f"{where}, region {k}") for k, item in enumerate(field(made, "result", list, where))
-    ]
-    regions = [item for item in given if item.get("to_name") == config.to_name]
-    kept = [item for item in regions if _usable(item, config)]
-    left_out = Counter(str(item.get("type")) for item in regions if not _usable(item, config))
-    if left_out:
+    items = enumerate(field(annotation, "result", list, where))
+    regions = [typed(item, dict, f"{where}, region {k}") for k, item in items]
+    regions = [item for item in regions if item.get("to_name") == config.to_name]
+    kept = [item for item in regions if _is_usable(item, config)]
+    if len(kept) < len(regions):
+        left_out = Counter(str(item.get("type")) for item in regions if not _is_usable(item, config))
         logger.warning(
-            "%s: left out are %s; accepted are brushes, polygons, ellipses and rectangles of the labels of "
-            "%s: %s",
+            "%s: %s are left out; regions must be brushes, polygons, ellipses or rectangles with labels of "
+            "%s: the task is %s",
             where,
             ", ".join(f"{count} x {kind}" for kind, count in sorted(left_out.items())),
             config.from_name,
-            "the task is used without them" if kept else "the task is no example",
+            "used without them" if kept else "not used as an example",
         )
         if not kept:
-            return None  # there is something on it: it is no negative
+            return None  # the image shows something: it is not a negative
     content = json.dumps([number, address, kept], sort_keys=True)
+    labels = frozenset(label for item in kept for label in labels_of(item))
     return Example(
         task=number,
         address=address,
         regions=kept,
-        labels=frozenset(label for item in kept for label in labels_of(item))
-        - BACKGROUND_NAMES
-        - IGNORE_NAMES,
-        changed=changed_at(made),
-        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
+        labels=labels - BACKGROUND_NAMES - IGNORE_NAMES,
+        changed=changed_at(annotation),
+        digest=hashlib.sha256(content.encode()).hexdigest(),
     )
 
 
-def _usable(item: dict[str, Any], config: LabelConfig) -> bool:
-    """Whether a region is of a kind and of labels that count."""
+def _is_usable(item: dict[str, Any], config: LabelConfig) -> bool:
+    """Whether a region is of a kind and of labels that can be used."""
     known = {*config.labels, *BACKGROUND_NAMES, *IGNORE_NAMES}
     return item.get("type") != _KEY_POINTS and (not config.labels or known.issuperset(labels_of(item)))
 
 
 def newest(examples: Iterable[Example], shots: int) -> list[Example]:
-    """Returns the examples that are among the newest ``shots`` of a class, or of those that show none.
-
-    Returns:
-        In the order of the tasks.
-    """
+    """The examples that are among the newest ``shots`` of a class, or of the negatives; in order of tasks."""
     taken: Counter[str] = Counter()
     kept = []
     for example in sorted(examples, key=lambda e: (e.changed, e.task), reverse=True):
-        shown_on = example.labels or {_NEGATIVE}
-        if any(taken[label] < shots for label in shown_on):
-            taken.update(shown_on)
+        classes = example.labels or {_NEGATIVE}
+        if any(taken[label] < shots for label in classes):
+            taken.update(classes)
             kept.append(example)
     return sorted(kept, key=lambda e: e.task)
 
 
-UNREAD, WITHOUT = "fewseg-unread", "fewseg-no-examples"
-_OLD = 30.0  # seconds; Label Studio's webhooks may be blocked, so that it is asked again without one
+# ---- projects
+
+_NOT_READ, _NO_EXAMPLES = "fewseg-unread", "fewseg-no-examples"  # versions
+_OLD = 30.0  # seconds; webhooks may be blocked, so annotations are read again without one
+_PROJECTS = 16
+_PATIENCE = 2.0  # seconds; Label Studio waits three for an answer to /setup
+_PROJECT_NAME = re.compile(r"(\d{1,18})(\.\d+)?")  # the id and when it was made
+_CHANGING = re.compile(r"ANNOTATIONS?_(CREATED|UPDATED|DELETED)|TASKS_DELETED|PROJECT_UPDATED|START_TRAINING")
+
+
+class ImageCache:
+    """Encoded images by the content of their files, within a budget of bytes; the longest unused go first."""
+
+    def __init__(self, shared: SharedModel, pixels: int, budget: int) -> None:
+        self.shared, self.pixels, self.budget = shared, pixels, budget
+        self._lock = threading.Lock()
+        self._images: OrderedDict[bytes, EncodedImage] = OrderedDict()
+        self.nbytes = 0
+
+    def encode(self, content: bytes, what: str) -> EncodedImage:
+        """An image file, encoded; errors call it ``what``."""
+        key, model = hashlib.sha256(content).digest(), self.shared.model
+        with self.shared.network:
+            with self._lock:
+                if key in self._images:
+                    self._images.move_to_end(key)
+                    return self._images[key]
+            (encoded,) = model.encode([model.prepare(rgb_of_bytes(content, what, self.pixels))])
+            with self._lock:  # before another thread may encode it too, and count it twice
+                self._images[key] = encoded
+                self.nbytes += encoded.nbytes
+                while self.nbytes > self.budget:
+                    self.nbytes -= self._images.popitem(last=False)[1].nbytes
+        return encoded
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ready:
-    """What predictions are made with.
-
-    Attributes:
-        version: of the predictions.
-        config: where they go.
-        session: the supports with their encoded state; None where there is no support.
-    """
+class ProjectSession:
+    """What a project's tasks are predicted with; without a session where there is no support."""
 
     version: str
     config: LabelConfig
@@ -235,144 +237,109 @@ class Ready:
 class Project:
     """What the server knows of a project; any number of threads may use it.
 
-    The image of an annotation that has been read is taken to stay as it is.
-
-    Args:
-        number: its id.
-        client: reads it.
-        images: encodes its images.
-        shots: the newest so many annotated tasks of each class are supports.
-        budget: bytes of supports.
-        clock: seconds that only grow.
+    The image of an annotation that has been read is assumed not to change. ``budget`` is the bytes that
+    supports may take.
     """
 
     def __init__(
-        self,
-        number: int,
-        client: StudioClient,
-        images: EncodedImages,
-        shots: int,
-        budget: int,
-        clock: Callable[[], float] = time.monotonic,
+        self, number: int, client: StudioClient, images: ImageCache, shots: int, budget: int
     ) -> None:
-        self.number = number
-        self._client, self._images, self._shots, self._budget, self._clock = (
-            client,
-            images,
-            shots,
-            budget,
-            clock,
-        )
-        self._looking, self._encoding = threading.Lock(), threading.Lock()
-        self._text = ""
+        self.number, self._shots, self._budget = number, shots, budget
+        self._client, self._images = client, images
+        self._reading, self._encoding = threading.Lock(), threading.Lock()
+        self._config_text = ""
         self._config: LabelConfig | None = None
-        self._marks, self._seen, self._looked = 1, 0, 0.0
+        self._events, self._events_read, self._read_at = 1, 0, 0.0
         self._examples: list[Example] = []
-        self._failed: frozenset[str] = frozenset()
-        self._unanswered, self._tried = False, 0.0
-        self._made: dict[str, SupportImage] = {}
-        self._ready: Ready | None = None
+        self._supports: dict[str, SupportImage] = {}  # by digest of their examples
+        self._failed: frozenset[str] = frozenset()  # digests
+        self._unanswered, self._encoded_at = False, 0.0
+        self._session: ProjectSession | None = None
 
     @property
     def config(self) -> LabelConfig:
-        """The labelling configuration.
-
-        Raises:
-            Refused: 409, Label Studio has not told it.
-        """
+        """The labelling configuration."""
         if self._config is None:
-            raise Refused(409, f"project {self.number} has no labelling configuration yet: connect it again")
+            raise RequestError(
+                409, f"project {self.number} has no labelling configuration yet: connect it again"
+            )
         return self._config
 
     def configure(self, text: str) -> None:
-        """Takes a labelling configuration.
-
-        Raises:
-            DataError: it has no place for masks.
-        """
-        if text != self._text:
+        """Sets the labelling configuration."""
+        if text != self._config_text:
             self._config = read_label_config(text)
-            self._text = text
-            self.mark()
+            self._config_text = text
+            self.invalidate()
 
-    def mark(self) -> None:
-        """Has the annotations looked at before the next prediction, and images that failed tried again."""
-        self._marks += 1
+    def invalidate(self) -> None:
+        """Has annotations read before the next prediction, and images that failed tried again."""
+        self._events += 1
 
     @property
     def version(self) -> str:
-        """Changes whenever predictions may: Label Studio asks for those of another version only."""
-        return self._version(self._examples, self._failed, self.config) if self._seen else UNREAD
+        """Changes whenever predictions may: Label Studio requests those of other versions only."""
+        return self._version(self._examples, self._failed, self.config) if self._events_read else _NOT_READ
 
     def _version(self, examples: list[Example], failed: frozenset[str], config: LabelConfig) -> str:
-        usable = [e.fingerprint for e in examples if e.fingerprint not in failed]
+        usable = [e.digest for e in examples if e.digest not in failed]
         if not usable:
-            return WITHOUT
-        key = hashlib.sha256(repr([self._images.model.digest, asdict(config), usable]).encode())
-        return f"fewseg-{key.hexdigest()[:12]}"
+            return _NO_EXAMPLES
+        key = repr([self._images.shared.model.digest, asdict(config), usable])
+        return f"fewseg-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
-    def look(self) -> None:
-        """Reads the annotations where they may have changed; no image and no network pass.
-
-        Raises:
-            Refused: 502, Label Studio does not give them.
-        """
-        with self._looking:
-            marks, fresh = self._marks, self._clock() - self._looked < _OLD
-            if self._seen == marks and fresh:
+    def read_annotations(self) -> None:
+        """Reads the annotations where they may have changed; no image and no network pass."""
+        with self._reading:
+            events, fresh = self._events, time.monotonic() - self._read_at < _OLD
+            if self._events_read == events and fresh:
                 return
             found = newest(read_examples(self._client.tasks(self.number), self.config), self._shots)
-            if self._seen != marks:
+            if self._events_read != events:
                 self._failed = frozenset()
-            self._examples, self._seen, self._looked = found, marks, self._clock()
+            self._examples, self._events_read, self._read_at = found, events, time.monotonic()
 
-    def ready(self) -> Ready:
-        """Returns what to predict with.
-
-        Only annotations that are new or changed are read, and only images that are not known encoded.
-
-        Raises:
-            Refused: 409 or 502, Label Studio has not given the configuration, or does not the annotations.
-        """
+    def session(self) -> ProjectSession:
+        """What to predict with; encodes new and changed annotations and images that are not cached."""
         with self._encoding:
-            self.look()
-            examples, config = self._examples, self.config  # another thread may look again meanwhile
+            self.read_annotations()
+            examples, config = self._examples, self.config  # another thread may read again meanwhile
             version = self._version(examples, self._failed, config)
-            again = self._unanswered and self._looked > self._tried  # of that no event comes
-            known = self._ready
-            if known is not None and (known.version, known.config, again) == (version, config, False):
+            retry = self._unanswered and self._read_at > self._encoded_at  # no event reports that it is back
+            known = self._session
+            if known is not None and not retry and (known.version, known.config) == (version, config):
                 return known
-            self._tried = self._looked
-            self._made = shots = self._shots_of(examples)
-            supports = _joined([shots[e.fingerprint] for e in examples if e.fingerprint in shots])
-            self._failed = frozenset(e.fingerprint for e in examples) - shots.keys()
-            session = None
-            if supports.classes:
-                with self._images.compute:
-                    session = Session(self._images.model, supports)
+            self._encoded_at = self._read_at
+            self._supports = shots = self._encode(examples)
+            supports = _support_set([shots[e.digest] for e in examples if e.digest in shots])
+            self._failed = frozenset(e.digest for e in examples) - shots.keys()
+            session = self._images.shared.session(supports)
             logger.info(
                 "project %d: %d annotated tasks, classes %s", self.number, len(shots), list(supports.classes)
             )
             version = self._version(examples, self._failed, config)
-            self._ready = Ready(version=version, config=config, session=session)
-            return self._ready
+            self._session = ProjectSession(version=version, config=config, session=session)
+            return self._session
 
-    def _shots_of(self, examples: list[Example]) -> dict[str, SupportImage]:
-        """Fingerprint -> support, the newest first where there is no room for all."""
+    def _encode(self, examples: list[Example]) -> dict[str, SupportImage]:
+        """Digest -> support, of the newest examples within the budget."""
         found: dict[str, SupportImage] = {}
         used, self._unanswered = 0, False
         for example in sorted(examples, key=lambda e: e.changed, reverse=True):
-            shot = self._made.get(example.fingerprint)
             try:
-                shot = self._shot(example) if shot is None else shot
-            except (DataError, Refused) as error:
-                logger.warning("project %d, task %d is no example: %s", self.number, example.task, error)
-                self._unanswered |= isinstance(error, Refused) and error.status == httpx.codes.BAD_GATEWAY
+                shot = self._supports.get(example.digest) or self._support(example)
+            except (DataError, RequestError) as error:
+                logger.warning(
+                    "project %d, task %d is not used as an example: %s", self.number, example.task, error
+                )
+                self._unanswered |= (
+                    isinstance(error, RequestError) and error.status == httpx.codes.BAD_GATEWAY
+                )
                 continue
             used += shot.image.nbytes
             if used > self._budget:
                 logger.warning(
-                    "project %d: %d of %d annotated tasks are examples, which fill %.0f MiB; raise "
+                    "project %d: %d of %d annotated tasks are used as examples, as they fill %.0f MiB; raise "
                     "--session-mib, or lower --label-studio-shots",
                     self.number,
                     len(found),
@@ -380,21 +347,19 @@ class Project:
                     self._budget / MIB,
                 )
                 break
-            found[example.fingerprint] = shot
+            found[example.digest] = shot
         return found
 
-    def _shot(self, example: Example) -> SupportImage:
+    def _support(self, example: Example) -> SupportImage:
         where = f"task {example.task}"
         image = self._images.encode(self._client.image(example.address), f"of {where}")
         masks = drawn(example.regions, image.size, where, ReadOptions()).masks()
-        return SupportImage(
-            image=image,
-            masks={name: view_masks(torch.from_numpy(mask), image.windows) for name, mask in masks.items()},
-        )
+        views = {name: view_masks(torch.from_numpy(mask), image.windows) for name, mask in masks.items()}
+        return SupportImage(image=image, masks=views)
 
 
-def _joined(shots: list[SupportImage]) -> SupportSet:
-    """A support set of the classes that at least one image shows."""
+def _support_set(shots: list[SupportImage]) -> SupportSet:
+    """The supports of the classes that at least one image shows."""
     supports = SupportSet()
     for shot in shots:
         supports = supports.added(shot.image, shot.masks)
@@ -404,69 +369,16 @@ def _joined(shots: list[SupportImage]) -> SupportSet:
     return supports
 
 
-_PROJECTS = 16
-_PATIENCE = 2.0  # seconds; Label Studio waits three for an answer to /setup
-_NAMED = re.compile(r"(\d{1,18})(\.\d+)?")  # the id and when it was made
-_CHANGING = re.compile(r"ANNOTATIONS?_(CREATED|UPDATED|DELETED)|TASKS_DELETED|PROJECT_UPDATED|START_TRAINING")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudioOptions:
-    """Whose ML backend to be, and how.
-
-    Attributes:
-        account: of the Label Studio server.
-        shots: the newest so many annotated tasks of each class are supports.
-        transport: in place of the network.
-    """
-
-    account: Account
-    shots: int = 10
-    transport: httpx.BaseTransport | None = None
-
-    def __post_init__(self) -> None:
-        if self.shots < 1:
-            raise ValueError(
-                f"--label-studio-shots is {self.shots}; accepted are 1 and more annotated tasks a class"
-            )
-
-    def backend(
-        self, model: Model, limits: Limits, compute: threading.Lock, judging: threading.Lock
-    ) -> Backend:
-        """Returns what answers; the locks are those of ``Workspace``."""
-        client = StudioClient(self.account, limits.upload_bytes, self.transport)
-        images = EncodedImages(model, limits.pixels, limits.session_bytes, compute)
-        return Backend(client, images, limits, self.shots, judging)
-
-
 class Backend:
-    """The projects of a Label Studio server.
+    """The projects of a Label Studio server, and the answers to its requests."""
 
-    Args:
-        client: reads it.
-        images: encodes images, and keeps them.
-        limits: of the server.
-        shots: the newest so many annotated tasks of each class are supports.
-        judging: held while a task is predicted and judged, so that the masks of the page do not wait for it.
-    """
-
-    def __init__(
-        self,
-        client: StudioClient,
-        images: EncodedImages,
-        limits: Limits,
-        shots: int,
-        judging: threading.Lock,
-    ) -> None:
-        self._client, self._images, self._limits, self._shots = client, images, limits, shots
-        self._lock, self._judging = threading.Lock(), judging
+    def __init__(self, settings: StudioSettings, shared: SharedModel, limits: Limits) -> None:
+        self._client = StudioClient(settings, limits.upload_bytes)
+        self._images = ImageCache(shared, limits.pixels, limits.session_bytes)
+        self._shots, self._budget, self._judging = settings.shots, limits.session_bytes, shared.judging
+        self._lock = threading.Lock()
         self._projects: OrderedDict[int, Project] = OrderedDict()
         self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="label-studio")
-
-    @property
-    def name(self) -> str:
-        """Of the model."""
-        return self._images.model.name
 
     @property
     def versions(self) -> list[str]:
@@ -474,16 +386,16 @@ class Backend:
         with self._lock:
             return sorted({project.version for project in self._projects.values()})
 
-    def _project(self, named: object) -> Project:
-        """Returns a project by Label Studio's name of it, ``<id>.<time>``."""
-        match = _NAMED.fullmatch(named) if isinstance(named, str) else None
+    def _project(self, name: object) -> Project:
+        """A project by Label Studio's name of it, ``<id>.<time>``."""
+        match = _PROJECT_NAME.fullmatch(name) if isinstance(name, str) else None
         if match is None:
-            raise DataError(f"the project is {shown(named)}; accepted is its id, a point and a time")
+            raise DataError(f"the project must be its id, a point and a time, got {shown(name)}")
         number = int(match[1])
         with self._lock:
             if number not in self._projects:
                 self._projects[number] = Project(
-                    number, self._client, self._images, self._shots, self._limits.session_bytes
+                    number, self._client, self._images, self._shots, self._budget
                 )
             self._projects.move_to_end(number)
             while len(self._projects) > _PROJECTS:
@@ -491,132 +403,128 @@ class Backend:
             return self._projects[number]
 
     def setup(self, request: Mapping[str, Any]) -> str:
-        """Takes a project's labelling configuration and returns the version of its predictions.
+        """Sets a project's labelling configuration and returns the version of its predictions.
 
-        The address and the token that the request brings are not used: where to read is this server's own
-        setting.
-
-        Raises:
-            DataError: the request or the configuration is not accepted.
-            Refused: 502, Label Studio does not give the annotations.
+        The address and the token in the request are not used: where to read is this server's own setting.
         """
         project = self._project(request.get("project"))
         project.configure(field(request, "schema", str, "the request"))
-        waited = self._readers.submit(project.look)
+        reading = self._readers.submit(project.read_annotations)
         try:
-            waited.result(_PATIENCE)
+            reading.result(_PATIENCE)
         except TimeoutError:
             logger.info("project %d: its annotations are still being read", project.number)
         return project.version
 
     def predict(self, request: Mapping[str, Any]) -> tuple[str, list[Any]]:
-        """Predicts tasks.
+        """The version, and a prediction for each task.
 
-        Returns:
-            The version, and for each task its prediction: empty, with the score 0, while nothing is
-            annotated; an empty list, which Label Studio does not keep, where the image cannot be used.
-
-        Raises:
-            DataError: the request or the configuration is not accepted.
-            Refused: 502, Label Studio does not give the annotations.
+        It is empty, with the score 0, while nothing is annotated, and an empty list, which Label Studio does
+        not keep, where the image cannot be used.
         """
         tasks = field(request, "tasks", list, "the request")
         project = self._project(request.get("project"))
         config = request.get("label_config")
         if config:
             project.configure(typed(config, str, "the request: 'label_config'"))
-        ready = project.ready()
-        if ready.session is None:
+        known = project.session()
+        if known.session is None:
             logger.warning(
                 "project %d: %d tasks get empty predictions, as no task is annotated with a label of %s yet: "
                 "annotate one",
                 project.number,
                 len(tasks),
-                ready.config.from_name,
+                known.config.from_name,
             )
-            empty = {"result": [], "score": 0.0, "model_version": ready.version}
-            return ready.version, [empty for _ in tasks]
-        return ready.version, [self._predicted(task, ready, ready.session) for task in tasks]
+            empty = {"result": [], "score": 0.0, "model_version": known.version}
+            return known.version, [empty for _ in tasks]
+        return known.version, [self._predict(task, known, known.session) for task in tasks]
 
-    def _predicted(self, task: object, ready: Ready, session: Session) -> Any:
+    def _predict(self, task: object, known: ProjectSession, session: Session) -> Any:
         number = task.get("id") if isinstance(task, dict) else None
-        where, config = f"Label Studio's task {shown(number)}", ready.config
+        where, config = f"Label Studio's task {shown(number)}", known.config
         try:
             data = field(typed(task, dict, where), "data", dict, where)
             content = self._client.image(field(data, config.key, str, f"{where}: data"))
             image = self._images.encode(content, f"of {where}")
             with self._judging:
                 found = session.segment(image)
-        except (DataError, Refused) as error:
+        except (DataError, RequestError) as error:
             logger.warning("%s gets no prediction: %s", where, error)
             return []
         return label_studio_prediction(
-            found.prediction(f"task-{number}"), config.from_name, config.to_name, ready.version, config.tool
+            found.prediction(f"task-{number}"), config.from_name, config.to_name, known.version, config.tool
         )
 
-    def webhook(self, request: Mapping[str, Any]) -> bool:
-        """Has a project's annotations read again where an event says that they changed.
+    def webhook(self, event: Mapping[str, Any]) -> bool:
+        """Has a project's annotations read again, and returns whether the event is of a change.
 
         Nothing else of the event is used, so that a false one does no harm.
-
-        Returns:
-            Whether it was such an event.
         """
-        action, told = request.get("action"), request.get("project")
+        action, project = event.get("action"), event.get("project")
         if not isinstance(action, str) or not _CHANGING.fullmatch(action):
             return False
-        number = told.get("id") if isinstance(told, dict) else None
+        number = project.get("id") if isinstance(project, dict) else None
         with self._lock:
-            for project in self._projects.values():
-                if number in (None, project.number):
-                    project.mark()
+            for known in self._projects.values():
+                if number in (None, known.number):
+                    known.invalidate()
         return True
 
 
+# ---- the protocol in HTTP
+
 _EVENT_BYTES = MIB
-_AT_ONCE = 8  # answers; each may wait for Label Studio, in a thread that the page does not need
+_ANSWERS_AT_ONCE = 8  # each may wait for Label Studio, in a thread that the page does not need
 
 _basic = HTTPBasic(auto_error=False, realm="fewseg")
 
 
-def studio_router(backend: Backend, account: Account, body_bytes: int) -> APIRouter:
-    """Returns the protocol's addresses.
+def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits) -> APIRouter:
+    """The addresses of the protocol.
 
-    Args:
-        backend: that answers.
-        account: with the user that Label Studio must give, except to ``/webhook``: Label Studio sends none
-            there, and an event only has annotations read again.
-        body_bytes: larger requests are refused.
+    All but ``/webhook`` require the user of the settings: Label Studio sends none there, and an event only
+    has annotations read again.
     """
-    router, threads = APIRouter(), CapacityLimiter(_AT_ONCE)
+    backend = Backend(settings, shared, limits)
+    router, threads = APIRouter(), CapacityLimiter(_ANSWERS_AT_ONCE)
 
-    async def allowed(given: Annotated[HTTPBasicCredentials | None, Depends(_basic)]) -> None:
-        wanted = f"{account.user or ''}:{account.password or ''}"
-        if account.user and (given is None or not _same(f"{given.username}:{given.password}", wanted)):
-            raise Refused(
+    async def authenticate(given: Annotated[HTTPBasicCredentials | None, Depends(_basic)]) -> None:
+        expected = f"{settings.user or ''}:{settings.password or ''}"
+        if settings.user and (given is None or not _equal(f"{given.username}:{given.password}", expected)):
+            raise RequestError(
                 401,
-                "user or password are wrong: give Label Studio BASIC_AUTH_USER and BASIC_AUTH_PASS of here",
+                "user or password are wrong: give Label Studio this server's BASIC_AUTH_USER and "
+                "BASIC_AUTH_PASS",
             )
 
-    inside = [Depends(allowed)]
+    async def answer(request: Request, act: Callable[[dict[str, Any]], Any]) -> Any:
+        """Runs an action in a thread; a refusal is logged too, as Label Studio shows its status alone."""
+        body = await _body(request, limits.upload_bytes)
+        try:
+            return await run_sync(act, body, limiter=threads)
+        except (DataError, RequestError) as error:
+            logger.error("a request of Label Studio is refused: %s", error)
+            raise
 
-    @router.get("/health", dependencies=inside)
+    authenticated = [Depends(authenticate)]
+
+    @router.get("/health", dependencies=authenticated)
     async def health() -> dict[str, str]:
-        return {"status": "UP", "model_class": f"fewseg {backend.name}"}
+        return {"status": "UP", "model_class": f"fewseg {shared.model.name}"}
 
-    @router.post("/setup", dependencies=inside)
+    @router.post("/setup", dependencies=authenticated)
     async def setup(request: Request) -> JSONResponse:
-        version = await _answered(backend.setup, await _body(request, body_bytes), threads)
-        return _kept_by_nobody({"model_version": version})
+        return _uncached({"model_version": await answer(request, backend.setup)})
 
-    @router.post("/predict", dependencies=inside)
+    @router.post("/predict", dependencies=authenticated)
     async def predict(request: Request) -> JSONResponse:
-        version, results = await _answered(backend.predict, await _body(request, body_bytes), threads)
-        return _kept_by_nobody({"results": results, "model_version": version})
+        version, results = await answer(request, backend.predict)
+        return _uncached({"results": results, "model_version": version})
 
-    @router.get("/versions", dependencies=inside)
+    @router.get("/versions", dependencies=authenticated)
     async def versions() -> JSONResponse:
-        return _kept_by_nobody({"versions": backend.versions})
+        return _uncached({"versions": backend.versions})
 
     @router.post("/webhook")
     async def webhook(request: Request) -> dict[str, bool]:
@@ -625,11 +533,11 @@ def studio_router(backend: Backend, account: Account, body_bytes: int) -> APIRou
     return router
 
 
-def _same(given: str, wanted: str) -> bool:
-    return secrets.compare_digest(given.encode(), wanted.encode())
+def _equal(given: str, expected: str) -> bool:
+    return secrets.compare_digest(given.encode(), expected.encode())
 
 
-def _kept_by_nobody(content: dict[str, Any]) -> JSONResponse:
+def _uncached(content: dict[str, Any]) -> JSONResponse:
     return JSONResponse(content, headers={"Cache-Control": "no-store"})
 
 
@@ -638,24 +546,15 @@ async def _body(request: Request, limit: int) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise Refused(422, f"the request is no JSON ({error}); accepted is Label Studio's own") from error
+        raise RequestError(422, f"the request must be JSON as Label Studio sends it ({error})") from error
     return typed(value, dict, "the request")
 
 
 async def _event(request: Request) -> dict[str, Any]:
-    """An event; of one that is too long to be worth reading, that something changed somewhere."""
+    """An event; one that is too long to read counts as a change of some annotation."""
     try:
         return await _body(request, _EVENT_BYTES)
-    except Refused as error:
+    except RequestError as error:
         if error.status != httpx.codes.REQUEST_ENTITY_TOO_LARGE:
             raise
         return {"action": "ANNOTATION_UPDATED"}
-
-
-async def _answered(work: Any, request: dict[str, Any], threads: CapacityLimiter) -> Any:
-    """Runs an answer in a thread; a refusal goes to the log too, as Label Studio shows its status alone."""
-    try:
-        return await run_sync(work, request, limiter=threads)
-    except (DataError, Refused) as error:
-        logger.error("Label Studio is refused: %s", error)
-        raise

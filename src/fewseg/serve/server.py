@@ -13,7 +13,7 @@ from fewseg.inference.options import ModelOptions
 
 if TYPE_CHECKING:
     from fewseg.inference.model import Model
-    from fewseg.serve.label_studio import StudioOptions
+    from fewseg.serve.label_studio_client import StudioSettings
     from fewseg.serve.limits import Limits
 
 _NEEDED = ("fastapi", "uvicorn", "httpx", "defusedxml")
@@ -89,19 +89,18 @@ def _limits(options: ServeOptions) -> Limits:
     )
 
 
-def _studio(options: ServeOptions) -> StudioOptions | None:
-    from fewseg.serve.label_studio import StudioOptions
-    from fewseg.serve.label_studio_client import Account
+def _studio(options: ServeOptions) -> StudioSettings | None:
+    from fewseg.serve.label_studio_client import StudioSettings
 
     if options.label_studio is None:
         return None
-    account = Account(
+    return StudioSettings(
         url=options.label_studio,
         key=os.environ.get("LABEL_STUDIO_API_KEY", ""),
         user=os.environ.get("BASIC_AUTH_USER"),
         password=os.environ.get("BASIC_AUTH_PASS"),
+        shots=options.label_studio_shots,
     )
-    return StudioOptions(account=account, shots=options.label_studio_shots)
 
 
 def _model(options: ServeOptions) -> Model:

@@ -208,19 +208,20 @@ def test_bfloat16_channels_last_stays_near_float32():
     [torch.zeros(3, 33, 33), torch.zeros(1, 33, 33, 3), torch.zeros(1, 3, 33, 33, dtype=torch.uint8)],
 )
 def test_images_of_another_shape_or_type_are_refused(images):
-    with pytest.raises(ValueError, match=r"accepted is a floating \(n, 3, H, W\)"):
+    with pytest.raises(ValueError, match=r"must be floating \(n, 3, H, W\)"):
         tiny().build()(images)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"levels": ("layer5",)}, "one or more of"),
+        ({"levels": ("layer5",)}, "unknown level 'layer5': give a stage"),
+        ({"levels": ("stem.1",)}, "or a block of one such as 'layer3.2'"),
         ({"levels": ()}, "one or more of"),
         ({"levels": ("layer2", "layer2")}, "each once"),
-        ({"name": "resnet5O"}, "near ones are .*resnet50"),
-        ({"name": "resnet50.tv_in1", "weights": None}, "near ones are .*resnet50.tv_in1k"),
-        ({"name": "konvnext"}, "accepted are the names of timm"),
+        ({"name": "resnet5O"}, "such as .*resnet50"),
+        ({"name": "resnet50.tv_in1", "weights": None}, "such as .*resnet50.tv_in1k"),
+        ({"name": "konvnext"}, "unknown backbone 'konvnext': give a name that timm knows"),
         ({"name": "convnext_atto", "stride_on_1x1": True}, "for ResNets, not 'convnext_atto'"),
         ({"name": "vgg16", "stride_on_1x1": True}, "for ResNets, not 'vgg16'"),
         ({"name": "vgg16", "first_block_dilation": "stage"}, "for ResNets"),
@@ -236,3 +237,34 @@ def test_a_config_that_cannot_be_built_is_refused_at_once(settings, message):
 def test_basic_blocks_have_no_1x1_to_stride():
     with pytest.raises(ValueError, match="bottleneck blocks; 'resnet18' has none"):
         tiny(stride_on_1x1=True).build()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_a_block_of_a_stage_gives_its_own_map_and_the_last_block_is_the_stage(name):
+    backbone = tiny(name, levels=("layer3", "layer3.1", "layer3.0", "layer2")).build()
+    found, trunk = backbone(torch.rand(1, 3, 65, 65)), backbone.trunk
+    first = trunk.layer3[0](found["layer2"])
+    assert torch.equal(found["layer3.0"], first)
+    assert torch.equal(found["layer3.1"], trunk.layer3[1](first))
+    assert torch.equal(found["layer3.1"], found["layer3"])
+    assert torch.equal(backbone.rerun("layer3.0", found["layer2"]), first)
+    assert backbone.channels["layer3.0"] == backbone.channels["layer3"] == found["layer3.0"].shape[1]
+    assert backbone.strides["layer3.0"] == 8
+    assert "layer4" not in dict(trunk.named_children())
+
+
+def test_a_convolution_of_a_vgg_is_a_block_and_the_last_has_the_pool():
+    levels = ("layer1.0", "layer1.1", "layer3.0", "layer3.2", "stem")
+    backbone = BackboneConfig(name="vgg16", weights=None, levels=levels).build()
+    found = backbone(torch.rand(1, 3, 65, 65))
+    for level, maps in found.maps.items():
+        assert maps.shape[1:] == (backbone.channels[level], *[64 // backbone.strides[level] + 1] * 2)
+    assert [backbone.strides[level] for level in levels] == [2, 4, 8, 8, 2]
+    features = backbone.trunk.features
+    assert torch.equal(found["layer1.0"], features[5:7](found["stem"]))
+    assert torch.equal(found["layer1.1"], features[7:10](found["layer1.0"]))
+
+
+def test_a_block_that_a_network_lacks_is_refused():
+    with pytest.raises(ValueError, match=r"no level 'layer3.2': layer3 has 2 blocks, 0 .. 1"):
+        tiny(levels=("layer3.2",)).build()

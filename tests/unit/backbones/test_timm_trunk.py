@@ -34,7 +34,15 @@ def test_a_vision_transformer_is_parted_into_four_layers_and_takes_any_size():
     }
     blocks = backbone.trunk.net.forward_intermediates(torch.rand(1, 3, 96, 64), intermediates_only=True)
     assert len(blocks) == 12
-    assert list(backbone.trunk._indices.values()) == [2, 5, 8, 11]
+    named = built("vit_tiny_patch16_224", "layer1", "layer1.2", "layer2.0", "layer4")
+    found = named.trunk.maps(torch.rand(1, 3, 96, 64), named.config.levels)
+    assert torch.equal(found["layer1"], found["layer1.2"])
+    every = named.trunk.net.forward_intermediates
+    images = torch.rand(1, 3, 96, 64)
+    expected = every(images, intermediates_only=True)
+    found = named.trunk.maps(images, named.config.levels)
+    for level, i in {"layer1": 2, "layer2.0": 3, "layer4": 11}.items():
+        assert torch.equal(found[level], expected[i])
 
 
 def test_the_names_of_the_weights_are_timms():

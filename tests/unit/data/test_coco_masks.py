@@ -9,7 +9,9 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from fewseg.data.coco import compact, decode_counts, draw_labels, draw_region, region_of
+from fewseg.annotations.coco import compact
+from fewseg.annotations.rle import unpack_counts
+from fewseg.data.coco import draw_labels, instance_of
 from fewseg.types import DataError
 
 SIZE = (20, 30)
@@ -20,8 +22,13 @@ def box(left, top, right, bottom):
 
 
 def region(id, class_id, *polygons, crowd=False):
-    raw = {"id": id, "image_id": 1, "category_id": 1, "iscrowd": int(crowd), "segmentation": list(polygons)}
-    return region_of(compact(raw), class_id, SIZE, Counter())
+    return checked(list(polygons), id=id, category_id=class_id, iscrowd=int(crowd))
+
+
+def checked(segmentation, counted=None, **entry):
+    raw = compact({"id": 1, "image_id": 1, "category_id": 1, "segmentation": segmentation, **entry})
+    counted = Counter() if counted is None else counted
+    return instance_of(raw, {i: f"class {i}" for i in range(1, 10)}, SIZE, "here", counted)
 
 
 def code_of(mask, kind):
@@ -42,21 +49,20 @@ def code_of(mask, kind):
 @pytest.mark.parametrize("fill", [0.0, 0.05, 0.5, 0.97, 1.0])
 def test_both_kinds_of_run_lengths_give_the_mask_back(kind, fill):
     mask = np.random.default_rng(7).random(SIZE) < fill
-    raw = {"id": 1, "image_id": 1, "segmentation": code_of(mask, kind)}
-    found = draw_region(region_of(compact(raw), 3, SIZE, Counter()), SIZE)
+    found = checked(code_of(mask, kind)).draw(SIZE)
     assert np.array_equal(found, mask)
 
 
 def test_long_runs_that_take_several_characters_are_decoded():
     mask = np.zeros((500, 640), dtype=bool)
     mask[3:490, 100:611] = True
-    runs = decode_counts(code_of(mask, "compressed")["counts"])
+    runs = unpack_counts(code_of(mask, "compressed")["counts"], "x")
     assert runs.tolist() == code_of(mask, "uncompressed")["counts"]
 
 
 def test_a_polygon_is_filled_like_one_of_another_library_but_for_its_edge():
     points = [(3.2, 2.1), (25.7, 5.5), (18.0, 17.3), (6.4, 14.9)]
-    found = draw_region(region(1, 1, [v for p in points for v in p]), SIZE)
+    found = region(1, 1, [v for p in points for v in p]).draw(SIZE)
     picture = Image.new("L", (30 * 8, 20 * 8))
     ImageDraw.Draw(picture).polygon([(8 * x, 8 * y) for x, y in points], fill=1)
     covered = np.asarray(picture).reshape(20, 8, 30, 8).mean(axis=(1, 3))
@@ -65,7 +71,7 @@ def test_a_polygon_is_filled_like_one_of_another_library_but_for_its_edge():
 
 
 def test_polygons_of_a_region_are_united():
-    found = draw_region(region(1, 1, box(0, 0, 6, 6), box(3, 3, 10, 10)), SIZE)
+    found = region(1, 1, box(0, 0, 6, 6), box(3, 3, 10, 10)).draw(SIZE)
     wanted = np.zeros(SIZE, dtype=bool)
     wanted[0:6, 0:6] = wanted[3:10, 3:10] = True
     assert np.array_equal(found, wanted)
@@ -84,8 +90,7 @@ def test_polygons_of_a_region_are_united():
 )
 def test_what_lies_outside_the_image_is_cut_off(edges, rows, columns):
     counted = Counter()
-    raw = {"id": 1, "image_id": 1, "segmentation": [box(*edges)]}
-    found = draw_region(region_of(compact(raw), 1, SIZE, counted), SIZE)
+    found = checked([box(*edges)], counted).draw(SIZE)
     wanted = np.zeros(SIZE, dtype=bool)
     wanted[slice(*rows), slice(*columns)] = True
     assert np.array_equal(found, wanted)
@@ -96,7 +101,7 @@ def test_a_slanted_polygon_is_clipped_as_if_drawn_on_a_larger_image():
     rng = np.random.default_rng(3)
     for _ in range(60):
         points = rng.uniform((-25, -18), (50, 36), (5, 2))
-        found = draw_region(region(1, 1, points.flatten().tolist()), SIZE)
+        found = region(1, 1, points.flatten().tolist()).draw(SIZE)
         large = coco_mask.decode(coco_mask.frPyObjects([(points + 40).flatten().tolist()], 120, 140))[:, :, 0]
         assert np.array_equal(found, large[40:60, 40:70].astype(bool))
 
@@ -135,10 +140,8 @@ def test_an_image_without_regions_is_background():
 
 def test_polygons_of_two_points_are_left_out_and_counted():
     counted = Counter()
-    raw = {"id": 1, "image_id": 1, "segmentation": [[1, 1, 5, 5], box(2, 2, 6, 6)]}
-    found = region_of(compact(raw), 1, SIZE, counted)
-    assert len(found.polygons) == 1
-    assert region_of(compact({**raw, "segmentation": [[1, 1, 5, 5]]}), 1, SIZE, counted) is None
+    assert len(checked([[1, 1, 5, 5], box(2, 2, 6, 6)], counted).polygons) == 1
+    assert checked([[1, 1, 5, 5]], counted) is None
     assert counted["polygons of fewer than 3 points, left out"] == 2
     assert counted["annotations without a polygon of 3 points, left out"] == 1
 
@@ -146,24 +149,23 @@ def test_polygons_of_two_points_are_left_out_and_counted():
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        ([[1, 1, 5, 5, 9]], "no list of x, y"),
-        ([["a", 1, 5, 5, 9, 9]], "neither polygons"),
+        ([[1, 1, 5, 5, 9]], "expected x, y, x, y"),
+        ([["a", 1, 5, 5, 9, 9]], "expected x, y, x, y"),
         ([[1, 1, 5, float("nan"), 9, 9]], "finite"),
         ([box(0, 0, 4000, 10)], "3970 pixels outside its image of 30 x 20"),
-        ("text", "neither polygons"),
-        ({"size": [20, 31], "counts": [620]}, r"size \[20, 31\], its image is \[20, 30\]"),
+        ("text", "expected polygons or an RLE"),
+        ({"size": [20, 31], "counts": [620]}, r"size \[20, 31\] .*its image of \[20, 30\]"),
         ({"size": [30, 20], "counts": [600]}, r"size \[30, 20\]"),
-        ({"size": [20, 30], "counts": [500, 99]}, "599 pixels, its image of 30 x 20 has 600"),
-        ({"size": [20, 30], "counts": [700, -100]}, "600 pixels"),
-        ({"size": [20, 30], "counts": "0"}, "0 pixels"),
-        ({"size": [20, 30], "counts": "P"}, "breaks off"),
-        ({"size": [20, 30], "counts": "\x01"}, "none of the code"),
-        ({"size": [20, 30], "counts": "éé"}, "none of the code"),
-        ({"size": [20, 30]}, "without counts"),
+        ({"size": [20, 30], "counts": [500, 99]}, "add up to 599 pixels and the image has 600"),
+        ({"size": [20, 30], "counts": [700, -100]}, "counts are "),
+        ({"size": [20, 30], "counts": "0"}, "add up to 0 pixels"),
+        ({"size": [20, 30], "counts": "P"}, "broken or cut off"),
+        ({"size": [20, 30], "counts": "\x01"}, "broken or cut off"),
+        ({"size": [20, 30], "counts": "éé"}, "characters that COCO's does not"),
+        ({"size": [20, 30]}, "counts are None"),
         ({"counts": [600]}, "size None"),
     ],
 )
 def test_a_segmentation_that_cannot_be_is_refused_before_anything_is_drawn(segmentation, message):
-    raw = compact({"id": 1, "image_id": 1, "segmentation": segmentation})
     with pytest.raises(DataError, match=message):
-        region_of(raw, 1, SIZE, Counter())
+        checked(segmentation)

@@ -67,7 +67,7 @@ def test_a_smoothed_mask_is_told_with_what_to_do(root, write_mask):
 
 def test_a_mask_stored_as_rgb_is_told(root, write_image):
     write_image(root / "pear" / "masks" / "0.png", (2, 3))
-    with pytest.raises(DataError, match=r"stored as RGB; accepted .*modes 1, L, P"):
+    with pytest.raises(DataError, match=r"stored as RGB; expected .*modes 1, L, P"):
         FolderSource(root).read_labels("pear/0")
 
 
@@ -115,5 +115,5 @@ def test_more_classes_than_a_label_map_holds_are_told(tmp_path):
                 FolderSource(tmp_path)
         for part in ("images", "masks"):
             (tmp_path / f"c{k}" / part).mkdir(parents=True)
-    with pytest.raises(DataError, match=r"255 classes .* accepted are 254"):
+    with pytest.raises(DataError, match=r"255 classes .* expected 254"):
         FolderSource(tmp_path)

@@ -74,7 +74,7 @@ def test_a_missing_file_and_another_schema_are_told(path):
     with pytest.raises(DataError, match="cannot be read"):
         read_manifest(path.with_name("none"))
     path.write_text('{"schema": "other", "episodes": 0}\n')
-    with pytest.raises(DataError, match=r"schema 'other'; accepted is 'fewseg-manifest-1'"):
+    with pytest.raises(DataError, match=r"schema 'other'; expected 'fewseg-manifest-1'"):
         read_manifest(path)
 
 

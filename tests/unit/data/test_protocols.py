@@ -84,10 +84,10 @@ def test_the_line_names_every_rule():
         ({"min_area": 0}, "min_area"),
         ({"label_size": 0}, "number of pixels"),
         ({"label_size": -473}, "number of pixels"),
-        ({"aspect": "cropped"}, "aspect is one of .*stretched.*, not 'cropped'"),
-        ({"backbone_bn": "off"}, "backbone_bn is one of"),
-        ({"coco_split": "C"}, "coco_split is one of"),
-        ({"fusion": "vote"}, "fusion is one of .*cross-guided"),
+        ({"aspect": "cropped"}, "aspect must be one of .*stretched.*, got 'cropped'"),
+        ({"backbone_bn": "off"}, "backbone_bn must be one of"),
+        ({"coco_split": "C"}, "coco_split must be one of"),
+        ({"fusion": "vote"}, "fusion must be one of .*cross-guided"),
     ],
 )
 def test_a_protocol_that_cannot_be_is_refused(fields, message):

@@ -59,7 +59,7 @@ def test_recordings_of_different_ways_do_not_belong_together(index, recorded):
 def test_a_header_that_announces_other_ways_than_the_rows_have_is_told(index, recorded):
     _, paths = recorded(2)
     paths[0].write_text(paths[0].read_text().replace('"ways":2', '"ways":3'))
-    with pytest.raises(DataError, match="announces 3 ways and holds 2"):
+    with pytest.raises(DataError, match="announces 3 ways and has 2"):
         RecordedEpisodes(paths, index)
 
 
@@ -68,7 +68,7 @@ def test_a_missing_seed_and_a_file_that_is_no_recording_are_told(index, recorded
     with pytest.raises(DataError, match=r"manifests of \[3\] are missing"):
         RecordedEpisodes(paths[:1], index)
     paths[0].write_text(paths[0].read_text().replace('"fold":1,', ""))
-    with pytest.raises(DataError, match="does not say protocol, fold, shots and seed"):
+    with pytest.raises(DataError, match="lacks protocol, fold, shots and seed"):
         RecordedEpisodes(paths, index)
 
 
@@ -83,7 +83,7 @@ def edited(path, header=None, rows=lambda rows: rows):
 def test_a_shortened_manifest_is_not_the_protocol_that_it_names(index, recorded):
     _, paths = recorded(1)
     edited(paths[1], rows=lambda rows: rows[:-1])
-    with pytest.raises(DataError, match=r"seed3.jsonl announces 6 episodes and holds 5: it is edited"):
+    with pytest.raises(DataError, match=r"seed3.jsonl announces 6 episodes and has 5: it is edited"):
         RecordedEpisodes(paths, index)
 
 
@@ -104,5 +104,5 @@ def test_an_episode_that_comes_twice_is_told(index, recorded):
 def test_a_header_that_announces_other_shots_than_the_rows_have_is_told(index, recorded):
     _, paths = recorded(1)
     edited(paths[0], header={"shots": 5})
-    with pytest.raises(DataError, match="announces 5 shots and holds 2"):
+    with pytest.raises(DataError, match="announces 5 shots and has 2"):
         RecordedEpisodes(paths, index)

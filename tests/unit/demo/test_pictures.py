@@ -12,7 +12,7 @@ from fewseg.data.index import build_index
 from fewseg.data.protocols import Protocol
 from fewseg.data.synthetic import SyntheticSource, synthetic_5i
 from fewseg.data.transforms import binary_mask
-from fewseg.demo.report import Predictor, choose_episodes, show
+from fewseg.demo.report import Predictor, choose_episodes, example_panels
 from fewseg.methods.fusion import MeanVector
 from fewseg.reports.marked_pictures import MISSED, WRONG, judged, spotlight
 
@@ -84,14 +84,19 @@ def test_each_predictor_gets_its_shots_and_is_judged_on_the_query(tmp_path, monk
         Predictor(label="none", evaluator=evaluator, shots=1, fusion=MeanVector()),
         Predictor(label="all", evaluator=evaluator, shots=2, fusion=MeanVector()),
     ]
-    example = show(spec, source, {3: "bottle"}, predictors)
+    support, query, truth_shown, *marked = example_panels(spec, source, "bottle", predictors)
     assert asked == [(spec.supports[:1], MeanVector()), (spec.supports, MeanVector())]
-    assert [(p.label, p.iou) for p in example.predictions] == [("none", 0.0), ("all", 1.0)]
-    assert example.class_name == "bottle"
-    assert len(example.supports) == 2
+    assert [(p.title, p.iou, p.detail) for p in marked] == [
+        ("none", 0.0, "IoU 0.0 %"),
+        ("all", 1.0, "IoU 100.0 %"),
+    ]
+    assert all("bottle" in panel.alt for panel in (support, query, truth_shown, *marked))
     inside = truth.numpy() == 1
-    query = source.read_image(spec.query).permute(1, 2, 0).numpy()
-    assert (example.query == query).all()
-    assert (example.truth[inside] == query[inside]).all()
-    assert (example.predictions[1].picture[inside] == query[inside]).all()
-    assert not (example.predictions[0].picture[inside] == query[inside]).all()
+    pixels = source.read_image(spec.query).permute(1, 2, 0).numpy()
+    assert (query.picture == pixels).all()
+    assert (truth_shown.picture[inside] == pixels[inside]).all()
+    assert (marked[1].picture[inside] == pixels[inside]).all()
+    assert not (marked[0].picture[inside] == pixels[inside]).all()
+    shown = source.read_labels(spec.supports[0]).numpy() == spec.class_id
+    first = source.read_image(spec.supports[0]).permute(1, 2, 0).numpy()
+    assert (support.picture[shown] == first[shown]).all()

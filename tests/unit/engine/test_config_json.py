@@ -43,25 +43,38 @@ def test_ints_and_fractions_among_the_scales_stay_apart():
 
 @pytest.mark.parametrize("name", ["Path", "os.system", "builtins.eval", "prior", ["PriorMap"], None, 3])
 def test_an_unknown_class_is_refused(name):
-    with pytest.raises(ValueError, match=r"names the class .*: the file is of a newer version or of another"):
+    message = r"names the class .*: the file is of a newer version or of another"
+    with pytest.raises(ValueError, match=message):
         config_from_json({"type": name, "path": "x"})
+    with pytest.raises(ValueError, match=message):
+        config_from_json({"type": "PFENetConfig", "prior": {"type": name}})
+
+
+def test_a_known_class_in_the_wrong_place_is_refused():
+    """Only what the field's own type hint names may stand there; a field without parts takes none."""
+    with pytest.raises(ValueError, match=r"'AdamW'; .* in its place, \['NoPrior', 'PriorMap'\]"):
+        config_from_json({"type": "PFENetConfig", "prior": {"type": "AdamW"}})
+    with pytest.raises(ValueError, match=r"'BackboneConfig'; .* in its place, \[\]"):
+        config_from_json({"type": "PFENetConfig", "channels": {"type": "BackboneConfig"}})
+    with pytest.raises(ValueError, match="'PriorMap'"):
+        config_from_json(as_json(PriorMap()))
 
 
 def test_an_unknown_field_is_refused_by_name():
     stored = as_json(PriorMap()) | {"levle": "layer3"}
     with pytest.raises(ValueError, match=r"PriorMap has unknown fields \['levle'\]; known: .*'level'"):
-        config_from_json(stored)
+        config_from_json(stored, PriorMap)
 
 
 def test_a_missing_field_is_refused():
     with pytest.raises(ValueError, match=r"config of TrainView is not complete: .*'size'"):
-        config_from_json({"type": "TrainView"})
+        config_from_json({"type": "TrainConfig", "view": {"type": "TrainView"}})
 
 
 def test_the_rules_of_a_config_hold_for_a_file_too():
     stored = as_json(SelfGuided()) | {"vectors": []}
     with pytest.raises(ValueError, match="one or more of 'initial'"):
-        config_from_json(stored)
+        config_from_json(stored, SelfGuided)
 
 
 CONFIGS = {"method": PFENetConfig(backbone=BackboneConfig(weights=None)), "train": TrainConfig()}

@@ -7,7 +7,7 @@ import torch
 
 from fewseg.backbones import BackboneConfig
 from fewseg.data.folds import ClassSplit
-from fewseg.engine.checkpoint import load_method
+from fewseg.engine.checkpoint import load_checkpoint
 from fewseg.engine.released import (
     import_checkpoint,
     import_released,
@@ -148,7 +148,7 @@ def test_an_imported_checkpoint_loads_again_with_its_backbone_and_its_origin(tmp
     names = {1: "one", 2: "two", 3: "three", 4: "four"}
     split = ClassSplit(name="four", fold=1, base=(1, 2), novel=(3, 4), class_names=names)
     found = import_checkpoint(tmp_path / "split0.pth", tmp_path / "ours.safetensors", class_split=split)
-    method, about = load_method(tmp_path / "ours.safetensors")
+    method, about = load_checkpoint(tmp_path / "ours.safetensors")
     assert_same_weights(method, scl)
     assert method.config == found.model.config
     assert about.training["imported_from"] == "split0.pth"

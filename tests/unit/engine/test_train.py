@@ -10,7 +10,7 @@ import torch
 from fewseg.data.folds import ClassSplit
 from fewseg.engine import train as loop
 from fewseg.engine.batches import CachedBatches
-from fewseg.engine.checkpoint import load_method, read_checkpoint
+from fewseg.engine.checkpoint import load_checkpoint, read_checkpoint
 from fewseg.engine.train import Run, TrainingDivergedError, train
 from fewseg.engine.train_config import SGD, AdamW, TrainConfig
 from fewseg.methods.canet import CANetConfig
@@ -95,7 +95,7 @@ def test_a_broken_and_resumed_run_is_the_unbroken_one(go, training, batches, tmp
     resumed, best = go("broken", settings=settings)
     assert losses(tmp_path / "broken") == losses(tmp_path / "unbroken")
     assert same_weights(resumed, unbroken)
-    assert same_weights(load_method(best)[0], unbroken)
+    assert same_weights(load_checkpoint(best)[0], unbroken)
 
 
 def test_a_history_of_predictions_goes_on_where_the_run_was_broken(
@@ -120,7 +120,7 @@ def test_a_history_of_predictions_goes_on_where_the_run_was_broken(
     assert same_weights(runs["broken"], runs["unbroken"])
     seen = [pair for batch in batches.stream(0, 16) for pair in batch.pair_ids.tolist()]
     assert len(runs["broken"].history) == len(set(seen)) < len(seen)  # some pairs came twice
-    assert len(load_method(best)[0].history) == len(set(seen))
+    assert len(load_checkpoint(best)[0].history) == len(set(seen))
 
 
 def test_dropout_depends_on_the_step_alone_not_on_what_was_drawn_before(go, tmp_path):
@@ -166,7 +166,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(go
         go("run", stream=Disturbed(batches, 3, poison))
     path = tmp_path / "run" / loop.LAST
     assert read_checkpoint(path).training["step"] == 2
-    loaded, _ = load_method(path)
+    loaded, _ = load_checkpoint(path)
     assert all(bool(torch.isfinite(p).all()) for p in loaded.parameters())
     go("run")  # and from there it goes on
 
@@ -235,7 +235,7 @@ def test_the_best_checkpoint_is_the_one_that_the_held_out_classes_score_best(go,
     assert (best.training["step"], best.training["best"]) == (4, 0.5)
     assert (last.training["step"], last.training["best"]) == (6, 0.5)
     assert modes == [False] * 3
-    assert not same_weights(load_method(path)[0], method)
+    assert not same_weights(load_checkpoint(path)[0], method)
 
 
 def test_a_resumed_run_remembers_the_best_score(go, training, batches, tmp_path):
@@ -250,7 +250,7 @@ def test_without_validation_the_last_is_the_best(go):
     method, path = go("run")
     about = read_checkpoint(path)
     assert (about.training["step"], about.training["best"]) == (STEPS, None)
-    assert same_weights(load_method(path)[0], method)
+    assert same_weights(load_checkpoint(path)[0], method)
 
 
 def test_a_checkpoint_says_what_it_was_trained_on_and_how(go, data, training):

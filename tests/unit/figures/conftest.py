@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -30,8 +29,9 @@ from fewseg.recipes import evaluation as recipe_lines
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES
 from fewseg.recipes.resolve import build_method
-from fewseg.reports.figures.study import Study
-from fewseg.reports.figures.subjects import subject_of
+from fewseg.reports.figures import FiguresOptions
+from fewseg.reports.figures.context import FigureContext
+from fewseg.reports.figures.model import FigureModel
 from tiny_folds import SIDE, tiny_folds
 
 _SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
@@ -137,12 +137,22 @@ def saved(recipes, tmp_path):
 
 
 @pytest.fixture
-def study(saved, tmp_path):
-    """(names, fold) -> a study of these checkpoints."""
+def model_of(saved):
+    """(name, fold) -> the model of its checkpoint."""
 
-    def make(*names, fold=0, results=(), **changes):
-        subjects = [subject_of(saved(name, fold)) for name in names]
-        options = {"out": Path(tmp_path / "out"), "episodes": 4, "examples": 2, "progress": False} | changes
-        return Study(subjects=subjects, results=results, **options)
+    def make(name, fold=0):
+        return FigureModel.find(saved(name, fold), read_data=lambda recipe, fold: recipe.data(fold, None))
+
+    return make
+
+
+@pytest.fixture
+def study(model_of, tmp_path):
+    """(names, fold) -> the context of a run with these checkpoints."""
+
+    def make(*names, fold=0, **changes):
+        options = {"out": tmp_path / "out", "episodes": 4, "examples": 2, "quiet": True} | changes
+        models = [model_of(name, fold) for name in names]
+        return FigureContext(options=FiguresOptions(**options), models=models)
 
     return make

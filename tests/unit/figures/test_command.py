@@ -11,9 +11,9 @@ import pytest
 from fewseg.cli import main
 from fewseg.engine.results import load_counts
 from fewseg.recipes.evaluation import evaluate
-from fewseg.reports.figures.failures import failures, outcomes_of
-from fewseg.reports.figures.registry import FIGURES
-from fewseg.reports.figures.study import Claim
+from fewseg.reports.figures.context import Claim
+from fewseg.reports.figures.failures import Outcomes, failures
+from fewseg.reports.figures.run import FIGURES
 from fewseg.reports.numbers import Estimate
 from result_files import write_sealed
 
@@ -87,7 +87,7 @@ def test_all_figures_are_made_with_their_numbers_beside_them(run, saved, results
         "SDPM makes prototypes more compact",
         "SD-AANet helps small targets",
         "fidelity separates better than cosine (SRPNet, fidelity)",
-        "U_k tells good shots (SCL (PFENet))",
+        "U_k recognises good shots (SCL (PFENet))",
     } <= found
 
 
@@ -100,7 +100,7 @@ def _check_sizes(results, figure):
 
 def _check_failures(results):
     counts = load_counts(next(results.glob("demo_sdaanet-*.json")))
-    expected = {name: int(match.sum()) for name, match in failures(outcomes_of(counts)).items()}
+    expected = {name: int(match.sum()) for name, match in failures(Outcomes.from_counts(counts)).items()}
     told = [r for r in rows("out/plots/failure-rates-from-counts.csv") if r["recipe"] == "demo_sdaanet"]
     assert {r["rule"]: int(r["matching"]) for r in told} == expected
     pictures = rows("out/pictures/failures-sdaanet-fold0.csv")
@@ -164,7 +164,7 @@ def test_a_recipe_without_training_is_a_checkpoint_too(run, recipes):
         *QUIET,
     )
     status, said = run(*words)
-    assert "demo_matcher does not say which fold it belongs to: give --fold" in said
+    assert "demo_matcher does not state which fold it belongs to: give --fold" in said
     assert status == 3
     status, said = run(*words, "--fold", "1")
     assert status == 0
@@ -188,7 +188,7 @@ def test_results_of_another_schema_or_protocol_are_named(run, results):
     evaluate("demo_matcher", fold=0, out=results, shots=(1,), episodes=12, progress=False)
     status, said = run(str(results), "--out", "out", "--figure", "sizes", "--quiet")
     assert status == 3
-    assert said.count("newer.json has schema 99; this fewseg reads schemas up to") == 1
+    assert said.count("newer.json has schema 99; this fewseg reads schema 4") == 1
     assert "missing: left out" not in said
     assert (
         "the results of tiny are of 2 protocols, which do not share a figure; there is one for each" in said
@@ -224,8 +224,8 @@ def test_no_results_are_told(run, recipes, folder):
     ("words", "told"),
     [
         (("--figure", "support-mask"), "did you mean support-masks?"),
-        (("--episodes", "0"), "give 1 of each at least"),
-        (("--examples", "0"), "give 1 of each at least"),
+        (("--episodes", "0"), "must be at least 1, got"),
+        (("--examples", "0"), "must be at least 1, got"),
     ],
 )
 def test_wrong_options_are_refused(run, recipes, words, told):
@@ -246,7 +246,7 @@ def test_the_figures_and_what_each_needs_can_be_listed(run):
 )
 def test_a_claim_holds_when_its_interval_is_above_nothing(low, high, verdict):
     found = Estimate(value=(low + high) / 2, low=low, high=high)
-    assert Claim(claim="c", where="w", quantity="q", found=found, count=1).verdict == verdict
+    assert Claim(claim="c", where="w", quantity="q", estimate=found, count=1).verdict == verdict
 
 
 def test_what_a_figure_needs_is_told_in_words(run, recipes):
@@ -264,4 +264,4 @@ def test_a_claim_has_a_mean_over_all_folds_alone(study):
     made.claim("c", "tiny", "q", each)
     whole = made.claims[-1]
     assert (whole.where, whole.count) == ("tiny mean of all folds", 40)
-    assert whole.found.value == pytest.approx(0.15)
+    assert whole.estimate.value == pytest.approx(0.15)

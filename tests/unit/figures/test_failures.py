@@ -6,8 +6,7 @@ import pytest
 from fewseg.data.draws import Draws
 from fewseg.data.episodes import EpisodeSpec
 from fewseg.metrics import EpisodeCounts, count
-from fewseg.reports.figures.failures import Outcomes, failures, outcome, outcomes_of, similar_class
-from fewseg.reports.figures.failures_figure import examples
+from fewseg.reports.figures.failures import Outcomes, examples, failures, pixel_outcome, similar_class
 
 
 def told(hit, wrong, lost, clear, other=None):
@@ -67,11 +66,11 @@ def test_pixels_of_an_answer_are_those_that_evaluation_counts():
     generator = np.random.default_rng(0)
     labels = generator.choice([0, 3, 7, 255], (20, 30))
     marked = generator.random((20, 30)) < 0.4
-    hit, wrong, lost, clear, other = outcome(marked, labels, 7)
+    hit, wrong, lost, clear, other = pixel_outcome(marked, labels, 7)
     truth = np.where(labels == 7, 1, np.where(labels == 255, 255, 0))
     counts = count(marked, truth)
     table = EpisodeCounts.of(counts, seed=0, episode=0, class_id=7)
-    from_counts = outcomes_of(table)
+    from_counts = Outcomes.from_counts(table)
     assert [hit, wrong, lost, clear] == [
         int(v[0]) for v in (from_counts.hit, from_counts.wrong, from_counts.lost, from_counts.clear)
     ]

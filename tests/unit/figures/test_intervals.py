@@ -62,13 +62,13 @@ def test_a_rate_of_nothing_has_an_interval_above_nothing():
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
-        (lambda: mean_estimate([]), "one item at least"),
-        (lambda: ratio_estimate([0], [0]), "a whole above 0"),
-        (lambda: rate_estimate(0, 0), "one episode at least"),
+        (lambda: mean_estimate([]), "at least one item"),
+        (lambda: ratio_estimate([0], [0]), "more than 0"),
+        (lambda: rate_estimate(0, 0), "at least one episode"),
     ],
 )
-def test_nothing_is_told(call, told):
-    with pytest.raises(ValueError, match=told):
+def test_nothing_has_no_interval(call, message):
+    with pytest.raises(ValueError, match=message):
         call()

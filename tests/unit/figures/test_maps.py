@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from fewseg.methods.sdaanet import gated
-from fewseg.reports.figures.maps import contrast, prototype_similarity
-from fewseg.reports.figures.maps_figure import attention_maps, similarity_maps
-from fewseg.reports.figures.photographs import overlay, unit_range
-from fewseg.reports.figures.subjects import Shot
+from fewseg.reports.figures.drawing import overlay, unit_range
+from fewseg.reports.figures.maps import attention_maps, contrast, prototype_similarity, similarity_maps
+from fewseg.reports.figures.model import Support
 from fewseg.types import Guides
 
 
@@ -52,38 +51,36 @@ def test_an_overlay_is_lighter_where_the_value_is_higher_and_outlines_the_target
     assert (picture == 100).all()
 
 
-def test_attention_is_that_of_the_support_on_the_query(study):
-    made = study("sdaanet")
-    opened = made.open(made.subjects[0])
-    specs = [spec for _, spec in opened.episodes(1, 6)]
-    found = attention_maps(opened, specs, progress=False)
-    assert set(found) == {(Shot(s.class_id, s.supports[0]), s.query) for s in specs}
-    images, spec = opened.evaluator(progress=False).images, specs[0]
+def test_attention_is_that_of_the_support_on_the_query(model_of):
+    model = model_of("sdaanet")
+    specs = [spec for _, spec in model.episodes(1, 6)]
+    found = attention_maps(model, specs, progress=False)
+    assert set(found) == {(Support(s.class_id, s.supports[0]), s.query) for s in specs}
+    images, spec = model.evaluator(progress=False).images, specs[0]
     with torch.no_grad():
-        guides = opened.method.encode_shots(
+        guides = model.method.encode_shots(
             images.features(spec.supports), images.masks(spec.supports, [spec.class_id])
         )
-        query = opened.method.encode_query(images.features([spec.query]))
-        plain = opened.method.attention_map(query, Guides.stack([guides]))[0, 0]
+        query = model.method.encode_query(images.features([spec.query]))
+        plain = model.method.attention_map(query, Guides.stack([guides]))[0, 0]
     assert torch.allclose(
-        found[Shot(spec.class_id, spec.supports[0]), spec.query], plain, atol=2e-2, rtol=2e-2
+        found[Support(spec.class_id, spec.supports[0]), spec.query], plain, atol=2e-2, rtol=2e-2
     )
 
 
-def test_likeness_is_to_the_prototype_behind_the_gate(study):
-    made = study("sdaanet", "sdaanet_baseline")
-    for subject in made.subjects:
-        opened = made.open(subject)
-        specs = [spec for _, spec in opened.episodes(1, 6)]
-        found = similarity_maps(opened, specs, progress=False)
-        shot = Shot(specs[0].class_id, specs[0].supports[0])
-        images, method = opened.evaluator(progress=False).images, opened.method
+def test_likeness_is_to_the_prototype_behind_the_gate(model_of):
+    for name in ("sdaanet", "sdaanet_baseline"):
+        model = model_of(name)
+        specs = [spec for _, spec in model.episodes(1, 6)]
+        found = similarity_maps(model, specs, progress=False)
+        shot = Support(specs[0].class_id, specs[0].supports[0])
+        images, method = model.evaluator(progress=False).images, model.method
         with torch.no_grad():
             features = images.features([shot.image])
             masks = images.masks([shot.image], [shot.class_id])
             prototype = method.encode_shots(features, masks)["vectors"][0, 0]
             cells = method.mid_support.of(features)[0]
-            if subject.stem == "sdaanet":
+            if name == "sdaanet":
                 raw = method.encode_shots(features, masks)["ungated"]
                 cells = cells * gated(method.gate(raw))[0, :, None, None]
         plain = torch.cosine_similarity(cells.float(), prototype.float()[:, None, None], dim=0)

@@ -5,41 +5,40 @@ from dataclasses import replace
 
 from fewseg.metrics import count
 from fewseg.recipes.recipe import Evaluation
-from fewseg.reports.figures import qualitative_figure
-from fewseg.reports.figures.photographs import read
-from fewseg.reports.figures.predictions import predictions, question_of
+from fewseg.reports.figures import qualitative
+from fewseg.reports.figures.model import question_of
 
 
 def test_methods_stand_in_the_order_of_the_paper(study):
     made = study("sdaanet", "sdaanet_sdpm", "sdaanet_saam", "sdaanet_baseline")
-    ((_, subjects),) = made.wanted("x", qualitative_figure.fits, "checkpoint")
-    assert [s.label for s in subjects] == ["baseline", "baseline + SAAM", "baseline + SDPM", "SD-AANet"]
+    ((_, models),) = made.models_by_fold("x", lambda _: True, "checkpoint")
+    assert [s.label for s in models] == ["baseline", "baseline + SAAM", "baseline + SDPM", "SD-AANet"]
 
 
 def test_five_shots_are_columns_beside_one_of_the_same_queries(study):
     made = study("scl", "sdaanet_baseline", shots=(1, 5))
-    scl = made.subjects[0]
+    scl = made.models[0]
     evaluations = (*scl.recipe.evaluations, Evaluation(shots=5, fusion=scl.recipe.evaluations[0].fusion))
-    made.subjects = [replace(scl, recipe=replace(scl.recipe, evaluations=evaluations)), made.subjects[1]]
-    qualitative_figure.make(made)
+    made.models = [replace(scl, recipe=replace(scl.recipe, evaluations=evaluations)), made.models[1]]
+    qualitative.make(made)
     assert made.problems == []
-    with (made.out / "pictures" / "qualitative-fold0.csv").open(newline="") as file:
+    with (made.options.out / "pictures" / "qualitative-fold0.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = [name for name in rows[0] if name.startswith("iou")]
     assert names == ["iou SCL (PFENet)", "iou SCL (PFENet), 5-shot", "iou baseline"]
-    opened = made.open(made.subjects[0])
+    model = made.models[0]
     for shots, name in ((1, names[0]), (5, names[1])):
-        every = {(str(seed), str(spec.index)): spec for seed, spec in opened.episodes(shots, 4)}
+        every = {(str(seed), str(spec.index)): spec for seed, spec in model.episodes(shots, 4)}
         specs = [every[row["seed"], row["episode"]] for row in rows]
         assert [spec.query for spec in specs] == [row["query"] for row in rows]
         assert [spec.supports[0] for spec in specs] == [row["support"] for row in rows]
-        found = dict(predictions(opened, specs, shots, progress=False))
+        found = dict(model.predictions(specs, shots, progress=False))
         for spec, row in zip(specs, rows, strict=True):
-            counts = count(found[question_of(spec)], read(opened, spec.query, spec.class_id)[1])
+            counts = count(found[question_of(spec)], model.picture(spec.query, spec.class_id)[1])
             assert float(row[name]) == float(counts.fg_inter) / max(int(counts.fg_union), 1)
 
 
 def test_shots_that_no_recipe_is_tested_with_are_told(study):
     made = study("scl", shots=(1, 3))
-    qualitative_figure.make(made)
+    qualitative.make(made)
     assert made.problems == ["qualitative, fold 0: no checkpoint's recipe is tested with 3 shots"]

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from fewseg.reports.figures import shot_weights_figure
-from fewseg.reports.figures.shot_weights import binned, correlated, spearman, within_episodes
-from fewseg.reports.figures.shot_weights_figure import SHOTS, weights_of
+from fewseg.reports.figures import shot_weights
+from fewseg.reports.figures.shot_weights import (
+    SHOTS,
+    binned,
+    correlated,
+    spearman,
+    weights_of,
+    within_episodes,
+)
 
 
 def shots(n=40, k=5, noise=0.1, seed=0):
@@ -59,7 +65,7 @@ def test_bins_hold_their_lower_end_and_the_last_also_one():
     assert [v for _, _, v in found] == pytest.approx([0.2, 0.5, 0.8])
 
 
-def test_u_k_is_the_mean_iou_of_what_shot_k_predicts_of_all_shots(study, monkeypatch):
+def test_u_k_is_the_mean_iou_of_what_shot_k_predicts_of_all_shots(model_of, monkeypatch):
     """Eq. 16: k predicts i. Scores that are not alike both ways tell shot k from what it is tested on."""
     asked = []
 
@@ -71,11 +77,10 @@ def test_u_k_is_the_mean_iou_of_what_shot_k_predicts_of_all_shots(study, monkeyp
             asked.extend(pairs)
             return {pair: i / len(pairs) for i, pair in enumerate(pairs)}
 
-    monkeypatch.setattr(shot_weights_figure, "PairScores", Stub)
-    made = study("scl")
-    opened = made.open(made.subjects[0])
-    weights, ious = weights_of(opened, 3, progress=False)
-    specs = [spec for _, spec in opened.episodes(SHOTS, 3)]
+    monkeypatch.setattr(shot_weights, "PairScores", Stub)
+    model = model_of("scl")
+    weights, ious = weights_of(model, 3, progress=False)
+    specs = [spec for _, spec in model.episodes(SHOTS, 3)]
     assert weights.shape == ious.shape == (len(specs), SHOTS)
     assert len(asked) == len(set(asked))
     score = {pair: i / len(asked) for i, pair in enumerate(asked)}

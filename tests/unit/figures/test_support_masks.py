@@ -13,6 +13,10 @@ from fewseg.reports.figures.support_masks import (
 )
 
 
+def counts_of(*regions):
+    return region_counts(np.stack(regions))
+
+
 def mask(*rows):
     return np.array([[c == "#" for c in row] for row in rows])
 
@@ -47,15 +51,16 @@ def test_regions_are_what_the_prediction_covers_and_what_it_misses():
     logits = torch.zeros(1, 2, 2, 3)
     logits[0, 1, 0, 0] = logits[0, 1, 0, 2] = logits[0, 1, 1, 0] = 1.0
     found = support_regions(cells, logits)
-    assert found.foreground[0].tolist() == [[True, True, False], [False, True, False]]
-    assert found.primary[0].tolist() == [[True, False, False], [False, False, False]]
-    assert found.auxiliary[0].tolist() == [[False, True, False], [False, True, False]]
+    foreground, primary, auxiliary = found[0].tolist()
+    assert foreground == [[True, True, False], [False, True, False]]
+    assert primary == [[True, False, False], [False, False, False]]
+    assert auxiliary == [[False, True, False], [False, True, False]]
 
 
 def test_cells_of_a_region_are_counted_by_their_distance():
     foreground = mask(".......", ".#####.", ".#####.", ".#####.", ".#####.", ".#####.", ".......")
     primary = mask(".......", ".......", "..###..", "..###..", "..###..", ".......", ".......")
-    found = region_counts(foreground, primary, foreground & ~primary)
+    found = counts_of(foreground, primary, foreground & ~primary)
     assert found == {
         "foreground": 25,
         "foreground_within_1": 16,
@@ -76,9 +81,9 @@ def test_shares_are_summed_over_supports_and_the_gain_of_the_edge_is_paired():
     inner[2:7, 2:7] = True
     empty = np.zeros((9, 9), dtype=bool)
     counts = [
-        region_counts(square, inner, square & ~inner),
-        region_counts(square, square, empty),
-        region_counts(empty, empty, empty),
+        counts_of(square, inner, square & ~inner),
+        counts_of(square, square, empty),
+        counts_of(empty, empty, empty),
     ]
     found = region_shares(counts)
     assert found.supports == 2
@@ -97,7 +102,7 @@ def test_a_region_that_no_support_has_is_told():
     square[1:4, 1:4] = True
     nothing = np.zeros((5, 5), dtype=bool)
     with pytest.raises(ValueError, match="no support has a cell of v_aux"):
-        region_shares([region_counts(square, square, nothing)])
+        region_shares([counts_of(square, square, nothing)])
 
 
 def test_supports_that_v_pri_covers_half_of_are_told_from_the_others():
@@ -109,4 +114,4 @@ def test_supports_that_v_pri_covers_half_of_are_told_from_the_others():
 def test_no_foreground_is_told():
     empty = np.zeros((3, 3), dtype=bool)
     with pytest.raises(ValueError, match="no support has a foreground cell"):
-        region_shares([region_counts(empty, empty, empty)])
+        region_shares([counts_of(empty, empty, empty)])

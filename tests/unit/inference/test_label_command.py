@@ -536,7 +536,7 @@ def test_an_output_of_json_lines_given_as_support_is_told_as_such(place, run):
     (place / "predictions.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
     status, said = run(support="predictions.jsonl")
     assert status == 1
-    assert "predictions.jsonl is of JSON lines, which are an output alone; accepted are COCO" in said
+    assert "predictions.jsonl has JSON lines, which are an output alone; expected COCO" in said
     assert "cut off" not in said
 
 

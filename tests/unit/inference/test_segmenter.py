@@ -268,7 +268,7 @@ def test_a_support_set_of_another_model_is_refused(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"{}", b"PK\x03\x04" + bytes(50)])
 def test_a_broken_support_set_is_told(tmp_path, content):
     path = tmp_path / "set.safetensors"
-    with pytest.raises(DataError, match="not a support set"):
+    with pytest.raises(DataError, match="there is no support set at"):
         segmenter().load_supports(path)
     path.write_bytes(content)
     with pytest.raises(DataError, match="not a complete support set"):

@@ -1,20 +1,144 @@
-"""Methods are found by name; an unknown name gets its neighbours."""
+"""Methods by their names, those of other packages among them."""
+
+import logging
+import subprocess
+import sys
+from dataclasses import dataclass
 
 import pytest
+import torch
 
-from fewseg.methods.pfenet import PFENetConfig
-from fewseg.methods.registry import METHODS, method_config, method_name
-from fewseg.methods.scl import SCLPFENetConfig
+import fewseg
+from fewseg.backbones import BackboneConfig, ResNetShape
+from fewseg.methods import (
+    Matcher,
+    MethodConfig,
+    PFENet,
+    PFENetConfig,
+    SCLPFENetConfig,
+    create_method,
+    list_methods,
+    method_config,
+    method_name,
+    registry,
+)
+from fewseg.methods.registry import METHODS
+
+SMALL = BackboneConfig(name="resnet18", weights=None, shape=ResNetShape())
 
 
-def test_every_config_has_the_name_that_finds_it():
+def test_every_name_is_that_of_its_config():
     assert method_config("scl-pfenet") is SCLPFENetConfig
-    assert method_name(PFENetConfig()) == "pfenet"
-    assert {method_name(kind()) for kind in METHODS.values()} == set(METHODS)
+    assert {method_name(kind()) for kind in METHODS.values()} == set(METHODS) == set(list_methods())
 
 
-def test_an_unknown_method_gets_the_near_names():
+def test_an_unknown_method_is_refused_with_near_names():
     with pytest.raises(ValueError, match="unknown method 'pfnet': did you mean pfenet"):
-        method_config("pfnet")
-    with pytest.raises(ValueError, match="did you mean canet or matcher or panet or pfenet"):
-        method_config("zzz")
+        create_method("pfnet")
+    with pytest.raises(ValueError, match="unknown method 'zzz': did you mean canet or matcher or"):
+        create_method("zzz")
+
+
+def test_a_method_is_created_with_some_fields_changed():
+    method = create_method("pfenet", channels=8, backbone=SMALL)
+    assert isinstance(method, PFENet)
+    assert method.config == PFENetConfig(channels=8, backbone=SMALL)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"chanels": 8},
+            r"has no field 'chanels' \(did you mean 'channels'\?\); it has backbone",
+        ),
+        ({"zzz": 8}, "has no field 'zzz'; it has backbone, channels, mid_levels, prior"),
+        ({"backbone": "resnet50"}, "backbone of method 'pfenet' must be BackboneConfig, got 'resnet50'"),
+        (
+            {"fusion": "mean"},
+            "fusion of method 'pfenet' must be MeanVector or ScoreAverage or Cross",
+        ),
+    ],
+)
+def test_a_field_that_does_not_fit_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        create_method("pfenet", **fields)
+
+
+def test_a_name_that_is_taken_is_refused():
+    @dataclass(frozen=True, kw_only=True)
+    class OtherConfig(MethodConfig):
+        level: str = "layer3"
+
+    with pytest.raises(ValueError, match="method 'pfenet' is PFENetConfig already: choose a different name"):
+        registry.register_method("pfenet", OtherConfig)(Matcher)
+
+
+OUTSIDE = """
+from dataclasses import dataclass, field
+from fewseg.methods import FewShotSegmenter, MeanVector, MethodConfig, register_method
+
+@dataclass(frozen=True, kw_only=True)
+class DarkConfig(MethodConfig):
+    fusion: MeanVector = field(default_factory=MeanVector)
+    level: float = 0.5
+
+@register_method("dark", DarkConfig)
+class Dark(FewShotSegmenter):
+    fusions = (MeanVector(),)
+
+    def encode_support(self, support):
+        return support.masks
+
+    def segment(self, query, state):
+        raise NotImplementedError
+
+    def training_losses(self, episodes):
+        raise NotImplementedError
+"""
+
+USE = """
+import fewseg
+from fewseg.backbones import BackboneConfig, ResNetShape
+from fewseg.engine.config_json import config_from_json
+from fewseg.engine.results import as_json
+assert "dark" in fewseg.list_methods() and "pfenet" in fewseg.list_methods()
+backbone = BackboneConfig(name="resnet18", weights=None, shape=ResNetShape())
+method = fewseg.create_method("dark", level=0.25, backbone=backbone)
+assert type(method).__name__ == "Dark" and method.config.level == 0.25
+assert config_from_json(as_json(method.config)) == method.config
+"""
+
+
+def installed(folder, name, source, target):
+    """What an installer leaves of a small package: a module and its metadata."""
+    (folder / f"{name}.py").write_text(source)
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[fewseg.methods]\n{name} = {target}\n")
+
+
+def test_an_installed_package_brings_its_own_method(tmp_path):
+    installed(tmp_path, "darkness", OUTSIDE, "darkness")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{USE}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_package_that_cannot_be_imported_takes_no_other_along(tmp_path, monkeypatch, caplog):
+    installed(tmp_path, "broken", "import nothing_of_this_name", "broken")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry._load_other_packages.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert "pfenet" in list_methods()
+    assert "the methods of broken (broken) could not be loaded" in caplog.text
+
+
+def test_the_package_gives_its_public_names_and_imports_torch_only_for_them():
+    code = "import sys, fewseg; assert 'torch' not in sys.modules; print(*dir(fewseg))"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert {"Segmenter", "create_method", "list_methods", "load_method"} <= set(out.split())
+    assert fewseg.create_method is create_method
+    with pytest.raises(AttributeError, match="has no attribute 'Segmentor'"):
+        _ = fewseg.Segmentor
+    assert isinstance(fewseg.create_method("matcher", backbone=SMALL), torch.nn.Module)

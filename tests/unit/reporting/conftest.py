@@ -33,7 +33,7 @@ def folder(write):
     """Two methods on four folds, one of them with a fifth, unfinished row."""
     for fold in range(4):
         write(f"pfenet-{fold}", fold, training={"checkpoint": f"p{fold}", "seed": 0})
-        write(f"scl-{fold}", fold, better=0.03, method="scl-pfenet", recipe=f"voc5i_mini_scl_fold{fold}")
+        write(f"scl-{fold}", fold, better=0.03, method="scl-pfenet", recipe="voc5i_mini_scl")
     return write("late", 2, better=0.01, method="panet", recipe="voc5i_mini_panet").parent
 
 

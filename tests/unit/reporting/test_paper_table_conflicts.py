@@ -93,9 +93,9 @@ def test_a_fold_that_no_paper_has_is_left_out(four, write, made):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"schema": 99}, "fold3.json has schema 99; this fewseg reads schemas up to 3: update fewseg"),
-        ({"miou_mean": 0.9}, "fold3.json: miou_mean is 0.900000"),
-        ({"dataset": 5}, "dataset is 5 and should be str"),
+        ({"schema": 99}, "fold3.json has schema 99; this fewseg reads schema 4: update fewseg"),
+        ({"miou_mean": 0.9}, "fold3.json: miou_mean is 0.9"),
+        ({"dataset": 5}, "dataset is 5 and must be str"),
     ],
 )
 def test_a_file_that_is_newer_edited_or_damaged_is_named_and_the_rest_is_shown(four, made, change, reason):

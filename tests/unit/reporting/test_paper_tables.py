@@ -181,7 +181,7 @@ def test_training_seeds_and_protocols_are_lines_of_their_own_and_never_mixed(wri
 
 def test_the_small_set_never_stands_in_the_column_of_the_papers_set(write, tmp_path):
     write("mini", 0)
-    write("full", 0, better=0.1, dataset="pascal-5i", recipe="pascal_pfenet_resnet50_fold0")
+    write("full", 0, better=0.1, dataset="pascal-5i", recipe="pascal_pfenet_resnet50")
     row = row_of(tables_of(tmp_path / "results")["scl", "1"], "PFENet (TPAMI'20)")
     mini, full = (row.lines[d][0].cells[0] for d in ("voc5i-mini", "pascal-5i"))
     assert mini.estimate.value < full.estimate.value
@@ -192,7 +192,7 @@ def test_the_small_set_never_stands_in_the_column_of_the_papers_set(write, tmp_p
 
 def test_another_backbone_is_no_row_of_the_paper_on_the_papers_set(write, tmp_path):
     config = {"method": {"type": "PFENet", "backbone": {"name": "resnet101"}}}
-    write("full", 0, dataset="pascal-5i", recipe="pascal_pfenet_resnet50_fold0", config=config)
+    write("full", 0, dataset="pascal-5i", recipe="pascal_pfenet_resnet50", config=config)
     row = row_of(tables_of(tmp_path / "results")["scl", "1"], "PFENet (TPAMI'20)")
     assert row.lines["pascal-5i"][0].cells[0].status == "not run"
 
@@ -280,7 +280,7 @@ def test_several_scales_are_set_beside_one_of_them(write, tmp_path):
     for fold in range(4):
         for name, better, size in (("one", 0.0, 241), ("small", -0.3, 161), ("many", 0.05, [241, 353])):
             config = {"method": {"type": "SDAANet"}, "size": size}
-            recipe = f"voc5i_mini_sdaanet_fold{fold}"
+            recipe = "voc5i_mini_sdaanet"
             write(f"{name}{fold}", fold, better, method="sdaanet", recipe=recipe, config=config)
     table = tables_of(tmp_path / "results")["sd-aanet", "4"]
     gain = row_of(table, "Multi-scale Inference").lines["voc5i-mini"][0].cells[4].gain

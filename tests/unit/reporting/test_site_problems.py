@@ -52,7 +52,7 @@ def test_another_class_split_is_named_and_left_out(folder, write, make, counts_o
 
 
 def test_pairs_of_other_episodes_are_named_and_the_rest_is_made(folder, write, make):
-    write("scl-1", 1, drawn_from=5, method="scl-pfenet", recipe="voc5i_mini_scl_fold1")
+    write("scl-1", 1, drawn_from=5, method="scl-pfenet", recipe="voc5i_mini_scl")
     site, _, page = make(folder)
     assert any("no gain of scl-pfenet mean over pfenet mean" in line for line in site.problems)
     assert page.downloads()["voc5i-mini-1-shot-scores.csv"]

@@ -7,6 +7,7 @@ import pytest
 
 from fewseg.data.protocols import HSNET
 from fewseg.reports.spread import protocol_line, spread_line, standard_error
+from result_files import make_counts, make_result
 
 
 @pytest.fixture
@@ -18,8 +19,15 @@ def test_the_standard_error_is_that_of_a_normal_interval(result):
     assert standard_error(replace(result, miou_ci95=(0.4, 0.6))) == pytest.approx(0.1 / 1.959964)
 
 
+def seeds(mean, spread):
+    """Two seeds with this mean and sample deviation."""
+    run = make_result(make_counts())
+    ends = (mean - spread / 2**0.5, mean + spread / 2**0.5)
+    return tuple(replace(s, miou=end) for s, end in zip(run.seeds, ends, strict=True))
+
+
 def test_the_line_has_the_deviation_over_seeds_and_the_smallest_difference(result):
-    line = spread_line(replace(result, miou_mean=0.5, miou_std=0.0123, miou_ci95=(0.49, 0.51)))
+    line = spread_line(replace(result, seeds=seeds(0.5, 0.0123), miou_ci95=(0.49, 0.51)))
     smallest = 100 * (1.959964 + 0.841621) * sqrt(2) * 0.01 / 1.959964
     assert f"mIoU 50.0 (+- 1.2 over {len(result.seeds)} seeds)" in line
     assert f"find differences from {smallest:.1f} points, unpaired" in line
@@ -27,7 +35,7 @@ def test_the_line_has_the_deviation_over_seeds_and_the_smallest_difference(resul
 
 
 def test_one_seed_has_no_spread(result):
-    assert "(one seed)" in spread_line(replace(result, miou_std=None))
+    assert "(one seed)" in spread_line(replace(result, seeds=result.seeds[:1]))
 
 
 def test_the_protocol_is_told_in_one_line_with_its_digest(result_of, counts_of_fold):

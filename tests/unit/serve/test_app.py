@@ -213,7 +213,7 @@ def test_a_full_session_refuses_images(page):
     codes = [page.upload(picture(k)[0]).status_code for k in range(12)]
     assert codes[0] == 201
     assert codes[-1] == 413
-    assert page.state()["bytes"] <= page.http.app.state.sessions.limits.session_bytes
+    assert page.state()["bytes"] <= page.http.app.state.pages.limits.session_bytes
 
 
 @pytest.mark.parametrize("limits", [Limits(images=2)])

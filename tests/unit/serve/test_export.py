@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewseg.annotations import decode_brush, decode_coco, read_jsonl
-from fewseg.inference.outputs import FORMATS
+from fewseg.annotations import FORMATS, decode_brush, decode_coco, read_jsonl
 from serve_page import read_png
 from small_segmenters import picture
 

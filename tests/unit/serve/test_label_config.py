@@ -1,7 +1,7 @@
 import pytest
 
 from fewseg.serve.label_studio import read_label_config
-from fewseg.serve.label_studio_client import Account
+from fewseg.serve.label_studio_client import StudioSettings
 from fewseg.types import DataError
 
 IMAGE = '<Image name="photo" value="$picture"/>'
@@ -27,16 +27,16 @@ BOMB = '<!DOCTYPE v [<!ENTITY a "aaaaaaaa"><!ENTITY b "&a;&a;&a;">]>'
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "no plain XML"),
-        ("<View>", "no plain XML"),
-        ("\ud800", "no plain XML"),
-        (f"{ENTITY}<View>&e;{IMAGE}{BRUSH}</View>", "no plain XML"),
-        (f"{BOMB}<View>&b;{IMAGE}{BRUSH}</View>", "no plain XML"),
+        ("", "not plain XML"),
+        ("<View>", "not plain XML"),
+        ("\ud800", "not plain XML"),
+        (f"{ENTITY}<View>&e;{IMAGE}{BRUSH}</View>", "not plain XML"),
+        (f"{BOMB}<View>&b;{IMAGE}{BRUSH}</View>", "not plain XML"),
         (f"<View>{IMAGE}</View>", "<BrushLabels>"),
         (f"<View>{BRUSH}</View>", "<Image>"),
         (f'<View>{IMAGE}<RectangleLabels name="r" toName="photo"/></View>', "RectangleLabels"),
         (f"<View>{IMAGE}{BRUSH.replace('photo', 'other')}</View>", "<Image>"),
-        ("<View>" + " " * 2**20 + "</View>", "letters"),
+        ("<View>" + " " * 2**20 + "</View>", "characters"),
     ],
 )
 def test_what_is_no_place_for_masks_is_refused(text, told):
@@ -57,12 +57,13 @@ def test_what_is_no_place_for_masks_is_refused(text, told):
         ({"user": "ü", "password": "p"}, "ASCII"),
         ({"user": "a:b", "password": "p"}, "colon"),
         ({"password": "p"}, "BASIC_AUTH_USER"),
+        ({"shots": 0}, "--label-studio-shots must be 1 or more"),
     ],
 )
-def test_a_wrong_account_is_refused(words, told):
+def test_invalid_settings_are_refused(words, told):
     with pytest.raises(ValueError, match=told):
-        Account(**{"url": "http://a:8080", "key": "k", **words})
+        StudioSettings(**{"url": "http://a:8080", "key": "k", **words})
 
 
-def test_an_account_does_not_show_its_secrets():
-    assert "hush" not in repr(Account(url="http://a", key="hush", user="u", password="hush"))
+def test_settings_do_not_show_their_secrets():
+    assert "hush" not in repr(StudioSettings(url="http://a", key="hush", user="u", password="hush"))

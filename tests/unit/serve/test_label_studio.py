@@ -14,9 +14,8 @@ from fewseg.inference import Segmenter
 from fewseg.inference.quality import QualityEstimator
 from fewseg.serve import label_studio as projects
 from fewseg.serve.app import create_app
-from fewseg.serve.label_studio import StudioOptions
-from fewseg.serve.label_studio_client import Account, StudioClient
-from fewseg.serve.limits import Limits, Refused
+from fewseg.serve.label_studio_client import StudioClient, StudioSettings
+from fewseg.serve.limits import Limits, RequestError
 from serve_page import Page, serving
 from small_segmenters import model, picture
 from studio_stand_in import CONFIG, KEY, URL, StandIn, brush, region
@@ -26,13 +25,15 @@ OTHER, OTHER_MASK = picture(9, hw=(60, 40), box=(5, 30, 8, 30))
 THIRD, THIRD_MASK = picture(4, box=(5, 20, 30, 60), colour=(20, 240, 30))
 
 
+def settings_for(server, **settings):
+    return StudioSettings(**{"url": URL, "key": KEY, "transport": httpx.MockTransport(server), **settings})
+
+
 class Studio:
     """Label Studio's side of the protocol."""
 
-    def __init__(self, server, options=None, limits=None, **account):
-        account = Account(**{"url": URL, "key": KEY, **account})
-        options = StudioOptions(account=account, transport=httpx.MockTransport(server), **(options or {}))
-        app = create_app(model(), limits, hosts=("127.0.0.1",), label_studio=options)
+    def __init__(self, server, limits=None, **settings):
+        app = create_app(model(), limits, hosts=("127.0.0.1",), label_studio=settings_for(server, **settings))
         self.http = TestClient(app, base_url="http://127.0.0.1:8017", raise_server_exceptions=False)
 
     def setup(self, config=CONFIG, project="1.1700000000"):
@@ -223,7 +224,7 @@ def test_an_annotation_without_a_region_is_a_negative_and_key_points_are_left_ou
 
 
 def test_the_newest_tasks_of_each_class_are_examples(server):
-    studio = Studio(server, options={"shots": 1})
+    studio = Studio(server, shots=1)
     server.task(1, THIRD, [brush(THIRD_MASK, "disc")])
     server.task(2, OTHER, [brush(OTHER_MASK)])
     server.task(3, IMAGE, [brush(MASK)])
@@ -280,7 +281,7 @@ def test_an_example_that_cannot_be_used_is_told_and_tried_again_after_an_event(s
     tasks = server.task(3, THIRD)
     one = studio.predict(tasks)[0]["model_version"]
     assert studio.setup().json()["model_version"] == one
-    assert "task 2 is no example" in caplog.text
+    assert "task 2 is not used as an example" in caplog.text
     asked = server.times("/2.png")
     studio.predict(tasks)
     assert server.times("/2.png") == asked
@@ -295,7 +296,7 @@ def test_examples_stay_within_their_bytes(server, caplog):
     for number in range(1, 9):
         server.task(number, picture(number)[0], [brush(MASK)])
     assert studio.predict(server.task(20, OTHER))[0]["result"]
-    assert "2 of 8 annotated tasks are examples" in caplog.text
+    assert "2 of 8 annotated tasks are used as examples" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -338,14 +339,13 @@ def test_full_addresses_of_label_studio_and_its_storages_are_read(server, studio
 
 
 def test_below_a_path_that_a_proxy_adds_other_paths_are_not_label_studio(server):
-    account = Account(url=f"{URL}/ls/", key=KEY)
-    client = StudioClient(account, 10**6, httpx.MockTransport(server))
+    client = StudioClient(settings_for(server, url=f"{URL}/ls/"), 10**6)
     server.files["/ls/data/a.png"] = server.files["/data/a.png"] = b"an image"
     for address in ("/data/a.png", "/ls/data/a.png", f"{URL}/ls/data/a.png"):
         assert client.image(address) == b"an image"
     assert server.asked == ["GET /ls/data/a.png"] * 3
     for address in (f"{URL}/data/a.png", f"{URL}/lsx/data/a.png", f"{URL}/ls/%2e%2e/data/a.png"):
-        with pytest.raises(Refused, match="is not on"):
+        with pytest.raises(RequestError, match="is not on"):
             client.image(address)
     assert len(server.asked) == 3
 
@@ -356,7 +356,7 @@ def test_redirects_large_images_and_refusals_are_told(server, caplog):
     server.task(2, OTHER)
     for answer, told in (
         (httpx.Response(302, headers={"Location": "http://evil.example/"}), "redirects are not followed"),
-        (b"x" * 40_001, "is larger than"),
+        (b"x" * 40_001, "is larger than the limit, "),
         (httpx.Response(500), "with 500"),
     ):
         server.files["/data/upload/1/2.png"] = answer
@@ -416,11 +416,11 @@ def test_the_page_is_as_strict_as_without(server):
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (b"{", "no JSON"),
+        (b"{", "must be JSON"),
         (b"[]", "an object"),
         (b"{}", "'tasks'"),
-        (b'{"tasks": []}', "the project is None"),
-        (b'{"tasks": [], "project": "../1"}', "the project is"),
+        (b'{"tasks": []}', "the project must be its id"),
+        (b'{"tasks": [], "project": "../1"}', "the project must be its id"),
         (b'{"tasks": [], "project": "1.5"}', "no labelling configuration"),
         (b'{"tasks": [], "project": "1.5", "label_config": 5}', "label_config"),
     ],
@@ -451,9 +451,7 @@ def test_a_label_studio_that_does_not_answer_leaves_the_page_its_threads(server)
         assert answer.wait(60)
         return server(request)
 
-    account = Account(url=URL, key=KEY)
-    options = StudioOptions(account=account, transport=httpx.MockTransport(hung))
-    app = create_app(model(), label_studio=options)
+    app = create_app(model(), label_studio=settings_for(hung))
     body = {"tasks": [], "project": "1.1700000000", "label_config": CONFIG}
     with serving(app) as address:
         waiting = [

@@ -3,8 +3,7 @@ import socket
 import pytest
 
 from fewseg.cli import main
-from fewseg.serve.label_studio import StudioOptions
-from fewseg.serve.label_studio_client import Account
+from fewseg.serve.label_studio_client import StudioSettings
 from fewseg.serve.server import _listen
 
 
@@ -62,8 +61,9 @@ def test_label_studio_is_read_with_what_the_environment_says(monkeypatch):
     monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
     words = ["--port", "0", "--label-studio", "http://localhost:8080", "--label-studio-shots", "3"]
     assert main(["serve", *words]) == 0
-    account = Account(url="http://localhost:8080", key="k", user="u", password="p")
-    assert made["label_studio"] == StudioOptions(account=account, shots=3)
+    assert made["label_studio"] == StudioSettings(
+        url="http://localhost:8080", key="k", user="u", password="p", shots=3
+    )
     assert made["hosts"] == ("127.0.0.1", "localhost", "::1")
 
 

@@ -1,30 +1,43 @@
-"""What goes wrong, by rule: each rule looks at the pixels of an episode alone, so that it can be counted.
+"""SRPNet's Fig. 7 and SD-AANet's Fig. 13: failures by rule, how often each occurs, and a few of each.
 
-Source of the kinds: SRPNet (Ding et al. 2022), Fig. 7 (a similar object; all but the monotonous background is
-kept), SD-AANet (Zhao et al. 2022), Fig. 13 (a very small target, a target missed). The papers show pictures
-and give no rule; these rules are ours.
+Each rule looks at the pixels of an episode alone, so that it can be counted. Source of the kinds: SRPNet
+(Ding et al. 2022), Fig. 7 (a similar object; all but the monotonous background is kept), SD-AANet (Zhao et
+al. 2022), Fig. 13 (a very small target, a target missed). The papers show pictures and give no rule; these
+rules are ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 
+from fewseg.data.draws import Draws
+from fewseg.data.episodes import EpisodeSpec
+from fewseg.engine.executors import Question
 from fewseg.metrics import EpisodeCounts
+from fewseg.reports.figures.context import FigureContext, Record
+from fewseg.reports.figures.drawing import LEGEND, Panel, grid, grouped_bars, new_figure
+from fewseg.reports.figures.intervals import rate_estimate
+from fewseg.reports.figures.model import FigureModel, SeededEpisode, question_of
+from fewseg.reports.marked_pictures import judged, spotlight
+from fewseg.reports.numbers import Estimate
 from fewseg.types import IGNORE
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
+NAME = "failures"
 FAILED = 0.5
 """An episode has failed when its own IoU is below this."""
 MISSED = 0.1
 KEPT = 0.25
 SIMILAR = 0.5
 TINY = 0.02
+_PER_RULE = 2
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +45,9 @@ class Outcomes:
     """The pixels of n episodes; ignored ones count nowhere.
 
     Attributes:
-        hit: of the target, marked.
-        wrong: marked, not of the target.
-        lost: of the target, not marked.
+        hit: of the target, predicted.
+        wrong: predicted, not of the target.
+        lost: of the target, not predicted.
         clear: neither.
         other: of ``wrong``, those on labelled objects of other classes; None where only counts are known.
     """
@@ -45,37 +58,36 @@ class Outcomes:
     clear: Ints
     other: Ints | None = None
 
+    @classmethod
+    def from_counts(cls, counts: EpisodeCounts) -> Outcomes:
+        """What the counts of 1-way episodes show."""
+        return cls(
+            hit=counts.fg_inter,
+            wrong=counts.fg_pred - counts.fg_inter,
+            lost=counts.fg_true - counts.fg_inter,
+            clear=counts.bg_inter,
+        )
+
     @property
     def iou(self) -> npt.NDArray[np.float64]:
-        """IoU of each episode; 0 where nothing is marked or true."""
+        """IoU of each episode; 0 where nothing is predicted or true."""
         return _share(self.hit, self.hit + self.wrong + self.lost)
 
-
-def outcomes_of(table: EpisodeCounts) -> Outcomes:
-    """The outcomes that the counts of 1-way episodes tell."""
-    return Outcomes(
-        hit=table.fg_inter,
-        wrong=table.fg_pred - table.fg_inter,
-        lost=table.fg_true - table.fg_inter,
-        clear=table.bg_inter,
-    )
+    @property
+    def failed(self) -> Bools:
+        """IoU below ``FAILED``."""
+        return np.asarray(self.iou < FAILED)
 
 
-def outcome(marked: Bools, labels: Ints, class_id: int) -> tuple[int, int, int, int, int]:
-    """Pixels of one answer: hit, wrong, lost, clear, other.
-
-    Args:
-        marked: (H, W) what the method marks.
-        labels: (H, W) class ids, 0 background, 255 ignore.
-        class_id: the target's.
-    """
+def pixel_outcome(predicted: Bools, labels: Ints, class_id: int) -> tuple[int, int, int, int, int]:
+    """Pixels of one prediction (H, W) on class ids (H, W): hit, wrong, lost, clear, other."""
     known, target = labels != IGNORE, labels == class_id
-    wrong = marked & known & ~target
+    wrong = predicted & known & ~target
     return (
-        int((marked & target).sum()),
+        int((predicted & target).sum()),
         int(wrong.sum()),
-        int((~marked & target).sum()),
-        int((~marked & known & ~target).sum()),
+        int((~predicted & target).sum()),
+        int((~predicted & known & ~target).sum()),
         int((wrong & (labels != 0)).sum()),
     )
 
@@ -84,41 +96,32 @@ def _share(part: Ints, whole: Ints) -> npt.NDArray[np.float64]:
     return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
 
 
-def failed(found: Outcomes) -> Bools:
-    """IoU below ``FAILED``."""
-    return np.asarray(found.iou < FAILED)
-
-
 def missed_target(found: Outcomes) -> Bools:
-    """Failed, and less than a tenth (``MISSED``) of the target is marked."""
-    return failed(found) & (_share(found.hit, found.hit + found.lost) < MISSED)
-
-
-def background_kept(found: Outcomes) -> Bools:
-    """Failed, and a quarter (``KEPT``) or more of all that is not the target is marked.
-
-    Marked pixels of other classes' objects are left out on both sides of the share, where they are known.
-    """
-    kept = found.wrong if found.other is None else found.wrong - found.other
-    return failed(found) & (_share(kept, kept + found.clear) >= KEPT)
+    """Failed, and less than a tenth (``MISSED``) of the target is predicted."""
+    return found.failed & (_share(found.hit, found.hit + found.lost) < MISSED)
 
 
 def similar_class(found: Outcomes) -> Bools:
-    """Failed, and half (``SIMILAR``) or more of what is marked lies on labelled objects of other classes.
-
-    Raises:
-        ValueError: the outcomes are of counts, which do not tell other classes from the background.
-    """
+    """Failed, and half (``SIMILAR``) or more of the prediction lies on labelled objects of other classes."""
     if found.other is None:
-        raise ValueError("counts do not say what is marked wrongly: this rule needs the predictions")
-    marked = found.hit + found.wrong
-    return failed(found) & (marked > 0) & (_share(found.other, marked) >= SIMILAR)
+        raise ValueError("counts do not show what is predicted wrongly: this rule needs the predictions")
+    predicted = found.hit + found.wrong
+    return found.failed & (predicted > 0) & (_share(found.other, predicted) >= SIMILAR)
+
+
+def background_kept(found: Outcomes) -> Bools:
+    """Failed, and a quarter (``KEPT``) or more of all that is not the target is predicted.
+
+    Predicted pixels of other classes' objects are left out on both sides of the share, where they are known.
+    """
+    kept = found.wrong if found.other is None else found.wrong - found.other
+    return found.failed & (_share(kept, kept + found.clear) >= KEPT)
 
 
 def tiny_target(found: Outcomes) -> Bools:
     """Failed, and the target covers less than 2 % (``TINY``) of the pixels that count."""
     target = found.hit + found.lost
-    return failed(found) & (_share(target, target + found.wrong + found.clear) < TINY)
+    return found.failed & (_share(target, target + found.wrong + found.clear) < TINY)
 
 
 RULES: Mapping[str, Callable[[Outcomes], Bools]] = {
@@ -127,6 +130,7 @@ RULES: Mapping[str, Callable[[Outcomes], Bools]] = {
     "background kept": background_kept,
     "tiny target": tiny_target,
 }
+KINDS = {name: name for name in ("failed", *RULES, "none of these")}
 
 
 def failures(found: Outcomes) -> dict[str, Bools]:
@@ -139,6 +143,155 @@ def failures(found: Outcomes) -> dict[str, Bools]:
         for name, rule in RULES.items()
         if rule is not similar_class or found.other is not None
     }
-    whole = failed(found)
     matched = np.logical_or.reduce(list(rules.values()))
-    return {"failed": whole, **rules, "none of these": whole & ~matched}
+    return {"failed": found.failed, **rules, "none of these": found.failed & ~matched}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldOutcomes:
+    """What a method did in every 1-shot episode of a fold.
+
+    Attributes:
+        episodes: (seed, episode).
+        outcomes: of each.
+        packed: mask of each distinct question, eight pixels a byte, and its shape.
+    """
+
+    episodes: list[SeededEpisode]
+    outcomes: Outcomes
+    packed: Mapping[Question, tuple[bytes, tuple[int, int]]]
+
+    def mask(self, spec: EpisodeSpec) -> Bools:
+        """The predicted mask of an episode's query."""
+        packed, shape = self.packed[question_of(spec)]
+        bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=shape[0] * shape[1])
+        return np.asarray(bits.reshape(shape).astype(np.bool_))
+
+
+def make(context: FigureContext) -> None:
+    """Makes a plot of how often each rule matches, and pictures of a few episodes of each."""
+    records: list[Record] = []
+    rates: dict[str, dict[str, Estimate]] = {}
+    for _, models in context.models_by_fold(NAME, lambda _: True, "checkpoint"):
+        for model in models:
+            with context.attempt(f"{NAME}, {model.title}"):
+                of_fold = evaluated(model, context.options.episodes, context.progress)
+                found = failures(of_fold.outcomes)
+                records += rate_records(found, **model.columns)
+                rates[f"{model.label}\nfold {model.fold}"] = _rates(found)
+                _pictures(context, model, of_fold, found)
+    if rates:
+        title = f"{context.dataset}: failures by rule, 1-shot episodes, from the predictions"
+        context.save(draw(rates, title), "failure-rates", records)
+    _from_counts(context)
+
+
+def evaluated(model: FigureModel, per_seed: int | None, progress: bool) -> FoldOutcomes:
+    """Evaluates all 1-shot episodes of a fold, each distinct question once."""
+    episodes = model.episodes(1, per_seed)
+    outcomes, packed = {}, {}
+    for question, mask in model.predictions([spec for _, spec in episodes], 1, progress=progress):
+        labels = model.data.source.read_labels(question.target).numpy().astype(np.int64)
+        outcomes[question] = pixel_outcome(mask, labels, question.ways[0].class_id)
+        packed[question] = (np.packbits(mask).tobytes(), (int(mask.shape[0]), int(mask.shape[1])))
+    columns = np.array([outcomes[question_of(spec)] for _, spec in episodes], dtype=np.int64).T
+    names = ("hit", "wrong", "lost", "clear", "other")
+    return FoldOutcomes(
+        episodes=episodes, outcomes=Outcomes(**dict(zip(names, columns, strict=True))), packed=packed
+    )
+
+
+def _rates(found: Mapping[str, Bools]) -> dict[str, Estimate]:
+    return {name: rate_estimate(int(match.sum()), len(match)) for name, match in found.items()}
+
+
+def rate_records(found: Mapping[str, Bools], **columns: str | int) -> list[Record]:
+    """How often each rule matches, as rows of a table."""
+    records = []
+    for name, rate in _rates(found).items():
+        numbers = {"episodes": len(found[name]), "matching": int(found[name].sum()), "rate": rate.value}
+        records.append({**columns, "rule": name, **numbers, "low": rate.low, "high": rate.high})
+    return records
+
+
+def _from_counts(context: FigureContext) -> None:
+    """The rules that counts can show, on all 1-shot results."""
+    records: list[Record] = []
+    for result, counts in context.results:
+        if (result.ways, result.shots, result.on) == (1, 1, "query"):
+            records += rate_records(
+                failures(Outcomes.from_counts(counts)),
+                dataset=result.dataset,
+                protocol=result.protocol_digest,
+                recipe=result.recipe,
+                fusion=result.fusion,
+                fold=result.fold,
+                training_seed=result.train_seed or 0,
+            )
+    if records:
+        context.save(None, "failure-rates-from-counts", records)
+    else:
+        context.problems.append(f"{NAME}: no 1-shot result given, so nothing is counted from results")
+
+
+def _pictures(
+    context: FigureContext, model: FigureModel, of_fold: FoldOutcomes, found: Mapping[str, Bools]
+) -> None:
+    rows: list[list[Panel]] = []
+    names: list[str] = []
+    records: list[Record] = []
+    shown: set[str] = set()
+    for rule in RULES:
+        draws = Draws("figure", NAME, context.options.seed, model.fold, rule)
+        for place in examples(draws, np.flatnonzero(found[rule]), of_fold.episodes, shown):
+            seed, spec = of_fold.episodes[place]
+            query, truth = model.picture(spec.query, spec.class_id)
+            iou = float(of_fold.outcomes.iou[place])
+            predicted = judged(query, of_fold.mask(spec), truth)
+            rows.append(
+                [
+                    Panel(picture=model.marked(spec.supports[0], spec.class_id)),
+                    Panel(picture=spotlight(query, truth)),
+                    Panel(picture=predicted, note=f"IoU {100 * iou:.0f} %"),
+                ]
+            )
+            names.append(f"{rule}:\n{model.data.split.class_names[spec.class_id]}")
+            about = {"rule": rule, "seed": seed, "episode": spec.index, "class": spec.class_id}
+            records.append(about | {"support": spec.supports[0], "query": spec.query, "iou": iou})
+    if rows:
+        title = f"{model.label}, {model.data.dataset} fold {model.fold}\n{LEGEND}"
+        figure = grid(rows, ["support", "truth", "prediction"], names, title)
+        context.save(figure, f"{NAME}-{model.stem}-fold{model.fold}", records, photographs=True)
+
+
+def examples(draws: Draws, matching: Ints, episodes: Sequence[SeededEpisode], shown: set[str]) -> list[int]:
+    """Draws a few of the matching episodes, of queries that were not ``shown`` yet; adds theirs to it."""
+    chosen: list[int] = []
+    for place in draws.sample(matching.tolist(), len(matching)):
+        query = episodes[place][1].query
+        if len(chosen) < _PER_RULE and query not in shown:
+            chosen.append(place)
+            shown.add(query)
+    return chosen
+
+
+def draw(rates: Mapping[str, Mapping[str, Estimate]], title: str) -> Figure:
+    """Rates of each rule with Wilson's 95 % intervals: a panel a fold, in it a group of bars a method.
+
+    ``rates`` maps method and fold, on a line each, to the rates by rule.
+    """
+    by_fold: dict[str, dict[str, Mapping[str, Estimate]]] = {}
+    for name, of_model in rates.items():
+        method, fold = name.split("\n")
+        by_fold.setdefault(fold, {})[method] = of_model
+    most = max(map(len, by_fold.values()))
+    figure = new_figure(max(3.0 + 1.2 * most, 6.5), 2.3 * len(by_fold) + 1.2)
+    panels = figure.subplots(len(by_fold), 1, squeeze=False, sharey=True)[:, 0]
+    for axes, (fold, of_fold) in zip(panels, sorted(by_fold.items()), strict=True):
+        grouped_bars(axes, of_fold, KINDS, unit="% of the episodes")
+        axes.set_title(fold, fontsize=8)
+        axes.set_ylim(bottom=0)
+    figure.suptitle(title, fontsize=9)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=6 if most > 4 else 3, fontsize=8)
+    return figure

@@ -1,4 +1,4 @@
-"""How sure a figure's numbers are: bootstrap or jackknife intervals over episodes, supports or images."""
+"""Intervals of a figure's numbers: bootstrap or jackknife over episodes, supports or images."""
 
 from __future__ import annotations
 
@@ -20,31 +20,20 @@ _CHUNK = 64  # resamples drawn at once: bounds the memory
 def resampled(
     statistic: Callable[[Floats], npt.NDArray[Any]], n: int, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Floats:
-    """A statistic of resamples of n items.
+    """A statistic of bootstrap resamples of n items; equal seeds draw equal items, which pairs differences.
 
-    Args:
-        statistic: of weights (r, n), how often each item was drawn: r values, or r rows of values.
-        n: items.
-        seed: the same seed draws the same items, so that differences of statistics are paired.
-        resamples: how many.
-
-    Returns:
-        (resamples, ...).
-
-    Raises:
-        ValueError: there is no item.
+    ``statistic`` takes weights (r, n), how often each item was drawn, and returns r values.
     """
     if n < 1:
-        raise ValueError("an interval needs one item at least: there is none")
+        raise ValueError("an interval needs at least one item, got none")
     generator = np.random.default_rng(seed)
     starts = range(0, resamples, _CHUNK)
     drawn = (resample_weights(generator, min(_CHUNK, resamples - start), n) for start in starts)
-    parts = [statistic(weights.astype(np.float64)) for weights in drawn]
-    return np.concatenate(parts).astype(np.float64)
+    return np.concatenate([statistic(weights.astype(np.float64)) for weights in drawn]).astype(np.float64)
 
 
 def with_percentiles(value: float, samples: Floats, level: float = 0.95) -> Estimate:
-    """A value with the percentile interval of its resamples; those that do not exist (NaN) are left out."""
+    """A value with the percentile interval of its resamples; undefined ones (NaN) are left out."""
     known = samples[np.isfinite(samples)]
     if not len(known):
         return Estimate(value=value, low=value, high=value)
@@ -55,12 +44,10 @@ def with_percentiles(value: float, samples: Floats, level: float = 0.95) -> Esti
 def with_jackknife(value: float, without: Floats, level: float = 0.95) -> Estimate:
     """A statistic of n items with Student's interval of its delete-one jackknife.
 
-    Source: Efron & Tibshirani (1993), Eq. 11.5, for the standard error.
+    ``without`` (n,) is the statistic without each item; undefined ones (NaN) are left out, and with fewer
+    than two others the interval has no width.
 
-    Args:
-        value: of all items.
-        without: (n,) the statistic without each item; those that do not exist (NaN) are left out.
-        level: of the interval; with fewer than two items that exist it has no width.
+    Source: Efron & Tibshirani (1993), Eq. 11.5, for the standard error.
     """
     known = without[np.isfinite(without)]
     n = len(known)
@@ -72,25 +59,17 @@ def with_jackknife(value: float, without: Floats, level: float = 0.95) -> Estima
 
 
 def mean_estimate(values: npt.ArrayLike, *, seed: int = 0) -> Estimate:
-    """The mean of n values with its interval.
-
-    Raises:
-        ValueError: there is no value.
-    """
+    """The mean of n values with its interval."""
     found = np.asarray(values, dtype=np.float64)
     samples = resampled(lambda weights: weights @ found / len(found), len(found), seed=seed)
     return with_percentiles(float(found.mean()), samples)
 
 
 def ratio_estimate(parts: npt.ArrayLike, wholes: npt.ArrayLike, *, seed: int = 0) -> Estimate:
-    """The sum of n parts over the sum of their wholes, with its interval.
-
-    Raises:
-        ValueError: there is no item, or the wholes sum to 0.
-    """
+    """The sum of n parts over the sum of their wholes, with its interval."""
     part, whole = np.asarray(parts, dtype=np.float64), np.asarray(wholes, dtype=np.float64)
     if whole.sum() <= 0:
-        raise ValueError("a share needs a whole above 0: there is none")
+        raise ValueError("a share needs wholes that sum to more than 0")
     samples = resampled(lambda weights: _ratios(weights, part, whole), len(part), seed=seed)
     return with_percentiles(float(part.sum() / whole.sum()), samples)
 
@@ -98,11 +77,7 @@ def ratio_estimate(parts: npt.ArrayLike, wholes: npt.ArrayLike, *, seed: int = 0
 def ratio_difference(
     a: tuple[npt.ArrayLike, npt.ArrayLike], b: tuple[npt.ArrayLike, npt.ArrayLike], *, seed: int = 0
 ) -> Estimate:
-    """Ratio a less ratio b, both of the same n items, with the interval of the paired difference.
-
-    Raises:
-        ValueError: as :func:`ratio_estimate`.
-    """
+    """Ratio a less ratio b, both (parts, wholes) of the same n items, with the paired interval."""
     first, second = (tuple(np.asarray(v, dtype=np.float64) for v in pair) for pair in (a, b))
     value = ratio_estimate(*first).value - ratio_estimate(*second).value
     samples = resampled(
@@ -118,12 +93,8 @@ def _ratios(weights: Floats, part: Floats, whole: Floats) -> Floats:
 
 
 def rate_estimate(count: int, total: int) -> Estimate:
-    """How often something happens, with Wilson's 95 % interval; it takes the episodes for independent.
-
-    Raises:
-        ValueError: the total is 0.
-    """
+    """How often something happens, with Wilson's 95 % interval; it takes the episodes for independent."""
     if total < 1:
-        raise ValueError("a rate needs one episode at least: there is none")
+        raise ValueError("a rate needs at least one episode, got none")
     found = binomtest(count, total).proportion_ci(method="wilson")
     return Estimate(value=count / total, low=float(found.low), high=float(found.high))

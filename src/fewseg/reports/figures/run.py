@@ -1,114 +1,145 @@
-"""``fewseg report figures``: all figures that checkpoints and results allow."""
+"""``fewseg report figures``: every figure of the papers that the given checkpoints and results allow."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from fewseg.data.folds import FoldData
 from fewseg.engine.results import RunResult
 from fewseg.metrics import EpisodeCounts
-from fewseg.reports.figures.data_files import Row, write_rows
-from fewseg.reports.figures.registry import FIGURES
-from fewseg.reports.figures.study import Study
-from fewseg.reports.figures.subjects import Subject, subject_of
+from fewseg.recipes.recipe import Recipe
+from fewseg.reports.figures import (
+    FiguresOptions,
+    failures,
+    maps,
+    qualitative,
+    separation,
+    shot_weights,
+    sizes,
+    support_masks,
+)
+from fewseg.reports.figures.context import CLAIMS, FigureContext, write_records
+from fewseg.reports.figures.model import FigureModel
 from fewseg.reports.results_page import load_folder
 
-CLAIMS = "claims.csv"
+
+@dataclass(frozen=True, kw_only=True)
+class FigureKind:
+    """A figure: what it shows and where it is printed, what it needs, and the function that makes it."""
+
+    shows: str
+    needs: str
+    make: Callable[[FigureContext], None]
 
 
-def make_figures(
-    results: Path | None,
-    checkpoints: Sequence[str],
-    out: Path,
-    *,
-    figures: Sequence[str] = (),
-    fold: int | None = None,
-    root: Path | None = None,
-    episodes: int | None = None,
-    examples: int = 5,
-    seed: int = 0,
-    shots: tuple[int, ...] = (1,),
-    progress: bool = True,
-) -> Study:
+FIGURES: Mapping[str, FigureKind] = {
+    qualitative.NAME: FigureKind(
+        shows="support, query, truth and predictions (SCL 6, SRPNet 5-6, SD-AANet 8)",
+        needs="any checkpoint",
+        make=qualitative.make,
+    ),
+    support_masks.NAME: FigureKind(
+        shows="the masks behind v_s, v_pri and v_aux, and where they lie (SCL 4)",
+        needs="a checkpoint of SCL",
+        make=support_masks.make,
+    ),
+    separation.CELLS_NAME: FigureKind(
+        shows="support features under cosine and fidelity (SRPNet 4)",
+        needs="a checkpoint of SRPNet, the matcher, or any checkpoint with a frozen trunk",
+        make=separation.make_cells,
+    ),
+    separation.PROTOTYPES_NAME: FigureKind(
+        shows="support prototypes and how compact they are (SD-AANet 9)",
+        needs="checkpoints of SD-AANet's Table III",
+        make=separation.make_prototypes,
+    ),
+    sizes.NAME: FigureKind(
+        shows="mIoU by the size of the target (SD-AANet 10)", needs="1-shot results", make=sizes.make
+    ),
+    maps.ATTENTION: FigureKind(
+        shows="SAAM's attention on queries (SD-AANet 11)",
+        needs="a checkpoint of SD-AANet with SAAM",
+        make=maps.make_attention,
+    ),
+    maps.SIMILARITY: FigureKind(
+        shows="similarity of a support's cells to its prototype (SD-AANet 12)",
+        needs="checkpoints of SD-AANet's Table III",
+        make=maps.make_similarity,
+    ),
+    failures.NAME: FigureKind(
+        shows="failures by rule, how often and a few of each (SRPNet 7, SD-AANet 13)",
+        needs="any checkpoint; 1-shot results for the rules that counts can show",
+        make=failures.make,
+    ),
+    shot_weights.NAME: FigureKind(
+        shows="the cross-guided module's weights against the true IoU of each shot (SCL Eq. 16)",
+        needs="a checkpoint of SCL",
+        make=shot_weights.make,
+    ),
+}
+
+
+def make_figures(options: FiguresOptions) -> FigureContext:
     """Makes the figures; what is missing is noted and the rest is made.
-
-    Args:
-        results: folder of result files; None for none.
-        checkpoints: paths, or names of recipes without training.
-        out: folder for the figures: ``plots`` without photographs, ``pictures`` with them.
-        figures: names; all by default.
-        fold: of recipes without training.
-        root: folder of the data set; the recipes' own by default.
-        episodes: a seed; the protocol's by default.
-        examples: rows of a figure with photographs.
-        seed: of everything that is drawn: examples, cells, t-SNE's start, resamples.
-        shots: K of the predictions in the qualitative figure, a column each.
-        progress: show bars.
-
-    Returns:
-        What was made, found and missing.
 
     Raises:
         ValueError: an unknown figure, or ``episodes``, ``examples`` or ``shots`` below 1.
         OSError: nothing can be written to ``out``.
     """
-    for name in figures:
+    options.check()
+    for name in options.figure:
         if name not in FIGURES:
             near = difflib.get_close_matches(name, FIGURES) or list(FIGURES)
             raise ValueError(f"unknown figure {name!r}: did you mean {' or '.join(near)}?")
-    if min(examples, *shots) < 1 or (episodes is not None and episodes < 1):
-        counts = f"{episodes} episodes, {examples} examples and shots {shots}"
-        raise ValueError(f"got {counts}: give 1 of each at least")
     problems: list[str] = []
-    subjects = _subjects(checkpoints, fold, root, problems)
-    study = Study(
-        subjects=subjects,
-        results=_results(results, problems),
-        out=out,
-        episodes=episodes,
-        examples=examples,
-        seed=seed,
-        shots=shots,
-        progress=progress,
+    context = FigureContext(
+        options=options,
+        models=_models(options, problems),
+        results=_results(options.results, problems),
         problems=problems,
     )
-    for name in figures or FIGURES:
-        with study.attempt(name):
-            FIGURES[name].make(study)
-    _write_claims(study)
-    return study
+    for name in options.figure or FIGURES:
+        with context.attempt(name):
+            FIGURES[name].make(context)
+    if context.claims:
+        path = options.out / CLAIMS
+        context.files.append(write_records(path, [claim.record for claim in context.claims]))
+    return context
 
 
-def _subjects(
-    checkpoints: Sequence[str], fold: int | None, root: Path | None, problems: list[str]
-) -> list[Subject]:
-    found: list[Subject] = []
-    for what in checkpoints:
+def _models(options: FiguresOptions, problems: list[str]) -> list[FigureModel]:
+    """The checkpoints of the first one's data set, one for each recipe and fold."""
+
+    @functools.cache
+    def read(data: Callable[[int, Path | None], FoldData], fold: int) -> FoldData:
+        return data(fold, options.root)
+
+    def read_data(recipe: Recipe, fold: int) -> FoldData:
+        return read(recipe.data, fold)
+
+    found: dict[tuple[str, int], FigureModel] = {}
+    for path in options.checkpoints:
         try:
-            subject = subject_of(what, fold=fold, root=root)
+            model = FigureModel.find(path, fold=options.fold, read_data=read_data)
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue
-        same = [s for s in found if (s.stem, s.fold) == (subject.stem, subject.fold)]
-        if same:
-            problems.append(
-                f"{what} and {same[0].what} are both {subject.label} fold {subject.fold}: took the latter"
-            )
-        else:
-            found.append(subject)
-    sets = {s.recipe.data for s in found}
-    if len(sets) > 1:
-        first = found[0].recipe.data
-        for subject in found:
-            if subject.recipe.data is not first:
-                problems.append(f"{subject.what} is of another data set than {found[0].what}: left out")
-        found = [s for s in found if s.recipe.data is first]
-    return found
+        same = found.setdefault((model.stem, model.fold), model)
+        if same is not model:
+            problems.append(f"{path} and {same.name} are both {model.title}: took the latter")
+    models = list(found.values())
+    for model in models:
+        if model.recipe.data is not models[0].recipe.data:
+            problems.append(f"{model.name} has a different data set than {models[0].name}: left out")
+    return [model for model in models if model.recipe.data is models[0].recipe.data]
 
 
 def _results(folder: Path | None, problems: list[str]) -> list[tuple[RunResult, EpisodeCounts]]:
-    if folder is None:  # a figure that needs results says so itself
+    if folder is None:  # a figure that needs results reports it
         return []
     try:
         found, left_out = load_folder(folder)
@@ -117,21 +148,3 @@ def _results(folder: Path | None, problems: list[str]) -> list[tuple[RunResult, 
         return []
     problems += left_out
     return found
-
-
-def _write_claims(study: Study) -> None:
-    rows: list[Row] = [
-        {
-            "claim": claim.claim,
-            "where": claim.where,
-            "quantity": claim.quantity,
-            "value": claim.found.value,
-            "low": claim.found.low,
-            "high": claim.found.high,
-            "count": claim.count,
-            "verdict": claim.verdict,
-        }
-        for claim in study.claims
-    ]
-    if rows:
-        study.files.append(write_rows(study.out / CLAIMS, rows))

@@ -6,16 +6,29 @@ What it should be worth is the IoU of shot k's own prediction of the query.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
+from fewseg.engine.evaluate import PairScores
+from fewseg.engine.executors import Pair
+from fewseg.methods.fusion import CrossGuided
+from fewseg.methods.pair_scorer import PairScorer
+from fewseg.reports.figures.context import FigureContext, Record
+from fewseg.reports.figures.drawing import error_bars, new_figure, style
 from fewseg.reports.figures.intervals import Floats, mean_estimate, resampled, with_percentiles
+from fewseg.reports.figures.model import FigureModel
+from fewseg.reports.figures.support_masks import is_scl
 from fewseg.reports.numbers import Estimate
 
-_POOLED_RESAMPLES = 200  # each ranks all shots anew
+NAME = "shot-weights"
+SHOTS = 5
 BINS = 10
+_POOLED_RESAMPLES = 200  # each ranks all shots anew
+_MOST_POINTS = 4000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +38,11 @@ class ShotWeights:
     Attributes:
         weights: (n, K) U_k.
         ious: (n, K) IoU of shot k's own prediction of the query.
-        pooled: Spearman's rank correlation over all n K shots. It also holds that some classes are easier
+        pooled: Spearman's rank correlation over all n K shots. It also shows that some classes are easier
             than others, for supports and queries alike.
         within: mean over the episodes of the rank correlation between the K shots of one episode: what the
             weights, which only compare shots of one episode, can use.
-        ranked: in how many episodes neither U_k nor the IoU is alike for all shots; the others have no rank
+        ranked: in how many episodes both U_k and the IoU differ between shots; the others have no rank
             correlation and are left out of ``within``.
     """
 
@@ -41,16 +54,7 @@ class ShotWeights:
 
 
 def correlated(weights: Floats, ious: Floats, *, seed: int = 0) -> ShotWeights:
-    """Correlates U_k with the IoU; intervals are over episodes.
-
-    Args:
-        weights: (n, K).
-        ious: (n, K).
-        seed: of the resamples.
-
-    Raises:
-        ValueError: there is no episode, or in none do both differ between the shots.
-    """
+    """Correlates U_k (n, K) with the IoU (n, K); intervals are over episodes."""
     each = within_episodes(weights, ious)
     known = each[np.isfinite(each)]
     if not len(known):
@@ -71,12 +75,12 @@ def correlated(weights: Floats, ious: Floats, *, seed: int = 0) -> ShotWeights:
 
 
 def spearman(a: Floats, b: Floats) -> float:
-    """Spearman's rank correlation, ties at their mean rank; NaN where all of one are alike."""
+    """Spearman's rank correlation, ties at their mean rank; NaN where all values of one are equal."""
     return float(_pearson(rankdata(a)[None], rankdata(b)[None])[0])
 
 
 def within_episodes(a: Floats, b: Floats) -> Floats:
-    """Spearman's rank correlation of each row of (n, K); NaN where all of a row are alike."""
+    """Spearman's rank correlation of each row of (n, K); NaN where all values of a row are equal."""
     return _pearson(rankdata(a, axis=1), rankdata(b, axis=1))
 
 
@@ -89,7 +93,7 @@ def _pearson(a: Floats, b: Floats) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightBin:
-    """The shots whose U_k lies in [low, high)."""
+    """The shots whose U_k lies in [low, high), and their mean IoU."""
 
     low: float
     high: float
@@ -100,12 +104,109 @@ class WeightBin:
 def binned(weights: Floats, ious: Floats, *, seed: int = 0) -> list[WeightBin]:
     """Mean IoU of the shots in each of ``BINS`` equal bins of U_k in [0, 1]; empty bins are left out."""
     place = np.clip((weights.ravel() * BINS).astype(np.int64), 0, BINS - 1)
-    found = []
+    bins = []
     for i in np.unique(place).tolist():
         inside = ious.ravel()[place == i]
-        found.append(
-            WeightBin(
-                low=i / BINS, high=(i + 1) / BINS, shots=len(inside), iou=mean_estimate(inside, seed=seed)
+        mean = mean_estimate(inside, seed=seed)
+        bins.append(WeightBin(low=i / BINS, high=(i + 1) / BINS, shots=len(inside), iou=mean))
+    return bins
+
+
+def make(context: FigureContext) -> None:
+    """Makes one plot of all checkpoints of SCL."""
+    found: dict[str, dict[int, ShotWeights]] = {}
+    records: list[Record] = []
+    for fold, models in context.models_by_fold(NAME, is_scl, "checkpoint of SCL"):
+        for model in models:
+            with context.attempt(f"{NAME}, {model.title}"):
+                pairs = weights_of(model, context.options.episodes, context.progress)
+                one = correlated(*pairs, seed=context.options.seed)
+                found.setdefault(model.label, {})[fold] = one
+                records += _records(model, one)
+    if found:
+        panels = {
+            f"{label}, fold {fold}": one for label, by_fold in found.items() for fold, one in by_fold.items()
+        }
+        arrays = {f"{n} {what}": getattr(v, what) for n, v in panels.items() for what in ("weights", "ious")}
+        context.save(draw(panels, context.dataset), NAME, records, **arrays)
+    for label, by_fold in found.items():
+        claim = f"U_k recognises good shots ({label})"
+        pooled = {fold: (one.pooled, one.weights.size) for fold, one in by_fold.items()}
+        context.claim(claim, context.dataset, "rank correlation of U_k and IoU over all shots", pooled)
+        within = {fold: (one.within, one.ranked) for fold, one in by_fold.items()}
+        quantity = "mean rank correlation of U_k and IoU within an episode"
+        context.claim(claim, context.dataset, quantity, within)
+
+
+def weights_of(model: FigureModel, per_seed: int | None, progress: bool) -> tuple[Floats, Floats]:
+    """U_k and the IoU of shot k's own prediction of the query, (n, K) each; every pair is scored once.
+
+    Both IoUs are the foreground's at the network's input size, as CGM sees them.
+    """
+    method = model.method
+    assert isinstance(method, PairScorer)
+    episodes = [spec for _, spec in model.episodes(SHOTS, per_seed)]
+    pairs: set[Pair] = set()
+    for spec in episodes:
+        targets = (*spec.supports, spec.query)
+        pairs |= {(spec.class_id, k, target) for k in spec.supports for target in targets}
+    evaluator = model.evaluator(progress=progress)
+    model.store.ensure(sorted({id for _, *ids in pairs for id in ids}), [0], progress=progress)
+    scores = PairScores(method, evaluator.images, evaluator.pool, evaluator.batch, progress)
+    with model.inference():
+        ious = scores.prepare((), sorted(pairs), CrossGuided())
+    weights = [
+        [np.mean([ious[spec.class_id, k, i] for i in spec.supports]) for k in spec.supports]
+        for spec in episodes
+    ]
+    true = [[ious[spec.class_id, k, spec.query] for k in spec.supports] for spec in episodes]
+    return np.array(weights, dtype=np.float64), np.array(true, dtype=np.float64)
+
+
+def _records(model: FigureModel, found: ShotWeights) -> list[Record]:
+    def record(quantity: str, estimate: Estimate, count: int, **bin: float) -> Record:
+        return {**model.columns, "quantity": quantity, **bin, **asdict(estimate), "count": count}
+
+    return [
+        record("rank correlation over all shots", found.pooled, found.weights.size),
+        record("mean rank correlation within an episode", found.within, found.ranked),
+        *(
+            record(
+                "mean IoU of the shots with U_k in the bin",
+                bin.iou,
+                bin.shots,
+                u_from=bin.low,
+                u_below=bin.high,
             )
+            for bin in binned(found.weights, found.ious)
+        ),
+    ]
+
+
+def draw(found: Mapping[str, ShotWeights], dataset: str) -> Figure:
+    """One panel a checkpoint: a point a shot, and the mean of each bin with its interval."""
+    figure = new_figure(3.2 * len(found) + 0.4, 3.6)
+    panels = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    for axes, (name, one) in zip(panels, found.items(), strict=True):
+        weights, ious = 100 * one.weights.ravel(), 100 * one.ious.ravel()
+        step = max(1, len(weights) // _MOST_POINTS)
+        axes.scatter(weights[::step], ious[::step], s=3, color="0.65", linewidth=0, rasterized=True)
+        bins = binned(one.weights, one.ious)
+        axes.errorbar(
+            [50 * (bin.low + bin.high) for bin in bins],
+            [100 * bin.iou.value for bin in bins],
+            yerr=error_bars([bin.iou for bin in bins], 100),
+            capsize=2,
+            label="mean of a bin",
+            **style(0),
         )
-    return found
+        title = f"rank correlation {one.pooled.value:.2f}, within an episode {one.within.value:.2f}"
+        axes.set_title(f"{name}\n{title}", fontsize=8)
+        axes.set_xlabel("U_k: mean IoU on the supports (%)", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 100)
+    panels[0].set_ylabel("IoU of shot k's prediction of the query (%)", fontsize=8)
+    figure.suptitle(f"{dataset}: weights of the cross-guided module, {SHOTS}-shot", fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", fontsize=7)
+    return figure

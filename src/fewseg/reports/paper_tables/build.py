@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from fewseg.data.protocols import stored_protocol
 from fewseg.engine.results import RunResult
@@ -81,10 +80,8 @@ def _place(result: RunResult) -> Place | None:
     """Where the papers print what this result measures, or None."""
     if result.ways > 1:
         return None
-    size = result.config.get("size")
-    sizes = tuple(size) if isinstance(size, list | tuple) else ()
     task = (result.dataset, result.fusion, result.shots, result.on)
-    row = row_of(result.method, result.recipe, *task, sizes)
+    row = row_of(result.method, result.recipe, *task, result.sizes)
     if row is None:
         return None
     place = (row.paper, row.table_for(result.dataset), row.row)
@@ -233,17 +230,17 @@ def source_of(table: FoldTable, row: FoldRow) -> Source:
         protocol_line=protocol.line() if protocol else "",
         digest=first.protocol_digest,
         episodes=table.episodes,
-        training=_training(first.training),
+        training=_training(first),
         reservations=_reservations(first),
     )
 
 
-def _training(training: Mapping[str, Any]) -> str:
-    config = training.get("config")
+def _training(result: RunResult) -> str:
+    config = result.training.get("config")
     steps = config.get("steps") if isinstance(config, Mapping) else None
     epochs = config.get("epochs") if isinstance(config, Mapping) else None
     length = f"{steps} steps, " if steps else f"{epochs} epochs, " if epochs else ""
-    return f"trained {length}seed {training.get('seed', 'unknown')}" if length else "no training recorded"
+    return f"trained {length}seed {result.train_seed}" if length else "no training recorded"
 
 
 def _reservations(result: RunResult) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 from fewseg.engine.results import RunResult
 from fewseg.reports.html import Cell, Markup, element, table
@@ -42,7 +41,7 @@ def _row(row: FoldRow, names: Mapping[int, str]) -> Markup:
     rows = [
         [
             str(r.fold),
-            str(r.training.get("checkpoint") or "-"),
+            r.checkpoint or "-",
             str(r.training.get("step", "-")),
             f"{r.wall_seconds:.0f}",
             r.hardware,
@@ -51,9 +50,7 @@ def _row(row: FoldRow, names: Mapping[int, str]) -> Markup:
         for r in runs
     ]
     headings = ["fold", "checkpoint", "steps", "test (s)", "hardware", "code"]
-    files = [
-        _json(names[id(r)], {"schema": r.schema} | asdict(r), f"Content of {names[id(r)]}") for r in runs
-    ]
+    files = [_json(names[id(r)], r.content(), f"Content of {names[id(r)]}") for r in runs]
     return element(
         "details",
         element("summary", row_name(row), element("small", f" {recipes}")),

@@ -146,11 +146,11 @@ def _run(
         recipe = about.recipe or recipe
         fold = (about.class_split or {}).get("fold", fold)
         seed = about.training.get("config", {}).get("seed", seed)
-    same = [each for each in found if digest and each.result.training.get("checkpoint") == digest]
+    same = [each for each in found if digest and each.result.checkpoint == digest]
     alike = [
         each
         for each in found
-        if (each.result.recipe, each.result.fold, each.result.training.get("seed")) == (recipe, fold, seed)
+        if (each.result.recipe, each.result.fold, each.result.train_seed) == (recipe, fold, seed)
     ]
     return TrainingRun(
         name=name,

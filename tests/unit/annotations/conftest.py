@@ -14,39 +14,6 @@ from fewseg.annotations import Prediction
 
 
 @pytest.fixture
-def write_image() -> Callable[..., Path]:
-    """Writes an image of a size (H, W); ``exif`` is an orientation."""
-
-    def write(path: Path, size: tuple[int, int], exif: int | None = None) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ramp = (np.arange(size[0] * size[1] * 3, dtype=np.uint32) * 7 % 251).astype(np.uint8)
-        tags = Image.Exif()
-        if exif is not None:
-            tags[0x0112] = exif
-        Image.fromarray(ramp.reshape(*size, 3)).save(path, exif=tags)
-        return path
-
-    return write
-
-
-@pytest.fixture
-def write_mask() -> Callable[..., Path]:
-    """Writes numbers as a mask PNG of mode L, P, 1, RGB ..."""
-
-    def write(path: Path, labels: object, mode: str = "L") -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image = Image.fromarray(np.asarray(labels, dtype=np.uint8))
-        if mode == "P":
-            image.putpalette([v for i in range(256) for v in (255 - i, i, 7 * i % 256)])
-        elif mode != "L":
-            image = image.convert(mode)
-        image.save(path)
-        return path
-
-    return write
-
-
-@pytest.fixture
 def write_json() -> Callable[[Path, object], Path]:
     def write(path: Path, value: object) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)

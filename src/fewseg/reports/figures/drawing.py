@@ -1,0 +1,186 @@
+"""How figures look: colours for all eyes, marks for black and white, bars, grids of photographs, files.
+
+Source of the colours: Okabe and Ito, Color Universal Design (2008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from fewseg.ops.files import atomic_path
+from fewseg.reports.marked_pictures import Picture
+from fewseg.reports.numbers import Estimate
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+HATCHES = ("", "///", "...", "xxx", "\\\\\\", "ooo", "--", "++")
+LINES = ("-", "--", "-.", ":")
+MAP_COLOURS = "cividis"
+"""For maps of numbers: its lightness rises evenly, so that it reads in black and white."""
+LEGEND = "outlined: predicted; orange inside the outline: wrong; blue outside it: missed"
+
+_DPI = 150
+_SIDE, _NOTE = 1.7, 0.2  # inches
+
+
+def style(i: int) -> dict[str, str]:
+    """Colour, marker and line style of item i."""
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "linestyle": LINES[i % len(LINES)],
+    }
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of this size in inches, outside pyplot's global state."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def plain_axes(axes: Axes) -> None:
+    """Removes the frame's upper and right side and draws a pale grid behind the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.9")
+    axes.set_axisbelow(True)
+
+
+def error_bars(estimates: Sequence[Estimate], scale: float) -> list[list[float]]:
+    """Lengths below and above each value, for matplotlib's ``yerr``."""
+    return [
+        [max(0.0, scale * (e.value - e.low)) for e in estimates],
+        [max(0.0, scale * (e.high - e.value)) for e in estimates],
+    ]
+
+
+def grouped_bars(
+    axes: Axes,
+    groups: Mapping[str, Mapping[str, Estimate]],
+    kinds: Mapping[str, str],
+    *,
+    scale: float = 100,
+    unit: str = "%",
+) -> None:
+    """Draws a group of bars with whiskers for each entry of ``groups``, one bar for each kind that it has.
+
+    ``kinds`` names every kind of all panels of a figure, with its label: the place in it decides colour and
+    hatch.
+    """
+    present = [kind for kind in kinds if any(kind in group for group in groups.values())]
+    width = 0.8 / max(len(present), 1)
+    for i, kind in enumerate(present):
+        offset = (i - (len(present) - 1) / 2) * width
+        values = [(g + offset, group[kind]) for g, group in enumerate(groups.values()) if kind in group]
+        number = list(kinds).index(kind)
+        axes.bar(
+            [place for place, _ in values],
+            [scale * v.value for _, v in values],
+            width,
+            yerr=error_bars([v for _, v in values], scale),
+            capsize=2,
+            color=COLOURS[number % len(COLOURS)],
+            edgecolor="black",
+            linewidth=0.6,
+            hatch=HATCHES[number % len(HATCHES)],
+            label=kinds[kind],
+            error_kw={"linewidth": 0.8},
+        )
+    axes.set_xticks(range(len(groups)), list(groups), fontsize=7)
+    axes.set_ylabel(unit, fontsize=8)
+    axes.tick_params(axis="y", labelsize=7)
+    plain_axes(axes)
+
+
+def legend_below(figure: Figure, columns: int) -> None:
+    """The legend of the first panel, below all panels."""
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=8
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One picture of a grid; None leaves the place empty. The note stands below it."""
+
+    picture: Picture | None
+    note: str = ""
+
+    @property
+    def aspect(self) -> float:
+        """Height over width; 0 of an empty place."""
+        return 0.0 if self.picture is None else self.picture.shape[0] / self.picture.shape[1]
+
+
+def grid(rows: Sequence[Sequence[Panel]], columns: Sequence[str], names: Sequence[str], title: str) -> Figure:
+    """A grid of pictures with headings, names of the rows and a title."""
+    heights = [_SIDE * max(panel.aspect for panel in row) + _NOTE for row in rows]
+    figure = new_figure(_SIDE * len(columns) + 0.6, sum(heights) + 0.9)
+    axes = figure.subplots(len(rows), len(columns), squeeze=False, height_ratios=heights)
+    for i, row in enumerate(rows):
+        for j, panel in enumerate(row):
+            place = axes[i][j]
+            place.set_xticks([])
+            place.set_yticks([])
+            place.spines[:].set_visible(False)
+            if panel.picture is not None:
+                place.imshow(panel.picture)
+            if panel.note:
+                place.set_xlabel(panel.note, fontsize=7, labelpad=2)
+            if i == 0:
+                place.set_title(columns[j], fontsize=8)
+            if j == 0:
+                place.set_ylabel(names[i], fontsize=8)
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def unit_range(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Values brought linearly to [0, 1]; zeros where they are all equal."""
+    low, high = float(values.min()), float(values.max())
+    return np.asarray((values - low) / (high - low) if high > low else np.zeros_like(values))
+
+
+def overlay(
+    picture: Picture, values: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_] | None = None
+) -> Picture:
+    """Lays a map (H, W) in [0, 1] over a picture (H, W, 3), grey below; ``truth`` is outlined in white."""
+    colours = colormaps[MAP_COLOURS](values)[..., :3] * 255
+    mixed: Picture = (0.35 * picture.mean(axis=2, keepdims=True) + 0.65 * colours).astype(np.uint8)
+    if truth is None:
+        return np.asarray(mixed)
+    grown = np.pad(truth, 1, mode="edge")
+    inner = grown[:-2, 1:-1] & grown[2:, 1:-1] & grown[1:-1, :-2] & grown[1:-1, 2:]
+    return np.where((truth & ~inner)[..., None], np.uint8(255), mixed)
+
+
+def add_scale(figure: Figure, label: str) -> None:
+    """Adds the scale of maps in [0, 1] on the right."""
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 1), MAP_COLOURS), ax=figure.axes, shrink=0.6, aspect=30, pad=0.01
+    )
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def save(figure: Figure, stem: Path, *, svg: bool = True) -> list[Path]:
+    """Writes ``<stem>.pdf``, ``.png`` and ``.svg``, each complete or not at all; none holds a date.
+
+    The SVG is for web pages, which cannot show a PDF; of photographs it would be larger than the PNG and no
+    sharper.
+    """
+    kinds = {"pdf": "CreationDate", "png": "", **({"svg": "Date"} if svg else {})}
+    paths = []
+    for kind, date in kinds.items():
+        paths.append(stem.with_name(f"{stem.name}.{kind}"))
+        with atomic_path(paths[-1]) as temporary, rc_context({"svg.hashsalt": "fewseg"}):
+            figure.savefig(temporary, format=kind, dpi=_DPI, metadata={date: None} if date else None)
+    return paths

@@ -1,0 +1,322 @@
+"""A checkpoint (or a recipe without training) on the test images of its fold, as all figures look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fewseg.data.draws import Draws
+from fewseg.data.episodes import EpisodeSampler, EpisodeSpec
+from fewseg.data.folds import FoldData
+from fewseg.data.transforms import EvalView, binary_mask
+from fewseg.engine.checkpoint import check_split
+from fewseg.engine.evaluate import Evaluator
+from fewseg.engine.executors import Question, Task, questions_of
+from fewseg.engine.features import FeatureStore
+from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.fusion import Fusion
+from fewseg.methods.matcher import MatcherConfig
+from fewseg.ops.geometry import Letterbox, restore
+from fewseg.ops.progress import tracked
+from fewseg.ops.resize import resize
+from fewseg.recipes.recipe import Recipe
+from fewseg.recipes.resolve import Resolved, best_device, resolve
+from fewseg.recipes.run import precision_of, training_store
+from fewseg.reports.marked_pictures import Picture, picture_of, spotlight
+from fewseg.reports.paper_rows import recipe_stem
+from fewseg.types import Features
+
+T = TypeVar("T")
+SeededEpisode = tuple[int, EpisodeSpec]
+"""The seed of a test run, and one of its episodes."""
+
+LABELS = {
+    "pfenet": "PFENet",
+    "scl": "SCL (PFENet)",
+    "scl_pfenet": "SCL (PFENet)",
+    "canet": "CANet",
+    "scl_canet": "SCL (CANet)",
+    "sdaanet_baseline": "baseline",
+    "sdaanet_saam": "baseline + SAAM",
+    "sdaanet_sdpm": "baseline + SDPM",
+    "sdaanet": "SD-AANet",
+    "panet": "PANet",
+    "srpnet_cos": "SRPNet, cosine",
+    "srpnet_f": "SRPNet, fidelity",
+    "srpnet": "SRPNet",
+    "matcher": "matcher",
+}
+"""Stem of a recipe: what figures call it, in the order that they show. Others go by their stem."""
+
+TABLE_III = ("sdaanet_baseline", "sdaanet_saam", "sdaanet_sdpm", "sdaanet")
+"""Stems of the rows of SD-AANet's ablation, in its order."""
+
+
+class Support(NamedTuple):
+    """A class and an image that shows it."""
+
+    class_id: int
+    image: str
+
+    @classmethod
+    def first_of(cls, spec: EpisodeSpec) -> Support:
+        """The first support of a 1-way episode."""
+        return cls(spec.class_id, spec.supports[0])
+
+
+@dataclass(eq=False, kw_only=True)
+class FigureModel:
+    """A method on the test images of its fold; network, data and features are loaded on first use.
+
+    Attributes:
+        resolved: a checkpoint or a recipe without training.
+        recipe: with the checkpoint's config.
+        fold: the fold that it is tested on.
+        read_data: reads the fold.
+    """
+
+    resolved: Resolved
+    recipe: Recipe
+    fold: int
+    read_data: Callable[[], FoldData]
+
+    @classmethod
+    def find(
+        cls,
+        name: str,
+        *,
+        fold: int | None = None,
+        read_data: Callable[[Recipe, int], FoldData],
+    ) -> FigureModel:
+        """Reads the header of a checkpoint, or finds a recipe without training.
+
+        Raises:
+            FileNotFoundError: no such checkpoint.
+            ValueError: it cannot be used, or its fold is unknown.
+        """
+        resolved = resolve(name)
+        recipe, split = resolved.known_recipe, resolved.about.class_split
+        if split is None and fold is None:
+            raise ValueError(f"{name} does not state which fold it belongs to: give --fold")
+        own = int(split["fold"] if split else fold or 0)
+        return cls(resolved=resolved, recipe=recipe, fold=own, read_data=lambda: read_data(recipe, own))
+
+    @property
+    def name(self) -> str:
+        """What the user named."""
+        return self.resolved.name
+
+    @property
+    def stem(self) -> str:
+        """The recipe's name without data set and backbone."""
+        return recipe_stem(self.recipe.name)
+
+    @property
+    def label(self) -> str:
+        """What figures call it."""
+        return LABELS.get(self.stem, self.stem)
+
+    @property
+    def title(self) -> str:
+        """Label and fold."""
+        return f"{self.label} fold {self.fold}"
+
+    @property
+    def seed(self) -> int:
+        """The training seed."""
+        return int(self.resolved.about.training.get("config", {}).get("seed", 0))
+
+    @property
+    def columns(self) -> dict[str, str | int]:
+        """What each row of a table states of it."""
+        return {"method": self.label, "fold": self.fold, "training_seed": self.seed}
+
+    @property
+    def place(self) -> tuple[int, str]:
+        """Sorts methods in the order of ``LABELS``, then by stem."""
+        known = list(LABELS)
+        return (known.index(self.stem) if self.stem in LABELS else len(known)), self.stem
+
+    @cached_property
+    def data(self) -> FoldData:
+        """The images and class split of its fold."""
+        return self.read_data()
+
+    @cached_property
+    def method(self) -> FewShotSegmenter:
+        """The network in eval mode, on its device."""
+        if self.resolved.about.digest:
+            check_split(self.resolved.about, self.data.split, Path(self.name))
+        return self.resolved.load().to(best_device()).to(memory_format=torch.channels_last)
+
+    @cached_property
+    def store(self) -> FeatureStore:
+        """Features of the plain view; only what is missing is computed."""
+        return training_store(self.recipe, self.method, self.data, precision_of(self.recipe))
+
+    def load(self) -> None:
+        """Loads network, data and features now."""
+        _ = self.store
+
+    def evaluator(self, *, progress: bool = True) -> Evaluator:
+        """An evaluator with nothing in memory yet."""
+        return Evaluator(
+            self.method,
+            self.data.source,
+            self.store,
+            precision=precision_of(self.recipe),
+            progress=progress,
+        )
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """No gradients, and the recipe's precision."""
+        device, lower = best_device().type, precision_of(self.recipe) == "bf16"
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=lower):
+            yield
+
+    def episodes(self, shots: int, per_seed: int | None = None) -> list[SeededEpisode]:
+        """The episodes of all seeds of the protocol, the first ``per_seed`` of each where that is given."""
+        protocol = self.recipe.protocol
+        if per_seed is not None:
+            protocol = replace(protocol, episodes=per_seed)
+        sampler = EpisodeSampler(self.data.test, self.data.split, protocol, shots)
+        return [(seed, spec) for seed in protocol.seeds for spec in sampler.episodes(seed)]
+
+    def fusion(self, shots: int) -> Fusion:
+        """How the recipe joins so many shots; the first where it names several ways."""
+        own = [e for e in self.recipe.evaluations if e.shots == shots and e.ways == 1]
+        return own[0].fusion if own else self.method.fusion
+
+    def matcher(self) -> FigureModel:
+        """The training-free matcher on the frozen trunk, which shares its stored features.
+
+        Raises:
+            ValueError: the trunk is trained: its features are the method's own.
+        """
+        config: Any = self.recipe.method
+        if not config.backbone.fixed:
+            raise ValueError(f"{self.label} trains its backbone: it has no trunk to match on")
+        wanted = getattr(config, "mid_levels", config.backbone.levels[-1:])
+        method = MatcherConfig(backbone=config.backbone, levels=tuple(wanted)).build()
+        method.backbone = self.method.backbone
+        matcher = replace(
+            self, recipe=replace(self.recipe, name="matcher", method=method.config, evaluations=())
+        )
+        matcher.data, matcher.method, matcher.store = self.data, method.eval(), self.store
+        return matcher
+
+    def box(self, image: str) -> Letterbox:
+        """Where an image lies in the network's view."""
+        view, entry = self.store.views[0], self.data.test.images[image]
+        assert isinstance(view, EvalView)
+        return view.box((entry.height, entry.width))
+
+    def content(self, image: str, side: int) -> tuple[int, int]:
+        """How many rows and columns of a grid with ``side`` cells lie on the image and not on the padding."""
+        h, w = self.box(image).content
+        step = (self.store.size - 1) / (side - 1)
+        return int((h - 1) / step) + 1, int((w - 1) / step) + 1
+
+    def over_supports(
+        self,
+        supports: Sequence[Support],
+        look: Callable[[Features, Tensor], T],
+        what: str,
+        *,
+        progress: bool = True,
+        batch: int = 8,
+    ) -> list[T]:
+        """Calls ``look`` with features and binary masks (n, H, W) of a few supports at a time.
+
+        Each support is read from the store once; the list has one item a batch.
+        """
+        images = self.evaluator(progress=progress).images
+        self.store.ensure(list(dict.fromkeys(s.image for s in supports)), [0], progress=progress)
+        chunks = [supports[start : start + batch] for start in range(0, len(supports), batch)]
+        found = []
+        with self.inference():
+            for chunk in tracked(progress, what, chunks):
+                masks = torch.cat([images.masks([s.image], [s.class_id]) for s in chunk])
+                found.append(look(images.features([s.image for s in chunk]), masks))
+        return found
+
+    def predictions(
+        self, specs: Sequence[EpisodeSpec], shots: int, *, progress: bool = True
+    ) -> Iterator[tuple[Question, npt.NDArray[np.bool_]]]:
+        """Evaluates the distinct questions of 1-way episodes, each once.
+
+        Yields:
+            A question and the predicted mask (H, W) at its target's own size.
+        """
+        evaluator = self.evaluator(progress=progress)
+        task = Task(fusion=self.fusion(shots), label_size="original")
+        distinct = list(dict.fromkeys(question_of(spec) for spec in specs))
+        for share in evaluator.shares(distinct, task.fusion, 1):
+            answers = evaluator.answers(share, task, evaluator.judge(share, task))
+            while True:
+                with self.inference():
+                    answer = next(answers, None)
+                if answer is None:
+                    break
+                question, logits = answer
+                margins = restore((logits[1:] - logits[:1]).unsqueeze(0), self.box(question.target))
+                yield question, (margins[0, 0] > 0).cpu().numpy()
+
+    def picture(self, image: str, class_id: int) -> tuple[Picture, Picture]:
+        """An image (H, W, 3) and its mask (H, W) in {0, 1, 255}, at its own size."""
+        mask = binary_mask(self.data.source.read_labels(image), class_id)
+        return picture_of(self.data.source.read_image(image)), np.asarray(mask.numpy()).astype(np.uint8)
+
+    def marked(self, image: str, class_id: int) -> Picture:
+        """An image with its mask marked, at its own size."""
+        return spotlight(*self.picture(image, class_id))
+
+    def network_view(self, image: str) -> Picture:
+        """What the network sees of an image, without the padding."""
+        pixels = self.store.view(image, 0)[0]
+        h, w = self.box(image).content
+        return picture_of((pixels[:, :h, :w] * 255).round().to(torch.uint8))
+
+    def on_pixels(self, image: str, cells: Tensor) -> npt.NDArray[np.float32]:
+        """A map (h, w) of cells, brought to the pixels of ``network_view``."""
+        size = self.store.size
+        h, w = self.box(image).content
+        return np.asarray(resize(cells.float()[None, None], (size, size))[0, 0, :h, :w].cpu().numpy())
+
+
+def question_of(spec: EpisodeSpec) -> Question:
+    """What an episode asks of its query."""
+    return questions_of(spec, "query")[0]
+
+
+def distinct_supports(episodes: Sequence[SeededEpisode]) -> dict[Support, int]:
+    """The distinct supports of episodes, in order of class and image, and how often each was drawn."""
+    drawn: dict[Support, int] = {}
+    for _, spec in episodes:
+        for image in spec.supports:
+            support = Support(spec.class_id, image)
+            drawn[support] = drawn.get(support, 0) + 1
+    return dict(sorted(drawn.items()))
+
+
+def example_episodes(episodes: Sequence[SeededEpisode], count: int, *key: str | int) -> list[SeededEpisode]:
+    """Draws episodes by number, none by its look; a class comes again only after all others came."""
+    queues: dict[int, list[SeededEpisode]] = {}
+    for one in Draws("figure", *key).sample(episodes, len(episodes)):
+        queues.setdefault(one[1].class_id, []).append(one)
+    chosen: list[SeededEpisode] = []
+    while len(chosen) < min(count, len(episodes)):
+        for class_id in sorted(queues):
+            if queues[class_id]:
+                chosen.append(queues[class_id].pop(0))
+    return chosen[:count]

@@ -1,0 +1,476 @@
+"""Results as one tidy data frame: a row a result, and beside it, by its key, the counts it was scored from.
+
+Tables, gains, comparisons, figures and the site are queries on it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypedDict
+
+import pandas as pd
+
+from fewseg.data.protocols import stored_protocol
+from fewseg.engine.results import RunResult, counts_path, load_with_counts
+from fewseg.metrics import EpisodeCounts, Score, bootstrap_score, paired_difference
+from fewseg.recipes.registry import variants
+from fewseg.recipes.variants import PrintedRow, Variant
+from fewseg.reports.numbers import Estimate, mean_of
+from fewseg.reports.published import PublishedValue, is_of_backbone, published_values
+
+FOLDS = 4
+"""Of the data sets of the papers."""
+
+FOLDS_OF: MappingProxyType[str, int] = MappingProxyType({"fss-1000": 1, "fss-1000-drawn": 1})
+"""Of data sets with a different number of folds: FSS-1000 has one split."""
+
+TABLE = ["dataset", "ways", "shots", "on", "protocol_digest"]
+"""Columns of the frame: results that agree in them share a table."""
+
+ROW = ["method", "fusion", "recipe", "sizes", "train_seed"]
+"""Columns of the frame: results of a table that agree in them share a row, which has a cell a fold."""
+
+
+class ResultRow(TypedDict):
+    """The columns of the frame; scores are fractions."""
+
+    key: str  # the index: the file's path below its folder, without .json
+    path: str
+    method: str
+    variant: str
+    label: str  # of the variant, for figures
+    recipe: str
+    dataset: str
+    fold: int
+    folds: int  # how many the data set has
+    train_seed: int | None
+    checkpoint: str
+    ways: int
+    shots: int
+    fusion: str
+    on: str
+    sizes: str  # "241", or "241 + 353" where several were added
+    multi_scale: bool
+    backbone: str
+    precision: str
+    protocol: str  # name and digest
+    protocol_digest: str
+    protocol_line: str
+    episodes: str  # "5 x 1000", seeds times episodes
+    miou: float
+    miou_std: float | None  # over seeds
+    miou_low: float  # ends of the 95 % interval over episodes
+    miou_high: float
+    fb_iou: float
+    dice: float
+    paper: str  # where a paper prints such a result; "" where none does
+    table: str
+    row: str
+    published: float | None  # the paper's mean over folds, in percent
+    published_dataset: str
+    published_backbone: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Results by their keys.
+
+    Attributes:
+        frame: a row a result, with the columns of :class:`ResultRow`; its key is the index.
+        runs: key to the whole result, for its configs, classes and seeds.
+        counts: key to the counts; empty where they were not read.
+        left_out: one sentence for each result that is not here.
+    """
+
+    frame: pd.DataFrame
+    runs: Mapping[str, RunResult]
+    counts: Mapping[str, EpisodeCounts]
+    left_out: tuple[str, ...] = ()
+    _cache: dict[tuple[str, ...], Estimate] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def only(self, frame: pd.DataFrame) -> Results:
+        """These results alone: rows of the frame."""
+        return replace(self, frame=frame)
+
+    def estimate(self, key: str, score: Score = "miou") -> Estimate:
+        """A score with its interval over episodes; computed once."""
+        row = self.frame.loc[key]
+        if score == "miou":
+            return Estimate(value=float(row.miou), low=float(row.miou_low), high=float(row.miou_high))
+        if (key, score) not in self._cache:
+            found = bootstrap_score(self.counts[key], self.runs[key].classes, score)
+            self._cache[key, score] = Estimate(value=float(row[score]), low=found.low, high=found.high)
+        return self._cache[key, score]
+
+    def difference(self, a: str, b: str, score: Score = "miou") -> Estimate:
+        """Score of ``b`` less score of ``a``, paired over query images; computed once.
+
+        Raises:
+            ValueError: they are not of the same episodes.
+        """
+        if (a, b, score) not in self._cache:
+            found = paired_difference(
+                self.counts[a], self.counts[b], self.runs[a].classes, score=score, over="queries"
+            )
+            ends = found.interval
+            self._cache[a, b, score] = Estimate(value=found.difference, low=ends.low, high=ends.high)
+        return self._cache[a, b, score]
+
+    def variant(self, key: str) -> Variant:
+        """What a result's recipe declares; of an unknown one nothing but its name."""
+        name = self.runs[key].variant
+        return variants().get(name, Variant(name=name))
+
+    def classes(self) -> pd.DataFrame:
+        """A row a result and tested class: ``key``, ``class_id``, ``name``, ``iou`` and ``dice``."""
+        rows = [
+            {"key": key, "class_id": c, "name": run.class_names.get(c, str(c)), "iou": iou, "dice": dice[c]}
+            for key, run, dice in ((k, self.runs[k], self.runs[k].per_class_dice) for k in self.frame.index)
+            for c, iou in run.per_class_mean.items()
+        ]
+        return pd.DataFrame(rows, columns=["key", "class_id", "name", "iou", "dice"])
+
+
+def load_results(folder: str | Path, *, folds: int = FOLDS) -> Results:
+    """Reads every result under a folder, which may have none; the key is its path without ``.json``.
+
+    Other JSON files are passed over; a result that cannot be read, or has lost its counts, is left out.
+
+    Raises:
+        ValueError: the folder does not exist.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{root} is not a folder: give the folder that `fewseg evaluate` writes to")
+    runs, counts, left_out = {}, {}, []
+    for path in sorted(root.rglob("*.json")):
+        if not counts_path(path).exists() and not _is_result(path):
+            continue
+        key = path.relative_to(root).with_suffix("").as_posix()
+        try:
+            runs[key], counts[key] = load_with_counts(path)
+        except (FileNotFoundError, ValueError) as error:
+            left_out.append(str(error).replace(f"{root}/", ""))
+    return results_of(runs, counts, left_out=left_out, folds=folds)
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a JSON file is a result that has lost its counts."""
+    try:
+        RunResult.load(path)
+    except ValueError:
+        return False
+    return True
+
+
+def results_of(
+    runs: Mapping[str, RunResult],
+    counts: Mapping[str, EpisodeCounts] | None = None,
+    *,
+    left_out: Sequence[str] = (),
+    folds: int = FOLDS,
+) -> Results:
+    """The frame of results by their keys."""
+    rows = [_row(key, run, folds) for key, run in runs.items()]
+    frame = pd.DataFrame(rows, columns=list(ResultRow.__annotations__))
+    frame["train_seed"] = pd.Series([run.train_seed for run in runs.values()], dtype=object)
+    return Results(frame=frame.set_index("key"), runs=runs, counts=counts or {}, left_out=tuple(left_out))
+
+
+def _row(key: str, run: RunResult, folds: int) -> ResultRow:
+    method = run.config.get("method", {})
+    backbone = method.get("backbone", {}) if isinstance(method, Mapping) else {}
+    name = str(backbone.get("name", "")) if isinstance(backbone, Mapping) else ""
+    variant = variants().get(run.variant, Variant(name=run.variant))
+    row, value = _printed(variant, run, name)
+    protocol = stored_protocol(run.protocol)
+    title = str(run.protocol.get("name", ""))
+    return {
+        "key": key,
+        "path": f"{key}.json",
+        "method": run.method,
+        "variant": run.variant,
+        "label": variant.label or run.recipe or run.method,
+        "recipe": run.recipe,
+        "dataset": run.dataset,
+        "fold": run.fold,
+        "folds": FOLDS_OF.get(run.dataset, folds),
+        "train_seed": run.train_seed,
+        "checkpoint": run.checkpoint,
+        "ways": run.ways,
+        "shots": run.shots,
+        "fusion": run.fusion,
+        "on": run.on,
+        "sizes": " + ".join(map(str, run.sizes)) or "unknown",
+        "multi_scale": len(run.sizes) > 1,
+        "backbone": name,
+        "precision": run.precision,
+        "protocol": f"{title} [{run.protocol_digest}]".strip(),
+        "protocol_digest": run.protocol_digest,
+        "protocol_line": f"protocol {protocol.line()}"
+        if protocol
+        else f"protocol {title or 'without a name'} [{run.protocol_digest}]",
+        "episodes": f"{len(run.seeds)} x {run.seeds[0].episodes}" if run.seeds else "",
+        "miou": run.miou_mean,
+        "miou_std": run.miou_std,
+        "miou_low": run.miou_ci95[0],
+        "miou_high": run.miou_ci95[1],
+        "fb_iou": run.fb_iou_mean,
+        "dice": run.dice_mean,
+        "paper": row.paper if row else "",
+        "table": row.table_for(run.dataset) if row else "",
+        "row": row.row if row else "",
+        "published": value.percent if value else None,
+        "published_dataset": value.dataset if value else "",
+        "published_backbone": value.backbone if value else "",
+    }
+
+
+def _printed(
+    variant: Variant, run: RunResult, backbone: str
+) -> tuple[PrintedRow | None, PublishedValue | None]:
+    """The printed row that a result is measured as, if its backbone is the paper's, and the printed mean."""
+    row = variant.row(run.dataset, run.fusion, run.shots, run.on, run.sizes) if run.ways == 1 else None
+    if row is None:
+        return None, None
+    place = (row.paper, row.table_for(run.dataset), row.row)
+    values = [v for v in published_values() if (v.paper, v.table, v.row) == place]
+    if values and not is_of_backbone(values[0].backbone, run.dataset, backbone):
+        return None, None
+    return row, next((v for v in values if (v.shots, v.column) == (run.shots, "mean")), None)
+
+
+def without_conflicts(results: Results) -> tuple[Results, list[str]]:
+    """Leaves out what cannot share tables.
+
+    Of one fold the class split that most results of a table have is kept, none where two are equally
+    frequent. Of two results of one row and fold neither is kept, unless they have the same scores.
+
+    Returns:
+        The results that are left, in their order, and a sentence for each reason.
+    """
+    frame, problems = results.frame, []
+    outside = (frame.fold < 0) | (frame.fold >= frame.folds)
+    for row in frame[outside].itertuples():
+        problems.append(f"{row.path} is of fold {row.fold}, outside 0 .. {row.folds - 1}: left out")
+    frame = frame[~outside]
+    for _, same in frame.groupby([*TABLE, "fold"], sort=False):
+        classes = {key: frozenset(results.runs[key].classes) for key in same.index}
+        splits = Counter(classes.values()).most_common(2)
+        if len(splits) == 1:
+            continue
+        tied = splits[0][1] == splits[1][1]
+        out = [key for key in same.index if tied or classes[key] != splits[0][0]]
+        frame = frame.drop(out)
+        first = same.iloc[0]
+        named = (f"{same.path[k]} (classes {', '.join(map(str, sorted(classes[k])))})" for k in out)
+        problems.append(
+            f"different class splits of {first.dataset} fold {first.fold} cannot share a table; left out "
+            + ", ".join(named)
+        )
+    for _, same in frame.groupby([*TABLE, *ROW, "fold"], sort=False, dropna=False):
+        if len(same) == 1:
+            continue
+        equal = all(results.runs[key].seeds == results.runs[same.index[0]].seeds for key in same.index)
+        frame = frame.drop(same.index[1:] if equal else same.index)
+        what = f"{len(same)} results of one row, {name_of(same.iloc[0])}: {' and '.join(same.path)}"
+        fate = f"they are equal, {same.path.iloc[0]} is shown" if equal else "left out, keep one of the files"
+        problems.append(f"{what}: {fate}")
+    return results.only(frame), problems
+
+
+def name_of(row: Any) -> str:
+    """A result in messages, e.g. "pfenet mean 1-shot on voc5i-mini fold 0"."""
+    return f"{row.method} {row.fusion} {row.shots}-shot on {row.dataset} fold {row.fold}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldTable:
+    """Results that may stand in one table: of one data set, task and protocol.
+
+    Attributes:
+        results: those of the table; the frame has a column ``series`` more, the name of each result's row.
+        series: the rows, in their order: a method with one fusion, and what else they differ in.
+        dataset: their data set.
+        ways: their N.
+        shots: their K.
+        on: what was segmented, "query" or "support".
+        protocol: protocol name and digest.
+        episodes: "5 x 1000", seeds times episodes.
+        folds: how many folds a mean needs.
+    """
+
+    results: Results
+    series: tuple[str, ...]
+    dataset: str
+    ways: int
+    shots: int
+    on: str
+    protocol: str
+    episodes: str
+    folds: int
+
+    @property
+    def heading(self) -> str:
+        """Data set, ways and shots, e.g. "voc5i-mini, 2-way 5-shot"."""
+        ways = f"{self.ways}-way " if self.ways > 1 else ""
+        on = ", on the support set itself" if self.on == "support" else ""
+        return f"{self.dataset}, {ways}{self.shots}-shot{on}"
+
+    @property
+    def title(self) -> str:
+        """What the numbers are, in one line."""
+        return f"{self.heading}, mIoU in percent with 95 % intervals"
+
+    @property
+    def caption(self) -> str:
+        """How they were measured, in one line."""
+        return f"protocol {self.protocol}, {self.episodes} episodes a fold"
+
+    def row(self, series: str) -> pd.DataFrame:
+        """The results of a row by fold, ascending; their keys are the column ``key``."""
+        frame = self.results.frame
+        return frame[frame.series == series].reset_index().set_index("fold", drop=False).sort_index()
+
+    def missing(self, series: str) -> str:
+        """Which folds of a row were not run, e.g. "missing fold 2"; "" where all were."""
+        missing = [str(f) for f in range(self.folds) if f not in self.row(series).index]
+        return f"missing fold{'s' if len(missing) > 1 else ''} {', '.join(missing)}" if missing else ""
+
+    def mean(self, series: str, score: Score = "miou") -> Estimate | None:
+        """Mean over all folds with its interval; None where one is missing."""
+        if self.missing(series):
+            return None
+        return mean_of([self.results.estimate(key, score) for key in self.row(series).key])
+
+
+def fold_tables(results: Results) -> list[FoldTable]:
+    """One table for each data set, task (ways, shots, what is segmented) and protocol, in this order.
+
+    Raises:
+        ValueError: there are no results, or some cannot share a table; see :func:`without_conflicts`.
+    """
+    if not len(results):
+        raise ValueError("there are no results to make a table of: evaluate something first")
+    _, problems = without_conflicts(results)
+    if problems:
+        raise ValueError("; ".join(problems))
+    return [_fold_table(results, frame) for _, frame in results.frame.groupby(TABLE)]
+
+
+def _fold_table(results: Results, frame: pd.DataFrame) -> FoldTable:
+    named = frame.assign(suffix="")
+    for _, alike in frame.groupby(["method", "fusion"]):
+        parts = pd.DataFrame(index=alike.index)
+        if alike.recipe.nunique() > 1:
+            parts["recipe"] = alike.recipe
+        if alike.sizes.nunique() > 1:
+            parts["sizes"] = "at " + alike.sizes + " px"
+        if alike.train_seed.nunique(dropna=False) > 1:
+            parts["seed"] = [f"training seed {'unknown' if s is None else s}" for s in alike.train_seed]
+        named.loc[alike.index, "suffix"] = [", ".join(map(str, row)) for row in parts.itertuples(index=False)]
+    named = named.sort_values(["method", "fusion", "suffix"], kind="stable")
+    brackets = [f" ({suffix})" if suffix else "" for suffix in named.suffix]
+    named["series"] = named.method + brackets + " " + named.fusion
+    first = frame.iloc[0]
+    return FoldTable(
+        results=results.only(named),
+        series=tuple(named.series.unique()),
+        **{name: first[name] for name in ("dataset", "ways", "shots", "on", "protocol", "episodes", "folds")},
+    )
+
+
+def gains(table: FoldTable) -> pd.DataFrame:
+    """Every row of a table over its baselines: ``series``, ``over``, ``fold``, ``value``, ``low``, ``high``.
+
+    Fractions, paired on the same episodes, with intervals over query images: episodes that share an image
+    are not so many witnesses. A pair has a line for each fold that both rows have.
+
+    Raises:
+        ValueError: two results of one fold and protocol are not of the same episodes.
+    """
+    return pd.DataFrame(
+        [line for over, series in baseline_pairs(table) for line in gain_lines(table, over, series)],
+        columns=["series", "over", "fold", "value", "low", "high"],
+    )
+
+
+def gain_lines(table: FoldTable, over: str, series: str, score: Score = "miou") -> list[dict[str, Any]]:
+    """The lines of :func:`gains` of one pair; raises as it does."""
+    a, b = table.row(over), table.row(series)
+    return [
+        {
+            "series": series,
+            "over": over,
+            "fold": fold,
+            **vars(table.results.difference(a.key[fold], b.key[fold], score)),
+        }
+        for fold in a.index.intersection(b.index)
+    ]
+
+
+def missing_of_pair(table: FoldTable, over: str, series: str) -> str:
+    """Which folds the mean gain of a pair lacks, or ""."""
+    return "; ".join(f"{name}: {table.missing(name)}" for name in (over, series) if table.missing(name))
+
+
+def baseline_pairs(table: FoldTable) -> list[tuple[str, str]]:
+    """(baseline, row) for every row and what its variant is measured against.
+
+    Other methods are paired where they are fused alike; with one shot there is nothing to fuse but iterated
+    prototypes. A method is also paired with its plain fusion, with its variants that lack one part, and at
+    several sizes with itself at one. Rows that were trained for different lengths are not paired.
+    """
+    heads = {
+        series: table.results.frame[table.results.frame.series == series].iloc[0] for series in table.series
+    }
+    return [
+        (a, b)
+        for b, row in heads.items()
+        for a, base in heads.items()
+        if _is_baseline(table, base, row) and trained_alike(table, a, b)
+    ]
+
+
+FUSION_BASELINE = {"cross-guided": "average", "iterative": "mean"}
+
+PAPER_FUSIONS = (("mean", "cross-guided"), ("attention", "cross-guided"))
+"""The papers' 5-shot rows: PFENet with mean vectors, or CANet with its attention, and SCL with CGM."""
+
+
+def _is_baseline(table: FoldTable, a: Any, b: Any) -> bool:
+    """Whether a row like ``a`` is what one like ``b`` is measured against."""
+    same = (a.variant, a.recipe, a.train_seed) == (b.variant, b.recipe, b.train_seed)
+    if a.multi_scale or b.multi_scale:
+        return bool(same and a.fusion == b.fusion and b.multi_scale and not a.multi_scale)
+    variant = table.results.variant(b.name)
+    if a.variant in variant.one_part_less:
+        trained = (a.train_seed, a.backbone) == (b.train_seed, b.backbone)
+        return bool(trained and (a.fusion == b.fusion or (a.fusion, b.fusion) == ("mean", "iterative")))
+    if a.variant in variant.baselines:
+        if "iterative" in (a.fusion, b.fusion):
+            return (a.fusion, b.fusion) == ("mean", "iterative")
+        if table.shots == 1:
+            return bool(a.fusion != "attention")  # which was trained for several shots
+        return bool(a.fusion == b.fusion or (a.fusion, b.fusion) in PAPER_FUSIONS)
+    plain = a.fusion == FUSION_BASELINE.get(b.fusion)
+    return bool(same and plain) and (table.shots > 1 or b.fusion == "iterative")
+
+
+def trained_alike(table: FoldTable, a: str, b: str) -> bool:
+    """Whether two rows were trained for as long, or one was not trained at all (or does not say)."""
+
+    def length(key: str) -> tuple[object, object] | None:
+        config = table.results.runs[key].training.get("config")
+        return (config.get("steps"), config.get("batch")) if isinstance(config, Mapping) else None
+
+    first, second = table.row(a).key, table.row(b).key
+    pairs = [(length(first[f]), length(second[f])) for f in first.index.intersection(second.index)]
+    return all(None in pair or pair[0] == pair[1] for pair in pairs)

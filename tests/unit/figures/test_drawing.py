@@ -1,0 +1,157 @@
+"""What drawn figures contain: data set, legends outside the axes, bars at their values; and their files."""
+
+import csv
+import struct
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from fewseg.data.episodes import EpisodeSpec
+from fewseg.reports.figures import (
+    failures,
+    maps,
+    separation,
+    shot_weights,
+    support_masks,
+)
+from fewseg.reports.figures.context import write_records
+from fewseg.reports.figures.drawing import COLOURS, HATCHES, MARKERS, grouped_bars, new_figure, save
+from fewseg.reports.figures.model import TABLE_III, example_episodes
+from fewseg.reports.figures.shot_weights import correlated
+from fewseg.reports.figures.support_masks import REACHES, SYMBOLS
+from fewseg.reports.numbers import Estimate
+
+ONE = Estimate(value=0.5, low=0.4, high=0.7)
+ROWS = dict.fromkeys(TABLE_III, ONE)
+
+
+def _embeddings():
+    one = SimpleNamespace(silhouette=ONE)
+    return {0: dict.fromkeys(TABLE_III, SimpleNamespace(space=one, plane=one))}
+
+
+def _shares():
+    shares = SimpleNamespace(
+        coverage=dict.fromkeys(("primary", "auxiliary"), ONE),
+        on_edge={reach: dict.fromkeys(SYMBOLS, ONE) for reach in REACHES},
+    )
+    names = (support_masks.ALL, support_masks.MOSTLY)
+    return {name: {"SCL\nfold 0": shares} for name in names}
+
+
+def _weights():
+    values = np.random.default_rng(0).random((9, 5))
+    return {"SCL, fold 0": correlated(values, values)}
+
+
+DRAWN = {
+    "prototypes": lambda: separation.draw_prototype_silhouettes(_embeddings(), "voc5i-mini"),
+    "metric": lambda: separation.draw_cell_silhouettes({"a": {"cosine": ONE, "fidelity": ONE}}, "voc5i-mini"),
+    "shares": lambda: support_masks.draw_shares(_shares(), "voc5i-mini"),
+    "attention": lambda: maps.draw_order({"fold 0": ROWS}, "attention", "voc5i-mini"),
+    "similarity": lambda: maps.draw_order({"fold 0": ROWS}, "similarity", "voc5i-mini"),
+    "weights": lambda: shot_weights.draw(_weights(), "voc5i-mini"),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_plot_names_the_data_set_and_its_legend_hides_nothing(name):
+    figure = DRAWN[name]()
+    titles = [axes.get_title() for axes in figure.axes] + [figure.get_suptitle()]
+    assert any("voc5i-mini" in title for title in titles)
+    assert all(axes.get_legend() is None for axes in figure.axes)
+    (legend,) = figure.legends
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
+    assert figure.bbox.x0 <= box.x0
+    assert box.x1 <= figure.bbox.x1
+
+
+def test_every_panel_of_the_shares_says_of_which_supports_it_is():
+    panels = DRAWN["shares"]().axes
+    rows = (support_masks.ALL, support_masks.MOSTLY)
+    assert [axes.get_title().split(":")[0] for axes in panels] == [name for name in rows for _ in range(3)]
+
+
+@pytest.mark.parametrize("methods", [1, 7])
+def test_failures_have_a_panel_a_fold_and_a_group_a_method(methods):
+    rates = dict.fromkeys(failures.KINDS, ONE)
+    names = [f"method {i}" for i in range(methods)]
+    figure = failures.draw({f"{n}\nfold {f}": rates for n in names for f in range(4)}, "title")
+    assert [axes.get_title() for axes in figure.axes] == [f"fold {f}" for f in range(4)]
+    for axes in figure.axes:
+        assert [label.get_text() for label in axes.get_xticklabels()] == names
+        assert len({bar.get_hatch() for bar in axes.patches}) == len(rates)
+    assert max(figure.get_size_inches()) < 13
+    figure.draw_without_rendering()
+    assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
+
+
+def drawn():
+    figure = new_figure(3, 2)
+    axes = figure.subplots()
+    groups = {
+        "fold 0": {"a": Estimate(value=0.5, low=0.4, high=0.7), "b": Estimate(value=0.2, low=0.1, high=0.3)},
+        "fold 1": {"b": Estimate(value=0.3, low=0.2, high=0.4)},
+    }
+    grouped_bars(axes, groups, {"a": "A", "b": "B", "c": "never there"})
+    return figure, axes
+
+
+def test_a_figure_is_three_files_that_are_the_same_every_time(tmp_path):
+    first = save(drawn()[0], tmp_path / "one.of.two")
+    second = save(drawn()[0], tmp_path / "again")
+    assert [p.name for p in first] == ["one.of.two.pdf", "one.of.two.png", "one.of.two.svg"]
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+    width, height = struct.unpack(">II", first[1].read_bytes()[16:24])
+    assert (width, height) == (450, 300)
+    assert [p.suffix for p in save(drawn()[0], tmp_path / "p", svg=False)] == [".pdf", ".png"]
+
+
+def test_no_window_is_model_and_no_global_figure_made(tmp_path):
+    save(drawn()[0], tmp_path / "x")
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_bars_stand_at_their_value_in_percent_with_their_interval():
+    _, axes = drawn()
+    bars = [(round(bar.get_x() + bar.get_width() / 2, 2), bar.get_height()) for bar in axes.patches]
+    assert bars == [(-0.2, 50.0), (0.2, 20.0), (1.2, 30.0)]
+    assert len({bar.get_hatch() for bar in axes.patches}) == 2
+    assert axes.get_ylabel() == "%"
+
+
+def test_items_differ_without_colour():
+    assert len(set(COLOURS)) == len(set(MARKERS)) == len(set(HATCHES)) == 8
+    lightness = sorted(sum(to_rgb(c)) for c in COLOURS)
+    assert lightness[0] == 0
+    assert lightness[-1] > 2
+
+
+def test_rows_with_different_columns_share_a_table(tmp_path):
+    path = write_records(tmp_path / "a" / "x.csv", [{"fold": 0, "value": 0.25}, {"fold": 1, "note": "a, b"}])
+    with path.open(newline="") as file:
+        assert list(csv.DictReader(file)) == [
+            {"fold": "0", "value": "0.25", "note": ""},
+            {"fold": "1", "value": "", "note": "a, b"},
+        ]
+    with pytest.raises(ValueError, match="no row"):
+        write_records(tmp_path / "y.csv", [])
+
+
+def test_examples_are_drawn_by_number_one_class_after_the_other():
+    episodes = [
+        (seed, EpisodeSpec(index=i, class_id=1 + (i > 7), query=f"q{i}", supports=("s",)))
+        for seed in (0, 1)
+        for i in range(10)
+    ]
+    found = example_episodes(episodes, 4, "x", 0)
+    assert [spec.class_id for _, spec in found] == [1, 2, 1, 2]
+    assert example_episodes(episodes, 4, "x", 0) == found
+    assert example_episodes(episodes, 4, "x", 1) != found
+    every = example_episodes(episodes, 99, "x", 0)
+    assert sorted(every, key=lambda one: (one[0], one[1].index)) == episodes

@@ -1,0 +1,101 @@
+"""The tidy frame: a row a result, counts by its key, tables and gains as queries on it."""
+
+import json
+
+import pytest
+
+from fewseg.engine.results import counts_path, load_with_counts
+from fewseg.metrics import paired_difference
+from fewseg.reports.frame import fold_tables, gains, load_results, results_of, without_conflicts
+from fewseg.reports.numbers import Estimate, mean_of
+
+
+def test_every_result_is_a_row_by_its_path_with_its_counts(folder, write):
+    write("deeper/one", 1, shots=5)
+    found = load_results(folder)
+    assert set(found.frame.index) == {
+        p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("*.json")
+    }
+    run, counts = load_with_counts(folder / "deeper" / "one.json")
+    row = found.frame.loc["deeper/one"]
+    assert found.runs["deeper/one"] == run
+    assert found.counts["deeper/one"].columns().keys() == counts.columns().keys()
+    assert (row.miou, row.fb_iou, row.dice) == (run.miou_mean, run.fb_iou_mean, run.dice_mean)
+    assert (row.miou_low, row.miou_high) == run.miou_ci95
+    assert (row.dataset, row.fold, row.shots, row.folds) == ("voc5i-mini", 1, 5, 4)
+    assert (row.paper, row.table, row.row) == ("scl", "1", "PFENet")
+    assert (row.published, row.published_dataset) == (61.9, "pascal-5i")
+
+
+def test_a_result_that_cannot_be_read_is_left_out_with_its_reason_and_other_json_is_passed_over(folder):
+    (folder / "notes.json").write_text(json.dumps({"a": 1}))
+    counts_path(folder / "pfenet-0.json").unlink()
+    (folder / "scl-1.json").write_text("{")
+    found = load_results(folder)
+    assert len(found.left_out) == 2
+    assert "pfenet-0.counts.npz is missing" in found.left_out[0]
+    assert "scl-1.json is not a whole JSON file" in found.left_out[1]
+    assert not {"pfenet-0", "scl-1", "notes"} & set(found.frame.index)
+
+
+def test_no_results_are_an_empty_frame_with_all_columns(tmp_path):
+    found = load_results(tmp_path)
+    assert len(found) == 0
+    assert {"method", "fold", "miou", "paper"} <= set(found.frame.columns)
+    assert list(found.classes().columns) == ["key", "class_id", "name", "iou", "dice"]
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
+        load_results(tmp_path / "nowhere")
+
+
+def test_a_table_has_its_rows_by_fold_and_a_mean_over_all_folds_alone(folder):
+    found = load_results(folder)
+    (table,) = fold_tables(found)
+    assert table.series == ("panet mean", "pfenet mean", "scl-pfenet mean")
+    assert list(table.row("scl-pfenet mean").key) == [f"scl-{fold}" for fold in range(4)]
+    assert table.missing("panet mean") == "missing folds 0, 1, 3"
+    assert table.mean("panet mean") is None
+    folds = [found.runs[f"scl-{fold}"] for fold in range(4)]
+    assert table.mean("scl-pfenet mean") == mean_of(
+        [Estimate(value=r.miou_mean, low=r.miou_ci95[0], high=r.miou_ci95[1]) for r in folds]
+    )
+
+
+def test_gains_are_paired_over_query_images_fold_by_fold(folder):
+    found = load_results(folder)
+    (table,) = fold_tables(found)
+    lines = gains(table)
+    assert set(zip(lines.series, lines.over, strict=True)) == {("scl-pfenet mean", "pfenet mean")}
+    line = lines[lines.fold == 2].iloc[0]
+    run = found.runs["pfenet-2"]
+    expected = paired_difference(found.counts["pfenet-2"], found.counts["scl-2"], run.classes, over="queries")
+    assert (line.value, line.low, line.high) == (
+        expected.difference,
+        expected.interval.low,
+        expected.interval.high,
+    )
+
+
+def test_each_class_has_its_iou_and_dice(folder):
+    found = load_results(folder)
+    of_one = found.classes().query("key == 'scl-1'").set_index("class_id")
+    run = found.runs["scl-1"]
+    assert of_one.iou.to_dict() == run.per_class_mean
+    assert of_one.dice.to_dict() == run.per_class_dice
+    assert of_one.name[3] == "bird"
+
+
+def test_results_that_are_twice_there_are_named_and_left_out(folder, write):
+    write("again", 2, better=0.01, method="panet", recipe="voc5i_mini_panet")
+    write("differs", 2, better=0.2, method="scl-pfenet", recipe="voc5i_mini_scl")
+    found = load_results(folder)
+    kept, problems = without_conflicts(found)
+    assert "again.json and late.json: they are equal, again.json is shown" in problems[0]
+    assert "differs.json and scl-2.json: left out, keep one of the files" in problems[1]
+    assert set(found.frame.index) - set(kept.frame.index) == {"late", "differs", "scl-2"}
+    with pytest.raises(ValueError, match="2 results of one row, panet mean 1-shot on voc5i-mini fold 2"):
+        fold_tables(found)
+
+
+def test_results_need_no_files(result_of, counts_of_fold):
+    found = results_of({"a": result_of(counts_of_fold(0))})
+    assert fold_tables(found)[0].series == ("pfenet mean",)

@@ -1,0 +1,181 @@
+"""The state of pages: what is kept, for how long, and what several threads may do to it at once."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from fewseg.serve import pages
+from fewseg.serve.label_studio import ImageCache
+from fewseg.serve.limits import Limits, RequestError
+from fewseg.serve.pages import Pages, PageState, SharedModel
+from serve_page import png
+from small_segmenters import model, picture
+
+
+def page_with_support(limits=None):
+    """A page with a support and three open images, and their ids."""
+    page = PageState(SharedModel(model()), limits or Limits())
+    support, *others = (page.add_image(f"{k}.png", png(picture(k)[0])).id for k in range(4))
+    page.add_class("square")
+    page.set_mask(support, "support", png(picture(0)[1]))
+    return page, support, others
+
+
+def test_answers_stay_within_the_bytes_of_a_session():
+    roomy, _, others = page_with_support()
+    bare = roomy.nbytes
+    wanted = [roomy.labels(id) for id in others]
+    one = (roomy.nbytes - bare) // 3
+    assert one > 0
+    tight, _, others = page_with_support(Limits(session_bytes=bare + one + one // 2))
+    for id, labels in zip(others, wanted, strict=True):
+        np.testing.assert_array_equal(tight.labels(id), labels)
+        assert tight.nbytes <= tight.limits.session_bytes
+    assert [tight.image(id).answer is not None for id in others] == [False, False, True]
+    none, _, others = page_with_support(Limits(session_bytes=bare))
+    np.testing.assert_array_equal(none.labels(others[0]), wanted[0])
+    assert none.nbytes == bare
+
+
+def test_answers_make_room_for_an_upload():
+    roomy, _, others = page_with_support()
+    bare, more = roomy.nbytes, roomy.image(others[0]).nbytes
+    for id in others:
+        roomy.labels(id)
+    page, _, others = page_with_support(Limits(session_bytes=bare + max(more, roomy.nbytes - bare)))
+    for id in others:
+        page.labels(id)
+    assert page.nbytes + more > page.limits.session_bytes
+    page.add_image("one more.png", png(picture(7)[0]))
+    assert page.nbytes <= page.limits.session_bytes
+
+
+def test_the_class_masks_of_a_support_count():
+    page, support, _ = page_with_support()
+    before = page.nbytes
+    page.set_mask(support, "accepted", png(picture(0)[1]))
+    assert page.nbytes < before
+
+
+def test_answers_of_other_supports_are_not_kept():
+    page, support, others = page_with_support()
+    page.labels(others[0])
+    assert page.image(others[0]).answer is not None
+    page.set_mask(support, "support", png(np.roll(picture(0)[1], 5, axis=0)))
+    assert page.image(others[0]).answer is None
+
+
+def test_a_mask_that_was_sent_while_a_class_was_deleted_is_refused(monkeypatch):
+    page, _, others = page_with_support()
+    page.add_class("dark")
+    encode = pages.png_bytes
+
+    def slow(labels):
+        monkeypatch.setattr(pages, "png_bytes", encode)
+        page.remove_class(1)
+        return encode(labels)
+
+    monkeypatch.setattr(pages, "png_bytes", slow)
+    with pytest.raises(RequestError, match="draw it again") as error:
+        page.set_mask(others[0], "support", png(picture(1)[1] * 2))
+    assert error.value.status == 409
+    assert page.image(others[0]).role == "open"
+    assert not page.labels(others[1]).any()
+
+
+class SlowLock:
+    """A lock whose owner is slow to take it a second time."""
+
+    def __init__(self):
+        self.lock, self.taken = threading.Lock(), {}
+
+    def __enter__(self):
+        me = threading.get_ident()
+        self.taken[me] = self.taken.get(me, 0) + 1
+        if self.taken[me] == 2:
+            time.sleep(0.5)
+        self.lock.acquire()
+
+    def __exit__(self, *_):
+        self.lock.release()
+
+
+def test_an_image_that_several_threads_want_is_encoded_and_counted_once():
+    images = ImageCache(SharedModel(model()), 10**6, 2**30)
+    images._lock = SlowLock()
+    content, found = png(picture(0)[0]), []
+    threads = [threading.Thread(target=lambda: found.append(images.encode(content, "a"))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0] is found[1] is found[2]
+    assert images.nbytes == found[0].nbytes
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def open_pages(**limits):
+    clock = Clock()
+    return Pages(SharedModel(model()), Limits(**limits), clock), clock
+
+
+def test_a_page_that_is_not_used_is_dropped_with_all_it_holds():
+    opened, clock = open_pages(idle_seconds=100)
+    token, page = opened.open()
+    for clock.now in (99, 198):
+        assert opened.get(token) is page
+    clock.now = 299
+    with pytest.raises(RequestError, match="timed out") as error:
+        opened.get(token)
+    assert error.value.status == 401
+    assert len(opened) == 0
+
+
+def test_sweeping_frees_what_timed_out():
+    opened, clock = open_pages(idle_seconds=100)
+    opened.open()
+    clock.now = 101
+    opened.sweep()
+    assert len(opened) == 0
+
+
+def test_an_empty_page_makes_room_and_a_used_one_does_not():
+    opened, _ = open_pages(sessions=2)
+    used, page = opened.open()
+    page.add_image("a.png", png(picture(0)[0]))
+    empty, _ = opened.open()
+    third, other = opened.open()
+    other.add_image("a.png", png(picture(1)[0]))
+    assert len(opened) == 2
+    assert opened.get(used) is page
+    with pytest.raises(RequestError):
+        opened.get(empty)
+    with pytest.raises(RequestError, match="2 sessions at a time") as error:
+        opened.open()
+    assert error.value.status == 503
+    opened.close(third)
+    opened.open()
+
+
+def test_a_page_that_waits_for_the_network_does_not_stop_the_others():
+    opened, _ = open_pages(sessions=1)
+    _, page = opened.open()
+    done = threading.Event()
+    with page._lock:  # as while its supports wait to be encoded
+        opening = threading.Thread(target=lambda: (opened.open(), done.set()))
+        opening.start()
+        assert done.wait(30)
+    opening.join()
+
+
+def test_limits_are_positive():
+    with pytest.raises(ValueError, match="images"):
+        Limits(images=0)
