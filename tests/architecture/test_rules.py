@@ -31,6 +31,34 @@ def test_imports_go_one_way():
     assert "0 broken" in done.stdout
 
 
+def import_graph():
+    """Module to the modules of the package that it imports, wherever in the file."""
+    modules = {}
+    for file in FILES:
+        parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(file.read_text())
+    graph = {}
+    for name, tree in modules.items():
+        found = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                found |= {full if full in modules else node.module for full in names}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        graph[name] = (found & modules.keys()) - {name}
+    return graph
+
+
+def test_no_import_circle():
+    """Modules without an import left to resolve are taken away until none is left."""
+    graph = import_graph()
+    while leaves := [name for name, imported in graph.items() if not imported & graph.keys()]:
+        for name in leaves:
+            del graph[name]
+    assert not graph, f"in a circle, or behind one: {sorted(graph)}"
+
+
 def public(tree):
     """Every public class, function and method, with its qualified name; overloads and nested ones aside."""
     for node in tree.body:

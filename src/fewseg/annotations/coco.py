@@ -264,25 +264,12 @@ def image_id(name: str) -> int:
 
 
 class CocoWriter(JournalledWriter):
-    """Writes a COCO file: a data set with scores in its annotations, or a list of results.
+    """Writes a COCO file: a data set with scores in its annotations, or results for ``COCO.loadRes``.
 
     An annotation is all of a class on an image, as compressed RLE. Image ids are those given, or computed
     from the image's name (:func:`image_id`), so that a data set and a list of results agree however they came
-    about; results have the file's name too. Category ids are 1 .. N by the order of the classes, or those
-    given. Pixels of 255 are a crowd of each class, which COCO leaves out of every count; a list of results
-    has none.
-
-    Args:
-        path: the file.
-        classes: the names.
-        form: ``dataset`` has images, annotations and categories; ``results`` is the list that
-            ``COCO.loadRes`` takes.
-        image_ids: image name -> id, of the data set that results belong to.
-        category_ids: class -> id, likewise.
-
-    Raises:
-        ValueError: a class has no id.
-        DataError: the journal has other classes.
+    about. Category ids are 1 .. N by the order of the classes, or those given. Pixels of 255 are a crowd of
+    each class, which COCO leaves out of every count; a list of results has none.
     """
 
     def __init__(

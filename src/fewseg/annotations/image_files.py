@@ -17,16 +17,7 @@ from torch import Tensor
 from fewseg.annotations.options import MAX_PIXELS
 from fewseg.types import IGNORE, DataError
 
-_FORMATS = (
-    "BMP",
-    "GIF",
-    "JPEG",
-    "JPEG2000",
-    "PNG",
-    "PPM",
-    "TIFF",
-    "WEBP",
-)  # recognised by content; MPO is a JPEG
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # by content; MPO is a JPEG
 
 
 @contextmanager
@@ -99,8 +90,8 @@ _PILLOWS_LIMIT = _PillowsLimit()
 
 def _too_large(path: Path, kind: str, size: str, max_pixels: int) -> DataError:
     return DataError(
-        f"{kind} {path} has {size}; expected {max_pixels}, the limit set: cut it into tiles, shrink it, "
-        "or raise the limit where you trust the file"
+        f"{kind} {path} has {size}; expected at most {max_pixels}, the limit set: cut it into tiles, "
+        "shrink it, or raise the limit where you trust the file"
     )
 
 

@@ -171,21 +171,8 @@ Tool = Literal["brushlabels", "polygonlabels"]
 class LabelStudioWriter(JournalledWriter):
     """Writes Label Studio tasks with predictions: a brush region with its RLE and score for each class.
 
-    Of an image that a person has settled the regions are an annotation, and the task is done.
-
-    Pixels of 255 are in no region: Label Studio has no region for what is unknown.
-
-    Args:
-        path: the file, for Label Studio's import.
-        classes: the names, which the labelling configuration must have.
-        image_url: the task's image, where ``{name}`` becomes the image's quoted name, for instance
-            ``/data/local-files/?d={name}``.
-        from_name: the name of the BrushLabels tag in the labelling configuration.
-        to_name: the name of its Image tag.
-        model_version: what Label Studio calls the predictions.
-
-    Raises:
-        DataError: the journal has other classes or names.
+    Of an image that a person has settled the regions are an annotation, and the task is done. Pixels of 255
+    are in no region. In ``image_url`` ``{name}`` becomes the image's quoted name.
     """
 
     def __init__(

@@ -139,20 +139,9 @@ class LabelMeWriter(PredictionWriter):
 
     ``mask`` shapes give the mask back to the pixel. ``polygon`` shapes can be edited in LabelMe; read by this
     package their IoU with the mask is 0.95 or more for a piece above 400 pixels (with ``tolerance`` 0 they
-    are exact too). LabelMe's own export draws polygons a little larger, with their rim. Pixels of 255
-    are shapes labelled ``__ignore__``, as LabelMe's own conversions have it.
-
-    Args:
-        folder: the output folder.
-        classes: the names.
-        shapes: ``mask`` or ``polygon``.
-        tolerance: of polygons, pixels (see :func:`~fewseg.annotations.shapes.outlines`).
-        images: the folder of images, to which ``imagePath`` leads from the file; without it that is the
-            image's name.
-        stems: see :class:`~fewseg.annotations.names.OutputNames`.
-
-    Raises:
-        ValueError: the names or the kind of shapes are invalid.
+    are exact too). LabelMe's own export draws polygons a little larger, with their rim. Pixels of 255 are
+    shapes labelled ``__ignore__``, as LabelMe's own conversions have it. ``images`` is the folder that
+    ``imagePath`` leads to from the file; without it that is the image's name.
     """
 
     def __init__(

@@ -249,19 +249,9 @@ def _mask_of(relative: Path, masks: Path) -> Path | None:
 
 
 class IndexPngWriter(PredictionWriter):
-    """Writes ``<image>.png``: palette PNGs of class numbers (0 background, 255 unknown), and ``classes.txt``.
+    """Writes ``<image>.png``, palette PNGs of class numbers (0 background, 255 unknown), and ``classes.txt``.
 
     The folder can be read back as the masks of the same images. The colours are PASCAL VOC's.
-
-    Args:
-        folder: the output folder.
-        classes: the names, number 1 on.
-        stems: see :class:`~fewseg.annotations.names.OutputNames`.
-
-    Raises:
-        ValueError: the names are invalid, or one has a line break.
-        DataError: the folder has a list of other classes.
-        OSError: the folder is not writable.
     """
 
     def __init__(
@@ -292,17 +282,7 @@ class IndexPngWriter(PredictionWriter):
 
 
 class ProbabilityPngWriter(PredictionWriter):
-    """Writes ``<image>.<class>.png``: grey PNGs of each class's probability, 0 .. 255 or 0 .. 65535.
-
-    Args:
-        folder: the output folder.
-        classes: the names.
-        bits: 8 or 16 a pixel.
-        stems: see :class:`~fewseg.annotations.names.OutputNames`.
-
-    Raises:
-        ValueError: the names or the number of bits are invalid, or two names make one file name.
-    """
+    """Writes ``<image>.<class>.png``: grey PNGs of each class's probability, 0 .. 255 or 0 .. 65535."""
 
     def __init__(
         self,

@@ -89,20 +89,20 @@ COMMANDS: dict[str, Command] = {
         words="RECIPE",
     ),
     "compare": Command(
-        options="fewseg.cli.tables:CompareCommand",
-        run="fewseg.cli.tables:compare",
+        options="fewseg.reports.options:CompareOptions",
+        run="fewseg.reports.comparison:run",
         help="two result files, episode by episode",
         words="A B",
     ),
     "table": Command(
-        options="fewseg.cli.tables:TableCommand",
-        run="fewseg.cli.tables:table",
+        options="fewseg.reports.options:TableOptions",
+        run="fewseg.reports.tables:run",
         help="the tables of a folder of results",
         words="FOLDER",
     ),
     "report tables": Command(
-        options="fewseg.cli.tables:ReportTablesCommand",
-        run="fewseg.cli.tables:report_tables",
+        options="fewseg.reports.options:PaperTablesOptions",
+        run="fewseg.reports.paper_report:run",
         help="every table of the papers, published values beside ours",
     ),
     "report figures": Command(

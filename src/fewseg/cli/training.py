@@ -180,9 +180,7 @@ def _with_types(command: type, kinds: dict[str, type]) -> type:
 def evaluate(command: EvaluateCommand, console: Console) -> None:
     """Tests a model and prints its tables."""
     from fewseg.recipes import evaluation
-    from fewseg.reports.render import rich_table
-    from fewseg.reports.spread import protocol_line, spread_line
-    from fewseg.reports.table import fold_tables
+    from fewseg.reports.tables import print_results
 
     results = evaluation.evaluate(
         command.what,
@@ -206,10 +204,7 @@ def evaluate(command: EvaluateCommand, console: Console) -> None:
         ray_workers=command.ray_workers,
         progress=not command.quiet,
     )
-    for table in fold_tables(results):
-        console.print(rich_table(table))
-    lines = [*dict.fromkeys(protocol_line(result) for result in results), *map(spread_line, results)]
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    print_results(results, console)
     console.print(f"result files: {command.out}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -106,7 +106,3 @@ class Draws:
             taken.append(items[moved.get(j, j)])
             moved[j] = moved.get(i, i)
         return tuple(taken)
-
-    def shuffle(self, items: MutableSequence[T]) -> None:
-        """Shuffles in place."""
-        items[:] = self.sample(list(items), len(items))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from fewseg.annotations.image_files import require_folder
-from fewseg.annotations.mask_files import voc_palette
+from fewseg.annotations.mask_files import png_bytes, voc_palette
 from fewseg.data.folds import VOC_CLASSES, numbered
 from fewseg.data.source import FileSource, ImagePair
 from fewseg.ops.files import atomic_write_bytes, cache_folder
@@ -54,11 +52,7 @@ def convert_masks(
     palette = voc_palette()
 
     def convert(id: str) -> None:
-        image = Image.fromarray(read_mat(cls / f"{id}.mat"))
-        image.putpalette(palette)
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        atomic_write_bytes(target[id], buffer.getvalue())
+        atomic_write_bytes(target[id], png_bytes(read_mat(cls / f"{id}.mat"), palette))
 
     if waiting:
         for_each(waiting, convert, "converting SBD masks", workers, progress)

@@ -59,11 +59,12 @@ class FewShotSegmenter(nn.Module, ABC):
     fusion: Fusion
     trains_ways: bool = False
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any = None) -> None:
         super().__init__()
-        self.config = config
-        self.fusion = config.fusion
-        self.backbone = config.backbone.build()
+        if config is not None:  # a method without a config sets these itself
+            self.config = config
+            self.fusion = config.fusion
+            self.backbone = config.backbone.build()
 
     def forward(
         self,
