@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,10 @@ from fewseg.annotations.labelme import LabelMeWriter, is_labelme, iter_labelme
 from fewseg.annotations.mask_files import IndexPngWriter, ProbabilityPngWriter, iter_mask_folder
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import Format, LabelStudioNames, ReadOptions
-from fewseg.annotations.values import AnnotatedImage, Problem
+from fewseg.annotations.values import AnnotatedImage, Items, Problem
 from fewseg.annotations.writer import PredictionWriter
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
-
-Items = Iterator[AnnotatedImage | Problem]
 
 _JSON_READERS: tuple[
     tuple[Callable[[object], bool], Callable[[Any, Path, ImageFinder, ReadOptions], Items]], ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -47,6 +47,10 @@ class Problem:
 
     where: str
     error: DataError
+
+
+Items = Iterator[AnnotatedImage | Problem]
+"""What a reader yields: a result or a problem for each image."""
 
 
 @dataclass(frozen=True, kw_only=True)

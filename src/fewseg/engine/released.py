@@ -67,12 +67,7 @@ _DEPTHS = {6: "50", 23: "101", 36: "152"}
 
 
 def released_key(key: str, *, deep_stem: bool = True) -> str:
-    """Maps a key of the released PFENet or SCL(PFENet) to ours; an unknown key comes back unchanged.
-
-    Args:
-        key: without a ``module.`` prefix, such as "init_merge.0.0.weight".
-        deep_stem: see ``released_trunk_key``.
-    """
+    """Maps a key of the released PFENet or SCL(PFENet) to ours; an unknown key comes back unchanged."""
     part, _, rest = key.partition(".")
     if part in _HEAD:
         return f"{_HEAD[part]}.{rest}"
@@ -108,11 +103,7 @@ def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def trunk_name(state: Mapping[str, Tensor], label: str) -> str:
-    """Reads depth and stem: resnet50s, resnet101s (deep stem), resnet50, ... (7x7 stem).
-
-    Raises:
-        ValueError: the trunk is none of these.
-    """
+    """Reads depth and stem: resnet50s, resnet101s (deep stem), resnet50, ... (7x7 stem)."""
     blocks = {key.split(".")[1] for key in state if re.match(r"layer3\.\d+\.conv3\.weight", key)}
     if len(blocks) not in _DEPTHS:
         raise ValueError(
@@ -123,11 +114,7 @@ def trunk_name(state: Mapping[str, Tensor], label: str) -> str:
 
 
 def merge_channels(state: Mapping[str, Tensor], scales: tuple[float, ...], label: str) -> int:
-    """Reads d, and checks that the file has as many merges as there are scales.
-
-    Raises:
-        ValueError: it has more or fewer.
-    """
+    """Reads d, and checks that the file has as many merges as there are scales."""
     merges = sum(1 for key in state if re.fullmatch(r"init_merge\.\d+\.0\.weight", key))
     if merges != len(scales):
         raise ValueError(f"{label} has {merges} pyramid scales; {len(scales)} were given: {scales}")
@@ -170,11 +157,7 @@ _IN_BLOCK = {"1": "first", "3": "second"}
 
 
 def released_canet_key(key: str) -> str:
-    """Maps a key of the released SCL(CANet) to ours; an unknown key comes back unchanged.
-
-    Args:
-        key: without a ``module.`` prefix, such as "FPM_Decoder.residule1.1.weight".
-    """
+    """Maps a key of the released SCL(CANet) to ours; an unknown key comes back unchanged."""
     if key.startswith("layer5.0."):
         return key.replace("layer5.0.", "mid.0.", 1)
     if re.match(r"(conv1|bn1|layer[1-3])\.", key):
@@ -241,12 +224,7 @@ _IN_STAGE = {"1": "convs", "2": "norms"}
 
 
 def released_sdaanet_key(key: str, *, deep_stem: bool = False) -> str:
-    """Maps a key of the released SD-AANet to ours; its decoder and trunk have PFENet's names.
-
-    Args:
-        key: without a ``module.`` prefix, such as "simple_mask.2.stages.0.1.weight".
-        deep_stem: see ``released_trunk_key``.
-    """
+    """Maps a key of the released SD-AANet to ours; its decoder and trunk have PFENet's names."""
     for theirs, ours in _PARTS.items():
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)

@@ -199,18 +199,7 @@ class FewShotSegmenter(nn.Module, ABC):
 
 
 def sets_of_queries(per_set: Tensor, n: int) -> Tensor:
-    """The support set of each of n queries: one serves all, or each has its own.
-
-    Args:
-        per_set: any tensor with the support sets on its first axis.
-        n: queries.
-
-    Returns:
-        (n,) indices on the tensor's device.
-
-    Raises:
-        ValueError: the numbers do not fit.
-    """
+    """The support set (n,) of each of n queries: one serves all, or each has its own."""
     episodes = per_set.shape[0]
     if episodes not in (1, n):
         raise ValueError(
