@@ -295,8 +295,8 @@ CALLS = {
     "iterative",
     no_supports: "there is no support: add a class with an annotated image first (add_class)",
     unreadable_image: "image broken.png is empty (0 bytes): fetch it again, or leave it out",
-    fewer_masks_than_images: "class 'rust': expected a mask for each image, None for one that does not show the "
-    "class, got 2 images and 1 masks",
+    fewer_masks_than_images: "class 'rust': expected a mask for each image, None for one that does not show "
+    "the class, got 2 images and 1 masks",
     mask_without_foreground: "no mask of 'rust' has foreground: a class needs one image at least that "
     "shows it; empty masks are negatives beside such images",
     threshold_of_one: "threshold must be in (0, 1), got 1.0",

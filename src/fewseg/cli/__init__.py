@@ -76,14 +76,14 @@ COMMANDS: dict[str, Command] = {
         interrupted="the same command goes on from the last checkpoint",
     ),
     "evaluate": Command(
-        options="fewseg.cli.training:EvaluateCommand",
+        options="fewseg.recipes.options:EvaluateOptions",
         run="fewseg.cli.training:evaluate",
         help="test a checkpoint (or a recipe that needs no training)",
         words="CHECKPOINT",
-        interrupted="finished lines are kept, and the same command runs the line in progress again",
+        interrupted="what is finished is kept, and the same command goes on",
     ),
     "episodes": Command(
-        options="fewseg.cli.training:EpisodesCommand",
+        options="fewseg.recipes.options:EpisodesOptions",
         run="fewseg.cli.training:episodes",
         help="write the test episodes to files that can be replayed",
         words="RECIPE",
