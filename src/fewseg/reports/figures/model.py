@@ -20,7 +20,7 @@ from fewseg.data.folds import FoldData
 from fewseg.data.transforms import EvalView, binary_mask
 from fewseg.engine.checkpoint import check_split
 from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.executors import Question, Task, questions_of
+from fewseg.engine.executors import Question, questions_of
 from fewseg.engine.features import FeatureStore
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion
@@ -259,18 +259,9 @@ class FigureModel:
             A question and the predicted mask (H, W) at its target's own size.
         """
         evaluator = self.evaluator(progress=progress)
-        task = Task(fusion=self.fusion(shots), label_size="original")
-        distinct = list(dict.fromkeys(question_of(spec) for spec in specs))
-        for share in evaluator.shares(distinct, task.fusion, 1):
-            answers = evaluator.answers(share, task, evaluator.judge(share, task))
-            while True:
-                with self.inference():
-                    answer = next(answers, None)
-                if answer is None:
-                    break
-                question, logits = answer
-                margins = restore((logits[1:] - logits[:1]).unsqueeze(0), self.box(question.target))
-                yield question, (margins[0, 0] > 0).cpu().numpy()
+        for question, logits in evaluator.answers(specs, self.fusion(shots)):
+            margins = restore((logits[1:] - logits[:1]).unsqueeze(0), self.box(question.target))
+            yield question, (margins[0, 0] > 0).cpu().numpy()
 
     def picture(self, image: str, class_id: int) -> tuple[Picture, Picture]:
         """An image (H, W, 3) and its mask (H, W) in {0, 1, 255}, at its own size."""
