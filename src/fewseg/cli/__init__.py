@@ -111,7 +111,7 @@ COMMANDS: dict[str, Command] = {
         help="every figure of the papers, from checkpoints and results",
     ),
     "report site": Command(
-        options="fewseg.cli.figures:SiteCommand",
+        options="fewseg.reports.site:SiteOptions",
         run="fewseg.cli.figures:site",
         help="one HTML file over a folder of results",
     ),
