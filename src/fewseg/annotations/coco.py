@@ -17,9 +17,10 @@ from fewseg.annotations.image_files import check_annotated_size, image_size
 from fewseg.annotations.json_values import field, number, shown, size_field, typed
 from fewseg.annotations.jsonl import header, line_of
 from fewseg.annotations.names import ImageFinder
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import box_of, decode_coco, run_array
 from fewseg.annotations.shapes import Canvas, Region, rectangle
-from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem, ReadOptions
+from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem
 from fewseg.annotations.writer import JournalledWriter, json_list, json_text
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError

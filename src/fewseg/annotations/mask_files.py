@@ -39,6 +39,7 @@ from fewseg.annotations.image_files import (
     read_mask,
 )
 from fewseg.annotations.names import OutputNames, file_safe
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES
 from fewseg.annotations.values import (
     AnnotatedImage,
@@ -46,7 +47,6 @@ from fewseg.annotations.values import (
     Mask,
     Prediction,
     Problem,
-    ReadOptions,
     check_classes,
 )
 from fewseg.annotations.writer import PredictionWriter

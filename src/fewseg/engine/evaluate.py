@@ -34,6 +34,7 @@ from fewseg.engine.executors import (
 )
 from fewseg.engine.features import FeatureStore
 from fewseg.engine.plain import encoded_shots, plain_logits, scores_pairs
+from fewseg.engine.precision import Precision
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion, one_vs_rest
 from fewseg.methods.multi_scale import added_probabilities
@@ -44,8 +45,6 @@ from fewseg.ops.masks import labels_of_margins
 from fewseg.ops.memory import give_back
 from fewseg.ops.resize import resize
 from fewseg.types import Features, Guides, QueryMaps
-
-Precision = Literal["fp32", "bf16"]
 
 MEMORY = 4 << 30
 """Default bytes of what an evaluation keeps."""
