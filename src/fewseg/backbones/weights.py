@@ -174,7 +174,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"no weight file at {path}: give the path of a .safetensors, .pth or .pt file")
     if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise ValueError(f"cannot read weights from {path.name}: accepted are .safetensors, .pth and .pt")
+        raise ValueError(f"cannot read weights from {path.name}: it must be a .safetensors, .pth or .pt file")
     try:
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path)
@@ -200,7 +200,7 @@ def as_state(content: object, label: str) -> dict[str, Tensor]:
     if not state:
         raise ValueError(
             f"{label} holds no state dict but a {type(inner).__name__} without tensors: "
-            "accepted is a mapping of parameter names to tensors, bare or under 'state_dict' or 'model'"
+            "give a mapping of parameter names to tensors, bare or under 'state_dict' or 'model'"
         )
     return state
 

@@ -32,7 +32,7 @@ _HEADER = {"config", "recipe", "dataset", "class_split", "training", "backbone_d
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a checkpoint file says, its tensors aside.
+    """The header of a checkpoint file.
 
     Attributes:
         config: the method's config.

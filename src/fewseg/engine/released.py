@@ -36,7 +36,7 @@ class Family:
     Attributes:
         methods: whose they are, for messages.
         parts: first components of the keys that all of them have.
-        config: (state, what to call it, pyramid scales, batch-norm) to the config that the state dict tells.
+        config: (state, what to call it, pyramid scales, batch-norm) to the config that the state dict shows.
         renamed: the state dict under our keys, in our shapes.
     """
 
@@ -107,7 +107,7 @@ def trunk_name(state: Mapping[str, Tensor], label: str) -> str:
     blocks = {key.split(".")[1] for key in state if re.match(r"layer3\.\d+\.conv3\.weight", key)}
     if len(blocks) not in _DEPTHS:
         raise ValueError(
-            f"{label}: its trunk has {len(blocks)} bottleneck blocks in layer3; accepted are ResNet-50, 101 "
+            f"{label}: its trunk has {len(blocks)} bottleneck blocks in layer3; it must be ResNet-50, 101 "
             "and 152 (6, 23 and 36 blocks), and no VGG"
         )
     return f"resnet{_DEPTHS[len(blocks)]}" + ("s" if "layer0.3.weight" in state else "")
@@ -131,7 +131,7 @@ PFENET_FAMILY = Family(
 
 
 RELEASED_CANET_SELF_GUIDED = SelfGuided(threshold="truncated")
-"""SCL(CANet)'s code: prediction + soft mask, truncated to an integer, says which region a cell is in."""
+"""SCL(CANet)'s code: prediction + soft mask, truncated to an integer, decides which region a cell is in."""
 
 RELEASED_CANET_CROSS_GUIDED = CrossGuided(iou="foreground", path="support", divisor=5)
 """SCL(CANet)'s code: foreground IoU, supports segmented by the support path, division by 5."""
@@ -179,7 +179,7 @@ def _config_canet(
     blocks = {key.split(".")[1] for key in state if re.match(r"layer3\.\d+\.conv3\.weight", key)}
     if len(blocks) != 6 or "layer5.0.weight" not in state:
         raise ValueError(
-            f"{label}: its trunk has {len(blocks)} bottleneck blocks in layer3; accepted is SCL(CANet)'s "
+            f"{label}: its trunk has {len(blocks)} bottleneck blocks in layer3; it must be SCL(CANet)'s "
             "ResNet-50 (6 blocks) with its head"
         )
     return SCLCANetConfig(
@@ -328,7 +328,7 @@ def import_released(
     if report.unexpected:
         raise ValueError(
             f"{label} is close to a released {name} checkpoint but holds more: {report.unexpected[:6]}; "
-            f"accepted are the state dicts of {family.methods}'s public code, unchanged"
+            f"give a state dict of {family.methods}'s public code, unchanged"
         )
     return ReleasedModel(method=name, model=model.eval(), report=report)
 
@@ -380,6 +380,6 @@ def _family(state: Mapping[str, Tensor], label: str) -> Family:
         known = " or ".join(family.methods for family in FAMILIES)
         raise ValueError(
             f"{label} is no released {known} checkpoint: it has {sorted(parts)[:12]} and, to be of "
-            f"{nearest.methods}, lacks {lacks}; accepted are the state dicts of these methods' public code"
+            f"{nearest.methods}, lacks {lacks}; give a state dict of these methods' public code"
         )
     return nearest

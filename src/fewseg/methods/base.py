@@ -112,7 +112,7 @@ class FewShotSegmenter(nn.Module, ABC):
         """What the method does to an image's maps whatever the class is; nothing by default.
 
         A frozen backbone's maps may be kept while this part is trained. All other steps take features from
-        before or after it: features that are embedded already come back as they are.
+        before or after it: features that are embedded already come back unchanged.
         """
         return features
 

@@ -135,8 +135,8 @@ class ASPP(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Returns (n, 5 d, h, w): global, 1x1, then the rates in order."""
         pooled, *others = self.branches
-        whole = F.relu(pooled(maps.mean(dim=(2, 3), keepdim=True))).expand(-1, -1, *maps.shape[-2:])
-        return torch.cat([whole, *(F.relu(conv(maps)) for conv in others)], dim=1)
+        pooled_map = F.relu(pooled(maps.mean(dim=(2, 3), keepdim=True))).expand(-1, -1, *maps.shape[-2:])
+        return torch.cat([pooled_map, *(F.relu(conv(maps)) for conv in others)], dim=1)
 
 
 class IterativeTrunk(nn.Module):

@@ -139,7 +139,7 @@ class PANet(PrototypeSegmenter):
         self.align_corners = config.align_corners
 
     def embed_maps(self, features: Features) -> Tensor:
-        """The backbone's map as it is."""
+        """The backbone's map, unchanged."""
         return features[self.config.level]
 
     def added_losses(self, episodes: EncodedEpisodes, pooled: Prototypes, logits: Tensor) -> LossTerms:

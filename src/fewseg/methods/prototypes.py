@@ -81,11 +81,11 @@ class SquaredEuclidean:
     kind: Literal["squared-euclidean"] = "squared-euclidean"
 
     def prepare(self, maps: Tensor) -> Tensor:
-        """The map as it is: lengths count."""
+        """The map, unchanged: lengths count."""
         return maps
 
     def start(self, prototypes: Tensor) -> Tensor:
-        """The prototypes as they are."""
+        """The prototypes, unchanged."""
         return prototypes
 
     def compare(self, cells: Tensor, prototypes: Tensor) -> Tensor:
@@ -141,8 +141,8 @@ def pool_prototypes(
         places = [k for k, w in enumerate(way_of) if w == j]
         classes.append(_mean(own[:, places], has_own[:, places]))
         present.append(has_own[:, places].any(dim=1))
-    whole = pixels_to_cells(torch.ones_like(foreground[:1]), size, align_corners=align_corners)
-    filled = cells.view(-1, 2, *size)[:, 0] / whole[:, 0]
+    area = pixels_to_cells(torch.ones_like(foreground[:1]), size, align_corners=align_corners)
+    filled = cells.view(-1, 2, *size)[:, 0] / area[:, 0]
     covered = filled.flatten(1).amax(dim=1) >= 0.5
     return Prototypes(
         vectors=torch.stack(classes, dim=1),

@@ -101,7 +101,7 @@ def primary_and_auxiliary(
 
 @dataclass(frozen=True, kw_only=True)
 class SupportPass:
-    """The support path's first pass on n shots: feature, cells, v_s, and what the decoder said."""
+    """The support path's first pass on n shots: feature, cells, v_s, and the decoder's output."""
 
     mid: Tensor
     cells: Tensor

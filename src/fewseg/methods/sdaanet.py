@@ -327,7 +327,7 @@ class CompoundedGate:
 
 @dataclass(frozen=True, kw_only=True)
 class NoGate:
-    """No gate: features and prototypes stay as they are."""
+    """No gate: features and prototypes stay unchanged."""
 
     kind: Literal["none"] = "none"
 
@@ -367,7 +367,7 @@ class SDAANetConfig(MethodConfig):
         attention: SAAM; none for the ablation.
         fusion: how K shots become one answer; the mean of prototypes, gates, prior maps is the paper's.
         deep_weight: weight of the inner classifiers' mean cross-entropy.
-        distillation_weight: alpha of Eq. 12. The paper says 50 and so does its code, whose loss
+        distillation_weight: alpha of Eq. 12. The paper states 50 and so does its code, whose loss
             (``PrototypeTeacher``) is a mean over channels of softened prototypes, some 80 times smaller on
             real features. Under the paper's own sum (Eq. 5) 50 may shrink the prototypes until every
             softmax is uniform; watch ``distillation`` in the log, and lower it.

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the whole new one, never half of either."""
+"""Files that are either the old one or the complete new one, never half of either."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ def mean_region_iou(labels: Tensor, masks: Tensor, ways: int) -> Tensor:
     counted = masks != IGNORE
     found = []
     for j in range(1, ways + 1):
-        said, true = (labels == j) & counted, masks == j
-        inter = (said & true).flatten(1).sum(dim=1)
-        union = (said | true).flatten(1).sum(dim=1)
+        predicted, true = (labels == j) & counted, masks == j
+        inter = (predicted & true).flatten(1).sum(dim=1)
+        union = (predicted | true).flatten(1).sum(dim=1)
         found.append(torch.where(union > 0, inter / union.clamp(min=1), torch.ones_like(inter / 1.0)))
     return torch.stack(found).mean(dim=0)

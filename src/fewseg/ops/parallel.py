@@ -1,4 +1,4 @@
-"""The same work on many files: threads, a progress bar, and every error told at the end."""
+"""The same work on many files: threads, a progress bar, and every error reported at the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fewseg.types import DataError
 
 T = TypeVar("T")
 
-SHOWN = 5  # errors told in full; the rest are counted
+SHOWN = 5  # errors shown in full; the rest are counted
 
 
 def summary(wrong: Sequence[str]) -> str:
