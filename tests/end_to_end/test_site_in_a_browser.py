@@ -8,6 +8,7 @@ pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
 from browser import NEEDED, SLOW, chromium, expect
 from fewseg.reports.results_page import read_folder
+from fewseg.reports.site import SiteOptions
 from fewseg.reports.site.build import write_site
 from result_files import make_counts, make_result
 
@@ -27,7 +28,7 @@ def results(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(results):
-    return write_site(results, results.parent / "site.html").path.as_uri()
+    return write_site(SiteOptions(folder=results, out=results.parent / "site.html", quiet=True)).path.as_uri()
 
 
 @pytest.fixture(scope="module")

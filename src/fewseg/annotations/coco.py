@@ -17,9 +17,10 @@ from fewseg.annotations.image_files import check_annotated_size, image_size
 from fewseg.annotations.json_values import field, number, shown, size_field, typed
 from fewseg.annotations.jsonl import header, line_of
 from fewseg.annotations.names import ImageFinder
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import box_of, decode_coco, run_array
 from fewseg.annotations.shapes import Canvas, Region, rectangle
-from fewseg.annotations.values import AnnotatedImage, Prediction, Problem, ReadOptions
+from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem
 from fewseg.annotations.writer import JournalledWriter, json_list, json_text
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
@@ -174,9 +175,7 @@ def fill_clipped_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) ->
     return region
 
 
-def iter_coco(
-    value: Any, path: Path, finder: ImageFinder, options: ReadOptions
-) -> Iterator[AnnotatedImage | Problem]:
+def iter_coco(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
     """Yields the images of a file, in its order; one without annotations is a negative.
 
     An annotation without a segmentation counts with its box, as a weak mask. A crowd is ignored (255): its
@@ -263,25 +262,12 @@ def image_id(name: str) -> int:
 
 
 class CocoWriter(JournalledWriter):
-    """Writes a COCO file: a data set with scores in its annotations, or a list of results.
+    """Writes a COCO file: a data set with scores in its annotations, or results for ``COCO.loadRes``.
 
     An annotation is all of a class on an image, as compressed RLE. Image ids are those given, or computed
     from the image's name (:func:`image_id`), so that a data set and a list of results agree however they came
-    about; results have the file's name too. Category ids are 1 .. N by the order of the classes, or those
-    given. Pixels of 255 are a crowd of each class, which COCO leaves out of every count; a list of results
-    has none.
-
-    Args:
-        path: the file.
-        classes: the names.
-        form: ``dataset`` has images, annotations and categories; ``results`` is the list that
-            ``COCO.loadRes`` takes.
-        image_ids: image name -> id, of the data set that results belong to.
-        category_ids: class -> id, likewise.
-
-    Raises:
-        ValueError: a class has no id.
-        DataError: the journal has other classes.
+    about. Category ids are 1 .. N by the order of the classes, or those given. Pixels of 255 are a crowd of
+    each class, which COCO leaves out of every count; a list of results has none.
     """
 
     def __init__(

@@ -77,16 +77,7 @@ def prediction_of(line: dict[str, object], classes: tuple[str, ...], where: str)
 
 
 class JsonlWriter(LinesWriter):
-    """Appends a line for each image to one file (see :func:`line_of`), which can be read at any time.
-
-    Args:
-        path: the file; continued where it exists.
-        classes: the names.
-
-    Raises:
-        DataError: the file has other classes, or is of another kind.
-        OSError: it cannot be written.
-    """
+    """Appends a line for each image to one file (see :func:`line_of`), which can be read at any time."""
 
     def _header(self) -> dict[str, object]:
         return header(self.classes)

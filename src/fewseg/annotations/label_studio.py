@@ -14,9 +14,10 @@ import numpy as np
 from fewseg.annotations.image_files import IMAGE_SUFFIXES, check_annotated_size, image_size
 from fewseg.annotations.json_values import field, number, points_of, shown, size_field, typed
 from fewseg.annotations.names import ImageFinder
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import decode_brush, encode_brush
 from fewseg.annotations.shapes import Canvas, Region, ellipse, outlines, polygon, rectangle, stroke
-from fewseg.annotations.values import AnnotatedImage, Mask, Prediction, Problem, ReadOptions
+from fewseg.annotations.values import AnnotatedImage, Items, Mask, Prediction, Problem
 from fewseg.annotations.writer import JournalledWriter, json_list
 from fewseg.types import DataError
 
@@ -31,9 +32,7 @@ def is_label_studio(value: object) -> bool:
     )
 
 
-def iter_label_studio(
-    value: Any, path: Path, finder: ImageFinder, options: ReadOptions
-) -> Iterator[AnnotatedImage | Problem]:
+def iter_label_studio(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
     """Yields an export's images, task by task.
 
     A task without an annotation is left out; an annotation without a region is a negative. Of several
@@ -170,21 +169,8 @@ Tool = Literal["brushlabels", "polygonlabels"]
 class LabelStudioWriter(JournalledWriter):
     """Writes Label Studio tasks with predictions: a brush region with its RLE and score for each class.
 
-    Of an image that a person has settled the regions are an annotation, and the task is done.
-
-    Pixels of 255 are in no region: Label Studio has no region for what is unknown.
-
-    Args:
-        path: the file, for Label Studio's import.
-        classes: the names, which the labelling configuration must have.
-        image_url: the task's image, where ``{name}`` becomes the image's quoted name, for instance
-            ``/data/local-files/?d={name}``.
-        from_name: the name of the BrushLabels tag in the labelling configuration.
-        to_name: the name of its Image tag.
-        model_version: what Label Studio calls the predictions.
-
-    Raises:
-        DataError: the journal has other classes or names.
+    Of an image that a person has settled the regions are an annotation, and the task is done. Pixels of 255
+    are in no region. In ``image_url`` ``{name}`` becomes the image's quoted name.
     """
 
     def __init__(

@@ -39,13 +39,14 @@ from fewseg.annotations.image_files import (
     read_mask,
 )
 from fewseg.annotations.names import OutputNames, file_safe
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES
 from fewseg.annotations.values import (
     AnnotatedImage,
+    Items,
     Mask,
     Prediction,
     Problem,
-    ReadOptions,
     check_classes,
 )
 from fewseg.annotations.writer import PredictionWriter
@@ -57,7 +58,7 @@ _MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
 _MARK = "_mask"
 
 
-def iter_mask_folder(root: Path, options: ReadOptions) -> Iterator[AnnotatedImage | Problem]:
+def iter_mask_folder(root: Path, options: ReadOptions) -> Items:
     """Reads a folder of one of the layouts above."""
     classes = read_classes(root)
     if options.images is not None or (root / "images").is_dir():
@@ -77,7 +78,7 @@ def iter_mask_folder(root: Path, options: ReadOptions) -> Iterator[AnnotatedImag
     yield from _side_by_side(root, classes, options)
 
 
-def _of_class(folder: Path, options: ReadOptions) -> Iterator[AnnotatedImage | Problem]:
+def _of_class(folder: Path, options: ReadOptions) -> Items:
     """A folder among those of classes; one that is not complete is a problem, as it is likely a mistake."""
     lacking = [part for part in ("images", "masks") if not (folder / part).is_dir()]
     pictures = [] if lacking else _pictures(folder / "images")
@@ -128,9 +129,7 @@ def read_classes(root: Path) -> Sequence[str]:
     return names
 
 
-def _parallel(
-    images: Path, masks: Path, classes: Sequence[str], options: ReadOptions
-) -> Iterator[AnnotatedImage | Problem]:
+def _parallel(images: Path, masks: Path, classes: Sequence[str], options: ReadOptions) -> Items:
     """Images in one folder, masks in another."""
     if not images.is_dir():
         raise DataError(
@@ -155,9 +154,7 @@ def _parallel(
         yield from _unused(masks, used)
 
 
-def _side_by_side(
-    root: Path, classes: Sequence[str], options: ReadOptions
-) -> Iterator[AnnotatedImage | Problem]:
+def _side_by_side(root: Path, classes: Sequence[str], options: ReadOptions) -> Items:
     """Images and masks in one folder."""
     files = [f for f in _pictures(root) if f.parent == root]
     by_stem: dict[str, list[Path]] = {}
@@ -249,19 +246,9 @@ def _mask_of(relative: Path, masks: Path) -> Path | None:
 
 
 class IndexPngWriter(PredictionWriter):
-    """Writes ``<image>.png``: palette PNGs of class numbers (0 background, 255 unknown), and ``classes.txt``.
+    """Writes ``<image>.png``, palette PNGs of class numbers (0 background, 255 unknown), and ``classes.txt``.
 
     The folder can be read back as the masks of the same images. The colours are PASCAL VOC's.
-
-    Args:
-        folder: the output folder.
-        classes: the names, number 1 on.
-        stems: see :class:`~fewseg.annotations.names.OutputNames`.
-
-    Raises:
-        ValueError: the names are invalid, or one has a line break.
-        DataError: the folder has a list of other classes.
-        OSError: the folder is not writable.
     """
 
     def __init__(
@@ -292,17 +279,7 @@ class IndexPngWriter(PredictionWriter):
 
 
 class ProbabilityPngWriter(PredictionWriter):
-    """Writes ``<image>.<class>.png``: grey PNGs of each class's probability, 0 .. 255 or 0 .. 65535.
-
-    Args:
-        folder: the output folder.
-        classes: the names.
-        bits: 8 or 16 a pixel.
-        stems: see :class:`~fewseg.annotations.names.OutputNames`.
-
-    Raises:
-        ValueError: the names or the number of bits are invalid, or two names make one file name.
-    """
+    """Writes ``<image>.<class>.png``: grey PNGs of each class's probability, 0 .. 255 or 0 .. 65535."""
 
     def __init__(
         self,

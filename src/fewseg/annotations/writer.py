@@ -22,12 +22,6 @@ class PredictionWriter(ABC):
     A context manager: leaving it without an error finishes the output. After an error, or when the process is
     killed, what was written stays, and a writer for the same output goes on from there. Not for several
     threads.
-
-    Args:
-        classes: the names that every prediction has.
-
-    Raises:
-        ValueError: the names are invalid.
     """
 
     def __init__(self, classes: tuple[str, ...]) -> None:
@@ -35,12 +29,7 @@ class PredictionWriter(ABC):
         self.classes = classes
 
     def write(self, prediction: Prediction) -> None:
-        """Writes a prediction; one of the same name is replaced.
-
-        Raises:
-            ValueError: it has other classes than the writer, or lacks what the format needs.
-            OSError: the disk is full or not writable; no file or line is left half.
-        """
+        """Writes a prediction; one of the same name is replaced."""
         if prediction.classes != self.classes:
             raise ValueError(
                 f"{prediction.name!r} has the classes {list(prediction.classes)} and the output "
@@ -55,11 +44,7 @@ class PredictionWriter(ABC):
     def __contains__(self, name: object) -> bool: ...
 
     def close(self, finish: bool = True) -> None:  # noqa: B027 (files that are whole need no end)
-        """Ends the output; with ``finish`` it becomes complete.
-
-        Raises:
-            OSError: it could not be written; another run can finish it.
-        """
+        """Ends the output; with ``finish`` it becomes complete, now or after an OSError in the next run."""
 
     def __enter__(self) -> Self:
         return self

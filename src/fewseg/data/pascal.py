@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from fewseg.annotations.image_files import require_folder
-from fewseg.annotations.mask_files import voc_palette
+from fewseg.annotations.mask_files import png_bytes, voc_palette
 from fewseg.data.folds import VOC_CLASSES, numbered
 from fewseg.data.source import FileSource, ImagePair
 from fewseg.ops.files import atomic_write_bytes, cache_folder
@@ -54,11 +52,7 @@ def convert_masks(
     palette = voc_palette()
 
     def convert(id: str) -> None:
-        image = Image.fromarray(read_mat(cls / f"{id}.mat"))
-        image.putpalette(palette)
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        atomic_write_bytes(target[id], buffer.getvalue())
+        atomic_write_bytes(target[id], png_bytes(read_mat(cls / f"{id}.mat"), palette))
 
     if waiting:
         for_each(waiting, convert, "converting SBD masks", workers, progress)
@@ -66,7 +60,7 @@ def convert_masks(
 
 
 def _done(mat: Path, png: Path) -> bool:
-    """Tells whether a PNG exists and is not older than its MATLAB file."""
+    """Whether a PNG exists and is not older than its MATLAB file."""
     try:
         return os.stat(png).st_mtime_ns >= os.stat(mat).st_mtime_ns
     except FileNotFoundError:
@@ -149,11 +143,7 @@ def train_ids(voc: Path, sbd: Path, train_list: TrainList) -> tuple[str, ...]:
 
 
 def pascal_val(voc_root: Path | str) -> FileSource:
-    """Returns the 1 449 segmentation val images of VOC 2012 with VOC's own masks.
-
-    Raises:
-        DataError: files are missing.
-    """
+    """Returns the 1 449 segmentation val images of VOC 2012 with VOC's own masks."""
     voc = find_voc(voc_root)
     ids = read_ids(voc / "ImageSets" / "Segmentation" / "val.txt")
     return _source("pascal-val", voc, {id: _voc_pair(voc, id) for id in ids})

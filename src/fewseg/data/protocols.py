@@ -185,13 +185,7 @@ PFENET_COCO = replace(PFENET, episodes=20_000)
 PFENET_COCO_473 = replace(PFENET_COCO, name="pfenet-473", label_size=473)
 """PFENet's second COCO figures, labels at 473 x 473 (SD-AANet, Table II, quotes them with a dagger)."""
 
-HSNET = Protocol(
-    name="hsnet",
-    seeds=(0,),
-    distinct_supports=False,
-    label_size="network",
-    aspect="stretched",
-)
+HSNET = Protocol(name="hsnet", seeds=(0,), distinct_supports=False, label_size="network", aspect="stretched")
 """HSNet (Min et al. 2021): 1000 episodes, supports may repeat, images and labels stretched to the network's
 size. It joins K shots by a vote, which is a part of the method: a line here states its own fusion.
 

@@ -152,18 +152,7 @@ def write_report(
     seconds: Mapping[str, float],
     cell_accuracy: float,
 ) -> None:
-    """Writes the report in one step.
-
-    Args:
-        path: the HTML file.
-        options: of the demo.
-        data: the fold.
-        results: one for each line of the table, the untrained network first.
-        differences: what is compared -> the difference in mIoU.
-        examples: (class name, panels) of episodes.
-        seconds: stage -> wall time.
-        cell_accuracy: of the backbone on object cells, in [0, 1].
-    """
+    """Writes the report in one step; ``results`` has the untrained network first, examples are named."""
     names, novel = data.split.class_names, data.split.novel
     heads = [r for r in results if r.recipe in ("demo_pfenet", "demo_scl")]
     shots = ["1-shot" if r.shots == 1 else f"{r.shots}-shot {r.fusion}" for r in heads]

@@ -23,6 +23,7 @@ from fewseg.methods.prototypical import PrototypeSegmenter
 from fewseg.methods.registry import create_method, list_methods, method_config, method_name, register_method
 from fewseg.methods.scl import SCLCANet, SCLCANetConfig, SCLPFENet, SCLPFENetConfig
 from fewseg.methods.sdaanet import SDAANet, SDAANetConfig
+from fewseg.methods.sgone import SGOne, SGOneConfig
 from fewseg.methods.srpnet import SRPNet, SRPNetConfig
 
 __all__ = [
@@ -49,6 +50,8 @@ __all__ = [
     "SCLPFENetConfig",
     "SDAANet",
     "SDAANetConfig",
+    "SGOne",
+    "SGOneConfig",
     "SRPNet",
     "SRPNetConfig",
     "ScoreAverage",

@@ -248,7 +248,7 @@ _ITERATED = tuple(Evaluation(shots=k, fusion=IterativeInference()) for k in (1, 
 _ON_SUPPORT = (Evaluation(shots=1, on="support"),)
 
 
-def _train_pascal_prototypes() -> TrainConfig:
+def prototype_training() -> TrainConfig:
     """PANet's schedule (Sec. 4.1), which SRPNet keeps (Sec. 4.2): 30 000 steps of one episode, flips only."""
     view = TrainView(
         size=_SIZE_PASCAL_PROTOTYPES, scale=(1.0, 1.0), rotate=0.0, flip=0.5, blur=0.0, resize="letterbox"
@@ -279,7 +279,7 @@ def _recipe_pascal_prototypes(method: MethodConfig, train: TrainConfig | None, *
 def _panet(backbone: BackboneConfig, alignment: Alignment) -> Recipe:
     two_ways = tuple(Evaluation(ways=2, shots=k) for k in (1, 5))
     method = PANetConfig(backbone=backbone, alignment=alignment)
-    return _recipe_pascal_prototypes(method, _train_pascal_prototypes(), *_PLAIN, *two_ways)
+    return _recipe_pascal_prototypes(method, prototype_training(), *_PLAIN, *two_ways)
 
 
 def _vgg16() -> BackboneConfig:
@@ -331,7 +331,7 @@ def pascal_srpnet_cos_resnet50() -> Recipe:
     Deviations: as ``pascal_srpnet_resnet50``.
     """
     method = SRPNetConfig(metric=Cosine(), support_weight=0.0)
-    return _recipe_pascal_prototypes(method, _train_pascal_prototypes(), *_PLAIN)
+    return _recipe_pascal_prototypes(method, prototype_training(), *_PLAIN)
 
 
 @register(variants.SRPNET_F)
@@ -343,7 +343,7 @@ def pascal_srpnet_f_resnet50() -> Recipe:
     Deviations: as ``pascal_srpnet_resnet50``.
     """
     method = SRPNetConfig(support_weight=0.0)
-    return _recipe_pascal_prototypes(method, _train_pascal_prototypes(), *_PLAIN, *_ITERATED, *_ON_SUPPORT)
+    return _recipe_pascal_prototypes(method, prototype_training(), *_PLAIN, *_ITERATED, *_ON_SUPPORT)
 
 
 @register(variants.SRPNET)
@@ -358,7 +358,7 @@ def pascal_srpnet_resnet50() -> Recipe:
     """
     return _recipe_pascal_prototypes(
         SRPNetConfig(),
-        _train_pascal_prototypes(),
+        prototype_training(),
         *_PLAIN,
         *_ITERATED,
         *_ON_SUPPORT,

@@ -147,7 +147,7 @@ _ITERATED = tuple(Evaluation(shots=k, fusion=IterativeInference()) for k in (1, 
 _ON_SUPPORT = (Evaluation(shots=1, on="support"),)
 
 
-def _train() -> TrainConfig:
+def end_to_end_training() -> TrainConfig:
     """The papers' training in short: end to end, batch 1, flips only; 500 steps in place of 30 000."""
     return TrainConfig(
         steps=500,
@@ -171,7 +171,7 @@ def _srpnet(metric: Metric, support_weight: float, *lines: Evaluation) -> Recipe
             support_weight=support_weight,
         ),
         data=voc5i_mini,
-        train=_train(),
+        train=end_to_end_training(),
         size=SIZE,
         protocol=VOC5I_MINI,
         evaluations=lines,
@@ -200,7 +200,7 @@ def _panet(alignment: Alignment) -> Recipe:
     return Recipe(
         method=PANetConfig(backbone=trunk(("layer3",), trainable=True), level="layer3", alignment=alignment),
         data=voc5i_mini,
-        train=_train(),
+        train=end_to_end_training(),
         size=SIZE,
         protocol=VOC5I_MINI,
         evaluations=_PLAIN,

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from fewseg.metrics import EpisodeCounts, bootstrap_score, miou_by_size, paired_difference
-from fewseg.metrics.scores import size_label
+from fewseg.metrics.scores import SizeBin, size_label
 from fewseg.metrics.statistics import check_same_episodes
-from fewseg.reports.numbers import Estimate, mean_of
+from fewseg.reports.frame import FoldTable
+from fewseg.reports.numbers import Estimate, mean_of, percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +122,35 @@ def size_gain(
     found = paired_difference(first, second, drawn, over="queries", seed=seed)
     interval = found.interval
     return Estimate(value=found.difference, low=interval.low, high=interval.high), len(np.unique(first.query))
+
+
+def size_cells(table: FoldTable) -> pd.DataFrame:
+    """A row a method, a column a bin (SD-AANet, Fig. 10), as text.
+
+    A cell is the mean over all folds, in percent, and the number of episodes; "-" where a fold has no episode
+    of that size. A row that lacks folds has no mean: its folds stand by themselves, with what is missing.
+
+    Raises:
+        ValueError: a result's counts do not fit its classes.
+    """
+    results, lines = table.results, []
+    for series in table.series:
+        row, missing = table.row(series), table.missing(series)
+        by_fold = [miou_by_size(results.counts[key], results.runs[key].classes) for key in row.key]
+        named = {series: by_fold}
+        if missing:
+            name = "{}, fold {} ({}: no mean)".format
+            named = {
+                name(series, fold, missing): [bins] for fold, bins in zip(row.fold, by_fold, strict=True)
+            }
+        for name_of_row, folds in named.items():
+            cells = {bins[0].label: _cell(bins) for bins in zip(*folds, strict=True)}
+            lines.append({"pixels of the target": name_of_row} | cells)
+    return pd.DataFrame(lines)
+
+
+def _cell(bins: Sequence[SizeBin]) -> str:
+    scores = [bin.miou for bin in bins if bin.miou is not None]
+    if len(scores) < len(bins):
+        return "-"
+    return f"{percent(sum(scores) / len(scores))} ({sum(bin.episodes for bin in bins)})"

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewseg.annotations import Problem, ReadOptions, iter_supports, read_supports
+from fewseg.annotations.formats import iter_supports, read_supports
+from fewseg.annotations.options import ReadOptions
+from fewseg.annotations.values import Problem
 from fewseg.types import DataError
 
 
@@ -148,7 +150,7 @@ def test_large_images_and_masks_are_refused_from_their_header(tmp_path, write_im
     write_image(tmp_path / "images" / "x.png", (20, 30))
     write_mask(tmp_path / "masks" / "x.png", np.ones((20, 30)))
     assert read_supports(tmp_path, ReadOptions(max_pixels=600))
-    with pytest.raises(DataError, match=r"x\.png has 30 x 20 pixels; expected 599"):
+    with pytest.raises(DataError, match=r"x\.png has 30 x 20 pixels; expected at most 599"):
         read_supports(tmp_path, ReadOptions(max_pixels=599))
 
 

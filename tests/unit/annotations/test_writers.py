@@ -6,27 +6,23 @@ import signal
 from dataclasses import replace
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from fewseg.annotations import (
-    CocoWriter,
-    IndexPngWriter,
-    JsonlWriter,
-    LabelMeWriter,
-    LabelStudioWriter,
-    Prediction,
-    ProbabilityPngWriter,
-    ReadOptions,
-    encode_coco,
-    output_stems,
-    read_jsonl,
-    read_supports,
-)
-from fewseg.annotations.coco import image_id
+from fewseg.annotations.coco import CocoWriter, image_id
+from fewseg.annotations.formats import FORMATS, WriteOptions, read_supports
+from fewseg.annotations.jsonl import JsonlWriter, read_jsonl
+from fewseg.annotations.label_studio import LabelStudioWriter
+from fewseg.annotations.labelme import LabelMeWriter
+from fewseg.annotations.mask_files import IndexPngWriter, ProbabilityPngWriter
+from fewseg.annotations.names import output_stems
+from fewseg.annotations.options import Format, ReadOptions
+from fewseg.annotations.rle import encode_coco
+from fewseg.annotations.values import Prediction
 from fewseg.types import DataError
 
 CLASSES = ("rust", "crack é")
@@ -411,3 +407,22 @@ def test_probabilities_out_of_range_and_missing_ones_are_told(tmp_path):
     ):
         with pytest.raises(ValueError, match=r"expected|invalid"):
             make()
+
+
+WRITTEN = {
+    "png": "masks/a.png",
+    "probability": "probability/a.rust.png",
+    "coco": "coco.json",
+    "coco-results": "coco-results.json",
+    "labelme": "labelme/a.json",
+    "labelme-polygons": "labelme/a.json",
+    "label-studio": "label-studio.json",
+    "jsonl": "predictions.jsonl",
+}
+
+
+def test_every_name_of_a_format_opens_its_writer(tmp_path, predict):
+    assert tuple(FORMATS) == get_args(Format) == tuple(WRITTEN)
+    for name, file in WRITTEN.items():
+        write_all(FORMATS[name](tmp_path / name, CLASSES, WriteOptions()), [predict()])
+        assert (tmp_path / name / file).is_file()

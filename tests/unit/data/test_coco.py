@@ -140,19 +140,13 @@ def test_what_is_tolerated_is_told_with_counts(root, caplog):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"annotations": [entry(7, 77, 1, box(0, 0, 3, 3))]},
-            "entry 0 is of image 77, which the file does",
-        ),
+        ({"annotations": [entry(7, 77, 1, box(0, 0, 3, 3))]}, "entry 0 is of image 77, which the file does"),
         ({"annotations": [entry(7, 4, 12, box(0, 0, 3, 3))]}, "annotation 7 is of category 12"),
         (
             {"annotations": [entry(7, 4, 1, {"size": [W, H], "counts": [192]})]},
             "annotation 7: the RLE is of size",
         ),
-        (
-            {"annotations": [{"id": 7, "image_id": 4, "category_id": 1}]},
-            "7 has the segmentation None",
-        ),
+        ({"annotations": [{"id": 7, "image_id": 4, "category_id": 1}]}, "7 has the segmentation None"),
         ({"annotations": [3]}, "annotations, entry 0 is 3"),
         ({"annotations": []}, "has no annotations; expected an instances file"),
         ({"images": {}}, "has no images"),

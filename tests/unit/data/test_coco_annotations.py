@@ -42,10 +42,7 @@ def read(tmp_path):
             "annotation abc has the id 'abc'; expected a whole number",
         ),
         ({"annotations": [THING | {"id": None}]}, "has the id None"),
-        (
-            {"annotations": [THING | {"iscrowd": "0"}]},
-            "annotation 7 has iscrowd '0'; expected 0 or 1",
-        ),
+        ({"annotations": [THING | {"iscrowd": "0"}]}, "annotation 7 has iscrowd '0'; expected 0 or 1"),
         ({"annotations": [THING | {"iscrowd": 2}]}, "annotation 7 has iscrowd 2"),
         ({"images": [IMAGE | {"height": 10**9}]}, "image 4, a.jpg, is 16 x 1000000000 pixels; expected 1 to"),
         ({"images": [IMAGE | {"height": 0}]}, "image 4: 'height' is 0"),

@@ -105,11 +105,8 @@ def test_sample_refuses_more_than_there_are(k):
         Draws("x").sample("abc", k)
 
 
-def test_choice_and_shuffle_follow_the_stream():
+def test_choice_follows_the_stream():
     assert Draws("c").choice("abcde") == "abcde"[Draws("c").below(5)]
-    items = list(range(9))
-    Draws("s").shuffle(items)
-    assert items == list(Draws("s").sample(range(9), 9))
     with pytest.raises(ValueError, match="one item"):
         Draws("x").choice([])
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from fewseg.data.folder import FolderSource
 from fewseg.types import DataError
@@ -59,53 +62,48 @@ def test_the_numbers_of_a_mask_mean_what_the_docstring_says(root, write_mask, st
     assert FolderSource(root).read_labels("pear/0").tolist() == labels
 
 
-def test_a_smoothed_mask_is_told_with_what_to_do(root, write_mask):
+def without_images(root):
+    for file in (root / "pear" / "images").glob("*.jpg"):
+        file.unlink()
+
+
+def alone(root):
+    for name in ("pear", "apple"):
+        shutil.rmtree(root / name)
+
+
+WRONG_FOLDERS = [
+    (
+        lambda root: (root / "pear" / "masks" / "1.png").unlink(),
+        r"1 wrong files(.|\n)*1\.jpg has no mask",
+    ),
+    (without_images, "pear has no image with a mask"),
+    (lambda root: Image.new("L", (3, 2)).save(root / "pear" / "images" / "0.bmp"), "two images of one name"),
+    (lambda root: Image.new("L", (3, 2)).save(root / "pear" / "masks" / "0.bmp"), "two masks of one name"),
+    (
+        lambda root: (root / "plum" / "images").mkdir(parents=True),
+        r"must hold (.|\n)*plum has no masks/",
+    ),
+    (alone, "must hold <class>/images"),
+    (shutil.rmtree, "does not exist"),
+    (lambda root: (shutil.rmtree(root), root.mkdir()), "is empty"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_FOLDERS, ids=[m for _, m in WRONG_FOLDERS])
+def test_what_is_wrong_in_a_folder_is_told(root, change, message):
+    change(root)
+    with pytest.raises(DataError, match=message):
+        FolderSource(root)
+
+
+def test_a_smoothed_mask_and_one_in_colours_are_told_with_what_to_do(root, write_mask, write_image):
     write_mask(root / "pear" / "masks" / "0.png", np.array([[0, 17, 200, 255]]), "L")
     with pytest.raises(DataError, match=r"holds 2 numbers besides 0 and 255, like \[17, 200\];.*threshold"):
         FolderSource(root).read_labels("pear/0")
-
-
-def test_a_mask_stored_as_rgb_is_told(root, write_image):
     write_image(root / "pear" / "masks" / "0.png", (2, 3))
     with pytest.raises(DataError, match=r"stored as RGB; expected .*modes 1, L, P"):
         FolderSource(root).read_labels("pear/0")
-
-
-def test_an_image_without_a_mask_is_told(root):
-    (root / "pear" / "masks" / "1.png").unlink()
-    with pytest.raises(DataError, match=r"1 wrong files(.|\n)*pear/images/1\.jpg has no mask"):
-        FolderSource(root)
-
-
-def test_a_class_without_any_image_is_told(root):
-    for file in (root / "pear" / "images").glob("*.jpg"):
-        file.unlink()
-    with pytest.raises(DataError, match="pear has no image with a mask"):
-        FolderSource(root)
-
-
-@pytest.mark.parametrize("kind", ["images", "masks"])
-def test_two_files_of_one_name_are_told(root, write_image, kind):
-    write_image(root / "pear" / kind / "0.bmp", (2, 3))
-    with pytest.raises(DataError, match=rf"two {kind} of one name"):
-        FolderSource(root)
-
-
-def test_another_layout_is_told_with_the_accepted_one(root, tmp_path_factory):
-    (root / "plum" / "images").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"must hold <class>/images(.|\n)*plum has no masks/"):
-        FolderSource(root)
-    other = tmp_path_factory.mktemp("other")
-    (other / "a.jpg").write_text("x")
-    with pytest.raises(DataError, match="must hold <class>/images"):
-        FolderSource(other)
-
-
-def test_an_empty_or_missing_root_is_told(tmp_path):
-    with pytest.raises(DataError, match="is empty"):
-        FolderSource(tmp_path)
-    with pytest.raises(DataError, match="does not exist"):
-        FolderSource(tmp_path / "none")
 
 
 def test_more_classes_than_a_label_map_holds_are_told(tmp_path):

@@ -39,32 +39,27 @@ def test_images_that_share_a_file_name_get_their_path_as_id(tmp_path, write_imag
     assert ListFileSource(tmp_path, tmp_path / "l.txt", ["x", "y"]).ids == ("one/0", "two/0")
 
 
-def test_a_line_without_a_mask_is_told_by_number_and_all_are_counted(tmp_path, write_list):
+GOOD = "img/a.png lab/a.png\n"
+WRONG_LISTS = [
+    (
+        "img/a.png lab/a.png\nimg/a.png\n" + "one two three\n" * 6,
+        r"7 wrong entries(.|\n)*line 2: 'img/a\.png' has 1(.|\n)*and 2 more",
+    ),
+    ("img/a.png\t\n\tlab/a.png x\n", "wrong entries"),
+    (
+        "img/a.png lab/a.png\nimg/b.png lab/a.png\n",
+        r"1 wrong entries(.|\n)*line 2: .*img/b\.png does not exist",
+    ),
+    (f"{GOOD}img/a.png lab/b.png\n", r"line 2: .*lab/b\.png does not exist"),
+    (GOOD * 2, r"line 2: img/a\.png is listed twice"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG_LISTS, ids=[m for _, m in WRONG_LISTS])
+def test_wrong_lines_are_told_by_number_and_all_are_counted(tmp_path, write_list, text, message):
     path = write_list({"a": LABELS})
-    path.write_text(path.read_text() + "img/a.png\n" + "one two three\n" * 6)
-    with pytest.raises(DataError, match=r"7 wrong entries(.|\n)*line 2: 'img/a\.png' has 1(.|\n)*and 2 more"):
-        ListFileSource(tmp_path, path, ["x", "y"])
-
-
-def test_a_line_with_an_empty_field_is_wrong(tmp_path, write_list):
-    path = write_list({"a": LABELS})
-    path.write_text("img/a.png\t\n\tlab/a.png x\n")
-    with pytest.raises(DataError, match="wrong entries"):
-        ListFileSource(tmp_path, path, ["x", "y"])
-
-
-@pytest.mark.parametrize("folder", ["img", "lab"])
-def test_a_missing_file_is_told_with_its_line(tmp_path, write_list, folder):
-    path = write_list({"a": LABELS, "b": LABELS})
-    (tmp_path / folder / "b.png").unlink()
-    with pytest.raises(DataError, match=rf"1 wrong entries(.|\n)*line 2: .*{folder}/b\.png does not exist"):
-        ListFileSource(tmp_path, path, ["x", "y"])
-
-
-def test_an_image_listed_twice_is_told(tmp_path, write_list):
-    path = write_list({"a": LABELS})
-    path.write_text(path.read_text() * 2)
-    with pytest.raises(DataError, match=r"line 2: img/a\.png is listed twice"):
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
         ListFileSource(tmp_path, path, ["x", "y"])
 
 
@@ -81,14 +76,10 @@ def test_a_missing_or_empty_list_and_root_are_told(tmp_path, write_list):
         ListFileSource(tmp_path, tmp_path / "l.txt", ["x"])
 
 
-def test_class_ids_beyond_the_class_list_are_told(tmp_path, write_list):
+def test_class_ids_beyond_the_class_list_and_an_unknown_image_are_told(tmp_path, write_list):
     source = ListFileSource(tmp_path, write_list({"a": LABELS}), ["cat"])
     with pytest.raises(DataError, match=r"holds class ids \[2\]"):
         source.read_labels("a")
-
-
-def test_an_unknown_id_is_told(tmp_path, write_list):
-    source = ListFileSource(tmp_path, write_list({"a": LABELS}), ["x", "y"])
     with pytest.raises(DataError, match="no image 'z'"):
         source.read_image("z")
 

@@ -56,19 +56,12 @@ def test_recordings_of_different_ways_do_not_belong_together(index, recorded):
         RecordedEpisodes([one[0], two[1]], index)
 
 
-def test_a_header_that_announces_other_ways_than_the_rows_have_is_told(index, recorded):
-    _, paths = recorded(2)
-    paths[0].write_text(paths[0].read_text().replace('"ways":2', '"ways":3'))
-    with pytest.raises(DataError, match="announces 3 ways and has 2"):
-        RecordedEpisodes(paths, index)
-
-
 def test_a_missing_seed_and_a_file_that_is_no_recording_are_told(index, recorded):
     _, paths = recorded(1)
     with pytest.raises(DataError, match=r"manifests of \[3\] are missing"):
         RecordedEpisodes(paths[:1], index)
     paths[0].write_text(paths[0].read_text().replace('"fold":1,', ""))
-    with pytest.raises(DataError, match="lacks protocol, fold, shots and seed"):
+    with pytest.raises(DataError, match="lacks protocol, fold, shots or seed"):
         RecordedEpisodes(paths, index)
 
 
@@ -80,29 +73,23 @@ def edited(path, header=None, rows=lambda rows: rows):
     path.write_text("\n".join(map(json.dumps, [first, *lines])) + "\n")
 
 
-def test_a_shortened_manifest_is_not_the_protocol_that_it_names(index, recorded):
-    _, paths = recorded(1)
-    edited(paths[1], rows=lambda rows: rows[:-1])
-    with pytest.raises(DataError, match=r"seed3.jsonl announces 6 episodes and has 5: it is edited"):
-        RecordedEpisodes(paths, index)
-
-
-def test_episodes_of_another_number_are_none_of_the_protocol(index, recorded):
-    _, paths = recorded(1)
-    edited(paths[0], rows=lambda rows: [*rows[:-1], rows[-1] | {"index": 6}])
-    with pytest.raises(DataError, match=r"has episodes \[6\], those of its protocol are 0 .. 5"):
-        RecordedEpisodes(paths, index)
-
-
-def test_an_episode_that_comes_twice_is_told(index, recorded):
-    _, paths = recorded(1)
-    edited(paths[0], rows=lambda rows: [*rows[:-1], rows[0]])
-    with pytest.raises(DataError, match=r"has 1 episodes more than once, like \[0\]"):
-        RecordedEpisodes(paths, index)
-
-
-def test_a_header_that_announces_other_shots_than_the_rows_have_is_told(index, recorded):
-    _, paths = recorded(1)
-    edited(paths[0], header={"shots": 5})
-    with pytest.raises(DataError, match="announces 5 shots and has 2"):
+@pytest.mark.parametrize(
+    ("ways", "header", "rows", "message"),
+    [
+        (1, {}, lambda rows: rows[:-1], "seed3.jsonl announces 6 episodes and has 5: it is edited"),
+        (
+            1,
+            {},
+            lambda rows: [*rows[:-1], rows[-1] | {"index": 6}],
+            r"has episodes \[6\], those .* 0 .. 5",
+        ),
+        (1, {}, lambda rows: [*rows[:-1], rows[0]], r"has 1 episodes more than once, like \[0\]"),
+        (1, {"shots": 5}, lambda rows: rows, "announces 5 shots and has 2"),
+        (2, {"ways": 3}, lambda rows: rows, "announces 3 ways and has 2"),
+    ],
+)
+def test_an_edited_manifest_is_told(index, recorded, ways, header, rows, message):
+    _, paths = recorded(ways)
+    edited(paths[1], header, rows)
+    with pytest.raises(DataError, match=message):
         RecordedEpisodes(paths, index)

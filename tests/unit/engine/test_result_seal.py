@@ -9,7 +9,7 @@ from fewseg.data.folds import pascal_5i
 from fewseg.data.protocols import Protocol
 from fewseg.engine.results import RunResult, counts_path, load_with_counts
 from fewseg.methods.fusion import MeanVector
-from fewseg.reports.compare import what_differs
+from fewseg.reports.comparison import what_differs
 from result_files import make_counts, make_result, write_sealed
 
 PROTOCOL = Protocol(name="mini", episodes=30, seeds=(0, 1), min_area=64)

@@ -4,9 +4,14 @@ import pytest
 from rich.console import Console
 
 from fewseg.metrics import bootstrap_miou, minimum_detectable_difference, paired_difference
-from fewseg.reports.compare import compare, comparison_lines, comparison_table, what_differs
+from fewseg.reports import comparison
+from fewseg.reports.comparison import comparison_lines, comparison_table, what_differs
 from fewseg.reports.numbers import points
-from fewseg.reports.spread import protocol_line
+from fewseg.reports.options import CompareOptions
+
+
+def compare(a, b, **options):
+    return comparison.compare(CompareOptions(a=a, b=b, **options))
 
 
 def shown(table):
@@ -130,7 +135,7 @@ def test_the_table_has_scores_in_percent_and_differences_in_points(write):
     below = "\n".join(comparison_lines(found))
     assert f"{100 * found.detectable:.2f} points" in below
     assert f"twice: {found.paired.p_like:.3f}" in below
-    assert protocol_line(found.a) in below
+    assert f"protocol mini [{found.a.protocol_digest}]" in below
 
 
 def test_a_precision_and_a_size_that_differ_are_named_and_do_not_forbid_the_comparison(write):
@@ -143,8 +148,8 @@ def test_a_precision_and_a_size_that_differ_are_named_and_do_not_forbid_the_comp
 
 def test_the_difference_that_a_planned_number_of_episodes_finds_can_be_asked_for(write):
     a, b = write("a"), write("b", better=0.02)
-    now, planned = compare(a, b), compare(a, b, planned=15)
+    now, planned = compare(a, b), compare(a, b, episodes=15)
     assert planned.detectable == pytest.approx(2 * now.detectable)
     assert "smallest difference that 15 episodes" in comparison_lines(planned)[-1]
-    with pytest.raises(ValueError, match="got 0 planned episodes"):
-        compare(a, b, planned=0)
+    with pytest.raises(ValueError, match="planned episodes must be 1 or more, got 0"):
+        compare(a, b, episodes=0)

@@ -25,10 +25,10 @@ const classes = new ClassList($("classes"), editor, safely, {
 });
 const threshold = () => Number($("threshold").value) / 100;
 const image = (id = state.current) => state.images.find((each) => each.id === id);
-const learned = () => state.images.some((each) => each.role === "support");
+const hasSupport = () => state.images.some((each) => each.role === "support");
 
 const take = safely(async (files) => {
-  const wrong = [];
+  const failures = [];
   for (const [k, file] of [...files].entries()) {
     hint(`Adding ${k + 1} of ${files.length}: ${file.name}`);
     try {
@@ -37,16 +37,16 @@ const take = safely(async (files) => {
       state.images.push(added);
       await place(added);
       if (!state.current) await show(added.id);
-    } catch (error) { wrong.push(error.message); }
+    } catch (error) { failures.push(error.message); }
   }
-  hint(wrong.length ? "" : `${files.length} added`);
-  if (wrong.length) fail(new Error(wrong.slice(0, 3).join(" · ") + (wrong.length > 3 ? ` · and ${wrong.length - 3} more` : "")));
+  hint(failures.length ? "" : `${files.length} added`);
+  if (failures.length) fail(new Error(failures.slice(0, 3).join(" · ") + (failures.length > 3 ? ` · and ${failures.length - 3} more` : "")));
   refresh();
 });
 
 async function place(added) {
   strip.add(added);
-  strip.told(added.id, learned() || added.role !== "open" ? ROLES[added.role] : "new");
+  strip.setStatus(added.id, hasSupport() || added.role !== "open" ? ROLES[added.role] : "new");
   await strip.picture(added.id, await api.picture(added.id), added);
 }
 
@@ -84,7 +84,7 @@ async function load(id, bitmap = view.bitmap) {
   strip.mask(id, map);
   if (image(id).unsaved) {
     image(id).unsaved = false; // what is shown is what the server has
-    strip.told(id, ROLES[image(id).role]);
+    strip.setStatus(id, ROLES[image(id).role]);
   }
   about();
   if (state.wanted) settle(state.wanted);
@@ -98,17 +98,17 @@ async function refresh() {
     if (stale()) return;
     try {
       if (each.id !== state.current) strip.mask(each.id, await decodePng(await api.labels(each.id, { threshold: threshold() })));
-      if (!each.unsaved) strip.told(each.id, each.role === "open" && !learned() ? "new" : ROLES[each.role]);
+      if (!each.unsaved) strip.setStatus(each.id, each.role === "open" && !hasSupport() ? "new" : ROLES[each.role]);
     } catch (error) { fail(error); return; }
   }
   for (const each of [...state.images]) {
-    if (stale() || !learned()) return;
+    if (stale() || !hasSupport()) return;
     if (each.role !== "open" || each.unsaved) continue;
     try {
       const { quality } = await api.quality(each.id);
       if (stale()) return;
       each.quality = quality;
-      strip.told(each.id, quality === undefined ? "new" : `predicted · ${quality.toFixed(2)}`);
+      strip.setStatus(each.id, quality === undefined ? "new" : `predicted · ${quality.toFixed(2)}`);
       if (each.id === state.current) about();
     } catch (error) { fail(error); return; }
   }
@@ -123,7 +123,7 @@ function begin() {
 
 function stroked() {
   const shown = image();
-  settle(shown.role === "open" ? (learned() ? "accepted" : "support") : shown.role);
+  settle(shown.role === "open" ? (hasSupport() ? "accepted" : "support") : shown.role);
 }
 
 /** Sends the mask as it is shown. Masks are sent one after the other, the newest last. */
@@ -140,7 +140,7 @@ function settle(role) {
   about();
   state.saving = state.saving.then(safely(async () => {
     try {
-      told(shown, await api.settle(shown.id, role, await encodePng(copy, width, height)));
+      apply(shown, await api.settle(shown.id, role, await encodePng(copy, width, height)));
       strip.mask(shown.id, { labels: copy, width, height });
     } catch (error) {
       unsaved(shown);
@@ -149,17 +149,17 @@ function settle(role) {
   }));
 }
 
-/** The last mask was refused: the page says so, and keeps what is drawn, so that it can be sent again. */
+/** The last mask was refused: the page shows it and keeps what is drawn, so that it can be sent again. */
 function unsaved(shown) {
   Object.assign(shown, { role: shown.kept, unsaved: true });
-  strip.told(shown.id, "not saved");
+  strip.setStatus(shown.id, "not saved");
   if (shown.id === state.current) about();
 }
 
-/** Takes over what the server says of an image; new examples make the predictions new. */
-function told(shown, answer) {
+/** Applies the server's answer about an image; new examples change the predictions. */
+function apply(shown, answer) {
   Object.assign(shown, { role: answer.role, kept: answer.role, unsaved: false });
-  strip.told(shown.id, ROLES[shown.role]);
+  strip.setStatus(shown.id, ROLES[shown.role]);
   const changed = answer.version !== state.version;
   state.version = answer.version;
   if (shown.id === state.current) about();
@@ -174,7 +174,7 @@ const reopen = safely(async () => {
   if (!shown || shown.role === "open") return;
   editor.cancel();
   await state.saving;
-  told(shown, await api.reopen(shown.id));
+  apply(shown, await api.reopen(shown.id));
   if (state.current === shown.id) await load(shown.id);
 });
 
@@ -225,18 +225,18 @@ function about() {
     text = `${shown.name}, ${shown.width} × ${shown.height}: `;
     if (shown.unsaved) text += "the last change is not saved; choose what it is again, or undo it";
     else if (!open) text += ROLES[shown.role];
-    else if (!learned()) text += "draw the thing here";
+    else if (!hasSupport()) text += "draw the thing here";
     else text += shown.quality === undefined ? "predicted" : `predicted, quality ${shown.quality.toFixed(2)}`;
   }
   $("about").textContent = text;
-  $("accept").disabled = !shown || (open && !learned())
+  $("accept").disabled = !shown || (open && !hasSupport())
     || shown.role === "support" || (shown.role === "accepted" && !shown.unsaved);
   $("support").disabled = !shown || (shown.role === "support" && !shown.unsaved);
   $("reopen").disabled = !shown || open;
   $("remove").disabled = !shown;
   $("undo").disabled = !view.map?.done.length;
   $("redo").disabled = !view.map?.undone.length;
-  $("threshold").disabled = !learned();
+  $("threshold").disabled = !hasSupport();
 }
 
 function tool(name) {

@@ -14,7 +14,7 @@ export function choice(group, name, value, checked, onChange) {
 }
 
 export class ClassList {
-  /** safely(act) runs an action and shows its error; onRenamed(answer) is told the server's answer; onDelete(number). */
+  /** safely(act) runs an action and shows its error; onRenamed(answer) gets the server's answer; onDelete(number). */
   constructor(group, editor, safely, { onRenamed, onDelete }) {
     Object.assign(this, { group, editor, safely, onRenamed, onDelete });
   }

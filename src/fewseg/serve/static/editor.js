@@ -5,7 +5,7 @@ import { UNKNOWN, colour } from "./view.js";
 const NEAR = 12; // CSS pixels from a polygon's first point that close it
 
 export class Editor {
-  /** onBegin() says whether drawing is possible; onStroke() is told that the mask has changed. */
+  /** onBegin() returns whether drawing is possible; onStroke() is called when the mask has changed. */
   constructor(view, { onBegin, onStroke }) {
     Object.assign(this, { view, onBegin, onStroke });
     this.tool = "brush";

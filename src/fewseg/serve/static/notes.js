@@ -1,4 +1,4 @@
-// What the page tells.
+// Hints, errors and questions to the user.
 
 import { forget } from "./api.js";
 
@@ -7,7 +7,7 @@ const $ = (id) => document.getElementById(id);
 /** Shows a line below the image. */
 export function hint(text) { $("hint").textContent = text; }
 
-/** Shows an error for a while; one that was meant (an abort) is none. */
+/** Shows an error for a while, but not an intended abort. */
 export function fail(error) {
   if (error.name === "AbortError") return;
   $("alert").textContent = error.message;
@@ -17,19 +17,19 @@ export function fail(error) {
   if (error.status === 401) forget();
 }
 
-let asked = () => {}; // answers the question that is open
+let answerOpen = () => {}; // answers the question that is open
 
-/** Asks before something that cannot be undone; whether it is to be done. */
+/** Asks before something that cannot be undone; returns whether to do it. */
 export function sure(text, act) {
   const dialog = $("sure");
   $("sure-text").textContent = text;
   $("sure-act").textContent = act;
   dialog.returnValue = "";
-  asked(false);
+  answerOpen(false);
   dialog.showModal();
   return new Promise((answer) => {
-    asked = answer;
-    // that it was closed is told late: by then it may be open again, with another question
+    answerOpen = answer;
+    // the close event comes late: by then the dialog may be open again, with a different question
     dialog.onclose = () => dialog.open || answer(dialog.returnValue === "yes");
   });
 }

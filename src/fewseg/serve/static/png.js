@@ -47,7 +47,7 @@ export async function encodePng(labels, width, height) {
 export async function decodePng(buffer) {
   const bytes = new Uint8Array(buffer);
   const view = new DataView(buffer);
-  if (SIGNATURE.some((byte, k) => bytes[k] !== byte)) throw new Error("the mask is no PNG");
+  if (SIGNATURE.some((byte, k) => bytes[k] !== byte)) throw new Error("the mask is not a PNG");
   let width = 0, height = 0;
   const data = [];
   for (let at = 8; at + 12 <= bytes.length; ) {
@@ -57,7 +57,7 @@ export async function decodePng(buffer) {
     if (type === "IHDR") {
       width = view.getUint32(at + 8);
       height = view.getUint32(at + 12);
-      if (body[8] !== 8 || body[9] !== 0 || body[12] !== 0) throw new Error("the mask is no 8-bit grey PNG");
+      if (body[8] !== 8 || body[9] !== 0 || body[12] !== 0) throw new Error("the mask is not an 8-bit grey PNG");
     } else if (type === "IDAT") data.push(body);
     else if (type === "IEND") break;
     at += 12 + length;

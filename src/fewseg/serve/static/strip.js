@@ -34,7 +34,7 @@ export class Strip {
     this.items.get(id)?.button.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
 
-  told(id, text) {
+  setStatus(id, text) {
     const item = this.items.get(id);
     if (item) item.role.textContent = text;
   }

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
-from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from fewseg.data.protocols import ADDED
@@ -20,8 +20,9 @@ from fewseg.metrics import (
     paired_difference,
 )
 from fewseg.metrics.statistics import same_episodes
+from fewseg.reports.frame import results_of
 from fewseg.reports.numbers import Estimate, gain_with_interval, percent, points, with_interval
-from fewseg.reports.spread import protocol_line
+from fewseg.reports.options import CompareOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class Comparison:
         made_differently: what else differs that is part of the methods, such as the precision.
         paired: the difference on the same episodes, or None where the episodes are not the same.
         over_queries: the same, resampling query images in place of episodes.
-        unpaired: b less a with an interval that adds both errors; always there.
+        unpaired: b less a with an interval that adds both errors.
         detectable: smallest true difference that ``planned`` episodes find with 80 % probability.
         planned: episodes, all seeds together.
     """
@@ -53,56 +54,51 @@ class Comparison:
     @property
     def difference(self) -> Estimate:
         """The paired difference where there is one, otherwise the unpaired."""
-        if self.paired is None:
-            return self.unpaired
-        interval = self.paired.interval
-        return Estimate(value=self.paired.difference, low=interval.low, high=interval.high)
+        return self.unpaired if self.paired is None else _ends(self.paired)
 
 
-def compare(
-    path_a: str | Path,
-    path_b: str | Path,
-    *,
-    allow_different_protocols: bool = False,
-    planned: int | None = None,
-) -> Comparison:
+def run(options: CompareOptions, console: Console) -> None:
+    """Prints a comparison."""
+    found = compare(options)
+    console.print(comparison_table(found))
+    console.print("\n".join(comparison_lines(found)), highlight=False, markup=False)
+
+
+def compare(options: CompareOptions) -> Comparison:
     """Compares two result files.
-
-    Args:
-        path_a: result file to measure against.
-        path_b: result file.
-        allow_different_protocols: compare results of different data set, protocol, fold, shots or class split
-            all the same; what differs stands in the answer, and the difference is unpaired unless the
-            episodes are the same.
-        planned: for how many episodes to say which difference they find; as many as there are by default.
 
     Raises:
         FileNotFoundError: a result or its counts are missing.
         ValueError: a file is damaged, or the results are not comparable; the message says what differs.
     """
-    (a, counts_a), (b, counts_b) = load_with_counts(path_a), load_with_counts(path_b)
-    differences = what_differs(a, b)
-    if differences and not allow_different_protocols:
+    (a, counts_a), (b, counts_b) = load_with_counts(options.a), load_with_counts(options.b)
+    differences, planned = what_differs(a, b), options.episodes
+    if differences and not options.allow_different_protocols:
         raise ValueError(
-            f"{path_a} and {path_b} are not comparable: {'; '.join(differences)}. Evaluate both alike, or "
-            "allow different protocols explicitly"
+            f"{options.a} and {options.b} are not comparable: {'; '.join(differences)}. Evaluate both alike, "
+            "or allow different protocols explicitly"
         )
     alike = set(a.classes) == set(b.classes) and same_episodes(counts_a, counts_b)
-    if not alike and not allow_different_protocols:
+    if not alike and not options.allow_different_protocols:
         raise ValueError(
-            f"{path_a} and {path_b} have one protocol but not the same episodes: their image lists or the "
-            "program that drew them differ. Evaluate both on one list, or allow different protocols"
+            f"{options.a} and {options.b} have one protocol but not the same episodes: their image lists or "
+            "the program that drew them differ. Evaluate both on one list, or allow different protocols"
         )
     if planned is not None and planned < 1:
-        raise ValueError(f"got {planned} planned episodes: give 1 or more")
+        raise ValueError(f"planned episodes must be 1 or more, got {planned}")
     paired = paired_difference(counts_a, counts_b, a.classes) if alike else None
     over_queries = paired_difference(counts_a, counts_b, a.classes, over="queries") if alike else None
     error = paired.interval.standard_error if paired else _unpaired_error((a, counts_a), (b, counts_b))
+    parts = (("precision", a.precision, b.precision), ("size", _sizes(a), _sizes(b)))
     return Comparison(
         a=a,
         b=b,
         differences=tuple(differences),
-        made_differently=tuple(_made_differently(a, b)),
+        made_differently=tuple(
+            f"{name} {own or 'unknown'} and {other or 'unknown'}"
+            for name, own, other in parts
+            if own != other
+        ),
         paired=paired,
         over_queries=over_queries,
         unpaired=_unpaired(a, b),
@@ -112,38 +108,28 @@ def compare(
 
 
 def what_differs(a: RunResult, b: RunResult) -> list[str]:
-    """Says in what two results differ that makes their scores answers to different questions."""
-    found = []
-    for name in ("dataset", "fold", "ways", "shots", "on"):
-        if getattr(a, name) != getattr(b, name):
-            found.append(f"{name} {getattr(a, name)!r} and {getattr(b, name)!r}")
+    """How two results differ that makes their scores answers to different questions."""
+    found = [
+        f"{name} {getattr(a, name)!r} and {getattr(b, name)!r}"
+        for name in ("dataset", "fold", "ways", "shots", "on")
+        if getattr(a, name) != getattr(b, name)
+    ]
     parts = _entries_that_differ("protocol", {**ADDED, **a.protocol}, {**ADDED, **b.protocol})
     if not parts and a.protocol_digest != b.protocol_digest:
         parts = [f"protocol digest {a.protocol_digest} and {b.protocol_digest}"]
-    found += parts
-    return found + _entries_that_differ("class split", a.class_split, b.class_split)
+    return found + parts + _entries_that_differ("class split", a.class_split, b.class_split)
 
 
 def _entries_that_differ(what: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    missing = "nothing"
     return [
-        f"{what} {key}: {a.get(key, missing)!s:.80} and {b.get(key, missing)!s:.80}"
+        f"{what} {key}: {a.get(key, 'nothing')!s:.80} and {b.get(key, 'nothing')!s:.80}"
         for key in sorted(set(a) | set(b))
-        if a.get(key, missing) != b.get(key, missing)
+        if a.get(key, "nothing") != b.get(key, "nothing")
     ]
 
 
-def _made_differently(a: RunResult, b: RunResult) -> list[str]:
-    """What differs that does not decide what is asked, but how it was answered."""
-    pairs = (("precision", a.precision, b.precision), ("size", a.sizes, b.sizes))
-    return [
-        f"{name} {_words(first)} and {_words(second)}" for name, first, second in pairs if first != second
-    ]
-
-
-def _words(value: str | tuple[int, ...]) -> str:
-    """A precision or sizes as text: "241", "241 + 353"."""
-    return (value if isinstance(value, str) else " + ".join(map(str, value))) or "unknown"
+def _sizes(run: RunResult) -> str:
+    return " + ".join(map(str, run.sizes))
 
 
 def _unpaired_error(*runs: tuple[RunResult, EpisodeCounts]) -> float:
@@ -159,6 +145,10 @@ def _unpaired(a: RunResult, b: RunResult) -> Estimate:
     return Estimate(value=value, low=value - below, high=value + above)
 
 
+def _ends(found: PairedDifference) -> Estimate:
+    return Estimate(value=found.difference, low=found.interval.low, high=found.interval.high)
+
+
 def comparison_table(comparison: Comparison) -> Table:
     """The comparison for a terminal: scores in percent, differences in points."""
     a, b = comparison.a, comparison.b
@@ -166,47 +156,38 @@ def comparison_table(comparison: Comparison) -> Table:
     table.add_column("score (%)")
     for heading in (f"{a.method} {a.fusion}", f"{b.method} {b.fusion}", "difference"):
         table.add_column(heading, justify="right")
-    own = [
-        with_interval(Estimate(value=r.miou_mean, low=r.miou_ci95[0], high=r.miou_ci95[1])) for r in (a, b)
-    ]
-    table.add_row("mIoU", *own, gain_with_interval(comparison.difference))
+    own = [Estimate(value=r.miou_mean, low=r.miou_ci95[0], high=r.miou_ci95[1]) for r in (a, b)]
+    table.add_row("mIoU", *map(with_interval, own), gain_with_interval(comparison.difference))
     rows = [("FB-IoU", a.fb_iou_mean, b.fb_iou_mean), ("Dice", a.dice_mean, b.dice_mean)]
-    of_a, of_b = a.per_class_mean, b.per_class_mean
-    names = a.class_names | b.class_names
+    of_a, of_b, names = a.per_class_mean, b.per_class_mean, a.class_names | b.class_names
     rows += [(f"IoU {names.get(c, c)}", of_a[c], of_b[c]) for c in of_a if c in of_b]
     for label, first, second in rows:
         table.add_row(label, percent(first), percent(second), points(second - first))
     return table
 
 
-def _name(result: RunResult) -> str:
-    ways = f"{result.ways}-way " if result.ways > 1 else ""
-    on = " on the supports" if result.on == "support" else ""
-    return (
-        f"{result.method} {result.fusion}, {ways}{result.shots}-shot{on}, {result.dataset} fold {result.fold}"
-    )
+def _name(run: RunResult) -> str:
+    ways = f"{run.ways}-way " if run.ways > 1 else ""
+    on = " on the supports" if run.on == "support" else ""
+    return f"{run.method} {run.fusion}, {ways}{run.shots}-shot{on}, {run.dataset} fold {run.fold}"
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:
     """What stands below the table: the protocol, what differs, and how sure the difference is."""
-    paired = comparison.paired
-    lines = list(dict.fromkeys(protocol_line(result) for result in (comparison.a, comparison.b)))
+    paired, over_queries = comparison.paired, comparison.over_queries
+    frame = results_of({"a": comparison.a, "b": comparison.b}).frame
+    lines = list(dict.fromkeys(frame.protocol_line))
     lines += [f"different: {text}" for text in comparison.differences]
     lines += [f"also different, and not of the protocol: {text}" for text in comparison.made_differently]
-    if paired is None:
+    if paired is None or over_queries is None:
         lines.append("NOT paired: the episodes are not the same; the interval adds both errors")
     else:
-        lines.append(
+        lines += [
             f"paired over the same episodes; 95 % bootstrap interval; share of resamples against the sign, "
-            f"twice: {paired.p_like:.3f}"
-        )
-    if comparison.over_queries is not None:
-        found = comparison.over_queries
-        ends = Estimate(value=found.difference, low=found.interval.low, high=found.interval.high)
-        lines.append(
-            f"over query images, each with all its episodes: {gain_with_interval(ends)}; against the sign, "
-            f"twice: {found.p_like:.3f}"
-        )
+            f"twice: {paired.p_like:.3f}",
+            f"over query images, each with all its episodes: {gain_with_interval(_ends(over_queries))}; "
+            f"against the sign, twice: {over_queries.p_like:.3f}",
+        ]
     lines.append(
         f"smallest difference that {comparison.planned} episodes of these images find 8 times of 10: "
         f"{100 * comparison.detectable:.2f} points"

@@ -1,0 +1,770 @@
+"""The papers' tables again: printed values, and ours from a frame of results beside them.
+
+``papers.toml`` has the layout of the tables and ``published.csv`` their values; ours are found by the paper,
+table and row that the frame gives for each result.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from itertools import groupby
+from statistics import stdev
+from string import ascii_lowercase
+from typing import Any
+
+from fewseg.data.protocols import stored_protocol
+from fewseg.metrics import Score
+from fewseg.recipes.registry import variants
+from fewseg.recipes.variants import MINI
+from fewseg.reports.frame import (
+    FOLDS,
+    FoldTable,
+    Results,
+    fold_tables,
+    gain_lines,
+    trained_alike,
+    without_conflicts,
+)
+from fewseg.reports.numbers import Estimate, mean_of, percent, points
+from fewseg.reports.published import PublishedValue, published_values
+
+DATASET_NAMES = {"pascal-5i": "PASCAL-5i", "coco-20i": "COCO-20i", MINI: MINI}
+PAPER_NAMES = {"scl": "SCL", "srpnet": "SRPNet", "sd-aanet": "SD-AANet"}
+ROMAN = ("", "I", "II", "III", "IV", "V")
+SCORE_NAMES: dict[Score, str] = {"miou": "mIoU", "fb_iou": "FB-IoU", "dice": "Dice"}
+NOT_RUN = "not run"
+
+Place = tuple[str, str, str]
+"""Paper, table and row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrintedColumn:
+    """A column of numbers: its key as in ``published.csv``, the paper's heading, and K."""
+
+    key: str
+    heading: str
+    shots: int
+
+    @property
+    def fold(self) -> int | None:
+        """The fold, or None for a mean over all folds."""
+        return int(self.key[-1]) if "fold" in self.key else None
+
+    @property
+    def score(self) -> Score:
+        """What is measured."""
+        if self.key.startswith("dice"):
+            return "dice"
+        return "fb_iou" if self.key == "fb_iou" else "miou"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowLayout:
+    """A row of a section: its name in ``published.csv``, its label, and where its results are found."""
+
+    name: str
+    label: str
+    ours: tuple[Place, ...]
+    over: str
+    marks: str
+    without: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SectionLayout:
+    """Rows under one heading."""
+
+    heading: str
+    columns: tuple[PrintedColumn, ...]
+    rows: tuple[RowLayout, ...]
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableLayout:
+    """A table of a paper, as printed; sections for different K that a paper prints side by side are apart."""
+
+    paper: str
+    number: str
+    dataset: str
+    caption: str
+    sections: tuple[SectionLayout, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def slug(self) -> str:
+        """For file names and links, e.g. "scl-table-1"."""
+        return f"{self.paper}-table-{self.number}"
+
+    @property
+    def name(self) -> str:
+        """E.g. "SD-AANet, Table IV"."""
+        numeral = ROMAN[int(self.number)] if self.paper == "sd-aanet" else self.number
+        return f"{PAPER_NAMES[self.paper]}, Table {numeral}"
+
+    @property
+    def values(self) -> dict[tuple[str, int, str], PublishedValue]:
+        """Its printed values by row, shots and column."""
+        place = (self.paper, self.number)
+        return {(v.row, v.shots, v.column): v for v in published_values() if (v.paper, v.table) == place}
+
+
+@lru_cache(maxsize=1)
+def layouts() -> tuple[TableLayout, ...]:
+    """Every table of the three papers."""
+    text = resources.files("fewseg.reports").joinpath("papers.toml").read_text(encoding="utf-8")
+    own = {
+        (row.paper, table, row.row)
+        for variant in variants().values()
+        for row in variant.printed
+        for table in (row.table, row.coco_table)
+    }
+    return tuple(_layout(table, own) for table in tomllib.loads(text)["table"])
+
+
+def _layout(table: Mapping[str, Any], own: set[Place]) -> TableLayout:
+    def row(line: Mapping[str, str]) -> RowLayout:
+        place = (table["paper"], table["number"], line["name"])
+        named = [tuple(text.split(" / ")) for text in line.get("ours", ())]
+        ours = named or ([place] if place in own and "without" not in line else [])
+        without = "" if ours else line.get("without", "fewseg does not have this method")
+        return RowLayout(
+            name=line["name"],
+            label=line.get("label", line["name"]),
+            ours=tuple((paper, number, name) for paper, number, name in ours),
+            over=line.get("over", ""),
+            marks=line.get("marks", ""),
+            without=without,
+        )
+
+    def section(part: Mapping[str, Any], shots: int | None) -> SectionLayout:
+        columns = (PrintedColumn(key=k, heading=h, shots=shots or s[0]) for k, h, *s in part["columns"])
+        return SectionLayout(
+            heading=f"{shots}-shot" if shots else "",
+            columns=tuple(columns),
+            rows=tuple(map(row, part["rows"])),
+            marks=tuple(part.get("marks", ())),
+        )
+
+    sections = [section(part, k) for part in table["section"] for k in part.get("shots", [None])]
+    return TableLayout(
+        **{name: table[name] for name in ("paper", "number", "dataset", "caption")},
+        sections=tuple(sections),
+        notes=tuple(table.get("notes", ())),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A number of ours in a printed column.
+
+    Attributes:
+        estimate: the score with its 95 % interval, fractions, or None.
+        std: sample standard deviation over the seeds of the episodes, a fraction, or None.
+        status: why there is no estimate ("not run", "missing fold 2"), or "".
+        source: how it was measured, by column of the CSV; empty where nothing was.
+        gain: over the row that it is set beside, on the same episodes; or None.
+        gain_status: why there is no gain, or "".
+    """
+
+    estimate: Estimate | None = None
+    std: float | None = None
+    status: str = ""
+    source: Mapping[str, str] = field(default_factory=dict)
+    gain: Estimate | None = None
+    gain_status: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperRow:
+    """A row with its printed values and our lines.
+
+    Attributes:
+        layout: what the paper prints.
+        over: label of the row that it is set beside, or "".
+        printed: one a column; None where the paper prints none.
+        printed_gains: printed value less that of the other row, in points, one a column.
+        lines: data set to our lines, each (what it differs in from the others, its cells).
+    """
+
+    layout: RowLayout
+    over: str
+    printed: tuple[PublishedValue | None, ...]
+    printed_gains: tuple[float | None, ...]
+    lines: Mapping[str, list[tuple[str, list[Cell]]]]
+
+    @property
+    def backbone(self) -> str:
+        """As printed."""
+        return next((value.backbone for value in self.printed if value), "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """A paper's table with our numbers.
+
+    Attributes:
+        layout: what the paper prints.
+        datasets: whose numbers of ours stand in it, the paper's own first.
+        sections: each layout with its rows.
+        problems: what was left out of all tables and why, one sentence each.
+    """
+
+    layout: TableLayout
+    datasets: tuple[str, ...]
+    sections: tuple[tuple[SectionLayout, tuple[PaperRow, ...]], ...]
+    problems: tuple[str, ...]
+
+    @property
+    def shows_std(self) -> bool:
+        """Whether the paper prints standard deviations in it; ours are shown then too."""
+        return any(value is not None and value.std is not None for row in self.rows for value in row.printed)
+
+    @property
+    def rows(self) -> list[PaperRow]:
+        """Of all sections."""
+        return [row for _, rows in self.sections for row in rows]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the numbers should know."""
+        scores = {SCORE_NAMES[c.score] for s in self.layout.sections for c in s.columns}
+        notes = [
+            *self.layout.notes,
+            f"{' and '.join(sorted(scores))} in percent. Printed: the paper's figure on "
+            f"{DATASET_NAMES[self.layout.dataset]}. Ours: mean over the seeds of the episodes with a 95 % "
+            "bootstrap interval; a mean stands only over all four folds.",
+        ]
+        if MINI in self.datasets:
+            notes.append(
+                f"{MINI} is a small subset with a smaller network and short training: its numbers are no "
+                "reproduction of the paper's, and stand beside them only to show whether the rows come in "
+                "the same order."
+            )
+        pairs = dict.fromkeys(f"{row.layout.label} over {row.over}" for row in self.rows if row.over)
+        if pairs:
+            notes.append(
+                "Gains in points, ours paired on the same episodes with 95 % intervals over query images: "
+                f"{'; '.join(pairs)}."
+            )
+        reasons: dict[str, dict[str, None]] = {}
+        for row in self.rows:
+            if row.layout.without:
+                reasons.setdefault(row.layout.without, {})[row.layout.label] = None
+        return notes + [
+            f"Printed value only, {reason}: {', '.join(labels)}." for reason, labels in reasons.items()
+        ]
+
+
+LineKey = tuple[str, str, str, int]
+"""Protocol, input size and training seed of a line, and its number among those of the same."""
+
+Ours = tuple[FoldTable, str]
+"""A fold table and the name of one of its rows."""
+
+
+def paper_tables(
+    results: Results, *, only: Sequence[TableLayout] | None = None, folds: int = FOLDS
+) -> list[PaperTable]:
+    """Makes the papers' tables with our numbers beside the printed ones.
+
+    Results that are no row of a paper's table have no place in them. Those that cannot share a table are left
+    out, and every table says which.
+
+    Args:
+        results: none at all is fine.
+        only: which tables; all by default.
+        folds: how many folds the data sets have.
+    """
+    kept, problems = without_conflicts(results.only(results.frame[results.frame.paper != ""]))
+    found: dict[tuple[Place, str, int], list[Ours]] = {}
+    for table in fold_tables(kept) if len(kept) else []:
+        for series in table.series:
+            first = table.row(series).iloc[0]
+            place = (first.paper, first.table, first.row)
+            found.setdefault((place, table.dataset, table.shots), []).append((table, series))
+    return [_Filler(found, folds).table(layout, problems) for layout in (layouts() if only is None else only)]
+
+
+class _Filler:
+    """Puts our numbers into a layout."""
+
+    def __init__(self, found: Mapping[tuple[Place, str, int], list[Ours]], folds: int) -> None:
+        self._found, self._folds = found, folds
+
+    def table(self, layout: TableLayout, problems: Sequence[str]) -> PaperTable:
+        mini = layout.dataset == "pascal-5i" and any(dataset == MINI for _, dataset, _ in self._found)
+        datasets = (layout.dataset, MINI) if mini else (layout.dataset,)
+        values = layout.values
+        sections = []
+        for section in layout.sections:
+            named = {row.name: row for row in section.rows}
+            rows = []
+            for row in section.rows:
+                over = named.get(row.over)
+                printed = [values.get((row.name, c.shots, c.key)) for c in section.columns]
+                below = [values.get((row.over, c.shots, c.key)) for c in section.columns]
+                pairs = zip(printed, below, strict=True)
+                lines = {d: self._lines(row, over, section.columns, d) for d in datasets} if row.ours else {}
+                rows.append(
+                    PaperRow(
+                        layout=row,
+                        over=over.label if over else "",
+                        printed=tuple(printed),
+                        printed_gains=tuple(a.percent - b.percent if a and b else None for a, b in pairs),
+                        lines=lines,
+                    )
+                )
+            sections.append((section, tuple(rows)))
+        return PaperTable(
+            layout=layout, datasets=datasets, sections=tuple(sections), problems=tuple(problems)
+        )
+
+    def _lines(
+        self, row: RowLayout, over: RowLayout | None, columns: Sequence[PrintedColumn], dataset: str
+    ) -> list[tuple[str, list[Cell]]]:
+        """One line for each protocol, input size and training seed; the most complete first."""
+        by_shots = {c.shots: self._by_key(row, dataset, c.shots) for c in columns}
+        keys = sorted({key for found in by_shots.values() for key in found})
+
+        def runs(key: LineKey) -> int:
+            return sum(len(f[key][0].row(f[key][1])) for f in by_shots.values() if key in f)
+
+        lines = []
+        for key in sorted(keys, key=runs, reverse=True):
+            cells = [self._cell(by_shots[c.shots].get(key), key, over, c, dataset) for c in columns]
+            lines.append((_difference(key, keys), cells))
+        nothing = Cell(status=NOT_RUN, gain_status=NOT_RUN if over else "")
+        return lines or [("", [nothing] * len(columns))]
+
+    def _by_key(self, row: RowLayout, dataset: str, shots: int) -> dict[LineKey, Ours]:
+        """Our rows by protocol, input size and training seed; several of one kind are numbered."""
+        found: dict[LineKey, Ours] = {}
+        for place in row.ours:
+            for table, series in self._found.get((place, dataset, shots), []):
+                first = table.row(series).iloc[0]
+                base = (table.protocol, str(first.sizes), str(first.train_seed))
+                found[(*base, sum(key[:3] == base for key in found))] = (table, series)
+        return found
+
+    def _cell(
+        self,
+        ours: Ours | None,
+        key: LineKey,
+        over: RowLayout | None,
+        column: PrintedColumn,
+        dataset: str,
+    ) -> Cell:
+        if ours is None:
+            return Cell(status=NOT_RUN, gain_status=NOT_RUN if over else "")
+        table, series = ours
+        row = table.row(series)
+        estimate, missing = None, NOT_RUN
+        if column.fold is None:
+            estimate, missing = table.mean(series, column.score), table.missing(series)
+        elif column.fold in row.index:
+            estimate = table.results.estimate(row.key[column.fold], column.score)
+        gain, status = self._gain(ours, key, over, column, dataset) if over else (None, "")
+        return Cell(
+            estimate=estimate,
+            std=_spread(table, series, column),
+            status="" if estimate else missing,
+            source=source_of(table, series),
+            gain=gain,
+            gain_status=status,
+        )
+
+    def _gain(
+        self,
+        ours: Ours,
+        key: LineKey,
+        over: RowLayout,
+        column: PrintedColumn,
+        dataset: str,
+    ) -> tuple[Estimate | None, str]:
+        """Our row less the row it is set beside, or why there is no such number."""
+        table, series = ours
+        base, status = self._base(key, over, column.shots, dataset)
+        if not status and not trained_alike(table, base, series):
+            status = "trained for another length"
+        if status:
+            return None, status
+        try:
+            lines = gain_lines(table, base, series, column.score)
+        except ValueError:
+            return None, "other episodes"
+        by_fold = {line["fold"]: Estimate(**{k: line[k] for k in ("value", "low", "high")}) for line in lines}
+        if column.fold is not None:
+            return by_fold.get(column.fold), "" if column.fold in by_fold else NOT_RUN
+        missing = table.missing(series) or (table.missing(base) and f"baseline {table.missing(base)}")
+        return (None, missing) if missing else (mean_of(list(by_fold.values())), "")
+
+    def _base(self, key: LineKey, over: RowLayout, shots: int, dataset: str) -> tuple[str, str]:
+        """The row that a line is set beside, or why there is none."""
+        bases = self._by_key(over, dataset, shots)
+        alike = {k[1]: base for k, (_, base) in reversed(bases.items()) if (k[0], k[2]) == (key[0], key[2])}
+        sizes = dict.fromkeys([key[1], *key[1].split(" + ")])  # of several sizes, the first with a baseline
+        base = next((alike[size] for size in sizes if size in alike), "")
+        if not bases:
+            return "", "baseline not run"
+        if not alike:
+            return "", "baseline of another protocol or training seed"
+        return base, "" if base else "baseline at another input size"
+
+
+def _difference(key: LineKey, among: Sequence[LineKey]) -> str:
+    """What differs among the lines of a row: protocol, input size, training seed."""
+    names = ("protocol {}", "at {} px", "training seed {}")
+    parts = [names[i].format(key[i]) for i in range(len(names)) if len({other[i] for other in among}) > 1]
+    return ", ".join([*parts, f"no. {key[3] + 1}"] if key[3] else parts)
+
+
+def _spread(table: FoldTable, series: str, column: PrintedColumn) -> float | None:
+    """Standard deviation over the seeds of the episodes; of a mean, that of each seed's mean over folds.
+
+    None for a single seed, and where folds are missing or have different seeds.
+    """
+    row = table.row(series)
+    wanted = range(table.folds) if column.fold is None else [column.fold]
+    runs = [table.results.runs[row.key[fold]] for fold in wanted if fold in row.index]
+    seeds = {tuple(s.seed for s in run.seeds) for run in runs}
+    if len(runs) < len(wanted) or len(seeds) != 1:
+        return None
+    by_run = [[float(getattr(seed, column.score)) for seed in run.seeds] for run in runs]
+    means = [sum(values) / len(values) for values in zip(*by_run, strict=True)]
+    return stdev(means) if len(means) > 1 else None
+
+
+def source_of(table: FoldTable, series: str) -> dict[str, str]:
+    """How a row of ours was measured, by column of the CSV; what its folds share is taken from the first."""
+    first = table.row(series).iloc[0]
+    run = table.results.runs[first.key]
+    config, method = run.training.get("config"), run.config.get("method")
+    steps, epochs = (config.get(k) if isinstance(config, Mapping) else None for k in ("steps", "epochs"))
+    length = f"{steps} steps, " if steps else f"{epochs} epochs, " if epochs else ""
+    attention = method.get("attention") if isinstance(method, Mapping) else None
+    absent = isinstance(attention, Mapping) and attention.get("type") == "NoAttention"
+    trained = f"trained {length}seed {first.train_seed}" if length else "no training recorded"
+    reservation = "without SAAM" if absent else ""  # so are SD-AANet's 5-shot rows on the small set
+    protocol = stored_protocol(run.protocol)
+    line = protocol.line() if protocol else ""
+    return {
+        "method": first.method,
+        "recipe": first.recipe,
+        "backbone": first.backbone,
+        "size": first.sizes,
+        "fusion": first.fusion,
+        "episodes": first.episodes,
+        "protocol": line or first.protocol,
+        "protocol_line": line,
+        "protocol_digest": first.protocol_digest,
+        "training": trained,
+        "reservations": reservation,
+        "sentence": _sentence(first, trained, reservation),
+    }
+
+
+def _sentence(first: Any, trained: str, reservation: str) -> str:
+    where = DATASET_NAMES.get(first.dataset, first.dataset)
+    foreign = " (NOT the papers' data)" if first.dataset == MINI else ""
+    on = ", on the supports" if first.on == "support" else ""
+    parts = [
+        f"fewseg {first.method}, {first.shots}-shot {first.fusion}{on}, on {where}{foreign}",
+        f"recipe {first.recipe or 'none'}",
+        f"{first.backbone or 'backbone unknown'} at {first.sizes} px",
+        trained,
+        f"{first.episodes} episodes a fold; protocol {first.protocol}",
+    ]
+    return "; ".join([*parts, reservation] if reservation else parts)
+
+
+CSV_HEADINGS = (
+    "paper table row shots column score printed printed_std printed_dataset printed_backbone printed_gain "
+    "dataset papers_data status ours low high std_over_seeds gain_over gain gain_low gain_high gain_status "
+    "variant method recipe backbone size fusion episodes protocol protocol_digest training reservations"
+)
+"""Scores and differences are in percent and points."""
+
+
+def csv_tables(tables: Sequence[PaperTable]) -> str:
+    """A line for each cell, everything about it in columns; a row that is not ours has its printed values."""
+    file = io.StringIO()
+    writer = csv.DictWriter(
+        file, CSV_HEADINGS.split(), restval="", extrasaction="ignore", lineterminator="\n"
+    )
+    writer.writeheader()
+    for table in tables:
+        for section, rows in table.sections:
+            for row in rows:
+                writer.writerows(_csv_lines(table, section, row))
+    return file.getvalue()
+
+
+def _csv_lines(table: PaperTable, section: SectionLayout, row: PaperRow) -> Iterator[dict[str, str]]:
+    for i, column in enumerate(section.columns):
+        value, gain = row.printed[i], row.printed_gains[i]
+        printed = {
+            "paper": table.layout.paper,
+            "table": table.layout.number,
+            "row": row.layout.name,
+            "shots": str(column.shots),
+            "column": column.key,
+            "score": column.score,
+            "printed_gain": "" if gain is None else f"{gain:.1f}",
+        }
+        if value is not None:
+            printed |= {
+                "printed": f"{value.percent:.1f}",
+                "printed_std": "" if value.std is None else f"{value.std:.2f}",
+                "printed_dataset": value.dataset,
+                "printed_backbone": value.backbone,
+            }
+        if not row.lines:
+            yield printed | {"status": row.layout.without}
+        for dataset, lines in row.lines.items():
+            for variant, cells in lines:
+                cell = cells[i]
+                yield printed | {
+                    "dataset": dataset,
+                    "papers_data": "no" if dataset == MINI else "yes",
+                    "variant": variant,
+                    "status": cell.status or "measured",
+                    "std_over_seeds": "" if cell.std is None else f"{100 * cell.std:.3f}",
+                    "gain_over": row.over,
+                    "gain_status": cell.gain_status,
+                    **_ends(cell.estimate, "ours", "low", "high"),
+                    **_ends(cell.gain, "gain", "gain_low", "gain_high"),
+                    **cell.source,
+                }
+
+
+def _ends(estimate: Estimate | None, *names: str) -> dict[str, str]:
+    if estimate is None:
+        return {}
+    numbers = (estimate.value, estimate.low, estimate.high)
+    return {name: f"{100 * number:.3f}" for name, number in zip(names, numbers, strict=True)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """What one cell of a table shows: a number or a name, its interval, footnote and tooltip."""
+
+    text: str
+    interval: str = ""
+    note: str = ""
+    title: str = ""
+    status: bool = False  # says why there is no number
+    further: bool = False  # names a further line of the row above
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column of a table as text.
+
+    Attributes:
+        block: whose numbers these are; columns of one block stand under it; "" for names.
+        heading: its own.
+        short: the block in short lines, for a terminal.
+        words: whether it has names and not numbers.
+        detail: whether a narrow screen can do without it.
+        foreign: whether the numbers are not of the paper's data set.
+        empty: whether it stands for a whole block without numbers.
+    """
+
+    block: str
+    heading: str
+    short: str = ""
+    words: bool = False
+    detail: bool = False
+    foreign: bool = False
+    empty: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A section as text: what Markdown, HTML, LaTeX and the terminal all show."""
+
+    heading: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Text, ...], ...]
+
+    @property
+    def blocks(self) -> list[list[Column]]:
+        """The columns by their blocks."""
+        return [list(columns) for _, columns in groupby(self.columns, key=lambda c: c.block)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A table as text, for the templates.
+
+    Attributes:
+        layout: name, caption, slug.
+        sections: in the order of the paper.
+        notes: sentences below it.
+        sources: (letter, how it was measured).
+    """
+
+    layout: TableLayout
+    sections: list[Section]
+    notes: list[str]
+    sources: list[tuple[str, str]]
+
+
+def page_of(table: PaperTable, remarks: Sequence[str] = ()) -> Page:
+    """A table as text.
+
+    Args:
+        table: which.
+        remarks: what a reader should know besides, such as which results were left out.
+    """
+    sources: Sources = {}
+    sections = [_section(table, layout, rows, sources) for layout, rows in table.sections]
+    lines = dict.fromkeys(source["protocol_line"] for source in sources.values())
+    return Page(
+        layout=table.layout,
+        sections=sections,
+        notes=[*table.notes, *(f"Protocol {line}." for line in lines if line), *remarks],
+        sources=[(_letter(n), sentence) for n, sentence in enumerate(sources)],
+    )
+
+
+Sources = dict[str, Mapping[str, str]]
+"""How our numbers were measured, each once, in the order in which the footnotes are met."""
+
+
+def _letter(n: int) -> str:
+    """A .. z, aa, ab, ..."""
+    return (ascii_lowercase[n // 26 - 1] if n >= 26 else "") + ascii_lowercase[n % 26]
+
+
+def _section(table: PaperTable, layout: SectionLayout, rows: Sequence[PaperRow], sources: Sources) -> Section:
+    summary = [i for i, column in enumerate(layout.columns) if column.fold is None]
+    gained = any(row.over for row in rows)
+
+    def numbers(block: str, short: str, foreign: bool = False) -> list[Column]:
+        shown = [
+            Column(block=block, short=short, foreign=foreign, heading=c.heading, detail=c.fold is not None)
+            for c in layout.columns
+        ]
+        for i in summary if gained else ():
+            heading = f"gain {layout.columns[i].heading}" if len(summary) > 1 else "gain"
+            shown.append(Column(block=block, short=short, foreign=foreign, heading=heading))
+        return shown
+
+    own = DATASET_NAMES[table.layout.dataset]
+    columns = [Column(block="", heading="Method", words=True)]
+    columns += [Column(block="", heading=mark, words=True, detail=True) for mark in layout.marks]
+    columns += [
+        Column(block="", heading="Backbone", words=True, detail=True),
+        *numbers(f"printed, {own}", "printed"),
+    ]
+    measured = {
+        dataset: any(c.source for row in rows for _, cells in row.lines.get(dataset, ()) for c in cells)
+        for dataset in table.datasets
+    }
+    for dataset in table.datasets:
+        foreign, name = dataset != table.layout.dataset, DATASET_NAMES[dataset]
+        block = f"fewseg on {name}" + (", NOT the paper's data" if foreign else "")
+        short = f"fewseg,\n{name}" + (",\nNOT\npaper's" if foreign else "")
+        if measured[dataset]:
+            columns += numbers(block, short, foreign)
+        else:
+            columns.append(Column(block=block, short=short, foreign=foreign, heading="all", empty=True))
+    shown = []
+    for row in rows:
+        for number in range(max([1, *map(len, row.lines.values())])):
+            of_sets = {d: lines[number] for d, lines in row.lines.items() if number < len(lines)}
+            texts = _names(row, layout, number, [variant for variant, _ in of_sets.values()])
+            texts += _printed_cells(row, layout, number, summary if gained else [])
+            for dataset in table.datasets:
+                cells = of_sets[dataset][1] if dataset in of_sets else None
+                if measured[dataset] and cells:
+                    for each in zip(cells, layout.columns, row.printed, strict=True):
+                        texts.append(_measured(*each, row.over, table.shows_std, sources))
+                    texts += [_gain(cells[i], row.over) for i in summary if gained]
+                    continue
+                count = len(layout.columns) + (len(summary) if gained else 0) if measured[dataset] else 1
+                text = NOT_RUN if cells else "" if number else "-"
+                texts += [Text(text=text, title="" if cells else row.layout.without, status=True)] * count
+            shown.append(tuple(texts))
+    return Section(heading=layout.heading, columns=tuple(columns), rows=tuple(shown))
+
+
+def _names(row: PaperRow, layout: SectionLayout, number: int, variants: Sequence[str]) -> list[Text]:
+    if number:
+        label = " / ".join(dict.fromkeys(filter(None, variants)))
+        return [Text(text=label, further=True), *[Text(text="")] * (len(layout.marks) + 1)]
+    marks = [Text(text=mark) for mark in row.layout.marks]
+    return [Text(text=row.layout.label, title=row.layout.without), *marks, Text(text=row.backbone or "-")]
+
+
+def _printed_cells(row: PaperRow, layout: SectionLayout, number: int, summary: Sequence[int]) -> list[Text]:
+    if number:
+        return [Text(text="")] * (len(layout.columns) + len(summary))
+    cells = [_printed(value) for value in row.printed]
+    for i in summary:
+        gain = row.printed_gains[i]
+        if gain is None:
+            cells.append(Text(text="-" if row.over else "", status=True))
+        else:
+            cells.append(Text(text=f"{gain:+.1f}", title=f"printed value less that of {row.over}"))
+    return cells
+
+
+def _percent(value: PublishedValue) -> str:
+    return f"{value.percent:.1f}" + ("" if value.std is None else f"±{value.std:.2f}")
+
+
+def _printed(value: PublishedValue | None) -> Text:
+    if value is None:
+        return Text(text="-", title="none printed", status=True)
+    place = f"{value.row}, {value.shots}-shot, on {DATASET_NAMES[value.dataset]} with {value.backbone}"
+    return Text(text=_percent(value), title=f"as printed: {place}")
+
+
+def _measured(
+    cell: Cell,
+    column: PrintedColumn,
+    value: PublishedValue | None,
+    over: str,
+    shows_std: bool,
+    sources: Sources,
+) -> Text:
+    if not cell.source:
+        return Text(text=cell.status, status=True)
+    sentence, note = cell.source["sentence"], ""
+    if column.fold is None:
+        sources.setdefault(sentence, cell.source)
+        note = _letter(list(sources).index(sentence))
+    printed = "none printed"
+    if value is not None:
+        printed = f"printed {_percent(value)} ({DATASET_NAMES[value.dataset]}, {value.backbone})"
+    gain = _gain(cell, over)
+    gained = [f"{gain.text} {gain.interval} over {over}"] if cell.gain else []
+    std = f"±{100 * cell.std:.2f}" if shows_std and cell.std is not None and cell.estimate else ""
+    ends = cell.estimate
+    return Text(
+        text=percent(ends.value) + std if ends else cell.status,
+        interval=f"[{percent(ends.low)}, {percent(ends.high)}]" if ends else "",
+        note=note,
+        title="; ".join([printed, *gained, sentence]),
+        status=ends is None,
+    )
+
+
+def _gain(cell: Cell, over: str) -> Text:
+    if cell.gain is None:
+        return Text(text=cell.gain_status, title=f"over {over}" if over else "", status=True)
+    return Text(
+        text=points(cell.gain.value),
+        interval=f"[{points(cell.gain.low)}, {points(cell.gain.high)}]",
+        title=f"over {over}, paired on the same episodes, interval over query images",
+    )

@@ -1,0 +1,325 @@
+"""Fold tables as text: scores, gains, classes and sizes for a terminal, and the block of a results page.
+
+A table is a data frame of strings here; a mean stands only over all folds, and a published value of a
+different data set in a column that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import sqrt
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, Literal
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from fewseg.engine.results import RunResult
+from fewseg.metrics import minimum_detectable_difference
+from fewseg.ops.files import atomic_write_text
+from fewseg.reports.frame import (
+    FoldTable,
+    Results,
+    fold_tables,
+    gains,
+    load_results,
+    missing_of_pair,
+    results_of,
+)
+from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of, percent, with_interval
+from fewseg.reports.options import TableOptions
+from fewseg.reports.papers import Page, Section
+from fewseg.reports.size_scores import size_cells
+from fewseg.reports.templating import render
+
+BEGIN = "<!-- results: begin (made from the result files; edit outside of this block) -->"
+END = "<!-- results: end -->"
+
+
+def run(options: TableOptions, console: Console) -> None:
+    """Prints the tables of a folder; writes the block of a page where one is given."""
+    results = some_results(options.folder)
+    for table in fold_tables(results):
+        console.print(rich_table(score_cells(table), table.title, table.caption, words=2))
+        lines = dict.fromkeys(table.results.frame.protocol_line)
+        console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+        paired = gain_cells(table, gains(table))
+        if len(paired):
+            title = f"{table.heading}, paired on the same episodes, 95 % intervals over queries"
+            console.print(rich_table(paired, title))
+        if options.by_size:
+            title = f"{table.heading}, mIoU in percent by the size of the target (episodes)"
+            cells = size_cells(table).map(lambda text: text.replace(" (", "\n("))
+            console.print(rich_table(cells, title, table.caption))
+    for reason in results.left_out:
+        console.print(f"left out: {reason}", markup=False, highlight=False, soft_wrap=True)
+    if options.page is not None:
+        update_page(options.page, results)
+        console.print(f"written: {options.page}")
+
+
+def print_results(runs: Sequence[RunResult], console: Console) -> None:
+    """Prints the scores of results that were just made, how they were measured and what they can find."""
+    results = results_of({str(number): run for number, run in enumerate(runs)})
+    for table in fold_tables(results):
+        console.print(rich_table(score_cells(table), table.title, table.caption, words=2))
+    lines = [*dict.fromkeys(results.frame.protocol_line), *map(spread_line, runs)]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def some_results(folder: Path) -> Results:
+    """The results of a folder that must have one.
+
+    Raises:
+        ValueError: it does not exist or has no result that can be read.
+    """
+    results = load_results(folder)
+    if not len(results):
+        reasons = "; ".join(results.left_out) or "evaluate first"
+        raise ValueError(f"{folder} has no result that can be read: {reasons}")
+    return results
+
+
+def score_cells(table: FoldTable) -> pd.DataFrame:
+    """The mIoU of every row by fold and over all folds, FB-IoU and Dice, and what papers print."""
+    frame = table.results.frame
+    kinds = sorted(set(zip(frame.published_dataset, frame.published_backbone, strict=True)) - {("", "")})
+    lines = []
+    for series in table.series:
+        row = table.row(series)
+        first, line = row.iloc[0], _start(table, series)
+        for fold in range(table.folds):
+            line[f"fold {fold}"] = (
+                with_interval(table.results.estimate(row.key[fold])) if fold in row.index else "-"
+            )
+        mean = table.mean(series)
+        line["mean"] = with_interval(mean) if mean else table.missing(series)
+        line["FB-IoU"], line["Dice"] = _mean(table, row.fb_iou), _mean(table, row.dice)
+        for dataset, backbone in kinds:
+            where = "" if dataset == table.dataset else f", on {dataset}: NOT this data set"
+            own = (first.published_dataset, first.published_backbone) == (dataset, backbone)
+            line[f"published mean ({backbone}{where})"] = f"{first.published:.1f}" if own else "-"
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def dice_cells(table: FoldTable) -> pd.DataFrame:
+    """Dice of every row by fold, and its mean over all folds."""
+    lines = []
+    for series in table.series:
+        row = table.row(series)
+        folds = {f"fold {f}": percent(row.dice[f]) if f in row.index else "-" for f in range(table.folds)}
+        mean = "-" if table.missing(series) else _mean(table, row.dice)
+        lines.append(_start(table, series) | folds | {"mean": mean})
+    return pd.DataFrame(lines)
+
+
+def _start(table: FoldTable, series: str) -> dict[str, str]:
+    fusion = table.row(series).fusion.iloc[0]
+    return {"method": series.removesuffix(f" {fusion}"), "fusion": fusion}
+
+
+def _mean(table: FoldTable, by_fold: pd.Series) -> str:
+    """Mean over all folds; of a single fold its own value, which says so; of several but not all "-"."""
+    if len(by_fold) == table.folds:
+        return percent(by_fold.mean())
+    return f"{percent(by_fold.iloc[0])} (fold {by_fold.index[0]})" if len(by_fold) == 1 else "-"
+
+
+def gain_cells(table: FoldTable, lines: pd.DataFrame) -> pd.DataFrame:
+    """Gains in percentage points: a row a pair, a column a fold, and their mean over all folds."""
+    rows = []
+    for (series, over), pair in lines.groupby(["series", "over"], sort=False):
+        by_fold = {
+            line.fold: Estimate(value=line.value, low=line.low, high=line.high) for line in pair.itertuples()
+        }
+        texts = {"gain in mIoU points": f"{series} over {over}"}
+        for fold in range(table.folds):
+            texts[f"fold {fold}"] = gain_with_interval(by_fold[fold]) if fold in by_fold else "-"
+        missing = missing_of_pair(table, over, series)
+        rows.append(texts | {"mean": missing or gain_with_interval(mean_of(list(by_fold.values())))})
+    return pd.DataFrame(rows)
+
+
+def class_cells(table: FoldTable, score: Literal["iou", "dice"]) -> pd.DataFrame:
+    """A row a class, a column a row of the table, in percent; "-" where a fold was not run."""
+    frame = table.results.frame[["series", "fold"]].join(
+        table.results.classes().set_index("key")[["class_id", "name", score]]
+    )
+    wide = frame.pivot(index=["fold", "class_id", "name"], columns="series", values=score)
+    shown = wide.reindex(columns=list(table.series)).map(lambda v: "-" if pd.isna(v) else percent(v))
+    shown = shown.reset_index().drop(columns="class_id").rename(columns={"name": "class"})
+    shown["fold"] = shown.fold.astype(str)
+    return shown[["class", "fold", *table.series]]
+
+
+def rich_table(cells: pd.DataFrame, title: str, caption: str = "", words: int = 1) -> Table:
+    """A table of text for a terminal; the first columns are words, the others numbers."""
+    shown = Table(title=escape(title), caption=escape(caption) or None)
+    for i, heading in enumerate(cells.columns):
+        shown.add_column(
+            escape(heading), justify="left" if i < words else "right", no_wrap=words > 1 and i < words
+        )
+    for row in cells.itertuples(index=False, name=None):
+        shown.add_row(*(escape(text.replace(" [", "\n[")) for text in row))
+    return shown
+
+
+def results_block(results: Results) -> str:
+    """The tables of all results in Markdown: scores, gains, classes, how they were made.
+
+    Raises:
+        ValueError: no result, or results that cannot share a table.
+    """
+    parts = [
+        {
+            "heading": table.heading,
+            "title": table.title,
+            "caption": table.caption,
+            "scores": score_cells(table),
+            "gains": gain_cells(table, gains(table)),
+            "dice": dice_cells(table),
+            "classes": {"IoU": class_cells(table, "iou"), "Dice": class_cells(table, "dice")},
+            "rows": [_provenance(table, series) for series in table.series],
+        }
+        for table in fold_tables(results)
+    ]
+    return render("results.md", tables=parts, left_out=results.left_out)
+
+
+def update_page(page: str | Path, results: Results) -> None:
+    """Replaces the block between the two marker comments of ``page``, or adds it at the end of the file.
+
+    Raises:
+        OSError: the page cannot be written; it is unchanged.
+        ValueError: as :func:`results_block`, or one of the markers is missing.
+    """
+    path = Path(page)
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
+    if (BEGIN in text) != (END in text):
+        raise ValueError(
+            f"{path} has one marker of the block without the other: restore '{BEGIN}' and '{END}'"
+        )
+    block = f"{BEGIN}\n\n{results_block(results)}\n{END}"
+    if BEGIN in text:
+        before, rest = text.split(BEGIN, 1)
+        atomic_write_text(path, f"{before}{block}{rest.split(END, 1)[1]}")
+    else:
+        atomic_write_text(path, f"{text.rstrip()}\n\n{block}\n")
+
+
+def _provenance(table: FoldTable, series: str) -> dict[str, str]:
+    """Recipe, time and hardware of a row's evaluation; config and training as far as all folds share them."""
+    runs = [table.results.runs[key] for key in table.row(series).key]
+    return {
+        "series": series,
+        "recipes": ", ".join(sorted({r.recipe for r in runs if r.recipe})) or "none",
+        "hours": f"{sum(r.wall_seconds for r in runs) / 3600:.2f}",
+        "folds": f"{len(runs)} fold{'s' if len(runs) > 1 else ''}",
+        "hardware": "; or ".join(sorted({r.hardware for r in runs})),
+        "config": _in_common([measured_with(r) for r in runs]),
+        "training": _in_common([trained_with(r) for r in runs]),
+    }
+
+
+def measured_with(run: RunResult) -> dict[str, Any]:
+    """Everything but the protocol that decides a result's numbers, as far as it is known."""
+    size = run.sizes[0] if len(run.sizes) == 1 else list(run.sizes)
+    named = {
+        "size": size,
+        "precision": run.precision,
+        "data": run.data,
+        "episodes": run.data and run.episodes,
+    }
+    return {**run.config, **{name: value for name, value in named.items() if value}}
+
+
+def trained_with(run: RunResult) -> dict[str, Any]:
+    """What is known of a result's training."""
+    return {**({} if run.train_seed is None else {"seed": run.train_seed}), **run.training}
+
+
+def _in_common(entries: Sequence[Mapping[str, Any]]) -> str:
+    """What all folds have in common, as "steps 100, view.size 241"; what differs by fold is left out."""
+    flat = [_flatten(entry) for entry in entries]
+    same = {key: value for key, value in flat[0].items() if all(f.get(key) == value for f in flat)}
+    return ", ".join(f"{key} {value}" for key, value in same.items()) or "not recorded"
+
+
+def _flatten(entry: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, keys joined by dots; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in entry.items():
+        name = f"{prefix}{key}"
+        flat |= _flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def spread_line(run: RunResult) -> str:
+    """One line: mIoU, its standard deviation over seeds, and the smallest difference that can be found.
+
+    The difference is that between two results of so many episodes each, not paired, found 8 times of 10 at
+    95 %; paired episodes (``fewseg compare``) find smaller ones.
+    """
+    episodes = sum(seed.episodes for seed in run.seeds)
+    low, high = run.miou_ci95
+    error = (high - low) / (2 * NormalDist().inv_cdf(0.975))
+    smallest = minimum_detectable_difference(sqrt(2) * error, episodes=episodes)
+    std = run.miou_std
+    over = "one seed" if std is None else f"+- {percent(std)} over {len(run.seeds)} seeds"
+    return (
+        f"{run.method} {run.fusion}, {run.shots}-shot, fold {run.fold}: mIoU {percent(run.miou_mean)} "
+        f"({over}); {episodes} episodes find differences from {100 * smallest:.1f} points, unpaired"
+    )
+
+
+def rich_paper_table(page: Page, width: int) -> RenderableType:
+    """A paper's table for a terminal of so many columns of text.
+
+    Where it is too narrow for the folds and parts, only means stand, and a note says so; where it is too
+    narrow for these, the printed numbers and ours are tables of their own.
+    """
+    title, notes = f"{page.layout.name}: {page.layout.caption}", list(page.notes)
+    parts = [_rich_section(section, title, lambda column: True) for section in page.sections]
+    if not _fit(parts, width):
+        notes.append("Folds and parts need a wider terminal, or another --format.")
+        parts = [_rich_section(section, title, lambda c: not c.detail) for section in page.sections]
+    if not _fit(parts, width):
+        parts = [
+            _rich_section(section, title, lambda c, own=block[0].block: not c.detail and c.block in ("", own))
+            for section in page.sections
+            for block in section.blocks[1:]
+        ]
+    notes += [f"({letter}) {sentence}" for letter, sentence in page.sources]
+    return Group(*parts, *(Text(f"- {note}", style="dim") for note in notes), Text(""))
+
+
+def _fit(tables: Sequence[Table], width: int) -> bool:
+    wide = Console(width=10_000)
+    return all(wide.measure(table).minimum <= width for table in tables)
+
+
+def _rich_section(section: Section, title: str, keeps: Callable[..., bool]) -> Table:
+    heading = f"{title}, {section.heading}" if section.heading else title
+    shown = Table(title=escape(heading), box=SIMPLE_HEAD)
+    keep = [i for i, column in enumerate(section.columns) if keeps(column)]
+    for i in keep:
+        column = section.columns[i]
+        justify: Literal["left", "right"] = "left" if column.words else "right"
+        name = escape(f"{column.short}\n{column.heading}".strip())
+        shown.add_column(name, justify=justify, vertical="top", no_wrap=column.words)
+    for row in section.rows:
+        texts = []
+        for i in keep:
+            cell = row[i]
+            text = f"{'   ' if cell.further else ''}{cell.text}" + (
+                f"\u00a0({cell.note})" if cell.note else ""
+            )
+            texts.append(escape(f"{text}\n{cell.interval.replace(' ', '')}" if cell.interval else text))
+        shown.add_row(*texts)
+    return shown

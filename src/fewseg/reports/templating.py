@@ -1,0 +1,94 @@
+"""Templates for HTML, Markdown and LaTeX; every value is escaped for the format of its template."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    '"': "''",
+    "±": r"$\pm$",
+    "†": r"\dag{}",
+    "⁰": "$^0$",
+    "¹": "$^1$",
+    "²": "$^2$",
+    "³": "$^3$",
+    "\n": " ",
+}
+
+_LATEX_SIGNS: dict[str, Any] = {
+    "block_start_string": "<%",
+    "block_end_string": "%>",
+    "variable_start_string": "<<",
+    "variable_end_string": ">>",
+}
+"""Of templates in LaTeX, where braces mean something else."""
+
+
+def latex(text: str) -> str:
+    """Text with every sign that LaTeX would read as a command escaped."""
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+def markdown(text: str) -> str:
+    """Text with what Markdown would read as emphasis, a strike, code, HTML or a table's border escaped."""
+    return re.sub(r"[\\*<`~|]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+
+_ESCAPES: dict[str, Callable[[str], str]] = {"md": markdown, "tex": latex}
+
+
+@lru_cache
+def _environment(kind: str) -> Environment:
+    escape = _ESCAPES.get(kind)
+
+    def finalize(value: Any) -> Any:
+        return value if isinstance(value, Markup) or escape is None else escape(str(value))
+
+    made = Environment(
+        loader=PackageLoader("fewseg.reports"),
+        autoescape=escape is None,
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **(_LATEX_SIGNS if kind == "tex" else {}),
+    )
+    made.filters["script_digest"] = script_digest
+    return made
+
+
+def render(template: str, **values: Any) -> str:
+    """Fills a template of ``reports/templates``; its ending says how values are escaped."""
+    return _environment(template.rsplit(".", 1)[-1]).get_template(template).render(**values)
+
+
+def asset(name: str) -> Markup:
+    """A style sheet or script of ``reports/assets``, to be put into a page as it stands."""
+    return Markup(resources.files("fewseg.reports").joinpath(f"assets/{name}").read_text(encoding="utf-8"))
+
+
+def script_digest(script: str) -> str:
+    """How a page's policy names the one script that may run in it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
