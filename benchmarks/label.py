@@ -83,7 +83,7 @@ def main(work: Work) -> None:
         for file in list(images.values())[: work.shots]:
             segmenter.add_class("thing", file, mask)
         session = segmenter.session()
-        session.judge.witnesses("thing")  # of the supports alone, paid once
+        session.estimator.references("thing")  # of the supports alone, paid once
         ready = [segmenter.model.prepare(read_image(file)) for file in images.values()]
 
         def bare() -> None:
@@ -95,12 +95,12 @@ def main(work: Work) -> None:
 
         def labelled(**options: bool) -> Callable[[], object]:
             return lambda: label_images(
-                segmenter, images, root / f"out{next(count)}", RunOptions(**options), progress=False
+                segmenter, images, root / f"out{next(count)}", RunOptions(quiet=True, **options)
             )
 
         ways = {
             "bare forward passes": bare,
-            "fewseg label": labelled(quality=False, thumbnails=False),
+            "fewseg label": labelled(quality=False, sheet=0),
             "fewseg label, contact sheet": labelled(quality=False),
             "fewseg label, contact sheet, quality": labelled(),
         }

@@ -131,8 +131,8 @@ class EncodedEpisodes:
         support: the support sets.
         query: B query images.
         query_masks: (B, H, W) uint8 in {0, 1, 255}; with several ways in {0, 1 .. N, 255}.
-        pair_ids: (B,) int64 naming the training pairs, for methods that remember what they last said of
-            each (CANet); None where nobody keeps count.
+        pair_ids: (B,) int64 naming the training pairs, for methods that remember what they last predicted
+            for each (CANet); None where nobody keeps count.
     """
 
     support: EncodedShots
@@ -323,4 +323,4 @@ State = SupportState | WaysState | PrototypeState
 
 
 class DataError(ValueError):
-    """Data that cannot be used; the message says what came, what is accepted and what to do."""
+    """Data that cannot be used; the message says what was given, what is valid and what to do."""

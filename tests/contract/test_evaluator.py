@@ -11,8 +11,7 @@ from fewseg.data.index import build_index
 from fewseg.data.protocols import Protocol
 from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource
 from fewseg.data.transforms import EvalView
-from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.executors import Task, questions_of
+from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.features import Extractor, FeatureStore
 from fewseg.methods.fusion import CrossGuided, MeanVector, ScoreAverage
 from fewseg.methods.pair_scorer import PairScorer
@@ -72,7 +71,7 @@ def plain_counts(model, data, spec):
 @pytest.mark.parametrize("shots", [1, 5])
 def test_shared_work_gives_the_counts_of_the_plain_way(model, data, evaluator, shots):
     sampler = EpisodeSampler(data.test, data.split, PROTOCOL, shots)
-    found = evaluator.run(sampler)
+    (found,) = evaluator.run([Line(episodes=sampler)])
     specs = [spec for seed in PROTOCOL.seeds for spec in sampler.episodes(seed)]
     assert len(found) == len(specs) == 12
     for row, spec in enumerate(specs):
@@ -99,8 +98,8 @@ def test_unbatched_counts_are_the_plain_ones_episode_by_episode(model, data, eva
     one_by_one = Evaluator(model, data.source, evaluator.store, batch=1, progress=False)
     for shots in (1, 3):
         sampler = EpisodeSampler(data.test, data.split, PROTOCOL, shots)
-        found = one_by_one.run(sampler, seeds=[3])
-        batched = evaluator.run(sampler, seeds=[3])
+        line = Line(episodes=sampler, seeds=[3])
+        (found,), (batched,) = one_by_one.run([line]), evaluator.run([line])
         for row, spec in enumerate(sampler.episodes(3)):
             labels = data.source.read_labels(spec.query)
             plain = counts_of(one_by_one.plain(spec), labels, spec.class_id)
@@ -138,29 +137,21 @@ def test_the_querys_labels_are_out_of_reach_of_the_answer(model, data, evaluator
     for one in (evaluator, other):
         one.store.ensure(spec.images, [0], progress=False)
     assert torch.equal(evaluator.plain(spec), other.plain(spec))
-    question = questions_of(spec, "query")
-    task = Task(fusion=model.fusion, label_size="original")
-    answers = []
-    for one in (evaluator, other):
-        (share,) = one.shares(question, model.fusion, 1)
-        with torch.no_grad():
-            ious = one.judge(share, task)
-            answers.append(next(one.answers(share, task, ious))[1])
+    answers = [next(one.answers([spec]))[1] for one in (evaluator, other)]
     assert torch.equal(*answers)
 
 
-def test_one_evaluator_gives_every_fusion_what_a_new_one_would(model, data, evaluator):
+def test_all_fusions_in_one_pass_have_the_counts_of_each_alone(model, data, evaluator):
     own = model.fusion
     sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 3)
     fusions = model.fusions[::-1]
     if isinstance(model, PairScorer):
         fusions = (CrossGuided(), ScoreAverage(), MeanVector(), CrossGuided(iou="mean"))
-    shared = [evaluator.run(sampler, fusion, seeds=[0]) for fusion in fusions]
-    for fusion, counts in zip(fusions, shared, strict=True):
-        alone = Evaluator(model, data.source, evaluator.store, progress=False)
-        again = alone.run(sampler, fusion, seeds=[0])
+    lines = [Line(episodes=sampler, fusion=fusion, seeds=[0]) for fusion in fusions]
+    for line, counts in zip(lines, evaluator.run(lines), strict=True):
+        (alone,) = Evaluator(model, data.source, evaluator.store, progress=False).run([line])
         for name in ("fg_inter", "fg_union"):  # other chunks of pairs round otherwise: a pixel at most
-            np.testing.assert_allclose(getattr(counts, name), getattr(again, name), rtol=0, atol=1)
+            np.testing.assert_allclose(getattr(counts, name), getattr(alone, name), rtol=0, atol=1)
     assert model.fusion == own
 
 

@@ -1,4 +1,4 @@
-"""Evaluates in two processes; the second is killed at its first question where a file says so."""
+"""Evaluates in one or two processes; the last is killed in the middle where a file says so."""
 
 import os
 import signal
@@ -11,36 +11,48 @@ import two_evaluating_processes as small
 
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.synthetic import synthetic_5i
-from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.executors import launch_ranks
-from fewseg.methods.fusion import CrossGuided
+from fewseg.engine.evaluate import Evaluator, Line
+from fewseg.engine.executors import SingleProcess, launch_ranks
+from fewseg.methods.fusion import CrossGuided, ScoreAverage
 from fewseg.metrics.counts import COUNT_NAMES
 
 
 class Killed(Evaluator):
-    def answer(self, share, task, ious):
-        if not self.workforce.writes:
+    """Killed at its third shard of answers."""
+
+    done = 0
+
+    def counts(self, shard, ious):
+        Killed.done += 1
+        if Killed.done == 3 and (not self.executor.writes or self.executor.workers == 1):
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().answer(share, task, ious)
+        return super().counts(shard, ious)
 
 
-def main(folder: Path) -> None:
-    workforce = launch_ranks(2)
+def main(folder: Path, processes: int) -> None:
+    executor = launch_ranks(processes) if processes > 1 else SingleProcess()
     source, index = small.data(folder)
     sampler = EpisodeSampler(index, synthetic_5i(0), replace(small.SYNTHETIC, episodes=10, seeds=(0,)), 2)
-    evaluator = small.evaluator(small.Cells(), source, folder, workforce=workforce)
-    computed = []
+    lines = [Line(episodes=sampler, fusion=fusion) for fusion in (CrossGuided(), ScoreAverage())]
+    evaluator = small.evaluator(small.Cells(), source, folder, executor=executor)
+    computed, shards = [], []
     compute = evaluator.store._compute
     evaluator.store._compute = lambda rows: (computed.extend(rows), compute(rows))
     if (folder / "kill").exists():
         evaluator.__class__ = Killed
-    shared = evaluator.run(sampler, CrossGuided())
-    if workforce.writes:
-        alone = small.evaluator(small.Cells(), source, folder / "alone").run(sampler, CrossGuided())
-        for name in ("seed", "episode", "class_id", *COUNT_NAMES):
-            assert np.array_equal(getattr(alone, name), getattr(shared, name)), name
-        print(f"{len(computed)} features made again, the counts of one process", flush=True)  # noqa: T201
+    counts = evaluator.counts
+    evaluator.counts = lambda *arguments: shards.append(1) or counts(*arguments)
+    found = evaluator.run(lines, folder / "work")
+    if executor.writes:
+        alone = small.evaluator(small.Cells(), source, folder / "alone").run(lines)
+        for one, shared in zip(alone, found, strict=True):
+            for name in ("seed", "episode", "class_id", *COUNT_NAMES):
+                assert np.array_equal(getattr(one, name), getattr(shared, name)), name
+        print(  # noqa: T201
+            f"{len(computed)} features made again, {len(shards)} shards computed, the counts of one process",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

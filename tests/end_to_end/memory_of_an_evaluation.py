@@ -13,6 +13,7 @@ from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.index import build_index
 from fewseg.data.synthetic import SyntheticSource, synthetic_5i
+from fewseg.engine.evaluate import Line
 from fewseg.ops import memory as heap
 from fewseg.ops.memory import own_memory
 from fewseg.types import Guides
@@ -59,12 +60,12 @@ def main(folder: Path, memory: int) -> None:
     protocol = replace(small.SYNTHETIC, episodes=1, seeds=(0,))
     evaluator = small.evaluator(KeyedCells(), source, folder, memory=memory)
     evaluator.store.ensure(source.ids, progress=False)
-    evaluator.run(EpisodeSampler(index, synthetic_5i(0), protocol, 1))
+    evaluator.run([Line(episodes=EpisodeSampler(index, synthetic_5i(0), protocol, 1))])
     before = own_memory()
     watch = OwnMemory()
     watch.start()
     everything = EpisodeSampler(index, synthetic_5i(0), replace(protocol, episodes=150), 3)
-    evaluator.run(everything)
+    evaluator.run([Line(episodes=everything)])
     watch.stop()
     print(watch.most - before)  # noqa: T201
 

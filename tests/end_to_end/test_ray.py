@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fewseg.data.episodes import EpisodeSampler
+from fewseg.engine.evaluate import Line
 from fewseg.engine.executors import RayWorkers
 from fewseg.metrics.counts import COUNT_NAMES
 
@@ -19,7 +20,7 @@ HERE = str(Path(__file__).parent)
 
 
 class KilledOnce:
-    """An evaluator whose process is killed in the middle of its second share, the first time."""
+    """An evaluator whose process is killed in the middle of its second shard, the first time."""
 
     def __init__(self, folder):
         sys.path.insert(0, HERE)
@@ -28,18 +29,16 @@ class KilledOnce:
         torch.set_num_threads(1)
         self.mark = folder / "killed"
         source, _ = small.data(folder)
-        self.worker, self.judged = small.evaluator(small.Cells(), source, folder), 0
+        self.worker, self.done = small.evaluator(small.Cells(), source, folder), 0
+        self.prepare, self.counts = self.worker.prepare, self.worker.counts
 
-    def judge(self, share, task):
-        found = self.worker.judge(share, task)
-        self.judged += 1
-        if self.judged == 2 and not self.mark.exists():
+    def cross_iou(self, shard):
+        found = self.worker.cross_iou(shard)
+        self.done += 1
+        if self.done == 2 and not self.mark.exists():
             self.mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return found
-
-    def answer(self, share, task, ious):
-        return self.worker.answer(share, task, ious)
 
 
 def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch, caplog):
@@ -51,9 +50,10 @@ def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch, caplog):
     sampler = EpisodeSampler(index, small.synthetic_5i(0), small.replace(small.SYNTHETIC, episodes=15), 3)
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     workers = RayWorkers(lambda: KilledOnce(tmp_path), 2)
-    shared = small.evaluator(small.Cells(), source, tmp_path, workforce=workers).run(sampler)
+    lines = [Line(episodes=sampler)]
+    (shared,) = small.evaluator(small.Cells(), source, tmp_path, executor=workers).run(lines)
     assert (tmp_path / "killed").exists()
     assert "a Ray worker was lost" in caplog.text
-    alone = small.evaluator(small.Cells(), source, tmp_path / "alone").run(sampler)
+    (alone,) = small.evaluator(small.Cells(), source, tmp_path / "alone").run(lines)
     for name in ("seed", "episode", "class_id", *COUNT_NAMES):
         assert np.array_equal(getattr(alone, name), getattr(shared, name)), name

@@ -17,12 +17,13 @@ from fewseg.data.transforms import EvalView
 from fewseg.engine import results
 from fewseg.engine.batches import CachedBatches
 from fewseg.engine.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
-from fewseg.engine.evaluate import Evaluator
+from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.features import FeatureStore
 from fewseg.engine.results import RunResult, load_counts, load_with_counts
 from fewseg.methods.fusion import CrossGuided
 from fewseg.recipes import evaluation
 from fewseg.recipes import evaluation as recipe_run
+from fewseg.recipes.options import EvaluateOptions
 from fewseg.recipes.registry import RECIPES
 from fewseg.recipes.resolve import build_method
 from fewseg.recipes.run import train_recipe
@@ -48,10 +49,7 @@ def test_two_methods_are_trained_evaluated_compared_and_tabled(recipes, tmp_path
         assert len(counts) == 12
         assert set(counts.class_id.tolist()) == {1, 2}
         assert counts.supports.shape[1] == result.shots
-        assert (
-            result.training["checkpoint"]
-            == read_checkpoint(tmp_path / (PFENET if "pfenet" in file else SCL)).digest
-        )
+        assert result.checkpoint == read_checkpoint(tmp_path / (PFENET if "pfenet" in file else SCL)).digest
         assert result.training["config"]["steps"] == 4
         assert result.class_split["novel"] == [1, 2]
         stored = json.loads((tmp_path / "results" / file).read_text())
@@ -114,18 +112,47 @@ def test_a_second_evaluation_reads_what_is_there_until_something_changes(recipes
 
     def counting(self, *args, **kwargs):
         counts = run(self, *args, **kwargs)
-        episodes.append(len(counts))
+        episodes.append([len(of_line) for of_line in counts])
         return counts
 
     monkeypatch.setattr(Evaluator, "run", counting)
     assert main(["evaluate", "tiny_matcher", "--fold", "0", "--quiet"]) == 0
-    assert episodes == [12, 12]
+    assert episodes == [[12, 12]]
     assert main(["evaluate", "tiny_matcher", "--fold", "0", "--quiet"]) == 0
-    assert episodes == [12, 12]
+    assert episodes == [[12, 12]]
     assert (
         main(["evaluate", "tiny_matcher", "--fold", "0", "--quiet", "--episodes", "3", "--shots", "1"]) == 0
     )
-    assert episodes == [12, 12, 6]
+    assert episodes == [[12, 12], [6]]
+
+
+def test_an_evaluation_that_was_interrupted_goes_on_with_its_shards(recipes, machine, tmp_path, monkeypatch):
+    clean = replace(machine, versions={**machine.versions, "revision": "0" * 40})
+    for module in (results, recipe_run):
+        monkeypatch.setattr(module, "environment", lambda: clean)
+    counts, done = Evaluator.counts, []
+
+    def interrupted(self, *arguments):
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        done.append(1)
+        return counts(self, *arguments)
+
+    words = ["evaluate", "tiny_matcher", "--fold", "0", "--quiet"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "counts", interrupted)
+        assert main(words) == 130
+    kept = sorted((tmp_path / "results/.unfinished").glob("*/counts-*.npy"))
+    assert len(kept) == 5
+    done.clear()
+    monkeypatch.setattr(Evaluator, "counts", lambda *arguments: done.append(1) or counts(*arguments))
+    assert main(words) == 0
+    assert len(done) == 32 - 5
+    assert not (tmp_path / "results/.unfinished").exists()
+    assert main([*words, "--out", "again"]) == 0
+    for path in (tmp_path / "results").glob("*.json"):
+        found, again = load_counts(path), load_counts(tmp_path / "again" / path.name)
+        assert all(np.array_equal(column, again.columns()[name]) for name, column in found.columns().items())
 
 
 def test_the_held_out_class_is_neither_trained_on_nor_novel_and_selects(recipes, read, monkeypatch):
@@ -137,9 +164,9 @@ def test_the_held_out_class_is_neither_trained_on_nor_novel_and_selects(recipes,
         drawn["train"] |= set(self.sampler.classes)
         return stream(self, start, stop)
 
-    def running(self, sampler, *args, **kwargs):
-        drawn["select"] |= set(sampler.classes)
-        return run(self, sampler, *args, **kwargs)
+    def running(self, lines, *args, **kwargs):
+        drawn["select"] |= {c for line in lines for c in line.episodes.classes}
+        return run(self, lines, *args, **kwargs)
 
     monkeypatch.setattr(CachedBatches, "stream", streaming)
     monkeypatch.setattr(Evaluator, "run", running)
@@ -155,7 +182,7 @@ def test_fresh_views_and_a_trained_seed_of_its_own_go_the_same_way(recipes, tmp_
     assert main(["evaluate", str(path), "--quiet", "--shots", "1"]) == 0
     (name,) = result_names()
     assert re.fullmatch(r"tiny_pfenet-fold0-seed3-1shot-average-[0-9a-f]{6}\.json", name)  # not the recipe's
-    assert RunResult.load(tmp_path / "results" / name).training["seed"] == 3
+    assert RunResult.load(tmp_path / "results" / name).train_seed == 3
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -172,14 +199,17 @@ def test_a_checkpoint_with_its_own_backbone_is_evaluated_with_that_backbone(
         for parameter in method.backbone.parameters():
             parameter.mul_(1.5).add_(0.05)
     save_checkpoint(tmp_path / "imported.safetensors", method, Checkpoint(config=recipe.method), whole=True)
-    evaluation.evaluate("imported.safetensors", recipe_name="tiny_pfenet", fold=0, shots=(1,), progress=False)
+    evaluation.evaluate(
+        EvaluateOptions(what="imported.safetensors", recipe="tiny_pfenet", fold=0, shots=(1,), quiet=True)
+    )
     found = load_counts("results/tiny_pfenet-fold0-seed0-1shot-average.json")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     data = read(0)
     trunk = method.backbone.to(dtype)
     store = FeatureStore(trunk, data.source, [EvalView(recipe.size)], folder=tmp_path / "s", dtype=dtype)
     sampler = EpisodeSampler(data.test, data.split, recipe.protocol, 1)
-    expected = Evaluator(method, data.source, store, precision=precision, progress=False).run(sampler)
+    evaluator = Evaluator(method, data.source, store, precision=precision, progress=False)
+    (expected,) = evaluator.run([Line(episodes=sampler)])
     assert np.array_equal(found.fg_pred, expected.fg_pred)
     assert len(np.unique(found.fg_pred)) > 1 or int(found.fg_pred[0]) in (0, 33 * 33)
 
@@ -212,11 +242,13 @@ def released(recipes, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "choice", [{}, {"shots": (3,), "fusions": ("cross-guided", "average")}, {"shots": (2,)}]
+    "choice", [{}, {"shots": (3,), "fusion": ("cross-guided", "average")}, {"shots": (2,)}]
 )
 def test_a_checkpoint_is_evaluated_with_the_settings_of_its_own_fusion(released, choice, caplog):
     with caplog.at_level(logging.WARNING):
-        found = evaluation.evaluate(str(released), recipe_name="tiny_scl", fold=0, progress=False, **choice)
+        found = evaluation.evaluate(
+            EvaluateOptions(what=str(released), recipe="tiny_scl", fold=0, quiet=True, **choice)
+        )
     fusions = {(r.shots, r.fusion): r.config["fusion"] for r in found}
     expected = {"type": "CrossGuided", "kind": "cross-guided", "iou": "mean", "path": "support", "divisor": 5}
     shots = choice.get("shots", (3,))[0]
@@ -235,7 +267,7 @@ def test_manifests_of_another_fold_are_refused_before_anything_is_computed(
     manifests = [f"recorded/tiny-fold1-1shot-seed{s}.jsonl" for s in (0, 1)]
     words = ["evaluate", "tiny_matcher", "--quiet", "--manifest", *manifests]
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "evaluate_recipe", run)
+        patch.setattr(evaluation, "_evaluate_lines", run)
         assert main([*words, "--fold", "0"]) == 1
     told = " ".join(capsys.readouterr().err.split())
     assert "the manifests are of fold 1, the test is on fold 0: record fold 0" in told
@@ -248,7 +280,7 @@ def test_a_checkpoint_whose_training_config_was_edited_is_told(recipes, tmp_path
     about = Checkpoint(config=recipe.method, recipe="tiny_pfenet", training={"config": 5})
     save_checkpoint(tmp_path / "edited.safetensors", build_method(recipe), about)
     with pytest.raises(ValueError, match="a header without a valid training config: it was edited"):
-        evaluation.evaluate("edited.safetensors", fold=0)
+        evaluation.evaluate(EvaluateOptions(what="edited.safetensors", fold=0))
 
 
 def result_names(folder="results"):

@@ -5,17 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from fewseg.engine.checkpoint import read_checkpoint
 
 
-def started(script, folder):
+def started(script, folder, *options):
     environment = {**os.environ, "FEWSEG_CACHE": str(folder / "cache"), "CUDA_VISIBLE_DEVICES": ""}
-    words = [sys.executable, str(Path(__file__).with_name(script)), str(folder)]
+    words = [sys.executable, str(Path(__file__).with_name(script)), str(folder), *options]
     return subprocess.run(words, env=environment, capture_output=True, timeout=300)
 
 
-def run(script, folder):
-    done = started(script, folder)
+def run(script, folder, *options):
+    done = started(script, folder, *options)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     return done.stdout.decode()
 
@@ -32,8 +34,14 @@ def test_two_processes_evaluate_to_the_counts_of_one(tmp_path):
     run("two_evaluating_processes.py", tmp_path)
 
 
-def test_a_lost_process_ends_the_run_and_the_same_command_goes_on_with_its_features(tmp_path):
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_killed_process_ends_the_run_and_the_same_command_goes_on_where_it_was(tmp_path, processes):
     (tmp_path / "kill").touch()
-    assert started("lost_process.py", tmp_path).returncode != 0  # it ends: nobody waits for the lost one
+    assert started("lost_process.py", tmp_path, processes).returncode != 0  # nobody waits for the lost one
+    kept = len(list((tmp_path / "work").glob("counts-*")))
+    assert kept >= 2
     (tmp_path / "kill").unlink()
-    assert "0 features made again, the counts of one process" in run("lost_process.py", tmp_path)
+    said = run("lost_process.py", tmp_path, processes)
+    assert "0 features made again" in said
+    if processes == "1":
+        assert f" {32 - kept} shards computed, the counts of one process" in said

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from fewseg.data.index import build_index
 from fewseg.data.protocols import SYNTHETIC
 from fewseg.data.synthetic import SyntheticSource, synthetic_5i
 from fewseg.data.transforms import EvalView
-from fewseg.engine.evaluate import Evaluator
+from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.executors import launch_ranks
 from fewseg.engine.features import FeatureStore
 from fewseg.methods.fusion import CrossGuided, ScoreAverage
@@ -32,8 +33,7 @@ class Cells(PairScorer):
     """Scores a pair by cosines to the means of the support's two regions: no training."""
 
     def __init__(self):
-        super().__init__()
-        self.backbone, self.fusion = BACKBONE.build(), CrossGuided()
+        super().__init__(SimpleNamespace(backbone=BACKBONE, fusion=CrossGuided()))
 
     def encode_shots(self, features, masks):
         maps = features["layer2"]
@@ -70,14 +70,14 @@ def evaluator(method, source, folder: Path, **options) -> Evaluator:
 
 
 def main(folder: Path) -> None:
-    workforce = launch_ranks(2)
+    executor = launch_ranks(2)
     source, index = data(folder)
     protocol = replace(SYNTHETIC, episodes=15, seeds=(0, 1))
     for method, fusion, shots in methods():
-        sampler = EpisodeSampler(index, synthetic_5i(0), protocol, shots)
-        shared = evaluator(method, source, folder, workforce=workforce).run(sampler, fusion)
-        if workforce.writes:
-            alone = evaluator(method, source, folder / "alone").run(sampler, fusion)
+        lines = [Line(episodes=EpisodeSampler(index, synthetic_5i(0), protocol, shots), fusion=fusion)]
+        (shared,) = evaluator(method, source, folder, executor=executor).run(lines)
+        if executor.writes:
+            (alone,) = evaluator(method, source, folder / "alone").run(lines)
             assert len(np.unique(alone.fg_inter)) > 5
             for name in ("seed", "episode", "class_id", *COUNT_NAMES):
                 assert np.array_equal(getattr(alone, name), getattr(shared, name)), name

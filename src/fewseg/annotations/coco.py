@@ -17,9 +17,10 @@ from fewseg.annotations.image_files import check_annotated_size, image_size
 from fewseg.annotations.json_values import field, number, shown, size_field, typed
 from fewseg.annotations.jsonl import header, line_of
 from fewseg.annotations.names import ImageFinder
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import box_of, decode_coco, run_array
 from fewseg.annotations.shapes import Canvas, Region, rectangle
-from fewseg.annotations.values import AnnotatedImage, Prediction, Problem, ReadOptions
+from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem
 from fewseg.annotations.writer import JournalledWriter, json_list, json_text
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
@@ -174,9 +175,7 @@ def fill_clipped_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) ->
     return region
 
 
-def iter_coco(
-    value: Any, path: Path, finder: ImageFinder, options: ReadOptions
-) -> Iterator[AnnotatedImage | Problem]:
+def iter_coco(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
     """Yields the images of a file, in its order; one without annotations is a negative.
 
     An annotation without a segmentation counts with its box, as a weak mask. A crowd is ignored (255): its

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fewseg.annotations.coco import CocoWriter, is_coco, iter_coco
 from fewseg.annotations.json_values import load_json, shown
@@ -14,12 +14,11 @@ from fewseg.annotations.label_studio import LabelStudioWriter, is_label_studio, 
 from fewseg.annotations.labelme import LabelMeWriter, is_labelme, iter_labelme
 from fewseg.annotations.mask_files import IndexPngWriter, ProbabilityPngWriter, iter_mask_folder
 from fewseg.annotations.names import ImageFinder
-from fewseg.annotations.values import AnnotatedImage, Problem, ReadOptions
+from fewseg.annotations.options import Format, LabelStudioNames, ReadOptions
+from fewseg.annotations.values import AnnotatedImage, Items, Problem
 from fewseg.annotations.writer import PredictionWriter
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
-
-Items = Iterator[AnnotatedImage | Problem]
 
 _JSON_READERS: tuple[
     tuple[Callable[[object], bool], Callable[[Any, Path, ImageFinder, ReadOptions], Items]], ...
@@ -72,6 +71,7 @@ def iter_supports(path: Path | str, options: ReadOptions | None = None) -> Items
         DataError: on the first step, when the whole path cannot be read as any format.
     """
     path, options = Path(path), options or ReadOptions()
+    options.check()
     if not path.exists():
         raise DataError(
             f"{path} does not exist; expected a folder of images and masks or a JSON file: check the path"
@@ -142,27 +142,6 @@ def _folder(root: Path, options: ReadOptions) -> Items:
             yield Problem(str(file), error)
         else:
             yield from iter_labelme(value, file, finder, options)
-
-
-Format = Literal[
-    "png", "probability", "coco", "coco-results", "labelme", "labelme-polygons", "label-studio", "jsonl"
-]
-"""Names of the formats that predictions are written in."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelStudioNames:
-    """What Label Studio's project calls things.
-
-    Attributes:
-        image_url: the task's image, where ``{name}`` becomes the image's quoted name.
-        from_name: name of the BrushLabels tag in the labelling configuration.
-        to_name: name of its Image tag.
-    """
-
-    image_url: str = "/data/local-files/?d={name}"
-    from_name: str = "tag"
-    to_name: str = "image"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from fewseg.annotations.options import MAX_PIXELS
 from fewseg.types import IGNORE, DataError
 
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # by content; MPO is a JPEG
@@ -111,19 +112,9 @@ def _unreadable(path: Path, kind: str, error: Exception) -> DataError:
 
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-MAX_PIXELS = 89_478_485
-"""Pixels that an image may have by default, checked before it is decoded: 256 MiB of RGB,
-as Pillow's own limit."""
-
 _COLOURS = {"LA", "RGB", "RGBA"}  # modes of masks that are read where they are grey
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-
-
-def check_max_pixels(max_pixels: int) -> None:
-    """Checks a limit of pixels."""
-    if max_pixels < 1:
-        raise ValueError(f"the largest number of pixels is {max_pixels}; expected numbers from 1 on")
 
 
 def require_folder(root: Path, what: str) -> None:

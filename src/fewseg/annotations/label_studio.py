@@ -14,9 +14,10 @@ import numpy as np
 from fewseg.annotations.image_files import IMAGE_SUFFIXES, check_annotated_size, image_size
 from fewseg.annotations.json_values import field, number, points_of, shown, size_field, typed
 from fewseg.annotations.names import ImageFinder
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import decode_brush, encode_brush
 from fewseg.annotations.shapes import Canvas, Region, ellipse, outlines, polygon, rectangle, stroke
-from fewseg.annotations.values import AnnotatedImage, Mask, Prediction, Problem, ReadOptions
+from fewseg.annotations.values import AnnotatedImage, Items, Mask, Prediction, Problem
 from fewseg.annotations.writer import JournalledWriter, json_list
 from fewseg.types import DataError
 
@@ -31,9 +32,7 @@ def is_label_studio(value: object) -> bool:
     )
 
 
-def iter_label_studio(
-    value: Any, path: Path, finder: ImageFinder, options: ReadOptions
-) -> Iterator[AnnotatedImage | Problem]:
+def iter_label_studio(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
     """Yields an export's images, task by task.
 
     A task without an annotation is left out; an annotation without a region is a negative. Of several

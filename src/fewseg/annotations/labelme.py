@@ -18,9 +18,10 @@ from fewseg.annotations.image_files import check_annotated_size, image_size
 from fewseg.annotations.json_values import field, points_of, shown, size_field, typed
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.names import ImageFinder, OutputNames
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import box_of
 from fewseg.annotations.shapes import Canvas, Points, Region, ellipse, outlines, polygon, rectangle, stroke
-from fewseg.annotations.values import AnnotatedImage, Mask, Prediction, Problem, ReadOptions
+from fewseg.annotations.values import AnnotatedImage, Items, Mask, Prediction, Problem
 from fewseg.annotations.writer import PredictionWriter, json_text
 from fewseg.ops.files import atomic_write_text
 from fewseg.types import DataError
@@ -34,9 +35,7 @@ def is_labelme(value: object) -> bool:
     return isinstance(value, dict) and "shapes" in value
 
 
-def iter_labelme(
-    value: Any, path: Path, finder: ImageFinder, options: ReadOptions
-) -> Iterator[AnnotatedImage | Problem]:
+def iter_labelme(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
     """Yields the one image of a file; without shapes it is a negative.
 
     Polygons are filled by the even-odd rule, circles have their centre and a point of their rim; rectangles

@@ -39,8 +39,16 @@ from fewseg.annotations.image_files import (
     read_mask,
 )
 from fewseg.annotations.names import OutputNames, file_safe
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES
-from fewseg.annotations.values import AnnotatedImage, Mask, Prediction, Problem, ReadOptions, check_classes
+from fewseg.annotations.values import (
+    AnnotatedImage,
+    Items,
+    Mask,
+    Prediction,
+    Problem,
+    check_classes,
+)
 from fewseg.annotations.writer import PredictionWriter
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
 from fewseg.types import IGNORE, DataError
@@ -50,7 +58,7 @@ _MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
 _MARK = "_mask"
 
 
-def iter_mask_folder(root: Path, options: ReadOptions) -> Iterator[AnnotatedImage | Problem]:
+def iter_mask_folder(root: Path, options: ReadOptions) -> Items:
     """Reads a folder of one of the layouts above."""
     classes = read_classes(root)
     if options.images is not None or (root / "images").is_dir():
@@ -70,7 +78,7 @@ def iter_mask_folder(root: Path, options: ReadOptions) -> Iterator[AnnotatedImag
     yield from _side_by_side(root, classes, options)
 
 
-def _of_class(folder: Path, options: ReadOptions) -> Iterator[AnnotatedImage | Problem]:
+def _of_class(folder: Path, options: ReadOptions) -> Items:
     """A folder among those of classes; one that is not complete is a problem, as it is likely a mistake."""
     lacking = [part for part in ("images", "masks") if not (folder / part).is_dir()]
     pictures = [] if lacking else _pictures(folder / "images")
@@ -121,9 +129,7 @@ def read_classes(root: Path) -> Sequence[str]:
     return names
 
 
-def _parallel(
-    images: Path, masks: Path, classes: Sequence[str], options: ReadOptions
-) -> Iterator[AnnotatedImage | Problem]:
+def _parallel(images: Path, masks: Path, classes: Sequence[str], options: ReadOptions) -> Items:
     """Images in one folder, masks in another."""
     if not images.is_dir():
         raise DataError(
@@ -148,9 +154,7 @@ def _parallel(
         yield from _unused(masks, used)
 
 
-def _side_by_side(
-    root: Path, classes: Sequence[str], options: ReadOptions
-) -> Iterator[AnnotatedImage | Problem]:
+def _side_by_side(root: Path, classes: Sequence[str], options: ReadOptions) -> Items:
     """Images and masks in one folder."""
     files = [f for f in _pictures(root) if f.parent == root]
     by_stem: dict[str, list[Path]] = {}

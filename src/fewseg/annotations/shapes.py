@@ -149,10 +149,10 @@ class Canvas:
         return frozenset(self._weak)
 
 
-Path = list[tuple[float, float]]
+Loop = list[tuple[float, float]]
 
 
-def outlines(mask: Mask, tolerance: float = 0.75) -> Iterator[Path]:
+def outlines(mask: Mask, tolerance: float = 0.75) -> Iterator[Loop]:
     """Yields a polygon of each connected piece of 1, simplified within a tolerance in pixels.
 
     Corners lie on the grid between pixels. A hole is part of its piece's polygon, joined with the outline by
@@ -173,7 +173,7 @@ def outlines(mask: Mask, tolerance: float = 0.75) -> Iterator[Path]:
         yield [(x + left, y + top) for x, y in path]
 
 
-def _loops(piece: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> Iterator[Path]:
+def _loops(piece: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> Iterator[Loop]:
     """Walks the edges, inside on the right; where two pixels touch at a corner it stays with its pixel."""
     padded = np.pad(piece, 1)
     steps: dict[
@@ -197,7 +197,7 @@ def _loops(piece: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> Iterator[P
     while steps:
         start = corner = next(iter(steps))
         step = steps[corner][0]
-        loop: Path = []
+        loop: Loop = []
         while True:
             leaving = steps[corner]
             turn = (-step[1], step[0])  # to the right, y pointing down
@@ -214,12 +214,12 @@ def _loops(piece: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> Iterator[P
         yield loop
 
 
-def _area(loop: Path) -> float:
+def _area(loop: Loop) -> float:
     x, y = np.array(loop).T
     return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
 
 
-def _simplified(loop: Path, tolerance: float) -> Path:
+def _simplified(loop: Loop, tolerance: float) -> Loop:
     """Leaves out corners that are within the tolerance of the line of their neighbours.
 
     Source: Douglas and Peucker 1973.

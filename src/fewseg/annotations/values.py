@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewseg.annotations.image_files import MAX_PIXELS, check_max_pixels
 from fewseg.types import IGNORE, DataError
 
 Mask = NDArray[np.uint8]
@@ -51,33 +49,8 @@ class Problem:
     error: DataError
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReadOptions:
-    """How annotated images are read.
-
-    Attributes:
-        images: the folder that the annotations' image names are relative to; by default the annotation file's
-            own folder, then ``images`` in it and beside it.
-        class_name: the class of a mask file that names none (a folder of masks without a list of classes).
-        stroke: width of a scribble in pixels where the file gives none; a point becomes a disc of this
-            diameter. 10 is what LabelMe itself draws.
-        max_pixels: larger images and masks are refused from their header.
-        predictions: read predictions too: of a Label Studio task without an annotation, the last one.
-
-    Raises:
-        ValueError: the stroke is no width above 0, or the limit below 1.
-    """
-
-    images: Path | None = None
-    class_name: str = "object"
-    stroke: float = 10.0
-    max_pixels: int = MAX_PIXELS
-    predictions: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.stroke < math.inf:
-            raise ValueError(f"the stroke is {self.stroke} pixels wide; expected numbers above 0")
-        check_max_pixels(self.max_pixels)
+Items = Iterator[AnnotatedImage | Problem]
+"""What a reader yields: a result or a problem for each image."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,7 @@ FirstBlockDilation = Literal["previous", "stage"]
 
 
 def split_level(level: str) -> tuple[str, int | None]:
-    """The stage of a level, and the block's number where it names one.
-
-    Raises:
-        ValueError: it names neither a stage nor a block of one.
-    """
+    """The stage of a level, and the block's number where it names one."""
     stage, _, block = level.partition(".")
     if stage not in LEVELS or (level != stage and not re.fullmatch(r"layer\d\.\d+", level)):
         raise ValueError(
@@ -52,11 +48,7 @@ class Trunk(nn.Module, ABC):
         """The modules that a stage runs one after the other."""
 
     def shape(self, level: str) -> tuple[int, int]:
-        """Channels and stride of a stage's or a block's map.
-
-        Raises:
-            ValueError: the stage has no such block.
-        """
+        """Channels and stride of a stage's or a block's map; a block that the stage lacks is a ValueError."""
         stage, block = split_level(level)
         if block is not None and not block < len(self.blocks(stage)):
             count = len(self.blocks(stage))
@@ -69,12 +61,7 @@ class Trunk(nn.Module, ABC):
         return self
 
     def run(self, stage: str, below: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """The name and the map of every block of a stage, and of the stage itself at last.
-
-        Args:
-            stage: a built stage.
-            below: (n, C, h, w) map of the stage before it; the normalised image for "stem".
-        """
+        """The name and map of every block of a stage, and at last of the stage, on the stage before's map."""
         for i, block in enumerate(self.blocks(stage)):
             below = block(below)
             yield f"{stage}.{i}", below
@@ -305,11 +292,7 @@ class TimmTrunk(Trunk):
 
 
 def build_timm(name: str, last: str) -> TimmTrunk:
-    """Builds a randomly initialised network such as "convnext_tiny", at output stride 8 where it can.
-
-    Raises:
-        ValueError: the network gives no intermediate maps, or not those levels.
-    """
+    """Builds a randomly initialised network such as "convnext_tiny", at output stride 8 where it can."""
     for options in ({"output_stride": 8}, {"dynamic_img_size": True}, {}):
         try:
             net: Any = timm.create_model(name, pretrained=False, num_classes=0, **options)

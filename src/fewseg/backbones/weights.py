@@ -53,7 +53,7 @@ def released_trunk_key(key: str, *, deep_stem: bool = True) -> str:
 
 
 def to_timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames a whole file, whichever of the three ways of naming the stem it uses.
+    """Renames a file's keys, whichever of the three ways of naming the stem it uses.
 
     The ways: timm's (and torchvision's); ``layer0.<n>``; and the flat ``conv1, conv2, conv3`` of the
     deep-stem ImageNet files that PFENet's authors start from.
@@ -174,7 +174,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"no weight file at {path}: give the path of a .safetensors, .pth or .pt file")
     if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise ValueError(f"cannot read weights from {path.name}: accepted are .safetensors, .pth and .pt")
+        raise ValueError(f"cannot read weights from {path.name}: it must be a .safetensors, .pth or .pt file")
     try:
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path)
@@ -193,18 +193,14 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def as_state(content: object, label: str) -> dict[str, Tensor]:
-    """Unwraps a state dict and keeps its tensors.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """Unwraps a state dict and keeps its tensors; raises a ValueError where there are none."""
     inner = unwrap(content)
     tensors = inner.items() if isinstance(inner, Mapping) else ()
     state = {str(key): value for key, value in tensors if isinstance(value, Tensor)}
     if not state:
         raise ValueError(
             f"{label} holds no state dict but a {type(inner).__name__} without tensors: "
-            "accepted is a mapping of parameter names to tensors, bare or under 'state_dict' or 'model'"
+            "give a mapping of parameter names to tensors, bare or under 'state_dict' or 'model'"
         )
     return state
 
@@ -262,13 +258,10 @@ def _first_line(error: BaseException) -> str:
 
 
 def published_name(name: str) -> str:
-    """Returns the tagged name of the weights that "imagenet" stands for.
+    """The tagged name of the weights that "imagenet" stands for.
 
     A name with a tag ("resnet50.a1_in1k") stands for itself. Otherwise torchvision's first weights are
     taken, which the few-shot papers use, and timm's default where torchvision has none (deep stems).
-
-    Raises:
-        ValueError: nothing is published under the name.
     """
     if timm.is_model_pretrained(f"{name}.tv_in1k"):
         return f"{name}.tv_in1k"
@@ -281,11 +274,7 @@ def published_name(name: str) -> str:
 
 
 def download(name: str) -> dict[str, Tensor]:
-    """Returns the published state dict, from timm's cache or the network.
-
-    Raises:
-        ValueError: it is neither cached nor reachable.
-    """
+    """The published state dict, from timm's cache or the network."""
     try:
         net = timm.create_model(name, pretrained=True)
     except (OSError, RuntimeError) as error:

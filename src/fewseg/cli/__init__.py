@@ -52,7 +52,7 @@ COMMANDS: dict[str, Command] = {
         prefixes=True,
     ),
     "label": Command(
-        options="fewseg.cli.inference:LabelCommand",
+        options="fewseg.inference.options:LabelOptions",
         run="fewseg.cli.inference:label",
         help="a folder of images, by a few annotated ones",
         interrupted="the same command does what is missing",
@@ -76,14 +76,14 @@ COMMANDS: dict[str, Command] = {
         interrupted="the same command goes on from the last checkpoint",
     ),
     "evaluate": Command(
-        options="fewseg.cli.training:EvaluateCommand",
+        options="fewseg.recipes.options:EvaluateOptions",
         run="fewseg.cli.training:evaluate",
         help="test a checkpoint (or a recipe that needs no training)",
         words="CHECKPOINT",
-        interrupted="finished lines are kept, and the same command runs the line in progress again",
+        interrupted="what is finished is kept, and the same command goes on",
     ),
     "episodes": Command(
-        options="fewseg.cli.training:EpisodesCommand",
+        options="fewseg.recipes.options:EpisodesOptions",
         run="fewseg.cli.training:episodes",
         help="write the test episodes to files that can be replayed",
         words="RECIPE",
@@ -111,17 +111,17 @@ COMMANDS: dict[str, Command] = {
         help="every figure of the papers, from checkpoints and results",
     ),
     "report site": Command(
-        options="fewseg.cli.figures:SiteCommand",
+        options="fewseg.reports.site:SiteOptions",
         run="fewseg.cli.figures:site",
         help="one HTML file over a folder of results",
     ),
     "export": Command(
-        options="fewseg.cli.inference:ExportCommand",
+        options="fewseg.inference.options:ExportOptions",
         run="fewseg.cli.inference:export",
         help="a model as ONNX graphs, checked in ONNX Runtime",
     ),
     "import-checkpoint": Command(
-        options="fewseg.cli.inference:ImportCommand",
+        options="fewseg.cli.inference:ImportOptions",
         run="fewseg.cli.inference:import_checkpoint",
         help="released PFENet or SCL weights as a checkpoint of fewseg",
         words="SRC DST",

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-import tyro
 from rich.console import Console
 
 from fewseg.reports.figures import FiguresOptions
+from fewseg.reports.site import SiteOptions
 
 SOME_MISSING = 3
 """The exit status where something that was given could not be used; the rest is made."""
@@ -38,45 +34,11 @@ def figures(options: FiguresOptions, console: Console) -> int:
     return SOME_MISSING if made.problems else 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class SiteCommand:
-    """Writes one HTML file over a folder of results: tables, charts, configs, and the data behind them.
-
-    The file asks the network for nothing. What cannot be read or is missing is named, and the rest is
-    made; where something that was given could not be used, the exit status is 3.
-
-    Attributes:
-        folder: where result files lie.
-        out: the file to write.
-        runs: folder of training runs, for learning curves.
-        figures: folder of figures (PNG, SVG) to put into the page.
-        photographs: put those of its subfolder ``pictures`` into the page too, as far as there is room.
-        folds: how many folds the data sets have.
-        quiet: no progress bar.
-    """
-
-    folder: Annotated[Path, tyro.conf.Positional]
-    out: Path = Path("results.html")
-    runs: Path | None = None
-    figures: Path | None = None
-    photographs: bool = False
-    folds: int = 4
-    quiet: bool = False
-
-
-def site(command: SiteCommand, console: Console) -> int:
+def site(options: SiteOptions, console: Console) -> int:
     """Makes the site; the status is ``SOME_MISSING`` where something given could not be used."""
     from fewseg.reports.site.build import write_site
 
-    made = write_site(
-        command.folder,
-        command.out,
-        runs=command.runs,
-        figures=command.figures,
-        photographs=command.photographs,
-        folds=command.folds,
-        progress=not command.quiet,
-    )
+    made = write_site(options)
     for problem in made.problems:
         console.print(f"missing: {problem}", highlight=False, markup=False, soft_wrap=True)
     console.print(

@@ -419,7 +419,7 @@ CONTRAST = 0.3
 """Least difference in luminance between the two colours of a pattern."""
 
 Colour = NDArray[np.float32]
-Canvas = NDArray[np.float32]
+Rgb = NDArray[np.float32]
 """(3, size, size) RGB, about [0, 1]."""
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
@@ -459,7 +459,7 @@ def colour(s: Stream, saturation: tuple[float, float], value: tuple[float, float
     return np.asarray(s.uniform(*value) * (1 - chroma * (1 - wheel)), dtype=np.float32)
 
 
-def mix(first: Colour, second: Colour, share: Plane) -> Canvas:
+def mix(first: Colour, second: Colour, share: Plane) -> Rgb:
     """Returns the picture (3, h, w) that goes from the first colour to the second with ``share`` (h, w)."""
     return np.asarray(first[:, None, None] + (second - first)[:, None, None] * share, dtype=np.float32)
 
@@ -511,7 +511,7 @@ def _filtered(alpha: Plane, kernel: ImageFilter.Filter) -> Plane:
 
 
 def paint_shape(
-    canvas: Canvas, outline: Outline, paint: Paint, place: Placement, s: Stream
+    canvas: Rgb, outline: Outline, paint: Paint, place: Placement, s: Stream
 ) -> tuple[Window, Plane]:
     """Paints a shape onto the canvas; returns the window it lies in and the coverage there, in [0, 1]."""
     box = _bounds(outline, place, canvas.shape[-1])
@@ -562,14 +562,14 @@ def _smooth_noise(s: Stream, size: int, cells: int) -> Plane:
     return np.asarray(np.clip(fine, 0, 1))
 
 
-def _ground(s: Stream, size: int) -> Canvas:
+def _ground(s: Stream, size: int) -> Rgb:
     """Returns a soft ground in two colours."""
     first, second = (colour(s, (0.0, 0.6), (0.2, 1.0)) for _ in range(2))
     coarse, fine = _smooth_noise(s, size, 3 + s.below(3)), _smooth_noise(s, size, 10 + s.below(12))
     return mix(first, second, np.float32(0.7) * coarse + np.float32(0.3) * fine)
 
 
-def _add_clutter(canvas: Canvas, s: Stream) -> None:
+def _add_clutter(canvas: Rgb, s: Stream) -> None:
     """Paints one to four faint patterned blobs and up to four strokes, none of which is any class."""
     size = canvas.shape[-1]
     for _ in range(1 + s.below(4)):

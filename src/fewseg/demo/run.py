@@ -26,7 +26,7 @@ from fewseg.demo.pretrain import pretrain, read_cells
 from fewseg.demo.report import Panel, Predictor, choose_episodes, example_panels, write_report
 from fewseg.engine.batches import CachedBatches
 from fewseg.engine.checkpoint import Checkpoint, load_checkpoint, split_json
-from fewseg.engine.evaluate import Evaluator
+from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.features import FeatureStore
 from fewseg.engine.results import RunResult
 from fewseg.engine.train import Run, train
@@ -258,10 +258,18 @@ class _Demo:
         data, store = self.data, self._features(method)
         evaluator = Evaluator(method, data.source, store, progress=self.options.progress)
         self.evaluators[recipe.name] = evaluator
-        for line in recipe.evaluations:
-            started = time.perf_counter()
-            sampler = EpisodeSampler(data.test, data.split, recipe.protocol, line.shots)
-            counts = evaluator.run(sampler, line.fusion)
+        started = time.perf_counter()
+        found = evaluator.run(
+            [
+                Line(
+                    episodes=EpisodeSampler(data.test, data.split, recipe.protocol, line.shots),
+                    fusion=line.fusion,
+                )
+                for line in recipe.evaluations
+            ]
+        )
+        seconds = (time.perf_counter() - started) / len(found)
+        for line, counts in zip(recipe.evaluations, found, strict=True):
             result = RunResult.from_counts(
                 counts,
                 classes=data.split.novel,
@@ -276,7 +284,7 @@ class _Demo:
                 sizes=(recipe.size,),
                 config={"method": recipe.method, "fusion": line.fusion},
                 class_split=split_json(data.split),
-                wall_seconds=time.perf_counter() - started,
+                wall_seconds=seconds,
                 checkpoint=about.digest,
                 training=about.training,
             )

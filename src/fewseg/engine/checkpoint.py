@@ -32,7 +32,7 @@ _HEADER = {"config", "recipe", "dataset", "class_split", "training", "backbone_d
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a checkpoint file says, its tensors aside.
+    """The header of a checkpoint file.
 
     Attributes:
         config: the method's config.
@@ -110,12 +110,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads what a checkpoint says, without its tensors.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is truncated, of another kind (a pickle is never opened) or of a newer version.
-    """
+    """Reads a checkpoint's header, without its tensors; a pickle is never opened."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}: give the .safetensors file of a training run")
     try:
@@ -216,11 +211,7 @@ def load_method(path: Path | str, *, backbone_weights: str | None = None) -> Few
 
 
 def load_tensors(method: FewShotSegmenter, path: Path) -> None:
-    """Loads a checkpoint's model tensors into a method of the same config.
-
-    Raises:
-        ValueError: a tensor is missing, unexpected or of another shape.
-    """
+    """Loads a checkpoint's model tensors into a method of the same config."""
     with safe_open(path, framework="pt") as file:
         keys = [k for k in file.keys() if k.startswith(_MODEL)]  # noqa: SIM118 - not a mapping
         state = {k.removeprefix(_MODEL): file.get_tensor(k) for k in keys}
@@ -237,11 +228,7 @@ def load_tensors(method: FewShotSegmenter, path: Path) -> None:
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, path: Path) -> None:
-    """Loads a checkpoint's optimiser state.
-
-    Raises:
-        ValueError: the file holds none, or one of other parameters.
-    """
+    """Loads a checkpoint's optimiser state."""
     state: dict[int, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file:
         for key in file.keys():  # noqa: SIM118 - not a mapping
@@ -258,11 +245,7 @@ def _with_backbone(config: Any, **changes: Any) -> Any:
 
 
 def check_split(about: Checkpoint, split: ClassSplit, path: Path) -> None:
-    """Refuses to test a checkpoint on classes that it was trained on; warns where nobody knows these.
-
-    Raises:
-        ValueError: the checkpoint's class split is another one.
-    """
+    """Refuses to test a checkpoint on classes that it was trained on; warns where they are not known."""
     if about.class_split is None:
         logger.warning(
             "%s does not say which classes it was trained on: make sure that %s of %s fold %d are not "

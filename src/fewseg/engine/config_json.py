@@ -55,19 +55,7 @@ def _rebuilt(value: Any, kinds: tuple[type, ...]) -> Any:
 
 
 def with_parts(configs: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
-    """Puts parts in the place of others.
-
-    Args:
-        configs: name to config.
-        parts: ``name.field...=Class`` each; the class takes its default values.
-
-    Returns:
-        The configs with the parts changed.
-
-    Raises:
-        ValueError: a part is not written so, or names an unknown field or a class that its
-            field does not take.
-    """
+    """Puts default parts, each written ``name.field...=Class``, in the place of others in some configs."""
     changed = dict(configs)
     for part in parts:
         path, _, name = part.partition("=")

@@ -1,15 +1,18 @@
-"""What an evaluation asks, and how it is shared out so that nothing is computed in two places."""
+"""An evaluation as shards of questions, and the processes that answer them."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, Literal, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from lightning.fabric import Fabric
@@ -17,14 +20,23 @@ from lightning.fabric import Fabric
 from fewseg.data.episodes import EpisodeSpec, Way
 from fewseg.data.protocols import LabelSize
 from fewseg.methods.fusion import Fusion
-from fewseg.metrics.counts import Counts
+from fewseg.ops.files import atomic_path
+from fewseg.ops.progress import tracked
+
+logger = logging.getLogger(__name__)
 
 Target = Literal["query", "support"]
-
-T = TypeVar("T", bound=Hashable)
+Step = Literal["cross_iou", "counts"]
+Array = npt.NDArray[Any]
 
 Pair = tuple[int, str, str]
 """(class, support image, target image)."""
+
+CrossPair = tuple[int, int, str, str]
+"""(number of the line, class, support image k, support image i) of a predicted IoU [k, i]."""
+
+SHARDS = 32
+"""Of an evaluation, at least: what a kill can cost is one of them for each process."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +51,10 @@ class Question:
         """Every image that is looked at."""
         return (*(id for way in self.ways for id in way.supports), self.target)
 
-
-@dataclass(frozen=True)
-class Share:
-    """A part of an evaluation that one process does on its own.
-
-    Attributes:
-        questions: to be answered.
-        judged: pairs of support images whose IoU any share may need before it can answer (cross-guided).
-    """
-
-    questions: tuple[Question, ...]
-    judged: tuple[Pair, ...] = ()
-
     @property
-    def images(self) -> list[str]:
-        """Every image that is looked at, once."""
-        asked = {id for question in self.questions for id in question.images}
-        return sorted(asked | {id for _, *ids in self.judged for id in ids})
+    def rows(self) -> int:
+        """Rows of counts: one a way and, of several ways, one of any way."""
+        return len(self.ways) + (len(self.ways) > 1)
 
 
 def questions_of(spec: EpisodeSpec, on: Target) -> list[Question]:
@@ -65,134 +63,233 @@ def questions_of(spec: EpisodeSpec, on: Target) -> list[Question]:
     return [Question(spec.ways, target) for target in targets]
 
 
-def by_target(asked: Sequence[Question], judged: Collection[Pair], parts: int) -> list[Share]:
-    """Shares of whole targets: every pair is scored in one share, and a target is encoded in one.
-
-    Args:
-        asked: different questions.
-        judged: pairs whose IoU is needed.
-        parts: number of shares, about equal in pairs to be scored.
-    """
-    pairs: dict[str, int] = defaultdict(int)
-    for question in asked:
-        pairs[question.target] += sum(len(way.supports) for way in question.ways)
-    in_order = sorted(judged)  # every process must come to the same shares
-    for _, _, target in in_order:
-        pairs[target] += 1
-    part = _balanced(pairs, parts)
-    return _shares(asked, [part[q.target] for q in asked], in_order, part, parts)
-
-
-def by_support_set(asked: Sequence[Question], parts: int) -> list[Share]:
-    """Shares of whole support sets: every set is encoded in one share.
-
-    Args:
-        asked: different questions.
-        parts: number of shares, about equal in questions.
-    """
-    sets: dict[tuple[Way, ...], int] = defaultdict(int)
-    for question in asked:
-        sets[question.ways] += 1
-    part = _balanced(sets, parts)
-    return _shares(asked, [part[q.ways] for q in asked], (), {}, parts)
-
-
-def _shares(
-    asked: Sequence[Question],
-    of_question: Sequence[int],
-    judged: Iterable[Pair],
-    of_target: Mapping[str, int],
-    parts: int,
-) -> list[Share]:
-    questions: list[list[Question]] = [[] for _ in range(parts)]
-    pairs: list[list[Pair]] = [[] for _ in range(parts)]
-    for question, part in zip(asked, of_question, strict=True):
-        questions[part].append(question)
-    for pair in judged:
-        pairs[of_target[pair[2]]].append(pair)
-    return [Share(tuple(q), tuple(p)) for q, p in zip(questions, pairs, strict=True)]
-
-
-def _balanced(costs: Mapping[T, int], parts: int) -> dict[T, int]:
-    """The part of every item: the dearest first, each to the part that has least."""
-    loads, part = [0] * parts, {}
-    for item in sorted(costs, key=lambda item: -costs[item]):  # stable: the order of the questions decides
-        least = loads.index(min(loads))
-        loads[least] += costs[item]
-        part[item] = least
-    return part
-
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """What is the same for all shares.
+class LineQuestions:
+    """Different questions that are answered and counted alike.
 
     Attributes:
+        questions: each once.
         fusion: how K shots become one answer.
+        sizes: input sides whose probabilities are added; of a single one its logits are the answer.
+        by_pairs: whether answers are put together from scores of (support, target) pairs.
         label_size: of the protocol.
     """
 
+    questions: tuple[Question, ...]
     fusion: Fusion
-    label_size: LabelSize
+    sizes: tuple[int, ...]
+    by_pairs: bool
+    label_size: LabelSize = "original"
+
+    def unit(self, question: Question) -> str | tuple[Way, ...]:
+        """What must stay in one shard, so that nothing is computed twice: a target, or a support set."""
+        return question.target if self.by_pairs else question.ways
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of an evaluation that one process does on its own.
+
+    Attributes:
+        lines: all lines, each with the shard's questions.
+        cross: the predicted IoUs that this shard computes; any shard may need them.
+    """
+
+    lines: tuple[LineQuestions, ...]
+    cross: tuple[CrossPair, ...] = ()
+
+    @property
+    def images(self) -> list[str]:
+        """Every image that is looked at, once."""
+        seen = {id for line in self.lines for question in line.questions for id in question.images}
+        return sorted(seen | {id for _, _, *ids in self.cross for id in ids})
+
+    def rows(self, step: Step) -> int:
+        """Length of a step's result."""
+        if step == "cross_iou":
+            return len(self.cross)
+        return sum(question.rows for line in self.lines for question in line.questions)
+
+
+def split(lines: Sequence[LineQuestions], cross: Sequence[CrossPair], parts: int) -> list[Shard]:
+    """Splits the work into shards of whole targets and support sets, about equal in cost.
+
+    Units of one class lie together, so that a process needs the guides of few classes at a time.
+
+    Args:
+        lines: the whole evaluation.
+        cross: IoUs to compute; each belongs to the unit of its target.
+        parts: number of shards; some may be empty.
+    """
+    costs: dict[str | tuple[Way, ...], int] = defaultdict(int)
+    classes: dict[str | tuple[Way, ...], int] = {}
+    for line in lines:
+        for question in line.questions:
+            unit = line.unit(question)
+            costs[unit] += sum(len(way.supports) for way in question.ways) if line.by_pairs else 1
+            own = min(way.class_id for way in question.ways)
+            classes[unit] = min(classes.get(unit, own), own)
+    for _, class_id, _, target in sorted(cross):  # every process must come to the same shards
+        costs[target] += 1
+        classes[target] = min(classes.get(target, class_id), class_id)
+    total, done, part = max(1, sum(costs.values())), 0, {}
+    for unit in sorted(costs, key=lambda unit: classes[unit]):  # stable: the order of the questions decides
+        part[unit] = parts * (2 * done + costs[unit]) // (2 * total + 1)
+        done += costs[unit]
+    questions: list[list[list[Question]]] = [[[] for _ in lines] for _ in range(parts)]
+    for number, line in enumerate(lines):
+        for question in line.questions:
+            questions[part[line.unit(question)]][number].append(question)
+    pairs: list[list[CrossPair]] = [[] for _ in range(parts)]
+    for pair in sorted(cross):
+        pairs[part[pair[-1]]].append(pair)
+    return [
+        Shard(
+            tuple(
+                replace(line, questions=tuple(own)) for line, own in zip(lines, questions[index], strict=True)
+            ),
+            tuple(pairs[index]),
+        )
+        for index in range(parts)
+    ]
+
+
+class ShardFiles:
+    """Results of shards on the disk, so that a killed evaluation goes on where it was.
+
+    Args:
+        folder: of one evaluation and no other; None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+
+    def load(self, step: Step, index: int, shards: Sequence[Shard]) -> Array | None:
+        """The result of a shard that was finished before; None where it must be computed."""
+        path = self._path(step, index, shards)
+        if path is None or not path.exists():
+            return None
+        try:
+            found: Array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            logger.warning("%s is damaged (%s): its shard is computed again", path, error)
+            return None
+        return found if len(found) == shards[index].rows(step) else None
+
+    def save(self, step: Step, index: int, shards: Sequence[Shard], values: Array) -> None:
+        """Writes the result of a shard in one step."""
+        path = self._path(step, index, shards)
+        if path is not None:
+            with atomic_path(path) as temporary:
+                np.save(temporary, values)
+
+    def _path(self, step: Step, index: int, shards: Sequence[Shard]) -> Path | None:
+        return self.folder and self.folder / f"{step}-{index:03d}-of-{len(shards):03d}.npy"
 
 
 class Worker(Protocol):
-    """What does a share: an ``Evaluator``."""
+    """What does a shard: an ``Evaluator``. Steps have the parameters (shard, what all shards share)."""
 
-    def judge(self, share: Share, task: Task) -> dict[Pair, float]:
-        """IoUs that other shares may need."""
+    def prepare(self, images: Sequence[str]) -> None:
+        """Computes features."""
         ...
 
-    def answer(self, share: Share, task: Task, ious: Mapping[Pair, float]) -> dict[Question, Counts]:
-        """Counts of the share's questions."""
+    def cross_iou(self, shard: Shard) -> Array:
+        """IoUs (len(shard.cross),) float64."""
+        ...
+
+    def counts(self, shard: Shard, ious: Mapping[CrossPair, float]) -> Array:
+        """Counts (rows, 6) int64 of the shard's questions, line by line."""
         ...
 
 
-class Workforce(Protocol):
-    """Does all shares; the counts do not depend on how many there are."""
+class Executor:
+    """Does a step of all shards; results depend neither on the executor nor on the number of workers.
 
-    @property
-    def shares(self) -> int:
-        """Into how many shares the work is to be divided."""
-        ...
+    Attributes:
+        workers: processes that share the work.
+        writes: whether this process writes the results: one of them does.
+    """
 
-    @property
-    def writes(self) -> bool:
-        """Whether this process writes the results: one of them does."""
-        ...
+    workers = 1
+    writes = True
 
-    def run(self, worker: Worker, shares: Sequence[Share], task: Task) -> dict[Question, Counts]:
-        """Counts of the questions of all shares.
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(
+        self,
+        worker: Worker,
+        step: Step,
+        shards: Sequence[Shard],
+        files: ShardFiles,
+        *shared: Any,
+        progress: bool = False,
+    ) -> list[Array]:
+        """Results of all shards, in their order.
 
         Args:
             worker: of this process.
-            shares: ``shares`` of them.
-            task: what is the same for all.
+            step: the method of the worker to call.
+            shards: the whole evaluation.
+            files: results of shards that were finished before, and those that are finished now.
+            shared: further arguments of the step.
+            progress: show a bar with the time left.
         """
-        ...
+        raise NotImplementedError
 
 
-class Alone:
-    """One process, one share."""
+class SingleProcess(Executor):
+    """This process does all shards."""
 
-    shares = 1
-    writes = True
+    def run(
+        self,
+        worker: Worker,
+        step: Step,
+        shards: Sequence[Shard],
+        files: ShardFiles,
+        *shared: Any,
+        progress: bool = False,
+    ) -> list[Array]:
+        """Results of all shards, in their order."""
+        found = _local(worker, step, range(len(shards)), shards, files, shared, progress)
+        return [found[index] for index in range(len(shards))]
 
-    def run(self, worker: Worker, shares: Sequence[Share], task: Task) -> dict[Question, Counts]:
-        """Counts of the questions of all shares."""
-        ious = merged([worker.judge(share, task) for share in shares])
-        return merged([worker.answer(share, task, ious) for share in shares])
+
+_TITLES: dict[Step, str] = {"cross_iou": "weighing supports", "counts": "evaluating"}
 
 
-class Ranks:
-    """The processes of a torch.distributed group (of Fabric's DDP, say), one share each.
+def _local(
+    worker: Worker,
+    step: Step,
+    indices: Sequence[int],
+    shards: Sequence[Shard],
+    files: ShardFiles,
+    shared: Sequence[Any],
+    progress: bool,
+) -> dict[int, Array]:
+    """Results of some shards, computed in this process where they are not on the disk."""
+    found: dict[int, Array] = {}
+    for index in indices:
+        known = files.load(step, index, shards)
+        if known is not None:
+            found[index] = known
+    todo = [index for index in indices if index not in found]
+    worker.prepare(sorted({id for index in todo for id in shards[index].images}))
+    for index in tracked(progress, _TITLES[step], todo):
+        found[index] = getattr(worker, step)(shards[index], *shared)
+        files.save(step, index, shards, found[index])
+    return found
 
-    Every process calls ``run`` with the same shares and gets all counts. Features are computed together where
-    the processes share a cache folder.
+
+class DistributedRanks(Executor):
+    """The processes of a torch.distributed group (of Fabric's DDP, say), each with a block of the shards.
+
+    Every process calls ``run`` with the same shards and gets all results. Features are computed together
+    where the processes share a cache folder.
 
     Raises:
         ValueError: there is no process group.
@@ -201,162 +298,149 @@ class Ranks:
     def __init__(self) -> None:
         if not dist.is_available() or not dist.is_initialized():
             raise ValueError("there is no process group: launch Fabric with several devices first")
+        self.workers, self.rank = dist.get_world_size(), dist.get_rank()
+        self.writes = self.rank == 0
 
-    @property
-    def shares(self) -> int:
-        """One for each process."""
-        return dist.get_world_size()
+    def run(
+        self,
+        worker: Worker,
+        step: Step,
+        shards: Sequence[Shard],
+        files: ShardFiles,
+        *shared: Any,
+        progress: bool = False,
+    ) -> list[Array]:
+        """Results of all shards, in every process."""
+        own = [i for i in range(len(shards)) if i * self.workers // len(shards) == self.rank]
+        parts: list[Any] = [None] * self.workers
+        dist.all_gather_object(parts, _local(worker, step, own, shards, files, shared, progress))
+        found = {index: values for part in parts for index, values in part.items()}
+        return [found[index] for index in range(len(shards))]
 
-    @property
-    def writes(self) -> bool:
-        """True in the first process."""
-        return dist.get_rank() == 0
 
-    def run(self, worker: Worker, shares: Sequence[Share], task: Task) -> dict[Question, Counts]:
-        """Counts of the questions of all shares, in every process."""
-        mine = shares[dist.get_rank()]
-        ious = merged(_gathered(worker.judge(mine, task)))
-        return merged(_gathered(worker.answer(mine, task, ious)))
-
-
-def launch_ranks(processes: int) -> Ranks:
+def launch_ranks(processes: int) -> DistributedRanks:
     """Starts this program again in further processes, as Fabric's DDP does, and joins them.
 
-    Each takes its share of the cores: busy processes with more threads than cores are several times slower.
+    Each gets its part of the cores: busy processes with more threads than cores are several times slower.
     """
     fabric = Fabric(accelerator="auto", devices=processes)
     fabric.launch()
-    share_cores(processes)
-    return Ranks()
-
-
-def share_cores(processes: int) -> None:
-    """Limits this process's threads to its part of the cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(max(1, min(torch.get_num_threads(), cores // processes)))
+    return DistributedRanks()
 
 
-def _gathered(value: Any) -> list[Any]:
-    """Every process's value, in the order of the ranks."""
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
-
-
-def merged(parts: Sequence[Mapping[K, V]]) -> dict[K, V]:
-    """One mapping of several without common keys."""
-    return {key: value for part in parts for key, value in part.items()}
-
-
-logger = logging.getLogger(__name__)
-
-SHARES_A_WORKER = 4
-"""So that a lost worker takes only a part of its work with it, and fast ones can help slow ones."""
-
-
-class RayWorkers:
+class RayWorkers(Executor):
     """The actors of a Ray cluster, each with an evaluator of its own.
 
-    A worker that dies is replaced, and its shares are done again: those in work, and what is asked of those
-    that it had judged. The counts are the same. Features are computed together where workers share a cache
-    folder; every worker encodes the supports that its shares need.
+    A worker that dies is replaced, and the shards that it was doing are done again. Features are computed
+    together where workers share a cache folder.
 
     Args:
         make: makes a worker, in its process; pickled with what it refers to.
         workers: how many; each takes one core, or one GPU where the cluster has any.
         address: of a running cluster; by default the one that the environment names, or one of this machine.
         lives: workers that may be lost before the evaluation gives up.
-    """
 
-    writes = True
+    Raises:
+        ValueError: fewer than one worker.
+    """
 
     def __init__(
         self, make: Callable[[], Worker], workers: int, *, address: str | None = None, lives: int = 10
     ) -> None:
         if workers < 1:
-            raise ValueError(f"got {workers} workers: give one at least")
+            raise ValueError(f"the number of Ray workers must be at least 1, got {workers}")
         self.make, self.workers, self.address, self.lives = make, workers, address, lives
+        self._ray: Any = None
+        self._started = False
+        self._actors: list[Any] = []
+        self._home: dict[int, int] = {}
+        """The place of the actor that did a shard before and may have kept what it computed for it."""
 
-    @property
-    def shares(self) -> int:
-        """Several for each worker."""
-        return SHARES_A_WORKER * self.workers
-
-    def run(self, worker: Worker, shares: Sequence[Share], task: Task) -> dict[Question, Counts]:
-        """Counts of the questions of all shares; ``worker`` has nothing to do.
+    def __enter__(self) -> Self:
+        """Starts the cluster or joins it.
 
         Raises:
-            RuntimeError: Ray is not installed, or more workers were lost than the object has lives.
+            RuntimeError: Ray is not installed.
         """
-        del worker
-        ray = _ray()
-        started = not ray.is_initialized()
-        if started:
-            there = self.address or os.environ.get("RAY_ADDRESS")
-            own = {} if there else {"num_cpus": self.workers}
+        self._ray = ray = _import_ray()
+        self._started = not ray.is_initialized()
+        if self._started:
+            running = self.address or os.environ.get("RAY_ADDRESS")
+            own = {} if running else {"num_cpus": self.workers}
             ray.init(address=self.address, include_dashboard=False, log_to_driver=False, **own)
-        try:
-            crew = _Crew(ray, self.make, self.workers, self.lives)
-            judged: list[dict[Pair, float]] = crew.do("judge", [(share, task) for share in shares])
-            ious = ray.put(merged(judged))
-            answers: list[dict[Question, Counts]] = crew.do("answer", [(s, task, ious) for s in shares])
-            return merged(answers)
-        finally:
-            if started:
-                ray.shutdown()
-
-
-class _Crew:
-    """Actors in places; a job goes back to the place that did its like before, as long as that lives."""
-
-    def __init__(self, ray: Any, make: Callable[[], Worker], workers: int, lives: int) -> None:
         gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
         self._class = ray.remote(num_cpus=1, num_gpus=gpus)(_Actor)
-        self.ray, self.make, self.lives = ray, make, lives
-        self._actors = [self._class.remote(make) for _ in range(workers)]
-        self._home: dict[int, int] = {}
+        self._actors = [self._class.remote(self.make) for _ in range(self.workers)]
+        self._home = {}
+        return self
 
-    def do(self, method: str, jobs: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Results of all jobs, in their order."""
-        waiting, idle = deque(range(len(jobs))), deque(range(len(self._actors)))
+    def __exit__(self, *_: object) -> None:
+        """Leaves the cluster, and stops it where it was started here."""
+        self._actors = []
+        if self._started:
+            self._ray.shutdown()
+
+    def run(
+        self,
+        worker: Worker,
+        step: Step,
+        shards: Sequence[Shard],
+        files: ShardFiles,
+        *shared: Any,
+        progress: bool = False,
+    ) -> list[Array]:
+        """Results of all shards; ``worker`` has nothing to do.
+
+        Raises:
+            RuntimeError: more workers were lost than the executor has lives.
+        """
+        del worker, progress
+        found = {index: files.load(step, index, shards) for index in range(len(shards))}
+        waiting = deque(index for index, known in found.items() if known is None)
+        put = [self._ray.put(value) for value in shared]
+        idle = deque(range(len(self._actors)))
         running: dict[Any, tuple[int, int]] = {}
-        results: dict[int, Any] = {}
-        while len(results) < len(jobs):
+        while waiting or running:
             for place in list(idle):
-                job = self._next(waiting, place)
-                if job is not None:
+                index = self._next(waiting, place)
+                if index is not None:
                     idle.remove(place)
-                    running[getattr(self._actors[place], method).remote(*jobs[job])] = (job, place)
-            (done, *_), _ = self.ray.wait(list(running), num_returns=1)
-            job, place = running.pop(done)
+                    call = self._actors[place].do.remote(step, shards[index], *put)
+                    running[call] = (index, place)
+            (done, *_), _ = self._ray.wait(list(running), num_returns=1)
+            index, place = running.pop(done)
             idle.append(place)
             try:
-                results[job] = self.ray.get(done)
-                self._home[job] = place
-            except self.ray.exceptions.RayActorError as error:
+                values = self._ray.get(done)
+            except self._ray.exceptions.RayActorError as error:
                 self._replace(place, error)
-                waiting.appendleft(job)
-        return [results[job] for job in range(len(jobs))]
+                waiting.appendleft(index)
+                continue
+            found[index], self._home[index] = values, place
+            files.save(step, index, shards, values)
+        return [values for _, values in sorted(found.items()) if values is not None]
 
     def _next(self, waiting: deque[int], place: int) -> int | None:
-        """A job that was done here before, or else one that was done nowhere that lives."""
-        own = [job for job in waiting if self._home.get(job) == place]
-        free = [job for job in waiting if job not in self._home]
-        for job in (*own, *free):
-            waiting.remove(job)
-            return job
+        """A shard that was done here before, or else one that was done by nobody who is alive."""
+        own = [index for index in waiting if self._home.get(index) == place]
+        free = [index for index in waiting if index not in self._home]
+        for index in (*own, *free):
+            waiting.remove(index)
+            return index
         return None
 
     def _replace(self, place: int, error: Exception) -> None:
         self.lives -= 1
         if self.lives < 0:
             raise RuntimeError(
-                "too many Ray workers were lost; give fewer workers, each with more memory, or see in Ray's "
+                "too many Ray workers were lost: give fewer workers, each with more memory, or see in Ray's "
                 f"logs why they died ({error})"
             ) from error
-        logger.warning("a Ray worker was lost (%s): another does its shares again", type(error).__name__)
+        logger.warning("a Ray worker was lost (%s): another does its shards again", type(error).__name__)
         self._actors[place] = self._class.remote(self.make)
-        self._home = {job: home for job, home in self._home.items() if home != place}
+        self._home = {index: home for index, home in self._home.items() if home != place}
 
 
 class _Actor:
@@ -365,17 +449,13 @@ class _Actor:
     def __init__(self, make: Callable[[], Worker]) -> None:
         self.worker = make()
 
-    def judge(self, *arguments: Any) -> dict[Pair, float]:
-        """See ``Worker``."""
-        return self.worker.judge(*arguments)
-
-    def answer(self, *arguments: Any) -> dict[Question, Counts]:
-        """See ``Worker``."""
-        return self.worker.answer(*arguments)
+    def do(self, step: Step, shard: Shard, *shared: Any) -> Array:
+        self.worker.prepare(shard.images)
+        found: Array = getattr(self.worker, step)(shard, *shared)
+        return found
 
 
-def _ray() -> Any:
-    """The module, which is an optional part."""
+def _import_ray() -> Any:
     # `uv run fewseg ...` would have every worker started by `uv run`, in an environment of its own
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:

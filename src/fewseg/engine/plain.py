@@ -14,8 +14,25 @@ from fewseg.methods.pair_scorer import PairScorer, fuse_scores, predicted_iou
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedShots, Features, Guides
 
-Masks = Callable[[str, Sequence[int]], Tensor]
-"""(image, classes in order) -> (1, H, W)."""
+ReadMasks = Callable[[Sequence[str], Sequence[int]], Tensor]
+"""(images, classes in order) -> (n, H, W)."""
+
+
+def scores_pairs(method: FewShotSegmenter, fusion: Fusion, shots: int) -> bool:
+    """Whether K shots are answered by scores of (support, target) pairs, and not by a path of their own."""
+    return isinstance(method, PairScorer) and (fusion.cross_path == "query" or shots == 1)
+
+
+def encoded_shots(
+    ways: Sequence[Way], features: Callable[[Sequence[str]], Features], masks: ReadMasks
+) -> EncodedShots:
+    """One support set of N ways: its features, and its masks numbered by way."""
+    supports = [id for way in ways for id in way.supports]
+    return EncodedShots(
+        features=features(supports),
+        masks=masks(supports, [way.class_id for way in ways]).unsqueeze(0),
+        way_of=tuple(j for j, way in enumerate(ways, start=1) for _ in way.supports),
+    )
 
 
 def plain_logits(
@@ -23,7 +40,7 @@ def plain_logits(
     ways: Sequence[Way],
     target: str,
     features: Callable[[str], Features],
-    masks: Masks,
+    masks: Callable[[str, Sequence[int]], Tensor],
 ) -> Tensor:
     """Logits (1 + N, H, W) of one target under the method's own fusion; nothing is kept.
 
@@ -32,25 +49,21 @@ def plain_logits(
         ways: the support sets.
         target: the image to segment.
         features: reads one image.
-        masks: reads one image's mask.
+        masks: reads one image's mask (1, H, W) of classes in order.
     """
-    fusion = method.fusion
-    several = any(len(way.supports) > 1 for way in ways)
-    own_path = fusion.cross_path == "support" and several
-    if isinstance(method, PairScorer) and not own_path:
+    if isinstance(method, PairScorer) and scores_pairs(
+        method, method.fusion, max(len(way.supports) for way in ways)
+    ):
         query = features(target)
-        scores = [_pairwise(method, fusion, way, query, features, masks) for way in ways]
+        scores = [_pairwise(method, method.fusion, way, query, features, masks) for way in ways]
         logits = scores[0] if len(scores) == 1 else one_vs_rest(torch.stack(scores, dim=1))
         return resize(logits, query.image_size)[0]
-    classes = [way.class_id for way in ways]
-    supports = [id for way in ways for id in way.supports]
-    shots = EncodedShots(
-        features=Features.stack([features(id) for id in supports]),
-        masks=torch.cat([masks(id, classes) for id in supports]).unsqueeze(0),
-        way_of=tuple(j for j, way in enumerate(ways, start=1) for _ in way.supports),
+    support = encoded_shots(
+        ways,
+        lambda ids: Features.stack([features(id) for id in ids]),
+        lambda ids, classes: torch.cat([masks(id, classes) for id in ids]),
     )
-    state = method.encode_support(shots)
-    return method.segment(features(target), state)[0].float()
+    return method.segment(features(target), method.encode_support(support))[0].float()
 
 
 def _pairwise(
@@ -59,7 +72,7 @@ def _pairwise(
     way: Way,
     query: Features,
     features: Callable[[str], Features],
-    masks: Masks,
+    masks: Callable[[str, Sequence[int]], Tensor],
 ) -> Tensor:
     """Scores (1, 2, h, w) of one way."""
     shots = len(way.supports)

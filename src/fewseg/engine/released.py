@@ -36,7 +36,7 @@ class Family:
     Attributes:
         methods: whose they are, for messages.
         parts: first components of the keys that all of them have.
-        config: (state, what to call it, pyramid scales, batch-norm) to the config that the state dict tells.
+        config: (state, what to call it, pyramid scales, batch-norm) to the config that the state dict shows.
         renamed: the state dict under our keys, in our shapes.
     """
 
@@ -67,12 +67,7 @@ _DEPTHS = {6: "50", 23: "101", 36: "152"}
 
 
 def released_key(key: str, *, deep_stem: bool = True) -> str:
-    """Maps a key of the released PFENet or SCL(PFENet) to ours; an unknown key comes back unchanged.
-
-    Args:
-        key: without a ``module.`` prefix, such as "init_merge.0.0.weight".
-        deep_stem: see ``released_trunk_key``.
-    """
+    """Maps a key of the released PFENet or SCL(PFENet) to ours; an unknown key comes back unchanged."""
     part, _, rest = key.partition(".")
     if part in _HEAD:
         return f"{_HEAD[part]}.{rest}"
@@ -108,26 +103,18 @@ def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def trunk_name(state: Mapping[str, Tensor], label: str) -> str:
-    """Reads depth and stem: resnet50s, resnet101s (deep stem), resnet50, ... (7x7 stem).
-
-    Raises:
-        ValueError: the trunk is none of these.
-    """
+    """Reads depth and stem: resnet50s, resnet101s (deep stem), resnet50, ... (7x7 stem)."""
     blocks = {key.split(".")[1] for key in state if re.match(r"layer3\.\d+\.conv3\.weight", key)}
     if len(blocks) not in _DEPTHS:
         raise ValueError(
-            f"{label}: its trunk has {len(blocks)} bottleneck blocks in layer3; accepted are ResNet-50, 101 "
+            f"{label}: its trunk has {len(blocks)} bottleneck blocks in layer3; it must be ResNet-50, 101 "
             "and 152 (6, 23 and 36 blocks), and no VGG"
         )
     return f"resnet{_DEPTHS[len(blocks)]}" + ("s" if "layer0.3.weight" in state else "")
 
 
 def merge_channels(state: Mapping[str, Tensor], scales: tuple[float, ...], label: str) -> int:
-    """Reads d, and checks that the file has as many merges as there are scales.
-
-    Raises:
-        ValueError: it has more or fewer.
-    """
+    """Reads d, and checks that the file has as many merges as there are scales."""
     merges = sum(1 for key in state if re.fullmatch(r"init_merge\.\d+\.0\.weight", key))
     if merges != len(scales):
         raise ValueError(f"{label} has {merges} pyramid scales; {len(scales)} were given: {scales}")
@@ -144,7 +131,7 @@ PFENET_FAMILY = Family(
 
 
 RELEASED_CANET_SELF_GUIDED = SelfGuided(threshold="truncated")
-"""SCL(CANet)'s code: prediction + soft mask, truncated to an integer, says which region a cell is in."""
+"""SCL(CANet)'s code: prediction + soft mask, truncated to an integer, decides which region a cell is in."""
 
 RELEASED_CANET_CROSS_GUIDED = CrossGuided(iou="foreground", path="support", divisor=5)
 """SCL(CANet)'s code: foreground IoU, supports segmented by the support path, division by 5."""
@@ -170,11 +157,7 @@ _IN_BLOCK = {"1": "first", "3": "second"}
 
 
 def released_canet_key(key: str) -> str:
-    """Maps a key of the released SCL(CANet) to ours; an unknown key comes back unchanged.
-
-    Args:
-        key: without a ``module.`` prefix, such as "FPM_Decoder.residule1.1.weight".
-    """
+    """Maps a key of the released SCL(CANet) to ours; an unknown key comes back unchanged."""
     if key.startswith("layer5.0."):
         return key.replace("layer5.0.", "mid.0.", 1)
     if re.match(r"(conv1|bn1|layer[1-3])\.", key):
@@ -196,7 +179,7 @@ def _config_canet(
     blocks = {key.split(".")[1] for key in state if re.match(r"layer3\.\d+\.conv3\.weight", key)}
     if len(blocks) != 6 or "layer5.0.weight" not in state:
         raise ValueError(
-            f"{label}: its trunk has {len(blocks)} bottleneck blocks in layer3; accepted is SCL(CANet)'s "
+            f"{label}: its trunk has {len(blocks)} bottleneck blocks in layer3; it must be SCL(CANet)'s "
             "ResNet-50 (6 blocks) with its head"
         )
     return SCLCANetConfig(
@@ -241,12 +224,7 @@ _IN_STAGE = {"1": "convs", "2": "norms"}
 
 
 def released_sdaanet_key(key: str, *, deep_stem: bool = False) -> str:
-    """Maps a key of the released SD-AANet to ours; its decoder and trunk have PFENet's names.
-
-    Args:
-        key: without a ``module.`` prefix, such as "simple_mask.2.stages.0.1.weight".
-        deep_stem: see ``released_trunk_key``.
-    """
+    """Maps a key of the released SD-AANet to ours; its decoder and trunk have PFENet's names."""
     for theirs, ours in _PARTS.items():
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)
@@ -350,7 +328,7 @@ def import_released(
     if report.unexpected:
         raise ValueError(
             f"{label} is close to a released {name} checkpoint but holds more: {report.unexpected[:6]}; "
-            f"accepted are the state dicts of {family.methods}'s public code, unchanged"
+            f"give a state dict of {family.methods}'s public code, unchanged"
         )
     return ReleasedModel(method=name, model=model.eval(), report=report)
 
@@ -402,6 +380,6 @@ def _family(state: Mapping[str, Tensor], label: str) -> Family:
         known = " or ".join(family.methods for family in FAMILIES)
         raise ValueError(
             f"{label} is no released {known} checkpoint: it has {sorted(parts)[:12]} and, to be of "
-            f"{nearest.methods}, lacks {lacks}; accepted are the state dicts of these methods' public code"
+            f"{nearest.methods}, lacks {lacks}; give a state dict of these methods' public code"
         )
     return nearest

@@ -1,4 +1,4 @@
-"""Reading, computing and writing that overlap, with a bounded number of images in memory."""
+"""``fewseg label``: reading, computing and writing overlap, with a bounded number of images in memory."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from fewseg.annotations import Format, LabelStudioNames, output_stems
-from fewseg.inference.contact_sheet import THUMBS, thumbnail, write_thumbnail
-from fewseg.inference.images import read_image, wrong_names
-from fewseg.inference.model import PreparedImage
-from fewseg.inference.outputs import Outputs, check_formats, longest_ending
-from fewseg.inference.segmenter import Segmenter
-from fewseg.inference.session import Answer, Session
+from fewseg.annotations import output_stems
+from fewseg.inference.contact_sheet import THUMBS, thumbnail, write_sheet, write_thumbnail
+from fewseg.inference.images import find_images, read_image, wrong_names
+from fewseg.inference.model import Model, PreparedImage
+from fewseg.inference.options import LabelOptions, RunOptions
+from fewseg.inference.outputs import Outputs, longest_ending
+from fewseg.inference.segmentation import Segmentation
+from fewseg.inference.segmenter import Segmenter, segmenter_with_supports
+from fewseg.inference.session import Session
 from fewseg.ops.files import atomic_write_text, check_writable, folder_alone, unwritten
 from fewseg.ops.progress import progress_bar
 from fewseg.types import DataError
@@ -48,8 +49,8 @@ class Stream(Generic[K, A, B]):
     no more than ``ahead`` between that and the end of their writing. Order is kept.
 
     Args:
-        read: gives what one key needs to be computed; runs in several threads.
-        compute: takes a batch of (key, read) and gives a result for each, in the same order.
+        read: key to what its computation needs; runs in several threads.
+        compute: a batch of (key, read) to a result for each, in the same order.
         write: takes (key, result); runs in one thread of its own, in order.
         failed: called with (key, error) where ``read`` or ``compute`` raised one of ``skipped``: the image is
             left out. The images of a batch that raised are each computed alone first.
@@ -77,12 +78,7 @@ class Stream(Generic[K, A, B]):
         self._broken = threading.Event()
 
     def run(self, keys: Iterable[K]) -> Iterator[K]:
-        """Works on all keys and yields each when it is written or left out.
-
-        Raises:
-            Exception: whatever ``write`` raised, or ``read`` or ``compute`` beyond ``skipped``; what was
-                written stays, and nothing more is begun.
-        """
+        """Works on all keys and yields each when it is written or left out; an error ends the stream."""
         self._broken.clear()
         coming = iter(keys)
         reading: deque[tuple[K, Future[A]]] = deque()
@@ -150,21 +146,21 @@ def _finished(writing: deque[tuple[K, Future[None]]]) -> K:
     return key
 
 
+logger = logging.getLogger(__name__)
+
 RUN_FILE = "run.json"
 SHAPES = "shapes of labelme"
 """A fact that a later run may add: no such file was written before it."""
 
+_NO_MEMORY = "there is not enough memory for this image: lower --batch or --size, or make it smaller"
+
 
 @contextmanager
 def claimed(folder: Path, facts: Mapping[str, object]) -> Iterator[None]:
-    """Has a folder for a run, for the length of the block; its file says what the run is.
-
-    Args:
-        folder: is made where it is missing.
-        facts: what must be the same in every run into this folder.
+    """Keeps a folder for one run, and for later ones with the same facts, which its file records.
 
     Raises:
-        DataError: it holds another run, or another process is at it.
+        DataError: it holds a different run, or another process uses it now.
         OSError: it is not writable, or a file is in its place.
     """
     path = folder / RUN_FILE
@@ -179,12 +175,7 @@ def claimed(folder: Path, facts: Mapping[str, object]) -> Iterator[None]:
 
 
 def check_folder(folder: Path) -> None:
-    """Checks that a run can have a folder, as far as that can be told before the model; makes nothing.
-
-    Raises:
-        DataError: another process is at it.
-        OSError: it is not writable, or a file is in its place.
-    """
+    """Checks that a run can use a folder, as far as that can be known before the model; makes nothing."""
     check_writable(folder / RUN_FILE)
     if folder.is_dir():
         with _alone(folder):
@@ -196,67 +187,28 @@ def _alone(folder: Path) -> Iterator[None]:
     with folder_alone(folder) as alone:
         if not alone:
             raise DataError(
-                f"another process labels into {folder} now; accepted is one at a time: wait for it, or "
-                "choose another folder"
+                f"another process labels into {folder} now: wait for it, or choose a different folder"
             )
         yield
 
 
 def _known(path: Path, facts: Mapping[str, object]) -> dict[str, object]:
-    """What the file says, which is nothing else than ``facts``; empty without a file."""
+    """What the file records, which does not contradict ``facts``; empty without a file."""
     if not path.is_file():
         return {}
     try:
         found = json.loads(path.read_bytes())
     except ValueError as error:
-        raise DataError(f"{path} is broken ({error}): remove it, or choose another folder") from error
+        raise DataError(f"{path} is broken ({error}): remove it, or choose a different folder") from error
     found = found if isinstance(found, dict) else {}
     found.setdefault(SHAPES, facts.get(SHAPES))
     differing = sorted(k for k in facts if found.get(k) != facts[k])
     if differing:
         raise DataError(
-            f"{path.parent} holds a run with another {', '.join(differing)}; accepted is the same run, which "
-            "goes on: choose another folder, or remove this one"
+            f"{path.parent} holds a run with a different {', '.join(differing)}; only the same run can "
+            "continue there: choose a different folder, or remove this one"
         )
     return {k: v for k, v in found.items() if v is not None}
-
-
-logger = logging.getLogger(__name__)
-
-_NO_MEMORY = "there is not enough memory for this image: lower --batch or --size, or make it smaller"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How a folder is labelled.
-
-    Attributes:
-        formats: what to write, beside ``predictions.jsonl``.
-        threshold: least probability, in (0, 1), of a class against background.
-        quality: judge every image.
-        thumbnails: keep a small picture of every image for the contact sheet.
-        batch: images that go through the network together.
-        workers: threads that read.
-        label_studio: names of the Label Studio project.
-
-    Raises:
-        ValueError: a number is out of range, or formats write the same files.
-    """
-
-    formats: tuple[Format, ...] = ("png",)
-    threshold: float = 0.5
-    quality: bool = True
-    thumbnails: bool = True
-    batch: int = 1
-    workers: int = 2
-    label_studio: LabelStudioNames = field(default_factory=LabelStudioNames)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.threshold < 1:
-            raise ValueError(f"the threshold is {self.threshold}; accepted is a number between 0 and 1")
-        check_formats(self.formats)
-        if self.batch < 1 or self.workers < 1:
-            raise ValueError(f"batch {self.batch} and workers {self.workers}: give 1 or more of each")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,22 +226,49 @@ class RunReport:
     problems: Mapping[str, str]
 
 
+def label(options: LabelOptions) -> RunReport:
+    """Labels a folder of images; a second run does only what is missing.
+
+    Args:
+        options: see :class:`~fewseg.inference.LabelOptions`.
+
+    Returns:
+        What was done; an image that cannot be used is in ``problems`` and loses no other.
+
+    Raises:
+        ValueError: an option is out of range, or the supports or the model cannot be used.
+        OSError: an input does not exist, the folder is not writable or the disk is full.
+    """
+    options.check()
+    check_folder(options.out)
+    images = find_images(options.images, leave_out=options.out)
+    convert: Callable[[Model], Model] | None = None
+    if options.backend == "onnx":
+        from fewseg.inference.onnx import on_onnx_runtime
+
+        convert = partial(on_onnx_runtime, folder=options.graphs)
+    segmenter = segmenter_with_supports(options.model, options.support, options.read, convert)
+    classes = [segmenter.support(name) for name in segmenter.classes]
+    shown = ", ".join(f"{s.name} ({s.shots} shown, {s.negatives} without)" for s in classes)
+    logger.info("classes: %s", shown)
+    if options.save_support is not None:
+        segmenter.save_supports(options.save_support)
+    report = label_images(segmenter, images, options.out, options.run)
+    if options.run.sheet > 0:
+        write_sheet(options.out, report.problems, options.run.sheet)
+    return report
+
+
 def label_images(
-    segmenter: Segmenter,
-    images: Mapping[str, Path],
-    folder: Path,
-    options: RunOptions | None = None,
-    *,
-    progress: bool = True,
+    segmenter: Segmenter, images: Mapping[str, Path], folder: Path, options: RunOptions | None = None
 ) -> RunReport:
-    """Labels images; a second run does only what is missing.
+    """Labels images without a contact sheet; a second run does only what is missing.
 
     Args:
         segmenter: with its supports.
-        images: name to file, of :func:`~fewseg.inference.images.find_images`.
+        images: name to file, of :func:`~fewseg.inference.find_images`.
         folder: where everything goes.
         options: how.
-        progress: show a bar, or print lines where there is no terminal.
 
     Returns:
         What was done; an image that cannot be used is in ``problems`` and loses no other.
@@ -297,11 +276,12 @@ def label_images(
     Raises:
         DataError: the folder holds a run with other supports, another model or other settings, or another
             process labels into it now.
-        ValueError: there is no support, or an option is not accepted.
-        OSError: the folder is not writable or the disk is full; what was written is whole, and the same run
-            goes on from there.
+        ValueError: there is no support, or an option is out of range.
+        OSError: the folder is not writable or the disk is full; what was written is complete, and the same
+            run continues there.
     """
     options = options or RunOptions()
+    options.check()
     session = segmenter.session()
     with claimed(folder, _facts(session, options)):
         unnamed = wrong_names(images, longest_ending(options.formats, session.supports.classes))
@@ -318,39 +298,13 @@ def label_images(
         )
         finished = False
         try:
-            todo = [name for name in named if name not in outputs]
-            work = _Work(segmenter, session, named, outputs, folder, options)
-            lost = _run(work, todo, options, progress)
+            todo = {name: file for name, file in named.items() if name not in outputs}
+            lost = _run(segmenter, session, todo, outputs, folder / THUMBS, options)
             finished = True
         finally:
             outputs.close(finish=finished)
     problems = {_printable(name): text for name, text in unnamed.items()} | lost
     return RunReport(done=len(todo) - len(lost), before=len(named) - len(todo), problems=problems)
-
-
-def _run(work: _Work, names: Sequence[str], options: RunOptions, progress: bool) -> dict[str, str]:
-    """Labels images and returns, of those that could not be used, what is wrong with them."""
-    lost: dict[str, str] = {}
-
-    def failed(name: str, error: Exception) -> None:
-        lost[name] = f"{name}: {_NO_MEMORY}" if isinstance(error, MemoryError) else str(error)
-        logger.warning("skipped: %s", lost[name])
-
-    stream = Stream(
-        work.read,
-        work.compute,
-        work.write,
-        failed,
-        skipped=(DataError, MemoryError),
-        workers=options.workers,
-        ahead=2 * options.workers + options.batch,
-        batch=options.batch,
-    )
-    with progress_bar(progress, lines=True) as bar:
-        task = bar.add_task("label", total=len(names))
-        for _ in stream.run(names):
-            bar.advance(task)
-    return lost
 
 
 @dataclass(frozen=True)
@@ -359,37 +313,51 @@ class _Read:
     thumb: NDArray[np.uint8] | None
 
 
-class _Work:
-    """The three steps of the stream."""
+def _run(
+    segmenter: Segmenter,
+    session: Session,
+    images: Mapping[str, Path],
+    outputs: Outputs,
+    thumbs: Path,
+    options: RunOptions,
+) -> dict[str, str]:
+    """Labels images and returns, of those that could not be used, what is wrong with them."""
+    lost: dict[str, str] = {}
 
-    def __init__(
-        self,
-        segmenter: Segmenter,
-        session: Session,
-        images: Mapping[str, Path],
-        outputs: Outputs,
-        folder: Path,
-        options: RunOptions,
-    ) -> None:
-        self.segmenter, self.session, self.images = segmenter, session, images
-        self.outputs, self.thumbs, self.options = outputs, folder / THUMBS, options
+    def read(name: str) -> _Read:
+        pixels = read_image(images[name], name, segmenter.max_pixels)
+        return _Read(segmenter.model.prepare(pixels), thumbnail(pixels) if options.sheet > 0 else None)
 
-    def read(self, name: str) -> _Read:
-        pixels = read_image(self.images[name], name, self.segmenter.max_pixels)
-        thumb = thumbnail(pixels) if self.options.thumbnails else None
-        return _Read(self.segmenter.model.prepare(pixels), thumb)
+    def compute(batch: list[tuple[str, _Read]]) -> list[tuple[Segmentation, NDArray[np.uint8] | None]]:
+        encoded = segmenter.model.encode([item.image for _, item in batch])
+        found = session.segment_all(encoded, quality=options.quality)
+        return [(own, item.thumb) for own, (_, item) in zip(found, batch, strict=True)]
 
-    def compute(self, batch: list[tuple[str, _Read]]) -> list[tuple[Answer, NDArray[np.uint8] | None]]:
-        encoded = self.segmenter.model.encode([read.image for _, read in batch])
-        answers = self.session.answer(encoded, quality=self.options.quality)
-        return [(answer, read.thumb) for answer, (_, read) in zip(answers, batch, strict=True)]
+    def write(name: str, result: tuple[Segmentation, NDArray[np.uint8] | None]) -> None:
+        found = result[0].at(options.threshold)
+        if result[1] is not None:
+            write_thumbnail(thumbs, name, result[1], found.labels)
+        outputs.write(found.prediction(name, probability=outputs.probability))
 
-    def write(self, name: str, result: tuple[Answer, NDArray[np.uint8] | None]) -> None:
-        answer, thumb = result
-        found = self.session.finish(answer, self.options.threshold)
-        if thumb is not None:
-            write_thumbnail(self.thumbs, name, thumb, found.labels)
-        self.outputs.write(found.prediction(name, probability=self.outputs.probability))
+    def failed(name: str, error: Exception) -> None:
+        lost[name] = f"{name}: {_NO_MEMORY}" if isinstance(error, MemoryError) else str(error)
+        logger.warning("skipped: %s", lost[name])
+
+    stream = Stream(
+        read,
+        compute,
+        write,
+        failed,
+        skipped=(DataError, MemoryError),
+        workers=options.workers,
+        ahead=2 * options.workers + options.batch,
+        batch=options.batch,
+    )
+    with progress_bar(not options.quiet, lines=True) as bar:
+        task = bar.add_task("label", total=len(images))
+        for _ in stream.run(images):
+            bar.advance(task)
+    return lost
 
 
 def _printable(name: str) -> str:
@@ -421,12 +389,12 @@ def _facts(session: Session, options: RunOptions) -> dict[str, object]:
 
 def _supports_key(session: Session) -> str:
     """Key of the annotated images and their masks, whatever their order."""
-    keys: list[Sequence[str]] = []
-    for shot in session.supports.shots:
-        masks = [f"{name} {_digest(mask)}" for name, mask in sorted(shot.masks.items())]
-        keys.append([shot.image.digest, *masks])
-    return _digest(torch.frombuffer(bytearray(json.dumps(sorted(keys)).encode()), dtype=torch.uint8))
+    keys: list[list[str]] = []
+    for support in session.supports.images:
+        masks = {name: mask.cpu().contiguous().numpy() for name, mask in sorted(support.masks.items())}
+        keys.append([support.image.digest, *(f"{k} {_digest(v.tobytes())}" for k, v in masks.items())])
+    return _digest(json.dumps(sorted(keys)).encode())
 
 
-def _digest(values: Tensor) -> str:
-    return hashlib.sha256(values.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

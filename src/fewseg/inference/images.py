@@ -16,7 +16,6 @@ from torch import Tensor
 
 from fewseg.annotations.image_files import (
     IMAGE_SUFFIXES,
-    MAX_PIXELS,
     check_same_size,
     one_class_mask,
     read_mask,
@@ -25,6 +24,7 @@ from fewseg.annotations.image_files import (
     rgb_of_pil,
 )
 from fewseg.annotations.names import file_safe, output_stems
+from fewseg.annotations.options import MAX_PIXELS
 from fewseg.annotations.values import check_name
 from fewseg.types import IGNORE, DataError
 
@@ -40,16 +40,10 @@ _MASK_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
 
 
 def read_image(image: ImageLike, what: str = "the image", max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Gives an image as (3, H, W) uint8 RGB; an EXIF orientation is applied, once.
+    """An image as (3, H, W) uint8 RGB; an EXIF orientation is applied, once.
 
-    Args:
-        image: see ``ImageLike``.
-        what: what errors call an image without a path.
-        max_pixels: images of more pixels are refused, files from their header.
-
-    Raises:
-        DataError: it cannot be used, see :func:`read_rgb`; or an array or tensor has
-            another shape, type or range.
+    ``what`` is what errors call an image without a path. Images of more than ``max_pixels`` are refused with
+    a DataError, files from their header; so are those that cannot be read or have a wrong shape or range.
     """
     if isinstance(image, (str, Path)):
         return read_rgb(Path(image), max_pixels)
@@ -67,15 +61,15 @@ def read_image(image: ImageLike, what: str = "the image", max_pixels: int = MAX_
             raise _wrong_array(what, pixels)
     else:
         raise DataError(
-            f"{what} is a {type(image).__name__}; accepted are a path, bytes of a file, a Pillow image, a "
-            "numpy array or a torch tensor: convert it"
+            f"{what} must be a path, bytes of a file, a Pillow image, a numpy array or a torch tensor, got a "
+            f"{type(image).__name__}"
         )
     if planes.ndim != 3 or planes.shape[0] not in (1, 3) or 0 in planes.shape:
         raise _wrong_array(what, pixels)
     height, width = planes.shape[1:]
     if height * width > max_pixels:
         raise DataError(
-            f"{what} has {width} x {height} pixels; accepted are {max_pixels}: cut it, shrink it, or "
+            f"{what} must have at most {max_pixels} pixels, got {width} x {height}: cut it, shrink it, or "
             "raise the limit"
         )
     return _bytes(planes, what).expand(3, -1, -1).contiguous()
@@ -87,15 +81,15 @@ def _tensor(array: NDArray[Any], what: str) -> Tensor:
         return torch.from_numpy(whole if whole.flags.writeable else whole.copy())
     except TypeError as error:
         raise DataError(
-            f"{what} is an array of {array.dtype}; accepted are uint8, and floats in [0, 1]: convert it"
+            f"{what} must hold uint8, or floats in [0, 1], got an array of {array.dtype}: convert it"
         ) from error
 
 
 def _wrong_array(what: str, pixels: Tensor) -> DataError:
     return DataError(
-        f"{what} has the shape {tuple(pixels.shape)}; accepted are arrays (H, W), (H, W, 3), (H, W, 4) and "
-        "tensors (H, W), (1, H, W), (3, H, W): give one image at a time, its channels last in an array and "
-        "first in a tensor"
+        f"{what} must be an array (H, W), (H, W, 3), (H, W, 4) or a tensor (H, W), (1, H, W), (3, H, W), got "
+        f"the shape {tuple(pixels.shape)}: give one image at a time, its channels last in an array and first "
+        "in a tensor"
     )
 
 
@@ -104,11 +98,11 @@ def _bytes(planes: Tensor, what: str) -> Tensor:
     if planes.dtype == torch.uint8:
         return planes
     if not planes.is_floating_point():
-        raise DataError(f"{what} holds {planes.dtype}; accepted are uint8, and floats in [0, 1]: scale it")
+        raise DataError(f"{what} must hold uint8, or floats in [0, 1], got {planes.dtype}: scale it")
     if not bool(((planes >= 0) & (planes <= 1)).all()):  # a NaN is in no range
         raise DataError(
-            f"{what} holds floats outside [0, 1] or NaN; accepted is RGB in [0, 1]: divide bytes by 255, and "
-            "undo a normalisation"
+            f"{what} must hold floats in [0, 1], got values outside or NaN: divide bytes by 255, and undo a "
+            "normalisation"
         )
     return (planes.float() * 255).round().to(torch.uint8)
 
@@ -116,24 +110,14 @@ def _bytes(planes: Tensor, what: str) -> Tensor:
 def read_mask_of(
     mask: MaskLike, image_hw: tuple[int, int], what: str = "the mask", max_pixels: int = MAX_PIXELS
 ) -> Tensor:
-    """Gives a mask as (H, W) uint8 in {0, 1, 255}.
-
-    Args:
-        mask: see ``MaskLike``; its numbers mean what :func:`one_class_mask` says.
-        image_hw: (H, W) of its image.
-        what: what errors call it.
-        max_pixels: masks of more pixels are refused from their header.
-
-    Raises:
-        DataError: it cannot be read, is of another size than its image, or holds other numbers.
-    """
+    """A mask as (H, W) uint8 in {0, 1, 255}; a DataError where it is invalid or not of its image's size."""
     if isinstance(mask, (str, Path)):
         what = str(mask)
         stored = read_mask(Path(mask), _MASK_MODES, max_pixels)
     elif isinstance(mask, Image.Image):
         if mask.mode not in ("1", "L", "P"):
             raise DataError(
-                f"{what} is a Pillow image of mode {mask.mode}; accepted are 1, L and P: convert it to class "
+                f"{what} must be a Pillow image of mode 1, L or P, got {mask.mode}: convert it to class "
                 "numbers"
             )
         stored = torch.from_numpy(np.array(mask).astype(np.uint8))
@@ -142,8 +126,8 @@ def read_mask_of(
         stored = _mask_numbers(values, what)
     else:
         raise DataError(
-            f"{what} is a {type(mask).__name__}; accepted are a path, a Pillow image, a numpy array or a "
-            "torch tensor: convert it"
+            f"{what} must be a path, a Pillow image, a numpy array or a torch tensor, got a "
+            f"{type(mask).__name__}"
         )
     check_same_size(what, image_hw, (int(stored.shape[0]), int(stored.shape[1])))
     return one_class_mask(stored, what)
@@ -154,13 +138,13 @@ def _mask_numbers(values: Tensor, what: str) -> Tensor:
         values = values[0]
     if values.ndim != 2 or 0 in values.shape:
         raise DataError(
-            f"{what} has the shape {tuple(values.shape)}; accepted is (H, W): give one mask for each image"
+            f"{what} must have the shape (H, W), got {tuple(values.shape)}: give one mask for each image"
         )
     stored = values.to(torch.uint8)
     if values.dtype != torch.bool and not bool((stored == values).all()):
         raise DataError(
-            f"{what} holds {values.dtype} values that are no whole numbers in 0 .. {IGNORE}; accepted are "
-            "bool, 0/1, 0/255 and 0/1/255: threshold it"
+            f"{what} must hold bool, 0/1, 0/255 or 0/1/255, got {values.dtype} values that are no whole "
+            f"numbers in 0 .. {IGNORE}: threshold it"
         )
     return stored
 
@@ -202,8 +186,8 @@ def find_images(places: Sequence[str | Path], leave_out: Path | None = None) -> 
         files.update(dict.fromkeys(f for f in found if not _below(f, leave_out)))
     if not files:
         raise DataError(
-            f"{', '.join(map(str, places))}: no images there; accepted are files that end in "
-            f"{', '.join(IMAGE_SUFFIXES)}: give their folder"
+            f"{', '.join(map(str, places))}: found no images there (files that end in "
+            f"{', '.join(IMAGE_SUFFIXES)}): give their folder"
         )
     common = Path(os.path.commonpath([os.path.abspath(root) for root in roots]))
     names = {Path(os.path.abspath(file)).relative_to(common).as_posix(): file for file in files}
@@ -250,14 +234,9 @@ def _is_image(file: Path, root: Path) -> bool:
 
 
 def wrong_names(names: Collection[str], ending: int) -> Mapping[str, str]:
-    """Finds image names that outputs cannot have.
+    """Image names that outputs cannot have, and what is wrong with each.
 
-    Args:
-        names: of images.
-        ending: bytes of the longest ending that an output puts in the place of the suffix.
-
-    Returns:
-        Name to what is wrong with it.
+    ``ending`` is the bytes of the longest ending that an output puts in the place of the suffix.
     """
     wrong, stems = {}, output_stems(names)
     for name in names:
@@ -268,11 +247,11 @@ def wrong_names(names: Collection[str], ending: int) -> Mapping[str, str]:
             length = max(*folders, last + ending, 0)
             if length > _LONGEST:
                 wrong[name] = (
-                    f"the file name {name!r} makes an output's name of {length} bytes; accepted are "
-                    f"{_LONGEST}: rename the file"
+                    f"the file name {name!r} makes an output's name of {length} bytes, {_LONGEST} are "
+                    "possible: rename the file"
                 )
         except UnicodeEncodeError:
-            wrong[name] = f"the file name {name!a} is no UTF-8; accepted is UTF-8: rename the file"
+            wrong[name] = f"the file name {name!a} is not UTF-8: rename the file"
         except ValueError as error:
             wrong[name] = str(error)
     return wrong

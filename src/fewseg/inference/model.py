@@ -1,4 +1,4 @@
-"""How an image of any size becomes square views of the network's size, and how answers come back."""
+"""A method ready for images of any size: square views of the network's size, and how their maps come back."""
 
 from __future__ import annotations
 
@@ -8,39 +8,41 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fewseg.backbones.weights import state_sha256
-from fewseg.engine.evaluate import Precision
+from fewseg.engine.config_json import config_from_json
+from fewseg.engine.precision import Precision
 from fewseg.engine.results import as_json
 from fewseg.engine.results import digest as json_digest
+from fewseg.engine.train_config import TrainConfig
+from fewseg.inference.options import ModelOptions
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.prototypical import PrototypeSegmenter
 from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.ops.geometry import Letterbox, letterbox, place, place_labels, restore
 from fewseg.ops.memory import as_memory_error
+from fewseg.recipes.resolve import Resolved, best_device, resolve
 from fewseg.types import EncodedShots, Features, State
 
-_EDGE = 1e-3  # a tile's weight at its rim, so that a pixel seen by rims only has an answer
+_MIN_RIM_WEIGHT = 1e-3  # of a tile, so that a pixel seen by rims only has an answer
+_BATCH = 8  # views that go through the network together
+_RELEASED_SIZE = 473  # of the released checkpoints of the PFENet family, which name no recipe
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of an image and where it lies in its view.
-
-    Attributes:
-        top, left: its corner in the image, pixels.
-        box: its own letterbox; ``box.original`` is its (height, width).
-    """
+    """A part of an image, its corner in the image in pixels, and its letterbox in its view."""
 
     top: int
     left: int
     box: Letterbox
 
     def cut(self, pixels: Tensor) -> Tensor:
-        """Returns its part of (..., H, W)."""
+        """Its part of (..., H, W)."""
         h, w = self.box.original
         return pixels[..., self.top : self.top + h, self.left : self.left + w]
 
@@ -72,8 +74,8 @@ class Tiles:
     def __post_init__(self) -> None:
         if (self.side is not None and self.side < 1) or not 0 <= self.overlap <= 0.9:
             raise ValueError(
-                f"tiles of side {self.side} and overlap {self.overlap}: give a side of 1 pixel at least and "
-                "an overlap in [0, 0.9]"
+                f"tiles must have a side of 1 pixel at least and an overlap in [0, 0.9], got {self.side} and "
+                f"{self.overlap}"
             )
 
     def windows(self, hw: tuple[int, int], size: int) -> tuple[Window, ...]:
@@ -96,29 +98,14 @@ def _starts(length: int, side: int, overlap: float) -> list[int]:
 
 
 def view_images(pixels: Tensor, windows: Sequence[Window]) -> Tensor:
-    """Cuts the views of an image.
-
-    Args:
-        pixels: (3, H, W) uint8 RGB.
-        windows: n windows of one letterbox size.
-
-    Returns:
-        (n, 3, S, S) float32 in [0, 1].
-    """
+    """The n views (n, 3, S, S) float32 in [0, 1] of an image (3, H, W) uint8 RGB."""
     return torch.stack([place(window.cut(pixels).float() / 255, window.box) for window in windows])
 
 
 def view_masks(mask: Tensor, windows: Sequence[Window]) -> Tensor:
-    """Cuts the views of a mask; what is outside the image becomes 255.
+    """The n views (n, S, S) of a mask (H, W) uint8 in {0, 1, 255}; outside the image they are 255.
 
     A thing so small that resizing skips it keeps the pixels that it lies in.
-
-    Args:
-        mask: (H, W) uint8 in {0, 1, 255}.
-        windows: n windows of one letterbox size.
-
-    Returns:
-        (n, S, S) uint8 in {0, 1, 255}.
     """
     found = []
     for window in windows:
@@ -133,18 +120,10 @@ def view_masks(mask: Tensor, windows: Sequence[Window]) -> Tensor:
 
 
 def join_views(maps: Tensor, windows: Sequence[Window], hw: tuple[int, int]) -> Tensor:
-    """Brings the answers of an image's views together.
+    """Joins maps (n, N, S, S) of an image's n views.
 
-    One view gives its content at the network's resolution (bring it to the image with :func:`to_size`);
-    several give the mean at the image's size, where a tile counts less towards its rim.
-
-    Args:
-        maps: (n, N, S, S), any real scores.
-        windows: the n windows.
-        hw: (H, W) of the image.
-
-    Returns:
-        (N, h, w) or (N, H, W).
+    One view gives its content (N, h, w) at the network's resolution (``to_size`` brings it to the image's);
+    several give the mean (N, H, W) at the image's size, where a tile weighs less towards its rim.
     """
     if len(windows) == 1:
         h, w = windows[0].box.content
@@ -162,22 +141,19 @@ def join_views(maps: Tensor, windows: Sequence[Window], hw: tuple[int, int]) -> 
 def _ramp(length: int, like: Tensor) -> Tensor:
     """Weights (length,) from the rim to the middle."""
     places = torch.arange(length, dtype=like.dtype, device=like.device)
-    return (torch.minimum(places + 0.5, length - places - 0.5) * 2 / length).clamp(min=_EDGE)
+    return (torch.minimum(places + 0.5, length - places - 0.5) * 2 / length).clamp(min=_MIN_RIM_WEIGHT)
 
 
 def to_size(maps: Tensor, hw: tuple[int, int]) -> Tensor:
-    """Brings (N, h, w) of :func:`join_views` to the image's size (N, H, W), bilinear."""
+    """Brings maps (N, h, w) of ``join_views`` to the image's size (N, H, W), bilinear."""
     if tuple(maps.shape[-2:]) == hw:
         return maps
-    return torch.nn.functional.interpolate(maps.unsqueeze(0), size=hw, mode="bilinear", align_corners=False)[
-        0
-    ]
+    large = torch.nn.functional.interpolate(maps[None], size=hw, mode="bilinear", align_corners=False)
+    return large[0]
 
 
 Extract = Callable[[Tensor], Features]
 """(n, 3, S, S) float32 RGB in [0, 1] to the maps of the n views."""
-
-_BATCH = 8  # views that go through the network together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +181,7 @@ class EncodedImage:
         features: of its n views.
         windows: where they lie.
         size: (H, W) of the image as a viewer shows it.
-        digest: tells equal images.
+        digest: the same for equal images.
         model: digest of the model that encoded it.
     """
 
@@ -249,15 +225,13 @@ class Model:
         precision: Precision = "fp32",
     ) -> None:
         if precision not in ("fp32", "bf16"):
-            raise ValueError(f"the precision is {precision!r}; accepted are 'fp32' and 'bf16'")
+            raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
         if size < 33:
-            raise ValueError(
-                f"the input size is {size} pixels; accepted are 33 and more, best of the form 8k + 1"
-            )
+            raise ValueError(f"the input size must be 33 pixels or more, best of the form 8k + 1, got {size}")
         self.method, self.config, self.size, self.views = method, config, size, views or Whole()
         self.name = name or method_name(config)
         self.extract, self.precision = extract or method.extract, precision
-        self._digesting = threading.Lock()
+        self._digest_lock = threading.Lock()
 
     @property
     def device(self) -> torch.device:
@@ -272,7 +246,7 @@ class Model:
     @property
     def digest(self) -> str:
         """Key of everything that decides features and states: weights, config, fusion, input size, views."""
-        with self._digesting:
+        with self._digest_lock:
             return self._digest
 
     @cached_property
@@ -316,10 +290,10 @@ class Model:
             start = 0
             for image in images:
                 stop = start + len(image.windows)
-                alone = features if len(images) == 1 else features.select(slice(start, stop))
+                own = features if len(images) == 1 else features.select(slice(start, stop))
                 found.append(
                     EncodedImage(
-                        features=alone,
+                        features=own,
                         windows=image.windows,
                         size=image.size,
                         digest=image.digest,
@@ -344,3 +318,54 @@ class Model:
                 logits: Tensor = self.method.segment(part, state)
                 found.append(logits[:, 1:].float() - logits[:, :1].float())
         return torch.cat(found) if len(found) > 1 else found[0]
+
+
+def load_model(
+    options: ModelOptions | None = None,
+    *,
+    views: Views | None = None,
+    device: torch.device | str | None = None,
+) -> Model:
+    """Builds a model from a checkpoint or from a recipe that needs no training.
+
+    Args:
+        options: which, and how it is used; the training-free matcher by default.
+        views: how images become inputs, in place of ``options.tiles``.
+        device: the first GPU or the CPU by default.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: the checkpoint cannot be used, the recipe is unknown or must be trained first, the method
+            cannot use the fusion, or a number is out of range.
+    """
+    options = options or ModelOptions()
+    if views is None:
+        views = Whole() if options.tiles is None else Tiles(side=options.tiles, overlap=options.overlap)
+    found = resolve(options.model, backbone=options.backbone, backbone_weights=options.backbone_weights)
+    method = found.load(backbone_weights=options.backbone_weights)
+    _use_fusion(method, options.fusion)
+    method = method.to(torch.device(device) if device is not None else best_device())
+    method = method.to(memory_format=torch.channels_last)
+    size = options.size or _usual_size(found)
+    name = Path(options.model).name
+    return Model(method, found.about.config, size, views, name, precision=options.precision)
+
+
+def _usual_size(found: Resolved) -> int:
+    """The input size of the recipe, or of the checkpoint's training, or of the released checkpoints."""
+    if found.recipe is not None:
+        return found.recipe.size
+    stored = found.about.training.get("config")
+    trained = config_from_json(stored) if stored is not None else None
+    return trained.view.size if isinstance(trained, TrainConfig) else _RELEASED_SIZE
+
+
+def _use_fusion(method: FewShotSegmenter, name: str | None) -> None:
+    if name is None or name == method.fusion.kind:
+        return
+    kinds = {own.kind: own for own in method.fusions}
+    if name not in kinds:
+        raise ValueError(
+            f"{type(method).__name__} cannot use the fusion {name!r}: choose one of {', '.join(kinds)}"
+        )
+    method.fusion = kinds[name]

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from fewseg.inference.model import Model
+from fewseg.inference.options import ExportOptions
+from fewseg.inference.segmenter import segmenter_with_supports
 from fewseg.inference.session import Session
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.ops.files import atomic_path, atomic_write_text, unwritten
@@ -32,7 +34,7 @@ class Exported:
     """What was written.
 
     Attributes:
-        folder: where.
+        folder: the folder of the graphs.
         extract_error: largest difference of ONNX Runtime's maps from torch's, over their largest value.
         segment_error: the same of the logits.
     """
@@ -107,25 +109,32 @@ class SegmentGraph(nn.Module):
         return logits
 
 
-def export_onnx(model: Model, session: Session, folder: Path, tolerance: float = 1e-3) -> Exported:
-    """Writes both graphs and what they are, and compares them with torch in ONNX Runtime.
-
-    The support state's tensors are inputs: their sizes are those of the given session (N, and for some
-    methods K and the foreground cells), their values are free.
+def export(options: ExportOptions) -> Exported:
+    """Writes a model as ONNX graphs and compares them with torch in ONNX Runtime.
 
     Args:
-        model: what to export; it is traced at its own input size, one view at a time.
-        session: gives the form of the state, and the values of the check.
-        folder: for ``extract.onnx``, ``segment.onnx`` and ``model.json``.
-        tolerance: largest difference that is accepted, as a share of the largest value.
+        options: see :class:`~fewseg.inference.ExportOptions`.
 
     Raises:
         RuntimeError: onnx, onnxscript or onnxruntime is not installed.
-        ValueError: the graphs do not give what torch gives, or an operation cannot be exported.
-        OSError: the folder is not writable.
+        ValueError: the graphs do not give what torch gives, or an operation cannot be exported; an option,
+            the supports or the model cannot be used.
+        OSError: an input does not exist, or the folder is not writable.
+    """
+    options.check()
+    segmenter = segmenter_with_supports(options.model, options.support, options.read)
+    return export_onnx(segmenter.model, segmenter.session(), options.out, options.tolerance)
+
+
+def export_onnx(model: Model, session: Session, folder: Path, tolerance: float = 1e-3) -> Exported:
+    """Writes both graphs and their description; raises as :func:`export`.
+
+    The support state's tensors are inputs: their sizes are those of the given session (N, and for some
+    methods K and the foreground cells), their values are free. The model is traced at its own input size, one
+    view at a time.
     """
     require_onnx()
-    features = session.supports.shots[0].image.features.select([0])
+    features = session.supports.images[0].image.features.select([0])
     levels = list(features.maps)
     states = state_tensors(session.state)
     segment = SegmentGraph(model.method, levels, model.size, session.state).eval()
@@ -134,9 +143,7 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritten(folder / ABOUT, error) from error
-    (folder / ABOUT).unlink(
-        missing_ok=True
-    )  # it says that the graphs are whole, belong together and are right
+    (folder / ABOUT).unlink(missing_ok=True)  # it marks graphs that are complete and right
     write_extract(model, folder / EXTRACT)
     _write(segment, inputs, folder / SEGMENT, [*levels, *states], ["logits"])
     extract_error = extract_difference(model, folder / EXTRACT)
@@ -146,8 +153,8 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
     worst = max(extract_error, segment_error)
     if not worst <= tolerance:
         raise ValueError(
-            f"the ONNX graphs in {folder} differ from torch by {worst:.2g} of the largest value; accepted is "
-            f"{tolerance:.2g}: do not use them, and report the method and the backbone"
+            f"the ONNX graphs in {folder} must not differ from torch by more than {tolerance:.2g} of the "
+            f"largest value, got {worst:.2g}: do not use them, and report the method and the backbone"
         )
     about = {
         "format": "fewseg-onnx-1",
@@ -164,13 +171,7 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
 
 
 def write_extract(model: Model, path: Path) -> None:
-    """Writes the graph of ``extract`` for one view of the model's size; its outputs are the levels.
-
-    Raises:
-        RuntimeError: onnx, onnxscript or onnxruntime is not installed.
-        ValueError: an operation cannot be exported.
-        OSError: the file could not be written; nothing is left half.
-    """
+    """Writes the graph of ``extract`` for one view of the model's size; its outputs are the levels."""
     require_onnx()
     images = _any_images(model)
     with torch.no_grad():
@@ -179,10 +180,7 @@ def write_extract(model: Model, path: Path) -> None:
 
 
 def extract_difference(model: Model, path: Path) -> float:
-    """Largest difference of a graph's maps from torch's, over their largest value.
-
-    Infinite where they are of other levels or shapes.
-    """
+    """Largest difference of a graph's maps from torch's over the largest value; infinite for other shapes."""
     images = _any_images(model)
     with torch.no_grad():
         return _difference(path, (images,), ["images"], ExtractGraph(model.method)(images))
@@ -194,11 +192,7 @@ def _any_images(model: Model) -> Tensor:
 
 
 def require_onnx() -> None:
-    """Checks that the extra is there.
-
-    Raises:
-        RuntimeError: onnx, onnxscript or onnxruntime is not installed.
-    """
+    """Raises a RuntimeError where onnx, onnxscript or onnxruntime is not installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -229,15 +223,15 @@ def _write(
         except Exception as error:  # the exporter raises whatever the graph leads to, in many lines
             why = next(filter(None, map(str.strip, str(error).splitlines())), "no reason given")
             raise ValueError(
-                f"{path.name}: this method cannot be exported ({type(error).__name__}: {why}); accepted "
-                "are methods whose steps ONNX has: use torch"
+                f"{path.name}: this method has a step that cannot be exported ({type(error).__name__}: {why})"
+                ": use torch"
             ) from error
 
 
 def _difference(
     path: Path, inputs: tuple[Tensor, ...], names: Sequence[str], expected: tuple[Tensor, ...]
 ) -> float:
-    """Largest difference of a graph's outputs from torch's, over their largest value; infinite of others."""
+    """Largest difference of a graph's outputs from torch's, over the largest; infinite for other shapes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -253,11 +247,7 @@ def _difference(
 
 
 class OnnxExtract:
-    """The backbone as a session of ONNX Runtime, on as many threads as torch; any number of threads may call.
-
-    Args:
-        graph: the path of ``extract.onnx``, which is read at once and may go afterwards.
-    """
+    """The backbone in ONNX Runtime, on as many threads as torch; any number of threads may call it."""
 
     def __init__(self, graph: Path) -> None:
         import onnxruntime
@@ -286,12 +276,12 @@ class OnnxExtract:
 def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float = 1e-3) -> Model:
     """Returns the model with its backbone in ONNX Runtime.
 
-    Maps are the same within rounding, so that the digest is too: supports that one encoded serve the other.
+    Its maps are those of torch within rounding, and its digest is the same: each takes the other's supports.
 
     Args:
         model: on the CPU.
         folder: of ``fewseg export``; without it the graph is made here, which takes some seconds.
-        tolerance: largest difference from torch that is accepted, as a share of the largest value.
+        tolerance: largest difference from torch, as a share of the largest value.
 
     Raises:
         RuntimeError: onnx, onnxscript or onnxruntime is not installed.
@@ -303,8 +293,8 @@ def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float =
     require_onnx()
     if model.device.type != "cpu":
         raise ValueError(
-            f"the model is on {model.device}; ONNX Runtime is used on the CPU alone: use torch, or hide the "
-            "GPU (CUDA_VISIBLE_DEVICES=)"
+            f"ONNX Runtime is used on the CPU alone, and the model is on {model.device}: use torch, or hide "
+            "the GPU (CUDA_VISIBLE_DEVICES=)"
         )
     with tempfile.TemporaryDirectory(prefix="fewseg-") as temporary:
         if folder is not None:
@@ -320,19 +310,19 @@ def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float =
             raise DataError(f"{folder / EXTRACT} cannot be used ({why}): export it again") from problem
     if math.isinf(error):
         raise DataError(
-            f"{folder / EXTRACT} was exported from another model: its maps are of other levels or shapes "
-            f"than those of {model.name}: export it from this very model, or use torch"
+            f"{folder / EXTRACT} was exported from a different model: its maps have other levels or shapes "
+            f"than those of {model.name}: export it from this model, or use torch"
         )
     if not error <= tolerance:
         raise ValueError(
-            f"{folder / EXTRACT} differs from {model.name} in torch by {error:.2g} of the largest value; "
-            f"accepted is {tolerance:.2g}: export it from this very model, or use torch"
+            f"{folder / EXTRACT} must not differ from {model.name} in torch by more than {tolerance:.2g} of "
+            f"the largest value, got {error:.2g}: export it from this model, or use torch"
         )
     return Model(model.method, model.config, model.size, model.views, model.name, extract)
 
 
 def _check(model: Model, folder: Path) -> None:
-    """Checks that a folder is an export at a model's size; whether of its weights, the comparison tells."""
+    """Checks that a folder is an export at a model's size; the comparison checks its weights."""
     path = folder / ABOUT
     try:
         about: Any = json.loads(path.read_bytes())
@@ -342,7 +332,7 @@ def _check(model: Model, folder: Path) -> None:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}): export it again") from error
     if wrong or not (folder / EXTRACT).is_file():
-        raise DataError(f"{folder} is no whole export: give a folder that `fewseg export` wrote")
+        raise DataError(f"{folder} is not a complete export: give a folder that `fewseg export` wrote")
     if about.get("size") != model.size:
         raise DataError(
             f"{folder} was exported at {about.get('size')} pixels, this model has {model.size}: export it "

@@ -1,4 +1,4 @@
-"""The outputs of a folder run: the formats asked for, and the line that says that an image is done."""
+"""The outputs of a folder run: the wanted formats, and the line that marks an image as done."""
 
 from __future__ import annotations
 
@@ -49,7 +49,6 @@ class Outputs:
         label_studio: LabelStudioNames | None = None,
     ) -> None:
         options = WriteOptions(stems=stems, images=images, label_studio=label_studio or LabelStudioNames())
-        check_formats(formats)
         self.lines = folder / LINES
         self.probability = "probability" in formats
         self._writers: list[PredictionWriter] = []
@@ -88,19 +87,6 @@ class Outputs:
                 failed = failed or error
         if failed is not None:
             raise failed
-
-
-def check_formats(formats: Sequence[str]) -> None:
-    """Checks names of formats.
-
-    Raises:
-        ValueError: one is unknown, or two of them write the same files.
-    """
-    strange = [name for name in formats if name not in FORMATS]
-    if strange:
-        raise ValueError(f"unknown formats {strange}; accepted are {', '.join(FORMATS)}")
-    if {"labelme", "labelme-polygons"} <= set(formats):
-        raise ValueError("labelme and labelme-polygons write the same files: choose one of them")
 
 
 def longest_ending(formats: Sequence[str], classes: Sequence[str]) -> int:

@@ -17,142 +17,136 @@ from fewseg.methods.fusion import region_iou
 from fewseg.ops.masks import labels_of_margins
 from fewseg.types import IGNORE, EncodedShots, Features, State
 
-_ASKED = 5  # supports of a class that are asked at most, so that quality has a bounded cost
-_DOUBT = 2.0  # supports' worth of belief that a raw score is right as it is
+_MOST = 5  # supports of a class that are compared, so that quality has a bounded cost
+_DOUBT = 2.0  # supports' worth of belief that an unscaled score is right
 
 
 @dataclass(frozen=True, kw_only=True)
-class Witnesses:
-    """What the supports of one class can say of a prediction.
+class References:
+    """What predictions of one class are compared with.
 
     Attributes:
         features: of R views that show the class.
         masks: (R, S, S) uint8 in {0, 1, 255}.
         others: the state without each of those images in turn; empty with one image.
         own: IoU in [0, 1] that the others reach on each left-out image: their own known error.
-        factor: what a raw score is multiplied by, so that on the supports it comes near the known IoU in the
-            mean; 1 with one image.
+        factor: what an unscaled score is multiplied by, so that on the supports it comes near the known IoU
+            in the mean; 1 with one image.
     """
 
     features: Features
     masks: Tensor
-    others: tuple[State, ...]
-    own: tuple[float, ...]
-    factor: float
+    others: tuple[State, ...] = ()
+    own: tuple[float, ...] = ()
+    factor: float = 1.0
 
 
-class Judge:
-    """Judges predictions of one support set; a value that threads share.
+class QualityEstimator:
+    """Estimates the quality of predictions by one support set; threads may share it.
 
     Source of the parts: reverse check after PANet's alignment (Wang et al. 2019) used as a test; agreement
     after SCL's U_k (Zhang et al. 2021, Eq. 16), leave-one-out.
-
-    Args:
-        model: the network.
-        supports: the set.
     """
 
     def __init__(self, model: Model, supports: SupportSet) -> None:
         self.model, self.supports = model, supports
         self._lock = threading.Lock()
-        self._witnesses: dict[str, Witnesses] = {}
+        self._references: dict[str, References] = {}
 
-    def witnesses(self, name: str) -> Witnesses:
-        """What the supports of a class can say; computed when first asked for."""
+    def references(self, name: str) -> References:
+        """Those of a class; computed when first needed."""
         with self._lock:
-            if name not in self._witnesses:
-                self._witnesses[name] = self._call(name)
-            return self._witnesses[name]
+            if name not in self._references:
+                self._references[name] = self._compare_supports(name)
+            return self._references[name]
 
-    def _call(self, name: str) -> Witnesses:
-        places = self.supports.positives(name)[:_ASKED]
-        rows = [self._row(place, name) for place in places]
-        features = Features.stack([row for row, _ in rows]) if len(rows) > 1 else rows[0][0]
-        masks = torch.stack([mask for _, mask in rows]).to(self.model.device)
-        if len(self.supports.positives(name)) == 1:
-            return Witnesses(features=features, masks=masks, others=(), own=(), factor=1.0)
+    def _compare_supports(self, name: str) -> References:
+        place = self.supports.classes.index(name)
+        shown = self.supports.positives(name)[:_MOST]
+        views = [_best_view(support.masks[name]) for support in shown]
+        parts = [s.image.features.select([v]) for s, v in zip(shown, views, strict=True)]
+        features = Features.stack(parts) if len(parts) > 1 else parts[0]
+        masks = torch.stack([s.masks[name][v] for s, v in zip(shown, views, strict=True)])
+        masks = masks.to(self.model.device)
+        if len(shown) == 1:
+            return References(features=features, masks=masks)
         others, own, raw = [], [], []
-        for k, place in enumerate(places):
-            rest = self.supports.without(name, self.supports.shots[place].image.digest)
+        for k, support in enumerate(shown):
+            rest = self.supports.without(name, support.image.digest)
             others.append(self.model.state(rest.encoded(self.model.takes_negatives)))
             alone = features.select([k])
             margins = self.model.margins(alone, others[-1])
             counted = masks[k : k + 1] != IGNORE
-            said = self._said(margins, self.supports.classes.index(name), counted)
-            own.append(float(region_iou(said.to(torch.uint8), masks[k : k + 1])))
-            rest_rows = [i for i in range(len(places)) if i != k]
-            back = self._reverse(alone, said, counted, features.select(rest_rows), masks[rest_rows])
-            chance = probabilities(margins[0])[self.supports.classes.index(name)]
-            raw.append(_raw(back if bool(said.any()) else None, _margin(chance, said[0], counted[0])))
+            predicted = _predicted(margins, place, counted)
+            own.append(float(region_iou(predicted.to(torch.uint8), masks[k : k + 1])))
+            rows = [i for i in range(len(views)) if i != k]
+            back = self._reverse(alone, predicted, counted, features.select(rows), masks[rows])
+            chance = probabilities(margins[0])[place]
+            margin = _margin(chance, predicted[0], counted[0])
+            raw.append(_raw(back if bool(predicted.any()) else None, margin))
         factor = (sum(own) + _DOUBT) / (sum(raw) + _DOUBT)
-        return Witnesses(features=features, masks=masks, others=tuple(others), own=tuple(own), factor=factor)
+        return References(features=features, masks=masks, others=tuple(others), own=tuple(own), factor=factor)
 
-    def _row(self, place: int, name: str) -> tuple[Features, Tensor]:
-        """The view of a shot that shows most of a class."""
-        shot = self.supports.shots[place]
-        mask = shot.masks[name]
-        view = int((mask == 1).flatten(1).sum(dim=1).argmax())
-        return shot.image.features.select([view]), mask[view]
-
-    def judge(self, image: EncodedImage, margins: Tensor) -> Quality:
-        """Judges a prediction.
-
-        Args:
-            image: the query.
-            margins: (n, N, S, S) of its views.
-        """
+    def estimate(self, image: EncodedImage, margins: Tensor) -> Quality:
+        """The quality of a prediction, given as margins (n, N, S, S) of the image's views."""
         counted = content_of(image.windows).to(margins.device)
         found: dict[str, ClassQuality] = {}
         occurs: list[str] = []
         for j, name in enumerate(self.supports.classes):
-            said = self._said(margins, j, counted)
-            known = self.witnesses(name)
-            present = bool(said.any())
+            predicted = _predicted(margins, j, counted)
+            known = self.references(name)
             chance = torch.stack([probabilities(view)[j] for view in margins])
-            if present:
+            reverse, agreement, factor = None, None, 1.0
+            if bool(predicted.any()):
                 occurs.append(name)
-                reverse = self._reverse(image.features, said, counted, known.features, known.masks)
-            else:
-                reverse = None
-            agreement = self._agreement(image, said, counted, j, known) if known.others else None
-            margin = _margin(chance, said, counted)
-            raw = _raw(reverse, margin) * (known.factor if present else 1.0)
+                reverse = self._reverse(image.features, predicted, counted, known.features, known.masks)
+                factor = known.factor
+            if known.others:
+                agreement = self._agreement(image, predicted, counted, j, known)
+            margin = _margin(chance, predicted, counted)
+            score = _score(_raw(reverse, margin) * factor, agreement)
             found[name] = ClassQuality(
                 reverse=reverse,
                 agreement=agreement,
                 margin=margin,
-                score=_score(raw, agreement),
+                score=score,
                 calibrated=bool(known.others),
             )
         score = min(found[name].score for name in occurs or found)
         return Quality(classes=found, score=score, calibrated=all(part.calibrated for part in found.values()))
 
-    def _said(self, margins: Tensor, j: int, counted: Tensor) -> Tensor:
-        """(n, S, S) bool: where the class of place j wins, within the image."""
-        return (labels_of_margins(margins) == j + 1) & counted
-
     def _reverse(
-        self, features: Features, said: Tensor, counted: Tensor, asked: Features, masks: Tensor
+        self, features: Features, predicted: Tensor, counted: Tensor, targets: Features, masks: Tensor
     ) -> float:
         """IoU of the supports' masks with what the prediction, as a support, finds on them."""
-        view = int(said.flatten(1).sum(dim=1).argmax())
-        if not bool(said[view].any()) or bool((said[view] | ~counted[view]).all()):
+        view = _best_view(predicted)
+        if not bool(predicted[view].any()) or bool((predicted[view] | ~counted[view]).all()):
             return 0.0
-        mask = said[view].to(torch.uint8).masked_fill(~counted[view], IGNORE)
+        mask = predicted[view].to(torch.uint8).masked_fill(~counted[view], IGNORE)
         support = EncodedShots(features=features.select([view]), masks=mask[None, None])
-        back = self.model.margins(asked, self.model.state(support))[:, 0] > 0
+        back = self.model.margins(targets, self.model.state(support))[:, 0] > 0
         return float(region_iou(back.to(torch.uint8), masks).mean())
 
     def _agreement(
-        self, image: EncodedImage, said: Tensor, counted: Tensor, j: int, known: Witnesses
+        self, image: EncodedImage, predicted: Tensor, counted: Tensor, j: int, known: References
     ) -> float:
         """Mean IoU of the prediction with those of the sets that leave one image out."""
         shares = []
         for state in known.others:
-            other = self._said(self.model.margins(image.features, state), j, counted)
-            union = int((other | said).sum())
-            shares.append(float((other & said).sum()) / union if union else 1.0)
+            other = _predicted(self.model.margins(image.features, state), j, counted)
+            union = int((other | predicted).sum())
+            shares.append(float((other & predicted).sum()) / union if union else 1.0)
         return sum(shares) / len(shares)
+
+
+def _best_view(masks: Tensor) -> int:
+    """The view of (n, S, S) that shows most of a class."""
+    return int((masks == 1).flatten(1).sum(dim=1).argmax())
+
+
+def _predicted(margins: Tensor, j: int, counted: Tensor) -> Tensor:
+    """(n, S, S) bool: where the class of place j wins, within the image."""
+    return (labels_of_margins(margins) == j + 1) & counted
 
 
 def content_of(windows: Sequence[Window]) -> Tensor:
@@ -164,10 +158,10 @@ def content_of(windows: Sequence[Window]) -> Tensor:
     return found
 
 
-def _margin(chance: Tensor, said: Tensor, counted: Tensor) -> float:
+def _margin(chance: Tensor, predicted: Tensor, counted: Tensor) -> float:
     """Mean of |2 p - 1| where a class was found; where it was not, how far its best pixels stay from it."""
-    if bool(said.any()):
-        return float((2 * chance[said] - 1).abs().mean())
+    if bool(predicted.any()):
+        return float((2 * chance[predicted] - 1).abs().mean())
     inside = chance[counted]
     best = inside.topk(max(1, round(len(inside) * 0.01))).values.mean()
     return float((1 - 2 * best).clamp(0, 1))

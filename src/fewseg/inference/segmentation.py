@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Set
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -58,31 +59,59 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentation:
-    """The classes of an image's pixels.
+    """The classes of an image's pixels; everything at the image's size is computed when it is first used.
 
     Attributes:
         classes: the names of labels 1 .. N.
         size: (H, W) of the image as a viewer shows it.
-        labels: (H, W) uint8: 0 background, j = 1 .. N.
-        presence: class to a number in [0, 1]: the mean of the highest hundredth of its probabilities, less
-            what images said not to show it reach.
-        quality: how far to trust it; None where it was not asked for.
-        margins: (N, h, w) each class's log-odds against background, at the network's resolution or at the
-            image's.
-        absent: classes without a label because no pixel stands out above the images said not to show them.
+        margins: (N, h, w) each class's log-odds against background, on the CPU, at the network's resolution
+            or at the image's.
+        quality: how far to trust it; None where it was not requested.
+        floors: class to the highest presence on the images known not to show it, 0 without any.
+        negatives: the classes that have such images.
+        threshold: least probability, in (0, 1), of a class against background.
     """
 
     classes: tuple[str, ...]
     size: tuple[int, int]
-    labels: Mask = field(repr=False)
-    presence: Mapping[str, float]
-    quality: Quality | None = None
     margins: Tensor = field(repr=False)
-    absent: tuple[str, ...] = ()
+    quality: Quality | None = None
+    floors: Mapping[str, float] = field(repr=False)
+    negatives: Set[str] = field(default=frozenset(), repr=False)
+    threshold: float = 0.5
+
+    def at(self, threshold: float) -> Segmentation:
+        """Returns it for another threshold.
+
+        Raises:
+            ValueError: the threshold is not in (0, 1).
+        """
+        if not 0 < threshold < 1:
+            raise ValueError(f"threshold must be in (0, 1), got {threshold}")
+        return replace(self, threshold=threshold)
+
+    @cached_property
+    def presence(self) -> Mapping[str, float]:
+        """Class to a number in [0, 1]: the mean of its highest hundredth of probabilities, less its floor."""
+        found = zip(self.classes, presences(self.margins).tolist(), strict=True)
+        return {
+            name: max(0.0, (value - self.floors[name]) / max(1e-6, 1 - self.floors[name]))
+            for name, value in found
+        }
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes without a label because no pixel stands out above the images known not to show them."""
+        return tuple(name for name in self.classes if name in self.negatives and self.presence[name] <= 0)
+
+    @cached_property
+    def labels(self) -> Mask:
+        """(H, W) uint8: 0 background, j = 1 .. N."""
+        return label_map(self.margins, self.size, self.classes, self.absent, self.threshold)
 
     @property
     def probability(self) -> NDArray[np.float32]:
-        """(N, H, W) float32 in [0, 1]: of each class against all others; made when asked for."""
+        """(N, H, W) float32 in [0, 1]: of each class against all others."""
         found: NDArray[np.float32] = probabilities(to_size(self.margins, self.size)).numpy()
         return found
 
@@ -93,24 +122,9 @@ class Segmentation:
             ValueError: there is no such class.
         """
         if name not in self.classes:
-            raise ValueError(
-                f"there is no class {name!r} in this segmentation; there are {list(self.classes)}"
-            )
+            raise ValueError(f"unknown class {name!r}; this segmentation has {list(self.classes)}")
         found: NDArray[np.bool_] = self.labels == self.classes.index(name) + 1
         return found
-
-    def labels_at(self, threshold: float) -> Mask:
-        """Returns the label map (H, W) for another threshold.
-
-        Args:
-            threshold: least probability, in (0, 1), of a class against background alone; ``labels`` has 0.5.
-
-        Raises:
-            ValueError: the threshold is not between 0 and 1.
-        """
-        if not 0 < threshold < 1:
-            raise ValueError(f"the threshold is {threshold}; accepted is a number between 0 and 1")
-        return label_map(self.margins, self.size, self.classes, self.absent, threshold)
 
     def prediction(self, name: str, probability: bool = False) -> Prediction:
         """Returns it as the writers of :mod:`fewseg.annotations` take it.
@@ -137,20 +151,10 @@ class Segmentation:
             found["quality"] = round(self.quality.score, 6)
             found["calibrated"] = self.quality.calibrated
             found["parts"] = {
-                name: {
-                    "reverse": _rounded(part.reverse),
-                    "agreement": _rounded(part.agreement),
-                    "margin": _rounded(part.margin),
-                    "score": _rounded(part.score),
-                    "calibrated": part.calibrated,
-                }
+                name: {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(part).items()}
                 for name, part in self.quality.classes.items()
             }
         return found
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
 
 
 def probabilities(margins: Tensor) -> Tensor:
@@ -174,19 +178,9 @@ def label_map(
     absent: tuple[str, ...] = (),
     threshold: float = 0.5,
 ) -> Mask:
-    """The class with the largest margin, where that is above the threshold's.
+    """The class (H, W) with the largest margin, where that is above the threshold's; none of ``absent``.
 
-    Large images are done in strips, so that memory is that of the label map.
-
-    Args:
-        margins: (N, h, w) at any resolution, on the CPU.
-        size: (H, W) wanted.
-        classes: the N names.
-        absent: those that get no label.
-        threshold: a probability against background.
-
-    Returns:
-        (H, W) uint8.
+    Large images are computed in strips, so that memory is that of the label map.
     """
     margins = margins - math.log(threshold / (1 - threshold))
     for name in absent:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
-from fewseg.annotations.image_files import MAX_PIXELS, check_max_pixels
+from fewseg.annotations import read_supports
+from fewseg.annotations.options import MAX_PIXELS, ReadOptions, check_max_pixels
 from fewseg.annotations.values import AnnotatedImage
-from fewseg.engine.evaluate import Precision
 from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, read_mask_of
-from fewseg.inference.loading import DEFAULT, load_model
-from fewseg.inference.model import EncodedImage, Model, PreparedImage, Views, view_masks
+from fewseg.inference.model import EncodedImage, Model, PreparedImage, Views, load_model, view_masks
+from fewseg.inference.options import DEFAULT_MODEL, ModelOptions
 from fewseg.inference.segmentation import Segmentation
 from fewseg.inference.session import Session
 from fewseg.inference.supports import ClassSupport, SupportSet, load_supports, save_supports
+from fewseg.types import DataError
 
-Picture = ImageLike | PreparedImage | EncodedImage
+AnyImage = ImageLike | PreparedImage | EncodedImage
 """An image in any form, or one that was prepared or encoded before."""
 
 
@@ -27,7 +28,7 @@ class Segmenter:
     """Segments images by annotated examples of any number of classes.
 
     Any number of threads may call any method: a support set is a value that is replaced as a whole, and each
-    segmentation uses the one that was there when it began.
+    segmentation uses the one that was present when it began.
 
     Args:
         model: shared with as many segmenters as wanted.
@@ -52,45 +53,30 @@ class Segmenter:
     @classmethod
     def from_checkpoint(
         cls,
-        what: str | Path = DEFAULT,
+        model: str | Path = DEFAULT_MODEL,
         *,
-        size: int | None = None,
         views: Views | None = None,
-        fusion: str | None = None,
-        backbone: str | None = None,
-        backbone_weights: str | None = None,
         device: torch.device | str | None = None,
-        precision: Precision = "fp32",
         max_pixels: int = MAX_PIXELS,
+        **options: Any,
     ) -> Self:
-        """Makes a segmenter of a checkpoint or of a recipe that needs no training.
+        """Makes a segmenter from a checkpoint or from a recipe that needs no training.
 
         Args:
-            what: a checkpoint (.safetensors) or the name of a recipe; the training-free matcher by default.
-            size: side of the network's input in pixels; the recipe's or the training's by default.
+            model: a checkpoint (.safetensors) or the name of a recipe; the training-free matcher by default.
             views: how images become inputs: ``Whole()``, or ``Tiles()`` for small things in large images.
-            fusion: how K shots become one answer; the config's own by default.
-            backbone: for a recipe: another timm network.
-            backbone_weights: path of the frozen trunk's weights, where it moved.
             device: the first GPU or the CPU by default.
-            precision: "fp32", or "bf16": faster on a CPU that has it, nearly the same masks.
             max_pixels: larger images are refused.
+            **options: further fields of :class:`ModelOptions`: ``size``, ``fusion``, ``precision``,
+                ``backbone``, ``backbone_weights``, ``tiles``, ``overlap``.
 
         Raises:
             FileNotFoundError: no such checkpoint.
-            ValueError: see :func:`~fewseg.inference.loading.load_model`.
+            ValueError: see :func:`~fewseg.inference.load_model`.
+            TypeError: an option is unknown.
         """
-        model = load_model(
-            what,
-            size=size,
-            views=views,
-            fusion=fusion,
-            backbone=backbone,
-            backbone_weights=backbone_weights,
-            device=device,
-            precision=precision,
-        )
-        return cls(model, max_pixels=max_pixels)
+        chosen = ModelOptions(model=str(model), **options)
+        return cls(load_model(chosen, views=views, device=device), max_pixels=max_pixels)
 
     def empty(self) -> Self:
         """Returns a segmenter of the same model without supports, for another user."""
@@ -114,68 +100,68 @@ class Segmenter:
         """
         return self.model.prepare(read_image(image, what, self.max_pixels))
 
-    def encode(self, image: Picture) -> EncodedImage:
+    def encode(self, image: AnyImage) -> EncodedImage:
         """Runs an image through the backbone; the result stands wherever an image can, at no further cost.
 
         Raises:
-            ValueError: it cannot be read or used (DataError), or another model encoded it.
+            ValueError: it cannot be read or used (DataError), or a different model encoded it.
         """
         return self.encode_all([image])[0]
 
-    def encode_all(self, images: Sequence[Picture]) -> list[EncodedImage]:
+    def encode_all(self, images: Sequence[AnyImage]) -> list[EncodedImage]:
         """As :meth:`encode`, several images together."""
         ready = [self._ready(image) for image in images]
         fresh = [image for image in ready if isinstance(image, PreparedImage)]
         encoded = iter(self.model.encode(fresh) if fresh else ())
         return [image if isinstance(image, EncodedImage) else next(encoded) for image in ready]
 
-    def _ready(self, image: Picture) -> PreparedImage | EncodedImage:
+    def _ready(self, image: AnyImage) -> PreparedImage | EncodedImage:
         if isinstance(image, EncodedImage) and image.model != self.model.digest:
             raise ValueError(
                 f"the image was encoded by the model {image.model}, this one is {self.model.digest} "
                 f"({self.model.name}): encode it with this one"
             )
         ready = image if isinstance(image, (EncodedImage, PreparedImage)) else self.prepare(image)
-        known = (s.image for s in self._supports.shots if s.image.digest == ready.digest)
+        known = (s.image for s in self._supports.images if s.image.digest == ready.digest)
         return next(known, ready)  # a support has been through the backbone already
 
     def add_class(
         self,
         name: str,
-        images: Picture | Sequence[Picture],
+        images: AnyImage | Sequence[AnyImage],
         masks: MaskLike | Sequence[MaskLike | None] | None,
     ) -> ClassSupport:
-        """Adds annotated images of a class: a new one, or more of one that is there.
+        """Adds annotated images of a class, a new one or a known one.
 
         Args:
             name: the class.
             images: one image or K.
-            masks: as many. None or a mask without foreground says that the image does not show the class.
-                Of an image that has a mask of this class, the new mask counts.
+            masks: as many. With None or a mask without foreground the image does not show the class. A new
+                mask replaces an image's old one of this class.
 
         Returns:
             What the class has now.
 
         Raises:
             DataError: an image or a mask cannot be used, or their sizes differ; nothing was added.
-            ValueError: numbers differ, the name is not accepted, or no image shows the class; nothing was
+            ValueError: numbers differ, the name is invalid, or no image shows the class; nothing was
                 added.
         """
-        pictures, given = as_list(images, 4), as_list(masks, 3)
-        if len(pictures) != len(given) or not pictures:
+        shown, given = as_list(images, 4), as_list(masks, 3)
+        if len(shown) != len(given) or not shown:
             raise ValueError(
-                f"class {name!r}: {len(pictures)} images and {len(given)} masks; accepted is a mask for each "
-                "image, None for one that does not show the class"
+                f"class {name!r}: expected a mask for each image, None for one that does not show the class, "
+                f"got {len(shown)} images and {len(given)} masks"
             )
-        encoded = self.encode_all(pictures)
+        encoded = self.encode_all(shown)
         supports = self._add(encoded, [{name: mask} for mask in given])
         return supports.support(name, tuple(image.digest for image in encoded))
 
-    def add_image(self, image: Picture, masks: Mapping[str, MaskLike | None]) -> EncodedImage:
+    def add_image(self, image: AnyImage, masks: Mapping[str, MaskLike | None]) -> EncodedImage:
         """Adds an image that is annotated for several classes at once, or for none: a negative of all.
 
-        What is said last of an image and a class counts. A negative of all is one of classes that come later
-        too; where it is added again with masks, it stays one of the other classes of that moment.
+        The last annotation of an image and a class counts. A negative of all is one of later classes too;
+        where it is added again with masks, it stays a negative of the other classes of that moment.
 
         Args:
             image: in any form.
@@ -183,7 +169,7 @@ class Segmenter:
 
         Raises:
             DataError: as in :meth:`add_class`.
-            ValueError: a name is not accepted, a new class is not shown, or no masks are given of an image
+            ValueError: a name is invalid, a new class is not shown, or no masks are given of an image
                 that is an example of a class already.
         """
         encoded = self.encode(image)
@@ -207,7 +193,7 @@ class Segmenter:
         masks: Sequence[Mapping[str, Any]],
         names: Sequence[str] | None = None,
     ) -> SupportSet:
-        """Adds images with their masks, and returns the supports that there are then."""
+        """Adds images with their masks and returns the new support set."""
         cut = [
             {
                 k: view_masks(self._mask(mask, image, f"mask {i} of {k!r}"), image.windows)
@@ -233,7 +219,7 @@ class Segmenter:
         return self._supports.support(name)
 
     def remove(self, name: str, digest: str | None = None) -> None:
-        """Takes a class away, or what one image says of it; a class whose last mask goes is gone.
+        """Removes a class, or one image's annotation of it; a class whose last mask goes is removed too.
 
         Args:
             name: the class.
@@ -247,7 +233,7 @@ class Segmenter:
             self._replace(self._supports.without(name, digest))
 
     def clear(self) -> None:
-        """Takes all supports away."""
+        """Removes all supports."""
         with self._changing:
             self._replace(SupportSet())
 
@@ -267,12 +253,12 @@ class Segmenter:
                 self._session = Session(self.model, self._supports)
             return self._session
 
-    def segment(self, image: Picture, *, quality: bool = True) -> Segmentation:
+    def segment(self, image: AnyImage, *, quality: bool = True) -> Segmentation:
         """Segments an image.
 
         Args:
             image: in any form, at any size.
-            quality: judge the result too, which takes further passes of the head (never of the backbone).
+            quality: estimate how far to trust the result too, which takes further passes of the head.
 
         Raises:
             ValueError: there is no support, or as :meth:`encode`.
@@ -292,7 +278,27 @@ class Segmenter:
         """Reads a support set in place of the present one; no image goes through the backbone.
 
         Raises:
-            DataError: the file is missing, broken or no support set, or another model encoded it.
+            DataError: the file is missing, broken or no support set, or a different model encoded it.
         """
         with self._changing:
             self._replace(load_supports(Path(path), self.model))
+
+
+def segmenter_with_supports(
+    model: ModelOptions, support: Path, read: ReadOptions, convert: Callable[[Model], Model] | None = None
+) -> Segmenter:
+    """A segmenter with annotated images, read before the model is loaded, or with a saved support set."""
+    is_saved = support.suffix == ".safetensors"
+    images = [] if is_saved else read_supports(support, read)
+    if not is_saved and not any(image.masks for image in images):
+        raise DataError(
+            f"{support}: no class is marked on any of its {len(images)} images: annotate the thing on one at "
+            "least"
+        )
+    loaded = load_model(model)
+    segmenter = Segmenter(loaded if convert is None else convert(loaded), max_pixels=read.max_pixels)
+    if is_saved:
+        segmenter.load_supports(support)
+    else:
+        segmenter.add_annotated(images)
+    return segmenter

@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from fewseg.inference.model import EncodedImage, Model, join_views
-from fewseg.inference.quality import Judge
-from fewseg.inference.segmentation import Quality, Segmentation, label_map, presences
+from fewseg.inference.quality import QualityEstimator
+from fewseg.inference.segmentation import Segmentation, presences
 from fewseg.inference.supports import SupportSet
 from fewseg.ops.memory import as_memory_error
 from fewseg.types import Features
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What the network says of an image, before it is brought to the image's size.
-
-    Attributes:
-        margins: see ``Segmentation``; on the CPU.
-        size: (H, W) of the image.
-        quality: None where it was not asked for.
-    """
-
-    margins: Tensor
-    size: tuple[int, int]
-    quality: Quality | None
 
 
 class Session:
@@ -52,31 +35,32 @@ class Session:
                 f"{' and '.join(supports.classes)}"
             )
         self.state = model.state(encoded)
-        self.judge = Judge(model, supports)
+        self.estimator = QualityEstimator(model, supports)
+        self.negatives = frozenset(name for name in supports.classes if supports.negatives(name))
+        self.floors = dict.fromkeys(supports.classes, 0.0)
         self.floors = self._floors()
 
     def _floors(self) -> dict[str, float]:
-        """Highest presence of each class on the images said not to show it, 0 without any."""
-        floors = dict.fromkeys(self.supports.classes, 0.0)
-        for shot in self.supports.shots:
-            denied = [name for name in floors if shot.denies(name)]
-            if denied:
-                (answer,) = self.answer([shot.image], quality=False)
-                found = presences(answer.margins).tolist()
-                for name in denied:
-                    floors[name] = max(floors[name], found[self.supports.classes.index(name)])
+        """Highest presence of each class on the images known not to show it, 0 without any."""
+        classes, floors = self.supports.classes, dict.fromkeys(self.supports.classes, 0.0)
+        for support in self.supports.images:
+            negative = [name for name in classes if support.is_negative(name)]
+            if negative:
+                found = presences(self.segment(support.image, quality=False).margins).tolist()
+                for name in negative:
+                    floors[name] = max(floors[name], found[classes.index(name)])
         return floors
 
     def segment(self, image: EncodedImage, *, quality: bool = True) -> Segmentation:
         """Segments an encoded image; see ``Segmenter.segment``."""
-        return self.finish(self.answer([image], quality=quality)[0])
+        return self.segment_all([image], quality=quality)[0]
 
-    def answer(self, images: Sequence[EncodedImage], *, quality: bool = True) -> list[Answer]:
-        """Runs the head on encoded images together.
+    def segment_all(self, images: Sequence[EncodedImage], *, quality: bool = True) -> list[Segmentation]:
+        """Segments encoded images, which go through the head together.
 
         Args:
             images: any number.
-            quality: judge each answer too.
+            quality: estimate the quality of each too.
 
         Raises:
             MemoryError: there is not enough for these images.
@@ -86,38 +70,13 @@ class Session:
             together = features[0] if len(images) == 1 else Features.stack(features)
             parts = self.model.margins(together, self.state).split([len(i.windows) for i in images])
             return [
-                Answer(
-                    margins=join_views(views, image.windows, image.size).cpu(),
+                Segmentation(
+                    classes=self.supports.classes,
                     size=image.size,
-                    quality=self.judge.judge(image, views) if quality else None,
+                    margins=join_views(views, image.windows, image.size).cpu(),
+                    quality=self.estimator.estimate(image, views) if quality else None,
+                    floors=self.floors,
+                    negatives=self.negatives,
                 )
                 for image, views in zip(images, parts, strict=True)
             ]
-
-    def finish(self, answer: Answer, threshold: float = 0.5) -> Segmentation:
-        """Brings an answer to the image's size: no network, on the CPU.
-
-        Args:
-            answer: of this session.
-            threshold: least probability, in (0, 1), of a class against background.
-        """
-        with torch.inference_mode():
-            classes = self.supports.classes
-            raw = dict(zip(classes, presences(answer.margins).tolist(), strict=True))
-            presence = {k: _above(v, self.floors[k]) for k, v in raw.items()}
-            absent = tuple(k for k in classes if self.supports.negatives(k) and presence[k] <= 0)
-            labels = label_map(answer.margins, answer.size, classes, absent, threshold)
-        return Segmentation(
-            classes=classes,
-            size=answer.size,
-            labels=labels,
-            presence=presence,
-            quality=answer.quality,
-            margins=answer.margins,
-            absent=absent,
-        )
-
-
-def _above(value: float, floor: float) -> float:
-    """How far between a floor and 1 a value is, in [0, 1]."""
-    return max(0.0, (value - floor) / max(1e-6, 1 - floor))

@@ -112,7 +112,7 @@ class FewShotSegmenter(nn.Module, ABC):
         """What the method does to an image's maps whatever the class is; nothing by default.
 
         A frozen backbone's maps may be kept while this part is trained. All other steps take features from
-        before or after it: features that are embedded already come back as they are.
+        before or after it: features that are embedded already come back unchanged.
         """
         return features
 
@@ -199,18 +199,7 @@ class FewShotSegmenter(nn.Module, ABC):
 
 
 def sets_of_queries(per_set: Tensor, n: int) -> Tensor:
-    """The support set of each of n queries: one serves all, or each has its own.
-
-    Args:
-        per_set: any tensor with the support sets on its first axis.
-        n: queries.
-
-    Returns:
-        (n,) indices on the tensor's device.
-
-    Raises:
-        ValueError: the numbers do not fit.
-    """
+    """The support set (n,) of each of n queries: one serves all, or each has its own."""
     episodes = per_set.shape[0]
     if episodes not in (1, n):
         raise ValueError(

@@ -24,17 +24,11 @@ from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 
 
 class GuidedConv(nn.Conv2d):
-    """A 3x3 convolution of concat(map, expanded vectors).
+    """A 3x3 convolution of concat(map, expanded vectors), from ``channels * (1 + vectors)`` channels.
 
     Weight and result are those of the convolution over the concatenation. An expanded vector is constant
     over the cells but for the zeros beyond the border: its share is one matrix product an image for each of
     the nine taps, switched off where a tap lies outside, instead of a convolution.
-
-    Args:
-        channels: d, of the map and of each vector.
-        out_channels: of the result.
-        vectors: V, vectors concatenated behind the map.
-        dilation: of the 3x3 convolution; the padding is equal, so that the size stays.
     """
 
     def __init__(self, channels: int, out_channels: int, *, vectors: int, dilation: int = 1) -> None:
@@ -42,15 +36,7 @@ class GuidedConv(nn.Conv2d):
         self.channels = channels
 
     def forward(self, maps: Tensor, vectors: Tensor) -> Tensor:  # type: ignore[override]
-        """Convolves.
-
-        Args:
-            maps: (n, d, h, w), or (1, d, h, w) for one map under n guides: its share is computed once.
-            vectors: (n, V, d).
-
-        Returns:
-            (n, out_channels, h, w).
-        """
+        """(n, out_channels, h, w) of maps (n or 1, d, h, w) under vectors (n, V, d)."""
         own, rest = self.weight[:, : self.channels], self.weight[:, self.channels :]
         size = maps.shape[-2:]
         padding, dilation = self.padding, self.dilation
@@ -68,11 +54,6 @@ class DenseComparison(nn.Module):
 
     Source: CANet (Zhang et al., CVPR 2019), Sec. 3.2, with one vector; SCL (Zhang et al. 2021), Eq. 2 and 11
     on CANet, with two. The dilation is that of the released SCL code.
-
-    Args:
-        channels: d.
-        vectors: V, guide vectors of one guide.
-        dropout: Dropout2d probability.
     """
 
     def __init__(self, channels: int, *, vectors: int, dropout: float) -> None:
@@ -87,16 +68,13 @@ class DenseComparison(nn.Module):
 
 
 class ShotWeights(nn.Module):
-    """How much each of K shots says about a query: a branch parallel to the dense comparison.
+    """How much each of K shots contributes to a query: a branch parallel to the dense comparison.
 
     Two blocks: a 3x3 convolution to d channels with 3x3 max pooling, and a 3x3 convolution to one channel
     with global average pooling; then softmax over the shots. Where the paper is silent (activation, stride
     of the pooling) this takes a ReLU and a stride of 1, so that small maps serve too.
 
     Source: CANet (Zhang et al., CVPR 2019), Sec. 3.4.
-
-    Args:
-        channels: d.
     """
 
     def __init__(self, channels: int) -> None:
@@ -105,16 +83,7 @@ class ShotWeights(nn.Module):
         self.weigh = nn.Conv2d(channels, 1, 3, padding=1)
 
     def forward(self, maps: Tensor, vectors: Tensor, shots: int) -> Tensor:
-        """Weighs shots.
-
-        Args:
-            maps: (n * K, d, h, w), or (1, d, h, w) for one query.
-            vectors: (n * K, 1, d), the shot running fastest.
-            shots: K.
-
-        Returns:
-            (n, K), each row summing to 1.
-        """
+        """Weights (n, K) of maps (n * K or 1, d, h, w) under vectors (n * K, 1, d)."""
         compared = F.max_pool2d(F.relu(self.conv(maps, vectors)), 3, stride=1, padding=1)
         strength: Tensor = self.weigh(compared).mean(dim=(1, 2, 3))
         return strength.view(-1, shots).softmax(dim=1)
@@ -135,10 +104,6 @@ class ResidualBlock(nn.Module):
 
     Source: CANet (Zhang et al., CVPR 2019), Sec. 3.3; SCL (Zhang et al. 2021), Fig. 5. The ReLU in front of
     each convolution is that of the released SCL code.
-
-    Args:
-        channels: d.
-        extra: channels of a further map: 2 for the history.
     """
 
     def __init__(self, channels: int, *, extra: int = 0) -> None:
@@ -158,10 +123,6 @@ class ASPP(nn.Module):
 
     Source: Chen et al. 2017 (DeepLab), in CANet (Zhang et al., CVPR 2019), Sec. 3.3; no batch-norm, as in the
     released SCL code.
-
-    Args:
-        channels: d, of the input and of each of the five branches.
-        rates: dilations of the 3x3 branches.
     """
 
     def __init__(self, channels: int, rates: Sequence[int] = ASPP_RATES) -> None:
@@ -174,8 +135,8 @@ class ASPP(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Returns (n, 5 d, h, w): global, 1x1, then the rates in order."""
         pooled, *others = self.branches
-        whole = F.relu(pooled(maps.mean(dim=(2, 3), keepdim=True))).expand(-1, -1, *maps.shape[-2:])
-        return torch.cat([whole, *(F.relu(conv(maps)) for conv in others)], dim=1)
+        pooled_map = F.relu(pooled(maps.mean(dim=(2, 3), keepdim=True))).expand(-1, -1, *maps.shape[-2:])
+        return torch.cat([pooled_map, *(F.relu(conv(maps)) for conv in others)], dim=1)
 
 
 class IterativeTrunk(nn.Module):
@@ -185,10 +146,6 @@ class IterativeTrunk(nn.Module):
     Dropout2d, 1x1 convolution to 2. All but the first block may be shared with a support path.
 
     Source: CANet (Zhang et al., CVPR 2019), Sec. 3.3.
-
-    Args:
-        channels: d.
-        dropout: Dropout2d probability in the classifier.
     """
 
     def __init__(self, channels: int, *, dropout: float) -> None:
@@ -202,16 +159,7 @@ class IterativeTrunk(nn.Module):
         )
 
     def forward(self, compared: Tensor, history: Tensor | None = None) -> Tensor:
-        """One iteration.
-
-        Args:
-            compared: (n, d, h, w) from the dense comparison.
-            history: (n, 2, h', w') probabilities of the previous iteration, background first, or zeros;
-                None for zeros.
-
-        Returns:
-            Logits (n, 2, h, w), background first.
-        """
+        """Logits (n, 2, h, w) of one iteration; history: the last one's probabilities, or zeros."""
         size = (int(compared.shape[-2]), int(compared.shape[-1]))
         if history is None:
             history = compared.new_zeros(compared.shape[0], 2, *size)
@@ -266,17 +214,11 @@ class PredictionHistory(nn.Module):
     The maps are kept in half precision in the computer's memory, and go into the state dict (``ids``,
     ``maps``) once there are any: a resumed training goes on with the same history. With several processes
     each keeps that of its own episodes, and the first one's is saved. Under fresh random views the map of
-    another view comes back, as in the papers; cached views have a history each. Resets are drawn from torch's
-    generator, as dropout is, which the training loop seeds from (seed, process, step).
+    a different view comes back, as in the papers; cached views have a history each. Resets are drawn from
+    torch's generator, as dropout is, which the training loop seeds from (seed, process, step).
 
     Source: CANet (Zhang et al., CVPR 2019), Sec. 3.3: the predicted map is cached for each sample and set to
-    zero with probability p_r, so that the decoder also learns to begin.
-
-    Args:
-        reset: p_r, 0.7 in the paper, 0.9 in the released SCL code.
-
-    Raises:
-        ValueError: ``reset`` is not in [0, 1].
+    zero with probability p_r, 0.7 in the paper, 0.9 in the released SCL code.
     """
 
     def __init__(self, reset: float) -> None:
@@ -290,15 +232,9 @@ class PredictionHistory(nn.Module):
         return len(self._maps)
 
     def recall(self, pair_ids: Tensor | None, like: Tensor) -> Tensor:
-        """The previous answers to training pairs.
+        """The previous answers (n, 2, h, w) to training pairs, of the size, type and device of a map.
 
-        Args:
-            pair_ids: (n,) int64; None for pairs that nobody named.
-            like: (n, C, h, w), whose size, type and device the answer takes.
-
-        Returns:
-            (n, 2, h, w) probabilities, background first; both zero where nothing is known or, in
-            training, with probability ``reset``.
+        Zeros where nothing is known or, in training, with probability ``reset``.
         """
         size = (int(like.shape[-2]), int(like.shape[-1]))
         history = like.new_zeros(like.shape[0], 2, *size)
@@ -313,12 +249,7 @@ class PredictionHistory(nn.Module):
         return history
 
     def remember(self, pair_ids: Tensor | None, logits: Tensor) -> None:
-        """Keeps the answers to training pairs; in eval mode nothing is kept.
-
-        Args:
-            pair_ids: (n,) int64, or None.
-            logits: (n, 2, h, w).
-        """
+        """Keeps the answers (n, 2, h, w) to training pairs; in eval mode nothing is kept."""
         if pair_ids is None or not self.training:
             return
         foreground = logits.detach().float().softmax(dim=1)[:, 1:]

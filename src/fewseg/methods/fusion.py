@@ -27,12 +27,9 @@ Begin = Callable[[], tuple[Tensor, Judge]]
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """Prototype sets of B support sets.
+    """Prototype sets (B, T, P, C) of B support sets and their weights (B, T) rho_n.
 
-    Attributes:
-        sets: (B, T, P, C).
-        weights: (B, T) rho_n; equal where no set finds anything on the supports.
-        diverged: (B,), whether a step left the loss on the supports above that of the start.
+    ``diverged`` (B,) is whether a step left the loss on the supports above that of the start.
     """
 
     sets: Tensor
@@ -324,16 +321,10 @@ FUSIONS: dict[str, type[Fusion]] = {
 
 
 def one_vs_rest(scores: Tensor) -> Tensor:
-    """Joins the two-class answers for N ways: the way with the largest margin, background where none wins.
+    """Joins two-class logits (n, N, 2, h, w) for N ways: (n, 1 + N, h, w), background first.
 
     A way's logit is its foreground's less its background's, and the background's is 0: the odds of each way
     against the background stay those of its own two-class answer.
-
-    Args:
-        scores: (n, N, 2, h, w) logits, background first.
-
-    Returns:
-        (n, 1 + N, h, w) logits, background first.
     """
     margins = scores[:, :, 1] - scores[:, :, 0]
     return torch.cat([torch.zeros_like(margins[:, :1]), margins], dim=1)

@@ -18,12 +18,7 @@ from fewseg.types import Features, Guides, QueryMaps
 
 
 def plus(own: Tensor, other: Tensor) -> Tensor:
-    """``own + other``, written into ``own`` where no gradient is asked for.
-
-    Args:
-        own: a result that nobody else holds.
-        other: broadcasts to its shape.
-    """
+    """``own + other``, written into ``own``, which nobody else holds, where no gradient is needed."""
     return own + other if torch.is_grad_enabled() else own.add_(other)
 
 
@@ -32,13 +27,6 @@ class MidLevel(nn.Sequential):
 
     Source: PFENet (Tian et al. 2020), Sec. 4, with a 1x1 convolution, query and support having one each;
     CANet (Zhang et al. 2019), Sec. 3, with a 3x3 one of dilation 2 and a bias, shared by both.
-
-    Args:
-        in_channels: summed channels of ``levels``.
-        channels: d.
-        levels: backbone levels in the order of concatenation.
-        dropout: Dropout2d probability.
-        kernel: 1, or 3 with dilation 2 and a bias.
     """
 
     def __init__(
@@ -63,15 +51,7 @@ class MidLevel(nn.Sequential):
 
 
 def bin_size(scale: float, size: tuple[int, int]) -> tuple[int, int]:
-    """Cells of one pyramid scale: above 1 a side in cells, a float up to 1 a fraction of the map's own side.
-
-    Args:
-        scale: e.g. 60 (PFENet's first bin; may exceed the map) or 0.5.
-        size: (h, w) of the map.
-
-    Returns:
-        (h_b, w_b), at least 1 each.
-    """
+    """Cells of one pyramid scale: above 1 a side in cells, a float up to 1 a fraction of the map's side."""
     if isinstance(scale, float) and scale <= 1.0:
         return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
     return int(scale), int(scale)
@@ -83,12 +63,6 @@ class GuideMerge(nn.Module):
     Source: PFENet (Tian et al. 2020), Eq. 6, with one support vector; SCL (Zhang et al. 2021), Eq. 2 and
     11, with two. The weight is that of the convolution over the concatenation, but an expanded vector is
     constant over cells: its share is one matrix product an image instead of one a cell.
-
-    Args:
-        channels: d.
-        vectors: V, guide vectors concatenated.
-        prior_channels: channels of the prior map (0 for none).
-        scales: pyramid scales, see ``bin_size``.
     """
 
     def __init__(self, channels: int, *, vectors: int, prior_channels: int, scales: Sequence[float]) -> None:
@@ -100,16 +74,7 @@ class GuideMerge(nn.Module):
         self.convs: Iterable[nn.Conv2d] = nn.ModuleList(convs)  # type: ignore[assignment]
 
     def forward(self, maps: Tensor, vectors: Tensor, prior: Tensor) -> list[Tensor]:
-        """Merges at every scale.
-
-        Args:
-            maps: (n, d, h, w), or (1, d, h, w) for one map under n guides: its share is computed once.
-            vectors: (n, V, d).
-            prior: (n, P, h, w), P may be 0.
-
-        Returns:
-            One (n, d, h_b, w_b) a scale.
-        """
+        """One (n, d, h_b, w_b) a scale: maps (n or 1, d, h, w), vectors (n, V, d), prior (n, P, h, w)."""
         d = self.channels
         guide = vectors.flatten(1)
         merged = []
@@ -157,16 +122,7 @@ class PriorMap:
         return (self.level,) if self.masked_input is None else (self.masked_input, self.level)
 
     def keys(self, features: Features, masks: Tensor, rerun: Rerun) -> tuple[Tensor, Tensor]:
-        """Unit features of the foreground support cells.
-
-        Args:
-            features: n support images.
-            masks: (n, H, W) uint8 in {0, 1, 255}.
-            rerun: the backbone's ``rerun``.
-
-        Returns:
-            keys (n, 1, P, C) and validity (n, 1, P); the second axis counts shots joined in one guide.
-        """
+        """Unit features (n, 1, P, C) of the foreground cells of n shots and their validity (n, 1, P)."""
         if self.masked_input is None:
             maps = features[self.level]
         else:
@@ -182,16 +138,9 @@ class PriorMap:
         return unit_cells(features[self.level])
 
     def compare(self, query: Tensor, keys: Tensor, valid: Tensor, size: tuple[int, int]) -> Tensor:
-        """The prior map: mean over the joined shots of their normalised best-match maps.
+        """The prior map (n, 1, h, w) in [0, 1]: mean over the J joined shots of their best-match maps.
 
-        Args:
-            query: (n, C, h', w') from ``query_map``, or (1, C, h', w') for one query.
-            keys: (n, J, P, C), J shots joined.
-            valid: (n, J, P).
-            size: (h, w) wanted.
-
-        Returns:
-            (n, 1, h, w) in [0, 1].
+        ``query`` (n or 1, C, h', w') is from ``query_map``; keys are (n, J, P, C), valid (n, J, P).
         """
         joined = keys.shape[1]
         maps = [minmax(best_match(query, keys[:, j], valid[:, j])) for j in range(joined)]
@@ -237,13 +186,7 @@ PriorConfig = PriorMap | NoPrior
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidOutput:
-    """What the pyramid says.
-
-    Attributes:
-        logits: (n, 2, h, w), background first.
-        inner: one (n, 2, h_b, w_b) a scale, for deep supervision; empty when not asked for.
-        levels: the enriched maps, each (n, d, h, w).
-    """
+    """Logits (n, 2, h, w), inner logits (n, 2, h_b, w_b) a scale, and enriched maps (n, d, h, w)."""
 
     logits: Tensor
     inner: tuple[Tensor, ...]
@@ -269,11 +212,6 @@ class PyramidTrunk(nn.Module):
     by way of the full size, as PFENet's own code has it (its paper does not say).
 
     Source: PFENet (Tian et al. 2020), Sec. 3.3, Eq. 7-9.
-
-    Args:
-        channels: d.
-        scales: number of scales.
-        dropout: Dropout2d probability in the classifiers.
     """
 
     def __init__(self, channels: int, *, scales: int, dropout: float = 0.1) -> None:
@@ -294,17 +232,10 @@ class PyramidTrunk(nn.Module):
         deep: bool,
         previous: Sequence[Tensor] | None = None,
     ) -> PyramidOutput:
-        """Decodes merged maps.
+        """Decodes merged maps, one (n, d, h_b, w_b) a scale; ``deep`` adds the inner classifiers' logits.
 
-        Args:
-            merged: one (n, d, h_b, w_b) a scale, first scale first.
-            size: (h, w) of the result.
-            deep: also compute the inner classifiers' logits (training).
-            previous: levels of an earlier pass to take in the top-down step instead of this pass's own
-                (the released second support pass of SCL).
-
-        Returns:
-            Logits, inner logits and levels.
+        The top-down step takes the levels of this pass, or the ``previous`` ones (SCL's released second
+        pass).
         """
         levels: list[Tensor] = []
         inner: list[Tensor] = []
@@ -339,14 +270,6 @@ class GuidedQuery(nn.Module):
     """Encodes a query once and merges it with any number of guides.
 
     Source: PFENet (Tian et al. 2020), Sec. 3; SCL's query FPM (Zhang et al. 2021, Eq. 11) with V = 2.
-
-    Args:
-        mid: the query's mid-level feature.
-        channels: d.
-        vectors: V, guide vectors of one guide.
-        prior: the prior map or none.
-        scales: pyramid scales, see ``merge.bin_size``.
-        extra_channels: of further maps that a method merges behind the prior (SD-AANet's attention).
     """
 
     def __init__(
@@ -375,13 +298,7 @@ class GuidedQuery(nn.Module):
         return self.prior.compare(query.prior, guides.keys, guides.valid, size).to(query.mid.dtype)
 
     def forward(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> list[Tensor]:
-        """Merged maps of n (query, guide) pairs, one (n, d, h_b, w_b) a scale.
-
-        Args:
-            query: n queries, or one that stands with every guide.
-            guides: n guides.
-            prior: their ``prior_map``, where it is known already.
-        """
+        """Merged maps (n, d, h_b, w_b), one a scale; one query may stand with every guide."""
         planes = self.prior_map(query, guides) if prior is None else prior
         merged: list[Tensor] = self.merge(query.mid, guides["vectors"], planes)
         return merged

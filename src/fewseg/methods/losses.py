@@ -13,17 +13,10 @@ from fewseg.types import IGNORE
 
 
 def kl_to_teacher(students: Tensor, teachers: Tensor) -> Tensor:
-    """KL(d_t || d_s) with d_s the softmax of a prototype over its channels.
+    """KL(d_t || d_s) of distributions (..., d) to the softmax of prototypes (..., d) over their channels.
 
     Source: SD-AANet (Zhao et al. 2022), Eq. 4-5; the fraction of Eq. 5 is printed upside down, the
     divergence is sum d_t log(d_t / d_s).
-
-    Args:
-        students: (..., d) prototypes.
-        teachers: (..., d) distributions over the channels.
-
-    Returns:
-        (...), at least 0.
     """
     own = students.float().log_softmax(dim=-1)
     taught = teachers.float()
@@ -33,38 +26,21 @@ def kl_to_teacher(students: Tensor, teachers: Tensor) -> Tensor:
 
 
 def tempered_kl(students: Tensor, teachers: Tensor, *, temperature: float, factor: float) -> Tensor:
-    """KL between softened prototypes, averaged over every element instead of summed over channels.
+    """KL between softened prototypes (..., d), averaged over every element instead of summed over channels.
 
     Source: the released code of SD-AANet: temperature 5, factor 0.9 * 25.
-
-    Args:
-        students: (..., d) prototypes.
-        teachers: (..., d) prototypes.
-        temperature: both are divided by it.
-        factor: of the mean.
-
-    Returns:
-        (...): the mean over the d channels, times the factor.
     """
     softened = (teachers.float() / temperature).softmax(dim=-1)
     return kl_to_teacher(students / temperature, softened) * (factor / students.shape[-1])
 
 
 def cross_entropy_full_size(logits: Tensor, masks: Tensor, *, align_corners: bool = True) -> Tensor:
-    """Mean cross-entropy after the logits are brought to the mask's size.
+    """Mean cross-entropy of logits (n, 1 + N, h, w) at the size of masks (n, H, W); 0 if all is ignored.
 
     Softmax cross-entropy depends on the differences of the logits alone, and bilinear resizing is linear:
     resizing the differences to the background (one map of two classes, not two) gives the same number.
 
     Source: SCL (Zhang et al. 2021), Eq. 7, 10 and 13; SRPNet (Ding et al. 2022), Eq. 7 and 10.
-
-    Args:
-        logits: (n, 1 + N, h, w), background first.
-        masks: (n, H, W) uint8 in {0, 1 .. N, 255}; 255 is left out of the mean.
-        align_corners: how the logits are resized.
-
-    Returns:
-        Scalar; 0 when every pixel is ignored.
     """
     terms, counted = _full_size_terms(logits, masks, align_corners)
     return terms.sum() / counted.sum().clamp(min=1)
@@ -82,15 +58,7 @@ def margins_to_background(logits: Tensor) -> Tensor:
 
 
 def cross_entropy_of_sets(margins: Tensor, masks: Tensor) -> Tensor:
-    """Mean cross-entropy of each of B sets of S images, from margins at the size of the masks.
-
-    Args:
-        margins: (B * S, N, H, W), see ``margins_to_background``.
-        masks: (B, S, H, W) in {0, 1 .. N, 255}; 255 is left out of the mean.
-
-    Returns:
-        (B,); 0 where every pixel of a set is ignored.
-    """
+    """Mean cross-entropy (B,) of sets, from margins (B * S, N, H, W) at the size of masks (B, S, H, W)."""
     terms, counted = _pixel_terms(margins, masks.flatten(0, 1))
     shape = masks.shape[:2]
     return _means(terms.unflatten(0, shape), counted.unflatten(0, shape))
@@ -120,12 +88,5 @@ def deep_supervision(inner: Sequence[Tensor], masks: Tensor) -> Tensor:
     """Mean of the inner classifiers' full-size cross-entropies.
 
     Source: PFENet (Tian et al. 2020), Eq. 8.
-
-    Args:
-        inner: logits (n, 2, h_b, w_b), one a scale; at least one.
-        masks: (n, H, W) uint8 in {0, 1, 255}.
-
-    Returns:
-        Scalar.
     """
     return torch.stack([cross_entropy_full_size(logits, masks) for logits in inner]).mean()

@@ -69,4 +69,4 @@ class Matcher(PrototypeSegmenter):
         Raises:
             ValueError: always.
         """
-        raise ValueError("the matcher has nothing to train: evaluate it as it is")
+        raise ValueError("the matcher has nothing to train: evaluate it without training")

@@ -92,15 +92,9 @@ class MultiScale:
 
 
 def added_probabilities(logits: Sequence[Tensor]) -> Tensor:
-    """Softmax of each size's logits, brought to the largest size and added.
+    """Softmax of each size's logits (n, C, s, s), brought to the largest size and added.
 
     Source: SD-AANet (Zhao et al. 2022), Sec. IV-C2.
-
-    Args:
-        logits: of every size (n, C, s, s), s its side.
-
-    Returns:
-        (n, C, S, S) with S the largest side; over C they sum to the number of sizes.
     """
     largest = max(int(one.shape[-1]) for one in logits)
     answers = [resize(one.float().softmax(dim=1), (largest, largest)) for one in logits]

@@ -146,16 +146,9 @@ def cross_pairs(episodes: int, shots: int) -> tuple[Tensor, Tensor]:
 
 
 def fuse_scores(scores: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of the guides' scores.
+    """Weighted sum (n, 2, h, w) of scores (n, S, 2, h, w) with weights (n, S).
 
     Source: SCL (Zhang et al. 2021), Eq. 17 before its softmax.
-
-    Args:
-        scores: (n, S, 2, h, w).
-        weights: (n, S).
-
-    Returns:
-        (n, 2, h, w).
     """
     return (scores * weights[..., None, None, None]).sum(dim=1)
 

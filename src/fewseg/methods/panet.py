@@ -58,24 +58,13 @@ def alignment_loss(
     *,
     align_corners: bool = True,
 ) -> Tensor:
-    """L_PAR: query prototypes, pooled over the predicted masks, segment each support image.
+    """L_PAR (B,): query prototypes, pooled over the predicted masks, segment each support image.
 
     Each support is a two-class problem of its way against the background; pixels of other ways are left
-    out. A way that no query cell is predicted to be has no prototype and adds no loss.
+    out. A way that no query cell is predicted to be has no prototype and adds no loss. Query maps are
+    (B, Q, C, h, w) with logits (B, Q, 1 + N, h, w), support maps (B, S, C, h, w) with masks (B, S, H, W).
 
     Source: PANet (Wang et al., ICCV 2019), Eq. 6; the labels at cell resolution are the released code's.
-
-    Args:
-        query: (B, Q, C, h, w) maps of the Q queries of each episode.
-        logits: (B, Q, 1 + N, h, w) their predictions.
-        support: (B, S, C, h, w) maps of the supports.
-        masks: (B, S, H, W) in {0, 1 .. N, 255}.
-        way_of: the way of each of the S supports.
-        score: compares maps with prototypes.
-        align_corners: how logits are brought to the masks' size.
-
-    Returns:
-        (B,), the mean over the supports of each way, then over the ways.
     """
     predicted = logits.argmax(dim=2)
     ways = logits.shape[2] - 1
@@ -150,7 +139,7 @@ class PANet(PrototypeSegmenter):
         self.align_corners = config.align_corners
 
     def embed_maps(self, features: Features) -> Tensor:
-        """The backbone's map as it is."""
+        """The backbone's map, unchanged."""
         return features[self.config.level]
 
     def added_losses(self, episodes: EncodedEpisodes, pooled: Prototypes, logits: Tensor) -> LossTerms:

@@ -81,11 +81,11 @@ class SquaredEuclidean:
     kind: Literal["squared-euclidean"] = "squared-euclidean"
 
     def prepare(self, maps: Tensor) -> Tensor:
-        """The map as it is: lengths count."""
+        """The map, unchanged: lengths count."""
         return maps
 
     def start(self, prototypes: Tensor) -> Tensor:
-        """The prototypes as they are."""
+        """The prototypes, unchanged."""
         return prototypes
 
     def compare(self, cells: Tensor, prototypes: Tensor) -> Tensor:
@@ -104,13 +104,10 @@ AREA_EPS = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class Prototypes:
-    """The prototypes of B support sets.
+    """Prototypes (B, 1 + N, C) of B support sets, background first; zeros where a class is not shown.
 
-    Attributes:
-        vectors: (B, 1 + N, C), background first; zeros where no support image has a pixel of the class.
-        present: (B, 1 + N), whether one has.
-        vanished: (B, S), whether a support's mask is so small that it fills half of no cell of the feature
-            grid; its prototype is then that of the cells nearest to its pixels.
+    ``present`` (B, 1 + N): whether it is. ``vanished`` (B, S): whether a mask is so small that it fills half
+    of no cell of the feature grid; its prototype is then that of the cells nearest to its pixels.
     """
 
     vectors: Tensor
@@ -123,17 +120,11 @@ def pool_prototypes(
 ) -> Prototypes:
     """Masked average pooling of each class over its shots, and of the background over all of them.
 
-    The features are pooled as if they were brought to the size of the masks first (PANet), without ever
-    being: the masks are brought to the cells by the adjoint instead. A shot without a pixel of the class
-    takes no part in the class's mean.
+    The features (B * S, C, h, w) are pooled as if they were brought to the size of the masks (B, S, H, W)
+    first (PANet), without ever being: the masks are brought to the cells by the adjoint instead. A shot
+    without a pixel of the class takes no part in the class's mean.
 
     Source: SRPNet (Ding et al. 2022), Eq. 1 and 2; PANet (Wang et al. 2019), Eq. 1 and 2.
-
-    Args:
-        maps: (B * S, C, h, w), the support axis running fastest.
-        masks: (B, S, H, W) in {0, 1 .. N, 255}; 255 counts nowhere.
-        way_of: the way of each of the S images; it gives foreground for this way alone.
-        align_corners: how a map is thought to be resized.
     """
     episodes, shots = masks.shape[:2]
     way = torch.tensor(tuple(way_of), device=masks.device).view(1, -1, 1, 1)
@@ -150,8 +141,8 @@ def pool_prototypes(
         places = [k for k, w in enumerate(way_of) if w == j]
         classes.append(_mean(own[:, places], has_own[:, places]))
         present.append(has_own[:, places].any(dim=1))
-    whole = pixels_to_cells(torch.ones_like(foreground[:1]), size, align_corners=align_corners)
-    filled = cells.view(-1, 2, *size)[:, 0] / whole[:, 0]
+    area = pixels_to_cells(torch.ones_like(foreground[:1]), size, align_corners=align_corners)
+    filled = cells.view(-1, 2, *size)[:, 0] / area[:, 0]
     covered = filled.flatten(1).amax(dim=1) >= 0.5
     return Prototypes(
         vectors=torch.stack(classes, dim=1),

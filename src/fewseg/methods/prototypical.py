@@ -193,18 +193,11 @@ class PrototypeSegmenter(FewShotSegmenter):
 
 
 def mixed(logits: Tensor, weights: Tensor) -> Tensor:
-    """The log of the weighted mean of T probability maps.
+    """The log of the rho-weighted mean of T probability maps (n, T, 1 + N, h, w): (n, 1 + N, h, w).
 
     Its argmax is that of the weighted sum; its softmax is the weighted mean itself.
 
     Source: SRPNet (Ding et al. 2022), Eq. 13.
-
-    Args:
-        logits: (n, T, 1 + N, h, w).
-        weights: (n, T) rho_n, not all zero.
-
-    Returns:
-        (n, 1 + N, h, w).
     """
     shares = (weights / weights.sum(dim=1, keepdim=True))[..., None, None, None]
     return (logits.softmax(dim=2) * shares).sum(dim=1).clamp(min=1e-12).log()
@@ -228,17 +221,7 @@ def _warn_of_absent(pooled: Prototypes) -> None:
 
 
 def check_levels(levels: Sequence[str], given: Sequence[str], alpha: float) -> None:
-    """Checks what the configs of prototype methods share.
-
-    Args:
-        levels: that the method compares.
-        given: that its backbone gives.
-        alpha: factor of the metric.
-
-    Raises:
-        ValueError: a level is not among those that the backbone gives, there is none, or alpha is not
-            above 0.
-    """
+    """Checks the levels and the factor that the configs of prototype methods share."""
     if not levels or not set(levels) <= set(given):
         raise ValueError(
             f"the method compares levels {tuple(levels)} and the backbone gives {tuple(given)}: take one or "

@@ -70,29 +70,14 @@ class SelfGuided:
         return max(2, len(self.vectors))
 
     def first(self, initial: Tensor) -> Tensor:
-        """The first pass's guide: v_s repeated (Eq. 2).
-
-        Args:
-            initial: v_s, (n, d).
-
-        Returns:
-            (n, V, d).
-        """
+        """The first pass's guide (n, V, d): v_s (n, d) repeated (Eq. 2)."""
         return initial.unsqueeze(1).expand(-1, self.width, -1)
 
     def second(self, mid: Tensor, cells: Tensor, initial: Tensor, first_logits: Tensor) -> Tensor:
-        """The guide for the query and for the second pass (Eq. 4-6).
+        """The guide (n, V, d) for the query and for the second pass (Eq. 4-6).
 
-        The prediction's argmax carries no gradient; the pooled features do.
-
-        Args:
-            mid: (n, d, h, w) support feature.
-            cells: (n, 1, h, w) share of foreground.
-            initial: v_s, (n, d).
-            first_logits: (n, 2, h, w) of the first support pass.
-
-        Returns:
-            (n, V, d). The vector of an empty region is zero.
+        The prediction's argmax carries no gradient; the pooled features do. The vector of an empty region is
+        zero.
         """
         primary, auxiliary = primary_and_auxiliary(mid, cells, first_logits, self.threshold)
         named = {"initial": initial, "primary": primary, "auxiliary": auxiliary}
@@ -108,15 +93,6 @@ def primary_and_auxiliary(
     """v_pri and v_aux: pooled over the foreground that the first prediction covers, and over the rest.
 
     Source: SCL (Zhang et al. 2021), Eq. 4 (argmax), 5 and 6.
-
-    Args:
-        mid: (n, d, h, w) support feature.
-        cells: (n, 1, h, w) share of foreground.
-        first_logits: (n, 2, h, w).
-        threshold: least share that makes a cell foreground, or "truncated".
-
-    Returns:
-        v_pri and v_aux, each (n, d); zero where the region is empty.
     """
     predicted = first_logits.argmax(dim=1)
     covered, missed = covered_and_missed(cells, predicted, threshold)
@@ -125,7 +101,7 @@ def primary_and_auxiliary(
 
 @dataclass(frozen=True, kw_only=True)
 class SupportPass:
-    """The support path's first pass on n shots: feature, cells, v_s, and what the decoder said."""
+    """The support path's first pass on n shots: feature, cells, v_s, and the decoder's output."""
 
     mid: Tensor
     cells: Tensor

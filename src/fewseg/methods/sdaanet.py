@@ -50,16 +50,7 @@ class SeparateTeachers:
         return foreground_cells(masks, size)
 
     def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
-        """L_KD.
-
-        Args:
-            students: (B, K, d) gated support prototypes.
-            gates: (B, K, d).
-            query: (B, d) ungated query prototype.
-
-        Returns:
-            Scalar.
-        """
+        """L_KD of gated support prototypes and gates (B, K, d) and the ungated query prototype (B, d)."""
         teachers = (students.softmax(dim=-1) + (gates * query.unsqueeze(1)).softmax(dim=-1)) / 2
         return kl_to_teacher(students, teachers.detach() if self.detach else teachers).mean()
 
@@ -136,20 +127,11 @@ POOLS = (1, 2, 3, 6)
 class LossNorm(nn.BatchNorm2d):
     """Batch-norm whose statistics are learned where losses are computed, and only read where one segments.
 
-    A plain one would change with every query that a model in training mode segments. Where a channel has one
-    value only (the 1 x 1 pool of a single image) there is nothing to learn, and the stored ones serve.
+    Where a channel has one value only (the 1 x 1 pool of a single image) the stored statistics serve.
     """
 
     def forward(self, maps: Tensor, *, learn: bool = False) -> Tensor:
-        """Normalises.
-
-        Args:
-            maps: (n, C, h, w).
-            learn: normalise by this batch and update the stored statistics.
-
-        Returns:
-            (n, C, h, w).
-        """
+        """Normalises (n, C, h, w), with ``learn`` by this batch, updating the stored statistics."""
         several = maps.numel() > maps.shape[1]
         return F.batch_norm(
             maps,
@@ -167,11 +149,6 @@ class PyramidPooling(nn.Module):
     """Pools at several grids, 1x1 convolution, norm, ReLU; joined with the map by a 3x3 convolution.
 
     Source: PSPNet (Zhao et al. 2017), in SD-AANet (Zhao et al. 2022), Sec. III-C2.
-
-    Args:
-        in_channels: of the map.
-        channels: d, of each pooled map and of the result.
-        pools: sides of the grids.
     """
 
     def __init__(self, in_channels: int, channels: int, pools: Sequence[int] = POOLS) -> None:
@@ -198,12 +175,9 @@ class AffinityModule(nn.Module):
     """3x3 convolution of concat(map, prototype) to 4 d, ReLU, pyramid pooling, and a 1x1 head for each use.
 
     The support's head segments the support, which supervises the module; the query's gives the attention,
-    one linear channel. Features go in as they are before any gate.
+    one linear channel. Features go in ungated.
 
     Source: SD-AANet (Zhao et al. 2022), Sec. III-C and Fig. 7.
-
-    Args:
-        channels: d.
     """
 
     def __init__(self, channels: int) -> None:
@@ -218,30 +192,12 @@ class AffinityModule(nn.Module):
         return found
 
     def support_logits(self, maps: Tensor, prototypes: Tensor, *, learn: bool) -> Tensor:
-        """The support's own segmentation.
-
-        Args:
-            maps: (n, d, h, w) support features.
-            prototypes: (n, d), each shot's own.
-            learn: see ``LossNorm``.
-
-        Returns:
-            Logits (n, 2, h, w), background first.
-        """
+        """The support's own segmentation (n, 2, h, w), of maps (n, d, h, w) and own prototypes (n, d)."""
         logits: Tensor = self.support_head(self._affinity(maps, prototypes, learn))
         return logits
 
     def query_map(self, maps: Tensor, prototypes: Tensor, *, learn: bool) -> Tensor:
-        """The query's attention.
-
-        Args:
-            maps: (n, d, h, w) query features, or (1, d, h, w) for one query.
-            prototypes: (n, d), the mean over the shots.
-            learn: see ``LossNorm``.
-
-        Returns:
-            (n, 1, h, w), any real number.
-        """
+        """The query's attention (n, 1, h, w), of maps (n or 1, d, h, w) and the mean prototype (n, d)."""
         attention: Tensor = self.query_head(self._affinity(maps, prototypes, learn))
         return attention
 
@@ -286,14 +242,10 @@ AttentionConfig = SupervisedAttention | NoAttention
 
 
 class ChannelGate(nn.Module):
-    """v = sigmoid(FC(ReLU(FC(p_s)))), the SSE block.
+    """v = sigmoid(FC(ReLU(FC(p_s)))), the SSE block; the hidden layer has d / reduction units, at least one.
 
     Source: SD-AANet (Zhao et al. 2022), Sec. III-B2 and Fig. 5a; the reduction is that of SENet and of the
     released code.
-
-    Args:
-        channels: d.
-        reduction: the hidden layer has d / reduction units, at least one.
     """
 
     def __init__(self, channels: int, *, reduction: int = 4) -> None:
@@ -311,12 +263,6 @@ def gated(values: Tensor) -> Tensor:
     """What a feature is multiplied by: (v F + F) / 2 = F (v + 1) / 2 (SD-AANet Eq. 3).
 
     It commutes with masked average pooling, so that a gated feature is never made to pool it.
-
-    Args:
-        values: v, any shape.
-
-    Returns:
-        (v + 1) / 2.
     """
     return (values + 1) / 2
 
@@ -381,7 +327,7 @@ class CompoundedGate:
 
 @dataclass(frozen=True, kw_only=True)
 class NoGate:
-    """No gate: features and prototypes stay as they are."""
+    """No gate: features and prototypes stay unchanged."""
 
     kind: Literal["none"] = "none"
 
@@ -421,7 +367,7 @@ class SDAANetConfig(MethodConfig):
         attention: SAAM; none for the ablation.
         fusion: how K shots become one answer; the mean of prototypes, gates, prior maps is the paper's.
         deep_weight: weight of the inner classifiers' mean cross-entropy.
-        distillation_weight: alpha of Eq. 12. The paper says 50 and so does its code, whose loss
+        distillation_weight: alpha of Eq. 12. The paper states 50 and so does its code, whose loss
             (``PrototypeTeacher``) is a mean over channels of softened prototypes, some 80 times smaller on
             real features. Under the paper's own sum (Eq. 5) 50 may shrink the prototypes until every
             softmax is uniform; watch ``distillation`` in the log, and lower it.
@@ -448,13 +394,7 @@ class SDAANetConfig(MethodConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PooledShots:
-    """What SDPM and SAAM make of n shots.
-
-    Attributes:
-        mid: (n, d, h, w) ungated mid-level feature.
-        raw: (n, d) prototype before the gate, p_s.
-        values: (n, d) channel weights v; ones without a gate.
-    """
+    """Of n shots: mid-level features (n, d, h, w), ungated prototypes p_s and channel weights v (n, d)."""
 
     mid: Tensor
     raw: Tensor

@@ -163,10 +163,11 @@ class EpisodeCounts:
         lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"the columns of an episode table must have one length, got {lengths}")
-        keys = np.stack([self.seed, self.episode, self.class_id], axis=1)
-        unique, times = np.unique(keys, axis=0, return_counts=True)
-        if len(unique) != len(keys):
-            seed, episode, class_id = unique[times > 1][0].tolist()
+        order = np.lexsort((self.class_id, self.episode, self.seed))
+        keys = np.stack([self.seed, self.episode, self.class_id], axis=1)[order]
+        again = np.flatnonzero(np.all(keys[1:] == keys[:-1], axis=1))
+        if len(again):
+            seed, episode, class_id = keys[again[0]].tolist()
             raise ValueError(
                 f"episode {episode} of seed {seed} is in the table more than once (class {class_id}): score "
                 "it once"

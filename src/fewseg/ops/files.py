@@ -1,4 +1,4 @@
-"""Files that are either the old one or the whole new one, never half of either."""
+"""Files that are either the old one or the complete new one, never half of either."""
 
 from __future__ import annotations
 
@@ -19,12 +19,8 @@ _KEPT = 32  # letters of a file's name in that of its temporary file
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Gives a temporary path in the same folder, which takes the name ``path`` when the block succeeds.
 
-    The file is flushed to the disk before the rename. When the block or the disk fails, or the process is
-    interrupted, ``path`` is left as it was and the temporary file is removed. Missing parent folders are
-    made. The temporary name keeps the suffix of ``path`` (numpy and torch look at it).
-
-    Raises:
-        OSError: the file could not be written; the message has the path and the free space.
+    When the block or the disk fails, or the process is interrupted, ``path`` is left as it was. Missing
+    parent folders are made. An OSError's message has the path and the free space.
     """
     target = Path(path)
     start = target.stem[:_KEPT]  # a name as long as a file system takes leaves no room for more
@@ -47,21 +43,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes ``data`` to ``path`` in one step, as :func:`atomic_path` does.
-
-    Raises:
-        OSError: the file could not be written; the old file is still there.
-    """
+    """Writes ``data`` to ``path`` in one step, as ``atomic_path`` does."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes ``text`` as UTF-8 with its line ends unchanged, as :func:`atomic_path` does.
-
-    Raises:
-        OSError: the file could not be written; the old file is still there.
-    """
+    """Writes ``text`` as UTF-8 with its line ends unchanged, as ``atomic_path`` does."""
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
@@ -96,12 +84,7 @@ def _existing(folder: Path) -> Path:
 
 
 def unwritten(path: Path, error: Exception) -> OSError:
-    """Returns the error of a file that could not be written: what happened to it, and what to do.
-
-    Args:
-        path: the file.
-        error: what was raised, by the system or by a writer that hides a full disk.
-    """
+    """The error of a file that could not be written: what happened to it, and what to do."""
     system = error if isinstance(error, OSError) else None
     number = (system.errno if system else errno.ENOSPC) or errno.EIO
     reason = (system.strerror if system else None) or str(error) or type(error).__name__
@@ -122,11 +105,7 @@ def _explain(path: Path, number: int, reason: str) -> str:
 
 
 def check_writable(path: Path) -> None:
-    """Checks that a file can be written, as far as that can be told without making it or its folders.
-
-    Raises:
-        OSError: it cannot; the message says why.
-    """
+    """Raises an OSError if a file cannot be written, as far as that is known without making it."""
     folder = _existing(path.parent)
     if os.path.isdir(path) or not os.path.isdir(folder):
         raise unwritten(path, OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
@@ -143,16 +122,7 @@ except ImportError:  # Windows has no such lock: one process at a time there
 def lock(handle: int, *, shared: bool = False, wait: bool = True) -> bool:
     """Locks an open file or folder until it is closed.
 
-    Args:
-        handle: its descriptor.
-        shared: beside other shared locks.
-        wait: for those who hold it.
-
-    Returns:
-        False where somebody holds it, or where the platform has no such locks and ``wait`` is False.
-
-    Raises:
-        OSError: the file system has no locks.
+    False where a different process holds it, or where the platform has no locks and ``wait`` is False.
     """
     if fcntl is None:
         return wait
@@ -168,12 +138,9 @@ def lock(handle: int, *, shared: bool = False, wait: bool = True) -> bool:
 
 @contextmanager
 def folder_alone(folder: Path) -> Iterator[bool]:
-    """Whether this process is alone, for the length of the block, among those that ask so for a folder.
+    """Whether this process is alone, for the length of the block, among those that lock a folder here.
 
-    The folder itself is locked, and no file is made. Where there are no such locks the answer is True.
-
-    Args:
-        folder: exists.
+    No file is made. Without locks on the platform or the file system the answer is True.
     """
     if fcntl is None:
         yield True

@@ -40,11 +40,7 @@ def scaled(hw: tuple[int, int], factor: float) -> tuple[int, int]:
 
 
 def letterbox(original_hw: tuple[int, int], size: int) -> Letterbox:
-    """Returns the box that keeps the aspect of ``original_hw`` in a square of ``size``.
-
-    Raises:
-        ValueError: a side is below 1.
-    """
+    """The box that keeps the aspect of ``original_hw`` in a square of ``size`` pixels."""
     if size < 1 or min(original_hw) < 1:
         raise ValueError(f"sizes are 1 pixel at least; got an image of {original_hw} and a square of {size}")
     height, width = int(original_hw[0]), int(original_hw[1])
@@ -55,11 +51,7 @@ def letterbox(original_hw: tuple[int, int], size: int) -> Letterbox:
 
 
 def stretched(original_hw: tuple[int, int], size: int) -> Letterbox:
-    """Returns the box in which an image fills the whole square of ``size``, its aspect lost.
-
-    Raises:
-        ValueError: a side is below 1.
-    """
+    """The box in which an image fills the square of ``size`` pixels, its aspect lost."""
     return replace(letterbox(original_hw, size), content=(size, size))
 
 
@@ -109,11 +101,7 @@ def place_labels(labels: Tensor, box: Letterbox, value: int = IGNORE) -> Tensor:
 
 
 def restore(logits: Tensor, box: Letterbox) -> Tensor:
-    """Brings (n, C, size, size) scores back to the original image: (n, C, H, W), bilinear.
-
-    Raises:
-        ValueError: the scores are not of the box's size.
-    """
+    """Brings (n, C, size, size) scores back to the original image: (n, C, H, W), bilinear."""
     if tuple(logits.shape[-2:]) != (box.size, box.size):
         raise ValueError(
             f"scores of {tuple(logits.shape[-2:])} do not belong to a letterbox of {box.size} pixels: "

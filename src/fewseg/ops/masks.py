@@ -16,18 +16,10 @@ ForegroundRule = float | Literal["truncated"]
 
 
 def foreground_cells(masks: Tensor, size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Brings pixel masks to the feature grid.
+    """The share of foreground (n, 1, h, w) of each feature cell, of masks (n, H, W) in {0, 1, 255}.
 
-    Ignored pixels (255) are not foreground. A thing so small that bilinear sampling leaves no cell with
-    half of it falls back to the cells that it touches, so that an annotated object never vanishes.
-
-    Args:
-        masks: (n, H, W) in {0, 1, 255}.
-        size: (h, w) of the feature grid.
-        dtype: floating type of the result.
-
-    Returns:
-        (n, 1, h, w) share of foreground in [0, 1]; binary when H = 8 (h - 1) + 1 and so for W.
+    Ignored pixels are not foreground. An object so small that bilinear sampling leaves no cell with half of
+    it falls back to the cells that it touches, so that it never vanishes. Binary at sides 8k + 1.
     """
     pixels = (masks == 1).unsqueeze(1).to(torch.float32)
     cells = resize(pixels, size)
@@ -42,21 +34,13 @@ def foreground_cells(masks: Tensor, size: tuple[int, int], dtype: torch.dtype = 
 def covered_and_missed(
     cells: Tensor, predicted: Tensor, threshold: ForegroundRule = 0.5
 ) -> tuple[Tensor, Tensor]:
-    """Parts a foreground mask into what a prediction covers and what it misses.
+    """What a prediction (n, h, w) covers of the foreground cells (n, 1, h, w), and what it misses.
 
     Source: SCL (Zhang et al. 2021), the Iverson brackets of Eq. 5 and 6. The released code on PFENet counts a
     soft cell as foreground only where it is exactly 1 (``threshold=1.0``). That on CANet truncates
     prediction + mask to an integer (``threshold="truncated"``): 2 is covered and 1, where there is any
-    foreground, is missed, so that a soft cell predicted foreground is missed and another soft cell is in
+    foreground, is missed, so that a soft cell predicted foreground is missed and any other soft cell is in
     neither part. All rules agree at sides 8k + 1, where no cell is soft.
-
-    Args:
-        cells: (n, 1, h, w) share of foreground in [0, 1].
-        predicted: (n, h, w) predicted labels, 1 = foreground.
-        threshold: least share that makes a cell foreground, in (0, 1], or "truncated".
-
-    Returns:
-        ``[M = 1][M^ = 1]`` and ``[M = 1][M^ != 1]``, each (n, 1, h, w) in {0, 1}, of the type of ``cells``.
     """
     hit = (predicted == 1).unsqueeze(1)
     foreground = cells >= (1.0 if threshold == "truncated" else threshold)
@@ -67,13 +51,9 @@ def covered_and_missed(
 
 
 def labels_of_margins(margins: Tensor) -> Tensor:
-    """The way with the largest margin over the background; 0, background, where none is above 0.
+    """Labels (n, H, W) in 0 .. N of margins over the background (n, N, H, W); 0 where none is above 0.
 
-    Args:
-        margins: (n, N, H, W), each way's logit less the background's.
-
-    Returns:
-        (n, H, W) uint8 in 0 .. N; of equal ways the first. Much faster than an argmax over a short axis.
+    Of equal ways the first. Much faster than an argmax over a short axis.
     """
     best, labels = margins[:, 0], (margins[:, 0] > 0).to(torch.uint8)
     for j in range(1, margins.shape[1]):
@@ -84,23 +64,17 @@ def labels_of_margins(margins: Tensor) -> Tensor:
 
 
 def mean_region_iou(labels: Tensor, masks: Tensor, ways: int) -> Tensor:
-    """IoU of each way, summed over the images of a set, and its mean over the ways.
+    """IoU (B,) of each way, summed over the S images of a set, and its mean over the ways.
+
+    A way that is nowhere in labels and masks (B, S, H, W) counts 1; ignored pixels do not count.
 
     Source: SRPNet (Ding et al. 2022), rho of Eq. 13.
-
-    Args:
-        labels: (B, S, H, W) predicted, 0 .. N.
-        masks: (B, S, H, W) in {0, 1 .. N, 255}; ignored pixels do not count.
-        ways: N.
-
-    Returns:
-        (B,) in [0, 1]; a way that is nowhere, neither predicted nor true, counts 1.
     """
     counted = masks != IGNORE
     found = []
     for j in range(1, ways + 1):
-        said, true = (labels == j) & counted, masks == j
-        inter = (said & true).flatten(1).sum(dim=1)
-        union = (said | true).flatten(1).sum(dim=1)
+        predicted, true = (labels == j) & counted, masks == j
+        inter = (predicted & true).flatten(1).sum(dim=1)
+        union = (predicted | true).flatten(1).sum(dim=1)
         found.append(torch.where(union > 0, inter / union.clamp(min=1), torch.ones_like(inter / 1.0)))
     return torch.stack(found).mean(dim=0)

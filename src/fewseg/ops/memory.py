@@ -31,8 +31,7 @@ def give_back(slack: int | None = None) -> None:
     """Returns free memory to the system where the process has grown by ``slack`` bytes (``SLACK``) since.
 
     Up to version 2.37 glibc does not use freed aligned memory again that lies between other allocations, and
-    all of torch's is aligned: a process that makes maps of changing sizes grows by several gigabytes while
-    what it holds stays the same. Elsewhere than on Linux with glibc this does nothing.
+    all of torch's is aligned: a process that makes maps of changing sizes would grow by several gigabytes.
     """
     library = _glibc()
     if library is None:
@@ -53,12 +52,9 @@ def own_memory() -> int:
 
 
 def apart(tensor: Tensor) -> Tensor:
-    """Returns a large tensor of the CPU in pages of its own, which go back to the system with it.
+    """A large tensor of the CPU in pages of its own, which go back to the system with it.
 
-    What is kept for long among maps that come and go leaves the allocator with holes that it does not fill.
-
-    Args:
-        tensor: dense, or channels last. A small one, or one of another device, is returned as it is.
+    Tensors that are kept for long leave the allocator with holes that it does not fill.
     """
     size = tensor.numel() * tensor.element_size()
     if tensor.device.type != "cpu" or size < _LARGE:
@@ -85,11 +81,7 @@ _ON_THE_CPU = "DefaultCPUAllocator"
 
 @contextmanager
 def as_memory_error() -> Iterator[None]:
-    """Turns torch's errors of memory, which are ``RuntimeError`` on the CPU, into ``MemoryError``.
-
-    Raises:
-        MemoryError: torch could not get the memory that it asked for within the block.
-    """
+    """Turns torch's errors of memory, which are ``RuntimeError`` on the CPU, into ``MemoryError``."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""The same work on many files: threads, a progress bar, and every error told at the end."""
+"""The same work on many files: threads, a progress bar, and every error reported at the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fewseg.types import DataError
 
 T = TypeVar("T")
 
-SHOWN = 5  # errors told in full; the rest are counted
+SHOWN = 5  # errors shown in full; the rest are counted
 
 
 def summary(wrong: Sequence[str]) -> str:
@@ -29,18 +29,10 @@ def for_each(
     workers: int | None = None,
     progress: bool = True,
 ) -> dict[str, T]:
-    """Returns id -> ``work(id)`` for all ids, in their order, computed by several threads.
+    """``work(id)`` by id, in the order of the ids, by several threads (by default the CPUs, 16 at most).
 
-    Args:
-        ids: what to work on.
-        work: a function that may raise ``DataError``.
-        title: what the progress bar and the error call the work.
-        workers: threads; image decoding runs outside Python's lock. The CPUs, 16 at most, by default.
-        progress: show a progress bar with the time left, where stderr is a terminal.
-
-    Raises:
-        DataError: some calls raised one; the message counts them and shows the first few. Any other
-            exception ends the work at once.
+    Every ``DataError`` of ``work`` is collected: the one that is raised counts them and shows the first few.
+    Any other exception ends the work at once.
     """
     found: dict[str, T] = {}
     wrong: dict[str, str] = {}

@@ -10,18 +10,10 @@ AREA_EPS = 5e-4
 
 
 def masked_average(features: Tensor, cells: Tensor, eps: float = AREA_EPS) -> Tensor:
-    """Masked global average pooling: the mean feature over the foreground cells.
+    """Masked global average pooling: the mean (n, C) over the cells (n, 1, h, w), weights in [0, 1].
 
     Source: SCL (Zhang et al. 2021), Eq. 1; also PFENet, CANet, SD-AANet Eq. 2. The released PFENet family
-    adds 5e-4 to the area (the default here), PANet 1e-5.
-
-    Args:
-        features: (n, C, h, w).
-        cells: (n, 1, h, w) weights in [0, 1].
-        eps: what is added to the area, in cells; must be > 0.
-
-    Returns:
-        (n, C); zeros where the mask is empty.
+    adds 5e-4 to the area (the default here), PANet 1e-5. An empty mask gives zeros.
     """
     total = (features * cells).sum(dim=(2, 3))
     area = cells.sum(dim=(2, 3))
@@ -29,16 +21,7 @@ def masked_average(features: Tensor, cells: Tensor, eps: float = AREA_EPS) -> Te
 
 
 def masked_averages(features: Tensor, cells: Tensor, eps: float = AREA_EPS) -> Tensor:
-    """``masked_average`` over R regions at once, as one matrix product an item.
-
-    Args:
-        features: (n, C, h, w).
-        cells: (n, R, h, w) weights, at least 0.
-        eps: as above.
-
-    Returns:
-        (n, R, C).
-    """
+    """``masked_average`` over R regions (n, R, h, w) at once, as one matrix product an item: (n, R, C)."""
     rows = features.permute(0, 2, 3, 1).flatten(1, 2)  # a view of a channels-last map
     totals = torch.bmm(cells.flatten(2).to(rows.dtype), rows)
     return totals / (cells.flatten(2).sum(dim=2, keepdim=True) + eps)

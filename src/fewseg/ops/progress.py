@@ -68,11 +68,9 @@ def _clock(seconds: float) -> str:
 
 @contextmanager
 def progress_bar(show: bool = True, *, lines: bool = False) -> Iterator[Progress]:
-    """Gives a rich progress bar on standard error that goes away when done.
+    """A rich progress bar on standard error that goes away when done.
 
-    Args:
-        show: False gives a bar that draws nothing.
-        lines: where standard error is no terminal, print a line now and then for each ``advance``.
+    With ``lines``, where standard error is no terminal, a line is printed now and then instead.
     """
     console = Console(stderr=True)
     if show and lines and not console.is_terminal:
@@ -92,13 +90,7 @@ def progress_bar(show: bool = True, *, lines: bool = False) -> Iterator[Progress
 
 
 def tracked(show: bool, description: str, items: Iterable[T]) -> Iterator[T]:
-    """Yields the items under a progress bar.
-
-    Args:
-        show: False draws nothing.
-        description: what is being done.
-        items: what is done one by one.
-    """
+    """Yields the items under a progress bar."""
     items = list(items)
     with progress_bar(show) as bar:
         task = bar.add_task(description, total=len(items))

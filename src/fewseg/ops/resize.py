@@ -10,18 +10,11 @@ from torch import Tensor
 
 
 def resize(maps: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
-    """Resizes (n, C, h, w) maps to ``size`` bilinearly.
+    """Resizes (n, C, h, w) maps to ``size`` bilinearly; ``maps`` itself when the size is right already.
 
-    Aligned corners are the convention of the whole PFENet family: with image sides 8k + 1 and maps of
-    side k + 1 the corners of the cells fall on pixels, so that a resized binary mask stays binary.
-
-    Args:
-        maps: floating tensor (n, C, h, w).
-        size: (H, W) wanted.
-        align_corners: False is what the released PANet does.
-
-    Returns:
-        (n, C, H, W); ``maps`` itself when the size is already right.
+    Aligned corners are the convention of the PFENet family: with image sides 8k + 1 and maps of side k + 1
+    the corners of the cells fall on pixels, so that a resized binary mask stays binary. Released PANet:
+    False.
     """
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
@@ -29,19 +22,10 @@ def resize(maps: Tensor, size: tuple[int, int], *, align_corners: bool = True) -
 
 
 def pixels_to_cells(pixels: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
-    """The adjoint of ``resize``: hands every pixel's weight to the cells that it is interpolated from.
+    """The adjoint of ``resize``: gives the weights (n, H, W) of pixels to their cells, (n, 1, h, w).
 
-    The mean of a resized map over a mask's pixels is the mean of the map itself under these weights:
     ``sum(resize(maps) * pixels) == sum(maps * pixels_to_cells(pixels))``, without a map at image size. The
-    sum of the weights stays the number of pixels, however small the thing is.
-
-    Args:
-        pixels: (n, H, W) weights.
-        size: (h, w) of the cells.
-        align_corners: as in the ``resize`` whose adjoint is wanted.
-
-    Returns:
-        (n, 1, h, w) float32.
+    sum of the weights stays the number of pixels, however small the object is.
     """
     height, width = (
         _interpolation(cells, int(side), align_corners).to(pixels.device)
@@ -51,16 +35,7 @@ def pixels_to_cells(pixels: Tensor, size: tuple[int, int], *, align_corners: boo
 
 
 def resize_by_products(maps: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> Tensor:
-    """``resize`` to a larger size as two matrix products, whose backward pass is cheap on a CPU.
-
-    Args:
-        maps: (n, C, h, w) float32.
-        size: (H, W) wanted.
-        align_corners: as in ``resize``.
-
-    Returns:
-        (n, C, H, W), equal to ``resize`` up to rounding.
-    """
+    """``resize`` to a larger size as two matrix products, whose backward pass is cheap on a CPU."""
     height, width = (
         _interpolation(int(cells), side, align_corners).to(maps.device)
         for cells, side in zip(maps.shape[-2:], size, strict=True)

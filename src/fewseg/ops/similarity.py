@@ -8,18 +8,11 @@ from torch import Tensor
 
 
 def pointwise(maps: Tensor, filters: Tensor) -> Tensor:
-    """Multiplies every cell of a map by a matrix.
+    """Multiplies every cell of (n, C, h, w) by a matrix (D, C): (n, D, h, w), channels last on a CPU.
 
     On a CPU every row of cells stands as an image of its own: torch leaves 1x1 convolutions of fewer than 16
     float32 images to a slow path where it has one thread, and a float32 matrix product may be several times
     slower than a convolution there.
-
-    Args:
-        maps: (n, C, h, w).
-        filters: (D, C).
-
-    Returns:
-        (n, D, h, w), channels last on a CPU.
     """
     weight = filters[..., None, None]
     if maps.device.type != "cpu":
@@ -35,15 +28,7 @@ MINMAX_EPS = 1e-7
 
 
 def foreground_keys(features: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Gathers the unit-length features of the foreground cells, padded to the largest count.
-
-    Args:
-        features: (n, C, h, w).
-        cells: (n, 1, h, w); a cell is foreground where its share is above 0.
-
-    Returns:
-        keys (n, P, C) of unit length (zeros where padded), and their validity (n, P).
-    """
+    """Unit features (n, P, C) of the cells with foreground, padded, and their validity (n, P)."""
     inside = cells.flatten(1) > 0
     count = int(inside.sum(dim=1).max())
     order = inside.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
@@ -59,17 +44,11 @@ def unit_cells(features: Tensor) -> Tensor:
 
 
 def best_match(query: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
-    """For each query cell, the largest cosine similarity to any valid key.
+    """For each query cell, the largest cosine (n, h, w) to any valid key; zeros for an item without one.
+
+    Cells and keys are of unit length; one query (1, C, h, w) may stand for n sets of keys.
 
     Source: PFENet (Tian et al. 2020), Eq. 3-4.
-
-    Args:
-        query: (n, C, h, w) of unit length, or (1, C, h, w) for one query under n sets of keys.
-        keys: (n, P, C) of unit length.
-        valid: (n, P).
-
-    Returns:
-        (n, h, w) in [-1, 1]; zeros for an item with no valid key.
     """
     n, (h, w) = keys.shape[0], query.shape[-2:]
     if keys.shape[1] == 0:
@@ -83,14 +62,10 @@ def best_match(query: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
 
 
 def cosines(unit: Tensor, keys: Tensor) -> Tensor:
-    """Products of every cell with every key: (n, h * w, P).
+    """Products (n, h * w, P) of every cell with every key, both of unit length.
 
     One query under n sets of keys is a 1x1 convolution whose filters are the keys: on a CPU that runs at the
     rate of the other convolutions, where a float32 matrix product may be several times slower.
-
-    Args:
-        unit: (n, C, h, w), or (1, C, h, w), of unit length.
-        keys: (n, P, C).
     """
     n, p, _ = keys.shape
     if unit.shape[0] == 1 and unit.device.type == "cpu":

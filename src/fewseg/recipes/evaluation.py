@@ -1,29 +1,34 @@
-"""Evaluating a recipe: one result file for each of its lines."""
+"""Evaluating a recipe: one pass for all its lines, and one result file for each."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
+import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from fewseg.data.episodes import Episodes, EpisodeSampler, RecordedEpisodes
+from fewseg.data.episodes import EpisodeSampler, RecordedEpisodes
 from fewseg.data.folds import FoldData
 from fewseg.data.protocols import Protocol, protocol_of_any
 from fewseg.engine.checkpoint import Checkpoint, check_split, split_json
 from fewseg.engine.environment import environment
-from fewseg.engine.evaluate import Evaluator, MultiScaleEvaluator, Precision
-from fewseg.engine.executors import RayWorkers, Workforce, launch_ranks
+from fewseg.engine.evaluate import Evaluator, Line
+from fewseg.engine.executors import Executor, RayWorkers, SingleProcess, launch_ranks
+from fewseg.engine.precision import Precision
 from fewseg.engine.results import RunResult, as_json, digest
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion
 from fewseg.methods.registry import MethodConfig, method_name
+from fewseg.recipes.options import EvaluateOptions
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES
 from fewseg.recipes.resolve import best_device, resolve
@@ -32,98 +37,73 @@ from fewseg.recipes.run import precision_of, training_store
 logger = logging.getLogger(__name__)
 
 
-def evaluate_recipe(
-    recipe: Recipe,
-    method: FewShotSegmenter,
-    about: Checkpoint,
-    data: FoldData,
-    folder: Path,
-    *,
-    evaluations: Sequence[Evaluation] | None = None,
-    recorded: RecordedEpisodes | None = None,
-    tag: str = "",
-    precision: Precision | None = None,
-    workforce: Workforce | None = None,
-    ray_workers: int = 0,
-    progress: bool = True,
-) -> list[RunResult]:
+def evaluate(options: EvaluateOptions) -> list[RunResult]:
     """Evaluates a method on a fold's novel classes and writes one result file a line.
 
-    Args:
-        recipe: data, protocol, lines.
-        method: the model, in eval mode.
-        about: what its checkpoint says.
-        data: the fold.
-        folder: where the result files go.
-        evaluations: the recipe's lines by default.
-        tag: added to the names of the files, for a method that is not the recipe's own.
-        recorded: replay these episodes instead of drawing them; N and K must be those of the lines.
-        precision: of features and head; by default that of the training, bf16 where there is none.
-        workforce: which processes share the work; this one by default.
-        ray_workers: in its place: workers on a Ray cluster.
-        progress: show bars.
-
-    Returns:
-        One result for each of ``evaluations`` (the recipe's by default). A line whose file is there
-        already, from the same checkpoint, config, protocol and version, is read and not run again, so
-        that an interrupted evaluation goes on.
+    A line whose file exists already, from the same checkpoint, config, protocol and version, is read and not
+    run again; of lines that were killed the shards that were finished are read.
 
     Raises:
-        ValueError: a line has another fusion than the protocol allows.
+        FileNotFoundError: no such checkpoint.
+        ValueError: the checkpoint or the manifests cannot be used or belong to another fold, the recipe is
+            unknown, the method or the protocol does not allow a fusion, or options exclude each other.
     """
-    drop = recipe.train is not None and recipe.train.drop_novel
-    protocol = replace(
-        recipe.protocol, drop_novel_training_images=drop, backbone_bn=method.backbone.config.bn
+    options.check()
+    found = resolve(
+        options.what,
+        recipe_name=options.recipe,
+        backbone=options.backbone,
+        backbone_weights=options.backbone_weights,
     )
-    recipe = replace(recipe, protocol=protocol)
-    _check_fusions(protocol, evaluations or recipe.evaluations)
-    chosen = precision or precision_of(recipe)
-    by_size: dict[int, Evaluator] = {}
-    results = []
-    for line in evaluations or recipe.evaluations:
-        sizes = line.sizes or (recipe.size,)
-        for size in sizes:
-            if size not in by_size:
-                by_size[size] = _at_size(
-                    recipe, method, data, chosen, size, workforce=workforce, progress=progress
-                )
-        evaluator = _joined([by_size[size] for size in sizes])
-        if ray_workers:
-            make = partial(_on_a_worker, recipe, copy.deepcopy(method).cpu(), data, chosen, sizes)
-            evaluator.workforce = RayWorkers(make, ray_workers)
-        episodes = recorded or EpisodeSampler(
-            data.test, data.split, recipe.protocol, line.shots, ways=line.ways
+    chosen, about = found.known_recipe, found.about
+    method = found.load(backbone_weights=options.backbone_weights)
+    trained = about.class_split["fold"] if about.class_split else None
+    fold = options.fold if options.fold is not None else trained
+    if fold is None:
+        raise ValueError(f"{options.what} does not say which fold it belongs to: give --fold")
+    data = chosen.data(fold, options.root)
+    if about.digest:  # a recipe without training has seen no class
+        check_split(about, data.split, Path(options.what))
+    recorded = _recorded(options, chosen, data)
+    drop = chosen.train is not None and chosen.train.drop_novel
+    protocol = replace(
+        recorded.protocol if recorded else _protocol(options, chosen, data),
+        drop_novel_training_images=drop,
+        backbone_bn=method.backbone.config.bn,
+    )
+    chosen = replace(chosen, protocol=protocol)
+    fixed = ((recorded.ways,), (recorded.shots,)) if recorded else ((), ())
+    lines = _lines(chosen, method, options, *fixed)
+    _check_fusions(protocol, lines)
+    return _evaluate_lines(chosen, method, about, data, lines, recorded, options)
+
+
+def _recorded(options: EvaluateOptions, chosen: Recipe, data: FoldData) -> RecordedEpisodes | None:
+    """The episodes of manifests; None where none are given."""
+    if not options.manifest:
+        return None
+    recorded = RecordedEpisodes(options.manifest, data.test)
+    if recorded.fold != data.split.fold:
+        raise ValueError(
+            f"the manifests are of fold {recorded.fold}, the test is on fold {data.split.fold}: record "
+            f"fold {data.split.fold} (`fewseg episodes {chosen.name} --fold {data.split.fold}`)"
         )
-        results.append(_evaluate_line(recipe, line, episodes, evaluator, about, data, folder, tag))
-    return results
+    return recorded
 
 
-def _at_size(
-    recipe: Recipe,
-    method: FewShotSegmenter,
-    data: FoldData,
-    precision: Precision,
-    size: int,
-    *,
-    workforce: Workforce | None = None,
-    progress: bool,
-) -> Evaluator:
-    """The evaluator at one input size, on this process's device."""
-    method.to(best_device()).to(memory_format=torch.channels_last)
-    sized = recipe if size == recipe.size else replace(recipe, size=size, train=None)
-    store = training_store(sized, method, data, precision)
-    return Evaluator(method, data.source, store, precision=precision, workforce=workforce, progress=progress)
-
-
-def _joined(scales: Sequence[Evaluator]) -> Evaluator:
-    return scales[0] if len(scales) == 1 else MultiScaleEvaluator(scales)
-
-
-def _on_a_worker(
-    recipe: Recipe, method: FewShotSegmenter, data: FoldData, precision: Precision, sizes: Sequence[int]
-) -> Evaluator:
-    """What a Ray worker makes for itself."""
-    return _joined([_at_size(recipe, method, data, precision, size, progress=False) for size in sizes])
+def _protocol(options: EvaluateOptions, chosen: Recipe, data: FoldData) -> Protocol:
+    """The recipe's protocol, or the one that the options name, with their changes."""
+    protocol = chosen.protocol
+    if options.protocol is not None:
+        protocol = protocol_of_any(options.protocol, data.dataset)
+    if options.episodes is not None or options.seeds:
+        protocol = replace(
+            protocol,
+            name=f"{protocol.name} (changed)",
+            episodes=protocol.episodes if options.episodes is None else options.episodes,
+            seeds=options.seeds or protocol.seeds,
+        )
+    return protocol
 
 
 def _check_fusions(protocol: Protocol, lines: Sequence[Evaluation]) -> None:
@@ -136,41 +116,103 @@ def _check_fusions(protocol: Protocol, lines: Sequence[Evaluation]) -> None:
         )
 
 
-def _done_before(path: Path, protocol: Protocol, said: Mapping[str, Any]) -> RunResult | None:
-    """Reads a result of the same checkpoint, config, data, protocol and clean version of the code."""
-    made_with = environment().versions
-    if not path.exists() or "changed" in made_with.get("revision", ""):
-        return None
-    try:
-        found = RunResult.load(path)
-    except ValueError as error:
-        logger.warning("%s; it is made again", error)
-        return None
-    same = all(getattr(found, key) == value for key, value in said.items())
-    return found if same and found.protocol == as_json(protocol) and found.versions == made_with else None
-
-
-def _told(config: MethodConfig) -> dict[str, Any]:
-    """A method's config as a result tells it: weights by the name of their file, wherever it lies."""
-    told: dict[str, Any] = as_json(config)
-    weights = told["backbone"]["weights"]
-    told["backbone"]["weights"] = weights and Path(weights).name
-    return told
-
-
-def _evaluate_line(
+def _evaluate_lines(
     recipe: Recipe,
-    line: Evaluation,
-    episodes: Episodes,
-    evaluator: Evaluator,
+    method: FewShotSegmenter,
     about: Checkpoint,
     data: FoldData,
-    folder: Path,
-    tag: str,
-) -> RunResult:
-    """Reads or makes the result of one line."""
+    lines: Sequence[Evaluation],
+    recorded: RecordedEpisodes | None,
+    options: EvaluateOptions,
+) -> list[RunResult]:
+    precision = options.precision or precision_of(recipe)
+    metadata = [_metadata(recipe, line, about, data, precision, recorded is not None) for line in lines]
+    tag = _tag(recipe) + ("" if options.protocol is None else f"-{options.protocol.replace('_', '-')}")
+    names = [
+        _file_name(recipe, line, found, recorded is not None, tag)
+        for line, found in zip(lines, metadata, strict=True)
+    ]
+    results: dict[str, RunResult] = {}
+    for name, found in zip(names, metadata, strict=True):
+        known = None if recorded else _done_before(options.out / name, recipe.protocol, found)
+        if known is not None:
+            logger.info("%s exists already, from the same checkpoint and protocol", options.out / name)
+            results[name] = known
+    todo = [place for place, name in enumerate(names) if name not in results]
+    if todo:
+        sizes = tuple(dict.fromkeys(size for place in todo for size in lines[place].sizes or (recipe.size,)))
+        asked = [_line(recipe, lines[place], data, recorded) for place in todo]
+        executor = _executor(recipe, method, data, precision, sizes, options)
+        evaluator = _evaluator(
+            recipe, method, data, precision, sizes, executor=executor, progress=not options.quiet
+        )
+        work = _work_folder(options.out, [metadata[place] for place in todo], recipe.protocol, asked)
+        started = time.perf_counter()
+        counts = evaluator.run(asked, work)
+        seconds = (time.perf_counter() - started) / len(todo)
+        for place, of_line in zip(todo, counts, strict=True):
+            result = results[names[place]] = RunResult.from_counts(
+                of_line,
+                classes=data.split.novel,
+                protocol=recipe.protocol,
+                wall_seconds=seconds,
+                **metadata[place],
+            )
+            if executor.writes:
+                result.save(options.out / names[place], of_line)
+        if executor.writes and work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+            with suppress(OSError):  # another evaluation is unfinished there
+                work.parent.rmdir()
+    return [results[name] for name in names]
+
+
+def _line(recipe: Recipe, line: Evaluation, data: FoldData, recorded: RecordedEpisodes | None) -> Line:
+    episodes = recorded or EpisodeSampler(data.test, data.split, recipe.protocol, line.shots, ways=line.ways)
+    return Line(episodes=episodes, fusion=line.fusion, on=line.on, sizes=line.sizes or (recipe.size,))
+
+
+def _executor(
+    recipe: Recipe,
+    method: FewShotSegmenter,
+    data: FoldData,
+    precision: Precision,
+    sizes: Sequence[int],
+    options: EvaluateOptions,
+) -> Executor:
+    if options.ray_workers:
+        make = partial(_evaluator, recipe, copy.deepcopy(method).cpu(), data, precision, sizes)
+        return RayWorkers(make, options.ray_workers)
+    return launch_ranks(options.processes) if options.processes > 1 else SingleProcess()
+
+
+def _evaluator(
+    recipe: Recipe,
+    method: FewShotSegmenter,
+    data: FoldData,
+    precision: Precision,
+    sizes: Sequence[int],
+    *,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> Evaluator:
+    """The evaluator of all sizes, on this process's device."""
+    method.to(best_device()).to(memory_format=torch.channels_last)
+    stores = [
+        training_store(
+            recipe if size == recipe.size else replace(recipe, size=size, train=None), method, data, precision
+        )
+        for size in sizes
+    ]
+    return Evaluator(method, data.source, stores, precision=precision, executor=executor, progress=progress)
+
+
+def _metadata(
+    recipe: Recipe, line: Evaluation, about: Checkpoint, data: FoldData, precision: Precision, recorded: bool
+) -> dict[str, Any]:
+    """What a result says of the line that it is of."""
     seed = about.training.get("config", {}).get("seed", 0)
-    said: dict[str, Any] = {
+    return {
         "method": method_name(recipe.method),
         "variant": recipe.variant.name,
         "recipe": recipe.name,
@@ -183,160 +225,59 @@ def _evaluate_line(
         "fusion": line.fusion.kind,
         "on": line.on,
         "sizes": line.sizes or (recipe.size,),
-        "precision": evaluator.precision,
-        "episodes": "recorded" if isinstance(episodes, RecordedEpisodes) else "drawn",
+        "precision": precision,
+        "episodes": "recorded" if recorded else "drawn",
         "data": data.test.content_digest(),
-        "config": as_json({"method": _told(recipe.method), "fusion": line.fusion}),
+        "config": as_json({"method": _without_folders(recipe.method), "fusion": line.fusion}),
         "class_split": split_json(data.split),
         "training": as_json(about.training),
     }
+
+
+def _without_folders(config: MethodConfig) -> dict[str, Any]:
+    """A method's config with weights by the name of their file, wherever it lies."""
+    found: dict[str, Any] = as_json(config)
+    weights = found["backbone"]["weights"]
+    found["backbone"]["weights"] = weights and Path(weights).name
+    return found
+
+
+def _file_name(
+    recipe: Recipe, line: Evaluation, metadata: Mapping[str, Any], recorded: bool, tag: str
+) -> str:
     changed = f"-{recipe.protocol.digest()[:6]}" if "(changed)" in recipe.protocol.name else ""
     several = f"{line.ways}way-" if line.ways > 1 else ""
     support = "-on-support" if line.on == "support" else ""
-    replayed = "-recorded" if isinstance(episodes, RecordedEpisodes) else ""
+    replayed = "-recorded" if recorded else ""
     sizes = "-" + "+".join(str(size) for size in line.sizes) if line.sizes else ""
     kind = f"{several}{line.shots}shot-{line.fusion.kind}{support}{sizes}{replayed}{tag}{changed}"
-    place = f"{recipe.name}-fold{data.split.fold}-seed{seed}-{kind}.json"
-    found = _done_before(folder / place, recipe.protocol, said)
-    if found is not None and not isinstance(episodes, RecordedEpisodes):
-        logger.info("%s is there already, from the same checkpoint and protocol", folder / place)
-        return found
-    started = time.perf_counter()
-    counts = evaluator.run(episodes, line.fusion, on=line.on)
-    seconds = time.perf_counter() - started
-    result = RunResult.from_counts(
-        counts, classes=data.split.novel, protocol=recipe.protocol, wall_seconds=seconds, **said
-    )
-    if evaluator.workforce.writes:
-        result.save(folder / place, counts)
-    return result
+    return f"{recipe.name}-fold{metadata['fold']}-seed{metadata['train_seed']}-{kind}.json"
 
 
-def evaluate(
-    what: str,
-    *,
-    recipe_name: str | None = None,
-    fold: int | None = None,
-    root: Path | None = None,
-    out: Path = Path("results"),
-    ways: Sequence[int] = (),
-    shots: Sequence[int] = (),
-    fusions: Sequence[str] = (),
-    on: Literal["query", "support"] | None = None,
-    sizes: Sequence[int] = (),
-    episodes: int | None = None,
-    seeds: Sequence[int] = (),
-    protocol_name: str | None = None,
-    backbone: str | None = None,
-    backbone_weights: str | None = None,
-    manifests: Sequence[Path] = (),
-    precision: Precision | None = None,
-    processes: int = 1,
-    ray_workers: int = 0,
-    progress: bool = True,
-) -> list[RunResult]:
-    """Evaluates and writes one result file for each line of the recipe.
-
-    Args:
-        what: path of a checkpoint, or the name of a recipe without training.
-        recipe_name: whose data, protocol and lines to use; the checkpoint's own by default.
-        fold: the checkpoint's own by default.
-        root: folder of the data set.
-        out: folder for the result files.
-        ways: only these N; all of the recipe's by default.
-        shots: only these K; all of the recipe's by default.
-        fusions: only these (``kind`` of a fusion), for each N and K; the recipe's by default.
-        on: segment the queries, or the support images themselves; the recipe's lines by default.
-        sizes: multi-scale: input sides whose probabilities are added; each line's own by default.
-        episodes: episodes a seed; the protocol's by default.
-        seeds: the protocol's by default.
-        protocol_name: a published protocol in place of the recipe's, such as "hsnet"; on a data set that
-            nobody published it for it has the values for PASCAL-5i, and says so.
-        backbone: another timm network for a recipe without training, with its published weights.
-        backbone_weights: weights of the frozen trunk, where they moved or where others are wanted.
-        manifests: recorded episodes to replay, one file a seed; they set protocol and shots.
-        precision: of features and head; by default that of the training, bf16 where there is none.
-        processes: that share the work; the script that calls this runs in each of them.
-        ray_workers: workers on a Ray cluster that share the work.
-        progress: show bars.
-
-    Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: the checkpoint or the manifests cannot be used or belong to another fold, nothing says
-            which recipe, the method cannot use a fusion, or ``ways``, ``shots``, ``episodes`` or ``seeds``
-            are given beside manifests, which set them.
-    """
-    if manifests and (ways or shots or episodes is not None or seeds or protocol_name is not None):
-        raise ValueError(
-            "manifests set ways, shots, episodes, seeds and protocol: leave --ways, --shots, --episodes, "
-            "--seeds and --protocol out"
-        )
-    _check_processes(processes, ray_workers)
-    if episodes is not None and episodes < 1:
-        raise ValueError(f"--episodes {episodes}: give one episode a seed at least")
-    found = resolve(what, recipe_name=recipe_name, backbone=backbone, backbone_weights=backbone_weights)
-    chosen, about = found.known_recipe, found.about
-    method = found.load(backbone_weights=backbone_weights)
-    trained = about.class_split["fold"] if about.class_split else None
-    wanted = fold if fold is not None else trained
-    if wanted is None:
-        raise ValueError(f"{what} does not say which fold it belongs to: give --fold")
-    data = chosen.data(wanted, root)
-    if about.digest:  # a recipe without training has seen no class
-        check_split(about, data.split, Path(what))
-    recorded = RecordedEpisodes(manifests, data.test) if manifests else None
-    if recorded is not None:
-        if recorded.fold != data.split.fold:
-            raise ValueError(
-                f"the manifests are of fold {recorded.fold}, the test is on fold {data.split.fold}: record "
-                f"fold {data.split.fold} (`fewseg episodes {chosen.name} --fold {data.split.fold}`)"
-            )
-        ways, shots = (recorded.ways,), (recorded.shots,)
-    evaluations = _at_sizes(_lines(chosen, method, ways, shots, fusions, on), sizes)
-    protocol = chosen.protocol
-    if protocol_name is not None:
-        protocol = protocol_of_any(protocol_name, data.dataset)
-    if episodes is not None or seeds:
-        protocol = replace(
-            protocol,
-            name=f"{protocol.name} (changed)",
-            episodes=protocol.episodes if episodes is None else episodes,
-            seeds=tuple(seeds) or protocol.seeds,
-        )
-    if recorded is not None:
-        protocol = recorded.protocol
-    return evaluate_recipe(
-        replace(chosen, protocol=protocol),
-        method,
-        about,
-        data,
-        out,
-        evaluations=evaluations,
-        recorded=recorded,
-        tag=_tag(chosen) + ("" if protocol_name is None else f"-{protocol_name.replace('_', '-')}"),
-        precision=precision,
-        workforce=launch_ranks(processes) if processes > 1 else None,
-        ray_workers=ray_workers,
-        progress=progress,
-    )
+def _done_before(path: Path, protocol: Protocol, metadata: Mapping[str, Any]) -> RunResult | None:
+    """Reads a result of the same checkpoint, config, data, protocol and clean version of the code."""
+    made_with = environment().versions
+    if not path.exists() or "changed" in made_with.get("revision", ""):
+        return None
+    try:
+        found = RunResult.load(path)
+    except ValueError as error:
+        logger.warning("%s; it is made again", error)
+        return None
+    same = all(getattr(found, key) == value for key, value in metadata.items())
+    return found if same and found.protocol == as_json(protocol) and found.versions == made_with else None
 
 
-def _check_processes(processes: int, ray_workers: int) -> None:
-    if processes < 1 or ray_workers < 0 or (processes > 1 and ray_workers):
-        raise ValueError(
-            f"--processes {processes} and --ray-workers {ray_workers}: give one process at least, or Ray "
-            "workers in their place"
-        )
-
-
-def _at_sizes(lines: Sequence[Evaluation], sizes: Sequence[int]) -> list[Evaluation]:
-    """The lines at these input sizes, each once; as they are where none is given."""
-    if not sizes:
-        return list(lines)
-    wrong = [size for size in sizes if size < 9 or size % 8 != 1]
-    if wrong or len(set(sizes)) != len(sizes):
-        raise ValueError(f"--sizes {' '.join(map(str, sizes))}: give sides of 8k + 1 pixels, each once")
-    return list(dict.fromkeys(replace(line, sizes=tuple(sizes)) for line in lines))
+def _work_folder(
+    out: Path, metadata: Sequence[Mapping[str, Any]], protocol: Protocol, lines: Sequence[Line]
+) -> Path | None:
+    """Where the shards of exactly this evaluation are kept; None where the code has no clean version."""
+    made_with = environment().versions
+    if "changed" in made_with.get("revision", ""):
+        return None
+    episodes = hashlib.sha256(repr([line.specs() for line in lines]).encode()).hexdigest()
+    key = digest([list(metadata), protocol, made_with, episodes, best_device().type])
+    return out / ".unfinished" / key
 
 
 def _tag(chosen: Recipe) -> str:
@@ -361,23 +302,23 @@ def _has_epochs(recipe: Recipe) -> bool:
 def _lines(
     chosen: Recipe,
     method: FewShotSegmenter,
-    ways: Sequence[int],
-    shots: Sequence[int],
-    fusions: Sequence[str],
-    on: Literal["query", "support"] | None,
+    options: EvaluateOptions,
+    ways: Sequence[int] = (),
+    shots: Sequence[int] = (),
 ) -> list[Evaluation]:
-    """The recipe's own lines as far as they are asked for; what it has no line for under the wanted fusions.
+    """The recipe's own lines as far as they are wanted; what it has no line for under the wanted fusions.
 
     A fusion of the kind that the method's config has is the config's own, with its settings: released CGM
     differs from the paper's.
     """
+    ways, shots, fusions, on = ways or options.ways, shots or options.shots, options.fusion, options.on
     fusion = method.fusion
     lines = [replace(e, fusion=fusion) if e.fusion.kind == fusion.kind else e for e in chosen.evaluations]
     kinds: dict[str, Fusion] = {own.kind: own for own in (*method.fusions, fusion)}
-    strange = [name for name in fusions if name not in kinds]
-    if strange:
+    unknown = [name for name in fusions if name not in kinds]
+    if unknown:
         raise ValueError(
-            f"{type(method).__name__} cannot use {', '.join(strange)}: give --fusion {', '.join(kinds)}"
+            f"{type(method).__name__} cannot use {', '.join(unknown)}: give --fusion {', '.join(kinds)}"
         )
     wanted = [
         (n, k, target)
@@ -397,4 +338,6 @@ def _lines(
                 for other in dict.fromkeys(e.fusion for e in of_shots)
             ]
         found += own
+    if options.sizes:
+        found = list(dict.fromkeys(replace(line, sizes=options.sizes) for line in found))
     return found

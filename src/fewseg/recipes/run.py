@@ -14,14 +14,30 @@ from fewseg.data.episodes import EpisodeSampler, TrainingSampler
 from fewseg.data.folds import FoldData
 from fewseg.data.transforms import eval_view
 from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
-from fewseg.engine.evaluate import Evaluator, Precision
+from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.features import Extractor, FeatureStore, View
+from fewseg.engine.precision import Precision
 from fewseg.engine.train import Run, train
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.metrics.scores import miou
+from fewseg.recipes.options import TrainOptions
 from fewseg.recipes.recipe import Recipe
+from fewseg.recipes.registry import recipe
 from fewseg.recipes.resolve import build_method
+
+
+def train_with(options: TrainOptions) -> Path:
+    """Trains the recipe of the options.
+
+    Returns:
+        The path of the checkpoint.
+    """
+    chosen = replace(recipe(options.recipe), method=options.method, train=options.train)
+    data = chosen.data(options.fold, options.root)
+    name = f"{chosen.name}-fold{options.fold}-seed{options.train.seed}"
+    folder = options.out or Path("runs") / name
+    return train_recipe(chosen, data, folder, progress=not options.quiet, devices=options.devices)
 
 
 def train_recipe(
@@ -132,6 +148,7 @@ def _held_out_score(recipe: Recipe, config: TrainConfig, data: FoldData) -> Any:
     def score(method: FewShotSegmenter) -> float:
         if not stores or not method.backbone.config.fixed:
             stores[:] = [training_store(recipe, method, data)]
-        return miou(Evaluator(method, data.source, stores[0], progress=False).run(sampler), config.held_out)
+        (counts,) = Evaluator(method, data.source, stores[0], progress=False).run([Line(episodes=sampler)])
+        return miou(counts, config.held_out)
 
     return score

@@ -17,7 +17,6 @@ from functools import lru_cache
 from importlib import resources
 
 from fewseg.recipes.variants import PrintedRow, Variant
-from fewseg.reports.paper_rows import row_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,30 +65,6 @@ def published_values() -> tuple[PublishedValue, ...]:
         )
         for line in csv.DictReader(text.splitlines())
     )
-
-
-def paper_mean(
-    dataset: str,
-    method: str,
-    fusion: str,
-    shots: int,
-    recipe: str = "",
-    on: str = "query",
-    backbone: str = "",
-    sizes: Sequence[int] = (),
-) -> PublishedValue | None:
-    """The mean mIoU that a paper prints for such a row of one way, or None.
-
-    Results on voc5i-mini get the PASCAL-5i value, which says of itself where and on which backbone it was
-    measured; on the papers' own sets another backbone has no value. ``backbone`` is a name of timm, or "";
-    ``sizes`` are the sides of a multi-scale row's inputs, one or none those of any other.
-    """
-    row = row_of(method, recipe, dataset, fusion, shots, on, sizes)
-    if row is None:
-        return None
-    place = (row.paper, row.table_for(dataset), row.row, shots, "mean")
-    found = [v for v in published_values() if (v.paper, v.table, v.row, v.shots, v.column) == place]
-    return next((v for v in found if is_of_backbone(v.backbone, dataset, backbone)), None)
 
 
 def printed_as(

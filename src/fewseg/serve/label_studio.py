@@ -36,11 +36,11 @@ from fewseg.annotations.label_studio import (
     label_studio_prediction,
     labels_of,
 )
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES, IGNORE_NAMES
-from fewseg.annotations.values import ReadOptions
 from fewseg.inference.model import EncodedImage, view_masks
 from fewseg.inference.session import Session
-from fewseg.inference.supports import Shot, SupportSet
+from fewseg.inference.supports import SupportImage, SupportSet
 from fewseg.serve.label_studio_client import StudioClient, StudioSettings
 from fewseg.serve.limits import MIB, Limits, RequestError, read_body
 from fewseg.serve.pages import SharedModel
@@ -251,7 +251,7 @@ class Project:
         self._config: LabelConfig | None = None
         self._events, self._events_read, self._read_at = 1, 0, 0.0
         self._examples: list[Example] = []
-        self._supports: dict[str, Shot] = {}  # by digest of their examples
+        self._supports: dict[str, SupportImage] = {}  # by digest of their examples
         self._failed: frozenset[str] = frozenset()  # digests
         self._unanswered, self._encoded_at = False, 0.0
         self._session: ProjectSession | None = None
@@ -321,9 +321,9 @@ class Project:
             self._session = ProjectSession(version=version, config=config, session=session)
             return self._session
 
-    def _encode(self, examples: list[Example]) -> dict[str, Shot]:
+    def _encode(self, examples: list[Example]) -> dict[str, SupportImage]:
         """Digest -> support, of the newest examples within the budget."""
-        found: dict[str, Shot] = {}
+        found: dict[str, SupportImage] = {}
         used, self._unanswered = 0, False
         for example in sorted(examples, key=lambda e: e.changed, reverse=True):
             try:
@@ -350,15 +350,15 @@ class Project:
             found[example.digest] = shot
         return found
 
-    def _support(self, example: Example) -> Shot:
+    def _support(self, example: Example) -> SupportImage:
         where = f"task {example.task}"
         image = self._images.encode(self._client.image(example.address), f"of {where}")
         masks = drawn(example.regions, image.size, where, ReadOptions()).masks()
         views = {name: view_masks(torch.from_numpy(mask), image.windows) for name, mask in masks.items()}
-        return Shot(image=image, masks=views)
+        return SupportImage(image=image, masks=views)
 
 
-def _support_set(shots: list[Shot]) -> SupportSet:
+def _support_set(shots: list[SupportImage]) -> SupportSet:
     """The supports of the classes that at least one image shows."""
     supports = SupportSet()
     for shot in shots:

@@ -21,7 +21,7 @@ from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.values import MAX_CLASSES, Mask
 from fewseg.inference.model import EncodedImage, Model, view_masks
 from fewseg.inference.segmentation import Segmentation
-from fewseg.inference.session import Answer, Session
+from fewseg.inference.session import Session
 from fewseg.inference.supports import SupportSet
 from fewseg.serve.limits import MIB, Limits, RequestError
 from fewseg.types import IGNORE, DataError
@@ -66,7 +66,7 @@ class PageImage:
     role: Role = "open"
     mask_png: bytes | None = None  # where the role is not "open"
     class_masks: Mapping[int, Tensor] = field(default_factory=dict)  # of a support: number -> its views' mask
-    answer: Answer | None = None  # of the present supports
+    answer: Segmentation | None = None  # of the present supports
 
     @property
     def nbytes(self) -> int:
@@ -286,12 +286,12 @@ class PageState:
         answer = image.answer
         if answer is None or (quality and answer.quality is None):
             with self._shared.judging if quality else self._shared.network:
-                (answer,) = session.answer([image.encoded], quality=quality)
+                (answer,) = session.segment_all([image.encoded], quality=quality)
             with self._lock:
                 if id in self._images and self._session is session:
                     self._images[id] = replace(self._images[id], answer=answer)
                     self._drop_answers(self.nbytes - self.limits.session_bytes, last=id)
-        return session.finish(answer, threshold)
+        return answer.at(threshold)
 
     def renumbered(self, found: Segmentation) -> Mask:
         """A prediction's labels with the numbers of this page's classes."""

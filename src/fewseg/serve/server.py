@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from fewseg.inference.options import ModelOptions
 
 if TYPE_CHECKING:
     from fewseg.inference.model import Model
@@ -25,18 +27,9 @@ class ServeOptions:
     """Serves a page where images are annotated and the others predicted, until it is stopped (Ctrl-C).
 
     Attributes:
-        model: a checkpoint (.safetensors) or a recipe without training.
         host: the address to listen on. With any other than this machine's own, everybody in the network can
             use the page: there is no password.
         port: to listen on; 0 for any free one.
-        backbone: for a recipe without training: a different timm network.
-        backbone_weights: path of the frozen trunk's weights.
-        size: side of the network's input in pixels; by default that of the recipe or of the training.
-        fusion: how K supports become one prediction; by default the method's own.
-        precision: bf16 is up to twice as fast on CPUs that support it, with nearly the same masks.
-        tiles: cut images into overlapping tiles of this side in pixels; by default an image is resized to
-            fit.
-        overlap: of tiles, a fraction in [0, 0.9].
         max_pixels: larger images are refused.
         upload_mib: larger files are refused.
         session_mib: memory that one open page may use.
@@ -46,18 +39,11 @@ class ServeOptions:
             environment variable LABEL_STUDIO_API_KEY; where BASIC_AUTH_USER and BASIC_AUTH_PASS are set,
             Label Studio must send them.
         label_studio_shots: how many of the newest annotated tasks of each class are supports.
+        model: which model is used, and how.
     """
 
-    model: str = "pascal_matcher_resnet50"
     host: str = "127.0.0.1"
     port: int = 8017
-    backbone: str | None = None
-    backbone_weights: str | None = None
-    size: int | None = None
-    fusion: Literal["mean", "average", "cross-guided", "iterative", "attention"] | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    tiles: int | None = None
-    overlap: float = 0.25
     max_pixels: int = 40_000_000
     upload_mib: int = 64
     session_mib: int = 2048
@@ -65,6 +51,7 @@ class ServeOptions:
     idle_minutes: int = 60
     label_studio: str | None = None
     label_studio_shots: int = 10
+    model: ModelOptions = field(default_factory=ModelOptions)
 
 
 def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
@@ -117,18 +104,9 @@ def _studio(options: ServeOptions) -> StudioSettings | None:
 
 
 def _model(options: ServeOptions) -> Model:
-    from fewseg.inference.loading import load_model
-    from fewseg.inference.model import Tiles, Whole
+    from fewseg.inference.model import load_model
 
-    return load_model(
-        options.model,
-        size=options.size,
-        views=Whole() if options.tiles is None else Tiles(side=options.tiles, overlap=options.overlap),
-        fusion=options.fusion,
-        backbone=options.backbone,
-        backbone_weights=options.backbone_weights,
-        precision=options.precision,
-    )
+    return load_model(options.model)
 
 
 def _welcome(options: ServeOptions, port: int) -> str:

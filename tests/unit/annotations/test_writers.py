@@ -6,6 +6,7 @@ import signal
 from dataclasses import replace
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from fewseg.annotations import (
+    FORMATS,
     CocoWriter,
+    Format,
     IndexPngWriter,
     JsonlWriter,
     LabelMeWriter,
@@ -21,6 +24,7 @@ from fewseg.annotations import (
     Prediction,
     ProbabilityPngWriter,
     ReadOptions,
+    WriteOptions,
     encode_coco,
     output_stems,
     read_jsonl,
@@ -411,3 +415,22 @@ def test_probabilities_out_of_range_and_missing_ones_are_told(tmp_path):
     ):
         with pytest.raises(ValueError, match=r"expected|invalid"):
             make()
+
+
+WRITTEN = {
+    "png": "masks/a.png",
+    "probability": "probability/a.rust.png",
+    "coco": "coco.json",
+    "coco-results": "coco-results.json",
+    "labelme": "labelme/a.json",
+    "labelme-polygons": "labelme/a.json",
+    "label-studio": "label-studio.json",
+    "jsonl": "predictions.jsonl",
+}
+
+
+def test_every_name_of_a_format_opens_its_writer(tmp_path, predict):
+    assert tuple(FORMATS) == get_args(Format) == tuple(WRITTEN)
+    for name, file in WRITTEN.items():
+        write_all(FORMATS[name](tmp_path / name, CLASSES, WriteOptions()), [predict()])
+        assert (tmp_path / name / file).is_file()

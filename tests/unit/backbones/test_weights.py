@@ -139,7 +139,7 @@ def test_files_that_are_absent_of_another_kind_or_without_tensors_are_refused(tm
     with pytest.raises(ValueError, match=r"no weight file at .*absent.pth: give the path"):
         tiny(str(tmp_path / "absent.pth")).build()
     (tmp_path / "w.onnx").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"w.onnx: accepted are .safetensors"):
+    with pytest.raises(ValueError, match=r"w.onnx: it must be a .safetensors"):
         tiny(str(tmp_path / "w.onnx")).build()
     for content in ({"epoch": 3}, [1, 2], {}):
         torch.save(content, tmp_path / "w.pth")

@@ -1,6 +1,7 @@
 """Counts at the labels' own size by plain hand; shared work is done once."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fewseg.data.folds import ClassSplit
 from fewseg.data.index import build_index
 from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import EvalView, StretchedView
-from fewseg.engine.evaluate import Evaluator, judged_pairs
+from fewseg.engine.evaluate import ByteCache, Evaluator, Line
 from fewseg.engine.features import FeatureStore
 from fewseg.methods.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage
 from fewseg.methods.matcher import MatcherConfig
@@ -59,8 +60,7 @@ class PairMatcher(PairScorer):
     """Scores a pair by the cosines of stem cells to the mean of the support's foreground and background."""
 
     def __init__(self, backbone):
-        super().__init__()
-        self.backbone, self.fusion = backbone.build(), MeanVector()
+        super().__init__(SimpleNamespace(backbone=backbone, fusion=MeanVector()))
 
     def encode_shots(self, features, masks):
         maps = features["stem"]
@@ -127,6 +127,12 @@ def sampler(index):
     return lambda shots, protocol=PROTOCOL, ways=1: EpisodeSampler(index, split, protocol, shots, ways=ways)
 
 
+def run(evaluator, episodes, fusion=None, **options):
+    """The counts of one line."""
+    (counts,) = evaluator.run([Line(episodes=episodes, fusion=fusion, **options)])
+    return counts
+
+
 def plain_counts(said, labels, class_id):
     """Pixel by pixel."""
     counts = dict.fromkeys(("fg_inter", "fg_union", "bg_inter", "bg_union", "fg_pred", "fg_true"), 0)
@@ -153,7 +159,7 @@ def plain_labels(logits, size):
 
 def test_counts_are_at_the_labels_own_size_whatever_its_shape(evaluator, sampler, source):
     chosen = sampler(1)
-    found = evaluator.run(chosen)
+    found = run(evaluator, chosen)
     specs = [spec for seed in PROTOCOL.seeds for spec in chosen.episodes(seed)]
     shapes = set()
     for row, spec in enumerate(specs):
@@ -171,7 +177,7 @@ def test_counts_are_at_the_labels_own_size_whatever_its_shape(evaluator, sampler
 def test_counts_at_the_networks_size_leave_the_padding_out(evaluator, sampler, source):
     protocol = Protocol(name="p", episodes=6, seeds=(0,), min_area=1, label_size="network")
     chosen = sampler(1, protocol)
-    found = evaluator.run(chosen)
+    found = run(evaluator, chosen)
     for row, spec in enumerate(chosen.episodes(0)):
         _, labels = EvalView(SIDE)(source.read_image(spec.query), source.read_labels(spec.query))
         said = evaluator.plain(spec).argmax(dim=0) == 1
@@ -184,7 +190,7 @@ def test_counts_in_a_square_of_a_fixed_side(evaluator, sampler, source, side):
     """Both are brought to the content of the square; its padding counts nowhere."""
     protocol = Protocol(name="p", episodes=6, seeds=(0,), min_area=1, label_size=side)
     chosen = sampler(1, protocol)
-    found = evaluator.run(chosen)
+    found = run(evaluator, chosen)
     for row, spec in enumerate(chosen.episodes(0)):
         labels = source.read_labels(spec.query)
         longer = max(labels.shape)
@@ -207,7 +213,7 @@ def test_a_stretched_view_is_stretched_back(matcher, sampler, source, folder, la
     view = StretchedView(SIDE)
     store = FeatureStore(matcher.backbone, source, [view], folder=folder, dtype=torch.float32)
     chosen, evaluator = sampler(1, protocol), Evaluator(matcher, source, store, progress=False)
-    found = evaluator.run(chosen)
+    found = run(evaluator, chosen)
     for row, spec in enumerate(chosen.episodes(0)):
         labels = source.read_labels(spec.query)
         size = tuple(labels.shape)
@@ -223,7 +229,7 @@ def test_a_stretched_view_is_stretched_back(matcher, sampler, source, folder, la
 
 def test_features_of_another_aspect_than_the_protocols_are_refused(evaluator, sampler):
     with pytest.raises(ValueError, match="aspect is 'stretched' and the stored features are of EvalView"):
-        evaluator.run(sampler(1, replace(PROTOCOL, aspect="stretched")))
+        run(evaluator, sampler(1, replace(PROTOCOL, aspect="stretched")))
 
 
 @pytest.mark.parametrize(
@@ -231,7 +237,7 @@ def test_features_of_another_aspect_than_the_protocols_are_refused(evaluator, sa
 )
 def test_every_fusion_gives_the_plain_labels(pairs, sampler, source, fusion):
     chosen = sampler(3)
-    found = pairs.run(chosen, fusion, seeds=[0])
+    found = run(pairs, chosen, fusion, seeds=[0])
     for row, spec in enumerate(chosen.episodes(0)):
         labels = source.read_labels(spec.query)
         said = plain_labels(pairs.plain(spec, fusion), tuple(labels.shape))
@@ -239,63 +245,87 @@ def test_every_fusion_gives_the_plain_labels(pairs, sampler, source, fusion):
             assert getattr(found, name)[row] == value, (row, name)
 
 
-def test_a_pair_is_scored_once_for_all_runs_and_fusions(pairs, sampler, monkeypatch):
-    scored, score = [], pairs.method.score
+def test_a_pair_is_scored_once_for_all_lines(pairs, sampler, monkeypatch):
+    scored, score, encoded, encode = [], pairs.method.score, [], pairs.method.encode_query
 
     def counting(query, guides, prior=None):
         scored.append(len(guides))
         return score(query, guides, prior)
 
     monkeypatch.setattr(pairs.method, "score", counting)
+    monkeypatch.setattr(pairs.method, "encode_query", lambda f: encoded.append(len(f)) or encode(f))
     chosen = sampler(3)
-    pairs.run(chosen, CrossGuided())
+    fusions = (CrossGuided(), ScoreAverage(), CrossGuided(iou="mean"))
+    lines = [Line(episodes=chosen, fusion=fusion) for fusion in fusions]
+    pairs.run([*lines, Line(episodes=sampler(1), fusion=ScoreAverage())])
     specs = [spec for seed in PROTOCOL.seeds for spec in chosen.episodes(seed)]
     distinct = {(s.class_id, k, t) for s in specs for k in s.supports for t in (s.query, *s.supports)}
-    assert sum(scored) == len(distinct)
-    pairs.run(chosen, ScoreAverage())
-    pairs.run(chosen, CrossGuided(iou="mean"))
-    pairs.run(sampler(1), ScoreAverage())
     assert sum(scored) == len(distinct)  # the first of three supports is the one of one
+    targets = [{t for _, _, t in distinct}, {s.query for s in specs}]
+    assert len(targets[0]) <= len(encoded) <= len(targets[0]) + len(targets[1])
+
+
+def test_lines_together_have_the_counts_of_each_alone(pairs, sampler):
+    lines = [
+        Line(episodes=sampler(shots, ways=ways), fusion=fusion, on=on)
+        for shots, fusion, ways, on in (
+            (1, ScoreAverage(), 1, "query"),
+            (3, CrossGuided(), 1, "query"),
+            (3, CrossGuided(iou="mean"), 1, "query"),
+            (2, MeanVector(), 2, "query"),
+            (2, ScoreAverage(), 1, "support"),
+        )
+    ]
+    together = pairs.run(lines)
+    for line, found in zip(lines, together, strict=True):
+        (alone,) = Evaluator(pairs.method, pairs.source, pairs.store, batch=1, progress=False).run([line])
+        for name, column in alone.columns().items():
+            assert np.array_equal(column, getattr(found, name)), name
 
 
 def test_each_form_of_cross_guidance_has_ious_of_its_own(pairs, sampler, source):
-    pairs.store.ensure(source.ids, progress=False)
-    asked = [(spec.class_id, spec.supports, spec.query) for spec in sampler(3).episodes(0)]
-    fresh = Evaluator(pairs.method, source, pairs.store, progress=False)
-
-    def ious(evaluator, fusion):
-        return evaluator._pairs.prepare(asked, judged_pairs(asked, fusion), fusion)
-
-    papers = ious(pairs, CrossGuided())
-    released = ious(pairs, CrossGuided(iou="mean"))
-    assert released == ious(fresh, CrossGuided(iou="mean"))
+    asked = {(s.class_id, k, i) for s in sampler(3).episodes(0) for k in s.supports for i in s.supports}
+    papers = pairs.pair_ious(asked, CrossGuided())
+    released = pairs.pair_ious(asked, CrossGuided(iou="mean"))
+    assert set(papers) == set(released) == asked
     assert released != papers
 
 
 @pytest.mark.parametrize("kind", ["evaluator", "pairs"])
-def test_hardly_any_memory_changes_nothing(request, kind, sampler, monkeypatch, tmp_path):
-    monkeypatch.setenv("FEWSEG_CACHE", str(tmp_path))
+def test_hardly_any_memory_changes_nothing(request, kind, sampler):
     wide = request.getfixturevalue(kind)
     narrow = Evaluator(wide.method, wide.source, wide.store, memory=2000, progress=False)
     fusion = CrossGuided() if kind == "pairs" else None
-    expected, found = wide.run(sampler(3), fusion), narrow.run(sampler(3), fusion)
+    expected, found = run(wide, sampler(3), fusion), run(narrow, sampler(3), fusion)
     assert np.array_equal(expected.fg_inter, found.fg_inter)
     assert np.array_equal(expected.fg_pred, found.fg_pred)
-    assert narrow.pool.spilled > 0
-    assert wide.pool.spilled == 0
+
+
+def test_what_was_used_longest_ago_goes_first_and_is_made_again():
+    cache, made = ByteCache(3000), []
+
+    def get(name, bytes=1000):
+        return cache.get(name, lambda: made.append(name) or torch.zeros(bytes, dtype=torch.uint8))
+
+    for name in ("a", "b", "c", "a", "d", "a", "c", "b"):
+        assert len(get(name)) == 1000
+        assert cache.bytes <= 3000
+    assert made == ["a", "b", "c", "d", "b"]
+    assert len(get("large", 5000)) == 5000  # one is kept however large it is
+    assert (get("large", 0).numel(), cache.bytes) == (5000, 5000)
 
 
 @pytest.mark.parametrize("wrong", [{"batch": 0}, {"memory": 0}, {"precision": "fp16"}])
 def test_settings_that_make_no_sense_are_refused(evaluator, wrong):
-    with pytest.raises(ValueError, match="give fp32 or bf16, 1 item at least and a number of bytes"):
+    with pytest.raises(ValueError, match="precision must be fp32 or bf16, batch and memory at least 1"):
         Evaluator(evaluator.method, evaluator.source, evaluator.store, **wrong)
 
 
 def test_a_fusion_that_the_method_cannot_use_is_refused(pairs, evaluator, sampler):
     with pytest.raises(ValueError, match="Matcher cannot use 'cross-guided'; it can use mean, iterative"):
-        evaluator.run(sampler(2), CrossGuided())
+        run(evaluator, sampler(2), CrossGuided())
     with pytest.raises(ValueError, match="PairMatcher cannot use 'iterative'; it can use mean, average"):
-        pairs.run(sampler(2), IterativeInference())
+        run(pairs, sampler(2), IterativeInference())
 
 
 def test_a_support_set_is_encoded_once_and_a_question_answered_once(evaluator, sampler, monkeypatch):
@@ -306,7 +336,7 @@ def test_a_support_set_is_encoded_once_and_a_question_answered_once(evaluator, s
     protocol = replace(PROTOCOL, episodes=60)
     chosen = sampler(1, protocol)
     specs = [spec for seed in protocol.seeds for spec in chosen.episodes(seed)]
-    assert len(evaluator.run(chosen)) == len(specs)
+    assert len(run(evaluator, chosen)) == len(specs)
     assert len(encoded) == len({s.ways for s in specs}) < len(specs)
     assert len(answered) == len({(s.ways, s.query) for s in specs}) < len(specs)
 
@@ -327,7 +357,7 @@ def way_counts(said, labels, classes):
 def test_several_ways_are_counted_each_and_together(request, kind, sampler, source):
     evaluator = request.getfixturevalue(kind)
     chosen = sampler(2, ways=2)
-    found = evaluator.run(chosen, seeds=[0])
+    found = run(evaluator, chosen, seeds=[0])
     assert len(found) == 3 * PROTOCOL.episodes
     row, hits = 0, 0
     for spec in chosen.episodes(0):
@@ -354,7 +384,7 @@ def test_several_ways_are_counted_each_and_together(request, kind, sampler, sour
 def test_on_the_support_set_the_counts_of_its_images_are_summed(request, kind, sampler, source):
     evaluator = request.getfixturevalue(kind)
     chosen = sampler(2)
-    found = evaluator.run(chosen, seeds=[0], on="support")
+    found = run(evaluator, chosen, seeds=[0], on="support")
     for row, spec in enumerate(chosen.episodes(0)):
         totals = dict.fromkeys(("fg_inter", "fg_union", "bg_inter", "bg_union", "fg_pred", "fg_true"), 0)
         for id in spec.supports:
@@ -367,14 +397,16 @@ def test_on_the_support_set_the_counts_of_its_images_are_summed(request, kind, s
 
 
 def test_the_one_that_is_asked_says_which_seeds(evaluator, sampler):
-    assert set(evaluator.run(sampler(1), seeds=[7]).seed.tolist()) == {7}
+    assert set(run(evaluator, sampler(1), seeds=[7]).seed.tolist()) == {7}
 
 
 def test_half_precision_moves_few_pixels(matcher, source, folder, sampler):
     results = []
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         store = FeatureStore(matcher.backbone, source, [EvalView(SIDE)], folder=folder, dtype=dtype)
-        results.append(Evaluator(matcher, source, store, precision=precision, progress=False).run(sampler(1)))
+        results.append(
+            run(Evaluator(matcher, source, store, precision=precision, progress=False), sampler(1))
+        )
     assert np.array_equal(results[0].fg_true, results[1].fg_true)
     moved = np.abs(results[0].fg_pred - results[1].fg_pred).sum()
     assert moved < 0.05 * (results[0].fg_true + results[0].bg_union).sum()

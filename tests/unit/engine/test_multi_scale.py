@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import EvalView, binary_mask
-from fewseg.engine.evaluate import Evaluator, MultiScaleEvaluator
+from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.features import FeatureStore
 from fewseg.methods.fusion import CrossGuided, ScoreAverage
 from fewseg.methods.matcher import MatcherConfig
+from fewseg.methods.pair_scorer import PairScorer
 from fewseg.types import EncodedShots
 
 SIZES = (49, 33)
@@ -28,16 +29,13 @@ def method(request, build, config):
 
 
 @pytest.fixture
-def scales(method, data, tmp_path):
-    """One evaluator a size."""
-
-    def at(size):
-        store = FeatureStore(
-            method.backbone, data.source, [EvalView(size)], folder=tmp_path, dtype=torch.float32
-        )
-        return Evaluator(method, data.source, store, progress=False)
-
-    return [at(size) for size in SIZES]
+def evaluator(method, data, tmp_path):
+    """With a store of each size."""
+    stores = [
+        FeatureStore(method.backbone, data.source, [EvalView(size)], folder=tmp_path, dtype=torch.float32)
+        for size in SIZES
+    ]
+    return Evaluator(method, data.source, stores, progress=False)
 
 
 def probabilities(method, source, spec, size):
@@ -52,13 +50,12 @@ def probabilities(method, source, spec, size):
     return F.interpolate(logits.softmax(dim=1), size=(49, 49), mode="bilinear", align_corners=True)[0]
 
 
-def test_the_answer_is_the_sum_of_the_sizes_probabilities(method, data, scales):
+def test_the_answer_is_the_sum_of_the_sizes_probabilities(method, data, evaluator):
     sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 1)
-    evaluator = MultiScaleEvaluator(scales)
-    counts = evaluator.run(sampler)
+    (counts,) = evaluator.run([Line(episodes=sampler, sizes=SIZES)])
     for row, spec in enumerate(sampler.episodes(0)):
         expected = sum(probabilities(method, data.source, spec, size) for size in SIZES)
-        torch.testing.assert_close(evaluator.plain(spec), expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(evaluator.plain(spec, sizes=SIZES), expected, atol=1e-5, rtol=1e-4)
         labels = data.source.read_labels(spec.query)
         margin = (expected[1] - expected[0])[None, None, : 49 * labels.shape[0] // max(labels.shape)]
         shown = F.interpolate(margin, size=tuple(labels.shape), mode="bilinear", align_corners=False)[0, 0]
@@ -67,31 +64,27 @@ def test_the_answer_is_the_sum_of_the_sizes_probabilities(method, data, scales):
         assert abs(counts.fg_inter[row] - int(((shown > 0) & (truth == 1)).sum())) <= near
 
 
-def test_one_size_is_the_plain_evaluation(method, data, scales):
+def test_lines_of_one_and_of_several_sizes_in_one_pass_have_their_own_counts(method, data, evaluator):
     sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 2)
-    alone, wrapped = scales[0].run(sampler), MultiScaleEvaluator(scales[:1]).run(sampler)
-    assert (alone.fg_inter == wrapped.fg_inter).all()
-    assert (alone.fg_union == wrapped.fg_union).all()
-
-
-@pytest.mark.parametrize("method", ["matcher"], indirect=True)
-def test_several_sizes_answer_otherwise_than_each_of_them(method, data, scales):
-    sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 1)
-    both = MultiScaleEvaluator(scales).run(sampler)
-    assert all((both.fg_union != scale.run(sampler).fg_union).any() for scale in scales)
-
-
-def test_what_it_cannot_do_is_refused(build, data, scales):
-    with pytest.raises(ValueError, match="each of another size"):
-        MultiScaleEvaluator([scales[0], scales[0]])
-    with pytest.raises(ValueError, match="each of another size"):
-        MultiScaleEvaluator([])
+    lines = [Line(episodes=sampler, sizes=sizes) for sizes in ((), SIZES[1:], SIZES)]
+    first, second, both = evaluator.run(lines)
+    for size, found in zip(SIZES, (first, second), strict=True):
+        alone = Evaluator(method, data.source, evaluator.stores[size], progress=False)
+        assert (alone.run(lines[:1])[0].fg_union == found.fg_union).all()
+    if not isinstance(method, PairScorer):  # the random head of the other answers one class
+        assert all((one.fg_union != first.fg_union).any() for one in (second, both))
 
 
 @pytest.mark.parametrize("method", ["pfenet"], indirect=True)
-def test_shots_are_averaged_and_not_weighed_across_sizes(data, scales):
+def test_what_it_cannot_do_is_refused(method, data, evaluator):
+    store = evaluator.store
+    with pytest.raises(ValueError, match="stores must have different sizes"):
+        Evaluator(method, data.source, [store, store])
+    with pytest.raises(ValueError, match="stores must have different sizes"):
+        Evaluator(method, data.source, [])
     sampler = EpisodeSampler(data.test, data.split, replace(PROTOCOL, episodes=2), 2)
-    evaluator = MultiScaleEvaluator(scales)
-    assert len(evaluator.run(sampler, ScoreAverage())) == 2
+    with pytest.raises(ValueError, match=r"sizes must be different ones of \[33, 49\]"):
+        evaluator.run([Line(episodes=sampler, sizes=(33, 57))])
+    assert len(evaluator.run([Line(episodes=sampler, fusion=ScoreAverage(), sizes=SIZES)])[0]) == 2
     with pytest.raises(ValueError, match="--fusion mean or average"):
-        evaluator.run(sampler, CrossGuided())
+        evaluator.run([Line(episodes=sampler, fusion=CrossGuided(), sizes=SIZES)])

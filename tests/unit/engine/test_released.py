@@ -169,7 +169,7 @@ def test_states_of_other_methods_and_networks_are_refused(pfenet):
         import_released({"features.0.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"holds more: \('extra.0.weight',\)"):
         import_released(state | {"extra.0.weight": torch.zeros(64, 256, 1, 1)})
-    with pytest.raises(ValueError, match=r"7 bottleneck blocks in layer3; accepted are ResNet-50"):
+    with pytest.raises(ValueError, match=r"7 bottleneck blocks in layer3; it must be ResNet-50"):
         import_released(state | {"layer3.6.conv3.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"missing: trunk \(1\)"):
         import_released({key: value for key, value in state.items() if key != "res1.0.weight"})
@@ -237,7 +237,7 @@ def test_a_released_scl_on_canet_becomes_ours_with_its_departures_named(canet_st
 
 def test_other_trunks_and_further_parts_of_canet_are_refused(canet_state):
     _, state = canet_state
-    with pytest.raises(ValueError, match="7 bottleneck blocks in layer3; accepted is"):
+    with pytest.raises(ValueError, match="7 bottleneck blocks in layer3; it must be"):
         import_released(state | {"layer3.6.conv3.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"holds more: \('FPM_Decoder.layer8.0.weight',\)"):
         import_released(state | {"FPM_Decoder.layer8.0.weight": torch.zeros(1)})

@@ -11,6 +11,7 @@ import pytest
 from fewseg.cli import main
 from fewseg.engine.results import load_counts
 from fewseg.recipes.evaluation import evaluate
+from fewseg.recipes.options import EvaluateOptions
 from fewseg.reports.figures.context import Claim
 from fewseg.reports.figures.failures import Outcomes, failures
 from fewseg.reports.figures.run import FIGURES
@@ -37,7 +38,7 @@ def run(capsys):
 def results(saved):
     """1-shot results of the baseline and of SD-AANet on fold 0."""
     for name in ("sdaanet_baseline", "sdaanet"):
-        evaluate(saved(name), out=Path("results"), shots=(1,), progress=False)
+        evaluate(EvaluateOptions(what=saved(name), out=Path("results"), shots=(1,), quiet=True))
     return Path("results")
 
 
@@ -59,10 +60,10 @@ def test_all_figures_are_made_with_their_numbers_beside_them(run, saved, results
     assert names == sorted(
         [
             "pictures/attention-fold0.png",
-            *(f"pictures/failures-{name}-fold0.png" for name in ("scl", "srpnet_f", *SDAANET)),
+            *(f"pictures/failures-{name}-fold0.png" for name in ("scl_pfenet", "srpnet_f", *SDAANET)),
             "pictures/qualitative-fold0.png",
             "pictures/similarity-fold0.png",
-            "pictures/support-masks-scl-fold0.png",
+            "pictures/support-masks-scl_pfenet-fold0.png",
             "plots/attention-order.png",
             "plots/failure-rates.png",
             "plots/metric-silhouettes.png",
@@ -185,7 +186,8 @@ def test_results_of_another_schema_or_protocol_are_named(run, results):
     newer = json.loads(next(results.glob("demo_sdaanet-*.json")).read_text()) | {"schema": 99}
     (results / "newer.json").write_text(json.dumps(newer))
     (results / "newer.counts.npz").write_bytes(next(results.glob("demo_sdaanet-*.npz")).read_bytes())
-    evaluate("demo_matcher", fold=0, out=results, shots=(1,), episodes=12, progress=False)
+    options = {"fold": 0, "out": results, "shots": (1,), "episodes": 12, "quiet": True}
+    evaluate(EvaluateOptions(what="demo_matcher", **options))
     status, said = run(str(results), "--out", "out", "--figure", "sizes", "--quiet")
     assert status == 3
     assert said.count("newer.json has schema 99; this fewseg reads schema 4") == 1
@@ -208,7 +210,7 @@ def test_results_of_mixed_class_splits_are_named_and_others_drawn(run, results):
     write_sealed(results / "other.json", other)
     status, said = run(str(results), "--out", "out", "--figure", "sizes", "--quiet")
     assert status == 3
-    assert "different class splits cannot share a table" in said
+    assert "different class splits of tiny fold 0 cannot share a table" in said
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "empty"])

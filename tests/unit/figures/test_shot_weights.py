@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from fewseg.reports.figures import shot_weights
+from fewseg.engine.evaluate import Evaluator
 from fewseg.reports.figures.shot_weights import (
     SHOTS,
     binned,
@@ -69,15 +69,11 @@ def test_u_k_is_the_mean_iou_of_what_shot_k_predicts_of_all_shots(model_of, monk
     """Eq. 16: k predicts i. Scores that are not alike both ways tell shot k from what it is tested on."""
     asked = []
 
-    class Stub:
-        def __init__(self, *options):
-            pass
+    def pair_ious(evaluator, pairs, fusion):
+        asked.extend(pairs)
+        return {pair: i / len(pairs) for i, pair in enumerate(asked)}
 
-        def prepare(self, questions, pairs, fusion):
-            asked.extend(pairs)
-            return {pair: i / len(pairs) for i, pair in enumerate(pairs)}
-
-    monkeypatch.setattr(shot_weights, "PairScores", Stub)
+    monkeypatch.setattr(Evaluator, "pair_ious", pair_ious)
     model = model_of("scl")
     weights, ious = weights_of(model, 3, progress=False)
     specs = [spec for _, spec in model.episodes(SHOTS, 3)]

@@ -88,12 +88,12 @@ WRONG = {
     "channels first in an array": (np.zeros((3, 6, 9), np.uint8), "channels last in an array"),
     "channels last in a tensor": (torch.zeros(6, 9, 3), "first in a tensor"),
     "empty": (np.zeros((0, 9, 3), np.uint8), "shape"),
-    "sixteen bits": (np.zeros((6, 9), np.int32), "accepted are uint8"),
-    "complex": (np.zeros((6, 9), np.dtype("U1")), "accepted are uint8"),
+    "sixteen bits": (np.zeros((6, 9), np.int32), "must hold uint8"),
+    "complex": (np.zeros((6, 9), np.dtype("U1")), "must hold uint8"),
     "bytes as floats": (RGB.astype(np.float32), "outside"),
     "normalised": (torch.randn(3, 6, 9), "outside"),
     "not a number": (torch.full((3, 6, 9), float("nan")), "NaN"),
-    "no image": (3, "is a int"),
+    "no image": (3, "got a int"),
     "no bytes": (b"", "0 bytes"),
     "text as bytes": (b"hello", "cannot be read"),
     "truncated": (as_bytes(RGB)[:60], "cannot be read"),
@@ -109,11 +109,11 @@ def test_what_is_no_image_is_told(given, message):
 
 
 def test_large_arrays_and_uploads_are_refused_before_they_are_decoded():
-    with pytest.raises(DataError, match=r"9 x 6 pixels; (accepted are|expected at most) 50"):
+    with pytest.raises(DataError, match="9 x 6"):
         read_image(RGB, max_pixels=50)
-    with pytest.raises(DataError, match=r"9 x 6 pixels; (accepted are|expected at most) 50"):
+    with pytest.raises(DataError, match="9 x 6"):
         read_image(as_bytes(RGB), max_pixels=50)
-    with pytest.raises(DataError, match=r"9 x 6 pixels; (accepted are|expected at most) 50"):
+    with pytest.raises(DataError, match="9 x 6"):
         read_image(Image.fromarray(RGB), max_pixels=50)
 
 
@@ -169,8 +169,8 @@ WRONG_MASKS = {
     "classes": (MASK * 3 + np.eye(6, 9, dtype=np.uint8) * 2, "one class a mask"),
     "negative": (MASK.astype(np.int64) * -1, "whole numbers"),
     "channels": (np.stack([MASK] * 3, -1), "one mask for each image"),
-    "colour": (Image.new("RGB", (9, 6)), "mode RGB"),
-    "nothing": (3.0, "is a float"),
+    "colour": (Image.new("RGB", (9, 6)), "mode 1, L or P, got RGB"),
+    "nothing": (3.0, "got a float"),
 }
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from fewseg.annotations import read_jsonl, read_supports
 from fewseg.cli import main
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
-from fewseg.inference import Segmenter, folder_run
+from fewseg.inference import Segmenter, folder_run, segmenter
 from fewseg.inference.images import find_images
 from fewseg.inference.model import Model
 from fewseg.ops.files import folder_alone
@@ -99,7 +99,7 @@ def test_a_second_run_does_what_is_missing_and_nothing_else(place, run, monkeypa
     )
     status, said = run()
     assert status == 0
-    assert "labelled: 2, 4 were there before" in said
+    assert "labelled: 2, 4 were labelled before" in said
     assert sorted(read) == ["a.png", "new.png"]
     after = {f: f.stat().st_mtime_ns for f in (place / "out/masks").rglob("*.png")}
     assert {f for f in before if before[f] == after[f]} == set(before) - {place / "out/masks/a.png"}
@@ -111,30 +111,29 @@ def test_another_support_model_or_threshold_does_not_mix_with_an_earlier_run(pla
     for words, what in ((["--threshold", "0.6"], "threshold"), (["--size", "73"], "model")):
         status, said = run(*words)
         assert status == 1
-        assert f"holds a run with another {what}" in said
+        assert f"holds a run with a different {what}" in said
     write(place / "sup/images/2.png", picture(2)[0])
     write(place / "sup/masks/2.png", picture(2)[1])
-    assert "holds a run with another shots, supports" in run()[1]
+    assert "holds a run with a different shots, supports" in run()[1]
 
 
 def test_a_killed_run_goes_on(place, run, monkeypatch):
-    step = folder_run._Work.write
-    monkeypatch.setattr(
-        folder_run._Work,
-        "write",
-        lambda self, name, result: step(self, name, result) if name < "one" else stop(),
-    )
+    step = folder_run.write_thumbnail
 
-    def stop():
-        raise KeyboardInterrupt
+    def dies(folder, name, *rest):
+        if name >= "one":
+            raise KeyboardInterrupt
+        step(folder, name, *rest)
+
+    monkeypatch.setattr(folder_run, "write_thumbnail", dies)
 
     status, said = run("--format", "coco")
     assert status == 130
     assert "the same command does what is missing" in said
     assert not (place / "out/coco.json").exists()
-    monkeypatch.setattr(folder_run._Work, "write", step)
+    monkeypatch.setattr(folder_run, "write_thumbnail", step)
     status, said = run("--format", "coco")
-    assert "labelled: 3, 2 were there before" in said
+    assert "labelled: 3, 2 were labelled before" in said
     assert len(json.loads((place / "out/coco.json").read_bytes())["images"]) == 5
 
 
@@ -240,7 +239,7 @@ def test_names_that_file_systems_part_with_are_told(place, run):
     status, said = run()
     assert status == 3
     assert "back" in said
-    assert "no UTF-8" in said
+    assert "not UTF-8" in said
     assert "labelled: 5; skipped: 2" in said
 
 
@@ -257,7 +256,7 @@ def test_a_name_that_leaves_no_room_for_an_output_is_told_and_skipped(place, run
         write(place / "photos" / f"{name}.jpg", picture(3)[0])
     status, said = run("--format", form)
     assert status == 3, said
-    assert "accepted are 255: rename the file" in said
+    assert "255 are possible: rename the file" in said
     assert "labelled: 6; skipped: 1" in said
     assert lines(place).keys() == {*NAMES, f"{fits}.jpg"}
 
@@ -265,7 +264,7 @@ def test_a_name_that_leaves_no_room_for_an_output_is_told_and_skipped(place, run
 def test_shapes_of_labelme_of_another_kind_do_not_mix(place, run):
     assert run("--format", "labelme")[0] == 0
     status, said = run("--format", "labelme-polygons")
-    assert (status, "another shapes of labelme" in said) == (1, True)
+    assert (status, "a different shapes of labelme" in said) == (1, True)
     assert run("--format", "png")[0] == 0
     assert run("--format", "labelme-polygons")[0] == 1
     assert run("--format", "labelme", "png")[0] == 0
@@ -274,7 +273,7 @@ def test_shapes_of_labelme_of_another_kind_do_not_mix(place, run):
 @pytest.fixture
 def no_model(monkeypatch):
     """Fails the test where a model is loaded."""
-    monkeypatch.setattr(Segmenter, "from_checkpoint", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(segmenter, "load_model", lambda *_: pytest.fail("a model was loaded"))
 
 
 @pytest.mark.usefixtures("no_model")
@@ -300,11 +299,11 @@ def test_an_export_logs_no_line_of_its_weights(place, monkeypatch, caplog):
     logger = logging.getLogger("fewseg.backbones.weights")
     monkeypatch.setattr(logging.getLogger("fewseg.backbones"), "level", logging.INFO)
 
-    def load(*_, **__):
+    def load(*_):
         logger.info("backbone weights: all matched")
         raise ValueError("that was it")
 
-    monkeypatch.setattr(Segmenter, "from_checkpoint", load)
+    monkeypatch.setattr(segmenter, "load_model", load)
     assert main(["export", "--support", str(place / "sup"), "--out", str(place / "out")]) == 1
     assert "backbone weights" not in caplog.text
 
@@ -488,15 +487,15 @@ def test_a_mistyped_model_is_told_with_near_names(place, capfd):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--threshold", "1.5"], "between 0 and 1"),
-        (["--batch", "0"], "1 or more"),
+        (["--threshold", "1.5"], "threshold must be in (0, 1), got 1.5"),
+        (["--batch", "0"], "must be 1 or more, got 0 and 2"),
         (["--tiles", "0"], "1 pixel at least"),
-        (["--size", "8"], "33 and more"),
+        (["--size", "8"], "33 pixels or more"),
         (["--fusion", "average"], "cannot use the fusion"),
-        (["--stroke", "-4"], "the stroke is -4.0 pixels wide"),
-        (["--stroke", "nan"], "the stroke is nan"),
-        (["--sheet", "-1"], "--sheet is -1"),
-        (["--max-pixels", "0"], "is 0; expected numbers from 1 on"),
+        (["--stroke", "-4"], "stroke must be a width above 0 pixels, got -4.0"),
+        (["--stroke", "nan"], "got nan"),
+        (["--sheet", "-1"], "sheet must be a number of images, 0 for no contact sheet, got -1"),
+        (["--max-pixels", "0"], "max_pixels must be 1 or more, got 0"),
     ],
 )
 def test_numbers_out_of_range_are_told_and_nothing_is_written(place, run, words, message):

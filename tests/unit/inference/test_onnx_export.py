@@ -48,7 +48,7 @@ def test_the_graphs_give_what_torch_gives_for_any_image_and_state(name, tmp_path
     feed |= {k: v.numpy() for k, v in state_tensors(session.state).items()}
     wanted = {given.name for given in graphs["segment"].get_inputs()}
     (logits,) = graphs["segment"].run(None, {k: v for k, v in feed.items() if k in wanted})
-    (answer,) = session.answer(it.model.encode([query]), quality=False)
+    (answer,) = session.segment_all(it.model.encode([query]), quality=False)
     h, w = answer.margins.shape[1:]
     margins = (logits[:, 1:] - logits[:, :1])[0, :, :h, :w]
     np.testing.assert_allclose(margins, answer.margins.numpy(), atol=1e-3, rtol=1e-3)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fewseg.inference.model import Tiles, Whole
-from fewseg.inference.quality import Judge, content_of
+from fewseg.inference.quality import QualityEstimator, content_of
 from fewseg.types import EncodedShots
 from small_segmenters import model, picture, segmenter
 
@@ -27,7 +27,7 @@ def test_the_parts_are_what_they_say_computed_by_hand():
     own = model()
     query = it.encode(picture(9)[0])
     found = it.segment(query).quality.classes["square"]
-    shots = it.supports.shots
+    shots = it.supports.images
     inside = content_of(query.windows)
 
     def predict(features, places):
@@ -51,22 +51,22 @@ def test_the_parts_are_what_they_say_computed_by_hand():
         marked = (own.margins(shot.image.features, state)[0, 0] > 0) & (true != 255)
         back.append(iou(marked, true == 1))
     assert found.reverse == pytest.approx(np.mean(back))
-    factor = it.session().judge.witnesses("square").factor
+    factor = it.session().estimator.references("square").factor
     raw = min(1.0, math.sqrt(found.reverse * found.margin) * factor)
     assert found.score == pytest.approx((raw * raw * found.agreement) ** (1 / 3))
 
 
 def test_the_known_error_of_the_supports_is_that_of_leaving_each_out():
     it = with_squares()
-    judge = it.session().judge
+    estimator = it.session().estimator
     rest = it.empty()
     for k in (1, 2):
         rest.add_class("square", *picture(k))
     image = picture(0)[0]
-    (answer,) = rest.session().answer([rest.encode(image)], quality=False)
+    (answer,) = rest.session().segment_all([rest.encode(image)], quality=False)
     (window,) = rest.encode(image).windows
-    true = it.supports.shots[0].masks["square"][0][: window.box.content[0], : window.box.content[1]]
-    assert judge.witnesses("square").own[0] == pytest.approx(iou(answer.margins[0] > 0, true == 1))
+    true = it.supports.images[0].masks["square"][0][: window.box.content[0], : window.box.content[1]]
+    assert estimator.references("square").own[0] == pytest.approx(iou(answer.margins[0] > 0, true == 1))
 
 
 def test_one_support_has_no_agreement_and_is_uncalibrated():
@@ -102,10 +102,10 @@ def test_the_image_is_as_good_as_the_worst_class_that_occurs():
 
 def test_nothing_found_has_no_reverse_check():
     it = with_squares()
-    judge = Judge(it.model, it.supports)
+    estimator = QualityEstimator(it.model, it.supports)
     query = it.encode(picture(9)[0])
     nothing = torch.full((1, 1, 65, 65), -3.0)
-    part = judge.judge(query, nothing).classes["square"]
+    part = estimator.estimate(query, nothing).classes["square"]
     assert part.reverse is None
     assert part.margin == pytest.approx(1 - 2 / (1 + math.exp(3)), abs=1e-5)
 
@@ -113,7 +113,11 @@ def test_nothing_found_has_no_reverse_check():
 def test_a_prediction_of_everything_is_no_evidence():
     it = with_squares(shots=1)
     query = it.encode(picture(9)[0])
-    part = Judge(it.model, it.supports).judge(query, torch.full((1, 1, 65, 65), 3.0)).classes["square"]
+    part = (
+        QualityEstimator(it.model, it.supports)
+        .estimate(query, torch.full((1, 1, 65, 65), 3.0))
+        .classes["square"]
+    )
     assert part.reverse == 0
     assert part.score == 0
 
@@ -129,5 +133,5 @@ def test_quality_runs_the_backbone_not_once(monkeypatch):
 
 def test_many_supports_are_asked_five_times_at_most():
     it = with_squares(shots=7)
-    known = it.session().judge.witnesses("square")
+    known = it.session().estimator.references("square")
     assert len(known.others) == len(known.own) == len(known.masks) == 5

@@ -34,7 +34,7 @@ def test_an_image_no_larger_than_a_tile_is_one_view():
 
 @pytest.mark.parametrize("wrong", [{"side": 0}, {"overlap": 0.95}, {"overlap": -0.1}])
 def test_wrong_tiles_are_refused(wrong):
-    with pytest.raises(ValueError, match="give a side"):
+    with pytest.raises(ValueError, match="tiles must have a side of 1 pixel at least and an overlap in"):
         Tiles(**wrong)
 
 

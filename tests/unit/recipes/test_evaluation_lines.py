@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from fewseg.methods.fusion import IterativeInference, MeanVector
 from fewseg.methods.prototypical import PrototypeSegmenter
 from fewseg.recipes.evaluation import _lines, evaluate
+from fewseg.recipes.options import EvaluateOptions
 from fewseg.recipes.recipe import Evaluation
 from fewseg.recipes.registry import recipe
 
@@ -21,7 +23,7 @@ class Method(PrototypeSegmenter):
     embed_maps = None
 
     def __init__(self, fusion):
-        super().__init__()
+        torch.nn.Module.__init__(self)
         self.fusion = fusion
 
 
@@ -37,8 +39,13 @@ RECIPE = replace(
 )
 
 
-def lines(ways=(), shots=(), fusions=(), on=None, *, chosen=RECIPE, fusion=OWN):
-    found = _lines(chosen, Method(fusion), ways, shots, fusions, on)
+def of(ways=(), shots=(), fusions=(), on=None, *, chosen=RECIPE, fusion=OWN):
+    options = EvaluateOptions(what="", ways=ways, shots=shots, fusion=fusions, on=on)
+    return _lines(chosen, Method(fusion), options)
+
+
+def lines(fusion=OWN, **wishes):
+    found = of(**wishes, fusion=fusion)
     assert all(e.fusion == OWN for e in found if e.fusion.kind == "iterative" and fusion is OWN)
     return [(e.ways, e.shots, e.fusion.kind, e.on) for e in found]
 
@@ -58,8 +65,7 @@ def test_without_wishes_they_are_the_recipes_own():
 )
 def test_every_line_of_a_recipe_is_made_once(name):
     chosen = recipe(name)
-    method = Method(chosen.method.fusion)
-    found = _lines(chosen, method, (), (), (), None)
+    found = of(chosen=chosen, fusion=chosen.method.fusion)
     assert sorted(map(repr, found)) == sorted(map(repr, chosen.evaluations))
 
 
@@ -130,9 +136,9 @@ def test_what_is_missing_takes_the_fusions_of_the_recipe():
 
 
 def test_a_fusion_of_the_methods_kind_has_the_methods_settings_and_another_the_default_ones():
-    found = _lines(RECIPE, Method(OWN), [1], [1], ["iterative", "mean"], None)
+    found = of([1], [1], ["iterative", "mean"])
     assert [e.fusion for e in found] == [OWN, MeanVector()]
-    found = _lines(RECIPE, Method(MeanVector()), [1], [1], ["iterative"], None)
+    found = of([1], [1], ["iterative"], fusion=MeanVector())
     assert [e.fusion for e in found] == [IterativeInference()]
 
 
@@ -143,12 +149,22 @@ def test_a_fusion_that_the_method_cannot_use_is_told_with_those_it_can():
         lines(fusions=["mean", "cross-guided", "average"])
 
 
-@pytest.mark.parametrize("wish", [{"ways": [2]}, {"shots": [1]}, {"seeds": [1]}, {"episodes": 5}])
+@pytest.mark.parametrize("wish", [{"ways": (2,)}, {"shots": (1,)}, {"seeds": (1,)}, {"episodes": 5}])
 def test_manifests_leave_no_room_for_wishes_about_episodes(wish):
     with pytest.raises(ValueError, match="leave --ways, --shots, --episodes, --seeds and --protocol out"):
-        evaluate("voc5i_mini_matcher", manifests=[Path("m.json")], **wish)
+        evaluate(EvaluateOptions(what="voc5i_mini_matcher", manifest=(Path("m.json"),), **wish))
 
 
-def test_no_episodes_are_refused():
-    with pytest.raises(ValueError, match="--episodes 0: give one episode a seed at least"):
-        evaluate("voc5i_mini_matcher", episodes=0)
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"episodes": 0}, "--episodes must be at least 1, got 0"),
+        ({"processes": 0}, "--processes 0 and --ray-workers 0: give at least one process"),
+        ({"processes": 2, "ray_workers": 2}, "give at least one process, or Ray workers in their place"),
+        ({"sizes": (241, 240)}, r"--sizes must be different sides of 8k \+ 1 pixels, got 241 240"),
+        ({"sizes": (241, 241)}, "--sizes must be different"),
+    ],
+)
+def test_options_out_of_range_are_refused(wish, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(EvaluateOptions(what="voc5i_mini_matcher", **wish))

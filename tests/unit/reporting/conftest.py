@@ -1,6 +1,7 @@
 import pytest
 
 from fewseg.reports.frame import results_of
+from fewseg.reports.site import SiteOptions
 from fewseg.reports.site.build import write_site
 from result_files import make_counts, make_result
 from site_page import Page
@@ -54,7 +55,8 @@ def folder(write):
 @pytest.fixture
 def make(tmp_path):
     def made(folder, **options):
-        site = write_site(folder, tmp_path / "out" / "site.html", **options)
+        path = tmp_path / "out" / "site.html"
+        site = write_site(SiteOptions(folder=folder, out=path, quiet=True, **options))
         text = site.path.read_text()
         assert site.size == len(text.encode())
         return site, text, Page(text)

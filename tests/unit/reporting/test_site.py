@@ -12,8 +12,14 @@ import pytest
 from fewseg.engine.results import without_seal
 from fewseg.metrics import paired_difference
 from fewseg.metrics.scores import miou_by_size
-from fewseg.reports.results_page import read_folder
+from fewseg.reports.frame import load_results
 from site_page import SVG
+
+
+def pairs_of(folder):
+    """Each result with its counts."""
+    found = load_results(folder)
+    return [(run, found.counts[key]) for key, run in found.runs.items()]
 
 
 def test_the_page_has_its_parts_and_every_link_leads_to_one(folder, make):
@@ -78,39 +84,43 @@ def of_row(found, method, fold):
     return next((r, c) for r, c in found if (r.method, r.fold) == (method, fold))
 
 
-def axis_of(page, section_label):
-    """From a place in a chart to the value there, by two of its ticks."""
-    (chart,) = [e for e in page.all("svg") if (e.get("aria-label") or "").startswith(section_label)]
-    ticks = [e for e in page.all("text") if chart in e["parents"] and e.get("class") == "tick"]
-    (first, second), (left, right) = ticks[0:3:2], (ticks[0], ticks[2])
-    slope = (float(right["text"]) - float(left["text"])) / (float(right["x"]) - float(left["x"]))
-    assert first is left
-    assert second is right
-    return chart, lambda x: float(left["text"]) + slope * (float(x) - float(left["x"]))
-
-
 def dots_of(page, label):
     """(value in full, value at the mark's place, ends of the interval) by title."""
-    chart, value_at = axis_of(page, label)
+    (chart,) = [e for e in page.all("svg") if (e.get("aria-label") or "").startswith(label)]
+
+    def inside(tag):
+        return [e for e in page.all(tag) if any(parent is chart for parent in e["parents"])]
+
+    ticks = {float(e["x"]): number_of(e["text"]) for e in inside("text")}
+    ticks = {x: tick for x, tick in ticks.items() if tick is not None}
+    left, right = min(ticks), max(ticks)
+    slope = (ticks[right] - ticks[left]) / (right - left)
     found = {}
-    for group in page.all("g"):
-        if chart in group["parents"] and "data-value" in group:
-            (shape,) = [e for e in page.all("path") if group in e["parents"]]
-            (interval,) = [e for e in page.all("line") if group in e["parents"]]
-            x = re.fullmatch(r"translate\((\S+) \S+\)", shape["transform"])[1]
-            found[group["text"]] = (
-                float(group["data-value"]),
-                value_at(x),
-                value_at(interval["x1"]),
-                value_at(interval["x2"]),
-            )
+    for group in inside("g"):
+        title = next((e["text"] for e in page.all("title") if e["parents"][-1] is group), None)
+        if title is None:
+            continue
+        place, *values = found.get(title, [None, None, None, None])
+        for e in inside("use"):
+            if any(parent is group for parent in e["parents"]):
+                place, values[0] = float(group["data-value"]), ticks[left] + slope * (float(e["x"]) - left)
+        for e in inside("path"):
+            if any(parent is group for parent in e["parents"]):
+                ends = re.fullmatch(r"M (\S+) \S+ L (\S+) \S+", e["d"]).groups()
+                values[1:] = [ticks[left] + slope * (float(end) - left) for end in ends]
+        found[title] = (place, *values)
     return found
+
+
+def number_of(text):
+    text = text.replace("−", "-")
+    return float(text) if re.fullmatch(r"-?\d+(\.\d+)?", text) else None
 
 
 def test_every_dot_stands_at_its_result(folder, make):
     _, _, page = make(folder)
     dots = dots_of(page, "voc5i-mini, 1-shot: mIoU of each row")
-    results = read_folder(folder).found
+    results = pairs_of(folder)
     folds = {k: v for k, v in dots.items() if ", mean:" not in k}
     assert len(folds) == len(results) == 9
     for result, _ in results:
@@ -131,7 +141,7 @@ def test_every_dot_stands_at_its_result(folder, make):
 def test_every_gain_stands_at_the_paired_difference(folder, make):
     _, _, page = make(folder)
     dots = dots_of(page, "voc5i-mini, 1-shot: gains in mIoU")
-    found = read_folder(folder).found
+    found = pairs_of(folder)
     for fold in range(4):
         (a, counts_a), (_, counts_b) = of_row(found, "pfenet", fold), of_row(found, "scl-pfenet", fold)
         paired = paired_difference(counts_a, counts_b, a.classes, over="queries")
@@ -144,7 +154,7 @@ def test_every_gain_stands_at_the_paired_difference(folder, make):
 
 def test_the_heat_map_and_its_file_have_the_iou_of_each_class(folder, make):
     _, _, page = make(folder)
-    found = read_folder(folder).found
+    found = pairs_of(folder)
     heat = [e for e in page.all("span", **{"class": "heat"}) if [p for p in e["parents"] if p["tag"] == "td"]]
     wanted = {}
     for result, _ in found:
@@ -160,10 +170,14 @@ def test_the_heat_map_and_its_file_have_the_iou_of_each_class(folder, make):
     assert [cell == "-" for cell in cells] == [True] * 4 + [False] * 2 + [True] * 2
 
 
+def in_panel(element):
+    return any(p.get("class") == "panel" for p in element["parents"])
+
+
 def test_sizes_are_those_of_the_counts(folder, make):
     _, _, page = make(folder)
     rows = page.downloads()["voc5i-mini-1-shot-sizes.csv"]
-    result, counts = of_row(read_folder(folder).found, "scl-pfenet", 2)
+    result, counts = of_row(pairs_of(folder), "scl-pfenet", 2)
     mine = [r for r in rows if (r["method"], r["fold"]) == ("scl-pfenet", "2")]
     for row, bin in zip(mine, miou_by_size(counts, result.classes), strict=True):
         assert (int(row["pixels_from"]), int(row["episodes"])) == (bin.low, bin.episodes)
@@ -172,9 +186,10 @@ def test_sizes_are_those_of_the_counts(folder, make):
     bins = {}
     for row in rows:
         bins.setdefault((row["method"], row["pixels_from"]), []).append(row["miou"])
-    whiskers = page.all("line", **{"class": "curve whisker s0"})
     whole = {name: scores for name, scores in bins.items() if len(scores) == 4}
-    assert len(whiskers) == sum(all(scores) for scores in whole.values()) > 0
+    points = sum(all(scores) for scores in whole.values())
+    drawn = [g for g in page.all("g") if "data-value" in g and in_panel(g)]
+    assert len(drawn) == points > 0
     panels = page.all("figure", **{"class": "panel"})
     assert [e["text"].split(" mean")[0] for e in panels] == ["pfenet", "scl-pfenet"]
     (pale,) = page.all("g", **{"class": "pale"})
@@ -190,7 +205,7 @@ def test_the_score_file_has_every_result_in_full(folder, make):
     rows = page.downloads()["voc5i-mini-1-shot-scores.csv"]
     wanted = {
         (r.method, str(r.fold)): (r.miou_mean, *r.miou_ci95, r.fb_iou_mean, r.dice_mean)
-        for r, _ in read_folder(folder).found
+        for r, _ in pairs_of(folder)
     }
     names = ("miou", "miou_low", "miou_high", "fb_iou", "dice")
     assert {(r["method"], r["fold"]): tuple(float(r[n]) for n in names) for r in rows} == wanted

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fewseg.reports.site.pictures import MOST_BYTES, pictures_section, read_pictures
+from fewseg.reports.site.pictures import MOST_BYTES, read_pictures
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -21,22 +21,20 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_photographs_stay_out_until_they_are_asked_for(folder):
+def test_photographs_stay_out_until_they_are_requested(folder):
     found = read_pictures(folder)
     assert [picture.name for picture in found.taken] == ["plots/a", "plots/b"]
-    assert (found.unasked, found.problems) == (8, ())
-    (section,) = pictures_section(found)
-    assert "8 figures with photographs are not in the page" in str(section)
+    assert (found.not_requested, found.problems) == (8, ())
 
 
-def test_plots_come_first_and_what_has_no_room_is_told_in_one_sentence(folder):
+def test_plots_come_first_and_what_has_no_room_is_named_in_one_sentence(folder):
     found = read_pictures(folder, photographs=True)
     names = [picture.name for picture in found.taken]
     assert names == ["plots/a", "plots/b", *(f"pictures/p{i}" for i in range(6))]
     assert found.problems == (
         "2 of 10 figures are not in the page, which has room for 12 MiB of them: pictures/p6.png and others",
     )
-    assert found.unasked == 0
+    assert found.not_requested == 0
 
 
 def test_a_drawing_that_is_too_large_gives_way_to_its_picture(tmp_path):

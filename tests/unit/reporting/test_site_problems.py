@@ -10,6 +10,7 @@ import pytest
 
 from fewseg.cli import main
 from fewseg.engine.results import counts_path
+from fewseg.reports.site import SiteOptions
 from fewseg.reports.site.build import write_site
 from site_page import PNG, SVG
 
@@ -71,7 +72,7 @@ def test_a_missing_folder_is_an_error_and_leaves_the_earlier_page(tmp_path):
     out = tmp_path / "site.html"
     out.write_text("earlier")
     with pytest.raises(ValueError, match="is not a folder"):
-        write_site(tmp_path / "none", out)
+        write_site(SiteOptions(folder=tmp_path / "none", out=out))
     assert out.read_text() == "earlier"
 
 

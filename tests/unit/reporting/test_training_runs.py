@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from math import isnan
 
 import pytest
 
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.methods.matcher import MatcherConfig
+from fewseg.reports.frame import results_of
+from fewseg.reports.site import SiteOptions
 from fewseg.reports.site.build import write_site
-from fewseg.reports.site.found import FoundResult
-from fewseg.reports.site.learning import drawn_names
-from fewseg.reports.site.training_runs import read_losses, read_runs
+from fewseg.reports.site.training_runs import drawn_names, read_losses, read_runs
 
 SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
 CONFIG = MatcherConfig(
@@ -47,11 +48,17 @@ def run(tmp_path):
 
 @pytest.fixture
 def found(counts_of_fold, result_of):
-    def made(name, recipe, fold, seed, checkpoint):
-        counts = counts_of_fold(fold)
-        training = {"seed": seed, "checkpoint": checkpoint}
-        result = result_of(counts, fold, recipe=recipe, training=training)
-        return FoundResult(name=name, result=result, counts=counts)
+    """(name=(recipe, fold, seed, checkpoint), ...) -> results."""
+
+    def made(**runs):
+        return results_of(
+            {
+                name: result_of(
+                    counts_of_fold(fold), fold, recipe=recipe, train_seed=seed, checkpoint=checkpoint
+                )
+                for name, (recipe, fold, seed, checkpoint) in runs.items()
+            }
+        )
 
     return made
 
@@ -59,9 +66,9 @@ def found(counts_of_fold, result_of):
 def test_losses_are_read_as_written(tmp_path):
     path = tmp_path / "losses.jsonl"
     path.write_text(lines(20, 40, query=0.25))
-    steps, losses, damaged = read_losses(path)
-    assert steps == (20, 40)
-    assert losses == {"total": (0.05, 0.025), "lr": (0.1, 0.1), "query": (0.25, 0.25)}
+    losses, damaged = read_losses(path)
+    assert list(losses.index) == [20, 40]
+    assert losses.to_dict("list") == {"total": [0.05, 0.025], "lr": [0.1, 0.1], "query": [0.25, 0.25]}
     assert damaged == []
 
 
@@ -75,41 +82,43 @@ def test_damaged_lines_are_passed_over_and_named(tmp_path):
         '{"step": 20, "total": 9}',
     ]
     path.write_text(lines(20, 40) + "\n".join(bad) + "\n" + '{"step": 80, "total": NaN, "lr": 0.1}\n')
-    steps, losses, (damaged,) = read_losses(path)
-    assert steps == (20, 40, 80)
-    assert losses["total"] == (0.05, 0.025, None), "what is not finite has no point"
+    losses, (damaged,) = read_losses(path)
+    assert list(losses.index) == [20, 40, 80]
+    assert losses.total.tolist()[:2] == [0.05, 0.025]
+    assert isnan(losses.total[80]), "what is not finite has no point"
     assert damaged.startswith("lines 3, 4, 5, 6, 7 of 8 passed over")
 
 
 def test_a_file_without_a_line_is_named(tmp_path):
     path = tmp_path / "losses.jsonl"
     path.write_bytes(b"\xff\xfe\x00")
-    assert read_losses(path)[0] == ()
-    assert "no line that can be read" in read_losses(path)[2][-1]
+    losses, damaged = read_losses(path)
+    assert not len(losses)
+    assert "no line that can be read" in damaged[-1]
 
 
 def test_a_run_belongs_to_the_results_of_its_checkpoint(run, found, tmp_path):
     digest = run("any-name", lines(20, 40), checkpoint="best.safetensors")
-    results = [
-        found("same", "r", 1, 0, digest),
-        found("again", "r", 1, 0, "0" * 16),
-        found("other-fold", "r", 0, 0, "1" * 16),
-        found("other-seed", "r", 1, 1, "2" * 16),
-    ]
+    results = found(
+        same=("r", 1, 0, digest),
+        again=("r", 1, 0, "0" * 16),
+        other_fold=("r", 0, 0, "1" * 16),
+        other_seed=("r", 1, 1, "2" * 16),
+    )
     (read,), problems = read_runs(tmp_path / "runs", results)
     assert problems == []
     assert (read.recipe, read.fold, read.seed, read.digest) == ("r", 1, 0, digest)
-    assert (read.results, read.retrained) == (("same",), ("again",))
+    assert (read.results, read.retrained) == (("same.json",), ("again.json",))
 
 
 def test_a_run_that_goes_on_is_known_by_its_last_checkpoint_or_its_folder(run, found, tmp_path):
     run("a", lines(20), checkpoint="last.safetensors", recipe="q", fold=0, seed=3)
     run("voc5i_mini_scl-fold1-seed2", lines(20))
-    results = [found("mine", "q", 0, 3, "x"), found("scl", "voc5i_mini_scl", 1, 2, "y")]
+    results = found(mine=("q", 0, 3, "x"), scl=("voc5i_mini_scl", 1, 2, "y"))
     (first, second), _ = read_runs(tmp_path / "runs", results)
-    assert (first.digest, first.results, first.retrained) == ("", (), ("mine",))
+    assert (first.digest, first.results, first.retrained) == ("", (), ("mine.json",))
     assert (second.recipe, second.fold, second.seed) == ("voc5i_mini_scl", 1, 2)
-    assert second.retrained == ("scl",)
+    assert second.retrained == ("scl.json",)
 
 
 def test_a_single_term_is_drawn_once_and_the_rate_not_at_all(run, tmp_path):
@@ -117,17 +126,19 @@ def test_a_single_term_is_drawn_once_and_the_rate_not_at_all(run, tmp_path):
         "one",
         "".join(json.dumps({"step": s, "query": s / 8, "total": s / 8, "lr": 1}) + "\n" for s in (1, 2)),
     )
-    ((read,), _) = read_runs(tmp_path / "runs", [])
+    ((read,), _) = read_runs(tmp_path / "runs", results_of({}))
     assert drawn_names([read]) == ["total"]
     run("two", lines(1, 2, query=0.25))
-    runs, _ = read_runs(tmp_path / "runs", [])
+    runs, _ = read_runs(tmp_path / "runs", results_of({}))
     assert drawn_names(runs) == ["total", "query"]
 
 
 def test_the_page_has_the_losses_and_what_is_wrong_with_them(run, write, tmp_path):
     run("r-fold0-seed0", lines(20, 40) + "{broken\n")
     run("r-fold1-seed0", "broken\n")
-    site = write_site(write("x").parent, tmp_path / "site.html", runs=tmp_path / "runs")
+    site = write_site(
+        SiteOptions(folder=write("x").parent, out=tmp_path / "site.html", runs=tmp_path / "runs", quiet=True)
+    )
     text = site.path.read_text()
     assert 'id="learning"' in text
     assert 'download="r-losses.csv"' in text

@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from fewseg.inference import Segmenter
-from fewseg.inference.quality import Judge
+from fewseg.inference.quality import QualityEstimator
 from fewseg.serve.app import create_app
 from fewseg.serve.limits import Limits
 from serve_page import Page, png, read_png
@@ -21,7 +21,7 @@ def test_a_support_gives_predictions_on_the_other_images_as_the_segmenter_does(a
     wanted = segmenter.segment(picture(9, hw=(60, 40), box=(5, 30, 8, 30))[0])
     assert wanted.labels.any()
     np.testing.assert_array_equal(page.labels(other), wanted.labels)
-    np.testing.assert_array_equal(page.labels(other, threshold=0.7), wanted.labels_at(0.7))
+    np.testing.assert_array_equal(page.labels(other, threshold=0.7), wanted.at(0.7).labels)
 
 
 def test_a_mask_comes_back_to_the_pixel(annotated):
@@ -323,21 +323,21 @@ def test_a_class_that_is_not_there_cannot_be_deleted(annotated, number):
     page, *_ = annotated
     answer = page.http.delete(f"/api/classes/{number}")
     assert answer.status_code == 404
-    assert "there is no class" in answer.json()["detail"]
+    assert "unknown class" in answer.json()["detail"]
     assert page.state()["classes"] == ["square"]
 
 
 def test_a_mask_does_not_wait_while_quality_is_judged(annotated, monkeypatch):
     page, support, other, mask = annotated
     begun, go_on = threading.Event(), threading.Event()
-    judge = Judge.judge
+    judge = QualityEstimator.estimate
 
     def slow(self, *given):
         begun.set()
         assert go_on.wait(60)
         return judge(self, *given)
 
-    monkeypatch.setattr(Judge, "judge", slow)
+    monkeypatch.setattr(QualityEstimator, "estimate", slow)
     answers = []
     asking = threading.Thread(target=lambda: answers.append(page.http.get(f"/api/images/{other}/quality")))
     asking.start()

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from fewseg.annotations import decode_brush
 from fewseg.annotations.shapes import polygon
 from fewseg.inference import Segmenter
-from fewseg.inference.quality import Judge
+from fewseg.inference.quality import QualityEstimator
 from fewseg.serve import label_studio as projects
 from fewseg.serve.app import create_app
 from fewseg.serve.label_studio_client import StudioClient, StudioSettings
@@ -73,7 +73,7 @@ def segmented(image, *examples):
     segmenter = Segmenter(model())
     for number, (support, masks) in enumerate(examples):
         segmenter.add_image(support, masks)
-        assert len(segmenter.supports.shots) == number + 1
+        assert len(segmenter.supports.images) == number + 1
     return segmenter.segment(image)
 
 
@@ -239,7 +239,7 @@ def test_the_newest_tasks_of_each_class_are_examples(server):
 def test_the_page_does_not_wait_while_a_task_is_judged(server, studio, monkeypatch):
     server.task(1, IMAGE, [brush(MASK)])
     tasks = server.task(2, OTHER)
-    page, judge, waited = Page(studio.http.app), Judge.judge, []
+    page, judge, waited = Page(studio.http.app), QualityEstimator.estimate, []
 
     def slow(self, *given):
         done = threading.Event()
@@ -247,7 +247,7 @@ def test_the_page_does_not_wait_while_a_task_is_judged(server, studio, monkeypat
         waited.append(done.wait(60))
         return judge(self, *given)
 
-    monkeypatch.setattr(Judge, "judge", slow)
+    monkeypatch.setattr(QualityEstimator, "estimate", slow)
     assert studio.predict(tasks)[0]["result"]
     assert waited == [True]
 

@@ -28,7 +28,7 @@ def test_a_port_in_use_is_told_before_a_model_is_loaded(capsys):
         (["--port", "70000"], "--port must be 0"),
         (["--upload-mib", "0"], "must be 1 or more"),
         (["--max-pixels", "0"], "must be 1 or more"),
-        (["--tiles", "0", "--port", "0"], "give a side of 1 pixel at least"),
+        (["--tiles", "0", "--port", "0"], "tiles must have a side of 1 pixel at least"),
     ],
 )
 def test_wrong_options_are_told(words, told, capsys):
@@ -56,7 +56,7 @@ def test_label_studio_is_read_with_what_the_environment_says(monkeypatch):
     settings = {"LABEL_STUDIO_API_KEY": "k", "BASIC_AUTH_USER": "u", "BASIC_AUTH_PASS": "p"}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("fewseg.inference.loading.load_model", lambda *_, **__: None)
+    monkeypatch.setattr("fewseg.inference.model.load_model", lambda *_, **__: None)
     monkeypatch.setattr("fewseg.serve.app.create_app", lambda *_, **words: made.update(words))
     monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)
     words = ["--port", "0", "--label-studio", "http://localhost:8080", "--label-studio-shots", "3"]

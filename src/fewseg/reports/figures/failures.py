@@ -217,10 +217,10 @@ def rate_records(found: Mapping[str, Bools], **columns: str | int) -> list[Recor
 def _from_counts(context: FigureContext) -> None:
     """The rules that counts can show, on all 1-shot results."""
     records: list[Record] = []
-    for result, counts in context.results:
+    for key, result in context.results.runs.items():
         if (result.ways, result.shots, result.on) == (1, 1, "query"):
             records += rate_records(
-                failures(Outcomes.from_counts(counts)),
+                failures(Outcomes.from_counts(context.results.counts[key])),
                 dataset=result.dataset,
                 protocol=result.protocol_digest,
                 recipe=result.recipe,

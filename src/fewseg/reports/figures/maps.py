@@ -33,12 +33,12 @@ from fewseg.reports.figures.drawing import (
 )
 from fewseg.reports.figures.intervals import mean_estimate
 from fewseg.reports.figures.model import (
-    LABELS,
     TABLE_III,
     FigureModel,
     Support,
     distinct_supports,
     example_episodes,
+    label_of,
 )
 from fewseg.reports.figures.separation import in_table_iii
 from fewseg.reports.numbers import Estimate
@@ -272,7 +272,7 @@ def draw_order(groups: Mapping[str, Mapping[str, Estimate]], name: str, dataset:
     """
     figure = new_figure(3.0 + 1.3 * len(groups), 3.2)
     axes = figure.subplots()
-    grouped_bars(axes, groups, {stem: LABELS[stem] for stem in TABLE_III}, unit="% of cell pairs in order")
+    grouped_bars(axes, groups, {stem: label_of(stem) for stem in TABLE_III}, unit="% of cell pairs in order")
     axes.axhline(50, color="black", linewidth=0.6, linestyle=":")
     axes.set_ylim(0, 100)
     free = " (or less: its sign is free)" if name == ATTENTION else ""

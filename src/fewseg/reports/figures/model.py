@@ -20,7 +20,7 @@ from fewseg.data.folds import FoldData
 from fewseg.data.transforms import EvalView, binary_mask
 from fewseg.engine.checkpoint import check_split
 from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.executors import Question, Task, questions_of
+from fewseg.engine.executors import Question, questions_of
 from fewseg.engine.features import FeatureStore
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion
@@ -29,36 +29,41 @@ from fewseg.ops.geometry import Letterbox, restore
 from fewseg.ops.progress import tracked
 from fewseg.ops.resize import resize
 from fewseg.recipes.recipe import Recipe
+from fewseg.recipes.registry import variants
 from fewseg.recipes.resolve import Resolved, best_device, resolve
 from fewseg.recipes.run import precision_of, training_store
+from fewseg.recipes.variants import MATCHER
 from fewseg.reports.marked_pictures import Picture, picture_of, spotlight
-from fewseg.reports.paper_rows import recipe_stem
 from fewseg.types import Features
 
 T = TypeVar("T")
 SeededEpisode = tuple[int, EpisodeSpec]
 """The seed of a test run, and one of its episodes."""
 
-LABELS = {
-    "pfenet": "PFENet",
-    "scl": "SCL (PFENet)",
-    "scl_pfenet": "SCL (PFENet)",
-    "canet": "CANet",
-    "scl_canet": "SCL (CANet)",
-    "sdaanet_baseline": "baseline",
-    "sdaanet_saam": "baseline + SAAM",
-    "sdaanet_sdpm": "baseline + SDPM",
-    "sdaanet": "SD-AANet",
-    "panet": "PANet",
-    "srpnet_cos": "SRPNet, cosine",
-    "srpnet_f": "SRPNet, fidelity",
-    "srpnet": "SRPNet",
-    "matcher": "matcher",
-}
-"""Stem of a recipe: what figures call it, in the order that they show. Others go by their stem."""
+ORDER = (
+    "pfenet",
+    "scl_pfenet",
+    "canet",
+    "scl_canet",
+    "sdaanet_baseline",
+    "sdaanet_saam",
+    "sdaanet_sdpm",
+    "sdaanet",
+    "panet",
+    "srpnet_cos",
+    "srpnet_f",
+    "srpnet",
+    "matcher",
+)
+"""Variants in the order in which figures show them; others come after these."""
 
 TABLE_III = ("sdaanet_baseline", "sdaanet_saam", "sdaanet_sdpm", "sdaanet")
-"""Stems of the rows of SD-AANet's ablation, in its order."""
+"""Variants of SD-AANet's ablation, in its order."""
+
+
+def label_of(variant: str) -> str:
+    """What figures call a variant."""
+    return variants()[variant].label if variant in variants() else variant
 
 
 class Support(NamedTuple):
@@ -117,13 +122,13 @@ class FigureModel:
 
     @property
     def stem(self) -> str:
-        """The recipe's name without data set and backbone."""
-        return recipe_stem(self.recipe.name)
+        """Name of the recipe's variant; of a recipe without one its own."""
+        return self.recipe.variant.name or self.recipe.name
 
     @property
     def label(self) -> str:
         """What figures call it."""
-        return LABELS.get(self.stem, self.stem)
+        return label_of(self.stem)
 
     @property
     def title(self) -> str:
@@ -142,9 +147,8 @@ class FigureModel:
 
     @property
     def place(self) -> tuple[int, str]:
-        """Sorts methods in the order of ``LABELS``, then by stem."""
-        known = list(LABELS)
-        return (known.index(self.stem) if self.stem in LABELS else len(known)), self.stem
+        """Sorts methods in :data:`ORDER`, then by name."""
+        return (ORDER.index(self.stem) if self.stem in ORDER else len(ORDER)), self.stem
 
     @cached_property
     def data(self) -> FoldData:
@@ -209,9 +213,8 @@ class FigureModel:
         wanted = getattr(config, "mid_levels", config.backbone.levels[-1:])
         method = MatcherConfig(backbone=config.backbone, levels=tuple(wanted)).build()
         method.backbone = self.method.backbone
-        matcher = replace(
-            self, recipe=replace(self.recipe, name="matcher", method=method.config, evaluations=())
-        )
+        changes: dict[str, Any] = {"name": "matcher", "variant": MATCHER, "evaluations": ()}
+        matcher = replace(self, recipe=replace(self.recipe, method=method.config, **changes))
         matcher.data, matcher.method, matcher.store = self.data, method.eval(), self.store
         return matcher
 
@@ -259,18 +262,9 @@ class FigureModel:
             A question and the predicted mask (H, W) at its target's own size.
         """
         evaluator = self.evaluator(progress=progress)
-        task = Task(fusion=self.fusion(shots), label_size="original")
-        distinct = list(dict.fromkeys(question_of(spec) for spec in specs))
-        for share in evaluator.shares(distinct, task.fusion, 1):
-            answers = evaluator.answers(share, task, evaluator.judge(share, task))
-            while True:
-                with self.inference():
-                    answer = next(answers, None)
-                if answer is None:
-                    break
-                question, logits = answer
-                margins = restore((logits[1:] - logits[:1]).unsqueeze(0), self.box(question.target))
-                yield question, (margins[0, 0] > 0).cpu().numpy()
+        for question, logits in evaluator.answers(specs, self.fusion(shots)):
+            margins = restore((logits[1:] - logits[:1]).unsqueeze(0), self.box(question.target))
+            yield question, (margins[0, 0] > 0).cpu().numpy()
 
     def picture(self, image: str, class_id: int) -> tuple[Picture, Picture]:
         """An image (H, W, 3) and its mask (H, W) in {0, 1, 255}, at its own size."""

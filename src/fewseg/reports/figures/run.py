@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewseg.data.folds import FoldData
-from fewseg.engine.results import RunResult
-from fewseg.metrics import EpisodeCounts
 from fewseg.recipes.recipe import Recipe
 from fewseg.reports.figures import (
     FiguresOptions,
@@ -24,7 +22,8 @@ from fewseg.reports.figures import (
 )
 from fewseg.reports.figures.context import CLAIMS, FigureContext, write_records
 from fewseg.reports.figures.model import FigureModel
-from fewseg.reports.results_page import load_folder
+from fewseg.reports.frame import Results, results_of
+from fewseg.reports.tables import some_results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,13 +137,13 @@ def _models(options: FiguresOptions, problems: list[str]) -> list[FigureModel]:
     return [model for model in models if model.recipe.data is models[0].recipe.data]
 
 
-def _results(folder: Path | None, problems: list[str]) -> list[tuple[RunResult, EpisodeCounts]]:
+def _results(folder: Path | None, problems: list[str]) -> Results:
     if folder is None:  # a figure that needs results reports it
-        return []
+        return results_of({})
     try:
-        found, left_out = load_folder(folder)
+        found = some_results(folder)
     except ValueError as error:
         problems.append(str(error))
-        return []
-    problems += left_out
+        return results_of({})
+    problems += found.left_out
     return found

@@ -36,7 +36,7 @@ from fewseg.ops.masks import foreground_cells
 from fewseg.reports.figures.context import ByFold, FigureContext, Record, with_prefix
 from fewseg.reports.figures.drawing import COLOURS, MARKERS, grouped_bars, legend_below, new_figure
 from fewseg.reports.figures.intervals import Floats, with_jackknife
-from fewseg.reports.figures.model import LABELS, TABLE_III, FigureModel, Support, distinct_supports
+from fewseg.reports.figures.model import TABLE_III, FigureModel, Support, distinct_supports, label_of
 from fewseg.reports.numbers import Estimate
 from fewseg.types import EncodedShots, Features
 
@@ -414,7 +414,7 @@ def make_prototypes(context: FigureContext) -> None:
     needed = "checkpoint of SD-AANet's Table III (baseline, + SAAM, + SDPM, both)"
     for fold, models in context.models_by_fold(PROTOTYPES_NAME, in_table_iii, needed):
         stems = {model.stem: model for model in models}
-        missing = [LABELS[stem] for stem in TABLE_III if stem not in stems]
+        missing = [label_of(stem) for stem in TABLE_III if stem not in stems]
         if missing:
             context.problems.append(f"{PROTOTYPES_NAME}, fold {fold}: no checkpoint of {', '.join(missing)}")
         found: dict[str, Embedding] = {}
@@ -459,7 +459,7 @@ def _prototypes_of_fold(
     figure = new_figure(2.7 * len(found), 3.3)
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     for axes, (stem, embedding) in zip(panels, found.items(), strict=True):
-        scatter(axes, embedding, names, LABELS[stem])
+        scatter(axes, embedding, names, label_of(stem))
     legend_below(figure, len(names))
     figure.suptitle(
         f"{model.data.dataset} fold {fold}, t-SNE on {_PROTOTYPE_METRIC} distances:\n"
@@ -468,7 +468,7 @@ def _prototypes_of_fold(
     )
     records = [
         {
-            "method": LABELS[stem],
+            "method": label_of(stem),
             "class": names[support.class_id],
             "image": support.image,
             "times_drawn": times,
@@ -490,7 +490,7 @@ def draw_prototype_silhouettes(by_fold: Mapping[int, Mapping[str, Embedding]], d
             f"fold {fold}": {stem: getattr(e, space).silhouette for stem, e in found.items()}
             for fold, found in by_fold.items()
         }
-        kinds = {stem: LABELS[stem] for stem in TABLE_III}
+        kinds = {stem: label_of(stem) for stem in TABLE_III}
         grouped_bars(axes, groups, kinds, scale=1, unit="silhouette")
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set_title(f"{dataset}: support prototypes, {title}", fontsize=9)
@@ -505,5 +505,5 @@ def _claim_compactness(context: FigureContext, by_fold: Mapping[int, Mapping[str
             for fold, found in by_fold.items()
             if less in found and more in found
         }
-        quantity = f"silhouette by {_PROTOTYPE_METRIC} of {LABELS[more]} less that of {LABELS[less]}"
+        quantity = f"silhouette by {_PROTOTYPE_METRIC} of {label_of(more)} less that of {label_of(less)}"
         context.claim(claim, context.dataset, quantity, gains)

@@ -13,10 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from fewseg.engine.evaluate import PairScores
 from fewseg.engine.executors import Pair
 from fewseg.methods.fusion import CrossGuided
-from fewseg.methods.pair_scorer import PairScorer
 from fewseg.reports.figures.context import FigureContext, Record
 from fewseg.reports.figures.drawing import error_bars, new_figure, style
 from fewseg.reports.figures.intervals import Floats, mean_estimate, resampled, with_percentiles
@@ -143,18 +141,12 @@ def weights_of(model: FigureModel, per_seed: int | None, progress: bool) -> tupl
 
     Both IoUs are the foreground's at the network's input size, as CGM sees them.
     """
-    method = model.method
-    assert isinstance(method, PairScorer)
     episodes = [spec for _, spec in model.episodes(SHOTS, per_seed)]
     pairs: set[Pair] = set()
     for spec in episodes:
         targets = (*spec.supports, spec.query)
         pairs |= {(spec.class_id, k, target) for k in spec.supports for target in targets}
-    evaluator = model.evaluator(progress=progress)
-    model.store.ensure(sorted({id for _, *ids in pairs for id in ids}), [0], progress=progress)
-    scores = PairScores(method, evaluator.images, evaluator.pool, evaluator.batch, progress)
-    with model.inference():
-        ious = scores.prepare((), sorted(pairs), CrossGuided())
+    ious = model.evaluator(progress=progress).pair_ious(pairs, CrossGuided())
     weights = [
         [np.mean([ious[spec.class_id, k, i] for i in spec.supports]) for k in spec.supports]
         for spec in episodes

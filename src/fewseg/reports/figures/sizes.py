@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from fewseg.engine.results import RunResult
-from fewseg.metrics import SIZE_EDGES, EpisodeCounts
+from fewseg.metrics import SIZE_EDGES
 from fewseg.reports.figures.context import FigureContext, Record
 from fewseg.reports.figures.drawing import error_bars, new_figure, plain_axes, style
-from fewseg.reports.figures.model import LABELS, TABLE_III
+from fewseg.reports.figures.model import TABLE_III, label_of
+from fewseg.reports.frame import FoldTable, fold_tables
 from fewseg.reports.numbers import Estimate
 from fewseg.reports.size_scores import SizeScore, mean_size_score, size_gain, size_scores
-from fewseg.reports.table import FoldRow, FoldTable, fold_tables
 
 NAME = "sizes"
 SMALL = SIZE_EDGES[-1]
@@ -28,92 +26,84 @@ Bins = tuple[SizeScore | None, ...]
 
 def make(context: FigureContext) -> None:
     """Makes a figure for each data set and protocol that has 1-shot results."""
-    counts = {id(result): table for result, table in context.results}
-    groups: dict[tuple[str, str], list[RunResult]] = defaultdict(list)
-    for result, _ in context.results:
-        if (result.ways, result.shots, result.on) == (1, 1, "query"):
-            groups[result.dataset, result.protocol_digest].append(result)
-    if not groups:
+    frame = context.results.frame
+    frame = frame[(frame.ways == 1) & (frame.shots == 1) & (frame.on == "query")]
+    if not len(frame):
         context.problems.append(f"{NAME}: no 1-shot result given")
-    datasets = [dataset for dataset, _ in groups]
-    for dataset in dict.fromkeys(datasets):
-        if datasets.count(dataset) > 1:
+    for dataset, protocols in frame.groupby("dataset", sort=False).protocol_digest.nunique().items():
+        if protocols > 1:
             context.problems.append(
-                f"{NAME}: the results of {dataset} are of {datasets.count(dataset)} protocols, which do not "
-                "share a figure; there is one for each"
+                f"{NAME}: the results of {dataset} are of {protocols} protocols, which do not share a "
+                "figure; there is one for each"
             )
-    for (dataset, protocol), results in sorted(groups.items()):
+    for (dataset, protocol), own in frame.groupby(["dataset", "protocol_digest"]):
         with context.attempt(f"{NAME}, {dataset} [{protocol}]"):
-            (table,) = fold_tables(results)
-            _of_table(context, table, counts, f"{NAME}-{dataset}-{protocol}")
+            (table,) = fold_tables(context.results.only(own))
+            _of_table(context, table, f"{NAME}-{dataset}-{protocol}")
 
 
-def chosen_rows(table: FoldTable) -> list[FoldRow]:
-    """The rows of the paper's ablation where there are any, in its order; else the first few rows.
+def chosen_rows(table: FoldTable) -> dict[str, str]:
+    """Label to row: those of the paper's ablation where there are any, in its order; else the first few.
 
     Of a recipe that was trained with several seeds the first is taken.
     """
-    plain = [r for r in table.rows if r.fusion != "iterative" and not r.multi_scale]
-    first: dict[str, FoldRow] = {}
-    for row in sorted(plain, key=lambda r: str(r.seed)):
-        first.setdefault(row.stem, row)
-    rows = [row for row in plain if first[row.stem] is row]
-    own = [r for stem in TABLE_III for r in rows if r.stem == stem]
-    return own or rows[:_MOST_ROWS]
+    frame = table.results.frame
+    plain = frame[(frame.fusion != "iterative") & ~frame.multi_scale]
+    plain = plain.assign(
+        seed=plain.train_seed.map(str), known=plain.variant.where(plain.variant != "", plain.recipe)
+    )
+    first = plain.sort_values("seed", kind="stable").drop_duplicates("known").set_index("known")
+    first = first.loc[plain.known.drop_duplicates()]
+    own = [variant for variant in TABLE_III if variant in first.index]
+    chosen = first.loc[own] if own else first.head(_MOST_ROWS)
+    seeds = [f" (seed {seed})" if seed else "" for seed in chosen.train_seed]
+    labels = [label_of(known) + seed for known, seed in zip(chosen.index, seeds, strict=True)]
+    return dict(zip(labels, chosen.series, strict=True))
 
 
-def _of_table(
-    context: FigureContext, table: FoldTable, counts: Mapping[int, EpisodeCounts], name: str
-) -> None:
-    rows = chosen_rows(table)
-    for row in rows:
-        if row.missing(table.folds):
-            context.problems.append(f"{NAME}, {_label(row)}: {row.missing(table.folds)}")
-    folds = sorted(set.intersection(*(set(row.results) for row in rows)))
+def _of_table(context: FigureContext, table: FoldTable, name: str) -> None:
+    rows = {label: table.row(series) for label, series in chosen_rows(table).items()}
+    for label, series in chosen_rows(table).items():
+        if table.missing(series):
+            context.problems.append(f"{NAME}, {label}: {table.missing(series)}")
+    folds = sorted(set.intersection(*(set(row.index) for row in rows.values())))
     if not folds:
         raise ValueError("the methods have no fold in common: evaluate them on the same folds")
+    keys = {label: [row.key[fold] for fold in folds] for label, row in rows.items()}
     if len(folds) == table.folds:
-        _figure(context, rows, folds, counts, f"{table.heading}: mean of all folds", name)
+        _figure(context, keys, folds, f"{table.heading}: mean of all folds", name)
     else:  # there is no mean over missing folds
-        for fold in folds:
-            _figure(context, rows, [fold], counts, f"{table.heading}: fold {fold}", f"{name}-fold{fold}")
-    base = next((r for r in rows if r.stem == TABLE_III[0]), None)
-    for row in rows:
-        if base is not None and row is not base:
-            _claim(context, base, row, folds, counts, table.dataset)
+        for i, fold in enumerate(folds):
+            of_fold = {label: [own[i]] for label, own in keys.items()}
+            _figure(context, of_fold, [fold], f"{table.heading}: fold {fold}", f"{name}-fold{fold}")
+    base = next((label for label, row in rows.items() if row.variant.iloc[0] == TABLE_III[0]), None)
+    for label in rows:
+        if base is not None and label != base:
+            _claim(context, (base, keys[base]), (label, keys[label]), folds, table.dataset)
 
 
 def _figure(
-    context: FigureContext,
-    rows: Sequence[FoldRow],
-    folds: Sequence[int],
-    counts: Mapping[int, EpisodeCounts],
-    title: str,
-    name: str,
+    context: FigureContext, keys: Mapping[str, Sequence[str]], folds: Sequence[int], title: str, name: str
 ) -> None:
-    """A figure of some folds, or of the mean of all."""
-    bins: dict[str, Bins] = {}
+    """A figure of some folds, or of the mean of all; the keys of each row's results are by fold."""
+    results, bins = context.results, dict[str, Bins]()
     records: list[Record] = []
-    for row in rows:
-        kept = [(counts[id(row.results[fold])], row.results[fold].classes) for fold in folds]
-        scores = [size_scores(*one, seed=context.options.seed) for one in kept]
-        bins[_label(row)] = tuple(mean_size_score(bins) for bins in zip(*scores, strict=True))
+    for label, own in keys.items():
+        scores = [
+            size_scores(results.counts[k], results.runs[k].classes, seed=context.options.seed) for k in own
+        ]
+        bins[label] = tuple(mean_size_score(bins) for bins in zip(*scores, strict=True))
         for fold, by_bin in zip(folds, scores, strict=True):
-            records += [_record(row, f"{fold}", score) for score in by_bin]
+            records += [_record(label, f"{fold}", score) for score in by_bin]
         if len(folds) > 1:
-            records += [_record(row, "mean", score) for score in bins[_label(row)] if score is not None]
+            records += [_record(label, "mean", score) for score in bins[label] if score is not None]
     context.save(draw(bins, title), name, records)
 
 
-def _label(row: FoldRow) -> str:
-    label = LABELS.get(row.stem, row.stem or row.label)
-    return f"{label} (seed {row.seed})" if row.seed else label
-
-
-def _record(row: FoldRow, fold: str, score: SizeScore) -> Record:
+def _record(label: str, fold: str, score: SizeScore) -> Record:
     found = score.miou
     return {
-        "method": _label(row),
+        "method": label,
         "fold": fold,
         "pixels_from": score.low,
         "pixels_below": score.high,
@@ -127,23 +117,22 @@ def _record(row: FoldRow, fold: str, score: SizeScore) -> Record:
 
 def _claim(
     context: FigureContext,
-    base: FoldRow,
-    row: FoldRow,
+    base: tuple[str, Sequence[str]],
+    row: tuple[str, Sequence[str]],
     folds: Sequence[int],
-    counts: Mapping[int, EpisodeCounts],
     dataset: str,
 ) -> None:
+    results, seed = context.results, context.options.seed
     for low, high in ((0, SMALL), (SMALL, None)):
         each: dict[int, tuple[Estimate, int]] = {}
-        for fold in folds:
-            a, b = base.results[fold], row.results[fold]
-            seed = context.options.seed
-            gain = size_gain(counts[id(a)], counts[id(b)], a.classes, low, high, seed=seed)
+        for fold, a, b in zip(folds, base[1], row[1], strict=True):
+            classes = results.runs[a].classes
+            gain = size_gain(results.counts[a], results.counts[b], classes, low, high, seed=seed)
             if gain is not None:
                 each[fold] = gain
         size = f"below {high}" if high else f"from {low}"
-        claim = f"{_label(row)} helps {'small' if high else 'large'} targets"
-        context.claim(claim, dataset, f"mIoU on targets {size} pixels less that of {_label(base)}", each)
+        claim = f"{row[0]} helps {'small' if high else 'large'} targets"
+        context.claim(claim, dataset, f"mIoU on targets {size} pixels less that of {base[0]}", each)
 
 
 def draw(bins: Mapping[str, Bins], title: str) -> Figure:

@@ -1,13 +1,10 @@
-"""Figures of a folder, put into the page as they are."""
+"""Figures of a folder, put into the page unchanged; as images they can neither run nor request anything."""
 
 from __future__ import annotations
 
 import base64
-import html
 from dataclasses import dataclass
 from pathlib import Path
-
-from fewseg.reports.html import Cell, Markup, element
 
 MOST_BYTES = 2 * 2**20
 """Of one picture."""
@@ -21,18 +18,22 @@ _KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A figure.
-
-    Attributes:
-        name: its path below the folder, without suffix.
-        kind: its media type.
-        content: the file.
-    """
+class EmbeddedPicture:
+    """A figure: its path below the folder, without suffix, its media type and its content."""
 
     name: str
     kind: str
     content: bytes
+
+    @property
+    def title(self) -> str:
+        """Its name in words."""
+        return self.name.replace("_", " ").replace("-", " ")
+
+    @property
+    def uri(self) -> str:
+        """It as a data URI."""
+        return f"data:{self.kind};base64,{base64.b64encode(self.content).decode()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,33 +42,32 @@ class Pictures:
 
     Attributes:
         taken: for the page, plots before photographs.
-        unasked: how many photographs were left where they are, since nobody asked for them.
+        not_requested: how many photographs stay outside, since nobody requested them.
         problems: one sentence for each file that cannot be used, and one for all that have no room.
     """
 
-    taken: tuple[Picture, ...] = ()
-    unasked: int = 0
+    taken: tuple[EmbeddedPicture, ...] = ()
+    not_requested: int = 0
     problems: tuple[str, ...] = ()
 
 
 def read_pictures(folder: Path, *, photographs: bool = False) -> Pictures:
-    """Reads the PNG and SVG files of a folder; of one that is there as both, the SVG.
+    """Reads the PNG and SVG files of a folder; of one that exists as both, the SVG.
 
-    Args:
-        folder: of figures, at any depth.
-        photographs: also those below its subfolder ``pictures``, as far as there is room.
+    Those below its subfolder ``pictures`` are read with ``photographs`` alone, as far as there is room.
     """
     if not folder.is_dir():
-        return _nothing(f"{folder} is not a folder: give the folder that `fewseg report figures` writes to")
+        problem = f"{folder} is not a folder: give the folder that `fewseg report figures` writes to"
+        return Pictures(problems=(problem,))
     by_name: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in _KINDS and path.is_file():
             by_name.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
     if not by_name:
-        return _nothing(f"{folder} has no PNG or SVG file")
+        return Pictures(problems=(f"{folder} has no PNG or SVG file",))
     last = [name for name in by_name if name.startswith(_PHOTOGRAPHS)]
     names = [name for name in by_name if name not in last] + (last if photographs else [])
-    taken: list[Picture] = []
+    taken: list[EmbeddedPicture] = []
     problems: list[str] = []
     outside: list[str] = []
     for name in names:
@@ -79,18 +79,15 @@ def read_pictures(folder: Path, *, photographs: bool = False) -> Pictures:
         elif sum(len(each.content) for each in taken) + len(content) > ALL_BYTES:
             outside.append(shown)
         else:
-            taken.append(Picture(name=name, kind=_KINDS[path.suffix.lower()], content=content))
+            taken.append(EmbeddedPicture(name=name, kind=_KINDS[path.suffix.lower()], content=content))
     if outside:
         problems.append(
             f"{len(outside)} of {len(names)} figures are not in the page, which has room for "
             f"{ALL_BYTES // 2**20} MiB of them: {outside[0]}" + (" and others" if len(outside) > 1 else "")
         )
-    unasked = 0 if photographs else len(last)
-    return Pictures(taken=tuple(taken), unasked=unasked, problems=tuple(problems))
-
-
-def _nothing(problem: str) -> Pictures:
-    return Pictures(problems=(problem,))
+    return Pictures(
+        taken=tuple(taken), not_requested=0 if photographs else len(last), problems=tuple(problems)
+    )
 
 
 def _rank(path: Path) -> tuple[bool, bool]:
@@ -107,22 +104,3 @@ def _wrong(path: Path, content: bytes) -> str:
     if len(content) > MOST_BYTES:
         return f"it has {len(content) / 2**20:.1f} MiB, more than {MOST_BYTES // 2**20}: not in the page"
     return ""
-
-
-def pictures_section(pictures: Pictures) -> list[Cell]:
-    """The figures, each with its name; a picture cannot run or ask for anything."""
-    if not pictures.taken and not pictures.unasked:
-        return []
-    parts: list[Cell] = [element("h2", "Figures", id="figures-title")]
-    if pictures.unasked:
-        told = f"{pictures.unasked} figures with photographs are not in the page: --photographs puts them in."
-        parts.append(element("p", told, class_="soft"))
-    parts += [_figure(picture) for picture in pictures.taken]
-    return [element("section", *parts, id="figures", aria_labelledby="figures-title")]
-
-
-def _figure(picture: Picture) -> Markup:
-    name = picture.name.replace("_", " ").replace("-", " ")
-    uri = f"data:{picture.kind};base64,{base64.b64encode(picture.content).decode()}"
-    image = Markup(f'<img src="{uri}" alt="Figure: {html.escape(name)}" loading="lazy">')
-    return element("figure", image, element("figcaption", name), class_="picture")

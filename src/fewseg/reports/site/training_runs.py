@@ -1,20 +1,26 @@
-"""Folders of training runs: their losses, and which results were measured with what they trained."""
+"""Folders of training runs: their losses, which results were measured with what they trained, and curves."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from itertools import groupby
+from math import isfinite, nan
 from pathlib import Path
+
+import pandas as pd
+from markupsafe import Markup
 
 from fewseg.engine.checkpoint import Checkpoint, read_checkpoint
 from fewseg.engine.train import BEST, LAST, LOSSES
 from fewseg.ops.progress import tracked
-from fewseg.reports.site.found import FoundResult
+from fewseg.reports.frame import Results
+from fewseg.reports.site.plots import Curve, legend_line, panel, round_ticks
 
+_TOTAL, _NOT_DRAWN = "total", ("lr",)
 _log = logging.getLogger(__name__)
 
 
@@ -24,14 +30,13 @@ class TrainingRun:
 
     Attributes:
         name: its path below the folder of runs.
-        recipe: its name; that of the folder where neither checkpoint nor folder says.
-        fold: of its class split; None where nothing says.
-        seed: of the training; None where nothing says.
+        recipe: its name; that of the folder where neither checkpoint nor folder names one.
+        fold: of its class split; None where it is unknown.
+        seed: of the training; None where it is unknown.
         digest: of its finished checkpoint, or "".
-        steps: where losses were written, ascending.
-        losses: name of a value ("total", "query", "lr") to one value a step; None where a step lacks it.
-        results: names of the results of this checkpoint.
-        retrained: names of results of this recipe, fold and seed, but of another checkpoint.
+        losses: a row a step, ascending; a column a value ("total", "query", "lr"), NaN where a step lacks it.
+        results: paths of the results of this checkpoint.
+        retrained: paths of results of this recipe, fold and seed, but of a different checkpoint.
     """
 
     name: str
@@ -39,8 +44,7 @@ class TrainingRun:
     fold: int | None
     seed: int | None
     digest: str
-    steps: tuple[int, ...]
-    losses: Mapping[str, tuple[float | None, ...]]
+    losses: pd.DataFrame
     results: tuple[str, ...]
     retrained: tuple[str, ...]
 
@@ -49,22 +53,36 @@ class TrainingRun:
         """Fold and seed, or the folder's name."""
         return self.name if self.fold is None else f"fold {self.fold}, seed {self.seed}"
 
+    @property
+    def steps(self) -> list[int]:
+        """Where losses were written."""
+        return [int(step) for step in self.losses.index]
+
+    @property
+    def last_loss(self) -> str:
+        """The last total loss."""
+        last = self.losses[_TOTAL].iloc[-1] if _TOTAL in self.losses else nan
+        return f"{last:.3f}" if isfinite(last) else "-"
+
+    @property
+    def tested(self) -> str:
+        """How many results of the run exist, and how that is known."""
+        parts = []
+        if self.results:
+            parts.append(f"{len(self.results)} of this checkpoint")
+        if self.retrained:
+            what = "another checkpoint" if self.digest else "a checkpoint that is not here"
+            parts.append(f"{len(self.retrained)} of this recipe, fold and seed, but of {what}")
+        return "; ".join(parts) or "none"
+
 
 def read_runs(
-    folder: Path, found: Sequence[FoundResult], *, progress: bool = False
+    folder: Path, results: Results, *, progress: bool = False
 ) -> tuple[list[TrainingRun], list[str]]:
-    """Reads every training run under a folder.
+    """Reads every training run under a folder, and notes what cannot be read.
 
-    A run belongs to a result by the digest of its checkpoint. One that is not finished, or has another
+    A run belongs to a result by the digest of its checkpoint. One that is not finished, or has a different
     checkpoint, is still named beside results of its recipe, fold and seed.
-
-    Args:
-        folder: where ``fewseg train`` wrote, at any depth.
-        found: results.
-        progress: show a bar.
-
-    Returns:
-        The runs, and one sentence for each thing that could not be read.
     """
     if not folder.is_dir():
         return [], [
@@ -77,49 +95,44 @@ def read_runs(
     for path in tracked(progress, "reading training runs", paths):
         place = path.parent.relative_to(folder).as_posix()
         name = path.parent.name if place == "." else place
-        steps, losses, damaged = read_losses(path)
+        losses, damaged = read_losses(path)
         problems += [f"{name}/{LOSSES}: {each}" for each in damaged]
-        if steps:
-            runs.append(_run(name, path.parent, steps, losses, found))
+        if len(losses):
+            runs.append(_run(name, path.parent, losses, results))
+    runs.sort(key=lambda r: (r.recipe, -1 if r.fold is None else r.fold, str(r.seed), r.name))
     return runs, problems
 
 
-def read_losses(
-    path: Path,
-) -> tuple[tuple[int, ...], dict[str, tuple[float | None, ...]], list[str]]:
-    """Reads a ``losses.jsonl``.
+def read_losses(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The values of a ``losses.jsonl`` by step, and one phrase for each kind of damage.
 
-    Returns:
-        The steps; name to one value a step (None where it is not there, or not finite); and one phrase for
-        each kind of damage. Damaged lines are passed over.
+    Damaged lines are passed over; a value that is missing or not finite is NaN.
     """
     lines: dict[int, dict[str, float]] = {}
     broken: list[int] = []
     try:
         texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        return (), {}, [f"it cannot be read ({error})"]
+        return pd.DataFrame(), [f"it cannot be read ({error})"]
     for i, text in enumerate(texts, start=1):
-        values = _line(text)
-        if values is None or (lines and values["step"] <= max(lines)):
+        values = _values(text)
+        step = int(values.pop("step")) if values else 0
+        if values is None or (lines and step <= max(lines)):
             broken.append(i)
         else:
-            lines[int(values["step"])] = values
-    names = [n for n in dict.fromkeys(n for values in lines.values() for n in values) if n != "step"]
-    losses = {name: tuple(values.get(name) for values in lines.values()) for name in names}
+            lines[step] = values
     damaged = []
     if broken:
         shown = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
         many = "lines" if len(broken) > 1 else "line"
-        damaged.append(
-            f"{many} {shown} of {len(texts)} passed over: no whole line of losses in order of steps"
-        )
+        damaged.append(f"{many} {shown} of {len(texts)} passed over: no complete losses in order of steps")
     if not lines:
         damaged.append("it has no line that can be read, so the run has no curve")
-    return tuple(lines), losses, damaged
+    columns = list(dict.fromkeys(name for values in lines.values() for name in values))
+    return pd.DataFrame(list(lines.values()), index=list(lines), columns=columns, dtype=float), damaged
 
 
-def _line(text: str) -> dict[str, float] | None:
+def _values(text: str) -> dict[str, float] | None:
     """The finite numbers of a line, or None where it is no line of losses."""
     try:
         found = json.loads(text)
@@ -131,48 +144,37 @@ def _line(text: str) -> dict[str, float] | None:
     return {k: v for k, v in numbers.items() if isfinite(v)}
 
 
-def _run(
-    name: str,
-    folder: Path,
-    steps: tuple[int, ...],
-    losses: Mapping[str, tuple[float | None, ...]],
-    found: Sequence[FoundResult],
-) -> TrainingRun:
-    recipe, fold, seed = _named(folder.name)
-    about = _about(folder)
-    finished = about is not None and (folder / BEST).exists()
-    digest = about.digest if about and finished else ""
-    if about is not None:
-        recipe = about.recipe or recipe
-        fold = (about.class_split or {}).get("fold", fold)
-        seed = about.training.get("config", {}).get("seed", seed)
-    same = [each for each in found if digest and each.result.checkpoint == digest]
-    alike = [
-        each
-        for each in found
-        if (each.result.recipe, each.result.fold, each.result.train_seed) == (recipe, fold, seed)
-    ]
+def _run(name: str, folder: Path, losses: pd.DataFrame, results: Results) -> TrainingRun:
+    recipe, fold, seed = _parts_of(folder.name)
+    header = _header(folder)
+    digest = header.digest if header and (folder / BEST).exists() else ""
+    if header is not None:
+        recipe = header.recipe or recipe
+        fold = (header.class_split or {}).get("fold", fold)
+        seed = header.training.get("config", {}).get("seed", seed)
+    frame = results.frame
+    same = (frame.checkpoint == digest) & bool(digest)
+    alike = (frame.recipe == recipe) & (frame.fold == fold) & (frame.train_seed == seed)
     return TrainingRun(
         name=name,
         recipe=recipe,
         fold=fold,
         seed=seed,
         digest=digest,
-        steps=steps,
         losses=losses,
-        results=tuple(each.name for each in same),
-        retrained=tuple(each.name for each in alike if each not in same),
+        results=tuple(frame.path[same]),
+        retrained=tuple(frame.path[alike & ~same]),
     )
 
 
-def _named(name: str) -> tuple[str, int | None, int | None]:
+def _parts_of(name: str) -> tuple[str, int | None, int | None]:
     """Recipe, fold and seed of a folder that ``fewseg train`` named."""
     parts = re.fullmatch(r"(.+)-fold(\d+)-seed(\d+)", name)
     return (parts[1], int(parts[2]), int(parts[3])) if parts else (name, None, None)
 
 
-def _about(folder: Path) -> Checkpoint | None:
-    """What the finished checkpoint says, else the last one; None where there is none that can be read."""
+def _header(folder: Path) -> Checkpoint | None:
+    """That of the finished checkpoint, else of the last one; None where none can be read."""
     for name in (BEST, LAST):
         try:
             return read_checkpoint(folder / name)
@@ -180,3 +182,63 @@ def _about(folder: Path) -> Checkpoint | None:
             if (folder / name).exists():
                 _log.warning("%s", error)
     return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningCharts:
+    """The curves of a recipe: a sample and label a run, a title and panel a loss, and the data."""
+
+    recipe: str
+    legend: list[tuple[Markup, str]]
+    panels: list[tuple[str, Markup]]
+    data: pd.DataFrame
+
+
+def learning_charts(runs: Sequence[TrainingRun]) -> list[LearningCharts]:
+    """The charts of each recipe, whose runs follow one another."""
+    return [_charts(recipe, list(own)) for recipe, own in groupby(runs, key=lambda run: run.recipe)]
+
+
+def _charts(recipe: str, runs: Sequence[TrainingRun]) -> LearningCharts:
+    x = round_ticks([0, *(run.steps[-1] for run in runs)], 5)
+    panels = []
+    for name in drawn_names(runs):
+        values = [run.losses[name].tolist() if name in run.losses else [] for run in runs]
+        curves = [
+            Curve(series=i, x=run.steps, y=y)
+            for i, (run, y) in enumerate(zip(runs, values, strict=True))
+            if y
+        ]
+        y = round_ticks([0.0, *(v for own in values for v in own)], 5)
+        unit = "gradient norm" if name == "gradient_norm" else "loss"
+        title = f"{recipe}: {name.replace('_', ' ')}"
+        id = re.sub(r"[^a-z0-9]+", "-", f"{recipe}-{name}".lower())
+        panels.append(
+            (title, panel(id, f"{title}: {unit} over step", curves, x=(x, x[-1], "step"), y=(y, unit)))
+        )
+    legend = [(legend_line(i), run.label) for i, run in enumerate(runs)]
+    return LearningCharts(recipe=recipe, legend=legend, panels=panels, data=_data(runs))
+
+
+def _data(runs: Sequence[TrainingRun]) -> pd.DataFrame:
+    """Every value of every step."""
+    about = [{"run": run.name, "fold": run.fold, "seed": run.seed} for run in runs]
+    frames = [
+        run.losses.rename_axis("step").reset_index().assign(**columns)
+        for run, columns in zip(runs, about, strict=True)
+    ]
+    joined = pd.concat([frame.astype(object) for frame in frames])
+    names = list(dict.fromkeys(name for run in runs for name in run.losses))
+    return joined[["run", "fold", "seed", "step", *names]]
+
+
+def drawn_names(runs: Sequence[TrainingRun]) -> list[str]:
+    """What is drawn: the total first; of a single term, which is the total, only that."""
+    names = list(dict.fromkeys(n for run in runs for n in run.losses if n not in _NOT_DRAWN))
+
+    def is_total(run: TrainingRun, name: str) -> bool:
+        own, total = run.losses.get(name), run.losses.get(_TOTAL)
+        return own is total if own is None or total is None else bool(own.equals(total))
+
+    terms = [n for n in names if n != _TOTAL and not all(is_total(run, n) for run in runs)]
+    return ([_TOTAL] if _TOTAL in names else []) + terms

@@ -1,0 +1,66 @@
+"""How annotations are read and written, as values; free of torch, so that a command line starts fast."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Suppress, arg
+
+MAX_PIXELS = 89_478_485
+"""Pillow's own limit, the default: a quarter of a gigabyte of RGB."""
+
+Format = Literal[
+    "png", "probability", "coco", "coco-results", "labelme", "labelme-polygons", "label-studio", "jsonl"
+]
+"""Names of the formats that predictions are written in."""
+
+
+def check_max_pixels(max_pixels: int) -> None:
+    """Raises a ValueError unless a limit of pixels can be one."""
+    if max_pixels < 1:
+        raise ValueError(f"max_pixels must be 1 or more, got {max_pixels}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How annotated images are read.
+
+    Attributes:
+        images: folder of the support images, which the annotations' image names are relative to; by default
+            the annotation file's own folder, then ``images`` in it and beside it.
+        class_name: the class of masks that name none (a folder of masks without a list of classes).
+        stroke: width of scribbles in pixels, where the file gives none; a point becomes a disc of this
+            diameter. 10 is what LabelMe itself draws.
+        max_pixels: larger images and masks are refused, files from their header.
+        predictions: read predictions too: of a Label Studio task without an annotation, the last one.
+    """
+
+    images: Annotated[Path | None, arg(name="support-images")] = None
+    class_name: str = "object"
+    stroke: float = 10.0
+    max_pixels: int = MAX_PIXELS
+    predictions: Suppress[bool] = False
+
+    def check(self) -> None:
+        """Raises a ValueError where the stroke is no width above 0, or the limit below 1."""
+        if not 0 < self.stroke < math.inf:
+            raise ValueError(f"stroke must be a width above 0 pixels, got {self.stroke}")
+        check_max_pixels(self.max_pixels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelStudioNames:
+    """What Label Studio's project calls things.
+
+    Attributes:
+        image_url: of Label Studio's tasks; {name} becomes the image's quoted name.
+        from_name: name of Label Studio's BrushLabels tag.
+        to_name: name of Label Studio's Image tag.
+    """
+
+    image_url: str = "/data/local-files/?d={name}"
+    from_name: str = "tag"
+    to_name: str = "image"

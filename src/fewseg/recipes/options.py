@@ -1,0 +1,137 @@
+"""Options of training, evaluation and recorded episodes: the command line parses them, workers take them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Trains a recipe on one fold; run again, it goes on where it stopped.
+
+    ``--part NAME=CLASS`` first puts another part in a config's place, as often as wanted: ``--part
+    method.prior=NoPrior``, ``--part method.fusion=ScoreAverage``, ``--part train.optimiser=SGD``.
+
+    Attributes:
+        recipe: its name, already given.
+        fold: 0 to 3.
+        root: folder of the data set; recipes for the small real set find it by themselves.
+        out: folder for checkpoints and logs; runs/RECIPE-foldF-seedS by default.
+        devices: GPUs (DDP), or 1.
+        quiet: no progress bar.
+        method: the method's parts.
+        train: the training.
+    """
+
+    recipe: Annotated[str, tyro.conf.Suppress]
+    method: Any
+    train: Any
+    fold: int = 0
+    root: Path | None = None
+    out: Path | None = None
+    devices: int = 1
+    quiet: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Tests a checkpoint on the novel classes of its fold and writes result files.
+
+    Attributes:
+        what: a checkpoint (.safetensors), or the name of a recipe without training.
+        recipe: the recipe whose data, protocol and lines to use; the checkpoint's own by default.
+        fold: needed where the checkpoint does not say; must be the one it was trained on.
+        root: folder of the data set.
+        out: folder for the result files; shards of an unfinished evaluation are kept in it.
+        ways: only these N; the recipe's by default.
+        shots: only these K.
+        fusion: only these fusions, for each N and K; the recipe's by default. mean, average, cross-guided and
+            attention are of methods that score pairs; mean and iterative (IQI) of those that compare
+            prototypes.
+        on: segment the queries, or the support images themselves (SRPNet's "(sup)" rows).
+        sizes: multi-scale: sides of the inputs whose probabilities are added, such as 321 473.
+        episodes: episodes a seed; the protocol's by default (another number is another protocol).
+        seeds: the protocol's by default.
+        protocol: a published one in place of the recipe's: paper-scl, paper-srpnet, paper-sdaanet, pfenet or
+            hsnet. On a data set that it was not published for it has the values for PASCAL-5i.
+        backbone: for a recipe without training: another timm network, such as convnext_tiny or
+            vit_small_patch14_dinov2.
+        backbone_weights: path of the frozen trunk's weights, where it moved.
+        manifest: recorded episodes to replay (of `fewseg episodes`), one file a seed.
+        precision: of features and head: fp32 or bf16; by default as it was trained, bf16 without training.
+        processes: processes (on a GPU machine: GPUs) that share the work; the numbers stay the same. The
+            script that calls ``evaluate`` runs in each of them.
+        ray_workers: instead, workers on a Ray cluster, or on one of this machine; lost ones are replaced.
+        quiet: no progress bar.
+    """
+
+    what: Annotated[str, tyro.conf.Positional]
+    recipe: str | None = None
+    fold: int | None = None
+    root: Path | None = None
+    out: Path = Path("results")
+    ways: tuple[int, ...] = ()
+    shots: tuple[int, ...] = ()
+    fusion: tuple[str, ...] = ()
+    on: Literal["query", "support"] | None = None
+    sizes: tuple[int, ...] = ()
+    episodes: int | None = None
+    seeds: tuple[int, ...] = ()
+    protocol: str | None = None
+    backbone: str | None = None
+    backbone_weights: str | None = None
+    manifest: tuple[Path, ...] = ()
+    precision: Literal["fp32", "bf16"] | None = None
+    processes: int = 1
+    ray_workers: int = 0
+    quiet: bool = False
+
+    def check(self) -> None:
+        """Checks what needs no data.
+
+        Raises:
+            ValueError: options that exclude each other, or a number out of range.
+        """
+        drawn = self.ways or self.shots or self.seeds
+        if self.manifest and (drawn or self.episodes is not None or self.protocol is not None):
+            raise ValueError(
+                "manifests set ways, shots, episodes, seeds and protocol: leave --ways, --shots, --episodes, "
+                "--seeds and --protocol out"
+            )
+        if self.processes < 1 or self.ray_workers < 0 or (self.processes > 1 and self.ray_workers):
+            raise ValueError(
+                f"--processes {self.processes} and --ray-workers {self.ray_workers}: give at least one "
+                "process, or Ray workers in their place"
+            )
+        if self.episodes is not None and self.episodes < 1:
+            raise ValueError(f"--episodes must be at least 1, got {self.episodes}")
+        invalid = [size for size in self.sizes if size < 9 or size % 8 != 1]
+        if invalid or len(set(self.sizes)) != len(self.sizes):
+            raise ValueError(
+                f"--sizes must be different sides of 8k + 1 pixels, got {' '.join(map(str, self.sizes))}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodesOptions:
+    """Writes a recipe's test episodes to manifests (JSONL), one file a seed.
+
+    Attributes:
+        recipe: whose data and protocol.
+        fold: 0 to 3.
+        ways: N.
+        shots: K of each way.
+        root: folder of the data set.
+        out: folder for the manifests.
+    """
+
+    recipe: Annotated[str, tyro.conf.Positional]
+    fold: int = 0
+    ways: int = 1
+    shots: int = 1
+    root: Path | None = None
+    out: Path = Path("episodes")

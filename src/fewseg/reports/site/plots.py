@@ -1,0 +1,350 @@
+"""The page's plots: matplotlib figures as inline SVG whose colours follow the page from light to dark.
+
+Figures are drawn in placeholder colours, each of which stands for a variable of ``assets/site.css``. Texts
+stay texts, marks carry their value and a title, and no id of one plot is that of another.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from fewseg.reports.numbers import Estimate, gain_with_interval, with_interval
+
+INK, SOFT, RULE, PALE, CARD = "#000001", "#000002", "#000003", "#000004", "#000005"
+SERIES = tuple(f"#00001{i}" for i in range(5))
+MEAN = 4
+"""The series of a mean: its own shape, and larger."""
+MARKERS = ("o", "s", "^", "D", "v")
+_VARIABLES = dict(
+    zip((INK, SOFT, RULE, PALE, CARD), ("ink", "soft", "line", "pale", "card"), strict=True)
+) | {colour: f"s{i}" for i, colour in enumerate(SERIES)}
+_DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 2)),
+    (0, (1.5, 1.5)),
+    (0, (6, 2, 2, 2)),
+)
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "fewseg",
+    "text.parse_math": False,
+    "text.color": INK,
+    "axes.labelcolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "axes.edgecolor": RULE,
+    "grid.color": RULE,
+    "font.size": 12,
+    "axes.labelsize": 12,
+    "xtick.labelsize": 11.5,
+    "ytick.labelsize": 11.5,
+}
+_SIDE, _TOP, _BOTTOM, _LABEL, _STEP, _GAP = 16.0, 46.0, 44.0, 17.0, 8.0, 11.0  # pixels
+_WIDTH, _LETTER = 900.0, 6.9
+_ROWS = 12  # of a drawing: so that its axis is in sight, and it fits a sheet of paper
+
+Titles = Mapping[str, Sequence[tuple[str, str]]]
+"""Id of a group to the title of each mark in it, and the value in full or ""."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntervalRow:
+    """A band of a chart: its label, a note such as missing folds, and (series, name of it, estimate)."""
+
+    label: str
+    note: str
+    estimates: Sequence[tuple[int, str, Estimate]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A line in a panel.
+
+    Attributes:
+        series: which colour and dash.
+        x: places.
+        y: values; NaN breaks the line.
+        ends: the interval of each value, or none.
+        titles: title and full value of each finite point; without, points have no marks.
+    """
+
+    series: int
+    x: Sequence[float]
+    y: Sequence[float]
+    ends: Sequence[tuple[float, float]] = ()
+    titles: Sequence[tuple[str, str]] = ()
+
+
+def interval_charts(
+    name: str, rows: Sequence[IntervalRow], axis: str, label: str, *, signed: bool = False
+) -> list[Markup]:
+    """Draws rows of estimates over one axis in percent, in several drawings where there are many rows.
+
+    ``name`` starts the ids, ``label`` states what the chart shows; ``signed`` draws differences.
+    """
+    longest = max((len(text) for row in rows for text in (row.label, row.note)), default=0)
+    width = max(_WIDTH, longest * _LETTER + 2 * _SIDE)
+    ends = [100 * end for row in rows for _, _, e in row.estimates for end in (e.low, e.high, e.value)]
+    ticks = round_ticks([*ends, 0.0] if signed else ends, 9)
+    series = sorted({(number, title) for row in rows for number, title, _ in row.estimates})
+    pieces = [rows[i : i + _ROWS] for i in range(0, len(rows), _ROWS)]
+    charts = []
+    for i, piece in enumerate(pieces, start=1):
+        part = label if len(pieces) == 1 else f"{label} (part {i} of {len(pieces)})"
+        with rc_context(_STYLE):
+            figure, titles = _interval_chart(piece, series, ticks, axis, width, signed=signed)
+            charts.append(inline_svg(figure, f"{name}-{i}", part, titles))
+    return charts
+
+
+def _interval_chart(
+    rows: Sequence[IntervalRow],
+    series: Sequence[tuple[int, str]],
+    ticks: Sequence[float],
+    axis: str,
+    width: float,
+    *,
+    signed: bool,
+) -> tuple[Figure, Titles]:
+    heads = [_LABEL * (2 if row.note else 1) for row in rows]
+    tops = np.cumsum([0.0, *(head + _STEP * len(series) + _GAP for head in heads)])
+    height = _TOP + tops[-1] + _BOTTOM
+    figure = Figure(figsize=(width / 72, height / 72))
+    axes = figure.add_axes((_SIDE / width, _BOTTOM / height, 1 - 2 * _SIDE / width, tops[-1] / height))
+    axes.set_xlim(ticks[0], ticks[-1])
+    axes.set_ylim(float(tops[-1]), 0)
+    axes.set_yticks([])
+    axes.set_xticks(ticks)
+    axes.tick_params(axis="x", labeltop=True)
+    axes.spines[:].set_visible(False)
+    axes.grid(axis="x", linewidth=1)
+    axes.set_xlabel(axis)
+    for row, top, end, head in zip(rows, tops, tops[1:], heads, strict=False):
+        axes.axhline(top, color=RULE, linewidth=1)
+        left: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
+        axes.text(0, top + 9, row.label, weight="bold", size=12.5, **left)
+        if row.note:
+            axes.text(0, top + 9 + _LABEL - 2, row.note, color=SOFT, size=11.5, **left)
+        if signed:
+            axes.vlines(0, top + head, end - 2, color=INK, linewidth=1.2, linestyle="--")
+    titles: dict[str, list[tuple[str, str]]] = {}
+    for place, (number, title) in enumerate(series):
+        words = gain_with_interval if signed else with_interval
+        width = 2.6 if number == MEAN else 1.6
+        for i, (row, top, head) in enumerate(zip(rows, tops, heads, strict=False)):
+            y = top + head + _STEP * (place + 0.6)
+            for other, _, estimate in row.estimates:
+                if other == number:
+                    text, id = f"{row.label}, {title}: {words(estimate)}", f"mark-{place}-{i}"
+                    ends = [100 * estimate.low, 100 * estimate.high]
+                    axes.plot(ends, [y, y], color=SERIES[number], linewidth=width, gid=f"line-{id}")
+                    axes.plot(100 * estimate.value, y, **_mark(number), linestyle="none", gid=id)
+                    titles |= {id: [(text, repr(estimate.value))], f"line-{id}": [(text, "")]}
+    handles = [Line2D([], [], **_mark(number), linestyle="none", label=title) for number, title in series]
+    figure.legend(
+        handles=handles, loc="upper left", ncols=len(series), frameon=False, borderpad=0.1, handletextpad=0.1
+    )
+    return figure, titles
+
+
+def _mark(series: int) -> dict[str, Any]:
+    size = {"o": 7.5, "s": 7, "^": 8.5, "D": 6.5, "v": 9}[MARKERS[series]]
+    return {
+        "marker": MARKERS[series],
+        "color": SERIES[series],
+        "markersize": size,
+        "markeredgecolor": CARD,
+        "markeredgewidth": 0.6,
+    }
+
+
+def round_ticks(values: Sequence[float], most: int) -> list[float]:
+    """Ticks at round numbers that enclose all finite values, also of none or of equal ones."""
+    known = [v for v in values if np.isfinite(v)] or [0.0, 1.0]
+    low, high = min(known), max(known)
+    if high - low < 1e-12 * max(1.0, abs(high)):
+        low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
+    ticks = [float(t) for t in MaxNLocator(most - 1, steps=[1, 2, 5, 10]).tick_values(low, high)]
+    first = max((i for i, tick in enumerate(ticks) if tick <= low + 1e-9), default=0)
+    last = min((i for i, tick in enumerate(ticks) if tick >= high - 1e-9), default=len(ticks) - 1)
+    return ticks[first : last + 1]
+
+
+def panel(
+    name: str,
+    label: str,
+    curves: Sequence[Curve],
+    *,
+    x: tuple[Sequence[float], float, str],
+    y: tuple[Sequence[float], str],
+    pale: Sequence[Curve] = (),
+    behind: str = "",
+) -> Markup:
+    """A small chart of lines.
+
+    Args:
+        name: starts the ids.
+        label: states what it shows.
+        curves: its lines.
+        x: ticks, the end of the axis, and what it is.
+        y: ticks that enclose all values, and what the axis is.
+        pale: lines of a group ``behind`` that this panel draws behind its own.
+        behind: the group that an earlier panel has drawn.
+    """
+    with rc_context(_STYLE | {"font.size": 11, "axes.labelsize": 11.5, "xtick.labelsize": 11}):
+        figure = Figure(figsize=(300 / 72, 200 / 72))
+        axes = figure.add_axes((44 / 300, 40 / 200, 240 / 300, 148 / 200))
+        _frame(axes, x, y)
+        for curve in pale:
+            axes.plot(curve.x, curve.y, color=PALE, linewidth=1, gid=f"pale-{len(axes.lines)}")
+        titles: dict[str, Sequence[tuple[str, str]]] = {}
+        for i, curve in enumerate(curves):
+            colour, dash = SERIES[curve.series % len(SERIES)], _DASHES[curve.series % len(_DASHES)]
+            axes.plot(curve.x, curve.y, color=colour, linestyle=dash, linewidth=1.6, solid_joinstyle="round")
+            if curve.ends:
+                known = [
+                    (at, *ends) for at, ends in zip(curve.x, curve.ends, strict=True) if np.isfinite(ends[0])
+                ]
+                axes.vlines(*zip(*known, strict=True), color=colour, linewidth=1, gid=f"whiskers-{i}")
+            if curve.titles:
+                there = [(at, v) for at, v in zip(curve.x, curve.y, strict=True) if np.isfinite(v)]
+                style = _mark(curve.series % len(SERIES)) | {"markeredgewidth": 0, "gid": f"points-{i}"}
+                axes.plot(*zip(*there, strict=True), linestyle="none", **style)
+                titles[f"points-{i}"] = curve.titles
+        return inline_svg(figure, name, label, titles, behind=behind, defines=bool(pale))
+
+
+def _frame(axes: Axes, x: tuple[Sequence[float], float, str], y: tuple[Sequence[float], str]) -> None:
+    axes.spines[:].set_visible(False)
+    axes.grid(axis="y", linewidth=1)
+    axes.set_axisbelow(True)
+    axes.set_xticks(x[0])
+    axes.set_xlim(x[0][0], x[1])
+    axes.set_yticks(y[0])
+    axes.set_ylim(y[0][0], y[0][-1])
+    axes.tick_params(axis="x", length=3)
+    axes.set_xlabel(x[2], labelpad=2)
+    axes.set_ylabel(y[1], labelpad=2)
+    axes.yaxis.set_label_coords(-33 / 240, 0.5)
+
+
+def legend_line(series: int) -> Markup:
+    """The sample of a curve in a legend."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(34 / 72, 10 / 72))
+        colour, dash = SERIES[series % len(SERIES)], _DASHES[series % len(_DASHES)]
+        figure.add_artist(Line2D([0.03, 0.97], [0.5, 0.5], color=colour, linestyle=dash, linewidth=1.6))
+        return inline_svg(figure, f"sample-{series}", "")
+
+
+def inline_svg(
+    figure: Figure,
+    name: str,
+    label: str,
+    titles: Titles | None = None,
+    *,
+    behind: str = "",
+    defines: bool = False,
+) -> Markup:
+    """A figure as an ``<svg>`` of the page; without a label it is hidden from screen readers.
+
+    ``behind`` names a group of pale lines that lies below the marks: defined here, or by an earlier plot.
+    """
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(file.getvalue())
+    width, height = (float(v) for v in root.attrib["viewBox"].split()[2:])
+    _plain(root)
+    _name_apart(root, name, titles or {})
+    pale = [g for g in root.iter("g") if re.match(r"pale-\d+$", g.get("gid", ""))]
+    if behind and defines:
+        parents = {child: parent for parent in root.iter() for child in parent}
+        group = ElementTree.Element("g", {"id": behind, "class": "pale"})
+        parent = parents[pale[0]]
+        parent.insert(list(parent).index(pale[0]), group)
+        for g in pale:
+            parent.remove(g)
+            group.append(g)
+    elif behind:
+        root.insert(0, ElementTree.Element("use", {"href": f"#{behind}"}))
+    for group in root.iter("g"):
+        group.attrib.pop("gid", None)
+    root.attrib = {"viewBox": f"0 0 {width:g} {height:g}", "style": f"--width:{width:g}px"}
+    root.attrib |= {"role": "img", "aria-label": label} if label else {"aria-hidden": "true"}
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _plain(root: ElementTree.Element) -> None:
+    """Removes namespaces, metadata, clipping and fonts; shortens numbers; sets the page's colours."""
+    _remove(root, lambda e: e.tag.split("}")[-1] in ("metadata", "style", "clipPath"))
+    for element in root.iter():
+        element.tag = element.tag.split("}")[-1]
+        element.text = element.text if element.tag in ("text", "tspan") else None
+        element.tail = None
+        found = {key.split("}")[-1]: value for key, value in element.attrib.items()}
+        found.pop("clip-path", None)
+        for key in ("d", "x", "y", "transform", "points"):
+            if key in found:
+                found[key] = " ".join(re.sub(r"-?\d+\.\d+", _short, found[key]).split())
+        if "style" in found:
+            style = re.sub(r"font-family: [^;]*; ?", "", found["style"])  # the page's own
+            style = re.sub(r"#0000\d\d", lambda m: f"var(--{_VARIABLES[m[0]]})", style)
+            found["style"] = style.replace(": ", ":").replace("; ", ";")
+        element.attrib = found
+    _remove(root, lambda e: e.tag == "defs" and not len(e))
+
+
+def _remove(root: ElementTree.Element, unwanted: Callable[[ElementTree.Element], bool]) -> None:
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if unwanted(child):
+                parent.remove(child)
+
+
+def _short(number: re.Match[str]) -> str:
+    return f"{round(float(number[0]), 2) + 0.0:g}"
+
+
+def _name_apart(root: ElementTree.Element, name: str, titles: Titles) -> None:
+    """Puts titles on marks, and the plot's name before the ids that it refers to; others go."""
+    used = {e.attrib["href"][1:] for e in root.iter() if e.get("href", "").startswith("#")}
+    for element in list(root.iter()):
+        id = element.attrib.pop("id", "")
+        if id in used:
+            element.set("id", f"{name}-{id}")
+        elif element.tag == "g" and id:
+            element.set("gid", id)
+        if element.get("href", "").startswith("#"):
+            element.set("href", f"#{name}-{element.attrib['href'][1:]}")
+        for parent, child, (title, value) in zip(*_marks(element), titles.get(id, ()), strict=False):
+            group = ElementTree.Element("g", {"data-value": value} if value else {})
+            ElementTree.SubElement(group, "title").text = title
+            parent[list(parent).index(child)] = group
+            group.append(child)
+
+
+def _marks(group: ElementTree.Element) -> tuple[list[ElementTree.Element], list[ElementTree.Element]]:
+    """The marks of a group in the order in which they were drawn, and the parent of each."""
+    found = [
+        (parent, child)
+        for parent in group.iter()
+        if parent.tag != "defs"
+        for child in parent
+        if child.tag in ("use", "path")
+    ]
+    return [parent for parent, _ in found], [child for _, child in found]
