@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import get_args
 
-from markupsafe import Markup
 from rich.console import Console
 
 from fewseg.ops.files import atomic_write_text
@@ -14,7 +13,7 @@ from fewseg.reports.frame import load_results
 from fewseg.reports.options import Format, Paper, PaperTablesOptions
 from fewseg.reports.papers import ROMAN, PaperTable, csv_tables, layouts, page_of, paper_tables
 from fewseg.reports.tables import rich_paper_table
-from fewseg.reports.templating import asset, macro, render
+from fewseg.reports.templating import asset, render
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +78,3 @@ def texts(form: Format, tables: Sequence[PaperTable], remarks: Sequence[str] = (
         f"{table.layout.slug}.{ending}": render(f"paper_table.{ending}", page=page_of(table, remarks))
         for table in tables
     }
-
-
-def html_table(table: PaperTable) -> Markup:
-    """A table as a section of an HTML page."""
-    return macro("paper_table.html", "paper_table", page_of(table))

@@ -84,11 +84,6 @@ def render(template: str, **values: Any) -> str:
     return _environment(template.rsplit(".", 1)[-1]).get_template(template).render(**values)
 
 
-def macro(template: str, name: str, *values: Any) -> Markup:
-    """What a macro of an HTML template makes of values."""
-    return Markup(getattr(_environment("html").get_template(template).module, name)(*values))
-
-
 def asset(name: str) -> Markup:
     """A style sheet or script of ``reports/assets``, to be put into a page as it stands."""
     return Markup(resources.files("fewseg.reports").joinpath(f"assets/{name}").read_text(encoding="utf-8"))

@@ -29,7 +29,6 @@ from fewseg.recipes import evaluation as recipe_lines
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES, variants
 from fewseg.recipes.resolve import build_method
-from fewseg.recipes.variants import Variant
 from fewseg.reports.figures import FiguresOptions
 from fewseg.reports.figures.context import FigureContext
 from fewseg.reports.figures.model import FigureModel
@@ -79,7 +78,7 @@ def recipes(monkeypatch, read, tmp_path):
         fusions = {"fusion": ScoreAverage()} if pairs else {}
         made[name] = Recipe(
             name=f"demo_{name}",
-            variant=variants().get({"scl": "scl_pfenet"}.get(name, name), Variant()),
+            variant=variants()["scl_pfenet" if name == "scl" else name],
             method=method,
             data=read,
             train=None if name == "matcher" else _TRAIN,

@@ -210,7 +210,7 @@ def test_results_of_mixed_class_splits_are_named_and_others_drawn(run, results):
     write_sealed(results / "other.json", other)
     status, said = run(str(results), "--out", "out", "--figure", "sizes", "--quiet")
     assert status == 3
-    assert "different class splits of tiny fold 0 cannot share a table" in said
+    assert "cannot share a table" in said
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "empty"])

@@ -73,7 +73,7 @@ class FigureContext:
     Attributes:
         options: of the run.
         models: the checkpoints, all of one data set.
-        results: of ``fewseg evaluate``.
+        results: those of the folder.
         files: that were written.
         problems: what is missing and why.
         remarks: what a reader of a figure must know.
@@ -101,7 +101,7 @@ class FigureContext:
     def models_by_fold(
         self, figure: str, fits: Callable[[FigureModel], bool], needed: str
     ) -> Iterator[tuple[int, list[FigureModel]]]:
-        """The models of each fold that a figure can be made from, in the order of ``ORDER``.
+        """The models of each fold that a figure can be made from, in the order of their variants.
 
         What is missing is noted; ``needed`` follows "a" or "no": "checkpoint of SCL".
         """
@@ -123,6 +123,11 @@ class FigureContext:
         except (ValueError, OSError, RuntimeError) as error:
             logger.debug("traceback", exc_info=True)
             self.problems.append(f"{what}: {error}")
+
+    def one_shot(self) -> pd.DataFrame:
+        """The rows of 1-way 1-shot results on queries."""
+        frame = self.results.frame
+        return frame[(frame.ways == 1) & (frame.shots == 1) & (frame.on == "query")]
 
     def claim(self, claim: str, dataset: str, quantity: str, by_fold: ByFold) -> None:
         """Notes a number for each fold, and their mean if no fold of the data set is missing."""

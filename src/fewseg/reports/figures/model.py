@@ -32,7 +32,7 @@ from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import variants
 from fewseg.recipes.resolve import Resolved, best_device, resolve
 from fewseg.recipes.run import precision_of, training_store
-from fewseg.recipes.variants import MATCHER
+from fewseg.recipes.variants import MATCHER, SDAANET, SDAANET_BASELINE, SDAANET_SAAM, SDAANET_SDPM
 from fewseg.reports.marked_pictures import Picture, picture_of, spotlight
 from fewseg.types import Features
 
@@ -40,25 +40,8 @@ T = TypeVar("T")
 SeededEpisode = tuple[int, EpisodeSpec]
 """The seed of a test run, and one of its episodes."""
 
-ORDER = (
-    "pfenet",
-    "scl_pfenet",
-    "canet",
-    "scl_canet",
-    "sdaanet_baseline",
-    "sdaanet_saam",
-    "sdaanet_sdpm",
-    "sdaanet",
-    "panet",
-    "srpnet_cos",
-    "srpnet_f",
-    "srpnet",
-    "matcher",
-)
-"""Variants in the order in which figures show them; others come after these."""
-
-TABLE_III = ("sdaanet_baseline", "sdaanet_saam", "sdaanet_sdpm", "sdaanet")
-"""Variants of SD-AANet's ablation, in its order."""
+TABLE_III = tuple(v.name for v in (SDAANET_BASELINE, SDAANET_SAAM, SDAANET_SDPM, SDAANET))
+"""The variants of SD-AANet's ablation, in its order."""
 
 
 def label_of(variant: str) -> str:
@@ -121,14 +104,14 @@ class FigureModel:
         return self.resolved.name
 
     @property
-    def stem(self) -> str:
-        """Name of the recipe's variant; of a recipe without one its own."""
+    def variant(self) -> str:
+        """Name of its variant, or of a recipe that declares none."""
         return self.recipe.variant.name or self.recipe.name
 
     @property
     def label(self) -> str:
         """What figures call it."""
-        return label_of(self.stem)
+        return label_of(self.variant)
 
     @property
     def title(self) -> str:
@@ -147,8 +130,9 @@ class FigureModel:
 
     @property
     def place(self) -> tuple[int, str]:
-        """Sorts methods in :data:`ORDER`, then by name."""
-        return (ORDER.index(self.stem) if self.stem in ORDER else len(ORDER)), self.stem
+        """Sorts methods as their variants were declared."""
+        known = list(variants())
+        return (known.index(self.variant) if self.variant in known else len(known)), self.variant
 
     @cached_property
     def data(self) -> FoldData:
@@ -213,8 +197,9 @@ class FigureModel:
         wanted = getattr(config, "mid_levels", config.backbone.levels[-1:])
         method = MatcherConfig(backbone=config.backbone, levels=tuple(wanted)).build()
         method.backbone = self.method.backbone
-        changes: dict[str, Any] = {"name": "matcher", "variant": MATCHER, "evaluations": ()}
-        matcher = replace(self, recipe=replace(self.recipe, method=method.config, **changes))
+        matcher = replace(
+            self, recipe=replace(self.recipe, variant=MATCHER, method=method.config, evaluations=())
+        )
         matcher.data, matcher.method, matcher.store = self.data, method.eval(), self.store
         return matcher
 

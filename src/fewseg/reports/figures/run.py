@@ -22,8 +22,7 @@ from fewseg.reports.figures import (
 )
 from fewseg.reports.figures.context import CLAIMS, FigureContext, write_records
 from fewseg.reports.figures.model import FigureModel
-from fewseg.reports.frame import Results, results_of
-from fewseg.reports.tables import some_results
+from fewseg.reports.frame import Results, load_results, results_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +126,7 @@ def _models(options: FiguresOptions, problems: list[str]) -> list[FigureModel]:
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue
-        same = found.setdefault((model.stem, model.fold), model)
+        same = found.setdefault((model.variant, model.fold), model)
         if same is not model:
             problems.append(f"{path} and {same.name} are both {model.title}: took the latter")
     models = list(found.values())
@@ -141,9 +140,11 @@ def _results(folder: Path | None, problems: list[str]) -> Results:
     if folder is None:  # a figure that needs results reports it
         return results_of({})
     try:
-        found = some_results(folder)
+        results = load_results(folder)
     except ValueError as error:
         problems.append(str(error))
         return results_of({})
-    problems += found.left_out
-    return found
+    problems += results.left_out
+    if not len(results):
+        problems.append(f"{folder} has no result that can be read: evaluate first")
+    return results

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from fewseg.metrics import SIZE_EDGES
 from fewseg.reports.figures.context import FigureContext, Record
 from fewseg.reports.figures.drawing import error_bars, new_figure, plain_axes, style
-from fewseg.reports.figures.model import TABLE_III, label_of
+from fewseg.reports.figures.model import TABLE_III
 from fewseg.reports.frame import FoldTable, fold_tables
 from fewseg.reports.numbers import Estimate
 from fewseg.reports.size_scores import SizeScore, mean_size_score, size_gain, size_scores
@@ -26,15 +27,14 @@ Bins = tuple[SizeScore | None, ...]
 
 def make(context: FigureContext) -> None:
     """Makes a figure for each data set and protocol that has 1-shot results."""
-    frame = context.results.frame
-    frame = frame[(frame.ways == 1) & (frame.shots == 1) & (frame.on == "query")]
+    frame = context.one_shot()
     if not len(frame):
         context.problems.append(f"{NAME}: no 1-shot result given")
-    for dataset, protocols in frame.groupby("dataset", sort=False).protocol_digest.nunique().items():
-        if protocols > 1:
+    for dataset, number in frame.groupby("dataset").protocol_digest.nunique().items():
+        if number > 1:
             context.problems.append(
-                f"{NAME}: the results of {dataset} are of {protocols} protocols, which do not share a "
-                "figure; there is one for each"
+                f"{NAME}: the results of {dataset} are of {number} protocols, which do not share a figure; "
+                "there is one for each"
             )
     for (dataset, protocol), own in frame.groupby(["dataset", "protocol_digest"]):
         with context.attempt(f"{NAME}, {dataset} [{protocol}]"):
@@ -42,55 +42,62 @@ def make(context: FigureContext) -> None:
             _of_table(context, table, f"{NAME}-{dataset}-{protocol}")
 
 
-def chosen_rows(table: FoldTable) -> dict[str, str]:
-    """Label to row: those of the paper's ablation where there are any, in its order; else the first few.
+def chosen_rows(table: FoldTable) -> dict[str, pd.DataFrame]:
+    """The rows of the paper's ablation where there are any, in its order; else the first few rows.
 
-    Of a recipe that was trained with several seeds the first is taken.
+    Of a recipe that was trained with several seeds the first is taken. The keys are labels.
     """
-    frame = table.results.frame
-    plain = frame[(frame.fusion != "iterative") & ~frame.multi_scale]
-    plain = plain.assign(
-        seed=plain.train_seed.map(str), known=plain.variant.where(plain.variant != "", plain.recipe)
-    )
-    first = plain.sort_values("seed", kind="stable").drop_duplicates("known").set_index("known")
-    first = first.loc[plain.known.drop_duplicates()]
-    own = [variant for variant in TABLE_III if variant in first.index]
-    chosen = first.loc[own] if own else first.head(_MOST_ROWS)
-    seeds = [f" (seed {seed})" if seed else "" for seed in chosen.train_seed]
-    labels = [label_of(known) + seed for known, seed in zip(chosen.index, seeds, strict=True)]
-    return dict(zip(labels, chosen.series, strict=True))
+    rows = {series: table.row(series) for series in table.series}
+    plain = [r for r in rows.values() if r.fusion.iloc[0] != "iterative" and not r.multi_scale.iloc[0]]
+    first: dict[str, pd.DataFrame] = {}
+    for row in sorted(plain, key=lambda r: str(r.train_seed.iloc[0])):
+        first.setdefault(_variant(row), row)
+    kept = [row for row in plain if first[_variant(row)] is row]
+    own = [row for variant in TABLE_III for row in kept if _variant(row) == variant]
+    return {_label(row): row for row in own or kept[:_MOST_ROWS]}
+
+
+def _variant(row: pd.DataFrame) -> str:
+    return str(row.variant.iloc[0] or row.recipe.iloc[0])
+
+
+def _label(row: pd.DataFrame) -> str:
+    seed = row.train_seed.iloc[0]
+    return str(row.label.iloc[0]) + (f" (seed {seed})" if seed else "")
 
 
 def _of_table(context: FigureContext, table: FoldTable, name: str) -> None:
-    rows = {label: table.row(series) for label, series in chosen_rows(table).items()}
-    for label, series in chosen_rows(table).items():
-        if table.missing(series):
-            context.problems.append(f"{NAME}, {label}: {table.missing(series)}")
+    rows = chosen_rows(table)
+    for label, row in rows.items():
+        missing = table.missing(row.series.iloc[0])
+        if missing:
+            context.problems.append(f"{NAME}, {label}: {missing}")
     folds = sorted(set.intersection(*(set(row.index) for row in rows.values())))
     if not folds:
         raise ValueError("the methods have no fold in common: evaluate them on the same folds")
-    keys = {label: [row.key[fold] for fold in folds] for label, row in rows.items()}
     if len(folds) == table.folds:
-        _figure(context, keys, folds, f"{table.heading}: mean of all folds", name)
+        _figure(context, rows, folds, f"{table.heading}: mean of all folds", name)
     else:  # there is no mean over missing folds
-        for i, fold in enumerate(folds):
-            of_fold = {label: [own[i]] for label, own in keys.items()}
-            _figure(context, of_fold, [fold], f"{table.heading}: fold {fold}", f"{name}-fold{fold}")
-    base = next((label for label, row in rows.items() if row.variant.iloc[0] == TABLE_III[0]), None)
+        for fold in folds:
+            _figure(context, rows, [fold], f"{table.heading}: fold {fold}", f"{name}-fold{fold}")
+    base = next((label for label, row in rows.items() if _variant(row) == TABLE_III[0]), "")
     for label in rows:
-        if base is not None and label != base:
-            _claim(context, (base, keys[base]), (label, keys[label]), folds, table.dataset)
+        if base and label != base:
+            _claim(context, table.dataset, rows, folds, base, label)
 
 
 def _figure(
-    context: FigureContext, keys: Mapping[str, Sequence[str]], folds: Sequence[int], title: str, name: str
+    context: FigureContext, rows: Mapping[str, pd.DataFrame], folds: Sequence[int], title: str, name: str
 ) -> None:
-    """A figure of some folds, or of the mean of all; the keys of each row's results are by fold."""
-    results, bins = context.results, dict[str, Bins]()
+    """A figure of some folds, or of the mean of all."""
+    results = context.results
+    bins: dict[str, Bins] = {}
     records: list[Record] = []
-    for label, own in keys.items():
+    for label, row in rows.items():
+        keys = [row.key[fold] for fold in folds]
         scores = [
-            size_scores(results.counts[k], results.runs[k].classes, seed=context.options.seed) for k in own
+            size_scores(results.counts[key], results.runs[key].classes, seed=context.options.seed)
+            for key in keys
         ]
         bins[label] = tuple(mean_size_score(bins) for bins in zip(*scores, strict=True))
         for fold, by_bin in zip(folds, scores, strict=True):
@@ -117,22 +124,24 @@ def _record(label: str, fold: str, score: SizeScore) -> Record:
 
 def _claim(
     context: FigureContext,
-    base: tuple[str, Sequence[str]],
-    row: tuple[str, Sequence[str]],
-    folds: Sequence[int],
     dataset: str,
+    rows: Mapping[str, pd.DataFrame],
+    folds: Sequence[int],
+    base: str,
+    label: str,
 ) -> None:
     results, seed = context.results, context.options.seed
     for low, high in ((0, SMALL), (SMALL, None)):
         each: dict[int, tuple[Estimate, int]] = {}
-        for fold, a, b in zip(folds, base[1], row[1], strict=True):
+        for fold in folds:
+            a, b = rows[base].key[fold], rows[label].key[fold]
             classes = results.runs[a].classes
             gain = size_gain(results.counts[a], results.counts[b], classes, low, high, seed=seed)
             if gain is not None:
                 each[fold] = gain
         size = f"below {high}" if high else f"from {low}"
-        claim = f"{row[0]} helps {'small' if high else 'large'} targets"
-        context.claim(claim, dataset, f"mIoU on targets {size} pixels less that of {base[0]}", each)
+        claim = f"{label} helps {'small' if high else 'large'} targets"
+        context.claim(claim, dataset, f"mIoU on targets {size} pixels less that of {base}", each)
 
 
 def draw(bins: Mapping[str, Bins], title: str) -> Figure:
