@@ -1,4 +1,4 @@
-"""Rows of arrays in the memory of one process: where a folder cannot hold them."""
+"""The feature store: maps of a frozen backbone on disk, in a budget, shared by processes, with checksums."""
 
 from __future__ import annotations
 

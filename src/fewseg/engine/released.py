@@ -1,4 +1,4 @@
-"""What the importer must know of one kind of released state dict."""
+"""Checkpoints released by the authors of PFENet, SCL and SD-AANet; importing them runs no code of theirs."""
 
 from __future__ import annotations
 

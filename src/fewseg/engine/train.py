@@ -1,4 +1,4 @@
-"""Gradients: scaled against vanishing, averaged over processes, checked."""
+"""Training: one loop that resumes exactly, with its state and its gradients."""
 
 from __future__ import annotations
 
