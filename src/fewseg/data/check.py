@@ -49,15 +49,11 @@ class CheckOptions:
     list_file: Path | None = None
     min_area: int = PASCAL_MIN_AREA
 
-    def check(self) -> None:
-        """Raises a ValueError where options are missing."""
-        if self.dataset == "list" and self.list_file is None:
-            raise ValueError("`fewseg data check list` needs --list-file: the file of `image mask` lines")
-
 
 def check(options: CheckOptions) -> tuple[str, ...]:
     """Reports a data set in lines; those that start with WRONG name what is missing or unexpected."""
-    options.check()
+    if options.dataset == "list" and options.list_file is None:
+        raise ValueError("`fewseg data check list` needs --list-file: the file of `image mask` lines")
     if options.dataset == "pascal":
         return check_pascal(options.root, options.root)
     if options.dataset == "coco":

@@ -1,4 +1,4 @@
-"""COCO 2014: its annotation files as label maps of 80 classes, drawn once and kept compressed."""
+"""COCO 2014: annotation files as label maps of 80 classes, drawn once and kept compressed, and the source."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from fewseg.annotations.rle import Runs, coco_runs, fill_runs
 from fewseg.annotations.shapes import Region
 from fewseg.annotations.values import Mask
 from fewseg.data.folds import CATEGORY_IDS, CLASS_OF_CATEGORY, COCO_CLASSES, numbered
+from fewseg.data.source import known
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text, cache_folder
 from fewseg.ops.parallel import for_each, summary
 from fewseg.types import IGNORE, DataError
@@ -51,15 +52,7 @@ _MOST_PIXELS = 178_956_970
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One annotation of an image, checked and not yet drawn.
-
-    Attributes:
-        id: of the annotation.
-        class_id: 1 .. 80.
-        crowd: a group that is not parted into things.
-        polygons: empty where ``runs`` are given.
-        runs: they fill the image; or None.
-    """
+    """One annotation of an image, checked and not yet drawn: polygons, or runs that fill the image."""
 
     id: int
     class_id: int
@@ -450,14 +443,9 @@ class CocoSource:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def _find(self, id: str) -> tuple[int, CocoImage]:
-        if id not in self._images:
-            raise DataError(f"{self.name} has no image {id!r}: it holds {len(self.ids)}, like {self.ids[:3]}")
-        return self._images[id]
-
     def image_size(self, id: str) -> tuple[int, int]:
         """Returns the oriented (H, W) of a photograph after checking that its file is complete."""
-        return image_size(self.folder / self._find(id)[1].file)
+        return image_size(self._file(id))
 
     def read_image(self, id: str) -> Tensor:
         """Returns (3, H, W) uint8 RGB, EXIF orientation applied.
@@ -465,7 +453,10 @@ class CocoSource:
         Raises:
             DataError: the file is missing or broken, or the id unknown.
         """
-        return read_rgb(self.folder / self._find(id)[1].file)
+        return read_rgb(self._file(id))
+
+    def _file(self, id: str) -> Path:
+        return self.folder / known(self, self._images, id)[1].file
 
     def read_labels(self, id: str) -> Tensor:
         """Returns (H, W) uint8: 0, 1 .. 80, 255 (crowd).
@@ -473,7 +464,7 @@ class CocoSource:
         Raises:
             DataError: the cached map is damaged, or the id unknown.
         """
-        number, image = self._find(id)
+        number, image = known(self, self._images, id)
         return torch.from_numpy(self._labels.read(number, image.size))
 
     def digest(self) -> str:
@@ -525,28 +516,18 @@ def coco_source(
     if header is None or labels is None:
         found = read_annotations(path)
         header = _Header(found.images, found.listed, found.tolerated)
-        labels = _draw(found, folder, f"drawing label maps of COCO {part}2014", progress)
+
+        def draw(number: int) -> Mask:
+            return draw_labels(found.instances[number], found.images[number].size)
+
+        title = f"drawing label maps of COCO {part}2014"
+        labels = build_pack(folder, len(found.images), draw, title, progress=progress)
         _write(folder / "images.json", json.dumps({"schema": _SCHEMA} | asdict(header)))
     for what, times in header.tolerated.items():
         if times:  # lists that were cached by older versions have zeros too
             log.info("%s: %d %s", path.name, times, what)
-    return CocoSource(
-        f"coco-{part}2014",
-        image_folder(coco, part),
-        header.images,
-        labels,
-        key,
-        header.listed,
-        header.tolerated,
-    )
-
-
-def _draw(found: Annotations, folder: Path, title: str, progress: bool) -> LabelPack:
-    def draw(number: int) -> Mask:
-        image = found.images[number]
-        return draw_labels(found.instances[number], image.size)
-
-    return build_pack(folder, len(found.images), draw, title, progress=progress)
+    facts = (key, header.listed, header.tolerated)
+    return CocoSource(f"coco-{part}2014", image_folder(coco, part), header.images, labels, *facts)
 
 
 def _known_digest(path: Path, cache: Path) -> str:

@@ -1,4 +1,7 @@
-"""One episode: which classes, query and supports, as a pure function of (protocol, fold, seed, i)."""
+"""Episodes by name: drawn for evaluation or training, or recorded in manifests.
+
+An episode is a pure function of (protocol, fold, seed, i) and the data, in training of (fold, seed, step).
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,14 @@ from fewseg.data.protocols import PASCAL_MIN_AREA, Protocol
 from fewseg.ops.files import atomic_write_text
 from fewseg.types import DataError
 
+log = logging.getLogger(__name__)
+
 _VERSION = 1  # part of every key: a change of the drawing rules is a change of this number
 
 
 @dataclass(frozen=True)
 class Way:
-    """One class of an episode and the images that show it.
-
-    Attributes:
-        class_id: the class.
-        supports: ids of its K support images; never the query.
-    """
+    """One class of an episode, and the ids of its K support images; never the query."""
 
     class_id: int
     supports: tuple[str, ...]
@@ -112,15 +112,10 @@ def episode(
         present = [c for c in index_.classes_in(query, protocol.min_area) if c in classes]
         class_id = draws.choice(present)
     supports = _draw_supports(index_, class_id, query, protocol, draws, shots)
-    first = EpisodeSpec(index=i, class_id=class_id, query=query, supports=supports)
+    first = EpisodeSpec(i, class_id, query, supports)
+    distinct = protocol.distinct_supports
     return further_ways(
-        first,
-        index_,
-        classes,
-        draws,
-        ways=ways,
-        min_area=protocol.min_area,
-        distinct=protocol.distinct_supports,
+        first, index_, classes, draws, ways=ways, min_area=protocol.min_area, distinct=distinct
     )
 
 
@@ -308,9 +303,6 @@ def _check_images(path: Path, specs: Iterable[EpisodeSpec], index: Index) -> Non
         )
 
 
-log = logging.getLogger(__name__)
-
-
 class TrainingSampler:
     """An endless, repeatable stream of training episodes.
 
@@ -423,9 +415,7 @@ class TrainingSampler:
             present = self.index.classes_in(query, self.min_area)
             class_id = draws.choice([c for c in present if c in self.classes])
         others = [id for id in self.index.images_of(class_id, self.min_area) if id != query]
-        first = EpisodeSpec(
-            index=step, class_id=class_id, query=query, supports=draws.sample(others, self.shots)
-        )
+        first = EpisodeSpec(step, class_id, query, draws.sample(others, self.shots))
         if self.ways == 1:
             return first
         return further_ways(
@@ -558,18 +548,12 @@ class RecordedEpisodes:
         checks = [("episodes", self.protocol.episodes, len(specs))]
         if specs:
             checks += [("ways", self.ways, len(specs[0].ways)), ("shots", self.shots, len(specs[0].supports))]
-        for what, announced, found in checks:
-            if announced != found:
-                raise DataError(
-                    f"manifest {path} announces {announced} {what} and has {found}: it is edited; fetch or "
-                    "write it again"
-                )
+        wrong = [f"announces {said} {what} and has {found}" for what, said, found in checks if said != found]
         unknown = sorted({spec.index for spec in specs} - set(range(len(specs))))
         if unknown:
-            raise DataError(
-                f"manifest {path} has episodes {unknown[:3]}, those of its protocol are 0 .. "
-                f"{len(specs) - 1}: it is edited; fetch or write it again"
-            )
+            wrong.append(f"has episodes {unknown[:3]}, those of its protocol are 0 .. {len(specs) - 1}")
+        if wrong:
+            raise DataError(f"manifest {path} {wrong[0]}: it is edited; fetch or write it again")
 
     def episodes(self, seed: int) -> Iterator[EpisodeSpec]:
         """Yields the recorded episodes of a seed, in order."""

@@ -23,11 +23,6 @@ def test_the_check_counts_images_per_class_and_shots_per_fold(tmp_path, write_li
     assert lines[3:] == ("s fold 0: cat 3; up to 2 shots", "s fold 1: dog 0; TOO FEW IMAGES for 1 shot")
 
 
-def test_a_set_without_empty_images_is_not_said_to_have_any(tmp_path, write_list):
-    source = ListFileSource(tmp_path, write_list({"a": np.array([[1]])}), NAMES)
-    assert "without" not in check_source(source, progress=False)[0]
-
-
 def test_the_check_raises_what_the_index_raises(tmp_path, write_list):
     source = ListFileSource(tmp_path, write_list({"a": np.array([[9]])}), NAMES)
     with pytest.raises(DataError, match="1 of 1 images cannot be used"):

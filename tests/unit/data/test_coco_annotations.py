@@ -1,4 +1,4 @@
-"""Entries of an annotation file that cannot be: each is named, none is guessed and none is a traceback."""
+"""Invalid entries of an annotation file: each is named, none is guessed and none is a traceback."""
 
 from __future__ import annotations
 
@@ -47,11 +47,33 @@ def read(tmp_path):
         ({"images": [IMAGE | {"height": 10**9}]}, "image 4, a.jpg, is 16 x 1000000000 pixels; expected 1 to"),
         ({"images": [IMAGE | {"height": 0}]}, "image 4: 'height' is 0"),
         ({"images": [IMAGE | {"width": float("inf")}]}, "image 4: 'width' is inf"),
+        ({"images": [{"id": 4, "file_name": "a.jpg", "height": 3}]}, "image 4 has no 'width'"),
+        ({"images": [IMAGE, IMAGE]}, "two images have one id, 4"),
+        ({"images": [IMAGE, IMAGE | {"id": 5}]}, "image 5, a.jpg, is listed twice"),
+        ({"annotations": [THING | {"image_id": 77}]}, "entry 0 is of image 77, which the file does"),
+        ({"annotations": [THING | {"category_id": 12}]}, "annotation 7 is of category 12"),
+        (
+            {"annotations": [THING | {"segmentation": {"size": [16, 12], "counts": [192]}}]},
+            "7: the RLE is of size",
+        ),
+        ({"annotations": [THING | {"segmentation": None}]}, "7 has the segmentation None"),
+        ({"annotations": [3]}, "annotations, entry 0 is 3"),
+        ({"annotations": []}, "has no annotations; expected an instances file"),
+        ({"images": {}}, "has no images"),
+        ({"categories": [{"id": 1, "name": "cat"}]}, "category 1 'cat' is not one of COCO's 80"),
+        ({"categories": [PERSON, {"id": 91, "name": "x"}]}, "category 91 'x'"),
     ],
 )
-def test_an_entry_that_cannot_be_is_named_with_its_file(read, changes, message):
-    with pytest.raises(DataError, match=rf"instances\.json: .*(.|\n)*{message}"):
+def test_an_invalid_entry_is_named_with_its_file(read, changes, message):
+    with pytest.raises(DataError, match=rf"instances\.json.*(.|\n)*{message}"):
         read(**changes)
+
+
+@pytest.mark.parametrize("text", ["", '{"images": [', "[1, 2]", "\x00"])
+def test_a_truncated_or_foreign_file_is_reported(tmp_path, text):
+    (tmp_path / "instances.json").write_text(text)
+    with pytest.raises(DataError, match=r"instances\.json (cannot be read|has no images)"):
+        read_annotations(tmp_path / "instances.json")
 
 
 @pytest.mark.parametrize("crowd", [0, 1, False, True])

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from fewseg.annotations.coco import compact
-from fewseg.annotations.rle import unpack_counts
+from fewseg.annotations.rle import encode_coco
 from fewseg.data.coco import draw_labels, instance_of
 from fewseg.types import DataError
 
@@ -31,35 +31,6 @@ def checked(segmentation, counted=None, **entry):
     return instance_of(raw, {i: f"class {i}" for i in range(1, 10)}, SIZE, "here", counted)
 
 
-def code_of(mask, kind):
-    """A run-length code of a mask, written here or by pycocotools."""
-    if kind == "compressed":
-        code = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-        return {"size": list(code["size"]), "counts": code["counts"].decode()}
-    flat, counts, value, length = mask.flatten(order="F"), [], False, 0
-    for pixel in flat:
-        if bool(pixel) != value:
-            counts.append(length)
-            value, length = bool(pixel), 0
-        length += 1
-    return {"size": list(mask.shape), "counts": [*counts, length]}
-
-
-@pytest.mark.parametrize("kind", ["compressed", "uncompressed"])
-@pytest.mark.parametrize("fill", [0.0, 0.05, 0.5, 0.97, 1.0])
-def test_both_kinds_of_run_lengths_give_the_mask_back(kind, fill):
-    mask = np.random.default_rng(7).random(SIZE) < fill
-    found = checked(code_of(mask, kind)).draw(SIZE)
-    assert np.array_equal(found, mask)
-
-
-def test_long_runs_that_take_several_characters_are_decoded():
-    mask = np.zeros((500, 640), dtype=bool)
-    mask[3:490, 100:611] = True
-    runs = unpack_counts(code_of(mask, "compressed")["counts"], "x")
-    assert runs.tolist() == code_of(mask, "uncompressed")["counts"]
-
-
 def test_a_polygon_is_filled_like_one_of_another_library_but_for_its_edge():
     points = [(3.2, 2.1), (25.7, 5.5), (18.0, 17.3), (6.4, 14.9)]
     found = region(1, 1, [v for p in points for v in p]).draw(SIZE)
@@ -68,6 +39,12 @@ def test_a_polygon_is_filled_like_one_of_another_library_but_for_its_edge():
     covered = np.asarray(picture).reshape(20, 8, 30, 8).mean(axis=(1, 3))
     assert found[covered > 0.9].all()
     assert not found[covered < 0.1].any()
+
+
+def test_a_compressed_code_is_drawn():
+    mask = np.random.default_rng(7).random(SIZE) < 0.5
+    assert np.array_equal(checked(encode_coco(mask.astype(np.uint8))).draw(SIZE), mask)
+    assert not draw_labels([], SIZE).any()
 
 
 def test_polygons_of_a_region_are_united():
@@ -134,10 +111,6 @@ def test_a_crowd_is_ignored_and_a_thing_over_it_is_not():
         assert 5 not in labels
 
 
-def test_an_image_without_regions_is_background():
-    assert not draw_labels([], SIZE).any()
-
-
 def test_polygons_of_two_points_are_left_out_and_counted():
     counted = Counter()
     assert len(checked([[1, 1, 5, 5], box(2, 2, 6, 6)], counted).polygons) == 1
@@ -155,17 +128,10 @@ def test_polygons_of_two_points_are_left_out_and_counted():
         ([box(0, 0, 4000, 10)], "3970 pixels outside its image of 30 x 20"),
         ("text", "expected polygons or an RLE"),
         ({"size": [20, 31], "counts": [620]}, r"size \[20, 31\] .*its image of \[20, 30\]"),
-        ({"size": [30, 20], "counts": [600]}, r"size \[30, 20\]"),
-        ({"size": [20, 30], "counts": [500, 99]}, "add up to 599 pixels and the image has 600"),
         ({"size": [20, 30], "counts": [700, -100]}, "counts are "),
-        ({"size": [20, 30], "counts": "0"}, "add up to 0 pixels"),
         ({"size": [20, 30], "counts": "P"}, "broken or cut off"),
-        ({"size": [20, 30], "counts": "\x01"}, "broken or cut off"),
-        ({"size": [20, 30], "counts": "éé"}, "characters that COCO's does not"),
-        ({"size": [20, 30]}, "counts are None"),
-        ({"counts": [600]}, "size None"),
     ],
 )
-def test_a_segmentation_that_cannot_be_is_refused_before_anything_is_drawn(segmentation, message):
+def test_an_invalid_segmentation_is_refused_before_anything_is_drawn(segmentation, message):
     with pytest.raises(DataError, match=message):
         checked(segmentation)

@@ -132,10 +132,11 @@ def test_an_index_of_twelve_thousand_images_loads_in_under_a_second(tmp_path):
     assert loaded == whole
 
 
-def test_all_bad_images_are_told_together(tmp_path, write_list, write_image):
+def test_all_bad_images_are_reported_together(tmp_path, write_list, write_image):
     source = ListFileSource(tmp_path, write_list({f"i{k}": A for k in range(9)}), NAMES)
-    for k in range(1, 8):
+    for k in range(1, 7):
         write_image(tmp_path / "img" / f"i{k}.png", (5, 3))
+    (tmp_path / "img" / "i7.png").write_bytes((tmp_path / "img" / "i0.png").read_bytes()[:40])
     with pytest.raises(DataError) as caught:
         build_index(source, progress=False, workers=3)
     message = str(caught.value)
@@ -155,13 +156,6 @@ def test_an_unexpected_error_is_not_taken_for_bad_data(source, monkeypatch):
 
     monkeypatch.setattr(index_module, "measure", broken)
     with pytest.raises(ZeroDivisionError):
-        build_index(source, progress=False)
-
-
-def test_truncated_images_are_found_while_indexing(source, tmp_path):
-    path = tmp_path / "img" / "a.png"
-    path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(DataError, match=r"1 of 2 images(.|\n)*a\.png cannot be read"):
         build_index(source, progress=False)
 
 

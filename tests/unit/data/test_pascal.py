@@ -47,7 +47,7 @@ def test_the_folders_are_found_at_and_below_the_root(roots):
 
 
 @pytest.mark.parametrize(("find", "what"), [(find_voc, "VOCtrainval"), (find_sbd, "benchmark.tgz")])
-def test_missing_folders_are_told_with_where_to_get_them(tmp_path, find, what):
+def test_missing_folders_are_reported_with_where_to_get_them(tmp_path, find, what):
     with pytest.raises(DataError, match="does not exist"):
         find(tmp_path / "none")
     with pytest.raises(DataError, match="is empty"):
@@ -80,7 +80,7 @@ def test_sbds_own_train_noval_file_comes_first(roots):
     assert train_ids(voc, sbd, "voc+sbd_noval") == ("s2", "t1", "t2x")
 
 
-def test_without_either_list_the_place_to_get_it_is_told(roots):
+def test_without_either_list_the_place_to_get_it_is_reported(roots):
     voc, sbd = find_voc(roots[0]), find_sbd(roots[1])
     (voc / "ImageSets" / "Main" / "train.txt").unlink()
     with pytest.raises(DataError, match=r"train_noval\.txt \(fetch it from https"):
