@@ -92,7 +92,7 @@ class Annotations:
 
     Attributes:
         images: those with one annotation at least (a crowd region counts), in the order of the file.
-        instances: of each of ``images``, in the order of the file.
+        instances: of each of ``images``, in the order of the file; not kept beside the label maps.
         listed: all images of the file, those without annotations too.
         tolerated: what was left out or mended -> how often.
     """
@@ -267,16 +267,13 @@ class LabelPack:
 
     A file holds a magic word, the number n of its maps, n lengths, and n zlib streams of H * W bytes. Files
     are opened for each read, so that threads and forked processes may share a pack.
-
-    Attributes:
-        folder: of the files.
-        places: (file number, offset, bytes) of every map.
-        kept: files that could not be written, in memory.
     """
 
     folder: Path
     places: tuple[tuple[int, int, int], ...]
+    """(file number, offset, bytes) of every map."""
     kept: dict[int, bytes] = field(default_factory=dict, repr=False)
+    """Files that could not be written, in memory."""
 
     def read(self, number: int, size: tuple[int, int]) -> Mask:
         """Returns map ``number``, (H, W) uint8."""
@@ -384,15 +381,11 @@ def find_coco(root: Path | str) -> Path:
     )
 
 
-def annotation_file(coco: Path, part: CocoPart) -> Path:
-    """Returns the path of a part's annotation file."""
-    return coco / "annotations" / f"instances_{part}2014.json"
-
-
-def image_folder(coco: Path, part: CocoPart) -> Path:
-    """Returns the folder of a part's photographs: ``train2014``, or ``images/train2014`` where that is."""
-    other = coco / "images" / f"{part}2014"
-    return other if other.is_dir() and not (coco / f"{part}2014").is_dir() else coco / f"{part}2014"
+def coco_paths(coco: Path, part: CocoPart) -> tuple[Path, Path]:
+    """Returns a part's annotation file, and its photographs: ``train2014``, or else ``images/train2014``."""
+    photos, other = coco / f"{part}2014", coco / "images" / f"{part}2014"
+    photos = other if other.is_dir() and not photos.is_dir() else photos
+    return coco / "annotations" / f"instances_{part}2014.json", photos
 
 
 class CocoSource:
@@ -405,30 +398,21 @@ class CocoSource:
     Args:
         name: what messages call the set.
         folder: of the photographs.
-        images: in order.
-        labels: the map of each of ``images``.
+        annotations: the images, in order.
+        labels: the map of each of them.
         key: digest of the annotation file.
-        listed: images of the annotation file, those without annotations too.
-        tolerated: what of the annotations was left out or mended -> how often.
 
     Raises:
         DataError: photographs are missing.
     """
 
     def __init__(
-        self,
-        name: str,
-        folder: Path,
-        images: Sequence[CocoImage],
-        labels: LabelPack,
-        key: str,
-        listed: int,
-        tolerated: Mapping[str, int],
+        self, name: str, folder: Path, annotations: Annotations, labels: LabelPack, key: str
     ) -> None:
-        self.name = name
-        self.folder = folder
+        self.name, self.folder = name, folder
         self.class_names: Mapping[int, str] = numbered(COCO_CLASSES)
-        self.listed, self.tolerated = listed, dict(tolerated)
+        self.listed, self.tolerated = annotations.listed, dict(annotations.tolerated)
+        images = annotations.images
         self._images = {image.id: (number, image) for number, image in enumerate(images)}
         self.ids = tuple(self._images)
         self._labels, self._key = labels, key
@@ -476,15 +460,6 @@ class CocoSource:
         return hashlib.sha256(repr((_SCHEMA, self.name, self._key, RENDERING)).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class _Header:
-    """What of an annotation file is kept beside the label maps."""
-
-    images: tuple[CocoImage, ...]
-    listed: int
-    tolerated: Mapping[str, int]
-
-
 def coco_source(
     root: Path | str, part: CocoPart, cache_dir: Path | str | None = None, progress: bool = True
 ) -> CocoSource:
@@ -507,27 +482,27 @@ def coco_source(
     if part not in ("train", "val"):
         raise ValueError(f"COCO 2014 has no part {part!r} with annotations: choose 'train' or 'val'")
     coco = find_coco(root)
-    path = annotation_file(coco, part)
+    path, photos = coco_paths(coco, part)
     cache = Path(cache_dir) if cache_dir is not None else cache_folder() / "coco"
     key = _known_digest(path, cache)
     folder = cache / f"{key[:32]}-{RENDERING}"
-    header = _load(folder / "images.json")
-    labels = open_pack(folder, len(header.images)) if header else None
-    if header is None or labels is None:
-        found = read_annotations(path)
-        header = _Header(found.images, found.listed, found.tolerated)
+    found = _load(folder / "images.json")
+    labels = open_pack(folder, len(found.images)) if found else None
+    if found is None or labels is None:
+        found = read = read_annotations(path)
 
         def draw(number: int) -> Mask:
-            return draw_labels(found.instances[number], found.images[number].size)
+            return draw_labels(read.instances[number], read.images[number].size)
 
         title = f"drawing label maps of COCO {part}2014"
         labels = build_pack(folder, len(found.images), draw, title, progress=progress)
-        _write(folder / "images.json", json.dumps({"schema": _SCHEMA} | asdict(header)))
-    for what, times in header.tolerated.items():
+        images = [asdict(image) for image in found.images]
+        facts = {"images": images, "listed": found.listed, "tolerated": dict(found.tolerated)}
+        _write(folder / "images.json", json.dumps({"schema": _SCHEMA} | facts))
+    for what, times in found.tolerated.items():
         if times:  # lists that were cached by older versions have zeros too
             log.info("%s: %d %s", path.name, times, what)
-    facts = (key, header.listed, header.tolerated)
-    return CocoSource(f"coco-{part}2014", image_folder(coco, part), header.images, labels, *facts)
+    return CocoSource(f"coco-{part}2014", photos, found, labels, key)
 
 
 def _known_digest(path: Path, cache: Path) -> str:
@@ -557,7 +532,7 @@ def _write(path: Path, text: str) -> None:
         log.warning("not cached, the annotation file is read again next time: %s", error)
 
 
-def _load(path: Path) -> _Header | None:
+def _load(path: Path) -> Annotations | None:
     if not path.exists():
         return None
     try:
@@ -565,7 +540,7 @@ def _load(path: Path) -> _Header | None:
         if content["schema"] != _SCHEMA:
             return None
         images = tuple(CocoImage(i["file"], i["height"], i["width"]) for i in content["images"])
-        return _Header(images, int(content["listed"]), dict(content["tolerated"]))
+        return Annotations(images, (), int(content["listed"]), dict(content["tolerated"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("the cached list %s cannot be read (%s): reading the annotation file again", path, error)
         return None

@@ -188,11 +188,15 @@ def _images_of(index: Index, class_id: int, min_area: int) -> tuple[str, ...]:
     return images
 
 
+def _named(index: Index, counts: Mapping[int, int]) -> str:
+    return ", ".join(f"{c} {index.class_names.get(c, '?')}: {n}" for c, n in sorted(counts.items()))
+
+
 def too_few(index: Index, counts: dict[int, int], shots: int, min_area: int) -> DataError:
     """Returns the error that names each class with too few images (class id -> images found)."""
-    named = ", ".join(f"{c} {index.class_names.get(c, '?')}: {n}" for c, n in sorted(counts.items()))
     return DataError(
-        f"{index.name} has too few images for {shots}-shot episodes of these classes ({named}); each needs "
+        f"{index.name} has too few images for {shots}-shot episodes of these classes "
+        f"({_named(index, counts)}); each needs "
         f"{shots + 1} where it covers {min_area} pixels: add images, lower the shots or the min_area, "
         "or choose another fold"
     )
@@ -359,10 +363,7 @@ class TrainingSampler:
             )
         unseen = {*split.novel, *held_out_classes}
         self.index = index.without(unseen) if drop_novel else index
-        self.shots = shots
-        self.ways = ways
-        self.class_first = class_first
-        self.min_area = min_area
+        self.shots, self.ways, self.class_first, self.min_area = shots, ways, class_first, min_area
         self.classes = self._usable([c for c in split.base if c not in unseen])
         self.further_classes = self._further() if ways > 1 else ()
         self._queries = self.index.images_with_any(self.classes, min_area)
@@ -371,7 +372,7 @@ class TrainingSampler:
     def _usable(self, classes: Sequence[int]) -> tuple[int, ...]:
         counts = {c: len(self.index.images_of(c, self.min_area)) for c in classes}
         few = {c: n for c, n in counts.items() if n <= self.shots}
-        names = ", ".join(f"{c} {self.index.class_names.get(c, '?')}: {n}" for c, n in few.items())
+        names = _named(self.index, few)
         if len(few) == len(counts):
             raise DataError(
                 f"{self.index.name}: no base class has the {self.shots + 1} images that {self.shots}-shot "
@@ -392,7 +393,7 @@ class TrainingSampler:
             taken[c] = min(shared, (self.ways - 1) * self.shots + 1)
         left = {c: len(self.index.images_of(c, self.min_area)) - taken[c] for c in self.classes}
         few = {c: n for c, n in left.items() if n < self.shots}
-        names = ", ".join(f"{c} {self.index.class_names.get(c, '?')}: {n}" for c, n in few.items())
+        names = _named(self.index, few)
         if len(left) - len(few) < self.ways:
             raise DataError(
                 f"{self.index.name}: {self.ways}-way {self.shots}-shot training needs {self.ways} base "
@@ -463,11 +464,8 @@ class EpisodeSampler:
             raise ValueError(f"episodes need 1 support at least, got shots={shots}")
         protocol.check_split(split.name)
         chosen = (split.novel if which == "novel" else split.base) if classes is None else classes
-        self.index = index
-        self.split = split
-        self.protocol = protocol
-        self.shots = shots
-        self.ways = ways
+        self.index, self.split, self.protocol = index, split, protocol
+        self.shots, self.ways = shots, ways
         self.classes = tuple(sorted(chosen))
         needed = shots + 1 if protocol.distinct_supports else 2
         counts = {c: len(index.images_of(c, protocol.min_area)) for c in self.classes}

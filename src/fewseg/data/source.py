@@ -133,12 +133,8 @@ class RelabelledSource:
     """A source whose classes have other ids and names."""
 
     def __init__(self, source: Source, mapping: Mapping[int, int], class_names: Mapping[int, str]) -> None:
-        wrong = sorted(set(source.class_names) ^ set(mapping))
-        if (
-            wrong
-            or len(set(mapping.values())) != len(mapping)
-            or not set(mapping.values()) <= set(class_names)
-        ):
+        ids = set(mapping.values())
+        if set(source.class_names) != set(mapping) or len(ids) != len(mapping) or not ids <= set(class_names):
             raise DataError(
                 f"{source.name} cannot be relabelled: each of its classes {sorted(source.class_names)} needs "
                 f"an id of its own out of {min(class_names)} .. {max(class_names)}; got {dict(mapping)}"
