@@ -142,12 +142,6 @@ def test_a_folder_of_labelme_files_is_read_file_by_file(tmp_path, write_json, wr
     assert "e.json is not of LabelMe" in str(e.error)
 
 
-def test_a_label_studio_brush_is_read_to_the_pixel(tmp_path, write_json):
-    found = one(tmp_path, write_json, studio(region({"format": "rle", "rle": encode_brush(MASK)})))
-    assert np.array_equal(found.masks["rust"], MASK)
-    assert found.weak == frozenset()
-
-
 def turned(x, y, w, h, degrees):
     """Corners as label-studio-converter computes them (convert_annotation_to_yolo_obb), in pixels."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -157,6 +151,7 @@ def turned(x, y, w, h, degrees):
 @pytest.mark.parametrize(
     ("value", "kind", "expected", "weak"),
     [
+        ({"format": "rle", "rle": encode_brush(MASK)}, "brushlabels", MASK == 1, 0),
         (
             {"points": [[10, 10], [90, 20], [30, 95]]},
             "polygonlabels",
@@ -391,14 +386,9 @@ def test_a_broken_json_file_is_reported_in_one_line(tmp_path, text, message):
     assert "a.json" in str(told.value)
 
 
-def test_a_missing_path_and_a_missing_folder_of_images_are_reported(tmp_path, write_json):
-    with pytest.raises(DataError, match="none does not exist"):
-        read_supports(tmp_path / "none")
-    path = write_json(tmp_path / "a.json", labelme())
-    with pytest.raises(DataError, match="none does not exist"):
-        read_supports(path, ReadOptions(images=tmp_path / "none"))
-
-
 def test_a_byte_order_mark_and_a_single_task_are_read(tmp_path):
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(studio()[0]).encode())
     assert read_supports(tmp_path / "a.json")[0].masks == {}
+    for path, images in ((tmp_path / "none", None), (tmp_path / "a.json", tmp_path / "none")):
+        with pytest.raises(DataError, match="none does not exist"):
+            read_supports(path, ReadOptions(images=images))

@@ -262,7 +262,10 @@ def test_a_prediction_written_again_replaces_the_first(tmp_path, predictions, op
     }
 
 
-def test_other_classes_are_refused(tmp_path, predict, open_writer):
+def test_other_classes_and_a_file_in_the_way_are_refused(tmp_path, predict, open_writer):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError), open_writer(tmp_path / "file") as writer:  # noqa: PT011
+        writer.write(predict())
     with open_writer(tmp_path) as writer, pytest.raises(ValueError, match="expected the same"):
         writer.write(replace(predict(), classes=("rust", "moss")))
 
@@ -319,14 +322,6 @@ def test_a_full_disk_leaves_whole_lines_and_the_writer_goes_on(tmp_path, predict
     assert predictions[1].name not in writer
     write_all(writer, predictions[1:])
     assert [p.name for p in read_jsonl(tmp_path / "p.jsonl")] == list(NAMES)
-
-
-def test_an_output_folder_that_is_a_file_is_reported(tmp_path, predictions):
-    (tmp_path / "out").write_text("x")
-    for name, make in WRITERS.items():
-        with pytest.raises(OSError), make(tmp_path / "out") as writer:  # noqa: PT011
-            writer.write(predictions[0])
-        assert name
 
 
 @pytest.mark.parametrize(
@@ -394,16 +389,10 @@ def test_probabilities_out_of_range_and_missing_ones_are_reported(tmp_path):
             make()
 
 
-WRITTEN = {
-    "png": "masks/a.png",
-    "probability": "probability/a.rust.png",
-    "coco": "coco.json",
-    "coco-results": "coco-results.json",
-    "labelme": "labelme/a.json",
-    "labelme-polygons": "labelme/a.json",
-    "label-studio": "label-studio.json",
-    "jsonl": "predictions.jsonl",
-}
+WRITTEN = {"png": "masks/a.png", "probability": "probability/a.rust.png", "coco": "coco.json"}
+WRITTEN |= {"coco-results": "coco-results.json", "labelme": "labelme/a.json"}
+WRITTEN |= {"labelme-polygons": "labelme/a.json", "label-studio": "label-studio.json"}
+WRITTEN |= {"jsonl": "predictions.jsonl"}
 
 
 def test_every_name_of_a_format_opens_its_writer(tmp_path, predict):

@@ -26,15 +26,8 @@ def box(left, top, right, bottom):
 
 
 def entry(id, image, category, segmentation, crowd=0):
-    return {
-        "id": id,
-        "image_id": image,
-        "category_id": category,
-        "segmentation": segmentation,
-        "iscrowd": crowd,
-        "area": 1.0,
-        "bbox": [0, 0, 1, 1],
-    }
+    ids = {"id": id, "image_id": image, "category_id": category}
+    return {**ids, "segmentation": segmentation, "iscrowd": crowd, "area": 1.0, "bbox": [0, 0, 1, 1]}
 
 
 def content(part, **changes):
@@ -147,26 +140,21 @@ def test_photographs_that_are_missing_are_counted(root):
         coco_source(root, "train", progress=False)
 
 
-def test_an_unknown_image_or_part_is_reported(root):
-    with pytest.raises(DataError, match="coco-val2014 has no image 'x'"):
-        coco_source(root, "val", progress=False).read_labels("x")
-    with pytest.raises(ValueError, match="no part 'test'"):
-        coco_source(root, "test", progress=False)
-
-
 def test_the_folder_is_found_or_where_to_get_it_is_reported(tmp_path, root):
     assert find_coco(root) == root
+    (root / "images").mkdir()
+    (root / "val2014").rename(root / "images" / "val2014")
+    source = coco_source(root, "val", progress=False)
+    assert len(source) == 3
+    with pytest.raises(DataError, match="coco-val2014 has no image 'x'"):
+        source.read_labels("x")
+    with pytest.raises(ValueError, match="no part 'test'"):
+        coco_source(root, "test", progress=False)
     (tmp_path / "other" / "x").mkdir(parents=True)
     with pytest.raises(DataError, match=r"annotations_trainval2014\.zip"):
         find_coco(tmp_path / "other")
     with pytest.raises(DataError, match="does not exist"):
         find_coco(tmp_path / "none")
-
-
-def test_images_may_lie_below_a_folder_images(root):
-    (root / "images").mkdir()
-    (root / "val2014").rename(root / "images" / "val2014")
-    assert len(coco_source(root, "val", progress=False)) == 3
 
 
 def cache_of(root):
