@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
-from browser import NEEDED, SLOW, chromium, expect
+from browser import NEEDED, expect, opening
 from fewseg.reports.results_page import read_folder
 from fewseg.reports.site import SiteOptions
 from fewseg.reports.site.build import write_site
@@ -31,35 +31,10 @@ def address(results):
     return write_site(SiteOptions(folder=results, out=results.parent / "site.html", quiet=True)).path.as_uri()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
 def open_page(browser, address):
-    """Opens the page; a fault in the console and any request but for the page itself fail the test."""
-    contexts, faults = [], []
-
-    def start(**device):
-        context = browser.new_context(**device)
-        contexts.append(context)
-        context.set_default_timeout(SLOW)
-        page = context.new_page()
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
-        page.on(
-            "request",
-            lambda r: faults.append(r.url) if r.url != address and not r.url.startswith("data:") else None,
-        )
-        page.goto(address)
-        return page
-
-    yield start
-    for context in contexts:
-        context.close()
-    assert not faults
+    with opening(browser, address, own_requests_only=True) as start:
+        yield start
 
 
 def ground(page):

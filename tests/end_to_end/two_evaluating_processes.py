@@ -69,6 +69,11 @@ def evaluator(method, source, folder: Path, **options) -> Evaluator:
     return Evaluator(method, source, store, batch=4, progress=False, **options)
 
 
+def check_same_counts(one, other):
+    for name in ("seed", "episode", "class_id", *COUNT_NAMES):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+
+
 def main(folder: Path) -> None:
     executor = launch_ranks(2)
     source, index = data(folder)
@@ -79,8 +84,7 @@ def main(folder: Path) -> None:
         if executor.writes:
             (alone,) = evaluator(method, source, folder / "alone").run(lines)
             assert len(np.unique(alone.fg_inter)) > 5
-            for name in ("seed", "episode", "class_id", *COUNT_NAMES):
-                assert np.array_equal(getattr(alone, name), getattr(shared, name)), name
+            check_same_counts(alone, shared)
     print(f"rank {torch.distributed.get_rank()} agrees", flush=True)  # noqa: T201
 
 

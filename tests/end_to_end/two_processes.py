@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import two_evaluating_processes as small
 
-from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.folds import FoldData
-from fewseg.data.index import build_index
 from fewseg.data.protocols import SYNTHETIC
-from fewseg.data.synthetic import SyntheticSource, synthetic_5i
+from fewseg.data.synthetic import synthetic_5i
 from fewseg.data.transforms import TrainView
 from fewseg.engine.train_config import SGD, TrainConfig
 from fewseg.methods.layers import PriorMap
@@ -22,11 +21,9 @@ from fewseg.recipes.recipe import Recipe
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    source = SyntheticSource(60, 65)
-    index = build_index(source, cache_dir=folder / "index", progress=False)
+    source, index = small.data(folder)
     data = FoldData(dataset="synthetic", source=source, split=synthetic_5i(0), train=index, test=index)
-    shape = ResNetShape(layers=(1, 1, 1, 1), channels=(8, 8, 16, 16), stem_width=8)
-    backbone = BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"), shape=shape)
+    backbone = replace(small.BACKBONE, levels=("layer2", "layer3"))
     prior = PriorMap(level="layer3", masked_input=None)
     recipe = Recipe(
         name="two_processes",
