@@ -22,7 +22,7 @@ class KilledOnce:
 
     def __init__(self, folder):
         sys.path.insert(0, HERE)
-        import two_evaluating_processes as small
+        import several_processes as small
 
         torch.set_num_threads(1)
         self.mark = folder / "killed"
@@ -42,7 +42,7 @@ class KilledOnce:
 def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch, caplog):
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([HERE, *sys.path]))
-    import two_evaluating_processes as small
+    import several_processes as small
 
     source, index = small.data(tmp_path)
     sampler = EpisodeSampler(index, small.synthetic_5i(0), small.replace(small.SYNTHETIC, episodes=15), 3)

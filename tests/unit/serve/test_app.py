@@ -14,6 +14,12 @@ from serve_page import Page, at_once, png, read_png, refusal
 from small_segmenters import model, picture
 
 
+def file_of(image, form, **options):
+    file = io.BytesIO()
+    image.save(file, format=form, **options)
+    return file.getvalue()
+
+
 def test_a_support_gives_predictions_on_the_other_images_as_the_segmenter_does(annotated):
     page, _, other, mask = annotated
     segmenter = Segmenter(model())
@@ -98,11 +104,10 @@ def test_an_image_without_any_class_is_a_negative(annotated):
 
 
 def test_a_turned_photograph_is_shown_and_labelled_upright(page):
-    file = io.BytesIO()
     tags = Image.Exif()
     tags[0x0112] = 6
-    Image.fromarray(picture(0)[0]).save(file, format="JPEG", exif=tags)
-    answer = page.upload(file.getvalue(), "turned.jpg").json()
+    turned = file_of(Image.fromarray(picture(0)[0]), "JPEG", exif=tags)
+    answer = page.upload(turned, "turned.jpg").json()
     assert (answer["width"], answer["height"]) == (50, 70)
     shown = page.http.get(f"/api/images/{answer['id']}/picture")
     assert Image.open(io.BytesIO(shown.content)).size == (50, 70)
@@ -129,17 +134,8 @@ def test_images_of_one_name_get_different_names(page):
     assert names == ["a.png", "a (2).png", "b", "a (3).png", "b (2)"]
 
 
-def bomb():
-    file = io.BytesIO()
-    Image.new("1", (20_000, 20_000)).save(file, format="PNG")
-    return file.getvalue()
-
-
-def gif():
-    file = io.BytesIO()
-    frames = [Image.new("L", (9, 9), k) for k in (0, 255)]
-    frames[0].save(file, format="GIF", save_all=True, append_images=frames[1:])
-    return file.getvalue()
+BOMB = file_of(Image.new("1", (20_000, 20_000)), "PNG")
+GIF = file_of(Image.new("L", (9, 9)), "GIF", save_all=True, append_images=[Image.new("L", (9, 9), 255)])
 
 
 @pytest.mark.parametrize(
@@ -148,8 +144,8 @@ def gif():
         (b"", "0 bytes"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image a.png cannot be read: its content is no image"),
         (png(picture(0)[0])[:200], "cannot be read"),
-        (bomb(), "400000000 pixels"),
-        (gif(), "frames"),
+        (BOMB, "400000000 pixels"),
+        (GIF, "frames"),
     ],
     ids=["empty", "svg", "truncated", "bomb", "animated"],
 )
@@ -322,9 +318,9 @@ def test_a_mask_does_not_wait_while_quality_is_judged(annotated, monkeypatch):
 def test_an_invalid_parameter_is_described_in_a_line(annotated):
     page, support, _, mask = annotated
     address = f"/api/images/{support}/labels"
-    for threshold, valid in (("0", "greater than 0"), ("1", "less than 1"), ("nan", ""), ("x", "a valid")):
+    for threshold, valid in (("0", "be greater than 0"), ("1", "be less than 1"), ("nan", ""), ("x", "be")):
         answer = page.http.get(address, params={"threshold": threshold})
-        assert refusal(answer).startswith(f"threshold is {threshold!r}: it should be {valid}")
+        assert refusal(answer).startswith(f"threshold is {threshold!r}: it should {valid}")
     for text, answer in {
         "role is 'judge': it should be 'support' or 'accepted'": page.settle(support, mask, "judge"),
         "number is 'first': it should be a valid integer": page.http.delete("/api/classes/first"),
