@@ -32,8 +32,8 @@ from fewseg.data.protocols import PAPER_SCL
 from fewseg.data.transforms import EvalView, binary_mask
 from fewseg.engine.checkpoint import load_checkpoint
 from fewseg.engine.environment import environment
-from fewseg.engine.evaluate import Evaluator
-from fewseg.engine.executors import questions_of
+from fewseg.engine.evaluate import Evaluator, Line
+from fewseg.engine.executors import LineQuestions, questions_of
 from fewseg.engine.features import FeatureStore
 from fewseg.engine.plain import plain_logits
 from fewseg.methods.scl import SCLPFENetConfig
@@ -180,7 +180,10 @@ def time_plain(settings: Settings, shots: int) -> dict[str, Any]:
 
 def whole(evaluator: Evaluator, spec, logits: torch.Tensor) -> list[int]:
     """The six counts of an answer at the label's own size."""
-    found = evaluator._count(questions_of(spec, "query")[0], logits, "original")
+    (question,) = questions_of(spec, "query")
+    fusion, size = evaluator.method.fusion, evaluator.store.size
+    line = LineQuestions(questions=(question,), fusion=fusion, sizes=(size,), by_pairs=True)
+    found = evaluator._count(line, question, logits)
     return [int(np.ravel(getattr(found, name))[0]) for name in COUNT_NAMES]
 
 
@@ -195,7 +198,7 @@ def engine(model, data, settings: Settings, precision: Literal["fp32", "bf16"], 
 
 
 def watched(evaluator: Evaluator, model) -> Stages:
-    stages, pairs = Stages(), evaluator._pairs
+    stages = Stages()
     stages.watch(evaluator.store, "view", "read images")
     stages.watch(evaluator.store._files, "write", "write features")
     stages.watch(evaluator.store.backbone, "forward", "backbone", len)
@@ -204,8 +207,7 @@ def watched(evaluator: Evaluator, model) -> Stages:
     stages.watch(model, "encode_query", "query")
     stages.watch(model, "prior_map", "prior", lambda query, guides: len(guides))
     stages.watch(model, "score", "head", lambda query, guides, *prior: len(guides))
-    stages.watch(pairs, "_iou", "cross IoU")
-    stages.watch(pairs, "fused", "fusion")
+    stages.watch(evaluator, "_from_scores", "fusion")
     stages.watch(evaluator, "_count", "counting")
     return stages
 
@@ -217,7 +219,7 @@ def time_engine(settings: Settings, shots: int, precision, plain_line: dict[str,
         stages = watched(evaluator, model)
         with PeakMemory() as memory:
             start = time.perf_counter()
-            found = evaluator.run(sampler)
+            (found,) = evaluator.run([Line(episodes=sampler)])
             seconds = time.perf_counter() - start
         print(f"engine: {seconds:.1f} s; now the check that it is exact", flush=True)
         spent, items = dict(stages.seconds), dict(stages.items)
@@ -232,9 +234,8 @@ def time_engine(settings: Settings, shots: int, precision, plain_line: dict[str,
         "items": items,
         "flops": {stage: costs.get(stage, 0) * items[stage] for stage in spent},
         "rates": {"matmul": matmul_rate(dtype, "cpu"), "convolution": convolution_rate(dtype)},
-        "batch": evaluator.batch,
+        "batch": evaluator._pairs[settings.size].batch,
         "peak_memory": memory.growth,
-        "spilled": evaluator.pool.spilled,
         "pixels_moved": moved,
         "pixels": pixels,
         "exact_episodes": settings.exact_episodes,
@@ -264,7 +265,7 @@ def unit_flops(model, evaluator: Evaluator, spec) -> dict[str, int]:
 
 def differing(settings: Settings, evaluator: Evaluator, sampler, found) -> int | None:
     """Episodes in which the engine's counts are not those of the plain path in its layout and precision."""
-    if evaluator.batch != 1:
+    if evaluator._pairs[settings.size].batch != 1:
         return None
     wrong = 0
     for place in spread(settings, settings.exact_episodes):
@@ -296,13 +297,12 @@ def show(line: dict[str, Any], plain_line: dict[str, Any], settings: Settings, c
     report(f"{name}, {settings.seeds} x {settings.episodes} episodes", parts, rate)
     floor, seconds = sum(line["flops"].values()) / rate, line["seconds"]
     done = ", ".join(f"{n} x {stage}" for stage, n in line["items"].items())
-    memory, spilled = line["peak_memory"] / GIB, line["spilled"] / GIB
     console.print(
         f"{done}\nfloor {floor:.0f} s, engine {seconds:.0f} s: {seconds / floor:.2f} times the floor"
     )
     console.print(
-        f"memory: {memory:.2f} GiB at most above the start, budget {settings.memory / GIB:.2f} GiB; "
-        f"{spilled:.2f} GiB spilled"
+        f"memory: {line['peak_memory'] / GIB:.2f} GiB at most above the start, "
+        f"budget {settings.memory / GIB:.2f} GiB"
     )
     each = plain_line["seconds_an_episode"]
     console.print(

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.engine.checkpoint import load_checkpoint
-from fewseg.engine.evaluate import Evaluator
+from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.methods.fusion import IterativeInference, MeanVector
 from fewseg.metrics import miou
 from fewseg.recipes.registry import recipe
@@ -57,13 +57,17 @@ def main(choice: Choice) -> None:
     for heading in ("rate", "1-shot query", "1-shot supports", "5-shot query", "5-shot supports"):
         table.add_column(heading, justify="right")
     fusions = [MeanVector(), *(IterativeInference(steps=choice.steps, rate=rate) for rate in choice.rates)]
-    for fusion in fusions:
-        cells = []
-        for shots in (1, 5):
-            sampler = EpisodeSampler(data.train, data.split, protocol, shots, classes=held_out)
-            for on in ("query", "support"):
-                cells.append(f"{100 * miou(evaluator.run(sampler, fusion, on=on), held_out):.1f}")
-        table.add_row("-" if isinstance(fusion, MeanVector) else f"{fusion.rate:g}", *cells)
+    samplers = [EpisodeSampler(data.train, data.split, protocol, shots, classes=held_out) for shots in (1, 5)]
+    lines = [
+        Line(episodes=sampler, fusion=fusion, on=on)
+        for fusion in fusions
+        for sampler in samplers
+        for on in ("query", "support")
+    ]
+    cells = [f"{100 * miou(counts, held_out):.1f}" for counts in evaluator.run(lines)]
+    for row, fusion in enumerate(fusions):
+        name = "-" if isinstance(fusion, MeanVector) else f"{fusion.rate:g}"
+        table.add_row(name, *cells[4 * row : 4 * row + 4])
     Console().print(table)
 
 

@@ -7,7 +7,7 @@ import json
 import httpx
 import numpy as np
 
-from fewseg.annotations import encode_brush
+from fewseg.annotations.rle import encode_brush
 from serve_page import png
 
 URL, KEY = "http://studio.example:8080", "0123456789abcdef"

@@ -17,7 +17,7 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
-from fewseg.annotations import decode_brush
+from fewseg.annotations.rle import decode_brush
 from fewseg.inference import Segmenter
 from fewseg.serve import label_studio as projects
 from fewseg.serve.app import create_app

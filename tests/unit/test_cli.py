@@ -190,7 +190,7 @@ def test_a_value_of_the_wrong_kind_is_told(told):
         (("train", "voc5i_mini_pfenet", "--part", "method.prior=Nothing"), "takes PriorMap or NoPrior"),
         (("train", "voc5i_mini_pfenet", "--part", "method.prior=SGD"), "not 'SGD'"),
         (("train", "voc5i_mini_pfenet", "--part"), "--part needs a value NAME=CLASS"),
-        (("evaluate", "voc5i_mini_matcher", "--episodes", "0"), "give one episode a seed at least"),
+        (("evaluate", "voc5i_mini_matcher", "--episodes", "0"), "--episodes must be at least 1, got 0"),
         (
             ("evaluate", "x", "--manifest", "m.jsonl", "--seeds", "1"),
             "leave --ways, --shots, --episodes, --seeds and --protocol out",
@@ -259,7 +259,7 @@ def test_unchanged_scales_keep_their_kind(told, monkeypatch):
     ("name", "goes_on"),
     [
         ("train", "; the same command goes on from the last checkpoint"),
-        ("evaluate", "; finished lines are kept, and the same command runs the line in progress again"),
+        ("evaluate", "; what is finished is kept, and the same command goes on"),
         ("data check", ""),
     ],
 )

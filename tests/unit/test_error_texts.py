@@ -87,7 +87,7 @@ ERRORS = {
             "0",
         ),
         1,
-        "--episodes 0: give one episode a seed at least",
+        "--episodes must be at least 1, got 0",
     ),
     "missing root": (
         (

@@ -31,20 +31,7 @@ _JSON_KINDS = (
 
 
 def read_supports(path: Path | str, options: ReadOptions | None = None) -> list[AnnotatedImage]:
-    """Reads annotated images; all must be usable.
-
-    Args:
-        path: a JSON file (COCO, LabelMe, Label Studio) or a folder (LabelMe's files, or images and masks: see
-            :mod:`~fewseg.annotations.mask_files`), recognised by content.
-        options: how to read; the defaults where None.
-
-    Returns:
-        One value an image, in the file's order.
-
-    Raises:
-        DataError: the path is none of these, an image cannot be used (the message has a line for each), or
-            there is no annotated image at all.
-    """
+    """Reads annotated images; all must be usable."""
     items = list(iter_supports(path, options))
     found = [item for item in items if isinstance(item, AnnotatedImage)]
     wrong = [str(item.error) for item in items if isinstance(item, Problem)]
@@ -58,18 +45,7 @@ def read_supports(path: Path | str, options: ReadOptions | None = None) -> list[
 
 
 def iter_supports(path: Path | str, options: ReadOptions | None = None) -> Items:
-    """Reads annotated images one by one; what is wrong with one of them does not lose the others.
-
-    Args:
-        path: as for :func:`read_supports`.
-        options: how to read; the defaults where None.
-
-    Yields:
-        A result or a problem for each image.
-
-    Raises:
-        DataError: on the first step, when the whole path cannot be read as any format.
-    """
+    """Reads annotated images one by one; what is wrong with one of them does not lose the others."""
     path, options = Path(path), options or ReadOptions()
     options.check()
     if not path.exists():

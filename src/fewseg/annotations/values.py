@@ -67,9 +67,6 @@ class Prediction:
         facts: further JSON values of the image (quality and its parts), kept by the formats that have a
             place.
         settled: a person drew or accepted the labels.
-
-    Raises:
-        ValueError: sizes, counts or ranges do not fit, or the name is absolute or leaves the folder.
     """
 
     name: str

@@ -56,15 +56,7 @@ class CheckOptions:
 
 
 def check(options: CheckOptions) -> tuple[str, ...]:
-    """Reports a data set in lines; those that start with WRONG name what is missing or unexpected.
-
-    Args:
-        options: which data set.
-
-    Raises:
-        DataError: images of a set without known counts cannot be used; one error counts all of them.
-        ValueError: ``list`` without a list file.
-    """
+    """Reports a data set in lines; those that start with WRONG name what is missing or unexpected."""
     options.check()
     if options.dataset == "pascal":
         return check_pascal(options.root, options.root)

@@ -34,12 +34,6 @@ class Draws:
     Example:
         >>> Draws("episode", 0).below(10) == Draws("episode", 0).below(10)
         True
-
-    Args:
-        *key: what the stream belongs to, such as ``("episode", fold, seed, i)``.
-
-    Raises:
-        TypeError: a part is not a str, int or float.
     """
 
     def __init__(self, *key: Part) -> None:
@@ -61,11 +55,7 @@ class Draws:
         return self._pending.pop()
 
     def below(self, n: int) -> int:
-        """Returns an integer uniform in [0, n): without bias, by rejection.
-
-        Raises:
-            ValueError: ``n`` is not in 1..2^64.
-        """
+        """Returns an integer uniform in [0, n): without bias, by rejection."""
         if not 1 <= n <= 1 << _BITS:
             raise ValueError(f"Draws.below needs 1 <= n <= 2^64, got {n}")
         limit = (1 << _BITS) - (1 << _BITS) % n
@@ -82,21 +72,13 @@ class Draws:
         return self.uniform() < probability
 
     def choice(self, items: Sequence[T]) -> T:
-        """Returns one of the items.
-
-        Raises:
-            ValueError: there are no items.
-        """
+        """Returns one of the items."""
         if not items:
             raise ValueError("Draws.choice needs one item at least")
         return items[self.below(len(items))]
 
     def sample(self, items: Sequence[T], k: int) -> tuple[T, ...]:
-        """Returns ``k`` items without repeats; a smaller ``k`` from the same state gives a prefix.
-
-        Raises:
-            ValueError: there are fewer than ``k`` items, or ``k`` is negative.
-        """
+        """Returns ``k`` items without repeats; a smaller ``k`` from the same state gives a prefix."""
         if not 0 <= k <= len(items):
             raise ValueError(f"cannot draw {k} of {len(items)} items without repeats")
         moved: dict[int, int] = {}

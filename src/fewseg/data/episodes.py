@@ -225,20 +225,7 @@ def _row(spec: EpisodeSpec) -> dict[str, Any]:
 def read_manifest(
     path: Path | str, index: Index | None = None
 ) -> tuple[dict[str, Any], tuple[EpisodeSpec, ...]]:
-    """Reads a manifest and checks it.
-
-    Args:
-        path: the file.
-        index: the images it is to be replayed on; without it, ids and classes are not checked.
-
-    Returns:
-        The header and the episodes.
-
-    Raises:
-        DataError: not a manifest, truncated, a broken line, an episode that comes twice, a query among the
-            supports of one of its ways, a class in two ways, different numbers of supports or of ways, an
-            image that the index does not hold, or one that does not show the class it was drawn for.
-    """
+    """Reads a manifest and checks it."""
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -512,19 +499,7 @@ class EpisodeSampler:
 
 
 def record(sampler: EpisodeSampler, folder: Path) -> list[Path]:
-    """Writes one manifest a seed of the sampler's protocol.
-
-    Args:
-        sampler: the episodes.
-        folder: where the files go.
-
-    Returns:
-        The paths, ``<protocol>-fold<F>-<K>shot-seed<S>.jsonl``, and ``-<N>way`` before the shots where there
-        are several ways.
-
-    Raises:
-        OSError: a file cannot be written.
-    """
+    """Writes one manifest a seed of the sampler's protocol."""
     paths = []
     for seed in sampler.protocol.seeds:
         fold, shots, ways = sampler.split.fold, sampler.shots, sampler.ways

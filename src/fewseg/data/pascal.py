@@ -60,7 +60,7 @@ def convert_masks(
 
 
 def _done(mat: Path, png: Path) -> bool:
-    """Tells whether a PNG exists and is not older than its MATLAB file."""
+    """Whether a PNG exists and is not older than its MATLAB file."""
     try:
         return os.stat(png).st_mtime_ns >= os.stat(mat).st_mtime_ns
     except FileNotFoundError:
@@ -143,11 +143,7 @@ def train_ids(voc: Path, sbd: Path, train_list: TrainList) -> tuple[str, ...]:
 
 
 def pascal_val(voc_root: Path | str) -> FileSource:
-    """Returns the 1 449 segmentation val images of VOC 2012 with VOC's own masks.
-
-    Raises:
-        DataError: files are missing.
-    """
+    """Returns the 1 449 segmentation val images of VOC 2012 with VOC's own masks."""
     voc = find_voc(voc_root)
     ids = read_ids(voc / "ImageSets" / "Segmentation" / "val.txt")
     return _source("pascal-val", voc, {id: _voc_pair(voc, id) for id in ids})

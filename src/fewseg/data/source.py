@@ -73,14 +73,7 @@ class ImagePair:
 
 
 class FileSource:
-    """A source whose images and masks lie in files; masks hold class ids.
-
-    Args:
-        name: what messages call the set.
-        root: paths in the digest are relative to it, so a moved set keeps its index.
-        pairs: id -> files, in list order.
-        class_names: id -> name.
-    """
+    """A source whose images and masks lie in files; masks hold class ids."""
 
     def __init__(
         self, name: str, root: Path, pairs: Mapping[str, ImagePair], class_names: Mapping[int, str]
@@ -95,11 +88,7 @@ class FileSource:
         return len(self.ids)
 
     def pair(self, id: str) -> ImagePair:
-        """Returns the files of an image.
-
-        Raises:
-            DataError: the id is unknown.
-        """
+        """Returns the files of an image."""
         if id not in self.pairs:
             raise DataError(f"{self.name} has no image {id!r}: it holds {len(self.ids)}, like {self.ids[:3]}")
         return self.pairs[id]
@@ -109,19 +98,11 @@ class FileSource:
         return image_size(self.pair(id).image)
 
     def read_image(self, id: str) -> Tensor:
-        """Returns (3, H, W) uint8 RGB, EXIF orientation applied.
-
-        Raises:
-            DataError: the file is missing or broken, or the id unknown.
-        """
+        """Returns (3, H, W) uint8 RGB, EXIF orientation applied."""
         return read_rgb(self.pair(id).image)
 
     def read_labels(self, id: str) -> Tensor:
-        """Returns (H, W) uint8: 0, class ids, 255.
-
-        Raises:
-            DataError: the file is missing or broken, of a wrong mode, or holds unknown class ids.
-        """
+        """Returns (H, W) uint8: 0, class ids, 255."""
         path = self.pair(id).mask
         labels = read_mask(path)
         check_labels(labels, self.class_names, str(path))
@@ -140,16 +121,7 @@ class FileSource:
 
 
 class RelabelledSource:
-    """A source whose classes have other ids and names.
-
-    Args:
-        source: with class ids 1 .. 254.
-        mapping: its class id -> the new one; every class has one, and no two the same.
-        class_names: of the new ids; may name more.
-
-    Raises:
-        DataError: a class has no new id, two have the same, or a new id has no name.
-    """
+    """A source whose classes have other ids and names."""
 
     def __init__(self, source: Source, mapping: Mapping[int, int], class_names: Mapping[int, str]) -> None:
         wrong = sorted(set(source.class_names) ^ set(mapping))
@@ -193,13 +165,6 @@ class JoinedSource:
     """Several sources as one; an image that stands in more than one is read from the first.
 
     Lists of one data set overlap between folds: joined, they share features that are computed once.
-
-    Args:
-        name: what messages and results call the joined set.
-        parts: one source at least, all with the same classes.
-
-    Raises:
-        DataError: the parts name different classes.
     """
 
     def __init__(self, name: str, parts: Sequence[Source]) -> None:

@@ -45,18 +45,7 @@ def binary_mask(labels: Tensor, class_id: int) -> Tensor:
 
 
 def way_labels(labels: Tensor, class_ids: Sequence[int]) -> Tensor:
-    """Returns the label map of an episode of several ways; :func:`binary_mask` is that of one.
-
-    Args:
-        labels: integers of any shape: class ids, and 255 = ignore. Ids above 255 need a type that holds them.
-        class_ids: the classes of ways 1 .. N.
-
-    Returns:
-        uint8 of the shape of ``labels``: j where way j's class is, 255 where 255 is, 0 elsewhere.
-
-    Raises:
-        ValueError: no class, one given twice, an id outside 1 .. 65 535, or 255.
-    """
+    """Returns the label map of an episode of several ways; :func:`binary_mask` is that of one."""
     wrong = not class_ids or len(set(class_ids)) != len(class_ids)
     if wrong or min(class_ids) < 1 or max(class_ids) > _LAST_ID or IGNORE in class_ids:
         raise ValueError(
@@ -86,15 +75,7 @@ class EvalView:
     size: int
 
     def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the view of an image.
-
-        Args:
-            image: (3, H, W) uint8.
-            labels: (H, W) uint8, or int32 where ids exceed 254.
-
-        Returns:
-            Float32 (3, size, size) in [0, 1] and labels (size, size), of their type.
-        """
+        """Returns the view of an image."""
         box = self.box((int(image.shape[-2]), int(image.shape[-1])))
         return place(unit_image(image), box), place_labels(labels, box)
 
@@ -141,18 +122,7 @@ class TrainView:
     def __call__(
         self, image: Tensor, labels: Tensor, draws: Draws, keep: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Returns a random view of an image, a pure function of its arguments.
-
-        Args:
-            image: (3, H, W) uint8.
-            labels: (H, W) uint8, or int32 where ids exceed 254.
-            draws: all randomness.
-            keep: a label value; up to 10 crops are tried until 85 % of its pixels are inside, and the one
-                with most is taken (PFENet does so). None takes the first crop.
-
-        Returns:
-            Float32 (3, size, size) in [0, 1] and labels (size, size), of their type.
-        """
+        """Returns a random view of an image, a pure function of its arguments."""
         height, width = int(image.shape[-2]), int(image.shape[-1])
         factor = draws.uniform(*self.scale)
         if self.resize == "letterbox":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fewseg.annotations import read_jsonl
+from fewseg.annotations.jsonl import read_jsonl
 from fewseg.annotations.mask_files import voc_palette
 from fewseg.annotations.values import Mask
 from fewseg.inference.outputs import LINES

@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fewseg.annotations import output_stems
+from fewseg.annotations.names import output_stems
 from fewseg.inference.contact_sheet import THUMBS, thumbnail, write_sheet, write_thumbnail
 from fewseg.inference.images import find_images, read_image, wrong_names
 from fewseg.inference.model import Model, PreparedImage

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fewseg.annotations import (
-    FORMATS,
-    Format,
-    LabelStudioNames,
-    Prediction,
-    PredictionWriter,
-    WriteOptions,
-)
+from fewseg.annotations.formats import FORMATS, WriteOptions
 from fewseg.annotations.names import file_safe
+from fewseg.annotations.options import Format, LabelStudioNames
+from fewseg.annotations.values import Prediction
+from fewseg.annotations.writer import PredictionWriter
 
 LINES = "predictions.jsonl"
 

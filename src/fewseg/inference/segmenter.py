@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import torch
 
-from fewseg.annotations import read_supports
+from fewseg.annotations.formats import read_supports
 from fewseg.annotations.options import MAX_PIXELS, ReadOptions, check_max_pixels
 from fewseg.annotations.values import AnnotatedImage
 from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, read_mask_of

@@ -341,7 +341,8 @@ class FoldTable:
 
     def missing(self, series: str) -> str:
         """Which folds of a row were not run, e.g. "missing fold 2"; "" where all were."""
-        missing = [str(f) for f in range(self.folds) if f not in self.row(series).index]
+        own = self.row(series).index
+        missing = [str(f) for f in range(self.folds) if f not in own]
         return f"missing fold{'s' if len(missing) > 1 else ''} {', '.join(missing)}" if missing else ""
 
     def mean(self, series: str, score: Score = "miou") -> Estimate | None:

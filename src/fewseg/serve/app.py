@@ -17,7 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
 from fewseg import __version__
-from fewseg.annotations import FORMATS
+from fewseg.annotations.formats import FORMATS
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.inference.model import Model
 from fewseg.serve.export import export

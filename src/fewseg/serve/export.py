@@ -11,8 +11,10 @@ from typing import cast
 
 import numpy as np
 
-from fewseg.annotations import FORMATS, Format, Prediction, output_stems
-from fewseg.annotations.names import file_safe
+from fewseg.annotations.formats import FORMATS
+from fewseg.annotations.names import file_safe, output_stems
+from fewseg.annotations.options import Format
+from fewseg.annotations.values import Prediction
 from fewseg.inference.outputs import LINES, Outputs
 from fewseg.serve.limits import RequestError
 from fewseg.serve.pages import PageState

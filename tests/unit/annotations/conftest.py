@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewseg.annotations import Prediction
+from fewseg.annotations.values import Prediction
 
 
 @pytest.fixture

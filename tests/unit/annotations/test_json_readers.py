@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from fewseg.annotations import Problem, ReadOptions, encode_brush, encode_coco, iter_supports, read_supports
+from fewseg.annotations.formats import iter_supports, read_supports
+from fewseg.annotations.options import ReadOptions
+from fewseg.annotations.rle import encode_brush, encode_coco
 from fewseg.annotations.shapes import ellipse, polygon, rectangle, stroke
+from fewseg.annotations.values import Problem
 from fewseg.types import DataError
 
 SIZE = (30, 40)

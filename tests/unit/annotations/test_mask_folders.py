@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewseg.annotations import Problem, ReadOptions, iter_supports, read_supports
+from fewseg.annotations.formats import iter_supports, read_supports
+from fewseg.annotations.options import ReadOptions
+from fewseg.annotations.values import Problem
 from fewseg.types import DataError
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from fewseg.annotations import decode_brush, decode_coco, encode_brush, encode_coco
-from fewseg.annotations.rle import box_of, unpack_counts
+from fewseg.annotations.rle import box_of, decode_brush, decode_coco, encode_brush, encode_coco, unpack_counts
 from fewseg.types import DataError
 
 

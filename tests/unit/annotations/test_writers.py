@@ -13,24 +13,16 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from fewseg.annotations import (
-    FORMATS,
-    CocoWriter,
-    Format,
-    IndexPngWriter,
-    JsonlWriter,
-    LabelMeWriter,
-    LabelStudioWriter,
-    Prediction,
-    ProbabilityPngWriter,
-    ReadOptions,
-    WriteOptions,
-    encode_coco,
-    output_stems,
-    read_jsonl,
-    read_supports,
-)
-from fewseg.annotations.coco import image_id
+from fewseg.annotations.coco import CocoWriter, image_id
+from fewseg.annotations.formats import FORMATS, WriteOptions, read_supports
+from fewseg.annotations.jsonl import JsonlWriter, read_jsonl
+from fewseg.annotations.label_studio import LabelStudioWriter
+from fewseg.annotations.labelme import LabelMeWriter
+from fewseg.annotations.mask_files import IndexPngWriter, ProbabilityPngWriter
+from fewseg.annotations.names import output_stems
+from fewseg.annotations.options import Format, ReadOptions
+from fewseg.annotations.rle import encode_coco
+from fewseg.annotations.values import Prediction
 from fewseg.types import DataError
 
 CLASSES = ("rust", "crack é")

@@ -27,7 +27,7 @@ from fewseg.methods.srpnet import SRPNetConfig
 from fewseg.ops.masks import foreground_cells
 from fewseg.recipes import evaluation as recipe_lines
 from fewseg.recipes.recipe import Evaluation, Recipe
-from fewseg.recipes.registry import RECIPES
+from fewseg.recipes.registry import RECIPES, variants
 from fewseg.recipes.resolve import build_method
 from fewseg.reports.figures import FiguresOptions
 from fewseg.reports.figures.context import FigureContext
@@ -78,6 +78,7 @@ def recipes(monkeypatch, read, tmp_path):
         fusions = {"fusion": ScoreAverage()} if pairs else {}
         made[name] = Recipe(
             name=f"demo_{name}",
+            variant=variants()["scl_pfenet" if name == "scl" else name],
             method=method,
             data=read,
             train=None if name == "matcher" else _TRAIN,

@@ -60,10 +60,10 @@ def test_all_figures_are_made_with_their_numbers_beside_them(run, saved, results
     assert names == sorted(
         [
             "pictures/attention-fold0.png",
-            *(f"pictures/failures-{name}-fold0.png" for name in ("scl", "srpnet_f", *SDAANET)),
+            *(f"pictures/failures-{name}-fold0.png" for name in ("scl_pfenet", "srpnet_f", *SDAANET)),
             "pictures/qualitative-fold0.png",
             "pictures/similarity-fold0.png",
-            "pictures/support-masks-scl-fold0.png",
+            "pictures/support-masks-scl_pfenet-fold0.png",
             "plots/attention-order.png",
             "plots/failure-rates.png",
             "plots/metric-silhouettes.png",
@@ -210,7 +210,7 @@ def test_results_of_mixed_class_splits_are_named_and_others_drawn(run, results):
     write_sealed(results / "other.json", other)
     status, said = run(str(results), "--out", "out", "--figure", "sizes", "--quiet")
     assert status == 3
-    assert "different class splits cannot share a table" in said
+    assert "cannot share a table" in said
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "empty"])

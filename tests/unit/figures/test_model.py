@@ -13,7 +13,7 @@ from fewseg.reports.figures.model import FigureModel, Support, distinct_supports
 def test_a_model_is_known_by_its_header_before_anything_is_loaded(model_of):
     model = model_of("scl", 1)
     assert isinstance(model.recipe.method, SCLPFENetConfig)
-    assert (model.fold, model.stem, model.label, model.seed) == (1, "scl", "SCL (PFENet)", 0)
+    assert (model.fold, model.variant, model.label, model.seed) == (1, "scl_pfenet", "SCL (PFENet)", 0)
 
 
 def test_a_recipe_without_training_needs_a_fold(recipes):

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fewseg.annotations import read_jsonl, read_supports
+from fewseg.annotations.formats import read_supports
+from fewseg.annotations.jsonl import read_jsonl
 from fewseg.cli import main
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.inference import Segmenter, folder_run, segmenter
@@ -167,7 +168,7 @@ def test_all_formats_at_once_and_each_read_back_as_supports(place, run):
     assert len(json.loads((out / "coco-results.json").read_bytes())) <= 5
     probability = np.array(Image.open(out / "probability/one/same.square.png"))
     assert ((probability > 128) <= (found["one/same.png"].labels == 1)).mean() > 0.99
-    from fewseg.annotations import ReadOptions
+    from fewseg.annotations.options import ReadOptions
 
     options = ReadOptions(images=place / "photos", predictions=True)
     for source in ("coco.json", "masks", "labelme/a.json"):

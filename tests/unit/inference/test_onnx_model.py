@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from fewseg.annotations import read_jsonl
+from fewseg.annotations.jsonl import read_jsonl
 from fewseg.cli import main
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.inference import Segmenter, Tiles

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fewseg.annotations import AnnotatedImage
+from fewseg.annotations.values import AnnotatedImage
 from fewseg.inference import Model, Segmenter, Tiles
 from fewseg.methods.registry import METHODS
 from fewseg.ops.geometry import letterbox, place, place_labels, restore

@@ -5,7 +5,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from fewseg.annotations import FORMATS, decode_brush, decode_coco, read_jsonl
+from fewseg.annotations.formats import FORMATS
+from fewseg.annotations.jsonl import read_jsonl
+from fewseg.annotations.rle import decode_brush, decode_coco
 from serve_page import read_png
 from small_segmenters import picture
 

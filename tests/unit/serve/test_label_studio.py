@@ -10,7 +10,7 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
-from fewseg.annotations import decode_brush
+from fewseg.annotations.rle import decode_brush
 from fewseg.annotations.shapes import polygon
 from fewseg.inference import Segmenter
 from fewseg.inference.quality import QualityEstimator

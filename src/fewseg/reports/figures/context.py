@@ -13,14 +13,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from fewseg.engine.results import RunResult
-from fewseg.metrics import EpisodeCounts
 from fewseg.ops.files import atomic_path, atomic_write_text
 from fewseg.reports.figures import FiguresOptions
 from fewseg.reports.figures.drawing import save
 from fewseg.reports.figures.model import FigureModel
+from fewseg.reports.frame import FOLDS, Results, results_of
 from fewseg.reports.numbers import Estimate, mean_of
-from fewseg.reports.table import FOLDS
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +73,7 @@ class FigureContext:
     Attributes:
         options: of the run.
         models: the checkpoints, all of one data set.
-        results: result files with their counts.
+        results: those of the folder.
         files: that were written.
         problems: what is missing and why.
         remarks: what a reader of a figure must know.
@@ -84,7 +82,7 @@ class FigureContext:
 
     options: FiguresOptions
     models: Sequence[FigureModel] = ()
-    results: Sequence[tuple[RunResult, EpisodeCounts]] = ()
+    results: Results = field(default_factory=lambda: results_of({}))
     files: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -103,7 +101,7 @@ class FigureContext:
     def models_by_fold(
         self, figure: str, fits: Callable[[FigureModel], bool], needed: str
     ) -> Iterator[tuple[int, list[FigureModel]]]:
-        """The models of each fold that a figure can be made from, in the order of ``LABELS``.
+        """The models of each fold that a figure can be made from, in the order of their variants.
 
         What is missing is noted; ``needed`` follows "a" or "no": "checkpoint of SCL".
         """
@@ -125,6 +123,11 @@ class FigureContext:
         except (ValueError, OSError, RuntimeError) as error:
             logger.debug("traceback", exc_info=True)
             self.problems.append(f"{what}: {error}")
+
+    def one_shot(self) -> pd.DataFrame:
+        """The rows of 1-way 1-shot results on queries."""
+        frame = self.results.frame
+        return frame[(frame.ways == 1) & (frame.shots == 1) & (frame.on == "query")]
 
     def claim(self, claim: str, dataset: str, quantity: str, by_fold: ByFold) -> None:
         """Notes a number for each fold, and their mean if no fold of the data set is missing."""

@@ -217,17 +217,16 @@ def rate_records(found: Mapping[str, Bools], **columns: str | int) -> list[Recor
 def _from_counts(context: FigureContext) -> None:
     """The rules that counts can show, on all 1-shot results."""
     records: list[Record] = []
-    for result, counts in context.results:
-        if (result.ways, result.shots, result.on) == (1, 1, "query"):
-            records += rate_records(
-                failures(Outcomes.from_counts(counts)),
-                dataset=result.dataset,
-                protocol=result.protocol_digest,
-                recipe=result.recipe,
-                fusion=result.fusion,
-                fold=result.fold,
-                training_seed=result.train_seed or 0,
-            )
+    for key, row in context.one_shot().iterrows():
+        records += rate_records(
+            failures(Outcomes.from_counts(context.results.counts[key])),
+            dataset=row.dataset,
+            protocol=row.protocol_digest,
+            recipe=row.recipe,
+            fusion=row.fusion,
+            fold=row.fold,
+            training_seed=row.train_seed or 0,
+        )
     if records:
         context.save(None, "failure-rates-from-counts", records)
     else:
@@ -261,7 +260,7 @@ def _pictures(
     if rows:
         title = f"{model.label}, {model.data.dataset} fold {model.fold}\n{LEGEND}"
         figure = grid(rows, ["support", "truth", "prediction"], names, title)
-        context.save(figure, f"{NAME}-{model.stem}-fold{model.fold}", records, photographs=True)
+        context.save(figure, f"{NAME}-{model.variant}-fold{model.fold}", records, photographs=True)
 
 
 def examples(draws: Draws, matching: Ints, episodes: Sequence[SeededEpisode], shown: set[str]) -> list[int]:

@@ -33,12 +33,12 @@ from fewseg.reports.figures.drawing import (
 )
 from fewseg.reports.figures.intervals import mean_estimate
 from fewseg.reports.figures.model import (
-    LABELS,
     TABLE_III,
     FigureModel,
     Support,
     distinct_supports,
     example_episodes,
+    label_of,
 )
 from fewseg.reports.figures.separation import in_table_iii
 from fewseg.reports.numbers import Estimate
@@ -195,7 +195,7 @@ def _make(context: FigureContext, figure: MapFigure) -> None:
                 shown.append((model, maps))
                 record, order = _contrast_record(figure, model, specs, maps, context.progress)
                 records.append(record)
-                groups.setdefault(f"fold {fold}", {})[model.stem] = order
+                groups.setdefault(f"fold {fold}", {})[model.variant] = order
         if shown:
             with context.attempt(f"{figure.name}, fold {fold}"):
                 _pictures(context, figure, fold, shown)
@@ -253,7 +253,7 @@ def _pictures(
             values = model.on_pixels(image, maps[key])
             scaled = unit_range(values) if with_query else values.clip(0, 1)
             pictures.append(overlay(view, scaled, truth))
-            arrays[f"{number} {model.stem}"] = maps[key].numpy()
+            arrays[f"{number} {model.variant}"] = maps[key].numpy()
         rows.append([Panel(picture=picture) for picture in pictures])
         about = {"number": number, "seed": seed, "episode": spec.index, "class": spec.class_id}
         records.append(about | {"support": spec.supports[0], "query": spec.query})
@@ -272,7 +272,9 @@ def draw_order(groups: Mapping[str, Mapping[str, Estimate]], name: str, dataset:
     """
     figure = new_figure(3.0 + 1.3 * len(groups), 3.2)
     axes = figure.subplots()
-    grouped_bars(axes, groups, {stem: LABELS[stem] for stem in TABLE_III}, unit="% of cell pairs in order")
+    grouped_bars(
+        axes, groups, {variant: label_of(variant) for variant in TABLE_III}, unit="% of cell pairs in order"
+    )
     axes.axhline(50, color="black", linewidth=0.6, linestyle=":")
     axes.set_ylim(0, 100)
     free = " (or less: its sign is free)" if name == ATTENTION else ""

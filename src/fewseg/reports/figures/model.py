@@ -29,36 +29,24 @@ from fewseg.ops.geometry import Letterbox, restore
 from fewseg.ops.progress import tracked
 from fewseg.ops.resize import resize
 from fewseg.recipes.recipe import Recipe
+from fewseg.recipes.registry import variants
 from fewseg.recipes.resolve import Resolved, best_device, resolve
 from fewseg.recipes.run import precision_of, training_store
+from fewseg.recipes.variants import MATCHER, SDAANET, SDAANET_BASELINE, SDAANET_SAAM, SDAANET_SDPM
 from fewseg.reports.marked_pictures import Picture, picture_of, spotlight
-from fewseg.reports.paper_rows import recipe_stem
 from fewseg.types import Features
 
 T = TypeVar("T")
 SeededEpisode = tuple[int, EpisodeSpec]
 """The seed of a test run, and one of its episodes."""
 
-LABELS = {
-    "pfenet": "PFENet",
-    "scl": "SCL (PFENet)",
-    "scl_pfenet": "SCL (PFENet)",
-    "canet": "CANet",
-    "scl_canet": "SCL (CANet)",
-    "sdaanet_baseline": "baseline",
-    "sdaanet_saam": "baseline + SAAM",
-    "sdaanet_sdpm": "baseline + SDPM",
-    "sdaanet": "SD-AANet",
-    "panet": "PANet",
-    "srpnet_cos": "SRPNet, cosine",
-    "srpnet_f": "SRPNet, fidelity",
-    "srpnet": "SRPNet",
-    "matcher": "matcher",
-}
-"""Stem of a recipe: what figures call it, in the order that they show. Others go by their stem."""
+TABLE_III = tuple(v.name for v in (SDAANET_BASELINE, SDAANET_SAAM, SDAANET_SDPM, SDAANET))
+"""The variants of SD-AANet's ablation, in its order."""
 
-TABLE_III = ("sdaanet_baseline", "sdaanet_saam", "sdaanet_sdpm", "sdaanet")
-"""Stems of the rows of SD-AANet's ablation, in its order."""
+
+def label_of(variant: str) -> str:
+    """What figures call a variant."""
+    return variants()[variant].label if variant in variants() else variant
 
 
 class Support(NamedTuple):
@@ -116,14 +104,14 @@ class FigureModel:
         return self.resolved.name
 
     @property
-    def stem(self) -> str:
-        """The recipe's name without data set and backbone."""
-        return recipe_stem(self.recipe.name)
+    def variant(self) -> str:
+        """Name of its variant, or of a recipe that declares none."""
+        return self.recipe.variant.name or self.recipe.name
 
     @property
     def label(self) -> str:
         """What figures call it."""
-        return LABELS.get(self.stem, self.stem)
+        return label_of(self.variant)
 
     @property
     def title(self) -> str:
@@ -142,9 +130,9 @@ class FigureModel:
 
     @property
     def place(self) -> tuple[int, str]:
-        """Sorts methods in the order of ``LABELS``, then by stem."""
-        known = list(LABELS)
-        return (known.index(self.stem) if self.stem in LABELS else len(known)), self.stem
+        """Sorts methods as their variants were declared."""
+        known = list(variants())
+        return (known.index(self.variant) if self.variant in known else len(known)), self.variant
 
     @cached_property
     def data(self) -> FoldData:
@@ -210,7 +198,7 @@ class FigureModel:
         method = MatcherConfig(backbone=config.backbone, levels=tuple(wanted)).build()
         method.backbone = self.method.backbone
         matcher = replace(
-            self, recipe=replace(self.recipe, name="matcher", method=method.config, evaluations=())
+            self, recipe=replace(self.recipe, variant=MATCHER, method=method.config, evaluations=())
         )
         matcher.data, matcher.method, matcher.store = self.data, method.eval(), self.store
         return matcher

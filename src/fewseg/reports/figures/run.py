@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewseg.data.folds import FoldData
-from fewseg.engine.results import RunResult
-from fewseg.metrics import EpisodeCounts
 from fewseg.recipes.recipe import Recipe
 from fewseg.reports.figures import (
     FiguresOptions,
@@ -24,7 +22,7 @@ from fewseg.reports.figures import (
 )
 from fewseg.reports.figures.context import CLAIMS, FigureContext, write_records
 from fewseg.reports.figures.model import FigureModel
-from fewseg.reports.results_page import load_folder
+from fewseg.reports.frame import Results, load_results, results_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +126,7 @@ def _models(options: FiguresOptions, problems: list[str]) -> list[FigureModel]:
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue
-        same = found.setdefault((model.stem, model.fold), model)
+        same = found.setdefault((model.variant, model.fold), model)
         if same is not model:
             problems.append(f"{path} and {same.name} are both {model.title}: took the latter")
     models = list(found.values())
@@ -138,13 +136,15 @@ def _models(options: FiguresOptions, problems: list[str]) -> list[FigureModel]:
     return [model for model in models if model.recipe.data is models[0].recipe.data]
 
 
-def _results(folder: Path | None, problems: list[str]) -> list[tuple[RunResult, EpisodeCounts]]:
+def _results(folder: Path | None, problems: list[str]) -> Results:
     if folder is None:  # a figure that needs results reports it
-        return []
+        return results_of({})
     try:
-        found, left_out = load_folder(folder)
+        results = load_results(folder)
     except ValueError as error:
         problems.append(str(error))
-        return []
-    problems += left_out
-    return found
+        return results_of({})
+    problems += results.left_out
+    if not len(results):
+        problems.append(f"{folder} has no result that can be read: evaluate first")
+    return results

@@ -36,7 +36,7 @@ from fewseg.ops.masks import foreground_cells
 from fewseg.reports.figures.context import ByFold, FigureContext, Record, with_prefix
 from fewseg.reports.figures.drawing import COLOURS, MARKERS, grouped_bars, legend_below, new_figure
 from fewseg.reports.figures.intervals import Floats, with_jackknife
-from fewseg.reports.figures.model import LABELS, TABLE_III, FigureModel, Support, distinct_supports
+from fewseg.reports.figures.model import TABLE_III, FigureModel, Support, distinct_supports, label_of
 from fewseg.reports.numbers import Estimate
 from fewseg.types import EncodedShots, Features
 
@@ -380,7 +380,7 @@ def draw_cell_silhouettes(groups: Mapping[str, Mapping[str, Estimate]], dataset:
 
 def in_table_iii(model: FigureModel) -> bool:
     """Whether it is a row of SD-AANet's Table III."""
-    return model.stem in TABLE_III
+    return model.variant in TABLE_III
 
 
 def support_prototypes(method: torch.nn.Module, features: Features, masks: Tensor) -> Tensor:
@@ -413,17 +413,17 @@ def make_prototypes(context: FigureContext) -> None:
     by_fold: dict[int, dict[str, Embedding]] = {}
     needed = "checkpoint of SD-AANet's Table III (baseline, + SAAM, + SDPM, both)"
     for fold, models in context.models_by_fold(PROTOTYPES_NAME, in_table_iii, needed):
-        stems = {model.stem: model for model in models}
-        missing = [LABELS[stem] for stem in TABLE_III if stem not in stems]
+        variants = {model.variant: model for model in models}
+        missing = [label_of(variant) for variant in TABLE_III if variant not in variants]
         if missing:
             context.problems.append(f"{PROTOTYPES_NAME}, fold {fold}: no checkpoint of {', '.join(missing)}")
         found: dict[str, Embedding] = {}
         for model in models:
             with context.attempt(f"{PROTOTYPES_NAME}, {model.title}"):
-                found[model.stem] = _embedded_prototypes(context, model, records)
+                found[model.variant] = _embedded_prototypes(context, model, records)
         if found:
             by_fold[fold] = found
-            _prototypes_of_fold(context, fold, found, stems[next(iter(found))])
+            _prototypes_of_fold(context, fold, found, variants[next(iter(found))])
     if by_fold:
         context.save(draw_prototype_silhouettes(by_fold, context.dataset), "prototype-silhouettes", records)
         _claim_compactness(context, by_fold)
@@ -458,8 +458,8 @@ def _prototypes_of_fold(
     names = _novel_names(model)
     figure = new_figure(2.7 * len(found), 3.3)
     panels = figure.subplots(1, len(found), squeeze=False)[0]
-    for axes, (stem, embedding) in zip(panels, found.items(), strict=True):
-        scatter(axes, embedding, names, LABELS[stem])
+    for axes, (variant, embedding) in zip(panels, found.items(), strict=True):
+        scatter(axes, embedding, names, label_of(variant))
     legend_below(figure, len(names))
     figure.suptitle(
         f"{model.data.dataset} fold {fold}, t-SNE on {_PROTOTYPE_METRIC} distances:\n"
@@ -468,14 +468,14 @@ def _prototypes_of_fold(
     )
     records = [
         {
-            "method": LABELS[stem],
+            "method": label_of(variant),
             "class": names[support.class_id],
             "image": support.image,
             "times_drawn": times,
             "x": float(x),
             "y": float(y),
         }
-        for stem, embedding in found.items()
+        for variant, embedding in found.items()
         for (support, times), (x, y) in zip(drawn.items(), embedding.flat, strict=True)
     ]
     context.save(figure, f"{PROTOTYPES_NAME}-fold{fold}", records)
@@ -487,10 +487,10 @@ def draw_prototype_silhouettes(by_fold: Mapping[int, Mapping[str, Embedding]], d
     spaces = (("in the feature space, by cosine", "space"), ("in the plane of t-SNE", "plane"))
     for axes, (title, space) in zip(figure.subplots(2, 1), spaces, strict=True):
         groups = {
-            f"fold {fold}": {stem: getattr(e, space).silhouette for stem, e in found.items()}
+            f"fold {fold}": {variant: getattr(e, space).silhouette for variant, e in found.items()}
             for fold, found in by_fold.items()
         }
-        kinds = {stem: LABELS[stem] for stem in TABLE_III}
+        kinds = {variant: label_of(variant) for variant in TABLE_III}
         grouped_bars(axes, groups, kinds, scale=1, unit="silhouette")
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set_title(f"{dataset}: support prototypes, {title}", fontsize=9)
@@ -505,5 +505,5 @@ def _claim_compactness(context: FigureContext, by_fold: Mapping[int, Mapping[str
             for fold, found in by_fold.items()
             if less in found and more in found
         }
-        quantity = f"silhouette by {_PROTOTYPE_METRIC} of {LABELS[more]} less that of {LABELS[less]}"
+        quantity = f"silhouette by {_PROTOTYPE_METRIC} of {label_of(more)} less that of {label_of(less)}"
         context.claim(claim, context.dataset, quantity, gains)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from fewseg.engine.results import RunResult
-from fewseg.metrics import SIZE_EDGES, EpisodeCounts
+from fewseg.metrics import SIZE_EDGES
 from fewseg.reports.figures.context import FigureContext, Record
 from fewseg.reports.figures.drawing import error_bars, new_figure, plain_axes, style
-from fewseg.reports.figures.model import LABELS, TABLE_III
+from fewseg.reports.figures.model import TABLE_III
+from fewseg.reports.frame import FoldTable, fold_tables
 from fewseg.reports.numbers import Estimate
 from fewseg.reports.size_scores import SizeScore, mean_size_score, size_gain, size_scores
-from fewseg.reports.table import FoldRow, FoldTable, fold_tables
 
 NAME = "sizes"
 SMALL = SIZE_EDGES[-1]
@@ -28,92 +27,90 @@ Bins = tuple[SizeScore | None, ...]
 
 def make(context: FigureContext) -> None:
     """Makes a figure for each data set and protocol that has 1-shot results."""
-    counts = {id(result): table for result, table in context.results}
-    groups: dict[tuple[str, str], list[RunResult]] = defaultdict(list)
-    for result, _ in context.results:
-        if (result.ways, result.shots, result.on) == (1, 1, "query"):
-            groups[result.dataset, result.protocol_digest].append(result)
-    if not groups:
+    frame = context.one_shot()
+    if not len(frame):
         context.problems.append(f"{NAME}: no 1-shot result given")
-    datasets = [dataset for dataset, _ in groups]
-    for dataset in dict.fromkeys(datasets):
-        if datasets.count(dataset) > 1:
+    for dataset, number in frame.groupby("dataset").protocol_digest.nunique().items():
+        if number > 1:
             context.problems.append(
-                f"{NAME}: the results of {dataset} are of {datasets.count(dataset)} protocols, which do not "
-                "share a figure; there is one for each"
+                f"{NAME}: the results of {dataset} are of {number} protocols, which do not share a figure; "
+                "there is one for each"
             )
-    for (dataset, protocol), results in sorted(groups.items()):
+    for (dataset, protocol), own in frame.groupby(["dataset", "protocol_digest"]):
         with context.attempt(f"{NAME}, {dataset} [{protocol}]"):
-            (table,) = fold_tables(results)
-            _of_table(context, table, counts, f"{NAME}-{dataset}-{protocol}")
+            (table,) = fold_tables(context.results.only(own))
+            _of_table(context, table, f"{NAME}-{dataset}-{protocol}")
 
 
-def chosen_rows(table: FoldTable) -> list[FoldRow]:
+def chosen_rows(table: FoldTable) -> dict[str, pd.DataFrame]:
     """The rows of the paper's ablation where there are any, in its order; else the first few rows.
 
-    Of a recipe that was trained with several seeds the first is taken.
+    Of a recipe that was trained with several seeds the first is taken. The keys are labels.
     """
-    plain = [r for r in table.rows if r.fusion != "iterative" and not r.multi_scale]
-    first: dict[str, FoldRow] = {}
-    for row in sorted(plain, key=lambda r: str(r.seed)):
-        first.setdefault(row.stem, row)
-    rows = [row for row in plain if first[row.stem] is row]
-    own = [r for stem in TABLE_III for r in rows if r.stem == stem]
-    return own or rows[:_MOST_ROWS]
+    rows = {series: table.row(series) for series in table.series}
+    plain = [r for r in rows.values() if r.fusion.iloc[0] != "iterative" and not r.multi_scale.iloc[0]]
+    first: dict[str, pd.DataFrame] = {}
+    for row in sorted(plain, key=lambda r: str(r.train_seed.iloc[0])):
+        first.setdefault(_variant(row), row)
+    kept = [row for row in plain if first[_variant(row)] is row]
+    own = [row for variant in TABLE_III for row in kept if _variant(row) == variant]
+    return {_label(row): row for row in own or kept[:_MOST_ROWS]}
 
 
-def _of_table(
-    context: FigureContext, table: FoldTable, counts: Mapping[int, EpisodeCounts], name: str
-) -> None:
+def _variant(row: pd.DataFrame) -> str:
+    return str(row.variant.iloc[0] or row.recipe.iloc[0])
+
+
+def _label(row: pd.DataFrame) -> str:
+    seed = row.train_seed.iloc[0]
+    return str(row.label.iloc[0]) + (f" (seed {seed})" if seed else "")
+
+
+def _of_table(context: FigureContext, table: FoldTable, name: str) -> None:
     rows = chosen_rows(table)
-    for row in rows:
-        if row.missing(table.folds):
-            context.problems.append(f"{NAME}, {_label(row)}: {row.missing(table.folds)}")
-    folds = sorted(set.intersection(*(set(row.results) for row in rows)))
+    for label, row in rows.items():
+        missing = table.missing(row.series.iloc[0])
+        if missing:
+            context.problems.append(f"{NAME}, {label}: {missing}")
+    folds = sorted(set.intersection(*(set(row.index) for row in rows.values())))
     if not folds:
         raise ValueError("the methods have no fold in common: evaluate them on the same folds")
     if len(folds) == table.folds:
-        _figure(context, rows, folds, counts, f"{table.heading}: mean of all folds", name)
+        _figure(context, rows, folds, f"{table.heading}: mean of all folds", name)
     else:  # there is no mean over missing folds
         for fold in folds:
-            _figure(context, rows, [fold], counts, f"{table.heading}: fold {fold}", f"{name}-fold{fold}")
-    base = next((r for r in rows if r.stem == TABLE_III[0]), None)
-    for row in rows:
-        if base is not None and row is not base:
-            _claim(context, base, row, folds, counts, table.dataset)
+            _figure(context, rows, [fold], f"{table.heading}: fold {fold}", f"{name}-fold{fold}")
+    base = next((label for label, row in rows.items() if _variant(row) == TABLE_III[0]), "")
+    for label in rows:
+        if base and label != base:
+            _claim(context, table.dataset, rows, folds, base, label)
 
 
 def _figure(
-    context: FigureContext,
-    rows: Sequence[FoldRow],
-    folds: Sequence[int],
-    counts: Mapping[int, EpisodeCounts],
-    title: str,
-    name: str,
+    context: FigureContext, rows: Mapping[str, pd.DataFrame], folds: Sequence[int], title: str, name: str
 ) -> None:
     """A figure of some folds, or of the mean of all."""
+    results = context.results
     bins: dict[str, Bins] = {}
     records: list[Record] = []
-    for row in rows:
-        kept = [(counts[id(row.results[fold])], row.results[fold].classes) for fold in folds]
-        scores = [size_scores(*one, seed=context.options.seed) for one in kept]
-        bins[_label(row)] = tuple(mean_size_score(bins) for bins in zip(*scores, strict=True))
+    for label, row in rows.items():
+        keys = [row.key[fold] for fold in folds]
+        scores = [
+            size_scores(results.counts[key], results.runs[key].classes, seed=context.options.seed)
+            for key in keys
+        ]
+        bins[label] = tuple(mean_size_score(bins) for bins in zip(*scores, strict=True))
         for fold, by_bin in zip(folds, scores, strict=True):
-            records += [_record(row, f"{fold}", score) for score in by_bin]
+            records += [_record(label, f"{fold}", score) for score in by_bin]
         if len(folds) > 1:
-            records += [_record(row, "mean", score) for score in bins[_label(row)] if score is not None]
+            records += [_record(label, "mean", score) for score in bins[label] if score is not None]
     context.save(draw(bins, title), name, records)
 
 
-def _label(row: FoldRow) -> str:
-    label = LABELS.get(row.stem, row.stem or row.label)
-    return f"{label} (seed {row.seed})" if row.seed else label
-
-
-def _record(row: FoldRow, fold: str, score: SizeScore) -> Record:
+def _record(label: str, fold: str, score: SizeScore) -> Record:
     found = score.miou
     return {
-        "method": _label(row),
+        "method": label,
         "fold": fold,
         "pixels_from": score.low,
         "pixels_below": score.high,
@@ -127,23 +124,24 @@ def _record(row: FoldRow, fold: str, score: SizeScore) -> Record:
 
 def _claim(
     context: FigureContext,
-    base: FoldRow,
-    row: FoldRow,
-    folds: Sequence[int],
-    counts: Mapping[int, EpisodeCounts],
     dataset: str,
+    rows: Mapping[str, pd.DataFrame],
+    folds: Sequence[int],
+    base: str,
+    label: str,
 ) -> None:
+    results, seed = context.results, context.options.seed
     for low, high in ((0, SMALL), (SMALL, None)):
         each: dict[int, tuple[Estimate, int]] = {}
         for fold in folds:
-            a, b = base.results[fold], row.results[fold]
-            seed = context.options.seed
-            gain = size_gain(counts[id(a)], counts[id(b)], a.classes, low, high, seed=seed)
+            a, b = rows[base].key[fold], rows[label].key[fold]
+            classes = results.runs[a].classes
+            gain = size_gain(results.counts[a], results.counts[b], classes, low, high, seed=seed)
             if gain is not None:
                 each[fold] = gain
         size = f"below {high}" if high else f"from {low}"
-        claim = f"{_label(row)} helps {'small' if high else 'large'} targets"
-        context.claim(claim, dataset, f"mIoU on targets {size} pixels less that of {_label(base)}", each)
+        claim = f"{label} helps {'small' if high else 'large'} targets"
+        context.claim(claim, dataset, f"mIoU on targets {size} pixels less that of {base}", each)
 
 
 def draw(bins: Mapping[str, Bins], title: str) -> Figure:

@@ -234,7 +234,7 @@ def _picture(
     names = [model.data.split.class_names[s.class_id] for s in chosen]
     columns = ["support", *(f"mask of {symbol}" for symbol in SYMBOLS.values())]
     title = f"{model.label}, {model.data.dataset} fold {model.fold}: share of the foreground below each"
-    name = f"{NAME}-{model.stem}-fold{model.fold}"
+    name = f"{NAME}-{model.variant}-fold{model.fold}"
     context.save(grid(rows, columns, names, title), name, records, photographs=True)
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 from markupsafe import Markup
 from matplotlib import colormaps
@@ -34,11 +31,13 @@ from fewseg.reports.frame import (
     without_conflicts,
 )
 from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of, percent, with_interval
+from fewseg.reports.papers import page_of, paper_tables
 from fewseg.reports.site import SiteOptions
 from fewseg.reports.site.pictures import Pictures, read_pictures
 from fewseg.reports.site.plots import MEAN, Curve, IntervalRow, interval_charts, panel, round_ticks
 from fewseg.reports.site.training_runs import TrainingRun, learning_charts, read_runs
 from fewseg.reports.size_scores import SizeScore, mean_size_score, size_scores
+from fewseg.reports.templating import asset, render
 
 _SHORT = 12
 """So many lines of what is missing are shown at once."""
@@ -107,55 +106,34 @@ def _page(
     pictures: Pictures,
     problems: Sequence[str],
 ) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fewseg.reports", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        extensions=["jinja2.ext.do"],
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script, *styles = (
-        resources.files("fewseg.reports").joinpath("assets", name).read_text(encoding="utf-8")
-        for name in ("site.js", "page.css", "site.css")
-    )
-    environment.filters |= {"percent": percent, "data_uri": data_uri, "json_text": _json_text}
-    environment.globals |= {"heat_colour": heat_colour}
     frame = results.frame
     versions = {
         (run.versions.get("fewseg", "?"), run.versions.get("torch", "?"))
         for run in (results.runs[key] for key in frame.index)
     }
-    return environment.get_template("site.html.j2").render(
-        name=options.folder.resolve().name,
-        style=Markup("".join(styles)),
-        script=Markup(script),
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    name = options.folder.resolve().name
+    return render(
+        "site.html",
+        name=name,
+        title=f"fewseg: {name}",
+        style=asset("page.css") + asset("site.css"),
+        script=asset("site.js"),
         results=len(results),
         methods=sorted(frame.method.unique()),
         datasets=sorted(frame.dataset.unique()),
         versions=sorted(versions),
         settings=settings,
-        papers=_papers(results, options.folds),
+        papers=[page_of(table) for table in paper_tables(results, folds=options.folds)],
         runs=runs,
         learning=learning_charts(runs),
         pictures=pictures,
         problems=problems,
         short=_SHORT,
+        percent=percent,
+        data_uri=data_uri,
+        json_text=json_text,
+        heat_colour=heat_colour,
     )
-
-
-def _papers(results: Results, folds: int) -> list[tuple[str, str, Markup]]:
-    """Slug, name and HTML of every table of the three papers; a row that was not run says so."""
-    from fewseg.reports.paper_tables import html_table, paper_tables
-
-    keys = list(results.frame.index)
-    made = paper_tables(
-        [(results.runs[key], results.counts[key]) for key in keys],
-        paths=[results.frame.path[key] for key in keys],
-        folds=folds,
-    )
-    return [(table.slug, table.name, Markup(html_table(table))) for table in made]
 
 
 def _settings(results: Results, progress: bool) -> list[Setting]:
@@ -608,6 +586,6 @@ def heat_colour(fraction: float) -> tuple[str, str]:
     return "#" + "".join(f"{round(255 * part):02x}" for part in rgb), ink
 
 
-def _json_text(value: Mapping[str, Any]) -> Markup:
+def json_text(value: Mapping[str, Any]) -> Markup:
     """JSON as the text of an element; quotes stay as they are, which halves its size."""
     return Markup(html.escape(json.dumps(value, indent=1, ensure_ascii=False), quote=False))
