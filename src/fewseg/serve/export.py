@@ -37,10 +37,7 @@ class Download:
 
 
 def export(page: PageState, form: str, threshold: float = 0.5, *, settled: bool = False) -> Download:
-    """Writes the masks of all images, predicted where a person has not settled them, or of settled ones only.
-
-    Writers work on names that are numbers: a user's file name appears in the result alone.
-    """
+    """Writes the masks of all images, predicted where nobody has settled them, or of settled ones alone."""
     if form not in FORMATS:
         raise ValueError(f"the format must be one of {', '.join(FORMATS)}, got {form!r}")
     classes, images = page.classes, page.images
@@ -48,7 +45,7 @@ def export(page: PageState, form: str, threshold: float = 0.5, *, settled: bool 
         raise RequestError(409, "there is no mask yet: annotate an image of a class first")
     if settled:
         images = tuple(image for image in images if image.role != "open")
-    numbers = {image.name: f"{k:06}" for k, image in enumerate(images)}
+    numbers = {image.name: f"{k:06}" for k, image in enumerate(images)}  # users' names are no paths
     with tempfile.TemporaryDirectory(prefix="fewseg-") as folder:
         outputs = Outputs(Path(folder), classes, [cast(Format, form)], numbers)
         try:

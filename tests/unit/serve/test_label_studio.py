@@ -232,8 +232,7 @@ def test_the_page_does_not_wait_while_a_task_is_judged(server, studio, monkeypat
     page, judge, waited = Page(studio.http.app), QualityEstimator.estimate, []
 
     def slow(self, *given):
-        with ThreadPoolExecutor() as pool:
-            waited.append(pool.submit(page.image, THIRD).result(60))
+        waited.append(ThreadPoolExecutor().submit(page.image, THIRD).result(60))
         return judge(self, *given)
 
     monkeypatch.setattr(QualityEstimator, "estimate", slow)

@@ -150,8 +150,8 @@ def test_an_empty_page_makes_room_and_a_used_one_does_not():
 def test_a_page_that_waits_for_the_network_does_not_stop_the_others():
     opened = open_pages(sessions=1)
     _, page = opened.open()
-    with page._lock, ThreadPoolExecutor() as pool:  # as while its supports wait to be encoded
-        pool.submit(opened.open).result(30)
+    with page._lock:  # as while its supports wait to be encoded
+        ThreadPoolExecutor().submit(opened.open).result(30)
 
 
 def test_limits_are_positive():
