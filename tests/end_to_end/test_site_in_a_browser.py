@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
 from browser import NEEDED, expect, opening
-from fewseg.reports.results_page import read_folder
+from fewseg.reports.frame import load_results
 from fewseg.reports.site import SiteOptions
 from fewseg.reports.site.build import write_site
 from result_files import make_counts, make_result
@@ -138,7 +138,7 @@ def test_the_data_behind_a_plot_is_saved_from_the_page_itself(open_page, results
     assert waited.value.suggested_filename == "voc5i-mini-1-shot-scores.csv"
     with open(waited.value.path(), encoding="utf-8", newline="") as file:
         saved = {(row["method"], int(row["fold"])): float(row["miou"]) for row in csv.DictReader(file)}
-    assert saved == {(r.method, r.fold): r.miou_mean for r, _ in read_folder(results).found}
+    assert saved == {(r.method, r.fold): r.miou_mean for r in load_results(results).runs.values()}
 
 
 def test_print_is_light_and_whole(open_page):

@@ -18,9 +18,9 @@ from fewseg.data.protocols import stored_protocol
 from fewseg.engine.results import RunResult, counts_path, load_with_counts
 from fewseg.metrics import EpisodeCounts, Score, bootstrap_score, paired_difference
 from fewseg.recipes.registry import variants
-from fewseg.recipes.variants import PrintedRow, Variant
+from fewseg.recipes.variants import Variant
 from fewseg.reports.numbers import Estimate, mean_of
-from fewseg.reports.published import PublishedValue, is_of_backbone, published_values
+from fewseg.reports.published import printed_as
 
 FOLDS = 4
 """Of the data sets of the papers."""
@@ -189,7 +189,8 @@ def _row(key: str, run: RunResult, folds: int) -> ResultRow:
     backbone = method.get("backbone", {}) if isinstance(method, Mapping) else {}
     name = str(backbone.get("name", "")) if isinstance(backbone, Mapping) else ""
     variant = variants().get(run.variant, Variant(name=run.variant))
-    row, value = _printed(variant, run, name)
+    task = (run.dataset, run.fusion, run.shots, run.on)
+    row, value = printed_as(variant, *task, backbone=name, sizes=run.sizes) if run.ways == 1 else (None, None)
     protocol = stored_protocol(run.protocol)
     title = str(run.protocol.get("name", ""))
     return {
@@ -231,20 +232,6 @@ def _row(key: str, run: RunResult, folds: int) -> ResultRow:
         "published_dataset": value.dataset if value else "",
         "published_backbone": value.backbone if value else "",
     }
-
-
-def _printed(
-    variant: Variant, run: RunResult, backbone: str
-) -> tuple[PrintedRow | None, PublishedValue | None]:
-    """The printed row that a result is measured as, if its backbone is the paper's, and the printed mean."""
-    row = variant.row(run.dataset, run.fusion, run.shots, run.on, run.sizes) if run.ways == 1 else None
-    if row is None:
-        return None, None
-    place = (row.paper, row.table_for(run.dataset), row.row)
-    values = [v for v in published_values() if (v.paper, v.table, v.row) == place]
-    if values and not is_of_backbone(values[0].backbone, run.dataset, backbone):
-        return None, None
-    return row, next((v for v in values if (v.shots, v.column) == (run.shots, "mean")), None)
 
 
 def without_conflicts(results: Results) -> tuple[Results, list[str]]:

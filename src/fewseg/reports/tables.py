@@ -241,7 +241,8 @@ def measured_with(run: RunResult) -> dict[str, Any]:
 
 def trained_with(run: RunResult) -> dict[str, Any]:
     """What is known of a result's training."""
-    return {**({} if run.train_seed is None else {"seed": run.train_seed}), **run.training}
+    known = {"checkpoint": run.checkpoint or None, "seed": run.train_seed}
+    return {**{name: value for name, value in known.items() if value is not None}, **run.training}
 
 
 def _in_common(entries: Sequence[Mapping[str, Any]]) -> str:
