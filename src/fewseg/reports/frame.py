@@ -239,9 +239,6 @@ def without_conflicts(results: Results) -> tuple[Results, list[str]]:
 
     Of one fold the class split that most results of a table have is kept, none where two are equally
     frequent. Of two results of one row and fold neither is kept, unless they have the same scores.
-
-    Returns:
-        The results that are left, in their order, and a sentence for each reason.
     """
     frame, problems = results.frame, []
     outside = (frame.fold < 0) | (frame.fold >= frame.folds)
@@ -340,11 +337,7 @@ class FoldTable:
 
 
 def fold_tables(results: Results) -> list[FoldTable]:
-    """One table for each data set, task (ways, shots, what is segmented) and protocol, in this order.
-
-    Raises:
-        ValueError: there are no results, or some cannot share a table; see :func:`without_conflicts`.
-    """
+    """One table for each data set, task (ways, shots, what is segmented) and protocol, in this order."""
     if not len(results):
         raise ValueError("there are no results to make a table of: evaluate something first")
     _, problems = without_conflicts(results)
@@ -380,9 +373,6 @@ def gains(table: FoldTable) -> pd.DataFrame:
 
     Fractions, paired on the same episodes, with intervals over query images: episodes that share an image
     are not so many witnesses. A pair has a line for each fold that both rows have.
-
-    Raises:
-        ValueError: two results of one fold and protocol are not of the same episodes.
     """
     return pd.DataFrame(
         [line for over, series in baseline_pairs(table) for line in gain_lines(table, over, series)],
