@@ -129,7 +129,7 @@ def refuse(*args, **kwargs):
 socket.socket.connect = refuse
 socket.create_connection = refuse
 socket.getaddrinfo = refuse
-import fewseg.cli, fewseg.recipes.run, fewseg.engine.released, fewseg.demo.run, fewseg.reports.html
+import fewseg.cli, fewseg.recipes.run, fewseg.engine.released, fewseg.demo.run, fewseg.reports.tables
 import torch
 assert not torch.cuda.is_initialized()
 from fewseg.recipes.registry import RECIPES

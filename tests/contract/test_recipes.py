@@ -14,7 +14,7 @@ from fewseg.methods.registry import METHODS
 from fewseg.methods.sdaanet import IntegralTeacher, NoAttention, NoDistillation, NoGate
 from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import RECIPES, recipe
-from fewseg.reports.published import paper_mean, published_values
+from fewseg.reports.published import printed_as, published_values
 
 
 @pytest.fixture(params=RECIPES)
@@ -85,11 +85,11 @@ DATASETS = {"pascal": "pascal-5i", "coco": "coco-20i"}
 def printed(chosen):
     """The paper's value for each line of a recipe."""
     dataset = DATASETS[chosen.name.split("_")[0]]
-    method = next(name for name, kind in METHODS.items() if type(chosen.method) is kind)
     for line in chosen.evaluations:
         if line.ways == 1:
-            place = (dataset, method, line.fusion.kind, line.shots, chosen.name, line.on)
-            found = paper_mean(*place, backbone=chosen.method.backbone.name, sizes=line.sizes)
+            task = (dataset, line.fusion.kind, line.shots, line.on)
+            backbone = chosen.method.backbone.name
+            _, found = printed_as(chosen.variant, *task, backbone=backbone, sizes=line.sizes)
             if found is not None:
                 yield line, found
 

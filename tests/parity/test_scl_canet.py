@@ -41,6 +41,10 @@ class Shots:
         return [self.model.second_pass(f, v).logits for f, v in zip(self.passes, self.vectors, strict=True)]
 
 
+def weights_of(fusion, cross_iou):
+    return fusion.weights(*cross_iou.shape[:2], cross_iou=cross_iou)
+
+
 def guide(vectors):
     return Guides(maps={"vectors": vectors})
 
@@ -189,11 +193,11 @@ def test_five_shots_vectors_and_logits(five, shots):
 
 def test_cross_guided_weights(five, reliability):
     five.case.assert_close(reliability[0].T, "iou_matrix")
-    weights = RELEASED_CANET_CROSS_GUIDED.weights(reliability)[0]
+    weights = weights_of(RELEASED_CANET_CROSS_GUIDED, reliability)[0]
     five.case.assert_close(weights * 5, "U")
     mean = replace(RELEASED_CANET_CROSS_GUIDED, divisor=None)
     four = reliability[:, :4, :4]  # the literal 5 and K differ
-    torch.testing.assert_close(mean.weights(four), RELEASED_CANET_CROSS_GUIDED.weights(four) * 5 / 4)
+    torch.testing.assert_close(weights_of(mean, four), weights_of(RELEASED_CANET_CROSS_GUIDED, four) * 5 / 4)
 
 
 def test_cross_guided_rounds_and_their_counts(five, shots, reliability):
@@ -201,7 +205,7 @@ def test_cross_guided_rounds_and_their_counts(five, shots, reliability):
     truth = five.case.input("query_mask")[0, 0] == 1
     inter, union = 0, 0
     with torch.no_grad():
-        weights = RELEASED_CANET_CROSS_GUIDED.weights(reliability)[0] * 5
+        weights = weights_of(RELEASED_CANET_CROSS_GUIDED, reliability)[0] * 5
         for index, answer in enumerate(answers(five, five.case.input("query"), guides, weights, 2)):
             five.case.assert_close(answer, f"eval_softmax_round{index}")
             said = answer[0].argmax(0) == 1

@@ -5,6 +5,7 @@ import torch
 
 from fewseg.methods.sdaanet import CompoundedGate, MeanGate, PrototypeTeacher, SeparateTeachers
 from fewseg.ops.pooling import masked_average
+from fewseg.types import Guides
 
 CASES = ("sdaanet_1shot", "sdaanet_5shot")
 
@@ -82,7 +83,7 @@ def test_each_loss_and_the_gradient_norms(run):
 
 def test_the_papers_gate_and_teacher_are_outside_the_released_tolerance(run, pooled, maps):
     values = pooled.values.unflatten(0, (-1, run.support.shots))
-    paper = MeanGate().multiplier(MeanGate().kept(values.mean(dim=1)), run.support.shots)
+    paper = MeanGate().multiplier(Guides(maps=MeanGate().kept(values.mean(dim=1))))
     with pytest.raises(AssertionError, match="off by"):
         run.case.assert_close(paper, "query_gate_effective")
     cells = SeparateTeachers().query_cells(run.case.input("query_mask"), maps.size)

@@ -15,7 +15,6 @@ from pycocotools import mask as coco_mask
 
 from fewseg.annotations.image_files import check_annotated_size, image_size
 from fewseg.annotations.json_values import field, number, shown, size_field, typed
-from fewseg.annotations.jsonl import header, line_of
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import box_of, decode_coco, run_array
@@ -38,17 +37,12 @@ def is_coco(value: object) -> bool:
 
 @dataclass(frozen=True)
 class CocoFile:
-    """A data set whose entries belong together; what else an entry holds is checked where it is used.
-
-    Attributes:
-        categories: id -> name.
-        images: id -> entry, in the order of the file.
-        annotations: image id -> number in the file and entry of each of its annotations.
-    """
+    """A data set whose entries belong together; what else an entry holds is checked where it is used."""
 
     categories: Mapping[int, str]
     images: Mapping[int, Mapping[str, Any]]
     annotations: Mapping[int, Sequence[tuple[int, Mapping[str, Any]]]]
+    """Image id -> number in the file and entry of each of its annotations."""
 
 
 def parse_coco(value: Mapping[str, Any], path: Path) -> CocoFile:
@@ -155,8 +149,7 @@ def outside(polygon: Polygon, size: tuple[int, int]) -> tuple[float, float, floa
 def fill_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
     """Fills polygons as pycocotools does, united; it bends what lies outside the image onto its edge."""
     codes = coco_mask.frPyObjects([p.tolist() for p in polygons], *size)
-    region: Region = np.asarray(coco_mask.decode(coco_mask.merge(codes)), dtype=np.bool_)
-    return region
+    return np.asarray(coco_mask.decode(coco_mask.merge(codes)), dtype=np.bool_)
 
 
 def fill_clipped_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
@@ -285,12 +278,6 @@ class CocoWriter(JournalledWriter):
         super().__init__(path, classes)
         self._form, self._image_ids = form, image_ids
 
-    def _header(self) -> dict[str, object]:
-        return header(self.classes)
-
-    def _line(self, prediction: Prediction) -> dict[str, object]:
-        return line_of(prediction)
-
     def _write(self, prediction: Prediction) -> None:
         if self._image_ids is not None and prediction.name not in self._image_ids:
             raise ValueError(f"image_ids lack {prediction.name!r}; expected an id for each image: add it")
@@ -321,29 +308,17 @@ class CocoWriter(JournalledWriter):
         for id, line in self._lines():
             for region in line["regions"]:
                 count += 1
-                shared = {
-                    "image_id": id,
-                    "category_id": self._category_ids[region["class"]],
-                    "segmentation": region["segmentation"],
-                    "bbox": region["bbox"],
-                    "score": line["scores"][region["class"]],
-                }
-                yield (
-                    {"file_name": line["name"], **shared}
-                    if results
-                    else {"id": count, "iscrowd": 0, "area": region["area"], **shared}
-                )
+                name = region["class"]
+                first = {"id": count, "iscrowd": 0, "area": region["area"]}
+                shared = {"image_id": id, "category_id": self._category_ids[name]}
+                shared |= {"segmentation": region["segmentation"], "bbox": region["bbox"]}
+                shared |= {"score": line["scores"][name]}
+                yield ({"file_name": line["name"]} if results else first) | shared
             if results or "unknown" not in line:
                 continue
             unknown = decode_coco(line["unknown"], (line["height"], line["width"]), line["name"])
             for name in self.classes:
                 count += 1
-                yield {
-                    "id": count,
-                    "iscrowd": 1,
-                    "area": int(unknown.sum()),
-                    "image_id": id,
-                    "category_id": self._category_ids[name],
-                    "segmentation": line["unknown"],
-                    "bbox": box_of(unknown),
-                }
+                crowd = {"id": count, "iscrowd": 1, "area": int(unknown.sum()), "image_id": id}
+                crowd |= {"category_id": self._category_ids[name], "segmentation": line["unknown"]}
+                yield {**crowd, "bbox": box_of(unknown)}

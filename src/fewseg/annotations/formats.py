@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fewseg.annotations.coco import CocoWriter, is_coco, iter_coco
 from fewseg.annotations.json_values import load_json, shown
@@ -20,9 +19,7 @@ from fewseg.annotations.writer import PredictionWriter
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
 
-_JSON_READERS: tuple[
-    tuple[Callable[[object], bool], Callable[[Any, Path, ImageFinder, ReadOptions], Items]], ...
-] = ((is_labelme, iter_labelme), (is_coco, iter_coco), (is_label_studio, iter_label_studio))
+_JSON_READERS = ((is_labelme, iter_labelme), (is_coco, iter_coco), (is_label_studio, iter_label_studio))
 
 _JSON_KINDS = (
     "COCO (images, annotations, categories), LabelMe (shapes) and Label Studio's JSON export (a list with "
@@ -36,9 +33,8 @@ def read_supports(path: Path | str, options: ReadOptions | None = None) -> list[
     found = [item for item in items if isinstance(item, AnnotatedImage)]
     wrong = [str(item.error) for item in items if isinstance(item, Problem)]
     if wrong:
-        raise DataError(
-            f"{path}: {len(wrong)} of {len(items)} annotated images cannot be used{summary(wrong)}"
-        )
+        count = f"{len(wrong)} of {len(items)}"
+        raise DataError(f"{path}: {count} annotated images cannot be used{summary(wrong)}")
     if not found:
         raise DataError(f"{path} holds no annotated image: annotate one, or give another path")
     return found
@@ -136,27 +132,19 @@ class WriteOptions:
 
 
 FORMATS: Mapping[Format, Callable[[Path, tuple[str, ...], WriteOptions], PredictionWriter]] = {
-    "png": lambda folder, classes, o: IndexPngWriter(folder / "masks", classes, o.stems),
-    "probability": lambda folder, classes, o: ProbabilityPngWriter(
-        folder / "probability", classes, stems=o.stems
+    "png": lambda out, classes, o: IndexPngWriter(out / "masks", classes, o.stems),
+    "probability": lambda out, classes, o: ProbabilityPngWriter(out / "probability", classes, 8, o.stems),
+    "coco": lambda out, classes, o: CocoWriter(out / "coco.json", classes),
+    "coco-results": lambda out, classes, o: CocoWriter(out / "coco-results.json", classes, "results"),
+    "labelme": lambda out, classes, o: LabelMeWriter(
+        out / "labelme", classes, images=o.images, stems=o.stems
     ),
-    "coco": lambda folder, classes, o: CocoWriter(folder / "coco.json", classes),
-    "coco-results": lambda folder, classes, o: CocoWriter(
-        folder / "coco-results.json", classes, form="results"
+    "labelme-polygons": lambda out, classes, o: LabelMeWriter(
+        out / "labelme", classes, "polygon", images=o.images, stems=o.stems
     ),
-    "labelme": lambda folder, classes, o: LabelMeWriter(
-        folder / "labelme", classes, images=o.images, stems=o.stems
+    "label-studio": lambda out, classes, o: LabelStudioWriter(
+        out / "label-studio.json", classes, **vars(o.label_studio)
     ),
-    "labelme-polygons": lambda folder, classes, o: LabelMeWriter(
-        folder / "labelme", classes, shapes="polygon", images=o.images, stems=o.stems
-    ),
-    "label-studio": lambda folder, classes, o: LabelStudioWriter(
-        folder / "label-studio.json",
-        classes,
-        image_url=o.label_studio.image_url,
-        from_name=o.label_studio.from_name,
-        to_name=o.label_studio.to_name,
-    ),
-    "jsonl": lambda folder, classes, o: JsonlWriter(folder / "predictions.jsonl", classes),
+    "jsonl": lambda out, classes, o: JsonlWriter(out / "predictions.jsonl", classes),
 }
 """Name -> opens its writer: (output folder, class names, options)."""

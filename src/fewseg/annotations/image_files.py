@@ -212,23 +212,22 @@ def check_labels(labels: Tensor, class_names: Mapping[int, str], what: str) -> N
 
 def check_same_size(what: str, image_hw: tuple[int, int], mask_hw: tuple[int, int]) -> None:
     """Checks that an image and its mask are of one size (H, W)."""
-    if image_hw != mask_hw:
-        advice = "export the mask again at the image's size"
-        raise _differing(what, image_hw, "its mask", mask_hw, advice)
+    _check_alike(what, image_hw, "its mask", mask_hw, "export the mask again at the image's size")
 
 
 def check_annotated_size(what: str, image_hw: tuple[int, int], annotated_hw: tuple[int, int]) -> None:
     """Checks that an image is of the size (H, W) that its annotations were made at."""
-    if image_hw != annotated_hw:
-        advice = "give the image that was annotated, or correct the size in the file"
-        raise _differing(what, image_hw, "the annotated one", annotated_hw, advice)
+    advice = "give the image that was annotated, or correct the size in the file"
+    _check_alike(what, image_hw, "the annotated one", annotated_hw, advice)
 
 
-def _differing(
+def _check_alike(
     what: str, image_hw: tuple[int, int], other: str, other_hw: tuple[int, int], advice: str
-) -> DataError:
+) -> None:
+    if image_hw == other_hw:
+        return
     turned = " (the image is turned by its EXIF orientation?)" if image_hw == other_hw[::-1] else ""
-    return DataError(
+    raise DataError(
         f"{what}: the image is {image_hw[1]} x {image_hw[0]} pixels and {other} {other_hw[1]} x "
         f"{other_hw[0]}{turned}; both must be of one size: {advice}"
     )

@@ -227,20 +227,11 @@ def label_studio_prediction(
         scores.append(float(score))
         for k, value in enumerate(_values(mask, tool)):
             key = f"{prediction.name}\0{name}" + (f"\0{k}" if k else "")
-            result.append(
-                {
-                    "id": hashlib.sha256(key.encode()).hexdigest()[:10],
-                    "type": tool,
-                    "from_name": from_name,
-                    "to_name": to_name,
-                    "original_width": width,
-                    "original_height": height,
-                    "image_rotation": 0,
-                    "origin": "prediction",
-                    "score": float(score),
-                    "value": {**value, tool: [name]},
-                }
-            )
+            region: dict[str, object] = {"id": hashlib.sha256(key.encode()).hexdigest()[:10], "type": tool}
+            region |= {"from_name": from_name, "to_name": to_name}
+            region |= {"original_width": width, "original_height": height, "image_rotation": 0}
+            region |= {"origin": "prediction", "score": float(score), "value": {**value, tool: [name]}}
+            result.append(region)
     least = min(scores or [float(s) for s in prediction.scores])
     return {"model_version": model_version, "score": least, "result": result}
 

@@ -162,12 +162,13 @@ class LabelMeWriter(PredictionWriter):
         image = prediction.name
         if self._images is not None:
             image = Path(os.path.relpath(self._images / prediction.name, path.parent)).as_posix()
-        shapes: list[dict[str, object]] = []
-        layers = [(name, prediction.mask(j)) for j, name in enumerate(prediction.classes, 1)]
-        texts = [f"score {score:.4f}" for score in prediction.scores]
-        for (name, mask), text in zip([*layers, (_UNKNOWN, prediction.unknown)], [*texts, ""], strict=True):
-            for shape in self._drawn(mask):
-                shapes.append({"label": name, **shape, "group_id": None, "description": text, "flags": {}})
+        masks = (*map(prediction.mask, range(1, len(self.classes) + 1)), prediction.unknown)
+        texts = (*(f"score {score:.4f}" for score in prediction.scores), "")
+        shapes = [
+            {"label": name, **shape, "group_id": None, "description": text, "flags": {}}
+            for name, mask, text in zip((*self.classes, _UNKNOWN), masks, texts, strict=True)
+            for shape in self._drawn(mask)
+        ]
         height, width = prediction.size
         value = {
             "version": "5.5.0",

@@ -41,14 +41,7 @@ from fewseg.annotations.image_files import (
 from fewseg.annotations.names import OutputNames, file_safe
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES
-from fewseg.annotations.values import (
-    AnnotatedImage,
-    Items,
-    Mask,
-    Prediction,
-    Problem,
-    check_classes,
-)
+from fewseg.annotations.values import AnnotatedImage, Items, Mask, Prediction, Problem, check_classes
 from fewseg.annotations.writer import PredictionWriter
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
 from fewseg.types import IGNORE, DataError
@@ -84,13 +77,11 @@ def _of_class(folder: Path, options: ReadOptions) -> Items:
     pictures = [] if lacking else _pictures(folder / "images")
     if not pictures:
         what = " and ".join(f"{part}/" for part in lacking) or "a picture in images/"
-        yield Problem(
-            str(folder),
-            DataError(
-                f"{folder} lacks {what}; expected <class>/images with <class>/masks, as its neighbours "
-                "have: complete it, or take it away"
-            ),
+        error = (
+            f"{folder} lacks {what}; expected <class>/images with <class>/masks, as its neighbours have: "
+            "complete it, or take it away"
         )
+        yield Problem(str(folder), DataError(error))
         return
     used = set()
     for image in pictures:
@@ -104,12 +95,8 @@ def _unused(masks: Path, used: Collection[Path | None]) -> Iterator[Problem]:
     """Masks that belong to no image."""
     for mask in _pictures(masks):
         if mask not in used:
-            yield Problem(
-                str(mask),
-                DataError(
-                    f"{mask} belongs to no image; expected an image of its name: add it, or take it away"
-                ),
-            )
+            error = f"{mask} belongs to no image; expected an image of its name: add it, or take it away"
+            yield Problem(str(mask), DataError(error))
 
 
 def read_classes(root: Path) -> Sequence[str]:

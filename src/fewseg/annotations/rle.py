@@ -1,4 +1,4 @@
-"""Run-length encodings of masks: COCO's, and Label Studio's of a brush.
+"""Run-length encodings of masks: COCO's, and that of Label Studio's brush.
 
 COCO's: column by column, the lengths of runs that are 0, 1, 0, 1 ... in turn. Compressed, a count is stored
 as its difference to the count two before it (from the fourth on), in groups of 5 bits, the lowest first; a
@@ -153,9 +153,8 @@ def decode_brush(rle: Sequence[int], size: tuple[int, int], where: str) -> Mask:
     values = _decode(bytes(rle), _CHANNELS * size[0] * size[1], where)
     alpha = values.reshape(*size, _CHANNELS)[..., 3]
     level = int(alpha.max())
-    return (
-        (2 * alpha.astype(np.uint64) >= level).astype(np.uint8) if level else np.zeros(size, dtype=np.uint8)
-    )
+    strong = 2 * alpha.astype(np.uint64) >= max(level, 1)
+    return strong.astype(np.uint8)
 
 
 def _decode(data: bytes, expected: int, where: str) -> NDArray[np.uint32]:
@@ -192,8 +191,7 @@ def _decode(data: bytes, expected: int, where: str) -> NDArray[np.uint32]:
         else:
             literal = np.frombuffer(read(word * length).to_bytes((word * length + 7) // 8), dtype=np.uint8)
             raw = np.unpackbits(literal)[-word * length :].reshape(length, word)
-            values[done : done + length] = raw @ (1 << np.arange(word - 1, -1, -1, dtype=np.uint64)).astype(
-                np.uint32
-            )
+            weights = (1 << np.arange(word - 1, -1, -1, dtype=np.uint64)).astype(np.uint32)
+            values[done : done + length] = raw @ weights
         done += length
     return values

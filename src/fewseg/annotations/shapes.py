@@ -176,24 +176,19 @@ def outlines(mask: Mask, tolerance: float = 0.75) -> Iterator[Loop]:
 def _loops(piece: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> Iterator[Loop]:
     """Walks the edges, inside on the right; where two pixels touch at a corner it stays with its pixel."""
     padded = np.pad(piece, 1)
-    steps: dict[
-        tuple[int, int], list[tuple[int, int]]
-    ] = {}  # corner -> directions (dx, dy) of the edges that leave it
+    # corner -> directions (dx, dy) of the edges that leave it
+    steps: dict[tuple[int, int], list[tuple[int, int]]] = {}
 
-    def put(ys: np.ndarray, xs: np.ndarray, step: tuple[int, int]) -> None:
-        for corner in zip(xs.tolist(), ys.tolist(), strict=True):
-            steps.setdefault(corner, []).append(step)
+    def put(edges: np.ndarray, shift: tuple[int, int], step: tuple[int, int]) -> None:
+        for y, x in np.argwhere(edges).tolist():
+            steps.setdefault((x + shift[0], y + shift[1]), []).append(step)
 
     above, left = padded[:-1, 1:-1], padded[1:-1, :-1]
     below, right = padded[1:, 1:-1], padded[1:-1, 1:]
-    ys, xs = np.nonzero(below & ~above)
-    put(ys, xs, (1, 0))
-    ys, xs = np.nonzero(above & ~below)
-    put(ys, xs + 1, (-1, 0))
-    ys, xs = np.nonzero(left & ~right)
-    put(ys, xs, (0, 1))
-    ys, xs = np.nonzero(right & ~left)
-    put(ys + 1, xs, (0, -1))
+    put(below & ~above, (0, 0), (1, 0))
+    put(above & ~below, (1, 0), (-1, 0))
+    put(left & ~right, (0, 0), (0, 1))
+    put(right & ~left, (0, 1), (0, -1))
     while steps:
         start = corner = next(iter(steps))
         step = steps[corner][0]

@@ -38,12 +38,7 @@ class AnnotatedImage:
 
 @dataclass(frozen=True)
 class Problem:
-    """An image, or an annotation file of one image, that cannot be used.
-
-    Attributes:
-        where: the file, or the image's name in its annotation file.
-        error: what is wrong and what to do.
-    """
+    """An image, or an annotation file of one image, that cannot be used: ``where`` names it."""
 
     where: str
     error: DataError
@@ -109,8 +104,7 @@ class Prediction:
     @property
     def unknown(self) -> Mask:
         """(H, W) uint8 in {0, 1}: where it is not known what there is."""
-        mask: Mask = (self.labels == IGNORE).astype(np.uint8)
-        return mask
+        return self.mask(IGNORE)
 
     def mask(self, j: int) -> Mask:
         """Returns (H, W) uint8 in {0, 1}, contiguous: where class j = 1 .. N is."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from fewseg.annotations.rle import box_of, encode_coco
 from fewseg.annotations.values import Prediction, check_classes
 from fewseg.ops.files import atomic_path
 from fewseg.types import DataError
@@ -56,6 +57,7 @@ class PredictionWriter(ABC):
 
 
 _KEY = "name"
+LINES_FORMAT = "fewseg-predictions-1"
 
 
 def parse(line: bytes, path: Path) -> dict[str, Any]:
@@ -170,13 +172,30 @@ class LinesWriter(PredictionWriter):
         super().__init__(classes)
         self.journal = Journal(path, self._header())
 
-    @abstractmethod
     def _header(self) -> dict[str, object]:
         """Returns the first line."""
+        return {"format": LINES_FORMAT, "classes": list(self.classes)}
 
-    @abstractmethod
     def _line(self, prediction: Prediction) -> dict[str, object]:
-        """Returns an image's line without its name."""
+        """Returns a prediction as a JSON object, without its name and its probability.
+
+        ``regions`` has an entry for each class that occurs: class, box [x, y, width, height], area in pixels,
+        and the mask as COCO's compressed RLE; ``unknown`` is the RLE of the pixels that are 255, if any are.
+        """
+        regions = []
+        for j, name in enumerate(prediction.classes, 1):
+            mask = prediction.mask(j)
+            if mask.any():
+                area, box = int(mask.sum()), box_of(mask)
+                regions.append({"class": name, "bbox": box, "area": area, "segmentation": encode_coco(mask)})
+        scores = dict(zip(prediction.classes, map(float, prediction.scores), strict=True))
+        height, width = prediction.size
+        line: dict[str, object] = {"height": height, "width": width, "scores": scores, "regions": regions}
+        if prediction.unknown.any():
+            line["unknown"] = encode_coco(prediction.unknown)
+        if prediction.facts:
+            line["facts"] = dict(prediction.facts)
+        return line
 
     def _write(self, prediction: Prediction) -> None:
         self.journal.add(prediction.name, self._line(prediction))

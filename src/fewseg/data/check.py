@@ -7,19 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 
-from fewseg.data.coco import (
-    COCO_PAGE,
-    CocoPart,
-    CocoSource,
-    annotation_file,
-    coco_source,
-    find_coco,
-    image_folder,
-)
+from fewseg.data.coco import COCO_PAGE, CocoPart, CocoSource, coco_paths, coco_source, find_coco
 from fewseg.data.folder import FolderSource, ListFileSource, voc5i_mini_source
 from fewseg.data.folds import VOC_CLASSES, ClassSplit, coco_20i, pascal_5i
 from fewseg.data.fss1000 import CLASSES, FSS_PAGE, IMAGES_OF_CLASS, PARTS, FSS1000Source
@@ -49,15 +41,11 @@ class CheckOptions:
     list_file: Path | None = None
     min_area: int = PASCAL_MIN_AREA
 
-    def check(self) -> None:
-        """Raises a ValueError where options are missing."""
-        if self.dataset == "list" and self.list_file is None:
-            raise ValueError("`fewseg data check list` needs --list-file: the file of `image mask` lines")
-
 
 def check(options: CheckOptions) -> tuple[str, ...]:
     """Reports a data set in lines; those that start with WRONG name what is missing or unexpected."""
-    options.check()
+    if options.dataset == "list" and options.list_file is None:
+        raise ValueError("`fewseg data check list` needs --list-file: the file of `image mask` lines")
     if options.dataset == "pascal":
         return check_pascal(options.root, options.root)
     if options.dataset == "coco":
@@ -101,9 +89,8 @@ def check_source(
     """Reads every image of a source, once: a line on the set, one for each class, one for each fold."""
     index = build_index(source, cache_dir, progress=progress)
     empty = sum(not facts.areas for facts in index.images.values())
-    head = f"{index.name}: {len(index)} images, {len(index.class_names)} classes"
-    head += f", content {index.content_digest()}"
-    lines = [f"{head}; {empty} images without any class" if empty else head]
+    counts = f"{len(index)} images, {len(index.class_names)} classes, content {index.content_digest()}"
+    lines = [f"{index.name}: {counts}" + (f"; {empty} images without any class" if empty else "")]
     for class_id, name in index.class_names.items():
         present, any_pixel = len(index.images_of(class_id, min_area)), len(index.images_of(class_id))
         lines.append(
@@ -167,10 +154,8 @@ def check_pascal(
 ) -> tuple[str, ...]:
     """Finds PASCAL VOC 2012 and SBD and compares all counts; what is missing is a line and no error."""
     lines = []
-    for what, find, root, url in (
-        ("VOC2012", find_voc, voc_root, VOC_URL),
-        ("SBD", find_sbd, sbd_root, SBD_URL),
-    ):
+    places = (("VOC2012", find_voc, voc_root, VOC_URL), ("SBD", find_sbd, sbd_root, SBD_URL))
+    for what, find, root, url in places:
         try:
             lines.append(f"ok    {what}: {find(root)}")
         except DataError as error:
@@ -237,9 +222,8 @@ def check_coco(
     except DataError as error:
         return (f"WRONG {error}",)
     lines = [f"ok    COCO 2014: {coco}"]
-    parts: tuple[CocoPart, ...] = ("train", "val")
-    for part in parts:
-        missing = [p for p in (annotation_file(coco, part), image_folder(coco, part)) if not p.exists()]
+    for part in get_args(CocoPart):
+        missing = [p for p in coco_paths(coco, part) if not p.exists()]
         archives = f"{part}2014.zip and annotations_trainval2014.zip"
         lines += [f"WRONG {path} is missing: {archives}, {COCO_PAGE}" for path in missing]
         if not missing:

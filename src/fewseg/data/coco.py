@@ -1,4 +1,4 @@
-"""COCO 2014: its annotation files as label maps of 80 classes, drawn once and kept compressed."""
+"""COCO 2014: annotation files as label maps of 80 classes, drawn once and kept compressed, and the source."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from fewseg.annotations.rle import Runs, coco_runs, fill_runs
 from fewseg.annotations.shapes import Region
 from fewseg.annotations.values import Mask
 from fewseg.data.folds import CATEGORY_IDS, CLASS_OF_CATEGORY, COCO_CLASSES, numbered
+from fewseg.data.source import known
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text, cache_folder
 from fewseg.ops.parallel import for_each, summary
 from fewseg.types import IGNORE, DataError
@@ -51,15 +52,7 @@ _MOST_PIXELS = 178_956_970
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One annotation of an image, checked and not yet drawn.
-
-    Attributes:
-        id: of the annotation.
-        class_id: 1 .. 80.
-        crowd: a group that is not parted into things.
-        polygons: empty where ``runs`` are given.
-        runs: they fill the image; or None.
-    """
+    """One annotation of an image, checked and not yet drawn: polygons, or runs that fill the image."""
 
     id: int
     class_id: int
@@ -99,7 +92,7 @@ class Annotations:
 
     Attributes:
         images: those with one annotation at least (a crowd region counts), in the order of the file.
-        instances: of each of ``images``, in the order of the file.
+        instances: of each of ``images``, in the order of the file; not kept beside the label maps.
         listed: all images of the file, those without annotations too.
         tolerated: what was left out or mended -> how often.
     """
@@ -274,16 +267,13 @@ class LabelPack:
 
     A file holds a magic word, the number n of its maps, n lengths, and n zlib streams of H * W bytes. Files
     are opened for each read, so that threads and forked processes may share a pack.
-
-    Attributes:
-        folder: of the files.
-        places: (file number, offset, bytes) of every map.
-        kept: files that could not be written, in memory.
     """
 
     folder: Path
     places: tuple[tuple[int, int, int], ...]
+    """(file number, offset, bytes) of every map."""
     kept: dict[int, bytes] = field(default_factory=dict, repr=False)
+    """Files that could not be written, in memory."""
 
     def read(self, number: int, size: tuple[int, int]) -> Mask:
         """Returns map ``number``, (H, W) uint8."""
@@ -391,15 +381,11 @@ def find_coco(root: Path | str) -> Path:
     )
 
 
-def annotation_file(coco: Path, part: CocoPart) -> Path:
-    """Returns the path of a part's annotation file."""
-    return coco / "annotations" / f"instances_{part}2014.json"
-
-
-def image_folder(coco: Path, part: CocoPart) -> Path:
-    """Returns the folder of a part's photographs: ``train2014``, or ``images/train2014`` where that is."""
-    other = coco / "images" / f"{part}2014"
-    return other if other.is_dir() and not (coco / f"{part}2014").is_dir() else coco / f"{part}2014"
+def coco_paths(coco: Path, part: CocoPart) -> tuple[Path, Path]:
+    """Returns a part's annotation file, and its photographs: ``train2014``, or else ``images/train2014``."""
+    photos, other = coco / f"{part}2014", coco / "images" / f"{part}2014"
+    photos = other if other.is_dir() and not photos.is_dir() else photos
+    return coco / "annotations" / f"instances_{part}2014.json", photos
 
 
 class CocoSource:
@@ -412,30 +398,21 @@ class CocoSource:
     Args:
         name: what messages call the set.
         folder: of the photographs.
-        images: in order.
-        labels: the map of each of ``images``.
+        annotations: the images, in order.
+        labels: the map of each of them.
         key: digest of the annotation file.
-        listed: images of the annotation file, those without annotations too.
-        tolerated: what of the annotations was left out or mended -> how often.
 
     Raises:
         DataError: photographs are missing.
     """
 
     def __init__(
-        self,
-        name: str,
-        folder: Path,
-        images: Sequence[CocoImage],
-        labels: LabelPack,
-        key: str,
-        listed: int,
-        tolerated: Mapping[str, int],
+        self, name: str, folder: Path, annotations: Annotations, labels: LabelPack, key: str
     ) -> None:
-        self.name = name
-        self.folder = folder
+        self.name, self.folder = name, folder
         self.class_names: Mapping[int, str] = numbered(COCO_CLASSES)
-        self.listed, self.tolerated = listed, dict(tolerated)
+        self.listed, self.tolerated = annotations.listed, dict(annotations.tolerated)
+        images = annotations.images
         self._images = {image.id: (number, image) for number, image in enumerate(images)}
         self.ids = tuple(self._images)
         self._labels, self._key = labels, key
@@ -450,14 +427,9 @@ class CocoSource:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def _find(self, id: str) -> tuple[int, CocoImage]:
-        if id not in self._images:
-            raise DataError(f"{self.name} has no image {id!r}: it holds {len(self.ids)}, like {self.ids[:3]}")
-        return self._images[id]
-
     def image_size(self, id: str) -> tuple[int, int]:
         """Returns the oriented (H, W) of a photograph after checking that its file is complete."""
-        return image_size(self.folder / self._find(id)[1].file)
+        return image_size(self._file(id))
 
     def read_image(self, id: str) -> Tensor:
         """Returns (3, H, W) uint8 RGB, EXIF orientation applied.
@@ -465,7 +437,10 @@ class CocoSource:
         Raises:
             DataError: the file is missing or broken, or the id unknown.
         """
-        return read_rgb(self.folder / self._find(id)[1].file)
+        return read_rgb(self._file(id))
+
+    def _file(self, id: str) -> Path:
+        return self.folder / known(self, self._images, id)[1].file
 
     def read_labels(self, id: str) -> Tensor:
         """Returns (H, W) uint8: 0, 1 .. 80, 255 (crowd).
@@ -473,7 +448,7 @@ class CocoSource:
         Raises:
             DataError: the cached map is damaged, or the id unknown.
         """
-        number, image = self._find(id)
+        number, image = known(self, self._images, id)
         return torch.from_numpy(self._labels.read(number, image.size))
 
     def digest(self) -> str:
@@ -483,15 +458,6 @@ class CocoSource:
         cost every start some seconds.
         """
         return hashlib.sha256(repr((_SCHEMA, self.name, self._key, RENDERING)).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class _Header:
-    """What of an annotation file is kept beside the label maps."""
-
-    images: tuple[CocoImage, ...]
-    listed: int
-    tolerated: Mapping[str, int]
 
 
 def coco_source(
@@ -516,37 +482,27 @@ def coco_source(
     if part not in ("train", "val"):
         raise ValueError(f"COCO 2014 has no part {part!r} with annotations: choose 'train' or 'val'")
     coco = find_coco(root)
-    path = annotation_file(coco, part)
+    path, photos = coco_paths(coco, part)
     cache = Path(cache_dir) if cache_dir is not None else cache_folder() / "coco"
     key = _known_digest(path, cache)
     folder = cache / f"{key[:32]}-{RENDERING}"
-    header = _load(folder / "images.json")
-    labels = open_pack(folder, len(header.images)) if header else None
-    if header is None or labels is None:
-        found = read_annotations(path)
-        header = _Header(found.images, found.listed, found.tolerated)
-        labels = _draw(found, folder, f"drawing label maps of COCO {part}2014", progress)
-        _write(folder / "images.json", json.dumps({"schema": _SCHEMA} | asdict(header)))
-    for what, times in header.tolerated.items():
+    found = _load(folder / "images.json")
+    labels = open_pack(folder, len(found.images)) if found else None
+    if found is None or labels is None:
+        found = read = read_annotations(path)
+
+        def draw(number: int) -> Mask:
+            return draw_labels(read.instances[number], read.images[number].size)
+
+        title = f"drawing label maps of COCO {part}2014"
+        labels = build_pack(folder, len(found.images), draw, title, progress=progress)
+        images = [asdict(image) for image in found.images]
+        facts = {"images": images, "listed": found.listed, "tolerated": dict(found.tolerated)}
+        _write(folder / "images.json", json.dumps({"schema": _SCHEMA} | facts))
+    for what, times in found.tolerated.items():
         if times:  # lists that were cached by older versions have zeros too
             log.info("%s: %d %s", path.name, times, what)
-    return CocoSource(
-        f"coco-{part}2014",
-        image_folder(coco, part),
-        header.images,
-        labels,
-        key,
-        header.listed,
-        header.tolerated,
-    )
-
-
-def _draw(found: Annotations, folder: Path, title: str, progress: bool) -> LabelPack:
-    def draw(number: int) -> Mask:
-        image = found.images[number]
-        return draw_labels(found.instances[number], image.size)
-
-    return build_pack(folder, len(found.images), draw, title, progress=progress)
+    return CocoSource(f"coco-{part}2014", photos, found, labels, key)
 
 
 def _known_digest(path: Path, cache: Path) -> str:
@@ -576,7 +532,7 @@ def _write(path: Path, text: str) -> None:
         log.warning("not cached, the annotation file is read again next time: %s", error)
 
 
-def _load(path: Path) -> _Header | None:
+def _load(path: Path) -> Annotations | None:
     if not path.exists():
         return None
     try:
@@ -584,7 +540,7 @@ def _load(path: Path) -> _Header | None:
         if content["schema"] != _SCHEMA:
             return None
         images = tuple(CocoImage(i["file"], i["height"], i["width"]) for i in content["images"])
-        return _Header(images, int(content["listed"]), dict(content["tolerated"]))
+        return Annotations(images, (), int(content["listed"]), dict(content["tolerated"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("the cached list %s cannot be read (%s): reading the annotation file again", path, error)
         return None

@@ -1,4 +1,7 @@
-"""One episode: which classes, query and supports, as a pure function of (protocol, fold, seed, i)."""
+"""Episodes by name: drawn for evaluation or training, or recorded in manifests.
+
+An episode is a pure function of (protocol, fold, seed, i) and the data, in training of (fold, seed, step).
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,14 @@ from fewseg.data.protocols import PASCAL_MIN_AREA, Protocol
 from fewseg.ops.files import atomic_write_text
 from fewseg.types import DataError
 
+log = logging.getLogger(__name__)
+
 _VERSION = 1  # part of every key: a change of the drawing rules is a change of this number
 
 
 @dataclass(frozen=True)
 class Way:
-    """One class of an episode and the images that show it.
-
-    Attributes:
-        class_id: the class.
-        supports: ids of its K support images; never the query.
-    """
+    """One class of an episode, and the ids of its K support images; never the query."""
 
     class_id: int
     supports: tuple[str, ...]
@@ -112,15 +112,10 @@ def episode(
         present = [c for c in index_.classes_in(query, protocol.min_area) if c in classes]
         class_id = draws.choice(present)
     supports = _draw_supports(index_, class_id, query, protocol, draws, shots)
-    first = EpisodeSpec(index=i, class_id=class_id, query=query, supports=supports)
+    first = EpisodeSpec(i, class_id, query, supports)
+    distinct = protocol.distinct_supports
     return further_ways(
-        first,
-        index_,
-        classes,
-        draws,
-        ways=ways,
-        min_area=protocol.min_area,
-        distinct=protocol.distinct_supports,
+        first, index_, classes, draws, ways=ways, min_area=protocol.min_area, distinct=distinct
     )
 
 
@@ -193,11 +188,15 @@ def _images_of(index: Index, class_id: int, min_area: int) -> tuple[str, ...]:
     return images
 
 
+def _named(index: Index, counts: Mapping[int, int]) -> str:
+    return ", ".join(f"{c} {index.class_names.get(c, '?')}: {n}" for c, n in sorted(counts.items()))
+
+
 def too_few(index: Index, counts: dict[int, int], shots: int, min_area: int) -> DataError:
     """Returns the error that names each class with too few images (class id -> images found)."""
-    named = ", ".join(f"{c} {index.class_names.get(c, '?')}: {n}" for c, n in sorted(counts.items()))
     return DataError(
-        f"{index.name} has too few images for {shots}-shot episodes of these classes ({named}); each needs "
+        f"{index.name} has too few images for {shots}-shot episodes of these classes "
+        f"({_named(index, counts)}); each needs "
         f"{shots + 1} where it covers {min_area} pixels: add images, lower the shots or the min_area, "
         "or choose another fold"
     )
@@ -308,9 +307,6 @@ def _check_images(path: Path, specs: Iterable[EpisodeSpec], index: Index) -> Non
         )
 
 
-log = logging.getLogger(__name__)
-
-
 class TrainingSampler:
     """An endless, repeatable stream of training episodes.
 
@@ -367,10 +363,7 @@ class TrainingSampler:
             )
         unseen = {*split.novel, *held_out_classes}
         self.index = index.without(unseen) if drop_novel else index
-        self.shots = shots
-        self.ways = ways
-        self.class_first = class_first
-        self.min_area = min_area
+        self.shots, self.ways, self.class_first, self.min_area = shots, ways, class_first, min_area
         self.classes = self._usable([c for c in split.base if c not in unseen])
         self.further_classes = self._further() if ways > 1 else ()
         self._queries = self.index.images_with_any(self.classes, min_area)
@@ -379,7 +372,7 @@ class TrainingSampler:
     def _usable(self, classes: Sequence[int]) -> tuple[int, ...]:
         counts = {c: len(self.index.images_of(c, self.min_area)) for c in classes}
         few = {c: n for c, n in counts.items() if n <= self.shots}
-        names = ", ".join(f"{c} {self.index.class_names.get(c, '?')}: {n}" for c, n in few.items())
+        names = _named(self.index, few)
         if len(few) == len(counts):
             raise DataError(
                 f"{self.index.name}: no base class has the {self.shots + 1} images that {self.shots}-shot "
@@ -400,7 +393,7 @@ class TrainingSampler:
             taken[c] = min(shared, (self.ways - 1) * self.shots + 1)
         left = {c: len(self.index.images_of(c, self.min_area)) - taken[c] for c in self.classes}
         few = {c: n for c, n in left.items() if n < self.shots}
-        names = ", ".join(f"{c} {self.index.class_names.get(c, '?')}: {n}" for c, n in few.items())
+        names = _named(self.index, few)
         if len(left) - len(few) < self.ways:
             raise DataError(
                 f"{self.index.name}: {self.ways}-way {self.shots}-shot training needs {self.ways} base "
@@ -423,9 +416,7 @@ class TrainingSampler:
             present = self.index.classes_in(query, self.min_area)
             class_id = draws.choice([c for c in present if c in self.classes])
         others = [id for id in self.index.images_of(class_id, self.min_area) if id != query]
-        first = EpisodeSpec(
-            index=step, class_id=class_id, query=query, supports=draws.sample(others, self.shots)
-        )
+        first = EpisodeSpec(step, class_id, query, draws.sample(others, self.shots))
         if self.ways == 1:
             return first
         return further_ways(
@@ -473,11 +464,8 @@ class EpisodeSampler:
             raise ValueError(f"episodes need 1 support at least, got shots={shots}")
         protocol.check_split(split.name)
         chosen = (split.novel if which == "novel" else split.base) if classes is None else classes
-        self.index = index
-        self.split = split
-        self.protocol = protocol
-        self.shots = shots
-        self.ways = ways
+        self.index, self.split, self.protocol = index, split, protocol
+        self.shots, self.ways = shots, ways
         self.classes = tuple(sorted(chosen))
         needed = shots + 1 if protocol.distinct_supports else 2
         counts = {c: len(index.images_of(c, protocol.min_area)) for c in self.classes}
@@ -558,18 +546,12 @@ class RecordedEpisodes:
         checks = [("episodes", self.protocol.episodes, len(specs))]
         if specs:
             checks += [("ways", self.ways, len(specs[0].ways)), ("shots", self.shots, len(specs[0].supports))]
-        for what, announced, found in checks:
-            if announced != found:
-                raise DataError(
-                    f"manifest {path} announces {announced} {what} and has {found}: it is edited; fetch or "
-                    "write it again"
-                )
+        wrong = [f"announces {said} {what} and has {found}" for what, said, found in checks if said != found]
         unknown = sorted({spec.index for spec in specs} - set(range(len(specs))))
         if unknown:
-            raise DataError(
-                f"manifest {path} has episodes {unknown[:3]}, those of its protocol are 0 .. "
-                f"{len(specs) - 1}: it is edited; fetch or write it again"
-            )
+            wrong.append(f"has episodes {unknown[:3]}, those of its protocol are 0 .. {len(specs) - 1}")
+        if wrong:
+            raise DataError(f"manifest {path} {wrong[0]}: it is edited; fetch or write it again")
 
     def episodes(self, seed: int) -> Iterator[EpisodeSpec]:
         """Yields the recorded episodes of a seed, in order."""

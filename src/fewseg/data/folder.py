@@ -1,4 +1,4 @@
-"""A folder per class: ``<class>/images/*`` and ``<class>/masks/*``."""
+"""Sources of a folder per class (``<class>/images``, ``<class>/masks``) and of a list file."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -11,29 +11,20 @@ from fewseg.data.index import Index
 from fewseg.data.source import Source
 from fewseg.types import IGNORE
 
-_MOST_IDS = 65_535  # of 16 bits without 0
-
 VOC_CLASSES: tuple[str, ...] = (
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *(
+        "diningtable",
+        "dog",
+        "horse",
+        "motorbike",
+        "person",
+        "pottedplant",
+        "sheep",
+        "sofa",
+        "train",
+        "tvmonitor",
+    ),
 )
 
 
@@ -83,10 +74,10 @@ def numbered(class_names: Sequence[str] | Mapping[int, str]) -> dict[int, str]:
     return named
 
 
-def wide_numbered(names: Sequence[str]) -> dict[int, str]:
+def numbered_in_16_bits(names: Sequence[str]) -> dict[int, str]:
     """Returns id -> name of up to 65 534 names from 1 on, without 255; maps with ids above 254 are int32."""
-    if not 1 <= len(names) <= _MOST_IDS - 1:
-        raise ValueError(f"there must be 1 to {_MOST_IDS - 1} classes, got {len(names)}: ids have 16 bits")
+    if not 1 <= len(names) <= 65_534:
+        raise ValueError(f"there must be 1 to 65534 classes, got {len(names)}: ids have 16 bits")
     return {i + 1 + (i + 1 >= IGNORE): str(name) for i, name in enumerate(names)}
 
 
@@ -167,14 +158,8 @@ CLASS_OF_CATEGORY: MappingProxyType[int, int] = MappingProxyType(
 )
 """Category id 1 .. 90 -> class id 1 .. 80."""
 
-_OTHER_NAMES = {
-    "aeroplane": "airplane",
-    "diningtable": "dining table",
-    "motorbike": "motorcycle",
-    "pottedplant": "potted plant",
-    "sofa": "couch",
-    "tvmonitor": "tv",
-}
+_OTHER_NAMES = {"aeroplane": "airplane", "diningtable": "dining table", "motorbike": "motorcycle"}
+_OTHER_NAMES |= {"pottedplant": "potted plant", "sofa": "couch", "tvmonitor": "tv"}
 
 COCO_NAME_OF_VOC: MappingProxyType[str, str] = MappingProxyType(
     {name: _OTHER_NAMES.get(name, name) for name in VOC_CLASSES}
@@ -199,9 +184,7 @@ def coco_20i_novel(fold: int, split: CocoSplit = "B") -> tuple[int, ...]:
         raise ValueError(f"split coco-20i has folds 0..3, not {fold}: choose one of those")
     if split not in ("A", "B"):
         raise ValueError(f"COCO-20i has splits 'B' (interleaved) and 'A' (blocks of 20), not {split!r}")
-    if split == "B":
-        return tuple(4 * x - 3 + fold for x in range(1, 21))
-    return tuple(range(20 * fold + 1, 20 * fold + 21))
+    return tuple(range(fold + 1, 81, 4) if split == "B" else range(20 * fold + 1, 20 * fold + 21))
 
 
 def coco_20i(fold: int, split: CocoSplit = "B") -> ClassSplit:
@@ -221,8 +204,7 @@ def coco_20i(fold: int, split: CocoSplit = "B") -> ClassSplit:
     ICCV 2019), Sec. 4.1 for A.
     """
     novel = coco_20i_novel(fold, split)
-    name = "coco-20i" if split == "B" else "coco-20i-a"
-    return _split(name, fold, novel, not_in=novel)
+    return _split("coco-20i", split, fold, novel, not_in=novel)
 
 
 def coco_40_20_20(
@@ -247,8 +229,8 @@ def coco_40_20_20(
     if test not in ("test", "validation"):
         raise ValueError(f"coco-40-20-20 tests on 'test' or 'validation' classes, not {test!r}")
     tested, validated = coco_20i_novel(fold, split), coco_20i_novel((fold + 1) % 4, split)
-    name = "coco-40-20-20" if split == "B" else "coco-40-20-20-a"
-    return _split(name, fold, tested if test == "test" else validated, not_in={*tested, *validated})
+    novel = tested if test == "test" else validated
+    return _split("coco-40-20-20", split, fold, novel, not_in={*tested, *validated})
 
 
 def coco_to_voc(
@@ -269,11 +251,11 @@ def coco_to_voc(
     if folds == "coco-20i":
         unseen = coco_20i_novel(fold, split)
         novel = sorted(set(unseen) & set(COCO_OF_VOC.values()))
-        return _split(_crossed("coco-to-voc", split), fold, novel, not_in=unseen)
+        return _split("coco-to-voc", split, fold, novel, not_in=unseen)
     if folds != "pascal-5i":
         raise ValueError(f"folds of coco-to-voc are those of 'coco-20i' or 'pascal-5i', not {folds!r}")
     novel = sorted(COCO_OF_VOC[c] for c in pascal_5i(fold).novel)
-    return _split("coco-to-voc-5i", fold, novel, not_in=novel)
+    return _split("coco-to-voc-5i", "B", fold, novel, not_in=novel)
 
 
 def voc_to_coco(fold: int, split: CocoSplit = "B") -> ClassSplit:
@@ -286,17 +268,14 @@ def voc_to_coco(fold: int, split: CocoSplit = "B") -> ClassSplit:
     Raises:
         ValueError: the fold or split is unknown.
     """
-    base = sorted(COCO_OF_VOC.values())
-    novel = tuple(c for c in coco_20i_novel(fold, split) if c not in base)
-    return ClassSplit(_crossed("voc-to-coco", split), fold, tuple(base), novel, _NAMES)
+    voc = set(COCO_OF_VOC.values())
+    novel = [c for c in coco_20i_novel(fold, split) if c not in voc]
+    return _split("voc-to-coco", split, fold, novel, not_in=set(_NAMES) - voc)
 
 
-def _crossed(name: str, split: CocoSplit) -> str:
-    return name if split == "B" else f"{name}-a"
-
-
-def _split(name: str, fold: int, novel: Iterable[int], not_in: Iterable[int]) -> ClassSplit:
-    """Trains on all classes that are not in ``not_in``."""
-    unseen = set(not_in)
-    base = tuple(c for c in _NAMES if c not in unseen)
-    return ClassSplit(name=name, fold=fold, base=base, novel=tuple(novel), class_names=_NAMES)
+def _split(
+    family: str, split: CocoSplit, fold: int, novel: Iterable[int], not_in: Collection[int]
+) -> ClassSplit:
+    """Trains on all classes that are not in ``not_in``; the names of split A end in ``-a``."""
+    base = tuple(c for c in _NAMES if c not in not_in)
+    return ClassSplit(f"{family}-a" if split == "A" else family, fold, base, tuple(novel), _NAMES)

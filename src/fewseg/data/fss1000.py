@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fewseg.annotations.image_files import IMAGE_SUFFIXES, require_folder
 from fewseg.data.draws import Draws
-from fewseg.data.folds import ClassSplit, wide_numbered
+from fewseg.data.folds import ClassSplit, numbered_in_16_bits
 from fewseg.data.source import FileSource, ImagePair
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
@@ -46,11 +46,8 @@ class FSS1000Source(FileSource):
     are cut at half (HSNet reads them so), and nothing is ignored.
 
     The thousand classes do not fit beside 255 = ignore into 8 bits. The label map of an image is therefore of
-    32-bit integers, and 255 is no class (:func:`fewseg.data.folds.wide_numbered`): index, samplers, views
-    and :func:`fewseg.data.transforms.way_labels` then treat it as any other, and 255 means the same
-    everywhere. Numbering each image's one class 1 instead would save the width, and would make what a label
-    map means depend on which image it is of. The memory is a few bytes a pixel until ``way_labels``, which
-    gives the 8-bit map of an episode.
+    32-bit integers, and 255 is no class: index, samplers and views treat it as any other, and
+    :func:`fewseg.data.transforms.way_labels` gives the 8-bit map of an episode.
 
     Args:
         root: the folder of the class folders, or one that holds it as ``fewshot_data`` (once or twice).
@@ -73,7 +70,7 @@ class FSS1000Source(FileSource):
             raise DataError(
                 f"{name}: {len(wrong)} wrong entries in {root}; expected {_LAYOUT}{summary(wrong)}"
             )
-        super().__init__(name, root, pairs, wide_numbered([f.name for f in folders]))
+        super().__init__(name, root, pairs, numbered_in_16_bits([f.name for f in folders]))
         self.class_of = {class_name: id for id, class_name in self.class_names.items()}
 
     def read_labels(self, id: str) -> Tensor:
@@ -123,14 +120,7 @@ def _number(path: Path) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class FSSParts:
-    """Class names of each part.
-
-    Attributes:
-        train: to train on.
-        validation: to choose a model by.
-        test: to test on.
-        official: read from a file, not drawn.
-    """
+    """Class names of each part; ``official`` where they are read from files, not drawn."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -155,12 +145,10 @@ def fss1000_parts(names: Sequence[str], given: Path | str | None = None) -> FSSP
         DataError: a list is missing or empty, names a class that is not there, or names one in two parts.
     """
     lists: dict[str, tuple[str, ...]] = {}
-    if given is not None:
-        given = Path(given)
-        if given.is_dir():
-            lists = {part: _read_list(given, files) for part, files in _FILES.items()}
-        else:
-            lists = {"test": _read_names(given)}
+    if given is not None and Path(given).is_dir():
+        lists = {part: _read_list(Path(given), files) for part, files in _FILES.items()}
+    elif given is not None:
+        lists = {"test": _read_names(Path(given))}
     named = [name for found in lists.values() for name in found]
     unknown = sorted(set(named) - set(names))
     twice = sorted({name for name in named if named.count(name) > 1})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,13 +33,7 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Index:
-    """What is known of every image of a source without reading it.
-
-    Attributes:
-        name: of the source.
-        class_names: id -> name.
-        images: id -> facts, in the order of the source's list.
-    """
+    """What is known of every image of a source without reading it: id -> facts, in the order of its list."""
 
     name: str
     class_names: Mapping[int, str]
@@ -75,14 +69,12 @@ class Index:
 
     def only(self, ids: Iterable[str]) -> Index:
         """Returns the index of these images, in the order given."""
-        kept = {i: self.images[i] for i in ids}
-        return Index(name=self.name, class_names=self.class_names, images=kept)
+        return Index(self.name, self.class_names, {i: self.images[i] for i in ids})
 
     def without(self, classes: Iterable[int], min_area: int = 1) -> Index:
         """Returns the index of the images that show none of the classes."""
         gone = set(self.images_with_any(classes, min_area))
-        kept = {i: facts for i, facts in self.images.items() if i not in gone}
-        return Index(name=self.name, class_names=self.class_names, images=kept)
+        return self.only(i for i in self.images if i not in gone)
 
     def content_digest(self) -> str:
         """Returns 12 hex digits that depend on ids, sizes and areas, not on paths or file times."""
@@ -146,15 +138,13 @@ def _load(path: Path, source: Source) -> Index | None:
         content = json.loads(path.read_bytes())
         if content["schema"] != _SCHEMA:
             return None
-        images = {str(row[0]): _facts(row[1:]) for row in content["images"]}
+        images = {
+            str(id): ImageFacts(height, width, dict(zip(flat[::2], flat[1::2], strict=True)))
+            for id, height, width, *flat in content["images"]
+        }
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         log.warning("the cached index %s cannot be read (%s): building it again", path, error)
         return None
     if tuple(images) != tuple(source.ids):
         return None
     return Index(name=source.name, class_names=dict(source.class_names), images=images)
-
-
-def _facts(row: Sequence[int]) -> ImageFacts:
-    height, width, *flat = row
-    return ImageFacts(height=height, width=width, areas=dict(zip(flat[::2], flat[1::2], strict=True)))

@@ -1,4 +1,4 @@
-"""The Semantic Boundaries Dataset's masks: MATLAB files, turned into PNG once."""
+"""PASCAL VOC 2012 with SBD: their folders, the training lists, and SBD's masks turned into PNG once."""
 
 from __future__ import annotations
 
@@ -184,10 +184,9 @@ def pascal_sources(
     converted = convert_masks(sbd / "cls", [id for id in ids if id not in own], masks, progress=progress)
     pairs = {}
     for id in ids:
-        image = voc / "JPEGImages" / f"{id}.jpg"
-        if id in own:
-            pairs[id] = _voc_pair(voc, id)
-        else:
+        pairs[id] = _voc_pair(voc, id)
+        if id not in own:
+            image = pairs[id].image
             pairs[id] = ImagePair(image if image.exists() else sbd / "img" / f"{id}.jpg", converted[id])
     return _source(f"pascal-{train_list}", voc, pairs), val
 

@@ -12,6 +12,8 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+logger = logging.getLogger(__name__)
+
 PASCAL_MIN_AREA = 2 * 32 * 32
 
 LabelSize = Literal["original", "network"] | int
@@ -80,8 +82,7 @@ class Protocol:
                 "give one episode at least and one or more different seeds"
             )
         fixed = isinstance(self.label_size, int) and self.label_size > 0
-        sized = fixed or self.label_size in ("original", "network")
-        if not sized:
+        if not fixed and self.label_size not in ("original", "network"):
             raise ValueError(
                 f"protocol {self.name!r}: label_size must be 'original', 'network' or a number of pixels, "
                 f"got {self.label_size!r}"
@@ -223,8 +224,6 @@ PROTOCOLS: MappingProxyType[str, MappingProxyType[str, Protocol]] = MappingProxy
 """Data set -> name -> protocol: episodes and query order of one name may differ between data sets.
 
 COCO in 40/20/20 classes is SRPNet's alone (its Sec. 4.5); voc5i-mini has PASCAL's images and folds."""
-
-logger = logging.getLogger(__name__)
 
 
 def named_protocol(name: str, dataset: str = "pascal-5i") -> Protocol:

@@ -6,13 +6,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fewseg.annotations.image_files import check_labels, image_size, read_mask, read_rgb
 from fewseg.types import IGNORE, DataError
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -64,6 +66,15 @@ def size_of(source: Source, id: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def known(source: Source, values: Mapping[str, T], id: str) -> T:
+    """Returns what a source holds of an image."""
+    if id not in values:
+        raise DataError(
+            f"{source.name} has no image {id!r}: it holds {len(source.ids)}, like {source.ids[:3]}"
+        )
+    return values[id]
+
+
 @dataclass(frozen=True)
 class ImagePair:
     """An image file and the file of its mask."""
@@ -89,9 +100,7 @@ class FileSource:
 
     def pair(self, id: str) -> ImagePair:
         """Returns the files of an image."""
-        if id not in self.pairs:
-            raise DataError(f"{self.name} has no image {id!r}: it holds {len(self.ids)}, like {self.ids[:3]}")
-        return self.pairs[id]
+        return known(self, self.pairs, id)
 
     def image_size(self, id: str) -> tuple[int, int]:
         """Returns the oriented (H, W) of an image after checking that its file is complete."""
@@ -124,12 +133,8 @@ class RelabelledSource:
     """A source whose classes have other ids and names."""
 
     def __init__(self, source: Source, mapping: Mapping[int, int], class_names: Mapping[int, str]) -> None:
-        wrong = sorted(set(source.class_names) ^ set(mapping))
-        if (
-            wrong
-            or len(set(mapping.values())) != len(mapping)
-            or not set(mapping.values()) <= set(class_names)
-        ):
+        ids = set(mapping.values())
+        if set(source.class_names) != set(mapping) or len(ids) != len(mapping) or not ids <= set(class_names):
             raise DataError(
                 f"{source.name} cannot be relabelled: each of its classes {sorted(source.class_names)} needs "
                 f"an id of its own out of {min(class_names)} .. {max(class_names)}; got {dict(mapping)}"

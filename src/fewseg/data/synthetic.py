@@ -1,4 +1,4 @@
-"""Random numbers for rendering."""
+"""The rendered set: twenty classes of objects, each with its outlines and pattern, on cluttered grounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from fewseg.data.draws import Draws
 from fewseg.data.folds import ClassSplit, even_split
-from fewseg.types import IGNORE, DataError
+from fewseg.data.source import known
+from fewseg.types import IGNORE
 
 
 class Stream:
@@ -209,9 +210,8 @@ def arrow(s: Stream) -> Outline:
     """A shaft and a triangular head."""
     neck, shaft = s.uniform(-0.2, 0.15), s.uniform(0.26, 0.4)
     barb = s.uniform(0.0, 0.2)
-    half = [(0.0, -1.0), (s.uniform(0.72, 0.92), neck + barb), (shaft, neck), (shaft, 1.0)]
-    right = np.array(half)
-    return Outline((np.concatenate([right, right[::-1] * [-1, 1]]),))
+    half = [(-1.0, 0.0), (neck + barb, s.uniform(0.72, 0.92)), (neck, shaft), (1.0, shaft)]
+    return Outline((mirrored(half, smooth=False),))
 
 
 def bell(s: Stream) -> Outline:
@@ -227,14 +227,8 @@ def bottle(s: Stream) -> Outline:
     body, neck = s.uniform(0.36, 0.55), s.uniform(0.12, 0.2)
     shoulder = s.uniform(-0.35, 0.05)
     cap = neck + s.uniform(0.02, 0.08)
-    profile = [
-        (-1, cap),
-        (-0.86, cap),
-        (-0.85, neck),
-        (shoulder - 0.25, neck),
-        (shoulder + 0.1, body),
-        (1, body),
-    ]
+    top = [(-1, cap), (-0.86, cap), (-0.85, neck)]
+    profile = [*top, (shoulder - 0.25, neck), (shoulder + 0.1, body), (1, body)]
     return Outline((mirrored(profile, smooth=s.chance(0.5)),))
 
 
@@ -253,12 +247,10 @@ def comb(s: Stream) -> Outline:
     """A back with a row of teeth."""
     teeth, back = 3 + s.below(3), s.uniform(-0.3, 0.0)
     fill, height = s.uniform(0.48, 0.6), s.uniform(0.6, 0.75)
-    rings = [box(-1, -height, 1, back)]
     pitch = 2 / (teeth - 1 + fill)
-    for i in range(teeth):
-        left = -1 + i * pitch
-        rings.append(box(left, back - 0.05, left + fill * pitch, height))
-    return Outline(tuple(rings))
+    lefts = [-1 + i * pitch for i in range(teeth)]
+    rings = [box(left, back - 0.05, left + fill * pitch, height) for left in lefts]
+    return Outline((box(-1, -height, 1, back), *rings))
 
 
 def crescent(s: Stream) -> Outline:
@@ -291,24 +283,19 @@ def droplet(s: Stream) -> Outline:
 def fish(s: Stream) -> Outline:
     """An oval body, a forked tail and a fin on the back."""
     height, tail = s.uniform(0.42, 0.58), s.uniform(0.42, 0.62)
-    rings = [circle(-0.25, 0, 0.75, height)]
-    rings.append(np.array([(0.3, 0), (1, -tail), (s.uniform(0.7, 0.85), 0), (1, tail)]))
+    fork = np.array([(0.3, 0), (1, -tail), (s.uniform(0.7, 0.85), 0), (1, tail)])
     back = s.uniform(-0.2, 0.1)
-    rings.append(
-        np.array([(back - 0.3, -0.6 * height), (back + 0.25, -height - 0.28), (back + 0.4, -0.4 * height)])
-    )
-    return Outline(tuple(rings))
+    fin = [(back - 0.3, -0.6 * height), (back + 0.25, -height - 0.28), (back + 0.4, -0.4 * height)]
+    return Outline((circle(-0.25, 0, 0.75, height), fork, np.array(fin)))
 
 
 def flower(s: Stream) -> Outline:
     """Round petals about a centre."""
     petals, reach = 5 + s.below(4), s.uniform(0.54, 0.7)
     petal = max(reach * np.sin(np.pi / petals), 0.27) * s.uniform(0.88, 1.08)
-    rings = [circle(0, 0, reach * 0.95)]
-    for k in range(petals):
-        angle = 2 * np.pi * k / petals
-        rings.append(circle(reach * np.sin(angle), -reach * np.cos(angle), petal))
-    return Outline(tuple(rings))
+    angles = [2 * np.pi * k / petals for k in range(petals)]
+    rings = [circle(reach * np.sin(a), -reach * np.cos(a), petal) for a in angles]
+    return Outline((circle(0, 0, reach * 0.95), *rings))
 
 
 def gear(s: Stream) -> Outline:
@@ -350,12 +337,10 @@ def house(s: Stream) -> Outline:
 def key(s: Stream) -> Outline:
     """A round bow with a hole, a shaft and a bit of two or three teeth."""
     bow, shaft = s.uniform(0.42, 0.54), s.uniform(0.15, 0.22)
-    rings = [circle(-0.58, 0, bow), box(-0.4, -shaft, 1, shaft)]
-    teeth = 2 + s.below(2)
-    for k in range(teeth):
-        right = 1 - 0.26 * k
-        rings.append(box(right - 0.16, 0, right, s.uniform(0.42, 0.6)))
-    return Outline(tuple(rings), (circle(-0.6, 0, bow * s.uniform(0.38, 0.52)),))
+    rights = [1 - 0.26 * k for k in range(2 + s.below(2))]
+    teeth = [box(right - 0.16, 0, right, s.uniform(0.42, 0.6)) for right in rights]
+    rings = (circle(-0.58, 0, bow), box(-0.4, -shaft, 1, shaft), *teeth)
+    return Outline(rings, (circle(-0.6, 0, bow * s.uniform(0.38, 0.52)),))
 
 
 def leaf(s: Stream) -> Outline:
@@ -364,8 +349,7 @@ def leaf(s: Stream) -> Outline:
     t = (y + 1) / 1.7
     width = np.sin(np.pi * t ** s.uniform(0.75, 1.2)) * s.uniform(0.5, 0.68)
     width *= 1 + s.uniform(0.0, 0.14) * np.cos(2 * np.pi * t * (4 + s.below(4)))
-    right = np.stack([width, y], axis=1)
-    blade = np.concatenate([right, right[::-1] * [-1, 1]])
+    blade = mirrored(list(zip(y, width, strict=True)), smooth=False)
     return Outline((blade, box(-0.07, 0.5, 0.07, 1)))
 
 
@@ -395,11 +379,9 @@ def tree(s: Stream) -> Outline:
     tiers, width = 2 + s.below(2), s.uniform(0.75, 0.95)
     rings = [box(-0.13, 0.5, 0.13, 1)]
     for k in range(tiers):
-        top = -1 + 1.25 * k / (tiers + 0.5)
+        top, foot = -1 + 1.25 * k / (tiers + 0.5), -1 + 1.7 * (k + 1) / tiers
         half = width * (k + 1.6) / (tiers + 0.6)
-        rings.append(
-            np.array([(0, top), (half, -1 + 1.7 * (k + 1) / tiers), (-half, -1 + 1.7 * (k + 1) / tiers)])
-        )
+        rings.append(np.array([(0, top), (half, foot), (-half, foot)]))
     return Outline(tuple(rings))
 
 
@@ -423,8 +405,6 @@ Rgb = NDArray[np.float32]
 """(3, size, size) RGB, about [0, 1]."""
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
-Window = tuple[slice, slice]
-"""Rows and columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -434,21 +414,6 @@ class Placement:
     centre: Points
     radius: float
     matrix: Points
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paint:
-    """How a shape is painted: which pattern, how opaque, and whether it stands out from the ground.
-
-    Attributes:
-        pattern: name of the pattern.
-        opacity: in [0, 1].
-        relief: darken the rim and cast a shadow (objects) or lie flat on the ground (clutter).
-    """
-
-    pattern: str
-    opacity: float = 1.0
-    relief: bool = True
 
 
 def colour(s: Stream, saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
@@ -511,24 +476,32 @@ def _filtered(alpha: Plane, kernel: ImageFilter.Filter) -> Plane:
 
 
 def paint_shape(
-    canvas: Rgb, outline: Outline, paint: Paint, place: Placement, s: Stream
-) -> tuple[Window, Plane]:
-    """Paints a shape onto the canvas; returns the window it lies in and the coverage there, in [0, 1]."""
+    canvas: Rgb,
+    outline: Outline,
+    pattern: str,
+    place: Placement,
+    s: Stream,
+    clutter_opacity: float | None = None,
+) -> tuple[tuple[slice, slice], Plane]:
+    """Paints a shape; returns the rows and columns it lies in and the coverage there, in [0, 1].
+
+    Objects have a dark rim and cast a shadow; clutter lies flat on the ground and may be transparent.
+    """
     box = _bounds(outline, place, canvas.shape[-1])
     alpha, (u, v) = _coverage(outline, place, box), _frame(place, box)
     first, second = _colour_pair(s)
-    blend = PATTERNS[paint.pattern](u, v, s)
+    blend = PATTERNS[pattern](u, v, s)
     light = s.uniform(0, 2 * np.pi)
     shade = 1 + np.float32(0.18 * np.cos(light)) * u + np.float32(0.18 * np.sin(light)) * v
     window = (slice(box[1], box[3]), slice(box[0], box[2]))
     under = canvas[:, *window]
-    if paint.relief:
+    if clutter_opacity is None:
         rim = alpha - _filtered(alpha, ImageFilter.MinFilter(3))
         shade *= 1 - np.float32(s.uniform(0, 0.7)) * rim
         shadow = np.roll(_filtered(alpha, ImageFilter.BoxBlur(2)), (2, 2), (0, 1))
         under *= 1 - np.float32(s.uniform(0.0, 0.4)) * shadow
     lit = mix(first, second, blend) * shade
-    under += (np.float32(paint.opacity) * alpha) * (lit - under)
+    under += (np.float32(1.0 if clutter_opacity is None else clutter_opacity) * alpha) * (lit - under)
     return window, alpha
 
 
@@ -576,13 +549,13 @@ def _add_clutter(canvas: Rgb, s: Stream) -> None:
         place = _placement(s, size, s.uniform(0.08, 0.2) * size, turn=np.pi)
         knots = s.array(7)
         bumps = np.interp(np.linspace(0, 7, 42, endpoint=False), np.arange(8), np.append(knots, knots[0]))
-        paint = Paint(pattern=_any_pattern(s), opacity=s.uniform(0.2, 0.6), relief=False)
-        paint_shape(canvas, Outline((polar(0.75 + 0.4 * bumps),)), paint, place, s)
+        pattern, opacity = _any_pattern(s), s.uniform(0.2, 0.6)
+        paint_shape(canvas, Outline((polar(0.75 + 0.4 * bumps),)), pattern, place, s, opacity)
     for _ in range(s.below(5)):
         place = _placement(s, size, s.uniform(0.1, 0.4) * size, turn=np.pi)
         width = s.uniform(0.02, 0.06)
-        paint = Paint(pattern="plain", opacity=s.uniform(0.4, 0.9), relief=False)
-        paint_shape(canvas, Outline((box(-1, -width, 1, width),)), paint, place, s)
+        opacity = s.uniform(0.4, 0.9)
+        paint_shape(canvas, Outline((box(-1, -width, 1, width),)), "plain", place, s, opacity)
 
 
 def _any_pattern(s: Stream) -> str:
@@ -623,7 +596,7 @@ def render(
         place = _placement(s, size, radius, turn=0.5, taken=taken)
         outline = bent(FAMILIES[name](s), s, strength=0.06)
         pattern = CLASS_PATTERNS[name] if s.chance(TYPICAL_PATTERN) else _any_pattern(s)
-        (rows, columns), covered = paint_shape(canvas, outline, Paint(pattern=pattern), place, s)
+        (rows, columns), covered = paint_shape(canvas, outline, pattern, place, s)
         labels[rows, columns][covered > 0.02] = IGNORE
         labels[rows, columns][covered > 0.98] = class_id
         taken.append(place)
@@ -649,7 +622,7 @@ def synthetic_5i(fold: int) -> ClassSplit:
 
 
 class SyntheticSource:
-    """A few-shot set that is drawn, not stored: twenty classes of objects on cluttered grounds.
+    """A few-shot set that is drawn, not stored.
 
     Image i is a function of (split, seed, i) alone, and so is the scene when only the size changes. Its
     largest object is of class i modulo the number of classes, so every class is the subject of the same
@@ -697,23 +670,15 @@ class SyntheticSource:
 
     def image_size(self, id: str) -> tuple[int, int]:
         """Returns (H, W) in pixels, the same for every image."""
-        self._index(id)
+        known(self, self._position, id)
         return self.size, self.size
 
     def read_image(self, id: str) -> Tensor:
-        """Returns (3, H, W) uint8 RGB.
-
-        Raises:
-            DataError: the id is unknown.
-        """
+        """Returns (3, H, W) uint8 RGB."""
         return self._pair(id)[0]
 
     def read_labels(self, id: str) -> Tensor:
-        """Returns (H, W) uint8: 0, class ids, and 255 on the pixels that an outline crosses.
-
-        Raises:
-            DataError: the id is unknown.
-        """
+        """Returns (H, W) uint8: 0, class ids, and 255 on the pixels that an outline crosses."""
         return self._pair(id)[1]
 
     def digest(self) -> str:
@@ -721,14 +686,9 @@ class SyntheticSource:
         facts = (self._key, len(self.ids), self.size, self.classes, PIL.__version__)
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
-    def _index(self, id: str) -> int:
-        if id not in self._position:
-            raise DataError(f"{self.name} has no image {id!r}: it holds {len(self.ids)}, like {self.ids[:3]}")
-        return self._position[id]
-
     def _pair(self, id: str) -> tuple[Tensor, Tensor]:
         if id not in self._rendered:
-            i = self._index(id)
+            i = known(self, self._position, id)
             stream = Stream(Draws(*self._key, i).integer())
             picture, labels = render(stream, self.size, self.classes[i % len(self.classes)], self.classes)
             self._rendered[id] = (torch.from_numpy(picture), torch.from_numpy(labels))

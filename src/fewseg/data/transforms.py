@@ -66,11 +66,7 @@ def unit_image(image: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class EvalView:
-    """The whole image in a square: aspect kept, top-left, padded with the ImageNet mean colour and 255.
-
-    Attributes:
-        size: side of the square, pixels.
-    """
+    """The whole image in a square of ``size`` pixels: aspect kept, top-left, padded with the mean and 255."""
 
     size: int
 

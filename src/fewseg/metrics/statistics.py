@@ -1,4 +1,4 @@
-"""Scores of bootstrap resamples of an episode table: a resample is a weight an episode, or a query image."""
+"""Intervals: bootstrap over episodes or query images, paired differences, spread over seeds."""
 
 from __future__ import annotations
 

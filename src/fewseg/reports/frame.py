@@ -19,9 +19,9 @@ from fewseg.data.protocols import stored_protocol
 from fewseg.engine.results import RunResult, counts_path, load_with_counts
 from fewseg.metrics import EpisodeCounts, Score, bootstrap_score, paired_difference
 from fewseg.recipes.registry import variants
-from fewseg.recipes.variants import PrintedRow, Variant
+from fewseg.recipes.variants import Variant
 from fewseg.reports.numbers import Estimate, mean_of
-from fewseg.reports.published import PublishedValue, is_of_backbone, published_values
+from fewseg.reports.published import printed_as
 
 FOLDS = 4
 """Of the data sets of the papers."""
@@ -190,7 +190,8 @@ def _row(key: str, run: RunResult, folds: int) -> ResultRow:
     backbone = method.get("backbone", {}) if isinstance(method, Mapping) else {}
     name = str(backbone.get("name", "")) if isinstance(backbone, Mapping) else ""
     variant = variants().get(run.variant, Variant(name=run.variant))
-    row, value = _printed(variant, run, name)
+    task = (run.dataset, run.fusion, run.shots, run.on)
+    row, value = printed_as(variant, *task, backbone=name, sizes=run.sizes) if run.ways == 1 else (None, None)
     protocol = stored_protocol(run.protocol)
     title = str(run.protocol.get("name", ""))
     return {
@@ -234,28 +235,11 @@ def _row(key: str, run: RunResult, folds: int) -> ResultRow:
     }
 
 
-def _printed(
-    variant: Variant, run: RunResult, backbone: str
-) -> tuple[PrintedRow | None, PublishedValue | None]:
-    """The printed row that a result is measured as, if its backbone is the paper's, and the printed mean."""
-    row = variant.row(run.dataset, run.fusion, run.shots, run.on, run.sizes) if run.ways == 1 else None
-    if row is None:
-        return None, None
-    place = (row.paper, row.table_for(run.dataset), row.row)
-    values = [v for v in published_values() if (v.paper, v.table, v.row) == place]
-    if values and not is_of_backbone(values[0].backbone, run.dataset, backbone):
-        return None, None
-    return row, next((v for v in values if (v.shots, v.column) == (run.shots, "mean")), None)
-
-
 def without_conflicts(results: Results) -> tuple[Results, list[str]]:
     """Leaves out what cannot share tables.
 
     Of one fold the class split that most results of a table have is kept, none where two are equally
     frequent. Of two results of one row and fold neither is kept, unless they have the same scores.
-
-    Returns:
-        The results that are left, in their order, and a sentence for each reason.
     """
     frame, problems = results.frame, []
     outside = (frame.fold < 0) | (frame.fold >= frame.folds)
@@ -358,11 +342,7 @@ class FoldTable:
 
 
 def fold_tables(results: Results) -> list[FoldTable]:
-    """One table for each data set, task (ways, shots, what is segmented) and protocol, in this order.
-
-    Raises:
-        ValueError: there are no results, or some cannot share a table; see :func:`without_conflicts`.
-    """
+    """One table for each data set, task (ways, shots, what is segmented) and protocol, in this order."""
     if not len(results):
         raise ValueError("there are no results to make a table of: evaluate something first")
     _, problems = without_conflicts(results)
@@ -398,9 +378,6 @@ def gains(table: FoldTable) -> pd.DataFrame:
 
     Fractions, paired on the same episodes, with intervals over query images: episodes that share an image
     are not so many witnesses. A pair has a line for each fold that both rows have.
-
-    Raises:
-        ValueError: two results of one fold and protocol are not of the same episodes.
     """
     return pd.DataFrame(
         [line for over, series in baseline_pairs(table) for line in gain_lines(table, over, series)],

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
-from fewseg.reports.paper_rows import row_of
+from fewseg.recipes.variants import PrintedRow, Variant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,47 +67,38 @@ def published_values() -> tuple[PublishedValue, ...]:
     )
 
 
-def paper_mean(
+def printed_as(
+    variant: Variant,
     dataset: str,
-    method: str,
     fusion: str,
     shots: int,
-    recipe: str = "",
     on: str = "query",
+    *,
     backbone: str = "",
     sizes: Sequence[int] = (),
-) -> PublishedValue | None:
-    """The mean mIoU that a paper prints for such a row of one way, or None.
+) -> tuple[PrintedRow | None, PublishedValue | None]:
+    """The row that a paper prints for such a result of one way, and its mean mIoU.
 
-    Results on voc5i-mini get the PASCAL-5i value, which says of itself where and on which backbone it was
-    measured; on the papers' own sets another backbone has no value. ``backbone`` is a name of timm, or "";
-    ``sizes`` are the sides of a multi-scale row's inputs, one or none those of any other.
+    Results on voc5i-mini get the PASCAL-5i row, whose values say where and on which backbone they were
+    measured; on the papers' own sets a result on a different backbone has no row.
     """
-    row = row_of(method, recipe, dataset, fusion, shots, on, sizes)
+    row = variant.row(dataset, fusion, shots, on, sizes)
     if row is None:
-        return None
-    place = (row.paper, row.table_for(dataset), row.row, shots, "mean")
-    found = [v for v in published_values() if (v.paper, v.table, v.row, v.shots, v.column) == place]
-    return next((v for v in found if is_of_backbone(v.backbone, dataset, backbone)), None)
+        return None, None
+    place = (row.paper, row.table_for(dataset), row.row)
+    values = [v for v in published_values() if (v.paper, v.table, v.row) == place]
+    if values and not is_of_backbone(values[0].backbone, dataset, backbone):
+        return None, None
+    return row, next((v for v in values if (v.shots, v.column) == (shots, "mean")), None)
 
 
 def is_of_backbone(printed: str, dataset: str, backbone: str) -> bool:
-    """Whether a result on this backbone may stand beside a row printed for another's name.
-
-    Args:
-        printed: the paper's backbone, such as "resnet50".
-        dataset: of the result; voc5i-mini has no backbone of its own.
-        backbone: of the result, a name of timm; "" where it does not say.
-    """
+    """Whether a result on this backbone may stand beside a row printed for another's name."""
     return dataset == "voc5i-mini" or not backbone or printed == backbone.removesuffix("s")
 
 
 def published_value(*, paper: str, table: str, row: str, shots: int, column: str = "mean") -> PublishedValue:
-    """Finds one value.
-
-    Raises:
-        ValueError: there is none; the message has the rows and columns of that table.
-    """
+    """Finds one value."""
     in_table = [v for v in published_values() if (v.paper, v.table) == (paper, table)]
     if not in_table:
         known = sorted({f"{v.paper} {v.table}" for v in published_values()})

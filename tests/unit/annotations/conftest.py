@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,19 @@ def write_json() -> Callable[[Path, object], Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def brush() -> Any:
+    """label-studio-converter's own code, without the minute that importing the whole package takes."""
+    package = find_spec("label_studio_converter")
+    if package is None:
+        pytest.skip("label-studio-converter is not installed")
+    path = Path(package.submodule_search_locations[0]) / "brush.py"
+    spec = spec_from_file_location("label_studio_brush", path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def blobs(seed: int, size: tuple[int, int], level: float = 0.5) -> np.ndarray:
@@ -43,7 +58,8 @@ MASKS = {
     "noise": np.random.default_rng(0).integers(0, 2, (31, 47)).astype(np.uint8),
     "blobs": blobs(1, (60, 83)),
     "wide": blobs(2, (3, 400)),
-    "long runs": np.pad(np.ones((1, 1), np.uint8), ((200, 99), (150, 249))),
+    # A brush's longest run is 65536 values of 4 a pixel: here 2 exactly, and one and a rest.
+    "long runs": np.pad(np.ones((129, 128), np.uint8), ((256, 0), (0, 0))),
 }
 
 

@@ -37,14 +37,7 @@ def coco(*annotations, **image):
 
 def labelme(*shapes, **more):
     full = [{"label": "rust", "shape_type": "polygon", "points": TRIANGLE, **shape} for shape in shapes]
-    return {
-        "version": "5.5.0",
-        "imagePath": "x é.png",
-        "imageHeight": 30,
-        "imageWidth": 40,
-        "shapes": full,
-        **more,
-    }
+    return {"imagePath": "x é.png", "imageHeight": 30, "imageWidth": 40, "shapes": full, **more}
 
 
 def region(value, kind="brushlabels", label="rust", **more):
@@ -53,14 +46,8 @@ def region(value, kind="brushlabels", label="rust", **more):
 
 
 def studio(*result, **more):
-    return [
-        {
-            "id": 1,
-            "data": {"image": "/data/upload/3/1a2b3c4d-x%20é.png"},
-            "annotations": [{"result": list(result)}],
-            **more,
-        }
-    ]
+    task = {"id": 1, "data": {"image": "/data/upload/3/1a2b3c4d-x%20é.png"}}
+    return [{**task, "annotations": [{"result": list(result)}], **more}]
 
 
 def one(tmp_path, write_json, value, **options):
@@ -155,12 +142,6 @@ def test_a_folder_of_labelme_files_is_read_file_by_file(tmp_path, write_json, wr
     assert "e.json is not of LabelMe" in str(e.error)
 
 
-def test_a_label_studio_brush_is_read_to_the_pixel(tmp_path, write_json):
-    found = one(tmp_path, write_json, studio(region({"format": "rle", "rle": encode_brush(MASK)})))
-    assert np.array_equal(found.masks["rust"], MASK)
-    assert found.weak == frozenset()
-
-
 def turned(x, y, w, h, degrees):
     """Corners as label-studio-converter computes them (convert_annotation_to_yolo_obb), in pixels."""
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -170,6 +151,7 @@ def turned(x, y, w, h, degrees):
 @pytest.mark.parametrize(
     ("value", "kind", "expected", "weak"),
     [
+        ({"format": "rle", "rle": encode_brush(MASK)}, "brushlabels", MASK == 1, 0),
         (
             {"points": [[10, 10], [90, 20], [30, 95]]},
             "polygonlabels",
@@ -255,24 +237,12 @@ def test_which_annotation_of_a_task_counts(tmp_path, write_json):
 )  # fmt: skip
 def test_an_image_is_found_by_what_its_name_may_look_like(tmp_path, write_json, name):
     task = {"data": {"photo": name, "note": "n"}, "annotations": [{"result": []}]}
-    if name == "x%20%C3%A9.png" or name.startswith(("/", "https", "x", ".", "C")):
-        assert one(tmp_path, write_json, [task]).masks == {}
+    assert one(tmp_path, write_json, [task]).masks == {}
     assert one(tmp_path, write_json, coco(file_name=name)).masks == {}
 
 
-OUTSIDE = [
-    "../secret.png",
-    "/{root}/secret.png",
-    "..\\secret.png",
-    "a/../../secret.png",
-    "..",
-    "/",
-    "",
-    "\0",
-    "file:///{root}/secret.png",
-    "%2e%2e/secret.png",
-    "/data/local-files/?d=../secret.png",
-]
+OUTSIDE = ["../secret.png", "/{root}/secret.png", "..\\secret.png", "a/../../secret.png", "..", "/", "", "\0"]
+OUTSIDE += ["file:///{root}/secret.png", "%2e%2e/secret.png", "/data/local-files/?d=../secret.png"]
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
@@ -328,7 +298,7 @@ BAD_SHAPES = [
     ),
     (labelme(imageHeight=31), "40 x 30 pixels and the annotated one 40 x 31"),
     (labelme(imageHeight="30"), "'imageHeight' is '30'"),
-    (labelme(shapes={}), "'shapes' is {}; accepted there is|'shapes' is {}"),
+    (labelme(shapes={}), "'shapes' is {}; expected a list"),
     (labelme(shapes=[3]), "shape 0 is 3"),
     (labelme(imagePath=None), "'imagePath' is None"),
     (coco({"segmentation": [[1, 2, 3, 4]]}), "4 numbers"),
@@ -363,7 +333,7 @@ BAD_SHAPES = [
 
 
 @pytest.mark.parametrize(("value", "message"), BAD_SHAPES, ids=[m for _, m in BAD_SHAPES])
-def test_a_broken_image_of_a_json_file_is_told_in_one_line(tmp_path, write_json, value, message):
+def test_a_broken_image_of_a_json_file_is_reported_in_one_line(tmp_path, write_json, value, message):
     (item,) = iter_supports(write_json(tmp_path / "a.json", value))
     assert isinstance(item, Problem)
     with pytest.raises(DataError, match=message):
@@ -408,7 +378,7 @@ BAD_FILES = [
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_FILES, ids=[m for _, m in BAD_FILES])
-def test_a_broken_json_file_is_told_in_one_line(tmp_path, text, message):
+def test_a_broken_json_file_is_reported_in_one_line(tmp_path, text, message):
     (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=message) as told:
         read_supports(tmp_path / "a.json")
@@ -416,14 +386,9 @@ def test_a_broken_json_file_is_told_in_one_line(tmp_path, text, message):
     assert "a.json" in str(told.value)
 
 
-def test_a_missing_path_and_a_missing_folder_of_images_are_told(tmp_path, write_json):
-    with pytest.raises(DataError, match="none does not exist"):
-        read_supports(tmp_path / "none")
-    path = write_json(tmp_path / "a.json", labelme())
-    with pytest.raises(DataError, match="none does not exist"):
-        read_supports(path, ReadOptions(images=tmp_path / "none"))
-
-
 def test_a_byte_order_mark_and_a_single_task_are_read(tmp_path):
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(studio()[0]).encode())
     assert read_supports(tmp_path / "a.json")[0].masks == {}
+    for path, images in ((tmp_path / "none", None), (tmp_path / "a.json", tmp_path / "none")):
+        with pytest.raises(DataError, match="none does not exist"):
+            read_supports(path, ReadOptions(images=images))

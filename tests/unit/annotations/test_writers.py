@@ -4,7 +4,6 @@ import json
 import os
 import signal
 from dataclasses import replace
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import get_args
 
@@ -47,13 +46,16 @@ def write_all(writer, predictions):
             writer.write(prediction)
 
 
-def same_masks(item, prediction, unknown=0):
-    """A support read back is the prediction; 255 is kept as ``unknown``."""
-    for j, name in enumerate(CLASSES, 1):
-        expected = prediction.mask(j)
-        expected[prediction.labels == 255] = unknown
-        assert np.array_equal(item.masks[name], expected)
-    assert set(item.masks) == set(CLASSES)
+def check_read_back(path, written, unknown=0, **options):
+    """The supports read back are the predictions; 255 is kept as ``unknown``."""
+    items = read_supports(path, ReadOptions(**options))
+    for item, prediction in zip(items, written, strict=True):
+        for j, name in enumerate(CLASSES, 1):
+            expected = prediction.mask(j)
+            expected[prediction.labels == 255] = unknown
+            assert np.array_equal(item.masks[name], expected)
+        assert set(item.masks) == set(CLASSES)
+    return items
 
 
 def test_index_maps_read_back_as_masks_to_the_pixel(tmp_path, photos, predictions):
@@ -62,10 +64,7 @@ def test_index_maps_read_back_as_masks_to_the_pixel(tmp_path, photos, prediction
         assert file.mode == "P"
         assert file.getpalette()[:6] == [0, 0, 0, 128, 0, 0]
         assert np.array_equal(np.array(file), predictions[2].labels)
-    for item, prediction in zip(
-        read_supports(tmp_path / "out", ReadOptions(images=photos)), predictions, strict=True
-    ):
-        same_masks(item, prediction, unknown=255)
+    check_read_back(tmp_path / "out", predictions, 255, images=photos)
 
 
 @pytest.mark.parametrize(("bits", "largest"), [(8, 255), (16, 65535)])
@@ -98,8 +97,7 @@ def test_names_that_file_systems_refuse_are_made_safe(tmp_path):
 def test_a_coco_data_set_reads_back_to_the_pixel_and_in_pycocotools(tmp_path, photos, predictions):
     path = tmp_path / "out" / "coco.json"
     write_all(CocoWriter(path, CLASSES), predictions)
-    for item, prediction in zip(read_supports(path, ReadOptions(images=photos)), predictions, strict=True):
-        same_masks(item, prediction, unknown=255)
+    check_read_back(path, predictions, 255, images=photos)
     data = COCO(str(path))
     assert [c["name"] for c in data.loadCats(data.getCatIds())] == list(CLASSES)
     for prediction in predictions:
@@ -152,16 +150,12 @@ def test_labelme_masks_read_back_to_the_pixel(tmp_path, photos, predictions):
         path = tmp_path / "out" / Path(prediction.name).with_suffix(".json")
         value = json.loads(path.read_text())
         assert (path.parent / value["imagePath"]).samefile(photos / prediction.name)
-        (item,) = read_supports(path, ReadOptions(images=(photos / prediction.name).parent))
-        same_masks(item, prediction, unknown=255)
+        check_read_back(path, [prediction], 255, images=(photos / prediction.name).parent)
 
 
 def test_labelme_polygons_are_exact_without_tolerance(tmp_path, photos, predictions):
     write_all(LabelMeWriter(tmp_path / "out", CLASSES, "polygon", tolerance=0), predictions[:2])
-    for item, prediction in zip(
-        read_supports(tmp_path / "out", ReadOptions(images=photos)), predictions, strict=False
-    ):
-        same_masks(item, prediction, unknown=255)
+    check_read_back(tmp_path / "out", predictions[:2], 255, images=photos)
     write_all(LabelMeWriter(tmp_path / "near", CLASSES, "polygon"), predictions[:2])
     for item, prediction in zip(
         read_supports(tmp_path / "near", ReadOptions(images=photos)), predictions, strict=False
@@ -173,10 +167,8 @@ def test_labelme_polygons_are_exact_without_tolerance(tmp_path, photos, predicti
 def test_label_studio_tasks_read_back_to_the_pixel(tmp_path, photos, predictions):
     path = tmp_path / "out" / "tasks.json"
     write_all(LabelStudioWriter(path, CLASSES, from_name="brush"), predictions)
-    items = read_supports(path, ReadOptions(images=photos, predictions=True))
-    for item, prediction in zip(items, predictions, strict=True):
-        assert item.image == photos / prediction.name
-        same_masks(item, prediction)
+    items = check_read_back(path, predictions, images=photos, predictions=True)
+    assert [item.image for item in items] == [photos / prediction.name for prediction in predictions]
     tasks = json.loads(path.read_text())
     assert tasks[1]["data"]["image"] == "/data/local-files/?d=b%20c%20%C3%A9.png"
     made = tasks[0]["predictions"][0]
@@ -190,21 +182,14 @@ def test_label_studio_tasks_read_back_to_the_pixel(tmp_path, photos, predictions
 def test_what_a_person_settled_is_an_annotation_of_label_studio(tmp_path, photos, predictions):
     path = tmp_path / "out" / "tasks.json"
     write_all(LabelStudioWriter(path, CLASSES), [replace(p, settled=True) for p in predictions])
-    for item, prediction in zip(read_supports(path, ReadOptions(images=photos)), predictions, strict=True):
-        same_masks(item, prediction)
+    check_read_back(path, predictions, images=photos)
     task = json.loads(path.read_text())[0]
     assert "predictions" not in task
     assert {r["origin"] for r in task["annotations"][0]["result"]} == {"manual"}
     assert not any("score" in r for r in task["annotations"][0]["result"])
 
 
-def test_label_studio_reads_the_brushes_of_our_tasks(tmp_path, predictions):
-    package = find_spec("label_studio_converter")
-    if package is None:
-        pytest.skip("label-studio-converter is not installed")
-    spec = spec_from_file_location("brush", Path(package.submodule_search_locations[0]) / "brush.py")
-    brush = module_from_spec(spec)
-    spec.loader.exec_module(brush)
+def test_label_studio_reads_the_brushes_of_our_tasks(tmp_path, predictions, brush):
     write_all(LabelStudioWriter(tmp_path / "t.json", CLASSES), predictions)
     for task, prediction in zip(json.loads((tmp_path / "t.json").read_text()), predictions, strict=True):
         flat = [{**r, **r["value"]} for r in task["predictions"][0]["result"]]
@@ -277,7 +262,10 @@ def test_a_prediction_written_again_replaces_the_first(tmp_path, predictions, op
     }
 
 
-def test_other_classes_are_refused(tmp_path, predict, open_writer):
+def test_other_classes_and_a_file_in_the_way_are_refused(tmp_path, predict, open_writer):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError), open_writer(tmp_path / "file") as writer:  # noqa: PT011
+        writer.write(predict())
     with open_writer(tmp_path) as writer, pytest.raises(ValueError, match="expected the same"):
         writer.write(replace(predict(), classes=("rust", "moss")))
 
@@ -336,18 +324,10 @@ def test_a_full_disk_leaves_whole_lines_and_the_writer_goes_on(tmp_path, predict
     assert [p.name for p in read_jsonl(tmp_path / "p.jsonl")] == list(NAMES)
 
 
-def test_an_output_folder_that_is_a_file_is_told(tmp_path, predictions):
-    (tmp_path / "out").write_text("x")
-    for name, make in WRITERS.items():
-        with pytest.raises(OSError), make(tmp_path / "out") as writer:  # noqa: PT011
-            writer.write(predictions[0])
-        assert name
-
-
 @pytest.mark.parametrize(
     "text", ["", "x\n", "[]\n", '{"format": "other"}\n', '{"format": "fewseg-predictions-1"}\n']
 )
-def test_a_file_that_holds_no_predictions_is_told(tmp_path, text):
+def test_a_file_that_holds_no_predictions_is_reported(tmp_path, text):
     (tmp_path / "p.jsonl").write_text(text)
     with pytest.raises(DataError, match=r"p\.jsonl"):
         list(read_jsonl(tmp_path / "p.jsonl"))
@@ -385,13 +365,13 @@ GOOD = {"name": "a.png", "labels": np.zeros((2, 3), np.uint8), "classes": ("a", 
         {"probability": np.zeros((2, 3, 2))},
     ],
 )  # fmt: skip
-def test_a_prediction_that_does_not_fit_together_is_told(change):
+def test_a_prediction_that_does_not_fit_together_is_reported(change):
     Prediction(**GOOD)
     with pytest.raises(ValueError, match=r"expected|invalid"):
         Prediction(**{**GOOD, **change})
 
 
-def test_probabilities_out_of_range_and_missing_ones_are_told(tmp_path):
+def test_probabilities_out_of_range_and_missing_ones_are_reported(tmp_path):
     writer = ProbabilityPngWriter(tmp_path, ("a", "b"))
     for value in (1.5, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"expected|invalid"):
@@ -409,16 +389,10 @@ def test_probabilities_out_of_range_and_missing_ones_are_told(tmp_path):
             make()
 
 
-WRITTEN = {
-    "png": "masks/a.png",
-    "probability": "probability/a.rust.png",
-    "coco": "coco.json",
-    "coco-results": "coco-results.json",
-    "labelme": "labelme/a.json",
-    "labelme-polygons": "labelme/a.json",
-    "label-studio": "label-studio.json",
-    "jsonl": "predictions.jsonl",
-}
+WRITTEN = {"png": "masks/a.png", "probability": "probability/a.rust.png", "coco": "coco.json"}
+WRITTEN |= {"coco-results": "coco-results.json", "labelme": "labelme/a.json"}
+WRITTEN |= {"labelme-polygons": "labelme/a.json", "label-studio": "label-studio.json"}
+WRITTEN |= {"jsonl": "predictions.jsonl"}
 
 
 def test_every_name_of_a_format_opens_its_writer(tmp_path, predict):

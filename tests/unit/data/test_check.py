@@ -1,11 +1,31 @@
+"""Known counts of data sets, and the reports of what one on disk holds."""
+
 from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fewseg.data.check import check_source, fold_line
+from fewseg.data.check import (
+    BASE_IMAGES,
+    IMAGES,
+    NOVEL_IMAGES,
+    NOVEL_PAIRS,
+    Count,
+    check_counts,
+    check_source,
+    fold_line,
+)
+from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.folder import ListFileSource
-from fewseg.data.folds import even_split
+from fewseg.data.folds import VOC_CLASSES, even_split, numbered, pascal_5i
+from fewseg.data.index import ImageFacts, Index, build_index
+from fewseg.data.pascal import find_sbd, find_voc, read_ids, train_ids
+from fewseg.data.protocols import VOC5I_MINI
 from fewseg.types import DataError
 
 NAMES = ["cat", "dog"]
@@ -23,11 +43,6 @@ def test_the_check_counts_images_per_class_and_shots_per_fold(tmp_path, write_li
     assert lines[3:] == ("s fold 0: cat 3; up to 2 shots", "s fold 1: dog 0; TOO FEW IMAGES for 1 shot")
 
 
-def test_a_set_without_empty_images_is_not_said_to_have_any(tmp_path, write_list):
-    source = ListFileSource(tmp_path, write_list({"a": np.array([[1]])}), NAMES)
-    assert "without" not in check_source(source, progress=False)[0]
-
-
 def test_the_check_raises_what_the_index_raises(tmp_path, write_list):
     source = ListFileSource(tmp_path, write_list({"a": np.array([[9]])}), NAMES)
     with pytest.raises(DataError, match="1 of 1 images cannot be used"):
@@ -38,3 +53,135 @@ def test_the_shots_of_a_fold_are_those_of_its_rarest_class(make_index):
     index = make_index({f"i{k}": {1: 9, **({2: 9} if k < 2 else {})} for k in range(8)})
     split = even_split(["a", "b", "c", "d"], 2, 0, "s")
     assert fold_line(index, split, 9) == "s fold 0: a 8, b 2; up to 1 shots"
+
+
+@pytest.fixture
+def areas(shared):
+    """(index of all 12 031 masks of VOC and SBD, ids with void pixels: VOC's own masks)."""
+    table = shared / "reference" / "voc_class_areas.csv"
+    if not table.exists():
+        pytest.skip(f"no class areas at {table}")
+    found: dict[str, ImageFacts] = {}
+    own = set()
+    with table.open() as file:
+        for row in csv.DictReader(file):
+            facts = found.setdefault(row["id"], ImageFacts(int(row["height"]), int(row["width"]), {}))
+            facts.areas[int(row["class"])] = int(row["pixels"])
+            if int(row["void_pixels"]):
+                own.add(row["id"])
+    return Index("voc+sbd", numbered(VOC_CLASSES), found), own
+
+
+def test_the_masks_of_voc_and_sbd_add_up(areas):
+    index, own = areas
+    assert len(index) == 12031
+    assert len(own) == 2913
+    assert len(index) - IMAGES["val"] == IMAGES["trainaug"]
+    novel = [len(index.images_with_any(pascal_5i(f).novel, 2048)) for f in range(4)]
+    base = [len(index.images_with_any(pascal_5i(f).base, 2048)) for f in range(4)]
+    assert novel == [2728, 3822, 5698, 2358]
+    assert base == [9655, 9325, 8211, 10304]
+
+
+@pytest.mark.parametrize("fold", range(4))
+def test_the_known_counts_agree_with_the_masks_of_all_images(areas, fold):
+    """Trainaug and val part all images, so what trainaug lacks of them val must have, and can have."""
+    index, own = areas
+    split = pascal_5i(fold)
+    base = set(index.images_with_any(split.base, 2048))
+    val_base = len(base) - BASE_IMAGES["trainaug"][fold]
+    own_novel = len(own & set(index.images_with_any(split.novel, 2048)))
+    neither = sum(not index.classes_in(i, 2048) for i in own)
+    assert IMAGES["val"] - neither <= val_base + NOVEL_IMAGES[fold]
+    assert val_base <= min(IMAGES["val"], len(base & own))
+    assert NOVEL_IMAGES[fold] <= own_novel <= NOVEL_IMAGES[fold] + 1464
+    assert BASE_IMAGES["voc+sbd_noval"][fold] < BASE_IMAGES["trainaug"][fold] < len(base)
+
+
+def test_the_lists_as_downloaded_have_the_known_counts(areas):
+    """All counts, from the class areas and the lists of the archives alone: no mask is read."""
+    root = os.environ.get("FEWSEG_VOC_SBD")
+    if not root:
+        pytest.skip("the lists of VOC2012 and SBD are needed: set FEWSEG_VOC_SBD to a folder with both")
+    index, _ = areas
+    voc, sbd = find_voc(Path(root)), find_sbd(Path(root))
+    lists = {"val": read_ids(voc / "ImageSets" / "Segmentation" / "val.txt")}
+    lists |= {name: train_ids(voc, sbd, name) for name in ("voc+sbd_noval", "trainaug")}
+    assert set(lists["voc+sbd_noval"]) <= set(lists["trainaug"])
+    for name, ids in lists.items():
+        assert [c.line() for c in check_counts(index.only(ids), name) if not c.ok] == []
+
+
+def test_the_mini_lists_count_as_their_own_table_has_it(areas, shared):
+    folder = shared / "data" / "voc5i-mini" / "lists"
+    if not folder.exists():
+        pytest.skip(f"no lists at {folder}")
+    index, _ = areas
+    counts = json.loads((folder / "counts.json").read_text())
+    for fold in range(4):
+        for kind in ("val", "train"):
+            lines = (folder / f"fold{fold}_{kind}.txt").read_text().split()
+            part = index.only(Path(image).stem for image in lines[::2])
+            assert len(part) == counts[str(fold)][kind]
+            expected = counts[str(fold)][f"{kind}_per_class"]
+            assert {c: len(part.images_of(int(c), 2048)) for c in expected} == expected
+
+
+def test_an_index_with_the_right_counts_passes_and_any_other_does_not():
+    def build(extra):
+        images = {}
+        for fold in range(4):
+            novel = pascal_5i(fold).novel
+            both = NOVEL_PAIRS[fold] - NOVEL_IMAGES[fold]
+            for k in range(NOVEL_IMAGES[fold]):
+                shown = {novel[k % 5]: 2048, novel[(k + 1) % 5]: 2048 if k < both else 2047}
+                images[f"{fold}-{k}"] = ImageFacts(9, 9, shown)
+        for k in range(IMAGES["val"] - sum(NOVEL_IMAGES)):
+            images[f"x{k}"] = ImageFacts(9, 9, {})
+        return Index("val", {}, {**images, **extra})
+
+    assert sum(NOVEL_IMAGES) > IMAGES["val"]  # some images count for several folds
+    counts = check_counts(build({}), "val")
+    assert [c.found for c in counts[1::2]] == list(NOVEL_IMAGES)
+    assert [c.found for c in counts[2::2]] == list(NOVEL_PAIRS)
+    assert [c.ok for c in counts] == [False] + [True] * 8
+    assert [c.expected for c in counts] == [1449, 364, 365, 445, 467, 592, 734, 336, 357]
+    more = check_counts(build({"more": ImageFacts(9, 9, {16: 2048})}), "val")
+    assert [c.what for c in more if not c.ok] == [
+        "val images",
+        "fold 3 val images with a novel class",
+        "fold 3 val (image, novel class) pairs",
+    ]
+
+
+def test_a_training_list_is_checked_for_base_classes():
+    images = {"a": ImageFacts(9, 9, {1: 2048}), "b": ImageFacts(9, 9, {6: 2048, 11: 2047})}
+    counts = check_counts(Index("t", {}, images), "trainaug")
+    assert [c.found for c in counts] == [2, 1, 1, 2, 2]
+    assert [c.expected for c in counts] == [10582, 8535, 8199, 7154, 9119]
+    other = check_counts(Index("t", {}, images), "voc+sbd_noval")
+    assert [c.expected for c in other] == [5953, 4760, 4588, 4097, 5108]
+    assert counts[0].line() == "WRONG trainaug images: 2 (expected 10582)"
+    assert Count("x", 3, 3).line() == "ok    x: 3 (expected 3)"
+    with pytest.raises(ValueError, match="unknown"):
+        check_counts(Index("t", {}, images), "test")
+
+
+@pytest.fixture
+def mini(shared):
+    root = shared / "data" / "voc5i-mini"
+    if not root.is_dir():
+        pytest.skip(f"no voc5i-mini at {root}")
+    source = ListFileSource(root, root / "lists" / "fold0_val.txt", VOC_CLASSES)
+    return build_index(source, progress=False)
+
+
+def test_the_index_of_real_masks_has_the_pixel_counts_of_the_reference_table(mini, areas):
+    assert len(mini) == 97
+    assert {id: areas[0].images[id] for id in mini.ids} == mini.images
+
+
+def test_real_episodes_cover_every_novel_class(mini):
+    specs = list(EpisodeSampler(mini, pascal_5i(0), VOC5I_MINI, shots=5).episodes(0))
+    assert len(specs) == 1000
+    assert {s.class_id for s in specs} == {1, 2, 3, 4, 5}

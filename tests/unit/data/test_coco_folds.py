@@ -98,7 +98,7 @@ def test_voc_to_coco_trains_on_voc_and_tests_classes_that_it_has_not(root):
 @pytest.mark.parametrize(
     "read", [datasets.coco, datasets.coco_three_parts, datasets.coco_to_voc, datasets.voc_to_coco]
 )
-def test_without_a_root_what_it_must_hold_is_told(read, tmp_path):
+def test_without_a_root_what_it_must_hold_is_reported(read, tmp_path):
     with pytest.raises(DataError, match="needs --root: the folder that holds"):
         read(0)
     with pytest.raises(DataError, match="is empty"):

@@ -106,7 +106,7 @@ def test_episodes_never_change(index, split):
     )
 
 
-def test_supports_may_repeat_only_where_the_protocol_says_so(index, split):
+def test_supports_may_repeat_only_where_the_protocol_allows_it(index, split):
     repeating = EpisodeSampler(index, split, replace(LIST, distinct_supports=False), shots=9)
     specs = list(repeating.episodes(0))
     assert any(len(set(s.supports)) < 9 for s in specs)
@@ -123,10 +123,22 @@ def test_a_class_with_too_few_images_is_named_with_its_count_before_any_episode(
         EpisodeSampler(index, split, LIST, shots=10)
 
 
-def test_a_class_with_one_image_cannot_be_tested_even_where_supports_may_repeat(make_index, split):
-    index = make_index({"x": {4: 99, 5: 99}, "y": {4: 99}})
-    with pytest.raises(DataError, match="5 class5: 1"):
-        EpisodeSampler(index, split, replace(LIST, distinct_supports=False), shots=3)
+def test_nothing_to_draw_from_is_an_error(index, split, make_index):
+    with pytest.raises(DataError, match="no classes"):
+        EpisodeSampler(index, split, LIST, 1, classes=())
+    with pytest.raises(ValueError, match="shots=0"):
+        EpisodeSampler(index, split, LIST, 0)
+    one_image = make_index({"x": {4: 99, 5: 99}, "y": {4: 99}})
+    with pytest.raises(DataError, match="5 class5: 1"):  # even where supports may repeat
+        EpisodeSampler(one_image, split, replace(LIST, distinct_supports=False), shots=3)
+    images = make_index({"x": {4: 99}})
+    for classes, protocol, message in (
+        ([7], LIST, "no image shows one of the classes"),
+        ([7], CLASS_FIRST, r"7 \?: 0"),
+        ([4], LIST, "4 class4: 1"),
+    ):
+        with pytest.raises(DataError, match=message):
+            episode(images, classes, protocol, 0, 0, 0, 1)
 
 
 def test_two_images_are_enough_where_supports_may_repeat(make_index, split):
@@ -147,20 +159,3 @@ def test_base_classes_and_chosen_classes_can_be_tested_as_well(index, split, mak
     assert EpisodeSampler(base, split, LIST, 1, which="base").classes == (1, 2, 3)
     chosen = EpisodeSampler(index, split, LIST, 1, classes=[4])
     assert {s.class_id for s in chosen.episodes(0)} == {4}
-
-
-def test_no_classes_or_no_shots_are_refused(index, split):
-    with pytest.raises(DataError, match="no classes"):
-        EpisodeSampler(index, split, LIST, 1, classes=())
-    with pytest.raises(ValueError, match="shots=0"):
-        EpisodeSampler(index, split, LIST, 0)
-
-
-def test_the_plain_function_checks_what_it_draws_from(index, make_index):
-    with pytest.raises(DataError, match="no image shows one of the classes"):
-        episode(index, [7], LIST, 0, 0, 0, 1)
-    with pytest.raises(DataError, match=r"7 \?: 0"):
-        episode(index, [7], CLASS_FIRST, 0, 0, 0, 1)
-    alone = make_index({"x": {4: 99}})
-    with pytest.raises(DataError, match="4 class4: 1"):
-        episode(alone, [4], LIST, 0, 0, 0, 1)

@@ -14,7 +14,7 @@ from PIL import Image
 from fewseg.data.check import check_fss1000
 from fewseg.data.draws import Draws
 from fewseg.data.episodes import EpisodeSampler
-from fewseg.data.folds import wide_numbered
+from fewseg.data.folds import numbered_in_16_bits
 from fewseg.data.fss1000 import FSS1000Source, find_fss1000, fss1000_parts, fss1000_split
 from fewseg.data.index import build_index
 from fewseg.data.protocols import Protocol
@@ -54,22 +54,18 @@ def source(made):
 
 def test_three_hundred_classes_have_numbers_that_are_not_255(source):
     assert (len(source.class_names), len(source.ids)) == (300, 900)
-    assert [source.class_of[n] for n in ("class000", "class253", "class254", "class299")] == [
-        1,
-        254,
-        256,
-        301,
-    ]
+    ids = [source.class_of[n] for n in ("class000", "class253", "class254", "class299")]
+    assert ids == [1, 254, 256, 301]
     assert 255 not in source.class_names
     assert source.ids[:3] == ("class000/1", "class000/2", "class000/10")
 
 
 def test_numbers_have_sixteen_bits():
-    assert list(wide_numbered(["a", "b"])) == [1, 2]
-    assert max(wide_numbered(["x"] * 65_534)) == 65_535
+    assert list(numbered_in_16_bits(["a", "b"])) == [1, 2]
+    assert max(numbered_in_16_bits(["x"] * 65_534)) == 65_535
     for wrong in ([], ["x"] * 65_535):
         with pytest.raises(ValueError, match="1 to 65534 classes"):
-            wide_numbered(wrong)
+            numbered_in_16_bits(wrong)
 
 
 @pytest.mark.parametrize("id", ["class000/1", "class254/1", "class299/2"])
@@ -155,7 +151,7 @@ def test_without_lists_the_parts_are_drawn_alike_every_time_with_a_warning(caplo
         ({"train.txt": "a", "val.txt": "b", "test.txt": "a"}, "1 are named twice, like \\['a'"),
     ],
 )
-def test_lists_that_do_not_belong_are_told(tmp_path, files, message):
+def test_lists_that_do_not_belong_are_reported(tmp_path, files, message):
     for file, names in files.items():
         (tmp_path / file).write_text(names)
     with pytest.raises(DataError, match=message):
@@ -189,7 +185,7 @@ def test_lists_in_the_root_are_used(made, tmp_path):
     assert (split.name, [split.class_names[c] for c in split.novel]) == ("fss-1000", ["three"])
 
 
-def test_the_folder_is_found_and_what_is_wrong_in_it_is_told(made, tmp_path):
+def test_the_folder_is_found_and_what_is_wrong_in_it_is_reported(made, tmp_path):
     assert find_fss1000(made) == find_fss1000(made / "fewshot_data") == made / "fewshot_data"
     with pytest.raises(DataError, match="is empty"):
         find_fss1000(tmp_path)

@@ -22,14 +22,15 @@ def source(tmp_path, write_list):
     return ListFileSource(tmp_path, write_list({"b": B, "a": A}), NAMES)
 
 
-def test_the_index_counts_pixels_of_classes_without_background_and_ignore(source):
-    index = build_index(source, progress=False)
+def test_the_index_counts_pixels_of_classes_without_background_and_ignore(source, capfd):
+    index = build_index(source, progress=True)
     assert index.images == {
         "b": ImageFacts(height=3, width=2, areas={3: 3}),
         "a": ImageFacts(height=2, width=3, areas={1: 2, 2: 1}),
     }
     assert (index.ids, index.name, len(index)) == (("b", "a"), "list", 2)
     assert index.class_names == {1: "cat", 2: "dog", 3: "cow"}
+    assert capfd.readouterr() == ("", "")  # no progress bar where there is no terminal
     assert "a" in index
     assert "z" not in index
 
@@ -85,23 +86,16 @@ def test_a_changed_file_is_read_again(source, tmp_path, write_mask):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"schema":"fewseg-index-0","images":[]}', b'{"a":1}']
+    "content", [b"", b"{", b"[]", b'{"schema":"fewseg-index-0","images":[]}', b'{"a":1}', None]
 )
 def test_a_broken_or_foreign_cache_file_is_built_again(source, tmp_path, content):
     first = build_index(source, cache_dir=tmp_path / "c", progress=False)
     (file,) = (tmp_path / "c").iterdir()
-    file.write_bytes(content)
+    stored = json.loads(file.read_bytes())
+    stored["images"].pop()  # None: a valid file, of other images
+    file.write_bytes(json.dumps(stored).encode() if content is None else content)
     assert build_index(source, cache_dir=tmp_path / "c", progress=False) == first
     assert json.loads(file.read_bytes())["schema"] == "fewseg-index-1"
-
-
-def test_a_cache_of_other_images_is_not_used(source, tmp_path):
-    first = build_index(source, cache_dir=tmp_path / "c", progress=False)
-    (file,) = (tmp_path / "c").iterdir()
-    content = json.loads(file.read_bytes())
-    content["images"].pop()
-    file.write_text(json.dumps(content))
-    assert build_index(source, cache_dir=tmp_path / "c", progress=False) == first
 
 
 def test_a_cache_that_cannot_be_written_costs_a_warning_and_nothing_else(source, tmp_path, caplog):
@@ -132,10 +126,11 @@ def test_an_index_of_twelve_thousand_images_loads_in_under_a_second(tmp_path):
     assert loaded == whole
 
 
-def test_all_bad_images_are_told_together(tmp_path, write_list, write_image):
+def test_all_bad_images_are_reported_together(tmp_path, write_list, write_image):
     source = ListFileSource(tmp_path, write_list({f"i{k}": A for k in range(9)}), NAMES)
-    for k in range(1, 8):
+    for k in range(1, 7):
         write_image(tmp_path / "img" / f"i{k}.png", (5, 3))
+    (tmp_path / "img" / "i7.png").write_bytes((tmp_path / "img" / "i0.png").read_bytes()[:40])
     with pytest.raises(DataError) as caught:
         build_index(source, progress=False, workers=3)
     message = str(caught.value)
@@ -144,24 +139,12 @@ def test_all_bad_images_are_told_together(tmp_path, write_list, write_image):
     assert "and 2 more" in message
 
 
-def test_nothing_is_drawn_where_there_is_no_terminal(source, capfd):
-    build_index(source, progress=True)
-    assert capfd.readouterr() == ("", "")
-
-
 def test_an_unexpected_error_is_not_taken_for_bad_data(source, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError
 
     monkeypatch.setattr(index_module, "measure", broken)
     with pytest.raises(ZeroDivisionError):
-        build_index(source, progress=False)
-
-
-def test_truncated_images_are_found_while_indexing(source, tmp_path):
-    path = tmp_path / "img" / "a.png"
-    path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(DataError, match=r"1 of 2 images(.|\n)*a\.png cannot be read"):
         build_index(source, progress=False)
 
 

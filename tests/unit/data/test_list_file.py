@@ -56,14 +56,14 @@ WRONG_LISTS = [
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG_LISTS, ids=[m for _, m in WRONG_LISTS])
-def test_wrong_lines_are_told_by_number_and_all_are_counted(tmp_path, write_list, text, message):
+def test_wrong_lines_are_reported_by_number_and_all_are_counted(tmp_path, write_list, text, message):
     path = write_list({"a": LABELS})
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         ListFileSource(tmp_path, path, ["x", "y"])
 
 
-def test_a_missing_or_empty_list_and_root_are_told(tmp_path, write_list):
+def test_a_missing_or_empty_list_and_root_are_reported(tmp_path, write_list):
     with pytest.raises(DataError, match="is empty: download"):
         ListFileSource(tmp_path, tmp_path / "l.txt", ["x"])
     with pytest.raises(DataError, match="does not exist: give the path"):
@@ -76,7 +76,7 @@ def test_a_missing_or_empty_list_and_root_are_told(tmp_path, write_list):
         ListFileSource(tmp_path, tmp_path / "l.txt", ["x"])
 
 
-def test_class_ids_beyond_the_class_list_and_an_unknown_image_are_told(tmp_path, write_list):
+def test_class_ids_beyond_the_class_list_and_an_unknown_image_are_reported(tmp_path, write_list):
     source = ListFileSource(tmp_path, write_list({"a": LABELS}), ["cat"])
     with pytest.raises(DataError, match=r"holds class ids \[2\]"):
         source.read_labels("a")

@@ -1,10 +1,21 @@
+"""Manifests of episodes, and recordings built from them, which stand wherever drawn episodes stand."""
+
 from __future__ import annotations
 
 import json
 
 import pytest
 
-from fewseg.data.episodes import EpisodeSpec, Way, read_manifest, write_manifest
+from fewseg.data.episodes import (
+    EpisodeSampler,
+    EpisodeSpec,
+    RecordedEpisodes,
+    Way,
+    read_manifest,
+    record,
+    write_manifest,
+)
+from fewseg.data.protocols import Protocol
 from fewseg.types import DataError
 
 SPECS = (EpisodeSpec(0, 4, "q", ("s", "t")), EpisodeSpec(1, 5, "s", ("q", "t")))
@@ -48,7 +59,7 @@ def test_a_failed_write_leaves_the_older_manifest(path):
         ({"q": {4: 1}, "s": {4: 1, 5: 1}, "t": {4: 1, 5: 1}}, "1 images do not show .* class 5 in 'q'"),
     ],
 )
-def test_a_manifest_of_other_images_is_told(path, make_index, images, message):
+def test_a_manifest_of_other_images_is_reported(path, make_index, images, message):
     with pytest.raises(DataError, match=message):
         read_manifest(path, make_index(images))
 
@@ -64,33 +75,13 @@ HEADER = '{"protocol":"p","fold":2,"schema":"fewseg-manifest-1","episodes":2}\n'
             for text in ("", "no json", "[]", '{"schema": "fewseg-manifest-1"}')
         ),
         ('{"schema": "other", "episodes": 0}\n', "schema 'other'; expected 'fewseg-manifest-1'"),
-        (
-            HEADER + '{"index":0,"class_id":4,"query":"q","supports":["s"]}',
-            "announces 2 episodes and holds",
-        ),
+        (HEADER + '{"index":0,"class_id":4,"query":"q","supports":["s"]}', "announces 2 episodes and holds"),
         (None, "cannot be read"),
     ],
 )
-def test_a_file_that_is_no_complete_manifest_is_told(path, content, message):
+def test_a_file_that_is_no_complete_manifest_is_reported(path, content, message):
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(DataError, match=message):
-        read_manifest(path)
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", "is not an episode"),
-        ('{"index": 1, "class_id": 5, "query": "s"}', "is not an episode"),
-        ('{"index": 1, "class_id": "x", "query": "s", "supports": ["q"]}', "is not an episode"),
-        ('{"index": 1, "class_id": 5, "query": "s", "supports": []}', "one support"),
-        ('{"index": 1, "class_id": 5, "query": "s", "supports": ["q", "s"]}', "never its own query"),
-    ],
-)
-def test_a_broken_line_is_told_by_number(path, line, message):
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines[:2], line]))
-    with pytest.raises(DataError, match=f"line 3: .*{message}"):
         read_manifest(path)
 
 
@@ -136,22 +127,29 @@ def test_the_query_need_not_show_the_further_classes(tmp_path, make_index):
     assert read_manifest(tmp_path / "m.jsonl", index)[1] == specs
 
 
+LINE = {"index": 1, "class_id": 5, "query": "s", "supports": ["q", "u"]}
+
+
 @pytest.mark.parametrize(
-    ("others", "message"),
+    ("line", "message"),
     [
-        ('[{"class_id": 4, "supports": ["q", "s"]}]', "never its own query"),
-        ('[{"class_id": 4, "supports": []}]', "one support"),
-        ('[{"class_id": 5, "supports": ["t", "u"]}]', r"ways of the classes \[5, 5\]"),
-        ('[{"class_id": 4, "supports": ["t"]}]', r"with \[2, 1\] supports"),
-        ('[{"supports": ["t", "u"]}]', "is not an episode"),
-        ('{"class_id": 4, "supports": ["t", "u"]}', "is not an episode"),
-        ("7", "is not an episode"),
+        ("{", "is not an episode"),
+        ({"index": 1, "class_id": 5, "query": "s"}, "is not an episode"),
+        (LINE | {"class_id": "x"}, "is not an episode"),
+        (LINE | {"supports": []}, "one support"),
+        (LINE | {"supports": ["q", "s"]}, "never its own query"),
+        (LINE | {"others": [{"class_id": 4, "supports": ["q", "s"]}]}, "never its own query"),
+        (LINE | {"others": [{"class_id": 4, "supports": []}]}, "one support"),
+        (LINE | {"others": [{"class_id": 5, "supports": ["t", "u"]}]}, r"ways of the classes \[5, 5\]"),
+        (LINE | {"others": [{"class_id": 4, "supports": ["t"]}]}, r"with \[2, 1\] supports"),
+        (LINE | {"others": [{"supports": ["t", "u"]}]}, "is not an episode"),
+        (LINE | {"others": {"class_id": 4, "supports": ["t", "u"]}}, "is not an episode"),
+        (LINE | {"others": 7}, "is not an episode"),
     ],
 )
-def test_a_broken_further_way_is_told_by_number(two_ways, others, message):
+def test_a_broken_line_is_reported_by_number(two_ways, line, message):
     lines = two_ways.read_text().splitlines()
-    line = f'{{"index": 1, "class_id": 5, "query": "s", "supports": ["q", "u"], "others": {others}}}'
-    two_ways.write_text("\n".join([*lines[:2], line]))
+    two_ways.write_text("\n".join([*lines[:2], line if isinstance(line, str) else json.dumps(line)]))
     with pytest.raises(DataError, match=f"line 3: .*{message}"):
         read_manifest(two_ways)
 
@@ -167,3 +165,85 @@ def test_episodes_of_different_kinds_do_not_go_into_one_file(tmp_path, specs, me
     write_manifest(tmp_path / "m.jsonl", specs, {})
     with pytest.raises(DataError, match=message):
         read_manifest(tmp_path / "m.jsonl")
+
+
+PROTOCOL = Protocol(name="p", episodes=6, seeds=(0, 3), min_area=10)
+
+
+@pytest.fixture
+def eight(make_index):
+    return make_index({f"{c}-{k}": {c: 20} for c in (4, 5) for k in range(8)})
+
+
+@pytest.fixture
+def recorded(eight, split, tmp_path):
+    """(ways, shots) -> the sampler and the paths of its recording."""
+
+    def make(ways, shots=2):
+        sampler = EpisodeSampler(eight, split, PROTOCOL, shots, ways=ways)
+        return sampler, record(sampler, tmp_path / str(ways))
+
+    return make
+
+
+@pytest.mark.parametrize("ways", [1, 2])
+def test_a_recording_gives_back_the_episodes_drawn(eight, recorded, ways):
+    sampler, paths = recorded(ways)
+    found = RecordedEpisodes(paths, eight)
+    assert (found.protocol, found.fold, found.shots, found.ways) == (PROTOCOL, 1, 2, ways)
+    for seed in PROTOCOL.seeds:
+        assert list(found.episodes(seed)) == list(sampler.episodes(seed))
+
+
+def test_the_names_hold_the_ways_where_there_are_several(recorded):
+    assert [p.name for p in recorded(1)[1]] == ["p-fold1-2shot-seed0.jsonl", "p-fold1-2shot-seed3.jsonl"]
+    assert [p.name for p in recorded(2)[1]] == [
+        "p-fold1-2way-2shot-seed0.jsonl",
+        "p-fold1-2way-2shot-seed3.jsonl",
+    ]
+
+
+def test_the_header_holds_the_ways_where_there_are_several(recorded):
+    one, two = (json.loads(recorded(n)[1][0].read_text().splitlines()[0]) for n in (1, 2))
+    assert list(one) == ["protocol", "fold", "shots", "seed", "schema", "episodes"]
+    assert two == one | {"ways": 2}
+
+
+def test_recordings_of_different_ways_do_not_belong_together(eight, recorded):
+    (_, one), (_, two) = recorded(1), recorded(2)
+    with pytest.raises(DataError, match="different protocols, folds, ways or shots"):
+        RecordedEpisodes([one[0], two[1]], eight)
+
+
+def test_a_missing_seed_and_a_file_that_is_no_recording_are_reported(eight, recorded):
+    _, paths = recorded(1)
+    with pytest.raises(DataError, match=r"manifests of \[3\] are missing"):
+        RecordedEpisodes(paths[:1], eight)
+    paths[0].write_text(paths[0].read_text().replace('"fold":1,', ""))
+    with pytest.raises(DataError, match="lacks protocol, fold, shots or seed"):
+        RecordedEpisodes(paths, eight)
+
+
+def edited(path, header=None, rows=lambda rows: rows):
+    """A manifest with other rows, whose header says how many there are."""
+    first, *lines = map(json.loads, path.read_text().splitlines())
+    lines = rows(lines)
+    first |= {"episodes": len(lines), **(header or {})}
+    path.write_text("\n".join(map(json.dumps, [first, *lines])) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("ways", "header", "rows", "message"),
+    [
+        (1, {}, lambda rows: rows[:-1], "seed3.jsonl announces 6 episodes and has 5: it is edited"),
+        (1, {}, lambda rows: [*rows[:-1], rows[-1] | {"index": 6}], r"has episodes \[6\], those .* 0 .. 5"),
+        (1, {}, lambda rows: [*rows[:-1], rows[0]], r"has 1 episodes more than once, like \[0\]"),
+        (1, {"shots": 5}, lambda rows: rows, "announces 5 shots and has 2"),
+        (2, {"ways": 3}, lambda rows: rows, "announces 3 ways and has 2"),
+    ],
+)
+def test_an_edited_manifest_is_reported(eight, recorded, ways, header, rows, message):
+    _, paths = recorded(ways)
+    edited(paths[1], header, rows)
+    with pytest.raises(DataError, match=message):
+        RecordedEpisodes(paths, eight)

@@ -47,7 +47,7 @@ def test_the_folders_are_found_at_and_below_the_root(roots):
 
 
 @pytest.mark.parametrize(("find", "what"), [(find_voc, "VOCtrainval"), (find_sbd, "benchmark.tgz")])
-def test_missing_folders_are_told_with_where_to_get_them(tmp_path, find, what):
+def test_missing_folders_are_reported_with_where_to_get_them(tmp_path, find, what):
     with pytest.raises(DataError, match="does not exist"):
         find(tmp_path / "none")
     with pytest.raises(DataError, match="is empty"):
@@ -57,30 +57,15 @@ def test_missing_folders_are_told_with_where_to_get_them(tmp_path, find, what):
         find(tmp_path)
 
 
-def test_what_is_missing_of_a_folder_is_named(roots):
-    voc = find_voc(roots[0])
-    shutil.rmtree(voc / "SegmentationClass")
-    with pytest.raises(DataError, match="lacks SegmentationClass;"):
-        find_voc(voc)
-
-
-def test_trainaug_is_voc_train_with_all_of_sbd_outside_voc_val(roots):
-    ids = train_ids(find_voc(roots[0]), find_sbd(roots[1]), "trainaug")
-    assert ids == ("s1", "s2", "s3", "t1", "t2x")
-
-
-def test_the_list_of_pfenet_is_voc_train_with_sbds_share_of_detection_train(roots):
-    ids = train_ids(find_voc(roots[0]), find_sbd(roots[1]), "voc+sbd_noval")
-    assert ids == ("s1", "s3", "t1", "t2x")
-
-
-def test_sbds_own_train_noval_file_comes_first(roots):
+def test_both_training_lists_are_voc_train_with_sbd_outside_voc_val(roots):
     voc, sbd = find_voc(roots[0]), find_sbd(roots[1])
+    assert train_ids(voc, sbd, "trainaug") == ("s1", "s2", "s3", "t1", "t2x")
+    assert train_ids(voc, sbd, "voc+sbd_noval") == ("s1", "s3", "t1", "t2x")  # of detection train alone
     (sbd / "train_noval.txt").write_text("s2\nv2x\n")
     assert train_ids(voc, sbd, "voc+sbd_noval") == ("s2", "t1", "t2x")
 
 
-def test_without_either_list_the_place_to_get_it_is_told(roots):
+def test_without_either_list_the_place_to_get_it_is_reported(roots):
     voc, sbd = find_voc(roots[0]), find_sbd(roots[1])
     (voc / "ImageSets" / "Main" / "train.txt").unlink()
     with pytest.raises(DataError, match=r"train_noval\.txt \(fetch it from https"):
@@ -102,25 +87,15 @@ def test_the_sources_hold_the_lists_and_vocs_mask_wins(roots):
         assert train.read_labels(id).tolist() == [[7, 7], [7, 7]]
         assert train.read_image(id).shape == (3, 2, 2)
     assert val.read_labels("v2x").tolist() == [[0, 1], [255, 1]]
+    assert [train.pair(id).image.parent.name for id in ("s1", "s3")] == ["JPEGImages", "img"]
     assert sorted(p.stem for p in (roots[0] / "png").iterdir()) == ["s1", "s2", "s3"]
 
 
-def test_photographs_come_from_voc_or_else_from_sbd(roots):
-    train, _ = pascal_sources(*roots, masks=roots[0] / "png", progress=False)
-    assert train.pair("s1").image.parent.name == "JPEGImages"
-    assert train.pair("s3").image.parent.name == "img"
-
-
-def test_missing_files_are_counted_and_told(roots):
+def test_missing_files_are_counted_and_named(roots):
     for id in VOC_VAL:
         (find_voc(roots[0]) / "SegmentationClass" / f"{id}.png").unlink()
     with pytest.raises(DataError, match=r"2 files are missing(.|\n)*v1\.png does not exist"):
         pascal_val(roots[0])
-
-
-def test_the_val_images_need_voc_alone(roots):
-    shutil.rmtree(find_sbd(roots[1]))
-    assert pascal_val(roots[0]).ids == ("v1", "v2x")
 
 
 def test_image_sets_are_first_words_without_repeats(tmp_path):
@@ -144,13 +119,14 @@ def test_the_check_compares_all_counts(roots, tmp_path):
 
 
 def test_the_check_reports_what_is_missing_instead_of_failing(roots):
+    (find_sbd(roots[1]) / "cls" / "s1.mat").write_bytes(b"")
+    assert "s1.mat cannot be read" in check_pascal(*roots, progress=False)[-1]
     shutil.rmtree(find_sbd(roots[1]))
+    assert pascal_val(roots[0]).ids == ("v1", "v2x")  # needs VOC alone
     lines = check_pascal(*roots, progress=False)
     assert lines[0].startswith("ok    VOC2012")
     assert lines[1].startswith("WRONG SBD (https://")
     assert len(lines) == 2
-
-
-def test_the_check_reports_broken_files_instead_of_failing(roots):
-    (find_sbd(roots[1]) / "cls" / "s1.mat").write_bytes(b"")
-    assert "s1.mat cannot be read" in check_pascal(*roots, progress=False)[-1]
+    shutil.rmtree(find_voc(roots[0]) / "SegmentationClass")
+    with pytest.raises(DataError, match="lacks SegmentationClass;"):
+        find_voc(roots[0] / "VOCdevkit" / "VOC2012")

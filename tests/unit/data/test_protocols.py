@@ -1,3 +1,5 @@
+"""Protocols: every published value written down from the papers a second time, digests, lines and errors."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -17,13 +19,68 @@ from fewseg.data.protocols import (
     VOC5I_MINI,
     Protocol,
     named_protocol,
+    protocol_of_any,
 )
 
+# SCL, Sec. 5.1 and 5.2: 1000 pairs, 5 runs, otherwise as PFENet; Table 4 compares three fusions. No paper
+# drops training images with novel classes; a frozen backbone stays in eval mode.
+SCL = {"name": "paper-scl", "episodes": 1000, "seeds": (0, 1, 2, 3, 4), "query_order": "list"}
+SCL |= {
+    "distinct_supports": True,
+    "min_area": 2048,
+    "label_size": "original",
+    "aspect": "kept",
+    "fusion": "any",
+}
+SCL |= {"drop_novel_training_images": False, "backbone_bn": "eval", "coco_split": "B"}
+# SRPNet, Sec. 4.1: 5 runs of 1000 episodes; one pixel is Sec. 3.1's, of the training set.
+SRPNET = SCL | {"name": "paper-srpnet", "query_order": "class_first", "min_area": 1}
+# SD-AANet, Sec. IV-A: 1000 pairs, five rounds; Table II: labels of the original size; mean prototype.
+SDAANET = SCL | {"name": "paper-sdaanet", "fusion": "mean"}
+# PFENet: 5000 episodes on PASCAL in one run; mean of the K support vectors.
+PFENET = SCL | {"name": "pfenet", "episodes": 5000, "seeds": (0,), "fusion": "mean"}
+# HSNet: 1000 episodes, supports may repeat, everything at the network's size; the vote is the method's.
+HSNET = SCL | {"name": "hsnet", "seeds": (0,), "distinct_supports": False}
+HSNET |= {"label_size": "network", "aspect": "stretched"}
+PASCAL = {
+    "paper_scl": SCL,
+    "paper_srpnet": SRPNET,
+    "paper_sdaanet": SDAANET,
+    "pfenet": PFENET,
+    "hsnet": HSNET,
+}
+COCO = {
+    "paper_scl": SCL,
+    "paper_srpnet": SRPNET,
+    "paper_sdaanet": SDAANET | {"episodes": 4000},
+    "paper_sdaanet_473": SDAANET | {"episodes": 4000, "name": "paper-sdaanet-473", "label_size": 473},
+    "pfenet": PFENET | {"episodes": 20_000},
+    "pfenet_473": PFENET | {"episodes": 20_000, "name": "pfenet-473", "label_size": 473},
+    "hsnet": HSNET | {"query_order": "class_first"},
+}
+TABLE = {
+    **{(dataset, name): fields for dataset in ("pascal-5i", "voc5i-mini") for name, fields in PASCAL.items()},
+    **{("coco-20i", name): fields for name, fields in COCO.items()},
+    **{("coco-20i-a", name): fields | {"coco_split": "A"} for name, fields in COCO.items()},
+    ("coco-40-20-20", "paper_srpnet"): SRPNET,
+}
 
-def test_the_papers_protocol_is_a_thousand_episodes_by_five_seeds_from_the_list():
-    assert (PAPER_SCL.episodes, PAPER_SCL.seeds, PAPER_SCL.query_order) == (1000, (0, 1, 2, 3, 4), "list")
-    assert (PAPER_SCL.min_area, PAPER_SCL.label_size, PAPER_SCL.distinct_supports) == (2048, "original", True)
-    assert not PAPER_SCL.drop_novel_training_images
+
+def test_every_value_of_a_published_protocol_is_the_papers_and_no_other_is_published():
+    found = {(dataset, name) for dataset, named in PROTOCOLS.items() for name in named}
+    assert {key: dataclasses.asdict(named_protocol(key[1], key[0])) for key in found} == TABLE
+
+
+def test_a_protocol_on_a_data_set_without_it_is_named_after_the_set_whose_values_it_has(caplog):
+    found = protocol_of_any("paper-srpnet", "fss-1000")
+    of_pascal = named_protocol("paper_srpnet", "pascal-5i")
+    assert found == dataclasses.replace(of_pascal, name="paper-srpnet of pascal-5i")
+    assert "nobody published the protocol paper-srpnet for fss-1000" in caplog.text
+    caplog.clear()
+    assert protocol_of_any("hsnet", "coco-20i") == named_protocol("hsnet", "coco-20i")
+    assert not caplog.text
+    with pytest.raises(ValueError, match="unknown protocol 'imagined'"):
+        protocol_of_any("imagined", "fss-1000")
 
 
 def test_the_mini_set_draws_the_class_first_and_the_synthetic_one_counts_small_objects():
@@ -32,45 +89,46 @@ def test_the_mini_set_draws_the_class_first_and_the_synthetic_one_counts_small_o
     assert (SYNTHETIC.min_area, SYNTHETIC.episodes, SYNTHETIC.seeds) == (64, 200, (0, 1))
 
 
-def test_one_episode_of_one_seed_from_one_pixel_is_the_least():
-    assert Protocol(name="x", episodes=1, seeds=(0,), min_area=1).episodes == 1
+CHANGES = [{"name": "y"}, {"episodes": 999}, {"seeds": (0, 1)}, {"query_order": "class_first"}]
+CHANGES += [{"distinct_supports": False}, {"min_area": 1}, {"drop_novel_training_images": True}]
+CHANGES += [{"label_size": "network"}, {"label_size": 473}, {"label_size": 417}, {"aspect": "stretched"}]
+CHANGES += [{"backbone_bn": "train"}, {"coco_split": "A"}, {"fusion": "mean"}]
 
 
-def test_the_digest_never_changes_for_the_same_fields():
+def test_every_field_changes_the_digest():
+    digests = {dataclasses.replace(Protocol(name="x"), **change).digest() for change in CHANGES}
+    assert len(digests | {Protocol(name="x").digest()}) == len(CHANGES) + 1
+
+
+def test_the_digests_of_before_the_newer_fields_are_kept():
     assert Protocol(name="x").digest() == "bc6b285ff823"
+    assert VOC5I_MINI.digest() == "55a2a75aeecb"  # of the result files in results/voc5i-mini
+    for protocol in (VOC5I_MINI, PAPER_SCL, PAPER_SRPNET, SYNTHETIC):
+        fields = {k: v for k, v in dataclasses.asdict(protocol).items() if k not in ADDED}
+        assert len(fields) == 8
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        assert protocol.digest() == hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"name": "y"},
-        {"episodes": 999},
-        {"seeds": (0, 1)},
-        {"query_order": "class_first"},
-        {"distinct_supports": False},
-        {"min_area": 1},
-        {"label_size": "network"},
-        {"drop_novel_training_images": True},
-        {"label_size": 473},
-        {"label_size": 417},
-        {"aspect": "stretched"},
-        {"backbone_bn": "train"},
-        {"coco_split": "A"},
-        {"fusion": "mean"},
-    ],
-)
-def test_every_field_changes_the_digest(change):
-    assert dataclasses.replace(Protocol(name="x"), **change).digest() != Protocol(name="x").digest()
+def test_what_older_results_were_measured_with_is_the_default():
+    fields = {f.name: f.default for f in dataclasses.fields(Protocol)}
+    assert dict(ADDED) == {name: fields[name] for name in ADDED}
 
 
 def test_the_line_names_every_rule():
-    line = Protocol(name="p", episodes=7, seeds=(3, 4), min_area=99).line()
+    protocol = Protocol(name="p", episodes=7, seeds=(3, 4), min_area=99)
+    line = protocol.line()
     for part in ("p: 2 seeds x 7 episodes", "order list", "distinct", "99 px", "original size", "background"):
         assert part in line
-    assert Protocol(name="p", episodes=7, seeds=(3, 4), min_area=99).digest() in line
-    other = Protocol(name="p", distinct_supports=False, drop_novel_training_images=True).line()
-    assert "may repeat" in other
-    assert "DROPPED" in other
+    for part in ("aspect kept", "COCO split B", "batch-norm eval", protocol.digest()):
+        assert part in line
+    assert "joined" not in line  # any fusion is allowed: nothing to state
+    changed = {"distinct_supports": False, "drop_novel_training_images": True, "label_size": 473}
+    changed |= {"aspect": "stretched", "coco_split": "A", "backbone_bn": "train", "fusion": "mean"}
+    line = Protocol(name="p", **changed).line()
+    for part in ("may repeat", "DROPPED", "at 473 x 473 px", "aspect stretched", "COCO split A"):
+        assert part in line
+    assert "batch-norm train, shots joined by mean" in line
 
 
 @pytest.mark.parametrize(
@@ -90,108 +148,41 @@ def test_the_line_names_every_rule():
         ({"fusion": "vote"}, "fusion must be one of .*cross-guided"),
     ],
 )
-def test_a_protocol_that_cannot_be_is_refused(fields, message):
+def test_invalid_fields_are_refused_and_the_least_valid_ones_are_not(fields, message):
+    assert Protocol(name="x", episodes=1, seeds=(0,), min_area=1).episodes == 1
     with pytest.raises(ValueError, match=message):
         Protocol(**{"name": "x", **fields})
 
 
-def test_the_digests_of_before_the_newer_fields_are_kept():
-    digests = [p.digest() for p in (VOC5I_MINI, PAPER_SCL, PAPER_SRPNET, SYNTHETIC)]
-    assert digests[0] == "55a2a75aeecb"  # of the result files in results/voc5i-mini
-    for protocol, found in zip((VOC5I_MINI, PAPER_SCL, PAPER_SRPNET, SYNTHETIC), digests, strict=True):
-        fields = {k: v for k, v in dataclasses.asdict(protocol).items() if k not in ADDED}
-        assert len(fields) == 8
-        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-        assert found == hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def test_what_older_results_were_measured_with_is_the_default():
-    fields = {f.name: f.default for f in dataclasses.fields(Protocol)}
-    assert dict(ADDED) == {name: fields[name] for name in ADDED}
-
-
-def test_the_line_names_the_newer_rules():
-    line = Protocol(name="p").line()
-    for part in ("aspect kept", "COCO split B", "batch-norm eval"):
-        assert part in line
-    assert "joined" not in line  # any fusion is allowed: nothing to say
-    changed = {"aspect": "stretched", "coco_split": "A", "backbone_bn": "train", "fusion": "mean"}
-    line = Protocol(name="p", label_size=473, **changed).line()
-    for part in ("at 473 x 473 px", "aspect stretched", "COCO split A", "batch-norm train", "joined by mean"):
-        assert part in line
-
-
-def test_the_papers_differ_in_episodes_by_data_set():
-    def runs(name, dataset):
-        protocol = named_protocol(name, dataset)
-        return protocol.episodes, len(protocol.seeds)
-
-    of_pascal = {name: runs(name, "pascal-5i") for name in PROTOCOLS["pascal-5i"]}
-    assert of_pascal == {
-        "paper_scl": (1000, 5),
-        "paper_srpnet": (1000, 5),
-        "paper_sdaanet": (1000, 5),
-        "pfenet": (5000, 1),
-        "hsnet": (1000, 1),
-    }
-    assert runs("paper-sdaanet", "coco-20i") == (4000, 5)
-    assert runs("pfenet", "coco-20i") == (20_000, 1)
-    assert named_protocol("pfenet_473", "coco-20i").label_size == 473
-    assert named_protocol("paper_sdaanet_473", "coco-20i").episodes == 4000
-    assert named_protocol("hsnet", "coco-20i").query_order == "class_first"
-
-
-def test_hsnets_protocol_lets_supports_repeat_and_stretches():
-    hsnet = named_protocol("hsnet")
-    assert (hsnet.distinct_supports, hsnet.aspect, hsnet.label_size) == (False, "stretched", "network")
-
-
-def test_every_named_protocol_keeps_novel_images_and_says_the_split_of_its_data_set():
-    for dataset, named in PROTOCOLS.items():
-        for protocol in named.values():
-            assert not protocol.drop_novel_training_images
-            assert protocol.coco_split == ("A" if dataset == "coco-20i-a" else "B")
-        assert len({p.digest() for p in named.values()}) == len(named)
-
-
-def test_a_protocol_that_nobody_published_is_refused_with_near_names():
-    with pytest.raises(ValueError, match="did you mean paper_scl"):
-        named_protocol("paper_sc")
-    with pytest.raises(ValueError, match="did you mean pfenet"):
-        named_protocol("pfenet_473", "pascal-5i")
-    with pytest.raises(ValueError, match="no protocol is published for 'voc'"):
-        named_protocol("pfenet", "voc")
-
-
 @pytest.mark.parametrize(
-    "made_of",
+    ("names", "message"),
     [
-        coco_20i,
-        lambda fold, split: coco_40_20_20(fold, "test", split),
-        lambda fold, split: coco_40_20_20(fold, "validation", split),
-        lambda fold, split: coco_to_voc(fold, "coco-20i", split),
-        voc_to_coco,
+        (("paper_sc",), "did you mean paper_scl"),
+        (("pfenet_473", "pascal-5i"), "did you mean pfenet"),
+        (("pfenet", "voc"), "no protocol is published for 'voc'"),
     ],
 )
-def test_every_split_made_of_coco_20i_is_told_from_its_other_form(made_of):
-    for split, other in (("A", "B"), ("B", "A")):
-        protocol = Protocol(name="p", coco_split=split)
-        protocol.check_split(made_of(0, split).name)
+def test_an_unknown_protocol_or_data_set_is_refused_with_near_names(names, message):
+    with pytest.raises(ValueError, match=message):
+        named_protocol(*names)
+
+
+BUILT_FROM_COCO = [
+    coco_20i,
+    lambda fold, split: coco_40_20_20(fold, "test", split),
+    lambda fold, split: coco_40_20_20(fold, "validation", split),
+    lambda fold, split: coco_to_voc(fold, "coco-20i", split),
+    voc_to_coco,
+]
+
+
+@pytest.mark.parametrize(("split", "other"), [("A", "B"), ("B", "A")])
+def test_data_of_the_other_coco_split_are_refused_and_other_data_are_not(make_index, split, other):
+    index = make_index({f"i{k}": dict.fromkeys(range(1, 81), 2048) for k in range(3)})
+    protocol = Protocol(name="p", coco_split=split)
+    for make in BUILT_FROM_COCO:
+        assert EpisodeSampler(index, make(0, split), protocol, shots=1).classes
         with pytest.raises(ValueError, match=f"COCO's split {split}, the data of split {other}"):
-            protocol.check_split(made_of(0, other).name)
-
-
-@pytest.mark.parametrize("name", ["pascal-5i", "fss-1000", coco_to_voc(0, "pascal-5i").name])
-def test_splits_that_are_not_made_of_coco_20i_are_of_any_protocol(name):
-    for split in ("A", "B"):
-        Protocol(name="p", coco_split=split).check_split(name)
-
-
-def test_data_of_the_other_coco_split_are_refused(make_index):
-    images = {f"i{k}": dict.fromkeys(range(1, 81), 2048) for k in range(3)}
-    index = make_index(images)
-    for split, other in (("A", "B"), ("B", "A")):
-        protocol = Protocol(name="p", coco_split=split)
-        assert EpisodeSampler(index, coco_20i(0, split), protocol, shots=1).classes
-        with pytest.raises(ValueError, match=f"COCO's split {split}, the data of split {other}"):
-            EpisodeSampler(index, coco_20i(0, other), protocol, shots=1)
+            EpisodeSampler(index, make(0, other), protocol, shots=1)
+    for name in ("pascal-5i", "fss-1000", coco_to_voc(0, "pascal-5i").name):
+        protocol.check_split(name)

@@ -22,13 +22,7 @@ def write_mat(path, plane=PLANE):
     return path
 
 
-def test_a_matlab_mask_gives_its_class_numbers(tmp_path):
-    plane = read_mat(write_mat(tmp_path / "a.mat"))
-    assert plane.dtype == np.uint8
-    assert plane.tolist() == PLANE.tolist()
-
-
-def test_a_broken_or_foreign_matlab_file_is_told(tmp_path):
+def test_a_broken_or_foreign_matlab_file_is_reported(tmp_path):
     (tmp_path / "a.mat").write_bytes(b"not matlab")
     with pytest.raises(DataError, match=r"a\.mat cannot be read.*GTcls"):
         read_mat(tmp_path / "a.mat")

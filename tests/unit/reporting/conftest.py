@@ -1,5 +1,6 @@
 import pytest
 
+from fewseg.reports.frame import results_of
 from fewseg.reports.site import SiteOptions
 from fewseg.reports.site.build import write_site
 from result_files import make_counts, make_result
@@ -14,6 +15,19 @@ def counts_of_fold():
 @pytest.fixture
 def result_of():
     return make_result
+
+
+@pytest.fixture
+def frame_of():
+    """(results, or pairs of results and counts) -> their frame, by keys that are numbers."""
+
+    def framed(found, **options):
+        pairs = [each if isinstance(each, tuple) else (each, None) for each in found]
+        runs = {str(number): run for number, (run, _) in enumerate(pairs)}
+        counts = {str(number): own for number, (_, own) in enumerate(pairs)}
+        return results_of(runs, counts, **options)
+
+    return framed
 
 
 @pytest.fixture

@@ -1,25 +1,15 @@
 import pytest
 
 from fewseg.methods.fusion import FUSIONS
-from fewseg.methods.registry import METHODS
 from fewseg.metrics import paired_difference
-from fewseg.recipes.registry import RECIPES
-from fewseg.reports.gains import (
-    FUSION_BASELINE,
-    METHOD_BASELINES,
-    OWN_BASELINES,
-    PAPER_FUSIONS,
-    RECIPE_BASELINES,
-    gain_cells,
-    gains,
-)
+from fewseg.recipes.registry import variants
+from fewseg.reports.frame import FUSION_BASELINE, PAPER_FUSIONS, baseline_pairs, fold_tables, gains
 from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of
-from fewseg.reports.paper_rows import recipe_stem
-from fewseg.reports.table import fold_tables
+from fewseg.reports.tables import gain_cells
 
 
 @pytest.fixture
-def runs(counts_of_fold, result_of):
+def runs(counts_of_fold, result_of, frame_of):
     """Results and their counts, by (method, fusion)."""
 
     class Runs:
@@ -32,22 +22,29 @@ def runs(counts_of_fold, result_of):
                 result = result_of(counts, fold, method=method, fusion=fusion, shots=shots, **changes)
                 self.found.append((result, counts))
 
-        def gains(self):
-            (self.table,) = fold_tables([r for r, _ in self.found])
-            return gains(self.table, lambda r: next(c for o, c in self.found if o is r))
+        def pairs(self):
+            (self.table,) = fold_tables(frame_of(self.found))
+            return baseline_pairs(self.table)
+
+        def variants(self):
+            """(variant, that of its baseline) of each pair."""
+            pairs = self.pairs()
+            frame = self.table.results.frame
+            named = dict(zip(frame.series, frame.variant, strict=True))
+            return {(named[b], named[a]) for a, b in pairs}
 
     return Runs()
 
 
-def pair_names(found):
-    return [gain.text for gain in found]
+def pair_names(pairs):
+    return [f"{b} over {a}" for a, b in pairs]
 
 
 def test_methods_are_measured_with_the_same_fusion_and_cgm_against_average(runs):
     for method in ("matcher", "pfenet", "scl-pfenet"):
         for fusion in ("average", "cross-guided", "mean"):
             runs.add(method, fusion)
-    assert pair_names(runs.gains()) == [
+    assert pair_names(runs.pairs()) == [
         "matcher cross-guided over matcher average",
         "pfenet average over matcher average",
         "pfenet cross-guided over matcher cross-guided",
@@ -66,25 +63,21 @@ def test_methods_are_measured_with_the_same_fusion_and_cgm_against_average(runs)
     ]
 
 
-def test_the_baselines_are_of_methods_and_fusions_that_results_can_have():
-    assert set(METHOD_BASELINES) | {m for some in METHOD_BASELINES.values() for m in some} <= set(METHODS)
-    kinds = set(FUSIONS)
+def test_the_fusions_that_are_paired_exist():
     paired = {kind for pair in PAPER_FUSIONS for kind in pair}
-    assert {*FUSION_BASELINE, *FUSION_BASELINE.values(), *paired} <= kinds
+    assert {*FUSION_BASELINE, *FUSION_BASELINE.values(), *paired} <= set(FUSIONS)
 
 
-def test_the_recipes_that_are_measured_and_their_baselines_are_there():
-    stems = {recipe_stem(name) for name in RECIPES}
-    less = {stem for some in RECIPE_BASELINES.values() for stem in some}
-    assert {*RECIPE_BASELINES, *less} <= stems
-    assert less >= OWN_BASELINES
+def test_baselines_and_rows_with_a_part_less_are_variants_of_recipes():
+    named = {name for v in variants().values() for name in (*v.baselines, *v.one_part_less)}
+    assert named <= set(variants())
 
 
 def test_with_one_shot_the_fusion_does_not_matter(runs):
     runs.add("pfenet", "mean", shots=1)
     runs.add("scl-pfenet", "cross-guided", shots=1)
     runs.add("scl-pfenet", "average", shots=1)
-    assert pair_names(runs.gains()) == [
+    assert pair_names(runs.pairs()) == [
         "scl-pfenet average over pfenet mean",
         "scl-pfenet cross-guided over pfenet mean",
     ]
@@ -93,17 +86,20 @@ def test_with_one_shot_the_fusion_does_not_matter(runs):
 def test_gains_are_paired_by_fold_and_their_mean_is_over_all_folds(runs, counts_of_fold):
     runs.add("pfenet", "average")
     runs.add("scl-pfenet", "average", better=0.03)
-    (gain,) = runs.gains()
+    assert len(runs.pairs()) == 1
+    lines = gains(runs.table)
     expected = []
     for fold in range(4):
         classes = [2 * fold + 1, 2 * fold + 2]
         found = paired_difference(counts_of_fold(fold), counts_of_fold(fold, 0.03), classes, over="queries")
         expected.append(Estimate(value=found.difference, low=found.interval.low, high=found.interval.high))
-    assert list(gain.by_fold.values()) == expected
+    found = [Estimate(value=e.value, low=e.low, high=e.high) for e in lines.itertuples()]
+    assert list(lines.fold) == [0, 1, 2, 3]
+    assert found == expected
     assert all(e.value > 0 for e in expected)
-    headings, rows = gain_cells(runs.table, [gain])
-    assert headings == ["gain in mIoU points", "fold 0", "fold 1", "fold 2", "fold 3", "mean"]
-    assert rows == [
+    cells = gain_cells(runs.table, lines)
+    assert list(cells.columns) == ["gain in mIoU points", "fold 0", "fold 1", "fold 2", "fold 3", "mean"]
+    assert cells.values.tolist() == [
         [
             "scl-pfenet average over pfenet average",
             *(gain_with_interval(e) for e in expected),
@@ -115,17 +111,18 @@ def test_gains_are_paired_by_fold_and_their_mean_is_over_all_folds(runs, counts_
 def test_a_mean_gain_over_missing_folds_is_never_printed(runs):
     runs.add("pfenet", "average", folds=(0, 1, 2))
     runs.add("scl-pfenet", "average", folds=(0, 1, 3))
-    (gain,) = runs.gains()
-    assert list(gain.by_fold) == [0, 1]
-    assert gain.mean == "pfenet average: missing fold 3; scl-pfenet average: missing fold 2"
-    assert gain_cells(runs.table, [gain])[1][0][3:] == ["-", "-", gain.mean]
+    assert len(runs.pairs()) == 1
+    lines = gains(runs.table)
+    assert list(lines.fold) == [0, 1]
+    missing = "pfenet average: missing fold 3; scl-pfenet average: missing fold 2"
+    assert gain_cells(runs.table, lines).iloc[0].tolist()[3:] == ["-", "-", missing]
 
 
 def test_fusions_are_compared_within_one_trained_model(runs):
     for seed in (0, 1):
         for fusion in ("average", "cross-guided"):
             runs.add("scl-pfenet", fusion, training={"seed": seed})
-    assert pair_names(runs.gains()) == [
+    assert pair_names(runs.pairs()) == [
         "scl-pfenet (training seed 0) cross-guided over scl-pfenet (training seed 0) average",
         "scl-pfenet (training seed 1) cross-guided over scl-pfenet (training seed 1) average",
     ]
@@ -141,7 +138,7 @@ def test_canet_is_measured_against_the_matcher_and_scl_on_canet_against_canet(ru
     for fusion in ("average", "cross-guided"):
         runs.add("canet", fusion, recipe="voc5i_mini_canet", training=trained(750))
         runs.add("scl-canet", fusion, recipe="voc5i_mini_scl_canet", training=trained(750))
-    assert pair_names(runs.gains()) == [
+    assert pair_names(runs.pairs()) == [
         "canet average over matcher average",
         "canet cross-guided over canet average",
         "pfenet average over matcher average",
@@ -157,7 +154,7 @@ def test_scls_cgm_is_set_beside_canets_attention_where_there_are_several_shots(r
         runs.found.clear()
         runs.add("canet", attention, shots=shots, recipe="pascal_canet_attention_resnet50")
         runs.add("scl-canet", ours, shots=shots, recipe="pascal_scl_canet_resnet50")
-        return pair_names(runs.gains())
+        return pair_names(runs.pairs())
 
     assert add(5, "attention", "cross-guided") == ["scl-canet cross-guided over canet attention"]
     assert add(5, "attention", "average") == []
@@ -168,7 +165,7 @@ def test_the_parts_of_scl_on_canet_are_measured_one_by_one(runs):
     names = ("", "_initial", "_primary", "_auxiliary", "_all_vectors", "_first_loss", "_second_loss")
     for name in names:
         runs.add("scl-canet", "average", shots=1, recipe=f"pascal_scl_canet{name}_resnet50")
-    found = {(g.b.stem, g.a.stem) for g in runs.gains()}
+    found = runs.variants()
     less = {("scl_canet", f"scl_canet_{n}") for n in ("primary", "auxiliary", "first_loss", "second_loss")}
     assert found == {*less, ("scl_canet_all_vectors", "scl_canet")}
 
@@ -179,8 +176,8 @@ def test_sd_aanets_rows_are_measured_against_those_with_a_part_less_and_never_ag
     runs.add("pfenet", "mean", shots=1, recipe="voc5i_mini_sdaanet_baseline", training=trained(750))
     for part in ("", "_saam", "_sdpm"):
         runs.add("sdaanet", "mean", shots=1, recipe=f"voc5i_mini_sdaanet{part}", training=trained(750))
-    assert {(g.b.stem, g.a.stem) for g in runs.gains()} == {
-        ("scl", "pfenet"),
+    assert runs.variants() == {
+        ("scl_pfenet", "pfenet"),
         ("sdaanet_saam", "sdaanet_baseline"),
         ("sdaanet_sdpm", "sdaanet_baseline"),
         ("sdaanet", "sdaanet_baseline"),
@@ -193,7 +190,7 @@ def test_the_five_shot_strategies_are_measured_against_each_other_and_the_baseli
     runs.add("pfenet", "mean", recipe="voc5i_mini_sdaanet_baseline")
     runs.add("sdaanet", "mean", recipe="voc5i_mini_sdaanet_integral")
     runs.add("sdaanet", "mean", recipe="voc5i_mini_sdaanet_separate")
-    assert {(g.b.stem, g.a.stem) for g in runs.gains()} == {
+    assert runs.variants() == {
         ("sdaanet_separate", "sdaanet_integral"),
         ("sdaanet_separate", "sdaanet_baseline"),
     }
@@ -203,7 +200,7 @@ def test_sd_aanets_baseline_is_not_the_baseline_of_scl_though_it_be_trained_alik
     runs.add("pfenet", "mean", shots=1, recipe="pascal_sdaanet_baseline_resnet50", training=trained(750))
     runs.add("scl-pfenet", "mean", shots=1, recipe="pascal_scl_pfenet_resnet50", training=trained(750))
     runs.add("matcher", "mean", shots=1, recipe="pascal_matcher_resnet50", training={"seed": 0})
-    assert pair_names(runs.gains()) == ["pfenet mean over matcher mean", "scl-pfenet mean over matcher mean"]
+    assert pair_names(runs.pairs()) == ["pfenet mean over matcher mean", "scl-pfenet mean over matcher mean"]
 
 
 @pytest.mark.parametrize("name", ["steps", "batch"])
@@ -212,10 +209,10 @@ def test_rows_of_another_schedule_are_not_paired(runs, name):
     runs.add("canet", "average", recipe="voc5i_mini_canet", training={"seed": 0, "config": config})
     other = {"seed": 0, "config": config | {name: 1500}}
     runs.add("scl-canet", "average", recipe="voc5i_mini_scl_canet", training=other)
-    assert runs.gains() == []
+    assert runs.pairs() == []
 
 
 def test_a_part_is_measured_within_one_training_seed(runs):
     runs.add("pfenet", "mean", shots=1, recipe="voc5i_mini_sdaanet_baseline", training=trained(750, seed=1))
     runs.add("sdaanet", "mean", shots=1, recipe="voc5i_mini_sdaanet_saam", training=trained(750))
-    assert runs.gains() == []
+    assert runs.pairs() == []

@@ -4,8 +4,8 @@ import shutil
 import pytest
 
 from fewseg.engine.results import counts_path
-from fewseg.reports.paper_tables import paper_tables
-from fewseg.reports.results_page import read_folder
+from fewseg.reports.frame import load_results
+from fewseg.reports.papers import paper_tables
 from result_files import write_sealed
 
 
@@ -14,11 +14,11 @@ def made(tmp_path):
     """What was left out, and the cells of PFENet's row of SCL's Table 1 on the small set."""
 
     def make():
-        read = read_folder(tmp_path / "results")
-        table = paper_tables(read.found, paths=read.paths)[0]
-        row = next(row for row in table.sections[0].rows if row.name == "PFENet")
-        line = row.lines["voc5i-mini"][0]
-        return [*read.left_out, *table.problems], [cell.status or "number" for cell in line.cells]
+        results = load_results(tmp_path / "results")
+        table = paper_tables(results)[0]
+        row = next(row for row in table.rows if row.layout.name == "PFENet")
+        _, cells = row.lines["voc5i-mini"][0]
+        return [*results.left_out, *table.problems], [cell.status or "number" for cell in cells]
 
     return make
 

@@ -6,21 +6,13 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from fewseg.reports.html import escaped
-from fewseg.reports.paper_tables import (
-    csv_tables,
-    html_page,
-    html_table,
-    latex_paper_table,
-    markdown_paper_table,
-    paper_tables,
-    rich_paper_table,
-)
-from fewseg.reports.paper_tables.grid import Footnotes, grids
-from fewseg.reports.paper_tables.latex_table import latex_text
-from fewseg.reports.results_page import read_folder
+from fewseg.reports.frame import load_results, results_of
+from fewseg.reports.paper_report import texts
+from fewseg.reports.papers import _letter, csv_tables, page_of, paper_tables
+from fewseg.reports.tables import rich_paper_table
+from fewseg.reports.templating import latex
 
-SCL = {"method": "scl-pfenet", "fusion": "average", "recipe": "voc5i_mini_scl_&_<b>"}
+SCL = {"method": "scl-pfenet", "fusion": "average", "recipe": "voc5i_mini_scl_&_<b>", "variant": "scl_pfenet"}
 
 
 @pytest.fixture
@@ -30,7 +22,25 @@ def tables(write, tmp_path):
         write(f"pfenet{fold}", fold)
         if fold != 2:
             write(f"scl{fold}", fold, better=0.05, **SCL)
-    return paper_tables(read_folder(tmp_path / "results").found)
+    return paper_tables(load_results(tmp_path / "results"))
+
+
+def markdown_paper_table(table):
+    return next(iter(texts("markdown", [table]).values()))
+
+
+def latex_paper_table(table):
+    return next(iter(texts("latex", [table]).values()))
+
+
+def html_table(table):
+    """The section of one table."""
+    page = texts("html", [table])["tables.html"]
+    return page[page.index("<section") : page.index("</section>") + len("</section>")]
+
+
+def shown(table):
+    return page_of(table).sections[0].rows
 
 
 def cells(html):
@@ -56,7 +66,7 @@ def cells(html):
 
 
 def test_html_has_the_printed_value_and_ours_in_blocks_that_say_whose_they_are(tables):
-    found = cells(escaped(html_table(tables[0])))
+    found = cells(html_table(tables[0]))
     wide = [one for one in found if "few" not in one[1].get("class", "").split()]
     blocks = [text for _, named, text in wide if named.get("scope") == "colgroup"]
     assert blocks[:4] == [
@@ -78,16 +88,16 @@ def test_html_has_the_printed_value_and_ours_in_blocks_that_say_whose_they_are(t
 
 
 def test_html_escapes_what_results_say_of_themselves(tables):
-    html = escaped(html_table(tables[0]))
+    html = html_table(tables[0])
     assert "<b>" not in html
     assert "voc5i_mini_scl_&amp;_&lt;b&gt;" in html
 
 
 def test_the_page_links_to_every_table_and_asks_the_network_for_nothing(tables):
-    page = html_page(tables, ["x.json <was> damaged"])
-    assert re.findall(r'href="#([^"]+)"', page) == [t.slug for t in tables]
+    page = texts("html", tables, ["x.json <was> damaged"])["tables.html"]
+    assert re.findall(r'href="#([^"]+)"', page) == [t.layout.slug for t in tables]
     for table in tables:
-        assert page.count(f'id="{table.slug}"') == 1
+        assert page.count(f'id="{table.layout.slug}"') == 1
     assert "x.json &lt;was&gt; damaged" in page
     assert "http" not in page.replace("http-equiv", "")
 
@@ -101,8 +111,8 @@ def test_markdown_rows_have_a_cell_for_each_heading_and_the_notes_stand_below(ta
     assert "| 63.0 | 70.0 | 56.5 | 57.7 | 61.8 | +1.0 | not run |" in scl
     assert "missing fold 2 <sup>" in scl
     assert "- <sup>a</sup> fewseg pfenet, 1-shot mean" in text
-    assert "voc5i\\_mini\\_scl\\_&\\_\\<b>" in text
-    assert "Printed value only, fewseg does not have this method: OSLSM (BMVC'17), SG-One," in text
+    assert "voc5i_mini_scl\\_&\\_\\<b>" in text
+    assert "Printed value only, fewseg does not have this method: OSLSM (BMVC'17), PGNet" in text
 
 
 def test_a_small_set_without_results_in_a_section_is_one_column_that_says_so(tables):
@@ -141,16 +151,16 @@ def test_latex_is_well_formed_in_every_table(tables):
     for table in tables:
         text = latex_paper_table(table)
         check_latex(text)
-        assert rf"\label{{tab:{table.slug}}}" in text
+        assert rf"\label{{tab:{table.layout.slug}}}" in text
         assert text.count(r"\toprule") == text.count(r"\bottomrule") == len(table.sections)
 
 
 def test_latex_text_has_no_sign_that_is_a_command():
-    assert latex_text(r"a_b & 5 % of {x} $1 #2 \y ~ ^ <b>") == (
+    assert latex(r"a_b & 5 % of {x} $1 #2 \y ~ ^ <b>") == (
         r"a\_b \& 5 \% of \{x\} \$1 \#2 \textbackslash{}y \textasciitilde{} \textasciicircum{} "
         r"\textless{}b\textgreater{}"
     )
-    assert latex_text("P.-5² ± †") == r"P.-5$^2$ $\pm$ \dag{}"
+    assert latex("P.-5² ± †") == r"P.-5$^2$ $\pm$ \dag{}"
 
 
 def test_csv_has_all_about_a_cell_in_its_line(tables):
@@ -175,41 +185,39 @@ def test_csv_has_all_about_a_cell_in_its_line(tables):
 
 
 def test_our_standard_deviation_is_shown_where_the_paper_prints_one(tables):
-    by_name = {table.name: table for table in tables}
-    shown = [cell.text for row in grids(by_name["SRPNet, Table 2"])[0][0].rows for cell in row]
-    assert "62.8±0.16" in shown
-    pfenet = next(row for row in grids(by_name["SRPNet, Table 2"])[0][0].rows if row[0].text == "PFENet")
+    by_name = {table.layout.name: table for table in tables}
+    texts_shown = [cell.text for row in shown(by_name["SRPNet, Table 2"]) for cell in row]
+    assert "62.8±0.16" in texts_shown
+    pfenet = next(row for row in shown(by_name["SRPNet, Table 2"]) if row[0].text == "PFENet")
     assert re.fullmatch(r"\d\d\.\d±\d\.\d\d", pfenet[9].text)
-    assert not any("±" in cell.text for row in grids(by_name["SCL, Table 1"])[0][0].rows for cell in row)
+    assert not any("±" in cell.text for row in shown(by_name["SCL, Table 1"]) for cell in row)
 
 
 @pytest.mark.parametrize("width", [60, 400])
 def test_a_narrow_terminal_shows_the_means_and_says_what_is_missing(tables, width):
     console = Console(width=width, file=io.StringIO())
-    console.print(rich_paper_table(tables[0], width))
+    console.print(rich_paper_table(page_of(tables[0]), width))
     text = console.file.getvalue()
     assert ("P.-5⁰" in text) == (width == 400)
     assert ("need a wider terminal" in " ".join(text.split())) == (width == 60)
     assert max(map(len, text.splitlines())) <= width
 
 
-def test_footnotes_go_on_with_two_letters(tables):
-    notes = Footnotes()
-    source = next(iter(grids(tables[0])[1].letters))
-    letters = [notes.letter(type(source)(**{**vars(source), "recipe": str(i)})) for i in range(54)]
+def test_footnotes_go_on_with_two_letters():
+    letters = [_letter(n) for n in range(54)]
     assert (letters[0], letters[25], letters[26], letters[53]) == ("a", "z", "aa", "bb")
     assert len(set(letters)) == 54
 
 
 def test_html_says_what_a_narrow_screen_can_do_without(tables):
     """Folds, backbones, and a data set without numbers; headings span what is left."""
-    html = escaped(html_table(tables[0]))
+    html = html_table(tables[0])
     kinds = [[set((named.get("class") or "").split()), named] for _, named, _ in cells(html)]
     few = [int(named["colspan"]) for kind, named in kinds if "few" in kind]
     full = [int(named["colspan"]) for kind, named in kinds if "full" in kind]
     assert full[:4] == [2, 6, 1, 6]
     assert few[:3] == [1, 2, 2], "Method; Mean and gain, printed and of the small set"
-    row = re.search(r"<tr><th[^>]*>PFENet.*?</tr>", html)[0]
+    row = re.search(r"<tr>\s*<th[^>]*>PFENet.*?</tr>", html, re.DOTALL)[0]
     shown = [text for _, named, text in cells(row) if "detail" not in named["class"].split()]
     assert shown[:3] == ["PFENet (TPAMI'20)", "60.8", ""]
     assert re.fullmatch(r"\d\d\.\da\[.*\]", shown[3])
@@ -217,6 +225,6 @@ def test_html_says_what_a_narrow_screen_can_do_without(tables):
 
 
 def test_a_block_without_numbers_stays_where_there_is_no_other():
-    html = escaped(html_table(paper_tables([])[0]))
+    html = html_table(paper_tables(results_of({}))[0])
     assert 'class="number status start detail"' not in html
     assert "not run" in html

@@ -4,7 +4,17 @@ import pytest
 
 from fewseg.engine.environment import Environment
 from fewseg.engine.results import counts_path
-from fewseg.reports.results_page import BEGIN, END, load_folder, results_page, update_page
+from fewseg.reports import tables
+from fewseg.reports.frame import load_results
+from fewseg.reports.tables import BEGIN, END, results_block, some_results
+
+
+def results_page(folder):
+    return results_block(some_results(folder))
+
+
+def update_page(page, folder):
+    tables.update_page(page, some_results(folder))
 
 
 @pytest.fixture
@@ -32,7 +42,7 @@ def test_the_page_has_a_section_a_table(folder):
 
 
 def test_every_class_stands_by_name_with_its_iou_in_percent(folder):
-    results = {r.method: r for r, _ in load_folder(folder)[0] if r.fold == 1 and r.shots == 1}
+    results = {r.method: r for r in load_results(folder).runs.values() if r.fold == 1 and r.shots == 1}
     values = [f"{100 * results[m].per_class_mean[3]:.1f}" for m in ("pfenet", "scl-pfenet")]
     page = results_page(folder)
     assert f"| bird | 1 | {values[0]} | {values[1]} |" in page

@@ -12,8 +12,14 @@ import pytest
 from fewseg.engine.results import without_seal
 from fewseg.metrics import paired_difference
 from fewseg.metrics.scores import miou_by_size
-from fewseg.reports.results_page import read_folder
+from fewseg.reports.frame import load_results
 from site_page import SVG
+
+
+def pairs_of(folder):
+    """Each result with its counts."""
+    found = load_results(folder)
+    return [(run, found.counts[key]) for key, run in found.runs.items()]
 
 
 def test_the_page_has_its_parts_and_every_link_leads_to_one(folder, make):
@@ -114,7 +120,7 @@ def number_of(text):
 def test_every_dot_stands_at_its_result(folder, make):
     _, _, page = make(folder)
     dots = dots_of(page, "voc5i-mini, 1-shot: mIoU of each row")
-    results = read_folder(folder).found
+    results = pairs_of(folder)
     folds = {k: v for k, v in dots.items() if ", mean:" not in k}
     assert len(folds) == len(results) == 9
     for result, _ in results:
@@ -135,7 +141,7 @@ def test_every_dot_stands_at_its_result(folder, make):
 def test_every_gain_stands_at_the_paired_difference(folder, make):
     _, _, page = make(folder)
     dots = dots_of(page, "voc5i-mini, 1-shot: gains in mIoU")
-    found = read_folder(folder).found
+    found = pairs_of(folder)
     for fold in range(4):
         (a, counts_a), (_, counts_b) = of_row(found, "pfenet", fold), of_row(found, "scl-pfenet", fold)
         paired = paired_difference(counts_a, counts_b, a.classes, over="queries")
@@ -148,7 +154,7 @@ def test_every_gain_stands_at_the_paired_difference(folder, make):
 
 def test_the_heat_map_and_its_file_have_the_iou_of_each_class(folder, make):
     _, _, page = make(folder)
-    found = read_folder(folder).found
+    found = pairs_of(folder)
     heat = [e for e in page.all("span", **{"class": "heat"}) if [p for p in e["parents"] if p["tag"] == "td"]]
     wanted = {}
     for result, _ in found:
@@ -171,7 +177,7 @@ def in_panel(element):
 def test_sizes_are_those_of_the_counts(folder, make):
     _, _, page = make(folder)
     rows = page.downloads()["voc5i-mini-1-shot-sizes.csv"]
-    result, counts = of_row(read_folder(folder).found, "scl-pfenet", 2)
+    result, counts = of_row(pairs_of(folder), "scl-pfenet", 2)
     mine = [r for r in rows if (r["method"], r["fold"]) == ("scl-pfenet", "2")]
     for row, bin in zip(mine, miou_by_size(counts, result.classes), strict=True):
         assert (int(row["pixels_from"]), int(row["episodes"])) == (bin.low, bin.episodes)
@@ -199,7 +205,7 @@ def test_the_score_file_has_every_result_in_full(folder, make):
     rows = page.downloads()["voc5i-mini-1-shot-scores.csv"]
     wanted = {
         (r.method, str(r.fold)): (r.miou_mean, *r.miou_ci95, r.fb_iou_mean, r.dice_mean)
-        for r, _ in read_folder(folder).found
+        for r, _ in pairs_of(folder)
     }
     names = ("miou", "miou_low", "miou_high", "fb_iou", "dice")
     assert {(r["method"], r["fold"]): tuple(float(r[n]) for n in names) for r in rows} == wanted

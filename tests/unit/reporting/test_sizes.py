@@ -1,11 +1,10 @@
 """The table by target size: a mean over folds, the number of episodes, and what is missing."""
 
 import pytest
-from rich.console import Console
 
 from fewseg.metrics import miou_by_size
-from fewseg.reports.sizes import rich_sizes, size_cells
-from fewseg.reports.table import fold_tables
+from fewseg.reports.frame import fold_tables
+from fewseg.reports.size_scores import size_cells
 
 
 @pytest.fixture
@@ -18,9 +17,10 @@ def found(counts_of_fold, result_of):
     return rows
 
 
-def test_a_cell_is_the_mean_over_the_folds_with_the_number_of_episodes(found):
-    (table,) = fold_tables([result for result, _ in found])
-    headings, rows = size_cells(table, lambda result: next(c for r, c in found if r is result))
+def test_a_cell_is_the_mean_over_the_folds_with_the_number_of_episodes(found, frame_of):
+    (table,) = fold_tables(frame_of(found))
+    cells = size_cells(table)
+    headings, rows = list(cells.columns), cells.values.tolist()
     assert headings[:3] == ["pixels of the target", "0-499", "500-999"]
     for row, fold in zip(rows, (0, 1), strict=False):
         assert row[0] == f"matcher mean, fold {fold} (missing folds 2, 3: no mean)"
@@ -32,6 +32,3 @@ def test_a_cell_is_the_mean_over_the_folds_with_the_number_of_episodes(found):
     assert rows[2][:1] == ["pfenet mean"]
     assert rows[2][2] == f"{mean:.1f} ({sum(b.episodes for b in bins)})"
     assert rows[2][3:] == ["-"] * 9  # no target of 1000 pixels
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(rich_sizes(table, lambda result: next(c for r, c in found if r is result)))
-    assert "by the size of the target" in console.export_text()

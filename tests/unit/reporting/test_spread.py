@@ -6,7 +6,8 @@ from math import sqrt
 import pytest
 
 from fewseg.data.protocols import HSNET
-from fewseg.reports.spread import protocol_line, spread_line, standard_error
+from fewseg.reports.frame import results_of
+from fewseg.reports.tables import spread_line
 from result_files import make_counts, make_result
 
 
@@ -15,8 +16,8 @@ def result(result_of, counts_of_fold):
     return result_of(counts_of_fold(0))
 
 
-def test_the_standard_error_is_that_of_a_normal_interval(result):
-    assert standard_error(replace(result, miou_ci95=(0.4, 0.6))) == pytest.approx(0.1 / 1.959964)
+def protocol_line(run):
+    return results_of({"a": run}).frame.protocol_line.iloc[0]
 
 
 def seeds(mean, spread):

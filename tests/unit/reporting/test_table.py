@@ -3,9 +3,19 @@ import io
 import pytest
 from rich.console import Console
 
+from fewseg.reports import frame
 from fewseg.reports.numbers import Estimate, mean_of, with_interval
-from fewseg.reports.render import cells, fold_cell, markdown, markdown_table, mean_cell, rich_table
-from fewseg.reports.table import fold_tables
+from fewseg.reports.tables import rich_table, score_cells
+
+
+@pytest.fixture
+def fold_tables(frame_of):
+    return lambda found, **options: frame.fold_tables(frame_of(found, **options))
+
+
+def cells(table):
+    found = score_cells(table)
+    return list(found.columns), found.values.tolist()
 
 
 @pytest.fixture
@@ -20,7 +30,7 @@ def estimate(result):
     return Estimate(value=result.miou_mean, low=result.miou_ci95[0], high=result.miou_ci95[1])
 
 
-def test_a_row_has_every_fold_and_their_mean_with_intervals(results):
+def test_a_row_has_every_fold_and_their_mean_with_intervals(fold_tables, results):
     runs = results()
     (table,) = fold_tables(runs)
     headings, rows = cells(table)
@@ -38,36 +48,38 @@ def test_a_row_has_every_fold_and_their_mean_with_intervals(results):
     ]
 
 
-def test_a_mean_over_missing_folds_is_never_printed(results):
+def test_a_mean_over_missing_folds_is_never_printed(fold_tables, results):
     (table,) = fold_tables(results(folds=(0, 1, 3)))
     (row,) = cells(table)[1]
     assert row[4] == "-"
     assert row[6:9] == ["missing fold 2", "-", "-"]
     (table,) = fold_tables(results(folds=(1,)))
-    assert mean_cell(table.rows[0], 4) == "missing folds 0, 2, 3"
-    assert fold_cell(table.rows[0], 1) != "-"
+    (row,) = cells(table)[1]
+    assert row[6] == "missing folds 0, 2, 3"
+    assert row[3] != "-"
+    assert row[8] == f"{100 * results(folds=(1,))[0].dice_mean:.1f} (fold 1)"
 
 
-def test_the_number_of_folds_can_be_said(results):
+def test_the_number_of_folds_can_be_said(fold_tables, results):
     (table,) = fold_tables(results(folds=(0, 1)), folds=2)
     assert "missing" not in cells(table)[1][0][4]
-    with pytest.raises(ValueError, match=r"fold 2 is outside folds 0 \.\. 1"):
+    with pytest.raises(ValueError, match=r"is of fold 2, outside 0 \.\. 1"):
         fold_tables(results(folds=(2,)), folds=2)
 
 
 @pytest.mark.parametrize("dataset", ["fss-1000", "fss-1000-drawn"])
-def test_the_one_fold_of_fss_1000_is_all_of_it(results, dataset):
+def test_the_one_fold_of_fss_1000_is_all_of_it(fold_tables, results, dataset):
     fss, others = fold_tables([*results(folds=(0,), dataset=dataset), *results(folds=(0,))])
     assert (fss.folds, others.folds) == (1, 4)
     headings, (row,) = cells(fss)
     assert headings[:4] == ["method", "fusion", "fold 0", "mean"]
     assert row[3] == row[2]
-    assert mean_cell(others.rows[0], 4) == "missing folds 1, 2, 3"
-    with pytest.raises(ValueError, match=r"fold 1 is outside folds 0 \.\. 0"):
+    assert others.missing(others.series[0]) == "missing folds 1, 2, 3"
+    with pytest.raises(ValueError, match=r"is of fold 1, outside 0 \.\. 0"):
         fold_tables(results(folds=(1,), dataset=dataset))
 
 
-def test_methods_and_fusions_are_rows_and_data_sets_shots_and_protocols_are_tables(results):
+def test_methods_and_fusions_are_rows_and_data_sets_shots_and_protocols_are_tables(fold_tables, results):
     runs = [
         *results(method="scl-pfenet", recipe="r"),
         *results(),
@@ -78,7 +90,7 @@ def test_methods_and_fusions_are_rows_and_data_sets_shots_and_protocols_are_tabl
     ]
     tables = fold_tables(runs)
     found = [
-        (t.dataset, t.shots, t.protocol.split(" ")[0], [(r.method, r.fusion) for r in t.rows]) for t in tables
+        (t.dataset, t.shots, t.protocol.split(" ")[0], [tuple(s.split()) for s in t.series]) for t in tables
     ]
     three = [("pfenet", "average"), ("pfenet", "mean"), ("scl-pfenet", "mean")]
     one = [("pfenet", "mean")]
@@ -89,59 +101,57 @@ def test_methods_and_fusions_are_rows_and_data_sets_shots_and_protocols_are_tabl
         ("voc5i-mini", 5, "mini", one),
     ]
     assert found == sorted(found, key=lambda f: f[:2])
-    assert all(len(r.results) == 4 for t in tables for r in t.rows)
+    assert all(len(t.row(s)) == 4 for t in tables for s in t.series)
 
 
-def test_title_and_caption_say_what_the_numbers_are(results):
+def test_title_and_caption_say_what_the_numbers_are(fold_tables, results):
     (table,) = fold_tables(results())
     digest = results()[0].protocol_digest
     assert table.title == "voc5i-mini, 1-shot, mIoU in percent with 95 % intervals"
     assert table.caption == f"protocol mini [{digest}], 2 x 30 episodes a fold"
 
 
-def test_training_seeds_and_recipes_are_told_apart_only_where_they_differ(results):
-    assert fold_tables(results())[0].rows[0].label == "pfenet"
+def test_training_seeds_and_recipes_are_told_apart_only_where_they_differ(fold_tables, results):
+    assert fold_tables(results())[0].series == ("pfenet mean",)
     seeds = [*results(training={"seed": 0}), *results(training={"seed": 1}), *results(method="scl-pfenet")]
     (table,) = fold_tables(seeds)
-    assert [r.label for r in table.rows] == [
+    assert [s.removesuffix(" mean") for s in table.series] == [
         "pfenet (training seed 0)",
         "pfenet (training seed 1)",
         "scl-pfenet",
     ]
     recipes = [*results(recipe="small"), *results(recipe="large", training={"seed": 3})]
     (table,) = fold_tables(recipes)
-    assert [r.label for r in table.rows] == [
+    assert [s.removesuffix(" mean") for s in table.series] == [
         "pfenet (large, training seed 3)",
         "pfenet (small, training seed unknown)",
     ]
 
 
-def test_two_results_for_one_cell_are_refused(results):
-    with pytest.raises(ValueError, match="two results of pfenet mean 1-shot on voc5i-mini fold 2"):
-        fold_tables([*results(), *results(folds=(2,))])
+def test_two_results_for_one_cell_are_refused(fold_tables, results):
+    with pytest.raises(ValueError, match="2 results of one row, pfenet mean 1-shot on voc5i-mini fold 2"):
+        fold_tables([*results(), *results(folds=(2,), better=0.1)])
 
 
-def test_different_class_splits_cannot_share_a_table(results, counts_of_fold, result_of):
+def test_different_class_splits_cannot_share_a_table(fold_tables, results, counts_of_fold, result_of):
     other = result_of(counts_of_fold(1), fold=0, classes=[3, 4], method="scl-pfenet")
-    with pytest.raises(
-        ValueError, match=r"tests classes \[1, 2\] and scl-pfenet .* tests \[3, 4\]: different class splits"
-    ):
+    with pytest.raises(ValueError, match=r"different class splits of voc5i-mini fold 0 cannot share a table"):
         fold_tables([*results(), other])
 
 
-def test_no_results_make_no_table():
+def test_no_results_make_no_table(fold_tables):
     with pytest.raises(ValueError, match="no results to make a table of"):
         fold_tables([])
 
 
-def test_published_values_of_another_data_set_stand_in_a_column_that_says_so(results):
+def test_published_values_of_another_data_set_stand_in_a_column_that_says_so(fold_tables, results):
     (table,) = fold_tables([*results(), *results(method="matcher", recipe="m")])
     headings, rows = cells(table)
     assert headings[9:] == ["published mean (resnet50, on pascal-5i: NOT this data set)"]
     assert [r[9] for r in rows] == ["-", "60.8"]
 
 
-def test_published_values_of_the_same_data_set_and_each_backbone_have_their_own_column(results):
+def test_published_values_of_the_same_data_set_and_each_backbone_have_their_own_column(fold_tables, results):
     (table,) = fold_tables(results(dataset="pascal-5i"))
     assert cells(table)[0][9:] == ["published mean (resnet50)"]
     (table,) = fold_tables(results(dataset="coco-20i"))
@@ -150,35 +160,24 @@ def test_published_values_of_the_same_data_set_and_each_backbone_have_their_own_
     assert rows[0][9] == "32.4"
 
 
-def test_a_multi_scale_row_has_a_published_value_of_its_own(results):
+def test_a_multi_scale_row_has_a_published_value_of_its_own(fold_tables, results):
     made = {"method": "sdaanet", "recipe": "voc5i_mini_sdaanet"}
     (table,) = fold_tables(
         [*results(config={"size": 241}, **made), *results(config={"size": [241, 353]}, **made)]
     )
-    assert {r.multi_scale: r.published.percent for r in table.rows} == {False: 61.9, True: 62.2}
+    f = table.results.frame
+    assert dict(zip(f.multi_scale, f.published, strict=True)) == {False: 61.9, True: 62.2}
 
 
-def test_a_table_without_published_rows_has_no_such_column(results):
+def test_a_table_without_published_rows_has_no_such_column(fold_tables, results):
     (table,) = fold_tables(results(method="matcher"))
     assert len(cells(table)[0]) == 9
 
 
-def test_markdown_is_a_table_with_numbers_on_the_right():
-    assert markdown(["a", "b"], [["x|y", "1"]]) == "| a | b |\n| --- | ---: |\n| x\\|y | 1 |\n"
-
-
-def test_the_markdown_table_has_title_rows_and_caption(results):
-    (table,) = fold_tables(results())
-    text = markdown_table(table)
-    assert text.startswith(f"**{table.title}**\n\n| method | fusion |")
-    assert text.endswith(f"|\n\n{table.caption}.\n")
-    assert text.count("\n| ") == 3
-
-
-def test_the_terminal_table_has_the_same_cells(results):
+def test_the_terminal_table_has_the_same_cells(fold_tables, results):
     (table,) = fold_tables(results())
     console = Console(width=200, file=io.StringIO())
-    console.print(rich_table(table))
+    console.print(rich_table(score_cells(table), table.title, table.caption, words=2))
     text = console.file.getvalue()
     headings, rows = cells(table)
     assert all(word in text for word in [*headings, table.title, table.caption])
@@ -187,8 +186,8 @@ def test_the_terminal_table_has_the_same_cells(results):
     assert [part.strip() for part in line.split("│")[1:5]] == [cell.split(" [")[0] for cell in rows[0][:4]]
 
 
-def test_the_names_of_rows_are_not_cut_in_a_narrow_terminal(results):
+def test_the_names_of_rows_are_not_cut_in_a_narrow_terminal(fold_tables, results):
     (table,) = fold_tables(results(fusion="cross-guided"))
     console = Console(width=80, file=io.StringIO())
-    console.print(rich_table(table))
+    console.print(rich_table(score_cells(table), table.title, table.caption, words=2))
     assert "cross-guided" in console.file.getvalue()
