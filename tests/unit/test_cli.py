@@ -259,7 +259,10 @@ def test_unchanged_scales_keep_their_kind(told, monkeypatch):
     ("name", "goes_on"),
     [
         ("train", "; the same command goes on from the last checkpoint"),
-        ("evaluate", "; what is finished is kept, and the same command goes on"),
+        (
+            "evaluate",
+            "; what is finished is kept and the same command goes on, if no code is uncommitted",
+        ),
         ("data check", ""),
     ],
 )

@@ -80,7 +80,7 @@ COMMANDS: dict[str, Command] = {
         run="fewseg.cli.training:evaluate",
         help="test a checkpoint (or a recipe that needs no training)",
         words="CHECKPOINT",
-        interrupted="what is finished is kept, and the same command goes on",
+        interrupted="what is finished is kept and the same command goes on, if no code is uncommitted",
     ),
     "episodes": Command(
         options="fewseg.recipes.options:EpisodesOptions",

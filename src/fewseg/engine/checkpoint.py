@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewseg.data.folds import ClassSplit
 from fewseg.engine.config_json import config_from_json
@@ -265,8 +265,3 @@ def check_split(about: Checkpoint, split: ClassSplit, path: Path) -> None:
             + (f"; classes {seen} of the test were trained on" if seen else "")
             + ": evaluate it on its own fold"
         )
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of values that training changes."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

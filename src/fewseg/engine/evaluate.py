@@ -17,6 +17,7 @@ from torch import Tensor
 from fewseg.data.episodes import Episodes, EpisodeSpec, Way
 from fewseg.data.source import Source
 from fewseg.data.transforms import EvalView, eval_view, way_labels
+from fewseg.engine.choices import Precision, Target
 from fewseg.engine.executors import (
     SHARDS,
     Array,
@@ -28,13 +29,11 @@ from fewseg.engine.executors import (
     Shard,
     ShardFiles,
     SingleProcess,
-    Target,
     questions_of,
     split,
 )
 from fewseg.engine.features import FeatureStore
 from fewseg.engine.plain import encoded_shots, plain_logits, scores_pairs
-from fewseg.engine.precision import Precision
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion, one_vs_rest
 from fewseg.methods.multi_scale import added_probabilities
@@ -465,6 +464,12 @@ class Evaluator:
             self._scores[size, target] = kept
             self._score_bytes += own
 
+    def _taken(self, size: int, target: str) -> dict[Guide, Tensor]:
+        """Scores that the cross-IoU stage kept; their bytes are free again."""
+        kept = self._scores.pop((size, target), {})
+        self._score_bytes -= sum(_bytes(score) for score in kept.values())
+        return kept
+
     def counts(self, shard: Shard, ious: Mapping[CrossPair, float]) -> Array:
         """Counts (rows, 6) of the shard's questions, line by line."""
         found: list[dict[Question, Array]] = [{} for _ in shard.lines]
@@ -484,6 +489,7 @@ class Evaluator:
 
         At several sizes they are the added probabilities, at the largest.
         """
+        self._scores, self._score_bytes = {}, 0
         asked = [self._questions(specs, fusion, "query", sizes)]
         (shard,) = split(asked, _cross_pairs(asked), 1)
         self.prepare(shard.images)
@@ -543,7 +549,7 @@ class Evaluator:
             scores = {}
             for size in self.stores:
                 if (size, target) in needed:
-                    scores[size] = self._scores.pop((size, target), {}) or self._pairs[size].scores(
+                    scores[size] = self._taken(size, target) or self._pairs[size].scores(
                         target, groups[size][target], needed[size, target]
                     )
             for number, question in asked:

@@ -19,13 +19,13 @@ from lightning.fabric import Fabric
 
 from fewseg.data.episodes import EpisodeSpec, Way
 from fewseg.data.protocols import LabelSize
+from fewseg.engine.choices import Target
 from fewseg.methods.fusion import Fusion
 from fewseg.ops.files import atomic_path
 from fewseg.ops.progress import tracked
 
 logger = logging.getLogger(__name__)
 
-Target = Literal["query", "support"]
 Step = Literal["cross_iou", "counts"]
 Array = npt.NDArray[Any]
 

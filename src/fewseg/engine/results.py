@@ -126,7 +126,7 @@ class RunResult:
         class_split: which classes were trained on and which are tested.
         versions: software.
         hardware: one line about the machine.
-        wall_seconds: time of the evaluation, in seconds.
+        wall_seconds: seconds, an equal share of the pass that evaluated this line with others.
         training: what else is known of the training; may be empty.
     """
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fewseg.backbones.weights import state_sha256
+from fewseg.engine.choices import Precision
 from fewseg.engine.config_json import config_from_json
-from fewseg.engine.precision import Precision
 from fewseg.engine.results import as_json
 from fewseg.engine.results import digest as json_digest
 from fewseg.engine.train_config import TrainConfig

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from fewseg.annotations.options import Format, LabelStudioNames, ReadOptions
-from fewseg.engine.precision import Precision
+from fewseg.engine.choices import FusionName, Precision
 from fewseg.ops.files import check_writable
 
 DEFAULT_MODEL = "pascal_matcher_resnet50"
@@ -37,7 +37,7 @@ class ModelOptions:
     backbone: str | None = None
     backbone_weights: str | None = None
     size: int | None = None
-    fusion: str | None = None
+    fusion: FusionName | None = None
     precision: Precision = "fp32"
     tiles: int | None = None
     overlap: float = 0.25
@@ -165,6 +165,8 @@ class ExportOptions:
         """Raises as :meth:`LabelOptions.check`."""
         self.read.check()
         self.model.check()
+        if self.model.precision != "fp32":
+            raise ValueError(f"--precision must be fp32 for an export, got {self.model.precision}")
         check_support(self.support)
         check_writable(self.out / "model.json")
 

@@ -49,13 +49,22 @@ def register_method(name: str, config: type[MethodConfig]) -> Callable[[type[M]]
 
     def register(method: type[M]) -> type[M]:
         known = METHODS.get(name)
-        if known is not None and known.__qualname__ != config.__qualname__:
-            raise ValueError(f"method {name!r} is {known.__qualname__} already: choose a different name")
+        if known is not None and _place(known) != _place(config):
+            raise ValueError(f"method {name!r} is {_place(known)} already: choose a different name")
+        for other in METHODS.values():
+            if other.__name__ == config.__name__ and _place(other) != _place(config):
+                raise ValueError(
+                    f"a config class {_place(other)} exists already: choose a different class name"
+                )
         METHODS[name] = config
         config.method = method
         return method
 
     return register
+
+
+def _place(config: type[MethodConfig]) -> str:
+    return f"{config.__module__}.{config.__qualname__}"
 
 
 @functools.cache
@@ -77,7 +86,12 @@ def list_methods() -> list[str]:
 
 def method_name(config: MethodConfig) -> str:
     """The name under which a config's class is registered."""
-    return next(name for name, kind in METHODS.items() if kind is type(config))
+    name = next((name for name, kind in METHODS.items() if kind is type(config)), None)
+    if name is None:
+        raise ValueError(
+            f"{type(config).__name__} is not registered: decorate its method with @register_method"
+        )
+    return name
 
 
 def method_config(name: str) -> type[MethodConfig]:

@@ -1,4 +1,4 @@
-"""Memory: large tensors apart from the heap, freed memory given back, and one error when it runs out."""
+"""Memory: what the allocator holds in vain goes back to the system, and one error when memory runs out."""
 
 from __future__ import annotations
 
@@ -10,15 +10,10 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 SLACK = 512 << 20
 """Free bytes that the allocator may hold: the next maps are made in them without asking the system."""
-
-
-_LARGE = 1 << 20  # bytes
 
 
 class _Least:
@@ -49,22 +44,6 @@ def own_memory() -> int:
     with open("/proc/self/statm") as pages:
         _, resident, shared, *_ = map(int, pages.read().split())
     return (resident - shared) * mmap.PAGESIZE
-
-
-def apart(tensor: Tensor) -> Tensor:
-    """A large tensor of the CPU in pages of its own, which go back to the system with it.
-
-    Tensors that are kept for long leave the allocator with holes that it does not fill.
-    """
-    size = tensor.numel() * tensor.element_size()
-    if tensor.device.type != "cpu" or size < _LARGE:
-        return tensor
-    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
-    pages = torch.from_numpy(np.frombuffer(mmap.mmap(-1, size, **private), dtype=np.uint8))
-    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
-    dense = tensor.permute(0, 2, 3, 1) if last else tensor
-    copy = pages.view(tensor.dtype).view(dense.shape).copy_(dense)
-    return copy.permute(0, 3, 1, 2) if last else copy
 
 
 @lru_cache(maxsize=1)

@@ -20,10 +20,10 @@ from fewseg.data.episodes import EpisodeSampler, RecordedEpisodes
 from fewseg.data.folds import FoldData
 from fewseg.data.protocols import Protocol, protocol_of_any
 from fewseg.engine.checkpoint import Checkpoint, check_split, split_json
+from fewseg.engine.choices import Precision
 from fewseg.engine.environment import environment
 from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.executors import Executor, RayWorkers, SingleProcess, launch_ranks
-from fewseg.engine.precision import Precision
 from fewseg.engine.results import RunResult, as_json, digest
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion

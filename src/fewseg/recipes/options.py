@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
+
+from fewseg.engine.choices import FusionName, Precision, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class EvaluateOptions:
         seeds: the protocol's by default.
         protocol: a published one in place of the recipe's: paper-scl, paper-srpnet, paper-sdaanet, pfenet or
             hsnet. On a data set that it was not published for it has the values for PASCAL-5i.
-        backbone: for a recipe without training: another timm network, such as convnext_tiny or
+        backbone: for a recipe without training: a different timm network, such as convnext_tiny or
             vit_small_patch14_dinov2.
         backbone_weights: path of the frozen trunk's weights, where it moved.
         manifest: recorded episodes to replay (of `fewseg episodes`), one file a seed.
@@ -76,8 +78,8 @@ class EvaluateOptions:
     out: Path = Path("results")
     ways: tuple[int, ...] = ()
     shots: tuple[int, ...] = ()
-    fusion: tuple[str, ...] = ()
-    on: Literal["query", "support"] | None = None
+    fusion: tuple[FusionName, ...] = ()
+    on: Target | None = None
     sizes: tuple[int, ...] = ()
     episodes: int | None = None
     seeds: tuple[int, ...] = ()
@@ -85,7 +87,7 @@ class EvaluateOptions:
     backbone: str | None = None
     backbone_weights: str | None = None
     manifest: tuple[Path, ...] = ()
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Precision | None = None
     processes: int = 1
     ray_workers: int = 0
     quiet: bool = False

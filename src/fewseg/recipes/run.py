@@ -14,9 +14,9 @@ from fewseg.data.episodes import EpisodeSampler, TrainingSampler
 from fewseg.data.folds import FoldData
 from fewseg.data.transforms import eval_view
 from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
+from fewseg.engine.choices import Precision
 from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.features import Extractor, FeatureStore, View
-from fewseg.engine.precision import Precision
 from fewseg.engine.train import Run, train
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter

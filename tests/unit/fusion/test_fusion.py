@@ -1,8 +1,11 @@
 """Fusions by hand: the mean of vectors, the average of scores, the cross-guided weights."""
 
+from typing import get_args
+
 import pytest
 import torch
 
+from fewseg.engine.choices import FusionName
 from fewseg.methods.fusion import FUSIONS, CrossGuided, MeanVector, ScoreAverage, ShotAttention, region_iou
 from fewseg.methods.layers import PriorMap
 from fewseg.types import Guides
@@ -129,3 +132,7 @@ def test_region_iou_by_hand_and_where_a_region_is_empty():
         1.0,
         pytest.approx(0.75 / 2),
     ]
+
+
+def test_the_names_on_the_command_line_are_those_of_the_fusions():
+    assert set(get_args(FusionName)) == set(FUSIONS)

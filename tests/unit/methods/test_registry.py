@@ -3,7 +3,7 @@
 import logging
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 
 import pytest
 import torch
@@ -70,7 +70,10 @@ def test_a_name_that_is_taken_is_refused():
     class OtherConfig(MethodConfig):
         level: str = "layer3"
 
-    with pytest.raises(ValueError, match="method 'pfenet' is PFENetConfig already: choose a different name"):
+    with pytest.raises(
+        ValueError,
+        match="method 'pfenet' is fewseg.methods.pfenet.PFENetConfig already: choose a different name",
+    ):
         registry.register_method("pfenet", OtherConfig)(Matcher)
 
 
@@ -142,3 +145,17 @@ def test_the_package_gives_its_public_names_and_imports_torch_only_for_them():
     with pytest.raises(AttributeError, match="has no attribute 'Segmentor'"):
         _ = fewseg.Segmentor
     assert isinstance(fewseg.create_method("matcher", backbone=SMALL), torch.nn.Module)
+
+
+def test_a_class_name_that_a_different_package_uses_is_refused():
+    """Checkpoints find config classes by their names."""
+    own = make_dataclass("PFENetConfig", [], bases=(MethodConfig,), frozen=True, kw_only=True)
+    with pytest.raises(ValueError, match="PFENetConfig (has this class name|exists) already"):
+        registry.register_method("unheard-of", own)(Matcher)
+    assert "unheard-of" not in registry.METHODS
+
+
+def test_a_config_that_nobody_registered_has_no_name():
+    own = make_dataclass("UnknownConfig", [], bases=(MethodConfig,), frozen=True, kw_only=True)
+    with pytest.raises(ValueError, match="UnknownConfig is not registered"):
+        registry.method_name(own())

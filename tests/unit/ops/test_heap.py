@@ -4,7 +4,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from fewseg.ops import memory as heap
 
@@ -72,21 +71,3 @@ def test_the_real_allocator_gives_back_what_is_free():
         pytest.skip("this C library is not glibc")
     heap.give_back(0)
     assert heap._Least.bytes > 0
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_large_tensor_is_copied_into_pages_of_its_own_in_its_layout(dtype, layout):
-    tensor = torch.randn(2, 64, 64, 130).to(dtype, memory_format=layout)
-    found = heap.apart(tensor)
-    assert torch.equal(found, tensor)
-    assert found.is_contiguous(memory_format=layout)
-    assert found.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-    assert found.data_ptr() % 4096 == 0
-    found.zero_()  # it may be written
-    assert tensor.any()
-
-
-def test_a_small_tensor_stays_where_it_is():
-    tensor = torch.randn(3, 4)
-    assert heap.apart(tensor) is tensor
