@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypedDict
@@ -320,8 +321,12 @@ class FoldTable:
 
     def row(self, series: str) -> pd.DataFrame:
         """The results of a row by fold, ascending; their keys are the column ``key``."""
-        frame = self.results.frame
-        return frame[frame.series == series].reset_index().set_index("fold", drop=False).sort_index()
+        return self._rows[series]
+
+    @cached_property
+    def _rows(self) -> dict[str, pd.DataFrame]:
+        rows = self.results.frame.reset_index().set_index("fold", drop=False).groupby("series")
+        return {str(series): row.sort_index() for series, row in rows}
 
     def missing(self, series: str) -> str:
         """Which folds of a row were not run, e.g. "missing fold 2"; "" where all were."""
