@@ -1,4 +1,7 @@
-"""The data sets that recipes run on."""
+"""The data sets that recipes run on: each reads a fold (0 to 3) from its root, the folder as unpacked.
+
+All raise ``DataError`` where no root was given or files are missing.
+"""
 
 from __future__ import annotations
 
@@ -36,21 +39,13 @@ def voc5i_mini(fold: int, root: Path | None = None) -> FoldData:
     Args:
         fold: 0 to 3.
         root: the folder with ``JPEGImages``, ``SegmentationClassAug`` and ``lists``.
-
-    Raises:
-        DataError: the folder is not there or not complete.
     """
     root = root or shared_folder() / "data" / "voc5i-mini"
     parts = voc5i_mini_lists(root)
     source = JoinedSource("voc5i-mini", list(parts.values()))
     index = build_index(source)
-    return FoldData(
-        dataset="voc5i-mini",
-        source=source,
-        split=pascal_5i(fold),
-        train=index.only(parts[fold, "train"].ids),
-        test=index.only(parts[fold, "val"].ids),
-    )
+    train, test = (index.only(parts[fold, part].ids) for part in ("train", "val"))
+    return FoldData(dataset=source.name, source=source, split=pascal_5i(fold), train=train, test=test)
 
 
 def pascal(fold: int, root: Path | None = None) -> FoldData:
@@ -60,21 +55,9 @@ def pascal(fold: int, root: Path | None = None) -> FoldData:
         fold: 0 to 3.
         root: a folder that holds VOC 2012 and SBD as unpacked: ``VOCdevkit/VOC2012`` (or ``VOC2012``) and
             ``benchmark_RELEASE/dataset`` (or ``dataset``).
-
-    Raises:
-        DataError: no root was given, or files are missing.
     """
-    if root is None:
-        raise DataError("PASCAL-5i needs --root: the folder that holds VOC 2012 and SBD as unpacked")
-    train, val = pascal_sources(root, root)
-    source = JoinedSource("pascal-5i", [train, val])
-    return FoldData(
-        dataset="pascal-5i",
-        source=source,
-        split=pascal_5i(fold),
-        train=build_index(train),
-        test=build_index(val),
-    )
+    root = _given(root, "PASCAL-5i", "VOC 2012 and SBD")
+    return _fold_data("pascal-5i", *pascal_sources(root, root), pascal_5i(fold))
 
 
 def coco(fold: int, root: Path | None = None, *, split: CocoSplit = "B") -> FoldData:
@@ -84,9 +67,6 @@ def coco(fold: int, root: Path | None = None, *, split: CocoSplit = "B") -> Fold
         fold: 0 to 3.
         root: the folder with ``annotations``, ``train2014`` and ``val2014``, or one that holds it.
         split: "B" (interleaved; PFENet, SCL, SD-AANet, HSNet) or "A" (blocks of 20; PANet).
-
-    Raises:
-        DataError: no root was given, or files are missing.
     """
     return _coco(root, splits.coco_20i(fold, split))
 
@@ -100,9 +80,6 @@ def coco_three_parts(
         fold: 0 to 3.
         root: as of :func:`coco`.
         test: the classes to test on.
-
-    Raises:
-        DataError: no root was given, or files are missing.
     """
     return _coco(root, splits.coco_40_20_20(fold, test))
 
@@ -120,9 +97,6 @@ def voc_to_coco(fold: int, root: Path | None = None) -> FoldData:
     Args:
         fold: 0 to 3.
         root: a folder that holds VOC 2012 and SBD (as of :func:`pascal`) and COCO (as of :func:`coco`).
-
-    Raises:
-        DataError: no root was given, or files are missing.
     """
     root = _given(root, "VOC to COCO", "VOC 2012, SBD and COCO 2014")
     train, _ = pascal_sources(root, root)
@@ -140,9 +114,6 @@ def coco_to_voc(
         fold: 0 to 3.
         root: a folder that holds VOC 2012 and COCO (as of :func:`coco`).
         folds: which classes a fold tests.
-
-    Raises:
-        DataError: no root was given, or files are missing.
     """
     root = _given(root, "COCO to VOC", "VOC 2012 and COCO 2014")
     split = splits.coco_to_voc(fold, folds)
@@ -166,7 +137,6 @@ def fss1000(
         test: the classes to test on.
 
     Raises:
-        DataError: no root was given, or files are missing.
         ValueError: the fold is not 0.
     """
     root = _given(root, "FSS-1000", "the class folders")
@@ -177,13 +147,8 @@ def fss1000(
     source = FSS1000Source(root)
     split = fss1000_split(source.class_names, fss1000_parts(tuple(source.class_of), parts), test)
     index = build_index(source)
-    return FoldData(
-        dataset=split.name,
-        source=source,
-        split=split,
-        train=index.only(sorted(index.images_with_any(split.base))),
-        test=index.only(sorted(index.images_with_any(split.novel))),
-    )
+    train, test = (index.only(sorted(index.images_with_any(c))) for c in (split.base, split.novel))
+    return FoldData(dataset=split.name, source=source, split=split, train=train, test=test)
 
 
 def _given(root: Path | None, what: str, holds: str) -> Path:
@@ -197,10 +162,7 @@ def _in_coco_ids(source: Source) -> RelabelledSource:
 
 
 def _fold_data(dataset: str, train: Source, test: Source, split: ClassSplit) -> FoldData:
+    source = JoinedSource(dataset, [train, test])
     return FoldData(
-        dataset=dataset,
-        source=JoinedSource(dataset, [train, test]),
-        split=split,
-        train=build_index(train),
-        test=build_index(test),
+        dataset=dataset, source=source, split=split, train=build_index(train), test=build_index(test)
     )
