@@ -1,4 +1,4 @@
-"""A real Chromium for tests of pages; import it after Playwright was asked for."""
+"""A real Chromium for tests of pages; import it after `pytest.importorskip` of Playwright."""
 
 import shutil
 from contextlib import contextmanager
@@ -24,3 +24,32 @@ def chromium():
         )
         yield browser
         browser.close()
+
+
+@contextmanager
+def opening(browser, address, own_requests_only=False):
+    """A function that opens the page; errors in it, and requests to elsewhere, are an error at the end."""
+    contexts, faults = [], []
+
+    def noted(line):
+        if line.type == "error" and "status of 4" not in line.text:  # the browser's note of a refusal
+            faults.append(line.text)
+
+    def requested(request):
+        if own_requests_only and request.url != address and not request.url.startswith("data:"):
+            faults.append(request.url)
+
+    def start(**device):
+        contexts.append(browser.new_context(**device))
+        contexts[-1].set_default_timeout(SLOW)
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", noted)
+        page.on("request", requested)
+        page.goto(address)
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert not faults

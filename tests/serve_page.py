@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -36,6 +37,18 @@ def png(array, mode=None):
 
 def read_png(content):
     return np.array(Image.open(io.BytesIO(content)))
+
+
+def at_once(*works):
+    """What several functions return that run at the same time."""
+    with ThreadPoolExecutor(len(works)) as pool:
+        return [future.result() for future in [pool.submit(work) for work in works]]
+
+
+def refusal(answer, status=422):
+    """The text of a refused request."""
+    assert answer.status_code == status, answer.text
+    return answer.json()["detail"]
 
 
 class Page:

@@ -33,13 +33,11 @@ def streamed(content):
 
 
 class StandIn:
-    """Tasks by id, files by address, and what was asked for."""
+    """Tasks by id, files by address, and the requests that came."""
 
     def __init__(self):
         self.tasks, self.files, self.asked = {}, {}, []
-        self.key = f"Token {KEY}"
-        self.access = None
-        self._minute = 0
+        self.key, self.access, self._minute = f"Token {KEY}", None, 0
 
     def task(self, number, image, *annotations):
         address = f"/data/upload/1/{number}.png"
@@ -52,10 +50,9 @@ class StandIn:
     def annotate(self, number, result, **more):
         """Adds an annotation, a minute later than the one before."""
         self._minute += 1
-        at = f"2026-01-01T00:{self._minute:02}:00.000000Z"
-        self.tasks[number]["annotations"].append(
-            {"id": self._minute, "result": result, "was_cancelled": False, "updated_at": at, **more}
-        )
+        made = {"id": self._minute, "updated_at": f"2026-01-01T00:{self._minute:02}:00.000000Z"}
+        annotation = {"result": result, "was_cancelled": False, **made, **more}
+        self.tasks[number]["annotations"].append(annotation)
 
     def asking(self, *numbers):
         """The tasks as a request for predictions has them."""
@@ -78,5 +75,5 @@ class StandIn:
         return httpx.Response(404) if answer is None else streamed(answer)
 
     def times(self, ending):
-        """How often an address was asked for."""
+        """How often an address was requested."""
         return sum(asked.endswith(ending) for asked in self.asked)

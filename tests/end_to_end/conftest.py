@@ -51,6 +51,14 @@ def read(tmp_path_factory):
     return tiny_folds(tmp_path_factory.mktemp("index"))
 
 
+@pytest.fixture(scope="module")
+def browser():
+    from browser import chromium  # needs Playwright
+
+    with chromium() as started:
+        yield started
+
+
 @pytest.fixture(scope="session")
 def machine():
     return environment()

@@ -5,9 +5,9 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import several_processes as small
 import torch
 import torch.nn.functional as F
-import two_evaluating_processes as small
 
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.episodes import EpisodeSampler

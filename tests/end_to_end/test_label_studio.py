@@ -46,19 +46,11 @@ BOX_MASK = np.zeros((80, 60), np.uint8)
 BOX_MASK[8:48, 15:45] = 1
 THIRD, _ = picture(9, hw=(60, 40), box=(5, 30, 8, 30))
 FOURTH, _ = picture(5, hw=(70, 90), box=(20, 60, 30, 80), colour=(30, 240, 30))
-QUIET = {
-    "COLLECT_ANALYTICS": "false",
-    "SENTRY_DSN": "",
-    "FRONTEND_SENTRY_DSN": "",
-    "LATEST_VERSION_CHECK": "false",
-}
-LOCAL = {"ML_BLOCK_LOCAL_IP": "false", "SSRF_PROTECTION_ENABLED": "false"}  # the backend is on this machine
-PATIENT = {
-    "ML_TIMEOUT_HEALTH": "60",
-    "ML_TIMEOUT_SETUP": "60",
-    "ML_CONNECTION_TIMEOUT": "60",
-    "WEBHOOK_TIMEOUT": "60",
-}
+QUIET = {"SENTRY_DSN": "", "FRONTEND_SENTRY_DSN": ""}
+OFF = ("COLLECT_ANALYTICS", "LATEST_VERSION_CHECK")
+OFF += ("ML_BLOCK_LOCAL_IP", "SSRF_PROTECTION_ENABLED")  # the backend is on this machine
+PATIENT = ("ML_TIMEOUT_HEALTH", "ML_TIMEOUT_SETUP", "ML_CONNECTION_TIMEOUT", "WEBHOOK_TIMEOUT")
+SETTINGS = {**QUIET, **dict.fromkeys(OFF, "false"), **dict.fromkeys(PATIENT, "60")}
 
 
 def free_port():
@@ -76,15 +68,8 @@ def studio(tmp_path_factory):
     words += ["--user-token", TOKEN, "--enable-legacy-api-token"]
     kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG")}
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            words,
-            env={**kept, **QUIET, **LOCAL, **PATIENT},
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        process = subprocess.Popen(words, env=kept | SETTINGS, cwd=folder, start_new_session=True, **streams)
     client = httpx.Client(
         base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Token {TOKEN}"}, timeout=SLOW
     )
@@ -144,7 +129,7 @@ def connect(studio, backend, project, password=PASSWORD):
 
 
 def newest_predictions(studio, project):
-    """Has Label Studio ask for predictions of all tasks, and returns the last of each: task -> prediction."""
+    """Has Label Studio request predictions of all tasks, and returns the last of each by task."""
     words = {"id": "retrieve_tasks_predictions", "project": project}
     chosen = {"selectedItems": {"all": True, "excluded": []}, "project": str(project)}
     got(studio.post("/api/dm/actions", params=words, json=chosen))
@@ -153,7 +138,7 @@ def newest_predictions(studio, project):
 
 
 def check(prediction, image, supports):
-    """A prediction is what the Segmenter says, to the pixel, and with its score."""
+    """A prediction is that of the Segmenter, to the pixel, and with its score."""
     segmenter = Segmenter(model())
     for support, masks in supports:
         segmenter.add_image(support, masks)
@@ -188,7 +173,7 @@ def test_a_project_is_labelled_by_its_annotated_tasks(studio, backend, made):
     check(found[tasks[2]], THIRD, supports)
     check(found[tasks[3]], FOURTH, supports)
     version = found[tasks[2]]["model_version"]
-    assert newest_predictions(studio, project) == found  # nothing has changed: nothing is asked for again
+    assert newest_predictions(studio, project) == found  # nothing has changed: nothing is requested again
 
     half = SQUARE_MASK.copy()
     half[:, 35:] = 0

@@ -5,14 +5,12 @@ import signal
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.engine.evaluate import Line
 from fewseg.engine.executors import RayWorkers
-from fewseg.metrics.counts import COUNT_NAMES
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # as fewseg does, before Ray is first imported
 ray = pytest.importorskip("ray")
@@ -24,7 +22,7 @@ class KilledOnce:
 
     def __init__(self, folder):
         sys.path.insert(0, HERE)
-        import two_evaluating_processes as small
+        import several_processes as small
 
         torch.set_num_threads(1)
         self.mark = folder / "killed"
@@ -44,7 +42,7 @@ class KilledOnce:
 def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch, caplog):
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([HERE, *sys.path]))
-    import two_evaluating_processes as small
+    import several_processes as small
 
     source, index = small.data(tmp_path)
     sampler = EpisodeSampler(index, small.synthetic_5i(0), small.replace(small.SYNTHETIC, episodes=15), 3)
@@ -55,5 +53,4 @@ def test_a_killed_worker_changes_nothing(tmp_path, monkeypatch, caplog):
     assert (tmp_path / "killed").exists()
     assert "a Ray worker was lost" in caplog.text
     (alone,) = small.evaluator(small.Cells(), source, tmp_path / "alone").run(lines)
-    for name in ("seed", "episode", "class_id", *COUNT_NAMES):
-        assert np.array_equal(getattr(alone, name), getattr(shared, name)), name
+    small.check_same_counts(alone, shared)

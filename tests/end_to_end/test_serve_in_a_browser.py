@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 
-from browser import NEEDED, SLOW, chromium, expect
+from browser import NEEDED, expect, opening
 from fewseg.inference import Segmenter
 from fewseg.serve.app import create_app
 from fewseg.serve.limits import Limits
@@ -29,43 +29,24 @@ def address():
         yield f"{address}/"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
 def open_page(browser, address):
-    """Opens the page with two images; errors of the page fail the test."""
-    contexts, errors = [], []
+    """Opens the page with two images."""
+    with opening(browser, address) as start:
 
-    def start(**device):
-        context = browser.new_context(**device)
-        contexts.append(context)
-        context.set_default_timeout(SLOW)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda line: errors.append(line.text) if is_fault(line) else None)
-        page.goto(address)
-        page.wait_for_selector("body[data-ready]")
-        files = [("first.png", FIRST), ("second.png", SECOND)]
-        page.set_input_files(
-            "#files", [{"name": n, "mimeType": "image/png", "buffer": png(a)} for n, a in files]
-        )
-        expect(page.locator("#strip button")).to_have_count(2)
-        expect(page.locator("#hint")).to_have_text("2 added")
-        return page
+        def with_images(width=1000, height=700, **device):
+            page = start(viewport={"width": width, "height": height}, **device)
+            page.wait_for_selector("body[data-ready]")
+            choose_files(page, ("first.png", png(FIRST)), ("second.png", png(SECOND)))
+            expect(page.locator("#strip button")).to_have_count(2)
+            expect(page.locator("#hint")).to_have_text("2 added")
+            return page
 
-    yield start
-    for context in contexts:
-        context.close()
-    assert not errors
+        yield with_images
 
 
-def is_fault(line):
-    """Whether a line of the console is more than the browser's note of a refused request."""
-    return line.type == "error" and "status of 4" not in line.text
+def choose_files(page, *files):
+    page.set_input_files("#files", [{"name": n, "mimeType": "image/png", "buffer": b} for n, b in files])
 
 
 def places(page, hw):
@@ -84,6 +65,19 @@ def drag(page, *points):
     for point in points[1:]:
         page.mouse.move(*point)
     page.mouse.up()
+
+
+def drag_rectangle(page):
+    """Marks what ``FIRST_MASK`` does."""
+    at = places(page, FIRST.shape[:2])
+    page.check("#tool input[value=rectangle]", force=True)
+    drag(page, at(30.5, 20.5), at(60, 40), at(79.5, 59.5))
+
+
+def rectangle_by_keys(page):
+    """From where the cursor is, at first (60, 45), to 10 pixels right and 1 down for each arrow."""
+    for key in ("Space", "Shift+ArrowRight", "ArrowDown", "Space"):
+        page.keyboard.press(key)
 
 
 def wait_for_role(page, place, text):
@@ -114,10 +108,8 @@ def near(hw, a, b, radius):
 
 
 def test_draw_predict_correct_promote_download(open_page, tmp_path):
-    page = open_page(viewport={"width": 1280, "height": 800})
-    at = places(page, FIRST.shape[:2])
-    page.check("#tool input[value=rectangle]", force=True)
-    drag(page, at(30.5, 20.5), at(60, 40), at(79.5, 59.5))
+    page = open_page(1280, 800)
+    drag_rectangle(page)
     wait_for_role(page, 0, "example")
     wait_for_role(page, 1, "predicted ·")
     expect(page.locator("#accept")).to_be_disabled()  # it would be an example no longer
@@ -148,14 +140,10 @@ def test_draw_predict_correct_promote_download(open_page, tmp_path):
 
 
 def test_the_keyboard_alone_does_everything(open_page):
-    page = open_page(viewport={"width": 1000, "height": 700})
+    page = open_page()
     page.focus("#canvas")
     page.keyboard.press("r")
-    page.keyboard.press("Space")  # a corner in the middle, (60, 45)
-    for _ in range(2):
-        page.keyboard.press("Shift+ArrowRight")
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("Space")
+    rectangle_by_keys(page)
     wait_for_role(page, 0, "example")
     page.keyboard.press("b")
     page.keyboard.press("Space")
@@ -166,17 +154,15 @@ def test_the_keyboard_alone_does_everything(open_page):
     page.keyboard.press("a")
     wait_for_role(page, 1, "accepted")
     mask = np.zeros(FIRST.shape[:2], np.uint8)
-    mask[45:47, 60:81] = 1
+    mask[45:47, 60:71] = 1
     files = download(page)
     np.testing.assert_array_equal(read_png(files["masks/first.png"]), mask)
     np.testing.assert_array_equal(read_png(files["masks/second.png"]), predicted(mask))
 
 
 def test_keys_that_come_before_the_mask_does_are_not_lost(open_page):
-    page = open_page(viewport={"width": 1000, "height": 700})
-    at = places(page, FIRST.shape[:2])
-    page.check("#tool input[value=rectangle]", force=True)
-    drag(page, at(30.5, 20.5), at(79.5, 59.5))
+    page = open_page()
+    drag_rectangle(page)
     wait_for_role(page, 1, "predicted ·")
     page.route("**/picture", lambda route: (time.sleep(1), route.continue_()))
     page.focus("#canvas")
@@ -188,7 +174,7 @@ def test_keys_that_come_before_the_mask_does_are_not_lost(open_page):
 
 
 def test_classes_are_renamed_and_deleted_by_the_keyboard_alone(open_page):
-    page = open_page(viewport={"width": 1000, "height": 700})
+    page = open_page()
     page.focus("#class-name")
     page.keyboard.type("lichen")
     page.keyboard.press("Enter")
@@ -198,10 +184,7 @@ def test_classes_are_renamed_and_deleted_by_the_keyboard_alone(open_page):
     page.keyboard.press("r")
     for number in ("2", "1"):  # a rectangle of each class, from where the last one ended
         page.keyboard.press(number)
-        page.keyboard.press("Space")
-        page.keyboard.press("Shift+ArrowRight")
-        page.keyboard.press("ArrowDown")
-        page.keyboard.press("Space")
+        rectangle_by_keys(page)
         wait_for_role(page, 0, "example")
     page.focus('[aria-label="Name of class 2"]')
     page.keyboard.press("Control+a")
@@ -230,7 +213,7 @@ def test_classes_are_renamed_and_deleted_by_the_keyboard_alone(open_page):
 
 
 def test_a_phone_shows_all_without_scrolling_sideways(open_page, tmp_path):
-    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = open_page(390, 844, has_touch=True, is_mobile=True)
     at = places(page, FIRST.shape[:2])
     page.check("#tool input[value=polygon]", force=True)
     for point in ((30, 20), (80, 20), (80, 60), (30, 60), (30, 20)):
@@ -246,7 +229,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(open_page, tmp_path):
 @pytest.mark.parametrize("hw", [(844, 390), (640, 320)])
 def test_a_phone_has_all_tools_in_its_width_and_the_two_answers_on_its_first_screen(open_page, hw):
     height, width = hw
-    page = open_page(viewport={"width": width, "height": height}, has_touch=True, is_mobile=True)
+    page = open_page(width, height, has_touch=True, is_mobile=True)
     for tool in page.locator("#tool .choice").all():
         box = tool.bounding_box()
         assert 9 <= box["x"] < box["x"] + box["width"] <= width - 9
@@ -260,21 +243,19 @@ def test_a_phone_has_all_tools_in_its_width_and_the_two_answers_on_its_first_scr
     assert removed["y"] + removed["height"] <= box["y"]
 
 
-def test_a_broken_file_is_told_and_the_page_goes_on(open_page):
-    page = open_page(viewport={"width": 1000, "height": 700})
-    page.set_input_files("#files", [{"name": "bad.png", "mimeType": "image/png", "buffer": png(FIRST)[:300]}])
+def test_a_broken_file_is_named_and_the_page_goes_on(open_page):
+    page = open_page()
+    choose_files(page, ("bad.png", png(FIRST)[:300]))
     page.wait_for_selector("#alert:not([hidden])")
     assert "bad.png" in page.inner_text("#alert")
     assert page.locator("#strip button").count() == 2
 
 
 def test_a_mask_that_is_refused_is_not_called_accepted_and_can_be_sent_again(open_page):
-    page = open_page(viewport={"width": 1000, "height": 700})
-    at = places(page, FIRST.shape[:2])
-    page.check("#tool input[value=rectangle]", force=True)
+    page = open_page()
     full = {"status": 413, "content_type": "application/json", "body": '{"detail": "the session is full"}'}
     page.route("**/labels?role=*", lambda route: route.fulfill(**full))
-    drag(page, at(30.5, 20.5), at(79.5, 59.5))
+    drag_rectangle(page)
     wait_for_role(page, 0, "not saved")
     expect(page.locator("#about")).to_contain_text("not saved")
     expect(page.locator("#alert")).to_have_text("the session is full")

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
-from browser import NEEDED, SLOW, chromium, expect
+from browser import NEEDED, expect, opening
 from fewseg.reports.frame import load_results
 from fewseg.reports.site import SiteOptions
 from fewseg.reports.site.build import write_site
@@ -31,35 +31,10 @@ def address(results):
     return write_site(SiteOptions(folder=results, out=results.parent / "site.html", quiet=True)).path.as_uri()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as browser:
-        yield browser
-
-
 @pytest.fixture
 def open_page(browser, address):
-    """Opens the page; a fault in the console and any request but for the page itself fail the test."""
-    contexts, faults = [], []
-
-    def start(**device):
-        context = browser.new_context(**device)
-        contexts.append(context)
-        context.set_default_timeout(SLOW)
-        page = context.new_page()
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
-        page.on(
-            "request",
-            lambda r: faults.append(r.url) if r.url != address and not r.url.startswith("data:") else None,
-        )
-        page.goto(address)
-        return page
-
-    yield start
-    for context in contexts:
-        context.close()
-    assert not faults
+    with opening(browser, address, own_requests_only=True) as start:
+        yield start
 
 
 def ground(page):
@@ -76,11 +51,11 @@ def test_the_colours_follow_the_system_and_the_switch(open_page):
     page.reload()
     expect(page.locator("#theme-light")).to_be_checked()
     assert ground(page) > 200
-    assert ground(open_page(color_scheme="light")) > 200
 
 
 def test_the_switch_works_without_a_script(open_page):
     page = open_page(color_scheme="light", java_script_enabled=False)
+    assert ground(page) > 200
     expect(page.locator("table").first).to_be_visible()
     assert page.locator(".sort").count() == 0, "no button that does nothing"
     page.check("#theme-dark")

@@ -36,14 +36,10 @@ def test_two_methods_are_trained_evaluated_compared_and_tabled(recipes, tmp_path
         assert main(["train", name, "--quiet"]) == 0
         assert f"test it: fewseg evaluate {checkpoint}" in capsys.readouterr().out
         assert main(["evaluate", checkpoint, "--quiet"]) == 0
-    files = sorted(p.name for p in (tmp_path / "results").glob("*.json"))
-    assert files == [
-        "tiny_pfenet-fold0-seed0-1shot-average.json",
-        "tiny_pfenet-fold0-seed0-3shot-average.json",
-        "tiny_scl-fold0-seed0-1shot-average.json",
-        "tiny_scl-fold0-seed0-3shot-average.json",
-        "tiny_scl-fold0-seed0-3shot-cross-guided.json",
-    ]
+    lines = ("pfenet 1shot-average", "pfenet 3shot-average", "scl 1shot-average", "scl 3shot-average")
+    lines += ("scl 3shot-cross-guided",)
+    files = result_names()
+    assert files == [f"tiny_{line.replace(' ', '-fold0-seed0-')}.json" for line in lines]
     for file in files:
         result, counts = load_with_counts(tmp_path / "results" / file)
         assert len(counts) == 12
@@ -61,10 +57,8 @@ def test_two_methods_are_trained_evaluated_compared_and_tabled(recipes, tmp_path
     out = " ".join(capsys.readouterr().out.split())
     assert "scl-pfenet average, 3-shot, tiny fold 0 against pfenet average, 3-shot, tiny fold 0" in out
     assert main(["table", "results", "--by-size"]) == 0
-    out = capsys.readouterr().out
-    assert "scl" in out
-    assert "pfenet" in out
-    assert "gain in mIoU" in " ".join(out.split())
+    out = " ".join(capsys.readouterr().out.split())
+    assert all(text in out for text in ("scl", "pfenet", "gain in mIoU"))
     different = ["results/tiny_scl-fold0-seed0-1shot-average.json", pair[0]]
     assert main(["compare", *different]) == 1
     assert "not comparable" in capsys.readouterr().err
@@ -86,28 +80,28 @@ def test_an_interrupted_training_goes_on_by_the_same_command(recipes, tmp_path, 
     assert read_checkpoint(tmp_path / "runs/tiny_scl-fold0-seed0/last.safetensors").training["step"] == 3
     assert main(["train", "tiny_scl", "--quiet"]) == 0
     assert main(["train", "tiny_scl", "--quiet", "--out", "unbroken"]) == 0
-    one, two = (p.read_bytes() for p in (tmp_path / SCL, tmp_path / "unbroken/best.safetensors"))
-    assert (
-        read_checkpoint(tmp_path / SCL).training
-        == read_checkpoint(tmp_path / "unbroken/best.safetensors").training
-    )
-    assert one == two
+    found, unbroken = tmp_path / SCL, tmp_path / "unbroken/best.safetensors"
+    assert read_checkpoint(found).training == read_checkpoint(unbroken).training
+    assert found.read_bytes() == unbroken.read_bytes()
 
 
 def test_a_checkpoint_is_not_tested_on_classes_that_it_was_trained_on(recipes, capsys):
     assert main(["train", "tiny_pfenet", "--quiet", "--train.steps", "1", "--train.validate-every", "0"]) == 0
     assert main(["evaluate", PFENET, "--fold", "1", "--quiet"]) == 1
-    told = " ".join(capsys.readouterr().err.split())
-    assert (
-        "trained on tiny fold 0, the test is on tiny fold 1; classes [3, 4] of the test were trained on"
-        in told
-    )
+    error = " ".join(capsys.readouterr().err.split())
+    assert "trained on tiny fold 0, the test is on tiny fold 1" in error
+    assert "classes [3, 4] of the test were trained on" in error
 
 
-def test_a_second_evaluation_reads_what_is_there_until_something_changes(recipes, machine, monkeypatch):
-    clean = replace(machine, versions={**machine.versions, "revision": "0" * 40})  # not the checkout's state
+@pytest.fixture
+def clean(recipes, machine, monkeypatch):
+    """A clean version of the code, whatever the checkout's state."""
+    clean = replace(machine, versions={**machine.versions, "revision": "0" * 40})
     for module in (results, recipe_run):
         monkeypatch.setattr(module, "environment", lambda: clean)
+
+
+def test_a_second_evaluation_reads_existing_results_until_something_changes(clean, monkeypatch):
     run, episodes = Evaluator.run, []
 
     def counting(self, *args, **kwargs):
@@ -116,20 +110,15 @@ def test_a_second_evaluation_reads_what_is_there_until_something_changes(recipes
         return counts
 
     monkeypatch.setattr(Evaluator, "run", counting)
-    assert main(["evaluate", "tiny_matcher", "--fold", "0", "--quiet"]) == 0
-    assert episodes == [[12, 12]]
-    assert main(["evaluate", "tiny_matcher", "--fold", "0", "--quiet"]) == 0
-    assert episodes == [[12, 12]]
-    assert (
-        main(["evaluate", "tiny_matcher", "--fold", "0", "--quiet", "--episodes", "3", "--shots", "1"]) == 0
-    )
+    words = ["evaluate", "tiny_matcher", "--fold", "0", "--quiet"]
+    for _ in range(2):
+        assert main(words) == 0
+        assert episodes == [[12, 12]]
+    assert main([*words, "--episodes", "3", "--shots", "1"]) == 0
     assert episodes == [[12, 12], [6]]
 
 
-def test_an_evaluation_that_was_interrupted_goes_on_with_its_shards(recipes, machine, tmp_path, monkeypatch):
-    clean = replace(machine, versions={**machine.versions, "revision": "0" * 40})
-    for module in (results, recipe_run):
-        monkeypatch.setattr(module, "environment", lambda: clean)
+def test_an_evaluation_that_was_interrupted_goes_on_with_its_shards(clean, tmp_path, monkeypatch):
     counts, done = Evaluator.counts, []
 
     def interrupted(self, *arguments):
@@ -214,7 +203,7 @@ def test_a_checkpoint_with_its_own_backbone_is_evaluated_with_that_backbone(
     assert len(np.unique(found.fg_pred)) > 1 or int(found.fg_pred[0]) in (0, 33 * 33)
 
 
-def test_a_recipe_without_training_says_so(recipes, read, tmp_path, capsys):
+def test_a_recipe_without_training_cannot_be_trained(recipes, read, tmp_path, capsys):
     with pytest.raises(ValueError, match="tiny_matcher has nothing to train: evaluate it as it is"):
         train_recipe(recipes["tiny_matcher"], read(0), tmp_path)
     assert main(["train", "tiny_matcher"]) == 1
@@ -269,13 +258,13 @@ def test_manifests_of_another_fold_are_refused_before_anything_is_computed(
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "_evaluate_lines", run)
         assert main([*words, "--fold", "0"]) == 1
-    told = " ".join(capsys.readouterr().err.split())
-    assert "the manifests are of fold 1, the test is on fold 0: record fold 0" in told
+    error = " ".join(capsys.readouterr().err.split())
+    assert "the manifests are of fold 1, the test is on fold 0: record fold 0" in error
     assert main([*words, "--fold", "1"]) == 0
     assert "was trained on" not in caplog.text, "nothing was trained, so nothing needs a warning"
 
 
-def test_a_checkpoint_whose_training_config_was_edited_is_told(recipes, tmp_path):
+def test_a_checkpoint_whose_training_config_was_edited_is_refused(recipes, tmp_path):
     recipe = recipes["tiny_pfenet"]
     about = Checkpoint(config=recipe.method, recipe="tiny_pfenet", training={"config": 5})
     save_checkpoint(tmp_path / "edited.safetensors", build_method(recipe), about)
@@ -289,10 +278,8 @@ def result_names(folder="results"):
 
 def test_several_ways_the_supports_themselves_and_iteration_have_files_of_their_own(recipes):
     words = ["evaluate", "tiny_matcher", "--fold", "0", "--quiet", "--shots", "1"]
-    assert main(words) == 0
-    assert main([*words, "--ways", "2"]) == 0
-    assert main([*words, "--on", "support"]) == 0
-    assert main([*words, "--fusion", "iterative"]) == 0
+    for more in ([], ["--ways", "2"], ["--on", "support"], ["--fusion", "iterative"]):
+        assert main([*words, *more]) == 0
     stem = "tiny_matcher-fold0-seed0"
     assert result_names() == [
         f"{stem}-1shot-iterative.json",
@@ -300,9 +287,8 @@ def test_several_ways_the_supports_themselves_and_iteration_have_files_of_their_
         f"{stem}-1shot-mean.json",
         f"{stem}-2way-1shot-mean.json",
     ]
-    found = {name: RunResult.load(Path("results") / name) for name in result_names()}
-    assert [r.ways for r in found.values()] == [1, 1, 1, 2]
-    assert [r.on for r in found.values()] == ["query", "support", "query", "query"]
+    found = [RunResult.load(Path("results") / name) for name in result_names()]
+    assert [(r.ways, r.on) for r in found] == [(1, "query"), (1, "support"), (1, "query"), (2, "query")]
     assert main(["table", "results", "--by-size"]) == 0
 
 
@@ -319,12 +305,11 @@ def test_a_recipe_without_training_runs_on_another_backbone_under_a_name_of_its_
 def test_a_published_protocol_takes_the_place_of_the_recipes_and_has_a_file_of_its_own(recipes, capsys):
     words = ["evaluate", "tiny_matcher", "--fold", "0", "--protocol", "paper-srpnet", "--episodes", "20"]
     assert main(words) == 0
-    said = capsys.readouterr().out
-    assert "protocol paper-srpnet of pascal-5i (changed): 5 seeds x 20 episodes" in said
-    assert "class present from 1 px" in said
-    assert "100 episodes find differences from" in said
+    printed = capsys.readouterr().out
+    assert "protocol paper-srpnet of pascal-5i (changed): 5 seeds x 20 episodes" in printed
+    assert "class present from 1 px" in printed
+    assert "100 episodes find differences from" in printed
     names = result_names()
-    assert names
     assert all("-paper-srpnet-" in name for name in names)
     assert {RunResult.load(Path("results") / name).protocol["min_area"] for name in names} == {1}
     assert main([*words[:5], "imagined"]) == 1

@@ -10,20 +10,21 @@ import pytest
 from fewseg.engine.checkpoint import read_checkpoint
 
 
-def started(script, folder, *options):
+def started(work, folder, *options):
     environment = {**os.environ, "FEWSEG_CACHE": str(folder / "cache"), "CUDA_VISIBLE_DEVICES": ""}
-    words = [sys.executable, str(Path(__file__).with_name(script)), str(folder), *options]
+    script = Path(__file__).with_name("several_processes.py")
+    words = [sys.executable, str(script), work, str(folder), *options]
     return subprocess.run(words, env=environment, capture_output=True, timeout=300)
 
 
-def run(script, folder, *options):
-    done = started(script, folder, *options)
+def run(work, folder, *options):
+    done = started(work, folder, *options)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     return done.stdout.decode()
 
 
 def test_two_processes_train_one_model_on_different_episodes(tmp_path):
-    run("two_processes.py", tmp_path)
+    run("train", tmp_path)
     first, second = ((tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1))
     assert first == second
     stored = read_checkpoint(tmp_path / "run" / "last.safetensors")
@@ -31,17 +32,17 @@ def test_two_processes_train_one_model_on_different_episodes(tmp_path):
 
 
 def test_two_processes_evaluate_to_the_counts_of_one(tmp_path):
-    run("two_evaluating_processes.py", tmp_path)
+    run("evaluate", tmp_path)
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_killed_process_ends_the_run_and_the_same_command_goes_on_where_it_was(tmp_path, processes):
     (tmp_path / "kill").touch()
-    assert started("lost_process.py", tmp_path, processes).returncode != 0  # nobody waits for the lost one
+    assert started("lose", tmp_path, processes).returncode != 0  # nobody waits for the lost one
     kept = len(list((tmp_path / "work").glob("counts-*")))
     assert kept >= 2
     (tmp_path / "kill").unlink()
-    said = run("lost_process.py", tmp_path, processes)
-    assert "0 features made again" in said
+    printed = run("lose", tmp_path, processes)
+    assert "0 features made again" in printed
     if processes == "1":
-        assert f" {32 - kept} shards computed, the counts of one process" in said
+        assert f" {32 - kept} shards computed, the counts of one process" in printed

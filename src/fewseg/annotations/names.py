@@ -75,7 +75,7 @@ def _candidates(name: str) -> list[tuple[str, ...]]:
         slashed = text.replace("\\", "/")
         path = PurePosixPath(slashed)
         drive = re.match(r"^[A-Za-z]:", slashed)
-        if not path.is_absolute() and not drive and ".." not in path.parts:
+        if not path.is_absolute() and not drive:
             found.append(path.parts)
         found.append(path.parts[-1:])
         if path.parts and _UPLOAD_PREFIX.match(path.parts[-1]):

@@ -1,4 +1,4 @@
-"""The part of a classifier that segmentation uses: five stages, whose blocks can be run one by one."""
+"""Trunks: timm's ResNets, VGG and other networks as named blocks that run one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that weight files give to the parameters of a trunk, turned into timm's names."""
+"""Backbone weights: published files by name or local files, with their parameters renamed to timm's."""
 
 from __future__ import annotations
 

@@ -130,15 +130,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command.
-
-    Args:
-        arguments: the words after ``fewseg``; ``sys.argv`` by default.
-
-    Returns:
-        Exit status: 0 done, 1 a known error (one paragraph), 2 wrong usage, 3 done, but some images or
-        results could not be used (``label``, ``report``), 130 interrupted.
-    """
+    """Runs a command."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     console, errors = Console(), Console(stderr=True)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[log_handler(errors)])

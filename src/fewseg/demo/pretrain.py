@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fewseg.backbones import Backbone, BackboneConfig
+from fewseg.backbones import BackboneConfig
 from fewseg.data.draws import Draws
 from fewseg.data.source import Source
 from fewseg.demo.options import PretrainConfig
@@ -61,27 +61,21 @@ def augment(images: Tensor, classes: Tensor, generator: torch.Generator) -> tupl
 
 
 def pretrain(
-    backbone: BackboneConfig,
-    config: PretrainConfig,
-    cells: Cells,
-    path: Path,
-    *,
-    seed: int,
-    progress: bool = True,
+    backbone: BackboneConfig, config: PretrainConfig, cells: Cells, path: Path, *, seed: int, progress: bool
 ) -> float:
-    """Trains a backbone on the cells of the base classes and writes its trunk to a .safetensors file.
-
-    Step s sees pictures and changes of them that depend on (seed, s) alone. Returns the accuracy on object
-    cells over the last tenth of the steps.
-    """
+    """Trains a backbone, writes its trunk to a file and returns the accuracy on objects' cells at the end."""
     trunk = replace(backbone, weights=None, trainable=True, bn="train").build().train()
     trunk = trunk.to(memory_format=torch.channels_last)
-    heads = _classifiers(trunk, cells.names, seed)
+    with torch.random.fork_rng(devices=[]):  # a linear classifier of cells for each level of the trunk
+        torch.manual_seed(Draws("cell classifiers", seed).below(2**63))
+        heads = nn.ModuleDict({level: nn.Conv2d(c, cells.names, 1) for level, c in trunk.channels.items()})
     parameters = [*trunk.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, config.lr, total_steps=config.steps, pct_start=0.15
     )
+    weight = torch.ones(cells.names)
+    weight[0] = config.background
     right = total = 0
     with progress_bar(progress) as bar:
         task = bar.add_task("training the backbone", total=config.steps)
@@ -89,9 +83,8 @@ def pretrain(
             images, classes = _batch(cells, config.batch, seed, step)
             maps = trunk(images.contiguous(memory_format=torch.channels_last)).maps
             logits = {level: head(maps[level]) for level, head in heads.items()}
-            loss = torch.stack(
-                [_cell_loss(out, classes, config.background) for out in logits.values()]
-            ).mean()
+            losses = [F.cross_entropy(x, classes, weight, ignore_index=IGNORE) for x in logits.values()]
+            loss = torch.stack(losses).mean()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -107,13 +100,6 @@ def pretrain(
     return right / max(total, 1)
 
 
-def _classifiers(trunk: Backbone, classes: int, seed: int) -> nn.ModuleDict:
-    """One linear classifier of cells for each level of the trunk."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(Draws("cell classifiers", seed).below(2**63))
-        return nn.ModuleDict({level: nn.Conv2d(c, classes, 1) for level, c in trunk.channels.items()})
-
-
 def _batch(cells: Cells, batch: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
     """The pictures of a step: every picture once before any comes again."""
     n = len(cells.images)
@@ -126,9 +112,3 @@ def _batch(cells: Cells, batch: int, seed: int, step: int) -> tuple[Tensor, Tens
 @lru_cache(maxsize=2)
 def _order(n: int, seed: int, lap: int) -> tuple[int, ...]:
     return Draws("pre-training order", seed, lap).sample(range(n), n)
-
-
-def _cell_loss(logits: Tensor, classes: Tensor, background: float) -> Tensor:
-    weight = torch.ones(logits.shape[1])
-    weight[0] = background
-    return F.cross_entropy(logits, classes, weight=weight, ignore_index=IGNORE)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from rich.table import Table
 
@@ -58,11 +58,8 @@ def score_rows(results: Sequence[RunResult]) -> list[list[str]]:
 
 def rich_table(results: Sequence[RunResult]) -> Table:
     """The scores as a table for the terminal."""
-    first = results[0]
-    table = Table(
-        title=f"Unseen classes of {first.dataset} fold {first.fold}, percent with 95 % intervals",
-        caption="Rendered pictures: not comparable with published numbers.",
-    )
+    title = f"Unseen classes of {results[0].dataset} fold {results[0].fold}, percent with 95 % intervals"
+    table = Table(title=title, caption="Rendered pictures: not comparable with published numbers.")
     for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading in ("method", "fusion") else "right")
     for row in score_rows(results):
@@ -70,7 +67,7 @@ def rich_table(results: Sequence[RunResult]) -> Table:
     return table
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Panel:
     """A picture of the report."""
 
@@ -78,10 +75,9 @@ class Panel:
     alt: str
     title: str
     detail: str = ""  # second line of the caption
-    iou: float | None = None  # of a prediction, in [0, 1]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Predictor:
     """A method that marks the queries of examples."""
 
@@ -93,46 +89,27 @@ class Predictor:
 
 def choose_episodes(sampler: EpisodeSampler, per_class: int) -> list[EpisodeSpec]:
     """The first episodes of each class of the first test seed: drawn by number, not picked."""
-    chosen: dict[int, list[EpisodeSpec]] = {c: [] for c in sampler.classes}
-    for spec in sampler.episodes(sampler.protocol.seeds[0]):
-        if len(chosen[spec.class_id]) < per_class:
-            chosen[spec.class_id].append(spec)
-    return [spec for specs in chosen.values() for spec in specs]
+    drawn = list(sampler.episodes(sampler.protocol.seeds[0]))
+    return [s for c in sampler.classes for s in [s for s in drawn if s.class_id == c][:per_class]]
 
 
-def example_panels(
-    spec: EpisodeSpec, source: Source, name: str, predictors: Sequence[Predictor]
-) -> list[Panel]:
+def example_panels(spec: EpisodeSpec, source: Source, name: str, of: Sequence[Predictor]) -> list[Panel]:
     """One episode in pictures: its first support, the query, the truth, and what each predictor marks."""
     query, truth = _picture_and_mask(source, spec.query, spec.class_id)
     support = spotlight(*_picture_and_mask(source, spec.supports[0], spec.class_id))
+    pale = "in colour, the rest pale"
     panels = [
-        Panel(
-            picture=support,
-            alt=f"Support picture with the {name} in colour, the rest pale",
-            title="support (1 shot)",
-        ),
-        Panel(picture=query, alt=f"Query picture that shows a {name} among other things", title="query"),
-        Panel(
-            picture=spotlight(query, truth),
-            alt=f"Query with the true {name} in colour, the rest pale",
-            title="truth",
-        ),
+        Panel(support, f"Support picture with the {name} {pale}", "support (1 shot)"),
+        Panel(query, f"Query picture that shows a {name} among other things", "query"),
+        Panel(spotlight(query, truth), f"Query with the true {name} {pale}", "truth"),
     ]
-    for p in predictors:
+    for p in of:
         logits = p.evaluator.plain(replace(spec, supports=spec.supports[: p.shots]), p.fusion)
         predicted = (logits[1] > logits[0]).numpy()
         counts = count(predicted, truth)
-        iou = float(counts.fg_inter / max(int(counts.fg_union), 1))
-        panels.append(
-            Panel(
-                picture=judged(query, predicted, truth),
-                alt=f"What {p.label} marks as {name}; IoU with the truth {percent(iou)} percent",
-                title=p.label,
-                detail=f"IoU {percent(iou)} %",
-                iou=iou,
-            )
-        )
+        iou = percent(float(counts.fg_inter / max(int(counts.fg_union), 1)))
+        alt = f"What {p.label} marks as {name}; IoU with the truth {iou} percent"
+        panels.append(Panel(judged(query, predicted, truth), alt, p.label, f"IoU {iou} %"))
     return panels
 
 
@@ -143,7 +120,6 @@ def _picture_and_mask(source: Source, id: str, class_id: int) -> tuple[Picture, 
 
 def write_report(
     path: Path,
-    *,
     options: DemoOptions,
     data: FoldData,
     results: Sequence[RunResult],
@@ -157,16 +133,22 @@ def write_report(
     heads = [r for r in results if r.recipe in ("demo_pfenet", "demo_scl")]
     shots = ["1-shot" if r.shots == 1 else f"{r.shots}-shot {r.fusion}" for r in heads]
     shown_options = as_json({**as_json(options), "out": options.out.name})  # no folder of this machine
+    kinds = [(name, "unseen" if c in novel else "trained on") for c, name in names.items()]
     pictures = [
         Panel(
-            picture=picture_of(data.source.read_image(data.test.ids[i])),
-            alt=f"A rendered picture with a {name} and other objects",
-            title=name,
-            detail="unseen" if c in novel else "trained on",
+            picture_of(data.source.read_image(id)),
+            f"A rendered picture with a {name} and other objects",
+            name,
+            kind,
         )
-        for i, (c, name) in enumerate(names.items())
+        for id, (name, kind) in zip(data.test.ids, kinds, strict=False)
     ]
-    text = _template().render(
+    loader = ChoiceLoader([PackageLoader("fewseg.demo"), PackageLoader("fewseg.reports", "assets")])
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(percent=percent, gain=gain_with_interval, label=label, png=_png_uri)
+    text = environment.get_template("report.html").render(
         options=options,
         protocol=options.protocol,
         results=results,
@@ -186,15 +168,6 @@ def write_report(
         options_json=json.dumps(shown_options, indent=2),
     )
     atomic_write_text(path, text)
-
-
-def _template() -> Template:
-    loader = ChoiceLoader([PackageLoader("fewseg.demo"), PackageLoader("fewseg.reports", "assets")])
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(percent=percent, gain=gain_with_interval, label=label, png=_png_uri)
-    return environment.get_template("report.html")
 
 
 def _png_uri(picture: Picture) -> str:

@@ -52,7 +52,7 @@ _EXAMPLES = 2  # episodes of each unseen class that the report shows
 _AVERAGE, _GUIDED = ScoreAverage(), CrossGuided()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class DemoResult:
     """What the demo found."""
 
@@ -76,17 +76,13 @@ def run_demo(options: DemoOptions) -> DemoResult:
 
 @contextmanager
 def repeatable(threads: int) -> Iterator[None]:
-    """Fixes the number of CPU threads and refuses operations whose result is not the same every time.
-
-    New tensors are not filled first, as torch does by default in this mode: that costs a tenth of the time
-    and changes nothing where nothing is read before it is written.
-    """
+    """Fixes the number of CPU threads and refuses operations whose result is not the same every time."""
     before, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     memory: Any = torch.utils.deterministic
     filled = memory.fill_uninitialized_memory
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    memory.fill_uninitialized_memory = False
+    memory.fill_uninitialized_memory = False  # torch's default here: a tenth of the time, for nothing
     try:
         yield
     finally:
@@ -196,16 +192,11 @@ class _Demo:
 
     def run(self) -> DemoResult:
         options, data, seconds = self.options, self.data, self.seconds
-        weights = self.folder / "backbone.safetensors"
+        weights, progress = self.folder / "backbone.safetensors", options.progress
         with timed(seconds, "backbone"):
-            accuracy = pretrain(
-                options.backbone(None),
-                options.pretrain,
-                read_cells(data.source, data.train.ids, data.split.base),
-                weights,
-                seed=options.seed,
-                progress=options.progress,
-            )
+            cells = read_cells(data.source, data.train.ids, data.split.base)
+            untrained, config, seed = options.backbone(None), options.pretrain, options.seed
+            accuracy = pretrain(untrained, config, cells, weights, seed=seed, progress=progress)
         logger.info("backbone: %.0f %% of the object cells of its last steps are right", 100 * accuracy)
         for recipe in demo_recipes(options, data, weights):
             stage = f"training {recipe.name.removeprefix('demo_')}" if recipe.train else "testing"
@@ -217,18 +208,11 @@ class _Demo:
                 self._evaluate(recipe, method, about)
         with timed(seconds, "pictures"):
             examples = self._examples()
-        report, results = options.out / "report.html", tuple(self.results.values())
+        found = DemoResult(options.out / "report.html", tuple(self.results.values()), seconds)
         write_report(
-            report,
-            options=options,
-            data=data,
-            results=results,
-            differences=self._differences(),
-            examples=examples,
-            seconds=seconds,
-            cell_accuracy=accuracy,
+            found.report, options, data, found.results, self._differences(), examples, seconds, accuracy
         )
-        return DemoResult(report=report, results=results, seconds=seconds)
+        return found
 
     def _features(self, method: FewShotSegmenter) -> FeatureStore:
         """Features of the plain view, for training and for tests, shared by methods of one backbone."""
@@ -247,9 +231,8 @@ class _Demo:
         batches = CachedBatches(sampler, store, batch=config.batch, seed=config.seed)
         fabric = Fabric(accelerator="cpu", devices=1, precision=config.precision)
         fabric.launch()
-        run = Run(
-            folder=self.folder / recipe.name, method_config=recipe.method, data=data, recipe=recipe.name
-        )
+        folder = self.folder / recipe.name
+        run = Run(folder=folder, method_config=recipe.method, data=data, recipe=recipe.name)
         trained, about = load_checkpoint(train(method, config, batches, run, fabric, progress=progress))
         return trained.to(memory_format=torch.channels_last), about
 
@@ -258,16 +241,12 @@ class _Demo:
         data, store = self.data, self._features(method)
         evaluator = Evaluator(method, data.source, store, progress=self.options.progress)
         self.evaluators[recipe.name] = evaluator
+        samplers = [
+            EpisodeSampler(data.test, data.split, recipe.protocol, e.shots) for e in recipe.evaluations
+        ]
+        lines = zip(samplers, recipe.evaluations, strict=True)
         started = time.perf_counter()
-        found = evaluator.run(
-            [
-                Line(
-                    episodes=EpisodeSampler(data.test, data.split, recipe.protocol, line.shots),
-                    fusion=line.fusion,
-                )
-                for line in recipe.evaluations
-            ]
-        )
+        found = evaluator.run([Line(episodes=episodes, fusion=e.fusion) for episodes, e in lines])
         seconds = (time.perf_counter() - started) / len(found)
         for line, counts in zip(recipe.evaluations, found, strict=True):
             result = RunResult.from_counts(
@@ -310,12 +289,10 @@ class _Demo:
         pfenet, scl = self.evaluators["demo_pfenet"], self.evaluators["demo_scl"]
         data, k, names = self.data, self.options.shots, self.data.split.class_names
         predictors = (
-            Predictor(label="PFENet, 1 shot", evaluator=pfenet, shots=1, fusion=MeanVector()),
-            Predictor(label="SCL, 1 shot", evaluator=scl, shots=1, fusion=_AVERAGE),
-            Predictor(label=f"SCL, {k} shots, CGM", evaluator=scl, shots=k, fusion=_GUIDED),
+            Predictor("PFENet, 1 shot", pfenet, 1, MeanVector()),
+            Predictor("SCL, 1 shot", scl, 1, _AVERAGE),
+            Predictor(f"SCL, {k} shots, CGM", scl, k, _GUIDED),
         )
         specs = choose_episodes(EpisodeSampler(data.test, data.split, self.options.protocol, k), _EXAMPLES)
-        return [
-            (names[spec.class_id], example_panels(spec, data.source, names[spec.class_id], predictors))
-            for spec in specs
-        ]
+        named = [(names[spec.class_id], spec) for spec in specs]
+        return [(name, example_panels(spec, data.source, name, predictors)) for name, spec in named]

@@ -30,28 +30,12 @@ def pair_id(spec: EpisodeSpec, view: int = 0) -> int:
 
     The supports are not part of it: with them hardly a pair would come twice, and what a method last said
     of the query under this class would never be asked for.
-
-    Args:
-        spec: the episode.
-        view: number of the query's cached view; 0 where every view is a fresh one.
-
-    Returns:
-        An integer in [0, 2^63).
     """
     return Draws("training pair", spec.query, view, *spec.classes).below(1 << 63)
 
 
 class CachedBatches:
-    """Batches from a feature store: the backbone does not run.
-
-    Args:
-        sampler: says which images.
-        store: holds view 0 (plain) and random views of each of them.
-        batch: episodes a step and device.
-        seed: of the choice of views.
-        rank: of this process; it takes every ``world``-th episode.
-        world: processes.
-    """
+    """Batches from a feature store: the backbone does not run."""
 
     def __init__(
         self,
@@ -123,16 +107,6 @@ class FreshBatches:
     """Batches of images, each under a view of its own, read by worker processes.
 
     A crop keeps what it can of the class that its image was drawn for; for the query that is way 1.
-
-    Args:
-        sampler: says which images.
-        source: reads them.
-        view: the random view.
-        batch: episodes a step and device.
-        seed: of the views.
-        workers: reading processes.
-        rank: of this process; it takes every ``world``-th episode.
-        world: processes.
     """
 
     def __init__(

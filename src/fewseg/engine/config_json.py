@@ -11,17 +11,7 @@ from fewseg.methods.registry import METHODS, list_methods, part_classes
 
 
 def config_from_json(value: Any, *kinds: type) -> Any:
-    """Rebuilds a config from its JSON.
-
-    Args:
-        value: what ``as_json`` made: an object with a ``type`` becomes the config class of that name, lists
-            become tuples.
-        kinds: classes that the whole may be; any method's config or ``TrainConfig`` by default. Parts may be
-            what the type hints of these classes name: a file cannot make any other class.
-
-    Raises:
-        ValueError: a class is not among those, or a field is unknown or missing.
-    """
+    """Rebuilds a config from its JSON."""
     if not kinds:
         list_methods()  # those of other packages too
         kinds = (*METHODS.values(), TrainConfig)

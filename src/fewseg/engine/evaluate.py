@@ -53,11 +53,7 @@ T = TypeVar("T", Features, Guides, Tensor)
 
 
 class ByteCache:
-    """Values by name, within a budget of bytes; those used longest ago go, and are made again when needed.
-
-    Args:
-        budget: bytes; one value is kept however large it is.
-    """
+    """Values by name, within a budget of bytes; those used longest ago go, and are made again when needed."""
 
     def __init__(self, budget: int) -> None:
         self.budget, self.bytes = budget, 0
@@ -83,15 +79,7 @@ def _bytes(value: Features | Guides | Tensor) -> int:
 
 
 class ImageFeatures:
-    """Features and masks of the plain view of images.
-
-    Args:
-        method: its ``embed`` is applied, once an image as far as the cache has room.
-        store: the features on the disk.
-        cache: keeps embedded maps, and stored ones that the network takes in another type or on another
-            device than they have on the disk.
-        fp32: turn stored features into float32.
-    """
+    """Features and masks of the plain view of images."""
 
     def __init__(
         self, method: FewShotSegmenter, store: FeatureStore, cache: ByteCache, *, fp32: bool
@@ -151,14 +139,7 @@ _KEY_BYTES = 512 << 20
 
 
 class PairScores:
-    """Scores of one target under many guides.
-
-    Args:
-        method: scores pairs.
-        images: features and masks.
-        cache: keeps guides.
-        batch: guides that a target is scored under at once. With 1 a score does not depend on its company.
-    """
+    """Scores of one target under many guides."""
 
     def __init__(self, method: PairScorer, images: ImageFeatures, cache: ByteCache, batch: int) -> None:
         self.method, self.images, self._cache, self.batch = method, images, cache, batch
@@ -167,14 +148,7 @@ class PairScores:
     def scores(
         self, target: str, groups: Sequence[Sequence[Guide]], wanted: Collection[Guide]
     ) -> dict[Guide, Tensor]:
-        """Scores (2, h, w) of a target; it is encoded once.
-
-        Args:
-            target: the image.
-            groups: all its guides; guides are scored in batches of one group, so that a score, whose last
-                digits depend on its batch, is the same whatever is wanted.
-            wanted: guides whose scores are needed.
-        """
+        """Scores (2, h, w) of a target; it is encoded once."""
         query = self.method.encode_query(self.images.features([target]))
         found: dict[Guide, Tensor] = {}
         for group in groups:

@@ -115,11 +115,6 @@ def split(lines: Sequence[LineQuestions], cross: Sequence[CrossPair], parts: int
     """Splits the work into shards of whole targets and support sets, about equal in cost.
 
     Units of one class lie together, so that a process needs the guides of few classes at a time.
-
-    Args:
-        lines: the whole evaluation.
-        cross: IoUs to compute; each belongs to the unit of its target.
-        parts: number of shards; some may be empty.
     """
     costs: dict[str | tuple[Way, ...], int] = defaultdict(int)
     classes: dict[str | tuple[Way, ...], int] = {}
@@ -155,11 +150,7 @@ def split(lines: Sequence[LineQuestions], cross: Sequence[CrossPair], parts: int
 
 
 class ShardFiles:
-    """Results of shards on the disk, so that a killed evaluation goes on where it was.
-
-    Args:
-        folder: of one evaluation and no other; None keeps nothing.
-    """
+    """Results of shards on the disk, so that a killed evaluation goes on where it was."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
@@ -229,16 +220,7 @@ class Executor:
         *shared: Any,
         progress: bool = False,
     ) -> list[Array]:
-        """Results of all shards, in their order.
-
-        Args:
-            worker: of this process.
-            step: the method of the worker to call.
-            shards: the whole evaluation.
-            files: results of shards that were finished before, and those that are finished now.
-            shared: further arguments of the step.
-            progress: show a bar with the time left.
-        """
+        """Results of all shards, in their order."""
         raise NotImplementedError
 
 
@@ -290,9 +272,6 @@ class DistributedRanks(Executor):
 
     Every process calls ``run`` with the same shards and gets all results. Features are computed together
     where the processes share a cache folder.
-
-    Raises:
-        ValueError: there is no process group.
     """
 
     def __init__(self) -> None:
@@ -335,15 +314,6 @@ class RayWorkers(Executor):
 
     A worker that dies is replaced, and the shards that it was doing are done again. Features are computed
     together where workers share a cache folder.
-
-    Args:
-        make: makes a worker, in its process; pickled with what it refers to.
-        workers: how many; each takes one core, or one GPU where the cluster has any.
-        address: of a running cluster; by default the one that the environment names, or one of this machine.
-        lives: workers that may be lost before the evaluation gives up.
-
-    Raises:
-        ValueError: fewer than one worker.
     """
 
     def __init__(
@@ -359,11 +329,7 @@ class RayWorkers(Executor):
         """The place of the actor that did a shard before and may have kept what it computed for it."""
 
     def __enter__(self) -> Self:
-        """Starts the cluster or joins it.
-
-        Raises:
-            RuntimeError: Ray is not installed.
-        """
+        """Starts the cluster or joins it."""
         self._ray = ray = _import_ray()
         self._started = not ray.is_initialized()
         if self._started:
@@ -391,11 +357,7 @@ class RayWorkers(Executor):
         *shared: Any,
         progress: bool = False,
     ) -> list[Array]:
-        """Results of all shards; ``worker`` has nothing to do.
-
-        Raises:
-            RuntimeError: more workers were lost than the executor has lives.
-        """
+        """Results of all shards; ``worker`` has nothing to do."""
         del worker, progress
         found = {index: files.load(step, index, shards) for index in range(len(shards))}
         waiting = deque(index for index, known in found.items() if known is None)

@@ -1,4 +1,4 @@
-"""Rows of arrays in the memory of one process: where a folder cannot hold them."""
+"""The feature store: maps of a frozen backbone on disk, in a budget, shared by processes, with checksums."""
 
 from __future__ import annotations
 
@@ -39,11 +39,7 @@ Values = npt.NDArray[Any]
 
 
 class MemoryRows:
-    """Rows that stay in memory and are gone with the process; stands wherever ``RowFiles`` stands.
-
-    Args:
-        names: of the columns.
-    """
+    """Rows that stay in memory and are gone with the process; stands wherever ``RowFiles`` stands."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -113,16 +109,6 @@ class RowFiles:
     A row counts as there when all its columns are written. A killed process leaves no half rows behind;
     several processes may fill one folder at a time; a row that the disk has no room for stays in this
     process's memory; a row whose bytes changed on the disk is found by its sum and counts as missing again.
-
-    Args:
-        folder: exists; the caller sees to it that one process at a time makes an object for it.
-        key: what the rows are of. A folder of another key is emptied, with a warning.
-        columns: name -> row.
-        rows: how many.
-        memory: takes the rows that the disk does not.
-
-    Raises:
-        OSError: the folder cannot be written.
     """
 
     def __init__(
@@ -240,10 +226,6 @@ class RowFiles:
         """Rows of ``rows`` that nobody else is making, for the length of the block.
 
         Claims are locks of single bytes of a file, so that a killed process holds none.
-
-        Args:
-            rows: to be made.
-            wait: for those that somebody else is making, until he has made them or is gone.
         """
         if fcntl is None:
             yield list(rows)
@@ -276,11 +258,7 @@ _GONE = ".removed-"
 
 
 def disk_budget() -> int:
-    """Bytes that all stores of a folder may take: ``$FEWSEG_CACHE_BYTES``, or 200 GiB.
-
-    Raises:
-        ValueError: the variable is no number of bytes.
-    """
+    """Bytes that all stores of a folder may take: ``$FEWSEG_CACHE_BYTES``, or 200 GiB."""
     said = os.environ.get("FEWSEG_CACHE_BYTES", str(200 << 30))
     if not said.isdecimal():
         raise ValueError(f"FEWSEG_CACHE_BYTES is {said!r}: give a number of bytes, such as 50000000000")
@@ -331,11 +309,6 @@ def make_room(place: Path, wanted: int, budget: int) -> None:
 
     A store is first renamed and then removed, so that a kill leaves nothing that looks like a store; what an
     earlier kill left, and stores of a run that was killed before it could remove them, go too.
-
-    Args:
-        place: folder of the stores.
-        wanted: bytes that are about to be written.
-        budget: bytes that all stores together may take.
     """
     with locked(place):
         for left in place.glob(f"{_GONE}*"):

@@ -42,15 +42,7 @@ def plain_logits(
     features: Callable[[str], Features],
     masks: Callable[[str, Sequence[int]], Tensor],
 ) -> Tensor:
-    """Logits (1 + N, H, W) of one target under the method's own fusion; nothing is kept.
-
-    Args:
-        method: in eval mode.
-        ways: the support sets.
-        target: the image to segment.
-        features: reads one image.
-        masks: reads one image's mask (1, H, W) of classes in order.
-    """
+    """Logits (1 + N, H, W) of one target under the method's own fusion; nothing is kept."""
     if isinstance(method, PairScorer) and scores_pairs(
         method, method.fusion, max(len(way.supports) for way in ways)
     ):

@@ -1,4 +1,4 @@
-"""What the importer must know of one kind of released state dict."""
+"""Checkpoints released by the authors of PFENet, SCL and SD-AANet; importing them runs no code of theirs."""
 
 from __future__ import annotations
 
@@ -309,16 +309,6 @@ def import_released(
 
     Source: PFENet (Tian et al. 2020), SCL (Zhang et al. 2021) and SD-AANet (Zhao et al. 2022), the state
     dicts of their public code.
-
-    Args:
-        source: a .pth, .pt or .safetensors file, or a state dict; bare, under ``state_dict`` or
-            ``model``, with or without a ``module.`` prefix. A file is read without running code.
-        scales: sides of PFENet's pyramid, in cells; they are not in the file.
-        bn: "train" to go on training as the released code does, with batch-norm of the frozen backbone
-            in training mode.
-
-    Raises:
-        ValueError: the file cannot be read, is of another method or of a VGG, or does not fit ``scales``.
     """
     state, label, digest = _read(source)
     family = _family(state, label)

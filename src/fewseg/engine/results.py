@@ -46,9 +46,6 @@ def as_json(value: Any) -> Any:
 
     A dataclass becomes its fields and ``type``, its class name, so that parts without fields stay different.
     Keys become strings; sets are sorted.
-
-    Raises:
-        ValueError: a value of another type, or a number that is not finite.
     """
     if is_dataclass(value) and not isinstance(value, type):
         parts = {f.name: as_json(getattr(value, f.name)) for f in fields(value)}
@@ -75,11 +72,7 @@ def as_json(value: Any) -> Any:
 
 
 def digest(value: Any) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of a value's JSON with sorted keys.
-
-    Raises:
-        ValueError: as :func:`as_json`.
-    """
+    """First 16 hexadecimal digits of the SHA-256 of a value's JSON with sorted keys."""
     text = json.dumps(as_json(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -319,12 +312,7 @@ def counts_path(path: str | Path) -> Path:
 
 
 def load_counts(path: str | Path) -> EpisodeCounts:
-    """Reads the per-episode counts of the result file ``path``.
-
-    Raises:
-        FileNotFoundError: there are none beside it.
-        ValueError: the file is truncated or not a table of counts.
-    """
+    """Reads the per-episode counts of the result file ``path``."""
     source = counts_path(path)
     if not source.exists():
         raise FileNotFoundError(

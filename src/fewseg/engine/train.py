@@ -1,4 +1,4 @@
-"""Gradients: scaled against vanishing, averaged over processes, checked."""
+"""Training: one loop that resumes exactly, with its state and its gradients."""
 
 from __future__ import annotations
 
@@ -40,13 +40,7 @@ class TrainingDivergedError(RuntimeError):
 
 
 def average_gradients(fabric: Fabric, parameters: Sequence[torch.nn.Parameter]) -> None:
-    """Puts the mean over all processes in the place of every gradient, by one reduction.
-
-    Args:
-        fabric: launched; nothing happens with one process.
-        parameters: the same ones, in the same order, in every process; one that took no part in the loss
-            counts as zero.
-    """
+    """Puts the mean over all processes in the place of every gradient, by one reduction."""
     if fabric.world_size == 1:
         return
     for p in parameters:

@@ -1,4 +1,4 @@
-"""Optimisers with their learning-rate schedule, as parts of a training config."""
+"""Training configs: optimisers with their learning-rate schedules, views, batches and validation."""
 
 from __future__ import annotations
 

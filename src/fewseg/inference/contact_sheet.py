@@ -57,12 +57,7 @@ def _colours() -> NDArray[np.uint8]:
 
 
 def write_sheet(folder: Path, problems: Mapping[str, str], most: int) -> None:
-    """Writes one HTML file of a run's ``most`` images of the lowest quality, with all it shows in it.
-
-    Raises:
-        DataError: the run's predictions.jsonl is broken.
-        OSError: it could not be written.
-    """
+    """Writes one HTML file of a run's ``most`` images of the lowest quality, with all it shows in it."""
     classes: tuple[str, ...] = ()
     found: list[tuple[float, str, Mapping[str, Any]]] = []
     for prediction in read_jsonl(folder / LINES):  # one by one: each holds a label map

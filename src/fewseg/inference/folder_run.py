@@ -47,17 +47,6 @@ class Stream(Generic[K, A, B]):
 
     No more than ``ahead`` images are between the start of their reading and the end of their computing, and
     no more than ``ahead`` between that and the end of their writing. Order is kept.
-
-    Args:
-        read: key to what its computation needs; runs in several threads.
-        compute: a batch of (key, read) to a result for each, in the same order.
-        write: takes (key, result); runs in one thread of its own, in order.
-        failed: called with (key, error) where ``read`` or ``compute`` raised one of ``skipped``: the image is
-            left out. The images of a batch that raised are each computed alone first.
-        skipped: kinds of errors that lose one image only; any other ends the stream.
-        workers: threads that read.
-        ahead: the bound.
-        batch: how many are computed together.
     """
 
     def __init__(
@@ -157,12 +146,7 @@ _NO_MEMORY = "there is not enough memory for this image: lower --batch or --size
 
 @contextmanager
 def claimed(folder: Path, facts: Mapping[str, object]) -> Iterator[None]:
-    """Keeps a folder for one run, and for later ones with the same facts, which its file records.
-
-    Raises:
-        DataError: it holds a different run, or another process uses it now.
-        OSError: it is not writable, or a file is in its place.
-    """
+    """Keeps a folder for one run, and for later ones with the same facts, which its file records."""
     path = folder / RUN_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,19 +20,6 @@ class Outputs:
     - ``masks/<image>.png`` (png), ``probability/<image>.<class>.png``, ``coco.json``, ``coco-results.json``,
       ``labelme/<image>.json``, ``label-studio.json``;
     - ``predictions.jsonl`` always: its line is written last, so that an image that has one has everything.
-
-    Args:
-        folder: the output folder.
-        classes: the names.
-        formats: which.
-        stems: image name to output name (see :func:`fewseg.annotations.output_stems`).
-        images: the folder of images, for LabelMe's relative paths.
-        label_studio: its names.
-
-    Raises:
-        ValueError: the class names do not fit a format.
-        DataError: the folder holds outputs of other classes.
-        OSError: it is not writable.
     """
 
     def __init__(
@@ -58,11 +45,7 @@ class Outputs:
             raise
 
     def write(self, prediction: Prediction) -> None:
-        """Writes a prediction in every format.
-
-        Raises:
-            OSError: the disk is full or not writable; nothing is left half.
-        """
+        """Writes a prediction in every format."""
         for writer in self._writers:
             writer.write(prediction)
 
@@ -70,11 +53,7 @@ class Outputs:
         return all(name in writer for writer in self._writers)
 
     def close(self, finish: bool = True) -> None:
-        """Ends all outputs; with ``finish`` those that are one file for all images are made.
-
-        Raises:
-            OSError: one could not be written.
-        """
+        """Ends all outputs; with ``finish`` those that are one file for all images are made."""
         failed: OSError | None = None
         for writer in self._writers:
             try:

@@ -274,11 +274,7 @@ def save_supports(path: Path, supports: SupportSet, model: Model) -> None:
 
 
 def load_supports(path: Path, model: Model) -> SupportSet:
-    """Reads a support set that the model encoded.
-
-    Raises:
-        DataError: the file is missing, broken, of another kind or a newer version, or of a different model.
-    """
+    """Reads a support set that the model encoded."""
     if not path.is_file():
         raise DataError(f"there is no support set at {path}: give a file of save_supports")
     try:

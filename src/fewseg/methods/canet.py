@@ -1,4 +1,4 @@
-"""CANet's dense comparison of a map with guide vectors, and its attention over shots."""
+"""CANet: dense comparison of the query with support vectors, iterative refinement, attention over shots."""
 
 from __future__ import annotations
 

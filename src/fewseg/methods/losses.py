@@ -1,4 +1,4 @@
-"""Losses."""
+"""Losses: cross-entropy at full size, deep supervision, distillation."""
 
 from __future__ import annotations
 

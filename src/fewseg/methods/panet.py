@@ -1,4 +1,4 @@
-"""Prototype alignment: the predicted query masks as a support set that must segment the true supports.
+"""PANet: cosine prototypes with prototype alignment in training.
 
 Source: PANet (Wang et al., ICCV 2019), Sec. 3.4, Eq. 6.
 """

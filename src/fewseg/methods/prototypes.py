@@ -1,4 +1,4 @@
-"""How like a cell's feature is to a prototype: the D of SRPNet's Eq. 3.
+"""Prototypes: pooling of N ways and K shots (SRPNet, Eq. 1-2) and the metrics D that compare cells with them.
 
 Each metric has ``prepare``, done once for a map, and ``compare``, done for every set of prototypes, so that
 iterated prototypes cost one matrix product each.

@@ -1,4 +1,4 @@
-"""SCL's self-guided module: what a support's first prediction covers, and what it misses.
+"""SCL: self-guided support vectors, on PFENet and on CANet; its cross-guided fusion is in ``fusion``.
 
 Source: SCL (Zhang et al. 2021), Sec. 4.2. The module knows nothing of its baseline: it takes the first
 pass's logits, so that it serves PFENet's and CANet's support paths alike.

@@ -1,4 +1,4 @@
-"""Who teaches the support prototypes in training (the second half of SDPM); nothing of it runs at inference.
+"""SD-AANet: PFENet with self-distilled prototypes (SDPM) and supervised affinity attention (SAAM).
 
 Of each shot i there is the student p'_s,i = u_i p_s,i and the gate u_i = (v_i + 1) / 2; of the query the
 ungated prototype p_q, pooled under the query mask. A gate commutes with pooling: the query pooled after gate

@@ -1,4 +1,4 @@
-"""Scores of bootstrap resamples of an episode table: a resample is a weight an episode, or a query image."""
+"""Intervals: bootstrap over episodes or query images, paired differences, spread over seeds."""
 
 from __future__ import annotations
 
@@ -43,14 +43,20 @@ def resampled_scores(
     totals = np.zeros((len(tables), resamples))
     of_seeds = [tables[0].select(tables[0].seed == s) for s in run_seeds]
     if over == "queries":
-        numbers = _query_numbers(of_seeds)
-        images = 1 + max(int(of_seed.max()) for of_seed in numbers)
-        (of_images,) = _weights(seed, (images,), resamples)
-        drawn = tuple(of_images[:, of_seed] for of_seed in numbers)
+        found = _query_numbers(of_seeds)
+        numbers: list[npt.NDArray[np.intp] | None] = [*found]
+        images = 1 + max(int(of_seed.max()) for of_seed in found)
+        drawn = _weights(seed, (images,), resamples) * len(of_seeds)
     else:
+        numbers = [None] * len(of_seeds)
         drawn = _weights(seed, tuple(t.episodes for t in of_seeds), resamples)
-    for run_seed, of_seed in zip(run_seeds, drawn, strict=True):
+    for run_seed, of_seed, number in zip(run_seeds, drawn, numbers, strict=True):
         columns = np.stack([_columns(t.select(t.seed == run_seed), classes, score) for t in tables])
+        if number is not None:  # an image's episodes are drawn together: their sum is
+            of_images = np.zeros((len(tables), of_seed.shape[1], columns.shape[2]))
+            for of_image, rows in zip(of_images, columns, strict=True):
+                np.add.at(of_image, number, rows)
+            columns = of_images
         for start in range(0, resamples, _CHUNK):
             stop = min(start + _CHUNK, resamples)
             sums = of_seed[start:stop].astype(np.float64) @ columns

@@ -1,4 +1,4 @@
-"""Masks of {0, 1, 255}: from pixels to feature cells, and apart into regions."""
+"""Masks of {0, 1, 255}: from pixels to feature cells, label maps from margins, IoU of regions."""
 
 from __future__ import annotations
 

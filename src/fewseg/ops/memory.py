@@ -1,4 +1,4 @@
-"""Memory that the allocator holds and nobody uses, and memory that the allocator does not hold."""
+"""Memory: large tensors apart from the heap, freed memory given back, and one error when it runs out."""
 
 from __future__ import annotations
 

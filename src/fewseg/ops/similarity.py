@@ -1,4 +1,4 @@
-"""A 1x1 convolution by filters that belong to no layer."""
+"""Cosine similarity of cells, and 1x1 convolutions by filters that belong to no layer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The data sets that recipes run on: each reads a fold (0 to 3) from its root, the folder as unpacked.
-
-All raise ``DataError`` where no root was given or files are missing.
-"""
+"""The data sets that recipes run on."""
 
 from __future__ import annotations
 
@@ -34,12 +31,7 @@ def shared_folder() -> Path:
 
 
 def voc5i_mini(fold: int, root: Path | None = None) -> FoldData:
-    """1 906 VOC photographs in PASCAL-5i folds.
-
-    Args:
-        fold: 0 to 3.
-        root: the folder with ``JPEGImages``, ``SegmentationClassAug`` and ``lists``.
-    """
+    """1 906 VOC photographs in PASCAL-5i folds."""
     root = root or shared_folder() / "data" / "voc5i-mini"
     parts = voc5i_mini_lists(root)
     source = JoinedSource("voc5i-mini", list(parts.values()))
@@ -49,38 +41,20 @@ def voc5i_mini(fold: int, root: Path | None = None) -> FoldData:
 
 
 def pascal(fold: int, root: Path | None = None) -> FoldData:
-    """PASCAL-5i with the 5 953 training images of PFENet and SCL.
-
-    Args:
-        fold: 0 to 3.
-        root: a folder that holds VOC 2012 and SBD as unpacked: ``VOCdevkit/VOC2012`` (or ``VOC2012``) and
-            ``benchmark_RELEASE/dataset`` (or ``dataset``).
-    """
+    """PASCAL-5i with the 5 953 training images of PFENet and SCL."""
     root = _given(root, "PASCAL-5i", "VOC 2012 and SBD")
     return _fold_data("pascal-5i", *pascal_sources(root, root), pascal_5i(fold))
 
 
 def coco(fold: int, root: Path | None = None, *, split: CocoSplit = "B") -> FoldData:
-    """COCO-20i on COCO 2014: train2014 to train on, val2014 to test.
-
-    Args:
-        fold: 0 to 3.
-        root: the folder with ``annotations``, ``train2014`` and ``val2014``, or one that holds it.
-        split: "B" (interleaved; PFENet, SCL, SD-AANet, HSNet) or "A" (blocks of 20; PANet).
-    """
+    """COCO-20i on COCO 2014: train2014 to train on, val2014 to test."""
     return _coco(root, splits.coco_20i(fold, split))
 
 
 def coco_three_parts(
     fold: int, root: Path | None = None, *, test: Literal["test", "validation"] = "test"
 ) -> FoldData:
-    """COCO in 40 training, 20 validation and 20 test classes (SRPNet, Sec. 4.5); see ``coco_40_20_20``.
-
-    Args:
-        fold: 0 to 3.
-        root: as of :func:`coco`.
-        test: the classes to test on.
-    """
+    """COCO in 40 training, 20 validation and 20 test classes (SRPNet, Sec. 4.5); see ``coco_40_20_20``."""
     return _coco(root, splits.coco_40_20_20(fold, test))
 
 
@@ -97,6 +71,9 @@ def voc_to_coco(fold: int, root: Path | None = None) -> FoldData:
     Args:
         fold: 0 to 3.
         root: a folder that holds VOC 2012 and SBD (as of :func:`pascal`) and COCO (as of :func:`coco`).
+
+    Raises:
+        DataError: no root was given, or files are missing.
     """
     root = _given(root, "VOC to COCO", "VOC 2012, SBD and COCO 2014")
     train, _ = pascal_sources(root, root)
@@ -114,6 +91,9 @@ def coco_to_voc(
         fold: 0 to 3.
         root: a folder that holds VOC 2012 and COCO (as of :func:`coco`).
         folds: which classes a fold tests.
+
+    Raises:
+        DataError: no root was given, or files are missing.
     """
     root = _given(root, "COCO to VOC", "VOC 2012 and COCO 2014")
     split = splits.coco_to_voc(fold, folds)
@@ -127,18 +107,7 @@ def fss1000(
     parts: Path | None = None,
     test: Literal["test", "validation"] = "test",
 ) -> FoldData:
-    """FSS-1000: 520 classes to train on, 240 to choose by, 240 to test.
-
-    Args:
-        fold: 0; there is one.
-        root: the folder of the class folders, or one that holds it.
-        parts: the lists of class names, see :func:`fewseg.data.fss1000.fss1000_parts`; the folder ``splits``
-            in the root where it is there, and else they are drawn, with a warning.
-        test: the classes to test on.
-
-    Raises:
-        ValueError: the fold is not 0.
-    """
+    """FSS-1000: 520 classes to train on, 240 to choose by, 240 to test."""
     root = _given(root, "FSS-1000", "the class folders")
     if fold != 0:
         raise ValueError(f"FSS-1000 has one split, fold 0, not {fold}")

@@ -91,11 +91,7 @@ class EvaluateOptions:
     quiet: bool = False
 
     def check(self) -> None:
-        """Checks what needs no data.
-
-        Raises:
-            ValueError: options that exclude each other, or a number out of range.
-        """
+        """Checks what needs no data."""
         drawn = self.ways or self.shots or self.seeds
         if self.manifest and (drawn or self.episodes is not None or self.protocol is not None):
             raise ValueError(

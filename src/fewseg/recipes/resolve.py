@@ -33,11 +33,7 @@ class Resolved:
 
     @property
     def known_recipe(self) -> Recipe:
-        """The recipe.
-
-        Raises:
-            ValueError: the checkpoint names none, or one that is unknown.
-        """
+        """The recipe."""
         if self.recipe is None:
             if self.about.recipe:
                 recipe(self.about.recipe)  # raises, with the near names
@@ -47,14 +43,7 @@ class Resolved:
         return self.recipe
 
     def load(self, *, backbone_weights: str | None = None) -> FewShotSegmenter:
-        """Builds the method in eval mode, with a checkpoint's weights.
-
-        Args:
-            backbone_weights: weights of a checkpoint's frozen trunk, where they moved.
-
-        Raises:
-            ValueError: the weights do not fit.
-        """
+        """Builds the method in eval mode, with a checkpoint's weights."""
         if self.about.digest:
             return load_checkpoint(Path(self.name), backbone_weights=backbone_weights)[0]
         return build_method(self.known_recipe).eval()

@@ -28,11 +28,7 @@ from fewseg.recipes.resolve import build_method
 
 
 def train_with(options: TrainOptions) -> Path:
-    """Trains the recipe of the options.
-
-    Returns:
-        The path of the checkpoint.
-    """
+    """Trains the recipe of the options."""
     chosen = replace(recipe(options.recipe), method=options.method, train=options.train)
     data = chosen.data(options.fold, options.root)
     name = f"{chosen.name}-fold{options.fold}-seed{options.train.seed}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypedDict
@@ -239,9 +240,6 @@ def without_conflicts(results: Results) -> tuple[Results, list[str]]:
 
     Of one fold the class split that most results of a table have is kept, none where two are equally
     frequent. Of two results of one row and fold neither is kept, unless they have the same scores.
-
-    Returns:
-        The results that are left, in their order, and a sentence for each reason.
     """
     frame, problems = results.frame, []
     outside = (frame.fold < 0) | (frame.fold >= frame.folds)
@@ -323,8 +321,12 @@ class FoldTable:
 
     def row(self, series: str) -> pd.DataFrame:
         """The results of a row by fold, ascending; their keys are the column ``key``."""
-        frame = self.results.frame
-        return frame[frame.series == series].reset_index().set_index("fold", drop=False).sort_index()
+        return self._rows[series]
+
+    @cached_property
+    def _rows(self) -> dict[str, pd.DataFrame]:
+        rows = self.results.frame.reset_index().set_index("fold", drop=False).groupby("series")
+        return {str(series): row.sort_index() for series, row in rows}
 
     def missing(self, series: str) -> str:
         """Which folds of a row were not run, e.g. "missing fold 2"; "" where all were."""
@@ -340,11 +342,7 @@ class FoldTable:
 
 
 def fold_tables(results: Results) -> list[FoldTable]:
-    """One table for each data set, task (ways, shots, what is segmented) and protocol, in this order.
-
-    Raises:
-        ValueError: there are no results, or some cannot share a table; see :func:`without_conflicts`.
-    """
+    """One table for each data set, task (ways, shots, what is segmented) and protocol, in this order."""
     if not len(results):
         raise ValueError("there are no results to make a table of: evaluate something first")
     _, problems = without_conflicts(results)
@@ -380,9 +378,6 @@ def gains(table: FoldTable) -> pd.DataFrame:
 
     Fractions, paired on the same episodes, with intervals over query images: episodes that share an image
     are not so many witnesses. A pair has a line for each fold that both rows have.
-
-    Raises:
-        ValueError: two results of one fold and protocol are not of the same episodes.
     """
     return pd.DataFrame(
         [line for over, series in baseline_pairs(table) for line in gain_lines(table, over, series)],

@@ -22,13 +22,7 @@ def spotlight(picture: Picture, mask: Picture) -> Picture:
 
 
 def judged(picture: Picture, predicted: NDArray[np.bool_], truth: Picture) -> Picture:
-    """Returns the picture in colour where the mark is right, orange where wrong, blue where missed.
-
-    Args:
-        picture: (H, W, 3).
-        predicted: (H, W).
-        truth: (H, W) in {0, 1, 255}; ignored pixels (the object's very edge) are never errors.
-    """
+    """Returns the picture in colour where the mark is right, orange where wrong, blue where missed."""
     shown = np.where(predicted[..., None], picture, _pale(picture))
     for where, colour in ((predicted & (truth == 0), WRONG), (~predicted & (truth == 1), MISSED)):
         tint = 0.3 * picture.mean(axis=2, keepdims=True) + 0.7 * np.array(colour)

@@ -47,9 +47,6 @@ def mean_of(estimates: Sequence[Estimate]) -> Estimate:
 
     The distance of each end from the mean is the root of the summed squares of the parts' distances, over
     their number: what errors of independent parts add up to. Lower and upper ends are kept apart.
-
-    Raises:
-        ValueError: no estimate.
     """
     if not estimates:
         raise ValueError("there is nothing to take the mean of: give one estimate at least")

@@ -22,11 +22,7 @@ SOME_MISSING = 3
 
 
 def run(options: PaperTablesOptions, console: Console) -> int:
-    """Makes the tables; the status is ``SOME_MISSING`` where a result could not be used.
-
-    Raises:
-        ValueError: the folder does not exist, or no table has such a number.
-    """
+    """Makes the tables; the status is ``SOME_MISSING`` where a result could not be used."""
     numbers = {str(ROMAN.index(n.upper())) if n.upper() in ROMAN[1:] else n for n in options.table}
     wanted = [
         layout

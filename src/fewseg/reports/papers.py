@@ -277,11 +277,6 @@ def paper_tables(
 
     Results that are no row of a paper's table have no place in them. Those that cannot share a table are left
     out, and every table says which.
-
-    Args:
-        results: none at all is fine.
-        only: which tables; all by default.
-        folds: how many folds the data sets have.
     """
     kept, problems = without_conflicts(results.only(results.frame[results.frame.paper != ""]))
     found: dict[tuple[Place, str, int], list[Ours]] = {}
@@ -619,12 +614,7 @@ class Page:
 
 
 def page_of(table: PaperTable, remarks: Sequence[str] = ()) -> Page:
-    """A table as text.
-
-    Args:
-        table: which.
-        remarks: what a reader should know besides, such as which results were left out.
-    """
+    """A table as text."""
     sources: Sources = {}
     sections = [_section(table, layout, rows, sources) for layout, rows in table.sections]
     lines = dict.fromkeys(source["protocol_line"] for source in sources.values())

@@ -93,22 +93,12 @@ def printed_as(
 
 
 def is_of_backbone(printed: str, dataset: str, backbone: str) -> bool:
-    """Whether a result on this backbone may stand beside a row printed for another's name.
-
-    Args:
-        printed: the paper's backbone, such as "resnet50".
-        dataset: of the result; voc5i-mini has no backbone of its own.
-        backbone: of the result, a name of timm; "" where it does not say.
-    """
+    """Whether a result on this backbone may stand beside a row printed for another's name."""
     return dataset == "voc5i-mini" or not backbone or printed == backbone.removesuffix("s")
 
 
 def published_value(*, paper: str, table: str, row: str, shots: int, column: str = "mean") -> PublishedValue:
-    """Finds one value.
-
-    Raises:
-        ValueError: there is none; the message has the rows and columns of that table.
-    """
+    """Finds one value."""
     in_table = [v for v in published_values() if (v.paper, v.table) == (paper, table)]
     if not in_table:
         known = sorted({f"{v.paper} {v.table}" for v in published_values()})

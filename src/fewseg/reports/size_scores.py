@@ -45,11 +45,7 @@ class SizeScore:
 
 
 def size_scores(table: EpisodeCounts, classes: Sequence[int], *, seed: int = 0) -> tuple[SizeScore, ...]:
-    """:func:`fewseg.metrics.miou_by_size`, each score with its interval.
-
-    Raises:
-        ValueError: the table does not fit the classes.
-    """
+    """:func:`fewseg.metrics.miou_by_size`, each score with its interval."""
     found = []
     for bin in miou_by_size(table, classes):
         score, inside = None, of_size(table, bin.low, bin.high)
@@ -106,14 +102,7 @@ def pooled(table: EpisodeCounts) -> EpisodeCounts:
 def size_gain(
     a: EpisodeCounts, b: EpisodeCounts, classes: Sequence[int], low: int, high: int | None, *, seed: int = 0
 ) -> tuple[Estimate, int] | None:
-    """MIoU of b less that of a on targets of ``low`` to ``high`` - 1 pixels, with the number of images.
-
-    Returns:
-        The paired difference with its interval over images, and their number; None where there are none.
-
-    Raises:
-        ValueError: a and b are not of the same episodes.
-    """
+    """MIoU of b less that of a on targets of ``low`` to ``high`` - 1 pixels, with the number of images."""
     check_same_episodes(a, b)
     first, second = of_size(a, low, high), of_size(b, low, high)
     drawn = [c for c in classes if np.any(first.class_id == c)]
@@ -129,9 +118,6 @@ def size_cells(table: FoldTable) -> pd.DataFrame:
 
     A cell is the mean over all folds, in percent, and the number of episodes; "-" where a fold has no episode
     of that size. A row that lacks folds has no mean: its folds stand by themselves, with what is missing.
-
-    Raises:
-        ValueError: a result's counts do not fit its classes.
     """
     results, lines = table.results, []
     for series in table.series:

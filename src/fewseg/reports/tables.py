@@ -73,11 +73,7 @@ def print_results(runs: Sequence[RunResult], console: Console) -> None:
 
 
 def some_results(folder: Path) -> Results:
-    """The results of a folder that must have one.
-
-    Raises:
-        ValueError: it does not exist or has no result that can be read.
-    """
+    """The results of a folder that must have one."""
     results = load_results(folder)
     if not len(results):
         reasons = "; ".join(results.left_out) or "evaluate first"
@@ -171,11 +167,7 @@ def rich_table(cells: pd.DataFrame, title: str, caption: str = "", words: int = 
 
 
 def results_block(results: Results) -> str:
-    """The tables of all results in Markdown: scores, gains, classes, how they were made.
-
-    Raises:
-        ValueError: no result, or results that cannot share a table.
-    """
+    """The tables of all results in Markdown: scores, gains, classes, how they were made."""
     parts = [
         {
             "heading": table.heading,
@@ -193,12 +185,7 @@ def results_block(results: Results) -> str:
 
 
 def update_page(page: str | Path, results: Results) -> None:
-    """Replaces the block between the two marker comments of ``page``, or adds it at the end of the file.
-
-    Raises:
-        OSError: the page cannot be written; it is unchanged.
-        ValueError: as :func:`results_block`, or one of the markers is missing.
-    """
+    """Replaces the block between the two marker comments of ``page``, or adds it at the end of the file."""
     path = Path(page)
     text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
     if (BEGIN in text) != (END in text):

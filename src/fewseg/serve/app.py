@@ -81,9 +81,7 @@ def create_app(
         response = _refuse_foreign(request, hosts) or await call_next(request)
         for name, value in _HEADERS.items():
             response.headers[name] = value
-        response.headers.setdefault(
-            "Cache-Control", "no-store" if "/api/" in request.url.path else "no-cache"
-        )
+        response.headers["Cache-Control"] = "no-cache" if "etag" in response.headers else "no-store"
         return response
 
     app.add_exception_handler(RequestValidationError, _parameter_error)

@@ -37,21 +37,15 @@ class Download:
 
 
 def export(page: PageState, form: str, threshold: float = 0.5, *, settled: bool = False) -> Download:
-    """Writes the masks of all images, predicted where a person has not settled them, or of settled ones only.
-
-    The writers work in a temporary folder, on names that are numbers: a user's file name appears in the
-    result alone.
-    """
+    """Writes the masks of all images, predicted where nobody has settled them, or of settled ones alone."""
     if form not in FORMATS:
         raise ValueError(f"the format must be one of {', '.join(FORMATS)}, got {form!r}")
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold must be in (0, 1), got {threshold}")
     classes, images = page.classes, page.images
     if not classes or all(image.role == "open" for image in images):
         raise RequestError(409, "there is no mask yet: annotate an image of a class first")
     if settled:
         images = tuple(image for image in images if image.role != "open")
-    numbers = {image.name: f"{k:06}" for k, image in enumerate(images)}
+    numbers = {image.name: f"{k:06}" for k, image in enumerate(images)}  # users' names are no paths
     with tempfile.TemporaryDirectory(prefix="fewseg-") as folder:
         outputs = Outputs(Path(folder), classes, [cast(Format, form)], numbers)
         try:
@@ -75,9 +69,8 @@ def prediction_of(page: PageState, id: str, threshold: float, *, probability: bo
     """
     image, classes = page.image(id), page.classes
     found, own = page.segmentation(id, threshold), image.mask
-    labels, scores, maps = np.zeros(image.encoded.size, np.uint8), dict[str, float](), None
-    planes = dict[str, np.ndarray]()
-    facts: dict[str, object] = {}
+    labels, maps, facts = np.zeros(image.encoded.size, np.uint8), None, dict[str, object]()
+    scores, planes = dict[str, float](), dict[str, np.ndarray]()
     if found is not None:
         predicted = found.prediction(image.name, probability)
         labels, facts = page.renumbered(found), dict(predicted.facts)

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -23,7 +23,6 @@ from anyio.to_thread import run_sync
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from fewseg.annotations.image_files import rgb_of_bytes
@@ -59,7 +58,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True, kw_only=True)
 class LabelConfig:
-    """The part of a labelling configuration that segmentation needs."""
+    """What segmentation needs of a labelling configuration."""
 
     from_name: str  # of the tag that takes the predictions
     to_name: str  # of its image tag
@@ -86,18 +85,11 @@ def read_label_config(text: str) -> LabelConfig:
         for tag in root.iter(name):
             own, image = tag.get("name", ""), tag.get("toName", "")
             if own and images.get(image):
-                labels = tuple(dict.fromkeys(_labels(tag)))
+                given = [label.get("alias") or label.get("value") or "" for label in tag.iter("Label")]
+                labels = tuple(dict.fromkeys(label for label in given if label and label[0] != "$"))
                 return LabelConfig(from_name=own, to_name=image, key=images[image], tool=tool, labels=labels)
     tags = sorted({tag.tag for tag in root.iter() if isinstance(tag.tag, str)})
     raise DataError(f"the labelling configuration has the tags {shown(tags)}; {_EXPECTED}")
-
-
-def _labels(tag: Element) -> Iterator[str]:
-    """The labels that results have: an alias counts before the value."""
-    for label in tag.iter("Label"):
-        name = label.get("alias") or label.get("value") or ""
-        if name and not name.startswith("$"):
-            yield name
 
 
 # ---- annotated tasks
@@ -108,7 +100,7 @@ _NEGATIVE = ""  # stands for the class of images that show none
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """An annotated task, which can be a support."""
+    """An annotated task."""
 
     task: int  # its id
     address: str  # of its image
@@ -147,8 +139,8 @@ def _example(task: dict[str, Any], config: LabelConfig, where: str) -> Example |
     regions = [typed(item, dict, f"{where}, region {k}") for k, item in items]
     regions = [item for item in regions if item.get("to_name") == config.to_name]
     kept = [item for item in regions if _is_usable(item, config)]
-    if len(kept) < len(regions):
-        left_out = Counter(str(item.get("type")) for item in regions if not _is_usable(item, config))
+    left_out = Counter(str(item.get("type")) for item in regions if not _is_usable(item, config))
+    if left_out:
         logger.warning(
             "%s: %s are left out; regions must be brushes, polygons, ellipses or rectangles with labels of "
             "%s: the task is %s",
@@ -237,14 +229,11 @@ class ProjectSession:
 class Project:
     """What the server knows of a project; any number of threads may use it.
 
-    The image of an annotation that has been read is assumed not to change. ``budget`` is the bytes that
-    supports may take.
+    The image of an annotation that has been read is assumed not to change.
     """
 
-    def __init__(
-        self, number: int, client: StudioClient, images: ImageCache, shots: int, budget: int
-    ) -> None:
-        self.number, self._shots, self._budget = number, shots, budget
+    def __init__(self, number: int, client: StudioClient, images: ImageCache, shots: int) -> None:
+        self.number, self._shots = number, shots
         self._client, self._images = client, images
         self._reading, self._encoding = threading.Lock(), threading.Lock()
         self._config_text = ""
@@ -332,19 +321,17 @@ class Project:
                 logger.warning(
                     "project %d, task %d is not used as an example: %s", self.number, example.task, error
                 )
-                self._unanswered |= (
-                    isinstance(error, RequestError) and error.status == httpx.codes.BAD_GATEWAY
-                )
+                self._unanswered |= getattr(error, "status", None) == httpx.codes.BAD_GATEWAY
                 continue
             used += shot.image.nbytes
-            if used > self._budget:
+            if used > self._images.budget:
                 logger.warning(
                     "project %d: %d of %d annotated tasks are used as examples, as they fill %.0f MiB; raise "
                     "--session-mib, or lower --label-studio-shots",
                     self.number,
                     len(found),
                     len(examples),
-                    self._budget / MIB,
+                    self._images.budget / MIB,
                 )
                 break
             found[example.digest] = shot
@@ -375,7 +362,7 @@ class Backend:
     def __init__(self, settings: StudioSettings, shared: SharedModel, limits: Limits) -> None:
         self._client = StudioClient(settings, limits.upload_bytes)
         self._images = ImageCache(shared, limits.pixels, limits.session_bytes)
-        self._shots, self._budget, self._judging = settings.shots, limits.session_bytes, shared.judging
+        self._shots, self._judging = settings.shots, shared.judging
         self._lock = threading.Lock()
         self._projects: OrderedDict[int, Project] = OrderedDict()
         self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="label-studio")
@@ -394,9 +381,7 @@ class Backend:
         number = int(match[1])
         with self._lock:
             if number not in self._projects:
-                self._projects[number] = Project(
-                    number, self._client, self._images, self._shots, self._budget
-                )
+                self._projects[number] = Project(number, self._client, self._images, self._shots)
             self._projects.move_to_end(number)
             while len(self._projects) > _PROJECTS:
                 self._projects.popitem(last=False)
@@ -457,10 +442,7 @@ class Backend:
         )
 
     def webhook(self, event: Mapping[str, Any]) -> bool:
-        """Has a project's annotations read again, and returns whether the event is of a change.
-
-        Nothing else of the event is used, so that a false one does no harm.
-        """
+        """Has a project's annotations read again after a change, and returns whether the event is of one."""
         action, project = event.get("action"), event.get("project")
         if not isinstance(action, str) or not _CHANGING.fullmatch(action):
             return False
@@ -490,8 +472,9 @@ def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits)
     router, threads = APIRouter(), CapacityLimiter(_ANSWERS_AT_ONCE)
 
     async def authenticate(given: Annotated[HTTPBasicCredentials | None, Depends(_basic)]) -> None:
-        expected = f"{settings.user or ''}:{settings.password or ''}"
-        if settings.user and (given is None or not _equal(f"{given.username}:{given.password}", expected)):
+        expected = f"{settings.user}:{settings.password}".encode()
+        sent = f"{given.username}:{given.password}".encode() if given else b""
+        if settings.user and not secrets.compare_digest(sent, expected):
             raise RequestError(
                 401,
                 "user or password are wrong: give Label Studio this server's BASIC_AUTH_USER and "
@@ -514,31 +497,23 @@ def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits)
         return {"status": "UP", "model_class": f"fewseg {shared.model.name}"}
 
     @router.post("/setup", dependencies=authenticated)
-    async def setup(request: Request) -> JSONResponse:
-        return _uncached({"model_version": await answer(request, backend.setup)})
+    async def setup(request: Request) -> dict[str, Any]:
+        return {"model_version": await answer(request, backend.setup)}
 
     @router.post("/predict", dependencies=authenticated)
-    async def predict(request: Request) -> JSONResponse:
+    async def predict(request: Request) -> dict[str, Any]:
         version, results = await answer(request, backend.predict)
-        return _uncached({"results": results, "model_version": version})
+        return {"results": results, "model_version": version}
 
     @router.get("/versions", dependencies=authenticated)
-    async def versions() -> JSONResponse:
-        return _uncached({"versions": backend.versions})
+    async def versions() -> dict[str, Any]:
+        return {"versions": backend.versions}
 
     @router.post("/webhook")
     async def webhook(request: Request) -> dict[str, bool]:
         return {"stale": backend.webhook(await _event(request))}
 
     return router
-
-
-def _equal(given: str, expected: str) -> bool:
-    return secrets.compare_digest(given.encode(), expected.encode())
-
-
-def _uncached(content: dict[str, Any]) -> JSONResponse:
-    return JSONResponse(content, headers={"Cache-Control": "no-store"})
 
 
 async def _body(request: Request, limit: int) -> dict[str, Any]:

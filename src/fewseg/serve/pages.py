@@ -9,6 +9,8 @@ import time
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
+from os.path import splitext
 from typing import Literal
 
 import numpy as np
@@ -37,15 +39,11 @@ Role = Literal["open", "support", "accepted"]
 
 @dataclass(frozen=True)
 class SharedModel:
-    """A model that all pages use, with its locks.
-
-    ``network`` is held while the network runs, so that memory is that of one image at a time; ``judging``
-    instead while quality is judged, which takes seconds: masks do not wait for it.
-    """
+    """A model that all pages use, with its locks."""
 
     model: Model
-    network: threading.Lock = field(default_factory=threading.Lock)
-    judging: threading.Lock = field(default_factory=threading.Lock)
+    network: threading.Lock = field(default_factory=threading.Lock)  # memory is that of one image at a time
+    judging: threading.Lock = field(default_factory=threading.Lock)  # takes seconds: masks do not wait for it
 
     def session(self, supports: SupportSet) -> Session | None:
         """Encodes the supports; None where they show no class."""
@@ -299,8 +297,7 @@ class PageState:
         table = np.zeros(256, dtype=np.uint8)
         for j, name in enumerate(found.classes, 1):
             table[j] = numbers.get(name, 0)
-        labels: Mask = table[found.labels]
-        return labels
+        return table[found.labels]
 
     def labels(self, id: str, threshold: float = 0.5, *, predicted: bool = False) -> Mask:
         """The mask of an image: its own unless ``predicted``, else the predicted one, else an empty one."""
@@ -319,7 +316,7 @@ class Pages:
         self, shared: SharedModel, limits: Limits, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.shared, self.limits = shared, limits
-        self._clock, self._lock = clock, threading.Lock()
+        self._clock, self._lock = clock, threading.RLock()
         self._open: dict[str, tuple[PageState, float]] = {}  # with the time of last use
 
     def __len__(self) -> int:
@@ -328,7 +325,7 @@ class Pages:
     def open(self) -> tuple[str, PageState]:
         """Opens a page, with its token; a full server drops its longest idle page without images."""
         with self._lock:
-            self._sweep()
+            self.sweep()
             if len(self._open) >= self.limits.sessions:
                 empty = [(used, token) for token, (page, used) in self._open.items() if page.empty]
                 if not empty:
@@ -345,7 +342,7 @@ class Pages:
     def get(self, token: str) -> PageState:
         """The page with a token, whose idle time starts again."""
         with self._lock:
-            self._sweep()
+            self.sweep()
             if token not in self._open:
                 raise RequestError(401, "the session is unknown or has timed out: load the page again")
             page, _ = self._open[token]
@@ -359,12 +356,9 @@ class Pages:
 
     def sweep(self) -> None:
         """Drops pages that have been idle too long."""
-        with self._lock:
-            self._sweep()
-
-    def _sweep(self) -> None:
         oldest = self._clock() - self.limits.idle_seconds
-        self._open = {token: entry for token, entry in self._open.items() if entry[1] > oldest}
+        with self._lock:
+            self._open = {token: entry for token, entry in self._open.items() if entry[1] > oldest}
 
 
 def class_name(name: str, others: tuple[str, ...]) -> str:
@@ -394,13 +388,9 @@ def _is_printable(text: str) -> bool:
 
 def unused_name(name: str, used: set[str]) -> str:
     """A file name that is not used yet: with a number before its suffix, if necessary."""
-    stem, dot, suffix = name.rpartition(".")
-    head, tail = (stem, dot + suffix) if stem else (name, "")
-    number, found = 1, name
-    while found in used:
-        number += 1
-        found = f"{head} ({number}){tail}"
-    return found
+    head, tail = splitext(name)
+    numbered = (f"{head} ({number}){tail}" for number in count(2))
+    return next(found for found in chain([name], numbered) if found not in used)
 
 
 def jpeg_of(pixels: Tensor, what: str) -> bytes:

@@ -10,16 +10,14 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from fewseg.inference.options import ModelOptions
+from fewseg.serve.limits import MIB, Limits
 
 if TYPE_CHECKING:
-    from fewseg.inference.model import Model
     from fewseg.serve.label_studio_client import StudioSettings
-    from fewseg.serve.limits import Limits
 
 _NEEDED = ("fastapi", "uvicorn", "httpx", "defusedxml")
 _LAST_PORT = 65535  # some systems accept larger numbers and listen on the remainder
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,29 +62,25 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
         )
     import uvicorn
 
+    from fewseg.inference.model import load_model
     from fewseg.serve.app import create_app
 
-    limits, studio = _limits(options), _studio(options)
+    limits = Limits(
+        upload_bytes=options.upload_mib * MIB,
+        pixels=options.max_pixels,
+        session_bytes=options.session_mib * MIB,
+        sessions=options.sessions,
+        idle_seconds=options.idle_minutes * 60.0,
+    )
+    studio = _studio(options)
     with _listen(options.host, options.port) as listener:  # before the model is loaded: errors come at once
         hosts = _LOOPBACK if options.host in _LOOPBACK else None
-        app = create_app(_model(options), limits, hosts=hosts, label_studio=studio)
+        app = create_app(load_model(options.model), limits, hosts=hosts, label_studio=studio)
         announce(_welcome(options, listener.getsockname()[1]))
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, limit_concurrency=64
         )
         uvicorn.Server(config).run(sockets=[listener])
-
-
-def _limits(options: ServeOptions) -> Limits:
-    from fewseg.serve.limits import Limits
-
-    return Limits(
-        upload_bytes=options.upload_mib * _MIB,
-        pixels=options.max_pixels,
-        session_bytes=options.session_mib * _MIB,
-        sessions=options.sessions,
-        idle_seconds=options.idle_minutes * 60.0,
-    )
 
 
 def _studio(options: ServeOptions) -> StudioSettings | None:
@@ -103,12 +97,6 @@ def _studio(options: ServeOptions) -> StudioSettings | None:
     )
 
 
-def _model(options: ServeOptions) -> Model:
-    from fewseg.inference.model import load_model
-
-    return load_model(options.model)
-
-
 def _welcome(options: ServeOptions, port: int) -> str:
     host = f"[{options.host}]" if ":" in options.host else options.host
     lines = [f"open http://{host}:{port}/ (stop with Ctrl-C)"]
@@ -120,7 +108,6 @@ def _welcome(options: ServeOptions, port: int) -> str:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Opens the port."""
     if not 0 <= port <= _LAST_PORT:
         raise ValueError(f"--port must be 0 (any free port) to {_LAST_PORT}, got {port}")
     try:

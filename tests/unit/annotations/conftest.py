@@ -58,7 +58,8 @@ MASKS = {
     "noise": np.random.default_rng(0).integers(0, 2, (31, 47)).astype(np.uint8),
     "blobs": blobs(1, (60, 83)),
     "wide": blobs(2, (3, 400)),
-    "long runs": np.pad(np.ones((200, 400), np.uint8), ((100, 0), (0, 0))),
+    # A brush's longest run is 65536 values of 4 a pixel: here 2 exactly, and one and a rest.
+    "long runs": np.pad(np.ones((129, 128), np.uint8), ((256, 0), (0, 0))),
 }
 
 

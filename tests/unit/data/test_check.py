@@ -112,7 +112,7 @@ def test_the_lists_as_downloaded_have_the_known_counts(areas):
         assert [c.line() for c in check_counts(index.only(ids), name) if not c.ok] == []
 
 
-def test_the_mini_lists_count_as_their_own_table_says(areas, shared):
+def test_the_mini_lists_count_as_their_own_table_has_it(areas, shared):
     folder = shared / "data" / "voc5i-mini" / "lists"
     if not folder.exists():
         pytest.skip(f"no lists at {folder}")

@@ -225,7 +225,7 @@ def test_the_check_sets_all_counts_beside_the_known_ones(root, tmp_path):
     assert len(notes) == 8
 
 
-def test_the_check_says_what_is_missing_and_where_to_get_it(root):
+def test_the_check_names_what_is_missing_and_where_to_get_it(root):
     shutil.rmtree(root / "train2014")
     (root / "annotations" / "instances_val2014.json").unlink()
     lines = check_coco(root, progress=False)

@@ -206,7 +206,7 @@ def test_a_truncated_or_foreign_file_is_reported(tmp_path, text):
 
 
 @pytest.mark.parametrize("crowd", [0, 1, False, True])
-def test_a_region_is_a_crowd_where_the_file_says_so(read, crowd):
+def test_a_region_is_a_crowd_where_the_file_has_it_so(read, crowd):
     found = read(annotations=[THING | {"iscrowd": crowd}])
     assert [instance.crowd for instance in found.instances[0]] == [bool(crowd)]
 

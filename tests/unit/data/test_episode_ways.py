@@ -120,7 +120,7 @@ def test_episodes_of_several_ways_never_change(of_ways):
     )
 
 
-def test_images_that_already_serve_are_missing_to_a_further_way_and_the_error_says_so(make_index, split):
+def test_images_that_already_serve_are_missing_to_a_further_way_and_the_error_counts_them(make_index, split):
     index = make_index({f"x{k}": {4: 20, 5: 20} for k in range(4)})
     sampler = EpisodeSampler(index, split, LIST, 2, ways=2)
     with pytest.raises(

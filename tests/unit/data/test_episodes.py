@@ -106,7 +106,7 @@ def test_episodes_never_change(index, split):
     )
 
 
-def test_supports_may_repeat_only_where_the_protocol_says_so(index, split):
+def test_supports_may_repeat_only_where_the_protocol_allows_it(index, split):
     repeating = EpisodeSampler(index, split, replace(LIST, distinct_supports=False), shots=9)
     specs = list(repeating.episodes(0))
     assert any(len(set(s.supports)) < 9 for s in specs)

@@ -55,7 +55,7 @@ def test_classes_and_images_are_in_alphabetical_order(tmp_path, write_image, wri
         ([[0, 1]], "RGB", r"stored as RGB; expected .*modes 1, L, P"),
     ],
 )
-def test_the_numbers_of_a_mask_mean_what_the_docstring_says(root, write_mask, stored, mode, labels):
+def test_the_numbers_of_a_mask_follow_the_documented_rule(root, write_mask, stored, mode, labels):
     write_mask(root / "pear" / "masks" / "0.png", np.array(stored), mode)
     if isinstance(labels, list):
         assert FolderSource(root).read_labels("pear/0").tolist() == labels

@@ -195,7 +195,7 @@ def test_a_recording_gives_back_the_episodes_drawn(eight, recorded, ways):
         assert list(found.episodes(seed)) == list(sampler.episodes(seed))
 
 
-def test_the_names_say_the_ways_where_there_are_several(recorded):
+def test_the_names_hold_the_ways_where_there_are_several(recorded):
     assert [p.name for p in recorded(1)[1]] == ["p-fold1-2shot-seed0.jsonl", "p-fold1-2shot-seed3.jsonl"]
     assert [p.name for p in recorded(2)[1]] == [
         "p-fold1-2way-2shot-seed0.jsonl",
@@ -203,7 +203,7 @@ def test_the_names_say_the_ways_where_there_are_several(recorded):
     ]
 
 
-def test_the_header_says_the_ways_where_there_are_several(recorded):
+def test_the_header_holds_the_ways_where_there_are_several(recorded):
     one, two = (json.loads(recorded(n)[1][0].read_text().splitlines()[0]) for n in (1, 2))
     assert list(one) == ["protocol", "fold", "shots", "seed", "schema", "episodes"]
     assert two == one | {"ways": 2}

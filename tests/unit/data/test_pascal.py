@@ -91,7 +91,7 @@ def test_the_sources_hold_the_lists_and_vocs_mask_wins(roots):
     assert sorted(p.stem for p in (roots[0] / "png").iterdir()) == ["s1", "s2", "s3"]
 
 
-def test_missing_files_are_counted_and_told(roots):
+def test_missing_files_are_counted_and_named(roots):
     for id in VOC_VAL:
         (find_voc(roots[0]) / "SegmentationClass" / f"{id}.png").unlink()
     with pytest.raises(DataError, match=r"2 files are missing(.|\n)*v1\.png does not exist"):

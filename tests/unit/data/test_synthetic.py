@@ -100,6 +100,8 @@ def test_only_the_chosen_classes_are_drawn():
 
 
 def test_ignored_pixels_are_a_thin_band_between_an_object_and_something_else(source):
+    shares = [float((source.read_labels(id) == IGNORE).float().mean()) for id in source.ids[:40]]
+    assert 0.05 < np.mean(shares) < 0.07  # both sides of an outline
     for id in source.ids[:40]:
         labels = source.read_labels(id).numpy()
         assert 0 < (labels == IGNORE).mean() < 0.2
@@ -109,7 +111,7 @@ def test_ignored_pixels_are_a_thin_band_between_an_object_and_something_else(sou
         assert inside.mean() < 0.005, f"{id} has a region of ignored pixels, not a band"
 
 
-def test_objects_are_opaque_where_the_labels_say_so():
+def test_objects_are_opaque_where_the_labels_have_them():
     plain = SyntheticSource(images=20, size=129, seed=5)
     change = []
     for id in plain.ids:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from fewseg.serve import pages
 from fewseg.serve.label_studio import ImageCache
 from fewseg.serve.limits import Limits, RequestError
 from fewseg.serve.pages import Pages, PageState, SharedModel
-from serve_page import png
+from serve_page import at_once, png
 from small_segmenters import model, picture
 
 
@@ -52,19 +53,14 @@ def test_answers_make_room_for_an_upload():
     assert page.nbytes <= page.limits.session_bytes
 
 
-def test_the_class_masks_of_a_support_count():
-    page, support, _ = page_with_support()
-    before = page.nbytes
-    page.set_mask(support, "accepted", png(picture(0)[1]))
-    assert page.nbytes < before
-
-
-def test_answers_of_other_supports_are_not_kept():
+def test_the_class_masks_of_a_support_count_and_answers_of_earlier_supports_are_not_kept():
     page, support, others = page_with_support()
+    before = page.nbytes
     page.labels(others[0])
     assert page.image(others[0]).answer is not None
-    page.set_mask(support, "support", png(np.roll(picture(0)[1], 5, axis=0)))
+    page.set_mask(support, "accepted", png(picture(0)[1]))
     assert page.image(others[0]).answer is None
+    assert page.nbytes < before
 
 
 def test_a_mask_that_was_sent_while_a_class_was_deleted_is_refused(monkeypatch):
@@ -105,50 +101,36 @@ class SlowLock:
 def test_an_image_that_several_threads_want_is_encoded_and_counted_once():
     images = ImageCache(SharedModel(model()), 10**6, 2**30)
     images._lock = SlowLock()
-    content, found = png(picture(0)[0]), []
-    threads = [threading.Thread(target=lambda: found.append(images.encode(content, "a"))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    content = png(picture(0)[0])
+    found = at_once(*[lambda: images.encode(content, "a")] * 3)
     assert found[0] is found[1] is found[2]
     assert images.nbytes == found[0].nbytes
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
+def open_pages(clock=lambda: 0.0, **limits):
+    return Pages(SharedModel(model()), Limits(**limits), clock)
 
 
-def open_pages(**limits):
-    clock = Clock()
-    return Pages(SharedModel(model()), Limits(**limits), clock), clock
-
-
-def test_a_page_that_is_not_used_is_dropped_with_all_it_holds():
-    opened, clock = open_pages(idle_seconds=100)
+@pytest.mark.parametrize("by_sweeping", [True, False])
+def test_a_page_that_is_not_used_is_dropped_with_all_it_holds(by_sweeping):
+    times = [0]
+    opened = open_pages(lambda: times[-1], idle_seconds=100)
     token, page = opened.open()
-    for clock.now in (99, 198):
+    for now in (99, 198):
+        times.append(now)
         assert opened.get(token) is page
-    clock.now = 299
-    with pytest.raises(RequestError, match="timed out") as error:
-        opened.get(token)
-    assert error.value.status == 401
-    assert len(opened) == 0
-
-
-def test_sweeping_frees_what_timed_out():
-    opened, clock = open_pages(idle_seconds=100)
-    opened.open()
-    clock.now = 101
-    opened.sweep()
+    times.append(299)
+    if by_sweeping:
+        opened.sweep()
+    else:
+        with pytest.raises(RequestError, match="timed out") as error:
+            opened.get(token)
+        assert error.value.status == 401
     assert len(opened) == 0
 
 
 def test_an_empty_page_makes_room_and_a_used_one_does_not():
-    opened, _ = open_pages(sessions=2)
+    opened = open_pages(sessions=2)
     used, page = opened.open()
     page.add_image("a.png", png(picture(0)[0]))
     empty, _ = opened.open()
@@ -166,14 +148,10 @@ def test_an_empty_page_makes_room_and_a_used_one_does_not():
 
 
 def test_a_page_that_waits_for_the_network_does_not_stop_the_others():
-    opened, _ = open_pages(sessions=1)
+    opened = open_pages(sessions=1)
     _, page = opened.open()
-    done = threading.Event()
     with page._lock:  # as while its supports wait to be encoded
-        opening = threading.Thread(target=lambda: (opened.open(), done.set()))
-        opening.start()
-        assert done.wait(30)
-    opening.join()
+        ThreadPoolExecutor().submit(opened.open).result(30)
 
 
 def test_limits_are_positive():

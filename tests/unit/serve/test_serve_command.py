@@ -1,29 +1,30 @@
-import socket
-
 import pytest
 
 from fewseg.cli import main
+from fewseg.serve import ServeOptions
 from fewseg.serve.label_studio_client import StudioSettings
 from fewseg.serve.server import _listen
 
 
-def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch, capsys):
+def test_without_the_extra_the_error_shows_how_to_install_it(monkeypatch, capsys):
     monkeypatch.setattr("fewseg.serve.server.find_spec", lambda name: None)
     assert main(["serve"]) == 1
     assert "pip install 'fewseg[serve]'" in capsys.readouterr().err
 
 
-def test_a_port_in_use_is_told_before_a_model_is_loaded(capsys):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        assert main(["serve", "--port", str(taken.getsockname()[1])]) == 1
+def test_the_default_is_loopback_and_a_port_in_use_is_an_error_before_a_model_is_loaded(capsys):
+    with _listen(ServeOptions().host, 0) as taken:
+        address, port = taken.getsockname()
+        assert address == "127.0.0.1"
+        assert main(["serve", "--port", str(port)]) == 1
     assert "choose a different port with --port" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "error"),
     [
+        (["--label-studio", "http://localhost:8080"], "LABEL_STUDIO_API_KEY"),
+        (["--label-studio", "localhost:8080"], "Label Studio's URL"),
         (["--host", "300.1.2.3"], "cannot listen on 300.1.2.3"),
         (["--port", "70000"], "--port must be 0"),
         (["--upload-mib", "0"], "must be 1 or more"),
@@ -31,27 +32,15 @@ def test_a_port_in_use_is_told_before_a_model_is_loaded(capsys):
         (["--tiles", "0", "--port", "0"], "tiles must have a side of 1 pixel at least"),
     ],
 )
-def test_wrong_options_are_told(words, told, capsys):
-    assert main(["serve", "--model", "no_such_recipe", *words]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("fewseg:")
-    assert told in said
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["--label-studio", "http://localhost:8080"], "LABEL_STUDIO_API_KEY"),
-        (["--label-studio", "localhost:8080"], "Label Studio's URL"),
-    ],
-)
-def test_what_is_wrong_with_label_studio_is_told_before_a_model_is_loaded(words, told, monkeypatch, capsys):
+def test_invalid_options_are_errors_before_a_model_is_loaded(words, error, monkeypatch, capsys):
     monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
     assert main(["serve", "--model", "no_such_recipe", *words]) == 1
-    assert told in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert printed.startswith("fewseg:")
+    assert error in printed
 
 
-def test_label_studio_is_read_with_what_the_environment_says(monkeypatch):
+def test_label_studio_is_read_with_the_token_and_password_of_the_environment(monkeypatch):
     made = {}
     settings = {"LABEL_STUDIO_API_KEY": "k", "BASIC_AUTH_USER": "u", "BASIC_AUTH_PASS": "p"}
     for name, value in settings.items():
@@ -65,9 +54,3 @@ def test_label_studio_is_read_with_what_the_environment_says(monkeypatch):
         url="http://localhost:8080", key="k", user="u", password="p", shots=3
     )
     assert made["hosts"] == ("127.0.0.1", "localhost", "::1")
-
-
-def test_the_server_is_on_loopback_by_default():
-    listener = _listen("127.0.0.1", 0)
-    with listener:
-        assert listener.getsockname()[0] == "127.0.0.1"

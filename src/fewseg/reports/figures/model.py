@@ -85,12 +85,7 @@ class FigureModel:
         fold: int | None = None,
         read_data: Callable[[Recipe, int], FoldData],
     ) -> FigureModel:
-        """Reads the header of a checkpoint, or finds a recipe without training.
-
-        Raises:
-            FileNotFoundError: no such checkpoint.
-            ValueError: it cannot be used, or its fold is unknown.
-        """
+        """Reads the header of a checkpoint, or finds a recipe without training."""
         resolved = resolve(name)
         recipe, split = resolved.known_recipe, resolved.about.class_split
         if split is None and fold is None:
@@ -186,11 +181,7 @@ class FigureModel:
         return own[0].fusion if own else self.method.fusion
 
     def matcher(self) -> FigureModel:
-        """The training-free matcher on the frozen trunk, which shares its stored features.
-
-        Raises:
-            ValueError: the trunk is trained: its features are the method's own.
-        """
+        """The training-free matcher on the frozen trunk, which shares its stored features."""
         config: Any = self.recipe.method
         if not config.backbone.fixed:
             raise ValueError(f"{self.label} trains its backbone: it has no trunk to match on")
@@ -241,11 +232,7 @@ class FigureModel:
     def predictions(
         self, specs: Sequence[EpisodeSpec], shots: int, *, progress: bool = True
     ) -> Iterator[tuple[Question, npt.NDArray[np.bool_]]]:
-        """Evaluates the distinct questions of 1-way episodes, each once.
-
-        Yields:
-            A question and the predicted mask (H, W) at its target's own size.
-        """
+        """Evaluates the distinct questions of 1-way episodes, each once."""
         evaluator = self.evaluator(progress=progress)
         for question, logits in evaluator.answers(specs, self.fusion(shots)):
             margins = restore((logits[1:] - logits[:1]).unsqueeze(0), self.box(question.target))

@@ -82,12 +82,7 @@ FIGURES: Mapping[str, FigureKind] = {
 
 
 def make_figures(options: FiguresOptions) -> FigureContext:
-    """Makes the figures; what is missing is noted and the rest is made.
-
-    Raises:
-        ValueError: an unknown figure, or ``episodes``, ``examples`` or ``shots`` below 1.
-        OSError: nothing can be written to ``out``.
-    """
+    """Makes the figures; what is missing is noted and the rest is made."""
     options.check()
     for name in options.figure:
         if name not in FIGURES:

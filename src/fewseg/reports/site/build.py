@@ -64,12 +64,7 @@ class Site:
 
 
 def write_site(options: SiteOptions) -> Site:
-    """Writes the page of a folder of results.
-
-    Raises:
-        OSError: the page cannot be written; an earlier one is kept.
-        ValueError: the folder of results does not exist.
-    """
+    """Writes the page of a folder of results."""
     progress = not options.quiet
     results = load_results(options.folder, folds=options.folds)
     unused = list(results.left_out)

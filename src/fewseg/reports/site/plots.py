@@ -195,17 +195,7 @@ def panel(
     pale: Sequence[Curve] = (),
     behind: str = "",
 ) -> Markup:
-    """A small chart of lines.
-
-    Args:
-        name: starts the ids.
-        label: states what it shows.
-        curves: its lines.
-        x: ticks, the end of the axis, and what it is.
-        y: ticks that enclose all values, and what the axis is.
-        pale: lines of a group ``behind`` that this panel draws behind its own.
-        behind: the group that an earlier panel has drawn.
-    """
+    """A small chart of lines."""
     with rc_context(_STYLE | {"font.size": 11, "axes.labelsize": 11.5, "xtick.labelsize": 11}):
         figure = Figure(figsize=(300 / 72, 200 / 72))
         axes = figure.add_axes((44 / 300, 40 / 200, 240 / 300, 148 / 200))
