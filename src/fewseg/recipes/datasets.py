@@ -116,8 +116,8 @@ def fss1000(
     source = FSS1000Source(root)
     split = fss1000_split(source.class_names, fss1000_parts(tuple(source.class_of), parts), test)
     index = build_index(source)
-    train, test = (index.only(sorted(index.images_with_any(c))) for c in (split.base, split.novel))
-    return FoldData(dataset=split.name, source=source, split=split, train=train, test=test)
+    base, novel = (index.only(sorted(index.images_with_any(c))) for c in (split.base, split.novel))
+    return FoldData(dataset=split.name, source=source, split=split, train=base, test=novel)
 
 
 def _given(root: Path | None, what: str, holds: str) -> Path:
