@@ -36,28 +36,14 @@ def voc5i_mini(fold: int, root: Path | None = None) -> FoldData:
     parts = voc5i_mini_lists(root)
     source = JoinedSource("voc5i-mini", list(parts.values()))
     index = build_index(source)
-    return FoldData(
-        dataset="voc5i-mini",
-        source=source,
-        split=pascal_5i(fold),
-        train=index.only(parts[fold, "train"].ids),
-        test=index.only(parts[fold, "val"].ids),
-    )
+    train, test = (index.only(parts[fold, part].ids) for part in ("train", "val"))
+    return FoldData(dataset=source.name, source=source, split=pascal_5i(fold), train=train, test=test)
 
 
 def pascal(fold: int, root: Path | None = None) -> FoldData:
     """PASCAL-5i with the 5 953 training images of PFENet and SCL."""
-    if root is None:
-        raise DataError("PASCAL-5i needs --root: the folder that holds VOC 2012 and SBD as unpacked")
-    train, val = pascal_sources(root, root)
-    source = JoinedSource("pascal-5i", [train, val])
-    return FoldData(
-        dataset="pascal-5i",
-        source=source,
-        split=pascal_5i(fold),
-        train=build_index(train),
-        test=build_index(val),
-    )
+    root = _given(root, "PASCAL-5i", "VOC 2012 and SBD")
+    return _fold_data("pascal-5i", *pascal_sources(root, root), pascal_5i(fold))
 
 
 def coco(fold: int, root: Path | None = None, *, split: CocoSplit = "B") -> FoldData:
@@ -130,13 +116,8 @@ def fss1000(
     source = FSS1000Source(root)
     split = fss1000_split(source.class_names, fss1000_parts(tuple(source.class_of), parts), test)
     index = build_index(source)
-    return FoldData(
-        dataset=split.name,
-        source=source,
-        split=split,
-        train=index.only(sorted(index.images_with_any(split.base))),
-        test=index.only(sorted(index.images_with_any(split.novel))),
-    )
+    base, novel = (index.only(sorted(index.images_with_any(c))) for c in (split.base, split.novel))
+    return FoldData(dataset=split.name, source=source, split=split, train=base, test=novel)
 
 
 def _given(root: Path | None, what: str, holds: str) -> Path:
@@ -150,10 +131,7 @@ def _in_coco_ids(source: Source) -> RelabelledSource:
 
 
 def _fold_data(dataset: str, train: Source, test: Source, split: ClassSplit) -> FoldData:
+    source = JoinedSource(dataset, [train, test])
     return FoldData(
-        dataset=dataset,
-        source=JoinedSource(dataset, [train, test]),
-        split=split,
-        train=build_index(train),
-        test=build_index(test),
+        dataset=dataset, source=source, split=split, train=build_index(train), test=build_index(test)
     )

@@ -11,7 +11,7 @@ from typing import Literal
 from fewseg.data.folds import FoldData
 from fewseg.data.protocols import PAPER_SCL, Protocol
 from fewseg.engine.train_config import TrainConfig
-from fewseg.methods.fusion import Fusion, MeanVector
+from fewseg.methods.fusion import CrossGuided, Fusion, IterativeInference, MeanVector, ScoreAverage
 from fewseg.methods.registry import MethodConfig
 from fewseg.recipes.variants import Variant
 
@@ -39,6 +39,13 @@ class Evaluation:
     sizes: tuple[int, ...] = ()
 
 
+PLAIN = tuple(Evaluation(shots=k) for k in (1, 5))
+ITERATED = tuple(Evaluation(shots=k, fusion=IterativeInference()) for k in (1, 5))
+AVERAGED = tuple(Evaluation(shots=k, fusion=ScoreAverage()) for k in (1, 5))
+CROSS_GUIDED = (*AVERAGED, Evaluation(shots=5, fusion=CrossGuided()))
+ON_SUPPORT = (Evaluation(shots=1, on="support"),)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A method with everything that decides its numbers.
@@ -61,7 +68,7 @@ class Recipe:
     train: TrainConfig | None
     size: int
     protocol: Protocol = PAPER_SCL
-    evaluations: tuple[Evaluation, ...] = (Evaluation(shots=1), Evaluation(shots=5))
+    evaluations: tuple[Evaluation, ...] = PLAIN
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {}

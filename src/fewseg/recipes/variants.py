@@ -44,12 +44,10 @@ class PrintedRow:
     def fits(self, dataset: str, fusion: str, shots: int, on: str, sizes: Sequence[int]) -> bool:
         """Whether a result of this variant is measured as the row was."""
         fused = fusion == self.fusion or (shots == 1 and "iterative" not in (fusion, self.fusion))
-        several = len(sizes) > 1
-        scaled = several == bool(self.sizes) and (
-            not several or dataset == MINI or tuple(sorted(sizes)) == self.sizes
-        )
+        scaled = tuple(sorted(sizes)) if len(sizes) > 1 else ()
+        sized = scaled == self.sizes or (dataset == MINI and bool(scaled) == bool(self.sizes))
         counted = not self.shots or shots in self.shots
-        return bool(self.table_for(dataset)) and fused and scaled and counted and on == self.on
+        return bool(self.table_for(dataset)) and fused and sized and counted and on == self.on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,19 +75,30 @@ class Variant:
         return next((row for row in self.printed if row.fits(dataset, fusion, shots, on, sizes)), None)
 
 
+_FLOOR = ("matcher",)
+_PFENETS = ("pfenet", "pfenet_473", "matcher")
+_CANETS = ("canet", "canet_attention", "matcher")
+_BASELINE = "sdaanet_baseline"
+
+
+def _variant(
+    name: str,
+    label: str,
+    *printed: PrintedRow,
+    baselines: tuple[str, ...] = _FLOOR,
+    less: tuple[str, ...] = (),
+) -> Variant:
+    return Variant(name=name, label=label, baselines=baselines, one_part_less=less, printed=printed)
+
+
 def _scl(row: str, table: str, *shots: int, fusion: str = "average", coco: str = "") -> PrintedRow:
     return PrintedRow(paper="scl", row=row, table=table, coco_table=coco, shots=shots, fusion=fusion)
 
 
 def _sgm(name: str, label: str, row: str, table: str, *, less: tuple[str, ...] = ()) -> Variant:
     """An ablation of SCL's self-guided module on CANet."""
-    return Variant(
-        name=f"scl_canet_{name}",
-        label=f"SCL (CANet), {label}",
-        baselines=_CANETS,
-        one_part_less=less,
-        printed=(_scl(row, table, 1),),
-    )
+    printed = _scl(row, table, 1)
+    return _variant(f"scl_canet_{name}", f"SCL (CANet), {label}", printed, baselines=_CANETS, less=less)
 
 
 def _srpnet(row: str, fusion: str = "mean", on: str = "query", table: str = "1") -> PrintedRow:
@@ -102,54 +111,31 @@ def _sdaanet(
     return PrintedRow(paper="sd-aanet", row=row, table=table, coco_table=coco, shots=shots, sizes=sizes)
 
 
-def _teacher(name: str, label: str, *printed: PrintedRow, less: tuple[str, ...] = ()) -> Variant:
-    """SD-AANet or a part of it."""
-    return Variant(name=name, label=label, baselines=_FLOOR, one_part_less=less, printed=printed)
-
-
-_FLOOR = ("matcher",)
-_PFENETS = ("pfenet", "pfenet_473", "matcher")
-_CANETS = ("canet", "canet_attention", "matcher")
-_BASELINE = "sdaanet_baseline"
-
-MATCHER = Variant(name="matcher", label="matcher")
-MATCHER_FIDELITY = Variant(name="matcher_fidelity", label="matcher, fidelity", one_part_less=("matcher",))
-PFENET = Variant(
-    name="pfenet", label="PFENet", baselines=_FLOOR, printed=(_scl("PFENet", "1", fusion="mean", coco="2"),)
-)
-PFENET_473 = Variant(
-    name="pfenet_473", label="PFENet", baselines=_FLOOR, printed=(_sdaanet("PFENet (473)", coco="2"),)
-)
-SCL_PFENET = Variant(
-    name="scl_pfenet",
-    label="SCL (PFENet)",
+MATCHER = _variant("matcher", "matcher", baselines=())
+MATCHER_FIDELITY = _variant("matcher_fidelity", "matcher, fidelity", baselines=(), less=_FLOOR)
+PFENET = _variant("pfenet", "PFENet", _scl("PFENet", "1", fusion="mean", coco="2"))
+PFENET_473 = _variant("pfenet_473", "PFENet", _sdaanet("PFENet (473)", coco="2"))
+SCL_PFENET = _variant(
+    "scl_pfenet",
+    "SCL (PFENet)",
+    _scl("SCL (PFENet)", "1", fusion="cross-guided", coco="2"),
     baselines=_PFENETS,
-    printed=(_scl("SCL (PFENet)", "1", fusion="cross-guided", coco="2"),),
 )
-CANET = Variant(
-    name="canet",
-    label="CANet",
-    baselines=_FLOOR,
-    printed=(
-        _scl("CANet", "1", 1),
-        _scl("average", "4", 5),
-        _scl("CGM", "4", 5, fusion="cross-guided"),
-    ),
+CANET = _variant(
+    "canet",
+    "CANet",
+    _scl("CANet", "1", 1),
+    _scl("average", "4", 5),
+    _scl("CGM", "4", 5, fusion="cross-guided"),
 )
-CANET_ATTENTION = Variant(
-    name="canet_attention",
-    label="CANet, attention",
-    baselines=_FLOOR,
-    printed=(_scl("CANet", "1", 5, fusion="attention"),),
-)
-SCL_CANET = Variant(
-    name="scl_canet",
-    label="SCL (CANet)",
+CANET_ATTENTION = _variant("canet_attention", "CANet, attention", _scl("CANet", "1", 5, fusion="attention"))
+SCL_CANET = _variant(
+    "scl_canet",
+    "SCL (CANet)",
+    _scl("SCL (CANet)", "1", fusion="cross-guided"),
+    _scl("SGM + average", "4", 5),
     baselines=_CANETS,
-    one_part_less=tuple(
-        f"scl_canet_{part}" for part in ("primary", "auxiliary", "first_loss", "second_loss")
-    ),
-    printed=(_scl("SCL (CANet)", "1", fusion="cross-guided"), _scl("SGM + average", "4", 5)),
+    less=("scl_canet_primary", "scl_canet_auxiliary", "scl_canet_first_loss", "scl_canet_second_loss"),
 )
 SCL_CANET_INITIAL = _sgm("initial", "v_s", "v_s", "5")
 SCL_CANET_PRIMARY = _sgm("primary", "v_pri", "v_pri", "5")
@@ -157,64 +143,56 @@ SCL_CANET_AUXILIARY = _sgm("auxiliary", "v_aux", "v_aux", "5")
 SCL_CANET_ALL_VECTORS = _sgm("all_vectors", "all vectors", "v_s + v_pri + v_aux", "5", less=("scl_canet",))
 SCL_CANET_FIRST_LOSS = _sgm("first_loss", "L_s1", "L_ce^s1", "6")
 SCL_CANET_SECOND_LOSS = _sgm("second_loss", "L_s2", "L_ce^s2", "6")
-SDAANET_BASELINE = _teacher(_BASELINE, "baseline", _sdaanet("Baseline", table="1", coco="2"))
-SDAANET_BASELINE_473 = _teacher(f"{_BASELINE}_473", "baseline", _sdaanet("Baseline (473)", coco="2"))
-SDAANET_SAAM = _teacher(
+SDAANET_BASELINE = _variant(_BASELINE, "baseline", _sdaanet("Baseline", table="1", coco="2"))
+SDAANET_BASELINE_473 = _variant("sdaanet_baseline_473", "baseline", _sdaanet("Baseline (473)", coco="2"))
+SDAANET_SAAM = _variant(
     "sdaanet_saam", "baseline + SAAM", _sdaanet("Baseline + SAAM", 1, table="3"), less=(_BASELINE,)
 )
-SDAANET_SDPM = _teacher(
+SDAANET_SDPM = _variant(
     "sdaanet_sdpm", "baseline + SDPM", _sdaanet("Baseline + SDPM", 1, table="3"), less=(_BASELINE,)
 )
-SDAANET = _teacher(
+SDAANET = _variant(
     "sdaanet",
     "SD-AANet",
     _sdaanet("SD-AANet", 1, table="3", coco="2"),
     _sdaanet("Multi-scale Inference", 1, table="4", sizes=(321, 473)),
     less=("sdaanet_saam", "sdaanet_sdpm", _BASELINE),
 )
-SDAANET_473 = _teacher(
-    "sdaanet_473", "SD-AANet", _sdaanet("SD-AANet (473)", 1, coco="2"), less=(f"{_BASELINE}_473",)
+SDAANET_473 = _variant(
+    "sdaanet_473", "SD-AANet", _sdaanet("SD-AANet (473)", 1, coco="2"), less=("sdaanet_baseline_473",)
 )
-SDAANET_INTEGRAL = _teacher(
+SDAANET_INTEGRAL = _variant(
     "sdaanet_integral", "SD-AANet, one teacher", _sdaanet("Integral Strategy", 5, table="5")
 )
-SDAANET_SEPARATE = _teacher(
+SDAANET_SEPARATE = _variant(
     "sdaanet_separate",
     "SD-AANet, a teacher a shot",
     _sdaanet("Separate Strategy", 5, table="5"),
     _sdaanet("SD-AANet", 5, coco="2"),
     less=("sdaanet_integral", _BASELINE),
 )
-SDAANET_SEPARATE_473 = _teacher(
+SDAANET_SEPARATE_473 = _variant(
     "sdaanet_separate_473",
     "SD-AANet, a teacher a shot",
     _sdaanet("SD-AANet (473)", 5, coco="2"),
-    less=(f"{_BASELINE}_473",),
+    less=("sdaanet_baseline_473",),
 )
-PANET = Variant(
-    name="panet",
-    label="PANet",
-    baselines=_FLOOR,
-    one_part_less=("panet_no_alignment",),
-    printed=(_scl("PANet", "1", fusion="mean"),),
+PANET = _variant("panet", "PANet", _scl("PANet", "1", fusion="mean"), less=("panet_no_alignment",))
+PANET_NO_ALIGNMENT = _variant("panet_no_alignment", "PANet, no alignment")
+SRPNET_COS = _variant("srpnet_cos", "SRPNet, cosine", _srpnet("Cos"))
+SRPNET_F = _variant(
+    "srpnet_f",
+    "SRPNet, fidelity",
+    _srpnet("F"),
+    _srpnet("F + IQI", "iterative"),
+    _srpnet("F (sup)", on="support"),
+    less=("srpnet_cos",),
 )
-PANET_NO_ALIGNMENT = Variant(name="panet_no_alignment", label="PANet, no alignment", baselines=_FLOOR)
-SRPNET_COS = Variant(name="srpnet_cos", label="SRPNet, cosine", baselines=_FLOOR, printed=(_srpnet("Cos"),))
-SRPNET_F = Variant(
-    name="srpnet_f",
-    label="SRPNet, fidelity",
-    baselines=_FLOOR,
-    one_part_less=("srpnet_cos",),
-    printed=(_srpnet("F"), _srpnet("F + IQI", "iterative"), _srpnet("F (sup)", on="support")),
-)
-SRPNET = Variant(
-    name="srpnet",
-    label="SRPNet",
-    baselines=_FLOOR,
-    one_part_less=("srpnet_f",),
-    printed=(
-        _srpnet("F + SRP"),
-        _srpnet("SRPNet", "iterative", table="2"),
-        _srpnet("F + SRP (sup)", on="support"),
-    ),
+SRPNET = _variant(
+    "srpnet",
+    "SRPNet",
+    _srpnet("F + SRP"),
+    _srpnet("SRPNet", "iterative", table="2"),
+    _srpnet("F + SRP (sup)", on="support"),
+    less=("srpnet_f",),
 )

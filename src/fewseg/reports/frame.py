@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypedDict
 
 import pandas as pd
@@ -26,7 +25,7 @@ from fewseg.reports.published import printed_as
 FOLDS = 4
 """Of the data sets of the papers."""
 
-FOLDS_OF: MappingProxyType[str, int] = MappingProxyType({"fss-1000": 1, "fss-1000-drawn": 1})
+FOLDS_OF: Mapping[str, int] = {"fss-1000": 1, "fss-1000-drawn": 1}
 """Of data sets with a different number of folds: FSS-1000 has one split."""
 
 TABLE = ["dataset", "ways", "shots", "on", "protocol_digest"]
@@ -76,21 +75,30 @@ class ResultRow(TypedDict):
     published_backbone: str
 
 
+OWN = [
+    "method",
+    "variant",
+    "recipe",
+    "dataset",
+    "fold",
+    "train_seed",
+    "checkpoint",
+    "ways",
+    "shots",
+    "fusion",
+]
+OWN += ["on", "precision", "protocol_digest", "miou_std"]
+"""Columns that are fields of a result."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Results by their keys.
+    """Results by their keys."""
 
-    Attributes:
-        frame: a row a result, with the columns of :class:`ResultRow`; its key is the index.
-        runs: key to the whole result, for its configs, classes and seeds.
-        counts: key to the counts; empty where they were not read.
-        left_out: one sentence for each result that is not here.
-    """
-
-    frame: pd.DataFrame
+    frame: pd.DataFrame  # a row a result, with the columns of ResultRow; its key is the index
     runs: Mapping[str, RunResult]
-    counts: Mapping[str, EpisodeCounts]
-    left_out: tuple[str, ...] = ()
+    counts: Mapping[str, EpisodeCounts]  # empty where they were not read
+    left_out: tuple[str, ...] = ()  # one sentence for each result that is not here
     _cache: dict[tuple[str, ...], Estimate] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -185,7 +193,7 @@ def results_of(
     return Results(frame=frame.set_index("key"), runs=runs, counts=counts or {}, left_out=tuple(left_out))
 
 
-def _row(key: str, run: RunResult, folds: int) -> ResultRow:
+def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
     method = run.config.get("method", {})
     backbone = method.get("backbone", {}) if isinstance(method, Mapping) else {}
     name = str(backbone.get("name", "")) if isinstance(backbone, Mapping) else ""
@@ -194,34 +202,20 @@ def _row(key: str, run: RunResult, folds: int) -> ResultRow:
     row, value = printed_as(variant, *task, backbone=name, sizes=run.sizes) if run.ways == 1 else (None, None)
     protocol = stored_protocol(run.protocol)
     title = str(run.protocol.get("name", ""))
-    return {
+    return {own: getattr(run, own) for own in OWN} | {
         "key": key,
         "path": f"{key}.json",
-        "method": run.method,
-        "variant": run.variant,
         "label": variant.label or run.recipe or run.method,
-        "recipe": run.recipe,
-        "dataset": run.dataset,
-        "fold": run.fold,
         "folds": FOLDS_OF.get(run.dataset, folds),
-        "train_seed": run.train_seed,
-        "checkpoint": run.checkpoint,
-        "ways": run.ways,
-        "shots": run.shots,
-        "fusion": run.fusion,
-        "on": run.on,
         "sizes": " + ".join(map(str, run.sizes)) or "unknown",
         "multi_scale": len(run.sizes) > 1,
         "backbone": name,
-        "precision": run.precision,
         "protocol": f"{title} [{run.protocol_digest}]".strip(),
-        "protocol_digest": run.protocol_digest,
         "protocol_line": f"protocol {protocol.line()}"
         if protocol
         else f"protocol {title or 'without a name'} [{run.protocol_digest}]",
         "episodes": f"{len(run.seeds)} x {run.seeds[0].episodes}" if run.seeds else "",
         "miou": run.miou_mean,
-        "miou_std": run.miou_std,
         "miou_low": run.miou_ci95[0],
         "miou_high": run.miou_ci95[1],
         "fb_iou": run.fb_iou_mean,
@@ -278,29 +272,19 @@ def name_of(row: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldTable:
-    """Results that may stand in one table: of one data set, task and protocol.
+    """Results that may stand in one table: of one data set, task and protocol."""
 
-    Attributes:
-        results: those of the table; the frame has a column ``series`` more, the name of each result's row.
-        series: the rows, in their order: a method with one fusion, and what else they differ in.
-        dataset: their data set.
-        ways: their N.
-        shots: their K.
-        on: what was segmented, "query" or "support".
-        protocol: protocol name and digest.
-        episodes: "5 x 1000", seeds times episodes.
-        folds: how many folds a mean needs.
-    """
-
-    results: Results
-    series: tuple[str, ...]
+    results: Results  # the frame has a column ``series`` more, the name of each result's row
+    series: tuple[
+        str, ...
+    ]  # the rows, in their order: a method with one fusion, and what else they differ in
     dataset: str
     ways: int
     shots: int
     on: str
     protocol: str
     episodes: str
-    folds: int
+    folds: int  # how many folds a mean needs
 
     @property
     def heading(self) -> str:

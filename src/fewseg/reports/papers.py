@@ -23,7 +23,6 @@ from fewseg.metrics import Score
 from fewseg.recipes.registry import variants
 from fewseg.recipes.variants import MINI
 from fewseg.reports.frame import (
-    FOLDS,
     FoldTable,
     Results,
     fold_tables,
@@ -163,42 +162,25 @@ def _layout(table: Mapping[str, Any], own: set[Place]) -> TableLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A number of ours in a printed column.
-
-    Attributes:
-        estimate: the score with its 95 % interval, fractions, or None.
-        std: sample standard deviation over the seeds of the episodes, a fraction, or None.
-        status: why there is no estimate ("not run", "missing fold 2"), or "".
-        source: how it was measured, by column of the CSV; empty where nothing was.
-        gain: over the row that it is set beside, on the same episodes; or None.
-        gain_status: why there is no gain, or "".
-    """
+    """A number of ours in a printed column; scores are fractions."""
 
     estimate: Estimate | None = None
-    std: float | None = None
-    status: str = ""
-    source: Mapping[str, str] = field(default_factory=dict)
-    gain: Estimate | None = None
-    gain_status: str = ""
+    std: float | None = None  # over the seeds of the episodes
+    status: str = ""  # why there is no estimate: "not run", "missing fold 2"
+    source: Mapping[str, str] = field(default_factory=dict)  # how it was measured, by column of the CSV
+    gain: Estimate | None = None  # over the row that it is set beside, on the same episodes
+    gain_status: str = ""  # why there is no gain
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperRow:
-    """A row with its printed values and our lines.
-
-    Attributes:
-        layout: what the paper prints.
-        over: label of the row that it is set beside, or "".
-        printed: one a column; None where the paper prints none.
-        printed_gains: printed value less that of the other row, in points, one a column.
-        lines: data set to our lines, each (what it differs in from the others, its cells).
-    """
+    """A row with its printed values, one a column, and our lines."""
 
     layout: RowLayout
-    over: str
+    over: str  # label of the row that it is set beside, or ""
     printed: tuple[PublishedValue | None, ...]
-    printed_gains: tuple[float | None, ...]
-    lines: Mapping[str, list[tuple[str, list[Cell]]]]
+    printed_gains: tuple[float | None, ...]  # printed value less that of the other row, in points
+    lines: Mapping[str, list[tuple[str, list[Cell]]]]  # by data set: (what differs from the others, cells)
 
     @property
     def backbone(self) -> str:
@@ -208,19 +190,12 @@ class PaperRow:
 
 @dataclass(frozen=True, kw_only=True)
 class PaperTable:
-    """A paper's table with our numbers.
-
-    Attributes:
-        layout: what the paper prints.
-        datasets: whose numbers of ours stand in it, the paper's own first.
-        sections: each layout with its rows.
-        problems: what was left out of all tables and why, one sentence each.
-    """
+    """A paper's table with our numbers."""
 
     layout: TableLayout
-    datasets: tuple[str, ...]
+    datasets: tuple[str, ...]  # whose numbers of ours stand in it, the paper's own first
     sections: tuple[tuple[SectionLayout, tuple[PaperRow, ...]], ...]
-    problems: tuple[str, ...]
+    problems: tuple[str, ...]  # what was left out of all tables and why
 
     @property
     def shows_std(self) -> bool:
@@ -269,10 +244,11 @@ LineKey = tuple[str, str, str, int]
 Ours = tuple[FoldTable, str]
 """A fold table and the name of one of its rows."""
 
+Found = Mapping[tuple[Place, str, int], list[Ours]]
+"""Our rows by place in the papers, data set and shots."""
 
-def paper_tables(
-    results: Results, *, only: Sequence[TableLayout] | None = None, folds: int = FOLDS
-) -> list[PaperTable]:
+
+def paper_tables(results: Results, *, only: Sequence[TableLayout] | None = None) -> list[PaperTable]:
     """Makes the papers' tables with our numbers beside the printed ones.
 
     Results that are no row of a paper's table have no place in them. Those that cannot share a table are left
@@ -285,48 +261,43 @@ def paper_tables(
             first = table.row(series).iloc[0]
             place = (first.paper, first.table, first.row)
             found.setdefault((place, table.dataset, table.shots), []).append((table, series))
-    return [_Filler(found, folds).table(layout, problems) for layout in (layouts() if only is None else only)]
+    return [_table(layout, found, tuple(problems)) for layout in (layouts() if only is None else only)]
+
+
+def _table(layout: TableLayout, found: Found, problems: tuple[str, ...]) -> PaperTable:
+    mini = layout.dataset == "pascal-5i" and any(dataset == MINI for _, dataset, _ in found)
+    datasets = (layout.dataset, MINI) if mini else (layout.dataset,)
+    fillers = {dataset: _Filler(found, dataset) for dataset in datasets}
+    values = layout.values
+    sections = []
+    for section in layout.sections:
+        named = {row.name: row for row in section.rows}
+        rows = []
+        for row in section.rows:
+            over = named.get(row.over)
+            printed = tuple(values.get((row.name, c.shots, c.key)) for c in section.columns)
+            below = [values.get((row.over, c.shots, c.key)) for c in section.columns]
+            gains = (a.percent - b.percent if a and b else None for a, b in zip(printed, below, strict=True))
+            lines = {d: f.lines(row, over, section.columns) for d, f in fillers.items()} if row.ours else {}
+            label = over.label if over else ""
+            rows.append(
+                PaperRow(layout=row, over=label, printed=printed, printed_gains=tuple(gains), lines=lines)
+            )
+        sections.append((section, tuple(rows)))
+    return PaperTable(layout=layout, datasets=datasets, sections=tuple(sections), problems=problems)
 
 
 class _Filler:
-    """Puts our numbers into a layout."""
+    """Puts our numbers on one data set into the rows of a layout."""
 
-    def __init__(self, found: Mapping[tuple[Place, str, int], list[Ours]], folds: int) -> None:
-        self._found, self._folds = found, folds
+    def __init__(self, found: Found, dataset: str) -> None:
+        self._found, self._dataset = found, dataset
 
-    def table(self, layout: TableLayout, problems: Sequence[str]) -> PaperTable:
-        mini = layout.dataset == "pascal-5i" and any(dataset == MINI for _, dataset, _ in self._found)
-        datasets = (layout.dataset, MINI) if mini else (layout.dataset,)
-        values = layout.values
-        sections = []
-        for section in layout.sections:
-            named = {row.name: row for row in section.rows}
-            rows = []
-            for row in section.rows:
-                over = named.get(row.over)
-                printed = [values.get((row.name, c.shots, c.key)) for c in section.columns]
-                below = [values.get((row.over, c.shots, c.key)) for c in section.columns]
-                pairs = zip(printed, below, strict=True)
-                lines = {d: self._lines(row, over, section.columns, d) for d in datasets} if row.ours else {}
-                rows.append(
-                    PaperRow(
-                        layout=row,
-                        over=over.label if over else "",
-                        printed=tuple(printed),
-                        printed_gains=tuple(a.percent - b.percent if a and b else None for a, b in pairs),
-                        lines=lines,
-                    )
-                )
-            sections.append((section, tuple(rows)))
-        return PaperTable(
-            layout=layout, datasets=datasets, sections=tuple(sections), problems=tuple(problems)
-        )
-
-    def _lines(
-        self, row: RowLayout, over: RowLayout | None, columns: Sequence[PrintedColumn], dataset: str
+    def lines(
+        self, row: RowLayout, over: RowLayout | None, columns: Sequence[PrintedColumn]
     ) -> list[tuple[str, list[Cell]]]:
         """One line for each protocol, input size and training seed; the most complete first."""
-        by_shots = {c.shots: self._by_key(row, dataset, c.shots) for c in columns}
+        by_shots = {c.shots: self._by_key(row, c.shots) for c in columns}
         keys = sorted({key for found in by_shots.values() for key in found})
 
         def runs(key: LineKey) -> int:
@@ -334,29 +305,22 @@ class _Filler:
 
         lines = []
         for key in sorted(keys, key=runs, reverse=True):
-            cells = [self._cell(by_shots[c.shots].get(key), key, over, c, dataset) for c in columns]
+            cells = [self._cell(by_shots[c.shots].get(key), key, over, c) for c in columns]
             lines.append((_difference(key, keys), cells))
         nothing = Cell(status=NOT_RUN, gain_status=NOT_RUN if over else "")
         return lines or [("", [nothing] * len(columns))]
 
-    def _by_key(self, row: RowLayout, dataset: str, shots: int) -> dict[LineKey, Ours]:
+    def _by_key(self, row: RowLayout, shots: int) -> dict[LineKey, Ours]:
         """Our rows by protocol, input size and training seed; several of one kind are numbered."""
         found: dict[LineKey, Ours] = {}
         for place in row.ours:
-            for table, series in self._found.get((place, dataset, shots), []):
+            for table, series in self._found.get((place, self._dataset, shots), []):
                 first = table.row(series).iloc[0]
                 base = (table.protocol, str(first.sizes), str(first.train_seed))
                 found[(*base, sum(key[:3] == base for key in found))] = (table, series)
         return found
 
-    def _cell(
-        self,
-        ours: Ours | None,
-        key: LineKey,
-        over: RowLayout | None,
-        column: PrintedColumn,
-        dataset: str,
-    ) -> Cell:
+    def _cell(self, ours: Ours | None, key: LineKey, over: RowLayout | None, column: PrintedColumn) -> Cell:
         if ours is None:
             return Cell(status=NOT_RUN, gain_status=NOT_RUN if over else "")
         table, series = ours
@@ -366,7 +330,7 @@ class _Filler:
             estimate, missing = table.mean(series, column.score), table.missing(series)
         elif column.fold in row.index:
             estimate = table.results.estimate(row.key[column.fold], column.score)
-        gain, status = self._gain(ours, key, over, column, dataset) if over else (None, "")
+        gain, status = self._gain(ours, key, over, column) if over else (None, "")
         return Cell(
             estimate=estimate,
             std=_spread(table, series, column),
@@ -377,16 +341,11 @@ class _Filler:
         )
 
     def _gain(
-        self,
-        ours: Ours,
-        key: LineKey,
-        over: RowLayout,
-        column: PrintedColumn,
-        dataset: str,
+        self, ours: Ours, key: LineKey, over: RowLayout, column: PrintedColumn
     ) -> tuple[Estimate | None, str]:
         """Our row less the row it is set beside, or why there is no such number."""
         table, series = ours
-        base, status = self._base(key, over, column.shots, dataset)
+        base, status = self._base(key, over, column.shots)
         if not status and not trained_alike(table, base, series):
             status = "trained for another length"
         if status:
@@ -401,9 +360,9 @@ class _Filler:
         missing = table.missing(series) or (table.missing(base) and f"baseline {table.missing(base)}")
         return (None, missing) if missing else (mean_of(list(by_fold.values())), "")
 
-    def _base(self, key: LineKey, over: RowLayout, shots: int, dataset: str) -> tuple[str, str]:
+    def _base(self, key: LineKey, over: RowLayout, shots: int) -> tuple[str, str]:
         """The row that a line is set beside, or why there is none."""
-        bases = self._by_key(over, dataset, shots)
+        bases = self._by_key(over, shots)
         alike = {k[1]: base for k, (_, base) in reversed(bases.items()) if (k[0], k[2]) == (key[0], key[2])}
         sizes = dict.fromkeys([key[1], *key[1].split(" + ")])  # of several sizes, the first with a baseline
         base = next((alike[size] for size in sizes if size in alike), "")
@@ -561,25 +520,15 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column of a table as text.
+    """A column of a table as text."""
 
-    Attributes:
-        block: whose numbers these are; columns of one block stand under it; "" for names.
-        heading: its own.
-        short: the block in short lines, for a terminal.
-        words: whether it has names and not numbers.
-        detail: whether a narrow screen can do without it.
-        foreign: whether the numbers are not of the paper's data set.
-        empty: whether it stands for a whole block without numbers.
-    """
-
-    block: str
+    block: str  # whose numbers these are; columns of one block stand under it; "" for names
     heading: str
-    short: str = ""
-    words: bool = False
-    detail: bool = False
-    foreign: bool = False
-    empty: bool = False
+    short: str = ""  # the block in short lines, for a terminal
+    words: bool = False  # has names and not numbers
+    detail: bool = False  # a narrow screen can do without it
+    foreign: bool = False  # the numbers are not of the paper's data set
+    empty: bool = False  # stands for a whole block without numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -598,19 +547,12 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A table as text, for the templates.
-
-    Attributes:
-        layout: name, caption, slug.
-        sections: in the order of the paper.
-        notes: sentences below it.
-        sources: (letter, how it was measured).
-    """
+    """A table as text, for the templates."""
 
     layout: TableLayout
     sections: list[Section]
     notes: list[str]
-    sources: list[tuple[str, str]]
+    sources: list[tuple[str, str]]  # (letter, how it was measured)
 
 
 def page_of(table: PaperTable, remarks: Sequence[str] = ()) -> Page:
@@ -636,18 +578,18 @@ def _letter(n: int) -> str:
 
 
 def _section(table: PaperTable, layout: SectionLayout, rows: Sequence[PaperRow], sources: Sources) -> Section:
-    summary = [i for i, column in enumerate(layout.columns) if column.fold is None]
     gained = any(row.over for row in rows)
+    summary = [i for i, column in enumerate(layout.columns) if gained and column.fold is None]
+
+    headings = [(c.heading, c.fold is not None) for c in layout.columns]
+    for i in summary:
+        headings.append((f"gain {layout.columns[i].heading}" if len(summary) > 1 else "gain", False))
 
     def numbers(block: str, short: str, foreign: bool = False) -> list[Column]:
-        shown = [
-            Column(block=block, short=short, foreign=foreign, heading=c.heading, detail=c.fold is not None)
-            for c in layout.columns
+        return [
+            Column(block=block, short=short, foreign=foreign, heading=heading, detail=detail)
+            for heading, detail in headings
         ]
-        for i in summary if gained else ():
-            heading = f"gain {layout.columns[i].heading}" if len(summary) > 1 else "gain"
-            shown.append(Column(block=block, short=short, foreign=foreign, heading=heading))
-        return shown
 
     own = DATASET_NAMES[table.layout.dataset]
     columns = [Column(block="", heading="Method", words=True)]
@@ -672,40 +614,37 @@ def _section(table: PaperTable, layout: SectionLayout, rows: Sequence[PaperRow],
     for row in rows:
         for number in range(max([1, *map(len, row.lines.values())])):
             of_sets = {d: lines[number] for d, lines in row.lines.items() if number < len(lines)}
-            texts = _names(row, layout, number, [variant for variant, _ in of_sets.values()])
-            texts += _printed_cells(row, layout, number, summary if gained else [])
+            texts = _printed_texts(row, number, [variant for variant, _ in of_sets.values()], summary)
             for dataset in table.datasets:
                 cells = of_sets[dataset][1] if dataset in of_sets else None
                 if measured[dataset] and cells:
                     for each in zip(cells, layout.columns, row.printed, strict=True):
                         texts.append(_measured(*each, row.over, table.shows_std, sources))
-                    texts += [_gain(cells[i], row.over) for i in summary if gained]
+                    texts += [_gain(cells[i], row.over) for i in summary]
                     continue
-                count = len(layout.columns) + (len(summary) if gained else 0) if measured[dataset] else 1
+                count = len(headings) if measured[dataset] else 1
                 text = NOT_RUN if cells else "" if number else "-"
                 texts += [Text(text=text, title="" if cells else row.layout.without, status=True)] * count
             shown.append(tuple(texts))
     return Section(heading=layout.heading, columns=tuple(columns), rows=tuple(shown))
 
 
-def _names(row: PaperRow, layout: SectionLayout, number: int, variants: Sequence[str]) -> list[Text]:
-    if number:
-        label = " / ".join(dict.fromkeys(filter(None, variants)))
-        return [Text(text=label, further=True), *[Text(text="")] * (len(layout.marks) + 1)]
-    marks = [Text(text=mark) for mark in row.layout.marks]
-    return [Text(text=row.layout.label, title=row.layout.without), *marks, Text(text=row.backbone or "-")]
-
-
-def _printed_cells(row: PaperRow, layout: SectionLayout, number: int, summary: Sequence[int]) -> list[Text]:
-    if number:
-        return [Text(text="")] * (len(layout.columns) + len(summary))
-    cells = [_printed(value) for value in row.printed]
+def _printed_texts(row: PaperRow, number: int, variants: Sequence[str], summary: Sequence[int]) -> list[Text]:
+    """A row's names, the values printed and their gains; of its further lines only what differs in them."""
+    cells = [
+        Text(text=row.layout.label, title=row.layout.without),
+        *(Text(text=mark) for mark in row.layout.marks),
+    ]
+    cells += [Text(text=row.backbone or "-"), *map(_printed, row.printed)]
     for i in summary:
         gain = row.printed_gains[i]
         if gain is None:
             cells.append(Text(text="-" if row.over else "", status=True))
         else:
             cells.append(Text(text=f"{gain:+.1f}", title=f"printed value less that of {row.over}"))
+    if number:
+        label = " / ".join(dict.fromkeys(filter(None, variants)))
+        return [Text(text=label, further=True), *[Text(text="")] * (len(cells) - 1)]
     return cells
 
 

@@ -185,7 +185,9 @@ def test_of_label_studios_annotations_the_latest_counts_whatever_its_place(tmp_p
     latest["updated_at"] = "2026-02-01T00:00:00Z"
     earlier = {"result": [], "updated_at": "2026-01-01T00:00:00.5Z"}
     cancelled = {"result": [], "updated_at": "2026-03-01T00:00:00Z", "was_cancelled": True}
-    for order in ([latest, earlier, cancelled], [cancelled, earlier, latest]):
+    untouched = {"result": [], "created_at": "2026-01-15T00:00:00Z"}
+    latest["created_at"] = "2026-01-01T00:00:00Z"  # what counts is the last change
+    for order in ([latest, earlier, untouched, cancelled], [cancelled, untouched, earlier, latest]):
         found = one(tmp_path, write_json, [{**task, "annotations": order}])
         assert np.array_equal(found.masks["rust"], MASK)
     found = one(tmp_path, write_json, [{**task, "annotations": [latest, {**earlier, "ground_truth": True}]}])

@@ -203,6 +203,10 @@ def test_missing_and_unexpected_tensors_are_named(saved, build):
     save_file(tensors, path, metadata=metadata)
     with pytest.raises(ValueError, match=r"missing \['trunk.reduce.0.weight'\], unexpected \['extra'\]"):
         load_tensors(build(), path)
+    tensors["model.trunk.reduce.0.weight"] = tensors["model.extra"].clone()
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(ValueError, match=r"missing \[\], unexpected \['extra'\]"):
+        load_tensors(build(), path)
 
 
 def test_tensors_of_another_width_are_told(saved, build):
@@ -290,6 +294,8 @@ def test_a_checkpoint_is_tested_on_its_own_fold_only(config, tmp_path):
         check_split(about, same_name, tmp_path)
     with pytest.raises(ValueError, match="the test is on seven fold 1: evaluate it on its own fold"):
         check_split(about, replace(SPLIT, name="seven"), tmp_path)
+    with pytest.raises(ValueError, match="the test is on six fold 0: evaluate it on its own fold"):
+        check_split(about, replace(SPLIT, fold=0), tmp_path)
 
 
 def test_where_nobody_knows_the_split_nothing_is_refused_but_it_is_said(config, caplog):

@@ -301,6 +301,17 @@ def test_hardly_any_memory_changes_nothing(request, kind, sampler):
     assert np.array_equal(expected.fg_pred, found.fg_pred)
 
 
+def test_scores_that_the_memory_has_no_room_for_are_made_again(pairs, sampler, monkeypatch):
+    narrow = Evaluator(pairs.method, pairs.source, pairs.store, memory=2, progress=False)
+    encoded, encode = [], narrow.method.encode_query
+    monkeypatch.setattr(narrow.method, "encode_query", lambda f: encoded.append(len(f)) or encode(f))
+    run(narrow, sampler(3), CrossGuided())
+    specs = [spec for seed in PROTOCOL.seeds for spec in sampler(3).episodes(seed)]
+    supports, queries = {k for s in specs for k in s.supports}, {s.query for s in specs}
+    assert supports & queries
+    assert len(encoded) == len(supports) + len(queries)
+
+
 def test_what_was_used_longest_ago_goes_first_and_is_made_again():
     cache, made = ByteCache(3000), []
 

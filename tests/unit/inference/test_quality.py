@@ -69,6 +69,16 @@ def test_the_known_error_of_the_supports_is_that_of_leaving_each_out():
     assert estimator.references("square").own[0] == pytest.approx(iou(answer.margins[0] > 0, true == 1))
 
 
+def test_scores_are_scaled_by_what_they_are_worth_on_the_supports():
+    known = with_squares(shots=2).session().estimator.references("square")
+    raw = []
+    for k in (0, 1):
+        rest = segmenter("matcher")
+        rest.add_class("square", *picture(1 - k))
+        raw.append(rest.segment(picture(k)[0]).quality.classes["square"].score)
+    assert known.factor == pytest.approx((sum(known.own) + 2) / (sum(raw) + 2), abs=1e-5)
+
+
 def test_one_support_has_no_agreement_and_is_uncalibrated():
     quality = with_squares(shots=1).segment(picture(9)[0]).quality
     part = quality.classes["square"]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from fewseg.methods.canet import CANetConfig
 from fewseg.methods.fusion import CrossGuided, MeanVector
 from fewseg.methods.matcher import MatcherConfig
-from fewseg.methods.multi_scale import MultiScale
+from fewseg.methods.multi_scale import MultiScale, added_probabilities
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.sdaanet import SDAANetConfig
 from fewseg.types import EncodedShots
@@ -42,6 +42,14 @@ def test_the_probabilities_of_the_sizes_are_added_at_the_largest(make_method, sh
         expected = expected + single(method, 65, images, masks, query).softmax(1)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.sum(dim=1), torch.full((3, 65, 65), 2.0))
+
+
+def test_it_is_the_probabilities_that_are_brought_to_the_largest_size_not_the_logits():
+    small, large = torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 3, 3)
+    small[0, 1, :, 0] = 8.0
+    found = added_probabilities([small, large])[0, 1, 0]
+    sure = float(torch.tensor(8.0).sigmoid())
+    torch.testing.assert_close(found, torch.tensor([sure, (sure + 0.5) / 2, 0.5]) + 0.5)
 
 
 def test_one_size_is_the_softmax_of_the_plain_answer(make_method, shots, encode):

@@ -50,6 +50,14 @@ def test_an_object_between_the_sampled_pixels_falls_back_to_the_cells_that_it_to
     assert bool((cells[1] == 1).all())
 
 
+def test_an_object_that_fills_less_than_half_of_a_cell_falls_back_too():
+    masks = torch.zeros(1, 16, 16, dtype=torch.uint8)
+    masks[0, 4, 7] = 1
+    assert float(plain_cells(masks[0], (5, 5)).max()) == pytest.approx(0.75 * 0.5)
+    cells = foreground_cells(masks, (5, 5))
+    assert cells.sum() == cells[0, 0, 1, 2] == 1
+
+
 def test_an_empty_or_ignored_mask_gives_no_cell():
     masks = torch.zeros(2, 17, 17, dtype=torch.uint8)
     masks[1] = 255

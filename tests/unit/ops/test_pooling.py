@@ -32,6 +32,7 @@ def test_two_cells_by_hand():
     features = torch.tensor([[[[2.0, 4.0, 100.0]]]])
     cells = torch.tensor([[[[1.0, 1.0, 0.0]]]])
     assert float(masked_average(features, cells)) == pytest.approx(6 / 2.0005)
+    assert float(masked_averages(features, cells)) == pytest.approx(6 / 2.0005)
 
 
 def test_an_empty_mask_pools_to_zeros_with_finite_gradients():

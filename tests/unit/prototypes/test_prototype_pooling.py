@@ -149,13 +149,15 @@ def test_one_pixel_pools_the_feature_around_it():
 
 
 def test_vanished_tells_too_small_things_shot_by_shot():
-    maps = torch.zeros(4, 1, 9, 9)
-    masks = torch.zeros(1, 4, 65, 65, dtype=torch.uint8)
+    maps = torch.zeros(6, 1, 9, 9)
+    masks = torch.zeros(1, 6, 65, 65, dtype=torch.uint8)
     masks[0, 0, 10:14, 10:14] = 1  # between all cells
     masks[0, 1, 12:21, 12:21] = 1  # around the cell (2, 2)
     masks[0, 2, :, 30:60] = 1
-    found = pool_prototypes(maps, masks, (1, 1, 1, 1))  # the fourth has nothing that could vanish
-    assert found.vanished.tolist() == [[True, False, False, False]]
+    masks[0, 4, 12:18, 12:18] = 1  # a third of the cell (2, 2)
+    masks[0, 5, 11:19, 11:19] = 1  # a little more than half of it
+    found = pool_prototypes(maps, masks, (1,) * 6)  # the fourth has nothing that could vanish
+    assert found.vanished.tolist() == [[True, False, False, False, True, False]]
 
 
 def test_gradients_reach_the_features_and_bfloat16_is_pooled_in_float32(case):

@@ -212,6 +212,15 @@ def test_rows_of_another_schedule_are_not_paired(runs, name):
     assert runs.pairs() == []
 
 
+def test_rows_of_another_schedule_on_one_fold_are_not_paired(runs):
+    config = {"steps": 750, "batch": 4}
+    for fold, steps in ((0, 750), (1, 1500)):
+        runs.add("canet", "average", folds=(fold,), recipe="voc5i_mini_canet", training={"config": config})
+        other = {"config": config | {"steps": steps}}
+        runs.add("scl-canet", "average", folds=(fold,), recipe="voc5i_mini_scl_canet", training=other)
+    assert runs.pairs() == []
+
+
 def test_a_part_is_measured_within_one_training_seed(runs):
     runs.add("pfenet", "mean", shots=1, recipe="voc5i_mini_sdaanet_baseline", training=trained(750, seed=1))
     runs.add("sdaanet", "mean", shots=1, recipe="voc5i_mini_sdaanet_saam", training=trained(750))

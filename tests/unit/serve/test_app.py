@@ -224,11 +224,12 @@ def test_sessions_do_not_see_each_other(app, annotated):
 
 
 def test_other_hosts_and_other_sites_are_refused(app):
-    http = TestClient(app, base_url="http://evil.example")
-    assert http.get("/").status_code == 421
+    for host in ("evil.example", "evil-localhost", "127.0.0.1.evil.example"):
+        assert TestClient(app, base_url=f"http://{host}").get("/").status_code == 421
     http = TestClient(app, base_url="http://127.0.0.1:8017")
     assert http.post("/api/sessions", headers={"Origin": "http://evil.example"}).status_code == 403
     assert http.post("/api/sessions", headers={"Origin": "http://127.0.0.1:3000"}).status_code == 403
+    assert http.post("/api/sessions", headers={"Origin": "http://127.0.0.1:80170"}).status_code == 403
     assert http.post("/api/sessions", headers={"Origin": "http://127.0.0.1:8017"}).status_code == 201
     for broken in ("[", "[::1", "127.0.0.1]:x"):
         assert http.get("/", headers={"Host": broken}).status_code == 421

@@ -129,6 +129,20 @@ def test_a_page_that_is_not_used_is_dropped_with_all_it_holds(by_sweeping):
     assert len(opened) == 0
 
 
+def test_of_empty_pages_the_one_that_was_not_used_for_longest_makes_room():
+    times = [0]
+    opened = open_pages(lambda: times[-1], sessions=2)
+    first, page = opened.open()
+    times.append(1)
+    second, _ = opened.open()
+    times.append(2)
+    opened.get(first)
+    opened.open()
+    assert opened.get(first) is page
+    with pytest.raises(RequestError, match="unknown"):
+        opened.get(second)
+
+
 def test_an_empty_page_makes_room_and_a_used_one_does_not():
     opened = open_pages(sessions=2)
     used, page = opened.open()

@@ -118,7 +118,7 @@ def _page(
         datasets=sorted(frame.dataset.unique()),
         versions=sorted(versions),
         settings=settings,
-        papers=[page_of(table) for table in paper_tables(results, folds=options.folds)],
+        papers=[page_of(table) for table in paper_tables(results)],
         runs=runs,
         learning=learning_charts(runs),
         pictures=pictures,
