@@ -72,7 +72,7 @@ def test_a_name_that_is_taken_is_refused():
 
     with pytest.raises(
         ValueError,
-        match="method 'pfenet' is fewseg.methods.pfenet.PFENetConfig already: choose a different name",
+        match=r"PFENetConfig already: choose a different name",
     ):
         registry.register_method("pfenet", OtherConfig)(Matcher)
 
@@ -150,7 +150,7 @@ def test_the_package_gives_its_public_names_and_imports_torch_only_for_them():
 def test_a_class_name_that_a_different_package_uses_is_refused():
     """Checkpoints find config classes by their names."""
     own = make_dataclass("PFENetConfig", [], bases=(MethodConfig,), frozen=True, kw_only=True)
-    with pytest.raises(ValueError, match="PFENetConfig (has this class name|exists) already"):
+    with pytest.raises(ValueError, match=r"PFENetConfig (has this class name|exists) already"):
         registry.register_method("unheard-of", own)(Matcher)
     assert "unheard-of" not in registry.METHODS
 
