@@ -129,14 +129,17 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+_QUIET_ABOUT_WEIGHTS = ("demo", "label", "export", "serve")
+"""Commands that do not log which backbone weights were read; for training and evaluation it is provenance."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     console, errors = Console(), Console(stderr=True)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[log_handler(errors)])
     logging.captureWarnings(True)
-    for library in ("httpx", "fewseg.backbones"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     for exporter in ("onnxscript", "onnx_ir"):  # they log every node that they fold
         logging.getLogger(exporter).setLevel(logging.ERROR)
     if not words or words[0] in ("-h", "--help"):
@@ -185,6 +188,8 @@ def _run(name: str, words: Sequence[str], console: Console) -> int:
         options = options(words, console)
     if hasattr(options, "check"):
         options.check()
+    if name in _QUIET_ABOUT_WEIGHTS:
+        logging.getLogger("fewseg.backbones").setLevel(logging.WARNING)
     run: Callable[[Any, Console], int | None] = _imported(command.run)
     return run(options, console) or 0
 
