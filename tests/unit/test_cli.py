@@ -71,7 +71,7 @@ def test_the_first_word_of_a_command_of_two_lists_the_second_ones(told, group):
         ("export", "--outt", "x"),
     ],
 )
-def test_a_wrong_word_is_told_without_importing_torch(words):
+def test_a_wrong_word_is_reported_without_importing_torch(words):
     code = f"import sys\nfrom fewseg.cli import main\ntry: main({list(words)})\nexcept SystemExit: pass\n"
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
 
@@ -140,7 +140,7 @@ def test_a_recipe_like_no_other_gets_no_list_but_where_to_find_it(told):
         (OSError("plain words"), "fewseg: plain words"),
     ],
 )
-def test_errors_of_the_system_are_told_without_their_number(told, monkeypatch, error, words):
+def test_errors_of_the_system_are_reported_without_their_number(told, monkeypatch, error, words):
     def fail(*_):
         raise error
 
@@ -171,7 +171,7 @@ def test_an_unknown_option_gets_its_neighbours(told, words, near):
     assert near in out + error
 
 
-def test_a_value_of_the_wrong_kind_is_told(told):
+def test_a_value_of_the_wrong_kind_is_reported(told):
     status, out, error = told("train", "voc5i_mini_pfenet", "--train.steps", "many")
     assert status == 2
     assert "many" in out + error
@@ -215,7 +215,7 @@ def test_a_value_of_the_wrong_kind_is_told(told):
         (("import-checkpoint", "gone.pth", "new.safetensors"), "no weight file at gone.pth"),
     ],
 )
-def test_what_is_missing_or_wrong_is_told_in_one_paragraph(told, words, message):
+def test_what_is_missing_or_wrong_is_reported_in_one_paragraph(told, words, message):
     status, out, error = told(*words)
     assert status == 1
     assert message in f"{out} {error}"
@@ -342,7 +342,7 @@ def test_a_pickle_in_the_place_of_a_checkpoint_is_refused(told, tmp_path):
     assert not mark.exists()
 
 
-def test_a_damaged_result_is_told(told, tmp_path):
+def test_a_damaged_result_is_reported(told, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"schema": 1})[:-3])
     status, _, error = told("compare", "a.json", "a.json")
     assert status == 1

@@ -52,7 +52,7 @@ def test_one_format_goes_to_the_terminal_as_it_is(told, tmp_path):
     assert out.endswith(r"\end{table*}")
 
 
-def test_a_table_that_no_paper_has_is_told(told, tmp_path):
+def test_a_table_that_no_paper_has_is_reported(told, tmp_path):
     status, _, err = told(tmp_path, "--paper", "srpnet", "--table", "5")
     assert status == 1
     assert "no table 5 in srpnet: SCL has 1 to 6, SRPNet 1 to 4, SD-AANet I to V" in err

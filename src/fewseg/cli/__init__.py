@@ -33,7 +33,7 @@ class Command:
         help: one line.
         words: what is written after the name in the help.
         prefixes: options of nested dataclasses are written ``--group.option`` and not ``--option``.
-        interrupted: what the user is told after Ctrl-C.
+        interrupted: the message after Ctrl-C.
     """
 
     options: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -194,7 +195,7 @@ class Worker(Protocol):
         ...
 
 
-class Executor:
+class Executor(ABC):
     """Does a step of all shards; results depend neither on the executor nor on the number of workers.
 
     Attributes:
@@ -208,9 +209,10 @@ class Executor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        pass
+    def __exit__(self, *_: object) -> None:  # noqa: B027
+        """Releases nothing by default."""
 
+    @abstractmethod
     def run(
         self,
         worker: Worker,
@@ -221,7 +223,6 @@ class Executor:
         progress: bool = False,
     ) -> list[Array]:
         """Results of all shards, in their order."""
-        raise NotImplementedError
 
 
 class SingleProcess(Executor):

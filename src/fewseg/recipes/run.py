@@ -124,7 +124,7 @@ def training_store(
 
 
 def precision_of(recipe: Recipe) -> Precision:
-    """What a recipe is evaluated in unless it is told otherwise: as it was trained."""
+    """The precision of an evaluation where none is given: that of the training."""
     return "bf16" if recipe.train is None or recipe.train.precision == "bf16-mixed" else "fp32"
 
 

@@ -360,8 +360,8 @@ def _fold_table(results: Results, frame: pd.DataFrame) -> FoldTable:
 def gains(table: FoldTable) -> pd.DataFrame:
     """Every row of a table over its baselines: ``series``, ``over``, ``fold``, ``value``, ``low``, ``high``.
 
-    Fractions, paired on the same episodes, with intervals over query images: episodes that share an image
-    are not so many witnesses. A pair has a line for each fold that both rows have.
+    Fractions, paired on the same episodes, with intervals over query images, because episodes that
+    share an image are not independent. A pair has a line for each fold that both rows have.
     """
     return pd.DataFrame(
         [line for over, series in baseline_pairs(table) for line in gain_lines(table, over, series)],

@@ -86,7 +86,7 @@ def test_a_trained_backbone_goes_into_the_file(build, config):
 
 
 @pytest.mark.parametrize("kept", [0, 4, 200, -1])
-def test_a_truncated_file_is_told(saved, kept):
+def test_a_truncated_file_is_reported(saved, kept):
     _, path = saved
     path.write_bytes(path.read_bytes()[:kept])
     for read in (read_checkpoint, load_checkpoint):
@@ -114,14 +114,14 @@ def test_a_torch_file_is_refused_and_its_code_does_not_run(tmp_path, malicious):
     assert not mark.exists()
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*gone.safetensors"):
         load_checkpoint(tmp_path / "gone.safetensors")
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         read_checkpoint(tmp_path)  # a folder
 
 
-def test_tensors_of_another_program_are_told(tmp_path):
+def test_tensors_of_another_program_are_reported(tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match="no fewseg config: it was not written by fewseg"):
@@ -144,7 +144,7 @@ def test_a_newer_schema_asks_for_an_update(saved):
 
 
 @pytest.mark.parametrize("header", ["{}", "[]", "not JSON", '{"schema": "1"}', '{"schema": 1}'])
-def test_a_header_that_is_not_ours_is_told(saved, header):
+def test_a_header_that_is_not_ours_is_reported(saved, header):
     _, path = saved
     edited(path, lambda text: header)
     with pytest.raises(ValueError, match=r"model.safetensors has a header that fewseg cannot read"):
@@ -169,21 +169,21 @@ def test_a_header_that_is_not_ours_is_told(saved, header):
         ({"config": {"type": "TrainConfig"}}, "config of no method"),
     ],
 )
-def test_an_edited_header_is_told(saved, change, message):
+def test_an_edited_header_is_reported(saved, change, message):
     _, path = saved
     edited(path, lambda text: json.dumps(text | change))
     with pytest.raises(ValueError, match=rf"header that fewseg cannot read \(.*{message}.*it was edited"):
         read_checkpoint(path)
 
 
-def test_a_config_of_an_unknown_class_is_told(saved):
+def test_a_config_of_an_unknown_class_is_reported(saved):
     _, path = saved
     edited(path, lambda text: json.dumps(text | {"config": {"type": "os.system"}}))
     with pytest.raises(ValueError, match=r"names the class 'os\.system'"):
         read_checkpoint(path)
 
 
-def test_tensors_of_another_method_are_told(tmp_path, build, config):
+def test_tensors_of_another_method_are_reported(tmp_path, build, config):
     path = tmp_path / "model.safetensors"
     scl = SCLPFENetConfig(backbone=config.backbone, channels=8, prior=config.prior, scales=config.scales)
     save_checkpoint(path, build(), Checkpoint(config=scl))
@@ -209,13 +209,13 @@ def test_missing_and_unexpected_tensors_are_named(saved, build):
         load_tensors(build(), path)
 
 
-def test_tensors_of_another_width_are_told(saved, build):
+def test_tensors_of_another_width_are_reported(saved, build):
     _, path = saved
     with pytest.raises(ValueError, match=r"(?s)does not fit PFENet: .*size mismatch"):
         load_tensors(build(channels=4), path)
 
 
-def test_another_trunk_than_the_one_trained_on_is_told(tmp_path, build, config):
+def test_another_trunk_than_the_one_trained_on_is_reported(tmp_path, build, config):
     path = tmp_path / "model.safetensors"
     method = build()
     with torch.no_grad():
@@ -251,7 +251,7 @@ def test_a_full_disk_or_an_interrupt_keeps_the_old_file(saved, monkeypatch, erro
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_optimiser_state_comes_back_and_its_absence_is_told(saved, build, tmp_path):
+def test_optimiser_state_comes_back_and_its_absence_is_reported(saved, build, tmp_path):
     _, without = saved
     method = build()
     optimiser = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad])

@@ -254,7 +254,7 @@ def test_views_of_two_sizes_are_refused(make_store):
         make_store(views=[EvalView(SIDE), EvalView(41)])
 
 
-def test_rows_that_were_not_computed_are_told(make_store, data):
+def test_rows_that_were_not_computed_are_reported(make_store, data):
     store = make_store()
     store.ensure(data.source.ids[:1], [0], progress=False)
     with pytest.raises(ValueError, match=r"features of \['train-00001'\] were not computed: call ensure"):

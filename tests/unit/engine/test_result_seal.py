@@ -121,7 +121,7 @@ def test_a_result_of_an_earlier_schema_is_evaluated_again(path, schema):
         load_with_counts(path)
 
 
-def test_protocols_that_differ_are_told_whatever_their_digests_say(path):
+def test_protocols_that_differ_are_reported_whatever_their_digests_say(path):
     result = RunResult.load(path)
     stored = json.loads(path.read_text())
     stored["protocol"] |= {"type": "Protokoll", "min_area": 1}

@@ -214,7 +214,7 @@ def test_results_of_mixed_class_splits_are_named_and_others_drawn(run, results):
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "empty"])
-def test_no_results_are_told(run, recipes, folder):
+def test_no_results_are_reported(run, recipes, folder):
     Path("empty").mkdir()
     status, said = run(folder, "--out", "out", "--figure", "sizes", "--quiet")
     assert status == 3
@@ -251,7 +251,7 @@ def test_a_claim_holds_when_its_interval_is_above_nothing(low, high, verdict):
     assert Claim(claim="c", where="w", quantity="q", estimate=found, count=1).verdict == verdict
 
 
-def test_what_a_figure_needs_is_told_in_words(run, recipes):
+def test_what_a_figure_needs_is_reported_in_words(run, recipes):
     _, said = run("--out", "out", "--figure", "support-masks", "metric-tsne", "failures", "--quiet")
     assert "support-masks: no checkpoint given, and it needs a checkpoint of SCL missing:" in said
     assert "needs a checkpoint of a prototype method or with a frozen trunk" in said

@@ -38,7 +38,7 @@ def test_five_shots_are_columns_beside_one_of_the_same_queries(study):
             assert float(row[name]) == float(counts.fg_inter) / max(int(counts.fg_union), 1)
 
 
-def test_shots_that_no_recipe_is_tested_with_are_told(study):
+def test_shots_that_no_recipe_is_tested_with_are_reported(study):
     made = study("scl", shots=(1, 3))
     qualitative.make(made)
     assert made.problems == ["qualitative, fold 0: no checkpoint's recipe is tested with 3 shots"]

@@ -97,7 +97,7 @@ def test_shares_are_summed_over_supports_and_the_gain_of_the_edge_is_paired():
     assert found.edge_gain[2]["foreground"].value == pytest.approx(1 - 80 / 98)
 
 
-def test_a_region_that_no_support_has_is_told():
+def test_a_region_that_no_support_has_is_reported():
     square = np.zeros((5, 5), dtype=bool)
     square[1:4, 1:4] = True
     nothing = np.zeros((5, 5), dtype=bool)
@@ -105,13 +105,13 @@ def test_a_region_that_no_support_has_is_told():
         region_shares([counts_of(square, square, nothing)])
 
 
-def test_supports_that_v_pri_covers_half_of_are_told_from_the_others():
+def test_supports_that_v_pri_covers_half_of_are_reported_from_the_others():
     rows = [{"foreground": 4, "primary": p, "auxiliary": 4 - p} for p in range(5)]
     none = {"foreground": 0, "primary": 0, "auxiliary": 0}
     assert mostly_primary([*rows, none]) == rows[2:]
 
 
-def test_no_foreground_is_told():
+def test_no_foreground_is_reported():
     empty = np.zeros((3, 3), dtype=bool)
     with pytest.raises(ValueError, match="no support has a foreground cell"):
         region_shares([counts_of(empty, empty, empty)])

@@ -103,7 +103,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("given", "message"), WRONG.values(), ids=WRONG.keys())
-def test_what_is_no_image_is_told(given, message):
+def test_what_is_no_image_is_reported(given, message):
     with pytest.raises(DataError, match=message):
         read_image(given, "the picture")
 
@@ -175,7 +175,7 @@ WRONG_MASKS = {
 
 
 @pytest.mark.parametrize(("given", "message"), WRONG_MASKS.values(), ids=WRONG_MASKS.keys())
-def test_what_is_no_mask_is_told(given, message):
+def test_what_is_no_mask_is_reported(given, message):
     with pytest.raises(DataError, match=message):
         read_mask_of(given, (6, 9), "the mask")
 

@@ -202,7 +202,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("content", "message"), BAD.values(), ids=BAD.keys())
-def test_one_bad_image_is_told_and_skipped_and_the_status_says_so(place, run, content, message):
+def test_one_bad_image_is_reported_and_skipped_and_the_status_says_so(place, run, content, message):
     path = place / "photos/bad.tif"
     if content is None:
         content = (place / "photos/a.png").read_bytes()[:200]
@@ -233,7 +233,7 @@ def test_cmyk_and_16_bit_images_are_labelled(place, run):
     assert {"cmyk.jpg", "deep.png"} <= set(lines(place))
 
 
-def test_names_that_file_systems_part_with_are_told(place, run):
+def test_names_that_file_systems_part_with_are_reported(place, run):
     write(place / "photos/back\\slash.png", picture(3)[0])
     raw = os.fsencode(place / "photos") + b"/\xff.png"
     shutil.copy(place / "photos/a.png", raw)
@@ -252,7 +252,7 @@ def test_names_that_file_systems_part_with_are_told(place, run):
         ("probability", "f" * 244, "t" * 245),  # beside .object.png
     ],
 )
-def test_a_name_that_leaves_no_room_for_an_output_is_told_and_skipped(place, run, form, fits, too_long):
+def test_a_name_that_leaves_no_room_for_an_output_is_reported_and_skipped(place, run, form, fits, too_long):
     for name in (fits, too_long):
         write(place / "photos" / f"{name}.jpg", picture(3)[0])
     status, said = run("--format", form)
@@ -278,7 +278,7 @@ def no_model(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_model")
-def test_an_output_that_cannot_be_written_is_told_before_the_model_is_loaded(place, run):
+def test_an_output_that_cannot_be_written_is_reported_before_the_model_is_loaded(place, run):
     (place / "file").write_text("x")
     for out in ("file", "file/below"):
         status, said = run(out=out)
@@ -290,7 +290,7 @@ def test_an_output_that_cannot_be_written_is_told_before_the_model_is_loaded(pla
     assert not (place / "out").exists()
 
 
-def test_an_export_into_a_file_is_told_before_the_model_is_loaded(place, no_model, capfd):
+def test_an_export_into_a_file_is_reported_before_the_model_is_loaded(place, no_model, capfd):
     (place / "file").write_text("x")
     assert main(["export", "--support", str(place / "sup"), "--out", str(place / "file")]) == 1
     assert "file is a file; choose another output folder" in " ".join(capfd.readouterr().err.split())
@@ -339,7 +339,7 @@ SUPPORTS = {
 
 
 @pytest.mark.parametrize(("spoil", "message"), SUPPORTS.values(), ids=SUPPORTS.keys())
-def test_supports_that_cannot_be_used_are_told_and_nothing_is_written(place, run, spoil, message):
+def test_supports_that_cannot_be_used_are_reported_and_nothing_is_written(place, run, spoil, message):
     spoil(place)
     status, said = run()
     assert status == 1
@@ -363,7 +363,7 @@ JSON = {
 
 
 @pytest.mark.parametrize("text", JSON.values(), ids=JSON.keys())
-def test_malformed_json_is_told_in_a_line_and_nothing_is_written(place, run, text):
+def test_malformed_json_is_reported_in_a_line_and_nothing_is_written(place, run, text):
     (place / "sup.json").write_text(text)
     status, said = run(support="sup.json")
     assert status == 1
@@ -401,7 +401,7 @@ def test_a_disk_that_is_really_full_leaves_whole_files(place, run):
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_a_mistyped_place_of_images_is_told(place, run):
+def test_a_mistyped_place_of_images_is_reported(place, run):
     for wrong, message in (("nowhere", "does not exist"), ("photos/*.tiff", "no images there")):
         status, said = run(images=(wrong,))
         assert status == 1
@@ -478,7 +478,7 @@ def test_batches_give_what_single_images_give(place, run):
     assert all((one[name].labels == three[name].labels).mean() > 0.999 for name in NAMES)
 
 
-def test_a_mistyped_model_is_told_with_near_names(place, capfd):
+def test_a_mistyped_model_is_reported_with_near_names(place, capfd):
     words = ["--support", place / "sup", "--images", place / "photos", "--out", place / "out"]
     status = main(["label", *map(str, words), "--model", "pascal_matcher_resnet5"])
     assert status == 1
@@ -499,7 +499,7 @@ def test_a_mistyped_model_is_told_with_near_names(place, capfd):
         (["--max-pixels", "0"], "max_pixels must be 1 or more, got 0"),
     ],
 )
-def test_numbers_out_of_range_are_told_and_nothing_is_written(place, run, words, message):
+def test_numbers_out_of_range_are_reported_and_nothing_is_written(place, run, words, message):
     status, said = run(*words)
     assert status == 1
     assert message in said
@@ -517,7 +517,7 @@ def test_the_network_sees_each_image_once(place, run, monkeypatch):
     assert len({image.digest for image in seen}) == 7
 
 
-def test_an_image_that_memory_does_not_suffice_for_is_told_and_skipped(place, run, monkeypatch):
+def test_an_image_that_memory_does_not_suffice_for_is_reported_and_skipped(place, run, monkeypatch):
     encode = Model.encode
 
     def short_of_memory(self, images):
@@ -533,7 +533,7 @@ def test_an_image_that_memory_does_not_suffice_for_is_told_and_skipped(place, ru
 
 
 @pytest.mark.usefixtures("no_model")
-def test_an_output_of_json_lines_given_as_support_is_told_as_such(place, run):
+def test_an_output_of_json_lines_given_as_support_is_reported_as_such(place, run):
     (place / "predictions.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
     status, said = run(support="predictions.jsonl")
     assert status == 1
@@ -541,7 +541,7 @@ def test_an_output_of_json_lines_given_as_support_is_told_as_such(place, run):
     assert "cut off" not in said
 
 
-def test_without_a_terminal_progress_is_told_in_lines(place, run, capfd, checkpoint):
+def test_without_a_terminal_progress_is_reported_in_lines(place, run, capfd, checkpoint):
     assert "label: " not in run(out="quiet")[1]
     words = ["--support", place / "sup", "--images", place / "photos", "--out", place / "out"]
     assert main(["label", *map(str, words), "--model", str(checkpoint), "--size", str(SIZE)]) == 0
@@ -569,7 +569,7 @@ def labelme(place, *shapes):
     (place / "drawn/0.json").write_text(json.dumps(value))
 
 
-def test_a_scribble_needs_to_be_told_what_is_background(place, run):
+def test_a_scribble_needs_to_be_reported_what_is_background(place, run):
     inside = [[40, 30], [44, 34]]
     labelme(place, ("square", inside))
     status, said = run(support="drawn/0.json")
@@ -589,7 +589,7 @@ def test_an_empty_place_is_not_the_present_folder(place, monkeypatch):
     assert len(find_images(["."])) == 9
 
 
-def test_pictures_that_cannot_be_read_are_told_and_not_passed_over(place, run):
+def test_pictures_that_cannot_be_read_are_reported_and_not_passed_over(place, run):
     (place / "photos/phone.HEIC").write_bytes(b"ftypheic")
     (place / "photos/link.png").symlink_to(place / "nowhere.png")
     Image.fromarray(picture(11)[0]).save(place / "photos/moving.gif")

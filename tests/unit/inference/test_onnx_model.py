@@ -78,7 +78,7 @@ def test_a_folder_of_another_size_or_model_or_of_nothing_is_refused(exported, tm
         on_onnx_runtime(model("matcher"), tmp_path)
 
 
-def test_a_method_that_cannot_be_exported_is_told_in_one_line(monkeypatch):
+def test_a_method_that_cannot_be_exported_is_reported_in_one_line(monkeypatch):
     own = model("matcher")
     extract = own.method.extract
 

@@ -212,7 +212,7 @@ def test_without_a_support_nothing_is_segmented():
         segmenter().segment(picture(0)[0])
 
 
-def test_wrong_calls_are_told_and_change_nothing():
+def test_wrong_calls_are_reported_and_change_nothing():
     it = with_squares()
     before = it.supports
     image, mask = picture(0)
@@ -266,7 +266,7 @@ def test_a_support_set_of_another_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"PK\x03\x04" + bytes(50)])
-def test_a_broken_support_set_is_told(tmp_path, content):
+def test_a_broken_support_set_is_reported(tmp_path, content):
     path = tmp_path / "set.safetensors"
     with pytest.raises(DataError, match="there is no support set at"):
         segmenter().load_supports(path)
@@ -275,7 +275,7 @@ def test_a_broken_support_set_is_told(tmp_path, content):
         segmenter().load_supports(path)
 
 
-def test_a_truncated_support_set_is_told(tmp_path):
+def test_a_truncated_support_set_is_reported(tmp_path):
     path = tmp_path / "set.safetensors"
     with_squares().save_supports(path)
     path.write_bytes(path.read_bytes()[:-100])
@@ -380,6 +380,6 @@ def test_bf16_gives_nearly_the_same_masks_and_its_supports_are_its_own(name, tmp
         Segmenter(exact).load_supports(tmp_path / "low.safetensors")
 
 
-def test_an_unknown_precision_is_told():
+def test_an_unknown_precision_is_reported():
     with pytest.raises(ValueError, match="precision must be 'fp32' or 'bf16', got 'fp8'"):
         Model(model().method, model().config, SIZE, precision="fp8")

@@ -24,7 +24,7 @@ def stream(read=lambda k: k, compute=lambda batch: [v for _, v in batch], write=
     return Stream(read, compute, write, lambda k, e: failed.append((k, str(e))), **options), failed
 
 
-def test_order_is_kept_and_every_key_is_told_once():
+def test_order_is_kept_and_every_key_is_reported_once():
     written = []
 
     def read(key):

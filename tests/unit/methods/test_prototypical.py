@@ -284,7 +284,7 @@ def test_a_rate_that_is_too_large_keeps_the_start_and_says_so():
 @pytest.mark.parametrize(
     ("value", "what"), [(0, "way 2"), (2, "background")], ids=["no foreground", "no background"]
 )
-def test_a_class_that_no_support_shows_is_told_once_and_answers_stay_finite(fusion, value, what):
+def test_a_class_that_no_support_shows_is_reported_once_and_answers_stay_finite(fusion, value, what):
     support, query = make(way_of=(1, 2, 2))
     masks = support.masks.clone()
     if value == 0:

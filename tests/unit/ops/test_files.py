@@ -117,7 +117,7 @@ def test_a_file_in_place_of_a_folder_is_no_question_of_space(tmp_path):
     assert names(tmp_path) == ["there"]
 
 
-def test_what_can_be_written_is_told_without_making_anything(tmp_path, monkeypatch):
+def test_what_can_be_written_is_reported_without_making_anything(tmp_path, monkeypatch):
     check_writable(tmp_path / "a/b/c.bin")
     check_writable(tmp_path / "c.bin")
     assert names(tmp_path) == []

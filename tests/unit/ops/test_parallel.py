@@ -24,7 +24,7 @@ def test_results_come_in_the_order_of_the_ids_whatever_finishes_first():
     assert for_each([], work, "x", progress=False) == {}
 
 
-def test_bad_data_does_not_stop_the_rest_and_is_told_in_the_order_of_the_ids():
+def test_bad_data_does_not_stop_the_rest_and_is_reported_in_the_order_of_the_ids():
     seen = []
 
     def work(id):

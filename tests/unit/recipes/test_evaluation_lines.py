@@ -142,7 +142,7 @@ def test_a_fusion_of_the_methods_kind_has_the_methods_settings_and_another_the_d
     assert [e.fusion for e in found] == [IterativeInference()]
 
 
-def test_a_fusion_that_the_method_cannot_use_is_told_with_those_it_can():
+def test_a_fusion_that_the_method_cannot_use_is_reported_with_those_it_can():
     with pytest.raises(
         ValueError, match="Method cannot use cross-guided, average: give --fusion mean, iterative"
     ):

@@ -39,7 +39,7 @@ def test_one_seed_has_no_spread(result):
     assert "(one seed)" in spread_line(replace(result, seeds=result.seeds[:1]))
 
 
-def test_the_protocol_is_told_in_one_line_with_its_digest(result_of, counts_of_fold):
+def test_the_protocol_is_reported_in_one_line_with_its_digest(result_of, counts_of_fold):
     line = protocol_line(result_of(counts_of_fold(0), protocol=HSNET))
     assert line == f"protocol {HSNET.line()}"
     assert f"[{HSNET.digest()}]" in line

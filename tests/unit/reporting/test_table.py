@@ -111,7 +111,7 @@ def test_title_and_caption_say_what_the_numbers_are(fold_tables, results):
     assert table.caption == f"protocol mini [{digest}], 2 x 30 episodes a fold"
 
 
-def test_training_seeds_and_recipes_are_told_apart_only_where_they_differ(fold_tables, results):
+def test_training_seeds_and_recipes_are_reported_apart_only_where_they_differ(fold_tables, results):
     assert fold_tables(results())[0].series == ("pfenet mean",)
     seeds = [*results(training={"seed": 0}), *results(training={"seed": 1}), *results(method="scl-pfenet")]
     (table,) = fold_tables(seeds)
