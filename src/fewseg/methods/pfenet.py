@@ -71,6 +71,10 @@ class PFENet(PairScorer):
         vectors = masked_average(mid, cells).unsqueeze(1)
         return Guides(maps={"vectors": vectors}, keys=keys, valid=valid)
 
+    def support_maps(self, features: Features, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The map of each shot, and the vector that is pooled from it."""
+        return self.mid_support.of(features), self.support_prototypes(features, masks)
+
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature and the map that its prior compares."""
         return self.query.encode(features)

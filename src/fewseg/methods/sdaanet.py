@@ -450,6 +450,11 @@ class SDAANet(PairScorer):
         """Each shot's prototypes, gate and prior keys; depends on the support alone."""
         return self._guides(self.pool(features, masks), features, masks)
 
+    def support_maps(self, features: Features, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The map of each shot behind its gate, and the prototype that is pooled from it."""
+        shots = self.pool(features, masks)
+        return shots.mid * gated(shots.values)[..., None, None], shots.prototypes
+
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's ungated mid-level feature and the map that its prior compares."""
         return self.query.encode(features)
