@@ -49,8 +49,28 @@ class PFENetConfig(MethodConfig):
     head_dropout: float = 0.1
 
 
+class PyramidScorer(PairScorer):
+    """The query path that PFENet shares with the methods that extend it."""
+
+    query: GuidedQuery
+    trunk: PyramidTrunk
+
+    def encode_query(self, features: Features) -> QueryMaps:
+        """The query's mid-level feature and the map that its prior compares."""
+        return self.query.encode(features)
+
+    def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
+        """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
+        return self.query.prior_map(query, guides)
+
+    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
+        """Logits (n, 2, h, w) of n (query, guide) pairs."""
+        logits: Tensor = self.trunk(self.query(query, guides, prior), query.size, deep=False).logits
+        return logits
+
+
 @register_method("pfenet", PFENetConfig)
-class PFENet(PairScorer):
+class PFENet(PyramidScorer):
     """PFENet for any K; see the module's docstring for the source."""
 
     config: PFENetConfig
@@ -74,19 +94,6 @@ class PFENet(PairScorer):
     def support_maps(self, features: Features, masks: Tensor) -> tuple[Tensor, Tensor]:
         """The map of each shot, and the vector that is pooled from it."""
         return self.mid_support.of(features), self.support_prototypes(features, masks)
-
-    def encode_query(self, features: Features) -> QueryMaps:
-        """The query's mid-level feature and the map that its prior compares."""
-        return self.query.encode(features)
-
-    def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
-        """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
-        return self.query.prior_map(query, guides)
-
-    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
-        """Logits (n, 2, h, w) of n (query, guide) pairs."""
-        logits: Tensor = self.trunk(self.query(query, guides, prior), query.size, deep=False).logits
-        return logits
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """Cross-entropy of the query and of the inner classifiers, on the mean of the K vectors."""

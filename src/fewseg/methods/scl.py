@@ -1,7 +1,6 @@
 """SCL: self-guided support vectors, on PFENet and on CANet; its cross-guided fusion is in ``fusion``.
 
-Source: SCL (Zhang et al. 2021), Sec. 4.2. The module knows nothing of its baseline: it takes the first
-pass's logits, so that it serves PFENet's and CANet's support paths alike.
+Source: SCL (Zhang et al. 2021), Sec. 4.2.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from fewseg.methods.layers import (
 )
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
 from fewseg.methods.pair_scorer import PairScorer, cross_pairs
+from fewseg.methods.pfenet import PyramidScorer
 from fewseg.methods.registry import register_method
 from fewseg.ops.masks import ForegroundRule, covered_and_missed, foreground_cells
 from fewseg.ops.pooling import masked_average
@@ -155,10 +155,7 @@ class SupportPathScorer(PairScorer):
         return self._decode_support(support.mid, vectors, deep=deep, previous=previous)
 
     def cross_logits(self, support: EncodedShots, guides: Guides, path: CrossPath = "query") -> Tensor:
-        """Every shot's prediction of every support image; ``path="support"`` is the released form.
-
-        The released code segments the supports by the second support pass, without prior map or history.
-        """
+        """See ``PairScorer``; "support" is the released form: the second pass, without prior or history."""
         if path == "query":
             return super().cross_logits(support, guides, path)
         of_guide, of_target = cross_pairs(*support.masks.shape[:2])
@@ -196,7 +193,7 @@ class SCLPFENetConfig(MethodConfig):
 
 
 @register_method("scl-pfenet", SCLPFENetConfig)
-class SCLPFENet(SupportPathScorer):
+class SCLPFENet(SupportPathScorer, PyramidScorer):
     """SCL on PFENet for any K; see the module's docstring for the sources.
 
     Trained as a 1-shot model: with K shots in a training episode every (shot, query) pair is an example.
@@ -234,19 +231,6 @@ class SCLPFENet(SupportPathScorer):
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
         """Each shot's guide vectors and prior keys; depends on the support alone."""
         return self._guides(self.first_pass(features, masks), features, masks)
-
-    def encode_query(self, features: Features) -> QueryMaps:
-        """The query's mid-level feature and the map that its prior compares."""
-        return self.query.encode(features)
-
-    def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
-        """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
-        return self.query.prior_map(query, guides)
-
-    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
-        """Logits (n, 2, h, w) of n (query, guide) pairs (Eq. 11-12)."""
-        logits: Tensor = self.trunk(self.query(query, guides, prior), query.size, deep=False).logits
-        return logits
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """L_s1 + L_s2 + L_q, each with its deep supervision (Eq. 14)."""
@@ -352,15 +336,9 @@ class SCLCANet(SupportPathScorer):
         return QueryMaps(mid=self.mid.of(features), prior=NoPrior().query_map(features))
 
     def iterate(self, query: QueryMaps, guides: Guides, history: Tensor | None = None) -> Tensor:
-        """One iteration of the query path (Eq. 11-12).
+        """One iteration of the query path (Eq. 11-12): logits (n, 2, h, w) of n (query, guide) pairs.
 
-        Args:
-            query: n queries, or one that stands with every guide.
-            guides: n guides.
-            history: (n, 2, h', w') probabilities of the previous iteration; None for zeros.
-
-        Returns:
-            Logits (n, 2, h, w).
+        ``history`` (n, 2, h', w') has the probabilities of the previous iteration; None for zeros.
         """
         logits: Tensor = self.trunk(self.comparison(query.mid, guides["vectors"]), history)
         return logits
@@ -381,15 +359,7 @@ class SCLCANet(SupportPathScorer):
         return terms
 
     def losses_from(self, episodes: EncodedEpisodes, history: Tensor) -> tuple[LossTerms, Tensor]:
-        """The losses under a given history.
-
-        Args:
-            episodes: B episodes of K shots.
-            history: (B * K, 2, h', w') probabilities of the previous iteration, or zeros.
-
-        Returns:
-            The losses, and the query's logits (B * K, 2, h, w).
-        """
+        """The losses under a history (B * K, 2, h', w'), and the query's logits (B * K, 2, h, w)."""
         features, masks = episodes.support.features, episodes.support.masks.flatten(0, 1)
         support = self.first_pass(features, masks)
         guides = self._guides(support)

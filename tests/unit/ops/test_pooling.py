@@ -29,10 +29,9 @@ def test_the_pooled_vector_is_the_weighted_mean_of_the_cells(eps):
 
 
 def test_two_cells_by_hand():
-    features = torch.tensor([[[[2.0, 4.0, 100.0]]]])
-    cells = torch.tensor([[[[1.0, 1.0, 0.0]]]])
-    assert float(masked_average(features, cells)) == pytest.approx(6 / 2.0005)
-    assert float(masked_averages(features, cells)) == pytest.approx(6 / 2.0005)
+    features, cells = torch.tensor([[[[2.0, 4.0, 100.0]]]]), torch.tensor([[[[1.0, 1.0, 0.0]]]])
+    for pool in (masked_average, masked_averages):
+        assert float(pool(features, cells)) == pytest.approx(6 / 2.0005)
 
 
 def test_an_empty_mask_pools_to_zeros_with_finite_gradients():

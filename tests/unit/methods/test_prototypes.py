@@ -1,10 +1,94 @@
-"""Prototypes are means over the pixels of features that were brought to the size of the masks."""
+"""Metrics cell by cell, and prototypes as means over the pixels of features at the masks' size."""
+
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.methods.prototypes import pool_prototypes
+from fewseg.methods.prototypes import Cosine, Fidelity, SquaredEuclidean, pool_prototypes
+
+METRICS = (Cosine(), Fidelity(), SquaredEuclidean())
+
+
+@pytest.fixture
+def pair():
+    """Two maps of six channels, each with three prototypes of its own, of all lengths."""
+    generator = torch.Generator().manual_seed(0)
+    maps = 3 * torch.randn(2, 6, 4, 5, generator=generator)
+    return maps, 0.2 * torch.randn(2, 3, 6, generator=generator)
+
+
+def compared(metric, maps, prototypes):
+    return metric.compare(metric.prepare(maps), prototypes)
+
+
+def cell_by_cell(maps, prototypes, distance):
+    """One cell and one prototype at a time."""
+    n, _, height, width = maps.shape
+    found = torch.zeros(n, prototypes.shape[1], height, width)
+    for i in range(n):
+        for j in range(prototypes.shape[1]):
+            for y in range(height):
+                for x in range(width):
+                    found[i, j, y, x] = distance(maps[i, :, y, x], prototypes[i, j])
+    return found
+
+
+def by_density_matrices(f, p):
+    """SRPNet Eq. 5-6: F (p^T p) F^T of unit row vectors."""
+    f, p = (f / f.norm()).view(1, -1), (p / p.norm()).view(1, -1)
+    return float(f @ (p.T @ p) @ f.T)
+
+
+def angle(f, p):
+    return float((f * p).sum()) / math.sqrt(float((f * f).sum()) * float((p * p).sum()))
+
+
+def test_fidelity_is_that_of_the_density_matrices(pair):
+    found = compared(Fidelity(), *pair)
+    torch.testing.assert_close(found, cell_by_cell(*pair, by_density_matrices))
+    assert float(found.min()) >= 0
+    assert float(found.max()) <= 1
+
+
+def test_cosine_is_that_of_the_angle(pair):
+    found = compared(Cosine(), *pair)
+    torch.testing.assert_close(found, cell_by_cell(*pair, angle))
+    assert float(found.min()) < -0.1  # half of the directions point away
+
+
+def test_squared_euclidean_is_the_negated_squared_distance(pair):
+    found = compared(SquaredEuclidean(), *pair)
+    expected = cell_by_cell(*pair, lambda f, p: -sum((a - b) ** 2 for a, b in zip(f, p, strict=True)))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+    assert float(found.max()) <= 0
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.kind)
+def test_zero_prototypes_and_zero_cells_are_finite_with_finite_gradients(metric, pair):
+    maps, prototypes = pair[0].clone(), pair[1].clone()
+    maps[0, :, 0, 0] = 0
+    prototypes[0, 1] = 0
+    maps.requires_grad_()
+    prototypes.requires_grad_()
+    found = compared(metric, maps, metric.start(prototypes))
+    assert bool(torch.isfinite(found).all())
+    found.sum().backward()
+    assert bool(torch.isfinite(maps.grad).all())
+    assert bool(torch.isfinite(prototypes.grad).all())
+    if metric.kind != "squared-euclidean":
+        assert float(found.detach()[0, 1].abs().max()) == 0
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.kind)
+def test_iteration_starts_where_nothing_has_changed(metric, pair):
+    maps, prototypes = pair
+    start = metric.start(prototypes)
+    torch.testing.assert_close(compared(metric, maps, start), compared(metric, maps, prototypes))
+    if metric.kind != "squared-euclidean":  # Eq. 5
+        torch.testing.assert_close(start.norm(dim=2), torch.ones(2, 3))
+
 
 SIZE = (17, 13)
 CELLS = (3, 4)
@@ -58,21 +142,6 @@ def test_prototypes_of_any_ways_and_shots_are_the_plain_means(case, ways, way_of
     assert bool(found.present.all())
 
 
-def test_the_two_conventions_differ(case):
-    maps, masks = case(1, (1,))
-    aligned, centred = (pool_prototypes(maps, masks, (1,), align_corners=a).vectors for a in (True, False))
-    assert float((aligned - centred).abs().max()) > 1e-2
-
-
-def test_the_mean_is_of_the_shots_means_and_not_of_all_their_pixels():
-    maps = torch.stack([torch.full((1, 3, 3), 2.0), torch.full((1, 3, 3), 10.0)])
-    masks = torch.zeros(1, 2, 9, 9, dtype=torch.uint8)
-    masks[0, 0, :8] = 1  # 72 pixels of 2
-    masks[0, 1, :1] = 1  # 9 pixels of 10
-    found = pool_prototypes(maps, masks, (1, 1)).vectors[0, :, 0]
-    torch.testing.assert_close(found, torch.tensor([6.0, 6.0]))
-
-
 def test_ignored_pixels_count_nowhere():
     maps = torch.zeros(1, 1, 3, 3)
     maps[..., 2] = 1000
@@ -107,15 +176,6 @@ def test_a_shot_without_background_takes_no_part_in_it(case):
     torch.testing.assert_close(
         found.vectors[:, 0], pool_prototypes(second, masks[:, 1:], (1,)).vectors[:, 0], atol=1e-5, rtol=1e-5
     )
-
-
-def test_a_way_learns_nothing_from_the_images_of_another():
-    maps = torch.stack([torch.full((1, 3, 3), 1.0), torch.full((1, 3, 3), 50.0)])
-    masks = torch.zeros(1, 2, 9, 9, dtype=torch.uint8)
-    masks[..., :4] = 1
-    masks[..., 6:] = 2  # both ways are in both images
-    found = pool_prototypes(maps, masks, (1, 2)).vectors[0, :, 0]
-    torch.testing.assert_close(found, torch.tensor([25.5, 1.0, 50.0]), atol=1e-3, rtol=1e-4)
 
 
 def test_what_no_image_shows_is_absent_and_zero():
