@@ -372,18 +372,16 @@ def gains(table: FoldTable) -> pd.DataFrame:
     )
 
 
-def gain_lines(table: FoldTable, over: str, series: str, score: Score = "miou") -> list[dict[str, Any]]:
+def gain_lines(table: FoldTable, over: str, series: str) -> list[dict[str, Any]]:
     """The lines of :func:`gains` of one pair; raises as it does."""
-    a, b = table.row(over), table.row(series)
-    return [
-        {
-            "series": series,
-            "over": over,
-            "fold": fold,
-            **vars(table.results.difference(a.key[fold], b.key[fold], score)),
-        }
-        for fold in a.index.intersection(b.index)
-    ]
+    found = gains_by_fold(table, over, series)
+    return [{"series": series, "over": over, "fold": fold, **vars(gain)} for fold, gain in found.items()]
+
+
+def gains_by_fold(table: FoldTable, over: str, series: str, score: Score = "miou") -> dict[int, Estimate]:
+    """The paired difference of two rows on each fold that both have; raises as :func:`gains` does."""
+    a, b = table.row(over).key, table.row(series).key
+    return {f: table.results.difference(a[f], b[f], score) for f in a.index.intersection(b.index)}
 
 
 def missing_of_pair(table: FoldTable, over: str, series: str) -> str:

@@ -111,14 +111,15 @@ def test_a_run_belongs_to_the_results_of_its_checkpoint(run, found, tmp_path):
     assert (read.results, read.retrained) == (("same.json",), ("again.json",))
 
 
-def test_a_run_that_goes_on_is_known_by_its_last_checkpoint_or_its_folder(run, found, tmp_path):
+def test_a_run_that_goes_on_is_known_by_its_last_checkpoint_and_without_one_by_its_folder(
+    run, found, tmp_path
+):
     run("a", lines(20), checkpoint="last.safetensors", recipe="q", fold=0, seed=3)
-    run("voc5i_mini_scl-fold1-seed2", lines(20))
-    results = found(mine=("q", 0, 3, "x"), scl=("voc5i_mini_scl", 1, 2, "y"))
-    (first, second), _ = read_runs(tmp_path / "runs", results)
+    run("fresh", lines(20))
+    results = found(mine=("q", 0, 3, "x"))
+    (second, first), _ = read_runs(tmp_path / "runs", results)
     assert (first.digest, first.results, first.retrained) == ("", (), ("mine.json",))
-    assert (second.recipe, second.fold, second.seed) == ("voc5i_mini_scl", 1, 2)
-    assert second.retrained == ("scl.json",)
+    assert (second.recipe, second.fold, second.seed, second.label) == ("fresh", None, None, "fresh")
 
 
 def test_a_single_term_is_drawn_once_and_the_rate_not_at_all(run, tmp_path):
@@ -134,7 +135,7 @@ def test_a_single_term_is_drawn_once_and_the_rate_not_at_all(run, tmp_path):
 
 
 def test_the_page_has_the_losses_and_what_is_wrong_with_them(run, write, tmp_path):
-    run("r-fold0-seed0", lines(20, 40) + "{broken\n")
+    run("r-fold0-seed0", lines(20, 40) + "{broken\n", checkpoint="last.safetensors", fold=0)
     run("r-fold1-seed0", "broken\n")
     site = write_site(
         SiteOptions(folder=write("x").parent, out=tmp_path / "site.html", runs=tmp_path / "runs", quiet=True)

@@ -30,7 +30,7 @@ class TrainingRun:
 
     Attributes:
         name: its path below the folder of runs.
-        recipe: its name; that of the folder where neither checkpoint nor folder names one.
+        recipe: its name; that of the folder where no checkpoint names one.
         fold: of its class split; None where it is unknown.
         seed: of the training; None where it is unknown.
         digest: of its finished checkpoint, or "".
@@ -145,7 +145,7 @@ def _values(text: str) -> dict[str, float] | None:
 
 
 def _run(name: str, folder: Path, losses: pd.DataFrame, results: Results) -> TrainingRun:
-    recipe, fold, seed = _parts_of(folder.name)
+    recipe, fold, seed = folder.name, None, None
     header = _header(folder)
     digest = header.digest if header and (folder / BEST).exists() else ""
     if header is not None:
@@ -165,12 +165,6 @@ def _run(name: str, folder: Path, losses: pd.DataFrame, results: Results) -> Tra
         results=tuple(frame.path[same]),
         retrained=tuple(frame.path[alike & ~same]),
     )
-
-
-def _parts_of(name: str) -> tuple[str, int | None, int | None]:
-    """Recipe, fold and seed of a folder that ``fewseg train`` named."""
-    parts = re.fullmatch(r"(.+)-fold(\d+)-seed(\d+)", name)
-    return (parts[1], int(parts[2]), int(parts[3])) if parts else (name, None, None)
 
 
 def _header(folder: Path) -> Checkpoint | None:
