@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+SOME_MISSING = 3
+"""The exit status where something that was given could not be used; the rest is made."""
+
 Paper = Literal["scl", "srpnet", "sdaanet"]
 Format = Literal["terminal", "markdown", "html", "latex", "csv"]
 

@@ -194,10 +194,12 @@ def test_sizes_are_those_of_the_counts(folder, make):
     assert [e["text"].split(" mean")[0] for e in panels] == ["pfenet", "scl-pfenet"]
     (pale,) = page.all("g", **{"class": "pale"})
     assert len([e for e in page.all("path") if pale in e["parents"]]) == 2, "no mean over missing folds"
-    told = [e["text"] for e in page.all("p")]
-    assert "No curve, since there is no mean over missing folds: panet mean, missing folds 0, 1, 3." in told
+    reported = [e["text"] for e in page.all("p")]
+    assert (
+        "No curve, since there is no mean over missing folds: panet mean, missing folds 0, 1, 3." in reported
+    )
     episodes = sum(int(r["episodes"]) for r in rows if (r["method"], r["pixels_from"]) == ("pfenet", "0"))
-    assert any(f"Episodes behind a point: {episodes} of 0-499 pixels, " in line for line in told)
+    assert any(f"Episodes behind a point: {episodes} of 0-499 pixels, " in line for line in reported)
 
 
 def test_the_score_file_has_every_result_in_full(folder, make):
