@@ -90,6 +90,10 @@ class PFENet(PyramidScorer):
         vectors = masked_average(mid, cells).unsqueeze(1)
         return Guides(maps={"vectors": vectors}, keys=keys, valid=valid)
 
+    def support_maps(self, features: Features, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The map of each shot, and the vector that is pooled from it."""
+        return self.mid_support.of(features), self.support_prototypes(features, masks)
+
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """Cross-entropy of the query and of the inner classifiers, on the mean of the K vectors."""
         support = episodes.support

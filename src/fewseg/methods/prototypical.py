@@ -219,6 +219,10 @@ class PrototypeSegmenter(FewShotSegmenter):
         maps = self.embed(support.features)[EMBEDDING]
         return pool_prototypes(maps, support.masks, support.way_of, align_corners=self.align_corners)
 
+    def support_prototypes(self, features: Features, masks: Tensor) -> Tensor:
+        """The foreground's prototype (n, d) of each of n shots."""
+        return self.pooled(EncodedShots(features=features, masks=masks.unsqueeze(1))).vectors[:, 1]
+
     def encode_support(self, support: EncodedShots) -> PrototypeState:
         """Pools the prototypes, and iterates them where the fusion does."""
         self.check_support(support)

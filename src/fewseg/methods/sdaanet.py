@@ -424,6 +424,11 @@ class SDAANet(PyramidScorer):
         """Each shot's prototypes, gate and prior keys; depends on the support alone."""
         return self._guides(self.pool(features, masks), features, masks)
 
+    def support_maps(self, features: Features, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The map of each shot behind its gate, and the prototype that is pooled from it."""
+        shots = self.pool(features, masks)
+        return shots.mid * gated(shots.values)[..., None, None], shots.prototypes
+
     def query_multiplier(self, guides: Guides) -> Tensor:
         """What reaches the query's channels of the gates of n guides of J shots: (n, d)."""
         return self.config.gate.multiplier(guides)

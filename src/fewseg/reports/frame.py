@@ -357,6 +357,9 @@ def _fold_table(results: Results, frame: pd.DataFrame) -> FoldTable:
     )
 
 
+GAIN_COLUMNS = ["series", "over", "fold", "value", "low", "high"]
+
+
 def gains(table: FoldTable) -> pd.DataFrame:
     """Every row of a table over its baselines: ``series``, ``over``, ``fold``, ``value``, ``low``, ``high``.
 
@@ -365,7 +368,7 @@ def gains(table: FoldTable) -> pd.DataFrame:
     """
     return pd.DataFrame(
         [line for over, series in baseline_pairs(table) for line in gain_lines(table, over, series)],
-        columns=["series", "over", "fold", "value", "low", "high"],
+        columns=GAIN_COLUMNS,
     )
 
 

@@ -20,7 +20,7 @@ from fewseg.data.episodes import EpisodeSpec
 from fewseg.engine.executors import Question
 from fewseg.metrics import EpisodeCounts
 from fewseg.reports.figures.context import FigureContext, Record
-from fewseg.reports.figures.drawing import LEGEND, Panel, grid, grouped_bars, new_figure
+from fewseg.reports.figures.drawing import LEGEND, Noted, grid, grouped_bars, new_figure
 from fewseg.reports.figures.intervals import rate_estimate
 from fewseg.reports.figures.model import FigureModel, SeededEpisode, question_of
 from fewseg.reports.marked_pictures import judged, spotlight
@@ -236,7 +236,7 @@ def _from_counts(context: FigureContext) -> None:
 def _pictures(
     context: FigureContext, model: FigureModel, of_fold: FoldOutcomes, found: Mapping[str, Bools]
 ) -> None:
-    rows: list[list[Panel]] = []
+    rows: list[list[Noted]] = []
     names: list[str] = []
     records: list[Record] = []
     shown: set[str] = set()
@@ -247,13 +247,9 @@ def _pictures(
             query, truth = model.picture(spec.query, spec.class_id)
             iou = float(of_fold.outcomes.iou[place])
             predicted = judged(query, of_fold.mask(spec), truth)
-            rows.append(
-                [
-                    Panel(picture=model.marked(spec.supports[0], spec.class_id)),
-                    Panel(picture=spotlight(query, truth)),
-                    Panel(picture=predicted, note=f"IoU {100 * iou:.0f} %"),
-                ]
-            )
+            support = model.marked(spec.supports[0], spec.class_id)
+            note = f"IoU {100 * iou:.0f} %"
+            rows.append([(support, ""), (spotlight(query, truth), ""), (predicted, note)])
             names.append(f"{rule}:\n{model.data.split.class_names[spec.class_id]}")
             about = {"rule": rule, "seed": seed, "episode": spec.index, "class": spec.class_id}
             records.append(about | {"support": spec.supports[0], "query": spec.query, "iou": iou})
