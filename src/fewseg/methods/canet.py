@@ -17,8 +17,7 @@ from fewseg.methods.layers import MidLevel, NoPrior
 from fewseg.methods.losses import cross_entropy_full_size
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.registry import register_method
-from fewseg.ops.masks import foreground_cells
-from fewseg.ops.pooling import masked_average
+from fewseg.ops.masks import foreground_cells, masked_average
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 

@@ -16,8 +16,7 @@ from fewseg.methods.layers import GuidedQuery, MidLevel, PriorConfig, PriorMap, 
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.registry import register_method
-from fewseg.ops.masks import foreground_cells
-from fewseg.ops.pooling import masked_average
+from fewseg.ops.masks import foreground_cells, masked_average
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 
 

@@ -31,8 +31,7 @@ from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
 from fewseg.methods.pair_scorer import PairScorer, cross_pairs
 from fewseg.methods.pfenet import PyramidScorer
 from fewseg.methods.registry import register_method
-from fewseg.ops.masks import ForegroundRule, covered_and_missed, foreground_cells
-from fewseg.ops.pooling import masked_average
+from fewseg.ops.masks import ForegroundRule, covered_and_missed, foreground_cells, masked_average
 from fewseg.types import EncodedEpisodes, EncodedShots, Features, Guides, LossTerms, QueryMaps
 
 VectorName = Literal["initial", "primary", "auxiliary"]
@@ -165,19 +164,12 @@ class SupportPathScorer(PairScorer):
 
 @dataclass(frozen=True, kw_only=True)
 class SCLPFENetConfig(MethodConfig):
-    """SCL's and PFENet's parts and sizes.
+    """SCL's and PFENet's parts and sizes; see ``PFENetConfig`` for the fields that are not listed.
 
     Attributes:
-        backbone: the frozen trunk.
-        channels: d, width of the head.
-        mid_levels: levels of the mid-level feature, in the order of concatenation.
         prior: the query's prior map or none; the support path has none.
-        scales: pyramid scales, see ``PFENetConfig``.
         self_guided: vectors, losses and form of the second pass.
-        fusion: how K shots become one answer.
         deep_weight: weight of the inner classifiers' mean cross-entropy, in all three passes.
-        mid_dropout: Dropout2d after the mid-level convolution.
-        head_dropout: Dropout2d in the classifiers.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -256,18 +248,11 @@ class SCLPFENet(SupportPathScorer, PyramidScorer):
 
 @dataclass(frozen=True, kw_only=True)
 class SCLCANetConfig(MethodConfig):
-    """SCL's and CANet's parts and sizes.
+    """SCL's and CANet's parts and sizes; see ``CANetConfig`` for the fields that are not listed.
 
     Attributes:
-        backbone: the frozen trunk; no level above layer3 is read.
-        channels: d, width of the head.
-        mid_levels: levels of the mid-level feature, in the order of concatenation.
         self_guided: vectors and losses; CANet's support path has one scale and hence one form of second pass.
-        fusion: how K shots become one answer.
-        refinement: how often inference feeds its answer back.
-        history_reset: see ``CANetConfig``; 0.9 in the released code.
-        mid_dropout: Dropout2d after the mid-level convolution.
-        head_dropout: Dropout2d after the dense comparison and in the classifier.
+        fusion: how K shots become one answer; there is no attention.
 
     Raises:
         ValueError: ``self_guided`` asks for the second pass of the released code on PFENet.

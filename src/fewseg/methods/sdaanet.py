@@ -26,8 +26,7 @@ from fewseg.methods.layers import GuidedQuery, MidLevel, PriorConfig, PriorMap, 
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision, kl_to_teacher, tempered_kl
 from fewseg.methods.pfenet import PyramidScorer
 from fewseg.methods.registry import register_method
-from fewseg.ops.masks import foreground_cells
-from fewseg.ops.pooling import masked_average
+from fewseg.ops.masks import foreground_cells, masked_average
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 
@@ -339,29 +338,21 @@ GateConfig = MeanGate | CompoundedGate | NoGate
 
 @dataclass(frozen=True, kw_only=True)
 class SDAANetConfig(MethodConfig):
-    """SD-AANet's and PFENet's parts and sizes.
+    """SD-AANet's and PFENet's parts and sizes; see ``PFENetConfig`` for the fields that are not listed.
 
     Table III without SDPM is ``gate=NoGate(), distillation=NoDistillation()``, without SAAM
     ``attention=NoAttention()``; Table V is ``distillation``.
 
     Attributes:
-        backbone: the frozen trunk.
-        channels: d, width of the head.
-        mid_levels: levels of the mid-level feature, in the order of concatenation.
-        prior: the prior map or none.
-        scales: pyramid scales, see ``PFENetConfig``.
         gate: how the channel gates reach the query; none for the ablation.
         distillation: who teaches the support prototypes; nobody for the ablation.
         attention: SAAM; none for the ablation.
         fusion: how K shots become one answer; the mean of prototypes, gates, prior maps is the paper's.
-        deep_weight: weight of the inner classifiers' mean cross-entropy.
         distillation_weight: alpha of Eq. 12. The paper states 50 and so does its code, whose loss
             (``PrototypeTeacher``) is a mean over channels of softened prototypes, some 80 times smaller on
             real features. Under the paper's own sum (Eq. 5) 50 may shrink the prototypes until every
             softmax is uniform; watch ``distillation`` in the log, and lower it.
         attention_weight: beta of Eq. 12.
-        mid_dropout: Dropout2d after the mid-level convolution.
-        head_dropout: Dropout2d in the classifiers.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)

@@ -117,6 +117,11 @@ def test_only_the_asked_levels_are_given_and_deeper_stages_are_not_built(config)
         backbone.rerun("layer3", torch.rand(1, 12, 5, 5))
 
 
+def test_levels_are_given_in_the_order_of_the_config():
+    maps = tiny(levels=("layer3", "stem", "layer2")).build().maps(torch.randn(1, 3, 33, 33))
+    assert list(maps) == ["layer3", "stem", "layer2"]
+
+
 def test_forward_normalises_and_maps_does_not():
     backbone = tiny().build()
     image = torch.rand(2, 3, 33, 33)

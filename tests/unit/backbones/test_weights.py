@@ -8,7 +8,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from fewseg.backbones import BackboneConfig, ResNetShape, load_weights, released_trunk_key
+from fewseg.backbones import BackboneConfig, ResNetShape, load_weights
 from fewseg.backbones.weights import normalisation, published_name, to_timm_names
 
 TINY = ResNetShape(layers=(1, 1, 1, 1), channels=(8, 8, 8, 8), stem_width=4)
@@ -169,44 +169,28 @@ def same(first, second):
     return first.keys() == second.keys() and all(first[key] is second[key] for key in first)
 
 
-def test_released_deep_stem_names_become_timms():
-    state = timm_state("resnet50s")
-    official = dict(
-        zip(DEEP, ("layer0.0", "layer0.1", "layer0.3", "layer0.4", "layer0.6", "layer0.7"), strict=True)
-    )
-    given = renamed(state, official)
-    assert "layer0.7.running_mean" in given
-    assert same(to_timm_names(given), state)
+LAYER0 = ("layer0.0", "layer0.1", "layer0.3", "layer0.4", "layer0.6", "layer0.7")
 
 
-def test_released_plain_stem_names_become_timms():
-    state = timm_state("resnet50")
-    given = renamed(state, {"conv1": "layer0.0", "bn1": "layer0.1"})
-    assert "layer0.1.bias" in given
-    assert same(to_timm_names(given), state)
-
-
-def test_flat_deep_stem_names_become_timms():
-    state = timm_state("resnet50s")
-    flat = dict(zip(DEEP, ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3"), strict=True))
-    given = renamed(state, flat)
-    assert "conv3.weight" in given
-    assert "layer1.0.conv3.weight" in given
-    assert same(to_timm_names(given), state)
+@pytest.mark.parametrize(
+    ("network", "given"),
+    [
+        ("resnet50s", dict(zip(DEEP, LAYER0, strict=True))),
+        ("resnet50", {"conv1": "layer0.0", "bn1": "layer0.1"}),
+        ("resnet50s", dict(zip(DEEP, ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3"), strict=True))),
+    ],
+    ids=["released deep stem", "released plain stem", "flat deep stem"],
+)
+def test_other_names_of_the_stem_become_timms(network, given):
+    state = timm_state(network)
+    other = renamed(state, given)
+    assert not same(other, state)
+    assert same(to_timm_names(other), state)
 
 
 def test_timms_own_names_stay():
     state = timm_state("resnet50")
     assert same(to_timm_names(state), state)
-
-
-def test_one_released_key_depends_on_the_stem_and_other_keys_stay():
-    assert released_trunk_key("layer0.1.weight") == "conv1.1.weight"
-    assert released_trunk_key("layer0.1.weight", deep_stem=False) == "bn1.weight"
-    assert released_trunk_key("layer0.7.running_var") == "bn1.running_var"
-    for key in ("layer1.0.bn1.weight", "cls.0.weight", "layer01.0.weight"):
-        assert released_trunk_key(key) == key
-        assert same(to_timm_names({key: torch.ones(1)}), {key: None}) is False
 
 
 def test_a_bare_name_stands_for_torchvisions_first_weights():

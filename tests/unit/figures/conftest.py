@@ -20,7 +20,7 @@ from fewseg.methods.layers import PriorMap
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.pfenet import PFENetConfig
-from fewseg.methods.prototypes import Cosine, Fidelity
+from fewseg.methods.prototypical import Cosine, Fidelity
 from fewseg.methods.scl import SCLPFENet, SCLPFENetConfig
 from fewseg.methods.sdaanet import NoAttention, NoDistillation, NoGate, SDAANetConfig
 from fewseg.methods.srpnet import SRPNetConfig

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from fewseg.methods.canet import Refinement
 from fewseg.methods.fusion import CrossGuided, ScoreAverage
 from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig, SelfGuided, primary_and_auxiliary
-from fewseg.types import ImageEpisodes
+from small_segmenters import episodes_of
 
 TABLE_5 = [
     ("initial",),
@@ -36,16 +36,6 @@ def case():
 @pytest.fixture
 def make_scl_canet(make_method):
     return lambda **changes: make_method(SCLCANetConfig, **changes)
-
-
-def episodes_of(images, masks, pair_ids=None):
-    return ImageEpisodes(
-        support_images=images[:, :-1],
-        support_masks=masks[:, :-1],
-        query_images=images[:, -1],
-        query_masks=masks[:, -1],
-        pair_ids=pair_ids,
-    )
 
 
 BOTH = pytest.mark.parametrize("config", [SCLPFENetConfig, SCLCANetConfig], ids=["pfenet", "canet"])
@@ -157,7 +147,7 @@ def test_with_several_shots_every_shot_and_query_is_a_training_pair(make_scl, sh
     torch.testing.assert_close(together, sum(alone) / 4, atol=1e-6, rtol=1e-5)
 
 
-def test_the_first_pass_hears_v_s_twice_and_no_prior(make_scl, shots):
+def test_the_first_pass_takes_v_s_twice_and_no_prior(make_scl, shots):
     scl = make_scl()
     images, masks = shots(1, 1)
     features = scl.extract(images[0])

@@ -23,21 +23,13 @@ from fewseg.methods.sdaanet import (
     SeparateTeachers,
 )
 from fewseg.ops.masks import foreground_cells
-from fewseg.types import Guides, ImageEpisodes
+from fewseg.types import Guides
+from small_segmenters import episodes_of
 
 
 @pytest.fixture
 def make(make_method):
     return lambda **changes: make_method(SDAANetConfig, **changes)
-
-
-def episodes_of(images, masks):
-    return ImageEpisodes(
-        support_images=images[:, :-1],
-        support_masks=masks[:, :-1],
-        query_images=images[:, -1],
-        query_masks=masks[:, -1],
-    )
 
 
 def pooled(maps, masks):

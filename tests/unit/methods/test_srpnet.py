@@ -6,8 +6,7 @@ import torch.nn.functional as F
 
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.methods.fusion import IterativeInference
-from fewseg.methods.prototypes import Cosine, Fidelity
-from fewseg.methods.prototypical import EMBEDDING
+from fewseg.methods.prototypical import EMBEDDING, Cosine, Fidelity
 from fewseg.methods.srpnet import SRPNetConfig
 from fewseg.types import EncodedEpisodes, EncodedShots, Features, ImageEpisodes
 
