@@ -21,30 +21,19 @@ from fewseg.recipes.variants import PrintedRow, Variant
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedValue:
-    """One number of a paper.
+    """One number of a paper."""
 
-    Attributes:
-        paper: "scl", "srpnet" or "sd-aanet": where it is printed, which need not be whose method it is.
-        table: number of the table, in Arabic digits.
-        row: the method or the parts switched on.
-        backbone: "vgg16", "resnet50" or "resnet101".
-        dataset: "pascal-5i" or "coco-20i", always the full set.
-        shots: K.
-        column: "fold0" .. "fold3" and "mean" are mIoU, "dice_fold0" .. "dice_fold3" and "dice" are Dice,
-            "fb_iou" is FB-IoU.
-        percent: the value in percent.
-        std: printed standard deviation over runs, in percent, or None.
-    """
-
-    paper: str
-    table: str
-    row: str
-    backbone: str
-    dataset: str
-    shots: int
+    paper: str  # "scl", "srpnet" or "sd-aanet": where it is printed, which need not be whose method it is
+    table: str  # number of the table, in Arabic digits
+    row: str  # the method or the parts switched on
+    backbone: str  # "vgg16", "resnet50" or "resnet101"
+    dataset: str  # "pascal-5i" or "coco-20i", always the full set
+    shots: int  # K
+    # "fold0" .. "fold3" and "mean" are mIoU, "dice_fold0" .. "dice_fold3" and "dice" are Dice, "fb_iou" is
+    # FB-IoU
     column: str
-    percent: float
-    std: float | None = None
+    percent: float  # the value in percent
+    std: float | None = None  # printed standard deviation over runs, in percent, or None
 
 
 @lru_cache(maxsize=1)

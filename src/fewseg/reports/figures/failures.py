@@ -42,20 +42,13 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcomes:
-    """The pixels of n episodes; ignored ones count nowhere.
+    """The pixels of n episodes; ignored ones count nowhere."""
 
-    Attributes:
-        hit: of the target, predicted.
-        wrong: predicted, not of the target.
-        lost: of the target, not predicted.
-        clear: neither.
-        other: of ``wrong``, those on labelled objects of other classes; None where only counts are known.
-    """
-
-    hit: Ints
-    wrong: Ints
-    lost: Ints
-    clear: Ints
+    hit: Ints  # of the target, predicted
+    wrong: Ints  # predicted, not of the target
+    lost: Ints  # of the target, not predicted
+    clear: Ints  # neither
+    # of ``wrong``, those on labelled objects of other classes; None where only counts are known
     other: Ints | None = None
 
     @classmethod
@@ -149,16 +142,11 @@ def failures(found: Outcomes) -> dict[str, Bools]:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldOutcomes:
-    """What a method did in every 1-shot episode of a fold.
+    """What a method did in every 1-shot episode of a fold."""
 
-    Attributes:
-        episodes: (seed, episode).
-        outcomes: of each.
-        packed: mask of each distinct question, eight pixels a byte, and its shape.
-    """
-
-    episodes: list[SeededEpisode]
-    outcomes: Outcomes
+    episodes: list[SeededEpisode]  # (seed, episode)
+    outcomes: Outcomes  # of each
+    # mask of each distinct question, eight pixels a byte, and its shape
     packed: Mapping[Question, tuple[bytes, tuple[int, int]]]
 
     def mask(self, spec: EpisodeSpec) -> Bools:

@@ -64,16 +64,11 @@ def prototype_similarity(maps: Tensor, prototypes: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """How a map separates the target's cells from the others.
+    """How a map separates the target's cells from the others."""
 
-    Attributes:
-        inside: mean over the target's cells.
-        outside: mean over the other cells.
-        order: probability that a cell of the target has more than another cell (area under the ROC curve).
-    """
-
-    inside: float
-    outside: float
+    inside: float  # mean over the target's cells
+    outside: float  # mean over the other cells
+    # probability that a cell of the target has more than another cell (area under the ROC curve)
     order: float
 
 

@@ -125,19 +125,12 @@ def silhouettes_without(apart: Floats, labels: Ints, groups: Ints) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class Separation:
-    """How far classes lie apart, in one space.
+    """How far classes lie apart, in one space."""
 
-    Attributes:
-        silhouette: mean silhouette with its interval over groups of points.
-        without: (groups,) the silhouette without each group.
-        within: mean distance of two points of one class (mean over the points).
-        between: mean distance of two points of different classes.
-    """
-
-    silhouette: Estimate
-    without: Floats
-    within: float
-    between: float
+    silhouette: Estimate  # mean silhouette with its interval over groups of points
+    without: Floats  # (groups,) the silhouette without each group
+    within: float  # mean distance of two points of one class (mean over the points)
+    between: float  # mean distance of two points of different classes
 
 
 def separation(apart: Floats, labels: Ints, groups: Ints | None = None) -> Separation:
@@ -165,21 +158,13 @@ def silhouette_gain(a: Separation, b: Separation) -> Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
-    """Labelled points in two dimensions, and how well their classes separate.
+    """Labelled points in two dimensions, and how well their classes separate."""
 
-    Attributes:
-        metric: of the distances in the feature space.
-        flat: (n, 2), t-SNE's; without unit.
-        labels: (n,) classes.
-        space: separation in the feature space under the metric.
-        plane: separation in ``flat`` under the Euclidean distance.
-    """
-
-    metric: PointMetric
-    flat: Floats
-    labels: Ints
-    space: Separation
-    plane: Separation
+    metric: PointMetric  # of the distances in the feature space
+    flat: Floats  # (n, 2), t-SNE's; without unit
+    labels: Ints  # (n,) classes
+    space: Separation  # separation in the feature space under the metric
+    plane: Separation  # separation in ``flat`` under the Euclidean distance
 
     @property
     def record(self) -> Record:

@@ -82,20 +82,15 @@ def mostly_primary(counts: Sequence[Mapping[str, int]]) -> list[Mapping[str, int
 
 @dataclass(frozen=True, kw_only=True)
 class RegionShares:
-    """What the regions of many supports cover.
+    """What the regions of many supports cover."""
 
-    Attributes:
-        supports: how many.
-        coverage: region to the mean share of the foreground that it covers, without "foreground" itself.
-        empty: region to how many supports have none of it.
-        on_edge: reach to region to the share of its cells, over all supports, that lie so near the boundary.
-        edge_gain: reach to that share of v_aux less that of all foreground, and less that of v_pri.
-    """
-
-    supports: int
+    supports: int  # how many
+    # region to the mean share of the foreground that it covers, without "foreground" itself
     coverage: Mapping[str, Estimate]
-    empty: Mapping[str, int]
+    empty: Mapping[str, int]  # region to how many supports have none of it
+    # reach to region to the share of its cells, over all supports, that lie so near the boundary
     on_edge: Mapping[int, Mapping[str, Estimate]]
+    # reach to that share of v_aux less that of all foreground, and less that of v_pri
     edge_gain: Mapping[int, Mapping[str, Estimate]]
 
 

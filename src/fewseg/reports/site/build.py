@@ -49,21 +49,14 @@ _IDENTITY = ["method", "fusion", "variant"]
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What was written.
+    """What was written."""
 
-    Attributes:
-        path: the page.
-        size: of the page, in bytes.
-        results: how many results it shows.
-        problems: what could not be used or is missing, one sentence each; the page states the same.
-        all_used: whether all that was given could be used, though results may be missing.
-    """
-
-    path: Path
-    size: int
-    results: int
+    path: Path  # the page
+    size: int  # of the page, in bytes
+    results: int  # how many results it shows
+    # what could not be used or is missing, one sentence each; the page states the same
     problems: tuple[str, ...]
-    all_used: bool
+    all_used: bool  # whether all that was given could be used, though results may be missing
 
 
 def write_site(options: SiteOptions) -> Site:
@@ -160,18 +153,13 @@ def data_uri(frame: pd.DataFrame) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setting:
-    """What the page shows of one table: scores, folds, gains, classes, sizes, provenance.
+    """What the page shows of one table: scores, folds, gains, classes, sizes, provenance."""
 
-    Attributes:
-        table: its rows.
-        title: of its section.
-        gain_lines: the paired differences of each row, as :func:`fewseg.reports.frame.gains` has them.
-        not_paired: a sentence for each pair that is not of the same episodes.
-    """
-
-    table: FoldTable
-    title: str
+    table: FoldTable  # its rows
+    title: str  # of its section
+    # the paired differences of each row, as :func:`fewseg.reports.frame.gains` has them
     gain_lines: list[dict[str, Any]] = field(default_factory=list)
+    # a sentence for each pair that is not of the same episodes
     not_paired: list[str] = field(default_factory=list)
 
     @property

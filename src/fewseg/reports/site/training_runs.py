@@ -26,26 +26,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """A folder with a ``losses.jsonl``.
+    """A folder with a ``losses.jsonl``."""
 
-    Attributes:
-        name: its path below the folder of runs.
-        recipe: its name; that of the folder where no checkpoint names one.
-        fold: of its class split; None where it is unknown.
-        seed: of the training; None where it is unknown.
-        digest: of its finished checkpoint, or "".
-        losses: a row a step, ascending; a column a value ("total", "query", "lr"), NaN where a step lacks it.
-        results: paths of the results of this checkpoint.
-        retrained: paths of results of this recipe, fold and seed, but of a different checkpoint.
-    """
-
-    name: str
-    recipe: str
-    fold: int | None
-    seed: int | None
-    digest: str
+    name: str  # its path below the folder of runs
+    recipe: str  # its name; that of the folder where no checkpoint names one
+    fold: int | None  # of its class split; None where it is unknown
+    seed: int | None  # of the training; None where it is unknown
+    digest: str  # of its finished checkpoint, or ""
+    # a row a step, ascending; a column a value ("total", "query", "lr"), NaN where a step lacks it
     losses: pd.DataFrame
-    results: tuple[str, ...]
+    results: tuple[str, ...]  # paths of the results of this checkpoint
+    # paths of results of this recipe, fold and seed, but of a different checkpoint
     retrained: tuple[str, ...]
 
     @property
