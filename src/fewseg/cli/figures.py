@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from fewseg.reports.figures import FiguresOptions
-from fewseg.reports.options import SOME_MISSING
-from fewseg.reports.site import SiteOptions
+from fewseg.reports.options import SOME_MISSING, FiguresOptions, SiteOptions
 
 
 def figures(options: FiguresOptions, console: Console) -> int:

@@ -275,9 +275,8 @@ class FoldTable:
     """Results that may stand in one table: of one data set, task and protocol."""
 
     results: Results  # the frame has a column ``series`` more, the name of each result's row
-    series: tuple[
-        str, ...
-    ]  # the rows, in their order: a method with one fusion, and what else they differ in
+    # the rows, in their order: a method with one fusion, and what else they differ in
+    series: tuple[str, ...]
     dataset: str
     ways: int
     shots: int

@@ -29,9 +29,9 @@ from fewseg.recipes import evaluation as recipe_lines
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES, variants
 from fewseg.recipes.resolve import build_method
-from fewseg.reports.figures import FiguresOptions
 from fewseg.reports.figures.context import FigureContext
 from fewseg.reports.figures.model import FigureModel
+from fewseg.reports.options import FiguresOptions
 from tiny_folds import SIDE, tiny_folds
 
 _SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)

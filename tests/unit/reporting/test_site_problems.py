@@ -10,7 +10,7 @@ import pytest
 
 from fewseg.cli import main
 from fewseg.engine.results import counts_path
-from fewseg.reports.site import SiteOptions
+from fewseg.reports.options import SiteOptions
 from fewseg.reports.site.build import write_site
 from site_page import PNG, SVG
 

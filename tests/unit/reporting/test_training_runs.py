@@ -12,7 +12,7 @@ from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.reports.frame import results_of
-from fewseg.reports.site import SiteOptions
+from fewseg.reports.options import SiteOptions
 from fewseg.reports.site.build import write_site
 from fewseg.reports.site.training_runs import drawn_names, read_losses, read_runs
 

@@ -14,11 +14,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fewseg.ops.files import atomic_path, atomic_write_text
-from fewseg.reports.figures import FiguresOptions
 from fewseg.reports.figures.drawing import save
 from fewseg.reports.figures.model import FigureModel
 from fewseg.reports.frame import FOLDS, Results, results_of
 from fewseg.reports.numbers import Estimate, mean_of
+from fewseg.reports.options import FiguresOptions
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from fewseg.data.folds import FoldData
 from fewseg.recipes.recipe import Recipe
 from fewseg.reports.figures import (
-    FiguresOptions,
     failures,
     maps,
     qualitative,
@@ -23,6 +22,7 @@ from fewseg.reports.figures import (
 from fewseg.reports.figures.context import CLAIMS, FigureContext, write_records
 from fewseg.reports.figures.model import FigureModel
 from fewseg.reports.frame import Results, load_results, results_of
+from fewseg.reports.options import FiguresOptions
 
 
 @dataclass(frozen=True)

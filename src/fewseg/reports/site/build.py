@@ -31,8 +31,8 @@ from fewseg.reports.frame import (
     without_conflicts,
 )
 from fewseg.reports.numbers import ENDS, Estimate, mean_of, percent, with_interval
+from fewseg.reports.options import SiteOptions
 from fewseg.reports.papers import page_of, paper_tables
-from fewseg.reports.site import SiteOptions
 from fewseg.reports.site.pictures import Pictures, read_pictures
 from fewseg.reports.site.plots import MEAN, Curve, IntervalRow, interval_charts, panel, round_ticks
 from fewseg.reports.site.training_runs import learning_charts, read_runs
