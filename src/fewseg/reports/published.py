@@ -10,7 +10,6 @@ give the mean, or where two papers quote one method differently.
 from __future__ import annotations
 
 import csv
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,13 +41,8 @@ def published_values() -> tuple[PublishedValue, ...]:
     text = resources.files("fewseg.reports").joinpath("published.csv").read_text(encoding="utf-8")
     return tuple(
         PublishedValue(
-            paper=line["paper"],
-            table=line["table"],
-            row=line["row"],
-            backbone=line["backbone"],
-            dataset=line["dataset"],
+            **{name: line[name] for name in ("paper", "table", "row", "backbone", "dataset", "column")},
             shots=int(line["shots"]),
-            column=line["column"],
             percent=float(line["value"]),
             std=float(line["std"]) if line["std"] else None,
         )
@@ -84,22 +78,3 @@ def printed_as(
 def is_of_backbone(printed: str, dataset: str, backbone: str) -> bool:
     """Whether a result on this backbone may stand beside a row printed for another's name."""
     return dataset == "voc5i-mini" or not backbone or printed == backbone.removesuffix("s")
-
-
-def published_value(*, paper: str, table: str, row: str, shots: int, column: str = "mean") -> PublishedValue:
-    """Finds one value."""
-    in_table = [v for v in published_values() if (v.paper, v.table) == (paper, table)]
-    if not in_table:
-        known = sorted({f"{v.paper} {v.table}" for v in published_values()})
-        raise ValueError(f"published.csv has no table {paper} {table}; it has {', '.join(known)}")
-    for value in in_table:
-        if (value.row, value.shots, value.column) == (row, shots, column):
-            return value
-    rows = sorted({v.row for v in in_table})
-    near = difflib.get_close_matches(row, rows, n=3) or rows
-    found = sorted({f"{v.shots}-shot {v.column}" for v in in_table if v.row == row})
-    if found:
-        raise ValueError(
-            f"{paper} table {table}, row {row!r}, has no {shots}-shot {column}; it has {', '.join(found)}"
-        )
-    raise ValueError(f"{paper} table {table} has no row {row!r}; nearest: {', '.join(near)}")
