@@ -305,7 +305,7 @@ def make_cells(context: FigureContext) -> None:
                 }
             _cells_of_fold(context, fold, panels, shown[0])
     if groups:
-        title = f"{context.dataset}: foreground cells of supports, in the feature space"
+        title = f"{context.dataset}: foreground cells of supports,\nin the feature space"
         kinds: dict[str, str] = {metric: f"by {metric}" for metric in _CELL_METRICS}
         context.save(draw_silhouettes({title: groups}, kinds), "metric-silhouettes", records)
         for label, by_fold in gains.items():
@@ -343,7 +343,7 @@ def draw_silhouettes(
 ) -> Figure:
     """Bars of silhouettes: a panel a title, in it groups of one bar for each of ``kinds``."""
     bars = max(map(len, panels.values())) * len(kinds)
-    figure = new_figure(max(3.4, 3.0 + 0.4 * bars), 1.0 + 2.2 * len(panels))
+    figure = new_figure(max(3.4, 3.0 + 0.4 * bars), 1.2 + 2.2 * len(panels))
     for (title, groups), axes in zip(
         panels.items(), figure.subplots(len(panels), 1, squeeze=False)[:, 0], strict=True
     ):
@@ -393,7 +393,7 @@ def make_prototypes(context: FigureContext) -> None:
             _prototypes_of_fold(context, fold, found, variants[next(iter(found))])
     if by_fold:
         panels = {
-            f"{context.dataset}: support prototypes, {title}": {
+            f"{context.dataset}: support prototypes,\n{title}": {
                 f"fold {fold}": {variant: getattr(e, space).silhouette for variant, e in found.items()}
                 for fold, found in by_fold.items()
             }
