@@ -63,7 +63,7 @@ COMMANDS: dict[str, Command] = {
         help="the same in the browser: draw, look, correct, download",
     ),
     "data check": Command(
-        options="fewseg.data.check:CheckOptions",
+        options="fewseg.data.options:CheckOptions",
         run="fewseg.cli.data:check",
         help="which files of a data set exist, what is missing, where to get it",
         words="SET ROOT",
