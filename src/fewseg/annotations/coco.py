@@ -153,21 +153,13 @@ def fill_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
     drawn on a larger canvas, and the image cut out of it.
     """
     region: Region = np.zeros(size, dtype=np.bool_)
-    within = [p for p in polygons if max(outside(p, size)) == 0]
-    if within:
-        region |= _rasterised(within, size)
     for polygon in polygons:
         left, top, right, below = (ceil(v) for v in outside(polygon, size))
-        if left or top or right or below:
-            moved = polygon + np.tile((left, top), len(polygon) // 2)
-            canvas = _rasterised([moved], (top + size[0] + below, left + size[1] + right))
-            region |= canvas[top : top + size[0], left : left + size[1]]
+        moved = polygon + np.tile((left, top), len(polygon) // 2)
+        codes = coco_mask.frPyObjects([moved.tolist()], top + size[0] + below, left + size[1] + right)
+        canvas = np.asarray(coco_mask.decode(coco_mask.merge(codes)), dtype=np.bool_)
+        region |= canvas[top : top + size[0], left : left + size[1]]
     return region
-
-
-def _rasterised(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
-    codes = coco_mask.frPyObjects([p.tolist() for p in polygons], *size)
-    return np.asarray(coco_mask.decode(coco_mask.merge(codes)), dtype=np.bool_)
 
 
 def iter_coco(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
