@@ -106,12 +106,12 @@ COMMANDS: dict[str, Command] = {
         help="every table of the papers, published values beside ours",
     ),
     "report figures": Command(
-        options="fewseg.reports.figures:FiguresOptions",
+        options="fewseg.reports.options:FiguresOptions",
         run="fewseg.cli.figures:figures",
         help="every figure of the papers, from checkpoints and results",
     ),
     "report site": Command(
-        options="fewseg.reports.site:SiteOptions",
+        options="fewseg.reports.options:SiteOptions",
         run="fewseg.cli.figures:site",
         help="one HTML file over a folder of results",
     ),
