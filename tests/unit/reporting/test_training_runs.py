@@ -116,10 +116,11 @@ def test_a_run_that_goes_on_is_known_by_its_last_checkpoint_and_without_one_by_i
 ):
     run("a", lines(20), checkpoint="last.safetensors", recipe="q", fold=0, seed=3)
     run("fresh", lines(20))
-    results = found(mine=("q", 0, 3, "x"))
+    results = found(mine=("q", 0, 3, "x"), unknown=("other", 0, 0, ""))
     (second, first), _ = read_runs(tmp_path / "runs", results)
     assert (first.digest, first.results, first.retrained) == ("", (), ("mine.json",))
     assert (second.recipe, second.fold, second.seed, second.label) == ("fresh", None, None, "fresh")
+    assert second.results == (), "a run without a checkpoint owns no result of an unknown one"
 
 
 def test_a_single_term_is_drawn_once_and_the_rate_not_at_all(run, tmp_path):
