@@ -12,6 +12,7 @@ from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.inference import Model, Segmenter, Whole
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.registry import METHODS
+from fewseg.types import ImageEpisodes
 
 SIZE = 65
 _SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
@@ -38,6 +39,17 @@ def model(name="matcher", size=SIZE, views=None, seed=0):
 
 def segmenter(name="matcher", **keywords):
     return Segmenter(model(name, **keywords))
+
+
+def episodes_of(images, masks, pair_ids=None):
+    """Training episodes of images (B, K + 1, 3, H, W) and masks, the last of each row being the query."""
+    return ImageEpisodes(
+        support_images=images[:, :-1],
+        support_masks=masks[:, :-1],
+        query_images=images[:, -1],
+        query_masks=masks[:, -1],
+        pair_ids=pair_ids,
+    )
 
 
 def picture(seed=0, hw=(50, 70), box=(10, 40, 20, 55), colour=(250, 30, 30)):

@@ -18,7 +18,8 @@ from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.registry import METHODS, method_name
 from fewseg.recipes.registry import RECIPES
-from fewseg.types import EncodedShots, ImageEpisodes
+from fewseg.types import EncodedShots
+from small_segmenters import episodes_of
 
 SIDE = 65
 _SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
@@ -158,13 +159,7 @@ def episodes():
     """(shots) -> a batch of two training episodes."""
 
     def make(shots, seed=0):
-        images, masks = pictures(2, shots + 1, seed)
-        return ImageEpisodes(
-            support_images=images[:, :-1],
-            support_masks=masks[:, :-1],
-            query_images=images[:, -1],
-            query_masks=masks[:, -1],
-        )
+        return episodes_of(*pictures(2, shots + 1, seed))
 
     return make
 

@@ -56,15 +56,15 @@ def plain_counts(model, data, spec):
         logits = model.segment(model.extract(images[-1:]), model.encode_support(support))
     margin = logits[:, 1:] - logits[:, :1]  # what labels hang on: two large logits would hide its last digits
     full = F.interpolate(margin, size=(LABEL_SIDE, LABEL_SIDE), mode="bilinear", align_corners=False)
-    said = full[0, 0] > 0
+    predicted = full[0, 0] > 0
     truth = mask_of(data.source.read_labels(spec.query), spec.class_id)
     counted, true = truth != 255, truth == 1
     undecided = int((full.abs() < 1e-4 * logits.abs().max().clamp(max=1)).sum())
     return undecided, {
-        "fg_inter": int((said & true & counted).sum()),
-        "fg_union": int(((said | true) & counted).sum()),
-        "bg_inter": int((~said & ~true & counted).sum()),
-        "bg_union": int(((~said | ~true) & counted).sum()),
+        "fg_inter": int((predicted & true & counted).sum()),
+        "fg_union": int(((predicted | true) & counted).sum()),
+        "bg_inter": int((~predicted & ~true & counted).sum()),
+        "bg_union": int(((~predicted | ~true) & counted).sum()),
     }
 
 
@@ -86,12 +86,12 @@ def test_shared_work_gives_the_counts_of_the_plain_way(model, data, evaluator, s
 
 
 def counts_of(logits, labels, class_id):
-    """Foreground pixels said, true, both, by plain hand."""
+    """Foreground pixels predicted, true, both, by plain hand."""
     margin = (logits[1:] - logits[:1]).unsqueeze(0)
     full = F.interpolate(margin, size=tuple(labels.shape), mode="bilinear", align_corners=False)
     truth = mask_of(labels, class_id)
-    said, counted = full[0, 0] > 0, truth != 255
-    return [int((said & counted).sum()), int((truth == 1).sum()), int((said & (truth == 1)).sum())]
+    predicted, counted = full[0, 0] > 0, truth != 255
+    return [int((predicted & counted).sum()), int((truth == 1).sum()), int((predicted & (truth == 1)).sum())]
 
 
 def test_unbatched_counts_are_the_plain_ones_episode_by_episode(model, data, evaluator):

@@ -8,7 +8,7 @@ pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 
 from browser import NEEDED, expect, opening
 from fewseg.reports.frame import load_results
-from fewseg.reports.site import SiteOptions
+from fewseg.reports.options import SiteOptions
 from fewseg.reports.site.build import write_site
 from result_files import make_counts, make_result
 

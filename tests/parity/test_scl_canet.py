@@ -208,6 +208,6 @@ def test_cross_guided_rounds_and_their_counts(five, shots, reliability):
         weights = weights_of(RELEASED_CANET_CROSS_GUIDED, reliability)[0] * 5
         for index, answer in enumerate(answers(five, five.case.input("query"), guides, weights, 2)):
             five.case.assert_close(answer, f"eval_softmax_round{index}")
-            said = answer[0].argmax(0) == 1
-            inter, union = inter + int((said & truth).sum()), union + int((said | truth).sum())
+            predicted = answer[0].argmax(0) == 1
+            inter, union = inter + int((predicted & truth).sum()), union + int((predicted | truth).sum())
     five.case.assert_close(torch.tensor([inter, union]), "eval_inter_union")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fewseg.methods.sdaanet import CompoundedGate, MeanGate, PrototypeTeacher, SeparateTeachers
-from fewseg.ops.pooling import masked_average
+from fewseg.ops.masks import masked_average
 from fewseg.types import Guides
 
 CASES = ("sdaanet_1shot", "sdaanet_5shot")

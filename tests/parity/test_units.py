@@ -9,7 +9,7 @@ from fewseg.methods.layers import PriorMap
 from fewseg.methods.losses import tempered_kl
 from fewseg.methods.scl import primary_and_auxiliary
 from fewseg.metrics.counts import count
-from fewseg.ops.pooling import masked_average
+from fewseg.ops.masks import masked_average
 from fewseg.types import Features
 
 

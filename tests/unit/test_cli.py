@@ -69,6 +69,8 @@ def test_the_first_word_of_a_command_of_two_lists_the_second_ones(told, group):
         ("report", "figure"),
         ("label", "--suport", "x"),
         ("export", "--outt", "x"),
+        ("data", "check", "--help"),
+        ("data", "check", "coco", "x", "--min-aera", "9"),
     ],
 )
 def test_a_wrong_word_is_reported_without_importing_torch(words):

@@ -6,7 +6,7 @@ from fewseg.cli import main
 
 
 @pytest.fixture
-def told(capsys):
+def reported(capsys):
     """(words) -> exit status, what was printed and what was complained of, white space joined."""
 
     def run(*words):
@@ -17,8 +17,8 @@ def told(capsys):
     return run
 
 
-def test_an_empty_folder_gives_the_printed_values_and_says_that_nothing_was_run(told, tmp_path):
-    status, out, _ = told(tmp_path, "--paper", "scl", "--table", "4")
+def test_an_empty_folder_gives_the_printed_values_and_says_that_nothing_was_run(reported, tmp_path):
+    status, out, _ = reported(tmp_path, "--paper", "scl", "--table", "4")
     assert status == 0
     assert "55.4" in out
     assert "not run" in out
@@ -26,42 +26,42 @@ def test_an_empty_folder_gives_the_printed_values_and_says_that_nothing_was_run(
     assert "Table 5" not in out
 
 
-def test_a_missing_folder_is_an_error(told, tmp_path):
-    status, _, err = told(tmp_path / "nowhere")
+def test_a_missing_folder_is_an_error(reported, tmp_path):
+    status, _, err = reported(tmp_path / "nowhere")
     assert status == 1
     assert "nowhere is not a folder: give the folder that `fewseg evaluate` writes to" in err
 
 
-def test_files_of_every_format_are_written(told, tmp_path):
+def test_files_of_every_format_are_written(reported, tmp_path):
     out = tmp_path / "out"
-    status, said, _ = told(tmp_path, "--paper", "srpnet", "sdaanet", "--table", "2", "IV", "--out", out)
+    status, output, _ = reported(tmp_path, "--paper", "srpnet", "sdaanet", "--table", "2", "IV", "--out", out)
     assert status == 0
     names = ["sd-aanet-table-2", "sd-aanet-table-4", "srpnet-table-2", "srpnet-table-4"]
     assert sorted(p.name for p in out.iterdir()) == sorted(
         [f"{n}.{end}" for n in names for end in ("md", "tex")] + ["tables.csv", "tables.html"]
     )
-    assert f"written: {out / 'tables.html'}" in said
+    assert f"written: {out / 'tables.html'}" in output
     with (out / "tables.csv").open() as file:
         assert {line["paper"] for line in csv.DictReader(file)} == {"srpnet", "sd-aanet"}
 
 
-def test_one_format_goes_to_the_terminal_as_it_is(told, tmp_path):
-    status, out, _ = told(tmp_path, "--paper", "sdaanet", "--table", "V", "--format", "latex")
+def test_one_format_goes_to_the_terminal_as_it_is(reported, tmp_path):
+    status, out, _ = reported(tmp_path, "--paper", "sdaanet", "--table", "V", "--format", "latex")
     assert status == 0
     assert out.startswith(r"% needs \usepackage{booktabs,graphicx} \begin{table*}")
     assert out.endswith(r"\end{table*}")
 
 
-def test_a_table_that_no_paper_has_is_reported(told, tmp_path):
-    status, _, err = told(tmp_path, "--paper", "srpnet", "--table", "5")
+def test_a_table_that_no_paper_has_is_reported(reported, tmp_path):
+    status, _, err = reported(tmp_path, "--paper", "srpnet", "--table", "5")
     assert status == 1
     assert "no table 5 in srpnet: SCL has 1 to 6, SRPNet 1 to 4, SD-AANet I to V" in err
 
 
-def test_damaged_files_are_named_and_the_rest_is_made(told, tmp_path):
+def test_damaged_files_are_named_and_the_rest_is_made(reported, tmp_path):
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "bad.counts.npz").write_bytes(b"")
-    status, out, err = told(tmp_path, "--paper", "scl", "--table", "6")
+    status, out, err = reported(tmp_path, "--paper", "scl", "--table", "6")
     assert status == 3
     assert (out + err).count("bad.json is not a whole JSON file") == 1
     assert "left out: bad.json" in out
@@ -69,11 +69,11 @@ def test_damaged_files_are_named_and_the_rest_is_made(told, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["markdown", "latex", "html"])
-def test_what_was_left_out_stands_in_the_files_too(told, tmp_path, form):
+def test_what_was_left_out_stands_in_the_files_too(reported, tmp_path, form):
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "bad.counts.npz").write_bytes(b"")
     out = tmp_path / "out"
-    status, _, _ = told(tmp_path, "--paper", "scl", "--table", "6", "--format", form, "--out", out)
+    status, _, _ = reported(tmp_path, "--paper", "scl", "--table", "6", "--format", form, "--out", out)
     assert status == 3
     (path,) = out.iterdir()
     assert "left out: bad.json is not a whole JSON file" in path.read_text()

@@ -147,23 +147,17 @@ def outside(polygon: Polygon, size: tuple[int, int]) -> tuple[float, float, floa
 
 
 def fill_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
-    """Fills polygons as pycocotools does, united; it bends what lies outside the image onto its edge."""
-    codes = coco_mask.frPyObjects([p.tolist() for p in polygons], *size)
-    return np.asarray(coco_mask.decode(coco_mask.merge(codes)), dtype=np.bool_)
+    """Fills polygons as pycocotools does, united, and cuts off what lies outside the image (H, W).
 
-
-def fill_clipped_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
-    """Fills polygons, united; what reaches outside is drawn on a larger canvas, and the image cut out."""
+    pycocotools bends what lies outside onto the image's edge: a polygon that reaches outside is therefore
+    drawn on a larger canvas, and the image cut out of it.
+    """
     region: Region = np.zeros(size, dtype=np.bool_)
-    within = [p for p in polygons if max(outside(p, size)) == 0]
-    if within:
-        region |= fill_polygons(within, size)
     for polygon in polygons:
-        if max(outside(polygon, size)) == 0:
-            continue
         left, top, right, below = (ceil(v) for v in outside(polygon, size))
         moved = polygon + np.tile((left, top), len(polygon) // 2)
-        canvas = fill_polygons([moved], (top + size[0] + below, left + size[1] + right))
+        codes = coco_mask.frPyObjects([moved.tolist()], top + size[0] + below, left + size[1] + right)
+        canvas = np.asarray(coco_mask.decode(coco_mask.merge(codes)), dtype=np.bool_)
         region |= canvas[top : top + size[0], left : left + size[1]]
     return region
 

@@ -66,18 +66,6 @@ def to_timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(state)
 
 
-def unwrap(content: object) -> object:
-    """Takes a state dict out of ``state_dict`` or ``model`` and drops a ``module.`` prefix."""
-    while isinstance(content, Mapping):
-        inner = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    if isinstance(content, Mapping):
-        return {str(key).removeprefix("module."): value for key, value in content.items()}
-    return content
-
-
 def _rename(key: str, names: Mapping[str, str], depth: int) -> str:
     parts = key.split(".")
     head, tail = ".".join(parts[:depth]), parts[depth:]
@@ -193,10 +181,15 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def as_state(content: object, label: str) -> dict[str, Tensor]:
-    """Unwraps a state dict and keeps its tensors; raises a ValueError where there are none."""
-    inner = unwrap(content)
-    tensors = inner.items() if isinstance(inner, Mapping) else ()
-    state = {str(key): value for key, value in tensors if isinstance(value, Tensor)}
+    """The tensors of a state dict, bare or under ``state_dict`` or ``model``, without any ``module.``."""
+    inner = content
+    while isinstance(inner, Mapping):
+        wrapped = (inner[name] for name in _WRAPPERS if isinstance(inner.get(name), Mapping))
+        if (deeper := next(wrapped, None)) is None:
+            break
+        inner = deeper
+    items = inner.items() if isinstance(inner, Mapping) else ()
+    state = {str(key).removeprefix("module."): value for key, value in items if isinstance(value, Tensor)}
     if not state:
         raise ValueError(
             f"{label} holds no state dict but a {type(inner).__name__} without tensors: "

@@ -63,7 +63,7 @@ COMMANDS: dict[str, Command] = {
         help="the same in the browser: draw, look, correct, download",
     ),
     "data check": Command(
-        options="fewseg.data.check:CheckOptions",
+        options="fewseg.data.options:CheckOptions",
         run="fewseg.cli.data:check",
         help="which files of a data set exist, what is missing, where to get it",
         words="SET ROOT",
@@ -106,12 +106,12 @@ COMMANDS: dict[str, Command] = {
         help="every table of the papers, published values beside ours",
     ),
     "report figures": Command(
-        options="fewseg.reports.figures:FiguresOptions",
+        options="fewseg.reports.options:FiguresOptions",
         run="fewseg.cli.figures:figures",
         help="every figure of the papers, from checkpoints and results",
     ),
     "report site": Command(
-        options="fewseg.reports.site:SiteOptions",
+        options="fewseg.reports.options:SiteOptions",
         run="fewseg.cli.figures:site",
         help="one HTML file over a folder of results",
     ),

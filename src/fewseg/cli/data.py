@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from fewseg.data.check import CheckOptions
 from fewseg.data.check import check as check_data
+from fewseg.data.options import CheckOptions
 
 
 def check(options: CheckOptions, console: Console) -> None:

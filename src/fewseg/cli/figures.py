@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from fewseg.reports.figures import FiguresOptions
-from fewseg.reports.site import SiteOptions
-
-SOME_MISSING = 3
-"""The exit status where something that was given could not be used; the rest is made."""
+from fewseg.reports.options import SOME_MISSING, FiguresOptions, SiteOptions
 
 
 def figures(options: FiguresOptions, console: Console) -> int:

@@ -7,39 +7,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
-
-import tyro
+from typing import Literal, get_args
 
 from fewseg.data.coco import COCO_PAGE, CocoPart, CocoSource, coco_paths, coco_source, find_coco
 from fewseg.data.folder import FolderSource, ListFileSource, voc5i_mini_source
 from fewseg.data.folds import VOC_CLASSES, ClassSplit, coco_20i, pascal_5i
 from fewseg.data.fss1000 import CLASSES, FSS_PAGE, IMAGES_OF_CLASS, PARTS, FSS1000Source
 from fewseg.data.index import Index, build_index
+from fewseg.data.options import CheckOptions
 from fewseg.data.pascal import NOVAL_URL, SBD_URL, VOC_URL, TrainList, find_sbd, find_voc, pascal_sources
 from fewseg.data.protocols import PASCAL_MIN_AREA
 from fewseg.data.source import Source
 from fewseg.types import DataError
-
-DataSet = Literal["pascal", "coco", "fss1000", "folder", "list", "voc5i-mini"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckOptions:
-    """Reports what a data set holds, and what is missing.
-
-    Attributes:
-        dataset: pascal (VOC 2012 and SBD below ROOT), coco (COCO 2014), fss1000, folder (<class>/images,
-            <class>/masks), list (a file of `image mask` lines with VOC class ids) or voc5i-mini.
-        root: the data set's folder.
-        list_file: for ``list``: the list; its paths are relative to the root.
-        min_area: pixels a class must cover to count as present.
-    """
-
-    dataset: Annotated[DataSet, tyro.conf.Positional]
-    root: Annotated[Path, tyro.conf.Positional]
-    list_file: Path | None = None
-    min_area: int = PASCAL_MIN_AREA
 
 
 def check(options: CheckOptions) -> tuple[str, ...]:

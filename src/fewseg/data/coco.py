@@ -22,7 +22,7 @@ from torch import Tensor
 from fewseg.annotations.coco import (
     Polygon,
     compact,
-    fill_clipped_polygons,
+    fill_polygons,
     outside,
     parse_coco,
     parse_polygons,
@@ -64,7 +64,7 @@ class Instance:
         """Returns its pixels in an image of (H, W); polygons that overlap are united, as in COCO."""
         if self.runs is not None:
             return fill_runs(self.runs, size).astype(np.bool_)
-        return fill_clipped_polygons(self.polygons, size)
+        return fill_polygons(self.polygons, size)
 
 
 @dataclass(frozen=True)

@@ -546,7 +546,9 @@ class RecordedEpisodes:
         checks = [("episodes", self.protocol.episodes, len(specs))]
         if specs:
             checks += [("ways", self.ways, len(specs[0].ways)), ("shots", self.shots, len(specs[0].supports))]
-        wrong = [f"announces {said} {what} and has {found}" for what, said, found in checks if said != found]
+        wrong = [
+            f"announces {stated} {what} and has {found}" for what, stated, found in checks if stated != found
+        ]
         unknown = sorted({spec.index for spec in specs} - set(range(len(specs))))
         if unknown:
             wrong.append(f"has episodes {unknown[:3]}, those of its protocol are 0 .. {len(specs) - 1}")

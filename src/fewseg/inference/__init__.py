@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from fewseg.inference.options import LabelOptions as LabelOptions
     from fewseg.inference.options import ModelOptions as ModelOptions
     from fewseg.inference.options import RunOptions as RunOptions
-    from fewseg.inference.segmentation import ClassQuality as ClassQuality
-    from fewseg.inference.segmentation import Quality as Quality
+    from fewseg.inference.quality import ClassQuality as ClassQuality
+    from fewseg.inference.quality import Quality as Quality
     from fewseg.inference.segmentation import Segmentation as Segmentation
+    from fewseg.inference.segmentation import Session as Session
     from fewseg.inference.segmenter import Segmenter as Segmenter
-    from fewseg.inference.session import Session as Session
     from fewseg.inference.supports import ClassSupport as ClassSupport
     from fewseg.inference.supports import SupportImage as SupportImage
     from fewseg.inference.supports import SupportSet as SupportSet
@@ -42,9 +42,9 @@ _PLACES = {
     "model": ("EncodedImage", "Model", "PreparedImage", "Tiles", "Views", "Whole", "load_model"),
     "onnx": ("Exported", "export", "on_onnx_runtime"),
     "options": ("DEFAULT_MODEL", "ExportOptions", "LabelOptions", "ModelOptions", "RunOptions"),
-    "segmentation": ("ClassQuality", "Quality", "Segmentation"),
+    "quality": ("ClassQuality", "Quality"),
+    "segmentation": ("Segmentation", "Session"),
     "segmenter": ("Segmenter",),
-    "session": ("Session",),
     "supports": ("ClassSupport", "SupportImage", "SupportSet"),
 }
 

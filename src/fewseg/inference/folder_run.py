@@ -19,15 +19,14 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fewseg.annotations.formats import WriteOptions
 from fewseg.annotations.names import output_stems
-from fewseg.inference.contact_sheet import THUMBS, thumbnail, write_sheet, write_thumbnail
-from fewseg.inference.images import find_images, read_image, wrong_names
+from fewseg.inference.images import find_images, read_image
 from fewseg.inference.model import Model, PreparedImage
 from fewseg.inference.options import LabelOptions, RunOptions
-from fewseg.inference.outputs import Outputs, longest_ending
-from fewseg.inference.segmentation import Segmentation
+from fewseg.inference.outputs import THUMBS, Outputs, thumbnail, write_sheet, write_thumbnail, wrong_names
+from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.segmenter import Segmenter, segmenter_with_supports
-from fewseg.inference.session import Session
 from fewseg.ops.files import atomic_write_text, check_writable, folder_alone, unwritten
 from fewseg.ops.progress import progress_bar
 from fewseg.types import DataError
@@ -268,18 +267,14 @@ def label_images(
     options.check()
     session = segmenter.session()
     with claimed(folder, _facts(session, options)):
-        unnamed = wrong_names(images, longest_ending(options.formats, session.supports.classes))
+        unnamed = wrong_names(images, options.formats, session.supports.classes)
         for text in unnamed.values():
             logger.warning("skipped: %s", text)
         named = {name: file for name, file in images.items() if name not in unnamed}
-        outputs = Outputs(
-            folder,
-            session.supports.classes,
-            options.formats,
-            output_stems(list(named)),
-            images=_root(images),
-            label_studio=options.label_studio,
+        write = WriteOptions(
+            stems=output_stems(list(named)), images=_root(images), label_studio=options.label_studio
         )
+        outputs = Outputs(folder, session.supports.classes, options.formats, write)
         finished = False
         try:
             todo = {name: file for name, file in named.items() if name not in outputs}

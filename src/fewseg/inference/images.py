@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,7 @@ from fewseg.annotations.image_files import (
     rgb_of_bytes,
     rgb_of_pil,
 )
-from fewseg.annotations.names import file_safe, output_stems
 from fewseg.annotations.options import MAX_PIXELS
-from fewseg.annotations.values import check_name
 from fewseg.types import IGNORE, DataError
 
 ImageLike = str | Path | bytes | Image.Image | NDArray[Any] | Tensor
@@ -77,8 +76,8 @@ def read_image(image: ImageLike, what: str = "the image", max_pixels: int = MAX_
 
 def _tensor(array: NDArray[Any], what: str) -> Tensor:
     try:
-        whole = np.ascontiguousarray(array)
-        return torch.from_numpy(whole if whole.flags.writeable else whole.copy())
+        array = np.ascontiguousarray(array)
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
     except TypeError as error:
         raise DataError(
             f"{what} must hold uint8, or floats in [0, 1], got an array of {array.dtype}: convert it"
@@ -156,10 +155,8 @@ def as_list(values: Any, stacked: int) -> list[Any]:
     return [values]
 
 
-_MAGIC = "*?["
 _SUFFIXES = (*IMAGE_SUFFIXES, ".avif", ".heic", ".heif", ".jp2")
 """Of images; one that this machine cannot read is reported, where leaving it out would pass unnoticed."""
-_LONGEST = 255  # bytes of a file's name in nearly all file systems
 
 
 def find_images(places: Sequence[str | Path], leave_out: Path | None = None) -> Mapping[str, Path]:
@@ -203,55 +200,18 @@ def _files_of(place: str) -> tuple[Path, list[Path]]:
         return path, [f for f in sorted(path.rglob("*")) if _is_image(f, path)]
     if path.is_file():
         return path.parent, [path]
-    fixed = Path(*_before_magic(path))
-    if not any(c in place for c in _MAGIC):
+    if not glob.has_magic(place):
         raise DataError(f"{place} does not exist: give a folder of images, a pattern or files")
-    found = [Path(f) for f in sorted(glob.glob(place, recursive=True))]
-    return fixed, [f for f in found if _is_image(f, fixed)]
+    fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
+    return fixed, [f for f in map(Path, sorted(glob.glob(place, recursive=True))) if _is_image(f, fixed)]
 
 
 def _below(file: Path, folder: Path | None) -> bool:
     return folder is not None and Path(os.path.abspath(folder)) in Path(os.path.abspath(file)).parents
 
 
-def _before_magic(path: Path) -> list[str]:
-    parts = []
-    for part in path.parts[:-1]:
-        if any(c in part for c in _MAGIC):
-            break
-        parts.append(part)
-    return parts or ["."]
-
-
 def _is_image(file: Path, root: Path) -> bool:
     """An image by its suffix, a broken link too; not hidden and in no hidden folder below the root."""
-    try:
-        parts = file.relative_to(root).parts
-    except ValueError:
-        parts = (file.name,)
+    parts = file.relative_to(root).parts if file.is_relative_to(root) else (file.name,)
     hidden = any(part.startswith(".") for part in parts)
     return file.suffix.lower() in _SUFFIXES and not hidden and (file.is_file() or not file.exists())
-
-
-def wrong_names(names: Collection[str], ending: int) -> Mapping[str, str]:
-    """Image names that outputs cannot have, and what is wrong with each.
-
-    ``ending`` is the bytes of the longest ending that an output puts in the place of the suffix.
-    """
-    wrong, stems = {}, output_stems(names)
-    for name in names:
-        try:
-            name.encode()
-            check_name(name)
-            *folders, last = (len(file_safe(part).encode()) for part in stems[name].split("/"))
-            length = max(*folders, last + ending, 0)
-            if length > _LONGEST:
-                wrong[name] = (
-                    f"the file name {name!r} makes an output's name of {length} bytes, {_LONGEST} are "
-                    "possible: rename the file"
-                )
-        except UnicodeEncodeError:
-            wrong[name] = f"the file name {name!a} is not UTF-8: rename the file"
-        except ValueError as error:
-            wrong[name] = str(error)
-    return wrong

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import torch
@@ -157,44 +156,45 @@ Extract = Callable[[Tensor], Features]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreparedImage:
-    """An image cut into views, before the network.
-
-    Attributes:
-        views: (n, 3, S, S) float32 in [0, 1].
-        windows: where they lie.
-        size: (H, W) of the image as a viewer shows it.
-        digest: of the views' values.
-    """
-
-    views: Tensor
+class _Image:
     windows: tuple[Window, ...]
     size: tuple[int, int]
     digest: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodedImage:
-    """An image that has been through the backbone; it can stand wherever an image can.
+class PreparedImage(_Image):
+    """An image cut into views, before the network.
+
+    Attributes:
+        views: (n, 3, S, S) float32 in [0, 1].
+        windows: where they lie.
+        size: (H, W) of the image as a viewer shows it.
+        digest: of the views' values; the same for equal images.
+    """
+
+    views: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedImage(_Image):
+    """An image that has been through the backbone; methods take it in place of an image.
 
     Attributes:
         features: of its n views.
         windows: where they lie.
         size: (H, W) of the image as a viewer shows it.
-        digest: the same for equal images.
+        digest: that of the prepared image.
         model: digest of the model that encoded it.
     """
 
     features: Features
-    windows: tuple[Window, ...]
-    size: tuple[int, int]
-    digest: str
     model: str
 
     @property
     def nbytes(self) -> int:
         """Bytes of its features."""
-        return sum(m.numel() * m.element_size() for m in self.features.maps.values())
+        return sum(maps.nbytes for maps in self.features.maps.values())
 
 
 class Model:
@@ -207,8 +207,11 @@ class Model:
         views: how images become such squares.
         name: what messages call it.
         extract: what runs the backbone in place of the method itself, giving the same maps.
-        precision: "bf16" for autocast: on CPUs with bfloat16 instructions up to twice as fast; on real
-            photographs one to four pixels of a thousand get another label.
+        precision: "bf16" for autocast: up to twice as fast on CPUs with bfloat16 instructions; one to four
+            pixels of a thousand get a different label.
+
+    Attributes:
+        digest: key of all that decides features: weights, config, fusion, input size, views, precision.
 
     Raises:
         ValueError: the size is below 33 pixels, or the precision is unknown.
@@ -231,7 +234,7 @@ class Model:
         self.method, self.config, self.size, self.views = method, config, size, views or Whole()
         self.name = name or method_name(config)
         self.extract, self.precision = extract or method.extract, precision
-        self._digest_lock = threading.Lock()
+        self.digest = self._digest()
 
     @property
     def device(self) -> torch.device:
@@ -243,13 +246,6 @@ class Model:
         """Whether images without the thing can be part of a support set; else they set presence alone."""
         return isinstance(self.method, PrototypeSegmenter)
 
-    @property
-    def digest(self) -> str:
-        """Key of everything that decides features and states: weights, config, fusion, input size, views."""
-        with self._digest_lock:
-            return self._digest
-
-    @cached_property
     def _digest(self) -> str:
         parts = as_json(self.config)
         parts.get("backbone", {}).pop("weights", None)  # the values count, not where they lie
@@ -283,25 +279,20 @@ class Model:
             MemoryError: there is not enough for these views.
         """
         views = torch.cat([image.views for image in images])
-        found: list[EncodedImage] = []
         with self._computing(), as_memory_error():
             parts = [self.extract(part.to(self.device)) for part in views.split(_BATCH)]
             features = Features.stack(parts) if len(parts) > 1 else parts[0]
-            start = 0
-            for image in images:
-                stop = start + len(image.windows)
-                own = features if len(images) == 1 else features.select(slice(start, stop))
-                found.append(
-                    EncodedImage(
-                        features=own,
-                        windows=image.windows,
-                        size=image.size,
-                        digest=image.digest,
-                        model=self.digest,
-                    )
+            stops = [0, *accumulate(len(image.windows) for image in images)]
+            return [
+                EncodedImage(
+                    features=features.select(slice(start, stop)),
+                    windows=image.windows,
+                    size=image.size,
+                    digest=image.digest,
+                    model=self.digest,
                 )
-                start = stop
-        return found
+                for image, (start, stop) in zip(images, pairwise(stops), strict=True)
+            ]
 
     def state(self, support: EncodedShots) -> State:
         """Encodes a support set of any N and K."""
@@ -311,13 +302,12 @@ class Model:
 
     def margins(self, features: Features, state: State) -> Tensor:
         """How much each way's logit is above the background's: (n, N, S, S) float32."""
-        found = []
         with self._computing():
+            found = []
             for start in range(0, len(features), _BATCH):
-                part = features if len(features) <= _BATCH else features.select(slice(start, start + _BATCH))
-                logits: Tensor = self.method.segment(part, state)
+                logits: Tensor = self.method.segment(features.select(slice(start, start + _BATCH)), state)
                 found.append(logits[:, 1:].float() - logits[:, :1].float())
-        return torch.cat(found) if len(found) > 1 else found[0]
+            return torch.cat(found) if len(found) > 1 else found[0]
 
 
 def load_model(
@@ -343,7 +333,14 @@ def load_model(
         views = Whole() if options.tiles is None else Tiles(side=options.tiles, overlap=options.overlap)
     found = resolve(options.model, backbone=options.backbone, backbone_weights=options.backbone_weights)
     method = found.load(backbone_weights=options.backbone_weights)
-    _use_fusion(method, options.fusion)
+    fusions = {method.fusion.kind: method.fusion, **{own.kind: own for own in method.fusions}}
+    if options.fusion is not None and options.fusion not in fusions:
+        kinds = ", ".join(own.kind for own in method.fusions)
+        raise ValueError(
+            f"{type(method).__name__} cannot use the fusion {options.fusion!r}: choose one of {kinds}"
+        )
+    if options.fusion not in (None, method.fusion.kind):
+        method.fusion = fusions[options.fusion]
     method = method.to(torch.device(device) if device is not None else best_device())
     method = method.to(memory_format=torch.channels_last)
     size = options.size or _usual_size(found)
@@ -358,14 +355,3 @@ def _usual_size(found: Resolved) -> int:
     stored = found.about.training.get("config")
     trained = config_from_json(stored) if stored is not None else None
     return trained.view.size if isinstance(trained, TrainConfig) else _RELEASED_SIZE
-
-
-def _use_fusion(method: FewShotSegmenter, name: str | None) -> None:
-    if name is None or name == method.fusion.kind:
-        return
-    kinds = {own.kind: own for own in method.fusions}
-    if name not in kinds:
-        raise ValueError(
-            f"{type(method).__name__} cannot use the fusion {name!r}: choose one of {', '.join(kinds)}"
-        )
-    method.fusion = kinds[name]

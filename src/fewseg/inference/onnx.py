@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from fewseg.inference.model import Model
 from fewseg.inference.options import ExportOptions
+from fewseg.inference.segmentation import Session
 from fewseg.inference.segmenter import segmenter_with_supports
-from fewseg.inference.session import Session
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.ops.files import atomic_path, atomic_write_text, unwritten
 from fewseg.types import DataError, Features, State

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fewseg.inference.model import EncodedImage, Model, Window
-from fewseg.inference.segmentation import ClassQuality, Quality, probabilities
 from fewseg.inference.supports import SupportSet
 from fewseg.methods.fusion import region_iou
 from fewseg.ops.masks import labels_of_margins
@@ -22,23 +21,50 @@ _DOUBT = 2.0  # supports' worth of belief that an unscaled score is right
 
 
 @dataclass(frozen=True, kw_only=True)
-class References:
-    """What predictions of one class are compared with.
+class ClassQuality:
+    """How far the mask of one class can be trusted, by signs that need no label.
 
     Attributes:
-        features: of R views that show the class.
-        masks: (R, S, S) uint8 in {0, 1, 255}.
-        others: the state without each of those images in turn; empty with one image.
-        own: IoU in [0, 1] that the others reach on each left-out image: their own known error.
-        factor: what an unscaled score is multiplied by, so that on the supports it comes near the known IoU
-            in the mean; 1 with one image.
+        reverse: IoU in [0, 1] of the supports' masks with what the predicted mask finds on them, taken as a
+            support itself; None where nothing was predicted.
+        agreement: mean IoU in [0, 1] of the mask with those of the support sets that leave one image out;
+            None with one support.
+        margin: how decided the probabilities are, in [0, 1].
+        score: all in one number in [0, 1].
+        calibrated: whether the score was scaled by the supports' own known IoU; never with one support.
     """
 
-    features: Features
-    masks: Tensor
-    others: tuple[State, ...] = ()
-    own: tuple[float, ...] = ()
-    factor: float = 1.0
+    reverse: float | None
+    agreement: float | None
+    margin: float
+    score: float
+    calibrated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """How far a segmentation can be trusted.
+
+    Attributes:
+        classes: of each class.
+        score: in [0, 1], the least of the classes that occur; of all where none does.
+        calibrated: whether all classes' scores are.
+    """
+
+    classes: Mapping[str, ClassQuality]
+    score: float
+    calibrated: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class References:
+    """What predictions of one class are compared with; with one image it is that image alone."""
+
+    features: Features  # of R views that show the class
+    masks: Tensor  # (R, S, S) uint8 in {0, 1, 255}
+    others: tuple[State, ...] = ()  # the state without each of those images in turn
+    own: tuple[float, ...] = ()  # IoU that the others reach on each left-out image: their own known error
+    factor: float = 1.0  # of an unscaled score: on the supports it comes near the known IoU in the mean
 
 
 class QualityEstimator:
@@ -137,6 +163,14 @@ class QualityEstimator:
             union = int((other | predicted).sum())
             shares.append(float((other & predicted).sum()) / union if union else 1.0)
         return sum(shares) / len(shares)
+
+
+def probabilities(margins: Tensor) -> Tensor:
+    """Probabilities (N, ...) of N classes by their log-odds (N, ...) against background, whose own are 0."""
+    if margins.shape[0] == 1:
+        return margins.sigmoid()
+    zero = torch.zeros_like(margins[:1])
+    return torch.cat([zero, margins]).softmax(dim=0)[1:]
 
 
 def _best_view(masks: Tensor) -> int:

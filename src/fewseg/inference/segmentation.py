@@ -1,9 +1,9 @@
-"""What a segmented image is."""
+"""A support set with its encoded state, and what it makes of an image."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
@@ -13,48 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewseg.annotations.values import Mask, Prediction
-from fewseg.inference.model import to_size
+from fewseg.inference.model import EncodedImage, Model, join_views, to_size
+from fewseg.inference.quality import Quality, QualityEstimator, probabilities
+from fewseg.inference.supports import SupportSet
 from fewseg.ops.masks import labels_of_margins
+from fewseg.ops.memory import as_memory_error
+from fewseg.types import Features
 
 _TOP = 0.01  # share of the pixels whose mean probability is a class's presence
 _STRIP = 2**22  # values that are brought to the image's size at a time
 _NOWHERE = -1e4
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassQuality:
-    """How far the mask of one class can be trusted, by signs that need no label.
-
-    Attributes:
-        reverse: IoU in [0, 1] of the supports' masks with what the predicted mask finds on them, taken as a
-            support itself; None where nothing was predicted.
-        agreement: mean IoU in [0, 1] of the mask with those of the support sets that leave one image out;
-            None with one support.
-        margin: how decided the probabilities are, in [0, 1].
-        score: all in one number in [0, 1].
-        calibrated: whether the score was scaled by the supports' own known IoU; never with one support.
-    """
-
-    reverse: float | None
-    agreement: float | None
-    margin: float
-    score: float
-    calibrated: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quality:
-    """How far a segmentation can be trusted.
-
-    Attributes:
-        classes: of each class.
-        score: in [0, 1], the least of the classes that occur; of all where none does.
-        calibrated: whether all classes' scores are.
-    """
-
-    classes: Mapping[str, ClassQuality]
-    score: float
-    calibrated: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +75,19 @@ class Segmentation:
     @cached_property
     def labels(self) -> Mask:
         """(H, W) uint8: 0 background, j = 1 .. N."""
-        return label_map(self.margins, self.size, self.classes, self.absent, self.threshold)
+        margins = self.margins - math.log(self.threshold / (1 - self.threshold))
+        for name in self.absent:
+            margins[self.classes.index(name)] = _NOWHERE
+        height, width = self.size
+        step = max(1, _STRIP // (len(self.classes) * width))  # a large image goes by strips of rows
+        if height <= step or tuple(margins.shape[-2:]) == self.size:
+            return labels_of_margins(to_size(margins, self.size)[None])[0].numpy()
+        wide = to_size(margins, (margins.shape[1], width))
+        labels: Mask = np.empty(self.size, dtype=np.uint8)
+        for top in range(0, height, step):
+            rows = torch.arange(top, min(top + step, height))
+            labels[top : top + step] = labels_of_margins(_rows(wide, rows, height)[None])[0].numpy()
+        return labels
 
     @property
     def probability(self) -> NDArray[np.float32]:
@@ -157,46 +137,10 @@ class Segmentation:
         return found
 
 
-def probabilities(margins: Tensor) -> Tensor:
-    """Probabilities (N, ...) of N classes by their log-odds (N, ...) against background, whose own are 0."""
-    if margins.shape[0] == 1:
-        return margins.sigmoid()
-    zero = torch.zeros_like(margins[:1])
-    return torch.cat([zero, margins]).softmax(dim=0)[1:]
-
-
 def presences(margins: Tensor) -> Tensor:
     """Mean probability (N,) of each class's most probable hundredth of the pixels of (N, h, w)."""
     chances = probabilities(margins).flatten(1)
     return chances.topk(max(1, round(chances.shape[1] * _TOP)), dim=1).values.mean(dim=1)
-
-
-def label_map(
-    margins: Tensor,
-    size: tuple[int, int],
-    classes: tuple[str, ...],
-    absent: tuple[str, ...] = (),
-    threshold: float = 0.5,
-) -> Mask:
-    """The class (H, W) with the largest margin, where that is above the threshold's; none of ``absent``.
-
-    Large images are computed in strips, so that memory is that of the label map.
-    """
-    margins = margins - math.log(threshold / (1 - threshold))
-    for name in absent:
-        margins[classes.index(name)] = _NOWHERE
-    if len(classes) * size[0] * size[1] <= _STRIP or tuple(margins.shape[-2:]) == size:
-        full = labels_of_margins(to_size(margins, size).unsqueeze(0))[0]
-        return full.numpy()
-    wide = torch.nn.functional.interpolate(
-        margins.unsqueeze(0), size=(margins.shape[1], size[1]), mode="bilinear", align_corners=False
-    )[0]
-    labels: Mask = np.empty(size, dtype=np.uint8)
-    step = max(1, _STRIP // (len(classes) * size[1]))
-    for top in range(0, size[0], step):
-        rows = torch.arange(top, min(top + step, size[0]))
-        labels[top : top + step] = labels_of_margins(_rows(wide, rows, size[0]).unsqueeze(0))[0].numpy()
-    return labels
 
 
 def _rows(maps: Tensor, rows: Tensor, height: int) -> Tensor:
@@ -207,3 +151,70 @@ def _rows(maps: Tensor, rows: Tensor, height: int) -> Tensor:
     share = (places - above).view(1, -1, 1)
     below = (above + 1).clamp(max=low - 1)
     return maps[:, above] * (1 - share) + maps[:, below] * share
+
+
+class Session:
+    """A value: made once from a support set, used by any number of threads.
+
+    Args:
+        model: the network.
+        supports: encoded by it.
+
+    Raises:
+        ValueError: a class is shown nowhere, or a method that compares with the background is shown none.
+    """
+
+    def __init__(self, model: Model, supports: SupportSet) -> None:
+        self.model, self.supports = model, supports
+        encoded = supports.encoded(model.takes_negatives)
+        if model.takes_negatives and not bool((encoded.masks == 0).any()):
+            raise ValueError(
+                "no pixel of the examples is known to be background, which this method compares with (around "
+                "a scribble nothing is known): draw a stroke labelled 'background', or add an image without "
+                f"{' and '.join(supports.classes)}"
+            )
+        self.state = model.state(encoded)
+        self.estimator = QualityEstimator(model, supports)
+        self.negatives = frozenset(name for name in supports.classes if supports.negatives(name))
+        self.floors = dict.fromkeys(supports.classes, 0.0)
+        self.floors = self._floors()
+
+    def _floors(self) -> dict[str, float]:
+        """Highest presence of each class on the images known not to show it, 0 without any."""
+        classes, floors = self.supports.classes, dict.fromkeys(self.supports.classes, 0.0)
+        for support in self.supports.images:
+            if any(map(support.is_negative, classes)):
+                found = presences(self.segment(support.image, quality=False).margins).tolist()
+                for name, value in zip(classes, found, strict=True):
+                    floors[name] = max(floors[name], value if support.is_negative(name) else 0.0)
+        return floors
+
+    def segment(self, image: EncodedImage, *, quality: bool = True) -> Segmentation:
+        """Segments an encoded image; see ``Segmenter.segment``."""
+        return self.segment_all([image], quality=quality)[0]
+
+    def segment_all(self, images: Sequence[EncodedImage], *, quality: bool = True) -> list[Segmentation]:
+        """Segments encoded images, which go through the head together.
+
+        Args:
+            images: any number.
+            quality: estimate the quality of each too.
+
+        Raises:
+            MemoryError: there is not enough for these images.
+        """
+        with torch.inference_mode(), as_memory_error():
+            features = [image.features for image in images]
+            together = features[0] if len(images) == 1 else Features.stack(features)
+            parts = self.model.margins(together, self.state).split([len(i.windows) for i in images])
+            return [
+                Segmentation(
+                    classes=self.supports.classes,
+                    size=image.size,
+                    margins=join_views(views, image.windows, image.size).cpu(),
+                    quality=self.estimator.estimate(image, views) if quality else None,
+                    floors=self.floors,
+                    negatives=self.negatives,
+                )
+                for image, views in zip(images, parts, strict=True)
+            ]

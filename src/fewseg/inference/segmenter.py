@@ -15,8 +15,7 @@ from fewseg.annotations.values import AnnotatedImage
 from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, read_mask_of
 from fewseg.inference.model import EncodedImage, Model, PreparedImage, Views, load_model, view_masks
 from fewseg.inference.options import DEFAULT_MODEL, ModelOptions
-from fewseg.inference.segmentation import Segmentation
-from fewseg.inference.session import Session
+from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.supports import ClassSupport, SupportSet, load_supports, save_supports
 from fewseg.types import DataError
 

@@ -81,12 +81,17 @@ class SupportSet:
                 classes stays a negative of the present ones that it gets no mask of. Empty: a negative of all
                 classes, those that are added later too, unless the image shows one of them.
         """
-        classes = (*self.classes, *(name for name in masks if name not in self.classes))
-        for k, known in enumerate(self.images):
-            if known.image.digest == image.digest:
-                images = (*self.images[:k], self._joined(known, masks), *self.images[k + 1 :])
-                return SupportSet(classes=classes, images=images)
-        return SupportSet(classes=classes, images=(*self.images, SupportImage(image=image, masks=masks)))
+        classes = tuple(dict.fromkeys([*self.classes, *masks]))
+        images = {support.image.digest: support for support in self.images}
+        known = images.get(image.digest)
+        if known is None:
+            known = SupportImage(image=image, masks=masks)
+        elif masks:
+            known = replace(known, masks={**(known.masks or self._negative_masks(known)), **masks})
+        elif not any(map(known.shows, known.masks)):
+            known = replace(known, masks={})
+        images[image.digest] = known
+        return SupportSet(classes=classes, images=tuple(images.values()))
 
     def annotated(
         self,
@@ -107,7 +112,8 @@ class SupportSet:
         """
         supports = self
         for i, (image, own) in enumerate(zip(images, masks, strict=True)):
-            shown = supports.shown_on(image)
+            known = [support for support in supports.images if support.image.digest == image.digest]
+            shown = [name for name in supports.classes if known and known[0].shows(name)]
             if shown and not own:
                 raise ValueError(
                     f"{names[i] if names else 'the image'} has no masks, so that it shows none of the "
@@ -125,19 +131,8 @@ class SupportSet:
             )
         return supports
 
-    def _joined(self, known: SupportImage, masks: Mapping[str, Tensor]) -> SupportImage:
-        if not masks:
-            return known if self.shown_on(known.image) else replace(known, masks={})
-        old = known.masks or self._negative_masks(known.image)
-        return replace(known, masks={**old, **masks})
-
-    def _negative_masks(self, image: EncodedImage) -> dict[str, Tensor]:
-        return dict.fromkeys(self.classes, _empty_masks(image))
-
-    def shown_on(self, image: EncodedImage) -> list[str]:
-        """The classes that are marked on an image."""
-        own = [support for support in self.images if support.image.digest == image.digest]
-        return [name for name in self.classes if any(support.shows(name) for support in own)]
+    def _negative_masks(self, support: SupportImage) -> dict[str, Tensor]:
+        return dict.fromkeys(self.classes, _empty_masks(support.image))
 
     def without(self, name: str, digest: str | None = None) -> SupportSet:
         """Returns the set without a class, or without one image's annotation of it.
@@ -157,8 +152,9 @@ class SupportSet:
             )
         images = []
         for support in self.images:
-            is_removed_negative = digest == support.image.digest and not support.masks
-            masks = self._negative_masks(support.image) if is_removed_negative else support.masks
+            masks = support.masks
+            if digest == support.image.digest and not masks:
+                masks = self._negative_masks(support)
             if name not in masks or digest not in (None, support.image.digest):
                 images.append(support)
             elif len(masks) > 1:
@@ -197,9 +193,10 @@ class SupportSet:
         Raises:
             ValueError: a class is shown nowhere.
         """
-        rows: list[tuple[SupportImage, int, int]] = []
+        rows: list[tuple[SupportImage, int, int]] = []  # support, view, way
         for way, name in enumerate(self.classes, 1):
-            shown = [(s, v, way) for s in self.images if name in s.masks for v in _views_of(s, name)]
+            named = [(s, s.masks[name]) for s in self.images if name in s.masks]
+            shown = [(s, v, way) for s, mask in named for v in range(len(mask)) if (mask[v] == 1).any()]
             if not shown:
                 raise ValueError(
                     f"the class {name!r} is shown on none of the supports: annotate it on one image at least"
@@ -234,39 +231,33 @@ def _empty_masks(image: EncodedImage) -> Tensor:
     return view_masks(torch.zeros(image.size, dtype=torch.uint8), image.windows)
 
 
-def _views_of(support: SupportImage, name: str) -> list[int]:
-    shown = (support.masks[name] == 1).flatten(1).any(dim=1)
-    return [int(v) for v in shown.nonzero().flatten()]
-
-
 _KEY, _SCHEMA = "fewseg-supports", 1
 
 
 def save_supports(path: Path, supports: SupportSet, model: Model) -> None:
     """Writes a support set that the model encoded, in one step; raises an OSError where it cannot."""
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     shots: list[dict[str, Any]] = []
     for i, support in enumerate(supports.images):
-        for level, maps in support.image.features.maps.items():
+        image, masks = support.image, {supports.classes.index(k): mask for k, mask in support.masks.items()}
+        for level, maps in image.features.maps.items():
             tensors[f"features.{i}.{level}"] = maps.detach().cpu().contiguous()
-        for name, mask in support.masks.items():
-            tensors[f"masks.{i}.{supports.classes.index(name)}"] = mask.cpu().contiguous()
-        windows = [[w.top, w.left, *w.box.original, w.box.size] for w in support.image.windows]
+        tensors |= {f"masks.{i}.{j}": mask.cpu().contiguous() for j, mask in masks.items()}
         shots.append(
             {
-                "size": list(support.image.size),
-                "image_size": list(support.image.features.image_size),
-                "digest": support.image.digest,
-                "windows": windows,
-                "levels": list(support.image.features.maps),
-                "masks": [supports.classes.index(name) for name in support.masks],
+                "size": image.size,
+                "image_size": image.features.image_size,
+                "digest": image.digest,
+                "windows": [[w.top, w.left, *w.box.original, w.box.size] for w in image.windows],
+                "levels": list(image.features.maps),
+                "masks": list(masks),
             }
         )
     header = {
         "schema": _SCHEMA,
         "model": model.digest,
         "model_name": model.name,
-        "classes": list(supports.classes),
+        "classes": supports.classes,
         "shots": shots,
     }
     with atomic_path(path) as temporary:
@@ -283,56 +274,52 @@ def load_supports(path: Path, model: Model) -> SupportSet:
             if _KEY not in metadata:
                 raise DataError(f"{path} is not a support set of fewseg: give a file of save_supports")
             header = json.loads(metadata[_KEY])
-            _check(header, path, model)
+            if header["schema"] > _SCHEMA:
+                raise DataError(
+                    f"{path} has support schema {header['schema']}, this version reads up to {_SCHEMA}: "
+                    "update fewseg"
+                )
+            if header["model"] != model.digest:
+                raise DataError(
+                    f"{path} was encoded by the model {header['model']} ({header['model_name']}), this one "
+                    f"is {model.digest} ({model.name}): features of one model mean nothing to another. Use "
+                    "the same checkpoint, input size, views, fusion and precision, or encode the "
+                    "supports again"
+                )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        return _supports(header, tensors, model)
+        classes = tuple(map(str, header["classes"]))
+        images = [_support(i, own, classes, tensors, model) for i, own in enumerate(header["shots"])]
+        found = SupportSet(classes=classes, images=tuple(images))
+        if not classes or not all(map(found.positives, classes)):
+            raise ValueError("it shows no class, or not all that it names")
+        return found
     except DataError:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(f"{path} is not a complete support set ({error}): save it again") from error
 
 
-def _check(header: dict[str, Any], path: Path, model: Model) -> None:
-    if header["schema"] > _SCHEMA:
-        raise DataError(
-            f"{path} has support schema {header['schema']}, this version reads up to {_SCHEMA}: update fewseg"
-        )
-    if header["model"] != model.digest:
-        raise DataError(
-            f"{path} was encoded by the model {header['model']} ({header['model_name']}), this one is "
-            f"{model.digest} ({model.name}): features of one model mean nothing to another. Use the same "
-            "checkpoint, input size, views, fusion and precision, or encode the supports again"
-        )
-
-
-def _supports(header: dict[str, Any], tensors: dict[str, torch.Tensor], model: Model) -> SupportSet:
-    classes = tuple(str(name) for name in header["classes"])
-    images = []
-    for i, stored in enumerate(header["shots"]):
-        # one memory layout, that of fresh features: sums over channels come out the same to the last bit
-        maps = {
-            level: tensors[f"features.{i}.{level}"]
-            .to(model.device)
-            .contiguous(memory_format=torch.channels_last)
-            for level in stored["levels"]
-        }
-        windows = tuple(Window(t, left, letterbox((h, w), size)) for t, left, h, w, size in stored["windows"])
-        image = EncodedImage(
-            features=Features(maps=maps, image_size=_pair(stored["image_size"])),
-            windows=windows,
-            size=_pair(stored["size"]),
-            digest=str(stored["digest"]),
-            model=model.digest,
-        )
-        masks = {classes[j]: tensors[f"masks.{i}.{j}"] for j in stored["masks"]}
-        for tensor in (*maps.values(), *masks.values()):
-            if len(tensor) != len(windows):
-                raise ValueError(f"image {i} has {len(windows)} views and tensors of {len(tensor)}")
-        images.append(SupportImage(image=image, masks=masks))
-    found = SupportSet(classes=classes, images=tuple(images))
-    if not classes or not all(found.positives(name) for name in classes):
-        raise ValueError("it shows no class, or not all that it names")
-    return found
+def _support(
+    i: int, stored: dict[str, Any], classes: tuple[str, ...], tensors: dict[str, Tensor], model: Model
+) -> SupportImage:
+    # one memory layout, that of fresh features: sums over channels come out the same to the last bit
+    maps = {
+        level: tensors[f"features.{i}.{level}"].to(model.device).contiguous(memory_format=torch.channels_last)
+        for level in stored["levels"]
+    }
+    masks = {classes[j]: tensors[f"masks.{i}.{j}"] for j in stored["masks"]}
+    windows = tuple(Window(t, left, letterbox((h, w), size)) for t, left, h, w, size in stored["windows"])
+    for tensor in (*maps.values(), *masks.values()):
+        if len(tensor) != len(windows):
+            raise ValueError(f"image {i} has {len(windows)} views and tensors of {len(tensor)}")
+    image = EncodedImage(
+        features=Features(maps=maps, image_size=_pair(stored["image_size"])),
+        windows=windows,
+        size=_pair(stored["size"]),
+        digest=str(stored["digest"]),
+        model=model.digest,
+    )
+    return SupportImage(image=image, masks=masks)
 
 
 def _pair(values: list[int]) -> tuple[int, int]:

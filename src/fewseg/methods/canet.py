@@ -17,8 +17,7 @@ from fewseg.methods.layers import MidLevel, NoPrior
 from fewseg.methods.losses import cross_entropy_full_size
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.registry import register_method
-from fewseg.ops.masks import foreground_cells
-from fewseg.ops.pooling import masked_average
+from fewseg.ops.masks import foreground_cells, masked_average
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 
@@ -351,15 +350,7 @@ class CANet(PairScorer):
         return QueryMaps(mid=self.mid.of(features), prior=NoPrior().query_map(features))
 
     def compare(self, query: QueryMaps, guides: Guides) -> Tensor:
-        """Dense comparison of n (query, guide) pairs, the shots of a guide weighed by the attention.
-
-        Args:
-            query: n queries, or one that stands with every guide.
-            guides: n guides of J vectors, one a shot; J is 1 without attention.
-
-        Returns:
-            (n, d, h, w).
-        """
+        """Dense comparison (n, d, h, w) of n pairs, the J shots of a guide weighed by the attention."""
         shots = guides["vectors"].shape[1]
         maps = query.mid if len(query.mid) == 1 else query.mid.repeat_interleave(shots, dim=0)
         vectors = guides["vectors"].flatten(0, 1).unsqueeze(1)

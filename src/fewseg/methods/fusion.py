@@ -67,7 +67,7 @@ class Fusion:
         device: torch.device | None = None,
         cross_iou: Tensor | None = None,
     ) -> Tensor:
-        """Weights of the scores of B support sets.
+        """Weights of the scores of B support sets; a single shot weighs 1.
 
         Args:
             episodes: B.
@@ -79,10 +79,16 @@ class Fusion:
         Returns:
             (B, K); (B, 1) where the guides are joined.
         """
-        del cross_iou
-        if self.joins_guides:
+        if self.joins_guides or shots == 1:
             return torch.ones(episodes, 1, device=device)
-        return torch.full((episodes, shots), 1.0 / shots, device=device)
+        if not self.needs_cross_iou:
+            return torch.full((episodes, shots), 1.0 / shots, device=device)
+        assert cross_iou is not None
+        return self.weights_of_iou(cross_iou)
+
+    def weights_of_iou(self, cross_iou: Tensor) -> Tensor:
+        """The weights (B, K) of K > 1 shots where ``needs_cross_iou``."""
+        raise NotImplementedError(f"{type(self).__name__} weighs without IoUs")
 
     def iou_of(self, labels: Tensor, masks: Tensor) -> Tensor:
         """The IoU (n,) that ``weights`` takes, of predicted labels (n, H, W) and masks (n, H, W)."""
@@ -176,26 +182,16 @@ class CrossGuided(Fusion):
         """The foreground's IoU, or the mean of foreground's and background's."""
         return region_iou(labels, masks, self.iou)
 
-    def weights(
-        self,
-        episodes: int,
-        shots: int,
-        *,
-        device: torch.device | None = None,
-        cross_iou: Tensor | None = None,
-    ) -> Tensor:
+    def weights_of_iou(self, cross_iou: Tensor) -> Tensor:
         """(B, K): U_k / K with U_k the mean IoU over the support images (Eq. 16-17).
 
-        A single shot has no other to be judged by. A support set in which no shot finds anything (all
-        U_k = 0) gets equal weights, because Eq. 17 would make every score zero.
+        A support set in which no shot finds anything (all U_k = 0) gets equal weights, because Eq. 17 would
+        make every score zero.
         """
-        if shots == 1:
-            return super().weights(episodes, shots, device=device)
-        assert cross_iou is not None
         reliability = cross_iou.mean(dim=2)
         lost = (reliability.amax(dim=1, keepdim=True) <= 0).expand_as(reliability)
         reliability = torch.where(lost, torch.ones_like(reliability), reliability)
-        return reliability / (shots if self.divisor is None else self.divisor)
+        return reliability / (cross_iou.shape[1] if self.divisor is None else self.divisor)
 
 
 def region_iou(

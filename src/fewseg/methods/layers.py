@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -110,11 +110,7 @@ class PriorMap:
     kind: Literal["prior"] = "prior"
     level: str = "layer4"
     masked_input: str | None = "layer3"
-
-    @property
-    def channels(self) -> int:
-        """Channels that the map adds to the merge."""
-        return 1
+    channels: ClassVar[int] = 1
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -152,16 +148,8 @@ class NoPrior:
     """No prior map: zero channels everywhere."""
 
     kind: Literal["none"] = "none"
-
-    @property
-    def channels(self) -> int:
-        """0."""
-        return 0
-
-    @property
-    def levels(self) -> tuple[str, ...]:
-        """No backbone level is read."""
-        return ()
+    channels: ClassVar[int] = 0
+    levels: ClassVar[tuple[str, ...]] = ()
 
     def keys(self, features: Features, masks: Tensor, rerun: Rerun) -> tuple[Tensor, Tensor]:
         """Empty keys: (n, 1, 0, 0) and (n, 1, 0)."""

@@ -15,8 +15,7 @@ from torch import Tensor
 from fewseg.backbones import BackboneConfig
 from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import MeanVector, PrototypeFusion
-from fewseg.methods.prototypes import Cosine, Metric
-from fewseg.methods.prototypical import PrototypeSegmenter, check_levels
+from fewseg.methods.prototypical import Cosine, Metric, PrototypeSegmenter, check_levels
 from fewseg.methods.registry import register_method
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedEpisodes, Features, LossTerms

@@ -49,6 +49,10 @@ class PairScorer(FewShotSegmenter):
             n guides of one shot each.
         """
 
+    def support_prototypes(self, features: Features, masks: Tensor) -> Tensor:
+        """The first vector (n, d) of each of n shots that the decoder gets: the gated one, v_pri, ..."""
+        return self.encode_shots(features, masks)["vectors"][:, 0]
+
     @abstractmethod
     def encode_query(self, features: Features) -> QueryMaps:
         """Computes what every guide needs of n queries."""

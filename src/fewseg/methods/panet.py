@@ -16,10 +16,17 @@ from fewseg.backbones import BackboneConfig
 from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import MeanVector, PrototypeFusion
 from fewseg.methods.losses import cross_entropy_each
-from fewseg.methods.prototypes import AREA_EPS, Cosine, Metric, Prototypes
-from fewseg.methods.prototypical import EMBEDDING, PrototypeSegmenter, check_levels
+from fewseg.methods.prototypical import (
+    EMBEDDING,
+    PIXEL_EPS,
+    Cosine,
+    Metric,
+    Prototypes,
+    PrototypeSegmenter,
+    check_levels,
+)
 from fewseg.methods.registry import register_method
-from fewseg.ops.pooling import masked_average
+from fewseg.ops.masks import masked_average
 from fewseg.types import IGNORE, EncodedEpisodes, Features, LossTerms
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -86,7 +93,7 @@ def alignment_loss(
 def _query_prototype(query: Tensor, inside: Tensor) -> Tensor:
     """Mean (B, C) over the predicted cells (B, Q, h, w) of all queries of an episode."""
     maps = query.transpose(1, 2).flatten(3)  # the cells of all queries as one long row of cells
-    return masked_average(maps, inside.flatten(2).unsqueeze(1).to(maps.dtype), AREA_EPS)
+    return masked_average(maps, inside.flatten(2).unsqueeze(1).to(maps.dtype), PIXEL_EPS)
 
 
 def _against_background(masks: Tensor, way: int) -> Tensor:

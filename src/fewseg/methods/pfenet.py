@@ -16,8 +16,7 @@ from fewseg.methods.layers import GuidedQuery, MidLevel, PriorConfig, PriorMap, 
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.registry import register_method
-from fewseg.ops.masks import foreground_cells
-from fewseg.ops.pooling import masked_average
+from fewseg.ops.masks import foreground_cells, masked_average
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 
 
@@ -49,8 +48,28 @@ class PFENetConfig(MethodConfig):
     head_dropout: float = 0.1
 
 
+class PyramidScorer(PairScorer):
+    """The query path that PFENet shares with the methods that extend it."""
+
+    query: GuidedQuery
+    trunk: PyramidTrunk
+
+    def encode_query(self, features: Features) -> QueryMaps:
+        """The query's mid-level feature and the map that its prior compares."""
+        return self.query.encode(features)
+
+    def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
+        """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
+        return self.query.prior_map(query, guides)
+
+    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
+        """Logits (n, 2, h, w) of n (query, guide) pairs."""
+        logits: Tensor = self.trunk(self.query(query, guides, prior), query.size, deep=False).logits
+        return logits
+
+
 @register_method("pfenet", PFENetConfig)
-class PFENet(PairScorer):
+class PFENet(PyramidScorer):
     """PFENet for any K; see the module's docstring for the source."""
 
     config: PFENetConfig
@@ -71,18 +90,9 @@ class PFENet(PairScorer):
         vectors = masked_average(mid, cells).unsqueeze(1)
         return Guides(maps={"vectors": vectors}, keys=keys, valid=valid)
 
-    def encode_query(self, features: Features) -> QueryMaps:
-        """The query's mid-level feature and the map that its prior compares."""
-        return self.query.encode(features)
-
-    def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
-        """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
-        return self.query.prior_map(query, guides)
-
-    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
-        """Logits (n, 2, h, w) of n (query, guide) pairs."""
-        logits: Tensor = self.trunk(self.query(query, guides, prior), query.size, deep=False).logits
-        return logits
+    def support_maps(self, features: Features, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The map of each shot, and the vector that is pooled from it."""
+        return self.mid_support.of(features), self.support_prototypes(features, masks)
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """Cross-entropy of the query and of the inner classifiers, on the mean of the K vectors."""

@@ -1,7 +1,6 @@
 """SCL: self-guided support vectors, on PFENet and on CANet; its cross-guided fusion is in ``fusion``.
 
-Source: SCL (Zhang et al. 2021), Sec. 4.2. The module knows nothing of its baseline: it takes the first
-pass's logits, so that it serves PFENet's and CANet's support paths alike.
+Source: SCL (Zhang et al. 2021), Sec. 4.2.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ from fewseg.methods.layers import (
 )
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
 from fewseg.methods.pair_scorer import PairScorer, cross_pairs
+from fewseg.methods.pfenet import PyramidScorer
 from fewseg.methods.registry import register_method
-from fewseg.ops.masks import ForegroundRule, covered_and_missed, foreground_cells
-from fewseg.ops.pooling import masked_average
+from fewseg.ops.masks import ForegroundRule, covered_and_missed, foreground_cells, masked_average
 from fewseg.types import EncodedEpisodes, EncodedShots, Features, Guides, LossTerms, QueryMaps
 
 VectorName = Literal["initial", "primary", "auxiliary"]
@@ -155,10 +154,7 @@ class SupportPathScorer(PairScorer):
         return self._decode_support(support.mid, vectors, deep=deep, previous=previous)
 
     def cross_logits(self, support: EncodedShots, guides: Guides, path: CrossPath = "query") -> Tensor:
-        """Every shot's prediction of every support image; ``path="support"`` is the released form.
-
-        The released code segments the supports by the second support pass, without prior map or history.
-        """
+        """See ``PairScorer``; "support" is the released form: the second pass, without prior or history."""
         if path == "query":
             return super().cross_logits(support, guides, path)
         of_guide, of_target = cross_pairs(*support.masks.shape[:2])
@@ -168,19 +164,12 @@ class SupportPathScorer(PairScorer):
 
 @dataclass(frozen=True, kw_only=True)
 class SCLPFENetConfig(MethodConfig):
-    """SCL's and PFENet's parts and sizes.
+    """SCL's and PFENet's parts and sizes; see ``PFENetConfig`` for the fields that are not listed.
 
     Attributes:
-        backbone: the frozen trunk.
-        channels: d, width of the head.
-        mid_levels: levels of the mid-level feature, in the order of concatenation.
         prior: the query's prior map or none; the support path has none.
-        scales: pyramid scales, see ``PFENetConfig``.
         self_guided: vectors, losses and form of the second pass.
-        fusion: how K shots become one answer.
         deep_weight: weight of the inner classifiers' mean cross-entropy, in all three passes.
-        mid_dropout: Dropout2d after the mid-level convolution.
-        head_dropout: Dropout2d in the classifiers.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -196,7 +185,7 @@ class SCLPFENetConfig(MethodConfig):
 
 
 @register_method("scl-pfenet", SCLPFENetConfig)
-class SCLPFENet(SupportPathScorer):
+class SCLPFENet(SupportPathScorer, PyramidScorer):
     """SCL on PFENet for any K; see the module's docstring for the sources.
 
     Trained as a 1-shot model: with K shots in a training episode every (shot, query) pair is an example.
@@ -235,19 +224,6 @@ class SCLPFENet(SupportPathScorer):
         """Each shot's guide vectors and prior keys; depends on the support alone."""
         return self._guides(self.first_pass(features, masks), features, masks)
 
-    def encode_query(self, features: Features) -> QueryMaps:
-        """The query's mid-level feature and the map that its prior compares."""
-        return self.query.encode(features)
-
-    def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
-        """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
-        return self.query.prior_map(query, guides)
-
-    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
-        """Logits (n, 2, h, w) of n (query, guide) pairs (Eq. 11-12)."""
-        logits: Tensor = self.trunk(self.query(query, guides, prior), query.size, deep=False).logits
-        return logits
-
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """L_s1 + L_s2 + L_q, each with its deep supervision (Eq. 14)."""
         shots = episodes.support.shots
@@ -272,18 +248,11 @@ class SCLPFENet(SupportPathScorer):
 
 @dataclass(frozen=True, kw_only=True)
 class SCLCANetConfig(MethodConfig):
-    """SCL's and CANet's parts and sizes.
+    """SCL's and CANet's parts and sizes; see ``CANetConfig`` for the fields that are not listed.
 
     Attributes:
-        backbone: the frozen trunk; no level above layer3 is read.
-        channels: d, width of the head.
-        mid_levels: levels of the mid-level feature, in the order of concatenation.
         self_guided: vectors and losses; CANet's support path has one scale and hence one form of second pass.
-        fusion: how K shots become one answer.
-        refinement: how often inference feeds its answer back.
-        history_reset: see ``CANetConfig``; 0.9 in the released code.
-        mid_dropout: Dropout2d after the mid-level convolution.
-        head_dropout: Dropout2d after the dense comparison and in the classifier.
+        fusion: how K shots become one answer; there is no attention.
 
     Raises:
         ValueError: ``self_guided`` asks for the second pass of the released code on PFENet.
@@ -352,15 +321,9 @@ class SCLCANet(SupportPathScorer):
         return QueryMaps(mid=self.mid.of(features), prior=NoPrior().query_map(features))
 
     def iterate(self, query: QueryMaps, guides: Guides, history: Tensor | None = None) -> Tensor:
-        """One iteration of the query path (Eq. 11-12).
+        """One iteration of the query path (Eq. 11-12): logits (n, 2, h, w) of n (query, guide) pairs.
 
-        Args:
-            query: n queries, or one that stands with every guide.
-            guides: n guides.
-            history: (n, 2, h', w') probabilities of the previous iteration; None for zeros.
-
-        Returns:
-            Logits (n, 2, h, w).
+        ``history`` (n, 2, h', w') has the probabilities of the previous iteration; None for zeros.
         """
         logits: Tensor = self.trunk(self.comparison(query.mid, guides["vectors"]), history)
         return logits
@@ -381,15 +344,7 @@ class SCLCANet(SupportPathScorer):
         return terms
 
     def losses_from(self, episodes: EncodedEpisodes, history: Tensor) -> tuple[LossTerms, Tensor]:
-        """The losses under a given history.
-
-        Args:
-            episodes: B episodes of K shots.
-            history: (B * K, 2, h', w') probabilities of the previous iteration, or zeros.
-
-        Returns:
-            The losses, and the query's logits (B * K, 2, h, w).
-        """
+        """The losses under a history (B * K, 2, h', w'), and the query's logits (B * K, 2, h, w)."""
         features, masks = episodes.support.features, episodes.support.masks.flatten(0, 1)
         support = self.first_pass(features, masks)
         guides = self._guides(support)

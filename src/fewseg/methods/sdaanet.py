@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,16 +24,23 @@ from fewseg.methods.canet import GuidedConv
 from fewseg.methods.fusion import MeanVector, PairFusion
 from fewseg.methods.layers import GuidedQuery, MidLevel, PriorConfig, PriorMap, PyramidOutput, PyramidTrunk
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision, kl_to_teacher, tempered_kl
-from fewseg.methods.pair_scorer import PairScorer
+from fewseg.methods.pfenet import PyramidScorer
 from fewseg.methods.registry import register_method
-from fewseg.ops.masks import foreground_cells
-from fewseg.ops.pooling import masked_average
+from fewseg.ops.masks import foreground_cells, masked_average
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 
 
+class MaskedTeacher:
+    """A teacher that pools the query as the supports are pooled."""
+
+    def query_cells(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
+        """The query mask (B, H, W) on the feature grid, (B, 1, h, w)."""
+        return foreground_cells(masks, size)
+
+
 @dataclass(frozen=True, kw_only=True)
-class SeparateTeachers:
+class SeparateTeachers(MaskedTeacher):
     """A teacher for each shot, and the mean of the K losses (Eq. 8-9).
 
     d_t,i = (softmax(p'_s,i) + softmax(u_i p_q)) / 2.
@@ -45,10 +52,6 @@ class SeparateTeachers:
     kind: Literal["separate"] = "separate"
     detach: bool = False
 
-    def query_cells(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
-        """The query mask (B, H, W) on the feature grid, (B, 1, h, w)."""
-        return foreground_cells(masks, size)
-
     def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
         """L_KD of gated support prototypes and gates (B, K, d) and the ungated query prototype (B, d)."""
         teachers = (students.softmax(dim=-1) + (gates * query.unsqueeze(1)).softmax(dim=-1)) / 2
@@ -56,7 +59,7 @@ class SeparateTeachers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntegralTeacher:
+class IntegralTeacher(MaskedTeacher):
     """One teacher for all shots, of the query under the mean gate; mean of the K losses (Eq. 6-7).
 
     d_t = (mean_i softmax(p'_s,i) + softmax(mean_i u_i p_q)) / 2. The paper defines d_t for one shot; that
@@ -68,10 +71,6 @@ class IntegralTeacher:
 
     kind: Literal["integral"] = "integral"
     detach: bool = False
-
-    def query_cells(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
-        """The query mask (B, H, W) on the feature grid, (B, 1, h, w)."""
-        return foreground_cells(masks, size)
 
     def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
         """L_KD; see ``SeparateTeachers.loss``."""
@@ -210,11 +209,7 @@ class SupervisedAttention:
     """
 
     kind: Literal["saam"] = "saam"
-
-    @property
-    def channels(self) -> int:
-        """1."""
-        return 1
+    channels: ClassVar[int] = 1
 
     def build(self, channels: int) -> AffinityModule | None:
         """The module for features of ``channels`` channels."""
@@ -226,11 +221,7 @@ class NoAttention:
     """No attention: zero channels, no loss."""
 
     kind: Literal["none"] = "none"
-
-    @property
-    def channels(self) -> int:
-        """0."""
-        return 0
+    channels: ClassVar[int] = 0
 
     def build(self, channels: int) -> AffinityModule | None:
         """None."""
@@ -267,25 +258,28 @@ def gated(values: Tensor) -> Tensor:
     return (values + 1) / 2
 
 
+class LearnedGate:
+    """A gate of learned channel weights; see ``ChannelGate`` for ``reduction``."""
+
+    reduction: int
+
+    def build(self, channels: int) -> ChannelGate | None:
+        """The gate for prototypes of ``channels`` channels."""
+        return ChannelGate(channels, reduction=self.reduction)
+
+
 @dataclass(frozen=True, kw_only=True)
-class MeanGate:
+class MeanGate(LearnedGate):
     """The query is multiplied by the mean over shots of (v_i + 1) / 2.
 
     That is both strategies of the paper: the mean of the K gated queries (Separate, below Eq. 9) is the query
     under the mean gate (Integral, Eq. 6, read with the 1/K that its text has).
 
     Source: SD-AANet (Zhao et al. 2022), Eq. 3, 6 and 8.
-
-    Attributes:
-        reduction: see ``ChannelGate``.
     """
 
     kind: Literal["mean"] = "mean"
     reduction: int = 4
-
-    def build(self, channels: int) -> ChannelGate | None:
-        """The gate for prototypes of ``channels`` channels."""
-        return ChannelGate(channels, reduction=self.reduction)
 
     def kept(self, values: Tensor) -> dict[str, Tensor]:
         """What a guide keeps of v, (n, d), by name; K shots are joined by the mean."""
@@ -297,23 +291,16 @@ class MeanGate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompoundedGate:
+class CompoundedGate(LearnedGate):
     """The query is multiplied by every shot's gate in turn, and once more by their mean, itself gated.
 
     With u_i = (v_i + 1) / 2 that is (prod u_i) (mean u_i + 1) / 2, which fades the query as K grows.
 
     Source: the released code of SD-AANet, which multiplies inside its loop over the shots and again after.
-
-    Attributes:
-        reduction: see ``ChannelGate``.
     """
 
     kind: Literal["compounded"] = "compounded"
     reduction: int = 4
-
-    def build(self, channels: int) -> ChannelGate | None:
-        """The gate for prototypes of ``channels`` channels."""
-        return ChannelGate(channels, reduction=self.reduction)
 
     def kept(self, values: Tensor) -> dict[str, Tensor]:
         """The gate u, and log u, whose mean over the shots gives the product."""
@@ -351,29 +338,21 @@ GateConfig = MeanGate | CompoundedGate | NoGate
 
 @dataclass(frozen=True, kw_only=True)
 class SDAANetConfig(MethodConfig):
-    """SD-AANet's and PFENet's parts and sizes.
+    """SD-AANet's and PFENet's parts and sizes; see ``PFENetConfig`` for the fields that are not listed.
 
     Table III without SDPM is ``gate=NoGate(), distillation=NoDistillation()``, without SAAM
     ``attention=NoAttention()``; Table V is ``distillation``.
 
     Attributes:
-        backbone: the frozen trunk.
-        channels: d, width of the head.
-        mid_levels: levels of the mid-level feature, in the order of concatenation.
-        prior: the prior map or none.
-        scales: pyramid scales, see ``PFENetConfig``.
         gate: how the channel gates reach the query; none for the ablation.
         distillation: who teaches the support prototypes; nobody for the ablation.
         attention: SAAM; none for the ablation.
         fusion: how K shots become one answer; the mean of prototypes, gates, prior maps is the paper's.
-        deep_weight: weight of the inner classifiers' mean cross-entropy.
         distillation_weight: alpha of Eq. 12. The paper states 50 and so does its code, whose loss
             (``PrototypeTeacher``) is a mean over channels of softened prototypes, some 80 times smaller on
             real features. Under the paper's own sum (Eq. 5) 50 may shrink the prototypes until every
             softmax is uniform; watch ``distillation`` in the log, and lower it.
         attention_weight: beta of Eq. 12.
-        mid_dropout: Dropout2d after the mid-level convolution.
-        head_dropout: Dropout2d in the classifiers.
     """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -407,12 +386,11 @@ class PooledShots:
 
 
 @register_method("sdaanet", SDAANetConfig)
-class SDAANet(PairScorer):
+class SDAANet(PyramidScorer):
     """SD-AANet for any K; see the module's docstring for the sources.
 
-    A guide is the gated prototype, the ungated one and what is kept of the gate. Prototypes, gates, prior
-    maps and the attention's prototype enter by their means over the shots, so the paper's K-shot form is
-    ``MeanVector``.
+    Prototypes, gates, prior maps and the attention's prototype enter by their means over the shots: the
+    paper's K-shot form is ``MeanVector``.
     """
 
     config: SDAANetConfig
@@ -421,13 +399,9 @@ class SDAANet(PairScorer):
         super().__init__(config)
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
+        mid, extra = MidLevel(width, d, config.mid_levels, config.mid_dropout), config.attention.channels
         self.query = GuidedQuery(
-            MidLevel(width, d, config.mid_levels, config.mid_dropout),
-            channels=d,
-            vectors=1,
-            prior=config.prior,
-            scales=config.scales,
-            extra_channels=config.attention.channels,
+            mid, channels=d, vectors=1, prior=config.prior, scales=config.scales, extra_channels=extra
         )
         self.trunk = PyramidTrunk(d, scales=len(config.scales), dropout=config.head_dropout)
         self.gate = config.gate.build(d)  # after the baseline's parts, which start alike with and without it
@@ -450,9 +424,10 @@ class SDAANet(PairScorer):
         """Each shot's prototypes, gate and prior keys; depends on the support alone."""
         return self._guides(self.pool(features, masks), features, masks)
 
-    def encode_query(self, features: Features) -> QueryMaps:
-        """The query's ungated mid-level feature and the map that its prior compares."""
-        return self.query.encode(features)
+    def support_maps(self, features: Features, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """The map of each shot behind its gate, and the prototype that is pooled from it."""
+        shots = self.pool(features, masks)
+        return shots.mid * gated(shots.values)[..., None, None], shots.prototypes
 
     def query_multiplier(self, guides: Guides) -> Tensor:
         """What reaches the query's channels of the gates of n guides of J shots: (n, d)."""
@@ -477,10 +452,6 @@ class SDAANet(PairScorer):
             self.query.merge(maps, guides["vectors"], planes), query.size, deep=deep
         )
         return out
-
-    def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
-        """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
-        return self.query.prior_map(query, guides)
 
     def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
         """Logits (n, 2, h, w) of n (query, guide) pairs."""

@@ -17,7 +17,7 @@ from fewseg.methods.fusion import MeanVector, PairFusion
 from fewseg.methods.losses import cross_entropy_full_size
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.registry import register_method
-from fewseg.ops.pooling import masked_averages
+from fewseg.ops.masks import masked_averages
 from fewseg.ops.resize import pixels_to_cells
 from fewseg.ops.similarity import unit_cells
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps

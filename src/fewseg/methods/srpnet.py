@@ -14,8 +14,7 @@ from fewseg.backbones import BackboneConfig
 from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import IterativeInference, PrototypeFusion
 from fewseg.methods.losses import cross_entropy_full_size
-from fewseg.methods.prototypes import Fidelity, Metric, Prototypes
-from fewseg.methods.prototypical import PrototypeSegmenter, check_levels
+from fewseg.methods.prototypical import Fidelity, Metric, Prototypes, PrototypeSegmenter, check_levels
 from fewseg.methods.registry import register_method
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedEpisodes, Features, LossTerms

@@ -18,7 +18,7 @@ from fewseg.methods.fusion import ScoreAverage, ShotAttention
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.panet import NoAlignment, PANetConfig
 from fewseg.methods.pfenet import PFENetConfig
-from fewseg.methods.prototypes import Cosine
+from fewseg.methods.prototypical import Cosine
 from fewseg.methods.registry import MethodConfig
 from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig, SelfGuided
 from fewseg.methods.sdaanet import (

@@ -18,7 +18,7 @@ from fewseg.methods.layers import PriorMap
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.panet import Alignment, NoAlignment, PANetConfig, PrototypeAlignment
 from fewseg.methods.pfenet import PFENetConfig
-from fewseg.methods.prototypes import Cosine, Fidelity, Metric
+from fewseg.methods.prototypical import Cosine, Fidelity, Metric
 from fewseg.methods.registry import MethodConfig
 from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig
 from fewseg.methods.sdaanet import (

@@ -27,29 +27,19 @@ from fewseg.reports.options import CompareOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Result ``b`` against result ``a``.
+    """Result ``b`` against result ``a``."""
 
-    Attributes:
-        a: the first result, the one b is measured against.
-        b: the second.
-        differences: how their protocols and tasks differ, one sentence each; empty when comparable.
-        made_differently: what else differs that is part of the methods, such as the precision.
-        paired: the difference on the same episodes, or None where the episodes are not the same.
-        over_queries: the same, resampling query images in place of episodes.
-        unpaired: b less a with an interval that adds both errors.
-        detectable: smallest true difference that ``planned`` episodes find with 80 % probability.
-        planned: episodes, all seeds together.
-    """
-
-    a: RunResult
-    b: RunResult
+    a: RunResult  # the first result, the one b is measured against
+    b: RunResult  # the second
+    # how their protocols and tasks differ, one sentence each; empty when comparable
     differences: tuple[str, ...]
-    made_differently: tuple[str, ...]
+    made_differently: tuple[str, ...]  # what else differs that is part of the methods, such as the precision
+    # the difference on the same episodes, or None where the episodes are not the same
     paired: PairedDifference | None
-    over_queries: PairedDifference | None
-    unpaired: Estimate
-    detectable: float
-    planned: int
+    over_queries: PairedDifference | None  # the same, resampling query images in place of episodes
+    unpaired: Estimate  # b less a with an interval that adds both errors
+    detectable: float  # smallest true difference that ``planned`` episodes find with 80 % probability
+    planned: int  # episodes, all seeds together
 
     @property
     def difference(self) -> Estimate:

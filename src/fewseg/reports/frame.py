@@ -275,9 +275,8 @@ class FoldTable:
     """Results that may stand in one table: of one data set, task and protocol."""
 
     results: Results  # the frame has a column ``series`` more, the name of each result's row
-    series: tuple[
-        str, ...
-    ]  # the rows, in their order: a method with one fusion, and what else they differ in
+    # the rows, in their order: a method with one fusion, and what else they differ in
+    series: tuple[str, ...]
     dataset: str
     ways: int
     shots: int
@@ -357,6 +356,9 @@ def _fold_table(results: Results, frame: pd.DataFrame) -> FoldTable:
     )
 
 
+GAIN_COLUMNS = ["series", "over", "fold", "value", "low", "high"]
+
+
 def gains(table: FoldTable) -> pd.DataFrame:
     """Every row of a table over its baselines: ``series``, ``over``, ``fold``, ``value``, ``low``, ``high``.
 
@@ -365,22 +367,20 @@ def gains(table: FoldTable) -> pd.DataFrame:
     """
     return pd.DataFrame(
         [line for over, series in baseline_pairs(table) for line in gain_lines(table, over, series)],
-        columns=["series", "over", "fold", "value", "low", "high"],
+        columns=GAIN_COLUMNS,
     )
 
 
-def gain_lines(table: FoldTable, over: str, series: str, score: Score = "miou") -> list[dict[str, Any]]:
+def gain_lines(table: FoldTable, over: str, series: str) -> list[dict[str, Any]]:
     """The lines of :func:`gains` of one pair; raises as it does."""
-    a, b = table.row(over), table.row(series)
-    return [
-        {
-            "series": series,
-            "over": over,
-            "fold": fold,
-            **vars(table.results.difference(a.key[fold], b.key[fold], score)),
-        }
-        for fold in a.index.intersection(b.index)
-    ]
+    found = gains_by_fold(table, over, series)
+    return [{"series": series, "over": over, "fold": fold, **vars(gain)} for fold, gain in found.items()]
+
+
+def gains_by_fold(table: FoldTable, over: str, series: str, score: Score = "miou") -> dict[int, Estimate]:
+    """The paired difference of two rows on each fold that both have; raises as :func:`gains` does."""
+    a, b = table.row(over).key, table.row(series).key
+    return {f: table.results.difference(a[f], b[f], score) for f in a.index.intersection(b.index)}
 
 
 def missing_of_pair(table: FoldTable, over: str, series: str) -> str:

@@ -9,17 +9,14 @@ from math import sqrt
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A score or a difference with its interval, all fractions.
+    """A score or a difference with its interval, all fractions."""
 
-    Attributes:
-        value: the estimate.
-        low: lower end of its 95 % interval.
-        high: upper end.
-    """
+    value: float  # the estimate
+    low: float  # lower end of its 95 % interval
+    high: float  # upper end
 
-    value: float
-    low: float
-    high: float
+
+ENDS = ("value", "low", "high")
 
 
 def percent(value: float) -> str:

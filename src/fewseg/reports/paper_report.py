@@ -10,15 +10,12 @@ from rich.console import Console
 
 from fewseg.ops.files import atomic_write_text
 from fewseg.reports.frame import load_results
-from fewseg.reports.options import Format, Paper, PaperTablesOptions
+from fewseg.reports.options import SOME_MISSING, Format, Paper, PaperTablesOptions
 from fewseg.reports.papers import ROMAN, PaperTable, csv_tables, layouts, page_of, paper_tables
 from fewseg.reports.tables import rich_paper_table
 from fewseg.reports.templating import asset, render
 
 logger = logging.getLogger(__name__)
-
-SOME_MISSING = 3
-"""The exit status where something that was given could not be used; the rest is made."""
 
 
 def run(options: PaperTablesOptions, console: Console) -> int:

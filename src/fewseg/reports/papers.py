@@ -6,8 +6,6 @@ table and row that the frame gives for each result.
 
 from __future__ import annotations
 
-import csv
-import io
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +16,8 @@ from statistics import stdev
 from string import ascii_lowercase
 from typing import Any
 
+import pandas as pd
+
 from fewseg.data.protocols import stored_protocol
 from fewseg.metrics import Score
 from fewseg.recipes.registry import variants
@@ -26,7 +26,7 @@ from fewseg.reports.frame import (
     FoldTable,
     Results,
     fold_tables,
-    gain_lines,
+    gains_by_fold,
     trained_alike,
     without_conflicts,
 )
@@ -70,10 +70,10 @@ class RowLayout:
 
     name: str
     label: str
-    ours: tuple[Place, ...]
-    over: str
-    marks: str
-    without: str
+    ours: tuple[Place, ...] = ()
+    over: str = ""  # name of the row that it is set beside
+    marks: str = ""  # of each part of the method: "x" on, "-" off
+    without: str = ""  # why no results are found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,19 +129,12 @@ def layouts() -> tuple[TableLayout, ...]:
 
 
 def _layout(table: Mapping[str, Any], own: set[Place]) -> TableLayout:
-    def row(line: Mapping[str, str]) -> RowLayout:
+    def row(line: Mapping[str, Any]) -> RowLayout:
         place = (table["paper"], table["number"], line["name"])
-        named = [tuple(text.split(" / ")) for text in line.get("ours", ())]
+        named: list[Any] = [tuple(text.split(" / ")) for text in line.get("ours", ())]
         ours = named or ([place] if place in own and "without" not in line else [])
         without = "" if ours else line.get("without", "fewseg does not have this method")
-        return RowLayout(
-            name=line["name"],
-            label=line.get("label", line["name"]),
-            ours=tuple((paper, number, name) for paper, number, name in ours),
-            over=line.get("over", ""),
-            marks=line.get("marks", ""),
-            without=without,
-        )
+        return RowLayout(**{"label": line["name"], **line, "ours": tuple(ours), "without": without})
 
     def section(part: Mapping[str, Any], shots: int | None) -> SectionLayout:
         columns = (PrintedColumn(key=k, heading=h, shots=shots or s[0]) for k, h, *s in part["columns"])
@@ -153,11 +146,8 @@ def _layout(table: Mapping[str, Any], own: set[Place]) -> TableLayout:
         )
 
     sections = [section(part, k) for part in table["section"] for k in part.get("shots", [None])]
-    return TableLayout(
-        **{name: table[name] for name in ("paper", "number", "dataset", "caption")},
-        sections=tuple(sections),
-        notes=tuple(table.get("notes", ())),
-    )
+    rest = {name: value for name, value in table.items() if name != "section"}
+    return TableLayout(**rest | {"sections": tuple(sections), "notes": tuple(table.get("notes", ()))})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +257,6 @@ def paper_tables(results: Results, *, only: Sequence[TableLayout] | None = None)
 def _table(layout: TableLayout, found: Found, problems: tuple[str, ...]) -> PaperTable:
     mini = layout.dataset == "pascal-5i" and any(dataset == MINI for _, dataset, _ in found)
     datasets = (layout.dataset, MINI) if mini else (layout.dataset,)
-    fillers = {dataset: _Filler(found, dataset) for dataset in datasets}
     values = layout.values
     sections = []
     for section in layout.sections:
@@ -278,7 +267,8 @@ def _table(layout: TableLayout, found: Found, problems: tuple[str, ...]) -> Pape
             printed = tuple(values.get((row.name, c.shots, c.key)) for c in section.columns)
             below = [values.get((row.over, c.shots, c.key)) for c in section.columns]
             gains = (a.percent - b.percent if a and b else None for a, b in zip(printed, below, strict=True))
-            lines = {d: f.lines(row, over, section.columns) for d, f in fillers.items()} if row.ours else {}
+            on = datasets if row.ours else ()
+            lines = {dataset: _lines(found, dataset, row, over, section.columns) for dataset in on}
             label = over.label if over else ""
             rows.append(
                 PaperRow(layout=row, over=label, printed=printed, printed_gains=tuple(gains), lines=lines)
@@ -287,90 +277,89 @@ def _table(layout: TableLayout, found: Found, problems: tuple[str, ...]) -> Pape
     return PaperTable(layout=layout, datasets=datasets, sections=tuple(sections), problems=problems)
 
 
-class _Filler:
-    """Puts our numbers on one data set into the rows of a layout."""
+def _lines(
+    found: Found, dataset: str, row: RowLayout, over: RowLayout | None, columns: Sequence[PrintedColumn]
+) -> list[tuple[str, list[Cell]]]:
+    """A row on one data set: a line for each protocol, input size and training seed, most complete first."""
+    by_shots = {c.shots: _by_key(found, dataset, row, c.shots) for c in columns}
+    keys = sorted({key for ours in by_shots.values() for key in ours})
+    bases = {c.shots: _by_key(found, dataset, over, c.shots) if over else None for c in columns}
 
-    def __init__(self, found: Found, dataset: str) -> None:
-        self._found, self._dataset = found, dataset
+    def runs(key: LineKey) -> int:
+        return sum(len(ours[key][0].row(ours[key][1])) for ours in by_shots.values() if key in ours)
 
-    def lines(
-        self, row: RowLayout, over: RowLayout | None, columns: Sequence[PrintedColumn]
-    ) -> list[tuple[str, list[Cell]]]:
-        """One line for each protocol, input size and training seed; the most complete first."""
-        by_shots = {c.shots: self._by_key(row, c.shots) for c in columns}
-        keys = sorted({key for found in by_shots.values() for key in found})
+    nothing = Cell(status=NOT_RUN, gain_status=NOT_RUN if over else "")
+    lines = []
+    for key in sorted(keys, key=runs, reverse=True):
+        cells = [
+            _cell(by_shots[c.shots][key], key, bases[c.shots], c) if key in by_shots[c.shots] else nothing
+            for c in columns
+        ]
+        lines.append((_difference(key, keys), cells))
+    return lines or [("", [nothing] * len(columns))]
 
-        def runs(key: LineKey) -> int:
-            return sum(len(f[key][0].row(f[key][1])) for f in by_shots.values() if key in f)
 
-        lines = []
-        for key in sorted(keys, key=runs, reverse=True):
-            cells = [self._cell(by_shots[c.shots].get(key), key, over, c) for c in columns]
-            lines.append((_difference(key, keys), cells))
-        nothing = Cell(status=NOT_RUN, gain_status=NOT_RUN if over else "")
-        return lines or [("", [nothing] * len(columns))]
+def _by_key(found: Found, dataset: str, row: RowLayout, shots: int) -> dict[LineKey, Ours]:
+    """Our rows by protocol, input size and training seed; several of one kind are numbered."""
+    ours: dict[LineKey, Ours] = {}
+    for place in row.ours:
+        for table, series in found.get((place, dataset, shots), []):
+            first = table.row(series).iloc[0]
+            base = (table.protocol, str(first.sizes), str(first.train_seed))
+            ours[(*base, sum(key[:3] == base for key in ours))] = (table, series)
+    return ours
 
-    def _by_key(self, row: RowLayout, shots: int) -> dict[LineKey, Ours]:
-        """Our rows by protocol, input size and training seed; several of one kind are numbered."""
-        found: dict[LineKey, Ours] = {}
-        for place in row.ours:
-            for table, series in self._found.get((place, self._dataset, shots), []):
-                first = table.row(series).iloc[0]
-                base = (table.protocol, str(first.sizes), str(first.train_seed))
-                found[(*base, sum(key[:3] == base for key in found))] = (table, series)
-        return found
 
-    def _cell(self, ours: Ours | None, key: LineKey, over: RowLayout | None, column: PrintedColumn) -> Cell:
-        if ours is None:
-            return Cell(status=NOT_RUN, gain_status=NOT_RUN if over else "")
-        table, series = ours
-        row = table.row(series)
-        estimate, missing = None, NOT_RUN
-        if column.fold is None:
-            estimate, missing = table.mean(series, column.score), table.missing(series)
-        elif column.fold in row.index:
-            estimate = table.results.estimate(row.key[column.fold], column.score)
-        gain, status = self._gain(ours, key, over, column) if over else (None, "")
-        return Cell(
-            estimate=estimate,
-            std=_spread(table, series, column),
-            status="" if estimate else missing,
-            source=source_of(table, series),
-            gain=gain,
-            gain_status=status,
-        )
+def _cell(ours: Ours, key: LineKey, bases: Mapping[LineKey, Ours] | None, column: PrintedColumn) -> Cell:
+    table, series = ours
+    row = table.row(series)
+    estimate, missing = None, NOT_RUN
+    if column.fold is None:
+        estimate, missing = table.mean(series, column.score), table.missing(series)
+    elif column.fold in row.index:
+        estimate = table.results.estimate(row.key[column.fold], column.score)
+    gain, status = (None, "") if bases is None else _gain_over(bases, ours, key, column)
+    return Cell(
+        estimate=estimate,
+        std=_spread(table, series, column),
+        status="" if estimate else missing,
+        source=source_of(table, series),
+        gain=gain,
+        gain_status=status,
+    )
 
-    def _gain(
-        self, ours: Ours, key: LineKey, over: RowLayout, column: PrintedColumn
-    ) -> tuple[Estimate | None, str]:
-        """Our row less the row it is set beside, or why there is no such number."""
-        table, series = ours
-        base, status = self._base(key, over, column.shots)
-        if not status and not trained_alike(table, base, series):
-            status = "trained for another length"
-        if status:
-            return None, status
-        try:
-            lines = gain_lines(table, base, series, column.score)
-        except ValueError:
-            return None, "other episodes"
-        by_fold = {line["fold"]: Estimate(**{k: line[k] for k in ("value", "low", "high")}) for line in lines}
-        if column.fold is not None:
-            return by_fold.get(column.fold), "" if column.fold in by_fold else NOT_RUN
-        missing = table.missing(series) or (table.missing(base) and f"baseline {table.missing(base)}")
-        return (None, missing) if missing else (mean_of(list(by_fold.values())), "")
 
-    def _base(self, key: LineKey, over: RowLayout, shots: int) -> tuple[str, str]:
-        """The row that a line is set beside, or why there is none."""
-        bases = self._by_key(over, shots)
-        alike = {k[1]: base for k, (_, base) in reversed(bases.items()) if (k[0], k[2]) == (key[0], key[2])}
-        sizes = dict.fromkeys([key[1], *key[1].split(" + ")])  # of several sizes, the first with a baseline
-        base = next((alike[size] for size in sizes if size in alike), "")
-        if not bases:
-            return "", "baseline not run"
-        if not alike:
-            return "", "baseline of another protocol or training seed"
-        return base, "" if base else "baseline at another input size"
+def _gain_over(
+    bases: Mapping[LineKey, Ours], ours: Ours, key: LineKey, column: PrintedColumn
+) -> tuple[Estimate | None, str]:
+    """Our row less the row that it is set beside, or why there is no such number."""
+    table, series = ours
+    base, status = _base(bases, key)
+    if base and not trained_alike(table, base, series):
+        status = "trained for another length"
+    if status:
+        return None, status
+    try:
+        by_fold = gains_by_fold(table, base, series, column.score)
+    except ValueError:
+        return None, "other episodes"
+    if column.fold is not None:
+        return by_fold.get(column.fold), "" if column.fold in by_fold else NOT_RUN
+    missing = table.missing(series) or (table.missing(base) and f"baseline {table.missing(base)}")
+    return (None, missing) if missing else (mean_of(list(by_fold.values())), "")
+
+
+def _base(bases: Mapping[LineKey, Ours], key: LineKey) -> tuple[str, str]:
+    """The row that a line is set beside, or why there is none."""
+    protocol, size, seed, _ = key
+    alike = {k[1]: base for k, (_, base) in reversed(list(bases.items())) if (k[0], k[2]) == (protocol, seed)}
+    sizes = [size, *size.split(" + ")]  # of several sizes, the first with a baseline
+    base = next((alike[each] for each in sizes if each in alike), "")
+    if not bases:
+        return "", "baseline not run"
+    if not alike:
+        return "", "baseline of another protocol or training seed"
+    return base, "" if base else "baseline at another input size"
 
 
 def _difference(key: LineKey, among: Sequence[LineKey]) -> str:
@@ -409,16 +398,11 @@ def source_of(table: FoldTable, series: str) -> dict[str, str]:
     reservation = "without SAAM" if absent else ""  # so are SD-AANet's 5-shot rows on the small set
     protocol = stored_protocol(run.protocol)
     line = protocol.line() if protocol else ""
-    return {
-        "method": first.method,
-        "recipe": first.recipe,
-        "backbone": first.backbone,
+    columns = ["method", "recipe", "backbone", "fusion", "episodes", "protocol_digest"]
+    return {name: first[name] for name in columns} | {
         "size": first.sizes,
-        "fusion": first.fusion,
-        "episodes": first.episodes,
         "protocol": line or first.protocol,
         "protocol_line": line,
-        "protocol_digest": first.protocol_digest,
         "training": trained,
         "reservations": reservation,
         "sentence": _sentence(first, trained, reservation),
@@ -449,16 +433,15 @@ CSV_HEADINGS = (
 
 def csv_tables(tables: Sequence[PaperTable]) -> str:
     """A line for each cell, everything about it in columns; a row that is not ours has its printed values."""
-    file = io.StringIO()
-    writer = csv.DictWriter(
-        file, CSV_HEADINGS.split(), restval="", extrasaction="ignore", lineterminator="\n"
-    )
-    writer.writeheader()
-    for table in tables:
-        for section, rows in table.sections:
-            for row in rows:
-                writer.writerows(_csv_lines(table, section, row))
-    return file.getvalue()
+    lines = [
+        line
+        for table in tables
+        for section, rows in table.sections
+        for row in rows
+        for line in _csv_lines(table, section, row)
+    ]
+    frame = pd.DataFrame(lines, columns=CSV_HEADINGS.split())
+    return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 def _csv_lines(table: PaperTable, section: SectionLayout, row: PaperRow) -> Iterator[dict[str, str]]:
@@ -502,7 +485,7 @@ def _csv_lines(table: PaperTable, section: SectionLayout, row: PaperRow) -> Iter
 def _ends(estimate: Estimate | None, *names: str) -> dict[str, str]:
     if estimate is None:
         return {}
-    numbers = (estimate.value, estimate.low, estimate.high)
+    numbers = vars(estimate).values()
     return {name: f"{100 * number:.3f}" for name, number in zip(names, numbers, strict=True)}
 
 

@@ -10,7 +10,6 @@ give the mean, or where two papers quote one method differently.
 from __future__ import annotations
 
 import csv
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,30 +20,19 @@ from fewseg.recipes.variants import PrintedRow, Variant
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedValue:
-    """One number of a paper.
+    """One number of a paper."""
 
-    Attributes:
-        paper: "scl", "srpnet" or "sd-aanet": where it is printed, which need not be whose method it is.
-        table: number of the table, in Arabic digits.
-        row: the method or the parts switched on.
-        backbone: "vgg16", "resnet50" or "resnet101".
-        dataset: "pascal-5i" or "coco-20i", always the full set.
-        shots: K.
-        column: "fold0" .. "fold3" and "mean" are mIoU, "dice_fold0" .. "dice_fold3" and "dice" are Dice,
-            "fb_iou" is FB-IoU.
-        percent: the value in percent.
-        std: printed standard deviation over runs, in percent, or None.
-    """
-
-    paper: str
-    table: str
-    row: str
-    backbone: str
-    dataset: str
-    shots: int
+    paper: str  # "scl", "srpnet" or "sd-aanet": where it is printed, which need not be whose method it is
+    table: str  # number of the table, in Arabic digits
+    row: str  # the method or the parts switched on
+    backbone: str  # "vgg16", "resnet50" or "resnet101"
+    dataset: str  # "pascal-5i" or "coco-20i", always the full set
+    shots: int  # K
+    # "fold0" .. "fold3" and "mean" are mIoU, "dice_fold0" .. "dice_fold3" and "dice" are Dice, "fb_iou" is
+    # FB-IoU
     column: str
-    percent: float
-    std: float | None = None
+    percent: float  # the value in percent
+    std: float | None = None  # printed standard deviation over runs, in percent, or None
 
 
 @lru_cache(maxsize=1)
@@ -53,13 +41,8 @@ def published_values() -> tuple[PublishedValue, ...]:
     text = resources.files("fewseg.reports").joinpath("published.csv").read_text(encoding="utf-8")
     return tuple(
         PublishedValue(
-            paper=line["paper"],
-            table=line["table"],
-            row=line["row"],
-            backbone=line["backbone"],
-            dataset=line["dataset"],
+            **{name: line[name] for name in ("paper", "table", "row", "backbone", "dataset", "column")},
             shots=int(line["shots"]),
-            column=line["column"],
             percent=float(line["value"]),
             std=float(line["std"]) if line["std"] else None,
         )
@@ -95,22 +78,3 @@ def printed_as(
 def is_of_backbone(printed: str, dataset: str, backbone: str) -> bool:
     """Whether a result on this backbone may stand beside a row printed for another's name."""
     return dataset == "voc5i-mini" or not backbone or printed == backbone.removesuffix("s")
-
-
-def published_value(*, paper: str, table: str, row: str, shots: int, column: str = "mean") -> PublishedValue:
-    """Finds one value."""
-    in_table = [v for v in published_values() if (v.paper, v.table) == (paper, table)]
-    if not in_table:
-        known = sorted({f"{v.paper} {v.table}" for v in published_values()})
-        raise ValueError(f"published.csv has no table {paper} {table}; it has {', '.join(known)}")
-    for value in in_table:
-        if (value.row, value.shots, value.column) == (row, shots, column):
-            return value
-    rows = sorted({v.row for v in in_table})
-    near = difflib.get_close_matches(row, rows, n=3) or rows
-    found = sorted({f"{v.shots}-shot {v.column}" for v in in_table if v.row == row})
-    if found:
-        raise ValueError(
-            f"{paper} table {table}, row {row!r}, has no {shots}-shot {column}; it has {', '.join(found)}"
-        )
-    raise ValueError(f"{paper} table {table} has no row {row!r}; nearest: {', '.join(near)}")

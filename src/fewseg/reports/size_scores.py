@@ -6,79 +6,47 @@ A bin has few images, so that intervals are over images: a bin of one image has 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from fewseg.metrics import EpisodeCounts, bootstrap_score, miou_by_size, paired_difference
-from fewseg.metrics.scores import SizeBin, size_label
+from fewseg.metrics.scores import SizeBin
 from fewseg.metrics.statistics import check_same_episodes
 from fewseg.reports.frame import FoldTable
-from fewseg.reports.numbers import Estimate, mean_of, percent
+from fewseg.reports.numbers import ENDS, Estimate, mean_of, percent
 
 
-@dataclass(frozen=True, kw_only=True)
-class SizeScore:
-    """One bin of one fold, or of the mean of folds.
+def size_scores(table: EpisodeCounts, classes: Sequence[int], *, seed: int = 0) -> pd.DataFrame:
+    """:func:`fewseg.metrics.miou_by_size`, a row a bin, each score with its interval over images.
 
-    Attributes:
-        low: pixels.
-        high: pixels; None for no limit.
-        episodes: how many.
-        queries: how many images they segment; of a mean, in all folds.
-        classes: how many classes they are of; of a mean, in all folds.
-        miou: with its interval over images; None where there are none.
+    ``images`` counts those that the episodes segment; the score of a bin without episodes is NaN.
     """
-
-    low: int
-    high: int | None
-    episodes: int
-    queries: int
-    classes: int
-    miou: Estimate | None
-
-    @property
-    def label(self) -> str:
-        """Such as "500-999" or "from 5000"."""
-        return size_label(self.low, self.high)
-
-
-def size_scores(table: EpisodeCounts, classes: Sequence[int], *, seed: int = 0) -> tuple[SizeScore, ...]:
-    """:func:`fewseg.metrics.miou_by_size`, each score with its interval."""
-    found = []
+    lines = []
     for bin in miou_by_size(table, classes):
-        score, inside = None, of_size(table, bin.low, bin.high)
+        inside, low, high = of_size(table, bin.low, bin.high), None, None
         if bin.miou is not None:
             drawn = [c for c in classes if np.any(inside.class_id == c)]
             interval = bootstrap_score(inside, drawn, "miou", over="queries", seed=seed)
-            score = Estimate(value=bin.miou, low=interval.low, high=interval.high)
-        found.append(
-            SizeScore(
-                low=bin.low,
-                high=bin.high,
-                episodes=bin.episodes,
-                queries=len(np.unique(inside.query)),
-                classes=bin.classes,
-                miou=score,
-            )
-        )
-    return tuple(found)
-
-
-def mean_size_score(folds: Sequence[SizeScore]) -> SizeScore | None:
-    """The mean of one bin over folds; None where a fold has no episode of that size."""
-    scores = [score.miou for score in folds if score.miou is not None]
-    if len(scores) < len(folds):
-        return None
-    return SizeScore(
-        low=folds[0].low,
-        high=folds[0].high,
-        episodes=sum(score.episodes for score in folds),
-        queries=sum(score.queries for score in folds),
-        classes=sum(score.classes for score in folds),
-        miou=mean_of(scores),
+            low, high = interval.low, interval.high
+        counted = (bin.low, bin.high, bin.episodes, len(np.unique(inside.query)), bin.classes)
+        lines.append((*counted, bin.miou, low, high))
+    names = ["pixels_from", "pixels_below", "episodes", "images", "classes", "miou", "low", "high"]
+    return pd.DataFrame(lines, columns=names).astype(
+        {"pixels_below": "Int64", **dict.fromkeys(names[5:], float)}
     )
+
+
+def mean_sizes(folds: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The mean of each bin over folds, and its episodes in all of them; NaN where a fold has none."""
+    mean, scores = folds[0].copy(), ["miou", "low", "high"]
+    counted = ["episodes", "images", "classes"]
+    mean[counted] = sum(fold[counted] for fold in folds)
+    for i in mean.index:
+        each = [Estimate(**dict(zip(ENDS, fold.loc[i, scores], strict=True))) for fold in folds]
+        mean.loc[i, scores] = list(vars(mean_of(each)).values())
+    return mean
 
 
 def of_size(table: EpisodeCounts, low: int, high: int | None) -> EpisodeCounts:
@@ -89,12 +57,7 @@ def of_size(table: EpisodeCounts, low: int, high: int | None) -> EpisodeCounts:
     inside = table.fg_true >= max(low, 1)
     if high is not None:
         inside &= table.fg_true < high
-    return pooled(table.select(inside))
-
-
-def pooled(table: EpisodeCounts) -> EpisodeCounts:
-    """The same episodes, numbered as those of one seed."""
-    ordered = EpisodeCounts.join([table])
+    ordered = EpisodeCounts.join([table.select(inside)])
     number = np.arange(len(ordered), dtype=np.int64)
     return replace(ordered, seed=np.zeros_like(number), episode=number)
 
@@ -125,13 +88,13 @@ def size_cells(table: FoldTable) -> pd.DataFrame:
         by_fold = [miou_by_size(results.counts[key], results.runs[key].classes) for key in row.key]
         named = {series: by_fold}
         if missing:
-            name = "{}, fold {} ({}: no mean)".format
             named = {
-                name(series, fold, missing): [bins] for fold, bins in zip(row.fold, by_fold, strict=True)
+                f"{series}, fold {fold} ({missing}: no mean)": [bins]
+                for fold, bins in zip(row.fold, by_fold, strict=True)
             }
-        for name_of_row, folds in named.items():
+        for name, folds in named.items():
             cells = {bins[0].label: _cell(bins) for bins in zip(*folds, strict=True)}
-            lines.append({"pixels of the target": name_of_row} | cells)
+            lines.append({"pixels of the target": name} | cells)
     return pd.DataFrame(lines)
 
 

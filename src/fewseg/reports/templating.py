@@ -13,28 +13,30 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    '"': "''",
-    "±": r"$\pm$",
-    "†": r"\dag{}",
-    "⁰": "$^0$",
-    "¹": "$^1$",
-    "²": "$^2$",
-    "³": "$^3$",
-    "\n": " ",
-}
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        '"': "''",
+        "±": r"$\pm$",
+        "†": r"\dag{}",
+        "⁰": "$^0$",
+        "¹": "$^1$",
+        "²": "$^2$",
+        "³": "$^3$",
+        "\n": " ",
+    }
+)
 
 _LATEX_SIGNS: dict[str, Any] = {
     "block_start_string": "<%",
@@ -47,7 +49,7 @@ _LATEX_SIGNS: dict[str, Any] = {
 
 def latex(text: str) -> str:
     """Text with every sign that LaTeX would read as a command escaped."""
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    return text.translate(_LATEX)
 
 
 def markdown(text: str) -> str:

@@ -262,6 +262,4 @@ def remove_class(number: int, page: Page) -> dict[str, Any]:
 @router.get("/download/{form}")
 def download(form: str, page: Page, threshold: Threshold = 0.5, settled: bool = False) -> Response:
     """All masks as a file."""
-    made = export(page, form, threshold, settled=settled)
-    headers = {"Content-Disposition": f'attachment; filename="{made.name}"'}
-    return Response(made.content, media_type=made.media_type, headers=headers)
+    return export(page, form, threshold, settled=settled)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import tempfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+from starlette.responses import Response
 
-from fewseg.annotations.formats import FORMATS
+from fewseg.annotations.formats import FORMATS, WriteOptions
 from fewseg.annotations.names import file_safe, output_stems
 from fewseg.annotations.options import Format
 from fewseg.annotations.values import Prediction
@@ -27,16 +27,7 @@ _SINGLE_FILES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Download:
-    """A file for the user: its name, its media type, its bytes."""
-
-    name: str
-    media_type: str
-    content: bytes
-
-
-def export(page: PageState, form: str, threshold: float = 0.5, *, settled: bool = False) -> Download:
+def export(page: PageState, form: str, threshold: float = 0.5, *, settled: bool = False) -> Response:
     """Writes the masks of all images, predicted where nobody has settled them, or of settled ones alone."""
     if form not in FORMATS:
         raise ValueError(f"the format must be one of {', '.join(FORMATS)}, got {form!r}")
@@ -47,22 +38,27 @@ def export(page: PageState, form: str, threshold: float = 0.5, *, settled: bool 
         images = tuple(image for image in images if image.role != "open")
     numbers = {image.name: f"{k:06}" for k, image in enumerate(images)}  # users' names are no paths
     with tempfile.TemporaryDirectory(prefix="fewseg-") as folder:
-        outputs = Outputs(Path(folder), classes, [cast(Format, form)], numbers)
+        outputs = Outputs(Path(folder), classes, [cast(Format, form)], WriteOptions(stems=numbers))
         try:
             for image in images:
-                outputs.write(prediction_of(page, image.id, threshold, probability=outputs.probability))
+                outputs.write(_shown(page, image.id, threshold, probability=outputs.probability))
         finally:
             outputs.close()
         if form in _SINGLE_FILES:
             media_type = "application/x-ndjson" if form == "jsonl" else "application/json"
             content = (Path(folder) / _SINGLE_FILES[form]).read_bytes()
-            return Download(name=_SINGLE_FILES[form], media_type=media_type, content=content)
+            return _attachment(_SINGLE_FILES[form], media_type, content)
         stems = output_stems(numbers)
         names = {number: file_safe(stems[name]) for name, number in numbers.items()}
-        return Download(name=f"{form}.zip", media_type="application/zip", content=_zip(Path(folder), names))
+        return _attachment(f"{form}.zip", "application/zip", _zip(Path(folder), names))
 
 
-def prediction_of(page: PageState, id: str, threshold: float, *, probability: bool) -> Prediction:
+def _attachment(name: str, media_type: str, content: bytes) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def _shown(page: PageState, id: str, threshold: float, *, probability: bool) -> Prediction:
     """An image's mask as writers take it, with the page's classes.
 
     A class that no support shows has the probability 0; a settled mask has the score 1.

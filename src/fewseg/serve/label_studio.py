@@ -38,7 +38,7 @@ from fewseg.annotations.label_studio import (
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES, IGNORE_NAMES
 from fewseg.inference.model import EncodedImage, view_masks
-from fewseg.inference.session import Session
+from fewseg.inference.segmentation import Session
 from fewseg.inference.supports import SupportImage, SupportSet
 from fewseg.serve.label_studio_client import StudioClient, StudioSettings
 from fewseg.serve.limits import MIB, Limits, RequestError, read_body

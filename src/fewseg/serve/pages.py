@@ -22,8 +22,7 @@ from fewseg.annotations.image_files import check_labels, check_same_size, mask_o
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.values import MAX_CLASSES, Mask
 from fewseg.inference.model import EncodedImage, Model, view_masks
-from fewseg.inference.segmentation import Segmentation
-from fewseg.inference.session import Session
+from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.supports import SupportSet
 from fewseg.serve.limits import MIB, Limits, RequestError
 from fewseg.types import IGNORE, DataError

@@ -73,6 +73,13 @@ def test_coco_polygons_are_filled_as_pycocotools_does(tmp_path, write_json):
     assert found.weak == frozenset()
 
 
+def test_what_of_a_coco_polygon_lies_outside_the_image_is_cut_off(tmp_path, write_json):
+    triangle = np.array([[-9.0, -6.0], [55.0, 12.0], [8.0, 41.0]])
+    found = one(tmp_path, write_json, coco({"segmentation": [triangle.ravel().tolist()]}))
+    large = coco_mask.decode(coco_mask.frPyObjects([(triangle + 20).ravel().tolist()], 80, 90))[..., 0]
+    assert np.array_equal(found.masks["rust"], large[20:50, 20:60])
+
+
 @pytest.mark.parametrize("counts", [encode_coco(MASK)["counts"], uncompressed(MASK)], ids=["text", "list"])
 def test_coco_reads_both_kinds_of_rle(tmp_path, write_json, counts):
     found = one(tmp_path, write_json, coco({"segmentation": {"size": [30, 40], "counts": counts}}))
@@ -382,10 +389,10 @@ BAD_FILES = [
 @pytest.mark.parametrize(("text", "message"), BAD_FILES, ids=[m for _, m in BAD_FILES])
 def test_a_broken_json_file_is_reported_in_one_line(tmp_path, text, message):
     (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(DataError, match=message) as told:
+    with pytest.raises(DataError, match=message) as caught:
         read_supports(tmp_path / "a.json")
-    assert "\n" not in str(told.value)
-    assert "a.json" in str(told.value)
+    assert "\n" not in str(caught.value)
+    assert "a.json" in str(caught.value)
 
 
 def test_a_byte_order_mark_and_a_single_task_are_read(tmp_path):

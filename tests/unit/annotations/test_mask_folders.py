@@ -120,7 +120,7 @@ def test_bad_images_are_reported_one_by_one_and_the_others_are_kept(tmp_path, wr
     Image.new("I;16", (5, 4)).save(masks / "deep.png")
     (masks / "text.png").write_text("x")
     assert [i.image.name for i in iter_supports(tmp_path) if not isinstance(i, Problem)] == ["good.png"]
-    told = {where.rsplit("/", 1)[1]: error for where, error in problems(tmp_path).items()}
+    errors = {where.rsplit("/", 1)[1]: error for where, error in problems(tmp_path).items()}
     expected = {
         "broken.png": "cannot be read",
         "empty.png": "empty (0 bytes)",
@@ -132,11 +132,11 @@ def test_bad_images_are_reported_one_by_one_and_the_others_are_kept(tmp_path, wr
         "text.png": "cannot be read",
         "turned.png": "EXIF",
     }
-    assert set(told) == set(expected)
+    assert set(errors) == set(expected)
     for name, words in expected.items():
-        assert words in told[name]
-        assert name in told[name]
-        assert "\n" not in told[name]
+        assert words in errors[name]
+        assert name in errors[name]
+        assert "\n" not in errors[name]
     with pytest.raises(DataError, match="9 of 10 annotated images cannot be used"):
         read_supports(tmp_path)
     with pytest.raises(DataError, match=r"good\.png has 5 x 4 pixels; expected at most 19"):
@@ -169,10 +169,10 @@ def test_class_folders_that_are_not_complete_are_reported(tmp_path, write_image,
     write_mask(tmp_path / "car" / "mask" / "x.png", [[0, 1]])
     (tmp_path / "bus" / "images").mkdir(parents=True)
     (tmp_path / "bus" / "masks").mkdir()
-    told = problems(tmp_path)
-    assert set(told) == {str(tmp_path / "bus"), str(tmp_path / "car")}
-    assert "car lacks masks/" in told[str(tmp_path / "car")]
-    assert "bus lacks a picture in images/" in told[str(tmp_path / "bus")]
+    errors = problems(tmp_path)
+    assert set(errors) == {str(tmp_path / "bus"), str(tmp_path / "car")}
+    assert "car lacks masks/" in errors[str(tmp_path / "car")]
+    assert "bus lacks a picture in images/" in errors[str(tmp_path / "bus")]
 
 
 @pytest.mark.parametrize("layout", ["cat/images cat/masks", "images masks", "images masks/cat"])
@@ -182,6 +182,6 @@ def test_a_mask_without_an_image_is_reported(tmp_path, write_image, write_mask, 
     write_mask(tmp_path / masks / "x.png", [[0, 1]])
     assert problems(tmp_path) == {}
     write_mask(tmp_path / masks / "y.png", [[0, 1]])
-    told = problems(tmp_path)
-    assert list(told) == [str(tmp_path / masks / "y.png")]
-    assert "belongs to no image" in told[str(tmp_path / masks / "y.png")]
+    errors = problems(tmp_path)
+    assert list(errors) == [str(tmp_path / masks / "y.png")]
+    assert "belongs to no image" in errors[str(tmp_path / masks / "y.png")]

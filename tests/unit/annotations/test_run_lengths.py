@@ -87,8 +87,8 @@ def packed(values, pieces, word=8, sizes=(3, 4, 8, 16)):
     place = 0
     for repeated, index, length in pieces:
         bits += f"{repeated:b}{index:02b}{length - 1:0{sizes[index]}b}"
-        said = [values[place]] if repeated else values[place : place + length]
-        bits += "".join(f"{v:0{word}b}" for v in said)
+        stored = [values[place]] if repeated else values[place : place + length]
+        bits += "".join(f"{v:0{word}b}" for v in stored)
         place += length
     bits += "0" * (-len(bits) % 8)
     return [int(bits[k : k + 8], 2) for k in range(0, len(bits), 8)]

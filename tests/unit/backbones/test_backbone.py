@@ -1,11 +1,19 @@
-"""What every backbone promises to methods."""
+"""What every backbone promises to methods; VGGs without a last ReLU; other networks of timm."""
+
+import hashlib
+import json
+from dataclasses import asdict, replace
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
 
 from fewseg.backbones import LEVELS, BackboneConfig, ResNetShape
+from fewseg.backbones.weights import state_sha256
+from fewseg.methods.matcher import MatcherConfig
+from fewseg.types import EncodedShots
 
 TINY = ResNetShape(layers=(1, 2, 2, 2), channels=(8, 12, 16, 20), stem_width=4)
 
@@ -109,10 +117,9 @@ def test_only_the_asked_levels_are_given_and_deeper_stages_are_not_built(config)
         backbone.rerun("layer3", torch.rand(1, 12, 5, 5))
 
 
-def test_levels_are_given_in_the_order_they_were_asked_for():
+def test_levels_are_given_in_the_order_of_the_config():
     maps = tiny(levels=("layer3", "stem", "layer2")).build().maps(torch.randn(1, 3, 33, 33))
     assert list(maps) == ["layer3", "stem", "layer2"]
-    assert maps["stem"].shape[1] == 8
 
 
 def test_forward_normalises_and_maps_does_not():
@@ -268,3 +275,143 @@ def test_a_convolution_of_a_vgg_is_a_block_and_the_last_has_the_pool():
 def test_a_block_that_a_network_lacks_is_refused():
     with pytest.raises(ValueError, match=r"no level 'layer3.2': layer3 has 2 blocks, 0 .. 1"):
         tiny(levels=("layer3.2",)).build()
+
+
+SMALL_VGG = BackboneConfig(name="vgg11", weights=None, levels=("layer1", "layer2"))
+SMALL_RESNET = BackboneConfig(
+    name="resnet18",
+    weights=None,
+    levels=("layer2",),
+    shape=ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4),
+)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """The same random VGG with and without its last ReLU."""
+    return SMALL_VGG.build(), replace(SMALL_VGG, last_relu=False).build()
+
+
+def test_only_the_deepest_level_loses_its_relu(pair):
+    whole, without = pair
+    images = torch.rand(1, 3, 33, 33, generator=torch.Generator().manual_seed(0))
+    expected, found = whole(images), without(images)
+    assert torch.equal(found["layer1"], expected["layer1"])
+    assert float(expected["layer2"].min()) >= 0
+    assert float(found["layer2"].min()) < 0
+    # a pool follows: the largest of cut values is the cut largest value
+    torch.testing.assert_close(found["layer2"].relu(), expected["layer2"])
+
+
+def test_the_weights_keep_their_names(pair):
+    whole, without = pair
+    assert list(whole.state_dict()) == list(without.state_dict())
+    relus = [sum(isinstance(m, nn.ReLU) for m in b.modules()) for b in pair]
+    assert relus[1] == relus[0] - 1
+
+
+def key_without_the_choice(backbone):
+    """What the digest was made of before ``last_relu``."""
+    known = (
+        "name",
+        "levels",
+        "first_block_dilation",
+        "stride_on_1x1",
+        "bn_eps",
+        "bn",
+        "shape",
+    )
+    settings = {k: v for k, v in asdict(backbone.config).items() if k in known}
+    settings |= {"mean": backbone.mean.tolist(), "std": backbone.std.tolist()}
+    text = json.dumps(settings, sort_keys=True) + state_sha256(backbone.trunk.state_dict())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_old_digests_stay_and_the_map_without_relu_has_its_own(pair):
+    whole, without = pair
+    for backbone in (whole, SMALL_RESNET.build()):
+        assert backbone.digest() == key_without_the_choice(backbone)
+    assert without.digest() not in (whole.digest(), key_without_the_choice(without))
+
+
+def test_a_resnet_cannot_leave_out_its_relu():
+    with pytest.raises(ValueError, match="last_relu is for VGGs, not 'resnet18'"):
+        replace(SMALL_RESNET, last_relu=False)
+
+
+def built(name, *levels):
+    return BackboneConfig(name=name, weights=None, levels=levels).build().eval()
+
+
+def test_a_convnext_gives_its_own_maps_at_stride_8():
+    backbone = built("convnext_atto", "layer2", "layer4")
+    images = torch.rand(2, 3, 65, 65)
+    found = backbone(images)
+    normalised = (images - backbone.mean.view(1, 3, 1, 1)) / backbone.std.view(1, 3, 1, 1)
+    expected = backbone.trunk.net.forward_intermediates(normalised, intermediates_only=True)
+    assert torch.equal(found["layer2"], expected[1])
+    assert torch.equal(found["layer4"], expected[3])
+    assert backbone.channels == {"layer2": 80, "layer4": 320}
+    assert backbone.strides == {"layer2": 8, "layer4": 8}
+
+
+def test_a_vision_transformer_is_parted_into_four_layers_and_takes_any_size():
+    backbone = built("vit_tiny_patch16_224", "layer1", "layer4")
+    found = backbone(torch.rand(1, 3, 97, 65))
+    assert {k: tuple(v.shape) for k, v in found.maps.items()} == {
+        "layer1": (1, 192, 6, 4),
+        "layer4": (1, 192, 6, 4),
+    }
+    blocks = backbone.trunk.net.forward_intermediates(torch.rand(1, 3, 96, 64), intermediates_only=True)
+    assert len(blocks) == 12
+    named = built("vit_tiny_patch16_224", "layer1", "layer1.2", "layer2.0", "layer4")
+    found = named.trunk.maps(torch.rand(1, 3, 96, 64), named.config.levels)
+    assert torch.equal(found["layer1"], found["layer1.2"])
+    every = named.trunk.net.forward_intermediates
+    images = torch.rand(1, 3, 96, 64)
+    expected = every(images, intermediates_only=True)
+    found = named.trunk.maps(images, named.config.levels)
+    for level, i in {"layer1": 2, "layer2.0": 3, "layer4": 11}.items():
+        assert torch.equal(found[level], expected[i])
+
+
+def test_the_names_of_the_weights_are_timms():
+    names = set(timm.create_model("efficientnet_b0", num_classes=0).state_dict())
+    assert set(built("efficientnet_b0", "layer3").trunk.net.state_dict()) == names
+
+
+def test_a_weight_file_of_timm_is_loaded(tmp_path):
+    net = timm.create_model("convnext_atto", num_classes=10)
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    backbone = BackboneConfig(
+        name="convnext_atto", weights=str(tmp_path / "net.pth"), levels=("layer4",)
+    ).build()
+    assert backbone.report.complete
+    assert torch.equal(backbone.trunk.net.stem[0].weight, net.stem[0].weight)
+
+
+def test_a_stage_by_itself_is_refused_with_what_to_do():
+    backbone = built("convnext_atto", "layer3")
+    with pytest.raises(
+        ValueError, match=r"cannot run 'layer3' by itself: choose a ResNet .* without masked input"
+    ):
+        backbone.rerun("layer3", torch.rand(1, 80, 8, 8))
+
+
+def test_levels_that_a_network_lacks_are_refused():
+    with pytest.raises(ValueError, match="with no 'stem' among them"):
+        built("convnext_atto", "stem")
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "vit_tiny_patch16_224", "mobilenetv3_small_050"])
+def test_the_matcher_works_on_any_of_them(name):
+    backbone = BackboneConfig(name=name, weights=None, levels=("layer2", "layer3"))
+    matcher = MatcherConfig(backbone=backbone).build().eval()
+    images = torch.rand(3, 3, 65, 65)
+    masks = torch.zeros(1, 2, 65, 65, dtype=torch.uint8)
+    masks[..., :30, :30] = 1
+    with torch.no_grad():
+        state = matcher.encode_support(EncodedShots(features=matcher.extract(images[:2]), masks=masks))
+        logits = matcher.segment(matcher.extract(images[2:]), state)
+    assert logits.shape == (1, 2, 65, 65)
+    assert bool(torch.isfinite(logits).all())

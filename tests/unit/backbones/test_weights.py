@@ -1,13 +1,15 @@
-"""Weight files: what is accepted, what is reported, what is refused."""
+"""Weight files: what is read, renamed, reported and refused; published weights."""
 
 import hashlib
 import pickle
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
 from fewseg.backbones import BackboneConfig, ResNetShape, load_weights
+from fewseg.backbones.weights import normalisation, published_name, to_timm_names
 
 TINY = ResNetShape(layers=(1, 1, 1, 1), channels=(8, 8, 8, 8), stem_width=4)
 
@@ -145,3 +147,101 @@ def test_files_that_are_absent_of_another_kind_or_without_tensors_are_refused(tm
         torch.save(content, tmp_path / "w.pth")
         with pytest.raises(ValueError, match=r"w.pth holds no state dict but a (dict|list)"):
             tiny(str(tmp_path / "w.pth")).build()
+
+
+DEEP = ("conv1.0", "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1")
+
+
+def timm_state(name):
+    backbone = BackboneConfig(name=name, weights=None, levels=("layer1",)).build()
+    return backbone.trunk.state_dict()
+
+
+def renamed(state, names):
+    out = {}
+    for key, value in state.items():
+        head = next((name for name in names if key.startswith(f"{name}.")), None)
+        out[names[head] + key.removeprefix(head) if head else key] = value
+    return out
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(first[key] is second[key] for key in first)
+
+
+LAYER0 = ("layer0.0", "layer0.1", "layer0.3", "layer0.4", "layer0.6", "layer0.7")
+
+
+@pytest.mark.parametrize(
+    ("network", "given"),
+    [
+        ("resnet50s", dict(zip(DEEP, LAYER0, strict=True))),
+        ("resnet50", {"conv1": "layer0.0", "bn1": "layer0.1"}),
+        ("resnet50s", dict(zip(DEEP, ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3"), strict=True))),
+    ],
+    ids=["released deep stem", "released plain stem", "flat deep stem"],
+)
+def test_other_names_of_the_stem_become_timms(network, given):
+    state = timm_state(network)
+    other = renamed(state, given)
+    assert not same(other, state)
+    assert same(to_timm_names(other), state)
+
+
+def test_timms_own_names_stay():
+    state = timm_state("resnet50")
+    assert same(to_timm_names(state), state)
+
+
+def test_a_bare_name_stands_for_torchvisions_first_weights():
+    assert published_name("resnet50") == "resnet50.tv_in1k"
+    assert published_name("vgg16_bn") == "vgg16_bn.tv_in1k"
+
+
+def test_a_deep_stem_stands_for_timms_default_and_a_tag_for_itself():
+    assert published_name("resnet50s") == "resnet50s"
+    assert published_name("resnet50.a1_in1k") == "resnet50.a1_in1k"
+
+
+def test_a_network_without_published_weights_is_refused():
+    with pytest.raises(
+        ValueError, match=r"no weights are published for backbone 'resnet200'.*None for random"
+    ):
+        published_name("resnet200")
+
+
+def test_mean_and_std_are_those_of_the_published_weights():
+    assert normalisation(None) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert normalisation("resnet34.ra4_e3600_r224_in1k") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def test_imagenet_weights_are_asked_of_timm_by_name_and_loaded(monkeypatch):
+    published = timm.create_model("resnet18")
+    torch.nn.init.constant_(published.bn1.running_mean, 0.25)
+    build = timm.create_model
+
+    def create(name, pretrained=False, **settings):
+        if pretrained:
+            assert name == "resnet18.tv_in1k"
+            return published
+        return build(name, pretrained=False, **settings)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    backbone = BackboneConfig(name="resnet18").build()
+    assert backbone.report.source == "resnet18.tv_in1k"
+    assert backbone.report.ignored == ("fc.weight", "fc.bias")
+    for key, value in backbone.trunk.state_dict().items():
+        assert torch.equal(value, published.state_dict()[key])
+
+
+def test_unreachable_weights_are_an_error_that_says_what_to_do(monkeypatch):
+    build = timm.create_model
+
+    def create(name, pretrained=False, **settings):
+        if pretrained:
+            raise FileNotFoundError("no network")
+        return build(name, pretrained=False, **settings)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(ValueError, match=r"could not be downloaded \(no network\).*give weights the path"):
+        BackboneConfig(name="resnet18").build()

@@ -229,10 +229,10 @@ def test_the_check_names_what_is_missing_and_where_to_get_it(root):
     shutil.rmtree(root / "train2014")
     (root / "annotations" / "instances_val2014.json").unlink()
     lines = check_coco(root, progress=False)
-    told = [line for line in lines if "is missing" in line]
-    assert len(told) == 2
-    assert "train2014 is missing: train2014.zip" in told[0]
-    assert "cocodataset.org" in told[1]
+    missing = [line for line in lines if "is missing" in line]
+    assert len(missing) == 2
+    assert "train2014 is missing: train2014.zip" in missing[0]
+    assert "cocodataset.org" in missing[1]
     shutil.rmtree(root / "annotations")
     assert check_coco(root)[0].startswith("WRONG COCO 2014")
 

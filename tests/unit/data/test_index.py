@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from fewseg import data
 from fewseg.data import index as index_module
 from fewseg.data.folder import ListFileSource
 from fewseg.data.index import ImageFacts, Index, build_index, measure
@@ -166,3 +167,10 @@ def test_a_source_without_files_is_measured_by_reading_it():
     assert measure(Drawn(5), "0") == ImageFacts(height=4, width=5, areas={1: 20})
     with pytest.raises(DataError, match="image 0: the image is 6 x 4"):
         measure(Drawn(6), "0")
+
+
+def test_every_public_name_of_the_package_can_be_imported_and_no_other():
+    for name in data.__all__:
+        assert getattr(data, name).__class__ is not type(data)
+    with pytest.raises(AttributeError, match="no attribute 'coco_21i'"):
+        _ = data.coco_21i

@@ -239,6 +239,7 @@ def edited(path, header=None, rows=lambda rows: rows):
         (1, {}, lambda rows: [*rows[:-1], rows[-1] | {"index": 6}], r"has episodes \[6\], those .* 0 .. 5"),
         (1, {}, lambda rows: [*rows[:-1], rows[0]], r"has 1 episodes more than once, like \[0\]"),
         (1, {"shots": 5}, lambda rows: rows, "announces 5 shots and has 2"),
+        (1, {"shots": 1}, lambda rows: rows, "announces 1 shots and has 2"),
         (2, {"ways": 3}, lambda rows: rows, "announces 3 ways and has 2"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The rendered set: repeatable, balanced, varied, and told apart by outline and pattern, not by colour."""
+"""The rendered set: repeatable, balanced, varied; classes differ in outline and pattern, not in colour."""
 
 from __future__ import annotations
 

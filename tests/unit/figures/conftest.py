@@ -20,7 +20,7 @@ from fewseg.methods.layers import PriorMap
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.pfenet import PFENetConfig
-from fewseg.methods.prototypes import Cosine, Fidelity
+from fewseg.methods.prototypical import Cosine, Fidelity
 from fewseg.methods.scl import SCLPFENet, SCLPFENetConfig
 from fewseg.methods.sdaanet import NoAttention, NoDistillation, NoGate, SDAANetConfig
 from fewseg.methods.srpnet import SRPNetConfig
@@ -29,9 +29,9 @@ from fewseg.recipes import evaluation as recipe_lines
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES, variants
 from fewseg.recipes.resolve import build_method
-from fewseg.reports.figures import FiguresOptions
 from fewseg.reports.figures.context import FigureContext
 from fewseg.reports.figures.model import FigureModel
+from fewseg.reports.options import FiguresOptions
 from tiny_folds import SIDE, tiny_folds
 
 _SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)

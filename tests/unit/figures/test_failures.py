@@ -9,7 +9,7 @@ from fewseg.metrics import EpisodeCounts, count
 from fewseg.reports.figures.failures import Outcomes, examples, failures, pixel_outcome, similar_class
 
 
-def told(hit, wrong, lost, clear, other=None):
+def reported(hit, wrong, lost, clear, other=None):
     others = None if other is None else np.array([other])
     one = Outcomes(
         hit=np.array([hit]),
@@ -41,11 +41,11 @@ def told(hit, wrong, lost, clear, other=None):
     ],
 )
 def test_an_episode_matches_the_rules_that_its_pixels_tell(pixels, rules):
-    assert told(*pixels) == rules
+    assert reported(*pixels) == rules
 
 
 def test_counts_tell_all_rules_but_that_of_other_classes():
-    assert told(0, 100, 100, 800) == ["failed", "missed target"]
+    assert reported(0, 100, 100, 800) == ["failed", "missed target"]
     one = Outcomes(hit=np.array([0]), wrong=np.array([1]), lost=np.array([1]), clear=np.array([1]))
     assert "similar class" not in failures(one)
     with pytest.raises(ValueError, match="this rule needs the predictions"):

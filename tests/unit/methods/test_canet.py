@@ -1,12 +1,23 @@
-"""CANet: one vector a shot, attention over shots, and a training history of its own."""
+"""CANet: dense comparison, attention over shots, refinement, and a training history."""
 
-from dataclasses import replace
+import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from fewseg.methods.canet import CANetConfig, Refinement
+from fewseg.methods.canet import (
+    ASPP,
+    CANetConfig,
+    DenseComparison,
+    GuidedConv,
+    IterativeTrunk,
+    PredictionHistory,
+    Refinement,
+    ResidualBlock,
+    ShotWeights,
+)
 from fewseg.methods.fusion import MeanVector, ScoreAverage, ShotAttention
 from fewseg.ops.masks import foreground_cells
 from fewseg.types import EncodedEpisodes, EncodedShots
@@ -72,15 +83,6 @@ def test_attention_weighs_the_compared_maps_of_the_shots(make, shots, encode):
     torch.testing.assert_close(method.segment(query, state), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_attention_over_one_shot_is_that_shot(make, shots, encode):
-    method = make(fusion=ShotAttention())
-    support = encode(method, *shots(1, 1))
-    query = method.extract(shots(1, 1, seed=1)[0][0])
-    by_attention = method.segment(query, method.encode_support(support))
-    method.fusion = MeanVector()
-    torch.testing.assert_close(method.segment(query, method.encode_support(support)), by_attention)
-
-
 def test_a_method_without_attention_refuses_the_fusion_that_needs_it(make, pfenet, shots, encode):
     for method in (make(), pfenet):
         method.fusion = ShotAttention()
@@ -109,16 +111,6 @@ def test_the_loss_is_the_cross_entropy_of_one_decoding_from_the_pairs_history(ma
     assert len(method.history) == 2
 
 
-def test_other_pairs_begin_from_zeros(make, shots):
-    method = make(history_reset=0.0, mid_dropout=0.0, head_dropout=0.0).train()
-    batch = episodes(method, *shots(2, 2), torch.tensor([11, 12]))
-    first = method.training_losses(batch).total
-    again = method.training_losses(batch).total
-    other = method.training_losses(replace(batch, pair_ids=torch.tensor([13, 14]))).total
-    torch.testing.assert_close(other, first)
-    assert not torch.equal(again, first)
-
-
 @pytest.mark.parametrize("fusion", [MeanVector(), ScoreAverage(), ShotAttention()], ids=lambda f: f.kind)
 def test_several_shots_train_as_they_are_joined(make, shots, fusion):
     method = make(fusion=fusion, refinement=Refinement(iterations=0))
@@ -128,3 +120,219 @@ def test_several_shots_train_as_they_are_joined(make, shots, fusion):
     logits = method.segment(batch.query, method.encode_support(batch.support))
     expected = F.cross_entropy(logits, masks[:, 2].long(), ignore_index=255)
     torch.testing.assert_close(method.training_losses(batch).total, expected, atol=1e-5, rtol=1e-4)
+
+
+def concatenated(maps, vectors):
+    size = maps.shape[-2:]
+    expanded = [v[..., None, None].expand(-1, -1, *size) for v in vectors.unbind(1)]
+    return torch.cat([maps.expand(len(vectors), -1, -1, -1), *expanded], dim=1)
+
+
+@pytest.mark.parametrize(("vectors", "dilation", "size"), [(1, 1, (5, 7)), (2, 2, (6, 5)), (3, 2, (2, 1))])
+def test_a_guided_convolution_is_that_of_the_concatenated_maps(vectors, dilation, size):
+    torch.manual_seed(0)
+    conv = GuidedConv(4, 6, vectors=vectors, dilation=dilation)
+    maps, guide = torch.randn(3, 4, *size), torch.randn(3, vectors, 4)
+    joined = concatenated(maps, guide)
+    expected = F.conv2d(joined, conv.weight, conv.bias, padding=dilation, dilation=dilation)
+    torch.testing.assert_close(conv(maps, guide), expected, atol=1e-5, rtol=1e-5)
+    one = F.conv2d(concatenated(maps[:1], guide), conv.weight, conv.bias, padding=dilation, dilation=dilation)
+    torch.testing.assert_close(conv(maps[:1], guide), one, atol=1e-5, rtol=1e-5)
+
+
+def test_the_comparison_is_a_dilated_convolution_and_a_relu():
+    torch.manual_seed(0)
+    comparison = DenseComparison(4, vectors=1, dropout=0.5).eval()
+    maps, guide = torch.randn(2, 4, 6, 6), torch.randn(2, 1, 4)
+    conv = comparison.conv
+    expected = F.relu(F.conv2d(concatenated(maps, guide), conv.weight, conv.bias, padding=2, dilation=2))
+    torch.testing.assert_close(comparison(maps, guide), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_shots_weigh_by_a_softmax_of_the_pooled_branch():
+    torch.manual_seed(0)
+    branch = ShotWeights(4)
+    maps, guide = torch.randn(6, 4, 5, 5), 3 * torch.randn(6, 1, 4)
+    found = branch(maps, guide, 3)
+    assert found.shape == (2, 3)
+    for b in range(2):
+        strengths = []
+        for k in range(3):
+            one = concatenated(maps[[3 * b + k]], guide[[3 * b + k]])
+            hidden = F.relu(F.conv2d(one, branch.conv.weight, branch.conv.bias, padding=1))
+            hidden = F.max_pool2d(F.pad(hidden, (1, 1, 1, 1), value=float("-inf")), 3, stride=1)
+            strengths.append(branch.weigh(hidden).mean())
+        expected = torch.stack(strengths).exp() / torch.stack(strengths).exp().sum()
+        torch.testing.assert_close(found[b], expected, atol=1e-5, rtol=1e-5)
+    assert float(found.detach().std()) > 1e-3  # weights that differ
+
+
+@pytest.fixture
+def trunk():
+    torch.manual_seed(0)
+    trunk = IterativeTrunk(4, dropout=0.0).eval()
+    for module in trunk.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    return trunk
+
+
+def conv(layer, maps, rate=1):
+    return F.conv2d(maps, layer.weight, layer.bias, padding=rate * (layer.kernel_size[0] // 2), dilation=rate)
+
+
+def test_a_residual_block_adds_two_convolutions_with_a_relu_before_each():
+    torch.manual_seed(0)
+    block, maps, history = ResidualBlock(4, extra=2), torch.randn(2, 4, 5, 5), torch.rand(2, 2, 5, 5)
+    inner = conv(block.first, F.relu(torch.cat([maps, history], dim=1)))
+    torch.testing.assert_close(block(maps, history), maps + conv(block.second, F.relu(inner)))
+
+
+def test_the_pyramid_is_global_then_1x1_then_the_rates():
+    torch.manual_seed(0)
+    aspp, maps = ASPP(3), torch.randn(2, 3, 20, 21)
+    parts = aspp(maps).split(3, dim=1)
+    pooled = conv(aspp.branches[0], maps.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(parts[0], F.relu(pooled).expand(-1, -1, 20, 21))
+    for part, layer, rate in zip(parts[1:], aspp.branches[1:], (1, 6, 12, 18), strict=True):
+        torch.testing.assert_close(part, F.relu(conv(layer, maps, rate)))
+
+
+def test_an_iteration_hears_the_history_at_the_maps_size_and_zeros_without(trunk):
+    compared = torch.randn(2, 4, 7, 7)
+    history = torch.rand(2, 2, 13, 13)
+    small = F.interpolate(history, size=(7, 7), mode="bilinear", align_corners=True)
+    expected = trunk.after_entry(trunk.entry(compared, small))
+    torch.testing.assert_close(trunk(compared, history), expected)
+    zeros = trunk.after_entry(trunk.entry(compared, torch.zeros(2, 2, 7, 7)))
+    torch.testing.assert_close(trunk(compared), zeros)
+    assert not torch.allclose(zeros, expected)
+
+
+def by_hand(trunk, compared, iterations):
+    logits = [trunk(compared)]
+    for _ in range(iterations):
+        logits.append(trunk(compared, logits[-1].softmax(1)))
+    return logits
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 4])
+def test_refinement_feeds_each_answer_back(trunk, iterations):
+    compared = torch.randn(3, 4, 6, 6)
+    with torch.no_grad():
+        expected = by_hand(trunk, compared, iterations)[-1]
+        torch.testing.assert_close(Refinement(iterations=iterations).run(trunk, compared), expected)
+
+
+def test_an_early_stop_keeps_the_scores_of_the_pairs_whose_mask_stays(trunk):
+    compared = torch.linspace(0.3, 12, 12).view(-1, 1, 1, 1) * torch.randn(12, 4, 6, 6)
+    with torch.no_grad():
+        trunk.entry.first.weight[:, 4:] *= 3  # make it listen to its history, and undecided
+        logits = trunk(compared)
+        trunk.classifier[-1].bias[1] -= (logits[:, 1] - logits[:, 0]).median()
+        answers = by_hand(trunk, compared, 4)
+        found = Refinement(iterations=4, stop_early=True).run(trunk, compared)
+    last = []
+    for i in range(12):
+        stop = 0
+        while stop < 4:
+            stop += 1
+            if torch.equal(answers[stop][i].argmax(0), answers[stop - 1][i].argmax(0)):
+                break
+        last.append(stop)
+        torch.testing.assert_close(found[i], answers[stop][i], atol=1e-4, rtol=1e-4)
+    assert len(set(last)) > 1  # some pairs stopped before others
+
+
+def test_a_negative_number_of_iterations_is_refused():
+    with pytest.raises(ValueError, match="0 or more iterations, got -1"):
+        Refinement(iterations=-1)
+
+
+IDS = torch.tensor([5, 2**62, 7])
+LIKE = torch.zeros(3, 4, 6, 5)
+
+
+def answers(seed=0):
+    return 3 * torch.randn(3, 2, 6, 5, generator=torch.Generator().manual_seed(seed))
+
+
+def filled(reset=0.0):
+    history = PredictionHistory(reset)
+    history.remember(IDS, answers())
+    return history
+
+
+def test_an_unknown_or_unnamed_pair_has_a_history_of_zeros():
+    history = filled()
+    assert history.recall(torch.tensor([1, 2, 3]), LIKE).abs().max() == 0
+    assert history.recall(None, LIKE).shape == (3, 2, 6, 5)
+    assert history.recall(None, LIKE).abs().max() == 0
+
+
+def test_the_history_is_the_softmax_of_the_pairs_last_answer():
+    history = filled()
+    torch.testing.assert_close(history.recall(IDS, LIKE), answers().softmax(1), atol=1e-3, rtol=0)
+    history.remember(IDS[1:], answers(1)[1:])
+    expected = torch.cat([answers()[:1], answers(1)[1:]]).softmax(1)
+    torch.testing.assert_close(history.recall(IDS, LIKE), expected, atol=1e-3, rtol=0)
+    back = IDS.flip(0)
+    torch.testing.assert_close(history.recall(back, LIKE), expected.flip(0), atol=1e-3, rtol=0)
+    assert len(history) == 3
+
+
+def test_the_history_comes_at_the_size_that_is_asked_for():
+    history = filled()
+    full = answers().softmax(1)
+    expected = torch.nn.functional.interpolate(full, size=(11, 9), mode="bilinear", align_corners=True)
+    found = history.recall(IDS, torch.zeros(3, 4, 11, 9))
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("reset", [0.0, 0.7, 0.9, 1.0])
+def test_a_history_is_reset_with_the_given_probability(reset):
+    history = filled(reset)
+    torch.manual_seed(0)
+    zeros = sum(int((history.recall(IDS, LIKE).abs().amax(dim=(1, 2, 3)) == 0).sum()) for _ in range(400))
+    assert zeros / 1200 == pytest.approx(reset, abs=0.04)
+
+
+def test_resets_follow_torchs_seed_and_do_not_happen_in_eval_mode():
+    history = filled(0.5)
+    draws = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        draws.append(torch.stack([history.recall(IDS, LIKE) for _ in range(5)]))
+    assert torch.equal(*draws)
+    assert len(draws[0].amax(dim=(2, 3, 4)).unique()) > 2
+    history.eval()
+    assert bool((history.recall(IDS, LIKE).amax(dim=(1, 2, 3)) > 0).all())
+
+
+def test_nothing_is_kept_in_eval_mode_or_without_names():
+    history = PredictionHistory(0.7).eval()
+    history.remember(IDS, answers())
+    history.train().remember(None, answers())
+    assert len(history) == 0
+    assert history.state_dict() == {}
+
+
+def test_a_state_dict_carries_the_history_exactly():
+    history = filled()
+    other = torch.nn.ModuleDict({"history": PredictionHistory(0.0)})
+    other.load_state_dict({f"history.{key}": value for key, value in history.state_dict().items()})
+    assert torch.equal(other["history"].recall(IDS, LIKE), history.recall(IDS, LIKE))
+    other.load_state_dict({})
+    assert len(other["history"]) == 0
+
+
+def test_a_copy_has_a_history_of_its_own():
+    history = filled()
+    copied = copy.deepcopy(history)
+    copied.remember(IDS, answers(1))
+    torch.testing.assert_close(history.recall(IDS, LIKE), answers().softmax(1), atol=1e-3, rtol=0)
+
+
+def test_a_reset_that_is_no_probability_is_refused():
+    with pytest.raises(ValueError, match=r"probability in \[0, 1\], got 1.5"):
+        PredictionHistory(1.5)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fewseg.methods.canet import CANetConfig
-from fewseg.methods.fusion import CrossGuided, MeanVector
+from fewseg.methods.fusion import MeanVector
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.multi_scale import MultiScale, added_probabilities
 from fewseg.methods.pfenet import PFENetConfig
@@ -50,16 +50,6 @@ def test_it_is_the_probabilities_that_are_brought_to_the_largest_size_not_the_lo
     found = added_probabilities([small, large])[0, 1, 0]
     sure = float(torch.tensor(8.0).sigmoid())
     torch.testing.assert_close(found, torch.tensor([sure, (sure + 0.5) / 2, 0.5]) + 0.5)
-
-
-def test_one_size_is_the_softmax_of_the_plain_answer(make_method, shots, encode):
-    method = make_method(PFENetConfig, fusion=CrossGuided())
-    images, masks = shots(2, 2)
-    query = shots(1, 2, seed=1)[0][0]
-    scales = MultiScale(sizes=(65,))
-    found = scales.segment(method, query, scales.encode_support(method, images, masks))
-    plain = method.segment(method.extract(query), method.encode_support(encode(method, images, masks)))
-    torch.testing.assert_close(found, plain.softmax(1))
 
 
 @pytest.mark.parametrize("sizes", [(), (65, 65), (0, 65)])

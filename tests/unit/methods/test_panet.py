@@ -6,8 +6,7 @@ import torch.nn.functional as F
 
 from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.methods.panet import NoAlignment, PANetConfig, PrototypeAlignment, alignment_loss
-from fewseg.methods.prototypes import Cosine
-from fewseg.methods.prototypical import EMBEDDING
+from fewseg.methods.prototypical import EMBEDDING, Cosine
 from fewseg.types import EncodedEpisodes, EncodedShots, Features
 
 SIDE = 17

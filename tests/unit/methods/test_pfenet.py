@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from fewseg.ops.masks import foreground_cells
-from fewseg.types import ImageEpisodes
+from small_segmenters import episodes_of
 
 
 def test_a_guide_is_the_pooled_mid_level_feature_and_the_foregrounds_keys(pfenet, shots):
@@ -24,12 +24,7 @@ def test_a_guide_is_the_pooled_mid_level_feature_and_the_foregrounds_keys(pfenet
 def test_the_losses_are_cross_entropies_under_the_mean_of_the_shots(make_pfenet, shots):
     pfenet = make_pfenet(deep_weight=0.25)
     images, masks = shots(1, 3)
-    episodes = ImageEpisodes(
-        support_images=images[:, :2],
-        support_masks=masks[:, :2],
-        query_images=images[:, 2],
-        query_masks=masks[:, 2],
-    )
+    episodes = episodes_of(images, masks)
     encoded = pfenet.encode_episodes(episodes)
     found = pfenet.training_losses(encoded)
     logits = pfenet.segment(encoded.query, pfenet.encode_support(encoded.support))

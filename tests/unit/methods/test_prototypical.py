@@ -1,7 +1,6 @@
-"""Iterative query inference of prototype methods against Eq. 12 and 13 written out from scratch."""
+"""Metrics, prototypes, and iterative query inference against Eq. 1-6, 12 and 13 written out."""
 
-import warnings
-from dataclasses import fields
+import math
 
 import pytest
 import torch
@@ -11,8 +10,7 @@ from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.methods.fusion import IterativeInference, MeanVector
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.panet import PANetConfig
-from fewseg.methods.prototypes import Cosine, Fidelity, SquaredEuclidean
-from fewseg.methods.prototypical import EMBEDDING, mixed
+from fewseg.methods.prototypical import EMBEDDING, Cosine, Fidelity, SquaredEuclidean, mixed, pool_prototypes
 from fewseg.methods.srpnet import SRPNetConfig
 from fewseg.types import EncodedEpisodes, EncodedShots, Features, PrototypeState
 
@@ -86,10 +84,10 @@ def plain_rho(labels, masks, ways):
     ious = []
     for j in range(1, ways + 1):
         both = either = 0
-        for said, true in zip(labels.flatten().tolist(), masks.flatten().tolist(), strict=True):
+        for predicted, true in zip(labels.flatten().tolist(), masks.flatten().tolist(), strict=True):
             if true != 255:
-                both += said == j and true == j
-                either += said == j or true == j
+                both += predicted == j and true == j
+                either += predicted == j or true == j
         ious.append(both / either if either else 1.0)
     return sum(ious) / ways
 
@@ -179,40 +177,6 @@ def test_mixing_sets_that_rule_a_class_out_stays_finite():
     assert bool(torch.isfinite(mixed(logits, torch.ones(1, 2))).all())
 
 
-def test_a_set_without_weight_has_no_voice():
-    support, query = make()
-    model = built(fusion=IterativeInference(steps=2, rate=0.01))
-    state = model.encode_support(support)
-    one = PrototypeState(
-        sets=torch.cat([state.sets[:, :1], torch.randn_like(state.sets[:, 1:])], dim=1),
-        weights=torch.tensor([[0.3, 0.0], [0.8, 0.0]]),
-        present=state.present,
-        vanished=state.vanished,
-        diverged=state.diverged,
-    )
-    alone = PrototypeState(
-        sets=state.sets[:, :1],
-        weights=torch.ones(2, 1),
-        present=state.present,
-        vanished=state.vanished,
-        diverged=state.diverged,
-    )
-    found, expected = model.segment(query, one), model.segment(query, alone)
-    cells = (slice(None), slice(None), slice(None, None, 8), slice(None, None, 8))
-    torch.testing.assert_close(found[cells].softmax(dim=1), expected[cells].softmax(dim=1))
-
-
-@pytest.mark.parametrize("metric", [Fidelity(), Cosine(), SquaredEuclidean()], ids=lambda m: m.kind)
-def test_no_steps_is_plain_inference(metric):
-    support, query = make(way_of=(1, 2))
-    plain, none = built(metric), built(metric, IterativeInference(steps=0))
-    states = [model.encode_support(support) for model in (plain, none)]
-    for field in fields(PrototypeState):
-        assert torch.equal(getattr(states[0], field.name), getattr(states[1], field.name)), field.name
-    first, second = (model.segment(query, state) for model, state in zip((plain, none), states, strict=True))
-    assert torch.equal(first, second)
-
-
 def test_plain_inference_compares_with_the_pooled_prototypes():
     support, query = make(way_of=(1, 2, 1))
     model = built()
@@ -225,20 +189,6 @@ def test_plain_inference_compares_with_the_pooled_prototypes():
             plain_scores(query[EMBEDDING][b : b + 1], plain_start(support, b), Fidelity(), 20)
         )
         torch.testing.assert_close(model.segment(query, state)[b], expected[0], atol=1e-3, rtol=1e-3)
-
-
-def with_graph(support):
-    maps = support.features[EMBEDDING].clone().requires_grad_()
-    return maps, EncodedShots(features=features(maps), masks=support.masks, way_of=support.way_of)
-
-
-def test_only_prototypes_get_gradients():
-    maps, support = with_graph(make()[0])
-    model = built(fusion=IterativeInference(steps=3, rate=0.01))
-    state = model.encode_support(support)
-    assert maps.grad is None
-    assert all(p.grad is None for p in model.parameters())
-    assert not state.weights.requires_grad
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -261,23 +211,6 @@ def test_the_grad_mode_around_changes_nothing_even_of_unembedded_features(mode):
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_a_rate_that_is_too_large_keeps_the_start_and_says_so():
-    support, query = make()
-    fusion = IterativeInference(steps=3, rate=1e4)
-    with pytest.warns(RuntimeWarning, match="rate 10000 is too large"):
-        state = built(fusion=fusion).encode_support(support)
-    assert state.diverged.tolist() == [True, True]
-    for b in range(2):
-        start = plain_start(support, b)
-        expected = start / start.norm(dim=1, keepdim=True)
-        for n in range(3):
-            torch.testing.assert_close(state.sets[b, n], expected, atol=1e-4, rtol=1e-4)
-    plain = built()
-    found = built(fusion=fusion).segment(query, state)[..., ::8, ::8]
-    expected = plain.segment(query, plain.encode_support(support))[..., ::8, ::8]
-    torch.testing.assert_close(found.softmax(dim=1), expected.softmax(dim=1), atol=1e-4, rtol=1e-3)
-
-
 @pytest.mark.parametrize(
     "fusion", [MeanVector(), IterativeInference(steps=2, rate=0.01)], ids=lambda f: f.kind
 )
@@ -292,32 +225,17 @@ def test_a_class_that_no_support_shows_is_reported_once_and_answers_stay_finite(
     else:
         masks[masks == 0] = 1
     support = EncodedShots(features=support.features, masks=masks, way_of=support.way_of)
-    model = built(fusion=fusion)
+    model = built(Cosine(), fusion)
     with pytest.warns(RuntimeWarning, match=f"has no pixel of the {what}, which then wins nowhere"):
         state = model.encode_support(support)
     absent = 2 if value == 0 else 0
     assert state.present[:, absent].tolist() == [False, False]
     assert float(state.sets[:, :, absent].abs().max()) == 0  # it stays zero in every step
+    shown = model.scores(model.prepared(query), state.sets[:, 0]).argmax(dim=1)
+    assert absent in shown.unique().tolist()  # zero is near to signed features: it would win without the rule
     logits = model.segment(query, state)
     assert bool(torch.isfinite(logits).all())
     assert absent not in logits.argmax(dim=1).unique().tolist()  # it wins nowhere
-
-
-def test_nothing_is_said_of_classes_that_are_shown():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        built().encode_support(make(way_of=(1, 2))[0])
-
-
-def test_one_state_serves_many_queries_and_each_set_its_own():
-    support, query = make()
-    model = built(fusion=IterativeInference(steps=2, rate=0.01))
-    together = model.segment(query, model.encode_support(support))
-    for b in range(2):
-        places = slice(2 * b, 2 * b + 2)
-        alone = EncodedShots(features=support.features.select(places), masks=support.masks[b : b + 1])
-        both = model.segment(query, model.encode_support(alone))
-        torch.testing.assert_close(both[b], together[b], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("steps", [0, 2])
@@ -375,21 +293,221 @@ def test_the_matcher_iterates_too_and_has_the_levels_side_by_side():
     assert matcher.segment(query, state).shape == (2, 2, SIDE, SIDE)
 
 
-@pytest.mark.filterwarnings("ignore:a support set has no pixel")
-@pytest.mark.parametrize("metric", [Cosine(), SquaredEuclidean()], ids=lambda m: m.kind)
+METRICS = (Cosine(), Fidelity(), SquaredEuclidean())
+
+
+@pytest.fixture
+def pair():
+    """Two maps of six channels, each with three prototypes of its own, of all lengths."""
+    generator = torch.Generator().manual_seed(0)
+    maps = 3 * torch.randn(2, 6, 4, 5, generator=generator)
+    return maps, 0.2 * torch.randn(2, 3, 6, generator=generator)
+
+
+def compared(metric, maps, prototypes):
+    return metric.compare(metric.prepare(maps), prototypes)
+
+
+def cell_by_cell(maps, prototypes, distance):
+    """One cell and one prototype at a time."""
+    n, _, height, width = maps.shape
+    found = torch.zeros(n, prototypes.shape[1], height, width)
+    for i in range(n):
+        for j in range(prototypes.shape[1]):
+            for y in range(height):
+                for x in range(width):
+                    found[i, j, y, x] = distance(maps[i, :, y, x], prototypes[i, j])
+    return found
+
+
+def by_density_matrices(f, p):
+    """SRPNet Eq. 5-6: F (p^T p) F^T of unit row vectors."""
+    f, p = (f / f.norm()).view(1, -1), (p / p.norm()).view(1, -1)
+    return float(f @ (p.T @ p) @ f.T)
+
+
+def angle(f, p):
+    return float((f * p).sum()) / math.sqrt(float((f * f).sum()) * float((p * p).sum()))
+
+
+def test_fidelity_is_that_of_the_density_matrices(pair):
+    found = compared(Fidelity(), *pair)
+    torch.testing.assert_close(found, cell_by_cell(*pair, by_density_matrices))
+    assert float(found.min()) >= 0
+    assert float(found.max()) <= 1
+
+
+def test_cosine_is_that_of_the_angle(pair):
+    found = compared(Cosine(), *pair)
+    torch.testing.assert_close(found, cell_by_cell(*pair, angle))
+    assert float(found.min()) < -0.1  # half of the directions point away
+
+
+def test_squared_euclidean_is_the_negated_squared_distance(pair):
+    found = compared(SquaredEuclidean(), *pair)
+    expected = cell_by_cell(*pair, lambda f, p: -sum((a - b) ** 2 for a, b in zip(f, p, strict=True)))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+    assert float(found.max()) <= 0
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.kind)
+def test_zero_prototypes_and_zero_cells_are_finite_with_finite_gradients(metric, pair):
+    maps, prototypes = pair[0].clone(), pair[1].clone()
+    maps[0, :, 0, 0] = 0
+    prototypes[0, 1] = 0
+    maps.requires_grad_()
+    prototypes.requires_grad_()
+    found = compared(metric, maps, metric.start(prototypes))
+    assert bool(torch.isfinite(found).all())
+    found.sum().backward()
+    assert bool(torch.isfinite(maps.grad).all())
+    assert bool(torch.isfinite(prototypes.grad).all())
+    if metric.kind != "squared-euclidean":
+        assert float(found.detach()[0, 1].abs().max()) == 0
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.kind)
+def test_iteration_starts_where_nothing_has_changed(metric, pair):
+    maps, prototypes = pair
+    start = metric.start(prototypes)
+    torch.testing.assert_close(compared(metric, maps, start), compared(metric, maps, prototypes))
+    if metric.kind != "squared-euclidean":  # Eq. 5
+        torch.testing.assert_close(start.norm(dim=2), torch.ones(2, 3))
+
+
+SIZE = (17, 13)
+GRID = (3, 4)
+BOTH = pytest.mark.parametrize("align_corners", [True, False])
+
+
+def plain(maps, masks, way_of, align_corners):
+    """SRPNet Eq. 1 and 2, a pixel at a time, on features at image size."""
+    episodes, shots, height, width = masks.shape
+    full = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=align_corners)
+    full = full.unflatten(0, (episodes, shots))
+    found = torch.zeros(episodes, 1 + max(way_of), maps.shape[1])
+    for b in range(episodes):
+        for j in range(1 + max(way_of)):
+            means = []
+            for k in range(shots):
+                if j and way_of[k] != j:
+                    continue
+                places = [(y, x) for y in range(height) for x in range(width) if int(masks[b, k, y, x]) == j]
+                if places:
+                    means.append(sum(full[b, k, :, y, x] for y, x in places) / len(places))
+            if means:
+                found[b, j] = sum(means) / len(means)
+    return found
+
+
+@pytest.fixture
+def cases():
+    """(ways, way_of) -> two episodes of random features and masks of every label, 255 included."""
+
+    def make(ways, way_of, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        shots = len(way_of)
+        maps = torch.randn(2 * shots, 5, *GRID, generator=generator)
+        labels = torch.tensor([*range(1 + ways), 255], dtype=torch.uint8)
+        coarse = torch.randint(0, len(labels), (2, shots, 6, 5), generator=generator)
+        masks = labels[coarse].repeat_interleave(3, dim=2).repeat_interleave(3, dim=3)
+        return maps, masks[..., : SIZE[0], : SIZE[1]].contiguous()
+
+    return make
+
+
+@BOTH
 @pytest.mark.parametrize(
-    "fusion", [MeanVector(), IterativeInference(steps=2, rate=0.01)], ids=lambda f: f.kind
+    ("ways", "way_of"), [(1, (1,)), (1, (1, 1, 1)), (2, (1, 2)), (2, (2, 1, 1)), (3, (1, 2, 2, 3, 2))]
 )
-@pytest.mark.parametrize("absent", [0, 2])
-def test_a_class_without_prototype_wins_nowhere_although_zero_is_near_to_signed_features(
-    metric, fusion, absent
-):
-    support, query = make(way_of=(1, 2, 2))
-    masks = support.masks.clone()
-    masks[masks == absent] = 1 - min(absent, 1)
-    support = EncodedShots(features=support.features, masks=masks, way_of=support.way_of)
-    model = built(metric=metric, fusion=fusion)
-    state = model.encode_support(support)
-    shown = model.scores(model.prepared(query), state.sets[:, 0]).argmax(dim=1)
-    assert absent in shown.unique().tolist()  # what would win without the rule
-    assert absent not in model.segment(query, state).argmax(dim=1).unique().tolist()
+def test_prototypes_of_any_ways_and_shots_are_the_plain_means(cases, ways, way_of, align_corners):
+    maps, masks = cases(ways, way_of)
+    found = pool_prototypes(maps, masks, way_of, align_corners=align_corners)
+    torch.testing.assert_close(found.vectors, plain(maps, masks, way_of, align_corners), atol=1e-4, rtol=1e-4)
+    assert bool(found.present.all())
+
+
+def test_ignored_pixels_count_nowhere():
+    maps = torch.zeros(1, 1, 3, 3)
+    maps[..., 2] = 1000
+    masks = torch.zeros(1, 1, 9, 9, dtype=torch.uint8)
+    masks[..., :4, :] = 1
+    masks[..., 5:] = 255  # all that the last column of cells reaches
+    found = pool_prototypes(maps, masks, (1,))
+    assert float(found.vectors.abs().max()) == 0
+    everything = pool_prototypes(maps, torch.full_like(masks, 255), (1,))
+    assert float(everything.vectors.abs().max()) == 0
+    assert not bool(everything.present.any())
+    assert not bool(everything.vanished.any())
+
+
+def test_a_shot_without_its_class_takes_no_part_in_it_but_its_background_counts(cases):
+    maps, masks = cases(1, (1, 1, 1))
+    masks[:, 1][masks[:, 1] == 1] = 0
+    found = pool_prototypes(maps, masks, (1, 1, 1))
+    fewer = maps.unflatten(0, (2, 3))[:, [0, 2]].flatten(0, 1)
+    torch.testing.assert_close(
+        found.vectors[:, 1], pool_prototypes(fewer, masks[:, [0, 2]], (1, 1)).vectors[:, 1]
+    )
+    torch.testing.assert_close(found.vectors, plain(maps, masks, (1, 1, 1), True), atol=1e-4, rtol=1e-4)
+    assert bool(found.present.all())
+
+
+def test_a_shot_without_background_takes_no_part_in_it(cases):
+    maps, masks = cases(1, (1, 1))
+    masks[:, 0] = 1
+    found = pool_prototypes(maps, masks, (1, 1))
+    second = maps.unflatten(0, (2, 2))[:, 1]
+    torch.testing.assert_close(
+        found.vectors[:, 0], pool_prototypes(second, masks[:, 1:], (1,)).vectors[:, 0], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_what_no_image_shows_is_absent_and_zero():
+    maps = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    masks = torch.zeros(2, 2, 9, 9, dtype=torch.uint8)
+    masks[0, 0, :4] = 1
+    masks[0, 1, :4] = 2
+    masks[1, 0] = (
+        1  # no background in this image, nor in the next; way 2 is shown by the image of way 1 alone
+    )
+    masks[1, 0, :3] = 2
+    masks[1, 1] = 255
+    found = pool_prototypes(maps, masks, (1, 2))
+    assert found.present.tolist() == [[True, True, True], [False, True, False]]
+    assert float(found.vectors[1, [0, 2]].abs().max()) == 0
+    assert float(found.vectors[1, 1].abs().max()) > 0
+
+
+def test_one_pixel_pools_the_feature_around_it():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(1, 4, 9, 9, generator=generator)
+    masks = torch.zeros(1, 1, 65, 65, dtype=torch.uint8)
+    masks[0, 0, 20, 35] = 1  # between the cells (2, 4), (2, 5), (3, 4) and (3, 5)
+    found = pool_prototypes(maps, masks, (1,))
+    y, x = 20 / 8 - 2, 35 / 8 - 4
+    corners = [(2, 4, (1 - y) * (1 - x)), (2, 5, (1 - y) * x), (3, 4, y * (1 - x)), (3, 5, y * x)]
+    expected = sum(weight * maps[0, :, row, column] for row, column, weight in corners)
+    torch.testing.assert_close(found.vectors[0, 1], expected, atol=1e-4, rtol=1e-4)
+    assert found.vanished.tolist() == [[True]]
+    assert found.present.tolist() == [[True, True]]
+
+
+def test_vanished_tells_too_small_things_shot_by_shot():
+    maps = torch.zeros(6, 1, 9, 9)
+    masks = torch.zeros(1, 6, 65, 65, dtype=torch.uint8)
+    masks[0, 0, 10:14, 10:14] = 1  # between all cells
+    masks[0, 1, 12:21, 12:21] = 1  # around the cell (2, 2)
+    masks[0, 2, :, 30:60] = 1
+    masks[0, 4, 12:18, 12:18] = 1  # a third of the cell (2, 2)
+    masks[0, 5, 11:19, 11:19] = 1  # a little more than half of it
+    found = pool_prototypes(maps, masks, (1,) * 6)  # the fourth has nothing that could vanish
+    assert found.vanished.tolist() == [[True, False, False, False, True, False]]
+
+
+def test_gradients_reach_the_features_and_bfloat16_is_pooled_in_float32(cases):
+    maps, masks = cases(1, (1, 1))
+    maps.requires_grad_()
+    pool_prototypes(maps, masks, (1, 1)).vectors.sum().backward()
+    assert bool((maps.grad.abs().sum(dim=1) > 0).any())
+    assert pool_prototypes(maps.detach().bfloat16(), masks, (1, 1)).vectors.dtype == torch.float32

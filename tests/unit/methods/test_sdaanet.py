@@ -9,32 +9,27 @@ import torch.nn.functional as F
 
 from fewseg.methods.fusion import MeanVector
 from fewseg.methods.sdaanet import (
+    AffinityModule,
+    ChannelGate,
     CompoundedGate,
     IntegralTeacher,
-    MeanGate,
+    LossNorm,
     NoAttention,
     NoDistillation,
     NoGate,
     PrototypeTeacher,
+    PyramidPooling,
     SDAANetConfig,
     SeparateTeachers,
 )
 from fewseg.ops.masks import foreground_cells
-from fewseg.types import Guides, ImageEpisodes
+from fewseg.types import Guides
+from small_segmenters import episodes_of
 
 
 @pytest.fixture
 def make(make_method):
     return lambda **changes: make_method(SDAANetConfig, **changes)
-
-
-def episodes_of(images, masks):
-    return ImageEpisodes(
-        support_images=images[:, :-1],
-        support_masks=masks[:, :-1],
-        query_images=images[:, -1],
-        query_masks=masks[:, -1],
-    )
 
 
 def pooled(maps, masks):
@@ -113,14 +108,6 @@ def test_the_integral_teacher_is_one_for_all_shots():
     torch.testing.assert_close(IntegralTeacher().loss(students, gates, query), sum(losses) / 6)
 
 
-def test_both_strategies_are_equation_5_for_one_shot():
-    students, gates, query = teaching(1)
-    own, seen = students[:, 0].softmax(-1), (gates[:, 0] * query).softmax(-1)
-    expected = kl((own + seen) / 2, students[:, 0]).mean()
-    torch.testing.assert_close(SeparateTeachers().loss(students, gates, query), expected)
-    torch.testing.assert_close(IntegralTeacher().loss(students, gates, query), expected)
-
-
 def test_the_released_teacher_is_the_mean_of_prototypes():
     students, gates, query = teaching()
     taught = (students + query[:, None]) / 2
@@ -177,20 +164,6 @@ def test_the_decoder_merges_prototype_gated_query_prior_and_attention(make, shot
     torch.testing.assert_close(merged[0], first, atol=1e-5, rtol=1e-4)
     expected = method.trunk(merged, query.size, deep=False).logits
     torch.testing.assert_close(method.score(query, guides), expected)
-
-
-def test_the_query_mask_changes_losses_and_no_answer(make, shots):
-    method = make()
-    images, masks = shots(2, 3)
-    batch = episodes_of(images, masks)
-    other = replace(batch, query_masks=1 - batch.query_masks.clamp(max=1))
-    answers, losses = [], []
-    for each in (batch, other):
-        encoded = method.encode_episodes(each)
-        answers.append(method.segment(encoded.query, method.encode_support(encoded.support)))
-        losses.append(method.training_losses(encoded).terms["distillation"])
-    assert torch.equal(*answers)
-    assert not torch.equal(*losses)
 
 
 def test_what_training_saw_of_a_query_mask_is_not_kept_for_an_answer(make, shots):
@@ -280,6 +253,64 @@ def test_in_training_the_attention_learns_of_the_queries_and_then_of_the_support
         torch.testing.assert_close(found, statistics, msg=name)
 
 
-def test_the_mean_gate_is_half_of_v_plus_one():
-    values = torch.rand(2, 4)
-    assert torch.equal(MeanGate().multiplier(Guides(maps=MeanGate().kept(values))), (values + 1) / 2)
+def test_a_gate_is_two_layers_and_a_sigmoid():
+    torch.manual_seed(0)
+    gate, prototypes = ChannelGate(8, reduction=4), torch.randn(3, 8)
+    hidden = (prototypes @ gate.reduce.weight.T + gate.reduce.bias).clamp(min=0)
+    expected = 1 / (1 + torch.exp(-(hidden @ gate.expand.weight.T + gate.expand.bias)))
+    torch.testing.assert_close(gate(prototypes), expected)
+    assert gate.reduce.weight.shape == (2, 8)
+    assert ChannelGate(2).reduce.weight.shape == (1, 2)
+
+
+def test_the_pyramid_joins_the_map_and_its_pooled_versions():
+    torch.manual_seed(0)
+    pooling, maps = PyramidPooling(4, 3).eval(), torch.randn(2, 4, 7, 9)
+    for norm in (*pooling.norms, pooling.bottleneck_norm):
+        torch.nn.init.normal_(norm.running_mean)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+    joined = [maps]
+    for side, conv, norm in zip((1, 2, 3, 6), pooling.convs, pooling.norms, strict=True):
+        pooled = conv(F.adaptive_avg_pool2d(maps, side))
+        scale = (norm.running_var + 1e-5).rsqrt()
+        pooled = (pooled - norm.running_mean[:, None, None]) * scale[:, None, None]
+        joined.append(F.interpolate(F.relu(pooled), size=(7, 9), mode="bilinear", align_corners=True))
+    found = F.conv2d(torch.cat(joined, 1), pooling.bottleneck.weight, padding=1)
+    norm = pooling.bottleneck_norm
+    expected = (found - norm.running_mean[:, None, None]) / (norm.running_var + 1e-5).sqrt()[:, None, None]
+    torch.testing.assert_close(pooling(maps, learn=False), F.relu(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_pyramid_learns_the_statistics_of_its_batch(count):
+    torch.manual_seed(0)
+    pooling, maps = PyramidPooling(4, 3), torch.randn(count, 4, 7, 9)
+    joined = [maps]
+    for side, conv in zip((1, 2, 3, 6), pooling.convs, strict=True):
+        pooled = conv(F.adaptive_avg_pool2d(maps, side))
+        if count * side > 1:  # of one value there are no statistics: mean 0 and variance 1 are stored
+            pooled = torch.nn.BatchNorm2d(3)(pooled)
+        joined.append(F.interpolate(F.relu(pooled), size=(7, 9), mode="bilinear", align_corners=True))
+    expected = torch.nn.BatchNorm2d(3)(F.conv2d(torch.cat(joined, 1), pooling.bottleneck.weight, padding=1))
+    torch.testing.assert_close(pooling(maps, learn=True), F.relu(expected), atol=1e-4, rtol=1e-4)
+
+
+def test_both_heads_read_the_same_affinity_of_map_and_prototype():
+    torch.manual_seed(0)
+    module, maps, prototypes = AffinityModule(4).eval(), torch.randn(2, 4, 6, 6), torch.randn(2, 4)
+    joined = torch.cat([maps, prototypes[..., None, None].expand(-1, -1, 6, 6)], 1)
+    hidden = F.relu(F.conv2d(joined, module.conv.weight, module.conv.bias, padding=1))
+    assert hidden.shape[1] == 16
+    found = module.pyramid(hidden, learn=False)
+    support, query = module.support_head(found), module.query_head(found)
+    assert (support.shape[1], query.shape[1]) == (2, 1)
+    torch.testing.assert_close(module.support_logits(maps, prototypes, learn=False), support)
+    torch.testing.assert_close(module.query_map(maps, prototypes, learn=False), query)
+    one = module.query_map(maps[:1], prototypes, learn=False)
+    torch.testing.assert_close(one[:1], query[:1])
+
+
+def test_a_single_value_a_channel_takes_the_stored_statistics():
+    norm, value = LossNorm(3).train(), torch.randn(1, 3, 1, 1)
+    torch.testing.assert_close(norm(value, learn=True), value, atol=1e-4, rtol=1e-4)
+    assert norm.running_mean.abs().max() == 0

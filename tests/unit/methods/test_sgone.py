@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fewseg.methods.sgone import SGOneConfig
-from fewseg.types import ImageEpisodes
+from small_segmenters import episodes_of
 
 
 @pytest.fixture
@@ -42,12 +42,7 @@ def test_the_guidance_map_multiplies_the_segmentation_branch(sgone, shots):
 
 def test_several_shots_train_on_the_mean_of_their_vectors(sgone, shots):
     images, masks = shots(2, 3)
-    batch = ImageEpisodes(
-        support_images=images[:, :2],
-        support_masks=masks[:, :2],
-        query_images=images[:, 2],
-        query_masks=masks[:, 2],
-    )
+    batch = episodes_of(images, masks)
     logits = sgone(images[:, 2], images[:, :2], masks[:, :2])
     expected = F.cross_entropy(logits, masks[:, 2].long(), ignore_index=255)
     torch.testing.assert_close(sgone.losses(batch).total, expected)

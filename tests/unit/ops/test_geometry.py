@@ -117,15 +117,3 @@ def test_labels_take_the_nearest_pixel_centre():
     labels = torch.arange(6, dtype=torch.uint8).repeat(6, 1)
     assert resize_labels(labels, (2, 2)).tolist() == [[1, 4], [1, 4]]
     assert resize_labels(labels[None], (6, 12))[0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
-
-
-def test_labels_stay_where_the_image_has_its_object():
-    image = torch.zeros(1, 1, 90, 120)
-    image[..., 30:60, 24:75] = 1
-    labels = image[0, 0].to(torch.uint8)
-    for size in (31, 61, 241):
-        box = letterbox((90, 120), size)
-        soft = place(image, box, (0.0,))[0, 0]
-        hard = place_labels(labels, box, value=0)
-        sure = (soft - 0.5).abs() > 0.25
-        assert torch.equal((soft > 0.5)[sure], hard.bool()[sure])

@@ -1,11 +1,18 @@
-"""Keys, best matches and their normalisation against plain double loops."""
+"""Keys, best matches, their normalisation and products of cells, against plain loops."""
 
 import math
 
 import pytest
 import torch
 
-from fewseg.ops.similarity import MINMAX_EPS, best_match, cosines, foreground_keys, minmax, unit_cells
+from fewseg.ops.similarity import (
+    MINMAX_EPS,
+    best_match,
+    foreground_keys,
+    minmax,
+    pointwise,
+    unit_cells,
+)
 
 
 def cosine(a, b):
@@ -91,15 +98,10 @@ def test_one_query_under_many_sets_of_keys_equals_the_query_repeated(case):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_products_of_cells_and_keys_are_the_dot_products_in_reading_order(case, layout):
-    _, query, _ = case
-    generator = torch.Generator().manual_seed(1)
-    keys = torch.randn(3, 6, 4, generator=generator)
-    one = query[:1].contiguous(memory_format=layout)
-    found = cosines(one, keys)
-    assert found.shape == (3, 15, 6)
-    for i in range(3):
-        for cell in range(15):
-            for k in range(6):
-                expected = float(query[0, :, cell // 5, cell % 5] @ keys[i, k])
-                assert float(found[i, cell, k]) == pytest.approx(expected, abs=1e-5)
+@pytest.mark.parametrize("n", [1, 3])
+def test_every_cell_is_multiplied_by_the_matrix(n, layout):
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(n, 5, 4, 7, generator=generator).contiguous(memory_format=layout)
+    filters = torch.randn(6, 5, generator=generator)
+    expected = torch.einsum("dc,nchw->ndhw", filters, maps)
+    torch.testing.assert_close(pointwise(maps, filters), expected)

@@ -1,7 +1,7 @@
 import pytest
 
 from fewseg.reports.frame import results_of
-from fewseg.reports.site import SiteOptions
+from fewseg.reports.options import SiteOptions
 from fewseg.reports.site.build import write_site
 from result_files import make_counts, make_result
 from site_page import Page

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from fewseg.engine.results import counts_path, load_with_counts
-from fewseg.metrics import paired_difference
-from fewseg.reports.frame import fold_tables, gains, load_results, results_of, without_conflicts
+from fewseg.reports.frame import fold_tables, load_results, without_conflicts
 from fewseg.reports.numbers import Estimate, mean_of
 
 
@@ -60,21 +59,6 @@ def test_a_table_has_its_rows_by_fold_and_a_mean_over_all_folds_alone(folder):
     )
 
 
-def test_gains_are_paired_over_query_images_fold_by_fold(folder):
-    found = load_results(folder)
-    (table,) = fold_tables(found)
-    lines = gains(table)
-    assert set(zip(lines.series, lines.over, strict=True)) == {("scl-pfenet mean", "pfenet mean")}
-    line = lines[lines.fold == 2].iloc[0]
-    run = found.runs["pfenet-2"]
-    expected = paired_difference(found.counts["pfenet-2"], found.counts["scl-2"], run.classes, over="queries")
-    assert (line.value, line.low, line.high) == (
-        expected.difference,
-        expected.interval.low,
-        expected.interval.high,
-    )
-
-
 def test_each_class_has_its_iou_and_dice(folder):
     found = load_results(folder)
     of_one = found.classes().query("key == 'scl-1'").set_index("class_id")
@@ -94,8 +78,3 @@ def test_results_that_are_twice_there_are_named_and_left_out(folder, write):
     assert set(found.frame.index) - set(kept.frame.index) == {"late", "differs", "scl-2"}
     with pytest.raises(ValueError, match="2 results of one row, panet mean 1-shot on voc5i-mini fold 2"):
         fold_tables(found)
-
-
-def test_results_need_no_files(result_of, counts_of_fold):
-    found = results_of({"a": result_of(counts_of_fold(0))})
-    assert fold_tables(found)[0].series == ("pfenet mean",)

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 
 from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of, percent, points, with_interval
@@ -15,31 +14,11 @@ def test_differences_are_shown_in_points_with_their_sign():
     assert gain_with_interval(Estimate(value=0.01, low=-0.002, high=0.022)) == "+1.0 [-0.2, +2.2]"
 
 
-def test_the_mean_of_one_estimate_is_itself():
-    one = Estimate(value=0.5, low=0.46, high=0.53)
-    mean = mean_of([one])
-    assert (mean.value, mean.low, mean.high) == (0.5, pytest.approx(0.46), pytest.approx(0.53))
-
-
 def test_errors_of_independent_folds_add_up_as_squares():
     mean = mean_of([Estimate(value=0.5, low=0.47, high=0.58), Estimate(value=0.7, low=0.66, high=0.76)])
     assert mean.value == pytest.approx(0.6)
     assert mean.low == pytest.approx(0.6 - 0.05 / 2)
     assert mean.high == pytest.approx(0.6 + 0.10 / 2)
-
-
-def test_the_combined_interval_covers_as_often_as_those_of_the_parts():
-    generator = np.random.default_rng(0)
-    error = np.array([0.01, 0.02, 0.015, 0.03])
-    draws = generator.normal(0.5, error, (4000, 4))
-    hits = 0
-    for values in draws:
-        parts = [
-            Estimate(value=v, low=v - 1.96 * e, high=v + 1.96 * e) for v, e in zip(values, error, strict=True)
-        ]
-        mean = mean_of(parts)
-        hits += mean.low <= 0.5 <= mean.high
-    assert hits / 4000 == pytest.approx(0.95, abs=0.01)
 
 
 def test_the_mean_of_nothing_is_refused():

@@ -10,7 +10,7 @@ import pytest
 
 from fewseg.cli import main
 from fewseg.engine.results import counts_path
-from fewseg.reports.site import SiteOptions
+from fewseg.reports.options import SiteOptions
 from fewseg.reports.site.build import write_site
 from site_page import PNG, SVG
 
@@ -24,11 +24,11 @@ def test_missing_folds_and_broken_files_are_named_on_the_page(folder, make):
     counts_path(folder / "pfenet-2.json").unlink()
     site, _, page = make(folder)
     (missing,) = page.all("aside")
-    told = [e["text"] for e in page.all("li") if missing in e["parents"]]
-    assert tuple(told) == site.problems
+    reported = [e["text"] for e in page.all("li") if missing in e["parents"]]
+    assert tuple(reported) == site.problems
     for words in ("pfenet-0.json has schema 99", "pfenet-1.json does not follow", "pfenet-2.counts.npz"):
-        assert any(words in line for line in told)
-    assert "voc5i-mini, 1-shot: pfenet mean: missing folds 0, 1, 2, so it has no mean" in told
+        assert any(words in line for line in reported)
+    assert "voc5i-mini, 1-shot: pfenet mean: missing folds 0, 1, 2, so it has no mean" in reported
     assert site.results == 6
 
 
@@ -103,14 +103,16 @@ def test_missing_folders_of_runs_and_figures_are_named(folder, make, tmp_path):
 def test_the_command_says_what_it_wrote_and_what_is_missing(folder, tmp_path, capsys):
     out = tmp_path / "my.html"
     assert main(["report", "site", str(folder), "--out", str(out), "--quiet"]) == 0
-    said = capsys.readouterr().out
-    assert "missing: voc5i-mini, 1-shot: panet mean: missing folds 0, 1, 3, so it has no mean" in said
-    assert f"written: {out} (9 results," in said
+    output = capsys.readouterr().out
+    assert "missing: voc5i-mini, 1-shot: panet mean: missing folds 0, 1, 3, so it has no mean" in output
+    assert f"written: {out} (9 results," in output
     assert main(["report", "site", str(tmp_path / "none"), "--quiet"]) == 1
 
 
 def test_the_command_names_a_damaged_file_once_and_its_status_says_so(folder, tmp_path, capsys):
     (folder / "pfenet-1.json").write_text("{")
     assert main(["report", "site", str(folder), "--out", str(tmp_path / "my.html"), "--quiet"]) == 3
-    told = capsys.readouterr()
-    assert " ".join((told.out + told.err).split()).count("pfenet-1.json is not a whole JSON file") == 1
+    reported = capsys.readouterr()
+    assert (
+        " ".join((reported.out + reported.err).split()).count("pfenet-1.json is not a whole JSON file") == 1
+    )

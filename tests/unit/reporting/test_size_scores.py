@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from fewseg.metrics import EpisodeCounts
-from fewseg.reports.size_scores import mean_size_score, of_size, size_gain, size_scores
+from fewseg.metrics import EpisodeCounts, miou_by_size
+from fewseg.reports.frame import fold_tables
+from fewseg.reports.size_scores import mean_sizes, of_size, size_cells, size_gain, size_scores
 
 
 def table(better=0, n=40, seeds=(0, 1)):
@@ -44,31 +46,27 @@ def test_a_bin_has_the_score_of_its_episodes_and_an_interval_around_it():
     counts = table()
     found = size_scores(counts, [4, 5])
     assert len(found) == 11
-    for bin in found:
-        high = bin.high or 10**9
-        assert bin.episodes == int(((counts.fg_true >= bin.low) & (counts.fg_true < high)).sum())
-        if bin.miou is not None:
-            assert bin.miou.value == pytest.approx(plain_miou(counts, bin.low, high))
-            assert bin.miou.low <= bin.miou.value <= bin.miou.high
-    assert sum(bin.episodes for bin in found) == 80
+    for bin in found.itertuples():
+        high = 10**9 if pd.isna(bin.pixels_below) else bin.pixels_below
+        assert bin.episodes == int(((counts.fg_true >= bin.pixels_from) & (counts.fg_true < high)).sum())
+        assert bin.miou == pytest.approx(plain_miou(counts, bin.pixels_from, high))
+        assert bin.low <= bin.miou <= bin.high
+    assert found.episodes.sum() == 80
+    empty = size_scores(counts.select(counts.fg_true >= 500), [4, 5]).iloc[0]
+    assert empty.episodes == 0
+    assert pd.isna(empty.miou)
 
 
-def test_a_bin_says_of_how_many_images_it_is_and_one_image_is_no_evidence():
+def test_the_interval_is_over_images_and_one_image_is_no_evidence():
     counts = table()
     one = replace(counts, query=np.where(counts.fg_true < 500, "the same", counts.query))
-    few, many = size_scores(one, [4, 5])[0], size_scores(counts, [4, 5])[0]
-    assert (few.episodes, few.queries) == (many.episodes, 1)
-    assert many.queries == many.episodes > 1
-    assert few.miou.low == few.miou.value == few.miou.high
-    assert many.miou.low < many.miou.high
+    few, many = (size_scores(each, [4, 5]).iloc[0] for each in (one, counts))
+    assert (few.episodes, few.images) == (many.episodes, 1)
+    assert many.images == many.episodes > 1
+    assert few.low == few.miou == few.high
+    assert many.low < many.high
     gain, images = size_gain(one, one, [4, 5], 0, 500)
     assert (gain.value, images) == (0, 1)
-
-
-def test_an_empty_bin_has_no_score():
-    counts = table()
-    found = size_scores(counts.select(counts.fg_true >= 500), [4, 5])
-    assert (found[0].episodes, found[0].miou) == (0, None)
 
 
 def test_a_gain_on_small_targets_is_of_the_same_episodes():
@@ -78,31 +76,48 @@ def test_a_gain_on_small_targets_is_of_the_same_episodes():
     assert gain.value == pytest.approx(plain_miou(more, 0, 5000) - plain_miou(less, 0, 5000))
     assert gain.low > 0
     assert size_gain(less, more, [4, 5], 90_000, None) is None
-
-
-def test_episodes_of_two_runs_must_be_the_same():
     other = replace(table(), query=np.array([f"other{i}" for i in range(80)]))
     with pytest.raises(ValueError, match="other images"):
         size_gain(table(), other, [4, 5], 0, None)
 
 
-def test_a_bin_holds_its_lower_end_and_not_its_upper():
+def test_a_bin_holds_its_lower_end_and_not_its_upper_and_sums_the_seeds():
     counts = table()
     size = int(counts.fg_true[7])
     assert size in of_size(counts, size, size + 1).fg_true
-    assert size not in of_size(counts, 0, size).fg_true
-
-
-def test_seeds_are_summed():
-    inside = of_size(table(), 0, 5000)
+    inside = of_size(counts, 0, size)
+    assert size not in inside.fg_true
     assert set(inside.seed.tolist()) == {0}
     assert inside.episode.tolist() == list(range(len(inside)))
 
 
 def test_the_mean_over_folds_needs_every_fold():
     first, second = size_scores(table(), [4, 5]), size_scores(table(better=50), [4, 5])
-    found = mean_size_score([first[3], second[3]])
-    assert found.miou.value == pytest.approx((first[3].miou.value + second[3].miou.value) / 2)
-    assert found.miou.low < found.miou.value < found.miou.high
-    assert (found.episodes, found.classes, found.label) == (2 * first[3].episodes, 4, "1500-1999")
-    assert mean_size_score([first[3], replace(second[3], miou=None)]) is None
+    second.loc[4, "miou"] = np.nan
+    found = mean_sizes([first, second])
+    assert found.miou[3] == pytest.approx((first.miou[3] + second.miou[3]) / 2)
+    assert found.low[3] < found.miou[3] < found.high[3]
+    assert (found.episodes[3], found.classes[3], found.pixels_from[3]) == (2 * first.episodes[3], 4, 1500)
+    assert np.isnan(found.miou[4])
+
+
+def test_a_cell_is_the_mean_over_the_folds_with_the_number_of_episodes(counts_of_fold, result_of, frame_of):
+    found = []
+    for method, better, folds in (("pfenet", 0.0, (0, 1, 2, 3)), ("matcher", -0.1, (0, 1))):
+        for fold in folds:
+            counts = counts_of_fold(fold, better)
+            found.append((result_of(counts, fold, method=method), counts))
+    (drawn,) = fold_tables(frame_of(found))
+    cells = size_cells(drawn)
+    headings, rows = list(cells.columns), cells.values.tolist()
+    assert headings[:3] == ["pixels of the target", "0-499", "500-999"]
+    for row, fold in zip(rows, (0, 1), strict=False):
+        assert row[0] == f"matcher mean, fold {fold} (missing folds 2, 3: no mean)"
+        ((result, counts),) = [(r, c) for r, c in found if (r.method, r.fold) == ("matcher", fold)]
+        bin = miou_by_size(counts, result.classes)[1]
+        assert row[2] == f"{100 * bin.miou:.1f} ({bin.episodes})"
+    bins = [miou_by_size(c, r.classes)[1] for r, c in found if r.method == "pfenet"]
+    mean = 100 * sum(b.miou for b in bins) / 4
+    assert rows[2][0] == "pfenet mean"
+    assert rows[2][2] == f"{mean:.1f} ({sum(b.episodes for b in bins)})"
+    assert rows[2][3:] == ["-"] * 9, "no target of 1000 pixels"

@@ -128,17 +128,6 @@ def test_training_seeds_and_recipes_are_reported_apart_only_where_they_differ(fo
     ]
 
 
-def test_two_results_for_one_cell_are_refused(fold_tables, results):
-    with pytest.raises(ValueError, match="2 results of one row, pfenet mean 1-shot on voc5i-mini fold 2"):
-        fold_tables([*results(), *results(folds=(2,), better=0.1)])
-
-
-def test_different_class_splits_cannot_share_a_table(fold_tables, results, counts_of_fold, result_of):
-    other = result_of(counts_of_fold(1), fold=0, classes=[3, 4], method="scl-pfenet")
-    with pytest.raises(ValueError, match=r"different class splits of voc5i-mini fold 0 cannot share a table"):
-        fold_tables([*results(), other])
-
-
 def test_no_results_make_no_table(fold_tables):
     with pytest.raises(ValueError, match="no results to make a table of"):
         fold_tables([])
@@ -167,11 +156,6 @@ def test_a_multi_scale_row_has_a_published_value_of_its_own(fold_tables, results
     )
     f = table.results.frame
     assert dict(zip(f.multi_scale, f.published, strict=True)) == {False: 61.9, True: 62.2}
-
-
-def test_a_table_without_published_rows_has_no_such_column(fold_tables, results):
-    (table,) = fold_tables(results(method="matcher"))
-    assert len(cells(table)[0]) == 9
 
 
 def test_the_terminal_table_has_the_same_cells(fold_tables, results):

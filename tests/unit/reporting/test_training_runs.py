@@ -12,7 +12,7 @@ from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.reports.frame import results_of
-from fewseg.reports.site import SiteOptions
+from fewseg.reports.options import SiteOptions
 from fewseg.reports.site.build import write_site
 from fewseg.reports.site.training_runs import drawn_names, read_losses, read_runs
 
@@ -111,14 +111,16 @@ def test_a_run_belongs_to_the_results_of_its_checkpoint(run, found, tmp_path):
     assert (read.results, read.retrained) == (("same.json",), ("again.json",))
 
 
-def test_a_run_that_goes_on_is_known_by_its_last_checkpoint_or_its_folder(run, found, tmp_path):
+def test_a_run_that_goes_on_is_known_by_its_last_checkpoint_and_without_one_by_its_folder(
+    run, found, tmp_path
+):
     run("a", lines(20), checkpoint="last.safetensors", recipe="q", fold=0, seed=3)
-    run("voc5i_mini_scl-fold1-seed2", lines(20))
-    results = found(mine=("q", 0, 3, "x"), scl=("voc5i_mini_scl", 1, 2, "y"))
-    (first, second), _ = read_runs(tmp_path / "runs", results)
+    run("fresh", lines(20))
+    results = found(mine=("q", 0, 3, "x"), unknown=("other", 0, 0, ""))
+    (second, first), _ = read_runs(tmp_path / "runs", results)
     assert (first.digest, first.results, first.retrained) == ("", (), ("mine.json",))
-    assert (second.recipe, second.fold, second.seed) == ("voc5i_mini_scl", 1, 2)
-    assert second.retrained == ("scl.json",)
+    assert (second.recipe, second.fold, second.seed, second.label) == ("fresh", None, None, "fresh")
+    assert second.results == (), "a run without a checkpoint owns no result of an unknown one"
 
 
 def test_a_single_term_is_drawn_once_and_the_rate_not_at_all(run, tmp_path):
@@ -134,7 +136,7 @@ def test_a_single_term_is_drawn_once_and_the_rate_not_at_all(run, tmp_path):
 
 
 def test_the_page_has_the_losses_and_what_is_wrong_with_them(run, write, tmp_path):
-    run("r-fold0-seed0", lines(20, 40) + "{broken\n")
+    run("r-fold0-seed0", lines(20, 40) + "{broken\n", checkpoint="last.safetensors", fold=0)
     run("r-fold1-seed0", "broken\n")
     site = write_site(
         SiteOptions(folder=write("x").parent, out=tmp_path / "site.html", runs=tmp_path / "runs", quiet=True)

@@ -14,11 +14,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fewseg.ops.files import atomic_path, atomic_write_text
-from fewseg.reports.figures import FiguresOptions
 from fewseg.reports.figures.drawing import save
 from fewseg.reports.figures.model import FigureModel
 from fewseg.reports.frame import FOLDS, Results, results_of
 from fewseg.reports.numbers import Estimate, mean_of
+from fewseg.reports.options import FiguresOptions
 
 logger = logging.getLogger(__name__)
 
@@ -36,21 +36,13 @@ CLAIMS = "claims.csv"
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A number for something that a paper's figure claims.
+    """A number for something that a paper's figure claims."""
 
-    Attributes:
-        claim: in a few words.
-        where: data set and fold or folds.
-        quantity: what the number is.
-        estimate: the number, with its 95 % interval.
-        count: of what it is the mean or share: episodes, supports, cells.
-    """
-
-    claim: str
-    where: str
-    quantity: str
-    estimate: Estimate
-    count: int
+    claim: str  # in a few words
+    where: str  # data set and fold or folds
+    quantity: str  # what the number is
+    estimate: Estimate  # the number, with its 95 % interval
+    count: int  # of what it is the mean or share: episodes, supports, cells
 
     @property
     def verdict(self) -> str:
@@ -68,25 +60,15 @@ class Claim:
 
 @dataclass(kw_only=True)
 class FigureContext:
-    """What figures are made from, and what has been made.
+    """What figures are made from, and what has been made."""
 
-    Attributes:
-        options: of the run.
-        models: the checkpoints, all of one data set.
-        results: those of the folder.
-        files: that were written.
-        problems: what is missing and why.
-        remarks: what a reader of a figure must know.
-        claims: numbers that were found.
-    """
-
-    options: FiguresOptions
-    models: Sequence[FigureModel] = ()
-    results: Results = field(default_factory=lambda: results_of({}))
-    files: list[Path] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    claims: list[Claim] = field(default_factory=list)
+    options: FiguresOptions  # of the run
+    models: Sequence[FigureModel] = ()  # the checkpoints, all of one data set
+    results: Results = field(default_factory=lambda: results_of({}))  # those of the folder
+    files: list[Path] = field(default_factory=list)  # that were written
+    problems: list[str] = field(default_factory=list)  # what is missing and why
+    remarks: list[str] = field(default_factory=list)  # what a reader of a figure must know
+    claims: list[Claim] = field(default_factory=list)  # numbers that were found
 
     @property
     def progress(self) -> bool:

@@ -6,7 +6,6 @@ Source of the colours: Okabe and Ito, Color Universal Design (2008).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -107,38 +106,24 @@ def legend_below(figure: Figure, columns: int) -> None:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Panel:
-    """One picture of a grid; None leaves the place empty. The note stands below it."""
-
-    picture: Picture | None
-    note: str = ""
-
-    @property
-    def aspect(self) -> float:
-        """Height over width; 0 of an empty place."""
-        return 0.0 if self.picture is None else self.picture.shape[0] / self.picture.shape[1]
+Noted = tuple[Picture, str]
+"""A picture of a grid, and the note below it."""
 
 
-def grid(rows: Sequence[Sequence[Panel]], columns: Sequence[str], names: Sequence[str], title: str) -> Figure:
+def grid(rows: Sequence[Sequence[Noted]], columns: Sequence[str], names: Sequence[str], title: str) -> Figure:
     """A grid of pictures with headings, names of the rows and a title."""
-    heights = [_SIDE * max(panel.aspect for panel in row) + _NOTE for row in rows]
+    heights = [_SIDE * max(picture.shape[0] / picture.shape[1] for picture, _ in row) + _NOTE for row in rows]
     figure = new_figure(_SIDE * len(columns) + 0.6, sum(heights) + 0.9)
     axes = figure.subplots(len(rows), len(columns), squeeze=False, height_ratios=heights)
-    for i, row in enumerate(rows):
-        for j, panel in enumerate(row):
-            place = axes[i][j]
-            place.set_xticks([])
-            place.set_yticks([])
+    for row, places, name in zip(rows, axes, names, strict=True):
+        places[0].set_ylabel(name, fontsize=8)
+        for (picture, note), place in zip(row, places, strict=True):
+            place.set(xticks=[], yticks=[])
             place.spines[:].set_visible(False)
-            if panel.picture is not None:
-                place.imshow(panel.picture)
-            if panel.note:
-                place.set_xlabel(panel.note, fontsize=7, labelpad=2)
-            if i == 0:
-                place.set_title(columns[j], fontsize=8)
-            if j == 0:
-                place.set_ylabel(names[i], fontsize=8)
+            place.imshow(picture)
+            place.set_xlabel(note, fontsize=7, labelpad=2)
+    for place, heading in zip(axes[0], columns, strict=True):
+        place.set_title(heading, fontsize=8)
     figure.suptitle(title, fontsize=9)
     return figure
 

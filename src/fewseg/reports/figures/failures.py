@@ -20,7 +20,7 @@ from fewseg.data.episodes import EpisodeSpec
 from fewseg.engine.executors import Question
 from fewseg.metrics import EpisodeCounts
 from fewseg.reports.figures.context import FigureContext, Record
-from fewseg.reports.figures.drawing import LEGEND, Panel, grid, grouped_bars, new_figure
+from fewseg.reports.figures.drawing import LEGEND, Noted, grid, grouped_bars, new_figure
 from fewseg.reports.figures.intervals import rate_estimate
 from fewseg.reports.figures.model import FigureModel, SeededEpisode, question_of
 from fewseg.reports.marked_pictures import judged, spotlight
@@ -42,20 +42,13 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcomes:
-    """The pixels of n episodes; ignored ones count nowhere.
+    """The pixels of n episodes; ignored ones count nowhere."""
 
-    Attributes:
-        hit: of the target, predicted.
-        wrong: predicted, not of the target.
-        lost: of the target, not predicted.
-        clear: neither.
-        other: of ``wrong``, those on labelled objects of other classes; None where only counts are known.
-    """
-
-    hit: Ints
-    wrong: Ints
-    lost: Ints
-    clear: Ints
+    hit: Ints  # of the target, predicted
+    wrong: Ints  # predicted, not of the target
+    lost: Ints  # of the target, not predicted
+    clear: Ints  # neither
+    # of ``wrong``, those on labelled objects of other classes; None where only counts are known
     other: Ints | None = None
 
     @classmethod
@@ -149,16 +142,11 @@ def failures(found: Outcomes) -> dict[str, Bools]:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldOutcomes:
-    """What a method did in every 1-shot episode of a fold.
+    """What a method did in every 1-shot episode of a fold."""
 
-    Attributes:
-        episodes: (seed, episode).
-        outcomes: of each.
-        packed: mask of each distinct question, eight pixels a byte, and its shape.
-    """
-
-    episodes: list[SeededEpisode]
-    outcomes: Outcomes
+    episodes: list[SeededEpisode]  # (seed, episode)
+    outcomes: Outcomes  # of each
+    # mask of each distinct question, eight pixels a byte, and its shape
     packed: Mapping[Question, tuple[bytes, tuple[int, int]]]
 
     def mask(self, spec: EpisodeSpec) -> Bools:
@@ -236,7 +224,7 @@ def _from_counts(context: FigureContext) -> None:
 def _pictures(
     context: FigureContext, model: FigureModel, of_fold: FoldOutcomes, found: Mapping[str, Bools]
 ) -> None:
-    rows: list[list[Panel]] = []
+    rows: list[list[Noted]] = []
     names: list[str] = []
     records: list[Record] = []
     shown: set[str] = set()
@@ -247,13 +235,9 @@ def _pictures(
             query, truth = model.picture(spec.query, spec.class_id)
             iou = float(of_fold.outcomes.iou[place])
             predicted = judged(query, of_fold.mask(spec), truth)
-            rows.append(
-                [
-                    Panel(picture=model.marked(spec.supports[0], spec.class_id)),
-                    Panel(picture=spotlight(query, truth)),
-                    Panel(picture=predicted, note=f"IoU {100 * iou:.0f} %"),
-                ]
-            )
+            support = model.marked(spec.supports[0], spec.class_id)
+            note = f"IoU {100 * iou:.0f} %"
+            rows.append([(support, ""), (spotlight(query, truth), ""), (predicted, note)])
             names.append(f"{rule}:\n{model.data.split.class_names[spec.class_id]}")
             about = {"rule": rule, "seed": seed, "episode": spec.index, "class": spec.class_id}
             records.append(about | {"support": spec.supports[0], "query": spec.query, "iou": iou})

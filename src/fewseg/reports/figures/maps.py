@@ -6,6 +6,7 @@ target before the others.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +17,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fewseg.data.episodes import EpisodeSpec
-from fewseg.methods.pair_scorer import PairScorer
-from fewseg.methods.sdaanet import SDAANet, SDAANetConfig, SupervisedAttention, gated
 from fewseg.ops.masks import foreground_cells
 from fewseg.ops.progress import tracked
 from fewseg.ops.similarity import COSINE_EPS
 from fewseg.reports.figures.context import FigureContext, Record, with_prefix
 from fewseg.reports.figures.drawing import (
-    Panel,
+    Noted,
     add_scale,
     grid,
     grouped_bars,
@@ -65,16 +64,11 @@ def prototype_similarity(maps: Tensor, prototypes: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """How a map separates the target's cells from the others.
+    """How a map separates the target's cells from the others."""
 
-    Attributes:
-        inside: mean over the target's cells.
-        outside: mean over the other cells.
-        order: probability that a cell of the target has more than another cell (area under the ROC curve).
-    """
-
-    inside: float
-    outside: float
+    inside: float  # mean over the target's cells
+    outside: float  # mean over the other cells
+    # probability that a cell of the target has more than another cell (area under the ROC curve)
     order: float
 
 
@@ -96,16 +90,10 @@ def contrast(values: Tensor, foreground: Tensor, counted: Tensor) -> Contrast | 
 def similarity_maps(model: FigureModel, specs: Sequence[EpisodeSpec], progress: bool) -> Maps:
     """Similarity (h, w) of each distinct support's cells to its prototype."""
     supports = list(distinct_supports([(0, spec) for spec in specs]))
-    method = model.method
-    assert isinstance(method, PairScorer)
+    method: Any = model.method
 
     def look(features: Features, masks: Tensor) -> Tensor:
-        if isinstance(method, SDAANet):
-            pooled = method.pool(features, masks)
-            maps = pooled.mid * gated(pooled.values)[..., None, None]
-            return prototype_similarity(maps.float(), pooled.prototypes.float()).cpu()
-        maps = method.mid_support.of(features)  # type: ignore[operator, union-attr]
-        prototypes = method.encode_shots(features, masks)["vectors"][:, 0]
+        maps, prototypes = method.support_maps(features, masks)
         return prototype_similarity(maps.float(), prototypes.float()).cpu()
 
     found = model.over_supports(supports, look, f"similarity, {model.label}", progress=progress)
@@ -114,8 +102,7 @@ def similarity_maps(model: FigureModel, specs: Sequence[EpisodeSpec], progress: 
 
 def attention_maps(model: FigureModel, specs: Sequence[EpisodeSpec], progress: bool) -> Maps:
     """SAAM's attention (h, w) of each distinct (support, query)."""
-    method = model.method
-    assert isinstance(method, SDAANet)
+    method: Any = model.method
     supports = list(distinct_supports([(0, spec) for spec in specs]))
     made = model.over_supports(supports, method.encode_shots, "supports", progress=progress)
     each = [batch.without_keys().select([i]) for batch in made for i in range(len(batch))]
@@ -153,37 +140,30 @@ class MapFigure:
 
 
 def _has_attention(model: FigureModel) -> bool:
-    config = model.recipe.method
-    return isinstance(config, SDAANetConfig) and isinstance(config.attention, SupervisedAttention)
+    attention = getattr(model.recipe.method, "attention", None)
+    return getattr(attention, "channels", 0) > 0
 
 
-def make_attention(context: FigureContext) -> None:
-    """Makes the attention's pictures for each fold, and a plot of how well it orders cells."""
-    figure = MapFigure(
-        name=ATTENTION,
-        fits=_has_attention,
-        needed="checkpoint of SD-AANet with SAAM",
-        maps_of=attention_maps,
-        title="SAAM's attention on the query; white: the target's outline",
-        scale="attention, from the least to the most of the image",
-    )
-    _make(context, figure)
+_ATTENTION = MapFigure(
+    name=ATTENTION,
+    fits=_has_attention,
+    needed="checkpoint of SD-AANet with SAAM",
+    maps_of=attention_maps,
+    title="SAAM's attention on the query; white: the target's outline",
+    scale="attention, from the least to the most of the image",
+)
+_SIMILARITY = MapFigure(
+    name=SIMILARITY,
+    fits=in_table_iii,
+    needed="checkpoint of SD-AANet's Table III",
+    maps_of=similarity_maps,
+    title="cosine of the support's cells to its prototype; white: the mask's outline",
+    scale="cosine",
+)
 
 
-def make_similarity(context: FigureContext) -> None:
-    """Makes the pictures of similarity for each fold, and a plot of how well it orders cells."""
-    figure = MapFigure(
-        name=SIMILARITY,
-        fits=in_table_iii,
-        needed="checkpoint of SD-AANet's Table III",
-        maps_of=similarity_maps,
-        title="cosine of the support's cells to its prototype; white: the mask's outline",
-        scale="cosine",
-    )
-    _make(context, figure)
-
-
-def _make(context: FigureContext, figure: MapFigure) -> None:
+def _make(figure: MapFigure, context: FigureContext) -> None:
+    """Makes the maps' pictures for each fold, and a plot of how well they order cells."""
     records: list[Record] = []
     groups: dict[str, dict[str, Estimate]] = {}
     for fold, models in context.models_by_fold(figure.name, figure.fits, figure.needed):
@@ -238,7 +218,7 @@ def _pictures(
         first.episodes(1, options.episodes), options.examples, figure.name, options.seed, fold
     )
     with_query = figure.name == ATTENTION
-    rows: list[list[Panel]] = []
+    rows: list[list[Noted]] = []
     arrays: dict[str, Any] = {}
     records: list[Record] = []
     for number, (seed, spec) in enumerate(episodes):
@@ -254,7 +234,7 @@ def _pictures(
             scaled = unit_range(values) if with_query else values.clip(0, 1)
             pictures.append(overlay(view, scaled, truth))
             arrays[f"{number} {model.variant}"] = maps[key].numpy()
-        rows.append([Panel(picture=picture) for picture in pictures])
+        rows.append([(picture, "") for picture in pictures])
         about = {"number": number, "seed": seed, "episode": spec.index, "class": spec.class_id}
         records.append(about | {"support": spec.supports[0], "query": spec.query})
     columns = ["support", *(["truth"] if with_query else []), *(model.label for model, _ in shown)]
@@ -281,3 +261,7 @@ def draw_order(groups: Mapping[str, Mapping[str, Estimate]], name: str, dataset:
     axes.set_title(f"{dataset}, {name}: a cell of the\ntarget has more{free} than another", fontsize=9)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
     return figure
+
+
+make_attention = functools.partial(_make, _ATTENTION)
+make_similarity = functools.partial(_make, _SIMILARITY)

@@ -63,19 +63,12 @@ class Support(NamedTuple):
 
 @dataclass(eq=False, kw_only=True)
 class FigureModel:
-    """A method on the test images of its fold; network, data and features are loaded on first use.
+    """A method on the test images of its fold; network, data and features are loaded on first use."""
 
-    Attributes:
-        resolved: a checkpoint or a recipe without training.
-        recipe: with the checkpoint's config.
-        fold: the fold that it is tested on.
-        read_data: reads the fold.
-    """
-
-    resolved: Resolved
-    recipe: Recipe
-    fold: int
-    read_data: Callable[[], FoldData]
+    resolved: Resolved  # a checkpoint or a recipe without training
+    recipe: Recipe  # with the checkpoint's config
+    fold: int  # the fold that it is tested on
+    read_data: Callable[[], FoldData]  # reads the fold
 
     @classmethod
     def find(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from fewseg.data.episodes import EpisodeSpec
 from fewseg.metrics import count
 from fewseg.reports.figures.context import FigureContext, Record
-from fewseg.reports.figures.drawing import LEGEND, Panel, grid
+from fewseg.reports.figures.drawing import LEGEND, Noted, grid
 from fewseg.reports.figures.model import (
     FigureModel,
     SeededEpisode,
@@ -21,17 +20,9 @@ from fewseg.reports.marked_pictures import judged, spotlight
 NAME = "qualitative"
 
 
-@dataclass(frozen=True)
-class PredictionColumn:
-    """The predictions of a model with so many supports."""
-
-    model: FigureModel
-    shots: int
-
-    @property
-    def label(self) -> str:
-        """The method, and how many shots where it is not one."""
-        return self.model.label if self.shots == 1 else f"{self.model.label}, {self.shots}-shot"
+def _label(model: FigureModel, shots: int) -> str:
+    """The method, and how many shots where it is not one."""
+    return model.label if shots == 1 else f"{model.label}, {shots}-shot"
 
 
 def make(context: FigureContext) -> None:
@@ -63,32 +54,30 @@ def _with_shots(
 def _grid_of_fold(context: FigureContext, fold: int, models: Sequence[FigureModel]) -> None:
     first, options = models[0], context.options
     chosen = example_episodes(first.episodes(1, options.episodes), options.examples, NAME, options.seed, fold)
-    columns = [PredictionColumn(m, k) for m in models for k in options.shots if _tested_with(m, k)]
+    columns = [(m, k) for m in models for k in options.shots if _tested_with(m, k)]
     for k in options.shots:
-        if k not in {column.shots for column in columns}:
+        if k not in {shots for _, shots in columns}:
             context.problems.append(f"{NAME}, fold {fold}: no checkpoint's recipe is tested with {k} shots")
-    specs = {k: _with_shots(first, chosen, k, options.episodes) for k in {c.shots for c in columns}}
-    predicted = [
-        dict(c.model.predictions(specs[c.shots], c.shots, progress=context.progress)) for c in columns
-    ]
-    rows: list[list[Panel]] = []
+    specs = {k: _with_shots(first, chosen, k, options.episodes) for k in {k for _, k in columns}}
+    predicted = [dict(m.predictions(specs[k], k, progress=context.progress)) for m, k in columns]
+    rows: list[list[Noted]] = []
     records: list[Record] = []
     for i, (seed, spec) in enumerate(chosen):
         query, truth = first.picture(spec.query, spec.class_id)
         support = Support.first_of(spec)
-        panels = [first.marked(support.image, support.class_id), query, spotlight(query, truth)]
-        row = [Panel(picture=picture) for picture in panels]
+        shown = (first.marked(support.image, support.class_id), query, spotlight(query, truth))
+        row = [(picture, "") for picture in shown]
         record: Record = {"seed": seed, "episode": spec.index, "class": spec.class_id}
         record |= {"support": support.image, "query": spec.query}
-        for column, masks in zip(columns, predicted, strict=True):
-            mask = masks[question_of(specs[column.shots][i])]
+        for (model, k), masks in zip(columns, predicted, strict=True):
+            mask = masks[question_of(specs[k][i])]
             counts = count(mask, truth)
             iou = float(counts.fg_inter) / max(int(counts.fg_union), 1)
-            row.append(Panel(picture=judged(query, mask, truth), note=f"IoU {100 * iou:.0f} %"))
-            record[f"iou {column.label}"] = iou
+            row.append((judged(query, mask, truth), f"IoU {100 * iou:.0f} %"))
+            record[f"iou {_label(model, k)}"] = iou
         rows.append(row)
         records.append(record)
-    headings = ["support", "query", "truth", *(column.label for column in columns)]
+    headings = ["support", "query", "truth", *(_label(*column) for column in columns)]
     names = [first.data.split.class_names[spec.class_id] for _, spec in chosen]
     shots = "1-shot" if options.shots == (1,) else "the first support is shown"
     title = f"{first.data.dataset} fold {fold}, {shots}, drawn by seed {options.seed}; {LEGEND}"

@@ -11,7 +11,6 @@ from pathlib import Path
 from fewseg.data.folds import FoldData
 from fewseg.recipes.recipe import Recipe
 from fewseg.reports.figures import (
-    FiguresOptions,
     failures,
     maps,
     qualitative,
@@ -23,9 +22,10 @@ from fewseg.reports.figures import (
 from fewseg.reports.figures.context import CLAIMS, FigureContext, write_records
 from fewseg.reports.figures.model import FigureModel
 from fewseg.reports.frame import Results, load_results, results_of
+from fewseg.reports.options import FiguresOptions
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FigureKind:
     """A figure: what it shows and where it is printed, what it needs, and the function that makes it."""
 
@@ -36,47 +36,45 @@ class FigureKind:
 
 FIGURES: Mapping[str, FigureKind] = {
     qualitative.NAME: FigureKind(
-        shows="support, query, truth and predictions (SCL 6, SRPNet 5-6, SD-AANet 8)",
-        needs="any checkpoint",
-        make=qualitative.make,
+        "support, query, truth and predictions (SCL 6, SRPNet 5-6, SD-AANet 8)",
+        "any checkpoint",
+        qualitative.make,
     ),
     support_masks.NAME: FigureKind(
-        shows="the masks behind v_s, v_pri and v_aux, and where they lie (SCL 4)",
-        needs="a checkpoint of SCL",
-        make=support_masks.make,
+        "the masks behind v_s, v_pri and v_aux, and where they lie (SCL 4)",
+        "a checkpoint of SCL",
+        support_masks.make,
     ),
     separation.CELLS_NAME: FigureKind(
-        shows="support features under cosine and fidelity (SRPNet 4)",
-        needs="a checkpoint of SRPNet, the matcher, or any checkpoint with a frozen trunk",
-        make=separation.make_cells,
+        "support features under cosine and fidelity (SRPNet 4)",
+        "a checkpoint of SRPNet, the matcher, or any checkpoint with a frozen trunk",
+        separation.make_cells,
     ),
     separation.PROTOTYPES_NAME: FigureKind(
-        shows="support prototypes and how compact they are (SD-AANet 9)",
-        needs="checkpoints of SD-AANet's Table III",
-        make=separation.make_prototypes,
+        "support prototypes and how compact they are (SD-AANet 9)",
+        "checkpoints of SD-AANet's Table III",
+        separation.make_prototypes,
     ),
-    sizes.NAME: FigureKind(
-        shows="mIoU by the size of the target (SD-AANet 10)", needs="1-shot results", make=sizes.make
-    ),
+    sizes.NAME: FigureKind("mIoU by the size of the target (SD-AANet 10)", "1-shot results", sizes.make),
     maps.ATTENTION: FigureKind(
-        shows="SAAM's attention on queries (SD-AANet 11)",
-        needs="a checkpoint of SD-AANet with SAAM",
-        make=maps.make_attention,
+        "SAAM's attention on queries (SD-AANet 11)",
+        "a checkpoint of SD-AANet with SAAM",
+        maps.make_attention,
     ),
     maps.SIMILARITY: FigureKind(
-        shows="similarity of a support's cells to its prototype (SD-AANet 12)",
-        needs="checkpoints of SD-AANet's Table III",
-        make=maps.make_similarity,
+        "similarity of a support's cells to its prototype (SD-AANet 12)",
+        "checkpoints of SD-AANet's Table III",
+        maps.make_similarity,
     ),
     failures.NAME: FigureKind(
-        shows="failures by rule, how often and a few of each (SRPNet 7, SD-AANet 13)",
-        needs="any checkpoint; 1-shot results for the rules that counts can show",
-        make=failures.make,
+        "failures by rule, how often and a few of each (SRPNet 7, SD-AANet 13)",
+        "any checkpoint; 1-shot results for the rules that counts can show",
+        failures.make,
     ),
     shot_weights.NAME: FigureKind(
-        shows="the cross-guided module's weights against the true IoU of each shot (SCL Eq. 16)",
-        needs="a checkpoint of SCL",
-        make=shot_weights.make,
+        "the cross-guided module's weights against the true IoU of each shot (SCL Eq. 16)",
+        "a checkpoint of SCL",
+        shot_weights.make,
     ),
 }
 

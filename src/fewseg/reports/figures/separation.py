@@ -30,15 +30,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from fewseg.data.draws import Draws
-from fewseg.methods.pair_scorer import PairScorer
-from fewseg.methods.prototypical import EMBEDDING, PrototypeSegmenter
+from fewseg.methods.prototypical import EMBEDDING
 from fewseg.ops.masks import foreground_cells
 from fewseg.reports.figures.context import ByFold, FigureContext, Record, with_prefix
 from fewseg.reports.figures.drawing import COLOURS, MARKERS, grouped_bars, legend_below, new_figure
 from fewseg.reports.figures.intervals import Floats, with_jackknife
 from fewseg.reports.figures.model import TABLE_III, FigureModel, Support, distinct_supports, label_of
 from fewseg.reports.numbers import Estimate
-from fewseg.types import EncodedShots, Features
+from fewseg.types import Features
 
 CELLS_NAME, PROTOTYPES_NAME = "metric-tsne", "prototype-tsne"
 CELLS = 3
@@ -126,19 +125,12 @@ def silhouettes_without(apart: Floats, labels: Ints, groups: Ints) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class Separation:
-    """How far classes lie apart, in one space.
+    """How far classes lie apart, in one space."""
 
-    Attributes:
-        silhouette: mean silhouette with its interval over groups of points.
-        without: (groups,) the silhouette without each group.
-        within: mean distance of two points of one class (mean over the points).
-        between: mean distance of two points of different classes.
-    """
-
-    silhouette: Estimate
-    without: Floats
-    within: float
-    between: float
+    silhouette: Estimate  # mean silhouette with its interval over groups of points
+    without: Floats  # (groups,) the silhouette without each group
+    within: float  # mean distance of two points of one class (mean over the points)
+    between: float  # mean distance of two points of different classes
 
 
 def separation(apart: Floats, labels: Ints, groups: Ints | None = None) -> Separation:
@@ -166,21 +158,13 @@ def silhouette_gain(a: Separation, b: Separation) -> Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
-    """Labelled points in two dimensions, and how well their classes separate.
+    """Labelled points in two dimensions, and how well their classes separate."""
 
-    Attributes:
-        metric: of the distances in the feature space.
-        flat: (n, 2), t-SNE's; without unit.
-        labels: (n,) classes.
-        space: separation in the feature space under the metric.
-        plane: separation in ``flat`` under the Euclidean distance.
-    """
-
-    metric: PointMetric
-    flat: Floats
-    labels: Ints
-    space: Separation
-    plane: Separation
+    metric: PointMetric  # of the distances in the feature space
+    flat: Floats  # (n, 2), t-SNE's; without unit
+    labels: Ints  # (n,) classes
+    space: Separation  # separation in the feature space under the metric
+    plane: Separation  # separation in ``flat`` under the Euclidean distance
 
     @property
     def record(self) -> Record:
@@ -249,15 +233,6 @@ def _novel_names(model: FigureModel) -> dict[int, str]:
 # ---- cells under both metrics
 
 
-@dataclass(frozen=True, kw_only=True)
-class SampledCells:
-    """Embedded features (n, C) of cells, their classes (n,), and the support (n,), 0 .., that each is of."""
-
-    points: Floats
-    labels: Ints
-    groups: Ints
-
-
 def sampled_cells(maps: Tensor, masks: Tensor, supports: Sequence[Support], *, seed: int) -> list[Tensor]:
     """Draws a few foreground cells of each of n supports, by (seed, class, image) alone.
 
@@ -273,10 +248,11 @@ def sampled_cells(maps: Tensor, masks: Tensor, supports: Sequence[Support], *, s
     return found
 
 
-def cells_of(model: FigureModel, supports: Sequence[Support], *, seed: int, progress: bool) -> SampledCells:
-    """Cells of supports as a prototype method embeds them."""
-    method = model.method
-    assert isinstance(method, PrototypeSegmenter)
+def cells_of(
+    model: FigureModel, supports: Sequence[Support], *, seed: int, progress: bool
+) -> tuple[Floats, Ints, Ints]:
+    """Cells as a prototype method embeds them (n, C), their classes (n,) and supports (n,), 0 .. ."""
+    method: Any = model.method
     waiting = list(supports)
 
     def look(features: Features, masks: Tensor) -> list[Tensor]:
@@ -286,11 +262,9 @@ def cells_of(model: FigureModel, supports: Sequence[Support], *, seed: int, prog
     batches = model.over_supports(supports, look, f"cells of {model.label}", progress=progress)
     each = [cells for batch in batches for cells in batch]
     counts = [len(cells) for cells in each]
-    return SampledCells(
-        points=np.asarray(torch.cat(each).numpy(), dtype=np.float64),
-        labels=np.repeat([support.class_id for support in supports], counts),
-        groups=np.repeat(np.arange(len(supports)), counts),
-    )
+    labels = np.repeat([support.class_id for support in supports], counts)
+    points = np.asarray(torch.cat(each).numpy(), dtype=np.float64)
+    return points, labels, np.repeat(np.arange(len(supports)), counts)
 
 
 def make_cells(context: FigureContext) -> None:
@@ -315,24 +289,25 @@ def make_cells(context: FigureContext) -> None:
             panels: dict[str, dict[PointMetric, Embedding]] = {}
             for model in shown:
                 supports = list(distinct_supports(model.episodes(1, context.options.episodes)))
-                cells = cells_of(model, supports, seed=context.options.seed, progress=context.progress)
+                seed = context.options.seed
+                points, labels, cell_of = cells_of(model, supports, seed=seed, progress=context.progress)
                 embeddings = {
-                    metric: embed(
-                        cells.points, cells.labels, metric, groups=cells.groups, seed=context.options.seed
-                    )
+                    metric: embed(points, labels, metric, groups=cell_of, seed=seed)
                     for metric in _CELL_METRICS
                 }
                 panels[model.label] = embeddings
                 about = {"method": model.label, "fold": fold, "supports": len(supports)}
                 records += [about | embedding.record for embedding in embeddings.values()]
                 gain = silhouette_gain(*(embeddings[metric].space for metric in _CELL_METRICS))
-                gains.setdefault(model.label, {})[fold] = (gain, len(cells.labels))
+                gains.setdefault(model.label, {})[fold] = (gain, len(labels))
                 groups[f"{model.label}\nfold {fold}"] = {
                     metric: embedding.space.silhouette for metric, embedding in embeddings.items()
                 }
             _cells_of_fold(context, fold, panels, shown[0])
     if groups:
-        context.save(draw_cell_silhouettes(groups, context.dataset), "metric-silhouettes", records)
+        title = f"{context.dataset}: foreground cells of supports,\nin the feature space"
+        kinds: dict[str, str] = {metric: f"by {metric}" for metric in _CELL_METRICS}
+        context.save(draw_silhouettes({title: groups}, kinds), "metric-silhouettes", records)
         for label, by_fold in gains.items():
             claim = f"fidelity separates better than cosine ({label})"
             quantity = "silhouette of the same cells by fidelity less that by cosine"
@@ -363,15 +338,19 @@ def _cells_of_fold(
     context.save(figure, f"{CELLS_NAME}-fold{fold}", records)
 
 
-def draw_cell_silhouettes(groups: Mapping[str, Mapping[str, Estimate]], dataset: str) -> Figure:
-    """Silhouettes of the same features under both metrics."""
-    figure = new_figure(2.5 + 0.9 * len(groups), 3.2)
-    axes = figure.subplots()
-    kinds: dict[str, str] = {metric: f"by {metric}" for metric in _CELL_METRICS}
-    grouped_bars(axes, groups, kinds, scale=1, unit="silhouette in the feature space")
-    axes.axhline(0, color="black", linewidth=0.6)
-    axes.set_title(f"{dataset}: foreground cells of supports", fontsize=9)
-    legend_below(figure, 2)
+def draw_silhouettes(
+    panels: Mapping[str, Mapping[str, Mapping[str, Estimate]]], kinds: Mapping[str, str], columns: int = 2
+) -> Figure:
+    """Bars of silhouettes: a panel a title, in it groups of one bar for each of ``kinds``."""
+    bars = max(map(len, panels.values())) * len(kinds)
+    figure = new_figure(max(3.4, 3.0 + 0.4 * bars), 1.2 + 2.2 * len(panels))
+    for (title, groups), axes in zip(
+        panels.items(), figure.subplots(len(panels), 1, squeeze=False)[:, 0], strict=True
+    ):
+        grouped_bars(axes, groups, kinds, scale=1, unit="silhouette")
+        axes.axhline(0, color="black", linewidth=0.6)
+        axes.set_title(title, fontsize=9)
+    legend_below(figure, columns)
     return figure
 
 
@@ -383,24 +362,12 @@ def in_table_iii(model: FigureModel) -> bool:
     return model.variant in TABLE_III
 
 
-def support_prototypes(method: torch.nn.Module, features: Features, masks: Tensor) -> Tensor:
-    """The prototype (n, d) that a method makes of each of n supports, and shows to its decoder.
-
-    Of SD-AANet it is the gated one, of SCL v_pri, of PFENet and CANet the pooled feature; of methods that
-    compare prototypes the foreground's.
-    """
-    if isinstance(method, PairScorer):
-        return method.encode_shots(features, masks)["vectors"][:, 0].float()
-    assert isinstance(method, PrototypeSegmenter)
-    pooled = method.pooled(EncodedShots(features=features, masks=masks.unsqueeze(1)))
-    return pooled.vectors[:, 1]
-
-
 def prototypes_of(model: FigureModel, supports: Sequence[Support], progress: bool) -> Tensor:
     """Prototypes (n, d) of supports, each encoded once."""
+    method: Any = model.method
     found = model.over_supports(
         supports,
-        lambda features, masks: support_prototypes(model.method, features, masks).cpu(),
+        lambda features, masks: method.support_prototypes(features, masks).float().cpu(),
         f"prototypes of {model.label}",
         progress=progress,
     )
@@ -425,7 +392,19 @@ def make_prototypes(context: FigureContext) -> None:
             by_fold[fold] = found
             _prototypes_of_fold(context, fold, found, variants[next(iter(found))])
     if by_fold:
-        context.save(draw_prototype_silhouettes(by_fold, context.dataset), "prototype-silhouettes", records)
+        panels = {
+            f"{context.dataset}: support prototypes,\n{title}": {
+                f"fold {fold}": {variant: getattr(e, space).silhouette for variant, e in found.items()}
+                for fold, found in by_fold.items()
+            }
+            for title, space in (
+                ("in the feature space, by cosine", "space"),
+                ("in the plane of t-SNE", "plane"),
+            )
+        }
+        kinds = {variant: label_of(variant) for variant in TABLE_III}
+        figure = draw_silhouettes(panels, kinds, 4 if len(by_fold) > 1 else 2)
+        context.save(figure, "prototype-silhouettes", records)
         _claim_compactness(context, by_fold)
 
 
@@ -479,23 +458,6 @@ def _prototypes_of_fold(
         for (support, times), (x, y) in zip(drawn.items(), embedding.flat, strict=True)
     ]
     context.save(figure, f"{PROTOTYPES_NAME}-fold{fold}", records)
-
-
-def draw_prototype_silhouettes(by_fold: Mapping[int, Mapping[str, Embedding]], dataset: str) -> Figure:
-    """Silhouettes of every fold, in the feature space and in t-SNE's plane."""
-    figure = new_figure(3.0 + 1.6 * len(by_fold), 5.0)
-    spaces = (("in the feature space, by cosine", "space"), ("in the plane of t-SNE", "plane"))
-    for axes, (title, space) in zip(figure.subplots(2, 1), spaces, strict=True):
-        groups = {
-            f"fold {fold}": {variant: getattr(e, space).silhouette for variant, e in found.items()}
-            for fold, found in by_fold.items()
-        }
-        kinds = {variant: label_of(variant) for variant in TABLE_III}
-        grouped_bars(axes, groups, kinds, scale=1, unit="silhouette")
-        axes.axhline(0, color="black", linewidth=0.6)
-        axes.set_title(f"{dataset}: support prototypes, {title}", fontsize=9)
-    legend_below(figure, 4 if len(by_fold) > 1 else 2)
-    return figure
 
 
 def _claim_compactness(context: FigureContext, by_fold: Mapping[int, Mapping[str, Embedding]]) -> None:

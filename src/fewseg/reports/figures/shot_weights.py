@@ -31,23 +31,18 @@ _MOST_POINTS = 4000
 
 @dataclass(frozen=True, kw_only=True)
 class ShotWeights:
-    """U_k against what it predicts, over n episodes of K shots.
+    """U_k against what it predicts, over n episodes of K shots."""
 
-    Attributes:
-        weights: (n, K) U_k.
-        ious: (n, K) IoU of shot k's own prediction of the query.
-        pooled: Spearman's rank correlation over all n K shots. It also shows that some classes are easier
-            than others, for supports and queries alike.
-        within: mean over the episodes of the rank correlation between the K shots of one episode: what the
-            weights, which only compare shots of one episode, can use.
-        ranked: in how many episodes both U_k and the IoU differ between shots; the others have no rank
-            correlation and are left out of ``within``.
-    """
-
-    weights: Floats
-    ious: Floats
+    weights: Floats  # (n, K) U_k
+    ious: Floats  # (n, K) IoU of shot k's own prediction of the query
+    # Spearman's rank correlation over all n K shots. It also shows that some classes are easier than others,
+    # for supports and queries alike
     pooled: Estimate
+    # mean over the episodes of the rank correlation between the K shots of one episode: what the weights,
+    # which only compare shots of one episode, can use
     within: Estimate
+    # in how many episodes both U_k and the IoU differ between shots; the others have no rank correlation and
+    # are left out of ``within``
     ranked: int
 
 

@@ -9,20 +9,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fewseg.metrics import SIZE_EDGES
+from fewseg.metrics.scores import size_label
 from fewseg.reports.figures.context import FigureContext, Record
-from fewseg.reports.figures.drawing import error_bars, new_figure, plain_axes, style
+from fewseg.reports.figures.drawing import new_figure, plain_axes, style
 from fewseg.reports.figures.model import TABLE_III
 from fewseg.reports.frame import FoldTable, fold_tables
 from fewseg.reports.numbers import Estimate
-from fewseg.reports.size_scores import SizeScore, mean_size_score, size_gain, size_scores
+from fewseg.reports.size_scores import mean_sizes, size_gain, size_scores
 
 NAME = "sizes"
 SMALL = SIZE_EDGES[-1]
 """Pixels below which the paper calls a target small."""
 _MOST_ROWS = 8
-
-Bins = tuple[SizeScore | None, ...]
-"""One score a bin, over the folds that all methods share; None where a fold has no episode of that size."""
 
 
 def make(context: FigureContext) -> None:
@@ -91,35 +89,19 @@ def _figure(
 ) -> None:
     """A figure of some folds, or of the mean of all."""
     results = context.results
-    bins: dict[str, Bins] = {}
+    bins: dict[str, pd.DataFrame] = {}
     records: list[Record] = []
     for label, row in rows.items():
-        keys = [row.key[fold] for fold in folds]
         scores = [
             size_scores(results.counts[key], results.runs[key].classes, seed=context.options.seed)
-            for key in keys
+            for key in row.key[list(folds)]
         ]
-        bins[label] = tuple(mean_size_score(bins) for bins in zip(*scores, strict=True))
-        for fold, by_bin in zip(folds, scores, strict=True):
-            records += [_record(label, f"{fold}", score) for score in by_bin]
-        if len(folds) > 1:
-            records += [_record(label, "mean", score) for score in bins[label] if score is not None]
+        mean = bins[label] = mean_sizes(scores).dropna(subset="miou")
+        for fold, by_bin in [*zip(map(str, folds), scores, strict=True), ("mean", mean)]:
+            if fold != "mean" or len(folds) > 1:
+                named = by_bin.drop(columns="classes").astype(object)
+                records += [{"method": label, "fold": fold, **line} for line in named.to_dict("records")]
     context.save(draw(bins, title), name, records)
-
-
-def _record(label: str, fold: str, score: SizeScore) -> Record:
-    found = score.miou
-    return {
-        "method": label,
-        "fold": fold,
-        "pixels_from": score.low,
-        "pixels_below": score.high,
-        "episodes": score.episodes,
-        "images": score.queries,
-        "miou": None if found is None else found.value,
-        "low": None if found is None else found.low,
-        "high": None if found is None else found.high,
-    }
 
 
 def _claim(
@@ -144,27 +126,24 @@ def _claim(
         context.claim(claim, dataset, f"mIoU on targets {size} pixels less that of {base}", each)
 
 
-def draw(bins: Mapping[str, Bins], title: str) -> Figure:
+def draw(bins: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """Scores with whiskers by bin and method, and below them how many query images each bin has."""
     figure = new_figure(7.5, 4.6)
     above, below = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
-    labels = [_bin(low) for low in SIZE_EDGES]
+    labels = [size_label(low, high) for low, high in zip(SIZE_EDGES, [*SIZE_EDGES[1:], None], strict=True)]
     for i, (method, scores) in enumerate(bins.items()):
-        known = [(x, score.miou) for x, score in enumerate(scores) if score is not None and score.miou]
         above.errorbar(
-            np.array([x for x, _ in known]) + 0.7 * ((i + 0.5) / len(bins) - 0.5),
-            [100 * miou.value for _, miou in known],
-            yerr=error_bars([miou for _, miou in known], 100),
+            scores.index + 0.7 * ((i + 0.5) / len(bins) - 0.5),
+            100 * scores.miou,
+            yerr=(100 * np.array([scores.miou - scores.low, scores.high - scores.miou])).clip(min=0),
             markersize=5,
             capsize=2,
             linewidth=1,
             label=method,
             **style(i),
         )
-    counts = [
-        max((score.queries for score in scores if score is not None), default=0)
-        for scores in zip(*bins.values(), strict=True)
-    ]
+    images = pd.concat([scores.images for scores in bins.values()]).groupby(level=0).max()
+    counts = images.reindex(range(len(labels)), fill_value=0)
     below.bar(range(len(labels)), counts, color="0.6", edgecolor="black", linewidth=0.6)
     for x, n in enumerate(counts):
         below.annotate(str(n), (x, n), ha="center", va="bottom", fontsize=7)
@@ -179,7 +158,3 @@ def draw(bins: Mapping[str, Bins], title: str) -> Figure:
         axes.tick_params(axis="y", labelsize=7)
         plain_axes(axes)
     return figure
-
-
-def _bin(low: int) -> str:
-    return f"from {low}" if low == SIZE_EDGES[-1] else f"{low}-{low + SIZE_EDGES[1] - 1}"

@@ -17,10 +17,10 @@ from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
 from fewseg.data.draws import Draws
-from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig, SupportPathScorer
+from fewseg.methods.scl import SupportPathScorer
 from fewseg.ops.masks import ForegroundRule, covered_and_missed
 from fewseg.reports.figures.context import FigureContext, Record
-from fewseg.reports.figures.drawing import Panel, grid, grouped_bars, new_figure
+from fewseg.reports.figures.drawing import Noted, grid, grouped_bars, new_figure
 from fewseg.reports.figures.intervals import mean_estimate, ratio_difference, ratio_estimate
 from fewseg.reports.figures.model import FigureModel, Support, distinct_supports
 from fewseg.reports.marked_pictures import spotlight
@@ -37,7 +37,7 @@ ALL, MOSTLY = "all supports", "supports where v_pri covers at least half"
 
 def is_scl(model: FigureModel) -> bool:
     """Whether it has SCL's support path and cross-guided module."""
-    return isinstance(model.recipe.method, SCLPFENetConfig | SCLCANetConfig)
+    return issubclass(model.recipe.method.method, SupportPathScorer)
 
 
 def support_regions(cells: Tensor, logits: Tensor, threshold: ForegroundRule = 0.5) -> Tensor:
@@ -82,20 +82,15 @@ def mostly_primary(counts: Sequence[Mapping[str, int]]) -> list[Mapping[str, int
 
 @dataclass(frozen=True, kw_only=True)
 class RegionShares:
-    """What the regions of many supports cover.
+    """What the regions of many supports cover."""
 
-    Attributes:
-        supports: how many.
-        coverage: region to the mean share of the foreground that it covers, without "foreground" itself.
-        empty: region to how many supports have none of it.
-        on_edge: reach to region to the share of its cells, over all supports, that lie so near the boundary.
-        edge_gain: reach to that share of v_aux less that of all foreground, and less that of v_pri.
-    """
-
-    supports: int
+    supports: int  # how many
+    # region to the mean share of the foreground that it covers, without "foreground" itself
     coverage: Mapping[str, Estimate]
-    empty: Mapping[str, int]
+    empty: Mapping[str, int]  # region to how many supports have none of it
+    # reach to region to the share of its cells, over all supports, that lie so near the boundary
     on_edge: Mapping[int, Mapping[str, Estimate]]
+    # reach to that share of v_aux less that of all foreground, and less that of v_pri
     edge_gain: Mapping[int, Mapping[str, Estimate]]
 
 
@@ -221,14 +216,14 @@ def _picture(
     supports = list(regions)
     draws = Draws("figure", NAME, context.options.seed, model.fold)
     chosen = draws.sample(supports, min(context.options.examples, len(supports)))
-    rows: list[list[Panel]] = []
+    rows: list[list[Noted]] = []
     for support in chosen:
         view = model.network_view(support.image)
-        row = [Panel(picture=view)]
+        row = [(view, "")]
         for name, region in zip(SYMBOLS, regions[support], strict=True):
             marked = model.on_pixels(support.image, region) > 0.5
             share = counts[support][name] / max(counts[support]["foreground"], 1)
-            row.append(Panel(picture=spotlight(view, marked.astype("uint8")), note=f"{100 * share:.0f} %"))
+            row.append((spotlight(view, marked.astype("uint8")), f"{100 * share:.0f} %"))
         rows.append(row)
     records = [{"class": s.class_id, "image": s.image, **counts[s]} for s in chosen]
     names = [model.data.split.class_names[s.class_id] for s in chosen]

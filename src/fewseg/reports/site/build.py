@@ -16,11 +16,11 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib import colormaps
 
-from fewseg.engine.results import RunResult
-from fewseg.metrics.scores import SIZE_EDGES
+from fewseg.metrics.scores import SIZE_EDGES, size_label
 from fewseg.ops.files import atomic_write_text
 from fewseg.ops.progress import tracked
 from fewseg.reports.frame import (
+    GAIN_COLUMNS,
     FoldTable,
     Results,
     baseline_pairs,
@@ -30,37 +30,33 @@ from fewseg.reports.frame import (
     missing_of_pair,
     without_conflicts,
 )
-from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of, percent, with_interval
+from fewseg.reports.numbers import ENDS, Estimate, mean_of, percent, with_interval
+from fewseg.reports.options import SiteOptions
 from fewseg.reports.papers import page_of, paper_tables
-from fewseg.reports.site import SiteOptions
 from fewseg.reports.site.pictures import Pictures, read_pictures
 from fewseg.reports.site.plots import MEAN, Curve, IntervalRow, interval_charts, panel, round_ticks
-from fewseg.reports.site.training_runs import TrainingRun, learning_charts, read_runs
-from fewseg.reports.size_scores import SizeScore, mean_size_score, size_scores
+from fewseg.reports.site.training_runs import learning_charts, read_runs
+from fewseg.reports.size_scores import mean_sizes, size_cells, size_scores
+from fewseg.reports.tables import gain_cells, score_cells
 from fewseg.reports.templating import asset, render
 
 _SHORT = 12
 """So many lines of what is missing are shown at once."""
 _STEP = SIZE_EDGES[-1] - SIZE_EDGES[-2]
+_IDENTITY = ["method", "fusion", "variant"]
+"""Columns that name a row in data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What was written.
+    """What was written."""
 
-    Attributes:
-        path: the page.
-        size: of the page, in bytes.
-        results: how many results it shows.
-        problems: what could not be used or is missing, one sentence each; the page states the same.
-        all_used: whether all that was given could be used, though results may be missing.
-    """
-
-    path: Path
-    size: int
-    results: int
+    path: Path  # the page
+    size: int  # of the page, in bytes
+    results: int  # how many results it shows
+    # what could not be used or is missing, one sentence each; the page states the same
     problems: tuple[str, ...]
-    all_used: bool
+    all_used: bool  # whether all that was given could be used, though results may be missing
 
 
 def write_site(options: SiteOptions) -> Site:
@@ -76,47 +72,25 @@ def write_site(options: SiteOptions) -> Site:
     if options.figures:
         pictures = read_pictures(options.figures, photographs=options.photographs)
     settings = _settings(results, progress)
-    tables = [setting.table for setting in settings]
-    problems = [
-        *(*unused, *conflicts, *_mixed_protocols(tables), *_missing_folds(settings)),
-        *(problem for setting in settings for problem in setting.not_paired),
-        *(*unread, *pictures.problems),
-    ]
-    text = _page(options, results, settings, runs, pictures, problems)
-    atomic_write_text(options.out, text)
-    return Site(
-        path=options.out,
-        size=len(text.encode()),
-        results=len(results),
-        problems=tuple(problems),
-        all_used=not (unused or conflicts or unread or pictures.problems),
-    )
-
-
-def _page(
-    options: SiteOptions,
-    results: Results,
-    settings: Sequence[Setting],
-    runs: Sequence[TrainingRun],
-    pictures: Pictures,
-    problems: Sequence[str],
-) -> str:
-    frame = results.frame
-    versions = {
-        (run.versions.get("fewseg", "?"), run.versions.get("torch", "?"))
-        for run in (results.runs[key] for key in frame.index)
-    }
+    problems = [*unused, *conflicts, *_mixed_protocols([setting.table for setting in settings])]
+    for setting in settings:
+        for series in setting.without_mean:
+            missing = setting.table.missing(series)
+            problems.append(f"{setting.table.heading}: {series}: {missing}, so it has no mean")
+    problems += [problem for setting in settings for problem in setting.not_paired]
+    problems += [*unread, *pictures.problems]
+    versions = [results.runs[key].versions for key in results.frame.index]
     name = options.folder.resolve().name
-    return render(
+    text = render(
         "site.html",
         name=name,
         title=f"fewseg: {name}",
         style=asset("page.css") + asset("site.css"),
         script=asset("site.js"),
         results=len(results),
-        methods=sorted(frame.method.unique()),
-        datasets=sorted(frame.dataset.unique()),
-        versions=sorted(versions),
+        methods=sorted(results.frame.method.unique()),
+        datasets=sorted(results.frame.dataset.unique()),
+        versions=sorted({(each.get("fewseg", "?"), each.get("torch", "?")) for each in versions}),
         settings=settings,
         papers=[page_of(table) for table in paper_tables(results)],
         runs=runs,
@@ -129,32 +103,34 @@ def _page(
         json_text=json_text,
         heat_colour=heat_colour,
     )
+    atomic_write_text(options.out, text)
+    return Site(
+        path=options.out,
+        size=len(text.encode()),
+        results=len(results),
+        problems=tuple(problems),
+        all_used=not (unused or conflicts or unread or pictures.problems),
+    )
 
 
 def _settings(results: Results, progress: bool) -> list[Setting]:
-    """The tables with their titles; a title has the protocol where tables differ by it alone."""
+    """The tables with their titles; a title has the protocol where tables differ by it only."""
     tables = fold_tables(results) if len(results) else []
     headings = [table.heading for table in tables]
     settings = []
     for table in tables:
-        alone = headings.count(table.heading) == 1
-        title = table.heading if alone else f"{table.heading}, protocol {table.protocol}"
+        unique = headings.count(table.heading) == 1
+        title = table.heading if unique else f"{table.heading}, protocol {table.protocol}"
         settings.append(Setting(table=table, title=title))
-    for setting, over, series in tracked(
-        progress, "pairing results", [(s, *pair) for s in settings for pair in baseline_pairs(s.table)]
-    ):
+    pairs = [(setting, *pair) for setting in settings for pair in baseline_pairs(setting.table)]
+    for setting, over, series in tracked(progress, "pairing results", pairs):
         try:
-            lines = gain_lines(setting.table, over, series)
+            setting.gain_lines.extend(gain_lines(setting.table, over, series))
         except ValueError as error:
             heading = setting.table.heading
             setting.not_paired.append(f"{heading}: no gain of {series} over {over}: {error}")
-        else:
-            setting.gains[over, series] = {
-                line["fold"]: Estimate(**{end: line[end] for end in ("value", "low", "high")})
-                for line in lines
-            }
     for setting in tracked(progress, "scoring sizes", settings):
-        _ = setting.bins
+        _ = setting.sizes
     return settings
 
 
@@ -169,51 +145,21 @@ def _mixed_protocols(tables: Sequence[FoldTable]) -> Iterator[str]:
             )
 
 
-def _missing_folds(settings: Sequence[Setting]) -> Iterator[str]:
-    """One sentence for each row that lacks a fold."""
-    for setting in settings:
-        for series, missing in setting.missing.items():
-            if missing:
-                yield f"{setting.table.heading}: {series}: {missing}, so it has no mean"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Download:
-    """The data behind a plot: a CSV file that the page itself holds."""
-
-    name: str
-    frame: pd.DataFrame
-    what: str = "Data behind it"
-
-
 def data_uri(frame: pd.DataFrame) -> str:
     """A frame as a CSV data URI; floats are written in full, missing values as nothing."""
     text = frame.to_csv(index=False, lineterminator="\n")
     return "data:text/csv;base64," + base64.b64encode(text.encode()).decode()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoreCell:
-    """A number and its interval in brackets, or "" for none."""
-
-    text: str
-    interval: str = ""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setting:
-    """What the page shows of one table: scores, folds, gains, classes, sizes, provenance.
+    """What the page shows of one table: scores, folds, gains, classes, sizes, provenance."""
 
-    Attributes:
-        table: its rows.
-        title: of its section.
-        gains: (over, series) to fold to the paired difference.
-        not_paired: a sentence for each pair that is not of the same episodes.
-    """
-
-    table: FoldTable
-    title: str
-    gains: dict[tuple[str, str], dict[int, Estimate]] = field(default_factory=dict)
+    table: FoldTable  # its rows
+    title: str  # of its section
+    # the paired differences of each row, as :func:`fewseg.reports.frame.gains` has them
+    gain_lines: list[dict[str, Any]] = field(default_factory=list)
+    # a sentence for each pair that is not of the same episodes
     not_paired: list[str] = field(default_factory=list)
 
     @property
@@ -222,99 +168,38 @@ class Setting:
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
     @cached_property
-    def rows(self) -> dict[str, pd.DataFrame]:
-        """Series to its results by fold."""
-        return {series: self.table.row(series) for series in self.table.series}
-
-    @cached_property
-    def missing(self) -> dict[str, str]:
-        """Series to which folds it lacks, or ""."""
-        return {series: self.table.missing(series) for series in self.table.series}
-
-    @cached_property
-    def identities(self) -> dict[str, list[str]]:
-        """Series to the columns that name it in data: method, fusion and variant."""
-        return {
-            series: list(row.iloc[0][["method", "fusion", "suffix"]]) for series, row in self.rows.items()
-        }
-
-    def _download(
-        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], **what: str
-    ) -> Download:
-        frame = pd.DataFrame(list(rows), columns=list(columns), dtype=object)
-        return Download(name=f"{self.id}-{name}", frame=frame, **what)
-
-    # ---- scores
+    def frame(self) -> pd.DataFrame:
+        """Its results in the order of the rows and folds."""
+        frame = self.table.results.frame.rename_axis("key").reset_index()
+        frame = frame.assign(variant=frame.suffix)
+        return frame.sort_values(["method", "fusion", "variant", "fold"], kind="stable", ignore_index=True)
 
     @property
-    def published(self) -> list[tuple[str, str]]:
-        """(data set, backbone) of the published means beside the rows."""
-        frame = self.table.results.frame
-        found = frame[frame.published.notna()]
-        return sorted(set(zip(found.published_dataset, found.published_backbone, strict=True)))
+    def scores(self) -> pd.DataFrame:
+        """The table of scores as text."""
+        return score_cells(self.table)
 
     @property
-    def score_headings(self) -> list[str]:
-        """Of the table of scores; a published mean on a different data set is marked in capitals."""
-        headings = ["method", "fusion", *(f"fold {f}" for f in range(self.table.folds))]
-        headings += ["mean", "FB-IoU", "Dice"]
-        for dataset, backbone in self.published:
-            where = "" if dataset == self.table.dataset else f", on {dataset}: NOT this data set"
-            headings.append(f"published mean ({backbone}{where})")
-        return headings
+    def published(self) -> int:
+        """How many columns of published means it has."""
+        return sum(heading.startswith("published") for heading in self.scores.columns)
 
     @property
-    def score_rows(self) -> Iterator[list[ScoreCell]]:
-        """The table of scores; a mean stands only over all folds."""
-        for series, row in self.rows.items():
-            method, fusion, suffix = self.identities[series]
-            cells = [ScoreCell(text=f"{method} ({suffix})" if suffix else method), ScoreCell(text=fusion)]
-            for fold in range(self.table.folds):
-                cells.append(_score_cell(self._estimate(row, fold) if fold in row.index else None))
-            mean, missing = self.table.mean(series), self.missing[series]
-            cells.append(ScoreCell(text=missing) if missing else _score_cell(mean))
-            for score in ("fb_iou", "dice"):
-                values = row[score]
-                if not missing:
-                    text = percent(sum(values) / self.table.folds)
-                else:  # of a single fold its own value, which says so
-                    text = f"{percent(values.iloc[0])} (fold {row.index[0]})" if len(values) == 1 else "-"
-                cells.append(ScoreCell(text=text))
-            first = row.iloc[0]
-            for kind in self.published:
-                own = (first.published_dataset, first.published_backbone) == kind and first.published
-                cells.append(ScoreCell(text=f"{first.published:.1f}" if own else "-"))
-            yield cells
-
-    def _estimate(self, row: pd.DataFrame, fold: int) -> Estimate:
-        return self.table.results.estimate(row.key[fold])
-
-    @property
-    def scores_download(self) -> Download:
+    def scores_data(self) -> pd.DataFrame:
         """Every result in full."""
         scores = ["miou", "miou_low", "miou_high", "miou_std", "fb_iou", "dice"]
-        rows = [
-            [*self.identities[series], line.recipe, fold, *(line[score] for score in scores)]
-            for series, row in self.rows.items()
-            for fold, line in row.iterrows()
-        ]
-        columns = ["method", "fusion", "variant", "recipe", "fold", *scores]
-        what = "Data behind the table and the chart of folds"
-        return self._download("scores", columns, rows, what=what)
+        return self.frame[[*_IDENTITY, "recipe", "fold", *scores]]
 
     # ---- folds and gains
 
     @property
     def fold_charts(self) -> list[Markup]:
         """MIoU of each row in each fold."""
-        rows = [
-            IntervalRow(
-                label=series,
-                note=self.missing[series],
-                estimates=self._with_mean({fold: self._estimate(row, fold) for fold in row.index}),
-            )
-            for series, row in self.rows.items()
-        ]
+        rows = []
+        for series in self.table.series:
+            keys = self.table.row(series).key
+            by_fold = {fold: self.table.results.estimate(key) for fold, key in keys.items()}
+            rows.append(self._marks(series, self.table.missing(series), by_fold))
         return interval_charts(f"{self.id}-folds", rows, "mIoU (%)", self.folds_label)
 
     @property
@@ -322,12 +207,17 @@ class Setting:
         """What the chart of folds shows."""
         return f"{self.title}: mIoU of each row in each fold, with 95 % intervals; the numbers are in Scores"
 
-    def _with_mean(self, by_fold: Mapping[int, Estimate]) -> list[tuple[int, str, Estimate]]:
+    def _marks(self, label: str, note: str, by_fold: Mapping[Any, Estimate]) -> IntervalRow:
         """A mark a fold, and the mean where no fold is missing."""
         marks = [(fold % MEAN, f"fold {fold}", estimate) for fold, estimate in sorted(by_fold.items())]
         if len(by_fold) == self.table.folds:
-            marks.append((MEAN, "mean", mean_of([by_fold[f] for f in sorted(by_fold)])))
-        return marks
+            marks.append((MEAN, "mean", mean_of([by_fold[fold] for fold in sorted(by_fold)])))
+        return IntervalRow(label=label, note=note, estimates=marks)
+
+    @cached_property
+    def gains(self) -> pd.DataFrame:
+        """The paired differences."""
+        return pd.DataFrame(self.gain_lines, columns=GAIN_COLUMNS)
 
     @property
     def gains_label(self) -> str:
@@ -339,127 +229,103 @@ class Setting:
     @property
     def gain_charts(self) -> list[Markup]:
         """Paired gains of each row over its baselines."""
-        rows = [
-            IntervalRow(
-                label=f"{series} over {over}",
-                note=missing_of_pair(self.table, over, series),
-                estimates=self._with_mean(by_fold),
-            )
-            for (over, series), by_fold in self.gains.items()
-        ]
+        rows = []
+        for (series, over), lines in self.gains.groupby(["series", "over"], sort=False):
+            values = lines[list(ENDS)].to_dict("records")
+            by_fold = {fold: Estimate(**ends) for fold, ends in zip(lines.fold, values, strict=True)}
+            note = missing_of_pair(self.table, str(over), str(series))
+            rows.append(self._marks(f"{series} over {over}", note, by_fold))
         axis = "gain in mIoU (percentage points)"
         return interval_charts(f"{self.id}-gains", rows, axis, self.gains_label, signed=True)
 
     @property
-    def gain_rows(self) -> Iterator[list[str]]:
-        """The gains as texts, in percentage points: what is compared, by fold, mean or what it lacks."""
-        for (over, series), by_fold in self.gains.items():
-            folds = [gain_with_interval(by_fold[f]) if f in by_fold else "-" for f in range(self.table.folds)]
-            missing = missing_of_pair(self.table, over, series)
-            yield [
-                f"{series} over {over}",
-                *folds,
-                missing or gain_with_interval(mean_of([*by_fold.values()])),
-            ]
+    def gain_cells(self) -> pd.DataFrame:
+        """The gains as text."""
+        return gain_cells(self.table, self.gains)
 
     @property
-    def gains_download(self) -> Download:
+    def gains_data(self) -> pd.DataFrame:
         """Every paired difference in full."""
-        names = ["method", "fusion", "variant"]
-        rows = [
-            [*self.identities[series], *self.identities[over], fold, e.value, e.low, e.high]
-            for (over, series), by_fold in self.gains.items()
-            for fold, e in by_fold.items()
-        ]
-        columns = [*names, *(f"over_{name}" for name in names), "fold", "gain", "low", "high"]
-        return self._download("gains", columns, rows)
+        names = self.frame.drop_duplicates("series").set_index("series")[_IDENTITY]
+        data = self.gains.join(names, on="series").join(names.add_prefix("over_"), on="over")
+        columns = [*_IDENTITY, *(f"over_{name}" for name in _IDENTITY), "fold", *ENDS]
+        return data[columns].rename(columns={"value": "gain"})
 
     # ---- classes
 
     @cached_property
-    def tested_classes(self) -> list[tuple[int, int, str]]:
-        """(fold, class, name) in the order of the folds."""
-        classes = []
-        for fold in range(self.table.folds):
-            key = next((row.key[fold] for row in self.rows.values() if fold in row.index), None)
-            run = self.table.results.runs[key] if key is not None else None
-            for c in run.classes if run else ():
-                classes.append((fold, c, run.class_names.get(c, str(c)) if run else ""))
-        return classes
+    def classes(self) -> pd.DataFrame:
+        """IoU and Dice of every result and class."""
+        columns = ["key", "series", *_IDENTITY, "fold"]
+        return self.frame[columns].merge(self.table.results.classes(), on="key")
+
+    @property
+    def tested_classes(self) -> list[tuple[int, str]]:
+        """(fold, name) in the order of the folds."""
+        tested = self.classes.drop_duplicates(["fold", "class_id"]).sort_values("fold", kind="stable")
+        return list(zip(tested.fold, tested.name, strict=True))
 
     @property
     def class_rows(self) -> list[tuple[str, list[tuple[float, bool] | None]]]:
         """Each row with its IoU by class, and whether it is the highest of its column; None: not run."""
-        runs = self.table.results.runs
-        values = []
-        for row in self.rows.values():
-            scores = {fold: runs[row.key[fold]].per_class_mean for fold in row.index}
-            values.append([scores[f][c] if f in scores else None for f, c, _ in self.tested_classes])
-        best = [
-            max((v for v in column if v is not None), default=None) for column in zip(*values, strict=True)
-        ]
+        wide = self.classes.pivot(index="series", columns=["fold", "class_id"], values="iou")
+        tested = self.classes.drop_duplicates(["fold", "class_id"]).sort_values("fold", kind="stable")
+        wide = wide.reindex(self.table.series)[list(zip(tested.fold, tested.class_id, strict=True))]
+        best = wide.eq(wide.max())
         return [
-            (series, [None if v is None else (v, v == top) for v, top in zip(own, best, strict=True)])
-            for series, own in zip(self.rows, values, strict=True)
+            (series, [None if pd.isna(v) else (v, top) for v, top in zip(row, tops, strict=True)])
+            for series, row, tops in zip(wide.index, wide.to_numpy(), best.to_numpy(), strict=True)
         ]
 
     @property
-    def classes_download(self) -> Download:
+    def classes_data(self) -> pd.DataFrame:
         """IoU and Dice of every row and class."""
-        rows = []
-        for series, row in self.rows.items():
-            for fold in row.index:
-                run = self.table.results.runs[row.key[fold]]
-                iou, dice = run.per_class_mean, run.per_class_dice
-                for c in run.classes:
-                    rows.append(
-                        [*self.identities[series], fold, c, run.class_names.get(c, ""), iou[c], dice[c]]
-                    )
-        columns = ["method", "fusion", "variant", "fold", "class", "name", "iou", "dice"]
-        return self._download("classes", columns, rows)
+        columns = [*_IDENTITY, "fold", "class_id", "name", "iou", "dice"]
+        return self.classes[columns].rename(columns={"class_id": "class"})
 
     # ---- sizes (SD-AANet, Fig. 10)
 
     @cached_property
-    def bins(self) -> dict[str, dict[int, tuple[SizeScore, ...]]]:
-        """Series to fold to the score of each bin."""
-        results = self.table.results
-        return {
-            series: {
-                f: size_scores(results.counts[row.key[f]], results.runs[row.key[f]].classes)
-                for f in row.index
-            }
-            for series, row in self.rows.items()
-        }
-
-    @cached_property
-    def whole(self) -> dict[str, list[tuple[SizeScore, ...]]]:
-        """The rows with all folds: series to bins, the scores of a bin by fold."""
-        return {
-            series: list(zip(*by_fold.values(), strict=True))
-            for series, by_fold in self.bins.items()
-            if not self.missing[series]
-        }
+    def sizes(self) -> pd.DataFrame:
+        """A row a result and bin of sizes."""
+        results, columns = self.table.results, ["series", *_IDENTITY, "fold"]
+        each = [
+            size_scores(results.counts[line.key], results.runs[line.key].classes).assign(
+                **{name: getattr(line, name) for name in columns}
+            )
+            for line in self.frame.itertuples()
+        ]
+        return pd.concat(each, ignore_index=True)
 
     @property
-    def without_curve(self) -> list[str]:
+    def without_mean(self) -> list[str]:
         """The rows that lack folds."""
-        return [f"{s}, {self.missing[s]}" for s in self.rows if self.missing[s]]
+        return [series for series in self.table.series if self.table.missing(series)]
+
+    @cached_property
+    def mean_sizes(self) -> dict[str, pd.DataFrame]:
+        """Series to the mean of each bin over all folds, of the rows that have them all."""
+        complete = self.sizes[~self.sizes.series.isin(self.without_mean)]
+        return {
+            str(series): mean_sizes([own.reset_index(drop=True) for _, own in bins.groupby("fold")])
+            for series, bins in complete.groupby("series", sort=False)
+        }
 
     @property
     def episodes_behind(self) -> list[str]:
         """Episodes of each size in all folds together; where the rows differ, the fewest and the most."""
         parts = []
-        for of_bin in zip(*self.whole.values(), strict=True):
-            counts = {sum(score.episodes for score in folds) for folds in of_bin}
-            number = " to ".join(map(str, sorted({min(counts), max(counts)})))
-            parts.append(f"{number} of {of_bin[0][0].label} pixels")
+        for (low, _), bins in pd.concat(self.mean_sizes.values()).groupby(
+            ["pixels_from", "pixels_below"], dropna=False
+        ):
+            number = " to ".join(map(str, sorted({bins.episodes.min(), bins.episodes.max()})))
+            parts.append(f"{number} of {_size(low)} pixels")
         return parts
 
     @property
     def size_panels(self) -> list[tuple[str, Markup]]:
         """A small chart for each row that has all folds, over the pale curves of all."""
-        curves = {series: _size_curve(series, bins) for series, bins in self.whole.items()}
+        curves = {series: _size_curve(series, bins) for series, bins in self.mean_sizes.items()}
         y = round_ticks([0.0, *(high for c in curves.values() for _, high in c.ends if high == high)], 6)
         axes = "pixels of the target; the last from 5000", "mIoU (%)"
         panels = []
@@ -477,61 +343,32 @@ class Setting:
         return panels
 
     @property
-    def size_headings(self) -> list[str]:
-        """The bins of the table of sizes."""
-        return [score.label for score in next(iter(next(iter(self.bins.values())).values()))]
+    def size_cells(self) -> pd.DataFrame:
+        """Means over all folds as text; a row that lacks folds has a line for each fold."""
+        return size_cells(self.table)
 
     @property
-    def size_rows(self) -> Iterator[list[str]]:
-        """Means over all folds and numbers of episodes; a row that lacks folds has a line for each fold."""
-        for series, by_fold in self.bins.items():
-            if series in self.whole:
-                yield [series, *map(_size_cell, self.whole[series])]
-                continue
-            for fold, scores in by_fold.items():
-                name = f"{series}, fold {fold} ({self.missing[series]}: no mean)"
-                yield [name, *(_size_cell([score]) for score in scores)]
-
-    @property
-    def sizes_download(self) -> Download:
+    def sizes_data(self) -> pd.DataFrame:
         """Every bin of every row and fold."""
-        rows = [
-            [*self.identities[series], fold, b.low, b.high, b.episodes, b.classes]
-            + ([b.miou.value, b.miou.low, b.miou.high] if b.miou else [None] * 3)
-            for series, by_fold in self.bins.items()
-            for fold, scores in by_fold.items()
-            for b in scores
-        ]
-        columns = [
-            "method",
-            "fusion",
-            "variant",
-            "fold",
-            "pixels_from",
-            "pixels_below",
-            "episodes",
-            "classes",
-        ]
-        return self._download("sizes", [*columns, "miou", "low", "high"], rows)
+        pixels = ["pixels_from", "pixels_below", "episodes", "classes"]
+        return self.sizes[[*_IDENTITY, "fold", *pixels, "miou", "low", "high"]]
 
     # ---- provenance
 
     @property
     def protocol(self) -> Mapping[str, Any]:
         """How its results were measured."""
-        return self._run(next(iter(self.rows.values())).key.iloc[0]).protocol
-
-    def _run(self, key: str) -> RunResult:
-        return self.table.results.runs[key]
+        return self.table.results.runs[self.frame.key[0]].protocol
 
     @property
     def provenance(self) -> Iterator[tuple[str, str, list[list[str]], list[tuple[str, Any]]]]:
         """Series, its recipes, a line for each fold, and path and content of each result file."""
-        for series, row in self.rows.items():
+        for series in self.table.series:
+            row = self.table.row(series)
             recipes = ", ".join(sorted({r for r in row.recipe if r})) or "no recipe"
             lines, files = [], []
             for key, path in zip(row.key, row.path, strict=True):
-                run = self._run(key)
+                run = self.table.results.runs[key]
                 steps, revision = run.training.get("step", "-"), run.versions.get("revision", "-")
                 time, machine = f"{run.wall_seconds:.0f}", run.hardware
                 lines.append([str(run.fold), run.checkpoint or "-", str(steps), time, machine, str(revision)])
@@ -539,32 +376,22 @@ class Setting:
             yield series, recipes, lines, files
 
 
-def _score_cell(estimate: Estimate | None) -> ScoreCell:
-    if estimate is None:
-        return ScoreCell(text="-")
-    value, _, interval = with_interval(estimate).partition(" ")
-    return ScoreCell(text=value, interval=interval)
+def _size(low: int) -> str:
+    return size_label(low, None if low == SIZE_EDGES[-1] else low + _STEP)
 
 
-def _size_cell(folds: Sequence[SizeScore]) -> str:
-    scores = [score.miou.value for score in folds if score.miou is not None]
-    if len(scores) < len(folds):
-        return "-"
-    return f"{percent(sum(scores) / len(scores))} ({sum(score.episodes for score in folds)})"
-
-
-def _size_curve(series: str, bins: Sequence[tuple[SizeScore, ...]]) -> Curve:
+def _size_curve(series: str, bins: pd.DataFrame) -> Curve:
     """Mean over all folds of each bin, in percent; NaN where a fold has no such episode."""
-    x, y, ends, titles = [], [], [], []
-    for folds in bins:
-        mean = mean_size_score(folds)
-        score = mean.miou if mean else None
-        x.append(folds[0].low + _STEP / 2)
-        y.append(100 * score.value if score else float("nan"))
-        ends.append((100 * score.low, 100 * score.high) if score else (float("nan"), float("nan")))
-        if mean and score:
-            text = f"{series}, {mean.label} pixels: {with_interval(score)} ({mean.episodes} episodes)"
-            titles.append((text, repr(score.value)))
+    titles = [
+        (
+            f"{series}, {_size(b.pixels_from)} pixels: "
+            f"{with_interval(Estimate(value=b.miou, low=b.low, high=b.high))} ({b.episodes} episodes)",
+            repr(float(b.miou)),
+        )
+        for b in bins.dropna(subset="miou").itertuples()
+    ]
+    x, y = (bins.pixels_from + _STEP / 2).tolist(), (100 * bins.miou).tolist()
+    ends = list(zip(100 * bins.low, 100 * bins.high, strict=True))
     return Curve(series=0, x=x, y=y, ends=ends, titles=titles)
 
 
@@ -582,5 +409,5 @@ def heat_colour(fraction: float) -> tuple[str, str]:
 
 
 def json_text(value: Mapping[str, Any]) -> Markup:
-    """JSON as the text of an element; quotes stay as they are, which halves its size."""
+    """JSON as the text of an element; quotes are not escaped, which halves its size."""
     return Markup(html.escape(json.dumps(value, indent=1, ensure_ascii=False), quote=False))

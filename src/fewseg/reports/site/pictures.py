@@ -38,16 +38,11 @@ class EmbeddedPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """What a folder of figures has.
+    """What a folder of figures has."""
 
-    Attributes:
-        taken: for the page, plots before photographs.
-        not_requested: how many photographs stay outside, since nobody requested them.
-        problems: one sentence for each file that cannot be used, and one for all that have no room.
-    """
-
-    taken: tuple[EmbeddedPicture, ...] = ()
-    not_requested: int = 0
+    taken: tuple[EmbeddedPicture, ...] = ()  # for the page, plots before photographs
+    not_requested: int = 0  # how many photographs stay outside, since nobody requested them
+    # one sentence for each file that cannot be used, and one for all that have no room
     problems: tuple[str, ...] = ()
 
 

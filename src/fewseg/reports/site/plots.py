@@ -73,20 +73,13 @@ class IntervalRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A line in a panel.
+    """A line in a panel."""
 
-    Attributes:
-        series: which colour and dash.
-        x: places.
-        y: values; NaN breaks the line.
-        ends: the interval of each value, or none.
-        titles: title and full value of each finite point; without, points have no marks.
-    """
-
-    series: int
-    x: Sequence[float]
-    y: Sequence[float]
-    ends: Sequence[tuple[float, float]] = ()
+    series: int  # which colour and dash
+    x: Sequence[float]  # places
+    y: Sequence[float]  # values; NaN breaks the line
+    ends: Sequence[tuple[float, float]] = ()  # the interval of each value, or none
+    # title and full value of each finite point; without, points have no marks
     titles: Sequence[tuple[str, str]] = ()
 
 

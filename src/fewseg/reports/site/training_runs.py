@@ -26,26 +26,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """A folder with a ``losses.jsonl``.
+    """A folder with a ``losses.jsonl``."""
 
-    Attributes:
-        name: its path below the folder of runs.
-        recipe: its name; that of the folder where neither checkpoint nor folder names one.
-        fold: of its class split; None where it is unknown.
-        seed: of the training; None where it is unknown.
-        digest: of its finished checkpoint, or "".
-        losses: a row a step, ascending; a column a value ("total", "query", "lr"), NaN where a step lacks it.
-        results: paths of the results of this checkpoint.
-        retrained: paths of results of this recipe, fold and seed, but of a different checkpoint.
-    """
-
-    name: str
-    recipe: str
-    fold: int | None
-    seed: int | None
-    digest: str
+    name: str  # its path below the folder of runs
+    recipe: str  # its name; that of the folder where no checkpoint names one
+    fold: int | None  # of its class split; None where it is unknown
+    seed: int | None  # of the training; None where it is unknown
+    digest: str  # of its finished checkpoint, or ""
+    # a row a step, ascending; a column a value ("total", "query", "lr"), NaN where a step lacks it
     losses: pd.DataFrame
-    results: tuple[str, ...]
+    results: tuple[str, ...]  # paths of the results of this checkpoint
+    # paths of results of this recipe, fold and seed, but of a different checkpoint
     retrained: tuple[str, ...]
 
     @property
@@ -145,7 +136,7 @@ def _values(text: str) -> dict[str, float] | None:
 
 
 def _run(name: str, folder: Path, losses: pd.DataFrame, results: Results) -> TrainingRun:
-    recipe, fold, seed = _parts_of(folder.name)
+    recipe, fold, seed = folder.name, None, None
     header = _header(folder)
     digest = header.digest if header and (folder / BEST).exists() else ""
     if header is not None:
@@ -165,12 +156,6 @@ def _run(name: str, folder: Path, losses: pd.DataFrame, results: Results) -> Tra
         results=tuple(frame.path[same]),
         retrained=tuple(frame.path[alike & ~same]),
     )
-
-
-def _parts_of(name: str) -> tuple[str, int | None, int | None]:
-    """Recipe, fold and seed of a folder that ``fewseg train`` named."""
-    parts = re.fullmatch(r"(.+)-fold(\d+)-seed(\d+)", name)
-    return (parts[1], int(parts[2]), int(parts[3])) if parts else (name, None, None)
 
 
 def _header(folder: Path) -> Checkpoint | None:

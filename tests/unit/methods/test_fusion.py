@@ -1,11 +1,99 @@
-"""Iterative inference on judges whose steps can be worked out by hand."""
+"""Fusions by hand, and iterative inference on judges whose steps can be worked out."""
 
-import warnings
+from typing import get_args
 
 import pytest
 import torch
 
-from fewseg.methods.fusion import IterativeInference
+from fewseg.engine.choices import FusionName
+from fewseg.methods.fusion import (
+    FUSIONS,
+    CrossGuided,
+    IterativeInference,
+    MeanVector,
+    ScoreAverage,
+    ShotAttention,
+    region_iou,
+)
+from fewseg.types import Guides
+
+
+def some_guides(n, p=3):
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randn(n, 1, p, 4, generator=generator)
+    valid = torch.rand(n, 1, p, generator=generator) > 0.3
+    return Guides(maps={"vectors": torch.randn(n, 2, 5, generator=generator)}, keys=keys, valid=valid)
+
+
+def test_the_mean_vector_is_that_of_each_episodes_own_shots_with_all_their_keys():
+    guides = some_guides(6)
+    joined = MeanVector().join(guides, shots=3)
+    assert joined.keys.shape == (2, 3, 3, 4)
+    for b in range(2):
+        own = slice(3 * b, 3 * b + 3)
+        torch.testing.assert_close(joined["vectors"][b], guides["vectors"][own].sum(dim=0) / 3)
+        assert torch.equal(joined.keys[b], guides.keys[own, 0])
+        assert torch.equal(joined.valid[b], guides.valid[own, 0])
+
+
+def test_attention_puts_the_vectors_of_the_shots_side_by_side_with_all_their_keys():
+    guides = some_guides(6)
+    joined = ShotAttention().join(guides, shots=3)
+    for b in range(2):
+        own = slice(3 * b, 3 * b + 3)
+        assert torch.equal(joined["vectors"][b].unflatten(0, (3, 2)), guides["vectors"][own])
+        assert torch.equal(joined.keys[b], guides.keys[own, 0])
+        assert torch.equal(joined.valid[b], guides.valid[own, 0])
+
+
+def test_joined_guides_have_one_score_of_weight_1_and_a_single_shot_is_not_judged():
+    assert MeanVector().weights(2, 5).tolist() == [[1.0], [1.0]]
+    assert CrossGuided(divisor=5).weights(2, 1).tolist() == [[1.0], [1.0]]
+    with pytest.raises(NotImplementedError, match="ScoreAverage does not join guides"):
+        ScoreAverage().join(some_guides(2), shots=2)
+
+
+def test_every_fusion_is_known_by_its_kind():
+    assert list(FUSIONS) == ["mean", "average", "cross-guided", "attention", "iterative"]
+    assert all(fusion().kind == name for name, fusion in FUSIONS.items())
+
+
+def test_a_shots_weight_is_its_mean_iou_over_all_support_images_divided_by_k():
+    cross = torch.tensor([[[0.9, 0.3], [0.5, 0.1]], [[1.0, 0.0], [0.0, 0.0]]])
+    weights = CrossGuided().weights(*cross.shape[:2], cross_iou=cross)
+    # U = (0.9 + 0.3) / 2, (0.5 + 0.1) / 2 and 1/2, 0; Eq. 17 divides by K = 2
+    torch.testing.assert_close(weights, torch.tensor([[0.30, 0.15], [0.25, 0.0]]))
+
+
+def test_the_released_divisor_is_5_whatever_k_is():
+    cross = torch.full((1, 2, 2), 0.5)
+    torch.testing.assert_close(
+        CrossGuided(divisor=5).weights(*cross.shape[:2], cross_iou=cross), torch.full((1, 2), 0.1)
+    )
+
+
+def test_where_no_shot_finds_anything_all_weigh_alike():
+    cross = torch.zeros(2, 3, 3)
+    cross[1, 2, 0] = 0.3
+    weights = CrossGuided().weights(*cross.shape[:2], cross_iou=cross)
+    torch.testing.assert_close(weights[0], torch.full((3,), 1 / 3))
+    torch.testing.assert_close(weights[1], torch.tensor([0.0, 0.0, 0.1 / 3]))
+
+
+def test_region_iou_by_hand_and_where_a_region_is_empty():
+    masks = torch.tensor([[[1, 1, 0, 255]], [[0, 0, 0, 255]], [[0, 0, 0, 0]]], dtype=torch.uint8)
+    predicted = torch.tensor([[[1, 0, 1, 1]], [[0, 0, 0, 1]], [[1, 0, 0, 0]]])
+    assert region_iou(predicted, masks).tolist() == [pytest.approx(1 / 3), 1.0, 0.0]
+    assert region_iou(predicted, masks, "mean").tolist() == [
+        pytest.approx(1 / 6),
+        1.0,
+        pytest.approx(0.75 / 2),
+    ]
+
+
+def test_the_names_on_the_command_line_are_those_of_the_fusions():
+    assert set(get_args(FusionName)) == set(FUSIONS)
+
 
 START = torch.tensor([[[0.0, 0.0], [4.0, -2.0]], [[1.0, 1.0], [2.0, 2.0]]])
 ALL = torch.ones(2, 2, dtype=torch.bool)
@@ -125,12 +213,6 @@ def test_one_support_set_that_diverges_does_not_touch_another():
     for n in (1, 2):
         torch.testing.assert_close(found.sets[0, n - 1], (START[0] + 1) * 0.8**n)
         torch.testing.assert_close(found.sets[1, n - 1], START[1] + 1)
-
-
-def test_nothing_is_said_where_nothing_diverges():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        iterated(IterativeInference(steps=2, rate=0.1), START, ALL, towards(torch.ones(2, 2, 2)))
 
 
 def test_where_no_set_finds_anything_all_weigh_alike():

@@ -1,4 +1,6 @@
-"""Cross-entropies of several ways are torch's on logits that were resized in full."""
+"""Losses, against torch on logits that were resized in full and against sums written out."""
+
+import math
 
 import pytest
 import torch
@@ -8,7 +10,10 @@ from fewseg.methods.losses import (
     cross_entropy_each,
     cross_entropy_full_size,
     cross_entropy_of_sets,
+    deep_supervision,
+    kl_to_teacher,
     margins_to_background,
+    tempered_kl,
 )
 
 WAYS = pytest.mark.parametrize("ways", [1, 2, 4])
@@ -94,3 +99,64 @@ def test_margins_are_differences_to_the_background_in_float32():
     found = margins_to_background(logits)
     assert found.flatten().tolist() == [3.0, -3.0]
     assert found.dtype == torch.float32
+
+
+def test_one_foreground_pixel_by_hand():
+    logits = torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)
+    assert float(cross_entropy_full_size(logits, torch.tensor([[[1]]], dtype=torch.uint8))) == pytest.approx(
+        math.log(1 + math.exp(-2))
+    )
+    assert float(cross_entropy_full_size(logits, torch.tensor([[[0]]], dtype=torch.uint8))) == pytest.approx(
+        math.log(1 + math.exp(2))
+    )
+
+
+def test_where_everything_is_ignored_the_loss_is_zero_with_zero_gradient():
+    logits = torch.randn(1, 2, 3, 3, requires_grad=True)
+    loss = cross_entropy_full_size(logits, torch.full((1, 9, 9), 255, dtype=torch.uint8))
+    assert float(loss.detach()) == 0
+    loss.backward()
+    assert logits.grad.abs().max() == 0
+
+
+def test_extreme_logits_stay_finite():
+    logits = torch.tensor([500.0, -500.0]).view(1, 2, 1, 1)
+    assert float(cross_entropy_full_size(logits, torch.ones(1, 2, 2, dtype=torch.uint8))) == 1000
+
+
+def softmax(row):
+    total = sum(math.exp(x) for x in row)
+    return [math.exp(x) / total for x in row]
+
+
+def test_the_divergence_is_the_sum_of_teacher_times_log_ratio():
+    students, teachers = torch.randn(3, 5), torch.randn(3, 5).softmax(-1)
+    for row, found in enumerate(kl_to_teacher(students, teachers)):
+        own = softmax(students[row].tolist())
+        expected = sum(t * math.log(t / s) for t, s in zip(teachers[row].tolist(), own, strict=True))
+        assert float(found) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_teacher_that_is_zero_in_a_channel_has_a_finite_gradient():
+    """A softmax over prototypes far apart ends in zeros, and teachers learn too."""
+    prototypes = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    teachers = prototypes.softmax(-1)
+    assert teachers[0, 1] == 0
+    kl_to_teacher(torch.zeros(1, 2), teachers).sum().backward()
+    assert bool(torch.isfinite(prototypes.grad).all())
+
+
+def test_the_tempered_divergence_is_softened_and_averaged_over_channels():
+    students, teachers = torch.randn(2, 4), torch.randn(2, 4)
+    for row, found in enumerate(tempered_kl(students, teachers, temperature=5.0, factor=22.5)):
+        own = softmax([x / 5 for x in students[row].tolist()])
+        taught = softmax([x / 5 for x in teachers[row].tolist()])
+        divergence = sum(t * math.log(t / s) for t, s in zip(taught, own, strict=True))
+        assert float(found) == pytest.approx(22.5 * divergence / 4, abs=1e-6)
+
+
+def test_deep_supervision_is_the_mean_over_scales_of_any_size(case):
+    logits, masks = case(1)
+    inner = (logits, logits[:, :, :2, :3], logits[:, :, :1, :1])
+    expected = sum(float(plain(one, masks)) for one in inner) / 3
+    assert float(deep_supervision(inner, masks)) == pytest.approx(expected, rel=1e-5)

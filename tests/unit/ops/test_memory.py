@@ -1,11 +1,13 @@
-"""Memory that the allocator holds and nobody uses goes back to the system."""
+"""Unused memory goes back to the system; torch's errors of memory are ``MemoryError``."""
 
 import sys
 
 import numpy as np
 import pytest
+import torch
 
 from fewseg.ops import memory as heap
+from fewseg.ops.memory import as_memory_error
 
 
 class Library:
@@ -53,7 +55,7 @@ def test_without_glibc_nothing_happens(monkeypatch):
     heap.give_back(0)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
 def test_own_memory_grows_with_what_is_written_and_not_with_mapped_files(tmp_path):
     (tmp_path / "file").write_bytes(b"x" * (64 << 20))
     before = heap.own_memory()
@@ -71,3 +73,18 @@ def test_the_real_allocator_gives_back_what_is_free():
         pytest.skip("this C library is not glibc")
     heap.give_back(0)
     assert heap._Least.bytes > 0
+
+
+def test_memory_that_torch_cannot_get_is_a_memory_error():
+    with pytest.raises(MemoryError, match="memory"), as_memory_error():
+        torch.empty(1 << 55)
+
+
+def test_a_gpus_error_is_one_too():
+    with pytest.raises(MemoryError, match="CUDA out of memory"), as_memory_error():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="shapes"), as_memory_error():
+        raise RuntimeError("shapes differ")
