@@ -68,7 +68,7 @@ def table_of_images(queries, episodes=60, better=0.0):
 
 
 def plain_score(rows, classes, score):
-    """A score of a list of rows of counts, straight from the definitions; classes without a row are left out."""
+    """A score of a list of rows of counts, by definition; classes without a row are left out."""
     if score == "fb_iou":
         rows = [r for r in rows if r["class_id"] == 0] or rows
         fore = sum(r["fg_inter"] for r in rows) / sum(r["fg_union"] for r in rows)
