@@ -200,7 +200,7 @@ def engine(model, data, settings: Settings, precision: Literal["fp32", "bf16"], 
 def watched(evaluator: Evaluator, model) -> Stages:
     stages = Stages()
     stages.watch(evaluator.store, "view", "read images")
-    stages.watch(evaluator.store._files, "write", "write features")
+    stages.watch(evaluator.store, "_write", "write features")
     stages.watch(evaluator.store.backbone, "forward", "backbone", len)
     stages.watch(evaluator.store, "features", "read features", len)
     stages.watch(model, "encode_shots", "support")

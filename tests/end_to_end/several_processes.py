@@ -119,7 +119,7 @@ def lose(folder: Path, processes: int) -> None:
     lost = evaluator(Cells(), source, folder, executor=executor)
     computed, shards = [], []
     compute = lost.store._compute
-    lost.store._compute = lambda rows: (computed.extend(rows), compute(rows))
+    lost.store._compute = lambda rows, **left: (computed.extend(rows), compute(rows, **left))
     if (folder / "kill").exists():
         lost.__class__ = Killed
     counts = lost.counts

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
-import mmap
 import os
 import secrets
 import shutil
@@ -14,13 +12,13 @@ import weakref
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from fewseg.backbones.weights import state_sha256
@@ -28,265 +26,35 @@ from fewseg.data.draws import Draws
 from fewseg.data.source import Source
 from fewseg.data.transforms import VIEWS_VERSION, EvalView, TrainView
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.ops.files import atomic_write_text, cache_folder, lock
+from fewseg.ops.files import atomic_write_bytes, cache_folder, lock
 from fewseg.ops.memory import give_back
 from fewseg.ops.progress import progress_bar
-from fewseg.types import IGNORE, Features
+from fewseg.types import Features
 
 logger = logging.getLogger(__name__)
 
-Values = npt.NDArray[Any]
+ROWS_VERSION = 3
+"""Version of a row's file; a part of a store's key."""
 
-
-class MemoryRows:
-    """Rows that stay in memory and are gone with the process; stands wherever ``RowFiles`` stands."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
-        self._rows: dict[int, dict[str, Values]] = {}
-        self._warned = False
-
-    def warn(self, why: str) -> None:
-        """Says once why rows stay in memory."""
-        if not self._warned:
-            logger.warning("features stay in memory and are made again next time: %s", why)
-        self._warned = True
-
-    def has(self, row: int) -> bool:
-        """Whether a row is there."""
-        return row in self._rows
-
-    def cell(self, name: str, row: int) -> Values:
-        """One column of one row that is there."""
-        return self._rows[row][name]
-
-    def read(self, name: str, rows: Sequence[int]) -> Values:
-        """A copy of one column of rows that are there: (n, *shape)."""
-        return np.stack([self._rows[row][name] for row in rows])
-
-    def check(self, row: int) -> bool:
-        """Whether a row that is there is as it was written: memory does not change by itself."""
-        return row in self._rows
-
-    def write(self, row: int, values: Mapping[str, Values]) -> None:
-        """Keeps a copy of a row, every column of it."""
-        self._rows[row] = {name: np.array(values[name]) for name in self.names}
-
-    @contextmanager
-    def claimed(self, rows: Sequence[int], *, wait: bool = False) -> Iterator[list[int]]:
-        """All of ``rows``: no other process can make them for this one."""
-        yield list(rows)
-
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock: one process at a time there
-    fcntl = None  # type: ignore[assignment]
-
-
-ROWS_VERSION = 2
-"""Of how rows lie in files; a part of a store's key. 1: with sums that did not look at the order of bytes."""
-
-_DONE, _SUMS, _KEY, _CLAIMS = "done.raw", "sums.raw", "key.json", "claims"
-
-
-@dataclass(frozen=True)
-class Column:
-    """Shape and type of one row of an array."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
-
-
-class RowFiles:
-    """Columns of ``rows`` rows, one memory-mapped file a column, filled in any order.
-
-    A row counts as there when all its columns are written. A killed process leaves no half rows behind;
-    several processes may fill one folder at a time; a row that the disk has no room for stays in this
-    process's memory; a row whose bytes changed on the disk is found by its sum and counts as missing again.
-    """
-
-    def __init__(
-        self, folder: Path, key: str, columns: Mapping[str, Column], rows: int, memory: MemoryRows
-    ) -> None:
-        self.folder, self.columns, self.rows = folder, dict(columns), rows
-        self._memory = memory
-        self._checked = np.zeros(rows, dtype=bool)
-        files = {**self.columns, _DONE: Column((), np.dtype(np.uint8))}
-        files[_SUMS] = Column((), np.dtype(np.uint64))
-        if not self._fits(key, files):
-            for name in [*files, _KEY]:  # another process may still read the old ones: new files, not emptied
-                (folder / _file(name)).unlink(missing_ok=True)
-        self._arrays = {name: self._open(name, column) for name, column in files.items()}
-        (folder / _CLAIMS).touch()
-        if not (folder / _KEY).exists():
-            atomic_write_text(folder / _KEY, key)
-
-    def _fits(self, key: str, files: Mapping[str, Column]) -> bool:
-        """Whether the files in the folder are of this key and size."""
-        known, paths = self.folder / _KEY, {name: self.folder / _file(name) for name in files}
-        if not known.exists() and not any(path.exists() for path in paths.values()):
-            return True
-        wrong = [
-            path.name
-            for name, path in paths.items()
-            if not path.exists() or path.stat().st_size != self.rows * files[name].row_bytes
-        ]
-        if not known.exists() or known.read_bytes() != key.encode():
-            wrong.insert(0, _KEY)
-        if wrong:
-            logger.warning(
-                "the feature cache %s is damaged or of something else (%s): it is made again",
-                self.folder,
-                ", ".join(wrong),
-            )
-        return not wrong
-
-    def _open(self, name: str, column: Column) -> np.memmap[Any, np.dtype[Any]]:
-        path, size = self.folder / _file(name), self.rows * column.row_bytes
-        if not path.exists() or path.stat().st_size != size:
-            with path.open("wb") as file:
-                file.truncate(size)  # a sparse file: rows that are not there take no space
-        return np.memmap(path, dtype=column.dtype, mode="r", shape=(self.rows, *column.shape))
-
-    def has(self, row: int) -> bool:
-        """Whether a row is there."""
-        return self._memory.has(row) or bool(self._arrays[_DONE][row])
-
-    def read(self, name: str, rows: Sequence[int]) -> Values:
-        """One column of rows that are there: (n, *shape).
-
-        What is changed in it does not change the file. A single row is the file's own pages, mapped for as
-        long as it is used: nothing is copied, and it takes no memory that the system could not have back.
-        """
-        memory = self._memory
-        if len(rows) == 1 and not memory.has(rows[0]):
-            return self._mapped(name, rows[0])
-        found = [memory.cell(name, r) if memory.has(r) else self._arrays[name][r] for r in rows]
-        copy = np.stack(found)
-        _release(self._arrays[name])
-        return copy
-
-    def _mapped(self, name: str, row: int) -> Values:
-        column = self.columns[name]
-        path, start = self.folder / _file(name), row * column.row_bytes
-        return np.memmap(path, dtype=column.dtype, mode="c", offset=start, shape=(1, *column.shape))
-
-    def check(self, row: int) -> bool:
-        """Whether a row that is there has the bytes that were written; looked at once by each object.
-
-        One that has not, or that has no sum, counts as missing from then on, with a warning.
-        """
-        if self._checked[row] or self._memory.has(row):
-            return True
-        found = self._sum({name: self._arrays[name][row] for name in self.columns})
-        self._checked[row] = int(self._arrays[_SUMS][row]) == found
-        if self._checked[row]:
-            return True
-        logger.warning("row %d of the feature cache %s is damaged: it is made again", row, self.folder)
-        self._write(_DONE, row, np.zeros((), np.uint8))
-        return False
-
-    def write(self, row: int, values: Mapping[str, Values]) -> None:
-        """Writes a row, every column of it; on a full disk it stays in memory, with a warning."""
-        columns = {name: np.ascontiguousarray(values[name]) for name in self.columns}
-        try:
-            for name, value in columns.items():
-                self._write(name, row, value)
-            self._write(_SUMS, row, np.array(self._sum(columns), np.uint64))
-            self._write(_DONE, row, np.ones((), np.uint8))
-        except OSError as error:
-            self._memory.warn(
-                f"the disk of the feature cache {self.folder} is full ({error}). Free some space or set "
-                "FEWSEG_CACHE to a folder on another disk"
-            )
-            self._memory.write(row, columns)
-        self._checked[row] = True
-
-    def _write(self, name: str, row: int, value: Values) -> None:
-        """Writes by system calls: a full disk is then an error and not the end of the process."""
-        with (self.folder / _file(name)).open("r+b", buffering=0) as file:
-            if os.pwrite(file.fileno(), value.data, row * value.nbytes) != value.nbytes:
-                raise OSError(errno.ENOSPC, "no space left")
-
-    def _sum(self, columns: Mapping[str, Values]) -> int:
-        """The CRC-32 of a row's bytes, column after column, and bit 32, so that 0 says that there is none."""
-        crc = 0
-        for name in self.columns:
-            crc = zlib.crc32(np.ascontiguousarray(columns[name]).data, crc)
-        return 1 << 32 | crc
-
-    @contextmanager
-    def claimed(self, rows: Sequence[int], *, wait: bool = False) -> Iterator[list[int]]:
-        """Rows of ``rows`` that nobody else is making, for the length of the block.
-
-        Claims are locks of single bytes of a file, so that a killed process holds none.
-        """
-        if fcntl is None:
-            yield list(rows)
-            return
-        with (self.folder / _CLAIMS).open("a+b") as file:  # closing it gives all claims back
-            mine = []
-            for row in rows:
-                try:
-                    fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, row)
-                    mine.append(row)
-                except OSError as error:
-                    if error.errno not in (errno.EACCES, errno.EAGAIN):
-                        raise
-            yield mine
-
-
-def _release(mapped: np.memmap[Any, np.dtype[Any]]) -> None:
-    """Takes read pages out of the process's memory; the operating system still has them where it can."""
-    pages = getattr(mapped, "_mmap", None)
-    if pages is not None and hasattr(mmap, "MADV_DONTNEED"):
-        pages.madvise(mmap.MADV_DONTNEED)
-
-
-def _file(name: str) -> str:
-    return name if name.endswith((".raw", ".json")) else f"{name}.raw"
-
-
-_USED = "used"
-_GONE = ".removed-"
+View = EvalView | TrainView
+_GPU_BATCH = 8
+_LABELS, _CRC = "labels", "crc32"
+_USED, _CLAIMS, _REMOVED = "used", "claims", ".removed-"
+_BLOCK = 4096
+_RECOUNT = 128
+"""Rows that a process writes before it counts the bytes of all stores again: others write too."""
 
 
 def disk_budget() -> int:
     """Bytes that all stores of a folder may take: ``$FEWSEG_CACHE_BYTES``, or 200 GiB."""
-    said = os.environ.get("FEWSEG_CACHE_BYTES", str(200 << 30))
-    if not said.isdecimal():
-        raise ValueError(f"FEWSEG_CACHE_BYTES is {said!r}: give a number of bytes, such as 50000000000")
-    return int(said)
-
-
-@dataclass
-class InUse:
-    """A store that this process uses: nobody removes it as long as the object lives.
-
-    Attributes:
-        folder: of the store.
-    """
-
-    folder: Path
-    _file: IO[bytes] = field(repr=False)
-
-    def touch(self) -> None:
-        """Says that the store was used now."""
-        os.utime(self.folder / _USED)
-
-    def close(self) -> None:
-        """Gives the store free."""
-        self._file.close()
+    given = os.environ.get("FEWSEG_CACHE_BYTES", str(200 << 30))
+    if not given.isdecimal():
+        raise ValueError(f"FEWSEG_CACHE_BYTES is {given!r}: give a number of bytes, such as 50000000000")
+    return int(given)
 
 
 @contextmanager
-def locked(place: Path) -> Iterator[None]:
+def _locked(place: Path) -> Iterator[None]:
     """One process at a time makes or removes stores below ``place``; it exists after."""
     place.mkdir(parents=True, exist_ok=True)
     with (place / ".lock").open("ab") as file:
@@ -294,45 +62,33 @@ def locked(place: Path) -> Iterator[None]:
         yield
 
 
-def use(folder: Path) -> InUse:
-    """Makes a store's folder where it is missing and says that it is used; call it under ``locked``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / _USED).open("ab")
-    lock(file.fileno(), shared=True)
-    used = InUse(folder, file)
-    used.touch()
-    return used
-
-
-def make_room(place: Path, wanted: int, budget: int) -> None:
+def make_room(place: Path, wanted: int, budget: int) -> int:
     """Removes stores that nobody uses, the longest unused first, until ``wanted`` bytes fit the budget.
 
     A store is first renamed and then removed, so that a kill leaves nothing that looks like a store; what an
     earlier kill left, and stores of a run that was killed before it could remove them, go too.
+
+    Returns:
+        Bytes that the stores may still grow by; below 0 where they are over the budget.
     """
-    with locked(place):
-        for left in place.glob(f"{_GONE}*"):
+    with _locked(place):
+        for left in place.glob(f"{_REMOVED}*"):
             shutil.rmtree(left, ignore_errors=True)
-        stores = [used.parent for used in place.glob(f"*/{_USED}")]
-        taken = {store: _bytes(store) for store in stores}
-        for store in sorted(stores, key=lambda s: (not s.name.startswith("temporary-"), _last_use(s))):
-            over = sum(taken.values()) + wanted - budget
-            if (over > 0 or store.name.startswith("temporary-")) and _free(store):
-                if taken[store]:
-                    logger.info("removing the feature store %s (%d MiB)", store, taken[store] >> 20)
-                gone = store.with_name(f"{_GONE}{store.name}")
-                os.replace(store, gone)
-                shutil.rmtree(gone, ignore_errors=True)
-                taken.pop(store)
+        sizes = {used.parent: _bytes(used.parent) for used in place.glob(f"*/{_USED}")}
+        last_use = {store: (store / _USED).stat().st_mtime for store in sizes}
+        for store in sorted(sizes, key=lambda s: (not s.name.startswith("temporary-"), last_use[s])):
+            over = sum(sizes.values()) + wanted > budget
+            if (over or store.name.startswith("temporary-")) and _unused(store):
+                if sizes[store]:
+                    logger.info("removing the feature store %s (%d MiB)", store, sizes[store] >> 20)
+                removed = store.with_name(f"{_REMOVED}{store.name}")
+                os.replace(store, removed)
+                shutil.rmtree(removed, ignore_errors=True)
+                sizes.pop(store)
+        return budget - sum(sizes.values())
 
 
-def room(place: Path, budget: int) -> int:
-    """Bytes that the stores of ``place`` may still grow by; below 0 where they are over the budget."""
-    return budget - sum(_bytes(used.parent) for used in place.glob(f"*/{_USED}"))
-
-
-def _free(store: Path) -> bool:
-    """Whether nobody uses a store."""
+def _unused(store: Path) -> bool:
     try:
         with (store / _USED).open("ab") as file:
             return lock(file.fileno(), wait=False)
@@ -340,25 +96,18 @@ def _free(store: Path) -> bool:
         return False
 
 
-def _last_use(store: Path) -> float:
-    return (store / _USED).stat().st_mtime
-
-
 def _bytes(store: Path) -> int:
-    """Bytes on the disk: files of stores are sparse. Of one that goes meanwhile: what is still there."""
+    """Bytes on the disk; of a store that is removed meanwhile, those that were counted."""
     total = 0
     with suppress(FileNotFoundError):
-        for path in store.iterdir():
-            status = path.stat()
-            total += int(getattr(status, "st_blocks", status.st_size / 512) * 512)
+        for path in os.scandir(store):
+            with suppress(FileNotFoundError):  # a temporary file that got its name
+                total += _blocks(path.stat().st_size)
     return total
 
 
-View = EvalView | TrainView
-_GPU_BATCH = 8
-_LABELS = "labels"
-_BLOCKS = 48 << 10
-"""Bytes that the files of a store may grow by beyond those of a row: they grow by whole blocks."""
+def _blocks(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
 
 
 class Network(Protocol):
@@ -373,7 +122,7 @@ class Network(Protocol):
         ...
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """Its parameters, one at least: they tell device and type."""
+        """Its parameters, one at least: they have its device and type."""
         ...
 
 
@@ -402,12 +151,13 @@ class Extractor(torch.nn.Module):
 
 
 class FeatureStore:
-    """Maps and labels of fixed views of a source's images, in memory-mapped files.
+    """Maps and labels of fixed views of a source's images, one safetensors file a row.
 
     A row is one view of one image. Rows are computed on demand, once for all methods, folds and runs that
-    share backbone weights, source and views; see ``RowFiles`` for what a kill, several processes, a full or a
-    failing disk do. All stores of a folder share a budget of bytes: those used longest ago make room. Rows
-    that still do not fit stay in memory, with a warning, as do all where the folder cannot be written.
+    share backbone weights, source and views. A file is complete or absent, whatever is killed; several
+    processes may fill one store; a file whose bytes changed is made again. All stores of a folder share a
+    budget of bytes: those used longest ago make room. Rows that still do not fit, or that the disk has no
+    space for, stay in memory, with a warning, as do all where the folder cannot be written.
 
     Args:
         backbone: the trunk, or an ``Extractor``, in eval mode, on the device and in the type it should run
@@ -442,59 +192,39 @@ class FeatureStore:
         on_gpu = next(backbone.parameters()).device.type == "cuda"
         self.batch = batch or (_GPU_BATCH if on_gpu else 1)
         self._rows = {id: i * len(self.views) for i, id in enumerate(source.ids)}
-        key = json.dumps(
-            [
-                ROWS_VERSION,
-                VIEWS_VERSION,
-                backbone.digest(),
-                source.digest(),
-                [repr(v) for v in self.views],
-                seed,
-                str(dtype),
-            ]
-        )
-        name = hashlib.sha256(key.encode()).hexdigest()[:24]
+        views_key = [repr(view) for view in self.views]
+        key = [ROWS_VERSION, VIEWS_VERSION, backbone.digest(), source.digest(), views_key, seed, str(dtype)]
+        name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
         self._place = folder or cache_folder() / "features"
         self.folder = self._place / (f"temporary-{secrets.token_hex(6)}" if temporary else name)
-        columns = self._columns()
-        self._levels = tuple(level for level in columns if level != _LABELS)
-        self._label_type, self._row_bytes = columns[_LABELS].dtype, sum(c.row_bytes for c in columns.values())
-        self._memory = MemoryRows(tuple(columns))
-        self._in_use: InUse | None
-        self._files: RowFiles | MemoryRows
-        self._in_use, self._files = self._opened(key, columns)
+        self._memory: dict[int, dict[str, Tensor]] = {}
+        self._checked: set[int] = set()
+        self._room, self._warned = 0, False
+        self._used = self._use()
         if temporary:
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
-    def _opened(self, key: str, columns: dict[str, Column]) -> tuple[InUse | None, RowFiles | MemoryRows]:
-        """The store's folder; memory alone where it cannot be written."""
+    def _use(self) -> IO[bytes] | None:
+        """The open file that keeps others from removing the store; None where the folder is of no use."""
         try:
-            with locked(self._place):  # another process may be making the same files
-                in_use = use(self.folder)
-                rows = len(self.source.ids) * len(self.views)
-                try:
-                    return in_use, RowFiles(self.folder, key, columns, rows, self._memory)
-                except OSError:
-                    in_use.close()
-                    raise
+            with _locked(self._place):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder / _CLAIMS).touch()
+                used = (self.folder / _USED).open("ab")
+                lock(used.fileno(), shared=True)
+                os.utime(self.folder / _USED)
+                return used
         except OSError as error:
-            self._memory.warn(
+            self._warn(
                 f"the feature cache {self.folder} cannot be used ({error}). Free some space or set "
                 "FEWSEG_CACHE to a folder that can be written"
             )
-            return None, self._memory
+            return None
 
-    def _columns(self) -> dict[str, Column]:
-        """What a row holds: maps, channels last, and labels."""
-        parameter = next(self.backbone.parameters())
-        probe = torch.zeros(1, 3, self.size, self.size, device=parameter.device, dtype=parameter.dtype)
-        with torch.no_grad():
-            maps = self.backbone(probe).maps
-        shapes = {level: (int(m.shape[2]), int(m.shape[3]), int(m.shape[1])) for level, m in maps.items()}
-        columns = {level: Column(shape, _storage(self.dtype)) for level, shape in shapes.items()}
-        wide = max(self.source.class_names, default=0) > IGNORE
-        kind = np.dtype(np.uint16 if wide else np.uint8)
-        return {**columns, _LABELS: Column((self.size, self.size), kind)}
+    def _warn(self, why: str) -> None:
+        if not self._warned:
+            logger.warning("features stay in memory and are made again next time: %s", why)
+        self._warned = True
 
     def ensure(
         self, ids: Sequence[str], views: Sequence[int] | None = None, *, progress: bool = True
@@ -510,30 +240,55 @@ class FeatureStore:
             DataError: an image cannot be used.
         """
         chosen = range(len(self.views)) if views is None else views
-        if self._in_use is not None:
-            self._in_use.touch()
+        if self._used is not None:
+            os.utime(self.folder / _USED)
         todo = self._missing([(id, v) for id in ids for v in chosen])
         if not todo:
             return
-        if self._in_use is not None:
-            make_room(self._place, len(todo) * self._row_bytes + _BLOCKS, disk_budget())
+        self._room = 0
         with progress_bar(progress) as bar:
             task = bar.add_task(f"features of {self.source.name}", total=len(todo))
             for wait in (False, True):  # first what nobody else is making, then what nobody has made
                 for start in range(0, len(todo), self.batch):
                     batch = todo[start : start + self.batch]
-                    with self._files.claimed([self._row(*row) for row in batch], wait=wait) as mine:
+                    with self._claimed([self._row(*row) for row in batch], wait=wait) as mine:
                         made = self._missing([row for row in batch if self._row(*row) in mine])
-                        self._compute(made)
+                        self._compute(made, left=len(todo) - start)
                     give_back()
                     bar.advance(task, len(made))
                 todo = self._missing(todo)
 
+    @contextmanager
+    def _claimed(self, rows: Sequence[int], *, wait: bool = False) -> Iterator[list[int]]:
+        """Rows of ``rows`` that nobody else is making, for the length of the block.
+
+        Claims are locks of single bytes of a file, so that a killed process holds none.
+        """
+        if self._used is None or not hasattr(os, "lockf"):  # Windows has none: one process at a time there
+            yield list(rows)
+            return
+        with (self.folder / _CLAIMS).open("r+b", buffering=0) as file:  # closing it gives all claims back
+            mine = []
+            for row in rows:
+                file.seek(row)
+                with suppress(BlockingIOError, PermissionError):  # another process has it
+                    os.lockf(file.fileno(), os.F_LOCK if wait else os.F_TLOCK, 1)
+                    mine.append(row)
+            yield mine
+
     def _missing(self, rows: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-        return [row for row in rows if not self._files.has(self._row(*row))]
+        numbers = [self._row(*row) for row in rows]
+        return [
+            row
+            for row, number in zip(rows, numbers, strict=True)
+            if number not in self._memory and not (self._used and self._file(number).exists())
+        ]
 
     def _row(self, id: str, view: int) -> int:
         return self._rows[id] + view
+
+    def _file(self, row: int) -> Path:
+        return self.folder / f"{row}.safetensors"
 
     def view(self, id: str, view: int) -> tuple[Tensor, Tensor]:
         """The pixels of a row: float (3, size, size) in [0, 1] and labels (size, size)."""
@@ -543,7 +298,8 @@ class FeatureStore:
             return transform(image, labels)
         return transform(image, labels, Draws("view", self.seed, id, view))
 
-    def _compute(self, rows: Sequence[tuple[str, int]]) -> None:
+    def _compute(self, rows: Sequence[tuple[str, int]], *, left: int = 1) -> None:
+        """Makes rows; so many are ``left`` to make, these among them."""
         if not rows:
             return
         pixels = [self.view(id, v) for id, v in rows]
@@ -551,56 +307,97 @@ class FeatureStore:
         images = torch.stack([p[0] for p in pixels]).to(parameter.device, parameter.dtype)
         with torch.no_grad():
             maps = self.backbone(images.contiguous(memory_format=torch.channels_last)).maps
-        cells = {level: self._stored(values) for level, values in maps.items()}
-        files = self._files if self._fits(len(rows)) else self._memory
+        cells = {k: m.to("cpu", self.dtype).permute(0, 2, 3, 1).contiguous() for k, m in maps.items()}
         for place, (row, (_, labels)) in enumerate(zip(rows, pixels, strict=True)):
-            columns = {level: values[place] for level, values in cells.items()}
-            columns[_LABELS] = labels.numpy().astype(self._label_type, copy=False)
-            files.write(self._row(*row), columns)
+            tensors = {level: values[place] for level, values in cells.items()}
+            self._write(self._row(*row), {**tensors, _LABELS: labels.contiguous()}, left - place)
 
-    def _fits(self, rows: int) -> bool:
-        """Whether the disk budget has room for so many more rows; a warning where it has not."""
-        if self._in_use is None:
-            return False
-        wanted, budget = rows * self._row_bytes + _BLOCKS, disk_budget()
-        fits = room(self._place, budget) >= wanted
-        if not fits:
-            self._memory.warn(
-                f"FEWSEG_CACHE_BYTES, {budget}, leaves no room for them in {self._place}. Set it higher, or "
-                "give FEWSEG_CACHE a folder on a larger disk and the budget that it can hold"
+    def _write(self, row: int, tensors: Mapping[str, Tensor], left: int) -> None:
+        """Writes a row; where the budget or the disk has no room for it, it stays in memory."""
+        data = save(dict(tensors), {_CRC: str(_crc(tensors))})
+        if self._used is not None and self._fits(_blocks(len(data)), left):
+            try:
+                atomic_write_bytes(self._file(row), data)
+                self._checked.add(row)
+                return
+            except OSError as error:
+                self._warn(
+                    f"the disk of the feature cache {self.folder} is full ({error}). Free some space or set "
+                    "FEWSEG_CACHE to a folder on another disk"
+                )
+        self._memory[row] = {name: tensor.clone() for name, tensor in tensors.items()}
+
+    def _fits(self, size: int, left: int) -> bool:
+        """Takes ``size`` bytes of the budget; other stores make room for the ``left`` rows."""
+        if 0 <= self._room < size:
+            room = make_room(self._place, size * left, disk_budget())
+            self._room = min(room, _RECOUNT * size) if room >= size else -1  # -1: no room in this ensure()
+        if self._room < 0:
+            self._warn(
+                f"FEWSEG_CACHE_BYTES, {disk_budget()}, leaves no room for them in {self._place}. Set it "
+                "higher, or give FEWSEG_CACHE a folder on a larger disk and the budget that it can hold"
             )
-        return fits
-
-    def _stored(self, maps: Tensor) -> Values:
-        """Maps as they lie on the disk: channels last, bfloat16 as int16."""
-        cells = maps.to("cpu", self.dtype).permute(0, 2, 3, 1).contiguous()
-        return cells.view(torch.int16 if self.dtype == torch.bfloat16 else torch.float32).numpy()
+            return False
+        self._room -= size
+        return True
 
     def features(self, ids: Sequence[str], view: int = 0) -> Features:
-        """The maps of one view of images that ``ensure`` has seen, channels last."""
-        rows = self._there(ids, view)
-        maps = {}
-        for level in self._levels:
-            cells = torch.from_numpy(self._files.read(level, rows)).view(self.dtype)
-            maps[level] = cells.permute(0, 3, 1, 2)
+        """The maps of one view of images that ``ensure`` has seen, channels last.
+
+        Those of a single image are the file's own pages, mapped for as long as they are used: what is
+        changed in them does not change the file, and the system can have their memory back.
+        """
+        rows = self._read(ids, view)
+        maps = {
+            level: _joined([row[level] for row in rows]).permute(0, 3, 1, 2)
+            for level in rows[0]
+            if level != _LABELS
+        }
         return Features(maps=maps, image_size=(self.size, self.size))
 
     def labels(self, ids: Sequence[str], view: int = 0) -> Tensor:
         """The labels of the same rows: (n, size, size), uint8, or int32 where class ids exceed 254."""
-        labels = self._files.read(_LABELS, self._there(ids, view))
-        return torch.from_numpy(labels if labels.dtype == np.uint8 else labels.astype(np.int32))
+        return _joined([row[_LABELS] for row in self._read(ids, view)])
 
-    def _there(self, ids: Sequence[str], view: int) -> list[int]:
-        """Rows of images that are there; one that the disk has damaged is made again."""
+    def _read(self, ids: Sequence[str], view: int) -> list[dict[str, Tensor]]:
+        """Rows that exist; one that the disk has damaged is made again."""
         missing = self._missing([(id, view) for id in ids])
         if missing:
             names = [id for id, _ in missing]
             raise ValueError(f"features of {names[:3]} were not computed: call ensure() first")
-        damaged = [id for id in ids if not self._files.check(self._row(id, view))]
-        if damaged:
-            self.ensure(damaged, [view], progress=False)
-        return [self._row(id, view) for id in ids]
+        found = []
+        for id in ids:
+            row = self._row(id, view)
+            try:
+                found.append(self._load(row))
+            except (OSError, SafetensorError, ValueError) as error:
+                logger.warning("%s is damaged (%s): it is made again", self._file(row), error)
+                self._file(row).unlink(missing_ok=True)
+                self.ensure([id], [view], progress=False)
+                found.append(self._load(row))
+        return found
+
+    def _load(self, row: int) -> dict[str, Tensor]:
+        """A row; its bytes are checked once by each object."""
+        if row in self._memory:
+            return self._memory[row]
+        with safe_open(self._file(row), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            stored = (file.metadata() or {}).get(_CRC)
+        if row not in self._checked and stored != str(_crc(tensors)):
+            raise ValueError("its checksum is wrong")
+        self._checked.add(row)
+        return tensors
 
 
-def _storage(dtype: torch.dtype) -> np.dtype[Any]:
-    return np.dtype(np.int16) if dtype == torch.bfloat16 else np.dtype(np.float32)
+def _crc(tensors: Mapping[str, Tensor]) -> int:
+    """The CRC-32 of the tensors' bytes, by name."""
+    crc = 0
+    for name in sorted(tensors):
+        crc = zlib.crc32(tensors[name].view(torch.uint8).numpy().data, crc)
+    return crc
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """(n, ...) of n tensors; a single one is not copied."""
+    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(list(tensors))

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from fewseg.data.transforms import EvalView, TrainView
-from fewseg.engine.features import FeatureStore, RowFiles
+from fewseg.engine.features import FeatureStore
 
 SIDE = 33
 VIEWS = (EvalView(SIDE), TrainView(size=SIDE, rotate=0.0, blur=0.0))
@@ -61,7 +62,9 @@ def test_bfloat16_is_stored_in_half_the_bytes(make_store, backbone, data):
     for level, maps in backbone(pixels).maps.items():
         assert found[level].dtype == torch.bfloat16
         assert torch.equal(found[level], maps.to(torch.bfloat16))
-        assert (store.folder / f"{level}.raw").stat().st_size == 60 * maps[0].numel() * 2
+    with safe_open(store.folder / "2.safetensors", framework="pt") as file:  # the plain view of the second
+        assert torch.equal(file.get_tensor("layer3"), found["layer3"][1].permute(1, 2, 0))
+        assert file.get_tensor("labels").dtype == torch.uint8
 
 
 class Killed:
@@ -103,21 +106,6 @@ def test_two_stores_of_the_same_things_share_their_rows(make_store, backbone, da
     )
 
 
-def test_files_are_made_by_one_process_at_a_time(make_store, tmp_path, monkeypatch):
-    fcntl = pytest.importorskip("fcntl")
-    opened, plain = [], RowFiles._open
-
-    def watched(files, name, *arguments):
-        with (tmp_path / ".lock").open("w") as file, pytest.raises(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # somebody holds it
-        opened.append(name)
-        return plain(files, name, *arguments)
-
-    monkeypatch.setattr(RowFiles, "_open", watched)
-    make_store()
-    assert "done.raw" in opened
-
-
 def test_other_weights_views_seeds_or_types_have_rows_of_their_own(make_store, config):
     other = replace(config.backbone, seed=1).build()
     stores = [
@@ -140,7 +128,7 @@ class Relabelled:
         return getattr(self.source, name)
 
     def digest(self):
-        return "another"
+        return "different"
 
     def read_labels(self, id):
         return self.source.read_labels(id).flip(0)
@@ -154,34 +142,6 @@ def test_two_data_sets_of_the_same_names_have_rows_of_their_own(make_store, back
     assert backbone.seen == 8
     assert torch.equal(second.labels(ids)[1], second.view(ids[1], 0)[1])
     assert not torch.equal(second.labels(ids), first.labels(ids))
-
-
-@pytest.mark.parametrize("name", ["labels.raw", "layer2.raw", "sums.raw", "done.raw"])
-def test_a_cache_with_a_file_gone_or_cut_is_made_again_with_a_warning(make_store, data, caplog, name):
-    store = make_store()
-    store.ensure(data.source.ids[:1], progress=False)
-    (store.folder / name).unlink()
-    with pytest.raises(ValueError, match="were not computed"):
-        make_store().features(data.source.ids[:1])
-    assert f"is damaged or of something else ({name})" in caplog.text
-    caplog.clear()
-    whole = (store.folder / name).read_bytes()
-    (store.folder / name).write_bytes(whole[:-1])
-    make_store().ensure(data.source.ids[:1], progress=False)
-    assert f"({name})" in caplog.text
-
-
-def test_a_cache_of_something_else_is_made_again_with_a_warning(make_store, backbone, data, caplog):
-    store = make_store()
-    store.ensure(data.source.ids[:1], progress=False)
-    before = store.features(data.source.ids[:1])["layer2"]
-    (store.folder / "key.json").write_text("[0]")
-    again = make_store()
-    assert "is damaged or of something else (key.json)" in caplog.text
-    again.ensure(data.source.ids[:1], progress=False)
-    assert backbone.seen == 4
-    assert torch.equal(again.features(data.source.ids[:1])["layer2"], before)
-    assert torch.equal(store.features(data.source.ids[:1])["layer2"], before)  # it still reads its own files
 
 
 def _fill(folder, ids, source, config, barrier, seen):
@@ -218,7 +178,7 @@ def test_rows_that_another_process_was_killed_over_are_made_by_this_one(make_sto
     claimed = context.Event()
 
     def hold():
-        with store._files.claimed(rows):
+        with store._claimed(rows):
             claimed.set()
             time.sleep(60)
 

@@ -7,8 +7,10 @@ import shutil
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from fewseg.engine.features import RowFiles
+from fewseg.engine import features
 
 
 def test_what_a_full_disk_has_no_room_for_stays_in_memory_with_a_warning(
@@ -17,7 +19,7 @@ def test_what_a_full_disk_has_no_room_for_stays_in_memory_with_a_warning(
     store, ids = make_store(), data.source.ids[:3]
     store.ensure(ids[:1], progress=False)
     with monkeypatch.context() as full:
-        full.setattr("os.pwrite", lambda *_: 1)
+        full.setattr(features, "atomic_write_bytes", _no_space)
         store.ensure(ids, progress=False)
     assert backbone.seen == 6
     assert [m for m in caplog.messages if "stay in memory" in m and str(store.folder) in m]
@@ -28,82 +30,6 @@ def test_what_a_full_disk_has_no_room_for_stays_in_memory_with_a_warning(
     assert again.features(ids[:1]).maps
     with pytest.raises(ValueError, match="were not computed"):
         again.features(ids[1:2])
-
-
-def test_a_row_whose_bytes_changed_is_made_again_with_a_warning(make_store, backbone, data, caplog):
-    ids = data.source.ids[:2]
-    store = make_store()
-    store.ensure(ids, [0], progress=False)
-    before = store.features(ids)["layer3"]
-    path = store.folder / "layer3.raw"
-    size = path.stat().st_size // (2 * len(data.source.ids))
-    with path.open("r+b") as file:
-        file.seek(2 * size + 5)  # in the second image's row of view 0
-        byte = file.read(1)
-        file.seek(2 * size + 5)
-        file.write(bytes([byte[0] ^ 16]))
-    again = make_store()
-    assert torch.equal(again.features(ids)["layer3"], before)
-    assert f"row 2 of the feature cache {store.folder} is damaged" in caplog.text
-    assert backbone.seen == 3
-    caplog.clear()
-    make_store().features(ids)
-    assert not caplog.messages
-
-
-@pytest.mark.parametrize("written", range(5))
-def test_a_kill_at_any_moment_of_writing_a_row_leaves_no_row(
-    make_store, backbone, data, monkeypatch, written
-):
-    """Columns, then the sum, then the mark that the row is done: 5 writes."""
-    store, ids, moments = make_store(), data.source.ids[:1], []
-    plain = RowFiles._write
-
-    def killed(files, name, row, value):
-        if len(moments) == written:
-            raise KeyboardInterrupt
-        moments.append(name)
-        plain(files, name, row, value)
-
-    with monkeypatch.context() as dying:
-        dying.setattr(RowFiles, "_write", killed)
-        with pytest.raises(KeyboardInterrupt):
-            store.ensure(ids, [0], progress=False)
-    assert moments == ["layer2", "layer3", "labels", "sums.raw", "done.raw"][:written]
-    again = make_store()
-    assert not again._files.has(0)
-    again.ensure(ids, [0], progress=False)
-    assert backbone.seen == 2
-    direct = backbone(torch.stack([store.view(ids[0], 0)[0]]))
-    torch.testing.assert_close(again.features(ids)["layer3"], direct["layer3"], atol=1e-5, rtol=1e-5)
-
-
-def test_bytes_that_changed_places_are_found(make_store, backbone, data, caplog):
-    ids = data.source.ids[:1]
-    store = make_store()
-    store.ensure(ids, [0], progress=False)
-    before = store.features(ids)["layer3"].clone()
-    path = store.folder / "layer3.raw"
-    half = before.numel() * 4 // 2
-    with path.open("r+b") as file:
-        first, second = file.read(half), file.read(half)
-        assert first != second
-        file.seek(0)
-        file.write(second + first)
-    assert torch.equal(make_store().features(ids)["layer3"], before)
-    assert "row 0 of the feature cache" in caplog.text
-    assert backbone.seen == 2
-
-
-def test_a_row_without_a_sum_is_made_again(make_store, backbone, data, caplog):
-    ids = data.source.ids[:1]
-    store = make_store()
-    store.ensure(ids, [0], progress=False)
-    path = store.folder / "sums.raw"
-    path.write_bytes(bytes(path.stat().st_size))
-    make_store().features(ids)
-    assert "row 0 of the feature cache" in caplog.text
-    assert backbone.seen == 2
 
 
 def test_the_budget_is_a_limit_and_what_does_not_fit_stays_in_memory(
@@ -124,7 +50,7 @@ def test_the_budget_is_a_limit_and_what_does_not_fit_stays_in_memory(
     assert torch.equal(store.labels(ids[-1:]), store.view(ids[-1], 0)[1][None])
 
 
-@pytest.mark.parametrize("broken", ["place", "folder", "files"])
+@pytest.mark.parametrize("broken", ["place", "folder", "full"])
 def test_a_cache_that_cannot_be_used_leaves_memory_with_a_warning(
     make_store, backbone, data, tmp_path, monkeypatch, caplog, broken
 ):
@@ -136,7 +62,7 @@ def test_a_cache_that_cannot_be_used_leaves_memory_with_a_warning(
         shutil.rmtree(name)
         name.write_text("a file where the store should be")
     else:  # a disk that is full when the store is opened
-        monkeypatch.setattr(RowFiles, "_open", _no_space)
+        monkeypatch.setattr("pathlib.Path.touch", _no_space)
     store, ids = make_store(folder=place), data.source.ids[:3]
     assert [m for m in caplog.messages if "stay in memory" in m and "cannot be used" in m]
     with pytest.raises(ValueError, match="were not computed"):
@@ -150,12 +76,7 @@ def test_a_cache_that_cannot_be_used_leaves_memory_with_a_warning(
     assert len([m for m in caplog.messages if "stay in memory" in m]) == 1
 
 
-def _no_space(*_):
-    raise OSError(errno.ENOSPC, "no space left")
-
-
 def test_stores_unused_for_longest_make_room_and_those_in_use_stay(make_store, data, monkeypatch):
-    row = make_store()._row_bytes
     folders = []
     for seed in (1, 2, 3):
         store = make_store(seed=seed)
@@ -167,7 +88,7 @@ def test_stores_unused_for_longest_make_room_and_those_in_use_stay(make_store, d
     del store
     gc.collect()
     full = sum(_on_disk(folder) for folder in folders)
-    monkeypatch.setenv("FEWSEG_CACHE_BYTES", str(full + 60 * 1024 + 3 * row))
+    monkeypatch.setenv("FEWSEG_CACHE_BYTES", str(full + 10 * 4096))
     make_store(seed=4).ensure(data.source.ids[:1], [0], progress=False)
     assert all(folder.exists() for folder in folders)
     make_store(seed=5).ensure(data.source.ids, progress=False)
@@ -179,3 +100,93 @@ def test_stores_unused_for_longest_make_room_and_those_in_use_stay(make_store, d
 
 def _on_disk(folder):
     return sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+
+
+def _no_space(*_, **__):
+    raise OSError(errno.ENOSPC, "no space left")
+
+
+def _cut(path, _):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _flip_a_bit(path, _):
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 16
+    path.write_bytes(data)
+
+
+def _swap_bytes(path, _):
+    data = path.read_bytes()
+    first, second = data[-1000:-500], data[-500:]
+    assert first != second
+    path.write_bytes(data[:-1000] + second + first)
+
+
+def _drop_the_checksum(path, _):
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path)
+
+
+def _hide_a_pickle(path, pickled):
+    path.write_bytes(pickled)
+
+
+@pytest.mark.parametrize("damage", [_cut, _flip_a_bit, _swap_bytes, _drop_the_checksum, _hide_a_pickle])
+def test_a_damaged_file_is_made_again_with_a_warning_and_runs_no_code(
+    make_store, backbone, data, malicious, caplog, damage
+):
+    ids, (pickled, mark) = data.source.ids[:2], malicious
+    store = make_store()
+    store.ensure(ids, [0], progress=False)
+    before = {level: maps.clone() for level, maps in store.features(ids).maps.items()}
+    damage(store.folder / "2.safetensors", pickled.read_bytes())
+    again = make_store()
+    assert all(torch.equal(again.features(ids)[level], maps) for level, maps in before.items())
+    assert f"{store.folder / '2.safetensors'} is damaged" in caplog.text
+    assert backbone.seen == 3
+    assert not mark.exists()
+    caplog.clear()
+    make_store().features(ids)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("moment", ["pathlib.Path.write_bytes", "os.replace"])
+def test_a_kill_while_a_row_is_written_leaves_no_row(make_store, backbone, data, monkeypatch, moment):
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    store, ids = make_store(), data.source.ids[:1]
+    with monkeypatch.context() as dying:
+        dying.setattr(moment, kill)
+        with pytest.raises(KeyboardInterrupt):
+            store.ensure(ids, [0], progress=False)
+    again = make_store()
+    with pytest.raises(ValueError, match="were not computed"):
+        again.features(ids)
+    again.ensure(ids, [0], progress=False)
+    assert backbone.seen == 2
+
+
+def test_what_is_changed_in_a_map_does_not_change_the_file(make_store, data):
+    store, ids = make_store(), data.source.ids[:1]
+    store.ensure(ids, [0], progress=False)
+    before = store.features(ids)["layer3"].clone()
+    store.features(ids)["layer3"].zero_()
+    assert torch.equal(store.features(ids)["layer3"], before)
+
+
+def test_rows_that_other_processes_write_meanwhile_count_in_the_budget(make_store, data, monkeypatch):
+    monkeypatch.setattr(features, "_RECOUNT", 1)
+    monkeypatch.setenv("FEWSEG_CACHE_BYTES", str(10 * 4096))
+    store, ids = make_store(), data.source.ids
+    compute = store._compute
+
+    def crowded(rows, **left):
+        compute(rows, **left)
+        (store.folder / "of another process").write_bytes(bytes(7 * 4096))
+
+    monkeypatch.setattr(store, "_compute", crowded)
+    store.ensure(ids, [0], progress=False)
+    assert len(list(store.folder.glob("*.safetensors"))) == 3
