@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from fewseg.inference.options import LabelOptions, RunOptions
 from fewseg.inference.outputs import THUMBS, Outputs, thumbnail, write_sheet, write_thumbnail, wrong_names
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.segmenter import Segmenter, segmenter_with_supports
-from fewseg.ops.files import atomic_write_text, check_writable, folder_alone, unwritten
+from fewseg.ops.files import atomic_write_text, folder_alone, unwritten
 from fewseg.ops.progress import progress_bar
 from fewseg.types import DataError
 
@@ -36,102 +36,83 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-@dataclass(frozen=True)
-class _Lost:
-    error: Exception
+def _computed(
+    compute: Callable[[list[tuple[K, A]]], list[B]],
+    ready: list[tuple[K, A]],
+    skipped: tuple[type[Exception], ...],
+) -> list[tuple[K, B | Exception]]:
+    """The results of a batch; of one that cannot be computed, those of its images one by one."""
+    try:
+        results = compute(ready) if ready else []
+        return [(key, result) for (key, _), result in zip(ready, results, strict=True)]
+    except skipped as error:
+        if len(ready) == 1:
+            return [(ready[0][0], error)]
+    # not while the error is held: its frames hold the batch's maps
+    return [one for item in ready for one in _computed(compute, [item], skipped)]
 
 
-class Stream(Generic[K, A, B]):
+def stream(  # noqa: C901 - one loop with three stages
+    keys: Iterable[K],
+    read: Callable[[K], A],
+    compute: Callable[[list[tuple[K, A]]], list[B]],
+    write: Callable[[K, B], None],
+    failed: Callable[[K, Exception], None],
+    *,
+    skipped: tuple[type[Exception], ...],
+    workers: int,
+    ahead: int,
+    batch: int = 1,
+) -> Iterator[K]:
     """Runs keys through ``read`` in threads, ``compute`` in the caller's thread, ``write`` in one thread.
 
-    No more than ``ahead`` images are between the start of their reading and the end of their computing, and
-    no more than ``ahead`` between that and the end of their writing. Order is kept.
+    Each key is yielded when it is written or skipped; any other error ends the stream. No more than ``ahead``
+    images are between the start of their reading and the end of their computing, and no more than ``ahead``
+    between that and the end of their writing. Order is kept.
     """
+    broken = threading.Event()
 
-    def __init__(
-        self,
-        read: Callable[[K], A],
-        compute: Callable[[list[tuple[K, A]]], list[B]],
-        write: Callable[[K, B], None],
-        failed: Callable[[K, Exception], None],
-        *,
-        skipped: tuple[type[Exception], ...],
-        workers: int,
-        ahead: int,
-        batch: int = 1,
-    ) -> None:
-        self._read, self._compute, self._write, self._failed = read, compute, write, failed
-        self._skipped, self._workers, self._batch = skipped, workers, batch
-        self._ahead = max(ahead, batch)
-        self._broken = threading.Event()
+    def written(key: K, result: B) -> K:
+        if not broken.is_set():
+            try:
+                write(key, result)
+            except BaseException:
+                broken.set()
+                raise
+        return key
 
-    def run(self, keys: Iterable[K]) -> Iterator[K]:
-        """Works on all keys and yields each when it is written or left out; an error ends the stream."""
-        self._broken.clear()
-        coming = iter(keys)
-        reading: deque[tuple[K, Future[A]]] = deque()
-        writing: deque[tuple[K, Future[None]]] = deque()
-        readers, writer = ThreadPoolExecutor(self._workers), ThreadPoolExecutor(1)
-        try:
-            while True:
-                for key in islice(coming, self._ahead - len(reading)):
-                    reading.append((key, readers.submit(self._read, key)))
-                if not reading:
-                    break
-                ready: list[tuple[K, A]] = []
-                while reading and len(ready) < self._batch:
-                    key, future = reading.popleft()
-                    try:
-                        ready.append((key, future.result()))
-                    except self._skipped as error:
-                        self._failed(key, error)
-                        yield key
-                for key, result in self._computed(ready):
-                    if isinstance(result, _Lost):
-                        self._failed(key, result.error)
-                        yield key
-                    else:
-                        writing.append((key, writer.submit(self._written, key, result)))
-                while writing and (len(writing) > self._ahead or writing[0][1].done()):
-                    yield _finished(writing)
-            while writing:
-                yield _finished(writing)
-        finally:
-            self._broken.set()
-            readers.shutdown(wait=True, cancel_futures=True)
-            writer.shutdown(wait=True, cancel_futures=True)
-
-    def _computed(self, ready: list[tuple[K, A]]) -> Iterator[tuple[K, B | _Lost]]:
-        """The results of a batch; of one that cannot be computed, those of each image alone."""
-        lost: Exception | None = None
-        try:
-            results = self._compute(ready) if ready else []
-        except self._skipped as error:
-            lost = error
-        if lost is None:
-            yield from ((key, result) for (key, _), result in zip(ready, results, strict=True))
-        elif len(ready) == 1:
-            yield ready[0][0], _Lost(lost)
-        else:
-            del lost  # its frames hold the batch's maps
-            for one in ready:
-                yield from self._computed([one])
-
-    def _written(self, key: K, result: B) -> None:
-        """Writes one, unless one before it failed."""
-        if self._broken.is_set():
-            return
-        try:
-            self._write(key, result)
-        except BaseException:
-            self._broken.set()
-            raise
-
-
-def _finished(writing: deque[tuple[K, Future[None]]]) -> K:
-    key, future = writing.popleft()
-    future.result()
-    return key
+    coming, ahead = iter(keys), max(ahead, batch)
+    reading: deque[tuple[K, Future[A]]] = deque()
+    writing: deque[Future[K]] = deque()
+    readers, writer = ThreadPoolExecutor(workers), ThreadPoolExecutor(1)
+    try:
+        while True:
+            for key in islice(coming, ahead - len(reading)):
+                reading.append((key, readers.submit(read, key)))
+            if not reading:
+                break
+            ready: list[tuple[K, A]] = []
+            while reading and len(ready) < batch:
+                key, future = reading.popleft()
+                try:
+                    ready.append((key, future.result()))
+                except skipped as error:
+                    failed(key, error)
+                    yield key
+            for key, result in _computed(compute, ready, skipped):
+                if isinstance(result, Exception):
+                    failed(key, result)
+                    yield key
+                else:
+                    writing.append(writer.submit(written, key, result))
+            while writing and (len(writing) > ahead or writing[0].done()):
+                yield writing.popleft().result()
+        while writing:
+            yield writing.popleft().result()
+    finally:
+        broken.set()
+        readers.shutdown(wait=True, cancel_futures=True)
+        writer.shutdown(wait=True, cancel_futures=True)
 
 
 logger = logging.getLogger(__name__)
@@ -152,17 +133,23 @@ def claimed(folder: Path, facts: Mapping[str, object]) -> Iterator[None]:
     except OSError as error:
         raise unwritten(path, error) from error
     with _alone(folder):
-        facts = {**_known(path, facts), **facts}
+        found: dict[str, object] = {}
+        if path.is_file():
+            try:
+                value = json.loads(path.read_bytes())
+            except ValueError as error:
+                raise DataError(
+                    f"{path} is broken ({error}): remove it, or choose a different folder"
+                ) from error
+            found = {SHAPES: facts.get(SHAPES), **(value if isinstance(value, dict) else {})}
+            if differing := sorted(k for k in facts if found.get(k) != facts[k]):
+                raise DataError(
+                    f"{folder} holds a run with a different {', '.join(differing)}; only the same run can "
+                    "continue there: choose a different folder, or remove this one"
+                )
+        facts = {k: v for k, v in found.items() if v is not None} | dict(facts)
         atomic_write_text(path, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         yield
-
-
-def check_folder(folder: Path) -> None:
-    """Checks that a run can use a folder, as far as that can be known before the model; makes nothing."""
-    check_writable(folder / RUN_FILE)
-    if folder.is_dir():
-        with _alone(folder):
-            pass
 
 
 @contextmanager
@@ -173,25 +160,6 @@ def _alone(folder: Path) -> Iterator[None]:
                 f"another process labels into {folder} now: wait for it, or choose a different folder"
             )
         yield
-
-
-def _known(path: Path, facts: Mapping[str, object]) -> dict[str, object]:
-    """What the file records, which does not contradict ``facts``; empty without a file."""
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path} is broken ({error}): remove it, or choose a different folder") from error
-    found = found if isinstance(found, dict) else {}
-    found.setdefault(SHAPES, facts.get(SHAPES))
-    differing = sorted(k for k in facts if found.get(k) != facts[k])
-    if differing:
-        raise DataError(
-            f"{path.parent} holds a run with a different {', '.join(differing)}; only the same run can "
-            "continue there: choose a different folder, or remove this one"
-        )
-    return {k: v for k, v in found.items() if v is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +191,9 @@ def label(options: LabelOptions) -> RunReport:
         OSError: an input does not exist, the folder is not writable or the disk is full.
     """
     options.check()
-    check_folder(options.out)
+    if options.out.is_dir():
+        with _alone(options.out):
+            pass
     images = find_images(options.images, leave_out=options.out)
     convert: Callable[[Model], Model] | None = None
     if options.backend == "onnx":
@@ -271,9 +241,9 @@ def label_images(
         for text in unnamed.values():
             logger.warning("skipped: %s", text)
         named = {name: file for name, file in images.items() if name not in unnamed}
-        write = WriteOptions(
-            stems=output_stems(list(named)), images=_root(images), label_studio=options.label_studio
-        )
+        # the folder that names are relative to
+        root = next((file.absolute().parents[name.count("/")] for name, file in images.items()), None)
+        write = WriteOptions(stems=output_stems(list(named)), images=root, label_studio=options.label_studio)
         outputs = Outputs(folder, session.supports.classes, options.formats, write)
         finished = False
         try:
@@ -282,14 +252,10 @@ def label_images(
             finished = True
         finally:
             outputs.close(finish=finished)
-    problems = {_printable(name): text for name, text in unnamed.items()} | lost
+    problems = {
+        name.encode("utf-8", "backslashreplace").decode(): text for name, text in unnamed.items()
+    } | lost
     return RunReport(done=len(todo) - len(lost), before=len(named) - len(todo), problems=problems)
-
-
-@dataclass(frozen=True)
-class _Read:
-    image: PreparedImage
-    thumb: NDArray[np.uint8] | None
 
 
 def _run(
@@ -303,26 +269,27 @@ def _run(
     """Labels images and returns, of those that could not be used, what is wrong with them."""
     lost: dict[str, str] = {}
 
-    def read(name: str) -> _Read:
+    def read(name: str) -> tuple[PreparedImage, NDArray[np.uint8] | None]:
         pixels = read_image(images[name], name, segmenter.max_pixels)
-        return _Read(segmenter.model.prepare(pixels), thumbnail(pixels) if options.sheet > 0 else None)
+        return segmenter.model.prepare(pixels), thumbnail(pixels) if options.sheet > 0 else None
 
-    def compute(batch: list[tuple[str, _Read]]) -> list[tuple[Segmentation, NDArray[np.uint8] | None]]:
-        encoded = segmenter.model.encode([item.image for _, item in batch])
+    def compute(batch: list[tuple[str, Any]]) -> list[tuple[Segmentation, NDArray[np.uint8] | None]]:
+        encoded = segmenter.model.encode([image for _, (image, _) in batch])
         found = session.segment_all(encoded, quality=options.quality)
-        return [(own, item.thumb) for own, (_, item) in zip(found, batch, strict=True)]
+        return [(own, thumb) for own, (_, (_, thumb)) in zip(found, batch, strict=True)]
 
     def write(name: str, result: tuple[Segmentation, NDArray[np.uint8] | None]) -> None:
-        found = result[0].at(options.threshold)
-        if result[1] is not None:
-            write_thumbnail(thumbs, name, result[1], found.labels)
+        found, thumb = result[0].at(options.threshold), result[1]
+        if thumb is not None:
+            write_thumbnail(thumbs, name, thumb, found.labels)
         outputs.write(found.prediction(name, probability=outputs.probability))
 
     def failed(name: str, error: Exception) -> None:
         lost[name] = f"{name}: {_NO_MEMORY}" if isinstance(error, MemoryError) else str(error)
         logger.warning("skipped: %s", lost[name])
 
-    stream = Stream(
+    finished = stream(
+        images,
         read,
         compute,
         write,
@@ -334,20 +301,9 @@ def _run(
     )
     with progress_bar(not options.quiet, lines=True) as bar:
         task = bar.add_task("label", total=len(images))
-        for _ in stream.run(images):
+        for _ in finished:
             bar.advance(task)
     return lost
-
-
-def _printable(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _root(images: Mapping[str, Path]) -> Path | None:
-    """The folder that names are relative to."""
-    for name, file in images.items():
-        return file.absolute().parents[name.count("/")]
-    return None
 
 
 def _facts(session: Session, options: RunOptions) -> dict[str, object]:

