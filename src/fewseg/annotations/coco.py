@@ -19,7 +19,7 @@ from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import box_of, decode_coco, run_array
 from fewseg.annotations.shapes import Canvas, Region, rectangle
-from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem
+from fewseg.annotations.values import AnnotatedImage, Items, Problem
 from fewseg.annotations.writer import JournalledWriter, json_list, json_text
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
@@ -251,55 +251,38 @@ def image_id(name: str) -> int:
 class CocoWriter(JournalledWriter):
     """Writes a COCO file: a data set with scores in its annotations, or results for ``COCO.loadRes``.
 
-    An annotation is all of a class on an image, as compressed RLE. Image ids are those given, or computed
-    from the image's name (:func:`image_id`), so that a data set and a list of results agree however they came
-    about. Category ids are 1 .. N by the order of the classes, or those given. Pixels of 255 are a crowd of
-    each class, which COCO leaves out of every count; a list of results has none.
+    An annotation is all of a class on an image, as compressed RLE. Image ids are computed from names, so that
+    a data set and a list of results agree. Category ids are 1 .. N by the order of the classes. Pixels of 255
+    are a crowd of each class, which COCO leaves out of every count; a list of results has none.
     """
 
     def __init__(
-        self,
-        path: Path,
-        classes: tuple[str, ...],
-        form: Literal["dataset", "results"] = "dataset",
-        image_ids: Mapping[str, int] | None = None,
-        category_ids: Mapping[str, int] | None = None,
+        self, path: Path, classes: tuple[str, ...], form: Literal["dataset", "results"] = "dataset"
     ) -> None:
-        self._category_ids = category_ids or {name: j for j, name in enumerate(classes, 1)}
-        missing = [name for name in classes if name not in self._category_ids]
-        if missing:
-            raise ValueError(f"category_ids lack {missing}; expected an id for each class: add them")
         super().__init__(path, classes)
-        self._form, self._image_ids = form, image_ids
-
-    def _write(self, prediction: Prediction) -> None:
-        if self._image_ids is not None and prediction.name not in self._image_ids:
-            raise ValueError(f"image_ids lack {prediction.name!r}; expected an id for each image: add it")
-        super()._write(prediction)
+        self._form = form
+        self._category_ids = {name: j for j, name in enumerate(classes, 1)}
 
     def _pieces(self) -> Iterator[str]:
         if self._form == "results":
             yield from json_list(self._annotations(results=True))
             return
-        categories = [{"id": self._category_ids[name], "name": name} for name in self.classes]
+        categories = [{"id": id, "name": name} for name, id in self._category_ids.items()]
         yield f'{{"info":{json_text({"description": "fewseg predictions"})}'
         yield f',"categories":{json_text(categories)},"images":'
         yield from json_list(
-            {"id": id, "file_name": line["name"], "height": line["height"], "width": line["width"]}
-            for id, line in self._lines()
+            {"id": image_id(line["name"]), "file_name": line["name"]}
+            | {"height": line["height"], "width": line["width"]}
+            for line in self.journal
         )
         yield ',"annotations":'
         yield from json_list(self._annotations(results=False))
         yield "}"
 
-    def _lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for line in self.journal:
-            name = line["name"]
-            yield image_id(name) if self._image_ids is None else self._image_ids[name], line
-
     def _annotations(self, results: bool) -> Iterator[dict[str, object]]:
         count = 0
-        for id, line in self._lines():
+        for line in self.journal:
+            id = image_id(line["name"])
             for region in line["regions"]:
                 count += 1
                 name = region["class"]

@@ -133,7 +133,7 @@ class WriteOptions:
 
 FORMATS: Mapping[Format, Callable[[Path, tuple[str, ...], WriteOptions], PredictionWriter]] = {
     "png": lambda out, classes, o: IndexPngWriter(out / "masks", classes, o.stems),
-    "probability": lambda out, classes, o: ProbabilityPngWriter(out / "probability", classes, 8, o.stems),
+    "probability": lambda out, classes, o: ProbabilityPngWriter(out / "probability", classes, o.stems),
     "coco": lambda out, classes, o: CocoWriter(out / "coco.json", classes),
     "coco-results": lambda out, classes, o: CocoWriter(out / "coco-results.json", classes, "results"),
     "labelme": lambda out, classes, o: LabelMeWriter(

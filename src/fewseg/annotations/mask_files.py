@@ -24,7 +24,6 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -266,30 +265,23 @@ class IndexPngWriter(PredictionWriter):
 
 
 class ProbabilityPngWriter(PredictionWriter):
-    """Writes ``<image>.<class>.png``: grey PNGs of each class's probability, 0 .. 255 or 0 .. 65535."""
+    """Writes ``<image>.<class>.png``: grey PNGs of each class's probability, 0 .. 255."""
 
     def __init__(
-        self,
-        folder: Path,
-        classes: tuple[str, ...],
-        bits: Literal[8, 16] = 8,
-        stems: Mapping[str, str] | None = None,
+        self, folder: Path, classes: tuple[str, ...], stems: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(classes)
-        if bits not in (8, 16):
-            raise ValueError(f"bits are {bits}; expected 8 and 16")
         self._endings = [f".{file_safe(name)}.png" for name in classes]
         if len({e.casefold() for e in self._endings}) != len(classes):
             raise ValueError(
                 f"classes {list(classes)} differ in case only; expected names that make different files"
             )
         self._names = OutputNames(folder, stems)
-        self._bits = bits
 
     def _write(self, prediction: Prediction) -> None:
         if prediction.probability is None:
             raise ValueError(f"{prediction.name!r} has no probability: keep it when segmenting")
-        planes = [png_bytes(quantised(plane, self._bits)) for plane in prediction.probability]
+        planes = [png_bytes(quantised(plane)) for plane in prediction.probability]
         for plane, ending in zip(planes, self._endings, strict=True):
             atomic_write_bytes(self._names.file(prediction.name, ending), plane)
 
@@ -297,14 +289,14 @@ class ProbabilityPngWriter(PredictionWriter):
         return all(self._names.file(str(name), ending).is_file() for ending in self._endings)
 
 
-def quantised(probability: np.ndarray, bits: int) -> np.ndarray:
-    """Returns a probability (H, W) as whole numbers of 8 or 16 bits, rounded; 1 is the largest."""
+def quantised(probability: np.ndarray) -> np.ndarray:
+    """Returns a probability (H, W) as uint8, rounded; 1 is 255."""
     if probability.dtype == np.uint8:
-        return probability if bits == 8 else probability.astype(np.uint16) * 257
+        return probability
     if not (np.isfinite(probability).all() and probability.min() >= 0 and probability.max() <= 1):
         raise ValueError("probabilities are not all in [0, 1]; expected those of a softmax or a sigmoid")
-    scaled: np.ndarray = np.rint(probability.astype(np.float64) * (2**bits - 1))
-    return scaled.astype(np.uint8 if bits == 8 else np.uint16)
+    scaled: np.ndarray = np.rint(probability.astype(np.float64) * 255)
+    return scaled.astype(np.uint8)
 
 
 def voc_palette() -> list[int]:
@@ -319,7 +311,7 @@ def voc_palette() -> list[int]:
 
 
 def png_bytes(plane: Mask | np.ndarray, palette: list[int] | None = None) -> bytes:
-    """Returns (H, W) uint8 or uint16 as a PNG file; with 768 values of a palette, as one of indices."""
+    """Returns (H, W) uint8 as a PNG file; with 768 values of a palette, as one of indices."""
     image = Image.fromarray(np.ascontiguousarray(plane))
     if palette is not None:
         image.putpalette(palette)

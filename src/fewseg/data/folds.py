@@ -13,18 +13,8 @@ from fewseg.types import IGNORE
 
 VOC_CLASSES: tuple[str, ...] = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *(
-        "diningtable",
-        "dog",
-        "horse",
-        "motorbike",
-        "person",
-        "pottedplant",
-        "sheep",
-        "sofa",
-        "train",
-        "tvmonitor",
-    ),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train"),
+    "tvmonitor",
 )
 
 
@@ -149,7 +139,6 @@ COCO_CLASSES: tuple[str, ...] = (
 """Names in the order of their category ids; class x of COCO-20i is the x-th of them, from 1."""
 
 _UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # category ids without annotations
-
 CATEGORY_IDS: tuple[int, ...] = tuple(i for i in range(1, 91) if i not in _UNUSED)
 """Category ids of the annotation files, 1 .. 90 with gaps, in the order of ``COCO_CLASSES``."""
 

@@ -67,17 +67,16 @@ def test_index_maps_read_back_as_masks_to_the_pixel(tmp_path, photos, prediction
     check_read_back(tmp_path / "out", predictions, 255, images=photos)
 
 
-@pytest.mark.parametrize(("bits", "largest"), [(8, 255), (16, 65535)])
-def test_probabilities_are_written_for_each_class(tmp_path, predictions, bits, largest):
-    write_all(ProbabilityPngWriter(tmp_path, CLASSES, bits=bits), predictions)
+def test_probabilities_are_written_for_each_class(tmp_path, predictions):
+    write_all(ProbabilityPngWriter(tmp_path, CLASSES), predictions)
     for prediction in predictions:
         for j, name in enumerate(CLASSES):
             with Image.open(tmp_path / f"{prediction.name[:-4]}.{name}.png") as file:
                 stored = np.array(file)
-            assert np.abs(stored / largest - prediction.probability[j]).max() <= 0.5 / largest + 1e-7
+            assert np.abs(stored / 255 - prediction.probability[j]).max() <= 0.5 / 255 + 1e-7
     whole = replace(predictions[0], probability=np.full((2, 40, 50), 128, np.uint8))
-    write_all(ProbabilityPngWriter(tmp_path / "w", CLASSES, bits=bits), [whole])
-    assert np.array(Image.open(tmp_path / "w" / "a.rust.png"))[0, 0] == round(128 / 255 * largest)
+    write_all(ProbabilityPngWriter(tmp_path / "w", CLASSES), [whole])
+    assert np.array(Image.open(tmp_path / "w" / "a.rust.png"))[0, 0] == 128
 
 
 def test_names_that_file_systems_refuse_are_made_safe(tmp_path):
@@ -123,25 +122,6 @@ def test_a_data_set_and_results_that_were_written_in_another_order_agree(tmp_pat
         for annotation in annotations:
             assert annotation["file_name"] == prediction.name
             assert np.array_equal(results.annToMask(annotation), prediction.mask(annotation["category_id"]))
-
-
-def test_coco_results_belong_to_a_data_set(tmp_path, predictions):
-    ids = {name: 100 + k for k, name in enumerate(NAMES)}
-    images = [{"id": id, "file_name": name, "height": 40, "width": 50} for name, id in ids.items()]
-    categories = [{"id": 8, "name": "rust"}, {"id": 5, "name": "crack é"}]
-    (tmp_path / "truth.json").write_text(
-        json.dumps({"info": {}, "images": images, "annotations": [], "categories": categories})
-    )
-    writer = CocoWriter(tmp_path / "r.json", CLASSES, "results", ids, {"rust": 8, "crack é": 5})
-    write_all(writer, predictions)
-    results = COCO(str(tmp_path / "truth.json")).loadRes(str(tmp_path / "r.json"))
-    for annotation in results.loadAnns(results.getAnnIds(imgIds=[101])):
-        j = 1 if annotation["category_id"] == 8 else 2
-        assert np.array_equal(results.annToMask(annotation), predictions[1].mask(j))
-    with pytest.raises(ValueError, match=r"image_ids lack 'z\.png'"):
-        CocoWriter(tmp_path / "s.json", CLASSES, "results", ids).write(replace(predictions[0], name="z.png"))
-    with pytest.raises(ValueError, match=r"category_ids lack \['rust'\]"):
-        CocoWriter(tmp_path / "s.json", CLASSES, category_ids={"crack é": 1})
 
 
 def test_labelme_masks_read_back_to_the_pixel(tmp_path, photos, predictions):
@@ -381,7 +361,6 @@ def test_probabilities_out_of_range_and_missing_ones_are_reported(tmp_path):
     assert not list(tmp_path.iterdir())
     for make in (
         lambda: ProbabilityPngWriter(tmp_path, ("a", "A")),
-        lambda: ProbabilityPngWriter(tmp_path, ("a",), bits=12),
         lambda: LabelMeWriter(tmp_path, ("a",), shapes="box"),
         lambda: IndexPngWriter(tmp_path, ("a\nb",)),
     ):
