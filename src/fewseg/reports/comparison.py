@@ -55,12 +55,7 @@ def run(options: CompareOptions, console: Console) -> None:
 
 
 def compare(options: CompareOptions) -> Comparison:
-    """Compares two result files.
-
-    Raises:
-        FileNotFoundError: a result or its counts are missing.
-        ValueError: a file is damaged, or the results are not comparable; the message says what differs.
-    """
+    """Compares two result files."""
     (a, counts_a), (b, counts_b) = load_with_counts(options.a), load_with_counts(options.b)
     differences, planned = what_differs(a, b), options.episodes
     if differences and not options.allow_different_protocols:

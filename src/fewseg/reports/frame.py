@@ -119,11 +119,7 @@ class Results:
         return self._cache[key, score]
 
     def difference(self, a: str, b: str, score: Score = "miou") -> Estimate:
-        """Score of ``b`` less score of ``a``, paired over query images; computed once.
-
-        Raises:
-            ValueError: they are not of the same episodes.
-        """
+        """Score of ``b`` less score of ``a``, paired over query images; computed once."""
         if (a, b, score) not in self._cache:
             found = paired_difference(
                 self.counts[a], self.counts[b], self.runs[a].classes, score=score, over="queries"
@@ -148,13 +144,7 @@ class Results:
 
 
 def load_results(folder: str | Path, *, folds: int = FOLDS) -> Results:
-    """Reads every result under a folder, which may have none; the key is its path without ``.json``.
-
-    Other JSON files are passed over; a result that cannot be read, or has lost its counts, is left out.
-
-    Raises:
-        ValueError: the folder does not exist.
-    """
+    """Reads every result under a folder, which may have none; the key is its path without ``.json``."""
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder: give the folder that `fewseg evaluate` writes to")
@@ -360,11 +350,7 @@ GAIN_COLUMNS = ["series", "over", "fold", "value", "low", "high"]
 
 
 def gains(table: FoldTable) -> pd.DataFrame:
-    """Every row of a table over its baselines: ``series``, ``over``, ``fold``, ``value``, ``low``, ``high``.
-
-    Fractions, paired on the same episodes, with intervals over query images, because episodes that
-    share an image are not independent. A pair has a line for each fold that both rows have.
-    """
+    """Every row over its baselines on each fold, paired by query image, as fractions."""
     return pd.DataFrame(
         [line for over, series in baseline_pairs(table) for line in gain_lines(table, over, series)],
         columns=GAIN_COLUMNS,

@@ -239,11 +239,7 @@ Found = Mapping[tuple[Place, str, int], list[Ours]]
 
 
 def paper_tables(results: Results, *, only: Sequence[TableLayout] | None = None) -> list[PaperTable]:
-    """Makes the papers' tables with our numbers beside the printed ones.
-
-    Results that are no row of a paper's table have no place in them. Those that cannot share a table are left
-    out, and every table says which.
-    """
+    """Makes the papers' tables with our numbers beside the printed ones."""
     kept, problems = without_conflicts(results.only(results.frame[results.frame.paper != ""]))
     found: dict[tuple[Place, str, int], list[Ours]] = {}
     for table in fold_tables(kept) if len(kept) else []:
@@ -370,10 +366,7 @@ def _difference(key: LineKey, among: Sequence[LineKey]) -> str:
 
 
 def _spread(table: FoldTable, series: str, column: PrintedColumn) -> float | None:
-    """Standard deviation over the seeds of the episodes; of a mean, that of each seed's mean over folds.
-
-    None for a single seed, and where folds are missing or have different seeds.
-    """
+    """Standard deviation over the seeds of the episodes; of a mean, that of each seed's mean over folds."""
     row = table.row(series)
     wanted = range(table.folds) if column.fold is None else [column.fold]
     runs = [table.results.runs[row.key[fold]] for fold in wanted if fold in row.index]

@@ -60,11 +60,7 @@ def printed_as(
     backbone: str = "",
     sizes: Sequence[int] = (),
 ) -> tuple[PrintedRow | None, PublishedValue | None]:
-    """The row that a paper prints for such a result of one way, and its mean mIoU.
-
-    Results on voc5i-mini get the PASCAL-5i row, whose values say where and on which backbone they were
-    measured; on the papers' own sets a result on a different backbone has no row.
-    """
+    """The row that a paper prints for such a result of one way, and its mean mIoU."""
     row = variant.row(dataset, fusion, shots, on, sizes)
     if row is None:
         return None, None

@@ -19,10 +19,7 @@ from fewseg.reports.numbers import ENDS, Estimate, mean_of, percent
 
 
 def size_scores(table: EpisodeCounts, classes: Sequence[int], *, seed: int = 0) -> pd.DataFrame:
-    """:func:`fewseg.metrics.miou_by_size`, a row a bin, each score with its interval over images.
-
-    ``images`` counts those that the episodes segment; the score of a bin without episodes is NaN.
-    """
+    """:func:`fewseg.metrics.miou_by_size`, a row a bin, each score with its interval over images."""
     lines = []
     for bin in miou_by_size(table, classes):
         inside, low, high = of_size(table, bin.low, bin.high), None, None
@@ -77,11 +74,7 @@ def size_gain(
 
 
 def size_cells(table: FoldTable) -> pd.DataFrame:
-    """A row a method, a column a bin (SD-AANet, Fig. 10), as text.
-
-    A cell is the mean over all folds, in percent, and the number of episodes; "-" where a fold has no episode
-    of that size. A row that lacks folds has no mean: its folds stand by themselves, with what is missing.
-    """
+    """A row a method, a column a bin (SD-AANet, Fig. 10), as text."""
     results, lines = table.results, []
     for series in table.series:
         row, missing = table.row(series), table.missing(series)

@@ -83,10 +83,7 @@ class FigureContext:
     def models_by_fold(
         self, figure: str, fits: Callable[[FigureModel], bool], needed: str
     ) -> Iterator[tuple[int, list[FigureModel]]]:
-        """The models of each fold that a figure can be made from, in the order of their variants.
-
-        What is missing is noted; ``needed`` follows "a" or "no": "checkpoint of SCL".
-        """
+        """The models of each fold that a figure can be made from, in the order of their variants."""
         folds = sorted({model.fold for model in self.models})
         for fold in folds:
             found = sorted((m for m in self.models if m.fold == fold and fits(m)), key=lambda m: m.place)
@@ -131,10 +128,7 @@ class FigureContext:
         photographs: bool = False,
         **arrays: object,
     ) -> None:
-        """Writes a figure and, beside it, its numbers as CSV and its arrays, if any, as ``.npz``.
-
-        Numbers without a figure of their own come with None.
-        """
+        """Writes a figure and, beside it, its numbers as CSV and its arrays, if any, as ``.npz``."""
         stem = self.options.out / (PICTURES if photographs else PLOTS) / name
         if figure is not None:
             self.files += save(figure, stem, svg=not photographs)

@@ -69,11 +69,7 @@ def grouped_bars(
     scale: float = 100,
     unit: str = "%",
 ) -> None:
-    """Draws a group of bars with whiskers for each entry of ``groups``, one bar for each kind that it has.
-
-    ``kinds`` names every kind of all panels of a figure, with its label: the place in it decides colour and
-    hatch.
-    """
+    """Draws a group of bars with whiskers for each entry of ``groups``, one bar for each kind that it has."""
     present = [kind for kind in kinds if any(kind in group for group in groups.values())]
     width = 0.8 / max(len(present), 1)
     for i, kind in enumerate(present):
@@ -157,11 +153,7 @@ def add_scale(figure: Figure, label: str) -> None:
 
 
 def save(figure: Figure, stem: Path, *, svg: bool = True) -> list[Path]:
-    """Writes ``<stem>.pdf``, ``.png`` and ``.svg``, each complete or not at all; none holds a date.
-
-    The SVG is for web pages, which cannot show a PDF; of photographs it would be larger than the PNG and no
-    sharper.
-    """
+    """Writes ``<stem>.pdf``, ``.png`` and ``.svg``, each complete or not at all; none holds a date."""
     kinds = {"pdf": "CreationDate", "png": "", **({"svg": "Date"} if svg else {})}
     paths = []
     for kind, date in kinds.items():

@@ -127,10 +127,7 @@ KINDS = {name: name for name in ("failed", *RULES, "none of these")}
 
 
 def failures(found: Outcomes) -> dict[str, Bools]:
-    """Which episodes match each rule, which failed, and which failed without matching any.
-
-    An episode may match several rules. ``similar class`` is left out where only counts are known.
-    """
+    """Which episodes match each rule, which failed, and which failed without matching any."""
     rules = {
         name: rule(found)
         for name, rule in RULES.items()
@@ -259,10 +256,7 @@ def examples(draws: Draws, matching: Ints, episodes: Sequence[SeededEpisode], sh
 
 
 def draw(rates: Mapping[str, Mapping[str, Estimate]], title: str) -> Figure:
-    """Rates of each rule with Wilson's 95 % intervals: a panel a fold, in it a group of bars a method.
-
-    ``rates`` maps method and fold, on a line each, to the rates by rule.
-    """
+    """Rates of each rule with Wilson's 95 % intervals: a panel a fold, in it a group of bars a method."""
     by_fold: dict[str, dict[str, Mapping[str, Estimate]]] = {}
     for name, of_model in rates.items():
         method, fold = name.split("\n")

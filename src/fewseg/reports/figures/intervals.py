@@ -20,10 +20,7 @@ _CHUNK = 64  # resamples drawn at once: bounds the memory
 def resampled(
     statistic: Callable[[Floats], npt.NDArray[Any]], n: int, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Floats:
-    """A statistic of bootstrap resamples of n items; equal seeds draw equal items, which pairs differences.
-
-    ``statistic`` takes weights (r, n), how often each item was drawn, and returns r values.
-    """
+    """A statistic of bootstrap resamples of n items; equal seeds draw equal items: differences are paired."""
     if n < 1:
         raise ValueError("an interval needs at least one item, got none")
     generator = np.random.default_rng(seed)
@@ -43,9 +40,6 @@ def with_percentiles(value: float, samples: Floats, level: float = 0.95) -> Esti
 
 def with_jackknife(value: float, without: Floats, level: float = 0.95) -> Estimate:
     """A statistic of n items with Student's interval of its delete-one jackknife.
-
-    ``without`` (n,) is the statistic without each item; undefined ones (NaN) are left out, and with fewer
-    than two others the interval has no width.
 
     Source: Efron & Tibshirani (1993), Eq. 11.5, for the standard error.
     """

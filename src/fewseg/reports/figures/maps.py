@@ -52,9 +52,6 @@ Maps = dict[Any, Tensor]
 def prototype_similarity(maps: Tensor, prototypes: Tensor) -> Tensor:
     """Cosine (n, h, w) of every cell of a support's map (n, d, h, w) with its own prototype (n, d).
 
-    The map is the one that the prototype was pooled from: behind the gate, where there is one. A zero
-    prototype gives 0.
-
     Source: SD-AANet (Zhao et al. 2022), Eq. 13.
     """
     unit = F.normalize(maps, dim=1, eps=COSINE_EPS)
@@ -73,10 +70,7 @@ class Contrast:
 
 
 def contrast(values: Tensor, foreground: Tensor, counted: Tensor) -> Contrast | None:
-    """Compares a map (h, w) inside and outside the target; None without a cell on either side.
-
-    ``counted`` is False in the padding and on ignored pixels.
-    """
+    """Compares a map (h, w) inside and outside the target; None without a cell on either side."""
     from sklearn.metrics import roc_auc_score
 
     inside, outside = values[foreground & counted], values[~foreground & counted]

@@ -208,10 +208,7 @@ class FigureModel:
         progress: bool = True,
         batch: int = 8,
     ) -> list[T]:
-        """Calls ``look`` with features and binary masks (n, H, W) of a few supports at a time.
-
-        Each support is read from the store once; the list has one item a batch.
-        """
+        """Calls ``look`` with features and binary masks (n, H, W) of a few supports at a time."""
         images = self.evaluator(progress=progress).images
         self.store.ensure(list(dict.fromkeys(s.image for s in supports)), [0], progress=progress)
         chunks = [supports[start : start + batch] for start in range(0, len(supports), batch)]

@@ -134,11 +134,7 @@ class Separation:
 
 
 def separation(apart: Floats, labels: Ints, groups: Ints | None = None) -> Separation:
-    """Scores points by their distances (n, n).
-
-    ``groups`` (n,), 0 .., holds points together (cells of one image); each point is one by default. The
-    interval takes the distances for given, also where they are of a plane that was fitted.
-    """
+    """Scores points by their distances (n, n)."""
     value = silhouette(apart, labels)
     without = silhouettes_without(apart, labels, np.arange(len(labels)) if groups is None else groups)
     same = labels[:, None] == labels[None]
@@ -234,10 +230,7 @@ def _novel_names(model: FigureModel) -> dict[int, str]:
 
 
 def sampled_cells(maps: Tensor, masks: Tensor, supports: Sequence[Support], *, seed: int) -> list[Tensor]:
-    """Draws a few foreground cells of each of n supports, by (seed, class, image) alone.
-
-    From maps (n, C, h, w) and masks (n, H, W) to n tensors (up to ``CELLS``, C).
-    """
+    """Draws a few foreground cells of each of n supports, by (seed, class, image) alone."""
     cells = foreground_cells(masks, (int(maps.shape[-2]), int(maps.shape[-1])))[:, 0]
     found = []
     for place, support in enumerate(supports):

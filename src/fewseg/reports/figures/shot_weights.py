@@ -132,10 +132,7 @@ def make(context: FigureContext) -> None:
 
 
 def weights_of(model: FigureModel, per_seed: int | None, progress: bool) -> tuple[Floats, Floats]:
-    """U_k and the IoU of shot k's own prediction of the query, (n, K) each; every pair is scored once.
-
-    Both IoUs are the foreground's at the network's input size, as CGM sees them.
-    """
+    """U_k and the IoU of shot k's own prediction of the query, (n, K) each; every pair is scored once."""
     episodes = [spec for _, spec in model.episodes(SHOTS, per_seed)]
     pairs: set[Pair] = set()
     for spec in episodes:

@@ -41,10 +41,7 @@ def make(context: FigureContext) -> None:
 
 
 def chosen_rows(table: FoldTable) -> dict[str, pd.DataFrame]:
-    """The rows of the paper's ablation where there are any, in its order; else the first few rows.
-
-    Of a recipe that was trained with several seeds the first is taken. The keys are labels.
-    """
+    """The rows of the paper's ablation where there are any, in its order; else the first few rows."""
     rows = {series: table.row(series) for series in table.series}
     plain = [r for r in rows.values() if r.fusion.iloc[0] != "iterative" and not r.multi_scale.iloc[0]]
     first: dict[str, pd.DataFrame] = {}

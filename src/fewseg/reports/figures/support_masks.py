@@ -41,10 +41,7 @@ def is_scl(model: FigureModel) -> bool:
 
 
 def support_regions(cells: Tensor, logits: Tensor, threshold: ForegroundRule = 0.5) -> Tensor:
-    """The masks (n, 3, h, w), bool, that v_s, v_pri and v_aux are pooled over (SCL, Eq. 1, 4, 5 and 6).
-
-    ``cells`` (n, 1, h, w) is the share of foreground, ``logits`` (n, 2, h, w) of the first support pass.
-    """
+    """The masks (n, 3, h, w), bool, that v_s, v_pri and v_aux are pooled over (SCL, Eq. 1, 4, 5 and 6)."""
     covered, missed = covered_and_missed(cells, logits.argmax(dim=1), threshold)
     least = 0.5 if threshold == "truncated" else threshold
     return torch.cat([cells >= least, covered.bool(), missed.bool()], dim=1).cpu()
@@ -95,11 +92,7 @@ class RegionShares:
 
 
 def region_shares(counts: Sequence[Mapping[str, int]], *, seed: int = 0) -> RegionShares:
-    """Sums up the counts of supports; supports without a foreground cell are left out.
-
-    Intervals are over supports. Of an edge share parts and wholes are summed over the supports first, so
-    that a support with three cells does not weigh like one with three hundred.
-    """
+    """Sums up the counts of supports; supports without a foreground cell are left out."""
     kept = [c for c in counts if c["foreground"] > 0]
     if not kept:
         raise ValueError("no support has a foreground cell")
@@ -107,6 +100,7 @@ def region_shares(counts: Sequence[Mapping[str, int]], *, seed: int = 0) -> Regi
     for name in parts:
         if not any(c[name] for c in kept):
             raise ValueError(f"no support has a cell of {SYMBOLS[name]}: the first pass predicts all alike")
+    # parts and wholes are summed first: a support of three cells does not weigh like one of three hundred
     column = {name: np.array([c[name] for c in kept], dtype=np.float64) for name in kept[0]}
     on_edge, gain = {}, {}
     for reach in REACHES:
@@ -234,10 +228,7 @@ def _picture(
 
 
 def draw_shares(shares: Mapping[str, Mapping[str, RegionShares]], dataset: str) -> Figure:
-    """Coverage of v_pri and v_aux, and how near the boundary each region lies; whiskers are 95 %.
-
-    ``shares`` maps which supports (a row of the figure) to the checkpoint to its shares.
-    """
+    """Coverage of v_pri and v_aux, and how near the boundary each region lies; whiskers are 95 %."""
     kept = {name: of_models for name, of_models in shares.items() if of_models}
     width = min(7.2 + 1.8 * max(map(len, kept.values())), 21.0)
     figure = new_figure(width, 2.9 * len(kept) + 0.4)

@@ -47,10 +47,7 @@ class Pictures:
 
 
 def read_pictures(folder: Path, *, photographs: bool = False) -> Pictures:
-    """Reads the PNG and SVG files of a folder; of one that exists as both, the SVG.
-
-    Those below its subfolder ``pictures`` are read with ``photographs`` alone, as far as there is room.
-    """
+    """Reads the PNG and SVG files of a folder; of one that exists as both, the SVG."""
     if not folder.is_dir():
         problem = f"{folder} is not a folder: give the folder that `fewseg report figures` writes to"
         return Pictures(problems=(problem,))

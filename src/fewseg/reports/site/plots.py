@@ -86,10 +86,7 @@ class Curve:
 def interval_charts(
     name: str, rows: Sequence[IntervalRow], axis: str, label: str, *, signed: bool = False
 ) -> list[Markup]:
-    """Draws rows of estimates over one axis in percent, in several drawings where there are many rows.
-
-    ``name`` starts the ids, ``label`` states what the chart shows; ``signed`` draws differences.
-    """
+    """Draws rows of estimates over one axis in percent, in several drawings where there are many rows."""
     longest = max((len(text) for row in rows for text in (row.label, row.note)), default=0)
     width = max(_WIDTH, longest * _LETTER + 2 * _SIDE)
     ends = [100 * end for row in rows for _, _, e in row.estimates for end in (e.low, e.high, e.value)]
@@ -244,10 +241,7 @@ def inline_svg(
     behind: str = "",
     defines: bool = False,
 ) -> Markup:
-    """A figure as an ``<svg>`` of the page; without a label it is hidden from screen readers.
-
-    ``behind`` names a group of pale lines that lies below the marks: defined here, or by an earlier plot.
-    """
+    """A figure as an ``<svg>`` of the page; without a label it is hidden from screen readers."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     root = ElementTree.fromstring(file.getvalue())

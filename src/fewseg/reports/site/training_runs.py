@@ -70,11 +70,7 @@ class TrainingRun:
 def read_runs(
     folder: Path, results: Results, *, progress: bool = False
 ) -> tuple[list[TrainingRun], list[str]]:
-    """Reads every training run under a folder, and notes what cannot be read.
-
-    A run belongs to a result by the digest of its checkpoint. One that is not finished, or has a different
-    checkpoint, is still named beside results of its recipe, fold and seed.
-    """
+    """Reads every training run under a folder, and notes what cannot be read."""
     if not folder.is_dir():
         return [], [
             f"{folder} is not a folder: give the folder of training runs that `fewseg train` writes to"
@@ -95,10 +91,7 @@ def read_runs(
 
 
 def read_losses(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The values of a ``losses.jsonl`` by step, and one phrase for each kind of damage.
-
-    Damaged lines are passed over; a value that is missing or not finite is NaN.
-    """
+    """The values of a ``losses.jsonl`` by step, and one phrase for each kind of damage."""
     lines: dict[int, dict[str, float]] = {}
     broken: list[int] = []
     try:
