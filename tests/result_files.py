@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from fewseg.engine.environment import Environment
-from fewseg.engine.results import RunResult, sealed, without_seal
+from fewseg.engine.results import RunResult, sealed
 from fewseg.metrics import EpisodeCounts
 from fewseg.recipes.registry import RECIPES
 
@@ -81,3 +81,8 @@ def make_result(counts, fold=0, **changes):
 def write_sealed(path, stored):
     """Writes a result file of any content with the seal that belongs to it; its counts are there already."""
     path.write_text(json.dumps(sealed(without_seal(stored), path)))
+
+
+def without_seal(stored):
+    """The content of a result file alone."""
+    return {key: value for key, value in stored.items() if key not in ("counts_sha256", "digest")}

@@ -334,11 +334,6 @@ def sealed(stored: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
     return {**found, "digest": digest(found)}
 
 
-def without_seal(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a result file alone."""
-    return {key: value for key, value in found.items() if key not in _SEAL}
-
-
 def _read(path: Path) -> dict[str, Any]:
     """The content of a result file with its keys, types and ranges checked."""
     if not path.is_file():
