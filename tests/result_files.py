@@ -5,34 +5,44 @@ import json
 import numpy as np
 
 from fewseg.engine.environment import Environment
-from fewseg.engine.results import RunResult, sealed, without_seal
+from fewseg.engine.results import RunResult, sealed
 from fewseg.metrics import EpisodeCounts
 from fewseg.recipes.registry import RECIPES
 
 NAMES = ["aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"]
 
 
-def make_counts(fold=0, better=0.0, seeds=(0, 1), episodes=30, drawn_from=0):
+def episode_table(class_id, inter, pred, true, *, seeds=1, ways=1, pixels=5000, query="", supports=()):
+    """Rows of counts on masks of ``pixels``, in the order of their seeds and episodes."""
+    inter, pred, true = (np.asarray(each, np.int64) for each in (inter, pred, true))
+    n, union = len(inter), pred + true - inter
+    place = np.arange(n) // ways
+    episodes = n // seeds // ways
+    return EpisodeCounts(
+        seed=place // episodes,
+        episode=place % episodes,
+        class_id=np.resize(class_id, n),
+        fg_inter=inter,
+        fg_union=union,
+        bg_inter=pixels - union,
+        bg_union=pixels - inter,
+        fg_pred=pred,
+        fg_true=true,
+        query=np.resize(np.array(query), n),
+        supports=np.array(supports) if len(supports) else np.empty((n, 0), np.str_),
+    )
+
+
+def make_counts(fold=0, better=0.0, seeds=2, episodes=30, drawn_from=0):
     """Episodes of the two classes of a fold; the same at every call but for the quality of the prediction."""
     generator = np.random.default_rng([fold, drawn_from])
-    n = len(seeds) * episodes
+    n = seeds * episodes
     true = generator.integers(100, 1000, n)
     inter = (true * np.clip(generator.uniform(0.3, 0.7, n) + better, 0, 1)).astype(np.int64)
     pred = inter + generator.integers(0, 300, n)
-    union = true + pred - inter
-    return EpisodeCounts(
-        seed=np.repeat(seeds, episodes),
-        episode=np.tile(np.arange(episodes), len(seeds)),
-        class_id=np.resize([2 * fold + 1, 2 * fold + 2], n),
-        fg_inter=inter,
-        fg_union=union,
-        bg_inter=4000 - union,
-        bg_union=4000 - inter,
-        fg_pred=pred,
-        fg_true=true,
-        query=np.array([f"q{drawn_from}-{i}" for i in range(n)]),
-        supports=np.empty((n, 0), np.str_),
-    )
+    query = [f"q{drawn_from}-{i}" for i in range(n)]
+    classes = [2 * fold + 1, 2 * fold + 2]
+    return episode_table(classes, inter, pred, true, seeds=seeds, pixels=4000, query=query)
 
 
 def make_result(counts, fold=0, **changes):
@@ -71,3 +81,8 @@ def make_result(counts, fold=0, **changes):
 def write_sealed(path, stored):
     """Writes a result file of any content with the seal that belongs to it; its counts are there already."""
     path.write_text(json.dumps(sealed(without_seal(stored), path)))
+
+
+def without_seal(stored):
+    """The content of a result file alone."""
+    return {key: value for key, value in stored.items() if key not in ("counts_sha256", "digest")}

@@ -264,6 +264,24 @@ def test_manifests_of_another_fold_are_refused_before_anything_is_computed(
     assert "was trained on" not in caplog.text, "nothing was trained, so nothing needs a warning"
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--fold", "0", "--protocol", "pefnet"], "pefnet"),
+        ([], "give --fold"),
+    ],
+)
+def test_protocol_and_fold_are_checked_before_the_weights_are_loaded(
+    recipes, capsys, monkeypatch, words, message
+):
+    def load(*args, **kwargs):
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("fewseg.recipes.resolve.build_method", load)
+    assert main(["evaluate", "tiny_matcher", "--quiet", *words]) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_a_checkpoint_whose_training_config_was_edited_is_refused(recipes, tmp_path):
     recipe = recipes["tiny_pfenet"]
     about = Checkpoint(config=recipe.method, recipe="tiny_pfenet", training={"config": 5})

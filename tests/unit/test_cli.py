@@ -340,7 +340,7 @@ def test_a_pickle_in_the_place_of_a_checkpoint_is_refused(told, tmp_path):
     path.write_bytes(pickle.dumps(RunsCode(str(mark))))
     status, _, error = told("evaluate", "model.safetensors")
     assert status == 1
-    assert "not a whole safetensors file" in error
+    assert "not a complete safetensors file" in error
     assert not mark.exists()
 
 

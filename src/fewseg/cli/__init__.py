@@ -121,9 +121,9 @@ COMMANDS: dict[str, Command] = {
         help="a model as ONNX graphs, checked in ONNX Runtime",
     ),
     "import-checkpoint": Command(
-        options="fewseg.cli.inference:ImportOptions",
+        options="fewseg.recipes.options:ImportOptions",
         run="fewseg.cli.inference:import_checkpoint",
-        help="released PFENet or SCL weights as a checkpoint of fewseg",
+        help="released PFENet, SCL or SD-AANet weights as a checkpoint of fewseg",
         words="SRC DST",
     ),
 }

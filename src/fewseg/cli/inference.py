@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import tyro
 from rich.console import Console
 
 if TYPE_CHECKING:
     from fewseg.demo import DemoOptions
     from fewseg.inference import ExportOptions, LabelOptions
+    from fewseg.recipes.options import ImportOptions
     from fewseg.serve import ServeOptions
 
 SOME_FAILED = 3
@@ -63,29 +61,6 @@ def demo(options: DemoOptions, console: Console) -> None:
     console.print(rich_table(found.results))
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in found.seconds.items())
     console.print(f"time: {spent}\nreport: {found.report}", highlight=False, soft_wrap=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportOptions:
-    """Turns released PFENet or SCL(PFENet) weights into a fewseg checkpoint; runs no code from the file.
-
-    Attributes:
-        source: the released .pth file.
-        target: the .safetensors file to write.
-        fold: the PASCAL-5i fold it was trained on, so that a test on classes of its training is refused; no
-            released file records it.
-        scales: its pyramid scales.
-    """
-
-    source: Annotated[Path, tyro.conf.Positional]
-    target: Annotated[Path, tyro.conf.Positional]
-    fold: int | None = None
-    scales: tuple[float, ...] = (60, 30, 15, 8)
-
-    def check(self) -> None:
-        """Raises a FileNotFoundError where the released file does not exist."""
-        if not self.source.is_file():
-            raise FileNotFoundError(f"no weight file at {self.source}: give the path of a released .pth file")
 
 
 def import_checkpoint(options: ImportOptions, console: Console) -> None:

@@ -11,66 +11,39 @@ from fewseg.data.protocols import Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Training of the small backbone from scratch, in place of ImageNet weights.
+    """Training of the small backbone from scratch, in place of ImageNet weights."""
 
-    Attributes:
-        steps: optimiser steps.
-        batch: images a step.
-        lr: highest learning rate of AdamW; one cycle, warm-up and then a cosine to zero.
-        weight_decay: of AdamW.
-        background: weight of background cells in the cross-entropy; objects weigh 1.
-    """
-
-    steps: int = 1200
-    batch: int = 8
-    lr: float = 2e-3
-    weight_decay: float = 0.02
-    background: float = 0.3
+    steps: int = 1200  # optimiser steps.
+    batch: int = 8  # images a step.
+    lr: float = 2e-3  # highest learning rate of AdamW; one cycle, warm-up and then a cosine to zero.
+    weight_decay: float = 0.02  # of AdamW.
+    background: float = 0.3  # weight of background cells in the cross-entropy; objects weigh 1.
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """The whole demo. The defaults take about four and a half minutes on two cores.
+    """The whole demo. The defaults take about four and a half minutes on two cores."""
 
-    Attributes:
-        out: folder for the report, the results and the checkpoints.
-        seed: of the pictures, the weights, the episodes and the order of training.
-        fold: which five of the twenty classes are unseen in training, 0 to 3.
-        size: side of the pictures, pixels; 8k + 1.
-        train_images: rendered pictures of the fifteen base classes.
-        test_images: rendered pictures of all twenty classes.
-        shape: size of the backbone; stages after layer3 are not built.
-        pretrain: how the backbone is trained.
-        width: channels of both heads.
-        steps: training steps of each head.
-        batch: episodes a step.
-        lr: highest learning rate of the heads, AdamW with a linear fall to zero.
-        episodes: test episodes per seed.
-        test_seeds: test seeds.
-        shots: K of the few-shot rows beside 1-shot.
-        threads: CPU threads. Sums are split by threads, so a different number gives different digits.
-        progress: show progress bars.
-    """
-
-    out: Path = Path("fewseg-demo")
-    seed: int = 0
-    fold: int = 0
-    size: int = 129
-    train_images: int = 2000
-    test_images: int = 400
+    out: Path = Path("fewseg-demo")  # folder for the report, the results and the checkpoints.
+    seed: int = 0  # of the pictures, the weights, the episodes and the order of training.
+    fold: int = 0  # which five of the twenty classes are unseen in training, 0 to 3.
+    size: int = 129  # side of the pictures, pixels; 8k + 1.
+    train_images: int = 2000  # rendered pictures of the fifteen base classes.
+    test_images: int = 400  # rendered pictures of all twenty classes.
     shape: ResNetShape = field(
         default_factory=lambda: ResNetShape(layers=(2, 2, 3, 1), channels=(32, 64, 128, 128), stem_width=16)
     )
-    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    width: int = 64
-    steps: int = 1250
-    batch: int = 8
-    lr: float = 2e-3
-    episodes: int = 200
-    test_seeds: tuple[int, ...] = (0, 1)
-    shots: int = 5
-    threads: int = 2
-    progress: bool = True
+    """size of the backbone; stages after layer3 are not built."""
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)  # how the backbone is trained.
+    width: int = 64  # channels of both heads.
+    steps: int = 1250  # training steps of each head.
+    batch: int = 8  # episodes a step.
+    lr: float = 2e-3  # highest learning rate of the heads, AdamW with a linear fall to zero.
+    episodes: int = 200  # test episodes per seed.
+    test_seeds: tuple[int, ...] = (0, 1)  # test seeds.
+    shots: int = 5  # K of the few-shot rows beside 1-shot.
+    threads: int = 2  # CPU threads. Sums are split by threads, so a different number gives different digits.
+    progress: bool = True  # show progress bars.
 
     def __post_init__(self) -> None:
         if self.size % 8 != 1 or self.size < 65:

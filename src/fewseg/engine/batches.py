@@ -28,8 +28,8 @@ class Batches(Protocol):
 def pair_id(spec: EpisodeSpec, view: int = 0) -> int:
     """Names a training pair: its classes, its query, and the query's view where views come again.
 
-    The supports are not part of it: with them hardly a pair would come twice, and what a method last said
-    of the query under this class would never be asked for.
+    The supports are not part of it: with them hardly a pair would come twice, and a method's last prediction
+    for the query under this class would never be used.
     """
     return Draws("training pair", spec.query, view, *spec.classes).below(1 << 63)
 

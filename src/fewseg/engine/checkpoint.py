@@ -79,7 +79,7 @@ def save_checkpoint(
     Args:
         path: the file, ``.safetensors``.
         method: the model.
-        about: what to say of it.
+        about: its header.
         optimiser: whose state to add, for resuming.
         whole: put a frozen backbone's weights into the file too (imported checkpoints).
 
@@ -118,8 +118,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} is not a whole safetensors file ({error}): it is truncated or of another kind. fewseg "
-            "never opens pickles as checkpoints; released .pth weights go through `fewseg import-checkpoint`"
+            f"{path} is not a complete safetensors file ({error}): it is truncated or of a different kind. "
+            "fewseg never opens pickles as checkpoints; released .pth weights go through "
+            "`fewseg import-checkpoint`"
         ) from error
     if "fewseg" not in metadata:
         raise ValueError(f"{path} holds tensors but no fewseg config: it was not written by fewseg")
@@ -157,7 +158,7 @@ def _header(stored: str, path: Path) -> dict[str, Any]:
 
 
 def _wrong_entry(text: Mapping[str, Any]) -> str:
-    """Says which entry of a header is not of the form that ``save_checkpoint`` writes, or ""."""
+    """Which entry of a header is not of the form that ``save_checkpoint`` writes, or ""."""
     for key in ("recipe", "dataset", "backbone_digest"):
         if not isinstance(text[key], str):
             return f"{key} is no string"
@@ -186,7 +187,7 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: see ``read_checkpoint``; or tensors and config do not fit, or the trunk is another one.
+        ValueError: see ``read_checkpoint``; or tensors and config do not fit, or the trunk is different.
     """
     about = read_checkpoint(path)
     config = about.config

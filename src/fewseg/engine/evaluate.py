@@ -282,7 +282,7 @@ class Line:
 class Evaluator:
     """Runs all lines of a table on one method, and computes once what they share.
 
-    A question that several episodes ask is answered once. Of methods that score pairs, a target is encoded
+    A question that several episodes share is answered once. Of methods that score pairs, a target is encoded
     once for all lines and scored once under each guide; a guide, of (class, support image), is made once as
     far as the memory allows. Of the others a support set is encoded once, however many queries it serves.
     Cross-guided fusions are done in two steps: first the supports' IoUs, then the answers; scores that both
@@ -362,12 +362,12 @@ class Evaluator:
             ValueError: the method cannot use a fusion, the stored features are of another aspect than a
                 protocol's or of other sizes than a line's, or cross-guided shots at several sizes.
         """
-        asked = []
+        questions = []
         for line in lines:
             own = self._questions([spec for _, spec in line.specs()], line.fusion, line.on, line.sizes)
             self._check_view(line.episodes.protocol.aspect, own.sizes)
-            asked.append(replace(own, label_size=line.episodes.protocol.label_size))
-        shards = split(asked, _cross_pairs(asked), max(SHARDS, 4 * self.executor.workers))
+            questions.append(replace(own, label_size=line.episodes.protocol.label_size))
+        shards = split(questions, _cross_pairs(questions), max(SHARDS, 4 * self.executor.workers))
         files, show = ShardFiles(work), self.progress
         self._scores, self._score_bytes = {}, 0
         with self.executor as executor:
@@ -389,7 +389,7 @@ class Evaluator:
     def _questions(
         self, specs: Sequence[EpisodeSpec], fusion: Fusion | None, on: Target, sizes: Sequence[int]
     ) -> LineQuestions:
-        """What episodes ask, each question once."""
+        """The questions of episodes, each once."""
         fusion, sizes = fusion or self.method.fusion, tuple(sizes) or (self.store.size,)
         if not self.method.accepts(fusion):
             kinds = ", ".join(own.kind for own in self.method.fusions)
@@ -490,8 +490,8 @@ class Evaluator:
         At several sizes they are the added probabilities, at the largest.
         """
         self._scores, self._score_bytes = {}, 0
-        asked = [self._questions(specs, fusion, "query", sizes)]
-        (shard,) = split(asked, _cross_pairs(asked), 1)
+        questions = [self._questions(specs, fusion, "query", sizes)]
+        (shard,) = split(questions, _cross_pairs(questions), 1)
         self.prepare(shard.images)
         ious = dict(zip(shard.cross, self.cross_iou(shard).tolist(), strict=True))
         stream = self._logits(shard, ious)
@@ -545,14 +545,14 @@ class Evaluator:
                     yield number, same[0][0], _joined([logits for _, logits in same])
         groups = {size: _groups(shard, size) for size in self.stores} if by_target else {}
         needed = self._answer_guides(shard)
-        for target, asked in by_target.items():
+        for target, of_target in by_target.items():
             scores = {}
             for size in self.stores:
                 if (size, target) in needed:
                     scores[size] = self._taken(size, target) or self._pairs[size].scores(
                         target, groups[size][target], needed[size, target]
                     )
-            for number, question in asked:
+            for number, question in of_target:
                 line = shard.lines[number]
                 logits = [
                     self._from_scores(number, line, question, scores[size], size, ious) for size in line.sizes

@@ -6,7 +6,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +23,7 @@ from fewseg.data.protocols import LabelSize
 from fewseg.engine.choices import Target
 from fewseg.methods.fusion import Fusion
 from fewseg.ops.files import atomic_path
-from fewseg.ops.progress import tracked
+from fewseg.ops.progress import progress_bar, tracked
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ SHARDS = 32
 
 @dataclass(frozen=True)
 class Question:
-    """What several episodes may ask alike: these supports, segment that image."""
+    """What several episodes may share: these supports, segment that image."""
 
     ways: tuple[Way, ...]
     target: str
@@ -195,6 +195,49 @@ class Worker(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Job:
+    """A step of an evaluation.
+
+    Attributes:
+        worker: does the shards of this process.
+        step: which.
+        shards: of the evaluation, all of them.
+        files: keep results of shards.
+        shared: further arguments of the step, the same for all shards.
+        progress: show a bar.
+    """
+
+    worker: Worker
+    step: Step
+    shards: Sequence[Shard]
+    files: ShardFiles
+    shared: tuple[Any, ...]
+    progress: bool
+
+    def stored(self, indices: Iterable[int]) -> dict[int, Array]:
+        """Results that are on the disk already."""
+        found = {index: self.files.load(self.step, index, self.shards) for index in indices}
+        return {index: values for index, values in found.items() if values is not None}
+
+    def save(self, index: int, values: Array) -> None:
+        """Keeps the result of a shard."""
+        self.files.save(self.step, index, self.shards, values)
+
+    def do(self, indices: Sequence[int]) -> dict[int, Array]:
+        """Results of some shards, computed in this process where they are not on the disk."""
+        found = self.stored(indices)
+        todo = [index for index in indices if index not in found]
+        self.worker.prepare(sorted({id for index in todo for id in self.shards[index].images}))
+        for index in tracked(self.progress, _TITLES[self.step], todo):
+            found[index] = getattr(self.worker, self.step)(self.shards[index], *self.shared)
+            self.save(index, found[index])
+        return found
+
+
+_TITLES: dict[Step, str] = {"cross_iou": "weighing supports", "counts": "evaluating"}
+
+
 class Executor(ABC):
     """Does a step of all shards; results depend neither on the executor nor on the number of workers.
 
@@ -212,7 +255,6 @@ class Executor(ABC):
     def __exit__(self, *_: object) -> None:  # noqa: B027
         """Releases nothing by default."""
 
-    @abstractmethod
     def run(
         self,
         worker: Worker,
@@ -222,50 +264,20 @@ class Executor(ABC):
         *shared: Any,
         progress: bool = False,
     ) -> list[Array]:
-        """Results of all shards, in their order."""
+        """Results of all shards, in their order; with several processes, in every process."""
+        found = self._do(Job(worker, step, shards, files, shared, progress))
+        return [found[index] for index in range(len(shards))]
+
+    @abstractmethod
+    def _do(self, job: Job) -> dict[int, Array]:
+        """Results by the shard's index."""
 
 
 class SingleProcess(Executor):
     """This process does all shards."""
 
-    def run(
-        self,
-        worker: Worker,
-        step: Step,
-        shards: Sequence[Shard],
-        files: ShardFiles,
-        *shared: Any,
-        progress: bool = False,
-    ) -> list[Array]:
-        """Results of all shards, in their order."""
-        found = _local(worker, step, range(len(shards)), shards, files, shared, progress)
-        return [found[index] for index in range(len(shards))]
-
-
-_TITLES: dict[Step, str] = {"cross_iou": "weighing supports", "counts": "evaluating"}
-
-
-def _local(
-    worker: Worker,
-    step: Step,
-    indices: Sequence[int],
-    shards: Sequence[Shard],
-    files: ShardFiles,
-    shared: Sequence[Any],
-    progress: bool,
-) -> dict[int, Array]:
-    """Results of some shards, computed in this process where they are not on the disk."""
-    found: dict[int, Array] = {}
-    for index in indices:
-        known = files.load(step, index, shards)
-        if known is not None:
-            found[index] = known
-    todo = [index for index in indices if index not in found]
-    worker.prepare(sorted({id for index in todo for id in shards[index].images}))
-    for index in tracked(progress, _TITLES[step], todo):
-        found[index] = getattr(worker, step)(shards[index], *shared)
-        files.save(step, index, shards, found[index])
-    return found
+    def _do(self, job: Job) -> dict[int, Array]:
+        return job.do(range(len(job.shards)))
 
 
 class DistributedRanks(Executor):
@@ -281,21 +293,12 @@ class DistributedRanks(Executor):
         self.workers, self.rank = dist.get_world_size(), dist.get_rank()
         self.writes = self.rank == 0
 
-    def run(
-        self,
-        worker: Worker,
-        step: Step,
-        shards: Sequence[Shard],
-        files: ShardFiles,
-        *shared: Any,
-        progress: bool = False,
-    ) -> list[Array]:
-        """Results of all shards, in every process."""
-        own = [i for i in range(len(shards)) if i * self.workers // len(shards) == self.rank]
+    def _do(self, job: Job) -> dict[int, Array]:
+        count = len(job.shards)
+        own = [index for index in range(count) if index * self.workers // count == self.rank]
         parts: list[Any] = [None] * self.workers
-        dist.all_gather_object(parts, _local(worker, step, own, shards, files, shared, progress))
-        found = {index: values for part in parts for index, values in part.items()}
-        return [found[index] for index in range(len(shards))]
+        dist.all_gather_object(parts, job.do(own))
+        return {index: values for part in parts for index, values in part.items()}
 
 
 def launch_ranks(processes: int) -> DistributedRanks:
@@ -349,41 +352,35 @@ class RayWorkers(Executor):
         if self._started:
             self._ray.shutdown()
 
-    def run(
-        self,
-        worker: Worker,
-        step: Step,
-        shards: Sequence[Shard],
-        files: ShardFiles,
-        *shared: Any,
-        progress: bool = False,
-    ) -> list[Array]:
-        """Results of all shards; ``worker`` has nothing to do."""
-        del worker, progress
-        found = {index: files.load(step, index, shards) for index in range(len(shards))}
-        waiting = deque(index for index, known in found.items() if known is None)
-        put = [self._ray.put(value) for value in shared]
+    def _do(self, job: Job) -> dict[int, Array]:
+        """The job's own worker has nothing to do."""
+        found = job.stored(range(len(job.shards)))
+        waiting = deque(index for index in range(len(job.shards)) if index not in found)
+        shared = [self._ray.put(value) for value in job.shared]
         idle = deque(range(len(self._actors)))
         running: dict[Any, tuple[int, int]] = {}
-        while waiting or running:
-            for place in list(idle):
-                index = self._next(waiting, place)
-                if index is not None:
-                    idle.remove(place)
-                    call = self._actors[place].do.remote(step, shards[index], *put)
-                    running[call] = (index, place)
-            (done, *_), _ = self._ray.wait(list(running), num_returns=1)
-            index, place = running.pop(done)
-            idle.append(place)
-            try:
-                values = self._ray.get(done)
-            except self._ray.exceptions.RayActorError as error:
-                self._replace(place, error)
-                waiting.appendleft(index)
-                continue
-            found[index], self._home[index] = values, place
-            files.save(step, index, shards, values)
-        return [values for _, values in sorted(found.items()) if values is not None]
+        with progress_bar(job.progress) as bar:
+            task = bar.add_task(_TITLES[job.step], total=len(waiting))
+            while waiting or running:
+                for place in list(idle):
+                    index = self._next(waiting, place)
+                    if index is not None:
+                        idle.remove(place)
+                        call = self._actors[place].do.remote(job.step, job.shards[index], *shared)
+                        running[call] = (index, place)
+                (done, *_), _ = self._ray.wait(list(running), num_returns=1)
+                index, place = running.pop(done)
+                idle.append(place)
+                try:
+                    found[index] = self._ray.get(done)
+                except self._ray.exceptions.RayActorError as error:
+                    self._replace(place, error)
+                    waiting.appendleft(index)
+                    continue
+                self._home[index] = place
+                job.save(index, found[index])
+                bar.advance(task)
+        return found
 
     def _next(self, waiting: deque[int], place: int) -> int | None:
         """A shard that was done here before, or else one that was done by nobody who is alive."""
@@ -401,7 +398,7 @@ class RayWorkers(Executor):
                 "too many Ray workers were lost: give fewer workers, each with more memory, or see in Ray's "
                 f"logs why they died ({error})"
             ) from error
-        logger.warning("a Ray worker was lost (%s): another does its shards again", type(error).__name__)
+        logger.warning("a Ray worker was lost (%s): a new one does its shards again", type(error).__name__)
         self._actors[place] = self._class.remote(self.make)
         self._home = {index: home for index, home in self._home.items() if home != place}
 

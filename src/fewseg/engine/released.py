@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -36,14 +36,14 @@ class Family:
     Attributes:
         methods: whose they are, for messages.
         parts: first components of the keys that all of them have.
-        config: (state, what to call it, pyramid scales, batch-norm) to the config that the state dict shows.
-        renamed: the state dict under our keys, in our shapes.
+        config: (state, its name in messages, pyramid scales, backbone) to the config that the state shows.
+        key: (released key, whether the stem is deep) to our key; an unknown key comes back unchanged.
     """
 
     methods: str
     parts: tuple[str, ...]
-    config: Callable[[State, str, tuple[float, ...], BatchNorm], ReleasedConfig]
-    renamed: Callable[[State], dict[str, Tensor]]
+    config: Callable[[State, str, tuple[float, ...], BackboneConfig], ReleasedConfig]
+    key: Callable[[str, bool], str]
 
 
 RELEASED_SELF_GUIDED = SelfGuided(second_pass="released", threshold=1.0)
@@ -64,10 +64,11 @@ _HEAD = {
 }
 _MERGES = {"init_merge": "query.merge.convs", "supp_init_merge": "merge_support.convs"}
 _DEPTHS = {6: "50", 23: "101", 36: "152"}
+_DEEP_STEM = "layer0.3.weight"
 
 
-def released_key(key: str, *, deep_stem: bool = True) -> str:
-    """Maps a key of the released PFENet or SCL(PFENet) to ours; an unknown key comes back unchanged."""
+def released_key(key: str, deep_stem: bool = True) -> str:
+    """Our key for one of the released PFENet or SCL(PFENet)."""
     part, _, rest = key.partition(".")
     if part in _HEAD:
         return f"{_HEAD[part]}.{rest}"
@@ -79,13 +80,10 @@ def released_key(key: str, *, deep_stem: bool = True) -> str:
     return key
 
 
-def _config(
-    state: Mapping[str, Tensor], label: str, scales: tuple[float, ...], bn: BatchNorm
+def _pfenet_config(
+    state: State, label: str, scales: tuple[float, ...], backbone: BackboneConfig
 ) -> PFENetConfig | SCLPFENetConfig:
-    """Reads method and sizes off the keys and shapes."""
-    channels = merge_channels(state, scales, label)
-    trunk = trunk_name(state, label)
-    backbone = BackboneConfig(name=trunk, weights=None, first_block_dilation="stage", bn=bn)
+    channels = _merge_channels(state, scales, label)
     if any(key.startswith("supp_init_merge.") for key in state):
         return SCLPFENetConfig(
             backbone=backbone,
@@ -97,24 +95,19 @@ def _config(
     return PFENetConfig(backbone=backbone, channels=channels, scales=scales)
 
 
-def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    deep = "layer0.3.weight" in state
-    return {released_key(key, deep_stem=deep): value for key, value in state.items()}
-
-
-def trunk_name(state: Mapping[str, Tensor], label: str) -> str:
-    """Reads depth and stem: resnet50s, resnet101s (deep stem), resnet50, ... (7x7 stem)."""
+def _trunk_name(state: State, label: str) -> str:
+    """Depth and stem: resnet50s, resnet101s (deep stem), resnet50, ... (7x7 stem)."""
     blocks = {key.split(".")[1] for key in state if re.match(r"layer3\.\d+\.conv3\.weight", key)}
     if len(blocks) not in _DEPTHS:
         raise ValueError(
             f"{label}: its trunk has {len(blocks)} bottleneck blocks in layer3; it must be ResNet-50, 101 "
-            "and 152 (6, 23 and 36 blocks), and no VGG"
+            "or 152 (6, 23 or 36 blocks), and no VGG"
         )
-    return f"resnet{_DEPTHS[len(blocks)]}" + ("s" if "layer0.3.weight" in state else "")
+    return f"resnet{_DEPTHS[len(blocks)]}" + ("s" if _DEEP_STEM in state else "")
 
 
-def merge_channels(state: Mapping[str, Tensor], scales: tuple[float, ...], label: str) -> int:
-    """Reads d, and checks that the file has as many merges as there are scales."""
+def _merge_channels(state: State, scales: tuple[float, ...], label: str) -> int:
+    """d; checks that the file has as many merges as there are scales."""
     merges = sum(1 for key in state if re.fullmatch(r"init_merge\.\d+\.0\.weight", key))
     if merges != len(scales):
         raise ValueError(f"{label} has {merges} pyramid scales; {len(scales)} were given: {scales}")
@@ -124,10 +117,9 @@ def merge_channels(state: Mapping[str, Tensor], scales: tuple[float, ...], label
 PFENET_FAMILY = Family(
     methods="PFENet or SCL(PFENet)",
     parts=("init_merge", "down_query", "down_supp", "cls", "layer0"),
-    config=_config,
-    renamed=_renamed,
+    config=_pfenet_config,
+    key=released_key,
 )
-"""PFENet and SCL on PFENet, whose heads share their names."""
 
 
 RELEASED_CANET_SELF_GUIDED = SelfGuided(threshold="truncated")
@@ -156,8 +148,9 @@ _HEAD_CANET = {
 _IN_BLOCK = {"1": "first", "3": "second"}
 
 
-def released_canet_key(key: str) -> str:
-    """Maps a key of the released SCL(CANet) to ours; an unknown key comes back unchanged."""
+def released_canet_key(key: str, deep_stem: bool = False) -> str:
+    """Our key for one of the released SCL(CANet), whose stem is never deep."""
+    del deep_stem
     if key.startswith("layer5.0."):
         return key.replace("layer5.0.", "mid.0.", 1)
     if re.match(r"(conv1|bn1|layer[1-3])\.", key):
@@ -171,26 +164,15 @@ def released_canet_key(key: str) -> str:
     return f"{_HEAD_CANET[part]}.{leaf}" if part in _HEAD_CANET else key
 
 
-def _config_canet(
-    state: Mapping[str, Tensor], label: str, scales: tuple[float, ...], bn: BatchNorm
+def _canet_config(
+    state: State, label: str, scales: tuple[float, ...], backbone: BackboneConfig
 ) -> SCLCANetConfig:
-    """Reads the sizes off the shapes; a file of CANet has no scales."""
+    """A file of CANet has no scales."""
     del scales
-    blocks = {key.split(".")[1] for key in state if re.match(r"layer3\.\d+\.conv3\.weight", key)}
-    if len(blocks) != 6 or "layer5.0.weight" not in state:
-        raise ValueError(
-            f"{label}: its trunk has {len(blocks)} bottleneck blocks in layer3; it must be SCL(CANet)'s "
-            "ResNet-50 (6 blocks) with its head"
-        )
+    if backbone.name != "resnet50" or "layer5.0.weight" not in state:
+        raise ValueError(f"{label}: it must be SCL(CANet)'s ResNet-50 with its head")
     return SCLCANetConfig(
-        backbone=BackboneConfig(
-            name="resnet50",
-            weights=None,
-            levels=("layer2", "layer3"),
-            first_block_dilation="stage",
-            stride_on_1x1=True,
-            bn=bn,
-        ),
+        backbone=replace(backbone, levels=("layer2", "layer3"), stride_on_1x1=True),
         channels=int(state["layer5.0.weight"].shape[0]),
         self_guided=RELEASED_CANET_SELF_GUIDED,
         fusion=RELEASED_CANET_CROSS_GUIDED,
@@ -198,17 +180,12 @@ def _config_canet(
     )
 
 
-def _renamed_canet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {released_canet_key(key): value for key, value in state.items()}
-
-
 CANET_FAMILY = Family(
     methods="SCL(CANet)",
     parts=("FPM_Decoder", "layer5", "conv1", "layer3"),
-    config=_config_canet,
-    renamed=_renamed_canet,
+    config=_canet_config,
+    key=released_canet_key,
 )
-"""SCL on CANet."""
 
 
 _PARTS = {
@@ -223,55 +200,54 @@ _PARTS = {
 _IN_STAGE = {"1": "convs", "2": "norms"}
 
 
-def released_sdaanet_key(key: str, *, deep_stem: bool = False) -> str:
-    """Maps a key of the released SD-AANet to ours; its decoder and trunk have PFENet's names."""
+def released_sdaanet_key(key: str, deep_stem: bool = False) -> str:
+    """Our key for one of the released SD-AANet; its decoder and trunk have PFENet's names."""
     for theirs, ours in _PARTS.items():
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)
     stage = re.fullmatch(r"simple_mask\.2\.stages\.(\d+)\.([12])\.(\w+)", key)
     if stage:
         return f"attention.pyramid.{_IN_STAGE[stage[2]]}.{stage[1]}.{stage[3]}"
-    return released_key(key, deep_stem=deep_stem)
+    return released_key(key, deep_stem)
 
 
-def _config_sdaanet(
-    state: Mapping[str, Tensor], label: str, scales: tuple[float, ...], bn: BatchNorm
+def _sdaanet_config(
+    state: State, label: str, scales: tuple[float, ...], backbone: BackboneConfig
 ) -> SDAANetConfig:
-    """Reads the sizes off the keys and shapes."""
-    name = trunk_name(state, label)
     return SDAANetConfig(
-        backbone=BackboneConfig(name=name, weights=None, first_block_dilation="stage", bn=bn),
-        channels=merge_channels(state, scales, label),
+        backbone=backbone,
+        channels=_merge_channels(state, scales, label),
         scales=scales,
         gate=CompoundedGate(),
         distillation=PrototypeTeacher(),
     )
 
 
-def _renamed_sdaanet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our keys; fully connected layers that are 1x1 convolutions there; map before prototype in the merge."""
-    deep = "layer0.3.weight" in state
-    ours = {released_sdaanet_key(key, deep_stem=deep): value for key, value in state.items()}
-    for key, value in ours.items():
+SDAANET_FAMILY = Family(
+    methods="SD-AANet",
+    parts=(*PFENET_FAMILY.parts, "se_supp", "simple_mask"),
+    config=_sdaanet_config,
+    key=released_sdaanet_key,
+)
+
+
+FAMILIES = (PFENET_FAMILY, SDAANET_FAMILY, CANET_FAMILY)
+
+
+def _renamed(family: Family, state: State) -> dict[str, Tensor]:
+    """The state under our keys, in our shapes.
+
+    The gate's 1x1 convolutions of SD-AANet are fully connected layers here, and its merges take the prototype
+    before the map, ours after it.
+    """
+    ours = {family.key(key, _DEEP_STEM in state): value for key, value in state.items()}
+    for key, value in ours.items() if family is SDAANET_FAMILY else ():
         if re.fullmatch(r"gate\.\w+\.weight", key):
             ours[key] = value.flatten(1)
         elif re.fullmatch(r"query\.merge\.convs\.\d+\.weight", key):
             d = value.shape[0]
             ours[key] = torch.cat([value[:, d : 2 * d], value[:, :d], value[:, 2 * d :]], dim=1)
     return ours
-
-
-SDAANET_FAMILY = Family(
-    methods="SD-AANet",
-    parts=(*PFENET_FAMILY.parts, "se_supp", "simple_mask"),
-    config=_config_sdaanet,
-    renamed=_renamed_sdaanet,
-)
-"""SD-AANet, whose decoder and trunk have PFENet's names."""
-
-
-FAMILIES = (PFENET_FAMILY, SDAANET_FAMILY, CANET_FAMILY)
-"""Every kind of state dict that is understood."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,9 +288,12 @@ def import_released(
     """
     state, label, digest = _read(source)
     family = _family(state, label)
-    config = family.config(state, label, scales, bn)
+    backbone = BackboneConfig(
+        name=_trunk_name(state, label), weights=None, first_block_dilation="stage", bn=bn
+    )
+    config = family.config(state, label, scales, backbone)
     name, model = method_name(config), config.build()
-    report = load_weights(model, family.renamed(state), name=label, sha256=digest)
+    report = load_weights(model, _renamed(family, state), name=label, sha256=digest)
     if report.unexpected:
         raise ValueError(
             f"{label} is close to a released {name} checkpoint but holds more: {report.unexpected[:6]}; "

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.registry import MethodConfig
 from fewseg.ops.files import atomic_write_text
 from fewseg.ops.progress import progress_bar
-from fewseg.types import EncodedEpisodes, EncodedShots, ImageEpisodes, LossTerms
+from fewseg.types import Features, LossTerms
 
 
 class TrainingDivergedError(RuntimeError):
@@ -67,7 +67,7 @@ def check_finite(
     step: int,
     saved: Path,
 ) -> None:
-    """Stops at a loss or gradient that is not finite; an overflow that the scaler answers is none."""
+    """Stops at a loss or gradient that is not finite, unless the scaler can still lower its scale."""
     finite = math.isfinite(float(loss))
     if finite and (math.isfinite(float(norm)) or (scaler.is_enabled() and scaler.get_scale() > 1.0)):
         return
@@ -108,7 +108,7 @@ class Run:
 
 
 def describe(config: TrainConfig, run: Run, fabric: Fabric) -> Checkpoint:
-    """What a checkpoint of this run says beside how far it came."""
+    """The checkpoint header of this run, without how far it came."""
     return Checkpoint(
         config=run.method_config,
         recipe=run.recipe,
@@ -152,15 +152,15 @@ def resume(
         return 0, None
     stored = read_checkpoint(path)
     if not {"config", "step", "best", "processes"} <= set(stored.training):
-        raise ValueError(f"{path} is no checkpoint of a training run: choose another folder")
+        raise ValueError(f"{path} is not a checkpoint of a training run: choose a different folder")
     found, wanted = _identity(stored), _identity(about)
     if stored.backbone_digest:
         found["backbone"], wanted["backbone"] = stored.backbone_digest, method.backbone.digest()
     if wanted != found:
         different = _differences(found, wanted)
         raise ValueError(
-            f"{run.folder} holds a run of another config ({'; '.join(different[:5])}): "
-            "choose another folder, or the same config to go on"
+            f"{run.folder} holds a run of a different config ({'; '.join(different[:5])}): "
+            "choose a different folder, or the same config to go on"
         )
     load_tensors(method, path)
     if optimiser.defaults.get("momentum", 1.0):  # SGD without momentum has no state
@@ -241,7 +241,7 @@ def train(
     scaler = loss_scaler(config, fabric)
     about = describe(config, run, fabric)
     start, best = resume(method, optimiser, scaler, about, run)
-    step, whole = start, True  # whole: a step is over, its validation included
+    step, complete = start, True  # complete: a step is over, its validation included
     with (
         progress_bar(progress and fabric.is_global_zero) as bar,
         closing(_writer(run, fabric, start)) as writer,
@@ -263,7 +263,7 @@ def train(
                 limit = math.inf if config.clip is None else config.clip
                 norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
                 check_finite(loss.detach(), norm, scaler, terms, step, run.folder / LAST)
-                whole = False
+                complete = False
                 scaler.step(optimiser)
                 scaler.update()
                 optimiser.zero_grad(set_to_none=True)
@@ -273,11 +273,11 @@ def train(
                     _log(writer, run, step, optimiser, terms, float(norm))
                 if config.validate_every and run.validate and step % config.validate_every == 0:
                     best = _validate(method, about, run, step, best, writer, fabric)
-                whole = True
+                complete = True
                 if step % config.save_every == 0 and step < config.steps:
                     save_state(method, optimiser, scaler, about, run, step, best, fabric)
         except KeyboardInterrupt:
-            if whole:
+            if complete:
                 save_state(method, optimiser, scaler, about, run, step, best, fabric)
             logger.warning("interrupted at step %d; the same command goes on from the last save", step)
             raise
@@ -293,29 +293,13 @@ def _set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def _to_device(
-    batch: ImageEpisodes | EncodedEpisodes, device: torch.device
-) -> ImageEpisodes | EncodedEpisodes:
-    if isinstance(batch, ImageEpisodes):
-        return ImageEpisodes(
-            support_images=batch.support_images.to(device),
-            support_masks=batch.support_masks.to(device),
-            query_images=batch.query_images.to(device),
-            query_masks=batch.query_masks.to(device),
-            way_of=batch.way_of,
-            pair_ids=batch.pair_ids,
-        )
-    support = EncodedShots(
-        features=batch.support.features.to(device),
-        masks=batch.support.masks.to(device),
-        way_of=batch.support.way_of,
-    )
-    return EncodedEpisodes(
-        support=support,
-        query=batch.query.to(device),
-        query_masks=batch.query_masks.to(device),
-        pair_ids=batch.pair_ids,
-    )
+def _to_device(value: Any, device: torch.device) -> Any:
+    """A batch with all its tensors on a device."""
+    if isinstance(value, (torch.Tensor, Features)):
+        return value.to(device)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _to_device(getattr(value, f.name), device) for f in fields(value)})
+    return value
 
 
 def _writer(run: Run, fabric: Fabric, start: int) -> SummaryWriter:

@@ -107,9 +107,11 @@ def _bytes(planes: Tensor, what: str) -> Tensor:
 
 
 def read_mask_of(
-    mask: MaskLike, image_hw: tuple[int, int], what: str = "the mask", max_pixels: int = MAX_PIXELS
+    mask: MaskLike | None, image_hw: tuple[int, int], what: str = "the mask", max_pixels: int = MAX_PIXELS
 ) -> Tensor:
-    """A mask as (H, W) uint8 in {0, 1, 255}; a DataError where it is invalid or not of its image's size."""
+    """A mask as (H, W) uint8 in {0, 1, 255}, all 0 for None; a DataError where it is invalid or misfits."""
+    if mask is None:
+        return torch.zeros(image_hw, dtype=torch.uint8)
     if isinstance(mask, (str, Path)):
         what = str(mask)
         stored = read_mask(Path(mask), _MASK_MODES, max_pixels)

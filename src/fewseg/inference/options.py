@@ -19,28 +19,21 @@ DEFAULT_MODEL = "pascal_matcher_resnet50"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which model is used, and how.
+    """Which model is used, and how."""
 
-    Attributes:
-        model: a checkpoint (.safetensors) or a recipe without training.
-        backbone: for a recipe without training: a different timm network, such as vit_small_patch14_dinov2.
-        backbone_weights: path of the frozen trunk's weights, where it moved.
-        size: side of the network's input in pixels; the recipe's or the training's by default.
-        fusion: how K supports become one answer: mean, average, cross-guided, attention or iterative, as far
-            as the method has it; the method's own by default.
-        precision: bf16 is up to twice as fast on CPUs that have it, with nearly the same masks.
-        tiles: cut images into overlapping tiles of so many pixels; by default an image is resized to fit.
-        overlap: of tiles, a share in [0, 0.9].
-    """
-
-    model: str = DEFAULT_MODEL
+    model: str = DEFAULT_MODEL  # a checkpoint (.safetensors) or a recipe without training.
     backbone: str | None = None
-    backbone_weights: str | None = None
+    """for a recipe without training: a different timm network, such as vit_small_patch14_dinov2."""
+    backbone_weights: str | None = None  # path of the frozen trunk's weights, where it moved.
     size: int | None = None
+    """side of the network's input in pixels; the recipe's or the training's by default."""
     fusion: FusionName | None = None
+    """how K supports become one answer, of those that the method has; the method's own by default."""
     precision: Precision = "fp32"
+    """bf16 is up to twice as fast on CPUs that have it, with nearly the same masks."""
     tiles: int | None = None
-    overlap: float = 0.25
+    """cut images into overlapping tiles of so many pixels; by default an image is resized to fit."""
+    overlap: float = 0.25  # of tiles, a share in [0, 0.9].
 
     def check(self) -> None:
         """Raises a FileNotFoundError where the model is the path of a file that does not exist."""
@@ -50,27 +43,18 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a folder is labelled and what is written.
-
-    Attributes:
-        formats: what to write, beside predictions.jsonl.
-        threshold: least probability, in (0, 1), of a class against background.
-        quality: judge every image (no further backbone pass, several of the head).
-        sheet: images on the contact sheet, those of the lowest quality; 0 for none.
-        batch: images that go through the network together; more helps on a GPU.
-        workers: threads that read images.
-        label_studio: names of the Label Studio project.
-        quiet: no progress: no bar in a terminal, no lines elsewhere.
-    """
+    """How a folder is labelled and what is written."""
 
     formats: Annotated[tuple[Format, ...], arg(name="format")] = ("png",)
-    threshold: float = 0.5
-    quality: bool = True
-    sheet: int = 300
-    batch: int = 1
-    workers: int = 2
+    """what to write, beside predictions.jsonl."""
+    threshold: float = 0.5  # least probability, in (0, 1), of a class against background.
+    quality: bool = True  # judge every image (no further backbone pass, several of the head).
+    sheet: int = 300  # images on the contact sheet, those of the lowest quality; 0 for none.
+    batch: int = 1  # images that go through the network together; more helps on a GPU.
+    workers: int = 2  # threads that read images.
     label_studio: LabelStudioNames = field(default_factory=LabelStudioNames)
-    quiet: bool = False
+    """names of the Label Studio project."""
+    quiet: bool = False  # no progress: no bar in a terminal, no lines elsewhere.
 
     def check(self) -> None:
         """Raises a ValueError where a number is out of range or two formats write the same files."""
@@ -89,31 +73,22 @@ class LabelOptions:
     """Labels a folder of images by a few annotated ones; run again, it does what is missing.
 
     Exit status: 0 all labelled, 3 some images could not be used (they are named), 1 nothing could be done.
-
-    Attributes:
-        support: annotated images: a folder (<class>/images with <class>/masks, images with masks, x.jpg
-            beside x.png, LabelMe's files), a JSON file (COCO, LabelMe, Label Studio), or a saved support
-            set (.safetensors).
-        images: a folder, a pattern such as 'photos/**/*.jpg', or files.
-        out: folder for masks, predictions.jsonl and contact-sheet.html.
-        save_support: also write the encoded supports to this file, which --support takes.
-        backend: what runs the backbone: torch, or ONNX Runtime (CPU only, needs `fewseg[onnx]`), which is
-            faster on CPUs once there are tens of images.
-        graphs: for the ONNX backend: a folder that `fewseg export` wrote; without it the graph is made first.
-        model: which model is used, and how.
-        read: how annotated images are read; its ``max_pixels`` is the limit of all images.
-        run: how a folder is labelled and what is written.
     """
 
     support: Path
-    images: tuple[str, ...]
-    out: Path
-    save_support: Path | None = None
+    """annotated images: a JSON file (COCO, LabelMe, Label Studio), a saved support set (.safetensors), or
+    a folder: <class>/images with <class>/masks, images with masks, x.jpg beside x.png, LabelMe's files."""
+    images: tuple[str, ...]  # a folder, a pattern such as 'photos/**/*.jpg', or files.
+    out: Path  # folder for masks, predictions.jsonl and contact-sheet.html.
+    save_support: Path | None = None  # also write the encoded supports to this file, which --support takes.
     backend: Literal["torch", "onnx"] = "torch"
+    """what runs the backbone; onnx (CPU only, needs `fewseg[onnx]`) is faster from tens of images on."""
     graphs: Path | None = None
-    model: ModelOptions = field(default_factory=ModelOptions)
+    """for the ONNX backend: a folder that `fewseg export` wrote; without it the graph is made first."""
+    model: ModelOptions = field(default_factory=ModelOptions)  # which model is used, and how.
     read: ReadOptions = field(default_factory=ReadOptions)
-    run: RunOptions = field(default_factory=RunOptions)
+    """how annotated images are read; its ``max_pixels`` is the limit of all images."""
+    run: RunOptions = field(default_factory=RunOptions)  # how a folder is labelled and what is written.
 
     def check(self) -> None:
         """Checks what can be known before a model is loaded.
@@ -146,20 +121,13 @@ class ExportOptions:
 
     Needs the extra: ``pip install 'fewseg[onnx]'``. The support state is an input of segment.onnx; its sizes
     are those of the supports given here.
-
-    Attributes:
-        support: annotated images or a saved support set, as `fewseg label` takes them.
-        out: folder for extract.onnx, segment.onnx and model.json.
-        tolerance: largest difference from torch, as a share of the largest value.
-        model: which model is exported, and how.
-        read: how annotated images are read.
     """
 
-    support: Path
-    out: Path
-    tolerance: float = 1e-3
-    model: ModelOptions = field(default_factory=ModelOptions)
-    read: ReadOptions = field(default_factory=ReadOptions)
+    support: Path  # annotated images or a saved support set, as `fewseg label` takes them.
+    out: Path  # folder for extract.onnx, segment.onnx and model.json.
+    tolerance: float = 1e-3  # largest difference from torch, as a share of the largest value.
+    model: ModelOptions = field(default_factory=ModelOptions)  # which model is exported, and how.
+    read: ReadOptions = field(default_factory=ReadOptions)  # how annotated images are read.
 
     def check(self) -> None:
         """Raises as :meth:`LabelOptions.check`."""

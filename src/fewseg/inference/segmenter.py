@@ -109,20 +109,19 @@ class Segmenter:
 
     def encode_all(self, images: Sequence[AnyImage]) -> list[EncodedImage]:
         """As :meth:`encode`, several images together."""
-        ready = [self._ready(image) for image in images]
+        known = {support.image.digest: support.image for support in self._supports.images}
+        ready: list[PreparedImage | EncodedImage] = []
+        for image in images:
+            if isinstance(image, EncodedImage) and image.model != self.model.digest:
+                raise ValueError(
+                    f"the image was encoded by the model {image.model}, this one is {self.model.digest} "
+                    f"({self.model.name}): encode it with this one"
+                )
+            given = image if isinstance(image, (EncodedImage, PreparedImage)) else self.prepare(image)
+            ready.append(known.get(given.digest, given))  # a support went through the backbone already
         fresh = [image for image in ready if isinstance(image, PreparedImage)]
         encoded = iter(self.model.encode(fresh) if fresh else ())
         return [image if isinstance(image, EncodedImage) else next(encoded) for image in ready]
-
-    def _ready(self, image: AnyImage) -> PreparedImage | EncodedImage:
-        if isinstance(image, EncodedImage) and image.model != self.model.digest:
-            raise ValueError(
-                f"the image was encoded by the model {image.model}, this one is {self.model.digest} "
-                f"({self.model.name}): encode it with this one"
-            )
-        ready = image if isinstance(image, (EncodedImage, PreparedImage)) else self.prepare(image)
-        known = (s.image for s in self._supports.images if s.image.digest == ready.digest)
-        return next(known, ready)  # a support has been through the backbone already
 
     def add_class(
         self,
@@ -152,8 +151,7 @@ class Segmenter:
                 f"class {name!r}: expected a mask for each image, None for one that does not show the class, "
                 f"got {len(shown)} images and {len(given)} masks"
             )
-        encoded = self.encode_all(shown)
-        supports = self._add(encoded, [{name: mask} for mask in given])
+        encoded, supports = self._add(shown, [{name: mask} for mask in given])
         return supports.support(name, tuple(image.digest for image in encoded))
 
     def add_image(self, image: AnyImage, masks: Mapping[str, MaskLike | None]) -> EncodedImage:
@@ -171,9 +169,7 @@ class Segmenter:
             ValueError: a name is invalid, a new class is not shown, or no masks are given of an image
                 that is an example of a class already.
         """
-        encoded = self.encode(image)
-        self._add([encoded], [masks])
-        return encoded
+        return self._add([image], [masks])[0][0]
 
     def add_annotated(self, images: Iterable[AnnotatedImage]) -> None:
         """Adds what :func:`fewseg.annotations.read_supports` reads.
@@ -183,31 +179,26 @@ class Segmenter:
             ValueError: as in :meth:`add_image`.
         """
         read = list(images)
-        encoded = self.encode_all([str(image.image) for image in read])
-        self._add(encoded, [image.masks for image in read], [str(image.image) for image in read])
+        files = [str(image.image) for image in read]
+        self._add(files, [image.masks for image in read], files)
 
     def _add(
         self,
-        images: Sequence[EncodedImage],
+        images: Sequence[AnyImage],
         masks: Sequence[Mapping[str, Any]],
         names: Sequence[str] | None = None,
-    ) -> SupportSet:
-        """Adds images with their masks and returns the new support set."""
-        cut = [
-            {
-                k: view_masks(self._mask(mask, image, f"mask {i} of {k!r}"), image.windows)
+    ) -> tuple[list[EncodedImage], SupportSet]:
+        """Adds images with their masks; returns them encoded, and the new support set."""
+        encoded, cut = self.encode_all(images), []
+        for i, (image, own) in enumerate(zip(encoded, masks, strict=True), 1):
+            read = {
+                k: read_mask_of(mask, image.size, f"mask {i} of {k!r}", self.max_pixels)
                 for k, mask in own.items()
             }
-            for i, (image, own) in enumerate(zip(images, masks, strict=True), 1)
-        ]
+            cut.append({k: view_masks(mask, image.windows) for k, mask in read.items()})
         with self._changing:
-            self._replace(self._supports.annotated(images, cut, names))
-            return self._supports
-
-    def _mask(self, mask: MaskLike | None, image: EncodedImage, what: str) -> torch.Tensor:
-        if mask is None:
-            return torch.zeros(image.size, dtype=torch.uint8)
-        return read_mask_of(mask, image.size, what, self.max_pixels)
+            self._replace(self._supports.annotated(encoded, cut, names))
+            return encoded, self._supports
 
     def support(self, name: str) -> ClassSupport:
         """Returns what is known of a class.

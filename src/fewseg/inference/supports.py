@@ -22,16 +22,11 @@ from fewseg.types import IGNORE, DataError, EncodedShots, Features
 
 @dataclass(frozen=True, kw_only=True)
 class SupportImage:
-    """One annotated image.
-
-    Attributes:
-        image: encoded.
-        masks: class to (n, S, S) uint8 in {0, 1, 255} of its n views; empty where the image shows none of the
-            classes.
-    """
+    """One annotated image, encoded."""
 
     image: EncodedImage
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    """Class to (n, S, S) uint8 in {0, 1, 255} of its n views; empty where no class is shown."""
 
     def shows(self, name: str) -> bool:
         """Whether a class is marked on it."""
@@ -87,7 +82,9 @@ class SupportSet:
         if known is None:
             known = SupportImage(image=image, masks=masks)
         elif masks:
-            known = replace(known, masks={**(known.masks or self._negative_masks(known)), **masks})
+            known = replace(
+                known, masks={**(known.masks or dict.fromkeys(self.classes, _empty_masks(image))), **masks}
+            )
         elif not any(map(known.shows, known.masks)):
             known = replace(known, masks={})
         images[image.digest] = known
@@ -131,9 +128,6 @@ class SupportSet:
             )
         return supports
 
-    def _negative_masks(self, support: SupportImage) -> dict[str, Tensor]:
-        return dict.fromkeys(self.classes, _empty_masks(support.image))
-
     def without(self, name: str, digest: str | None = None) -> SupportSet:
         """Returns the set without a class, or without one image's annotation of it.
 
@@ -154,7 +148,7 @@ class SupportSet:
         for support in self.images:
             masks = support.masks
             if digest == support.image.digest and not masks:
-                masks = self._negative_masks(support)
+                masks = dict.fromkeys(self.classes, _empty_masks(support.image))
             if name not in masks or digest not in (None, support.image.digest):
                 images.append(support)
             elif len(masks) > 1:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -56,24 +57,22 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
         backbone_weights=options.backbone_weights,
     )
     chosen, about = found.known_recipe, found.about
-    method = found.load(backbone_weights=options.backbone_weights)
     trained = about.class_split["fold"] if about.class_split else None
     fold = options.fold if options.fold is not None else trained
     if fold is None:
-        raise ValueError(f"{options.what} does not say which fold it belongs to: give --fold")
+        raise ValueError(f"{options.what} does not name the fold it belongs to: give --fold")
     data = chosen.data(fold, options.root)
     if about.digest:  # a recipe without training has seen no class
         check_split(about, data.split, Path(options.what))
     recorded = _recorded(options, chosen, data)
-    drop = chosen.train is not None and chosen.train.drop_novel
     protocol = replace(
         recorded.protocol if recorded else _protocol(options, chosen, data),
-        drop_novel_training_images=drop,
-        backbone_bn=method.backbone.config.bn,
+        drop_novel_training_images=chosen.train is not None and chosen.train.drop_novel,
+        backbone_bn=chosen.method.backbone.bn,
     )
     chosen = replace(chosen, protocol=protocol)
-    fixed = ((recorded.ways,), (recorded.shots,)) if recorded else ((), ())
-    lines = _lines(chosen, method, options, *fixed)
+    method = found.load(backbone_weights=options.backbone_weights)  # slow: all else was checked before
+    lines = _lines(chosen, method, options, recorded)
     _check_fusions(protocol, lines)
     return _evaluate_lines(chosen, method, about, data, lines, recorded, options)
 
@@ -126,45 +125,48 @@ def _evaluate_lines(
     options: EvaluateOptions,
 ) -> list[RunResult]:
     precision = options.precision or precision_of(recipe)
-    metadata = [_metadata(recipe, line, about, data, precision, recorded is not None) for line in lines]
     tag = _tag(recipe) + ("" if options.protocol is None else f"-{options.protocol.replace('_', '-')}")
-    names = [
-        _file_name(recipe, line, found, recorded is not None, tag)
-        for line, found in zip(lines, metadata, strict=True)
-    ]
-    results: dict[str, RunResult] = {}
-    for name, found in zip(names, metadata, strict=True):
-        known = None if recorded else _done_before(options.out / name, recipe.protocol, found)
+    order: list[Path] = []
+    results: dict[Path, RunResult] = {}
+    todo: dict[Path, tuple[Evaluation, dict[str, Any]]] = {}
+    for line in lines:
+        metadata = _metadata(recipe, line, about, data, precision, recorded is not None)
+        path = options.out / _file_name(recipe, line, metadata, recorded is not None, tag)
+        order.append(path)
+        known = None if recorded else _done_before(path, recipe.protocol, metadata)
         if known is not None:
-            logger.info("%s exists already, from the same checkpoint and protocol", options.out / name)
-            results[name] = known
-    todo = [place for place, name in enumerate(names) if name not in results]
+            logger.info("%s exists already, from the same checkpoint and protocol", path)
+            results[path] = known
+        else:
+            todo[path] = (line, metadata)
     if todo:
-        sizes = tuple(dict.fromkeys(size for place in todo for size in lines[place].sizes or (recipe.size,)))
-        asked = [_line(recipe, lines[place], data, recorded) for place in todo]
+        sizes = tuple(
+            dict.fromkeys(size for line, _ in todo.values() for size in line.sizes or (recipe.size,))
+        )
+        tested = [_line(recipe, line, data, recorded) for line, _ in todo.values()]
         executor = _executor(recipe, method, data, precision, sizes, options)
         evaluator = _evaluator(
             recipe, method, data, precision, sizes, executor=executor, progress=not options.quiet
         )
-        work = _work_folder(options.out, [metadata[place] for place in todo], recipe.protocol, asked)
+        work = _work_folder(options.out, [found for _, found in todo.values()], recipe.protocol, tested)
         started = time.perf_counter()
-        counts = evaluator.run(asked, work)
+        tables = evaluator.run(tested, work)
         seconds = (time.perf_counter() - started) / len(todo)
-        for place, of_line in zip(todo, counts, strict=True):
-            result = results[names[place]] = RunResult.from_counts(
-                of_line,
+        for (path, (_, metadata)), counts in zip(todo.items(), tables, strict=True):
+            results[path] = RunResult.from_counts(
+                counts,
                 classes=data.split.novel,
                 protocol=recipe.protocol,
                 wall_seconds=seconds,
-                **metadata[place],
+                **metadata,
             )
             if executor.writes:
-                result.save(options.out / names[place], of_line)
+                results[path].save(path, counts)
         if executor.writes and work is not None:
             shutil.rmtree(work, ignore_errors=True)
-            with suppress(OSError):  # another evaluation is unfinished there
+            with suppress(OSError):  # a different evaluation is unfinished there
                 work.parent.rmdir()
-    return [results[name] for name in names]
+    return [results[path] for path in order]
 
 
 def _line(recipe: Recipe, line: Evaluation, data: FoldData, recorded: RecordedEpisodes | None) -> Line:
@@ -210,7 +212,7 @@ def _evaluator(
 def _metadata(
     recipe: Recipe, line: Evaluation, about: Checkpoint, data: FoldData, precision: Precision, recorded: bool
 ) -> dict[str, Any]:
-    """What a result says of the line that it is of."""
+    """A result's fields that describe its line."""
     seed = about.training.get("config", {}).get("seed", 0)
     return {
         "method": method_name(recipe.method),
@@ -262,7 +264,7 @@ def _done_before(path: Path, protocol: Protocol, metadata: Mapping[str, Any]) ->
     try:
         found = RunResult.load(path)
     except ValueError as error:
-        logger.warning("%s; it is made again", error)
+        logger.warning("%s; it is evaluated again", error)
         return None
     same = all(getattr(found, key) == value for key, value in metadata.items())
     return found if same and found.protocol == as_json(protocol) and found.versions == made_with else None
@@ -303,41 +305,39 @@ def _lines(
     chosen: Recipe,
     method: FewShotSegmenter,
     options: EvaluateOptions,
-    ways: Sequence[int] = (),
-    shots: Sequence[int] = (),
+    recorded: RecordedEpisodes | None = None,
 ) -> list[Evaluation]:
-    """The recipe's own lines as far as they are wanted; what it has no line for under the wanted fusions.
+    """The recipe's own lines as far as they are wanted, and new ones for what it has no line for.
 
     A fusion of the kind that the method's config has is the config's own, with its settings: released CGM
     differs from the paper's.
     """
-    ways, shots, fusions, on = ways or options.ways, shots or options.shots, options.fusion, options.on
+    ways, shots = ((recorded.ways,), (recorded.shots,)) if recorded else (options.ways, options.shots)
     fusion = method.fusion
-    lines = [replace(e, fusion=fusion) if e.fusion.kind == fusion.kind else e for e in chosen.evaluations]
-    kinds: dict[str, Fusion] = {own.kind: own for own in (*method.fusions, fusion)}
-    unknown = [name for name in fusions if name not in kinds]
+    own = [replace(e, fusion=fusion) if e.fusion.kind == fusion.kind else e for e in chosen.evaluations]
+    kinds: dict[str, Fusion] = {one.kind: one for one in (*method.fusions, fusion)}
+    unknown = [name for name in options.fusion if name not in kinds]
     if unknown:
         raise ValueError(
             f"{type(method).__name__} cannot use {', '.join(unknown)}: give --fusion {', '.join(kinds)}"
         )
-    wanted = [
-        (n, k, target)
-        for n in ways or sorted({e.ways for e in lines})
-        for k in shots or sorted({e.shots for e in lines})
-        for target in ([on or "query"] if on or fusions else list(dict.fromkeys(e.on for e in lines)))
-    ]
-    found = []
-    for n, k, target in wanted:
-        own = [e for e in lines if (e.ways, e.shots, e.on) == (n, k, target)]
-        if fusions:
-            own = [Evaluation(ways=n, shots=k, fusion=kinds[name], on=target) for name in fusions]
-        elif not own and (ways or shots or on) and target == (on or "query"):
-            of_shots = [e for e in lines if e.shots == k and e.on == "query"] or lines
-            own = [
-                Evaluation(ways=n, shots=k, fusion=other, on=target)
-                for other in dict.fromkeys(e.fusion for e in of_shots)
-            ]
-        found += own
+    target = options.on or "query"
+    one_target = options.on is not None or bool(options.fusion)
+    targets = [target] if one_target else list(dict.fromkeys(e.on for e in own))
+    found: list[Evaluation] = []
+    for n, k, on in product(
+        ways or sorted({e.ways for e in own}), shots or sorted({e.shots for e in own}), targets
+    ):
+        listed = [e for e in own if (e.ways, e.shots, e.on) == (n, k, on)]
+        fusions: list[Fusion] = []
+        if options.fusion:
+            fusions = [kinds[name] for name in options.fusion]
+        elif listed:
+            found += listed
+        elif (ways or shots or options.on) and on == target:  # fused as the recipe fuses K shots
+            alike = [e for e in own if e.shots == k and e.on == "query"] or own
+            fusions = list(dict.fromkeys(e.fusion for e in alike))
+        found += [Evaluation(ways=n, shots=k, fusion=one, on=on) for one in fusions]
     if options.sizes:
         found = list(dict.fromkeys(replace(line, sizes=options.sizes) for line in found))
     return found

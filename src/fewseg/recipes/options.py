@@ -1,4 +1,4 @@
-"""Options of training, evaluation and recorded episodes: the command line parses them, workers take them."""
+"""Options of training, evaluation, recorded episodes and imported checkpoints, for the command line."""
 
 from __future__ import annotations
 
@@ -133,3 +133,26 @@ class EpisodesOptions:
     shots: int = 1
     root: Path | None = None
     out: Path = Path("episodes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """Turns released PFENet, SCL or SD-AANet weights into a fewseg checkpoint; runs no code of the file.
+
+    Attributes:
+        source: the released .pth file.
+        target: the .safetensors file to write.
+        fold: the PASCAL-5i fold it was trained on, so that a test on classes of its training is refused; no
+            released file records it.
+        scales: its pyramid scales; a file of SCL(CANet) has none.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    target: Annotated[Path, tyro.conf.Positional]
+    fold: int | None = None
+    scales: tuple[float, ...] = (60, 30, 15, 8)
+
+    def check(self) -> None:
+        """Raises a FileNotFoundError where the released file does not exist."""
+        if not self.source.is_file():
+            raise FileNotFoundError(f"no weight file at {self.source}: give the path of a released .pth file")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fewseg.data.protocols import PAPER_SRPNET, VOC5I_MINI
 from fewseg.methods.sgone import SGOneConfig
 from fewseg.recipes.datasets import pascal, voc5i_mini
-from fewseg.recipes.pascal import prototype_training
+from fewseg.recipes.papers import prototype_training
 from fewseg.recipes.recipe import Recipe, register
 from fewseg.recipes.variants import PrintedRow, Variant
 from fewseg.recipes.voc5i_mini import SIZE, end_to_end_training, trunk

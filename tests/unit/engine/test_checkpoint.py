@@ -91,7 +91,7 @@ def test_a_truncated_file_is_reported(saved, kept):
     path.write_bytes(path.read_bytes()[:kept])
     for read in (read_checkpoint, load_checkpoint):
         with pytest.raises(
-            ValueError, match=r"model.safetensors is not a whole safetensors file .*truncated"
+            ValueError, match=r"model.safetensors is not a complete safetensors file .*truncated"
         ):
             read(path)
 

@@ -1,6 +1,7 @@
 """Shards hold every question and pair once; they go to workers, and what a lost worker had is done again."""
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from fewseg.data.episodes import Way
+from fewseg.engine import executors
 from fewseg.engine.executors import (
     LineQuestions,
     Question,
@@ -241,3 +243,21 @@ def test_without_ray_the_message_says_what_to_do(monkeypatch):
         pass
     with pytest.raises(ValueError, match="must be at least 1, got 0"):
         RayWorkers(Doubles, 0)
+
+
+@pytest.mark.parametrize("dies", [(), (2,)])
+def test_ray_workers_show_every_finished_shard_once(monkeypatch, dies):
+    steps, totals = [], []
+
+    class Bar:
+        def add_task(self, title, total):
+            totals.append((title, total))
+
+        def advance(self, task):
+            steps.append(task)
+
+    monkeypatch.setitem(sys.modules, "ray", StandIn(dies))
+    monkeypatch.setattr(executors, "progress_bar", lambda show: nullcontext(Bar()) if show else None)
+    with RayWorkers(Doubles, 2) as workers:
+        workers.run(None, "cross_iou", SHARDS, ShardFiles(), progress=True)
+    assert (totals, len(steps)) == ([("weighing supports", 8)], 8)

@@ -204,7 +204,9 @@ def test_a_finished_run_is_left_as_it_is(go, tmp_path):
 
 def test_another_config_in_the_same_folder_is_refused_with_what_differs(go, training, config):
     go("run")
-    with pytest.raises(ValueError, match=r"another config \(training.optimiser.lr: 0.001 there, 0.5 here\)"):
+    with pytest.raises(
+        ValueError, match=r"different config \(training.optimiser.lr: 0.001 there, 0.5 here\)"
+    ):
         go("run", settings=replace(training, optimiser=AdamW(lr=0.5, warmup=3)))
     with pytest.raises(ValueError, match=r"training.optimiser.type: 'AdamW' there, 'SGD' here"):
         go("run", settings=replace(training, optimiser=SGD()))
@@ -217,7 +219,7 @@ def test_another_fold_in_the_same_folder_is_refused(go, data):
     go("run")
     names = data.split.class_names
     split = ClassSplit(name="tiny", fold=1, base=(3, 4, 5), novel=(1, 2), class_names=names)
-    with pytest.raises(ValueError, match=r"holds a run of another config .*fold: 0 there, 1 here"):
+    with pytest.raises(ValueError, match=r"holds a run of a different config .*fold: 0 there, 1 here"):
         go("run", fold=replace(data, split=split))
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +10,30 @@ import torch
 from fewseg.metrics.counts import ANY_WAY, COUNT_NAMES, Counts, EpisodeCounts, count, count_ways
 
 
-def pixel_by_pixel(prediction, truth):
-    """The definition, spelled out."""
-    seen = dict.fromkeys(COUNT_NAMES, 0)
+def pixel_by_pixel(prediction, truth, ways):
+    """The definition, spelled out: each way, then any way, on the pixels that are not ignored."""
+    foregrounds = [{way} for way in range(1, ways + 1)]
+    if ways > 1:
+        foregrounds.append(set(range(1, ways + 1)))
+    seen = {name: [0] * len(foregrounds) for name in COUNT_NAMES}
     for p, t in zip(prediction.ravel().tolist(), truth.ravel().tolist(), strict=True):
         if t == 255:
             continue
-        seen["fg_inter"] += p == 1 and t == 1
-        seen["fg_union"] += p == 1 or t == 1
-        seen["bg_inter"] += p == 0 and t == 0
-        seen["bg_union"] += p == 0 or t == 0
-        seen["fg_pred"] += p == 1
-        seen["fg_true"] += t == 1
+        for row, foreground in enumerate(foregrounds):
+            in_p, in_t = p in foreground, t in foreground
+            seen["fg_inter"][row] += in_p and in_t
+            seen["fg_union"][row] += in_p or in_t
+            seen["bg_inter"][row] += not in_p and not in_t
+            seen["bg_union"][row] += not in_p or not in_t
+            seen["fg_pred"][row] += in_p
+            seen["fg_true"][row] += in_t
     return seen
 
 
-def random_masks(shape, seed=0):
+def random_masks(shape, seed=0, ways=1):
     generator = np.random.default_rng(seed)
-    prediction = generator.choice([0, 1], size=shape, p=[0.6, 0.4]).astype(np.uint8)
-    truth = generator.choice([0, 1, 255], size=shape, p=[0.5, 0.3, 0.2]).astype(np.uint8)
+    prediction = generator.integers(0, ways + 1, shape).astype(np.uint8)
+    truth = generator.choice([*range(ways + 1), 255], shape).astype(np.uint8)
     return prediction, truth
 
 
@@ -35,26 +41,38 @@ def as_dict(counts):
     return {name: getattr(counts, name).tolist() for name in COUNT_NAMES}
 
 
-def test_a_case_counted_by_hand():
-    prediction = np.array([[1, 1, 0], [0, 1, 0]], np.uint8)
-    truth = np.array([[1, 0, 1], [0, 255, 255]], np.uint8)
-    counts = count(prediction, truth)
+def test_a_case_of_two_ways_counted_by_hand():
+    prediction = np.array([[1, 2, 2, 0], [0, 1, 2, 1]], np.uint8)
+    truth = np.array([[1, 1, 2, 2], [0, 0, 255, 255]], np.uint8)
+    counts = count_ways(prediction, truth, 2)
+    # 6 pixels count; way 1 against way 2 is wrong for both ways and right for any way
     assert as_dict(counts) == {
-        "fg_inter": 1,
-        "fg_union": 3,
-        "bg_inter": 1,
-        "bg_union": 3,
-        "fg_pred": 2,
-        "fg_true": 2,
+        "fg_inter": [1, 1, 3],
+        "fg_union": [3, 3, 5],
+        "bg_inter": [3, 3, 1],
+        "bg_union": [5, 5, 3],
+        "fg_pred": [2, 2, 4],
+        "fg_true": [2, 2, 4],
     }
     assert all(getattr(counts, name).dtype == np.int64 for name in COUNT_NAMES)
-    assert counts.fg_inter.shape == ()
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_counts_agree_with_a_walk_over_the_pixels(seed):
-    prediction, truth = random_masks((7, 11), seed)
-    assert as_dict(count(prediction, truth)) == pixel_by_pixel(prediction, truth)
+@pytest.mark.parametrize("ways", [1, 2, 3, 5, 20])
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_agree_with_a_walk_over_the_pixels_and_leave_the_arguments(ways, seed):
+    prediction, truth = random_masks((9, 11), seed, ways)
+    before = prediction.copy(), truth.copy()
+    expected = pixel_by_pixel(prediction, truth, ways)
+    assert as_dict(count_ways(prediction, truth, ways)) == expected
+    tensors = torch.from_numpy(prediction).long(), torch.from_numpy(truth)
+    assert as_dict(count_ways(*tensors, ways)) == expected
+    if ways == 1:
+        single = count(prediction, truth)
+        assert {name: [value] for name, value in as_dict(single).items()} == expected
+        assert single.fg_inter.shape == ()
+        assert single.fg_inter.dtype == np.int64
+    assert np.array_equal(prediction, before[0])
+    assert np.array_equal(truth, before[1])
 
 
 def test_a_stack_of_masks_counts_like_its_masks_one_by_one():
@@ -76,17 +94,10 @@ def test_arrays_and_tensors_and_booleans_count_alike(form):
     assert as_dict(count(form(prediction), torch.from_numpy(truth))) == expected
 
 
-def test_the_arguments_are_left_alone():
-    prediction, truth = random_masks((6, 5))
-    before = prediction.copy(), truth.copy()
-    count(prediction, truth)
-    assert np.array_equal(prediction, before[0])
-    assert np.array_equal(truth, before[1])
-
-
-def test_a_mask_that_is_ignored_everywhere_counts_nothing():
-    counts = count(np.ones((3, 4), np.uint8), np.full((3, 4), 255, np.uint8))
-    assert set(as_dict(counts).values()) == {0}
+@pytest.mark.parametrize("ways", [1, 2, 3])
+def test_a_mask_that_is_ignored_everywhere_counts_nothing(ways):
+    counts = count_ways(np.ones((3, 4), np.uint8), np.full((3, 4), 255, np.uint8), ways)
+    assert as_dict(counts) == {name: [0] * (ways + (ways > 1)) for name in COUNT_NAMES}
 
 
 def test_values_that_are_no_mask_are_refused():
@@ -95,14 +106,43 @@ def test_values_that_are_no_mask_are_refused():
         count(mask, np.array([[0, 1, 7], [0, 0, 0]], np.uint8))
     with pytest.raises(ValueError, match=r"prediction has values \[255\].*threshold"):
         count(np.array([[0, 1, 255], [0, 0, 0]], np.uint8), mask)
+    with pytest.raises(ValueError, match=r"truth has values \[3, 7\]; only 0 .. 2 and 255"):
+        count_ways(mask, np.array([[0, 3, 7], [1, 2, 255]], np.uint8), 2)
+    with pytest.raises(ValueError, match=r"prediction has values \[3, 255\]; only 0 .. 2"):
+        count_ways(np.array([[0, 3, 255], [1, 2, 2]], np.uint8), np.full((2, 3), 255, np.uint8), 2)
+    for ways in (0, 255):
+        with pytest.raises(ValueError, match="1 to 254 ways"):
+            count_ways(mask, mask, ways)
 
 
+@pytest.mark.parametrize("ways", [None, 1, 2])
 @pytest.mark.parametrize(
     "shapes", [((2, 3), (3, 2)), ((3,), (3,)), ((1, 2, 3), (2, 3)), ((1, 1, 2, 3), (1, 1, 2, 3))]
 )
-def test_shapes_that_do_not_fit_are_refused(shapes):
+def test_shapes_that_do_not_fit_are_refused(shapes, ways):
+    masks = [np.zeros(shape, np.uint8) for shape in shapes]
     with pytest.raises(ValueError, match="must have one shape"):
-        count(np.zeros(shapes[0], np.uint8), np.zeros(shapes[1], np.uint8))
+        count(*masks) if ways is None else count_ways(*masks, ways)
+
+
+def test_ways_are_counted_in_one_map_and_not_in_a_stack():
+    with pytest.raises(ValueError, match="must have one shape"):
+        count_ways(np.zeros((1, 2, 3), np.uint8), np.zeros((1, 2, 3), np.uint8), 2)
+
+
+def test_a_way_costs_about_as_much_as_a_binary_mask():
+    prediction, truth = random_masks((500, 500), ways=5)
+    binary = (prediction > 2).astype(np.uint8), (truth == 2).astype(np.uint8)
+
+    def seconds(function, *arguments):
+        times = []
+        for _ in range(15):
+            start = time.perf_counter()
+            function(*arguments)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert seconds(count_ways, prediction, truth, 5) < 5 * 3 * seconds(count, *binary)
 
 
 def test_stacking_joins_single_masks_and_batches():

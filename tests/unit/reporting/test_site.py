@@ -9,10 +9,10 @@ import re
 
 import pytest
 
-from fewseg.engine.results import without_seal
 from fewseg.metrics import paired_difference
 from fewseg.metrics.scores import miou_by_size
 from fewseg.reports.frame import load_results
+from result_files import without_seal
 from site_page import SVG
 
 

@@ -6,31 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fewseg.metrics import EpisodeCounts, miou_by_size
+from fewseg.metrics import miou_by_size
 from fewseg.reports.frame import fold_tables
 from fewseg.reports.size_scores import mean_sizes, of_size, size_cells, size_gain, size_scores
+from result_files import episode_table
 
 
-def table(better=0, n=40, seeds=(0, 1)):
+def table(better=0, n=40, seeds=2):
     generator = np.random.default_rng(0)
-    total = n * len(seeds)
+    total = n * seeds
     true = generator.integers(100, 7000, total)
     inter = np.minimum((true * generator.uniform(0.3, 0.6, total)).astype(np.int64) + better, true)
     pred = inter + generator.integers(0, 300, total)
-    union = true + pred - inter
-    return EpisodeCounts(
-        seed=np.repeat(seeds, n),
-        episode=np.tile(np.arange(n), len(seeds)),
-        class_id=np.resize([4, 5], total),
-        fg_inter=inter,
-        fg_union=union,
-        bg_inter=50_000 - union,
-        bg_union=50_000 - inter,
-        fg_pred=pred,
-        fg_true=true,
-        query=np.array([f"q{i}" for i in range(total)]),
-        supports=np.empty((total, 0), np.str_),
-    )
+    query = [f"q{i}" for i in range(total)]
+    return episode_table([4, 5], inter, pred, true, seeds=seeds, pixels=50_000, query=query)
 
 
 def plain_miou(counts, low, high):
