@@ -16,6 +16,7 @@ from fewseg.engine import environment as environment_module
 from fewseg.engine.environment import Environment, environment
 from fewseg.engine.results import RunResult, as_json, counts_path, digest, load_counts, load_with_counts
 from fewseg.metrics import EpisodeCounts, bootstrap_miou, count_ways, fb_iou, miou
+from result_files import episode_table
 
 KEYS = ["schema", *(f.name for f in dataclasses.fields(RunResult))]
 KEYS += ["miou_mean", "miou_std", "fb_iou_mean", "dice_mean", "counts_sha256", "digest"]
@@ -25,19 +26,11 @@ def episodes(seeds=(0, 1), n=6):
     generator = np.random.default_rng(1)
     total = n * len(seeds)
     tp, fp, fn, tn = generator.integers(1, 100, (4, total))
-    return EpisodeCounts(
-        seed=np.repeat(seeds, n),
-        episode=np.tile(np.arange(n), len(seeds)),
-        class_id=np.resize([6, 7], total),
-        fg_inter=tp,
-        fg_union=tp + fp + fn,
-        bg_inter=tn,
-        bg_union=tn + fp + fn,
-        fg_pred=tp + fp,
-        fg_true=tp + fn,
-        query=np.resize(["2007_000032", "b"], total),
-        supports=np.resize([["s1", "s2"], ["é", "s4"]], (total, 2)),
-    )
+    query = ["2007_000032", "b"]
+    supports = np.resize([["s1", "s2"], ["é", "s4"]], (total, 2))
+    options = {"pixels": tp + fp + fn + tn, "query": query, "supports": supports}
+    made = episode_table([6, 7], tp, tp + fp, tp + fn, seeds=len(seeds), **options)
+    return dataclasses.replace(made, seed=np.repeat(seeds, n))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,9 +352,8 @@ def test_a_digest_depends_on_the_values_and_not_on_their_order():
     assert digest({"a": 1}) == "015abd7f5cc57a2d"
 
 
-def test_the_digest_of_the_protocol_is_taken_unless_one_is_given():
+def test_the_digest_is_the_protocols_own_or_that_of_a_mapping():
     assert result().protocol_digest == digest({"name": "mini", "episodes": 6})
-    assert result(protocol_digest="abc").protocol_digest == "abc"
     assert result(protocol=PAPER_SCL).protocol_digest == PAPER_SCL.digest()
 
 

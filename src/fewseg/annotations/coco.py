@@ -86,11 +86,7 @@ def _entries(
 
 
 def compact(entry: dict[str, Any]) -> dict[str, Any]:
-    """Makes a JSON object small as soon as it is parsed; a hook of ``json.loads``.
-
-    Of annotations and images only what label maps need is kept, and coordinates become arrays: a file of 300
-    MB would otherwise take some gigabytes.
-    """
+    """Keeps of a parsed object what label maps need, coordinates as arrays; a hook of ``json.loads``."""
     if "segmentation" in entry and "image_id" in entry:
         names = ("id", "image_id", "category_id", "iscrowd")
         kept: dict[str, Any] = {k: entry[k] for k in names if k in entry}
@@ -147,13 +143,9 @@ def outside(polygon: Polygon, size: tuple[int, int]) -> tuple[float, float, floa
 
 
 def fill_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
-    """Fills polygons as pycocotools does, united, and cuts off what lies outside the image (H, W).
-
-    pycocotools bends what lies outside onto the image's edge: a polygon that reaches outside is therefore
-    drawn on a larger canvas, and the image cut out of it.
-    """
+    """Fills polygons as pycocotools does, united, and cuts off what lies outside the image (H, W)."""
     region: Region = np.zeros(size, dtype=np.bool_)
-    for polygon in polygons:
+    for polygon in polygons:  # on a larger canvas: pycocotools bends what lies outside onto the edge
         left, top, right, below = (ceil(v) for v in outside(polygon, size))
         moved = polygon + np.tile((left, top), len(polygon) // 2)
         codes = coco_mask.frPyObjects([moved.tolist()], top + size[0] + below, left + size[1] + right)
@@ -163,11 +155,7 @@ def fill_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
 
 
 def iter_coco(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
-    """Yields the images of a file, in its order; one without annotations is a negative.
-
-    An annotation without a segmentation counts with its box, as a weak mask. A crowd is ignored (255): its
-    outline is not exact.
-    """
+    """Yields the images of a file: a lone bbox is a weak mask, a crowd 255, no annotation a negative."""
     file = parse_coco(value, path)
     for id, image in file.images.items():
         try:
@@ -249,12 +237,7 @@ def image_id(name: str) -> int:
 
 
 class CocoWriter(JournalledWriter):
-    """Writes a COCO file: a data set with scores in its annotations, or results for ``COCO.loadRes``.
-
-    An annotation is all of a class on an image, as compressed RLE. Image ids are computed from names, so that
-    a data set and a list of results agree. Category ids are 1 .. N by the order of the classes. Pixels of 255
-    are a crowd of each class, which COCO leaves out of every count; a list of results has none.
-    """
+    """Writes a data set with scores, or results for ``COCO.loadRes``; 255 is a crowd of each class."""
 
     def __init__(
         self, path: Path, classes: tuple[str, ...], form: Literal["dataset", "results"] = "dataset"

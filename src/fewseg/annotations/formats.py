@@ -118,16 +118,10 @@ def _folder(root: Path, options: ReadOptions) -> Items:
 
 @dataclass(frozen=True, kw_only=True)
 class WriteOptions:
-    """How predictions are written.
+    """How predictions are written."""
 
-    Attributes:
-        stems: image name -> name of its outputs without a suffix (see :func:`output_stems`).
-        images: the folder of images, for LabelMe's relative paths.
-        label_studio: its names.
-    """
-
-    stems: Mapping[str, str] = field(default_factory=dict)
-    images: Path | None = None
+    stems: Mapping[str, str] = field(default_factory=dict)  # see :func:`output_stems`
+    images: Path | None = None  # the folder that LabelMe's relative paths lead to
     label_studio: LabelStudioNames = field(default_factory=LabelStudioNames)
 
 

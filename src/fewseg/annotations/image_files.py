@@ -128,11 +128,7 @@ def require_folder(root: Path, what: str) -> None:
 
 
 def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Reads an image file as (3, H, W) uint8 RGB, EXIF orientation applied (once: the result has none).
-
-    16-bit grey becomes 8-bit over its full range (65535 is white), so that a 12-bit picture in 16 bits stays
-    dark.
-    """
+    """Reads (3, H, W) uint8 RGB, EXIF orientation applied; 16-bit grey becomes 8-bit over its full range."""
     with opened(path, "image", max_pixels) as file:
         return _rgb(file, path)
 

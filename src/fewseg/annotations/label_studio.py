@@ -33,13 +33,7 @@ def is_label_studio(value: object) -> bool:
 
 
 def iter_label_studio(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
-    """Yields an export's images, task by task.
-
-    A task without an annotation is left out; an annotation without a region is a negative. Of several
-    annotations the ground truth counts, else the latest that was not cancelled. Brushes, polygons and
-    ellipses are regions, rectangles (turned ones too) weak masks, key points scribbles. Coordinates are
-    percent of the image's sides; brushes have Label Studio's own RLE.
-    """
+    """Yields an export's images; a task without an annotation is left out, one without a region negative."""
     tasks: Sequence[Task] = value if isinstance(value, list) else [value]
     for k, task in enumerate(tasks):
         where = f"{path}, task {shown(task.get('id', k))}"
@@ -167,11 +161,7 @@ Tool = Literal["brushlabels", "polygonlabels"]
 
 
 class LabelStudioWriter(JournalledWriter):
-    """Writes Label Studio tasks with predictions: a brush region with its RLE and score for each class.
-
-    Of an image that a person has settled the regions are an annotation, and the task is done. Pixels of 255
-    are in no region. In ``image_url`` ``{name}`` becomes the image's quoted name.
-    """
+    """Writes tasks with predictions, or with an annotation where a person has settled the image."""
 
     def __init__(
         self,
@@ -212,12 +202,7 @@ def label_studio_prediction(
     model_version: str = "fewseg",
     tool: Tool = "brushlabels",
 ) -> dict[str, Any]:
-    """Returns a prediction as Label Studio's object, for an import or an ML backend's answer.
-
-    ``tool`` is what the labels' tag is: a brush, whose region is exact, or a polygon for each piece. The
-    score is that of the least certain class that occurs, or of all classes where none does, so that sorting
-    tasks by score brings up what to look at first.
-    """
+    """Returns a prediction as Label Studio's object; its score is the least of the classes that occur."""
     height, width = prediction.size
     result, scores = [], []
     for j, (name, score) in enumerate(zip(prediction.classes, prediction.scores, strict=True), 1):

@@ -36,12 +36,7 @@ def is_labelme(value: object) -> bool:
 
 
 def iter_labelme(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
-    """Yields the one image of a file; without shapes it is a negative.
-
-    Polygons are filled by the even-odd rule, circles have their centre and a point of their rim; rectangles
-    are weak masks, lines and points scribbles; shapes of type ``mask`` are taken pixel by pixel. Coordinates
-    are continuous (see :mod:`shapes`), as LabelMe draws them.
-    """
+    """Yields the one image of a file; rectangles are weak masks, lines and points scribbles."""
     try:
         image = finder.find(field(value, "imagePath", str, str(path)), str(path))
         size = image_size(image, options.max_pixels)
@@ -133,14 +128,7 @@ _UNKNOWN = "__ignore__"
 
 
 class LabelMeWriter(PredictionWriter):
-    """Writes ``<image>.json``, one LabelMe file an image.
-
-    ``mask`` shapes give the mask back to the pixel. ``polygon`` shapes can be edited in LabelMe; read by this
-    package their IoU with the mask is 0.95 or more for a piece above 400 pixels (with ``tolerance`` 0 they
-    are exact too). LabelMe's own export draws polygons a little larger, with their rim. Pixels of 255 are
-    shapes labelled ``__ignore__``, as LabelMe's own conversions have it. ``images`` is the folder that
-    ``imagePath`` leads to from the file; without it that is the image's name.
-    """
+    """Writes ``<image>.json``; ``mask`` shapes are exact, ``polygon`` shapes editable, 255 ``__ignore__``."""
 
     def __init__(
         self,

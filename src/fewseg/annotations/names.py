@@ -17,14 +17,7 @@ _SAFE = re.compile(r'[%/\\:*?"<>|\x00-\x1f\x7f]|^\.|[. ]$')
 
 
 class ImageFinder:
-    """Finds the files of image names.
-
-    A name may be a relative path, an absolute one, one with backslashes, a URL, or Label Studio's
-    ``/data/local-files/?d=<path>`` and ``/data/upload/<n>/<8 hex digits>-<name>``. Tried in turn, in each
-    folder: the path as written where it is relative and has no ``..``; then its last part alone. A name is
-    never followed out of the folders (links that lie in them are: whoever put them there chose so). Two
-    different names that lead to one file are an error: the same name in two folders is two images.
-    """
+    """Finds the files of image names (paths, URLs, Label Studio's), never outside its folders."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = [f for f in dict.fromkeys(folders) if f.is_dir()]
@@ -94,11 +87,7 @@ def _is_file(path: Path) -> bool:
 
 
 def output_stems(names: Iterable[str]) -> Mapping[str, str]:
-    """Returns image name -> name of its outputs without a suffix, no two alike, whatever their case.
-
-    ``a/x.jpg`` becomes ``a/x``; where ``a/x.png`` exists too, both keep their suffix: ``a/x.jpg`` and
-    ``a/x.png``.
-    """
+    """Returns image name -> name of its outputs, without a suffix where no other image has it (any case)."""
     stems = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
     while True:
         owners = Counter(stem.casefold() for stem in stems.values())

@@ -153,11 +153,7 @@ Loop = list[tuple[float, float]]
 
 
 def outlines(mask: Mask, tolerance: float = 0.75) -> Iterator[Loop]:
-    """Yields a polygon of each connected piece of 1, simplified within a tolerance in pixels.
-
-    Corners lie on the grid between pixels. A hole is part of its piece's polygon, joined with the outline by
-    an edge that is walked there and back: one path, filled by the even-odd rule.
-    """
+    """Yields a polygon of each connected piece of 1, for the even-odd rule, with its holes joined to it."""
     pieces, _ = ndimage.label(mask == 1)
     for number, box in enumerate(ndimage.find_objects(pieces), 1):
         top, left = box[0].start, box[1].start
@@ -215,10 +211,7 @@ def _area(loop: Loop) -> float:
 
 
 def _simplified(loop: Loop, tolerance: float) -> Loop:
-    """Leaves out corners that are within the tolerance of the line of their neighbours.
-
-    Source: Douglas and Peucker 1973.
-    """
+    """Leaves out corners within the tolerance. Source: Douglas and Peucker 1973."""
     points = np.array(loop)
     if tolerance <= 0 or len(points) < 4:
         return loop

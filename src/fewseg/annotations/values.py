@@ -20,20 +20,12 @@ MAX_CLASSES = 254
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedImage:
-    """An image with the masks of the classes that were annotated on it.
-
-    Attributes:
-        image: its file.
-        size: (H, W) as a viewer shows it (EXIF orientation applied).
-        masks: class name -> (H, W) uint8 in {0, 1, 255}. A negative (an image without the thing) has an empty
-            mapping or a mask without a 1.
-        weak: the classes whose mask comes, in part, from rectangles, ellipses' boxes or scribbles.
-    """
+    """An image with the masks of the classes that were annotated on it; a negative has no 1 in any mask."""
 
     image: Path
-    size: tuple[int, int]
+    size: tuple[int, int]  # (H, W), EXIF orientation applied
     masks: Mapping[str, Mask]
-    weak: frozenset[str] = frozenset()
+    weak: frozenset[str] = frozenset()  # classes whose mask comes, in part, from rectangles or scribbles
 
 
 @dataclass(frozen=True)
@@ -50,27 +42,15 @@ Items = Iterator[AnnotatedImage | Problem]
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """A segmented image, on its way to a file.
+    """A segmented image, on its way to a file."""
 
-    Attributes:
-        name: the image's name relative to the folder of images, with forward slashes: ``a/b.jpg``. It is the
-            key by which writers know what is done.
-        labels: (H, W) uint8: 0 background, j = 1 .. N the classes in order, 255 unknown.
-        classes: the N names.
-        scores: one number in [0, 1] for each class.
-        probability: (N, H, W), float in [0, 1] or uint8 where 255 is 1; None where it was not kept.
-        facts: further JSON values of the image (quality and its parts), kept by the formats that have a
-            place.
-        settled: a person drew or accepted the labels.
-    """
-
-    name: str
-    labels: Mask
+    name: str  # relative to the folder of images, with forward slashes: the key of writers
+    labels: Mask  # 0 background, j = 1 .. N the classes in order, 255 unknown
     classes: tuple[str, ...]
-    scores: tuple[float, ...]
-    probability: NDArray[np.uint8] | NDArray[np.floating] | None = None
-    facts: Mapping[str, object] = field(default_factory=dict)
-    settled: bool = False
+    scores: tuple[float, ...]  # one in [0, 1] for each class
+    probability: NDArray[np.uint8] | NDArray[np.floating] | None = None  # (N, H, W); of uint8, 255 is 1
+    facts: Mapping[str, object] = field(default_factory=dict)  # JSON values: quality and its parts
+    settled: bool = False  # a person drew or accepted the labels
 
     def __post_init__(self) -> None:
         check_name(self.name)

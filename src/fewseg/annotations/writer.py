@@ -18,12 +18,7 @@ from fewseg.types import DataError
 
 
 class PredictionWriter(ABC):
-    """Writes predictions one by one; ``name in writer`` is whether an earlier run has written it.
-
-    A context manager: leaving it without an error finishes the output. After an error, or when the process is
-    killed, what was written stays, and a writer for the same output goes on from there. Not for several
-    threads.
-    """
+    """Writes predictions one by one; ``name in writer`` is whether an earlier run has written it."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         check_classes(classes)
@@ -89,12 +84,7 @@ def scan(file: IO[bytes], path: Path) -> tuple[dict[str, Any] | None, dict[str, 
 
 
 class Journal:
-    """Appends a JSON object for each image; finds those that are there already.
-
-    The first line states what the file is, so that a second run with other classes is refused. A last line
-    that a killed run left half is cut off on opening, and one that does not fit on the disk is cut off at
-    once. Of two lines of one name the last counts. Memory is a number for each name.
-    """
+    """Appends a JSON object an image; of two lines of one name the last counts, a half line is cut off."""
 
     def __init__(self, path: Path, header: Mapping[str, object]) -> None:
         self.path = path

@@ -19,14 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewseg.annotations.coco import (
-    Polygon,
-    compact,
-    fill_polygons,
-    outside,
-    parse_coco,
-    parse_polygons,
-)
+from fewseg.annotations.coco import Polygon, compact, fill_polygons, outside, parse_coco, parse_polygons
 from fewseg.annotations.image_files import image_size, read_rgb, require_folder
 from fewseg.annotations.json_values import field as json_field
 from fewseg.annotations.json_values import shown, size_field
@@ -88,27 +81,16 @@ class CocoImage:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What an annotation file holds.
+    """What an annotation file holds."""
 
-    Attributes:
-        images: those with one annotation at least (a crowd region counts), in the order of the file.
-        instances: of each of ``images``, in the order of the file; not kept beside the label maps.
-        listed: all images of the file, those without annotations too.
-        tolerated: what was left out or mended -> how often.
-    """
-
-    images: tuple[CocoImage, ...]
-    instances: tuple[tuple[Instance, ...], ...]
-    listed: int
-    tolerated: Mapping[str, int]
+    images: tuple[CocoImage, ...]  # those with one annotation at least (a crowd region counts)
+    instances: tuple[tuple[Instance, ...], ...]  # of each of ``images``; not kept beside the label maps
+    listed: int  # images of the file, those without annotations too
+    tolerated: Mapping[str, int]  # what was left out or clipped -> how often
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Reads an annotation file; all wrong entries are counted and the first few shown.
-
-    Tolerated, with counts: polygons of fewer than three points, and annotations without another (both left
-    out); polygons that reach outside their image (clipped when drawn).
-    """
+    """Reads an annotation file; all wrong entries are counted and the first few shown."""
     try:
         content = json.loads(path.read_bytes(), object_hook=compact)
     except (OSError, ValueError, RecursionError) as error:
@@ -263,11 +245,7 @@ _HEAD = struct.Struct("<16sI")
 
 @dataclass(frozen=True)
 class LabelPack:
-    """Label maps that are drawn and kept.
-
-    A file holds a magic word, the number n of its maps, n lengths, and n zlib streams of H * W bytes. Files
-    are opened for each read, so that threads and forked processes may share a pack.
-    """
+    """Label maps on disk: files of a magic word, the number n of maps, n lengths, and n zlib streams."""
 
     folder: Path
     places: tuple[tuple[int, int, int], ...]
@@ -403,7 +381,7 @@ class CocoSource:
         key: digest of the annotation file.
 
     Raises:
-        DataError: photographs are missing.
+        DataError: photographs are missing; of a reading, the file is damaged or the id unknown.
     """
 
     def __init__(
@@ -432,22 +410,14 @@ class CocoSource:
         return image_size(self._file(id))
 
     def read_image(self, id: str) -> Tensor:
-        """Returns (3, H, W) uint8 RGB, EXIF orientation applied.
-
-        Raises:
-            DataError: the file is missing or broken, or the id unknown.
-        """
+        """Returns (3, H, W) uint8 RGB, EXIF orientation applied."""
         return read_rgb(self._file(id))
 
     def _file(self, id: str) -> Path:
         return self.folder / known(self, self._images, id)[1].file
 
     def read_labels(self, id: str) -> Tensor:
-        """Returns (H, W) uint8: 0, 1 .. 80, 255 (crowd).
-
-        Raises:
-            DataError: the cached map is damaged, or the id unknown.
-        """
+        """Returns (H, W) uint8: 0, 1 .. 80, 255 (crowd)."""
         number, image = known(self, self._images, id)
         return torch.from_numpy(self._labels.read(number, image.size))
 

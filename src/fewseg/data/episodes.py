@@ -129,12 +129,7 @@ def further_ways(
     min_area: int,
     distinct: bool = True,
 ) -> EpisodeSpec:
-    """Draws ways 2 .. N of an episode whose way 1 is known, way j with a stream of its own.
-
-    Way j takes the first K of a random order of its class's images, which depends on neither K nor N, that
-    are not the query and, where supports are distinct, serve no earlier way. With K + 1 shots it keeps its K
-    supports, in order, but for those that an earlier way now takes.
-    """
+    """Draws ways 2 .. N of an episode whose way 1 is known, way j with a stream of its own."""
     check_way_count(ways, {first.class_id, *classes})
     spec, shots = first, len(first.supports)
     for j in range(2, ways + 1):

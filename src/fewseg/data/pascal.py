@@ -113,11 +113,7 @@ def read_ids(path: Path) -> tuple[str, ...]:
 
 
 def sbd_train_noval(voc: Path, sbd: Path) -> tuple[str, ...]:
-    """Returns SBD's ``train_noval`` images (5 623), sorted.
-
-    SBD's archive lacks ``train_noval.txt``. It is SBD's share of the *detection* train images of VOC 2012, so
-    ``ImageSets/Main/train.txt`` gives the same list.
-    """
+    """Returns SBD's ``train_noval`` images (5 623), sorted: its part of VOC's *detection* train images."""
     given, main = sbd / "train_noval.txt", voc / "ImageSets" / "Main" / "train.txt"
     if given.exists():
         return tuple(sorted(read_ids(given)))

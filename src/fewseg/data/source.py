@@ -149,7 +149,7 @@ class RelabelledSource:
             self._table[old] = new
 
     def image_size(self, id: str) -> tuple[int, int]:
-        """Returns (H, W), without a full read where the source can do so."""
+        """Returns (H, W)."""
         return size_of(self._source, id)
 
     def read_image(self, id: str) -> Tensor:
@@ -167,10 +167,7 @@ class RelabelledSource:
 
 
 class JoinedSource:
-    """Several sources as one; an image that stands in more than one is read from the first.
-
-    Lists of one data set overlap between folds: joined, they share features that are computed once.
-    """
+    """Several sources as one; an image that is in more than one is read from the first."""
 
     def __init__(self, name: str, parts: Sequence[Source]) -> None:
         self.name = name
@@ -186,7 +183,7 @@ class JoinedSource:
         self._digests = [part.digest() for part in parts]
 
     def image_size(self, id: str) -> tuple[int, int]:
-        """Returns (H, W), without a full read where the part can do so."""
+        """Returns (H, W)."""
         return size_of(self._part[id], id)
 
     def read_image(self, id: str) -> Tensor:

@@ -21,11 +21,7 @@ from fewseg.types import IGNORE
 
 
 class Stream:
-    """A stream of random numbers that reads only ``Generator.random``.
-
-    Numpy promises the raw stream of PCG64, not the values of its distributions: everything here is built from
-    plain uniform doubles, so a picture stays the same under another version of numpy.
-    """
+    """Random numbers from PCG64's raw stream alone, which stays the same under every version of numpy."""
 
     def __init__(self, seed: int) -> None:
         self._generator = np.random.Generator(np.random.PCG64(seed))
@@ -483,10 +479,7 @@ def paint_shape(
     s: Stream,
     clutter_opacity: float | None = None,
 ) -> tuple[tuple[slice, slice], Plane]:
-    """Paints a shape; returns the rows and columns it lies in and the coverage there, in [0, 1].
-
-    Objects have a dark rim and cast a shadow; clutter lies flat on the ground and may be transparent.
-    """
+    """Paints a shape; returns the rows and columns it lies in and the coverage there, in [0, 1]."""
     box = _bounds(outline, place, canvas.shape[-1])
     alpha, (u, v) = _coverage(outline, place, box), _frame(place, box)
     first, second = _colour_pair(s)

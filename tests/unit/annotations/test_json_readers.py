@@ -73,13 +73,6 @@ def test_coco_polygons_are_filled_as_pycocotools_does(tmp_path, write_json):
     assert found.weak == frozenset()
 
 
-def test_what_of_a_coco_polygon_lies_outside_the_image_is_cut_off(tmp_path, write_json):
-    triangle = np.array([[-9.0, -6.0], [55.0, 12.0], [8.0, 41.0]])
-    found = one(tmp_path, write_json, coco({"segmentation": [triangle.ravel().tolist()]}))
-    large = coco_mask.decode(coco_mask.frPyObjects([(triangle + 20).ravel().tolist()], 80, 90))[..., 0]
-    assert np.array_equal(found.masks["rust"], large[20:50, 20:60])
-
-
 @pytest.mark.parametrize("counts", [encode_coco(MASK)["counts"], uncompressed(MASK)], ids=["text", "list"])
 def test_coco_reads_both_kinds_of_rle(tmp_path, write_json, counts):
     found = one(tmp_path, write_json, coco({"segmentation": {"size": [30, 40], "counts": counts}}))

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 
 from fewseg.annotations.shapes import Canvas, ellipse, outlines, polygon, rectangle, stroke
 
@@ -101,15 +100,6 @@ def test_simplified_outlines_keep_an_iou_of_95_percent_above_400_pixels(name):
     iou = (filled & (mask == 1)).sum() / (filled | (mask == 1)).sum()
     assert iou >= 0.95
     assert corners < sum(len(path) for path in outlines(mask, 0)) or name == "square"
-
-
-def test_pillow_fills_our_outlines_a_rim_larger_as_labelme_does():
-    mask = SHAPES["large"]
-    image = Image.new("L", mask.shape[::-1])
-    for path in outlines(mask):
-        ImageDraw.Draw(image).polygon(path, outline=1, fill=1)
-    filled = np.asarray(image)
-    assert (filled & mask).sum() / (filled | mask).sum() >= 0.95
 
 
 def test_regions_of_a_class_are_joined_and_the_rest_is_background():

@@ -7,11 +7,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from fewseg.annotations.coco import compact
-from fewseg.annotations.rle import encode_coco
 from fewseg.data.coco import draw_labels, instance_of, read_annotations
 from fewseg.types import DataError
 
@@ -30,22 +28,6 @@ def checked(segmentation, counted=None, **entry):
     raw = compact({"id": 1, "image_id": 1, "category_id": 1, "segmentation": segmentation, **entry})
     counted = Counter() if counted is None else counted
     return instance_of(raw, {i: f"class {i}" for i in range(1, 10)}, SIZE, "here", counted)
-
-
-def test_a_polygon_is_filled_like_one_of_another_library_but_for_its_edge():
-    points = [(3.2, 2.1), (25.7, 5.5), (18.0, 17.3), (6.4, 14.9)]
-    found = region(1, 1, [v for p in points for v in p]).draw(SIZE)
-    picture = Image.new("L", (30 * 8, 20 * 8))
-    ImageDraw.Draw(picture).polygon([(8 * x, 8 * y) for x, y in points], fill=1)
-    covered = np.asarray(picture).reshape(20, 8, 30, 8).mean(axis=(1, 3))
-    assert found[covered > 0.9].all()
-    assert not found[covered < 0.1].any()
-
-
-def test_a_compressed_code_is_drawn():
-    mask = np.random.default_rng(7).random(SIZE) < 0.5
-    assert np.array_equal(checked(encode_coco(mask.astype(np.uint8))).draw(SIZE), mask)
-    assert not draw_labels([], SIZE).any()
 
 
 def test_polygons_of_a_region_are_united():
@@ -203,12 +185,6 @@ def test_a_truncated_or_foreign_file_is_reported(tmp_path, text):
     (tmp_path / "instances.json").write_text(text)
     with pytest.raises(DataError, match=r"instances\.json (cannot be read|has no images)"):
         read_annotations(tmp_path / "instances.json")
-
-
-@pytest.mark.parametrize("crowd", [0, 1, False, True])
-def test_a_region_is_a_crowd_where_the_file_has_it_so(read, crowd):
-    found = read(annotations=[THING | {"iscrowd": crowd}])
-    assert [instance.crowd for instance in found.instances[0]] == [bool(crowd)]
 
 
 def test_a_clean_file_has_nothing_that_was_tolerated(read):

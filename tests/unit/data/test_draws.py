@@ -86,12 +86,6 @@ def test_sample_has_no_repeats_and_a_smaller_one_is_a_prefix():
         assert all(Draws(seed).sample(items, k) == whole[:k] for k in range(11))
 
 
-def test_sample_reaches_every_pair_in_equal_shares():
-    pairs = Counter(Draws("pairs", i).sample(range(4), 2) for i in range(2400))
-    assert len(pairs) == 12
-    assert all(140 < n < 260 for n in pairs.values())
-
-
 def test_choice_follows_the_stream():
     assert Draws("c").choice("abcde") == "abcde"[Draws("c").below(5)]
     assert 0 <= Draws("x").below(2**64) < 2**64

@@ -106,11 +106,6 @@ def test_more_shots_extend_every_way_where_no_image_shows_two_of_the_classes(mak
     assert [list(s.ways) for s in two] == shorter
 
 
-def test_more_shots_extend_every_way_where_supports_may_repeat(of_ways):
-    two, five = (list(of_ways(REPEATING, 3, k).episodes(0)) for k in (2, 5))
-    assert [list(s.ways) for s in two] == [[Way(w.class_id, w.supports[:2]) for w in s.ways] for s in five]
-
-
 def test_episodes_of_several_ways_never_change(of_ways):
     assert of_ways(LIST, 3, 2).episode(0, 7) == EpisodeSpec(
         7, 5, "m04", ("m02", "5-4"), (Way(4, ("m03", "4-1")), Way(1, ("m05", "m00")))

@@ -49,15 +49,12 @@ def test_uneven_classes_go_to_the_first_folds_and_every_class_is_novel_once():
     splits = [even_split("abcdefg", folds=3, fold=f, name="letters") for f in range(3)]
     assert [s.novel for s in splits] == [(1, 2, 3), (4, 5), (6, 7)]
     assert splits[1].base == (1, 2, 3, 6, 7)
+    assert even_split("ab", folds=2, fold=0, name="x").novel == (1,)
 
 
 def test_an_even_split_keeps_the_ids_of_a_mapping():
     split = even_split({40: "d", 10: "a", 20: "b", 30: "c"}, folds=2, fold=1, name="m")
     assert (split.base, split.novel) == ((10, 20), (30, 40))
-
-
-def test_a_fold_may_be_a_single_class():
-    assert even_split("ab", folds=2, fold=0, name="x").novel == (1,)
 
 
 @pytest.mark.parametrize(

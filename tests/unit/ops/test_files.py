@@ -110,22 +110,22 @@ def test_a_folder_without_permission_is_no_question_of_space(tmp_path, monkeypat
     assert names(tmp_path) == []
 
 
-def test_a_folder_that_is_a_file_gets_a_clear_error(tmp_path):
+@pytest.mark.parametrize("write", [check_writable, lambda path: atomic_write_bytes(path, b"1")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("taken/x.bin", "taken is a file; choose another"),
+        ("taken/below/x.bin", "taken is a file; choose another"),
+        ("there", "there: it is a folder; give the name of a file in it"),
+    ],
+)
+def test_a_file_in_place_of_a_folder_or_the_reverse_is_no_question_of_space(tmp_path, write, name, message):
     (tmp_path / "taken").write_bytes(b"")
-    for target in (tmp_path / "taken/x.bin", tmp_path / "taken/below/x.bin"):
-        for write in (check_writable, lambda path: atomic_write_bytes(path, b"1")):
-            with pytest.raises(OSError, match=r"could not write .*taken is a file; choose another") as caught:
-                write(target)
-            assert "space" not in str(caught.value)
-
-
-def test_a_file_in_place_of_a_folder_is_no_question_of_space(tmp_path):
     (tmp_path / "there").mkdir()
-    for write in (check_writable, lambda path: atomic_write_bytes(path, b"1")):
-        with pytest.raises(OSError, match=r"there: it is a folder; give the name of a file in it") as caught:
-            write(tmp_path / "there")
-        assert "space" not in str(caught.value)
-    assert names(tmp_path) == ["there"]
+    with pytest.raises(OSError, match=rf"could not write .*{message}") as caught:
+        write(tmp_path / name)
+    assert "space" not in str(caught.value)
+    assert names(tmp_path) == ["taken", "there"]
 
 
 def test_what_can_be_written_is_reported_without_making_anything(tmp_path, monkeypatch):

@@ -38,19 +38,6 @@ def test_two_different_results_of_one_row_are_both_left_out_and_named(four, writ
     assert cells == ["number", "number", "not run", "number", "missing fold 2"]
 
 
-def test_of_two_equal_results_one_is_shown(four, made):
-    copy = four[1].parent / "old" / "fold1.json"
-    copy.parent.mkdir()
-    shutil.copy(four[1], copy)
-    shutil.copy(counts_path(four[1]), counts_path(copy))
-    reported, cells = made()
-    assert reported == [
-        "2 results of one row, pfenet mean 1-shot on voc5i-mini fold 1: fold1.json and old/fold1.json: they "
-        "are equal, fold1.json is shown"
-    ]
-    assert cells == ["number"] * 5
-
-
 def test_the_rarer_class_split_of_a_fold_is_left_out(four, write, made):
     write("scl1", 1, method="scl-pfenet", recipe="voc5i_mini_scl")
     counts, (other, *_) = four[0], [four[1]]
@@ -84,27 +71,3 @@ def test_a_fold_that_no_paper_has_is_left_out(four, write, made):
     reported, cells = made()
     assert reported == ["fifth.json is of fold 5, outside 0 .. 3: left out"]
     assert cells == ["number"] * 5
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"schema": 99}, "fold3.json has schema 99; this fewseg reads schema 4: update fewseg"),
-        ({"miou_mean": 0.9}, "fold3.json: miou_mean is 0.9"),
-        ({"dataset": 5}, "dataset is 5 and must be str"),
-    ],
-)
-def test_a_file_that_is_newer_edited_or_damaged_is_named_and_the_rest_is_shown(four, made, change, reason):
-    four[3].write_text(json.dumps(json.loads(four[3].read_text()) | change))
-    reported, cells = made()
-    assert len(reported) == 1
-    assert reason in reported[0]
-    assert cells == ["number", "number", "number", "not run", "missing fold 3"]
-
-
-def test_a_result_that_has_lost_its_counts_is_named(four, made):
-    counts_path(four[0]).unlink()
-    reported, cells = made()
-    assert len(reported) == 1
-    assert "fold0" in reported[0]
-    assert cells[0] == "not run"

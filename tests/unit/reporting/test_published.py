@@ -25,12 +25,7 @@ def value(table, row, shots, column="mean", paper="scl"):
 
 def test_values_are_those_of_the_papers_at_places_read_by_hand():
     assert value("1", "SCL (PFENet)", 1) == 61.8
-    assert value("1", "SCL (PFENet)", 5, "fold1") == 70.9
     assert value("1", "PFENet", 1, "fold2") == 55.4
-    assert value("1", "OSLSM", 5, "fold3") == 39.1
-    assert value("2", "SCL (PFENet)", 1, "fold0") == 36.4
-    assert value("2", "PFENet", 5) == 37.4
-    assert value("3", "SCL (PFENet)", 5, "fb_iou") == 72.8
     assert value("4", "average", 5) == 55.9
     assert value("4", "CGM", 5) == 56.9
     assert value("4", "SGM + CGM", 5, "fb_iou") == 70.7
@@ -38,22 +33,8 @@ def test_values_are_those_of_the_papers_at_places_read_by_hand():
     assert value("5", "v_s + v_pri + v_aux", 1, "fb_iou") == 69.9
     assert value("6", "L_ce^s2", 1) == 56.8
     assert value("3", "SRPNet", 1, "dice", paper="srpnet") == 76.2
-    assert value("3", "PPNet", 5, "dice_fold2", paper="srpnet") == 78.7
-    assert value("2", "REF", 5, "fold1", paper="srpnet") == 61.4
     assert value("2", "CRNet", 5, paper="srpnet") == 55.8  # SCL and SD-AANet print 58.8
-    assert value("4", "REF", 5, paper="srpnet") == 31.1
-    assert value("1", "SimPropNet", 5, "fold2", paper="sd-aanet") == 58.4
-    assert value("1", "AMP", 1, "fold3", paper="sd-aanet") == 34.7
-    assert value("2", "PFENet (473)", 1, "fold1", paper="sd-aanet") == 41.8
-    assert value("2", "ASGNet", 5, paper="sd-aanet") == 42.5
-    assert value("4", "SRPNet", 5, paper="srpnet") == 43.4
-    assert value("1", "F + IQI", 1, "fold2", paper="srpnet") == 51.9
     assert value("1", "F + SRP (sup)", 1, "fold1", paper="srpnet") == 86.1
-    assert value("1", "Baseline", 5, paper="sd-aanet") == 62.2
-    assert value("2", "SD-AANet", 5, paper="sd-aanet") == 46.9
-    assert value("2", "Baseline (473)", 1, "fold1", paper="sd-aanet") == 41.9
-    assert value("3", "Baseline + SDPM", 1, "fold2", paper="sd-aanet") == 57.7
-    assert value("4", "Multi-scale Inference", 1, paper="sd-aanet") == 62.2
     assert value("5", "Integral Strategy", 5, "fold3", paper="sd-aanet") == 58.8
 
 

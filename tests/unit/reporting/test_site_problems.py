@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -41,15 +40,6 @@ def test_other_protocols_stand_apart_and_what_cannot_share_a_table_stays_out(fol
     assert any("results of 2 protocols" in line for line in site.problems)
     assert any("again.json" in line and "pfenet-1.json" in line for line in site.problems)
     assert site.results == 8 + 1
-
-
-def test_another_class_split_is_named_and_left_out(folder, write, make, counts_of_fold, result_of):
-    counts = counts_of_fold(0)
-    counts = replace(counts, class_id=counts.class_id + 4)
-    result_of(counts, 0, classes=[5, 6], method="canet").save(folder / "odd.json", counts)
-    site, _, _ = make(folder)
-    assert any("different class splits" in line and "odd.json" in line for line in site.problems)
-    assert site.results == 9
 
 
 def test_pairs_of_other_episodes_are_named_and_the_rest_is_made(folder, write, make):
