@@ -190,3 +190,15 @@ def test_rows_that_other_processes_write_meanwhile_count_in_the_budget(make_stor
     monkeypatch.setattr(store, "_compute", crowded)
     store.ensure(ids, [0], progress=False)
     assert len(list(store.folder.glob("*.safetensors"))) == 3
+
+
+def test_stores_of_killed_runs_make_room_before_stores_that_are_used_again(make_store, data, monkeypatch):
+    make_store().ensure(data.source.ids[:1], [0], progress=False)
+    kept = make_store().folder
+    gc.collect()
+    left = kept.with_name("temporary-of-a-killed-run")
+    shutil.copytree(kept, left)
+    os.utime(kept / "used", (1, 1))
+    monkeypatch.setenv("FEWSEG_CACHE_BYTES", str(2 * 4096))
+    make_store(seed=1).ensure(data.source.ids[:1], [0], progress=False)
+    assert (kept.exists(), left.exists()) == (True, False)
