@@ -46,101 +46,60 @@ ERRORS = {
         "unknown command 'lable': did you mean table or label?",
     ),
     "unknown kind of report": (
-        (
-            "report",
-            "figure",
-        ),
+        ("report", "figure"),
         1,
         "unknown command 'report figure': did you mean report figures or report site or report tables?",
     ),
     "unknown recipe": (
-        (
-            "evaluate",
-            "voc5i_mini_matchr",
-        ),
+        ("evaluate", "voc5i_mini_matchr"),
         1,
         "unknown recipe 'voc5i_mini_matchr': did you mean voc5i_mini_matcher or voc5i_mini_panet "
         "or voc5i_mini_scl? `fewseg train --help` lists all 53",
     ),
     "missing checkpoint": (
-        (
-            "evaluate",
-            "gone.safetensors",
-        ),
+        ("evaluate", "gone.safetensors"),
         1,
         "no checkpoint at gone.safetensors: give the .safetensors file of a training run",
     ),
     "recipe that is not trained": (
-        (
-            "evaluate",
-            "voc5i_mini_pfenet",
-        ),
+        ("evaluate", "voc5i_mini_pfenet"),
         1,
         "voc5i_mini_pfenet must be trained first (`fewseg train voc5i_mini_pfenet`); then give "
         "its checkpoint",
     ),
     "number of episodes": (
-        (
-            "evaluate",
-            "voc5i_mini_matcher",
-            "--episodes",
-            "0",
-        ),
+        ("evaluate", "voc5i_mini_matcher", "--episodes", "0"),
         1,
         "--episodes must be at least 1, got 0",
     ),
     "missing root": (
-        (
-            "train",
-            "pascal_pfenet_resnet50",
-        ),
+        ("train", "pascal_pfenet_resnet50"),
         1,
         "PASCAL-5i needs --root: the folder that holds VOC 2012 and SBD as unpacked",
     ),
     "missing small set": (
-        (
-            "train",
-            "voc5i_mini_pfenet",
-        ),
+        ("train", "voc5i_mini_pfenet"),
         1,
         "voc5i-mini is not at {folder}/shared/data/voc5i-mini: give --root, or set FEWSEG_SHARED "
         "to the folder that has data/voc5i-mini",
     ),
     "unknown part": (
-        (
-            "train",
-            "voc5i_mini_pfenet",
-            "--part",
-            "method.prior=Nothing",
-        ),
+        ("train", "voc5i_mini_pfenet", "--part", "method.prior=Nothing"),
         1,
         "part 'method.prior=Nothing': 'prior' takes PriorMap or NoPrior, not 'Nothing'",
     ),
     "missing folder of data": (
-        (
-            "data",
-            "check",
-            "folder",
-            "gone",
-        ),
+        ("data", "check", "folder", "gone"),
         1,
         "gone: the folder gone does not exist: give the path of the data set's root",
     ),
     "missing result file": (
-        (
-            "compare",
-            "a.json",
-            "b.json",
-        ),
+        ("compare", "a.json", "b.json"),
         1,
         "there is no result file a.json: give the .json that `fewseg evaluate` wrote",
     ),
     "missing released weights": (
-        (
-            "import-checkpoint",
-            "gone.pth",
-            "new.safetensors",
-        ),
+        ("import-checkpoint", "gone.pth", "new.safetensors"),
         1,
         "no weight file at gone.pth: give the path of a released .pth file",
     ),
@@ -178,28 +137,12 @@ ERRORS = {
         "or take the image away",
     ),
     "missing images": (
-        (
-            "label",
-            "--support",
-            "sup",
-            "--images",
-            "gone",
-            "--out",
-            "out",
-        ),
+        ("label", "--support", "sup", "--images", "gone", "--out", "out"),
         1,
         "gone does not exist: give a folder of images, a pattern or files",
     ),
     "folder without images": (
-        (
-            "label",
-            "--support",
-            "sup",
-            "--images",
-            "empty",
-            "--out",
-            "out",
-        ),
+        ("label", "--support", "sup", "--images", "empty", "--out", "out"),
         1,
         "empty: found no images there (files that end in .jpg, .jpeg, .png, .bmp, .webp, .tif, "
         ".tiff, .gif): give their folder",
@@ -230,11 +173,7 @@ ERRORS = {
         "batch and workers must be 1 or more, got 0 and 2",
     ),
     "port": (
-        (
-            "serve",
-            "--port",
-            "70000",
-        ),
+        ("serve", "--port", "70000"),
         1,
         "--port must be 0 (any free port) to 65535, got 70000",
     ),

@@ -352,9 +352,8 @@ def test_a_digest_depends_on_the_values_and_not_on_their_order():
     assert digest({"a": 1}) == "015abd7f5cc57a2d"
 
 
-def test_the_digest_of_the_protocol_is_taken_unless_one_is_given():
+def test_the_digest_is_the_protocols_own_or_that_of_a_mapping():
     assert result().protocol_digest == digest({"name": "mini", "episodes": 6})
-    assert result(protocol_digest="abc").protocol_digest == "abc"
     assert result(protocol=PAPER_SCL).protocol_digest == PAPER_SCL.digest()
 
 

@@ -206,7 +206,6 @@ class RunResult:
         config: Any,
         class_split: Any,
         training: Any = None,
-        protocol_digest: str | None = None,
         made_with: Environment | None = None,
         **identity: Any,
     ) -> RunResult:
@@ -215,11 +214,10 @@ class RunResult:
         Args:
             counts: all episodes of all seeds.
             classes: the fold's class ids.
-            protocol: mapping or dataclass.
+            protocol: mapping or dataclass; its own ``digest()`` is stored, or :func:`digest` of a mapping.
             config: mapping or dataclass.
             class_split: mapping or dataclass.
             training: mapping or dataclass; empty by default.
-            protocol_digest: the protocol's own ``digest()`` by default, or :func:`digest` of a mapping.
             made_with: this process by default.
             **identity: the other attributes, such as ``method``, ``fold`` and ``shots``.
 
@@ -234,7 +232,7 @@ class RunResult:
         return RunResult(
             **identity,
             protocol=_mapping("protocol", protocol),
-            protocol_digest=protocol_digest or (str(own()) if callable(own) else digest(protocol)),
+            protocol_digest=str(own()) if callable(own) else digest(protocol),
             seeds=seeds,
             miou_ci95=(interval.low, interval.high),
             config=_mapping("config", config),
@@ -245,7 +243,7 @@ class RunResult:
         )
 
     def content(self) -> dict[str, Any]:
-        """What its file says, without the seal."""
+        """The content of its file without the seal."""
         return {"schema": SCHEMA} | asdict(self) | {name: getattr(self, name) for name in _DERIVED}
 
     def save(self, path: str | Path, counts: EpisodeCounts) -> None:

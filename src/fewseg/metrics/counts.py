@@ -7,7 +7,7 @@ The arguments are never changed, and values that are no mask are an error.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -264,11 +264,18 @@ class EpisodeCounts:
         joined = EpisodeCounts(
             **{f.name: np.concatenate([getattr(t, f.name) for t in tables]) for f in fields(EpisodeCounts)}
         )
-        return joined.select(np.lexsort((joined.class_id, joined.episode, joined.seed)))
+        return joined._rows(np.lexsort((joined.class_id, joined.episode, joined.seed)))
 
     def select(self, index: npt.NDArray[Any]) -> EpisodeCounts:
         """Returns the rows at ``index``, a boolean mask or integers."""
-        return EpisodeCounts(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        rows = self._rows(index)
+        return rows if index.dtype == np.bool_ else replace(rows)  # checked: integers may repeat a row
+
+    def _rows(self, index: npt.NDArray[Any]) -> EpisodeCounts:
+        """Rows without a repeat: those of a valid table need no check, which takes longer than they do."""
+        rows = object.__new__(EpisodeCounts)
+        rows.__dict__.update({name: column[index] for name, column in self.columns().items()})
+        return rows
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Returns the columns by name, as they are stored beside a result."""

@@ -56,6 +56,7 @@ class ResultRow(TypedDict):
     sizes: str  # "241", or "241 + 353" where several were added
     multi_scale: bool
     backbone: str
+    reservation: str  # how the network is less than the paper's, or ""
     precision: str
     protocol: str  # name and digest
     protocol_digest: str
@@ -75,19 +76,8 @@ class ResultRow(TypedDict):
     published_backbone: str
 
 
-OWN = [
-    "method",
-    "variant",
-    "recipe",
-    "dataset",
-    "fold",
-    "train_seed",
-    "checkpoint",
-    "ways",
-    "shots",
-    "fusion",
-]
-OWN += ["on", "precision", "protocol_digest", "miou_std"]
+OWN = ["method", "variant", "recipe", "dataset", "fold", "train_seed", "checkpoint", "ways", "shots"]
+OWN += ["fusion", "on", "precision", "protocol_digest", "miou_std"]
 """Columns that are fields of a result."""
 
 
@@ -184,9 +174,9 @@ def results_of(
 
 
 def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
-    method = run.config.get("method", {})
-    backbone = method.get("backbone", {}) if isinstance(method, Mapping) else {}
-    name = str(backbone.get("name", "")) if isinstance(backbone, Mapping) else ""
+    method = _part(run.config, "method")
+    name = str(_part(method, "backbone").get("name", ""))
+    absent = _part(method, "attention").get("type") == "NoAttention"
     variant = variants().get(run.variant, Variant(name=run.variant))
     task = (run.dataset, run.fusion, run.shots, run.on)
     row, value = printed_as(variant, *task, backbone=name, sizes=run.sizes) if run.ways == 1 else (None, None)
@@ -200,6 +190,7 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
         "sizes": " + ".join(map(str, run.sizes)) or "unknown",
         "multi_scale": len(run.sizes) > 1,
         "backbone": name,
+        "reservation": "without SAAM" if absent else "",  # so are 5-shot rows of SD-AANet on the small set
         "protocol": f"{title} [{run.protocol_digest}]".strip(),
         "protocol_line": f"protocol {protocol.line()}"
         if protocol
@@ -217,6 +208,12 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
         "published_dataset": value.dataset if value else "",
         "published_backbone": value.backbone if value else "",
     }
+
+
+def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A nested config; of one that is not recorded an empty one."""
+    part = config.get(name)
+    return part if isinstance(part, Mapping) else {}
 
 
 def without_conflicts(results: Results) -> tuple[Results, list[str]]:

@@ -382,13 +382,10 @@ def source_of(table: FoldTable, series: str) -> dict[str, str]:
     """How a row of ours was measured, by column of the CSV; what its folds share is taken from the first."""
     first = table.row(series).iloc[0]
     run = table.results.runs[first.key]
-    config, method = run.training.get("config"), run.config.get("method")
+    config = run.training.get("config")
     steps, epochs = (config.get(k) if isinstance(config, Mapping) else None for k in ("steps", "epochs"))
     length = f"{steps} steps, " if steps else f"{epochs} epochs, " if epochs else ""
-    attention = method.get("attention") if isinstance(method, Mapping) else None
-    absent = isinstance(attention, Mapping) and attention.get("type") == "NoAttention"
     trained = f"trained {length}seed {first.train_seed}" if length else "no training recorded"
-    reservation = "without SAAM" if absent else ""  # so are SD-AANet's 5-shot rows on the small set
     protocol = stored_protocol(run.protocol)
     line = protocol.line() if protocol else ""
     columns = ["method", "recipe", "backbone", "fusion", "episodes", "protocol_digest"]
@@ -397,12 +394,12 @@ def source_of(table: FoldTable, series: str) -> dict[str, str]:
         "protocol": line or first.protocol,
         "protocol_line": line,
         "training": trained,
-        "reservations": reservation,
-        "sentence": _sentence(first, trained, reservation),
+        "reservations": first.reservation,
+        "sentence": _sentence(first, trained),
     }
 
 
-def _sentence(first: Any, trained: str, reservation: str) -> str:
+def _sentence(first: Any, trained: str) -> str:
     where = DATASET_NAMES.get(first.dataset, first.dataset)
     foreign = " (NOT the papers' data)" if first.dataset == MINI else ""
     on = ", on the supports" if first.on == "support" else ""
@@ -413,7 +410,7 @@ def _sentence(first: Any, trained: str, reservation: str) -> str:
         trained,
         f"{first.episodes} episodes a fold; protocol {first.protocol}",
     ]
-    return "; ".join([*parts, reservation] if reservation else parts)
+    return "; ".join([*parts, first.reservation] if first.reservation else parts)
 
 
 CSV_HEADINGS = (

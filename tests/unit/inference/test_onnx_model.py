@@ -82,10 +82,10 @@ def test_a_method_that_cannot_be_exported_is_reported_in_one_line(monkeypatch):
     own = model("matcher")
     extract = own.method.extract
 
-    def asks(images):
-        return extract(images if float(images.mean()) > 0 else images * 2)  # a graph cannot ask
+    def branches(images):
+        return extract(images if float(images.mean()) > 0 else images * 2)  # not in a graph
 
-    monkeypatch.setattr(own.method, "extract", asks)
+    monkeypatch.setattr(own.method, "extract", branches)
     with pytest.raises(ValueError, match="this method has a step that cannot be exported") as caught:
         on_onnx_runtime(own)
     assert "\n" not in str(caught.value)

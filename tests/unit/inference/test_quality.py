@@ -38,12 +38,12 @@ def test_the_parts_are_what_they_say_computed_by_hand():
         return own.margins(features, state)[:, 0]
 
     margins = predict(query.features, (0, 1, 2))
-    said = (margins > 0) & inside
+    predicted = (margins > 0) & inside
     others = [(predict(query.features, places) > 0) & inside for places in ((1, 2), (0, 2), (0, 1))]
-    assert found.agreement == pytest.approx(np.mean([iou(o, said) for o in others]))
-    chance = margins.sigmoid()[said]
+    assert found.agreement == pytest.approx(np.mean([iou(o, predicted) for o in others]))
+    chance = margins.sigmoid()[predicted]
     assert found.margin == pytest.approx(float((2 * chance - 1).abs().mean()), abs=1e-5)
-    mask = said.to(torch.uint8).masked_fill(~inside, 255)
+    mask = predicted.to(torch.uint8).masked_fill(~inside, 255)
     state = own.state(EncodedShots(features=query.features, masks=mask[None]))
     back = []
     for shot in shots:
@@ -141,7 +141,7 @@ def test_quality_runs_the_backbone_not_once(monkeypatch):
     assert session.segment(encoded, quality=False).quality is None
 
 
-def test_many_supports_are_asked_five_times_at_most():
+def test_many_supports_are_compared_five_times_at_most():
     it = with_squares(shots=7)
     known = it.session().estimator.references("square")
     assert len(known.others) == len(known.own) == len(known.masks) == 5

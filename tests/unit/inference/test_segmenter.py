@@ -207,17 +207,10 @@ def test_a_class_of_negatives_only_is_refused(masks):
     assert it.classes == ("square",)
 
 
-def test_without_a_support_nothing_is_segmented():
-    with pytest.raises(ValueError, match="no support"):
-        segmenter().segment(picture(0)[0])
-
-
 def test_wrong_calls_are_reported_and_change_nothing():
     it = with_squares()
     before = it.supports
     image, mask = picture(0)
-    with pytest.raises(ValueError, match="2 images and 1 masks"):
-        it.add_class("a", [image, image], [mask])
     with pytest.raises(DataError, match="70 x 50 pixels and its mask 50 x 70"):
         it.add_class("a", image, mask.T)
     for name in ("", 5):
@@ -265,20 +258,15 @@ def test_a_support_set_of_another_model_is_refused(tmp_path):
             other.encode(segmenter().encode(picture(0)[0]))
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"PK\x03\x04" + bytes(50)])
+@pytest.mark.parametrize("content", [b"", b"{}", b"PK\x03\x04" + bytes(50), None])
 def test_a_broken_support_set_is_reported(tmp_path, content):
     path = tmp_path / "set.safetensors"
     with pytest.raises(DataError, match="there is no support set at"):
         segmenter().load_supports(path)
+    if content is None:
+        with_squares().save_supports(path)
+        content = path.read_bytes()[:-100]
     path.write_bytes(content)
-    with pytest.raises(DataError, match="not a complete support set"):
-        segmenter().load_supports(path)
-
-
-def test_a_truncated_support_set_is_reported(tmp_path):
-    path = tmp_path / "set.safetensors"
-    with_squares().save_supports(path)
-    path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match="not a complete support set"):
         segmenter().load_supports(path)
 
@@ -289,8 +277,6 @@ def test_a_threshold_of_a_half_is_the_label_map_and_higher_ones_mark_less():
     areas = [(found.at(t).labels == 1).sum() for t in (0.1, 0.5, 0.9)]
     assert areas == sorted(areas, reverse=True)
     assert ((found.at(0.7).labels == 1) == (found.probability[0] > 0.7)).mean() > 0.999
-    with pytest.raises(ValueError, match=r"threshold must be in \(0, 1\)"):
-        found.at(1.0)
 
 
 def test_threads_that_segment_while_others_annotate_each_get_a_whole_answer():

@@ -187,12 +187,12 @@ def test_without_events_an_image_that_did_not_come_is_requested_again(server, st
     tasks = server.task(3, THIRD)
     file, server.files["/data/upload/1/2.png"] = server.files["/data/upload/1/2.png"], httpx.Response(503)
     one = studio.predict(tasks)[0]["model_version"]
-    asked = server.times("/2.png")
+    requests = server.times("/2.png")
     assert studio.predict(tasks)[0]["model_version"] == one
-    assert server.times("/2.png") == asked
+    assert server.times("/2.png") == requests
     monkeypatch.setattr(projects, "_OLD", 0.0)
     assert studio.predict(tasks)[0]["model_version"] == one
-    assert server.times("/2.png") == asked + 1
+    assert server.times("/2.png") == requests + 1
     server.files["/data/upload/1/2.png"] = file
     assert studio.setup().json()["model_version"] == one  # until it is there
     both = studio.predict(tasks)[0]["model_version"]
@@ -268,9 +268,9 @@ def test_an_example_that_cannot_be_used_is_logged_and_tried_again_after_an_event
     one = studio.predict(tasks)[0]["model_version"]
     assert studio.setup().json()["model_version"] == one
     assert "task 2 is not used as an example" in caplog.text
-    asked = server.times("/2.png")
+    requests = server.times("/2.png")
     studio.predict(tasks)
-    assert server.times("/2.png") == asked
+    assert server.times("/2.png") == requests
     server.task(2, OTHER, [brush(OTHER_MASK)])
     studio.event("START_TRAINING")
     assert studio.predict(tasks)[0]["model_version"] != one
@@ -305,9 +305,9 @@ def test_examples_stay_within_their_bytes(server, caplog):
 )
 def test_images_come_from_label_studio_alone(server, studio, address, caplog):
     studio.predict(server.asking(1))
-    asked = len(server.asked)
+    requests = len(server.asked)
     assert studio.predict([{"id": 5, "data": {"image": address}}]) == [[]]
-    assert len(server.asked) == asked
+    assert len(server.asked) == requests
     assert "is not on http://studio.example:8080/" in caplog.text
 
 
@@ -412,10 +412,10 @@ def test_an_event_that_is_too_long_to_be_read_counts_as_a_change(server, studio)
 
 def test_a_label_studio_that_does_not_answer_leaves_the_page_its_threads(server):
     """More requests wait for it than a server has threads for the page."""
-    asked, answer = threading.Semaphore(0), threading.Event()
+    requests, answer = threading.Semaphore(0), threading.Event()
 
     def hung(request):
-        asked.release()
+        requests.release()
         assert answer.wait(60)
         return server(request)
 
@@ -425,7 +425,7 @@ def test_a_label_studio_that_does_not_answer_leaves_the_page_its_threads(server)
         for _ in range(60):
             pool.submit(httpx.post, f"{address}/predict", json=body, timeout=60)
         try:
-            assert asked.acquire(timeout=60)
+            assert requests.acquire(timeout=60)
             assert httpx.post(f"{address}/api/sessions", timeout=20).status_code == 201
             assert httpx.get(f"{address}/health", timeout=20).status_code == 200
         finally:

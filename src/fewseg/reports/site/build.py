@@ -262,15 +262,18 @@ class Setting:
     @property
     def tested_classes(self) -> list[tuple[int, str]]:
         """(fold, name) in the order of the folds."""
-        tested = self.classes.drop_duplicates(["fold", "class_id"]).sort_values("fold", kind="stable")
-        return list(zip(tested.fold, tested.name, strict=True))
+        return list(self._tested[["fold", "name"]].itertuples(index=False, name=None))
+
+    @property
+    def _tested(self) -> pd.DataFrame:
+        return self.classes.drop_duplicates(["fold", "class_id"]).sort_values("fold", kind="stable")
 
     @property
     def class_rows(self) -> list[tuple[str, list[tuple[float, bool] | None]]]:
         """Each row with its IoU by class, and whether it is the highest of its column; None: not run."""
         wide = self.classes.pivot(index="series", columns=["fold", "class_id"], values="iou")
-        tested = self.classes.drop_duplicates(["fold", "class_id"]).sort_values("fold", kind="stable")
-        wide = wide.reindex(self.table.series)[list(zip(tested.fold, tested.class_id, strict=True))]
+        tested = self._tested[["fold", "class_id"]].itertuples(index=False, name=None)
+        wide = wide.reindex(self.table.series)[list(tested)]
         best = wide.eq(wide.max())
         return [
             (series, [None if pd.isna(v) else (v, top) for v, top in zip(row, tops, strict=True)])
