@@ -149,6 +149,15 @@ def test_published_values_of_the_same_data_set_and_each_backbone_have_their_own_
     assert rows[0][9] == "32.4"
 
 
+def test_a_multi_scale_row_has_a_published_value_of_its_own(fold_tables, results):
+    made = {"method": "sdaanet", "recipe": "voc5i_mini_sdaanet"}
+    (table,) = fold_tables(
+        [*results(config={"size": 241}, **made), *results(config={"size": [241, 353]}, **made)]
+    )
+    f = table.results.frame
+    assert dict(zip(f.multi_scale, f.published, strict=True)) == {False: 61.9, True: 62.2}
+
+
 def test_the_terminal_table_has_the_same_cells(fold_tables, results):
     (table,) = fold_tables(results())
     console = Console(width=200, file=io.StringIO())
