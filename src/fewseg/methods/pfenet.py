@@ -12,7 +12,14 @@ from torch import Tensor
 from fewseg.backbones import BackboneConfig
 from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import MeanVector, PairFusion
-from fewseg.methods.layers import GuidedQuery, MidLevel, PriorConfig, PriorMap, PyramidTrunk
+from fewseg.methods.layers import (
+    GuidedQuery,
+    MidLevel,
+    PriorConfig,
+    PriorMap,
+    PyramidTrunk,
+    Rounding,
+)
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.registry import register_method
@@ -31,6 +38,7 @@ class PFENetConfig(MethodConfig):
         prior: the prior map or none.
         scales: pyramid scales: above 1 sides in cells (60, 30, 15, 8 for 473 px), floats up to 1 fractions
             of the map's side.
+        rounding: of fractional scales to cells: "down" is the released code's.
         fusion: how K shots become one answer.
         deep_weight: weight of the inner classifiers' mean cross-entropy.
         mid_dropout: Dropout2d after the mid-level convolution.
@@ -42,6 +50,7 @@ class PFENetConfig(MethodConfig):
     mid_levels: tuple[str, ...] = ("layer3", "layer2")
     prior: PriorConfig = field(default_factory=PriorMap)
     scales: tuple[float, ...] = (60, 30, 15, 8)
+    rounding: Rounding = field(default="down", metadata={"before": "nearest"})
     fusion: PairFusion = field(default_factory=MeanVector)
     deep_weight: float = 1.0
     mid_dropout: float = 0.5
@@ -79,7 +88,14 @@ class PFENet(PyramidScorer):
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
         mid_query = MidLevel(width, d, config.mid_levels, config.mid_dropout)
-        self.query = GuidedQuery(mid_query, channels=d, vectors=1, prior=config.prior, scales=config.scales)
+        self.query = GuidedQuery(
+            mid_query,
+            channels=d,
+            vectors=1,
+            prior=config.prior,
+            scales=config.scales,
+            rounding=config.rounding,
+        )
         self.trunk = PyramidTrunk(d, scales=len(config.scales), dropout=config.head_dropout)
 
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:

@@ -22,7 +22,15 @@ from fewseg.backbones import BackboneConfig
 from fewseg.methods.base import MethodConfig
 from fewseg.methods.canet import GuidedConv
 from fewseg.methods.fusion import MeanVector, PairFusion
-from fewseg.methods.layers import GuidedQuery, MidLevel, PriorConfig, PriorMap, PyramidOutput, PyramidTrunk
+from fewseg.methods.layers import (
+    GuidedQuery,
+    MidLevel,
+    PriorConfig,
+    PriorMap,
+    PyramidOutput,
+    PyramidTrunk,
+    Rounding,
+)
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision, kl_to_teacher, tempered_kl
 from fewseg.methods.pfenet import PyramidScorer
 from fewseg.methods.registry import register_method
@@ -360,6 +368,7 @@ class SDAANetConfig(MethodConfig):
     mid_levels: tuple[str, ...] = ("layer3", "layer2")
     prior: PriorConfig = field(default_factory=PriorMap)
     scales: tuple[float, ...] = (60, 30, 15, 8)
+    rounding: Rounding = field(default="down", metadata={"before": "nearest"})
     gate: GateConfig = field(default_factory=MeanGate)
     distillation: DistillationConfig = field(default_factory=SeparateTeachers)
     attention: AttentionConfig = field(default_factory=SupervisedAttention)
@@ -401,7 +410,13 @@ class SDAANet(PyramidScorer):
         self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
         mid, extra = MidLevel(width, d, config.mid_levels, config.mid_dropout), config.attention.channels
         self.query = GuidedQuery(
-            mid, channels=d, vectors=1, prior=config.prior, scales=config.scales, extra_channels=extra
+            mid,
+            channels=d,
+            vectors=1,
+            prior=config.prior,
+            scales=config.scales,
+            rounding=config.rounding,
+            extra_channels=extra,
         )
         self.trunk = PyramidTrunk(d, scales=len(config.scales), dropout=config.head_dropout)
         self.gate = config.gate.build(d)  # after the baseline's parts, which start alike with and without it
