@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
@@ -67,6 +68,21 @@ class PyramidScorer(PairScorer):
         """The query's mid-level feature and the map that its prior compares."""
         return self.query.encode(features)
 
+    def prior_keys(self, features: Features, masks: Tensor, shots: int = 1) -> tuple[Tensor, Tensor]:
+        """The prior's keys of B * K shots, masks (B * K, H, W), and their validity; see ``PriorMap.keys``.
+
+        Where the trunk's batch-norm learns, its last stage runs again on the K shots one after another, as
+        in the released code.
+        """
+
+        def rerun(level: str, below: Tensor) -> Tensor:
+            if shots == 1 or not self.backbone.learns_statistics:
+                return self.backbone.rerun(level, below)
+            each = [self.backbone.rerun(level, one) for one in below.unflatten(0, (-1, shots)).unbind(1)]
+            return torch.stack(each, dim=1).flatten(0, 1)
+
+        return self.query.prior.keys(features, masks, rerun)
+
     def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
         """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
         return self.query.prior_map(query, guides)
@@ -100,9 +116,12 @@ class PFENet(PyramidScorer):
 
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
         """The support vector of each shot (masked average pooling) and its prior keys."""
+        return self._guides(features, masks)
+
+    def _guides(self, features: Features, masks: Tensor, shots: int = 1) -> Guides:
         mid = self.mid_support.of(features)
         cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
-        keys, valid = self.config.prior.keys(features, masks, self.backbone.rerun)
+        keys, valid = self.prior_keys(features, masks, shots)
         vectors = masked_average(mid, cells).unsqueeze(1)
         return Guides(maps={"vectors": vectors}, keys=keys, valid=valid)
 
@@ -113,7 +132,7 @@ class PFENet(PyramidScorer):
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """Cross-entropy of the query and of the inner classifiers, on the mean of the K vectors."""
         support = episodes.support
-        guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
+        guides = self._guides(support.features, support.masks.flatten(0, 1), support.shots)
         guides = MeanVector().join(guides, support.shots)
         maps = self.encode_query(episodes.query)
         out = self.trunk(self.query(maps, guides), maps.size, deep=True)

@@ -223,8 +223,8 @@ class SCLPFENet(SupportPathScorer, PyramidScorer):
         out: PyramidOutput = self.trunk(merged, size, deep=deep, previous=previous)
         return out
 
-    def _guides(self, support: SupportPass, features: Features, masks: Tensor) -> Guides:
-        keys, valid = self.config.prior.keys(features, masks, self.backbone.rerun)
+    def _guides(self, support: SupportPass, features: Features, masks: Tensor, shots: int = 1) -> Guides:
+        keys, valid = self.prior_keys(features, masks, shots)
         return Guides(maps={"vectors": self.second_vectors(support)}, keys=keys, valid=valid)
 
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
@@ -236,7 +236,7 @@ class SCLPFENet(SupportPathScorer, PyramidScorer):
         shots = episodes.support.shots
         features, masks = episodes.support.features, episodes.support.masks.flatten(0, 1)
         support = self.first_pass(features, masks, deep=True)
-        guides = self._guides(support, features, masks)
+        guides = self._guides(support, features, masks, shots)
         maps = self.encode_query(episodes.query)
         of_query = torch.arange(len(episodes.query)).repeat_interleave(shots)
         merged = self.query(maps.select(of_query) if shots > 1 else maps, guides)
