@@ -9,12 +9,23 @@ the episode's ways in order, 255 ignore. Label maps hold class ids and 255 = ign
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 IGNORE = 255
+
+
+def value_before(of: Field[Any]) -> Any:
+    """The value of a config's field in stored configs that have not got it, from its metadata ``before``.
+
+    A field that is added later has one: stored configs without it are read with that value, what they were
+    made with, whatever the default is now; with that value it is left out of JSON, so that digests stay.
+    ``MISSING`` for the other fields.
+    """
+    return of.metadata.get("before", MISSING)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fewseg.engine.released import import_released, released_canet_key, released_sdaanet_key
 from fewseg.methods.pair_scorer import PairScorer
-from fewseg.types import EncodedEpisodes, EncodedShots, Features
+from fewseg.types import EncodedShots, Features, ImageEpisodes
 
 
 def shared_folder() -> Path:
@@ -123,13 +123,25 @@ class ReleasedRun:
         features = Features(maps=maps, image_size=shots[0].image_size)
         return EncodedShots(features=features, masks=self.case.input("support_mask"))
 
+    @property
+    def episodes(self) -> ImageEpisodes:
+        """The case's training episodes as images, whose normalisation is undone."""
+        backbone = self.model.backbone
+        query, support = (
+            self.case.input(name) * backbone.std.view(3, 1, 1) + backbone.mean.view(3, 1, 1)
+            for name in ("query", "support")
+        )
+        return ImageEpisodes(
+            support_images=support,
+            support_masks=self.case.input("support_mask"),
+            query_images=query,
+            query_masks=self.case.input("query_mask"),
+        )
+
     @cached_property
     def losses(self) -> dict[str, Tensor]:
         """Our loss terms, with "main", "aux" and the "total" whose gradients the case has."""
-        truth = self.case.input("query_mask")
-        found = self.model.training_losses(
-            EncodedEpisodes(support=self.support, query=self.query, query_masks=truth)
-        )
+        found = self.model.losses(self.episodes)
         sums = {
             "main": sum(value for name, value in found.terms.items() if not name.endswith("_deep")),
             "aux": sum(value for name, value in found.terms.items() if name.endswith("_deep")),

@@ -181,6 +181,15 @@ class Backbone(nn.Module):
                     module.eval()
         return self
 
+    @property
+    def learns_statistics(self) -> bool:
+        """Whether a frozen trunk's batch-norm goes by the images of each pass now: ``bn="train"``, training.
+
+        What goes through it in one pass then matters. The released PFENet family has a pass for the queries
+        and one for each of the K shots.
+        """
+        return self.training and self.config.bn == "train" and not self.config.trainable
+
     def forward(self, images: Tensor) -> Features:
         """Computes the maps of images.
 

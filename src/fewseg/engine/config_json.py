@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.registry import METHODS, list_methods, part_classes
+from fewseg.types import value_before
 
 
 def config_from_json(value: Any, *kinds: type) -> Any:
@@ -37,7 +38,8 @@ def _rebuilt(value: Any, kinds: tuple[type, ...]) -> Any:
         raise ValueError(
             f"config of {name} has unknown fields {sorted(set(given) - known)}; known: {sorted(known)}"
         )
-    parts = {key: _rebuilt(item, part_classes(hints[key])) for key, item in given.items()}
+    parts = {f.name: value_before(f) for f in fields(kind) if value_before(f) is not MISSING}
+    parts |= {key: _rebuilt(item, part_classes(hints[key])) for key, item in given.items()}
     try:
         return kind(**parts)
     except TypeError as error:

@@ -23,6 +23,7 @@ from fewseg.data.protocols import stored_protocol
 from fewseg.engine.environment import Environment, environment
 from fewseg.metrics import EpisodeCounts, bootstrap_miou, dice, fb_iou, miou, per_class, std_over_seeds
 from fewseg.ops.files import atomic_path, atomic_write_text
+from fewseg.types import value_before
 
 SCHEMA = 4
 """Version of the layout of a result file; results of earlier versions are evaluated again."""
@@ -44,11 +45,13 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
 def as_json(value: Any) -> Any:
     """Turns configs into what JSON gives back: mappings, lists, strings, numbers, booleans, None.
 
-    A dataclass becomes its fields and ``type``, its class name, so that parts without fields stay different.
+    A dataclass becomes its fields and ``type``, its class name, so that parts without fields stay different;
+    a field with its ``value_before`` is left out.
     Keys become strings; sets are sorted.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        parts = {f.name: as_json(getattr(value, f.name)) for f in fields(value)}
+        named = {f.name: (getattr(value, f.name), value_before(f)) for f in fields(value)}
+        parts = {name: as_json(own) for name, (own, before) in named.items() if own != before}
         return {"type": type(value).__name__} | parts
     if isinstance(value, Mapping):
         return {str(key): as_json(item) for key, item in value.items()}

@@ -151,17 +151,25 @@ class FewShotSegmenter(nn.Module, ABC):
         return isinstance(fusion, tuple(type(own) for own in self.fusions))
 
     def encode_episodes(self, episodes: ImageEpisodes) -> EncodedEpisodes:
-        """Runs supports and queries of B episodes through the backbone together."""
+        """Runs supports and queries of B episodes through the backbone together.
+
+        Where its batch-norm learns though it is frozen, the queries have a pass of their own, and then the
+        first shots, the second shots and so on, as in the released PFENet family.
+        """
         shots, count = episodes.support_masks.shape[1], len(episodes.query_masks)
-        images = torch.cat([episodes.support_images.flatten(0, 1), episodes.query_images])
-        features = self.extract(images)
+        if self.backbone.learns_statistics:
+            query = self.extract(episodes.query_images)
+            each = [self.extract(images) for images in episodes.support_images.unbind(1)]
+            shot_of = torch.arange(count * shots).view(shots, count).T.flatten()
+            supports = Features.stack(each).select(shot_of)
+        else:
+            images = torch.cat([episodes.support_images.flatten(0, 1), episodes.query_images])
+            features = self.extract(images)
+            supports = features.select(slice(count * shots))
+            query = features.select(slice(count * shots, None))
         return EncodedEpisodes(
-            support=EncodedShots(
-                features=features.select(slice(count * shots)),
-                masks=episodes.support_masks,
-                way_of=episodes.way_of,
-            ),
-            query=features.select(slice(count * shots, None)),
+            support=EncodedShots(features=supports, masks=episodes.support_masks, way_of=episodes.way_of),
+            query=query,
             query_masks=episodes.query_masks,
             pair_ids=episodes.pair_ids,
         )

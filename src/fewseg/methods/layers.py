@@ -50,10 +50,19 @@ class MidLevel(nn.Sequential):
         return out
 
 
-def bin_size(scale: float, size: tuple[int, int]) -> tuple[int, int]:
-    """Cells of one pyramid scale: above 1 a side in cells, a float up to 1 a fraction of the map's side."""
+Rounding = Literal["down", "nearest"]
+"""How many cells a fraction of a map's side is."""
+
+
+def bin_size(scale: float, size: tuple[int, int], rounding: Rounding = "down") -> tuple[int, int]:
+    """Cells of one pyramid scale: above 1 a side in cells, a float up to 1 a fraction of the map's side.
+
+    Source: the released code of PFENet and SCL, which truncates (0.125 of 60 cells is 7); "nearest" is what
+    fewseg did before.
+    """
     if isinstance(scale, float) and scale <= 1.0:
-        return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
+        cells = [scale * side if rounding == "down" else round(scale * side) for side in size]
+        return max(1, int(cells[0])), max(1, int(cells[1]))
     return int(scale), int(scale)
 
 
@@ -65,10 +74,18 @@ class GuideMerge(nn.Module):
     constant over cells: its share is one matrix product an image instead of one a cell.
     """
 
-    def __init__(self, channels: int, *, vectors: int, prior_channels: int, scales: Sequence[float]) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        vectors: int,
+        prior_channels: int,
+        scales: Sequence[float],
+        rounding: Rounding = "down",
+    ) -> None:
         super().__init__()
-        self.channels = channels
-        self.scales = tuple(scales)
+        self.channels, self.vectors = channels, vectors
+        self.scales, self.rounding = tuple(scales), rounding
         width = channels * (1 + vectors) + prior_channels
         convs = [nn.Conv2d(width, channels, 1, bias=False) for _ in self.scales]
         self.convs: Iterable[nn.Conv2d] = nn.ModuleList(convs)  # type: ignore[assignment]
@@ -79,7 +96,7 @@ class GuideMerge(nn.Module):
         guide = vectors.flatten(1)
         merged = []
         for scale, conv in zip(self.scales, self.convs, strict=True):
-            size = bin_size(scale, (maps.shape[-2], maps.shape[-1]))
+            size = bin_size(scale, (maps.shape[-2], maps.shape[-1]), self.rounding)
             weight = conv.weight
             own, shared, rest = weight.split([d, guide.shape[1], weight.shape[1] - d - guide.shape[1]], dim=1)
             pooled = maps if size == tuple(maps.shape[-2:]) else F.adaptive_avg_pool2d(maps, size)
@@ -268,13 +285,16 @@ class GuidedQuery(nn.Module):
         vectors: int,
         prior: PriorConfig,
         scales: Sequence[float],
+        rounding: Rounding = "down",
         extra_channels: int = 0,
     ) -> None:
         super().__init__()
         self.mid = mid
         self.prior = prior
         planes = prior.channels + extra_channels
-        self.merge = GuideMerge(channels, vectors=vectors, prior_channels=planes, scales=scales)
+        self.merge = GuideMerge(
+            channels, vectors=vectors, prior_channels=planes, scales=scales, rounding=rounding
+        )
 
     def encode(self, features: Features) -> QueryMaps:
         """The query's mid-level feature, and the map that its prior compares."""

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
 from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import MeanVector, PairFusion
-from fewseg.methods.layers import GuidedQuery, MidLevel, PriorConfig, PriorMap, PyramidTrunk
+from fewseg.methods.layers import (
+    GuidedQuery,
+    MidLevel,
+    PriorConfig,
+    PriorMap,
+    PyramidTrunk,
+    Rounding,
+)
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.registry import register_method
@@ -31,6 +39,7 @@ class PFENetConfig(MethodConfig):
         prior: the prior map or none.
         scales: pyramid scales: above 1 sides in cells (60, 30, 15, 8 for 473 px), floats up to 1 fractions
             of the map's side.
+        rounding: of fractional scales to cells: "down" is the released code's.
         fusion: how K shots become one answer.
         deep_weight: weight of the inner classifiers' mean cross-entropy.
         mid_dropout: Dropout2d after the mid-level convolution.
@@ -42,6 +51,7 @@ class PFENetConfig(MethodConfig):
     mid_levels: tuple[str, ...] = ("layer3", "layer2")
     prior: PriorConfig = field(default_factory=PriorMap)
     scales: tuple[float, ...] = (60, 30, 15, 8)
+    rounding: Rounding = field(default="down", metadata={"before": "nearest"})
     fusion: PairFusion = field(default_factory=MeanVector)
     deep_weight: float = 1.0
     mid_dropout: float = 0.5
@@ -57,6 +67,21 @@ class PyramidScorer(PairScorer):
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature and the map that its prior compares."""
         return self.query.encode(features)
+
+    def prior_keys(self, features: Features, masks: Tensor, shots: int = 1) -> tuple[Tensor, Tensor]:
+        """The prior's keys of B * K shots, masks (B * K, H, W), and their validity; see ``PriorMap.keys``.
+
+        Where the trunk's batch-norm learns, its last stage runs again on the K shots one after another, as
+        in the released code.
+        """
+
+        def rerun(level: str, below: Tensor) -> Tensor:
+            if shots == 1 or not self.backbone.learns_statistics:
+                return self.backbone.rerun(level, below)
+            each = [self.backbone.rerun(level, one) for one in below.unflatten(0, (-1, shots)).unbind(1)]
+            return torch.stack(each, dim=1).flatten(0, 1)
+
+        return self.query.prior.keys(features, masks, rerun)
 
     def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
         """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
@@ -79,14 +104,24 @@ class PFENet(PyramidScorer):
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
         mid_query = MidLevel(width, d, config.mid_levels, config.mid_dropout)
-        self.query = GuidedQuery(mid_query, channels=d, vectors=1, prior=config.prior, scales=config.scales)
+        self.query = GuidedQuery(
+            mid_query,
+            channels=d,
+            vectors=1,
+            prior=config.prior,
+            scales=config.scales,
+            rounding=config.rounding,
+        )
         self.trunk = PyramidTrunk(d, scales=len(config.scales), dropout=config.head_dropout)
 
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
         """The support vector of each shot (masked average pooling) and its prior keys."""
+        return self._guides(features, masks)
+
+    def _guides(self, features: Features, masks: Tensor, shots: int = 1) -> Guides:
         mid = self.mid_support.of(features)
         cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
-        keys, valid = self.config.prior.keys(features, masks, self.backbone.rerun)
+        keys, valid = self.prior_keys(features, masks, shots)
         vectors = masked_average(mid, cells).unsqueeze(1)
         return Guides(maps={"vectors": vectors}, keys=keys, valid=valid)
 
@@ -97,7 +132,7 @@ class PFENet(PyramidScorer):
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """Cross-entropy of the query and of the inner classifiers, on the mean of the K vectors."""
         support = episodes.support
-        guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
+        guides = self._guides(support.features, support.masks.flatten(0, 1), support.shots)
         guides = MeanVector().join(guides, support.shots)
         maps = self.encode_query(episodes.query)
         out = self.trunk(self.query(maps, guides), maps.size, deep=True)

@@ -26,6 +26,7 @@ from fewseg.methods.layers import (
     PriorMap,
     PyramidOutput,
     PyramidTrunk,
+    Rounding,
 )
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
 from fewseg.methods.pair_scorer import PairScorer, cross_pairs
@@ -177,6 +178,7 @@ class SCLPFENetConfig(MethodConfig):
     mid_levels: tuple[str, ...] = ("layer3", "layer2")
     prior: PriorConfig = field(default_factory=PriorMap)
     scales: tuple[float, ...] = (60, 30, 15, 8)
+    rounding: Rounding = field(default="down", metadata={"before": "nearest"})
     self_guided: SelfGuided = field(default_factory=SelfGuided)
     fusion: PairFusion = field(default_factory=CrossGuided)
     deep_weight: float = 1.0
@@ -199,9 +201,14 @@ class SCLPFENet(SupportPathScorer, PyramidScorer):
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         vectors, scales = config.self_guided.width, config.scales
         self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
-        self.merge_support = GuideMerge(d, vectors=vectors, prior_channels=0, scales=scales)
+        rounding = config.rounding
+        self.merge_support = GuideMerge(
+            d, vectors=vectors, prior_channels=0, scales=scales, rounding=rounding
+        )
         mid_query = MidLevel(width, d, config.mid_levels, config.mid_dropout)
-        self.query = GuidedQuery(mid_query, channels=d, vectors=vectors, prior=config.prior, scales=scales)
+        self.query = GuidedQuery(
+            mid_query, channels=d, vectors=vectors, prior=config.prior, scales=scales, rounding=rounding
+        )
         self.trunk = PyramidTrunk(d, scales=len(scales), dropout=config.head_dropout)
 
     def support_map(self, features: Features) -> Tensor:
@@ -216,8 +223,8 @@ class SCLPFENet(SupportPathScorer, PyramidScorer):
         out: PyramidOutput = self.trunk(merged, size, deep=deep, previous=previous)
         return out
 
-    def _guides(self, support: SupportPass, features: Features, masks: Tensor) -> Guides:
-        keys, valid = self.config.prior.keys(features, masks, self.backbone.rerun)
+    def _guides(self, support: SupportPass, features: Features, masks: Tensor, shots: int = 1) -> Guides:
+        keys, valid = self.prior_keys(features, masks, shots)
         return Guides(maps={"vectors": self.second_vectors(support)}, keys=keys, valid=valid)
 
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
@@ -229,7 +236,7 @@ class SCLPFENet(SupportPathScorer, PyramidScorer):
         shots = episodes.support.shots
         features, masks = episodes.support.features, episodes.support.masks.flatten(0, 1)
         support = self.first_pass(features, masks, deep=True)
-        guides = self._guides(support, features, masks)
+        guides = self._guides(support, features, masks, shots)
         maps = self.encode_query(episodes.query)
         of_query = torch.arange(len(episodes.query)).repeat_interleave(shots)
         merged = self.query(maps.select(of_query) if shots > 1 else maps, guides)

@@ -22,7 +22,15 @@ from fewseg.backbones import BackboneConfig
 from fewseg.methods.base import MethodConfig
 from fewseg.methods.canet import GuidedConv
 from fewseg.methods.fusion import MeanVector, PairFusion
-from fewseg.methods.layers import GuidedQuery, MidLevel, PriorConfig, PriorMap, PyramidOutput, PyramidTrunk
+from fewseg.methods.layers import (
+    GuidedQuery,
+    MidLevel,
+    PriorConfig,
+    PriorMap,
+    PyramidOutput,
+    PyramidTrunk,
+    Rounding,
+)
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision, kl_to_teacher, tempered_kl
 from fewseg.methods.pfenet import PyramidScorer
 from fewseg.methods.registry import register_method
@@ -360,6 +368,7 @@ class SDAANetConfig(MethodConfig):
     mid_levels: tuple[str, ...] = ("layer3", "layer2")
     prior: PriorConfig = field(default_factory=PriorMap)
     scales: tuple[float, ...] = (60, 30, 15, 8)
+    rounding: Rounding = field(default="down", metadata={"before": "nearest"})
     gate: GateConfig = field(default_factory=MeanGate)
     distillation: DistillationConfig = field(default_factory=SeparateTeachers)
     attention: AttentionConfig = field(default_factory=SupervisedAttention)
@@ -401,7 +410,13 @@ class SDAANet(PyramidScorer):
         self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
         mid, extra = MidLevel(width, d, config.mid_levels, config.mid_dropout), config.attention.channels
         self.query = GuidedQuery(
-            mid, channels=d, vectors=1, prior=config.prior, scales=config.scales, extra_channels=extra
+            mid,
+            channels=d,
+            vectors=1,
+            prior=config.prior,
+            scales=config.scales,
+            rounding=config.rounding,
+            extra_channels=extra,
         )
         self.trunk = PyramidTrunk(d, scales=len(config.scales), dropout=config.head_dropout)
         self.gate = config.gate.build(d)  # after the baseline's parts, which start alike with and without it
@@ -415,10 +430,10 @@ class SDAANet(PyramidScorer):
         values = torch.ones_like(raw) if self.gate is None else self.gate(raw)
         return PooledShots(mid=mid, raw=raw, values=values)
 
-    def _guides(self, shots: PooledShots, features: Features, masks: Tensor) -> Guides:
-        keys, valid = self.config.prior.keys(features, masks, self.backbone.rerun)
-        maps = {"vectors": shots.prototypes.unsqueeze(1), "ungated": shots.raw}
-        return Guides(maps=maps | self.config.gate.kept(shots.values), keys=keys, valid=valid)
+    def _guides(self, pooled: PooledShots, features: Features, masks: Tensor, shots: int = 1) -> Guides:
+        keys, valid = self.prior_keys(features, masks, shots)
+        maps = {"vectors": pooled.prototypes.unsqueeze(1), "ungated": pooled.raw}
+        return Guides(maps=maps | self.config.gate.kept(pooled.values), keys=keys, valid=valid)
 
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
         """Each shot's prototypes, gate and prior keys; depends on the support alone."""
@@ -438,6 +453,16 @@ class SDAANet(PyramidScorer):
         if self.attention is None:
             return query.mid.new_zeros(len(guides), 0, *query.size)
         return self.attention.query_map(query.mid, guides["ungated"], learn=learn)
+
+    def restored_supports(self, pooled: PooledShots, shots: int, *, learn: bool) -> list[Tensor]:
+        """SAAM's segmentation (B, 2, h, w) of the first shots, of the second ones, ... ; none without SAAM.
+
+        One after another, as in the released code, so that its batch-norm sees one shot at a time.
+        """
+        if self.attention is None:
+            return []
+        each = (maps.unflatten(0, (-1, shots)).unbind(1) for maps in (pooled.mid, pooled.raw))
+        return [self.attention.support_logits(*own, learn=learn) for own in zip(*each, strict=True)]
 
     def _decode(
         self, query: QueryMaps, guides: Guides, prior: Tensor | None = None, *, deep: bool, learn: bool
@@ -462,7 +487,8 @@ class SDAANet(PyramidScorer):
         support, config, learn = episodes.support, self.config, self.training
         masks = support.masks.flatten(0, 1)
         shots = self.pool(support.features, masks)
-        guides = MeanVector().join(self._guides(shots, support.features, masks), support.shots)
+        guides = self._guides(shots, support.features, masks, support.shots)
+        guides = MeanVector().join(guides, support.shots)
         maps = self.encode_query(episodes.query)
         out = self._decode(maps, guides, deep=True, learn=learn)
         terms = {
@@ -473,9 +499,8 @@ class SDAANet(PyramidScorer):
         if distilled is not None:
             terms["distillation"] = distilled
         if self.attention is not None:
-            logits = self.attention.support_logits(shots.mid, shots.raw, learn=learn)
-            each = logits.unflatten(0, (-1, support.shots)).unbind(1)
-            pairs = zip(each, support.masks.unbind(1), strict=True)
+            restored = self.restored_supports(shots, support.shots, learn=learn)
+            pairs = zip(restored, support.masks.unbind(1), strict=True)
             terms["support_attention"] = torch.stack([cross_entropy_full_size(*p) for p in pairs]).mean()
         weights = {
             "query_deep": config.deep_weight,

@@ -107,6 +107,7 @@ def _pfenet_parts() -> dict[str, Any]:
         "channels": 96,
         "prior": PriorMap(level="layer3", masked_input=None),
         "scales": (1.0, 0.5, 0.25, 0.133),
+        "rounding": "nearest",  # what the committed results were trained with
         "mid_dropout": _DROPOUT,
     }
 

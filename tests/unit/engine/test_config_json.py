@@ -1,6 +1,7 @@
 """Configs come back from JSON as they were; nothing but known configs is ever made."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -87,6 +88,16 @@ def test_parts_that_a_field_takes_are_put_in_place():
     assert found["train"].optimiser == AdamW()
     assert found["method"].backbone.shape == ResNetShape()
     assert with_parts(CONFIGS, []) == CONFIGS
+
+
+def test_a_stored_config_without_an_added_field_is_read_with_what_it_was_made_with_and_keeps_its_digest():
+    new = as_json(PFENetConfig())
+    assert new["rounding"] == "down"
+    stored = {key: value for key, value in new.items() if key != "rounding"}
+    old = config_from_json(stored)
+    assert old == replace(PFENetConfig(), rounding="nearest")
+    assert as_json(old) == stored
+    assert config_from_json(new) == PFENetConfig()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,9 @@ from fewseg.methods.layers import (
     bin_size,
     plus,
 )
+from fewseg.methods.pfenet import PFENetConfig
+from fewseg.methods.scl import SCLPFENetConfig
+from fewseg.methods.sdaanet import SDAANetConfig
 from fewseg.ops.masks import foreground_cells
 from fewseg.types import Features, Guides
 
@@ -34,8 +37,8 @@ def literal_merge(merge, sizes, maps, vectors, prior):
     ("scales", "sizes"),
     [
         ((12, 6, 3), [(12, 12), (6, 6), (3, 3)]),  # 12 is above the map's own side
-        ((1.0, 0.5, 0.133), [(9, 7), (4, 4), (1, 1)]),
-        ((9, 0.5), [(9, 9), (4, 4)]),
+        ((1.0, 0.5, 0.133), [(9, 7), (4, 3), (1, 1)]),
+        ((9, 0.5), [(9, 9), (4, 3)]),
     ],
 )
 @pytest.mark.parametrize(("vectors", "prior_channels"), [(1, 1), (2, 1), (2, 0), (3, 1)])
@@ -59,12 +62,40 @@ def test_the_merge_is_the_convolution_of_the_concatenation(scales, sizes, vector
         (8, (8, 8)),
         (1, (1, 1)),
         (1.0, (31, 41)),
-        (0.5, (16, 20)),
+        (0.5, (15, 20)),
         (0.001, (1, 1)),
     ],
 )
 def test_numbers_above_1_are_sides_and_floats_up_to_1_fractions_of_the_map(scale, size):
     assert bin_size(scale, (31, 41)) == size
+
+
+@pytest.mark.parametrize(
+    ("pixels", "cells"), [(145, [19, 9, 4, 2]), (473, [60, 30, 15, 7]), (641, [81, 40, 20, 10])]
+)
+def test_fractions_of_the_map_are_truncated_as_in_the_released_code(pixels, cells):
+    side = (pixels - 1) // 8 + 1
+    assert [bin_size(scale, (side, side)) for scale in (1.0, 0.5, 0.25, 0.125)] == [(c, c) for c in cells]
+    assert bin_size(0.125, (60, 60), "nearest") == (8, 8)
+
+
+@pytest.mark.parametrize("config", [PFENetConfig, SCLPFENetConfig, SDAANetConfig])
+@pytest.mark.parametrize(
+    ("pixels", "rounding", "last"), [(145, "down", 2), (473, "down", 7), (473, "nearest", 8)]
+)
+def test_every_pyramid_of_a_method_has_the_cells_of_its_rounding(make_method, config, pixels, rounding, last):
+    method = make_method(config, scales=(1.0, 0.125), rounding=rounding)
+    side = (pixels - 1) // 8 + 1
+    merges = [module for module in method.modules() if isinstance(module, GuideMerge)]
+    assert len(merges) == (2 if config is SCLPFENetConfig else 1)
+    for merge in merges:
+        prior = torch.rand(1, merge.convs[0].in_channels - 8 * (1 + merge.vectors), side, side)
+        maps, vectors = torch.randn(1, 8, side, side), torch.randn(1, merge.vectors, 8)
+        with torch.no_grad():
+            found = merge(maps, vectors, prior)
+            expected = literal_merge(merge, [(side, side), (last, last)], maps, vectors, prior)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def rerun(level, below):

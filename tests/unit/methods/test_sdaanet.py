@@ -243,12 +243,18 @@ def test_in_training_the_attention_learns_of_the_queries_and_then_of_the_support
     images, masks = shots(2, 3)
     encoded = method.encode_episodes(episodes_of(images, masks))
     expected = copy.deepcopy(method)
-    method.training_losses(encoded)
+    found = method.training_losses(encoded)
     guides = expected.encode_support(encoded.support).guides
     support = expected.pool(encoded.support.features, masks[:, :-1].flatten(0, 1))
     query = expected.encode_query(encoded.query)
     expected.attention.query_map(query.mid, guides["ungated"], learn=True)
-    expected.attention.support_logits(support.mid, support.raw, learn=True)
+    mid, raw = (values.unflatten(0, (2, 2)) for values in (support.mid, support.raw))
+    losses = []
+    for k in range(2):  # the shots one after another, as in the released code
+        logits = expected.attention.support_logits(mid[:, k], raw[:, k], learn=True)
+        full = F.interpolate(logits, size=(65, 65), mode="bilinear", align_corners=True)
+        losses.append(F.cross_entropy(full, masks[:, k].long(), ignore_index=255))
+    torch.testing.assert_close(found.terms["support_attention"], sum(losses) / 2, atol=1e-5, rtol=1e-4)
     for (name, found), statistics in zip(method.named_buffers(), expected.buffers(), strict=True):
         torch.testing.assert_close(found, statistics, msg=name)
 
