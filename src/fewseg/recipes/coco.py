@@ -28,6 +28,7 @@ from fewseg.recipes.pascal import VIEW, poly_training
 from fewseg.recipes.recipe import CROSS_GUIDED, PLAIN, Evaluation, Recipe, register
 
 _RESNET101 = BackboneConfig(name="resnet101")
+_SCALES = (1.0, 0.5, 0.25, 0.125)
 _ONE, _FIVE = PLAIN
 
 
@@ -51,7 +52,7 @@ def _recipe(
 
 
 def _scl(method: MethodConfig, *lines: Evaluation) -> Recipe:
-    view = TrainView(size=473, scale=(0.8, 1.25), rotate=10.0, flip=0.5, blur=0.5)
+    view = TrainView(size=641, scale=(0.8, 1.25), rotate=10.0, rotate_probability=0.5, flip=0.5, blur=0.5)
     return _recipe(method, view, PAPER_SCL, *lines, lr=5e-3)
 
 
@@ -60,10 +61,11 @@ def coco_pfenet_resnet101() -> Recipe:
     """PFENet, ResNet-101, COCO-20i: SCL (Zhang et al. 2021), Table 2, row "PFENet".
 
     Deviations: SCL's 200 epochs and batch 4 are PASCAL's; on COCO it keeps PFENet's settings, 50 epochs,
-    batch 8, SGD 5e-3, scale 0.8 to 1.25. Input 473 as on PASCAL; plain stem with the ImageNet weights that
+    batch 8, SGD 5e-3, scale 0.8 to 1.25. Input 641 and pyramid scales 1, 0.5, 0.25, 0.125 are shown by the
+    released code alone; plain stem with the ImageNet weights that
     timm names. 5 x 1000 episodes, as SCL's own row; the quoted row is of 20 000 in one run.
     """
-    return _scl(PFENetConfig(backbone=_RESNET101), *PLAIN)
+    return _scl(PFENetConfig(backbone=_RESNET101, scales=_SCALES), *PLAIN)
 
 
 @register(variants.PFENET_473)
@@ -81,7 +83,7 @@ def coco_scl_pfenet_resnet101() -> Recipe:
 
     Deviations: as ``coco_pfenet_resnet101``; CGM and the second support pass in the paper's form.
     """
-    return _scl(SCLPFENetConfig(backbone=_RESNET101), *CROSS_GUIDED)
+    return _scl(SCLPFENetConfig(backbone=_RESNET101, scales=_SCALES), *CROSS_GUIDED)
 
 
 def _sdaanet(method: MethodConfig, *lines: Evaluation, train_shots: int = 1) -> Recipe:
