@@ -105,9 +105,8 @@ def _canet(method: MethodConfig, *lines: Evaluation, train_shots: int = 1) -> Re
 
     The paper's rate is 2.5e-4, and new layers learn 10 times as fast; with a frozen backbone all layers that
     learn are new, hence 2.5e-3. The paper gives neither momentum nor a course of the rate: momentum is 0.9,
-    and the rate is constant, which only the code released with SCL shows. The paper gives no augmentation: here
-    a mirror, and the image scaled to
-    1 to 1.5 times what fits the square, so that training sees objects of about the test's size.
+    and the rate is constant, which only the code released with SCL shows. The paper gives no
+    augmentation: here a mirror, and the image scaled to 1 to 1.5 times what fits the square, so that training sees objects of about the test's size.
     """
     view = TrainView(size=321, scale=(1.0, 1.5), rotate=0.0, flip=0.5, blur=0.0, resize="letterbox")
     train = poly_training(view, weight_decay=5e-4, power=0.0, shots=train_shots)
@@ -292,7 +291,7 @@ def pascal_srpnet_resnet50() -> Recipe:
     """SRPNet, ResNet-50, PASCAL-5i: SRPNet (Ding et al. 2022), Table 1, "F + SRP" (IQI, sup), Tables 2 and 3.
 
     Deviations: the training list, which the paper does not name, is of 5 953 images; batch-norm in eval
-    mode; the pyramid's grid is that of stride 8; alpha and eta, which the paper does not give, are 20 and our choice.
+    mode; alpha and eta, which the paper does not give, are 20 and our choice.
     """
     return _prototypes(SRPNetConfig(), *PLAIN, *ITERATED, *ON_SUPPORT)
 
