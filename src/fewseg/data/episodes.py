@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fewseg.data.draws import Draws
 from fewseg.data.folds import ClassSplit
@@ -302,6 +302,10 @@ def _check_images(path: Path, specs: Iterable[EpisodeSpec], index: Index) -> Non
         )
 
 
+Queries = Literal["independent", "epochs"]
+"""How training queries follow each other."""
+
+
 class TrainingSampler:
     """An endless, repeatable stream of training episodes.
 
@@ -322,6 +326,8 @@ class TrainingSampler:
         held_out_classes: base classes kept for model selection; treated like the novel ones.
         ways: N, from 1. The 1-way episode of a step is way 1 of its N-way episode; the classes of the further
             ways are uniform among the rest.
+        queries: "independent" draws every query anew; "epochs" walks the images that show a usable class,
+            reshuffled on every pass, each once before any twice.
 
     Attributes:
         classes: the classes drawn, ascending. Classes with too few images are skipped with a warning.
@@ -345,7 +351,13 @@ class TrainingSampler:
         drop_novel: bool = False,
         held_out_classes: Sequence[int] = (),
         ways: int = 1,
+        queries: Queries = "independent",
     ) -> None:
+        if queries not in get_args(Queries) or (queries == "epochs" and class_first):
+            raise ValueError(
+                f"queries must be one of {get_args(Queries)}, and class_first 0 with 'epochs'; got "
+                f"queries={queries!r} and class_first={class_first}"
+            )
         if min(shots, ways) < 1 or not 0.0 <= class_first <= 1.0:
             raise ValueError(
                 "training episodes need shots >= 1, ways >= 1 and class_first in [0, 1]; got "
@@ -363,6 +375,8 @@ class TrainingSampler:
         self.further_classes = self._further() if ways > 1 else ()
         self._queries = self.index.images_with_any(self.classes, min_area)
         self._key = ("train", _VERSION, split.fold, seed)
+        self.queries = queries
+        self._pass: tuple[int, tuple[str, ...]] = (-1, ())
 
     def _usable(self, classes: Sequence[int]) -> tuple[int, ...]:
         counts = {c: len(self.index.images_of(c, self.min_area)) for c in classes}
@@ -400,6 +414,14 @@ class TrainingSampler:
             log.warning("%s: never a further way, too few images of its own (%s)", self.index.name, names)
         return tuple(c for c in left if c not in few)
 
+    def _walked(self, step: int) -> str:
+        """The query of a step where queries are walked by epochs."""
+        number, place = divmod(step, len(self._queries))
+        if self._pass[0] != number:
+            order = Draws(*self._key, "pass", number).sample(self._queries, len(self._queries))
+            self._pass = (number, tuple(order))
+        return self._pass[1][place]
+
     def episode(self, step: int) -> EpisodeSpec:
         """Returns the training episode of a step, a pure function of (fold, seed, step) and the data."""
         draws = Draws(*self._key, step)
@@ -407,7 +429,7 @@ class TrainingSampler:
             class_id = draws.choice(self.classes)
             query = draws.choice(self.index.images_of(class_id, self.min_area))
         else:
-            query = draws.choice(self._queries)
+            query = self._walked(step) if self.queries == "epochs" else draws.choice(self._queries)
             present = self.index.classes_in(query, self.min_area)
             class_id = draws.choice([c for c in present if c in self.classes])
         others = [id for id in self.index.images_of(class_id, self.min_area) if id != query]

@@ -155,8 +155,8 @@ def stored_protocol(stored: Mapping[str, Any]) -> Protocol | None:
 PAPER_SCL = Protocol(name="paper-scl", query_order="list")
 """SCL (Zhang et al. 2021), Sec. 5: 1000 episodes, 5 runs, queries from the validation list."""
 
-PAPER_SRPNET = Protocol(name="paper-srpnet", query_order="class_first", min_area=1)
-"""SRPNet (Ding et al. 2022), Sec. 4.1: 1000 episodes, 5 runs.
+PAPER_SRPNET = Protocol(name="paper-srpnet", query_order="class_first", min_area=1, aspect="stretched")
+"""SRPNet (Ding et al. 2022), Sec. 4.1: 1000 episodes, 5 runs; Sec. 4.2: images resized to 417 x 417.
 
 Sec. 3.1 states for the *training* set that one pixel makes a class present, and for the test set only that it
 is "randomly sampled": that one pixel counts there too, and that the class is drawn first, is inferred."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -102,10 +102,15 @@ class TrainView:
         size: side of the square, pixels.
         scale: range of the random scale factor.
         rotate: largest rotation either way, degrees; the corners become mean colour and 255.
+        rotate_probability: probability of a rotation (0.5 in the released code of PFENet, SCL and SD-AANet).
         flip: probability of a horizontal flip.
         blur: probability of a Gaussian blur (5 x 5, sigma 1.1).
         resize: "none" scales the original (PFENet); "letterbox" scales the size that just fits the
-            square, for views much smaller than the photographs.
+            square, for views much smaller than the photographs; "stretch" scales the square itself, which
+            the image fills whatever its aspect (PANet, SRPNet).
+
+    Raises:
+        ValueError: the probability is not in [0, 1], or ``resize`` is unknown.
     """
 
     size: int
@@ -113,7 +118,21 @@ class TrainView:
     rotate: float = 10.0
     flip: float = 0.5
     blur: float = 0.5
-    resize: Literal["none", "letterbox"] = "none"
+    resize: Literal["none", "letterbox", "stretch"] = "none"
+    rotate_probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.rotate_probability <= 1.0:
+            raise ValueError(f"rotate_probability must be in [0, 1], got {self.rotate_probability}")
+        if self.resize not in ("none", "letterbox", "stretch"):
+            raise ValueError(f"resize must be 'none', 'letterbox' or 'stretch', got {self.resize!r}")
+
+    def __repr__(self) -> str:
+        """The fields, as in keys of stored views: one that older views lacked only where it differs."""
+        shown = [
+            f.name for f in fields(self) if f.name != "rotate_probability" or self.rotate_probability != 1.0
+        ]
+        return f"TrainView({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def __call__(
         self, image: Tensor, labels: Tensor, draws: Draws, keep: int | None = None
@@ -123,11 +142,12 @@ class TrainView:
         factor = draws.uniform(*self.scale)
         if self.resize == "letterbox":
             factor *= self.size / max(height, width)
-        hw = scaled((height, width), factor)
+        whole = (self.size, self.size) if self.resize == "stretch" else (height, width)
+        hw = scaled(whole, factor)
         picture = tv_tensors.Image(resize_images(unit_image(image), hw))
         mask = tv_tensors.Mask(resize_labels(labels, hw))
         angle, flip, blur = draws.uniform(-self.rotate, self.rotate), draws.uniform(), draws.uniform()
-        if self.rotate > 0:
+        if self.rotate > 0 and (self.rotate_probability == 1.0 or draws.chance(self.rotate_probability)):
             turn = InterpolationMode.BILINEAR
             picture = functional.rotate(picture, angle, interpolation=turn, fill=list(IMAGENET_MEAN))
             mask = functional.rotate(mask, angle, fill=IGNORE)

@@ -81,8 +81,9 @@ def check_finite(
 
 logger = logging.getLogger(__name__)
 
-_SINCE = {"ways": 1}
-"""Fields of ``TrainConfig`` that older checkpoints lack, with what those runs did."""
+_SINCE = {"ways": 1, "queries": "independent", "train_list": None}
+_SINCE_OF_VIEW = {"rotate_probability": 1.0}
+"""Fields of ``TrainConfig`` and its view that older checkpoints lack, with what those runs did."""
 
 LAST, BEST, LOSSES = "last.safetensors", "best.safetensors", "losses.jsonl"
 
@@ -176,6 +177,7 @@ def resume(
 def _identity(about: Checkpoint) -> dict[str, Any]:
     """What two runs must share for one to go on from the other; how often it saves is not part of it."""
     config = _SINCE | about.training["config"]
+    config["view"] = _SINCE_OF_VIEW | config["view"]
     config = {k: v for k, v in config.items() if k not in ("save_every", "workers")}
     return {
         "method": as_json(about.config),

@@ -9,12 +9,14 @@ from typing import Literal
 import torch
 from torch import nn
 
+from fewseg.data.episodes import Queries
+from fewseg.data.pascal import TrainList
 from fewseg.data.transforms import TrainView
 
 
 @dataclass(frozen=True, kw_only=True)
 class SGD:
-    """SGD with a polynomial schedule: lr (1 - step / steps)^power.
+    """SGD with a polynomial schedule: lr (1 - step / steps)^power; power 0 keeps the rate constant.
 
     Source: PFENet (Tian et al. 2020), Sec. 4.1, and SCL (Zhang et al. 2021), Sec. 5.1: lr 2.5e-3,
     momentum 0.9, weight decay 1e-4, power 0.9.
@@ -97,6 +99,11 @@ class TrainConfig:
         cached_views: 0 draws a fresh view of every image at every step; n > 0 keeps the features of the
             plain view and of n random views of each image, so that the backbone runs once a view
             (frozen backbones only; less variety, many times faster).
+        queries: "independent" draws every query anew; "epochs" walks the training images, reshuffled on every
+            pass, so that each is a query once before any is one twice (released PFENet, SCL and SD-AANet).
+            Only with ``class_first`` 0.
+        train_list: which of the two lists of PASCAL training images; None for the list of 5 953. Data sets
+            other than PASCAL-5i refuse it.
         class_first: share of episodes whose class is drawn first, uniformly; the others draw the query
             from the image list. PFENet and SCL: 0.
         min_area: pixels of the original image that a class must cover to count as present.
@@ -120,6 +127,8 @@ class TrainConfig:
     ways: int = 1
     view: TrainView = field(default_factory=lambda: TrainView(size=473))
     cached_views: int = 0
+    queries: Queries = "independent"
+    train_list: TrainList | None = None
     class_first: float = 0.0
     min_area: int = 2048
     drop_novel: bool = False
@@ -138,6 +147,10 @@ class TrainConfig:
             raise ValueError(
                 f"steps, batch, shots, ways and save_every must be at least 1, got {self.steps}, "
                 f"{self.batch}, {self.shots}, {self.ways}, {self.save_every}"
+            )
+        if self.queries == "epochs" and self.class_first:
+            raise ValueError(
+                f"queries='epochs' walks the image list, so class_first must be 0, got {self.class_first}"
             )
         if self.validate_every and not self.held_out:
             raise ValueError(

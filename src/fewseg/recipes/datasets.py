@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from fewseg.data.folds import (
 )
 from fewseg.data.fss1000 import FSS1000Source, fss1000_parts, fss1000_split
 from fewseg.data.index import build_index
-from fewseg.data.pascal import pascal_sources, pascal_val
+from fewseg.data.pascal import TrainList, pascal_sources, pascal_val
 from fewseg.data.source import JoinedSource, RelabelledSource, Source
 from fewseg.types import DataError
 
@@ -31,7 +32,7 @@ def shared_folder() -> Path:
 
 
 def voc5i_mini(fold: int, root: Path | None = None) -> FoldData:
-    """1 906 VOC photographs in PASCAL-5i folds."""
+    """1 906 VOC photographs in PASCAL-5i folds; 1 786 of them are in the eight lists of images."""
     root = root or shared_folder() / "data" / "voc5i-mini"
     parts = voc5i_mini_lists(root)
     source = JoinedSource("voc5i-mini", list(parts.values()))
@@ -40,10 +41,32 @@ def voc5i_mini(fold: int, root: Path | None = None) -> FoldData:
     return FoldData(dataset=source.name, source=source, split=pascal_5i(fold), train=train, test=test)
 
 
-def pascal(fold: int, root: Path | None = None) -> FoldData:
-    """PASCAL-5i with the 5 953 training images of PFENet and SCL."""
+def pascal(fold: int, root: Path | None = None, *, train_list: TrainList = "voc+sbd_noval") -> FoldData:
+    """PASCAL-5i with the 5 953 training images of PFENet and SCL, or the 10 582 of "trainaug" (PANet)."""
     root = _given(root, "PASCAL-5i", "VOC 2012 and SBD")
-    return _fold_data("pascal-5i", *pascal_sources(root, root), pascal_5i(fold))
+    return _fold_data("pascal-5i", *pascal_sources(root, root, train_list), pascal_5i(fold))
+
+
+def training_data(
+    data: Callable[[int, Path | None], FoldData], train_list: TrainList | None, fold: int, root: Path | None
+) -> FoldData:
+    """A recipe's data with the training list of its config.
+
+    Raises:
+        ValueError: the data set has no such lists.
+    """
+    if train_list is None:
+        return data(fold, root)
+    if data is not pascal:
+        raise ValueError(
+            f"train_list {train_list!r} is for PASCAL-5i alone: leave it out for other data sets"
+        )
+    return pascal(fold, root, train_list=train_list)
+
+
+def coco_contiguous(fold: int, root: Path | None = None) -> FoldData:
+    """COCO-20i in split A, blocks of 20 classes (PANet)."""
+    return coco(fold, root, split="A")
 
 
 def coco(fold: int, root: Path | None = None, *, split: CocoSplit = "B") -> FoldData:

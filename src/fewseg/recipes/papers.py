@@ -42,7 +42,7 @@ from fewseg.methods.sdaanet import (
 )
 from fewseg.methods.srpnet import SRPNetConfig
 from fewseg.recipes import variants
-from fewseg.recipes.datasets import coco, coco_three_parts, pascal
+from fewseg.recipes.datasets import coco, coco_contiguous, coco_three_parts, pascal
 from fewseg.recipes.recipe import (
     AVERAGED,
     CROSS_GUIDED,
@@ -62,15 +62,21 @@ def poly_training(
     batch: int = 4,
     lr: float = 2.5e-3,
     weight_decay: float = 1e-4,
+    power: float = 0.9,
     shots: int = 1,
 ) -> TrainConfig:
-    """PFENet's schedule, which SCL (Sec. 5.1) and SD-AANet (Sec. IV-A2) keep: SGD with momentum, poly 0.9."""
+    """PFENet's schedule, which SCL (Sec. 5.1) and SD-AANet (Sec. IV-A2) keep: SGD with momentum, poly 0.9.
+
+    Queries by epochs without replacement, and rotation with probability 0.5, are shown by the released code
+    alone.
+    """
     return TrainConfig(
         epochs=epochs,
         batch=batch,
         shots=shots,
         view=view,
-        optimiser=SGD(lr=lr, momentum=0.9, weight_decay=weight_decay, power=0.9),
+        optimiser=SGD(lr=lr, momentum=0.9, weight_decay=weight_decay, power=power),
+        queries="epochs",
         save_every=1000,
         workers=batch,
     )
@@ -83,7 +89,7 @@ def _recipe(method: MethodConfig, train: TrainConfig, protocol: Protocol, *lines
 
 
 def _pfenet(method: MethodConfig, *lines: Evaluation) -> Recipe:
-    view = TrainView(size=473, scale=(0.9, 1.1), rotate=10.0, flip=0.5, blur=0.5)
+    view = TrainView(size=473, scale=(0.9, 1.1), rotate=10.0, rotate_probability=0.5, flip=0.5, blur=0.5)
     return _recipe(method, poly_training(view), PAPER_SCL, *lines)
 
 
@@ -109,12 +115,13 @@ def _canet(method: MethodConfig, *lines: Evaluation, train_shots: int = 1) -> Re
     """CANet's schedule, which SCL keeps (SCL, Sec. 5.1): 200 epochs, batch 4, SGD, weight decay 5e-4.
 
     The paper's rate is 2.5e-4, and new layers learn 10 times as fast; with a frozen backbone all layers that
-    learn are new, hence 2.5e-3. The paper gives neither momentum nor a course of the rate: here 0.9 and
-    poly 0.9, as for its other baseline. It gives no augmentation: here a mirror, and the image scaled to
-    1 to 1.5 times what fits the square, so that training sees objects of about the test's size.
+    learn are new, hence 2.5e-3. The paper gives neither momentum nor a course of the rate: momentum is 0.9,
+    and the rate is constant, which only the code released with SCL shows. The paper gives no
+    augmentation: here a mirror, and the image scaled to 1 to 1.5 times what fits the square, so that training
+    sees objects of about the test's size.
     """
     view = TrainView(size=321, scale=(1.0, 1.5), rotate=0.0, flip=0.5, blur=0.0, resize="letterbox")
-    train = poly_training(view, weight_decay=5e-4, shots=train_shots)
+    train = poly_training(view, weight_decay=5e-4, power=0.0, shots=train_shots)
     return _recipe(method, train, PAPER_SCL, *lines)
 
 
@@ -124,7 +131,8 @@ def pascal_canet_resnet50() -> Recipe:
 
     The 5-shot row of Table 1 is ``pascal_canet_attention_resnet50``.
 
-    Deviations: momentum, course of the rate and augmentation are ours, the paper gives none.
+    Deviations: momentum and augmentation are ours, the paper gives none; the constant rate is from SCL's
+    released code. Trained on SCL's 5 953 images (``train.train_list`` has the other list).
     """
     return _canet(CANetConfig(fusion=ScoreAverage()), *CROSS_GUIDED)
 
@@ -213,11 +221,14 @@ def pascal_scl_canet_second_loss_resnet50() -> Recipe:
 
 
 def prototype_training() -> TrainConfig:
-    """PANet's schedule (Sec. 4.1), which SRPNet keeps (Sec. 4.2): 30 000 steps of one episode, flips only."""
+    """PANet's schedule (Sec. 4.1), which SRPNet keeps (Sec. 4.2): 30 000 steps of one episode, flips only.
+
+    Images are stretched to 417 x 417 (SRPNet, Sec. 4.2).
+    """
     return TrainConfig(
         steps=30_000,
         batch=1,
-        view=TrainView(size=417, scale=(1.0, 1.0), rotate=0.0, flip=0.5, blur=0.0, resize="letterbox"),
+        view=TrainView(size=417, scale=(1.0, 1.0), rotate=0.0, flip=0.5, blur=0.0, resize="stretch"),
         class_first=1.0,
         min_area=1,
         optimiser=StepSGD(),
@@ -231,7 +242,9 @@ def _prototypes(method: MethodConfig, *lines: Evaluation) -> Recipe:
 
 
 def _panet(method: PANetConfig) -> Recipe:
-    return _prototypes(method, *PLAIN, *(Evaluation(ways=2, shots=k) for k in (1, 5)))
+    made = _prototypes(method, *PLAIN, *(Evaluation(ways=2, shots=k) for k in (1, 5)))
+    assert made.train is not None
+    return replace(made, train=replace(made.train, train_list="trainaug"))
 
 
 _VGG16 = BackboneConfig(name="vgg16", levels=("layer4",), trainable=True, last_relu=False)
@@ -241,10 +254,10 @@ _VGG16 = BackboneConfig(name="vgg16", levels=("layer4",), trainable=True, last_r
 def pascal_panet_vgg16() -> Recipe:
     """PANet, VGG-16, PASCAL-5i: SRPNet (Ding et al. 2022), Table 2, and SCL (Zhang et al. 2021), Table 1.
 
-    The 2-way lines are in no table of the three papers.
+    The 2-way lines are in no table of the three papers. Trained on the 10 582 images of the released code.
 
-    Deviations: aspect kept and padded where the paper stretches to a square; maps resized with aligned
-    corners; ignored support pixels count nowhere (released code: background).
+    Deviations: maps resized with aligned corners; ignored support pixels count nowhere
+    (released code: background).
     """
     return _panet(PANetConfig(backbone=_VGG16))
 
@@ -289,8 +302,8 @@ def pascal_srpnet_f_resnet50() -> Recipe:
 def pascal_srpnet_resnet50() -> Recipe:
     """SRPNet, ResNet-50, PASCAL-5i: SRPNet (Ding et al. 2022), Table 1, "F + SRP" (IQI, sup), Tables 2 and 3.
 
-    Deviations: aspect kept and padded where the paper stretches to a square; batch-norm in eval mode; the
-    pyramid's grid is that of stride 8; alpha and eta, which the paper does not give, are 20 and our choice.
+    Deviations: the training list, which the paper does not name, is of 5 953 images; batch-norm in eval
+    mode; alpha and eta, which the paper does not give, are 20 and our choice.
     """
     return _prototypes(SRPNetConfig(), *PLAIN, *ITERATED, *ON_SUPPORT)
 
@@ -305,6 +318,25 @@ def coco_srpnet_resnet50() -> Recipe:
     return replace(pascal_srpnet_resnet50(), data=coco_three_parts)
 
 
+@register(variants.SRPNET)
+def coco_20i_srpnet_resnet50() -> Recipe:
+    """SRPNet, ResNet-50, COCO-20i in split B: not a row of SRPNet (Ding et al. 2022), whose split differs.
+
+    Deviations: as ``pascal_srpnet_resnet50``, whose schedule it has.
+    """
+    return replace(pascal_srpnet_resnet50(), data=coco)
+
+
+@register(variants.PANET)
+def coco_panet_vgg16() -> Recipe:
+    """PANet, VGG-16, COCO-20i in split A, PANet's own: in no table of the three papers with this split.
+
+    Deviations: as ``pascal_panet_vgg16``, whose schedule it has.
+    """
+    made = _prototypes(PANetConfig(backbone=_VGG16), *PLAIN)
+    return replace(made, data=coco_contiguous, protocol=replace(PAPER_SRPNET, coco_split="A"))
+
+
 @register(variants.MATCHER)
 def pascal_matcher_resnet50() -> Recipe:
     """The training-free matcher, ResNet-50, PASCAL-5i: the floor that every trained method must beat.
@@ -314,7 +346,7 @@ def pascal_matcher_resnet50() -> Recipe:
     return replace(_prototypes(MatcherConfig(), *PLAIN, *ITERATED), train=None)
 
 
-VIEW = TrainView(size=321, scale=(1.0, 1.0), rotate=10.0, flip=0.5, blur=0.0)
+VIEW = TrainView(size=321, scale=(1.0, 1.0), rotate=10.0, rotate_probability=0.5, flip=0.5, blur=0.0)
 """A mirror, a rotation, and a crop of the image at its own scale (SD-AANet, Sec. IV-A2)."""
 
 _ONE, _FIVE = PLAIN
@@ -389,6 +421,7 @@ def pascal_sdaanet_separate_resnet50() -> Recipe:
 
 
 _RESNET101 = BackboneConfig(name="resnet101")
+_COCO_SCALES = (1.0, 0.5, 0.25, 0.125)
 
 
 def _coco(
@@ -405,7 +438,7 @@ def _coco(
 
 
 def _coco_scl(method: MethodConfig, *lines: Evaluation) -> Recipe:
-    view = TrainView(size=473, scale=(0.8, 1.25), rotate=10.0, flip=0.5, blur=0.5)
+    view = TrainView(size=641, scale=(0.8, 1.25), rotate=10.0, rotate_probability=0.5, flip=0.5, blur=0.5)
     return _coco(method, view, PAPER_SCL, *lines, lr=5e-3)
 
 
@@ -414,10 +447,11 @@ def coco_pfenet_resnet101() -> Recipe:
     """PFENet, ResNet-101, COCO-20i: SCL (Zhang et al. 2021), Table 2, row "PFENet".
 
     Deviations: SCL's 200 epochs and batch 4 are PASCAL's; on COCO it keeps PFENet's settings, 50 epochs,
-    batch 8, SGD 5e-3, scale 0.8 to 1.25. Input 473 as on PASCAL; plain stem with the ImageNet weights that
-    timm names. 5 x 1000 episodes, as SCL's own row; the quoted row is of 20 000 in one run.
+    batch 8, SGD 5e-3, scale 0.8 to 1.25. Input 641 and pyramid scales 1, 0.5, 0.25, 0.125 are
+    shown by the released code alone; plain stem with the ImageNet weights that timm names. 5 x 1000 episodes,
+    as SCL's own row; the quoted row is of 20 000 in one run.
     """
-    return _coco_scl(PFENetConfig(backbone=_RESNET101), *PLAIN)
+    return _coco_scl(PFENetConfig(backbone=_RESNET101, scales=_COCO_SCALES), *PLAIN)
 
 
 @register(variants.PFENET_473)
@@ -435,7 +469,7 @@ def coco_scl_pfenet_resnet101() -> Recipe:
 
     Deviations: as ``coco_pfenet_resnet101``; CGM and the second support pass in the paper's form.
     """
-    return _coco_scl(SCLPFENetConfig(backbone=_RESNET101), *CROSS_GUIDED)
+    return _coco_scl(SCLPFENetConfig(backbone=_RESNET101, scales=_COCO_SCALES), *CROSS_GUIDED)
 
 
 def _coco_sdaanet(method: MethodConfig, *lines: Evaluation, train_shots: int = 1) -> Recipe:
