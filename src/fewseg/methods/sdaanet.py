@@ -90,6 +90,46 @@ class IntegralTeacher(MaskedTeacher):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrintedSeparateTeachers(MaskedTeacher):
+    """A teacher for each shot, of the query alone: L_KD = mean_i KL(softmax(u_i p_q) || softmax(p'_s,i)).
+
+    Source: SD-AANet (Zhao et al. 2022), Eq. 9 as printed; ``SeparateTeachers`` has the half of Eq. 4 too.
+
+    Attributes:
+        detach: see ``SeparateTeachers``.
+    """
+
+    kind: Literal["separate-printed"] = "separate-printed"
+    detach: bool = False
+
+    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
+        """L_KD; see ``SeparateTeachers.loss``."""
+        teachers = (gates * query.unsqueeze(1)).softmax(dim=-1)
+        return kl_to_teacher(students, teachers.detach() if self.detach else teachers).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrintedIntegralTeacher(MaskedTeacher):
+    """One teacher, of the query alone: L_KD = mean_i KL(softmax(mean_i u_i p_q) || softmax(p'_s,i)).
+
+    Source: SD-AANet (Zhao et al. 2022), Eq. 7 as printed; ``IntegralTeacher`` has the half of Eq. 4 too.
+
+    Attributes:
+        detach: see ``SeparateTeachers``.
+    """
+
+    kind: Literal["integral-printed"] = "integral-printed"
+    detach: bool = False
+
+    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
+        """L_KD; see ``SeparateTeachers.loss``."""
+        teacher = (gates.mean(dim=1) * query).softmax(dim=-1)
+        if self.detach:
+            teacher = teacher.detach()
+        return kl_to_teacher(students, teacher.unsqueeze(1).expand_as(students)).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrototypeTeacher:
     """The teacher of the released code: softmax of the mean of prototypes instead of a mean of softmaxes.
 
@@ -124,7 +164,14 @@ class NoDistillation:
     kind: Literal["none"] = "none"
 
 
-DistillationConfig = SeparateTeachers | IntegralTeacher | PrototypeTeacher | NoDistillation
+DistillationConfig = (
+    SeparateTeachers
+    | IntegralTeacher
+    | PrintedSeparateTeachers
+    | PrintedIntegralTeacher
+    | PrototypeTeacher
+    | NoDistillation
+)
 
 
 POOLS = (1, 2, 3, 6)
@@ -158,7 +205,9 @@ class PyramidPooling(nn.Module):
     Source: PSPNet (Zhao et al. 2017), in SD-AANet (Zhao et al. 2022), Sec. III-C2.
     """
 
-    def __init__(self, in_channels: int, channels: int, pools: Sequence[int] = POOLS) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, pools: Sequence[int] = POOLS, *, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.pools = tuple(pools)
         self.convs = nn.ModuleList(nn.Conv2d(in_channels, channels, 1, bias=False) for _ in self.pools)
@@ -166,6 +215,7 @@ class PyramidPooling(nn.Module):
         width = in_channels + len(self.pools) * channels
         self.bottleneck = nn.Conv2d(width, channels, 3, padding=1, bias=False)
         self.bottleneck_norm = LossNorm(channels)
+        self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, maps: Tensor, *, learn: bool) -> Tensor:
         """Returns (n, d, h, w) of maps (n, C, h, w); see ``LossNorm`` for ``learn``."""
@@ -175,7 +225,8 @@ class PyramidPooling(nn.Module):
             pooled = F.relu(norm(conv(F.adaptive_avg_pool2d(maps, pool)), learn=learn))
             joined.append(resize(pooled, size))
         found = self.bottleneck(torch.cat(joined, dim=1))
-        return F.relu(self.bottleneck_norm(found, learn=learn))
+        out: Tensor = self.dropout(F.relu(self.bottleneck_norm(found, learn=learn)))
+        return out
 
 
 class AffinityModule(nn.Module):
@@ -187,10 +238,10 @@ class AffinityModule(nn.Module):
     Source: SD-AANet (Zhao et al. 2022), Sec. III-C and Fig. 7.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.conv = GuidedConv(channels, 4 * channels, vectors=1)
-        self.pyramid = PyramidPooling(4 * channels, channels)
+        self.pyramid = PyramidPooling(4 * channels, channels, dropout=dropout)
         self.support_head = nn.Conv2d(channels, 2, 1)
         self.query_head = nn.Conv2d(channels, 1, 1)
 
@@ -214,14 +265,19 @@ class SupervisedAttention:
     """The supervised affinity attention module: one more channel for the decoder, and one more loss.
 
     Source: SD-AANet (Zhao et al. 2022), Sec. III-C.
+
+    Attributes:
+        dropout: Dropout2d after the pyramid pooling's bottleneck. The paper is silent; 0.1 is the released
+            code's.
     """
 
     kind: Literal["saam"] = "saam"
+    dropout: float = field(default=0.1, metadata={"before": 0.0})
     channels: ClassVar[int] = 1
 
     def build(self, channels: int) -> AffinityModule | None:
         """The module for features of ``channels`` channels."""
-        return AffinityModule(channels)
+        return AffinityModule(channels, dropout=self.dropout)
 
 
 @dataclass(frozen=True, kw_only=True)

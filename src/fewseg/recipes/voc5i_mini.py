@@ -29,6 +29,7 @@ from fewseg.methods.sdaanet import (
     NoGate,
     SDAANetConfig,
     SeparateTeachers,
+    SupervisedAttention,
 )
 from fewseg.methods.srpnet import SRPNetConfig
 from fewseg.recipes import variants
@@ -213,6 +214,8 @@ def voc5i_mini_sdaanet_baseline() -> Recipe:
 
 
 def _sdaanet(*more: Evaluation, **parts: Any) -> Recipe:
+    # the committed results were trained without the attention's dropout
+    parts = {"attention": SupervisedAttention(dropout=0.0)} | parts
     method = SDAANetConfig(**_pfenet_parts(), distillation_weight=_KD_WEIGHT, **parts)
     return _recipe(method, head_training(STEPS), *PLAIN, *more)
 

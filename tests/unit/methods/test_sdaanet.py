@@ -17,10 +17,13 @@ from fewseg.methods.sdaanet import (
     NoAttention,
     NoDistillation,
     NoGate,
+    PrintedIntegralTeacher,
+    PrintedSeparateTeachers,
     PrototypeTeacher,
     PyramidPooling,
     SDAANetConfig,
     SeparateTeachers,
+    SupervisedAttention,
 )
 from fewseg.ops.masks import foreground_cells
 from fewseg.types import Guides
@@ -80,6 +83,9 @@ def test_the_compounded_gate_multiplies_by_every_shot_and_by_their_mean_again(co
     torch.testing.assert_close(found, expected)
 
 
+TEACHERS = [SeparateTeachers, IntegralTeacher, PrintedSeparateTeachers, PrintedIntegralTeacher]
+
+
 def teaching(shots=3):
     generator = torch.Generator().manual_seed(0)
     gates = 0.5 + 0.5 * torch.rand(2, shots, 5, generator=generator)
@@ -108,6 +114,30 @@ def test_the_integral_teacher_is_one_for_all_shots():
     torch.testing.assert_close(IntegralTeacher().loss(students, gates, query), sum(losses) / 6)
 
 
+def test_the_teachers_of_equations_7_and_9_as_printed_are_of_the_query_alone():
+    students, gates, query = teaching()
+    separate, integral = [], []
+    for b in range(2):
+        whole = (gates[b].mean(0) * query[b]).softmax(-1)
+        for k in range(3):
+            separate.append(kl((gates[b, k] * query[b]).softmax(-1), students[b, k]))
+            integral.append(kl(whole, students[b, k]))
+    found = PrintedSeparateTeachers().loss(students, gates, query)
+    torch.testing.assert_close(found, sum(separate) / 6)
+    torch.testing.assert_close(PrintedIntegralTeacher().loss(students, gates, query), sum(integral) / 6)
+
+
+def test_the_attentions_bottleneck_drops_whole_channels_of_its_output_in_training_only(make):
+    module = make(attention=SupervisedAttention(dropout=1.0)).attention.train()
+    maps, prototypes = torch.randn(2, 8, 9, 9), torch.randn(2, 8)
+    empty = module.query_head.bias.view(1, 1, 1, 1).expand(2, 1, 9, 9)
+    torch.testing.assert_close(module.query_map(maps, prototypes, learn=False), empty)
+    answer = module.eval().query_map(maps, prototypes, learn=False)
+    plain = make(attention=SupervisedAttention(dropout=0.0)).attention.train()
+    assert torch.equal(plain.query_map(maps, prototypes, learn=False), answer)
+    assert SupervisedAttention().dropout == 0.1
+
+
 def test_the_released_teacher_is_the_mean_of_prototypes():
     students, gates, query = teaching()
     taught = (students + query[:, None]) / 2
@@ -115,7 +145,7 @@ def test_the_released_teacher_is_the_mean_of_prototypes():
     torch.testing.assert_close(PrototypeTeacher().loss(students, gates, query), 22.5 * expected)
 
 
-@pytest.mark.parametrize("kind", [SeparateTeachers, IntegralTeacher])
+@pytest.mark.parametrize("kind", TEACHERS)
 def test_a_detached_teacher_learns_nothing_from_the_query(kind):
     students, gates, query = teaching()
     for detach in (False, True):
@@ -127,7 +157,9 @@ def test_a_detached_teacher_learns_nothing_from_the_query(kind):
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_losses_are_those_of_equation_12(make, shots, count):
-    method = make(deep_weight=0.25, mid_dropout=0.0, head_dropout=0.0)
+    method = make(
+        deep_weight=0.25, attention=SupervisedAttention(dropout=0.0), mid_dropout=0.0, head_dropout=0.0
+    )
     images, masks = shots(2, count + 1)
     encoded = method.encode_episodes(episodes_of(images, masks))
     found = method.training_losses(encoded)
@@ -171,7 +203,7 @@ def test_what_training_saw_of_a_query_mask_is_not_kept_for_an_answer(make, shots
     images, masks = shots(2, 3)
     answers = []
     for query_masks in (masks[:, -1], 1 - masks[:, -1].clamp(max=1)):
-        method = make(mid_dropout=0.0, head_dropout=0.0).train()
+        method = make(attention=SupervisedAttention(dropout=0.0), mid_dropout=0.0, head_dropout=0.0).train()
         batch = replace(episodes_of(images, masks), query_masks=query_masks)
         encoded = method.encode_episodes(batch)
         method.training_losses(encoded)
@@ -200,6 +232,8 @@ ABLATIONS = {
         {"gate"},
     ),
     "integral teacher": ({"distillation": IntegralTeacher()}, set(), set()),
+    "separate, as printed": ({"distillation": PrintedSeparateTeachers()}, set(), set()),
+    "integral, as printed": ({"distillation": PrintedIntegralTeacher()}, set(), set()),
     "released": ({"gate": CompoundedGate(), "distillation": PrototypeTeacher()}, set(), set()),
 }
 
@@ -239,7 +273,7 @@ def test_the_attentions_statistics_are_learned_by_losses_in_training_only(make, 
 
 
 def test_in_training_the_attention_learns_of_the_queries_and_then_of_the_supports(make, shots):
-    method = make(mid_dropout=0.0, head_dropout=0.0).train()
+    method = make(attention=SupervisedAttention(dropout=0.0), mid_dropout=0.0, head_dropout=0.0).train()
     images, masks = shots(2, 3)
     encoded = method.encode_episodes(episodes_of(images, masks))
     expected = copy.deepcopy(method)
