@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fewseg.metrics import EpisodeCounts, dice, fb_iou, miou, per_class
+from fewseg.metrics import dice_of_miou, EpisodeCounts, dice, fb_iou, miou, per_class
 
 # class, TP, FP, FN, TN
 BY_HAND = [(6, 10, 0, 10, 80), (6, 0, 30, 0, 70), (7, 40, 10, 0, 50)]
@@ -122,3 +122,11 @@ def test_the_rows_of_any_way_are_no_class():
         miou(several(), [6, 7, 8])
     with pytest.raises(ValueError, match=r"class \[7\].*whose classes are \[6\]"):
         miou(several(), [6])
+
+
+def test_srpnets_dice_is_that_of_its_mean_iou():
+    printed = {0.615: 0.762, 0.626: 0.770}  # its Tables 2 and 3
+    assert [round(dice_of_miou(m), 3) for m in (0.615, 0.626)] == [printed[0.615], printed[0.626]]
+    assert (dice_of_miou(0.0), dice_of_miou(1.0)) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="fraction in \\[0, 1\\], got 61.5"):
+        dice_of_miou(61.5)
