@@ -21,7 +21,16 @@ import numpy as np
 
 from fewseg.data.protocols import stored_protocol
 from fewseg.engine.environment import Environment, environment
-from fewseg.metrics import EpisodeCounts, bootstrap_miou, dice, dice_of_miou, fb_iou, miou, per_class, std_over_seeds
+from fewseg.metrics import (
+    EpisodeCounts,
+    bootstrap_miou,
+    dice,
+    dice_of_miou,
+    fb_iou,
+    miou,
+    per_class,
+    std_over_seeds,
+)
 from fewseg.ops.files import atomic_path, atomic_write_text
 
 SCHEMA = 4

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fewseg.metrics import dice_of_miou, EpisodeCounts, dice, fb_iou, miou, per_class
+from fewseg.metrics import EpisodeCounts, dice, dice_of_miou, fb_iou, miou, per_class
 
 # class, TP, FP, FN, TN
 BY_HAND = [(6, 10, 0, 10, 80), (6, 0, 30, 0, 70), (7, 40, 10, 0, 50)]
