@@ -106,7 +106,8 @@ def _canet(method: MethodConfig, *lines: Evaluation, train_shots: int = 1) -> Re
     The paper's rate is 2.5e-4, and new layers learn 10 times as fast; with a frozen backbone all layers that
     learn are new, hence 2.5e-3. The paper gives neither momentum nor a course of the rate: momentum is 0.9,
     and the rate is constant, which only the code released with SCL shows. The paper gives no
-    augmentation: here a mirror, and the image scaled to 1 to 1.5 times what fits the square, so that training sees objects of about the test's size.
+    augmentation: here a mirror, and the image scaled to 1 to 1.5 times what fits the square, so that
+    training sees objects of about the test's size.
     """
     view = TrainView(size=321, scale=(1.0, 1.5), rotate=0.0, flip=0.5, blur=0.0, resize="letterbox")
     train = poly_training(view, weight_decay=5e-4, power=0.0, shots=train_shots)

@@ -216,7 +216,7 @@ def test_the_label_map_of_one_way_is_the_binary_mask():
 
 
 def test_a_rotation_comes_with_its_probability():
-    image, labels = scene(41, 41, top=0, left=18, side=5)
+    image, labels = torch.zeros(3, 41, 41, dtype=torch.uint8), torch.zeros(41, 41, dtype=torch.uint8)
     view = replace(STILL, size=41, rotate=20.0, rotate_probability=0.5)
     turned = [bool((view(image, labels, Draws(k))[1] == 255).any()) for k in range(200)]
     assert 70 <= sum(turned) <= 130
