@@ -21,7 +21,16 @@ import numpy as np
 
 from fewseg.data.protocols import stored_protocol
 from fewseg.engine.environment import Environment, environment
-from fewseg.metrics import EpisodeCounts, bootstrap_miou, dice, fb_iou, miou, per_class, std_over_seeds
+from fewseg.metrics import (
+    EpisodeCounts,
+    bootstrap_miou,
+    dice,
+    dice_of_miou,
+    fb_iou,
+    miou,
+    per_class,
+    std_over_seeds,
+)
 from fewseg.ops.files import atomic_path, atomic_write_text
 from fewseg.types import value_before
 
@@ -178,6 +187,11 @@ class RunResult:
     def dice_mean(self) -> float:
         """Mean over seeds."""
         return float(np.mean([s.dice for s in self.seeds]))
+
+    @property
+    def dice_of_miou_mean(self) -> float:
+        """2 m / (1 + m) of each seed's mIoU m, mean over seeds: what SRPNet's Table 3 prints."""
+        return float(np.mean([dice_of_miou(s.miou) for s in self.seeds]))
 
     @property
     def classes(self) -> list[int]:

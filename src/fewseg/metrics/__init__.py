@@ -1,7 +1,16 @@
 """Integer counts, the scores that follow from them, and how sure the scores are."""
 
 from fewseg.metrics.counts import ANY_WAY, Counts, EpisodeCounts, count, count_ways
-from fewseg.metrics.scores import SIZE_EDGES, SizeBin, dice, fb_iou, miou, miou_by_size, per_class
+from fewseg.metrics.scores import (
+    SIZE_EDGES,
+    SizeBin,
+    dice,
+    dice_of_miou,
+    fb_iou,
+    miou,
+    miou_by_size,
+    per_class,
+)
 from fewseg.metrics.statistics import (
     Interval,
     PairedDifference,
@@ -29,6 +38,7 @@ __all__ = [
     "count",
     "count_ways",
     "dice",
+    "dice_of_miou",
     "fb_iou",
     "mean_miou",
     "mean_score",

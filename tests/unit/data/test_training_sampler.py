@@ -155,3 +155,15 @@ def test_more_ways_than_the_images_allow_are_reported(shared_images, split):
         sampler(shared_images, split, ways=4)
     with pytest.raises(ValueError, match="ways=0"):
         sampler(shared_images, split, ways=0)
+
+
+def test_queries_by_epochs_are_each_once_in_a_pass_in_an_order_of_their_own(index, split):
+    walked = sampler(index, split, queries="epochs", class_first=0.0)
+    size = len({walked.episode(step).query for step in range(200)})
+    passes = [[walked.episode(p * size + i).query for i in range(size)] for p in range(3)]
+    assert all(len(set(one)) == size for one in passes)
+    assert passes[0] != passes[1]
+    again = sampler(index, split, queries="epochs", class_first=0.0)
+    assert again.episode(2 * size + 1) == walked.episode(2 * size + 1)
+    with pytest.raises(ValueError, match="class_first 0 with 'epochs'"):
+        sampler(index, split, queries="epochs", class_first=0.5)

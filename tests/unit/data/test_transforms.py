@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fewseg.data.draws import Draws
-from fewseg.data.transforms import EvalView, TrainView, binary_mask, way_labels
+from fewseg.data.transforms import EvalView, StretchedView, TrainView, binary_mask, way_labels
 from fewseg.ops.geometry import IMAGENET_MEAN
 
 STILL = TrainView(40, scale=(1.0, 1.0), rotate=0.0, flip=0.0, blur=0.0)
@@ -213,3 +213,34 @@ def test_the_label_map_of_one_way_is_the_binary_mask():
     for classes in ([], [3, 3], [0, 1], [3, 255]):
         with pytest.raises(ValueError, match=r"one or more different ids in 1 \.\. 254"):
             way_labels(labels, classes)
+
+
+def test_a_rotation_comes_with_its_probability():
+    image, labels = torch.zeros(3, 41, 41, dtype=torch.uint8), torch.zeros(41, 41, dtype=torch.uint8)
+    view = replace(STILL, size=41, rotate=20.0, rotate_probability=0.5)
+    turned = [bool((view(image, labels, Draws(k))[1] == 255).any()) for k in range(200)]
+    assert 70 <= sum(turned) <= 130
+
+
+def test_a_stretched_view_fills_the_square():
+    image, labels = scene(100, 200, top=20, left=40, side=50)
+    picture, mask = replace(STILL, size=50, resize="stretch")(image, labels, Draws(0))
+    expected = StretchedView(50)(image, labels)
+    assert torch.equal(picture, expected[0])
+    assert torch.equal(mask, expected[1])
+
+
+def test_views_of_before_the_probability_keep_the_key_of_their_store():
+    assert repr(TrainView(40)) == (
+        "TrainView(size=40, scale=(0.9, 1.1), rotate=10.0, flip=0.5, blur=0.5, resize='none')"
+    )
+    assert "rotate_probability=0.5" in repr(TrainView(40, rotate_probability=0.5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"rotate_probability": 1.5}, "rotate_probability must be in"), ({"resize": "fit"}, "resize must be")],
+)
+def test_a_view_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TrainView(40, **changes)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewseg.metrics import dice, fb_iou, miou, miou_by_size, per_class
+from fewseg.metrics import dice, dice_of_miou, fb_iou, miou, miou_by_size, per_class
 from result_files import episode_table
 
 # class, TP, FP, FN, TN
@@ -135,3 +135,11 @@ def test_edges_that_do_not_ascend_are_refused(edges):
 def test_a_class_of_another_fold_is_refused():
     with pytest.raises(ValueError, match=r"episodes of class \[2\]"):
         miou_by_size(sized(), [1])
+
+
+def test_srpnets_dice_is_that_of_its_mean_iou():
+    printed = {0.615: 0.762, 0.626: 0.770}  # its Tables 2 and 3
+    assert [round(dice_of_miou(m), 3) for m in (0.615, 0.626)] == [printed[0.615], printed[0.626]]
+    assert (dice_of_miou(0.0), dice_of_miou(1.0)) == (0.0, 1.0)
+    with pytest.raises(ValueError, match=r"fraction in \[0, 1\], got 61\.5"):
+        dice_of_miou(61.5)
