@@ -1,7 +1,8 @@
 """Every number of every paper recipe, against a table written from the papers, not from the code.
 
 Sources of a value are beside it: a section of the paper; "METHODS" for the project's notes of what the
-released code does; "ours" where neither paper nor released code gives a value, and the recipe's docstring says so.
+released code does; "ours" where neither paper nor released code gives a value, and the recipe's docstring
+says so.
 """
 
 from dataclasses import asdict, fields
