@@ -89,7 +89,7 @@ def test_an_encoded_image_stands_for_the_image_and_the_backbone_runs_once(monkey
 
 def test_an_image_that_is_a_support_already_is_not_encoded_again(monkeypatch):
     it = with_squares()
-    monkeypatch.setattr(it.model.method, "extract", lambda images: pytest.fail("a second backbone pass"))
+    monkeypatch.setattr(it.model.method.backbone, "forward", lambda x: pytest.fail("a second backbone pass"))
     it.add_class("dark", picture(0)[0], 1 - picture(0)[1])
     assert it.segment(picture(0)[0]).classes == ("square", "dark")
 
