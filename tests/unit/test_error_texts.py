@@ -54,7 +54,7 @@ ERRORS = {
         ("evaluate", "voc5i_mini_matchr"),
         1,
         "unknown recipe 'voc5i_mini_matchr': did you mean voc5i_mini_matcher or voc5i_mini_panet "
-        "or voc5i_mini_scl? `fewseg train --help` lists all 53",
+        "or voc5i_mini_scl? `fewseg train --help` lists all 55",
     ),
     "missing checkpoint": (
         ("evaluate", "gone.safetensors"),
