@@ -28,7 +28,7 @@ def own_folder(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def told(capsys):
+def fewseg(capsys):
     """(words) -> exit status and what was printed, white space joined."""
 
     def run(*words):
@@ -42,17 +42,17 @@ def told(capsys):
     return run
 
 
-def test_help_names_every_command(told):
+def test_help_names_every_command(fewseg):
     for words, status in (((), 2), (("--help",), 0), (("-h",), 0)):
-        found, out, _ = told(*words)
+        found, out, _ = fewseg(*words)
         assert found == status
         for name in cli.COMMANDS:
             assert f"fewseg {name}" in out
 
 
 @pytest.mark.parametrize("group", ["data", "report"])
-def test_the_first_word_of_a_command_of_two_lists_the_second_ones(told, group):
-    status, out, _ = told(group, "--help")
+def test_the_first_word_of_a_command_of_two_lists_the_second_ones(fewseg, group):
+    status, out, _ = fewseg(group, "--help")
     assert status == 0
     assert {name for name in cli.COMMANDS if f"fewseg {name}" in out} == {
         name for name in cli.COMMANDS if name.startswith(group)
@@ -78,22 +78,22 @@ def test_a_wrong_word_is_reported_without_importing_torch(words):
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
 
 
-def test_the_version_is_printed(told):
-    assert told("--version")[:2] == (0, __version__)
+def test_the_version_is_printed(fewseg):
+    assert fewseg("--version")[:2] == (0, __version__)
 
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != "train"])
-def test_every_command_tells_its_options(told, name):
-    status, out, _ = told(*name.split(), "--help")
+def test_every_command_lists_its_options(fewseg, name):
+    status, out, _ = fewseg(*name.split(), "--help")
     assert status == 0
     assert f"fewseg {name}" in out
 
 
-def test_the_help_of_train_names_the_recipes_and_that_of_a_recipe_its_fields(told):
-    status, out, _ = told("train", "--help")
+def test_the_help_of_train_names_the_recipes_and_that_of_a_recipe_its_fields(fewseg):
+    status, out, _ = fewseg("train", "--help")
     assert status == 0
     assert all(name in out for name in registry.RECIPES)
-    status, out, _ = told("train", "voc5i_mini_scl", "--help")
+    status, out, _ = fewseg("train", "voc5i_mini_scl", "--help")
     assert status == 0
     for option in ("--fold", "--train.steps", "--train.optimiser.lr", "--method.channels", "--part"):
         assert option in out
@@ -102,30 +102,30 @@ def test_the_help_of_train_names_the_recipes_and_that_of_a_recipe_its_fields(tol
 @pytest.mark.parametrize(
     ("word", "near"), [("trian", "train"), ("compar", "compare"), ("evalaute", "evaluate")]
 )
-def test_an_unknown_command_gets_its_neighbours(told, word, near):
-    status, _, error = told(word)
+def test_an_unknown_command_gets_its_neighbours(fewseg, word, near):
+    status, _, error = fewseg(word)
     assert status == 2
     assert f"unknown command '{word}': did you mean {near}" in error
 
 
-def test_words_that_look_like_markup_are_printed_as_they_are(told):
-    status, _, error = told("[/red]")
+def test_words_that_look_like_markup_are_printed_as_they_are(fewseg):
+    status, _, error = fewseg("[/red]")
     assert status == 2
     assert "unknown command '[/red]'" in error
-    status, _, error = told("evaluate", "[bold]gone[/bold].safetensors")
+    status, _, error = fewseg("evaluate", "[bold]gone[/bold].safetensors")
     assert status == 1
     assert "[bold]gone[/bold].safetensors" in error
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
-def test_an_unknown_recipe_gets_its_neighbours(told, command):
-    status, _, error = told(command, "voc5i_mini_pfent")
+def test_an_unknown_recipe_gets_its_neighbours(fewseg, command):
+    status, _, error = fewseg(command, "voc5i_mini_pfent")
     assert status == 1
     assert "unknown recipe 'voc5i_mini_pfent': did you mean voc5i_mini_pfenet" in error
 
 
-def test_a_recipe_like_no_other_gets_no_list_but_where_to_find_it(told):
-    status, _, error = told("evaluate", "nope")
+def test_a_recipe_like_no_other_gets_no_list_but_where_to_find_it(fewseg):
+    status, _, error = fewseg("evaluate", "nope")
     assert status == 1
     assert "unknown recipe 'nope': no name is near it. `fewseg train --help` lists all" in error
     assert not any(name in error for name in registry.RECIPES)
@@ -142,18 +142,18 @@ def test_a_recipe_like_no_other_gets_no_list_but_where_to_find_it(told):
         (OSError("plain words"), "fewseg: plain words"),
     ],
 )
-def test_errors_of_the_system_are_reported_without_their_number(told, monkeypatch, error, words):
+def test_errors_of_the_system_are_reported_without_their_number(fewseg, monkeypatch, error, words):
     def fail(*_):
         raise error
 
     monkeypatch.setattr(cli, "_run", fail)
-    status, _, said = told("compare")
+    status, _, shown = fewseg("compare")
     assert status == 1
-    assert said.startswith(words)
+    assert shown.startswith(words)
 
 
-def test_train_without_a_recipe_names_them(told):
-    status, out, error = told("train")
+def test_train_without_a_recipe_names_them(fewseg):
+    status, out, error = fewseg("train")
     assert status == 1
     assert "no recipe given" in error
     assert "voc5i_mini_scl" in out
@@ -167,14 +167,14 @@ def test_train_without_a_recipe_names_them(told):
         (("train", "voc5i_mini_pfenet", "--method.chanels", "3"), "--method.channels"),
     ],
 )
-def test_an_unknown_option_gets_its_neighbours(told, words, near):
-    status, out, error = told(*words)
+def test_an_unknown_option_gets_its_neighbours(fewseg, words, near):
+    status, out, error = fewseg(*words)
     assert status == 2
     assert near in out + error
 
 
-def test_a_value_of_the_wrong_kind_is_reported(told):
-    status, out, error = told("train", "voc5i_mini_pfenet", "--train.steps", "many")
+def test_a_value_of_the_wrong_kind_is_reported(fewseg):
+    status, out, error = fewseg("train", "voc5i_mini_pfenet", "--train.steps", "many")
     assert status == 2
     assert "many" in out + error
 
@@ -217,14 +217,14 @@ def test_a_value_of_the_wrong_kind_is_reported(told):
         (("import-checkpoint", "gone.pth", "new.safetensors"), "no weight file at gone.pth"),
     ],
 )
-def test_what_is_missing_or_wrong_is_reported_in_one_paragraph(told, words, message):
-    status, out, error = told(*words)
+def test_what_is_missing_or_wrong_is_reported_in_one_paragraph(fewseg, words, message):
+    status, out, error = fewseg(*words)
     assert status == 1
     assert message in f"{out} {error}"
     assert "Traceback" not in error
 
 
-def test_parts_and_options_reach_the_recipe(told, monkeypatch):
+def test_parts_and_options_reach_the_recipe(fewseg, monkeypatch):
     caught = {}
 
     monkeypatch.setattr(
@@ -233,7 +233,7 @@ def test_parts_and_options_reach_the_recipe(told, monkeypatch):
     recipe = registry.RECIPES["voc5i_mini_scl"]()
     object.__setattr__(recipe, "data", lambda fold, root: fold)
     monkeypatch.setitem(registry.RECIPES, "voc5i_mini_scl", lambda: recipe)
-    status, _, _ = told(
+    status, _, _ = fewseg(
         "train", "voc5i_mini_scl", "--part", "method.prior=NoPrior", "--train.steps", "7",
         "--method.scales", "12", "0.5", "--train.seed", "2", "--fold", "3",
     )  # fmt: skip
@@ -246,13 +246,13 @@ def test_parts_and_options_reach_the_recipe(told, monkeypatch):
     assert caught["folder"].name == "voc5i_mini_scl-fold3-seed2"
 
 
-def test_unchanged_scales_keep_their_kind(told, monkeypatch):
+def test_unchanged_scales_keep_their_kind(fewseg, monkeypatch):
     caught = []
     monkeypatch.setattr(run, "train_recipe", lambda recipe, *rest, **named: caught.append(recipe))
     recipe = registry.RECIPES["pascal_scl_pfenet_resnet50"]()
     object.__setattr__(recipe, "data", lambda fold, root: fold)
     monkeypatch.setitem(registry.RECIPES, recipe.name, lambda: recipe)
-    assert told("train", recipe.name, "--train.batch", "8")[0] == 0
+    assert fewseg("train", recipe.name, "--train.batch", "8")[0] == 0
     assert caught[0].method == recipe.method
     assert {type(s) for s in caught[0].method.scales} == {int}
 
@@ -268,12 +268,12 @@ def test_unchanged_scales_keep_their_kind(told, monkeypatch):
         ("data check", ""),
     ],
 )
-def test_an_interrupt_leaves_with_130_and_says_what_is_kept(told, monkeypatch, name, goes_on):
+def test_an_interrupt_leaves_with_130_and_states_what_is_kept(fewseg, monkeypatch, name, goes_on):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_run", interrupted)
-    assert told(*name.split(), "anything") == (130, "", f"fewseg: interrupted{goes_on}")
+    assert fewseg(*name.split(), "anything") == (130, "", f"fewseg: interrupted{goes_on}")
 
 
 def test_a_programming_error_is_not_hidden(monkeypatch):
@@ -290,7 +290,7 @@ def picture(path, array):
     Image.fromarray(array).save(path)
 
 
-def test_data_folder_says_what_is_there(told, tmp_path):
+def test_data_folder_lists_what_it_holds(fewseg, tmp_path):
     generator = np.random.default_rng(0)
     for name, count in (("cat", 3), ("dog", 2)):
         for i in range(count):
@@ -301,13 +301,13 @@ def test_data_folder_says_what_is_there(told, tmp_path):
                 generator.integers(0, 255, (40, 50, 3), dtype=np.uint8),
             )
             picture(tmp_path / "set" / name / "masks" / f"{i}.png", mask)
-    status, out, _ = told("data", "check", "folder", "set", "--min-area", "100")
+    status, out, _ = fewseg("data", "check", "folder", "set", "--min-area", "100")
     assert status == 0
     assert "5 images" in out
     assert "cat" in out
     assert "dog" in out
     (tmp_path / "set" / "cat" / "masks" / "1.png").unlink()
-    status, _, error = told("data", "check", "folder", "set")
+    status, _, error = fewseg("data", "check", "folder", "set")
     assert status == 1
     assert "1.png" in error
 
@@ -321,32 +321,32 @@ class RunsCode:
 
 
 @pytest.mark.parametrize("kind", ["pickle", "torch"])
-def test_a_malicious_pickle_is_refused_and_its_code_does_not_run(told, tmp_path, kind):
+def test_a_malicious_pickle_is_refused_and_its_code_does_not_run(fewseg, tmp_path, kind):
     mark, path = tmp_path / "the code ran", tmp_path / "released.pth"
     content = {"state_dict": RunsCode(str(mark))}
     if kind == "torch":
         torch.save(content, path)
     else:
         path.write_bytes(pickle.dumps(content, protocol=2))
-    status, _, error = told("import-checkpoint", "released.pth", "new.safetensors")
+    status, _, error = fewseg("import-checkpoint", "released.pth", "new.safetensors")
     assert status == 1
     assert "released.pth is refused: it is damaged or could run code" in error
     assert not mark.exists()
     assert not (tmp_path / "new.safetensors").exists()
 
 
-def test_a_pickle_in_the_place_of_a_checkpoint_is_refused(told, tmp_path):
+def test_a_pickle_in_the_place_of_a_checkpoint_is_refused(fewseg, tmp_path):
     mark, path = tmp_path / "the code ran", tmp_path / "model.safetensors"
     path.write_bytes(pickle.dumps(RunsCode(str(mark))))
-    status, _, error = told("evaluate", "model.safetensors")
+    status, _, error = fewseg("evaluate", "model.safetensors")
     assert status == 1
     assert "not a complete safetensors file" in error
     assert not mark.exists()
 
 
-def test_a_damaged_result_is_reported(told, tmp_path):
+def test_a_damaged_result_is_reported(fewseg, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"schema": 1})[:-3])
-    status, _, error = told("compare", "a.json", "a.json")
+    status, _, error = fewseg("compare", "a.json", "a.json")
     assert status == 1
     assert "is not a whole JSON file" in error
 

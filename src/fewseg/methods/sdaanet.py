@@ -10,6 +10,7 @@ i-th support prototype.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -39,94 +40,88 @@ from fewseg.ops.resize import resize
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 
 
-class MaskedTeacher:
-    """A teacher that pools the query as the supports are pooled."""
-
-    def query_cells(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
-        """The query mask (B, H, W) on the feature grid, (B, 1, h, w)."""
-        return foreground_cells(masks, size)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeparateTeachers(MaskedTeacher):
-    """A teacher for each shot, and the mean of the K losses (Eq. 8-9).
-
-    d_t,i = (softmax(p'_s,i) + softmax(u_i p_q)) / 2.
+class MaskedTeacher(ABC):
+    """Teachers that pool the query as the supports are pooled; the mean of the K divergences (Eq. 4-5).
 
     Attributes:
         detach: let no gradient through the teacher. The paper does not say; its code lets it through.
     """
 
-    kind: Literal["separate"] = "separate"
-    detach: bool = False
+    detach: bool
+
+    def query_cells(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
+        """The query mask (B, H, W) on the feature grid, (B, 1, h, w)."""
+        return foreground_cells(masks, size)
+
+    @abstractmethod
+    def teachers(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
+        """d_t of each shot (B, K, d), or of all (B, 1, d); see ``loss`` for the arguments."""
 
     def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
         """L_KD of gated support prototypes and gates (B, K, d) and the ungated query prototype (B, d)."""
-        teachers = (students.softmax(dim=-1) + (gates * query.unsqueeze(1)).softmax(dim=-1)) / 2
+        teachers = self.teachers(students, gates, query).expand_as(students)
         return kl_to_teacher(students, teachers.detach() if self.detach else teachers).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeparateTeachers(MaskedTeacher):
+    """A teacher for each shot (Eq. 8-9): d_t,i = (softmax(p'_s,i) + softmax(u_i p_q)) / 2."""
+
+    kind: Literal["separate"] = "separate"
+    detach: bool = False
+
+    def teachers(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
+        """d_t,i (B, K, d)."""
+        return (students.softmax(dim=-1) + (gates * query.unsqueeze(1)).softmax(dim=-1)) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
 class IntegralTeacher(MaskedTeacher):
-    """One teacher for all shots, of the query under the mean gate; mean of the K losses (Eq. 6-7).
+    """One teacher for all shots, of the query under the mean gate (Eq. 6-7).
 
     d_t = (mean_i softmax(p'_s,i) + softmax(mean_i u_i p_q)) / 2. The paper defines d_t for one shot; that
     the K support distributions enter by their mean is ours, and what makes it one teacher.
-
-    Attributes:
-        detach: see ``SeparateTeachers``.
     """
 
     kind: Literal["integral"] = "integral"
     detach: bool = False
 
-    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
-        """L_KD; see ``SeparateTeachers.loss``."""
+    def teachers(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
+        """d_t (B, 1, d)."""
         support = students.softmax(dim=-1).mean(dim=1)
-        teacher = (support + (gates.mean(dim=1) * query).softmax(dim=-1)) / 2
-        if self.detach:
-            teacher = teacher.detach()
-        return kl_to_teacher(students, teacher.unsqueeze(1).expand_as(students)).mean()
+        return ((support + (gates.mean(dim=1) * query).softmax(dim=-1)) / 2).unsqueeze(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrintedSeparateTeachers(MaskedTeacher):
-    """A teacher for each shot, of the query alone: L_KD = mean_i KL(softmax(u_i p_q) || softmax(p'_s,i)).
+    """A teacher for each shot, of the query alone: d_t,i = softmax(u_i p_q).
 
     Source: SD-AANet (Zhao et al. 2022), Eq. 9 as printed; ``SeparateTeachers`` has the half of Eq. 4 too.
-
-    Attributes:
-        detach: see ``SeparateTeachers``.
     """
 
     kind: Literal["separate-printed"] = "separate-printed"
     detach: bool = False
 
-    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
-        """L_KD; see ``SeparateTeachers.loss``."""
-        teachers = (gates * query.unsqueeze(1)).softmax(dim=-1)
-        return kl_to_teacher(students, teachers.detach() if self.detach else teachers).mean()
+    def teachers(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
+        """d_t,i (B, K, d)."""
+        del students
+        return (gates * query.unsqueeze(1)).softmax(dim=-1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrintedIntegralTeacher(MaskedTeacher):
-    """One teacher, of the query alone: L_KD = mean_i KL(softmax(mean_i u_i p_q) || softmax(p'_s,i)).
+    """One teacher for all shots, of the query alone: d_t = softmax(mean_i u_i p_q).
 
     Source: SD-AANet (Zhao et al. 2022), Eq. 7 as printed; ``IntegralTeacher`` has the half of Eq. 4 too.
-
-    Attributes:
-        detach: see ``SeparateTeachers``.
     """
 
     kind: Literal["integral-printed"] = "integral-printed"
     detach: bool = False
 
-    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
-        """L_KD; see ``SeparateTeachers.loss``."""
-        teacher = (gates.mean(dim=1) * query).softmax(dim=-1)
-        if self.detach:
-            teacher = teacher.detach()
-        return kl_to_teacher(students, teacher.unsqueeze(1).expand_as(students)).mean()
+    def teachers(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
+        """d_t (B, 1, d)."""
+        del students
+        return (gates.mean(dim=1) * query).softmax(dim=-1).unsqueeze(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +145,7 @@ class PrototypeTeacher:
         return F.interpolate((masks == 1).unsqueeze(1).float(), size=size, mode="nearest")
 
     def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
-        """The released L_KD; see ``SeparateTeachers.loss``."""
+        """The released L_KD; see ``MaskedTeacher.loss``."""
         del gates
         teachers = (students + query.unsqueeze(1)) / 2
         found = tempered_kl(students, teachers, temperature=self.temperature, factor=self.factor)

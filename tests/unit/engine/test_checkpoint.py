@@ -1,4 +1,4 @@
-"""Checkpoints: what goes in comes out, damage is told, no file runs code, no disk loses the old file."""
+"""Checkpoints: what goes in comes out, damage is reported, no file runs code, no disk loses the old file."""
 
 import errno
 import hashlib

@@ -169,7 +169,7 @@ def test_counts_are_at_the_labels_own_size_whatever_its_shape(evaluator, sampler
         for name, value in plain_counts(said, labels, spec.class_id).items():
             assert getattr(found, name)[row] == value, (row, name)
     assert len(shapes) > 3
-    assert float((found.fg_inter / found.fg_union).mean()) > 0.2  # light is told from dark
+    assert float((found.fg_inter / found.fg_union).mean()) > 0.2  # light and dark differ
     assert found.seed.tolist() == [0] * 8 + [1] * 8
     assert found.episode.tolist() == [*range(8), *range(8)]
 

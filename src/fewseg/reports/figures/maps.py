@@ -126,11 +126,8 @@ class MapFigure:
     maps_of: Callable[[FigureModel, Sequence[EpisodeSpec], bool], Maps]
     title: str
     scale: str
-
-    def key(self, spec: EpisodeSpec) -> tuple[object, str]:
-        """The key of an episode's map, and the image that it lies on."""
-        support = Support.first_of(spec)
-        return ((support, spec.query), spec.query) if self.name == ATTENTION else (support, support.image)
+    key: Callable[[EpisodeSpec], tuple[object, str]]
+    """(episode) -> the key of its map, and the image that it lies on."""
 
 
 def _has_attention(model: FigureModel) -> bool:
@@ -145,6 +142,7 @@ _ATTENTION = MapFigure(
     maps_of=attention_maps,
     title="SAAM's attention on the query; white: the target's outline",
     scale="attention, from the least to the most of the image",
+    key=lambda spec: ((Support.first_of(spec), spec.query), spec.query),
 )
 _SIMILARITY = MapFigure(
     name=SIMILARITY,
@@ -153,6 +151,7 @@ _SIMILARITY = MapFigure(
     maps_of=similarity_maps,
     title="cosine of the support's cells to its prototype; white: the mask's outline",
     scale="cosine",
+    key=lambda spec: (Support.first_of(spec), Support.first_of(spec).image),
 )
 
 
