@@ -150,9 +150,14 @@ def voc5i_mini_scl_canet() -> Recipe:
 
 
 def _srpnet(metric: Metric, support_weight: float, *lines: Evaluation) -> Recipe:
-    """The pyramid has layer1 to layer3: these weights have no layer4, and the stem is left out for speed."""
-    backbone = trunk(_LEVELS, trainable=True)
-    method = SRPNetConfig(backbone=backbone, levels=_LEVELS, metric=metric, support_weight=support_weight)
+    """The pyramid has layer1 to layer3 on layer3's grid: the weights have no layer4, the rest is for speed."""
+    method = SRPNetConfig(
+        backbone=trunk(_LEVELS, trainable=True),
+        levels=_LEVELS,
+        grid="layer3",
+        metric=metric,
+        support_weight=support_weight,
+    )
     return _recipe(method, end_to_end_training(), *lines)
 
 
