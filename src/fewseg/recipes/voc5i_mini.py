@@ -218,7 +218,8 @@ def voc5i_mini_sdaanet_baseline() -> Recipe:
     return _recipe(PFENetConfig(**_pfenet_parts()), head_training(STEPS), *PLAIN)
 
 
-def _sdaanet(*more: Evaluation, **parts: Any) -> Recipe:
+def mini_sdaanet(*more: Evaluation, **parts: Any) -> Recipe:
+    """SD-AANet of the small set with parts of its own."""
     # the committed results were trained without the attention's dropout
     parts = {"attention": SupervisedAttention(dropout=0.0)} | parts
     method = SDAANetConfig(**_pfenet_parts(), distillation_weight=_KD_WEIGHT, **parts)
@@ -228,33 +229,34 @@ def _sdaanet(*more: Evaluation, **parts: Any) -> Recipe:
 @register(variants.SDAANET_SAAM)
 def voc5i_mini_sdaanet_saam() -> Recipe:
     """The baseline with SAAM on voc5i-mini (Table III, row "Baseline + SAAM")."""
-    return _sdaanet(gate=NoGate(), distillation=NoDistillation())
+    return mini_sdaanet(gate=NoGate(), distillation=NoDistillation())
 
 
 @register(variants.SDAANET_SDPM)
 def voc5i_mini_sdaanet_sdpm() -> Recipe:
     """The baseline with SDPM on voc5i-mini (Table III, row "Baseline + SDPM")."""
-    return _sdaanet(attention=NoAttention())
+    return mini_sdaanet(attention=NoAttention())
 
 
 @register(variants.SDAANET)
 def voc5i_mini_sdaanet() -> Recipe:
     """SD-AANet in full on voc5i-mini (Table III, last row, and Table IV: the larger size is 473 / 321)."""
-    return _sdaanet(Evaluation(shots=1, sizes=(SIZE, 353)))
+    return mini_sdaanet(Evaluation(shots=1, sizes=(SIZE, 353)))
 
 
-def _five_shots(distillation: DistillationConfig) -> Recipe:
-    made = _sdaanet(attention=NoAttention(), distillation=distillation)
+def five_shot_sdaanet(distillation: DistillationConfig) -> Recipe:
+    """SD-AANet with SAAM, trained on 5-shot episodes; the attention has the dropout of the released code."""
+    made = mini_sdaanet(attention=SupervisedAttention(), distillation=distillation)
     return replace(made, train=head_training(STEPS_OF_FIVE_SHOTS, 5), evaluations=PLAIN[1:])
 
 
 @register(variants.SDAANET_INTEGRAL)
 def voc5i_mini_sdaanet_integral() -> Recipe:
-    """SDPM trained on 5-shot episodes with one teacher for all (Table V, "Integral"); without SAAM."""
-    return _five_shots(IntegralTeacher())
+    """SD-AANet trained on 5-shot episodes with one teacher for all (Table V, "Integral")."""
+    return five_shot_sdaanet(IntegralTeacher())
 
 
 @register(variants.SDAANET_SEPARATE)
 def voc5i_mini_sdaanet_separate() -> Recipe:
-    """SDPM trained on 5-shot episodes with a teacher for each shot (Table V, "Separate"); without SAAM."""
-    return _five_shots(SeparateTeachers())
+    """SD-AANet trained on 5-shot episodes with a teacher for each shot (Table V, "Separate")."""
+    return five_shot_sdaanet(SeparateTeachers())
