@@ -36,9 +36,8 @@ class SRPNetConfig(MethodConfig):
     Attributes:
         backbone: trained end to end; batch-norm keeps its ImageNet statistics (a batch is one episode).
         levels: levels of the pyramid feature.
-        grid: the grid that they are brought to: "largest" for that of the largest map (Sec. 3.2: stride 2
-            with the stem, 4 without), or a level's name for its own. "layer3" (stride 8) suits small
-            machines: a sixteenth or a quarter of the cells.
+        grid: the grid that they are brought to: "largest" is that of the largest map (Sec. 3.2; stride 4 in
+            a ResNet), a level's name that of its own: "layer3" (stride 8) is for small machines.
         channels: width of the pyramid feature.
         metric: fidelity; cosine is the paper's baseline "Cos".
         alpha: amplification factor of Eq. 3 and 8. The paper gives no value; 20 is PANet's.
