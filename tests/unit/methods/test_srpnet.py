@@ -1,26 +1,24 @@
 """SRPNet: the pyramid feature and the losses of query and support, written out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.methods.fusion import IterativeInference
 from fewseg.methods.prototypical import EMBEDDING, Cosine, Fidelity
 from fewseg.methods.srpnet import SRPNetConfig
-from fewseg.types import EncodedEpisodes, EncodedShots, Features, ImageEpisodes
+from fewseg.types import EncodedEpisodes, EncodedShots, Features
+from small_segmenters import built, episodes_of, small_backbone
 
 SIDE = 33
 LEVELS = ("stem", "layer2", "layer3")
-SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
-BACKBONE = BackboneConfig(name="resnet18", weights=None, levels=LEVELS, shape=SHAPE, trainable=True)
+BACKBONE = small_backbone(*LEVELS, trainable=True)
 
 
-def built(**changes):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        fields = {"backbone": BACKBONE, "levels": LEVELS, "channels": 6}
-        return SRPNetConfig(**(fields | changes)).build().eval()
+def make_model(**changes):
+    return built(SRPNetConfig(**({"backbone": BACKBONE, "levels": LEVELS, "channels": 6} | changes)))
 
 
 def make(ways=1, way_of=(1,), episodes=2):
@@ -33,13 +31,7 @@ def make(ways=1, way_of=(1,), episodes=2):
         coarse[:, k, 1, 1], coarse[:, k, 2, 2] = j, 0
     masks = values[coarse].repeat_interleave(9, dim=2).repeat_interleave(9, dim=3)[..., :SIDE, :SIDE]
     images = torch.rand(episodes, shots + 1, 3, SIDE, SIDE, generator=generator)
-    return ImageEpisodes(
-        support_images=images[:, :-1],
-        support_masks=masks[:, :-1].contiguous(),
-        query_images=images[:, -1],
-        query_masks=masks[:, -1].contiguous(),
-        way_of=way_of,
-    )
+    return replace(episodes_of(images, masks.contiguous()), way_of=way_of)
 
 
 def plain_pyramid(model, images):
@@ -81,7 +73,7 @@ def plain_losses(model, episodes, alpha, power):
 
 
 def test_the_embedding_is_the_levels_on_one_grid_through_one_convolution():
-    model, images = built(), make().query_images
+    model, images = make_model(), make().query_images
     found = model.extract(images)
     assert set(found.maps) == {EMBEDDING}
     assert found.image_size == (SIDE, SIDE)
@@ -90,11 +82,11 @@ def test_the_embedding_is_the_levels_on_one_grid_through_one_convolution():
 
 
 def test_the_grid_is_the_named_levels():
-    assert built(grid="stem").extract(make().query_images)[EMBEDDING].shape == (2, 6, 9, 9)
+    assert make_model(grid="stem").extract(make().query_images)[EMBEDDING].shape == (2, 6, 9, 9)
 
 
 def test_what_is_embedded_stays_and_comes_back_in_float32():
-    model = built()
+    model = make_model()
     once = model.extract(make().query_images)
     assert torch.equal(model.embed(once)[EMBEDDING], once[EMBEDDING])
     stored = Features(maps={EMBEDDING: once[EMBEDDING].bfloat16()}, image_size=once.image_size)
@@ -107,7 +99,7 @@ CASES = [(1, (1,)), (1, (1, 1)), (2, (1, 2)), (2, (2, 1, 1))]
 @pytest.mark.parametrize(("ways", "way_of"), CASES)
 @pytest.mark.parametrize(("metric", "power"), [(Fidelity(), 2), (Cosine(), 1)], ids=["fidelity", "cosine"])
 def test_the_losses_are_those_of_eq_7_10_and_11(ways, way_of, metric, power):
-    model = built(metric=metric, alpha=7.0, support_weight=0.3, query_weight=1.7)
+    model = make_model(metric=metric, alpha=7.0, support_weight=0.3, query_weight=1.7)
     episodes = make(ways, way_of)
     found = model.losses(episodes)
     query, support = plain_losses(model, episodes, 7.0, power)
@@ -124,7 +116,7 @@ def test_the_losses_are_those_of_eq_7_10_and_11(ways, way_of, metric, power):
 
 
 def test_without_srp_there_is_no_support_term():
-    model, episodes = built(support_weight=0.0, query_weight=0.5), make()
+    model, episodes = make_model(support_weight=0.0, query_weight=0.5), make()
     found = model.losses(episodes)
     assert set(found.terms) == {"query"}
     query, _ = plain_losses(model, episodes, 20.0, 2)
@@ -133,13 +125,13 @@ def test_without_srp_there_is_no_support_term():
 
 def test_the_iteration_takes_no_part_in_training():
     episodes = make()
-    plain, iterated = built(), built(fusion=IterativeInference(steps=5, rate=1.0))
+    plain, iterated = make_model(), make_model(fusion=IterativeInference(steps=5, rate=1.0))
     assert torch.equal(plain.losses(episodes).total, iterated.losses(episodes).total)
 
 
 @pytest.mark.parametrize("way_of", [(1, 1), (2, 1, 2)])
 def test_losses_are_the_same_before_and_after_embedding(way_of):
-    model, episodes = built(), make(max(way_of), way_of)
+    model, episodes = make_model(), make(max(way_of), way_of)
     shots = len(way_of)
     raw = model.backbone(torch.cat([episodes.support_images.flatten(0, 1), episodes.query_images]))
     count = 2 * shots
