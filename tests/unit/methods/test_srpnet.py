@@ -34,10 +34,10 @@ def make(ways=1, way_of=(1,), episodes=2):
     return replace(episodes_of(images, masks.contiguous()), way_of=way_of)
 
 
-def plain_pyramid(model, images):
-    """Sec. 3.2: the levels on the grid of stride 8, one beside the other, and a 1x1 convolution."""
+def plain_pyramid(model, images, level="stem"):
+    """Sec. 3.2: the levels on one grid, the stem's being the largest, side by side, and a 1x1 convolution."""
     maps = model.backbone(images).maps
-    size = maps["layer3"].shape[-2:]
+    size = maps[level].shape[-2:]
     joined = torch.cat(
         [F.interpolate(maps[k], size=size, mode="bilinear", align_corners=True) for k in LEVELS], dim=1
     )
@@ -72,17 +72,27 @@ def plain_losses(model, episodes, alpha, power):
     return query, F.cross_entropy(torch.cat(support_logits), masks, ignore_index=255)
 
 
-def test_the_embedding_is_the_levels_on_one_grid_through_one_convolution():
-    model, images = make_model(), make().query_images
+@pytest.mark.parametrize("grid", ["largest", "stem", "layer3", "layer2"])
+def test_the_embedding_is_the_levels_on_the_largest_or_a_named_grid_through_one_convolution(grid):
+    model, images = make_model(grid=grid), make().query_images
+    level = "stem" if grid == "largest" else grid
     found = model.extract(images)
     assert set(found.maps) == {EMBEDDING}
     assert found.image_size == (SIDE, SIDE)
-    assert found[EMBEDDING].shape == (2, 6, 5, 5)
-    torch.testing.assert_close(found[EMBEDDING], plain_pyramid(model, images), atol=1e-5, rtol=1e-4)
+    assert found[EMBEDDING].shape == (2, 6, *((9, 9) if level == "stem" else (5, 5)))
+    torch.testing.assert_close(found[EMBEDDING], plain_pyramid(model, images, level), atol=1e-5, rtol=1e-4)
 
 
-def test_the_grid_is_the_named_levels():
-    assert make_model(grid="stem").extract(make().query_images)[EMBEDDING].shape == (2, 6, 9, 9)
+def test_a_map_of_a_named_grid_between_others_enlarges_some_and_shrinks_some():
+    backbone = replace(BACKBONE, name="vgg16", levels=("layer2", "stem", "layer1"), shape=None)
+    model = make_model(backbone=backbone, levels=backbone.levels, grid="layer1")
+    maps = model.backbone(torch.rand(1, 3, 17, 25))
+    size = maps["layer1"].shape[-2:]
+    assert maps["stem"].shape[-1] > size[1] > maps["layer2"].shape[-1]
+    joined = torch.cat(
+        [F.interpolate(maps[k], size=size, mode="bilinear", align_corners=True) for k in backbone.levels], 1
+    )
+    torch.testing.assert_close(model.embed(maps)[EMBEDDING], model.pyramid(joined), atol=1e-5, rtol=1e-4)
 
 
 def test_what_is_embedded_stays_and_comes_back_in_float32():
@@ -155,9 +165,9 @@ def test_losses_are_the_same_before_and_after_embedding(way_of):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"grid": "layer4"}, "grid is that of one of its levels .* not 'layer4'"),
+        ({"grid": "layer4"}, "grid must be 'largest' or one of .* got 'layer4'"),
         ({"levels": ("layer1", "layer3")}, r"compares levels \('layer1', 'layer3'\)"),
-        ({"grid": "layer2", "levels": ("layer3",)}, "grid is that of one of its levels .* not 'layer2'"),
+        ({"grid": "layer2", "levels": ("layer3",)}, "grid must be 'largest' or one of .*, got 'layer2'"),
         ({"support_weight": -0.1}, r"must be at least 0, got -0\.1 and 1\.0"),
         ({"query_weight": -2.0}, r"got 1\.0 and -2\.0"),
         ({"alpha": 0.0}, "alpha must be above 0"),
@@ -172,5 +182,6 @@ def test_the_papers_settings_are_the_defaults():
     config = SRPNetConfig()
     assert (config.backbone.name, config.backbone.trainable, config.backbone.bn) == ("resnet50", True, "eval")
     assert config.levels == ("stem", "layer1", "layer2", "layer3", "layer4")
+    assert config.grid == "largest"
     assert (config.channels, config.metric, config.alpha) == (512, Fidelity(), 20.0)
     assert (config.support_weight, config.query_weight, config.fusion.steps) == (1.0, 1.0, 5)
