@@ -303,8 +303,7 @@ def pascal_srpnet_resnet50() -> Recipe:
     """SRPNet, ResNet-50, PASCAL-5i: SRPNet (Ding et al. 2022), Table 1, "F + SRP" (IQI, sup), Tables 2 and 3.
 
     Deviations: the training list, which the paper does not name, is of 5 953 images; batch-norm in eval
-    mode; the pyramid's grid is that of stride 8, where the paper brings all maps to the largest; alpha and
-    eta, which the paper does not give, are 20 and our choice.
+    mode; alpha and eta, which the paper does not give, are 20 and our choice.
     """
     return _prototypes(SRPNetConfig(), *PLAIN, *ITERATED, *ON_SUPPORT)
 
