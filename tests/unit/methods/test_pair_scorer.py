@@ -74,7 +74,7 @@ def test_a_method_without_a_support_path_says_so(pfenet, shots, encode):
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("regions", ["foreground", "mean"])
-def test_the_iou_is_that_of_the_argmax_of_the_logits_resized_as_the_method_does(make_method, regions, aligned):
+def test_the_iou_is_of_the_argmax_of_the_logits_resized_as_the_method_does(make_method, regions, aligned):
     method = make_method(CANetConfig, cross_iou_align_corners=aligned)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4, 2, 7, 7, generator=generator)
