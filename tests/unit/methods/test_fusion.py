@@ -173,6 +173,18 @@ def test_a_rate_that_is_too_large_keeps_the_start_and_warns():
     torch.testing.assert_close(found.weights, rho.view(2, 1).expand(2, 3))
 
 
+def test_without_the_guard_eq_12_goes_on_as_printed_and_warns_too():
+    with pytest.warns(RuntimeWarning, match="rate 1.1 is too large for some support sets: lower the rate"):
+        found = iterated(
+            IterativeInference(steps=3, rate=1.1, guard=False), START, ALL, towards(torch.zeros(2, 2, 2))
+        )
+    assert found.diverged.tolist() == [True, True]
+    for n in (1, 2, 3):  # the slope of the loss is twice the distance: p_n = p_{n-1} - 1.1 * 2 p_{n-1}
+        expected = START * (-1.2) ** n
+        torch.testing.assert_close(found.sets[:, n - 1], expected)
+        torch.testing.assert_close(found.weights[:, n - 1], 1 / (1 + expected.square().sum(dim=(1, 2))))
+
+
 def test_the_best_set_so_far_is_kept_from_the_step_that_diverges_on():
     losses, rhos = [5.0, 3.0, 4.0, 9.0, 1.0], [0.1, 0.3, 0.4, 0.9, 1.0]
     assert table(losses, rhos) == ([1, 2, 1, 1], pytest.approx([0.3, 0.4, 0.3, 0.3]), True)
