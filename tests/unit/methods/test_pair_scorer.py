@@ -94,11 +94,6 @@ def test_equal_logits_are_background():
     assert predicted_iou(logits, masks, CrossGuided()).item() == 0
 
 
-EACH_FUSION = pytest.mark.parametrize(
-    "fusion", [MeanVector(), ScoreAverage(), CrossGuided()], ids=lambda f: f.kind
-)
-
-
 @pytest.fixture
 def support(pfenet, shots):
     """(way_of) -> two support sets; each image shows its own way, and another way in a corner."""
@@ -119,7 +114,7 @@ def query(pfenet, shots):
     return pfenet.extract(shots(1, 2, seed=1)[0][0])
 
 
-@EACH_FUSION
+@pytest.mark.parametrize("fusion", FUSIONS, ids=lambda f: f.kind)
 @pytest.mark.parametrize("way_of", [(1, 2), (2, 1, 1), (1, 2, 3, 3)])
 def test_each_ways_odds_are_those_of_its_own_two_class_answer(pfenet, support, query, fusion, way_of):
     pfenet.fusion = fusion
