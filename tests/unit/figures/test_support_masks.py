@@ -89,9 +89,7 @@ def test_shares_are_summed_over_supports_and_the_gain_of_the_edge_is_paired():
     ]
     found = region_shares(counts)
     assert found.supports == 2
-    coverage, on_edge = (
-        {k: v.value for k, v in found.shares[what].items()} for what in (COVERAGE, ON_EDGE[1])
-    )
+    shares = {what: {k: e.value for k, e in of.items()} for what, of in found.shares.items()}
     assert shares[COVERAGE] == pytest.approx({"primary": (25 / 49 + 1) / 2, "auxiliary": (24 / 49) / 2})
     assert found.empty == {"primary": 0, "auxiliary": 1}
     assert shares[ON_EDGE[1]] == pytest.approx({"auxiliary": 1, "foreground": 48 / 98, "primary": 24 / 74})
