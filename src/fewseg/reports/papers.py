@@ -349,7 +349,7 @@ def _base(bases: Mapping[LineKey, Ours], key: LineKey) -> tuple[str, str]:
     """The row that a line is set beside, or why there is none."""
     protocol, size, seed, _ = key
     alike = {k[1]: base for k, (_, base) in reversed(list(bases.items())) if (k[0], k[2]) == (protocol, seed)}
-    sizes = [size, *size.split(" + ")]  # of several sizes, the first with a baseline
+    sizes = [size, *size.split(",")[0].split(" + ")]  # of several inputs, the first with a baseline
     base = next((alike[each] for each in sizes if each in alike), "")
     if not bases:
         return "", "baseline not run"
