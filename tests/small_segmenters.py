@@ -15,13 +15,22 @@ from fewseg.methods.registry import METHODS
 from fewseg.types import ImageEpisodes
 
 SIZE = 65
-_SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
+SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
+
+
+def small_backbone(*levels, **changes):
+    return BackboneConfig(name="resnet18", weights=None, levels=levels, shape=SHAPE, **changes)
+
+
+def built(config):
+    """The method of a config with the same random weights each time, in eval mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return config.build().eval()
 
 
 def tiny(config, seed=0):
-    levels = config.backbone.levels
-    backbone = BackboneConfig(name="resnet18", weights=None, levels=levels, shape=_SHAPE, seed=seed)
-    small = {"backbone": backbone}
+    small = {"backbone": small_backbone(*config.backbone.levels, seed=seed)}
     names = {f.name for f in fields(config)}
     if "channels" in names:
         small["channels"] = 8
@@ -39,6 +48,18 @@ def model(name="matcher", size=SIZE, views=None, seed=0):
 
 def segmenter(name="matcher", **keywords):
     return Segmenter(model(name, **keywords))
+
+
+def with_squares(name="matcher", shots=2, **keywords):
+    """A segmenter that has seen some squares."""
+    it = segmenter(name, **keywords)
+    for k in range(shots):
+        it.add_class("square", *picture(k))
+    return it
+
+
+def iou(a, b):
+    return float((a & b).sum() / (a | b).sum())
 
 
 def episodes_of(images, masks, pair_ids=None):

@@ -255,8 +255,6 @@ def put(*keys, value):
         (put("miou_ci95", value=[0.1, 54]), "score 54 is not a fraction"),
         (put("miou_ci95", value=[0.1]), "miou_ci95 has 1 ends"),
         (put("seeds", 1, "miou", value=2), r"seeds\[1\]: the score 2"),
-        (put("seeds", 1, "fb_iou", value=2), r"seeds\[1\]: the score 2"),
-        (put("seeds", 1, "dice", value=2), r"seeds\[1\]: the score 2"),
         (put("seeds", 1, "per_class", "6", value=2), r"seeds\[1\]: the score 2"),
         (put("seeds", 1, "per_class", "8", value=0.5), r"seeds\[1\] has classes .* unlike seeds\[0\]"),
         (put("seeds", 0, "per_class", "bus", value=0.5), "they must be class ids"),

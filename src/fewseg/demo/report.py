@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from rich.table import Table
 
@@ -24,7 +23,8 @@ from fewseg.methods.fusion import Fusion
 from fewseg.metrics import count
 from fewseg.ops.files import atomic_write_text
 from fewseg.reports.marked_pictures import MISSED, WRONG, Picture, judged, picture_of, spotlight
-from fewseg.reports.numbers import Estimate, gain_with_interval, percent, with_interval
+from fewseg.reports.numbers import Estimate, percent, with_interval
+from fewseg.reports.templating import asset, render
 
 _LABELS = {
     "demo_untrained": "untrained network",
@@ -143,12 +143,12 @@ def write_report(
         )
         for id, (name, kind) in zip(data.test.ids, kinds, strict=False)
     ]
-    loader = ChoiceLoader([PackageLoader("fewseg.demo"), PackageLoader("fewseg.reports", "assets")])
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(percent=percent, gain=gain_with_interval, label=label, png=_png_uri)
-    text = environment.get_template("report.html").render(
+    text = render(
+        "demo.html",
+        title="fewseg demo",
+        style=asset("page.css"),
+        label=label,
+        png=_png_uri,
         options=options,
         protocol=options.protocol,
         results=results,

@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,7 +71,7 @@ def run_demo(options: DemoOptions) -> DemoResult:
     (options.out / _RESULTS).mkdir(parents=True)
     cache = tempfile.TemporaryDirectory(prefix="cache-", dir=options.out, ignore_cleanup_errors=True)
     with repeatable(options.threads), cache as folder:
-        return _Demo(options, Path(folder)).run()
+        return _run(options, Path(folder))
 
 
 @contextmanager
@@ -178,121 +178,123 @@ def demo_recipes(options: DemoOptions, data: FoldData, weights: Path) -> list[Re
     ]
 
 
-class _Demo:
-    """The stages of a demo and what they have made so far."""
+def _run(options: DemoOptions, cache: Path) -> DemoResult:
+    folder, progress = options.out / _RESULTS, options.progress
+    seconds: dict[str, float] = {}
+    with timed(seconds, "rendering"):
+        data = read_fold(options, cache)
+    weights = folder / "backbone.safetensors"
+    with timed(seconds, "backbone"):
+        cells = read_cells(data.source, data.train.ids, data.split.base)
+        untrained, config, seed = options.backbone(None), options.pretrain, options.seed
+        accuracy = pretrain(untrained, config, cells, weights, seed=seed, progress=progress)
+    logger.info("backbone: %.0f %% of the object cells of its last steps are right", 100 * accuracy)
 
-    def __init__(self, options: DemoOptions, cache: Path) -> None:
-        self.options, self.cache, self.folder = options, cache, options.out / _RESULTS
-        self.seconds: dict[str, float] = {}
-        with timed(self.seconds, "rendering"):
-            self.data = read_fold(options, cache)
-        self.evaluators: dict[str, Evaluator] = {}
-        self.results: dict[str, RunResult] = {}
-        self.counts: dict[str, EpisodeCounts] = {}
+    def features(method: FewShotSegmenter) -> FeatureStore:
+        """Of the plain view, for training and for tests, shared by methods of one backbone."""
+        views = [EvalView(options.size)]
+        return FeatureStore(method.backbone, data.source, views, folder=cache, dtype=torch.float32)
 
-    def run(self) -> DemoResult:
-        options, data, seconds = self.options, self.data, self.seconds
-        weights, progress = self.folder / "backbone.safetensors", options.progress
-        with timed(seconds, "backbone"):
-            cells = read_cells(data.source, data.train.ids, data.split.base)
-            untrained, config, seed = options.backbone(None), options.pretrain, options.seed
-            accuracy = pretrain(untrained, config, cells, weights, seed=seed, progress=progress)
-        logger.info("backbone: %.0f %% of the object cells of its last steps are right", 100 * accuracy)
-        for recipe in demo_recipes(options, data, weights):
-            stage = f"training {recipe.name.removeprefix('demo_')}" if recipe.train else "testing"
-            with timed(seconds, stage):
-                method, about = build_method(recipe), Checkpoint(config=recipe.method)
-                if recipe.train is not None:
-                    method, about = self._train(recipe, recipe.train, method)
-            with timed(seconds, "testing"):
-                self._evaluate(recipe, method, about)
-        with timed(seconds, "pictures"):
-            examples = self._examples()
-        found = DemoResult(options.out / "report.html", tuple(self.results.values()), seconds)
-        write_report(
-            found.report, options, data, found.results, self._differences(), examples, seconds, accuracy
+    evaluators: dict[str, Evaluator] = {}
+    results: dict[str, RunResult] = {}
+    counts: dict[str, EpisodeCounts] = {}
+    for recipe in demo_recipes(options, data, weights):
+        stage = f"training {recipe.name.removeprefix('demo_')}" if recipe.train else "testing"
+        with timed(seconds, stage):
+            method, about = build_method(recipe), Checkpoint(config=recipe.method)
+            if recipe.train is not None:
+                run = Run(
+                    folder=folder / recipe.name, method_config=recipe.method, data=data, recipe=recipe.name
+                )
+                method, about = _trained(recipe.train, method, features(method), run, progress)
+        with timed(seconds, "testing"):
+            evaluator = Evaluator(method, data.source, features(method), progress=progress)
+            evaluators[recipe.name] = evaluator
+            for name, result, table in _evaluated(recipe, evaluator, data, about):
+                result.save(folder / f"{name}.json", table)
+                results[name], counts[name] = result, table
+    with timed(seconds, "pictures"):
+        examples = _examples(options, data, evaluators["demo_pfenet"], evaluators["demo_scl"])
+    found = DemoResult(options.out / "report.html", tuple(results.values()), seconds)
+    differences = _differences(options.shots, data.split.novel, counts)
+    write_report(found.report, options, data, found.results, differences, examples, seconds, accuracy)
+    return found
+
+
+def _trained(
+    config: TrainConfig, method: FewShotSegmenter, store: FeatureStore, run: Run, progress: bool
+) -> tuple[FewShotSegmenter, Checkpoint]:
+    """Trains a head on cached features, always on the CPU, so that numbers repeat."""
+    data = run.data
+    store.ensure(data.train.ids, progress=progress)
+    sampler = TrainingSampler(
+        data.train, data.split, class_first=config.class_first, min_area=config.min_area, seed=config.seed
+    )
+    batches = CachedBatches(sampler, store, batch=config.batch, seed=config.seed)
+    fabric = Fabric(accelerator="cpu", devices=1, precision=config.precision)
+    fabric.launch()
+    trained, about = load_checkpoint(train(method, config, batches, run, fabric, progress=progress))
+    return trained.to(memory_format=torch.channels_last), about
+
+
+def _evaluated(
+    recipe: Recipe, evaluator: Evaluator, data: FoldData, about: Checkpoint
+) -> Iterator[tuple[str, RunResult, EpisodeCounts]]:
+    """Tests a method on the unseen classes: name, result and counts of each line."""
+    lines = [
+        Line(episodes=EpisodeSampler(data.test, data.split, recipe.protocol, e.shots), fusion=e.fusion)
+        for e in recipe.evaluations
+    ]
+    started = time.perf_counter()
+    found = evaluator.run(lines)
+    seconds = (time.perf_counter() - started) / len(found)
+    for line, counts in zip(recipe.evaluations, found, strict=True):
+        result = RunResult.from_counts(
+            counts,
+            classes=data.split.novel,
+            method=method_name(recipe.method),
+            variant=recipe.variant.name,
+            recipe=recipe.name,
+            dataset=data.dataset,
+            fold=data.split.fold,
+            shots=line.shots,
+            fusion=line.fusion.kind,
+            protocol=recipe.protocol,
+            sizes=(recipe.size,),
+            config={"method": recipe.method, "fusion": line.fusion},
+            class_split=split_json(data.split),
+            wall_seconds=seconds,
+            checkpoint=about.digest,
+            training=about.training,
         )
-        return found
+        yield f"{recipe.name}-{line.shots}shot-{line.fusion.kind}", result, counts
 
-    def _features(self, method: FewShotSegmenter) -> FeatureStore:
-        """Features of the plain view, for training and for tests, shared by methods of one backbone."""
-        views = [EvalView(self.options.size)]
-        return FeatureStore(method.backbone, self.data.source, views, folder=self.cache, dtype=torch.float32)
 
-    def _train(
-        self, recipe: Recipe, config: TrainConfig, method: FewShotSegmenter
-    ) -> tuple[FewShotSegmenter, Checkpoint]:
-        """Trains a head on cached features, always on the CPU, so that numbers repeat."""
-        data, progress, store = self.data, self.options.progress, self._features(method)
-        store.ensure(data.train.ids, progress=progress)
-        sampler = TrainingSampler(
-            data.train, data.split, class_first=config.class_first, min_area=config.min_area, seed=config.seed
-        )
-        batches = CachedBatches(sampler, store, batch=config.batch, seed=config.seed)
-        fabric = Fabric(accelerator="cpu", devices=1, precision=config.precision)
-        fabric.launch()
-        folder = self.folder / recipe.name
-        run = Run(folder=folder, method_config=recipe.method, data=data, recipe=recipe.name)
-        trained, about = load_checkpoint(train(method, config, batches, run, fabric, progress=progress))
-        return trained.to(memory_format=torch.channels_last), about
+def _differences(
+    shots: int, classes: Sequence[int], counts: Mapping[str, EpisodeCounts]
+) -> dict[str, Estimate]:
+    """SCL over PFENet with one shot, and the cross-guided fusion over the average with K; in mIoU."""
+    found, several = {}, f"scl-{shots}shot"
+    for label, a, b in (
+        ("SCL over PFENet, 1 shot", "pfenet-1shot-mean", "scl-1shot-average"),
+        (f"SCL, {shots} shots, cross-guided over average", f"{several}-average", f"{several}-cross-guided"),
+    ):
+        paired = paired_difference(counts[f"demo_{a}"], counts[f"demo_{b}"], classes)
+        low, high = paired.interval.low, paired.interval.high
+        found[label] = Estimate(value=paired.difference, low=low, high=high)
+    return found
 
-    def _evaluate(self, recipe: Recipe, method: FewShotSegmenter, about: Checkpoint) -> None:
-        """Tests a method on the unseen classes and writes one result file for each of its lines."""
-        data, store = self.data, self._features(method)
-        evaluator = Evaluator(method, data.source, store, progress=self.options.progress)
-        self.evaluators[recipe.name] = evaluator
-        samplers = [
-            EpisodeSampler(data.test, data.split, recipe.protocol, e.shots) for e in recipe.evaluations
-        ]
-        lines = zip(samplers, recipe.evaluations, strict=True)
-        started = time.perf_counter()
-        found = evaluator.run([Line(episodes=episodes, fusion=e.fusion) for episodes, e in lines])
-        seconds = (time.perf_counter() - started) / len(found)
-        for line, counts in zip(recipe.evaluations, found, strict=True):
-            result = RunResult.from_counts(
-                counts,
-                classes=data.split.novel,
-                method=method_name(recipe.method),
-                variant=recipe.variant.name,
-                recipe=recipe.name,
-                dataset=data.dataset,
-                fold=data.split.fold,
-                shots=line.shots,
-                fusion=line.fusion.kind,
-                protocol=recipe.protocol,
-                sizes=(recipe.size,),
-                config={"method": recipe.method, "fusion": line.fusion},
-                class_split=split_json(data.split),
-                wall_seconds=seconds,
-                checkpoint=about.digest,
-                training=about.training,
-            )
-            name = f"{recipe.name}-{line.shots}shot-{line.fusion.kind}"
-            result.save(self.folder / f"{name}.json", counts)
-            self.results[name], self.counts[name] = result, counts
 
-    def _differences(self) -> dict[str, Estimate]:
-        """SCL over PFENet with one shot, and the cross-guided fusion over the average with K; in mIoU."""
-        k, classes, found = self.options.shots, self.data.split.novel, {}
-        several = f"scl-{k}shot"
-        for label, a, b in (
-            ("SCL over PFENet, 1 shot", "pfenet-1shot-mean", "scl-1shot-average"),
-            (f"SCL, {k} shots, cross-guided over average", f"{several}-average", f"{several}-cross-guided"),
-        ):
-            paired = paired_difference(self.counts[f"demo_{a}"], self.counts[f"demo_{b}"], classes)
-            low, high = paired.interval.low, paired.interval.high
-            found[label] = Estimate(value=paired.difference, low=low, high=high)
-        return found
-
-    def _examples(self) -> list[tuple[str, list[Panel]]]:
-        """(class name, panels) of the first episodes of each unseen class, marked by both methods."""
-        pfenet, scl = self.evaluators["demo_pfenet"], self.evaluators["demo_scl"]
-        data, k, names = self.data, self.options.shots, self.data.split.class_names
-        predictors = (
-            Predictor("PFENet, 1 shot", pfenet, 1, MeanVector()),
-            Predictor("SCL, 1 shot", scl, 1, _AVERAGE),
-            Predictor(f"SCL, {k} shots, CGM", scl, k, _GUIDED),
-        )
-        specs = choose_episodes(EpisodeSampler(data.test, data.split, self.options.protocol, k), _EXAMPLES)
-        named = [(names[spec.class_id], spec) for spec in specs]
-        return [(name, example_panels(spec, data.source, name, predictors)) for name, spec in named]
+def _examples(
+    options: DemoOptions, data: FoldData, pfenet: Evaluator, scl: Evaluator
+) -> list[tuple[str, list[Panel]]]:
+    """(class name, panels) of the first episodes of each unseen class, marked by both methods."""
+    k, names = options.shots, data.split.class_names
+    predictors = (
+        Predictor("PFENet, 1 shot", pfenet, 1, MeanVector()),
+        Predictor("SCL, 1 shot", scl, 1, _AVERAGE),
+        Predictor(f"SCL, {k} shots, CGM", scl, k, _GUIDED),
+    )
+    specs = choose_episodes(EpisodeSampler(data.test, data.split, options.protocol, k), _EXAMPLES)
+    named = [(names[spec.class_id], spec) for spec in specs]
+    return [(name, example_panels(spec, data.source, name, predictors)) for name, spec in named]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -23,6 +22,7 @@ from fewseg.annotations.options import Format
 from fewseg.annotations.values import Mask, Prediction, check_name
 from fewseg.annotations.writer import PredictionWriter
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
+from fewseg.reports.templating import asset, render
 
 LINES = "predictions.jsonl"
 _LONGEST = 255  # bytes of a file's name in nearly all file systems
@@ -136,8 +136,10 @@ def write_sheet(folder: Path, problems: Mapping[str, str], most: int) -> None:
         score = float(str(prediction.facts.get("quality", min(prediction.scores))))
         found.append((score, prediction.name, prediction.facts))
     found.sort(key=lambda item: item[0])
-    environment = Environment(loader=PackageLoader("fewseg.inference"), autoescape=True)
-    text = environment.get_template("contact_sheet.html").render(
+    text = render(
+        "contact_sheet.html",
+        title="Contact sheet",
+        style=asset("page.css"),
         count=len(found),
         left_out=max(0, len(found) - most),
         legend=list(zip(classes, _colours()[1:].tolist(), strict=False)),

@@ -5,9 +5,13 @@ Source: SRPNet (Ding, Zhang and Jiang, Pattern Recognition 2022), Sec. 3.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import reduce
+from math import prod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewseg.backbones import BackboneConfig
@@ -31,8 +35,9 @@ class SRPNetConfig(MethodConfig):
 
     Attributes:
         backbone: trained end to end; batch-norm keeps its ImageNet statistics (a batch is one episode).
-        levels: levels of the pyramid feature; all are brought to the grid of ``grid``.
-        grid: the level whose grid the pyramid has (stride 8).
+        levels: levels of the pyramid feature.
+        grid: the grid that they are brought to: "largest" is that of the largest map (Sec. 3.2; stride 4 in
+            a ResNet), a level's name that of its own: "layer3" (stride 8) is for small machines.
         channels: width of the pyramid feature.
         metric: fidelity; cosine is the paper's baseline "Cos".
         alpha: amplification factor of Eq. 3 and 8. The paper gives no value; 20 is PANet's.
@@ -43,7 +48,7 @@ class SRPNetConfig(MethodConfig):
 
     backbone: BackboneConfig = field(default_factory=_trained_backbone)
     levels: tuple[str, ...] = ("stem", "layer1", "layer2", "layer3", "layer4")
-    grid: str = "layer3"
+    grid: str = "largest"
     channels: int = 512
     metric: Metric = field(default_factory=Fidelity)
     alpha: float = 20.0
@@ -53,9 +58,9 @@ class SRPNetConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         check_levels(self.levels, self.backbone.levels, self.alpha)
-        if self.grid not in self.levels:
+        if self.grid not in ("largest", *self.levels):
             raise ValueError(
-                f"the pyramid's grid is that of one of its levels {self.levels}, not {self.grid!r}"
+                f"grid must be 'largest' or one of the pyramid's levels {self.levels}, got {self.grid!r}"
             )
         if min(self.support_weight, self.query_weight) < 0:
             raise ValueError(
@@ -77,11 +82,21 @@ class SRPNet(PrototypeSegmenter):
 
     def embed_maps(self, features: Features) -> Tensor:
         """The maps of all levels on one grid, concatenated and reduced (Sec. 3.2)."""
-        grid = features[self.config.grid]
-        size = (int(grid.shape[-2]), int(grid.shape[-1]))
-        joined = torch.cat([resize(features[level], size) for level in self.config.levels], dim=1)
-        reduced: Tensor = self.pyramid(joined.to(self.pyramid.weight.dtype))
-        return reduced
+        levels = self.config.levels
+        sizes = {level: (int(features[level].shape[-2]), int(features[level].shape[-1])) for level in levels}
+        grid = sizes.get(self.config.grid) or max(sizes.values(), key=prod)
+        weights = self.pyramid.weight.split([features[level].shape[1] for level in levels], dim=1)
+        groups: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for level, weight in zip(levels, weights, strict=True):
+            size = min(sizes[level], grid, key=prod)
+            groups[size].append((resize(features[level], size), weight))
+        reduced = []
+        for size, members in groups.items():
+            # a smaller map is enlarged after the 1x1 convolution: both are linear and commute, at less cost
+            joined, weight = (torch.cat(parts, dim=1) for parts in zip(*members, strict=True))
+            part = F.conv2d(joined.to(weight.dtype), weight, self.pyramid.bias if size == grid else None)
+            reduced.append(resize(part.float(), grid))
+        return reduce(torch.add, reduced)
 
     def added_losses(self, episodes: EncodedEpisodes, pooled: Prototypes, logits: Tensor) -> LossTerms:
         """Self-regularisation: the same prototypes restore the supports' own masks (Eq. 8-11)."""

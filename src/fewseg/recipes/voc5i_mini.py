@@ -149,29 +149,35 @@ def voc5i_mini_scl_canet() -> Recipe:
     return _recipe(SCLCANetConfig(**_canet_parts()), head_training(STEPS), *CROSS_GUIDED)
 
 
-def _srpnet(metric: Metric, support_weight: float, *lines: Evaluation) -> Recipe:
-    """The pyramid has layer1 to layer3: these weights have no layer4, and the stem is left out for speed."""
-    backbone = trunk(_LEVELS, trainable=True)
-    method = SRPNetConfig(backbone=backbone, levels=_LEVELS, metric=metric, support_weight=support_weight)
-    return _recipe(method, end_to_end_training(), *lines)
+def mini_srpnet(*, grid: str = "layer3", metric: Metric | None = None, srp: bool = True) -> Recipe:
+    """SRPNet of the small set: layer1 to layer3, as these weights have no layer4; no stem, for speed."""
+    method = SRPNetConfig(
+        backbone=trunk(_LEVELS, trainable=True),
+        levels=_LEVELS,
+        grid=grid,
+        metric=metric or Fidelity(),
+        support_weight=float(srp),
+    )
+    more = () if metric else (*ITERATED, *ON_SUPPORT)
+    return _recipe(method, end_to_end_training(), *PLAIN, *more)
 
 
 @register(variants.SRPNET_COS)
 def voc5i_mini_srpnet_cos() -> Recipe:
     """SRPNet's baseline with the cosine on voc5i-mini (Table 1, row "Cos")."""
-    return _srpnet(Cosine(), 0.0, *PLAIN)
+    return mini_srpnet(metric=Cosine(), srp=False)
 
 
 @register(variants.SRPNET_F)
 def voc5i_mini_srpnet_f() -> Recipe:
     """SRPNet with fidelity, without SRP, on voc5i-mini (Table 1, rows "F", "F + IQI" and "F (sup)")."""
-    return _srpnet(Fidelity(), 0.0, *PLAIN, *ITERATED, *ON_SUPPORT)
+    return mini_srpnet(srp=False)
 
 
 @register(variants.SRPNET)
 def voc5i_mini_srpnet() -> Recipe:
     """SRPNet in full on voc5i-mini (Table 1, rows "F + SRP", "F + SRP + IQI" and "F+SRP (sup)")."""
-    return _srpnet(Fidelity(), 1.0, *PLAIN, *ITERATED, *ON_SUPPORT)
+    return mini_srpnet()
 
 
 def _panet(alignment: Alignment) -> Recipe:

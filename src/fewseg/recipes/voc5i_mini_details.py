@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from fewseg.methods.fusion import IterativeInference
 from fewseg.methods.sdaanet import PrintedIntegralTeacher, PrintedSeparateTeachers, SupervisedAttention
-from fewseg.recipes.recipe import Recipe, register
+from fewseg.recipes.recipe import Evaluation, Recipe, register
 from fewseg.recipes.variants import Variant
-from fewseg.recipes.voc5i_mini import five_shot_sdaanet, mini_sdaanet
+from fewseg.recipes.voc5i_mini import five_shot_sdaanet, mini_sdaanet, mini_srpnet
 
 
 @register(Variant(name="sdaanet_dropout", label="SD-AANet, dropout 0.1", one_part_less=("sdaanet",)))
@@ -28,3 +31,55 @@ def voc5i_mini_sdaanet_printed_integral() -> Recipe:
 def voc5i_mini_sdaanet_printed_separate() -> Recipe:
     """Five teachers as Eq. 9 prints them: the query's prototype alone."""
     return five_shot_sdaanet(PrintedSeparateTeachers())
+
+
+@register(
+    Variant(name="srpnet_f_largest_grid", label="SRPNet, fidelity, stride 4", one_part_less=("srpnet_f",))
+)
+def voc5i_mini_srpnet_f_largest_grid() -> Recipe:
+    """SRPNet without SRP, its pyramid on the largest map's grid (stride 4) as in Sec. 3.2."""
+    return mini_srpnet(grid="largest", srp=False)
+
+
+@register(
+    Variant(
+        name="srpnet_largest_grid",
+        label="SRPNet, stride 4",
+        one_part_less=("srpnet", "srpnet_f_largest_grid"),
+    )
+)
+def voc5i_mini_srpnet_largest_grid() -> Recipe:
+    """SRPNet in full, its pyramid on the largest map's grid (stride 4) as in Sec. 3.2."""
+    return mini_srpnet(grid="largest")
+
+
+@register(
+    Variant(
+        name="srpnet_stretched", label="SRPNet, stride 4, stretched", one_part_less=("srpnet_largest_grid",)
+    )
+)
+def voc5i_mini_srpnet_stretched() -> Recipe:
+    """``voc5i_mini_srpnet_largest_grid`` on images stretched to the square as in Sec. 4.2."""
+    made = mini_srpnet(grid="largest")
+    assert made.train is not None
+    return replace(
+        made,
+        train=replace(made.train, view=replace(made.train.view, resize="stretch")),
+        protocol=replace(made.protocol, name="voc5i-mini-stretched", aspect="stretched"),
+    )
+
+
+@register(
+    Variant(
+        name="srpnet_printed_iteration",
+        label="SRPNet, stride 4, Eq. 12 as printed",
+        one_part_less=("srpnet_largest_grid",),
+    )
+)
+def voc5i_mini_srpnet_printed_iteration() -> Recipe:
+    """Iterative inference without the guard, which Eq. 12 has not.
+
+    Give the checkpoint of ``voc5i_mini_srpnet_largest_grid`` to ``fewseg evaluate --recipe`` with it.
+    """
+    lines = (Evaluation(shots=k, fusion=IterativeInference(guard=False)) for k in (1, 5))
+    return replace(mini_srpnet(grid="largest"), evaluations=tuple(lines))

@@ -39,9 +39,6 @@ ROMAN = ("", "I", "II", "III", "IV", "V")
 SCORE_NAMES: dict[Score, str] = {"miou": "mIoU", "fb_iou": "FB-IoU", "dice": "Dice"}
 NOT_RUN = "not run"
 
-Place = tuple[str, str, str]
-"""Paper, table and row."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class PrintedColumn:
@@ -70,7 +67,7 @@ class RowLayout:
 
     name: str
     label: str
-    ours: tuple[Place, ...] = ()
+    ours: tuple[str, ...] = ()  # places, such as "scl / 1 / SCL"
     over: str = ""  # name of the row that it is set beside
     marks: str = ""  # of each part of the method: "x" on, "-" off
     without: str = ""  # why no results are found
@@ -120,7 +117,7 @@ def layouts() -> tuple[TableLayout, ...]:
     """Every table of the three papers."""
     text = resources.files("fewseg.reports").joinpath("papers.toml").read_text(encoding="utf-8")
     own = {
-        (row.paper, table, row.row)
+        f"{row.paper} / {table} / {row.row}"
         for variant in variants().values()
         for row in variant.printed
         for table in (row.table, row.coco_table)
@@ -128,11 +125,10 @@ def layouts() -> tuple[TableLayout, ...]:
     return tuple(_layout(table, own) for table in tomllib.loads(text)["table"])
 
 
-def _layout(table: Mapping[str, Any], own: set[Place]) -> TableLayout:
+def _layout(table: Mapping[str, Any], own: set[str]) -> TableLayout:
     def row(line: Mapping[str, Any]) -> RowLayout:
-        place = (table["paper"], table["number"], line["name"])
-        named: list[Any] = [tuple(text.split(" / ")) for text in line.get("ours", ())]
-        ours = named or ([place] if place in own and "without" not in line else [])
+        place = f"{table['paper']} / {table['number']} / {line['name']}"
+        ours = line.get("ours") or ([place] if place in own and "without" not in line else [])
         without = "" if ours else line.get("without", "fewseg does not have this method")
         return RowLayout(**{"label": line["name"], **line, "ours": tuple(ours), "without": without})
 
@@ -228,30 +224,34 @@ class PaperTable:
         ]
 
 
-LineKey = tuple[str, str, str, int]
-"""Protocol, input size and training seed of a line, and its number among those of the same."""
-
-Ours = tuple[FoldTable, str]
-"""A fold table and the name of one of its rows."""
-
-Found = Mapping[tuple[Place, str, int], list[Ours]]
-"""Our rows by place in the papers, data set and shots."""
+LINE = ["protocol", "sizes", "train_seed", "number"]
+"""Columns of :func:`_rows_of_ours` that make the lines of a printed row."""
 
 
 def paper_tables(results: Results, *, only: Sequence[TableLayout] | None = None) -> list[PaperTable]:
     """Makes the papers' tables with our numbers beside the printed ones."""
     kept, problems = without_conflicts(results.only(results.frame[results.frame.paper != ""]))
-    found: dict[tuple[Place, str, int], list[Ours]] = {}
-    for table in fold_tables(kept) if len(kept) else []:
-        for series in table.series:
-            first = table.row(series).iloc[0]
-            place = (first.paper, first.table, first.row)
-            found.setdefault((place, table.dataset, table.shots), []).append((table, series))
-    return [_table(layout, found, tuple(problems)) for layout in (layouts() if only is None else only)]
+    ours = _rows_of_ours(fold_tables(kept) if len(kept) else [])
+    return [_table(layout, ours, tuple(problems)) for layout in (layouts() if only is None else only)]
 
 
-def _table(layout: TableLayout, found: Found, problems: tuple[str, ...]) -> PaperTable:
-    mini = layout.dataset == "pascal-5i" and any(dataset == MINI for _, dataset, _ in found)
+def _rows_of_ours(tables: Sequence[FoldTable]) -> pd.DataFrame:
+    """A row for each row of the fold tables, with its place in the papers and what lines can differ in."""
+    columns = ["paper", "table", "row", "dataset", "shots", *LINE[:3]]
+    lines = [
+        {**row.iloc[0][columns], "fold_table": table, "series": series, "runs": len(row)}
+        for table in tables
+        for series in table.series
+        for row in [table.row(series)]
+    ]
+    rows = pd.DataFrame(lines, columns=[*columns, "fold_table", "series", "runs"])
+    rows["place"] = rows.paper + " / " + rows.table + " / " + rows.row
+    rows["train_seed"] = rows.train_seed.map(str)
+    return rows
+
+
+def _table(layout: TableLayout, ours: pd.DataFrame, problems: tuple[str, ...]) -> PaperTable:
+    mini = layout.dataset == "pascal-5i" and MINI in set(ours.dataset)
     datasets = (layout.dataset, MINI) if mini else (layout.dataset,)
     values = layout.values
     sections = []
@@ -264,7 +264,7 @@ def _table(layout: TableLayout, found: Found, problems: tuple[str, ...]) -> Pape
             below = [values.get((row.over, c.shots, c.key)) for c in section.columns]
             gains = (a.percent - b.percent if a and b else None for a, b in zip(printed, below, strict=True))
             on = datasets if row.ours else ()
-            lines = {dataset: _lines(found, dataset, row, over, section.columns) for dataset in on}
+            lines = {each: _lines(ours[ours.dataset == each], row, over, section.columns) for each in on}
             label = over.label if over else ""
             rows.append(
                 PaperRow(layout=row, over=label, printed=printed, printed_gains=tuple(gains), lines=lines)
@@ -274,95 +274,71 @@ def _table(layout: TableLayout, found: Found, problems: tuple[str, ...]) -> Pape
 
 
 def _lines(
-    found: Found, dataset: str, row: RowLayout, over: RowLayout | None, columns: Sequence[PrintedColumn]
+    ours: pd.DataFrame, row: RowLayout, over: RowLayout | None, columns: Sequence[PrintedColumn]
 ) -> list[tuple[str, list[Cell]]]:
     """A row on one data set: a line for each protocol, input size and training seed, most complete first."""
-    by_shots = {c.shots: _by_key(found, dataset, row, c.shots) for c in columns}
-    keys = sorted({key for ours in by_shots.values() for key in ours})
-    bases = {c.shots: _by_key(found, dataset, over, c.shots) if over else None for c in columns}
 
-    def runs(key: LineKey) -> int:
-        return sum(len(ours[key][0].row(ours[key][1])) for ours in by_shots.values() if key in ours)
+    def at(places: Sequence[str]) -> pd.DataFrame:
+        return pd.concat([ours[ours.place == place] for place in places])
 
+    own, bases = at(row.ours), at(over.ours) if over and over.ours else ours[:0]
+    own = own[own.shots.isin([c.shots for c in columns])]
+    own["number"] = own.groupby(["shots", *LINE[:3]]).cumcount()
     nothing = Cell(status=NOT_RUN, gain_status=NOT_RUN if over else "")
+    differs = [name for name in LINE[:3] if own[name].nunique() > 1]
+    texts = {"protocol": "protocol {}", "sizes": "at {} px", "train_seed": "training seed {}"}
     lines = []
-    for key in sorted(keys, key=runs, reverse=True):
+    for (*key, number), line in sorted(own.groupby(LINE), key=lambda each: -each[1].runs.sum()):
+        by_shots = {found.shots: found for found in line.itertuples()}
+        named = dict(zip(LINE, key, strict=False))
+        parts = [texts[name].format(named[name]) for name in differs] + [f"no. {number + 1}"] * (number > 0)
         cells = [
-            _cell(by_shots[c.shots][key], key, bases[c.shots], c) if key in by_shots[c.shots] else nothing
+            _cell(by_shots[c.shots], bases[bases.shots == c.shots] if over else None, c)
+            if c.shots in by_shots
+            else nothing
             for c in columns
         ]
-        lines.append((_difference(key, keys), cells))
+        lines.append((", ".join(parts), cells))
     return lines or [("", [nothing] * len(columns))]
 
 
-def _by_key(found: Found, dataset: str, row: RowLayout, shots: int) -> dict[LineKey, Ours]:
-    """Our rows by protocol, input size and training seed; several of one kind are numbered."""
-    ours: dict[LineKey, Ours] = {}
-    for place in row.ours:
-        for table, series in found.get((place, dataset, shots), []):
-            first = table.row(series).iloc[0]
-            base = (table.protocol, str(first.sizes), str(first.train_seed))
-            ours[(*base, sum(key[:3] == base for key in ours))] = (table, series)
-    return ours
-
-
-def _cell(ours: Ours, key: LineKey, bases: Mapping[LineKey, Ours] | None, column: PrintedColumn) -> Cell:
-    table, series = ours
+def _cell(own: Any, bases: pd.DataFrame | None, column: PrintedColumn) -> Cell:
+    table, series = own.fold_table, own.series
     row = table.row(series)
     estimate, missing = None, NOT_RUN
     if column.fold is None:
         estimate, missing = table.mean(series, column.score), table.missing(series)
     elif column.fold in row.index:
         estimate = table.results.estimate(row.key[column.fold], column.score)
-    gain, status = (None, "") if bases is None else _gain_over(bases, ours, key, column)
+    gain = "" if bases is None else _gain_over(bases, own, column)
     return Cell(
         estimate=estimate,
         std=_spread(table, series, column),
         status="" if estimate else missing,
         source=source_of(table, series),
-        gain=gain,
-        gain_status=status,
+        gain=None if isinstance(gain, str) else gain,
+        gain_status=gain if isinstance(gain, str) else "",
     )
 
 
-def _gain_over(
-    bases: Mapping[LineKey, Ours], ours: Ours, key: LineKey, column: PrintedColumn
-) -> tuple[Estimate | None, str]:
+def _gain_over(bases: pd.DataFrame, own: Any, column: PrintedColumn) -> Estimate | str:
     """Our row less the row that it is set beside, or why there is no such number."""
-    table, series = ours
-    base, status = _base(bases, key)
-    if base and not trained_alike(table, base, series):
-        status = "trained for another length"
-    if status:
-        return None, status
+    table, series = own.fold_table, own.series
+    alike = bases[(bases.protocol == own.protocol) & (bases.train_seed == own.train_seed)]
+    sizes = [own.sizes, *own.sizes.split(",")[0].split(" + ")]  # of several inputs, the first with a baseline
+    base = next((base for size in sizes for base in alike.series[alike.sizes == size]), "")
+    if bases.empty or alike.empty:
+        return f"baseline {'not run' if bases.empty else 'of another protocol or training seed'}"
+    if not base or not trained_alike(table, base, series):
+        return "trained for another length" if base else "baseline at another input size"
     try:
         by_fold = gains_by_fold(table, base, series, column.score)
     except ValueError:
-        return None, "other episodes"
+        return "other episodes"
     if column.fold is not None:
-        return by_fold.get(column.fold), "" if column.fold in by_fold else NOT_RUN
+        return by_fold.get(column.fold, NOT_RUN)
     missing = table.missing(series) or (table.missing(base) and f"baseline {table.missing(base)}")
-    return (None, missing) if missing else (mean_of(list(by_fold.values())), "")
-
-
-def _base(bases: Mapping[LineKey, Ours], key: LineKey) -> tuple[str, str]:
-    """The row that a line is set beside, or why there is none."""
-    protocol, size, seed, _ = key
-    alike = {k[1]: base for k, (_, base) in reversed(list(bases.items())) if (k[0], k[2]) == (protocol, seed)}
-    sizes = [size, *size.split(",")[0].split(" + ")]  # of several inputs, the first with a baseline
-    base = next((alike[each] for each in sizes if each in alike), "")
-    if not bases:
-        return "", "baseline not run"
-    if not alike:
-        return "", "baseline of another protocol or training seed"
-    return base, "" if base else "baseline at another input size"
-
-
-def _difference(key: LineKey, among: Sequence[LineKey]) -> str:
-    """What differs among the lines of a row: protocol, input size, training seed."""
-    names = ("protocol {}", "at {} px", "training seed {}")
-    parts = [names[i].format(key[i]) for i in range(len(names)) if len({other[i] for other in among}) > 1]
-    return ", ".join([*parts, f"no. {key[3] + 1}"] if key[3] else parts)
+    return missing or mean_of(list(by_fold.values()))
 
 
 def _spread(table: FoldTable, series: str, column: PrintedColumn) -> float | None:

@@ -13,6 +13,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from fewseg.reports.numbers import gain_with_interval, percent
+
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -77,7 +79,7 @@ def _environment(kind: str) -> Environment:
         keep_trailing_newline=True,
         **(_LATEX_SIGNS if kind == "tex" else {}),
     )
-    made.filters["script_digest"] = script_digest
+    made.filters.update(script_digest=script_digest, percent=percent, gain=gain_with_interval)
     return made
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from fewseg.annotations.rle import box_of, decode_brush, decode_coco, encode_brush, encode_coco, unpack_counts
+from fewseg.annotations.rle import box_of, decode_brush, decode_coco, encode_brush, encode_coco
 from fewseg.types import DataError
 
 
@@ -126,20 +126,3 @@ def test_a_brush_of_any_strength_counts_from_half_of_its_strongest_on():
 def test_a_broken_brush_is_reported_by_name(rle, size):
     with pytest.raises(DataError, match="here: the brush's RLE"):
         decode_brush(rle, size, "here")
-
-
-def in_letters(counts):
-    """COCO's text of counts, number by number."""
-    text = ""
-    for k, count in enumerate(counts):
-        rest, more = count - counts[k - 2] if k > 2 else count, True
-        while more:
-            group, rest = rest & 31, rest >> 5
-            more = rest != (-1 if group & 16 else 0)
-            text += chr(48 + group + 32 * more)
-    return text
-
-
-def test_counts_of_every_length_are_read():
-    counts = [0, 1, 15, 16, 31, 32, 1023, 2**20, 3, 2**31, 0, 7]
-    assert unpack_counts(in_letters(counts), "x").tolist() == counts

@@ -169,15 +169,6 @@ def test_what_a_person_settled_is_an_annotation_of_label_studio(tmp_path, photos
     assert not any("score" in r for r in task["annotations"][0]["result"])
 
 
-def test_label_studio_reads_the_brushes_of_our_tasks(tmp_path, predictions, brush):
-    write_all(LabelStudioWriter(tmp_path / "t.json", CLASSES), predictions)
-    for task, prediction in zip(json.loads((tmp_path / "t.json").read_text()), predictions, strict=True):
-        flat = [{**r, **r["value"]} for r in task["predictions"][0]["result"]]
-        layers = brush.decode_from_annotation("tag", flat)
-        for j, name in enumerate(CLASSES, 1):
-            assert np.array_equal(layers[f"tag-{name}-0"], prediction.mask(j) * 255)
-
-
 def test_json_lines_read_back_as_predictions(tmp_path, predictions):
     path = tmp_path / "out" / "p.jsonl"
     writer = JsonlWriter(path, CLASSES)

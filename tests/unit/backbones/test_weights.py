@@ -27,12 +27,17 @@ def equal(module, state):
     return all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
 
 
+def wrapped(content):
+    return {"epoch": 3, "model": {"state_dict": content}}
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_file_is_loaded_and_reported(tmp_path, state, suffix, prefix):
+@pytest.mark.parametrize("wrap", [dict, wrapped])
+def test_a_file_is_loaded_and_reported(tmp_path, state, suffix, prefix, wrap):
     path = tmp_path / f"weights{suffix}"
     content = {prefix + key: value for key, value in state.items()} | {f"{prefix}fc.weight": torch.zeros(2)}
-    save_file(content, path) if suffix == ".safetensors" else torch.save(content, path)
+    save_file(content, path) if suffix == ".safetensors" else torch.save(wrap(content), path)
     backbone = tiny(str(path)).build()
     assert equal(backbone.trunk, state)
     report = backbone.report
@@ -48,15 +53,6 @@ def test_a_file_is_loaded_and_reported(tmp_path, state, suffix, prefix):
     assert report.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert f"{len(state)} tensors matched" in report.summary()
     assert "classifier left out: fc (1)" in report.summary()
-
-
-@pytest.mark.parametrize("wrap", ["state_dict", "model"])
-def test_wrapped_and_prefixed_states_are_understood(tmp_path, state, wrap):
-    inner = {f"module.{key}": value for key, value in state.items()}
-    torch.save({"epoch": 3, wrap: {"state_dict": inner} if wrap == "model" else inner}, tmp_path / "w.pth")
-    backbone = tiny().build()
-    load_weights(backbone.trunk, tmp_path / "w.pth")
-    assert equal(backbone.trunk, state)
 
 
 def test_the_same_values_under_two_paths_have_one_digest(tmp_path, state):
@@ -87,18 +83,6 @@ def test_a_trunk_without_layer4_serves_shallower_levels_and_is_refused_for_deepe
         tiny(str(path)).build()
 
 
-def test_stages_that_are_not_built_are_reported_as_not_used(state):
-    backbone = tiny(levels=("layer2",)).build()
-    report = load_weights(backbone.trunk, state)
-    assert "not used: layer3 (12), layer4 (12)" in report.summary()
-
-
-def test_counters_of_batches_may_be_missing(state):
-    backbone = tiny().build()
-    report = load_weights(backbone.trunk, {k: v for k, v in state.items() if "num_batches" not in k})
-    assert report.complete
-
-
 def test_weights_of_another_network_are_refused_and_change_nothing(state):
     backbone = tiny().build()
     before = {key: value.clone() for key, value in backbone.trunk.state_dict().items()}
@@ -108,6 +92,13 @@ def test_weights_of_another_network_are_refused_and_change_nothing(state):
     with pytest.raises(ValueError, match=r"1 of another shape, the first bn1.weight: \(3,\), needed \(8,\)"):
         load_weights(backbone.trunk, state | {"bn1.weight": torch.zeros(3)})
     assert equal(backbone.trunk, before)
+
+
+def test_stages_that_are_not_built_are_not_used_and_counters_of_batches_may_be_missing(state):
+    backbone = tiny(levels=("layer2",)).build()
+    report = load_weights(backbone.trunk, {k: v for k, v in state.items() if "num_batches" not in k})
+    assert report.complete
+    assert "not used: layer3 (10), layer4 (10)" in report.summary()
 
 
 class Bomb:
@@ -178,36 +169,15 @@ LAYER0 = ("layer0.0", "layer0.1", "layer0.3", "layer0.4", "layer0.6", "layer0.7"
         ("resnet50s", dict(zip(DEEP, LAYER0, strict=True))),
         ("resnet50", {"conv1": "layer0.0", "bn1": "layer0.1"}),
         ("resnet50s", dict(zip(DEEP, ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3"), strict=True))),
+        ("resnet50", {}),
     ],
-    ids=["released deep stem", "released plain stem", "flat deep stem"],
+    ids=["released deep stem", "released plain stem", "flat deep stem", "timm"],
 )
 def test_other_names_of_the_stem_become_timms(network, given):
     state = timm_state(network)
     other = renamed(state, given)
-    assert not same(other, state)
+    assert same(other, state) == (not given)
     assert same(to_timm_names(other), state)
-
-
-def test_timms_own_names_stay():
-    state = timm_state("resnet50")
-    assert same(to_timm_names(state), state)
-
-
-def test_a_bare_name_stands_for_torchvisions_first_weights():
-    assert published_name("resnet50") == "resnet50.tv_in1k"
-    assert published_name("vgg16_bn") == "vgg16_bn.tv_in1k"
-
-
-def test_a_deep_stem_stands_for_timms_default_and_a_tag_for_itself():
-    assert published_name("resnet50s") == "resnet50s"
-    assert published_name("resnet50.a1_in1k") == "resnet50.a1_in1k"
-
-
-def test_a_network_without_published_weights_is_refused():
-    with pytest.raises(
-        ValueError, match=r"no weights are published for backbone 'resnet200'.*None for random"
-    ):
-        published_name("resnet200")
 
 
 def test_mean_and_std_are_those_of_the_published_weights():
@@ -215,33 +185,44 @@ def test_mean_and_std_are_those_of_the_published_weights():
     assert normalisation("resnet34.ra4_e3600_r224_in1k") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-def test_imagenet_weights_are_asked_of_timm_by_name_and_loaded(monkeypatch):
-    published = timm.create_model("resnet18")
+def test_a_bare_name_stands_for_torchvisions_first_weights_and_a_deep_stem_for_timms():
+    names = {"resnet50": "resnet50.tv_in1k", "vgg16_bn": "vgg16_bn.tv_in1k"}
+    for name, published in (names | {n: n for n in ("resnet50s", "resnet50.a1_in1k")}).items():
+        assert published_name(name) == published
+    with pytest.raises(
+        ValueError, match=r"no weights are published for backbone 'resnet200'.*None for random"
+    ):
+        published_name("resnet200")
+
+
+@pytest.fixture
+def timm_gives(monkeypatch):
+    """Has timm call a function in place of a download."""
+    build = timm.create_model
+
+    def give(published):
+        def create(name, pretrained=False, **settings):
+            return published(name) if pretrained else build(name, pretrained=False, **settings)
+
+        monkeypatch.setattr(timm, "create_model", create)
+
+    return give
+
+
+def test_imagenet_weights_are_asked_of_timm_by_name_and_loaded(timm_gives):
+    published, asked = timm.create_model("resnet18"), []
     torch.nn.init.constant_(published.bn1.running_mean, 0.25)
-    build = timm.create_model
-
-    def create(name, pretrained=False, **settings):
-        if pretrained:
-            assert name == "resnet18.tv_in1k"
-            return published
-        return build(name, pretrained=False, **settings)
-
-    monkeypatch.setattr(timm, "create_model", create)
+    timm_gives(lambda name: asked.append(name) or published)
     backbone = BackboneConfig(name="resnet18").build()
-    assert backbone.report.source == "resnet18.tv_in1k"
+    assert asked == [backbone.report.source] == ["resnet18.tv_in1k"]
     assert backbone.report.ignored == ("fc.weight", "fc.bias")
-    for key, value in backbone.trunk.state_dict().items():
-        assert torch.equal(value, published.state_dict()[key])
+    assert equal(backbone.trunk, published.state_dict())
 
 
-def test_unreachable_weights_are_an_error_that_says_what_to_do(monkeypatch):
-    build = timm.create_model
+def test_unreachable_weights_are_an_error_that_says_what_to_do(timm_gives):
+    def unreachable(name):
+        raise FileNotFoundError("no network")
 
-    def create(name, pretrained=False, **settings):
-        if pretrained:
-            raise FileNotFoundError("no network")
-        return build(name, pretrained=False, **settings)
-
-    monkeypatch.setattr(timm, "create_model", create)
+    timm_gives(unreachable)
     with pytest.raises(ValueError, match=r"could not be downloaded \(no network\).*give weights the path"):
         BackboneConfig(name="resnet18").build()

@@ -78,12 +78,6 @@ def test_the_further_classes_are_drawn_evenly_from_the_rest_whatever_the_query_s
         assert all(60 < n < 145 for n in drawn.values())
 
 
-@ALL
-def test_the_classes_of_the_ways_do_not_depend_on_the_shots(of_ways, protocol):
-    one, four = (list(of_ways(protocol, 3, shots).episodes(0)) for shots in (1, 4))
-    assert [(s.classes, s.query) for s in one] == [(s.classes, s.query) for s in four]
-
-
 def test_more_shots_keep_a_ways_supports_in_order_but_for_those_that_an_earlier_way_now_takes(of_ways):
     taken = 0
     for shots in (1, 2, 3, 4):
@@ -95,15 +89,6 @@ def test_more_shots_keep_a_ways_supports_in_order_but_for_those_that_an_earlier_
                 assert list(many.ways[way].supports[: len(kept)]) == kept
                 taken += len(kept) < shots
     assert taken > 0
-
-
-def test_more_shots_extend_every_way_where_no_image_shows_two_of_the_classes(make_index, split):
-    index = make_index({f"{c}-{k}": {c: 20} for c in range(1, 6) for k in range(10)})
-    classes = (1, 2, 3, 4, 5)
-    five = list(EpisodeSampler(index, split, LIST, 5, classes=classes, ways=4).episodes(0))
-    two = list(EpisodeSampler(index, split, LIST, 2, classes=classes, ways=4).episodes(0))
-    shorter = [[Way(w.class_id, w.supports[:2]) for w in s.ways] for s in five]
-    assert [list(s.ways) for s in two] == shorter
 
 
 def test_episodes_of_several_ways_never_change(of_ways):

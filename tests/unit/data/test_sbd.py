@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from fewseg.data import pascal as sbd
-from fewseg.data.pascal import convert_masks, read_mat, voc_palette
+from fewseg.data.pascal import convert_masks, read_mat
 from fewseg.types import DataError
 
 PLANE = np.array([[0, 1, 20], [5, 0, 0]], dtype=np.uint8)
@@ -44,14 +44,6 @@ def test_masks_become_palette_files_with_the_same_numbers(tmp_path):
         assert image.mode == "P"
         assert np.array(image).tolist() == PLANE.tolist()
         assert image.convert("RGB").getpixel((1, 0)) == (128, 0, 0)
-
-
-def test_the_palette_is_vocs():
-    colours = np.array(voc_palette()).reshape(256, 3).tolist()
-    # aeroplane, bicycle, car, person, tvmonitor and void, as in VOC's development kit
-    expected = {0: [0, 0, 0], 1: [128, 0, 0], 2: [0, 128, 0], 7: [128, 128, 128], 15: [192, 128, 128]}
-    expected |= {20: [0, 64, 128], 255: [224, 224, 192]}
-    assert {k: colours[k] for k in expected} == expected
 
 
 def test_a_second_conversion_takes_up_where_the_first_ended(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from fewseg.data.synthetic import (
     _coverage,
     synthetic_5i,
 )
-from fewseg.types import IGNORE, DataError
+from fewseg.types import IGNORE
 
 SIZE = 65
 
@@ -84,12 +84,6 @@ def test_every_class_is_the_subject_of_the_same_number_of_images(source):
     for i, id in enumerate(source.ids[:60]):
         labels = source.read_labels(id)
         assert int((labels == 1 + i % 20).sum()) > 0.01 * SIZE**2, id
-
-
-def test_images_hold_other_classes_beside_their_subject(source):
-    counts = [len(set(source.read_labels(id).unique().tolist()) - {0, IGNORE}) for id in source.ids[:100]]
-    assert np.mean([c >= 2 for c in counts]) > 0.6
-    assert max(counts) == 3
 
 
 def test_only_the_chosen_classes_are_drawn():
@@ -153,13 +147,6 @@ def test_members_of_a_family_differ_in_outline(name):
     assert all(0.08 < p.mean() < 0.75 for p in pictures)
 
 
-@pytest.mark.parametrize("name", ["gear", "ring", "key"])
-def test_holes_are_holes(name):
-    outline = FAMILIES[name](Stream(1))
-    full = silhouette(Outline(outline.filled))
-    assert silhouette(outline).sum() < 0.98 * full.sum()
-
-
 @pytest.mark.parametrize("name", PATTERNS)
 def test_patterns_stay_between_their_two_colours_and_show_both(name):
     axis = np.linspace(-1, 1, 96, dtype=np.float32)
@@ -207,9 +194,3 @@ def test_the_digest_changes_with_everything_that_changes_the_pictures():
 def test_what_cannot_be_drawn_is_refused(wrong):
     with pytest.raises(ValueError, match="a synthetic set needs"):
         SyntheticSource(**({"images": 3, "size": 64} | wrong))
-
-
-def test_an_unknown_image_is_refused(source):
-    for read in (source.read_image, source.read_labels, source.image_size):
-        with pytest.raises(DataError, match="has no image 'train-00400'"):
-            read("train-00400")

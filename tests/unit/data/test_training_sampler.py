@@ -122,13 +122,6 @@ def test_the_one_way_episode_of_a_step_is_the_first_way_of_its_episode_of_severa
             assert all(shared_images.images[id].areas.get(way.class_id, 0) >= 10 for id in way.supports)
 
 
-def test_further_classes_are_drawn_evenly(shared_images, split):
-    stream = sampler(shared_images, split, ways=2, class_first=1.0)
-    drawn = Counter(stream.episode(i).classes for i in range(3000))
-    assert len(drawn) == 6
-    assert all(420 < n < 580 for n in drawn.values())
-
-
 def test_a_class_that_other_ways_could_leave_without_images_is_never_a_further_way(
     shared_images, split, caplog
 ):

@@ -23,14 +23,6 @@ def scene(h=48, w=64, top=10, left=12, side=20):
     return image, labels
 
 
-def test_a_binary_mask_keeps_ignore_and_makes_other_classes_background():
-    labels = torch.tensor([[0, 3, 7, 255]], dtype=torch.uint8)
-    mask = binary_mask(labels, 3)
-    assert mask.dtype == torch.uint8
-    assert mask.tolist() == [[0, 1, 0, 255]]
-    assert labels.tolist() == [[0, 3, 7, 255]]
-
-
 def test_the_evaluation_view_holds_the_whole_image_top_left():
     image, labels = scene()
     view, mask = EvalView(32)(image, labels)
@@ -185,16 +177,6 @@ def test_a_crop_keeps_most_of_a_chosen_class_where_it_can(place):
     assert all(k >= b for k, b in zip(kept, blind, strict=True))
     absent, plain = (view(image, labels, Draws(4), keep=keep)[1] for keep in (9, None))
     assert torch.equal(absent, plain)
-
-
-def test_colours_stay_between_zero_and_one():
-    image = (
-        torch.randint(0, 2, (3, 60, 60), generator=torch.Generator().manual_seed(0)).mul(255).to(torch.uint8)
-    )
-    for k in range(10):
-        picture, _ = TrainView(50, blur=1.0)(image, image[0], Draws(k))
-        assert float(picture.min()) >= 0
-        assert float(picture.max()) <= 1
 
 
 def test_a_label_map_numbers_the_ways_in_their_order():

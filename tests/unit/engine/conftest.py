@@ -10,7 +10,6 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 
-from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.episodes import TrainingSampler
 from fewseg.data.folds import ClassSplit, FoldData
 from fewseg.data.index import build_index
@@ -21,12 +20,12 @@ from fewseg.engine.environment import Environment
 from fewseg.engine.features import FeatureStore
 from fewseg.methods.layers import PriorMap
 from fewseg.methods.pfenet import PFENetConfig
+from small_segmenters import small_backbone
 
 SIDE = 33
 VIEWS = (EvalView(SIDE), TrainView(size=SIDE, rotate=0.0, blur=0.0))
-SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
 CONFIG = PFENetConfig(
-    backbone=BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"), shape=SHAPE),
+    backbone=small_backbone("layer2", "layer3"),
     channels=8,
     prior=PriorMap(level="layer3", masked_input=None),
     scales=(1.0, 0.5),

@@ -5,7 +5,7 @@ import torch
 
 from fewseg.data.draws import Draws
 from fewseg.data.episodes import TrainingSampler
-from fewseg.data.transforms import EvalView, TrainView, binary_mask, way_labels
+from fewseg.data.transforms import EvalView, TrainView, way_labels
 from fewseg.engine.batches import CachedBatches, FreshBatches
 
 VIEW = TrainView(size=33, scale=(0.9, 1.3), rotate=10.0)
@@ -50,10 +50,6 @@ def test_a_stream_from_the_middle_is_the_rest_of_the_stream_from_the_start(make)
     assert not equal(whole[0], whole[1])
 
 
-def test_an_empty_stretch_gives_nothing(make):
-    assert list(make().stream(3, 3)) == []
-
-
 def test_two_processes_cover_the_episodes_of_one_with_twice_the_batch(make):
     alone = [tensors(b) for b in make(batch=4).stream(1, 3)]
     ranks = [[tensors(b) for b in make(batch=2, rank=r, world=2).stream(1, 3)] for r in (0, 1)]
@@ -61,26 +57,6 @@ def test_two_processes_cover_the_episodes_of_one_with_twice_the_batch(make):
         for part, whole in enumerate(together):
             for rank in (0, 1):
                 assert torch.equal(ranks[rank][step][part], whole[rank::2])
-
-
-def test_supports_and_query_are_those_of_the_sampler_with_masks_of_its_class(sampler, store, data):
-    """With the plain view alone the contents are known."""
-
-    class Plain:
-        views = (EvalView(33),)
-        features, labels = staticmethod(store.features), staticmethod(store.labels)
-
-    batch = next(CachedBatches(sampler, Plain(), batch=3, seed=0).stream(4, 5))
-    for row, step in enumerate((12, 13, 14)):
-        spec = sampler.episode(step)
-        features = batch.support.features.select(slice(2 * row, 2 * row + 2))
-        assert torch.equal(features["layer3"], store.features(list(spec.supports))["layer3"])
-        assert torch.equal(batch.query["layer2"][row], store.features([spec.query])["layer2"][0])
-        for k, id in enumerate(spec.supports):
-            expected = binary_mask(data.source.read_labels(id), spec.class_id)
-            assert torch.equal(batch.support.masks[row, k], expected)
-        expected = binary_mask(data.source.read_labels(spec.query), spec.class_id)
-        assert torch.equal(batch.query_masks[row], expected)
 
 
 def test_cached_views_are_all_drawn_and_the_seed_decides_which(make, sampler, store, request):
@@ -127,25 +103,11 @@ def both(request, sampler, several, store, data):
     return [next(stream.stream(2, 3)) for stream in streams]
 
 
-def way_of(batch):
-    return batch.way_of if hasattr(batch, "query_images") else batch.support.way_of
-
-
-def test_the_supports_of_two_ways_stand_behind_one_another(both, request):
-    one, two = both
-    assert way_of(two) == (1, 1, 2, 2)
-    assert way_of(one) == (() if "fresh" in request.node.name else (1, 1))
-    *_, masks, query_masks = tensors(two)
-    assert masks.shape == (3, 4, 33, 33)
-    assert query_masks.shape == (3, 33, 33)
-    assert set(masks.unique().tolist()) <= {0, 1, 2, 255}
-    for row in range(3):
-        for k, way in enumerate(way_of(two)):
-            assert (masks[row, k] == way).any()
-
-
 def test_way_one_and_the_query_are_those_of_the_batch_of_one_way(both):
     (*one, masks, query_masks), (*two, masks_two, query_masks_two) = map(tensors, both)
+    way_of = both[1].way_of if hasattr(both[1], "query_images") else both[1].support.way_of
+    assert way_of == (1, 1, 2, 2)
+    assert all((masks_two[row, k] == way).any() for row in range(3) for k, way in enumerate(way_of))
     levels = len(one) // 2  # the supports' contents, then the queries'
     for first, second in zip(one[:levels], two[:levels], strict=True):
         assert torch.equal(first, second[:, :2])
@@ -156,21 +118,27 @@ def test_way_one_and_the_query_are_those_of_the_batch_of_one_way(both):
         assert torch.equal(first == 255, second == 255)
 
 
-def test_masks_of_two_ways_number_the_classes_of_the_episode_in_every_image(several, store, data):
+@pytest.mark.parametrize("ways", [1, 2])
+def test_supports_and_query_are_those_of_the_sampler_with_masks_of_its_classes(
+    sampler, several, store, data, ways
+):
+    """With the plain view alone the contents are known."""
+
     class Plain:
         views = (EvalView(33),)
         features, labels = staticmethod(store.features), staticmethod(store.labels)
 
-    batch = next(CachedBatches(several, Plain(), batch=3, seed=0).stream(4, 5))
+    chosen, images = (sampler, several)[ways - 1], 2 * ways
+    batch = next(CachedBatches(chosen, Plain(), batch=3, seed=0).stream(4, 5))
     for row, step in enumerate((12, 13, 14)):
-        spec = several.episode(step)
-        for k, id in enumerate(spec.all_supports):
-            expected = way_labels(data.source.read_labels(id), spec.classes)
-            assert torch.equal(batch.support.masks[row, k], expected)
-            features = batch.support.features.select([4 * row + k])
-            assert torch.equal(features["layer3"], store.features([id])["layer3"])
-        expected = way_labels(data.source.read_labels(spec.query), spec.classes)
-        assert torch.equal(batch.query_masks[row], expected)
+        spec = chosen.episode(step)
+        features = batch.support.features.select(slice(images * row, images * (row + 1)))
+        assert torch.equal(features["layer3"], store.features(list(spec.all_supports))["layer3"])
+        assert torch.equal(batch.query["layer2"][row], store.features([spec.query])["layer2"][0])
+        for found, id in zip(
+            (*batch.support.masks[row], batch.query_masks[row]), (*spec.all_supports, spec.query), strict=True
+        ):
+            assert torch.equal(found, way_labels(data.source.read_labels(id), spec.classes))
 
 
 def test_a_crop_keeps_the_class_that_its_image_was_drawn_for(several, data):

@@ -104,16 +104,6 @@ def test_a_pickle_is_refused_and_its_code_does_not_run(malicious):
     assert not mark.exists()
 
 
-def test_a_torch_file_is_refused_and_its_code_does_not_run(tmp_path, malicious):
-    _, mark = malicious
-    path = tmp_path / "model.safetensors"
-    payload = type("RunsCode", (), {"__reduce__": lambda self: (os.mkdir, (str(mark),))})()
-    torch.save({"state_dict": payload}, path)
-    with pytest.raises(ValueError, match="never opens pickles"):
-        load_checkpoint(path)
-    assert not mark.exists()
-
-
 def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*gone.safetensors"):
         load_checkpoint(tmp_path / "gone.safetensors")
@@ -176,21 +166,14 @@ def test_an_edited_header_is_reported(saved, change, message):
         read_checkpoint(path)
 
 
-def test_a_config_of_an_unknown_class_is_reported(saved):
-    _, path = saved
-    edited(path, lambda text: json.dumps(text | {"config": {"type": "os.system"}}))
-    with pytest.raises(ValueError, match=r"names the class 'os\.system'"):
-        read_checkpoint(path)
-
-
-def test_tensors_of_another_method_are_reported(tmp_path, build, config):
+def test_tensors_of_another_method_or_width_are_reported(tmp_path, build, config):
     path = tmp_path / "model.safetensors"
     scl = SCLPFENetConfig(backbone=config.backbone, channels=8, prior=config.prior, scales=config.scales)
     save_checkpoint(path, build(), Checkpoint(config=scl))
     with pytest.raises(ValueError, match=r"does not fit SCLPFENet"):
         load_checkpoint(path)
-    save_checkpoint(path, scl.build(), Checkpoint(config=config))
-    with pytest.raises(ValueError, match=r"does not fit PFENet"):
+    save_checkpoint(path, build(channels=4), Checkpoint(config=config))
+    with pytest.raises(ValueError, match=r"(?s)does not fit PFENet: .*size mismatch"):
         load_checkpoint(path)
 
 
@@ -207,12 +190,6 @@ def test_missing_and_unexpected_tensors_are_named(saved, build):
     save_file(tensors, path, metadata=metadata)
     with pytest.raises(ValueError, match=r"missing \[\], unexpected \['extra'\]"):
         load_tensors(build(), path)
-
-
-def test_tensors_of_another_width_are_reported(saved, build):
-    _, path = saved
-    with pytest.raises(ValueError, match=r"(?s)does not fit PFENet: .*size mismatch"):
-        load_tensors(build(channels=4), path)
 
 
 def test_another_trunk_than_the_one_trained_on_is_reported(tmp_path, build, config):
@@ -270,15 +247,6 @@ def test_optimiser_state_comes_back_and_its_absence_is_reported(saved, build, tm
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs[index][slot])), slot
     with pytest.raises(ValueError, match=r"holds no optimiser state: .*last\.safetensors"):
         load_optimiser(other, without)
-
-
-def test_the_file_of_a_resumable_run_loads_as_a_method_too(build, tmp_path):
-    method = build()
-    optimiser = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], momentum=0.9)
-    path = tmp_path / "last.safetensors"
-    save_checkpoint(path, method, Checkpoint(config=method.config), optimiser)
-    loaded, _ = load_checkpoint(path)
-    assert torch.equal(loaded.trunk.reduce[0].weight, method.trunk.reduce[0].weight)
 
 
 def test_a_checkpoint_is_tested_on_its_own_fold_only(config, tmp_path):

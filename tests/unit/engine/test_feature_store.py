@@ -95,18 +95,7 @@ def test_a_killed_run_leaves_whole_rows_that_the_next_one_keeps(make_store, back
     torch.testing.assert_close(store.features(ids)["layer3"], direct["layer3"], atol=1e-5, rtol=1e-5)
 
 
-def test_two_stores_of_the_same_things_share_their_rows(make_store, backbone, data):
-    first, second = make_store(), make_store()
-    assert first.folder == second.folder
-    first.ensure(data.source.ids[:3], progress=False)
-    second.ensure(data.source.ids[:3], progress=False)  # the rows that the other did while both were open
-    assert backbone.seen == 6
-    assert torch.equal(
-        second.features(data.source.ids[:3])["layer2"], first.features(data.source.ids[:3])["layer2"]
-    )
-
-
-def test_other_weights_views_seeds_or_types_have_rows_of_their_own(make_store, config):
+def test_other_weights_views_seeds_types_or_data_sets_have_rows_of_their_own(make_store, config, data):
     other = replace(config.backbone, seed=1).build()
     stores = [
         make_store(),
@@ -114,6 +103,7 @@ def test_other_weights_views_seeds_or_types_have_rows_of_their_own(make_store, c
         make_store(views=[EvalView(SIDE)]),
         make_store(seed=1),
         make_store(dtype=torch.bfloat16),
+        make_store(source=Relabelled(data.source)),
     ]
     assert len({store.folder for store in stores}) == len(stores)
 
@@ -129,19 +119,6 @@ class Relabelled:
 
     def digest(self):
         return "different"
-
-    def read_labels(self, id):
-        return self.source.read_labels(id).flip(0)
-
-
-def test_two_data_sets_of_the_same_names_have_rows_of_their_own(make_store, backbone, data):
-    ids = data.source.ids[:2]
-    first, second = make_store(), make_store(source=Relabelled(data.source))
-    first.ensure(ids, progress=False)
-    second.ensure(ids, progress=False)
-    assert backbone.seen == 8
-    assert torch.equal(second.labels(ids)[1], second.view(ids[1], 0)[1])
-    assert not torch.equal(second.labels(ids), first.labels(ids))
 
 
 def _fill(folder, ids, source, config, barrier, seen):

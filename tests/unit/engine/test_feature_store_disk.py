@@ -169,14 +169,6 @@ def test_a_kill_while_a_row_is_written_leaves_no_row(make_store, backbone, data,
     assert backbone.seen == 2
 
 
-def test_what_is_changed_in_a_map_does_not_change_the_file(make_store, data):
-    store, ids = make_store(), data.source.ids[:1]
-    store.ensure(ids, [0], progress=False)
-    before = store.features(ids)["layer3"].clone()
-    store.features(ids)["layer3"].zero_()
-    assert torch.equal(store.features(ids)["layer3"], before)
-
-
 def test_rows_that_other_processes_write_meanwhile_count_in_the_budget(make_store, data, monkeypatch):
     monkeypatch.setattr(features, "_RECOUNT", 1)
     monkeypatch.setenv("FEWSEG_CACHE_BYTES", str(10 * 4096))

@@ -12,8 +12,6 @@ from fewseg.engine.released import (
     import_checkpoint,
     import_released,
     released_canet_key,
-    released_key,
-    released_sdaanet_key,
 )
 from fewseg.methods.fusion import CrossGuided, MeanVector
 from fewseg.methods.pfenet import PFENet, PFENetConfig
@@ -73,30 +71,6 @@ def assert_same_weights(first, second):
     assert first.state_dict().keys() == values.keys()
     for key, value in first.state_dict().items():
         assert torch.equal(value, values[key]), key
-
-
-@pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [
-        ("layer0.3.weight", "backbone.trunk.conv1.3.weight"),
-        ("layer0.7.running_var", "backbone.trunk.bn1.running_var"),
-        ("layer4.2.bn3.bias", "backbone.trunk.layer4.2.bn3.bias"),
-        ("cls.3.bias", "trunk.classifier.3.bias"),
-        ("down_query.0.weight", "query.mid.0.weight"),
-        ("down_supp.0.weight", "mid_support.0.weight"),
-        ("init_merge.2.0.weight", "query.merge.convs.2.weight"),
-        ("supp_init_merge.0.0.weight", "merge_support.convs.0.weight"),
-        ("beta_conv.1.2.weight", "trunk.refine.1.2.weight"),
-        ("alpha_conv.2.0.weight", "trunk.top_down.2.0.weight"),
-        ("inner_cls.3.3.bias", "trunk.inner.3.3.bias"),
-        ("res1.0.weight", "trunk.reduce.0.weight"),
-        ("res2.2.weight", "trunk.residual.2.weight"),
-        ("layer5.0.weight", "layer5.0.weight"),
-        ("other.0.weight", "other.0.weight"),
-    ],
-)
-def test_official_keys_become_ours(theirs, ours):
-    assert released_key(theirs) == ours
 
 
 def test_a_released_pfenet_becomes_ours_with_its_departures_named(pfenet):
@@ -241,28 +215,6 @@ def test_other_trunks_and_further_parts_of_canet_are_refused(canet_state):
         import_released(state | {"layer3.6.conv3.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"holds more: \('FPM_Decoder.layer8.0.weight',\)"):
         import_released(state | {"FPM_Decoder.layer8.0.weight": torch.zeros(1)})
-
-
-SDAANET_KEYS = [
-    ("layer0.0.weight", "backbone.trunk.conv1.weight"),
-    ("layer0.1.running_var", "backbone.trunk.bn1.running_var"),
-    ("down_supp.0.weight", "mid_support.0.weight"),
-    ("se_supp.0.bias", "gate.reduce.bias"),
-    ("se_supp.2.weight", "gate.expand.weight"),
-    ("simple_mask.0.weight", "attention.conv.weight"),
-    ("simple_mask.2.stages.3.1.weight", "attention.pyramid.convs.3.weight"),
-    ("simple_mask.2.stages.0.2.running_mean", "attention.pyramid.norms.0.running_mean"),
-    ("simple_mask.2.bottleneck.0.weight", "attention.pyramid.bottleneck.weight"),
-    ("simple_mask.2.bottleneck.1.bias", "attention.pyramid.bottleneck_norm.bias"),
-    ("s_cls.weight", "attention.support_head.weight"),
-    ("q_maskgeneration.bias", "attention.query_head.bias"),
-    ("simple_mask.3.weight", "simple_mask.3.weight"),
-]
-
-
-@pytest.mark.parametrize(("theirs", "ours"), SDAANET_KEYS)
-def test_official_keys_of_sdaanet_become_ours(theirs, ours):
-    assert released_sdaanet_key(theirs) == ours
 
 
 def test_a_released_sdaanet_becomes_ours_with_its_departures_named():

@@ -248,21 +248,6 @@ def test_a_resumed_run_remembers_the_best_score(go, training, batches, tmp_path)
     assert read_checkpoint(tmp_path / "run" / loop.BEST).training["step"] == 2
 
 
-def test_without_validation_the_last_is_the_best(go):
-    method, path = go("run")
-    about = read_checkpoint(path)
-    assert (about.training["step"], about.training["best"]) == (STEPS, None)
-    assert same_weights(load_checkpoint(path)[0], method)
-
-
-def test_a_checkpoint_says_what_it_was_trained_on_and_how(go, data, training):
-    _, path = go("run")
-    about = read_checkpoint(path)
-    assert (about.recipe, about.dataset) == ("t", "tiny")
-    assert about.class_split["novel"] == list(data.split.novel)
-    assert about.training["config"]["optimiser"]["lr"] == training.optimiser.lr
-
-
 def test_a_run_of_before_there_were_several_ways_goes_on(go, training, batches, tmp_path, monkeypatch):
     """Its checkpoint says nothing of ways; it was of one."""
     unbroken, _ = go("unbroken")

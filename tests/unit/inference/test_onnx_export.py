@@ -5,13 +5,7 @@ import pytest
 import torch
 
 from fewseg.inference.onnx import export_onnx, state_tensors, with_tensors
-from small_segmenters import SIZE, picture, segmenter
-
-
-def with_squares(name):
-    it = segmenter(name)
-    it.add_class("square", [picture(k)[0] for k in (0, 1)], [picture(k)[1] for k in (0, 1)])
-    return it
+from small_segmenters import SIZE, picture, with_squares
 
 
 @pytest.mark.parametrize("name", ["matcher", "pfenet"])

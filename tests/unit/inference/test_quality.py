@@ -7,23 +7,12 @@ import torch
 from fewseg.inference.model import Tiles, Whole
 from fewseg.inference.quality import QualityEstimator, content_of
 from fewseg.types import EncodedShots
-from small_segmenters import model, picture, segmenter
-
-
-def with_squares(name="matcher", shots=3, **keywords):
-    it = segmenter(name, **keywords)
-    for k in range(shots):
-        it.add_class("square", *picture(k))
-    return it
-
-
-def iou(a, b):
-    return float((a & b).sum() / (a | b).sum())
+from small_segmenters import iou, model, picture, segmenter, with_squares
 
 
 def test_the_parts_are_what_they_say_computed_by_hand():
     """Reverse, agreement and margin written out with the method's own steps."""
-    it = with_squares()
+    it = with_squares(shots=3)
     own = model()
     query = it.encode(picture(9)[0])
     found = it.segment(query).quality.classes["square"]
@@ -57,7 +46,7 @@ def test_the_parts_are_what_they_say_computed_by_hand():
 
 
 def test_the_known_error_of_the_supports_is_that_of_leaving_each_out():
-    it = with_squares()
+    it = with_squares(shots=3)
     estimator = it.session().estimator
     rest = it.empty()
     for k in (1, 2):
@@ -103,7 +92,7 @@ def test_every_number_is_between_0_and_1(name, views):
 
 
 def test_the_image_is_as_good_as_the_worst_class_that_occurs():
-    it = with_squares()
+    it = with_squares(shots=3)
     it.add_class("dark", [picture(k)[0] for k in (4, 5)], [1 - picture(k)[1] for k in (4, 5)])
     found = it.segment(picture(9)[0])
     occur = [name for name in found.classes if found.mask(name).any()]
@@ -111,7 +100,7 @@ def test_the_image_is_as_good_as_the_worst_class_that_occurs():
 
 
 def test_nothing_found_has_no_reverse_check():
-    it = with_squares()
+    it = with_squares(shots=3)
     estimator = QualityEstimator(it.model, it.supports)
     query = it.encode(picture(9)[0])
     nothing = torch.full((1, 1, 65, 65), -3.0)
@@ -133,7 +122,7 @@ def test_a_prediction_of_everything_is_no_evidence():
 
 
 def test_quality_runs_the_backbone_not_once(monkeypatch):
-    it = with_squares()
+    it = with_squares(shots=3)
     encoded = it.encode(picture(9)[0])
     session = it.session()
     monkeypatch.setattr(it.model.method, "extract", lambda images: pytest.fail("a backbone pass"))

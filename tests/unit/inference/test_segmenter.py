@@ -10,18 +10,7 @@ from fewseg.inference import Model, Segmenter, Tiles
 from fewseg.methods.registry import METHODS
 from fewseg.ops.geometry import letterbox, place, place_labels, restore
 from fewseg.types import DataError, EncodedShots
-from small_segmenters import SIZE, model, picture, segmenter
-
-
-def iou(a, b):
-    return (a & b).sum() / (a | b).sum()
-
-
-def with_squares(name="matcher", shots=2, **keywords):
-    it = segmenter(name, **keywords)
-    images, masks = zip(*(picture(k) for k in range(shots)), strict=True)
-    it.add_class("square", list(images), list(masks))
-    return it
+from small_segmenters import SIZE, iou, model, picture, segmenter, with_squares
 
 
 def test_a_thing_is_found_on_another_image():
@@ -87,13 +76,6 @@ def test_an_encoded_image_stands_for_the_image_and_the_backbone_runs_once(monkey
     assert (again.labels == fresh.labels).all()
 
 
-def test_an_image_that_is_a_support_already_is_not_encoded_again(monkeypatch):
-    it = with_squares()
-    monkeypatch.setattr(it.model.method.backbone, "forward", lambda x: pytest.fail("a second backbone pass"))
-    it.add_class("dark", picture(0)[0], 1 - picture(0)[1])
-    assert it.segment(picture(0)[0]).classes == ("square", "dark")
-
-
 def test_several_classes_on_one_image_are_one_image():
     it = segmenter()
     image, mask = picture(0)
@@ -139,12 +121,6 @@ def test_negatives_are_background_of_prototypes_and_lower_presence():
     assert after.presence["square"] == 0 < before
     assert not after.mask("square").any()
     assert after.absent == ("square",)
-
-
-def test_a_negative_of_all_classes_needs_no_class():
-    it = with_squares()
-    it.add_image(picture(3, colour=(30, 240, 30))[0], {})
-    assert it.support("square").negatives == 1
 
 
 def test_an_image_that_shows_a_class_is_not_said_to_show_none_in_passing(tmp_path):
@@ -333,15 +309,6 @@ def test_a_prediction_for_the_writers_has_scores_and_facts():
     assert 0 <= found.scores[0] <= 1
     assert found.probability.shape == (1, 50, 70)
     assert found.facts["presence"]["square"] >= 0
-
-
-def test_the_segmenter_is_at_the_top_of_the_package():
-    import fewseg
-    from fewseg.inference import Segmenter
-
-    assert fewseg.Segmenter is Segmenter
-    with pytest.raises(AttributeError):
-        fewseg.Nothing  # noqa: B018
 
 
 @pytest.mark.parametrize("name", ["matcher", "pfenet", "scl-pfenet", "canet", "sdaanet", "srpnet"])

@@ -7,50 +7,41 @@ from dataclasses import fields
 import pytest
 import torch
 
-from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.methods.layers import PriorMap
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.scl import SCLPFENetConfig
 from fewseg.types import EncodedShots
+from small_segmenters import built, small_backbone
 
-SMALL = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
 SIZES = {
-    "backbone": BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"), shape=SMALL),
+    "backbone": small_backbone("layer2", "layer3"),
     "channels": 8,
     "prior": PriorMap(level="layer3", masked_input=None),
     "scales": (1.0, 0.5),
 }
 
 
-def built(config, **changes):
+def small(config, **changes):
     names = {f.name for f in fields(config)}
     sizes = {name: value for name, value in SIZES.items() if name in names}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return config(**(sizes | changes)).build().eval()
+    return built(config(**(sizes | changes)))
 
 
 @pytest.fixture
 def make_method():
     """(config class, changes) -> a small method."""
-    return built
+    return small
 
 
 @pytest.fixture
 def pfenet():
-    return built(PFENetConfig)
-
-
-@pytest.fixture
-def make_pfenet():
-    """Builds a small PFENet with some fields changed."""
-    return lambda **changes: built(PFENetConfig, **changes)
+    return small(PFENetConfig)
 
 
 @pytest.fixture
 def make_scl():
     """Builds a small SCL with some fields changed."""
-    return lambda **changes: built(SCLPFENetConfig, **changes)
+    return lambda **changes: small(SCLPFENetConfig, **changes)
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ def test_joined_guides_have_one_score_of_weight_1_and_a_single_shot_is_not_judge
 
 def test_every_fusion_is_known_by_its_kind():
     assert list(FUSIONS) == ["mean", "average", "cross-guided", "attention", "iterative"]
+    assert set(get_args(FusionName)) == set(FUSIONS)
     assert all(fusion().kind == name for name, fusion in FUSIONS.items())
 
 
@@ -63,13 +64,8 @@ def test_a_shots_weight_is_its_mean_iou_over_all_support_images_divided_by_k():
     weights = CrossGuided().weights(*cross.shape[:2], cross_iou=cross)
     # U = (0.9 + 0.3) / 2, (0.5 + 0.1) / 2 and 1/2, 0; Eq. 17 divides by K = 2
     torch.testing.assert_close(weights, torch.tensor([[0.30, 0.15], [0.25, 0.0]]))
-
-
-def test_the_released_divisor_is_5_whatever_k_is():
-    cross = torch.full((1, 2, 2), 0.5)
-    torch.testing.assert_close(
-        CrossGuided(divisor=5).weights(*cross.shape[:2], cross_iou=cross), torch.full((1, 2), 0.1)
-    )
+    released = CrossGuided(divisor=5).weights(*cross.shape[:2], cross_iou=cross)  # whatever K is
+    torch.testing.assert_close(released, weights * 2 / 5)
 
 
 def test_where_no_shot_finds_anything_all_weigh_alike():
@@ -89,10 +85,6 @@ def test_region_iou_by_hand_and_where_a_region_is_empty():
         1.0,
         pytest.approx(0.75 / 2),
     ]
-
-
-def test_the_names_on_the_command_line_are_those_of_the_fusions():
-    assert set(get_args(FusionName)) == set(FUSIONS)
 
 
 START = torch.tensor([[[0.0, 0.0], [4.0, -2.0]], [[1.0, 1.0], [2.0, 2.0]]])
@@ -162,30 +154,33 @@ def test_prototypes_that_do_not_exist_stay_where_they_are():
         assert not torch.equal(found.sets[1, n, 1], START[1, 1])
 
 
-def test_a_rate_that_is_too_large_keeps_the_start_and_warns():
-    fusion = IterativeInference(steps=3, rate=1.1)  # each step makes the distance 1.2 times as large
-    with pytest.warns(RuntimeWarning, match="rate 1.1 is too large for some .*: lower the rate"):
-        found = iterated(fusion, START, ALL, towards(torch.zeros(2, 2, 2)))
+NAN = float("nan")
+
+
+def test_without_the_guard_eq_12_goes_on_as_printed_and_warns_too():
+    with pytest.warns(RuntimeWarning, match="rate 1.1 is too large for some support sets: lower the rate"):
+        found = iterated(
+            IterativeInference(steps=3, rate=1.1, guard=False), START, ALL, towards(torch.zeros(2, 2, 2))
+        )
     assert found.diverged.tolist() == [True, True]
-    for n in range(3):
-        torch.testing.assert_close(found.sets[:, n], START)
-    rho = 1 / (1 + START.square().sum(dim=(1, 2)))
-    torch.testing.assert_close(found.weights, rho.view(2, 1).expand(2, 3))
+    for n in (1, 2, 3):  # the slope of the loss is twice the distance: p_n = p_{n-1} - 1.1 * 2 p_{n-1}
+        expected = START * (-1.2) ** n
+        torch.testing.assert_close(found.sets[:, n - 1], expected)
+        torch.testing.assert_close(found.weights[:, n - 1], 1 / (1 + expected.square().sum(dim=(1, 2))))
 
 
-def test_the_best_set_so_far_is_kept_from_the_step_that_diverges_on():
-    losses, rhos = [5.0, 3.0, 4.0, 9.0, 1.0], [0.1, 0.3, 0.4, 0.9, 1.0]
-    assert table(losses, rhos) == ([1, 2, 1, 1], pytest.approx([0.3, 0.4, 0.3, 0.3]), True)
-
-
-def test_a_loss_that_rises_but_not_above_the_start_goes_on():
-    losses, rhos = [5.0, 3.0, 4.9, 5.0, 2.0], [0.1, 0.3, 0.4, 0.9, 1.0]
-    assert table(losses, rhos) == ([1, 2, 3, 4], pytest.approx([0.3, 0.4, 0.9, 1.0]), False)
-
-
-def test_a_loss_that_is_not_a_number_diverges():
-    losses, rhos = [5.0, 3.0, float("nan"), 1.0], [0.1, 0.3, 0.4, 0.9]
-    assert table(losses, rhos) == ([1, 1, 1], pytest.approx([0.3, 0.3, 0.3]), True)
+@pytest.mark.parametrize(
+    ("losses", "rhos", "steps", "weights", "diverged"),
+    [
+        ([5, 3, 4, 9, 1], [0.1, 0.3, 0.4, 0.9, 1.0], [1, 2, 1, 1], [0.3, 0.4, 0.3, 0.3], True),
+        ([5, 3, 4.9, 5, 2], [0.1, 0.3, 0.4, 0.9, 1.0], [1, 2, 3, 4], [0.3, 0.4, 0.9, 1.0], False),
+        ([5, 3, NAN, 1], [0.1, 0.3, 0.4, 0.9], [1, 1, 1], [0.3, 0.3, 0.3], True),
+        ([5, 6, 4], [0.1, 0.3, 0.4], [0, 0], [0.1, 0.1], True),
+    ],
+    ids=["above the start", "not above the start", "no number", "the first step"],
+)
+def test_the_best_set_so_far_is_kept_from_the_step_that_diverges_on(losses, rhos, steps, weights, diverged):
+    assert table(losses, rhos) == (steps, pytest.approx(weights), diverged)
 
 
 def test_a_gradient_that_is_not_finite_diverges_whatever_the_loss_is():
@@ -207,7 +202,7 @@ def test_one_support_set_that_diverges_does_not_touch_another():
         loss = steep * prototypes.square().sum(dim=(1, 2))
         return loss, torch.ones(2)
 
-    with pytest.warns(RuntimeWarning, match="too large"):
+    with pytest.warns(RuntimeWarning, match="rate 0.1 is too large for some .*: lower the rate"):
         found = iterated(IterativeInference(steps=2, rate=0.1), START + 1, ALL, judge)
     assert found.diverged.tolist() == [False, True]
     for n in (1, 2):

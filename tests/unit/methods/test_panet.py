@@ -4,13 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.methods.panet import NoAlignment, PANetConfig, PrototypeAlignment, alignment_loss
 from fewseg.methods.prototypical import EMBEDDING, Cosine
 from fewseg.types import EncodedEpisodes, EncodedShots, Features
+from small_segmenters import built, small_backbone
 
 SIDE = 17
-SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
 
 
 def score(maps, prototypes):
@@ -108,13 +107,9 @@ def test_a_way_that_is_predicted_nowhere_adds_nothing(case):
     assert bool(torch.isfinite(query.grad).all())
 
 
-def built(alignment, align_corners=True):
-    backbone = BackboneConfig(name="resnet18", weights=None, levels=("layer3",), shape=SHAPE, trainable=True)
-    return (
-        PANetConfig(backbone=backbone, level="layer3", alignment=alignment, align_corners=align_corners)
-        .build()
-        .eval()
-    )
+def make_model(alignment, **changes):
+    backbone = small_backbone("layer3", trainable=True)
+    return built(PANetConfig(backbone=backbone, level="layer3", alignment=alignment, **changes))
 
 
 @pytest.fixture
@@ -135,49 +130,39 @@ def episodes():
     return EncodedEpisodes(support=support, query=features(maps[:, 3]), query_masks=masks[:, 3])
 
 
+def plain_alignment(episodes, logits, align_corners):
+    query, support = episodes.query[EMBEDDING].unsqueeze(1), episodes.support
+    maps = support.features[EMBEDDING].unflatten(0, (2, 3))
+    return plain(query, logits.unsqueeze(1), maps, support.masks, (1, 2, 1), align_corners).mean()
+
+
 def test_the_alignment_of_the_queries_own_predictions_is_added_with_its_weight(episodes):
-    found = built(PrototypeAlignment(weight=0.25)).training_losses(episodes)
+    found = make_model(PrototypeAlignment(weight=0.25)).training_losses(episodes)
     assert set(found.terms) == {"query", "alignment"}
-    model = built(NoAlignment())
+    model = make_model(NoAlignment())
     full = model.segment(episodes.query, model.encode_support(episodes.support))
     query = F.cross_entropy(full, episodes.query_masks.long(), ignore_index=255)
     torch.testing.assert_close(found.terms["query"], query, atol=1e-4, rtol=1e-4)
-    alignment = plain(
-        episodes.query[EMBEDDING].unsqueeze(1),
-        full[..., ::8, ::8].unsqueeze(1),  # with aligned corners the cells fall on pixels
-        episodes.support.features[EMBEDDING].unflatten(0, (2, 3)),
-        episodes.support.masks,
-        (1, 2, 1),
-        True,
-    ).mean()
+    alignment = plain_alignment(episodes, full[..., ::8, ::8], True)  # aligned cells fall on pixels
     torch.testing.assert_close(found.terms["alignment"], alignment, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(found.total, query + 0.25 * alignment, atol=1e-4, rtol=1e-4)
 
 
 def test_its_model_hands_the_convention_of_resizing_on(episodes):
-    model = built(PrototypeAlignment(), align_corners=False)
+    model = make_model(PrototypeAlignment(), align_corners=False)
     logits = model.query_logits(episodes, model.pooled(episodes.support))
-    maps = episodes.support.features[EMBEDDING].unflatten(0, (2, 3))
-    expected = plain(
-        episodes.query[EMBEDDING].unsqueeze(1),
-        logits.unsqueeze(1),
-        maps,
-        episodes.support.masks,
-        (1, 2, 1),
-        False,
-    )
     found = model.training_losses(episodes).terms["alignment"]
-    torch.testing.assert_close(found, expected.mean(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, plain_alignment(episodes, logits, False), atol=1e-4, rtol=1e-4)
 
 
 def test_without_alignment_there_is_the_querys_loss_alone(episodes):
-    found = built(NoAlignment()).training_losses(episodes)
+    found = make_model(NoAlignment()).training_losses(episodes)
     assert set(found.terms) == {"query"}
     assert torch.equal(found.total, found.terms["query"])
 
 
 def test_it_compares_its_level_as_it_is():
-    model = built(NoAlignment())
+    model = make_model(NoAlignment())
     images = torch.rand(1, 3, 33, 33, generator=torch.Generator().manual_seed(0))
     assert torch.equal(model.extract(images)[EMBEDDING], model.backbone(images)["layer3"])
 

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 
+from fewseg.methods.pfenet import PFENetConfig
 from fewseg.ops.masks import foreground_cells
 from small_segmenters import episodes_of
 
@@ -21,8 +22,8 @@ def test_a_guide_is_the_pooled_mid_level_feature_and_the_foregrounds_keys(pfenet
     assert guides["vectors"].shape == (2, 1, 8)
 
 
-def test_the_losses_are_cross_entropies_under_the_mean_of_the_shots(make_pfenet, shots):
-    pfenet = make_pfenet(deep_weight=0.25)
+def test_the_losses_are_cross_entropies_under_the_mean_of_the_shots(make_method, shots):
+    pfenet = make_method(PFENetConfig, deep_weight=0.25)
     images, masks = shots(1, 3)
     episodes = episodes_of(images, masks)
     encoded = pfenet.encode_episodes(episodes)

@@ -6,26 +6,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.methods.fusion import IterativeInference, MeanVector
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.panet import PANetConfig
 from fewseg.methods.prototypical import EMBEDDING, Cosine, Fidelity, SquaredEuclidean, mixed, pool_prototypes
 from fewseg.methods.srpnet import SRPNetConfig
 from fewseg.types import EncodedEpisodes, EncodedShots, Features, PrototypeState
+from small_segmenters import built, small_backbone
 
 SIDE, CELLS, CHANNELS = 17, 3, 6
-SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
 
 
-def built(metric=None, fusion=None, **changes):
-    backbone = BackboneConfig(
-        name="resnet18", weights=None, levels=("layer2", "layer3"), shape=SHAPE, trainable=True
-    )
-    parts = {"levels": ("layer2", "layer3"), "channels": CHANNELS, "metric": metric or Fidelity()}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = SRPNetConfig(backbone=backbone, **(parts | changes)).build().eval()
+METRICS = (Cosine(), Fidelity(), SquaredEuclidean())
+
+
+def make_model(metric=None, fusion=None):
+    backbone = small_backbone("layer2", "layer3", trainable=True)
+    fields = {"levels": ("layer2", "layer3"), "channels": CHANNELS, "metric": metric or Fidelity()}
+    model = built(SRPNetConfig(backbone=backbone, **fields))
     model.fusion = fusion or MeanVector()
     return model
 
@@ -51,18 +49,28 @@ def make(episodes=2, way_of=(1, 1), seed=0):
     return EncodedShots(features=features(maps), masks=masks, way_of=tuple(way_of)), features(query)
 
 
-def plain_start(support, b):
-    """Eq. 1, 2 and 5 of one episode, on features at image size."""
-    shots = support.shots
-    full = F.interpolate(
-        support.features[EMBEDDING], size=(SIDE, SIDE), mode="bilinear", align_corners=True
-    ).unflatten(0, (-1, shots))[b]
-    rows = []
-    for j in range(support.ways + 1):
-        of_way = [k for k in range(shots) if j == 0 or support.way_of[k] == j]
-        means = [full[k][:, support.masks[b, k] == j].mean(dim=1) for k in of_way]
-        rows.append(torch.stack(means).mean(dim=0))
-    return torch.stack(rows)
+def plain(maps, masks, way_of, align_corners):
+    """SRPNet Eq. 1 and 2, a pixel at a time, on features at image size."""
+    episodes, shots, height, width = masks.shape
+    full = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=align_corners)
+    full = full.unflatten(0, (episodes, shots))
+    found = torch.zeros(episodes, 1 + max(way_of), maps.shape[1])
+    for b in range(episodes):
+        for j in range(1 + max(way_of)):
+            means = []
+            for k in range(shots):
+                if j and way_of[k] != j:
+                    continue
+                places = [(y, x) for y in range(height) for x in range(width) if int(masks[b, k, y, x]) == j]
+                if places:
+                    means.append(sum(full[b, k, :, y, x] for y, x in places) / len(places))
+            if means:
+                found[b, j] = sum(means) / len(means)
+    return found
+
+
+def plain_start(support):
+    return plain(support.features[EMBEDDING], support.masks, support.way_of, True)
 
 
 def plain_scores(maps, prototypes, metric, alpha):
@@ -96,7 +104,7 @@ def plain_steps(support, b, metric, alpha, steps, rate):
     """Eq. 12: p_1 .. p_N, their losses on the supports and their rho; for one episode."""
     shots = support.shots
     maps = support.features[EMBEDDING].unflatten(0, (-1, shots))[b]
-    current = plain_start(support, b)
+    current = plain_start(support)[b]
     if metric.kind != "squared-euclidean":
         current = torch.stack([p / p.norm() for p in current])
     sets, losses, rhos = [], [], []
@@ -124,7 +132,7 @@ CASES = [
 @pytest.mark.parametrize(("metric", "way_of", "rate"), CASES)
 def test_the_sets_and_their_weights_are_those_of_eq_12_written_out(metric, way_of, rate):
     support, _ = make(way_of=way_of)
-    state = built(metric, IterativeInference(steps=4, rate=rate)).encode_support(support)
+    state = make_model(metric, IterativeInference(steps=4, rate=rate)).encode_support(support)
     assert state.sets.shape == (2, 4, 1 + max(way_of), CHANNELS)
     assert not bool(state.diverged.any())
     for b in range(2):
@@ -133,16 +141,32 @@ def test_the_sets_and_their_weights_are_those_of_eq_12_written_out(metric, way_o
         assert state.weights[b].tolist() == pytest.approx(rhos, abs=0.01)
         assert losses[-1] < losses[0]  # the steps do what they are for
         assert min(rhos) > 0
-        start = plain_start(support, b)
+        start = plain_start(support)[b]
         unit = start / start.norm(dim=1, keepdim=True)
         for p_0 in (start, unit):
             assert all(float((found - p_0).abs().max()) > 1e-4 for found in state.sets[b])
 
 
-@pytest.mark.parametrize("metric", [Fidelity(), Cosine(), SquaredEuclidean()], ids=lambda m: m.kind)
+@pytest.mark.filterwarnings("ignore:iterative inference")
+def test_without_the_guard_a_rate_that_is_too_large_takes_the_printed_steps():
+    support, _ = make(way_of=(1, 2, 1))
+    printed, guarded = (
+        make_model(Fidelity(), IterativeInference(steps=4, rate=0.6, guard=guard)).encode_support(support)
+        for guard in (False, True)
+    )
+    assert bool(guarded.diverged.any())
+    assert torch.equal(printed.diverged, guarded.diverged)
+    for b in range(2):
+        sets, _, rhos = plain_steps(support, b, Fidelity(), 20.0, 4, 0.6)
+        torch.testing.assert_close(printed.sets[b], sets, atol=1e-3, rtol=1e-2)
+        assert printed.weights[b].tolist() == pytest.approx(rhos, abs=0.02)
+        assert torch.equal(printed.sets[b], guarded.sets[b]) != bool(guarded.diverged[b])
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.kind)
 def test_segmenting_is_the_rho_weighted_mean_of_the_sets_probabilities(metric):
     support, query = make(way_of=(1, 2, 2))
-    model = built(metric, IterativeInference(steps=3, rate=0.01))
+    model = make_model(metric, IterativeInference(steps=3, rate=0.01))
     state = model.encode_support(support)
     weights = torch.tensor([[0.7, 0.2, 0.1], [0.05, 0.9, 0.4]])
     shift = torch.randn(state.sets.shape, generator=torch.Generator().manual_seed(5))
@@ -166,12 +190,6 @@ def test_segmenting_is_the_rho_weighted_mean_of_the_sets_probabilities(metric):
         torch.testing.assert_close(at_cells[b].softmax(dim=0), share, atol=1e-4, rtol=1e-3)
 
 
-def test_the_mixture_by_hand():
-    logits = torch.tensor([[0.0, 0.0], [0.0, 20.0]]).log_softmax(dim=1).view(1, 2, 2, 1, 1)
-    found = mixed(logits, torch.tensor([[0.6, 0.2]])).exp().flatten()
-    torch.testing.assert_close(found, torch.tensor([0.375, 0.625]))  # 3/4 of a half, and the rest
-
-
 def test_mixing_sets_that_rule_a_class_out_stays_finite():
     logits = torch.tensor([[500.0, -500.0], [500.0, -500.0]]).view(1, 2, 2, 1, 1)
     assert bool(torch.isfinite(mixed(logits, torch.ones(1, 2))).all())
@@ -179,14 +197,14 @@ def test_mixing_sets_that_rule_a_class_out_stays_finite():
 
 def test_plain_inference_compares_with_the_pooled_prototypes():
     support, query = make(way_of=(1, 2, 1))
-    model = built()
+    model = make_model()
     state = model.encode_support(support)
     assert state.sets.shape == (2, 1, 3, CHANNELS)
     assert state.weights.tolist() == [[1.0], [1.0]]
     for b in range(2):
-        torch.testing.assert_close(state.sets[b, 0], plain_start(support, b), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(state.sets[b, 0], plain_start(support)[b], atol=1e-4, rtol=1e-4)
         expected = full_size(
-            plain_scores(query[EMBEDDING][b : b + 1], plain_start(support, b), Fidelity(), 20)
+            plain_scores(query[EMBEDDING][b : b + 1], plain_start(support)[b], Fidelity(), 20)
         )
         torch.testing.assert_close(model.segment(query, state)[b], expected[0], atol=1e-3, rtol=1e-3)
 
@@ -197,7 +215,7 @@ def test_the_grad_mode_around_changes_nothing_even_of_unembedded_features(mode):
     images, query = torch.rand(3, 3, SIDE, SIDE, generator=generator).split([2, 1])
     masks = torch.zeros(1, 2, SIDE, SIDE, dtype=torch.uint8)
     masks[..., 3:12, 2:13] = 1
-    model = built(fusion=IterativeInference(steps=3, rate=0.01))
+    model = make_model(fusion=IterativeInference(steps=3, rate=0.01))
 
     def answer():
         support = EncodedShots(features=model.extract(images), masks=masks.clone())
@@ -225,7 +243,7 @@ def test_a_class_that_no_support_shows_is_reported_once_and_answers_stay_finite(
     else:
         masks[masks == 0] = 1
     support = EncodedShots(features=support.features, masks=masks, way_of=support.way_of)
-    model = built(Cosine(), fusion)
+    model = make_model(Cosine(), fusion)
     with pytest.warns(RuntimeWarning, match=f"has no pixel of the {what}, which then wins nowhere"):
         state = model.encode_support(support)
     absent = 2 if value == 0 else 0
@@ -243,8 +261,8 @@ def test_centred_resizing_holds_for_pooling_iterating_segmenting_and_losses(step
     """PANet's released convention in every place, by torch's own resizing."""
     support, query = make(episodes=1)
     fusion = IterativeInference(steps=steps, rate=0.01)
-    backbone = BackboneConfig(name="resnet18", weights=None, levels=("layer3",), shape=SHAPE, trainable=True)
-    panet = PANetConfig(backbone=backbone, level="layer3", align_corners=False, fusion=fusion).build().eval()
+    backbone = small_backbone("layer3", trainable=True)
+    panet = built(PANetConfig(backbone=backbone, level="layer3", align_corners=False, fusion=fusion))
 
     def full(maps):
         return F.interpolate(maps, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
@@ -273,8 +291,8 @@ def test_centred_resizing_holds_for_pooling_iterating_segmenting_and_losses(step
 
 
 def test_the_matcher_iterates_too_and_has_the_levels_side_by_side():
-    backbone = BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"), shape=SHAPE)
-    matcher = MatcherConfig(backbone=backbone, fusion=IterativeInference(steps=2, rate=0.01)).build().eval()
+    fusion = IterativeInference(steps=2, rate=0.01)
+    matcher = built(MatcherConfig(backbone=small_backbone("layer2", "layer3"), fusion=fusion))
     generator = torch.Generator().manual_seed(0)
     maps = {
         "layer2": torch.randn(1, 4, 5, 5, generator=generator),
@@ -291,9 +309,6 @@ def test_the_matcher_iterates_too_and_has_the_levels_side_by_side():
     torch.testing.assert_close(state.sets[0], sets, atol=1e-4, rtol=1e-3)
     assert state.weights[0].tolist() == pytest.approx(rhos, abs=0.01)
     assert matcher.segment(query, state).shape == (2, 2, SIDE, SIDE)
-
-
-METRICS = (Cosine(), Fidelity(), SquaredEuclidean())
 
 
 @pytest.fixture
@@ -330,24 +345,17 @@ def angle(f, p):
     return float((f * p).sum()) / math.sqrt(float((f * f).sum()) * float((p * p).sum()))
 
 
-def test_fidelity_is_that_of_the_density_matrices(pair):
-    found = compared(Fidelity(), *pair)
-    torch.testing.assert_close(found, cell_by_cell(*pair, by_density_matrices))
-    assert float(found.min()) >= 0
-    assert float(found.max()) <= 1
+def negated_square(f, p):
+    return -sum((a - b) ** 2 for a, b in zip(f, p, strict=True))
 
 
-def test_cosine_is_that_of_the_angle(pair):
-    found = compared(Cosine(), *pair)
-    torch.testing.assert_close(found, cell_by_cell(*pair, angle))
-    assert float(found.min()) < -0.1  # half of the directions point away
-
-
-def test_squared_euclidean_is_the_negated_squared_distance(pair):
-    found = compared(SquaredEuclidean(), *pair)
-    expected = cell_by_cell(*pair, lambda f, p: -sum((a - b) ** 2 for a, b in zip(f, p, strict=True)))
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
-    assert float(found.max()) <= 0
+@pytest.mark.parametrize(
+    ("metric", "distance"),
+    [(Fidelity(), by_density_matrices), (Cosine(), angle), (SquaredEuclidean(), negated_square)],
+)
+def test_a_metric_is_that_of_each_cell_with_each_prototype(pair, metric, distance):
+    found = compared(metric, *pair)
+    torch.testing.assert_close(found, cell_by_cell(*pair, distance), atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.kind)
@@ -378,26 +386,6 @@ def test_iteration_starts_where_nothing_has_changed(metric, pair):
 SIZE = (17, 13)
 GRID = (3, 4)
 BOTH = pytest.mark.parametrize("align_corners", [True, False])
-
-
-def plain(maps, masks, way_of, align_corners):
-    """SRPNet Eq. 1 and 2, a pixel at a time, on features at image size."""
-    episodes, shots, height, width = masks.shape
-    full = F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=align_corners)
-    full = full.unflatten(0, (episodes, shots))
-    found = torch.zeros(episodes, 1 + max(way_of), maps.shape[1])
-    for b in range(episodes):
-        for j in range(1 + max(way_of)):
-            means = []
-            for k in range(shots):
-                if j and way_of[k] != j:
-                    continue
-                places = [(y, x) for y in range(height) for x in range(width) if int(masks[b, k, y, x]) == j]
-                if places:
-                    means.append(sum(full[b, k, :, y, x] for y, x in places) / len(places))
-            if means:
-                found[b, j] = sum(means) / len(means)
-    return found
 
 
 @pytest.fixture
@@ -441,26 +429,13 @@ def test_ignored_pixels_count_nowhere():
     assert not bool(everything.vanished.any())
 
 
-def test_a_shot_without_its_class_takes_no_part_in_it_but_its_background_counts(cases):
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_shot_without_a_class_takes_no_part_in_it_but_in_the_other(cases, lost):
     maps, masks = cases(1, (1, 1, 1))
-    masks[:, 1][masks[:, 1] == 1] = 0
+    masks[:, 1][masks[:, 1] == lost] = 1 - lost
     found = pool_prototypes(maps, masks, (1, 1, 1))
-    fewer = maps.unflatten(0, (2, 3))[:, [0, 2]].flatten(0, 1)
-    torch.testing.assert_close(
-        found.vectors[:, 1], pool_prototypes(fewer, masks[:, [0, 2]], (1, 1)).vectors[:, 1]
-    )
     torch.testing.assert_close(found.vectors, plain(maps, masks, (1, 1, 1), True), atol=1e-4, rtol=1e-4)
     assert bool(found.present.all())
-
-
-def test_a_shot_without_background_takes_no_part_in_it(cases):
-    maps, masks = cases(1, (1, 1))
-    masks[:, 0] = 1
-    found = pool_prototypes(maps, masks, (1, 1))
-    second = maps.unflatten(0, (2, 2))[:, 1]
-    torch.testing.assert_close(
-        found.vectors[:, 0], pool_prototypes(second, masks[:, 1:], (1,)).vectors[:, 0], atol=1e-5, rtol=1e-5
-    )
 
 
 def test_what_no_image_shows_is_absent_and_zero():

@@ -1,6 +1,7 @@
 """SD-AANet: gates, teachers, attention and losses, each as its equation has it."""
 
 import copy
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,6 @@ from fewseg.methods.sdaanet import (
     ChannelGate,
     CompoundedGate,
     IntegralTeacher,
-    LossNorm,
     NoAttention,
     NoDistillation,
     NoGate,
@@ -93,38 +93,18 @@ def teaching(shots=3):
     return students, gates, torch.randn(2, 5, generator=generator)
 
 
-def test_separate_teachers_are_one_a_shot():
+@pytest.mark.parametrize("kind", TEACHERS)
+def test_a_teacher_is_of_each_shot_or_of_all_and_as_printed_of_the_query_alone(kind):
     students, gates, query = teaching()
+    own = students.softmax(-1)
+    if kind in (IntegralTeacher, PrintedIntegralTeacher):
+        own, gates = (values.mean(1, keepdim=True).expand_as(values) for values in (own, gates))
     losses = []
-    for b in range(2):
-        for k in range(3):
-            own = students[b, k].softmax(-1)
-            teacher = (own + (gates[b, k] * query[b]).softmax(-1)) / 2
-            losses.append(kl(teacher, students[b, k]))
-    torch.testing.assert_close(SeparateTeachers().loss(students, gates, query), sum(losses) / 6)
-
-
-def test_the_integral_teacher_is_one_for_all_shots():
-    students, gates, query = teaching()
-    losses = []
-    for b in range(2):
-        seen = (gates[b].mean(0) * query[b]).softmax(-1)
-        teacher = (students[b].softmax(-1).mean(0) + seen) / 2
-        losses += [kl(teacher, students[b, k]) for k in range(3)]
-    torch.testing.assert_close(IntegralTeacher().loss(students, gates, query), sum(losses) / 6)
-
-
-def test_the_teachers_of_equations_7_and_9_as_printed_are_of_the_query_alone():
-    students, gates, query = teaching()
-    separate, integral = [], []
-    for b in range(2):
-        whole = (gates[b].mean(0) * query[b]).softmax(-1)
-        for k in range(3):
-            separate.append(kl((gates[b, k] * query[b]).softmax(-1), students[b, k]))
-            integral.append(kl(whole, students[b, k]))
-    found = PrintedSeparateTeachers().loss(students, gates, query)
-    torch.testing.assert_close(found, sum(separate) / 6)
-    torch.testing.assert_close(PrintedIntegralTeacher().loss(students, gates, query), sum(integral) / 6)
+    for b, k in itertools.product(range(2), range(3)):
+        seen = (gates[b, k] * query[b]).softmax(-1)
+        printed = kind in (PrintedSeparateTeachers, PrintedIntegralTeacher)
+        losses.append(kl(seen if printed else (own[b, k] + seen) / 2, students[b, k]))
+    torch.testing.assert_close(kind().loss(students, teaching()[1], query), sum(losses) / 6)
 
 
 def test_the_attentions_bottleneck_drops_whole_channels_of_its_output_in_training_only(make):
@@ -249,17 +229,12 @@ def test_every_row_of_tables_3_and_5_trains_and_segments_without_what_it_lacks(m
     logits = method.segment(encoded.query, method.encode_support(encoded.support))
     assert logits.shape == (2, 2, 65, 65)
     assert bool(torch.isfinite(logits).all())
+    if name == "neither gate nor distillation":
+        guides = method.encode_support(encoded.support).guides
+        assert torch.equal(guides["vectors"][:, 0], guides["ungated"])
+        assert torch.equal(method.query_multiplier(guides), torch.ones(2, 8))
     parts = {name.split(".")[0] for name, _ in whole.named_parameters()}
     assert parts - {name.split(".")[0] for name, _ in method.named_parameters()} == lost_parts
-
-
-def test_without_a_gate_the_prototype_is_pooled_from_the_plain_feature(make, shots):
-    method = make(gate=NoGate())
-    images, masks = shots(1, 2)
-    features = method.extract(images[0])
-    guides = method.encode_shots(features, masks[0])
-    assert torch.equal(guides["vectors"][:, 0], guides["ungated"])
-    assert torch.equal(method.query_multiplier(guides), torch.ones(2, 8))
 
 
 def test_the_attentions_statistics_are_learned_by_losses_in_training_only(make, shots):
@@ -348,9 +323,3 @@ def test_both_heads_read_the_same_affinity_of_map_and_prototype():
     torch.testing.assert_close(module.query_map(maps, prototypes, learn=False), query)
     one = module.query_map(maps[:1], prototypes, learn=False)
     torch.testing.assert_close(one[:1], query[:1])
-
-
-def test_a_single_value_a_channel_takes_the_stored_statistics():
-    norm, value = LossNorm(3).train(), torch.randn(1, 3, 1, 1)
-    torch.testing.assert_close(norm(value, learn=True), value, atol=1e-4, rtol=1e-4)
-    assert norm.running_mean.abs().max() == 0

@@ -1,26 +1,24 @@
 """SRPNet: the pyramid feature and the losses of query and support, written out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.methods.fusion import IterativeInference
 from fewseg.methods.prototypical import EMBEDDING, Cosine, Fidelity
 from fewseg.methods.srpnet import SRPNetConfig
-from fewseg.types import EncodedEpisodes, EncodedShots, Features, ImageEpisodes
+from fewseg.types import EncodedEpisodes, EncodedShots, Features
+from small_segmenters import built, episodes_of, small_backbone
 
 SIDE = 33
 LEVELS = ("stem", "layer2", "layer3")
-SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
-BACKBONE = BackboneConfig(name="resnet18", weights=None, levels=LEVELS, shape=SHAPE, trainable=True)
+BACKBONE = small_backbone(*LEVELS, trainable=True)
 
 
-def built(**changes):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        fields = {"backbone": BACKBONE, "levels": LEVELS, "channels": 6}
-        return SRPNetConfig(**(fields | changes)).build().eval()
+def make_model(**changes):
+    return built(SRPNetConfig(**({"backbone": BACKBONE, "levels": LEVELS, "channels": 6} | changes)))
 
 
 def make(ways=1, way_of=(1,), episodes=2):
@@ -33,19 +31,13 @@ def make(ways=1, way_of=(1,), episodes=2):
         coarse[:, k, 1, 1], coarse[:, k, 2, 2] = j, 0
     masks = values[coarse].repeat_interleave(9, dim=2).repeat_interleave(9, dim=3)[..., :SIDE, :SIDE]
     images = torch.rand(episodes, shots + 1, 3, SIDE, SIDE, generator=generator)
-    return ImageEpisodes(
-        support_images=images[:, :-1],
-        support_masks=masks[:, :-1].contiguous(),
-        query_images=images[:, -1],
-        query_masks=masks[:, -1].contiguous(),
-        way_of=way_of,
-    )
+    return replace(episodes_of(images, masks.contiguous()), way_of=way_of)
 
 
-def plain_pyramid(model, images):
-    """Sec. 3.2: the levels on the grid of stride 8, one beside the other, and a 1x1 convolution."""
+def plain_pyramid(model, images, level="stem"):
+    """Sec. 3.2: the levels on one grid, the stem's being the largest, side by side, and a 1x1 convolution."""
     maps = model.backbone(images).maps
-    size = maps["layer3"].shape[-2:]
+    size = maps[level].shape[-2:]
     joined = torch.cat(
         [F.interpolate(maps[k], size=size, mode="bilinear", align_corners=True) for k in LEVELS], dim=1
     )
@@ -80,21 +72,31 @@ def plain_losses(model, episodes, alpha, power):
     return query, F.cross_entropy(torch.cat(support_logits), masks, ignore_index=255)
 
 
-def test_the_embedding_is_the_levels_on_one_grid_through_one_convolution():
-    model, images = built(), make().query_images
+@pytest.mark.parametrize("grid", ["largest", "stem", "layer3", "layer2"])
+def test_the_embedding_is_the_levels_on_the_largest_or_a_named_grid_through_one_convolution(grid):
+    model, images = make_model(grid=grid), make().query_images
+    level = "stem" if grid == "largest" else grid
     found = model.extract(images)
     assert set(found.maps) == {EMBEDDING}
     assert found.image_size == (SIDE, SIDE)
-    assert found[EMBEDDING].shape == (2, 6, 5, 5)
-    torch.testing.assert_close(found[EMBEDDING], plain_pyramid(model, images), atol=1e-5, rtol=1e-4)
+    assert found[EMBEDDING].shape == (2, 6, *((9, 9) if level == "stem" else (5, 5)))
+    torch.testing.assert_close(found[EMBEDDING], plain_pyramid(model, images, level), atol=1e-5, rtol=1e-4)
 
 
-def test_the_grid_is_the_named_levels():
-    assert built(grid="stem").extract(make().query_images)[EMBEDDING].shape == (2, 6, 9, 9)
+def test_a_map_of_a_named_grid_between_others_enlarges_some_and_shrinks_some():
+    backbone = replace(BACKBONE, name="vgg16", levels=("layer2", "stem", "layer1"), shape=None)
+    model = make_model(backbone=backbone, levels=backbone.levels, grid="layer1")
+    maps = model.backbone(torch.rand(1, 3, 17, 25))
+    size = maps["layer1"].shape[-2:]
+    assert maps["stem"].shape[-1] > size[1] > maps["layer2"].shape[-1]
+    joined = torch.cat(
+        [F.interpolate(maps[k], size=size, mode="bilinear", align_corners=True) for k in backbone.levels], 1
+    )
+    torch.testing.assert_close(model.embed(maps)[EMBEDDING], model.pyramid(joined), atol=1e-5, rtol=1e-4)
 
 
 def test_what_is_embedded_stays_and_comes_back_in_float32():
-    model = built()
+    model = make_model()
     once = model.extract(make().query_images)
     assert torch.equal(model.embed(once)[EMBEDDING], once[EMBEDDING])
     stored = Features(maps={EMBEDDING: once[EMBEDDING].bfloat16()}, image_size=once.image_size)
@@ -107,7 +109,7 @@ CASES = [(1, (1,)), (1, (1, 1)), (2, (1, 2)), (2, (2, 1, 1))]
 @pytest.mark.parametrize(("ways", "way_of"), CASES)
 @pytest.mark.parametrize(("metric", "power"), [(Fidelity(), 2), (Cosine(), 1)], ids=["fidelity", "cosine"])
 def test_the_losses_are_those_of_eq_7_10_and_11(ways, way_of, metric, power):
-    model = built(metric=metric, alpha=7.0, support_weight=0.3, query_weight=1.7)
+    model = make_model(metric=metric, alpha=7.0, support_weight=0.3, query_weight=1.7)
     episodes = make(ways, way_of)
     found = model.losses(episodes)
     query, support = plain_losses(model, episodes, 7.0, power)
@@ -124,7 +126,7 @@ def test_the_losses_are_those_of_eq_7_10_and_11(ways, way_of, metric, power):
 
 
 def test_without_srp_there_is_no_support_term():
-    model, episodes = built(support_weight=0.0, query_weight=0.5), make()
+    model, episodes = make_model(support_weight=0.0, query_weight=0.5), make()
     found = model.losses(episodes)
     assert set(found.terms) == {"query"}
     query, _ = plain_losses(model, episodes, 20.0, 2)
@@ -133,13 +135,13 @@ def test_without_srp_there_is_no_support_term():
 
 def test_the_iteration_takes_no_part_in_training():
     episodes = make()
-    plain, iterated = built(), built(fusion=IterativeInference(steps=5, rate=1.0))
+    plain, iterated = make_model(), make_model(fusion=IterativeInference(steps=5, rate=1.0))
     assert torch.equal(plain.losses(episodes).total, iterated.losses(episodes).total)
 
 
 @pytest.mark.parametrize("way_of", [(1, 1), (2, 1, 2)])
 def test_losses_are_the_same_before_and_after_embedding(way_of):
-    model, episodes = built(), make(max(way_of), way_of)
+    model, episodes = make_model(), make(max(way_of), way_of)
     shots = len(way_of)
     raw = model.backbone(torch.cat([episodes.support_images.flatten(0, 1), episodes.query_images]))
     count = 2 * shots
@@ -163,9 +165,9 @@ def test_losses_are_the_same_before_and_after_embedding(way_of):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"grid": "layer4"}, "grid is that of one of its levels .* not 'layer4'"),
+        ({"grid": "layer4"}, "grid must be 'largest' or one of .* got 'layer4'"),
         ({"levels": ("layer1", "layer3")}, r"compares levels \('layer1', 'layer3'\)"),
-        ({"grid": "layer2", "levels": ("layer3",)}, "grid is that of one of its levels .* not 'layer2'"),
+        ({"grid": "layer2", "levels": ("layer3",)}, "grid must be 'largest' or one of .*, got 'layer2'"),
         ({"support_weight": -0.1}, r"must be at least 0, got -0\.1 and 1\.0"),
         ({"query_weight": -2.0}, r"got 1\.0 and -2\.0"),
         ({"alpha": 0.0}, "alpha must be above 0"),
@@ -180,5 +182,6 @@ def test_the_papers_settings_are_the_defaults():
     config = SRPNetConfig()
     assert (config.backbone.name, config.backbone.trainable, config.backbone.bn) == ("resnet50", True, "eval")
     assert config.levels == ("stem", "layer1", "layer2", "layer3", "layer4")
+    assert config.grid == "largest"
     assert (config.channels, config.metric, config.alpha) == (512, Fidelity(), 20.0)
     assert (config.support_weight, config.query_weight, config.fusion.steps) == (1.0, 1.0, 5)

@@ -1,6 +1,5 @@
 import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -41,22 +40,6 @@ def as_dict(counts):
     return {name: getattr(counts, name).tolist() for name in COUNT_NAMES}
 
 
-def test_a_case_of_two_ways_counted_by_hand():
-    prediction = np.array([[1, 2, 2, 0], [0, 1, 2, 1]], np.uint8)
-    truth = np.array([[1, 1, 2, 2], [0, 0, 255, 255]], np.uint8)
-    counts = count_ways(prediction, truth, 2)
-    # 6 pixels count; way 1 against way 2 is wrong for both ways and right for any way
-    assert as_dict(counts) == {
-        "fg_inter": [1, 1, 3],
-        "fg_union": [3, 3, 5],
-        "bg_inter": [3, 3, 1],
-        "bg_union": [5, 5, 3],
-        "fg_pred": [2, 2, 4],
-        "fg_true": [2, 2, 4],
-    }
-    assert all(getattr(counts, name).dtype == np.int64 for name in COUNT_NAMES)
-
-
 @pytest.mark.parametrize("ways", [1, 2, 3, 5, 20])
 @pytest.mark.parametrize("seed", range(3))
 def test_counts_agree_with_a_walk_over_the_pixels_and_leave_the_arguments(ways, seed):
@@ -64,6 +47,7 @@ def test_counts_agree_with_a_walk_over_the_pixels_and_leave_the_arguments(ways, 
     before = prediction.copy(), truth.copy()
     expected = pixel_by_pixel(prediction, truth, ways)
     assert as_dict(count_ways(prediction, truth, ways)) == expected
+    assert all(getattr(count_ways(prediction, truth, ways), name).dtype == np.int64 for name in COUNT_NAMES)
     tensors = torch.from_numpy(prediction).long(), torch.from_numpy(truth)
     assert as_dict(count_ways(*tensors, ways)) == expected
     if ways == 1:
@@ -94,12 +78,6 @@ def test_arrays_and_tensors_and_booleans_count_alike(form):
     assert as_dict(count(form(prediction), torch.from_numpy(truth))) == expected
 
 
-@pytest.mark.parametrize("ways", [1, 2, 3])
-def test_a_mask_that_is_ignored_everywhere_counts_nothing(ways):
-    counts = count_ways(np.ones((3, 4), np.uint8), np.full((3, 4), 255, np.uint8), ways)
-    assert as_dict(counts) == {name: [0] * (ways + (ways > 1)) for name in COUNT_NAMES}
-
-
 def test_values_that_are_no_mask_are_refused():
     mask = np.zeros((2, 3), np.uint8)
     with pytest.raises(ValueError, match=r"truth has values \[7\]"):
@@ -123,26 +101,6 @@ def test_shapes_that_do_not_fit_are_refused(shapes, ways):
     masks = [np.zeros(shape, np.uint8) for shape in shapes]
     with pytest.raises(ValueError, match="must have one shape"):
         count(*masks) if ways is None else count_ways(*masks, ways)
-
-
-def test_ways_are_counted_in_one_map_and_not_in_a_stack():
-    with pytest.raises(ValueError, match="must have one shape"):
-        count_ways(np.zeros((1, 2, 3), np.uint8), np.zeros((1, 2, 3), np.uint8), 2)
-
-
-def test_a_way_costs_about_as_much_as_a_binary_mask():
-    prediction, truth = random_masks((500, 500), ways=5)
-    binary = (prediction > 2).astype(np.uint8), (truth == 2).astype(np.uint8)
-
-    def seconds(function, *arguments):
-        times = []
-        for _ in range(15):
-            start = time.perf_counter()
-            function(*arguments)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    assert seconds(count_ways, prediction, truth, 5) < 5 * 3 * seconds(count, *binary)
 
 
 def test_stacking_joins_single_masks_and_batches():
@@ -195,14 +153,11 @@ def test_a_table_has_one_row_an_episode():
     assert table.supports.tolist() == [["a", "b"], ["c", "d"]]
     assert table.fg_inter.tolist() == count(prediction, truth).fg_inter.tolist()
     assert table.seed.dtype == table.fg_inter.dtype == np.int64
-
-
-def test_one_episode_makes_a_table_of_one_row():
-    prediction, truth = random_masks((6, 5))
-    table = EpisodeCounts.of(count(prediction, truth), seed=0, episode=0, class_id=3)
-    assert len(table) == 1
-    assert table.query.tolist() == [""]
-    assert table.supports.shape == (1, 0)
+    assert table.select(np.array([1, 0])).query.tolist() == ["q2", "q1"]
+    one = EpisodeCounts.of(count(prediction[0], truth[0]), seed=0, episode=0, class_id=3)
+    assert (len(one), one.query.tolist(), one.supports.shape) == (1, [""], (1, 0))
+    full = np.ones((3, 4), np.uint8)  # masks without a background are masks too
+    assert EpisodeCounts.of(count(full, full), seed=0, episode=0, class_id=1).bg_union.tolist() == [0]
 
 
 def test_joined_tables_are_sorted_by_seed_and_episode():
@@ -221,14 +176,6 @@ def test_joined_tables_are_sorted_by_seed_and_episode():
 def test_an_episode_scored_twice_is_refused():
     with pytest.raises(ValueError, match="episode 2 of seed 0 is in the table more than once"):
         EpisodeCounts.join([rows(), rows(n=1, start=2)])
-
-
-@pytest.mark.parametrize("value", [0, 1])
-def test_perfect_predictions_of_nothing_and_of_everything_are_counts_that_masks_give(value):
-    mask = np.full((3, 4), value, np.uint8)
-    table = EpisodeCounts.of(count(mask, mask), seed=0, episode=0, class_id=1)
-    assert table.fg_inter.tolist() == table.fg_union.tolist() == [12 * value]
-    assert table.bg_inter.tolist() == table.bg_union.tolist() == [12 - 12 * value]
 
 
 def test_no_table_and_mixed_shots_cannot_be_joined():
@@ -267,12 +214,6 @@ def test_counts_that_add_up_but_are_out_of_range_are_refused(row):
     wrong = Counts(**{name: np.array(value) for name, value in row.items()})
     with pytest.raises(ValueError, match="no pair of masks"):
         EpisodeCounts.of(wrong, seed=0, episode=0, class_id=1)
-
-
-def test_rows_can_be_selected_by_mask_and_by_index():
-    table = rows(query=["a", "b", "c"])
-    assert table.select(table.episode > 0).query.tolist() == ["b", "c"]
-    assert table.select(np.array([2, 0])).query.tolist() == ["c", "a"]
 
 
 def two_ways(episodes=(0, 1), seed=0):

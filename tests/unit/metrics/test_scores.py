@@ -25,20 +25,6 @@ def test_sums_over_the_episodes_of_a_class_come_before_the_ratio_and_classes_kee
     assert fb_iou(table) == pytest.approx((50 / 100 + 200 / 250) / 2)
 
 
-def test_scores_agree_with_a_plain_loop():
-    generator = np.random.default_rng(3)
-    episodes = [(c, *generator.integers(1, 90, 4)) for c in generator.integers(1, 6, 200)]
-    table = table_of(episodes)
-    ious, dices = [], []
-    for c in range(1, 6):
-        tp = sum(int(e[1]) for e in episodes if e[0] == c)
-        wrong = sum(int(e[2]) + int(e[3]) for e in episodes if e[0] == c)
-        ious.append(tp / (tp + wrong))
-        dices.append(2 * tp / (2 * tp + wrong))
-    assert miou(table, [1, 2, 3, 4, 5]) == pytest.approx(sum(ious) / 5, abs=1e-12)
-    assert dice(table, [1, 2, 3, 4, 5]) == pytest.approx(sum(dices) / 5, abs=1e-12)
-
-
 @pytest.mark.parametrize("score", [per_class, miou, dice])
 @pytest.mark.parametrize(
     ("rows", "classes", "message"),

@@ -30,14 +30,6 @@ def test_text_is_written_as_it_is_and_missing_folders_are_made(tmp_path):
     assert names(target.parent) == ["page.md"]
 
 
-def test_a_new_file_replaces_the_old_one_whole(tmp_path):
-    target = tmp_path / "x.bin"
-    atomic_write_bytes(target, b"long old content")
-    atomic_write_bytes(str(target), b"new")
-    assert target.read_bytes() == b"new"
-    assert names(tmp_path) == ["x.bin"]
-
-
 def test_the_temporary_file_lies_in_the_same_folder_with_the_same_suffix(tmp_path):
     with atomic_path(tmp_path / "counts.npz") as temporary:
         assert temporary.parent == tmp_path

@@ -1,4 +1,4 @@
-"""Which lines ``fewseg evaluate`` makes of a recipe's own and of --ways, --shots, --fusion, --on and sizes."""
+"""Which lines ``fewseg evaluate`` makes of a recipe's own and of the options."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +140,12 @@ def test_a_fusion_of_the_methods_kind_has_the_methods_settings_and_another_the_d
     assert [e.fusion for e in found] == [OWN, MeanVector()]
     found = of([1], [1], ["iterative"], fusion=MeanVector())
     assert [e.fusion for e in found] == [IterativeInference()]
+
+
+def test_a_line_of_the_recipe_that_has_settings_of_its_own_keeps_them():
+    own = IterativeInference(guard=False)
+    chosen = replace(RECIPE, evaluations=(Evaluation(shots=1, fusion=own), Evaluation(shots=5)))
+    assert [e.fusion for e in of(chosen=chosen)] == [own, MeanVector()]
 
 
 def test_a_fusion_that_the_method_cannot_use_is_reported_with_those_it_can():

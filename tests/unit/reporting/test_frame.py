@@ -6,7 +6,6 @@ import pytest
 
 from fewseg.engine.results import counts_path, load_with_counts
 from fewseg.reports.frame import fold_tables, load_results, without_conflicts
-from fewseg.reports.numbers import Estimate, mean_of
 
 
 def test_every_result_is_a_row_by_its_path_with_its_counts(folder, write):
@@ -44,19 +43,6 @@ def test_no_results_are_an_empty_frame_with_all_columns(tmp_path):
     assert list(found.classes().columns) == ["key", "class_id", "name", "iou", "dice"]
     with pytest.raises(ValueError, match="nowhere is not a folder"):
         load_results(tmp_path / "nowhere")
-
-
-def test_a_table_has_its_rows_by_fold_and_a_mean_over_all_folds_alone(folder):
-    found = load_results(folder)
-    (table,) = fold_tables(found)
-    assert table.series == ("panet mean", "pfenet mean", "scl-pfenet mean")
-    assert list(table.row("scl-pfenet mean").key) == [f"scl-{fold}" for fold in range(4)]
-    assert table.missing("panet mean") == "missing folds 0, 1, 3"
-    assert table.mean("panet mean") is None
-    folds = [found.runs[f"scl-{fold}"] for fold in range(4)]
-    assert table.mean("scl-pfenet mean") == mean_of(
-        [Estimate(value=r.miou_mean, low=r.miou_ci95[0], high=r.miou_ci95[1]) for r in folds]
-    )
 
 
 def test_each_class_has_its_iou_and_dice(folder):

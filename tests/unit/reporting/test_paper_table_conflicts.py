@@ -28,6 +28,15 @@ def four(write):
     return [write(f"fold{fold}", fold) for fold in range(4)]
 
 
+@pytest.fixture
+def other_split(four):
+    """A result that says fold 1 and has the class split of fold 0."""
+    path = four[0].parent / "split.json"
+    shutil.copy(counts_path(four[0]), counts_path(path))
+    stored = json.loads(four[0].read_text())
+    write_sealed(path, stored | {"fold": 1, "recipe": "voc5i_mini_pfenet_long"})
+
+
 def test_two_different_results_of_one_row_are_both_left_out_and_named(four, write, made):
     write("again", 2, better=0.1)
     reported, cells = made()
@@ -38,15 +47,9 @@ def test_two_different_results_of_one_row_are_both_left_out_and_named(four, writ
     assert cells == ["number", "number", "not run", "number", "missing fold 2"]
 
 
-def test_the_rarer_class_split_of_a_fold_is_left_out(four, write, made):
+@pytest.mark.usefixtures("other_split")
+def test_the_rarer_class_split_of_a_fold_is_left_out(write, made):
     write("scl1", 1, method="scl-pfenet", recipe="voc5i_mini_scl")
-    counts, (other, *_) = four[0], [four[1]]
-    stored = json.loads(counts.read_text())
-    stored["fold"] = 1
-    stored["recipe"] = "voc5i_mini_pfenet_long"
-    other = counts.parent / "split.json"
-    shutil.copy(counts_path(counts), counts_path(other))
-    write_sealed(other, stored)
     reported, cells = made()
     assert reported == [
         "different class splits of voc5i-mini fold 1 cannot share a table; left out split.json (classes 1, 2)"
@@ -54,11 +57,8 @@ def test_the_rarer_class_split_of_a_fold_is_left_out(four, write, made):
     assert cells == ["number"] * 5
 
 
-def test_two_class_splits_as_frequent_are_both_left_out(four, made):
-    stored = json.loads(four[0].read_text())
-    other = four[0].parent / "split.json"
-    shutil.copy(counts_path(four[0]), counts_path(other))
-    write_sealed(other, stored | {"fold": 1, "recipe": "voc5i_mini_pfenet_long"})
+@pytest.mark.usefixtures("other_split")
+def test_two_class_splits_as_frequent_are_both_left_out(made):
     reported, cells = made()
     assert len(reported) == 1
     assert "fold1.json (classes 3, 4)" in reported[0]

@@ -54,7 +54,7 @@ def test_every_printed_value_stands_in_its_table_once():
 def test_the_rows_are_those_of_the_paper_and_know_who_they_are(layout):
     values = layout.values
     printed = [row for variant in variants().values() for row in variant.printed]
-    places = {(r.paper, r.table_for(layout.dataset), r.row) for r in printed}
+    places = {" / ".join((r.paper, r.table_for(layout.dataset), r.row)) for r in printed}
     for section in layout.sections:
         names = [row.name for row in section.rows]
         assert len(set(names)) == len(names)
@@ -72,7 +72,7 @@ def test_each_row_of_ours_that_a_paper_prints_is_in_a_table():
     placed = {place for t in layouts() for s in t.sections for row in s.rows for place in row.ours}
     for row in (row for variant in variants().values() for row in variant.printed):
         for table in {row.table, row.coco_table} - {""}:
-            assert (row.paper, table, row.row) in placed
+            assert f"{row.paper} / {table} / {row.row}" in placed
 
 
 def test_without_results_every_row_of_ours_says_not_run():

@@ -38,7 +38,8 @@ def test_values_are_those_of_the_papers_at_places_read_by_hand():
     assert value("5", "Integral Strategy", 5, "fold3", paper="sd-aanet") == 58.8
 
 
-def test_the_tables_are_complete():
+def test_the_tables_are_complete_and_no_value_is_given_twice():
+    assert len(VALUES) == len(published_values())
     scl = {"1": 12 * 10 + 2, "2": 4 * 10 + 2, "3": 7, "4": 12, "5": 10, "6": 6}
     srpnet = {"1": 7 * 5, "2": 10 * 10 + 2, "3": 7 * 10, "4": 6 * 2}
     sdaanet = {"1": 17 * 10 + 2, "2": 9 * 10 + 4 * 2, "3": 4 * 5, "4": 2 * 5, "5": 2 * 5}
@@ -58,10 +59,6 @@ def test_printed_standard_deviations_are_kept():
     assert std("3", 5, "dice_fold3") == 0.10
     with_std = {(v.paper, v.table, v.row) for v in published_values() if v.std is not None}
     assert with_std == {("srpnet", "2", "SRPNet"), ("srpnet", "3", "SRPNet")}
-
-
-def test_no_value_is_given_twice():
-    assert len(VALUES) == len(published_values())
 
 
 def test_the_rows_that_variants_name_are_printed():
@@ -128,11 +125,6 @@ def test_every_line_of_srpnets_table_1_is_in_the_papers_text():
         ("srpnet", "2", " Table 2: mean-IoU", "respect to the random seed"),
         ("srpnet", "3", " Table 3: Dice", "16-24)"),
         ("srpnet", "4", " Table 4: mean-IoU", "posed Self-Reg"),
-        ("sd-aanet", "1", "TABLE I\n", "D. Self-Dist"),
-        ("sd-aanet", "2", " TABLE II\n", "[5] is adopted"),
-        ("sd-aanet", "3", "TABLE III\n", "TABLE IV\n"),
-        ("sd-aanet", "4", "TABLE IV\n", "resize the logits"),
-        ("sd-aanet", "5", "TABLE V\n", "in Table V"),
     ],
 )
 def test_the_numbers_of_a_table_are_those_of_the_papers_text_in_its_order(paper, table, begin, end):
@@ -192,37 +184,26 @@ def test_every_line_of_sd_aanets_tables_is_in_the_papers_text():
     [
         (("pascal-5i", "scl-pfenet", "average", 1), 61.8),
         (("voc5i-mini", "scl-pfenet", "cross-guided", 5), 62.9),
-        (("voc5i-mini", "pfenet", "mean", 5), 61.9),
         (("coco-20i", "scl-pfenet", "mean", 1), 37.0),
         (("pascal-5i", "srpnet", "mean", 1, "pascal_srpnet_cos_resnet50"), 53.6),
-        (("voc5i-mini", "srpnet", "mean", 1, "voc5i_mini_srpnet_f"), 55.4),
         (("voc5i-mini", "srpnet", "iterative", 1, "voc5i_mini_srpnet_f"), 58.0),
         (("voc5i-mini", "srpnet", "iterative", 5, "voc5i_mini_srpnet"), 62.6),
         (("voc5i-mini", "srpnet", "mean", 1, "voc5i_mini_srpnet", "support"), 80.2),
         (("pascal-5i", "panet", "mean", 5, "pascal_panet_vgg16"), 55.7),
         (("pascal-5i", "canet", "average", 1, "pascal_canet_resnet50"), 55.4),
-        (("voc5i-mini", "canet", "average", 5, "voc5i_mini_canet"), 55.9),
-        (("pascal-5i", "canet", "cross-guided", 5, "pascal_canet_resnet50"), 56.9),
         (("pascal-5i", "canet", "attention", 5, "pascal_canet_attention_resnet50"), 57.1),
-        (("voc5i-mini", "scl-canet", "average", 1, "voc5i_mini_scl_canet"), 57.5),
         (("voc5i-mini", "scl-canet", "average", 5, "voc5i_mini_scl_canet"), 58.7),
         (("pascal-5i", "scl-canet", "cross-guided", 5, "pascal_scl_canet_resnet50"), 59.2),
         (("pascal-5i", "scl-canet", "average", 1, "pascal_scl_canet_auxiliary_resnet50"), 51.4),
-        (("pascal-5i", "scl-canet", "average", 1, "pascal_scl_canet_all_vectors_resnet50"), 57.1),
         (("pascal-5i", "scl-canet", "average", 1, "pascal_scl_canet_second_loss_resnet50"), 56.8),
         (("voc5i-mini", "pfenet", "mean", 1, "voc5i_mini_sdaanet_baseline"), 60.4),
-        (("pascal-5i", "pfenet", "mean", 5, "pascal_sdaanet_baseline_resnet50"), 62.2),
-        (("coco-20i", "pfenet", "mean", 5, "coco_sdaanet_baseline_resnet101"), 43.9),
         (("coco-20i", "pfenet", "mean", 5, "coco_sdaanet_baseline_473_resnet101"), 45.0),
         (("coco-20i", "pfenet", "mean", 5, "coco_pfenet_resnet101"), 37.4),
         (("voc5i-mini", "sdaanet", "mean", 1, "voc5i_mini_sdaanet_saam"), 60.8),
         (("pascal-5i", "sdaanet", "mean", 1, "pascal_sdaanet_sdpm_resnet50"), 61.4),
-        (("pascal-5i", "sdaanet", "mean", 1, "pascal_sdaanet_resnet50"), 61.9),
-        (("coco-20i", "sdaanet", "mean", 1, "coco_sdaanet_resnet101"), 39.5),
         (("coco-20i", "sdaanet", "mean", 1, "coco_sdaanet_473_resnet101"), 39.6),
         (("voc5i-mini", "sdaanet", "mean", 5, "voc5i_mini_sdaanet_integral"), 63.9),
         (("pascal-5i", "sdaanet", "mean", 5, "pascal_sdaanet_separate_resnet50"), 64.4),
-        (("coco-20i", "sdaanet", "mean", 5, "coco_sdaanet_separate_resnet101"), 46.9),
         (("coco-20i", "sdaanet", "mean", 5, "coco_sdaanet_separate_473_resnet101"), 47.4),
     ],
 )

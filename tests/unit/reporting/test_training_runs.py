@@ -8,18 +8,15 @@ from math import isnan
 
 import pytest
 
-from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.reports.frame import results_of
 from fewseg.reports.options import SiteOptions
 from fewseg.reports.site.build import write_site
 from fewseg.reports.site.training_runs import drawn_names, read_losses, read_runs
+from small_segmenters import small_backbone
 
-SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
-CONFIG = MatcherConfig(
-    backbone=BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"), shape=SHAPE)
-)
+CONFIG = MatcherConfig(backbone=small_backbone("layer2", "layer3"))
 
 
 def lines(*steps, **more):

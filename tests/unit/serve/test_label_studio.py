@@ -175,18 +175,12 @@ def test_an_event_has_the_annotations_read_again_and_changes_the_version(server,
     assert studio.setup().json()["model_version"] == before
 
 
-def test_without_events_annotations_are_read_again_after_a_while(server, studio, monkeypatch):
-    monkeypatch.setattr(projects, "_OLD", 0.0)
-    before = studio.setup().json()["model_version"]
-    server.task(2, OTHER, [brush(OTHER_MASK)])
-    assert studio.setup().json()["model_version"] != before
-
-
-def test_without_events_an_image_that_did_not_come_is_requested_again(server, studio, monkeypatch):
+def test_without_events_an_image_that_did_not_come_is_requested_again(server, studio, monkeypatch, caplog):
     server.task(2, OTHER, [brush(OTHER_MASK)])
     tasks = server.task(3, THIRD)
     file, server.files["/data/upload/1/2.png"] = server.files["/data/upload/1/2.png"], httpx.Response(503)
     one = studio.predict(tasks)[0]["model_version"]
+    assert "task 2 is not used as an example" in caplog.text
     requests = server.times("/2.png")
     assert studio.predict(tasks)[0]["model_version"] == one
     assert server.times("/2.png") == requests
@@ -260,20 +254,6 @@ def test_an_image_that_cannot_be_used_gets_no_prediction_and_the_others_theirs(s
     assert (found[0], found[2]) == ([], [])
     assert found[1]["result"]
     assert "task 2 gets no prediction" in caplog.text
-
-
-def test_an_example_that_cannot_be_used_is_logged_and_tried_again_after_an_event(server, studio, caplog):
-    server.task(2, b"no image yet", [brush(OTHER_MASK)])
-    tasks = server.task(3, THIRD)
-    one = studio.predict(tasks)[0]["model_version"]
-    assert studio.setup().json()["model_version"] == one
-    assert "task 2 is not used as an example" in caplog.text
-    requests = server.times("/2.png")
-    studio.predict(tasks)
-    assert server.times("/2.png") == requests
-    server.task(2, OTHER, [brush(OTHER_MASK)])
-    studio.event("START_TRAINING")
-    assert studio.predict(tasks)[0]["model_version"] != one
 
 
 def test_examples_stay_within_their_bytes(server, caplog):
