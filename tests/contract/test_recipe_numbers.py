@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 import pytest
 
 from fewseg.engine.train_config import TrainConfig
+from fewseg.methods.fusion import IterativeInference
 from fewseg.recipes.datasets import coco, coco_contiguous, coco_three_parts, pascal
 from fewseg.recipes.registry import RECIPES, recipe
 
@@ -132,7 +133,13 @@ PFENET_COCO = PFENET | {"scales": (1.0, 0.5, 0.25, 0.125)}  # METHODS, correctio
 CANET = {"channels": 256, "mid_dropout": 0.5, "head_dropout": 0.5, "history_reset": 0.7}  # METHODS 0 and 3
 SD = PFENET | {"distillation_weight": 50.0, "attention_weight": 0.5}  # SD-AANet, Sec. IV-A2
 PANET = {"alpha": 20.0}  # METHODS 4
-FULL = {"channels": 512, "alpha": 20.0, "support_weight": 1.0}  # METHODS 5
+FULL = {
+    "channels": 512,  # SRPNet, Sec. 3.2
+    "grid": "largest",  # the same: all maps are up-sampled
+    "alpha": 20.0,  # METHODS 5
+    "support_weight": 1.0,  # METHODS 5
+    "fusion": IterativeInference(steps=5, rate=0.003, guard=False),  # Eq. 12 as printed, N = 5; eta is ours
+}
 NO_SRP = FULL | {"support_weight": 0.0}  # SRPNet, Table 1
 
 SIZES = {"paper-srpnet": 417}

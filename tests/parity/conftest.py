@@ -8,6 +8,7 @@ import copy
 import importlib.util
 import json
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -19,7 +20,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewseg.engine.released import import_released, released_canet_key, released_sdaanet_key
+from fewseg.engine.checkpoint import load_method
+from fewseg.engine.released import import_checkpoint, released_canet_key, released_sdaanet_key
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.types import EncodedShots, Features, ImageEpisodes
 
@@ -164,11 +166,13 @@ class ReleasedRun:
 
 @cache
 def run_released(name: str) -> ReleasedRun:
-    """Imports a case's weights and puts the model in eval mode."""
+    """Imports a case's weights into a checkpoint and loads it, as a user does."""
     case = load_case(name)
     scales = tuple(case.about["constructor"].get("ppm_scales", ()))
-    model = import_released(case.weights, scales=scales).model
-    return ReleasedRun(case=case, model=model)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "imported.safetensors"
+        import_checkpoint(case.weights, path, scales=scales)
+        return ReleasedRun(case=case, model=load_method(path))
 
 
 def with_batch_norm_training(run: ReleasedRun) -> ReleasedRun:

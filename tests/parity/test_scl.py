@@ -8,7 +8,6 @@ import torch
 
 from fewseg.engine.released import RELEASED_CROSS_GUIDED
 from fewseg.methods.fusion import ScoreAverage
-from fewseg.methods.pair_scorer import predicted_iou
 from fewseg.methods.scl import SelfGuided
 from fewseg.metrics.counts import count
 from fewseg.ops.resize import resize
@@ -126,7 +125,7 @@ def test_cross_guided_weights_and_logits(five, five_state):
 def test_the_foregrounds_iou_is_outside_the_released_tolerance_and_is_that_of_the_counts(five, cross_logits):
     fusion = replace(RELEASED_CROSS_GUIDED, iou="foreground")
     masks = five.support.masks.flatten(0, 1).repeat(5, 1, 1)
-    iou = predicted_iou(cross_logits, masks, fusion).view(1, 5, 5)
+    iou = five.model.predicted_iou(cross_logits, masks, fusion).view(1, 5, 5)
     ratios = five.case.output("iou_intersection") / five.case.output("iou_union")
     torch.testing.assert_close(iou[0], ratios[..., 1], rtol=0, atol=1e-3)
     with pytest.raises(AssertionError, match="off by"):

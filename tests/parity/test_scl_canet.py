@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 
 from fewseg.engine.released import RELEASED_CANET_CROSS_GUIDED
-from fewseg.methods.fusion import region_iou
 from fewseg.methods.scl import primary_and_auxiliary
 from fewseg.types import EncodedEpisodes, EncodedShots, Guides
 
@@ -160,20 +159,19 @@ def shots(five):
     return Shots(five, images, [five.case.input(f"support_mask_{k}")[:, 0] for k in range(5)])
 
 
+def cross_iou(run, shots, guides):
+    """(1, 5, 5), [0, k, i] of shot k's prediction of support image i, each image at its own size."""
+    columns = []
+    with torch.no_grad():
+        for image, mask in zip(shots.images, shots.masks, strict=True):
+            target = EncodedShots(features=run.features(image), masks=mask.to(torch.uint8).unsqueeze(0))
+            columns.append(run.model.cross_iou(target, guides, run.model.fusion))
+    return torch.cat(columns, dim=2)
+
+
 @pytest.fixture(scope="module")
 def reliability(five, shots):
-    """(1, 5, 5) foreground IoU of shot k's prediction of support i, [0, k, i], as the authors upsample."""
-    path = RELEASED_CANET_CROSS_GUIDED.path
-    assert path == "support"
-    ious = torch.zeros(1, 5, 5)
-    with torch.no_grad():
-        for i, target in enumerate(shots.passes):
-            truth = shots.masks[i].to(torch.uint8)
-            for k, vectors in enumerate(shots.vectors):
-                logits = five.model.second_pass(target, vectors).logits
-                full = F.interpolate(logits, size=truth.shape[-2:], mode="bilinear", align_corners=False)
-                ious[0, k, i] = region_iou(full.argmax(1), truth, RELEASED_CANET_CROSS_GUIDED.iou)
-    return ious
+    return cross_iou(five, shots, guide(torch.cat(shots.vectors)))
 
 
 def test_five_shots_vectors_and_logits(five, shots):
@@ -192,12 +190,21 @@ def test_five_shots_vectors_and_logits(five, shots):
 
 
 def test_cross_guided_weights(five, reliability):
+    assert five.model.fusion == RELEASED_CANET_CROSS_GUIDED
     five.case.assert_close(reliability[0].T, "iou_matrix")
-    weights = weights_of(RELEASED_CANET_CROSS_GUIDED, reliability)[0]
-    five.case.assert_close(weights * 5, "U")
+    five.case.assert_close(weights_of(five.model.fusion, reliability)[0] * 5, "U")
     mean = replace(RELEASED_CANET_CROSS_GUIDED, divisor=None)
     four = reliability[:, :4, :4]  # the literal 5 and K differ
     torch.testing.assert_close(weights_of(mean, four), weights_of(RELEASED_CANET_CROSS_GUIDED, four) * 5 / 4)
+
+
+def test_predictions_brought_to_mask_size_with_aligned_corners_are_outside_the_released_tolerance(
+    five, shots, reliability, monkeypatch
+):
+    monkeypatch.setattr(five.model, "cross_iou_align_corners", True)
+    aligned = cross_iou(five, shots, guide(torch.cat(shots.vectors)))
+    with pytest.raises(AssertionError, match="off by"):
+        five.case.assert_close(weights_of(five.model.fusion, aligned)[0] * 5, "U")
 
 
 def test_cross_guided_rounds_and_their_counts(five, shots, reliability):

@@ -37,7 +37,7 @@ from fewseg.engine.plain import encoded_shots, plain_logits, scores_pairs
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion, one_vs_rest
 from fewseg.methods.multi_scale import added_probabilities
-from fewseg.methods.pair_scorer import PairScorer, fuse_scores, predicted_iou
+from fewseg.methods.pair_scorer import PairScorer, fuse_scores
 from fewseg.metrics.counts import ANY_WAY, COUNT_NAMES, Counts, EpisodeCounts, as_counts, count_ways
 from fewseg.ops.geometry import resize_labels, restore
 from fewseg.ops.masks import labels_of_margins
@@ -434,7 +434,8 @@ class Evaluator:
                 wanted: set[Guide] = {(class_id, (support,), None) for _, class_id, support, _ in pairs}
                 if self._score_bytes < self._most_score_bytes:
                     wanted |= answers.get((size, target), set())
-                scores = self._pairs[size].scores(target, groups[size][target], wanted)
+                pairs_of = self._pairs[size]
+                scores = pairs_of.scores(target, groups[size][target], wanted)
                 masks: dict[int, Tensor] = {}
                 for pair in pairs:
                     number, class_id, support, _ = pair
@@ -442,7 +443,7 @@ class Evaluator:
                         masks[class_id] = self._images[size].masks([target], [class_id])
                     logits = scores[class_id, (support,), None].unsqueeze(0)
                     fusion = shard.lines[number].fusion
-                    found[pair] = float(predicted_iou(logits, masks[class_id], fusion)[0])
+                    found[pair] = float(pairs_of.method.predicted_iou(logits, masks[class_id], fusion)[0])
                 self._keep(size, target, scores, answers.get((size, target), set()))
                 give_back()
         return np.array([found[pair] for pair in shard.cross], dtype=np.float64)

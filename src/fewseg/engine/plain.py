@@ -10,7 +10,7 @@ from torch import Tensor
 from fewseg.data.episodes import Way
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion, one_vs_rest
-from fewseg.methods.pair_scorer import PairScorer, fuse_scores, predicted_iou
+from fewseg.methods.pair_scorer import PairScorer, fuse_scores
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedShots, Features, Guides
 
@@ -78,7 +78,7 @@ def _pairwise(
         maps = {id: method.encode_query(found) for id, found in read.items()}
         ious = [
             [
-                float(predicted_iou(method.score(maps[i], guide).float(), truth[i], fusion)[0])
+                float(method.predicted_iou(method.score(maps[i], guide).float(), truth[i], fusion)[0])
                 for i in way.supports
             ]
             for guide in guides

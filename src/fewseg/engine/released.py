@@ -177,6 +177,7 @@ def _canet_config(
         self_guided=RELEASED_CANET_SELF_GUIDED,
         fusion=RELEASED_CANET_CROSS_GUIDED,
         history_reset=RELEASED_HISTORY_RESET,
+        cross_iou_align_corners=False,
     )
 
 

@@ -305,6 +305,8 @@ class CANetConfig(MethodConfig):
             answer: 0.7 in the paper, 0.9 in the released SCL code.
         mid_dropout: Dropout2d after the mid-level convolution.
         head_dropout: Dropout2d after the dense comparison and in the classifier.
+        cross_iou_align_corners: whether cross-guided fusion brings predictions of the supports to the masks'
+            size with aligned corners, as everything else is resized here; False in the released SCL code.
     """
 
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(levels=("layer2", "layer3")))
@@ -315,6 +317,7 @@ class CANetConfig(MethodConfig):
     history_reset: float = 0.7
     mid_dropout: float = 0.5
     head_dropout: float = 0.5
+    cross_iou_align_corners: bool = field(default=True, metadata={"before": True})
 
 
 @register_method("canet", CANetConfig)
@@ -329,6 +332,7 @@ class CANet(PairScorer):
 
     def __init__(self, config: CANetConfig) -> None:
         super().__init__(config)
+        self.cross_iou_align_corners = config.cross_iou_align_corners
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout, kernel=3)
         self.comparison = DenseComparison(d, vectors=1, dropout=config.head_dropout)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -225,8 +225,11 @@ class IterativeInference(Fusion):
     """Gradient steps of the prototypes on the support loss; the sets' query maps are summed by rho_n.
 
     Only prototypes are differentiated: no pass through the backbone. It needs no training and depends on
-    the support set alone. A support set whose loss a step leaves above that of its start (the rate is too
-    large) keeps the best set found so far, by the loss, for all remaining steps, and a warning is given.
+    the support set alone.
+
+    The guard is ours, the paper has none: a support set whose loss a step leaves above that of its start (the
+    rate is too large) keeps the best set found so far, by the loss, for all remaining steps. A warning is
+    given with and without it.
 
     Source: SRPNet (Ding et al. 2022), Eq. 12 and 13. The paper gives N = 5 and no rate. The steps start
     from the unit prototypes of Eq. 5, so that the rate does not depend on the scale of the features.
@@ -234,11 +237,13 @@ class IterativeInference(Fusion):
     Attributes:
         steps: N, sets collected (n = 1 .. N; the start is not among them). 0 is plain inference.
         rate: eta of Eq. 12, chosen on base classes, see docs/results.md.
+        guard: whether a support set that diverges goes no further; False is Eq. 12 as printed.
     """
 
     kind: Literal["iterative"] = "iterative"
     steps: int = 5
     rate: float = 0.003
+    guard: bool = field(default=True, metadata={"before": True})
 
     def __post_init__(self) -> None:
         if self.steps < 0 or not self.rate > 0:
@@ -270,9 +275,10 @@ class IterativeInference(Fusion):
                 | ~(loss <= first * (1 + _ROUNDING))
                 | ~torch.isfinite(gradient).flatten(1).all(dim=1)
             )
-            current = torch.where(diverged.view(-1, 1, 1), best, current)
-            gradient = torch.where(diverged.view(-1, 1, 1), torch.zeros_like(gradient), gradient)
-            loss, rho = torch.where(diverged, best_loss, loss), torch.where(diverged, best_rho, rho)
+            if self.guard:
+                current = torch.where(diverged.view(-1, 1, 1), best, current)
+                gradient = torch.where(diverged.view(-1, 1, 1), torch.zeros_like(gradient), gradient)
+                loss, rho = torch.where(diverged, best_loss, loss), torch.where(diverged, best_rho, rho)
             better = loss < best_loss
             best = torch.where(better.view(-1, 1, 1), current, best)
             best_loss, best_rho = torch.where(better, loss, best_loss), torch.where(better, rho, best_rho)
@@ -280,8 +286,8 @@ class IterativeInference(Fusion):
             weights.append(rho)
         if bool(diverged.any()):
             warnings.warn(
-                f"iterative inference: rate {self.rate:g} is too large for some support sets; they keep "
-                "their best prototypes: lower the rate",
+                f"iterative inference: rate {self.rate:g} is too large for some support sets"
+                f"{'; they keep their best prototypes' if self.guard else ''}: lower the rate",
                 RuntimeWarning,
                 stacklevel=3,
             )

@@ -33,9 +33,14 @@ class PairScorer(FewShotSegmenter):
 
     The fusion joins K guides before the decoder or weighs the scores of the K pairs. Several ways are
     segmented one against the rest.
+
+    Attributes:
+        cross_iou_align_corners: whether predictions are brought to the masks' size with aligned corners
+            where a fusion needs their IoU (SCL Eq. 16).
     """
 
     fusions: tuple[Fusion, ...] = (MeanVector(), ScoreAverage(), CrossGuided())
+    cross_iou_align_corners: bool = True
 
     @abstractmethod
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
@@ -80,29 +85,54 @@ class PairScorer(FewShotSegmenter):
         """
 
     def cross_logits(self, support: EncodedShots, guides: Guides, path: CrossPath = "query") -> Tensor:
-        """G(I_i | I_k): every shot's prediction of every support image of its set (SCL Eq. 15).
+        """G(I_i | I_k): what every guide of a set predicts on every support image of it (SCL Eq. 15).
 
         Args:
-            support: B sets of K shots.
-            guides: their B * K guides.
+            support: B sets of K support images.
+            guides: B * G guides, those of a set next to each other.
             path: "query", G itself; "support" for a method that has a support path of its own.
 
         Returns:
-            (B * K * K, 2, h, w), the target i running fastest, then the guide k.
+            (B * G * K, 2, h, w), the target i running fastest, then the guide k.
         """
         if path != "query":
             raise ValueError(f"{type(self).__name__} has no support path: use CrossGuided(path='query')")
-        of_guide, of_target = cross_pairs(*support.masks.shape[:2])
+        of_guide, of_target = cross_pairs(support, guides)
         targets = self.encode_query(support.features)
         return self.score(targets.select(of_target), guides.select(of_guide))
 
     def cross_iou(self, support: EncodedShots, guides: Guides, fusion: Fusion) -> Tensor:
-        """IoU of every shot's prediction of every support image: (B, K, K), [b, k, i] (SCL Eq. 15-16)."""
+        """IoU of what every guide of a set predicts on every support image of it (SCL Eq. 15-16).
+
+        Args:
+            support: B sets of K support images.
+            guides: B * G guides, those of a set next to each other; usually of its own K images.
+            fusion: names the path of the prediction and the regions of the IoU.
+
+        Returns:
+            (B, G, K), [b, k, i] of guide k's prediction of image i.
+        """
         episodes, shots = support.masks.shape[:2]
-        _, of_target = cross_pairs(episodes, shots)
+        _, of_target = cross_pairs(support, guides)
         masks = support.masks.flatten(0, 1)[of_target]
         logits = self.cross_logits(support, guides, fusion.cross_path)
-        return predicted_iou(logits, masks, fusion).view(episodes, shots, shots)
+        return self.predicted_iou(logits, masks, fusion).view(episodes, -1, shots)
+
+    def predicted_iou(self, logits: Tensor, masks: Tensor, fusion: Fusion) -> Tensor:
+        """IoU of predictions with masks, at the masks' size.
+
+        Args:
+            logits: (n, 2, h, w).
+            masks: (n, H, W) uint8 in {0, 1, 255}.
+            fusion: names the regions of the IoU.
+
+        Returns:
+            (n,), in [0, 1].
+        """
+        size = (int(masks.shape[-2]), int(masks.shape[-1]))
+        margins = logits[:, 1:].float() - logits[:, :1].float()
+        margins = resize(margins, size, align_corners=self.cross_iou_align_corners)
+        return fusion.iou_of(labels_of_margins(margins), masks)
 
     def encode_support(self, support: EncodedShots) -> SupportState | WaysState:
         """Encodes every shot once and lets the fusion join or weigh them, way by way."""
@@ -141,12 +171,12 @@ class PairScorer(FewShotSegmenter):
         return fuse_scores(scores.unflatten(0, (n, scored)), weights)
 
 
-def cross_pairs(episodes: int, shots: int) -> tuple[Tensor, Tensor]:
-    """Indices into B * K shots of the guide k and the target i of every pair, each (B * K * K,)."""
-    index = torch.arange(episodes * shots).view(episodes, shots)
-    of_guide = index.unsqueeze(2).expand(-1, -1, shots).flatten()
-    of_target = index.unsqueeze(1).expand(-1, shots, -1).flatten()
-    return of_guide, of_target
+def cross_pairs(support: EncodedShots, guides: Guides) -> tuple[Tensor, Tensor]:
+    """Indices of the guide k and of the target i of every pair of a set, each (B * G * K,)."""
+    episodes, shots = support.masks.shape[:2]
+    of_guide = torch.arange(len(guides)).view(episodes, -1, 1).expand(-1, -1, shots)
+    of_target = torch.arange(episodes * shots).view(episodes, 1, shots).expand_as(of_guide)
+    return of_guide.flatten(), of_target.flatten()
 
 
 def fuse_scores(scores: Tensor, weights: Tensor) -> Tensor:
@@ -155,10 +185,3 @@ def fuse_scores(scores: Tensor, weights: Tensor) -> Tensor:
     Source: SCL (Zhang et al. 2021), Eq. 17 before its softmax.
     """
     return (scores * weights[..., None, None, None]).sum(dim=1)
-
-
-def predicted_iou(logits: Tensor, masks: Tensor, fusion: Fusion) -> Tensor:
-    """IoU (n,) of the argmax of logits (n, 2, h, w), brought to the masks' size, with masks (n, H, W)."""
-    size = (int(masks.shape[-2]), int(masks.shape[-1]))
-    margins = logits[:, 1:].float() - logits[:, :1].float()
-    return fusion.iou_of(labels_of_margins(resize(margins, size)), masks)

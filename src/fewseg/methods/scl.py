@@ -158,7 +158,7 @@ class SupportPathScorer(PairScorer):
         """See ``PairScorer``; "support" is the released form: the second pass, without prior or history."""
         if path == "query":
             return super().cross_logits(support, guides, path)
-        of_guide, of_target = cross_pairs(*support.masks.shape[:2])
+        of_guide, of_target = cross_pairs(support, guides)
         targets = self.first_pass(support.features, support.masks.flatten(0, 1)).select(of_target)
         return self.second_pass(targets, guides["vectors"][of_guide]).logits
 
@@ -260,6 +260,7 @@ class SCLCANetConfig(MethodConfig):
     Attributes:
         self_guided: vectors and losses; CANet's support path has one scale and hence one form of second pass.
         fusion: how K shots become one answer; there is no attention.
+        cross_iou_align_corners: see ``CANetConfig``.
 
     Raises:
         ValueError: ``self_guided`` asks for the second pass of the released code on PFENet.
@@ -274,6 +275,7 @@ class SCLCANetConfig(MethodConfig):
     history_reset: float = 0.7
     mid_dropout: float = 0.5
     head_dropout: float = 0.5
+    cross_iou_align_corners: bool = field(default=True, metadata={"before": True})
 
     def __post_init__(self) -> None:
         if self.self_guided.second_pass != "paper":
@@ -297,6 +299,7 @@ class SCLCANet(SupportPathScorer):
     def __init__(self, config: SCLCANetConfig) -> None:
         super().__init__(config)
         self.self_guided = config.self_guided
+        self.cross_iou_align_corners = config.cross_iou_align_corners
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout, kernel=3)
         self.comparison = DenseComparison(d, vectors=config.self_guided.width, dropout=config.head_dropout)

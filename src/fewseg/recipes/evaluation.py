@@ -310,11 +310,11 @@ def _lines(
     """The recipe's own lines as far as they are wanted, and new ones for what it has no line for.
 
     A fusion of the kind that the method's config has is the config's own, with its settings: released CGM
-    differs from the paper's.
+    differs from the paper's. A line of the recipe that has settings of its own keeps them.
     """
     ways, shots = ((recorded.ways,), (recorded.shots,)) if recorded else (options.ways, options.shots)
     fusion = method.fusion
-    own = [replace(e, fusion=fusion) if e.fusion.kind == fusion.kind else e for e in chosen.evaluations]
+    own = [replace(e, fusion=fusion) if e.fusion == type(fusion)() else e for e in chosen.evaluations]
     kinds: dict[str, Fusion] = {one.kind: one for one in (*method.fusions, fusion)}
     unknown = [name for name in options.fusion if name not in kinds]
     if unknown:

@@ -25,11 +25,11 @@ from fewseg.data.protocols import (
 from fewseg.data.transforms import TrainView
 from fewseg.engine.train_config import SGD, StepSGD, TrainConfig
 from fewseg.methods.canet import CANetConfig
-from fewseg.methods.fusion import ScoreAverage, ShotAttention
+from fewseg.methods.fusion import IterativeInference, ScoreAverage, ShotAttention
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.panet import NoAlignment, PANetConfig
 from fewseg.methods.pfenet import PFENetConfig
-from fewseg.methods.prototypical import Cosine
+from fewseg.methods.prototypical import Cosine, Fidelity, Metric
 from fewseg.methods.registry import MethodConfig
 from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig, SelfGuided
 from fewseg.methods.sdaanet import (
@@ -280,13 +280,21 @@ def pascal_panet_resnet50() -> Recipe:
     return _panet(PANetConfig(backbone=BackboneConfig(levels=("layer4",), trainable=True)))
 
 
+def _srpnet(metric: Metric | None = None, *, srp: bool = True) -> Recipe:
+    """Iterates by Eq. 12 as printed; there are no such rows for the cosine."""
+    method = SRPNetConfig(
+        metric=metric or Fidelity(), support_weight=float(srp), fusion=IterativeInference(guard=False)
+    )
+    return _prototypes(method, *PLAIN, *(() if metric else (*ITERATED, *ON_SUPPORT)))
+
+
 @register(variants.SRPNET_COS)
 def pascal_srpnet_cos_resnet50() -> Recipe:
     """SRPNet's baseline, ResNet-50, PASCAL-5i: SRPNet (Ding et al. 2022), Table 1, row "Cos".
 
     Deviations: as ``pascal_srpnet_resnet50``.
     """
-    return _prototypes(SRPNetConfig(metric=Cosine(), support_weight=0.0), *PLAIN)
+    return _srpnet(Cosine(), srp=False)
 
 
 @register(variants.SRPNET_F)
@@ -295,7 +303,7 @@ def pascal_srpnet_f_resnet50() -> Recipe:
 
     Deviations: as ``pascal_srpnet_resnet50``.
     """
-    return _prototypes(SRPNetConfig(support_weight=0.0), *PLAIN, *ITERATED, *ON_SUPPORT)
+    return _srpnet(srp=False)
 
 
 @register(variants.SRPNET)
@@ -305,7 +313,7 @@ def pascal_srpnet_resnet50() -> Recipe:
     Deviations: the training list, which the paper does not name, is of 5 953 images; batch-norm in eval
     mode; alpha and eta, which the paper does not give, are 20 and our choice.
     """
-    return _prototypes(SRPNetConfig(), *PLAIN, *ITERATED, *ON_SUPPORT)
+    return _srpnet()
 
 
 @register(variants.SRPNET)

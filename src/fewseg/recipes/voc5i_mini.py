@@ -158,8 +158,8 @@ def mini_srpnet(*, grid: str = "layer3", metric: Metric | None = None, srp: bool
         metric=metric or Fidelity(),
         support_weight=float(srp),
     )
-    lines = PLAIN if isinstance(method.metric, Cosine) else (*PLAIN, *ITERATED, *ON_SUPPORT)
-    return _recipe(method, end_to_end_training(), *lines)
+    more = () if metric else (*ITERATED, *ON_SUPPORT)
+    return _recipe(method, end_to_end_training(), *PLAIN, *more)
 
 
 @register(variants.SRPNET_COS)

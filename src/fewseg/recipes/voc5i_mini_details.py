@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fewseg.methods.fusion import IterativeInference
 from fewseg.methods.sdaanet import PrintedIntegralTeacher, PrintedSeparateTeachers, SupervisedAttention
-from fewseg.recipes.recipe import Recipe, register
+from fewseg.recipes.recipe import Evaluation, Recipe, register
 from fewseg.recipes.variants import Variant
 from fewseg.recipes.voc5i_mini import five_shot_sdaanet, mini_sdaanet, mini_srpnet
 
@@ -66,3 +67,19 @@ def voc5i_mini_srpnet_stretched() -> Recipe:
         train=replace(made.train, view=replace(made.train.view, resize="stretch")),
         protocol=replace(made.protocol, name="voc5i-mini-stretched", aspect="stretched"),
     )
+
+
+@register(
+    Variant(
+        name="srpnet_printed_iteration",
+        label="SRPNet, stride 4, Eq. 12 as printed",
+        one_part_less=("srpnet_largest_grid",),
+    )
+)
+def voc5i_mini_srpnet_printed_iteration() -> Recipe:
+    """Iterative inference without the guard, which Eq. 12 has not.
+
+    Give the checkpoint of ``voc5i_mini_srpnet_largest_grid`` to ``fewseg evaluate --recipe`` with it.
+    """
+    lines = (Evaluation(shots=k, fusion=IterativeInference(guard=False)) for k in (1, 5))
+    return replace(mini_srpnet(grid="largest"), evaluations=tuple(lines))

@@ -280,6 +280,22 @@ def test_lines_together_have_the_counts_of_each_alone(pairs, sampler):
             assert np.array_equal(column, getattr(found, name)), name
 
 
+@pytest.mark.parametrize("aligned", [True, False])
+def test_ious_are_measured_at_mask_size_with_the_corners_of_the_method(pairs, sampler, aligned):
+    pairs.method.cross_iou_align_corners = aligned
+    asked = {(s.class_id, k, i) for s in sampler(3).episodes(0) for k in s.supports for i in s.supports}
+    pairs.prepare(sorted({id for _, *ids in asked for id in ids}))
+    for (class_id, k, i), found in pairs.pair_ious(asked, CrossGuided()).items():
+        guide = pairs.method.encode_shots(pairs.images.features([k]), pairs.images.masks([k], [class_id]))
+        scores = pairs.method.score(pairs.method.encode_query(pairs.images.features([i])), guide)
+        margin = F.interpolate(
+            scores[:, 1:] - scores[:, :1], size=(SIDE, SIDE), mode="bilinear", align_corners=aligned
+        )
+        truth = pairs.images.masks([i], [class_id])
+        predicted, true = (margin[:, 0] > 0) & (truth != 255), truth == 1
+        assert found == pytest.approx(float((predicted & true).sum() / (predicted | true).sum()), abs=1e-6)
+
+
 def test_scores_that_the_memory_has_no_room_for_are_made_again(pairs, sampler, monkeypatch):
     narrow = Evaluator(pairs.method, pairs.source, pairs.store, memory=2, progress=False)
     encoded, encode = [], narrow.method.encode_query

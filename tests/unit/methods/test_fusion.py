@@ -157,6 +157,18 @@ def test_prototypes_that_do_not_exist_stay_where_they_are():
 NAN = float("nan")
 
 
+def test_without_the_guard_eq_12_goes_on_as_printed_and_warns_too():
+    with pytest.warns(RuntimeWarning, match="rate 1.1 is too large for some support sets: lower the rate"):
+        found = iterated(
+            IterativeInference(steps=3, rate=1.1, guard=False), START, ALL, towards(torch.zeros(2, 2, 2))
+        )
+    assert found.diverged.tolist() == [True, True]
+    for n in (1, 2, 3):  # the slope of the loss is twice the distance: p_n = p_{n-1} - 1.1 * 2 p_{n-1}
+        expected = START * (-1.2) ** n
+        torch.testing.assert_close(found.sets[:, n - 1], expected)
+        torch.testing.assert_close(found.weights[:, n - 1], 1 / (1 + expected.square().sum(dim=(1, 2))))
+
+
 @pytest.mark.parametrize(
     ("losses", "rhos", "steps", "weights", "diverged"),
     [

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fewseg.methods.canet import CANetConfig
 from fewseg.methods.fusion import CrossGuided, MeanVector, ScoreAverage
-from fewseg.methods.pair_scorer import predicted_iou
 from fewseg.types import EncodedShots, WaysState
 
 FUSIONS = (MeanVector(), ScoreAverage(), CrossGuided())
@@ -72,14 +72,16 @@ def test_a_method_without_a_support_path_says_so(pfenet, shots, encode):
         pfenet.encode_support(encode(pfenet, *shots(1, 2)))
 
 
+@pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("regions", ["foreground", "mean"])
-def test_the_iou_is_that_of_the_argmax_of_the_resized_logits(regions):
+def test_the_iou_is_of_the_argmax_of_the_logits_resized_as_the_method_does(make_method, regions, aligned):
+    method = make_method(CANetConfig, cross_iou_align_corners=aligned)
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4, 2, 7, 7, generator=generator)
     masks = torch.randint(0, 3, (4, 49, 49), generator=generator, dtype=torch.uint8)
     masks[masks == 2] = 255
-    found = predicted_iou(logits, masks, CrossGuided(iou=regions))
-    large = F.interpolate(logits, size=(49, 49), mode="bilinear", align_corners=True).argmax(dim=1)
+    found = method.predicted_iou(logits, masks, CrossGuided(iou=regions))
+    large = F.interpolate(logits, size=(49, 49), mode="bilinear", align_corners=aligned).argmax(dim=1)
     for i in range(4):
         counted = masks[i] != 255
         predicted, true = (large[i] == 1) & counted, (masks[i] == 1) & counted
@@ -89,9 +91,9 @@ def test_the_iou_is_that_of_the_argmax_of_the_resized_logits(regions):
         assert float(found[i]) == pytest.approx(float(torch.stack(ious).mean()), abs=1e-6)
 
 
-def test_equal_logits_are_background():
+def test_equal_logits_are_background(pfenet):
     logits, masks = torch.zeros(1, 2, 3, 3), torch.ones(1, 3, 3, dtype=torch.uint8)
-    assert predicted_iou(logits, masks, CrossGuided()).item() == 0
+    assert pfenet.predicted_iou(logits, masks, CrossGuided()).item() == 0
 
 
 @pytest.fixture

@@ -147,6 +147,22 @@ def test_the_sets_and_their_weights_are_those_of_eq_12_written_out(metric, way_o
             assert all(float((found - p_0).abs().max()) > 1e-4 for found in state.sets[b])
 
 
+@pytest.mark.filterwarnings("ignore:iterative inference")
+def test_without_the_guard_a_rate_that_is_too_large_takes_the_printed_steps():
+    support, _ = make(way_of=(1, 2, 1))
+    printed, guarded = (
+        make_model(Fidelity(), IterativeInference(steps=4, rate=0.6, guard=guard)).encode_support(support)
+        for guard in (False, True)
+    )
+    assert bool(guarded.diverged.any())
+    assert torch.equal(printed.diverged, guarded.diverged)
+    for b in range(2):
+        sets, _, rhos = plain_steps(support, b, Fidelity(), 20.0, 4, 0.6)
+        torch.testing.assert_close(printed.sets[b], sets, atol=1e-3, rtol=1e-2)
+        assert printed.weights[b].tolist() == pytest.approx(rhos, abs=0.02)
+        assert torch.equal(printed.sets[b], guarded.sets[b]) != bool(guarded.diverged[b])
+
+
 @pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.kind)
 def test_segmenting_is_the_rho_weighted_mean_of_the_sets_probabilities(metric):
     support, query = make(way_of=(1, 2, 2))

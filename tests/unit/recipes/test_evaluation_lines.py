@@ -142,6 +142,12 @@ def test_a_fusion_of_the_methods_kind_has_the_methods_settings_and_another_the_d
     assert [e.fusion for e in found] == [IterativeInference()]
 
 
+def test_a_line_of_the_recipe_that_has_settings_of_its_own_keeps_them():
+    own = IterativeInference(guard=False)
+    chosen = replace(RECIPE, evaluations=(Evaluation(shots=1, fusion=own), Evaluation(shots=5)))
+    assert [e.fusion for e in of(chosen=chosen)] == [own, MeanVector()]
+
+
 def test_a_fusion_that_the_method_cannot_use_is_reported_with_those_it_can():
     with pytest.raises(
         ValueError, match="Method cannot use cross-guided, average: give --fusion mean, iterative"
