@@ -278,8 +278,12 @@ class QueryMaps:
         return int(self.mid.shape[-2]), int(self.mid.shape[-1])
 
 
+class State:
+    """What ``encode_support`` gives and ``segment`` takes."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class SupportState:
+class SupportState(State):
     """An encoded support set of one way: a value that serves any number of queries, threads and users.
 
     Attributes:
@@ -298,7 +302,7 @@ class SupportState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WaysState:
+class WaysState(State):
     """Support sets of N ways, each encoded on its own against the rest (methods of two classes).
 
     Attributes:
@@ -309,7 +313,7 @@ class WaysState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrototypeState:
+class PrototypeState(State):
     """B support sets as prototypes: a value that serves any number of queries, threads and users.
 
     Attributes:
@@ -327,10 +331,6 @@ class PrototypeState:
     present: Tensor
     vanished: Tensor
     diverged: Tensor
-
-
-State = SupportState | WaysState | PrototypeState
-"""What ``encode_support`` gives and ``segment`` takes."""
 
 
 class DataError(ValueError):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fewseg.backbones.trunks import (
+    IMAGE,
     LEVELS,
     FirstBlockDilation,
     ResNetShape,
@@ -51,7 +52,8 @@ class BackboneConfig:
         weights: "imagenet" for the published weights that timm downloads by name; the path of a
             .safetensors, .pth or .pt file; None for random values drawn from ``seed``.
         levels: maps to give out: stages ("stem", "layer1" .. "layer4") or blocks of them ("layer3.2"; of a
-            VGG a convolution is a block); stages deeper than the last of them are not built.
+            VGG a convolution is a block), and "image" for the image itself; stages deeper than the last of
+            them are not built.
         first_block_dilation: "previous" (timm, torchvision) or "stage" (released PFENet family).
         stride_on_1x1: a stage's stride on its first 1x1 (original paper, Keras) instead of its 3x3.
         bn_eps: epsilon of every batch-norm; None keeps the network's own.
@@ -83,7 +85,9 @@ class BackboneConfig:
         """
         if not self.levels or len(set(self.levels)) != len(self.levels):
             raise ValueError(f"levels {self.levels}: give one or more of {LEVELS}, each once")
-        for level in self.levels:
+        if not self.stages:
+            raise ValueError(f"levels {self.levels}: give one or more of {LEVELS} beside {IMAGE!r}")
+        for level in self.stages:
             split_level(level)
         if self.family is None or ("." in self.name and not timm.is_model_pretrained(self.name)):
             known = timm.list_models(include_tags="." in self.name)
@@ -117,9 +121,14 @@ class BackboneConfig:
         return not self.trainable and self.bn == "eval"
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """The levels that the network computes."""
+        return tuple(level for level in self.levels if level != IMAGE)
+
+    @property
     def last(self) -> str:
         """The deepest stage that must be built."""
-        return max((split_level(level)[0] for level in self.levels), key=LEVELS.index)
+        return max((split_level(level)[0] for level in self.stages), key=LEVELS.index)
 
     def build(self) -> Backbone:
         """Builds the network and loads its weights.
@@ -165,12 +174,14 @@ class Backbone(nn.Module):
     @property
     def channels(self) -> Mapping[str, int]:
         """Channels of every map that is given out."""
-        return {level: self.trunk.shape(level)[0] for level in self.config.levels}
+        own = {level: self.trunk.shape(level)[0] for level in self.config.stages}
+        return {level: own.get(level, 3) for level in self.config.levels}
 
     @property
     def strides(self) -> Mapping[str, int]:
         """Image pixels per cell of every map that is given out."""
-        return {level: self.trunk.shape(level)[1] for level in self.config.levels}
+        own = {level: self.trunk.shape(level)[1] for level in self.config.stages}
+        return {level: own.get(level, 1) for level in self.config.levels}
 
     def train(self, mode: bool = True) -> Self:
         """Sets training mode; batch-norm stays in eval unless the config's ``bn`` is "train"."""
@@ -206,7 +217,10 @@ class Backbone(nn.Module):
             )
         normalised = (images - self.mean.view(1, 3, 1, 1)) / self.std.view(1, 3, 1, 1)
         height, width = images.shape[-2:]
-        return Features(maps=self.maps(normalised), image_size=(height, width))
+        maps = self.maps(normalised)
+        if IMAGE in self.config.levels:
+            maps[IMAGE] = images
+        return Features(maps=maps, image_size=(height, width))
 
     def maps(self, normalised: Tensor) -> dict[str, Tensor]:
         """Computes the maps of images that are normalised already.
@@ -215,10 +229,10 @@ class Backbone(nn.Module):
             normalised: (n, 3, H, W), (RGB - ``mean``) / ``std``.
 
         Returns:
-            level to (n, ``channels[level]``, h, w), in the order of the config's levels.
+            level to (n, ``channels[level]``, h, w) of the config's ``stages``, in their order.
         """
         with self._gradients():
-            return self.trunk.maps(normalised.to(next(self.trunk.parameters()).dtype), self.config.levels)
+            return self.trunk.maps(normalised.to(next(self.trunk.parameters()).dtype), self.config.stages)
 
     def rerun(self, level: str, below: Tensor) -> Tensor:
         """Runs one stage on a given input, such as layer4 on a masked layer3.

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 LEVELS = ("stem", "layer1", "layer2", "layer3", "layer4")
 """Names of the stages, shallow to deep, for every architecture; "layer3.2" is block 2 of layer3."""
 
+IMAGE = "image"
+"""The level of the images themselves, RGB in [0, 1], which no trunk computes."""
+
 FirstBlockDilation = Literal["previous", "stage"]
 
 

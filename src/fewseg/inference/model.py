@@ -20,7 +20,6 @@ from fewseg.engine.results import digest as json_digest
 from fewseg.engine.train_config import TrainConfig
 from fewseg.inference.options import ModelOptions
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.methods.prototypical import PrototypeSegmenter
 from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.ops.geometry import Letterbox, letterbox, place, place_labels, restore
 from fewseg.ops.memory import as_memory_error
@@ -244,7 +243,7 @@ class Model:
     @property
     def takes_negatives(self) -> bool:
         """Whether images without the thing can be part of a support set; else they set presence alone."""
-        return isinstance(self.method, PrototypeSegmenter)
+        return self.method.compares_background
 
     def _digest(self) -> str:
         parts = as_json(self.config)

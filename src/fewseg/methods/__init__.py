@@ -6,6 +6,7 @@ same. Importing a method's file registers it.
 
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.canet import CANet, CANetConfig
+from fewseg.methods.fitted import Fitted, FittedConfig, LinearHead, PerceptronHead
 from fewseg.methods.fusion import (
     CrossGuided,
     Fusion,
@@ -31,8 +32,11 @@ __all__ = [
     "CANetConfig",
     "CrossGuided",
     "FewShotSegmenter",
+    "Fitted",
+    "FittedConfig",
     "Fusion",
     "IterativeInference",
+    "LinearHead",
     "Matcher",
     "MatcherConfig",
     "MeanVector",
@@ -43,6 +47,7 @@ __all__ = [
     "PFENet",
     "PFENetConfig",
     "PairScorer",
+    "PerceptronHead",
     "PrototypeSegmenter",
     "SCLCANet",
     "SCLCANetConfig",

@@ -52,12 +52,14 @@ class FewShotSegmenter(nn.Module, ABC):
         fusions: the fusions that the method can use, with their default settings.
         fusion: how K shots become one answer. It has no parameters and may be changed at any time.
         trains_ways: whether ``training_losses`` takes episodes of several ways.
+        compares_background: whether supports without the thing take part in ``encode_support``.
     """
 
     backbone: Backbone
     fusions: tuple[Fusion, ...]
     fusion: Fusion
     trains_ways: bool = False
+    compares_background: bool = False
 
     def __init__(self, config: Any = None) -> None:
         super().__init__()

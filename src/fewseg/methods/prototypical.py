@@ -180,6 +180,7 @@ class PrototypeSegmenter(FewShotSegmenter):
 
     fusions = (MeanVector(), IterativeInference())
     trains_ways = True
+    compares_background = True
     metric: Metric
     alpha: float
     align_corners: bool = True

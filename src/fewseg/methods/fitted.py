@@ -1,0 +1,321 @@
+"""A small head that is fitted to the cells of the support images, on frozen features.
+
+Not from a paper: what interactive tools such as ilastik do, on the maps of an ImageNet network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewseg.backbones import BackboneConfig
+from fewseg.backbones.trunks import IMAGE
+from fewseg.methods.base import FewShotSegmenter, MethodConfig, sets_of_queries
+from fewseg.methods.fusion import Fusion
+from fewseg.methods.registry import register_method
+from fewseg.ops.filters import filter_channels, pixel_filters
+from fewseg.ops.resize import resize
+from fewseg.types import IGNORE, EncodedEpisodes, EncodedShots, Features, LossTerms, State
+
+_FILTERS = "filters"
+_ABSENT = -1e4  # finite, so that resizing and differences stay finite
+_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointFit(Fusion):
+    """The K shots are one training set: the head is fitted to the cells of all of them."""
+
+    kind: Literal["fit"] = "fit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearHead:
+    """One weight a channel and class: logistic regression."""
+
+    kind: Literal["linear"] = "linear"
+    widths: ClassVar[tuple[int, ...]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerceptronHead:
+    """One hidden layer of rectified units between the features and the classes.
+
+    Attributes:
+        units: of the hidden layer.
+    """
+
+    kind: Literal["perceptron"] = "perceptron"
+    units: int = 64
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the hidden layers."""
+        return (self.units,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedConfig(MethodConfig):
+    """What the head sees, what it is and how it is fitted.
+
+    Attributes:
+        backbone: the frozen trunk.
+        levels: levels that the head sees, each brought to the largest grid; "image" for colours and edges at
+            each pixel.
+        head: linear, or with a hidden layer.
+        decay: factor of half the sum of the squared weights on standardised features, beside the mean
+            cross-entropy of a pixel.
+        cells: places that are drawn from the supports, all together; half of them evenly from the classes.
+        steps: quasi-Newton steps at most.
+        fusion: how K shots become one answer; there is one way.
+
+    Raises:
+        ValueError: a level is not the backbone's, or a number is out of range.
+    """
+
+    backbone: BackboneConfig = field(
+        default_factory=lambda: BackboneConfig(levels=(IMAGE, "stem", "layer1", "layer2", "layer3"))
+    )
+    levels: tuple[str, ...] = (IMAGE, "stem", "layer1", "layer2", "layer3")
+    head: LinearHead | PerceptronHead = field(default_factory=PerceptronHead)
+    decay: float = 1e-3
+    cells: int = 6000
+    steps: int = 60
+    fusion: JointFit = field(default_factory=JointFit)
+
+    def __post_init__(self) -> None:
+        if not self.levels or not set(self.levels) <= set(self.backbone.levels):
+            raise ValueError(
+                f"the head sees levels {self.levels} and the backbone gives {self.backbone.levels}: take one "
+                "or more of those, or add them to the backbone's levels"
+            )
+        if not self.decay > 0 or self.cells < 1 or self.steps < 1:
+            raise ValueError(
+                f"decay must be above 0, cells and steps 1 or more, got {self.decay}, {self.cells} and "
+                f"{self.steps}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedState(State):
+    """The heads of B support sets: a value that serves any number of queries, threads and users.
+
+    Attributes:
+        weights: of each layer, (B, out, in); the first takes features as they come from the backbone.
+        biases: of each layer, (B, out).
+        present: (B, 1 + N), whether any support pixel is of the class (the background, way 1, ..). A class
+            that none shows wins nowhere.
+    """
+
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+    present: Tensor
+
+
+@register_method("fitted", FittedConfig)
+class Fitted(FewShotSegmenter):
+    """Fits a head to the annotated pixels and applies it to every pixel of the queries.
+
+    Any number of ways is one head with a class each. Ignored pixels take no part; an image without a class
+    is background of it. Fitting is deterministic and in float32.
+    """
+
+    config: FittedConfig
+    fusions = (JointFit(),)
+    compares_background = True
+
+    def embed(self, features: Features) -> Features:
+        """The levels that the head sees, with the filtered image in the image's place."""
+        if IMAGE not in features.maps:
+            return features
+        maps = {level: features[level] for level in self.config.levels if level != IMAGE}
+        if IMAGE in self.config.levels:
+            maps = {_FILTERS: pixel_filters(features[IMAGE]), **maps}
+        return Features(maps=maps, image_size=features.image_size)
+
+    def maps(self, features: Features) -> list[Tensor]:
+        """The maps (n, C, h, w) that the head sees, in order."""
+        embedded = self.embed(features)
+        names = [_FILTERS if level == IMAGE else level for level in self.config.levels]
+        return [embedded[name].float() for name in names]
+
+    @property
+    def width(self) -> int:
+        """Channels that the head sees."""
+        own = self.backbone.channels
+        return sum(filter_channels() if level == IMAGE else own[level] for level in self.config.levels)
+
+    def encode_support(self, support: EncodedShots) -> FittedState:
+        """Fits a head to each of B support sets.
+
+        Raises:
+            ValueError: no pixel of a set is annotated, or a map has values that are not finite.
+        """
+        self.check_support(support)
+        known = torch.stack([(support.masks == c).flatten(1).any(dim=1) for c in range(1 + support.ways)], 1)
+        _check_known(known)
+        with (
+            torch.inference_mode(False),  # the maps of images that are only looked at take part in a fit
+            torch.enable_grad(),
+            torch.autocast(support.masks.device.type, enabled=False),
+        ):
+            maps = [each.clone() for each in self.maps(support.features)]
+            heads = []
+            for b, masks in enumerate(support.masks.clone()):
+                own = slice(b * support.shots, (b + 1) * support.shots)
+                places = draw_places(masks, support.ways, self.config.cells)
+                values = values_at([each[own] for each in maps], places, masks.shape[-2:])
+                if not bool(values.isfinite().all()):
+                    raise ValueError("a support image has features that are not finite: is the image valid?")
+                heads.append(self._fit(values, places, known[b].clone()))
+        weights, biases = (
+            tuple(torch.stack(layer) for layer in zip(*(head[kind] for head in heads), strict=True))
+            for kind in (0, 1)
+        )
+        return FittedState(weights=weights, biases=biases, present=known)
+
+    def _fit(self, values: Tensor, places: Places, present: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights and biases of the layers with the least decayed cross-entropy on values (P, C)."""
+        shares = places.shares / places.shares.sum()
+        mean = shares @ values
+        scale = (shares @ (values - mean).square()).sqrt().clamp(min=1e-6)
+        inputs = (values - mean) / scale
+        weights, biases = _start((self.width, *self.config.head.widths, len(present)), inputs.device)
+        absent = torch.where(present, 0.0, _ABSENT)
+        optimiser = torch.optim.LBFGS(
+            [value.requires_grad_() for value in (*weights, *biases)],
+            max_iter=self.config.steps,
+            line_search_fn="strong_wolfe",
+        )
+
+        def loss() -> Tensor:
+            optimiser.zero_grad()
+            logits = F.linear(inputs, weights[0], biases[0])
+            for weight, bias in zip(weights[1:], biases[1:], strict=True):
+                logits = F.linear(F.relu(logits), weight, bias)
+            misfit = F.cross_entropy(logits + absent, places.labels, reduction="none") @ shares
+            total: Tensor = misfit + self.config.decay / 2 * sum(w.square().sum() for w in weights)
+            total.backward()
+            return total
+
+        optimiser.step(loss)
+        weights, biases = ([value.detach() for value in values] for values in (weights, biases))
+        first = weights[0] / scale
+        return [first, *weights[1:]], [biases[0] - first @ mean, *biases[1:]]
+
+    def segment(self, query: Features, state: FittedState) -> Tensor:
+        """Applies the head of its support set to every cell of each query.
+
+        The first layer is applied to each map on its own grid and its sums are brought to the largest grid,
+        which is the same as joining the maps there and costs less.
+        """
+        with torch.autocast(state.present.device.type, enabled=False):
+            maps = self.maps(query)
+            sets = sets_of_queries(state.present, len(query)).tolist()
+            logits = [self._logits([m[i] for m in maps], state, b) for i, b in enumerate(sets)]
+            answer = torch.stack(logits).masked_fill(~state.present[sets][..., None, None], _ABSENT)
+            return resize(answer, query.image_size)
+
+    def _logits(self, maps: Sequence[Tensor], state: FittedState, b: int) -> Tensor:
+        """(1 + N, h, w) of one image's maps (C, h, w) by the head of set b, on the largest grid."""
+        size = max((int(each.shape[-2]), int(each.shape[-1])) for each in maps)
+        parts = state.weights[0][b].split([len(each) for each in maps], dim=1)
+        sums = [torch.tensordot(part, each, dims=1) for part, each in zip(parts, maps, strict=True)]
+        found = torch.stack([resize(each[None], size)[0] for each in sums]).sum(dim=0)
+        found = found + state.biases[0][b][:, None, None]
+        for weight, bias in zip(state.weights[1:], state.biases[1:], strict=True):
+            found = torch.tensordot(weight[b], F.relu(found), dims=1) + bias[b][:, None, None]
+        return found
+
+    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
+        """Always raises: the head is fitted to each support set anew.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a fitted head has nothing to train: evaluate it without training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Pixels (P,) of K support images, drawn with replacement.
+
+    Attributes:
+        shots: the image of each.
+        rows, columns: where in it.
+        labels: their class, 0 .. N.
+        shares: weights that undo how they were drawn: a weighted mean over the places estimates that over
+            all annotated pixels.
+    """
+
+    shots: Tensor
+    rows: Tensor
+    columns: Tensor
+    labels: Tensor
+    shares: Tensor
+
+
+def draw_places(masks: Tensor, ways: int, count: int) -> Places:
+    """Draws annotated pixels, half of them from all alike and half from each class alike.
+
+    Args:
+        masks: (K, H, W) in {0, 1 .. N, 255}.
+        ways: N.
+        count: P.
+    """
+    known = (masks != IGNORE).flatten().nonzero().flatten()
+    labels = masks.flatten()[known].long()
+    pixels = torch.bincount(labels, minlength=1 + ways).double()
+    classes = int((pixels > 0).sum())
+    chance = 0.5 / len(known) + 0.5 / (classes * pixels.clamp(min=1))
+    generator = torch.Generator().manual_seed(_SEED)
+    ends = chance[labels].cpu().cumsum(0)
+    thrown = torch.rand(count, generator=generator, dtype=torch.float64) * ends[-1]
+    drawn = torch.searchsorted(ends, thrown).clamp(max=len(known) - 1).to(masks.device)
+    place, height, width = known[drawn], int(masks.shape[-2]), int(masks.shape[-1])
+    return Places(
+        shots=place // (height * width),
+        rows=place // width % height,
+        columns=place % width,
+        labels=labels[drawn],
+        shares=(1 / (len(known) * chance[labels[drawn]])).float(),
+    )
+
+
+def values_at(maps: Sequence[Tensor], places: Places, size: Sequence[int]) -> Tensor:
+    """Values (P, C) of the maps (K, C_l, h, w) of K images at places, as if resized to ``size`` (H, W)."""
+    height, width = size
+    across = places.columns.float() * 2 / max(1, width - 1) - 1
+    down = places.rows.float() * 2 / max(1, height - 1) - 1
+    where = torch.stack([across, down], dim=1)
+    found = where.new_empty(len(where), sum(int(each.shape[1]) for each in maps))
+    for k in places.shots.unique().tolist():
+        own = places.shots == k
+        grid = where[own].view(1, 1, -1, 2)
+        values = [
+            F.grid_sample(each[k : k + 1], grid, padding_mode="border", align_corners=True)[0, :, 0]
+            for each in maps
+        ]
+        found[own] = torch.cat(values).T
+    return found
+
+
+def _start(widths: Sequence[int], device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights and biases of layers to begin with: of one layer zeros, of several drawn from a fixed seed."""
+    generator = torch.Generator().manual_seed(_SEED)
+    drawn = [torch.randn(out, into, generator=generator) / into**0.5 for into, out in pairwise(widths)]
+    weights = [(weight if len(drawn) > 1 else 0 * weight).to(device) for weight in drawn]
+    return weights, [torch.zeros(len(weight), device=device) for weight in weights]
+
+
+def _check_known(known: Tensor) -> None:
+    if not bool(known.any(dim=1).all()):
+        raise ValueError(
+            "a support set has no annotated pixel, all are ignored: annotate the class or the background"
+        )
