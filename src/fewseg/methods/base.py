@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -217,3 +218,25 @@ def sets_of_queries(per_set: Tensor, n: int) -> Tensor:
             "queries or one for each"
         )
     return torch.arange(n, device=per_set.device) if episodes == n else per_set.new_zeros(n, dtype=torch.long)
+
+
+ABSENT = -1e4
+"""Logit of a class that no support shows: finite, so that resizing and differences stay finite."""
+
+
+def without_absent(logits: Tensor, present: Tensor) -> Tensor:
+    """Puts the logits (n, P, h, w) of classes that no support shows (n, P) out of reach."""
+    return logits.masked_fill(~present[..., None, None], ABSENT)
+
+
+def warn_of_absent(present: Tensor) -> None:
+    """Warns of classes that a support set does not show, of B sets' ``present`` (B, 1 + N)."""
+    absent = (~present).any(dim=0).nonzero().flatten().tolist()
+    for j in absent:
+        what = f"way {j}" if j else "background"
+        warnings.warn(
+            f"a support set has no pixel of the {what}, which then wins nowhere: give a support image that "
+            "shows it",
+            RuntimeWarning,
+            stacklevel=3,
+        )

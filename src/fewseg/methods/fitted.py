@@ -16,7 +16,14 @@ from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
 from fewseg.backbones.trunks import IMAGE
-from fewseg.methods.base import FewShotSegmenter, MethodConfig, sets_of_queries
+from fewseg.methods.base import (
+    ABSENT,
+    FewShotSegmenter,
+    MethodConfig,
+    sets_of_queries,
+    warn_of_absent,
+    without_absent,
+)
 from fewseg.methods.fusion import Fusion
 from fewseg.methods.registry import register_method
 from fewseg.ops.filters import filter_channels, pixel_filters
@@ -24,8 +31,8 @@ from fewseg.ops.resize import resize
 from fewseg.types import IGNORE, EncodedEpisodes, EncodedShots, Features, LossTerms, State
 
 _FILTERS = "filters"
-_ABSENT = -1e4  # finite, so that resizing and differences stay finite
 _SEED = 0
+_CONSTANT = 1e-3  # of the channels' mean deviation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,11 +162,11 @@ class Fitted(FewShotSegmenter):
         """Fits a head to each of B support sets.
 
         Raises:
-            ValueError: no pixel of a set is annotated, or a map has values that are not finite.
+            ValueError: a map has values that are not finite.
         """
         self.check_support(support)
         known = torch.stack([(support.masks == c).flatten(1).any(dim=1) for c in range(1 + support.ways)], 1)
-        _check_known(known)
+        warn_of_absent(known)
         with (
             torch.inference_mode(False),  # the maps of images that are only looked at take part in a fit
             torch.enable_grad(),
@@ -182,12 +189,13 @@ class Fitted(FewShotSegmenter):
 
     def _fit(self, values: Tensor, places: Places, present: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Weights and biases of the layers with the least decayed cross-entropy on values (P, C)."""
-        shares = places.shares / places.shares.sum()
-        mean = shares @ values
-        scale = (shares @ (values - mean).square()).sqrt().clamp(min=1e-6)
+        shares = places.shares.double() / places.shares.sum().clamp(min=1e-12)
+        mean = shares.float() @ values
+        scale = (shares.float() @ (values - mean).square()).sqrt()
+        scale = scale.clamp(min=_CONSTANT * float(scale.mean()) + 1e-12)  # a channel of rounding errors
         inputs = (values - mean) / scale
         weights, biases = _start((self.width, *self.config.head.widths, len(present)), inputs.device)
-        absent = torch.where(present, 0.0, _ABSENT)
+        absent = torch.where(present, 0.0, ABSENT)
         optimiser = torch.optim.LBFGS(
             [value.requires_grad_() for value in (*weights, *biases)],
             max_iter=self.config.steps,
@@ -199,8 +207,9 @@ class Fitted(FewShotSegmenter):
             logits = F.linear(inputs, weights[0], biases[0])
             for weight, bias in zip(weights[1:], biases[1:], strict=True):
                 logits = F.linear(F.relu(logits), weight, bias)
-            misfit = F.cross_entropy(logits + absent, places.labels, reduction="none") @ shares
-            total: Tensor = misfit + self.config.decay / 2 * sum(w.square().sum() for w in weights)
+            # sums in float64: the line search compares values that differ in their last digits
+            misfit = F.cross_entropy((logits + absent).double(), places.labels, reduction="none") @ shares
+            total: Tensor = misfit + self.config.decay / 2 * sum(w.double().square().sum() for w in weights)
             total.backward()
             return total
 
@@ -219,8 +228,7 @@ class Fitted(FewShotSegmenter):
             maps = self.maps(query)
             sets = sets_of_queries(state.present, len(query)).tolist()
             logits = [self._logits([m[i] for m in maps], state, b) for i, b in enumerate(sets)]
-            answer = torch.stack(logits).masked_fill(~state.present[sets][..., None, None], _ABSENT)
-            return resize(answer, query.image_size)
+            return resize(without_absent(torch.stack(logits), state.present[sets]), query.image_size)
 
     def _logits(self, maps: Sequence[Tensor], state: FittedState, b: int) -> Tensor:
         """(1 + N, h, w) of one image's maps (C, h, w) by the head of set b, on the largest grid."""
@@ -250,8 +258,8 @@ class Places:
         shots: the image of each.
         rows, columns: where in it.
         labels: their class, 0 .. N.
-        shares: weights that undo how they were drawn: a weighted mean over the places estimates that over
-            all annotated pixels.
+        shares: weights that undo how they were drawn: the weighted sum over the places estimates the mean
+            over all annotated pixels.
     """
 
     shots: Tensor
@@ -264,27 +272,35 @@ class Places:
 def draw_places(masks: Tensor, ways: int, count: int) -> Places:
     """Draws annotated pixels, half of them from all alike and half from each class alike.
 
+    Every image gets the same share of the places whatever its place among the others.
+
     Args:
         masks: (K, H, W) in {0, 1 .. N, 255}.
         ways: N.
-        count: P.
+        count: P, rounded up to a multiple of the images that have annotated pixels.
     """
-    known = (masks != IGNORE).flatten().nonzero().flatten()
-    labels = masks.flatten()[known].long()
-    pixels = torch.bincount(labels, minlength=1 + ways).double()
-    classes = int((pixels > 0).sum())
-    chance = 0.5 / len(known) + 0.5 / (classes * pixels.clamp(min=1))
-    generator = torch.Generator().manual_seed(_SEED)
-    ends = chance[labels].cpu().cumsum(0)
-    thrown = torch.rand(count, generator=generator, dtype=torch.float64) * ends[-1]
-    drawn = torch.searchsorted(ends, thrown).clamp(max=len(known) - 1).to(masks.device)
-    place, height, width = known[drawn], int(masks.shape[-2]), int(masks.shape[-1])
+    known = masks != IGNORE
+    pixels = torch.bincount(masks[known].long(), minlength=1 + ways).double()
+    classes, annotated = int((pixels > 0).sum()), known.flatten(1).any(dim=1).nonzero().flatten().tolist()
+    if not annotated:
+        none = torch.zeros(0, dtype=torch.long, device=masks.device)
+        return Places(shots=none, rows=none, columns=none, labels=none, shares=none.float())
+    own = -(-count // len(annotated))
+    found = []
+    for k in annotated:
+        here = known[k].flatten().nonzero().flatten()
+        labels = masks[k].flatten()[here].long()
+        chance = 0.5 / pixels.sum() + 0.5 / (classes * pixels[labels])
+        generator = torch.Generator().manual_seed(_SEED)
+        ends = chance.cpu().cumsum(0)
+        thrown = torch.rand(own, generator=generator, dtype=torch.float64) * ends[-1]
+        drawn = torch.searchsorted(ends, thrown).clamp(max=len(here) - 1).to(masks.device)
+        shares = chance.sum() / (chance[drawn] * own * pixels.sum())
+        found.append((torch.full_like(drawn, k), here[drawn], labels[drawn], shares))
+    shots, place, labels, shares = (torch.cat(parts) for parts in zip(*found, strict=True))
+    width = int(masks.shape[-1])
     return Places(
-        shots=place // (height * width),
-        rows=place // width % height,
-        columns=place % width,
-        labels=labels[drawn],
-        shares=(1 / (len(known) * chance[labels[drawn]])).float(),
+        shots=shots, rows=place // width, columns=place % width, labels=labels, shares=shares.float()
     )
 
 
@@ -312,10 +328,3 @@ def _start(widths: Sequence[int], device: torch.device) -> tuple[list[Tensor], l
     drawn = [torch.randn(out, into, generator=generator) / into**0.5 for into, out in pairwise(widths)]
     weights = [(weight if len(drawn) > 1 else 0 * weight).to(device) for weight in drawn]
     return weights, [torch.zeros(len(weight), device=device) for weight in weights]
-
-
-def _check_known(known: Tensor) -> None:
-    if not bool(known.any(dim=1).all()):
-        raise ValueError(
-            "a support set has no annotated pixel, all are ignored: annotate the class or the background"
-        )

@@ -6,7 +6,6 @@ a map, and ``compare``, done for every set of prototypes: iterated ones cost one
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewseg.methods.base import FewShotSegmenter, sets_of_queries
+from fewseg.methods.base import FewShotSegmenter, sets_of_queries, warn_of_absent, without_absent
 from fewseg.methods.fusion import IterativeInference, Judge, MeanVector
 from fewseg.methods.losses import cross_entropy_full_size, cross_entropy_of_sets, margins_to_background
 from fewseg.ops.masks import labels_of_margins, masked_averages, mean_region_iou
@@ -166,8 +165,6 @@ def _mean(vectors: Tensor, counted: Tensor) -> Tensor:
 EMBEDDING = "embedding"
 """The level of embedded features."""
 
-_ABSENT = -1e4  # finite, so that resizing and differences stay finite
-
 
 class PrototypeSegmenter(FewShotSegmenter):
     """Segments any number of ways by the nearest prototype, background included.
@@ -232,7 +229,7 @@ class PrototypeSegmenter(FewShotSegmenter):
                 features=self.embed(support.features), masks=support.masks, way_of=support.way_of
             )
             pooled = self.pooled(support)
-            _warn_of_absent(pooled)
+            warn_of_absent(pooled.present)
             found = self.fusion.collect(pooled.vectors, pooled.present, lambda: self._begin(support, pooled))
         return PrototypeState(
             sets=found.sets,
@@ -269,7 +266,7 @@ class PrototypeSegmenter(FewShotSegmenter):
         """
         episodes, shots = masks.shape[:2]
         logits = self.scores(cells, prototypes.repeat_interleave(shots, dim=0))
-        logits = _without_absent(logits, present.repeat_interleave(shots, dim=0))
+        logits = without_absent(logits, present.repeat_interleave(shots, dim=0))
         size = (int(masks.shape[-2]), int(masks.shape[-1]))
         margins = margins_to_background(logits)
         margins = resize_by_products(margins, size, align_corners=self.align_corners)
@@ -293,10 +290,10 @@ class PrototypeSegmenter(FewShotSegmenter):
             count, classes = sets.shape[1:3]
             present = state.present[of_set]
             if count == 1:
-                logits = _without_absent(self.scores(cells, sets[:, 0]), present)
+                logits = without_absent(self.scores(cells, sets[:, 0]), present)
             else:
                 every = self.scores(cells, sets.flatten(1, 2))
-                every = _without_absent(every, present.repeat(1, count)).unflatten(1, (count, classes))
+                every = without_absent(every, present.repeat(1, count)).unflatten(1, (count, classes))
                 logits = mixed(every, weights)
             return resize(logits, query.image_size, align_corners=self.align_corners)
 
@@ -352,23 +349,6 @@ def mixed(logits: Tensor, weights: Tensor) -> Tensor:
     """
     shares = (weights / weights.sum(dim=1, keepdim=True))[..., None, None, None]
     return (logits.softmax(dim=2) * shares).sum(dim=1).clamp(min=1e-12).log()
-
-
-def _without_absent(logits: Tensor, present: Tensor) -> Tensor:
-    """Puts the logits (n, P, h, w) of classes that no support shows (n, P) out of reach."""
-    return logits.masked_fill(~present[..., None, None], _ABSENT)
-
-
-def _warn_of_absent(pooled: Prototypes) -> None:
-    absent = (~pooled.present).any(dim=0).nonzero().flatten().tolist()
-    for j in absent:
-        what = f"way {j}" if j else "background"
-        warnings.warn(
-            f"a support set has no pixel of the {what}, which then wins nowhere: give a support image that "
-            "shows it",
-            RuntimeWarning,
-            stacklevel=3,
-        )
 
 
 def check_levels(levels: Sequence[str], given: Sequence[str], alpha: float) -> None:
