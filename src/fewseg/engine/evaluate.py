@@ -255,23 +255,16 @@ def _groups(shard: Shard, size: int) -> Groups:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of a table: which episodes, and how they are answered.
+    """One line of a table: which episodes, and how they are answered."""
 
-    Attributes:
-        episodes: which, with their N and K and their protocol.
-        fusion: how K shots become one answer; the method's own by default.
-        on: what is segmented: the query, or the support images themselves, each of them by all supports of
-            its episode (SRPNet's "(sup)" rows; their counts are summed).
-        sizes: input sides whose probabilities are added (SD-AANet, Table IV); by default the first of the
-            evaluator's.
-        seeds: the protocol's by default.
-    """
-
-    episodes: Episodes
-    fusion: Fusion | None = None
+    episodes: Episodes  # which, with their N and K and their protocol
+    fusion: Fusion | None = None  # how K shots become one answer; the method's own by default
+    # what is segmented: the query, or the support images themselves, each of them by all supports of its
+    # episode (SRPNet's "(sup)" rows; their counts are summed)
     on: Target = "query"
+    # input sides whose probabilities are added (SD-AANet, Table IV); by default the first of the evaluator's
     sizes: tuple[int, ...] = ()
-    seeds: Sequence[int] | None = None
+    seeds: Sequence[int] | None = None  # the protocol's by default
 
     def specs(self) -> list[tuple[int, EpisodeSpec]]:
         """(seed, episode) of all episodes."""
