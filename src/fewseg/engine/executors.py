@@ -73,6 +73,8 @@ class LineQuestions:
     # input sides whose probabilities are added; of a single one its logits are the answer
     sizes: tuple[int, ...]
     by_pairs: bool  # whether answers are put together from scores of (support, target) pairs
+    # sides that the logits of a pass are resized to, the probabilities of which are added
+    output_sizes: tuple[int, ...] = ()
     label_size: LabelSize = "original"  # of the protocol
 
     def unit(self, question: Question) -> str | tuple[Way, ...]:

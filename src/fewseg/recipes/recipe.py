@@ -28,9 +28,11 @@ class Evaluation:
     fusion: Fusion = field(default_factory=MeanVector)  # how K shots become one answer
     # what is segmented: the query, or the support images themselves (SRPNet's "(sup)" rows)
     on: Literal["query", "support"] = "query"
-    # multi-scale: sides of the inputs whose probabilities are added, in pixels; none for the recipe's own
-    # size
+    # side of the input in pixels, the recipe's own where empty; of several, each has a pass and the
+    # probabilities are added
     sizes: tuple[int, ...] = ()
+    # sides that the logits of one pass are resized to, the probabilities of which are added
+    output_sizes: tuple[int, ...] = ()
 
 
 PLAIN = tuple(Evaluation(shots=k) for k in (1, 5))

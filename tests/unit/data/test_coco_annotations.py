@@ -1,7 +1,5 @@
 """Annotation files of COCO: regions drawn against other code than the reader's, and invalid entries."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 

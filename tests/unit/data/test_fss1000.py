@@ -1,7 +1,5 @@
 """FSS-1000 on folders that the tests write, with more classes than 8 bits hold."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

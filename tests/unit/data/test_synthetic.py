@@ -1,7 +1,5 @@
 """The rendered set: repeatable, balanced, varied; classes differ in outline and pattern, not in colour."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import numpy as np

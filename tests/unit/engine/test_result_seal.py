@@ -1,6 +1,7 @@
 """Whatever is edited in a result file or its counts is found."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ def path(tmp_path):
         protocol=PROTOCOL,
         config={"method": {"type": "PFENet"}, "fusion": MeanVector()},
         sizes=(241,),
+        output_sizes=(241, 353),
         precision="bf16",
         train_seed=0,
         checkpoint="ab",
@@ -63,6 +65,7 @@ EDITS = {
     ("on",): "support",
     ("precision",): "fp32",
     ("sizes",): [473],
+    ("output_sizes",): [321, 473],
     ("data",): "ab",
     ("config", "method"): {},
     ("class_split", "base"): [6, 7],
@@ -96,6 +99,17 @@ def test_a_seal_cannot_be_left_out(path, key):
     path.write_text(json.dumps(stored))
     with pytest.raises(ValueError, match=rf"missing keys \['{key}'\]"):
         RunResult.load(path)
+
+
+def test_results_without_output_sizes_are_those_of_before_they_existed(path):
+    result, counts = load_with_counts(path)
+    assert result.output_sizes == (241, 353)
+    edit(path, "output_sizes", value=None)
+    with pytest.raises(ValueError, match="output_sizes is None and must be list"):
+        RunResult.load(path)
+    replace(result, output_sizes=()).save(path, counts)
+    assert "output_sizes" not in json.loads(path.read_text())
+    assert RunResult.load(path).output_sizes == ()
 
 
 def test_other_counts_of_the_same_scores_are_refused(path):
