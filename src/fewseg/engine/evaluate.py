@@ -345,21 +345,7 @@ class Evaluator:
         self._score_bytes, self._most_score_bytes = 0, memory // 2
 
     def run(self, lines: Sequence[Line], work: Path | None = None) -> list[EpisodeCounts]:
-        """Evaluates all lines in one pass.
-
-        Args:
-            lines: of any N, K and fusions.
-            work: folder of this evaluation and no other: shards that are finished are kept there, and a run
-                that was killed goes on where it was, with the same counts.
-
-        Returns:
-            Counts of every line's episodes, at the labels' original size unless the protocol says otherwise.
-
-        Raises:
-            ValueError: the method cannot use a fusion, the stored features are of another aspect than a
-                protocol's or of other sizes than a line's, cross-guided shots at several input sizes, or
-                several sizes both of inputs and of outputs.
-        """
+        """Counts of every line; finished shards are kept in ``work``, where a killed run goes on."""
         questions = []
         for line in lines:
             specs = [spec for _, spec in line.specs()]
