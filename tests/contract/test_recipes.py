@@ -77,9 +77,8 @@ def printed(chosen):
     dataset = DATASETS[chosen.name.split("_")[0]]
     for line in chosen.evaluations:
         if line.ways == 1:
-            task = (dataset, line.fusion.kind, line.shots, line.on)
-            backbone = chosen.method.backbone.name
-            _, found = printed_as(chosen.variant, *task, backbone=backbone, sizes=line.sizes)
+            task = (dataset, line.fusion.kind, line.shots, line.on, line.sizes, line.output_sizes)
+            _, found = printed_as(chosen.variant, *task, backbone=chosen.method.backbone.name)
             if found is not None:
                 yield line, found
 

@@ -18,7 +18,7 @@ from fewseg.engine.results import RunResult, as_json, counts_path, digest, load_
 from fewseg.metrics import EpisodeCounts, bootstrap_miou, count_ways, fb_iou, miou
 from result_files import episode_table, write_sealed
 
-KEYS = ["schema", *(f.name for f in dataclasses.fields(RunResult))]
+KEYS = ["schema", *(f.name for f in dataclasses.fields(RunResult) if f.name != "output_sizes")]
 KEYS += ["miou_mean", "miou_std", "fb_iou_mean", "dice_mean", "counts_sha256", "digest"]
 
 
@@ -329,6 +329,7 @@ EDITS = {
     ("on",): "support",
     ("precision",): "bf16",
     ("sizes",): [473],
+    ("output_sizes",): [321, 473],
     ("data",): "ab",
     ("config", "channels"): [],
     ("class_split", "base"): [6, 7],
@@ -347,12 +348,22 @@ EDITS = {
 
 @pytest.mark.parametrize("keys", EDITS, ids=".".join)
 def test_any_edit_of_a_sealed_result_is_refused(tmp_path, keys):
-    path = saved(tmp_path, protocol=PAPER_SCL)
+    path = saved(tmp_path, protocol=PAPER_SCL, output_sizes=(241, 353))
     assert load_with_counts(path)[0] == RunResult.load(path)
     edit(path, put(*keys, value=EDITS[keys]))
     for load in (load_with_counts, RunResult.load):
         with pytest.raises(ValueError, match="the file was edited; evaluate again"):
             load(path)
+
+
+def test_results_without_output_sizes_are_those_of_before_they_existed(tmp_path):
+    path = saved(tmp_path, output_sizes=(241, 353))
+    assert RunResult.load(path).output_sizes == (241, 353)
+    edit(path, put("output_sizes", value=None))
+    with pytest.raises(ValueError, match="output_sizes is None and must be list"):
+        RunResult.load(path)
+    assert "output_sizes" not in json.loads(saved(tmp_path).read_text())
+    assert RunResult.load(path).output_sizes == ()
 
 
 def test_other_counts_of_the_same_scores_are_refused(tmp_path):

@@ -72,6 +72,7 @@ class LineQuestions:
         questions: each once.
         fusion: how K shots become one answer.
         sizes: input sides whose probabilities are added; of a single one its logits are the answer.
+        output_sizes: sides that the logits of a pass are resized to, the probabilities of which are added.
         by_pairs: whether answers are put together from scores of (support, target) pairs.
         label_size: of the protocol.
     """
@@ -80,6 +81,7 @@ class LineQuestions:
     fusion: Fusion
     sizes: tuple[int, ...]
     by_pairs: bool
+    output_sizes: tuple[int, ...] = ()
     label_size: LabelSize = "original"
 
     def unit(self, question: Question) -> str | tuple[Way, ...]:

@@ -89,10 +89,11 @@ def _pfenet_config(
             backbone=backbone,
             channels=channels,
             scales=scales,
+            small_objects="sampled",
             self_guided=RELEASED_SELF_GUIDED,
             fusion=RELEASED_CROSS_GUIDED,
         )
-    return PFENetConfig(backbone=backbone, channels=channels, scales=scales)
+    return PFENetConfig(backbone=backbone, channels=channels, scales=scales, small_objects="sampled")
 
 
 def _trunk_name(state: State, label: str) -> str:
@@ -178,6 +179,7 @@ def _canet_config(
         fusion=RELEASED_CANET_CROSS_GUIDED,
         history_reset=RELEASED_HISTORY_RESET,
         cross_iou_align_corners=False,
+        small_objects="sampled",
     )
 
 
@@ -221,6 +223,7 @@ def _sdaanet_config(
         scales=scales,
         gate=CompoundedGate(),
         distillation=PrototypeTeacher(),
+        small_objects="sampled",
     )
 
 

@@ -12,7 +12,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,10 @@ class RunResult:
         shots: K.
         fusion: how K shots became one answer, e.g. "average", "cross-guided", "iterative".
         on: what was segmented: "query", or "support" for the support images themselves.
-        sizes: side of the network's input in pixels; several where probabilities at several sizes were added.
+        sizes: side of the network's input in pixels; several where the probabilities of several inputs were
+            added.
+        output_sizes: sides that the logits of one pass were resized to, the probabilities of which were
+            added; empty, and not stored, where the logits at the input's size were the answer.
         precision: of features and head, or "".
         episodes: "drawn", or "recorded" where manifests were replayed.
         data: digest of the index of the test images, or "".
@@ -154,6 +157,7 @@ class RunResult:
     fusion: str
     on: str = "query"
     sizes: tuple[int, ...] = ()
+    output_sizes: tuple[int, ...] = field(default=(), metadata={"before": ()})
     precision: str = ""
     episodes: str = "drawn"
     data: str = ""
@@ -192,6 +196,12 @@ class RunResult:
     def dice_of_miou_mean(self) -> float:
         """2 m / (1 + m) of each seed's mIoU m, mean over seeds: what SRPNet's Table 3 prints."""
         return float(np.mean([dice_of_miou(s.miou) for s in self.seeds]))
+
+    @property
+    def sizes_text(self) -> str:
+        """For tables: "241", "241 + 353" of added inputs, "241, logits at 241 + 353"; "" if unknown."""
+        inputs, outputs = (" + ".join(map(str, sides)) for sides in (self.sizes, self.output_sizes))
+        return f"{inputs}, logits at {outputs}" if outputs else inputs
 
     @property
     def classes(self) -> list[int]:
@@ -261,7 +271,9 @@ class RunResult:
 
     def content(self) -> dict[str, Any]:
         """The content of its file without the seal."""
-        return {"schema": SCHEMA} | asdict(self) | {name: getattr(self, name) for name in _DERIVED}
+        own = asdict(self)
+        own = {f.name: own[f.name] for f in fields(self) if own[f.name] != value_before(f)}
+        return {"schema": SCHEMA} | own | {name: getattr(self, name) for name in _DERIVED}
 
     def save(self, path: str | Path, counts: EpisodeCounts) -> None:
         """Writes ``path`` (JSON) and ``<stem>.counts.npz`` beside it, each in one step.
@@ -373,13 +385,13 @@ def _read(path: Path) -> dict[str, Any]:
         )
     derived = dict.fromkeys(_DERIVED, "float") | {"miou_std": "float | None"}
     _check_keys(
-        found, {"schema": "int"} | _types(RunResult) | derived | dict.fromkeys(_SEAL, "str"), str(path)
+        found, {"schema": "int"} | _types(RunResult, found) | derived | dict.fromkeys(_SEAL, "str"), str(path)
     )
     if not found["seeds"]:
         raise ValueError(f"{path} has no seeds: evaluate again")
     for i, seed in enumerate(found["seeds"]):
         where = f"{path}, seeds[{i}]"
-        _check_keys(seed, _types(SeedResult), where)
+        _check_keys(seed, _types(SeedResult, seed), where)
         _check_fractions([seed["miou"], seed["fb_iou"], seed["dice"], *seed["per_class"].values()], where)
         if not all(key.isdecimal() for key in seed["per_class"]):
             raise ValueError(
@@ -397,9 +409,10 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _types(kind: type) -> dict[str, str]:
-    """Field to annotation without brackets: "tuple" of ``tuple[int, ...]``."""
-    return {f.name: str(f.type).split("[")[0] for f in fields(kind)}
+def _types(kind: type, found: Any) -> dict[str, str]:
+    """Field to annotation without brackets: "tuple" of ``tuple[int, ...]``; what may be absent if present."""
+    expected = [f for f in fields(kind) if value_before(f) is MISSING or f.name in found]
+    return {f.name: str(f.type).split("[")[0] for f in expected}
 
 
 def _check_keys(found: Any, expected: Mapping[str, str], where: str) -> None:
@@ -442,8 +455,9 @@ def _result_of(found: Mapping[str, Any]) -> RunResult:
         for seed in found["seeds"]
     )
     low, high = found["miou_ci95"]
-    own = {f.name: found[f.name] for f in fields(RunResult)}
-    return RunResult(**{**own, "seeds": seeds, "miou_ci95": (low, high), "sizes": tuple(found["sizes"])})
+    own = {f.name: found.get(f.name, value_before(f)) for f in fields(RunResult)}
+    own |= {name: tuple(own[name]) for name in ("sizes", "output_sizes")}
+    return RunResult(**{**own, "seeds": seeds, "miou_ci95": (low, high)})
 
 
 def _check_consistent(path: str | Path, found: Mapping[str, Any], result: RunResult) -> None:

@@ -55,7 +55,9 @@ class EvaluateOptions:
             attention are of methods that score pairs; mean and iterative (IQI) of those that compare
             prototypes.
         on: segment the queries, or the support images themselves (SRPNet's "(sup)" rows).
-        sizes: multi-scale: sides of the inputs whose probabilities are added, such as 321 473.
+        sizes: multi-scale with a pass for each side of an input, such as 321 473: probabilities are added.
+        output_sizes: multi-scale with one pass (SD-AANet, Table IV): its logits are resized to these sides
+            and their probabilities added.
         episodes: episodes a seed; the protocol's by default (another number is another protocol).
         seeds: the protocol's by default.
         protocol: a published one in place of the recipe's: paper-scl, paper-srpnet, paper-sdaanet, pfenet or
@@ -81,6 +83,7 @@ class EvaluateOptions:
     fusion: tuple[FusionName, ...] = ()
     on: Target | None = None
     sizes: tuple[int, ...] = ()
+    output_sizes: tuple[int, ...] = ()
     episodes: int | None = None
     seeds: tuple[int, ...] = ()
     protocol: str | None = None
@@ -107,11 +110,14 @@ class EvaluateOptions:
             )
         if self.episodes is not None and self.episodes < 1:
             raise ValueError(f"--episodes must be at least 1, got {self.episodes}")
-        invalid = [size for size in self.sizes if size < 9 or size % 8 != 1]
-        if invalid or len(set(self.sizes)) != len(self.sizes):
-            raise ValueError(
-                f"--sizes must be different sides of 8k + 1 pixels, got {' '.join(map(str, self.sizes))}"
-            )
+        for option, sizes in (("--sizes", self.sizes), ("--output-sizes", self.output_sizes)):
+            invalid = [size for size in sizes if size < 9 or size % 8 != 1]
+            if invalid or len(set(sizes)) != len(sizes):
+                raise ValueError(
+                    f"{option} must be different sides of 8k + 1 pixels, got {' '.join(map(str, sizes))}"
+                )
+        if len(self.sizes) > 1 and self.output_sizes:
+            raise ValueError("--output-sizes are of the logits of one pass: give --sizes one side or none")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,8 +28,9 @@ class Evaluation:
         shots: K.
         fusion: how K shots become one answer.
         on: what is segmented: the query, or the support images themselves (SRPNet's "(sup)" rows).
-        sizes: multi-scale: sides of the inputs whose probabilities are added, in pixels; none for the
-            recipe's own size.
+        sizes: side of the input in pixels, the recipe's own where empty; of several, each has a pass and the
+            probabilities are added.
+        output_sizes: sides that the logits of one pass are resized to, the probabilities of which are added.
     """
 
     ways: int = 1
@@ -37,6 +38,7 @@ class Evaluation:
     fusion: Fusion = field(default_factory=MeanVector)
     on: Literal["query", "support"] = "query"
     sizes: tuple[int, ...] = ()
+    output_sizes: tuple[int, ...] = ()
 
 
 PLAIN = tuple(Evaluation(shots=k) for k in (1, 5))

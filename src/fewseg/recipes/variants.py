@@ -25,7 +25,7 @@ class PrintedRow:
         fusion: how K shots were joined; with one shot every fusion but "iterative" is the same.
         on: what is segmented, "query" or "support".
         shots: only these K; all where empty.
-        sizes: multi-scale: sides of the inputs, ascending; the small set has sides of its own.
+        output_sizes: multi-scale: sides of the resized logits, ascending; the small set has its own.
     """
 
     paper: str
@@ -35,17 +35,28 @@ class PrintedRow:
     fusion: str = "mean"
     on: str = "query"
     shots: tuple[int, ...] = ()
-    sizes: tuple[int, ...] = ()
+    output_sizes: tuple[int, ...] = ()
 
     def table_for(self, dataset: str) -> str:
         """Number of the table for a data set, "" for none."""
         return {"pascal-5i": self.table, MINI: self.table, "coco-20i": self.coco_table}.get(dataset, "")
 
-    def fits(self, dataset: str, fusion: str, shots: int, on: str, sizes: Sequence[int]) -> bool:
-        """Whether a result of this variant is measured as the row was."""
+    def fits(
+        self,
+        dataset: str,
+        fusion: str,
+        shots: int,
+        on: str,
+        sizes: Sequence[int],
+        output_sizes: Sequence[int],
+    ) -> bool:
+        """Whether a result of this variant is measured as the row was: no row adds several inputs."""
         fused = fusion == self.fusion or (shots == 1 and "iterative" not in (fusion, self.fusion))
-        scaled = tuple(sorted(sizes)) if len(sizes) > 1 else ()
-        sized = scaled == self.sizes or (dataset == MINI and bool(scaled) == bool(self.sizes))
+        scaled = tuple(sorted(output_sizes))
+        as_printed = (
+            bool(scaled) == bool(self.output_sizes) if dataset == MINI else scaled == self.output_sizes
+        )
+        sized = as_printed and len(sizes) < 2
         counted = not self.shots or shots in self.shots
         return bool(self.table_for(dataset)) and fused and sized and counted and on == self.on
 
@@ -69,10 +80,17 @@ class Variant:
     printed: tuple[PrintedRow, ...] = ()
 
     def row(
-        self, dataset: str, fusion: str, shots: int, on: str = "query", sizes: Sequence[int] = ()
+        self,
+        dataset: str,
+        fusion: str,
+        shots: int,
+        on: str = "query",
+        sizes: Sequence[int] = (),
+        output_sizes: Sequence[int] = (),
     ) -> PrintedRow | None:
         """The printed row of a result of one way, or None."""
-        return next((row for row in self.printed if row.fits(dataset, fusion, shots, on, sizes)), None)
+        measured = (dataset, fusion, shots, on, sizes, output_sizes)
+        return next((row for row in self.printed if row.fits(*measured)), None)
 
 
 _FLOOR = ("matcher",)
@@ -106,9 +124,11 @@ def _srpnet(row: str, fusion: str = "mean", on: str = "query", table: str = "1")
 
 
 def _sdaanet(
-    row: str, *shots: int, table: str = "", coco: str = "", sizes: tuple[int, ...] = ()
+    row: str, *shots: int, table: str = "", coco: str = "", output_sizes: tuple[int, ...] = ()
 ) -> PrintedRow:
-    return PrintedRow(paper="sd-aanet", row=row, table=table, coco_table=coco, shots=shots, sizes=sizes)
+    return PrintedRow(
+        paper="sd-aanet", row=row, table=table, coco_table=coco, shots=shots, output_sizes=output_sizes
+    )
 
 
 MATCHER = _variant("matcher", "matcher", baselines=())
@@ -155,7 +175,7 @@ SDAANET = _variant(
     "sdaanet",
     "SD-AANet",
     _sdaanet("SD-AANet", 1, table="3", coco="2"),
-    _sdaanet("Multi-scale Inference", 1, table="4", sizes=(321, 473)),
+    _sdaanet("Multi-scale Inference", 1, table="4", output_sizes=(321, 473)),
     less=("sdaanet_saam", "sdaanet_sdpm", _BASELINE),
 )
 SDAANET_473 = _variant(
