@@ -1,7 +1,5 @@
 """What the page of ``fewseg serve`` does, as calls without a socket; and an app behind a real one."""
 
-from __future__ import annotations
-
 import io
 import threading
 import time

@@ -1,7 +1,5 @@
 """Small models with random weights, and pictures of a bright square."""
 
-from __future__ import annotations
-
 from dataclasses import fields, replace
 from functools import cache
 

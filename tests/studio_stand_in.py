@@ -1,7 +1,5 @@
 """A Label Studio of the size that a test needs: it answers the client's requests without a socket."""
 
-from __future__ import annotations
-
 import json
 
 import httpx

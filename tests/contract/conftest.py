@@ -4,8 +4,6 @@ A test that takes ``config`` runs once for every method with every fusion, and o
 parts differ from those. A new method or recipe is registered and inherits the whole battery.
 """
 
-from __future__ import annotations
-
 from dataclasses import fields, replace
 from functools import cache
 from typing import get_args, get_type_hints
@@ -14,23 +12,18 @@ import pytest
 import torch
 from torch import nn
 
-from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.registry import METHODS, method_name
 from fewseg.recipes.registry import RECIPES
 from fewseg.types import EncodedShots
-from small_segmenters import episodes_of
+from small_segmenters import episodes_of, small_backbone
 
 SIDE = 65
-_SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
 
 
 def tiny(config):
     """The same parts on a tiny random ResNet, at eight channels."""
-    levels = config.backbone.levels
-    trainable = config.backbone.trainable
-    backbone = BackboneConfig(name="resnet18", weights=None, levels=levels, shape=_SHAPE, trainable=trainable)
-    small = {"backbone": backbone}
+    small = {"backbone": small_backbone(*config.backbone.levels, trainable=config.backbone.trainable)}
     if "channels" in {f.name for f in fields(config)}:
         small["channels"] = 8
     if "scales" in {f.name for f in fields(config)}:  # 60 cells for a map of 9 would only cost time

@@ -85,30 +85,6 @@ def test_shared_work_gives_the_counts_of_the_plain_way(model, data, evaluator, s
         assert len(np.unique(found.fg_inter)) > 3  # the answers differ: the comparison means something
 
 
-def counts_of(logits, labels, class_id):
-    """Foreground pixels predicted, true, both, by plain hand."""
-    margin = (logits[1:] - logits[:1]).unsqueeze(0)
-    full = F.interpolate(margin, size=tuple(labels.shape), mode="bilinear", align_corners=False)
-    truth = mask_of(labels, class_id)
-    predicted, counted = full[0, 0] > 0, truth != 255
-    return [int((predicted & counted).sum()), int((truth == 1).sum()), int((predicted & (truth == 1)).sum())]
-
-
-def test_unbatched_counts_are_the_plain_ones_episode_by_episode(model, data, evaluator):
-    one_by_one = Evaluator(model, data.source, evaluator.store, batch=1, progress=False)
-    for shots in (1, 3):
-        sampler = EpisodeSampler(data.test, data.split, PROTOCOL, shots)
-        line = Line(episodes=sampler, seeds=[3])
-        (found,), (batched,) = one_by_one.run([line]), evaluator.run([line])
-        for row, spec in enumerate(sampler.episodes(3)):
-            labels = data.source.read_labels(spec.query)
-            plain = counts_of(one_by_one.plain(spec), labels, spec.class_id)
-            assert [int(found.fg_pred[row]), int(found.fg_true[row]), int(found.fg_inter[row])] == plain
-        moved = np.abs(found.fg_pred - batched.fg_pred) + np.abs(found.fg_inter - batched.fg_inter)
-        if isinstance(model, PairScorer):  # where two prototypes are equally near, rounding decides
-            assert moved.sum() <= 1e-5 * 2 * len(moved) * LABEL_SIDE**2
-
-
 class Relabelled:
     """A source whose labels of some images are others."""
 
@@ -149,17 +125,7 @@ def test_all_fusions_in_one_pass_have_the_counts_of_each_alone(model, data, eval
         fusions = (CrossGuided(), ScoreAverage(), MeanVector(), CrossGuided(iou="mean"))
     lines = [Line(episodes=sampler, fusion=fusion, seeds=[0]) for fusion in fusions]
     for line, counts in zip(lines, evaluator.run(lines), strict=True):
-        (alone,) = Evaluator(model, data.source, evaluator.store, progress=False).run([line])
+        (alone,) = Evaluator(model, data.source, evaluator.store, batch=1, progress=False).run([line])
         for name in ("fg_inter", "fg_union"):  # other chunks of pairs round otherwise: a pixel at most
             np.testing.assert_allclose(getattr(counts, name), getattr(alone, name), rtol=0, atol=1)
     assert model.fusion == own
-
-
-def test_plain_logits_leave_the_methods_own_fusion_alone(model, data, evaluator):
-    own = model.fusion
-    sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 2)
-    spec = sampler.episode(0, 0)
-    evaluator.store.ensure([spec.query, *spec.supports], progress=False)
-    for fusion in model.fusions:
-        assert evaluator.plain(spec, fusion).shape == (2, SIDE, SIDE)
-        assert model.fusion == own

@@ -1,12 +1,9 @@
 """Two tiny recipes on a rendered set, registered for the length of a test."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
 
-from fewseg.backbones import BackboneConfig, ResNetShape
 from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import TrainView
 from fewseg.engine import checkpoint, results
@@ -20,10 +17,10 @@ from fewseg.methods.scl import SCLPFENetConfig
 from fewseg.recipes import evaluation as recipe_lines
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES
+from small_segmenters import small_backbone
 from tiny_folds import SIDE, tiny_folds
 
-SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
-BACKBONE = BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"), shape=SHAPE)
+BACKBONE = small_backbone("layer2", "layer3")
 HEAD = {
     "backbone": BACKBONE,
     "channels": 8,

@@ -1,7 +1,5 @@
 """The whole demo at toy size: it runs, it repeats itself to the digit, and its report stands alone."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -117,20 +117,6 @@ def test_a_desk_shows_all_scores_without_scrolling(open_page):
         assert box.evaluate("(box) => box.scrollWidth <= box.clientWidth")
 
 
-def test_row_rules_go_on_from_the_name_to_the_numbers(open_page):
-    page = open_page()
-    row = page.locator(".scores tbody tr").nth(1)
-    tops = row.evaluate(
-        """(row) => [...row.cells].map((cell) => {
-            const style = getComputedStyle(cell);
-            return [cell.getBoundingClientRect().top, style.borderTopWidth, style.boxShadow].join();
-        })"""
-    )
-    assert len(set(tops)) == 1
-    assert "1px" in tops[0]
-    assert row.evaluate("(row) => getComputedStyle(row.closest('table')).borderCollapse") == "separate"
-
-
 def test_the_data_behind_a_plot_is_saved_from_the_page_itself(open_page, results):
     page = open_page(accept_downloads=True)
     with page.expect_download() as waited:

@@ -26,7 +26,6 @@ from fewseg.recipes import evaluation as recipe_run
 from fewseg.recipes.options import EvaluateOptions
 from fewseg.recipes.registry import RECIPES
 from fewseg.recipes.resolve import build_method
-from fewseg.recipes.run import train_recipe
 
 PFENET, SCL = "runs/tiny_pfenet-fold0-seed0/best.safetensors", "runs/tiny_scl-fold0-seed0/best.safetensors"
 
@@ -201,13 +200,6 @@ def test_a_checkpoint_with_its_own_backbone_is_evaluated_with_that_backbone(
     (expected,) = evaluator.run([Line(episodes=sampler)])
     assert np.array_equal(found.fg_pred, expected.fg_pred)
     assert len(np.unique(found.fg_pred)) > 1 or int(found.fg_pred[0]) in (0, 33 * 33)
-
-
-def test_a_recipe_without_training_cannot_be_trained(recipes, read, tmp_path, capsys):
-    with pytest.raises(ValueError, match="tiny_matcher has nothing to train: evaluate it as it is"):
-        train_recipe(recipes["tiny_matcher"], read(0), tmp_path)
-    assert main(["train", "tiny_matcher"]) == 1
-    assert "`fewseg evaluate tiny_matcher`" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_same_seed_gives_the_same_initial_weights(recipes):

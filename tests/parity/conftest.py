@@ -4,8 +4,6 @@ The cases lie outside the repository, under $FEWSEG_SHARED or a folder ``shared`
 Tests that need them are skipped, with the reason, where they are absent.
 """
 
-from __future__ import annotations
-
 import copy
 import importlib.util
 import json

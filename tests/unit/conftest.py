@@ -1,7 +1,5 @@
 """Image files that the tests write themselves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -10,7 +10,7 @@ import difflib
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from importlib import import_module
 from typing import Any
 
@@ -21,110 +21,97 @@ from rich.markup import escape
 from fewseg import __version__
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Command:
-    """A command.
+    """A command."""
 
-    Attributes:
-        options: ``module:name`` of its options dataclass, or of a function that makes it from (words,
-            console), where the options depend on the words. Options with a method ``check`` are checked
-            before the module of ``run`` is imported; their own module is best free of torch.
-        run: ``module:name`` of the function that takes (options, console) and returns an exit status or None.
-        help: one line.
-        words: what is written after the name in the help.
-        prefixes: options of nested dataclasses are written ``--group.option`` and not ``--option``.
-        interrupted: the message after Ctrl-C.
-    """
-
+    # ``module:name``, in fewseg, of its options dataclass, or of a function that makes it from (words,
+    # console), where the options depend on the words. Options with a method ``check`` are checked before the
+    # module of ``run`` is imported; their own module is best free of torch.
     options: str
-    run: str
-    help: str
-    words: str = ""
+    run: str  # the same of the function that takes (options, console) and returns an exit status or None
+    help: str  # one line
+    words: str = ""  # what is written after the name in the help
+    _: KW_ONLY
+    # options of nested dataclasses are written ``--group.option`` and not ``--option``
     prefixes: bool = False
-    interrupted: str = ""
+    interrupted: str = ""  # the message after Ctrl-C
 
 
 COMMANDS: dict[str, Command] = {
     "demo": Command(
-        options="fewseg.demo.options:DemoOptions",
-        run="fewseg.cli.inference:demo",
-        help="see it work: train and test on rendered pictures, with a report",
+        "demo.options:DemoOptions",
+        "cli.inference:demo",
+        "see it work: train and test on rendered pictures, with a report",
         prefixes=True,
     ),
     "label": Command(
-        options="fewseg.inference.options:LabelOptions",
-        run="fewseg.cli.inference:label",
-        help="a folder of images, by a few annotated ones",
+        "inference.options:LabelOptions",
+        "cli.inference:label",
+        "a folder of images, by a few annotated ones",
         interrupted="the same command does what is missing",
     ),
     "serve": Command(
-        options="fewseg.serve:ServeOptions",
-        run="fewseg.cli.inference:serve",
-        help="the same in the browser: draw, look, correct, download",
+        "serve:ServeOptions", "cli.inference:serve", "the same in the browser: draw, look, correct, download"
     ),
     "data check": Command(
-        options="fewseg.data.options:CheckOptions",
-        run="fewseg.cli.data:check",
-        help="which files of a data set exist, what is missing, where to get it",
-        words="SET ROOT",
+        "cli.data:CheckOptions",
+        "cli.data:check",
+        "which files of a data set exist, what is missing, where to get it",
+        "SET ROOT",
     ),
     "train": Command(
-        options="fewseg.cli.training:train_options",
-        run="fewseg.cli.training:train",
-        help="train a recipe on a fold",
-        words="RECIPE",
+        "cli.training:train_options",
+        "cli.training:train",
+        "train a recipe on a fold",
+        "RECIPE",
         interrupted="the same command goes on from the last checkpoint",
     ),
     "evaluate": Command(
-        options="fewseg.recipes.options:EvaluateOptions",
-        run="fewseg.cli.training:evaluate",
-        help="test a checkpoint (or a recipe that needs no training)",
-        words="CHECKPOINT",
+        "recipes.options:EvaluateOptions",
+        "cli.training:evaluate",
+        "test a checkpoint (or a recipe that needs no training)",
+        "CHECKPOINT",
         interrupted="what is finished is kept and the same command goes on, if no code is uncommitted",
     ),
     "episodes": Command(
-        options="fewseg.recipes.options:EpisodesOptions",
-        run="fewseg.cli.training:episodes",
-        help="write the test episodes to files that can be replayed",
-        words="RECIPE",
+        "recipes.options:EpisodesOptions",
+        "cli.training:episodes",
+        "write the test episodes to files that can be replayed",
+        "RECIPE",
     ),
     "compare": Command(
-        options="fewseg.reports.options:CompareOptions",
-        run="fewseg.reports.comparison:run",
-        help="two result files, episode by episode",
-        words="A B",
+        "reports.options:CompareOptions",
+        "reports.comparison:run",
+        "two result files, episode by episode",
+        "A B",
     ),
     "table": Command(
-        options="fewseg.reports.options:TableOptions",
-        run="fewseg.reports.tables:run",
-        help="the tables of a folder of results",
-        words="FOLDER",
+        "reports.options:TableOptions", "reports.tables:run", "the tables of a folder of results", "FOLDER"
     ),
     "report tables": Command(
-        options="fewseg.reports.options:PaperTablesOptions",
-        run="fewseg.reports.paper_report:run",
-        help="every table of the papers, published values beside ours",
+        "reports.options:PaperTablesOptions",
+        "reports.paper_report:run",
+        "every table of the papers, published values beside ours",
     ),
     "report figures": Command(
-        options="fewseg.reports.options:FiguresOptions",
-        run="fewseg.cli.figures:figures",
-        help="every figure of the papers, from checkpoints and results",
+        "reports.options:FiguresOptions",
+        "cli.figures:figures",
+        "every figure of the papers, from checkpoints and results",
     ),
     "report site": Command(
-        options="fewseg.reports.options:SiteOptions",
-        run="fewseg.cli.figures:site",
-        help="one HTML file over a folder of results",
+        "reports.options:SiteOptions", "cli.figures:site", "one HTML file over a folder of results"
     ),
     "export": Command(
-        options="fewseg.inference.options:ExportOptions",
-        run="fewseg.cli.inference:export",
-        help="a model as ONNX graphs, checked in ONNX Runtime",
+        "inference.options:ExportOptions",
+        "cli.inference:export",
+        "a model as ONNX graphs, checked in ONNX Runtime",
     ),
     "import-checkpoint": Command(
-        options="fewseg.recipes.options:ImportOptions",
-        run="fewseg.cli.inference:import_checkpoint",
-        help="released PFENet, SCL or SD-AANet weights as a checkpoint of fewseg",
-        words="SRC DST",
+        "recipes.options:ImportOptions",
+        "cli.inference:import_checkpoint",
+        "released PFENet, SCL or SD-AANet weights as a checkpoint of fewseg",
+        "SRC DST",
     ),
 }
 
@@ -196,7 +183,7 @@ def _run(name: str, words: Sequence[str], console: Console) -> int:
 
 def _imported(place: str) -> Any:
     module, name = place.split(":")
-    return getattr(import_module(module), name)
+    return getattr(import_module(f"fewseg.{module}"), name)
 
 
 def _kinds(words: Sequence[str], console: Console) -> int:

@@ -2,37 +2,29 @@
 
 A source reads images and label maps; its :class:`Index` knows which classes each image shows; a sampler draws
 :class:`EpisodeSpec` values from an index by the rules of a :class:`Protocol`.
-
-A name is imported when it is first used, so that a command line starts without torch.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from fewseg.data.coco import CocoSource, coco_source
-    from fewseg.data.episodes import EpisodeSampler, EpisodeSpec, RecordedEpisodes, TrainingSampler
-    from fewseg.data.folder import FolderSource, ListFileSource
-    from fewseg.data.folds import (
-        ClassSplit,
-        FoldData,
-        coco_20i,
-        coco_40_20_20,
-        coco_to_voc,
-        even_split,
-        pascal_5i,
-        voc_to_coco,
-    )
-    from fewseg.data.fss1000 import FSS1000Source, fss1000_parts, fss1000_split
-    from fewseg.data.index import Index, build_index
-    from fewseg.data.pascal import pascal_sources
-    from fewseg.data.protocols import PROTOCOLS, Protocol, named_protocol
-    from fewseg.data.source import Source
-    from fewseg.data.synthetic import SyntheticSource, synthetic_5i
-    from fewseg.data.transforms import EvalView, StretchedView, TrainView
-    from fewseg.types import DataError
+from fewseg.data.coco import CocoSource, coco_source
+from fewseg.data.episodes import EpisodeSampler, EpisodeSpec, RecordedEpisodes, TrainingSampler
+from fewseg.data.folder import FolderSource, ListFileSource
+from fewseg.data.folds import (
+    ClassSplit,
+    FoldData,
+    coco_20i,
+    coco_40_20_20,
+    coco_to_voc,
+    even_split,
+    pascal_5i,
+    voc_to_coco,
+)
+from fewseg.data.fss1000 import FSS1000Source, fss1000_parts, fss1000_split
+from fewseg.data.index import Index, build_index
+from fewseg.data.pascal import pascal_sources
+from fewseg.data.protocols import PROTOCOLS, Protocol, named_protocol
+from fewseg.data.source import Source
+from fewseg.data.synthetic import SyntheticSource, synthetic_5i
+from fewseg.data.transforms import EvalView, StretchedView, TrainView
+from fewseg.types import DataError
 
 __all__ = [
     "PROTOCOLS",
@@ -68,32 +60,3 @@ __all__ = [
     "synthetic_5i",
     "voc_to_coco",
 ]
-
-_MODULES = {
-    "fewseg.data.coco": "CocoSource coco_source",
-    "fewseg.data.episodes": "EpisodeSampler EpisodeSpec RecordedEpisodes TrainingSampler",
-    "fewseg.data.folder": "FolderSource ListFileSource",
-    "fewseg.data.folds": "ClassSplit FoldData coco_20i coco_40_20_20 coco_to_voc even_split pascal_5i "
-    "voc_to_coco",
-    "fewseg.data.fss1000": "FSS1000Source fss1000_parts fss1000_split",
-    "fewseg.data.index": "Index build_index",
-    "fewseg.data.pascal": "pascal_sources",
-    "fewseg.data.protocols": "PROTOCOLS Protocol named_protocol",
-    "fewseg.data.source": "Source",
-    "fewseg.data.synthetic": "SyntheticSource synthetic_5i",
-    "fewseg.data.transforms": "EvalView StretchedView TrainView",
-    "fewseg.types": "DataError",
-}
-"""Module -> its public names."""
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a name of the public API when it is first used."""
-    for module, names in _MODULES.items():
-        if name in names.split():
-            return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -14,30 +14,28 @@ from fewseg.data.folder import FolderSource, ListFileSource, voc5i_mini_source
 from fewseg.data.folds import VOC_CLASSES, ClassSplit, coco_20i, pascal_5i
 from fewseg.data.fss1000 import CLASSES, FSS_PAGE, IMAGES_OF_CLASS, PARTS, FSS1000Source
 from fewseg.data.index import Index, build_index
-from fewseg.data.options import CheckOptions
 from fewseg.data.pascal import NOVAL_URL, SBD_URL, VOC_URL, TrainList, find_sbd, find_voc, pascal_sources
 from fewseg.data.protocols import PASCAL_MIN_AREA
 from fewseg.data.source import Source
 from fewseg.types import DataError
 
 
-def check(options: CheckOptions) -> tuple[str, ...]:
+def check_named(dataset: str, root: Path, min_area: int, list_file: Path | None = None) -> tuple[str, ...]:
     """Reports a data set in lines; those that start with WRONG name what is missing or unexpected."""
-    if options.dataset == "list" and options.list_file is None:
+    if dataset == "list" and list_file is None:
         raise ValueError("`fewseg data check list` needs --list-file: the file of `image mask` lines")
-    if options.dataset == "pascal":
-        return check_pascal(options.root, options.root)
-    if options.dataset == "coco":
-        return check_coco(options.root, options.min_area)
-    if options.dataset == "fss1000":
-        return check_fss1000(options.root)
-    if options.dataset == "folder":
-        return check_source(FolderSource(options.root), options.min_area)
+    if dataset == "pascal":
+        return check_pascal(root, root)
+    if dataset == "coco":
+        return check_coco(root, min_area)
+    if dataset == "fss1000":
+        return check_fss1000(root)
+    if dataset == "folder":
+        return check_source(FolderSource(root), min_area)
     splits = [pascal_5i(fold) for fold in range(4)]
-    if options.list_file is None:
-        return check_source(voc5i_mini_source(options.root), options.min_area, splits)
-    source = ListFileSource(options.root, options.list_file, VOC_CLASSES)
-    return check_source(source, options.min_area, splits)
+    if list_file is None:
+        return check_source(voc5i_mini_source(root), min_area, splits)
+    return check_source(ListFileSource(root, list_file, VOC_CLASSES), min_area, splits)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from fewseg.engine.features import FeatureStore
 from fewseg.engine.plain import encoded_shots, plain_logits, scores_pairs
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion, one_vs_rest
-from fewseg.methods.multi_scale import added_probabilities
+from fewseg.methods.multi_scale import added_probabilities, answer_at
 from fewseg.methods.pair_scorer import PairScorer, fuse_scores
 from fewseg.metrics.counts import ANY_WAY, COUNT_NAMES, Counts, EpisodeCounts, as_counts, count_ways
 from fewseg.ops.geometry import resize_labels, restore
@@ -255,23 +255,20 @@ def _groups(shard: Shard, size: int) -> Groups:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of a table: which episodes, and how they are answered.
+    """One line of a table: which episodes, and how they are answered."""
 
-    Attributes:
-        episodes: which, with their N and K and their protocol.
-        fusion: how K shots become one answer; the method's own by default.
-        on: what is segmented: the query, or the support images themselves, each of them by all supports of
-            its episode (SRPNet's "(sup)" rows; their counts are summed).
-        sizes: input sides whose probabilities are added (SD-AANet, Table IV); by default the first of the
-            evaluator's.
-        seeds: the protocol's by default.
-    """
-
-    episodes: Episodes
-    fusion: Fusion | None = None
+    episodes: Episodes  # which, with their N and K and their protocol
+    fusion: Fusion | None = None  # how K shots become one answer; the method's own by default
+    # what is segmented: the query, or the support images themselves, each of them by all supports of its
+    # episode (SRPNet's "(sup)" rows; their counts are summed)
     on: Target = "query"
+    # sides of the inputs; of several, each has a pass and the probabilities are added. By default the first
+    # of the evaluator's.
     sizes: tuple[int, ...] = ()
-    seeds: Sequence[int] | None = None
+    # sides that the logits of one pass are resized to, the probabilities of which are added (SD-AANet, Table
+    # IV); by default the logits at the input's size are the answer
+    output_sizes: tuple[int, ...] = ()
+    seeds: Sequence[int] | None = None  # the protocol's by default
 
     def specs(self) -> list[tuple[int, EpisodeSpec]]:
         """(seed, episode) of all episodes."""
@@ -360,11 +357,13 @@ class Evaluator:
 
         Raises:
             ValueError: the method cannot use a fusion, the stored features are of another aspect than a
-                protocol's or of other sizes than a line's, or cross-guided shots at several sizes.
+                protocol's or of other sizes than a line's, cross-guided shots at several input sizes, or
+                several sizes both of inputs and of outputs.
         """
         questions = []
         for line in lines:
-            own = self._questions([spec for _, spec in line.specs()], line.fusion, line.on, line.sizes)
+            specs = [spec for _, spec in line.specs()]
+            own = self._questions(specs, line.fusion, line.on, line.sizes, line.output_sizes)
             self._check_view(line.episodes.protocol.aspect, own.sizes)
             questions.append(replace(own, label_size=line.episodes.protocol.label_size))
         shards = split(questions, _cross_pairs(questions), max(SHARDS, 4 * self.executor.workers))
@@ -387,7 +386,12 @@ class Evaluator:
         return [_table(line.specs(), line.on, counted) for line, counted in zip(lines, by_line, strict=True)]
 
     def _questions(
-        self, specs: Sequence[EpisodeSpec], fusion: Fusion | None, on: Target, sizes: Sequence[int]
+        self,
+        specs: Sequence[EpisodeSpec],
+        fusion: Fusion | None = None,
+        on: Target = "query",
+        sizes: Sequence[int] = (),
+        output_sizes: tuple[int, ...] = (),
     ) -> LineQuestions:
         """The questions of episodes, each once."""
         fusion, sizes = fusion or self.method.fusion, tuple(sizes) or (self.store.size,)
@@ -398,6 +402,11 @@ class Evaluator:
             raise ValueError(
                 f"sizes must be different ones of {sorted(self.stores)}, those of the stores, got {sizes}"
             )
+        if len(sizes) > 1 and output_sizes:
+            raise ValueError(
+                f"output sizes are of the logits of one pass: give one input size or no output sizes, got "
+                f"{sizes} and {output_sizes}"
+            )
         questions = tuple(dict.fromkeys(q for spec in specs for q in questions_of(spec, on)))
         shots = max((len(way.supports) for q in questions for way in q.ways), default=1)
         if fusion.needs_cross_iou and shots > 1 and len(sizes) > 1:
@@ -405,7 +414,9 @@ class Evaluator:
                 "multi-scale evaluation cannot weigh shots across sizes: give --fusion mean or average"
             )
         by_pairs = scores_pairs(self.method, fusion, shots)
-        return LineQuestions(questions=questions, fusion=fusion, sizes=sizes, by_pairs=by_pairs)
+        return LineQuestions(
+            questions=questions, fusion=fusion, sizes=sizes, by_pairs=by_pairs, output_sizes=output_sizes
+        )
 
     def _check_view(self, aspect: Literal["kept", "stretched"], sizes: Sequence[int]) -> None:
         for size in sizes:
@@ -491,7 +502,7 @@ class Evaluator:
         At several sizes they are the added probabilities, at the largest.
         """
         self._scores, self._score_bytes = {}, 0
-        questions = [self._questions(specs, fusion, "query", sizes)]
+        questions = [self._questions(specs, fusion, sizes=sizes)]
         (shard,) = split(questions, _cross_pairs(questions), 1)
         self.prepare(shard.images)
         ious = dict(zip(shard.cross, self.cross_iou(shard).tolist(), strict=True))
@@ -512,18 +523,22 @@ class Evaluator:
         values = self.cross_iou(shard).tolist()
         return {(c, k, i): value for (_, c, k, i), value in zip(shard.cross, values, strict=True)}
 
-    def plain(self, spec: EpisodeSpec, fusion: Fusion | None = None, sizes: Sequence[int] = ()) -> Tensor:
+    def plain(
+        self,
+        spec: EpisodeSpec,
+        fusion: Fusion | None = None,
+        sizes: Sequence[int] = (),
+        output_sizes: Sequence[int] = (),
+    ) -> Tensor:
         """Logits (1 + N, size, size) of one episode, from its images on; nothing is shared or kept.
 
-        At several sizes they are the added probabilities, at the largest.
+        At several sizes, of inputs or of outputs, they are the added probabilities, at the largest.
         """
         with torch.no_grad(), self._autocast(), _fusing(self.method, fusion or self.method.fusion):
             logits = []
             for size in sizes or (self.store.size,):
-                images = self._images[size]
-                logits.append(
-                    plain_logits(self.method, spec.ways, spec.query, images.fresh, images.fresh_masks)
-                )
+                read = self._images[size].fresh, self._images[size].fresh_masks
+                logits.append(plain_logits(self.method, spec.ways, spec.query, *read, output_sizes))
         return _joined(logits)
 
     @contextmanager
@@ -570,7 +585,7 @@ class Evaluator:
         size: int,
         ious: Mapping[CrossPair, float],
     ) -> Tensor:
-        """Logits (1 + N, size, size); ways are joined one against the rest."""
+        """Logits (1 + N, S, S) at the size or the output sizes; ways are joined one against the rest."""
         fused = []
         for way in question.ways:
             own = torch.stack([scores[guide] for guide in _guides(way, line.fusion)])
@@ -581,7 +596,7 @@ class Evaluator:
             weights = line.fusion.weights(1, len(way.supports), device=own.device, cross_iou=table)
             fused.append(fuse_scores(own.unsqueeze(0), weights.to(own.dtype))[0])
         logits = fused[0].unsqueeze(0) if len(fused) == 1 else one_vs_rest(torch.stack(fused)[None])
-        return resize(logits, (size, size))[0]
+        return answer_at(logits, line.output_sizes or (size,))[0]
 
     def _by_support_set(self, line: LineQuestions, size: int) -> Iterator[tuple[Question, Tensor]]:
         """Encodes every different support set once and lets it answer all its questions."""
@@ -595,21 +610,24 @@ class Evaluator:
             for start in range(0, len(questions), batch):
                 chunk = questions[start : start + batch]
                 query = images.features([question.target for question in chunk])
-                yield from zip(chunk, self.method.segment(query, state).float(), strict=True)
+                logits = self.method.segment(query, state).float()
+                yield from zip(chunk, answer_at(logits, line.output_sizes or (size,)), strict=True)
             give_back()
 
     def _count(self, line: LineQuestions, question: Question, logits: Tensor) -> Counts:
-        """Integer counts of one answer from its logits (1 + N, size, size)."""
+        """Integer counts of one answer from its logits (1 + N, S, S)."""
         classes, size = [way.class_id for way in question.ways], max(line.sizes)
         margins = (logits[1:] - logits[:1]).unsqueeze(0)  # labels depend on these alone: a map less to resize
         if line.label_size == "network":
             truth = self._images[size].masks([question.target], classes)[0]
-            return count_ways(labels_of_margins(margins)[0], truth, len(classes))
+            predicted = labels_of_margins(resize(margins, (size, size)))[0]
+            return count_ways(predicted, truth, len(classes))
         labels = self._cache.get(
             ("labels", question.target), lambda: self.source.read_labels(question.target)
         )
         view = self.stores[size].views[0]
         assert isinstance(view, EvalView)
+        view = replace(view, size=int(logits.shape[-1]))  # larger than the input's where output sizes are
         box = view.box((int(labels.shape[0]), int(labels.shape[1])))
         if isinstance(line.label_size, int):
             box = replace(box, original=replace(view, size=line.label_size).box(box.original).content)

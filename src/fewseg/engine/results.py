@@ -12,7 +12,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -91,81 +91,50 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedResult:
-    """Scores of one seed's episodes, fractions in [0, 1].
+    """Scores of one seed's episodes, fractions in [0, 1]."""
 
-    Attributes:
-        seed: the seed.
-        episodes: how many episodes, whatever their ways.
-        miou: mean over classes of foreground IoU.
-        fb_iou: mean of foreground and background IoU over all episodes; the foreground is that of any way.
-        dice: mean over classes of foreground Dice.
-        per_class: class id to foreground IoU.
-    """
-
-    seed: int
-    episodes: int
-    miou: float
+    seed: int  # the seed
+    episodes: int  # how many episodes, whatever their ways
+    miou: float  # mean over classes of foreground IoU
+    # mean of foreground and background IoU over all episodes; the foreground is that of any way
     fb_iou: float
-    dice: float
-    per_class: Mapping[int, float]
+    dice: float  # mean over classes of foreground Dice
+    per_class: Mapping[int, float]  # class id to foreground IoU
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """One method on one fold. Scores are fractions in [0, 1].
+    """One method on one fold. Scores are fractions in [0, 1]."""
 
-    Attributes:
-        method: registered name, e.g. "scl-pfenet".
-        variant: name of the recipe's variant, e.g. "sdaanet_saam", or "".
-        recipe: name of the recipe that trained it, or "".
-        dataset: e.g. "pascal-5i".
-        fold: index of the fold.
-        train_seed: seed of the training; None where it is not known.
-        checkpoint: digest of the checkpoint, or "".
-        ways: N.
-        shots: K.
-        fusion: how K shots became one answer, e.g. "average", "cross-guided", "iterative".
-        on: what was segmented: "query", or "support" for the support images themselves.
-        sizes: side of the network's input in pixels; several where probabilities at several sizes were added.
-        precision: of features and head, or "".
-        episodes: "drawn", or "recorded" where manifests were replayed.
-        data: digest of the index of the test images, or "".
-        protocol: every choice that decides which episodes are drawn and how they are scored.
-        protocol_digest: digest of ``protocol``; results are comparable when it is equal.
-        seeds: one entry a seed.
-        miou_ci95: 95 % bootstrap interval over episodes of ``miou_mean``.
-        config: configs of method and fusion.
-        class_split: which classes were trained on and which are tested.
-        versions: software.
-        hardware: one line about the machine.
-        wall_seconds: seconds, an equal share of the pass that evaluated this line with others.
-        training: what else is known of the training; may be empty.
-    """
-
-    method: str
-    variant: str = ""
-    recipe: str
-    dataset: str
-    fold: int
-    train_seed: int | None = None
-    checkpoint: str = ""
-    ways: int = 1
-    shots: int
-    fusion: str
-    on: str = "query"
+    method: str  # registered name, e.g. "scl-pfenet".
+    variant: str = ""  # name of the recipe's variant, e.g. "sdaanet_saam", or "".
+    recipe: str  # name of the recipe that trained it, or ""
+    dataset: str  # e.g. "pascal-5i".
+    fold: int  # index of the fold
+    train_seed: int | None = None  # seed of the training; None where it is not known
+    checkpoint: str = ""  # digest of the checkpoint, or ""
+    ways: int = 1  # N
+    shots: int  # K
+    fusion: str  # how K shots became one answer, e.g. "average", "cross-guided", "iterative".
+    on: str = "query"  # what was segmented: "query", or "support" for the support images themselves
+    # side of the network's input in pixels; several where the probabilities of several inputs were added
     sizes: tuple[int, ...] = ()
-    precision: str = ""
-    episodes: str = "drawn"
-    data: str = ""
-    protocol: Mapping[str, Any]
-    protocol_digest: str
-    seeds: tuple[SeedResult, ...]
-    miou_ci95: tuple[float, float]
-    config: Mapping[str, Any]
-    class_split: Mapping[str, Any]
-    versions: Mapping[str, str]
-    hardware: str
-    wall_seconds: float
+    # sides that the logits of one pass were resized to, the probabilities of which were added; empty, and not
+    # stored, where the logits at the input's size were the answer
+    output_sizes: tuple[int, ...] = field(default=(), metadata={"before": ()})
+    precision: str = ""  # of features and head, or ""
+    episodes: str = "drawn"  # "drawn", or "recorded" where manifests were replayed
+    data: str = ""  # digest of the index of the test images, or ""
+    protocol: Mapping[str, Any]  # every choice that decides which episodes are drawn and how they are scored
+    protocol_digest: str  # digest of ``protocol``; results are comparable when it is equal
+    seeds: tuple[SeedResult, ...]  # one entry a seed
+    miou_ci95: tuple[float, float]  # 95 % bootstrap interval over episodes of ``miou_mean``
+    config: Mapping[str, Any]  # configs of method and fusion
+    class_split: Mapping[str, Any]  # which classes were trained on and which are tested
+    versions: Mapping[str, str]  # software
+    hardware: str  # one line about the machine
+    wall_seconds: float  # seconds, an equal share of the pass that evaluated this line with others
+    # what else is known of the training; may be empty
     training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -192,6 +161,12 @@ class RunResult:
     def dice_of_miou_mean(self) -> float:
         """2 m / (1 + m) of ``miou_mean`` m: what SRPNet's Table 3 prints."""
         return dice_of_miou(self.miou_mean)
+
+    @property
+    def sizes_text(self) -> str:
+        """For tables: "241", "241 + 353" of added inputs, "241, logits at 241 + 353"; "" if unknown."""
+        inputs, outputs = (" + ".join(map(str, sides)) for sides in (self.sizes, self.output_sizes))
+        return f"{inputs}, logits at {outputs}" if outputs else inputs
 
     @property
     def classes(self) -> list[int]:
@@ -261,7 +236,9 @@ class RunResult:
 
     def content(self) -> dict[str, Any]:
         """The content of its file without the seal."""
-        return {"schema": SCHEMA} | asdict(self) | {name: getattr(self, name) for name in _DERIVED}
+        own = asdict(self)
+        own = {f.name: own[f.name] for f in fields(self) if own[f.name] != value_before(f)}
+        return {"schema": SCHEMA} | own | {name: getattr(self, name) for name in _DERIVED}
 
     def save(self, path: str | Path, counts: EpisodeCounts) -> None:
         """Writes ``path`` (JSON) and ``<stem>.counts.npz`` beside it, each in one step.
@@ -373,13 +350,13 @@ def _read(path: Path) -> dict[str, Any]:
         )
     derived = dict.fromkeys(_DERIVED, "float") | {"miou_std": "float | None"}
     _check_keys(
-        found, {"schema": "int"} | _types(RunResult) | derived | dict.fromkeys(_SEAL, "str"), str(path)
+        found, {"schema": "int"} | _types(RunResult, found) | derived | dict.fromkeys(_SEAL, "str"), str(path)
     )
     if not found["seeds"]:
         raise ValueError(f"{path} has no seeds: evaluate again")
     for i, seed in enumerate(found["seeds"]):
         where = f"{path}, seeds[{i}]"
-        _check_keys(seed, _types(SeedResult), where)
+        _check_keys(seed, _types(SeedResult, seed), where)
         _check_fractions([seed["miou"], seed["fb_iou"], seed["dice"], *seed["per_class"].values()], where)
         if not all(key.isdecimal() for key in seed["per_class"]):
             raise ValueError(
@@ -397,9 +374,10 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _types(kind: type) -> dict[str, str]:
-    """Field to annotation without brackets: "tuple" of ``tuple[int, ...]``."""
-    return {f.name: str(f.type).split("[")[0] for f in fields(kind)}
+def _types(kind: type, found: Any) -> dict[str, str]:
+    """Field to annotation without brackets: "tuple" of ``tuple[int, ...]``; what may be absent if present."""
+    expected = [f for f in fields(kind) if value_before(f) is MISSING or f.name in found]
+    return {f.name: str(f.type).split("[")[0] for f in expected}
 
 
 def _check_keys(found: Any, expected: Mapping[str, str], where: str) -> None:
@@ -442,8 +420,9 @@ def _result_of(found: Mapping[str, Any]) -> RunResult:
         for seed in found["seeds"]
     )
     low, high = found["miou_ci95"]
-    own = {f.name: found[f.name] for f in fields(RunResult)}
-    return RunResult(**{**own, "seeds": seeds, "miou_ci95": (low, high), "sizes": tuple(found["sizes"])})
+    own = {f.name: found.get(f.name, value_before(f)) for f in fields(RunResult)}
+    own |= {name: tuple(own[name]) for name in ("sizes", "output_sizes")}
+    return RunResult(**{**own, "seeds": seeds, "miou_ci95": (low, high)})
 
 
 def _check_consistent(path: str | Path, found: Mapping[str, Any], result: RunResult) -> None:

@@ -21,8 +21,7 @@ class MultiScale:
     It works on images, not on cached features: each size is a backbone pass of its own. States are values, as
     with a single size, and serve any number of queries.
 
-    Source: SD-AANet (Zhao et al. 2022), Sec. IV-C2 and Table IV (321 and 473). The paper resizes "the logits
-    before classify layer" to both sizes; here the input is resized, as multi-scale inference usually has it.
+    SD-AANet's Table IV resizes the logits of a single pass instead: ``output_sizes`` of an evaluation.
 
     Attributes:
         sizes: sides of the square inputs, pixels; best of the form 8k + 1.
@@ -89,6 +88,12 @@ class MultiScale:
                 for size, state in zip(self.sizes, states, strict=True)
             ]
         )
+
+
+def answer_at(logits: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Logits (n, C, h, w) of one pass at one size; of several sizes the added probabilities."""
+    resized = [resize(logits, (size, size)) for size in sizes]
+    return resized[0] if len(resized) == 1 else added_probabilities(resized)
 
 
 def added_probabilities(logits: Sequence[Tensor]) -> Tensor:

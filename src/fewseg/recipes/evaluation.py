@@ -171,7 +171,13 @@ def _evaluate_lines(
 
 def _line(recipe: Recipe, line: Evaluation, data: FoldData, recorded: RecordedEpisodes | None) -> Line:
     episodes = recorded or EpisodeSampler(data.test, data.split, recipe.protocol, line.shots, ways=line.ways)
-    return Line(episodes=episodes, fusion=line.fusion, on=line.on, sizes=line.sizes or (recipe.size,))
+    return Line(
+        episodes=episodes,
+        fusion=line.fusion,
+        on=line.on,
+        sizes=line.sizes or (recipe.size,),
+        output_sizes=line.output_sizes,
+    )
 
 
 def _executor(
@@ -227,6 +233,7 @@ def _metadata(
         "fusion": line.fusion.kind,
         "on": line.on,
         "sizes": line.sizes or (recipe.size,),
+        "output_sizes": line.output_sizes,
         "precision": precision,
         "episodes": "recorded" if recorded else "drawn",
         "data": data.test.content_digest(),
@@ -252,6 +259,8 @@ def _file_name(
     support = "-on-support" if line.on == "support" else ""
     replayed = "-recorded" if recorded else ""
     sizes = "-" + "+".join(str(size) for size in line.sizes) if line.sizes else ""
+    if line.output_sizes:
+        sizes += "-to-" + "+".join(str(size) for size in line.output_sizes)
     kind = f"{several}{line.shots}shot-{line.fusion.kind}{support}{sizes}{replayed}{tag}{changed}"
     return f"{recipe.name}-fold{metadata['fold']}-seed{metadata['train_seed']}-{kind}.json"
 
@@ -338,6 +347,7 @@ def _lines(
             alike = [e for e in own if e.shots == k and e.on == "query"] or own
             fusions = list(dict.fromkeys(e.fusion for e in alike))
         found += [Evaluation(ways=n, shots=k, fusion=one, on=on) for one in fusions]
-    if options.sizes:
-        found = list(dict.fromkeys(replace(line, sizes=options.sizes) for line in found))
-    return found
+    sizes, output_sizes = options.sizes, options.output_sizes
+    if sizes or output_sizes:
+        found = [replace(line, sizes=sizes, output_sizes=output_sizes) for line in found]
+    return list(dict.fromkeys(found))

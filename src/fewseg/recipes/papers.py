@@ -397,13 +397,13 @@ def pascal_sdaanet_sdpm_resnet50() -> Recipe:
 def pascal_sdaanet_resnet50() -> Recipe:
     """SD-AANet, ResNet-50, PASCAL-5i: SD-AANet (Zhao et al. 2022), Tables I, III (last row) and IV.
 
-    Table IV is multi-scale: inputs of 321 and 473 pixels. The 5-shot row is
+    Table IV resizes the logits of one pass to 321 and 473 pixels. The 5-shot row is
     ``pascal_sdaanet_separate_resnet50``.
 
     Deviations: equations as printed, so the weight 50 of L_KD (Eq. 12) multiplies a sum over channels (Eq. 5)
     where the released code has a mean: it may be far too much, see ``SDAANetConfig.distillation_weight``.
     """
-    return _sdaanet(SDAANetConfig(), _ONE, Evaluation(shots=1, sizes=(321, 473)))
+    return _sdaanet(SDAANetConfig(), _ONE, Evaluation(shots=1, output_sizes=(321, 473)))
 
 
 @register(variants.SDAANET_INTEGRAL)

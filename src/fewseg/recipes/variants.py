@@ -15,64 +15,65 @@ MINI = "voc5i-mini"
 
 @dataclass(frozen=True, kw_only=True)
 class PrintedRow:
-    """A row of a paper's tables; ``published.csv`` has its numbers.
+    """A row of a paper's tables; ``published.csv`` has its numbers."""
 
-    Attributes:
-        paper: "scl", "srpnet" or "sd-aanet".
-        row: the row's name there.
-        table: number of the table for PASCAL-5i, or "".
-        coco_table: number of the table for COCO-20i, or "".
-        fusion: how K shots were joined; with one shot every fusion but "iterative" is the same.
-        on: what is segmented, "query" or "support".
-        shots: only these K; all where empty.
-        sizes: multi-scale: sides of the inputs, ascending; the small set has sides of its own.
-    """
-
-    paper: str
-    row: str
-    table: str = ""
-    coco_table: str = ""
-    fusion: str = "mean"
-    on: str = "query"
-    shots: tuple[int, ...] = ()
-    sizes: tuple[int, ...] = ()
+    paper: str  # "scl", "srpnet" or "sd-aanet"
+    row: str  # the row's name there
+    table: str = ""  # number of the table for PASCAL-5i, or ""
+    coco_table: str = ""  # number of the table for COCO-20i, or ""
+    fusion: str = "mean"  # how K shots were joined; with one shot every fusion but "iterative" is the same
+    on: str = "query"  # what is segmented, "query" or "support"
+    shots: tuple[int, ...] = ()  # only these K; all where empty
+    # multi-scale: sides of the resized logits, ascending; the small set has its own
+    output_sizes: tuple[int, ...] = ()
 
     def table_for(self, dataset: str) -> str:
         """Number of the table for a data set, "" for none."""
         return {"pascal-5i": self.table, MINI: self.table, "coco-20i": self.coco_table}.get(dataset, "")
 
-    def fits(self, dataset: str, fusion: str, shots: int, on: str, sizes: Sequence[int]) -> bool:
-        """Whether a result of this variant is measured as the row was."""
+    def fits(
+        self,
+        dataset: str,
+        fusion: str,
+        shots: int,
+        on: str,
+        sizes: Sequence[int],
+        output_sizes: Sequence[int],
+    ) -> bool:
+        """Whether a result of this variant is measured as the row was: no row adds several inputs."""
         fused = fusion == self.fusion or (shots == 1 and "iterative" not in (fusion, self.fusion))
-        scaled = tuple(sorted(sizes)) if len(sizes) > 1 else ()
-        sized = scaled == self.sizes or (dataset == MINI and bool(scaled) == bool(self.sizes))
+        scaled = tuple(sorted(output_sizes))
+        as_printed = (
+            bool(scaled) == bool(self.output_sizes) if dataset == MINI else scaled == self.output_sizes
+        )
+        sized = as_printed and len(sizes) < 2
         counted = not self.shots or shots in self.shots
         return bool(self.table_for(dataset)) and fused and sized and counted and on == self.on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A method with its parts.
+    """A method with its parts."""
 
-    Attributes:
-        name: as results carry it, e.g. "sdaanet_saam"; "" for a recipe that declares none.
-        label: as figures show it.
-        baselines: variants of other methods that it is measured against, fused alike.
-        one_part_less: variants that lack one of its parts, and the baseline of its paper; trained alike.
-        printed: where papers print it.
-    """
-
-    name: str = ""
-    label: str = ""
-    baselines: tuple[str, ...] = ()
+    name: str = ""  # as results carry it, e.g. "sdaanet_saam"; "" for a recipe that declares none.
+    label: str = ""  # as figures show it
+    baselines: tuple[str, ...] = ()  # variants of other methods that it is measured against, fused alike
+    # variants that lack one of its parts, and the baseline of its paper; trained alike
     one_part_less: tuple[str, ...] = ()
-    printed: tuple[PrintedRow, ...] = ()
+    printed: tuple[PrintedRow, ...] = ()  # where papers print it
 
     def row(
-        self, dataset: str, fusion: str, shots: int, on: str = "query", sizes: Sequence[int] = ()
+        self,
+        dataset: str,
+        fusion: str,
+        shots: int,
+        on: str = "query",
+        sizes: Sequence[int] = (),
+        output_sizes: Sequence[int] = (),
     ) -> PrintedRow | None:
         """The printed row of a result of one way, or None."""
-        return next((row for row in self.printed if row.fits(dataset, fusion, shots, on, sizes)), None)
+        measured = (dataset, fusion, shots, on, sizes, output_sizes)
+        return next((row for row in self.printed if row.fits(*measured)), None)
 
 
 _FLOOR = ("matcher",)
@@ -106,9 +107,11 @@ def _srpnet(row: str, fusion: str = "mean", on: str = "query", table: str = "1")
 
 
 def _sdaanet(
-    row: str, *shots: int, table: str = "", coco: str = "", sizes: tuple[int, ...] = ()
+    row: str, *shots: int, table: str = "", coco: str = "", output_sizes: tuple[int, ...] = ()
 ) -> PrintedRow:
-    return PrintedRow(paper="sd-aanet", row=row, table=table, coco_table=coco, shots=shots, sizes=sizes)
+    return PrintedRow(
+        paper="sd-aanet", row=row, table=table, coco_table=coco, shots=shots, output_sizes=output_sizes
+    )
 
 
 MATCHER = _variant("matcher", "matcher", baselines=())
@@ -155,7 +158,7 @@ SDAANET = _variant(
     "sdaanet",
     "SD-AANet",
     _sdaanet("SD-AANet", 1, table="3", coco="2"),
-    _sdaanet("Multi-scale Inference", 1, table="4", sizes=(321, 473)),
+    _sdaanet("Multi-scale Inference", 1, table="4", output_sizes=(321, 473)),
     less=("sdaanet_saam", "sdaanet_sdpm", _BASELINE),
 )
 SDAANET_473 = _variant(

@@ -74,7 +74,7 @@ def compare(options: CompareOptions) -> Comparison:
     paired = paired_difference(counts_a, counts_b, a.classes) if alike else None
     over_queries = paired_difference(counts_a, counts_b, a.classes, over="queries") if alike else None
     error = paired.interval.standard_error if paired else _unpaired_error((a, counts_a), (b, counts_b))
-    parts = (("precision", a.precision, b.precision), ("size", _sizes(a), _sizes(b)))
+    parts = (("precision", a.precision, b.precision), ("size", a.sizes_text, b.sizes_text))
     return Comparison(
         a=a,
         b=b,
@@ -111,10 +111,6 @@ def _entries_that_differ(what: str, a: Mapping[str, Any], b: Mapping[str, Any]) 
         for key in sorted(set(a) | set(b))
         if a.get(key, "nothing") != b.get(key, "nothing")
     ]
-
-
-def _sizes(run: RunResult) -> str:
-    return " + ".join(map(str, run.sizes))
 
 
 def _unpaired_error(*runs: tuple[RunResult, EpisodeCounts]) -> float:

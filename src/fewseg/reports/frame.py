@@ -53,7 +53,7 @@ class ResultRow(TypedDict):
     shots: int
     fusion: str
     on: str
-    sizes: str  # "241", or "241 + 353" where several were added
+    sizes: str  # "241"; multi-scale "241 + 353", or "241, logits at 241 + 353" of one pass
     multi_scale: bool
     backbone: str
     reservation: str  # how the network is less than the paper's, or ""
@@ -180,7 +180,10 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
     absent = _part(method, "attention").get("type") == "NoAttention"
     variant = variants().get(run.variant, Variant(name=run.variant))
     task = (run.dataset, run.fusion, run.shots, run.on)
-    row, value = printed_as(variant, *task, backbone=name, sizes=run.sizes) if run.ways == 1 else (None, None)
+    row, value = None, None
+    if run.ways == 1:
+        sides = (run.sizes, run.output_sizes)
+        row, value = printed_as(variant, *task, *sides, backbone=name)
     protocol = stored_protocol(run.protocol)
     title = str(run.protocol.get("name", ""))
     return {own: getattr(run, own) for own in OWN} | {
@@ -188,8 +191,8 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
         "path": f"{key}.json",
         "label": variant.label or run.recipe or run.method,
         "folds": FOLDS_OF.get(run.dataset, folds),
-        "sizes": " + ".join(map(str, run.sizes)) or "unknown",
-        "multi_scale": len(run.sizes) > 1,
+        "sizes": run.sizes_text or "unknown",
+        "multi_scale": len(run.sizes) > 1 or bool(run.output_sizes),
         "backbone": name,
         "reservation": "without SAAM" if absent else "",  # so are 5-shot rows of SD-AANet on the small set
         "protocol": f"{title} [{run.protocol_digest}]".strip(),

@@ -341,7 +341,7 @@ def _gain_over(bases: pd.DataFrame, own: Any, column: PrintedColumn) -> Estimate
     """Our row less the row that it is set beside, or why there is no such number."""
     table, series = own.fold_table, own.series
     alike = bases[(bases.protocol == own.protocol) & (bases.train_seed == own.train_seed)]
-    sizes = [own.sizes, *own.sizes.split(" + ")]  # of several sizes, the first with a baseline
+    sizes = [own.sizes, *own.sizes.split(",")[0].split(" + ")]  # of several inputs, the first with a baseline
     base = next((base for size in sizes for base in alike.series[alike.sizes == size]), "")
     if bases.empty or alike.empty:
         return f"baseline {'not run' if bases.empty else 'of another protocol or training seed'}"

@@ -56,12 +56,13 @@ def printed_as(
     fusion: str,
     shots: int,
     on: str = "query",
+    sizes: Sequence[int] = (),
+    output_sizes: Sequence[int] = (),
     *,
     backbone: str = "",
-    sizes: Sequence[int] = (),
 ) -> tuple[PrintedRow | None, PublishedValue | None]:
     """The row that a paper prints for such a result of one way, and its mean mIoU."""
-    row = variant.row(dataset, fusion, shots, on, sizes)
+    row = variant.row(dataset, fusion, shots, on, sizes, output_sizes)
     if row is None:
         return None, None
     place = (row.paper, row.table_for(dataset), row.row)

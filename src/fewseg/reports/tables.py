@@ -221,6 +221,7 @@ def measured_with(run: RunResult) -> dict[str, Any]:
     size = run.sizes[0] if len(run.sizes) == 1 else list(run.sizes)
     named = {
         "size": size,
+        "output_sizes": list(run.output_sizes),
         "precision": run.precision,
         "data": run.data,
         "episodes": run.data and run.episodes,

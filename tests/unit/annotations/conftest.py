@@ -1,7 +1,5 @@
 """Small files that the tests write themselves."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from importlib.util import find_spec, module_from_spec, spec_from_file_location

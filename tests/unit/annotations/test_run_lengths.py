@@ -1,7 +1,5 @@
 """Both run-length encodings, each against the package that defines it."""
 
-from __future__ import annotations
-
 from itertools import groupby
 
 import numpy as np

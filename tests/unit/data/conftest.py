@@ -1,7 +1,5 @@
 """Small data sets that the tests write themselves."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path

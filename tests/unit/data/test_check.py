@@ -1,7 +1,5 @@
 """Known counts of data sets, and the reports of what one on disk holds."""
 
-from __future__ import annotations
-
 import csv
 import os
 from pathlib import Path

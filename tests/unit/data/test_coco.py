@@ -1,7 +1,5 @@
 """The COCO reader on annotation files and images that the tests write."""
 
-from __future__ import annotations
-
 import json
 import logging
 import pickle

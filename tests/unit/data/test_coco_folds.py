@@ -1,7 +1,5 @@
 """Folds of COCO, and of VOC and COCO crossed, on files that the tests write."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

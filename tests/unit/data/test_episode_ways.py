@@ -1,7 +1,5 @@
 """Episodes of several classes at once."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Manifests of episodes, and recordings built from them, which stand wherever drawn episodes stand."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

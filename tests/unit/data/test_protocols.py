@@ -1,7 +1,5 @@
 """Protocols: every published value written down from the papers a second time, digests, lines and errors."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

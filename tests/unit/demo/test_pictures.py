@@ -1,7 +1,5 @@
 """Example pictures: which episodes, and what the colours of a pixel mean."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np

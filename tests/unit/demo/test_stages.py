@@ -1,14 +1,10 @@
 """The demo's stages: fixed threads, strict determinism, times, and options that make sense."""
 
-from __future__ import annotations
-
-import time
-
 import pytest
 import torch
 
 from fewseg.demo.options import DemoOptions
-from fewseg.demo.run import repeatable, timed
+from fewseg.demo.run import repeatable
 
 
 def test_threads_and_determinism_are_set_and_put_back_even_after_an_error():
@@ -25,16 +21,6 @@ def test_threads_and_determinism_are_set_and_put_back_even_after_an_error():
     assert torch.get_num_threads() == before
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.utils.deterministic.fill_uninitialized_memory
-
-
-def test_the_blocks_of_a_stage_are_added_up():
-    seconds = {}
-    for stage, pause in (("a", 0.02), ("a", 0.02), ("b", 0)):
-        with timed(seconds, stage):
-            time.sleep(pause)
-    assert list(seconds) == ["a", "b"]
-    assert 0.04 <= seconds["a"] < 1
-    assert seconds["b"] < 0.02
 
 
 @pytest.mark.parametrize("wrong", [{"size": 128}, {"size": 57}, {"shots": 1}, {"threads": 0}])

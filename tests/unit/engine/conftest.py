@@ -1,7 +1,5 @@
 """A tiny rendered fold, a tiny PFENet and stores of its features."""
 
-from __future__ import annotations
-
 import pickle
 from dataclasses import replace
 from pathlib import Path

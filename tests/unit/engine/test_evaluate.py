@@ -19,7 +19,7 @@ from fewseg.engine.features import FeatureStore
 from fewseg.methods.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
-from fewseg.types import Guides, QueryMaps
+from fewseg.types import EncodedShots, Guides, QueryMaps
 
 SIDE = 33
 SIZES = [(40, 66), (66, 40), (50, 50), (33, 33), (20, 31), (45, 90)]
@@ -155,9 +155,8 @@ def assert_row(found, row, expected):
 
 
 def plain_labels(logits, size, shown=None):
-    """The letterboxed content of logits (2, SIDE, SIDE) at the label's or the shown size, thresholded."""
-    longer = max(size)
-    h, w = (int(side * SIDE / longer + 0.5) for side in size)
+    """The letterboxed content of logits (2, S, S) at the label's or the shown size, thresholded."""
+    h, w = (int(side * logits.shape[-1] / max(size) + 0.5) for side in size)
     difference = (logits[1] - logits[0])[None, None, :h, :w]
     return F.interpolate(difference, size=shown or size, mode="bilinear", align_corners=False)[0, 0] > 0
 
@@ -188,6 +187,14 @@ def test_counts_at_the_networks_size_leave_the_padding_out(evaluator, sampler, s
         assert_row(found, row, plain_counts(said, labels, spec.class_id))
 
 
+def in_square(labels, side):
+    """The content of a square: the pixel whose centre is nearest."""
+    content = [int(n * side / max(labels.shape) + 0.5) for n in labels.shape]
+    sides = zip(labels.shape, content, strict=True)
+    rows, columns = ([int((i + 0.5) * n / m) for i in range(m)] for n, m in sides)
+    return labels[rows][:, columns]
+
+
 @pytest.mark.parametrize("side", [20, 64])
 def test_counts_in_a_square_of_a_fixed_side(evaluator, sampler, source, side):
     """Both are brought to the content of the square; its padding counts nowhere."""
@@ -196,12 +203,56 @@ def test_counts_in_a_square_of_a_fixed_side(evaluator, sampler, source, side):
     found = run(evaluator, chosen)
     for row, spec in enumerate(chosen.episodes(0)):
         labels = source.read_labels(spec.query)
-        longer = max(labels.shape)
-        content = tuple(int(n * side / longer + 0.5) for n in labels.shape)
-        sides = zip(labels.shape, content, strict=True)
-        rows, columns = ([int((i + 0.5) * n / m) for i in range(m)] for n, m in sides)
-        said = plain_labels(evaluator.plain(spec), tuple(labels.shape), content)
-        assert_row(found, row, plain_counts(said, labels[rows][:, columns], spec.class_id))
+        shown = in_square(labels, side)
+        said = plain_labels(evaluator.plain(spec), tuple(labels.shape), tuple(shown.shape))
+        assert_row(found, row, plain_counts(said, shown, spec.class_id))
+
+
+OUTPUTS = (41, 65)
+
+
+def logits_of_one_pass(evaluator, source, spec):
+    """Logits (1, 2, h, w) of a 1-shot episode as they leave the network, from its files."""
+    method, view = evaluator.method, EvalView(SIDE)
+    read = [view(source.read_image(id), source.read_labels(id)) for id in (*spec.supports, spec.query)]
+    images, labels = (torch.stack(parts) for parts in zip(*read, strict=True))
+    mask = torch.where(labels[:1] == 255, 255, (labels[:1] == spec.class_id).to(torch.uint8))
+    with torch.no_grad():
+        support, query = method.extract(images[:1]), method.extract(images[1:])
+        if isinstance(method, PairScorer):
+            return method.score(method.encode_query(query), method.encode_shots(support, mask))
+        return method.segment(query, method.encode_support(EncodedShots(features=support, masks=mask[None])))
+
+
+@pytest.mark.parametrize("label_size", ["original", "network", 20])
+@pytest.mark.parametrize("kind", ["evaluator", "pairs"])
+def test_the_logits_of_one_pass_are_resized_to_the_output_sizes_and_their_probabilities_added(
+    request, kind, sampler, source, label_size
+):
+    evaluator = request.getfixturevalue(kind)
+    protocol = replace(PROTOCOL, label_size=label_size)
+    chosen = sampler(1, protocol)
+    passes = []
+    evaluator.method.backbone.register_forward_hook(lambda *_: passes.append(1))
+    found = run(evaluator, chosen, output_sizes=OUTPUTS)
+    assert len(passes) <= len(source.ids)
+    for row, spec in enumerate([spec for seed in PROTOCOL.seeds for spec in chosen.episodes(seed)]):
+        logits = logits_of_one_pass(evaluator, source, spec)
+        expected = torch.zeros(1, 2, 65, 65)
+        for size in OUTPUTS:
+            own = F.interpolate(logits, size=(size, size), mode="bilinear", align_corners=True).softmax(dim=1)
+            expected += F.interpolate(own, size=(65, 65), mode="bilinear", align_corners=True)
+        plain = evaluator.plain(spec, output_sizes=OUTPUTS)
+        torch.testing.assert_close(plain, expected[0])
+        labels = source.read_labels(spec.query)
+        if label_size == "network":
+            labels = EvalView(SIDE)(source.read_image(spec.query), labels)[1]
+            margin = (plain[1] - plain[0])[None, None]
+            said = F.interpolate(margin, size=(SIDE, SIDE), mode="bilinear", align_corners=True)[0, 0] > 0
+        else:
+            shown = labels if label_size == "original" else in_square(labels, label_size)
+            said, labels = plain_labels(plain, tuple(labels.shape), tuple(shown.shape)), shown
+        assert_row(found, row, plain_counts(said, labels, spec.class_id))
 
 
 @pytest.mark.parametrize("label_size", ["original", "network"])

@@ -1,4 +1,4 @@
-"""Evaluation at several sizes: the probabilities are added, whichever way the method is evaluated."""
+"""Evaluation at several input sizes: the probabilities are added, whichever way the method is evaluated."""
 
 from dataclasses import replace
 
@@ -88,3 +88,5 @@ def test_what_it_cannot_do_is_refused(method, data, evaluator):
     assert len(evaluator.run([Line(episodes=sampler, fusion=ScoreAverage(), sizes=SIZES)])[0]) == 2
     with pytest.raises(ValueError, match="--fusion mean or average"):
         evaluator.run([Line(episodes=sampler, fusion=CrossGuided(), sizes=SIZES)])
+    with pytest.raises(ValueError, match="one input size or no output sizes"):
+        evaluator.run([Line(episodes=sampler, sizes=SIZES, output_sizes=(33, 65))])

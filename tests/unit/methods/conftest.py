@@ -1,7 +1,5 @@
 """Small methods and support sets for the tests of this folder."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 
 import pytest

@@ -1,4 +1,4 @@
-"""Which lines ``fewseg evaluate`` makes of a recipe's own and of --ways, --shots, --fusion and --on."""
+"""Which lines ``fewseg evaluate`` makes of a recipe's own and of the options."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 from fewseg.methods.fusion import IterativeInference, MeanVector
 from fewseg.methods.prototypical import PrototypeSegmenter
-from fewseg.recipes.evaluation import _lines, evaluate
+from fewseg.recipes.evaluation import _file_name, _lines, evaluate
 from fewseg.recipes.options import EvaluateOptions
 from fewseg.recipes.recipe import Evaluation
 from fewseg.recipes.registry import recipe
@@ -83,23 +83,10 @@ def test_every_line_of_a_recipe_is_made_once(name):
         ),
         ({"shots": [3], "ways": [1]}, [(1, 3, "mean", "query"), (1, 3, "iterative", "query")]),
         (
-            {"ways": [1], "shots": [5, 1]},
-            [
-                (1, 5, "mean", "query"),
-                (1, 1, "mean", "query"),
-                (1, 1, "iterative", "query"),
-                (1, 1, "mean", "support"),
-            ],
-        ),
-        (
             {"ways": [3]},
             [(3, 1, "mean", "query"), (3, 1, "iterative", "query"), (3, 5, "mean", "query")],
         ),
         ({"ways": [2]}, [(2, 1, "mean", "query"), (2, 5, "mean", "query")]),
-        (
-            {"ways": [1], "on": "query"},
-            [(1, 1, "mean", "query"), (1, 1, "iterative", "query"), (1, 5, "mean", "query")],
-        ),
         ({"ways": [1], "on": "support"}, [(1, 1, "mean", "support"), (1, 5, "mean", "support")]),
         ({"ways": [1], "shots": [1], "fusions": ["mean"]}, [(1, 1, "mean", "query")]),
         (
@@ -115,24 +102,10 @@ def test_every_line_of_a_recipe_is_made_once(name):
                 (1, 5, "mean", "support"),
             ],
         ),
-        (
-            {"fusions": ["mean"]},
-            [
-                (1, 1, "mean", "query"),
-                (1, 5, "mean", "query"),
-                (2, 1, "mean", "query"),
-                (2, 5, "mean", "query"),
-            ],
-        ),
     ],
 )
 def test_wishes_choose_among_them_and_add_what_is_missing(wishes, expected):
     assert lines(**wishes) == expected
-
-
-def test_what_is_missing_takes_the_fusions_of_the_recipe():
-    found = lines(shots=[7], ways=[1])
-    assert found == [(1, 7, "mean", "query"), (1, 7, "iterative", "query")]
 
 
 def test_a_fusion_of_the_methods_kind_has_the_methods_settings_and_another_the_default_ones():
@@ -155,6 +128,26 @@ def test_a_fusion_that_the_method_cannot_use_is_reported_with_those_it_can():
         lines(fusions=["mean", "cross-guided", "average"])
 
 
+@pytest.mark.parametrize(
+    ("wishes", "expected"),
+    [
+        ({}, {(): "", (241, 353): "-241+353", ((241, 353),): "-to-241+353"}),
+        ({"sizes": (241, 353)}, {(241, 353): "-241+353"}),
+        ({"sizes": (353,), "output_sizes": (241,)}, {(353, (241,)): "-353-to-241"}),
+        ({"output_sizes": (473, 321)}, {((473, 321),): "-to-473+321"}),
+    ],
+)
+def test_sizes_of_inputs_and_of_outputs_replace_those_of_a_recipes_lines(wishes, expected):
+    chosen = recipe("voc5i_mini_sdaanet")
+    options = EvaluateOptions(what="", shots=(1,), **wishes)
+    found = _lines(chosen, Method(chosen.method.fusion), options)
+    sides = [(*e.sizes, *([e.output_sizes] if e.output_sizes else [])) for e in found]
+    assert sorted(map(str, sides)) == sorted(map(str, expected))
+    for line, side in zip(found, sides, strict=True):
+        name = _file_name(chosen, line, {"fold": 0, "train_seed": 0}, False, "")
+        assert name == f"voc5i_mini_sdaanet-fold0-seed0-1shot-mean{expected[side]}.json"
+
+
 @pytest.mark.parametrize("wish", [{"ways": (2,)}, {"shots": (1,)}, {"seeds": (1,)}, {"episodes": 5}])
 def test_manifests_leave_no_room_for_wishes_about_episodes(wish):
     with pytest.raises(ValueError, match="leave --ways, --shots, --episodes, --seeds and --protocol out"):
@@ -169,6 +162,8 @@ def test_manifests_leave_no_room_for_wishes_about_episodes(wish):
         ({"processes": 2, "ray_workers": 2}, "give at least one process, or Ray workers in their place"),
         ({"sizes": (241, 240)}, r"--sizes must be different sides of 8k \+ 1 pixels, got 241 240"),
         ({"sizes": (241, 241)}, "--sizes must be different"),
+        ({"output_sizes": (241, 240)}, "--output-sizes must be different sides"),
+        ({"sizes": (241, 353), "output_sizes": (241,)}, "give --sizes one side or none"),
     ],
 )
 def test_options_out_of_range_are_refused(wish, message):

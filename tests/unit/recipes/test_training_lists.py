@@ -1,7 +1,5 @@
 """The two lists of PASCAL training images are chosen by name."""
 
-from __future__ import annotations
-
 import pytest
 
 from fewseg.recipes import datasets

@@ -1,3 +1,4 @@
+from itertools import product
 from statistics import stdev
 
 import pytest
@@ -303,12 +304,13 @@ def test_a_gain_is_over_the_baseline_of_the_same_input_size(write, tmp_path):
     assert gain().gain.value < 0.1
 
 
-def test_several_scales_are_set_beside_one_of_them(write, tmp_path):
-    for fold in range(4):
-        for name, better, size in (("one", 0.0, 241), ("small", -0.3, 161), ("many", 0.05, [241, 353])):
-            config = {"method": {"type": "SDAANet"}, "size": size}
-            recipe = "voc5i_mini_sdaanet"
-            write(f"{name}{fold}", fold, better, method="sdaanet", recipe=recipe, config=config)
+def test_scales_of_one_pass_are_set_beside_the_same_input_and_two_inputs_beside_nothing(write, tmp_path):
+    scales = [("one", 0.0, (241,), ()), ("small", -0.3, (161,), ()), ("large", -0.3, (353,), ())]
+    scales += [("many", 0.05, (241,), (241, 353)), ("inputs", 0.2, (241, 353), ())]
+    for fold, (name, better, sizes, output_sizes) in product(range(4), scales):
+        sides = {"sizes": sizes, "output_sizes": output_sizes}
+        write(f"{name}{fold}", fold, better, method="sdaanet", recipe="voc5i_mini_sdaanet", **sides)
     table = tables_of(tmp_path / "results")["sd-aanet", "4"]
-    gain = row_of(table, "Multi-scale Inference").lines["voc5i-mini"][0][1][4].gain
-    assert 0 < gain.value < 0.1
+    (line,) = row_of(table, "Multi-scale Inference").lines["voc5i-mini"]
+    assert line[1][4].source["size"] == "241, logits at 241 + 353"
+    assert 0 < line[1][4].gain.value < 0.1

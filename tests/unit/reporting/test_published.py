@@ -238,16 +238,19 @@ def test_rows_that_no_paper_has_have_no_value(row):
     assert paper_mean(*row) is None
 
 
-def test_a_multi_scale_row_has_the_second_value_of_sd_aanets_table_4_and_no_other():
-    def mean(dataset, name, *sizes, method="sdaanet"):
-        found = paper_mean(dataset, method, "mean", 1, name, sizes=sizes)
+def test_the_resized_logits_of_one_pass_have_the_second_value_of_sd_aanets_table_4_and_no_other():
+    def mean(dataset, name, *sizes, method="sdaanet", inputs=()):
+        found = paper_mean(dataset, method, "mean", 1, name, sizes=inputs, output_sizes=sizes)
         return found and (found.table, found.row, found.percent)
 
     multi = ("4", "Multi-scale Inference", 62.2)
     assert mean("pascal-5i", "pascal_sdaanet_resnet50", 321, 473) == multi
     assert mean("pascal-5i", "pascal_sdaanet_resnet50", 473, 321) == multi
     assert mean("voc5i-mini", "voc5i_mini_sdaanet", 241, 353) == multi
-    assert mean("pascal-5i", "pascal_sdaanet_resnet50", 321)[1:] == ("SD-AANet", 61.9)
+    assert mean("pascal-5i", "pascal_sdaanet_resnet50", 321, 473, inputs=(321,)) == multi
+    assert mean("pascal-5i", "pascal_sdaanet_resnet50", inputs=(321,))[1:] == ("SD-AANet", 61.9)
+    assert mean("pascal-5i", "pascal_sdaanet_resnet50", inputs=(321, 473)) is None
+    assert mean("voc5i-mini", "voc5i_mini_sdaanet", inputs=(241, 353)) is None
     assert mean("pascal-5i", "pascal_sdaanet_resnet50", 321, 417) is None
     assert mean("coco-20i", "coco_sdaanet_resnet101", 321, 473) is None
     assert mean("pascal-5i", "pascal_sdaanet_saam_resnet50", 321, 473) is None

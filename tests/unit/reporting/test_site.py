@@ -1,7 +1,5 @@
 """The page over a folder of results: whole, safe, silent, and true to the results."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Axes, colours and marks of the page's plots."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

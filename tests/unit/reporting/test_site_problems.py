@@ -1,7 +1,5 @@
 """The page over a folder of results: what it says of what is damaged, missing or does not fit."""
 
-from __future__ import annotations
-
 import base64
 import json
 

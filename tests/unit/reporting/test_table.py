@@ -152,13 +152,16 @@ def test_published_values_of_the_same_data_set_and_each_backbone_have_their_own_
     assert rows[0][10] == "32.4"
 
 
-def test_a_multi_scale_row_has_a_published_value_of_its_own(fold_tables, results):
+def test_multi_scale_of_one_pass_has_a_published_value_of_its_own_and_of_two_inputs_none(
+    fold_tables, results
+):
     made = {"method": "sdaanet", "recipe": "voc5i_mini_sdaanet"}
-    (table,) = fold_tables(
-        [*results(config={"size": 241}, **made), *results(config={"size": [241, 353]}, **made)]
-    )
-    f = table.results.frame
-    assert dict(zip(f.multi_scale, f.published, strict=True)) == {False: 61.9, True: 62.2}
+    scales = [{}, {"output_sizes": (241, 353)}, {"sizes": (241, 353)}]
+    (table,) = fold_tables([r for own in scales for r in results(**({"sizes": (241,)} | made | own))])
+    f = table.results.frame.drop_duplicates("series").fillna({"published": 0}).set_index("series")
+    names = [f"sdaanet (at {at} px) mean" for at in ("241", "241, logits at 241 + 353", "241 + 353")]
+    assert f.published[names].tolist() == [61.9, 62.2, 0]
+    assert frame.baseline_pairs(table) == [(names[0], names[2]), (names[0], names[1])]
 
 
 def test_the_terminal_table_has_the_same_cells(fold_tables, results):

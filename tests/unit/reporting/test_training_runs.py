@@ -1,7 +1,5 @@
 """Folders of training runs: losses as written, and the results that belong to them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from math import isnan

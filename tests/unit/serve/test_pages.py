@@ -166,8 +166,3 @@ def test_a_page_that_waits_for_the_network_does_not_stop_the_others():
     _, page = opened.open()
     with page._lock:  # as while its supports wait to be encoded
         ThreadPoolExecutor().submit(opened.open).result(30)
-
-
-def test_limits_are_positive():
-    with pytest.raises(ValueError, match="images"):
-        Limits(images=0)
