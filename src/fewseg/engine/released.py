@@ -31,18 +31,13 @@ ReleasedConfig = PFENetConfig | SCLPFENetConfig | SCLCANetConfig | SDAANetConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """State dicts whose keys name the same parts.
+    """State dicts whose keys name the same parts."""
 
-    Attributes:
-        methods: whose they are, for messages.
-        parts: first components of the keys that all of them have.
-        config: (state, its name in messages, pyramid scales, backbone) to the config that the state shows.
-        key: (released key, whether the stem is deep) to our key; an unknown key comes back unchanged.
-    """
-
-    methods: str
-    parts: tuple[str, ...]
+    methods: str  # whose they are, for messages
+    parts: tuple[str, ...]  # first components of the keys that all of them have
+    # (state, its name in messages, pyramid scales, backbone) to the config that the state shows
     config: Callable[[State, str, tuple[float, ...], BackboneConfig], ReleasedConfig]
+    # (released key, whether the stem is deep) to our key; an unknown key comes back unchanged
     key: Callable[[str, bool], str]
 
 
@@ -89,10 +84,11 @@ def _pfenet_config(
             backbone=backbone,
             channels=channels,
             scales=scales,
+            small_objects="sampled",
             self_guided=RELEASED_SELF_GUIDED,
             fusion=RELEASED_CROSS_GUIDED,
         )
-    return PFENetConfig(backbone=backbone, channels=channels, scales=scales)
+    return PFENetConfig(backbone=backbone, channels=channels, scales=scales, small_objects="sampled")
 
 
 def _trunk_name(state: State, label: str) -> str:
@@ -178,6 +174,7 @@ def _canet_config(
         fusion=RELEASED_CANET_CROSS_GUIDED,
         history_reset=RELEASED_HISTORY_RESET,
         cross_iou_align_corners=False,
+        small_objects="sampled",
     )
 
 
@@ -221,6 +218,7 @@ def _sdaanet_config(
         scales=scales,
         gate=CompoundedGate(),
         distillation=PrototypeTeacher(),
+        small_objects="sampled",
     )
 
 
@@ -253,17 +251,11 @@ def _renamed(family: Family, state: State) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedModel:
-    """An imported checkpoint.
+    """An imported checkpoint."""
 
-    Attributes:
-        method: registered name of the method that the keys belong to.
-        model: our model with the weights loaded, in eval mode; its ``config`` rebuilds it.
-        report: what matched; its digest is that of the file.
-    """
-
-    method: str
-    model: FewShotSegmenter
-    report: WeightsReport
+    method: str  # registered name of the method that the keys belong to
+    model: FewShotSegmenter  # our model with the weights loaded, in eval mode; its ``config`` rebuilds it
+    report: WeightsReport  # what matched; its digest is that of the file
 
 
 def import_released(
@@ -310,19 +302,7 @@ def import_checkpoint(
     scales: tuple[float, ...] = (60, 30, 15, 8),
     class_split: ClassSplit | None = None,
 ) -> ReleasedModel:
-    """Imports a released file and writes it as a checkpoint of ours, the backbone's weights included.
-
-    Args:
-        source: see ``import_released``.
-        target: the ``.safetensors`` file to write.
-        scales: see ``import_released``.
-        class_split: what it was trained on; no released file says so. With it, a test on classes that
-            were trained on is refused.
-
-    Raises:
-        ValueError: see ``import_released``.
-        OSError: the checkpoint could not be written.
-    """
+    """Writes a released file as a checkpoint of ours, the backbone's weights included."""
     found = import_released(source, scales=scales)
     about = Checkpoint(
         config=found.model.config,

@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewseg.backbones import BackboneConfig
-from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import AttendedFusion, MeanVector, ShotAttention
 from fewseg.methods.layers import MidLevel, NoPrior
 from fewseg.methods.losses import cross_entropy_full_size
-from fewseg.methods.pair_scorer import PairScorer
+from fewseg.methods.pair_scorer import PairConfig, PairScorer
 from fewseg.methods.registry import register_method
-from fewseg.ops.masks import foreground_cells, masked_average
+from fewseg.ops.masks import masked_average
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 
@@ -290,7 +289,7 @@ class PredictionHistory(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CANetConfig(MethodConfig):
+class CANetConfig(PairConfig):
     """CANet's parts and sizes.
 
     Attributes:
@@ -346,7 +345,7 @@ class CANet(PairScorer):
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
         """The support vector of each shot (masked average pooling)."""
         mid = self.mid.of(features)
-        cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
+        cells = self.cells(masks, mid)
         return Guides(maps={"vectors": masked_average(mid, cells).unsqueeze(1)})
 
     def encode_query(self, features: Features) -> QueryMaps:

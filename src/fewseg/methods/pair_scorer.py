@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from fewseg.methods.base import FewShotSegmenter, sets_of_queries
+from fewseg.methods.base import FewShotSegmenter, MethodConfig, sets_of_queries
 from fewseg.methods.fusion import (
     CrossGuided,
     CrossPath,
@@ -16,7 +18,7 @@ from fewseg.methods.fusion import (
     ScoreAverage,
     one_vs_rest,
 )
-from fewseg.ops.masks import labels_of_margins
+from fewseg.ops.masks import SmallObjects, foreground_cells, labels_of_margins
 from fewseg.ops.resize import resize
 from fewseg.types import (
     EncodedShots,
@@ -26,6 +28,26 @@ from fewseg.types import (
     SupportState,
     WaysState,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairConfig(MethodConfig):
+    """What configs of methods that score pairs share.
+
+    Attributes:
+        small_objects: which cells are foreground where an object is so small that bilinear sampling of its
+            mask leaves no cell with half of it: "touched", those that it touches; "sampled", what sampling
+            leaves, as in the released code. Where that is nothing, support vectors and prior maps are zero.
+
+    Raises:
+        ValueError: ``small_objects`` is unknown.
+    """
+
+    small_objects: SmallObjects = field(default="touched", metadata={"before": "touched"})
+
+    def __post_init__(self) -> None:
+        if self.small_objects not in get_args(SmallObjects):
+            raise ValueError(f"small_objects must be 'touched' or 'sampled', got {self.small_objects!r}")
 
 
 class PairScorer(FewShotSegmenter):
@@ -41,6 +63,11 @@ class PairScorer(FewShotSegmenter):
 
     fusions: tuple[Fusion, ...] = (MeanVector(), ScoreAverage(), CrossGuided())
     cross_iou_align_corners: bool = True
+
+    def cells(self, masks: Tensor, maps: Tensor) -> Tensor:
+        """The share of foreground (n, 1, h, w) in each cell of maps (n, C, h, w), of masks (n, H, W)."""
+        size, rule = (int(maps.shape[-2]), int(maps.shape[-1])), self.config.small_objects
+        return foreground_cells(masks, size, maps.dtype, small_objects=rule)
 
     @abstractmethod
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:

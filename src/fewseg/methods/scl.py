@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
-from fewseg.methods.base import MethodConfig
 from fewseg.methods.canet import DenseComparison, IterativeTrunk, PredictionHistory, Refinement, ResidualBlock
 from fewseg.methods.fusion import CrossGuided, CrossPath, PairFusion
 from fewseg.methods.layers import (
@@ -29,10 +28,10 @@ from fewseg.methods.layers import (
     Rounding,
 )
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
-from fewseg.methods.pair_scorer import PairScorer, cross_pairs
+from fewseg.methods.pair_scorer import PairConfig, PairScorer, cross_pairs
 from fewseg.methods.pfenet import PyramidScorer
 from fewseg.methods.registry import register_method
-from fewseg.ops.masks import ForegroundRule, covered_and_missed, foreground_cells, masked_average
+from fewseg.ops.masks import ForegroundRule, covered_and_missed, masked_average
 from fewseg.types import EncodedEpisodes, EncodedShots, Features, Guides, LossTerms, QueryMaps
 
 VectorName = Literal["initial", "primary", "auxiliary"]
@@ -138,7 +137,7 @@ class SupportPathScorer(PairScorer):
     def first_pass(self, features: Features, masks: Tensor, *, deep: bool = False) -> SupportPass:
         """Segments n shots under their own v_s (Eq. 1-3)."""
         mid = self.support_map(features)
-        cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
+        cells = self.cells(masks, mid)
         initial = masked_average(mid, cells)
         first = self._decode_support(mid, self.self_guided.first(initial), deep=deep)
         return SupportPass(mid=mid, cells=cells, initial=initial, first=first)
@@ -164,7 +163,7 @@ class SupportPathScorer(PairScorer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SCLPFENetConfig(MethodConfig):
+class SCLPFENetConfig(PairConfig):
     """SCL's and PFENet's parts and sizes; see ``PFENetConfig`` for the fields that are not listed.
 
     Attributes:
@@ -254,7 +253,7 @@ class SCLPFENet(SupportPathScorer, PyramidScorer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SCLCANetConfig(MethodConfig):
+class SCLCANetConfig(PairConfig):
     """SCL's and CANet's parts and sizes; see ``CANetConfig`` for the fields that are not listed.
 
     Attributes:
@@ -278,6 +277,7 @@ class SCLCANetConfig(MethodConfig):
     cross_iou_align_corners: bool = field(default=True, metadata={"before": True})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.self_guided.second_pass != "paper":
             raise ValueError(
                 f"self_guided.second_pass is {self.self_guided.second_pass!r}: only PFENet's support path "

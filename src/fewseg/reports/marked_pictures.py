@@ -8,6 +8,7 @@ from torch import Tensor
 
 Picture = NDArray[np.uint8]
 """(H, W, 3) RGB."""
+Bools = NDArray[np.bool_]
 
 WRONG = (230, 97, 1)
 """Orange: marked, but not the object."""
@@ -21,7 +22,7 @@ def spotlight(picture: Picture, mask: Picture) -> Picture:
     return _outlined(np.where(marked[..., None], picture, _pale(picture)), marked)
 
 
-def judged(picture: Picture, predicted: NDArray[np.bool_], truth: Picture) -> Picture:
+def judged(picture: Picture, predicted: Bools, truth: Picture) -> Picture:
     """Returns the picture in colour where the mark is right, orange where wrong, blue where missed."""
     shown = np.where(predicted[..., None], picture, _pale(picture))
     for where, colour in ((predicted & (truth == 0), WRONG), (~predicted & (truth == 1), MISSED)):
@@ -40,7 +41,7 @@ def _pale(picture: Picture) -> Picture:
     return np.broadcast_to(grey.astype(np.uint8), picture.shape)
 
 
-def _outlined(picture: Picture, marked: NDArray[np.bool_]) -> Picture:
+def _outlined(picture: Picture, marked: Bools) -> Picture:
     """Darkens the unmarked pixels that touch a marked one."""
     grown = np.pad(marked, 1)
     touched = grown[:-2, 1:-1] | grown[2:, 1:-1] | grown[1:-1, :-2] | grown[1:-1, 2:]

@@ -139,10 +139,11 @@ def saved(recipes, tmp_path):
 
 @pytest.fixture
 def model_of(saved):
-    """(name, fold) -> the model of its checkpoint."""
+    """(name, fold) -> the model of its checkpoint, with the options of a run."""
 
-    def make(name, fold=0):
-        return FigureModel.find(saved(name, fold), read_data=lambda recipe, fold: recipe.data(fold, None))
+    def make(name, fold=0, **options):
+        options = FiguresOptions(**{"quiet": True} | options)
+        return FigureModel.find(saved(name, fold), options, lambda recipe, fold: recipe.data(fold, None))
 
     return make
 
@@ -153,7 +154,7 @@ def study(model_of, tmp_path):
 
     def make(*names, fold=0, **changes):
         options = {"out": tmp_path / "out", "episodes": 4, "examples": 2, "quiet": True} | changes
-        models = [model_of(name, fold) for name in names]
+        models = [model_of(name, fold, **options) for name in names]
         return FigureContext(options=FiguresOptions(**options), models=models)
 
     return make

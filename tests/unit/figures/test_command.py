@@ -223,10 +223,11 @@ def test_what_a_figure_needs_is_reported_in_words(run, recipes):
 
 def test_a_claim_has_a_mean_over_all_folds_alone(study):
     made = study("scl")
-    each = {fold: (Estimate(value=0.1 * fold, low=0.0, high=0.4), 10) for fold in range(4)}
-    made.claim("c", "tiny", "q", {fold: one for fold, one in each.items() if fold != 2})
+    numbers = [Estimate(value=0.1 * fold, low=0.0, high=0.4) for fold in range(4)]
+    each = {i: [Claim(claim="c", quantity="q", estimate=e, count=10)] for i, e in enumerate(numbers)}
+    made.claim("tiny", {fold: one for fold, one in each.items() if fold != 2})
     assert [claim.where for claim in made.claims] == ["tiny fold 0", "tiny fold 1", "tiny fold 3"]
-    made.claim("c", "tiny", "q", each)
+    made.claim("tiny", each)
     whole = made.claims[-1]
     assert (whole.where, whole.count) == ("tiny mean of all folds", 40)
     assert whole.estimate.value == pytest.approx(0.15)

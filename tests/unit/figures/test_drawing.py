@@ -2,53 +2,56 @@
 
 import csv
 import struct
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
 from fewseg.data.episodes import EpisodeSpec
-from fewseg.reports.figures import (
-    failures,
-    maps,
-    separation,
-    shot_weights,
-    support_masks,
-)
-from fewseg.reports.figures.context import write_records
-from fewseg.reports.figures.drawing import COLOURS, HATCHES, MARKERS, grouped_bars, new_figure, save
+from fewseg.reports.figures import failures, separation
+from fewseg.reports.figures.context import FigureContext, write_records
+from fewseg.reports.figures.drawing import COLOURS, HATCHES, MARKERS, grouped_bars, panels, save
+from fewseg.reports.figures.maps import Attention, Similarity
 from fewseg.reports.figures.model import TABLE_III, example_episodes
-from fewseg.reports.figures.shot_weights import correlated
-from fewseg.reports.figures.support_masks import REACHES, SYMBOLS
+from fewseg.reports.figures.shot_weights import ShotWeightFigure, correlated
+from fewseg.reports.figures.support_masks import (
+    ALL,
+    COVERAGE,
+    MOSTLY,
+    ON_EDGE,
+    SYMBOLS,
+    RegionShares,
+    SupportMasks,
+)
 from fewseg.reports.numbers import Estimate
+from fewseg.reports.options import FiguresOptions
 
 ONE = Estimate(value=0.5, low=0.4, high=0.7)
 ROWS = dict.fromkeys(TABLE_III, ONE)
 
 
+MODEL = Mock(label="SCL", fold=0, group="SCL\nfold 0", place=0, **{"data.dataset": "voc5i-mini"})
+
+
+def plotted(kind, value):
+    return kind(FigureContext(options=FiguresOptions(), models=[MODEL])).plot({MODEL: value})
+
+
 def _shares():
-    shares = SimpleNamespace(
-        coverage=dict.fromkeys(("primary", "auxiliary"), ONE),
-        on_edge={reach: dict.fromkeys(SYMBOLS, ONE) for reach in REACHES},
-    )
-    names = (support_masks.ALL, support_masks.MOSTLY)
-    return {name: {"SCL\nfold 0": shares} for name in names}
-
-
-def _weights():
-    values = np.random.default_rng(0).random((9, 5))
-    return {"SCL, fold 0": correlated(values, values)}
+    shares = {COVERAGE: dict.fromkeys(("primary", "auxiliary"), ONE)}
+    shares |= {quantity: dict.fromkeys(SYMBOLS, ONE) for quantity in ON_EDGE.values()}
+    return dict.fromkeys((ALL, MOSTLY), RegionShares(supports=3, empty={}, shares=shares, edge_gain={}))
 
 
 DRAWN = {
     "silhouettes": lambda: separation.draw_silhouettes(
         {"voc5i-mini: a": {"fold 0": ROWS}, "voc5i-mini: b": {"fold 0": ROWS}}, {v: v for v in TABLE_III}
     ),
-    "shares": lambda: support_masks.draw_shares(_shares(), "voc5i-mini"),
-    "attention": lambda: maps.draw_order({"fold 0": ROWS}, "attention", "voc5i-mini"),
-    "similarity": lambda: maps.draw_order({"fold 0": ROWS}, "similarity", "voc5i-mini"),
-    "weights": lambda: shot_weights.draw(_weights(), "voc5i-mini"),
+    "shares": lambda: plotted(SupportMasks, _shares()),
+    "attention": lambda: Attention.draw_order({"fold 0": ROWS}, "voc5i-mini"),
+    "similarity": lambda: Similarity.draw_order({"fold 0": ROWS}, "voc5i-mini"),
+    "weights": lambda: plotted(ShotWeightFigure, correlated(*2 * (np.random.default_rng(0).random((9, 5)),))),
 }
 
 
@@ -70,7 +73,7 @@ def test_a_plot_names_the_data_set_and_its_legend_hides_nothing(name):
 def test_failures_have_a_panel_a_fold_and_a_group_a_method(methods):
     rates = dict.fromkeys(failures.KINDS, ONE)
     names = [f"method {i}" for i in range(methods)]
-    figure = failures.draw({f"{n}\nfold {f}": rates for n in names for f in range(4)}, "title")
+    figure = failures.draw({f"fold {f}": dict.fromkeys(names, rates) for f in range(4)}, "title")
     assert [axes.get_title() for axes in figure.axes] == [f"fold {f}" for f in range(4)]
     for axes in figure.axes:
         assert [label.get_text() for label in axes.get_xticklabels()] == names
@@ -81,8 +84,7 @@ def test_failures_have_a_panel_a_fold_and_a_group_a_method(methods):
 
 
 def drawn():
-    figure = new_figure(3, 2)
-    axes = figure.subplots()
+    figure, ((axes,),) = panels(3, 2)
     groups = {
         "fold 0": {"a": Estimate(value=0.5, low=0.4, high=0.7), "b": Estimate(value=0.2, low=0.1, high=0.3)},
         "fold 1": {"b": Estimate(value=0.3, low=0.2, high=0.4)},

@@ -52,11 +52,11 @@ def test_an_overlay_is_lighter_where_the_value_is_higher_and_outlines_the_target
 
 
 def test_attention_is_that_of_the_support_on_the_query(model_of):
-    model = model_of("sdaanet")
-    specs = [spec for _, spec in model.episodes(1, 6)]
-    found = attention_maps(model, specs, progress=False)
+    model = model_of("sdaanet", episodes=6)
+    specs = [spec for _, spec in model.episodes()]
+    found = attention_maps(model, specs)
     assert set(found) == {(Support(s.class_id, s.supports[0]), s.query) for s in specs}
-    images, spec = model.evaluator(progress=False).images, specs[0]
+    images, spec = model.evaluator().images, specs[0]
     with torch.no_grad():
         guides = model.method.encode_shots(
             images.features(spec.supports), images.masks(spec.supports, [spec.class_id])
@@ -70,11 +70,11 @@ def test_attention_is_that_of_the_support_on_the_query(model_of):
 
 def test_likeness_is_to_the_prototype_behind_the_gate(model_of):
     for name in ("sdaanet", "sdaanet_baseline"):
-        model = model_of(name)
-        specs = [spec for _, spec in model.episodes(1, 6)]
-        found = similarity_maps(model, specs, progress=False)
+        model = model_of(name, episodes=6)
+        specs = [spec for _, spec in model.episodes()]
+        found = similarity_maps(model, specs)
         shot = Support(specs[0].class_id, specs[0].supports[0])
-        images, method = model.evaluator(progress=False).images, model.method
+        images, method = model.evaluator().images, model.method
         with torch.no_grad():
             features = images.features([shot.image])
             masks = images.masks([shot.image], [shot.class_id])

@@ -7,7 +7,8 @@ import torch
 
 from fewseg.methods.matcher import Matcher
 from fewseg.methods.scl import SCLPFENetConfig
-from fewseg.reports.figures.model import FigureModel, Support, distinct_supports, question_of
+from fewseg.reports.figures.model import FigureModel, Support, question_of
+from fewseg.reports.options import FiguresOptions
 
 
 def test_a_model_is_known_by_its_header_before_anything_is_loaded(model_of):
@@ -18,29 +19,29 @@ def test_a_model_is_known_by_its_header_before_anything_is_loaded(model_of):
 
 def test_a_recipe_without_training_needs_a_fold(recipes):
     with pytest.raises(ValueError, match="does not state which fold it belongs to: give --fold"):
-        FigureModel.find("demo_matcher", read_data=None)
-    assert FigureModel.find("demo_matcher", fold=1, read_data=None).fold == 1
+        FigureModel.find("demo_matcher", FiguresOptions(), None)
+    assert FigureModel.find("demo_matcher", FiguresOptions(fold=1), None).fold == 1
 
 
 def test_a_checkpoint_that_is_gone_is_named(recipes):
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at gone.safetensors"):
-        FigureModel.find("gone.safetensors", read_data=None)
+        FigureModel.find("gone.safetensors", FiguresOptions(), None)
 
 
 def test_supports_that_are_drawn_several_times_are_kept_once_with_their_number(model_of):
-    model = model_of("scl")
-    episodes = model.episodes(1, 20)
+    model = model_of("scl", episodes=20)
+    episodes = model.episodes()
     assert len(episodes) == 40
-    found = distinct_supports(episodes)
+    found = model.supports
     assert found == Counter(Support(spec.class_id, spec.supports[0]) for _, spec in episodes)
     assert list(found) == sorted(found, key=lambda shot: (shot.class_id, shot.image))
     assert len(found) < 40
 
 
 def test_supports_come_with_the_masks_of_their_own_class(model_of):
-    model = model_of("scl")
-    shots = list(distinct_supports(model.episodes(1, 20)))
-    seen = model.over_supports(shots, lambda features, masks: (len(features), masks), "x", progress=False)
+    model = model_of("scl", episodes=20)
+    shots = list(model.supports)
+    seen = model.over_supports(shots, lambda features, masks: (len(features), masks), "x")
     masks = torch.cat([masks for _, masks in seen])
     assert [n for n, _ in seen][:-1] == [8] * (len(seen) - 1)
     for shot, mask in zip(shots, masks, strict=True):
@@ -60,10 +61,10 @@ def test_content_leaves_the_padding_out(model_of, monkeypatch):
 
 @pytest.mark.parametrize("name", ["scl", "srpnet_f"])
 def test_predictions_are_those_of_the_plain_way(model_of, name):
-    model = model_of(name)
-    specs = [spec for _, spec in model.episodes(1, 5)]
-    found = dict(model.predictions([*specs, *specs], 1, progress=False))
-    evaluator = model.evaluator(progress=False)
+    model = model_of(name, episodes=5)
+    specs = [spec for _, spec in model.episodes()]
+    found = dict(model.predictions([*specs, *specs]))
+    evaluator = model.evaluator()
     assert set(found) == {question_of(spec) for spec in specs}
     for spec in specs:
         logits = evaluator.plain(spec, model.fusion(1))  # the view is the image: 33 pixels

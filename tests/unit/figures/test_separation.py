@@ -9,13 +9,13 @@ from sklearn.metrics import silhouette_score
 
 from fewseg.methods.sdaanet import gated
 from fewseg.ops.masks import foreground_cells
-from fewseg.reports.figures.model import Support, distinct_supports
+from fewseg.reports.figures.model import Support
 from fewseg.reports.figures.separation import (
     CELLS,
+    Prototypes,
     cells_of,
     distances,
     embed,
-    make_prototypes,
     sampled_cells,
     separation,
     silhouette,
@@ -182,9 +182,9 @@ def test_cells_are_drawn_inside_the_mask_and_alike_whatever_the_company():
 
 
 def test_cells_carry_their_class_and_their_support(model_of):
-    matcher = model_of("scl").matcher()
-    shots = list(distinct_supports(matcher.episodes(1, 20)))
-    points, labels, groups = cells_of(matcher, shots, seed=0, progress=False)
+    matcher = model_of("scl", episodes=20).matcher()
+    shots = list(matcher.supports)
+    points, labels, groups = cells_of(matcher)
     assert len(points) == len(labels) == len(groups) >= len(shots)
     assert points.shape[1] == 16  # the widths of layer2 and layer3 together
     assert set(groups.tolist()) == set(range(len(shots)))
@@ -212,7 +212,7 @@ def test_prototypes_that_vanished_are_reported(study):
     with torch.no_grad():
         for parameter in made.models[0].method.mid_support.parameters():
             parameter.zero_()
-    make_prototypes(made)
+    Prototypes(made).make()
     assert any("prototypes are zero; they have no direction" in remark for remark in made.remarks)
     with (made.options.out / "plots" / "prototype-silhouettes.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)

@@ -9,9 +9,8 @@ from fewseg.reports.figures.shot_weights import (
     SHOTS,
     binned,
     correlated,
-    spearman,
+    rank_correlations,
     weights_of,
-    within_episodes,
 )
 
 
@@ -23,10 +22,9 @@ def shots(n=40, k=5, noise=0.1, seed=0):
 
 def test_rank_correlation_is_that_of_scipy_with_ties_and_within_each_episode():
     weights, ious = (v.round(1) for v in shots())
-    assert spearman(weights.ravel(), ious.ravel()) == pytest.approx(
-        spearmanr(weights.ravel(), ious.ravel()).statistic
-    )
-    each = within_episodes(weights, ious)
+    found = correlated(weights, ious)
+    assert found.pooled.value == pytest.approx(spearmanr(weights.ravel(), ious.ravel()).statistic)
+    each = rank_correlations(weights, ious)
     plain = [spearmanr(a, b).statistic for a, b in zip(weights, ious, strict=True) if np.ptp(a) and np.ptp(b)]
     assert each[np.isfinite(each)] == pytest.approx(plain)
 
@@ -60,9 +58,9 @@ def test_episodes_whose_shots_are_alike_are_left_out():
 
 def test_bins_hold_their_lower_end_and_the_last_also_one():
     weights, ious = np.array([[0.0, 0.1, 0.19, 1.0]]), np.array([[0.2, 0.4, 0.6, 0.8]])
-    found = [(b.low, b.shots, b.iou.value) for b in binned(weights, ious)]
-    assert [(low, n) for low, n, _ in found] == [(0.0, 1), (0.1, 2), (0.9, 1)]
-    assert [v for _, _, v in found] == pytest.approx([0.2, 0.5, 0.8])
+    found = binned(weights, ious)
+    assert [(i, n) for i, (_, n) in found.items()] == [(0, 1), (1, 2), (9, 1)]
+    assert [mean.value for mean, _ in found.values()] == pytest.approx([0.2, 0.5, 0.8])
 
 
 def test_u_k_is_the_mean_iou_of_what_shot_k_predicts_of_all_shots(model_of, monkeypatch):
@@ -74,9 +72,9 @@ def test_u_k_is_the_mean_iou_of_what_shot_k_predicts_of_all_shots(model_of, monk
         return {pair: i / len(pairs) for i, pair in enumerate(asked)}
 
     monkeypatch.setattr(Evaluator, "pair_ious", pair_ious)
-    model = model_of("scl")
-    weights, ious = weights_of(model, 3, progress=False)
-    specs = [spec for _, spec in model.episodes(SHOTS, 3)]
+    model = model_of("scl", episodes=3)
+    weights, ious = weights_of(model)
+    specs = [spec for _, spec in model.episodes(SHOTS)]
     assert weights.shape == ious.shape == (len(specs), SHOTS)
     assert len(asked) == len(set(asked))
     score = {pair: i / len(asked) for i, pair in enumerate(asked)}

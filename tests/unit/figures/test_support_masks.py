@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from fewseg.reports.figures.support_masks import (
+    COVERAGE,
+    ON_EDGE,
     distance_to_boundary,
     mostly_primary,
     region_counts,
@@ -87,14 +89,12 @@ def test_shares_are_summed_over_supports_and_the_gain_of_the_edge_is_paired():
     ]
     found = region_shares(counts)
     assert found.supports == 2
-    assert found.coverage["primary"].value == pytest.approx((25 / 49 + 1) / 2)
-    assert found.coverage["auxiliary"].value == pytest.approx((24 / 49) / 2)
+    shares = {what: {k: e.value for k, e in of.items()} for what, of in found.shares.items()}
+    assert shares[COVERAGE] == pytest.approx({"primary": (25 / 49 + 1) / 2, "auxiliary": (24 / 49) / 2})
     assert found.empty == {"primary": 0, "auxiliary": 1}
-    assert found.on_edge[1]["auxiliary"].value == 1
-    assert found.on_edge[1]["foreground"].value == pytest.approx(48 / 98)
-    assert found.on_edge[1]["primary"].value == pytest.approx(24 / 74)
-    assert found.edge_gain[1]["primary"].value == pytest.approx(1 - 24 / 74)
-    assert found.edge_gain[2]["foreground"].value == pytest.approx(1 - 80 / 98)
+    assert shares[ON_EDGE[1]] == pytest.approx({"auxiliary": 1, "foreground": 48 / 98, "primary": 24 / 74})
+    assert found.edge_gain[1, "primary"].value == pytest.approx(1 - 24 / 74)
+    assert found.edge_gain[2, "foreground"].value == pytest.approx(1 - 80 / 98)
 
 
 def test_a_region_that_no_support_has_is_reported():

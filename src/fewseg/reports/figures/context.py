@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,6 @@ logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 """A row of the numbers behind a figure."""
-ByFold = Mapping[int, tuple[Estimate, int]]
-"""Fold to a number, and of how many items it is."""
 
 PLOTS = "plots"
 """Subfolder of figures that show no photograph."""
@@ -39,7 +37,7 @@ class Claim:
     """A number for something that a paper's figure claims."""
 
     claim: str  # in a few words
-    where: str  # data set and fold or folds
+    where: str = ""  # data set and fold or folds
     quantity: str  # what the number is
     estimate: Estimate  # the number, with its 95 % interval
     count: int  # of what it is the mean or share: episodes, supports, cells
@@ -71,28 +69,9 @@ class FigureContext:
     claims: list[Claim] = field(default_factory=list)  # numbers that were found
 
     @property
-    def progress(self) -> bool:
-        """Whether bars are shown."""
-        return not self.options.quiet
-
-    @property
     def dataset(self) -> str:
         """Name of the checkpoints' data set."""
         return self.models[0].data.dataset
-
-    def models_by_fold(
-        self, figure: str, fits: Callable[[FigureModel], bool], needed: str
-    ) -> Iterator[tuple[int, list[FigureModel]]]:
-        """The models of each fold that a figure can be made from, in the order of their variants."""
-        folds = sorted({model.fold for model in self.models})
-        for fold in folds:
-            found = sorted((m for m in self.models if m.fold == fold and fits(m)), key=lambda m: m.place)
-            if found:
-                yield fold, found
-            else:
-                self.problems.append(f"{figure}, fold {fold}: there is no {needed}")
-        if not folds:
-            self.problems.append(f"{figure}: no checkpoint given, and it needs a {needed}")
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
@@ -108,36 +87,38 @@ class FigureContext:
         frame = self.results.frame
         return frame[(frame.ways == 1) & (frame.shots == 1) & (frame.on == "query")]
 
-    def claim(self, claim: str, dataset: str, quantity: str, by_fold: ByFold) -> None:
-        """Notes a number for each fold, and their mean if no fold of the data set is missing."""
-        found = {f"fold {fold}": one for fold, one in sorted(by_fold.items())}
-        if set(by_fold) == set(range(FOLDS)):
-            mean = mean_of([estimate for estimate, _ in by_fold.values()])
-            found["mean of all folds"] = (mean, sum(count for _, count in by_fold.values()))
-        self.claims += [
-            Claim(claim=claim, where=f"{dataset} {where}", quantity=quantity, estimate=estimate, count=count)
-            for where, (estimate, count) in found.items()
-        ]
+    def claim(self, dataset: str, by_fold: Mapping[int, Iterable[Claim]]) -> None:
+        """Notes the claims of each fold, and their mean if no fold of the data set is missing."""
+        named: dict[tuple[str, str], dict[int, Claim]] = {}
+        for fold, claims in sorted(by_fold.items()):
+            for one in claims:
+                named.setdefault((one.claim, one.quantity), {})[fold] = one
+        for found in named.values():
+            self.claims += [replace(one, where=f"{dataset} fold {fold}") for fold, one in found.items()]
+            if set(found) == set(range(FOLDS)):
+                mean = mean_of([one.estimate for one in found.values()])
+                count = sum(one.count for one in found.values())
+                where = f"{dataset} mean of all folds"
+                self.claims.append(replace(found[0], where=where, estimate=mean, count=count))
 
     def save(
         self,
         figure: Figure | None,
         name: str,
         records: Sequence[Record],
+        arrays: Mapping[str, object] | None = None,
         *,
-        photographs: bool = False,
-        **arrays: object,
+        folder: str = PLOTS,
     ) -> None:
         """Writes a figure and, beside it, its numbers as CSV and its arrays, if any, as ``.npz``."""
-        stem = self.options.out / (PICTURES if photographs else PLOTS) / name
+        stem = self.options.out / folder / name
         if figure is not None:
-            self.files += save(figure, stem, svg=not photographs)
+            self.files += save(figure, stem, svg=folder == PLOTS)
         self.files.append(write_records(stem.with_name(f"{name}.csv"), records))
         if arrays:
-            path = stem.with_name(f"{name}.npz")
-            with atomic_path(path) as temporary:
+            self.files.append(stem.with_name(f"{name}.npz"))
+            with atomic_path(self.files[-1]) as temporary:
                 np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-            self.files.append(path)
 
 
 def write_records(path: Path, records: Sequence[Record]) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +42,14 @@ def style(i: int) -> dict[str, str]:
     }
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of this size in inches, outside pyplot's global state."""
-    return Figure(figsize=(width, height), layout="constrained")
+def panels(
+    width: float, height: float, rows: int = 1, columns: int = 1, *, title: str = "", **options: Any
+) -> tuple[Figure, npt.NDArray[Any]]:
+    """A figure of this size in inches, outside pyplot's global state, and its axes (rows, columns)."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=9)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def plain_axes(axes: Axes) -> None:
@@ -61,13 +67,12 @@ def error_bars(estimates: Sequence[Estimate], scale: float) -> list[list[float]]
     ]
 
 
+Groups = Mapping[str, Mapping[str, Estimate]]
+"""A group of bars to a kind of bar to its value."""
+
+
 def grouped_bars(
-    axes: Axes,
-    groups: Mapping[str, Mapping[str, Estimate]],
-    kinds: Mapping[str, str],
-    *,
-    scale: float = 100,
-    unit: str = "%",
+    axes: Axes, groups: Groups, kinds: Mapping[str, str], *, scale: float = 100, unit: str = "%"
 ) -> None:
     """Draws a group of bars with whiskers for each entry of ``groups``, one bar for each kind that it has."""
     present = [kind for kind in kinds if any(kind in group for group in groups.values())]
@@ -95,11 +100,43 @@ def grouped_bars(
     plain_axes(axes)
 
 
-def legend_below(figure: Figure, columns: int) -> None:
-    """The legend of the first panel, below all panels."""
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=8
-    )
+def bar_chart(
+    size: tuple[float, float],
+    charts: Mapping[str, Groups],
+    kinds: Mapping[str, str],
+    *,
+    columns: int = 1,
+    title: str = "",
+    scale: float = 100,
+    unit: str = "%",
+    line: float | None = None,
+    limits: tuple[float, float | None] | None = None,
+    title_size: int = 9,
+    legend_columns: int = 2,
+    legend_size: int = 8,
+) -> Figure:
+    """A panel of bars for each title of ``charts``, row by row, above one legend of all ``kinds``.
+
+    ``line`` is marked across; with an open upper limit all panels share their axis.
+    """
+    shared = limits is not None and limits[1] is None
+    figure, axes = panels(*size, len(charts) // columns, columns, title=title, sharey=shared)
+    for place, (heading, groups) in zip(axes.flat, charts.items(), strict=True):
+        grouped_bars(place, groups, kinds, scale=scale, unit=unit)
+        if line is not None:
+            place.axhline(line, color="black", linewidth=0.6, linestyle=":" if line else "-")
+        if limits:
+            place.set_ylim(*limits)
+        place.set_title(heading, fontsize=title_size)
+    fullest = max(axes.flat, key=lambda place: len(place.get_legend_handles_labels()[0]))
+    legend_below(figure, legend_columns, of=fullest, fontsize=legend_size)
+    return figure
+
+
+def legend_below(figure: Figure, columns: int = 1, *, of: Axes | None = None, fontsize: int = 8) -> None:
+    """The legend of one panel, the first by default, below all panels."""
+    handles = (of or figure.axes[0]).get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=columns, fontsize=fontsize)
 
 
 Noted = tuple[Picture, str]
@@ -109,8 +146,8 @@ Noted = tuple[Picture, str]
 def grid(rows: Sequence[Sequence[Noted]], columns: Sequence[str], names: Sequence[str], title: str) -> Figure:
     """A grid of pictures with headings, names of the rows and a title."""
     heights = [_SIDE * max(picture.shape[0] / picture.shape[1] for picture, _ in row) + _NOTE for row in rows]
-    figure = new_figure(_SIDE * len(columns) + 0.6, sum(heights) + 0.9)
-    axes = figure.subplots(len(rows), len(columns), squeeze=False, height_ratios=heights)
+    size = (_SIDE * len(columns) + 0.6, sum(heights) + 0.9)
+    figure, axes = panels(*size, len(rows), len(columns), title=title, height_ratios=heights)
     for row, places, name in zip(rows, axes, names, strict=True):
         places[0].set_ylabel(name, fontsize=8)
         for (picture, note), place in zip(row, places, strict=True):
@@ -120,7 +157,6 @@ def grid(rows: Sequence[Sequence[Noted]], columns: Sequence[str], names: Sequenc
             place.set_xlabel(note, fontsize=7, labelpad=2)
     for place, heading in zip(axes[0], columns, strict=True):
         place.set_title(heading, fontsize=8)
-    figure.suptitle(title, fontsize=9)
     return figure
 
 

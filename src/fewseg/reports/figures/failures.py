@@ -17,17 +17,15 @@ from matplotlib.figure import Figure
 
 from fewseg.data.draws import Draws
 from fewseg.data.episodes import EpisodeSpec
-from fewseg.engine.executors import Question
 from fewseg.metrics import EpisodeCounts
-from fewseg.reports.figures.context import FigureContext, Record
-from fewseg.reports.figures.drawing import LEGEND, Noted, grid, grouped_bars, new_figure
+from fewseg.reports.figures.context import PICTURES, Record
+from fewseg.reports.figures.drawing import LEGEND, Groups, bar_chart, grid
 from fewseg.reports.figures.intervals import rate_estimate
 from fewseg.reports.figures.model import FigureModel, SeededEpisode, question_of
-from fewseg.reports.marked_pictures import judged, spotlight
-from fewseg.reports.numbers import Estimate
+from fewseg.reports.figures.runner import CheckpointFigure
+from fewseg.reports.marked_pictures import Bools, judged, spotlight
 from fewseg.types import IGNORE
 
-NAME = "failures"
 FAILED = 0.5
 """An episode has failed when its own IoU is below this."""
 MISSED = 0.1
@@ -37,7 +35,6 @@ TINY = 0.02
 _PER_RULE = 2
 
 Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,111 +134,110 @@ def failures(found: Outcomes) -> dict[str, Bools]:
     return {"failed": found.failed, **rules, "none of these": found.failed & ~matched}
 
 
-@dataclass(frozen=True, kw_only=True)
-class FoldOutcomes:
-    """What a method did in every 1-shot episode of a fold."""
-
-    episodes: list[SeededEpisode]  # (seed, episode)
-    outcomes: Outcomes  # of each
-    # mask of each distinct question, eight pixels a byte, and its shape
-    packed: Mapping[Question, tuple[bytes, tuple[int, int]]]
-
-    def mask(self, spec: EpisodeSpec) -> Bools:
-        """The predicted mask of an episode's query."""
-        packed, shape = self.packed[question_of(spec)]
-        bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=shape[0] * shape[1])
-        return np.asarray(bits.reshape(shape).astype(np.bool_))
+Found = Mapping[str, Bools]
+"""A rule to which episodes match it."""
 
 
-def make(context: FigureContext) -> None:
-    """Makes a plot of how often each rule matches, and pictures of a few episodes of each."""
-    records: list[Record] = []
-    rates: dict[str, dict[str, Estimate]] = {}
-    for _, models in context.models_by_fold(NAME, lambda _: True, "checkpoint"):
-        for model in models:
-            with context.attempt(f"{NAME}, {model.title}"):
-                of_fold = evaluated(model, context.options.episodes, context.progress)
-                found = failures(of_fold.outcomes)
-                records += rate_records(found, **model.columns)
-                rates[f"{model.label}\nfold {model.fold}"] = _rates(found)
-                _pictures(context, model, of_fold, found)
-    if rates:
-        title = f"{context.dataset}: failures by rule, 1-shot episodes, from the predictions"
-        context.save(draw(rates, title), "failure-rates", records)
-    _from_counts(context)
+class Failures(CheckpointFigure[Found]):
+    """A plot of how often each rule matches, and pictures of a few episodes of each."""
+
+    name = "failures"
+    shows = "failures by rule, how often and a few of each (SRPNet 7, SD-AANet 13)"
+    needs = "any checkpoint; 1-shot results for the rules that counts can show"
+    summary = "failure-rates"
+
+    def make(self) -> None:
+        """Looks at the checkpoints' predictions, and at the counts of all 1-shot results."""
+        super().make()
+        records: list[Record] = []
+        for key, row in self.context.one_shot().iterrows():
+            records += rate_records(
+                failures(Outcomes.from_counts(self.context.results.counts[key])),
+                dataset=row.dataset,
+                protocol=row.protocol_digest,
+                recipe=row.recipe,
+                fusion=row.fusion,
+                fold=row.fold,
+                training_seed=row.train_seed or 0,
+            )
+        if records:
+            self.context.save(None, "failure-rates-from-counts", records)
+        else:
+            missing = "no 1-shot result given, so nothing is counted from results"
+            self.context.problems.append(f"{self.name}: {missing}")
+
+    def measure(self, model: FigureModel) -> Found:
+        """Evaluates all 1-shot episodes, each distinct question once, and shows some."""
+        episodes = model.episodes()
+        outcomes, packed = {}, {}
+        for question, mask in model.predictions([spec for _, spec in episodes]):
+            labels = model.data.source.read_labels(question.target).numpy().astype(np.int64)
+            outcomes[question] = pixel_outcome(mask, labels, question.ways[0].class_id)
+            packed[question] = (np.packbits(mask), mask.shape)  # eight pixels a byte
+        columns = np.array([outcomes[question_of(spec)] for _, spec in episodes], dtype=np.int64).T
+        names = ("hit", "wrong", "lost", "clear", "other")
+        of_fold = Outcomes(**dict(zip(names, columns, strict=True)))
+        found = failures(of_fold)
+
+        def mask_of(spec: EpisodeSpec) -> Bools:
+            bits, shape = packed[question_of(spec)]
+            return np.asarray(np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(np.bool_))
+
+        self._pictures(model, episodes, found, of_fold.iou, mask_of)
+        return found
+
+    def _pictures(
+        self,
+        model: FigureModel,
+        episodes: Sequence[SeededEpisode],
+        found: Found,
+        ious: npt.NDArray[np.float64],
+        mask_of: Callable[[EpisodeSpec], Bools],
+    ) -> None:
+        rows, names, records = [], [], []
+        shown: set[str] = set()
+        for rule in RULES:
+            draws = Draws("figure", self.name, self.options.seed, model.fold, rule)
+            for place in examples(draws, np.flatnonzero(found[rule]), episodes, shown):
+                seed, spec = episodes[place]
+                query, truth = model.picture(spec.query, spec.class_id)
+                iou = float(ious[place])
+                predicted = judged(query, mask_of(spec), truth)
+                support = model.marked(spec.supports[0], spec.class_id)
+                note = f"IoU {100 * iou:.0f} %"
+                rows.append([(support, ""), (spotlight(query, truth), ""), (predicted, note)])
+                names.append(f"{rule}:\n{model.class_name(spec.class_id)}")
+                about = {"rule": rule, "seed": seed, "episode": spec.index, "class": spec.class_id}
+                records.append(about | {"support": spec.supports[0], "query": spec.query, "iou": iou})
+        if rows:
+            title = f"{model.label}, {model.data.dataset} fold {model.fold}\n{LEGEND}"
+            figure = grid(rows, ["support", "truth", "prediction"], names, title)
+            name = f"{self.name}-{model.variant}-fold{model.fold}"
+            self.context.save(figure, name, records, folder=PICTURES)
+
+    def records(self, model: FigureModel, value: Found) -> list[Record]:
+        """A row a rule."""
+        return rate_records(value, **model.columns)
+
+    def plot(self, found: Mapping[FigureModel, Found]) -> Figure:
+        """Rates with Wilson's 95 % intervals: a panel a fold, in it a group of bars a method."""
+        by_fold: dict[str, Groups] = {}
+        for model, one in found.items():
+            rates = {rule: rate_estimate(int(match.sum()), len(match)) for rule, match in one.items()}
+            by_fold[f"fold {model.fold}"] = {**by_fold.get(f"fold {model.fold}", {}), model.label: rates}
+        return draw(
+            by_fold, f"{self.context.dataset}: failures by rule, 1-shot episodes, from the predictions"
+        )
 
 
-def evaluated(model: FigureModel, per_seed: int | None, progress: bool) -> FoldOutcomes:
-    """Evaluates all 1-shot episodes of a fold, each distinct question once."""
-    episodes = model.episodes(1, per_seed)
-    outcomes, packed = {}, {}
-    for question, mask in model.predictions([spec for _, spec in episodes], 1, progress=progress):
-        labels = model.data.source.read_labels(question.target).numpy().astype(np.int64)
-        outcomes[question] = pixel_outcome(mask, labels, question.ways[0].class_id)
-        packed[question] = (np.packbits(mask).tobytes(), (int(mask.shape[0]), int(mask.shape[1])))
-    columns = np.array([outcomes[question_of(spec)] for _, spec in episodes], dtype=np.int64).T
-    names = ("hit", "wrong", "lost", "clear", "other")
-    return FoldOutcomes(
-        episodes=episodes, outcomes=Outcomes(**dict(zip(names, columns, strict=True))), packed=packed
-    )
-
-
-def _rates(found: Mapping[str, Bools]) -> dict[str, Estimate]:
-    return {name: rate_estimate(int(match.sum()), len(match)) for name, match in found.items()}
-
-
-def rate_records(found: Mapping[str, Bools], **columns: str | int) -> list[Record]:
+def rate_records(found: Found, **columns: str | int) -> list[Record]:
     """How often each rule matches, as rows of a table."""
     records = []
-    for name, rate in _rates(found).items():
-        numbers = {"episodes": len(found[name]), "matching": int(found[name].sum()), "rate": rate.value}
+    for name, match in found.items():
+        rate = rate_estimate(int(match.sum()), len(match))
+        numbers = {"episodes": len(match), "matching": int(match.sum()), "rate": rate.value}
         records.append({**columns, "rule": name, **numbers, "low": rate.low, "high": rate.high})
     return records
-
-
-def _from_counts(context: FigureContext) -> None:
-    """The rules that counts can show, on all 1-shot results."""
-    records: list[Record] = []
-    for key, row in context.one_shot().iterrows():
-        records += rate_records(
-            failures(Outcomes.from_counts(context.results.counts[key])),
-            dataset=row.dataset,
-            protocol=row.protocol_digest,
-            recipe=row.recipe,
-            fusion=row.fusion,
-            fold=row.fold,
-            training_seed=row.train_seed or 0,
-        )
-    if records:
-        context.save(None, "failure-rates-from-counts", records)
-    else:
-        context.problems.append(f"{NAME}: no 1-shot result given, so nothing is counted from results")
-
-
-def _pictures(
-    context: FigureContext, model: FigureModel, of_fold: FoldOutcomes, found: Mapping[str, Bools]
-) -> None:
-    rows: list[list[Noted]] = []
-    names: list[str] = []
-    records: list[Record] = []
-    shown: set[str] = set()
-    for rule in RULES:
-        draws = Draws("figure", NAME, context.options.seed, model.fold, rule)
-        for place in examples(draws, np.flatnonzero(found[rule]), of_fold.episodes, shown):
-            seed, spec = of_fold.episodes[place]
-            query, truth = model.picture(spec.query, spec.class_id)
-            iou = float(of_fold.outcomes.iou[place])
-            predicted = judged(query, of_fold.mask(spec), truth)
-            support = model.marked(spec.supports[0], spec.class_id)
-            note = f"IoU {100 * iou:.0f} %"
-            rows.append([(support, ""), (spotlight(query, truth), ""), (predicted, note)])
-            names.append(f"{rule}:\n{model.data.split.class_names[spec.class_id]}")
-            about = {"rule": rule, "seed": seed, "episode": spec.index, "class": spec.class_id}
-            records.append(about | {"support": spec.supports[0], "query": spec.query, "iou": iou})
-    if rows:
-        title = f"{model.label}, {model.data.dataset} fold {model.fold}\n{LEGEND}"
-        figure = grid(rows, ["support", "truth", "prediction"], names, title)
-        context.save(figure, f"{NAME}-{model.variant}-fold{model.fold}", records, photographs=True)
 
 
 def examples(draws: Draws, matching: Ints, episodes: Sequence[SeededEpisode], shown: set[str]) -> list[int]:
@@ -255,20 +251,16 @@ def examples(draws: Draws, matching: Ints, episodes: Sequence[SeededEpisode], sh
     return chosen
 
 
-def draw(rates: Mapping[str, Mapping[str, Estimate]], title: str) -> Figure:
-    """Rates of each rule with Wilson's 95 % intervals: a panel a fold, in it a group of bars a method."""
-    by_fold: dict[str, dict[str, Mapping[str, Estimate]]] = {}
-    for name, of_model in rates.items():
-        method, fold = name.split("\n")
-        by_fold.setdefault(fold, {})[method] = of_model
+def draw(by_fold: Mapping[str, Groups], title: str) -> Figure:
+    """Rates of each rule: a panel a fold, in it a group of bars a method."""
     most = max(map(len, by_fold.values()))
-    figure = new_figure(max(3.0 + 1.2 * most, 6.5), 2.3 * len(by_fold) + 1.2)
-    panels = figure.subplots(len(by_fold), 1, squeeze=False, sharey=True)[:, 0]
-    for axes, (fold, of_fold) in zip(panels, sorted(by_fold.items()), strict=True):
-        grouped_bars(axes, of_fold, KINDS, unit="% of the episodes")
-        axes.set_title(fold, fontsize=8)
-        axes.set_ylim(bottom=0)
-    figure.suptitle(title, fontsize=9)
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=6 if most > 4 else 3, fontsize=8)
-    return figure
+    return bar_chart(
+        (max(3.0 + 1.2 * most, 6.5), 2.3 * len(by_fold) + 1.2),
+        by_fold,
+        KINDS,
+        title=title,
+        unit="% of the episodes",
+        limits=(0, None),
+        title_size=8,
+        legend_columns=6 if most > 4 else 3,
+    )

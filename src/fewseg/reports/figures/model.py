@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from fewseg.recipes.resolve import Resolved, best_device, resolve
 from fewseg.recipes.run import precision_of, training_store
 from fewseg.recipes.variants import MATCHER, SDAANET, SDAANET_BASELINE, SDAANET_SAAM, SDAANET_SDPM
 from fewseg.reports.marked_pictures import Picture, picture_of, spotlight
+from fewseg.reports.options import FiguresOptions
 from fewseg.types import Features
 
 T = TypeVar("T")
@@ -68,23 +70,26 @@ class FigureModel:
     resolved: Resolved  # a checkpoint or a recipe without training
     recipe: Recipe  # with the checkpoint's config
     fold: int  # the fold that it is tested on
+    options: FiguresOptions  # of the run
     read_data: Callable[[], FoldData]  # reads the fold
 
     @classmethod
     def find(
-        cls,
-        name: str,
-        *,
-        fold: int | None = None,
-        read_data: Callable[[Recipe, int], FoldData],
+        cls, name: str, options: FiguresOptions, read_data: Callable[[Recipe, int], FoldData]
     ) -> FigureModel:
         """Reads the header of a checkpoint, or finds a recipe without training."""
         resolved = resolve(name)
         recipe, split = resolved.known_recipe, resolved.about.class_split
-        if split is None and fold is None:
+        if split is None and options.fold is None:
             raise ValueError(f"{name} does not state which fold it belongs to: give --fold")
-        own = int(split["fold"] if split else fold or 0)
-        return cls(resolved=resolved, recipe=recipe, fold=own, read_data=lambda: read_data(recipe, own))
+        fold = int(split["fold"] if split else options.fold or 0)
+        return cls(
+            resolved=resolved,
+            recipe=recipe,
+            fold=fold,
+            options=options,
+            read_data=lambda: read_data(recipe, fold),
+        )
 
     @property
     def name(self) -> str:
@@ -105,6 +110,11 @@ class FigureModel:
     def title(self) -> str:
         """Label and fold."""
         return f"{self.label} fold {self.fold}"
+
+    @property
+    def group(self) -> str:
+        """The same on two lines: its group of bars."""
+        return f"{self.label}\nfold {self.fold}"
 
     @property
     def seed(self) -> int:
@@ -139,18 +149,16 @@ class FigureModel:
         """Features of the plain view; only what is missing is computed."""
         return training_store(self.recipe, self.method, self.data, precision_of(self.recipe))
 
-    def load(self) -> None:
-        """Loads network, data and features now."""
-        _ = self.store
+    @property
+    def progress(self) -> bool:
+        """Whether bars are shown."""
+        return not self.options.quiet
 
-    def evaluator(self, *, progress: bool = True) -> Evaluator:
+    def evaluator(self) -> Evaluator:
         """An evaluator with nothing in memory yet."""
+        precision = precision_of(self.recipe)
         return Evaluator(
-            self.method,
-            self.data.source,
-            self.store,
-            precision=precision_of(self.recipe),
-            progress=progress,
+            self.method, self.data.source, self.store, precision=precision, progress=self.progress
         )
 
     @contextmanager
@@ -160,13 +168,27 @@ class FigureModel:
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=lower):
             yield
 
-    def episodes(self, shots: int, per_seed: int | None = None) -> list[SeededEpisode]:
-        """The episodes of all seeds of the protocol, the first ``per_seed`` of each where that is given."""
+    def episodes(self, shots: int = 1) -> list[SeededEpisode]:
+        """The episodes of all seeds of the protocol, of each so many as the options state."""
         protocol = self.recipe.protocol
-        if per_seed is not None:
-            protocol = replace(protocol, episodes=per_seed)
+        if self.options.episodes is not None:
+            protocol = replace(protocol, episodes=self.options.episodes)
         sampler = EpisodeSampler(self.data.test, self.data.split, protocol, shots)
         return [(seed, spec) for seed in protocol.seeds for spec in sampler.episodes(seed)]
+
+    def examples(self, figure: str) -> list[SeededEpisode]:
+        """The 1-shot episodes that a figure shows."""
+        key = (figure, self.options.seed, self.fold)
+        return example_episodes(self.episodes(), self.options.examples, *key)
+
+    @cached_property
+    def supports(self) -> dict[Support, int]:
+        """The distinct supports of the 1-shot episodes, and how often each was drawn."""
+        return distinct_supports([spec for _, spec in self.episodes()])
+
+    def class_name(self, class_id: int) -> str:
+        """What the data set calls a class."""
+        return self.data.split.class_names[class_id]
 
     def fusion(self, shots: int) -> Fusion:
         """How the recipe joins so many shots; the first where it names several ways."""
@@ -205,26 +227,24 @@ class FigureModel:
         look: Callable[[Features, Tensor], T],
         what: str,
         *,
-        progress: bool = True,
         batch: int = 8,
     ) -> list[T]:
         """Calls ``look`` with features and binary masks (n, H, W) of a few supports at a time."""
-        images = self.evaluator(progress=progress).images
-        self.store.ensure(list(dict.fromkeys(s.image for s in supports)), [0], progress=progress)
+        images = self.evaluator().images
+        self.store.ensure(list(dict.fromkeys(s.image for s in supports)), [0], progress=self.progress)
         chunks = [supports[start : start + batch] for start in range(0, len(supports), batch)]
         found = []
         with self.inference():
-            for chunk in tracked(progress, what, chunks):
+            for chunk in tracked(self.progress, what, chunks):
                 masks = torch.cat([images.masks([s.image], [s.class_id]) for s in chunk])
                 found.append(look(images.features([s.image for s in chunk]), masks))
         return found
 
     def predictions(
-        self, specs: Sequence[EpisodeSpec], shots: int, *, progress: bool = True
+        self, specs: Sequence[EpisodeSpec], shots: int = 1
     ) -> Iterator[tuple[Question, npt.NDArray[np.bool_]]]:
         """Evaluates the distinct questions of 1-way episodes, each once."""
-        evaluator = self.evaluator(progress=progress)
-        for question, logits in evaluator.answers(specs, self.fusion(shots)):
+        for question, logits in self.evaluator().answers(specs, self.fusion(shots)):
             margins = restore((logits[1:] - logits[:1]).unsqueeze(0), self.box(question.target))
             yield question, (margins[0, 0] > 0).cpu().numpy()
 
@@ -255,13 +275,9 @@ def question_of(spec: EpisodeSpec) -> Question:
     return questions_of(spec, "query")[0]
 
 
-def distinct_supports(episodes: Sequence[SeededEpisode]) -> dict[Support, int]:
+def distinct_supports(specs: Sequence[EpisodeSpec]) -> dict[Support, int]:
     """The distinct supports of episodes, in order of class and image, and how often each was drawn."""
-    drawn: dict[Support, int] = {}
-    for _, spec in episodes:
-        for image in spec.supports:
-            support = Support(spec.class_id, image)
-            drawn[support] = drawn.get(support, 0) + 1
+    drawn = Counter(Support(spec.class_id, image) for spec in specs for image in spec.supports)
     return dict(sorted(drawn.items()))
 
 
@@ -276,3 +292,8 @@ def example_episodes(episodes: Sequence[SeededEpisode], count: int, *key: str | 
             if queues[class_id]:
                 chosen.append(queues[class_id].pop(0))
     return chosen[:count]
+
+
+def in_table_iii(model: FigureModel) -> bool:
+    """Whether it is a row of SD-AANet's Table III."""
+    return model.variant in TABLE_III

@@ -2,22 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from fewseg.data.episodes import EpisodeSpec
 from fewseg.metrics import count
-from fewseg.reports.figures.context import FigureContext, Record
+from fewseg.reports.figures.context import PICTURES, Record
 from fewseg.reports.figures.drawing import LEGEND, Noted, grid
-from fewseg.reports.figures.model import (
-    FigureModel,
-    SeededEpisode,
-    Support,
-    example_episodes,
-    question_of,
-)
-from fewseg.reports.marked_pictures import judged, spotlight
+from fewseg.reports.figures.model import FigureModel, question_of
+from fewseg.reports.figures.runner import CheckpointFigure
+from fewseg.reports.marked_pictures import Bools, Picture, judged, spotlight
 
-NAME = "qualitative"
+
+class Qualitative(CheckpointFigure[None]):
+    """A grid for each fold: support, query, truth, and a column for each checkpoint."""
+
+    name = "qualitative"
+    shows = "support, query, truth and predictions (SCL 6, SRPNet 5-6, SD-AANet 8)"
+    needs = "any checkpoint"
+
+    def measure(self, model: FigureModel) -> None:
+        """Loads it."""
+        _ = model.store
+
+    def draw_fold(self, fold: int, found: Mapping[FigureModel, None]) -> None:
+        """Draws the grid; class and query of an episode do not depend on the number of shots."""
+        first, options = next(iter(found)), self.options
+        chosen = first.examples(self.name)
+        columns = [(m, k) for m in found for k in options.shots if _tested_with(m, k)]
+        self.context.problems += [
+            f"{self.name}, fold {fold}: no checkpoint's recipe is tested with {k} shots"
+            for k in options.shots
+            if k not in {shots for _, shots in columns}
+        ]
+        specs = {}
+        for k in {k for _, k in columns}:
+            every = {(seed, spec.index): spec for seed, spec in first.episodes(k)}
+            specs[k] = [every[seed, spec.index] for seed, spec in chosen]
+        predicted = [dict(m.predictions(specs[k], k)) for m, k in columns]
+        rows, records = [], []
+        for i, (seed, spec) in enumerate(chosen):
+            query, truth = first.picture(spec.query, spec.class_id)
+            shown = (first.marked(spec.supports[0], spec.class_id), query, spotlight(query, truth))
+            row = [(picture, "") for picture in shown]
+            record: Record = {"seed": seed, "episode": spec.index, "class": spec.class_id}
+            record |= {"support": spec.supports[0], "query": spec.query}
+            for (model, k), masks in zip(columns, predicted, strict=True):
+                found_here = masks[question_of(specs[k][i])]
+                noted, record[f"iou {_label(model, k)}"] = judged_with_iou(query, found_here, truth)
+                row.append(noted)
+            rows.append(row)
+            records.append(record)
+        headings = ["support", "query", "truth", *(_label(*column) for column in columns)]
+        names = [first.class_name(spec.class_id) for _, spec in chosen]
+        shots = "1-shot" if options.shots == (1,) else "the first support is shown"
+        title = f"{self.context.dataset} fold {fold}, {shots}, drawn by seed {options.seed}; {LEGEND}"
+        figure = grid(rows, headings, names, title)
+        self.context.save(figure, f"{self.name}-fold{fold}", records, folder=PICTURES)
+
+
+def judged_with_iou(picture: Picture, predicted: Bools, truth: Picture) -> tuple[Noted, float]:
+    """A picture on which a prediction is marked, noted with its IoU, and that."""
+    counts = count(predicted, truth)
+    iou = float(counts.fg_inter) / max(int(counts.fg_union), 1)
+    return (judged(picture, predicted, truth), f"IoU {100 * iou:.0f} %"), iou
 
 
 def _label(model: FigureModel, shots: int) -> str:
@@ -25,60 +71,6 @@ def _label(model: FigureModel, shots: int) -> str:
     return model.label if shots == 1 else f"{model.label}, {shots}-shot"
 
 
-def make(context: FigureContext) -> None:
-    """Makes a grid for each fold: support, query, truth, and a column for each checkpoint."""
-    for fold, models in context.models_by_fold(NAME, lambda _: True, "checkpoint"):
-        loaded = []
-        for model in models:
-            with context.attempt(f"{NAME}, {model.title}"):
-                model.load()
-                loaded.append(model)
-        if loaded:
-            with context.attempt(f"{NAME}, fold {fold}"):
-                _grid_of_fold(context, fold, loaded)
-
-
 def _tested_with(model: FigureModel, shots: int) -> bool:
     """Whether a column exists: for one shot always, for more where the recipe is tested with so many."""
     return shots == 1 or any((e.shots, e.ways) == (shots, 1) for e in model.recipe.evaluations)
-
-
-def _with_shots(
-    model: FigureModel, chosen: Sequence[SeededEpisode], shots: int, per_seed: int | None
-) -> list[EpisodeSpec]:
-    """The same episodes with more supports: class and query do not depend on the number of shots."""
-    every = {(seed, spec.index): spec for seed, spec in model.episodes(shots, per_seed)}
-    return [every[seed, spec.index] for seed, spec in chosen]
-
-
-def _grid_of_fold(context: FigureContext, fold: int, models: Sequence[FigureModel]) -> None:
-    first, options = models[0], context.options
-    chosen = example_episodes(first.episodes(1, options.episodes), options.examples, NAME, options.seed, fold)
-    columns = [(m, k) for m in models for k in options.shots if _tested_with(m, k)]
-    for k in options.shots:
-        if k not in {shots for _, shots in columns}:
-            context.problems.append(f"{NAME}, fold {fold}: no checkpoint's recipe is tested with {k} shots")
-    specs = {k: _with_shots(first, chosen, k, options.episodes) for k in {k for _, k in columns}}
-    predicted = [dict(m.predictions(specs[k], k, progress=context.progress)) for m, k in columns]
-    rows: list[list[Noted]] = []
-    records: list[Record] = []
-    for i, (seed, spec) in enumerate(chosen):
-        query, truth = first.picture(spec.query, spec.class_id)
-        support = Support.first_of(spec)
-        shown = (first.marked(support.image, support.class_id), query, spotlight(query, truth))
-        row = [(picture, "") for picture in shown]
-        record: Record = {"seed": seed, "episode": spec.index, "class": spec.class_id}
-        record |= {"support": support.image, "query": spec.query}
-        for (model, k), masks in zip(columns, predicted, strict=True):
-            mask = masks[question_of(specs[k][i])]
-            counts = count(mask, truth)
-            iou = float(counts.fg_inter) / max(int(counts.fg_union), 1)
-            row.append((judged(query, mask, truth), f"IoU {100 * iou:.0f} %"))
-            record[f"iou {_label(model, k)}"] = iou
-        rows.append(row)
-        records.append(record)
-    headings = ["support", "query", "truth", *(_label(*column) for column in columns)]
-    names = [first.data.split.class_names[spec.class_id] for _, spec in chosen]
-    shots = "1-shot" if options.shots == (1,) else "the first support is shown"
-    title = f"{first.data.dataset} fold {fold}, {shots}, drawn by seed {options.seed}; {LEGEND}"
-    context.save(grid(rows, headings, names, title), f"{NAME}-fold{fold}", records, photographs=True)

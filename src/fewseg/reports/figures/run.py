@@ -5,77 +5,36 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from fewseg.data.folds import FoldData
 from fewseg.recipes.recipe import Recipe
-from fewseg.reports.figures import (
-    failures,
-    maps,
-    qualitative,
-    separation,
-    shot_weights,
-    sizes,
-    support_masks,
-)
 from fewseg.reports.figures.context import CLAIMS, FigureContext, write_records
+from fewseg.reports.figures.failures import Failures
+from fewseg.reports.figures.maps import Attention, Similarity
 from fewseg.reports.figures.model import FigureModel
+from fewseg.reports.figures.qualitative import Qualitative
+from fewseg.reports.figures.runner import PaperFigure
+from fewseg.reports.figures.separation import MetricCells, Prototypes
+from fewseg.reports.figures.shot_weights import ShotWeightFigure
+from fewseg.reports.figures.sizes import Sizes
+from fewseg.reports.figures.support_masks import SupportMasks
 from fewseg.reports.frame import Results, load_results, results_of
 from fewseg.reports.options import FiguresOptions
 
-
-@dataclass(frozen=True)
-class FigureKind:
-    """A figure: what it shows and where it is printed, what it needs, and the function that makes it."""
-
-    shows: str
-    needs: str
-    make: Callable[[FigureContext], None]
-
-
-FIGURES: Mapping[str, FigureKind] = {
-    qualitative.NAME: FigureKind(
-        "support, query, truth and predictions (SCL 6, SRPNet 5-6, SD-AANet 8)",
-        "any checkpoint",
-        qualitative.make,
-    ),
-    support_masks.NAME: FigureKind(
-        "the masks behind v_s, v_pri and v_aux, and where they lie (SCL 4)",
-        "a checkpoint of SCL",
-        support_masks.make,
-    ),
-    separation.CELLS_NAME: FigureKind(
-        "support features under cosine and fidelity (SRPNet 4)",
-        "a checkpoint of SRPNet, the matcher, or any checkpoint with a frozen trunk",
-        separation.make_cells,
-    ),
-    separation.PROTOTYPES_NAME: FigureKind(
-        "support prototypes and how compact they are (SD-AANet 9)",
-        "checkpoints of SD-AANet's Table III",
-        separation.make_prototypes,
-    ),
-    sizes.NAME: FigureKind("mIoU by the size of the target (SD-AANet 10)", "1-shot results", sizes.make),
-    maps.ATTENTION: FigureKind(
-        "SAAM's attention on queries (SD-AANet 11)",
-        "a checkpoint of SD-AANet with SAAM",
-        maps.make_attention,
-    ),
-    maps.SIMILARITY: FigureKind(
-        "similarity of a support's cells to its prototype (SD-AANet 12)",
-        "checkpoints of SD-AANet's Table III",
-        maps.make_similarity,
-    ),
-    failures.NAME: FigureKind(
-        "failures by rule, how often and a few of each (SRPNet 7, SD-AANet 13)",
-        "any checkpoint; 1-shot results for the rules that counts can show",
-        failures.make,
-    ),
-    shot_weights.NAME: FigureKind(
-        "the cross-guided module's weights against the true IoU of each shot (SCL Eq. 16)",
-        "a checkpoint of SCL",
-        shot_weights.make,
-    ),
+FIGURES: Mapping[str, type[PaperFigure]] = {
+    figure.name: figure
+    for figure in (
+        Qualitative,
+        SupportMasks,
+        MetricCells,
+        Prototypes,
+        Sizes,
+        Attention,
+        Similarity,
+        Failures,
+        ShotWeightFigure,
+    )
 }
 
 
@@ -95,7 +54,7 @@ def make_figures(options: FiguresOptions) -> FigureContext:
     )
     for name in options.figure or FIGURES:
         with context.attempt(name):
-            FIGURES[name].make(context)
+            FIGURES[name](context).make()
     if context.claims:
         path = options.out / CLAIMS
         context.files.append(write_records(path, [claim.record for claim in context.claims]))
@@ -115,7 +74,7 @@ def _models(options: FiguresOptions, problems: list[str]) -> list[FigureModel]:
     found: dict[tuple[str, int], FigureModel] = {}
     for path in options.checkpoints:
         try:
-            model = FigureModel.find(path, fold=options.fold, read_data=read_data)
+            model = FigureModel.find(path, options, read_data)
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue

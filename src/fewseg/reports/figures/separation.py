@@ -18,36 +18,34 @@ Stein 1981): such intervals are wide, never narrow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from fewseg.data.draws import Draws
 from fewseg.methods.prototypical import EMBEDDING
 from fewseg.ops.masks import foreground_cells
-from fewseg.reports.figures.context import ByFold, FigureContext, Record, with_prefix
-from fewseg.reports.figures.drawing import COLOURS, MARKERS, grouped_bars, legend_below, new_figure
+from fewseg.reports.figures.context import Claim, Record, with_prefix
+from fewseg.reports.figures.drawing import COLOURS, MARKERS, Groups, bar_chart, legend_below, panels
 from fewseg.reports.figures.intervals import Floats, with_jackknife
-from fewseg.reports.figures.model import TABLE_III, FigureModel, Support, distinct_supports, label_of
+from fewseg.reports.figures.model import TABLE_III, FigureModel, Support, in_table_iii, label_of
+from fewseg.reports.figures.runner import CheckpointFigure
 from fewseg.reports.numbers import Estimate
 from fewseg.types import Features
 
-CELLS_NAME, PROTOTYPES_NAME = "metric-tsne", "prototype-tsne"
 CELLS = 3
 """Cells drawn from a support."""
 
 Ints = npt.NDArray[Any]
 PointMetric = Literal["cosine", "fidelity", "euclidean"]
 
-_CELL_METRICS: tuple[PointMetric, ...] = ("cosine", "fidelity")
-_PROTOTYPE_METRIC: PointMetric = "cosine"  # of SD-AANet's Eq. 13
+_CELL_METRICS: tuple[PointMetric, PointMetric] = ("cosine", "fidelity")
 _PERPLEXITY = 30.0  # scikit-learn's default
 _PROTOTYPE_CLAIMS = (
     ("SDPM makes prototypes more compact", "sdaanet_baseline", "sdaanet_sdpm"),
@@ -199,34 +197,33 @@ def embed(
     )
 
 
-def scatter(axes: Axes, embedding: Embedding, names: Mapping[int, str], title: str) -> None:
-    """Draws an embedding: a colour and a marker for each class, the silhouettes below the title."""
-    for i, class_id in enumerate(sorted(names)):
-        own = embedding.flat[embedding.labels == class_id]
-        axes.scatter(
-            own[:, 0],
-            own[:, 1],
-            s=12,
-            marker=MARKERS[i % len(MARKERS)],
-            facecolor=COLOURS[i % len(COLOURS)],
-            edgecolor="black",
-            linewidth=0.25,
-            label=names[class_id],
-        )
-    space, plane = embedding.space.silhouette.value, embedding.plane.silhouette.value
-    score = f"silhouette {space:.3f} by {embedding.metric}, {plane:.3f} in the plane"
-    axes.set_title(f"{title}\n{score}", fontsize=7)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_aspect("equal", adjustable="datalim")
-
-
-def _novel_names(model: FigureModel) -> dict[int, str]:
-    split = model.data.split
-    return {c: split.class_names[c] for c in split.novel}
-
-
-# ---- cells under both metrics
+def scatter_chart(
+    size: tuple[float, float], rows: Sequence[Mapping[str, Embedding]], model: FigureModel, title: str
+) -> Figure:
+    """Draws embeddings: a colour and a marker for each novel class, the silhouettes below each title."""
+    figure, axes = panels(*size, len(rows), len(rows[0]), title=title)
+    titled = [one for row in rows for one in row.items()]
+    for place, (name, embedding) in zip(axes.flat, titled, strict=True):
+        for i, class_id in enumerate(sorted(model.data.split.novel)):
+            own = embedding.flat[embedding.labels == class_id]
+            place.scatter(
+                own[:, 0],
+                own[:, 1],
+                s=12,
+                marker=MARKERS[i % len(MARKERS)],
+                facecolor=COLOURS[i % len(COLOURS)],
+                edgecolor="black",
+                linewidth=0.25,
+                label=model.class_name(class_id),
+            )
+        space, plane = embedding.space.silhouette.value, embedding.plane.silhouette.value
+        score = f"silhouette {space:.3f} by {embedding.metric}, {plane:.3f} in the plane"
+        place.set_title(f"{name}\n{score}", fontsize=7)
+        place.set_xticks([])
+        place.set_yticks([])
+        place.set_aspect("equal", adjustable="datalim")
+    legend_below(figure, len(model.data.split.novel))
+    return figure
 
 
 def sampled_cells(maps: Tensor, masks: Tensor, supports: Sequence[Support], *, seed: int) -> list[Tensor]:
@@ -235,24 +232,23 @@ def sampled_cells(maps: Tensor, masks: Tensor, supports: Sequence[Support], *, s
     found = []
     for place, support in enumerate(supports):
         inside = (cells[place].flatten() >= 0.5).nonzero().flatten().tolist()
-        draws = Draws("figure", CELLS_NAME, seed, support.class_id, support.image)
+        draws = Draws("figure", MetricCells.name, seed, support.class_id, support.image)
         chosen = draws.sample(inside, min(CELLS, len(inside)))
         found.append(maps[place].flatten(1)[:, list(chosen)].T.float().cpu())
     return found
 
 
-def cells_of(
-    model: FigureModel, supports: Sequence[Support], *, seed: int, progress: bool
-) -> tuple[Floats, Ints, Ints]:
+def cells_of(model: FigureModel) -> tuple[Floats, Ints, Ints]:
     """Cells as a prototype method embeds them (n, C), their classes (n,) and supports (n,), 0 .. ."""
     method: Any = model.method
-    waiting = list(supports)
+    supports = list(model.supports)
+    waiting = iter(supports)
 
     def look(features: Features, masks: Tensor) -> list[Tensor]:
-        chunk = [waiting.pop(0) for _ in range(len(masks))]
-        return sampled_cells(method.embed(features)[EMBEDDING], masks, chunk, seed=seed)
+        own = [next(waiting) for _ in range(len(masks))]
+        return sampled_cells(method.embed(features)[EMBEDDING], masks, own, seed=model.options.seed)
 
-    batches = model.over_supports(supports, look, f"cells of {model.label}", progress=progress)
+    batches = model.over_supports(supports, look, f"cells of {model.label}")
     each = [cells for batch in batches for cells in batch]
     counts = [len(cells) for cells in each]
     labels = np.repeat([support.class_id for support in supports], counts)
@@ -260,205 +256,171 @@ def cells_of(
     return points, labels, np.repeat(np.arange(len(supports)), counts)
 
 
-def make_cells(context: FigureContext) -> None:
-    """Makes a figure of cells for each fold, and one of the silhouettes of all folds."""
-    records: list[Record] = []
-    gains: dict[str, dict[int, tuple[Estimate, int]]] = {}
-    groups: dict[str, dict[str, Estimate]] = {}
+class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
+    """Cells under both metrics: a figure for each fold, and the silhouettes of all folds."""
 
-    def compares_prototypes(model: FigureModel) -> bool:
-        return hasattr(model.recipe.method, "metric")
+    name, summary = "metric-tsne", "metric-silhouettes"
+    shows = "support features under cosine and fidelity (SRPNet 4)"
+    needs = "a checkpoint of SRPNet, the matcher, or any checkpoint with a frozen trunk"
+    checkpoint = "checkpoint of a prototype method or with a frozen trunk"
 
-    def fits(model: FigureModel) -> bool:
-        return compares_prototypes(model) or model.recipe.method.backbone.fixed
+    def fits(self, model: FigureModel) -> bool:
+        """Whether it has cells, or a trunk that the matcher could take them from."""
+        return hasattr(model.recipe.method, "metric") or model.recipe.method.backbone.fixed
 
-    needed = "checkpoint of a prototype method or with a frozen trunk"
-    for fold, models in context.models_by_fold(CELLS_NAME, fits, needed):
-        with context.attempt(f"{CELLS_NAME}, fold {fold}"):
-            shown = [m for m in models if compares_prototypes(m)]
-            for model in shown:
-                model.load()
-            shown = shown or [models[0].matcher()]
-            panels: dict[str, dict[PointMetric, Embedding]] = {}
-            for model in shown:
-                supports = list(distinct_supports(model.episodes(1, context.options.episodes)))
-                seed = context.options.seed
-                points, labels, cell_of = cells_of(model, supports, seed=seed, progress=context.progress)
-                embeddings = {
-                    metric: embed(points, labels, metric, groups=cell_of, seed=seed)
-                    for metric in _CELL_METRICS
-                }
-                panels[model.label] = embeddings
-                about = {"method": model.label, "fold": fold, "supports": len(supports)}
-                records += [about | embedding.record for embedding in embeddings.values()]
-                gain = silhouette_gain(*(embeddings[metric].space for metric in _CELL_METRICS))
-                gains.setdefault(model.label, {})[fold] = (gain, len(labels))
-                groups[f"{model.label}\nfold {fold}"] = {
-                    metric: embedding.space.silhouette for metric, embedding in embeddings.items()
-                }
-            _cells_of_fold(context, fold, panels, shown[0])
-    if groups:
-        title = f"{context.dataset}: foreground cells of supports,\nin the feature space"
-        kinds: dict[str, str] = {metric: f"by {metric}" for metric in _CELL_METRICS}
-        context.save(draw_silhouettes({title: groups}, kinds), "metric-silhouettes", records)
-        for label, by_fold in gains.items():
-            claim = f"fidelity separates better than cosine ({label})"
-            quantity = "silhouette of the same cells by fidelity less that by cosine"
-            context.claim(claim, context.dataset, quantity, by_fold)
+    def chosen(self, fold: int, models: Sequence[FigureModel]) -> Sequence[FigureModel]:
+        """The prototype methods, or else the matcher."""
+        return [m for m in models if hasattr(m.recipe.method, "metric")] or [models[0].matcher()]
 
+    def measure(self, model: FigureModel) -> dict[PointMetric, Embedding]:
+        """Embeds the same cells by each metric."""
+        points, labels, groups = cells_of(model)
+        seed = self.options.seed
+        return {metric: embed(points, labels, metric, groups=groups, seed=seed) for metric in _CELL_METRICS}
 
-def _cells_of_fold(
-    context: FigureContext,
-    fold: int,
-    panels: Mapping[str, Mapping[PointMetric, Embedding]],
-    model: FigureModel,
-) -> None:
-    """A figure with a row a network and a column a metric."""
-    names = _novel_names(model)
-    figure = new_figure(6.4, 3.0 * len(panels) + 0.6)
-    axes = figure.subplots(len(panels), len(_CELL_METRICS), squeeze=False)
-    for row, (label, embeddings) in zip(axes, panels.items(), strict=True):
-        for place, (metric, embedding) in zip(row, embeddings.items(), strict=True):
-            scatter(place, embedding, names, f"{label}: {metric}")
-    legend_below(figure, len(names))
-    figure.suptitle(f"{model.data.dataset} fold {fold}: foreground cells of supports, t-SNE", fontsize=9)
-    records = [
-        {"method": label, "metric": metric, "class": names[int(c)], "x": float(x), "y": float(y)}
-        for label, embeddings in panels.items()
-        for metric, embedding in embeddings.items()
-        for c, (x, y) in zip(embedding.labels, embedding.flat, strict=True)
-    ]
-    context.save(figure, f"{CELLS_NAME}-fold{fold}", records)
+    def draw_fold(self, fold: int, found: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> None:
+        """A row a network and a column a metric."""
+        rows = [
+            {f"{model.label}: {metric}": embedding for metric, embedding in embeddings.items()}
+            for model, embeddings in found.items()
+        ]
+        title = f"{self.context.dataset} fold {fold}: foreground cells of supports, t-SNE"
+        figure = scatter_chart((6.4, 3.0 * len(rows) + 0.6), rows, next(iter(found)), title)
+        records = [
+            {"method": m.label, "metric": metric, "class": m.class_name(int(c)), "x": float(x), "y": float(y)}
+            for m, embeddings in found.items()
+            for metric, embedding in embeddings.items()
+            for c, (x, y) in zip(embedding.labels, embedding.flat, strict=True)
+        ]
+        self.context.save(figure, f"{self.name}-fold{fold}", records)
+
+    def records(self, model: FigureModel, value: dict[PointMetric, Embedding]) -> Iterator[Record]:
+        """A row a metric."""
+        about = {"method": model.label, "fold": model.fold, "supports": len(model.supports)}
+        for embedding in value.values():
+            yield about | embedding.record
+
+    def plot(self, found: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> Figure:
+        """The silhouettes."""
+        groups: Groups = {
+            m.group: {str(k): v.space.silhouette for k, v in value.items()} for m, value in found.items()
+        }
+        title = f"{self.context.dataset}: foreground cells of supports,\nin the feature space"
+        return draw_silhouettes({title: groups}, {metric: f"by {metric}" for metric in _CELL_METRICS})
+
+    def claims(self, found: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> Iterator[Claim]:
+        """How much better the same cells separate by fidelity."""
+        for model, value in found.items():
+            yield Claim(
+                claim=f"fidelity separates better than cosine ({model.label})",
+                quantity="silhouette of the same cells by fidelity less that by cosine",
+                estimate=silhouette_gain(value["cosine"].space, value["fidelity"].space),
+                count=len(value["fidelity"].labels),
+            )
 
 
-def draw_silhouettes(
-    panels: Mapping[str, Mapping[str, Mapping[str, Estimate]]], kinds: Mapping[str, str], columns: int = 2
-) -> Figure:
+def draw_silhouettes(charts: Mapping[str, Groups], kinds: Mapping[str, str], columns: int = 2) -> Figure:
     """Bars of silhouettes: a panel a title, in it groups of one bar for each of ``kinds``."""
-    bars = max(map(len, panels.values())) * len(kinds)
-    figure = new_figure(max(3.4, 3.0 + 0.4 * bars), 1.2 + 2.2 * len(panels))
-    for (title, groups), axes in zip(
-        panels.items(), figure.subplots(len(panels), 1, squeeze=False)[:, 0], strict=True
-    ):
-        grouped_bars(axes, groups, kinds, scale=1, unit="silhouette")
-        axes.axhline(0, color="black", linewidth=0.6)
-        axes.set_title(title, fontsize=9)
-    legend_below(figure, columns)
-    return figure
+    bars = max(map(len, charts.values())) * len(kinds)
+    size = (max(3.4, 3.0 + 0.4 * bars), 1.2 + 2.2 * len(charts))
+    return bar_chart(size, charts, kinds, scale=1, unit="silhouette", line=0, legend_columns=columns)
 
 
-# ---- prototypes of SD-AANet's ablation
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedPrototypes:
+    """A prototype of each distinct support."""
+
+    embedding: Embedding
+    record: Record
 
 
-def in_table_iii(model: FigureModel) -> bool:
-    """Whether it is a row of SD-AANet's Table III."""
-    return model.variant in TABLE_III
+class Prototypes(CheckpointFigure[EmbeddedPrototypes]):
+    """Prototypes of SD-AANet's ablation: a figure for each fold, and the silhouettes of all folds."""
 
+    name, summary = "prototype-tsne", "prototype-silhouettes"
+    shows = "support prototypes and how compact they are (SD-AANet 9)"
+    needs = "checkpoints of SD-AANet's Table III"
+    checkpoint = "checkpoint of SD-AANet's Table III (baseline, + SAAM, + SDPM, both)"
+    fits = staticmethod(in_table_iii)
 
-def prototypes_of(model: FigureModel, supports: Sequence[Support], progress: bool) -> Tensor:
-    """Prototypes (n, d) of supports, each encoded once."""
-    method: Any = model.method
-    found = model.over_supports(
-        supports,
-        lambda features, masks: method.support_prototypes(features, masks).float().cpu(),
-        f"prototypes of {model.label}",
-        progress=progress,
-    )
-    return torch.cat(found)
-
-
-def make_prototypes(context: FigureContext) -> None:
-    """Makes a figure of prototypes for each fold, and one of the silhouettes of all folds."""
-    records: list[Record] = []
-    by_fold: dict[int, dict[str, Embedding]] = {}
-    needed = "checkpoint of SD-AANet's Table III (baseline, + SAAM, + SDPM, both)"
-    for fold, models in context.models_by_fold(PROTOTYPES_NAME, in_table_iii, needed):
-        variants = {model.variant: model for model in models}
+    def chosen(self, fold: int, models: Sequence[FigureModel]) -> Sequence[FigureModel]:
+        """All; those that the table has more are missing."""
+        variants = {model.variant for model in models}
         missing = [label_of(variant) for variant in TABLE_III if variant not in variants]
         if missing:
-            context.problems.append(f"{PROTOTYPES_NAME}, fold {fold}: no checkpoint of {', '.join(missing)}")
-        found: dict[str, Embedding] = {}
-        for model in models:
-            with context.attempt(f"{PROTOTYPES_NAME}, {model.title}"):
-                found[model.variant] = _embedded_prototypes(context, model, records)
-        if found:
-            by_fold[fold] = found
-            _prototypes_of_fold(context, fold, found, variants[next(iter(found))])
-    if by_fold:
-        panels = {
-            f"{context.dataset}: support prototypes,\n{title}": {
-                f"fold {fold}": {variant: getattr(e, space).silhouette for variant, e in found.items()}
-                for fold, found in by_fold.items()
-            }
-            for title, space in (
-                ("in the feature space, by cosine", "space"),
-                ("in the plane of t-SNE", "plane"),
-            )
-        }
-        kinds = {variant: label_of(variant) for variant in TABLE_III}
-        figure = draw_silhouettes(panels, kinds, 4 if len(by_fold) > 1 else 2)
-        context.save(figure, "prototype-silhouettes", records)
-        _claim_compactness(context, by_fold)
+            self.context.problems.append(f"{self.name}, fold {fold}: no checkpoint of {', '.join(missing)}")
+        return models
 
-
-def _embedded_prototypes(context: FigureContext, model: FigureModel, records: list[Record]) -> Embedding:
-    drawn = distinct_supports(model.episodes(1, context.options.episodes))
-    points = prototypes_of(model, list(drawn), context.progress).numpy()
-    labels = np.array([support.class_id for support in drawn])
-    found = embed(points, labels, _PROTOTYPE_METRIC, seed=context.options.seed)
-    lengths = np.linalg.norm(points, axis=1)
-    zeros = int((lengths == 0).sum())
-    if zeros:
-        context.remarks.append(
-            f"{PROTOTYPES_NAME}, {model.title}: {zeros} of {len(points)} prototypes are zero; "
-            "they have no direction and count as being at right angles to all others"
+    def measure(self, model: FigureModel) -> EmbeddedPrototypes:
+        """Encodes each support once, and embeds the prototypes by cosine, as SD-AANet's Eq. 13 does."""
+        method: Any = model.method
+        found = model.over_supports(
+            list(model.supports),
+            lambda features, masks: method.support_prototypes(features, masks).float().cpu(),
+            f"prototypes of {model.label}",
         )
-    drawn_columns = {
-        "supports_drawn": sum(drawn.values()),
-        "zero_prototypes": zeros,
-        "median_length": float(np.median(lengths)),
-    }
-    records.append(model.columns | drawn_columns | found.record)
-    return found
+        points = torch.cat(found).numpy()
+        labels = [support.class_id for support in model.supports]
+        embedding = embed(points, labels, "cosine", seed=self.options.seed)
+        lengths = np.linalg.norm(points, axis=1)
+        zeros = int((lengths == 0).sum())
+        if zeros:
+            self.context.remarks.append(
+                f"{self.name}, {model.title}: {zeros} of {len(points)} prototypes are zero; "
+                "they have no direction and count as being at right angles to all others"
+            )
+        drawn: Record = {"supports_drawn": sum(model.supports.values()), "zero_prototypes": zeros}
+        drawn["median_length"] = float(np.median(lengths))
+        return EmbeddedPrototypes(embedding=embedding, record=model.columns | drawn | embedding.record)
 
+    def draw_fold(self, fold: int, found: Mapping[FigureModel, EmbeddedPrototypes]) -> None:
+        """A panel a method, side by side."""
+        first = next(iter(found))
+        drawn = first.supports
+        title = (
+            f"{self.context.dataset} fold {fold}, t-SNE on cosine distances:\n"
+            f"{len(drawn)} distinct support prototypes of {sum(drawn.values())} drawn"
+        )
+        row = {model.label: one.embedding for model, one in found.items()}
+        figure = scatter_chart((2.7 * len(found), 3.3), [row], first, title)
+        records = [
+            {
+                "method": label,
+                "class": first.class_name(support.class_id),
+                "image": support.image,
+                "times_drawn": times,
+                "x": float(x),
+                "y": float(y),
+            }
+            for label, embedding in row.items()
+            for (support, times), (x, y) in zip(drawn.items(), embedding.flat, strict=True)
+        ]
+        self.context.save(figure, f"{self.name}-fold{fold}", records)
 
-def _prototypes_of_fold(
-    context: FigureContext, fold: int, found: Mapping[str, Embedding], model: FigureModel
-) -> None:
-    """A figure with a panel a method, side by side."""
-    drawn = distinct_supports(model.episodes(1, context.options.episodes))
-    names = _novel_names(model)
-    figure = new_figure(2.7 * len(found), 3.3)
-    panels = figure.subplots(1, len(found), squeeze=False)[0]
-    for axes, (variant, embedding) in zip(panels, found.items(), strict=True):
-        scatter(axes, embedding, names, label_of(variant))
-    legend_below(figure, len(names))
-    figure.suptitle(
-        f"{model.data.dataset} fold {fold}, t-SNE on {_PROTOTYPE_METRIC} distances:\n"
-        f"{len(drawn)} distinct support prototypes of {sum(drawn.values())} drawn",
-        fontsize=9,
-    )
-    records = [
-        {
-            "method": label_of(variant),
-            "class": names[support.class_id],
-            "image": support.image,
-            "times_drawn": times,
-            "x": float(x),
-            "y": float(y),
-        }
-        for variant, embedding in found.items()
-        for (support, times), (x, y) in zip(drawn.items(), embedding.flat, strict=True)
-    ]
-    context.save(figure, f"{PROTOTYPES_NAME}-fold{fold}", records)
+    def records(self, model: FigureModel, value: EmbeddedPrototypes) -> list[Record]:
+        """One row."""
+        return [value.record]
 
+    def plot(self, found: Mapping[FigureModel, EmbeddedPrototypes]) -> Figure:
+        """The silhouettes in both spaces."""
+        spaces = {"space": "in the feature space, by cosine", "plane": "in the plane of t-SNE"}
+        charts: dict[str, dict[str, dict[str, Estimate]]] = {}
+        for space, title in spaces.items():
+            groups = charts[f"{self.context.dataset}: support prototypes,\n{title}"] = {}
+            for model, one in found.items():
+                silhouette = getattr(one.embedding, space).silhouette
+                groups.setdefault(f"fold {model.fold}", {})[model.variant] = silhouette
+        kinds = {variant: label_of(variant) for variant in TABLE_III}
+        return draw_silhouettes(charts, kinds, 4 if len(groups) > 1 else 2)
 
-def _claim_compactness(context: FigureContext, by_fold: Mapping[int, Mapping[str, Embedding]]) -> None:
-    for claim, less, more in _PROTOTYPE_CLAIMS:
-        gains: ByFold = {
-            fold: (silhouette_gain(found[less].space, found[more].space), len(found[more].labels))
-            for fold, found in by_fold.items()
-            if less in found and more in found
-        }
-        quantity = f"silhouette by {_PROTOTYPE_METRIC} of {label_of(more)} less that of {label_of(less)}"
-        context.claim(claim, context.dataset, quantity, gains)
+    def claims(self, found: Mapping[FigureModel, EmbeddedPrototypes]) -> Iterator[Claim]:
+        """What each part adds to compactness."""
+        of = {model.variant: one.embedding for model, one in found.items()}
+        for claim, less, more in _PROTOTYPE_CLAIMS:
+            if less in of and more in of:
+                yield Claim(
+                    claim=claim,
+                    quantity=f"silhouette by cosine of {label_of(more)} less that of {label_of(less)}",
+                    estimate=silhouette_gain(of[less].space, of[more].space),
+                    count=len(of[more].labels),
+                )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,34 +10,16 @@ from matplotlib.figure import Figure
 
 from fewseg.metrics import SIZE_EDGES
 from fewseg.metrics.scores import size_label
-from fewseg.reports.figures.context import FigureContext, Record
-from fewseg.reports.figures.drawing import new_figure, plain_axes, style
+from fewseg.reports.figures.context import Claim, Record
+from fewseg.reports.figures.drawing import panels, plain_axes, style
 from fewseg.reports.figures.model import TABLE_III
+from fewseg.reports.figures.runner import PaperFigure
 from fewseg.reports.frame import FoldTable, fold_tables
-from fewseg.reports.numbers import Estimate
 from fewseg.reports.size_scores import mean_sizes, size_gain, size_scores
 
-NAME = "sizes"
 SMALL = SIZE_EDGES[-1]
 """Pixels below which the paper calls a target small."""
 _MOST_ROWS = 8
-
-
-def make(context: FigureContext) -> None:
-    """Makes a figure for each data set and protocol that has 1-shot results."""
-    frame = context.one_shot()
-    if not len(frame):
-        context.problems.append(f"{NAME}: no 1-shot result given")
-    for dataset, number in frame.groupby("dataset").protocol_digest.nunique().items():
-        if number > 1:
-            context.problems.append(
-                f"{NAME}: the results of {dataset} are of {number} protocols, which do not share a figure; "
-                "there is one for each"
-            )
-    for (dataset, protocol), own in frame.groupby(["dataset", "protocol_digest"]):
-        with context.attempt(f"{NAME}, {dataset} [{protocol}]"):
-            (table,) = fold_tables(context.results.only(own))
-            _of_table(context, table, f"{NAME}-{dataset}-{protocol}")
 
 
 def chosen_rows(table: FoldTable) -> dict[str, pd.DataFrame]:
@@ -61,72 +43,84 @@ def _label(row: pd.DataFrame) -> str:
     return str(row.label.iloc[0]) + (f" (seed {seed})" if seed else "")
 
 
-def _of_table(context: FigureContext, table: FoldTable, name: str) -> None:
-    rows = chosen_rows(table)
-    for label, row in rows.items():
-        missing = table.missing(row.series.iloc[0])
-        if missing:
-            context.problems.append(f"{NAME}, {label}: {missing}")
-    folds = sorted(set.intersection(*(set(row.index) for row in rows.values())))
-    if not folds:
-        raise ValueError("the methods have no fold in common: evaluate them on the same folds")
-    if len(folds) == table.folds:
-        _figure(context, rows, folds, f"{table.heading}: mean of all folds", name)
-    else:  # there is no mean over missing folds
-        for fold in folds:
-            _figure(context, rows, [fold], f"{table.heading}: fold {fold}", f"{name}-fold{fold}")
-    base = next((label for label, row in rows.items() if _variant(row) == TABLE_III[0]), "")
-    for label in rows:
-        if base and label != base:
-            _claim(context, table.dataset, rows, folds, base, label)
+class Sizes(PaperFigure):
+    """A figure for each data set and protocol that has 1-shot results."""
 
+    name = "sizes"
+    shows = "mIoU by the size of the target (SD-AANet 10)"
+    needs = "1-shot results"
 
-def _figure(
-    context: FigureContext, rows: Mapping[str, pd.DataFrame], folds: Sequence[int], title: str, name: str
-) -> None:
-    """A figure of some folds, or of the mean of all."""
-    results = context.results
-    bins: dict[str, pd.DataFrame] = {}
-    records: list[Record] = []
-    for label, row in rows.items():
-        scores = [
-            size_scores(results.counts[key], results.runs[key].classes, seed=context.options.seed)
-            for key in row.key[list(folds)]
+    def make(self) -> None:
+        """Makes them."""
+        context, frame = self.context, self.context.one_shot()
+        if not len(frame):
+            context.problems.append(f"{self.name}: no 1-shot result given")
+        context.problems += [
+            f"{self.name}: the results of {dataset} are of {number} protocols, which do not share a figure; "
+            "there is one for each"
+            for dataset, number in frame.groupby("dataset").protocol_digest.nunique().items()
+            if number > 1
         ]
-        mean = bins[label] = mean_sizes(scores).dropna(subset="miou")
-        for fold, by_bin in [*zip(map(str, folds), scores, strict=True), ("mean", mean)]:
-            if fold != "mean" or len(folds) > 1:
-                named = by_bin.drop(columns="classes").astype(object)
-                records += [{"method": label, "fold": fold, **line} for line in named.to_dict("records")]
-    context.save(draw(bins, title), name, records)
+        for (dataset, protocol), own in frame.groupby(["dataset", "protocol_digest"]):
+            with context.attempt(f"{self.name}, {dataset} [{protocol}]"):
+                (table,) = fold_tables(context.results.only(own))
+                self._of_table(table, f"{self.name}-{dataset}-{protocol}")
 
+    def _of_table(self, table: FoldTable, name: str) -> None:
+        rows = chosen_rows(table)
+        missing = {label: table.missing(row.series.iloc[0]) for label, row in rows.items()}
+        self.context.problems += [f"{self.name}, {label}: {what}" for label, what in missing.items() if what]
+        folds = sorted(set.intersection(*(set(row.index) for row in rows.values())))
+        if not folds:
+            raise ValueError("the methods have no fold in common: evaluate them on the same folds")
+        if len(folds) == table.folds:
+            self._figure(rows, folds, f"{table.heading}: mean of all folds", name)
+        else:  # there is no mean over missing folds
+            for fold in folds:
+                self._figure(rows, [fold], f"{table.heading}: fold {fold}", f"{name}-fold{fold}")
+        self.context.claim(table.dataset, {fold: list(self._claims(rows, fold)) for fold in folds})
 
-def _claim(
-    context: FigureContext,
-    dataset: str,
-    rows: Mapping[str, pd.DataFrame],
-    folds: Sequence[int],
-    base: str,
-    label: str,
-) -> None:
-    results, seed = context.results, context.options.seed
-    for low, high in ((0, SMALL), (SMALL, None)):
-        each: dict[int, tuple[Estimate, int]] = {}
-        for fold in folds:
-            a, b = rows[base].key[fold], rows[label].key[fold]
-            classes = results.runs[a].classes
-            gain = size_gain(results.counts[a], results.counts[b], classes, low, high, seed=seed)
-            if gain is not None:
-                each[fold] = gain
-        size = f"below {high}" if high else f"from {low}"
-        claim = f"{label} helps {'small' if high else 'large'} targets"
-        context.claim(claim, dataset, f"mIoU on targets {size} pixels less that of {base}", each)
+    def _figure(self, rows: Mapping[str, pd.DataFrame], folds: Sequence[int], title: str, name: str) -> None:
+        """A figure of some folds, or of the mean of all."""
+        results = self.context.results
+        bins: dict[str, pd.DataFrame] = {}
+        records: list[Record] = []
+        for label, row in rows.items():
+            scores = [
+                size_scores(results.counts[key], results.runs[key].classes, seed=self.options.seed)
+                for key in row.key[list(folds)]
+            ]
+            mean = bins[label] = mean_sizes(scores).dropna(subset="miou")
+            for fold, by_bin in [*zip(map(str, folds), scores, strict=True), ("mean", mean)]:
+                if fold != "mean" or len(folds) > 1:
+                    named = by_bin.drop(columns="classes").astype(object)
+                    records += [{"method": label, "fold": fold, **line} for line in named.to_dict("records")]
+        self.context.save(draw(bins, title), name, records)
+
+    def _claims(self, rows: Mapping[str, pd.DataFrame], fold: int) -> Iterator[Claim]:
+        """What each method gains over the ablation's baseline on small and on large targets."""
+        results = self.context.results
+        base = next((label for label, row in rows.items() if _variant(row) == TABLE_III[0]), None)
+        for label in rows:
+            for low, high in ((0, SMALL), (SMALL, None)):
+                if base is None or label == base:
+                    continue
+                a, b = rows[base].key[fold], rows[label].key[fold]
+                counts, classes = (results.counts[a], results.counts[b]), results.runs[a].classes
+                gain = size_gain(*counts, classes, low, high, seed=self.options.seed)
+                size = f"below {high}" if high else f"from {low}"
+                if gain is not None:
+                    yield Claim(
+                        claim=f"{label} helps {'small' if high else 'large'} targets",
+                        quantity=f"mIoU on targets {size} pixels less that of {base}",
+                        estimate=gain[0],
+                        count=gain[1],
+                    )
 
 
 def draw(bins: Mapping[str, pd.DataFrame], title: str) -> Figure:
     """Scores with whiskers by bin and method, and below them how many query images each bin has."""
-    figure = new_figure(7.5, 4.6)
-    above, below = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
+    figure, ((above,), (below,)) = panels(7.5, 4.6, 2, height_ratios=[4, 1], sharex=True)
     labels = [size_label(low, high) for low, high in zip(SIZE_EDGES, [*SIZE_EDGES[1:], None], strict=True)]
     for i, (method, scores) in enumerate(bins.items()):
         above.errorbar(

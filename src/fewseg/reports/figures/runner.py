@@ -1,0 +1,105 @@
+"""What every figure does alike: measure checkpoints fold by fold, draw each fold, sum up all, note claims."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Generic, TypeVar
+
+from matplotlib.figure import Figure
+
+from fewseg.reports.figures.context import Claim, FigureContext, Record
+from fewseg.reports.figures.model import FigureModel
+
+T = TypeVar("T")
+
+
+class PaperFigure(ABC):
+    """A figure of a paper, made once for a run."""
+
+    name: ClassVar[str]  # for ``--figure``, and of its files
+    shows: ClassVar[str]  # what, and where it is printed
+    needs: ClassVar[str]
+
+    def __init__(self, context: FigureContext) -> None:
+        self.context, self.options = context, context.options
+
+    @abstractmethod
+    def make(self) -> None:
+        """Makes all of its files; notes what is missing."""
+
+
+class CheckpointFigure(PaperFigure, Generic[T]):
+    """A figure of checkpoints; T is what it keeps of one, until all are measured."""
+
+    checkpoint: ClassVar[str] = "checkpoint"  # what a fold may lack
+    summary: ClassVar[str] = ""  # name of the plot of all folds; "" for none
+
+    def fits(self, model: FigureModel) -> bool:
+        """Whether the figure can be made from a checkpoint."""
+        return True
+
+    def chosen(self, fold: int, models: Sequence[FigureModel]) -> Sequence[FigureModel]:
+        """Which of a fold's checkpoints that fit are shown."""
+        return models
+
+    @abstractmethod
+    def measure(self, model: FigureModel) -> T:
+        """Looks at one checkpoint; also draws what is of it alone."""
+
+    def draw_fold(self, fold: int, found: Mapping[FigureModel, T]) -> None:
+        """Draws what shows the checkpoints of a fold together."""
+
+    def plot(self, found: Mapping[FigureModel, T]) -> Figure:
+        """The plot of all folds."""
+        raise NotImplementedError
+
+    def records(self, model: FigureModel, value: T) -> Iterable[Record]:
+        """The rows of a checkpoint in the table behind that plot."""
+        return ()
+
+    def arrays(self, found: Mapping[FigureModel, T]) -> Mapping[str, object]:
+        """Arrays behind that plot."""
+        return {}
+
+    def claims(self, found: Mapping[FigureModel, T]) -> Iterable[Claim]:
+        """What a fold's checkpoints show of what the paper claims."""
+        return ()
+
+    def by_fold(self) -> dict[int, list[FigureModel]]:
+        """The checkpoints that fit, in the order of their variants."""
+        folds = sorted({model.fold for model in self.context.models})
+        fitting = sorted(filter(self.fits, self.context.models), key=lambda model: model.place)
+        found = {fold: [model for model in fitting if model.fold == fold] for fold in folds}
+        self.context.problems += [
+            f"{self.name}, fold {fold}: there is no {self.checkpoint}"
+            for fold, models in found.items()
+            if not models
+        ]
+        if not folds:
+            self.context.problems.append(
+                f"{self.name}: no checkpoint given, and it needs a {self.checkpoint}"
+            )
+        return {fold: models for fold, models in found.items() if models}
+
+    def make(self) -> None:
+        """Measures the checkpoints, and makes a figure for each fold and a plot of all."""
+        context = self.context
+        every: dict[FigureModel, T] = {}
+        claims: dict[int, Sequence[Claim]] = {}
+        for fold, models in self.by_fold().items():
+            with context.attempt(f"{self.name}, fold {fold}"):
+                found: dict[FigureModel, T] = {}
+                for model in self.chosen(fold, models):
+                    with context.attempt(f"{self.name}, {model.title}"):
+                        found[model] = self.measure(model)
+                if found:
+                    every |= found
+                    claims[fold] = list(self.claims(found))
+                    self.draw_fold(fold, found)
+        if not every:
+            return
+        if self.summary:
+            records = [record for model, value in every.items() for record in self.records(model, value)]
+            context.save(self.plot(every), self.summary, records, self.arrays(every))
+        context.claim(context.dataset, claims)
