@@ -141,12 +141,7 @@ class TrainConfig:
             )
 
     def for_images(self, images: int, devices: int = 1) -> TrainConfig:
-        """The config with ``steps`` worked out from ``epochs``.
-
-        Args:
-            images: training images of the fold that show a base class.
-            devices: processes that share a step.
-        """
+        """The config with ``steps`` worked out from ``epochs``, for images that show a base class."""
         if self.epochs is None:
             return self
         return replace(self, epochs=None, steps=max(1, self.epochs * images // (self.batch * devices)))

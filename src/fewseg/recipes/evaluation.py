@@ -43,11 +43,6 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
 
     A line whose file exists already, from the same checkpoint, config, protocol and version, is read and not
     run again; of lines that were killed the shards that were finished are read.
-
-    Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: the checkpoint or the manifests cannot be used or belong to another fold, the recipe is
-            unknown, the method or the protocol does not allow a fusion, or options exclude each other.
     """
     options.check()
     found = resolve(

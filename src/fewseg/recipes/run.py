@@ -40,14 +40,7 @@ def train_with(options: TrainOptions) -> Path:
 def train_recipe(
     recipe: Recipe, data: FoldData, folder: Path, *, progress: bool = True, devices: int = 1
 ) -> Path:
-    """Trains a recipe on a fold; goes on where an earlier run in ``folder`` stopped.
-
-    Returns:
-        The path of the checkpoint.
-
-    Raises:
-        ValueError: the recipe has nothing to train.
-    """
+    """Trains a recipe on a fold, or goes on where an earlier run in ``folder`` stopped; the checkpoint."""
     config = recipe.train
     if config is None:
         raise ValueError(f"{recipe.name} has nothing to train: evaluate it as it is")

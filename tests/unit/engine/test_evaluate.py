@@ -236,7 +236,7 @@ def test_the_logits_of_one_pass_are_resized_to_the_output_sizes_and_their_probab
     assert len(passes) <= len(source.ids)
     for row, spec in enumerate([spec for seed in PROTOCOL.seeds for spec in chosen.episodes(seed)]):
         logits = logits_of_one_pass(evaluator, source, spec)
-        expected = torch.zeros(1, 2, 65, 65)
+        expected = torch.zeros(1, 2, 65, 65)  # from the network's own logits, not from those at image size
         for size in OUTPUTS:
             own = F.interpolate(logits, size=(size, size), mode="bilinear", align_corners=True).softmax(dim=1)
             expected += F.interpolate(own, size=(65, 65), mode="bilinear", align_corners=True)

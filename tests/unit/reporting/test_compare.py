@@ -118,7 +118,8 @@ def test_the_table_has_scores_in_percent_and_differences_in_points(write):
     assert "scl-pfenet mean, 1-shot, voc5i-mini fold 0 against pfenet mean" in text
     for label, first, second in [
         ("FB-IoU", found.a.fb_iou_mean, found.b.fb_iou_mean),
-        ("Dice", found.a.dice_mean, found.b.dice_mean),
+        ("per-class Dice", found.a.dice_mean, found.b.dice_mean),
+        ("2m/(1+m) of mIoU", *(2 * r.miou_mean / (1 + r.miou_mean) for r in (found.a, found.b))),
         ("IoU aeroplane", found.a.per_class_mean[1], found.b.per_class_mean[1]),
         ("IoU bicycle", found.a.per_class_mean[2], found.b.per_class_mean[2]),
     ]:
