@@ -56,7 +56,7 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
     fold = options.fold if options.fold is not None else trained
     if fold is None:
         raise ValueError(f"{options.what} does not name the fold it belongs to: give --fold")
-    data = chosen.data(fold, options.root)
+    data = chosen.read(fold, options.root)
     if about.digest:  # a recipe without training has seen no class
         check_split(about, data.split, Path(options.what))
     recorded = _recorded(options, chosen, data)
