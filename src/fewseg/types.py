@@ -30,15 +30,10 @@ def value_before(of: Field[Any]) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Backbone maps of n images.
+    """Backbone maps of n images."""
 
-    Attributes:
-        maps: level name ("stem", "layer1" .. "layer4") to a (n, C, h, w) tensor.
-        image_size: (H, W) of the images that went in, in pixels.
-    """
-
-    maps: Mapping[str, Tensor]
-    image_size: tuple[int, int]
+    maps: Mapping[str, Tensor]  # level name ("stem", "layer1" .. "layer4") to a (n, C, h, w) tensor.
+    image_size: tuple[int, int]  # (H, W) of the images that went in, in pixels
 
     def __len__(self) -> int:
         return int(next(iter(self.maps.values())).shape[0])
@@ -136,41 +131,26 @@ def check_ways(way_of: Sequence[int], shots: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedEpisodes:
-    """A batch of B training episodes after the backbone: the only value that carries query masks.
+    """A batch of B training episodes after the backbone: the only value that carries query masks."""
 
-    Attributes:
-        support: the support sets.
-        query: B query images.
-        query_masks: (B, H, W) uint8 in {0, 1, 255}; with several ways in {0, 1 .. N, 255}.
-        pair_ids: (B,) int64 naming the training pairs, for methods that remember what they last predicted
-            for each (CANet); None where nobody keeps count.
-    """
-
-    support: EncodedShots
-    query: Features
-    query_masks: Tensor
+    support: EncodedShots  # the support sets
+    query: Features  # B query images
+    query_masks: Tensor  # (B, H, W) uint8 in {0, 1, 255}; with several ways in {0, 1 .. N, 255}.
+    # (B,) int64 naming the training pairs, for methods that remember what they last predicted for
+    # each (CANet); None where nobody keeps count
     pair_ids: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEpisodes:
-    """A batch of B training episodes as images, before the backbone.
+    """A batch of B training episodes as images, before the backbone."""
 
-    Attributes:
-        support_images: (B, K, 3, H, W) RGB in [0, 1].
-        support_masks: (B, K, H, W) uint8 in {0, 1, 255}; with several ways in {0, 1 .. N, 255}.
-        query_images: (B, 3, H, W) RGB in [0, 1].
-        query_masks: (B, H, W) uint8, as ``support_masks``.
-        way_of: see ``EncodedShots``.
-        pair_ids: see ``EncodedEpisodes``.
-    """
-
-    support_images: Tensor
-    support_masks: Tensor
-    query_images: Tensor
-    query_masks: Tensor
-    way_of: tuple[int, ...] = ()
-    pair_ids: Tensor | None = None
+    support_images: Tensor  # (B, K, 3, H, W) RGB in [0, 1]
+    support_masks: Tensor  # (B, K, H, W) uint8 in {0, 1, 255}; with several ways in {0, 1 .. N, 255}.
+    query_images: Tensor  # (B, 3, H, W) RGB in [0, 1]
+    query_masks: Tensor  # (B, H, W) uint8, as ``support_masks``
+    way_of: tuple[int, ...] = ()  # see ``EncodedShots``
+    pair_ids: Tensor | None = None  # see ``EncodedEpisodes``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,18 +169,15 @@ class LossTerms:
 
 @dataclass(frozen=True, kw_only=True)
 class Guides:
-    """What n independent guides (a shot, or several shots joined) give the decoder, by name.
+    """What n independent guides (a shot, or several shots joined) give the decoder, by name."""
 
-    Attributes:
-        maps: name to (n, ...). Every method has "vectors" (n, V, d), which the decoder compares; a method
-            adds what else it needs.
-        keys: (n, J, P, C) unit features of foreground cells of the J joined shots, zero where padded;
-            (n, 1, 0, 0) by default, for methods without a prior map.
-        valid: (n, J, P) which keys are real.
-    """
-
+    # name to (n, ...). Every method has "vectors" (n, V, d), which the decoder compares; a method adds what
+    # else it needs.
     maps: Mapping[str, Tensor]
+    # (n, J, P, C) unit features of foreground cells of the J joined shots, zero where padded; (n, 1, 0, 0) by
+    # default, for methods without a prior map
     keys: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 0, 0))
+    # (n, J, P) which keys are real
     valid: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 0, dtype=torch.bool))
 
     def __post_init__(self) -> None:
@@ -258,15 +235,10 @@ def _pad(values: Tensor, length: int, *, axis: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class QueryMaps:
-    """What a query brings to the decoder, computed once for all its guides.
+    """What a query brings to the decoder, computed once for all its guides."""
 
-    Attributes:
-        mid: (n, d, h, w) mid-level feature.
-        prior: (n, C, h', w') map that the prior compares, of unit length (no channels without a prior).
-    """
-
-    mid: Tensor
-    prior: Tensor
+    mid: Tensor  # (n, d, h, w) mid-level feature
+    prior: Tensor  # (n, C, h', w') map that the prior compares, of unit length (no channels without a prior)
 
     def select(self, index: Tensor | slice) -> QueryMaps:
         """Returns the queries at ``index`` of the first axis."""
@@ -280,16 +252,12 @@ class QueryMaps:
 
 @dataclass(frozen=True, kw_only=True)
 class SupportState:
-    """An encoded support set of one way: a value that serves any number of queries, threads and users.
+    """An encoded support set of one way: a value that serves any number of queries, threads and users."""
 
-    Attributes:
-        guides: B * S guides, the guide axis running fastest; S is 1 where shots are joined before the
-            decoder and K where each shot is scored on its own.
-        weights: (B, S) share of each guide's scores in the sum.
-    """
-
+    # B * S guides, the guide axis running fastest; S is 1 where shots are joined before the decoder and K
+    # where each shot is scored on its own
     guides: Guides
-    weights: Tensor
+    weights: Tensor  # (B, S) share of each guide's scores in the sum
 
     @property
     def scored(self) -> int:
@@ -299,34 +267,23 @@ class SupportState:
 
 @dataclass(frozen=True, kw_only=True)
 class WaysState:
-    """Support sets of N ways, each encoded on its own against the rest (methods of two classes).
+    """Support sets of N ways, each encoded on its own against the rest (methods of two classes)."""
 
-    Attributes:
-        ways: the state of way 1, of way 2, and so on.
-    """
-
-    ways: tuple[SupportState, ...]
+    ways: tuple[SupportState, ...]  # the state of way 1, of way 2, and so on
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrototypeState:
-    """B support sets as prototypes: a value that serves any number of queries, threads and users.
+    """B support sets as prototypes: a value that serves any number of queries, threads and users."""
 
-    Attributes:
-        sets: (B, T, 1 + N, C) T sets of prototypes, background first; T is 1 without iteration.
-        weights: (B, T) rho_n of SRPNet's Eq. 13.
-        present: (B, 1 + N), whether any support image shows the class (the background, way 1, ..). A class
-            that none shows wins nowhere.
-        vanished: (B, S), whether a support's mask fills half of no cell, so that the nearest cells stand
-            for it.
-        diverged: (B,), whether iteration was stopped at its best set.
-    """
-
-    sets: Tensor
-    weights: Tensor
+    sets: Tensor  # (B, T, 1 + N, C) T sets of prototypes, background first; T is 1 without iteration
+    weights: Tensor  # (B, T) rho_n of SRPNet's Eq. 13.
+    # (B, 1 + N), whether any support image shows the class (the background, way 1, ..). A class that none
+    # shows wins nowhere.
     present: Tensor
+    # (B, S), whether a support's mask fills half of no cell, so that the nearest cells stand for it
     vanished: Tensor
-    diverged: Tensor
+    diverged: Tensor  # (B,), whether iteration was stopped at its best set
 
 
 State = SupportState | WaysState | PrototypeState

@@ -32,26 +32,18 @@ _HEADER = {"config", "recipe", "dataset", "class_split", "training", "backbone_d
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The header of a checkpoint file.
+    """The header of a checkpoint file."""
 
-    Attributes:
-        config: the method's config.
-        recipe: name of the recipe that trained it, or "".
-        dataset: what it was trained on, or "".
-        class_split: name, fold, base and novel classes; None when not known (imported weights).
-        training: step, steps, seed and whatever else is known of the training.
-        backbone_digest: digest of the frozen trunk that the head belongs to, or "" when the trunk's
-            weights are in the file.
-        digest: SHA-256 of the file (16 hexadecimal digits); set by ``load``.
-    """
-
-    config: MethodConfig
-    recipe: str = ""
-    dataset: str = ""
+    config: MethodConfig  # the method's config
+    recipe: str = ""  # name of the recipe that trained it, or ""
+    dataset: str = ""  # what it was trained on, or ""
+    # name, fold, base and novel classes; None when not known (imported weights)
     class_split: Mapping[str, Any] | None = None
+    # step, steps, seed and whatever else is known of the training
     training: Mapping[str, Any] = field(default_factory=dict)
+    # digest of the frozen trunk that the head belongs to, or "" when the trunk's weights are in the file
     backbone_digest: str = ""
-    digest: str = ""
+    digest: str = ""  # SHA-256 of the file (16 hexadecimal digits); set by ``load``
 
 
 def model_tensors(method: FewShotSegmenter) -> dict[str, Tensor]:

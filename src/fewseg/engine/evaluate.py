@@ -255,26 +255,20 @@ def _groups(shard: Shard, size: int) -> Groups:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of a table: which episodes, and how they are answered.
+    """One line of a table: which episodes, and how they are answered."""
 
-    Attributes:
-        episodes: which, with their N and K and their protocol.
-        fusion: how K shots become one answer; the method's own by default.
-        on: what is segmented: the query, or the support images themselves, each of them by all supports of
-            its episode (SRPNet's "(sup)" rows; their counts are summed).
-        sizes: sides of the inputs; of several, each has a pass and the probabilities are added. By default
-            the first of the evaluator's.
-        output_sizes: sides that the logits of one pass are resized to, the probabilities of which are added
-            (SD-AANet, Table IV); by default the logits at the input's size are the answer.
-        seeds: the protocol's by default.
-    """
-
-    episodes: Episodes
-    fusion: Fusion | None = None
+    episodes: Episodes  # which, with their N and K and their protocol
+    fusion: Fusion | None = None  # how K shots become one answer; the method's own by default
+    # what is segmented: the query, or the support images themselves, each of them by all supports of its
+    # episode (SRPNet's "(sup)" rows; their counts are summed)
     on: Target = "query"
+    # sides of the inputs; of several, each has a pass and the probabilities are added. By default the first
+    # of the evaluator's.
     sizes: tuple[int, ...] = ()
+    # sides that the logits of one pass are resized to, the probabilities of which are added (SD-AANet, Table
+    # IV); by default the logits at the input's size are the answer
     output_sizes: tuple[int, ...] = ()
-    seeds: Sequence[int] | None = None
+    seeds: Sequence[int] | None = None  # the protocol's by default
 
     def specs(self) -> list[tuple[int, EpisodeSpec]]:
         """(seed, episode) of all episodes."""

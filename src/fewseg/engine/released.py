@@ -31,18 +31,13 @@ ReleasedConfig = PFENetConfig | SCLPFENetConfig | SCLCANetConfig | SDAANetConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """State dicts whose keys name the same parts.
+    """State dicts whose keys name the same parts."""
 
-    Attributes:
-        methods: whose they are, for messages.
-        parts: first components of the keys that all of them have.
-        config: (state, its name in messages, pyramid scales, backbone) to the config that the state shows.
-        key: (released key, whether the stem is deep) to our key; an unknown key comes back unchanged.
-    """
-
-    methods: str
-    parts: tuple[str, ...]
+    methods: str  # whose they are, for messages
+    parts: tuple[str, ...]  # first components of the keys that all of them have
+    # (state, its name in messages, pyramid scales, backbone) to the config that the state shows
     config: Callable[[State, str, tuple[float, ...], BackboneConfig], ReleasedConfig]
+    # (released key, whether the stem is deep) to our key; an unknown key comes back unchanged
     key: Callable[[str, bool], str]
 
 
@@ -256,17 +251,11 @@ def _renamed(family: Family, state: State) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedModel:
-    """An imported checkpoint.
+    """An imported checkpoint."""
 
-    Attributes:
-        method: registered name of the method that the keys belong to.
-        model: our model with the weights loaded, in eval mode; its ``config`` rebuilds it.
-        report: what matched; its digest is that of the file.
-    """
-
-    method: str
-    model: FewShotSegmenter
-    report: WeightsReport
+    method: str  # registered name of the method that the keys belong to
+    model: FewShotSegmenter  # our model with the weights loaded, in eval mode; its ``config`` rebuilds it
+    report: WeightsReport  # what matched; its digest is that of the file
 
 
 def import_released(

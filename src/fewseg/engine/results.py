@@ -91,85 +91,50 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedResult:
-    """Scores of one seed's episodes, fractions in [0, 1].
+    """Scores of one seed's episodes, fractions in [0, 1]."""
 
-    Attributes:
-        seed: the seed.
-        episodes: how many episodes, whatever their ways.
-        miou: mean over classes of foreground IoU.
-        fb_iou: mean of foreground and background IoU over all episodes; the foreground is that of any way.
-        dice: mean over classes of foreground Dice.
-        per_class: class id to foreground IoU.
-    """
-
-    seed: int
-    episodes: int
-    miou: float
+    seed: int  # the seed
+    episodes: int  # how many episodes, whatever their ways
+    miou: float  # mean over classes of foreground IoU
+    # mean of foreground and background IoU over all episodes; the foreground is that of any way
     fb_iou: float
-    dice: float
-    per_class: Mapping[int, float]
+    dice: float  # mean over classes of foreground Dice
+    per_class: Mapping[int, float]  # class id to foreground IoU
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """One method on one fold. Scores are fractions in [0, 1].
+    """One method on one fold. Scores are fractions in [0, 1]."""
 
-    Attributes:
-        method: registered name, e.g. "scl-pfenet".
-        variant: name of the recipe's variant, e.g. "sdaanet_saam", or "".
-        recipe: name of the recipe that trained it, or "".
-        dataset: e.g. "pascal-5i".
-        fold: index of the fold.
-        train_seed: seed of the training; None where it is not known.
-        checkpoint: digest of the checkpoint, or "".
-        ways: N.
-        shots: K.
-        fusion: how K shots became one answer, e.g. "average", "cross-guided", "iterative".
-        on: what was segmented: "query", or "support" for the support images themselves.
-        sizes: side of the network's input in pixels; several where the probabilities of several inputs were
-            added.
-        output_sizes: sides that the logits of one pass were resized to, the probabilities of which were
-            added; empty, and not stored, where the logits at the input's size were the answer.
-        precision: of features and head, or "".
-        episodes: "drawn", or "recorded" where manifests were replayed.
-        data: digest of the index of the test images, or "".
-        protocol: every choice that decides which episodes are drawn and how they are scored.
-        protocol_digest: digest of ``protocol``; results are comparable when it is equal.
-        seeds: one entry a seed.
-        miou_ci95: 95 % bootstrap interval over episodes of ``miou_mean``.
-        config: configs of method and fusion.
-        class_split: which classes were trained on and which are tested.
-        versions: software.
-        hardware: one line about the machine.
-        wall_seconds: seconds, an equal share of the pass that evaluated this line with others.
-        training: what else is known of the training; may be empty.
-    """
-
-    method: str
-    variant: str = ""
-    recipe: str
-    dataset: str
-    fold: int
-    train_seed: int | None = None
-    checkpoint: str = ""
-    ways: int = 1
-    shots: int
-    fusion: str
-    on: str = "query"
+    method: str  # registered name, e.g. "scl-pfenet".
+    variant: str = ""  # name of the recipe's variant, e.g. "sdaanet_saam", or "".
+    recipe: str  # name of the recipe that trained it, or ""
+    dataset: str  # e.g. "pascal-5i".
+    fold: int  # index of the fold
+    train_seed: int | None = None  # seed of the training; None where it is not known
+    checkpoint: str = ""  # digest of the checkpoint, or ""
+    ways: int = 1  # N
+    shots: int  # K
+    fusion: str  # how K shots became one answer, e.g. "average", "cross-guided", "iterative".
+    on: str = "query"  # what was segmented: "query", or "support" for the support images themselves
+    # side of the network's input in pixels; several where the probabilities of several inputs were added
     sizes: tuple[int, ...] = ()
+    # sides that the logits of one pass were resized to, the probabilities of which were added; empty, and not
+    # stored, where the logits at the input's size were the answer
     output_sizes: tuple[int, ...] = field(default=(), metadata={"before": ()})
-    precision: str = ""
-    episodes: str = "drawn"
-    data: str = ""
-    protocol: Mapping[str, Any]
-    protocol_digest: str
-    seeds: tuple[SeedResult, ...]
-    miou_ci95: tuple[float, float]
-    config: Mapping[str, Any]
-    class_split: Mapping[str, Any]
-    versions: Mapping[str, str]
-    hardware: str
-    wall_seconds: float
+    precision: str = ""  # of features and head, or ""
+    episodes: str = "drawn"  # "drawn", or "recorded" where manifests were replayed
+    data: str = ""  # digest of the index of the test images, or ""
+    protocol: Mapping[str, Any]  # every choice that decides which episodes are drawn and how they are scored
+    protocol_digest: str  # digest of ``protocol``; results are comparable when it is equal
+    seeds: tuple[SeedResult, ...]  # one entry a seed
+    miou_ci95: tuple[float, float]  # 95 % bootstrap interval over episodes of ``miou_mean``
+    config: Mapping[str, Any]  # configs of method and fusion
+    class_split: Mapping[str, Any]  # which classes were trained on and which are tested
+    versions: Mapping[str, str]  # software
+    hardware: str  # one line about the machine
+    wall_seconds: float  # seconds, an equal share of the pass that evaluated this line with others
+    # what else is known of the training; may be empty
     training: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -90,21 +90,14 @@ LAST, BEST, LOSSES = "last.safetensors", "best.safetensors", "losses.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a training run is about, beside its config.
+    """What a training run is about, beside its config."""
 
-    Attributes:
-        folder: where checkpoints and logs go.
-        method_config: the method's config.
-        data: the fold.
-        recipe: its name, or "".
-        validate: scores the method on held-out base classes (higher is better); None keeps the last
-            checkpoint as the best.
-    """
-
-    folder: Path
-    method_config: MethodConfig
-    data: FoldData
-    recipe: str = ""
+    folder: Path  # where checkpoints and logs go
+    method_config: MethodConfig  # the method's config
+    data: FoldData  # the fold
+    recipe: str = ""  # its name, or ""
+    # scores the method on held-out base classes (higher is better); None keeps the last checkpoint as the
+    # best
     validate: Callable[[FewShotSegmenter], float] | None = None
 
 

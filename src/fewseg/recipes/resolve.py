@@ -19,16 +19,12 @@ from fewseg.recipes.registry import RECIPES, recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """What a name stands for; nothing but headers has been read.
+    """What a name stands for; nothing but headers has been read."""
 
-    Attributes:
-        name: what the user named.
-        recipe: with the checkpoint's own config and training; None for a checkpoint that names no recipe.
-        about: the checkpoint's header; of a recipe without training its config alone, without a digest.
-    """
-
-    name: str
+    name: str  # what the user named
+    # with the checkpoint's own config and training; None for a checkpoint that names no recipe
     recipe: Recipe | None
+    # the checkpoint's header; of a recipe without training its config alone, without a digest
     about: Checkpoint
 
     @property
