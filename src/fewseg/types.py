@@ -128,11 +128,7 @@ class EncodedShots:
         return max(self.way_of, default=1)
 
     def one_way(self, way: int) -> EncodedShots:
-        """The two-class support set of one way: its own images, every other way being background.
-
-        Args:
-            way: 1 .. N.
-        """
+        """The two-class support set of one way: its own images, every other way being background."""
         if self.ways == 1:
             return self
         places = [k for k, w in enumerate(self.way_of) if w == way]

@@ -66,18 +66,7 @@ def save_checkpoint(
     *,
     whole: bool = False,
 ) -> None:
-    """Writes a checkpoint in one step; an older one survives a full disk or an interrupt.
-
-    Args:
-        path: the file, ``.safetensors``.
-        method: the model.
-        about: its header.
-        optimiser: whose state to add, for resuming.
-        whole: put a frozen backbone's weights into the file too (imported checkpoints).
-
-    Raises:
-        OSError: the file could not be written.
-    """
+    """Writes a checkpoint in one step; ``whole`` puts a frozen backbone's weights into the file too."""
     tensors = method.state_dict() if whole else model_tensors(method)
     named = {_MODEL + k: v for k, v in tensors.items()}
     if optimiser is not None:
@@ -170,17 +159,7 @@ def _wrong_entry(text: Mapping[str, Any]) -> str:
 def load_checkpoint(
     path: Path, *, backbone_weights: str | None = None
 ) -> tuple[FewShotSegmenter, Checkpoint]:
-    """Builds the method of a checkpoint and loads its weights.
-
-    Args:
-        path: the checkpoint.
-        backbone_weights: weights of the frozen trunk in place of those that the config names (another
-            path of the same file, say); they must give the same digest.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: see ``read_checkpoint``; or tensors and config do not fit, or the trunk is different.
-    """
+    """Builds the method of a checkpoint; ``backbone_weights`` is another file of the same frozen trunk."""
     about = read_checkpoint(path)
     config = about.config
     if backbone_weights is not None:

@@ -36,7 +36,7 @@ from fewseg.engine.features import FeatureStore
 from fewseg.engine.plain import encoded_shots, plain_logits, scores_pairs
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion, one_vs_rest
-from fewseg.methods.multi_scale import added_probabilities, answer_at
+from fewseg.methods.multi_scale import added_probabilities
 from fewseg.methods.pair_scorer import PairScorer, fuse_scores
 from fewseg.metrics.counts import ANY_WAY, COUNT_NAMES, Counts, EpisodeCounts, as_counts, count_ways
 from fewseg.ops.geometry import resize_labels, restore
@@ -265,7 +265,7 @@ class Line:
     # sides of the inputs; of several, each has a pass and the probabilities are added. By default the first
     # of the evaluator's.
     sizes: tuple[int, ...] = ()
-    # sides that the logits of one pass are resized to, the probabilities of which are added (SD-AANet, Table
+    # sides that the logits of a pass are resized to, the probabilities of which are added (SD-AANet, Table
     # IV); by default the logits at the input's size are the answer
     output_sizes: tuple[int, ...] = ()
     seeds: Sequence[int] | None = None  # the protocol's by default
@@ -346,21 +346,7 @@ class Evaluator:
         self._score_bytes, self._most_score_bytes = 0, memory // 2
 
     def run(self, lines: Sequence[Line], work: Path | None = None) -> list[EpisodeCounts]:
-        """Evaluates all lines in one pass.
-
-        Args:
-            lines: of any N, K and fusions.
-            work: folder of this evaluation and no other: shards that are finished are kept there, and a run
-                that was killed goes on where it was, with the same counts.
-
-        Returns:
-            Counts of every line's episodes, at the labels' original size unless the protocol says otherwise.
-
-        Raises:
-            ValueError: the method cannot use a fusion, the stored features are of another aspect than a
-                protocol's or of other sizes than a line's, cross-guided shots at several input sizes, or
-                several sizes both of inputs and of outputs.
-        """
+        """Counts of every line; finished shards are kept in ``work``, where a killed run goes on."""
         questions = []
         for line in lines:
             specs = [spec for _, spec in line.specs()]
@@ -402,11 +388,6 @@ class Evaluator:
         if not set(sizes) <= set(self.stores) or len(set(sizes)) != len(sizes):
             raise ValueError(
                 f"sizes must be different ones of {sorted(self.stores)}, those of the stores, got {sizes}"
-            )
-        if output_sizes and (len(sizes) > 1 or not sizes[0]):
-            raise ValueError(
-                f"output sizes are of the logits of one pass: give one input size or no output sizes, got "
-                f"{sizes} and {output_sizes}"
             )
         questions = tuple(dict.fromkeys(q for spec in specs for q in questions_of(spec, on)))
         shots = max((len(way.supports) for q in questions for way in q.ways), default=1)
@@ -538,9 +519,11 @@ class Evaluator:
         with torch.no_grad(), self._autocast(), _fusing(self.method, fusion or self.method.fusion):
             logits = []
             for size in sizes or (self.store.size,):
-                read = self._images[size].fresh, self._images[size].fresh_masks
-                logits.append(plain_logits(self.method, spec.ways, spec.query, *read, output_sizes))
-        return _joined(logits)
+                images = self._images[size]
+                logits.append(
+                    plain_logits(self.method, spec.ways, spec.query, images.fresh, images.fresh_masks)
+                )
+        return _joined(logits, output_sizes)
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
@@ -559,7 +542,7 @@ class Evaluator:
             else:
                 of_sizes = [self._by_support_set(line, size) for size in line.sizes]
                 for same in zip(*of_sizes, strict=True):
-                    yield number, same[0][0], _joined([logits for _, logits in same])
+                    yield number, same[0][0], _joined([logits for _, logits in same], line.output_sizes)
         groups = {size: _groups(shard, size) for size in self.stores} if by_target else {}
         needed = self._answer_guides(shard)
         for target, of_target in by_target.items():
@@ -574,7 +557,7 @@ class Evaluator:
                 logits = [
                     self._from_scores(number, line, question, scores[size], size, ious) for size in line.sizes
                 ]
-                yield number, question, _joined(logits)
+                yield number, question, _joined(logits, line.output_sizes)
             give_back()
 
     def _from_scores(
@@ -586,7 +569,7 @@ class Evaluator:
         size: int,
         ious: Mapping[CrossPair, float],
     ) -> Tensor:
-        """Logits (1 + N, S, S) at the size or the output sizes; ways are joined one against the rest."""
+        """Logits (1 + N, size, size); ways are joined one against the rest."""
         fused = []
         for way in question.ways:
             own = torch.stack([scores[guide] for guide in _guides(way, line.fusion)])
@@ -597,7 +580,7 @@ class Evaluator:
             weights = line.fusion.weights(1, len(way.supports), device=own.device, cross_iou=table)
             fused.append(fuse_scores(own.unsqueeze(0), weights.to(own.dtype))[0])
         logits = fused[0].unsqueeze(0) if len(fused) == 1 else one_vs_rest(torch.stack(fused)[None])
-        return answer_at(logits, line.output_sizes or (size,))[0]
+        return resize(logits, (size, size))[0]
 
     def _by_support_set(self, line: LineQuestions, size: int) -> Iterator[tuple[Question, Tensor]]:
         """Encodes every different support set once and lets it answer all its questions."""
@@ -614,10 +597,7 @@ class Evaluator:
             for start in range(0, len(questions), batch):
                 chunk = questions[start : start + batch]
                 query = images.features([question.target for question in chunk])
-                logits = self.method.segment(query, state).float()
-                if line.output_sizes:
-                    logits = answer_at(logits, line.output_sizes)
-                yield from zip(chunk, logits, strict=True)
+                yield from zip(chunk, self.method.segment(query, state).float(), strict=True)
             give_back()
 
     def _count(self, line: LineQuestions, question: Question, logits: Tensor) -> Counts:
@@ -655,9 +635,15 @@ def _cross_pairs(lines: Sequence[LineQuestions]) -> list[CrossPair]:
     return list(found)
 
 
-def _joined(logits: Sequence[Tensor]) -> Tensor:
-    """The answer (1 + N, S, S) of one or of several sizes."""
-    return logits[0] if len(logits) == 1 else added_probabilities([one.unsqueeze(0) for one in logits])[0]
+def _joined(logits: Sequence[Tensor], output_sizes: Sequence[int]) -> Tensor:
+    """The answer (1 + N, S, S) of one or of several sizes of inputs or outputs.
+
+    A map of k + 1 cells at 8k + 1 pixels is the same bilinear function as at its own size, to be resized on.
+    """
+    maps = [one.unsqueeze(0) for one in logits]
+    if output_sizes:
+        maps = [resize(one, (size, size)) for one in maps for size in output_sizes]
+    return maps[0][0] if len(maps) == 1 else added_probabilities(maps)[0]
 
 
 def _table(

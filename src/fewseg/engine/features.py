@@ -66,10 +66,7 @@ def make_room(place: Path, wanted: int, budget: int) -> int:
     """Removes stores that nobody uses, the longest unused first, until ``wanted`` bytes fit the budget.
 
     A store is first renamed and then removed, so that a kill leaves nothing that looks like a store; what an
-    earlier kill left, and stores of a run that was killed before it could remove them, go too.
-
-    Returns:
-        Bytes that the stores may still grow by; below 0 where they are over the budget.
+    earlier kill left goes too. Returns the bytes that the stores may still grow by, below 0 over the budget.
     """
     with _locked(place):
         for left in place.glob(f"{_REMOVED}*"):
@@ -229,16 +226,7 @@ class FeatureStore:
     def ensure(
         self, ids: Sequence[str], views: Sequence[int] | None = None, *, progress: bool = True
     ) -> None:
-        """Computes the rows that are missing; processes that do so at a time share the work.
-
-        Args:
-            ids: images.
-            views: indices of views; all by default.
-            progress: show a bar with the time left.
-
-        Raises:
-            DataError: an image cannot be used.
-        """
+        """Computes the missing rows of images, of all views by default; processes share the work."""
         chosen = range(len(self.views)) if views is None else views
         if self._used is not None:
             os.utime(self.folder / _USED)

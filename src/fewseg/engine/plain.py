@@ -10,7 +10,6 @@ from torch import Tensor
 from fewseg.data.episodes import Way
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion, one_vs_rest
-from fewseg.methods.multi_scale import answer_at
 from fewseg.methods.pair_scorer import PairScorer, fuse_scores
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedShots, Features, Guides, RaggedShots
@@ -48,22 +47,17 @@ def plain_logits(
     target: str,
     features: Callable[[str], Features],
     masks: Callable[[str, Sequence[int]], Tensor],
-    output_sizes: Sequence[int] = (),
 ) -> Tensor:
-    """Logits (1 + N, H, W) of one target under the method's own fusion; nothing is kept.
-
-    With several ``output_sizes`` they are the added probabilities, at the largest.
-    """
-    query = features(target)
+    """Logits (1 + N, H, W) of one target under the method's own fusion; nothing is kept."""
     if isinstance(method, PairScorer) and scores_pairs(
         method, method.fusion, max(len(way.supports) for way in ways)
     ):
+        query = features(target)
         scores = [_pairwise(method, method.fusion, way, query, features, masks) for way in ways]
         logits = scores[0] if len(scores) == 1 else one_vs_rest(torch.stack(scores, dim=1))
-    else:
-        support = encoded_shots(ways, features, masks)
-        logits = method.segment(query, method.encode_support(support)).float()
-    return (answer_at(logits, output_sizes) if output_sizes else resize(logits, query.image_size))[0]
+        return resize(logits, query.image_size)[0]
+    support = encoded_shots(ways, features, masks)
+    return method.segment(features(target), method.encode_support(support))[0].float()
 
 
 def _pairwise(

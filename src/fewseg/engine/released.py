@@ -304,19 +304,7 @@ def import_checkpoint(
     scales: tuple[float, ...] = (60, 30, 15, 8),
     class_split: ClassSplit | None = None,
 ) -> ReleasedModel:
-    """Imports a released file and writes it as a checkpoint of ours, the backbone's weights included.
-
-    Args:
-        source: see ``import_released``.
-        target: the ``.safetensors`` file to write.
-        scales: see ``import_released``.
-        class_split: what it was trained on; no released file says so. With it, a test on classes that
-            were trained on is refused.
-
-    Raises:
-        ValueError: see ``import_released``.
-        OSError: the checkpoint could not be written.
-    """
+    """Writes a released file as a checkpoint of ours, the backbone's weights included."""
     found = import_released(source, scales=scales)
     about = Checkpoint(
         config=found.model.config,

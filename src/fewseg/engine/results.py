@@ -154,13 +154,13 @@ class RunResult:
 
     @property
     def dice_mean(self) -> float:
-        """Mean over seeds."""
+        """Mean over classes of their Dice, mean over seeds."""
         return float(np.mean([s.dice for s in self.seeds]))
 
     @property
     def dice_of_miou_mean(self) -> float:
-        """2 m / (1 + m) of each seed's mIoU m, mean over seeds: what SRPNet's Table 3 prints."""
-        return float(np.mean([dice_of_miou(s.miou) for s in self.seeds]))
+        """2 m / (1 + m) of ``miou_mean`` m: what SRPNet's Table 3 prints."""
+        return dice_of_miou(self.miou_mean)
 
     @property
     def sizes_text(self) -> str:
@@ -203,22 +203,7 @@ class RunResult:
         made_with: Environment | None = None,
         **identity: Any,
     ) -> RunResult:
-        """Scores an episode table.
-
-        Args:
-            counts: all episodes of all seeds.
-            classes: the fold's class ids.
-            protocol: mapping or dataclass; its own ``digest()`` is stored, or :func:`digest` of a mapping.
-            config: mapping or dataclass.
-            class_split: mapping or dataclass.
-            training: mapping or dataclass; empty by default.
-            made_with: this process by default.
-            **identity: the other attributes, such as ``method``, ``fold`` and ``shots``.
-
-        Raises:
-            ValueError: a seed never drew one of the classes, the table is not of episodes of so many ways, or
-                a value cannot be stored as a JSON mapping.
-        """
+        """Scores an episode table; ``identity`` are the other fields, such as ``method`` and ``shots``."""
         counts.check_ways(identity.get("ways", 1))
         made_with = made_with or environment()
         own = getattr(protocol, "digest", None)
@@ -243,11 +228,7 @@ class RunResult:
         return {"schema": SCHEMA} | own | {name: getattr(self, name) for name in _DERIVED}
 
     def save(self, path: str | Path, counts: EpisodeCounts) -> None:
-        """Writes ``path`` (JSON) and ``<stem>.counts.npz`` beside it, each in one step.
-
-        Raises:
-            OSError: the disk is full or the folder cannot be written; earlier files are still there.
-        """
+        """Writes ``path`` (JSON) and ``<stem>.counts.npz`` beside it, each in one step."""
         with atomic_path(counts_path(path)) as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **counts.columns())
         stored = sealed(self.content(), path)
@@ -255,12 +236,7 @@ class RunResult:
 
     @staticmethod
     def load(path: str | Path) -> RunResult:
-        """Reads and checks a result file without its counts.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is truncated, edited, of another schema, or keys or values are missing or wrong.
-        """
+        """Reads and checks a result file without its counts."""
         found = _read(Path(path))
         _check_digest(path, found)
         result = _result_of(found)
@@ -269,12 +245,7 @@ class RunResult:
 
 
 def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
-    """Reads a result and its counts and checks that the scores follow from the counts.
-
-    Raises:
-        FileNotFoundError: one of the two files is missing.
-        ValueError: one is damaged or was edited, or they do not belong together.
-    """
+    """Reads a result and its counts and checks that the scores follow from the counts."""
     content, counts = _read(Path(path)), load_counts(path)
     result, place = _result_of(content), counts_path(path)
     try:

@@ -104,8 +104,8 @@ class TrainConfig:
     # pass, so that each is a query once before any is one twice (released PFENet, SCL and
     # SD-AANet). Only with ``class_first`` 0.
     queries: Queries = "independent"
-    # which of the two lists of PASCAL training images; None for the list of 5 953. Data sets other than
-    # PASCAL-5i refuse it.
+    # of PASCAL-5i alone: the training images, "voc+sbd_noval" (5 953, PFENet and SCL) or "trainaug" (10 582,
+    # PANet); None for the first.
     train_list: TrainList | None = None
     # share of episodes whose class is drawn first, uniformly; the others draw the query from the image list.
     # PFENet and SCL: 0.
@@ -141,12 +141,7 @@ class TrainConfig:
             )
 
     def for_images(self, images: int, devices: int = 1) -> TrainConfig:
-        """The config with ``steps`` worked out from ``epochs``.
-
-        Args:
-            images: training images of the fold that show a base class.
-            devices: processes that share a step.
-        """
+        """The config with ``steps`` worked out from ``epochs``, for images that show a base class."""
         if self.epochs is None:
             return self
         return replace(self, epochs=None, steps=max(1, self.epochs * images // (self.batch * devices)))

@@ -10,12 +10,6 @@ from torch import Tensor
 from fewseg.ops.resize import resize
 
 
-def answer_at(logits: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Logits (n, C, h, w) of one pass at one size; of several sizes the added probabilities."""
-    resized = [resize(logits, (size, size)) for size in sizes]
-    return resized[0] if len(resized) == 1 else added_probabilities(resized)
-
-
 def added_probabilities(logits: Sequence[Tensor]) -> Tensor:
     """Softmax of each size's logits (n, C, s, s), brought to the largest size and added.
 

@@ -50,11 +50,7 @@ def pascal(fold: int, root: Path | None = None, *, train_list: TrainList = "voc+
 def training_data(
     data: Callable[[int, Path | None], FoldData], train_list: TrainList | None, fold: int, root: Path | None
 ) -> FoldData:
-    """A recipe's data with the training list of its config.
-
-    Raises:
-        ValueError: the data set has no such lists.
-    """
+    """A recipe's data with the training list of its config."""
     if train_list is None:
         return data(fold, root)
     if data is not pascal:

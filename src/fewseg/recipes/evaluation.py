@@ -44,11 +44,6 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
 
     A line whose file exists already, from the same checkpoint, config, protocol and version, is read and not
     run again; of lines that were killed the shards that were finished are read.
-
-    Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: the checkpoint or the manifests cannot be used or belong to another fold, the recipe is
-            unknown, the method or the protocol does not allow a fusion, or options exclude each other.
     """
     options.check()
     found = resolve(
@@ -64,7 +59,7 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
     fold = options.fold if options.fold is not None else trained
     if fold is None:
         raise ValueError(f"{options.what} does not name the fold it belongs to: give --fold")
-    data = chosen.data(fold, options.root)
+    data = chosen.read(fold, options.root)
     if about.digest:  # a recipe without training has seen no class
         check_split(about, data.split, Path(options.what))
     recorded = _recorded(options, chosen, data)
@@ -77,14 +72,15 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
     method = found.load(backbone_weights=options.backbone_weights)  # slow: all else was checked before
     if options.scales:
         method.config = chosen.method
+    lines = _lines(chosen, method, options, recorded)
     if method.scales:
-        if options.sizes or options.output_sizes:
+        if any(line.sizes or line.output_sizes for line in lines):
+            scales = ", ".join(f"{scale:g}" for scale in method.scales)
             raise ValueError(
-                f"{type(method).__name__} reads images at {_times(method.scales)} their own size: leave "
-                "--sizes and --output-sizes out"
+                f"{type(method).__name__} reads images at {scales} times their own size: leave --sizes and "
+                "--output-sizes out"
             )
         chosen = replace(chosen, size=0)
-    lines = _lines(chosen, method, options, recorded)
     _check_fusions(protocol, lines)
     return _evaluate_lines(chosen, method, about, data, lines, recorded, options)
 
@@ -97,10 +93,6 @@ def _at_scales(config: MethodConfig, scales: tuple[float, ...]) -> MethodConfig:
             f"{method_name(config)}: leave it out"
         )
     return replace(config, refinement=replace(config.refinement, scales=scales, stop_early=False))
-
-
-def _times(scales: Sequence[float]) -> str:
-    return ", ".join(f"{scale:g}" for scale in scales)
 
 
 def _recorded(options: EvaluateOptions, chosen: Recipe, data: FoldData) -> RecordedEpisodes | None:

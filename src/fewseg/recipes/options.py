@@ -106,8 +106,6 @@ class EvaluateOptions:
                 raise ValueError(
                     f"{option} must be different sides of 8k + 1 pixels, got {' '.join(map(str, sizes))}"
                 )
-        if len(self.sizes) > 1 and self.output_sizes:
-            raise ValueError("--output-sizes are of the logits of one pass: give --sizes one side or none")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,19 +52,7 @@ def resolve(
     backbone: str | None = None,
     backbone_weights: str | None = None,
 ) -> Resolved:
-    """Finds a checkpoint or a recipe without training.
-
-    Args:
-        what: path of a checkpoint, or the name of a recipe without training.
-        recipe_name: the recipe of a checkpoint; the one that it names by default.
-        backbone: another timm network for a recipe without training; its name joins the recipe's.
-        backbone_weights: weights of that network, or of the recipe's own.
-
-    Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: the recipe is unknown or must be trained first, the checkpoint cannot be used, or another
-            backbone is wanted for a checkpoint.
-    """
+    """Finds a checkpoint or a recipe without training, whose ``backbone`` may be another timm network."""
     if what in RECIPES and not Path(what).exists():
         chosen = recipe(what)
         if chosen.train is not None:

@@ -67,7 +67,8 @@ class ResultRow(TypedDict):
     miou_low: float  # ends of the 95 % interval over episodes
     miou_high: float
     fb_iou: float
-    dice: float
+    dice: float  # mean over the classes
+    dice_of_miou: float  # 2 m / (1 + m) of the mIoU m, which SRPNet prints
     paper: str  # where a paper prints such a result; "" where none does
     table: str
     row: str
@@ -204,6 +205,7 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
         "miou_high": run.miou_ci95[1],
         "fb_iou": run.fb_iou_mean,
         "dice": run.dice_mean,
+        "dice_of_miou": run.dice_of_miou_mean,
         "paper": row.paper if row else "",
         "table": row.table_for(run.dataset) if row else "",
         "row": row.row if row else "",

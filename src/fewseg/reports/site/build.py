@@ -187,7 +187,7 @@ class Setting:
     @property
     def scores_data(self) -> pd.DataFrame:
         """Every result in full."""
-        scores = ["miou", "miou_low", "miou_high", "miou_std", "fb_iou", "dice"]
+        scores = ["miou", "miou_low", "miou_high", "miou_std", "fb_iou", "dice", "dice_of_miou"]
         return self.frame[[*_IDENTITY, "recipe", "fold", *scores]]
 
     # ---- folds and gains
