@@ -291,7 +291,8 @@ class Evaluator:
     Args:
         method: on its device; it is put in eval mode.
         source: reads labels at their original size.
-        stores: features of the plain view (view 0) at each input size; the first is the default size.
+        stores: features of the plain view (view 0) at each input size; the first is the default size. Images
+            at their own size (``OriginalView``) have size 0.
         precision: "fp32", or "bf16" for autocast.
         batch: pairs, or queries of one support set, that go through the head at once; by default 8, on a CPU
             as many as have 4096 cells together: more take about the same time a pair, and more memory.
@@ -330,7 +331,7 @@ class Evaluator:
         self.executor = executor or SingleProcess()
         device = method.backbone.mean.device
         cache = self._cache = ByteCache(max(1, memory // 2))
-        self._batches = {size: batch or usual_batch(size, device) for size in self.stores}
+        self._batches = {size: (batch or usual_batch(size, device)) if size else 1 for size in self.stores}
         self._images = {
             size: ImageFeatures(method, store, cache, fp32=precision != "bf16")
             for size, store in self.stores.items()
@@ -589,7 +590,10 @@ class Evaluator:
             by_set.setdefault(question.ways, []).append(question)
         for ways, questions in by_set.items():
             with _fusing(self.method, line.fusion):
-                state = self.method.encode_support(encoded_shots(ways, images.features, images.masks))
+                shots = encoded_shots(
+                    ways, lambda id: images.features([id]), lambda id, classes: images.masks([id], classes)
+                )
+                state = self.method.encode_support(shots)
             for start in range(0, len(questions), batch):
                 chunk = questions[start : start + batch]
                 query = images.features([question.target for question in chunk])
@@ -602,17 +606,19 @@ class Evaluator:
         margins = (logits[1:] - logits[:1]).unsqueeze(0)  # labels depend on these alone: a map less to resize
         if line.label_size == "network":
             truth = self._images[size].masks([question.target], classes)[0]
-            predicted = labels_of_margins(resize(margins, (size, size)))[0]
+            predicted = labels_of_margins(resize(margins, (int(truth.shape[-2]), int(truth.shape[-1]))))[0]
             return count_ways(predicted, truth, len(classes))
         labels = self._cache.get(
             ("labels", question.target), lambda: self.source.read_labels(question.target)
         )
         view = self.stores[size].views[0]
         assert isinstance(view, EvalView)
-        view = replace(view, size=int(logits.shape[-1]))  # larger than the input's where output sizes are
+        if line.output_sizes:
+            view = replace(view, size=int(logits.shape[-1]))  # larger than the input's
         box = view.box((int(labels.shape[0]), int(labels.shape[1])))
         if isinstance(line.label_size, int):
-            box = replace(box, original=replace(view, size=line.label_size).box(box.original).content)
+            shown = replace(view, size=line.label_size) if size else EvalView(line.label_size)
+            box = replace(box, original=shown.box(box.original).content)
             labels = resize_labels(labels, box.original)
         predicted = labels_of_margins(restore(margins, box))[0]
         return count_ways(predicted, way_labels(labels, classes), len(classes))

@@ -112,7 +112,7 @@ def training_store(
         views += (recipe.train.view,) * recipe.train.cached_views
     dtype = torch.bfloat16 if (precision or precision_of(recipe)) == "bf16" else torch.float32
     fixed = method.backbone.config.fixed
-    network = method.backbone if fixed else Extractor(method)
+    network = method.network if fixed else Extractor(method)
     copied = copy.deepcopy(network).eval().to(dtype).to(memory_format=torch.channels_last)
     return FeatureStore(copied, data.source, views, dtype=dtype, temporary=not fixed)
 
