@@ -9,7 +9,7 @@ the episode's ways in order, 255 ignore. Label maps hold class ids and 255 = ign
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,11 @@ def value_before(of: Field[Any]) -> Any:
     ``MISSING`` for the other fields.
     """
     return of.metadata.get("before", MISSING)
+
+
+def at_scale(level: str, scale: float) -> str:
+    """The name of a level's map of images that were resized by a factor other than 1."""
+    return f"{level}@{scale:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,23 @@ class Features:
     def select(self, index: Tensor | Sequence[int] | slice) -> Features:
         """Returns the images at ``index`` (any tensor index of the first axis)."""
         return Features(maps={k: v[index] for k, v in self.maps.items()}, image_size=self.image_size)
+
+    def at_scale(self, scale: float) -> Features:
+        """Returns the maps of the images resized by a factor, under the names of their levels.
+
+        Raises:
+            ValueError: the images were not read at this scale.
+        """
+        if scale == 1:
+            return self
+        mark = at_scale("", scale)
+        maps = {k.removesuffix(mark): v for k, v in self.maps.items() if k.endswith(mark)}
+        if not maps:
+            raise ValueError(
+                f"these features were not read at scale {scale:g} of their images: take them from "
+                "``extract`` of the method in eval mode"
+            )
+        return Features(maps=maps, image_size=self.image_size)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Features:
         """Returns the same features on another device or in another floating type."""
@@ -110,10 +132,47 @@ class EncodedShots:
         if self.ways == 1:
             return self
         places = [k for k, w in enumerate(self.way_of) if w == way]
-        masks = self.masks[:, places]
-        binary = (masks == way).to(masks.dtype).masked_fill_(masks == IGNORE, IGNORE)
+        binary = _one_vs_rest(self.masks[:, places], way)
         index = torch.arange(len(self.features)).view(-1, self.shots)[:, places].flatten()
         return EncodedShots(features=self.features.select(index), masks=binary)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaggedShots:
+    """A support set whose images differ in size.
+
+    Attributes:
+        shots: K sets of one image each, masks (1, 1, H, W) in {0, 1 .. N, 255}.
+        way_of: the way, 1 .. N, that each of the K images was given for; all of way 1 by default.
+
+    Raises:
+        ValueError: a set is not of one image, ``way_of`` has not K entries, or a way has no image.
+    """
+
+    shots: tuple[EncodedShots, ...]
+    way_of: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.way_of:
+            object.__setattr__(self, "way_of", (1,) * len(self.shots))
+        check_ways(self.way_of, len(self.shots))
+        if any(one.masks.shape[:2] != (1, 1) for one in self.shots):
+            raise ValueError("images of different sizes must be given one by one, in sets of one image")
+
+    @property
+    def ways(self) -> int:
+        """N."""
+        return max(self.way_of)
+
+    def one_way(self, way: int) -> RaggedShots:
+        """The two-class support set of one way, see ``EncodedShots``."""
+        own = [one for one, of in zip(self.shots, self.way_of, strict=True) if of == way]
+        return RaggedShots(shots=tuple(replace(one, masks=_one_vs_rest(one.masks, way)) for one in own))
+
+
+def _one_vs_rest(masks: Tensor, way: int) -> Tensor:
+    """Masks of one way: 1 where it is, 255 where 255 is, 0 elsewhere."""
+    return (masks == way).to(masks.dtype).masked_fill_(masks == IGNORE, IGNORE)
 
 
 def check_ways(way_of: Sequence[int], shots: int) -> None:

@@ -187,7 +187,7 @@ class FeatureStore:
         self.backbone, self.source, self.views = backbone, source, tuple(views)
         self.size, self.seed, self.dtype = sizes.pop(), seed, dtype
         on_gpu = next(backbone.parameters()).device.type == "cuda"
-        self.batch = batch or (_GPU_BATCH if on_gpu else 1)
+        self.batch = batch or (_GPU_BATCH if on_gpu and self.size else 1)  # images of any size go alone
         self._rows = {id: i * len(self.views) for i, id in enumerate(source.ids)}
         views_key = [repr(view) for view in self.views]
         key = [ROWS_VERSION, VIEWS_VERSION, backbone.digest(), source.digest(), views_key, seed, str(dtype)]
@@ -341,7 +341,8 @@ class FeatureStore:
             for level in rows[0]
             if level != _LABELS
         }
-        return Features(maps=maps, image_size=(self.size, self.size))
+        height, width = rows[0][_LABELS].shape
+        return Features(maps=maps, image_size=(int(height), int(width)))
 
     def labels(self, ids: Sequence[str], view: int = 0) -> Tensor:
         """The labels of the same rows: (n, size, size), uint8, or int32 where class ids exceed 254."""

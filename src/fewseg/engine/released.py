@@ -16,6 +16,7 @@ from fewseg.backbones.weights import as_state, file_sha256, state_sha256
 from fewseg.data.folds import ClassSplit
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint, split_json
 from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.canet import Refinement
 from fewseg.methods.fusion import CrossGuided
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.registry import method_name
@@ -126,6 +127,9 @@ RELEASED_CANET_CROSS_GUIDED = CrossGuided(iou="foreground", path="support", divi
 
 RELEASED_HISTORY_RESET = 0.9
 
+RELEASED_SCALES = (0.7, 1.0, 1.3)
+"""SCL(CANet)'s inference: factors of the query's own size."""
+
 _PREFIX = "FPM_Decoder."
 _HEAD_CANET = {
     "layer55.0": "comparison.conv",
@@ -168,12 +172,15 @@ def _canet_config(
     if backbone.name != "resnet50" or "layer5.0.weight" not in state:
         raise ValueError(f"{label}: it must be SCL(CANet)'s ResNet-50 with its head")
     return SCLCANetConfig(
-        backbone=replace(backbone, levels=("layer2", "layer3"), stride_on_1x1=True),
+        backbone=replace(backbone, levels=("layer2", "layer3"), stride_on_1x1=True, ceil_pool=True),
         channels=int(state["layer5.0.weight"].shape[0]),
         self_guided=RELEASED_CANET_SELF_GUIDED,
         fusion=RELEASED_CANET_CROSS_GUIDED,
         history_reset=RELEASED_HISTORY_RESET,
         cross_iou_align_corners=False,
+        aspp_dropout=0.5,
+        initialisation="normal",
+        refinement=Refinement(scales=RELEASED_SCALES),
         small_objects="sampled",
     )
 
@@ -270,11 +277,6 @@ def import_released(
     departs from its paper, the resulting config names it: the dilation of first blocks, SCL's second support
     pass, its regions and its cross-guided weights, SD-AANet's gate and teacher. The weights divide by 5
     whatever K is, which scales the scores of other K and changes no label.
-
-    The authors' test procedure of SCL on CANet is not offered: it feeds the fused answer of all shots back,
-    at three scales of images of any size (0.7, 1, 1.3). Here every pair is refined on its own, so that its
-    score can be shared, on squares of 8k + 1 pixels, where the pooling's rounding makes no difference either.
-    The parity tests put that procedure together from the model's parts and find the authors' numbers.
 
     Source: PFENet (Tian et al. 2020), SCL (Zhang et al. 2021) and SD-AANet (Zhao et al. 2022), the state
     dicts of their public code.

@@ -165,6 +165,8 @@ class RunResult:
     @property
     def sizes_text(self) -> str:
         """For tables: "241", "241 + 353" of added inputs, "241, logits at 241 + 353"; "" if unknown."""
+        if self.sizes == (0,):
+            return "the images' own"
         inputs, outputs = (" + ".join(map(str, sides)) for sides in (self.sizes, self.output_sizes))
         return f"{inputs}, logits at {outputs}" if outputs else inputs
 

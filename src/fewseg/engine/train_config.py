@@ -104,8 +104,8 @@ class TrainConfig:
     # pass, so that each is a query once before any is one twice (released PFENet, SCL and
     # SD-AANet). Only with ``class_first`` 0.
     queries: Queries = "independent"
-    # which of the two lists of PASCAL training images; None for the list of 5 953. Data sets other than
-    # PASCAL-5i refuse it.
+    # of PASCAL-5i alone: the training images, "voc+sbd_noval" (5 953, PFENet and SCL) or "trainaug" (10 582,
+    # PANet); None for the first.
     train_list: TrainList | None = None
     # share of episodes whose class is drawn first, uniformly; the others draw the query from the image list.
     # PFENet and SCL: 0.

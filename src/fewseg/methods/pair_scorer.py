@@ -25,6 +25,7 @@ from fewseg.types import (
     Features,
     Guides,
     QueryMaps,
+    RaggedShots,
     SupportState,
     WaysState,
 )
@@ -161,19 +162,24 @@ class PairScorer(FewShotSegmenter):
         margins = resize(margins, size, align_corners=self.cross_iou_align_corners)
         return fusion.iou_of(labels_of_margins(margins), masks)
 
-    def encode_support(self, support: EncodedShots) -> SupportState | WaysState:
-        """Encodes every shot once and lets the fusion join or weigh them, way by way."""
+    def encode_support(self, support: EncodedShots | RaggedShots) -> SupportState | WaysState:
+        """Encodes every shot once and lets the fusion join or weigh them, way by way.
+
+        Images of one set may differ in size where guides have no map, as those of CANet and SCL on it.
+        """
         self.check_support(support)
         if support.ways == 1:
             return self._encode_way(support)
         return WaysState(ways=tuple(self._encode_way(support.one_way(j)) for j in range(1, support.ways + 1)))
 
-    def _encode_way(self, support: EncodedShots) -> SupportState:
-        episodes, shots = support.masks.shape[:2]
-        fusion, device = self.fusion, support.masks.device
-        guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
-        judged = fusion.needs_cross_iou and shots > 1
-        cross_iou = self.cross_iou(support, guides, fusion) if judged else None
+    def _encode_way(self, support: EncodedShots | RaggedShots) -> SupportState:
+        parts = support.shots if isinstance(support, RaggedShots) else (support,)
+        episodes, shots = len(parts[0].masks), sum(part.shots for part in parts)
+        fusion, device = self.fusion, parts[0].masks.device
+        guides = Guides.stack([self.encode_shots(part.features, part.masks.flatten(0, 1)) for part in parts])
+        cross_iou = None
+        if fusion.needs_cross_iou and shots > 1:
+            cross_iou = torch.cat([self.cross_iou(part, guides, fusion) for part in parts], dim=2)
         weights = fusion.weights(episodes, shots, device=device, cross_iou=cross_iou)
         return SupportState(
             guides=fusion.join(guides, shots) if fusion.joins_guides else guides, weights=weights

@@ -95,8 +95,8 @@ def place_labels(labels: Tensor, box: Letterbox, value: int = IGNORE) -> Tensor:
 
 
 def restore(logits: Tensor, box: Letterbox) -> Tensor:
-    """Brings (n, C, size, size) scores back to the original image: (n, C, H, W), bilinear."""
-    if tuple(logits.shape[-2:]) != (box.size, box.size):
+    """Brings scores of the view (n, C, size, size), or of its content, to the original: (n, C, H, W)."""
+    if tuple(logits.shape[-2:]) not in ((box.size, box.size), box.content):
         raise ValueError(
             f"scores of {tuple(logits.shape[-2:])} do not belong to a letterbox of {box.size} pixels: "
             "resize them to the view's size first"

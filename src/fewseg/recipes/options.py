@@ -62,6 +62,9 @@ class EvaluateOptions:
     # multi-scale with one pass (SD-AANet, Table IV): its logits are resized to these sides and their
     # probabilities added.
     output_sizes: tuple[int, ...] = ()
+    # of canet and scl-canet: factors of the images' own size at which queries are segmented, the answer of
+    # all shots and scales being fed back (0.7 1 1.3); the checkpoint's by default.
+    scales: tuple[float, ...] = ()
     # episodes a seed; the protocol's by default (another number is another protocol).
     episodes: int | None = None
     seeds: tuple[int, ...] = ()  # the protocol's by default.
@@ -103,8 +106,6 @@ class EvaluateOptions:
                 raise ValueError(
                     f"{option} must be different sides of 8k + 1 pixels, got {' '.join(map(str, sizes))}"
                 )
-        if len(self.sizes) > 1 and self.output_sizes:
-            raise ValueError("--output-sizes are of the logits of one pass: give --sizes one side or none")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from fewseg.data.protocols import PAPER_SCL, Protocol
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.fusion import CrossGuided, Fusion, IterativeInference, MeanVector, ScoreAverage
 from fewseg.methods.registry import MethodConfig
+from fewseg.recipes.datasets import training_data
 from fewseg.recipes.variants import Variant
 
 ReadData = Callable[[int, Path | None], FoldData]
@@ -55,6 +56,15 @@ class Recipe:
     size: int  # side of the network's input in evaluation, pixels
     protocol: Protocol = PAPER_SCL  # how it is evaluated
     evaluations: tuple[Evaluation, ...] = PLAIN  # which shots and fusions
+
+    def read(self, fold: int, root: Path | None = None) -> FoldData:
+        """Reads a fold of its data, for PASCAL-5i with the training list that ``train`` names.
+
+        Raises:
+            DataError: files are missing.
+            ValueError: ``train`` names a list and the data set has none.
+        """
+        return training_data(self.data, self.train.train_list if self.train else None, fold, root)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {}

@@ -13,21 +13,17 @@ from PIL import Image
 from fewseg.annotations.formats import read_supports
 from fewseg.annotations.jsonl import read_jsonl
 from fewseg.cli import main
-from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.inference import Segmenter, folder_run, segmenter
 from fewseg.inference.images import find_images
 from fewseg.inference.model import Model
 from fewseg.ops.files import folder_alone
 from fewseg.types import DataError
-from small_segmenters import SIZE, model, picture
+from small_segmenters import SIZE, picture, tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    own = model()
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_checkpoint(path, own.method, Checkpoint(config=own.config), whole=True)
-    return path
+    return tiny_checkpoint(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture
