@@ -50,7 +50,7 @@ def main(choice: Choice) -> None:
     chosen, held_out = recipe(about.recipe), tuple(about.training["config"]["held_out"])
     if not held_out:
         raise SystemExit(f"{choice.checkpoint} was trained on all base classes: give --train.held-out")
-    data = chosen.data(about.class_split["fold"], None)
+    data = chosen.read(about.class_split["fold"])
     protocol = replace(chosen.protocol, episodes=choice.episodes, seeds=(0,))
     store = training_store(chosen, method, data)
     precision = "bf16" if store.dtype == torch.bfloat16 else "fp32"

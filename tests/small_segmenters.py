@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from fewseg.backbones import BackboneConfig, ResNetShape
+from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.inference import Model, Segmenter, Whole
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.registry import METHODS
@@ -42,6 +43,12 @@ def model(name="matcher", size=SIZE, views=None, seed=0):
     config = tiny(METHODS[name](), seed) if name != "matcher" else tiny(MatcherConfig(), seed)
     torch.manual_seed(1)
     return Model(config.build().eval(), config, size, views or Whole())
+
+
+def tiny_checkpoint(path):
+    """Writes the small matcher, its backbone included."""
+    save_checkpoint(path, model().method, Checkpoint(config=model().config), whole=True)
+    return path
 
 
 def segmenter(name="matcher", **keywords):

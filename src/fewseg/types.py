@@ -9,7 +9,7 @@ the episode's ways in order, 255 ignore. Label maps hold class ids and 255 = ign
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,17 +28,17 @@ def value_before(of: Field[Any]) -> Any:
     return of.metadata.get("before", MISSING)
 
 
+def at_scale(level: str, scale: float) -> str:
+    """The name of a level's map of images that were resized by a factor other than 1."""
+    return f"{level}@{scale:g}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Backbone maps of n images.
+    """Backbone maps of n images."""
 
-    Attributes:
-        maps: level name ("stem", "layer1" .. "layer4") to a (n, C, h, w) tensor.
-        image_size: (H, W) of the images that went in, in pixels.
-    """
-
-    maps: Mapping[str, Tensor]
-    image_size: tuple[int, int]
+    maps: Mapping[str, Tensor]  # level name ("stem", "layer1" .. "layer4") to a (n, C, h, w) tensor.
+    image_size: tuple[int, int]  # (H, W) of the images that went in, in pixels
 
     def __len__(self) -> int:
         return int(next(iter(self.maps.values())).shape[0])
@@ -54,6 +54,23 @@ class Features:
     def select(self, index: Tensor | Sequence[int] | slice) -> Features:
         """Returns the images at ``index`` (any tensor index of the first axis)."""
         return Features(maps={k: v[index] for k, v in self.maps.items()}, image_size=self.image_size)
+
+    def at_scale(self, scale: float) -> Features:
+        """Returns the maps of the images resized by a factor, under the names of their levels.
+
+        Raises:
+            ValueError: the images were not read at this scale.
+        """
+        if scale == 1:
+            return self
+        mark = at_scale("", scale)
+        maps = {k.removesuffix(mark): v for k, v in self.maps.items() if k.endswith(mark)}
+        if not maps:
+            raise ValueError(
+                f"these features were not read at scale {scale:g} of their images: take them from "
+                "``extract`` of the method in eval mode"
+            )
+        return Features(maps=maps, image_size=self.image_size)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Features:
         """Returns the same features on another device or in another floating type."""
@@ -111,18 +128,51 @@ class EncodedShots:
         return max(self.way_of, default=1)
 
     def one_way(self, way: int) -> EncodedShots:
-        """The two-class support set of one way: its own images, every other way being background.
-
-        Args:
-            way: 1 .. N.
-        """
+        """The two-class support set of one way: its own images, every other way being background."""
         if self.ways == 1:
             return self
         places = [k for k, w in enumerate(self.way_of) if w == way]
-        masks = self.masks[:, places]
-        binary = (masks == way).to(masks.dtype).masked_fill_(masks == IGNORE, IGNORE)
+        binary = _one_vs_rest(self.masks[:, places], way)
         index = torch.arange(len(self.features)).view(-1, self.shots)[:, places].flatten()
         return EncodedShots(features=self.features.select(index), masks=binary)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaggedShots:
+    """A support set whose images differ in size.
+
+    Attributes:
+        shots: K sets of one image each, masks (1, 1, H, W) in {0, 1 .. N, 255}.
+        way_of: the way, 1 .. N, that each of the K images was given for; all of way 1 by default.
+
+    Raises:
+        ValueError: a set is not of one image, ``way_of`` has not K entries, or a way has no image.
+    """
+
+    shots: tuple[EncodedShots, ...]
+    way_of: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.way_of:
+            object.__setattr__(self, "way_of", (1,) * len(self.shots))
+        check_ways(self.way_of, len(self.shots))
+        if any(one.masks.shape[:2] != (1, 1) for one in self.shots):
+            raise ValueError("images of different sizes must be given one by one, in sets of one image")
+
+    @property
+    def ways(self) -> int:
+        """N."""
+        return max(self.way_of)
+
+    def one_way(self, way: int) -> RaggedShots:
+        """The two-class support set of one way, see ``EncodedShots``."""
+        own = [one for one, of in zip(self.shots, self.way_of, strict=True) if of == way]
+        return RaggedShots(shots=tuple(replace(one, masks=_one_vs_rest(one.masks, way)) for one in own))
+
+
+def _one_vs_rest(masks: Tensor, way: int) -> Tensor:
+    """Masks of one way: 1 where it is, 255 where 255 is, 0 elsewhere."""
+    return (masks == way).to(masks.dtype).masked_fill_(masks == IGNORE, IGNORE)
 
 
 def check_ways(way_of: Sequence[int], shots: int) -> None:
@@ -136,41 +186,26 @@ def check_ways(way_of: Sequence[int], shots: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedEpisodes:
-    """A batch of B training episodes after the backbone: the only value that carries query masks.
+    """A batch of B training episodes after the backbone: the only value that carries query masks."""
 
-    Attributes:
-        support: the support sets.
-        query: B query images.
-        query_masks: (B, H, W) uint8 in {0, 1, 255}; with several ways in {0, 1 .. N, 255}.
-        pair_ids: (B,) int64 naming the training pairs, for methods that remember what they last predicted
-            for each (CANet); None where nobody keeps count.
-    """
-
-    support: EncodedShots
-    query: Features
-    query_masks: Tensor
+    support: EncodedShots  # the support sets
+    query: Features  # B query images
+    query_masks: Tensor  # (B, H, W) uint8 in {0, 1, 255}; with several ways in {0, 1 .. N, 255}.
+    # (B,) int64 naming the training pairs, for methods that remember what they last predicted for
+    # each (CANet); None where nobody keeps count
     pair_ids: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageEpisodes:
-    """A batch of B training episodes as images, before the backbone.
+    """A batch of B training episodes as images, before the backbone."""
 
-    Attributes:
-        support_images: (B, K, 3, H, W) RGB in [0, 1].
-        support_masks: (B, K, H, W) uint8 in {0, 1, 255}; with several ways in {0, 1 .. N, 255}.
-        query_images: (B, 3, H, W) RGB in [0, 1].
-        query_masks: (B, H, W) uint8, as ``support_masks``.
-        way_of: see ``EncodedShots``.
-        pair_ids: see ``EncodedEpisodes``.
-    """
-
-    support_images: Tensor
-    support_masks: Tensor
-    query_images: Tensor
-    query_masks: Tensor
-    way_of: tuple[int, ...] = ()
-    pair_ids: Tensor | None = None
+    support_images: Tensor  # (B, K, 3, H, W) RGB in [0, 1]
+    support_masks: Tensor  # (B, K, H, W) uint8 in {0, 1, 255}; with several ways in {0, 1 .. N, 255}.
+    query_images: Tensor  # (B, 3, H, W) RGB in [0, 1]
+    query_masks: Tensor  # (B, H, W) uint8, as ``support_masks``
+    way_of: tuple[int, ...] = ()  # see ``EncodedShots``
+    pair_ids: Tensor | None = None  # see ``EncodedEpisodes``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,18 +224,15 @@ class LossTerms:
 
 @dataclass(frozen=True, kw_only=True)
 class Guides:
-    """What n independent guides (a shot, or several shots joined) give the decoder, by name.
+    """What n independent guides (a shot, or several shots joined) give the decoder, by name."""
 
-    Attributes:
-        maps: name to (n, ...). Every method has "vectors" (n, V, d), which the decoder compares; a method
-            adds what else it needs.
-        keys: (n, J, P, C) unit features of foreground cells of the J joined shots, zero where padded;
-            (n, 1, 0, 0) by default, for methods without a prior map.
-        valid: (n, J, P) which keys are real.
-    """
-
+    # name to (n, ...). Every method has "vectors" (n, V, d), which the decoder compares; a method adds what
+    # else it needs.
     maps: Mapping[str, Tensor]
+    # (n, J, P, C) unit features of foreground cells of the J joined shots, zero where padded; (n, 1, 0, 0) by
+    # default, for methods without a prior map
     keys: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 0, 0))
+    # (n, J, P) which keys are real
     valid: Tensor = field(default_factory=lambda: torch.zeros(0, 1, 0, dtype=torch.bool))
 
     def __post_init__(self) -> None:
@@ -258,15 +290,10 @@ def _pad(values: Tensor, length: int, *, axis: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class QueryMaps:
-    """What a query brings to the decoder, computed once for all its guides.
+    """What a query brings to the decoder, computed once for all its guides."""
 
-    Attributes:
-        mid: (n, d, h, w) mid-level feature.
-        prior: (n, C, h', w') map that the prior compares, of unit length (no channels without a prior).
-    """
-
-    mid: Tensor
-    prior: Tensor
+    mid: Tensor  # (n, d, h, w) mid-level feature
+    prior: Tensor  # (n, C, h', w') map that the prior compares, of unit length (no channels without a prior)
 
     def select(self, index: Tensor | slice) -> QueryMaps:
         """Returns the queries at ``index`` of the first axis."""
@@ -284,16 +311,12 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class SupportState(State):
-    """An encoded support set of one way: a value that serves any number of queries, threads and users.
+    """An encoded support set of one way: a value that serves any number of queries, threads and users."""
 
-    Attributes:
-        guides: B * S guides, the guide axis running fastest; S is 1 where shots are joined before the
-            decoder and K where each shot is scored on its own.
-        weights: (B, S) share of each guide's scores in the sum.
-    """
-
+    # B * S guides, the guide axis running fastest; S is 1 where shots are joined before the decoder and K
+    # where each shot is scored on its own
     guides: Guides
-    weights: Tensor
+    weights: Tensor  # (B, S) share of each guide's scores in the sum
 
     @property
     def scored(self) -> int:
@@ -303,34 +326,23 @@ class SupportState(State):
 
 @dataclass(frozen=True, kw_only=True)
 class WaysState(State):
-    """Support sets of N ways, each encoded on its own against the rest (methods of two classes).
+    """Support sets of N ways, each encoded on its own against the rest (methods of two classes)."""
 
-    Attributes:
-        ways: the state of way 1, of way 2, and so on.
-    """
-
-    ways: tuple[SupportState, ...]
+    ways: tuple[SupportState, ...]  # the state of way 1, of way 2, and so on
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrototypeState(State):
-    """B support sets as prototypes: a value that serves any number of queries, threads and users.
+    """B support sets as prototypes: a value that serves any number of queries, threads and users."""
 
-    Attributes:
-        sets: (B, T, 1 + N, C) T sets of prototypes, background first; T is 1 without iteration.
-        weights: (B, T) rho_n of SRPNet's Eq. 13.
-        present: (B, 1 + N), whether any support image shows the class (the background, way 1, ..). A class
-            that none shows wins nowhere.
-        vanished: (B, S), whether a support's mask fills half of no cell, so that the nearest cells stand
-            for it.
-        diverged: (B,), whether iteration was stopped at its best set.
-    """
-
-    sets: Tensor
-    weights: Tensor
+    sets: Tensor  # (B, T, 1 + N, C) T sets of prototypes, background first; T is 1 without iteration
+    weights: Tensor  # (B, T) rho_n of SRPNet's Eq. 13.
+    # (B, 1 + N), whether any support image shows the class (the background, way 1, ..). A class that none
+    # shows wins nowhere.
     present: Tensor
+    # (B, S), whether a support's mask fills half of no cell, so that the nearest cells stand for it
     vanished: Tensor
-    diverged: Tensor
+    diverged: Tensor  # (B,), whether iteration was stopped at its best set
 
 
 class DataError(ValueError):

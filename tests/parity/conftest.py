@@ -123,14 +123,15 @@ class ReleasedRun:
         features = Features(maps=maps, image_size=shots[0].image_size)
         return EncodedShots(features=features, masks=self.case.input("support_mask"))
 
+    def pixels(self, name: str) -> Tensor:
+        """Images whose normalisation is undone."""
+        backbone = self.model.backbone
+        return self.case.input(name) * backbone.std.view(3, 1, 1) + backbone.mean.view(3, 1, 1)
+
     @property
     def episodes(self) -> ImageEpisodes:
         """The case's training episodes as images, whose normalisation is undone."""
-        backbone = self.model.backbone
-        query, support = (
-            self.case.input(name) * backbone.std.view(3, 1, 1) + backbone.mean.view(3, 1, 1)
-            for name in ("query", "support")
-        )
+        query, support = self.pixels("query"), self.pixels("support")
         return ImageEpisodes(
             support_images=support,
             support_masks=self.case.input("support_mask"),

@@ -1,21 +1,21 @@
-"""Imported SCL(CANet) weights give the numbers of the authors' released code.
-
-Its images have their original sizes, which our pipeline never has: the pooling's last column of an even
-size and the feedback of a fused answer over three scales are put together here, from the model's own parts.
-"""
+"""Imported SCL(CANet) weights give the numbers of the authors' released code, at images' own sizes."""
 
 from dataclasses import replace
 from functools import cached_property
 
 import pytest
 import torch
-import torch.nn.functional as F
 
+from fewseg.data.episodes import EpisodeSpec
+from fewseg.data.protocols import Protocol
+from fewseg.data.transforms import OriginalView
+from fewseg.engine.evaluate import Evaluator, Line
+from fewseg.engine.features import FeatureStore
+from fewseg.engine.plain import encoded_shots
 from fewseg.engine.released import RELEASED_CANET_CROSS_GUIDED
+from fewseg.methods.canet import Refinement
 from fewseg.methods.scl import primary_and_auxiliary
 from fewseg.types import EncodedEpisodes, EncodedShots, Guides
-
-SCALES = (0.7, 1.0, 1.3)
 
 
 class Shots:
@@ -50,16 +50,12 @@ def guide(vectors):
 
 @pytest.fixture(scope="module")
 def one(released):
-    run = released("scl_canet_1shot")
-    run.model.backbone.trunk.maxpool.ceil_mode = True  # sizes of 8k + 1 do not tell the two apart
-    return run
+    return released("scl_canet_1shot")
 
 
 @pytest.fixture(scope="module")
 def five(released):
-    run = released("scl_canet_5shot")
-    run.model.backbone.trunk.maxpool.ceil_mode = True
-    return run
+    return released("scl_canet_5shot")
 
 
 @pytest.fixture(scope="module")
@@ -127,32 +123,6 @@ def test_the_papers_regions_are_outside_the_released_tolerance(one):
         one.case.assert_close(auxiliary, "ori_z_aux")
 
 
-def answers(run, image, guides, weights, rounds):
-    """The authors' rounds: fused over shots and scales, the whole answer being fed back."""
-    history = None
-    for _ in range(rounds):
-        total = 0
-        for scale in SCALES:
-            scaled = image
-            if scale != 1.0:
-                scaled = F.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
-            maps = run.model.encode_query(run.features(scaled))
-            each = torch.cat([run.model.iterate(maps, one, history) for one in guides])
-            fused = (weights.view(-1, 1, 1, 1) * each).mean(dim=0, keepdim=True)
-            total = total + F.interpolate(fused, size=image.shape[-2:], mode="bilinear", align_corners=False)
-        history = total.softmax(dim=1)
-        yield history
-
-
-def test_rounds_of_feedback_at_three_scales(one):
-    shots = Shots(one, [one.case.input("ori_support")], [one.case.input("ori_support_mask")[:, 0]])
-    guides = [guide(vectors) for vectors in shots.vectors]
-    with torch.no_grad():
-        rounds = answers(one, one.case.input("ori_query"), guides, torch.ones(1), 2)
-        for index, answer in enumerate(rounds):
-            one.case.assert_close(answer, f"ori_eval_softmax_round{index}")
-
-
 @pytest.fixture(scope="module")
 def shots(five):
     images = [five.case.input(f"support_{k}") for k in range(5)]
@@ -207,14 +177,92 @@ def test_predictions_brought_to_mask_size_with_aligned_corners_are_outside_the_r
         five.case.assert_close(weights_of(five.model.fusion, aligned)[0] * 5, "U")
 
 
-def test_cross_guided_rounds_and_their_counts(five, shots, reliability):
-    guides = [guide(vectors) for vectors in shots.vectors]
-    truth = five.case.input("query_mask")[0, 0] == 1
-    inter, union = 0, 0
+def with_iterations(run, monkeypatch, iterations):
+    """The imported model with other refinements: 4 in the authors' script, 0 or 1 in the cases."""
+    config = run.model.config
+    assert config.refinement.scales == (0.7, 1.0, 1.3)
+    changed = replace(config, refinement=replace(config.refinement, iterations=iterations))
+    monkeypatch.setattr(run.model, "config", changed)
+    return run.model
+
+
+@pytest.mark.parametrize("iterations", [0, 1])
+def test_forward_feeds_the_answer_of_three_scales_back(one, monkeypatch, iterations):
+    model = with_iterations(one, monkeypatch, iterations)
+    query, support = (one.pixels(f"ori_{name}") for name in ("query", "support"))
+    mask = one.case.input("ori_support_mask").to(torch.uint8)
     with torch.no_grad():
-        weights = weights_of(RELEASED_CANET_CROSS_GUIDED, reliability)[0] * 5
-        for index, answer in enumerate(answers(five, five.case.input("query"), guides, weights, 2)):
-            five.case.assert_close(answer, f"eval_softmax_round{index}")
-            predicted = answer[0].argmax(0) == 1
-            inter, union = inter + int((predicted & truth).sum()), union + int((predicted | truth).sum())
+        logits = model(query, support.unsqueeze(1), mask)
+    one.case.assert_close(logits.softmax(dim=1), f"ori_eval_softmax_round{iterations}")
+
+
+def test_the_answer_without_scales_is_outside_the_released_tolerance(one, monkeypatch):
+    model = with_iterations(one, monkeypatch, 1)
+    monkeypatch.setattr(model, "config", replace(model.config, refinement=Refinement(iterations=1)))
+    query, support = (one.pixels(f"ori_{name}") for name in ("query", "support"))
+    with torch.no_grad():
+        logits = model(query, support.unsqueeze(1), one.case.input("ori_support_mask").to(torch.uint8))
+    with pytest.raises(AssertionError, match="off by"):
+        one.case.assert_close(logits.softmax(dim=1), "ori_eval_softmax_round1")
+
+
+class CaseSource:
+    """The images of the 5-shot case at their own sizes, as a data set of one class."""
+
+    name, class_names = "case", {1: "thing"}
+    ids = ("query", *(f"support_{k}" for k in range(5)))
+
+    def __init__(self, run):
+        self.run = run
+
+    def read_image(self, id):
+        return self.run.pixels(id)[0]
+
+    def read_labels(self, id):
+        return self.run.case.input(id.replace("_", "_mask_") if "_" in id else f"{id}_mask")[0, 0].byte()
+
+    def digest(self):
+        return "case"
+
+
+class OneEpisode:
+    """The case as the only episode of a protocol."""
+
+    protocol = Protocol(name="case", episodes=1, seeds=(0,))
+    spec = EpisodeSpec(index=0, class_id=1, query="query", supports=CaseSource.ids[1:])
+
+    def episodes(self, seed):
+        return [self.spec]
+
+
+@pytest.fixture
+def evaluator(five, tmp_path):
+    source = CaseSource(five)
+    store = FeatureStore(five.model.network, source, [OriginalView()], folder=tmp_path, dtype=torch.float32)
+    return Evaluator(five.model, source, store, progress=False)
+
+
+def test_evaluate_gives_the_rounds_of_five_weighted_shots_and_their_counts(five, evaluator, monkeypatch):
+    inter, union = 0, 0
+    assert five.model.config.refinement.iterations == 4
+    for iterations in (0, 1):
+        with_iterations(five, monkeypatch, iterations)
+        ((_, logits),) = evaluator.answers([OneEpisode.spec])
+        five.case.assert_close(logits.softmax(dim=0).unsqueeze(0), f"eval_softmax_round{iterations}")
+        (counts,) = evaluator.run([Line(episodes=OneEpisode())])
+        inter, union = inter + int(counts.fg_inter[0]), union + int(counts.fg_union[0])
     five.case.assert_close(torch.tensor([inter, union]), "eval_inter_union")
+    assert torch.equal(logits, evaluator.plain(OneEpisode.spec))
+
+
+def test_evaluate_weighs_the_shots_by_the_authors_reliability(five, evaluator):
+    evaluator.prepare(CaseSource.ids)
+    images = evaluator.images
+    support = encoded_shots(
+        OneEpisode.spec.ways,
+        lambda id: images.features([id]),
+        lambda id, classes: images.masks([id], classes),
+    )
+    with torch.no_grad():
+        state = five.model.encode_support(support)
+    five.case.assert_close(state.weights[0] * 5, "U")

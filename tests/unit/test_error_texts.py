@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from fewseg.cli import main
-from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.inference import ModelOptions, load_model
-from small_segmenters import model, picture, segmenter
+from fewseg.recipes.registry import RECIPES
+from small_segmenters import picture, segmenter, tiny_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ ERRORS = {
         ("evaluate", "voc5i_mini_matchr"),
         1,
         "unknown recipe 'voc5i_mini_matchr': did you mean voc5i_mini_matcher or voc5i_mini_panet "
-        "or voc5i_mini_scl? `fewseg train --help` lists all 55",
+        f"or voc5i_mini_scl? `fewseg train --help` lists all {len(RECIPES)}",
     ),
     "missing checkpoint": (
         ("evaluate", "gone.safetensors"),
@@ -187,7 +187,7 @@ def test_a_mistake_on_the_command_line_gets_exactly_these_words(words, status, t
 
 
 def fusion_that_the_method_lacks(folder):
-    load_model(ModelOptions(model=str(checkpoint(folder)), fusion="cross-guided"))
+    load_model(ModelOptions(model=str(tiny_checkpoint(folder / "tiny.safetensors")), fusion="cross-guided"))
 
 
 def no_supports(folder):
@@ -220,13 +220,6 @@ def unknown_class(folder):
 
 def floats_beyond_one(folder):
     segmenter().encode(picture(0)[0].astype(np.float32))
-
-
-def checkpoint(folder):
-    own = model()
-    path = folder / "tiny.safetensors"
-    save_checkpoint(path, own.method, Checkpoint(config=own.config), whole=True)
-    return path
 
 
 CALLS = {

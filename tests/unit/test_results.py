@@ -16,9 +16,9 @@ from fewseg.engine import environment as environment_module
 from fewseg.engine.environment import Environment, environment
 from fewseg.engine.results import RunResult, as_json, counts_path, digest, load_counts, load_with_counts
 from fewseg.metrics import EpisodeCounts, bootstrap_miou, count_ways, fb_iou, miou
-from result_files import episode_table
+from result_files import episode_table, write_sealed
 
-KEYS = ["schema", *(f.name for f in dataclasses.fields(RunResult))]
+KEYS = ["schema", *(f.name for f in dataclasses.fields(RunResult) if f.name != "output_sizes")]
 KEYS += ["miou_mean", "miou_std", "fb_iou_mean", "dice_mean", "counts_sha256", "digest"]
 
 
@@ -238,7 +238,10 @@ def put(*keys, value):
     ("change", "message"),
     [
         (put("schema", value=5), "schema 5; this fewseg reads schema 4: update fewseg"),
+        (put("schema", value=3), "schema 3; this fewseg reads schema 4: evaluate again"),
         (put("schema", value="x"), "schema 'x'"),
+        (lambda s: s.pop("digest"), r"missing keys \['digest'\]"),
+        (lambda s: s.pop("counts_sha256"), r"missing keys \['counts_sha256'\]"),
         (lambda s: s.pop("schema"), "is not a result file"),
         (lambda s: s.pop("fold"), r"missing keys \['fold'\], unknown keys \[\]"),
         (put("extra", value=1), r"missing keys \[\], unknown keys \['extra'\]"),
@@ -310,6 +313,75 @@ def test_a_digest_that_is_not_that_of_its_protocol_is_refused(tmp_path):
     edit(path, put("protocol", "episodes", value="many"))
     with pytest.raises(ValueError, match="its protocol is invalid"):
         load_with_counts(path)
+
+
+EDITS = {
+    ("miou_ci95",): [0.1, 0.9],
+    ("shots",): 5,
+    ("fold",): 0,
+    ("dataset",): "pascal-5i",
+    ("method",): "pfenet",
+    ("recipe",): "a different one",
+    ("variant",): "a different one",
+    ("train_seed",): 1,
+    ("episodes",): "recorded",
+    ("fusion",): "mean",
+    ("on",): "support",
+    ("precision",): "bf16",
+    ("sizes",): [473],
+    ("output_sizes",): [321, 473],
+    ("data",): "ab",
+    ("config", "channels"): [],
+    ("class_split", "base"): [6, 7],
+    ("class_split", "novel"): [1],
+    ("checkpoint",): "cd",
+    ("training", "step"): 200,
+    ("hardware",): "a faster one",
+    ("wall_seconds",): 1.0,
+    ("versions",): {},
+    ("protocol", "crop"): "centre",
+    ("protocol", "type"): "Protokoll",
+    ("counts_sha256",): "0" * 64,
+    ("digest",): "0" * 16,
+}
+
+
+@pytest.mark.parametrize("keys", EDITS, ids=".".join)
+def test_any_edit_of_a_sealed_result_is_refused(tmp_path, keys):
+    path = saved(tmp_path, protocol=PAPER_SCL, output_sizes=(241, 353))
+    assert load_with_counts(path)[0] == RunResult.load(path)
+    edit(path, put(*keys, value=EDITS[keys]))
+    for load in (load_with_counts, RunResult.load):
+        with pytest.raises(ValueError, match="the file was edited; evaluate again"):
+            load(path)
+
+
+def test_results_without_output_sizes_are_those_of_before_they_existed(tmp_path):
+    path = saved(tmp_path, output_sizes=(241, 353))
+    assert RunResult.load(path).output_sizes == (241, 353)
+    edit(path, put("output_sizes", value=None))
+    with pytest.raises(ValueError, match="output_sizes is None and must be list"):
+        RunResult.load(path)
+    assert "output_sizes" not in json.loads(saved(tmp_path).read_text())
+    assert RunResult.load(path).output_sizes == ()
+
+
+def test_other_counts_of_the_same_scores_are_refused(tmp_path):
+    path = saved(tmp_path)
+    columns = dict(np.load(counts_path(path)))
+    columns["query"] = columns["query"][::-1]
+    np.savez(counts_path(path), **columns)
+    RunResult.load(path)  # does not look at them
+    with pytest.raises(ValueError, match=r"is not the file that run\.v1\.json was scored from"):
+        load_with_counts(path)
+
+
+def test_a_protocol_of_a_newer_fewseg_is_taken_where_its_file_has_the_seal(tmp_path):
+    path = saved(tmp_path, protocol=PAPER_SCL)
+    stored = json.loads(path.read_text())
+    stored["protocol"]["crop"] = "centre"
+    write_sealed(path, stored)
+    assert load_with_counts(path)[0].protocol["crop"] == "centre"
 
 
 class Size(Enum):

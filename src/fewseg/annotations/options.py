@@ -26,22 +26,18 @@ def check_max_pixels(max_pixels: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How annotated images are read.
+    """How annotated images are read."""
 
-    Attributes:
-        images: folder of the support images, which the annotations' image names are relative to; by default
-            the annotation file's own folder, then ``images`` in it and beside it.
-        class_name: the class of masks that name none (a folder of masks without a list of classes).
-        stroke: width of scribbles in pixels, where the file gives none; a point becomes a disc of this
-            diameter. 10 is what LabelMe itself draws.
-        max_pixels: larger images and masks are refused, files from their header.
-        predictions: read predictions too: of a Label Studio task without an annotation, the last one.
-    """
-
+    # folder of the support images, which the annotations' image names are relative to; by default the
+    # annotation file's own folder, then ``images`` in it and beside it.
     images: Annotated[Path | None, arg(name="support-images")] = None
+    # the class of masks that name none (a folder of masks without a list of classes).
     class_name: str = "object"
+    # width of scribbles in pixels, where the file gives none; a point becomes a disc of this diameter. 10 is
+    # what LabelMe itself draws.
     stroke: float = 10.0
-    max_pixels: int = MAX_PIXELS
+    max_pixels: int = MAX_PIXELS  # larger images and masks are refused, files from their header.
+    # read predictions too: of a Label Studio task without an annotation, the last one.
     predictions: Suppress[bool] = False
 
     def check(self) -> None:
@@ -53,14 +49,9 @@ class ReadOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelStudioNames:
-    """What Label Studio's project calls things.
+    """What Label Studio's project calls things."""
 
-    Attributes:
-        image_url: of Label Studio's tasks; {name} becomes the image's quoted name.
-        from_name: name of Label Studio's BrushLabels tag.
-        to_name: name of Label Studio's Image tag.
-    """
-
+    # of Label Studio's tasks; {name} becomes the image's quoted name.
     image_url: str = "/data/local-files/?d={name}"
-    from_name: str = "tag"
-    to_name: str = "image"
+    from_name: str = "tag"  # name of Label Studio's BrushLabels tag.
+    to_name: str = "image"  # name of Label Studio's Image tag.

@@ -6,12 +6,13 @@ import difflib
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Literal, Self
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -34,7 +35,7 @@ from fewseg.backbones.weights import (
     published_name,
     state_sha256,
 )
-from fewseg.types import Features
+from fewseg.types import Features, at_scale
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,8 @@ class BackboneConfig:
         seed: of the random values.
         shape: size of a small ResNet, to be trained from scratch.
         last_relu: False leaves out the ReLU after the deepest convolution of a VGG (released PANet).
+        ceil_pool: whether the stem's max-pooling rounds its size up (released SCL on CANet); sides of 8k + 1
+            have the same map either way.
     """
 
     name: str = "resnet50"
@@ -76,6 +79,7 @@ class BackboneConfig:
     seed: int = 0
     shape: ResNetShape | None = None
     last_relu: bool = True
+    ceil_pool: bool = field(default=False, metadata={"before": False})
 
     def __post_init__(self) -> None:
         """Checks the fields against each other.
@@ -96,10 +100,10 @@ class BackboneConfig:
                 f"unknown backbone {self.name!r}: give a name that timm knows, such as {' or '.join(near)}"
             )
         if self.family != "resnet" and (
-            self.shape or self.stride_on_1x1 or self.first_block_dilation == "stage"
+            self.shape or self.stride_on_1x1 or self.ceil_pool or self.first_block_dilation == "stage"
         ):
             raise ValueError(
-                f"shape, stride_on_1x1 and first_block_dilation are for ResNets, not {self.name!r}"
+                f"shape, stride_on_1x1, ceil_pool and first_block_dilation are for ResNets, not {self.name!r}"
             )
         if self.family != "vgg" and not self.last_relu:
             raise ValueError(f"last_relu is for VGGs, not {self.name!r}")
@@ -261,14 +265,46 @@ class Backbone(nn.Module):
         The path of the weights is left out: the same values under another path give the same key.
         """
         settings = {k: v for k, v in asdict(self.config).items() if k not in ("weights", "seed", "trainable")}
-        if self.config.last_relu:
-            del settings["last_relu"]  # keys from before there was the choice stay valid
+        for name, usual in (("last_relu", True), ("ceil_pool", False)):
+            if settings[name] == usual:
+                del settings[name]  # keys from before there was the choice stay valid
         settings |= {"mean": self.mean.tolist(), "std": self.std.tolist()}
         key = json.dumps(settings, sort_keys=True) + state_sha256(self.trunk.state_dict())
         return hashlib.sha256(key.encode()).hexdigest()
 
     def _gradients(self) -> torch.set_grad_enabled:
         return torch.set_grad_enabled(self.config.trainable and torch.is_grad_enabled())
+
+
+class ScaledBackbone(nn.Module):
+    """A backbone that also reads its images at other scales; ``Features.at_scale`` takes the maps apart.
+
+    Source: the released code of SCL on CANet, which resizes bilinearly, without aligned corners and without
+    antialiasing.
+
+    Args:
+        backbone: reads the images.
+        scales: factors of the images' sides, above 0; at 1 there is nothing more to read.
+    """
+
+    def __init__(self, backbone: Backbone, scales: Sequence[float]) -> None:
+        super().__init__()
+        self.backbone, self.scales = backbone, tuple(scales)
+
+    def forward(self, images: Tensor) -> Features:
+        """The maps of images (n, 3, H, W), see ``Backbone``, and those at each scale."""
+        found: Features = self.backbone(images)
+        maps = dict(found.maps)
+        for scale in self.scales:
+            if scale != 1:
+                resized = F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+                of_scale: Features = self.backbone(resized)
+                maps |= {at_scale(level, scale): own for level, own in of_scale.maps.items()}
+        return Features(maps=maps, image_size=found.image_size)
+
+    def digest(self) -> str:
+        """Returns a hexadecimal key of the backbone and the scales."""
+        return hashlib.sha256(f"{self.backbone.digest()} {self.scales}".encode()).hexdigest()
 
 
 def _random_trunk(config: BackboneConfig) -> Trunk:
@@ -285,6 +321,7 @@ def _random_trunk(config: BackboneConfig) -> Trunk:
             first_block_dilation=config.first_block_dilation,
             stride_on_1x1=config.stride_on_1x1,
             shape=config.shape,
+            ceil_pool=config.ceil_pool,
         )
 
 

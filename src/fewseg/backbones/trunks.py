@@ -134,6 +134,7 @@ def build_resnet(
     first_block_dilation: FirstBlockDilation,
     stride_on_1x1: bool,
     shape: ResNetShape | None,
+    ceil_pool: bool = False,
 ) -> ResNetTrunk:
     """Builds a randomly initialised ResNet at output stride 8; see ``BackboneConfig`` for the options."""
     sizes = asdict(shape) | {"stem_type": "deep"} if shape else {}
@@ -143,6 +144,10 @@ def build_resnet(
             _dilate_first_block(stage[0])
     if stride_on_1x1:
         _stride_first_conv(name, net.layer2[0])
+    if ceil_pool:
+        if not isinstance(net.maxpool, nn.MaxPool2d):
+            raise ValueError(f"ceil_pool needs a stem with max-pooling; {name!r} has none: leave it off")
+        net.maxpool.ceil_mode = True
     return ResNetTrunk(net, last)
 
 

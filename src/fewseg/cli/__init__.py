@@ -23,26 +23,19 @@ from fewseg import __version__
 
 @dataclass(frozen=True)
 class Command:
-    """A command.
+    """A command."""
 
-    Attributes:
-        options: ``module:name``, in fewseg, of its options dataclass, or of a function that makes it from
-            (words, console), where the options depend on the words. Options with a method ``check`` are
-            checked before the module of ``run`` is imported; their own module is best free of torch.
-        run: the same of the function that takes (options, console) and returns an exit status or None.
-        help: one line.
-        words: what is written after the name in the help.
-        prefixes: options of nested dataclasses are written ``--group.option`` and not ``--option``.
-        interrupted: the message after Ctrl-C.
-    """
-
+    # ``module:name``, in fewseg, of its options dataclass, or of a function that makes it from (words,
+    # console), where the options depend on the words. Options with a method ``check`` are checked before the
+    # module of ``run`` is imported; their own module is best free of torch.
     options: str
-    run: str
-    help: str
-    words: str = ""
+    run: str  # the same of the function that takes (options, console) and returns an exit status or None
+    help: str  # one line
+    words: str = ""  # what is written after the name in the help
     _: KW_ONLY
+    # options of nested dataclasses are written ``--group.option`` and not ``--option``
     prefixes: bool = False
-    interrupted: str = ""
+    interrupted: str = ""  # the message after Ctrl-C
 
 
 COMMANDS: dict[str, Command] = {

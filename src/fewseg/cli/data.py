@@ -14,20 +14,14 @@ DataSet = Literal["pascal", "coco", "fss1000", "folder", "list", "voc5i-mini"]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions:
-    """Reports what a data set holds, and what is missing.
+    """Reports what a data set holds, and what is missing."""
 
-    Attributes:
-        dataset: pascal (VOC 2012 and SBD below ROOT), coco (COCO 2014), fss1000, folder (<class>/images,
-            <class>/masks), list (a file of `image mask` lines with VOC class ids) or voc5i-mini.
-        root: the data set's folder.
-        list_file: for ``list``: the list; its paths are relative to the root.
-        min_area: pixels a class must cover to count as present.
-    """
-
+    # pascal (VOC 2012 and SBD below ROOT), coco (COCO 2014), fss1000, folder (<class>/images, <class>/masks),
+    # list (a file of `image mask` lines with VOC class ids) or voc5i-mini.
     dataset: Annotated[DataSet, tyro.conf.Positional]
-    root: Annotated[Path, tyro.conf.Positional]
-    list_file: Path | None = None
-    min_area: int = 2048
+    root: Annotated[Path, tyro.conf.Positional]  # the data set's folder.
+    list_file: Path | None = None  # for ``list``: the list; its paths are relative to the root.
+    min_area: int = 2048  # pixels a class must cover to count as present.
 
 
 def check(options: CheckOptions, console: Console) -> None:

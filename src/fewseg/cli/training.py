@@ -88,7 +88,7 @@ def episodes(options: EpisodesOptions, console: Console) -> None:
     from fewseg.recipes.registry import recipe
 
     chosen = recipe(options.recipe)
-    data = chosen.data(options.fold, options.root)
+    data = chosen.read(options.fold, options.root)
     sampler = EpisodeSampler(data.test, data.split, chosen.protocol, options.shots, ways=options.ways)
     for path in record(sampler, options.out):
         console.print(f"written: {path}", highlight=False, soft_wrap=True)

@@ -89,8 +89,25 @@ class StretchedView(EvalView):
         return stretched(hw, self.size)
 
 
+@dataclass(frozen=True)
+class OriginalView(EvalView):
+    """The whole image at its own size: nothing is resized or padded."""
+
+    size: int = 0
+
+    def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the image itself, floating."""
+        return unit_image(image), labels
+
+    def box(self, hw: tuple[int, int]) -> Letterbox:
+        """Returns a box that the image fills."""
+        return Letterbox(original=hw, size=max(hw), content=hw)
+
+
 def eval_view(size: int, aspect: Literal["kept", "stretched"] = "kept") -> EvalView:
-    """Returns the plain view of a protocol's ``aspect``."""
+    """Returns the plain view of a protocol's ``aspect``; of size 0 the image at its own size."""
+    if size == 0:
+        return OriginalView()
     return StretchedView(size) if aspect == "stretched" else EvalView(size)
 
 

@@ -32,7 +32,7 @@ _LABELS = {
     "demo_pfenet": "PFENet",
     "demo_scl": "SCL",
 }
-_HEADINGS = ("method", "shots", "fusion", "mIoU", "FB-IoU", "Dice")
+_HEADINGS = ("method", "shots", "fusion", "mIoU", "FB-IoU", "per-class Dice")
 _COLOURS = 160  # of the pictures' palettes
 
 

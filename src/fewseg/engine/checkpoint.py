@@ -32,26 +32,18 @@ _HEADER = {"config", "recipe", "dataset", "class_split", "training", "backbone_d
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The header of a checkpoint file.
+    """The header of a checkpoint file."""
 
-    Attributes:
-        config: the method's config.
-        recipe: name of the recipe that trained it, or "".
-        dataset: what it was trained on, or "".
-        class_split: name, fold, base and novel classes; None when not known (imported weights).
-        training: step, steps, seed and whatever else is known of the training.
-        backbone_digest: digest of the frozen trunk that the head belongs to, or "" when the trunk's
-            weights are in the file.
-        digest: SHA-256 of the file (16 hexadecimal digits); set by ``load``.
-    """
-
-    config: MethodConfig
-    recipe: str = ""
-    dataset: str = ""
+    config: MethodConfig  # the method's config
+    recipe: str = ""  # name of the recipe that trained it, or ""
+    dataset: str = ""  # what it was trained on, or ""
+    # name, fold, base and novel classes; None when not known (imported weights)
     class_split: Mapping[str, Any] | None = None
+    # step, steps, seed and whatever else is known of the training
     training: Mapping[str, Any] = field(default_factory=dict)
+    # digest of the frozen trunk that the head belongs to, or "" when the trunk's weights are in the file
     backbone_digest: str = ""
-    digest: str = ""
+    digest: str = ""  # SHA-256 of the file (16 hexadecimal digits); set by ``load``
 
 
 def model_tensors(method: FewShotSegmenter) -> dict[str, Tensor]:
@@ -74,18 +66,7 @@ def save_checkpoint(
     *,
     whole: bool = False,
 ) -> None:
-    """Writes a checkpoint in one step; an older one survives a full disk or an interrupt.
-
-    Args:
-        path: the file, ``.safetensors``.
-        method: the model.
-        about: its header.
-        optimiser: whose state to add, for resuming.
-        whole: put a frozen backbone's weights into the file too (imported checkpoints).
-
-    Raises:
-        OSError: the file could not be written.
-    """
+    """Writes a checkpoint in one step; ``whole`` puts a frozen backbone's weights into the file too."""
     tensors = method.state_dict() if whole else model_tensors(method)
     named = {_MODEL + k: v for k, v in tensors.items()}
     if optimiser is not None:
@@ -178,17 +159,7 @@ def _wrong_entry(text: Mapping[str, Any]) -> str:
 def load_checkpoint(
     path: Path, *, backbone_weights: str | None = None
 ) -> tuple[FewShotSegmenter, Checkpoint]:
-    """Builds the method of a checkpoint and loads its weights.
-
-    Args:
-        path: the checkpoint.
-        backbone_weights: weights of the frozen trunk in place of those that the config names (another
-            path of the same file, say); they must give the same digest.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: see ``read_checkpoint``; or tensors and config do not fit, or the trunk is different.
-    """
+    """Builds the method of a checkpoint; ``backbone_weights`` is another file of the same frozen trunk."""
     about = read_checkpoint(path)
     config = about.config
     if backbone_weights is not None:

@@ -16,16 +16,12 @@ _PACKAGES = ("torch", "torchvision", "timm", "numpy", "fewseg")
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """Software and hardware of this process.
+    """Software and hardware of this process."""
 
-    Attributes:
-        versions: package name to version; "python"; "revision" when the package lies in a git work tree, with
-            "+changed" where files of the package differ from it.
-        hardware: one line: CPU, cores and threads in use, memory, GPU.
-    """
-
+    # package name to version; "python"; "revision" when the package lies in a git work tree, with "+changed"
+    # where files of the package differ from it
     versions: dict[str, str]
-    hardware: str
+    hardware: str  # one line: CPU, cores and threads in use, memory, GPU
 
 
 def environment() -> Environment:

@@ -36,7 +36,7 @@ from fewseg.engine.features import FeatureStore
 from fewseg.engine.plain import encoded_shots, plain_logits, scores_pairs
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion, one_vs_rest
-from fewseg.methods.multi_scale import added_probabilities, answer_at
+from fewseg.methods.multi_scale import added_probabilities
 from fewseg.methods.pair_scorer import PairScorer, fuse_scores
 from fewseg.metrics.counts import ANY_WAY, COUNT_NAMES, Counts, EpisodeCounts, as_counts, count_ways
 from fewseg.ops.geometry import resize_labels, restore
@@ -255,26 +255,20 @@ def _groups(shard: Shard, size: int) -> Groups:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of a table: which episodes, and how they are answered.
+    """One line of a table: which episodes, and how they are answered."""
 
-    Attributes:
-        episodes: which, with their N and K and their protocol.
-        fusion: how K shots become one answer; the method's own by default.
-        on: what is segmented: the query, or the support images themselves, each of them by all supports of
-            its episode (SRPNet's "(sup)" rows; their counts are summed).
-        sizes: sides of the inputs; of several, each has a pass and the probabilities are added. By default
-            the first of the evaluator's.
-        output_sizes: sides that the logits of one pass are resized to, the probabilities of which are added
-            (SD-AANet, Table IV); by default the logits at the input's size are the answer.
-        seeds: the protocol's by default.
-    """
-
-    episodes: Episodes
-    fusion: Fusion | None = None
+    episodes: Episodes  # which, with their N and K and their protocol
+    fusion: Fusion | None = None  # how K shots become one answer; the method's own by default
+    # what is segmented: the query, or the support images themselves, each of them by all supports of its
+    # episode (SRPNet's "(sup)" rows; their counts are summed)
     on: Target = "query"
+    # sides of the inputs; of several, each has a pass and the probabilities are added. By default the first
+    # of the evaluator's.
     sizes: tuple[int, ...] = ()
+    # sides that the logits of a pass are resized to, the probabilities of which are added (SD-AANet, Table
+    # IV); by default the logits at the input's size are the answer
     output_sizes: tuple[int, ...] = ()
-    seeds: Sequence[int] | None = None
+    seeds: Sequence[int] | None = None  # the protocol's by default
 
     def specs(self) -> list[tuple[int, EpisodeSpec]]:
         """(seed, episode) of all episodes."""
@@ -297,7 +291,8 @@ class Evaluator:
     Args:
         method: on its device; it is put in eval mode.
         source: reads labels at their original size.
-        stores: features of the plain view (view 0) at each input size; the first is the default size.
+        stores: features of the plain view (view 0) at each input size; the first is the default size. Images
+            at their own size (``OriginalView``) have size 0.
         precision: "fp32", or "bf16" for autocast.
         batch: pairs, or queries of one support set, that go through the head at once; by default 8, on a CPU
             as many as have 4096 cells together: more take about the same time a pair, and more memory.
@@ -336,7 +331,7 @@ class Evaluator:
         self.executor = executor or SingleProcess()
         device = method.backbone.mean.device
         cache = self._cache = ByteCache(max(1, memory // 2))
-        self._batches = {size: batch or usual_batch(size, device) for size in self.stores}
+        self._batches = {size: (batch or usual_batch(size, device)) if size else 1 for size in self.stores}
         self._images = {
             size: ImageFeatures(method, store, cache, fp32=precision != "bf16")
             for size, store in self.stores.items()
@@ -351,21 +346,7 @@ class Evaluator:
         self._score_bytes, self._most_score_bytes = 0, memory // 2
 
     def run(self, lines: Sequence[Line], work: Path | None = None) -> list[EpisodeCounts]:
-        """Evaluates all lines in one pass.
-
-        Args:
-            lines: of any N, K and fusions.
-            work: folder of this evaluation and no other: shards that are finished are kept there, and a run
-                that was killed goes on where it was, with the same counts.
-
-        Returns:
-            Counts of every line's episodes, at the labels' original size unless the protocol says otherwise.
-
-        Raises:
-            ValueError: the method cannot use a fusion, the stored features are of another aspect than a
-                protocol's or of other sizes than a line's, cross-guided shots at several input sizes, or
-                several sizes both of inputs and of outputs.
-        """
+        """Counts of every line; finished shards are kept in ``work``, where a killed run goes on."""
         questions = []
         for line in lines:
             specs = [spec for _, spec in line.specs()]
@@ -407,11 +388,6 @@ class Evaluator:
         if not set(sizes) <= set(self.stores) or len(set(sizes)) != len(sizes):
             raise ValueError(
                 f"sizes must be different ones of {sorted(self.stores)}, those of the stores, got {sizes}"
-            )
-        if len(sizes) > 1 and output_sizes:
-            raise ValueError(
-                f"output sizes are of the logits of one pass: give one input size or no output sizes, got "
-                f"{sizes} and {output_sizes}"
             )
         questions = tuple(dict.fromkeys(q for spec in specs for q in questions_of(spec, on)))
         shots = max((len(way.supports) for q in questions for way in q.ways), default=1)
@@ -543,9 +519,11 @@ class Evaluator:
         with torch.no_grad(), self._autocast(), _fusing(self.method, fusion or self.method.fusion):
             logits = []
             for size in sizes or (self.store.size,):
-                read = self._images[size].fresh, self._images[size].fresh_masks
-                logits.append(plain_logits(self.method, spec.ways, spec.query, *read, output_sizes))
-        return _joined(logits)
+                images = self._images[size]
+                logits.append(
+                    plain_logits(self.method, spec.ways, spec.query, images.fresh, images.fresh_masks)
+                )
+        return _joined(logits, output_sizes)
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
@@ -564,7 +542,7 @@ class Evaluator:
             else:
                 of_sizes = [self._by_support_set(line, size) for size in line.sizes]
                 for same in zip(*of_sizes, strict=True):
-                    yield number, same[0][0], _joined([logits for _, logits in same])
+                    yield number, same[0][0], _joined([logits for _, logits in same], line.output_sizes)
         groups = {size: _groups(shard, size) for size in self.stores} if by_target else {}
         needed = self._answer_guides(shard)
         for target, of_target in by_target.items():
@@ -579,7 +557,7 @@ class Evaluator:
                 logits = [
                     self._from_scores(number, line, question, scores[size], size, ious) for size in line.sizes
                 ]
-                yield number, question, _joined(logits)
+                yield number, question, _joined(logits, line.output_sizes)
             give_back()
 
     def _from_scores(
@@ -591,7 +569,7 @@ class Evaluator:
         size: int,
         ious: Mapping[CrossPair, float],
     ) -> Tensor:
-        """Logits (1 + N, S, S) at the size or the output sizes; ways are joined one against the rest."""
+        """Logits (1 + N, size, size); ways are joined one against the rest."""
         fused = []
         for way in question.ways:
             own = torch.stack([scores[guide] for guide in _guides(way, line.fusion)])
@@ -602,7 +580,7 @@ class Evaluator:
             weights = line.fusion.weights(1, len(way.supports), device=own.device, cross_iou=table)
             fused.append(fuse_scores(own.unsqueeze(0), weights.to(own.dtype))[0])
         logits = fused[0].unsqueeze(0) if len(fused) == 1 else one_vs_rest(torch.stack(fused)[None])
-        return answer_at(logits, line.output_sizes or (size,))[0]
+        return resize(logits, (size, size))[0]
 
     def _by_support_set(self, line: LineQuestions, size: int) -> Iterator[tuple[Question, Tensor]]:
         """Encodes every different support set once and lets it answer all its questions."""
@@ -612,12 +590,14 @@ class Evaluator:
             by_set.setdefault(question.ways, []).append(question)
         for ways, questions in by_set.items():
             with _fusing(self.method, line.fusion):
-                state = self.method.encode_support(encoded_shots(ways, images.features, images.masks))
+                shots = encoded_shots(
+                    ways, lambda id: images.features([id]), lambda id, classes: images.masks([id], classes)
+                )
+                state = self.method.encode_support(shots)
             for start in range(0, len(questions), batch):
                 chunk = questions[start : start + batch]
                 query = images.features([question.target for question in chunk])
-                logits = self.method.segment(query, state).float()
-                yield from zip(chunk, answer_at(logits, line.output_sizes or (size,)), strict=True)
+                yield from zip(chunk, self.method.segment(query, state).float(), strict=True)
             give_back()
 
     def _count(self, line: LineQuestions, question: Question, logits: Tensor) -> Counts:
@@ -626,17 +606,19 @@ class Evaluator:
         margins = (logits[1:] - logits[:1]).unsqueeze(0)  # labels depend on these alone: a map less to resize
         if line.label_size == "network":
             truth = self._images[size].masks([question.target], classes)[0]
-            predicted = labels_of_margins(resize(margins, (size, size)))[0]
+            predicted = labels_of_margins(resize(margins, (int(truth.shape[-2]), int(truth.shape[-1]))))[0]
             return count_ways(predicted, truth, len(classes))
         labels = self._cache.get(
             ("labels", question.target), lambda: self.source.read_labels(question.target)
         )
         view = self.stores[size].views[0]
         assert isinstance(view, EvalView)
-        view = replace(view, size=int(logits.shape[-1]))  # larger than the input's where output sizes are
+        if line.output_sizes:
+            view = replace(view, size=int(logits.shape[-1]))  # larger than the input's
         box = view.box((int(labels.shape[0]), int(labels.shape[1])))
         if isinstance(line.label_size, int):
-            box = replace(box, original=replace(view, size=line.label_size).box(box.original).content)
+            shown = replace(view, size=line.label_size) if size else EvalView(line.label_size)
+            box = replace(box, original=shown.box(box.original).content)
             labels = resize_labels(labels, box.original)
         predicted = labels_of_margins(restore(margins, box))[0]
         return count_ways(predicted, way_labels(labels, classes), len(classes))
@@ -653,9 +635,15 @@ def _cross_pairs(lines: Sequence[LineQuestions]) -> list[CrossPair]:
     return list(found)
 
 
-def _joined(logits: Sequence[Tensor]) -> Tensor:
-    """The answer (1 + N, S, S) of one or of several sizes."""
-    return logits[0] if len(logits) == 1 else added_probabilities([one.unsqueeze(0) for one in logits])[0]
+def _joined(logits: Sequence[Tensor], output_sizes: Sequence[int]) -> Tensor:
+    """The answer (1 + N, S, S) of one or of several sizes of inputs or outputs.
+
+    A map of k + 1 cells at 8k + 1 pixels is the same bilinear function as at its own size, to be resized on.
+    """
+    maps = [one.unsqueeze(0) for one in logits]
+    if output_sizes:
+        maps = [resize(one, (size, size)) for one in maps for size in output_sizes]
+    return maps[0][0] if len(maps) == 1 else added_probabilities(maps)[0]
 
 
 def _table(

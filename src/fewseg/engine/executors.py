@@ -66,23 +66,16 @@ def questions_of(spec: EpisodeSpec, on: Target) -> list[Question]:
 
 @dataclass(frozen=True, kw_only=True)
 class LineQuestions:
-    """Different questions that are answered and counted alike.
+    """Different questions that are answered and counted alike."""
 
-    Attributes:
-        questions: each once.
-        fusion: how K shots become one answer.
-        sizes: input sides whose probabilities are added; of a single one its logits are the answer.
-        output_sizes: sides that the logits of a pass are resized to, the probabilities of which are added.
-        by_pairs: whether answers are put together from scores of (support, target) pairs.
-        label_size: of the protocol.
-    """
-
-    questions: tuple[Question, ...]
-    fusion: Fusion
+    questions: tuple[Question, ...]  # each once
+    fusion: Fusion  # how K shots become one answer
+    # input sides whose probabilities are added; of a single one its logits are the answer
     sizes: tuple[int, ...]
-    by_pairs: bool
+    by_pairs: bool  # whether answers are put together from scores of (support, target) pairs
+    # sides that the logits of a pass are resized to, the probabilities of which are added
     output_sizes: tuple[int, ...] = ()
-    label_size: LabelSize = "original"
+    label_size: LabelSize = "original"  # of the protocol
 
     def unit(self, question: Question) -> str | tuple[Way, ...]:
         """What must stay in one shard, so that nothing is computed twice: a target, or a support set."""
@@ -91,15 +84,10 @@ class LineQuestions:
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of an evaluation that one process does on its own.
+    """A part of an evaluation that one process does on its own."""
 
-    Attributes:
-        lines: all lines, each with the shard's questions.
-        cross: the predicted IoUs that this shard computes; any shard may need them.
-    """
-
-    lines: tuple[LineQuestions, ...]
-    cross: tuple[CrossPair, ...] = ()
+    lines: tuple[LineQuestions, ...]  # all lines, each with the shard's questions
+    cross: tuple[CrossPair, ...] = ()  # the predicted IoUs that this shard computes; any shard may need them
 
     @property
     def images(self) -> list[str]:
@@ -199,23 +187,14 @@ class Worker(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """A step of an evaluation.
+    """A step of an evaluation."""
 
-    Attributes:
-        worker: does the shards of this process.
-        step: which.
-        shards: of the evaluation, all of them.
-        files: keep results of shards.
-        shared: further arguments of the step, the same for all shards.
-        progress: show a bar.
-    """
-
-    worker: Worker
-    step: Step
-    shards: Sequence[Shard]
-    files: ShardFiles
-    shared: tuple[Any, ...]
-    progress: bool
+    worker: Worker  # does the shards of this process
+    step: Step  # which
+    shards: Sequence[Shard]  # of the evaluation, all of them
+    files: ShardFiles  # keep results of shards
+    shared: tuple[Any, ...]  # further arguments of the step, the same for all shards
+    progress: bool  # show a bar
 
     def stored(self, indices: Iterable[int]) -> dict[int, Array]:
         """Results that are on the disk already."""

@@ -66,10 +66,7 @@ def make_room(place: Path, wanted: int, budget: int) -> int:
     """Removes stores that nobody uses, the longest unused first, until ``wanted`` bytes fit the budget.
 
     A store is first renamed and then removed, so that a kill leaves nothing that looks like a store; what an
-    earlier kill left, and stores of a run that was killed before it could remove them, go too.
-
-    Returns:
-        Bytes that the stores may still grow by; below 0 where they are over the budget.
+    earlier kill left goes too. Returns the bytes that the stores may still grow by, below 0 over the budget.
     """
     with _locked(place):
         for left in place.glob(f"{_REMOVED}*"):
@@ -190,7 +187,7 @@ class FeatureStore:
         self.backbone, self.source, self.views = backbone, source, tuple(views)
         self.size, self.seed, self.dtype = sizes.pop(), seed, dtype
         on_gpu = next(backbone.parameters()).device.type == "cuda"
-        self.batch = batch or (_GPU_BATCH if on_gpu else 1)
+        self.batch = batch or (_GPU_BATCH if on_gpu and self.size else 1)  # images of any size go alone
         self._rows = {id: i * len(self.views) for i, id in enumerate(source.ids)}
         views_key = [repr(view) for view in self.views]
         key = [ROWS_VERSION, VIEWS_VERSION, backbone.digest(), source.digest(), views_key, seed, str(dtype)]
@@ -229,16 +226,7 @@ class FeatureStore:
     def ensure(
         self, ids: Sequence[str], views: Sequence[int] | None = None, *, progress: bool = True
     ) -> None:
-        """Computes the rows that are missing; processes that do so at a time share the work.
-
-        Args:
-            ids: images.
-            views: indices of views; all by default.
-            progress: show a bar with the time left.
-
-        Raises:
-            DataError: an image cannot be used.
-        """
+        """Computes the missing rows of images, of all views by default; processes share the work."""
         chosen = range(len(self.views)) if views is None else views
         if self._used is not None:
             os.utime(self.folder / _USED)
@@ -353,7 +341,8 @@ class FeatureStore:
             for level in rows[0]
             if level != _LABELS
         }
-        return Features(maps=maps, image_size=(self.size, self.size))
+        height, width = rows[0][_LABELS].shape
+        return Features(maps=maps, image_size=(int(height), int(width)))
 
     def labels(self, ids: Sequence[str], view: int = 0) -> Tensor:
         """The labels of the same rows: (n, size, size), uint8, or int32 where class ids exceed 254."""

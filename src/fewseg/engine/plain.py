@@ -10,29 +10,34 @@ from torch import Tensor
 from fewseg.data.episodes import Way
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion, one_vs_rest
-from fewseg.methods.multi_scale import answer_at
 from fewseg.methods.pair_scorer import PairScorer, fuse_scores
 from fewseg.ops.resize import resize
-from fewseg.types import EncodedShots, Features, Guides
+from fewseg.types import EncodedShots, Features, Guides, RaggedShots
 
-ReadMasks = Callable[[Sequence[str], Sequence[int]], Tensor]
-"""(images, classes in order) -> (n, H, W)."""
+ReadMasks = Callable[[str, Sequence[int]], Tensor]
+"""(image, classes in order) -> (1, H, W)."""
 
 
 def scores_pairs(method: FewShotSegmenter, fusion: Fusion, shots: int) -> bool:
     """Whether K shots are answered by scores of (support, target) pairs, and not by a path of their own."""
+    if method.scales:
+        return False  # what is fed back is the answer of all shots
     return isinstance(method, PairScorer) and (fusion.cross_path == "query" or shots == 1)
 
 
 def encoded_shots(
-    ways: Sequence[Way], features: Callable[[Sequence[str]], Features], masks: ReadMasks
-) -> EncodedShots:
+    ways: Sequence[Way], features: Callable[[str], Features], masks: ReadMasks
+) -> EncodedShots | RaggedShots:
     """One support set of N ways: its features, and its masks numbered by way."""
-    supports = [id for way in ways for id in way.supports]
-    return EncodedShots(
-        features=features(supports),
-        masks=masks(supports, [way.class_id for way in ways]).unsqueeze(0),
-        way_of=tuple(j for j, way in enumerate(ways, start=1) for _ in way.supports),
+    supports, classes = [id for way in ways for id in way.supports], [way.class_id for way in ways]
+    way_of = tuple(j for j, way in enumerate(ways, start=1) for _ in way.supports)
+    found = [features(id) for id in supports]
+    truth = [masks(id, classes) for id in supports]
+    if len({one.image_size for one in found}) == 1:
+        return EncodedShots(features=Features.stack(found), masks=torch.cat(truth)[None], way_of=way_of)
+    shots = zip(found, truth, strict=True)
+    return RaggedShots(
+        shots=tuple(EncodedShots(features=one, masks=mask[None]) for one, mask in shots), way_of=way_of
     )
 
 
@@ -42,26 +47,17 @@ def plain_logits(
     target: str,
     features: Callable[[str], Features],
     masks: Callable[[str, Sequence[int]], Tensor],
-    output_sizes: Sequence[int] = (),
 ) -> Tensor:
-    """Logits (1 + N, H, W) of one target under the method's own fusion; nothing is kept.
-
-    With several ``output_sizes`` they are the added probabilities, at the largest.
-    """
-    query = features(target)
+    """Logits (1 + N, H, W) of one target under the method's own fusion; nothing is kept."""
     if isinstance(method, PairScorer) and scores_pairs(
         method, method.fusion, max(len(way.supports) for way in ways)
     ):
+        query = features(target)
         scores = [_pairwise(method, method.fusion, way, query, features, masks) for way in ways]
         logits = scores[0] if len(scores) == 1 else one_vs_rest(torch.stack(scores, dim=1))
-    else:
-        support = encoded_shots(
-            ways,
-            lambda ids: Features.stack([features(id) for id in ids]),
-            lambda ids, classes: torch.cat([masks(id, classes) for id in ids]),
-        )
-        logits = method.segment(query, method.encode_support(support)).float()
-    return (answer_at(logits, output_sizes) if output_sizes else resize(logits, query.image_size))[0]
+        return resize(logits, query.image_size)[0]
+    support = encoded_shots(ways, features, masks)
+    return method.segment(features(target), method.encode_support(support))[0].float()
 
 
 def _pairwise(

@@ -16,6 +16,7 @@ from fewseg.backbones.weights import as_state, file_sha256, state_sha256
 from fewseg.data.folds import ClassSplit
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint, split_json
 from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.canet import Refinement
 from fewseg.methods.fusion import CrossGuided
 from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.registry import method_name
@@ -31,18 +32,13 @@ ReleasedConfig = PFENetConfig | SCLPFENetConfig | SCLCANetConfig | SDAANetConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """State dicts whose keys name the same parts.
+    """State dicts whose keys name the same parts."""
 
-    Attributes:
-        methods: whose they are, for messages.
-        parts: first components of the keys that all of them have.
-        config: (state, its name in messages, pyramid scales, backbone) to the config that the state shows.
-        key: (released key, whether the stem is deep) to our key; an unknown key comes back unchanged.
-    """
-
-    methods: str
-    parts: tuple[str, ...]
+    methods: str  # whose they are, for messages
+    parts: tuple[str, ...]  # first components of the keys that all of them have
+    # (state, its name in messages, pyramid scales, backbone) to the config that the state shows
     config: Callable[[State, str, tuple[float, ...], BackboneConfig], ReleasedConfig]
+    # (released key, whether the stem is deep) to our key; an unknown key comes back unchanged
     key: Callable[[str, bool], str]
 
 
@@ -89,10 +85,11 @@ def _pfenet_config(
             backbone=backbone,
             channels=channels,
             scales=scales,
+            small_objects="sampled",
             self_guided=RELEASED_SELF_GUIDED,
             fusion=RELEASED_CROSS_GUIDED,
         )
-    return PFENetConfig(backbone=backbone, channels=channels, scales=scales)
+    return PFENetConfig(backbone=backbone, channels=channels, scales=scales, small_objects="sampled")
 
 
 def _trunk_name(state: State, label: str) -> str:
@@ -129,6 +126,9 @@ RELEASED_CANET_CROSS_GUIDED = CrossGuided(iou="foreground", path="support", divi
 """SCL(CANet)'s code: foreground IoU, supports segmented by the support path, division by 5."""
 
 RELEASED_HISTORY_RESET = 0.9
+
+RELEASED_SCALES = (0.7, 1.0, 1.3)
+"""SCL(CANet)'s inference: factors of the query's own size."""
 
 _PREFIX = "FPM_Decoder."
 _HEAD_CANET = {
@@ -172,12 +172,16 @@ def _canet_config(
     if backbone.name != "resnet50" or "layer5.0.weight" not in state:
         raise ValueError(f"{label}: it must be SCL(CANet)'s ResNet-50 with its head")
     return SCLCANetConfig(
-        backbone=replace(backbone, levels=("layer2", "layer3"), stride_on_1x1=True),
+        backbone=replace(backbone, levels=("layer2", "layer3"), stride_on_1x1=True, ceil_pool=True),
         channels=int(state["layer5.0.weight"].shape[0]),
         self_guided=RELEASED_CANET_SELF_GUIDED,
         fusion=RELEASED_CANET_CROSS_GUIDED,
         history_reset=RELEASED_HISTORY_RESET,
         cross_iou_align_corners=False,
+        aspp_dropout=0.5,
+        initialisation="normal",
+        refinement=Refinement(scales=RELEASED_SCALES),
+        small_objects="sampled",
     )
 
 
@@ -221,6 +225,7 @@ def _sdaanet_config(
         scales=scales,
         gate=CompoundedGate(),
         distillation=PrototypeTeacher(),
+        small_objects="sampled",
     )
 
 
@@ -253,17 +258,11 @@ def _renamed(family: Family, state: State) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedModel:
-    """An imported checkpoint.
+    """An imported checkpoint."""
 
-    Attributes:
-        method: registered name of the method that the keys belong to.
-        model: our model with the weights loaded, in eval mode; its ``config`` rebuilds it.
-        report: what matched; its digest is that of the file.
-    """
-
-    method: str
-    model: FewShotSegmenter
-    report: WeightsReport
+    method: str  # registered name of the method that the keys belong to
+    model: FewShotSegmenter  # our model with the weights loaded, in eval mode; its ``config`` rebuilds it
+    report: WeightsReport  # what matched; its digest is that of the file
 
 
 def import_released(
@@ -278,11 +277,6 @@ def import_released(
     departs from its paper, the resulting config names it: the dilation of first blocks, SCL's second support
     pass, its regions and its cross-guided weights, SD-AANet's gate and teacher. The weights divide by 5
     whatever K is, which scales the scores of other K and changes no label.
-
-    The authors' test procedure of SCL on CANet is not offered: it feeds the fused answer of all shots back,
-    at three scales of images of any size (0.7, 1, 1.3). Here every pair is refined on its own, so that its
-    score can be shared, on squares of 8k + 1 pixels, where the pooling's rounding makes no difference either.
-    The parity tests put that procedure together from the model's parts and find the authors' numbers.
 
     Source: PFENet (Tian et al. 2020), SCL (Zhang et al. 2021) and SD-AANet (Zhao et al. 2022), the state
     dicts of their public code.
@@ -310,19 +304,7 @@ def import_checkpoint(
     scales: tuple[float, ...] = (60, 30, 15, 8),
     class_split: ClassSplit | None = None,
 ) -> ReleasedModel:
-    """Imports a released file and writes it as a checkpoint of ours, the backbone's weights included.
-
-    Args:
-        source: see ``import_released``.
-        target: the ``.safetensors`` file to write.
-        scales: see ``import_released``.
-        class_split: what it was trained on; no released file says so. With it, a test on classes that
-            were trained on is refused.
-
-    Raises:
-        ValueError: see ``import_released``.
-        OSError: the checkpoint could not be written.
-    """
+    """Writes a released file as a checkpoint of ours, the backbone's weights included."""
     found = import_released(source, scales=scales)
     about = Checkpoint(
         config=found.model.config,

@@ -91,85 +91,50 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedResult:
-    """Scores of one seed's episodes, fractions in [0, 1].
+    """Scores of one seed's episodes, fractions in [0, 1]."""
 
-    Attributes:
-        seed: the seed.
-        episodes: how many episodes, whatever their ways.
-        miou: mean over classes of foreground IoU.
-        fb_iou: mean of foreground and background IoU over all episodes; the foreground is that of any way.
-        dice: mean over classes of foreground Dice.
-        per_class: class id to foreground IoU.
-    """
-
-    seed: int
-    episodes: int
-    miou: float
+    seed: int  # the seed
+    episodes: int  # how many episodes, whatever their ways
+    miou: float  # mean over classes of foreground IoU
+    # mean of foreground and background IoU over all episodes; the foreground is that of any way
     fb_iou: float
-    dice: float
-    per_class: Mapping[int, float]
+    dice: float  # mean over classes of foreground Dice
+    per_class: Mapping[int, float]  # class id to foreground IoU
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """One method on one fold. Scores are fractions in [0, 1].
+    """One method on one fold. Scores are fractions in [0, 1]."""
 
-    Attributes:
-        method: registered name, e.g. "scl-pfenet".
-        variant: name of the recipe's variant, e.g. "sdaanet_saam", or "".
-        recipe: name of the recipe that trained it, or "".
-        dataset: e.g. "pascal-5i".
-        fold: index of the fold.
-        train_seed: seed of the training; None where it is not known.
-        checkpoint: digest of the checkpoint, or "".
-        ways: N.
-        shots: K.
-        fusion: how K shots became one answer, e.g. "average", "cross-guided", "iterative".
-        on: what was segmented: "query", or "support" for the support images themselves.
-        sizes: side of the network's input in pixels; several where the probabilities of several inputs were
-            added.
-        output_sizes: sides that the logits of one pass were resized to, the probabilities of which were
-            added; empty, and not stored, where the logits at the input's size were the answer.
-        precision: of features and head, or "".
-        episodes: "drawn", or "recorded" where manifests were replayed.
-        data: digest of the index of the test images, or "".
-        protocol: every choice that decides which episodes are drawn and how they are scored.
-        protocol_digest: digest of ``protocol``; results are comparable when it is equal.
-        seeds: one entry a seed.
-        miou_ci95: 95 % bootstrap interval over episodes of ``miou_mean``.
-        config: configs of method and fusion.
-        class_split: which classes were trained on and which are tested.
-        versions: software.
-        hardware: one line about the machine.
-        wall_seconds: seconds, an equal share of the pass that evaluated this line with others.
-        training: what else is known of the training; may be empty.
-    """
-
-    method: str
-    variant: str = ""
-    recipe: str
-    dataset: str
-    fold: int
-    train_seed: int | None = None
-    checkpoint: str = ""
-    ways: int = 1
-    shots: int
-    fusion: str
-    on: str = "query"
+    method: str  # registered name, e.g. "scl-pfenet".
+    variant: str = ""  # name of the recipe's variant, e.g. "sdaanet_saam", or "".
+    recipe: str  # name of the recipe that trained it, or ""
+    dataset: str  # e.g. "pascal-5i".
+    fold: int  # index of the fold
+    train_seed: int | None = None  # seed of the training; None where it is not known
+    checkpoint: str = ""  # digest of the checkpoint, or ""
+    ways: int = 1  # N
+    shots: int  # K
+    fusion: str  # how K shots became one answer, e.g. "average", "cross-guided", "iterative".
+    on: str = "query"  # what was segmented: "query", or "support" for the support images themselves
+    # side of the network's input in pixels; several where the probabilities of several inputs were added
     sizes: tuple[int, ...] = ()
+    # sides that the logits of one pass were resized to, the probabilities of which were added; empty, and not
+    # stored, where the logits at the input's size were the answer
     output_sizes: tuple[int, ...] = field(default=(), metadata={"before": ()})
-    precision: str = ""
-    episodes: str = "drawn"
-    data: str = ""
-    protocol: Mapping[str, Any]
-    protocol_digest: str
-    seeds: tuple[SeedResult, ...]
-    miou_ci95: tuple[float, float]
-    config: Mapping[str, Any]
-    class_split: Mapping[str, Any]
-    versions: Mapping[str, str]
-    hardware: str
-    wall_seconds: float
+    precision: str = ""  # of features and head, or ""
+    episodes: str = "drawn"  # "drawn", or "recorded" where manifests were replayed
+    data: str = ""  # digest of the index of the test images, or ""
+    protocol: Mapping[str, Any]  # every choice that decides which episodes are drawn and how they are scored
+    protocol_digest: str  # digest of ``protocol``; results are comparable when it is equal
+    seeds: tuple[SeedResult, ...]  # one entry a seed
+    miou_ci95: tuple[float, float]  # 95 % bootstrap interval over episodes of ``miou_mean``
+    config: Mapping[str, Any]  # configs of method and fusion
+    class_split: Mapping[str, Any]  # which classes were trained on and which are tested
+    versions: Mapping[str, str]  # software
+    hardware: str  # one line about the machine
+    wall_seconds: float  # seconds, an equal share of the pass that evaluated this line with others
+    # what else is known of the training; may be empty
     training: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -189,17 +154,19 @@ class RunResult:
 
     @property
     def dice_mean(self) -> float:
-        """Mean over seeds."""
+        """Mean over classes of their Dice, mean over seeds."""
         return float(np.mean([s.dice for s in self.seeds]))
 
     @property
     def dice_of_miou_mean(self) -> float:
-        """2 m / (1 + m) of each seed's mIoU m, mean over seeds: what SRPNet's Table 3 prints."""
-        return float(np.mean([dice_of_miou(s.miou) for s in self.seeds]))
+        """2 m / (1 + m) of ``miou_mean`` m: what SRPNet's Table 3 prints."""
+        return dice_of_miou(self.miou_mean)
 
     @property
     def sizes_text(self) -> str:
         """For tables: "241", "241 + 353" of added inputs, "241, logits at 241 + 353"; "" if unknown."""
+        if self.sizes == (0,):
+            return "the images' own"
         inputs, outputs = (" + ".join(map(str, sides)) for sides in (self.sizes, self.output_sizes))
         return f"{inputs}, logits at {outputs}" if outputs else inputs
 
@@ -236,22 +203,7 @@ class RunResult:
         made_with: Environment | None = None,
         **identity: Any,
     ) -> RunResult:
-        """Scores an episode table.
-
-        Args:
-            counts: all episodes of all seeds.
-            classes: the fold's class ids.
-            protocol: mapping or dataclass; its own ``digest()`` is stored, or :func:`digest` of a mapping.
-            config: mapping or dataclass.
-            class_split: mapping or dataclass.
-            training: mapping or dataclass; empty by default.
-            made_with: this process by default.
-            **identity: the other attributes, such as ``method``, ``fold`` and ``shots``.
-
-        Raises:
-            ValueError: a seed never drew one of the classes, the table is not of episodes of so many ways, or
-                a value cannot be stored as a JSON mapping.
-        """
+        """Scores an episode table; ``identity`` are the other fields, such as ``method`` and ``shots``."""
         counts.check_ways(identity.get("ways", 1))
         made_with = made_with or environment()
         own = getattr(protocol, "digest", None)
@@ -276,11 +228,7 @@ class RunResult:
         return {"schema": SCHEMA} | own | {name: getattr(self, name) for name in _DERIVED}
 
     def save(self, path: str | Path, counts: EpisodeCounts) -> None:
-        """Writes ``path`` (JSON) and ``<stem>.counts.npz`` beside it, each in one step.
-
-        Raises:
-            OSError: the disk is full or the folder cannot be written; earlier files are still there.
-        """
+        """Writes ``path`` (JSON) and ``<stem>.counts.npz`` beside it, each in one step."""
         with atomic_path(counts_path(path)) as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **counts.columns())
         stored = sealed(self.content(), path)
@@ -288,12 +236,7 @@ class RunResult:
 
     @staticmethod
     def load(path: str | Path) -> RunResult:
-        """Reads and checks a result file without its counts.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is truncated, edited, of another schema, or keys or values are missing or wrong.
-        """
+        """Reads and checks a result file without its counts."""
         found = _read(Path(path))
         _check_digest(path, found)
         result = _result_of(found)
@@ -302,12 +245,7 @@ class RunResult:
 
 
 def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
-    """Reads a result and its counts and checks that the scores follow from the counts.
-
-    Raises:
-        FileNotFoundError: one of the two files is missing.
-        ValueError: one is damaged or was edited, or they do not belong together.
-    """
+    """Reads a result and its counts and checks that the scores follow from the counts."""
     content, counts = _read(Path(path)), load_counts(path)
     result, place = _result_of(content), counts_path(path)
     try:

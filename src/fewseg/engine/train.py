@@ -90,21 +90,14 @@ LAST, BEST, LOSSES = "last.safetensors", "best.safetensors", "losses.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a training run is about, beside its config.
+    """What a training run is about, beside its config."""
 
-    Attributes:
-        folder: where checkpoints and logs go.
-        method_config: the method's config.
-        data: the fold.
-        recipe: its name, or "".
-        validate: scores the method on held-out base classes (higher is better); None keeps the last
-            checkpoint as the best.
-    """
-
-    folder: Path
-    method_config: MethodConfig
-    data: FoldData
-    recipe: str = ""
+    folder: Path  # where checkpoints and logs go
+    method_config: MethodConfig  # the method's config
+    data: FoldData  # the fold
+    recipe: str = ""  # its name, or ""
+    # scores the method on held-out base classes (higher is better); None keeps the last checkpoint as the
+    # best
     validate: Callable[[FewShotSegmenter], float] | None = None
 
 
@@ -216,26 +209,10 @@ def train(
     *,
     progress: bool = True,
 ) -> Path:
-    """Trains a method, or goes on where an earlier run in the same folder stopped.
+    """Trains a method in place, or goes on where an earlier run in the same folder stopped.
 
     Step s depends on the seed, s and the weights alone, so a resumed run gives the losses that an
-    unbroken one would have given.
-
-    Args:
-        method: the model; its trainable parameters are changed in place.
-        config: schedule, optimiser, precision, seed.
-        batches: the training stream.
-        run: folder, names and validation.
-        fabric: devices and precision, launched.
-        progress: show a bar with the time left.
-
-    Returns:
-        The path of the best checkpoint (of the last, without validation).
-
-    Raises:
-        TrainingDivergedError: a loss or gradient is not finite; the last checkpoint is kept.
-        ValueError: the folder holds a run of another config or fold.
-        KeyboardInterrupt: after saving, when interrupted.
+    unbroken one would have given. Returns the best checkpoint (the last, without validation).
     """
     method.to(fabric.device)
     parameters = [p for p in method.parameters() if p.requires_grad]

@@ -16,7 +16,6 @@ from fewseg.methods.fusion import (
     ShotAttention,
 )
 from fewseg.methods.matcher import Matcher, MatcherConfig
-from fewseg.methods.multi_scale import MultiScale
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.panet import PANet, PANetConfig
 from fewseg.methods.pfenet import PFENet, PFENetConfig
@@ -41,7 +40,6 @@ __all__ = [
     "MatcherConfig",
     "MeanVector",
     "MethodConfig",
-    "MultiScale",
     "PANet",
     "PANetConfig",
     "PFENet",

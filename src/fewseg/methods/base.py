@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fewseg.backbones import Backbone, BackboneConfig
+from fewseg.backbones import Backbone, BackboneConfig, ScaledBackbone
 from fewseg.methods.fusion import Fusion
 from fewseg.types import (
     IGNORE,
@@ -19,6 +19,7 @@ from fewseg.types import (
     Features,
     ImageEpisodes,
     LossTerms,
+    RaggedShots,
     State,
 )
 
@@ -53,14 +54,23 @@ class FewShotSegmenter(nn.Module, ABC):
         fusions: the fusions that the method can use, with their default settings.
         fusion: how K shots become one answer. It has no parameters and may be changed at any time.
         trains_ways: whether ``training_losses`` takes episodes of several ways.
+<<<<<<< HEAD
         compares_background: whether supports without the thing take part in ``encode_support``.
+=======
+        scales: factors of an image's size at which queries are read too; none for most methods. Such a
+            method is evaluated on images at their own size.
+>>>>>>> main
     """
 
     backbone: Backbone
     fusions: tuple[Fusion, ...]
     fusion: Fusion
     trains_ways: bool = False
+<<<<<<< HEAD
     compares_background: bool = False
+=======
+    scales: tuple[float, ...] = ()
+>>>>>>> main
 
     def __init__(self, config: Any = None) -> None:
         super().__init__()
@@ -100,6 +110,11 @@ class FewShotSegmenter(nn.Module, ABC):
         shots = EncodedShots(features=supports, masks=support_masks, way_of=way_of)
         return self.segment(self.extract(query_images), self.encode_support(shots))
 
+    @property
+    def network(self) -> Backbone | ScaledBackbone:
+        """What reads images for inference: the backbone, at several scales where the method has them."""
+        return ScaledBackbone(self.backbone, self.scales) if self.scales else self.backbone
+
     def extract(self, images: Tensor) -> Features:
         """Runs the backbone and what the method does to its maps image by image.
 
@@ -107,9 +122,9 @@ class FewShotSegmenter(nn.Module, ABC):
             images: (n, 3, H, W) RGB in [0, 1].
 
         Returns:
-            The maps that this method reads.
+            The maps that this method reads; in training at the images' own scale alone.
         """
-        return self.embed(self.backbone(images))
+        return self.embed((self.backbone if self.training else self.network)(images))
 
     def embed(self, features: Features) -> Features:
         """What the method does to an image's maps whatever the class is; nothing by default.
@@ -131,16 +146,21 @@ class FewShotSegmenter(nn.Module, ABC):
                 "(it still segments any number of ways, one against the rest)"
             )
 
-    def check_support(self, support: EncodedShots) -> None:
+    def check_support(self, support: EncodedShots | RaggedShots) -> None:
         """Checks a support set at the border of ``encode_support``.
 
         Raises:
             ValueError: the masks hold other labels than 0 .. N and 255, or the fusion is not the method's.
         """
-        unknown = support.masks[(support.masks > support.ways) & (support.masks != IGNORE)]
-        if unknown.numel():
+        parts = support.shots if isinstance(support, RaggedShots) else (support,)
+        unknown = {
+            label
+            for masks in (part.masks for part in parts)
+            for label in masks[(masks > support.ways) & (masks != IGNORE)].unique().tolist()
+        }
+        if unknown:
             raise ValueError(
-                f"the support masks hold {sorted(set(unknown.tolist()))[:5]}; with {support.ways} ways they "
+                f"the support masks hold {sorted(unknown)[:5]}; with {support.ways} ways they "
                 f"must hold 0 .. {support.ways} and {IGNORE}: give way_of, the way of each support image"
             )
         if not self.accepts(self.fusion):
@@ -189,8 +209,11 @@ class FewShotSegmenter(nn.Module, ABC):
         return self.training_losses(episodes)
 
     @abstractmethod
-    def encode_support(self, support: EncodedShots) -> State:
-        """Turns B support sets of any N and K into a state."""
+    def encode_support(self, support: Any) -> State:
+        """Turns B support sets of any N and K, ``EncodedShots``, into a state.
+
+        A method with ``scales`` takes one set of images of different sizes too, ``RaggedShots``.
+        """
 
     @abstractmethod
     def segment(self, query: Features, state: Any) -> Tensor:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewseg.backbones import BackboneConfig
-from fewseg.methods.base import MethodConfig
-from fewseg.methods.fusion import AttendedFusion, MeanVector, ShotAttention
+from fewseg.methods.base import sets_of_queries
+from fewseg.methods.fusion import AttendedFusion, MeanVector, ShotAttention, one_vs_rest
 from fewseg.methods.layers import MidLevel, NoPrior
 from fewseg.methods.losses import cross_entropy_full_size
-from fewseg.methods.pair_scorer import PairScorer
+from fewseg.methods.pair_scorer import PairConfig, PairScorer, fuse_scores
 from fewseg.methods.registry import register_method
-from fewseg.ops.masks import foreground_cells, masked_average
+from fewseg.ops.masks import masked_average
 from fewseg.ops.resize import resize
-from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
+from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps, SupportState, WaysState
 
 
 class GuidedConv(nn.Conv2d):
@@ -118,24 +119,26 @@ class ResidualBlock(nn.Module):
 
 
 class ASPP(nn.Module):
-    """Global pooling, 1x1, and 3x3 at three dilations, each with ReLU, side by side.
+    """Global pooling, 1x1, and 3x3 at three dilations, each with ReLU and Dropout2d, side by side.
 
-    Source: Chen et al. 2017 (DeepLab), in CANet (Zhang et al., CVPR 2019), Sec. 3.3; no batch-norm, as in the
-    released SCL code.
+    Source: Chen et al. 2017 (DeepLab), in CANet (Zhang et al., CVPR 2019), Sec. 3.3; the dropout, and that
+    there is no batch-norm, are those of the released SCL code.
     """
 
-    def __init__(self, channels: int, rates: Sequence[int] = ASPP_RATES) -> None:
+    def __init__(self, channels: int, rates: Sequence[int] = ASPP_RATES, *, dropout: float = 0.0) -> None:
         super().__init__()
         d = channels
         convs = [nn.Conv2d(d, d, 1), nn.Conv2d(d, d, 1)]
         convs += [nn.Conv2d(d, d, 3, padding=rate, dilation=rate) for rate in rates]
         self.branches = nn.ModuleList(convs)
+        self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Returns (n, 5 d, h, w): global, 1x1, then the rates in order."""
         pooled, *others = self.branches
-        pooled_map = F.relu(pooled(maps.mean(dim=(2, 3), keepdim=True))).expand(-1, -1, *maps.shape[-2:])
-        return torch.cat([pooled_map, *(F.relu(conv(maps)) for conv in others)], dim=1)
+        pooled_map = self.dropout(F.relu(pooled(maps.mean(dim=(2, 3), keepdim=True))))
+        each = [self.dropout(F.relu(conv(maps))) for conv in others]
+        return torch.cat([pooled_map.expand(-1, -1, *maps.shape[-2:]), *each], dim=1)
 
 
 class IterativeTrunk(nn.Module):
@@ -147,22 +150,23 @@ class IterativeTrunk(nn.Module):
     Source: CANet (Zhang et al., CVPR 2019), Sec. 3.3.
     """
 
-    def __init__(self, channels: int, *, dropout: float) -> None:
+    def __init__(self, channels: int, *, dropout: float, aspp_dropout: float = 0.0) -> None:
         super().__init__()
         d = channels
         self.entry = ResidualBlock(d, extra=2)
         self.blocks = nn.Sequential(ResidualBlock(d), ResidualBlock(d))
-        self.aspp = ASPP(d)
+        self.aspp = ASPP(d, dropout=aspp_dropout)
         self.classifier = nn.Sequential(
             nn.Conv2d(5 * d, d, 1), nn.ReLU(inplace=True), nn.Dropout2d(dropout), nn.Conv2d(d, 2, 1)
         )
 
     def forward(self, compared: Tensor, history: Tensor | None = None) -> Tensor:
-        """Logits (n, 2, h, w) of one iteration; history: the last one's probabilities, or zeros."""
+        """Logits (n, 2, h, w) of one iteration; history: the last one's probabilities (n or 1), or zeros."""
         size = (int(compared.shape[-2]), int(compared.shape[-1]))
         if history is None:
-            history = compared.new_zeros(compared.shape[0], 2, *size)
-        return self.after_entry(self.entry(compared, resize(history, size)))
+            history = compared.new_zeros(1, 2, *size)
+        history = resize(history, size).expand(len(compared), -1, -1, -1)
+        return self.after_entry(self.entry(compared, history))
 
     def after_entry(self, maps: Tensor) -> Tensor:
         """Logits (n, 2, h, w) of what a first residual block gave, (n, d, h, w)."""
@@ -180,17 +184,28 @@ class Refinement:
         iterations: refinements after the first answer, from 0.
         stop_early: leave a pair alone once a refinement changes no cell of its mask. What is not refined any
             more keeps its last scores, so the mask is the same unless a later refinement would have moved it.
+        scales: factors of the query's own size at which every iteration segments it. The scores of all shots
+            and scales are added, and the softmax of the sum is fed back to all of them (the P_q(t-1) of the
+            released SCL code: 0.7, 1 and 1.3). Without scales each (query, shot) pair is refined on its own,
+            as the papers have it, so that episodes can share its score. Weights of cross-guided fusion are
+            measured at the support images' own size in either case.
 
     Raises:
-        ValueError: fewer than 0 iterations.
+        ValueError: fewer than 0 iterations, a scale that is not above 0 or is given twice, or scales
+            together with ``stop_early``.
     """
 
     iterations: int = 4
     stop_early: bool = False
+    scales: tuple[float, ...] = field(default=(), metadata={"before": ()})
 
     def __post_init__(self) -> None:
         if self.iterations < 0:
             raise ValueError(f"refinement takes 0 or more iterations, got {self.iterations}")
+        if any(not scale > 0 for scale in self.scales) or len(set(self.scales)) != len(self.scales):
+            raise ValueError(f"refinement.scales must be different numbers above 0, got {self.scales}")
+        if self.scales and self.stop_early:
+            raise ValueError("refinement.stop_early is of pairs that are refined alone: give it or scales")
 
     def run(self, trunk: IterativeTrunk, compared: Tensor) -> Tensor:
         """Logits (n, 2, h, w) after the refinements, of n pairs (n, d, h, w), each on its own."""
@@ -290,21 +305,21 @@ class PredictionHistory(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CANetConfig(MethodConfig):
-    """CANet's parts and sizes.
+class IterativeConfig(PairConfig):
+    """What the configs of CANet and of SCL on it share; see ``PairConfig`` for ``small_objects``.
 
     Attributes:
         backbone: the frozen trunk; no level above layer3 is read.
         channels: d, width of the head.
         mid_levels: levels of the mid-level feature, in the order of concatenation.
-        fusion: how K shots become one answer. ``ShotAttention`` is the original paper's and adds the
-            branch that learns the weights; the mean vector is the default because models are trained on
-            1-shot episodes here, which teach that branch nothing.
-        refinement: how often inference feeds its answer back.
+        refinement: how often inference feeds its answer back, and at which scales.
         history_reset: probability with which a training pair begins from zeros instead of from its last
             answer: 0.7 in the paper, 0.9 in the released SCL code.
         mid_dropout: Dropout2d after the mid-level convolution.
         head_dropout: Dropout2d after the dense comparison and in the classifier.
+        aspp_dropout: Dropout2d on each of the five branches of ASPP; 0.5 in the released SCL code.
+        initialisation: initial weights of the head's convolutions: "torch", as torch draws them; "normal",
+            from N(0, 0.01), 0.01 being the standard deviation (the released SCL code).
         cross_iou_align_corners: whether cross-guided fusion brings predictions of the supports to the masks'
             size with aligned corners, as everything else is resized here; False in the released SCL code.
     """
@@ -312,46 +327,137 @@ class CANetConfig(MethodConfig):
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(levels=("layer2", "layer3")))
     channels: int = 256
     mid_levels: tuple[str, ...] = ("layer2", "layer3")
-    fusion: AttendedFusion = field(default_factory=MeanVector)
     refinement: Refinement = field(default_factory=Refinement)
     history_reset: float = 0.7
     mid_dropout: float = 0.5
     head_dropout: float = 0.5
+    aspp_dropout: float = field(default=0.0, metadata={"before": 0.0})
+    initialisation: Literal["torch", "normal"] = field(default="torch", metadata={"before": "torch"})
     cross_iou_align_corners: bool = field(default=True, metadata={"before": True})
 
 
-@register_method("canet", CANetConfig)
-class CANet(PairScorer):
-    """CANet for any K; see the module's docstring for the source.
+class IterativeScorer(PairScorer):
+    """What CANet and SCL on it share: one mid-level convolution, a comparison, and a trunk that iterates.
 
     G(I_q | I_k) includes the refinements: each pair is refined on its own, so that its score depends on
-    nothing else and is shared between episodes.
+    nothing else and is shared between episodes. With ``refinement.scales`` the answer of all pairs is refined
+    instead.
     """
 
-    config: CANetConfig
+    config: IterativeConfig
 
-    def __init__(self, config: CANetConfig) -> None:
+    def __init__(self, config: IterativeConfig, *, vectors: int) -> None:
         super().__init__(config)
         self.cross_iou_align_corners = config.cross_iou_align_corners
         d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
         self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout, kernel=3)
-        self.comparison = DenseComparison(d, vectors=1, dropout=config.head_dropout)
-        self.attention: ShotWeights | None = None
-        if isinstance(config.fusion, ShotAttention):
-            self.attention = ShotWeights(d)
-            self.fusions = (*PairScorer.fusions, ShotAttention())
-        self.trunk = IterativeTrunk(d, dropout=config.head_dropout)
+        self.comparison = DenseComparison(d, vectors=vectors, dropout=config.head_dropout)
+        self._add_branch(d)
+        self.trunk = IterativeTrunk(d, dropout=config.head_dropout, aspp_dropout=config.aspp_dropout)
         self.history = PredictionHistory(config.history_reset)
+        if config.initialisation == "normal":
+            for name, module in self.named_modules():
+                if isinstance(module, nn.Conv2d) and not name.startswith("backbone."):
+                    nn.init.normal_(module.weight, std=0.01)
 
-    def encode_shots(self, features: Features, masks: Tensor) -> Guides:
-        """The support vector of each shot (masked average pooling)."""
-        mid = self.mid.of(features)
-        cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
-        return Guides(maps={"vectors": masked_average(mid, cells).unsqueeze(1)})
+    @abstractmethod
+    def _add_branch(self, channels: int) -> None:
+        """Adds the method's own part, whose initial values are drawn before those of the trunk."""
+
+    @abstractmethod
+    def compare(self, query: QueryMaps, guides: Guides) -> Tensor:
+        """Dense comparison (n, d, h, w) of n (query, guide) pairs."""
+
+    @property
+    def scales(self) -> tuple[float, ...]:  # type: ignore[override]
+        """The scales of the refinement."""
+        return self.config.refinement.scales
 
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature."""
         return QueryMaps(mid=self.mid.of(features), prior=NoPrior().query_map(features))
+
+    def iterate(self, query: QueryMaps, guides: Guides, history: Tensor | None = None) -> Tensor:
+        """One iteration of the query path: logits (n, 2, h, w) of n (query, guide) pairs.
+
+        ``history`` (n, 2, h', w') has the probabilities of the previous iteration; None for zeros.
+        """
+        logits: Tensor = self.trunk(self.compare(query, guides), history)
+        return logits
+
+    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
+        """Logits (n, 2, h, w) of n (query, guide) pairs after the refinements."""
+        del prior
+        return self.config.refinement.run(self.trunk, self.compare(query, guides))
+
+    def segment(self, query: Features, state: SupportState | WaysState) -> Tensor:
+        """Segments queries; with ``refinement.scales`` the answer of all shots and scales is fed back.
+
+        Args:
+            query: n images; with scales from ``extract`` of this method.
+            state: see ``PairScorer``.
+
+        Returns:
+            Logits (n, 1 + N, H, W), background first; with scales the sum over them.
+        """
+        if not self.scales:
+            return super().segment(query, state)
+        if isinstance(state, SupportState):
+            return self._fed_back(query, state)
+        return one_vs_rest(torch.stack([self._fed_back(query, way) for way in state.ways], dim=1))
+
+    def _fed_back(self, query: Features, state: SupportState) -> Tensor:
+        """Scores (n, 2, H, W) of one way, added over the scales, after the refinements."""
+        maps = [self.encode_query(query.at_scale(scale)) for scale in self.scales]
+        guides = torch.arange(len(state.guides)).unflatten(0, state.weights.shape)
+        answers = []
+        for place, of_set in enumerate(sets_of_queries(state.weights, len(query)).tolist()):
+            own, weights = state.guides.select(guides[of_set]), state.weights[of_set].unsqueeze(0)
+            compared = [self.compare(of_scale.select(slice(place, place + 1)), own) for of_scale in maps]
+            history = None
+            for _ in range(self.config.refinement.iterations + 1):
+                scores = [self.trunk(one, history).float().unsqueeze(0) for one in compared]
+                fused = [fuse_scores(one, weights.to(one.dtype)) for one in scores]
+                sized = [resize(one, query.image_size, align_corners=False) for one in fused]
+                total = torch.stack(sized).sum(dim=0)
+                history = total.softmax(dim=1)
+            answers.append(total)
+        return torch.cat(answers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CANetConfig(IterativeConfig):
+    """CANet's parts and sizes; see ``IterativeConfig`` for the fields that are not listed.
+
+    Attributes:
+        fusion: how K shots become one answer. ``ShotAttention`` is the original paper's and adds the
+            branch that learns the weights; the mean vector is the default because models are trained on
+            1-shot episodes here, which teach that branch nothing.
+    """
+
+    fusion: AttendedFusion = field(default_factory=MeanVector)
+
+
+@register_method("canet", CANetConfig)
+class CANet(IterativeScorer):
+    """CANet for any K; see the module's docstring for the source."""
+
+    config: CANetConfig
+
+    def __init__(self, config: CANetConfig) -> None:
+        super().__init__(config, vectors=1)
+
+    def _add_branch(self, channels: int) -> None:
+        self.attention: ShotWeights | None = None
+        if isinstance(self.config.fusion, ShotAttention):
+            self.attention = ShotWeights(channels)
+            self.fusions = (*PairScorer.fusions, ShotAttention())
+
+    def encode_shots(self, features: Features, masks: Tensor) -> Guides:
+        """The support vector of each shot (masked average pooling)."""
+        mid = self.mid.of(features)
+        cells = self.cells(masks, mid)
+        return Guides(maps={"vectors": masked_average(mid, cells).unsqueeze(1)})
 
     def compare(self, query: QueryMaps, guides: Guides) -> Tensor:
         """Dense comparison (n, d, h, w) of n pairs, the J shots of a guide weighed by the attention."""
@@ -362,11 +468,6 @@ class CANet(PairScorer):
         if self.attention is None:
             return compared
         return weighted_shots(compared, self.attention(maps, vectors, shots))
-
-    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
-        """Logits (n, 2, h, w) of n (query, guide) pairs after the refinements."""
-        del prior
-        return self.config.refinement.run(self.trunk, self.compare(query, guides))
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """Cross-entropy of the query, decoded once from its pair's history.

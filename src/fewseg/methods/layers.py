@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewseg.ops.masks import foreground_cells
+from fewseg.ops.masks import SmallObjects, foreground_cells
 from fewseg.ops.resize import resize
 from fewseg.ops.similarity import best_match, foreground_keys, minmax, pointwise, unit_cells
 from fewseg.types import Features, Guides, QueryMaps
@@ -134,16 +134,21 @@ class PriorMap:
         """Backbone levels that are read."""
         return (self.level,) if self.masked_input is None else (self.masked_input, self.level)
 
-    def keys(self, features: Features, masks: Tensor, rerun: Rerun) -> tuple[Tensor, Tensor]:
+    def keys(
+        self, features: Features, masks: Tensor, rerun: Rerun, small_objects: SmallObjects = "touched"
+    ) -> tuple[Tensor, Tensor]:
         """Unit features (n, 1, P, C) of the foreground cells of n shots and their validity (n, 1, P)."""
+
+        def cells(maps: Tensor) -> Tensor:
+            size = (int(maps.shape[-2]), int(maps.shape[-1]))
+            return foreground_cells(masks, size, maps.dtype, small_objects=small_objects)
+
         if self.masked_input is None:
             maps = features[self.level]
         else:
             below = features[self.masked_input]
-            cells = foreground_cells(masks, (below.shape[-2], below.shape[-1]), below.dtype)
-            maps = rerun(self.level, below * cells)
-        cells = foreground_cells(masks, (maps.shape[-2], maps.shape[-1]), maps.dtype)
-        keys, valid = foreground_keys(maps, cells)
+            maps = rerun(self.level, below * cells(below))
+        keys, valid = foreground_keys(maps, cells(maps))
         return keys.unsqueeze(1), valid.unsqueeze(1)
 
     def query_map(self, features: Features) -> Tensor:
@@ -168,9 +173,11 @@ class NoPrior:
     channels: ClassVar[int] = 0
     levels: ClassVar[tuple[str, ...]] = ()
 
-    def keys(self, features: Features, masks: Tensor, rerun: Rerun) -> tuple[Tensor, Tensor]:
+    def keys(
+        self, features: Features, masks: Tensor, rerun: Rerun, small_objects: SmallObjects = "touched"
+    ) -> tuple[Tensor, Tensor]:
         """Empty keys: (n, 1, 0, 0) and (n, 1, 0)."""
-        del features, rerun
+        del features, rerun, small_objects
         n = masks.shape[0]
         empty = torch.zeros(n, 1, 0, 0, device=masks.device)
         return empty, torch.zeros(n, 1, 0, dtype=torch.bool, device=masks.device)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from fewseg.methods.base import FewShotSegmenter, sets_of_queries
+from fewseg.methods.base import FewShotSegmenter, MethodConfig, sets_of_queries
 from fewseg.methods.fusion import (
     CrossGuided,
     CrossPath,
@@ -16,16 +18,37 @@ from fewseg.methods.fusion import (
     ScoreAverage,
     one_vs_rest,
 )
-from fewseg.ops.masks import labels_of_margins
+from fewseg.ops.masks import SmallObjects, foreground_cells, labels_of_margins
 from fewseg.ops.resize import resize
 from fewseg.types import (
     EncodedShots,
     Features,
     Guides,
     QueryMaps,
+    RaggedShots,
     SupportState,
     WaysState,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairConfig(MethodConfig):
+    """What configs of methods that score pairs share.
+
+    Attributes:
+        small_objects: which cells are foreground where an object is so small that bilinear sampling of its
+            mask leaves no cell with half of it: "touched", those that it touches; "sampled", what sampling
+            leaves, as in the released code. Where that is nothing, support vectors and prior maps are zero.
+
+    Raises:
+        ValueError: ``small_objects`` is unknown.
+    """
+
+    small_objects: SmallObjects = field(default="touched", metadata={"before": "touched"})
+
+    def __post_init__(self) -> None:
+        if self.small_objects not in get_args(SmallObjects):
+            raise ValueError(f"small_objects must be 'touched' or 'sampled', got {self.small_objects!r}")
 
 
 class PairScorer(FewShotSegmenter):
@@ -41,6 +64,11 @@ class PairScorer(FewShotSegmenter):
 
     fusions: tuple[Fusion, ...] = (MeanVector(), ScoreAverage(), CrossGuided())
     cross_iou_align_corners: bool = True
+
+    def cells(self, masks: Tensor, maps: Tensor) -> Tensor:
+        """The share of foreground (n, 1, h, w) in each cell of maps (n, C, h, w), of masks (n, H, W)."""
+        size, rule = (int(maps.shape[-2]), int(maps.shape[-1])), self.config.small_objects
+        return foreground_cells(masks, size, maps.dtype, small_objects=rule)
 
     @abstractmethod
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
@@ -134,19 +162,24 @@ class PairScorer(FewShotSegmenter):
         margins = resize(margins, size, align_corners=self.cross_iou_align_corners)
         return fusion.iou_of(labels_of_margins(margins), masks)
 
-    def encode_support(self, support: EncodedShots) -> SupportState | WaysState:
-        """Encodes every shot once and lets the fusion join or weigh them, way by way."""
+    def encode_support(self, support: EncodedShots | RaggedShots) -> SupportState | WaysState:
+        """Encodes every shot once and lets the fusion join or weigh them, way by way.
+
+        Images of one set may differ in size where guides have no map, as those of CANet and SCL on it.
+        """
         self.check_support(support)
         if support.ways == 1:
             return self._encode_way(support)
         return WaysState(ways=tuple(self._encode_way(support.one_way(j)) for j in range(1, support.ways + 1)))
 
-    def _encode_way(self, support: EncodedShots) -> SupportState:
-        episodes, shots = support.masks.shape[:2]
-        fusion, device = self.fusion, support.masks.device
-        guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
-        judged = fusion.needs_cross_iou and shots > 1
-        cross_iou = self.cross_iou(support, guides, fusion) if judged else None
+    def _encode_way(self, support: EncodedShots | RaggedShots) -> SupportState:
+        parts = support.shots if isinstance(support, RaggedShots) else (support,)
+        episodes, shots = len(parts[0].masks), sum(part.shots for part in parts)
+        fusion, device = self.fusion, parts[0].masks.device
+        guides = Guides.stack([self.encode_shots(part.features, part.masks.flatten(0, 1)) for part in parts])
+        cross_iou = None
+        if fusion.needs_cross_iou and shots > 1:
+            cross_iou = torch.cat([self.cross_iou(part, guides, fusion) for part in parts], dim=2)
         weights = fusion.weights(episodes, shots, device=device, cross_iou=cross_iou)
         return SupportState(
             guides=fusion.join(guides, shots) if fusion.joins_guides else guides, weights=weights

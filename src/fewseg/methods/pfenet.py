@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
-from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import MeanVector, PairFusion
 from fewseg.methods.layers import (
     GuidedQuery,
@@ -22,14 +21,14 @@ from fewseg.methods.layers import (
     Rounding,
 )
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
-from fewseg.methods.pair_scorer import PairScorer
+from fewseg.methods.pair_scorer import PairConfig, PairScorer
 from fewseg.methods.registry import register_method
-from fewseg.ops.masks import foreground_cells, masked_average
+from fewseg.ops.masks import masked_average
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 
 
 @dataclass(frozen=True, kw_only=True)
-class PFENetConfig(MethodConfig):
+class PFENetConfig(PairConfig):
     """PFENet's parts and sizes.
 
     Attributes:
@@ -81,7 +80,7 @@ class PyramidScorer(PairScorer):
             each = [self.backbone.rerun(level, one) for one in below.unflatten(0, (-1, shots)).unbind(1)]
             return torch.stack(each, dim=1).flatten(0, 1)
 
-        return self.query.prior.keys(features, masks, rerun)
+        return self.query.prior.keys(features, masks, rerun, self.config.small_objects)
 
     def prior_map(self, query: QueryMaps, guides: Guides) -> Tensor:
         """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
@@ -120,7 +119,7 @@ class PFENet(PyramidScorer):
 
     def _guides(self, features: Features, masks: Tensor, shots: int = 1) -> Guides:
         mid = self.mid_support.of(features)
-        cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
+        cells = self.cells(masks, mid)
         keys, valid = self.prior_keys(features, masks, shots)
         vectors = masked_average(mid, cells).unsqueeze(1)
         return Guides(maps={"vectors": vectors}, keys=keys, valid=valid)

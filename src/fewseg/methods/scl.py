@@ -14,14 +14,12 @@ import torch
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
-from fewseg.methods.base import MethodConfig
-from fewseg.methods.canet import DenseComparison, IterativeTrunk, PredictionHistory, Refinement, ResidualBlock
+from fewseg.methods.canet import IterativeConfig, IterativeScorer, ResidualBlock
 from fewseg.methods.fusion import CrossGuided, CrossPath, PairFusion
 from fewseg.methods.layers import (
     GuidedQuery,
     GuideMerge,
     MidLevel,
-    NoPrior,
     PriorConfig,
     PriorMap,
     PyramidOutput,
@@ -29,10 +27,10 @@ from fewseg.methods.layers import (
     Rounding,
 )
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
-from fewseg.methods.pair_scorer import PairScorer, cross_pairs
+from fewseg.methods.pair_scorer import PairConfig, PairScorer, cross_pairs
 from fewseg.methods.pfenet import PyramidScorer
 from fewseg.methods.registry import register_method
-from fewseg.ops.masks import ForegroundRule, covered_and_missed, foreground_cells, masked_average
+from fewseg.ops.masks import ForegroundRule, covered_and_missed, masked_average
 from fewseg.types import EncodedEpisodes, EncodedShots, Features, Guides, LossTerms, QueryMaps
 
 VectorName = Literal["initial", "primary", "auxiliary"]
@@ -138,7 +136,7 @@ class SupportPathScorer(PairScorer):
     def first_pass(self, features: Features, masks: Tensor, *, deep: bool = False) -> SupportPass:
         """Segments n shots under their own v_s (Eq. 1-3)."""
         mid = self.support_map(features)
-        cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
+        cells = self.cells(masks, mid)
         initial = masked_average(mid, cells)
         first = self._decode_support(mid, self.self_guided.first(initial), deep=deep)
         return SupportPass(mid=mid, cells=cells, initial=initial, first=first)
@@ -164,7 +162,7 @@ class SupportPathScorer(PairScorer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SCLPFENetConfig(MethodConfig):
+class SCLPFENetConfig(PairConfig):
     """SCL's and PFENet's parts and sizes; see ``PFENetConfig`` for the fields that are not listed.
 
     Attributes:
@@ -254,30 +252,22 @@ class SCLPFENet(SupportPathScorer, PyramidScorer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SCLCANetConfig(MethodConfig):
-    """SCL's and CANet's parts and sizes; see ``CANetConfig`` for the fields that are not listed.
+class SCLCANetConfig(IterativeConfig):
+    """SCL's and CANet's parts and sizes; see ``IterativeConfig`` for the fields that are not listed.
 
     Attributes:
         self_guided: vectors and losses; CANet's support path has one scale and hence one form of second pass.
         fusion: how K shots become one answer; there is no attention.
-        cross_iou_align_corners: see ``CANetConfig``.
 
     Raises:
         ValueError: ``self_guided`` asks for the second pass of the released code on PFENet.
     """
 
-    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(levels=("layer2", "layer3")))
-    channels: int = 256
-    mid_levels: tuple[str, ...] = ("layer2", "layer3")
     self_guided: SelfGuided = field(default_factory=SelfGuided)
     fusion: PairFusion = field(default_factory=CrossGuided)
-    refinement: Refinement = field(default_factory=Refinement)
-    history_reset: float = 0.7
-    mid_dropout: float = 0.5
-    head_dropout: float = 0.5
-    cross_iou_align_corners: bool = field(default=True, metadata={"before": True})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.self_guided.second_pass != "paper":
             raise ValueError(
                 f"self_guided.second_pass is {self.self_guided.second_pass!r}: only PFENet's support path "
@@ -286,7 +276,7 @@ class SCLCANetConfig(MethodConfig):
 
 
 @register_method("scl-canet", SCLCANetConfig)
-class SCLCANet(SupportPathScorer):
+class SCLCANet(SupportPathScorer, IterativeScorer):
     """SCL on CANet for any K; see the module's docstring for the sources.
 
     Query and support share the mid-level feature, the dense comparison and everything behind the first
@@ -297,15 +287,11 @@ class SCLCANet(SupportPathScorer):
     config: SCLCANetConfig
 
     def __init__(self, config: SCLCANetConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, vectors=config.self_guided.width)
         self.self_guided = config.self_guided
-        self.cross_iou_align_corners = config.cross_iou_align_corners
-        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
-        self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout, kernel=3)
-        self.comparison = DenseComparison(d, vectors=config.self_guided.width, dropout=config.head_dropout)
-        self.support_entry = ResidualBlock(d)
-        self.trunk = IterativeTrunk(d, dropout=config.head_dropout)
-        self.history = PredictionHistory(config.history_reset)
+
+    def _add_branch(self, channels: int) -> None:
+        self.support_entry = ResidualBlock(channels)
 
     def support_map(self, features: Features) -> Tensor:
         """The support's mid-level feature, (n, d, h, w); the query's is made by the same convolution."""
@@ -326,22 +312,10 @@ class SCLCANet(SupportPathScorer):
         """Each shot's guide vectors; depends on the support alone."""
         return self._guides(self.first_pass(features, masks))
 
-    def encode_query(self, features: Features) -> QueryMaps:
-        """The query's mid-level feature."""
-        return QueryMaps(mid=self.mid.of(features), prior=NoPrior().query_map(features))
-
-    def iterate(self, query: QueryMaps, guides: Guides, history: Tensor | None = None) -> Tensor:
-        """One iteration of the query path (Eq. 11-12): logits (n, 2, h, w) of n (query, guide) pairs.
-
-        ``history`` (n, 2, h', w') has the probabilities of the previous iteration; None for zeros.
-        """
-        logits: Tensor = self.trunk(self.comparison(query.mid, guides["vectors"]), history)
-        return logits
-
-    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
-        """Logits (n, 2, h, w) of n (query, guide) pairs after the refinements."""
-        del prior
-        return self.config.refinement.run(self.trunk, self.comparison(query.mid, guides["vectors"]))
+    def compare(self, query: QueryMaps, guides: Guides) -> Tensor:
+        """Dense comparison (n, d, h, w) of n (query, guide) pairs (Eq. 11)."""
+        compared: Tensor = self.comparison(query.mid, guides["vectors"])
+        return compared
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """L_s1 + L_s2 + L_q, the query being decoded once from its pair's history (Eq. 14)."""

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewseg.backbones import BackboneConfig
-from fewseg.methods.base import MethodConfig
 from fewseg.methods.canet import GuidedConv
 from fewseg.methods.fusion import MeanVector, PairFusion
 from fewseg.methods.layers import (
@@ -33,9 +32,10 @@ from fewseg.methods.layers import (
     Rounding,
 )
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision, kl_to_teacher, tempered_kl
+from fewseg.methods.pair_scorer import PairConfig
 from fewseg.methods.pfenet import PyramidScorer
 from fewseg.methods.registry import register_method
-from fewseg.ops.masks import foreground_cells, masked_average
+from fewseg.ops.masks import SmallObjects, foreground_cells, masked_average
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 
@@ -49,9 +49,11 @@ class MaskedTeacher(ABC):
 
     detach: bool
 
-    def query_cells(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
+    def query_cells(
+        self, masks: Tensor, size: tuple[int, int], small_objects: SmallObjects = "touched"
+    ) -> Tensor:
         """The query mask (B, H, W) on the feature grid, (B, 1, h, w)."""
-        return foreground_cells(masks, size)
+        return foreground_cells(masks, size, small_objects=small_objects)
 
     @abstractmethod
     def teachers(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
@@ -140,8 +142,11 @@ class PrototypeTeacher:
     temperature: float = 5.0
     factor: float = 0.9 * 25
 
-    def query_cells(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
+    def query_cells(
+        self, masks: Tensor, size: tuple[int, int], small_objects: SmallObjects = "touched"
+    ) -> Tensor:
         """The query mask (B, H, W) at the nearest pixels of the feature grid, (B, 1, h, w)."""
+        del small_objects
         return F.interpolate((masks == 1).unsqueeze(1).float(), size=size, mode="nearest")
 
     def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
@@ -396,7 +401,7 @@ GateConfig = MeanGate | CompoundedGate | NoGate
 
 
 @dataclass(frozen=True, kw_only=True)
-class SDAANetConfig(MethodConfig):
+class SDAANetConfig(PairConfig):
     """SD-AANet's and PFENet's parts and sizes; see ``PFENetConfig`` for the fields that are not listed.
 
     Table III without SDPM is ``gate=NoGate(), distillation=NoDistillation()``, without SAAM
@@ -476,7 +481,7 @@ class SDAANet(PyramidScorer):
     def pool(self, features: Features, masks: Tensor) -> PooledShots:
         """Prototypes and gates of n shots (Eq. 1-3), masks (n, H, W)."""
         mid = self.mid_support.of(features)
-        cells = foreground_cells(masks, (mid.shape[-2], mid.shape[-1]), mid.dtype)
+        cells = self.cells(masks, mid)
         raw = masked_average(mid, cells)
         values = torch.ones_like(raw) if self.gate is None else self.gate(raw)
         return PooledShots(mid=mid, raw=raw, values=values)
@@ -568,7 +573,7 @@ class SDAANet(PyramidScorer):
         teacher, episodes = self.config.distillation, len(query_masks)
         if isinstance(teacher, NoDistillation):
             return None
-        cells = teacher.query_cells(query_masks, query.size).to(query.mid.dtype)
+        cells = teacher.query_cells(query_masks, query.size, self.config.small_objects).to(query.mid.dtype)
         shown = cells.flatten(1).any(dim=1)
         if not shown.any():
             return shots.raw.new_zeros(())

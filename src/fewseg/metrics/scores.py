@@ -95,14 +95,7 @@ def fb_iou(table: EpisodeCounts) -> float:
 
 
 def class_sums(table: EpisodeCounts, classes: Sequence[int], columns: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Sums count columns over the episodes of each class (the ways of it).
-
-    Returns:
-        (len(classes), len(columns)) int64.
-
-    Raises:
-        ValueError: as :func:`per_class`.
-    """
+    """(classes, columns) int64: sums of count columns over each class's episodes, or its ways of them."""
     check_classes(table, classes)
     return np.array(
         [[getattr(table, column)[table.class_id == c].sum() for column in columns] for c in classes],
@@ -111,11 +104,7 @@ def class_sums(table: EpisodeCounts, classes: Sequence[int], columns: Sequence[s
 
 
 def check_classes(table: EpisodeCounts, classes: Sequence[int]) -> None:
-    """Checks that the episodes can score exactly these classes.
-
-    Raises:
-        ValueError: as :func:`per_class`.
-    """
+    """Raises a ValueError unless the episodes can score exactly these classes."""
     if not classes or len(set(classes)) != len(classes) or ANY_WAY in classes:
         raise ValueError(
             f"the classes of a fold must be one or more different ids other than {ANY_WAY}, got "

@@ -289,11 +289,7 @@ def same_episodes(a: EpisodeCounts, b: EpisodeCounts) -> bool:
 
 
 def check_same_episodes(a: EpisodeCounts, b: EpisodeCounts) -> None:
-    """Checks :func:`same_episodes`.
-
-    Raises:
-        ValueError: they are not the same; the message has the first that differs.
-    """
+    """Raises a ValueError that names the first episode that differs, unless :func:`same_episodes`."""
     if same_episodes(a, b):
         return
     different = sorted(set(_keys(a)) ^ set(_keys(b)))

@@ -21,17 +21,11 @@ IMAGENET_MEAN: tuple[float, float, float] = (0.485, 0.456, 0.406)
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Where an image lies in its square view: top-left, its longer side filling the square.
+    """Where an image lies in its square view: top-left, its longer side filling the square."""
 
-    Attributes:
-        original: (H, W) of the image, pixels.
-        size: side of the square, pixels.
-        content: (h, w) of the resized image within the square, pixels.
-    """
-
-    original: tuple[int, int]
-    size: int
-    content: tuple[int, int]
+    original: tuple[int, int]  # (H, W) of the image, pixels
+    size: int  # side of the square, pixels
+    content: tuple[int, int]  # (h, w) of the resized image within the square, pixels
 
 
 def scaled(hw: tuple[int, int], factor: float) -> tuple[int, int]:
@@ -101,8 +95,8 @@ def place_labels(labels: Tensor, box: Letterbox, value: int = IGNORE) -> Tensor:
 
 
 def restore(logits: Tensor, box: Letterbox) -> Tensor:
-    """Brings (n, C, size, size) scores back to the original image: (n, C, H, W), bilinear."""
-    if tuple(logits.shape[-2:]) != (box.size, box.size):
+    """Brings scores of the view (n, C, size, size), or of its content, to the original: (n, C, H, W)."""
+    if tuple(logits.shape[-2:]) not in ((box.size, box.size), box.content):
         raise ValueError(
             f"scores of {tuple(logits.shape[-2:])} do not belong to a letterbox of {box.size} pixels: "
             "resize them to the view's size first"

@@ -15,16 +15,27 @@ ForegroundRule = float | Literal["truncated"]
 """Which cells are foreground: those with at least this share of it, or the released SCL(CANet)'s rule."""
 
 
-def foreground_cells(masks: Tensor, size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor:
+SmallObjects = Literal["touched", "sampled"]
+"""Which cells an object has of which no cell has half: those it touches, or what bilinear sampling leaves."""
+
+
+def foreground_cells(
+    masks: Tensor,
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.float32,
+    *,
+    small_objects: SmallObjects = "touched",
+) -> Tensor:
     """The share of foreground (n, 1, h, w) of each feature cell, of masks (n, H, W) in {0, 1, 255}.
 
-    Ignored pixels are not foreground. An object so small that bilinear sampling leaves no cell with half of
-    it falls back to the cells that it touches, so that it never vanishes. Binary at sides 8k + 1.
+    Ignored pixels are not foreground. Where bilinear sampling leaves no cell with half of an object,
+    "touched" takes the cells that it touches, so that it never vanishes; "sampled" keeps what sampling left,
+    which may be no foreground at all. Binary at sides 8k + 1.
     """
     pixels = (masks == 1).unsqueeze(1).to(torch.float32)
     cells = resize(pixels, size)
     vanished = cells.amax(dim=(1, 2, 3)) < 0.5
-    if bool(vanished.any()):
+    if small_objects == "touched" and bool(vanished.any()):
         touched = F.adaptive_max_pool2d(pixels[vanished], size)
         cells = cells.clone()
         cells[vanished] = touched

@@ -27,6 +27,7 @@ from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.executors import Executor, RayWorkers, SingleProcess, launch_ranks
 from fewseg.engine.results import RunResult, as_json, digest
 from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.canet import IterativeConfig
 from fewseg.methods.fusion import Fusion
 from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.recipes.options import EvaluateOptions
@@ -43,11 +44,6 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
 
     A line whose file exists already, from the same checkpoint, config, protocol and version, is read and not
     run again; of lines that were killed the shards that were finished are read.
-
-    Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: the checkpoint or the manifests cannot be used or belong to another fold, the recipe is
-            unknown, the method or the protocol does not allow a fusion, or options exclude each other.
     """
     options.check()
     found = resolve(
@@ -57,11 +53,13 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
         backbone_weights=options.backbone_weights,
     )
     chosen, about = found.known_recipe, found.about
+    if options.scales:
+        chosen = replace(chosen, method=_at_scales(chosen.method, options.scales))
     trained = about.class_split["fold"] if about.class_split else None
     fold = options.fold if options.fold is not None else trained
     if fold is None:
         raise ValueError(f"{options.what} does not name the fold it belongs to: give --fold")
-    data = chosen.data(fold, options.root)
+    data = chosen.read(fold, options.root)
     if about.digest:  # a recipe without training has seen no class
         check_split(about, data.split, Path(options.what))
     recorded = _recorded(options, chosen, data)
@@ -72,9 +70,29 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
     )
     chosen = replace(chosen, protocol=protocol)
     method = found.load(backbone_weights=options.backbone_weights)  # slow: all else was checked before
+    if options.scales:
+        method.config = chosen.method
     lines = _lines(chosen, method, options, recorded)
+    if method.scales:
+        if any(line.sizes or line.output_sizes for line in lines):
+            scales = ", ".join(f"{scale:g}" for scale in method.scales)
+            raise ValueError(
+                f"{type(method).__name__} reads images at {scales} times their own size: leave --sizes and "
+                "--output-sizes out"
+            )
+        chosen = replace(chosen, size=0)
     _check_fusions(protocol, lines)
     return _evaluate_lines(chosen, method, about, data, lines, recorded, options)
+
+
+def _at_scales(config: MethodConfig, scales: tuple[float, ...]) -> MethodConfig:
+    """The config with other scales of its refinement."""
+    if not isinstance(config, IterativeConfig):
+        raise ValueError(
+            f"--scales is of methods that feed their answer back, canet and scl-canet, not of "
+            f"{method_name(config)}: leave it out"
+        )
+    return replace(config, refinement=replace(config.refinement, scales=scales, stop_early=False))
 
 
 def _recorded(options: EvaluateOptions, chosen: Recipe, data: FoldData) -> RecordedEpisodes | None:
@@ -208,7 +226,10 @@ def _evaluator(
     method.to(best_device()).to(memory_format=torch.channels_last)
     stores = [
         training_store(
-            recipe if size == recipe.size else replace(recipe, size=size, train=None), method, data, precision
+            recipe if size == recipe.size > 0 else replace(recipe, size=size, train=None),
+            method,
+            data,
+            precision,
         )
         for size in sizes
     ]

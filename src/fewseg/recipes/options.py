@@ -41,59 +41,49 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """Tests a checkpoint on the novel classes of its fold and writes result files.
+    """Tests a checkpoint on the novel classes of its fold and writes result files."""
 
-    Attributes:
-        what: a checkpoint (.safetensors), or the name of a recipe without training.
-        recipe: the recipe whose data, protocol and lines to use; the checkpoint's own by default.
-        fold: needed where the checkpoint does not say; must be the one it was trained on.
-        root: folder of the data set.
-        out: folder for the result files; shards of an unfinished evaluation are kept in it.
-        ways: only these N; the recipe's by default.
-        shots: only these K.
-        fusion: only these fusions, for each N and K; the recipe's by default. mean, average, cross-guided and
-            attention are of methods that score pairs; mean and iterative (IQI) of those that compare
-            prototypes.
-        on: segment the queries, or the support images themselves (SRPNet's "(sup)" rows).
-        sizes: multi-scale with a pass for each side of an input, such as 321 473: probabilities are added.
-        output_sizes: multi-scale with one pass (SD-AANet, Table IV): its logits are resized to these sides
-            and their probabilities added.
-        episodes: episodes a seed; the protocol's by default (another number is another protocol).
-        seeds: the protocol's by default.
-        protocol: a published one in place of the recipe's: paper-scl, paper-srpnet, paper-sdaanet, pfenet or
-            hsnet. On a data set that it was not published for it has the values for PASCAL-5i.
-        backbone: for a recipe without training: a different timm network, such as convnext_tiny or
-            vit_small_patch14_dinov2.
-        backbone_weights: path of the frozen trunk's weights, where it moved.
-        manifest: recorded episodes to replay (of `fewseg episodes`), one file a seed.
-        precision: of features and head: fp32 or bf16; by default as it was trained, bf16 without training.
-        processes: processes (on a GPU machine: GPUs) that share the work; the numbers stay the same. The
-            script that calls ``evaluate`` runs in each of them.
-        ray_workers: instead, workers on a Ray cluster, or on one of this machine; lost ones are replaced.
-        quiet: no progress bar.
-    """
-
+    # a checkpoint (.safetensors), or the name of a recipe without training.
     what: Annotated[str, tyro.conf.Positional]
+    # the recipe whose data, protocol and lines to use; the checkpoint's own by default.
     recipe: str | None = None
-    fold: int | None = None
-    root: Path | None = None
+    fold: int | None = None  # needed where the checkpoint does not say; must be the one it was trained on.
+    root: Path | None = None  # folder of the data set.
+    # folder for the result files; shards of an unfinished evaluation are kept in it.
     out: Path = Path("results")
-    ways: tuple[int, ...] = ()
-    shots: tuple[int, ...] = ()
+    ways: tuple[int, ...] = ()  # only these N; the recipe's by default.
+    shots: tuple[int, ...] = ()  # only these K.
+    # only these fusions, for each N and K; the recipe's by default. mean, average, cross-guided and attention
+    # are of methods that score pairs; mean and iterative (IQI) of those that compare prototypes.
     fusion: tuple[FusionName, ...] = ()
-    on: Target | None = None
+    on: Target | None = None  # segment the queries, or the support images themselves (SRPNet's "(sup)" rows).
+    # multi-scale with a pass for each side of an input, such as 321 473: probabilities are added.
     sizes: tuple[int, ...] = ()
+    # multi-scale with one pass (SD-AANet, Table IV): its logits are resized to these sides and their
+    # probabilities added.
     output_sizes: tuple[int, ...] = ()
+    # of canet and scl-canet: factors of the images' own size at which queries are segmented, the answer of
+    # all shots and scales being fed back (0.7 1 1.3); the checkpoint's by default.
+    scales: tuple[float, ...] = ()
+    # episodes a seed; the protocol's by default (another number is another protocol).
     episodes: int | None = None
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = ()  # the protocol's by default.
+    # a published one in place of the recipe's: paper-scl, paper-srpnet, paper-sdaanet, pfenet or hsnet. On a
+    # data set that it was not published for it has the values for PASCAL-5i.
     protocol: str | None = None
+    # for a recipe without training: a different timm network, such as convnext_tiny or
+    # vit_small_patch14_dinov2.
     backbone: str | None = None
-    backbone_weights: str | None = None
-    manifest: tuple[Path, ...] = ()
+    backbone_weights: str | None = None  # path of the frozen trunk's weights, where it moved.
+    manifest: tuple[Path, ...] = ()  # recorded episodes to replay (of `fewseg episodes`), one file a seed.
+    # of features and head: fp32 or bf16; by default as it was trained, bf16 without training.
     precision: Precision | None = None
+    # processes (on a GPU machine: GPUs) that share the work; the numbers stay the same. The script
+    # that calls ``evaluate`` runs in each of them.
     processes: int = 1
+    # instead, workers on a Ray cluster, or on one of this machine; lost ones are replaced.
     ray_workers: int = 0
-    quiet: bool = False
+    quiet: bool = False  # no progress bar.
 
     def check(self) -> None:
         """Checks what needs no data."""
@@ -116,47 +106,30 @@ class EvaluateOptions:
                 raise ValueError(
                     f"{option} must be different sides of 8k + 1 pixels, got {' '.join(map(str, sizes))}"
                 )
-        if len(self.sizes) > 1 and self.output_sizes:
-            raise ValueError("--output-sizes are of the logits of one pass: give --sizes one side or none")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodesOptions:
-    """Writes a recipe's test episodes to manifests (JSONL), one file a seed.
+    """Writes a recipe's test episodes to manifests (JSONL), one file a seed."""
 
-    Attributes:
-        recipe: whose data and protocol.
-        fold: 0 to 3.
-        ways: N.
-        shots: K of each way.
-        root: folder of the data set.
-        out: folder for the manifests.
-    """
-
-    recipe: Annotated[str, tyro.conf.Positional]
-    fold: int = 0
-    ways: int = 1
-    shots: int = 1
-    root: Path | None = None
-    out: Path = Path("episodes")
+    recipe: Annotated[str, tyro.conf.Positional]  # whose data and protocol.
+    fold: int = 0  # 0 to 3.
+    ways: int = 1  # N.
+    shots: int = 1  # K of each way.
+    root: Path | None = None  # folder of the data set.
+    out: Path = Path("episodes")  # folder for the manifests.
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """Turns released PFENet, SCL or SD-AANet weights into a fewseg checkpoint; runs no code of the file.
+    """Turns released PFENet, SCL or SD-AANet weights into a fewseg checkpoint; runs no code of the file."""
 
-    Attributes:
-        source: the released .pth file.
-        target: the .safetensors file to write.
-        fold: the PASCAL-5i fold it was trained on, so that a test on classes of its training is refused; no
-            released file records it.
-        scales: its pyramid scales; a file of SCL(CANet) has none.
-    """
-
-    source: Annotated[Path, tyro.conf.Positional]
-    target: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[Path, tyro.conf.Positional]  # the released .pth file.
+    target: Annotated[Path, tyro.conf.Positional]  # the .safetensors file to write.
+    # the PASCAL-5i fold it was trained on, so that a test on classes of its training is refused; no released
+    # file records it.
     fold: int | None = None
-    scales: tuple[float, ...] = (60, 30, 15, 8)
+    scales: tuple[float, ...] = (60, 30, 15, 8)  # its pyramid scales; a file of SCL(CANet) has none.
 
     def check(self) -> None:
         """Raises a FileNotFoundError where the released file does not exist."""

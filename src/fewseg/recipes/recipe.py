@@ -13,6 +13,7 @@ from fewseg.data.protocols import PAPER_SCL, Protocol
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.fusion import CrossGuided, Fusion, IterativeInference, MeanVector, ScoreAverage
 from fewseg.methods.registry import MethodConfig
+from fewseg.recipes.datasets import training_data
 from fewseg.recipes.variants import Variant
 
 ReadData = Callable[[int, Path | None], FoldData]
@@ -21,23 +22,17 @@ ReadData = Callable[[int, Path | None], FoldData]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One line of a result table.
+    """One line of a result table."""
 
-    Attributes:
-        ways: N.
-        shots: K.
-        fusion: how K shots become one answer.
-        on: what is segmented: the query, or the support images themselves (SRPNet's "(sup)" rows).
-        sizes: side of the input in pixels, the recipe's own where empty; of several, each has a pass and the
-            probabilities are added.
-        output_sizes: sides that the logits of one pass are resized to, the probabilities of which are added.
-    """
-
-    ways: int = 1
-    shots: int
-    fusion: Fusion = field(default_factory=MeanVector)
+    ways: int = 1  # N
+    shots: int  # K
+    fusion: Fusion = field(default_factory=MeanVector)  # how K shots become one answer
+    # what is segmented: the query, or the support images themselves (SRPNet's "(sup)" rows)
     on: Literal["query", "support"] = "query"
+    # side of the input in pixels, the recipe's own where empty; of several, each has a pass and the
+    # probabilities are added
     sizes: tuple[int, ...] = ()
+    # sides that the logits of one pass are resized to, the probabilities of which are added
     output_sizes: tuple[int, ...] = ()
 
 
@@ -50,27 +45,26 @@ ON_SUPPORT = (Evaluation(shots=1, on="support"),)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A method with everything that decides its numbers.
+    """A method with everything that decides its numbers."""
 
-    Attributes:
-        name: its name on the command line; a registered recipe has that of its function.
-        variant: what it is whatever the data set: label, baselines, and where papers print it.
-        method: the method's config.
-        data: reads a fold.
-        train: the training; None for a method without.
-        size: side of the network's input in evaluation, pixels.
-        protocol: how it is evaluated.
-        evaluations: which shots and fusions.
-    """
-
-    name: str = ""
+    name: str = ""  # its name on the command line; a registered recipe has that of its function
+    # what it is whatever the data set: label, baselines, and where papers print it
     variant: Variant = field(default_factory=Variant)
-    method: MethodConfig
-    data: ReadData
-    train: TrainConfig | None
-    size: int
-    protocol: Protocol = PAPER_SCL
-    evaluations: tuple[Evaluation, ...] = PLAIN
+    method: MethodConfig  # the method's config
+    data: ReadData  # reads a fold
+    train: TrainConfig | None  # the training; None for a method without
+    size: int  # side of the network's input in evaluation, pixels
+    protocol: Protocol = PAPER_SCL  # how it is evaluated
+    evaluations: tuple[Evaluation, ...] = PLAIN  # which shots and fusions
+
+    def read(self, fold: int, root: Path | None = None) -> FoldData:
+        """Reads a fold of its data, for PASCAL-5i with the training list that ``train`` names.
+
+        Raises:
+            DataError: files are missing.
+            ValueError: ``train`` names a list and the data set has none.
+        """
+        return training_data(self.data, self.train.train_list if self.train else None, fold, root)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {}

@@ -13,11 +13,7 @@ __all__ = ["RECIPES", "recipe", "variants"]
 
 
 def recipe(name: str) -> Recipe:
-    """Makes a recipe.
-
-    Raises:
-        ValueError: no recipe has this name; near names are given, three at most.
-    """
+    """Makes the recipe of a name."""
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES)
         meant = f"did you mean {' or '.join(near)}?" if near else "no name is near it."

@@ -19,16 +19,12 @@ from fewseg.recipes.registry import RECIPES, recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """What a name stands for; nothing but headers has been read.
+    """What a name stands for; nothing but headers has been read."""
 
-    Attributes:
-        name: what the user named.
-        recipe: with the checkpoint's own config and training; None for a checkpoint that names no recipe.
-        about: the checkpoint's header; of a recipe without training its config alone, without a digest.
-    """
-
-    name: str
+    name: str  # what the user named
+    # with the checkpoint's own config and training; None for a checkpoint that names no recipe
     recipe: Recipe | None
+    # the checkpoint's header; of a recipe without training its config alone, without a digest
     about: Checkpoint
 
     @property
@@ -56,19 +52,7 @@ def resolve(
     backbone: str | None = None,
     backbone_weights: str | None = None,
 ) -> Resolved:
-    """Finds a checkpoint or a recipe without training.
-
-    Args:
-        what: path of a checkpoint, or the name of a recipe without training.
-        recipe_name: the recipe of a checkpoint; the one that it names by default.
-        backbone: another timm network for a recipe without training; its name joins the recipe's.
-        backbone_weights: weights of that network, or of the recipe's own.
-
-    Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError: the recipe is unknown or must be trained first, the checkpoint cannot be used, or another
-            backbone is wanted for a checkpoint.
-    """
+    """Finds a checkpoint or a recipe without training, whose ``backbone`` may be another timm network."""
     if what in RECIPES and not Path(what).exists():
         chosen = recipe(what)
         if chosen.train is not None:

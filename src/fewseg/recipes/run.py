@@ -21,7 +21,6 @@ from fewseg.engine.train import Run, train
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.metrics.scores import miou
-from fewseg.recipes.datasets import training_data
 from fewseg.recipes.options import TrainOptions
 from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import recipe
@@ -31,7 +30,7 @@ from fewseg.recipes.resolve import build_method
 def train_with(options: TrainOptions) -> Path:
     """Trains the recipe of the options."""
     chosen = replace(recipe(options.recipe), method=options.method, train=options.train)
-    data = training_data(chosen.data, options.train.train_list, options.fold, options.root)
+    data = chosen.read(options.fold, options.root)
     name = f"{chosen.name}-fold{options.fold}-seed{options.train.seed}"
     folder = options.out or Path("runs") / name
     return train_recipe(chosen, data, folder, progress=not options.quiet, devices=options.devices)
@@ -40,14 +39,7 @@ def train_with(options: TrainOptions) -> Path:
 def train_recipe(
     recipe: Recipe, data: FoldData, folder: Path, *, progress: bool = True, devices: int = 1
 ) -> Path:
-    """Trains a recipe on a fold; goes on where an earlier run in ``folder`` stopped.
-
-    Returns:
-        The path of the checkpoint.
-
-    Raises:
-        ValueError: the recipe has nothing to train.
-    """
+    """Trains a recipe on a fold, or goes on where an earlier run in ``folder`` stopped; the checkpoint."""
     config = recipe.train
     if config is None:
         raise ValueError(f"{recipe.name} has nothing to train: evaluate it as it is")
@@ -120,7 +112,7 @@ def training_store(
         views += (recipe.train.view,) * recipe.train.cached_views
     dtype = torch.bfloat16 if (precision or precision_of(recipe)) == "bf16" else torch.float32
     fixed = method.backbone.config.fixed
-    network = method.backbone if fixed else Extractor(method)
+    network = method.network if fixed else Extractor(method)
     copied = copy.deepcopy(network).eval().to(dtype).to(memory_format=torch.channels_last)
     return FeatureStore(copied, data.source, views, dtype=dtype, temporary=not fixed)
 

@@ -15,26 +15,16 @@ MINI = "voc5i-mini"
 
 @dataclass(frozen=True, kw_only=True)
 class PrintedRow:
-    """A row of a paper's tables; ``published.csv`` has its numbers.
+    """A row of a paper's tables; ``published.csv`` has its numbers."""
 
-    Attributes:
-        paper: "scl", "srpnet" or "sd-aanet".
-        row: the row's name there.
-        table: number of the table for PASCAL-5i, or "".
-        coco_table: number of the table for COCO-20i, or "".
-        fusion: how K shots were joined; with one shot every fusion but "iterative" is the same.
-        on: what is segmented, "query" or "support".
-        shots: only these K; all where empty.
-        output_sizes: multi-scale: sides of the resized logits, ascending; the small set has its own.
-    """
-
-    paper: str
-    row: str
-    table: str = ""
-    coco_table: str = ""
-    fusion: str = "mean"
-    on: str = "query"
-    shots: tuple[int, ...] = ()
+    paper: str  # "scl", "srpnet" or "sd-aanet"
+    row: str  # the row's name there
+    table: str = ""  # number of the table for PASCAL-5i, or ""
+    coco_table: str = ""  # number of the table for COCO-20i, or ""
+    fusion: str = "mean"  # how K shots were joined; with one shot every fusion but "iterative" is the same
+    on: str = "query"  # what is segmented, "query" or "support"
+    shots: tuple[int, ...] = ()  # only these K; all where empty
+    # multi-scale: sides of the resized logits, ascending; the small set has its own
     output_sizes: tuple[int, ...] = ()
 
     def table_for(self, dataset: str) -> str:
@@ -63,21 +53,14 @@ class PrintedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A method with its parts.
+    """A method with its parts."""
 
-    Attributes:
-        name: as results carry it, e.g. "sdaanet_saam"; "" for a recipe that declares none.
-        label: as figures show it.
-        baselines: variants of other methods that it is measured against, fused alike.
-        one_part_less: variants that lack one of its parts, and the baseline of its paper; trained alike.
-        printed: where papers print it.
-    """
-
-    name: str = ""
-    label: str = ""
-    baselines: tuple[str, ...] = ()
+    name: str = ""  # as results carry it, e.g. "sdaanet_saam"; "" for a recipe that declares none.
+    label: str = ""  # as figures show it
+    baselines: tuple[str, ...] = ()  # variants of other methods that it is measured against, fused alike
+    # variants that lack one of its parts, and the baseline of its paper; trained alike
     one_part_less: tuple[str, ...] = ()
-    printed: tuple[PrintedRow, ...] = ()
+    printed: tuple[PrintedRow, ...] = ()  # where papers print it
 
     def row(
         self,

@@ -139,7 +139,11 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_column(heading, justify="right")
     own = [Estimate(value=r.miou_mean, low=r.miou_ci95[0], high=r.miou_ci95[1]) for r in (a, b)]
     table.add_row("mIoU", *map(with_interval, own), gain_with_interval(comparison.difference))
-    rows = [("FB-IoU", a.fb_iou_mean, b.fb_iou_mean), ("Dice", a.dice_mean, b.dice_mean)]
+    rows = [
+        ("FB-IoU", a.fb_iou_mean, b.fb_iou_mean),
+        ("per-class Dice", a.dice_mean, b.dice_mean),
+        ("2m/(1+m) of mIoU", a.dice_of_miou_mean, b.dice_of_miou_mean),
+    ]
     of_a, of_b, names = a.per_class_mean, b.per_class_mean, a.class_names | b.class_names
     rows += [(f"IoU {names.get(c, c)}", of_a[c], of_b[c]) for c in of_a if c in of_b]
     for label, first, second in rows:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+from fewseg.metrics import dice_of_miou
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -37,6 +39,13 @@ def with_interval(estimate: Estimate) -> str:
 def gain_with_interval(estimate: Estimate) -> str:
     """A difference as "+1.0 [+0.4, +1.6]"."""
     return f"{points(estimate.value)} [{points(estimate.low)}, {points(estimate.high)}]"
+
+
+def dice_of(miou: Estimate, over: float = 0.0) -> Estimate:
+    """2 m / (1 + m) of a mIoU m, which keeps the order of the ends; of a gain over a mIoU, the gain in it."""
+    ends = (min(max(over + end, 0.0), 1.0) for end in (miou.value, miou.low, miou.high))
+    value, low, high = (dice_of_miou(end) - dice_of_miou(over) for end in ends)
+    return Estimate(value=value, low=low, high=high)
 
 
 def mean_of(estimates: Sequence[Estimate]) -> Estimate:

@@ -14,12 +14,12 @@ from importlib import resources
 from itertools import groupby
 from statistics import stdev
 from string import ascii_lowercase
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from fewseg.data.protocols import stored_protocol
-from fewseg.metrics import Score
+from fewseg.metrics import Score, dice_of_miou
 from fewseg.recipes.registry import variants
 from fewseg.recipes.variants import MINI
 from fewseg.reports.frame import (
@@ -30,13 +30,20 @@ from fewseg.reports.frame import (
     trained_alike,
     without_conflicts,
 )
-from fewseg.reports.numbers import Estimate, mean_of, percent, points
+from fewseg.reports.numbers import Estimate, dice_of, mean_of, percent, points
 from fewseg.reports.published import PublishedValue, published_values
 
 DATASET_NAMES = {"pascal-5i": "PASCAL-5i", "coco-20i": "COCO-20i", MINI: MINI}
 PAPER_NAMES = {"scl": "SCL", "srpnet": "SRPNet", "sd-aanet": "SD-AANet"}
 ROMAN = ("", "I", "II", "III", "IV", "V")
-SCORE_NAMES: dict[Score, str] = {"miou": "mIoU", "fb_iou": "FB-IoU", "dice": "Dice"}
+PrintedScore = Score | Literal["dice_of_miou"]
+
+SCORE_NAMES: dict[PrintedScore, str] = {
+    "miou": "mIoU",
+    "fb_iou": "FB-IoU",
+    "dice": "per-class Dice (mean over the classes)",
+    "dice_of_miou": "Dice as 2m/(1+m) of the mIoU m",
+}
 NOT_RUN = "not run"
 
 
@@ -54,11 +61,18 @@ class PrintedColumn:
         return int(self.key[-1]) if "fold" in self.key else None
 
     @property
-    def score(self) -> Score:
-        """What is measured."""
+    def score(self) -> PrintedScore:
+        """What is measured; SRPNet's printed Dice is that of the mIoU."""
         if self.key.startswith("dice"):
+            return "dice_of_miou"
+        if self.key == "per_class_dice":
             return "dice"
         return "fb_iou" if self.key == "fb_iou" else "miou"
+
+    @property
+    def bootstrapped(self) -> Score:
+        """The score whose interval is resampled."""
+        return "miou" if self.score == "dice_of_miou" else self.score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,9 +321,11 @@ def _cell(own: Any, bases: pd.DataFrame | None, column: PrintedColumn) -> Cell:
     row = table.row(series)
     estimate, missing = None, NOT_RUN
     if column.fold is None:
-        estimate, missing = table.mean(series, column.score), table.missing(series)
+        estimate, missing = table.mean(series, column.bootstrapped), table.missing(series)
     elif column.fold in row.index:
-        estimate = table.results.estimate(row.key[column.fold], column.score)
+        estimate = table.results.estimate(row.key[column.fold], column.bootstrapped)
+    if estimate and column.score == "dice_of_miou":
+        estimate = dice_of(estimate)
     gain = "" if bases is None else _gain_over(bases, own, column)
     return Cell(
         estimate=estimate,
@@ -332,13 +348,20 @@ def _gain_over(bases: pd.DataFrame, own: Any, column: PrintedColumn) -> Estimate
     if not base or not trained_alike(table, base, series):
         return "trained for another length" if base else "baseline at another input size"
     try:
-        by_fold = gains_by_fold(table, base, series, column.score)
+        by_fold = gains_by_fold(table, base, series, column.bootstrapped)
     except ValueError:
         return "other episodes"
     if column.fold is not None:
-        return by_fold.get(column.fold, NOT_RUN)
-    missing = table.missing(series) or (table.missing(base) and f"baseline {table.missing(base)}")
-    return missing or mean_of(list(by_fold.values()))
+        wanted, missing = [column.fold], "" if column.fold in by_fold else NOT_RUN
+    else:
+        wanted = list(by_fold)
+        missing = table.missing(series) or (table.missing(base) and f"baseline {table.missing(base)}")
+    if missing:
+        return missing
+    gain = by_fold[wanted[0]] if column.fold is not None else mean_of(list(by_fold.values()))
+    if column.score != "dice_of_miou":
+        return gain
+    return dice_of(gain, float(table.row(base).miou[wanted].mean()))
 
 
 def _spread(table: FoldTable, series: str, column: PrintedColumn) -> float | None:
@@ -349,8 +372,10 @@ def _spread(table: FoldTable, series: str, column: PrintedColumn) -> float | Non
     seeds = {tuple(s.seed for s in run.seeds) for run in runs}
     if len(runs) < len(wanted) or len(seeds) != 1:
         return None
-    by_run = [[float(getattr(seed, column.score)) for seed in run.seeds] for run in runs]
+    by_run = [[float(getattr(seed, column.bootstrapped)) for seed in run.seeds] for run in runs]
     means = [sum(values) / len(values) for values in zip(*by_run, strict=True)]
+    if column.score == "dice_of_miou":
+        means = [dice_of_miou(mean) for mean in means]
     return stdev(means) if len(means) > 1 else None
 
 
@@ -370,7 +395,6 @@ def source_of(table: FoldTable, series: str) -> dict[str, str]:
         "protocol": line or first.protocol,
         "protocol_line": line,
         "training": trained,
-        "reservations": first.reservation,
         "sentence": _sentence(first, trained),
     }
 
@@ -386,13 +410,13 @@ def _sentence(first: Any, trained: str) -> str:
         trained,
         f"{first.episodes} episodes a fold; protocol {first.protocol}",
     ]
-    return "; ".join([*parts, first.reservation] if first.reservation else parts)
+    return "; ".join(parts)
 
 
 CSV_HEADINGS = (
     "paper table row shots column score printed printed_std printed_dataset printed_backbone printed_gain "
     "dataset papers_data status ours low high std_over_seeds gain_over gain gain_low gain_high gain_status "
-    "variant method recipe backbone size fusion episodes protocol protocol_digest training reservations"
+    "variant method recipe backbone size fusion episodes protocol protocol_digest training"
 )
 """Scores and differences are in percent and points."""
 

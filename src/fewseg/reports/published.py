@@ -28,8 +28,8 @@ class PublishedValue:
     backbone: str  # "vgg16", "resnet50" or "resnet101"
     dataset: str  # "pascal-5i" or "coco-20i", always the full set
     shots: int  # K
-    # "fold0" .. "fold3" and "mean" are mIoU, "dice_fold0" .. "dice_fold3" and "dice" are Dice, "fb_iou" is
-    # FB-IoU
+    # "fold0" .. "fold3" and "mean" are mIoU, "fb_iou" is FB-IoU; "dice_fold0" .. "dice_fold3" and "dice" are
+    # SRPNet's Dice, 2 m / (1 + m) of the mIoU m
     column: str
     percent: float  # the value in percent
     std: float | None = None  # printed standard deviation over runs, in percent, or None

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fewseg.engine.results import RunResult
-from fewseg.metrics import minimum_detectable_difference
+from fewseg.metrics import dice_of_miou, minimum_detectable_difference
 from fewseg.ops.files import atomic_write_text
 from fewseg.reports.frame import (
     FoldTable,
@@ -82,7 +82,7 @@ def some_results(folder: Path) -> Results:
 
 
 def score_cells(table: FoldTable) -> pd.DataFrame:
-    """The mIoU of every row by fold and over all folds, FB-IoU and Dice, and what papers print."""
+    """The mIoU of every row by fold and over all folds, FB-IoU, both Dices, and what papers print."""
     frame = table.results.frame
     kinds = sorted(set(zip(frame.published_dataset, frame.published_backbone, strict=True)) - {("", "")})
     lines = []
@@ -95,7 +95,8 @@ def score_cells(table: FoldTable) -> pd.DataFrame:
             )
         mean = table.mean(series)
         line["mean"] = with_interval(mean) if mean else table.missing(series)
-        line["FB-IoU"], line["Dice"] = _mean(table, row.fb_iou), _mean(table, row.dice)
+        line["FB-IoU"], line["per-class Dice"] = _mean(table, row.fb_iou), _mean(table, row.dice)
+        line["2m/(1+m) of mIoU"] = _mean(table, row.miou, dice_of_miou)
         for dataset, backbone in kinds:
             where = "" if dataset == table.dataset else f", on {dataset}: NOT this data set"
             own = (first.published_dataset, first.published_backbone) == (dataset, backbone)
@@ -105,7 +106,7 @@ def score_cells(table: FoldTable) -> pd.DataFrame:
 
 
 def dice_cells(table: FoldTable) -> pd.DataFrame:
-    """Dice of every row by fold, and its mean over all folds."""
+    """The mean over classes of the Dice, of every row by fold, and its mean over all folds."""
     lines = []
     for series in table.series:
         row = table.row(series)
@@ -120,11 +121,12 @@ def _start(table: FoldTable, series: str) -> dict[str, str]:
     return {"method": series.removesuffix(f" {fusion}"), "fusion": fusion}
 
 
-def _mean(table: FoldTable, by_fold: pd.Series) -> str:
-    """Mean over all folds; of a single fold its own value, which says so; of several but not all "-"."""
-    if len(by_fold) == table.folds:
-        return percent(by_fold.mean())
-    return f"{percent(by_fold.iloc[0])} (fold {by_fold.index[0]})" if len(by_fold) == 1 else "-"
+def _mean(table: FoldTable, by_fold: pd.Series, of: Callable[[float], float] = float) -> str:
+    """A function of the mean over all folds; of one fold its own value, with the fold; of a few folds "-"."""
+    if len(by_fold) not in (1, table.folds):
+        return "-"
+    only = "" if len(by_fold) == table.folds else f" (fold {by_fold.index[0]})"
+    return f"{percent(of(by_fold.mean()))}{only}"
 
 
 def gain_cells(table: FoldTable, lines: pd.DataFrame) -> pd.DataFrame:

@@ -48,15 +48,7 @@ def create_app(
     hosts: Sequence[str] | None = None,
     label_studio: StudioSettings | None = None,
 ) -> FastAPI:
-    """Returns the server of a model.
-
-    Args:
-        model: what predicts.
-        limits: on requests, pages and memory.
-        hosts: the host names that requests may use, as a foreign site could point its own name here; None
-            for any.
-        label_studio: the Label Studio whose ML backend this server is too.
-    """
+    """The server of a model; a request must name one of ``hosts``, as a foreign site could lead here."""
     limits, shared = limits or Limits(), SharedModel(model)
     pages = Pages(shared, limits)
 

@@ -22,34 +22,23 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """Serves a page where images are annotated and the others predicted, until it is stopped (Ctrl-C).
+    """Serves a page where images are annotated and the others predicted, until it is stopped (Ctrl-C)."""
 
-    Attributes:
-        host: the address to listen on. With any other than this machine's own, everybody in the network can
-            use the page: there is no password.
-        port: to listen on; 0 for any free one.
-        max_pixels: larger images are refused.
-        upload_mib: larger files are refused.
-        session_mib: memory that one open page may use.
-        sessions: pages that may be open at the same time.
-        idle_minutes: a page that is not used for this long loses its images and masks.
-        label_studio: URL of a Label Studio to be the ML backend of as well. Its API token is read from the
-            environment variable LABEL_STUDIO_API_KEY; where BASIC_AUTH_USER and BASIC_AUTH_PASS are set,
-            Label Studio must send them.
-        label_studio_shots: how many of the newest annotated tasks of each class are supports.
-        model: which model is used, and how.
-    """
-
+    # the address to listen on. With any other than this machine's own, everybody in the network can use the
+    # page: there is no password.
     host: str = "127.0.0.1"
-    port: int = 8017
-    max_pixels: int = 40_000_000
-    upload_mib: int = 64
-    session_mib: int = 2048
-    sessions: int = 8
-    idle_minutes: int = 60
+    port: int = 8017  # to listen on; 0 for any free one.
+    max_pixels: int = 40_000_000  # larger images are refused.
+    upload_mib: int = 64  # larger files are refused.
+    session_mib: int = 2048  # memory that one open page may use.
+    sessions: int = 8  # pages that may be open at the same time.
+    idle_minutes: int = 60  # a page that is not used for this long loses its images and masks.
+    # URL of a Label Studio to be the ML backend of as well. Its API token is read from the environment
+    # variable LABEL_STUDIO_API_KEY; where BASIC_AUTH_USER and BASIC_AUTH_PASS are set, Label Studio must send
+    # them.
     label_studio: str | None = None
-    label_studio_shots: int = 10
-    model: ModelOptions = field(default_factory=ModelOptions)
+    label_studio_shots: int = 10  # how many of the newest annotated tasks of each class are supports.
+    model: ModelOptions = field(default_factory=ModelOptions)  # which model is used, and how.
 
 
 def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:

@@ -109,8 +109,6 @@ def test_polygons_of_two_points_are_left_out_and_counted():
         ([box(0, 0, 4000, 10)], "3970 pixels outside its image of 30 x 20"),
         ("text", "expected polygons or an RLE"),
         ({"size": [20, 31], "counts": [620]}, r"size \[20, 31\] .*its image of \[20, 30\]"),
-        ({"size": [20, 30], "counts": [700, -100]}, "counts are "),
-        ({"size": [20, 30], "counts": "P"}, "broken or cut off"),
     ],
 )
 def test_an_invalid_segmentation_is_refused_before_anything_is_drawn(segmentation, message):
@@ -144,33 +142,24 @@ def read(tmp_path):
             {"categories": [{"id": [1], "name": "person"}]},
             r"categories, entry 0: 'id' is \[1\]; expected a whole",
         ),
-        ({"categories": [{"id": {}}, PERSON]}, r"categories, entry 0: 'id' is \{\}"),
         ({"categories": [3, PERSON]}, "categories, entry 0 is 3"),
         (
             {"annotations": [THING | {"id": "abc"}]},
             "annotation abc has the id 'abc'; expected a whole number",
         ),
-        ({"annotations": [THING | {"id": None}]}, "has the id None"),
         ({"annotations": [THING | {"iscrowd": "0"}]}, "annotation 7 has iscrowd '0'; expected 0 or 1"),
-        ({"annotations": [THING | {"iscrowd": 2}]}, "annotation 7 has iscrowd 2"),
         ({"images": [IMAGE | {"height": 10**9}]}, "image 4, a.jpg, is 16 x 1000000000 pixels; expected 1 to"),
-        ({"images": [IMAGE | {"height": 0}]}, "image 4: 'height' is 0"),
         ({"images": [IMAGE | {"width": float("inf")}]}, "image 4: 'width' is inf"),
         ({"images": [{"id": 4, "file_name": "a.jpg", "height": 3}]}, "image 4 has no 'width'"),
         ({"images": [IMAGE, IMAGE]}, "two images have one id, 4"),
         ({"images": [IMAGE, IMAGE | {"id": 5}]}, "image 5, a.jpg, is listed twice"),
         ({"annotations": [THING | {"image_id": 77}]}, "entry 0 is of image 77, which the file does"),
         ({"annotations": [THING | {"category_id": 12}]}, "annotation 7 is of category 12"),
-        (
-            {"annotations": [THING | {"segmentation": {"size": [16, 12], "counts": [192]}}]},
-            "7: the RLE is of size",
-        ),
         ({"annotations": [THING | {"segmentation": None}]}, "7 has the segmentation None"),
         ({"annotations": [3]}, "annotations, entry 0 is 3"),
         ({"annotations": []}, "has no annotations; expected an instances file"),
         ({"images": {}}, "has no images"),
         ({"categories": [{"id": 1, "name": "cat"}]}, "category 1 'cat' is not one of COCO's 80"),
-        ({"categories": [PERSON, {"id": 91, "name": "x"}]}, "category 91 'x'"),
     ],
 )
 def test_an_invalid_entry_is_named_with_its_file(read, changes, message):

@@ -81,13 +81,6 @@ def test_the_list_order_makes_every_image_a_query_once_before_any_is_one_twice(i
     assert queries[:14] != shown
 
 
-def test_the_list_order_draws_among_the_classes_in_the_query(index, split):
-    sampler = EpisodeSampler(index, split, LIST, shots=1)
-    drawn = Counter(s.class_id for seed in range(40) for s in sampler.episodes(seed) if s.query == "b0")
-    assert drawn[4] + drawn[5] > 80
-    assert 0.3 < drawn[4] / (drawn[4] + drawn[5]) < 0.7
-
-
 def test_class_first_draws_classes_evenly_whatever_their_frequency(index, split):
     sampler = EpisodeSampler(index, split, replace(CLASS_FIRST, episodes=1000), shots=1)
     drawn = Counter(s.class_id for s in sampler.episodes(0))

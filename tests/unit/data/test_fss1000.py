@@ -50,16 +50,12 @@ def source(made):
     return FSS1000Source(made)
 
 
-def test_three_hundred_classes_have_numbers_that_are_not_255(source):
+def test_three_hundred_classes_have_numbers_of_16_bits_that_are_not_255(source):
     assert (len(source.class_names), len(source.ids)) == (300, 900)
     ids = [source.class_of[n] for n in ("class000", "class253", "class254", "class299")]
     assert ids == [1, 254, 256, 301]
     assert 255 not in source.class_names
     assert source.ids[:3] == ("class000/1", "class000/2", "class000/10")
-
-
-def test_numbers_have_sixteen_bits():
-    assert list(numbered_in_16_bits(["a", "b"])) == [1, 2]
     assert max(numbered_in_16_bits(["x"] * 65_534)) == 65_535
     for wrong in ([], ["x"] * 65_535):
         with pytest.raises(ValueError, match="1 to 65534 classes"):
@@ -171,16 +167,6 @@ def test_the_fold_trains_and_tests_on_images_of_its_classes(made):
         fss1000(1, made)
     with pytest.raises(DataError, match="needs --root"):
         fss1000(0)
-
-
-def test_lists_in_the_root_are_used(made, tmp_path):
-    for name in ("one", "two", "three"):
-        write(tmp_path, name, numbers=(1, 2))
-    (tmp_path / "splits").mkdir()
-    for file, name in (("train.txt", "one"), ("val.txt", "two"), ("test.txt", "three")):
-        (tmp_path / "splits" / file).write_text(name)
-    split = fss1000(0, tmp_path).split
-    assert (split.name, [split.class_names[c] for c in split.novel]) == ("fss-1000", ["three"])
 
 
 def test_the_folder_is_found_and_what_is_wrong_in_it_is_reported(made, tmp_path):

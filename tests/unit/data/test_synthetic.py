@@ -1,7 +1,5 @@
 """The rendered set: repeatable, balanced, varied; classes differ in outline and pattern, not in colour."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,6 @@ from fewseg.data.source import Source
 from fewseg.data.synthetic import (
     CLASS_PATTERNS,
     FAMILIES,
-    PATTERNS,
     SYNTHETIC_CLASSES,
     Outline,
     Placement,
@@ -56,6 +53,24 @@ def test_it_is_a_source_that_the_index_accepts(tmp_path):
     assert (labels.shape, labels.dtype) == ((SIZE, SIZE), torch.uint8)
     assert small.image_size("train-00002") == (SIZE, SIZE)
     assert 3 in index.classes_in("train-00002")
+
+
+AREAS = [51379, 540, 2414, 924, 1335, 1552, 1489, 2542, 752, 399, 1756, 757, 1215, 1655, 2351]
+AREAS += [613, 781, 2266, 1704, 2029, 805]
+MEANS = [119.2, 99.1, 111.5, 113.0, 109.8, 106.9, 103.3, 73.1, 112.1, 100.5]
+MEANS += [138.0, 151.0, 108.6, 122.3, 107.8, 130.1, 115.4, 123.8, 100.8, 159.3]
+SPREADS = [44.2, 60.5, 57.1, 58.4, 44.6, 42.2, 46.0, 30.2, 30.3, 43.7, 47.9, 47.8, 52.5, 61.3, 43.2, 51.2]
+SPREADS += [42.6, 53.1, 54.5, 54.2]
+
+
+def test_pictures_never_change():
+    """One picture of each class: the pixels of each class, and mean and spread of each picture."""
+    twenty = SyntheticSource(images=20, size=SIZE, seed=3)
+    labels = np.stack([twenty.read_labels(id) for id in twenty.ids])
+    images = np.stack([twenty.read_image(id) for id in twenty.ids]).astype(float)
+    assert np.abs(np.bincount(labels.ravel(), minlength=256)[:21] - AREAS).max() <= 3  # as rounding has it
+    np.testing.assert_allclose(images.mean((1, 2, 3)), MEANS, rtol=0, atol=0.1)
+    np.testing.assert_allclose(images.std((1, 2, 3)), SPREADS, rtol=0, atol=0.1)
 
 
 def test_an_image_depends_on_split_seed_and_number_alone():
@@ -103,17 +118,6 @@ def test_ignored_pixels_are_a_thin_band_between_an_object_and_something_else(sou
         assert inside.mean() < 0.005, f"{id} has a region of ignored pixels, not a band"
 
 
-def test_objects_are_opaque_where_the_labels_have_them():
-    plain = SyntheticSource(images=20, size=129, seed=5)
-    change = []
-    for id in plain.ids:
-        labels, image = plain.read_labels(id).numpy(), plain.read_image(id).numpy().astype(float)
-        edges = np.abs(np.diff(image, axis=2)).sum(0)
-        crossed = labels[:, 1:] == IGNORE
-        change.append(edges[crossed].mean() / edges[labels[:, 1:] == 0].mean())
-    assert np.mean(change) > 1.5, "outlines in the picture do not lie where the labels have them"
-
-
 def test_mean_colour_tells_no_class(source):
     colours, classes = [], []
     for id in source.ids:
@@ -134,28 +138,6 @@ def test_outlines_tell_the_class():
             pictures.append(silhouette(family(Stream(100 * c + k))).ravel())
             classes.append(c)
     assert nearest_neighbour_accuracy(np.array(pictures), np.array(classes)) > 0.9
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_members_of_a_family_differ_in_outline(name):
-    pictures = [silhouette(FAMILIES[name](Stream(k)), side=64) > 0.5 for k in range(8)]
-    overlap = [(a & b).sum() / (a | b).sum() for a, b in pairwise(pictures)]
-    assert max(overlap) < 1, f"two draws of {name} are the same shape"
-    assert np.mean(overlap) < 0.95
-    assert all(0.08 < p.mean() < 0.75 for p in pictures)
-
-
-@pytest.mark.parametrize("name", PATTERNS)
-def test_patterns_stay_between_their_two_colours_and_show_both(name):
-    axis = np.linspace(-1, 1, 96, dtype=np.float32)
-    u, v = np.broadcast_to(axis, (96, 96)), np.broadcast_to(axis[:, None], (96, 96))
-    first, second = (PATTERNS[name](u, v, Stream(k)) for k in (1, 2))
-    assert first.dtype == np.float32
-    assert first.min() >= 0
-    assert first.max() <= 1
-    assert 0.15 < first.mean() < 0.85
-    assert first.std() > 0.2
-    assert not np.array_equal(first, second)
 
 
 def test_a_pattern_names_no_class_and_no_unseen_class_has_a_pattern_of_its_own():

@@ -27,8 +27,3 @@ def test_threads_and_determinism_are_set_and_put_back_even_after_an_error():
 def test_invalid_options_are_refused(wrong):
     with pytest.raises(ValueError, match="must be"):
         DemoOptions(**wrong)
-
-
-def test_a_class_counts_as_present_from_one_percent_of_the_picture():
-    assert DemoOptions(size=129).protocol.min_area == 166
-    assert DemoOptions(size=65).protocol.min_area == 42

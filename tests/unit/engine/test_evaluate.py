@@ -20,6 +20,7 @@ from fewseg.methods.fusion import CrossGuided, IterativeInference, MeanVector, S
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.types import EncodedShots, Guides, QueryMaps
+from plain import pixel_by_pixel
 
 SIDE = 33
 SIZES = [(40, 66), (66, 40), (50, 50), (33, 33), (20, 31), (45, 90)]
@@ -134,20 +135,17 @@ def run(evaluator, episodes, fusion=None, **options):
     return counts
 
 
+def way_counts(said, labels, classes):
+    """One row of counts a way, and where there are several the row of any way."""
+    truth = torch.where(labels == 255, 255, 0)
+    for way, class_id in enumerate(classes, 1):
+        truth[labels == class_id] = way
+    seen = pixel_by_pixel(said, truth, len(classes))
+    return [dict(zip(seen, values, strict=True)) for values in zip(*seen.values(), strict=True)]
+
+
 def plain_counts(said, labels, class_id):
-    """Pixel by pixel."""
-    counts = dict.fromkeys(("fg_inter", "fg_union", "bg_inter", "bg_union", "fg_pred", "fg_true"), 0)
-    for a, label in zip(said.flatten().tolist(), labels.flatten().tolist(), strict=True):
-        if label == 255:
-            continue
-        b = label == class_id
-        counts["fg_inter"] += a and b
-        counts["fg_union"] += a or b
-        counts["bg_inter"] += not a and not b
-        counts["bg_union"] += not a or not b
-        counts["fg_pred"] += a
-        counts["fg_true"] += b
-    return counts
+    return way_counts(said, labels, [class_id])[0]
 
 
 def assert_row(found, row, expected):
@@ -238,7 +236,7 @@ def test_the_logits_of_one_pass_are_resized_to_the_output_sizes_and_their_probab
     assert len(passes) <= len(source.ids)
     for row, spec in enumerate([spec for seed in PROTOCOL.seeds for spec in chosen.episodes(seed)]):
         logits = logits_of_one_pass(evaluator, source, spec)
-        expected = torch.zeros(1, 2, 65, 65)
+        expected = torch.zeros(1, 2, 65, 65)  # from the network's own logits, not from those at image size
         for size in OUTPUTS:
             own = F.interpolate(logits, size=(size, size), mode="bilinear", align_corners=True).softmax(dim=1)
             expected += F.interpolate(own, size=(65, 65), mode="bilinear", align_corners=True)
@@ -399,18 +397,6 @@ def test_a_support_set_is_encoded_once_and_a_question_answered_once(evaluator, s
     assert len(run(evaluator, chosen)) == len(specs)
     assert len(encoded) == len({s.ways for s in specs}) < len(specs)
     assert len(answered) == len({(s.ways, s.query) for s in specs}) < len(specs)
-
-
-def way_counts(said, labels, classes):
-    """Pixel by pixel: one row a way, then the row of any way."""
-    rows = []
-    for chosen in (*[(j,) for j in range(1, len(classes) + 1)], tuple(range(1, len(classes) + 1))):
-        truth = torch.zeros_like(labels)
-        for j in chosen:
-            truth[labels == classes[j - 1]] = 1
-        truth[labels == 255] = 255
-        rows.append(plain_counts(sum(said == j for j in chosen) > 0, truth, 1))
-    return rows
 
 
 @pytest.mark.parametrize("kind", ["evaluator", "pairs"])

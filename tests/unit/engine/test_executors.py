@@ -1,7 +1,6 @@
 """Shards hold every question and pair once; they go to workers, and what a lost worker had is done again."""
 
 import sys
-from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 
 from fewseg.data.episodes import Way
-from fewseg.engine import executors
 from fewseg.engine.executors import (
     LineQuestions,
     Question,
@@ -60,14 +58,6 @@ def test_shards_are_about_equal_and_of_few_classes():
     shards = split([line(asked)], [], 8)
     assert {len(shard.lines[0].questions) for shard in shards} <= {12, 13}
     assert all(len({q.ways[0].class_id for q in shard.lines[0].questions}) == 1 for shard in shards[::2])
-
-
-def test_a_shard_names_every_image_that_it_needs_once():
-    asked = [question("t", "a", "b"), question("u", "a")]
-    shard = Shard((line(asked),), ((0, 1, "c", "a"), (0, 1, "a", "d")))
-    assert shard.images == ["a", "b", "c", "d", "t", "u"]
-    assert (shard.rows("counts"), shard.rows("cross_iou")) == (2, 2)
-    assert Question((Way(1, ("a",)), Way(2, ("b",))), "t").rows == 3
 
 
 class Doubles:
@@ -243,21 +233,3 @@ def test_without_ray_the_message_says_what_to_do(monkeypatch):
         pass
     with pytest.raises(ValueError, match="must be at least 1, got 0"):
         RayWorkers(Doubles, 0)
-
-
-@pytest.mark.parametrize("dies", [(), (2,)])
-def test_ray_workers_show_every_finished_shard_once(monkeypatch, dies):
-    steps, totals = [], []
-
-    class Bar:
-        def add_task(self, title, total):
-            totals.append((title, total))
-
-        def advance(self, task):
-            steps.append(task)
-
-    monkeypatch.setitem(sys.modules, "ray", StandIn(dies))
-    monkeypatch.setattr(executors, "progress_bar", lambda show: nullcontext(Bar()) if show else None)
-    with RayWorkers(Doubles, 2) as workers:
-        workers.run(None, "cross_iou", SHARDS, ShardFiles(), progress=True)
-    assert (totals, len(steps)) == ([("weighing supports", 8)], 8)

@@ -88,5 +88,3 @@ def test_what_it_cannot_do_is_refused(method, data, evaluator):
     assert len(evaluator.run([Line(episodes=sampler, fusion=ScoreAverage(), sizes=SIZES)])[0]) == 2
     with pytest.raises(ValueError, match="--fusion mean or average"):
         evaluator.run([Line(episodes=sampler, fusion=CrossGuided(), sizes=SIZES)])
-    with pytest.raises(ValueError, match="one input size or no output sizes"):
-        evaluator.run([Line(episodes=sampler, sizes=SIZES, output_sizes=(33, 65))])

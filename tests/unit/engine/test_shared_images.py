@@ -1,7 +1,5 @@
 """What a method embeds is kept an image at a time, as far as the bytes allow."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -84,23 +82,9 @@ def test_a_method_that_embeds_nothing_reads_an_image_again_only_where_the_budget
     assert len(store.asked) == reads
 
 
-def test_what_is_used_as_it_lies_on_the_disk_is_the_files_own_and_takes_no_room():
-    store, pool = Store(), ByteCache(1 << 20)
-    ImageFeatures(DoesNot(), store, pool, fp32=True).features(["1", "2"])
-    assert (len(store.asked), pool.bytes) == (2, 0)
-
-
 @pytest.mark.parametrize("method", [Embeds, DoesNot])
 @pytest.mark.parametrize(("fp32", "expected"), [(True, torch.float32), (False, torch.bfloat16)])
 def test_stored_types_are_kept_or_made_float32(method, fp32, expected):
     images = ImageFeatures(method(), Store(torch.bfloat16), ByteCache(1 << 20), fp32=fp32)
     (maps,) = images.features(["1"]).maps.values()
     assert maps.dtype == expected
-
-
-def test_masks_number_the_classes_in_the_order_asked_for():
-    images = ImageFeatures(
-        Embeds(), SimpleNamespace(labels=Store().labels, dtype=torch.float32), ByteCache(1 << 20), fp32=True
-    )
-    assert images.masks(["1", "2"], [7, 3]).tolist() == [[[0, 2], [1, 255]]] * 2
-    assert images.masks(["1"], [7]).tolist() == [[[0, 0], [1, 255]]]

@@ -32,7 +32,6 @@ def forms(tmp_path):
         "floats": (RGB / 255).astype(np.float64),
         "tensor": planes,
         "float tensor": planes.float() / 255,
-        "half tensor": planes.float().div(255),
     }
 
 
@@ -96,7 +95,6 @@ WRONG = {
     "no image": (3, "got a int"),
     "no bytes": (b"", "0 bytes"),
     "text as bytes": (b"hello", "cannot be read"),
-    "truncated": (as_bytes(RGB)[:60], "cannot be read"),
     "animated pillow": (Image.open(io.BytesIO(animated())), "2 frames"),
 }
 
@@ -114,15 +112,6 @@ def test_large_arrays_and_uploads_are_refused_before_they_are_decoded():
         read_image(as_bytes(RGB), max_pixels=50)
     with pytest.raises(DataError, match="9 x 6"):
         read_image(Image.fromarray(RGB), max_pixels=50)
-
-
-def test_a_bomb_is_refused_from_its_header(tmp_path):
-    path = tmp_path / "bomb.png"
-    Image.new("1", (20000, 20000)).save(path)
-    assert path.stat().st_size < 100_000
-    for form in (path, path.read_bytes()):
-        with pytest.raises(DataError, match=r"400000000 pixels|20000 x 20000"):
-            read_image(form)
 
 
 MASK = np.zeros((6, 9), np.uint8)

@@ -1,7 +1,6 @@
 """``fewseg label`` as a user runs it, mistakes included, on a tiny network."""
 
 import json
-import logging
 import os
 import re
 import shutil
@@ -14,21 +13,17 @@ from PIL import Image
 from fewseg.annotations.formats import read_supports
 from fewseg.annotations.jsonl import read_jsonl
 from fewseg.cli import main
-from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.inference import Segmenter, folder_run, segmenter
 from fewseg.inference.images import find_images
 from fewseg.inference.model import Model
 from fewseg.ops.files import folder_alone
 from fewseg.types import DataError
-from small_segmenters import SIZE, model, picture
+from small_segmenters import SIZE, picture, tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    own = model()
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_checkpoint(path, own.method, Checkpoint(config=own.config), whole=True)
-    return path
+    return tiny_checkpoint(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture
@@ -260,19 +255,6 @@ def test_an_export_into_a_file_is_reported_before_the_model_is_loaded(place, no_
     (place / "file").write_text("x")
     assert main(["export", "--support", str(place / "sup"), "--out", str(place / "file")]) == 1
     assert "file is a file; choose another output folder" in " ".join(capfd.readouterr().err.split())
-
-
-def test_an_export_logs_no_line_of_its_weights(place, monkeypatch, caplog):
-    logger = logging.getLogger("fewseg.backbones.weights")
-    monkeypatch.setattr(logging.getLogger("fewseg.backbones"), "level", logging.INFO)
-
-    def load(*_):
-        logger.info("backbone weights: all matched")
-        raise ValueError("that was it")
-
-    monkeypatch.setattr(segmenter, "load_model", load)
-    assert main(["export", "--support", str(place / "sup"), "--out", str(place / "out")]) == 1
-    assert "backbone weights" not in caplog.text
 
 
 JSON = {

@@ -11,11 +11,10 @@ pytest.importorskip("onnxscript")
 
 from fewseg.annotations.jsonl import read_jsonl
 from fewseg.cli import main
-from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
 from fewseg.inference import Segmenter, Tiles
 from fewseg.inference.onnx import export_onnx, on_onnx_runtime
 from fewseg.types import DataError
-from small_segmenters import SIZE, model, picture, segmenter
+from small_segmenters import SIZE, model, picture, segmenter, tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +50,6 @@ def test_the_graph_of_a_pair_method_is_made_on_the_way():
     np.testing.assert_allclose(found.probability, wanted.probability, atol=1e-4)
 
 
-def test_supports_that_torch_encoded_serve_onnx(exported, tmp_path):
-    it = segmenter("matcher")
-    wanted = answers(it, picture(9)[0])
-    it.save_supports(tmp_path / "kept.safetensors")
-    other = Segmenter(on_onnx_runtime(it.model, exported))
-    other.load_supports(tmp_path / "kept.safetensors")
-    np.testing.assert_allclose(other.segment(picture(9)[0]).probability, wanted.probability, atol=1e-4)
-
-
 def test_a_folder_of_another_size_or_model_or_of_nothing_is_refused(exported, tmp_path):
     with pytest.raises(DataError, match=r"was exported at 65 pixels, this model has 73"):
         on_onnx_runtime(model("matcher", size=73), exported)
@@ -91,13 +81,11 @@ def test_a_method_that_cannot_be_exported_is_reported_in_one_line(monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_the_command_labels_with_it(exported, tmp_path, capfd):
-    own = model("matcher")
-    checkpoint = tmp_path / "tiny.safetensors"
-    save_checkpoint(checkpoint, own.method, Checkpoint(config=own.config), whole=True)
+def test_the_command_labels_with_it(exported, tmp_path, capfd, write_image, write_mask):
+    checkpoint = tiny_checkpoint(tmp_path / "tiny.safetensors")
     for name, k in (("sup/images/x", 0), ("photos/y", 9)):
-        _write(tmp_path / f"{name}.png", picture(k)[0])
-    _write(tmp_path / "sup/masks/x.png", picture(0)[1])
+        write_image(tmp_path / f"{name}.png", picture(k)[0])
+    write_mask(tmp_path / "sup/masks/x.png", picture(0)[1])
     words = ["label", "--support", tmp_path / "sup", "--images", tmp_path / "photos", "--model", checkpoint]
     words += ["--size", SIZE, "--quiet"]
     for out, more in (("a", []), ("b", ["--backend", "onnx", "--graphs", exported])):
@@ -108,10 +96,3 @@ def test_the_command_labels_with_it(exported, tmp_path, capfd):
     assert main([str(w) for w in [*words, "--out", tmp_path / "c", "--graphs", exported]]) == 1
     assert "give --backend onnx too" in " ".join(capfd.readouterr().err.split())
     assert not (tmp_path / "c").exists()
-
-
-def _write(path, pixels):
-    from PIL import Image
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)

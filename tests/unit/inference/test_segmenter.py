@@ -1,4 +1,4 @@
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -276,11 +276,8 @@ def test_threads_that_segment_while_others_annotate_each_get_a_whole_answer():
             it.add_class("b", *picture(20, colour=(20, 200, 20)))
             it.remove("b")
 
-    threads = [threading.Thread(target=work) for work in (look, look, change)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda work: work(), (look, look, change)))
     assert not wrong
 
 

@@ -27,11 +27,6 @@ def test_tiles_cover_every_pixel_and_overlap_as_asked(hw, overlap):
         assert places[-1] + min(SIZE, hw[axis]) == hw[axis]
 
 
-def test_an_image_no_larger_than_a_tile_is_one_view():
-    assert len(Tiles().windows((33, 20), SIZE)) == 1
-    assert len(Whole().windows((900, 20), SIZE)) == 1
-
-
 @pytest.mark.parametrize("wrong", [{"side": 0}, {"overlap": 0.95}, {"overlap": -0.1}])
 def test_wrong_tiles_are_refused(wrong):
     with pytest.raises(ValueError, match="tiles must have a side of 1 pixel at least and an overlap in"):
@@ -65,13 +60,6 @@ def test_one_view_gives_its_content_at_the_networks_resolution():
     assert joined.shape == (2, 33, 15)
     assert torch.equal(joined, maps[0, :, :33, :15])
     assert to_size(joined, (66, 30)).shape == (2, 66, 30)
-
-
-def test_masks_are_padded_with_ignore():
-    (window,) = Whole().windows((66, 30), SIZE)
-    views = view_masks(torch.ones(66, 30, dtype=torch.uint8), [window])
-    assert (views[0, :, :15] == 1).all()
-    assert (views[0, :, 15:] == 255).all()
 
 
 @pytest.mark.parametrize("place", [(0, 0), (199, 399), (77, 301)])

@@ -195,6 +195,14 @@ def by_hand(trunk, compared, iterations):
     return logits
 
 
+@pytest.mark.parametrize("iterations", [0, 1, 4])
+def test_refinement_feeds_each_answer_back(trunk, iterations):
+    compared = torch.randn(3, 4, 6, 6)
+    with torch.no_grad():
+        expected = by_hand(trunk, compared, iterations)[-1]
+        torch.testing.assert_close(Refinement(iterations=iterations).run(trunk, compared), expected)
+
+
 def test_an_early_stop_keeps_the_scores_of_the_pairs_whose_mask_stays(trunk):
     compared = torch.linspace(0.3, 12, 12).view(-1, 1, 1, 1) * torch.randn(12, 4, 6, 6)
     with torch.no_grad():

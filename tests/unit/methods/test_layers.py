@@ -95,18 +95,19 @@ def rerun(level, below):
     return torch.cat([F.avg_pool2d(below, 3, stride=1, padding=1), below[:, :1] - 1], dim=1)
 
 
+def stages(seed):
+    third = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
+    return Features(maps={"layer3": third, "layer4": rerun("layer4", third)}, image_size=(33, 33))
+
+
 @pytest.fixture
 def support():
-    generator = torch.Generator().manual_seed(0)
-    third = torch.randn(2, 3, 5, 5, generator=generator)
-    return Features(maps={"layer3": third, "layer4": rerun("layer4", third)}, image_size=(33, 33))
+    return stages(0)
 
 
 @pytest.fixture
 def query():
-    generator = torch.Generator().manual_seed(1)
-    third = torch.randn(2, 3, 5, 5, generator=generator)
-    return Features(maps={"layer3": third, "layer4": rerun("layer4", third)}, image_size=(33, 33))
+    return stages(1)
 
 
 @pytest.fixture

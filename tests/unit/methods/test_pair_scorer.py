@@ -6,8 +6,12 @@ import torch.nn.functional as F
 
 from fewseg.methods.canet import CANetConfig
 from fewseg.methods.fusion import CrossGuided, MeanVector, ScoreAverage
-from fewseg.types import EncodedShots, WaysState
+from fewseg.methods.pfenet import PFENetConfig
+from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig
+from fewseg.methods.sdaanet import SDAANetConfig
+from fewseg.types import EncodedEpisodes, EncodedShots, WaysState
 
+PAIR_CONFIGS = (PFENetConfig, SCLPFENetConfig, CANetConfig, SCLCANetConfig, SDAANetConfig)
 FUSIONS = (MeanVector(), ScoreAverage(), CrossGuided())
 
 
@@ -70,6 +74,34 @@ def test_a_method_without_a_support_path_says_so(pfenet, shots, encode):
     pfenet.fusion = CrossGuided(path="support")
     with pytest.raises(ValueError, match=r"PFENet has no support path: use CrossGuided\(path='query'\)"):
         pfenet.encode_support(encode(pfenet, *shots(1, 2)))
+
+
+@pytest.mark.parametrize("rule", ["touched", "sampled"])
+@pytest.mark.parametrize("config", PAIR_CONFIGS)
+def test_an_object_without_half_a_cell_has_the_cells_it_touches_or_a_vector_of_zeros(
+    make_method, shots, encode, config, rule
+):
+    method = make_method(config, small_objects=rule)
+    images, masks = shots(2, 1)
+    masks.zero_()
+    masks[:, 0, 3, 20] = 1  # bilinear sampling at 9 x 9 cells does not see it
+    support, query = encode(method, images, masks), method.extract(shots(2, 1, seed=1)[0][:, 0])
+    with torch.no_grad():
+        guides = method.encode_shots(support.features, masks[:, 0])
+        logits = method.segment(query, method.encode_support(support))
+    found = guides["vectors"].abs().sum() + guides.keys.abs().sum()
+    assert bool(guides.valid.any()) == (rule == "touched" and guides.keys.shape[-1] > 0)
+    assert bool(found > 0) == (rule == "touched")
+    assert bool(logits.isfinite().all())
+    losses = method.losses(EncodedEpisodes(support=support, query=query, query_masks=masks[:, 0]))
+    assert bool(losses.total.isfinite())
+    if config is SDAANetConfig:  # a query without a cell has no prototype to teach with
+        assert bool(losses.terms["distillation"] > 0) == (rule == "touched")
+
+
+def test_an_unknown_rule_for_small_objects_is_refused():
+    with pytest.raises(ValueError, match="small_objects must be 'touched' or 'sampled', got 'none'"):
+        PFENetConfig(small_objects="none")
 
 
 @pytest.mark.parametrize("aligned", [True, False])

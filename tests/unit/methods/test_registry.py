@@ -52,7 +52,7 @@ def test_a_method_is_created_with_some_fields_changed():
             {"chanels": 8},
             r"has no field 'chanels' \(did you mean 'channels'\?\); it has backbone",
         ),
-        ({"zzz": 8}, "has no field 'zzz'; it has backbone, channels, mid_levels, prior"),
+        ({"zzz": 8}, "has no field 'zzz'; it has backbone, small_objects, channels, mid_levels"),
         ({"backbone": "resnet50"}, "backbone of method 'pfenet' must be BackboneConfig, got 'resnet50'"),
         (
             {"fusion": "mean"},

@@ -1,32 +1,9 @@
-import json
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from fewseg.metrics.counts import ANY_WAY, COUNT_NAMES, Counts, EpisodeCounts, count, count_ways
-
-
-def pixel_by_pixel(prediction, truth, ways):
-    """The definition, spelled out: each way, then any way, on the pixels that are not ignored."""
-    foregrounds = [{way} for way in range(1, ways + 1)]
-    if ways > 1:
-        foregrounds.append(set(range(1, ways + 1)))
-    seen = {name: [0] * len(foregrounds) for name in COUNT_NAMES}
-    for p, t in zip(prediction.ravel().tolist(), truth.ravel().tolist(), strict=True):
-        if t == 255:
-            continue
-        for row, foreground in enumerate(foregrounds):
-            in_p, in_t = p in foreground, t in foreground
-            seen["fg_inter"][row] += in_p and in_t
-            seen["fg_union"][row] += in_p or in_t
-            seen["bg_inter"][row] += not in_p and not in_t
-            seen["bg_union"][row] += not in_p or not in_t
-            seen["fg_pred"][row] += in_p
-            seen["fg_true"][row] += in_t
-    return seen
+from plain import pixel_by_pixel
 
 
 def random_masks(shape, seed=0, ways=1):
@@ -107,25 +84,6 @@ def test_stacking_joins_single_masks_and_batches():
     prediction, truth = random_masks((3, 6, 5))
     joined = Counts.stack([count(prediction[0], truth[0]), count(prediction[1:], truth[1:])])
     assert as_dict(joined) == as_dict(count(prediction, truth))
-
-
-SHARED = Path(os.environ.get("FEWSEG_SHARED", Path(__file__).parents[3] / ".." / "shared"))
-UNITS = SHARED / "reference" / "released" / "units.npz"
-
-
-@pytest.mark.skipif(
-    not UNITS.exists(), reason="the released code's reference tensors are not at $FEWSEG_SHARED"
-)
-@pytest.mark.parametrize("case", ["binary", "all_ignore", "no_fg_target", "no_fg_anywhere"])
-def test_counts_agree_with_the_released_code(case):
-    assert json.loads(UNITS.with_suffix(".json").read_text())["case"]
-    with np.load(UNITS) as stored:
-        output, target = stored[f"in_iou_{case}_output"], stored[f"in_iou_{case}_target"]
-        inter, union, area = stored[f"out_iou_{case}_torch"]
-    counts = count(output, target)
-    assert [counts.bg_inter.sum(), counts.fg_inter.sum()] == inter.tolist()
-    assert [counts.bg_union.sum(), counts.fg_union.sum()] == union.tolist()
-    assert counts.fg_true.sum() == area[1]
 
 
 def rows(n=3, seed=0, start=0, class_id=1, **more):

@@ -61,6 +61,16 @@ def test_an_object_that_fills_less_than_half_of_a_cell_falls_back_too():
     assert cells.sum() == cells[0, 0, 1, 2] == 1
 
 
+def test_without_the_fallback_an_object_has_the_cells_that_bilinear_sampling_leaves():
+    masks = torch.zeros(2, 16, 16, dtype=torch.uint8)
+    masks[0, 4, 7] = masks[1, 4, 6] = 1
+    cells = foreground_cells(masks, (5, 5), small_objects="sampled")
+    for mask, cell in zip(masks, cells, strict=True):
+        torch.testing.assert_close(cell[0], plain_cells(mask, (5, 5)), atol=1e-6, rtol=0)
+    assert float(cells[0].max()) == pytest.approx(0.75 * 0.5)
+    assert float(cells[1].sum()) == 0  # between the sampled pixels
+
+
 @pytest.mark.parametrize(("threshold", "soft_counts"), [(0.5, True), (1.0, False)])
 def test_the_foreground_is_parted_into_what_a_prediction_covers_and_what_it_misses(threshold, soft_counts):
     cells = torch.tensor([[[[1.0, 1.0, 0.5], [0.49, 0.0, 0.0]]]])
@@ -158,8 +168,8 @@ def test_regions_pooled_at_once_are_those_pooled_one_by_one():
     cells = torch.rand(3, 2, 5, 6, generator=generator)
     cells[1, 1] = 0
     for maps in (features, features.contiguous(memory_format=torch.channels_last)):
-        found = masked_averages(maps, cells, 1e-5)
+        found = masked_averages(maps, cells, 0.5)
         for region in range(2):
-            expected = plain_average(features, cells[:, region : region + 1], 1e-5)
+            expected = plain_average(features, cells[:, region : region + 1], 0.5)
             torch.testing.assert_close(found[:, region], expected, atol=1e-5, rtol=1e-5)
     assert found[1, 1].abs().max() == 0

@@ -83,23 +83,10 @@ def test_every_line_of_a_recipe_is_made_once(name):
         ),
         ({"shots": [3], "ways": [1]}, [(1, 3, "mean", "query"), (1, 3, "iterative", "query")]),
         (
-            {"ways": [1], "shots": [5, 1]},
-            [
-                (1, 5, "mean", "query"),
-                (1, 1, "mean", "query"),
-                (1, 1, "iterative", "query"),
-                (1, 1, "mean", "support"),
-            ],
-        ),
-        (
             {"ways": [3]},
             [(3, 1, "mean", "query"), (3, 1, "iterative", "query"), (3, 5, "mean", "query")],
         ),
         ({"ways": [2]}, [(2, 1, "mean", "query"), (2, 5, "mean", "query")]),
-        (
-            {"ways": [1], "on": "query"},
-            [(1, 1, "mean", "query"), (1, 1, "iterative", "query"), (1, 5, "mean", "query")],
-        ),
         ({"ways": [1], "on": "support"}, [(1, 1, "mean", "support"), (1, 5, "mean", "support")]),
         ({"ways": [1], "shots": [1], "fusions": ["mean"]}, [(1, 1, "mean", "query")]),
         (
@@ -115,24 +102,10 @@ def test_every_line_of_a_recipe_is_made_once(name):
                 (1, 5, "mean", "support"),
             ],
         ),
-        (
-            {"fusions": ["mean"]},
-            [
-                (1, 1, "mean", "query"),
-                (1, 5, "mean", "query"),
-                (2, 1, "mean", "query"),
-                (2, 5, "mean", "query"),
-            ],
-        ),
     ],
 )
 def test_wishes_choose_among_them_and_add_what_is_missing(wishes, expected):
     assert lines(**wishes) == expected
-
-
-def test_what_is_missing_takes_the_fusions_of_the_recipe():
-    found = lines(shots=[7], ways=[1])
-    assert found == [(1, 7, "mean", "query"), (1, 7, "iterative", "query")]
 
 
 def test_a_fusion_of_the_methods_kind_has_the_methods_settings_and_another_the_default_ones():
@@ -190,7 +163,6 @@ def test_manifests_leave_no_room_for_wishes_about_episodes(wish):
         ({"sizes": (241, 240)}, r"--sizes must be different sides of 8k \+ 1 pixels, got 241 240"),
         ({"sizes": (241, 241)}, "--sizes must be different"),
         ({"output_sizes": (241, 240)}, "--output-sizes must be different sides"),
-        ({"sizes": (241, 353), "output_sizes": (241,)}, "give --sizes one side or none"),
     ],
 )
 def test_options_out_of_range_are_refused(wish, message):

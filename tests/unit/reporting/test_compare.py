@@ -5,7 +5,7 @@ from rich.console import Console
 
 from fewseg.metrics import bootstrap_miou, minimum_detectable_difference, paired_difference
 from fewseg.reports import comparison
-from fewseg.reports.comparison import comparison_lines, comparison_table, what_differs
+from fewseg.reports.comparison import comparison_lines, comparison_table
 from fewseg.reports.numbers import points
 from fewseg.reports.options import CompareOptions
 
@@ -42,7 +42,7 @@ def test_two_results_on_the_same_episodes_are_compared_pair_by_pair(write, count
     assert f"over query images, each with all its episodes: {points(images.difference)}" in "\n".join(
         comparison_lines(found)
     )
-    assert found.differences == found.made_differently == ()
+    assert found.differences == found.made_differently == ()  # methods may differ
     assert found.detectable == minimum_detectable_difference(expected.interval.standard_error, episodes=60)
     assert found.difference.value == pytest.approx(found.b.miou_mean - found.a.miou_mean)
     assert found.difference.value > 0
@@ -107,23 +107,6 @@ def test_one_protocol_on_other_images_is_refused_and_unpaired_when_allowed(write
     assert compare(a, b, allow_different_protocols=True).paired is None
 
 
-def test_an_edited_result_is_not_compared(write):
-    a, b = write("a"), write("b")
-    text = b.read_text()
-    old = text[text.index('"miou": ') :].split(",")[0]
-    b.write_text(text.replace(old, '"miou": 0.9', 1))
-    with pytest.raises(ValueError, match="does not follow from"):
-        compare(a, b)
-
-
-def test_results_that_differ_in_the_method_only_are_comparable(result_of, counts_of_fold):
-    a, b = (
-        result_of(counts_of_fold()),
-        result_of(counts_of_fold(), method="scl-pfenet", fusion="average", recipe="x"),
-    )
-    assert what_differs(a, b) == []
-
-
 def test_the_table_has_scores_in_percent_and_differences_in_points(write):
     found = compare(write("a"), write("b", better=0.02, method="scl-pfenet"))
     text = shown(comparison_table(found))
@@ -135,7 +118,8 @@ def test_the_table_has_scores_in_percent_and_differences_in_points(write):
     assert "scl-pfenet mean, 1-shot, voc5i-mini fold 0 against pfenet mean" in text
     for label, first, second in [
         ("FB-IoU", found.a.fb_iou_mean, found.b.fb_iou_mean),
-        ("Dice", found.a.dice_mean, found.b.dice_mean),
+        ("per-class Dice", found.a.dice_mean, found.b.dice_mean),
+        ("2m/(1+m) of mIoU", *(2 * r.miou_mean / (1 + r.miou_mean) for r in (found.a, found.b))),
         ("IoU aeroplane", found.a.per_class_mean[1], found.b.per_class_mean[1]),
         ("IoU bicycle", found.a.per_class_mean[2], found.b.per_class_mean[2]),
     ]:

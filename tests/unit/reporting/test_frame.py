@@ -19,6 +19,7 @@ def test_every_result_is_a_row_by_its_path_with_its_counts(folder, write):
     assert found.runs["deeper/one"] == run
     assert found.counts["deeper/one"].columns().keys() == counts.columns().keys()
     assert (row.miou, row.fb_iou, row.dice) == (run.miou_mean, run.fb_iou_mean, run.dice_mean)
+    assert row.dice_of_miou == pytest.approx(2 * row.miou / (1 + row.miou))
     assert (row.miou_low, row.miou_high) == run.miou_ci95
     assert (row.dataset, row.fold, row.shots, row.folds) == ("voc5i-mini", 1, 5, 4)
     assert (row.paper, row.table, row.row) == ("scl", "1", "PFENet")

@@ -1,7 +1,6 @@
 import csv
 import io
 import re
-from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
@@ -11,6 +10,7 @@ from fewseg.reports.paper_report import texts
 from fewseg.reports.papers import _letter, csv_tables, page_of, paper_tables
 from fewseg.reports.tables import rich_paper_table
 from fewseg.reports.templating import latex
+from site_page import Page
 
 SCL = {"method": "scl-pfenet", "fusion": "average", "recipe": "voc5i_mini_scl_&_<b>", "variant": "scl_pfenet"}
 
@@ -44,47 +44,30 @@ def shown(table):
 
 
 def cells(html):
-    """(tag, attributes, text) of each cell of an HTML table; fails on tags that are not closed in order."""
-    found, open_tags = [], []
-
-    class Reader(HTMLParser):
-        def handle_starttag(self, tag, attributes):
-            open_tags.append(tag)
-            if tag in ("td", "th"):
-                found.append([tag, dict(attributes), ""])
-
-        def handle_endtag(self, tag):
-            assert open_tags.pop() == tag
-
-        def handle_data(self, data):
-            if {"td", "th"} & set(open_tags):
-                found[-1][2] += data
-
-    Reader().feed(html)
-    assert open_tags == []
-    return found
+    """(attributes, text) of each cell of an HTML table."""
+    return [(e, e["text"]) for e in Page(html).elements if e["tag"] in ("td", "th")]
 
 
 def test_html_has_the_printed_value_and_ours_in_blocks_that_say_whose_they_are(tables):
     found = cells(html_table(tables[0]))
-    wide = [one for one in found if "few" not in one[1].get("class", "").split()]
-    blocks = [text for _, named, text in wide if named.get("scope") == "colgroup"]
+    wide = [one for one in found if "few" not in one[0].get("class", "").split()]
+    blocks = [text for named, text in wide if named.get("scope") == "colgroup"]
     assert blocks[:4] == [
         "",
         "printed, PASCAL-5i",
         "fewseg on PASCAL-5i",
         "fewseg on voc5i-mini, NOT the paper's data",
     ]
-    spans = [int(named["colspan"]) for _, named, _ in wide if named.get("scope") == "colgroup"]
+    spans = [int(named["colspan"]) for named, _ in wide if named.get("scope") == "colgroup"]
     assert spans[:4] == [2, 6, 1, 6]
-    start = next(i for i, (_, _, text) in enumerate(found) if text == "PFENet (TPAMI'20)")
+    start = next(i for i, (_, text) in enumerate(found) if text == "PFENet (TPAMI'20)")
     row = found[start : start + 15]
-    assert [text for _, _, text in row[2:9]] == ["61.7", "69.5", "55.4", "56.3", "60.8", "", "not run"]
-    title = row[9][1]["title"]
+    assert [text for _, text in row[2:9]] == ["61.7", "69.5", "55.4", "56.3", "60.8", "", "not run"]
+    title = row[9][0]["title"]
     assert "printed 61.7 (PASCAL-5i, resnet50)" in title
     assert "on voc5i-mini (NOT the papers' data)" in title
     assert "protocol mini [" in title
-    assert re.fullmatch(r"\d\d\.\d\[\d\d\.\d, \d\d\.\d\]", row[9][2])
+    assert re.fullmatch(r"\d\d\.\d\[\d\d\.\d, \d\d\.\d\]", row[9][1])
 
 
 def test_html_escapes_what_results_say_of_themselves(tables):
@@ -212,13 +195,13 @@ def test_footnotes_go_on_with_two_letters():
 def test_html_says_what_a_narrow_screen_can_do_without(tables):
     """Folds, backbones, and a data set without numbers; headings span what is left."""
     html = html_table(tables[0])
-    kinds = [[set((named.get("class") or "").split()), named] for _, named, _ in cells(html)]
+    kinds = [[set((named.get("class") or "").split()), named] for named, _ in cells(html)]
     few = [int(named["colspan"]) for kind, named in kinds if "few" in kind]
     full = [int(named["colspan"]) for kind, named in kinds if "full" in kind]
     assert full[:4] == [2, 6, 1, 6]
     assert few[:3] == [1, 2, 2], "Method; Mean and gain, printed and of the small set"
     row = re.search(r"<tr>\s*<th[^>]*>PFENet.*?</tr>", html, re.DOTALL)[0]
-    shown = [text for _, named, text in cells(row) if "detail" not in named["class"].split()]
+    shown = [text for named, text in cells(row) if "detail" not in named["class"].split()]
     assert shown[:3] == ["PFENet (TPAMI'20)", "60.8", ""]
     assert re.fullmatch(r"\d\d\.\da\[.*\]", shown[3])
     assert len(shown) == 5

@@ -208,10 +208,10 @@ def test_the_score_file_has_every_result_in_full(folder, make):
     _, _, page = make(folder)
     rows = page.downloads()["voc5i-mini-1-shot-scores.csv"]
     wanted = {
-        (r.method, str(r.fold)): (r.miou_mean, *r.miou_ci95, r.fb_iou_mean, r.dice_mean)
+        (r.method, str(r.fold)): (r.miou_mean, *r.miou_ci95, r.fb_iou_mean, r.dice_mean, r.dice_of_miou_mean)
         for r, _ in pairs_of(folder)
     }
-    names = ("miou", "miou_low", "miou_high", "fb_iou", "dice")
+    names = ("miou", "miou_low", "miou_high", "fb_iou", "dice", "dice_of_miou")
     assert {(r["method"], r["fold"]): tuple(float(r[n]) for n in names) for r in rows} == wanted
 
 

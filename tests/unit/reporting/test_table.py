@@ -35,16 +35,19 @@ def test_a_row_has_every_fold_and_their_mean_with_intervals(fold_tables, results
     (table,) = fold_tables(runs)
     headings, rows = cells(table)
     estimates = [estimate(r) for r in runs]
-    assert headings[:9] == [
-        *("method", "fusion", "fold 0", "fold 1", "fold 2", "fold 3", "mean", "FB-IoU", "Dice"),
+    assert headings[:10] == [
+        *("method", "fusion", "fold 0", "fold 1", "fold 2", "fold 3", "mean", "FB-IoU"),
+        *("per-class Dice", "2m/(1+m) of mIoU"),
     ]
-    assert rows[0][:9] == [
+    miou = sum(r.miou_mean for r in runs) / 4
+    assert rows[0][:10] == [
         "pfenet",
         "mean",
         *(with_interval(e) for e in estimates),
         with_interval(mean_of(estimates)),
         f"{25 * sum(r.fb_iou_mean for r in runs):.1f}",
         f"{25 * sum(r.dice_mean for r in runs):.1f}",
+        f"{200 * miou / (1 + miou):.1f}",
     ]
 
 
@@ -52,7 +55,7 @@ def test_a_mean_over_missing_folds_is_never_printed(fold_tables, results):
     (table,) = fold_tables(results(folds=(0, 1, 3)))
     (row,) = cells(table)[1]
     assert row[4] == "-"
-    assert row[6:9] == ["missing fold 2", "-", "-"]
+    assert row[6:10] == ["missing fold 2", "-", "-", "-"]
     (table,) = fold_tables(results(folds=(1,)))
     (row,) = cells(table)[1]
     assert row[6] == "missing folds 0, 2, 3"
@@ -136,17 +139,17 @@ def test_no_results_make_no_table(fold_tables):
 def test_published_values_of_another_data_set_stand_in_a_column_that_says_so(fold_tables, results):
     (table,) = fold_tables([*results(), *results(method="matcher", recipe="m")])
     headings, rows = cells(table)
-    assert headings[9:] == ["published mean (resnet50, on pascal-5i: NOT this data set)"]
-    assert [r[9] for r in rows] == ["-", "60.8"]
+    assert headings[10:] == ["published mean (resnet50, on pascal-5i: NOT this data set)"]
+    assert [r[10] for r in rows] == ["-", "60.8"]
 
 
 def test_published_values_of_the_same_data_set_and_each_backbone_have_their_own_column(fold_tables, results):
     (table,) = fold_tables(results(dataset="pascal-5i"))
-    assert cells(table)[0][9:] == ["published mean (resnet50)"]
+    assert cells(table)[0][10:] == ["published mean (resnet50)"]
     (table,) = fold_tables(results(dataset="coco-20i"))
     headings, rows = cells(table)
-    assert headings[9:] == ["published mean (resnet101)"]
-    assert rows[0][9] == "32.4"
+    assert headings[10:] == ["published mean (resnet101)"]
+    assert rows[0][10] == "32.4"
 
 
 def test_multi_scale_of_one_pass_has_a_published_value_of_its_own_and_of_two_inputs_none(
