@@ -54,23 +54,17 @@ class FewShotSegmenter(nn.Module, ABC):
         fusions: the fusions that the method can use, with their default settings.
         fusion: how K shots become one answer. It has no parameters and may be changed at any time.
         trains_ways: whether ``training_losses`` takes episodes of several ways.
-<<<<<<< HEAD
         compares_background: whether supports without the thing take part in ``encode_support``.
-=======
         scales: factors of an image's size at which queries are read too; none for most methods. Such a
             method is evaluated on images at their own size.
->>>>>>> main
     """
 
     backbone: Backbone
     fusions: tuple[Fusion, ...]
     fusion: Fusion
     trains_ways: bool = False
-<<<<<<< HEAD
     compares_background: bool = False
-=======
     scales: tuple[float, ...] = ()
->>>>>>> main
 
     def __init__(self, config: Any = None) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ from fewseg.methods.base import (
     warn_of_absent,
     without_absent,
 )
-from fewseg.methods.fusion import Fusion
+from fewseg.methods.fusion import JointFit
 from fewseg.methods.registry import register_method
 from fewseg.ops.filters import filter_channels, pixel_filters
 from fewseg.ops.resize import resize
@@ -33,13 +33,6 @@ from fewseg.types import IGNORE, EncodedEpisodes, EncodedShots, Features, LossTe
 _FILTERS = "filters"
 _SEED = 0
 _CONSTANT = 1e-3  # of the channels' mean deviation
-
-
-@dataclass(frozen=True, kw_only=True)
-class JointFit(Fusion):
-    """The K shots are one training set: the head is fitted to the cells of all of them."""
-
-    kind: Literal["fit"] = "fit"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -297,6 +297,13 @@ class IterativeInference(Fusion):
         return Collected(sets=torch.stack(sets, dim=1), weights=rho_n, diverged=diverged)
 
 
+@dataclass(frozen=True, kw_only=True)
+class JointFit(Fusion):
+    """The K shots are one training set: the head is fitted to the cells of all of them."""
+
+    kind: Literal["fit"] = "fit"
+
+
 def _judged(prototypes: Tensor, judge: Judge) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient of the loss (Eq. 12), the loss and rho, all without a graph."""
     with torch.enable_grad():
@@ -317,7 +324,7 @@ AttendedFusion = PairFusion | ShotAttention
 
 FUSIONS: dict[str, type[Fusion]] = {
     fusion.kind: fusion
-    for fusion in (MeanVector, ScoreAverage, CrossGuided, ShotAttention, IterativeInference)
+    for fusion in (MeanVector, ScoreAverage, CrossGuided, ShotAttention, IterativeInference, JointFit)
 }
 """Every fusion by its name."""
 
