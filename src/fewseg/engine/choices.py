@@ -5,7 +5,7 @@ from typing import Literal
 Precision = Literal["fp32", "bf16"]
 """In which a method runs."""
 
-FusionName = Literal["mean", "average", "cross-guided", "attention", "iterative"]
+FusionName = Literal["mean", "average", "cross-guided", "attention", "iterative", "fit"]
 """The kinds of ``methods.fusion.FUSIONS``; a test keeps the two equal."""
 
 Target = Literal["query", "support"]
