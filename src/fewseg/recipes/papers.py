@@ -341,7 +341,10 @@ def coco_20i_srpnet_resnet50() -> Recipe:
 
 @register(variants.PANET)
 def coco_panet_vgg16() -> Recipe:
-    """PANet, VGG-16, COCO-20i in split A, PANet's own: in no table of the three papers with this split.
+    """PANet, VGG-16, COCO-20i in split A, PANet's own.
+
+    SRPNet (Ding et al. 2022), Table 4, and SD-AANet (Zhao et al. 2022), Table II, quote PANet's figures on it
+    among those on other folds.
 
     Deviations: as ``pascal_panet_vgg16``, whose schedule it has.
     """

@@ -15,9 +15,9 @@ from typing import Any, TypedDict
 import pandas as pd
 
 from fewseg.data.protocols import stored_protocol
-from fewseg.engine.results import RunResult, counts_path, load_with_counts
+from fewseg.engine.results import RunResult, as_json, counts_path, load_with_counts
 from fewseg.metrics import EpisodeCounts, Score, bootstrap_score, paired_difference
-from fewseg.recipes.registry import variants
+from fewseg.recipes.registry import RECIPES, variants
 from fewseg.recipes.variants import Variant
 from fewseg.reports.numbers import Estimate, mean_of
 from fewseg.reports.published import printed_as
@@ -56,7 +56,6 @@ class ResultRow(TypedDict):
     sizes: str  # "241"; multi-scale "241 + 353", or "241, logits at 241 + 353" of one pass
     multi_scale: bool
     backbone: str
-    reservation: str  # how the network is less than the paper's, or ""
     precision: str
     protocol: str  # name and digest
     protocol_digest: str
@@ -177,11 +176,10 @@ def results_of(
 def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
     method = _part(run.config, "method")
     name = str(_part(method, "backbone").get("name", ""))
-    absent = _part(method, "attention").get("type") == "NoAttention"
     variant = variants().get(run.variant, Variant(name=run.variant))
     task = (run.dataset, run.fusion, run.shots, run.on)
     row, value = None, None
-    if run.ways == 1:
+    if run.ways == 1 and _is_of_its_recipe(run):
         sides = (run.sizes, run.output_sizes)
         row, value = printed_as(variant, *task, *sides, backbone=name)
     protocol = stored_protocol(run.protocol)
@@ -194,7 +192,6 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
         "sizes": run.sizes_text or "unknown",
         "multi_scale": len(run.sizes) > 1 or bool(run.output_sizes),
         "backbone": name,
-        "reservation": "without SAAM" if absent else "",  # so are 5-shot rows of SD-AANet on the small set
         "protocol": f"{title} [{run.protocol_digest}]".strip(),
         "protocol_line": f"protocol {protocol.line()}"
         if protocol
@@ -213,6 +210,13 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
         "published_dataset": value.dataset if value else "",
         "published_backbone": value.backbone if value else "",
     }
+
+
+def _is_of_its_recipe(run: RunResult) -> bool:
+    """Whether the method has the parts that its recipe has now: printed rows are of the recipe."""
+    method = _part(run.config, "method")
+    own = as_json(RECIPES[run.recipe]().method) if run.recipe in RECIPES else {}
+    return all(_part(method, k).get("type") in (None, _part(own, k).get("type")) for k in own)
 
 
 def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -395,7 +395,6 @@ def source_of(table: FoldTable, series: str) -> dict[str, str]:
         "protocol": line or first.protocol,
         "protocol_line": line,
         "training": trained,
-        "reservations": first.reservation,
         "sentence": _sentence(first, trained),
     }
 
@@ -411,13 +410,13 @@ def _sentence(first: Any, trained: str) -> str:
         trained,
         f"{first.episodes} episodes a fold; protocol {first.protocol}",
     ]
-    return "; ".join([*parts, first.reservation] if first.reservation else parts)
+    return "; ".join(parts)
 
 
 CSV_HEADINGS = (
     "paper table row shots column score printed printed_std printed_dataset printed_backbone printed_gain "
     "dataset papers_data status ours low high std_over_seeds gain_over gain gain_low gain_high gain_status "
-    "variant method recipe backbone size fusion episodes protocol protocol_digest training reservations"
+    "variant method recipe backbone size fusion episodes protocol protocol_digest training"
 )
 """Scores and differences are in percent and points."""
 
