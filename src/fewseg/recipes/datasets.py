@@ -82,7 +82,7 @@ def _coco(root: Path | None, split: ClassSplit) -> FoldData:
     return _fold_data(split.name, coco_source(root, "train"), coco_source(root, "val"), split)
 
 
-def voc_to_coco(fold: int, root: Path | None = None) -> FoldData:
+def voc_tested_on_coco(fold: int, root: Path | None = None) -> FoldData:
     """Trains on all classes of VOC, tests COCO classes that VOC has not; see ``splits.voc_to_coco``.
 
     Class ids are COCO's throughout. VOC gives its 5 953 training images, COCO val2014.
@@ -99,7 +99,7 @@ def voc_to_coco(fold: int, root: Path | None = None) -> FoldData:
     return _fold_data("voc-to-coco", _in_coco_ids(train), coco_source(root, "val"), splits.voc_to_coco(fold))
 
 
-def coco_to_voc(
+def coco_tested_on_voc(
     fold: int, root: Path | None = None, *, folds: Literal["coco-20i", "pascal-5i"] = "coco-20i"
 ) -> FoldData:
     """Trains on COCO, tests VOC classes that were not trained on; see ``splits.coco_to_voc``.
