@@ -113,9 +113,9 @@ class FewShotSegmenter(nn.Module, ABC):
             images: (n, 3, H, W) RGB in [0, 1].
 
         Returns:
-            The maps that this method reads; in training at the images' own scale alone.
+            The maps that this method reads.
         """
-        return self.embed((self.backbone if self.training else self.network)(images))
+        return self.embed(self.network(images))
 
     def embed(self, features: Features) -> Features:
         """What the method does to an image's maps whatever the class is; nothing by default.
@@ -170,15 +170,19 @@ class FewShotSegmenter(nn.Module, ABC):
         Where its batch-norm learns though it is frozen, the queries have a pass of their own, and then the
         first shots, the second shots and so on, as in the released PFENet family.
         """
+
+        def read(images: Tensor) -> Features:  # inference alone reads other scales
+            return self.embed(self.backbone(images))
+
         shots, count = episodes.support_masks.shape[1], len(episodes.query_masks)
         if self.backbone.learns_statistics:
-            query = self.extract(episodes.query_images)
-            each = [self.extract(images) for images in episodes.support_images.unbind(1)]
+            query = read(episodes.query_images)
+            each = [read(images) for images in episodes.support_images.unbind(1)]
             shot_of = torch.arange(count * shots).view(shots, count).T.flatten()
             supports = Features.stack(each).select(shot_of)
         else:
             images = torch.cat([episodes.support_images.flatten(0, 1), episodes.query_images])
-            features = self.extract(images)
+            features = read(images)
             supports = features.select(slice(count * shots))
             query = features.select(slice(count * shots, None))
         return EncodedEpisodes(
