@@ -353,23 +353,19 @@ def test_an_unknown_or_unnamed_pair_has_a_history_of_zeros():
     assert history.recall(None, LIKE).abs().max() == 0
 
 
-def test_the_history_is_the_softmax_of_the_pairs_last_answer():
+def test_the_history_is_the_softmax_of_the_pairs_last_answer_at_the_maps_size_and_of_a_copy_its_own():
     history = filled()
     torch.testing.assert_close(history.recall(IDS, LIKE), answers().softmax(1), atol=1e-3, rtol=0)
+    copied = copy.deepcopy(history)
     history.remember(IDS[1:], answers(1)[1:])
+    torch.testing.assert_close(copied.recall(IDS, LIKE), answers().softmax(1), atol=1e-3, rtol=0)
     expected = torch.cat([answers()[:1], answers(1)[1:]]).softmax(1)
     torch.testing.assert_close(history.recall(IDS, LIKE), expected, atol=1e-3, rtol=0)
+    large = F.interpolate(expected, size=(11, 9), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(history.recall(IDS, torch.zeros(3, 4, 11, 9)), large, atol=1e-3, rtol=0)
     back = IDS.flip(0)
     torch.testing.assert_close(history.recall(back, LIKE), expected.flip(0), atol=1e-3, rtol=0)
     assert len(history) == 3
-
-
-def test_the_history_comes_at_the_size_that_is_asked_for():
-    history = filled()
-    full = answers().softmax(1)
-    expected = torch.nn.functional.interpolate(full, size=(11, 9), mode="bilinear", align_corners=True)
-    found = history.recall(IDS, torch.zeros(3, 4, 11, 9))
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("reset", [0.0, 0.7, 0.9, 1.0])
@@ -407,13 +403,6 @@ def test_a_state_dict_carries_the_history_exactly():
     assert torch.equal(other["history"].recall(IDS, LIKE), history.recall(IDS, LIKE))
     other.load_state_dict({})
     assert len(other["history"]) == 0
-
-
-def test_a_copy_has_a_history_of_its_own():
-    history = filled()
-    copied = copy.deepcopy(history)
-    copied.remember(IDS, answers(1))
-    torch.testing.assert_close(history.recall(IDS, LIKE), answers().softmax(1), atol=1e-3, rtol=0)
 
 
 def test_iterations_below_0_and_a_reset_that_is_no_probability_are_refused():
