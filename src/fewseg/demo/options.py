@@ -22,7 +22,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """The whole demo. The defaults take about four and a half minutes on two cores."""
+    """The whole demo. The defaults take four to eight minutes on two cores."""
 
     out: Path = Path("fewseg-demo")  # folder for the report, the results and the checkpoints.
     seed: int = 0  # of the pictures, the weights, the episodes and the order of training.

@@ -305,7 +305,7 @@ class FeatureStore:
         data = save(dict(tensors), {_CRC: str(_crc(tensors))})
         if self._used is not None and self._fits(_blocks(len(data)), left):
             try:
-                atomic_write_bytes(self._file(row), data)
+                atomic_write_bytes(self._file(row), data, durable=False)
                 self._checked.add(row)
                 return
             except OSError as error:

@@ -74,17 +74,17 @@ def test_srpnets_parts_share_their_training_images(root):
 
 
 def test_coco_to_voc_reads_voc_val_in_cocos_numbers(root):
-    data = datasets.coco_to_voc(0, root)
+    data = datasets.coco_tested_on_voc(0, root)
     assert (data.train.ids, data.test.ids) == (("train1", "train2"), ("v1",))
     assert data.test.images["v1"].areas == {1: 32, 63: 8}
     assert data.source.read_labels("v1")[:3, 0].tolist() == [255, 63, 1]
     assert 1 in data.split.novel
     assert 1 not in data.split.base
-    assert datasets.coco_to_voc(3, root, folds="pascal-5i").split.name == "coco-to-voc-5i"
+    assert datasets.coco_tested_on_voc(3, root, folds="pascal-5i").split.name == "coco-to-voc-5i"
 
 
 def test_voc_to_coco_trains_on_voc_and_tests_classes_that_it_has_not(root):
-    data = datasets.voc_to_coco(2, root)
+    data = datasets.voc_tested_on_coco(2, root)
     assert (data.train.ids, data.test.ids) == (("s1", "t1"), ("val1", "val2"))
     assert data.train.images["s1"].areas == {17: 48}
     assert 23 in data.split.novel
@@ -94,7 +94,8 @@ def test_voc_to_coco_trains_on_voc_and_tests_classes_that_it_has_not(root):
 
 
 @pytest.mark.parametrize(
-    "read", [datasets.coco, datasets.coco_three_parts, datasets.coco_to_voc, datasets.voc_to_coco]
+    "read",
+    [datasets.coco, datasets.coco_three_parts, datasets.coco_tested_on_voc, datasets.voc_tested_on_coco],
 )
 def test_without_a_root_what_it_must_hold_is_reported(read, tmp_path):
     with pytest.raises(DataError, match="needs --root: the folder that holds"):

@@ -81,9 +81,7 @@ def test_a_protocol_on_a_data_set_without_it_is_named_after_the_set_whose_values
         protocol_of_any("imagined", "fss-1000")
 
 
-def test_the_mini_set_draws_the_class_first_and_the_synthetic_one_counts_small_objects():
-    assert (VOC5I_MINI.query_order, VOC5I_MINI.episodes, len(VOC5I_MINI.seeds)) == ("class_first", 1000, 5)
-    assert VOC5I_MINI.label_size == "original"
+def test_the_synthetic_set_counts_small_objects():
     assert (SYNTHETIC.min_area, SYNTHETIC.episodes, SYNTHETIC.seeds) == (64, 200, (0, 1))
 
 

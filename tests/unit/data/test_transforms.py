@@ -57,23 +57,15 @@ def test_a_smaller_image_is_padded_as_in_evaluation():
 
 
 @pytest.mark.parametrize("resize", ["none", "letterbox"])
-def test_the_same_draws_give_the_same_view_and_others_another(resize):
-    view = TrainView(40, resize=resize)
+def test_the_draws_alone_decide_and_the_global_generator_is_neither_used_nor_moved(resize):
     image, labels = scene()
-    a, b, c = (view(image, labels, Draws("v", k)) for k in (0, 0, 1))
-    assert torch.equal(a[0], b[0])
-    assert torch.equal(a[1], b[1])
-    assert not torch.equal(a[0], c[0])
-
-
-def test_the_global_generator_is_neither_used_nor_moved():
-    image, labels = scene()
-    view = TrainView(40, blur=1.0)
+    view = TrainView(40, blur=1.0, resize=resize)
     torch.manual_seed(0)
     a = view(image, labels, Draws("v"))
     state = torch.get_rng_state()
     torch.manual_seed(1)
-    assert torch.equal(a[0], view(image, labels, Draws("v"))[0])
+    assert all(torch.equal(*both) for both in zip(a, view(image, labels, Draws("v")), strict=True))
+    assert not torch.equal(a[0], view(image, labels, Draws("w"))[0])
     torch.manual_seed(0)
     assert torch.equal(torch.get_rng_state(), state)
 

@@ -149,6 +149,20 @@ def model_of(saved):
 
 
 @pytest.fixture
+def drawn(monkeypatch):
+    """Name of each figure that is saved -> its rows of shown arrays, and its records."""
+    found = {}
+
+    def keep(context, figure, name, records, arrays=None, *, folder="plots"):
+        shown = [axes.images[0].get_array() for axes in figure.axes if axes.images] if figure else []
+        columns = max(1, len(shown) // len(records))
+        found[name] = [shown[i : i + columns] for i in range(0, len(shown), columns)], list(records)
+
+    monkeypatch.setattr(FigureContext, "save", keep)
+    return found
+
+
+@pytest.fixture
 def study(model_of, tmp_path):
     """(names, fold) -> the context of a run with these checkpoints."""
 

@@ -5,11 +5,12 @@ import struct
 from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
 from fewseg.data.episodes import EpisodeSpec
-from fewseg.reports.figures import failures, separation
+from fewseg.reports.figures import failures, separation, sizes
 from fewseg.reports.figures.context import FigureContext, write_records
 from fewseg.reports.figures.drawing import COLOURS, HATCHES, MARKERS, grouped_bars, panels, save
 from fewseg.reports.figures.maps import Attention, Similarity
@@ -141,3 +142,24 @@ def test_examples_are_drawn_by_number_one_class_after_the_other():
     assert example_episodes(episodes, 4, "x", 1) != found
     every = example_episodes(episodes, 99, "x", 0)
     assert sorted(every, key=lambda one: (one[0], one[1].index)) == episodes
+
+
+def test_methods_stand_side_by_side_in_their_bin_of_sizes_at_their_own_score():
+    bins = {
+        name: pd.DataFrame(
+            {"miou": [0.1 * i, 0.5], "low": [0.0, 0.4], "high": [0.2, 0.6], "images": [3, i]}, index=[0, 10]
+        )
+        for i, name in enumerate(("a", "b", "c"))
+    }
+    above, below = sizes.draw(bins, "title").axes
+    for i, line in enumerate(above.containers):
+        x, y = line[0].get_data()
+        assert x.tolist() == pytest.approx([0.7 / 3 * (i - 1), 10 + 0.7 / 3 * (i - 1)])
+        assert y.tolist() == pytest.approx([10 * i, 50])
+        ends = [segment[:, 1].tolist() for segment in line[2][0].get_segments()]
+        assert ends == [pytest.approx([0, max(20, 10 * i)]), pytest.approx([40, 60])]
+    assert [line.get_label() for line in above.containers] == ["a", "b", "c"]
+    assert [bar.get_height() for bar in below.patches] == [3, *[0] * 9, 2]
+    centres = [bar.get_x() + bar.get_width() / 2 for bar in below.patches]
+    assert centres == pytest.approx(range(11))
+    assert [label.get_text() for label in below.get_xticklabels()][:2] == ["0-499", "500-999"]

@@ -2,11 +2,20 @@
 
 import numpy as np
 import pytest
+import torch
 
 from fewseg.data.draws import Draws
 from fewseg.data.episodes import EpisodeSpec
 from fewseg.metrics import EpisodeCounts, count
-from fewseg.reports.figures.failures import Outcomes, examples, failures, pixel_outcome, similar_class
+from fewseg.reports.figures.drawing import overlay, unit_range
+from fewseg.reports.figures.failures import (
+    Failures,
+    Outcomes,
+    examples,
+    failures,
+    pixel_outcome,
+    similar_class,
+)
 
 
 def reported(hit, wrong, lost, clear, other=None):
@@ -76,3 +85,26 @@ def test_pixels_of_an_answer_are_those_that_evaluation_counts():
     ]
     assert other == sum(bool(marked[y, x]) and labels[y, x] == 3 for y in range(20) for x in range(30))
     assert from_counts.iou[0] == pytest.approx(hit / (hit + wrong + lost))
+
+
+@pytest.mark.parametrize("name", ["sdaanet_saam", "sdaanet_sdpm"])
+def test_failures_of_saam_show_its_attention_on_the_query(study, drawn, name):
+    made = study(name)
+    Failures(made).make()
+    rows, records = drawn[f"failures-{name}-fold0"]
+    assert records
+    (model,) = made.models
+    for row, record in zip(rows, records, strict=True):
+        assert len(row) == (4 if name == "sdaanet_saam" else 3)
+        if len(row) == 3:
+            continue
+        support, query = (model.data.source.read_image(record[id]) for id in ("support", "query"))
+        mask = (model.data.source.read_labels(record["support"]) == record["class"]).to(torch.uint8)
+        method = model.method
+        with torch.no_grad():
+            guides = method.encode_shots(method.extract(support[None] / 255), mask[None])
+            maps = method.encode_query(method.extract(query[None] / 255))
+            cells = method.attention_map(maps, guides)
+        pixels = torch.nn.functional.interpolate(cells, query.shape[1:], mode="bilinear", align_corners=True)
+        expected = overlay(query.permute(1, 2, 0).numpy(), unit_range(pixels[0, 0].numpy()))
+        assert np.abs(row[2].astype(int) - expected.astype(int)).mean() < 4

@@ -50,15 +50,6 @@ def test_the_graph_of_a_pair_method_is_made_on_the_way():
     np.testing.assert_allclose(found.probability, wanted.probability, atol=1e-4)
 
 
-def test_supports_that_torch_encoded_serve_onnx(exported, tmp_path):
-    it = segmenter("matcher")
-    wanted = answers(it, picture(9)[0])
-    it.save_supports(tmp_path / "kept.safetensors")
-    other = Segmenter(on_onnx_runtime(it.model, exported))
-    other.load_supports(tmp_path / "kept.safetensors")
-    np.testing.assert_allclose(other.segment(picture(9)[0]).probability, wanted.probability, atol=1e-4)
-
-
 def test_a_folder_of_another_size_or_model_or_of_nothing_is_refused(exported, tmp_path):
     with pytest.raises(DataError, match=r"was exported at 65 pixels, this model has 73"):
         on_onnx_runtime(model("matcher", size=73), exported)

@@ -25,25 +25,17 @@ def some_guides(n, p=3):
     return Guides(maps={"vectors": torch.randn(n, 2, 5, generator=generator)}, keys=keys, valid=valid)
 
 
-def test_the_mean_vector_is_that_of_each_episodes_own_shots_with_all_their_keys():
+def test_vectors_of_the_shots_are_averaged_or_put_side_by_side_with_all_their_keys():
     guides = some_guides(6)
-    joined = MeanVector().join(guides, shots=3)
-    assert joined.keys.shape == (2, 3, 3, 4)
+    mean, side_by_side = (fusion.join(guides, shots=3) for fusion in (MeanVector(), ShotAttention()))
+    assert mean.keys.shape == (2, 3, 3, 4)
     for b in range(2):
         own = slice(3 * b, 3 * b + 3)
-        torch.testing.assert_close(joined["vectors"][b], guides["vectors"][own].sum(dim=0) / 3)
-        assert torch.equal(joined.keys[b], guides.keys[own, 0])
-        assert torch.equal(joined.valid[b], guides.valid[own, 0])
-
-
-def test_attention_puts_the_vectors_of_the_shots_side_by_side_with_all_their_keys():
-    guides = some_guides(6)
-    joined = ShotAttention().join(guides, shots=3)
-    for b in range(2):
-        own = slice(3 * b, 3 * b + 3)
-        assert torch.equal(joined["vectors"][b].unflatten(0, (3, 2)), guides["vectors"][own])
-        assert torch.equal(joined.keys[b], guides.keys[own, 0])
-        assert torch.equal(joined.valid[b], guides.valid[own, 0])
+        torch.testing.assert_close(mean["vectors"][b], guides["vectors"][own].sum(dim=0) / 3)
+        assert torch.equal(side_by_side["vectors"][b].unflatten(0, (3, 2)), guides["vectors"][own])
+        for joined in (mean, side_by_side):
+            assert torch.equal(joined.keys[b], guides.keys[own, 0])
+            assert torch.equal(joined.valid[b], guides.valid[own, 0])
 
 
 def test_joined_guides_have_one_score_of_weight_1_and_a_single_shot_is_not_judged():

@@ -23,21 +23,15 @@ def test_the_guidance_vector_is_the_mean_over_the_masks_pixels(sgone, shots):
         torch.testing.assert_close(found[k, 0], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_the_guidance_map_is_the_cosine_with_each_cell(sgone, shots):
+def test_the_cosine_with_each_cell_multiplies_the_segmentation_branch(sgone, shots):
     images, masks = shots(1, 2)
     features = sgone.extract(images[0])
     query, guides = sgone.encode_query(features), sgone.encode_shots(features, masks[0])
-    expected = F.cosine_similarity(sgone.guidance(features["layer2"]), guides["vectors"][:, 0, :, None, None])
-    torch.testing.assert_close(sgone.similarity(query, guides)[:, 0], expected)
-
-
-def test_the_guidance_map_multiplies_the_segmentation_branch(sgone, shots):
-    images, masks = shots(1, 2)
-    features = sgone.extract(images[0])
-    query, guides = sgone.encode_query(features), sgone.encode_shots(features, masks[0])
-    branch = torch.cat([sgone.entry(features["layer2"]), sgone.guidance(features["layer2"])], dim=1)
-    expected = sgone.classifier(sgone.joined(branch) * sgone.similarity(query, guides))
-    torch.testing.assert_close(sgone.score(query, guides), expected)
+    guidance = sgone.guidance(features["layer2"])
+    cosine = F.cosine_similarity(guidance, guides["vectors"][:, 0, :, None, None]).unsqueeze(1)
+    torch.testing.assert_close(sgone.similarity(query, guides), cosine)
+    branch = torch.cat([sgone.entry(features["layer2"]), guidance], dim=1)
+    torch.testing.assert_close(sgone.score(query, guides), sgone.classifier(sgone.joined(branch) * cosine))
 
 
 def test_several_shots_train_on_the_mean_of_their_vectors(sgone, shots):

@@ -229,13 +229,6 @@ def test_a_resample_without_a_difference_counts_half_against_the_sign():
     assert (found.sign, found.p_like) == (1, pytest.approx(without))
 
 
-def test_there_are_a_thousand_resamples_from_seed_zero_unless_others_are_requested():
-    a, b = random_table(), random_table(noise=1)
-    default = {"resamples": 1000, "seed": 0, "level": 0.95}
-    assert bootstrap_miou(a, CLASSES) == bootstrap_miou(a, CLASSES, **default)
-    assert paired_difference(a, b, CLASSES) == paired_difference(a, b, CLASSES, **default)
-
-
 def test_tables_of_the_same_episodes_are_known_in_any_order_and_without_images():
     for table in (random_table(), table_of_ways()):
         n = len(table)

@@ -250,13 +250,6 @@ def test_the_page_brings_all_it_needs(page):
         assert page.http.get(path).status_code == 404
 
 
-def test_many_threads_may_use_one_session(annotated):
-    page, support, other, mask = annotated
-    works = [lambda: page.settle(support, mask).status_code == 200]
-    works += [lambda t=t: page.labels(other, threshold=t).shape == (60, 40) for t in (0.3, 0.5)]
-    assert all(at_once(*works * 4))
-
-
 def test_a_class_that_is_deleted_leaves_every_mask_and_the_others_move_down(annotated):
     page, support, other, mask = annotated
     third = page.image(picture(4)[0], "three.png")

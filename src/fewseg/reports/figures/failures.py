@@ -18,11 +18,12 @@ from matplotlib.figure import Figure
 from fewseg.data.draws import Draws
 from fewseg.data.episodes import EpisodeSpec
 from fewseg.metrics import EpisodeCounts
-from fewseg.reports.figures.context import PICTURES, Record
-from fewseg.reports.figures.drawing import LEGEND, Groups, bar_chart, grid
+from fewseg.reports.figures.context import Record
+from fewseg.reports.figures.drawing import LEGEND, Groups, bar_chart, overlay, unit_range
 from fewseg.reports.figures.intervals import rate_estimate
-from fewseg.reports.figures.model import FigureModel, SeededEpisode, question_of
-from fewseg.reports.figures.runner import CheckpointFigure
+from fewseg.reports.figures.maps import Attention, attention_maps, has_attention
+from fewseg.reports.figures.model import FigureModel, SeededEpisode, Support, episode_record, question_of
+from fewseg.reports.figures.runner import CheckpointFigure, GridRow
 from fewseg.reports.marked_pictures import Bools, judged, spotlight
 from fewseg.types import IGNORE
 
@@ -169,55 +170,44 @@ class Failures(CheckpointFigure[Found]):
     def measure(self, model: FigureModel) -> Found:
         """Evaluates all 1-shot episodes, each distinct question once, and shows some."""
         episodes = model.episodes()
-        outcomes, packed = {}, {}
+        outcomes = {}
         for question, mask in model.predictions([spec for _, spec in episodes]):
             labels = model.data.source.read_labels(question.target).numpy().astype(np.int64)
             outcomes[question] = pixel_outcome(mask, labels, question.ways[0].class_id)
-            packed[question] = (np.packbits(mask), mask.shape)  # eight pixels a byte
         columns = np.array([outcomes[question_of(spec)] for _, spec in episodes], dtype=np.int64).T
         names = ("hit", "wrong", "lost", "clear", "other")
         of_fold = Outcomes(**dict(zip(names, columns, strict=True)))
         found = failures(of_fold)
-
-        def mask_of(spec: EpisodeSpec) -> Bools:
-            bits, shape = packed[question_of(spec)]
-            return np.asarray(np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape).astype(np.bool_))
-
-        self._pictures(model, episodes, found, of_fold.iou, mask_of)
-        return found
-
-    def _pictures(
-        self,
-        model: FigureModel,
-        episodes: Sequence[SeededEpisode],
-        found: Found,
-        ious: npt.NDArray[np.float64],
-        mask_of: Callable[[EpisodeSpec], Bools],
-    ) -> None:
-        rows, names, records = [], [], []
+        chosen: list[tuple[str, int]] = []
         shown: set[str] = set()
         for rule in RULES:
             draws = Draws("figure", self.name, self.options.seed, model.fold, rule)
-            for place in examples(draws, np.flatnonzero(found[rule]), episodes, shown):
-                seed, spec = episodes[place]
-                query, truth = model.picture(spec.query, spec.class_id)
-                iou = float(ious[place])
-                predicted = judged(query, mask_of(spec), truth)
-                support = model.marked(spec.supports[0], spec.class_id)
-                note = f"IoU {100 * iou:.0f} %"
-                rows.append([(support, ""), (spotlight(query, truth), ""), (predicted, note)])
-                names.append(f"{rule}:\n{model.class_name(spec.class_id)}")
-                about = {"rule": rule, "seed": seed, "episode": spec.index, "class": spec.class_id}
-                records.append(about | {"support": spec.supports[0], "query": spec.query, "iou": iou})
-        if rows:
-            title = f"{model.label}, {model.data.dataset} fold {model.fold}\n{LEGEND}"
-            figure = grid(rows, ["support", "truth", "prediction"], names, title)
-            name = f"{self.name}-{model.variant}-fold{model.fold}"
-            self.context.save(figure, name, records, folder=PICTURES)
+            matching = np.flatnonzero(found[rule])
+            chosen += [(rule, place) for place in examples(draws, matching, episodes, shown)]
+        if chosen:
+            self._pictures(model, [(rule, *episodes[i], float(of_fold.iou[i])) for rule, i in chosen])
+        self.records += rate_records(found, **model.columns)
+        return found
 
-    def records(self, model: FigureModel, value: Found) -> list[Record]:
-        """A row a rule."""
-        return rate_records(value, **model.columns)
+    def _pictures(self, model: FigureModel, shown: Sequence[tuple[str, int, EpisodeSpec, float]]) -> None:
+        """The predictions of (rule, seed, episode, IoU); of SAAM its attention too."""
+        specs = [spec for _, _, spec, _ in shown]
+        masks = dict(model.predictions(specs))
+        attention = attention_maps(model, specs) if has_attention(model) else {}
+        rows: list[GridRow] = []
+        for rule, seed, spec, iou in shown:
+            query, truth = model.picture(spec.query, spec.class_id)
+            pictures = [(model.marked(spec.supports[0], spec.class_id), ""), (spotlight(query, truth), "")]
+            if attention:
+                values = model.on_pixels(spec.query, attention[Support.first_of(spec), spec.query])
+                pictures.append((overlay(model.network_view(spec.query), unit_range(values)), ""))
+            pictures.append((judged(query, masks[question_of(spec)], truth), f"IoU {100 * iou:.0f} %"))
+            record = {"rule": rule, **episode_record(seed, spec), "iou": iou}
+            rows.append((f"{rule}:\n{model.class_name(spec.class_id)}", pictures, record))
+        columns = ["support", "truth", *(["attention"] if attention else []), "prediction"]
+        title = f"{model.label}, {model.data.dataset} fold {model.fold}\n{LEGEND}"
+        name = f"{self.name}-{model.variant}-fold{model.fold}"
+        self.save_grid(name, rows, columns, title, scale=Attention.scale if attention else "")
 
     def plot(self, found: Mapping[FigureModel, Found]) -> Figure:
         """Rates with Wilson's 95 % intervals: a panel a fold, in it a group of bars a method."""

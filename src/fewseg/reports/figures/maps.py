@@ -20,18 +20,19 @@ from fewseg.data.episodes import EpisodeSpec
 from fewseg.ops.masks import foreground_cells
 from fewseg.ops.progress import tracked
 from fewseg.ops.similarity import COSINE_EPS
-from fewseg.reports.figures.context import PICTURES, Record, with_prefix
-from fewseg.reports.figures.drawing import Groups, add_scale, bar_chart, grid, overlay, unit_range
+from fewseg.reports.figures.context import Record, with_prefix
+from fewseg.reports.figures.drawing import Groups, bar_chart, overlay, unit_range
 from fewseg.reports.figures.intervals import mean_estimate
 from fewseg.reports.figures.model import (
     TABLE_III,
     FigureModel,
     Support,
     distinct_supports,
+    episode_record,
     in_table_iii,
     label_of,
 )
-from fewseg.reports.figures.runner import CheckpointFigure
+from fewseg.reports.figures.runner import CheckpointFigure, GridRow
 from fewseg.reports.numbers import Estimate
 from fewseg.types import IGNORE, Features, Guides
 
@@ -116,7 +117,6 @@ class Measured:
     """What is kept of a checkpoint's maps."""
 
     maps: Maps  # those that the pictures show
-    record: Record
     order: Estimate  # mean of ``Contrast.order``
 
 
@@ -152,15 +152,16 @@ class MapFigure(CheckpointFigure[Measured]):
         for name in ("inside", "outside", "order"):
             mean = mean_estimate([getattr(one, name) for one in found.values()])
             record |= with_prefix(name, mean)
+        self.records.append(record)
         shown = [self.key(spec)[0] for _, spec in model.examples(self.name)]
-        return Measured(maps={key: maps[key] for key in shown}, record=record, order=mean)
+        return Measured(maps={key: maps[key] for key in shown}, order=mean)
 
     def draw_fold(self, fold: int, found: Mapping[FigureModel, Measured]) -> None:
         """Lays the maps of a few episodes over their images."""
         first = next(iter(found))
-        rows, records, arrays = [], [], {}
-        episodes = first.examples(self.name)
-        for number, (seed, spec) in enumerate(episodes):
+        rows: list[GridRow] = []
+        arrays = {}
+        for number, (seed, spec) in enumerate(first.examples(self.name)):
             key, image = self.key(spec)
             view = first.network_view(image)
             target, _ = _truth_cells(first, image, spec.class_id, found[first].maps[key])
@@ -172,18 +173,11 @@ class MapFigure(CheckpointFigure[Measured]):
                 scaled = unit_range(values) if self.on_query else values.clip(0, 1)
                 pictures.append(overlay(view, scaled, truth))
                 arrays[f"{number} {model.variant}"] = one.maps[key].numpy()
-            rows.append([(picture, "") for picture in pictures])
-            about = {"number": number, "seed": seed, "episode": spec.index, "class": spec.class_id}
-            records.append(about | {"support": spec.supports[0], "query": spec.query})
+            record = {"number": number, **episode_record(seed, spec)}
+            rows.append((first.class_name(spec.class_id), [(picture, "") for picture in pictures], record))
         columns = ["support", *(["truth"] if self.on_query else []), *(model.label for model in found)]
-        names = [first.class_name(spec.class_id) for _, spec in episodes]
-        drawn = grid(rows, columns, names, f"{self.context.dataset} fold {fold}: {self.title}")
-        add_scale(drawn, self.scale)
-        self.context.save(drawn, f"{self.name}-fold{fold}", records, arrays, folder=PICTURES)
-
-    def records(self, model: FigureModel, value: Measured) -> list[Record]:
-        """Its contrast."""
-        return [value.record]
+        title = f"{self.context.dataset} fold {fold}: {self.title}"
+        self.save_grid(f"{self.name}-fold{fold}", rows, columns, title, scale=self.scale, arrays=arrays)
 
     def plot(self, found: Mapping[FigureModel, Measured]) -> Figure:
         """How often a cell of the target has more than another cell, by fold."""

@@ -270,6 +270,12 @@ class FigureModel:
         return np.asarray(resize(cells.float()[None, None], (size, size))[0, 0, :h, :w].cpu().numpy())
 
 
+def episode_record(seed: int, spec: EpisodeSpec) -> dict[str, str | int]:
+    """What a row of a table states of an episode."""
+    about: dict[str, str | int] = {"seed": seed, "episode": spec.index, "class": spec.class_id}
+    return about | {"support": spec.supports[0], "query": spec.query}
+
+
 def question_of(spec: EpisodeSpec) -> Question:
     """What an episode asks of its query."""
     return questions_of(spec, "query")[0]

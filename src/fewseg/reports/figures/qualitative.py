@@ -1,15 +1,25 @@
-"""Qualitative grids: SCL's Fig. 6, SRPNet's Fig. 5 and 6, SD-AANet's Fig. 8."""
+"""Predictions side by side, of queries and of the supports themselves.
+
+Source: SCL's Fig. 6, SRPNet's Fig. 5 and 6, SD-AANet's Fig. 8; and SCL's Fig. 1, SRPNet's Fig. 1 and 6, which
+show how little of its own mask a support's guide may restore.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from fewseg.metrics import count
-from fewseg.reports.figures.context import PICTURES, Record
-from fewseg.reports.figures.drawing import LEGEND, Noted, grid
-from fewseg.reports.figures.model import FigureModel, question_of
-from fewseg.reports.figures.runner import CheckpointFigure
+from matplotlib.figure import Figure
+
+from fewseg.data.episodes import EpisodeSpec
+from fewseg.metrics import EpisodeCounts, bootstrap_score, count, mean_score
+from fewseg.reports.figures.context import Record, with_prefix
+from fewseg.reports.figures.drawing import LEGEND, Noted, bar_chart
+from fewseg.reports.figures.model import FigureModel, episode_record, label_of, question_of
+from fewseg.reports.figures.runner import CheckpointFigure, GridRow
 from fewseg.reports.marked_pictures import Bools, Picture, judged, spotlight
+from fewseg.reports.numbers import Estimate
+from fewseg.reports.size_scores import size_gain
 
 
 class Qualitative(CheckpointFigure[None]):
@@ -38,25 +48,100 @@ class Qualitative(CheckpointFigure[None]):
             every = {(seed, spec.index): spec for seed, spec in first.episodes(k)}
             specs[k] = [every[seed, spec.index] for seed, spec in chosen]
         predicted = [dict(m.predictions(specs[k], k)) for m, k in columns]
-        rows, records = [], []
+        rows: list[GridRow] = []
         for i, (seed, spec) in enumerate(chosen):
             query, truth = first.picture(spec.query, spec.class_id)
             shown = (first.marked(spec.supports[0], spec.class_id), query, spotlight(query, truth))
             row = [(picture, "") for picture in shown]
-            record: Record = {"seed": seed, "episode": spec.index, "class": spec.class_id}
-            record |= {"support": spec.supports[0], "query": spec.query}
+            record: Record = {**episode_record(seed, spec)}
             for (model, k), masks in zip(columns, predicted, strict=True):
                 found_here = masks[question_of(specs[k][i])]
                 noted, record[f"iou {_label(model, k)}"] = judged_with_iou(query, found_here, truth)
                 row.append(noted)
-            rows.append(row)
-            records.append(record)
+            rows.append((first.class_name(spec.class_id), row, record))
         headings = ["support", "query", "truth", *(_label(*column) for column in columns)]
-        names = [first.class_name(spec.class_id) for _, spec in chosen]
         shots = "1-shot" if options.shots == (1,) else "the first support is shown"
         title = f"{self.context.dataset} fold {fold}, {shots}, drawn by seed {options.seed}; {LEGEND}"
-        figure = grid(rows, headings, names, title)
-        self.context.save(figure, f"{self.name}-fold{fold}", records, folder=PICTURES)
+        self.save_grid(f"{self.name}-fold{fold}", rows, headings, title)
+
+
+RestoredScore = tuple[EpisodeCounts, Estimate]
+"""Counts of each distinct support as its own query, and their mIoU."""
+_RESTORE_CLAIMS = (
+    ("self-regularised prototypes restore their support better", "srpnet_f", "srpnet"),
+    ("SCL segments its support better", "pfenet", "scl_pfenet"),
+    ("SCL segments its support better", "canet", "scl_canet"),
+)
+
+
+class Restored(CheckpointFigure[RestoredScore]):
+    """A grid for each fold: every support segmented by its own guide, below it the query; and mIoUs."""
+
+    name, summary = "restored-supports", "restored-supports-miou"
+    shows = "predictions on the support itself, and on its query (SCL 1, SRPNet 1 and 6)"
+    needs = "any checkpoint; two that differ in a part, for what it adds"
+
+    def measure(self, model: FigureModel) -> RestoredScore:
+        """Counts what the guide of each distinct support restores."""
+        specs = [EpisodeSpec(i, s.class_id, s.image, (s.image,)) for i, s in enumerate(model.supports)]
+        masks = dict(model.predictions(specs))
+        each = [
+            EpisodeCounts.of(
+                count(masks[question_of(spec)], model.picture(spec.query, spec.class_id)[1]),
+                seed=0,
+                episode=spec.index,
+                class_id=spec.class_id,
+                query=spec.query,
+            )
+            for spec in specs
+        ]
+        table = EpisodeCounts.join(each)
+        classes = sorted(set(table.class_id.tolist()))
+        ends = bootstrap_score(table, classes, "miou", over="queries", seed=self.options.seed)
+        score = Estimate(value=mean_score(table, classes, "miou"), low=ends.low, high=ends.high)
+        self.records.append({**model.columns, "supports": len(table), **with_prefix("miou", score)})
+        return table, score
+
+    def draw_fold(self, fold: int, found: Mapping[FigureModel, RestoredScore]) -> None:
+        """Draws the episodes of the qualitative figure; and notes what parts add to the mIoU."""
+        first = next(iter(found))
+        chosen = first.examples(Qualitative.name)
+        specs = [spec for _, spec in chosen]
+        both = [(replace(spec, query=spec.supports[0]), spec) for spec in specs]
+        predicted = {m: dict(m.predictions([one for pair in both for one in pair])) for m in found}
+        rows: list[GridRow] = []
+        for (seed, spec), pair in zip(chosen, both, strict=True):
+            for what, one in zip(("support", "query"), pair, strict=True):
+                picture, truth = first.picture(one.query, one.class_id)
+                row = [(spotlight(picture, truth), "")]
+                record: Record = {**episode_record(seed, spec), "on": what}
+                for model, masks in predicted.items():
+                    noted, iou = judged_with_iou(picture, masks[question_of(one)], truth)
+                    row.append(noted)
+                    record[f"iou {model.label}"] = iou
+                rows.append((f"{first.class_name(spec.class_id)}:\n{what}", row, record))
+        title = (
+            f"{self.context.dataset} fold {fold}, 1-shot: each support's guide on the support itself and on"
+        )
+        columns = ["truth", *(model.label for model in found)]
+        self.save_grid(f"{self.name}-fold{fold}", rows, columns, f"{title} its query\n{LEGEND}")
+        of = {model.variant: table for model, (table, _) in found.items()}
+        for claim, less, more in _RESTORE_CLAIMS:
+            if less in of and more in of:
+                gain = size_gain(of[less], of[more], first.data.split.novel, 0, None, seed=self.options.seed)
+                quantity = f"mIoU on supports of {label_of(more)} less that of {label_of(less)}"
+                if gain is not None:
+                    self.claim(fold, claim, quantity, gain)
+
+    def plot(self, found: Mapping[FigureModel, RestoredScore]) -> Figure:
+        """The mIoU of each method on the supports themselves, by fold."""
+        groups: dict[str, dict[str, Estimate]] = {}
+        for model, (_, score) in found.items():
+            groups.setdefault(f"fold {model.fold}", {})[model.variant] = score
+        kinds = {model.variant: model.label for model in sorted(found, key=lambda model: model.place)}
+        width = max(5.0, 2.6 + 0.3 * (1 + len(kinds)) * len(groups))
+        title = f"{self.context.dataset}: mIoU on the supports themselves"
+        return bar_chart((width, 3.4), {title: groups}, kinds, limits=(0, 100))
 
 
 def judged_with_iou(picture: Picture, predicted: Bools, truth: Picture) -> tuple[Noted, float]:

@@ -13,7 +13,7 @@ from fewseg.reports.figures.context import CLAIMS, FigureContext, write_records
 from fewseg.reports.figures.failures import Failures
 from fewseg.reports.figures.maps import Attention, Similarity
 from fewseg.reports.figures.model import FigureModel
-from fewseg.reports.figures.qualitative import Qualitative
+from fewseg.reports.figures.qualitative import Qualitative, Restored
 from fewseg.reports.figures.runner import PaperFigure
 from fewseg.reports.figures.separation import MetricCells, Prototypes
 from fewseg.reports.figures.shot_weights import ShotWeightFigure
@@ -26,6 +26,7 @@ FIGURES: Mapping[str, type[PaperFigure]] = {
     figure.name: figure
     for figure in (
         Qualitative,
+        Restored,
         SupportMasks,
         MetricCells,
         Prototypes,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Generic, TypeVar
 
 from matplotlib.figure import Figure
 
-from fewseg.reports.figures.context import Claim, FigureContext, Record
+from fewseg.reports.figures.context import PICTURES, Claim, FigureContext, Record
+from fewseg.reports.figures.drawing import Noted, add_scale, grid
 from fewseg.reports.figures.model import FigureModel
+from fewseg.reports.numbers import Estimate
 
 T = TypeVar("T")
+GridRow = tuple[str, Sequence[Noted], Record]
+"""What a row of pictures shows, the pictures, and its row of the table beside them."""
 
 
 class PaperFigure(ABC):
@@ -23,10 +27,34 @@ class PaperFigure(ABC):
 
     def __init__(self, context: FigureContext) -> None:
         self.context, self.options = context, context.options
+        self.records: list[Record] = []  # behind the plot of all folds
+        self.claims: dict[int, list[Claim]] = {}  # of each fold
 
     @abstractmethod
     def make(self) -> None:
         """Makes all of its files; notes what is missing."""
+
+    def claim(self, fold: int, claim: str, quantity: str, found: tuple[Estimate, int]) -> None:
+        """Notes a number, and of how many items it is, for something that the paper claims."""
+        one = Claim(claim=claim, quantity=quantity, estimate=found[0], count=found[1])
+        self.claims.setdefault(fold, []).append(one)
+
+    def save_grid(
+        self,
+        name: str,
+        rows: Sequence[GridRow],
+        columns: Sequence[str],
+        title: str,
+        *,
+        scale: str = "",
+        arrays: Mapping[str, object] | None = None,
+    ) -> None:
+        """Writes a grid of photographs, with the ``scale`` of maps where there are any."""
+        names, pictures, records = zip(*rows, strict=True)
+        figure = grid(pictures, columns, names, title)
+        if scale:
+            add_scale(figure, scale)
+        self.context.save(figure, name, records, arrays, folder=PICTURES)
 
 
 class CheckpointFigure(PaperFigure, Generic[T]):
@@ -45,7 +73,7 @@ class CheckpointFigure(PaperFigure, Generic[T]):
 
     @abstractmethod
     def measure(self, model: FigureModel) -> T:
-        """Looks at one checkpoint; also draws what is of it alone."""
+        """Looks at one checkpoint; notes its records and claims, and draws what is of it alone."""
 
     def draw_fold(self, fold: int, found: Mapping[FigureModel, T]) -> None:
         """Draws what shows the checkpoints of a fold together."""
@@ -54,17 +82,9 @@ class CheckpointFigure(PaperFigure, Generic[T]):
         """The plot of all folds."""
         raise NotImplementedError
 
-    def records(self, model: FigureModel, value: T) -> Iterable[Record]:
-        """The rows of a checkpoint in the table behind that plot."""
-        return ()
-
     def arrays(self, found: Mapping[FigureModel, T]) -> Mapping[str, object]:
         """Arrays behind that plot."""
         return {}
-
-    def claims(self, found: Mapping[FigureModel, T]) -> Iterable[Claim]:
-        """What a fold's checkpoints show of what the paper claims."""
-        return ()
 
     def by_fold(self) -> dict[int, list[FigureModel]]:
         """The checkpoints that fit, in the order of their variants."""
@@ -86,7 +106,6 @@ class CheckpointFigure(PaperFigure, Generic[T]):
         """Measures the checkpoints, and makes a figure for each fold and a plot of all."""
         context = self.context
         every: dict[FigureModel, T] = {}
-        claims: dict[int, Sequence[Claim]] = {}
         for fold, models in self.by_fold().items():
             with context.attempt(f"{self.name}, fold {fold}"):
                 found: dict[FigureModel, T] = {}
@@ -95,11 +114,9 @@ class CheckpointFigure(PaperFigure, Generic[T]):
                         found[model] = self.measure(model)
                 if found:
                     every |= found
-                    claims[fold] = list(self.claims(found))
                     self.draw_fold(fold, found)
         if not every:
             return
         if self.summary:
-            records = [record for model, value in every.items() for record in self.records(model, value)]
-            context.save(self.plot(every), self.summary, records, self.arrays(every))
-        context.claim(context.dataset, claims)
+            context.save(self.plot(every), self.summary, self.records, self.arrays(every))
+        context.claim(context.dataset, self.claims)

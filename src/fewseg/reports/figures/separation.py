@@ -18,7 +18,7 @@ Stein 1981): such intervals are wide, never narrow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ from torch import Tensor
 from fewseg.data.draws import Draws
 from fewseg.methods.prototypical import EMBEDDING
 from fewseg.ops.masks import foreground_cells
-from fewseg.reports.figures.context import Claim, Record, with_prefix
+from fewseg.reports.figures.context import Record, with_prefix
 from fewseg.reports.figures.drawing import COLOURS, MARKERS, Groups, bar_chart, legend_below, panels
 from fewseg.reports.figures.intervals import Floats, with_jackknife
 from fewseg.reports.figures.model import TABLE_III, FigureModel, Support, in_table_iii, label_of
@@ -276,7 +276,14 @@ class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
         """Embeds the same cells by each metric."""
         points, labels, groups = cells_of(model)
         seed = self.options.seed
-        return {metric: embed(points, labels, metric, groups=groups, seed=seed) for metric in _CELL_METRICS}
+        found = {metric: embed(points, labels, metric, groups=groups, seed=seed) for metric in _CELL_METRICS}
+        about = {"method": model.label, "fold": model.fold, "supports": len(model.supports)}
+        self.records += [about | embedding.record for embedding in found.values()]
+        claim = f"fidelity separates better than cosine ({model.label})"
+        quantity = "silhouette of the same cells by fidelity less that by cosine"
+        gain = silhouette_gain(found["cosine"].space, found["fidelity"].space)
+        self.claim(model.fold, claim, quantity, (gain, len(labels)))
+        return found
 
     def draw_fold(self, fold: int, found: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> None:
         """A row a network and a column a metric."""
@@ -294,12 +301,6 @@ class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
         ]
         self.context.save(figure, f"{self.name}-fold{fold}", records)
 
-    def records(self, model: FigureModel, value: dict[PointMetric, Embedding]) -> Iterator[Record]:
-        """A row a metric."""
-        about = {"method": model.label, "fold": model.fold, "supports": len(model.supports)}
-        for embedding in value.values():
-            yield about | embedding.record
-
     def plot(self, found: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> Figure:
         """The silhouettes."""
         groups: Groups = {
@@ -307,16 +308,6 @@ class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
         }
         title = f"{self.context.dataset}: foreground cells of supports,\nin the feature space"
         return draw_silhouettes({title: groups}, {metric: f"by {metric}" for metric in _CELL_METRICS})
-
-    def claims(self, found: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> Iterator[Claim]:
-        """How much better the same cells separate by fidelity."""
-        for model, value in found.items():
-            yield Claim(
-                claim=f"fidelity separates better than cosine ({model.label})",
-                quantity="silhouette of the same cells by fidelity less that by cosine",
-                estimate=silhouette_gain(value["cosine"].space, value["fidelity"].space),
-                count=len(value["fidelity"].labels),
-            )
 
 
 def draw_silhouettes(charts: Mapping[str, Groups], kinds: Mapping[str, str], columns: int = 2) -> Figure:
@@ -326,15 +317,7 @@ def draw_silhouettes(charts: Mapping[str, Groups], kinds: Mapping[str, str], col
     return bar_chart(size, charts, kinds, scale=1, unit="silhouette", line=0, legend_columns=columns)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EmbeddedPrototypes:
-    """A prototype of each distinct support."""
-
-    embedding: Embedding
-    record: Record
-
-
-class Prototypes(CheckpointFigure[EmbeddedPrototypes]):
+class Prototypes(CheckpointFigure[Embedding]):
     """Prototypes of SD-AANet's ablation: a figure for each fold, and the silhouettes of all folds."""
 
     name, summary = "prototype-tsne", "prototype-silhouettes"
@@ -351,7 +334,7 @@ class Prototypes(CheckpointFigure[EmbeddedPrototypes]):
             self.context.problems.append(f"{self.name}, fold {fold}: no checkpoint of {', '.join(missing)}")
         return models
 
-    def measure(self, model: FigureModel) -> EmbeddedPrototypes:
+    def measure(self, model: FigureModel) -> Embedding:
         """Encodes each support once, and embeds the prototypes by cosine, as SD-AANet's Eq. 13 does."""
         method: Any = model.method
         found = model.over_supports(
@@ -371,17 +354,18 @@ class Prototypes(CheckpointFigure[EmbeddedPrototypes]):
             )
         drawn: Record = {"supports_drawn": sum(model.supports.values()), "zero_prototypes": zeros}
         drawn["median_length"] = float(np.median(lengths))
-        return EmbeddedPrototypes(embedding=embedding, record=model.columns | drawn | embedding.record)
+        self.records.append(model.columns | drawn | embedding.record)
+        return embedding
 
-    def draw_fold(self, fold: int, found: Mapping[FigureModel, EmbeddedPrototypes]) -> None:
-        """A panel a method, side by side."""
+    def draw_fold(self, fold: int, found: Mapping[FigureModel, Embedding]) -> None:
+        """A panel a method, side by side; and what each part adds to compactness."""
         first = next(iter(found))
         drawn = first.supports
         title = (
             f"{self.context.dataset} fold {fold}, t-SNE on cosine distances:\n"
             f"{len(drawn)} distinct support prototypes of {sum(drawn.values())} drawn"
         )
-        row = {model.label: one.embedding for model, one in found.items()}
+        row = {model.label: embedding for model, embedding in found.items()}
         figure = scatter_chart((2.7 * len(found), 3.3), [row], first, title)
         records = [
             {
@@ -396,31 +380,21 @@ class Prototypes(CheckpointFigure[EmbeddedPrototypes]):
             for (support, times), (x, y) in zip(drawn.items(), embedding.flat, strict=True)
         ]
         self.context.save(figure, f"{self.name}-fold{fold}", records)
+        of = {model.variant: embedding for model, embedding in found.items()}
+        for claim, less, more in _PROTOTYPE_CLAIMS:
+            if less in of and more in of:
+                quantity = f"silhouette by cosine of {label_of(more)} less that of {label_of(less)}"
+                gain = silhouette_gain(of[less].space, of[more].space)
+                self.claim(fold, claim, quantity, (gain, len(of[more].labels)))
 
-    def records(self, model: FigureModel, value: EmbeddedPrototypes) -> list[Record]:
-        """One row."""
-        return [value.record]
-
-    def plot(self, found: Mapping[FigureModel, EmbeddedPrototypes]) -> Figure:
+    def plot(self, found: Mapping[FigureModel, Embedding]) -> Figure:
         """The silhouettes in both spaces."""
         spaces = {"space": "in the feature space, by cosine", "plane": "in the plane of t-SNE"}
         charts: dict[str, dict[str, dict[str, Estimate]]] = {}
         for space, title in spaces.items():
             groups = charts[f"{self.context.dataset}: support prototypes,\n{title}"] = {}
             for model, one in found.items():
-                silhouette = getattr(one.embedding, space).silhouette
+                silhouette = getattr(one, space).silhouette
                 groups.setdefault(f"fold {model.fold}", {})[model.variant] = silhouette
         kinds = {variant: label_of(variant) for variant in TABLE_III}
         return draw_silhouettes(charts, kinds, 4 if len(groups) > 1 else 2)
-
-    def claims(self, found: Mapping[FigureModel, EmbeddedPrototypes]) -> Iterator[Claim]:
-        """What each part adds to compactness."""
-        of = {model.variant: one.embedding for model, one in found.items()}
-        for claim, less, more in _PROTOTYPE_CLAIMS:
-            if less in of and more in of:
-                yield Claim(
-                    claim=claim,
-                    quantity=f"silhouette by cosine of {label_of(more)} less that of {label_of(less)}",
-                    estimate=silhouette_gain(of[less].space, of[more].space),
-                    count=len(of[more].labels),
-                )

@@ -6,7 +6,7 @@ What it should be worth is the IoU of shot k's own prediction of the query.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from fewseg.methods.fusion import CrossGuided
-from fewseg.reports.figures.context import Claim, Record
 from fewseg.reports.figures.drawing import error_bars, legend_below, panels, style
 from fewseg.reports.figures.intervals import Floats, mean_estimate, resampled, with_percentiles
 from fewseg.reports.figures.model import FigureModel
@@ -110,30 +109,23 @@ class ShotWeightFigure(SCLFigure[ShotWeights]):
     shows = "the cross-guided module's weights against the true IoU of each shot (SCL Eq. 16)"
 
     def measure(self, model: FigureModel) -> ShotWeights:
-        """Its weights, correlated."""
-        return correlated(*weights_of(model), seed=self.options.seed)
+        """The two correlations, and the bins."""
+        found = correlated(*weights_of(model), seed=self.options.seed)
 
-    def records(self, model: FigureModel, value: ShotWeights) -> Iterator[Record]:
-        """The correlations, and the bins."""
+        def note(quantity: str, estimate: Estimate, count: int, **bin: float) -> None:
+            numbers = {**bin, **asdict(estimate), "count": count}
+            self.records.append({**model.columns, "quantity": quantity, **numbers})
 
-        def record(quantity: str, estimate: Estimate, count: int, **bin: float) -> Record:
-            return {**model.columns, "quantity": quantity, **bin, **asdict(estimate), "count": count}
-
-        yield record("rank correlation over all shots", value.pooled, value.weights.size)
-        yield record("mean rank correlation within an episode", value.within, value.ranked)
-        for i, (mean, shots) in binned(value.weights, value.ious).items():
+        claim, what = f"U_k recognises good shots ({model.label})", "rank correlation of U_k and IoU"
+        pooled, within = (found.pooled, found.weights.size), (found.within, found.ranked)
+        self.claim(model.fold, claim, f"{what} over all shots", pooled)
+        self.claim(model.fold, claim, f"mean {what} within an episode", within)
+        note("rank correlation over all shots", *pooled)
+        note("mean rank correlation within an episode", *within)
+        for i, (mean, shots) in binned(found.weights, found.ious).items():
             ends = {"u_from": i / BINS, "u_below": (i + 1) / BINS}
-            yield record("mean IoU of the shots with U_k in the bin", mean, shots, **ends)
-
-    def claims(self, found: Mapping[FigureModel, ShotWeights]) -> Iterator[Claim]:
-        """The two correlations."""
-        for model, one in found.items():
-            claim, what = f"U_k recognises good shots ({model.label})", "rank correlation of U_k and IoU"
-            for quantity, estimate, count in (
-                (f"{what} over all shots", one.pooled, one.weights.size),
-                (f"mean {what} within an episode", one.within, one.ranked),
-            ):
-                yield Claim(claim=claim, quantity=quantity, estimate=estimate, count=count)
+            note("mean IoU of the shots with U_k in the bin", mean, shots, **ends)
+        return found
 
     def arrays(self, found: Mapping[FigureModel, ShotWeights]) -> dict[str, object]:
         """Every weight and IoU."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fewseg.metrics import SIZE_EDGES
 from fewseg.metrics.scores import size_label
-from fewseg.reports.figures.context import Claim, Record
+from fewseg.reports.figures.context import Record
 from fewseg.reports.figures.drawing import panels, plain_axes, style
 from fewseg.reports.figures.model import TABLE_III
 from fewseg.reports.figures.runner import PaperFigure
@@ -78,7 +79,9 @@ class Sizes(PaperFigure):
         else:  # there is no mean over missing folds
             for fold in folds:
                 self._figure(rows, [fold], f"{table.heading}: fold {fold}", f"{name}-fold{fold}")
-        self.context.claim(table.dataset, {fold: list(self._claims(rows, fold)) for fold in folds})
+        self.claims = {}
+        self._claim(rows, folds)
+        self.context.claim(table.dataset, self.claims)
 
     def _figure(self, rows: Mapping[str, pd.DataFrame], folds: Sequence[int], title: str, name: str) -> None:
         """A figure of some folds, or of the mean of all."""
@@ -97,25 +100,19 @@ class Sizes(PaperFigure):
                     records += [{"method": label, "fold": fold, **line} for line in named.to_dict("records")]
         self.context.save(draw(bins, title), name, records)
 
-    def _claims(self, rows: Mapping[str, pd.DataFrame], fold: int) -> Iterator[Claim]:
+    def _claim(self, rows: Mapping[str, pd.DataFrame], folds: Sequence[int]) -> None:
         """What each method gains over the ablation's baseline on small and on large targets."""
         results = self.context.results
-        base = next((label for label, row in rows.items() if _variant(row) == TABLE_III[0]), None)
-        for label in rows:
-            for low, high in ((0, SMALL), (SMALL, None)):
-                if base is None or label == base:
-                    continue
-                a, b = rows[base].key[fold], rows[label].key[fold]
-                counts, classes = (results.counts[a], results.counts[b]), results.runs[a].classes
-                gain = size_gain(*counts, classes, low, high, seed=self.options.seed)
+        base = next((label for label, row in rows.items() if _variant(row) == TABLE_III[0]), "")
+        others = [label for label in rows if base and label != base]
+        for label, (low, high), fold in product(others, ((0, SMALL), (SMALL, None)), folds):
+            a, b = rows[base].key[fold], rows[label].key[fold]
+            counts, classes = (results.counts[a], results.counts[b]), results.runs[a].classes
+            gain = size_gain(*counts, classes, low, high, seed=self.options.seed)
+            if gain is not None:
                 size = f"below {high}" if high else f"from {low}"
-                if gain is not None:
-                    yield Claim(
-                        claim=f"{label} helps {'small' if high else 'large'} targets",
-                        quantity=f"mIoU on targets {size} pixels less that of {base}",
-                        estimate=gain[0],
-                        count=gain[1],
-                    )
+                claim = f"{label} helps {'small' if high else 'large'} targets"
+                self.claim(fold, claim, f"mIoU on targets {size} pixels less that of {base}", gain)
 
 
 def draw(bins: Mapping[str, pd.DataFrame], title: str) -> Figure:

@@ -6,7 +6,7 @@ mainly collects edge information".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -20,11 +20,11 @@ from torch import Tensor
 from fewseg.data.draws import Draws
 from fewseg.methods.scl import SupportPathScorer
 from fewseg.ops.masks import ForegroundRule, covered_and_missed
-from fewseg.reports.figures.context import PICTURES, Claim, Record
-from fewseg.reports.figures.drawing import bar_chart, grid
-from fewseg.reports.figures.intervals import mean_estimate, ratio_difference, ratio_estimate
+from fewseg.reports.figures.context import Record
+from fewseg.reports.figures.drawing import bar_chart
+from fewseg.reports.figures.intervals import mean_estimate, ratio_estimate
 from fewseg.reports.figures.model import FigureModel, Support
-from fewseg.reports.figures.runner import CheckpointFigure
+from fewseg.reports.figures.runner import CheckpointFigure, GridRow
 from fewseg.reports.marked_pictures import spotlight
 from fewseg.reports.numbers import Estimate
 from fewseg.types import Features
@@ -110,7 +110,7 @@ def region_shares(counts: Sequence[Counts], *, seed: int = 0) -> RegionShares:
         pairs = {name: (column[f"{name}_within_{reach}"], column[name]) for name in SYMBOLS}
         shares[quantity] = {name: ratio_estimate(*pair, seed=seed) for name, pair in pairs.items()}
         for name in ("foreground", "primary"):
-            gains[reach, name] = ratio_difference(pairs["auxiliary"], pairs[name], seed=seed)
+            gains[reach, name] = ratio_estimate(*pairs["auxiliary"], less=pairs[name], seed=seed)
     empty = {name: int((column[name] == 0).sum()) for name in parts}
     return RegionShares(supports=len(kept), empty=empty, shares=shares, edge_gain=gains)
 
@@ -156,14 +156,32 @@ class SupportMasks(SCLFigure[dict[str, RegionShares]]):
         if any(c["auxiliary"] for c in mostly):
             found[MOSTLY] = region_shares(mostly, seed=self.options.seed)
         self._picture(model, regions, counts)
+        for chosen, shares in found.items():
+            self._note(model, chosen, shares)
         return found
+
+    def _note(self, model: FigureModel, chosen: str, found: RegionShares) -> None:
+        """A row a quantity and a region; and how much more of v_aux lies on the edge than of the others."""
+        rows = [(COVERAGE, region, estimate) for region, estimate in found.shares[COVERAGE].items()]
+        for reach, quantity in ON_EDGE.items():
+            rows += [(quantity, region, estimate) for region, estimate in found.shares[quantity].items()]
+            for name in ("foreground", "primary"):
+                gain = found.edge_gain[reach, name]
+                rows.append((f"{quantity}: auxiliary less {name}", "auxiliary", gain))
+                claim = f"v_aux lies on edges ({model.label})"
+                less = f"at most {reach} from the boundary less that of {SYMBOLS[name]}'s, {chosen}"
+                self.claim(model.fold, claim, f"share of v_aux's cells {less}", (gain, found.supports))
+        for quantity, region, estimate in rows:
+            about = {**model.columns, "of": chosen, "quantity": quantity, "region": region}
+            counted = {"supports": found.supports, "supports_without_it": found.empty.get(region)}
+            self.records.append(about | asdict(estimate) | counted)
 
     def _picture(
         self, model: FigureModel, regions: Mapping[Support, Tensor], counts: Mapping[Support, Counts]
     ) -> None:
         draws = Draws("figure", self.name, self.options.seed, model.fold)
         chosen = draws.sample(list(regions), min(self.options.examples, len(regions)))
-        rows = []
+        rows: list[GridRow] = []
         for support in chosen:
             view = model.network_view(support.image)
             row = [(view, "")]
@@ -171,40 +189,11 @@ class SupportMasks(SCLFigure[dict[str, RegionShares]]):
                 marked = model.on_pixels(support.image, region) > 0.5
                 share = counts[support][name] / max(counts[support]["foreground"], 1)
                 row.append((spotlight(view, marked.astype("uint8")), f"{100 * share:.0f} %"))
-            rows.append(row)
+            record: Record = {"class": support.class_id, "image": support.image, **counts[support]}
+            rows.append((model.class_name(support.class_id), row, record))
         columns = ["support", *(f"mask of {symbol}" for symbol in SYMBOLS.values())]
         title = f"{model.label}, {model.data.dataset} fold {model.fold}: share of the foreground below each"
-        figure = grid(rows, columns, [model.class_name(s.class_id) for s in chosen], title)
-        records = [{"class": s.class_id, "image": s.image, **counts[s]} for s in chosen]
-        name = f"{self.name}-{model.variant}-fold{model.fold}"
-        self.context.save(figure, name, records, folder=PICTURES)
-
-    def records(self, model: FigureModel, value: dict[str, RegionShares]) -> Iterator[Record]:
-        """A row a quantity and a region."""
-        for chosen, found in value.items():
-            rows = [(COVERAGE, region, e) for region, e in found.shares[COVERAGE].items()]
-            for reach, quantity in ON_EDGE.items():
-                rows += [(quantity, region, e) for region, e in found.shares[quantity].items()]
-                for (of, name), gain in found.edge_gain.items():
-                    if of == reach:
-                        rows.append((f"{quantity}: auxiliary less {name}", "auxiliary", gain))
-            for quantity, region, estimate in rows:
-                about = {**model.columns, "of": chosen, "quantity": quantity, "region": region}
-                counted = {"supports": found.supports, "supports_without_it": found.empty.get(region)}
-                yield about | asdict(estimate) | counted
-
-    def claims(self, found: Mapping[FigureModel, dict[str, RegionShares]]) -> Iterator[Claim]:
-        """How much more of v_aux lies on the edge than of each other region."""
-        for model, value in found.items():
-            for chosen, shares in value.items():
-                for (reach, name), gain in shares.edge_gain.items():
-                    quantity = f"share of v_aux's cells at most {reach} from the boundary less that of "
-                    yield Claim(
-                        claim=f"v_aux lies on edges ({model.label})",
-                        quantity=f"{quantity}{SYMBOLS[name]}'s, {chosen}",
-                        estimate=gain,
-                        count=shares.supports,
-                    )
+        self.save_grid(f"{self.name}-{model.variant}-fold{model.fold}", rows, columns, title)
 
     def plot(self, found: Mapping[FigureModel, dict[str, RegionShares]]) -> Figure:
         """Coverage of v_pri and v_aux, and how near the boundary each region lies; whiskers are 95 %."""

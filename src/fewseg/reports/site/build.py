@@ -102,6 +102,8 @@ def write_site(options: SiteOptions) -> Site:
         data_uri=data_uri,
         json_text=json_text,
         heat_colour=heat_colour,
+        gain_cells=gain_cells,
+        size_cells=size_cells,
     )
     atomic_write_text(options.out, text)
     return Site(
@@ -174,7 +176,7 @@ class Setting:
         frame = frame.assign(variant=frame.suffix)
         return frame.sort_values(["method", "fusion", "variant", "fold"], kind="stable", ignore_index=True)
 
-    @property
+    @cached_property
     def scores(self) -> pd.DataFrame:
         """The table of scores as text."""
         return score_cells(self.table)
@@ -239,11 +241,6 @@ class Setting:
         return interval_charts(f"{self.id}-gains", rows, axis, self.gains_label, signed=True)
 
     @property
-    def gain_cells(self) -> pd.DataFrame:
-        """The gains as text."""
-        return gain_cells(self.table, self.gains)
-
-    @property
     def gains_data(self) -> pd.DataFrame:
         """Every paired difference in full."""
         names = self.frame.drop_duplicates("series").set_index("series")[_IDENTITY]
@@ -260,19 +257,15 @@ class Setting:
         return self.frame[columns].merge(self.table.results.classes(), on="key")
 
     @property
-    def tested_classes(self) -> list[tuple[int, str]]:
-        """(fold, name) in the order of the folds."""
-        return list(self._tested[["fold", "name"]].itertuples(index=False, name=None))
-
-    @property
-    def _tested(self) -> pd.DataFrame:
+    def tested(self) -> pd.DataFrame:
+        """A row a fold and class, in the order of the folds."""
         return self.classes.drop_duplicates(["fold", "class_id"]).sort_values("fold", kind="stable")
 
     @property
     def class_rows(self) -> list[tuple[str, list[tuple[float, bool] | None]]]:
         """Each row with its IoU by class, and whether it is the highest of its column; None: not run."""
         wide = self.classes.pivot(index="series", columns=["fold", "class_id"], values="iou")
-        tested = self._tested[["fold", "class_id"]].itertuples(index=False, name=None)
+        tested = self.tested[["fold", "class_id"]].itertuples(index=False, name=None)
         wide = wide.reindex(self.table.series)[list(tested)]
         best = wide.eq(wide.max())
         return [
@@ -316,13 +309,14 @@ class Setting:
 
     @property
     def episodes_behind(self) -> list[str]:
-        """Episodes of each size in all folds together; where the rows differ, the fewest and the most."""
+        """Episodes of each size that was drawn, of all folds; where rows differ, the fewest and the most."""
         parts = []
         for (low, _), bins in pd.concat(self.mean_sizes.values()).groupby(
             ["pixels_from", "pixels_below"], dropna=False
         ):
             number = " to ".join(map(str, sorted({bins.episodes.min(), bins.episodes.max()})))
-            parts.append(f"{number} of {_size(low)} pixels")
+            if bins.episodes.any():
+                parts.append(f"{number} of {_size(low)} pixels".replace("of from", "from"))
         return parts
 
     @property
@@ -346,22 +340,12 @@ class Setting:
         return panels
 
     @property
-    def size_cells(self) -> pd.DataFrame:
-        """Means over all folds as text; a row that lacks folds has a line for each fold."""
-        return size_cells(self.table)
-
-    @property
     def sizes_data(self) -> pd.DataFrame:
         """Every bin of every row and fold."""
         pixels = ["pixels_from", "pixels_below", "episodes", "classes"]
         return self.sizes[[*_IDENTITY, "fold", *pixels, "miou", "low", "high"]]
 
     # ---- provenance
-
-    @property
-    def protocol(self) -> Mapping[str, Any]:
-        """How its results were measured."""
-        return self.table.results.runs[self.frame.key[0]].protocol
 
     @property
     def provenance(self) -> Iterator[tuple[str, str, list[list[str]], list[tuple[str, Any]]]]:
