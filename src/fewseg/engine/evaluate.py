@@ -297,8 +297,8 @@ class Evaluator:
         stores: FeatureStore | Sequence[FeatureStore],
         *,
         precision: Precision = "fp32",  # "bf16" for autocast
-        # pairs, or queries of one support set, that go through the head at once; by default 8, on a CPU as many
-        # as have 4096 cells together: more take about the same time a pair, and more memory
+        # pairs, or queries of one support set, that go through the head at once; by default 8, on a CPU as
+        # many as have 4096 cells together: more take about the same time a pair, and more memory
         batch: int | None = None,
         # bytes of what is kept: features, guides, labels, and at most half of it scores; what does not fit is
         # computed again, and a batch's maps come on top

@@ -169,8 +169,8 @@ class FeatureStore:
         seed: int = 0,  # of the random views
         dtype: torch.dtype = torch.bfloat16,  # on disk and in memory, bfloat16 or float32
         temporary: bool = False,  # live in a folder of its own, which goes with the object
-        # images that the backbone takes at once; 1 by default, where rows are the same whoever makes them, and
-        # 8 on a GPU
+        # images that the backbone takes at once; 1 by default, where rows are the same whoever makes them,
+        # and 8 on a GPU
         batch: int | None = None,
     ) -> None:
         sizes = {view.size for view in views}
