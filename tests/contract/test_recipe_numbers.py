@@ -139,7 +139,7 @@ CANET = {
     "aspp_dropout": 0.5,  # METHODS, corrections: released
     "initialisation": "normal",  # METHODS, corrections: N(0, 0.01), released
     # METHODS 3: 4 refinements; corrections: 0.7, 1 and 1.3 of the image's own size, released
-    "refinement": Refinement(iterations=4, stop_early=False, scales=(0.7, 1.0, 1.3)),
+    "refinement": Refinement(iterations=4, stop_early=False, image_scales=(0.7, 1.0, 1.3)),
 }
 SD = PFENET | {"distillation_weight": 50.0, "attention_weight": 0.5}  # SD-AANet, Sec. IV-A2
 PANET = {"alpha": 20.0}  # METHODS 4

@@ -53,7 +53,7 @@ class FewShotSegmenter(nn.Module, ABC):
         fusions: the fusions that the method can use, with their default settings.
         fusion: how K shots become one answer. It has no parameters and may be changed at any time.
         trains_ways: whether ``training_losses`` takes episodes of several ways.
-        scales: factors of an image's size at which queries are read too; none for most methods. Such a
+        image_scales: factors of an image's size at which queries are read too; none for most methods. Such a
             method is evaluated on images at their own size.
     """
 
@@ -61,7 +61,7 @@ class FewShotSegmenter(nn.Module, ABC):
     fusions: tuple[Fusion, ...]
     fusion: Fusion
     trains_ways: bool = False
-    scales: tuple[float, ...] = ()
+    image_scales: tuple[float, ...] = ()
 
     def __init__(self, config: Any = None) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class FewShotSegmenter(nn.Module, ABC):
     @property
     def network(self) -> Backbone | ScaledBackbone:
         """What reads images for inference: the backbone, at several scales where the method has them."""
-        return ScaledBackbone(self.backbone, self.scales) if self.scales else self.backbone
+        return ScaledBackbone(self.backbone, self.image_scales) if self.image_scales else self.backbone
 
     def extract(self, images: Tensor) -> Features:
         """Runs the backbone and what the method does to its maps image by image.
@@ -207,7 +207,7 @@ class FewShotSegmenter(nn.Module, ABC):
     def encode_support(self, support: Any) -> State:
         """Turns B support sets of any N and K, ``EncodedShots``, into a state.
 
-        A method with ``scales`` takes one set of images of different sizes too, ``RaggedShots``.
+        A method with ``image_scales`` takes one set of images of different sizes too, ``RaggedShots``.
         """
 
     @abstractmethod

@@ -123,7 +123,7 @@ def _canet(method: IterativeConfig, *lines: Evaluation, train_shots: int = 1) ->
     """
     view = TrainView(size=321, scale=(1.0, 1.5), rotate=0.0, flip=0.5, blur=0.0, resize="letterbox")
     train = poly_training(view, weight_decay=5e-4, power=0.0, shots=train_shots)
-    refinement = Refinement(scales=(0.7, 1.0, 1.3))
+    refinement = Refinement(image_scales=(0.7, 1.0, 1.3))
     method = replace(method, aspp_dropout=0.5, initialisation="normal", refinement=refinement)
     return _recipe(method, train, PAPER_SCL, *lines)
 
