@@ -37,7 +37,7 @@ def export(page: PageState, form: str, threshold: float = 0.5, *, settled: bool 
                 outputs.write(_shown(page, image.id, threshold, probability=outputs.probability))
         finally:
             outputs.close()
-        for file in filter(Path.is_file, Path(folder).glob("[!.]*")):  # of a format that is one file
+        for file in filter(Path.is_file, sorted(Path(folder).glob("[!.]*"))):  # of a format that is one file
             if (file.name == LINES) == (form == "jsonl"):
                 media_type = "application/x-ndjson" if form == "jsonl" else "application/json"
                 return _attachment(file.name, media_type, file.read_bytes())
