@@ -226,6 +226,10 @@ def plain_feedback(method, image, supports, weights, iterations, scales):
 def test_with_scales_the_sum_over_shots_and_scales_is_fed_back(make_method, shots, encode, config, scales):
     refinement = Refinement(iterations=2, image_scales=scales)
     method = make_method(config, refinement=refinement, fusion=ScoreAverage())
+    torch.manual_seed(0)
+    for module in method.trunk.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)  # so that what is fed back shows
     images, masks = shots(2, 3)
     queries = shots(2, 1, seed=1)[0][:, 0, :, :60]
     with torch.no_grad():
