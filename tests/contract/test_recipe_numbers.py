@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 import pytest
 
 from fewseg.engine.train_config import TrainConfig
+from fewseg.methods.canet import Refinement
 from fewseg.methods.fusion import IterativeInference
 from fewseg.recipes.datasets import coco, coco_contiguous, coco_three_parts, pascal
 from fewseg.recipes.registry import RECIPES, recipe
@@ -130,7 +131,16 @@ PFENET = {
     "deep_weight": 1.0,  # METHODS 1
 }
 PFENET_COCO = PFENET | {"scales": (1.0, 0.5, 0.25, 0.125)}  # METHODS, corrections
-CANET = {"channels": 256, "mid_dropout": 0.5, "head_dropout": 0.5, "history_reset": 0.7}  # METHODS 0 and 3
+CANET = {
+    "channels": 256,  # SCL, Sec. 5.1
+    "mid_dropout": 0.5,  # METHODS 0
+    "head_dropout": 0.5,  # METHODS 0
+    "history_reset": 0.7,  # METHODS 3
+    "aspp_dropout": 0.5,  # METHODS, corrections: released
+    "initialisation": "normal",  # METHODS, corrections: N(0, 0.01), released
+    # METHODS 3: 4 refinements; corrections: 0.7, 1 and 1.3 of the image's own size, released
+    "refinement": Refinement(iterations=4, stop_early=False, image_scales=(0.7, 1.0, 1.3)),
+}
 SD = PFENET | {"distillation_weight": 50.0, "attention_weight": 0.5}  # SD-AANet, Sec. IV-A2
 PANET = {"alpha": 20.0}  # METHODS 4
 FULL = {

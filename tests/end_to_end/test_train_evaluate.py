@@ -20,7 +20,9 @@ from fewseg.engine.checkpoint import Checkpoint, read_checkpoint, save_checkpoin
 from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.features import FeatureStore
 from fewseg.engine.results import RunResult, load_counts, load_with_counts
+from fewseg.methods.canet import Refinement
 from fewseg.methods.fusion import CrossGuided
+from fewseg.methods.scl import SCLCANetConfig
 from fewseg.recipes import evaluation
 from fewseg.recipes import evaluation as recipe_run
 from fewseg.recipes.options import EvaluateOptions
@@ -236,6 +238,42 @@ def test_a_checkpoint_is_evaluated_with_the_settings_of_its_own_fusion(released,
     assert fusions.pop((shots, "cross-guided")) == expected
     assert all(kind == "average" for _, kind in fusions)
     assert "released.safetensors does not say which classes it was trained on" in caplog.text
+
+
+@pytest.fixture
+def canet(recipes, tmp_path, monkeypatch):
+    """A checkpoint of SCL on CANet whose pairs are refined on their own."""
+    own = recipes["tiny_scl"].method
+    refinement = Refinement(stop_early=True)
+    method = SCLCANetConfig(backbone=own.backbone, channels=own.channels, refinement=refinement)
+    made = replace(recipes["tiny_scl"], name="tiny_canet", method=method)
+    monkeypatch.setitem(RECIPES, made.name, lambda: made)
+    path = tmp_path / "canet.safetensors"
+    save_checkpoint(path, build_method(made).eval(), Checkpoint(config=method, recipe=made.name), whole=True)
+    return str(path)
+
+
+def test_image_scales_evaluate_a_checkpoint_on_images_at_their_own_size(canet, recipes, capsys):
+    words = ["evaluate", canet, "--fold", "0", "--quiet", "--shots", "3", "--fusion", "cross-guided"]
+    assert main(words) == 0
+    assert main([*words, "--image-scales", "0.7", "1"]) == 0
+    results = [RunResult.load(path) for path in Path("results").glob("*.json")]
+    scaled, plain = sorted(results, key=lambda result: result.sizes)
+    assert (plain.sizes, scaled.sizes) == ((recipes["tiny_scl"].size,), (0,))
+    assert scaled.sizes_text == "the images' own"
+    assert "image_scales" not in plain.config["method"]["refinement"]
+    assert scaled.config["method"]["refinement"]["image_scales"] == [0.7, 1.0]
+    assert scaled.protocol == plain.protocol
+    assert main([*words, "--image-scales", "0.7", "--sizes", "33"]) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "SCLCANet reads images at 0.7 times their own size: leave --sizes and --output-sizes out" in error
+
+
+def test_image_scales_are_refused_by_name_where_a_method_feeds_nothing_back(released, capsys):
+    words = ["evaluate", str(released), "--recipe", "tiny_scl", "--fold", "0", "--image-scales", "1.3"]
+    assert main(words) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "--image-scales is of methods that feed their answer back, canet and scl-canet, not of" in error
 
 
 def test_manifests_of_another_fold_are_refused_before_anything_is_computed(

@@ -169,7 +169,7 @@ class ReleasedRun:
 def run_released(name: str) -> ReleasedRun:
     """Imports a case's weights into a checkpoint and loads it, as a user does."""
     case = load_case(name)
-    scales = tuple(case.about["constructor"].get("ppm_scales", ()))
+    scales = tuple(case.about["constructor"].get("ppm_scales", ())) or None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "imported.safetensors"
         import_checkpoint(case.weights, path, scales=scales)

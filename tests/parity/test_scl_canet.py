@@ -180,7 +180,7 @@ def test_predictions_brought_to_mask_size_with_aligned_corners_are_outside_the_r
 def with_iterations(run, monkeypatch, iterations):
     """The imported model with other refinements: 4 in the authors' script, 0 or 1 in the cases."""
     config = run.model.config
-    assert config.refinement.scales == (0.7, 1.0, 1.3)
+    assert config.refinement.image_scales == (0.7, 1.0, 1.3)
     changed = replace(config, refinement=replace(config.refinement, iterations=iterations))
     monkeypatch.setattr(run.model, "config", changed)
     return run.model

@@ -54,14 +54,11 @@ def test_query_feature_gate_prior_and_attention_map(run, maps, state):
     run.case.assert_close(run.model.attention_map(maps, state.guides), "query_attention")
 
 
-def test_inner_logits_logits_and_predicted_labels(run, maps, state):
+def test_inner_logits(run, maps, state):
     with torch.no_grad():
         out = run.model._decode(maps, state.guides, deep=True, learn=False)
         for scale, logits in enumerate(out.inner):
             run.case.assert_close(logits, f"inner_logits_{scale}")
-        logits = run.model.segment(run.query, state)
-    run.case.assert_close(logits, "logits")
-    assert int((logits.argmax(dim=1) != run.case.output("pred")).sum()) <= 5
 
 
 def test_support_segmentation_and_teachers_prototype(run, pooled, maps):

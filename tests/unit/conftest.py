@@ -1,18 +1,15 @@
 """Image files that the tests write themselves."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 
 @pytest.fixture
-def write_image() -> Callable[..., Path]:
+def write_image():
     """Writes an (H, W) size or an (H, W, 3) array as an image file; ``exif`` is an orientation."""
 
-    def write(path: Path, pixels: np.ndarray | tuple[int, int], exif: int | None = None) -> Path:
+    def write(path, pixels, exif=None):
         if isinstance(pixels, tuple):
             h, w = pixels
             ramp = np.arange(h * w * 3, dtype=np.uint32).reshape(h, w, 3) * 7 % 251
@@ -29,10 +26,10 @@ def write_image() -> Callable[..., Path]:
 
 
 @pytest.fixture
-def write_mask() -> Callable[..., Path]:
+def write_mask():
     """Writes numbers as a mask PNG of mode L, P, 1, RGB ..."""
 
-    def write(path: Path, labels: object, mode: str = "L") -> Path:
+    def write(path, labels, mode="L"):
         path.parent.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(np.asarray(labels, dtype=np.uint8))
         if mode == "P":

@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for exporter in ("onnxscript", "onnx_ir"):  # they log every node that they fold
         logging.getLogger(exporter).setLevel(logging.ERROR)
     if not words or words[0] in ("-h", "--help"):
-        console.print(_usage(COMMANDS), highlight=False, markup=False, soft_wrap=True)
+        console.out(_usage(COMMANDS), highlight=False)
         return 0 if words else 2
     if words[0] == "--version":
         console.print(__version__, highlight=False)
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(name, words, console)
     except (ValueError, OSError, RuntimeError) as error:
         errors.print("[bold red]fewseg:[/] ", end="")
-        errors.print(_message(error), markup=False, highlight=False, soft_wrap=True)
+        errors.out(_message(error), highlight=False)
         logging.getLogger(__name__).debug("traceback", exc_info=True)
         return 1
     except KeyboardInterrupt:
@@ -190,7 +190,7 @@ def _kinds(words: Sequence[str], console: Console) -> int:
     """Handles the first word of commands of two words without a known second one."""
     kinds = {name: command for name, command in COMMANDS.items() if name.startswith(f"{words[0]} ")}
     if len(words) == 1 or words[1] in ("-h", "--help"):
-        console.print(_usage(kinds), highlight=False, markup=False, soft_wrap=True)
+        console.out(_usage(kinds), highlight=False)
     if words[1:2] in (["-h"], ["--help"]):
         return 0
     given = " ".join(words[:2])

@@ -29,6 +29,6 @@ def check(options: CheckOptions, console: Console) -> None:
     from fewseg.data.check import check_named
 
     lines = check_named(options.dataset, options.root, options.min_area, options.list_file)
-    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+    console.out("\n".join(lines), highlight=False)
     if any(line.startswith("WRONG") for line in lines):
         raise ValueError("the data set cannot be used: see the lines marked WRONG")

@@ -13,20 +13,20 @@ def figures(options: FiguresOptions, console: Console) -> int:
 
     if options.figure == ("list",):
         for name, kind in FIGURES.items():
-            console.print(f"{name}: {kind.shows}; needs {kind.needs}", highlight=False, soft_wrap=True)
+            console.out(f"{name}: {kind.shows}; needs {kind.needs}", highlight=False)
         return 0
     made = make_figures(options)
     for claim in made.claims:
         value = claim.estimate
         number = f"{value.value:+.3f} [{value.low:+.3f}, {value.high:+.3f}] of {claim.count}"
         line = f"{claim.claim}, {claim.where}: {claim.quantity} {number}: {claim.verdict}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.out(line, highlight=False)
     for remark in made.remarks:
-        console.print(f"note: {remark}", highlight=False, markup=False, soft_wrap=True)
+        console.out(f"note: {remark}", highlight=False)
     for problem in made.problems:
-        console.print(f"missing: {problem}", highlight=False, markup=False, soft_wrap=True)
+        console.out(f"missing: {problem}", highlight=False)
     count = len([path for path in made.files if path.suffix == ".png"])
-    console.print(f"figures: {count}, in {options.out}", highlight=False, markup=False, soft_wrap=True)
+    console.out(f"figures: {count}, in {options.out}", highlight=False)
     return SOME_MISSING if made.problems else 0
 
 
@@ -36,11 +36,6 @@ def site(options: SiteOptions, console: Console) -> int:
 
     made = write_site(options)
     for problem in made.problems:
-        console.print(f"missing: {problem}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"written: {made.path} ({made.results} results, {made.size / 1e6:.1f} MB)",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+        console.out(f"missing: {problem}", highlight=False)
+    console.out(f"written: {made.path} ({made.results} results, {made.size / 1e6:.1f} MB)", highlight=False)
     return 0 if made.all_used else SOME_MISSING

@@ -23,11 +23,9 @@ def label(options: LabelOptions, console: Console) -> int:
 
     report = label_folder(options)
     before = f", {report.before} were labelled before" if report.before else ""
-    console.print(
+    console.out(
         f"labelled: {report.done}{before}; skipped: {len(report.problems)}\noutput: {options.out}",
         highlight=False,
-        markup=False,
-        soft_wrap=True,
     )
     return SOME_FAILED if report.problems else 0
 
@@ -37,12 +35,10 @@ def export(options: ExportOptions, console: Console) -> None:
     from fewseg.inference import export as export_graphs
 
     done = export_graphs(options)
-    console.print(
+    console.out(
         f"written: {done.folder}\nONNX Runtime differs from torch by {done.extract_error:.1e} (extract) and "
         f"{done.segment_error:.1e} (segment) of the largest value",
         highlight=False,
-        markup=False,
-        soft_wrap=True,
     )
 
 
@@ -50,7 +46,7 @@ def serve(options: ServeOptions, console: Console) -> None:
     """Serves the page."""
     from fewseg.serve import serve as run_server
 
-    run_server(options, partial(console.print, highlight=False, markup=False, soft_wrap=True))
+    run_server(options, partial(console.out, highlight=False))
 
 
 def demo(options: DemoOptions, console: Console) -> None:
@@ -60,7 +56,7 @@ def demo(options: DemoOptions, console: Console) -> None:
     found = run_demo(options)
     console.print(rich_table(found.results))
     spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in found.seconds.items())
-    console.print(f"time: {spent}\nreport: {found.report}", highlight=False, soft_wrap=True)
+    console.out(f"time: {spent}\nreport: {found.report}", highlight=False)
 
 
 def import_checkpoint(options: ImportOptions, console: Console) -> None:

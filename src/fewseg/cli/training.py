@@ -91,4 +91,4 @@ def episodes(options: EpisodesOptions, console: Console) -> None:
     data = chosen.read(options.fold, options.root)
     sampler = EpisodeSampler(data.test, data.split, chosen.protocol, options.shots, ways=options.ways)
     for path in record(sampler, options.out):
-        console.print(f"written: {path}", highlight=False, soft_wrap=True)
+        console.out(f"written: {path}", highlight=False)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fewseg.annotations.image_files import IMAGE_SUFFIXES, one_class_mask, read_mask, require_folder
 from fewseg.data.folds import VOC_CLASSES, numbered
-from fewseg.data.source import FileSource, ImagePair, JoinedSource
+from fewseg.data.source import FileSource, ImagePair, JoinedSource, read_lines
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
 
@@ -145,14 +145,9 @@ def voc5i_mini_source(root: Path) -> JoinedSource:
 
 def parse_list(list_file: Path) -> list[tuple[int, str, str]]:
     """Returns (line number, image, mask) of each line that holds something."""
-    try:
-        text = list_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"list {list_file} cannot be read ({error}): give a text file of lines `image mask`"
-        ) from error
     rows, wrong = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
+    lines = read_lines(list_file, "list", "give a text file of lines `image mask`")
+    for number, line in enumerate(lines, start=1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue

@@ -16,7 +16,7 @@ from torch import Tensor
 from fewseg.annotations.image_files import IMAGE_SUFFIXES, require_folder
 from fewseg.data.draws import Draws
 from fewseg.data.folds import ClassSplit, numbered_in_16_bits
-from fewseg.data.source import FileSource, ImagePair
+from fewseg.data.source import FileSource, ImagePair, read_lines
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
 
@@ -188,12 +188,7 @@ def _read_list(folder: Path, files: Sequence[str]) -> tuple[str, ...]:
 
 
 def _read_names(path: Path) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"split {path} cannot be read ({error}): give a text file, one class a line"
-        ) from error
+    lines = read_lines(path, "split", "give a text file, one class a line")
     names = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
     if not names:
         raise DataError(f"split {path} is empty: it needs one class a line")

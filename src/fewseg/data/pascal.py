@@ -13,7 +13,7 @@ import numpy as np
 from fewseg.annotations.image_files import require_folder
 from fewseg.annotations.mask_files import png_bytes, voc_palette
 from fewseg.data.folds import VOC_CLASSES, numbered
-from fewseg.data.source import FileSource, ImagePair
+from fewseg.data.source import FileSource, ImagePair, read_lines
 from fewseg.ops.files import atomic_write_bytes, cache_folder
 from fewseg.ops.parallel import for_each, summary
 from fewseg.types import DataError
@@ -102,10 +102,7 @@ def _find(root: Path, what: str, places: tuple[str, ...], parts: tuple[str, ...]
 
 def read_ids(path: Path) -> tuple[str, ...]:
     """Returns the ids of an image-set file, one a line (the first word of each), without repeats."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"image set {path} cannot be read ({error}): unpack the archive again") from error
+    lines = read_lines(path, "image set", "unpack the archive again")
     ids = tuple(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
     if not ids:
         raise DataError(f"image set {path} is empty: unpack the archive again")

@@ -75,6 +75,14 @@ def known(source: Source, values: Mapping[str, T], id: str) -> T:
     return values[id]
 
 
+def read_lines(path: Path, what: str, advice: str) -> list[str]:
+    """The lines of a text file; errors call it ``what`` and give the advice."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{what} {path} cannot be read ({error}): {advice}") from error
+
+
 @dataclass(frozen=True)
 class ImagePair:
     """An image file and the file of its mask."""

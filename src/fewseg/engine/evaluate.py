@@ -287,34 +287,23 @@ class Evaluator:
 
     ``plain`` answers one episode with nothing shared: with ``batch`` 1 both ways give the same counts, on a
     CPU to the pixel.
-
-    Args:
-        method: on its device; it is put in eval mode.
-        source: reads labels at their original size.
-        stores: features of the plain view (view 0) at each input size; the first is the default size. Images
-            at their own size (``OriginalView``) have size 0.
-        precision: "fp32", or "bf16" for autocast.
-        batch: pairs, or queries of one support set, that go through the head at once; by default 8, on a CPU
-            as many as have 4096 cells together: more take about the same time a pair, and more memory.
-        memory: bytes of what is kept: features, guides, labels, and at most half of it scores. What does not
-            fit is computed again. A batch's maps come on top.
-        executor: which processes share the work; this one by default.
-        progress: show bars with the time left.
-
-    Raises:
-        ValueError: ``batch`` or ``memory`` is below 1, the precision is unknown, or two stores have one size.
     """
 
     def __init__(
         self,
-        method: FewShotSegmenter,
-        source: Source,
+        method: FewShotSegmenter,  # on its device; it is put in eval mode
+        source: Source,  # reads labels at their original size
+        # features of the plain view at each input size, the default first; of images' own size, at size 0
         stores: FeatureStore | Sequence[FeatureStore],
         *,
-        precision: Precision = "fp32",
+        precision: Precision = "fp32",  # "bf16" for autocast
+        # pairs, or queries of one support set, that go through the head at once; by default 8, on a CPU as
+        # many as have 4096 cells together: more take about the same time a pair, and more memory
         batch: int | None = None,
+        # bytes of what is kept: features, guides, labels, and at most half of it scores; what does not fit is
+        # computed again, and a batch's maps come on top
         memory: int = MEMORY,
-        executor: Executor | None = None,
+        executor: Executor | None = None,  # which processes share the work; this one by default
         progress: bool = True,
     ) -> None:
         stores = [stores] if isinstance(stores, FeatureStore) else list(stores)

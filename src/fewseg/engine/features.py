@@ -155,30 +155,22 @@ class FeatureStore:
     processes may fill one store; a file whose bytes changed is made again. All stores of a folder share a
     budget of bytes: those used longest ago make room. Rows that still do not fit, or that the disk has no
     space for, stay in memory, with a warning, as do all where the folder cannot be written.
-
-    Args:
-        backbone: the trunk, or an ``Extractor``, in eval mode, on the device and in the type it should run
-            in; its weights must not change while the store is in use (the key holds their digest).
-        source: the images.
-        views: the views of each image, all of one size. ``TrainView`` draws from (seed, image, view).
-        folder: where stores live; ``$FEWSEG_CACHE/features`` by default.
-        seed: of the random views.
-        dtype: type on disk and in memory, bfloat16 or float32.
-        temporary: live in a folder of its own, which goes with the object.
-        batch: images that the backbone takes at once; 1 by default, where rows are the same whoever makes
-            them, and 8 on a GPU.
     """
 
     def __init__(
         self,
+        # in eval mode, on the device and in the type it should run in; its weights, whose digest is in the
+        # key, must not change while the store is in use
         backbone: Network,
         source: Source,
-        views: Sequence[View],
+        views: Sequence[View],  # all of one size; ``TrainView`` draws from (seed, image, view)
         *,
-        folder: Path | None = None,
-        seed: int = 0,
-        dtype: torch.dtype = torch.bfloat16,
-        temporary: bool = False,
+        folder: Path | None = None,  # where stores live; ``$FEWSEG_CACHE/features`` by default
+        seed: int = 0,  # of the random views
+        dtype: torch.dtype = torch.bfloat16,  # on disk and in memory, bfloat16 or float32
+        temporary: bool = False,  # live in a folder of its own, which goes with the object
+        # images that the backbone takes at once; 1 by default, where rows are the same whoever makes them,
+        # and 8 on a GPU
         batch: int | None = None,
     ) -> None:
         sizes = {view.size for view in views}
@@ -305,7 +297,7 @@ class FeatureStore:
         data = save(dict(tensors), {_CRC: str(_crc(tensors))})
         if self._used is not None and self._fits(_blocks(len(data)), left):
             try:
-                atomic_write_bytes(self._file(row), data)
+                atomic_write_bytes(self._file(row), data, durable=False)
                 self._checked.add(row)
                 return
             except OSError as error:

@@ -20,7 +20,7 @@ ReadMasks = Callable[[str, Sequence[int]], Tensor]
 
 def scores_pairs(method: FewShotSegmenter, fusion: Fusion, shots: int) -> bool:
     """Whether K shots are answered by scores of (support, target) pairs, and not by a path of their own."""
-    if method.scales:
+    if method.image_scales:
         return False  # what is fed back is the answer of all shots
     return isinstance(method, PairScorer) and (fusion.cross_path == "query" or shots == 1)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from fewseg.methods.pfenet import PFENetConfig
 from fewseg.methods.registry import method_name
 from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig, SelfGuided
 from fewseg.methods.sdaanet import CompoundedGate, PrototypeTeacher, SDAANetConfig
+
+logger = logging.getLogger(__name__)
 
 BatchNorm = Literal["eval", "train"]
 """What a frozen backbone's batch-norm does in training, see ``BackboneConfig.bn``."""
@@ -180,7 +183,7 @@ def _canet_config(
         cross_iou_align_corners=False,
         aspp_dropout=0.5,
         initialisation="normal",
-        refinement=Refinement(scales=RELEASED_SCALES),
+        refinement=Refinement(image_scales=RELEASED_SCALES),
         small_objects="sampled",
     )
 
@@ -237,6 +240,26 @@ SDAANET_FAMILY = Family(
 )
 
 
+_NOT_IN_TENSORS = (
+    "scales",
+    "rounding",
+    "small_objects",
+    "mid_dropout",
+    "head_dropout",
+    "aspp_dropout",
+    "attention",
+    "gate",
+    "distillation",
+    "self_guided",
+    "fusion",
+    "cross_iou_align_corners",
+    "refinement",
+)
+"""Options of configs that change no tensor's name or shape."""
+
+RELEASED_PYRAMID = (60, 30, 15, 8)
+"""Pyramid scales of the released models on PASCAL."""
+
 FAMILIES = (PFENET_FAMILY, SDAANET_FAMILY, CANET_FAMILY)
 
 
@@ -263,12 +286,13 @@ class ReleasedModel:
     method: str  # registered name of the method that the keys belong to
     model: FewShotSegmenter  # our model with the weights loaded, in eval mode; its ``config`` rebuilds it
     report: WeightsReport  # what matched; its digest is that of the file
+    assumed: Mapping[str, Any]  # options that no tensor shows: those of the released code
 
 
 def import_released(
     source: str | Path | Mapping[str, Tensor],
     *,
-    scales: tuple[float, ...] = (60, 30, 15, 8),
+    scales: tuple[float, ...] | None = None,
     bn: BatchNorm = "eval",
 ) -> ReleasedModel:
     """Turns a released PFENet, SCL or SD-AANet state dict into our method.
@@ -276,7 +300,8 @@ def import_released(
     The method, the depth, the stem and the width are read off the keys and shapes. Where the released network
     departs from its paper, the resulting config names it: the dilation of first blocks, SCL's second support
     pass, its regions and its cross-guided weights, SD-AANet's gate and teacher. The weights divide by 5
-    whatever K is, which scales the scores of other K and changes no label.
+    whatever K is, which scales the scores of other K and changes no label. Options that no tensor shows are
+    those of the released code, and are logged.
 
     Source: PFENet (Tian et al. 2020), SCL (Zhang et al. 2021) and SD-AANet (Zhao et al. 2022), the state
     dicts of their public code.
@@ -286,7 +311,9 @@ def import_released(
     backbone = BackboneConfig(
         name=_trunk_name(state, label), weights=None, first_block_dilation="stage", bn=bn
     )
-    config = family.config(state, label, scales, backbone)
+    if family is CANET_FAMILY and scales is not None:
+        raise ValueError(f"{label} is of SCL(CANet), which has no pyramid: leave scales out")
+    config = family.config(state, label, RELEASED_PYRAMID if scales is None else scales, backbone)
     name, model = method_name(config), config.build()
     report = load_weights(model, _renamed(family, state), name=label, sha256=digest)
     if report.unexpected:
@@ -294,14 +321,26 @@ def import_released(
             f"{label} is close to a released {name} checkpoint but holds more: {report.unexpected[:6]}; "
             f"give a state dict of {family.methods}'s public code, unchanged"
         )
-    return ReleasedModel(method=name, model=model.eval(), report=report)
+    assumed = {
+        key: getattr(config, key)
+        for key in _NOT_IN_TENSORS
+        if key in {f.name for f in fields(config)} and not (key == "scales" and scales is not None)
+    }
+    logger.warning(
+        "%s does not show these options; they are those of %s's released code: %s%s",
+        label,
+        family.methods,
+        ", ".join(f"{key}={value!r}" for key, value in assumed.items()),
+        ". Give scales if it was trained with others" if "scales" in assumed else "",
+    )
+    return ReleasedModel(method=name, model=model.eval(), report=report, assumed=assumed)
 
 
 def import_checkpoint(
     source: str | Path,
     target: str | Path,
     *,
-    scales: tuple[float, ...] = (60, 30, 15, 8),
+    scales: tuple[float, ...] | None = None,
     class_split: ClassSplit | None = None,
 ) -> ReleasedModel:
     """Writes a released file as a checkpoint of ours, the backbone's weights included."""
@@ -309,7 +348,11 @@ def import_checkpoint(
     about = Checkpoint(
         config=found.model.config,
         class_split=split_json(class_split),
-        training={"imported_from": found.report.source, "sha256": found.report.sha256},
+        training={
+            "imported_from": found.report.source,
+            "sha256": found.report.sha256,
+            "assumed": found.assumed,
+        },
     )
     save_checkpoint(Path(target), found.model, about, whole=True)
     return found

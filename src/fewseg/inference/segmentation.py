@@ -49,11 +49,7 @@ class Segmentation:
     threshold: float = 0.5
 
     def at(self, threshold: float) -> Segmentation:
-        """Returns it for another threshold.
-
-        Raises:
-            ValueError: the threshold is not in (0, 1).
-        """
+        """Returns it for another threshold; raises a ValueError where that is not in (0, 1)."""
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be in (0, 1), got {threshold}")
         return replace(self, threshold=threshold)
@@ -96,11 +92,7 @@ class Segmentation:
         return found
 
     def mask(self, name: str) -> NDArray[np.bool_]:
-        """Returns (H, W) bool: where a class is.
-
-        Raises:
-            ValueError: there is no such class.
-        """
+        """Returns (H, W) bool: where a class is; raises a ValueError where there is no such class."""
         if name not in self.classes:
             raise ValueError(f"unknown class {name!r}; this segmentation has {list(self.classes)}")
         found: NDArray[np.bool_] = self.labels == self.classes.index(name) + 1

@@ -26,15 +26,12 @@ AnyImage = ImageLike | PreparedImage | EncodedImage
 class Segmenter:
     """Segments images by annotated examples of any number of classes.
 
-    Any number of threads may call any method: a support set is a value that is replaced as a whole, and each
-    segmentation uses the one that was present when it began.
+    Any number of threads may call any method: each segmentation uses the support set that was present when it
+    began.
 
     Args:
         model: shared with as many segmenters as wanted.
-        max_pixels: larger images are refused, files from their header.
-
-    Raises:
-        ValueError: the limit is below 1.
+        max_pixels: from 1; larger images are refused, files from their header.
 
     Example:
         >>> segmenter = Segmenter.from_checkpoint()
@@ -92,11 +89,7 @@ class Segmenter:
         return self._supports.classes
 
     def prepare(self, image: ImageLike, what: str = "the image") -> PreparedImage:
-        """Reads an image and cuts it to the network's size, which is all that needs no network.
-
-        Raises:
-            DataError: it cannot be read or used.
-        """
+        """Reads an image and cuts it to the network's size; raises a DataError where it cannot be used."""
         return self.model.prepare(read_image(image, what, self.max_pixels))
 
     def encode(self, image: AnyImage) -> EncodedImage:
@@ -172,12 +165,7 @@ class Segmenter:
         return self._add([image], [masks])[0][0]
 
     def add_annotated(self, images: Iterable[AnnotatedImage]) -> None:
-        """Adds what :func:`fewseg.annotations.read_supports` reads.
-
-        Raises:
-            DataError: as in :meth:`add_class`.
-            ValueError: as in :meth:`add_image`.
-        """
+        """Adds what :func:`fewseg.annotations.read_supports` reads; raises as :meth:`add_image`."""
         read = list(images)
         files = [str(image.image) for image in read]
         self._add(files, [image.masks for image in read], files)
@@ -201,11 +189,7 @@ class Segmenter:
             return encoded, self._supports
 
     def support(self, name: str) -> ClassSupport:
-        """Returns what is known of a class.
-
-        Raises:
-            ValueError: there is no such class.
-        """
+        """Returns what is known of a class; raises a ValueError where there is no such class."""
         return self._supports.support(name)
 
     def remove(self, name: str, digest: str | None = None) -> None:
@@ -231,11 +215,7 @@ class Segmenter:
         self._supports, self._session = supports, None
 
     def session(self) -> Session:
-        """Returns the present support set with its encoded state: a value for many segmentations.
-
-        Raises:
-            ValueError: there is no support.
-        """
+        """Returns the support set with its encoded state, a value; raises a ValueError without supports."""
         with self._changing:
             if not self._supports.classes:
                 raise ValueError("there is no support: add a class with an annotated image first (add_class)")
@@ -258,9 +238,7 @@ class Segmenter:
     def save_supports(self, path: str | Path) -> None:
         """Writes the support set, encoded: tensors and a JSON header, nothing that runs.
 
-        Raises:
-            ValueError: there is no support.
-            OSError: the file could not be written; an older one is unchanged.
+        Raises a ValueError without supports, and an OSError where the file could not be written.
         """
         save_supports(Path(path), self.session().supports, self.model)
 

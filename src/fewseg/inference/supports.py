@@ -168,11 +168,7 @@ class SupportSet:
         return [support for support in self.images if support.is_negative(name)]
 
     def support(self, name: str, digests: tuple[str, ...] = ()) -> ClassSupport:
-        """Returns what is known of a class, with ``digests`` as in the result.
-
-        Raises:
-            ValueError: there is no such class.
-        """
+        """Returns what is known of a class; raises a ValueError where there is no such class."""
         if name not in self.classes:
             raise ValueError(f"unknown class {name!r}; the classes are {list(self.classes)}: add it first")
         shots, negatives = len(self.positives(name)), len(self.negatives(name))

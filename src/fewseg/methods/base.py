@@ -55,7 +55,7 @@ class FewShotSegmenter(nn.Module, ABC):
         fusion: how K shots become one answer. It has no parameters and may be changed at any time.
         trains_ways: whether ``training_losses`` takes episodes of several ways.
         compares_background: whether supports without the thing take part in ``encode_support``.
-        scales: factors of an image's size at which queries are read too; none for most methods. Such a
+        image_scales: factors of an image's size at which queries are read too; none for most methods. Such a
             method is evaluated on images at their own size.
     """
 
@@ -64,7 +64,7 @@ class FewShotSegmenter(nn.Module, ABC):
     fusion: Fusion
     trains_ways: bool = False
     compares_background: bool = False
-    scales: tuple[float, ...] = ()
+    image_scales: tuple[float, ...] = ()
 
     def __init__(self, config: Any = None) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class FewShotSegmenter(nn.Module, ABC):
     @property
     def network(self) -> Backbone | ScaledBackbone:
         """What reads images for inference: the backbone, at several scales where the method has them."""
-        return ScaledBackbone(self.backbone, self.scales) if self.scales else self.backbone
+        return ScaledBackbone(self.backbone, self.image_scales) if self.image_scales else self.backbone
 
     def extract(self, images: Tensor) -> Features:
         """Runs the backbone and what the method does to its maps image by image.
@@ -116,9 +116,9 @@ class FewShotSegmenter(nn.Module, ABC):
             images: (n, 3, H, W) RGB in [0, 1].
 
         Returns:
-            The maps that this method reads; in training at the images' own scale alone.
+            The maps that this method reads.
         """
-        return self.embed((self.backbone if self.training else self.network)(images))
+        return self.embed(self.network(images))
 
     def embed(self, features: Features) -> Features:
         """What the method does to an image's maps whatever the class is; nothing by default.
@@ -173,15 +173,19 @@ class FewShotSegmenter(nn.Module, ABC):
         Where its batch-norm learns though it is frozen, the queries have a pass of their own, and then the
         first shots, the second shots and so on, as in the released PFENet family.
         """
+
+        def read(images: Tensor) -> Features:  # inference alone reads other scales
+            return self.embed(self.backbone(images))
+
         shots, count = episodes.support_masks.shape[1], len(episodes.query_masks)
         if self.backbone.learns_statistics:
-            query = self.extract(episodes.query_images)
-            each = [self.extract(images) for images in episodes.support_images.unbind(1)]
+            query = read(episodes.query_images)
+            each = [read(images) for images in episodes.support_images.unbind(1)]
             shot_of = torch.arange(count * shots).view(shots, count).T.flatten()
             supports = Features.stack(each).select(shot_of)
         else:
             images = torch.cat([episodes.support_images.flatten(0, 1), episodes.query_images])
-            features = self.extract(images)
+            features = read(images)
             supports = features.select(slice(count * shots))
             query = features.select(slice(count * shots, None))
         return EncodedEpisodes(
@@ -206,7 +210,7 @@ class FewShotSegmenter(nn.Module, ABC):
     def encode_support(self, support: Any) -> State:
         """Turns B support sets of any N and K, ``EncodedShots``, into a state.
 
-        A method with ``scales`` takes one set of images of different sizes too, ``RaggedShots``.
+        A method with ``image_scales`` takes one set of images of different sizes too, ``RaggedShots``.
         """
 
     @abstractmethod

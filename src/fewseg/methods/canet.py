@@ -184,11 +184,11 @@ class Refinement:
         iterations: refinements after the first answer, from 0.
         stop_early: leave a pair alone once a refinement changes no cell of its mask. What is not refined any
             more keeps its last scores, so the mask is the same unless a later refinement would have moved it.
-        scales: factors of the query's own size at which every iteration segments it. The scores of all shots
-            and scales are added, and the softmax of the sum is fed back to all of them (the P_q(t-1) of the
-            released SCL code: 0.7, 1 and 1.3). Without scales each (query, shot) pair is refined on its own,
-            as the papers have it, so that episodes can share its score. Weights of cross-guided fusion are
-            measured at the support images' own size in either case.
+        image_scales: factors of the query's own size at which every iteration segments it. The scores of all
+            shots and scales are added, and the softmax of the sum is fed back to all of them (the P_q(t-1) of
+            the released SCL code: 0.7, 1 and 1.3). Without scales each (query, shot) pair is refined on its
+            own, as the papers have it, so that episodes can share its score. Weights of cross-guided fusion
+            are measured at the support images' own size in either case.
 
     Raises:
         ValueError: fewer than 0 iterations, a scale that is not above 0 or is given twice, or scales
@@ -197,15 +197,18 @@ class Refinement:
 
     iterations: int = 4
     stop_early: bool = False
-    scales: tuple[float, ...] = field(default=(), metadata={"before": ()})
+    image_scales: tuple[float, ...] = field(default=(), metadata={"before": ()})
 
     def __post_init__(self) -> None:
         if self.iterations < 0:
             raise ValueError(f"refinement takes 0 or more iterations, got {self.iterations}")
-        if any(not scale > 0 for scale in self.scales) or len(set(self.scales)) != len(self.scales):
-            raise ValueError(f"refinement.scales must be different numbers above 0, got {self.scales}")
-        if self.scales and self.stop_early:
-            raise ValueError("refinement.stop_early is of pairs that are refined alone: give it or scales")
+        scales = self.image_scales
+        if any(not scale > 0 for scale in scales) or len(set(scales)) != len(scales):
+            raise ValueError(f"refinement.image_scales must be different numbers above 0, got {scales}")
+        if scales and self.stop_early:
+            raise ValueError(
+                "refinement.stop_early is of pairs that are refined on their own: give it or image_scales"
+            )
 
     def run(self, trunk: IterativeTrunk, compared: Tensor) -> Tensor:
         """Logits (n, 2, h, w) after the refinements, of n pairs (n, d, h, w), each on its own."""
@@ -340,8 +343,8 @@ class IterativeScorer(PairScorer):
     """What CANet and SCL on it share: one mid-level convolution, a comparison, and a trunk that iterates.
 
     G(I_q | I_k) includes the refinements: each pair is refined on its own, so that its score depends on
-    nothing else and is shared between episodes. With ``refinement.scales`` the answer of all pairs is refined
-    instead.
+    nothing else and is shared between episodes. With ``refinement.image_scales`` the answer of all pairs is
+    refined instead.
     """
 
     config: IterativeConfig
@@ -369,9 +372,9 @@ class IterativeScorer(PairScorer):
         """Dense comparison (n, d, h, w) of n (query, guide) pairs."""
 
     @property
-    def scales(self) -> tuple[float, ...]:  # type: ignore[override]
+    def image_scales(self) -> tuple[float, ...]:  # type: ignore[override]
         """The scales of the refinement."""
-        return self.config.refinement.scales
+        return self.config.refinement.image_scales
 
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature."""
@@ -391,7 +394,7 @@ class IterativeScorer(PairScorer):
         return self.config.refinement.run(self.trunk, self.compare(query, guides))
 
     def segment(self, query: Features, state: SupportState | WaysState) -> Tensor:
-        """Segments queries; with ``refinement.scales`` the answer of all shots and scales is fed back.
+        """Segments queries; with ``refinement.image_scales`` the answer of all shots and scales is fed back.
 
         Args:
             query: n images; with scales from ``extract`` of this method.
@@ -400,7 +403,7 @@ class IterativeScorer(PairScorer):
         Returns:
             Logits (n, 1 + N, H, W), background first; with scales the sum over them.
         """
-        if not self.scales:
+        if not self.image_scales:
             return super().segment(query, state)
         if isinstance(state, SupportState):
             return self._fed_back(query, state)
@@ -408,7 +411,7 @@ class IterativeScorer(PairScorer):
 
     def _fed_back(self, query: Features, state: SupportState) -> Tensor:
         """Scores (n, 2, H, W) of one way, added over the scales, after the refinements."""
-        maps = [self.encode_query(query.at_scale(scale)) for scale in self.scales]
+        maps = [self.encode_query(query.at_scale(scale)) for scale in self.image_scales]
         guides = torch.arange(len(state.guides)).unflatten(0, state.weights.shape)
         answers = []
         for place, of_set in enumerate(sets_of_queries(state.weights, len(query)).tolist()):

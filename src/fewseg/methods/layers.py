@@ -116,16 +116,13 @@ class PriorMap:
     """For each query cell, the best cosine match among the support's foreground cells, min-max normalised.
 
     Source: PFENet (Tian et al. 2020), Eq. 2-5.
-
-    Attributes:
-        level: backbone level whose features are compared ("layer4" in the paper).
-        masked_input: level below it whose map is masked before the stage runs again on the support
-            ("layer3" in the paper); None masks only the output, which costs no second pass and suits
-            a trunk without layer4 (``level="layer3", masked_input=None``).
     """
 
     kind: Literal["prior"] = "prior"
-    level: str = "layer4"
+    level: str = "layer4"  # backbone level whose features are compared ("layer4" in the paper).
+    # level below it whose map is masked before the stage runs again on the support ("layer3" in the
+    # paper); None masks only the output, which costs no second pass and suits a trunk without
+    # layer4 (``level="layer3", masked_input=None``).
     masked_input: str | None = "layer3"
     channels: ClassVar[int] = 1
 

@@ -35,14 +35,10 @@ Score = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class PrototypeAlignment:
-    """The alignment loss is added to the query's.
-
-    Attributes:
-        weight: lambda of Eq. 7.
-    """
+    """The alignment loss is added to the query's."""
 
     kind: Literal["alignment"] = "alignment"
-    weight: float = 1.0
+    weight: float = 1.0  # lambda of Eq. 7.
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,21 +38,18 @@ VectorName = Literal["initial", "primary", "auxiliary"]
 
 @dataclass(frozen=True, kw_only=True)
 class SelfGuided:
-    """Which vectors guide the query, and which losses train the support path.
+    """Which vectors guide the query, and which losses train the support path."""
 
-    Attributes:
-        vectors: any of "initial" (v_s), "primary" (v_pri), "auxiliary" (v_aux): the rows of Table 5. One
-            vector alone is used twice, as the first pass does with v_s, so that the input stays 3d wide.
-        losses: any of "first" (L_s1) and "second" (L_s2): the rows of Table 6.
-        second_pass: "paper": the second support pass takes its own levels in the top-down step;
-            "released": it takes the first pass's (the authors' code on PFENet).
-        threshold: least share of foreground that makes a cell foreground in Eq. 5-6, or "truncated" (the
-            authors' code on CANet, see ``covered_and_missed``).
-    """
-
+    # any of "initial" (v_s), "primary" (v_pri), "auxiliary" (v_aux): the rows of Table 5. One vector alone is
+    # used twice, as the first pass does with v_s, so that the input stays 3d wide.
     vectors: tuple[VectorName, ...] = ("primary", "auxiliary")
+    # any of "first" (L_s1) and "second" (L_s2): the rows of Table 6.
     losses: tuple[Literal["first", "second"], ...] = ("first", "second")
+    # "paper": the second support pass takes its own levels in the top-down step; "released": it takes the
+    # first pass's (the authors' code on PFENet).
     second_pass: Literal["paper", "released"] = "paper"
+    # least share of foreground that makes a cell foreground in Eq. 5-6, or "truncated" (the authors' code on
+    # CANet, see ``covered_and_missed``).
     threshold: ForegroundRule = 0.5
 
     def __post_init__(self) -> None:

@@ -16,11 +16,12 @@ _KEPT = 32  # letters of a file's name in that of its temporary file
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
     """Gives a temporary path in the same folder, which takes the name ``path`` when the block succeeds.
 
     When the block or the disk fails, or the process is interrupted, ``path`` is left as it was. Missing
-    parent folders are made. An OSError's message has the path and the free space.
+    parent folders are made. An OSError's message has the path and the free space. What is ``durable``
+    outlives a power failure too, which a cache with checksums need not.
     """
     target = Path(path)
     start = target.stem[:_KEPT]  # a name as long as a file system takes leaves no room for more
@@ -28,9 +29,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _flush(temporary)
+        if durable:
+            _flush(temporary)
         os.replace(temporary, target)
-        _flush_folder(target.parent)
+        if durable:
+            _flush_folder(target.parent)
     except OSError as error:
         raise unwritten(target, error) from error
     except Exception as error:
@@ -42,9 +45,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def atomic_write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+def atomic_write_bytes(path: str | os.PathLike[str], data: bytes, *, durable: bool = True) -> None:
     """Writes ``data`` to ``path`` in one step, as ``atomic_path`` does."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=durable) as temporary:
         temporary.write_bytes(data)
 
 

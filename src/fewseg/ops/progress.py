@@ -52,7 +52,7 @@ class _Lines(Progress):
         last_tenth, last_time = self._told.get(task_id, (0, began))
         if tenth > last_tenth or now - last_time >= _QUIET_SECONDS:
             self._told[task_id] = (tenth, now)
-            self.console.print(_line(task), markup=False, highlight=False, soft_wrap=True)
+            self.console.out(_line(task), highlight=False)
 
 
 def _line(task: Task) -> str:

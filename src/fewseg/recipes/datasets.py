@@ -83,17 +83,7 @@ def _coco(root: Path | None, split: ClassSplit) -> FoldData:
 
 
 def voc_tested_on_coco(fold: int, root: Path | None = None) -> FoldData:
-    """Trains on all classes of VOC, tests COCO classes that VOC has not; see ``splits.voc_to_coco``.
-
-    Class ids are COCO's throughout. VOC gives its 5 953 training images, COCO val2014.
-
-    Args:
-        fold: 0 to 3.
-        root: a folder that holds VOC 2012 and SBD (as of :func:`pascal`) and COCO (as of :func:`coco`).
-
-    Raises:
-        DataError: no root was given, or files are missing.
-    """
+    """VOC's 5 953 training images and COCO val2014, in COCO's class ids; see ``splits.voc_to_coco``."""
     root = _given(root, "VOC to COCO", "VOC 2012, SBD and COCO 2014")
     train, _ = pascal_sources(root, root)
     return _fold_data("voc-to-coco", _in_coco_ids(train), coco_source(root, "val"), splits.voc_to_coco(fold))
@@ -102,18 +92,7 @@ def voc_tested_on_coco(fold: int, root: Path | None = None) -> FoldData:
 def coco_tested_on_voc(
     fold: int, root: Path | None = None, *, folds: Literal["coco-20i", "pascal-5i"] = "coco-20i"
 ) -> FoldData:
-    """Trains on COCO, tests VOC classes that were not trained on; see ``splits.coco_to_voc``.
-
-    Class ids are COCO's throughout. COCO gives train2014, VOC its 1 449 segmentation val images.
-
-    Args:
-        fold: 0 to 3.
-        root: a folder that holds VOC 2012 and COCO (as of :func:`coco`).
-        folds: which classes a fold tests.
-
-    Raises:
-        DataError: no root was given, or files are missing.
-    """
+    """COCO train2014 and VOC's 1 449 val images, in COCO's class ids; see ``splits.coco_to_voc``."""
     root = _given(root, "COCO to VOC", "VOC 2012 and COCO 2014")
     split = splits.coco_to_voc(fold, folds)
     return _fold_data(split.name, coco_source(root, "train"), _in_coco_ids(pascal_val(root)), split)

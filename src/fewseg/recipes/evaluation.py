@@ -53,8 +53,8 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
         backbone_weights=options.backbone_weights,
     )
     chosen, about = found.known_recipe, found.about
-    if options.scales:
-        chosen = replace(chosen, method=_at_scales(chosen.method, options.scales))
+    if options.image_scales:
+        chosen = replace(chosen, method=_at_scales(chosen.method, options.image_scales))
     trained = about.class_split["fold"] if about.class_split else None
     fold = options.fold if options.fold is not None else trained
     if fold is None:
@@ -70,12 +70,12 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
     )
     chosen = replace(chosen, protocol=protocol)
     method = found.load(backbone_weights=options.backbone_weights)  # slow: all else was checked before
-    if options.scales:
+    if options.image_scales:
         method.config = chosen.method
     lines = _lines(chosen, method, options, recorded)
-    if method.scales:
+    if method.image_scales:
         if any(line.sizes or line.output_sizes for line in lines):
-            scales = ", ".join(f"{scale:g}" for scale in method.scales)
+            scales = ", ".join(f"{scale:g}" for scale in method.image_scales)
             raise ValueError(
                 f"{type(method).__name__} reads images at {scales} times their own size: leave --sizes and "
                 "--output-sizes out"
@@ -89,10 +89,10 @@ def _at_scales(config: MethodConfig, scales: tuple[float, ...]) -> MethodConfig:
     """The config with other scales of its refinement."""
     if not isinstance(config, IterativeConfig):
         raise ValueError(
-            f"--scales is of methods that feed their answer back, canet and scl-canet, not of "
+            f"--image-scales is of methods that feed their answer back, canet and scl-canet, not of "
             f"{method_name(config)}: leave it out"
         )
-    return replace(config, refinement=replace(config.refinement, scales=scales, stop_early=False))
+    return replace(config, refinement=replace(config.refinement, image_scales=scales, stop_early=False))
 
 
 def _recorded(options: EvaluateOptions, chosen: Recipe, data: FoldData) -> RecordedEpisodes | None:

@@ -64,7 +64,7 @@ class EvaluateOptions:
     output_sizes: tuple[int, ...] = ()
     # of canet and scl-canet: factors of the images' own size at which queries are segmented, the answer of
     # all shots and scales being fed back (0.7 1 1.3); the checkpoint's by default.
-    scales: tuple[float, ...] = ()
+    image_scales: tuple[float, ...] = ()
     # episodes a seed; the protocol's by default (another number is another protocol).
     episodes: int | None = None
     seeds: tuple[int, ...] = ()  # the protocol's by default.
@@ -129,7 +129,9 @@ class ImportOptions:
     # the PASCAL-5i fold it was trained on, so that a test on classes of its training is refused; no released
     # file records it.
     fold: int | None = None
-    scales: tuple[float, ...] = (60, 30, 15, 8)  # its pyramid scales; a file of SCL(CANet) has none.
+    # its pyramid scales; those of the released models on PASCAL, 60 30 15 8, by default. A file of SCL(CANet)
+    # has none.
+    scales: tuple[float, ...] | None = None
 
     def check(self) -> None:
         """Raises a FileNotFoundError where the released file does not exist."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import pandas as pd
 
@@ -35,46 +35,13 @@ ROW = ["method", "fusion", "recipe", "sizes", "train_seed"]
 """Columns of the frame: results of a table that agree in them share a row, which has a cell a fold."""
 
 
-class ResultRow(TypedDict):
-    """The columns of the frame; scores are fractions."""
-
-    key: str  # the index: the file's path below its folder, without .json
-    path: str
-    method: str
-    variant: str
-    label: str  # of the variant, for figures
-    recipe: str
-    dataset: str
-    fold: int
-    folds: int  # how many the data set has
-    train_seed: int | None
-    checkpoint: str
-    ways: int
-    shots: int
-    fusion: str
-    on: str
-    sizes: str  # "241"; multi-scale "241 + 353", or "241, logits at 241 + 353" of one pass
-    multi_scale: bool
-    backbone: str
-    precision: str
-    protocol: str  # name and digest
-    protocol_digest: str
-    protocol_line: str
-    episodes: str  # "5 x 1000", seeds times episodes
-    miou: float
-    miou_std: float | None  # over seeds
-    miou_low: float  # ends of the 95 % interval over episodes
-    miou_high: float
-    fb_iou: float
-    dice: float  # mean over the classes
-    dice_of_miou: float  # 2 m / (1 + m) of the mIoU m, which SRPNet prints
-    paper: str  # where a paper prints such a result; "" where none does
-    table: str
-    row: str
-    published: float | None  # the paper's mean over folds, in percent
-    published_dataset: str
-    published_backbone: str
-
+COLUMNS = (  # noqa: SIM905 (a list literal is one name a line)
+    "key path method variant label recipe dataset fold folds train_seed checkpoint ways shots fusion on "
+    "sizes multi_scale backbone precision protocol protocol_digest protocol_line episodes miou miou_std "
+    "miou_low miou_high fb_iou dice dice_of_miou paper table row published published_dataset "
+    "published_backbone"
+).split()
+"""Of the frame, whose index is ``key``; scores are fractions."""
 
 OWN = ["method", "variant", "recipe", "dataset", "fold", "train_seed", "checkpoint", "ways", "shots"]
 OWN += ["fusion", "on", "precision", "protocol_digest", "miou_std"]
@@ -85,7 +52,7 @@ OWN += ["fusion", "on", "precision", "protocol_digest", "miou_std"]
 class Results:
     """Results by their keys."""
 
-    frame: pd.DataFrame  # a row a result, with the columns of ResultRow; its key is the index
+    frame: pd.DataFrame  # a row a result, with the columns COLUMNS; its key is the index
     runs: Mapping[str, RunResult]
     counts: Mapping[str, EpisodeCounts]  # empty where they were not read
     left_out: tuple[str, ...] = ()  # one sentence for each result that is not here
@@ -168,7 +135,7 @@ def results_of(
 ) -> Results:
     """The frame of results by their keys."""
     rows = [_row(key, run, folds) for key, run in runs.items()]
-    frame = pd.DataFrame(rows, columns=list(ResultRow.__annotations__))
+    frame = pd.DataFrame(rows, columns=COLUMNS)
     frame["train_seed"] = pd.Series([run.train_seed for run in runs.values()], dtype=object)
     return Results(frame=frame.set_index("key"), runs=runs, counts=counts or {}, left_out=tuple(left_out))
 
@@ -185,10 +152,10 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
     protocol = stored_protocol(run.protocol)
     title = str(run.protocol.get("name", ""))
     return {own: getattr(run, own) for own in OWN} | {
-        "key": key,
+        "key": key,  # the file's path below its folder, without .json
         "path": f"{key}.json",
-        "label": variant.label or run.recipe or run.method,
-        "folds": FOLDS_OF.get(run.dataset, folds),
+        "label": variant.label or run.recipe or run.method,  # for figures
+        "folds": FOLDS_OF.get(run.dataset, folds),  # how many the data set has
         "sizes": run.sizes_text or "unknown",
         "multi_scale": len(run.sizes) > 1 or bool(run.output_sizes),
         "backbone": name,
@@ -196,6 +163,7 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
         "protocol_line": f"protocol {protocol.line()}"
         if protocol
         else f"protocol {title or 'without a name'} [{run.protocol_digest}]",
+        # seeds times episodes, as "5 x 1000"
         "episodes": f"{len(run.seeds)} x {run.seeds[0].episodes}" if run.seeds else "",
         "miou": run.miou_mean,
         "miou_low": run.miou_ci95[0],
@@ -203,10 +171,10 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
         "fb_iou": run.fb_iou_mean,
         "dice": run.dice_mean,
         "dice_of_miou": run.dice_of_miou_mean,
-        "paper": row.paper if row else "",
+        "paper": row.paper if row else "",  # that prints such a result
         "table": row.table_for(run.dataset) if row else "",
         "row": row.row if row else "",
-        "published": value.percent if value else None,
+        "published": value.percent if value else None,  # its mean over folds
         "published_dataset": value.dataset if value else "",
         "published_backbone": value.backbone if value else "",
     }

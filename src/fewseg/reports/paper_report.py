@@ -46,13 +46,13 @@ def run(options: PaperTablesOptions, console: Console) -> int:
             continue
         for name, text in texts(form, made, remarks).items():
             if options.out is None:
-                console.print(text, markup=False, highlight=False, soft_wrap=True)
+                console.out(text, highlight=False)
             else:
                 atomic_write_text(options.out / name, text)
-                console.print(f"written: {options.out / name}", markup=False, highlight=False, soft_wrap=True)
+                console.out(f"written: {options.out / name}", highlight=False)
     for remark in remarks:
         if options.out is not None or formats == ("terminal",):
-            console.print(remark, markup=False, highlight=False, soft_wrap=True)
+            console.out(remark, highlight=False)
         else:  # the output may be for another program
             logger.warning("%s", remark)
     return status

@@ -47,7 +47,7 @@ def run(options: TableOptions, console: Console) -> None:
     for table in fold_tables(results):
         console.print(rich_table(score_cells(table), table.title, table.caption, words=2))
         lines = dict.fromkeys(table.results.frame.protocol_line)
-        console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+        console.out("\n".join(lines), highlight=False)
         paired = gain_cells(table, gains(table))
         if len(paired):
             title = f"{table.heading}, paired on the same episodes, 95 % intervals over queries"
@@ -57,7 +57,7 @@ def run(options: TableOptions, console: Console) -> None:
             cells = size_cells(table).map(lambda text: text.replace(" (", "\n("))
             console.print(rich_table(cells, title, table.caption))
     for reason in results.left_out:
-        console.print(f"left out: {reason}", markup=False, highlight=False, soft_wrap=True)
+        console.out(f"left out: {reason}", highlight=False)
     if options.page is not None:
         update_page(options.page, results)
         console.print(f"written: {options.page}")
@@ -69,7 +69,7 @@ def print_results(runs: Sequence[RunResult], console: Console) -> None:
     for table in fold_tables(results):
         console.print(rich_table(score_cells(table), table.title, table.caption, words=2))
     lines = [*dict.fromkeys(results.frame.protocol_line), *map(spread_line, runs)]
-    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    console.out("\n".join(lines), highlight=False)
 
 
 def some_results(folder: Path) -> Results:

@@ -19,13 +19,6 @@ from fewseg.inference.outputs import LINES, Outputs
 from fewseg.serve.limits import RequestError
 from fewseg.serve.pages import PageState
 
-_SINGLE_FILES = {
-    "coco": "coco.json",
-    "coco-results": "coco-results.json",
-    "label-studio": "label-studio.json",
-    "jsonl": LINES,
-}
-
 
 def export(page: PageState, form: str, threshold: float = 0.5, *, settled: bool = False) -> Response:
     """Writes the masks of all images, predicted where nobody has settled them, or of settled ones alone."""
@@ -44,10 +37,10 @@ def export(page: PageState, form: str, threshold: float = 0.5, *, settled: bool 
                 outputs.write(_shown(page, image.id, threshold, probability=outputs.probability))
         finally:
             outputs.close()
-        if form in _SINGLE_FILES:
-            media_type = "application/x-ndjson" if form == "jsonl" else "application/json"
-            content = (Path(folder) / _SINGLE_FILES[form]).read_bytes()
-            return _attachment(_SINGLE_FILES[form], media_type, content)
+        for file in filter(Path.is_file, sorted(Path(folder).glob("[!.]*"))):  # of a format that is one file
+            if (file.name == LINES) == (form == "jsonl"):
+                media_type = "application/x-ndjson" if form == "jsonl" else "application/json"
+                return _attachment(file.name, media_type, file.read_bytes())
         stems = output_stems(numbers)
         names = {number: file_safe(stems[name]) for name, number in numbers.items()}
         return _attachment(f"{form}.zip", "application/zip", _zip(Path(folder), names))

@@ -1,10 +1,8 @@
 """Small files that the tests write themselves."""
 
 import json
-from collections.abc import Callable
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +12,8 @@ from fewseg.annotations.values import Prediction
 
 
 @pytest.fixture
-def write_json() -> Callable[[Path, object], Path]:
-    def write(path: Path, value: object) -> Path:
+def write_json():
+    def write(path, value):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(value))
         return path
@@ -24,7 +22,7 @@ def write_json() -> Callable[[Path, object], Path]:
 
 
 @pytest.fixture(scope="session")
-def brush() -> Any:
+def brush():
     """label-studio-converter's own code, without the minute that importing the whole package takes."""
     package = find_spec("label_studio_converter")
     if package is None:
@@ -36,7 +34,7 @@ def brush() -> Any:
     return module
 
 
-def blobs(seed: int, size: tuple[int, int], level: float = 0.5) -> np.ndarray:
+def blobs(seed, size, level=0.5):
     """A mask (H, W) uint8 of smooth shapes with holes, some of one pixel."""
     rng = np.random.default_rng(seed)
     rough = rng.random((size[0] // 6 + 2, size[1] // 6 + 2))
@@ -62,15 +60,15 @@ MASKS = {
 
 
 @pytest.fixture(params=MASKS.values(), ids=MASKS.keys())
-def mask(request: pytest.FixtureRequest) -> np.ndarray:
+def mask(request):
     return request.param
 
 
 @pytest.fixture
-def predict() -> Callable[..., Prediction]:
+def predict():
     """Makes a prediction of two classes with every kind of pixel."""
 
-    def make(name: str = "a.png", seed: int = 0, size: tuple[int, int] = (40, 50)) -> Prediction:
+    def make(name="a.png", seed=0, size=(40, 50)):
         labels = blobs(seed, size)
         labels[blobs(seed + 100, size, 0.6) == 1] = 2
         labels[:2, :3] = 255

@@ -118,11 +118,14 @@ def test_labelme_regions(tmp_path, write_json, shape, expected, weak):
     ("kind", "points"),
     [("linestrip", TRIANGLE), ("line", TRIANGLE[:2]), ("point", TRIANGLE[:1]), ("points", TRIANGLE[:1])],
 )
-def test_labelme_lines_and_points_are_scribbles(tmp_path, write_json, kind, points):
+def test_lines_and_points_of_labelme_and_key_points_are_scribbles(tmp_path, write_json, kind, points):
     found = one(tmp_path, write_json, labelme({"shape_type": kind, "points": points}), stroke=4.0)
     drawn = stroke([tuple(p) for p in points], 4, SIZE)
     assert np.array_equal(found.masks["rust"], np.where(drawn, 1, 255))
     assert found.weak == {"rust"}
+    key_point = studio(region({"x": 50, "y": 50, "width": 0.5}, "keypointlabels"))
+    found = one(tmp_path, write_json, key_point, stroke=6)
+    assert np.array_equal(found.masks["rust"], np.where(stroke([(20, 15)], 6, SIZE), 1, 255))
 
 
 def test_a_folder_of_labelme_files_is_read_file_by_file(tmp_path, write_json, write_image):
@@ -190,13 +193,6 @@ def test_of_label_studios_annotations_the_latest_counts_whatever_its_place(tmp_p
         assert np.array_equal(found.masks["rust"], MASK)
     found = one(tmp_path, write_json, [{**task, "annotations": [latest, {**earlier, "ground_truth": True}]}])
     assert not found.masks
-
-
-def test_a_label_studio_key_point_is_a_scribble(tmp_path, write_json):
-    found = one(
-        tmp_path, write_json, studio(region({"x": 50, "y": 50, "width": 0.5}, "keypointlabels")), stroke=6
-    )
-    assert np.array_equal(found.masks["rust"], np.where(stroke([(20, 15)], 6, SIZE), 1, 255))
 
 
 def test_a_label_may_be_an_entry_of_its_own_and_other_entries_are_left_out(tmp_path, write_json):

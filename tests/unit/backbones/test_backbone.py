@@ -7,10 +7,11 @@ from dataclasses import asdict, replace
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from fewseg.backbones import LEVELS, BackboneConfig, ResNetShape
+from fewseg.backbones import LEVELS, BackboneConfig, ResNetShape, ScaledBackbone
 from fewseg.backbones.weights import state_sha256
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.types import EncodedShots
@@ -215,6 +216,7 @@ def test_images_of_another_shape_or_type_are_refused(images):
         ({"name": "konvnext"}, "unknown backbone 'konvnext': give a name that timm knows"),
         ({"name": "convnext_atto", "stride_on_1x1": True}, "for ResNets, not 'convnext_atto'"),
         ({"name": "vgg16", "stride_on_1x1": True}, "for ResNets, not 'vgg16'"),
+        ({"name": "vgg16", "ceil_pool": True}, "for ResNets, not 'vgg16'"),
         ({"name": "vgg16", "first_block_dilation": "stage"}, "for ResNets"),
         ({"name": "vgg16", "weights": None, "shape": TINY}, "for ResNets"),
         ({"shape": TINY}, "no weights are published for a backbone with a shape"),
@@ -307,6 +309,30 @@ def test_old_digests_stay_and_the_map_without_relu_has_its_own(pair):
     for backbone in (whole, tiny(levels=("layer2",)).build()):
         assert backbone.digest() == key_without_the_choice(backbone)
     assert without.digest() not in (whole.digest(), key_without_the_choice(without))
+
+
+def test_a_stem_whose_pool_rounds_up_has_a_cell_more_at_even_sizes_and_the_same_map_at_8k_plus_1():
+    down, up = (tiny(levels=("layer1",), ceil_pool=up).build() for up in (False, True))
+    side, even = torch.rand(1, 3, 33, 33), torch.rand(1, 3, 36, 36)
+    assert torch.equal(down(side)["layer1"], up(side)["layer1"])
+    assert (down(even)["layer1"].shape[-1], up(even)["layer1"].shape[-1]) == (9, 10)
+    assert down.digest() != up.digest()
+
+
+def test_other_scales_of_an_image_are_read_beside_its_own():
+    backbone = tiny(levels=("layer1", "layer2")).build()
+    scaled, images = ScaledBackbone(backbone, (0.5, 1.0, 1.3)), torch.rand(2, 3, 33, 40)
+    found = scaled(images)
+    assert found.image_size == (33, 40)
+    assert {name for name in found.maps if "@" not in name} == {"layer1", "layer2"}
+    for scale in (0.5, 1.0, 1.3):
+        resized = F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+        expected = backbone(resized if scale != 1 else images)
+        for level in ("layer1", "layer2"):
+            assert torch.equal(found.at_scale(scale)[level], expected[level])
+    with pytest.raises(ValueError, match=r"not read at scale 0\.7 of their images"):
+        found.at_scale(0.7)
+    assert len({backbone.digest(), scaled.digest(), ScaledBackbone(backbone, (0.5,)).digest()}) == 3
 
 
 def built(name, *levels):

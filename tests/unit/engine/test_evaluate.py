@@ -13,14 +13,17 @@ from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.folds import ClassSplit
 from fewseg.data.index import build_index
 from fewseg.data.protocols import Protocol
-from fewseg.data.transforms import EvalView, StretchedView
+from fewseg.data.transforms import EvalView, OriginalView, StretchedView, way_labels
 from fewseg.engine.evaluate import ByteCache, Evaluator, Line
 from fewseg.engine.features import FeatureStore
+from fewseg.methods.canet import Refinement
 from fewseg.methods.fusion import CrossGuided, IterativeInference, MeanVector, ScoreAverage
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
-from fewseg.types import EncodedShots, Guides, QueryMaps
+from fewseg.methods.scl import SCLCANetConfig
+from fewseg.types import EncodedShots, Guides, QueryMaps, RaggedShots
 from plain import pixel_by_pixel
+from small_segmenters import built, tiny
 
 SIDE = 33
 SIZES = [(40, 66), (66, 40), (50, 50), (33, 33), (20, 31), (45, 90)]
@@ -173,6 +176,47 @@ def test_counts_are_at_the_labels_own_size_whatever_its_shape(evaluator, sampler
     assert float((found.fg_inter / found.fg_union).mean()) > 0.2  # light and dark differ
     assert found.seed.tolist() == [0] * 8 + [1] * 8
     assert found.episode.tolist() == [*range(8), *range(8)]
+
+
+@pytest.fixture
+def own_size(source, folder):
+    """The evaluator of images at their own sizes."""
+    config = tiny(SCLCANetConfig(refinement=Refinement(iterations=1, image_scales=(0.7, 1.0))))
+    method = built(config)
+    for module in method.trunk.classifier:  # of two minds about many pixels
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.normal_(module.weight, generator=torch.Generator().manual_seed(1))
+    store = FeatureStore(method.network, source, [OriginalView()], folder=folder, dtype=torch.float32)
+    return Evaluator(method, source, store, progress=False)
+
+
+@pytest.mark.parametrize("label_size", ["original", "network", 21])
+@pytest.mark.parametrize(("shots", "ways"), [(3, 1), (2, 2)])
+def test_images_at_their_own_size_are_answered_one_by_one(own_size, sampler, source, label_size, shots, ways):
+    chosen = sampler(shots, replace(PROTOCOL, label_size=label_size, episodes=4), ways=ways)
+    found, method = run(own_size, chosen), own_size.method
+    row = 0
+    for spec in chosen.episodes(0):
+        parts = []
+        for id in spec.all_supports:
+            features = method.extract(source.read_image(id)[None] / 255)
+            mask = way_labels(source.read_labels(id), spec.classes)
+            parts.append(EncodedShots(features=features, masks=mask[None, None]))
+        with torch.no_grad():
+            state = method.encode_support(RaggedShots(shots=tuple(parts), way_of=spec.way_of))
+            logits = method.segment(method.extract(source.read_image(spec.query)[None] / 255), state)
+        torch.testing.assert_close(own_size.plain(spec), logits[0])
+        labels, margins = source.read_labels(spec.query), logits[:, 1:] - logits[:, :1]
+        if label_size == 21:
+            box = EvalView(21).box(tuple(labels.shape))
+            margins = F.interpolate(margins, size=box.content, mode="bilinear", align_corners=False)
+            labels = F.interpolate(labels[None, None], size=box.content, mode="nearest-exact")[0, 0]
+        best, way = margins[0].max(dim=0)
+        said = torch.where(best > 0, way + 1, 0)
+        for expected in way_counts(said, labels, spec.classes):
+            assert_row(found, row, expected)
+            row += 1
+    assert len(np.unique(found.fg_pred)) > 3
 
 
 def test_counts_at_the_networks_size_leave_the_padding_out(evaluator, sampler, source):

@@ -7,12 +7,13 @@ import torch
 
 from fewseg.backbones import BackboneConfig
 from fewseg.data.folds import ClassSplit
-from fewseg.engine.checkpoint import load_checkpoint
+from fewseg.engine.checkpoint import load_checkpoint, read_checkpoint
 from fewseg.engine.released import (
     import_checkpoint,
     import_released,
     released_canet_key,
 )
+from fewseg.methods.canet import Refinement
 from fewseg.methods.fusion import CrossGuided, MeanVector
 from fewseg.methods.pfenet import PFENet, PFENetConfig
 from fewseg.methods.scl import SCLCANet, SCLCANetConfig, SCLPFENet, SCLPFENetConfig, SelfGuided
@@ -130,6 +131,49 @@ def test_an_imported_checkpoint_loads_again_with_its_backbone_and_its_origin(tmp
     assert about.class_split["fold"] == 1
 
 
+@pytest.mark.parametrize(
+    ("family", "named"),
+    [
+        (
+            "pfenet",
+            ("scales=(60, 30, 15, 8)", "mid_dropout=0.5", "head_dropout=0.1", "small_objects='sampled'"),
+        ),
+        ("scl", ("scales=(60, 30, 15, 8)", "mid_dropout=0.5", "second_pass='released'", "divisor=5")),
+        (
+            "canet",
+            (
+                "mid_dropout=0.5",
+                "aspp_dropout=0.5",
+                "cross_iou_align_corners=False",
+                "image_scales=(0.7, 1.0, 1.3)",
+                "threshold='truncated'",
+            ),
+        ),
+    ],
+)
+def test_options_that_no_tensor_shows_are_stated(request, caplog, tmp_path, family, named):
+    state = (
+        request.getfixturevalue("canet_state")[1]
+        if family == "canet"
+        else official_state(request.getfixturevalue(family))
+    )
+    found = import_checkpoint(state, tmp_path / "ours.safetensors")
+    (line,) = [record.message for record in caplog.records if "does not show" in record.message]
+    assert all(option in line for option in named)
+    assert ("Give scales" in line) == (family != "canet")
+    about = read_checkpoint(tmp_path / "ours.safetensors")
+    assert set(about.training["assumed"]) == set(found.assumed)
+    assert about.config == found.model.config
+
+
+def test_options_that_are_given_or_that_a_method_has_not_got_are_not_assumed(pfenet, canet_state, caplog):
+    import_released(official_state(pfenet), scales=(60, 30, 15, 8))
+    assert "mid_dropout=0.5" in caplog.text
+    assert "scales" not in caplog.text
+    with pytest.raises(ValueError, match=r"SCL\(CANet\), which has no pyramid: leave scales out"):
+        import_released(canet_state[1], scales=(60, 30, 15, 8))
+
+
 def test_other_scales_are_taken_or_refused_by_their_number(pfenet):
     state = official_state(pfenet)
     assert import_released(state, scales=(16, 8, 4, 2)).model.config.scales == (16, 8, 4, 2)
@@ -205,6 +249,10 @@ def test_a_released_scl_on_canet_becomes_ours_with_its_departures_named(canet_st
     assert config.self_guided == SelfGuided(threshold="truncated")
     assert config.fusion == CrossGuided(iou="foreground", path="support", divisor=5)
     assert (config.history_reset, config.channels) == (0.9, 8)
+    assert (config.aspp_dropout, config.initialisation, config.small_objects) == (0.5, "normal", "sampled")
+    assert config.refinement == Refinement(iterations=4, image_scales=(0.7, 1.0, 1.3))
+    assert not config.cross_iou_align_corners
+    assert config.backbone.ceil_pool
     assert (config.backbone.stride_on_1x1, config.backbone.first_block_dilation) == (True, "stage")
     assert_same_weights(found.model, model)
 

@@ -33,12 +33,9 @@ def test_contrast_counts_pairs_in_order_with_ties_half():
     assert contrast(values, torch.zeros_like(foreground), counted) is None
 
 
-def test_a_map_of_one_value_is_drawn_as_the_lowest():
+def test_an_overlay_is_lighter_where_the_value_is_higher_and_outlines_the_target():
     assert (unit_range(np.full((2, 2), 7.0, np.float32)) == 0).all()
     assert unit_range(np.array([[1.0, 3.0, 2.0]], np.float32)).tolist() == [[0.0, 1.0, 0.5]]
-
-
-def test_an_overlay_is_lighter_where_the_value_is_higher_and_outlines_the_target():
     picture = np.full((6, 6, 3), 100, np.uint8)
     values = np.zeros((6, 6), np.float32)
     values[:, 3:] = 1

@@ -31,8 +31,9 @@ def points(n=24, d=5, classes=3, apart=2.0, seed=0):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "fidelity", "euclidean"])
-def test_distances_are_those_of_plain_loops(metric):
+def test_distances_are_those_of_plain_loops_and_a_zero_vector_is_at_right_angles(metric):
     values, _ = points()
+    assert distances(np.array([[0.0, 0.0], [1.0, 0.0]]), metric)[0, 1] == 1
     found = distances(values, metric)
     for i, a in enumerate(values):
         for j, b in enumerate(values):
@@ -41,21 +42,12 @@ def test_distances_are_those_of_plain_loops(metric):
             assert found[i, j] == pytest.approx(plain[metric], abs=1e-7)
 
 
-def test_a_zero_vector_is_at_right_angles():
-    assert distances(np.array([[0.0, 0.0], [1.0, 0.0]]), "cosine")[0, 1] == 1
-
-
 @pytest.mark.parametrize("metric", ["cosine", "fidelity", "euclidean"])
-def test_the_silhouette_is_that_of_scikit_learn(metric):
+@pytest.mark.parametrize("first", [7, 99])
+def test_the_silhouette_is_that_of_scikit_learn_where_a_class_of_one_point_counts_nothing(metric, first):
     values, labels = points()
+    labels[0] = first
     apart = distances(values, metric)
-    assert silhouette(apart, labels) == pytest.approx(silhouette_score(apart, labels, metric="precomputed"))
-
-
-def test_a_class_of_one_point_counts_nothing_as_in_scikit_learn():
-    values, labels = points()
-    labels[0] = 99
-    apart = distances(values, "cosine")
     assert silhouette(apart, labels) == pytest.approx(silhouette_score(apart, labels, metric="precomputed"))
 
 
@@ -69,15 +61,10 @@ def test_the_silhouette_without_a_group_is_that_of_the_others():
         assert found == pytest.approx(silhouette(apart[np.ix_(kept, kept)], labels[kept]))
 
 
-def test_without_its_second_class_there_is_no_silhouette():
-    values, _ = points(n=6)
+def test_one_class_alone_has_no_silhouette():
+    values, labels = points(n=6)
     found = silhouettes_without(distances(values, "cosine"), np.array([1, 1, 1, 1, 1, 2]), np.arange(6))
-    assert np.isnan(found[5])
-    assert np.isfinite(found[:5]).all()
-
-
-def test_one_class_alone_is_refused():
-    values, labels = points()
+    assert np.isnan(found).tolist() == [*[False] * 5, True]
     with pytest.raises(ValueError, match="points of at least two classes"):
         silhouette(distances(values, "cosine"), np.ones_like(labels))
 

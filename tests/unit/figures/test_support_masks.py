@@ -34,14 +34,11 @@ def plain_distance(foreground):
     )
 
 
-def test_the_distance_is_counted_in_steps_of_a_king():
+def test_the_distance_is_counted_in_steps_of_a_king_and_the_rim_of_the_grid_is_no_boundary():
     generator = np.random.default_rng(0)
     for share in (0.5, 0.9, 0.98):
         foreground = generator.random((9, 12)) < share
         assert np.array_equal(distance_to_boundary(foreground), plain_distance(foreground))
-
-
-def test_the_rim_of_the_grid_is_no_boundary():
     foreground = np.ones((6, 6), dtype=bool)
     assert (distance_to_boundary(foreground) == 12).all()
     foreground[:, 0] = False
@@ -103,15 +100,11 @@ def test_a_region_that_no_support_has_is_reported():
     nothing = np.zeros((5, 5), dtype=bool)
     with pytest.raises(ValueError, match="no support has a cell of v_aux"):
         region_shares([counts_of(square, square, nothing)])
+    with pytest.raises(ValueError, match="no support has a foreground cell"):
+        region_shares([counts_of(nothing, nothing, nothing)])
 
 
 def test_supports_that_v_pri_covers_half_of_are_reported_from_the_others():
     rows = [{"foreground": 4, "primary": p, "auxiliary": 4 - p} for p in range(5)]
     none = {"foreground": 0, "primary": 0, "auxiliary": 0}
     assert mostly_primary([*rows, none]) == rows[2:]
-
-
-def test_no_foreground_is_reported():
-    empty = np.zeros((3, 3), dtype=bool)
-    with pytest.raises(ValueError, match="no support has a foreground cell"):
-        region_shares([counts_of(empty, empty, empty)])

@@ -112,11 +112,8 @@ def test_nothing_found_has_no_reverse_check():
 def test_a_prediction_of_everything_is_no_evidence():
     it = with_squares(shots=1)
     query = it.encode(picture(9)[0])
-    part = (
-        QualityEstimator(it.model, it.supports)
-        .estimate(query, torch.full((1, 1, 65, 65), 3.0))
-        .classes["square"]
-    )
+    found = QualityEstimator(it.model, it.supports).estimate(query, torch.full((1, 1, 65, 65), 3.0))
+    part = found.classes["square"]
     assert part.reverse == 0
     assert part.score == 0
 

@@ -18,7 +18,9 @@ from fewseg.methods.canet import (
     ShotWeights,
 )
 from fewseg.methods.fusion import MeanVector, ScoreAverage, ShotAttention
+from fewseg.methods.scl import SCLCANetConfig
 from fewseg.ops.masks import foreground_cells
+from fewseg.types import RaggedShots
 from small_segmenters import episodes_of
 
 
@@ -177,6 +179,117 @@ def test_the_pyramid_is_global_then_1x1_then_the_rates():
         torch.testing.assert_close(part, F.relu(conv(layer, maps, rate)))
 
 
+def test_dropout_of_the_pyramid_falls_on_each_of_its_five_branches_alone(make):
+    torch.manual_seed(0)
+    method = make(aspp_dropout=0.5, head_dropout=0.0, mid_dropout=0.0)
+    aspp, maps = method.trunk.aspp, torch.rand(40, 8, 5, 5) + 1
+    for branch in aspp.branches:
+        nn.init.constant_(branch.weight, 1.0)
+    plain, dropped = aspp.eval()(maps), aspp.train()(maps)
+    kept = dropped != 0
+    assert torch.equal(kept.flatten(2).all(dim=2), kept.flatten(2).any(dim=2))  # whole channels
+    torch.testing.assert_close(dropped[kept], 2 * plain[kept])
+    branches = kept[:, :, 0, 0].unflatten(1, (5, 8)).float()
+    assert bool(((branches.mean(dim=(0, 2)) - 0.5).abs() < 0.15).all())
+    assert not torch.equal(branches[:, 1], branches[:, 2])
+
+
+def test_normal_initial_weights_have_a_deviation_of_a_hundredth_in_the_head_and_there_alone(make_method):
+    fusion = ShotAttention()
+    normal = make_method(CANetConfig, channels=64, initialisation="normal", fusion=fusion)
+    usual = make_method(CANetConfig, channels=64, fusion=fusion)
+    for name, weight in normal.named_parameters():
+        if not name.startswith("backbone.") and weight.numel() > 1000:
+            assert float(weight.std()) == pytest.approx(0.01, rel=0.1), name
+            assert abs(float(weight.mean())) < 0.002, name
+    for (name, one), two in zip(usual.state_dict().items(), normal.state_dict().values(), strict=True):
+        assert torch.equal(one, two) == (name.startswith("backbone.") or not name.endswith("weight")), name
+
+
+def plain_feedback(method, image, supports, weights, iterations, scales):
+    """Every iteration segments each scale under each shot; the softmax of the sum is fed back."""
+    history = None
+    for _ in range(iterations + 1):
+        total = 0
+        for scale in scales:
+            scaled = F.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
+            maps = method.encode_query(method.backbone(scaled))
+            each = [method.iterate(maps, guide, history) for guide in supports]
+            fused = sum(weight * logits for weight, logits in zip(weights, each, strict=True))
+            total = total + F.interpolate(fused, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        history = total.softmax(dim=1)
+    return total
+
+
+@pytest.mark.parametrize("config", [CANetConfig, SCLCANetConfig])
+@pytest.mark.parametrize("scales", [(0.7, 1.0, 1.3), (0.5,)])
+def test_with_scales_the_sum_over_shots_and_scales_is_fed_back(make_method, shots, encode, config, scales):
+    refinement = Refinement(iterations=2, image_scales=scales)
+    method = make_method(config, refinement=refinement, fusion=ScoreAverage())
+    torch.manual_seed(0)
+    for module in method.trunk.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)  # so that what is fed back shows
+    images, masks = shots(2, 3)
+    queries = shots(2, 1, seed=1)[0][:, 0, :, :60]
+    with torch.no_grad():
+        found = method(queries, images, masks)
+        for b in range(2):
+            guides = method.encode_shots(method.backbone(images[b]), masks[b])
+            each = [guides.select(slice(k, k + 1)) for k in range(3)]
+            expected = plain_feedback(method, queries[b : b + 1], each, [1 / 3] * 3, 2, scales)
+            torch.testing.assert_close(found[b : b + 1], expected, atol=1e-5, rtol=1e-4)
+        assert found.shape == (2, 2, 60, 65)
+
+
+def test_each_of_several_ways_is_fed_back_on_its_own(make_method, shots):
+    method = make_method(SCLCANetConfig, refinement=Refinement(iterations=1, image_scales=(0.7, 1.0)))
+    images, masks = shots(1, 2)
+    query, own = shots(1, 1, seed=1)[0][0], torch.tensor([1, 2], dtype=torch.uint8).view(1, 2, 1, 1)
+    with torch.no_grad():
+        together = method(query, images, torch.where(masks == 1, own, masks), way_of=(1, 2))
+        for way in (0, 1):
+            alone = method(query, images[:, way : way + 1], masks[:, way : way + 1])
+            margin = alone[:, 1] - alone[:, 0]
+            torch.testing.assert_close(together[:, 1 + way] - together[:, 0], margin, atol=1e-5, rtol=1e-4)
+
+
+def test_images_of_a_support_set_may_differ_in_size(make_method, shots, encode):
+    method = make_method(SCLCANetConfig, refinement=Refinement(iterations=0, image_scales=(1.0,)))
+    images, masks = shots(1, 3)
+    same = method.encode_support(encode(method, images, masks))
+    each = [encode(method, images[:, k : k + 1], masks[:, k : k + 1]) for k in range(3)]
+    ragged = method.encode_support(RaggedShots(shots=tuple(each)))
+    torch.testing.assert_close(ragged.weights, same.weights)
+    torch.testing.assert_close(ragged.guides["vectors"], same.guides["vectors"])
+    smaller = encode(method, images[:, 1:2, :, :50, :41], masks[:, 1:2, :50, :41])
+    mixed = method.encode_support(RaggedShots(shots=(each[0], smaller)))
+    assert torch.equal(mixed.guides["vectors"][0], ragged.guides["vectors"][0])
+    assert mixed.weights.shape == (1, 2)
+    with pytest.raises(ValueError, match="in sets of one image"):
+        RaggedShots(shots=(encode(method, images, masks),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"image_scales": (0.0, 1.0)}, "refinement.image_scales must be different numbers above 0"),
+        ({"image_scales": (1.0, 1.0)}, "refinement.image_scales must be different numbers above 0"),
+        ({"image_scales": (0.7,), "stop_early": True}, "give it or image_scales"),
+    ],
+)
+def test_scales_that_cannot_be_used_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Refinement(**fields)
+
+
+def test_features_without_the_scales_are_refused(make_method, shots, encode):
+    method = make_method(CANetConfig, refinement=Refinement(image_scales=(0.7,)))
+    state = method.encode_support(encode(method, *shots(1, 1)))
+    with pytest.raises(ValueError, match=r"not read at scale 0\.7 of their images: take them from"):
+        method.segment(method.backbone(shots(1, 1)[0][0]), state)
+
+
 def test_an_iteration_hears_the_history_at_the_maps_size_and_zeros_without(trunk):
     compared = torch.randn(2, 4, 7, 7)
     history = torch.rand(2, 2, 13, 13)
@@ -244,23 +357,19 @@ def test_an_unknown_or_unnamed_pair_has_a_history_of_zeros():
     assert history.recall(None, LIKE).abs().max() == 0
 
 
-def test_the_history_is_the_softmax_of_the_pairs_last_answer():
+def test_the_history_is_the_softmax_of_the_pairs_last_answer_at_the_maps_size_and_of_a_copy_its_own():
     history = filled()
     torch.testing.assert_close(history.recall(IDS, LIKE), answers().softmax(1), atol=1e-3, rtol=0)
+    copied = copy.deepcopy(history)
     history.remember(IDS[1:], answers(1)[1:])
+    torch.testing.assert_close(copied.recall(IDS, LIKE), answers().softmax(1), atol=1e-3, rtol=0)
     expected = torch.cat([answers()[:1], answers(1)[1:]]).softmax(1)
     torch.testing.assert_close(history.recall(IDS, LIKE), expected, atol=1e-3, rtol=0)
+    large = F.interpolate(expected, size=(11, 9), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(history.recall(IDS, torch.zeros(3, 4, 11, 9)), large, atol=1e-3, rtol=0)
     back = IDS.flip(0)
     torch.testing.assert_close(history.recall(back, LIKE), expected.flip(0), atol=1e-3, rtol=0)
     assert len(history) == 3
-
-
-def test_the_history_comes_at_the_size_that_is_asked_for():
-    history = filled()
-    full = answers().softmax(1)
-    expected = torch.nn.functional.interpolate(full, size=(11, 9), mode="bilinear", align_corners=True)
-    found = history.recall(IDS, torch.zeros(3, 4, 11, 9))
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("reset", [0.0, 0.7, 0.9, 1.0])
@@ -298,13 +407,6 @@ def test_a_state_dict_carries_the_history_exactly():
     assert torch.equal(other["history"].recall(IDS, LIKE), history.recall(IDS, LIKE))
     other.load_state_dict({})
     assert len(other["history"]) == 0
-
-
-def test_a_copy_has_a_history_of_its_own():
-    history = filled()
-    copied = copy.deepcopy(history)
-    copied.remember(IDS, answers(1))
-    torch.testing.assert_close(history.recall(IDS, LIKE), answers().softmax(1), atol=1e-3, rtol=0)
 
 
 def test_iterations_below_0_and_a_reset_that_is_no_probability_are_refused():

@@ -101,11 +101,6 @@ def test_restoring_never_sees_the_padding():
     assert restore(logits, box).abs().max() == 0
 
 
-def test_restoring_at_the_same_size_only_crops():
-    logits = torch.rand(1, 2, 8, 8)
-    assert torch.equal(restore(logits, letterbox((4, 8), 8)), logits[..., :4, :])
-
-
 def test_restoring_scores_of_another_size_is_refused():
     with pytest.raises(ValueError, match="letterbox of 8"):
         restore(torch.zeros(1, 2, 9, 8), letterbox((4, 8), 8))

@@ -18,15 +18,6 @@ def test_the_bar_draws_on_standard_error_with_the_time_left(monkeypatch, capsys)
     assert "left" in captured.err
 
 
-def test_a_hidden_bar_counts_but_draws_nothing(capsys):
-    with progress_bar(show=False) as bar:
-        task = bar.add_task("counting", total=2)
-        bar.advance(task, 2)
-        assert bar.finished
-    captured = capsys.readouterr()
-    assert captured.out == captured.err == ""
-
-
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that stands, until a test sets it."""
@@ -62,3 +53,8 @@ def test_without_a_terminal_a_line_tells_each_half_minute_of_slow_work(capsys, c
 @pytest.mark.parametrize("options", [{"lines": False}, {"lines": True, "show": False}])
 def test_lines_are_printed_only_where_they_are_asked_for(capsys, clock, options):
     assert not any(counted(100, capsys, clock, seconds=40, **options))
+    with progress_bar(show=False) as bar:
+        task = bar.add_task("counting", total=2)
+        bar.advance(task, 2)
+        assert bar.finished
+    assert capsys.readouterr() == ("", "")

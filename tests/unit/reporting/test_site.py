@@ -202,6 +202,7 @@ def test_sizes_are_those_of_the_counts(folder, make):
     )
     episodes = sum(int(r["episodes"]) for r in rows if (r["method"], r["pixels_from"]) == ("pfenet", "0"))
     assert any(f"Episodes behind a point: {episodes} of 0-499 pixels, " in line for line in reported)
+    assert not any(", 0 of " in line for line in reported), "of sizes that were drawn alone"
 
 
 def test_the_score_file_has_every_result_in_full(folder, make):

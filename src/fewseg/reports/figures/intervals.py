@@ -59,25 +59,25 @@ def mean_estimate(values: npt.ArrayLike, *, seed: int = 0) -> Estimate:
     return with_percentiles(float(found.mean()), samples)
 
 
-def ratio_estimate(parts: npt.ArrayLike, wholes: npt.ArrayLike, *, seed: int = 0) -> Estimate:
-    """The sum of n parts over the sum of their wholes, with its interval."""
-    part, whole = np.asarray(parts, dtype=np.float64), np.asarray(wholes, dtype=np.float64)
-    if whole.sum() <= 0:
-        raise ValueError("a share needs wholes that sum to more than 0")
-    samples = resampled(lambda weights: _ratios(weights, part, whole), len(part), seed=seed)
-    return with_percentiles(float(part.sum() / whole.sum()), samples)
-
-
-def ratio_difference(
-    a: tuple[npt.ArrayLike, npt.ArrayLike], b: tuple[npt.ArrayLike, npt.ArrayLike], *, seed: int = 0
+def ratio_estimate(
+    parts: npt.ArrayLike, wholes: npt.ArrayLike, *, less: tuple[npt.ArrayLike, ...] = (), seed: int = 0
 ) -> Estimate:
-    """Ratio a less ratio b, both (parts, wholes) of the same n items, with the paired interval."""
-    first, second = (tuple(np.asarray(v, dtype=np.float64) for v in pair) for pair in (a, b))
-    value = ratio_estimate(*first).value - ratio_estimate(*second).value
-    samples = resampled(
-        lambda weights: _ratios(weights, *first) - _ratios(weights, *second), len(first[0]), seed=seed
-    )
-    return with_percentiles(value, samples)
+    """The sum of n parts over the sum of their wholes, with its interval.
+
+    ``less`` has parts and wholes of the same n items, whose ratio is taken off it, paired.
+    """
+    first, *others = [
+        [np.asarray(values, dtype=np.float64) for values in pair] for pair in ((parts, wholes), less) if pair
+    ]
+    if min(whole.sum() for _, whole in (first, *others)) <= 0:
+        raise ValueError("a share needs wholes that sum to more than 0")
+
+    def statistic(weights: Floats) -> Floats:
+        found = _ratios(weights, *first)
+        return found - _ratios(weights, *others[0]) if others else found
+
+    n = len(first[0])
+    return with_percentiles(float(statistic(np.ones((1, n)))[0]), resampled(statistic, n, seed=seed))
 
 
 def _ratios(weights: Floats, part: Floats, whole: Floats) -> Floats:

@@ -22,7 +22,7 @@ from fewseg.methods.scl import SupportPathScorer
 from fewseg.ops.masks import ForegroundRule, covered_and_missed
 from fewseg.reports.figures.context import Record
 from fewseg.reports.figures.drawing import bar_chart
-from fewseg.reports.figures.intervals import mean_estimate, ratio_difference, ratio_estimate
+from fewseg.reports.figures.intervals import mean_estimate, ratio_estimate
 from fewseg.reports.figures.model import FigureModel, Support
 from fewseg.reports.figures.runner import CheckpointFigure, GridRow
 from fewseg.reports.marked_pictures import spotlight
@@ -110,7 +110,7 @@ def region_shares(counts: Sequence[Counts], *, seed: int = 0) -> RegionShares:
         pairs = {name: (column[f"{name}_within_{reach}"], column[name]) for name in SYMBOLS}
         shares[quantity] = {name: ratio_estimate(*pair, seed=seed) for name, pair in pairs.items()}
         for name in ("foreground", "primary"):
-            gains[reach, name] = ratio_difference(pairs["auxiliary"], pairs[name], seed=seed)
+            gains[reach, name] = ratio_estimate(*pairs["auxiliary"], less=pairs[name], seed=seed)
     empty = {name: int((column[name] == 0).sum()) for name in parts}
     return RegionShares(supports=len(kept), empty=empty, shares=shares, edge_gain=gains)
 
