@@ -175,21 +175,28 @@ def mask_of_bytes(
         return _numbers(file, Path(what), modes)
 
 
-def one_class_mask(stored: Tensor, what: str) -> Tensor:
-    """Returns (H, W) uint8 in {0, 1, 255} of the stored numbers of a mask of one class.
-
-    0 is background; the one number besides 0 and 255 (1, or a palette index) is the class; 255 is the class
-    where no such number occurs (0/255 masks), and ignore where one does.
-    """
-    inner = (torch.bincount(stored.flatten(), minlength=256)[1:IGNORE].nonzero().flatten() + 1).tolist()
+def class_number(stored: Tensor, what: str) -> int:
+    """Returns the number of the class in a mask of one class: 1 .. 254, else 255; 0 in a negative."""
+    found = torch.bincount(stored.flatten(), minlength=256)
+    inner = (found[1:IGNORE].nonzero().flatten() + 1).tolist()
     if len(inner) > 1:
         raise DataError(
             f"mask {what} holds {len(inner)} numbers besides 0 and 255, like {inner[:5]}; expected one "
             "class a mask (0/1, 0/255 or a palette): threshold a smoothed mask and save it as PNG; several "
             "classes need a list of them (classes.txt for supports, `image mask` lines for a data set)"
         )
-    mask = (stored == (inner[0] if inner else IGNORE)).to(torch.uint8)
-    if inner:
+    return int(inner[0]) if inner else IGNORE * bool(found[IGNORE])
+
+
+def one_class_mask(stored: Tensor, what: str) -> Tensor:
+    """Returns (H, W) uint8 in {0, 1, 255} of the stored numbers of a mask of one class.
+
+    0 is background; the one number besides 0 and 255 (1, or a palette index) is the class; 255 is the class
+    where no such number occurs (0/255 masks), and ignore where one does.
+    """
+    number = class_number(stored, what) or IGNORE
+    mask = (stored == number).to(torch.uint8)
+    if number != IGNORE:
         mask[stored == IGNORE] = IGNORE
     return mask
 

@@ -13,7 +13,8 @@ line from number 1 on (a first line ``background`` is number 0). What numbers me
 
 - a list of two classes or more: 0 background, the listed numbers, 255 ignore;
 - no list, or one class: :func:`.image_files.one_class_mask` (0/1, 0/255, 0/1/255, one palette
-  index).
+  index). A class has the same number in all its files: one that differs is a problem of its file, since
+  it may be a different class.
 
 A mask without foreground makes a negative; an image without a mask is a problem, since it is more likely
 forgotten.
@@ -22,6 +23,8 @@ forgotten.
 from __future__ import annotations
 
 import io
+import logging
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -33,6 +36,7 @@ from fewseg.annotations.image_files import (
     IMAGE_SUFFIXES,
     check_labels,
     check_same_size,
+    class_number,
     image_size,
     one_class_mask,
     read_mask,
@@ -45,14 +49,19 @@ from fewseg.annotations.writer import PredictionWriter
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
 from fewseg.types import IGNORE, DataError
 
+logger = logging.getLogger(__name__)
+
 CLASSES_FILE = "classes.txt"
 _MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
 _MARK = "_mask"
+_Numbers = dict[str, dict[int, Path]]
+"""Class -> number that it has in masks, with the first of them."""
 
 
 def iter_mask_folder(root: Path, options: ReadOptions) -> Items:
     """Reads a folder of one of the layouts above."""
     classes = read_classes(root)
+    numbers: _Numbers = defaultdict(dict)
     if options.images is not None or (root / "images").is_dir():
         images = options.images or root / "images"
         masks = root / "masks" if (root / "masks").is_dir() else root
@@ -60,17 +69,17 @@ def iter_mask_folder(root: Path, options: ReadOptions) -> Items:
             raise DataError(
                 f"{root} has images/ and no masks/; expected a mask for each image: put them there"
             )
-        yield from _parallel(images, masks, classes, options)
+        yield from _parallel(images, masks, classes, numbers, options)
         return
     folders = _folders(root)
     if any((f / "images").is_dir() and (f / "masks").is_dir() for f in folders):
         for folder in folders:
-            yield from _of_class(folder, options)
+            yield from _of_class(folder, numbers, options)
         return
-    yield from _side_by_side(root, classes, options)
+    yield from _side_by_side(root, classes, numbers, options)
 
 
-def _of_class(folder: Path, options: ReadOptions) -> Items:
+def _of_class(folder: Path, numbers: _Numbers, options: ReadOptions) -> Items:
     """A folder among those of classes; one that is not complete is a problem, as it is likely a mistake."""
     lacking = [part for part in ("images", "masks") if not (folder / part).is_dir()]
     pictures = [] if lacking else _pictures(folder / "images")
@@ -86,7 +95,7 @@ def _of_class(folder: Path, options: ReadOptions) -> Items:
     for image in pictures:
         mask = _mask_of(image.relative_to(folder / "images"), folder / "masks")
         used.add(mask)
-        yield _read(image, {folder.name: mask}, (), options)
+        yield _read(image, {folder.name: mask}, (), numbers, options)
     yield from _unused(folder / "masks", used)
 
 
@@ -115,7 +124,9 @@ def read_classes(root: Path) -> Sequence[str]:
     return names
 
 
-def _parallel(images: Path, masks: Path, classes: Sequence[str], options: ReadOptions) -> Items:
+def _parallel(
+    images: Path, masks: Path, classes: Sequence[str], numbers: _Numbers, options: ReadOptions
+) -> Items:
     """Images in one folder, masks in another."""
     if not images.is_dir():
         raise DataError(
@@ -131,16 +142,16 @@ def _parallel(images: Path, masks: Path, classes: Sequence[str], options: ReadOp
         files: dict[str, Path | None] = {f.name: _mask_of(relative, f) for f in class_folders}
         files = {name: mask for name, mask in files.items() if mask is not None}
         if files:
-            yield _read(image, files, (), options)
+            yield _read(image, files, (), numbers, options)
         else:
             files = {options.class_name: _mask_of(relative, masks)}
-            yield _read(image, files, classes, options)
+            yield _read(image, files, classes, numbers, options)
         used.update(files.values())
     if masks.name == "masks":  # a folder of masks alone
         yield from _unused(masks, used)
 
 
-def _side_by_side(root: Path, classes: Sequence[str], options: ReadOptions) -> Items:
+def _side_by_side(root: Path, classes: Sequence[str], numbers: _Numbers, options: ReadOptions) -> Items:
     """Images and masks in one folder."""
     files = [f for f in _pictures(root) if f.parent == root]
     by_stem: dict[str, list[Path]] = {}
@@ -163,11 +174,15 @@ def _side_by_side(root: Path, classes: Sequence[str], options: ReadOptions) -> I
             "file"
         )
     for image, mask in pairs.items():
-        yield _read(image, {options.class_name: mask}, classes, options)
+        yield _read(image, {options.class_name: mask}, classes, numbers, options)
 
 
 def _read(
-    image: Path, masks: Mapping[str, Path | None], classes: Sequence[str], options: ReadOptions
+    image: Path,
+    masks: Mapping[str, Path | None],
+    classes: Sequence[str],
+    numbers: _Numbers,
+    options: ReadOptions,
 ) -> AnnotatedImage | Problem:
     """Reads an image's mask files: one for each class, or one for all classes of a list."""
     try:
@@ -184,10 +199,30 @@ def _read(
             if len(classes) > 1:
                 found.update(_split(stored, classes, path))
             else:
+                _check_number(class_number(stored, str(path)), path, numbers[name])
                 found[classes[0] if classes else name] = one_class_mask(stored, str(path)).numpy()
     except DataError as error:
         return Problem(str(image), error)
     return AnnotatedImage(image=image, size=size, masks=found)
+
+
+def _check_number(number: int, path: Path, numbers: dict[int, Path]) -> None:
+    """Checks that a class has one number in all its masks; 255 alone may stand for it too, with a warning."""
+    if not number or number in numbers:
+        return
+    other = next((n for n in numbers if n != IGNORE), number)
+    if IGNORE not in (number, other) and number != other:
+        raise DataError(
+            f"mask {path} holds the number {number} and {numbers[other]} the number {other}; expected one "
+            f"number a class: name the classes in {CLASSES_FILE} beside the masks (a name a line, line 1 is "
+            "number 1), or give the one class the same number in all masks"
+        )
+    numbers[number] = path
+    if len(numbers) > 1:
+        logger.warning(
+            "%s holds 255 and no other number, as a class; %s holds %d: taken as the same class",
+            numbers[IGNORE], numbers[other], other,
+        )  # fmt: skip
 
 
 def _split(stored: Tensor, classes: Sequence[str], path: Path) -> Mapping[str, Mask]:

@@ -68,6 +68,56 @@ def test_a_list_of_classes_splits_an_index_map(tmp_path, write_image, write_mask
     assert values(both) == {"rust": [[0, 1, 255, 0]]}
 
 
+@pytest.mark.parametrize("listed", [None, "rust\n"])
+@pytest.mark.parametrize(
+    "layout", ["images/{0}.jpg masks/{0}.png", "{0}.jpg {0}.png", "cat/images/{0}.jpg cat/masks/{0}.png"]
+)
+def test_numbers_that_differ_between_files_are_never_one_class(
+    tmp_path, write_image, write_mask, layout, listed
+):
+    first, second = layout.split(" ")
+    for name, stored in (
+        ("a", [[0, 0]]),
+        ("b", [[0, 2]]),
+        ("c", [[0, 1]]),
+        ("d", [[3, 255]]),
+        ("e", [[2, 0]]),
+    ):
+        write_image(tmp_path / first.format(name), (1, 2))
+        write_mask(tmp_path / second.format(name), stored, "P")
+    if listed:
+        (tmp_path / "classes.txt").write_text(listed)
+    errors = {where.rsplit("/", 1)[1]: error for where, error in problems(tmp_path).items()}
+    assert set(errors) == {"c.jpg", "d.jpg"}
+    assert "c.png holds the number 1 and" in errors["c.jpg"]
+    assert (
+        "b.png the number 2; expected one number a class: name the classes in classes.txt" in errors["c.jpg"]
+    )
+    with pytest.raises(DataError, match="2 of 5 annotated images cannot be used"):
+        read_supports(tmp_path)
+
+
+def test_each_folder_of_a_class_has_its_own_number(tmp_path, write_image, write_mask):
+    for k, name in enumerate(("cat", "dog"), 1):
+        write_image(tmp_path / name / "images" / "x.jpg", (1, 2))
+        write_mask(tmp_path / name / "masks" / "x.png", [[0, k]])
+    assert [values(found) for found in read_supports(tmp_path)] == [{"cat": [[0, 1]]}, {"dog": [[0, 1]]}]
+
+
+@pytest.mark.parametrize("order", [(1, 255), (255, 1)])
+def test_255_alone_beside_a_number_is_the_class_with_a_warning(
+    tmp_path, write_image, write_mask, caplog, order
+):
+    for name, number in zip("abc", (*order, 255), strict=True):
+        write_image(tmp_path / "images" / f"{name}.jpg", (1, 2))
+        write_mask(tmp_path / "masks" / f"{name}.png", [[0, number]])
+    assert [values(found) for found in read_supports(tmp_path)] == [{"object": [[0, 1]]}] * 3
+    (message,) = caplog.messages
+    assert message.count("taken as the same class") == 1
+    assert f"{'ab'[order.index(255)]}.png holds 255 and no other number" in message
+    assert f"{'ab'[order.index(1)]}.png holds 1:" in message
+
+
 @pytest.mark.parametrize("text", ["", "a\na\n", "a\n\nb\n"])
 def test_a_broken_list_of_classes_is_reported(tmp_path, write_image, write_mask, text):
     write_image(tmp_path / "images" / "a.jpg", (1, 4))
