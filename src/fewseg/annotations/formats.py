@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from fewseg.annotations.coco import is_coco, iter_coco
+from fewseg.annotations.cvat_masks import is_cvat_masks, iter_cvat_masks
 from fewseg.annotations.json_values import load_json, shown
 from fewseg.annotations.label_studio import is_label_studio, iter_label_studio
 from fewseg.annotations.labelme import is_labelme, iter_labelme
@@ -25,7 +26,7 @@ _JSON_KINDS = (
     "COCO (images, annotations, categories), LabelMe (shapes) and Label Studio's JSON export (a list with "
     "data)"
 )
-_FOLDER_READERS = ((is_yolo, iter_yolo),)
+_FOLDER_READERS = ((is_yolo, iter_yolo), (is_cvat_masks, iter_cvat_masks))
 """Layouts of folders, recognised by what lies in them; any other folder holds JSON files or masks."""
 
 

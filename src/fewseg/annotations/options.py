@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Suppress, arg
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, the default: a quarter of a gigabyte of RGB."""
 
@@ -22,6 +23,7 @@ WRITERS: Mapping[str, str] = {
     "labelme-polygons": "labelme.open_labelme_polygons",
     "label-studio": "label_studio.open_label_studio",
     "yolo": "yolo.open_yolo",
+    "cvat": "cvat_masks.open_cvat",
     "jsonl": "jsonl.open_jsonl",
 }
 """The formats that predictions are written in: name -> module and function that opens its writer."""

@@ -18,7 +18,7 @@ from fewseg.annotations.coco import fill_polygons
 from fewseg.annotations.image_files import IMAGE_SUFFIXES, image_size
 from fewseg.annotations.json_values import shown
 from fewseg.annotations.mask_files import CLASSES_FILE, read_classes
-from fewseg.annotations.names import OutputNames
+from fewseg.annotations.names import OutputNames, image_of_stem
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import Canvas, outlines, rectangle
 from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem
@@ -49,7 +49,7 @@ def iter_yolo(root: Path, options: ReadOptions, description: Path | None = None)
         used = set()
         for file in _label_files(labels):
             try:
-                image = _image_of(images / file.relative_to(labels).with_suffix(""), file)
+                image = image_of_stem(images / file.relative_to(labels).with_suffix(""), file)
                 used.add(image)
                 size = image_size(image, options.max_pixels)
                 canvas = Canvas(size)
@@ -77,20 +77,6 @@ def _label_folders(root: Path) -> list[Path]:
 
 def _label_files(labels: Path) -> Iterator[Path]:
     return (f for f in sorted(labels.rglob("*.txt")) if f.name != CLASSES_FILE and not f.name.startswith("."))
-
-
-def _image_of(stem: Path, labels: Path) -> Path:
-    """Returns the image file of a path without its suffix."""
-    near = stem.parent.iterdir() if stem.parent.is_dir() else ()
-    found = [f for f in near if f.name.removesuffix(f.suffix) == stem.name]
-    images = [f for f in found if f.suffix.lower() in IMAGE_SUFFIXES]
-    if len(images) != 1:
-        what = f"{len(images)} images" if images else "no image"
-        raise DataError(
-            f"{labels} has {what} of its name in {stem.parent}; expected one: put it there, or give the "
-            "folder of images"
-        )
-    return images[0]
 
 
 def _names(root: Path, description: Path | None) -> Mapping[int, str]:

@@ -90,5 +90,9 @@ def _zip(folder: Path, names: dict[str, str]) -> bytes:
                 continue
             number = path.name.partition(".")[0]
             name = names[number] + path.name[len(number) :] if number in names else path.name
-            archive.write(path, f"{path.parent.relative_to(folder).as_posix()}/{name}")
+            name = f"{path.parent.relative_to(folder).as_posix()}/{name}"
+            if "ImageSets" in path.parts:  # a list of such numbers
+                archive.writestr(name, "".join(f"{names[n]}\n" for n in path.read_text().split()))
+            else:
+                archive.write(path, name)
     return content.getvalue()

@@ -361,7 +361,8 @@ def test_probabilities_out_of_range_and_missing_ones_are_reported(tmp_path):
 WRITTEN = {"png": "masks/a.png", "probability": "probability/a.rust.png", "coco": "coco.json"}
 WRITTEN |= {"coco-results": "coco-results.json", "labelme": "labelme/a.json"}
 WRITTEN |= {"labelme-polygons": "labelme/a.json", "label-studio": "label-studio.json"}
-WRITTEN |= {"yolo": "yolo/labels/a.txt", "jsonl": "predictions.jsonl"}
+WRITTEN |= {"yolo": "yolo/labels/a.txt", "cvat": "cvat/SegmentationClass/a.png"}
+WRITTEN |= {"jsonl": "predictions.jsonl"}
 
 
 def test_every_name_of_a_format_opens_its_writer(tmp_path, predict):
