@@ -35,7 +35,7 @@ from fewseg.backbones.weights import (
     published_name,
     state_sha256,
 )
-from fewseg.types import Features, at_scale
+from fewseg.types import Features, at_scale, check_choices
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +85,9 @@ class BackboneConfig:
         """Checks the fields against each other.
 
         Raises:
-            ValueError: a level or a name is unknown, or an option does not fit the network.
+            ValueError: a level or a name is unknown, or an option is invalid or does not fit the network.
         """
+        check_choices(self)
         if not self.levels or len(set(self.levels)) != len(self.levels):
             raise ValueError(f"levels {self.levels}: give one or more of {LEVELS}, each once")
         if not self.stages:
