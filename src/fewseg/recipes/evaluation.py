@@ -147,7 +147,7 @@ def _evaluate_lines(
     recorded: RecordedEpisodes | None,
     options: EvaluateOptions,
 ) -> list[RunResult]:
-    precision = options.precision or precision_of(recipe)
+    precision = precision_of(recipe) if options.precision == "auto" else options.precision
     tag = _tag(recipe) + ("" if options.protocol is None else f"-{options.protocol.replace('_', '-')}")
     order: list[Path] = []
     results: dict[Path, RunResult] = {}
