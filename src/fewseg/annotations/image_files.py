@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from fewseg.annotations.options import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from fewseg.annotations.options import MAX_PIXELS
 from fewseg.types import IGNORE, DataError
 
@@ -111,8 +112,9 @@ def _unreadable(path: Path, kind: str, error: Exception) -> DataError:
     )
 
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
-_COLOURS = {"LA", "RGB", "RGBA"}  # modes of masks that are read where they are grey
+GREY_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
+"""Modes of masks that people save: numbers, and colours where they are all grey and opaque."""
+_COLOURS = {"LA", "RGB", "RGBA"}
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -162,7 +164,7 @@ def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 def read_mask(path: Path, modes: Sequence[str] = ("L", "P"), max_pixels: int = MAX_PIXELS) -> Tensor:
     """Reads a mask file as (H, W) uint8, the stored numbers (palette indices for mode P)."""
     with opened(path, "mask", max_pixels) as file:
-        return _numbers(file, path, modes)
+        return mask_numbers(file, path, modes)
 
 
 def mask_of_bytes(
@@ -172,26 +174,7 @@ def mask_of_bytes(
     if not content:
         raise DataError(f"mask {what} is empty (0 bytes): send it again")
     with opened(Path(what), "mask", max_pixels, io.BytesIO(content)) as file:
-        return _numbers(file, Path(what), modes)
-
-
-def one_class_mask(stored: Tensor, what: str) -> Tensor:
-    """Returns (H, W) uint8 in {0, 1, 255} of the stored numbers of a mask of one class.
-
-    0 is background; the one number besides 0 and 255 (1, or a palette index) is the class; 255 is the class
-    where no such number occurs (0/255 masks), and ignore where one does.
-    """
-    inner = (torch.bincount(stored.flatten(), minlength=256)[1:IGNORE].nonzero().flatten() + 1).tolist()
-    if len(inner) > 1:
-        raise DataError(
-            f"mask {what} holds {len(inner)} numbers besides 0 and 255, like {inner[:5]}; expected one "
-            "class a mask (0/1, 0/255 or a palette): threshold a smoothed mask and save it as PNG; several "
-            "classes need a list of them (classes.txt for supports, `image mask` lines for a data set)"
-        )
-    mask = (stored == (inner[0] if inner else IGNORE)).to(torch.uint8)
-    if inner:
-        mask[stored == IGNORE] = IGNORE
-    return mask
+        return mask_numbers(file, Path(what), modes)
 
 
 def check_labels(labels: Tensor, class_names: Mapping[int, str], what: str) -> None:
@@ -229,22 +212,23 @@ def _check_alike(
     )
 
 
-def _numbers(file: Image.Image, path: Path, modes: Sequence[str]) -> Tensor:
+def mask_numbers(file: Image.Image, path: Path, modes: Sequence[str]) -> Tensor:
+    """Returns the numbers (H, W) uint8 that an open mask of one of these modes stores."""
     pixels = np.array(file) if file.mode in modes else None
     if pixels is not None and pixels.ndim == 3:
         colours = pixels[..., :-1] if file.mode in ("LA", "RGBA") else pixels
         clear = colours is not pixels and bool((pixels[..., -1] != 255).any())
         grey = not clear and bool((colours == colours[..., :1]).all())
         pixels = colours[..., 0] if grey else None
-    if pixels is None:
+    if pixels is None or pixels.min() < 0 or pixels.max() > IGNORE:
         raise _not_numbers(file, path, modes)
     return torch.from_numpy(pixels.astype(np.uint8, copy=False))
 
 
 def _not_numbers(file: Image.Image, path: Path, modes: Sequence[str]) -> DataError:
-    colours = file.mode in modes  # whose channels differ, or parts of which are transparent
+    why = ", in colours or transparent in parts" if file.mode in _COLOURS else ", with numbers above 255"
     plain = ", ".join(mode for mode in modes if mode not in _COLOURS)
-    stored = f"is stored as {file.mode}" + (", in colours or transparent in parts" if colours else "")
+    stored = f"is stored as {file.mode}" + (why if file.mode in modes else "")
     grey = ", or in colours that are all grey and opaque" if _COLOURS & set(modes) else ""
     return DataError(
         f"mask {path} {stored}; expected single-channel files (modes {plain}) that hold class "

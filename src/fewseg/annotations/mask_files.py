@@ -12,8 +12,9 @@ Several classes in one mask file need a list of them: ``classes.txt`` beside ``m
 line from number 1 on (a first line ``background`` is number 0). What numbers mean:
 
 - a list of two classes or more: 0 background, the listed numbers, 255 ignore;
-- no list, or one class: :func:`.image_files.one_class_mask` (0/1, 0/255, 0/1/255, one palette
-  index).
+- no list, or one class: :func:`.class_masks.read_class_mask` (0/1, 0/255, 0/1/255, one palette index, one
+  colour). A class is stored alike in all its files: one that differs is a problem of its file, since it
+  may be a different class.
 
 A mask without foreground makes a negative; an image without a mask is a problem, since it is more likely
 forgotten.
@@ -22,36 +23,58 @@ forgotten.
 from __future__ import annotations
 
 import io
+import logging
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from fewseg.annotations.class_masks import read_class_mask
 from fewseg.annotations.image_files import (
+    GREY_MODES,
     IMAGE_SUFFIXES,
     check_labels,
     check_same_size,
     image_size,
-    one_class_mask,
     read_mask,
 )
 from fewseg.annotations.names import OutputNames, file_safe
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES
 from fewseg.annotations.values import AnnotatedImage, Items, Mask, Prediction, Problem, check_classes
-from fewseg.annotations.writer import PredictionWriter
+from fewseg.annotations.writer import PredictionWriter, WriteOptions
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
 from fewseg.types import IGNORE, DataError
 
+logger = logging.getLogger(__name__)
+
 CLASSES_FILE = "classes.txt"
-_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
 _MARK = "_mask"
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What the masks of a folder have in common."""
+
+    stored: dict[str, dict[str, Path]] = field(default_factory=lambda: defaultdict(dict))
+    """Class -> what it is stored as, with the first such mask."""
+    assumed: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    """What was assumed -> about which masks."""
+
+
 def iter_mask_folder(root: Path, options: ReadOptions) -> Items:
-    """Reads a folder of one of the layouts above."""
+    """Reads a folder of one of the layouts above; warns at its end of what was assumed."""
+    seen = _Seen()
+    yield from _folder(root, seen, options)
+    for assumed, masks in seen.assumed.items():
+        logger.warning("%d masks, the first %s: %s", len(masks), masks[0], assumed)
+
+
+def _folder(root: Path, seen: _Seen, options: ReadOptions) -> Items:
     classes = read_classes(root)
     if options.images is not None or (root / "images").is_dir():
         images = options.images or root / "images"
@@ -60,17 +83,17 @@ def iter_mask_folder(root: Path, options: ReadOptions) -> Items:
             raise DataError(
                 f"{root} has images/ and no masks/; expected a mask for each image: put them there"
             )
-        yield from _parallel(images, masks, classes, options)
+        yield from _parallel(images, masks, classes, seen, options)
         return
     folders = _folders(root)
     if any((f / "images").is_dir() and (f / "masks").is_dir() for f in folders):
         for folder in folders:
-            yield from _of_class(folder, options)
+            yield from _of_class(folder, seen, options)
         return
-    yield from _side_by_side(root, classes, options)
+    yield from _side_by_side(root, classes, seen, options)
 
 
-def _of_class(folder: Path, options: ReadOptions) -> Items:
+def _of_class(folder: Path, seen: _Seen, options: ReadOptions) -> Items:
     """A folder among those of classes; one that is not complete is a problem, as it is likely a mistake."""
     lacking = [part for part in ("images", "masks") if not (folder / part).is_dir()]
     pictures = [] if lacking else _pictures(folder / "images")
@@ -86,7 +109,7 @@ def _of_class(folder: Path, options: ReadOptions) -> Items:
     for image in pictures:
         mask = _mask_of(image.relative_to(folder / "images"), folder / "masks")
         used.add(mask)
-        yield _read(image, {folder.name: mask}, (), options)
+        yield _read(image, {folder.name: mask}, (), seen, options)
     yield from _unused(folder / "masks", used)
 
 
@@ -115,7 +138,7 @@ def read_classes(root: Path) -> Sequence[str]:
     return names
 
 
-def _parallel(images: Path, masks: Path, classes: Sequence[str], options: ReadOptions) -> Items:
+def _parallel(images: Path, masks: Path, classes: Sequence[str], seen: _Seen, options: ReadOptions) -> Items:
     """Images in one folder, masks in another."""
     if not images.is_dir():
         raise DataError(
@@ -131,16 +154,16 @@ def _parallel(images: Path, masks: Path, classes: Sequence[str], options: ReadOp
         files: dict[str, Path | None] = {f.name: _mask_of(relative, f) for f in class_folders}
         files = {name: mask for name, mask in files.items() if mask is not None}
         if files:
-            yield _read(image, files, (), options)
+            yield _read(image, files, (), seen, options)
         else:
             files = {options.class_name: _mask_of(relative, masks)}
-            yield _read(image, files, classes, options)
+            yield _read(image, files, classes, seen, options)
         used.update(files.values())
     if masks.name == "masks":  # a folder of masks alone
         yield from _unused(masks, used)
 
 
-def _side_by_side(root: Path, classes: Sequence[str], options: ReadOptions) -> Items:
+def _side_by_side(root: Path, classes: Sequence[str], seen: _Seen, options: ReadOptions) -> Items:
     """Images and masks in one folder."""
     files = [f for f in _pictures(root) if f.parent == root]
     by_stem: dict[str, list[Path]] = {}
@@ -163,11 +186,15 @@ def _side_by_side(root: Path, classes: Sequence[str], options: ReadOptions) -> I
             "file"
         )
     for image, mask in pairs.items():
-        yield _read(image, {options.class_name: mask}, classes, options)
+        yield _read(image, {options.class_name: mask}, classes, seen, options)
 
 
 def _read(
-    image: Path, masks: Mapping[str, Path | None], classes: Sequence[str], options: ReadOptions
+    image: Path,
+    masks: Mapping[str, Path | None],
+    classes: Sequence[str],
+    seen: _Seen,
+    options: ReadOptions,
 ) -> AnnotatedImage | Problem:
     """Reads an image's mask files: one for each class, or one for all classes of a list."""
     try:
@@ -179,15 +206,43 @@ def _read(
                     f"{image} has no mask of its name, or several; expected one (x.png or x_mask.png; "
                     "all 0 for a negative): add it, or take the image away"
                 )
-            stored = read_mask(path, _MODES, options.max_pixels)
-            check_same_size(str(image), size, (int(stored.shape[0]), int(stored.shape[1])))
             if len(classes) > 1:
+                stored = read_mask(path, (*GREY_MODES, "I;16", "I"), options.max_pixels)
                 found.update(_split(stored, classes, path))
             else:
-                found[classes[0] if classes else name] = one_class_mask(stored, str(path)).numpy()
+                read = read_class_mask(path, options.max_pixels)
+                stored = read.mask
+                _check_stored(read.stored_as, path, seen.stored[name])
+                if read.assumed:
+                    seen.assumed[read.assumed].append(path)
+                found[classes[0] if classes else name] = stored.numpy()
+            check_same_size(str(image), size, (int(stored.shape[0]), int(stored.shape[1])))
     except DataError as error:
         return Problem(str(image), error)
     return AnnotatedImage(image=image, size=size, masks=found)
+
+
+_WHITE = "the number 255"
+
+
+def _check_stored(stored_as: str, path: Path, known: dict[str, Path]) -> None:
+    """Checks that a class is stored alike in all masks; 255 alone may stand for it too, with a warning."""
+    if not stored_as or stored_as in known:
+        return
+    for other, first in known.items():
+        if _WHITE not in (stored_as, other) or "colour" in stored_as + other:
+            raise DataError(
+                f"mask {path} holds {stored_as} and {first} {other}; expected one number a class: name the "
+                f"classes in {CLASSES_FILE} beside the masks (a name a line, line 1 is number 1), or give "
+                "the one class the same number in all masks"
+            )
+    known[stored_as] = path
+    if len(known) > 1:
+        number = next(other for other in known if other != _WHITE)
+        logger.warning(
+            "%s holds 255 and no other number, as a class; %s holds %s: taken as the same class",
+            known[_WHITE], known[number], number,
+        )  # fmt: skip
 
 
 def _split(stored: Tensor, classes: Sequence[str], path: Path) -> Mapping[str, Mask]:
@@ -287,6 +342,16 @@ class ProbabilityPngWriter(PredictionWriter):
 
     def __contains__(self, name: object) -> bool:
         return all(self._names.file(str(name), ending).is_file() for ending in self._endings)
+
+
+def open_png(out: Path, classes: tuple[str, ...], options: WriteOptions) -> IndexPngWriter:
+    """Opens the format ``png``."""
+    return IndexPngWriter(out / "masks", classes, options.stems)
+
+
+def open_probability(out: Path, classes: tuple[str, ...], options: WriteOptions) -> ProbabilityPngWriter:
+    """Opens the format ``probability``."""
+    return ProbabilityPngWriter(out / "probability", classes, options.stems)
 
 
 def quantised(probability: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
-from fewseg.annotations.image_files import IMAGE_SUFFIXES, one_class_mask, read_mask, require_folder
+from fewseg.annotations.class_masks import one_class_mask
+from fewseg.annotations.image_files import IMAGE_SUFFIXES, read_mask, require_folder
 from fewseg.data.folds import VOC_CLASSES, numbered
 from fewseg.data.source import FileSource, ImagePair, JoinedSource, read_lines
 from fewseg.ops.parallel import summary
@@ -21,7 +22,7 @@ class FolderSource(FileSource):
 
     Classes are numbered from 1 in alphabetical order of their folders; an image's id is
     ``<class>/<name>``. A mask may be of mode 1, L or P and is read, per file, by
-    :func:`~fewseg.annotations.image_files.one_class_mask`.
+    :func:`~fewseg.annotations.class_masks.one_class_mask`.
     Other classes in the same photograph are background.
 
     Args:

@@ -5,6 +5,9 @@ from typing import Literal
 Precision = Literal["fp32", "bf16"]
 """In which a method runs."""
 
+PrecisionOption = Literal["auto", "fp32", "bf16"]
+"""What an option takes; ``engine.environment.precision_on`` says what auto is on a device."""
+
 FusionName = Literal["mean", "average", "cross-guided", "attention", "iterative", "fit"]
 """The kinds of ``methods.fusion.FUSIONS``; a test keeps the two equal."""
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fewseg.annotations.formats import WriteOptions
 from fewseg.annotations.names import output_stems
+from fewseg.annotations.writer import WriteOptions
 from fewseg.inference.images import find_images, read_image
 from fewseg.inference.model import Model, PreparedImage
 from fewseg.inference.options import LabelOptions, RunOptions
@@ -118,8 +118,8 @@ def stream(  # noqa: C901 - one loop with three stages
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
-SHAPES = "shapes of labelme"
-"""A fact that a later run may add: no such file was written before it."""
+SHAPES, PRECISION = "shapes of labelme", "precision"
+"""Facts that a later run may add: there were no such files before it, or the model's digest has it too."""
 
 _NO_MEMORY = "there is not enough memory for this image: lower --batch or --size, or make it smaller"
 
@@ -141,7 +141,9 @@ def claimed(folder: Path, facts: Mapping[str, object]) -> Iterator[None]:
                 raise DataError(
                     f"{path} is broken ({error}): remove it, or choose a different folder"
                 ) from error
-            found = {SHAPES: facts.get(SHAPES), **(value if isinstance(value, dict) else {})}
+            found = {key: facts.get(key) for key in (SHAPES, PRECISION)} | (
+                value if isinstance(value, dict) else {}
+            )
             if differing := sorted(k for k in facts if found.get(k) != facts[k]):
                 raise DataError(
                     f"{folder} holds a run with a different {', '.join(differing)}; only the same run can "
@@ -196,11 +198,13 @@ def label(options: LabelOptions) -> RunReport:
             pass
     images = find_images(options.images, leave_out=options.out)
     convert: Callable[[Model], Model] | None = None
+    model = options.model
     if options.backend == "onnx":
         from fewseg.inference.onnx import on_onnx_runtime
 
         convert = partial(on_onnx_runtime, folder=options.graphs)
-    segmenter = segmenter_with_supports(options.model, options.support, options.read, convert)
+        model = replace(model, precision="fp32")
+    segmenter = segmenter_with_supports(model, options.support, options.read, convert)
     classes = [segmenter.support(name) for name in segmenter.classes]
     shown = ", ".join(f"{s.name} ({s.shots} shown, {s.negatives} without)" for s in classes)
     logger.info("classes: %s", shown)
@@ -313,6 +317,7 @@ def _facts(session: Session, options: RunOptions) -> dict[str, object]:
         "format": "fewseg-run-1",
         "model": session.model.digest,
         "model_name": session.model.name,
+        PRECISION: session.model.precision,
         "supports": _supports_key(session),
         "classes": list(session.supports.classes),
         "shots": {name: len(session.supports.positives(name)) for name in session.supports.classes},

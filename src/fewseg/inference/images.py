@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
@@ -15,17 +16,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from fewseg.annotations.class_masks import one_class_mask, read_class_mask
 from fewseg.annotations.image_files import (
     IMAGE_SUFFIXES,
     check_same_size,
-    one_class_mask,
-    read_mask,
     read_rgb,
     rgb_of_bytes,
     rgb_of_pil,
 )
 from fewseg.annotations.options import MAX_PIXELS
 from fewseg.types import IGNORE, DataError
+
+logger = logging.getLogger(__name__)
 
 ImageLike = str | Path | bytes | Image.Image | NDArray[Any] | Tensor
 """A path, the bytes of an image file, a Pillow image, an array (H, W), (H, W, 3) or (H, W, 4), or a tensor
@@ -34,8 +36,6 @@ ImageLike = str | Path | bytes | Image.Image | NDArray[Any] | Tensor
 MaskLike = str | Path | Image.Image | NDArray[Any] | Tensor
 """A path, a Pillow image, or an array or tensor (H, W): bool, or whole numbers 0/1, 0/255 or 0/1/255, where
 255 beside a 1 is ignored."""
-
-_MASK_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
 
 
 def read_image(image: ImageLike, what: str = "the image", max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -114,8 +114,12 @@ def read_mask_of(
         return torch.zeros(image_hw, dtype=torch.uint8)
     if isinstance(mask, (str, Path)):
         what = str(mask)
-        stored = read_mask(Path(mask), _MASK_MODES, max_pixels)
-    elif isinstance(mask, Image.Image):
+        read = read_class_mask(Path(mask), max_pixels)
+        if read.assumed:
+            logger.warning("%s: %s", what, read.assumed)
+        check_same_size(what, image_hw, (int(read.mask.shape[0]), int(read.mask.shape[1])))
+        return read.mask
+    if isinstance(mask, Image.Image):
         if mask.mode not in ("1", "L", "P"):
             raise DataError(
                 f"{what} must be a Pillow image of mode 1, L or P, got {mask.mode}: convert it to class "

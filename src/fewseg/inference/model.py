@@ -15,6 +15,7 @@ from torch import Tensor
 from fewseg.backbones.weights import state_sha256
 from fewseg.engine.choices import Precision
 from fewseg.engine.config_json import config_from_json
+from fewseg.engine.environment import precision_on
 from fewseg.engine.results import as_json
 from fewseg.engine.results import digest as json_digest
 from fewseg.engine.train_config import TrainConfig
@@ -340,11 +341,12 @@ def load_model(
         )
     if options.fusion not in (None, method.fusion.kind):
         method.fusion = fusions[options.fusion]
-    method = method.to(torch.device(device) if device is not None else best_device())
-    method = method.to(memory_format=torch.channels_last)
+    place = torch.device(device) if device is not None else best_device()
+    method = method.to(place).to(memory_format=torch.channels_last)
     size = options.size or _usual_size(found)
     name = Path(options.model).name
-    return Model(method, found.about.config, size, views, name, precision=options.precision)
+    precision = precision_on(place) if options.precision == "auto" else options.precision
+    return Model(method, found.about.config, size, views, name, precision=precision)
 
 
 def _usual_size(found: Resolved) -> int:

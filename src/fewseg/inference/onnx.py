@@ -116,7 +116,9 @@ def export(options: ExportOptions) -> Exported:
         OSError: an input does not exist, or the folder is not writable.
     """
     options.check()
-    segmenter = segmenter_with_supports(options.model, options.support, options.read)
+    segmenter = segmenter_with_supports(
+        replace(options.model, precision="fp32"), options.support, options.read
+    )
     return export_onnx(segmenter.model, segmenter.session(), options.out, options.tolerance)
 
 

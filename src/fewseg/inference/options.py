@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from tyro.conf import arg
 
 from fewseg.annotations.options import Format, LabelStudioNames, ReadOptions
-from fewseg.engine.choices import FusionName, Precision
+from fewseg.engine.choices import FusionName, PrecisionOption
 from fewseg.ops.files import check_writable
 
 DEFAULT_MODEL = "pascal_matcher_resnet50"
@@ -29,8 +29,9 @@ class ModelOptions:
     """side of the network's input in pixels; the recipe's or the training's by default."""
     fusion: FusionName | None = None
     """how K supports become one answer, of those that the method has; the method's own by default."""
-    precision: Precision = "fp32"
-    """bf16 is up to twice as fast on CPUs that have it, with nearly the same masks."""
+    precision: PrecisionOption = "auto"
+    """bf16 is up to twice as fast where the CPU or GPU has it, with nearly the same masks, and up to six
+    times slower elsewhere; auto takes what the machine has, or what a saved support set was encoded in."""
     tiles: int | None = None
     """cut images into overlapping tiles of so many pixels; by default an image is resized to fit."""
     overlap: float = 0.25  # of tiles, a share in [0, 0.9].
@@ -99,7 +100,7 @@ class LabelOptions:
         """
         if self.graphs is not None and self.backend != "onnx":
             raise ValueError("--graphs is for the ONNX backend: give --backend onnx too, or leave it out")
-        if self.model.precision != "fp32" and self.backend == "onnx":
+        if self.model.precision == "bf16" and self.backend == "onnx":
             raise ValueError("--precision bf16 is for torch: leave it out, or leave --backend onnx out")
         self.read.check()
         self.run.check()
@@ -133,7 +134,7 @@ class ExportOptions:
         """Raises as :meth:`LabelOptions.check`."""
         self.read.check()
         self.model.check()
-        if self.model.precision != "fp32":
+        if self.model.precision == "bf16":
             raise ValueError(f"--precision must be fp32 for an export, got {self.model.precision}")
         check_support(self.support)
         check_writable(self.out / "model.json")

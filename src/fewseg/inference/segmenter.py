@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,13 @@ from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, re
 from fewseg.inference.model import EncodedImage, Model, PreparedImage, Views, load_model, view_masks
 from fewseg.inference.options import DEFAULT_MODEL, ModelOptions
 from fewseg.inference.segmentation import Segmentation, Session
-from fewseg.inference.supports import ClassSupport, SupportSet, load_supports, save_supports
+from fewseg.inference.supports import (
+    ClassSupport,
+    SupportSet,
+    load_supports,
+    precision_of_supports,
+    save_supports,
+)
 from fewseg.types import DataError
 
 AnyImage = ImageLike | PreparedImage | EncodedImage
@@ -263,6 +270,8 @@ def segmenter_with_supports(
             f"{support}: no class is marked on any of its {len(images)} images: annotate the thing on one at "
             "least"
         )
+    if is_saved and model.precision == "auto":
+        model = replace(model, precision=precision_of_supports(support))
     loaded = load_model(model)
     segmenter = Segmenter(loaded if convert is None else convert(loaded), max_pixels=read.max_pixels)
     if is_saved:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fewseg.annotations.values import check_classes
+from fewseg.engine.choices import Precision
 from fewseg.inference.model import EncodedImage, Model, Window, view_masks
 from fewseg.ops.files import atomic_path
 from fewseg.ops.geometry import letterbox
@@ -261,11 +262,22 @@ def save_supports(path: Path, supports: SupportSet, model: Model) -> None:
         "schema": _SCHEMA,
         "model": model.digest,
         "model_name": model.name,
+        "precision": model.precision,
         "classes": supports.classes,
         "shots": shots,
     }
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+
+
+def precision_of_supports(path: Path) -> Precision:
+    """In which a saved support set was encoded; fp32 where its file does not record it."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[_KEY])
+    except (SafetensorError, OSError, ValueError, KeyError):
+        return "fp32"  # load_supports reports what is wrong
+    return "bf16" if header.get("precision") == "bf16" else "fp32"
 
 
 def load_supports(path: Path, model: Model) -> SupportSet:
@@ -285,8 +297,9 @@ def load_supports(path: Path, model: Model) -> SupportSet:
                 )
             if header["model"] != model.digest:
                 raise DataError(
-                    f"{path} was encoded by the model {header['model']} ({header['model_name']}), this one "
-                    f"is {model.digest} ({model.name}): features of one model mean nothing to another. Use "
+                    f"{path} was encoded by the model {header['model']} ({header['model_name']}, "
+                    f"{header.get('precision', 'fp32')}), this one is {model.digest} ({model.name}, "
+                    f"{model.precision}): features of one model mean nothing to another. Use "
                     "the same checkpoint, input size, views, fusion and precision, or encode the "
                     "supports again"
                 )

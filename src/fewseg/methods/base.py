@@ -58,6 +58,7 @@ class FewShotSegmenter(nn.Module, ABC):
         fits_head: whether ``encode_support`` is a fit of seconds, so that quality does without further ones.
         image_scales: factors of an image's size at which queries are read too; none for most methods. Such a
             method is evaluated on images at their own size.
+        query_levels: levels of the backbone that are read of queries alone.
     """
 
     backbone: Backbone
@@ -67,6 +68,7 @@ class FewShotSegmenter(nn.Module, ABC):
     compares_background: bool = False
     fits_head: bool = False
     image_scales: tuple[float, ...] = ()
+    query_levels: tuple[str, ...] = ()
 
     def __init__(self, config: Any = None) -> None:
         super().__init__()
@@ -173,16 +175,17 @@ class FewShotSegmenter(nn.Module, ABC):
         """Runs supports and queries of B episodes through the backbone together.
 
         Where its batch-norm learns though it is frozen, the queries have a pass of their own, and then the
-        first shots, the second shots and so on, as in the released PFENet family.
+        first shots, the second shots and so on, as in the released PFENet family; the shots' passes leave out
+        the levels that are read of queries alone, whose statistics they must not move.
         """
 
-        def read(images: Tensor) -> Features:  # inference alone reads other scales
-            return self.embed(self.backbone(images))
+        def read(images: Tensor, without: tuple[str, ...] = ()) -> Features:
+            return self.embed(self.backbone(images, without=without))  # inference alone reads other scales
 
         shots, count = episodes.support_masks.shape[1], len(episodes.query_masks)
         if self.backbone.learns_statistics:
             query = read(episodes.query_images)
-            each = [read(images) for images in episodes.support_images.unbind(1)]
+            each = [read(images, self.query_levels) for images in episodes.support_images.unbind(1)]
             shot_of = torch.arange(count * shots).view(shots, count).T.flatten()
             supports = Features.stack(each).select(shot_of)
         else:

@@ -80,6 +80,11 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
                 f"{type(method).__name__} reads images at {scales} times their own size: leave --sizes and "
                 "--output-sizes out"
             )
+        if protocol.aspect == "stretched":
+            raise ValueError(
+                f"protocol {protocol.name!r} stretches images to a square and {type(method).__name__} reads "
+                "them at their own size: give a protocol of aspect 'kept', such as --protocol paper_scl"
+            )
         chosen = replace(chosen, size=0)
     _check_fusions(protocol, lines)
     return _evaluate_lines(chosen, method, about, data, lines, recorded, options)
@@ -142,7 +147,7 @@ def _evaluate_lines(
     recorded: RecordedEpisodes | None,
     options: EvaluateOptions,
 ) -> list[RunResult]:
-    precision = options.precision or precision_of(recipe)
+    precision = precision_of(recipe) if options.precision == "auto" else options.precision
     tag = _tag(recipe) + ("" if options.protocol is None else f"-{options.protocol.replace('_', '-')}")
     order: list[Path] = []
     results: dict[Path, RunResult] = {}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from fewseg.engine.choices import FusionName, Precision, Target
+from fewseg.engine.choices import FusionName, PrecisionOption, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +76,8 @@ class EvaluateOptions:
     backbone: str | None = None
     backbone_weights: str | None = None  # path of the frozen trunk's weights, where it moved.
     manifest: tuple[Path, ...] = ()  # recorded episodes to replay (of `fewseg episodes`), one file a seed.
-    # of features and head: fp32 or bf16; by default as it was trained, bf16 without training.
-    precision: Precision | None = None
+    # of features and head; auto is as it was trained, and without training bf16 where the machine has it.
+    precision: PrecisionOption = "auto"
     # processes (on a GPU machine: GPUs) that share the work; the numbers stay the same. The script
     # that calls ``evaluate`` runs in each of them.
     processes: int = 1

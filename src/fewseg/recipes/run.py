@@ -15,6 +15,7 @@ from fewseg.data.folds import FoldData
 from fewseg.data.transforms import eval_view
 from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
 from fewseg.engine.choices import Precision
+from fewseg.engine.environment import precision_on
 from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.features import Extractor, FeatureStore, View
 from fewseg.engine.train import Run, train
@@ -24,7 +25,7 @@ from fewseg.metrics.scores import miou
 from fewseg.recipes.options import TrainOptions
 from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import recipe
-from fewseg.recipes.resolve import build_method
+from fewseg.recipes.resolve import best_device, build_method
 
 
 def train_with(options: TrainOptions) -> Path:
@@ -102,7 +103,7 @@ def training_store(
 ) -> FeatureStore:
     """The features of the plain view and of the recipe's cached random views; evaluation reads view 0.
 
-    Their type is that of ``precision``; by default that of the training, bfloat16 where there is none.
+    Their type is that of ``precision``; by default that of ``precision_of``.
 
     Of a frozen trunk its own maps are kept, for all methods and folds alike; of a trained one what the method
     makes of them, which is smaller, of no use to another, and gone with the store.
@@ -118,8 +119,10 @@ def training_store(
 
 
 def precision_of(recipe: Recipe) -> Precision:
-    """The precision of an evaluation where none is given: that of the training."""
-    return "bf16" if recipe.train is None or recipe.train.precision == "bf16-mixed" else "fp32"
+    """The precision of an evaluation where none is given: that of the training, or what the machine has."""
+    if recipe.train is None:
+        return precision_on(best_device())
+    return "bf16" if recipe.train.precision == "bf16-mixed" else "fp32"
 
 
 def _held_out_score(recipe: Recipe, config: TrainConfig, data: FoldData) -> Any:

@@ -146,7 +146,7 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
     variant = variants().get(run.variant, Variant(name=run.variant))
     task = (run.dataset, run.fusion, run.shots, run.on)
     row, value = None, None
-    if run.ways == 1 and _is_of_its_recipe(run):
+    if run.ways == 1 and not other_parts(run):
         sides = (run.sizes, run.output_sizes)
         row, value = printed_as(variant, *task, *sides, backbone=name)
     protocol = stored_protocol(run.protocol)
@@ -180,11 +180,12 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
     }
 
 
-def _is_of_its_recipe(run: RunResult) -> bool:
-    """Whether the method has the parts that its recipe has now: printed rows are of the recipe."""
+def other_parts(run: RunResult) -> list[str]:
+    """What the method has in place of parts that its recipe has now: printed rows are of the recipe."""
     method = _part(run.config, "method")
     own = as_json(RECIPES[run.recipe]().method) if run.recipe in RECIPES else {}
-    return all(_part(method, k).get("type") in (None, _part(own, k).get("type")) for k in own)
+    pairs = [(_part(method, name).get("type"), _part(own, name).get("type")) for name in own]
+    return [f"{was} in place of {now}" for was, now in pairs if was not in (None, now)]
 
 
 def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -29,6 +29,7 @@ from fewseg.reports.frame import (
     gains,
     load_results,
     missing_of_pair,
+    other_parts,
     results_of,
 )
 from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of, percent, with_interval
@@ -46,7 +47,7 @@ def run(options: TableOptions, console: Console) -> None:
     results = some_results(options.folder)
     for table in fold_tables(results):
         console.print(rich_table(score_cells(table), table.title, table.caption, words=2))
-        lines = dict.fromkeys(table.results.frame.protocol_line)
+        lines = [*dict.fromkeys(table.results.frame.protocol_line), *superseded(table)]
         console.out("\n".join(lines), highlight=False)
         paired = gain_cells(table, gains(table))
         if len(paired):
@@ -175,6 +176,7 @@ def results_block(results: Results) -> str:
             "heading": table.heading,
             "title": table.title,
             "caption": table.caption,
+            "superseded": superseded(table),
             "scores": score_cells(table),
             "gains": gain_cells(table, gains(table)),
             "dice": dice_cells(table),
@@ -184,6 +186,18 @@ def results_block(results: Results) -> str:
         for table in fold_tables(results)
     ]
     return render("results.md", tables=parts, left_out=results.left_out)
+
+
+def superseded(table: FoldTable) -> list[str]:
+    """A sentence for each row whose model is not the one that its recipe has now."""
+    parts = {
+        s: [p for k in table.row(s).key for p in other_parts(table.results.runs[k])] for s in table.series
+    }
+    return [
+        f"{series}: not the model that its recipe has now, but {', '.join(dict.fromkeys(found))}"
+        for series, found in parts.items()
+        if found
+    ]
 
 
 def update_page(page: str | Path, results: Results) -> None:

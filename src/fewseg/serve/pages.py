@@ -18,7 +18,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fewseg.annotations.image_files import check_labels, check_same_size, mask_of_bytes, rgb_of_bytes
+from fewseg.annotations.image_files import (
+    GREY_MODES,
+    check_labels,
+    check_same_size,
+    mask_of_bytes,
+    rgb_of_bytes,
+)
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.values import MAX_CLASSES, Mask
 from fewseg.inference.model import EncodedImage, Model, view_masks
@@ -30,7 +36,6 @@ from fewseg.types import IGNORE, DataError
 _LONGEST_CLASS_NAME = 60
 _LONGEST_FILE_NAME = 120
 _LONGEST_JPEG_SIDE = 65_500
-_PALETTE_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
 
 Role = Literal["open", "support", "accepted"]
 """What an image's mask is: none yet (it is predicted), a support's, or one that a person has accepted."""
@@ -206,7 +211,7 @@ class PageState:
         with self._lock:
             image, classes, deleted = self.image(id), self._classes, self._deleted_classes
         what = f"of {image.name}"
-        mask = mask_of_bytes(content, what, _PALETTE_MODES, self.limits.pixels)
+        mask = mask_of_bytes(content, what, GREY_MODES, self.limits.pixels)
         check_same_size(f"the mask {what}", image.encoded.size, (int(mask.shape[0]), int(mask.shape[1])))
         if not classes:
             raise DataError("there is no class yet: add one before drawing")

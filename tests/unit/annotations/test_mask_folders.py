@@ -42,6 +42,118 @@ def test_what_the_numbers_of_one_class_mean(tmp_path, write_image, write_mask, l
     assert found.masks["rust"].dtype == np.uint8
 
 
+RED, GREEN, WHITE, BLACK, NOTHING = (255, 0, 0), (0, 255, 0), (255, 255, 255), (0, 0, 0), (0, 0, 0, 0)
+
+
+def painted(path, write_image, *colours, mode="RGB"):
+    """An image and a mask of one row, drawn in these colours."""
+    write_image(path / "images" / "x.png", (1, len(colours)))
+    (path / "masks").mkdir(exist_ok=True)
+    mask = Image.new(mode, (len(colours), 1))
+    mask.putdata(colours)
+    mask.save(path / "masks" / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("mode", "colours", "mask", "assumed"),
+    [
+        ("RGB", (BLACK, RED, RED), [[0, 1, 1]], "black is background"),
+        ("RGBA", ((*BLACK, 255), (*RED, 255)), [[0, 1]], "black is background"),
+        ("RGBA", (NOTHING, (*WHITE, 255)), [[0, 1]], "transparent"),
+        ("RGBA", ((*RED, 0), (*GREEN, 127), (*BLACK, 128), (*BLACK, 255)), [[0, 0, 1, 1]], "transparent"),
+        ("LA", ((200, 0), (9, 255)), [[0, 1]], "transparent"),
+        ("RGBA", (NOTHING, (*RED, 9)), [[0, 0]], "transparent"),
+        ("I;16", (0, 65535, 65535), [[0, 1, 1]], None),
+        ("I;16", (0, 0), [[0, 0]], None),
+        ("I;16", (0, 7, 255), [[0, 1, 255]], None),
+    ],
+)
+def test_a_class_is_read_from_colours_transparency_and_16_bits(
+    tmp_path, write_image, caplog, mode, colours, mask, assumed
+):
+    painted(tmp_path, write_image, *colours, mode=mode)
+    (found,) = read_supports(tmp_path)
+    assert values(found) == {"object": mask}
+    assert found.masks["object"].dtype == np.uint8
+    assert len(caplog.messages) == (assumed is not None)
+    if assumed:
+        assert assumed in caplog.text
+        assert "1 masks, the first" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("mode", "colours", "message"),
+    [
+        ("RGB", (WHITE, RED), "stored as RGB, in colours"),
+        ("RGB", (RED, RED), "stored as RGB, in colours"),
+        ("RGB", (BLACK, RED, GREEN), "stored as RGB, in colours"),
+        ("RGBA", (NOTHING, (*RED, 255), (*GREEN, 255)), "stored as RGBA, in colours"),
+        ("RGBA", (NOTHING, (*RED, 255), (*BLACK, 255)), "stored as RGBA, in colours"),
+        ("I;16", (0, 300), "stored as I;16, with numbers above 255"),
+        ("I;16", (0, 1, 65535), "stored as I;16, with numbers above 255"),
+        ("RGB", (BLACK, (128, 128, 128), WHITE, (7, 7, 7)), "holds 2 numbers besides 0 and 255"),
+    ],
+)
+def test_ambiguous_colours_and_depths_are_reported(tmp_path, write_image, mode, colours, message):
+    painted(tmp_path, write_image, *colours, mode=mode)
+    (error,) = problems(tmp_path).values()
+    assert message in error
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_list_of_classes_takes_no_drawing(tmp_path, write_image, mode):
+    background = NOTHING if mode == "RGBA" else BLACK
+    painted(tmp_path, write_image, background, (*RED, 255)[: len(background)], mode=mode)
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    (error,) = problems(tmp_path).values()
+    assert f"stored as {mode}, in colours" in error
+    painted(tmp_path, write_image, 0, 1, 2, 255, mode="I;16")
+    assert values(read_supports(tmp_path)[0]) == {"a": [[0, 1, 0, 255]], "b": [[0, 0, 1, 255]]}
+
+
+@pytest.mark.parametrize(("other", "stored_as"), [(GREEN, "the colour #00ff00"), (WHITE, "the number 255")])
+def test_different_colours_are_never_one_class(tmp_path, write_image, other, stored_as):
+    both = tmp_path / "both"
+    both.mkdir()
+    for name, colour in (("a", RED), ("b", other), ("c", RED)):
+        painted(tmp_path / name, write_image, BLACK, colour)
+        (tmp_path / name / "images" / "x.png").rename(both / f"{name}.jpg")
+        (tmp_path / name / "masks" / "x.png").rename(both / f"{name}.png")
+    (error,) = problems(both).values()
+    assert f"b.png holds {stored_as} and" in error
+    assert "a.png the colour #ff0000" in error
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_a_lossy_mask_of_a_drawing_is_thresholded_with_a_warning(tmp_path, write_image, caplog, suffix, mode):
+    drawing = np.zeros((96, 160), np.uint8)
+    drawing[17:63, 21:90] = 255
+    drawing[70:72, 5:150] = 255
+    write_image(tmp_path / "images" / "x.png", drawing.shape)
+    (tmp_path / "masks").mkdir()
+    path = tmp_path / "masks" / f"x.{suffix}"
+    Image.fromarray(drawing).convert(mode).save(path, quality=75)
+    assert len(np.unique(np.array(Image.open(path)))) > 2
+    (found,) = read_supports(tmp_path)
+    assert (found.masks["object"] != (drawing > 0)).mean() < 0.002
+    assert "blurs masks: what is 128 or brighter is the class; save masks as PNG" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["photograph", "numbers", "colours"])
+def test_a_lossy_mask_of_anything_else_is_reported(tmp_path, write_image, kind):
+    rng = np.random.default_rng(0)
+    pixels = np.zeros((96, 160, 3), np.uint8)
+    pixels[20:60, 30:90] = {"photograph": 255, "numbers": 5, "colours": (250, 50, 83)}[kind]
+    if kind == "photograph":
+        pixels[60:] = rng.integers(40, 200, (36, 160, 1))
+    write_image(tmp_path / "images" / "x.png", (96, 160))
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "masks" / "x.jpg")
+    (error,) = problems(tmp_path).values()
+    assert "numbers besides 0 and 255" in error or "stored as RGB, in colours" in error
+
+
 def test_class_folders_name_their_class_and_keep_alike_names_apart(tmp_path, write_image, write_mask):
     for k, name in enumerate(("rust", "a crack")):
         write_image(tmp_path / name / "images" / "1.jpg", (2, 2))
@@ -66,6 +178,56 @@ def test_a_list_of_classes_splits_an_index_map(tmp_path, write_image, write_mask
     first, _, both = read_supports(tmp_path)
     assert values(first) == {"rust": [[0, 1, 1, 0]]}
     assert values(both) == {"rust": [[0, 1, 255, 0]]}
+
+
+@pytest.mark.parametrize("listed", [None, "rust\n"])
+@pytest.mark.parametrize(
+    "layout", ["images/{0}.jpg masks/{0}.png", "{0}.jpg {0}.png", "cat/images/{0}.jpg cat/masks/{0}.png"]
+)
+def test_numbers_that_differ_between_files_are_never_one_class(
+    tmp_path, write_image, write_mask, layout, listed
+):
+    first, second = layout.split(" ")
+    for name, stored in (
+        ("a", [[0, 0]]),
+        ("b", [[0, 2]]),
+        ("c", [[0, 1]]),
+        ("d", [[3, 255]]),
+        ("e", [[2, 0]]),
+    ):
+        write_image(tmp_path / first.format(name), (1, 2))
+        write_mask(tmp_path / second.format(name), stored, "P")
+    if listed:
+        (tmp_path / "classes.txt").write_text(listed)
+    errors = {where.rsplit("/", 1)[1]: error for where, error in problems(tmp_path).items()}
+    assert set(errors) == {"c.jpg", "d.jpg"}
+    assert "c.png holds the number 1 and" in errors["c.jpg"]
+    assert (
+        "b.png the number 2; expected one number a class: name the classes in classes.txt" in errors["c.jpg"]
+    )
+    with pytest.raises(DataError, match="2 of 5 annotated images cannot be used"):
+        read_supports(tmp_path)
+
+
+def test_each_folder_of_a_class_has_its_own_number(tmp_path, write_image, write_mask):
+    for k, name in enumerate(("cat", "dog"), 1):
+        write_image(tmp_path / name / "images" / "x.jpg", (1, 2))
+        write_mask(tmp_path / name / "masks" / "x.png", [[0, k]])
+    assert [values(found) for found in read_supports(tmp_path)] == [{"cat": [[0, 1]]}, {"dog": [[0, 1]]}]
+
+
+@pytest.mark.parametrize("order", [(1, 255), (255, 1)])
+def test_255_alone_beside_a_number_is_the_class_with_a_warning(
+    tmp_path, write_image, write_mask, caplog, order
+):
+    for name, number in zip("abc", (*order, 255), strict=True):
+        write_image(tmp_path / "images" / f"{name}.jpg", (1, 2))
+        write_mask(tmp_path / "masks" / f"{name}.png", [[0, number]])
+    assert [values(found) for found in read_supports(tmp_path)] == [{"object": [[0, 1]]}] * 3
+    (message,) = caplog.messages
+    assert message.count("taken as the same class") == 1
+    assert f"{'ab'[order.index(255)]}.png holds 255 and no other number" in message
+    assert f"{'ab'[order.index(1)]}.png holds the number 1:" in message
 
 
 @pytest.mark.parametrize("text", ["", "a\na\n", "a\n\nb\n"])
@@ -115,7 +277,7 @@ def test_bad_images_are_reported_one_by_one_and_the_others_are_kept(tmp_path, wr
     write_mask(masks / "smooth.png", np.arange(20).reshape(4, 5))
     (masks / "unmasked.png").unlink()
     Image.new("RGB", (5, 4), (255, 0, 0)).save(masks / "colour.png")
-    Image.new("I;16", (5, 4)).save(masks / "deep.png")
+    Image.new("I;16", (5, 4), 300).save(masks / "deep.png")
     (masks / "text.png").write_text("x")
     assert [i.image.name for i in iter_supports(tmp_path) if not isinstance(i, Problem)] == ["good.png"]
     errors = {where.rsplit("/", 1)[1]: error for where, error in problems(tmp_path).items()}
@@ -126,7 +288,7 @@ def test_bad_images_are_reported_one_by_one_and_the_others_are_kept(tmp_path, wr
         "smooth.png": "numbers besides 0 and 255",
         "unmasked.png": "has no mask of its name",
         "colour.png": "stored as RGB",
-        "deep.png": "stored as I;16",
+        "deep.png": "stored as I;16, with numbers above 255",
         "text.png": "cannot be read",
         "turned.png": "EXIF",
     }

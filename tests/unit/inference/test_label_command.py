@@ -13,7 +13,7 @@ from PIL import Image
 from fewseg.annotations.formats import read_supports
 from fewseg.annotations.jsonl import read_jsonl
 from fewseg.cli import main
-from fewseg.inference import Segmenter, folder_run, segmenter
+from fewseg.inference import Segmenter, folder_run, model, segmenter
 from fewseg.inference.images import find_images
 from fewseg.inference.model import Model
 from fewseg.ops.files import folder_alone
@@ -443,11 +443,43 @@ def test_an_empty_place_is_not_the_present_folder(place, monkeypatch):
 def test_a_folder_is_labelled_in_bf16_and_does_not_mix_with_a_run_in_fp32(place, run):
     assert run("--precision", "bf16")[0] == 0
     low = {name: line.labels for name, line in lines(place).items()}
-    status, text = run()
+    status, text = run("--precision", "fp32")
     assert status == 1, text
-    assert run(out="exact")[0] == 0
+    assert "a different model, precision;" in text
+    assert run("--precision", "fp32", out="exact")[0] == 0
     for name, line in lines(place, "exact").items():
         assert (line.labels == low[name]).mean() > 0.9
     status, text = run("--precision", "bf16", "--backend", "onnx", out="more")
     assert status == 1
     assert "--precision bf16 is for torch" in text
+
+
+@pytest.mark.parametrize(("fast", "slow"), [("fp32", "bf16"), ("bf16", "fp32")])
+def test_the_precision_is_what_the_machine_has_or_what_saved_supports_were_encoded_in(
+    place, run, monkeypatch, fast, slow
+):
+    def precision(out):
+        return json.loads((place / out / "run.json").read_text())["precision"]
+
+    monkeypatch.setattr(model, "precision_on", lambda device: fast)
+    status, text = run("--save-support", place / "own.safetensors")
+    assert status == 0, text
+    assert precision("out") == fast
+    monkeypatch.setattr(model, "precision_on", lambda device: slow)
+    status, text = run(support="own.safetensors")
+    assert (status, precision("out")) == (0, fast), text
+    assert run(out="other")[0] == 0
+    assert precision("other") == slow
+    status, text = run("--precision", slow, support="own.safetensors", out="third")
+    assert status == 1
+    assert f"tiny.safetensors, {fast}), this one is" in text
+
+
+def test_a_run_from_before_its_precision_was_recorded_continues(place, run):
+    assert run()[0] == 0
+    facts = json.loads((place / "out/run.json").read_text())
+    del facts["precision"]
+    (place / "out/run.json").write_text(json.dumps(facts))
+    status, text = run()
+    assert status == 0, text
+    assert "labelled: 0, 5 were labelled before" in text

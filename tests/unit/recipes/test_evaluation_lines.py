@@ -8,6 +8,7 @@ import torch
 
 from fewseg.methods.fusion import IterativeInference, MeanVector
 from fewseg.methods.prototypical import PrototypeSegmenter
+from fewseg.recipes import run
 from fewseg.recipes.evaluation import _file_name, _lines, evaluate
 from fewseg.recipes.options import EvaluateOptions
 from fewseg.recipes.recipe import Evaluation
@@ -170,3 +171,11 @@ def test_manifests_leave_no_room_for_wishes_about_episodes(wish):
 def test_options_out_of_range_are_refused(wish, message):
     with pytest.raises(ValueError, match=message):
         evaluate(EvaluateOptions(what="voc5i_mini_matcher", **wish))
+
+
+@pytest.mark.parametrize("fast", ["fp32", "bf16"])
+def test_the_precision_is_that_of_the_training_and_without_one_what_the_machine_has(monkeypatch, fast):
+    monkeypatch.setattr(run, "precision_on", lambda device: fast)
+    assert run.precision_of(recipe("voc5i_mini_matcher")) == fast
+    assert run.precision_of(recipe("voc5i_mini_pfenet")) == "bf16"
+    assert run.precision_of(recipe("pascal_pfenet_resnet50")) == "fp32"

@@ -41,6 +41,18 @@ def test_the_page_has_a_section_a_table(folder):
     assert page.endswith("\n")
 
 
+def test_a_row_of_a_model_that_its_recipe_no_longer_has_says_so(folder, write):
+    made = {"method": "sdaanet", "recipe": "voc5i_mini_sdaanet_separate"}
+    for fold, attention in enumerate(("SupervisedAttention", "NoAttention")):
+        config = {"method": {"type": "SDAANetConfig", "attention": {"type": attention}}}
+        write(f"separate/fold{fold}", fold, config=config, **made)
+    said = [line for line in results_page(folder).splitlines() if "not the model" in line]
+    assert said == [
+        "- sdaanet mean: not the model that its recipe has now, but NoAttention in place of "
+        "SupervisedAttention."
+    ]
+
+
 def test_every_class_stands_by_name_with_its_iou_in_percent(folder):
     results = {r.method: r for r in load_results(folder).runs.values() if r.fold == 1 and r.shots == 1}
     values = [f"{100 * results[m].per_class_mean[3]:.1f}" for m in ("pfenet", "scl-pfenet")]
