@@ -20,7 +20,7 @@ from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import box_of, decode_coco, run_array
 from fewseg.annotations.shapes import Canvas, Region, rectangle
 from fewseg.annotations.values import AnnotatedImage, Items, Problem
-from fewseg.annotations.writer import JournalledWriter, json_list, json_text
+from fewseg.annotations.writer import JournalledWriter, WriteOptions, json_list, json_text
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
 
@@ -282,3 +282,13 @@ class CocoWriter(JournalledWriter):
                 crowd = {"id": count, "iscrowd": 1, "area": int(unknown.sum()), "image_id": id}
                 crowd |= {"category_id": self._category_ids[name], "segmentation": line["unknown"]}
                 yield {**crowd, "bbox": box_of(unknown)}
+
+
+def open_coco(out: Path, classes: tuple[str, ...], options: WriteOptions) -> CocoWriter:
+    """Opens the format ``coco``."""
+    return CocoWriter(out / "coco.json", classes)
+
+
+def open_coco_results(out: Path, classes: tuple[str, ...], options: WriteOptions) -> CocoWriter:
+    """Opens the format ``coco-results``."""
+    return CocoWriter(out / "coco-results.json", classes, "results")

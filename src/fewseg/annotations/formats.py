@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
-from fewseg.annotations.coco import CocoWriter, is_coco, iter_coco
+from fewseg.annotations.coco import is_coco, iter_coco
+from fewseg.annotations.cvat_masks import is_cvat_masks, iter_cvat_masks
 from fewseg.annotations.json_values import load_json, shown
-from fewseg.annotations.jsonl import JsonlWriter
-from fewseg.annotations.label_studio import LabelStudioWriter, is_label_studio, iter_label_studio
-from fewseg.annotations.labelme import LabelMeWriter, is_labelme, iter_labelme
-from fewseg.annotations.mask_files import IndexPngWriter, ProbabilityPngWriter, iter_mask_folder
+from fewseg.annotations.label_studio import is_label_studio, iter_label_studio
+from fewseg.annotations.labelme import is_labelme, iter_labelme
+from fewseg.annotations.mask_files import iter_mask_folder
 from fewseg.annotations.names import ImageFinder
-from fewseg.annotations.options import Format, LabelStudioNames, ReadOptions
+from fewseg.annotations.options import WRITERS, ReadOptions
 from fewseg.annotations.values import AnnotatedImage, Items, Problem
-from fewseg.annotations.writer import PredictionWriter
+from fewseg.annotations.writer import PredictionWriter, WriteOptions
+from fewseg.annotations.yolo import is_yolo, iter_yolo
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
 
@@ -25,6 +26,8 @@ _JSON_KINDS = (
     "COCO (images, annotations, categories), LabelMe (shapes) and Label Studio's JSON export (a list with "
     "data)"
 )
+_FOLDER_READERS = ((is_yolo, iter_yolo), (is_cvat_masks, iter_cvat_masks))
+"""Layouts of folders, recognised by what lies in them; any other folder holds JSON files or masks."""
 
 
 def read_supports(path: Path | str, options: ReadOptions | None = None) -> list[AnnotatedImage]:
@@ -50,6 +53,9 @@ def iter_supports(path: Path | str, options: ReadOptions | None = None) -> Items
         )
     if path.is_dir():
         yield from _folder(path, options)
+        return
+    if path.suffix.lower() in (".yaml", ".yml"):
+        yield from iter_yolo(path.parent, options, path)
         return
     if path.suffix.lower() == ".jsonl":
         raise DataError(
@@ -88,20 +94,27 @@ def _unknown_format(value: object, path: Path) -> DataError:
 
 
 def _folder(root: Path, options: ReadOptions) -> Items:
-    """A folder with JSON files holds annotations in them; any other holds mask files."""
-    files = sorted(f for f in root.iterdir() if f.suffix.lower() == ".json" and not f.name.startswith("."))
-    if not files:
-        if next(root.iterdir(), None) is None:
-            raise DataError(f"{root} is empty; expected images and masks, or JSON files: give another folder")
-        yield from iter_mask_folder(root, options)
-        return
-    if (root / "masks").is_dir():
+    """A folder of no other layout that has JSON files has annotations in them; else it has mask files."""
+    json = sorted(f for f in root.iterdir() if f.suffix.lower() == ".json" and not f.name.startswith("."))
+    read = next((read for recognises, read in _FOLDER_READERS if recognises(root)), None)
+    if (read or json) and (root / "masks").is_dir():
+        other = "annotations of a different format" if read else f"JSON files ({json[0].name})"
         raise DataError(
-            f"{root} holds masks/ and JSON files ({files[0].name}); expected one of both: give the JSON file"
+            f"{root} holds masks/ and {other}; expected one of both: give the JSON file, or move one away"
         )
-    if len(files) == 1:
-        yield from iter_supports(files[0], options)
-        return
+    if read is not None:
+        yield from read(root, options)
+    elif len(json) > 1:
+        yield from _labelme_folder(root, json, options)
+    elif json:
+        yield from iter_supports(json[0], options)
+    elif next(root.iterdir(), None) is None:
+        raise DataError(f"{root} is empty; expected images and masks, or JSON files: give another folder")
+    else:
+        yield from iter_mask_folder(root, options)
+
+
+def _labelme_folder(root: Path, files: Sequence[Path], options: ReadOptions) -> Items:
     finder = ImageFinder.beside(root, options.images)
     for file in files:
         try:
@@ -116,29 +129,14 @@ def _folder(root: Path, options: ReadOptions) -> Items:
             yield from iter_labelme(value, file, finder, options)
 
 
-@dataclass(frozen=True, kw_only=True)
-class WriteOptions:
-    """How predictions are written."""
-
-    stems: Mapping[str, str] = field(default_factory=dict)  # see :func:`output_stems`
-    images: Path | None = None  # the folder that LabelMe's relative paths lead to
-    label_studio: LabelStudioNames = field(default_factory=LabelStudioNames)
+Opener = Callable[[Path, tuple[str, ...], WriteOptions], PredictionWriter]
 
 
-FORMATS: Mapping[Format, Callable[[Path, tuple[str, ...], WriteOptions], PredictionWriter]] = {
-    "png": lambda out, classes, o: IndexPngWriter(out / "masks", classes, o.stems),
-    "probability": lambda out, classes, o: ProbabilityPngWriter(out / "probability", classes, o.stems),
-    "coco": lambda out, classes, o: CocoWriter(out / "coco.json", classes),
-    "coco-results": lambda out, classes, o: CocoWriter(out / "coco-results.json", classes, "results"),
-    "labelme": lambda out, classes, o: LabelMeWriter(
-        out / "labelme", classes, images=o.images, stems=o.stems
-    ),
-    "labelme-polygons": lambda out, classes, o: LabelMeWriter(
-        out / "labelme", classes, "polygon", images=o.images, stems=o.stems
-    ),
-    "label-studio": lambda out, classes, o: LabelStudioWriter(
-        out / "label-studio.json", classes, **vars(o.label_studio)
-    ),
-    "jsonl": lambda out, classes, o: JsonlWriter(out / "predictions.jsonl", classes),
-}
+def _opener(place: str) -> Opener:
+    module, function = place.split(".")
+    opener: Opener = getattr(import_module(f"fewseg.annotations.{module}"), function)
+    return opener
+
+
+FORMATS: Mapping[str, Opener] = {name: _opener(place) for name, place in WRITERS.items()}
 """Name -> opens its writer: (output folder, class names, options)."""

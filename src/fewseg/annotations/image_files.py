@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from fewseg.annotations.options import IMAGE_SUFFIXES as IMAGE_SUFFIXES
 from fewseg.annotations.options import MAX_PIXELS
 from fewseg.types import IGNORE, DataError
 
@@ -111,7 +112,6 @@ def _unreadable(path: Path, kind: str, error: Exception) -> DataError:
     )
 
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 GREY_MODES = ("1", "L", "P", "LA", "RGB", "RGBA")
 """Modes of masks that people save: numbers, and colours where they are all grey and opaque."""
 _COLOURS = {"LA", "RGB", "RGBA"}

@@ -10,7 +10,7 @@ import numpy as np
 from fewseg.annotations.json_values import field, number, size_field, typed
 from fewseg.annotations.rle import decode_coco
 from fewseg.annotations.values import Mask, Prediction
-from fewseg.annotations.writer import LINES_FORMAT, LinesWriter, parse, scan
+from fewseg.annotations.writer import LINES_FORMAT, LinesWriter, WriteOptions, parse, scan
 from fewseg.types import IGNORE, DataError
 
 
@@ -61,3 +61,8 @@ def read_jsonl(path: Path) -> Iterator[Prediction]:
         for k, place in enumerate(places.values(), 1):
             file.seek(place)
             yield prediction_of(parse(file.readline(), path), classes, f"{path}, image {k}")
+
+
+def open_jsonl(out: Path, classes: tuple[str, ...], options: WriteOptions) -> JsonlWriter:
+    """Opens the format ``jsonl``."""
+    return JsonlWriter(out / "predictions.jsonl", classes)

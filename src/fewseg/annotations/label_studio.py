@@ -18,7 +18,7 @@ from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import decode_brush, encode_brush
 from fewseg.annotations.shapes import Canvas, Region, ellipse, outlines, polygon, rectangle, stroke
 from fewseg.annotations.values import AnnotatedImage, Items, Mask, Prediction, Problem
-from fewseg.annotations.writer import JournalledWriter, json_list
+from fewseg.annotations.writer import JournalledWriter, WriteOptions, json_list
 from fewseg.types import DataError
 
 Task = Mapping[str, Any]
@@ -229,3 +229,8 @@ def _values(mask: Mask, tool: Tool) -> Iterator[dict[str, object]]:
     height, width = mask.shape
     for path in outlines(mask):
         yield {"points": [[100 * x / width, 100 * y / height] for x, y in path], "closed": True}
+
+
+def open_label_studio(out: Path, classes: tuple[str, ...], options: WriteOptions) -> LabelStudioWriter:
+    """Opens the format ``label-studio``."""
+    return LabelStudioWriter(out / "label-studio.json", classes, **vars(options.label_studio))

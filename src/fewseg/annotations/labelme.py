@@ -22,7 +22,7 @@ from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import box_of
 from fewseg.annotations.shapes import Canvas, Points, Region, ellipse, outlines, polygon, rectangle, stroke
 from fewseg.annotations.values import AnnotatedImage, Items, Mask, Prediction, Problem
-from fewseg.annotations.writer import PredictionWriter, json_text
+from fewseg.annotations.writer import PredictionWriter, WriteOptions, json_text
 from fewseg.ops.files import atomic_write_text
 from fewseg.types import DataError
 
@@ -184,3 +184,13 @@ class LabelMeWriter(PredictionWriter):
 
     def __contains__(self, name: object) -> bool:
         return self._names.file(str(name), ".json").is_file()
+
+
+def open_labelme(out: Path, classes: tuple[str, ...], options: WriteOptions) -> LabelMeWriter:
+    """Opens the format ``labelme``."""
+    return LabelMeWriter(out / "labelme", classes, images=options.images, stems=options.stems)
+
+
+def open_labelme_polygons(out: Path, classes: tuple[str, ...], options: WriteOptions) -> LabelMeWriter:
+    """Opens the format ``labelme-polygons``."""
+    return LabelMeWriter(out / "labelme", classes, "polygon", images=options.images, stems=options.stems)

@@ -46,7 +46,7 @@ from fewseg.annotations.names import OutputNames, file_safe
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES
 from fewseg.annotations.values import AnnotatedImage, Items, Mask, Prediction, Problem, check_classes
-from fewseg.annotations.writer import PredictionWriter
+from fewseg.annotations.writer import PredictionWriter, WriteOptions
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
 from fewseg.types import IGNORE, DataError
 
@@ -342,6 +342,16 @@ class ProbabilityPngWriter(PredictionWriter):
 
     def __contains__(self, name: object) -> bool:
         return all(self._names.file(str(name), ending).is_file() for ending in self._endings)
+
+
+def open_png(out: Path, classes: tuple[str, ...], options: WriteOptions) -> IndexPngWriter:
+    """Opens the format ``png``."""
+    return IndexPngWriter(out / "masks", classes, options.stems)
+
+
+def open_probability(out: Path, classes: tuple[str, ...], options: WriteOptions) -> ProbabilityPngWriter:
+    """Opens the format ``probability``."""
+    return ProbabilityPngWriter(out / "probability", classes, options.stems)
 
 
 def quantised(probability: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from fewseg.annotations.json_values import shown
+from fewseg.annotations.options import IMAGE_SUFFIXES
 from fewseg.annotations.values import check_name
 from fewseg.types import DataError
 
@@ -84,6 +85,20 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # a name too long for the file system
         return False
+
+
+def image_of_stem(stem: Path, annotations: Path) -> Path:
+    """Returns the image file of a path without its suffix; the annotations are for the error."""
+    near = stem.parent.iterdir() if stem.parent.is_dir() else ()
+    found = [f for f in near if f.name.removesuffix(f.suffix) == stem.name]
+    images = [f for f in found if f.suffix.lower() in IMAGE_SUFFIXES]
+    if len(images) != 1:
+        what = f"{len(images)} images" if images else "no image"
+        raise DataError(
+            f"{annotations} has {what} of its name in {stem.parent}; expected one: put it there, or give the "
+            "folder of images"
+        )
+    return images[0]
 
 
 def output_stems(names: Iterable[str]) -> Mapping[str, str]:

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Suppress, arg
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, the default: a quarter of a gigabyte of RGB."""
 
-Format = Literal[
-    "png", "probability", "coco", "coco-results", "labelme", "labelme-polygons", "label-studio", "jsonl"
-]
-"""Names of the formats that predictions are written in."""
+WRITERS: Mapping[str, str] = {
+    "png": "mask_files.open_png",
+    "probability": "mask_files.open_probability",
+    "coco": "coco.open_coco",
+    "coco-results": "coco.open_coco_results",
+    "labelme": "labelme.open_labelme",
+    "labelme-polygons": "labelme.open_labelme_polygons",
+    "label-studio": "label_studio.open_label_studio",
+    "yolo": "yolo.open_yolo",
+    "cvat": "cvat_masks.open_cvat",
+    "jsonl": "jsonl.open_jsonl",
+}
+"""The formats that predictions are written in: name -> module and function that opens its writer."""
+
+if TYPE_CHECKING:
+    Format = str
+else:
+    Format = Literal[tuple(WRITERS)]
 
 
 def check_max_pixels(max_pixels: int) -> None:

@@ -7,14 +7,25 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from fewseg.annotations.options import LabelStudioNames
 from fewseg.annotations.rle import box_of, encode_coco
 from fewseg.annotations.values import Prediction, check_classes
 from fewseg.ops.files import atomic_path
 from fewseg.types import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteOptions:
+    """How predictions are written."""
+
+    stems: Mapping[str, str] = field(default_factory=dict)  # see :func:`.names.output_stems`
+    images: Path | None = None  # the folder that LabelMe's relative paths lead to
+    label_studio: LabelStudioNames = field(default_factory=LabelStudioNames)
 
 
 class PredictionWriter(ABC):

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fewseg.annotations.formats import WriteOptions
 from fewseg.annotations.names import output_stems
+from fewseg.annotations.writer import WriteOptions
 from fewseg.inference.images import find_images, read_image
 from fewseg.inference.model import Model, PreparedImage
 from fewseg.inference.options import LabelOptions, RunOptions

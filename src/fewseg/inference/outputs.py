@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fewseg.annotations.formats import FORMATS, WriteOptions
+from fewseg.annotations.formats import FORMATS
 from fewseg.annotations.jsonl import read_jsonl
 from fewseg.annotations.mask_files import voc_palette
 from fewseg.annotations.names import file_safe, output_stems
 from fewseg.annotations.options import Format
 from fewseg.annotations.values import Mask, Prediction, check_name
-from fewseg.annotations.writer import PredictionWriter
+from fewseg.annotations.writer import PredictionWriter, WriteOptions
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
 from fewseg.reports.templating import asset, render
 

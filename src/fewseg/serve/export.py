@@ -6,15 +6,14 @@ import io
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from starlette.responses import Response
 
-from fewseg.annotations.formats import FORMATS, WriteOptions
+from fewseg.annotations.formats import FORMATS
 from fewseg.annotations.names import file_safe, output_stems
-from fewseg.annotations.options import Format
 from fewseg.annotations.values import Prediction
+from fewseg.annotations.writer import WriteOptions
 from fewseg.inference.outputs import LINES, Outputs
 from fewseg.serve.limits import RequestError
 from fewseg.serve.pages import PageState
@@ -31,7 +30,7 @@ def export(page: PageState, form: str, threshold: float = 0.5, *, settled: bool 
         images = tuple(image for image in images if image.role != "open")
     numbers = {image.name: f"{k:06}" for k, image in enumerate(images)}  # users' names are no paths
     with tempfile.TemporaryDirectory(prefix="fewseg-") as folder:
-        outputs = Outputs(Path(folder), classes, [cast(Format, form)], WriteOptions(stems=numbers))
+        outputs = Outputs(Path(folder), classes, [form], WriteOptions(stems=numbers))
         try:
             for image in images:
                 outputs.write(_shown(page, image.id, threshold, probability=outputs.probability))
@@ -91,5 +90,9 @@ def _zip(folder: Path, names: dict[str, str]) -> bytes:
                 continue
             number = path.name.partition(".")[0]
             name = names[number] + path.name[len(number) :] if number in names else path.name
-            archive.write(path, f"{path.parent.relative_to(folder).as_posix()}/{name}")
+            name = f"{path.parent.relative_to(folder).as_posix()}/{name}"
+            if "ImageSets" in path.parts:  # a list of such numbers
+                archive.writestr(name, "".join(f"{names[n]}\n" for n in path.read_text().split()))
+            else:
+                archive.write(path, name)
     return content.getvalue()

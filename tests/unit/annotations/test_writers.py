@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from fewseg.annotations.coco import CocoWriter, image_id
-from fewseg.annotations.formats import FORMATS, WriteOptions, read_supports
+from fewseg.annotations.formats import FORMATS, read_supports
 from fewseg.annotations.jsonl import JsonlWriter, read_jsonl
 from fewseg.annotations.label_studio import LabelStudioWriter
 from fewseg.annotations.labelme import LabelMeWriter
@@ -20,6 +20,7 @@ from fewseg.annotations.names import output_stems
 from fewseg.annotations.options import Format, ReadOptions
 from fewseg.annotations.rle import encode_coco
 from fewseg.annotations.values import Prediction
+from fewseg.annotations.writer import WriteOptions
 from fewseg.types import DataError
 
 CLASSES = ("rust", "crack é")
@@ -360,6 +361,7 @@ def test_probabilities_out_of_range_and_missing_ones_are_reported(tmp_path):
 WRITTEN = {"png": "masks/a.png", "probability": "probability/a.rust.png", "coco": "coco.json"}
 WRITTEN |= {"coco-results": "coco-results.json", "labelme": "labelme/a.json"}
 WRITTEN |= {"labelme-polygons": "labelme/a.json", "label-studio": "label-studio.json"}
+WRITTEN |= {"yolo": "yolo/labels/a.txt", "cvat": "cvat/SegmentationClass/a.png"}
 WRITTEN |= {"jsonl": "predictions.jsonl"}
 
 

@@ -97,5 +97,9 @@ def test_names_of_classes_and_images_stay_inside_the_archive(annotated):
             continue
         for name in archive(answer):
             assert ".." not in name.split("/")
-            assert name.count("/") == 1
+            assert name.count("/") <= (3 if name.startswith(("yolo/", "cvat/")) else 1)
             assert not set(':*?"<>|\\') & set(name)
+        if form == "cvat":
+            files = archive(answer)
+            listed = files["cvat/ImageSets/Segmentation/default.txt"].decode().splitlines()
+            assert {f"cvat/SegmentationClass/{name}.png" for name in listed} < set(files)

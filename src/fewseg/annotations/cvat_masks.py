@@ -1,0 +1,163 @@
+"""CVAT's "Segmentation mask 1.1": class masks in the colours of ``labelmap.txt``.
+
+``SegmentationClass/a/x.png`` belongs to ``JPEGImages/a/x.jpg`` (or ``images``). A grey file of one channel
+holds the labels' numbers in the order of ``labelmap.txt``, from 0 on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewseg.annotations.image_files import IMAGE_SUFFIXES, check_same_size, image_size, opened
+from fewseg.annotations.mask_files import png_bytes, voc_palette
+from fewseg.annotations.names import OutputNames, image_of_stem
+from fewseg.annotations.options import ReadOptions
+from fewseg.annotations.shapes import BACKGROUND_NAMES, Canvas
+from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem
+from fewseg.annotations.writer import PredictionWriter, WriteOptions
+from fewseg.ops.files import atomic_write_bytes, atomic_write_text
+from fewseg.types import IGNORE, DataError
+
+logger = logging.getLogger(__name__)
+
+_MASKS, _LABELS, _LISTS = "SegmentationClass", "labelmap.txt", "ImageSets/Segmentation"
+_HEADER = "# label:color_rgb:parts:actions\n"
+
+
+def is_cvat_masks(root: Path) -> bool:
+    """Whether a folder has CVAT's masks."""
+    return (root / _MASKS).is_dir()
+
+
+def iter_cvat_masks(root: Path, options: ReadOptions) -> Items:
+    """Yields the images that have a mask; one that is background throughout is a negative."""
+    names = _labels(root / _LABELS)
+    masks = root / _MASKS
+    folders = (root / "JPEGImages", root / "images")
+    images = options.images or next((f for f in folders if f.is_dir()), folders[0])
+    used = set()
+    for file in (f for f in sorted(masks.rglob("*.png")) if not f.name.startswith(".")):
+        try:
+            image = image_of_stem(images / file.relative_to(masks).with_suffix(""), file)
+            used.add(image)
+            size = image_size(image, options.max_pixels)
+            stored = _stored(file, names, options.max_pixels)
+            check_same_size(str(image), size, (stored.shape[0], stored.shape[1]))
+            canvas = Canvas(size)
+            for colour in np.unique(stored).tolist():
+                canvas.add(names[colour], stored == colour)
+            yield AnnotatedImage(image=image, size=size, masks=canvas.masks())
+        except DataError as error:
+            yield Problem(str(file), error)
+    found = (f for f in sorted(images.rglob("*")) if f.suffix.lower() in IMAGE_SUFFIXES)
+    unmasked = [f for f in found if f not in used]
+    if unmasked:
+        logger.warning(
+            "%d images have no mask in %s and are left out, the first is %s",
+            len(unmasked),
+            masks,
+            unmasked[0],
+        )
+
+
+def _labels(path: Path) -> Mapping[int, str]:
+    """Returns colour (0xRRGGBB) -> label, in the order of the file."""
+    if not path.is_file():
+        raise DataError(
+            f"{path} does not exist; expected CVAT's list of labels and colours (name:r,g,b:parts:actions): "
+            "add it"
+        )
+    names: dict[int, str] = {}
+    try:
+        for line in path.read_text("utf-8-sig").splitlines():
+            if not line.strip() or line.startswith("#"):
+                continue
+            name, colour, *_ = line.rsplit(":", 3)
+            red, green, blue = (int(part) for part in colour.split(","))
+            packed = red << 16 | green << 8 | blue
+            valid = {red, green, blue} <= set(range(256))
+            if not valid or not name or name in names.values() or packed in names:
+                raise ValueError(line)
+            names[packed] = name
+    except ValueError as error:
+        raise DataError(
+            f"{path}: a line is wrong ({error}); expected different labels with different colours "
+            "(name:r,g,b:parts:actions): export it again"
+        ) from error
+    return names
+
+
+def _stored(path: Path, names: Mapping[int, str], max_pixels: int) -> NDArray[np.int32]:
+    """Returns the colours (0xRRGGBB) of a mask file, all of which have a label."""
+    with opened(path, "mask", max_pixels) as file:
+        grey = file.mode == "L"
+        pixels = np.array(file if grey else file.convert("RGB")).astype(np.int32)
+    colours = np.array(list(names), dtype=np.int32)
+    if grey and (not len(colours) or pixels.max() >= len(colours)):
+        raise DataError(
+            f"mask {path} is grey and holds the number {pixels.max()}; expected 0 .. {len(names) - 1}, the "
+            f"labels of {_LABELS}, or their colours: export it again"
+        )
+    stored: NDArray[np.int32] = (
+        colours[pixels] if grey else pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
+    )
+    unknown = sorted(set(np.unique(stored).tolist()) - set(names))
+    if unknown:
+        shown = "; ".join(f"{v >> 16},{v >> 8 & 255},{v & 255}" for v in unknown[:5])
+        raise DataError(
+            f"mask {path} holds {len(unknown)} colours that {_LABELS} does not list, like {shown}; expected "
+            "the colours of its labels: add them there, or save the mask without smoothing"
+        )
+    return stored
+
+
+class CvatMaskWriter(PredictionWriter):
+    """Writes ``SegmentationClass/<image>.png`` in VOC's colours, ``labelmap.txt`` and the list of images.
+
+    A pixel that is 255 becomes background, since CVAT knows no such label.
+    """
+
+    def __init__(self, folder: Path, classes: tuple[str, ...], stems: Mapping[str, str]) -> None:
+        super().__init__(classes)
+        if any(name in BACKGROUND_NAMES or ":" in name or len(name.splitlines()) > 1 for name in classes):
+            raise ValueError(
+                f"class names {list(classes)} are invalid in {_LABELS}: remove colons and line breaks, and "
+                "name no class background"
+            )
+        self._folder, self._files = folder, OutputNames(folder / _MASKS, stems)
+        self._palette = voc_palette()
+        lines = [
+            f"{name}:{','.join(map(str, self._palette[3 * j : 3 * j + 3]))}::\n"
+            for j, name in enumerate(("background", *classes))
+        ]
+        listed = _HEADER + "".join(lines)
+        path = folder / _LABELS
+        if path.is_file() and path.read_bytes() != listed.encode():
+            raise DataError(
+                f"{path} lists other classes than {list(classes)}: choose another output folder or remove it"
+            )
+        atomic_write_text(path, listed)
+
+    def _write(self, prediction: Prediction) -> None:
+        labels = np.where(prediction.labels == IGNORE, 0, prediction.labels)
+        atomic_write_bytes(self._files.file(prediction.name, ".png"), png_bytes(labels, self._palette))
+
+    def __contains__(self, name: object) -> bool:
+        return self._files.file(str(name), ".png").is_file()
+
+    def close(self, finish: bool = True) -> None:
+        """Lists the images that have a mask."""
+        if finish:
+            masks = self._folder / _MASKS
+            stems = sorted(f.relative_to(masks).with_suffix("").as_posix() for f in masks.rglob("[!.]*.png"))
+            atomic_write_text(self._folder / _LISTS / "default.txt", "".join(f"{stem}\n" for stem in stems))
+
+
+def open_cvat(out: Path, classes: tuple[str, ...], options: WriteOptions) -> CvatMaskWriter:
+    """Opens the format ``cvat``."""
+    return CvatMaskWriter(out / "cvat", classes, options.stems)

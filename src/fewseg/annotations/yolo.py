@@ -1,0 +1,173 @@
+"""YOLO's segmentation labels: a text file an image, in ``labels``, with the classes' names in ``data.yaml``.
+
+A line is ``class x y x y ...``, a polygon in fractions of the image's sides, or ``class x y width height``, a
+box around its centre. ``labels/a/x.txt`` belongs to ``images/a/x.jpg``, and ``train/labels/x.txt`` to
+``train/images/x.jpg``. Label Studio's export has ``classes.txt`` instead of ``data.yaml``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from fewseg.annotations.coco import fill_polygons
+from fewseg.annotations.image_files import IMAGE_SUFFIXES, image_size
+from fewseg.annotations.json_values import shown
+from fewseg.annotations.mask_files import CLASSES_FILE, read_classes
+from fewseg.annotations.names import OutputNames, image_of_stem
+from fewseg.annotations.options import ReadOptions
+from fewseg.annotations.shapes import Canvas, outlines, rectangle
+from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem
+from fewseg.annotations.writer import PredictionWriter, WriteOptions
+from fewseg.ops.files import atomic_write_text
+from fewseg.types import DataError
+
+logger = logging.getLogger(__name__)
+
+_SLACK = 0.01  # that exported fractions reach past the image's edges
+
+
+def is_yolo(root: Path) -> bool:
+    """Whether a folder has YOLO's label files."""
+    return any(True for folder in _label_folders(root) for _ in _label_files(folder))
+
+
+def iter_yolo(root: Path, options: ReadOptions, description: Path | None = None) -> Items:
+    """Yields the images that have a label file, which is empty for a negative; a box is a weak mask."""
+    if not _label_folders(root):
+        raise DataError(f"{root} has no folder labels; expected labels/ and images/: put them there")
+    described = (root / "data.yaml", *sorted(root.glob("*.y*ml")))
+    description = description or next((f for f in described if f.is_file()), None)
+    names = _names(root, description)
+    unlabelled: list[Path] = []
+    for labels in _label_folders(root):
+        images = options.images or labels.with_name("images")
+        used = set()
+        for file in _label_files(labels):
+            try:
+                image = image_of_stem(images / file.relative_to(labels).with_suffix(""), file)
+                used.add(image)
+                size = image_size(image, options.max_pixels)
+                canvas = Canvas(size)
+                for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), 1):
+                    _draw(line, names, canvas, f"{file}, line {number}")
+                yield AnnotatedImage(image=image, size=size, masks=canvas.masks(), weak=canvas.weak())
+            except DataError as error:
+                yield Problem(str(file), error)
+            except UnicodeDecodeError:
+                yield Problem(str(file), DataError(f"{file} is not UTF-8 text: export it again"))
+        if images.is_dir():
+            found = (f for f in sorted(images.rglob("*")) if f.suffix.lower() in IMAGE_SUFFIXES)
+            unlabelled += [f for f in found if f not in used]
+    if unlabelled:
+        logger.warning(
+            "%d images have no label file and are left out, the first is %s: an empty file makes a negative",
+            len(unlabelled), unlabelled[0],
+        )  # fmt: skip
+
+
+def _label_folders(root: Path) -> list[Path]:
+    own = root / "labels"
+    return [own] if own.is_dir() else sorted(f for f in root.glob("*/labels") if f.is_dir())
+
+
+def _label_files(labels: Path) -> Iterator[Path]:
+    return (f for f in sorted(labels.rglob("*.txt")) if f.name != CLASSES_FILE and not f.name.startswith("."))
+
+
+def _names(root: Path, description: Path | None) -> Mapping[int, str]:
+    if description is None:
+        listed = read_classes(root)
+        if listed:
+            return dict(enumerate(listed))
+        raise DataError(
+            f"{root} has YOLO's labels and no names of classes; expected data.yaml ('names: [a, b]') or "
+            f"{CLASSES_FILE} (a name a line, the first is class 0): add one"
+        )
+    try:
+        value = yaml.safe_load(description.read_text("utf-8-sig"))
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        text = " ".join(str(error).split())
+        raise DataError(f"{description} is no readable YAML ({text}): export it again") from error
+    given = value.get("names") if isinstance(value, dict) else None
+    names = dict(enumerate(given)) if isinstance(given, list) else given
+    if (
+        not isinstance(names, dict)
+        or not names
+        or not all(type(k) is int and type(v) in (str, int) and v != "" for k, v in names.items())
+    ):
+        raise DataError(
+            f"{description}: 'names' is {shown(given)}; expected a list of names, or numbers with names: "
+            "export it again, or put quotes around names"
+        )
+    if len({str(name) for name in names.values()}) != len(names):
+        raise DataError(f"{description}: 'names' has a name twice; expected different names: rename one")
+    return {number: str(name) for number, name in names.items()}
+
+
+def _draw(line: str, names: Mapping[int, str], canvas: Canvas, where: str) -> None:
+    if not line.strip():
+        return
+    try:
+        first, *rest = (float(text) for text in line.split())
+        values = np.array(rest)
+    except ValueError as error:
+        raise DataError(f"{where} is {shown(line)}; expected numbers: export it again") from error
+    if first not in names:
+        raise DataError(f"{where} has the class {first:g}; expected one of {shown(sorted(names))}: name it")
+    if len(values) % 2 or len(values) < 4:
+        raise DataError(
+            f"{where} has a class and {len(values)} numbers; expected x y of 3 points or more, or x y width "
+            "height (no confidence, no keypoints): export the labels of segmentation"
+        )
+    if not ((values >= -_SLACK) & (values <= 1 + _SLACK)).all():
+        raise DataError(
+            f"{where} has {shown(line)}; expected fractions of the image's sides, from 0 to 1: divide x "
+            "by its width and y by its height"
+        )
+    height, width = canvas.size
+    points = values * np.tile((width, height), len(values) // 2)
+    if len(values) == 4:
+        x, y, wide, tall = points.tolist()
+        canvas.add(
+            names[int(first)], rectangle(x - wide / 2, y - tall / 2, wide, tall, canvas.size), weak=True
+        )
+    else:
+        canvas.add(names[int(first)], fill_polygons([points], canvas.size))
+
+
+class YoloWriter(PredictionWriter):
+    """Writes ``labels/<image>.txt``, polygons whose holes are joined to them, and ``data.yaml``."""
+
+    def __init__(self, folder: Path, classes: tuple[str, ...], stems: Mapping[str, str]) -> None:
+        super().__init__(classes)
+        self._files = OutputNames(folder / "labels", stems)
+        listed = yaml.safe_dump(
+            {"train": "images", "val": "images", "names": dict(enumerate(classes))}, allow_unicode=True
+        )
+        path = folder / "data.yaml"
+        if path.is_file() and path.read_bytes() != listed.encode():
+            raise DataError(
+                f"{path} lists other classes than {list(classes)}: choose another output folder or remove it"
+            )
+        atomic_write_text(path, listed)
+
+    def _write(self, prediction: Prediction) -> None:
+        height, width = prediction.size
+        text = ""
+        for j in range(len(self.classes)):
+            for path in outlines(prediction.mask(j + 1)):
+                text += f"{j} " + " ".join(f"{x / width:.6f} {y / height:.6f}" for x, y in path) + "\n"
+        atomic_write_text(self._files.file(prediction.name, ".txt"), text)
+
+    def __contains__(self, name: object) -> bool:
+        return self._files.file(str(name), ".txt").is_file()
+
+
+def open_yolo(out: Path, classes: tuple[str, ...], options: WriteOptions) -> YoloWriter:
+    """Opens the format ``yolo``."""
+    return YoloWriter(out / "yolo", classes, options.stems)
