@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -26,6 +27,24 @@ def value_before(of: Field[Any]) -> Any:
     ``MISSING`` for the other fields.
     """
     return of.metadata.get("before", MISSING)
+
+
+def check_choices(config: Any, where: str = "") -> None:
+    """Checks the fields of a dataclass whose type is a Literal.
+
+    Raises:
+        ValueError: a value is invalid; the message begins with ``where``.
+    """
+    kind: type = type(config)
+    for name, choices in _choices(kind).items():
+        if (value := getattr(config, name)) not in choices:
+            raise ValueError(f"{where}{name} must be one of {choices}, got {value!r}")
+
+
+@lru_cache(maxsize=128)
+def _choices(kind: type) -> Mapping[str, tuple[Any, ...]]:
+    hints = get_type_hints(kind).items()
+    return {name: get_args(hint) for name, hint in hints if get_origin(hint) is Literal}
 
 
 def at_scale(level: str, scale: float) -> str:

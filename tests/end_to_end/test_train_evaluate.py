@@ -267,6 +267,9 @@ def test_image_scales_evaluate_a_checkpoint_on_images_at_their_own_size(canet, r
     assert main([*words, "--image-scales", "0.7", "--sizes", "33"]) == 1
     error = " ".join(capsys.readouterr().err.split())
     assert "SCLCANet reads images at 0.7 times their own size: leave --sizes and --output-sizes out" in error
+    assert main([*words, "--image-scales", "0.7", "--protocol", "paper-srpnet"]) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "stretches images to a square and SCLCANet reads them at their own size: give a protocol" in error
 
 
 def test_image_scales_are_refused_by_name_where_a_method_feeds_nothing_back(released, capsys):

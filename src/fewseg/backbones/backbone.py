@@ -35,7 +35,7 @@ from fewseg.backbones.weights import (
     published_name,
     state_sha256,
 )
-from fewseg.types import Features, at_scale
+from fewseg.types import Features, at_scale, check_choices
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +85,9 @@ class BackboneConfig:
         """Checks the fields against each other.
 
         Raises:
-            ValueError: a level or a name is unknown, or an option does not fit the network.
+            ValueError: a level or a name is unknown, or an option is invalid or does not fit the network.
         """
+        check_choices(self)
         if not self.levels or len(set(self.levels)) != len(self.levels):
             raise ValueError(f"levels {self.levels}: give one or more of {LEVELS}, each once")
         if not self.stages:
@@ -201,15 +202,16 @@ class Backbone(nn.Module):
         """Whether a frozen trunk's batch-norm goes by the images of each pass now: ``bn="train"``, training.
 
         What goes through it in one pass then matters. The released PFENet family has a pass for the queries
-        and one for each of the K shots.
+        and one for each of the K shots, whose last stage sees the masked map alone.
         """
         return self.training and self.config.bn == "train" and not self.config.trainable
 
-    def forward(self, images: Tensor) -> Features:
+    def forward(self, images: Tensor, *, without: Sequence[str] = ()) -> Features:
         """Computes the maps of images.
 
         Args:
             images: (n, 3, H, W) RGB in [0, 1], floating.
+            without: levels to leave out; a stage that no other level needs does not run.
 
         Raises:
             ValueError: another shape or an integer type.
@@ -221,22 +223,24 @@ class Backbone(nn.Module):
             )
         normalised = (images - self.mean.view(1, 3, 1, 1)) / self.std.view(1, 3, 1, 1)
         height, width = images.shape[-2:]
-        maps = self.maps(normalised)
+        maps = self.maps(normalised, without=without)
         if IMAGE in self.config.levels:
             maps[IMAGE] = images
         return Features(maps=maps, image_size=(height, width))
 
-    def maps(self, normalised: Tensor) -> dict[str, Tensor]:
+    def maps(self, normalised: Tensor, *, without: Sequence[str] = ()) -> dict[str, Tensor]:
         """Computes the maps of images that are normalised already.
 
         Args:
             normalised: (n, 3, H, W), (RGB - ``mean``) / ``std``.
+            without: see ``forward``.
 
         Returns:
             level to (n, ``channels[level]``, h, w) of the config's ``stages``, in their order.
         """
+        levels = [level for level in self.config.stages if level not in without]
         with self._gradients():
-            return self.trunk.maps(normalised.to(next(self.trunk.parameters()).dtype), self.config.stages)
+            return self.trunk.maps(normalised.to(next(self.trunk.parameters()).dtype), levels)
 
     def rerun(self, level: str, below: Tensor) -> Tensor:
         """Runs one stage on a given input, such as layer4 on a masked layer3.

@@ -8,9 +8,10 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
+
+from fewseg.types import check_choices
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +88,7 @@ class Protocol:
                 f"protocol {self.name!r}: label_size must be 'original', 'network' or a number of pixels, "
                 f"got {self.label_size!r}"
             )
-        for field, choices in _choices().items():
-            if getattr(self, field) not in choices:
-                raise ValueError(
-                    f"protocol {self.name!r}: {field} must be one of {choices}, got {getattr(self, field)!r}"
-                )
+        check_choices(self, f"protocol {self.name!r}: ")
         if self.min_area < 1:
             raise ValueError(f"protocol {self.name!r}: min_area is 1 pixel at least, got {self.min_area}")
 
@@ -134,13 +131,6 @@ class Protocol:
                 f"protocol {self.name!r} is of COCO's split {self.coco_split}, the data of split {of_name}: "
                 f"give data of split {self.coco_split}, or set coco_split={of_name!r} in the protocol"
             )
-
-
-@lru_cache
-def _choices() -> Mapping[str, tuple[str, ...]]:
-    """Field -> its values, of the fields of a Literal type."""
-    hints = get_type_hints(Protocol).items()
-    return {name: get_args(hint) for name, hint in hints if get_origin(hint) is Literal}
 
 
 def stored_protocol(stored: Mapping[str, Any]) -> Protocol | None:

@@ -26,7 +26,7 @@ from fewseg.ops.geometry import (
     scaled,
     stretched,
 )
-from fewseg.types import IGNORE
+from fewseg.types import IGNORE, check_choices
 
 VIEWS_VERSION = 1
 """Part of the key of cached views: a change of what a view does is a change of this number."""
@@ -141,8 +141,7 @@ class TrainView:
     def __post_init__(self) -> None:
         if not 0.0 <= self.rotate_probability <= 1.0:
             raise ValueError(f"rotate_probability must be in [0, 1], got {self.rotate_probability}")
-        if self.resize not in ("none", "letterbox", "stretch"):
-            raise ValueError(f"resize must be 'none', 'letterbox' or 'stretch', got {self.resize!r}")
+        check_choices(self)
 
     def __repr__(self) -> str:
         """The fields, as in keys of stored views: one that older views lacked only where it differs."""

@@ -55,8 +55,10 @@ class FewShotSegmenter(nn.Module, ABC):
         fusion: how K shots become one answer. It has no parameters and may be changed at any time.
         trains_ways: whether ``training_losses`` takes episodes of several ways.
         compares_background: whether supports without the thing take part in ``encode_support``.
+        fits_head: whether ``encode_support`` is a fit of seconds, so that quality does without further ones.
         image_scales: factors of an image's size at which queries are read too; none for most methods. Such a
             method is evaluated on images at their own size.
+        query_levels: levels of the backbone that are read of queries alone.
     """
 
     backbone: Backbone
@@ -64,7 +66,9 @@ class FewShotSegmenter(nn.Module, ABC):
     fusion: Fusion
     trains_ways: bool = False
     compares_background: bool = False
+    fits_head: bool = False
     image_scales: tuple[float, ...] = ()
+    query_levels: tuple[str, ...] = ()
 
     def __init__(self, config: Any = None) -> None:
         super().__init__()
@@ -171,16 +175,17 @@ class FewShotSegmenter(nn.Module, ABC):
         """Runs supports and queries of B episodes through the backbone together.
 
         Where its batch-norm learns though it is frozen, the queries have a pass of their own, and then the
-        first shots, the second shots and so on, as in the released PFENet family.
+        first shots, the second shots and so on, as in the released PFENet family; the shots' passes leave out
+        the levels that are read of queries alone, whose statistics they must not move.
         """
 
-        def read(images: Tensor) -> Features:  # inference alone reads other scales
-            return self.embed(self.backbone(images))
+        def read(images: Tensor, without: tuple[str, ...] = ()) -> Features:
+            return self.embed(self.backbone(images, without=without))  # inference alone reads other scales
 
         shots, count = episodes.support_masks.shape[1], len(episodes.query_masks)
         if self.backbone.learns_statistics:
             query = read(episodes.query_images)
-            each = [read(images) for images in episodes.support_images.unbind(1)]
+            each = [read(images, self.query_levels) for images in episodes.support_images.unbind(1)]
             shot_of = torch.arange(count * shots).view(shots, count).T.flatten()
             supports = Features.stack(each).select(shot_of)
         else:

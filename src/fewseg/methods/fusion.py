@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fewseg.types import IGNORE, Guides
+from fewseg.types import IGNORE, Guides, check_choices
 
 CrossPath = Literal["query", "support"]
 
@@ -173,6 +173,9 @@ class CrossGuided(Fusion):
     divisor: int | None = None
     needs_cross_iou: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        check_choices(self)
+
     @property
     def cross_path(self) -> CrossPath:
         """``path``."""
@@ -225,7 +228,8 @@ class IterativeInference(Fusion):
     """Gradient steps of the prototypes on the support loss; the sets' query maps are summed by rho_n.
 
     Only prototypes are differentiated: no pass through the backbone. It needs no training and depends on
-    the support set alone.
+    the support set alone. Where no set restores anything (all rho_n = 0) all weigh the same, because Eq. 13
+    would find nothing anywhere.
 
     The guard is ours, the paper has none: a support set whose loss a step leaves above that of its start (the
     rate is too large) keeps the best set found so far, by the loss, for all remaining steps. A warning is

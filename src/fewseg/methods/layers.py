@@ -84,6 +84,11 @@ class GuideMerge(nn.Module):
         rounding: Rounding = "down",
     ) -> None:
         super().__init__()
+        if not scales or any(scale <= 0 or (scale > 1 and scale % 1) for scale in scales):
+            raise ValueError(
+                "scales must be one or more fractions of a map's side in (0, 1] or whole numbers of cells, "
+                f"got {tuple(scales)}"
+            )
         self.channels, self.vectors = channels, vectors
         self.scales, self.rounding = tuple(scales), rounding
         width = channels * (1 + vectors) + prior_channels

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from fewseg.types import (
     RaggedShots,
     SupportState,
     WaysState,
+    check_choices,
 )
 
 
@@ -41,14 +41,13 @@ class PairConfig(MethodConfig):
             leaves, as in the released code. Where that is nothing, support vectors and prior maps are zero.
 
     Raises:
-        ValueError: ``small_objects`` is unknown.
+        ValueError: a field of this or of a method's own config has none of its values.
     """
 
     small_objects: SmallObjects = field(default="touched", metadata={"before": "touched"})
 
     def __post_init__(self) -> None:
-        if self.small_objects not in get_args(SmallObjects):
-            raise ValueError(f"small_objects must be 'touched' or 'sampled', got {self.small_objects!r}")
+        check_choices(self)
 
 
 class PairScorer(FewShotSegmenter):

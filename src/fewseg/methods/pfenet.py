@@ -63,6 +63,14 @@ class PyramidScorer(PairScorer):
     query: GuidedQuery
     trunk: PyramidTrunk
 
+    @property
+    def query_levels(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The prior's level where the supports' is run again on the masked map below it."""
+        prior, mid = self.query.prior, self.config.mid_levels
+        if not isinstance(prior, PriorMap) or prior.masked_input is None or prior.level in mid:
+            return ()
+        return (prior.level,)
+
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature and the map that its prior compares."""
         return self.query.encode(features)

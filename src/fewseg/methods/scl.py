@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -31,7 +31,15 @@ from fewseg.methods.pair_scorer import PairConfig, PairScorer, cross_pairs
 from fewseg.methods.pfenet import PyramidScorer
 from fewseg.methods.registry import register_method
 from fewseg.ops.masks import ForegroundRule, covered_and_missed, masked_average
-from fewseg.types import EncodedEpisodes, EncodedShots, Features, Guides, LossTerms, QueryMaps
+from fewseg.types import (
+    EncodedEpisodes,
+    EncodedShots,
+    Features,
+    Guides,
+    LossTerms,
+    QueryMaps,
+    check_choices,
+)
 
 VectorName = Literal["initial", "primary", "auxiliary"]
 
@@ -53,11 +61,15 @@ class SelfGuided:
     threshold: ForegroundRule = 0.5
 
     def __post_init__(self) -> None:
-        if not self.vectors or len(set(self.vectors)) != len(self.vectors):
+        repeated = len(set(self.vectors)) != len(self.vectors)
+        if not self.vectors or repeated or not set(self.vectors) <= set(get_args(VectorName)):
             raise ValueError(
                 f"vectors must be one or more of 'initial', 'primary', 'auxiliary' without repeats, "
                 f"got {self.vectors!r}"
             )
+        if not set(self.losses) <= {"first", "second"}:
+            raise ValueError(f"losses must be any of 'first' and 'second', got {self.losses!r}")
+        check_choices(self)
 
     @property
     def width(self) -> int:

@@ -80,6 +80,11 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
                 f"{type(method).__name__} reads images at {scales} times their own size: leave --sizes and "
                 "--output-sizes out"
             )
+        if protocol.aspect == "stretched":
+            raise ValueError(
+                f"protocol {protocol.name!r} stretches images to a square and {type(method).__name__} reads "
+                "them at their own size: give a protocol of aspect 'kept', such as --protocol paper_scl"
+            )
         chosen = replace(chosen, size=0)
     _check_fusions(protocol, lines)
     return _evaluate_lines(chosen, method, about, data, lines, recorded, options)

@@ -1,8 +1,9 @@
 """The papers' rows on PASCAL-5i and COCO-20i, at the papers' schedules (a GPU's work).
 
 Hardware of the papers: one RTX 2080 Ti (SCL), one GeForce RTX 3060 (SD-AANet); SRPNet does not give it.
-A deviation of them all: batch-norm of the frozen trunk stays in eval mode where the released code of PFENet
-and SD-AANet leaves it in train mode.
+Deviations of them all: batch-norm of the frozen trunk stays in eval mode where the released code of PFENet,
+SCL and SD-AANet leaves it in train mode; and an object that fills half of no cell has the cells that it
+touches, where that code leaves it without any (``small_objects="sampled"``).
 
 A row with a dagger in SD-AANet's Table II scores the same model on labels at 473 x 473: train the recipe
 without ``_473`` and give its checkpoint to ``fewseg evaluate --recipe`` with it.
@@ -68,7 +69,8 @@ def poly_training(
     """PFENet's schedule, which SCL (Sec. 5.1) and SD-AANet (Sec. IV-A2) keep: SGD with momentum, poly 0.9.
 
     Queries by epochs without replacement, and rotation with probability 0.5, are shown by the released code
-    alone.
+    alone. So is a factor of 10 on the rate of every layer that learns, which is not taken over: the rate here
+    is the papers'.
     """
     return TrainConfig(
         epochs=epochs,
@@ -358,7 +360,8 @@ def pascal_matcher_resnet50() -> Recipe:
 
     Deviations: no paper has it.
     """
-    return replace(_prototypes(MatcherConfig(), *PLAIN, *ITERATED), train=None)
+    backbone = BackboneConfig(levels=("layer2", "layer3"))  # those that are compared
+    return replace(_prototypes(MatcherConfig(backbone=backbone), *PLAIN, *ITERATED), train=None)
 
 
 VIEW = TrainView(size=321, scale=(1.0, 1.0), rotate=10.0, rotate_probability=0.5, flip=0.5, blur=0.0)
@@ -429,8 +432,9 @@ def pascal_sdaanet_separate_resnet50() -> Recipe:
     Table V, row "Separate Strategy", which is the 5-shot figure of Table I: with SAAM, though the caption
     names SDPM alone.
 
-    Deviations: as ``pascal_sdaanet_resnet50``; trained on 5-shot episodes, whose schedule the paper does not
-    distinguish from that of one shot.
+    Deviations: as ``pascal_sdaanet_resnet50``, but the teacher is that of the text: half of it the support's
+    (Eq. 4), where Eq. 7 and 9 print the query's prototype alone (``PrintedSeparateTeachers``); trained on
+    5-shot episodes, whose schedule the paper does not distinguish from that of one shot.
     """
     return _sdaanet(SDAANetConfig(distillation=SeparateTeachers()), _FIVE, train_shots=5)
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fewseg.backbones import BackboneConfig
 from fewseg.methods.canet import CANetConfig
 from fewseg.methods.fusion import CrossGuided, MeanVector, ScoreAverage
 from fewseg.methods.pfenet import PFENetConfig
-from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig
+from fewseg.methods.scl import SCLCANetConfig, SCLPFENetConfig, SelfGuided
 from fewseg.methods.sdaanet import SDAANetConfig
 from fewseg.types import EncodedEpisodes, EncodedShots, WaysState
 
@@ -99,9 +100,28 @@ def test_an_object_without_half_a_cell_has_the_cells_it_touches_or_a_vector_of_z
         assert bool(losses.terms["distillation"] > 0) == (rule == "touched")
 
 
-def test_an_unknown_rule_for_small_objects_is_refused():
-    with pytest.raises(ValueError, match="small_objects must be 'touched' or 'sampled', got 'none'"):
-        PFENetConfig(small_objects="none")
+@pytest.mark.parametrize(
+    ("make", "options", "error"),
+    [
+        (PFENetConfig, {"small_objects": "none"}, "small_objects must be one of .*sampled.*, got 'none'"),
+        (SDAANetConfig, {"rounding": "up"}, "rounding must be one of .*nearest.*, got 'up'"),
+        (CANetConfig, {"initialisation": "zeros"}, "initialisation must be one of .*normal.*, got 'zeros'"),
+        (SelfGuided, {"second_pass": "none"}, "second_pass must be one of .*released.*, got 'none'"),
+        (SelfGuided, {"losses": ("third",)}, "losses must be any of 'first' and 'second', got"),
+        (SelfGuided, {"vectors": ("query",)}, "vectors must be one or more of"),
+        (CrossGuided, {"iou": "background"}, "iou must be one of .*mean.*, got 'background'"),
+        (BackboneConfig, {"bn": "frozen"}, "bn must be one of .*train.*, got 'frozen'"),
+    ],
+)
+def test_an_option_without_such_a_value_is_refused_by_name(make, options, error):
+    with pytest.raises(ValueError, match=error):
+        make(**options)
+
+
+@pytest.mark.parametrize("scales", [(), (0.0,), (1.0, -0.5), (60, 2.5)])
+def test_pyramid_scales_are_fractions_or_whole_cells(make_method, scales):
+    with pytest.raises(ValueError, match=r"scales must be one or more fractions .* got"):
+        make_method(PFENetConfig, scales=scales)
 
 
 @pytest.mark.parametrize("aligned", [True, False])
