@@ -62,7 +62,7 @@ class EvaluateOptions:
     # multi-scale with one pass (SD-AANet, Table IV): its logits are resized to these sides and their
     # probabilities added.
     output_sizes: tuple[int, ...] = ()
-    # of canet and scl-canet: factors of the images' own size at which queries are segmented, the answer of
+    # for canet and scl-canet: factors of the images' own size at which queries are segmented, the answer of
     # all shots and scales being fed back (0.7 1 1.3); the checkpoint's by default.
     image_scales: tuple[float, ...] = ()
     # episodes a seed; the protocol's by default (another number is another protocol).
