@@ -46,8 +46,8 @@ class SRPNetConfig(MethodConfig):
         fusion: iterated prototypes (IQI), or the mean prototypes alone.
 
     Raises:
-        ValueError: a level is not the backbone's, ``grid`` is neither "largest" nor one of ``levels``, alpha is
-            not above 0, or a loss weight is below 0.
+        ValueError: a level is not the backbone's, ``grid`` is neither "largest" nor one of ``levels``, alpha
+            is not above 0, or a loss weight is below 0.
     """
 
     backbone: BackboneConfig = field(default_factory=_trained_backbone)
