@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fewseg.inference.model import EncodedImage, Model, Window
-from fewseg.inference.supports import SupportSet
+from fewseg.inference.supports import SupportImage, SupportSet
+from fewseg.methods.base import ABSENT
 from fewseg.methods.fusion import region_iou
 from fewseg.ops.masks import labels_of_margins
 from fewseg.types import IGNORE, EncodedShots, Features, State
 
-_MOST = 5  # supports of a class that are compared, so that quality has a bounded cost
+_MOST = 5  # supports of a class that are compared, and parts of a cross-validation: its cost is bounded
+_SAME = 0.98  # correlation of two small pictures from which on they count as one
+_SMALL = 24  # cells of a side of such a picture
 _DOUBT = 2.0  # supports' worth of belief that an unscaled score is right
 
 
@@ -26,11 +31,11 @@ class ClassQuality:
 
     Attributes:
         reverse: IoU in [0, 1] of the supports' masks with what the predicted mask finds on them, taken as a
-            support itself; None where nothing was predicted.
+            support itself; None where nothing was predicted, and of methods that fit a head.
         agreement: mean IoU in [0, 1] of the mask with those of the support sets that leave one image out;
-            None with one support.
+            None with one support, and of methods that fit a head.
         margin: how decided the probabilities are, in [0, 1].
-        score: all in one number in [0, 1].
+        score: all in one number in [0, 1]; of methods that fit a head the IoU that the probabilities expect.
         calibrated: whether the score was scaled by the supports' own known IoU; never with one support.
     """
 
@@ -57,27 +62,152 @@ class Quality:
 
 
 @dataclass(frozen=True, kw_only=True)
-class References:
+class Calibration:
+    """What is known of one class by leaving supports out."""
+
+    own: tuple[float, ...] = ()  # IoU that the others reach on each left-out image: their own known error
+    factor: float = 1.0  # of an unscaled score: on the supports it comes near the known IoU in the mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class References(Calibration):
     """What predictions of one class are compared with; with one image it is that image alone."""
 
     features: Features  # of R views that show the class
     masks: Tensor  # (R, S, S) uint8 in {0, 1, 255}
     others: tuple[State, ...] = ()  # the state without each of those images in turn
-    own: tuple[float, ...] = ()  # IoU that the others reach on each left-out image: their own known error
-    factor: float = 1.0  # of an unscaled score: on the supports it comes near the known IoU in the mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """A part of the supports, and what it is tested on."""
+
+    rest: SupportSet
+    held: tuple[SupportImage, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What a part of the supports makes of an image that is not in it, on the CPU."""
+
+    image: SupportImage
+    margins: Tensor  # (n, N, S, S), of all classes
+    known: tuple[str, ...]  # the classes that the part shows
+
+
+def folds_of(supports: SupportSet) -> list[Fold]:
+    """Five parts at most, each tested on the images that it lacks; near-duplicates stay together.
+
+    Empty where all images are one picture.
+    """
+    groups = _near_duplicates(supports.images)
+    if len(groups) < 2:
+        return []
+    place = {name: i for i, name in enumerate(supports.classes)}
+    groups.sort(key=lambda own: min((place[k] for s in own for k in place if s.shows(k)), default=len(place)))
+    found = []
+    for start in range(min(_MOST, len(groups))):  # dealt out by class, so that each fold has some of each
+        held = [support for own in groups[start::_MOST] for support in own]
+        digests = {support.image.digest for support in held}
+        rest = supports.of(support for support in supports.images if support.image.digest not in digests)
+        if rest.classes:
+            found.append(Fold(rest=rest, held=tuple(held)))
+    return found
+
+
+def halves_of(supports: SupportSet) -> list[Fold]:
+    """One half of every image tested on the other, across the longer extent of what it shows."""
+    parts: tuple[list[SupportImage], list[SupportImage]] = ([], [])
+    for support in supports.images:
+        masks = support.masks.values()
+        first = _first_half(torch.stack([m == 1 for m in masks]).any(dim=0)) if masks else torch.tensor(True)
+        for part, hidden in zip(parts, (~first, first), strict=True):
+            cut = {k: m.masked_fill(hidden, IGNORE) for k, m in support.masks.items()}
+            part.append(replace(support, masks=cut))
+    sets = [supports.of(part) for part in parts]
+    return [
+        Fold(rest=rest, held=tuple(held))
+        for rest, held in zip(sets, reversed(parts), strict=True)
+        if rest.classes
+    ]
+
+
+def _first_half(marked: Tensor) -> Tensor:
+    """(n, S, S) bool: the side of the median of the marked places, across the axis of their larger spread."""
+    places = marked.nonzero()[:, 1:].float()
+    middle = marked.shape[-1] // 2
+    axis = 1
+    if len(places) > 1:
+        axis = int(places.std(dim=0).argmax())
+        middle = int(places[:, axis].median())
+    line = torch.arange(marked.shape[-1]) < max(1, middle)
+    return (line if axis == 1 else line[:, None]).expand_as(marked)
+
+
+def _near_duplicates(images: Sequence[SupportImage]) -> list[list[SupportImage]]:
+    """Groups of images that look the same."""
+    groups: list[tuple[Tensor, list[SupportImage]]] = []
+    for support in images:
+        small = _small_picture(support.image)
+        for other, own in groups:
+            if other.shape == small.shape and float(other @ small) >= _SAME:
+                own.append(support)
+                break
+        else:
+            groups.append((small, [support]))
+    return [own for _, own in groups]
+
+
+def _small_picture(image: EncodedImage) -> Tensor:
+    """The shallowest map of an image, without the padding, on a coarse grid: of unit length, mean 0."""
+    maps = next(iter(image.features.maps.values())).float()
+    parts = []
+    for view, window in zip(maps, image.windows, strict=True):
+        h, w = (
+            max(1, part * side // window.box.size)
+            for part, side in zip(window.box.content, view.shape[1:], strict=True)
+        )
+        parts.append(F.adaptive_avg_pool2d(view[:, :h, :w], _SMALL))
+    small = torch.stack(parts)
+    return F.normalize((small - small.mean(dim=(0, 2, 3), keepdim=True)).flatten(), dim=0)
+
+
+def held_out(model: Model, supports: SupportSet, folds: Sequence[Fold]) -> list[HeldOut]:
+    """What each fold makes of the images that it lacks."""
+    found = []
+    for fold in folds:
+        with warnings.catch_warnings():  # of a part without background
+            warnings.simplefilter("ignore", RuntimeWarning)
+            state = model.state(fold.rest.encoded(model.takes_negatives))
+        places = [supports.classes.index(name) for name in fold.rest.classes]
+        for support in fold.held:
+            known = model.margins(support.image.features, state).cpu()
+            margins = known.new_full((len(known), len(supports.classes), *known.shape[-2:]), ABSENT)
+            margins[:, places] = known
+            found.append(HeldOut(image=support, margins=margins, known=fold.rest.classes))
+    return found
 
 
 class QualityEstimator:
     """Estimates the quality of predictions by one support set; threads may share it.
 
     Source of the parts: reverse check after PANet's alignment (Wang et al. 2019) used as a test; agreement
-    after SCL's U_k (Zhang et al. 2021, Eq. 16), leave-one-out.
+    after SCL's U_k (Zhang et al. 2021, Eq. 16), leave-one-out. Of a method that fits a head, which would be
+    fitted anew for each of these checks, it is the IoU that the probabilities expect, scaled by the known one
+    of left-out supports.
+
+    Args:
+        model: the network.
+        supports: encoded by it.
+        held: what a method that fits a head made of left-out supports, where that is known already.
     """
 
-    def __init__(self, model: Model, supports: SupportSet) -> None:
-        self.model, self.supports = model, supports
+    def __init__(self, model: Model, supports: SupportSet, held: Sequence[HeldOut] | None = None) -> None:
+        self.model, self.supports, self._held = model, supports, held
+        self._by_probabilities = held is not None or model.method.fits_head
         self._lock = threading.Lock()
         self._references: dict[str, References] = {}
+        self._calibrations: dict[str, Calibration] = {}
 
     def references(self, name: str) -> References:
         """Those of a class; computed when first needed."""
@@ -85,6 +215,16 @@ class QualityEstimator:
             if name not in self._references:
                 self._references[name] = self._compare_supports(name)
             return self._references[name]
+
+    def calibration(self, name: str) -> Calibration:
+        """Of a class of a method that fits a head; all classes' are computed when first needed."""
+        with self._lock:
+            if not self._calibrations:
+                if self._held is None:
+                    self._held = held_out(self.model, self.supports, folds_of(self.supports))
+                names = enumerate(self.supports.classes)
+                self._calibrations = {own: _calibration(self._held, j, own) for j, own in names}
+            return self._calibrations[name]
 
     def _compare_supports(self, name: str) -> References:
         place = self.supports.classes.index(name)
@@ -120,11 +260,22 @@ class QualityEstimator:
         occurs: list[str] = []
         for j, name in enumerate(self.supports.classes):
             predicted = _predicted(margins, j, counted)
-            known = self.references(name)
-            chance = torch.stack([probabilities(view)[j] for view in margins])
-            reverse, agreement, factor = None, None, 1.0
             if bool(predicted.any()):
                 occurs.append(name)
+            chance = torch.stack([probabilities(view)[j] for view in margins])
+            if self._by_probabilities:
+                own = self.calibration(name)
+                found[name] = ClassQuality(
+                    reverse=None,
+                    agreement=None,
+                    margin=_margin(chance, predicted, counted),
+                    score=min(1.0, _expected_iou(chance, predicted, counted) * own.factor),
+                    calibrated=bool(own.own),
+                )
+                continue
+            known = self.references(name)
+            reverse, agreement, factor = None, None, 1.0
+            if bool(predicted.any()):
                 reverse = self._reverse(image.features, predicted, counted, known.features, known.masks)
                 factor = known.factor
             if known.others:
@@ -199,6 +350,30 @@ def _margin(chance: Tensor, predicted: Tensor, counted: Tensor) -> float:
     inside = chance[counted]
     best = inside.topk(max(1, round(len(inside) * 0.01))).values.mean()
     return float((1 - 2 * best).clamp(0, 1))
+
+
+def _expected_iou(chance: Tensor, predicted: Tensor, counted: Tensor) -> float:
+    """The IoU that probabilities expect of a mask; of none, how far its best pixels stay from the class."""
+    if not bool(predicted.any()):
+        return _margin(chance, predicted, counted)
+    missed = chance[counted & ~predicted].sum()
+    return float(chance[predicted].sum() / (predicted.sum() + missed))
+
+
+def _calibration(held: Sequence[HeldOut], j: int, name: str) -> Calibration:
+    """What left-out images that show the class of place j say of it."""
+    own, raw = [], []
+    for each in held:
+        if not each.image.shows(name) or name not in each.known:
+            continue
+        true = each.image.truth(name)
+        counted = true != IGNORE
+        predicted = _predicted(each.margins, j, counted)
+        chance = torch.stack([probabilities(view)[j] for view in each.margins])
+        area = float((predicted | (true == 1)).sum())
+        own.append(float((predicted & (true == 1)).sum()) / area)
+        raw.append(_expected_iou(chance, predicted, counted))
+    return Calibration(own=tuple(own), factor=(sum(own) + _DOUBT) / (sum(raw) + _DOUBT))
 
 
 def _raw(reverse: float | None, margin: float) -> float:

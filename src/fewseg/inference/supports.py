@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,13 @@ class SupportImage:
     def is_negative(self, name: str) -> bool:
         """Whether it is known not to show a class."""
         return not self.masks or (name in self.masks and not self.shows(name))
+
+    def truth(self, name: str) -> Tensor:
+        """Returns (n, S, S) in {0, 1, 255}: where a class is; a class without a mask is nowhere."""
+        if name in self.masks:
+            return self.masks[name]
+        masks = next(iter(self.masks.values()), None)
+        return _empty_masks(self.image) if masks is None else torch.where(masks == IGNORE, masks, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +166,13 @@ class SupportSet:
         if name in left.classes and not left.positives(name):
             raise ValueError(f"only negatives of {name!r} would be left: remove the whole class")
         return left
+
+    def of(self, images: Iterable[SupportImage]) -> SupportSet:
+        """Returns a set of some of the images, or of others for them, and of the classes that they show."""
+        images = tuple(images)
+        classes = tuple(name for name in self.classes if any(s.shows(name) for s in images))
+        own = [replace(s, masks={k: m for k, m in s.masks.items() if k in classes}) for s in images]
+        return SupportSet(classes=classes, images=tuple(own))
 
     def positives(self, name: str) -> list[SupportImage]:
         """The images that show a class: its K are their number."""

@@ -55,6 +55,7 @@ class FewShotSegmenter(nn.Module, ABC):
         fusion: how K shots become one answer. It has no parameters and may be changed at any time.
         trains_ways: whether ``training_losses`` takes episodes of several ways.
         compares_background: whether supports without the thing take part in ``encode_support``.
+        fits_head: whether ``encode_support`` is a fit of seconds, so that quality does without further ones.
         image_scales: factors of an image's size at which queries are read too; none for most methods. Such a
             method is evaluated on images at their own size.
         query_levels: levels of the backbone that are read of queries alone.
@@ -65,6 +66,7 @@ class FewShotSegmenter(nn.Module, ABC):
     fusion: Fusion
     trains_ways: bool = False
     compares_background: bool = False
+    fits_head: bool = False
     image_scales: tuple[float, ...] = ()
     query_levels: tuple[str, ...] = ()
 

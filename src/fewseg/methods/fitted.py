@@ -130,6 +130,7 @@ class Fitted(FewShotSegmenter):
     config: FittedConfig
     fusions = (JointFit(),)
     compares_background = True
+    fits_head = True
 
     def embed(self, features: Features) -> Features:
         """The levels that the head sees, with the filtered image in the image's place."""

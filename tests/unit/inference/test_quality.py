@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fewseg.inference.model import Tiles, Whole
-from fewseg.inference.quality import QualityEstimator, content_of
+from fewseg.inference.quality import QualityEstimator, content_of, folds_of, halves_of, held_out
 from fewseg.types import EncodedShots
 from small_segmenters import iou, model, picture, segmenter, with_squares
 
@@ -131,3 +131,110 @@ def test_many_supports_are_compared_five_times_at_most():
     it = with_squares(shots=7)
     known = it.session().estimator.references("square")
     assert len(known.others) == len(known.own) == len(known.masks) == 5
+
+
+PLACES = [(5, 30, 10, 30), (20, 45, 30, 60), (2, 20, 35, 65), (25, 48, 3, 25)]
+
+
+def apart(name, shots):
+    """A segmenter of squares in different places, so that no two pictures are near-duplicates."""
+    it = segmenter(name)
+    for k in range(shots):
+        it.add_class("square", *picture(k, box=PLACES[k]))
+    return it
+
+
+def test_a_fitted_head_is_judged_by_its_probabilities_and_what_it_makes_of_left_out_supports():
+    """Expected IoU and the scale of it, with heads fitted here without each support in turn."""
+    it = apart("fitted", 3)
+    own, raw = [], []
+    for k in range(3):
+        rest = it.empty()
+        for i in {0, 1, 2} - {k}:
+            rest.add_class("square", *picture(i, box=PLACES[i]))
+        image = rest.encode(picture(k, box=PLACES[k])[0])
+        h, w = image.windows[0].box.content
+        margins = rest.session().segment(image, quality=False).margins
+        true = it.supports.images[k].masks["square"][0][:h, :w] == 1
+        own.append(iou(margins[0] > 0, true))
+        raw.append(expected_iou(margins[0].sigmoid()))
+    found = it.segment(picture(9)[0])
+    part = found.quality.classes["square"]
+    factor = (sum(own) + 2) / (sum(raw) + 2)
+    assert part.score == pytest.approx(min(1, expected_iou(found.margins[0].sigmoid()) * factor), abs=1e-4)
+    assert found.quality.calibrated
+    assert part.reverse is part.agreement is None
+
+
+def expected_iou(chance):
+    inside = chance > 0.5
+    return float(chance[inside].sum() / (inside.sum() + chance[~inside].sum()))
+
+
+def test_a_fitted_head_is_not_fitted_again_for_an_image(monkeypatch):
+    it = apart("fitted", 3)
+    session = it.session()
+    session.segment(it.encode(picture(8)[0]))
+    monkeypatch.setattr(it.model.method, "encode_support", lambda support: pytest.fail("a fit"))
+    calls, segment = [], it.model.method.segment
+    monkeypatch.setattr(it.model.method, "segment", lambda *given: calls.append(1) or segment(*given))
+    assert session.segment(it.encode(picture(9)[0])).quality is not None
+    assert len(calls) == 1
+
+
+def test_a_fitted_head_of_one_support_is_uncalibrated():
+    found = with_squares("fitted", shots=1).segment(picture(9)[0])
+    assert not found.quality.calibrated
+    assert found.quality.score == pytest.approx(expected_iou(found.margins[0].sigmoid()), abs=1e-4)
+
+
+def test_folds_leave_each_image_out_once_and_keep_near_duplicates_together():
+    it = apart("matcher", 4)
+    image, mask = picture(0, box=PLACES[0])
+    it.add_class("square", np.maximum(image, 1), mask)  # the first again, hardly changed
+    folds = folds_of(it.supports)
+    digests = [support.image.digest for support in it.supports.images]
+    held = [[digests.index(support.image.digest) for support in fold.held] for fold in folds]
+    assert sorted(held) == [[0, 4], [1], [2], [3]]
+    for fold in folds:
+        kept = {support.image.digest for support in fold.rest.images}
+        assert kept == set(digests) - {support.image.digest for support in fold.held}
+
+
+def test_many_supports_make_five_folds_with_some_of_each_class():
+    it = segmenter()
+    for k in range(12):
+        box = (k, k + 20 + k, 2 * k + 1, 2 * k + 15)
+        it.add_class("ab"[k % 2], *picture(k, box=box))
+    folds = folds_of(it.supports)
+    assert len(folds) == 5
+    assert sorted(s.image.digest for fold in folds for s in fold.held) == sorted(
+        s.image.digest for s in it.supports.images
+    )
+    for fold in folds:
+        assert {name for name in "ab" for s in fold.held if s.shows(name)} == {"a", "b"}
+
+
+def test_copies_of_one_image_have_no_folds_but_halves():
+    it = segmenter()
+    image, mask = picture(0)
+    it.add_class("square", [image, np.maximum(image, 1)], [mask, mask])
+    assert folds_of(it.supports) == []
+    halves = halves_of(it.supports)
+    assert len(halves) == 2
+    for fold in halves:
+        for rest, held in zip(fold.rest.images, fold.held, strict=True):
+            a, b = rest.masks["square"], held.masks["square"]
+            assert ((a == 255) | (b == 255)).all()  # no pixel is in both
+            assert (a == 1).any()
+            assert (b == 1).any()
+
+
+def test_a_class_that_the_rest_does_not_show_wins_nowhere_on_a_left_out_image():
+    it = apart("fitted", 2)
+    it.add_class("dark", *picture(4, box=(1, 9, 1, 60)))
+    answers = held_out(it.model, it.supports, folds_of(it.supports))
+    (left_out,) = [own for own in answers if own.image.shows("dark")]
+    assert left_out.known == ("square",)
+    assert (left_out.margins[:, 1] < -100).all()
+    assert it.session().estimator.calibration("dark").own == ()
