@@ -16,16 +16,22 @@ from fewseg.annotations.mask_files import iter_mask_folder
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import WRITERS, ReadOptions
 from fewseg.annotations.values import AnnotatedImage, Items, Problem
+from fewseg.annotations.via import is_via, iter_via
 from fewseg.annotations.writer import PredictionWriter, WriteOptions
 from fewseg.annotations.yolo import is_yolo, iter_yolo
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
 
-_JSON_READERS = ((is_labelme, iter_labelme), (is_coco, iter_coco), (is_label_studio, iter_label_studio))
+_JSON_READERS = (
+    (is_labelme, iter_labelme),
+    (is_coco, iter_coco),
+    (is_label_studio, iter_label_studio),
+    (is_via, iter_via),
+)
 
 _JSON_KINDS = (
-    "COCO (images, annotations, categories), LabelMe (shapes) and Label Studio's JSON export (a list with "
-    "data)"
+    "COCO (images, annotations, categories), LabelMe (shapes), VGG Image Annotator (regions) and Label "
+    "Studio's JSON export (a list with data)"
 )
 _FOLDER_READERS = (
     (is_yolo, iter_yolo),

@@ -1,0 +1,168 @@
+"""VGG Image Annotator's JSON (VIA 1 and 2): a project, or its annotations alone.
+
+The class of a region is its attribute; an image without a region is taken as not annotated yet.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewseg.annotations.coco import fill_polygons
+from fewseg.annotations.image_files import image_size
+from fewseg.annotations.json_values import field, number, shown, typed
+from fewseg.annotations.names import ImageFinder
+from fewseg.annotations.options import ReadOptions
+from fewseg.annotations.shapes import Canvas, Region, ellipse, rectangle, stroke
+from fewseg.annotations.values import AnnotatedImage, Items, Problem
+from fewseg.types import DataError
+
+logger = logging.getLogger(__name__)
+
+_PROJECT = "_via_img_metadata"
+_CLASS_NAMES = (
+    "class",
+    "label",
+    "name",
+    "type",
+    "category",
+    "object",
+)  # of attributes, where there are several
+_SHAPES = ("polygon", "rect", "circle", "ellipse", "polyline", "point")
+
+
+def is_via(value: object) -> bool:
+    """Whether a JSON value is VIA's project or annotations."""
+    entries = value.get(_PROJECT, value) if isinstance(value, dict) else None
+    return isinstance(entries, dict) and (
+        entries is not value
+        or (
+            bool(entries)
+            and all(isinstance(e, dict) and {"filename", "regions"} <= set(e) for e in entries.values())
+        )
+    )
+
+
+def iter_via(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
+    """Yields the annotated images; rectangles are weak masks, polylines and points scribbles."""
+    entries: Mapping[str, Any] = value.get(_PROJECT, value)
+    attribute = _class_attribute(entries, path)
+    if attribute is None:
+        logger.warning("%s: no region has an attribute: all are of the class %r", path, options.class_name)
+    left_out = []
+    for key, entry in entries.items():
+        where = f"{path}, image {shown(key)}"
+        try:
+            regions = _regions(entry, where)
+            if not regions:
+                left_out.append(key)
+                continue
+            image = finder.find(field(entry, "filename", str, where), where)
+            canvas = Canvas(image_size(image, options.max_pixels))
+            for k, region in enumerate(regions):
+                _draw(
+                    typed(region, dict, f"{where}, region {k}"),
+                    attribute,
+                    canvas,
+                    options,
+                    f"{where}, region {k}",
+                )
+            yield AnnotatedImage(image=image, size=canvas.size, masks=canvas.masks(), weak=canvas.weak())
+        except DataError as error:
+            yield Problem(where, error)
+    if left_out:
+        logger.warning(
+            "%s: %d images have no region and are left out, the first is %s", path, len(left_out), left_out[0]
+        )
+
+
+def _regions(entry: object, where: str) -> Sequence[Any]:
+    """A list in VIA 2, an object in VIA 1."""
+    regions = typed(entry, dict, where).get("regions")
+    return (
+        list(regions.values()) if isinstance(regions, dict) else typed(regions, list, f"{where}: 'regions'")
+    )
+
+
+def _attributes(region: object) -> Mapping[str, list[str]]:
+    """Returns attribute -> its values: one text, or the options that are ticked; none that is empty."""
+    given = region.get("region_attributes") if isinstance(region, dict) else None
+    found = {}
+    for name, value in (given if isinstance(given, dict) else {}).items():
+        values = [k for k, ticked in value.items() if ticked is True] if isinstance(value, dict) else [value]
+        texts = [v.strip() for v in values if isinstance(v, str) and v.strip()]
+        if texts:
+            found[name] = texts
+    return found
+
+
+def _class_attribute(entries: Mapping[str, Any], path: Path) -> str | None:
+    """Returns the name of the attribute that is the class; None where no region has one."""
+    names = set[str]()
+    for entry in entries.values():
+        regions = entry.get("regions") if isinstance(entry, dict) else None
+        for region in (
+            regions.values() if isinstance(regions, dict) else regions if isinstance(regions, list) else ()
+        ):
+            names |= set(_attributes(region))
+    likely = [name for name in names if len(names) == 1 or name.casefold() in _CLASS_NAMES]
+    if names and len(likely) != 1:
+        raise DataError(
+            f"{path}: regions have the attributes {sorted(names)[:8]}; expected one, or one of them called "
+            f"{', '.join(_CLASS_NAMES)}: rename the one that is the class"
+        )
+    return likely[0] if likely else None
+
+
+def _draw(
+    region: Mapping[str, Any], attribute: str | None, canvas: Canvas, options: ReadOptions, where: str
+) -> None:
+    labels = _attributes(region).get(attribute, []) if attribute else [options.class_name]
+    if not labels:
+        raise DataError(f"{where} has no {attribute!r}; expected the name of a class: give it in VIA")
+    shape = field(region, "shape_attributes", dict, where)
+    kind = shape.get("name")
+    drawn = _region(shape, kind, canvas.size, options, where)
+    if not drawn.any():
+        raise DataError(
+            f"{where} covers no pixel of its image: give the image that was annotated, or remove it"
+        )
+    for label in labels:
+        canvas.add(label, drawn, weak=kind == "rect", scribble=kind in ("polyline", "point"))
+
+
+def _region(
+    shape: Mapping[str, Any], kind: object, size: tuple[int, int], options: ReadOptions, where: str
+) -> Region:
+    def read(key: str) -> float:
+        return number(shape.get(key), f"{where}: {key!r}")
+
+    if kind in ("polygon", "polyline"):
+        x, y = ([number(v, f"{where}: {key}") for v in field(shape, key, list, where)] for key in _POINTS)
+        if len(x) != len(y) or len(x) < (3 if kind == "polygon" else 1):
+            raise DataError(
+                f"{where} is a {kind} of {len(x)} x and {len(y)} y; expected as many, of "
+                f"{3 if kind == 'polygon' else 1} points or more: draw it again"
+            )
+        points = list(zip(x, y, strict=True))
+        if kind == "polygon":
+            return fill_polygons([np.array(points).ravel()], size)
+        return stroke(points, options.stroke, size)
+    if kind == "rect":
+        return rectangle(read("x"), read("y"), read("width"), read("height"), size)
+    if kind == "circle":
+        return ellipse(read("cx"), read("cy"), read("r"), read("r"), size)
+    if kind == "ellipse":
+        turn = math.degrees(read("theta")) if "theta" in shape else 0.0
+        return ellipse(read("cx"), read("cy"), read("rx"), read("ry"), size, turn)
+    if kind == "point":
+        return stroke([(read("cx"), read("cy"))], options.stroke, size)
+    raise DataError(f"{where} is a {shown(kind)}; expected {', '.join(_SHAPES)}: draw it as one of them")
+
+
+_POINTS = ("all_points_x", "all_points_y")
