@@ -10,7 +10,7 @@ from fewseg.annotations.coco import is_coco, iter_coco
 from fewseg.annotations.cvat_masks import is_cvat_masks, iter_cvat_masks
 from fewseg.annotations.cvat_xml import is_cvat_folder, iter_cvat_folder, iter_cvat_xml
 from fewseg.annotations.json_values import load_json, shown
-from fewseg.annotations.label_studio import is_label_studio, iter_label_studio
+from fewseg.annotations.label_studio import is_json_min, is_label_studio, iter_json_min, iter_label_studio
 from fewseg.annotations.labelme import is_labelme, iter_labelme
 from fewseg.annotations.mask_files import iter_mask_folder
 from fewseg.annotations.names import ImageFinder
@@ -26,12 +26,13 @@ _JSON_READERS = (
     (is_labelme, iter_labelme),
     (is_coco, iter_coco),
     (is_label_studio, iter_label_studio),
+    (is_json_min, iter_json_min),
     (is_via, iter_via),
 )
 
 _JSON_KINDS = (
     "COCO (images, annotations, categories), LabelMe (shapes), VGG Image Annotator (regions) and Label "
-    "Studio's JSON export (a list with data)"
+    "Studio's JSON and JSON-MIN exports (a list with data or images)"
 )
 _FOLDER_READERS = (
     (is_yolo, iter_yolo),
@@ -96,10 +97,6 @@ def _unknown_format(value: object, path: Path) -> DataError:
     if isinstance(first, dict) and "image_id" in first:
         return DataError(
             f"{path} is a list of COCO results, without images' names; expected the data set's form: give it"
-        )
-    if isinstance(first, dict) and "image" in first:
-        return DataError(
-            f"{path} looks like Label Studio's JSON-MIN; expected its JSON export: export it as JSON"
         )
     keys = f"an object with {sorted(value)[:6]}" if isinstance(value, dict) else shown(value)
     return DataError(

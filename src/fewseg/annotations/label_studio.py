@@ -22,6 +22,8 @@ from fewseg.annotations.writer import JournalledWriter, WriteOptions, json_list
 from fewseg.types import DataError
 
 Task = Mapping[str, Any]
+_SIDES = ("original_height", "original_width")
+_CHANGED = ("updated_at", "created_at")
 
 
 def is_label_studio(value: object) -> bool:
@@ -50,6 +52,38 @@ def iter_label_studio(value: Any, path: Path, finder: ImageFinder, options: Read
                 yield AnnotatedImage(image=image, size=size, masks=canvas.masks(), weak=canvas.weak())
         except DataError as error:
             yield Problem(where, error)
+
+
+def is_json_min(value: object) -> bool:
+    """Whether a JSON value is Label Studio's JSON-MIN: a list of annotations with their task's data."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(row, dict)
+            and not isinstance(row.get("data"), dict)
+            and {"image", "annotation_id"} & set(row)
+            for row in value
+        )
+    )
+
+
+def iter_json_min(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
+    """Yields the images of JSON-MIN; of several annotations of one task the latest counts."""
+    tasks: dict[object, dict[str, Any]] = {}
+    for k, row in enumerate(value):
+        id = row.get("id", f"entry {k}")
+        texts = {key: v for key, v in row.items() if isinstance(v, str) and key not in _CHANGED}
+        result = [
+            {"id": f"{tag} {n}", "value": v, **{side: v[side] for side in _SIDES if side in v}}
+            for tag, values in row.items()
+            if isinstance(values, list)
+            for n, v in enumerate(values)
+            if isinstance(v, dict)
+        ]
+        task = tasks.setdefault(str(id), {"id": id, "data": texts, "annotations": []})
+        task["annotations"].append({"result": result, **{key: row[key] for key in _CHANGED if key in row}})
+    yield from iter_label_studio(list(tasks.values()), path, finder, options)
 
 
 def chosen_annotation(given: object, where: str) -> Mapping[str, Any] | None:

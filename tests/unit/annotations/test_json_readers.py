@@ -387,6 +387,56 @@ def test_one_bad_image_does_not_lose_the_others(tmp_path, write_json):
     assert good.masks == {}
 
 
+def minimal(*values, **more):
+    sizes = {"original_width": 40, "original_height": 30}
+    return {
+        "image": "/data/upload/3/1a2b3c4d-x%20é.png",
+        "id": 1,
+        "tag": [{**v, **sizes} for v in values],
+        **more,
+    }
+
+
+def test_label_studios_json_min_is_read_as_its_json(tmp_path, write_json):
+    points = [[100 * x / 40, 100 * y / 30] for x, y in TRIANGLE]
+    values = (
+        {"points": points, "polygonlabels": ["rust"]},
+        {"format": "rle", "rle": encode_brush(MASK), "brushlabels": ["crack"]},
+        {"x": 10, "y": 10, "width": 20, "height": 30, "rotation": 10, "rectanglelabels": ["box"]},
+    )
+    kinds = ("polygonlabels", "brushlabels", "rectanglelabels")
+    full = [
+        region({k: v for k, v in value.items() if k != kind}, kind, *value[kind], id=kind)
+        for value, kind in zip(values, kinds, strict=True)
+    ]
+    expected = one(tmp_path, write_json, studio(*full))
+    row = minimal(*values, quality="good", annotation_id=3, created_at="2024-01-01T00:00:00Z")
+    found = one(tmp_path, write_json, [row])
+    assert found.weak == expected.weak == {"box"}
+    assert set(found.masks) == set(expected.masks) == {"rust", "crack", "box"}
+    for name, mask in expected.masks.items():
+        assert np.array_equal(found.masks[name], mask)
+
+
+def test_of_several_rows_of_one_task_in_json_min_the_latest_counts(tmp_path, write_json):
+    box = {"x": 10, "y": 10, "width": 20, "height": 30}
+    rows = [
+        minimal({**box, "rectanglelabels": [name]}, annotation_id=k, updated_at=f"2024-01-0{day}T00:00:00Z")
+        for k, (name, day) in enumerate((("a", 1), ("b", 3), ("c", 2)))
+    ]
+    assert set(one(tmp_path, write_json, rows).masks) == {"b"}
+    assert one(tmp_path, write_json, [minimal()]).masks == {}
+
+
+def test_json_min_without_a_size_or_a_label_is_reported(tmp_path, write_json):
+    row = minimal({"points": TRIANGLE, "polygonlabels": ["a"]})
+    del row["tag"][0]["original_width"]
+    (size,) = iter_supports(write_json(tmp_path / "a.json", [row]))
+    assert "no 'original_width'" in str(size.error)
+    (label,) = iter_supports(write_json(tmp_path / "a.json", [minimal({"points": TRIANGLE})]))
+    assert "has no label" in str(label.error)
+
+
 BAD_FILES = [
     ("", "is empty"),
     ("{", "is not JSON"),
@@ -396,7 +446,7 @@ BAD_FILES = [
     ("{}", "unknown format"),
     ('{"a": 1, "b": 2}', "unknown format.*'a', 'b'"),
     ('[{"image_id": 1, "category_id": 1, "score": 1}]', "COCO results"),
-    ('[{"image": "a.png", "tag": []}]', "JSON-MIN"),
+    ('[{"a": "a.png", "tag": []}]', "unknown format.*JSON-MIN exports"),
     (json.dumps({**coco(), "categories": 3}), "'categories' is 3"),
     (json.dumps({**coco(), "annotations": [3]}), "annotations, entry 0 is 3"),
     (json.dumps({**coco(), "annotations": [{"image_id": 99}]}), "is of image 99"),
