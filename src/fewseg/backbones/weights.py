@@ -292,7 +292,7 @@ def download(name: str) -> dict[str, Tensor]:
 
         repository = timm.get_pretrained_cfg(name).hf_hub_id
     cached = _cached(repository) if repository else None
-    if plain and cached is not None:
+    if plain and cached is not None and cached.endswith(".safetensors"):
         return read_state(cached)
     reason = _unreachable(ENDPOINT) if repository and cached is None else ""
     try:
