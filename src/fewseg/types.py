@@ -77,6 +77,9 @@ class Features:
     def at_scale(self, scale: float) -> Features:
         """Returns the maps of the images resized by a factor, under the names of their levels.
 
+        Args:
+            scale: factor of both sides, above 0; 1 gives these features.
+
         Raises:
             ValueError: the images were not read at this scale.
         """

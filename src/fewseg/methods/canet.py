@@ -402,6 +402,9 @@ class IterativeScorer(PairScorer):
 
         Returns:
             Logits (n, 1 + N, H, W), background first; with scales the sum over them.
+
+        Raises:
+            ValueError: the queries were not read at a scale of the refinement.
         """
         if not self.image_scales:
             return super().segment(query, state)
