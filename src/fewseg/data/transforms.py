@@ -93,11 +93,11 @@ class OriginalView(EvalView):
     size: int = 0
 
     def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the image itself, floating."""
+        """Returns the image (3, H, W) in [0, 1] and its labels (H, W) unchanged."""
         return unit_image(image), labels
 
     def box(self, hw: tuple[int, int]) -> Letterbox:
-        """Returns a box that the image fills."""
+        """Returns the view of an image of (H, W) pixels, which is all of it, without padding."""
         return Letterbox(original=hw, size=max(hw), content=hw)
 
 
