@@ -20,7 +20,7 @@ IGNORE = 255
 
 
 def value_before(of: Field[Any]) -> Any:
-    """The value of a config's field in stored configs that have not got it, from its metadata ``before``.
+    """The value of a config's field in stored configs that lack it, from its metadata ``before``.
 
     A field that is added later has one: stored configs without it are read with that value, what they were
     made with, whatever the default is now; with that value it is left out of JSON, so that digests stay.
@@ -76,6 +76,9 @@ class Features:
 
     def at_scale(self, scale: float) -> Features:
         """Returns the maps of the images resized by a factor, under the names of their levels.
+
+        Args:
+            scale: factor of both sides, above 0; 1 gives these features.
 
         Raises:
             ValueError: the images were not read at this scale.

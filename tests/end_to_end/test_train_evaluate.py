@@ -276,7 +276,7 @@ def test_image_scales_are_refused_by_name_where_a_method_feeds_nothing_back(rele
     words = ["evaluate", str(released), "--recipe", "tiny_scl", "--fold", "0", "--image-scales", "1.3"]
     assert main(words) == 1
     error = " ".join(capsys.readouterr().err.split())
-    assert "--image-scales is of methods that feed their answer back, canet and scl-canet, not of" in error
+    assert "--image-scales is for methods that feed their answer back, canet and scl-canet, not for" in error
 
 
 def test_manifests_of_another_fold_are_refused_before_anything_is_computed(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -23,6 +25,8 @@ from fewseg.annotations.values import AnnotatedImage, Items, Problem
 from fewseg.annotations.writer import JournalledWriter, WriteOptions, json_list, json_text
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
+
+logger = logging.getLogger(__name__)
 
 Polygon = NDArray[np.float64]
 """x, y, x, y, ... in pixels."""
@@ -156,7 +160,8 @@ def fill_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
 
 def iter_coco(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
     """Yields the images of a file: a lone bbox is a weak mask, a crowd 255, no annotation a negative."""
-    file = parse_coco(value, path)
+    assumed: Counter[str] = Counter()
+    file = parse_coco(_with_whole_ids(value, assumed), path)
     for id, image in file.images.items():
         try:
             where = f"{path}, image {id}"
@@ -165,33 +170,72 @@ def iter_coco(value: Any, path: Path, finder: ImageFinder, options: ReadOptions)
             check_annotated_size(where, size, size_field(image, "height", "width", where))
             canvas = Canvas(size)
             for k, annotation in file.annotations.get(id, ()):
-                _draw(annotation, file.categories, canvas, f"{path}, annotation {k}")
+                _draw(annotation, file.categories, canvas, assumed, f"{path}, annotation {k}")
             yield AnnotatedImage(image=photo, size=size, masks=canvas.masks(), weak=canvas.weak())
         except DataError as error:
             yield Problem(str(image.get("file_name", id)), error)
+    for what, count in (+assumed).items():
+        logger.warning("%s: %d %s", path, count, what)
 
 
-def _draw(annotation: Mapping[str, Any], categories: Mapping[int, str], canvas: Canvas, where: str) -> None:
+def _with_whole_ids(value: Mapping[str, Any], assumed: Counter[str]) -> Mapping[str, Any]:
+    """Returns a data set whose ids that are texts have become whole numbers: "1" and 1 are one id."""
+    keys = {"categories": ("id",), "images": ("id",), "annotations": ("image_id", "category_id")}
+    changed = dict(value)
+    numbers: dict[str, int] = {}
+    for name, wanted in keys.items():
+        entries = value.get(name)
+        if not isinstance(entries, list):
+            continue
+        changed[name] = copies = []
+        for entry in entries:
+            texts = (
+                {k: entry[k] for k in wanted if isinstance(entry.get(k), str)}
+                if isinstance(entry, dict)
+                else {}
+            )
+            for key, text in texts.items():
+                plain = text.isascii() and text.isdecimal() and str(int(text)) == text
+                texts[key] = int(text) if plain else numbers.setdefault(text, -1 - len(numbers))
+            assumed["ids are texts, read as numbers where they are numbers"] += len(texts)
+            copies.append({**entry, **texts} if texts else entry)
+    return changed
+
+
+def _draw(
+    annotation: Mapping[str, Any],
+    categories: Mapping[int, str],
+    canvas: Canvas,
+    assumed: Counter[str],
+    where: str,
+) -> None:
     category = field(annotation, "category_id", int, where)
     if category not in categories:
         raise DataError(
             f"{where} has the category {category}; expected one of {sorted(categories)[:20]}: add it to "
             "'categories'"
         )
-    region, weak = _region(annotation, canvas.size, where)
+    region, weak = _region(annotation, canvas.size, assumed, where)
     if annotation.get("iscrowd"):
         canvas.ignore(region)
     else:
         canvas.add(categories[category], region, weak=weak)
 
 
-def _region(annotation: Mapping[str, Any], size: tuple[int, int], where: str) -> tuple[Region, bool]:
+def _region(
+    annotation: Mapping[str, Any], size: tuple[int, int], assumed: Counter[str], where: str
+) -> tuple[Region, bool]:
     """Returns an annotation's pixels, and whether they are those of its box."""
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
         return decode_coco(segmentation, size, where).astype(np.bool_), False
     if isinstance(segmentation, list) and segmentation:
-        polygons = parse_polygons(segmentation, where)
+        if all(isinstance(v, int | float) for v in segmentation):
+            segmentation = [segmentation]
+            assumed["segmentations are one list of numbers, read as one polygon"] += 1
+        given = parse_polygons(segmentation, where)
+        polygons = [polygon for polygon in given if len(polygon) >= 6] or given
+        assumed["polygons of fewer than 3 points beside good ones, left out"] += len(given) - len(polygons)
         _check_extent(polygons, size, where)
         return fill_polygons(polygons, size), False
     if segmentation not in (None, [], ""):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fewseg.annotations.coco import is_coco, iter_coco
 from fewseg.annotations.cvat_masks import is_cvat_masks, iter_cvat_masks
+from fewseg.annotations.cvat_xml import is_cvat_folder, iter_cvat_folder, iter_cvat_xml
 from fewseg.annotations.json_values import load_json, shown
 from fewseg.annotations.label_studio import is_label_studio, iter_label_studio
 from fewseg.annotations.labelme import is_labelme, iter_labelme
@@ -26,7 +27,11 @@ _JSON_KINDS = (
     "COCO (images, annotations, categories), LabelMe (shapes) and Label Studio's JSON export (a list with "
     "data)"
 )
-_FOLDER_READERS = ((is_yolo, iter_yolo), (is_cvat_masks, iter_cvat_masks))
+_FOLDER_READERS = (
+    (is_yolo, iter_yolo),
+    (is_cvat_masks, iter_cvat_masks),
+    (is_cvat_folder, iter_cvat_folder),
+)
 """Layouts of folders, recognised by what lies in them; any other folder holds JSON files or masks."""
 
 
@@ -56,6 +61,9 @@ def iter_supports(path: Path | str, options: ReadOptions | None = None) -> Items
         return
     if path.suffix.lower() in (".yaml", ".yml"):
         yield from iter_yolo(path.parent, options, path)
+        return
+    if path.suffix.lower() == ".xml":
+        yield from iter_cvat_xml(path, options)
         return
     if path.suffix.lower() == ".jsonl":
         raise DataError(

@@ -8,13 +8,20 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from ssl import SSLError
+from threading import Thread
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import safetensors.torch
-import timm
 import torch
 from safetensors import SafetensorError
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+
+from fewseg.backbones.resnet import RESNETS
+from fewseg.ops.geometry import IMAGENET_MEAN
+
+_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 CLASSIFIER_PREFIXES = ("fc.", "classifier.", "head.", "pre_logits.")
 """Keys of ImageNet classifiers, which no trunk needs."""
@@ -237,7 +244,10 @@ def _refusal(report: WeightsReport, needed: int) -> str:
     if len(report.matched) < needed // 2 or report.mismatched:
         advice = "the file is of another network: give the backbone name that it was made for"
     else:
-        advice = "choose levels that the file has, or a file with all of them"
+        advice = (
+            "give --backbone-weights a file that has them too, or leave it out for the published weights; "
+            "`fewseg train` can do without: --method.backbone.levels"
+        )
     return f"weights refused, {needed} tensors are needed. {report.summary()}. What to do: {advice}"
 
 
@@ -256,6 +266,10 @@ def published_name(name: str) -> str:
     A name with a tag ("resnet50.a1_in1k") stands for itself. Otherwise torchvision's first weights are
     taken, which the few-shot papers use, and timm's default where torchvision has none (deep stems).
     """
+    if name in RESNETS and not name.endswith("s"):
+        return f"{name}.tv_in1k"
+    import timm
+
     if timm.is_model_pretrained(f"{name}.tv_in1k"):
         return f"{name}.tv_in1k"
     if not timm.is_model_pretrained(name):
@@ -267,21 +281,75 @@ def published_name(name: str) -> str:
 
 
 def download(name: str) -> dict[str, Tensor]:
-    """The published state dict, from timm's cache or the network."""
+    """The published state dict, from the cache without any network, or from the network."""
+    from huggingface_hub.constants import ENDPOINT
+
+    plain = name.removesuffix(".tv_in1k") in RESNETS  # their files need no timm
+    if plain:
+        repository = f"timm/{name}"
+    else:
+        import timm
+
+        repository = timm.get_pretrained_cfg(name).hf_hub_id
+    cached = _cached(repository) if repository else None
+    if plain and cached is not None and cached.endswith(".safetensors"):
+        return read_state(cached)
+    reason = _unreachable(ENDPOINT) if repository and cached is None else ""
     try:
-        net = timm.create_model(name, pretrained=True)
+        if reason:
+            raise ConnectionError(reason)
+        import timm
+
+        settings = {"pretrained_cfg_overlay": {"file": cached}} if cached else {}
+        net = timm.create_model(name, pretrained=True, **settings)
     except (OSError, RuntimeError) as error:
+        where = f"{ENDPOINT}/{repository}/resolve/main/model.safetensors" if repository else "elsewhere"
         raise ValueError(
             f"the published weights {name!r} are not in the cache and could not be downloaded ({error}): "
-            "connect once, or give weights the path of a .safetensors or .pth file"
+            f"run once with a network, or copy the file from {where} and give its path, "
+            "--backbone-weights PATH (`fewseg train`: --method.backbone.weights PATH)"
         ) from error
     state: dict[str, Tensor] = net.state_dict()
     return state
 
 
+def _cached(repository: str) -> str | None:
+    """The weight file that the Hugging Face cache has of a repository."""
+    from huggingface_hub import try_to_load_from_cache
+
+    name, _, revision = repository.partition("@")
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        found = try_to_load_from_cache(name, file, revision=revision or None)
+        if isinstance(found, str):
+            return found
+    return None
+
+
+def _unreachable(url: str, seconds: float = 5) -> str:
+    """Why a server gives no answer, or ""; one try, where huggingface_hub repeats for minutes."""
+    found = [f"no answer from {url} in {seconds:g} s"]
+
+    def ask() -> None:
+        try:
+            urlopen(Request(url, method="HEAD"), timeout=seconds).close()
+            found[0] = ""
+        except HTTPError:
+            found[0] = ""  # an answer
+        except OSError as error:
+            reason = getattr(error, "reason", error)  # huggingface_hub may know other certificates
+            found[0] = "" if isinstance(reason, SSLError) else f"no connection to {url}: {reason}"
+
+    thread = Thread(target=ask, daemon=True)  # looking up a name has no time limit
+    thread.start()
+    thread.join(seconds)
+    return found[0]
+
+
 def normalisation(name: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and std of RGB in [0, 1] of published weights; ImageNet's for None."""
-    cfg = timm.get_pretrained_cfg(name) if name else None
-    if cfg is None:
-        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    if name is None or name.removesuffix(".tv_in1k") in RESNETS:
+        return IMAGENET_MEAN, _IMAGENET_STD
+    import timm
+
+    cfg = timm.get_pretrained_cfg(name)
     return tuple(cfg.mean), tuple(cfg.std)

@@ -18,7 +18,7 @@ def train_options(words: Sequence[str], console: Console) -> TrainOptions:
     from fewseg.recipes.registry import RECIPES, recipe
 
     if not words or words[0].startswith("-"):
-        console.print("fewseg train RECIPE [options]; recipes:\n  " + "\n  ".join(RECIPES))
+        console.out("fewseg train RECIPE [options]; recipes:\n  " + "\n  ".join(RECIPES), highlight=False)
         if not {"-h", "--help"} & set(words):
             raise ValueError("no recipe given: name one of those above")
         raise SystemExit(0)

@@ -8,9 +8,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 from fewseg.data.draws import Draws
 from fewseg.ops.geometry import (
@@ -96,11 +93,11 @@ class OriginalView(EvalView):
     size: int = 0
 
     def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the image itself, floating."""
+        """Returns the image (3, H, W) in [0, 1] and its labels (H, W) unchanged."""
         return unit_image(image), labels
 
     def box(self, hw: tuple[int, int]) -> Letterbox:
-        """Returns a box that the image fills."""
+        """Returns the view of an image of (H, W) pixels, which is all of it, without padding."""
         return Letterbox(original=hw, size=max(hw), content=hw)
 
 
@@ -154,6 +151,10 @@ class TrainView:
         self, image: Tensor, labels: Tensor, draws: Draws, keep: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """Returns a random view of an image, a pure function of its arguments."""
+        from torchvision import tv_tensors
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.v2 import functional
+
         height, width = int(image.shape[-2]), int(image.shape[-1])
         factor = draws.uniform(*self.scale)
         if self.resize == "letterbox":

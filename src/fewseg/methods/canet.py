@@ -207,7 +207,7 @@ class Refinement:
             raise ValueError(f"refinement.image_scales must be different numbers above 0, got {scales}")
         if scales and self.stop_early:
             raise ValueError(
-                "refinement.stop_early is of pairs that are refined on their own: give it or image_scales"
+                "refinement.stop_early is for pairs that are refined on their own: give it or image_scales"
             )
 
     def run(self, trunk: IterativeTrunk, compared: Tensor) -> Tensor:
@@ -402,6 +402,9 @@ class IterativeScorer(PairScorer):
 
         Returns:
             Logits (n, 1 + N, H, W), background first; with scales the sum over them.
+
+        Raises:
+            ValueError: the queries were not read at a scale of the refinement.
         """
         if not self.image_scales:
             return super().segment(query, state)

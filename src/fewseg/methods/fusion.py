@@ -56,7 +56,11 @@ class Fusion:
         return "query"
 
     def join(self, guides: Guides, shots: int) -> Guides:
-        """Joins B * K guides of one shot each, the shot running fastest, into B guides."""
+        """Joins B * K guides of one shot each, the shot running fastest, into B guides.
+
+        Raises:
+            NotImplementedError: not ``joins_guides``.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not join guides")
 
     def weights(
@@ -87,7 +91,11 @@ class Fusion:
         return self.weights_of_iou(cross_iou)
 
     def weights_of_iou(self, cross_iou: Tensor) -> Tensor:
-        """The weights (B, K) of K > 1 shots where ``needs_cross_iou``."""
+        """The weights (B, K) of K > 1 shots, of their ``cross_iou`` (B, K, K); see ``weights``.
+
+        Raises:
+            NotImplementedError: not ``needs_cross_iou``.
+        """
         raise NotImplementedError(f"{type(self).__name__} weighs without IoUs")
 
     def iou_of(self, labels: Tensor, masks: Tensor) -> Tensor:
@@ -240,8 +248,11 @@ class IterativeInference(Fusion):
 
     Attributes:
         steps: N, sets collected (n = 1 .. N; the start is not among them). 0 is plain inference.
-        rate: eta of Eq. 12, chosen on base classes, see docs/results.md.
+        rate: eta of Eq. 12, above 0; chosen on base classes, see docs/results.md.
         guard: whether a support set that diverges goes no further; False is Eq. 12 as printed.
+
+    Raises:
+        ValueError: fewer than 0 steps, or a rate that is not above 0.
     """
 
     kind: Literal["iterative"] = "iterative"

@@ -121,6 +121,9 @@ class PairScorer(FewShotSegmenter):
 
         Returns:
             (B * G * K, 2, h, w), the target i running fastest, then the guide k.
+
+        Raises:
+            ValueError: the method has no such path.
         """
         if path != "query":
             raise ValueError(f"{type(self).__name__} has no support path: use CrossGuided(path='query')")

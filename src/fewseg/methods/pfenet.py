@@ -29,7 +29,7 @@ from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 
 @dataclass(frozen=True, kw_only=True)
 class PFENetConfig(PairConfig):
-    """PFENet's parts and sizes.
+    """PFENet's parts and sizes; see ``PairConfig`` for ``small_objects``.
 
     Attributes:
         backbone: the frozen trunk.

@@ -44,6 +44,10 @@ class SRPNetConfig(MethodConfig):
         support_weight: w_s of Eq. 11; 0 is the model without SRP.
         query_weight: w_q of Eq. 11.
         fusion: iterated prototypes (IQI), or the mean prototypes alone.
+
+    Raises:
+        ValueError: a level is not the backbone's, ``grid`` is neither "largest" nor one of ``levels``, alpha
+            is not above 0, or a loss weight is below 0.
     """
 
     backbone: BackboneConfig = field(default_factory=_trained_backbone)

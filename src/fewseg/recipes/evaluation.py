@@ -94,7 +94,7 @@ def _at_scales(config: MethodConfig, scales: tuple[float, ...]) -> MethodConfig:
     """The config with other scales of its refinement."""
     if not isinstance(config, IterativeConfig):
         raise ValueError(
-            f"--image-scales is of methods that feed their answer back, canet and scl-canet, not of "
+            f"--image-scales is for methods that feed their answer back, canet and scl-canet, not for "
             f"{method_name(config)}: leave it out"
         )
     return replace(config, refinement=replace(config.refinement, image_scales=scales, stop_early=False))

@@ -62,10 +62,10 @@ class EvaluateOptions:
     # multi-scale with one pass (SD-AANet, Table IV): its logits are resized to these sides and their
     # probabilities added.
     output_sizes: tuple[int, ...] = ()
-    # of canet and scl-canet: factors of the images' own size at which queries are segmented, the answer of
+    # for canet and scl-canet: factors of the images' own size at which queries are segmented, the answer of
     # all shots and scales being fed back (0.7 1 1.3); the checkpoint's by default.
     image_scales: tuple[float, ...] = ()
-    # episodes a seed; the protocol's by default (another number is another protocol).
+    # episodes a seed; the protocol's by default (a different number makes a different protocol).
     episodes: int | None = None
     seeds: tuple[int, ...] = ()  # the protocol's by default.
     # a published one in place of the recipe's: paper-scl, paper-srpnet, paper-sdaanet, pfenet or hsnet. On a

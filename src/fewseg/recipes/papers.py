@@ -360,7 +360,8 @@ def pascal_matcher_resnet50() -> Recipe:
 
     Deviations: no paper has it.
     """
-    return replace(_prototypes(MatcherConfig(), *PLAIN, *ITERATED), train=None)
+    backbone = BackboneConfig(levels=("layer2", "layer3"))  # those that are compared
+    return replace(_prototypes(MatcherConfig(backbone=backbone), *PLAIN, *ITERATED), train=None)
 
 
 VIEW = TrainView(size=321, scale=(1.0, 1.0), rotate=10.0, rotate_probability=0.5, flip=0.5, blur=0.0)

@@ -52,7 +52,7 @@ def resolve(
     backbone: str | None = None,
     backbone_weights: str | None = None,
 ) -> Resolved:
-    """Finds a checkpoint or a recipe without training, whose ``backbone`` may be another timm network."""
+    """Finds a checkpoint or a recipe without training, whose ``backbone`` may be a different timm network."""
     if what in RECIPES and not Path(what).exists():
         chosen = recipe(what)
         if chosen.train is not None:

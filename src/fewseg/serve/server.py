@@ -15,7 +15,7 @@ from fewseg.serve.limits import MIB, Limits
 if TYPE_CHECKING:
     from fewseg.serve.label_studio_client import StudioSettings
 
-_NEEDED = ("fastapi", "uvicorn", "httpx", "defusedxml")
+_NEEDED = ("fastapi", "uvicorn", "httpx")
 _LAST_PORT = 65535  # some systems accept larger numbers and listen on the remainder
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

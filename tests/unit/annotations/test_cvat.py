@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from fewseg.annotations.formats import FORMATS, iter_supports, read_supports
 from fewseg.annotations.mask_files import voc_palette
 from fewseg.annotations.options import ReadOptions
+from fewseg.annotations.shapes import ellipse, polygon, rectangle, stroke
 from fewseg.annotations.values import Problem
 from fewseg.annotations.writer import WriteOptions
 from fewseg.types import DataError
@@ -118,3 +120,138 @@ def test_written_masks_read_back_to_the_pixel_and_are_listed(tmp_path, predict, 
     for name in ("a:b", "a\nb", "background"):
         with pytest.raises(ValueError, match=r"invalid in labelmap\.txt"):
             FORMATS["cvat"](tmp_path / "other", (name,), WriteOptions())
+
+
+SIZE = (30, 40)
+
+
+def xml(tmp_path, write_image, *images, name="annotations.xml"):
+    """Writes a file of (image name, its shapes), and the images."""
+    text = ""
+    for k, (image, shapes) in enumerate(images):
+        write_image(tmp_path / "images" / image, SIZE)
+        text += f'<image id="{k}" name="{image}" width="40" height="30">{shapes}</image>'
+    (tmp_path / name).write_text(f"<annotations><version>1.1</version><meta/>{text}</annotations>")
+    return tmp_path / name
+
+
+def runs(mask):
+    """CVAT's own: lengths along the rows, background first."""
+    flat, found, value = mask.ravel().tolist(), [0], 0
+    for pixel in flat:
+        if pixel != value:
+            found.append(0)
+            value = pixel
+        found[-1] += 1
+    return ", ".join(map(str, found))
+
+
+PIECE = np.random.default_rng(0).integers(0, 2, (7, 9))
+PIECE[0, 0] = 1
+
+
+def in_place(piece):
+    mask = np.zeros(SIZE, np.uint8)
+    mask[4:11, 20:29] = piece
+    return mask
+
+
+POLYGON = [3.2, 2.0, 35.5, 8.0, 12.0, 28.0]
+TURNED = [(15 + x, 10 + y) for x, y in ((2, -4), (2, 4), (-2, 4), (-2, -4))]  # 8 x 4, by a quarter
+DOTS = stroke([(5, 5)], 6, SIZE) | stroke([(30.5, 20)], 6, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("shape", "mask", "kind"),
+    [
+        (
+            'polygon points="3.20,2.00;35.50,8.00;12.00,28.00"',
+            coco_mask.decode(coco_mask.frPyObjects([POLYGON], *SIZE))[..., 0],
+            "exact",
+        ),
+        ('box xtl="5" ytl="6.4" xbr="25" ybr="17"', rectangle(5, 6.4, 20, 10.6, SIZE), "weak"),
+        ('box xtl="11" ytl="8" xbr="19" ybr="12" rotation="90"', polygon(TURNED, SIZE), "weak"),
+        ('ellipse cx="20" cy="15" rx="12" ry="4" rotation="30"', ellipse(20, 15, 12, 4, SIZE, 30), "exact"),
+        (
+            f'mask rle="{runs(PIECE)}" left="20" top="4" width="9" height="7"',
+            in_place(PIECE),
+            "exact",
+        ),
+        ('polyline points="2,3;30.5,20"', stroke([(2, 3), (30.5, 20)], 6, SIZE), "scribble"),
+        ('points points="5,5;30.5,20"', DOTS, "scribble"),
+    ],
+)
+def test_each_shape_of_the_xml(tmp_path, write_image, shape, mask, kind):
+    xml(
+        tmp_path,
+        write_image,
+        ("a é.png", f'<{shape} label="rust"><attribute name="x">1</attribute></{shape.split()[0]}>'),
+    )
+    (found,) = read_supports(tmp_path, ReadOptions(stroke=6))
+    assert found.image == tmp_path / "images" / "a é.png"
+    expected = np.where(np.asarray(mask) > 0, 1, 255 if kind == "scribble" else 0)
+    assert np.array_equal(found.masks["rust"], expected)
+    assert found.weak == (frozenset() if kind == "exact" else {"rust"})
+
+
+def test_an_image_without_shapes_is_left_out_unless_it_has_a_tag(tmp_path, write_image, caplog):
+    box = '<box label="rust" xtl="1" ytl="1" xbr="3" ybr="3"/>'
+    images = (("a.png", box), ("b.png", '<tag label="good"/>'), ("c.png", ""), ("d.png", " "))
+    given = xml(tmp_path, write_image, *images, name="job 1.xml")
+    a, b = read_supports(given)
+    assert (set(a.masks), b.image.name, b.masks) == ({"rust"}, "b.png", {})
+    (message,) = caplog.messages
+    assert "2 images have no shape and are left out, the first is c.png; one with a tag is a neg" in message
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ('<cuboid label="a"/>', "is a cuboid; expected polygon, box"),
+        ('<polygon points="1,2;3,4;5,6"/>', "has no label"),
+        ('<polygon label="a" points="1,2;3,4"/>', "expected x,y;x,y;... of 3 or more"),
+        ('<polygon label="a" points="1,2;3,4;5,nan"/>', "expected x,y"),
+        ('<polygon label="a" points="1,2;3,4;5"/>', "expected x,y"),
+        ('<box label="a" xtl="1" ytl="x" xbr="1" ybr="2"/>', "'ytl' is 'x'; expected a finite number"),
+        ('<box label="a" xtl="1" ytl="1" xbr="inf" ybr="2"/>', "expected a finite number"),
+        ('<mask label="a" rle="1, 2" left="0" top="0" width="2" height="2"/>', "3 pixels in a box of 2 x 2"),
+        ('<mask label="a" rle="5, -1" left="0" top="0" width="2" height="2"/>', "filled by its runs"),
+        (
+            '<mask label="a" rle="0, 4" left="39" top="0" width="2" height="2"/>',
+            "expected one inside the image",
+        ),
+        ('<mask label="a" rle="x" left="0" top="0" width="2" height="2"/>', "expected whole numbers"),
+    ],
+)
+def test_a_wrong_shape_is_reported_and_the_other_images_are_kept(tmp_path, write_image, shape, message):
+    good = '<box label="a" xtl="1" ytl="1" xbr="3" ybr="3"/>'
+    xml(tmp_path, write_image, ("bad.png", good + shape), ("good.png", good))
+    bad, kept = iter_supports(tmp_path)
+    assert kept.image.name == "good.png"
+    assert "bad.png" in str(bad.error)
+    assert message in str(bad.error)
+
+
+def test_sizes_and_missing_images_of_the_xml_are_reported(tmp_path, write_image):
+    good = '<box label="a" xtl="1" ytl="1" xbr="3" ybr="3"/>'
+    xml(tmp_path, write_image, ("size.png", good), ("gone.png", good))
+    write_image(tmp_path / "images" / "size.png", (31, 40))
+    (tmp_path / "images" / "gone.png").unlink()
+    size, gone = (str(item.error) for item in iter_supports(tmp_path))
+    assert "the image is 40 x 31 pixels and the annotated one 40 x 30" in size
+    assert "'gone.png' is not in" in gone
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<annotations><track/></annotations>", "tracks of a video; .*export as 'CVAT for images 1.1'"),
+        ("<annotation><object/></annotation>", "has <annotation>; expected <annotations>"),
+        ("<annotations>", "is not plain XML"),
+        ('<!DOCTYPE x [<!ENTITY a "b">]><annotations/>', "is not plain XML"),
+    ],
+)
+def test_other_xml_is_reported(tmp_path, text, message):
+    (tmp_path / "a.xml").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_supports(tmp_path / "a.xml")

@@ -77,6 +77,54 @@ def test_coco_reads_both_kinds_of_rle(tmp_path, write_json, counts):
     assert np.array_equal(found.masks["rust"], MASK)
 
 
+POINTS = [x for point in TRIANGLE for x in point]
+
+
+def test_a_flat_coco_polygon_is_one_polygon_with_a_warning(tmp_path, write_json, caplog):
+    found = one(tmp_path, write_json, coco({"segmentation": POINTS}, {"segmentation": POINTS}))
+    assert np.array_equal(found.masks["rust"], theirs([POINTS]))
+    (message,) = caplog.messages
+    assert "a.json: 2 segmentations are one list of numbers, read as one polygon" in message
+
+
+def test_short_coco_rings_beside_good_ones_are_left_out_and_counted(tmp_path, write_json, caplog):
+    rings = [[5, 5, 6, 6], POINTS, [1, 2], []]
+    found = one(tmp_path, write_json, coco({"segmentation": rings}))
+    assert np.array_equal(found.masks["rust"], theirs([POINTS]))
+    (message,) = caplog.messages
+    assert "3 polygons of fewer than 3 points beside good ones, left out" in message
+    for lone in ([[5, 5, 6, 6]], [5, 5, 6, 6], [[5, 5, 6, 6], [1, 2]]):
+        (problem,) = iter_supports(write_json(tmp_path / "a.json", coco({"segmentation": lone})))
+        assert "expected x, y of 3 points or more" in str(problem.error)
+
+
+@pytest.mark.parametrize("image", ["7", "an image", "07"])
+@pytest.mark.parametrize("category", ["3", "a category"])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_coco_ids_may_be_texts(tmp_path, write_json, caplog, image, category, everywhere):
+    value = coco({"segmentation": [POINTS], "image_id": image, "category_id": category})
+    if everywhere or image != "7":
+        value["images"][0]["id"] = image
+    if everywhere or category != "3":
+        value["categories"][0]["id"] = category
+    found = one(tmp_path, write_json, value)
+    assert set(found.masks) == {"rust"}  # and not the category that is unused
+    assert np.array_equal(found.masks["rust"], theirs([POINTS]))
+    (message,) = caplog.messages
+    assert "ids are texts, read as numbers where they are numbers" in message
+
+
+def test_a_coco_id_as_text_and_as_number_is_one_id(tmp_path, write_json):
+    value = coco({"segmentation": [POINTS]})
+    for name in ("images", "categories"):
+        twice = {**value, name: [*value[name], {**value[name][0], "id": str(value[name][0]["id"])}]}
+        with pytest.raises(DataError, match=r"have one id, [37]"):
+            read_supports(write_json(tmp_path / "a.json", twice))
+    value["annotations"][0]["image_id"] = "8"
+    with pytest.raises(DataError, match="is of image 8, which the file does not list"):
+        read_supports(write_json(tmp_path / "a.json", value))
+
+
 def test_a_coco_box_is_weak_a_crowd_is_ignored_and_no_annotation_is_a_negative(tmp_path, write_json):
     crowd = {"segmentation": {"size": [30, 40], "counts": [0, 60, 1140]}, "iscrowd": 1}
     box = {"segmentation": [], "bbox": [4, 5, 6, 7], "category_id": 5}

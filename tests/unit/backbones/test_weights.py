@@ -2,14 +2,18 @@
 
 import hashlib
 import pickle
+import socket
+import threading
 
+import huggingface_hub
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
 from fewseg.backbones import BackboneConfig, ResNetShape, load_weights
-from fewseg.backbones.weights import normalisation, published_name, to_timm_names
+from fewseg.backbones import weights as weight_files
+from fewseg.backbones.weights import download, normalisation, published_name, to_timm_names
 
 TINY = ResNetShape(layers=(1, 1, 1, 1), channels=(8, 8, 8, 8), stem_width=4)
 
@@ -79,7 +83,9 @@ def test_a_trunk_without_layer4_serves_shallower_levels_and_is_refused_for_deepe
     path = tmp_path / "trunk.safetensors"
     save_file({key: value for key, value in state.items() if not key.startswith("layer4")}, path)
     assert tiny(str(path), levels=("layer2", "layer3")).build().report.complete
-    with pytest.raises(ValueError, match=r"missing: layer4 \(10\).*choose levels that the file has"):
+    with pytest.raises(
+        ValueError, match=r"missing: layer4 \(10\).*give --backbone-weights a file that has them"
+    ):
         tiny(str(path)).build()
 
 
@@ -196,9 +202,11 @@ def test_a_bare_name_stands_for_torchvisions_first_weights_and_a_deep_stem_for_t
 
 
 @pytest.fixture
-def timm_gives(monkeypatch):
-    """Has timm call a function in place of a download."""
+def timm_gives(monkeypatch, tmp_path):
+    """Has timm call a function in place of a download, with an empty cache and a network."""
     build = timm.create_model
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(weight_files, "_unreachable", lambda url: "")
 
     def give(published):
         def create(name, pretrained=False, **settings):
@@ -224,5 +232,48 @@ def test_unreachable_weights_are_an_error_that_says_what_to_do(timm_gives):
         raise FileNotFoundError("no network")
 
     timm_gives(unreachable)
-    with pytest.raises(ValueError, match=r"could not be downloaded \(no network\).*give weights the path"):
+    with pytest.raises(ValueError, match=r"could not be downloaded \(no network\).*--backbone-weights PATH"):
         BackboneConfig(name="resnet18").build()
+
+
+def test_without_a_network_nothing_is_downloaded_and_the_file_to_copy_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm was called"))
+    with pytest.raises(ValueError, match=r"no connection to http://127\.0\.0\.1:9: .*refused") as found:
+        download("resnet18.tv_in1k")
+    assert "copy the file from http://127.0.0.1:9/timm/resnet18.tv_in1k/resolve/main/" in str(found.value)
+
+
+def test_a_server_that_does_not_answer_is_waited_for_once():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert weight_files._unreachable(url, seconds=0.2).startswith(f"no answer from {url} in 0.2 s")
+
+
+@pytest.mark.parametrize("status", ["200 OK", "404 Not Found"])
+def test_any_answer_shows_a_network(status):
+    def answer(server):
+        with server.accept()[0] as connection:
+            connection.recv(1024)
+            connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        assert weight_files._unreachable(f"http://127.0.0.1:{server.getsockname()[1]}") == ""
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_a_cached_file_is_loaded_without_asking_the_network(monkeypatch, tmp_path, file):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(weight_files, "_unreachable", lambda url: pytest.fail("the network was asked"))
+    published = timm.create_model("resnet18").state_dict()
+    folder = tmp_path / "models--timm--resnet18.tv_in1k"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs/main").write_text("abc")
+    (folder / "snapshots/abc").mkdir(parents=True)
+    save = save_file if file.endswith(".safetensors") else torch.save
+    save(published, folder / "snapshots/abc" / file)
+    found = download("resnet18.tv_in1k")
+    assert found.keys() == published.keys()
+    assert all(torch.equal(found[key], published[key]) for key in published)
