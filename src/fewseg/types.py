@@ -20,7 +20,7 @@ IGNORE = 255
 
 
 def value_before(of: Field[Any]) -> Any:
-    """The value of a config's field in stored configs that have not got it, from its metadata ``before``.
+    """The value of a config's field in stored configs that lack it, from its metadata ``before``.
 
     A field that is added later has one: stored configs without it are read with that value, what they were
     made with, whatever the default is now; with that value it is left out of JSON, so that digests stay.

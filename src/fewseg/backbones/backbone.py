@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, Self
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fewseg.backbones.resnet import RESNETS
 from fewseg.backbones.trunks import (
     IMAGE,
     LEVELS,
@@ -40,6 +40,9 @@ from fewseg.types import Features, at_scale, check_choices
 logger = logging.getLogger(__name__)
 
 _FAMILIES = {"timm.models.resnet": "resnet", "timm.models.vgg": "vgg"}
+
+_KNOWN = dict.fromkeys(RESNETS, "resnet") | dict.fromkeys(("vgg16", "vgg16_bn"), "vgg")
+"""Names whose family is known without importing timm, which takes seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +97,7 @@ class BackboneConfig:
             raise ValueError(f"levels {self.levels}: give one or more of {LEVELS} beside {IMAGE!r}")
         for level in self.stages:
             split_level(level)
-        if self.family is None or ("." in self.name and not timm.is_model_pretrained(self.name)):
-            known = timm.list_models(include_tags="." in self.name)
-            near = difflib.get_close_matches(self.name, known) or ["resnet50"]
-            raise ValueError(
-                f"unknown backbone {self.name!r}: give a name that timm knows, such as {' or '.join(near)}"
-            )
+        _check_name(self.name)
         if self.family != "resnet" and (
             self.shape or self.stride_on_1x1 or self.ceil_pool or self.first_block_dilation == "stage"
         ):
@@ -117,6 +115,10 @@ class BackboneConfig:
     @property
     def family(self) -> str | None:
         """The kind of network, "resnet", "vgg" or "timm" for the others; None for a name unknown to timm."""
+        if self.name in _KNOWN:
+            return _KNOWN[self.name]
+        import timm
+
         known = timm.is_model(self.name)
         return _FAMILIES.get(timm.model_entrypoint(self.name).__module__, "timm") if known else None
 
@@ -142,6 +144,19 @@ class BackboneConfig:
             ValueError: the weights cannot be had or do not fit; see ``load_weights``.
         """
         return Backbone(self)
+
+
+def _check_name(name: str) -> None:
+    """Raises a ValueError for a network or a tag that timm does not know."""
+    if name in _KNOWN:
+        return
+    import timm
+
+    if not timm.is_model(name) or ("." in name and not timm.is_model_pretrained(name)):
+        near = difflib.get_close_matches(name, timm.list_models(include_tags="." in name)) or ["resnet50"]
+        raise ValueError(
+            f"unknown backbone {name!r}: give a name that timm knows, such as {' or '.join(near)}"
+        )
 
 
 class Backbone(nn.Module):

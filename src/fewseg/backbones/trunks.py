@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-import timm
 import torch.nn.functional as F
-from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
+
+from fewseg.backbones.resnet import RESNETS, ResNet
 
 LEVELS = ("stem", "layer1", "layer2", "layer3", "layer4")
 """Names of the stages, shallow to deep, for every architecture; "layer3.2" is block 2 of layer3."""
@@ -137,8 +137,16 @@ def build_resnet(
     ceil_pool: bool = False,
 ) -> ResNetTrunk:
     """Builds a randomly initialised ResNet at output stride 8; see ``BackboneConfig`` for the options."""
-    sizes = asdict(shape) | {"stem_type": "deep"} if shape else {}
-    net = timm.create_model(name, pretrained=False, num_classes=0, output_stride=8, **sizes)
+    net: Any
+    if name in RESNETS:
+        bottleneck, layers, stem_width = RESNETS[name]
+        sizes = {"layers": layers, "stem_width": stem_width} if shape is None else asdict(shape)
+        net = ResNet(bottleneck, **sizes)
+    else:
+        import timm
+
+        sizes = asdict(shape) | {"stem_type": "deep"} if shape else {}
+        net = timm.create_model(name, pretrained=False, num_classes=0, output_stride=8, **sizes)
     if first_block_dilation == "stage":
         for stage in (net.layer3, net.layer4):
             _dilate_first_block(stage[0])
@@ -158,9 +166,9 @@ def _dilate_first_block(block: Any) -> None:
             conv.dilation = conv.padding = (block.dilation, block.dilation)
 
 
-def _stride_first_conv(name: str, block: nn.Module) -> None:
+def _stride_first_conv(name: str, block: Any) -> None:
     """Moves the stride of a bottleneck from its 3x3 to its first 1x1."""
-    if not isinstance(block, Bottleneck):
+    if not hasattr(block, "conv3"):
         raise ValueError(
             f"stride_on_1x1 needs bottleneck blocks; {name!r} has none: "
             "leave stride_on_1x1 off or choose resnet50 or deeper"
@@ -218,6 +226,8 @@ def _keep_size(block: nn.Sequential, level: str) -> None:
 
 def build_vgg(name: str, last: str, *, last_relu: bool = True) -> VGGTrunk:
     """Builds a randomly initialised VGG; without ``last_relu`` the deepest convolution has no ReLU."""
+    import timm
+
     net = timm.create_model(name, pretrained=False, num_classes=0)
     trunk = VGGTrunk(net, last)
     if not last_relu:
@@ -301,6 +311,8 @@ class TimmTrunk(Trunk):
 
 def build_timm(name: str, last: str) -> TimmTrunk:
     """Builds a randomly initialised network such as "convnext_tiny", at output stride 8 where it can."""
+    import timm
+
     for options in ({"output_stride": 8}, {"dynamic_img_size": True}, {}):
         try:
             net: Any = timm.create_model(name, pretrained=False, num_classes=0, **options)

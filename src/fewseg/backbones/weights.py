@@ -14,13 +14,14 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import safetensors.torch
-import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.constants import ENDPOINT
 from safetensors import SafetensorError
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+
+from fewseg.backbones.resnet import RESNETS
+from fewseg.ops.geometry import IMAGENET_MEAN
+
+_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 CLASSIFIER_PREFIXES = ("fc.", "classifier.", "head.", "pre_logits.")
 """Keys of ImageNet classifiers, which no trunk needs."""
@@ -265,6 +266,10 @@ def published_name(name: str) -> str:
     A name with a tag ("resnet50.a1_in1k") stands for itself. Otherwise torchvision's first weights are
     taken, which the few-shot papers use, and timm's default where torchvision has none (deep stems).
     """
+    if name in RESNETS and not name.endswith("s"):
+        return f"{name}.tv_in1k"
+    import timm
+
     if timm.is_model_pretrained(f"{name}.tv_in1k"):
         return f"{name}.tv_in1k"
     if not timm.is_model_pretrained(name):
@@ -277,12 +282,24 @@ def published_name(name: str) -> str:
 
 def download(name: str) -> dict[str, Tensor]:
     """The published state dict, from the cache without any network, or from the network."""
-    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    from huggingface_hub.constants import ENDPOINT
+
+    plain = name.removesuffix(".tv_in1k") in RESNETS  # their files need no timm
+    if plain:
+        repository = f"timm/{name}"
+    else:
+        import timm
+
+        repository = timm.get_pretrained_cfg(name).hf_hub_id
     cached = _cached(repository) if repository else None
+    if plain and cached is not None and cached.endswith(".safetensors"):
+        return read_state(cached)
     reason = _unreachable(ENDPOINT) if repository and cached is None else ""
     try:
         if reason:
             raise ConnectionError(reason)
+        import timm
+
         settings = {"pretrained_cfg_overlay": {"file": cached}} if cached else {}
         net = timm.create_model(name, pretrained=True, **settings)
     except (OSError, RuntimeError) as error:
@@ -298,6 +315,8 @@ def download(name: str) -> dict[str, Tensor]:
 
 def _cached(repository: str) -> str | None:
     """The weight file that the Hugging Face cache has of a repository."""
+    from huggingface_hub import try_to_load_from_cache
+
     name, _, revision = repository.partition("@")
     for file in ("model.safetensors", "pytorch_model.bin"):
         found = try_to_load_from_cache(name, file, revision=revision or None)
@@ -328,7 +347,9 @@ def _unreachable(url: str, seconds: float = 5) -> str:
 
 def normalisation(name: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and std of RGB in [0, 1] of published weights; ImageNet's for None."""
-    cfg = timm.get_pretrained_cfg(name) if name else None
-    if cfg is None:
-        return IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    if name is None or name.removesuffix(".tv_in1k") in RESNETS:
+        return IMAGENET_MEAN, _IMAGENET_STD
+    import timm
+
+    cfg = timm.get_pretrained_cfg(name)
     return tuple(cfg.mean), tuple(cfg.std)

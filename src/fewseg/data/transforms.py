@@ -8,9 +8,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
 
 from fewseg.data.draws import Draws
 from fewseg.ops.geometry import (
@@ -154,6 +151,10 @@ class TrainView:
         self, image: Tensor, labels: Tensor, draws: Draws, keep: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """Returns a random view of an image, a pure function of its arguments."""
+        from torchvision import tv_tensors
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.v2 import functional
+
         height, width = int(image.shape[-2]), int(image.shape[-1])
         factor = draws.uniform(*self.scale)
         if self.resize == "letterbox":

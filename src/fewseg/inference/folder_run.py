@@ -125,8 +125,10 @@ _NO_MEMORY = "there is not enough memory for this image: lower --batch or --size
 
 
 @contextmanager
-def claimed(folder: Path, facts: Mapping[str, object]) -> Iterator[None]:
-    """Keeps a folder for one run, and for later ones with the same facts, which its file records."""
+def claimed(
+    folder: Path, facts: Mapping[str, object], about: Mapping[str, object] | None = None
+) -> Iterator[None]:
+    """Keeps a folder for one run, and for later ones with the same facts; its file records them and more."""
     path = folder / RUN_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +151,7 @@ def claimed(folder: Path, facts: Mapping[str, object]) -> Iterator[None]:
                     f"{folder} holds a run with a different {', '.join(differing)}; only the same run can "
                     "continue there: choose a different folder, or remove this one"
                 )
-        facts = {k: v for k, v in found.items() if v is not None} | dict(facts)
+        facts = {k: v for k, v in found.items() if v is not None} | dict(facts) | dict(about or {})
         atomic_write_text(path, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
         yield
 
@@ -210,9 +212,15 @@ def label(options: LabelOptions) -> RunReport:
     logger.info("classes: %s", shown)
     if options.save_support is not None:
         segmenter.save_supports(options.save_support)
+    if segmenter.model.chooses:
+        logger.info("choosing by your examples, which takes a minute or two")
+    choice = segmenter.session().choice
+    expected = [] if choice is None else choice.lines
+    for line in expected:
+        logger.info("%s", line)
     report = label_images(segmenter, images, options.out, options.run)
     if options.run.sheet > 0:
-        write_sheet(options.out, report.problems, options.run.sheet)
+        write_sheet(options.out, report.problems, options.run.sheet, expected)
     return report
 
 
@@ -240,7 +248,8 @@ def label_images(
     options = options or RunOptions()
     options.check()
     session = segmenter.session()
-    with claimed(folder, _facts(session, options)):
+    about = {} if session.choice is None else {"choice": session.choice.facts()}
+    with claimed(folder, _facts(session, options), about):
         unnamed = wrong_names(images, options.formats, session.supports.classes)
         for text in unnamed.values():
             logger.warning("skipped: %s", text)

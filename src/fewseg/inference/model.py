@@ -19,8 +19,9 @@ from fewseg.engine.environment import precision_on
 from fewseg.engine.results import as_json
 from fewseg.engine.results import digest as json_digest
 from fewseg.engine.train_config import TrainConfig
-from fewseg.inference.options import ModelOptions
+from fewseg.inference.options import AUTO_RECIPE, ModelOptions, auto_recipe
 from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.fitted import FittedConfig
 from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.ops.geometry import Letterbox, letterbox, place, place_labels, restore
 from fewseg.ops.memory import as_memory_error
@@ -209,6 +210,8 @@ class Model:
         extract: what runs the backbone in place of the method itself, giving the same maps.
         precision: "bf16" for autocast: up to twice as fast on CPUs with bfloat16 instructions; one to four
             pixels of a thousand get a different label.
+        chooses: whether each support set chooses its own method on this one's backbone
+            (:func:`~fewseg.inference.choose.choose`); this one reads the images for all of them.
 
     Attributes:
         digest: key of all that decides features: weights, config, fusion, input size, views, precision.
@@ -226,6 +229,7 @@ class Model:
         name: str = "",
         extract: Extract | None = None,
         precision: Precision = "fp32",
+        chooses: bool = False,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
@@ -233,7 +237,7 @@ class Model:
             raise ValueError(f"the input size must be 33 pixels or more, best of the form 8k + 1, got {size}")
         self.method, self.config, self.size, self.views = method, config, size, views or Whole()
         self.name = name or method_name(config)
-        self.extract, self.precision = extract or method.extract, precision
+        self.extract, self.precision, self.chooses = extract or method.extract, precision, chooses
         self.digest = self._digest()
 
     @property
@@ -331,8 +335,17 @@ def load_model(
     options = options or ModelOptions()
     if views is None:
         views = Whole() if options.tiles is None else Tiles(side=options.tiles, overlap=options.overlap)
-    found = resolve(options.model, backbone=options.backbone, backbone_weights=options.backbone_weights)
+    auto = auto_recipe(options.model)
+    found = resolve(
+        auto or options.model, backbone=options.backbone, backbone_weights=options.backbone_weights
+    )
     method = found.load(backbone_weights=options.backbone_weights)
+    config = found.about.config
+    if auto and not (isinstance(config, FittedConfig) and set(config.levels) == set(config.backbone.levels)):
+        raise ValueError(
+            f"auto needs a recipe of a fitted head that sees all levels of its backbone, got {auto}: give "
+            f"auto, or auto:RECIPE such as auto:{AUTO_RECIPE}"
+        )
     fusions = {method.fusion.kind: method.fusion, **{own.kind: own for own in method.fusions}}
     if options.fusion is not None and options.fusion not in fusions:
         kinds = ", ".join(own.kind for own in method.fusions)
@@ -346,7 +359,7 @@ def load_model(
     size = options.size or _usual_size(found)
     name = Path(options.model).name
     precision = precision_on(place) if options.precision == "auto" else options.precision
-    return Model(method, found.about.config, size, views, name, precision=precision)
+    return Model(method, found.about.config, size, views, name, precision=precision, chooses=auto is not None)
 
 
 def _usual_size(found: Resolved) -> int:

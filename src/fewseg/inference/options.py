@@ -16,12 +16,22 @@ from fewseg.ops.files import check_writable
 DEFAULT_MODEL = "pascal_matcher_resnet50"
 """The recipe that needs neither training nor a checkpoint."""
 
+AUTO, AUTO_RECIPE = "auto", "fitted_resnet50"
+
+
+def auto_recipe(model: str) -> str | None:
+    """The recipe whose backbone and size ``auto`` and ``auto:RECIPE`` use; None for all other models."""
+    kind, _, recipe = model.partition(":")
+    return (recipe or AUTO_RECIPE) if kind == AUTO else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
     """Which model is used, and how."""
 
-    model: str = DEFAULT_MODEL  # a checkpoint (.safetensors) or a recipe without training.
+    model: str = DEFAULT_MODEL
+    """a checkpoint (.safetensors), a recipe without training, or "auto" for the method that suits the
+    examples best by a cross-validation on them ("auto:RECIPE" for the backbone of a fitted head's recipe)."""
     backbone: str | None = None
     """for a recipe without training: a different timm network, such as vit_small_patch14_dinov2."""
     backbone_weights: str | None = None  # path of the frozen trunk's weights, where it moved.
@@ -134,6 +144,8 @@ class ExportOptions:
         """Raises as :meth:`LabelOptions.check`."""
         self.read.check()
         self.model.check()
+        if auto_recipe(self.model.model) is not None:
+            raise ValueError("auto chooses anew for each support set: export a recipe or a checkpoint")
         if self.model.precision == "bf16":
             raise ValueError(f"--precision must be fp32 for an export, got {self.model.precision}")
         check_support(self.support)

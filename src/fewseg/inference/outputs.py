@@ -127,8 +127,11 @@ def _colours() -> NDArray[np.uint8]:
     return np.array(voc_palette(), dtype=np.uint8).reshape(-1, 3)
 
 
-def write_sheet(folder: Path, problems: Mapping[str, str], most: int) -> None:
-    """Writes one HTML file of a run's ``most`` images of the lowest quality, with all it shows in it."""
+def write_sheet(folder: Path, problems: Mapping[str, str], most: int, expected: Sequence[str] = ()) -> None:
+    """Writes one HTML file of a run's ``most`` images of the lowest quality, with all it shows in it.
+
+    ``expected`` are sentences on what to expect of the run.
+    """
     classes: tuple[str, ...] = ()
     found: list[tuple[float, str, Mapping[str, Any]]] = []
     for prediction in read_jsonl(folder / LINES):  # one by one: each holds a label map
@@ -144,6 +147,7 @@ def write_sheet(folder: Path, problems: Mapping[str, str], most: int) -> None:
         left_out=max(0, len(found) - most),
         legend=list(zip(classes, _colours()[1:].tolist(), strict=False)),
         problems=problems,
+        expected=expected,
         cards=[_card(folder / THUMBS, *item) for item in found[:most]],
     )
     atomic_write_text(folder / SHEET, text)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewseg.annotations.values import Mask, Prediction
+from fewseg.inference.choose import choose
 from fewseg.inference.model import EncodedImage, Model, join_views, to_size
 from fewseg.inference.quality import Quality, QualityEstimator, probabilities
 from fewseg.inference.supports import SupportSet
@@ -152,12 +153,16 @@ class Session:
         model: the network.
         supports: encoded by it.
 
+    Attributes:
+        choice: of a model that lets the supports choose, the chosen method and what to expect of it, whose
+            thresholds then count as 0.5; None of other models.
+
     Raises:
         ValueError: a class is shown nowhere, or a method that compares with the background is shown none.
     """
 
     def __init__(self, model: Model, supports: SupportSet) -> None:
-        self.model, self.supports = model, supports
+        self.supports = supports
         encoded = supports.encoded(model.takes_negatives)
         if model.takes_negatives and not bool((encoded.masks == 0).any()):
             raise ValueError(
@@ -165,8 +170,10 @@ class Session:
                 "a scribble nothing is known): draw a stroke labelled 'background', or add an image without "
                 f"{' and '.join(supports.classes)}"
             )
-        self.state = model.state(encoded)
-        self.estimator = QualityEstimator(model, supports)
+        self.choice = choose(model, supports) if model.chooses else None
+        self.model = model if self.choice is None else self.choice.model
+        self.state = self.model.state(encoded)
+        self.estimator = QualityEstimator(self.model, supports, self.choice.held if self.choice else None)
         self.negatives = frozenset(name for name in supports.classes if supports.negatives(name))
         self.floors = dict.fromkeys(supports.classes, 0.0)
         self.floors = self._floors()
@@ -198,7 +205,10 @@ class Session:
         with torch.inference_mode(), as_memory_error():
             features = [image.features for image in images]
             together = features[0] if len(images) == 1 else Features.stack(features)
-            parts = self.model.margins(together, self.state).split([len(i.windows) for i in images])
+            margins = self.model.margins(together, self.state)
+            if self.choice is not None:
+                margins = margins - self.choice.log_odds.to(margins.device)
+            parts = margins.split([len(i.windows) for i in images])
             return [
                 Segmentation(
                     classes=self.supports.classes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 from fewseg.annotations.formats import read_supports
 from fewseg.annotations.options import MAX_PIXELS, ReadOptions, check_max_pixels
 from fewseg.annotations.values import AnnotatedImage
+from fewseg.inference.choose import MOST_IMAGES, sampled
 from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, read_mask_of
 from fewseg.inference.model import EncodedImage, Model, PreparedImage, Views, load_model, view_masks
 from fewseg.inference.options import DEFAULT_MODEL, ModelOptions
@@ -25,6 +27,8 @@ from fewseg.inference.supports import (
     save_supports,
 )
 from fewseg.types import DataError
+
+logger = logging.getLogger(__name__)
 
 AnyImage = ImageLike | PreparedImage | EncodedImage
 """An image in any form, or one that was prepared or encoded before."""
@@ -66,7 +70,8 @@ class Segmenter:
         """Makes a segmenter from a checkpoint or from a recipe that needs no training.
 
         Args:
-            model: a checkpoint (.safetensors) or the name of a recipe; the training-free matcher by default.
+            model: a checkpoint (.safetensors), the name of a recipe, or "auto", by which the supports choose
+                (``session().choice``); the training-free matcher by default.
             views: how images become inputs: ``Whole()``, or ``Tiles()`` for small things in large images.
             device: the first GPU or the CPU by default.
             max_pixels: larger images are refused.
@@ -273,6 +278,14 @@ def segmenter_with_supports(
     if is_saved and model.precision == "auto":
         model = replace(model, precision=precision_of_supports(support))
     loaded = load_model(model)
+    if loaded.chooses and len(images) > MOST_IMAGES:
+        logger.warning(
+            "the first step takes %d of the %d annotated images, evenly spaced: name a recipe to use all",
+            MOST_IMAGES,
+            len(images),
+        )
+        classes = list(dict.fromkeys(name for image in images for name in image.masks))
+        images = sampled(images, classes, lambda image, name: name in image.masks, MOST_IMAGES)
     segmenter = Segmenter(loaded if convert is None else convert(loaded), max_pixels=read.max_pixels)
     if is_saved:
         segmenter.load_supports(support)

@@ -62,9 +62,7 @@ def resize_labels(labels: Tensor, hw: tuple[int, int]) -> Tensor:
     if tuple(labels.shape[-2:]) == tuple(hw):
         return labels
     flat = labels.reshape(1, -1, *labels.shape[-2:])
-    if (
-        flat.dtype != torch.uint8 and not flat.is_floating_point()
-    ):  # no interpolation of wide integers there is
+    if flat.dtype != torch.uint8 and not flat.is_floating_point():  # torch interpolates no wide integers
         return resize_labels(labels.double(), hw).to(labels.dtype)
     return functional.interpolate(flat, size=hw, mode="nearest-exact").reshape(*labels.shape[:-2], *hw)
 

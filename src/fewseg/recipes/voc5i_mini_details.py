@@ -77,7 +77,7 @@ def voc5i_mini_srpnet_stretched() -> Recipe:
     )
 )
 def voc5i_mini_srpnet_printed_iteration() -> Recipe:
-    """Iterative inference without the guard, which Eq. 12 has not.
+    """Iterative inference without the guard, as Eq. 12 prints it.
 
     Give the checkpoint of ``voc5i_mini_srpnet_largest_grid`` to ``fewseg evaluate --recipe`` with it.
     """

@@ -238,7 +238,7 @@ def test_unreachable_weights_are_an_error_that_says_what_to_do(timm_gives):
 
 def test_without_a_network_nothing_is_downloaded_and_the_file_to_copy_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(weight_files, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm was called"))
     with pytest.raises(ValueError, match=r"no connection to http://127\.0\.0\.1:9: .*refused") as found:
         download("resnet18.tv_in1k")

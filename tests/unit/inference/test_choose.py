@@ -1,0 +1,300 @@
+"""The method that suits the examples, chosen on tiny networks."""
+
+import json
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fewseg.cli import main
+from fewseg.inference import ModelOptions, Segmenter, choose, load_model
+from fewseg.inference import model as inference_model
+from fewseg.inference.choose import Choice, ExpectedClass, candidate_configs, expected, on_backbone, sampled
+from fewseg.inference.model import Model, Whole
+from fewseg.inference.options import ExportOptions
+from fewseg.inference.quality import HeldOut, folds_of, held_out
+from fewseg.inference.supports import SupportImage
+from fewseg.methods.fitted import FittedConfig
+from fewseg.types import DataError
+from small_segmenters import SIZE, iou, model, picture, tiny
+
+PLACES = [(5, 30, 10, 30), (20, 45, 30, 60), (2, 20, 35, 65), (25, 48, 3, 25)]
+
+
+@pytest.fixture(autouse=True)
+def small_fits(monkeypatch):
+    """The candidates, fitted to a few cells in a few steps."""
+
+    def small(backbone):
+        return {
+            kind: [
+                (name, replace(own, cells=300, steps=8) if isinstance(own, FittedConfig) else own)
+                for name, own in configs
+            ]
+            for kind, configs in candidate_configs(backbone).items()
+        }
+
+    monkeypatch.setattr(choose, "candidate_configs", small)
+
+
+def chooser():
+    """A segmenter without supports, whose supports choose."""
+    fitted = model("fitted")
+    return Segmenter(Model(fitted.method, fitted.config, SIZE, Whole(), "auto", chooses=True))
+
+
+def with_supports(shots, **keywords):
+    it = chooser()
+    for k in range(shots):
+        it.add_class("square", *picture(k, box=PLACES[k], **keywords))
+    return it
+
+
+def test_the_best_of_all_candidates_is_chosen_by_what_it_makes_of_left_out_images(monkeypatch):
+    it = with_supports(3)
+    passes = []
+    run = it.model.method.backbone.forward
+    monkeypatch.setattr(it.model.method.backbone, "forward", lambda images: passes.append(1) or run(images))
+    session = it.session()
+    choice = session.choice
+    assert passes == []  # features are those of the supports
+    assert list(choice.candidates.values()) == sorted(choice.candidates.values(), reverse=True)
+    assert choice.name == next(iter(choice.candidates)) == session.model.name.removeprefix("auto: ")
+    assert {name.split()[0] for name in choice.candidates} == {"matcher", "linear", "perceptron"}
+    assert len(choice.candidates) == 5  # one of each kind, and two further decays of the better head
+    assert choice.calibrated
+    assert 0 <= choice.classes["square"].iou <= 1
+    kinds = choose.candidate_configs(it.model.method.backbone.config)
+    (config,) = [own for kind in kinds.values() for name, own in kind if name == choice.name]
+    assert session.model.config == config
+
+
+def test_a_candidates_score_is_the_iou_over_all_left_out_images():
+    """Written out with a segmenter of that candidate alone, at the threshold 0.5."""
+    it = with_supports(3)
+    choice = it.session().choice
+    backbone = it.model.method.backbone
+    config = candidate_configs(backbone.config)["matcher"][0][1]
+    alone = Segmenter(Model(on_backbone(config, backbone), config, SIZE))
+    hit, area = 0, 0
+    for k in range(3):
+        rest = alone.empty()
+        for i in {0, 1, 2} - {k}:
+            rest.add_class("square", *picture(i, box=PLACES[i]))
+        image = rest.encode(picture(k, box=PLACES[k])[0])
+        h, w = image.windows[0].box.content
+        found = rest.session().segment(image, quality=False).margins[0] > 0
+        true = it.supports.images[k].masks["square"][0][:h, :w] == 1
+        hit, area = hit + int((found & true).sum()), area + int((found | true).sum())
+    folds = folds_of(it.supports)
+    answers = held_out(Model(on_backbone(config, backbone), config, SIZE), it.supports, folds)
+    own = expected(answers, ("square",), 0)
+    assert own.iou == pytest.approx(hit / area) or own.threshold != 0.5
+    assert choice.candidates["matcher"] == pytest.approx(own.iou)
+
+
+def answers(*chances):
+    """Left-out images of 4 x 4 pixels whose left half is the class, with chances inside and outside."""
+    image = with_supports(1).supports.images[0].image
+    found = []
+    for inside, outside in chances:
+        mask = torch.zeros(1, 4, 4, dtype=torch.uint8)
+        mask[..., :2] = 1
+        margins = torch.where(mask == 1, inside, outside).float().logit()[None]
+        support = SupportImage(image=image, masks={"a": mask})
+        found.append(HeldOut(image=support, margins=margins, known=("a",)))
+    return found
+
+
+def test_a_threshold_is_chosen_where_all_other_images_agree_on_it():
+    high = expected(answers((0.9, 0.65), (0.95, 0.6), (0.9, 0.65)), ("a",), 0)
+    assert high == ExpectedClass(iou=1.0, spread=0.0, threshold=0.7)
+    same = expected(answers((0.9, 0.1), (0.8, 0.2), (0.9, 0.2)), ("a",), 0)
+    assert same == ExpectedClass(iou=1.0, spread=0.0, threshold=0.5)
+
+
+def test_a_threshold_that_helps_one_image_alone_is_not_chosen():
+    """It is judged on each image by what the others would choose."""
+    own = expected(answers((0.9, 0.1), (0.45, 0.1), (0.9, 0.1)), ("a",), 0)
+    assert own.threshold == 0.4 or own.iou == pytest.approx(2 / 3)
+    alone = expected(answers((0.45, 0.1), (0.9, 0.45)), ("a",), 0)
+    assert alone.threshold == 0.5
+    assert alone.iou == pytest.approx(8 / 16)
+    assert alone.spread == pytest.approx(np.std([0, 1], ddof=1))
+
+
+def test_a_chosen_threshold_stands_for_a_half_from_then_on():
+    it = with_supports(3)
+    session = it.session()
+    image = it.encode(picture(9)[0])
+    before = session.segment(image, quality=False).margins
+    choice = session.choice
+    session.choice = Choice(
+        **{
+            **{name: getattr(choice, name) for name in Choice.__dataclass_fields__},
+            "classes": {"square": ExpectedClass(iou=1.0, spread=0.0, threshold=0.8)},
+        }
+    )
+    first = choice.classes["square"].threshold
+    after = session.segment(image, quality=False).margins
+    moved = np.log(0.8 / 0.2) - np.log(first / (1 - first))
+    assert torch.allclose(before - after, torch.full_like(before, moved), atol=1e-4)
+
+
+def test_the_chosen_one_segments_and_its_quality_comes_from_the_same_left_out_images(monkeypatch):
+    it = with_supports(3)
+    session = it.session()
+    image, mask = picture(9)
+    encoded = it.encode(image)
+    monkeypatch.setattr(type(session.model.method), "encode_support", lambda *_: pytest.fail("a fit"))
+    found = session.segment(encoded)
+    assert iou(found.mask("square"), mask == 1) > 0.8
+    assert found.quality.calibrated
+    assert len(session.estimator.calibration("square").own) == 3
+
+
+def test_one_example_is_tested_half_by_half_and_uncalibrated():
+    it = with_supports(1)
+    choice = it.session().choice
+    assert not choice.calibrated
+    assert choice.classes["square"].iou is not None
+    assert "uncalibrated" in choice.lines[1]
+    assert any("annotate a second" in note for note in choice.notes)
+    assert not it.segment(picture(9)[0]).quality.calibrated
+
+
+def test_a_class_on_one_example_beside_others_is_named_and_does_not_count():
+    it = with_supports(3)
+    it.add_class("dark", *picture(7, box=(1, 9, 1, 60)))
+    choice = it.session().choice
+    assert choice.calibrated
+    assert choice.classes["dark"].iou is None
+    assert choice.candidates[choice.name] == pytest.approx(choice.classes["square"].iou)
+    assert any(note.startswith("dark: shown on one example only") for note in choice.notes)
+    assert not any(line.startswith("dark: expected") for line in choice.lines)
+
+
+def test_examples_that_contradict_each_other_are_named_and_it_goes_on():
+    it = chooser()
+    for k, place in enumerate(PLACES[:3]):
+        image, mask = picture(k, box=place)
+        other = np.zeros_like(mask)
+        other[:: (k + 2), 64:] = 1  # a few columns of background
+        it.add_class("thing", image, [mask, other, 1 - np.maximum(mask, other)][k])
+    choice = it.session().choice
+    assert choice.classes["thing"].iou < 0.5
+    assert any(note.startswith("thing: ") for note in choice.notes)
+    assert it.segment(picture(9)[0]).labels.shape == (50, 70)
+
+
+def test_few_marked_pixels_are_named():
+    it = chooser()
+    for k in range(3):
+        it.add_class("dot", *picture(k, box=(10 + 8 * k, 16 + 8 * k, 20 * k, 20 * k + 6)))
+    assert any("pixels are marked" in note for note in it.session().choice.notes)
+    assert not any("pixels are marked" in note for note in with_supports(3).session().choice.notes)
+
+
+def test_examples_without_background_end_in_the_error_of_a_session():
+    it = chooser()
+    image, mask = picture(0)
+    it.add_class("all", image, np.ones_like(mask))
+    with pytest.raises(ValueError, match="no pixel of the examples is known to be background"):
+        it.session()
+
+
+def test_one_example_of_one_class_beside_one_without_background_warns_of_nothing():
+    it = with_supports(2)
+    image, mask = picture(7)
+    it.add_class("square", image, np.ones_like(mask))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert it.session().choice.calibrated
+
+
+def test_features_that_are_not_finite_are_refused():
+    it = with_supports(2)
+    with torch.inference_mode():
+        next(iter(it.supports.images[1].image.features.maps.values()))[0, 0, 0, 0] = float("nan")
+    with pytest.raises(DataError, match="not finite"):
+        it.session()
+
+
+def test_many_examples_are_sampled_with_some_of_each_class():
+    classes = ["a"] * 60 + ["b"] * 3 + [""] * 40
+    kept = sampled(list(enumerate(classes)), ("a", "b"), lambda item, name: item[1] == name, 30)
+    assert [sum(own == name for _, own in kept) for name in ("a", "b", "")] == [10, 3, 10]
+    assert kept == sorted(kept)
+    assert kept[0] == (0, "a")
+    few = list(enumerate("ab"))
+    assert sampled(few, ("a", "b"), lambda item, name: item[1] == name, 2) == few
+
+
+def test_a_choice_is_json_and_the_same_each_time():
+    first, second = (with_supports(3).session().choice for _ in range(2))
+    assert first.facts() == second.facts() == json.loads(json.dumps(first.facts()))
+    assert first.facts()["classes"]["square"].keys() == {"iou", "spread", "threshold"}
+
+
+def test_candidates_share_one_backbone_and_read_its_levels():
+    it = chooser()
+    backbone = it.model.method.backbone
+    for kind in candidate_configs(backbone.config).values():
+        for _, config in kind:
+            assert on_backbone(config, backbone).backbone is backbone
+
+
+@pytest.fixture
+def tiny_recipes(monkeypatch):
+    """Recipes on a tiny network of the same levels; gives the names of those that are used."""
+    step, used = inference_model.resolve, []
+
+    def resolve(what, **keywords):
+        used.append(what)
+        found = step(what)
+        config = tiny(found.about.config)
+        recipe = replace(found.recipe, method=config, size=SIZE)
+        return replace(found, recipe=recipe, about=replace(found.about, config=config))
+
+    monkeypatch.setattr(inference_model, "resolve", resolve)
+    return used
+
+
+def test_auto_takes_the_backbone_of_a_recipe_of_a_fitted_head(tiny_recipes):
+    assert load_model(ModelOptions(model="auto")).chooses
+    assert load_model(ModelOptions(model="auto:voc5i_mini_fitted")).config.levels == ("layer2", "layer3")
+    assert not load_model(ModelOptions(model="fitted_resnet50")).chooses
+    assert tiny_recipes == ["fitted_resnet50", "voc5i_mini_fitted", "fitted_resnet50"]
+    with pytest.raises(ValueError, match="auto needs a recipe of a fitted head"):
+        load_model(ModelOptions(model="auto:pascal_matcher_resnet50"))
+
+
+def test_label_names_the_choice_and_what_to_expect_everywhere(tmp_path, tiny_recipes, caplog):
+    caplog.set_level("INFO")
+    for k in range(3):
+        image, mask = picture(k, box=PLACES[k])
+        for folder, pixels in (("sup/images", image), ("sup/masks", mask), ("photos", image[::-1])):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{k}.png")
+    words = ["label", "--model", "auto", "--support", tmp_path / "sup", "--images", tmp_path / "photos"]
+    words += ["--out", tmp_path / "out", "--class-name", "square", "--quiet"]
+    assert main([str(word) for word in words]) == 0
+    run = json.loads((tmp_path / "out/run.json").read_text())
+    own = run["choice"]["classes"]["square"]
+    line = f"square: expected IoU {own['iou']:.2f} ± {own['spread']:.2f}, threshold {own['threshold']:g}"
+    assert run["model_name"] == f"auto: {run['choice']['name']}"
+    messages = [record.getMessage() for record in caplog.records]
+    sheet = (tmp_path / "out/contact-sheet.html").read_text()
+    for text in (f"chosen by your examples: {run['choice']['name']}", line):
+        assert text in messages
+        assert f"<li>{text}</li>" in sheet
+    assert main([str(word) for word in words]) == 0  # goes on in the same folder
+
+
+def test_auto_is_not_exported(tmp_path):
+    options = ExportOptions(support=tmp_path, out=tmp_path / "out", model=ModelOptions(model="auto"))
+    with pytest.raises(ValueError, match="auto chooses anew"):
+        options.check()
