@@ -91,6 +91,7 @@ def test_images_may_lie_elsewhere(tmp_path, label):
         ("0 0.1 0.2 0.3 0.4 0.9", "no confidence"),
         ("0 1 2 30 4 5 60", "expected fractions of the image's sides"),
         ("0 0.1 0.2 0.3 0.4 0.5 nan", "expected fractions"),
+        ("0 -0.1 0.2 0.3 0.4 0.5 0.6", "expected fractions"),
         (f"2 {TRIANGLE}", r"the class 2; expected one of \[0, 1\]"),
         (f"0.5 {TRIANGLE}", "the class 0.5"),
         ("rust 0.1 0.2 0.3 0.4 0.5 0.6", "expected numbers"),
