@@ -69,8 +69,8 @@ class BackboneConfig:
         last_relu: False leaves out the ReLU after the deepest convolution of a VGG (released PANet).
         ceil_pool: whether the stem's max-pooling rounds its size up (released SCL on CANet); sides of 8k + 1
             have the same map either way.
-        output_stride: of a ResNet's last stage; 8, where layer3 and layer4 are dilated instead of strided, or
-            32, as the network was trained for classification (HSNet).
+        output_stride: of a ResNet's last stage; 8, where layer3 and layer4 are dilated, or 32, as the network
+            was trained for classification (HSNet).
     """
 
     name: str = "resnet50"
@@ -109,8 +109,8 @@ class BackboneConfig:
             or self.output_stride != 8
         ):
             raise ValueError(
-                "shape, stride_on_1x1, ceil_pool, output_stride and first_block_dilation are for ResNets, not "
-                f"{self.name!r}"
+                "shape, stride_on_1x1, ceil_pool, output_stride and first_block_dilation are for ResNets, "
+                f"not {self.name!r}"
             )
         if self.family != "vgg" and not self.last_relu:
             raise ValueError(f"last_relu is for VGGs, not {self.name!r}")

@@ -137,7 +137,7 @@ def build_resnet(
     ceil_pool: bool = False,
     output_stride: Literal[8, 32] = 8,
 ) -> ResNetTrunk:
-    """Builds a randomly initialised ResNet at output stride 8 or 32; see ``BackboneConfig`` for the options."""
+    """Builds a randomly initialised ResNet at stride 8 or 32; see ``BackboneConfig`` for the options."""
     net: Any
     if name in RESNETS:
         bottleneck, layers, stem_width = RESNETS[name]

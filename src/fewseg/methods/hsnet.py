@@ -61,8 +61,8 @@ class HSNetConfig(PairConfig):
         stages = [level for level in self.backbone.levels if split_level(level)[1] is None]
         if stages:
             raise ValueError(
-                f"HSNet compares single blocks and the backbone gives {', '.join(stages)}: name blocks such as "
-                "'layer3.0' in the backbone's levels; a backbone without blocks that can be named does not do"
+                f"HSNet compares single blocks and the backbone gives {', '.join(stages)}: name blocks such "
+                "as 'layer3.0' in the backbone's levels; a backbone without blocks that can be named does not do"
             )
         if self.channels < 8 or self.channels % 8:
             raise ValueError(f"HSNet's channels must be a multiple of 8, got {self.channels}")
@@ -76,7 +76,7 @@ def correlation(query: Tensor, support: Tensor) -> Tensor:
     Source: HSNet (Min et al. 2021), Eq. 2.
     """
     cosine = torch.matmul(query.flatten(2).transpose(1, 2), support.flatten(2))
-    return F.relu(cosine).unflatten(2, support.shape[2:]).unflatten(1, query.shape[2:])
+    return F.relu(cosine).view(len(cosine), *query.shape[2:], *support.shape[2:])
 
 
 class CentrePivotConv4d(nn.Module):
@@ -146,14 +146,15 @@ class PyramidEncoder(nn.Module):
         for place, level in zip(reversed(range(len(self.mix))), levels, strict=True):
             squeezed = self.squeeze[place](level)
             mixed = self.mix[place](squeezed + _at_query_size(mixed, squeezed))
-        return mixed.mean(dim=(4, 5))
+        context: Tensor = mixed.mean(dim=(4, 5))
+        return context
 
 
 def _at_query_size(maps: Tensor, like: Tensor) -> Tensor:
     """Brings the query's cells of (n, D, h, w, h', w') to the size of those of a different level."""
     planes = maps.permute(0, 1, 4, 5, 2, 3)
-    sized = resize(planes.flatten(1, 3), (int(like.shape[2]), int(like.shape[3])))
-    return sized.unflatten(1, planes.shape[1:4]).permute(0, 1, 4, 5, 2, 3)
+    h, w = int(like.shape[2]), int(like.shape[3])
+    return resize(planes.flatten(1, 3), (h, w)).view(*planes.shape[:4], h, w).permute(0, 1, 4, 5, 2, 3)
 
 
 class ContextDecoder(nn.Module):
@@ -209,7 +210,7 @@ class HSNet(PairScorer):
 
         The vector of a shot is the average of its deepest map over the mask; the decoder does not read it.
         """
-        found = {}
+        found: dict[str, Tensor] = {}
         for own in self.stages.values():
             cells = self.cells(masks, features[own[0]])
             found |= {level: unit_cells(features[level] * cells) for level in own}

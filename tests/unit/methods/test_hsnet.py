@@ -68,7 +68,8 @@ def test_opposite_cells_have_no_correlation():
 def test_all_levels_end_with_the_same_grid_of_the_support():
     encoder = PyramidEncoder([1, 1, 1], [2, 1, 0], 8)
     grids = {
-        tuple(part(torch.rand(1, 1, 2, 2, n, n)).shape[4:]) for part, n in zip(encoder.squeeze, (31, 16, 8))
+        tuple(part(torch.rand(1, 1, 2, 2, n, n)).shape[4:])
+        for part, n in zip(encoder.squeeze, (31, 16, 8), strict=True)
     }
     assert grids == {(1, 1)}
     assert encoder(torch.rand(1, 1, n, n, n, n) for n in (3, 5, 9)).shape == (1, 8, 9, 9)
