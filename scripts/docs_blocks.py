@@ -1,10 +1,10 @@
 """Runs the code blocks of README and guides, as they stand, on drawn pictures and without a network.
 
-``python scripts/docs_blocks.py [PAGE ...]`` runs the ``python`` and ``sh`` blocks of each page in order, in a new
-folder that has the example pictures of ``docs/start.md``. A page's Python blocks share their variables; one
-with ``title="FILE"`` is written to that file. The line ``<!-- not run: REASON -->`` before a block leaves it out;
-these are listed. Weights and the small
-real set are replaced by random weights and drawn pictures, so that nothing is downloaded.
+``python scripts/docs_blocks.py [PAGE ...]`` runs the ``python`` and ``sh`` blocks of each page in order, in a
+new folder that has the example pictures of ``docs/start.md``. A page's Python blocks share their variables;
+one with ``title="FILE"`` is written to that file. The line ``<!-- not run: REASON -->`` before a block leaves
+it out; these are listed. Weights and the small real set are replaced by random weights and drawn pictures, so
+that nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -104,12 +104,17 @@ def write_stand_ins(folder: Path) -> None:
         (root / name).mkdir(parents=True)
     for fold in range(4):
         split = even_split(SYNTHETIC_CLASSES, folds=4, fold=fold, name="drawn")
-        parts = {"train": SyntheticSource(30, 97, classes=split.base), "val": SyntheticSource(40, 97, split="val")}
+        parts = {
+            "train": SyntheticSource(30, 97, classes=split.base),
+            "val": SyntheticSource(40, 97, split="val"),
+        }
         for kind, source in parts.items():
             rows = []
             for id in source.ids:
                 name = f"{id}-{fold}" if kind == "train" else id
-                Image.fromarray(source.read_image(id).permute(1, 2, 0).numpy()).save(root / "images" / f"{name}.png")
+                Image.fromarray(source.read_image(id).permute(1, 2, 0).numpy()).save(
+                    root / "images" / f"{name}.png"
+                )
                 Image.fromarray(source.read_labels(id).numpy()).save(root / "masks" / f"{name}.png")
                 rows.append(f"images/{name}.png masks/{name}.png")
             (root / "lists" / f"fold{fold}_{kind}.txt").write_text("\n".join(rows) + "\n")

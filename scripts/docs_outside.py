@@ -1,4 +1,4 @@
-"""Checks that no page of a built site loads anything from elsewhere: ``python scripts/docs_outside.py site``."""
+"""Checks that no page of a built site loads anything from elsewhere."""
 
 from __future__ import annotations
 

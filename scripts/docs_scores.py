@@ -21,14 +21,14 @@ BEGIN, END = "<!-- scores: begin (scripts/docs_scores.py) -->", "<!-- scores: en
 
 @dataclass(frozen=True)
 class Row:
-    """A method: its label, page, source, recipe on the small set, and row in SCL's, SRPNet's or SD-AANet's table."""
+    """A method: its label, page, source, recipe on the small set, and where a paper prints it."""
 
     label: str
     page: str
     source: str
     recipe: str
     fusions: tuple[str, str]  # of 1 and 5 shots
-    printed: tuple[str, str, str] | None = None
+    printed: tuple[str, str, str] | None = None  # paper, table, row
 
 
 ROWS = (
@@ -61,7 +61,12 @@ ROWS = (
         ("srpnet", "2", "SRPNet"),
     ),
     Row(
-        "SD-AANet", "sdaanet", "Zhao 2022", "voc5i_mini_sdaanet", ("mean", "mean"), ("sd-aanet", "1", "SD-AANet")
+        "SD-AANet",
+        "sdaanet",
+        "Zhao 2022",
+        "voc5i_mini_sdaanet",
+        ("mean", "mean"),
+        ("sd-aanet", "1", "SD-AANet"),
     ),
     Row("Matcher", "matcher", "no training", "voc5i_mini_matcher", ("mean", "mean")),
     Row("Fitted head", "fitted", "no training", "voc5i_mini_fitted", ("fit", "fit")),
