@@ -22,7 +22,7 @@ from fewseg.engine.results import as_json
 from fewseg.engine.results import digest as json_digest
 from fewseg.engine.train_config import TrainConfig
 from fewseg.inference.options import AUTO_RECIPE, ModelOptions, auto_recipe
-from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.base import FewShotSegmenter, warn_of_square
 from fewseg.methods.fitted import FittedConfig
 from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.ops.geometry import Letterbox, letterbox, place, place_labels, restore
@@ -363,6 +363,7 @@ def load_model(
     size = options.size or _usual_size(found)
     name = Path(options.model).name + (f" on {PACKAGED}" if config.backbone.name == PACKAGED else "")
     precision = precision_on(place) if options.precision == "auto" else options.precision
+    warn_of_square(method, size)
     return Model(method, found.about.config, size, views, name, precision=precision, chooses=auto is not None)
 
 
