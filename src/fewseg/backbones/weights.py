@@ -300,8 +300,8 @@ def download(name: str) -> dict[str, Tensor]:
     Raises:
         WeightsUnavailableError: there is no network.
     """
-    if file := packaged_file(name):
-        return timm_names(read_state(file))
+    if carried := packaged_file(name):
+        return timm_names(read_state(carried))
     from huggingface_hub.constants import ENDPOINT
 
     plain = name.removesuffix(".tv_in1k") in RESNETS  # their files need no timm
