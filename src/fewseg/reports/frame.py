@@ -15,9 +15,9 @@ from typing import Any
 import pandas as pd
 
 from fewseg.data.protocols import stored_protocol
-from fewseg.engine.results import RunResult, as_json, counts_path, load_with_counts
+from fewseg.engine.results import RunResult, counts_path, load_with_counts
 from fewseg.metrics import EpisodeCounts, Score, bootstrap_score, paired_difference
-from fewseg.recipes.registry import RECIPES, variants
+from fewseg.recipes.registry import variant
 from fewseg.recipes.variants import Variant
 from fewseg.reports.numbers import Estimate, mean_of
 from fewseg.reports.published import printed_as
@@ -44,8 +44,8 @@ COLUMNS = (  # noqa: SIM905 (a list literal is one name a line)
 """Of the frame, whose index is ``key``; scores are fractions."""
 
 OWN = ["method", "variant", "recipe", "dataset", "fold", "train_seed", "checkpoint", "ways", "shots"]
-OWN += ["fusion", "on", "precision", "protocol_digest", "miou_std"]
-"""Columns that are fields of a result."""
+OWN += ["fusion", "on", "backbone", "precision", "protocol_digest", "miou_std"]
+"""Columns that are fields or properties of a result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +87,7 @@ class Results:
 
     def variant(self, key: str) -> Variant:
         """What a result's recipe declares; of an unknown one nothing but its name."""
-        name = self.runs[key].variant
-        return variants().get(name, Variant(name=name))
+        return variant(self.runs[key].variant)
 
     def classes(self) -> pd.DataFrame:
         """A row a result and tested class: ``key``, ``class_id``, ``name``, ``iou`` and ``dice``."""
@@ -141,24 +140,16 @@ def results_of(
 
 
 def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
-    method = _part(run.config, "method")
-    name = str(_part(method, "backbone").get("name", ""))
-    variant = variants().get(run.variant, Variant(name=run.variant))
-    task = (run.dataset, run.fusion, run.shots, run.on)
-    row, value = None, None
-    if run.ways == 1 and not other_parts(run):
-        sides = (run.sizes, run.output_sizes)
-        row, value = printed_as(variant, *task, *sides, backbone=name)
+    row, value = printed_as(run)
     protocol = stored_protocol(run.protocol)
     title = str(run.protocol.get("name", ""))
     return {own: getattr(run, own) for own in OWN} | {
         "key": key,  # the file's path below its folder, without .json
         "path": f"{key}.json",
-        "label": variant.label or run.recipe or run.method,  # for figures
+        "label": variant(run.variant).label or run.recipe or run.method,  # for figures
         "folds": FOLDS_OF.get(run.dataset, folds),  # how many the data set has
         "sizes": run.sizes_text or "unknown",
         "multi_scale": len(run.sizes) > 1 or bool(run.output_sizes),
-        "backbone": name,
         "protocol": f"{title} [{run.protocol_digest}]".strip(),
         "protocol_line": f"protocol {protocol.line()}"
         if protocol
@@ -178,20 +169,6 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
         "published_dataset": value.dataset if value else "",
         "published_backbone": value.backbone if value else "",
     }
-
-
-def other_parts(run: RunResult) -> list[str]:
-    """What the method has in place of parts that its recipe has now: printed rows are of the recipe."""
-    method = _part(run.config, "method")
-    own = as_json(RECIPES[run.recipe]().method) if run.recipe in RECIPES else {}
-    pairs = [(_part(method, name).get("type"), _part(own, name).get("type")) for name in own]
-    return [f"{was} in place of {now}" for was, now in pairs if was not in (None, now)]
-
-
-def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A nested config; of one that is not recorded an empty one."""
-    part = config.get(name)
-    return part if isinstance(part, Mapping) else {}
 
 
 def without_conflicts(results: Results) -> tuple[Results, list[str]]:

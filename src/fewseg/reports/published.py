@@ -10,12 +10,13 @@ give the mean, or where two papers quote one method differently.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
-from fewseg.recipes.variants import PrintedRow, Variant
+from fewseg.engine.results import RunResult, as_json, nested
+from fewseg.recipes.registry import RECIPES, variant
+from fewseg.recipes.variants import MINI, PrintedRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,28 +51,22 @@ def published_values() -> tuple[PublishedValue, ...]:
     )
 
 
-def printed_as(
-    variant: Variant,
-    dataset: str,
-    fusion: str,
-    shots: int,
-    on: str = "query",
-    sizes: Sequence[int] = (),
-    output_sizes: Sequence[int] = (),
-    *,
-    backbone: str = "",
-) -> tuple[PrintedRow | None, PublishedValue | None]:
-    """The row that a paper prints for such a result of one way, and its mean mIoU."""
-    row = variant.row(dataset, fusion, shots, on, sizes, output_sizes)
-    if row is None:
+def printed_as(result: RunResult) -> tuple[PrintedRow | None, PublishedValue | None]:
+    """The row that a paper prints for such a result, and its mean mIoU."""
+    row = next((row for row in variant(result.variant).printed if row.fits(result)), None)
+    if row is None or other_parts(result):
         return None, None
-    place = (row.paper, row.table_for(dataset), row.row)
+    place = (row.paper, row.table_for(result.dataset), row.row)
     values = [v for v in published_values() if (v.paper, v.table, v.row) == place]
-    if values and not is_of_backbone(values[0].backbone, dataset, backbone):
+    backbone = result.backbone.removesuffix("s")
+    if values and backbone and result.dataset != MINI and backbone != values[0].backbone:
         return None, None
-    return row, next((v for v in values if (v.shots, v.column) == (shots, "mean")), None)
+    return row, next((v for v in values if (v.shots, v.column) == (result.shots, "mean")), None)
 
 
-def is_of_backbone(printed: str, dataset: str, backbone: str) -> bool:
-    """Whether a result on this backbone may stand beside a row printed for another's name."""
-    return dataset == "voc5i-mini" or not backbone or printed == backbone.removesuffix("s")
+def other_parts(result: RunResult) -> list[str]:
+    """What the method has in place of parts that its recipe has now: printed rows are of the recipe."""
+    method = nested(result.config, "method")
+    own = as_json(RECIPES[result.recipe]().method) if result.recipe in RECIPES else {}
+    pairs = [(nested(method, name).get("type"), nested(own, name).get("type")) for name in own]
+    return [f"{was} in place of {now}" for was, now in pairs if was not in (None, now)]

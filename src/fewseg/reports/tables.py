@@ -29,12 +29,12 @@ from fewseg.reports.frame import (
     gains,
     load_results,
     missing_of_pair,
-    other_parts,
     results_of,
 )
 from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of, percent, with_interval
 from fewseg.reports.options import TableOptions
 from fewseg.reports.papers import Page, Section
+from fewseg.reports.published import other_parts
 from fewseg.reports.size_scores import size_cells
 from fewseg.reports.templating import render
 
