@@ -62,7 +62,7 @@ class HSNetConfig(PairConfig):
         if stages:
             raise ValueError(
                 f"HSNet compares single blocks and the backbone gives {', '.join(stages)}: name blocks such "
-                "as 'layer3.0' in the backbone's levels; a backbone without blocks that can be named does not do"
+                "as 'layer3.0' in the backbone's levels; other backbones have none"
             )
         if self.channels < 8 or self.channels % 8:
             raise ValueError(f"HSNet's channels must be a multiple of 8, got {self.channels}")
