@@ -13,8 +13,8 @@ from fewseg.methods.layers import PriorMap
 from fewseg.methods.registry import METHODS
 from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import RECIPES, recipe
-from fewseg.reports.papers import ROMAN
-from fewseg.reports.published import printed_as, published_values
+from fewseg.reports.published import ROMAN, printed_as, published_values
+from result_files import make_counts, make_result
 
 
 @pytest.fixture(params=RECIPES)
@@ -68,6 +68,7 @@ def is_of_a_paper(name):
     return name.startswith(("pascal_", "coco_"))
 
 
+RESULT = make_result(make_counts())
 DATASETS = {"pascal": "pascal-5i", "coco": "coco-20i"}
 
 
@@ -75,11 +76,12 @@ def printed(chosen):
     """The paper's value for each line of a recipe."""
     dataset = DATASETS[chosen.name.split("_")[0]]
     for line in chosen.evaluations:
-        if line.ways == 1:
-            task = (dataset, line.fusion.kind, line.shots, line.on, line.sizes, line.output_sizes)
-            _, found = printed_as(chosen.variant, *task, backbone=chosen.method.backbone.name)
-            if found is not None:
-                yield line, found
+        changes = {name: getattr(line, name) for name in ("ways", "shots", "on", "sizes", "output_sizes")}
+        changes |= {"dataset": dataset, "fusion": line.fusion.kind, "variant": chosen.variant.name}
+        changes |= {"recipe": chosen.name, "config": as_json({"method": chosen.method})}
+        _, found = printed_as(replace(RESULT, **changes))
+        if found is not None:
+            yield line, found
 
 
 AUTHORS = {"scl": "SCL (Zhang et al. 2021)", "srpnet": "SRPNet (Ding et al. 2022)"}

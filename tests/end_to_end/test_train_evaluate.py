@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 
+from fewseg.backbones import ScaledBackbone
 from fewseg.cli import main
 from fewseg.data.episodes import EpisodeSampler
 from fewseg.data.transforms import EvalView
@@ -20,6 +21,8 @@ from fewseg.engine.checkpoint import Checkpoint, read_checkpoint, save_checkpoin
 from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.features import FeatureStore
 from fewseg.engine.results import RunResult, load_counts, load_with_counts
+from fewseg.inference.model import load_model
+from fewseg.inference.options import ModelOptions
 from fewseg.methods.canet import Refinement
 from fewseg.methods.fusion import CrossGuided
 from fewseg.methods.scl import SCLCANetConfig
@@ -270,6 +273,31 @@ def test_image_scales_evaluate_a_checkpoint_on_images_at_their_own_size(canet, r
     assert main([*words, "--image-scales", "0.7", "--protocol", "paper-srpnet"]) == 1
     error = " ".join(capsys.readouterr().err.split())
     assert "stretches images to a square and SCLCANet reads them at their own size: give a protocol" in error
+
+
+def test_labelling_with_image_scales_warns_that_images_become_squares(canet, tmp_path, caplog):
+    config = read_checkpoint(Path(canet)).config
+    method = replace(config, refinement=Refinement(image_scales=(0.7, 1.0)))
+    path = tmp_path / "scaled.safetensors"
+    save_checkpoint(path, method.build().eval(), Checkpoint(config=method), whole=True)
+    load_model(ModelOptions(model=str(canet), size=65))
+    assert "own size" not in caplog.text
+    load_model(ModelOptions(model=str(path), size=65))
+    assert (
+        "SCLCANet is evaluated at 0.7, 1 times an image's own size; here each image is fitted" in caplog.text
+    )
+    assert "a square of 65 pixels" in caplog.text
+
+
+def test_training_on_cached_views_reads_no_image_at_the_scales_of_inference(
+    canet, recipes, tmp_path, monkeypatch
+):
+    method = replace(read_checkpoint(Path(canet)).config, refinement=Refinement(image_scales=(0.7, 1.0)))
+    made = replace(recipes["tiny_scl"], name="tiny_scaled", method=method)
+    monkeypatch.setitem(RECIPES, made.name, lambda: made)
+    monkeypatch.setattr(ScaledBackbone, "forward", None)
+    words = ["train", made.name, "--quiet", "--train.validate-every", "0", "--train.held-out"]
+    assert main(words) == 0
 
 
 def test_image_scales_are_refused_by_name_where_a_method_feeds_nothing_back(released, capsys):

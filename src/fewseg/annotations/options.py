@@ -28,6 +28,9 @@ WRITERS: Mapping[str, str] = {
 }
 """The formats that predictions are written in: name -> module and function that opens its writer."""
 
+CLASS_FORMATS = ("png", "probability", "cvat")
+"""Those that hold the class of each pixel, and no instances."""
+
 if TYPE_CHECKING:
     Format = str
 else:

@@ -159,9 +159,11 @@ class YoloWriter(PredictionWriter):
     def _write(self, prediction: Prediction) -> None:
         height, width = prediction.size
         text = ""
-        for j in range(len(self.classes)):
-            for path in outlines(prediction.mask(j + 1)):
-                text += f"{j} " + " ".join(f"{x / width:.6f} {y / height:.6f}" for x, y in path) + "\n"
+        for thing in prediction.things():
+            number, corner = self.classes.index(thing.class_name), thing.box[:2]
+            for path in outlines(thing.piece, corner=corner, single=prediction.instances is not None):
+                points = " ".join(f"{x / width:.6f} {y / height:.6f}" for x, y in path)
+                text += f"{number} {points}\n"
         atomic_write_text(self._files.file(prediction.name, ".txt"), text)
 
     def __contains__(self, name: object) -> bool:

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from fewseg.backbones.packaged import packaged_file, timm_names
 from fewseg.backbones.resnet import RESNETS
 from fewseg.ops.geometry import IMAGENET_MEAN
 
@@ -280,8 +281,27 @@ def published_name(name: str) -> str:
     return name
 
 
+class WeightsUnavailableError(ValueError):
+    """Published weights are neither on this machine nor can they be downloaded.
+
+    Args:
+        reason: which weights, and why not.
+        advice: what to do.
+    """
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f"{reason}: {advice}")
+        self.reason, self.advice = reason, advice
+
+
 def download(name: str) -> dict[str, Tensor]:
-    """The published state dict, from the cache without any network, or from the network."""
+    """The published state dict, from a package or the cache without any network, or from the network.
+
+    Raises:
+        WeightsUnavailableError: there is no network.
+    """
+    if carried := packaged_file(name):
+        return timm_names(read_state(carried))
     from huggingface_hub.constants import ENDPOINT
 
     plain = name.removesuffix(".tv_in1k") in RESNETS  # their files need no timm
@@ -303,11 +323,13 @@ def download(name: str) -> dict[str, Tensor]:
         settings = {"pretrained_cfg_overlay": {"file": cached}} if cached else {}
         net = timm.create_model(name, pretrained=True, **settings)
     except (OSError, RuntimeError) as error:
-        where = f"{ENDPOINT}/{repository}/resolve/main/model.safetensors" if repository else "elsewhere"
-        raise ValueError(
-            f"the published weights {name!r} are not in the cache and could not be downloaded ({error}): "
-            f"run once with a network, or copy the file from {where} and give its path, "
-            "--backbone-weights PATH (`fewseg train`: --method.backbone.weights PATH)"
+        hub = f"{ENDPOINT}/{repository}/resolve/main/model.safetensors"
+        where = hub if repository else timm.get_pretrained_cfg(name).url
+        file = where.rpartition("/")[2]
+        raise WeightsUnavailableError(
+            f"the published weights {name!r} are not in the cache and could not be downloaded ({error})",
+            f"run `curl -LO {where}` on a machine with a network, copy the file here and add "
+            f"--backbone-weights {file} (`fewseg train`: --method.backbone.weights {file})",
         ) from error
     state: dict[str, Tensor] = net.state_dict()
     return state

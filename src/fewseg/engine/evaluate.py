@@ -413,11 +413,11 @@ class Evaluator:
         found: dict[CrossPair, float] = {}
         with torch.no_grad(), self._autocast():
             for (size, target), pairs in by_target.items():
-                wanted: set[Guide] = {(class_id, (support,), None) for _, class_id, support, _ in pairs}
-                if self._score_bytes < self._most_score_bytes:
-                    wanted |= answers.get((size, target), set())
+                alone: set[Guide] = {(class_id, (support,), None) for _, class_id, support, _ in pairs}
+                room = self._score_bytes < self._most_score_bytes
+                needed = answers.get((size, target), set()) if room else set()
                 pairs_of = self._pairs[size]
-                scores = pairs_of.scores(target, groups[size][target], wanted)
+                scores = pairs_of.scores(target, groups[size][target], alone | needed)
                 masks: dict[int, Tensor] = {}
                 for pair in pairs:
                     number, class_id, support, _ = pair
@@ -426,7 +426,7 @@ class Evaluator:
                     logits = scores[class_id, (support,), None].unsqueeze(0)
                     fusion = shard.lines[number].fusion
                     found[pair] = float(pairs_of.method.predicted_iou(logits, masks[class_id], fusion)[0])
-                self._keep(size, target, scores, answers.get((size, target), set()))
+                self._keep(size, target, {guide: scores[guide] for guide in needed})
                 give_back()
         return np.array([found[pair] for pair in shard.cross], dtype=np.float64)
 
@@ -440,11 +440,10 @@ class Evaluator:
                         found[size, question.target].update(_guides(way, line.fusion))
         return found
 
-    def _keep(self, size: int, target: str, scores: Mapping[Guide, Tensor], needed: set[Guide]) -> None:
-        kept = {guide: score for guide, score in scores.items() if guide in needed}
-        own = sum(_bytes(score) for score in kept.values())
-        if len(kept) == len(needed) > 0 and self._score_bytes + own <= self._most_score_bytes:
-            self._scores[size, target] = kept
+    def _keep(self, size: int, target: str, scores: dict[Guide, Tensor]) -> None:
+        own = sum(_bytes(score) for score in scores.values())
+        if self._score_bytes + own <= self._most_score_bytes:
+            self._scores[size, target] = scores
             self._score_bytes += own
 
     def _taken(self, size: int, target: str) -> dict[Guide, Tensor]:

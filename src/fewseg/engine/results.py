@@ -171,6 +171,11 @@ class RunResult:
         return f"{inputs}, logits at {outputs}" if outputs else inputs
 
     @property
+    def backbone(self) -> str:
+        """Name of the method's backbone, or "" where ``config`` does not have it."""
+        return str(nested(nested(self.config, "method"), "backbone").get("name", ""))
+
+    @property
     def classes(self) -> list[int]:
         """The fold's class ids."""
         return list(self.seeds[0].per_class)
@@ -242,6 +247,12 @@ class RunResult:
         result = _result_of(found)
         _check_consistent(path, found, result)
         return result
+
+
+def nested(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A nested config; of one that is not recorded an empty one."""
+    part = config.get(name)
+    return part if isinstance(part, Mapping) else {}
 
 
 def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:

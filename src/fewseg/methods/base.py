@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from fewseg.types import (
     RaggedShots,
     State,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +236,19 @@ class FewShotSegmenter(nn.Module, ABC):
     @abstractmethod
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
         """Named losses of a batch of episodes of any K."""
+
+
+def warn_of_square(method: FewShotSegmenter, size: int) -> None:
+    """Warns where a method that is evaluated on images at their own size gets squares of ``size`` pixels."""
+    if method.image_scales:
+        scales = ", ".join(f"{scale:g}" for scale in method.image_scales)
+        logger.warning(
+            "%s is evaluated at %s times an image's own size; here each image is fitted into a square of %d "
+            "pixels first, which can change its masks",
+            type(method).__name__,
+            scales,
+            size,
+        )
 
 
 def sets_of_queries(per_set: Tensor, n: int) -> Tensor:

@@ -23,6 +23,7 @@ from fewseg.metrics.statistics import (
     paired_difference,
     std_over_seeds,
 )
+from fewseg.metrics.trainings import TrainingsDifference, trainings_difference
 
 __all__ = [
     "ANY_WAY",
@@ -33,6 +34,7 @@ __all__ = [
     "PairedDifference",
     "Score",
     "SizeBin",
+    "TrainingsDifference",
     "bootstrap_miou",
     "bootstrap_score",
     "count",
@@ -48,4 +50,5 @@ __all__ = [
     "paired_difference",
     "per_class",
     "std_over_seeds",
+    "trainings_difference",
 ]

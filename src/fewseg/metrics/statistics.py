@@ -223,7 +223,7 @@ def bootstrap_score(
         ValueError: as :func:`mean_score`.
     """
     mean_score(table, classes, score)
-    return _interval(resampled_scores([table], classes, resamples, seed, score, over)[0], level)
+    return interval_of(resampled_scores([table], classes, resamples, seed, score, over)[0], level)
 
 
 def paired_difference(
@@ -251,7 +251,7 @@ def paired_difference(
     against = np.mean(np.sign(differences) == -sign) + np.mean(differences == 0) / 2 if sign else 1.0
     return PairedDifference(
         difference=difference,
-        interval=_interval(differences, level),
+        interval=interval_of(differences, level),
         sign=sign,
         p_like=min(1.0, 2 * float(against)),
     )
@@ -319,7 +319,8 @@ def _images_agree(a: EpisodeCounts, b: EpisodeCounts) -> bool:
     return bool(np.all(query)) and np.array_equal(a.supports, b.supports)
 
 
-def _interval(scores: Floats, level: float) -> Interval:
+def interval_of(scores: Floats, level: float) -> Interval:
+    """The percentile interval of resampled scores."""
     low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
     return Interval(
         low=float(low),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
+import platform
+import re
 import secrets
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,13 +25,16 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterat
 
     When the block or the disk fails, or the process is interrupted, ``path`` is left as it was. Missing
     parent folders are made. An OSError's message has the path and the free space. What is ``durable``
-    outlives a power failure too, which a cache with checksums need not.
+    outlives a power failure too, which a cache with checksums need not. The first file that a process writes
+    in a folder also removes the temporary files of processes of this machine that were killed.
     """
     target = Path(path)
     start = target.stem[:_KEPT]  # a name as long as a file system takes leaves no room for more
-    temporary = target.with_name(f".{start}.{secrets.token_hex(6)}{target.suffix}")
+    writer = f"{_machine()}-{os.getpid()}-{secrets.token_hex(6)}"
+    temporary = target.with_name(f".{start}.{writer}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(target.parent)
         yield temporary
         if durable:
             _flush(temporary)
@@ -54,6 +61,42 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: bytes, *, durable: bo
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes ``text`` as UTF-8 with its line ends unchanged, as ``atomic_path`` does."""
     atomic_write_bytes(path, text.encode("utf-8"))
+
+
+_TEMPORARY = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{12}(\.[^.]*)?")
+_looked_at: set[tuple[int, Path]] = set()  # (process, folder)
+
+
+@functools.cache
+def _machine() -> str:
+    """Eight letters for this machine."""
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _remove_left(folder: Path) -> None:
+    """Removes temporary files whose process is no more, once a process and folder."""
+    if (os.getpid(), folder) in _looked_at:
+        return
+    _looked_at.add((os.getpid(), folder))
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found and found["machine"] == _machine() and not _runs(int(found["process"])):
+                with suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine exists; True where that cannot be known."""
+    if os.name != "posix":  # there, os.kill ends the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _flush(path: Path) -> None:

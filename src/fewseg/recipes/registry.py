@@ -9,7 +9,7 @@ from fewseg.recipes import fitted, papers, sgone, voc5i_mini, voc5i_mini_details
 from fewseg.recipes.recipe import RECIPES, Recipe
 from fewseg.recipes.variants import Variant
 
-__all__ = ["RECIPES", "recipe", "variants"]
+__all__ = ["RECIPES", "recipe", "variant", "variants"]
 
 
 def recipe(name: str) -> Recipe:
@@ -25,3 +25,8 @@ def recipe(name: str) -> Recipe:
 def variants() -> dict[str, Variant]:
     """Every variant that a recipe declares, by its name."""
     return {made.variant.name: made.variant for made in (make() for make in RECIPES.values())}
+
+
+def variant(name: str) -> Variant:
+    """The variant of a name; of an unknown one nothing but the name."""
+    return variants().get(name, Variant(name=name))

@@ -92,28 +92,34 @@ def _batches(
             "cached_views needs a frozen backbone with batch-norm in eval mode: its maps must not change; "
             "set train.cached_views to 0"
         )
-    store = training_store(recipe, method, data)
+    store = training_store(recipe, method, data, scaled=bool(config.held_out))
     with fabric.rank_zero_first():
         store.ensure(data.train.ids, progress=progress)
     return CachedBatches(sampler, store, batch=config.batch, seed=config.seed, **ranks)
 
 
 def training_store(
-    recipe: Recipe, method: FewShotSegmenter, data: FoldData, precision: Precision | None = None
+    recipe: Recipe,
+    method: FewShotSegmenter,
+    data: FoldData,
+    precision: Precision | None = None,
+    *,
+    scaled: bool = True,
 ) -> FeatureStore:
     """The features of the plain view and of the recipe's cached random views; evaluation reads view 0.
 
     Their type is that of ``precision``; by default that of ``precision_of``.
 
     Of a frozen trunk its own maps are kept, for all methods and folds alike; of a trained one what the method
-    makes of them, which is smaller, of no use to another, and gone with the store.
+    makes of them, which is smaller, of no use to another, and gone with the store. Losses never read the
+    scales of inference: only where the store serves an evaluation too is it ``scaled``.
     """
     views: tuple[View, ...] = (eval_view(recipe.size, recipe.protocol.aspect),)
     if recipe.train is not None and recipe.train.cached_views:
         views += (recipe.train.view,) * recipe.train.cached_views
     dtype = torch.bfloat16 if (precision or precision_of(recipe)) == "bf16" else torch.float32
     fixed = method.backbone.config.fixed
-    network = method.network if fixed else Extractor(method)
+    network = (method.network if scaled else method.backbone) if fixed else Extractor(method)
     copied = copy.deepcopy(network).eval().to(dtype).to(memory_format=torch.channels_last)
     return FeatureStore(copied, data.source, views, dtype=dtype, temporary=not fixed)
 

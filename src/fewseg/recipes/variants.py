@@ -6,8 +6,11 @@ and results name it, and every table and figure reads it from here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fewseg.engine.results import RunResult
 
 MINI = "voc5i-mini"
 """The small real set; rows on it stand beside those that papers print for PASCAL-5i."""
@@ -31,24 +34,19 @@ class PrintedRow:
         """Number of the table for a data set, "" for none."""
         return {"pascal-5i": self.table, MINI: self.table, "coco-20i": self.coco_table}.get(dataset, "")
 
-    def fits(
-        self,
-        dataset: str,
-        fusion: str,
-        shots: int,
-        on: str,
-        sizes: Sequence[int],
-        output_sizes: Sequence[int],
-    ) -> bool:
-        """Whether a result of this variant is measured as the row was: no row adds several inputs."""
-        fused = fusion == self.fusion or (shots == 1 and "iterative" not in (fusion, self.fusion))
-        scaled = tuple(sorted(output_sizes))
-        as_printed = (
-            bool(scaled) == bool(self.output_sizes) if dataset == MINI else scaled == self.output_sizes
-        )
-        sized = as_printed and len(sizes) < 2
-        counted = not self.shots or shots in self.shots
-        return bool(self.table_for(dataset)) and fused and sized and counted and on == self.on
+    def fits(self, result: RunResult) -> bool:
+        """Whether a result of this variant is measured as the row was: in one way, at one input size."""
+        fusions = (result.fusion, self.fusion)
+        fused = fusions[0] == fusions[1] or (result.shots == 1 and "iterative" not in fusions)
+        scaled = tuple(sorted(result.output_sizes))
+        if result.dataset == MINI:
+            sized = bool(scaled) == bool(self.output_sizes)
+        else:
+            sized = scaled == self.output_sizes
+        counted = not self.shots or result.shots in self.shots
+        one = result.ways == 1 and len(result.sizes) < 2
+        known = bool(self.table_for(result.dataset))
+        return known and one and fused and sized and counted and result.on == self.on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,19 +59,6 @@ class Variant:
     # variants that lack one of its parts, and the baseline of its paper; trained alike
     one_part_less: tuple[str, ...] = ()
     printed: tuple[PrintedRow, ...] = ()  # where papers print it
-
-    def row(
-        self,
-        dataset: str,
-        fusion: str,
-        shots: int,
-        on: str = "query",
-        sizes: Sequence[int] = (),
-        output_sizes: Sequence[int] = (),
-    ) -> PrintedRow | None:
-        """The printed row of a result of one way, or None."""
-        measured = (dataset, fusion, shots, on, sizes, output_sizes)
-        return next((row for row in self.printed if row.fits(*measured)), None)
 
 
 _FLOOR = ("matcher",)

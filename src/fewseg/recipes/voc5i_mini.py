@@ -46,6 +46,7 @@ from fewseg.recipes.recipe import (
 )
 
 SIZE = 241
+TWO_SIZES = (SIZE, 353)  # the larger is to the smaller as 473 to 321
 STEPS = 750
 STEPS_OF_FIVE_SHOTS = 375  # 24 pictures a step instead of 8
 _DROPOUT = 0.1  # chosen with the learning rate on held-out base classes, see docs/results.md
@@ -245,8 +246,7 @@ def voc5i_mini_sdaanet() -> Recipe:
 
     Two input sizes beside it, which no paper prints.
     """
-    both = (SIZE, 353)
-    return mini_sdaanet(Evaluation(shots=1, output_sizes=both), Evaluation(shots=1, sizes=both))
+    return mini_sdaanet(Evaluation(shots=1, output_sizes=TWO_SIZES), Evaluation(shots=1, sizes=TWO_SIZES))
 
 
 def five_shot_sdaanet(distillation: DistillationConfig) -> Recipe:

@@ -4,17 +4,44 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fewseg.engine.train_config import AdamW
 from fewseg.methods.fusion import IterativeInference
+from fewseg.methods.scl import SCLCANetConfig
 from fewseg.methods.sdaanet import PrintedIntegralTeacher, PrintedSeparateTeachers, SupervisedAttention
 from fewseg.recipes.recipe import Evaluation, Recipe, register
 from fewseg.recipes.variants import Variant
-from fewseg.recipes.voc5i_mini import five_shot_sdaanet, mini_sdaanet, mini_srpnet
+from fewseg.recipes.voc5i_mini import (
+    TWO_SIZES,
+    five_shot_sdaanet,
+    mini_sdaanet,
+    mini_srpnet,
+    voc5i_mini_scl_canet,
+)
 
 
 @register(Variant(name="sdaanet_dropout", label="SD-AANet, dropout 0.1", one_part_less=("sdaanet",)))
 def voc5i_mini_sdaanet_dropout() -> Recipe:
-    """SD-AANet with the dropout of SAAM's bottleneck that the released code has."""
-    return mini_sdaanet(attention=SupervisedAttention())
+    """SD-AANet with the dropout of SAAM's bottleneck that the released code has; also at two sizes."""
+    return mini_sdaanet(Evaluation(shots=1, output_sizes=TWO_SIZES), attention=SupervisedAttention())
+
+
+@register(
+    Variant(name="scl_canet_released", label="SCL (CANet), trained as released", one_part_less=("scl_canet",))
+)
+def voc5i_mini_scl_canet_released() -> Recipe:
+    """SCL on CANet with what only the released code shows of the training.
+
+    Dropout in ASPP, initial weights from N(0, 0.01) and a constant rate. Its inference, at three scales of
+    an image's own size with the answer fed back, is ``fewseg evaluate CHECKPOINT --image-scales 0.7 1 1.3``.
+    """
+    made = voc5i_mini_scl_canet()
+    assert isinstance(made.method, SCLCANetConfig)
+    assert made.train is not None
+    return replace(
+        made,
+        method=replace(made.method, aspp_dropout=0.5, initialisation="normal"),
+        train=replace(made.train, optimiser=AdamW(lr=1e-3, power=0.0)),
+    )
 
 
 @register(

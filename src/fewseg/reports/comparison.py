@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,9 +16,11 @@ from fewseg.engine.results import RunResult, load_with_counts
 from fewseg.metrics import (
     EpisodeCounts,
     PairedDifference,
+    TrainingsDifference,
     bootstrap_miou,
     minimum_detectable_difference,
     paired_difference,
+    trainings_difference,
 )
 from fewseg.metrics.statistics import same_episodes
 from fewseg.reports.frame import results_of
@@ -40,6 +43,7 @@ class Comparison:
     unpaired: Estimate  # b less a with an interval that adds both errors
     detectable: float  # smallest true difference that ``planned`` episodes find with 80 % probability
     planned: int  # episodes, all seeds together
+    trainings: TrainingsDifference | None  # over several trainings, where several are given
 
     @property
     def difference(self) -> Estimate:
@@ -74,6 +78,13 @@ def compare(options: CompareOptions) -> Comparison:
     paired = paired_difference(counts_a, counts_b, a.classes) if alike else None
     over_queries = paired_difference(counts_a, counts_b, a.classes, over="queries") if alike else None
     error = paired.interval.standard_error if paired else _unpaired_error((a, counts_a), (b, counts_b))
+    trainings = None
+    if options.more_a or options.more_b:
+        trainings = trainings_difference(
+            [counts_a, *_of_further_trainings(a, options.a, options.more_a)],
+            [counts_b, *_of_further_trainings(b, options.b, options.more_b)],
+            a.classes,
+        )
     parts = (("precision", a.precision, b.precision), ("size", a.sizes_text, b.sizes_text))
     return Comparison(
         a=a,
@@ -89,7 +100,37 @@ def compare(options: CompareOptions) -> Comparison:
         unpaired=_unpaired(a, b),
         detectable=minimum_detectable_difference(error, episodes=counts_a.episodes, planned=planned),
         planned=planned or counts_a.episodes,
+        trainings=trainings,
     )
+
+
+def _of_further_trainings(first: RunResult, path: Path, more: Sequence[Path]) -> list[EpisodeCounts]:
+    """The counts of other trainings of the same method; refused where more than the seed differs."""
+    seeds, found = {first.train_seed}, []
+    for other_path in more:
+        other, counts = load_with_counts(other_path)
+        differ = what_differs(first, other) + _entries_that_differ(
+            "its", _recipe_of(first), _recipe_of(other)
+        )
+        if other.train_seed in seeds:
+            differ.append(f"both, or two of these files, are of training seed {other.train_seed}")
+        if differ:
+            raise ValueError(
+                f"{other_path} is not another training of {path}: {'; '.join(differ)}. Give results of one "
+                "recipe that differ in the training seed alone"
+            )
+        seeds.add(other.train_seed)
+        found.append(counts)
+    return found
+
+
+def _recipe_of(run: RunResult) -> dict[str, Any]:
+    """All that trainings of one method share; the path of the backbone's weights does not count."""
+    method, train = dict(run.config.get("method", {})), run.training.get("config", {})
+    if "backbone" in method:
+        method["backbone"] = {**method["backbone"], "weights": None}
+    own = {"fusion": run.fusion, "size": run.sizes_text, "method": method}
+    return own | {f"train.{name}": value for name, value in train.items() if name != "seed"}
 
 
 def what_differs(a: RunResult, b: RunResult) -> list[str]:
@@ -173,6 +214,22 @@ def comparison_lines(comparison: Comparison) -> list[str]:
             f"over query images, each with all its episodes: {gain_with_interval(_ends(over_queries))}; "
             f"against the sign, twice: {over_queries.p_like:.3f}",
         ]
+    trainings = comparison.trainings
+    if trainings is not None:
+        error, needed = trainings.training_error, trainings.trainings_needed()
+        ends = Estimate(value=trainings.difference, low=trainings.interval.low, high=trainings.interval.high)
+        lines.append(
+            f"over {trainings.trainings[0]} and {trainings.trainings[1]} trainings and over query images: "
+            f"{gain_with_interval(ends)}; the standard deviation of the difference between two trainings is "
+            f"{100 * error:.1f} points"
+        )
+        lines.append(
+            f"trainings of each that show a difference of this size 8 times of 10: {needed}"
+            if needed
+            else "no number of trainings shows a difference of this size: the query images are too few"
+        )
+    elif comparison.a.train_seed is not None or comparison.b.train_seed is not None:
+        lines.append("one training of each: no interval holds the noise of training; see --more-a, --more-b")
     lines.append(
         f"smallest difference that {comparison.planned} episodes of these images find 8 times of 10: "
         f"{100 * comparison.detectable:.2f} points"

@@ -21,6 +21,9 @@ class CompareOptions:
 
     a: Annotated[Path, tyro.conf.Positional]  # a result file to measure against.
     b: Annotated[Path, tyro.conf.Positional]  # a result file.
+    # results of further trainings of ``a``, of other seeds: the interval then holds the noise of training.
+    more_a: tuple[Path, ...] = ()
+    more_b: tuple[Path, ...] = ()  # the same of ``b``.
     # compare results of different data set, protocol, fold, shots or class split all the same; what differs
     # is listed, and the difference is unpaired unless the episodes are the same.
     allow_different_protocols: bool = False

@@ -232,7 +232,7 @@ def test_unreachable_weights_are_an_error_that_says_what_to_do(timm_gives):
         raise FileNotFoundError("no network")
 
     timm_gives(unreachable)
-    with pytest.raises(ValueError, match=r"could not be downloaded \(no network\).*--backbone-weights PATH"):
+    with pytest.raises(ValueError, match=r"could not be downloaded \(no network\).*--backbone-weights model"):
         BackboneConfig(name="resnet18").build()
 
 
@@ -242,7 +242,7 @@ def test_without_a_network_nothing_is_downloaded_and_the_file_to_copy_is_named(m
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm was called"))
     with pytest.raises(ValueError, match=r"no connection to http://127\.0\.0\.1:9: .*refused") as found:
         download("resnet18.tv_in1k")
-    assert "copy the file from http://127.0.0.1:9/timm/resnet18.tv_in1k/resolve/main/" in str(found.value)
+    assert "`curl -LO http://127.0.0.1:9/timm/resnet18.tv_in1k/resolve/main/model.saf" in str(found.value)
 
 
 def test_a_server_that_does_not_answer_is_waited_for_once():

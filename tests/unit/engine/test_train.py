@@ -98,6 +98,26 @@ def test_a_broken_and_resumed_run_is_the_unbroken_one(go, training, batches, tmp
     assert same_weights(load_checkpoint(best)[0], unbroken)
 
 
+def test_a_log_that_a_kill_or_a_full_disk_broke_has_each_step_once_when_the_run_goes_on(
+    go, batches, tmp_path
+):
+    go("unbroken")
+    with pytest.raises(MemoryError):  # before the first checkpoint
+        go("broken", stream=Disturbed(batches, 1, kill))
+    log = tmp_path / "broken" / "losses.jsonl"
+    assert not (tmp_path / "broken" / loop.LAST).exists()
+    with log.open("a") as file:
+        file.write(
+            '{"step": 1, "query": 0.3, "tot{"step": 1, "query": 0.25, "total": 0.25}\n[]\n{"step": 2, "q'
+        )
+    go("broken")
+    assert log.read_text() == (tmp_path / "unbroken" / "losses.jsonl").read_text()
+    with log.open("a") as file:
+        file.write("[" * 10_000 + "\n" + '{"step": null}\n{"step": 9')
+    go("broken")
+    assert log.read_text() == (tmp_path / "unbroken" / "losses.jsonl").read_text()
+
+
 def test_a_history_of_predictions_goes_on_where_the_run_was_broken(
     config, data, fabric, training, batches, tmp_path
 ):

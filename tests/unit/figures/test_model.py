@@ -1,13 +1,17 @@
 """A checkpoint on the test images of its fold."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
 from fewseg.methods.matcher import Matcher
 from fewseg.methods.scl import SCLPFENetConfig
+from fewseg.recipes import datasets
+from fewseg.recipes.registry import RECIPES
 from fewseg.reports.figures.model import FigureModel, Support, question_of
+from fewseg.reports.figures.run import _models
 from fewseg.reports.options import FiguresOptions
 
 
@@ -21,6 +25,24 @@ def test_a_recipe_without_training_needs_a_fold(recipes):
     with pytest.raises(ValueError, match="does not state which fold it belongs to: give --fold"):
         FigureModel.find("demo_matcher", FiguresOptions(), None)
     assert FigureModel.find("demo_matcher", FiguresOptions(fold=1), None).fold == 1
+
+
+def test_the_fold_is_read_once_with_the_training_list_of_its_recipe(recipes, read, saved, monkeypatch):
+    lists = []
+
+    def pascal(fold, root=None, *, train_list="voc+sbd_noval"):
+        lists.append(train_list)
+        return read(fold, root)
+
+    monkeypatch.setattr(datasets, "pascal", pascal)
+    paths = saved("scl"), saved("sdaanet")
+    for name in ("scl", "sdaanet"):
+        train = replace(recipes[name].train, train_list="trainaug")
+        chosen = replace(recipes[name], data=pascal, train=train)
+        monkeypatch.setitem(RECIPES, chosen.name, lambda chosen=chosen: chosen)
+    first, second = _models(FiguresOptions(checkpoints=paths), [])
+    assert first.data is second.data
+    assert lists == ["trainaug"]
 
 
 def test_a_checkpoint_that_is_gone_is_named(recipes):

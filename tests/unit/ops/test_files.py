@@ -170,3 +170,32 @@ def test_shared_locks_stand_beside_each_other_and_keep_the_other_kind_out(tmp_pa
     os.close(handles[1])
     assert lock(handles[2], wait=False)
     os.close(handles[2])
+
+
+KILLED = """
+import os, signal, sys
+from fewseg.ops.files import atomic_path
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="whether a process exists is known on POSIX alone")
+def test_the_next_process_removes_the_temporary_files_of_killed_ones_and_no_others(tmp_path):
+    for name in ("a.json", "x" * 200 + ".safetensors", "no_suffix"):
+        subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], check=False)
+        (left,) = names(tmp_path)
+        assert left.startswith(f".{name[0]}")
+    of_other_machine = left.replace(f"{files._machine()}-", "0123abcd-")
+    kept = {of_other_machine, ".hidden", ".a.json", "b.json", ".a.0123abcd-7-0123456789ab.json~"}
+    for name in kept:
+        (tmp_path / name).write_text("")
+    with atomic_path(tmp_path / "mine") as own:
+        own.write_text("1")
+        subprocess.run(
+            [sys.executable, "-c", KILLED.replace("os.kill", "0 and os.kill"), str(tmp_path / "z")]
+        )
+        assert own.exists()
+        assert set(names(tmp_path)) == kept | {own.name, "z"}
+    assert set(names(tmp_path)) == kept | {"mine", "z"}

@@ -3,7 +3,12 @@ import io
 import pytest
 from rich.console import Console
 
-from fewseg.metrics import bootstrap_miou, minimum_detectable_difference, paired_difference
+from fewseg.metrics import (
+    bootstrap_miou,
+    minimum_detectable_difference,
+    paired_difference,
+    trainings_difference,
+)
 from fewseg.reports import comparison
 from fewseg.reports.comparison import comparison_lines, comparison_table
 from fewseg.reports.numbers import points
@@ -147,3 +152,47 @@ def test_the_difference_that_a_planned_number_of_episodes_finds_can_be_asked_for
     assert "smallest difference that 15 episodes" in comparison_lines(planned)[-1]
     with pytest.raises(ValueError, match="planned episodes must be 1 or more, got 0"):
         compare(a, b, episodes=0)
+
+
+def trained(seed, steps=100):
+    return {"training": {"seed": seed, "config": {"steps": steps, "seed": seed}}}
+
+
+def test_several_trainings_give_an_interval_with_the_noise_of_training(write, counts_of_fold):
+    lifts = {"a0": 0.0, "a1": 0.02, "b0": 0.05, "b1": 0.02, "b2": 0.07}
+    paths = {name: write(name, better=lift, **trained(int(name[1]))) for name, lift in lifts.items()}
+    found = compare(paths["a0"], paths["b0"], more_a=[paths["a1"]], more_b=[paths["b1"], paths["b2"]])
+    counts = [[counts_of_fold(better=lifts[n]) for n in lifts if n[0] == side] for side in "ab"]
+    expected = trainings_difference(*counts, [1, 2])
+    assert found.trainings == expected
+    ends = (expected.difference, expected.interval.low, expected.interval.high)
+    text = "\n".join(comparison_lines(found))
+    shown_ends = f"{points(ends[0])} [{points(ends[1])}, {points(ends[2])}]"
+    assert f"over 2 and 3 trainings and over query images: {shown_ends}" in text
+    assert f"two trainings is {100 * expected.training_error:.1f} points" in text
+    assert f"8 times of 10: {expected.trainings_needed()}" in text
+
+
+def test_one_training_of_each_is_named_as_one_and_none_is_not(write):
+    one = comparison_lines(compare(write("a", **trained(0)), write("b", better=0.1, **trained(0))))
+    assert "one training of each: no interval holds the noise of training; see --more-a, --more-b" in one
+    none = comparison_lines(compare(write("c"), write("d", better=0.1)))
+    assert not any("training" in line for line in none)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (trained(0), "of training seed 0"),
+        (trained(1, steps=50), "its train.steps: 100 and 50"),
+        (
+            trained(1) | {"config": {"method": {"type": "PFENet", "channels": 8}}},
+            "its method: .*64.* and .*8",
+        ),
+        (trained(1) | {"shots": 5}, "shots 1 and 5"),
+    ],
+)
+def test_results_that_are_no_other_training_of_the_same_are_refused(write, change, says):
+    a, b, more = write("a", **trained(0)), write("b", **trained(0)), write("more", **change)
+    with pytest.raises(ValueError, match=f"more.json is not another training of .*a.json: .*{says}"):
+        compare(a, b, more_a=[more])

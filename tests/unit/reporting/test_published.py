@@ -1,19 +1,23 @@
 import os
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fewseg.recipes.registry import recipe, variants
-from fewseg.recipes.variants import Variant
 from fewseg.reports.published import printed_as, published_values
+from result_files import make_counts, make_result
+
+RESULT = replace(make_result(make_counts()), recipe="")
 
 
 def paper_mean(dataset, method, fusion, shots, name="", on="query", **options):
     """The printed mean for a result of a recipe, or of a method without parts."""
-    found = recipe(name).variant if name else variants().get(method.replace("-", "_"), Variant())
-    return printed_as(found, dataset, fusion, shots, on, **options)[1]
+    variant = recipe(name).variant.name if name else method.replace("-", "_")
+    task = {"dataset": dataset, "fusion": fusion, "shots": shots, "on": on, "variant": variant}
+    return printed_as(replace(RESULT, **task, **options))[1]
 
 
 VALUES = {(v.paper, v.table, v.row, v.shots, v.column): v for v in published_values()}

@@ -23,7 +23,7 @@ from fewseg.engine.checkpoint import check_split
 from fewseg.engine.evaluate import Evaluator
 from fewseg.engine.executors import Question, questions_of
 from fewseg.engine.features import FeatureStore
-from fewseg.methods.base import FewShotSegmenter
+from fewseg.methods.base import FewShotSegmenter, warn_of_square
 from fewseg.methods.fusion import Fusion
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.ops.geometry import Letterbox, restore
@@ -142,7 +142,9 @@ class FigureModel:
         """The network in eval mode, on its device."""
         if self.resolved.about.digest:
             check_split(self.resolved.about, self.data.split, Path(self.name))
-        return self.resolved.load().to(best_device()).to(memory_format=torch.channels_last)
+        method = self.resolved.load()
+        warn_of_square(method, self.recipe.size)
+        return method.to(best_device()).to(memory_format=torch.channels_last)
 
     @cached_property
     def store(self) -> FeatureStore:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from fewseg.data.folds import FoldData
@@ -64,13 +63,13 @@ def make_figures(options: FiguresOptions) -> FigureContext:
 
 def _models(options: FiguresOptions, problems: list[str]) -> list[FigureModel]:
     """The checkpoints of the first one's data set, one for each recipe and fold."""
-
-    @functools.cache
-    def read(data: Callable[[int, Path | None], FoldData], fold: int) -> FoldData:
-        return data(fold, options.root)
+    folds: dict[tuple[object, ...], FoldData] = {}
 
     def read_data(recipe: Recipe, fold: int) -> FoldData:
-        return read(recipe.data, fold)
+        key = recipe.data, recipe.train and recipe.train.train_list, fold
+        if key not in folds:
+            folds[key] = recipe.read(fold, options.root)
+        return folds[key]
 
     found: dict[tuple[str, int], FigureModel] = {}
     for path in options.checkpoints:

@@ -1,0 +1,34 @@
+"""Hooks of MkDocs: formulas become MathML when the site is built, so that pages load no script for them."""
+
+from __future__ import annotations
+
+import html
+import logging
+import re
+from typing import Any
+
+from latex2mathml.converter import convert
+
+logger = logging.getLogger("mkdocs.hooks.formulas")  # with --strict a warning here is an error
+
+_FORMULA = re.compile(
+    r'<(?P<tag>span|div) class="arithmatex">'
+    r"(?:\\\((?P<inline>.*?)\\\)|\\\[(?P<block>.*?)\\\])"
+    r"</(?P=tag)>",
+    re.DOTALL,
+)
+
+
+def on_page_content(content: str, *, page: Any, **_: Any) -> str:
+    """Replaces every formula of a page."""
+    replaced = _FORMULA.sub(_mathml, content)
+    if 'class="arithmatex"' in replaced:
+        logger.warning("%s has a formula that was not understood", page.file.src_uri)
+    return replaced
+
+
+def _mathml(found: re.Match[str]) -> str:
+    block = found["block"] is not None
+    latex = html.unescape(found["block"] if block else found["inline"]).strip()
+    formula: str = convert(latex, display="block" if block else "inline")
+    return f'<div class="formula">{formula}</div>' if block else formula

