@@ -166,7 +166,8 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
 
     def score(name: str, config: MethodConfig) -> float:
         method = on_backbone(config, encoder.method.backbone)
-        held, found = [], 0.0
+        held: list[HeldOut] = []
+        found = 0.0
         for refine in (False, True) if encoder.refine is None else (encoder.refine,):
             own = name + _REFINED if refine else name
             model = Model(
