@@ -119,9 +119,7 @@ def candidate_configs(backbone: BackboneConfig) -> dict[str, list[tuple[str, Met
         )
         found["linear"].append((f"linear head on {' and '.join(deep)}, decay {decay:g}", linear))
     for decay in _PERCEPTRON:
-        perceptron = FittedConfig(
-            backbone=backbone, levels=backbone.levels, decay=decay, cells=3000, steps=30
-        )
+        perceptron = FittedConfig(backbone=backbone, levels=backbone.levels, decay=decay, steps=30)
         found["perceptron"].append((f"perceptron on all levels, decay {decay:g}", perceptron))
     return found
 

@@ -48,8 +48,8 @@ def guided_filter(maps: Tensor, images: Tensor, radius: int, smoothness: float, 
     fitted = _mean(torch.cat([slope.flatten(1, 2), rest], dim=1), reach)
     fitted = F.interpolate(fitted, size=(height, width), mode="bilinear", align_corners=False)
     slope, rest = fitted.split([3 * count, count], dim=1)
-    parts: Tensor = torch.einsum("nichw,nihw->nchw", slope.unflatten(1, (3, count)), images)
-    return parts + rest
+    found: Tensor = torch.einsum("nichw,nihw->nchw", slope.unflatten(1, (3, count)), images) + rest
+    return found
 
 
 def _mean(maps: Tensor, reach: int) -> Tensor:
