@@ -311,7 +311,7 @@ def _run(
     lost: dict[str, str] = {}
 
     def read(name: str) -> tuple[PreparedImage, NDArray[np.uint8] | None]:
-        pixels = read_image(images[name], name, segmenter.max_pixels)
+        pixels = read_image(images[name], name, segmenter.max_pixels, segmenter.value_range)
         return segmenter.model.prepare(pixels), thumbnail(pixels) if options.sheet > 0 else None
 
     def compute(batch: list[tuple[str, Any]]) -> list[tuple[Segmentation, NDArray[np.uint8] | None]]:
@@ -363,6 +363,7 @@ def _facts(session: Session, options: RunOptions) -> dict[str, object]:
         "shots": {name: len(session.supports.positives(name)) for name in session.supports.classes},
         "threshold": options.threshold,
         "quality": options.quality,
+        "value_range": session.supports.value_range and list(session.supports.value_range),
         INSTANCES: f"{options.instances} of {options.min_area} pixels" if options.instances else None,
         **({SHAPES: shapes[0]} if shapes else {}),
     }
