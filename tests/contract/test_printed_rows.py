@@ -8,7 +8,7 @@ import pytest
 from fewseg.engine.results import as_json
 from fewseg.recipes.registry import RECIPES, recipe
 from fewseg.reports.frame import load_results
-from fewseg.reports.papers import layouts
+from fewseg.reports.published import layouts
 
 RESULTS = Path(__file__).parents[2] / "results"
 

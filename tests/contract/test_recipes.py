@@ -13,8 +13,7 @@ from fewseg.methods.layers import PriorMap
 from fewseg.methods.registry import METHODS
 from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import RECIPES, recipe
-from fewseg.reports.papers import ROMAN
-from fewseg.reports.published import printed_as, published_values
+from fewseg.reports.published import ROMAN, printed_as, published_values
 from result_files import make_counts, make_result
 
 

@@ -19,9 +19,9 @@ from fewseg.annotations.image_files import check_annotated_size, image_size
 from fewseg.annotations.json_values import field, number, shown, size_field, typed
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
-from fewseg.annotations.rle import box_of, decode_coco, run_array
+from fewseg.annotations.rle import decode_coco, run_array
 from fewseg.annotations.shapes import Canvas, Region, rectangle
-from fewseg.annotations.values import AnnotatedImage, Items, Problem
+from fewseg.annotations.values import AnnotatedImage, Items, Problem, box_of
 from fewseg.annotations.writer import JournalledWriter, WriteOptions, json_list, json_text
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
@@ -281,7 +281,10 @@ def image_id(name: str) -> int:
 
 
 class CocoWriter(JournalledWriter):
-    """Writes a data set with scores, or results for ``COCO.loadRes``; 255 is a crowd of each class."""
+    """Writes a data set with scores, or results for ``COCO.loadRes``; 255 is a crowd of each class.
+
+    An annotation is an instance, or all of a class in an image where they were not looked for.
+    """
 
     def __init__(
         self, path: Path, classes: tuple[str, ...], form: Literal["dataset", "results"] = "dataset"
@@ -310,13 +313,13 @@ class CocoWriter(JournalledWriter):
         count = 0
         for line in self.journal:
             id = image_id(line["name"])
-            for region in line["regions"]:
+            for region in line.get("instances", line["regions"]):
                 count += 1
                 name = region["class"]
                 first = {"id": count, "iscrowd": 0, "area": region["area"]}
                 shared = {"image_id": id, "category_id": self._category_ids[name]}
                 shared |= {"segmentation": region["segmentation"], "bbox": region["bbox"]}
-                shared |= {"score": line["scores"][name]}
+                shared |= {"score": region.get("score", line["scores"][name])}
                 yield ({"file_name": line["name"]} if results else first) | shared
             if results or "unknown" not in line:
                 continue

@@ -21,14 +21,21 @@ _KINDS: Mapping[type, str] = {
 }
 
 
-def load_json(path: Path) -> Any:
-    """Returns the value in a JSON file (UTF-8, with or without a byte-order mark)."""
+def read_annotations(path: Path, most: int = -1) -> bytes:
+    """Returns the content of a file, or its first bytes."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            return file.read(most)
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror or error}): check the path and its rights"
         ) from error
+
+
+def load_json(path: Path) -> Any:
+    """Returns the value in a JSON file (UTF-8, with or without a byte-order mark)."""
+    try:
+        text = read_annotations(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not UTF-8 text ({error}); expected JSON in UTF-8: export it again"

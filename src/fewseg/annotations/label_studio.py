@@ -236,20 +236,19 @@ def label_studio_prediction(
     model_version: str = "fewseg",
     tool: Tool = "brushlabels",
 ) -> dict[str, Any]:
-    """Returns a prediction as Label Studio's object; its score is the least of the classes that occur."""
+    """Returns a prediction as Label Studio's object; its score is the least of what it shows."""
     height, width = prediction.size
     result, scores = [], []
-    for j, (name, score) in enumerate(zip(prediction.classes, prediction.scores, strict=True), 1):
-        mask = prediction.mask(j)
-        if not mask.any():
-            continue
-        scores.append(float(score))
-        for k, value in enumerate(_values(mask, tool)):
-            key = f"{prediction.name}\0{name}" + (f"\0{k}" if k else "")
+    for n, thing in enumerate(prediction.things()):
+        scores.append(thing.score)
+        own = f"\0instance {n}" if prediction.instances is not None else ""
+        for k, value in enumerate(_values(thing.mask(prediction.size), tool)):
+            key = f"{prediction.name}\0{thing.class_name}{own}" + (f"\0{k}" if k else "")
             region: dict[str, object] = {"id": hashlib.sha256(key.encode()).hexdigest()[:10], "type": tool}
             region |= {"from_name": from_name, "to_name": to_name}
             region |= {"original_width": width, "original_height": height, "image_rotation": 0}
-            region |= {"origin": "prediction", "score": float(score), "value": {**value, tool: [name]}}
+            region |= {"origin": "prediction", "score": thing.score}
+            region |= {"value": {**value, tool: [thing.class_name]}}
             result.append(region)
     least = min(scores or [float(s) for s in prediction.scores])
     return {"model_version": model_version, "score": least, "result": result}

@@ -19,9 +19,8 @@ from fewseg.annotations.json_values import field, points_of, shown, size_field, 
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.names import ImageFinder, OutputNames
 from fewseg.annotations.options import ReadOptions
-from fewseg.annotations.rle import box_of
 from fewseg.annotations.shapes import Canvas, Points, Region, ellipse, outlines, polygon, rectangle, stroke
-from fewseg.annotations.values import AnnotatedImage, Items, Mask, Prediction, Problem
+from fewseg.annotations.values import AnnotatedImage, Instance, Items, Prediction, Problem, box_of
 from fewseg.annotations.writer import PredictionWriter, WriteOptions, json_text
 from fewseg.ops.files import atomic_write_text
 from fewseg.types import DataError
@@ -150,12 +149,17 @@ class LabelMeWriter(PredictionWriter):
         image = prediction.name
         if self._images is not None:
             image = Path(os.path.relpath(self._images / prediction.name, path.parent)).as_posix()
-        masks = (*map(prediction.mask, range(1, len(self.classes) + 1)), prediction.unknown)
-        texts = (*(f"score {score:.4f}" for score in prediction.scores), "")
+        drawn = [(thing, f"score {thing.score:.4f}") for thing in prediction.things()]
+        unknown = prediction.unknown
+        if unknown.any():
+            x, y, w, h = box = box_of(unknown)
+            piece = unknown[y : y + h, x : x + w]
+            drawn.append((Instance(class_name=_UNKNOWN, box=box, piece=piece, score=0.0), ""))
+        single = prediction.instances is not None
         shapes = [
-            {"label": name, **shape, "group_id": None, "description": text, "flags": {}}
-            for name, mask, text in zip((*self.classes, _UNKNOWN), masks, texts, strict=True)
-            for shape in self._drawn(mask)
+            {"label": thing.class_name, **shape, "group_id": None, "description": text, "flags": {}}
+            for thing, text in drawn
+            for shape in self._drawn(thing, single)
         ]
         height, width = prediction.size
         value = {
@@ -170,15 +174,13 @@ class LabelMeWriter(PredictionWriter):
         }
         atomic_write_text(path, json_text(value))
 
-    def _drawn(self, mask: Mask) -> Iterator[dict[str, object]]:
-        if not mask.any():
-            return
+    def _drawn(self, thing: Instance, single: bool) -> Iterator[dict[str, object]]:
+        x, y, width, height = thing.box
         if self._shapes == "polygon":
-            for path in outlines(mask, self._tolerance):
-                yield {"shape_type": "polygon", "points": [[x, y] for x, y in path], "mask": None}
+            for path in outlines(thing.piece, self._tolerance, corner=(x, y), single=single):
+                yield {"shape_type": "polygon", "points": [list(point) for point in path], "mask": None}
             return
-        x, y, width, height = box_of(mask)
-        piece = png_bytes(mask[y : y + height, x : x + width])
+        piece = png_bytes(thing.piece)
         corners = [[x, y], [x + width - 1, y + height - 1]]
         yield {"shape_type": "mask", "points": corners, "mask": base64.b64encode(piece).decode("ascii")}
 

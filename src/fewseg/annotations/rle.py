@@ -32,6 +32,25 @@ def encode_coco(mask: Mask) -> dict[str, object]:
     return {"size": [int(mask.shape[0]), int(mask.shape[1])], "counts": rle["counts"].decode("ascii")}
 
 
+def encode_piece(piece: Mask, box: Sequence[int], size: tuple[int, int]) -> dict[str, object]:
+    """As :func:`encode_coco`, of a mask (H, W) that is 0 outside a box (x, y, width, height)."""
+    x, y, width, height = box
+    columns = np.zeros((width, size[0]), dtype=np.uint8)
+    columns[:, y : y + height] = piece.T == 1
+    flat = columns.ravel()
+    runs = np.diff(np.flatnonzero(np.diff(flat, prepend=1 - flat[:1], append=1 - flat[-1:]))).tolist()
+    if flat[0]:
+        runs.insert(0, 0)
+    runs[0] += x * size[0]
+    after = (size[1] - x - width) * size[0]
+    if len(runs) % 2:
+        runs[-1] += after
+    elif after:
+        runs.append(after)
+    rle = coco_mask.frPyObjects({"size": list(size), "counts": runs}, *size)
+    return {"size": [int(side) for side in size], "counts": rle["counts"].decode("ascii")}
+
+
 def decode_coco(rle: Mapping[str, object], size: tuple[int, int], where: str) -> Mask:
     """Decodes an RLE of an image of a size (H, W) to uint8 in {0, 1}; ``where`` is its place in errors."""
     return fill_runs(coco_runs(rle, size, where), size)
@@ -100,15 +119,6 @@ def unpack_counts(text: str, where: str) -> Runs:
     counts[1::2] = np.cumsum(counts[1::2])
     counts[2::2] = np.cumsum(counts[2::2])
     return counts
-
-
-def box_of(mask: Mask) -> Sequence[int]:
-    """Returns [x, y, width, height] of the pixels that are 1; zeros where there are none."""
-    rows, columns = np.flatnonzero((mask == 1).any(axis=1)), np.flatnonzero((mask == 1).any(axis=0))
-    if rows.size == 0:
-        return [0, 0, 0, 0]
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
 
 
 _LENGTH_BITS = (3, 4, 8, 16)  # what Label Studio itself writes

@@ -152,11 +152,16 @@ class Canvas:
 Loop = list[tuple[float, float]]
 
 
-def outlines(mask: Mask, tolerance: float = 0.75) -> Iterator[Loop]:
-    """Yields a polygon of each connected piece of 1, for the even-odd rule, with its holes joined to it."""
-    pieces, _ = ndimage.label(mask == 1)
+def outlines(
+    mask: Mask, tolerance: float = 0.75, *, corner: tuple[int, int] = (0, 0), single: bool = False
+) -> Iterator[Loop]:
+    """Yields a polygon of each connected piece of 1, for the even-odd rule, with its holes joined to it.
+
+    ``corner`` is the (x, y) of the mask in its image; with ``single`` all of 1 is one piece.
+    """
+    pieces = (mask == 1).astype(np.int32) if single else ndimage.label(mask == 1)[0]
     for number, box in enumerate(ndimage.find_objects(pieces), 1):
-        top, left = box[0].start, box[1].start
+        top, left = box[0].start + corner[1], box[1].start + corner[0]
         loops = [_simplified(loop, tolerance) for loop in _loops(pieces[box] == number)]
         loops = [loop for loop in loops if len(loop) >= 3]
         if not loops:

@@ -41,6 +41,35 @@ Items = Iterator[AnnotatedImage | Problem]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Instance:
+    """A single thing in an image.
+
+    Attributes:
+        class_name: what it is.
+        box: (x, y, width, height) of its pixels.
+        piece: (height, width) uint8 in {0, 1}: its pixels in the box.
+        score: in [0, 1].
+    """
+
+    class_name: str
+    box: tuple[int, int, int, int]
+    piece: Mask
+    score: float
+
+    @property
+    def area(self) -> int:
+        """Its pixels."""
+        return int(self.piece.sum())
+
+    def mask(self, size: tuple[int, int]) -> Mask:
+        """Returns (H, W) uint8 in {0, 1}: where it is in its image of that size."""
+        x, y, width, height = self.box
+        mask: Mask = np.zeros(size, dtype=np.uint8)
+        mask[y : y + height, x : x + width] = self.piece
+        return mask
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """A segmented image, on its way to a file."""
 
@@ -51,6 +80,7 @@ class Prediction:
     probability: NDArray[np.uint8] | NDArray[np.floating] | None = None  # (N, H, W); of uint8, 255 is 1
     facts: Mapping[str, object] = field(default_factory=dict)  # JSON values: quality and its parts
     settled: bool = False  # a person drew or accepted the labels
+    instances: tuple[Instance, ...] | None = None  # None where single things were not looked for
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -90,6 +120,27 @@ class Prediction:
         """Returns (H, W) uint8 in {0, 1}, contiguous: where class j = 1 .. N is."""
         mask: Mask = (self.labels == j).astype(np.uint8)
         return mask
+
+    def things(self) -> Iterator[Instance]:
+        """Yields the instances; without any looked for, all of each class that occurs as one thing."""
+        if self.instances is not None:
+            yield from self.instances
+            return
+        for j, (name, score) in enumerate(zip(self.classes, self.scores, strict=True), 1):
+            mask = self.mask(j)
+            if mask.any():
+                x, y, width, height = box = box_of(mask)
+                piece = mask[y : y + height, x : x + width]
+                yield Instance(class_name=name, box=box, piece=piece, score=float(score))
+
+
+def box_of(mask: Mask) -> tuple[int, int, int, int]:
+    """Returns (x, y, width, height) of the pixels that are 1; zeros where there are none."""
+    rows, columns = np.flatnonzero((mask == 1).any(axis=1)), np.flatnonzero((mask == 1).any(axis=0))
+    if rows.size == 0:
+        return 0, 0, 0, 0
+    x, y = int(columns[0]), int(rows[0])
+    return x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1
 
 
 def check_classes(classes: tuple[str, ...]) -> None:

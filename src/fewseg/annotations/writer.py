@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from fewseg.annotations.options import LabelStudioNames
-from fewseg.annotations.rle import box_of, encode_coco
-from fewseg.annotations.values import Prediction, check_classes
+from fewseg.annotations.rle import encode_coco, encode_piece
+from fewseg.annotations.values import Prediction, box_of, check_classes
 from fewseg.ops.files import atomic_path, parse_json
 from fewseg.types import DataError
 
@@ -181,7 +181,8 @@ class LinesWriter(PredictionWriter):
         """Returns a prediction as a JSON object, without its name and its probability.
 
         ``regions`` has an entry for each class that occurs: class, box [x, y, width, height], area in pixels,
-        and the mask as COCO's compressed RLE; ``unknown`` is the RLE of the pixels that are 255, if any are.
+        and the mask as COCO's compressed RLE; ``instances``, where they were looked for, one for each of
+        them, with a score; ``unknown`` is the RLE of the pixels that are 255, if any are.
         """
         regions = []
         for j, name in enumerate(prediction.classes, 1):
@@ -192,6 +193,12 @@ class LinesWriter(PredictionWriter):
         scores = dict(zip(prediction.classes, map(float, prediction.scores), strict=True))
         height, width = prediction.size
         line: dict[str, object] = {"height": height, "width": width, "scores": scores, "regions": regions}
+        if prediction.instances is not None:
+            line["instances"] = [
+                {"class": own.class_name, "bbox": own.box, "area": own.area, "score": own.score}
+                | {"segmentation": encode_piece(own.piece, own.box, prediction.size)}
+                for own in prediction.instances
+            ]
         if prediction.unknown.any():
             line["unknown"] = encode_coco(prediction.unknown)
         if prediction.facts:

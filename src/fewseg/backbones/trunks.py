@@ -149,18 +149,19 @@ def build_resnet(
     stride_on_1x1: bool,
     shape: ResNetShape | None,
     ceil_pool: bool = False,
+    output_stride: Literal[8, 32] = 8,
 ) -> ResNetTrunk:
-    """Builds a randomly initialised ResNet at output stride 8; see ``BackboneConfig`` for the options."""
+    """Builds a randomly initialised ResNet at stride 8 or 32; see ``BackboneConfig`` for the options."""
     net: Any
     if name in RESNETS:
         bottleneck, layers, stem_width = RESNETS[name]
         sizes = {"layers": layers, "stem_width": stem_width} if shape is None else asdict(shape)
-        net = ResNet(bottleneck, **sizes)
+        net = ResNet(bottleneck, **sizes, output_stride=output_stride)
     else:
         import timm
 
         sizes = asdict(shape) | {"stem_type": "deep"} if shape else {}
-        net = timm.create_model(name, pretrained=False, num_classes=0, output_stride=8, **sizes)
+        net = timm.create_model(name, pretrained=False, num_classes=0, output_stride=output_stride, **sizes)
     if first_block_dilation == "stage":
         for stage in (net.layer3, net.layer4):
             _dilate_first_block(stage[0])

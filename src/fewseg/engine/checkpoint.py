@@ -188,8 +188,8 @@ def _check_shapes(path: Path, config: MethodConfig) -> None:
     wrong = [k for k, shape in stored.items() if shape != own[k]]
     if wrong:
         raise ValueError(
-            f"{path} does not fit {type(config).method.__name__}: {wrong[0]} is {tuple(stored[wrong[0]])}, by the "
-            f"config in the file it must be {tuple(own[wrong[0]])}: the file was edited"
+            f"{path} does not fit {type(config).method.__name__}: {wrong[0]} is "
+            f"{tuple(stored[wrong[0]])}, by the config in the file it must be {tuple(own[wrong[0]])}: the file was edited"
         )
 
 

@@ -20,11 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewseg.annotations.names import output_stems
+from fewseg.annotations.options import CLASS_FORMATS
 from fewseg.annotations.writer import WriteOptions
 from fewseg.inference.images import find_images, read_image
 from fewseg.inference.model import Model, PreparedImage
 from fewseg.inference.options import LabelOptions, RunOptions
-from fewseg.inference.outputs import THUMBS, Outputs, thumbnail, write_sheet, write_thumbnail, wrong_names
+from fewseg.inference.outputs import (
+    SUMMARY,
+    THUMBS,
+    Outputs,
+    thumbnail,
+    write_sheet,
+    write_summary,
+    write_thumbnail,
+    wrong_names,
+)
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.segmenter import Segmenter, segmenter_with_supports
 from fewseg.ops.files import atomic_write_text, folder_alone, parse_json, unwritten
@@ -118,7 +128,7 @@ def stream(  # noqa: C901 - one loop with three stages
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
-SHAPES, PRECISION = "shapes of labelme", "precision"
+SHAPES, PRECISION, INSTANCES = "shapes of labelme", "precision", "instances"
 """Facts that a later run may add: there were no such files before it, or the model's digest has it too."""
 
 _NO_MEMORY = "there is not enough memory for this image: lower --batch or --size, or make it smaller"
@@ -249,6 +259,12 @@ def label_images(
     options.check()
     session = segmenter.session()
     about = {} if session.choice is None else {"choice": session.choice.facts()}
+    flat = [name for name in options.formats if name in CLASS_FORMATS]
+    if options.instances and flat:
+        logger.info(
+            "%s: classes of pixels, without instances; these are in predictions.jsonl, %s and other formats",
+            ", ".join(flat), SUMMARY,
+        )  # fmt: skip
     with claimed(folder, _facts(session, options), about):
         unnamed = wrong_names(images, options.formats, session.supports.classes)
         for text in unnamed.values():
@@ -265,6 +281,8 @@ def label_images(
             finished = True
         finally:
             outputs.close(finish=finished)
+        if options.instances:
+            write_summary(folder)
     problems = {
         name.encode("utf-8", "backslashreplace").decode(): text for name, text in unnamed.items()
     } | lost
@@ -283,7 +301,7 @@ def _run(
     lost: dict[str, str] = {}
 
     def read(name: str) -> tuple[PreparedImage, NDArray[np.uint8] | None]:
-        pixels = read_image(images[name], name, segmenter.max_pixels)
+        pixels = read_image(images[name], name, segmenter.max_pixels, segmenter.value_range)
         return segmenter.model.prepare(pixels), thumbnail(pixels) if options.sheet > 0 else None
 
     def compute(batch: list[tuple[str, Any]]) -> list[tuple[Segmentation, NDArray[np.uint8] | None]]:
@@ -295,7 +313,8 @@ def _run(
         found, thumb = result[0].at(options.threshold), result[1]
         if thumb is not None:
             write_thumbnail(thumbs, name, thumb, found.labels)
-        outputs.write(found.prediction(name, probability=outputs.probability))
+        things = found.instances(options.instances, options.min_area) if options.instances else None
+        outputs.write(found.prediction(name, probability=outputs.probability, instances=things))
 
     def failed(name: str, error: Exception) -> None:
         lost[name] = f"{name}: {_NO_MEMORY}" if isinstance(error, MemoryError) else str(error)
@@ -332,6 +351,8 @@ def _facts(session: Session, options: RunOptions) -> dict[str, object]:
         "shots": {name: len(session.supports.positives(name)) for name in session.supports.classes},
         "threshold": options.threshold,
         "quality": options.quality,
+        "value_range": session.supports.value_range and list(session.supports.value_range),
+        INSTANCES: f"{options.instances} of {options.min_area} pixels" if options.instances else None,
         **({SHAPES: shapes[0]} if shapes else {}),
     }
 

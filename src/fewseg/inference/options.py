@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from tyro.conf import arg
 
@@ -17,6 +17,21 @@ DEFAULT_MODEL = "pascal_matcher_resnet50"
 """The recipe that needs neither training nor a checkpoint."""
 
 AUTO, AUTO_RECIPE = "auto", "fitted_resnet50"
+
+
+Split = Literal["components", "watershed"]
+"""How a class's mask becomes single things."""
+
+MIN_AREA = 10
+"""Pixels of the smallest thing that is counted by default."""
+
+
+def check_instances(split: str, min_area: int) -> None:
+    """Raises a ValueError where a split is unknown or an area is below 1."""
+    if split not in get_args(Split):
+        raise ValueError(f"the split of instances must be one of {', '.join(get_args(Split))}, got {split!r}")
+    if min_area < 1:
+        raise ValueError(f"the least area must be 1 pixel or more, got {min_area}")
 
 
 def auto_recipe(model: str) -> str | None:
@@ -45,6 +60,9 @@ class ModelOptions:
     tiles: int | None = None
     """cut images into overlapping tiles of so many pixels; by default an image is resized to fit."""
     overlap: float = 0.25  # of tiles, a share in [0, 0.9].
+    refine: bool | None = None
+    """let the edges of masks follow those of the image (a guided filter); None leaves it to the examples
+    where they choose, and is off elsewhere."""
 
     def check(self) -> None:
         """Raises a FileNotFoundError where the model is the path of a file that does not exist."""
@@ -59,6 +77,11 @@ class RunOptions:
     formats: Annotated[tuple[Format, ...], arg(name="format")] = ("png",)
     """what to write, beside predictions.jsonl."""
     threshold: float = 0.5  # least probability, in (0, 1), of a class against background.
+    instances: Split | None = None
+    """find single things, with area, box and score, in all formats that can hold them, and count them in
+    summary.csv: components are the connected pieces of a class; watershed parts them where they are narrow,
+    for round things that touch."""
+    min_area: int = MIN_AREA  # pixels of the smallest thing that is counted; of --instances alone.
     quality: bool = True  # judge every image (no further backbone pass, several of the head).
     sheet: int = 300  # images on the contact sheet, those of the lowest quality; 0 for none.
     batch: int = 1  # images that go through the network together; more helps on a GPU.
@@ -73,6 +96,8 @@ class RunOptions:
             raise ValueError(f"threshold must be in (0, 1), got {self.threshold}")
         if self.sheet < 0:
             raise ValueError(f"sheet must be a number of images, 0 for no contact sheet, got {self.sheet}")
+        if self.instances is not None:
+            check_instances(self.instances, self.min_area)
         if self.batch < 1 or self.workers < 1:
             raise ValueError(f"batch and workers must be 1 or more, got {self.batch} and {self.workers}")
         if {"labelme", "labelme-polygons"} <= set(self.formats):
@@ -146,6 +171,8 @@ class ExportOptions:
         self.model.check()
         if auto_recipe(self.model.model) is not None:
             raise ValueError("auto chooses anew for each support set: export a recipe or a checkpoint")
+        if self.model.refine:
+            raise ValueError("an export has no step that refines edges: leave --refine out")
         if self.model.precision == "bf16":
             raise ValueError(f"--precision must be fp32 for an export, got {self.model.precision}")
         check_support(self.support)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import io
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +21,7 @@ from fewseg.annotations.mask_files import voc_palette
 from fewseg.annotations.names import file_safe, output_stems
 from fewseg.annotations.options import Format
 from fewseg.annotations.values import Mask, Prediction, check_name
-from fewseg.annotations.writer import PredictionWriter, WriteOptions
+from fewseg.annotations.writer import PredictionWriter, WriteOptions, parse, scan
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
 from fewseg.reports.templating import asset, render
 
@@ -90,6 +91,26 @@ def wrong_names(names: Collection[str], formats: Sequence[str], classes: Sequenc
         except ValueError as error:
             wrong[name] = str(error)
     return wrong
+
+
+SUMMARY = "summary.csv"
+
+
+def write_summary(folder: Path) -> None:
+    """Counts a run's instances: a row an image and class, with number, pixels and share of the image."""
+    with (folder / LINES).open("rb") as file:
+        first, places, _ = scan(file, folder / LINES)
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(("image", "class", "count", "area", "share"))
+        for place in places.values():
+            file.seek(place)
+            line = parse(file.readline(), folder / LINES)
+            for name in (first or {})["classes"]:
+                areas = [own["area"] for own in line["instances"] if own["class"] == name]
+                share = sum(areas) / (line["height"] * line["width"])
+                table.writerow((line["name"], name, len(areas), sum(areas), f"{share:.6f}"))
+    atomic_write_text(folder / SUMMARY, text.getvalue())
 
 
 THUMBS = ".thumbnails"

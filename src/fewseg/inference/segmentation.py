@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
-from fewseg.annotations.values import Mask, Prediction
+from fewseg.annotations.values import Instance, Mask, Prediction
 from fewseg.inference.choose import choose
+from fewseg.inference.instances import numbered
 from fewseg.inference.model import EncodedImage, Model, join_views, to_size
+from fewseg.inference.options import MIN_AREA, Split, check_instances
 from fewseg.inference.quality import Quality, QualityEstimator, probabilities
 from fewseg.inference.supports import SupportSet
 from fewseg.ops.masks import labels_of_margins
@@ -75,15 +78,9 @@ class Segmentation:
         margins = self.margins - math.log(self.threshold / (1 - self.threshold))
         for name in self.absent:
             margins[self.classes.index(name)] = _NOWHERE
-        height, width = self.size
-        step = max(1, _STRIP // (len(self.classes) * width))  # a large image goes by strips of rows
-        if height <= step or tuple(margins.shape[-2:]) == self.size:
-            return labels_of_margins(to_size(margins, self.size)[None])[0].numpy()
-        wide = to_size(margins, (margins.shape[1], width))
         labels: Mask = np.empty(self.size, dtype=np.uint8)
-        for top in range(0, height, step):
-            rows = torch.arange(top, min(top + step, height))
-            labels[top : top + step] = labels_of_margins(_rows(wide, rows, height)[None])[0].numpy()
+        for rows, strip in _strips(margins, self.size):
+            labels[rows] = labels_of_margins(strip[None])[0].numpy()
         return labels
 
     @property
@@ -99,12 +96,44 @@ class Segmentation:
         found: NDArray[np.bool_] = self.labels == self.classes.index(name) + 1
         return found
 
-    def prediction(self, name: str, probability: bool = False) -> Prediction:
+    def instances(self, split: Split = "components", min_area: int = MIN_AREA) -> tuple[Instance, ...]:
+        """Returns the single things of each class, class by class and from the top of the image down.
+
+        The score of a thing is the mean probability of its class over its pixels.
+
+        Args:
+            split: "components" for the connected pieces of a class's mask (pixels that touch at a corner
+                are connected); "watershed" parts pieces at their necks too, for round things that touch.
+            min_area: least pixels of a thing, from 1 on; smaller pieces are left out.
+
+        Raises:
+            ValueError: the split is unknown, or the area is below 1.
+        """
+        check_instances(split, min_area)
+        numbers, of_class = numbered(self.labels, len(self.classes), split, min_area)
+        sums = np.zeros(len(of_class) + 1)
+        for rows, strip in _strips(self.margins, self.size):
+            here = np.flatnonzero(numbers[rows])
+            chances = probabilities(strip).flatten(1).numpy()
+            own = chances[self.labels[rows].ravel()[here].astype(np.intp) - 1, here]
+            sums += np.bincount(numbers[rows].ravel()[here], weights=own, minlength=len(sums))
+        found = []
+        for k, (j, box) in enumerate(zip(of_class, ndimage.find_objects(numbers), strict=True), 1):
+            piece = (numbers[box] == k).astype(np.uint8)
+            place = (box[1].start, box[0].start, piece.shape[1], piece.shape[0])
+            score = round(float(sums[k] / piece.sum()), 6)
+            found.append(Instance(class_name=self.classes[j - 1], box=place, piece=piece, score=score))
+        return tuple(found)
+
+    def prediction(
+        self, name: str, probability: bool = False, instances: tuple[Instance, ...] | None = None
+    ) -> Prediction:
         """Returns it as the writers of :mod:`fewseg.annotations` take it.
 
         Args:
             name: the image's name, relative to the folder of images.
             probability: keep the probabilities too.
+            instances: of :meth:`instances`, which formats that can then hold in place of whole classes.
         """
         quality = self.quality
         scores = {k: quality.classes[k].score if quality else self.presence[k] for k in self.classes}
@@ -115,6 +144,7 @@ class Segmentation:
             scores=tuple(round(scores[k], 6) for k in self.classes),
             probability=self.probability if probability else None,
             facts=self.facts(),
+            instances=instances,
         )
 
     def facts(self) -> dict[str, object]:
@@ -134,6 +164,19 @@ def presences(margins: Tensor) -> Tensor:
     """Mean probability (N,) of each class's most probable hundredth of the pixels of (N, h, w)."""
     chances = probabilities(margins).flatten(1)
     return chances.topk(max(1, round(chances.shape[1] * _TOP)), dim=1).values.mean(dim=1)
+
+
+def _strips(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
+    """Yields maps (N, h, w) at an image's size (N, rows, W), by strips of rows where that is large."""
+    height, width = size
+    step = max(1, _STRIP // (len(maps) * width))
+    if height <= step or tuple(maps.shape[-2:]) == size:
+        yield slice(0, height), to_size(maps, size)
+        return
+    wide = to_size(maps, (maps.shape[1], width))
+    for top in range(0, height, step):
+        rows = torch.arange(top, min(top + step, height))
+        yield slice(top, top + len(rows)), _rows(wide, rows, height)
 
 
 def _rows(maps: Tensor, rows: Tensor, height: int) -> Tensor:

@@ -18,7 +18,6 @@ from fewseg.data.protocols import stored_protocol
 from fewseg.engine.results import RunResult, counts_path, load_with_counts
 from fewseg.metrics import EpisodeCounts, Score, bootstrap_score, paired_difference
 from fewseg.recipes.registry import variant
-from fewseg.recipes.variants import Variant
 from fewseg.reports.numbers import Estimate, mean_of
 from fewseg.reports.published import printed_as
 
@@ -84,10 +83,6 @@ class Results:
             ends = found.interval
             self._cache[a, b, score] = Estimate(value=found.difference, low=ends.low, high=ends.high)
         return self._cache[a, b, score]
-
-    def variant(self, key: str) -> Variant:
-        """What a result's recipe declares; of an unknown one nothing but its name."""
-        return variant(self.runs[key].variant)
 
     def classes(self) -> pd.DataFrame:
         """A row a result and tested class: ``key``, ``class_id``, ``name``, ``iou`` and ``dice``."""
@@ -212,13 +207,91 @@ def name_of(row: Any) -> str:
     return f"{row.method} {row.fusion} {row.shots}-shot on {row.dataset} fold {row.fold}"
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoldRow:
+    """A row of a table: results of one method with one fusion that are alike but for their fold."""
+
+    name: str  # in its table, with what else tells its rows apart
+    results: Results
+    frame: pd.DataFrame  # its own results by fold, ascending, with the columns ``key`` and ``series`` more
+    folds: int  # how many a mean needs
+
+    @cached_property
+    def first(self) -> Any:
+        """Its first result, for what all have in common."""
+        return self.frame.iloc[0]
+
+    @property
+    def runs(self) -> list[RunResult]:
+        """Its results."""
+        return [self.results.runs[key] for key in self.frame.key]
+
+    @property
+    def missing(self) -> str:
+        """Which folds were not run, e.g. "missing fold 2"; "" where all were."""
+        missing = [str(f) for f in range(self.folds) if f not in self.frame.index]
+        return f"missing fold{'s' if len(missing) > 1 else ''} {', '.join(missing)}" if missing else ""
+
+    def estimates(self, score: Score = "miou") -> dict[int, Estimate]:
+        """A score in each fold, with its interval."""
+        return {fold: self.results.estimate(key, score) for fold, key in self.frame.key.items()}
+
+    def mean(self, score: Score = "miou") -> Estimate | None:
+        """Mean over all folds with its interval; None where one is missing."""
+        return None if self.missing else mean_of(list(self.estimates(score).values()))
+
+    def gain_over(self, over: FoldRow, score: Score = "miou") -> Gain:
+        """What it gains over another row; raises ``ValueError`` where the episodes are not the same."""
+        a, b = over.frame.key, self.frame.key
+        pairs = {fold: (a[fold], b[fold]) for fold in a.index.intersection(b.index)}
+        by_fold = {fold: self.results.difference(*pair, score) for fold, pair in pairs.items()}
+        return Gain(row=self, over=over, by_fold=by_fold)
+
+    def trained_like(self, other: FoldRow) -> bool:
+        """Whether both were trained for as long, or one was not trained at all (or does not say)."""
+
+        def lengths(row: FoldRow) -> dict[int, tuple[object, object] | None]:
+            configs = {run.fold: run.training.get("config") for run in row.runs}
+            return {
+                fold: (config.get("steps"), config.get("batch")) if isinstance(config, Mapping) else None
+                for fold, config in configs.items()
+            }
+
+        own, others = lengths(self), lengths(other)
+        pairs = [(own[fold], others[fold]) for fold in own.keys() & others.keys()]
+        return all(None in pair or pair[0] == pair[1] for pair in pairs)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Gain:
+    """The difference of two rows on each fold that both have, paired by query image, as fractions."""
+
+    row: FoldRow
+    over: FoldRow  # what it is measured against
+    by_fold: Mapping[int, Estimate]
+
+    @property
+    def name(self) -> str:
+        """The names of both rows."""
+        return f"{self.row.name} over {self.over.name}"
+
+    @property
+    def missing(self) -> str:
+        """Which folds the mean lacks, or ""."""
+        return "; ".join(f"{each.name}: {each.missing}" for each in (self.over, self.row) if each.missing)
+
+    @property
+    def mean(self) -> Estimate | None:
+        """Mean over all folds with its interval; None where one is missing."""
+        return None if self.missing else mean_of(list(self.by_fold.values()))
+
+
 @dataclass(frozen=True, kw_only=True)
 class FoldTable:
     """Results that may stand in one table: of one data set, task and protocol."""
 
-    results: Results  # the frame has a column ``series`` more, the name of each result's row
-    # the rows, in their order: a method with one fusion, and what else they differ in
-    series: tuple[str, ...]
+    results: Results  # the frame has the columns ``series``, the name of the row, and ``suffix`` more
+    rows: tuple[FoldRow, ...]
     dataset: str
     ways: int
     shots: int
@@ -226,6 +299,11 @@ class FoldTable:
     protocol: str
     episodes: str
     folds: int  # how many folds a mean needs
+
+    @property
+    def series(self) -> list[str]:
+        """The names of the rows."""
+        return [row.name for row in self.rows]
 
     @property
     def heading(self) -> str:
@@ -243,27 +321,6 @@ class FoldTable:
     def caption(self) -> str:
         """How they were measured, in one line."""
         return f"protocol {self.protocol}, {self.episodes} episodes a fold"
-
-    def row(self, series: str) -> pd.DataFrame:
-        """The results of a row by fold, ascending; their keys are the column ``key``."""
-        return self._rows[series]
-
-    @cached_property
-    def _rows(self) -> dict[str, pd.DataFrame]:
-        rows = self.results.frame.reset_index().set_index("fold", drop=False).groupby("series")
-        return {str(series): row.sort_index() for series, row in rows}
-
-    def missing(self, series: str) -> str:
-        """Which folds of a row were not run, e.g. "missing fold 2"; "" where all were."""
-        own = self.row(series).index
-        missing = [str(f) for f in range(self.folds) if f not in own]
-        return f"missing fold{'s' if len(missing) > 1 else ''} {', '.join(missing)}" if missing else ""
-
-    def mean(self, series: str, score: Score = "miou") -> Estimate | None:
-        """Mean over all folds with its interval; None where one is missing."""
-        if self.missing(series):
-            return None
-        return mean_of([self.results.estimate(key, score) for key in self.row(series).key])
 
 
 def fold_tables(results: Results) -> list[FoldTable]:
@@ -290,58 +347,32 @@ def _fold_table(results: Results, frame: pd.DataFrame) -> FoldTable:
     named = named.sort_values(["method", "fusion", "suffix"], kind="stable")
     brackets = [f" ({suffix})" if suffix else "" for suffix in named.suffix]
     named["series"] = named.method + brackets + " " + named.fusion
-    first = frame.iloc[0]
+    first, own = frame.iloc[0], results.only(named)
+    by_fold = named.reset_index().set_index("fold", drop=False).groupby("series", sort=False)
     return FoldTable(
-        results=results.only(named),
-        series=tuple(named.series.unique()),
+        results=own,
+        rows=tuple(
+            FoldRow(name=str(name), results=own, frame=row.sort_index(), folds=first.folds)
+            for name, row in by_fold
+        ),
         **{name: first[name] for name in ("dataset", "ways", "shots", "on", "protocol", "episodes", "folds")},
     )
 
 
-GAIN_COLUMNS = ["series", "over", "fold", "value", "low", "high"]
+def gains(table: FoldTable) -> list[Gain]:
+    """Every row over its baselines; raises ``ValueError`` where the episodes are not the same."""
+    return [row.gain_over(over) for over, row in baseline_pairs(table)]
 
 
-def gains(table: FoldTable) -> pd.DataFrame:
-    """Every row over its baselines on each fold, paired by query image, as fractions."""
-    return pd.DataFrame(
-        [line for over, series in baseline_pairs(table) for line in gain_lines(table, over, series)],
-        columns=GAIN_COLUMNS,
-    )
-
-
-def gain_lines(table: FoldTable, over: str, series: str) -> list[dict[str, Any]]:
-    """The lines of :func:`gains` of one pair; raises as it does."""
-    found = gains_by_fold(table, over, series)
-    return [{"series": series, "over": over, "fold": fold, **vars(gain)} for fold, gain in found.items()]
-
-
-def gains_by_fold(table: FoldTable, over: str, series: str, score: Score = "miou") -> dict[int, Estimate]:
-    """The paired difference of two rows on each fold that both have; raises as :func:`gains` does."""
-    a, b = table.row(over).key, table.row(series).key
-    return {f: table.results.difference(a[f], b[f], score) for f in a.index.intersection(b.index)}
-
-
-def missing_of_pair(table: FoldTable, over: str, series: str) -> str:
-    """Which folds the mean gain of a pair lacks, or ""."""
-    return "; ".join(f"{name}: {table.missing(name)}" for name in (over, series) if table.missing(name))
-
-
-def baseline_pairs(table: FoldTable) -> list[tuple[str, str]]:
+def baseline_pairs(table: FoldTable) -> list[tuple[FoldRow, FoldRow]]:
     """(baseline, row) for every row and what its variant is measured against.
 
     Other methods are paired where they are fused alike; with one shot there is nothing to fuse but iterated
     prototypes. A method is also paired with its plain fusion, with its variants that lack one part, and at
     several sizes with itself at one. Rows that were trained for different lengths are not paired.
     """
-    heads = {
-        series: table.results.frame[table.results.frame.series == series].iloc[0] for series in table.series
-    }
-    return [
-        (a, b)
-        for b, row in heads.items()
-        for a, base in heads.items()
-        if _is_baseline(table, base, row) and trained_alike(table, a, b)
-    ]
+    pairs = [(a, b) for b in table.rows for a in table.rows]
+    return [(a, b) for a, b in pairs if _is_baseline(a.first, b.first, table.shots) and a.trained_like(b)]
 
 
 FUSION_BASELINE = {"cross-guided": "average", "iterative": "mean"}
@@ -350,32 +381,20 @@ PAPER_FUSIONS = (("mean", "cross-guided"), ("attention", "cross-guided"))
 """The papers' 5-shot rows: PFENet with mean vectors, or CANet with its attention, and SCL with CGM."""
 
 
-def _is_baseline(table: FoldTable, a: Any, b: Any) -> bool:
-    """Whether a row like ``a`` is what one like ``b`` is measured against."""
+def _is_baseline(a: Any, b: Any, shots: int) -> bool:
+    """Whether results like ``a`` are what those like ``b`` are measured against."""
     same = (a.variant, a.recipe, a.train_seed) == (b.variant, b.recipe, b.train_seed)
     if a.multi_scale or b.multi_scale:
         return bool(same and a.fusion == b.fusion and b.multi_scale and not a.multi_scale)
-    variant = table.results.variant(b.name)
-    if a.variant in variant.one_part_less:
+    declared = variant(b.variant)
+    if a.variant in declared.one_part_less:
         trained = (a.train_seed, a.backbone) == (b.train_seed, b.backbone)
         return bool(trained and (a.fusion == b.fusion or (a.fusion, b.fusion) == ("mean", "iterative")))
-    if a.variant in variant.baselines:
+    if a.variant in declared.baselines:
         if "iterative" in (a.fusion, b.fusion):
             return (a.fusion, b.fusion) == ("mean", "iterative")
-        if table.shots == 1:
+        if shots == 1:
             return bool(a.fusion != "attention")  # which was trained for several shots
         return bool(a.fusion == b.fusion or (a.fusion, b.fusion) in PAPER_FUSIONS)
     plain = a.fusion == FUSION_BASELINE.get(b.fusion)
-    return bool(same and plain) and (table.shots > 1 or b.fusion == "iterative")
-
-
-def trained_alike(table: FoldTable, a: str, b: str) -> bool:
-    """Whether two rows were trained for as long, or one was not trained at all (or does not say)."""
-
-    def length(key: str) -> tuple[object, object] | None:
-        config = table.results.runs[key].training.get("config")
-        return (config.get("steps"), config.get("batch")) if isinstance(config, Mapping) else None
-
-    first, second = table.row(a).key, table.row(b).key
-    pairs = [(length(first[f]), length(second[f])) for f in first.index.intersection(second.index)]
-    return all(None in pair or pair[0] == pair[1] for pair in pairs)
+    return bool(same and plain) and (shots > 1 or b.fusion == "iterative")

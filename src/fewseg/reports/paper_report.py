@@ -11,7 +11,8 @@ from rich.console import Console
 from fewseg.ops.files import atomic_write_text
 from fewseg.reports.frame import load_results
 from fewseg.reports.options import SOME_MISSING, Format, Paper, PaperTablesOptions
-from fewseg.reports.papers import ROMAN, PaperTable, csv_tables, layouts, page_of, paper_tables
+from fewseg.reports.papers import PaperTable, csv_tables, page_of, paper_tables
+from fewseg.reports.published import ROMAN, layouts
 from fewseg.reports.tables import rich_paper_table
 from fewseg.reports.templating import asset, render
 

@@ -1,42 +1,34 @@
 """The papers' tables again: printed values, and ours from a frame of results beside them.
 
-``papers.toml`` has the layout of the tables and ``published.csv`` their values; ours are found by the paper,
-table and row that the frame gives for each result.
+Ours are found by the paper, table and row that the frame gives for each result.
 """
 
 from __future__ import annotations
 
-import tomllib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib import resources
+from dataclasses import dataclass
 from itertools import groupby
 from statistics import stdev
 from string import ascii_lowercase
-from typing import Any, Literal
 
 import pandas as pd
 
 from fewseg.data.protocols import stored_protocol
-from fewseg.metrics import Score, dice_of_miou
-from fewseg.recipes.registry import variants
+from fewseg.metrics import dice_of_miou
 from fewseg.recipes.variants import MINI
-from fewseg.reports.frame import (
-    FoldTable,
-    Results,
-    fold_tables,
-    gains_by_fold,
-    trained_alike,
-    without_conflicts,
+from fewseg.reports.frame import FoldRow, Results, fold_tables, without_conflicts
+from fewseg.reports.numbers import Estimate, dice_of, percent, points
+from fewseg.reports.published import (
+    DATASET_NAMES,
+    PrintedColumn,
+    PrintedScore,
+    PublishedValue,
+    RowLayout,
+    SectionLayout,
+    TableLayout,
+    layouts,
 )
-from fewseg.reports.numbers import Estimate, dice_of, mean_of, percent, points
-from fewseg.reports.published import PublishedValue, published_values
-
-DATASET_NAMES = {"pascal-5i": "PASCAL-5i", "coco-20i": "COCO-20i", MINI: MINI}
-PAPER_NAMES = {"scl": "SCL", "srpnet": "SRPNet", "sd-aanet": "SD-AANet"}
-ROMAN = ("", "I", "II", "III", "IV", "V")
-PrintedScore = Score | Literal["dice_of_miou"]
 
 SCORE_NAMES: dict[PrintedScore, str] = {
     "miou": "mIoU",
@@ -48,126 +40,13 @@ NOT_RUN = "not run"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrintedColumn:
-    """A column of numbers: its key as in ``published.csv``, the paper's heading, and K."""
-
-    key: str
-    heading: str
-    shots: int
-
-    @property
-    def fold(self) -> int | None:
-        """The fold, or None for a mean over all folds."""
-        return int(self.key[-1]) if "fold" in self.key else None
-
-    @property
-    def score(self) -> PrintedScore:
-        """What is measured; SRPNet's printed Dice is that of the mIoU."""
-        if self.key.startswith("dice"):
-            return "dice_of_miou"
-        if self.key == "per_class_dice":
-            return "dice"
-        return "fb_iou" if self.key == "fb_iou" else "miou"
-
-    @property
-    def bootstrapped(self) -> Score:
-        """The score whose interval is resampled."""
-        return "miou" if self.score == "dice_of_miou" else self.score
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowLayout:
-    """A row of a section: its name in ``published.csv``, its label, and where its results are found."""
-
-    name: str
-    label: str
-    ours: tuple[str, ...] = ()  # places, such as "scl / 1 / SCL"
-    over: str = ""  # name of the row that it is set beside
-    marks: str = ""  # of each part of the method: "x" on, "-" off
-    without: str = ""  # why no results are found
-
-
-@dataclass(frozen=True, kw_only=True)
-class SectionLayout:
-    """Rows under one heading."""
-
-    heading: str
-    columns: tuple[PrintedColumn, ...]
-    rows: tuple[RowLayout, ...]
-    marks: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableLayout:
-    """A table of a paper, as printed; sections for different K that a paper prints side by side are apart."""
-
-    paper: str
-    number: str
-    dataset: str
-    caption: str
-    sections: tuple[SectionLayout, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def slug(self) -> str:
-        """For file names and links, e.g. "scl-table-1"."""
-        return f"{self.paper}-table-{self.number}"
-
-    @property
-    def name(self) -> str:
-        """E.g. "SD-AANet, Table IV"."""
-        numeral = ROMAN[int(self.number)] if self.paper == "sd-aanet" else self.number
-        return f"{PAPER_NAMES[self.paper]}, Table {numeral}"
-
-    @property
-    def values(self) -> dict[tuple[str, int, str], PublishedValue]:
-        """Its printed values by row, shots and column."""
-        place = (self.paper, self.number)
-        return {(v.row, v.shots, v.column): v for v in published_values() if (v.paper, v.table) == place}
-
-
-@lru_cache(maxsize=1)
-def layouts() -> tuple[TableLayout, ...]:
-    """Every table of the three papers."""
-    text = resources.files("fewseg.reports").joinpath("papers.toml").read_text(encoding="utf-8")
-    own = {
-        f"{row.paper} / {table} / {row.row}"
-        for variant in variants().values()
-        for row in variant.printed
-        for table in (row.table, row.coco_table)
-    }
-    return tuple(_layout(table, own) for table in tomllib.loads(text)["table"])
-
-
-def _layout(table: Mapping[str, Any], own: set[str]) -> TableLayout:
-    def row(line: Mapping[str, Any]) -> RowLayout:
-        place = f"{table['paper']} / {table['number']} / {line['name']}"
-        ours = line.get("ours") or ([place] if place in own and "without" not in line else [])
-        without = "" if ours else line.get("without", "fewseg does not have this method")
-        return RowLayout(**{"label": line["name"], **line, "ours": tuple(ours), "without": without})
-
-    def section(part: Mapping[str, Any], shots: int | None) -> SectionLayout:
-        columns = (PrintedColumn(key=k, heading=h, shots=shots or s[0]) for k, h, *s in part["columns"])
-        return SectionLayout(
-            heading=f"{shots}-shot" if shots else "",
-            columns=tuple(columns),
-            rows=tuple(map(row, part["rows"])),
-            marks=tuple(part.get("marks", ())),
-        )
-
-    sections = [section(part, k) for part in table["section"] for k in part.get("shots", [None])]
-    rest = {name: value for name, value in table.items() if name != "section"}
-    return TableLayout(**rest | {"sections": tuple(sections), "notes": tuple(table.get("notes", ()))})
-
-
-@dataclass(frozen=True, kw_only=True)
 class Cell:
     """A number of ours in a printed column; scores are fractions."""
 
+    row: FoldRow | None = None  # what was measured; None for nothing
     estimate: Estimate | None = None
     std: float | None = None  # over the seeds of the episodes
     status: str = ""  # why there is no estimate: "not run", "missing fold 2"
-    source: Mapping[str, str] = field(default_factory=dict)  # how it was measured, by column of the CSV
     gain: Estimate | None = None  # over the row that it is set beside, on the same episodes
     gain_status: str = ""  # why there is no gain
 
@@ -238,34 +117,23 @@ class PaperTable:
         ]
 
 
-LINE = ["protocol", "sizes", "train_seed", "number"]
-"""Columns of :func:`_rows_of_ours` that make the lines of a printed row."""
+Ours = Mapping[tuple[str, str], Sequence[FoldRow]]
+"""(data set, place as in ``RowLayout.ours``) to our rows there."""
 
 
 def paper_tables(results: Results, *, only: Sequence[TableLayout] | None = None) -> list[PaperTable]:
     """Makes the papers' tables with our numbers beside the printed ones."""
     kept, problems = without_conflicts(results.only(results.frame[results.frame.paper != ""]))
-    ours = _rows_of_ours(fold_tables(kept) if len(kept) else [])
+    ours: dict[tuple[str, str], list[FoldRow]] = defaultdict(list)
+    for table in fold_tables(kept) if len(kept) else []:
+        for row in table.rows:
+            place = f"{row.first.paper} / {row.first.table} / {row.first.row}"
+            ours[table.dataset, place].append(row)
     return [_table(layout, ours, tuple(problems)) for layout in (layouts() if only is None else only)]
 
 
-def _rows_of_ours(tables: Sequence[FoldTable]) -> pd.DataFrame:
-    """A row for each row of the fold tables, with its place in the papers and what lines can differ in."""
-    columns = ["paper", "table", "row", "dataset", "shots", *LINE[:3]]
-    lines = [
-        {**row.iloc[0][columns], "fold_table": table, "series": series, "runs": len(row)}
-        for table in tables
-        for series in table.series
-        for row in [table.row(series)]
-    ]
-    rows = pd.DataFrame(lines, columns=[*columns, "fold_table", "series", "runs"])
-    rows["place"] = rows.paper + " / " + rows.table + " / " + rows.row
-    rows["train_seed"] = rows.train_seed.map(str)
-    return rows
-
-
-def _table(layout: TableLayout, ours: pd.DataFrame, problems: tuple[str, ...]) -> PaperTable:
-    mini = layout.dataset == "pascal-5i" and MINI in set(ours.dataset)
+def _table(layout: TableLayout, ours: Ours, problems: tuple[str, ...]) -> PaperTable:
+    mini = layout.dataset == "pascal-5i" and any(dataset == MINI for dataset, _ in ours)
     datasets = (layout.dataset, MINI) if mini else (layout.dataset,)
     values = layout.values
     sections = []
@@ -277,8 +145,13 @@ def _table(layout: TableLayout, ours: pd.DataFrame, problems: tuple[str, ...]) -
             printed = tuple(values.get((row.name, c.shots, c.key)) for c in section.columns)
             below = [values.get((row.over, c.shots, c.key)) for c in section.columns]
             gains = (a.percent - b.percent if a and b else None for a, b in zip(printed, below, strict=True))
-            on = datasets if row.ours else ()
-            lines = {each: _lines(ours[ours.dataset == each], row, over, section.columns) for each in on}
+            lines = {}
+            for dataset in datasets if row.ours else ():
+                own = [one for place in row.ours for one in ours.get((dataset, place), ())]
+                bases = (
+                    [one for place in over.ours for one in ours.get((dataset, place), ())] if over else None
+                )
+                lines[dataset] = _lines(own, bases, section.columns)
             label = over.label if over else ""
             rows.append(
                 PaperRow(layout=row, over=label, printed=printed, printed_gains=tuple(gains), lines=lines)
@@ -288,87 +161,95 @@ def _table(layout: TableLayout, ours: pd.DataFrame, problems: tuple[str, ...]) -
 
 
 def _lines(
-    ours: pd.DataFrame, row: RowLayout, over: RowLayout | None, columns: Sequence[PrintedColumn]
+    own: Sequence[FoldRow], bases: Sequence[FoldRow] | None, columns: Sequence[PrintedColumn]
 ) -> list[tuple[str, list[Cell]]]:
-    """A row on one data set: a line for each protocol, input size and training seed, most complete first."""
+    """A row on one data set: a line for each protocol, input size and training seed, most complete first.
 
-    def at(places: Sequence[str]) -> pd.DataFrame:
-        return pd.concat([ours[ours.place == place] for place in places])
-
-    own, bases = at(row.ours), at(over.ours) if over and over.ours else ours[:0]
-    own = own[own.shots.isin([c.shots for c in columns])]
-    own["number"] = own.groupby(["shots", *LINE[:3]]).cumcount()
-    nothing = Cell(status=NOT_RUN, gain_status=NOT_RUN if over else "")
-    differs = [name for name in LINE[:3] if own[name].nunique() > 1]
-    texts = {"protocol": "protocol {}", "sizes": "at {} px", "train_seed": "training seed {}"}
+    ``bases`` are of the row that it is set beside, None without one.
+    """
+    shots = {column.shots for column in columns}
+    found: dict[tuple[str, str, str], list[dict[int, FoldRow]]] = {}  # by K; of two with one K two lines
+    for row in own:
+        if row.first.shots in shots:
+            same = found.setdefault((row.first.protocol, row.first.sizes, str(row.first.train_seed)), [])
+            line = next((line for line in same if row.first.shots not in line), None)
+            if line is None:
+                same.append(line := {})
+            line[row.first.shots] = row
+    every = [(key, number, line) for key in sorted(found) for number, line in enumerate(found[key])]
+    every.sort(key=lambda each: -sum(len(row.frame) for row in each[2].values()))
+    differs = [len(set(names)) > 1 for names in zip(*found, strict=True)]
+    texts = ("protocol {}", "at {} px", "training seed {}")
+    nothing = Cell(status=NOT_RUN, gain_status="" if bases is None else NOT_RUN)
     lines = []
-    for (*key, number), line in sorted(own.groupby(LINE), key=lambda each: -each[1].runs.sum()):
-        by_shots = {found.shots: found for found in line.itertuples()}
-        named = dict(zip(LINE, key, strict=False))
-        parts = [texts[name].format(named[name]) for name in differs] + [f"no. {number + 1}"] * (number > 0)
-        cells = [
-            _cell(by_shots[c.shots], bases[bases.shots == c.shots] if over else None, c)
-            if c.shots in by_shots
-            else nothing
-            for c in columns
-        ]
+    for key, number, line in every:
+        named = zip(texts, key, differs, strict=True)
+        parts = [text.format(name) for text, name, several in named if several]
+        parts += [f"no. {number + 1}"] * (number > 0)
+        cells = [_cell(line[c.shots], bases, c) if c.shots in line else nothing for c in columns]
         lines.append((", ".join(parts), cells))
     return lines or [("", [nothing] * len(columns))]
 
 
-def _cell(own: Any, bases: pd.DataFrame | None, column: PrintedColumn) -> Cell:
-    table, series = own.fold_table, own.series
-    row = table.row(series)
-    estimate, missing = None, NOT_RUN
+def _cell(row: FoldRow, bases: Sequence[FoldRow] | None, column: PrintedColumn) -> Cell:
     if column.fold is None:
-        estimate, missing = table.mean(series, column.bootstrapped), table.missing(series)
-    elif column.fold in row.index:
-        estimate = table.results.estimate(row.key[column.fold], column.bootstrapped)
+        estimate, missing = row.mean(column.bootstrapped), row.missing
+    else:
+        estimate, missing = row.estimates(column.bootstrapped).get(column.fold), NOT_RUN
     if estimate and column.score == "dice_of_miou":
         estimate = dice_of(estimate)
-    gain = "" if bases is None else _gain_over(bases, own, column)
+    gain = "" if bases is None else _gain_over(bases, row, column)
     return Cell(
+        row=row,
         estimate=estimate,
-        std=_spread(table, series, column),
+        std=_spread(row, column),
         status="" if estimate else missing,
-        source=source_of(table, series),
         gain=None if isinstance(gain, str) else gain,
         gain_status=gain if isinstance(gain, str) else "",
     )
 
 
-def _gain_over(bases: pd.DataFrame, own: Any, column: PrintedColumn) -> Estimate | str:
+def _gain_over(bases: Sequence[FoldRow], row: FoldRow, column: PrintedColumn) -> Estimate | str:
     """Our row less the row that it is set beside, or why there is no such number."""
-    table, series = own.fold_table, own.series
-    alike = bases[(bases.protocol == own.protocol) & (bases.train_seed == own.train_seed)]
-    sizes = [own.sizes, *own.sizes.split(",")[0].split(" + ")]  # of several inputs, the first with a baseline
-    base = next((base for size in sizes for base in alike.series[alike.sizes == size]), "")
-    if bases.empty or alike.empty:
-        return f"baseline {'not run' if bases.empty else 'of another protocol or training seed'}"
-    if not base or not trained_alike(table, base, series):
-        return "trained for another length" if base else "baseline at another input size"
+    base = _base_of([base for base in bases if base.first.shots == column.shots], row)
+    if isinstance(base, str):
+        return base
     try:
-        by_fold = gains_by_fold(table, base, series, column.bootstrapped)
+        gain = row.gain_over(base, column.bootstrapped)
     except ValueError:
         return "other episodes"
-    if column.fold is not None:
-        wanted, missing = [column.fold], "" if column.fold in by_fold else NOT_RUN
+    if column.fold is None:
+        missing = row.missing or (base.missing and f"baseline {base.missing}")
+        found, folds = gain.mean, list(gain.by_fold)
     else:
-        wanted = list(by_fold)
-        missing = table.missing(series) or (table.missing(base) and f"baseline {table.missing(base)}")
-    if missing:
+        missing, found, folds = NOT_RUN, gain.by_fold.get(column.fold), [column.fold]
+    if found is None:
         return missing
-    gain = by_fold[wanted[0]] if column.fold is not None else mean_of(list(by_fold.values()))
     if column.score != "dice_of_miou":
-        return gain
-    return dice_of(gain, float(table.row(base).miou[wanted].mean()))
+        return found
+    return dice_of(found, float(base.frame.miou[folds].mean()))
 
 
-def _spread(table: FoldTable, series: str, column: PrintedColumn) -> float | None:
+def _base_of(bases: Sequence[FoldRow], row: FoldRow) -> FoldRow | str:
+    """The row to measure ours against: of its own protocol, training and input size; or why there is none."""
+    if not bases:
+        return "baseline not run"
+    own = (row.first.protocol, row.first.train_seed)
+    alike = [base for base in bases if (base.first.protocol, base.first.train_seed) == own]
+    if not alike:
+        return "baseline of another protocol or training seed"
+    # of several inputs, the first with a baseline
+    sizes = [row.first.sizes, *row.first.sizes.split(",")[0].split(" + ")]
+    base = next((base for size in sizes for base in alike if base.first.sizes == size), None)
+    if base is None:
+        return "baseline at another input size"
+    return base if base.trained_like(row) else "trained for another length"
+
+
+def _spread(row: FoldRow, column: PrintedColumn) -> float | None:
     """Standard deviation over the seeds of the episodes; of a mean, that of each seed's mean over folds."""
-    row = table.row(series)
-    wanted = range(table.folds) if column.fold is None else [column.fold]
-    runs = [table.results.runs[row.key[fold]] for fold in wanted if fold in row.index]
+    wanted = range(row.folds) if column.fold is None else [column.fold]
+    runs = [run for run in row.runs if run.fold in wanted]
     seeds = {tuple(s.seed for s in run.seeds) for run in runs}
     if len(runs) < len(wanted) or len(seeds) != 1:
         return None
@@ -379,27 +260,22 @@ def _spread(table: FoldTable, series: str, column: PrintedColumn) -> float | Non
     return stdev(means) if len(means) > 1 else None
 
 
-def source_of(table: FoldTable, series: str) -> dict[str, str]:
-    """How a row of ours was measured, by column of the CSV; what its folds share is taken from the first."""
-    first = table.row(series).iloc[0]
-    run = table.results.runs[first.key]
-    config = run.training.get("config")
+def _training(row: FoldRow) -> str:
+    """How the first of a row's models was trained."""
+    config = row.runs[0].training.get("config")
     steps, epochs = (config.get(k) if isinstance(config, Mapping) else None for k in ("steps", "epochs"))
-    length = f"{steps} steps, " if steps else f"{epochs} epochs, " if epochs else ""
-    trained = f"trained {length}seed {first.train_seed}" if length else "no training recorded"
-    protocol = stored_protocol(run.protocol)
-    line = protocol.line() if protocol else ""
-    columns = ["method", "recipe", "backbone", "fusion", "episodes", "protocol_digest"]
-    return {name: first[name] for name in columns} | {
-        "size": first.sizes,
-        "protocol": line or first.protocol,
-        "protocol_line": line,
-        "training": trained,
-        "sentence": _sentence(first, trained),
-    }
+    length = f"{steps} steps" if steps else f"{epochs} epochs" if epochs else ""
+    return f"trained {length}, seed {row.first.train_seed}" if length else "no training recorded"
 
 
-def _sentence(first: Any, trained: str) -> str:
+def _protocol_line(row: FoldRow) -> str:
+    protocol = stored_protocol(row.runs[0].protocol)
+    return protocol.line() if protocol else ""
+
+
+def measured_how(row: FoldRow) -> str:
+    """How a row of ours was measured; what its folds share is taken from the first."""
+    first = row.first
     where = DATASET_NAMES.get(first.dataset, first.dataset)
     foreign = " (NOT the papers' data)" if first.dataset == MINI else ""
     on = ", on the supports" if first.on == "support" else ""
@@ -407,7 +283,7 @@ def _sentence(first: Any, trained: str) -> str:
         f"fewseg {first.method}, {first.shots}-shot {first.fusion}{on}, on {where}{foreign}",
         f"recipe {first.recipe or 'none'}",
         f"{first.backbone or 'backbone unknown'} at {first.sizes} px",
-        trained,
+        _training(row),
         f"{first.episodes} episodes a fold; protocol {first.protocol}",
     ]
     return "; ".join(parts)
@@ -468,8 +344,20 @@ def _csv_lines(table: PaperTable, section: SectionLayout, row: PaperRow) -> Iter
                     "gain_status": cell.gain_status,
                     **_ends(cell.estimate, "ours", "low", "high"),
                     **_ends(cell.gain, "gain", "gain_low", "gain_high"),
-                    **cell.source,
+                    **_columns_of(cell.row),
                 }
+
+
+def _columns_of(row: FoldRow | None) -> dict[str, str]:
+    """How a row of ours was measured."""
+    if row is None:
+        return {}
+    names = ["method", "recipe", "backbone", "fusion", "episodes", "protocol_digest"]
+    return {name: row.first[name] for name in names} | {
+        "size": row.first.sizes,
+        "protocol": _protocol_line(row) or row.first.protocol,
+        "training": _training(row),
+    }
 
 
 def _ends(estimate: Estimate | None, *names: str) -> dict[str, str]:
@@ -532,7 +420,7 @@ def page_of(table: PaperTable, remarks: Sequence[str] = ()) -> Page:
     """A table as text."""
     sources: Sources = {}
     sections = [_section(table, layout, rows, sources) for layout, rows in table.sections]
-    lines = dict.fromkeys(source["protocol_line"] for source in sources.values())
+    lines = dict.fromkeys(map(_protocol_line, sources.values()))
     return Page(
         layout=table.layout,
         sections=sections,
@@ -541,8 +429,8 @@ def page_of(table: PaperTable, remarks: Sequence[str] = ()) -> Page:
     )
 
 
-Sources = dict[str, Mapping[str, str]]
-"""How our numbers were measured, each once, in the order in which the footnotes are met."""
+Sources = dict[str, FoldRow]
+"""How our numbers were measured, each once, in the order of the footnotes, and a row of each."""
 
 
 def _letter(n: int) -> str:
@@ -572,7 +460,7 @@ def _section(table: PaperTable, layout: SectionLayout, rows: Sequence[PaperRow],
         *numbers(f"printed, {own}", "printed"),
     ]
     measured = {
-        dataset: any(c.source for row in rows for _, cells in row.lines.get(dataset, ()) for c in cells)
+        dataset: any(c.row for row in rows for _, cells in row.lines.get(dataset, ()) for c in cells)
         for dataset in table.datasets
     }
     for dataset in table.datasets:
@@ -640,11 +528,11 @@ def _measured(
     shows_std: bool,
     sources: Sources,
 ) -> Text:
-    if not cell.source:
+    if cell.row is None:
         return Text(text=cell.status, status=True)
-    sentence, note = cell.source["sentence"], ""
+    sentence, note = measured_how(cell.row), ""
     if column.fold is None:
-        sources.setdefault(sentence, cell.source)
+        sources.setdefault(sentence, cell.row)
         note = _letter(list(sources).index(sentence))
     printed = "none printed"
     if value is not None:

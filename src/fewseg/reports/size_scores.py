@@ -75,15 +75,15 @@ def size_gain(
 
 def size_cells(table: FoldTable) -> pd.DataFrame:
     """A row a method, a column a bin (SD-AANet, Fig. 10), as text."""
-    results, lines = table.results, []
-    for series in table.series:
-        row, missing = table.row(series), table.missing(series)
-        by_fold = [miou_by_size(results.counts[key], results.runs[key].classes) for key in row.key]
-        named = {series: by_fold}
-        if missing:
+    lines = []
+    for row in table.rows:
+        counts = [row.results.counts[key] for key in row.frame.key]
+        by_fold = [miou_by_size(each, run.classes) for each, run in zip(counts, row.runs, strict=True)]
+        named = {row.name: by_fold}
+        if row.missing:
             named = {
-                f"{series}, fold {fold} ({missing}: no mean)": [bins]
-                for fold, bins in zip(row.fold, by_fold, strict=True)
+                f"{row.name}, fold {fold} ({row.missing}: no mean)": [bins]
+                for fold, bins in zip(row.frame.index, by_fold, strict=True)
             }
         for name, folds in named.items():
             cells = {bins[0].label: _cell(bins) for bins in zip(*folds, strict=True)}

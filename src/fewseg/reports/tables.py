@@ -23,15 +23,16 @@ from fewseg.engine.results import RunResult
 from fewseg.metrics import dice_of_miou, minimum_detectable_difference
 from fewseg.ops.files import atomic_write_text
 from fewseg.reports.frame import (
+    FoldRow,
     FoldTable,
+    Gain,
     Results,
     fold_tables,
     gains,
     load_results,
-    missing_of_pair,
     results_of,
 )
-from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of, percent, with_interval
+from fewseg.reports.numbers import gain_with_interval, percent, with_interval
 from fewseg.reports.options import TableOptions
 from fewseg.reports.papers import Page, Section
 from fewseg.reports.published import other_parts
@@ -49,7 +50,7 @@ def run(options: TableOptions, console: Console) -> None:
         console.print(rich_table(score_cells(table), table.title, table.caption, words=2))
         lines = [*dict.fromkeys(table.results.frame.protocol_line), *superseded(table)]
         console.out("\n".join(lines), highlight=False)
-        paired = gain_cells(table, gains(table))
+        paired = gain_cells(gains(table))
         if len(paired):
             title = f"{table.heading}, paired on the same episodes, 95 % intervals over queries"
             console.print(rich_table(paired, title))
@@ -87,21 +88,17 @@ def score_cells(table: FoldTable) -> pd.DataFrame:
     frame = table.results.frame
     kinds = sorted(set(zip(frame.published_dataset, frame.published_backbone, strict=True)) - {("", "")})
     lines = []
-    for series in table.series:
-        row = table.row(series)
-        first, line = row.iloc[0], _start(table, series)
+    for row in table.rows:
+        line, by_fold, mean = _start(row), row.estimates(), row.mean()
         for fold in range(table.folds):
-            line[f"fold {fold}"] = (
-                with_interval(table.results.estimate(row.key[fold])) if fold in row.index else "-"
-            )
-        mean = table.mean(series)
-        line["mean"] = with_interval(mean) if mean else table.missing(series)
-        line["FB-IoU"], line["per-class Dice"] = _mean(table, row.fb_iou), _mean(table, row.dice)
-        line["2m/(1+m) of mIoU"] = _mean(table, row.miou, dice_of_miou)
+            line[f"fold {fold}"] = with_interval(by_fold[fold]) if fold in by_fold else "-"
+        line["mean"] = with_interval(mean) if mean else row.missing
+        line["FB-IoU"], line["per-class Dice"] = _mean(row, "fb_iou"), _mean(row, "dice")
+        line["2m/(1+m) of mIoU"] = _mean(row, "miou", dice_of_miou)
         for dataset, backbone in kinds:
             where = "" if dataset == table.dataset else f", on {dataset}: NOT this data set"
-            own = (first.published_dataset, first.published_backbone) == (dataset, backbone)
-            line[f"published mean ({backbone}{where})"] = f"{first.published:.1f}" if own else "-"
+            own = (row.first.published_dataset, row.first.published_backbone) == (dataset, backbone)
+            line[f"published mean ({backbone}{where})"] = f"{row.first.published:.1f}" if own else "-"
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -109,39 +106,35 @@ def score_cells(table: FoldTable) -> pd.DataFrame:
 def dice_cells(table: FoldTable) -> pd.DataFrame:
     """The mean over classes of the Dice, of every row by fold, and its mean over all folds."""
     lines = []
-    for series in table.series:
-        row = table.row(series)
-        folds = {f"fold {f}": percent(row.dice[f]) if f in row.index else "-" for f in range(table.folds)}
-        mean = "-" if table.missing(series) else _mean(table, row.dice)
-        lines.append(_start(table, series) | folds | {"mean": mean})
+    for row in table.rows:
+        by_fold = row.frame.dice
+        folds = {f"fold {f}": percent(by_fold[f]) if f in by_fold else "-" for f in range(table.folds)}
+        lines.append(_start(row) | folds | {"mean": "-" if row.missing else _mean(row, "dice")})
     return pd.DataFrame(lines)
 
 
-def _start(table: FoldTable, series: str) -> dict[str, str]:
-    fusion = table.row(series).fusion.iloc[0]
-    return {"method": series.removesuffix(f" {fusion}"), "fusion": fusion}
+def _start(row: FoldRow) -> dict[str, str]:
+    fusion = row.first.fusion
+    return {"method": row.name.removesuffix(f" {fusion}"), "fusion": fusion}
 
 
-def _mean(table: FoldTable, by_fold: pd.Series, of: Callable[[float], float] = float) -> str:
+def _mean(row: FoldRow, score: str, of: Callable[[float], float] = float) -> str:
     """A function of the mean over all folds; of one fold its own value, with the fold; of a few folds "-"."""
-    if len(by_fold) not in (1, table.folds):
+    by_fold = row.frame[score]
+    if len(by_fold) not in (1, row.folds):
         return "-"
-    only = "" if len(by_fold) == table.folds else f" (fold {by_fold.index[0]})"
+    only = "" if len(by_fold) == row.folds else f" (fold {by_fold.index[0]})"
     return f"{percent(of(by_fold.mean()))}{only}"
 
 
-def gain_cells(table: FoldTable, lines: pd.DataFrame) -> pd.DataFrame:
+def gain_cells(found: Sequence[Gain]) -> pd.DataFrame:
     """Gains in percentage points: a row a pair, a column a fold, and their mean over all folds."""
     rows = []
-    for (series, over), pair in lines.groupby(["series", "over"], sort=False):
-        by_fold = {
-            line.fold: Estimate(value=line.value, low=line.low, high=line.high) for line in pair.itertuples()
-        }
-        texts = {"gain in mIoU points": f"{series} over {over}"}
-        for fold in range(table.folds):
-            texts[f"fold {fold}"] = gain_with_interval(by_fold[fold]) if fold in by_fold else "-"
-        missing = missing_of_pair(table, over, series)
-        rows.append(texts | {"mean": missing or gain_with_interval(mean_of(list(by_fold.values())))})
+    for gain in found:
+        texts = {"gain in mIoU points": gain.name}
+        for fold in range(gain.row.folds):
+            texts[f"fold {fold}"] = gain_with_interval(gain.by_fold[fold]) if fold in gain.by_fold else "-"
+        rows.append(texts | {"mean": gain_with_interval(gain.mean) if gain.mean else gain.missing})
     return pd.DataFrame(rows)
 
 
@@ -151,7 +144,7 @@ def class_cells(table: FoldTable, score: Literal["iou", "dice"]) -> pd.DataFrame
         table.results.classes().set_index("key")[["class_id", "name", score]]
     )
     wide = frame.pivot(index=["fold", "class_id", "name"], columns="series", values=score)
-    shown = wide.reindex(columns=list(table.series)).map(lambda v: "-" if pd.isna(v) else percent(v))
+    shown = wide.reindex(columns=table.series).map(lambda v: "-" if pd.isna(v) else percent(v))
     shown = shown.reset_index().drop(columns="class_id").rename(columns={"name": "class"})
     shown["fold"] = shown.fold.astype(str)
     return shown[["class", "fold", *table.series]]
@@ -178,10 +171,10 @@ def results_block(results: Results) -> str:
             "caption": table.caption,
             "superseded": superseded(table),
             "scores": score_cells(table),
-            "gains": gain_cells(table, gains(table)),
+            "gains": gain_cells(gains(table)),
             "dice": dice_cells(table),
             "classes": {"IoU": class_cells(table, "iou"), "Dice": class_cells(table, "dice")},
-            "rows": [_provenance(table, series) for series in table.series],
+            "rows": [_provenance(row) for row in table.rows],
         }
         for table in fold_tables(results)
     ]
@@ -190,12 +183,10 @@ def results_block(results: Results) -> str:
 
 def superseded(table: FoldTable) -> list[str]:
     """A sentence for each row whose model is not the one that its recipe has now."""
-    parts = {
-        s: [p for k in table.row(s).key for p in other_parts(table.results.runs[k])] for s in table.series
-    }
+    parts = {row.name: [part for run in row.runs for part in other_parts(run)] for row in table.rows}
     return [
-        f"{series}: not the model that its recipe has now, but {', '.join(dict.fromkeys(found))}"
-        for series, found in parts.items()
+        f"{name}: not the model that its recipe has now, but {', '.join(dict.fromkeys(found))}"
+        for name, found in parts.items()
         if found
     ]
 
@@ -216,11 +207,11 @@ def update_page(page: str | Path, results: Results) -> None:
         atomic_write_text(path, f"{text.rstrip()}\n\n{block}\n")
 
 
-def _provenance(table: FoldTable, series: str) -> dict[str, str]:
+def _provenance(row: FoldRow) -> dict[str, str]:
     """Recipe, time and hardware of a row's evaluation; config and training as far as all folds share them."""
-    runs = [table.results.runs[key] for key in table.row(series).key]
+    runs = row.runs
     return {
-        "series": series,
+        "series": row.name,
         "recipes": ", ".join(sorted({r.recipe for r in runs if r.recipe})) or "none",
         "hours": f"{sum(r.wall_seconds for r in runs) / 3600:.2f}",
         "folds": f"{len(runs)} fold{'s' if len(runs) > 1 else ''}",

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from fewseg.annotations.rle import box_of, decode_brush, decode_coco, encode_brush, encode_coco
+from fewseg.annotations.rle import decode_brush, decode_coco, encode_brush, encode_coco, encode_piece
+from fewseg.annotations.values import box_of
 from fewseg.types import DataError
 
 
@@ -50,12 +51,24 @@ def test_a_broken_coco_rle_is_reported_before_anything_is_decoded(rle, message):
         decode_coco(rle, (3, 4), "here")
 
 
+@pytest.mark.parametrize(
+    "box", [(0, 0, 9, 6), (3, 2, 5, 3), (0, 0, 1, 1), (8, 5, 1, 1), (4, 0, 5, 6), (0, 3, 9, 3)]
+)
+@pytest.mark.parametrize("full", [True, False])
+def test_a_piece_has_the_code_of_the_mask_that_it_is_part_of(box, full):
+    x, y, width, height = box
+    piece = np.random.default_rng(sum(box)).integers(0, 2, (height, width)).astype(np.uint8) | full
+    mask = np.zeros((6, 9), np.uint8)
+    mask[y : y + height, x : x + width] = piece
+    assert encode_piece(piece, box, (6, 9)) == encode_coco(mask)
+
+
 def test_the_box_of_a_mask_holds_its_pixels():
     mask = np.zeros((6, 9), np.uint8)
     mask[2:5, 3] = mask[4, 7] = 1
-    assert box_of(mask) == [3, 2, 5, 3]
-    assert box_of(mask) == coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask))).tolist()
-    assert box_of(np.zeros((2, 2), np.uint8)) == [0, 0, 0, 0]
+    assert box_of(mask) == (3, 2, 5, 3)
+    assert box_of(mask) == tuple(coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask))).tolist())
+    assert box_of(np.zeros((2, 2), np.uint8)) == (0, 0, 0, 0)
 
 
 def test_label_studio_reads_our_brush(mask, brush):

@@ -345,3 +345,49 @@ def test_bf16_gives_nearly_the_same_masks_and_its_supports_are_its_own(name, tmp
 def test_an_unknown_precision_is_reported():
     with pytest.raises(ValueError, match="precision must be 'fp32' or 'bf16', got 'fp8'"):
         Model(model().method, model().config, SIZE, precision="fp8")
+
+
+def deep(seed, scale=1, hw=(50, 70)):
+    """A square of 16 bits, of which a camera uses the lowest 3000 values."""
+    image, mask = picture(seed, hw)
+    return image[..., 0].astype(np.uint16) * 11 * scale, mask
+
+
+def test_supports_of_16_bits_set_the_range_of_all_later_images(tmp_path, caplog):
+    it = segmenter()
+    it.add_class("square", *map(list, zip(deep(0), deep(1), strict=True)))
+    both = np.concatenate([deep(0)[0], deep(1)[0]])
+    assert it.value_range == tuple(np.percentile(both, [0.1, 99.9]))
+    low, high = it.value_range
+
+    def as_bytes(values):
+        return np.rint(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+    plain = segmenter()
+    plain.add_class("square", [as_bytes(deep(k)[0]) for k in range(2)], [deep(k)[1] for k in range(2)])
+    for query in (deep(5)[0], deep(5)[0] // 4):  # a darker image stays dark
+        assert torch.equal(it.segment(query).margins, plain.segment(as_bytes(query)).margins)
+    it.save_supports(tmp_path / "s.safetensors")
+    again = segmenter()
+    again.load_supports(tmp_path / "s.safetensors")
+    assert again.value_range == it.value_range
+    it.add_class("square", *deep(2, scale=9))
+    assert it.value_range == (low, high)
+    assert it.empty().value_range is None
+    it.clear()
+    assert it.value_range is None
+
+
+def test_a_fixed_range_stays_and_is_checked(tmp_path):
+    it = Segmenter(model(), value_range=(0, 3000))
+    it.add_class("square", *deep(0))
+    assert it.value_range == it.empty().value_range == (0, 3000)
+    it.clear()
+    assert it.value_range == (0, 3000)
+    it.add_class("square", *deep(0))
+    it.save_supports(tmp_path / "s.safetensors")
+    with pytest.raises(DataError, match="encoded with the value range"):
+        Segmenter(model(), value_range=(0, 4095)).load_supports(tmp_path / "s.safetensors")
+    for wrong in ((3, 3), (0, float("inf")), (float("nan"), 1)):
+        with pytest.raises(ValueError, match="two finite numbers, the lower one first"):
+            Segmenter(model(), value_range=wrong)

@@ -29,15 +29,13 @@ def runs(counts_of_fold, result_of, frame_of):
         def variants(self):
             """(variant, that of its baseline) of each pair."""
             pairs = self.pairs()
-            frame = self.table.results.frame
-            named = dict(zip(frame.series, frame.variant, strict=True))
-            return {(named[b], named[a]) for a, b in pairs}
+            return {(b.first.variant, a.first.variant) for a, b in pairs}
 
     return Runs()
 
 
 def pair_names(pairs):
-    return [f"{b} over {a}" for a, b in pairs]
+    return [f"{b.name} over {a.name}" for a, b in pairs]
 
 
 def test_methods_are_measured_with_the_same_fusion_and_cgm_against_average(runs):
@@ -87,17 +85,16 @@ def test_gains_are_paired_by_fold_and_their_mean_is_over_all_folds(runs, counts_
     runs.add("pfenet", "average")
     runs.add("scl-pfenet", "average", better=0.03)
     assert len(runs.pairs()) == 1
-    lines = gains(runs.table)
+    (gain,) = gains(runs.table)
     expected = []
     for fold in range(4):
         classes = [2 * fold + 1, 2 * fold + 2]
         found = paired_difference(counts_of_fold(fold), counts_of_fold(fold, 0.03), classes, over="queries")
         expected.append(Estimate(value=found.difference, low=found.interval.low, high=found.interval.high))
-    found = [Estimate(value=e.value, low=e.low, high=e.high) for e in lines.itertuples()]
-    assert list(lines.fold) == [0, 1, 2, 3]
-    assert found == expected
+    assert gain.by_fold == dict(enumerate(expected))
+    assert gain.mean == mean_of(expected)
     assert all(e.value > 0 for e in expected)
-    cells = gain_cells(runs.table, lines)
+    cells = gain_cells([gain])
     assert list(cells.columns) == ["gain in mIoU points", "fold 0", "fold 1", "fold 2", "fold 3", "mean"]
     assert cells.values.tolist() == [
         [
@@ -112,10 +109,11 @@ def test_a_mean_gain_over_missing_folds_is_never_printed(runs):
     runs.add("pfenet", "average", folds=(0, 1, 2))
     runs.add("scl-pfenet", "average", folds=(0, 1, 3))
     assert len(runs.pairs()) == 1
-    lines = gains(runs.table)
-    assert list(lines.fold) == [0, 1]
+    (gain,) = gains(runs.table)
+    assert list(gain.by_fold) == [0, 1]
+    assert gain.mean is None
     missing = "pfenet average: missing fold 3; scl-pfenet average: missing fold 2"
-    assert gain_cells(runs.table, lines).iloc[0].tolist()[3:] == ["-", "-", missing]
+    assert gain_cells([gain]).iloc[0].tolist()[3:] == ["-", "-", missing]
 
 
 def test_fusions_are_compared_within_one_trained_model(runs):

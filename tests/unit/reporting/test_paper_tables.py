@@ -8,8 +8,8 @@ from fewseg.metrics import bootstrap_score, paired_difference
 from fewseg.recipes.registry import variants
 from fewseg.reports.frame import load_results, results_of
 from fewseg.reports.numbers import Estimate, mean_of
-from fewseg.reports.papers import layouts, paper_tables
-from fewseg.reports.published import published_values
+from fewseg.reports.papers import measured_how, paper_tables
+from fewseg.reports.published import layouts, published_values
 
 SCL = {"method": "scl-pfenet", "fusion": "average", "recipe": "voc5i_mini_scl"}
 
@@ -219,9 +219,9 @@ def test_the_small_set_never_stands_in_the_column_of_the_papers_set(write, tmp_p
     row = row_of(tables_of(tmp_path / "results")["scl", "1"], "PFENet (TPAMI'20)")
     mini, full = (row.lines[d][0][1][0] for d in ("voc5i-mini", "pascal-5i"))
     assert mini.estimate.value < full.estimate.value
-    assert "on voc5i-mini (NOT the papers' data)" in mini.source["sentence"]
-    assert "on PASCAL-5i" in full.source["sentence"]
-    assert "NOT" not in full.source["sentence"]
+    assert "on voc5i-mini (NOT the papers' data)" in measured_how(mini.row)
+    assert "on PASCAL-5i" in measured_how(full.row)
+    assert "NOT" not in measured_how(full.row)
 
 
 def test_another_backbone_is_no_row_of_the_paper_on_the_papers_set(write, tmp_path):
@@ -291,7 +291,7 @@ def test_two_recipes_of_one_row_are_two_lines(write, tmp_path):
     write("short", 0)
     write("long", 1, recipe="voc5i_mini_pfenet_long", variant="pfenet")
     lines = row_of(tables_of(tmp_path / "results")["scl", "1"], "PFENet (TPAMI'20)").lines["voc5i-mini"]
-    assert sorted(cells[i].source["recipe"] for i, (_, cells) in enumerate(lines)) == [
+    assert sorted(cells[i].row.first.recipe for i, (_, cells) in enumerate(lines)) == [
         "voc5i_mini_pfenet",
         "voc5i_mini_pfenet_long",
     ]
@@ -323,5 +323,5 @@ def test_scales_of_one_pass_are_set_beside_the_same_input_and_two_inputs_beside_
         write(f"{name}{fold}", fold, better, method="sdaanet", recipe="voc5i_mini_sdaanet", **sides)
     table = tables_of(tmp_path / "results")["sd-aanet", "4"]
     (line,) = row_of(table, "Multi-scale Inference").lines["voc5i-mini"]
-    assert line[1][4].source["size"] == "241, logits at 241 + 353"
+    assert line[1][4].row.first.sizes == "241, logits at 241 + 353"
     assert 0 < line[1][4].gain.value < 0.1

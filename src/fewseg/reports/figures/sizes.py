@@ -15,7 +15,7 @@ from fewseg.reports.figures.context import Record
 from fewseg.reports.figures.drawing import panels, plain_axes, style
 from fewseg.reports.figures.model import TABLE_III
 from fewseg.reports.figures.runner import PaperFigure
-from fewseg.reports.frame import FoldTable, fold_tables
+from fewseg.reports.frame import FoldRow, FoldTable, fold_tables
 from fewseg.reports.size_scores import mean_sizes, size_gain, size_scores
 
 SMALL = SIZE_EDGES[-1]
@@ -23,25 +23,24 @@ SMALL = SIZE_EDGES[-1]
 _MOST_ROWS = 8
 
 
-def chosen_rows(table: FoldTable) -> dict[str, pd.DataFrame]:
+def chosen_rows(table: FoldTable) -> dict[str, FoldRow]:
     """The rows of the paper's ablation where there are any, in its order; else the first few rows."""
-    rows = {series: table.row(series) for series in table.series}
-    plain = [r for r in rows.values() if r.fusion.iloc[0] != "iterative" and not r.multi_scale.iloc[0]]
-    first: dict[str, pd.DataFrame] = {}
-    for row in sorted(plain, key=lambda r: str(r.train_seed.iloc[0])):
+    plain = [row for row in table.rows if row.first.fusion != "iterative" and not row.first.multi_scale]
+    first: dict[str, FoldRow] = {}
+    for row in sorted(plain, key=lambda row: str(row.first.train_seed)):
         first.setdefault(_variant(row), row)
     kept = [row for row in plain if first[_variant(row)] is row]
     own = [row for variant in TABLE_III for row in kept if _variant(row) == variant]
     return {_label(row): row for row in own or kept[:_MOST_ROWS]}
 
 
-def _variant(row: pd.DataFrame) -> str:
-    return str(row.variant.iloc[0] or row.recipe.iloc[0])
+def _variant(row: FoldRow) -> str:
+    return str(row.first.variant or row.first.recipe)
 
 
-def _label(row: pd.DataFrame) -> str:
-    seed = row.train_seed.iloc[0]
-    return str(row.label.iloc[0]) + (f" (seed {seed})" if seed else "")
+def _label(row: FoldRow) -> str:
+    seed = row.first.train_seed
+    return f"{row.first.label}" + (f" (seed {seed})" if seed else "")
 
 
 class Sizes(PaperFigure):
@@ -69,9 +68,10 @@ class Sizes(PaperFigure):
 
     def _of_table(self, table: FoldTable, name: str) -> None:
         rows = chosen_rows(table)
-        missing = {label: table.missing(row.series.iloc[0]) for label, row in rows.items()}
-        self.context.problems += [f"{self.name}, {label}: {what}" for label, what in missing.items() if what]
-        folds = sorted(set.intersection(*(set(row.index) for row in rows.values())))
+        self.context.problems += [
+            f"{self.name}, {label}: {row.missing}" for label, row in rows.items() if row.missing
+        ]
+        folds = sorted(set.intersection(*(set(row.frame.index) for row in rows.values())))
         if not folds:
             raise ValueError("the methods have no fold in common: evaluate them on the same folds")
         if len(folds) == table.folds:
@@ -83,7 +83,7 @@ class Sizes(PaperFigure):
         self._claim(rows, folds)
         self.context.claim(table.dataset, self.claims)
 
-    def _figure(self, rows: Mapping[str, pd.DataFrame], folds: Sequence[int], title: str, name: str) -> None:
+    def _figure(self, rows: Mapping[str, FoldRow], folds: Sequence[int], title: str, name: str) -> None:
         """A figure of some folds, or of the mean of all."""
         results = self.context.results
         bins: dict[str, pd.DataFrame] = {}
@@ -91,7 +91,7 @@ class Sizes(PaperFigure):
         for label, row in rows.items():
             scores = [
                 size_scores(results.counts[key], results.runs[key].classes, seed=self.options.seed)
-                for key in row.key[list(folds)]
+                for key in row.frame.key[list(folds)]
             ]
             mean = bins[label] = mean_sizes(scores).dropna(subset="miou")
             for fold, by_bin in [*zip(map(str, folds), scores, strict=True), ("mean", mean)]:
@@ -100,13 +100,13 @@ class Sizes(PaperFigure):
                     records += [{"method": label, "fold": fold, **line} for line in named.to_dict("records")]
         self.context.save(draw(bins, title), name, records)
 
-    def _claim(self, rows: Mapping[str, pd.DataFrame], folds: Sequence[int]) -> None:
+    def _claim(self, rows: Mapping[str, FoldRow], folds: Sequence[int]) -> None:
         """What each method gains over the ablation's baseline on small and on large targets."""
         results = self.context.results
         base = next((label for label, row in rows.items() if _variant(row) == TABLE_III[0]), "")
         others = [label for label in rows if base and label != base]
         for label, (low, high), fold in product(others, ((0, SMALL), (SMALL, None)), folds):
-            a, b = rows[base].key[fold], rows[label].key[fold]
+            a, b = (rows[name].frame.key[fold] for name in (base, label))
             counts, classes = (results.counts[a], results.counts[b]), results.runs[a].classes
             gain = size_gain(*counts, classes, low, high, seed=self.options.seed)
             if gain is not None:

@@ -20,17 +20,16 @@ from fewseg.metrics.scores import SIZE_EDGES, size_label
 from fewseg.ops.files import atomic_write_text
 from fewseg.ops.progress import tracked
 from fewseg.reports.frame import (
-    GAIN_COLUMNS,
+    FoldRow,
     FoldTable,
+    Gain,
     Results,
     baseline_pairs,
     fold_tables,
-    gain_lines,
     load_results,
-    missing_of_pair,
     without_conflicts,
 )
-from fewseg.reports.numbers import ENDS, Estimate, mean_of, percent, with_interval
+from fewseg.reports.numbers import Estimate, mean_of, percent, with_interval
 from fewseg.reports.options import SiteOptions
 from fewseg.reports.papers import page_of, paper_tables
 from fewseg.reports.site.pictures import Pictures, read_pictures
@@ -74,9 +73,8 @@ def write_site(options: SiteOptions) -> Site:
     settings = _settings(results, progress)
     problems = [*unused, *conflicts, *_mixed_protocols([setting.table for setting in settings])]
     for setting in settings:
-        for series in setting.without_mean:
-            missing = setting.table.missing(series)
-            problems.append(f"{setting.table.heading}: {series}: {missing}, so it has no mean")
+        for row in setting.without_mean:
+            problems.append(f"{setting.table.heading}: {row.name}: {row.missing}, so it has no mean")
     problems += [problem for setting in settings for problem in setting.not_paired]
     problems += [*unread, *pictures.problems]
     versions = [results.runs[key].versions for key in results.frame.index]
@@ -125,12 +123,12 @@ def _settings(results: Results, progress: bool) -> list[Setting]:
         title = table.heading if unique else f"{table.heading}, protocol {table.protocol}"
         settings.append(Setting(table=table, title=title))
     pairs = [(setting, *pair) for setting in settings for pair in baseline_pairs(setting.table)]
-    for setting, over, series in tracked(progress, "pairing results", pairs):
+    for setting, over, row in tracked(progress, "pairing results", pairs):
         try:
-            setting.gain_lines.extend(gain_lines(setting.table, over, series))
+            setting.gains.append(row.gain_over(over))
         except ValueError as error:
             heading = setting.table.heading
-            setting.not_paired.append(f"{heading}: no gain of {series} over {over}: {error}")
+            setting.not_paired.append(f"{heading}: no gain of {row.name} over {over.name}: {error}")
     for setting in tracked(progress, "scoring sizes", settings):
         _ = setting.sizes
     return settings
@@ -159,8 +157,7 @@ class Setting:
 
     table: FoldTable  # its rows
     title: str  # of its section
-    # the paired differences of each row, as :func:`fewseg.reports.frame.gains` has them
-    gain_lines: list[dict[str, Any]] = field(default_factory=list)
+    gains: list[Gain] = field(default_factory=list)  # of each row over its baselines
     # a sentence for each pair that is not of the same episodes
     not_paired: list[str] = field(default_factory=list)
 
@@ -197,11 +194,7 @@ class Setting:
     @property
     def fold_charts(self) -> list[Markup]:
         """MIoU of each row in each fold."""
-        rows = []
-        for series in self.table.series:
-            keys = self.table.row(series).key
-            by_fold = {fold: self.table.results.estimate(key) for fold, key in keys.items()}
-            rows.append(self._marks(series, self.table.missing(series), by_fold))
+        rows = [self._marks(row.name, row.missing, row.estimates()) for row in self.table.rows]
         return interval_charts(f"{self.id}-folds", rows, "mIoU (%)", self.folds_label)
 
     @property
@@ -216,11 +209,6 @@ class Setting:
             marks.append((MEAN, "mean", mean_of([by_fold[fold] for fold in sorted(by_fold)])))
         return IntervalRow(label=label, note=note, estimates=marks)
 
-    @cached_property
-    def gains(self) -> pd.DataFrame:
-        """The paired differences."""
-        return pd.DataFrame(self.gain_lines, columns=GAIN_COLUMNS)
-
     @property
     def gains_label(self) -> str:
         """What the chart of gains shows."""
@@ -231,22 +219,28 @@ class Setting:
     @property
     def gain_charts(self) -> list[Markup]:
         """Paired gains of each row over its baselines."""
-        rows = []
-        for (series, over), lines in self.gains.groupby(["series", "over"], sort=False):
-            values = lines[list(ENDS)].to_dict("records")
-            by_fold = {fold: Estimate(**ends) for fold, ends in zip(lines.fold, values, strict=True)}
-            note = missing_of_pair(self.table, str(over), str(series))
-            rows.append(self._marks(f"{series} over {over}", note, by_fold))
+        rows = [self._marks(gain.name, gain.missing, gain.by_fold) for gain in self.gains]
         axis = "gain in mIoU (percentage points)"
         return interval_charts(f"{self.id}-gains", rows, axis, self.gains_label, signed=True)
 
     @property
     def gains_data(self) -> pd.DataFrame:
         """Every paired difference in full."""
-        names = self.frame.drop_duplicates("series").set_index("series")[_IDENTITY]
-        data = self.gains.join(names, on="series").join(names.add_prefix("over_"), on="over")
-        columns = [*_IDENTITY, *(f"over_{name}" for name in _IDENTITY), "fold", *ENDS]
-        return data[columns].rename(columns={"value": "gain"})
+        names = self.frame.drop_duplicates("series").set_index("series")[_IDENTITY].T
+        return pd.DataFrame(
+            [
+                {
+                    **names[gain.row.name],
+                    **names[gain.over.name].add_prefix("over_"),
+                    "fold": fold,
+                    "gain": estimate.value,
+                    "low": estimate.low,
+                    "high": estimate.high,
+                }
+                for gain in self.gains
+                for fold, estimate in gain.by_fold.items()
+            ]
+        )
 
     # ---- classes
 
@@ -294,14 +288,14 @@ class Setting:
         return pd.concat(each, ignore_index=True)
 
     @property
-    def without_mean(self) -> list[str]:
+    def without_mean(self) -> list[FoldRow]:
         """The rows that lack folds."""
-        return [series for series in self.table.series if self.table.missing(series)]
+        return [row for row in self.table.rows if row.missing]
 
     @cached_property
     def mean_sizes(self) -> dict[str, pd.DataFrame]:
         """Series to the mean of each bin over all folds, of the rows that have them all."""
-        complete = self.sizes[~self.sizes.series.isin(self.without_mean)]
+        complete = self.sizes[~self.sizes.series.isin([row.name for row in self.without_mean])]
         return {
             str(series): mean_sizes([own.reset_index(drop=True) for _, own in bins.groupby("fold")])
             for series, bins in complete.groupby("series", sort=False)
@@ -350,17 +344,15 @@ class Setting:
     @property
     def provenance(self) -> Iterator[tuple[str, str, list[list[str]], list[tuple[str, Any]]]]:
         """Series, its recipes, a line for each fold, and path and content of each result file."""
-        for series in self.table.series:
-            row = self.table.row(series)
-            recipes = ", ".join(sorted({r for r in row.recipe if r})) or "no recipe"
+        for row in self.table.rows:
+            recipes = ", ".join(sorted({r for r in row.frame.recipe if r})) or "no recipe"
             lines, files = [], []
-            for key, path in zip(row.key, row.path, strict=True):
-                run = self.table.results.runs[key]
+            for run, path in zip(row.runs, row.frame.path, strict=True):
                 steps, revision = run.training.get("step", "-"), run.versions.get("revision", "-")
                 time, machine = f"{run.wall_seconds:.0f}", run.hardware
                 lines.append([str(run.fold), run.checkpoint or "-", str(steps), time, machine, str(revision)])
                 files.append((path, run.content()))
-            yield series, recipes, lines, files
+            yield row.name, recipes, lines, files
 
 
 def _size(low: int) -> str:
