@@ -189,7 +189,8 @@ def _check_shapes(path: Path, config: MethodConfig) -> None:
     if wrong:
         raise ValueError(
             f"{path} does not fit {type(config).method.__name__}: {wrong[0]} is "
-            f"{tuple(stored[wrong[0]])}, by the config in the file it must be {tuple(own[wrong[0]])}: the file was edited"
+            f"{tuple(stored[wrong[0]])}, by the config in the file it must be "
+            f"{tuple(own[wrong[0]])}: the file was edited"
         )
 
 
