@@ -38,7 +38,7 @@ from fewseg.inference.outputs import (
 )
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.segmenter import Segmenter, segmenter_with_supports
-from fewseg.ops.files import atomic_write_text, folder_alone, unwritten
+from fewseg.ops.files import atomic_write_text, folder_alone, parse_json, unwritten
 from fewseg.ops.progress import progress_bar
 from fewseg.types import DataError
 
@@ -149,7 +149,7 @@ def claimed(
         found: dict[str, object] = {}
         if path.is_file():
             try:
-                value = json.loads(path.read_bytes())
+                value = parse_json(path.read_bytes())
             except ValueError as error:
                 raise DataError(
                     f"{path} is broken ({error}): remove it, or choose a different folder"
