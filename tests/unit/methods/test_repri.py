@@ -35,6 +35,17 @@ def test_the_three_terms_are_those_of_the_paper():
     assert classifier_logits(cells, vectors, torch.tensor([0.5]), 20.0).item() == pytest.approx(2.0)
 
 
+def pixels_of_cells(inside, size):
+    """The derivative of the pixels' sum by each cell: how many pixels a cell gives."""
+    cells = torch.zeros(len(inside), 1, *size, requires_grad=True)
+    up = F.interpolate(cells, size=(65, 65), mode="bilinear", align_corners=True)
+    return torch.autograd.grad((up * inside[:, None]).sum(), cells)[0].flatten()
+
+
+def p_of(z, w, b):
+    return torch.sigmoid(20 * (z @ F.normalize(w, dim=0) - b))
+
+
 def test_each_episode_is_fitted_as_by_plain_gradient_descent(shots):
     repri = small(steps=4, update_at=2)
     images, masks = shots(2, 3)
@@ -48,17 +59,7 @@ def test_each_episode_is_fitted_as_by_plain_gradient_descent(shots):
         z_q = F.normalize(repri.extract(query[e : e + 1])["layer3"], dim=1)[0].flatten(1).T
         b = (z_q @ F.normalize(w, dim=0)).mean()
 
-        def share_of(label):
-            ones = (masks[e, :2] == label).float()[:, None].requires_grad_()
-            cell = torch.zeros(2, 1, *maps.shape[-2:], requires_grad=True)
-            up = F.interpolate(cell, size=(65, 65), mode="bilinear", align_corners=True)
-            return torch.autograd.grad((up * ones.detach()).sum(), cell)[0].flatten()
-
-        fg, bg = share_of(1), share_of(0)
-
-        def p_of(z, w, b):
-            return torch.sigmoid(20 * (z @ F.normalize(w, dim=0) - b))
-
+        fg, bg = (pixels_of_cells(masks[e, :2] == label, maps.shape[-2:]) for label in (1, 0))
         for t in range(4):
             w, b = w.detach().requires_grad_(), b.detach().requires_grad_()
             p, q = p_of(z_s.permute(0, 2, 3, 1).reshape(-1, maps.shape[1]), w, b), p_of(z_q, w, b)
