@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from fewseg.backbones import Backbone, BackboneConfig
-from fewseg.inference.model import Model
+from fewseg.inference.model import Model, refined
 from fewseg.inference.quality import HeldOut, folds_of, halves_of, held_out
 from fewseg.inference.supports import SupportSet
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.fitted import FittedConfig, LinearHead
 from fewseg.methods.matcher import MatcherConfig
-from fewseg.ops.masks import labels_of_margins
 from fewseg.types import IGNORE, DataError
 
 MOST_IMAGES = 50
@@ -25,7 +24,8 @@ MOST_IMAGES = 50
 
 T = TypeVar("T")
 
-_DECAYS = (1e-2, 1e-3, 1e-1)  # the first is tried of every head, the others of the better one
+_LINEAR, _PERCEPTRON = (1e-2, 1e-1), (1e-2, 1e-3)  # decays: the first is tried first
+_REFINED = ", edges refined"
 _THRESHOLDS = (0.5, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)  # the first is kept where no other gains a point
 _GAIN = 0.01
 _LOW, _NOTHING = 0.5, 0.1
@@ -110,17 +110,16 @@ def candidate_configs(backbone: BackboneConfig) -> dict[str, list[tuple[str, Met
     """The candidates that read one backbone's maps, kind by kind; of a kind the usual one comes first."""
     stages = backbone.stages
     deep = tuple(level for level in ("layer2", "layer3") if level in stages) or stages[-2:]
-    found: dict[str, list[tuple[str, MethodConfig]]] = {
-        "matcher": [("matcher", MatcherConfig(backbone=backbone, levels=deep[::-1]))],
-        "linear": [],
-        "perceptron": [],
-    }
-    for decay in _DECAYS:
+    matcher = MatcherConfig(backbone=backbone, levels=deep[::-1])
+    found: dict[str, list[tuple[str, MethodConfig]]] = {"matcher": [("matcher", matcher)]}
+    found |= {"linear": [], "perceptron": []}
+    for decay in _LINEAR:
         linear = FittedConfig(
             backbone=backbone, levels=deep, head=LinearHead(), decay=decay, cells=2000, steps=30
         )
         found["linear"].append((f"linear head on {' and '.join(deep)}, decay {decay:g}", linear))
-        perceptron = FittedConfig(backbone=backbone, levels=backbone.levels, decay=decay)
+    for decay in _PERCEPTRON:
+        perceptron = FittedConfig(backbone=backbone, levels=backbone.levels, decay=decay, steps=30)
         found["perceptron"].append((f"perceptron on all levels, decay {decay:g}", perceptron))
     return found
 
@@ -165,16 +164,27 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
 
     def score(name: str, config: MethodConfig) -> float:
         method = on_backbone(config, encoder.method.backbone)
-        model = Model(
-            method, config, encoder.size, encoder.views, f"auto: {name}", precision=encoder.precision
-        )
-        held = held_out(model, tested, folds)
-        classes = {own: expected(held, tested.classes, j) for j, own in enumerate(tested.classes)}
-        known = [own.iou for own in classes.values() if own.iou is not None]
-        tried[name] = (sum(known) / max(1, len(known)), model, classes, held)
-        for worse in sorted(tried, key=lambda own: -tried[own][0])[1:]:
-            tried[worse][3].clear()  # answers at the network's size: those of the best are enough
-        return tried[name][0]
+        held: list[HeldOut] = []
+        found = 0.0
+        for refine in (False, True) if encoder.refine is None else (encoder.refine,):
+            own = name + _REFINED if refine else name
+            model = Model(
+                method,
+                config,
+                encoder.size,
+                encoder.views,
+                f"auto: {own}",
+                precision=encoder.precision,
+                refine=refine,
+            )
+            held = [_refined(each) for each in held] if held else held_out(model, tested, folds)
+            classes = {k: expected(held, tested.classes, j) for j, k in enumerate(tested.classes)}
+            known = [each.iou for each in classes.values() if each.iou is not None]
+            tried[own] = (sum(known) / max(1, len(known)), model, classes, held)
+            found = max(found, tried[own][0])
+            for worse in sorted(tried, key=lambda each: -tried[each][0])[1:]:
+                tried[worse] = (*tried[worse][:3], [])  # at the network's size: those of the best are enough
+        return found
 
     kinds = candidate_configs(encoder.method.backbone.config)
     first = {kind: score(*own[0]) for kind, own in kinds.items()}
@@ -220,7 +230,8 @@ def expected(held: Sequence[HeldOut], classes: Sequence[str], j: int) -> Expecte
             continue
         true = each.image.truth(name)
         counted, inside = true != IGNORE, true == 1
-        found = [_predicted(each.margins, j, threshold) & counted for threshold in _THRESHOLDS]
+        lead = _lead(each.margins, j)
+        found = [(lead > bound) & counted for bound in map(log_odds, _THRESHOLDS)]
         both.append([float((own & inside).sum()) for own in found])
         either.append([float((own | inside).sum()) for own in found])
         shown.append(bool(inside.any()))
@@ -241,11 +252,18 @@ def expected(held: Sequence[HeldOut], classes: Sequence[str], j: int) -> Expecte
     return ExpectedClass(iou=chosen, spread=spread, threshold=_THRESHOLDS[best])
 
 
-def _predicted(margins: Tensor, j: int, threshold: float) -> Tensor:
-    """(n, S, S) bool: where the class of place j wins at a threshold of its own."""
-    moved = margins.clone()
-    moved[:, j] -= log_odds(threshold)
-    return labels_of_margins(moved) == j + 1
+def _lead(margins: Tensor, j: int) -> Tensor:
+    """(n, S, S): by how much the class of place j leads before the background and all others."""
+    others = [k for k in range(margins.shape[1]) if k != j]
+    if not others:
+        return margins[:, j]
+    return margins[:, j] - margins[:, others].amax(dim=1).clamp(min=0)
+
+
+def _refined(held: HeldOut) -> HeldOut:
+    """Of the classes that are known, as a model that refines gives it."""
+    margins = refined(held.margins, held.image.image.features)
+    return replace(held, margins=margins)
 
 
 def log_odds(chance: float) -> float:

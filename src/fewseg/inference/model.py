@@ -6,11 +6,12 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fewseg.backbones.packaged import PACKAGED, packaged_file
@@ -26,6 +27,7 @@ from fewseg.methods.base import FewShotSegmenter, warn_of_square
 from fewseg.methods.fitted import FittedConfig
 from fewseg.methods.registry import MethodConfig, method_name
 from fewseg.ops.geometry import Letterbox, letterbox, place, place_labels, restore
+from fewseg.ops.guided import guided_filter
 from fewseg.ops.memory import as_memory_error
 from fewseg.recipes.resolve import Resolved, best_device, resolve
 from fewseg.types import EncodedShots, Features, State
@@ -34,6 +36,13 @@ logger = logging.getLogger(__name__)
 
 _MIN_RIM_WEIGHT = 1e-3  # of a tile, so that a pixel seen by rims only has an answer
 _BATCH = 8  # views that go through the network together
+GUIDE = "guide"
+"""The views themselves, (n, 3, S, S) uint8, among the maps of a model that may refine."""
+
+_REACH = 1 / 32  # of a view's side: radius of the guided filter
+_SMOOTHNESS = 1e-4
+_STRIDE = 2
+_SURE = 1e-4  # least probability after refining
 _RELEASED_SIZE = 473  # of the released checkpoints of the PFENet family, which name no recipe
 
 
@@ -152,7 +161,7 @@ def to_size(maps: Tensor, hw: tuple[int, int]) -> Tensor:
     """Brings maps (N, h, w) of ``join_views`` to the image's size (N, H, W), bilinear."""
     if tuple(maps.shape[-2:]) == hw:
         return maps
-    large = torch.nn.functional.interpolate(maps[None], size=hw, mode="bilinear", align_corners=False)
+    large = F.interpolate(maps[None], size=hw, mode="bilinear", align_corners=False)
     return large[0]
 
 
@@ -216,6 +225,8 @@ class Model:
             pixels of a thousand get a different label.
         chooses: whether each support set chooses its own method on this one's backbone
             (:func:`~fewseg.inference.choose.choose`); this one reads the images for all of them.
+        refine: whether the edges of masks follow those of the image (:func:`refined`); None where the
+            supports choose that too.
 
     Attributes:
         digest: key of all that decides features: weights, config, fusion, input size, views, precision.
@@ -234,6 +245,7 @@ class Model:
         extract: Extract | None = None,
         precision: Precision = "fp32",
         chooses: bool = False,
+        refine: bool | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
@@ -242,6 +254,7 @@ class Model:
         self.method, self.config, self.size, self.views = method, config, size, views or Whole()
         self.name = name or method_name(config)
         self.extract, self.precision, self.chooses = extract or method.extract, precision, chooses
+        self.refine = refine
         self.digest = self._digest()
 
     @property
@@ -259,6 +272,8 @@ class Model:
         parts.get("backbone", {}).pop("weights", None)  # the values count, not where they lie
         if self.precision != "fp32":
             parts["precision"] = self.precision
+        if self.chooses or self.refine:
+            parts["keeps"] = GUIDE
         parts["fusion in use"] = as_json(self.method.fusion)
         values = state_sha256(self.method.state_dict())
         key = json_digest([parts, self.size, as_json(self.views), values])
@@ -290,6 +305,9 @@ class Model:
         with self._computing(), as_memory_error():
             parts = [self.extract(part.to(self.device)) for part in views.split(_BATCH)]
             features = Features.stack(parts) if len(parts) > 1 else parts[0]
+            if self.chooses or self.refine:
+                guide = (views * 255).round().to(self.device, torch.uint8)
+                features = replace(features, maps={**features.maps, GUIDE: guide})
             stops = [0, *accumulate(len(image.windows) for image in images)]
             return [
                 EncodedImage(
@@ -313,9 +331,20 @@ class Model:
         with self._computing():
             found = []
             for start in range(0, len(features), _BATCH):
-                logits: Tensor = self.method.segment(features.select(slice(start, start + _BATCH)), state)
-                found.append(logits[:, 1:].float() - logits[:, :1].float())
+                part = features.select(slice(start, start + _BATCH))
+                logits: Tensor = self.method.segment(part, state)
+                margins = logits[:, 1:].float() - logits[:, :1].float()
+                found.append(refined(margins, part) if self.refine else margins)
             return torch.cat(found) if len(found) > 1 else found[0]
+
+
+def refined(margins: Tensor, features: Features) -> Tensor:
+    """Margins (n, N, S, S) whose edges follow those of the views: the guided filter of the probabilities."""
+    guide = features[GUIDE].float() / 255
+    chances = F.pad(margins, (0, 0, 0, 0, 1, 0)).softmax(dim=1)
+    reach = max(1, round(_REACH * guide.shape[-1]))
+    chances = guided_filter(chances, guide, reach, _SMOOTHNESS, _STRIDE).clamp(min=_SURE).log()
+    return chances[:, 1:] - chances[:, :1]
 
 
 def load_model(
@@ -364,7 +393,10 @@ def load_model(
     name = Path(options.model).name + (f" on {PACKAGED}" if config.backbone.name == PACKAGED else "")
     precision = precision_on(place) if options.precision == "auto" else options.precision
     warn_of_square(method, size)
-    return Model(method, found.about.config, size, views, name, precision=precision, chooses=auto is not None)
+    refine = options.refine if auto else bool(options.refine)
+    return Model(
+        method, config, size, views, name, precision=precision, chooses=auto is not None, refine=refine
+    )
 
 
 def _loaded(name: str, options: ModelOptions) -> tuple[Resolved, FewShotSegmenter]:

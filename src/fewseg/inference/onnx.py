@@ -330,5 +330,12 @@ def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float =
             f"the largest value, got {error:.2g}: export it from this model, or use torch"
         )
     return Model(
-        model.method, model.config, model.size, model.views, model.name, extract, chooses=model.chooses
+        model.method,
+        model.config,
+        model.size,
+        model.views,
+        model.name,
+        extract,
+        chooses=model.chooses,
+        refine=model.refine,
     )

@@ -60,6 +60,9 @@ class ModelOptions:
     tiles: int | None = None
     """cut images into overlapping tiles of so many pixels; by default an image is resized to fit."""
     overlap: float = 0.25  # of tiles, a share in [0, 0.9].
+    refine: bool | None = None
+    """let the edges of masks follow those of the image (a guided filter); None leaves it to the examples
+    where they choose, and is off elsewhere."""
 
     def check(self) -> None:
         """Raises a FileNotFoundError where the model is the path of a file that does not exist."""
@@ -168,6 +171,8 @@ class ExportOptions:
         self.model.check()
         if auto_recipe(self.model.model) is not None:
             raise ValueError("auto chooses anew for each support set: export a recipe or a checkpoint")
+        if self.model.refine:
+            raise ValueError("an export has no step that refines edges: leave --refine out")
         if self.model.precision == "bf16":
             raise ValueError(f"--precision must be fp32 for an export, got {self.model.precision}")
         check_support(self.support)

@@ -63,13 +63,15 @@ def test_the_best_of_all_candidates_is_chosen_by_what_it_makes_of_left_out_image
     assert passes == []  # features are those of the supports
     assert list(choice.candidates.values()) == sorted(choice.candidates.values(), reverse=True)
     assert choice.name == next(iter(choice.candidates)) == session.model.name.removeprefix("auto: ")
-    assert {name.split()[0] for name in choice.candidates} == {"matcher", "linear", "perceptron"}
-    assert len(choice.candidates) == 5  # one of each kind, and two further decays of the better head
+    assert {name.split()[0].strip(",") for name in choice.candidates} == {"matcher", "linear", "perceptron"}
+    assert len(choice.candidates) == 8  # one of each kind and a second decay of the better head, all in two
     assert choice.calibrated
     assert 0 <= choice.classes["square"].iou <= 1
     kinds = choose.candidate_configs(it.model.method.backbone.config)
-    (config,) = [own for kind in kinds.values() for name, own in kind if name == choice.name]
+    name, _, refined = choice.name.partition(", edges")
+    (config,) = [own for kind in kinds.values() for other, own in kind if other == name]
     assert session.model.config == config
+    assert session.model.refine == bool(refined)
 
 
 def test_a_candidates_score_is_the_iou_over_all_left_out_images():
@@ -297,4 +299,50 @@ def test_label_names_the_choice_and_what_to_expect_everywhere(tmp_path, tiny_rec
 def test_auto_is_not_exported(tmp_path):
     options = ExportOptions(support=tmp_path, out=tmp_path / "out", model=ModelOptions(model="auto"))
     with pytest.raises(ValueError, match="auto chooses anew"):
+        options.check()
+
+
+def refining(refine, name="matcher"):
+    plain = model(name)
+    return Segmenter(Model(plain.method, plain.config, SIZE, Whole(), refine=refine))
+
+
+def test_refined_edges_follow_those_of_the_image():
+    found = []
+    for refine in (False, True):
+        it = refining(refine)
+        for k in range(3):
+            it.add_class("square", *picture(k, box=PLACES[k]))
+        images = [picture(9 + k, box=PLACES[k]) for k in range(3)]
+        found.append(np.mean([iou(it.segment(image).mask("square"), mask == 1) for image, mask in images]))
+    assert found[1] > found[0] + 0.01
+
+
+def test_a_model_that_refines_keeps_the_image_and_takes_no_other_models_features():
+    image, mask = picture(0)
+    sharp, plain = refining(True), refining(False)
+    assert sharp.encode(image).features["guide"].dtype == torch.uint8
+    with pytest.raises(ValueError, match="encode it with this one"):
+        sharp.add_class("square", plain.encode(image), mask)
+    assert plain.model.digest == model().digest
+
+
+def test_refining_is_chosen_by_the_examples_unless_it_is_given(tiny_recipes):
+    names = {}
+    for refine in (None, True, False):
+        it = Segmenter(load_model(ModelOptions(model="auto", refine=refine)))
+        for k in range(2):
+            it.add_class("square", *picture(k, box=PLACES[k]))
+        session = it.session()
+        names[refine] = [name.endswith("edges refined") for name in session.choice.candidates]
+        assert session.model.refine == session.choice.name.endswith("edges refined")
+    assert all(names[True])
+    assert not any(names[False])
+    assert sum(names[None]) == len(names[None]) / 2
+    assert load_model(ModelOptions(model="fitted_resnet50")).refine is False
+
+
+def test_an_export_refuses_to_refine(tmp_path):
+    options = ExportOptions(support=tmp_path, out=tmp_path / "out", model=ModelOptions(refine=True))
+    with pytest.raises(ValueError, match="leave --refine out"):
         options.check()
