@@ -18,7 +18,9 @@ SHAPE = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
 
 
 def small_backbone(*levels, **changes):
-    return BackboneConfig(name="resnet18", weights=None, levels=levels, shape=SHAPE, **changes)
+    """A tiny ResNet; of the named blocks of a stage it has the first."""
+    levels = dict.fromkeys(f"{level.split('.')[0]}.0" if "." in level else level for level in levels)
+    return BackboneConfig(name="resnet18", weights=None, levels=tuple(levels), shape=SHAPE, **changes)
 
 
 def built(config):

@@ -316,10 +316,13 @@ class QueryMaps:
 
     mid: Tensor  # (n, d, h, w) mid-level feature
     prior: Tensor  # (n, C, h', w') map that the prior compares, of unit length (no channels without a prior)
+    # name to (n, ...): what else a method compares with every guide
+    maps: Mapping[str, Tensor] = field(default_factory=dict)
 
     def select(self, index: Tensor | slice) -> QueryMaps:
         """Returns the queries at ``index`` of the first axis."""
-        return QueryMaps(mid=self.mid[index], prior=self.prior[index])
+        maps = {k: v[index] for k, v in self.maps.items()}
+        return QueryMaps(mid=self.mid[index], prior=self.prior[index], maps=maps)
 
     @property
     def size(self) -> tuple[int, int]:

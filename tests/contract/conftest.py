@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fewseg.methods.fitted import LinearHead
+from fewseg.methods.hsnet import HSNet
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.registry import METHODS, method_name, part_classes
 from fewseg.recipes.registry import RECIPES
@@ -70,21 +71,29 @@ def built(config):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = config.build().eval()
-        if isinstance(model, PairScorer) and hasattr(model, "trunk"):
+        head = last_convolution(model)
+        if head is not None:
             for name, module in model.named_modules():
-                if isinstance(module, nn.Conv2d) and not name.startswith("backbone."):
+                if isinstance(module, nn.Conv2d | nn.Conv3d) and not name.startswith("backbone."):
                     nn.init.kaiming_normal_(module.weight)
-            _balance(model)
+            _balance(model, head)
     return model
 
 
-def _balance(model):
+def last_convolution(model):
+    """What gives the logits of a method with a decoder; None for the others."""
+    if isinstance(model, PairScorer) and hasattr(model, "trunk"):
+        return model.trunk.classifier[-1]
+    return model.decoder.fine[-1] if isinstance(model, HSNet) else None
+
+
+def _balance(model, head):
     images, masks = pictures(4, 1)
     maps = model.encode_query(model.extract(images.flatten(0, 1).flip(0)))
     with torch.no_grad():
         guides = model.encode_shots(model.extract(images.flatten(0, 1)), masks.flatten(0, 1))
         logits = model.score(maps, guides)
-        difference, head = logits[:, 1] - logits[:, 0], model.trunk.classifier[-1]
+        difference = logits[:, 1] - logits[:, 0]
         head.bias[1] -= difference.median()
         head.weight /= difference.std()
         head.bias /= difference.std()

@@ -13,7 +13,7 @@ from fewseg.data.synthetic import SYNTHETIC_CLASSES, SyntheticSource
 from fewseg.data.transforms import EvalView
 from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.features import Extractor, FeatureStore
-from fewseg.methods.fusion import CrossGuided, MeanVector, ScoreAverage
+from fewseg.methods.fusion import CrossGuided
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.types import EncodedShots
 
@@ -122,7 +122,7 @@ def test_all_fusions_in_one_pass_have_the_counts_of_each_alone(model, data, eval
     sampler = EpisodeSampler(data.test, data.split, PROTOCOL, 3)
     fusions = model.fusions[::-1]
     if isinstance(model, PairScorer):
-        fusions = (CrossGuided(), ScoreAverage(), MeanVector(), CrossGuided(iou="mean"))
+        fusions = (*fusions, CrossGuided(iou="mean"))
     lines = [Line(episodes=sampler, fusion=fusion, seeds=[0]) for fusion in fusions]
     for line, counts in zip(lines, evaluator.run(lines), strict=True):
         (alone,) = Evaluator(model, data.source, evaluator.store, batch=1, progress=False).run([line])

@@ -152,6 +152,23 @@ FULL = {
 }
 NO_SRP = FULL | {"support_weight": 0.0}  # SRPNet, Table 1
 
+HSNET_VIEW = PROTOTYPE_VIEW | {"size": 401, "flip": 0.0}  # HSNet, Sec. 5: 400 px; no augmentation is named
+HSNET_TRAINING = NOTHING_MORE | {
+    "epochs": None,
+    "steps": 20_000,  # ours
+    "batch": 20,  # HSNet, Sec. 5
+    "shots": 1,
+    "queries": "independent",
+    "class_first": 1.0,
+    "min_area": 2 * 32 * 32,  # METHODS 7
+    "view": HSNET_VIEW,
+    # HSNet, Sec. 5: Adam at a constant 1e-3
+    "optimiser": {"type": "AdamW", "lr": 1e-3, "weight_decay": 0.0, "power": 0.0, "warmup": 0},
+}
+HSNET = SCL | {"name": "hsnet", "seeds": (0,), "distinct_supports": False, "label_size": "network"}
+HSNET |= {"aspect": "stretched"}  # METHODS 7 and data/protocols.py
+HSNET_COCO = HSNET | {"query_order": "class_first"}
+
 SIZES = {"paper-srpnet": 417}
 TABLE = {
     "pascal_pfenet_resnet50": (PFENET_TRAINING, SCL, PFENET, pascal),
@@ -174,6 +191,8 @@ TABLE = {
     "coco_20i_srpnet_resnet50": (SRPNET_TRAINING, SRPNET, FULL, coco),
     "pascal_matcher_resnet50": (None, SRPNET, PANET, pascal),
     "pascal_sgone_vgg16": (SRPNET_TRAINING, SRPNET, {"channels": 128}, pascal),
+    "pascal_hsnet_resnet50": (HSNET_TRAINING, HSNET, {"channels": 128}, pascal),
+    "coco_hsnet_resnet50": (HSNET_TRAINING | {"batch": 40}, HSNET_COCO, {"channels": 128}, coco),
     "pascal_sdaanet_baseline_resnet50": (SDAANET_TRAINING, SDAANET, PFENET, pascal),
     **{
         f"pascal_sdaanet{part}_resnet50": (SDAANET_TRAINING, SDAANET, SD, pascal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from fewseg.annotations.image_files import GREY_MODES, mask_numbers, opened
 from fewseg.annotations.options import MAX_PIXELS
 from fewseg.types import IGNORE, DataError
+
+logger = logging.getLogger(__name__)
 
 _LOSSY = ("JPEG", "MPO", "WEBP")
 _SLACK = 64  # grey levels that lossy compression moves 0 and 255 by, and channels apart by half of it
@@ -42,6 +45,11 @@ def class_number(stored: Tensor, what: str) -> int:
     return int(inner[0]) if inner else IGNORE * bool(found[IGNORE])
 
 
+def stored_number(number: int) -> str:
+    """What a class is stored as in a mask of numbers; empty in a negative."""
+    return f"the number {number}" if number else ""
+
+
 def one_class_mask(stored: Tensor, what: str) -> Tensor:
     """Returns (H, W) uint8 in {0, 1, 255} of the stored numbers of a mask of one class.
 
@@ -53,6 +61,30 @@ def one_class_mask(stored: Tensor, what: str) -> Tensor:
     if number != IGNORE:
         mask[stored == IGNORE] = IGNORE
     return mask
+
+
+_WHITE = "the number 255"
+
+
+def check_stored(stored_as: str, path: Path, known: dict[str, Path], advice: str) -> None:
+    """Checks that a class is stored alike in all masks; 255 alone may stand for it too, with a warning.
+
+    ``known`` is what the class is stored as, with the first such mask; a new one is added.
+    """
+    if not stored_as or stored_as in known:
+        return
+    for other, first in known.items():
+        if _WHITE not in (stored_as, other) or "colour" in stored_as + other:
+            raise DataError(
+                f"mask {path} holds {stored_as} and {first} {other}; expected one number a class: {advice}"
+            )
+    known[stored_as] = path
+    if len(known) > 1:
+        number = next(other for other in known if other != _WHITE)
+        logger.warning(
+            "%s holds 255 and no other number, as a class; %s holds %s: taken as the same class",
+            known[_WHITE], known[number], number,
+        )  # fmt: skip
 
 
 def read_class_mask(path: Path, max_pixels: int = MAX_PIXELS) -> ClassMask:
@@ -68,7 +100,7 @@ def read_class_mask(path: Path, max_pixels: int = MAX_PIXELS) -> ClassMask:
             return drawn
         stored = mask_numbers(file, path, (*GREY_MODES, "I;16", "I"))
     number = class_number(stored, str(path))
-    return ClassMask(one_class_mask(stored, str(path)), f"the number {number}" if number else "")
+    return ClassMask(one_class_mask(stored, str(path)), stored_number(number))
 
 
 def _drawn(file: Image.Image) -> ClassMask | None:

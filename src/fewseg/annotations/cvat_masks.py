@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewseg.annotations.image_files import IMAGE_SUFFIXES, check_same_size, image_size, opened
+from fewseg.annotations.json_values import read_annotations
 from fewseg.annotations.mask_files import png_bytes, voc_palette
 from fewseg.annotations.names import OutputNames, image_of_stem
 from fewseg.annotations.options import ReadOptions
@@ -73,8 +74,9 @@ def _labels(path: Path) -> Mapping[int, str]:
             "add it"
         )
     names: dict[int, str] = {}
+    content = read_annotations(path)
     try:
-        for line in path.read_text("utf-8-sig").splitlines():
+        for line in content.decode("utf-8-sig").splitlines():
             if not line.strip() or line.startswith("#"):
                 continue
             name, colour, *_ = line.rsplit(":", 3)

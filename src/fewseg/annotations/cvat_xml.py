@@ -16,7 +16,7 @@ from defusedxml.ElementTree import fromstring
 
 from fewseg.annotations.coco import fill_polygons
 from fewseg.annotations.image_files import check_annotated_size, image_size
-from fewseg.annotations.json_values import number, shown
+from fewseg.annotations.json_values import number, read_annotations, shown
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import Canvas, Points, Region, ellipse, rectangle, stroke
@@ -43,7 +43,7 @@ def iter_cvat_folder(root: Path, options: ReadOptions) -> Items:
 def iter_cvat_xml(path: Path, options: ReadOptions) -> Items:
     """Yields the annotated images of a file; boxes are weak masks, polylines and points scribbles."""
     try:
-        root: Element = fromstring(path.read_bytes(), forbid_dtd=True)
+        root: Element = fromstring(read_annotations(path), forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not plain XML ({error}); is it cut off? Export it again") from error
     if root.tag != "annotations" or root.find("track") is not None:

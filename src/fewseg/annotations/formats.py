@@ -9,7 +9,7 @@ from pathlib import Path
 from fewseg.annotations.coco import is_coco, iter_coco
 from fewseg.annotations.cvat_masks import is_cvat_masks, iter_cvat_masks
 from fewseg.annotations.cvat_xml import is_cvat_folder, iter_cvat_folder, iter_cvat_xml
-from fewseg.annotations.json_values import load_json, shown
+from fewseg.annotations.json_values import load_json, read_annotations, shown
 from fewseg.annotations.label_studio import is_json_min, is_label_studio, iter_json_min, iter_label_studio
 from fewseg.annotations.labelme import is_labelme, iter_labelme
 from fewseg.annotations.mask_files import iter_mask_folder
@@ -77,8 +77,7 @@ def iter_supports(path: Path | str, options: ReadOptions | None = None) -> Items
             f"{path} has JSON lines, which are an output alone; expected {_JSON_KINDS}, or a folder of "
             "images and masks: give the masks of that run with their images, or write one of these formats"
         )
-    with path.open("rb") as file:
-        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = read_annotations(path, 64).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start and not start.startswith((b"{", b"[")):
         raise DataError(
             f"{path} is no JSON file; expected {_JSON_KINDS}, or a folder of images and masks: give one"

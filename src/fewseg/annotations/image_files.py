@@ -8,14 +8,16 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from fewseg.annotations.options import IMAGE_SUFFIXES as IMAGE_SUFFIXES
-from fewseg.annotations.options import MAX_PIXELS
+from fewseg.annotations.options import MAX_PIXELS, ValueRange
 from fewseg.types import IGNORE, DataError
 
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # by content; MPO is a JPEG
@@ -129,25 +131,33 @@ def require_folder(root: Path, what: str) -> None:
         raise DataError(f"{what}: the folder {root} is empty: download or unpack the data set there")
 
 
-def read_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Reads (3, H, W) uint8 RGB, EXIF orientation applied; 16-bit grey becomes 8-bit over its full range."""
+def read_rgb(path: Path, max_pixels: int = MAX_PIXELS, value_range: ValueRange | None = None) -> Tensor:
+    """Reads (3, H, W) uint8 RGB, EXIF orientation applied.
+
+    Of grey images of 16 or 32 bits a pixel, or floats, ``value_range`` becomes 0 .. 255, and what lies
+    outside is clipped. Without one, 16 bits become 8 over their full range, and other images are refused.
+    """
     with opened(path, "image", max_pixels) as file:
-        return _rgb(file, path)
+        return _rgb(file, path, value_range)
 
 
-def rgb_of_bytes(content: bytes, what: str, max_pixels: int = MAX_PIXELS) -> Tensor:
+def rgb_of_bytes(
+    content: bytes, what: str, max_pixels: int = MAX_PIXELS, value_range: ValueRange | None = None
+) -> Tensor:
     """As :func:`read_rgb`, of a file's bytes, such as an upload."""
     if not content:
         raise DataError(f"image {what} is empty (0 bytes): send it again")
     with opened(Path(what), "image", max_pixels, io.BytesIO(content)) as file:
-        return _rgb(file, Path(what))
+        return _rgb(file, Path(what), value_range)
 
 
-def rgb_of_pil(image: Image.Image, what: str, max_pixels: int = MAX_PIXELS) -> Tensor:
+def rgb_of_pil(
+    image: Image.Image, what: str, max_pixels: int = MAX_PIXELS, value_range: ValueRange | None = None
+) -> Tensor:
     """As :func:`read_rgb`, of a Pillow image; its EXIF orientation is applied, and the image not changed."""
     with reading_errors(Path(what), "image", max_pixels):
         check_still(image, Path(what), "image", max_pixels)
-        return _rgb(image, Path(what))
+        return _rgb(image, Path(what), value_range)
 
 
 def image_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -236,18 +246,33 @@ def _not_numbers(file: Image.Image, path: Path, modes: Sequence[str]) -> DataErr
     )
 
 
-def _rgb(file: Image.Image, path: Path) -> Tensor:
-    pixels = np.array(_eight_bit(ImageOps.exif_transpose(file), path).convert("RGB"))
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image has more than 8 bits a pixel."""
+    return image.mode.startswith("I;16") or image.mode in ("I", "F")
+
+
+def to_bytes(values: NDArray[Any], value_range: ValueRange) -> NDArray[np.uint8]:
+    """Returns values with a range as 0 .. 255, rounded; what lies outside is clipped, and NaN becomes 0."""
+    low, high = value_range
+    known = np.where(np.isnan(values), low, values).clip(low, high)
+    found: NDArray[np.uint8] = np.rint((known - low) / (high - low) * 255).astype(np.uint8)
+    return found
+
+
+def _rgb(file: Image.Image, path: Path, value_range: ValueRange | None) -> Tensor:
+    pixels = np.array(_eight_bit(ImageOps.exif_transpose(file), path, value_range).convert("RGB"))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
-    """Brings 16-bit grey to 8 bits; Pillow's own conversion cuts it off at 255."""
+def _eight_bit(image: Image.Image, path: Path, value_range: ValueRange | None) -> Image.Image:
+    """Brings deep grey to 8 bits; Pillow's own conversion cuts it off at 255."""
+    if value_range is not None and is_deep(image):
+        return Image.fromarray(to_bytes(np.array(image), value_range))
     if image.mode.startswith("I;16"):
         return Image.fromarray(((np.array(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise DataError(
             f"image {path} has 32 bits a pixel (mode {image.mode}), whose range is unknown; expected 8 "
-            "and 16 bits: export it as 8-bit"
+            "and 16 bits, or a range (--value-range LOW HIGH): give one, or export it as 8-bit"
         )
     return image

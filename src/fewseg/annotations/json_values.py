@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fewseg.ops.files import parse_json
 from fewseg.types import DataError
 
 T = TypeVar("T")
@@ -21,14 +21,21 @@ _KINDS: Mapping[type, str] = {
 }
 
 
-def load_json(path: Path) -> Any:
-    """Returns the value in a JSON file (UTF-8, with or without a byte-order mark)."""
+def read_annotations(path: Path, most: int = -1) -> bytes:
+    """Returns the content of a file, or its first bytes."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            return file.read(most)
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror or error}): check the path and its rights"
         ) from error
+
+
+def load_json(path: Path) -> Any:
+    """Returns the value in a JSON file (UTF-8, with or without a byte-order mark)."""
+    try:
+        text = read_annotations(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not UTF-8 text ({error}); expected JSON in UTF-8: export it again"
@@ -36,9 +43,7 @@ def load_json(path: Path) -> Any:
     if not text.strip():
         raise DataError(f"{path} is empty; expected JSON: export it again")
     try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise DataError(f"{path} is nested too deeply to be an annotation file: export it again") from error
+        return parse_json(text)
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); is it cut off? Export it again") from error
 

@@ -33,7 +33,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from fewseg.annotations.class_masks import read_class_mask
+from fewseg.annotations.class_masks import check_stored, read_class_mask
 from fewseg.annotations.image_files import (
     GREY_MODES,
     IMAGE_SUFFIXES,
@@ -42,6 +42,7 @@ from fewseg.annotations.image_files import (
     image_size,
     read_mask,
 )
+from fewseg.annotations.json_values import read_annotations
 from fewseg.annotations.names import OutputNames, file_safe
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES
@@ -54,6 +55,10 @@ logger = logging.getLogger(__name__)
 
 CLASSES_FILE = "classes.txt"
 _MARK = "_mask"
+_NAME_THEM = (
+    f"name the classes in {CLASSES_FILE} beside the masks (a name a line, line 1 is number 1), or give the "
+    "one class the same number in all masks"
+)
 
 
 @dataclass(frozen=True)
@@ -126,8 +131,9 @@ def read_classes(root: Path) -> Sequence[str]:
     found = next((p for p in (root / CLASSES_FILE, root / "masks" / CLASSES_FILE) if p.is_file()), None)
     if found is None:
         return ()
+    content = read_annotations(found)
     try:
-        names = [line.strip() for line in found.read_text("utf-8-sig").splitlines()]
+        names = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
         while names and not names[-1]:
             names.pop()
         if names and names[0] in BACKGROUND_NAMES:
@@ -212,7 +218,7 @@ def _read(
             else:
                 read = read_class_mask(path, options.max_pixels)
                 stored = read.mask
-                _check_stored(read.stored_as, path, seen.stored[name])
+                check_stored(read.stored_as, path, seen.stored[name], _NAME_THEM)
                 if read.assumed:
                     seen.assumed[read.assumed].append(path)
                 found[classes[0] if classes else name] = stored.numpy()
@@ -220,29 +226,6 @@ def _read(
     except DataError as error:
         return Problem(str(image), error)
     return AnnotatedImage(image=image, size=size, masks=found)
-
-
-_WHITE = "the number 255"
-
-
-def _check_stored(stored_as: str, path: Path, known: dict[str, Path]) -> None:
-    """Checks that a class is stored alike in all masks; 255 alone may stand for it too, with a warning."""
-    if not stored_as or stored_as in known:
-        return
-    for other, first in known.items():
-        if _WHITE not in (stored_as, other) or "colour" in stored_as + other:
-            raise DataError(
-                f"mask {path} holds {stored_as} and {first} {other}; expected one number a class: name the "
-                f"classes in {CLASSES_FILE} beside the masks (a name a line, line 1 is number 1), or give "
-                "the one class the same number in all masks"
-            )
-    known[stored_as] = path
-    if len(known) > 1:
-        number = next(other for other in known if other != _WHITE)
-        logger.warning(
-            "%s holds 255 and no other number, as a class; %s holds %s: taken as the same class",
-            known[_WHITE], known[number], number,
-        )  # fmt: skip
 
 
 def _split(stored: Tensor, classes: Sequence[str], path: Path) -> Mapping[str, Mask]:

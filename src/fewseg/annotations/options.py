@@ -37,6 +37,19 @@ else:
     Format = Literal[tuple(WRITERS)]
 
 
+ValueRange = tuple[float, float]
+"""What becomes 0 and 255 of an image of more than 8 bits a pixel."""
+
+
+def check_value_range(value_range: ValueRange | None) -> None:
+    """Raises a ValueError unless a range of values can be one, or is None."""
+    if value_range is not None and not -math.inf < value_range[0] < value_range[1] < math.inf:
+        raise ValueError(
+            f"the value range must be two finite numbers, the lower one first, got {value_range[0]:g} and "
+            f"{value_range[1]:g}"
+        )
+
+
 def check_max_pixels(max_pixels: int) -> None:
     """Raises a ValueError unless a limit of pixels can be one."""
     if max_pixels < 1:
@@ -56,14 +69,18 @@ class ReadOptions:
     # what LabelMe itself draws.
     stroke: float = 10.0
     max_pixels: int = MAX_PIXELS  # larger images and masks are refused, files from their header.
+    # what becomes 0 and 255 of grey images of 16 or 32 bits a pixel, or floats, annotated or not; by default
+    # the 0.1 and 99.9 percentiles of all annotated ones together, so that equal values look equal in all.
+    value_range: ValueRange | None = None
     # read predictions too: of a Label Studio task without an annotation, the last one.
     predictions: Suppress[bool] = False
 
     def check(self) -> None:
-        """Raises a ValueError where the stroke is no width above 0, or the limit below 1."""
+        """Raises a ValueError where the stroke, the limit of pixels or the range of values is none."""
         if not 0 < self.stroke < math.inf:
             raise ValueError(f"stroke must be a width above 0 pixels, got {self.stroke}")
         check_max_pixels(self.max_pixels)
+        check_value_range(self.value_range)
 
 
 @dataclass(frozen=True, kw_only=True)

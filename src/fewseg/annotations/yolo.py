@@ -16,7 +16,7 @@ import yaml
 
 from fewseg.annotations.coco import fill_polygons
 from fewseg.annotations.image_files import IMAGE_SUFFIXES, image_size
-from fewseg.annotations.json_values import shown
+from fewseg.annotations.json_values import read_annotations, shown
 from fewseg.annotations.mask_files import CLASSES_FILE, read_classes
 from fewseg.annotations.names import OutputNames, image_of_stem
 from fewseg.annotations.options import ReadOptions
@@ -53,7 +53,7 @@ def iter_yolo(root: Path, options: ReadOptions, description: Path | None = None)
                 used.add(image)
                 size = image_size(image, options.max_pixels)
                 canvas = Canvas(size)
-                for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), 1):
+                for number, line in enumerate(read_annotations(file).decode("utf-8-sig").splitlines(), 1):
                     _draw(line, names, canvas, f"{file}, line {number}")
                 yield AnnotatedImage(image=image, size=size, masks=canvas.masks(), weak=canvas.weak())
             except DataError as error:

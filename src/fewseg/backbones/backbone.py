@@ -69,6 +69,8 @@ class BackboneConfig:
         last_relu: False leaves out the ReLU after the deepest convolution of a VGG (released PANet).
         ceil_pool: whether the stem's max-pooling rounds its size up (released SCL on CANet); sides of 8k + 1
             have the same map either way.
+        output_stride: of a ResNet's last stage; 8, where layer3 and layer4 are dilated, or 32, as the network
+            was trained for classification (HSNet).
     """
 
     name: str = "resnet50"
@@ -83,6 +85,7 @@ class BackboneConfig:
     shape: ResNetShape | None = None
     last_relu: bool = True
     ceil_pool: bool = field(default=False, metadata={"before": False})
+    output_stride: Literal[8, 32] = field(default=8, metadata={"before": 8})
 
     def __post_init__(self) -> None:
         """Checks the fields against each other.
@@ -99,10 +102,15 @@ class BackboneConfig:
             split_level(level)
         _check_name(self.name)
         if self.family != "resnet" and (
-            self.shape or self.stride_on_1x1 or self.ceil_pool or self.first_block_dilation == "stage"
+            self.shape
+            or self.stride_on_1x1
+            or self.ceil_pool
+            or self.first_block_dilation == "stage"
+            or self.output_stride != 8
         ):
             raise ValueError(
-                f"shape, stride_on_1x1, ceil_pool and first_block_dilation are for ResNets, not {self.name!r}"
+                "shape, stride_on_1x1, ceil_pool, output_stride and first_block_dilation are for ResNets, "
+                f"not {self.name!r}"
             )
         if self.family != "vgg" and not self.last_relu:
             raise ValueError(f"last_relu is for VGGs, not {self.name!r}")
@@ -284,7 +292,7 @@ class Backbone(nn.Module):
         The path of the weights is left out: the same values under another path give the same key.
         """
         settings = {k: v for k, v in asdict(self.config).items() if k not in ("weights", "seed", "trainable")}
-        for name, usual in (("last_relu", True), ("ceil_pool", False)):
+        for name, usual in (("last_relu", True), ("ceil_pool", False), ("output_stride", 8)):
             if settings[name] == usual:
                 del settings[name]  # keys from before there was the choice stay valid
         settings |= {"mean": self.mean.tolist(), "std": self.std.tolist()}
@@ -341,6 +349,7 @@ def _random_trunk(config: BackboneConfig) -> Trunk:
             stride_on_1x1=config.stride_on_1x1,
             shape=config.shape,
             ceil_pool=config.ceil_pool,
+            output_stride=config.output_stride,
         )
 
 

@@ -49,13 +49,14 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, dilati
 
 
 class ResNet(nn.Module):
-    """Stem and four stages at output stride 8: layer3 and layer4 are dilated, their first block less.
+    """Stem and four stages; at output stride 8 layer3 and layer4 are dilated, their first block less.
 
     Args:
         bottleneck: the kind of blocks.
         layers: blocks of each stage.
         channels: width of each stage.
         stem_width: of a deep stem of three 3x3 convolutions; 0 for a 7x7 of 64 channels.
+        output_stride: 8, or 32 without dilation.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class ResNet(nn.Module):
         layers: tuple[int, ...],
         channels: tuple[int, ...] = (64, 128, 256, 512),
         stem_width: int = 0,
+        output_stride: int = 8,
     ) -> None:
         super().__init__()
         inputs = 2 * stem_width or 64
@@ -84,20 +86,20 @@ class ResNet(nn.Module):
         self.feature_info = [{"num_chs": inputs, "reduction": 4}]
         before = 1  # dilation of the block before
         for stage, (count, width) in enumerate(zip(layers, channels, strict=True), 1):
-            dilation, blocks = max(1, 2 ** (stage - 2)), nn.Sequential()
+            dilation, blocks = max(1, 2 ** (stage - 2)) if output_stride == 8 else 1, nn.Sequential()
             for i in range(count):
                 block = Block(
                     inputs,
                     width,
                     bottleneck=bottleneck,
-                    stride=2 if stage == 2 and i == 0 else 1,
+                    stride=2 if i == 0 and (stage == 2 or (stage > 2 and output_stride == 32)) else 1,
                     dilation=dilation,
                     first_dilation=before,
                 )
                 blocks.append(block)
                 before, inputs = dilation, block.outputs
             self.add_module(f"layer{stage}", blocks)
-            self.feature_info.append({"num_chs": inputs, "reduction": 4 if stage == 1 else 8})
+            self.feature_info.append({"num_chs": inputs, "reduction": min(output_stride, 2 ** (stage + 1))})
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -102,6 +102,20 @@ class ResNetShape:
     channels: tuple[int, int, int, int] = (32, 64, 128, 128)
     stem_width: int = 16
 
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            ValueError: one is below 1 or far above that of any ResNet.
+        """
+        for name, sizes, most in (
+            ("layers", self.layers, 100),
+            ("channels", self.channels, 4096),
+            ("stem_width", (self.stem_width,), 4096),
+        ):
+            if not all(1 <= size <= most for size in sizes):
+                raise ValueError(f"shape.{name} must be from 1 to {most}, got {getattr(self, name)}")
+
 
 def _built(last: str) -> tuple[str, ...]:
     return LEVELS[: LEVELS.index(last) + 1]
@@ -135,18 +149,19 @@ def build_resnet(
     stride_on_1x1: bool,
     shape: ResNetShape | None,
     ceil_pool: bool = False,
+    output_stride: Literal[8, 32] = 8,
 ) -> ResNetTrunk:
-    """Builds a randomly initialised ResNet at output stride 8; see ``BackboneConfig`` for the options."""
+    """Builds a randomly initialised ResNet at stride 8 or 32; see ``BackboneConfig`` for the options."""
     net: Any
     if name in RESNETS:
         bottleneck, layers, stem_width = RESNETS[name]
         sizes = {"layers": layers, "stem_width": stem_width} if shape is None else asdict(shape)
-        net = ResNet(bottleneck, **sizes)
+        net = ResNet(bottleneck, **sizes, output_stride=output_stride)
     else:
         import timm
 
         sizes = asdict(shape) | {"stem_type": "deep"} if shape else {}
-        net = timm.create_model(name, pretrained=False, num_classes=0, output_stride=8, **sizes)
+        net = timm.create_model(name, pretrained=False, num_classes=0, output_stride=output_stride, **sizes)
     if first_block_dilation == "stage":
         for stage in (net.layer3, net.layer4):
             _dilate_first_block(stage[0])

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
-from fewseg.annotations.class_masks import one_class_mask
+from fewseg.annotations.class_masks import check_stored, class_number, one_class_mask, stored_number
 from fewseg.annotations.image_files import IMAGE_SUFFIXES, read_mask, require_folder
 from fewseg.data.folds import VOC_CLASSES, numbered
 from fewseg.data.source import FileSource, ImagePair, JoinedSource, read_lines
@@ -22,7 +22,7 @@ class FolderSource(FileSource):
 
     Classes are numbered from 1 in alphabetical order of their folders; an image's id is
     ``<class>/<name>``. A mask may be of mode 1, L or P and is read, per file, by
-    :func:`~fewseg.annotations.class_masks.one_class_mask`.
+    :func:`~fewseg.annotations.class_masks.one_class_mask`; all masks of a class must hold the same number.
     Other classes in the same photograph are background.
 
     Args:
@@ -53,16 +53,23 @@ class FolderSource(FileSource):
             raise DataError(f"{name}: {len(wrong)} wrong files in {root}; expected {LAYOUT}{summary(wrong)}")
         super().__init__(name, root, pairs, numbered([f.name for f in folders]))
         self._class_ids = {class_name: id for id, class_name in self.class_names.items()}
+        self._stored: dict[str, dict[str, Path]] = {f.name: {} for f in folders}
 
     def read_labels(self, id: str) -> Tensor:
         """Returns (H, W) uint8: 0, the class id of the image's folder, 255.
 
         Raises:
-            DataError: the mask is missing or broken, of a wrong mode, or holds several numbers.
+            DataError: the mask is missing or broken, of a wrong mode, or holds several numbers, or another
+                one than a mask of its class that was read before.
         """
-        path = self.pair(id).mask
-        labels = one_class_mask(read_mask(path, modes=("1", "L", "P")), str(path))
-        labels[labels == 1] = self._class_ids[id.split("/")[0]]
+        path, class_name = self.pair(id).mask, id.split("/")[0]
+        stored = read_mask(path, modes=("1", "L", "P"))
+        number = stored_number(class_number(stored, str(path)))
+        check_stored(
+            number, path, self._stored[class_name], "give the class the same number in all its masks"
+        )
+        labels = one_class_mask(stored, str(path))
+        labels[labels == 1] = self._class_ids[class_name]
         return labels
 
 

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 PASCAL_MIN_AREA = 2 * 32 * 32
 
 LabelSize = Literal["original", "network"] | int
-FusionRule = Literal["any", "mean", "average", "attention", "cross-guided", "iterative"]
+FusionRule = Literal["any", "mean", "average", "attention", "cross-guided", "iterative", "vote"]
 
 ADDED: MappingProxyType[str, Any] = MappingProxyType(
     {"aspect": "kept", "backbone_bn": "eval", "coco_split": "B", "fusion": "any"}

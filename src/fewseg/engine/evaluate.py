@@ -37,7 +37,7 @@ from fewseg.engine.plain import encoded_shots, plain_logits, scores_pairs
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion, one_vs_rest
 from fewseg.methods.multi_scale import added_probabilities
-from fewseg.methods.pair_scorer import PairScorer, fuse_scores
+from fewseg.methods.pair_scorer import PairScorer
 from fewseg.metrics.counts import ANY_WAY, COUNT_NAMES, Counts, EpisodeCounts, as_counts, count_ways
 from fewseg.ops.geometry import resize_labels, restore
 from fewseg.ops.masks import labels_of_margins
@@ -566,7 +566,7 @@ class Evaluator:
                 values = [[ious[number, way.class_id, k, i] for i in way.supports] for k in way.supports]
                 table = torch.tensor([values], device=own.device)
             weights = line.fusion.weights(1, len(way.supports), device=own.device, cross_iou=table)
-            fused.append(fuse_scores(own.unsqueeze(0), weights.to(own.dtype))[0])
+            fused.append(line.fusion.fuse(own.unsqueeze(0), weights.to(own.dtype))[0])
         logits = fused[0].unsqueeze(0) if len(fused) == 1 else one_vs_rest(torch.stack(fused)[None])
         return resize(logits, (size, size))[0]
 

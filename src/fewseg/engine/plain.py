@@ -10,7 +10,7 @@ from torch import Tensor
 from fewseg.data.episodes import Way
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.fusion import Fusion, one_vs_rest
-from fewseg.methods.pair_scorer import PairScorer, fuse_scores
+from fewseg.methods.pair_scorer import PairScorer
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedShots, Features, Guides, RaggedShots
 
@@ -89,4 +89,4 @@ def _pairwise(
     weights = fusion.weights(1, shots, device=device, cross_iou=cross_iou)
     encoded = method.encode_query(query)
     scores = torch.stack([method.score(encoded, guide).float().contiguous() for guide in guides], dim=1)
-    return fuse_scores(scores, weights.to(scores.dtype))
+    return fusion.fuse(scores, weights.to(scores.dtype))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
+import io
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -20,36 +21,48 @@ from fewseg.annotations.class_masks import one_class_mask, read_class_mask
 from fewseg.annotations.image_files import (
     IMAGE_SUFFIXES,
     check_same_size,
+    is_deep,
+    opened,
     read_rgb,
     rgb_of_bytes,
     rgb_of_pil,
+    to_bytes,
 )
-from fewseg.annotations.options import MAX_PIXELS
+from fewseg.annotations.options import MAX_PIXELS, ValueRange
 from fewseg.types import IGNORE, DataError
 
 logger = logging.getLogger(__name__)
 
 ImageLike = str | Path | bytes | Image.Image | NDArray[Any] | Tensor
 """A path, the bytes of an image file, a Pillow image, an array (H, W), (H, W, 3) or (H, W, 4), or a tensor
-(3, H, W), (1, H, W) or (H, W). Arrays and tensors hold uint8, or floats in [0, 1]."""
+(3, H, W), (1, H, W) or (H, W). Arrays and tensors hold uint8, floats in [0, 1], or whole numbers of more bits
+with a range of values."""
 
 MaskLike = str | Path | Image.Image | NDArray[Any] | Tensor
 """A path, a Pillow image, or an array or tensor (H, W): bool, or whole numbers 0/1, 0/255 or 0/1/255, where
 255 beside a 1 is ignored."""
 
 
-def read_image(image: ImageLike, what: str = "the image", max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_image(
+    image: ImageLike,
+    what: str = "the image",
+    max_pixels: int = MAX_PIXELS,
+    value_range: ValueRange | None = None,
+) -> Tensor:
     """An image as (3, H, W) uint8 RGB; an EXIF orientation is applied, once.
+
+    ``value_range`` is what becomes 0 and 255 of an image of more than 8 bits a pixel (see
+    :func:`~fewseg.annotations.image_files.read_rgb`); of arrays and tensors, one of whole numbers.
 
     ``what`` is what errors call an image without a path. Images of more than ``max_pixels`` are refused with
     a DataError, files from their header; so are those that cannot be read or have a wrong shape or range.
     """
     if isinstance(image, (str, Path)):
-        return read_rgb(Path(image), max_pixels)
+        return read_rgb(Path(image), max_pixels, value_range)
     if isinstance(image, bytes):
-        return rgb_of_bytes(image, what, max_pixels)
+        return rgb_of_bytes(image, what, max_pixels, value_range)
     if isinstance(image, Image.Image):
-        return rgb_of_pil(image, what, max_pixels)
+        return rgb_of_pil(image, what, max_pixels, value_range)
     if isinstance(image, Tensor):
         pixels = image.detach().cpu()
         planes = pixels[None] if pixels.ndim == 2 else pixels
@@ -71,7 +84,7 @@ def read_image(image: ImageLike, what: str = "the image", max_pixels: int = MAX_
             f"{what} must have at most {max_pixels} pixels, got {width} x {height}: cut it, shrink it, or "
             "raise the limit"
         )
-    return _bytes(planes, what).expand(3, -1, -1).contiguous()
+    return _bytes(planes, what, value_range).expand(3, -1, -1).contiguous()
 
 
 def _tensor(array: NDArray[Any], what: str) -> Tensor:
@@ -92,18 +105,59 @@ def _wrong_array(what: str, pixels: Tensor) -> DataError:
     )
 
 
-def _bytes(planes: Tensor, what: str) -> Tensor:
-    """uint8 of pixels that are uint8 or floats in [0, 1]."""
+def _bytes(planes: Tensor, what: str, value_range: ValueRange | None) -> Tensor:
+    """uint8 of pixels that are uint8, floats in [0, 1], or whole numbers with a range."""
     if planes.dtype == torch.uint8:
         return planes
+    if value_range is not None and _is_deep(planes.dtype):
+        return torch.from_numpy(to_bytes(planes.numpy(), value_range))
     if not planes.is_floating_point():
-        raise DataError(f"{what} must hold uint8, or floats in [0, 1], got {planes.dtype}: scale it")
+        raise DataError(
+            f"{what} must hold uint8, or floats in [0, 1], got {planes.dtype}: scale it, or give "
+            "a value_range"
+        )
     if not bool(((planes >= 0) & (planes <= 1)).all()):  # a NaN is in no range
         raise DataError(
             f"{what} must hold floats in [0, 1], got values outside or NaN: divide bytes by 255, and undo a "
             "normalisation"
         )
     return (planes.float() * 255).round().to(torch.uint8)
+
+
+def _is_deep(kind: torch.dtype) -> bool:
+    return not (kind.is_floating_point or kind.is_complex or kind in (torch.bool, torch.uint8))
+
+
+_PERCENTILES = (0.1, 99.9)
+_MOST_VALUES = 2**20  # of an image, evenly spaced
+
+
+def value_range_of(images: Sequence[object], max_pixels: int = MAX_PIXELS) -> ValueRange | None:
+    """The 0.1 and 99.9 percentiles of the values of all images of more than 8 bits; None without any."""
+    found = [values for image in images for values in _deep_values(image, max_pixels)]
+    if not found:
+        return None
+    values = np.concatenate([each.ravel()[:: -(-each.size // _MOST_VALUES)] for each in found])
+    values = values[np.isfinite(values)].astype(np.float64)
+    low, high = np.percentile(values, _PERCENTILES).tolist() if values.size else (0.0, 1.0)
+    return low, high if high > low else low + 1
+
+
+def _deep_values(image: object, max_pixels: int) -> Iterator[NDArray[Any]]:
+    """The values of an image of more than 8 bits, none of another."""
+    if isinstance(image, (str, Path, bytes)):
+        content = io.BytesIO(image) if isinstance(image, bytes) else None
+        with opened(
+            Path("the image" if isinstance(image, bytes) else image), "image", max_pixels, content
+        ) as file:
+            yield from _deep_values(file, max_pixels)
+    elif isinstance(image, Image.Image):
+        if is_deep(image):
+            yield np.array(image)
+    elif isinstance(image, (np.ndarray, Tensor)):
+        values = image.detach().cpu() if isinstance(image, Tensor) else _tensor(image, "the image")
+        if _is_deep(values.dtype):
+            yield values.numpy()
 
 
 def read_mask_of(

@@ -12,10 +12,16 @@ from typing import Any, Self
 import torch
 
 from fewseg.annotations.formats import read_supports
-from fewseg.annotations.options import MAX_PIXELS, ReadOptions, check_max_pixels
+from fewseg.annotations.options import (
+    MAX_PIXELS,
+    ReadOptions,
+    ValueRange,
+    check_max_pixels,
+    check_value_range,
+)
 from fewseg.annotations.values import AnnotatedImage
 from fewseg.inference.choose import MOST_IMAGES, sampled
-from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, read_mask_of
+from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, read_mask_of, value_range_of
 from fewseg.inference.model import EncodedImage, Model, PreparedImage, Views, load_model, view_masks
 from fewseg.inference.options import DEFAULT_MODEL, ModelOptions
 from fewseg.inference.segmentation import Segmentation, Session
@@ -43,6 +49,9 @@ class Segmenter:
     Args:
         model: shared with as many segmenters as wanted.
         max_pixels: from 1; larger images are refused, files from their header.
+        value_range: what becomes 0 and 255 of images of more than 8 bits a pixel. By default the 0.1 and 99.9
+            percentiles of the first supports of that kind, of all in the call that adds them together; it
+            holds for all later images, so that equal values look equal in all of them.
 
     Example:
         >>> segmenter = Segmenter.from_checkpoint()
@@ -50,11 +59,14 @@ class Segmenter:
         >>> segmenter.segment("c.jpg").mask("rust")
     """
 
-    def __init__(self, model: Model, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self, model: Model, *, max_pixels: int = MAX_PIXELS, value_range: ValueRange | None = None
+    ) -> None:
         check_max_pixels(max_pixels)
-        self.model, self.max_pixels = model, max_pixels
+        check_value_range(value_range)
+        self.model, self.max_pixels, self._fixed_range = model, max_pixels, value_range
         self._changing = threading.RLock()
-        self._supports = SupportSet()
+        self._supports = SupportSet(value_range=value_range)
         self._session: Session | None = None
 
     @classmethod
@@ -65,16 +77,19 @@ class Segmenter:
         views: Views | None = None,
         device: torch.device | str | None = None,
         max_pixels: int = MAX_PIXELS,
+        value_range: ValueRange | None = None,
         **options: Any,
     ) -> Self:
         """Makes a segmenter from a checkpoint or from a recipe that needs no training.
 
         Args:
-            model: a checkpoint (.safetensors), the name of a recipe, or "auto", by which the supports choose
-                (``session().choice``); the training-free matcher by default.
+            model: a checkpoint (.safetensors), the name of a recipe such as "pascal_matcher_resnet50", or
+                "auto", the default, by which the supports choose (``session().choice``) when they are first
+                used, in about half a minute.
             views: how images become inputs: ``Whole()``, or ``Tiles()`` for small things in large images.
             device: the first GPU or the CPU by default.
             max_pixels: larger images are refused.
+            value_range: of images of more than 8 bits a pixel.
             **options: further fields of :class:`ModelOptions`: ``size``, ``fusion``, ``precision``,
                 ``backbone``, ``backbone_weights``, ``tiles``, ``overlap``.
 
@@ -84,11 +99,12 @@ class Segmenter:
             TypeError: an option is unknown.
         """
         chosen = ModelOptions(model=str(model), **options)
-        return cls(load_model(chosen, views=views, device=device), max_pixels=max_pixels)
+        model_of = load_model(chosen, views=views, device=device)
+        return cls(model_of, max_pixels=max_pixels, value_range=value_range)
 
     def empty(self) -> Self:
         """Returns a segmenter of the same model without supports, for another user."""
-        return type(self)(self.model, max_pixels=self.max_pixels)
+        return type(self)(self.model, max_pixels=self.max_pixels, value_range=self._fixed_range)
 
     @property
     def supports(self) -> SupportSet:
@@ -100,9 +116,14 @@ class Segmenter:
         """The class names; a label map's 1 is the first."""
         return self._supports.classes
 
+    @property
+    def value_range(self) -> ValueRange | None:
+        """What becomes 0 and 255 of images of more than 8 bits a pixel; None where it is not known yet."""
+        return self._supports.value_range
+
     def prepare(self, image: ImageLike, what: str = "the image") -> PreparedImage:
         """Reads an image and cuts it to the network's size; raises a DataError where it cannot be used."""
-        return self.model.prepare(read_image(image, what, self.max_pixels))
+        return self.model.prepare(read_image(image, what, self.max_pixels, self.value_range))
 
     def encode(self, image: AnyImage) -> EncodedImage:
         """Runs an image through the backbone; the result stands wherever an image can, at no further cost.
@@ -189,6 +210,14 @@ class Segmenter:
         names: Sequence[str] | None = None,
     ) -> tuple[list[EncodedImage], SupportSet]:
         """Adds images with their masks; returns them encoded, and the new support set."""
+        with self._changing:
+            if self.value_range is None and (found := value_range_of(images, self.max_pixels)):
+                self._supports = replace(self._supports, value_range=found)
+                logger.info(
+                    "images of more than 8 bits: %g .. %g become 0 .. 255 in all of them, which are the 0.1 "
+                    "and 99.9 percentiles of the annotated ones; value_range sets others",
+                    *found,
+                )
         encoded, cut = self.encode_all(images), []
         for i, (image, own) in enumerate(zip(encoded, masks, strict=True), 1):
             read = {
@@ -221,7 +250,7 @@ class Segmenter:
     def clear(self) -> None:
         """Removes all supports."""
         with self._changing:
-            self._replace(SupportSet())
+            self._replace(SupportSet(value_range=self._fixed_range))
 
     def _replace(self, supports: SupportSet) -> None:
         self._supports, self._session = supports, None
@@ -258,10 +287,17 @@ class Segmenter:
         """Reads a support set in place of the present one; no image goes through the backbone.
 
         Raises:
-            DataError: the file is missing, broken or no support set, or a different model encoded it.
+            DataError: the file is missing, broken or no support set, or was encoded by a different model or
+                with a different value range than the segmenter's fixed one.
         """
+        loaded = load_supports(Path(path), self.model)
+        if self._fixed_range not in (None, loaded.value_range):
+            raise DataError(
+                f"{path} was encoded with the value range {loaded.value_range}, and {self._fixed_range} is "
+                "given: leave it out, or encode the supports again"
+            )
         with self._changing:
-            self._replace(load_supports(Path(path), self.model))
+            self._replace(loaded)
 
 
 def segmenter_with_supports(
@@ -286,7 +322,8 @@ def segmenter_with_supports(
         )
         classes = list(dict.fromkeys(name for image in images for name in image.masks))
         images = sampled(images, classes, lambda image, name: name in image.masks, MOST_IMAGES)
-    segmenter = Segmenter(loaded if convert is None else convert(loaded), max_pixels=read.max_pixels)
+    ready = loaded if convert is None else convert(loaded)
+    segmenter = Segmenter(ready, max_pixels=read.max_pixels, value_range=read.value_range)
     if is_saved:
         segmenter.load_supports(support)
     else:

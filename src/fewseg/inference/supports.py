@@ -13,10 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fewseg.annotations.options import ValueRange
 from fewseg.annotations.values import check_classes
 from fewseg.engine.choices import Precision
 from fewseg.inference.model import EncodedImage, Model, Window, view_masks
-from fewseg.ops.files import atomic_path
+from fewseg.ops.files import atomic_path, parse_json
 from fewseg.ops.geometry import letterbox
 from fewseg.types import IGNORE, DataError, EncodedShots, Features
 
@@ -70,10 +71,12 @@ class SupportSet:
     Attributes:
         classes: the names, way 1 on, in the order in which they came.
         images: with their masks, one entry for each image.
+        value_range: what became 0 and 255 of those of more than 8 bits a pixel; None without any.
     """
 
     classes: tuple[str, ...] = ()
     images: tuple[SupportImage, ...] = ()
+    value_range: ValueRange | None = None
 
     def added(self, image: EncodedImage, masks: Mapping[str, Tensor]) -> SupportSet:
         """Returns the set with an annotated image; a known image gets these masks beside its others.
@@ -96,7 +99,7 @@ class SupportSet:
         elif not any(map(known.shows, known.masks)):
             known = replace(known, masks={})
         images[image.digest] = known
-        return SupportSet(classes=classes, images=tuple(images.values()))
+        return replace(self, classes=classes, images=tuple(images.values()))
 
     def annotated(
         self,
@@ -162,7 +165,7 @@ class SupportSet:
             elif len(masks) > 1:
                 images.append(replace(support, masks={k: v for k, v in masks.items() if k != name}))
         named = {k for support in images for k in support.masks}
-        left = SupportSet(classes=tuple(k for k in self.classes if k in named), images=tuple(images))
+        left = replace(self, classes=tuple(k for k in self.classes if k in named), images=tuple(images))
         if name in left.classes and not left.positives(name):
             raise ValueError(f"only negatives of {name!r} would be left: remove the whole class")
         return left
@@ -172,7 +175,7 @@ class SupportSet:
         images = tuple(images)
         classes = tuple(name for name in self.classes if any(s.shows(name) for s in images))
         own = [replace(s, masks={k: m for k, m in s.masks.items() if k in classes}) for s in images]
-        return SupportSet(classes=classes, images=tuple(own))
+        return replace(self, classes=classes, images=tuple(own))
 
     def positives(self, name: str) -> list[SupportImage]:
         """The images that show a class: its K are their number."""
@@ -264,6 +267,7 @@ def save_supports(path: Path, supports: SupportSet, model: Model) -> None:
         "model_name": model.name,
         "precision": model.precision,
         "classes": supports.classes,
+        "value_range": supports.value_range,
         "shots": shots,
     }
     with atomic_path(path) as temporary:
@@ -274,10 +278,9 @@ def precision_of_supports(path: Path) -> Precision:
     """In which a saved support set was encoded; fp32 where its file does not record it."""
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_KEY])
-    except (SafetensorError, OSError, ValueError, KeyError):
+            return "bf16" if parse_json((file.metadata() or {})[_KEY])["precision"] == "bf16" else "fp32"
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return "fp32"  # load_supports reports what is wrong
-    return "bf16" if header.get("precision") == "bf16" else "fp32"
 
 
 def load_supports(path: Path, model: Model) -> SupportSet:
@@ -289,7 +292,7 @@ def load_supports(path: Path, model: Model) -> SupportSet:
             metadata = file.metadata() or {}
             if _KEY not in metadata:
                 raise DataError(f"{path} is not a support set of fewseg: give a file of save_supports")
-            header = json.loads(metadata[_KEY])
+            header = parse_json(metadata[_KEY])
             if header["schema"] > _SCHEMA:
                 raise DataError(
                     f"{path} has support schema {header['schema']}, this version reads up to {_SCHEMA}: "
@@ -306,7 +309,10 @@ def load_supports(path: Path, model: Model) -> SupportSet:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         classes = tuple(map(str, header["classes"]))
         images = [_support(i, own, classes, tensors, model) for i, own in enumerate(header["shots"])]
-        found = SupportSet(classes=classes, images=tuple(images))
+        values = header.get("value_range")
+        found = SupportSet(
+            classes=classes, images=tuple(images), value_range=values and (float(values[0]), float(values[1]))
+        )
         if not classes or not all(map(found.positives, classes)):
             raise ValueError("it shows no class, or not all that it names")
         return found

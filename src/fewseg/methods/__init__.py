@@ -14,7 +14,9 @@ from fewseg.methods.fusion import (
     MeanVector,
     ScoreAverage,
     ShotAttention,
+    Vote,
 )
+from fewseg.methods.hsnet import HSNet, HSNetConfig
 from fewseg.methods.matcher import Matcher, MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.panet import PANet, PANetConfig
@@ -34,6 +36,8 @@ __all__ = [
     "Fitted",
     "FittedConfig",
     "Fusion",
+    "HSNet",
+    "HSNetConfig",
     "IterativeInference",
     "LinearHead",
     "Matcher",
@@ -59,6 +63,7 @@ __all__ = [
     "SRPNetConfig",
     "ScoreAverage",
     "ShotAttention",
+    "Vote",
     "create_method",
     "list_methods",
     "method_config",

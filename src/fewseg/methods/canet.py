@@ -16,7 +16,7 @@ from fewseg.methods.base import sets_of_queries
 from fewseg.methods.fusion import AttendedFusion, MeanVector, ShotAttention, one_vs_rest
 from fewseg.methods.layers import MidLevel, NoPrior
 from fewseg.methods.losses import cross_entropy_full_size
-from fewseg.methods.pair_scorer import PairConfig, PairScorer, fuse_scores
+from fewseg.methods.pair_scorer import PairConfig, PairScorer
 from fewseg.methods.registry import register_method
 from fewseg.ops.masks import masked_average
 from fewseg.ops.resize import resize
@@ -423,7 +423,7 @@ class IterativeScorer(PairScorer):
             history = None
             for _ in range(self.config.refinement.iterations + 1):
                 scores = [self.trunk(one, history).float().unsqueeze(0) for one in compared]
-                fused = [fuse_scores(one, weights.to(one.dtype)) for one in scores]
+                fused = [self.fusion.fuse(one, weights.to(one.dtype)) for one in scores]
                 sized = [resize(one, query.image_size, align_corners=False) for one in fused]
                 total = torch.stack(sized).sum(dim=0)
                 history = total.softmax(dim=1)

@@ -102,6 +102,13 @@ class Fusion:
         """The IoU (n,) that ``weights`` takes, of predicted labels (n, H, W) and masks (n, H, W)."""
         return region_iou(labels, masks)
 
+    def fuse(self, scores: Tensor, weights: Tensor) -> Tensor:
+        """Joins the scores (n, S, 2, h, w) of S guides into one (n, 2, h, w): their sum by weights (n, S).
+
+        Source: SCL (Zhang et al. 2021), Eq. 17 before its softmax.
+        """
+        return (scores * weights[..., None, None, None]).sum(dim=1)
+
     def collect(self, pooled: Tensor, movable: Tensor, begin: Begin) -> Collected:
         """Prototype sets of B support sets: by default the pooled prototypes (B, P, C) alone.
 
@@ -141,6 +148,38 @@ class ScoreAverage(Fusion):
     """
 
     kind: Literal["average"] = "average"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vote(Fusion):
+    """Every shot votes for the cells that it finds; those with enough of the most votes are foreground.
+
+    One shot keeps its scores. Where no shot finds anything, nothing is found.
+
+    Source: HSNet (Min et al. 2021), Sec. 4.4: the sum of the K predicted masks is divided by its largest
+    value in the query, and compared with tau = 0.5.
+
+    Attributes:
+        threshold: tau, in (0, 1).
+
+    Raises:
+        ValueError: the threshold is out of range.
+    """
+
+    kind: Literal["vote"] = "vote"
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"the threshold of a vote must be in (0, 1), got {self.threshold}")
+
+    def fuse(self, scores: Tensor, weights: Tensor) -> Tensor:
+        """The share of the most votes less the threshold, as the foreground's score beside one of 0."""
+        if scores.shape[1] == 1:
+            return super().fuse(scores, weights)
+        votes = (scores[:, :, 1] > scores[:, :, 0]).to(scores.dtype).sum(dim=1)
+        margin = votes / votes.amax(dim=(1, 2), keepdim=True).clamp(min=1) - self.threshold
+        return torch.stack([torch.zeros_like(margin), margin], dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,9 +376,12 @@ PrototypeFusion = MeanVector | IterativeInference
 AttendedFusion = PairFusion | ShotAttention
 """Of methods that score pairs and can weigh the shots of one guide."""
 
+VotedFusion = Vote | ScoreAverage | CrossGuided
+"""Of methods that compare the query with every cell of each shot."""
+
 FUSIONS: dict[str, type[Fusion]] = {
     fusion.kind: fusion
-    for fusion in (MeanVector, ScoreAverage, CrossGuided, ShotAttention, IterativeInference, JointFit)
+    for fusion in (MeanVector, ScoreAverage, CrossGuided, ShotAttention, IterativeInference, JointFit, Vote)
 }
 """Every fusion by its name."""
 

@@ -203,7 +203,7 @@ class PairScorer(FewShotSegmenter):
         of_guide = (of_set.unsqueeze(1) * scored + torch.arange(scored, device=of_set.device)).flatten()
         scores = self.score(maps.select(of_query), state.guides.select(of_guide))
         weights = state.weights[of_set].to(scores.dtype)
-        return fuse_scores(scores.unflatten(0, (n, scored)), weights)
+        return self.fusion.fuse(scores.unflatten(0, (n, scored)), weights)
 
 
 def cross_pairs(support: EncodedShots, guides: Guides) -> tuple[Tensor, Tensor]:
@@ -212,11 +212,3 @@ def cross_pairs(support: EncodedShots, guides: Guides) -> tuple[Tensor, Tensor]:
     of_guide = torch.arange(len(guides)).view(episodes, -1, 1).expand(-1, -1, shots)
     of_target = torch.arange(episodes * shots).view(episodes, 1, shots).expand_as(of_guide)
     return of_guide.flatten(), of_target.flatten()
-
-
-def fuse_scores(scores: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum (n, 2, h, w) of scores (n, S, 2, h, w) with weights (n, S).
-
-    Source: SCL (Zhang et al. 2021), Eq. 17 before its softmax.
-    """
-    return (scores * weights[..., None, None, None]).sum(dim=1)

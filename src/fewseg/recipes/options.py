@@ -53,8 +53,8 @@ class EvaluateOptions:
     out: Path = Path("results")
     ways: tuple[int, ...] = ()  # only these N; the recipe's by default.
     shots: tuple[int, ...] = ()  # only these K.
-    # only these fusions, for each N and K; the recipe's by default. mean, average, cross-guided and attention
-    # are of methods that score pairs; mean and iterative (IQI) of those that compare prototypes.
+    # only these fusions, for each N and K; the recipe's by default. mean, average, cross-guided, attention
+    # and vote are of methods that score pairs; mean and iterative (IQI) of those that compare prototypes.
     fusion: tuple[FusionName, ...] = ()
     on: Target | None = None  # segment the queries, or the support images themselves (SRPNet's "(sup)" rows).
     # multi-scale with a pass for each side of an input, such as 321 473: probabilities are added.

@@ -5,7 +5,14 @@ from __future__ import annotations
 import difflib
 from functools import lru_cache
 
-from fewseg.recipes import fitted, papers, sgone, voc5i_mini, voc5i_mini_details  # noqa: F401  # they register
+from fewseg.recipes import (  # noqa: F401  # they register
+    fitted,
+    papers,
+    sgone,
+    voc5i_mini,
+    voc5i_mini_details,
+    zoo,
+)
 from fewseg.recipes.recipe import RECIPES, Recipe
 from fewseg.recipes.variants import Variant
 

@@ -2,6 +2,8 @@ import base64
 import io
 import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -464,6 +466,35 @@ def test_a_broken_json_file_is_reported_in_one_line(tmp_path, text, message):
         read_supports(tmp_path / "a.json")
     assert "\n" not in str(caught.value)
     assert "a.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.json", "a.txt", "annotations.xml", "labelmap.txt", "classes.txt", "labels/x.txt", "data.yaml"]
+)
+def test_a_file_that_the_system_refuses_is_reported_in_one_line(tmp_path, monkeypatch, write_image, name):
+    write_image(tmp_path / "images/x.png", (4, 5))
+    for place in ("SegmentationClass/x.png", "masks/x.png"):
+        Image.fromarray(np.ones((4, 5), np.uint8)).save(write_image(tmp_path / place, (4, 5)))
+    kinds = {"labelmap.txt": ("SegmentationClass",), "classes.txt": ("masks",)}
+    for folder in {"SegmentationClass", "masks"} - set(kinds.get(name, ())):
+        shutil.rmtree(tmp_path / folder)
+    if name in ("labels/x.txt", "data.yaml"):
+        (tmp_path / "labels").mkdir()
+        (tmp_path / "labels/x.txt").write_text("0 0 0 1 0 1 1")
+        (tmp_path / "data.yaml").write_text("names: [a]")
+    (tmp_path / name).write_text((tmp_path / name).read_text() if (tmp_path / name).exists() else "{}")
+    opened = Path.open
+
+    def refused(path, *rest, **options):
+        if path == tmp_path / name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", refused)
+    direct = name in ("a.json", "a.txt", "annotations.xml")
+    with pytest.raises(DataError, match=r"Permission denied.*: (check|export)") as caught:
+        read_supports(tmp_path / name if direct else tmp_path)
+    assert name in str(caught.value)
 
 
 def test_a_byte_order_mark_and_a_single_task_are_read(tmp_path):

@@ -12,21 +12,28 @@ from fewseg.backbones.resnet import RESNETS, ResNet
 from fewseg.backbones.weights import IMAGENET_MEAN, normalisation
 
 
-def both(name, **shape):
+def both(name, stride=8, **shape):
     bottleneck, layers, stem_width = RESNETS[name]
     own = {"layers": layers, "stem_width": stem_width} | shape
     torch.manual_seed(3)
-    made = ResNet(bottleneck, **own)
+    made = ResNet(bottleneck, **own, output_stride=stride)
     torch.manual_seed(3)
     given = {**shape, "stem_type": "deep"} if shape else {}
-    return made, timm.create_model(name, pretrained=False, num_classes=0, output_stride=8, **given)
+    return made, timm.create_model(name, pretrained=False, num_classes=0, output_stride=stride, **given)
 
 
 SMALL = {"layers": (1, 2, 1, 2), "channels": (8, 16, 16, 32), "stem_width": 4}
 
 
 @pytest.mark.parametrize(
-    ("name", "shape"), [("resnet18", {}), ("resnet50", {}), ("resnet50s", {}), ("resnet18", SMALL)]
+    ("name", "shape"),
+    [
+        ("resnet18", {}),
+        ("resnet50", {}),
+        ("resnet50s", {}),
+        ("resnet18", SMALL),
+        ("resnet50", {"stride": 32, **SMALL}),
+    ],
 )
 def test_values_from_a_seed_and_maps_are_those_of_timm(name, shape):
     made, theirs = both(name, **shape)
@@ -43,6 +50,9 @@ def test_values_from_a_seed_and_maps_are_those_of_timm(name, shape):
     for stage in (made.layer1, made.layer2, made.layer3, made.layer4):
         maps = stage(maps)
     assert torch.equal(maps, theirs.forward_features(x))
+    assert [i["reduction"] for i in made.feature_info[1:]] == [
+        i["reduction"] for i in theirs.feature_info[1:]
+    ]
 
 
 @pytest.mark.parametrize("name", RESNETS)

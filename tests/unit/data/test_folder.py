@@ -50,6 +50,21 @@ def test_the_numbers_of_a_mask_follow_the_documented_rule(root, write_mask, stor
             FolderSource(root).read_labels("pear/0")
 
 
+@pytest.mark.parametrize("first", ["pear/0", "pear/1"])
+def test_masks_of_one_class_that_hold_different_numbers_are_an_error_and_not_one_class(
+    root, write_mask, first
+):
+    write_mask(root / "pear" / "masks" / "1.png", np.array([[0, 2, 2]]))
+    source = FolderSource(root)
+    source.read_labels("apple/0")  # of a different class, whose number is its own
+    source.read_labels(first)
+    with pytest.raises(
+        DataError, match=r"number [12] and .* the number [12]; expected one number a class: give"
+    ):
+        source.read_labels("pear/0" if first == "pear/1" else "pear/1")
+    assert source.read_labels(first).max() == 2
+
+
 def without_images(root):
     for file in (root / "pear" / "images").glob("*.jpg"):
         file.unlink()

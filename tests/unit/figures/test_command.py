@@ -12,7 +12,7 @@ from fewseg.engine.results import load_counts
 from fewseg.recipes.evaluation import evaluate
 from fewseg.recipes.options import EvaluateOptions
 from fewseg.reports.figures.context import Claim
-from fewseg.reports.figures.failures import Outcomes, failures
+from fewseg.reports.figures.failures import failures, outcomes_of
 from fewseg.reports.figures.run import FIGURES
 from fewseg.reports.numbers import Estimate
 
@@ -101,7 +101,7 @@ def _check_sizes(results, figure):
 
 def _check_failures(results):
     counts = load_counts(next(results.glob("demo_sdaanet-*.json")))
-    expected = {name: int(match.sum()) for name, match in failures(Outcomes.from_counts(counts)).items()}
+    expected = {name: int(match.sum()) for name, match in failures(outcomes_of(counts)).items()}
     reported = [r for r in rows("out/plots/failure-rates-from-counts.csv") if r["recipe"] == "demo_sdaanet"]
     assert {r["rule"]: int(r["matching"]) for r in reported} == expected
     pictures = rows("out/pictures/failures-sdaanet-fold0.csv")

@@ -36,7 +36,11 @@ MODEL = Mock(label="SCL", fold=0, group="SCL\nfold 0", place=0, **{"data.dataset
 
 
 def plotted(kind, value):
-    return kind(FigureContext(options=FiguresOptions(), models=[MODEL])).plot({MODEL: value})
+    """The plot of all folds."""
+    kept, context = [], FigureContext(options=FiguresOptions(), models=[MODEL])
+    context.save = lambda figure, *_: kept.append(figure)
+    kind(context).draw_all({MODEL: value})
+    return kept[0]
 
 
 def _shares():

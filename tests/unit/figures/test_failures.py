@@ -1,6 +1,7 @@
 """What counts as which failure."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -9,24 +10,18 @@ from fewseg.data.episodes import EpisodeSpec
 from fewseg.metrics import EpisodeCounts, count
 from fewseg.reports.figures.drawing import overlay, unit_range
 from fewseg.reports.figures.failures import (
+    PIXELS,
     Failures,
-    Outcomes,
     examples,
     failures,
+    iou_of,
+    outcomes_of,
     pixel_outcome,
-    similar_class,
 )
 
 
-def reported(hit, wrong, lost, clear, other=None):
-    others = None if other is None else np.array([other])
-    one = Outcomes(
-        hit=np.array([hit]),
-        wrong=np.array([wrong]),
-        lost=np.array([lost]),
-        clear=np.array([clear]),
-        other=others,
-    )
+def reported(*pixels):
+    one = pd.DataFrame([pixels], columns=PIXELS[: len(pixels)])
     return [name for name, match in failures(one).items() if match[0]]
 
 
@@ -45,6 +40,7 @@ def reported(hit, wrong, lost, clear, other=None):
         ((60, 140, 40, 760, 99), ["failed", "none of these"]),
         ((0, 100, 100, 800, 100), ["failed", "missed target", "similar class"]),
         ((15, 100, 4, 881, 0), ["failed", "tiny target"]),
+        ((15, 100, 5, 880, 0), ["failed", "none of these"]),
         ((19, 10, 0, 971, 0), []),  # tiny, but found
         ((0, 0, 100, 900, 0), ["failed", "missed target"]),
     ],
@@ -53,12 +49,16 @@ def test_an_episode_matches_the_rules_that_its_pixels_tell(pixels, rules):
     assert reported(*pixels) == rules
 
 
-def test_counts_tell_all_rules_but_that_of_other_classes():
+def test_counts_show_all_rules_but_that_of_other_classes():
     assert reported(0, 100, 100, 800) == ["failed", "missed target"]
-    one = Outcomes(hit=np.array([0]), wrong=np.array([1]), lost=np.array([1]), clear=np.array([1]))
-    assert "similar class" not in failures(one)
-    with pytest.raises(ValueError, match="this rule needs the predictions"):
-        similar_class(one)
+    one = pd.DataFrame([(0, 1, 1, 1)], columns=PIXELS[:4])
+    assert list(failures(one)) == [
+        "failed",
+        "missed target",
+        "background kept",
+        "tiny target",
+        "none of these",
+    ]
 
 
 def test_examples_are_of_queries_that_were_not_shown_yet():
@@ -79,12 +79,10 @@ def test_pixels_of_an_answer_are_those_that_evaluation_counts():
     truth = np.where(labels == 7, 1, np.where(labels == 255, 255, 0))
     counts = count(marked, truth)
     table = EpisodeCounts.of(counts, seed=0, episode=0, class_id=7)
-    from_counts = Outcomes.from_counts(table)
-    assert [hit, wrong, lost, clear] == [
-        int(v[0]) for v in (from_counts.hit, from_counts.wrong, from_counts.lost, from_counts.clear)
-    ]
+    from_counts = outcomes_of(table)
+    assert from_counts.values.tolist() == [[hit, wrong, lost, clear]]
     assert other == sum(bool(marked[y, x]) and labels[y, x] == 3 for y in range(20) for x in range(30))
-    assert from_counts.iou[0] == pytest.approx(hit / (hit + wrong + lost))
+    assert iou_of(from_counts)[0] == pytest.approx(hit / (hit + wrong + lost))
 
 
 @pytest.mark.parametrize("name", ["sdaanet_saam", "sdaanet_sdpm"])

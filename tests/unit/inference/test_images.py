@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fewseg.inference.images import as_list, read_image, read_mask_of
+from fewseg.inference.images import as_list, read_image, read_mask_of, value_range_of
 from fewseg.types import DataError
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
@@ -165,3 +165,56 @@ def test_arrays_of_several_are_lists():
     assert len(as_list(np.zeros((6, 9, 3)), 4)) == 1
     assert as_list("a.png", 4) == ["a.png"]
     assert as_list(("a", None), 3) == ["a", None]
+
+
+DEEP = np.random.default_rng(3).integers(300, 2700, (40, 50)).astype(np.uint16)
+DEEP[0, 0], DEEP[0, 1] = 0, 65535  # a dead pixel and a hot one
+
+
+def plainly_scaled(values, low, high):
+    """Pixel by pixel."""
+    return [[round(min(max((float(v) - low) / (high - low), 0), 1) * 255) for v in row] for row in values]
+
+
+@pytest.mark.parametrize(
+    "form", ["png", "tif", "float tif", "32 bit tif", "bytes", "pillow", "array", "tensor"]
+)
+def test_a_range_of_values_becomes_0_to_255_in_every_form_of_a_deep_image(tmp_path, form):
+    kinds = {"float tif": np.float32, "32 bit tif": np.int32, "tensor": np.int32}
+    values = DEEP.astype(kinds.get(form, np.uint16))
+    path = tmp_path / f"x.{'png' if form == 'png' else 'tif'}"
+    if form != "array" and form != "tensor":
+        Image.fromarray(values).save(path)
+    given = {
+        "bytes": lambda: path.read_bytes(),
+        "pillow": lambda: Image.open(path),
+        "array": lambda: values,
+        "tensor": lambda: torch.from_numpy(values),
+    }.get(form, lambda: path)
+    expected = plainly_scaled(DEEP, 300, 2700)
+    found = read_image(given(), value_range=(300.0, 2700.0))
+    assert found.shape == (3, 40, 50)
+    assert [plane.tolist() for plane in found] == [expected] * 3
+    low, high = value_range_of([RGB, given(), as_bytes(RGB)])
+    assert (low, high) == tuple(np.percentile(DEEP, [0.1, 99.9]))
+    assert low > 200
+    assert high < 3000
+
+
+def test_colours_of_more_bits_are_scaled_alike_in_all_channels():
+    values = np.stack([DEEP, DEEP // 2, DEEP // 4], axis=2)
+    found = read_image(values, value_range=(0, 3000))
+    assert found[1].tolist() == plainly_scaled(DEEP // 2, 0, 3000)
+
+
+def test_values_that_are_not_finite_are_dark_or_clipped():
+    values = np.array([[np.nan, np.inf, -np.inf, 5.0]], np.float32)
+    found = read_image(Image.fromarray(values), value_range=(0, 10))
+    assert found[0].tolist() == [[0, 255, 0, 128]]
+    assert value_range_of([Image.fromarray(values)]) == (5.0, 6.0)
+
+
+def test_the_range_is_of_all_deep_images_together_and_of_none_without_any():
+    dark, bright = np.full((9, 9), 100, np.uint16), np.full((9, 9), 900, np.uint16)
+    assert value_range_of([dark, bright]) == (100.0, 900.0)
+    assert value_range_of([RGB, RGB / 255, np.ones((3, 3), bool)]) is None

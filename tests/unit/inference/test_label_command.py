@@ -1,6 +1,7 @@
 """``fewseg label`` as a user runs it, mistakes included, on a tiny network."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from PIL import Image
 from fewseg.annotations.formats import read_supports
 from fewseg.annotations.jsonl import read_jsonl
 from fewseg.cli import main
-from fewseg.inference import Segmenter, folder_run, model, segmenter
+from fewseg.inference import Segmenter, advice, folder_run, model, segmenter
 from fewseg.inference.images import find_images
 from fewseg.inference.model import Model
 from fewseg.ops.files import folder_alone
@@ -483,3 +484,43 @@ def test_a_run_from_before_its_precision_was_recorded_continues(place, run):
     status, text = run()
     assert status == 0, text
     assert "labelled: 0, 5 were labelled before" in text
+
+
+def test_the_end_states_how_good_each_class_seems_and_what_to_annotate_next(place, run, monkeypatch):
+    monkeypatch.setattr(advice, "_LOW", 0.99)
+    status, text = run("--class-name", "square")
+    assert status == 0
+    own = [p.facts["parts"]["square"]["score"] for p in lines(place).values() if (p.labels == 1).any()]
+    assert f"square: mean quality {np.mean(own):.2f} on {len(own)} images" in text
+    proposed = re.search("the most different: (.*) or try --model auto", text)[1].split(", ")
+    assert len(set(proposed)) == 3
+    assert set(proposed) <= set(NAMES)
+    _, again = run("--class-name", "square")
+    assert "mean quality" not in again  # nothing was labelled now
+    assert "quality" not in run("--class-name", "square", "--no-quality", out="other")[1]
+
+
+def test_16_bit_images_are_scaled_by_the_supports_or_by_a_fixed_range(place, run, caplog):
+    caplog.set_level(logging.INFO)
+
+    def deepen(folder):
+        for file in [f for f in (place / folder).rglob("*") if f.suffix in (".png", ".jpg")]:
+            write(file.with_suffix(".tif"), np.array(Image.open(file).convert("L")).astype(np.uint16) * 11)
+            file.unlink()
+
+    deepen("sup/images")
+    deepen("photos")
+    status, text = run("--format", "png")
+    assert status == 0, text
+    assert "0 .. 255 in all of them" in text
+    low, high = json.loads((place / "out/run.json").read_text())["value_range"]
+    assert 0 <= low < high < 3000
+    status, text = run("--format", "png", "--value-range", "0", "2805")
+    assert status == 1
+    assert "different supports, value_range" in text
+    status, text = run("--format", "png", "--value-range", "0", "2805", out="fixed")
+    assert status == 0, text
+    assert "percentiles" not in text
+    assert json.loads((place / "fixed/run.json").read_text())["value_range"] == [0, 2805]
+    status, text = run("--value-range", "9", "1", out="other")
+    assert (status, "the lower one first, got 9 and 1" in text) == (1, True)

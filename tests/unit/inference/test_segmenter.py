@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fewseg.annotations.values import AnnotatedImage
 from fewseg.inference import Model, Segmenter, Tiles
+from fewseg.inference.supports import precision_of_supports
 from fewseg.methods.registry import METHODS
 from fewseg.ops.geometry import letterbox, place, place_labels, restore
 from fewseg.types import DataError, EncodedShots
@@ -247,6 +249,16 @@ def test_a_broken_support_set_is_reported(tmp_path, content):
         segmenter().load_supports(path)
 
 
+@pytest.mark.parametrize("header", ["null", "[]", "7", '"x"', "NaN", "{}", "[" * 100_000])
+def test_a_support_set_with_a_broken_header_is_reported(tmp_path, header):
+    path = tmp_path / "set.safetensors"
+    with_squares().save_supports(path)
+    save_file(load_file(path), path, metadata={"fewseg-supports": header})
+    assert precision_of_supports(path) == "fp32"
+    with pytest.raises(DataError, match="not a complete support set"):
+        segmenter().load_supports(path)
+
+
 def test_a_threshold_of_a_half_is_the_label_map_and_higher_ones_mark_less():
     found = with_squares().segment(picture(9)[0])
     assert (found.at(0.5).labels == found.labels).all()
@@ -333,3 +345,49 @@ def test_bf16_gives_nearly_the_same_masks_and_its_supports_are_its_own(name, tmp
 def test_an_unknown_precision_is_reported():
     with pytest.raises(ValueError, match="precision must be 'fp32' or 'bf16', got 'fp8'"):
         Model(model().method, model().config, SIZE, precision="fp8")
+
+
+def deep(seed, scale=1, hw=(50, 70)):
+    """A square of 16 bits, of which a camera uses the lowest 3000 values."""
+    image, mask = picture(seed, hw)
+    return image[..., 0].astype(np.uint16) * 11 * scale, mask
+
+
+def test_supports_of_16_bits_set_the_range_of_all_later_images(tmp_path, caplog):
+    it = segmenter()
+    it.add_class("square", *map(list, zip(deep(0), deep(1), strict=True)))
+    both = np.concatenate([deep(0)[0], deep(1)[0]])
+    assert it.value_range == tuple(np.percentile(both, [0.1, 99.9]))
+    low, high = it.value_range
+
+    def as_bytes(values):
+        return np.rint(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+    plain = segmenter()
+    plain.add_class("square", [as_bytes(deep(k)[0]) for k in range(2)], [deep(k)[1] for k in range(2)])
+    for query in (deep(5)[0], deep(5)[0] // 4):  # a darker image stays dark
+        assert torch.equal(it.segment(query).margins, plain.segment(as_bytes(query)).margins)
+    it.save_supports(tmp_path / "s.safetensors")
+    again = segmenter()
+    again.load_supports(tmp_path / "s.safetensors")
+    assert again.value_range == it.value_range
+    it.add_class("square", *deep(2, scale=9))
+    assert it.value_range == (low, high)
+    assert it.empty().value_range is None
+    it.clear()
+    assert it.value_range is None
+
+
+def test_a_fixed_range_stays_and_is_checked(tmp_path):
+    it = Segmenter(model(), value_range=(0, 3000))
+    it.add_class("square", *deep(0))
+    assert it.value_range == it.empty().value_range == (0, 3000)
+    it.clear()
+    assert it.value_range == (0, 3000)
+    it.add_class("square", *deep(0))
+    it.save_supports(tmp_path / "s.safetensors")
+    with pytest.raises(DataError, match="encoded with the value range"):
+        Segmenter(model(), value_range=(0, 4095)).load_supports(tmp_path / "s.safetensors")
+    for wrong in ((3, 3), (0, float("inf")), (float("nan"), 1)):
+        with pytest.raises(ValueError, match="two finite numbers, the lower one first"):
+            Segmenter(model(), value_range=wrong)

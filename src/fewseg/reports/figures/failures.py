@@ -8,11 +8,11 @@ rules are ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.figure import Figure
 
 from fewseg.data.draws import Draws
@@ -36,42 +36,24 @@ TINY = 0.02
 _PER_RULE = 2
 
 Ints = npt.NDArray[np.int64]
+PIXELS = ("hit", "wrong", "lost", "clear", "other")
+"""Columns of a frame of outcomes, a row an episode.
+
+The pixels of the target that are predicted, those predicted that are not of the target, those of the target
+that are not predicted, and those that are neither; of the wrong ones, those on labelled objects of other
+classes, which counts do not show. Ignored pixels count nowhere.
+"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcomes:
-    """The pixels of n episodes; ignored ones count nowhere."""
-
-    hit: Ints  # of the target, predicted
-    wrong: Ints  # predicted, not of the target
-    lost: Ints  # of the target, not predicted
-    clear: Ints  # neither
-    # of ``wrong``, those on labelled objects of other classes; None where only counts are known
-    other: Ints | None = None
-
-    @classmethod
-    def from_counts(cls, counts: EpisodeCounts) -> Outcomes:
-        """What the counts of 1-way episodes show."""
-        return cls(
-            hit=counts.fg_inter,
-            wrong=counts.fg_pred - counts.fg_inter,
-            lost=counts.fg_true - counts.fg_inter,
-            clear=counts.bg_inter,
-        )
-
-    @property
-    def iou(self) -> npt.NDArray[np.float64]:
-        """IoU of each episode; 0 where nothing is predicted or true."""
-        return _share(self.hit, self.hit + self.wrong + self.lost)
-
-    @property
-    def failed(self) -> Bools:
-        """IoU below ``FAILED``."""
-        return np.asarray(self.iou < FAILED)
+def outcomes_of(counts: EpisodeCounts) -> pd.DataFrame:
+    """What the counts of 1-way episodes show: all but ``other``."""
+    hit = counts.fg_inter
+    columns = (hit, counts.fg_pred - hit, counts.fg_true - hit, counts.bg_inter)
+    return pd.DataFrame(dict(zip(PIXELS, columns, strict=False)))
 
 
 def pixel_outcome(predicted: Bools, labels: Ints, class_id: int) -> tuple[int, int, int, int, int]:
-    """Pixels of one prediction (H, W) on class ids (H, W): hit, wrong, lost, clear, other."""
+    """``PIXELS`` of one prediction (H, W) on class ids (H, W)."""
     known, target = labels != IGNORE, labels == class_id
     wrong = predicted & known & ~target
     return (
@@ -83,69 +65,43 @@ def pixel_outcome(predicted: Bools, labels: Ints, class_id: int) -> tuple[int, i
     )
 
 
-def _share(part: Ints, whole: Ints) -> npt.NDArray[np.float64]:
-    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
-
-
-def missed_target(found: Outcomes) -> Bools:
-    """Failed, and less than a tenth (``MISSED``) of the target is predicted."""
-    return found.failed & (_share(found.hit, found.hit + found.lost) < MISSED)
-
-
-def similar_class(found: Outcomes) -> Bools:
-    """Failed, and half (``SIMILAR``) or more of the prediction lies on labelled objects of other classes."""
-    if found.other is None:
-        raise ValueError("counts do not show what is predicted wrongly: this rule needs the predictions")
-    predicted = found.hit + found.wrong
-    return found.failed & (predicted > 0) & (_share(found.other, predicted) >= SIMILAR)
-
-
-def background_kept(found: Outcomes) -> Bools:
-    """Failed, and a quarter (``KEPT``) or more of all that is not the target is predicted.
-
-    Predicted pixels of other classes' objects are left out on both sides of the share, where they are known.
-    """
-    kept = found.wrong if found.other is None else found.wrong - found.other
-    return found.failed & (_share(kept, kept + found.clear) >= KEPT)
-
-
-def tiny_target(found: Outcomes) -> Bools:
-    """Failed, and the target covers less than 2 % (``TINY``) of the pixels that count."""
-    target = found.hit + found.lost
-    return found.failed & (_share(target, target + found.wrong + found.clear) < TINY)
-
-
-RULES: Mapping[str, Callable[[Outcomes], Bools]] = {
-    "missed target": missed_target,
-    "similar class": similar_class,
-    "background kept": background_kept,
-    "tiny target": tiny_target,
-}
+RULES = ("missed target", "similar class", "background kept", "tiny target")
 KINDS = {name: name for name in ("failed", *RULES, "none of these")}
 
 
-def failures(found: Outcomes) -> dict[str, Bools]:
-    """Which episodes match each rule, which failed, and which failed without matching any."""
-    rules = {
-        name: rule(found)
-        for name, rule in RULES.items()
-        if rule is not similar_class or found.other is not None
-    }
-    matched = np.logical_or.reduce(list(rules.values()))
-    return {"failed": found.failed, **rules, "none of these": found.failed & ~matched}
+def failures(found: pd.DataFrame) -> pd.DataFrame:
+    """Which outcomes match each rule, a column a rule, which failed, and which failed without matching any.
+
+    Failed is an IoU below ``FAILED``, and every rule is of failed episodes. Counts alone do not show what is
+    of a similar class.
+    """
+    target = found.hit + found.lost
+    matches = {"missed target": _share(found.hit, target) < MISSED}
+    if "other" in found:
+        matches["similar class"] = _share(found.other, found.hit + found.wrong) >= SIMILAR
+    kept = found.wrong - found.get("other", 0)  # of what is not the target, but for objects of other classes
+    matches["background kept"] = _share(kept, kept + found.clear) >= KEPT
+    matches["tiny target"] = _share(target, target + found.wrong + found.clear) < TINY
+    failed = iou_of(found) < FAILED
+    rules = pd.DataFrame({name: failed & match for name, match in matches.items()})
+    return pd.DataFrame({"failed": failed, **rules, "none of these": failed & ~rules.any(axis=1)})
 
 
-Found = Mapping[str, Bools]
-"""A rule to which episodes match it."""
+def iou_of(found: pd.DataFrame) -> pd.Series:
+    """IoU of each episode; 0 where nothing is predicted or true."""
+    return _share(found.hit, found.hit + found.wrong + found.lost)
 
 
-class Failures(CheckpointFigure[Found]):
+def _share(part: pd.Series, whole: pd.Series) -> pd.Series:
+    return (part / whole).fillna(0)
+
+
+class Failures(CheckpointFigure[pd.DataFrame]):
     """A plot of how often each rule matches, and pictures of a few episodes of each."""
 
     name = "failures"
     shows = "failures by rule, how often and a few of each (SRPNet 7, SD-AANet 13)"
     needs = "any checkpoint; 1-shot results for the rules that counts can show"
-    summary = "failure-rates"
 
     def make(self) -> None:
         """Looks at the checkpoints' predictions, and at the counts of all 1-shot results."""
@@ -153,7 +109,7 @@ class Failures(CheckpointFigure[Found]):
         records: list[Record] = []
         for key, row in self.context.one_shot().iterrows():
             records += rate_records(
-                failures(Outcomes.from_counts(self.context.results.counts[key])),
+                failures(outcomes_of(self.context.results.counts[key])),
                 dataset=row.dataset,
                 protocol=row.protocol_digest,
                 recipe=row.recipe,
@@ -167,17 +123,15 @@ class Failures(CheckpointFigure[Found]):
             missing = "no 1-shot result given, so nothing is counted from results"
             self.context.problems.append(f"{self.name}: {missing}")
 
-    def measure(self, model: FigureModel) -> Found:
+    def measure(self, model: FigureModel) -> pd.DataFrame:
         """Evaluates all 1-shot episodes, each distinct question once, and shows some."""
         episodes = model.episodes()
         outcomes = {}
         for question, mask in model.predictions([spec for _, spec in episodes]):
             labels = model.data.source.read_labels(question.target).numpy().astype(np.int64)
             outcomes[question] = pixel_outcome(mask, labels, question.ways[0].class_id)
-        columns = np.array([outcomes[question_of(spec)] for _, spec in episodes], dtype=np.int64).T
-        names = ("hit", "wrong", "lost", "clear", "other")
-        of_fold = Outcomes(**dict(zip(names, columns, strict=True)))
-        found = failures(of_fold)
+        of_fold = pd.DataFrame([outcomes[question_of(spec)] for _, spec in episodes], columns=PIXELS)
+        found, ious = failures(of_fold), iou_of(of_fold)
         chosen: list[tuple[str, int]] = []
         shown: set[str] = set()
         for rule in RULES:
@@ -185,7 +139,7 @@ class Failures(CheckpointFigure[Found]):
             matching = np.flatnonzero(found[rule])
             chosen += [(rule, place) for place in examples(draws, matching, episodes, shown)]
         if chosen:
-            self._pictures(model, [(rule, *episodes[i], float(of_fold.iou[i])) for rule, i in chosen])
+            self._pictures(model, [(rule, *episodes[i], float(ious[i])) for rule, i in chosen])
         self.records += rate_records(found, **model.columns)
         return found
 
@@ -209,18 +163,17 @@ class Failures(CheckpointFigure[Found]):
         name = f"{self.name}-{model.variant}-fold{model.fold}"
         self.save_grid(name, rows, columns, title, scale=Attention.scale if attention else "")
 
-    def plot(self, found: Mapping[FigureModel, Found]) -> Figure:
+    def draw_all(self, found: Mapping[FigureModel, pd.DataFrame]) -> None:
         """Rates with Wilson's 95 % intervals: a panel a fold, in it a group of bars a method."""
         by_fold: dict[str, Groups] = {}
         for model, one in found.items():
             rates = {rule: rate_estimate(int(match.sum()), len(match)) for rule, match in one.items()}
             by_fold[f"fold {model.fold}"] = {**by_fold.get(f"fold {model.fold}", {}), model.label: rates}
-        return draw(
-            by_fold, f"{self.context.dataset}: failures by rule, 1-shot episodes, from the predictions"
-        )
+        title = f"{self.context.dataset}: failures by rule, 1-shot episodes, from the predictions"
+        self.context.save(draw(by_fold, title), "failure-rates", self.records)
 
 
-def rate_records(found: Found, **columns: str | int) -> list[Record]:
+def rate_records(found: pd.DataFrame, **columns: str | int) -> list[Record]:
     """How often each rule matches, as rows of a table."""
     records = []
     for name, match in found.items():

@@ -179,12 +179,13 @@ class MapFigure(CheckpointFigure[Measured]):
         title = f"{self.context.dataset} fold {fold}: {self.title}"
         self.save_grid(f"{self.name}-fold{fold}", rows, columns, title, scale=self.scale, arrays=arrays)
 
-    def plot(self, found: Mapping[FigureModel, Measured]) -> Figure:
+    def draw_all(self, found: Mapping[FigureModel, Measured]) -> None:
         """How often a cell of the target has more than another cell, by fold."""
         groups: dict[str, dict[str, Estimate]] = {}
         for model, one in found.items():
             groups.setdefault(f"fold {model.fold}", {})[model.variant] = one.order
-        return self.draw_order(groups, self.context.dataset)
+        figure = self.draw_order(groups, self.context.dataset)
+        self.context.save(figure, f"{self.name}-order", self.records)
 
     @classmethod
     def draw_order(cls, groups: Groups, dataset: str) -> Figure:
@@ -208,7 +209,7 @@ class Attention(MapFigure):
     separates the target as well as far above.
     """
 
-    name, summary = "attention", "attention-order"
+    name = "attention"
     shows = "SAAM's attention on queries (SD-AANet 11)"
     needs = "a checkpoint of SD-AANet with SAAM"
     checkpoint = "checkpoint of SD-AANet with SAAM"
@@ -223,7 +224,7 @@ class Attention(MapFigure):
 class Similarity(MapFigure):
     """Similarity of a support's cells to its prototype."""
 
-    name, summary = "similarity", "similarity-order"
+    name = "similarity"
     shows = "similarity of a support's cells to its prototype (SD-AANet 12)"
     needs = "checkpoints of SD-AANet's Table III"
     checkpoint = "checkpoint of SD-AANet's Table III"

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from matplotlib.figure import Figure
-
 from fewseg.data.episodes import EpisodeSpec
 from fewseg.metrics import EpisodeCounts, bootstrap_score, count, mean_score
 from fewseg.reports.figures.context import Record, with_prefix
@@ -77,7 +75,7 @@ _RESTORE_CLAIMS = (
 class Restored(CheckpointFigure[RestoredScore]):
     """A grid for each fold: every support segmented by its own guide, below it the query; and mIoUs."""
 
-    name, summary = "restored-supports", "restored-supports-miou"
+    name = "restored-supports"
     shows = "predictions on the support itself, and on its query (SCL 1, SRPNet 1 and 6)"
     needs = "any checkpoint; two that differ in a part, for what it adds"
 
@@ -133,7 +131,7 @@ class Restored(CheckpointFigure[RestoredScore]):
                 if gain is not None:
                     self.claim(fold, claim, quantity, gain)
 
-    def plot(self, found: Mapping[FigureModel, RestoredScore]) -> Figure:
+    def draw_all(self, found: Mapping[FigureModel, RestoredScore]) -> None:
         """The mIoU of each method on the supports themselves, by fold."""
         groups: dict[str, dict[str, Estimate]] = {}
         for model, (_, score) in found.items():
@@ -141,7 +139,8 @@ class Restored(CheckpointFigure[RestoredScore]):
         kinds = {model.variant: model.label for model in sorted(found, key=lambda model: model.place)}
         width = max(5.0, 2.6 + 0.3 * (1 + len(kinds)) * len(groups))
         title = f"{self.context.dataset}: mIoU on the supports themselves"
-        return bar_chart((width, 3.4), {title: groups}, kinds, limits=(0, 100))
+        figure = bar_chart((width, 3.4), {title: groups}, kinds, limits=(0, 100))
+        self.context.save(figure, f"{self.name}-miou", self.records)
 
 
 def judged_with_iou(picture: Picture, predicted: Bools, truth: Picture) -> tuple[Noted, float]:

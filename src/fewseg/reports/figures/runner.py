@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Generic, TypeVar
 
-from matplotlib.figure import Figure
-
 from fewseg.reports.figures.context import PICTURES, Claim, FigureContext, Record
 from fewseg.reports.figures.drawing import Noted, add_scale, grid
 from fewseg.reports.figures.model import FigureModel
@@ -61,7 +59,6 @@ class CheckpointFigure(PaperFigure, Generic[T]):
     """A figure of checkpoints; T is what it keeps of one, until all are measured."""
 
     checkpoint: ClassVar[str] = "checkpoint"  # what a fold may lack
-    summary: ClassVar[str] = ""  # name of the plot of all folds; "" for none
 
     def fits(self, model: FigureModel) -> bool:
         """Whether the figure can be made from a checkpoint."""
@@ -78,13 +75,8 @@ class CheckpointFigure(PaperFigure, Generic[T]):
     def draw_fold(self, fold: int, found: Mapping[FigureModel, T]) -> None:
         """Draws what shows the checkpoints of a fold together."""
 
-    def plot(self, found: Mapping[FigureModel, T]) -> Figure:
-        """The plot of all folds."""
-        raise NotImplementedError
-
-    def arrays(self, found: Mapping[FigureModel, T]) -> Mapping[str, object]:
-        """Arrays behind that plot."""
-        return {}
+    def draw_all(self, found: Mapping[FigureModel, T]) -> None:
+        """Draws what shows the checkpoints of all folds together."""
 
     def by_fold(self) -> dict[int, list[FigureModel]]:
         """The checkpoints that fit, in the order of their variants."""
@@ -115,8 +107,6 @@ class CheckpointFigure(PaperFigure, Generic[T]):
                 if found:
                     every |= found
                     self.draw_fold(fold, found)
-        if not every:
-            return
-        if self.summary:
-            context.save(self.plot(every), self.summary, self.records, self.arrays(every))
-        context.claim(context.dataset, self.claims)
+        if every:
+            self.draw_all(every)
+            context.claim(context.dataset, self.claims)

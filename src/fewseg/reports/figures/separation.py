@@ -259,7 +259,7 @@ def cells_of(model: FigureModel) -> tuple[Floats, Ints, Ints]:
 class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
     """Cells under both metrics: a figure for each fold, and the silhouettes of all folds."""
 
-    name, summary = "metric-tsne", "metric-silhouettes"
+    name = "metric-tsne"
     shows = "support features under cosine and fidelity (SRPNet 4)"
     needs = "a checkpoint of SRPNet, the matcher, or any checkpoint with a frozen trunk"
     checkpoint = "checkpoint of a prototype method or with a frozen trunk"
@@ -301,13 +301,14 @@ class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
         ]
         self.context.save(figure, f"{self.name}-fold{fold}", records)
 
-    def plot(self, found: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> Figure:
+    def draw_all(self, found: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> None:
         """The silhouettes."""
         groups: Groups = {
             m.group: {str(k): v.space.silhouette for k, v in value.items()} for m, value in found.items()
         }
         title = f"{self.context.dataset}: foreground cells of supports,\nin the feature space"
-        return draw_silhouettes({title: groups}, {metric: f"by {metric}" for metric in _CELL_METRICS})
+        figure = draw_silhouettes({title: groups}, {metric: f"by {metric}" for metric in _CELL_METRICS})
+        self.context.save(figure, "metric-silhouettes", self.records)
 
 
 def draw_silhouettes(charts: Mapping[str, Groups], kinds: Mapping[str, str], columns: int = 2) -> Figure:
@@ -320,7 +321,7 @@ def draw_silhouettes(charts: Mapping[str, Groups], kinds: Mapping[str, str], col
 class Prototypes(CheckpointFigure[Embedding]):
     """Prototypes of SD-AANet's ablation: a figure for each fold, and the silhouettes of all folds."""
 
-    name, summary = "prototype-tsne", "prototype-silhouettes"
+    name = "prototype-tsne"
     shows = "support prototypes and how compact they are (SD-AANet 9)"
     needs = "checkpoints of SD-AANet's Table III"
     checkpoint = "checkpoint of SD-AANet's Table III (baseline, + SAAM, + SDPM, both)"
@@ -387,7 +388,7 @@ class Prototypes(CheckpointFigure[Embedding]):
                 gain = silhouette_gain(of[less].space, of[more].space)
                 self.claim(fold, claim, quantity, (gain, len(of[more].labels)))
 
-    def plot(self, found: Mapping[FigureModel, Embedding]) -> Figure:
+    def draw_all(self, found: Mapping[FigureModel, Embedding]) -> None:
         """The silhouettes in both spaces."""
         spaces = {"space": "in the feature space, by cosine", "plane": "in the plane of t-SNE"}
         charts: dict[str, dict[str, dict[str, Estimate]]] = {}
@@ -397,4 +398,5 @@ class Prototypes(CheckpointFigure[Embedding]):
                 silhouette = getattr(one, space).silhouette
                 groups.setdefault(f"fold {model.fold}", {})[model.variant] = silhouette
         kinds = {variant: label_of(variant) for variant in TABLE_III}
-        return draw_silhouettes(charts, kinds, 4 if len(groups) > 1 else 2)
+        figure = draw_silhouettes(charts, kinds, 4 if len(groups) > 1 else 2)
+        self.context.save(figure, "prototype-silhouettes", self.records)

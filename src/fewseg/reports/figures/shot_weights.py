@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from fewseg.methods.fusion import CrossGuided
@@ -105,7 +104,7 @@ def weights_of(model: FigureModel) -> tuple[Floats, Floats]:
 class ShotWeightFigure(SCLFigure[ShotWeights]):
     """One plot of all checkpoints of SCL."""
 
-    name = summary = "shot-weights"
+    name = "shot-weights"
     shows = "the cross-guided module's weights against the true IoU of each shot (SCL Eq. 16)"
 
     def measure(self, model: FigureModel) -> ShotWeights:
@@ -127,15 +126,7 @@ class ShotWeightFigure(SCLFigure[ShotWeights]):
             note("mean IoU of the shots with U_k in the bin", mean, shots, **ends)
         return found
 
-    def arrays(self, found: Mapping[FigureModel, ShotWeights]) -> dict[str, object]:
-        """Every weight and IoU."""
-        return {
-            f"{m.label}, fold {m.fold} {what}": getattr(one, what)
-            for m, one in found.items()
-            for what in ("weights", "ious")
-        }
-
-    def plot(self, found: Mapping[FigureModel, ShotWeights]) -> Figure:
+    def draw_all(self, found: Mapping[FigureModel, ShotWeights]) -> None:
         """One panel a checkpoint: a point a shot, and the mean of each bin with its interval."""
         title = f"{self.context.dataset}: weights of the cross-guided module, {SHOTS}-shot"
         figure, grid = panels(3.2 * len(found) + 0.4, 3.6, 1, len(found), title=title, sharey=True)
@@ -162,4 +153,9 @@ class ShotWeightFigure(SCLFigure[ShotWeights]):
             axes.set_ylim(0, 100)
         grid[0][0].set_ylabel("IoU of shot k's prediction of the query (%)", fontsize=8)
         legend_below(figure, fontsize=7)
-        return figure
+        arrays = {
+            f"{m.label}, fold {m.fold} {what}": getattr(one, what)
+            for m, one in found.items()
+            for what in ("weights", "ious")
+        }
+        self.context.save(figure, self.name, self.records, arrays)

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.figure import Figure
 from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
 
@@ -143,7 +142,6 @@ class SupportMasks(SCLFigure[dict[str, RegionShares]]):
 
     name = "support-masks"
     shows = "the masks behind v_s, v_pri and v_aux, and where they lie (SCL 4)"
-    summary = "support-mask-shares"
 
     def measure(self, model: FigureModel) -> dict[str, RegionShares]:
         """The shares of all supports and, where those have some of v_aux, of most."""
@@ -195,7 +193,7 @@ class SupportMasks(SCLFigure[dict[str, RegionShares]]):
         title = f"{model.label}, {model.data.dataset} fold {model.fold}: share of the foreground below each"
         self.save_grid(f"{self.name}-{model.variant}-fold{model.fold}", rows, columns, title)
 
-    def plot(self, found: Mapping[FigureModel, dict[str, RegionShares]]) -> Figure:
+    def draw_all(self, found: Mapping[FigureModel, dict[str, RegionShares]]) -> None:
         """Coverage of v_pri and v_aux, and how near the boundary each region lies; whiskers are 95 %."""
         titles = {COVERAGE: COVERAGE}
         for reach, quantity in ON_EDGE.items():
@@ -208,6 +206,7 @@ class SupportMasks(SCLFigure[dict[str, RegionShares]]):
                     shown[f"{chosen}:\n{title}"] = {m.group: v.shares[quantity] for m, v in values.items()}
         size = (min(7.2 + 1.8 * len(found), 21.0), 2.9 * (len(shown) // 3) + 0.4)
         title = f"{self.context.dataset}: masks of SCL's supports"
-        return bar_chart(
+        figure = bar_chart(
             size, shown, SYMBOLS, columns=3, title=title, limits=(0, 105), title_size=8, legend_columns=3
         )
+        self.context.save(figure, "support-mask-shares", self.records)
