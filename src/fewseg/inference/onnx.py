@@ -20,7 +20,7 @@ from fewseg.inference.options import ExportOptions
 from fewseg.inference.segmentation import Session
 from fewseg.inference.segmenter import segmenter_with_supports
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.ops.files import atomic_path, atomic_write_text, unwritten
+from fewseg.ops.files import atomic_path, atomic_write_text, parse_json, unwritten
 from fewseg.types import DataError, Features, State
 
 logger = logging.getLogger(__name__)
@@ -272,7 +272,7 @@ def _check_size(model: Model, folder: Path) -> None:
     """Checks that a folder is an export at a model's size; the comparison checks its weights."""
     path = folder / ABOUT
     try:
-        about: Any = json.loads(path.read_bytes())
+        about: Any = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(f"there is no {path}: give a folder that `fewseg export` wrote") from error
     except (OSError, ValueError) as error:
