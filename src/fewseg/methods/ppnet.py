@@ -146,4 +146,5 @@ class PPNet(PrototypeSegmenter):
     def scores(self, prepared: Tensor, prototypes: Tensor) -> Tensor:
         """Alpha times the largest cosine among the parts of each class, (n, 1 + N, h, w) (Eq. 6)."""
         each = super().scores(prepared, prototypes)
-        return each.unflatten(1, (-1, self.config.parts)).amax(dim=2)
+        best: Tensor = each.unflatten(1, (-1, self.config.parts)).amax(dim=2)
+        return best
