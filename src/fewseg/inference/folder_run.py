@@ -343,7 +343,7 @@ def _run(
         ahead=2 * options.workers + options.batch,
         batch=options.batch,
     )
-    with progress_bar(not options.quiet, lines=True) as bar:
+    with progress_bar(not options.quiet) as bar:
         task = bar.add_task("label", total=len(images))
         for _ in finished:
             bar.advance(task)

@@ -173,8 +173,6 @@ class ExportOptions:
         """Raises as :meth:`LabelOptions.check`."""
         self.read.check()
         self.model.check()
-        if auto_recipe(self.model.model) is not None:
-            raise ValueError("auto chooses anew for each support set: export a recipe or a checkpoint")
         if self.model.refine:
             raise ValueError("an export has no step that refines edges: leave --refine out")
         if self.model.precision == "bf16":
