@@ -88,7 +88,7 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
         chosen = replace(chosen, size=0)
     _check_fusions(protocol, lines)
     precision = precision_of(chosen) if options.precision == "auto" else options.precision
-    test = FoldTest(
+    test = _FoldTest(
         recipe=chosen, method=method, about=about, data=data, recorded=recorded, precision=precision
     )
     return _evaluate_lines(test, lines, options)
@@ -143,7 +143,7 @@ def _check_fusions(protocol: Protocol, lines: Sequence[Evaluation]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoldTest:
+class _FoldTest:
     """A method on the test images of a fold: what all lines share."""
 
     recipe: Recipe  # with the protocol and the config of the test
@@ -218,7 +218,9 @@ class FoldTest:
         return launch_ranks(options.processes) if options.processes > 1 else SingleProcess()
 
 
-def _evaluate_lines(test: FoldTest, lines: Sequence[Evaluation], options: EvaluateOptions) -> list[RunResult]:
+def _evaluate_lines(
+    test: _FoldTest, lines: Sequence[Evaluation], options: EvaluateOptions
+) -> list[RunResult]:
     protocol = test.recipe.protocol
     tag = _tag(test.recipe) + ("" if options.protocol is None else f"-{options.protocol.replace('_', '-')}")
     tag += f"-{protocol.digest()[:6]}" if "(changed)" in protocol.name else ""
