@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fewseg.inference.find import find_images as find_images
     from fewseg.inference.folder_run import RunReport as RunReport
     from fewseg.inference.folder_run import label as label
     from fewseg.inference.folder_run import label_images as label_images
     from fewseg.inference.images import ImageLike as ImageLike
     from fewseg.inference.images import MaskLike as MaskLike
-    from fewseg.inference.images import find_images as find_images
     from fewseg.inference.model import EncodedImage as EncodedImage
     from fewseg.inference.model import Model as Model
     from fewseg.inference.model import PreparedImage as PreparedImage
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from fewseg.inference.supports import SupportSet as SupportSet
 
 _PLACES = {
+    "find": ("find_images",),
     "folder_run": ("RunReport", "label", "label_images"),
-    "images": ("ImageLike", "MaskLike", "find_images"),
+    "images": ("ImageLike", "MaskLike"),
     "model": ("EncodedImage", "Model", "PreparedImage", "Tiles", "Views", "Whole", "load_model"),
     "onnx": ("Exported", "export", "on_onnx_runtime"),
     "options": ("DEFAULT_MODEL", "ExportOptions", "LabelOptions", "ModelOptions", "RunOptions"),

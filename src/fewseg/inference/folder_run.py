@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from fewseg.annotations.names import output_stems
 from fewseg.annotations.options import CLASS_FORMATS
 from fewseg.annotations.writer import WriteOptions
-from fewseg.inference.images import find_images, read_image
+from fewseg.inference.find import find_images
+from fewseg.inference.images import read_image
 from fewseg.inference.model import Model, PreparedImage
 from fewseg.inference.options import LabelOptions, RunOptions
 from fewseg.inference.outputs import (
