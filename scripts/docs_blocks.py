@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -105,8 +104,8 @@ def write_stand_ins(folder: Path) -> None:
     for fold in range(4):
         split = even_split(SYNTHETIC_CLASSES, folds=4, fold=fold, name="drawn")
         parts = {
-            "train": SyntheticSource(30, 97, classes=split.base),
-            "val": SyntheticSource(40, 97, split="val"),
+            "train": SyntheticSource(30, 193, classes=split.base),
+            "val": SyntheticSource(60, 193, split="val"),
         }
         for kind, source in parts.items():
             rows = []
@@ -118,6 +117,20 @@ def write_stand_ins(folder: Path) -> None:
                 Image.fromarray(source.read_labels(id).numpy()).save(root / "masks" / f"{name}.png")
                 rows.append(f"images/{name}.png masks/{name}.png")
             (root / "lists" / f"fold{fold}_{kind}.txt").write_text("\n".join(rows) + "\n")
+
+
+def use_stand_ins(folder: Path) -> None:
+    """Writes the stand-ins and points the environment of this process and its children at them."""
+    shared = folder / "shared"
+    shared.mkdir()
+    write_stand_ins(shared)
+    os.environ |= {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HF_HOME": str(shared / "huggingface"),
+        "HF_HUB_OFFLINE": "1",
+        "FEWSEG_SHARED": str(shared),
+        "FEWSEG_CACHE": str(folder / "cache"),
+    }
 
 
 def run_page(page: Path, parts: list[Block], setup: Block, folder: Path) -> bool:
@@ -155,19 +168,8 @@ def main() -> int:
     pages = given or [page for pattern in PAGES for page in sorted(ROOT.glob(pattern))]
     found = {page: list(blocks(page)) for page in pages}
     setup = next(block for block in blocks(EXAMPLES) if block.language == "python")
-    threads = int(os.environ.setdefault("OMP_NUM_THREADS", "1"))
-    torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory(prefix="fewseg-docs-") as temporary:
-        shared = Path(temporary, "shared")
-        shared.mkdir()
-        write_stand_ins(shared)
-        os.environ |= {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "HF_HOME": str(shared / "huggingface"),
-            "HF_HUB_OFFLINE": "1",
-            "FEWSEG_SHARED": str(shared),
-            "FEWSEG_CACHE": str(Path(temporary, "cache")),
-        }
+        use_stand_ins(Path(temporary))
         failed = []
         for page, parts in found.items():
             print(page.relative_to(ROOT), flush=True)

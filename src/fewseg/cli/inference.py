@@ -23,10 +23,8 @@ def label(options: LabelOptions, console: Console) -> int:
 
     report = label_folder(options)
     before = f", {report.before} were labelled before" if report.before else ""
-    console.out(
-        f"labelled: {report.done}{before}; skipped: {len(report.problems)}\noutput: {options.out}",
-        highlight=False,
-    )
+    lines = [f"labelled: {report.done}{before}; skipped: {len(report.problems)}", *report.summary]
+    console.out("\n".join([*lines, f"output: {options.out}"]), highlight=False)
     return SOME_FAILED if report.problems else 0
 
 

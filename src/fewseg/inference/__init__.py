@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fewseg.inference.choose import Choice as Choice
+    from fewseg.inference.choose import ExpectedClass as ExpectedClass
     from fewseg.inference.find import find_images as find_images
     from fewseg.inference.folder_run import RunReport as RunReport
     from fewseg.inference.folder_run import label as label
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from fewseg.inference.supports import SupportSet as SupportSet
 
 _PLACES = {
+    "choose": ("Choice", "ExpectedClass"),
     "find": ("find_images",),
     "folder_run": ("RunReport", "label", "label_images"),
     "images": ("ImageLike", "MaskLike"),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fewseg.annotations.names import output_stems
 from fewseg.annotations.options import CLASS_FORMATS
 from fewseg.annotations.writer import WriteOptions
+from fewseg.inference.advice import RunSummary
 from fewseg.inference.find import find_images
 from fewseg.inference.images import read_image
 from fewseg.inference.model import Model, PreparedImage
@@ -35,7 +36,7 @@ from fewseg.inference.outputs import (
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.segmenter import Segmenter, segmenter_with_supports
 from fewseg.inference.stream import NO_MEMORY, stream
-from fewseg.ops.files import atomic_write_text, folder_alone, unwritten
+from fewseg.ops.files import atomic_write_text, folder_alone, parse_json, unwritten
 from fewseg.ops.progress import progress_bar
 from fewseg.types import DataError
 
@@ -60,7 +61,7 @@ def claimed(
         found: dict[str, object] = {}
         if path.is_file():
             try:
-                value = json.loads(path.read_bytes())
+                value = parse_json(path.read_bytes())
             except ValueError as error:
                 raise DataError(
                     f"{path} is broken ({error}): remove it, or choose a different folder"
@@ -96,11 +97,14 @@ class RunReport:
         done: images that were labelled now.
         before: images that an earlier run had labelled.
         problems: name of an image to what is wrong with it.
+        summary: sentences on what was labelled now: how good each class seems, and what to do where it does
+            not.
     """
 
     done: int
     before: int
     problems: Mapping[str, str]
+    summary: tuple[str, ...] = ()
 
 
 def label(options: LabelOptions) -> RunReport:
@@ -135,7 +139,7 @@ def label(options: LabelOptions) -> RunReport:
     if options.save_support is not None:
         segmenter.save_supports(options.save_support)
     if segmenter.model.chooses:
-        logger.info("choosing by your examples, which takes a minute or two")
+        logger.info("choosing the method by your examples, which takes about half a minute")
     choice = segmenter.session().choice
     expected = [] if choice is None else choice.lines
     for line in expected:
@@ -186,10 +190,10 @@ def label_images(
         root = next((file.absolute().parents[name.count("/")] for name, file in images.items()), None)
         write = WriteOptions(stems=output_stems(list(named)), images=root, label_studio=options.label_studio)
         outputs = Outputs(folder, session.supports.classes, options.formats, write)
-        finished = False
+        finished, summary = False, RunSummary(session)
         try:
             todo = {name: file for name, file in named.items() if name not in outputs}
-            lost = _run(segmenter, session, todo, outputs, folder / THUMBS, options)
+            lost = _run(segmenter, session, todo, outputs, folder / THUMBS, options, summary)
             finished = True
         finally:
             outputs.close(finish=finished)
@@ -198,7 +202,12 @@ def label_images(
     problems = {
         name.encode("utf-8", "backslashreplace").decode(): text for name, text in unnamed.items()
     } | lost
-    return RunReport(done=len(todo) - len(lost), before=len(named) - len(todo), problems=problems)
+    return RunReport(
+        done=len(todo) - len(lost),
+        before=len(named) - len(todo),
+        problems=problems,
+        summary=summary.lines,
+    )
 
 
 def _run(
@@ -208,6 +217,7 @@ def _run(
     outputs: Outputs,
     thumbs: Path,
     options: RunOptions,
+    summary: RunSummary,
 ) -> dict[str, str]:
     """Labels images and returns, of those that could not be used, what is wrong with them."""
     lost: dict[str, str] = {}
@@ -219,6 +229,8 @@ def _run(
     def compute(batch: list[tuple[str, Any]]) -> list[tuple[Segmentation, NDArray[np.uint8] | None]]:
         encoded = segmenter.model.encode([image for _, (image, _) in batch])
         found = session.segment_all(encoded, quality=options.quality)
+        for (name, _), image, own in zip(batch, encoded, found, strict=True):
+            summary.add(name, image, own)
         return [(own, thumb) for own, (_, (_, thumb)) in zip(found, batch, strict=True)]
 
     def write(name: str, result: tuple[Segmentation, NDArray[np.uint8] | None]) -> None:
@@ -243,7 +255,7 @@ def _run(
         ahead=2 * options.workers + options.batch,
         batch=options.batch,
     )
-    with progress_bar(not options.quiet, lines=True) as bar:
+    with progress_bar(not options.quiet) as bar:
         task = bar.add_task("label", total=len(images))
         for _ in finished:
             bar.advance(task)

@@ -359,7 +359,7 @@ def load_model(
     extra ``fewseg[offline]`` is the backbone, and a warning states it.
 
     Args:
-        options: which, and how it is used; the training-free matcher by default.
+        options: which, and how it is used; "auto" by default.
         views: how images become inputs, in place of ``options.tiles``.
         device: the first GPU or the CPU by default.
 

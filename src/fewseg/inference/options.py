@@ -15,10 +15,12 @@ from fewseg.inference.find import find_images
 from fewseg.ops.files import check_writable
 from fewseg.recipes.names import recipe_names, unknown_recipe
 
-DEFAULT_MODEL = "pascal_matcher_resnet50"
-"""The recipe that needs neither training nor a checkpoint."""
-
 AUTO, AUTO_RECIPE = "auto", "fitted_resnet50"
+DEFAULT_MODEL = AUTO
+"""The method that suits the examples best."""
+
+QUICK_MODEL = "pascal_matcher_resnet50"
+"""The recipe that needs no training, no checkpoint and no time to fit."""
 
 
 Split = Literal["components", "watershed"]
@@ -48,7 +50,8 @@ class ModelOptions:
 
     model: str = DEFAULT_MODEL
     """a checkpoint (.safetensors), a recipe without training, or "auto" for the method that suits the
-    examples best by a cross-validation on them ("auto:RECIPE" for the backbone of a fitted head's recipe)."""
+    examples best by a cross-validation on them, which takes about half a minute ("auto:RECIPE" for the
+    backbone of a fitted head's recipe)."""
     backbone: str | None = None
     """for a recipe without training: a different timm network, such as vit_small_patch14_dinov2."""
     backbone_weights: str | None = None  # path of the frozen trunk's weights, where it moved.
@@ -168,15 +171,14 @@ class ExportOptions:
     support: Path  # annotated images or a saved support set, as `fewseg label` takes them.
     out: Path  # folder for extract.onnx, segment.onnx and model.json.
     tolerance: float = 1e-3  # largest difference from torch, as a share of the largest value.
-    model: ModelOptions = field(default_factory=ModelOptions)  # which model is exported, and how.
+    model: ModelOptions = field(default_factory=lambda: ModelOptions(model=QUICK_MODEL))
+    """which model is exported, and how."""
     read: ReadOptions = field(default_factory=ReadOptions)  # how annotated images are read.
 
     def check(self) -> None:
         """Raises as :meth:`LabelOptions.check`."""
         self.read.check()
         self.model.check()
-        if auto_recipe(self.model.model) is not None:
-            raise ValueError("auto chooses anew for each support set: export a recipe or a checkpoint")
         if self.model.refine:
             raise ValueError("an export has no step that refines edges: leave --refine out")
         if self.model.precision == "bf16":

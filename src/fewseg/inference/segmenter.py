@@ -84,8 +84,9 @@ class Segmenter:
         """Makes a segmenter from a checkpoint or from a recipe that needs no training.
 
         Args:
-            model: a checkpoint (.safetensors), the name of a recipe, or "auto", by which the supports choose
-                (``session().choice``); the training-free matcher by default.
+            model: a checkpoint (.safetensors), the name of a recipe such as "pascal_matcher_resnet50", or
+                "auto", the default, by which the supports choose (``session().choice``) when they are first
+                used, in about half a minute.
             views: how images become inputs: ``Whole()``, or ``Tiles()`` for small things in large images.
             device: the first GPU or the CPU by default.
             max_pixels: larger images are refused.

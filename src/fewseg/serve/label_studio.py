@@ -40,6 +40,7 @@ from fewseg.annotations.shapes import BACKGROUND_NAMES, IGNORE_NAMES
 from fewseg.inference.model import EncodedImage, view_masks
 from fewseg.inference.segmentation import Session
 from fewseg.inference.supports import SupportImage, SupportSet
+from fewseg.ops.files import parse_json
 from fewseg.serve.label_studio_client import StudioClient, StudioSettings
 from fewseg.serve.limits import MIB, Limits, RequestError, read_body
 from fewseg.serve.pages import SharedModel
@@ -196,24 +197,21 @@ class ImageCache:
 
     def __init__(self, shared: SharedModel, pixels: int, budget: int) -> None:
         self.shared, self.pixels, self.budget = shared, pixels, budget
-        self._lock = threading.Lock()
         self._images: OrderedDict[bytes, EncodedImage] = OrderedDict()
         self.nbytes = 0
 
     def encode(self, content: bytes, what: str) -> EncodedImage:
         """An image file, encoded; errors call it ``what``."""
         key, model = hashlib.sha256(content).digest(), self.shared.model
-        with self.shared.network:
-            with self._lock:
-                if key in self._images:
-                    self._images.move_to_end(key)
-                    return self._images[key]
+        with self.shared.network:  # held to the end: no other thread encodes it too, and counts it twice
+            if key in self._images:
+                self._images.move_to_end(key)
+                return self._images[key]
             (encoded,) = model.encode([model.prepare(rgb_of_bytes(content, what, self.pixels))])
-            with self._lock:  # before another thread may encode it too, and count it twice
-                self._images[key] = encoded
-                self.nbytes += encoded.nbytes
-                while self.nbytes > self.budget:
-                    self.nbytes -= self._images.popitem(last=False)[1].nbytes
+            self._images[key] = encoded
+            self.nbytes += encoded.nbytes
+            while self.nbytes > self.budget:
+                self.nbytes -= self._images.popitem(last=False)[1].nbytes
         return encoded
 
 
@@ -519,8 +517,8 @@ def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits)
 async def _body(request: Request, limit: int) -> dict[str, Any]:
     content = await read_body(request, limit)
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(content)
+    except ValueError as error:
         raise RequestError(422, f"the request must be JSON as Label Studio sends it ({error})") from error
     return typed(value, dict, "the request")
 

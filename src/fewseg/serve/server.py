@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from fewseg.inference.options import ModelOptions
+from fewseg.inference.options import QUICK_MODEL, ModelOptions
 from fewseg.serve.limits import MIB, Limits
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class ServeOptions:
     # them.
     label_studio: str | None = None
     label_studio_shots: int = 10  # how many of the newest annotated tasks of each class are supports.
-    model: ModelOptions = field(default_factory=ModelOptions)  # which model is used, and how.
+    # which model is used, and how. auto chooses anew at each change of the examples: half a minute each time.
+    model: ModelOptions = field(default_factory=lambda: ModelOptions(model=QUICK_MODEL))
 
 
 def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:

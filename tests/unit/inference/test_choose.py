@@ -14,10 +14,11 @@ from fewseg.inference import ModelOptions, Segmenter, choose, load_model
 from fewseg.inference import model as inference_model
 from fewseg.inference.choose import Choice, ExpectedClass, candidate_configs, expected, on_backbone, sampled
 from fewseg.inference.model import Model, Whole
-from fewseg.inference.options import ExportOptions
+from fewseg.inference.options import ExportOptions, LabelOptions
 from fewseg.inference.quality import HeldOut, folds_of, held_out
 from fewseg.inference.supports import SupportImage
 from fewseg.methods.fitted import FittedConfig
+from fewseg.serve import ServeOptions
 from fewseg.types import DataError
 from small_segmenters import SIZE, iou, model, picture, tiny
 
@@ -296,12 +297,6 @@ def test_label_names_the_choice_and_what_to_expect_everywhere(tmp_path, tiny_rec
     assert main([str(word) for word in words]) == 0  # goes on in the same folder
 
 
-def test_auto_is_not_exported(tmp_path):
-    options = ExportOptions(support=tmp_path, out=tmp_path / "out", model=ModelOptions(model="auto"))
-    with pytest.raises(ValueError, match="auto chooses anew"):
-        options.check()
-
-
 def refining(refine, name="matcher"):
     plain = model(name)
     return Segmenter(Model(plain.method, plain.config, SIZE, Whole(), refine=refine))
@@ -346,3 +341,15 @@ def test_an_export_refuses_to_refine(tmp_path):
     options = ExportOptions(support=tmp_path, out=tmp_path / "out", model=ModelOptions(refine=True))
     with pytest.raises(ValueError, match="leave --refine out"):
         options.check()
+
+
+def test_auto_is_the_default_of_labelling_and_the_quick_matcher_of_the_page_and_of_exports(tmp_path):
+    assert LabelOptions(support=tmp_path, images=(), out=tmp_path).model.model == "auto"
+    assert ModelOptions().model == "auto"
+    assert ExportOptions(support=tmp_path, out=tmp_path).model.model == "pascal_matcher_resnet50"
+    assert ServeOptions().model.model == "pascal_matcher_resnet50"
+
+
+def test_a_segmenter_without_a_name_chooses(tiny_recipes):
+    assert Segmenter.from_checkpoint().model.chooses
+    assert tiny_recipes == ["fitted_resnet50"]

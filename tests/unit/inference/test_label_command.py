@@ -14,7 +14,7 @@ from PIL import Image
 from fewseg.annotations.formats import read_supports
 from fewseg.annotations.jsonl import read_jsonl
 from fewseg.cli import main
-from fewseg.inference import Segmenter, folder_run, model, segmenter
+from fewseg.inference import Segmenter, advice, folder_run, model, segmenter
 from fewseg.inference.find import find_images
 from fewseg.inference.model import Model
 from fewseg.ops.files import folder_alone
@@ -484,6 +484,20 @@ def test_a_run_from_before_its_precision_was_recorded_continues(place, run):
     status, text = run()
     assert status == 0, text
     assert "labelled: 0, 5 were labelled before" in text
+
+
+def test_the_end_states_how_good_each_class_seems_and_what_to_annotate_next(place, run, monkeypatch):
+    monkeypatch.setattr(advice, "_LOW", 0.99)
+    status, text = run("--class-name", "square")
+    assert status == 0
+    own = [p.facts["parts"]["square"]["score"] for p in lines(place).values() if (p.labels == 1).any()]
+    assert f"square: mean quality {np.mean(own):.2f} on {len(own)} images" in text
+    proposed = re.search("the most different: (.*) or try --model auto", text)[1].split(", ")
+    assert len(set(proposed)) == 3
+    assert set(proposed) <= set(NAMES)
+    _, again = run("--class-name", "square")
+    assert "mean quality" not in again  # nothing was labelled now
+    assert "quality" not in run("--class-name", "square", "--no-quality", out="other")[1]
 
 
 def test_16_bit_images_are_scaled_by_the_supports_or_by_a_fixed_range(place, run, caplog):

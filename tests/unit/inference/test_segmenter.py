@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fewseg.annotations.values import AnnotatedImage
 from fewseg.inference import Model, Segmenter, Tiles
+from fewseg.inference.supports import precision_of_supports
 from fewseg.methods.registry import METHODS
 from fewseg.ops.geometry import letterbox, place, place_labels, restore
 from fewseg.types import DataError, EncodedShots
@@ -243,6 +245,16 @@ def test_a_broken_support_set_is_reported(tmp_path, content):
         with_squares().save_supports(path)
         content = path.read_bytes()[:-100]
     path.write_bytes(content)
+    with pytest.raises(DataError, match="not a complete support set"):
+        segmenter().load_supports(path)
+
+
+@pytest.mark.parametrize("header", ["null", "[]", "7", '"x"', "NaN", "{}", "[" * 100_000])
+def test_a_support_set_with_a_broken_header_is_reported(tmp_path, header):
+    path = tmp_path / "set.safetensors"
+    with_squares().save_supports(path)
+    save_file(load_file(path), path, metadata={"fewseg-supports": header})
+    assert precision_of_supports(path) == "fp32"
     with pytest.raises(DataError, match="not a complete support set"):
         segmenter().load_supports(path)
 

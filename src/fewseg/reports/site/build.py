@@ -31,7 +31,8 @@ from fewseg.reports.frame import (
 )
 from fewseg.reports.numbers import Estimate, mean_of, percent, with_interval
 from fewseg.reports.options import SiteOptions
-from fewseg.reports.papers import page_of, paper_tables
+from fewseg.reports.paper_pages import page_of
+from fewseg.reports.papers import paper_tables
 from fewseg.reports.site.pictures import Pictures, read_pictures
 from fewseg.reports.site.plots import MEAN, Curve, IntervalRow, interval_charts, panel, round_ticks
 from fewseg.reports.site.training_runs import learning_charts, read_runs

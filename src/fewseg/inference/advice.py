@@ -1,0 +1,111 @@
+"""What a folder run states at its end: how good its masks seem, and what to do where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewseg.inference.model import GUIDE, EncodedImage
+from fewseg.inference.segmentation import Segmentation, Session
+
+_LOW = 0.5  # of an expected IoU or a mean quality
+_NEXT = 3  # images that are proposed
+_LEAST, _SHARE = 20, 0.25  # of these least certain images, or this share of all, the most different ones
+_LARGE = 1.5  # sides of the network's input from which on an image is large
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """An image that was labelled: its name, quality, the classes found, and the look of its features."""
+
+    name: str
+    score: float
+    classes: dict[str, float]
+    look: Tensor
+    side: int
+
+
+class RunSummary:
+    """Collects what a run finds; images without a quality are left out.
+
+    Args:
+        session: which labels them.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._judged: list[_Judged] = []
+
+    def add(self, name: str, image: EncodedImage, found: Segmentation) -> None:
+        """Adds a labelled image."""
+        if found.quality is None:
+            return
+        own = {
+            k: found.quality.classes[k].score
+            for j, k in enumerate(found.classes)
+            if bool((found.margins[j] > 0).any())
+        }
+        score, side = found.quality.score, max(image.size)
+        self._judged.append(_Judged(name=name, score=score, classes=own, look=_look(image), side=side))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Sentences for a user: each class, and what to do where one is poor."""
+        choice, lines, low = self._session.choice, [], []
+        for name in self._session.supports.classes:
+            scores = [own.classes[name] for own in self._judged if name in own.classes]
+            known = None if choice is None else choice.classes[name].iou
+            parts = [] if known is None else [f"expected IoU {known:.2f}"]
+            if scores:
+                parts.append(f"mean quality {fmean(scores):.2f} on {len(scores)} images")
+            if parts:
+                lines.append(f"{name}: {', '.join(parts)}")
+            if (
+                min([*([] if known is None else [known]), *([fmean(scores)] if scores else [])], default=1)
+                < _LOW
+            ):
+                low.append(name)
+        if low:
+            lines.append(f"low: {', '.join(low)}; look at the masks before using them")
+            if self._judged:
+                lines.append(
+                    f"annotate next, of the least certain the most different: {', '.join(self.next)}"
+                )
+            lines.append(f"or try {self._option()}")
+        return tuple(lines)
+
+    @property
+    def next(self) -> list[str]:
+        """Images whose annotation helps most: each little certain, and unlike the supports and the others."""
+        pool = sorted(self._judged, key=lambda own: own.score)
+        pool = pool[: max(_LEAST, round(_SHARE * len(pool)))]
+        seen = [_look(support.image) for support in self._session.supports.images]
+        chosen: list[str] = []
+        while pool and len(chosen) < _NEXT:
+            known = torch.stack(seen)
+            best = max(pool, key=lambda own: (1 - own.score) * (1 - float((known @ own.look).max())))
+            pool.remove(best)
+            seen.append(best.look)
+            chosen.append(best.name)
+        return chosen
+
+    def _option(self) -> str:
+        """The option to try next."""
+        size = self._session.model.size
+        if self._session.choice is None:
+            return "--model auto, which chooses the method by your examples"
+        if self._judged and median(own.side for own in self._judged) >= _LARGE * size:
+            return f"--tiles {size}, for small things in large images"
+        return f"--size {round(_LARGE * size / 8) * 8 + 1}, which shows more detail and takes twice as long"
+
+
+def _look(image: EncodedImage) -> Tensor:
+    """The mean of an image's deepest features, of unit length."""
+    maps: Sequence[Tensor] = [own for level, own in image.features.maps.items() if level != GUIDE]
+    deepest = max(maps, key=lambda own: own.shape[1])
+    return F.normalize(deepest.float().mean(dim=(0, 2, 3)), dim=0).cpu()
