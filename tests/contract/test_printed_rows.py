@@ -30,6 +30,8 @@ MODELS = {
     "baseline": CANET,  # SCL, Table 4
     "average": CANET,
     "CGM": CANET,
+    "AMP": {"type": "AMPConfig", "metric": "Cosine"},
+    "PPNet": {"type": "PPNetConfig"},
     "SG-One": {"type": "SGOneConfig"},
     "SG-one": {"type": "SGOneConfig"},
     "PANet": {"type": "PANetConfig", "metric": "Cosine", "alignment": "PrototypeAlignment"},
@@ -76,6 +78,7 @@ FUSIONS = {  # of five shots
     "CGM": "cross-guided",
     "SCL (CANet)": "cross-guided",
     "SCL (PFENet)": "cross-guided",
+    "PPNet": "all",
 }
 ITERATED = {"F + IQI", "SRPNet"}
 

@@ -150,6 +150,9 @@ FULL = {
     "support_weight": 1.0,  # METHODS 5
     "fusion": IterativeInference(steps=5, rate=0.003, guard=False),  # Eq. 12 as printed, N = 5; eta is ours
 }
+# RePRI, Sec. 4: tau = 20, 50 steps of 0.025, pi estimated again at step 10, weights 1 / K
+REPRI = {"temperature": 20.0, "rate": 0.025, "steps": 50, "update_at": 10, "query_weight": None}
+PPNET = {"parts": 5, "context": 0.8, "alpha": 20.0}  # PPNet, Sec. 5
 NO_SRP = FULL | {"support_weight": 0.0}  # SRPNet, Table 1
 
 HSNET_VIEW = PROTOTYPE_VIEW | {"size": 401, "flip": 0.0}  # HSNet, Sec. 5: 400 px; no augmentation is named
@@ -193,6 +196,10 @@ TABLE = {
     "pascal_sgone_vgg16": (SRPNET_TRAINING, SRPNET, {"channels": 128}, pascal),
     "pascal_hsnet_resnet50": (HSNET_TRAINING, HSNET, {"channels": 128}, pascal),
     "coco_hsnet_resnet50": (HSNET_TRAINING | {"batch": 40}, HSNET_COCO, {"channels": 128}, coco),
+    "pascal_repri_resnet50": (None, SRPNET, REPRI, pascal),
+    "pascal_amp_vgg16": (None, SRPNET, {"levels": ("layer2", "layer3", "layer4")}, pascal),  # AMP, Fig. 2
+    "pascal_ppnet_resnet50": (SRPNET_TRAINING, SRPNET, PPNET, pascal),
+    "coco_ppnet_resnet50": (SRPNET_TRAINING, SRPNET, PPNET, coco),
     "pascal_sdaanet_baseline_resnet50": (SDAANET_TRAINING, SDAANET, PFENET, pascal),
     **{
         f"pascal_sdaanet{part}_resnet50": (SDAANET_TRAINING, SDAANET, SD, pascal)

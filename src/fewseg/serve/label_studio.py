@@ -40,6 +40,7 @@ from fewseg.annotations.shapes import BACKGROUND_NAMES, IGNORE_NAMES
 from fewseg.inference.model import EncodedImage, view_masks
 from fewseg.inference.segmentation import Session
 from fewseg.inference.supports import SupportImage, SupportSet
+from fewseg.ops.files import parse_json
 from fewseg.serve.label_studio_client import StudioClient, StudioSettings
 from fewseg.serve.limits import MIB, Limits, RequestError, read_body
 from fewseg.serve.pages import SharedModel
@@ -516,8 +517,8 @@ def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits)
 async def _body(request: Request, limit: int) -> dict[str, Any]:
     content = await read_body(request, limit)
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(content)
+    except ValueError as error:
         raise RequestError(422, f"the request must be JSON as Label Studio sends it ({error})") from error
     return typed(value, dict, "the request")
 
