@@ -15,7 +15,7 @@ from fewseg.annotations.formats import read_supports
 from fewseg.annotations.jsonl import read_jsonl
 from fewseg.cli import main
 from fewseg.inference import Segmenter, advice, folder_run, model, segmenter
-from fewseg.inference.images import find_images
+from fewseg.inference.find import find_images
 from fewseg.inference.model import Model
 from fewseg.ops.files import folder_alone
 from fewseg.types import DataError
