@@ -35,6 +35,7 @@ from fewseg.reports.options import TableOptions
 from fewseg.reports.published import other_parts
 from fewseg.reports.size_scores import size_cells
 from fewseg.reports.templating import render
+from fewseg.reports.trainings import training_cells, training_gain_cells
 
 BEGIN = "<!-- results: begin (made from the result files; edit outside of this block) -->"
 END = "<!-- results: end -->"
@@ -51,6 +52,11 @@ def run(options: TableOptions, console: Console) -> None:
         if len(paired):
             title = f"{table.heading}, paired on the same episodes, 95 % intervals over queries"
             console.print(rich_table(paired, title))
+        several = training_cells(table)
+        if len(several):
+            title = f"{table.heading}, mean of several trainings (how many), 95 % intervals over both"
+            console.print(rich_table(several, title))
+            console.print(rich_table(training_gain_cells(table), f"{table.heading}, gains over trainings"))
         if options.by_size:
             title = f"{table.heading}, mIoU in percent by the size of the target (episodes)"
             cells = size_cells(table).map(lambda text: text.replace(" (", "\n("))
@@ -169,6 +175,8 @@ def results_block(results: Results) -> str:
             "superseded": superseded(table),
             "scores": score_cells(table),
             "gains": gain_cells(gains(table)),
+            "trainings": training_cells(table),
+            "training_gains": training_gain_cells(table),
             "dice": dice_cells(table),
             "classes": {"IoU": class_cells(table, "iou"), "Dice": class_cells(table, "dice")},
             "rows": [_provenance(row) for row in table.rows],

@@ -39,6 +39,7 @@ from fewseg.reports.site.training_runs import learning_charts, read_runs
 from fewseg.reports.size_scores import mean_sizes, size_cells, size_scores
 from fewseg.reports.tables import gain_cells, score_cells
 from fewseg.reports.templating import asset, render
+from fewseg.reports.trainings import training_cells, training_gain_cells
 
 _SHORT = 12
 """So many lines of what is missing are shown at once."""
@@ -189,6 +190,16 @@ class Setting:
         """Every result in full."""
         scores = ["miou", "miou_low", "miou_high", "miou_std", "fb_iou", "dice", "dice_of_miou"]
         return self.frame[[*_IDENTITY, "recipe", "fold", *scores]]
+
+    @cached_property
+    def trainings(self) -> pd.DataFrame:
+        """The mean over trainings of methods that were trained several times."""
+        return training_cells(self.table)
+
+    @cached_property
+    def training_gains(self) -> pd.DataFrame:
+        """Gains between them."""
+        return training_gain_cells(self.table)
 
     # ---- folds and gains
 
