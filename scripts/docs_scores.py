@@ -82,7 +82,7 @@ def table(links: str) -> str:
     frame = load_results(ROOT / "results" / "voc5i-mini").frame
     frame = frame[(frame.ways == 1) & (frame.on == "query") & ~frame.multi_scale.astype(bool)]
     lines = [
-        "| method | source | published, 1 / 5 shots | measured here, 1 / 5 shots |",
+        "| method | source | published, 1 and 5 shots | measured here |",
         "| --- | --- | ---: | ---: |",
     ]
     for row in ROWS:
@@ -98,7 +98,7 @@ def table(links: str) -> str:
                 and (v.dataset, v.shots, v.column) == ("pascal-5i", shots, "mean")
             ]
             printed.append(f"{values[0].percent:.1f}" if values else "-")
-        cells = ["-" if set(pair) == {"-"} else " / ".join(pair) for pair in (printed, measured)]
+        cells = ["-" if set(pair) == {"-"} else ", ".join(pair) for pair in (printed, measured)]
         lines.append(f"| [{row.label}]({links}{row.page}.md) | {row.source} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 
