@@ -61,13 +61,15 @@ def attended(queries: Tensor, keys: Tensor, values: Tensor, inside: Tensor) -> T
 
     Args:
         queries: (n, Q, d), nodes of the query.
-        keys, values: (n, P, d), nodes of the support.
+        keys: (n, P, d), nodes of the support, to be compared.
+        values: (n, P, d), the same, to be summed.
         inside: (n, P), the share of the object in each; a node of share 0 has no edge.
     """
     edges = queries @ keys.transpose(1, 2) / keys.shape[2] ** 0.5
     edges = edges + inside.clamp(min=1e-6).log().unsqueeze(1)
     weights = edges.masked_fill((inside <= 0).unsqueeze(1), -1e4).softmax(dim=2)
-    return (weights @ values) * (inside > 0).any(dim=1)[:, None, None]
+    found: Tensor = (weights @ values) * (inside > 0).any(dim=1)[:, None, None]
+    return found
 
 
 class GraphAttention(nn.Module):
