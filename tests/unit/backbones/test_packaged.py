@@ -54,7 +54,7 @@ def test_without_network_and_cache_a_recipe_takes_the_package_and_a_warning_stat
     with caplog.at_level(logging.WARNING):
         model = load_model(ModelOptions(size=73))
     assert model.config.backbone.name == PACKAGED
-    assert model.name == f"pascal_matcher_resnet50 on {PACKAGED}"
+    assert model.name == f"auto on {PACKAGED}"
     (warning,) = caplog.messages
     assert "'resnet50.tv_in1k' are not in the cache" in warning
     assert f"the backbone is {PACKAGED} of fewseg[offline] instead" in warning
