@@ -34,7 +34,7 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from fewseg.inference.choose import candidate_configs, on_backbone
-from fewseg.inference.images import find_images
+from fewseg.inference.find import find_images
 from fewseg.inference.model import Model, load_model
 from fewseg.inference.options import ModelOptions
 from fewseg.inference.segmentation import Session

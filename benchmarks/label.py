@@ -25,8 +25,9 @@ from rich.table import Table
 from fewseg.backbones import BackboneConfig
 from fewseg.data.synthetic import SyntheticSource
 from fewseg.inference import Model, Segmenter
+from fewseg.inference.find import find_images
 from fewseg.inference.folder_run import RunOptions, label_images
-from fewseg.inference.images import find_images, read_image
+from fewseg.inference.images import read_image
 from fewseg.methods.matcher import MatcherConfig
 
 

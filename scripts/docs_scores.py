@@ -10,6 +10,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from fewseg.methods import list_methods
+from fewseg.methods.registry import method_name
+from fewseg.recipes.registry import recipe
 from fewseg.reports.frame import load_results
 from fewseg.reports.published import published_values
 
@@ -68,6 +71,7 @@ ROWS = (
         ("mean", "mean"),
         ("sd-aanet", "1", "SD-AANet"),
     ),
+    Row("HSNet", "hsnet", "Min 2021", "voc5i_mini_hsnet", ("vote", "vote")),
     Row("Matcher", "matcher", "no training", "voc5i_mini_matcher", ("mean", "mean")),
     Row("Fitted head", "fitted", "no training", "voc5i_mini_fitted", ("fit", "fit")),
 )
@@ -78,7 +82,7 @@ def table(links: str) -> str:
     frame = load_results(ROOT / "results" / "voc5i-mini").frame
     frame = frame[(frame.ways == 1) & (frame.on == "query") & ~frame.multi_scale.astype(bool)]
     lines = [
-        "| method | source | published, 1 / 5 shots | measured here, 1 / 5 shots |",
+        "| method | source | published, 1 and 5 shots | measured here |",
         "| --- | --- | ---: | ---: |",
     ]
     for row in ROWS:
@@ -94,7 +98,7 @@ def table(links: str) -> str:
                 and (v.dataset, v.shots, v.column) == ("pascal-5i", shots, "mean")
             ]
             printed.append(f"{values[0].percent:.1f}" if values else "-")
-        cells = ["-" if set(pair) == {"-"} else " / ".join(pair) for pair in (printed, measured)]
+        cells = ["-" if set(pair) == {"-"} else ", ".join(pair) for pair in (printed, measured)]
         lines.append(f"| [{row.label}]({links}{row.page}.md) | {row.source} | {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 
@@ -102,6 +106,8 @@ def table(links: str) -> str:
 def main() -> int:
     """Writes the table, or with ``--check`` compares it."""
     check, stale = "--check" in sys.argv[1:], []
+    if missing := set(list_methods()) - {method_name(recipe(row.recipe).method) for row in ROWS}:
+        raise SystemExit(f"the table of methods lacks {', '.join(sorted(missing))}: add a Row and a page")
     for page, links in PAGES.items():
         path = ROOT / page
         text = path.read_text(encoding="utf-8")

@@ -16,6 +16,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
+from fewseg.errors import DataError as DataError
+
 IGNORE = 255
 
 
@@ -368,7 +370,3 @@ class PrototypeState(State):
     # (B, S), whether a support's mask fills half of no cell, so that the nearest cells stand for it
     vanished: Tensor
     diverged: Tensor  # (B,), whether iteration was stopped at its best set
-
-
-class DataError(ValueError):
-    """Data that cannot be used; the message says what was given, what is valid and what to do."""

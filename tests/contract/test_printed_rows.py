@@ -30,6 +30,9 @@ MODELS = {
     "baseline": CANET,  # SCL, Table 4
     "average": CANET,
     "CGM": CANET,
+    "ASGNet": {"type": "ASGNetConfig"},
+    "AMP": {"type": "AMPConfig", "metric": "Cosine"},
+    "PPNet": {"type": "PPNetConfig"},
     "SG-One": {"type": "SGOneConfig"},
     "SG-one": {"type": "SGOneConfig"},
     "PANet": {"type": "PANetConfig", "metric": "Cosine", "alignment": "PrototypeAlignment"},
@@ -76,6 +79,8 @@ FUSIONS = {  # of five shots
     "CGM": "cross-guided",
     "SCL (CANet)": "cross-guided",
     "SCL (PFENet)": "cross-guided",
+    "PPNet": "all",
+    "ASGNet": "all",
 }
 ITERATED = {"F + IQI", "SRPNet"}
 

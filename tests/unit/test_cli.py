@@ -16,6 +16,7 @@ from rich.console import Console
 from fewseg import cli
 from fewseg.cli import log_handler, main
 from fewseg.recipes import registry, run
+from fewseg.recipes.names import recipe_names
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,42 @@ def test_the_first_word_of_a_command_of_two_lists_the_second_ones(fewseg, group)
 def test_a_wrong_word_is_reported_without_importing_torch(words):
     code = f"import sys\nfrom fewseg.cli import main\ntry: main({list(words)})\nexcept SystemExit: pass\n"
     subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], check=True)
+
+
+_LABEL = ("label", "--support", "sup", "--out", "out", "--images")
+
+
+_MISTAKES = [
+    ((*_LABEL, "empty"), "empty: found no images there"),
+    ((*_LABEL, "phots"), "phots does not exist"),
+    ((*_LABEL, "empty/*.png"), "found no images there"),
+    (("label", "--support", "sup", "--out", "sup", "--images", "sup"), "found no images there"),
+    ((*_LABEL, "sup", "--model", "voc5i_mini_matchr"), "did you mean voc5i_mini_matcher"),
+    ((*_LABEL, "sup", "--model", "auto:fitted_resnet5"), "did you mean fitted_resnet50"),
+    ((*_LABEL, "sup", "--model", "gone.safetensors"), "no checkpoint at gone.safetensors"),
+    ((*_LABEL, "sup", "--support", "suport"), "suport does not exist"),
+    ((*_LABEL, "sup", "--instances", "watershed", "--min-area", "0"), "1 pixel or more, got 0"),
+    ((*_LABEL, "sup", "--value-range", "5", "5"), "the lower one first, got 5 and 5"),
+]
+
+
+def test_a_mistake_of_label_is_found_before_torch_is_imported(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "sup").mkdir()
+    (tmp_path / "sup" / "x.png").write_bytes(b"x")
+    words = [list(words) for words, _ in _MISTAKES]
+    code = f"import sys\nfrom fewseg.cli import main\nassert all(main(own) == 1 for own in {words})\n"
+    code += "assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for line, (_, message) in zip(done.stderr.splitlines(), _MISTAKES, strict=True):
+        assert message in line
+
+
+def test_the_names_of_recipes_are_known_before_they_are_imported(monkeypatch):
+    known = set(registry.RECIPES)
+    monkeypatch.delitem(sys.modules, "fewseg.recipes.recipe")
+    assert recipe_names() == known
 
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name != "train"])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fewseg.ops.files import parse_json
 from fewseg.types import DataError
 
 T = TypeVar("T")
@@ -43,9 +43,7 @@ def load_json(path: Path) -> Any:
     if not text.strip():
         raise DataError(f"{path} is empty; expected JSON: export it again")
     try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise DataError(f"{path} is nested too deeply to be an annotation file: export it again") from error
+        return parse_json(text)
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}); is it cut off? Export it again") from error
 

@@ -15,7 +15,7 @@ from typing import IO, Any, Self
 from fewseg.annotations.options import LabelStudioNames
 from fewseg.annotations.rle import encode_coco, encode_piece
 from fewseg.annotations.values import Prediction, box_of, check_classes
-from fewseg.ops.files import atomic_path
+from fewseg.ops.files import atomic_path, parse_json
 from fewseg.types import DataError
 
 
@@ -69,8 +69,8 @@ LINES_FORMAT = "fewseg-predictions-1"
 def parse(line: bytes, path: Path) -> dict[str, Any]:
     """Returns the JSON object of a line."""
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(line)
+    except ValueError as error:
         raise DataError(f"{path} has a broken line ({error}): remove the file and run again") from error
     if not isinstance(value, dict):
         raise DataError(f"{path} is not a file of this kind: choose another output, or remove it")

@@ -102,6 +102,20 @@ class ResNetShape:
     channels: tuple[int, int, int, int] = (32, 64, 128, 128)
     stem_width: int = 16
 
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            ValueError: one is below 1 or far above that of any ResNet.
+        """
+        for name, sizes, most in (
+            ("layers", self.layers, 100),
+            ("channels", self.channels, 4096),
+            ("stem_width", (self.stem_width,), 4096),
+        ):
+            if not all(1 <= size <= most for size in sizes):
+                raise ValueError(f"shape.{name} must be from 1 to {most}, got {getattr(self, name)}")
+
 
 def _built(last: str) -> tuple[str, ...]:
     return LEVELS[: LEVELS.index(last) + 1]

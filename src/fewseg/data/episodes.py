@@ -18,7 +18,7 @@ from fewseg.data.draws import Draws
 from fewseg.data.folds import ClassSplit
 from fewseg.data.index import Index
 from fewseg.data.protocols import PASCAL_MIN_AREA, Protocol
-from fewseg.ops.files import atomic_write_text
+from fewseg.ops.files import atomic_write_text, parse_json
 from fewseg.types import DataError
 
 log = logging.getLogger(__name__)
@@ -223,7 +223,7 @@ def read_manifest(
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        header = json.loads(lines[0])
+        header = parse_json(lines[0])
         schema, count = header["schema"], header["episodes"]
     except (OSError, ValueError, IndexError, KeyError, TypeError) as error:
         raise DataError(
@@ -256,7 +256,7 @@ def read_manifest(
 
 def _parse(path: Path, number: int, line: str) -> EpisodeSpec:
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         first, *others = map(_parse_way, (row, *row.get("others", ())))
         spec = EpisodeSpec(
             int(row["index"]), first.class_id, str(row["query"]), first.supports, tuple(others)

@@ -13,7 +13,7 @@ import torch
 
 from fewseg.annotations.image_files import check_same_size
 from fewseg.data.source import Source, size_of
-from fewseg.ops.files import atomic_write_bytes, cache_folder
+from fewseg.ops.files import atomic_write_bytes, cache_folder, parse_json
 from fewseg.ops.parallel import for_each
 from fewseg.types import IGNORE
 
@@ -135,7 +135,7 @@ def _load(path: Path, source: Source) -> Index | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         if content["schema"] != _SCHEMA:
             return None
         images = {

@@ -21,7 +21,7 @@ from fewseg.engine.environment import environment
 from fewseg.engine.results import as_json
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.registry import method_name
-from fewseg.ops.files import atomic_path
+from fewseg.ops.files import atomic_path, parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _header(stored: str, path: Path) -> dict[str, Any]:
     """The JSON of a checkpoint's header."""
     try:
-        text = json.loads(stored)
+        text = parse_json(stored)
         newer = text["schema"] > SCHEMA
         missing = sorted(_HEADER - set(text))
     except (ValueError, KeyError, TypeError) as error:
@@ -166,6 +166,7 @@ def load_checkpoint(
         config = _with_backbone(config, weights=backbone_weights)
     elif not about.backbone_digest:
         config = _with_backbone(config, weights=None)
+    _check_shapes(path, config)
     method: FewShotSegmenter = config.build()
     found = method.backbone.digest() if about.backbone_digest else ""
     if found != about.backbone_digest:
@@ -175,6 +176,22 @@ def load_checkpoint(
         )
     load_tensors(method, path)
     return method.eval(), about
+
+
+def _check_shapes(path: Path, config: MethodConfig) -> None:
+    """Compares the file's tensors with those of its config, before memory is taken for the config's."""
+    with torch.device("meta"):
+        own = {k: v.shape for k, v in _with_backbone(config, weights=None).build().state_dict().items()}
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        stored = {k: torch.Size(file.get_slice(_MODEL + k).get_shape()) for k in own if _MODEL + k in names}
+    wrong = [k for k, shape in stored.items() if shape != own[k]]
+    if wrong:
+        raise ValueError(
+            f"{path} does not fit {type(config).method.__name__}: {wrong[0]} is "
+            f"{tuple(stored[wrong[0]])}, by the config in the file it must be "
+            f"{tuple(own[wrong[0]])}: the file was edited"
+        )
 
 
 def load_method(path: Path | str, *, backbone_weights: str | None = None) -> FewShotSegmenter:

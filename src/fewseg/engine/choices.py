@@ -8,7 +8,7 @@ Precision = Literal["fp32", "bf16"]
 PrecisionOption = Literal["auto", "fp32", "bf16"]
 """What an option takes; ``engine.environment.precision_on`` says what auto is on a device."""
 
-FusionName = Literal["mean", "average", "cross-guided", "attention", "iterative", "fit", "vote"]
+FusionName = Literal["mean", "average", "cross-guided", "attention", "iterative", "fit", "vote", "all"]
 """The kinds of ``methods.fusion.FUSIONS``; a test keeps the two equal."""
 
 Target = Literal["query", "support"]

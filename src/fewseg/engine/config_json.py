@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.registry import METHODS, list_methods, part_classes
@@ -40,10 +42,32 @@ def _rebuilt(value: Any, kinds: tuple[type, ...]) -> Any:
         )
     parts = {f.name: value_before(f) for f in fields(kind) if value_before(f) is not MISSING}
     parts |= {key: _rebuilt(item, part_classes(hints[key])) for key, item in given.items()}
+    wrong = [key for key, item in parts.items() if not _fits(item, hints[key])]
+    if wrong:
+        expected = getattr(hints[wrong[0]], "__name__", hints[wrong[0]])
+        raise ValueError(
+            f"config of {name} has {wrong[0]} {given.get(wrong[0])!r:.60}, expected {expected}: the file was "
+            "edited, or is of a newer version or of another program"
+        )
     try:
         return kind(**parts)
     except TypeError as error:
         raise ValueError(f"config of {name} is not complete: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a field's type; numbers are finite, and an int counts as a float."""
+    origin, members = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return any(type(value) is type(member) and value == member for member in members)
+    if origin in (UnionType, Union):
+        return any(_fits(value, member) for member in members)
+    if origin is tuple and isinstance(value, tuple):
+        kinds = members[:1] * len(value) if members[1:] == (...,) else members
+        return len(kinds) == len(value) and all(map(_fits, value, kinds))
+    if hint in (int, float):
+        return type(value) in {int, hint} and math.isfinite(value)
+    return hint is Any or isinstance(value, origin or hint)
 
 
 def with_parts(configs: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:

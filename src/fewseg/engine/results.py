@@ -31,7 +31,7 @@ from fewseg.metrics import (
     per_class,
     std_over_seeds,
 )
-from fewseg.ops.files import atomic_path, atomic_write_text
+from fewseg.ops.files import atomic_path, atomic_write_text, parse_json
 from fewseg.types import value_before
 
 SCHEMA = 4
@@ -317,8 +317,8 @@ def _read(path: Path) -> dict[str, Any]:
             f"there is no result file {path}: give the .json that `fewseg evaluate` wrote"
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        found = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(
             f"{path} is not a whole JSON file ({error}): evaluate again or restore it"
         ) from error

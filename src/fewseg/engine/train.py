@@ -30,7 +30,7 @@ from fewseg.engine.results import as_json
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.registry import MethodConfig
-from fewseg.ops.files import atomic_write_text
+from fewseg.ops.files import atomic_write_text, parse_json
 from fewseg.ops.progress import progress_bar
 from fewseg.types import Features, LossTerms
 
@@ -192,8 +192,8 @@ def _drop_losses_after(path: Path, step: int) -> None:
 
 def _logged_step(line: str) -> float:
     """The step of a line of the log; infinite for one that a kill or a full disk broke."""
-    with suppress(ValueError, TypeError, KeyError, RecursionError):
-        return int(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    with suppress(ValueError, TypeError, KeyError):
+        return int(parse_json(line)["step"]) if line.endswith("\n") else math.inf
     return math.inf
 
 

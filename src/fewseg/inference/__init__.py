@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fewseg.inference.choose import Choice as Choice
     from fewseg.inference.choose import ExpectedClass as ExpectedClass
+    from fewseg.inference.find import find_images as find_images
     from fewseg.inference.folder_run import RunReport as RunReport
     from fewseg.inference.folder_run import label as label
     from fewseg.inference.folder_run import label_images as label_images
     from fewseg.inference.images import ImageLike as ImageLike
     from fewseg.inference.images import MaskLike as MaskLike
-    from fewseg.inference.images import find_images as find_images
     from fewseg.inference.model import EncodedImage as EncodedImage
     from fewseg.inference.model import Model as Model
     from fewseg.inference.model import PreparedImage as PreparedImage
@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "choose": ("Choice", "ExpectedClass"),
+    "find": ("find_images",),
     "folder_run": ("RunReport", "label", "label_images"),
-    "images": ("ImageLike", "MaskLike", "find_images"),
+    "images": ("ImageLike", "MaskLike"),
     "model": ("EncodedImage", "Model", "PreparedImage", "Tiles", "Views", "Whole", "load_model"),
     "onnx": ("Exported", "export", "on_onnx_runtime"),
     "options": ("DEFAULT_MODEL", "ExportOptions", "LabelOptions", "ModelOptions", "RunOptions"),

@@ -1,20 +1,16 @@
-"""``fewseg label``: reading, computing and writing overlap, with a bounded number of images in memory."""
+"""``fewseg label``: a folder of images, with outputs that a killed run goes on with."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +19,8 @@ from fewseg.annotations.names import output_stems
 from fewseg.annotations.options import CLASS_FORMATS
 from fewseg.annotations.writer import WriteOptions
 from fewseg.inference.advice import RunSummary
-from fewseg.inference.images import find_images, read_image
+from fewseg.inference.find import find_images
+from fewseg.inference.images import read_image
 from fewseg.inference.model import Model, PreparedImage
 from fewseg.inference.options import LabelOptions, RunOptions
 from fewseg.inference.outputs import (
@@ -38,101 +35,16 @@ from fewseg.inference.outputs import (
 )
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.segmenter import Segmenter, segmenter_with_supports
-from fewseg.ops.files import atomic_write_text, folder_alone, unwritten
+from fewseg.inference.stream import NO_MEMORY, stream
+from fewseg.ops.files import atomic_write_text, folder_alone, parse_json, unwritten
 from fewseg.ops.progress import progress_bar
 from fewseg.types import DataError
-
-K = TypeVar("K")
-A = TypeVar("A")
-B = TypeVar("B")
-
-
-def _computed(
-    compute: Callable[[list[tuple[K, A]]], list[B]],
-    ready: list[tuple[K, A]],
-    skipped: tuple[type[Exception], ...],
-) -> list[tuple[K, B | Exception]]:
-    """The results of a batch; of one that cannot be computed, those of its images one by one."""
-    try:
-        results = compute(ready) if ready else []
-        return [(key, result) for (key, _), result in zip(ready, results, strict=True)]
-    except skipped as error:
-        if len(ready) == 1:
-            return [(ready[0][0], error)]
-    # not while the error is held: its frames hold the batch's maps
-    return [one for item in ready for one in _computed(compute, [item], skipped)]
-
-
-def stream(  # noqa: C901 - one loop with three stages
-    keys: Iterable[K],
-    read: Callable[[K], A],
-    compute: Callable[[list[tuple[K, A]]], list[B]],
-    write: Callable[[K, B], None],
-    failed: Callable[[K, Exception], None],
-    *,
-    skipped: tuple[type[Exception], ...],
-    workers: int,
-    ahead: int,
-    batch: int = 1,
-) -> Iterator[K]:
-    """Runs keys through ``read`` in threads, ``compute`` in the caller's thread, ``write`` in one thread.
-
-    Each key is yielded when it is written or skipped; any other error ends the stream. No more than ``ahead``
-    images are between the start of their reading and the end of their computing, and no more than ``ahead``
-    between that and the end of their writing. Order is kept.
-    """
-    broken = threading.Event()
-
-    def written(key: K, result: B) -> K:
-        if not broken.is_set():
-            try:
-                write(key, result)
-            except BaseException:
-                broken.set()
-                raise
-        return key
-
-    coming, ahead = iter(keys), max(ahead, batch)
-    reading: deque[tuple[K, Future[A]]] = deque()
-    writing: deque[Future[K]] = deque()
-    readers, writer = ThreadPoolExecutor(workers), ThreadPoolExecutor(1)
-    try:
-        while True:
-            for key in islice(coming, ahead - len(reading)):
-                reading.append((key, readers.submit(read, key)))
-            if not reading:
-                break
-            ready: list[tuple[K, A]] = []
-            while reading and len(ready) < batch:
-                key, future = reading.popleft()
-                try:
-                    ready.append((key, future.result()))
-                except skipped as error:
-                    failed(key, error)
-                    yield key
-            for key, result in _computed(compute, ready, skipped):
-                if isinstance(result, Exception):
-                    failed(key, result)
-                    yield key
-                else:
-                    writing.append(writer.submit(written, key, result))
-            while writing and (len(writing) > ahead or writing[0].done()):
-                yield writing.popleft().result()
-        while writing:
-            yield writing.popleft().result()
-    finally:
-        broken.set()
-        readers.shutdown(wait=True, cancel_futures=True)
-        writer.shutdown(wait=True, cancel_futures=True)
-
 
 logger = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 SHAPES, PRECISION, INSTANCES = "shapes of labelme", "precision", "instances"
 """Facts that a later run may add: there were no such files before it, or the model's digest has it too."""
-
-_NO_MEMORY = "there is not enough memory for this image: lower --batch or --size, or make it smaller"
 
 
 @contextmanager
@@ -149,7 +61,7 @@ def claimed(
         found: dict[str, object] = {}
         if path.is_file():
             try:
-                value = json.loads(path.read_bytes())
+                value = parse_json(path.read_bytes())
             except ValueError as error:
                 raise DataError(
                     f"{path} is broken ({error}): remove it, or choose a different folder"
@@ -329,7 +241,9 @@ def _run(
         outputs.write(found.prediction(name, probability=outputs.probability, instances=things))
 
     def failed(name: str, error: Exception) -> None:
-        lost[name] = f"{name}: {_NO_MEMORY}" if isinstance(error, MemoryError) else str(error)
+        lost[name] = NO_MEMORY if isinstance(error, MemoryError) else str(error)
+        if name not in lost[name]:
+            lost[name] = f"{name}: {lost[name]}"
         logger.warning("skipped: %s", lost[name])
 
     finished = stream(
@@ -343,7 +257,7 @@ def _run(
         ahead=2 * options.workers + options.batch,
         batch=options.batch,
     )
-    with progress_bar(not options.quiet, lines=True) as bar:
+    with progress_bar(not options.quiet) as bar:
         task = bar.add_task("label", total=len(images))
         for _ in finished:
             bar.advance(task)

@@ -11,17 +11,17 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewseg.inference.model import Model
+from fewseg.inference.model import GUIDE, Model, refined
 from fewseg.inference.options import ExportOptions
 from fewseg.inference.segmentation import Session
 from fewseg.inference.segmenter import segmenter_with_supports
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.ops.files import atomic_path, atomic_write_text, unwritten
-from fewseg.types import DataError, Features, State
+from fewseg.ops.files import atomic_path, atomic_write_text, parse_json, unwritten
+from fewseg.types import DataError, Features
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ class Exported:
     Attributes:
         folder: the folder of the graphs.
         extract_error: largest difference of ONNX Runtime's maps from torch's, over their largest value.
-        segment_error: the same of the logits.
+        segment_error: the same of the logits; where edges are refined, of the probabilities, since the
+            logarithms of small ones differ more.
     """
 
     folder: Path
@@ -88,17 +89,24 @@ def _extract_graph(method: FewShotSegmenter) -> _Graph:
     return _Graph(method, lambda images: tuple(method.extract(images).maps.values()))
 
 
-def _segment_graph(model: Model, levels: Sequence[str], state: State) -> _Graph:
+def _segment_graph(session: Session, size: int, levels: Sequence[str]) -> _Graph:
     """Maps and the tensors of a state to logits (1, 1 + N, S, S)."""
-    names = list(state_tensors(state))
+    names, model, choice = list(state_tensors(session.state)), session.model, session.choice
 
     def run(*tensors: Tensor) -> Tensor:
         count = len(levels)
         maps = dict(zip(levels, tensors[:count], strict=True))
         named = dict(zip(names, tensors[count:], strict=True))
-        features = Features(maps=maps, image_size=(model.size, model.size))
-        logits: Tensor = model.method.segment(features, with_tensors(state, named))
-        return logits
+        features = Features(maps=maps, image_size=(size, size))
+        logits: Tensor = model.method.segment(features, with_tensors(session.state, named))
+        if not model.refine and choice is None:
+            return logits
+        margins = logits[:, 1:] - logits[:, :1]
+        if model.refine:
+            margins = refined(margins, features)
+        if choice is not None:
+            margins = margins - choice.log_odds
+        return F.pad(margins, (0, 0, 0, 0, 1, 0))
 
     return _Graph(model.method, run)
 
@@ -127,14 +135,15 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
 
     The support state's tensors are inputs: their sizes are those of the given session (N, and for some
     methods K and the foreground cells), their values are free. The model is traced at its own input size, one
-    view at a time.
+    view at a time. Where the supports chose the method, segment is the chosen one, with its thresholds.
     """
     require_onnx()
-    features = session.supports.images[0].image.features.select([0])
-    levels = list(features.maps)
-    states = state_tensors(session.state)
-    segment = _segment_graph(model, levels, session.state)
-    names, inputs = [*levels, *states], (*features.maps.values(), *states.values())
+    maps = dict(session.supports.images[0].image.features.select([0]).maps)
+    if not session.model.refine:
+        maps.pop(GUIDE, None)
+    levels, states = list(maps), state_tensors(session.state)
+    segment = _segment_graph(session, model.size, levels)
+    names, inputs = [*levels, *states], (*maps.values(), *states.values())
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -144,7 +153,9 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
     _write(segment, inputs, folder / SEGMENT, names, ["logits"])
     extract_error = extract_difference(model, folder / EXTRACT)
     with torch.no_grad():
-        segment_error = _difference(folder / SEGMENT, inputs, names, (segment(*inputs),))
+        segment_error = _difference(
+            folder / SEGMENT, inputs, names, (segment(*inputs),), chances=bool(session.model.refine)
+        )
     worst = max(extract_error, segment_error)
     if not worst <= tolerance:
         raise ValueError(
@@ -156,10 +167,12 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
         "model": model.digest,
         "model_name": model.name,
         "size": model.size,
-        "levels": levels,
+        "levels": [level for level in levels if level != GUIDE],
         "classes": list(session.supports.classes),
         "state": {name: list(value.shape) for name, value in states.items()},
         "input": "RGB in [0, 1], letterboxed top-left, padded with the ImageNet mean colour",
+        **({"choice": session.choice.facts()} if session.choice else {}),
+        **({GUIDE: "the input times 255, rounded, uint8: an input of segment"} if GUIDE in levels else {}),
     }
     atomic_write_text(folder / ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     return Exported(folder=folder, extract_error=extract_error, segment_error=segment_error)
@@ -216,17 +229,27 @@ def _write(
         except OSError:
             raise
         except Exception as error:  # the exporter raises whatever the graph leads to, in many lines
-            why = next(filter(None, map(str.strip, str(error).splitlines())), "no reason given")
+            cause: BaseException = error
+            while cause.__cause__ is not None:  # the first of them names the operation
+                cause = cause.__cause__
+            why = next(filter(None, map(str.strip, str(cause).splitlines())), "no reason given")
             raise ValueError(
-                f"{path.name}: this method has a step that cannot be exported ({type(error).__name__}: {why})"
+                f"{path.name}: this method has a step that cannot be exported ({type(cause).__name__}: {why})"
                 ": use torch"
             ) from error
 
 
 def _difference(
-    path: Path, inputs: tuple[Tensor, ...], names: Sequence[str], expected: tuple[Tensor, ...]
+    path: Path,
+    inputs: tuple[Tensor, ...],
+    names: Sequence[str],
+    expected: tuple[Tensor, ...],
+    chances: bool = False,
 ) -> float:
-    """Largest difference of a graph's outputs from torch's, over the largest; infinite for other shapes."""
+    """Largest difference of a graph's outputs from torch's, over the largest; infinite for other shapes.
+
+    With ``chances``, that of the softmax over the outputs' channels.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -235,9 +258,11 @@ def _difference(
     worst, outputs = 0.0, session.run(None, feed)
     if [output.shape for output in outputs] != [tuple(true.shape) for true in expected]:
         return math.inf
-    for found, true in zip(outputs, expected, strict=True):
-        known = true.detach().cpu().numpy()
-        worst = max(worst, float(np.abs(found - known).max() / max(1e-12, np.abs(known).max())))
+    for output, true in zip(outputs, expected, strict=True):
+        found, known = torch.from_numpy(output), true.detach().cpu()
+        if chances:
+            found, known = found.softmax(dim=1), known.softmax(dim=1)
+        worst = max(worst, float((found - known).abs().max() / known.abs().max().clamp(min=1e-12)))
     return worst
 
 
@@ -272,7 +297,7 @@ def _check_size(model: Model, folder: Path) -> None:
     """Checks that a folder is an export at a model's size; the comparison checks its weights."""
     path = folder / ABOUT
     try:
-        about: Any = json.loads(path.read_bytes())
+        about: Any = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(f"there is no {path}: give a folder that `fewseg export` wrote") from error
     except (OSError, ValueError) as error:

@@ -11,7 +11,9 @@ from tyro.conf import arg
 
 from fewseg.annotations.options import Format, LabelStudioNames, ReadOptions
 from fewseg.engine.choices import FusionName, PrecisionOption
+from fewseg.inference.find import find_images
 from fewseg.ops.files import check_writable
+from fewseg.recipes.names import recipe_names, unknown_recipe
 
 AUTO, AUTO_RECIPE = "auto", "fitted_resnet50"
 DEFAULT_MODEL = AUTO
@@ -68,9 +70,12 @@ class ModelOptions:
     where they choose, and is off elsewhere."""
 
     def check(self) -> None:
-        """Raises a FileNotFoundError where the model is the path of a file that does not exist."""
+        """Raises a FileNotFoundError or a ValueError where there is no such checkpoint or recipe."""
         if Path(self.model).suffix and not Path(self.model).exists():
             raise FileNotFoundError(f"no checkpoint at {self.model}: give the path of a .safetensors file")
+        recipe, names = auto_recipe(self.model) or self.model, recipe_names()
+        if recipe not in names and not Path(self.model).exists():
+            raise unknown_recipe(recipe, names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +153,7 @@ class LabelOptions:
                 raise FileNotFoundError(
                     f"{place} does not exist: give a folder of images, a pattern or files"
                 )
+        find_images(self.images, leave_out=self.out)
         check_support(self.support)
         check_writable(self.out / "run.json")
         if self.save_support is not None:
@@ -173,8 +179,6 @@ class ExportOptions:
         """Raises as :meth:`LabelOptions.check`."""
         self.read.check()
         self.model.check()
-        if auto_recipe(self.model.model) is not None:
-            raise ValueError("auto chooses anew for each support set: export a recipe or a checkpoint")
         if self.model.refine:
             raise ValueError("an export has no step that refines edges: leave --refine out")
         if self.model.precision == "bf16":

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import torch
 
@@ -25,6 +25,7 @@ from fewseg.inference.images import ImageLike, MaskLike, as_list, read_image, re
 from fewseg.inference.model import EncodedImage, Model, PreparedImage, Views, load_model, view_masks
 from fewseg.inference.options import DEFAULT_MODEL, ModelOptions
 from fewseg.inference.segmentation import Segmentation, Session
+from fewseg.inference.stream import NO_MEMORY, stream
 from fewseg.inference.supports import (
     ClassSupport,
     SupportSet,
@@ -139,7 +140,7 @@ class Segmenter:
         ready: list[PreparedImage | EncodedImage] = []
         for image in images:
             if isinstance(image, EncodedImage) and image.model != self.model.digest:
-                raise ValueError(
+                raise DataError(
                     f"the image was encoded by the model {image.model}, this one is {self.model.digest} "
                     f"({self.model.name}): encode it with this one"
                 )
@@ -264,17 +265,70 @@ class Segmenter:
                 self._session = Session(self.model, self._supports)
             return self._session
 
-    def segment(self, image: AnyImage, *, quality: bool = True) -> Segmentation:
-        """Segments an image.
+    @overload
+    def segment(self, image: AnyImage, *, quality: bool = True) -> Segmentation: ...
+
+    @overload
+    def segment(
+        self, image: list[Any] | tuple[Any, ...], *, quality: bool = True, batch: int | None = None
+    ) -> list[Segmentation | DataError]: ...
+
+    def segment(
+        self,
+        image: AnyImage | list[Any] | tuple[Any, ...],
+        *,
+        quality: bool = True,
+        batch: int | None = None,
+    ) -> Segmentation | list[Segmentation | DataError]:
+        """Segments an image, or a list of images.
 
         Args:
-            image: in any form, at any size.
+            image: in any form, at any size; or a list or tuple of such.
             quality: estimate how far to trust the result too, which takes further passes of the head.
+            batch: of a list, images that go through the network together; by default 1 on a CPU and 8 on a
+                GPU.
+
+        Returns:
+            Of a list, a result for each image, in order: one that cannot be used has its error there and ends
+            nothing.
 
         Raises:
-            ValueError: there is no support, or as :meth:`encode`.
+            ValueError: there is no support, the batch is below 1, or, of a single image, as :meth:`encode`.
         """
-        return self.session().segment(self.encode(image), quality=quality)
+        session = self.session()
+        if not isinstance(image, (list, tuple)):
+            return session.segment(self.encode(image), quality=quality)
+        if batch is None:
+            batch = 1 if self.model.device.type == "cpu" else 8
+        if batch < 1:
+            raise ValueError(f"batch must be 1 or more, got {batch}")
+        found: dict[int, Segmentation | DataError] = {}
+
+        def read(k: int) -> PreparedImage | EncodedImage:
+            own = image[k]
+            known = isinstance(own, (PreparedImage, EncodedImage))
+            return own if known else self.prepare(own, f"image {k}")
+
+        def compute(ready: list[tuple[int, PreparedImage | EncodedImage]]) -> list[Segmentation]:
+            return session.segment_all(self.encode_all([own for _, own in ready]), quality=quality)
+
+        def failed(k: int, error: Exception) -> None:
+            found[k] = error if isinstance(error, DataError) else DataError(f"image {k}: {NO_MEMORY}")
+
+        steps = stream(
+            range(len(image)),
+            read,
+            compute,
+            found.__setitem__,
+            failed,
+            skipped=(DataError, MemoryError),
+            workers=2,
+            ahead=4 + batch,
+            batch=batch,
+        )
+        for _ in steps:
+            pass
+        return [found[k] for k in range(len(image))]
 
     def save_supports(self, path: str | Path) -> None:
         """Writes the support set, encoded: tensors and a JSON header, nothing that runs.
@@ -300,6 +354,17 @@ class Segmenter:
             self._replace(loaded)
 
 
+_SUPPORT_BYTES = 4 * 2**30
+"""Of features that are kept of annotated images."""
+
+
+def _most_supports(model: Model, images: Sequence[AnnotatedImage]) -> int:
+    """How many annotated images have room, by the size of the largest one."""
+    height, width = max((image.size for image in images), key=lambda size: size[0] * size[1])
+    (largest,) = model.encode([model.prepare(torch.zeros(3, height, width, dtype=torch.uint8))])
+    return max(1, _SUPPORT_BYTES // largest.nbytes)
+
+
 def segmenter_with_supports(
     model: ModelOptions, support: Path, read: ReadOptions, convert: Callable[[Model], Model] | None = None
 ) -> Segmenter:
@@ -314,14 +379,14 @@ def segmenter_with_supports(
     if is_saved and model.precision == "auto":
         model = replace(model, precision=precision_of_supports(support))
     loaded = load_model(model)
-    if loaded.chooses and len(images) > MOST_IMAGES:
-        logger.warning(
-            "the first step takes %d of the %d annotated images, evenly spaced: name a recipe to use all",
-            MOST_IMAGES,
-            len(images),
-        )
+    if len(images) > MOST_IMAGES:
+        most = MOST_IMAGES if loaded.chooses else _most_supports(loaded, images)
+        text = "%d of the %d annotated images are taken, evenly spaced: %s"
+        why = "name a recipe to use more" if loaded.chooses else "the features of all would fill the memory"
+        if len(images) > most:
+            logger.warning(text, most, len(images), why)
         classes = list(dict.fromkeys(name for image in images for name in image.masks))
-        images = sampled(images, classes, lambda image, name: name in image.masks, MOST_IMAGES)
+        images = sampled(images, classes, lambda image, name: name in image.masks, most)
     ready = loaded if convert is None else convert(loaded)
     segmenter = Segmenter(ready, max_pixels=read.max_pixels, value_range=read.value_range)
     if is_saved:

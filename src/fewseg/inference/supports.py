@@ -17,7 +17,7 @@ from fewseg.annotations.options import ValueRange
 from fewseg.annotations.values import check_classes
 from fewseg.engine.choices import Precision
 from fewseg.inference.model import EncodedImage, Model, Window, view_masks
-from fewseg.ops.files import atomic_path
+from fewseg.ops.files import atomic_path, parse_json
 from fewseg.ops.geometry import letterbox
 from fewseg.types import IGNORE, DataError, EncodedShots, Features
 
@@ -278,10 +278,9 @@ def precision_of_supports(path: Path) -> Precision:
     """In which a saved support set was encoded; fp32 where its file does not record it."""
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_KEY])
-    except (SafetensorError, OSError, ValueError, KeyError):
+            return "bf16" if parse_json((file.metadata() or {})[_KEY])["precision"] == "bf16" else "fp32"
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return "fp32"  # load_supports reports what is wrong
-    return "bf16" if header.get("precision") == "bf16" else "fp32"
 
 
 def load_supports(path: Path, model: Model) -> SupportSet:
@@ -293,7 +292,7 @@ def load_supports(path: Path, model: Model) -> SupportSet:
             metadata = file.metadata() or {}
             if _KEY not in metadata:
                 raise DataError(f"{path} is not a support set of fewseg: give a file of save_supports")
-            header = json.loads(metadata[_KEY])
+            header = parse_json(metadata[_KEY])
             if header["schema"] > _SCHEMA:
                 raise DataError(
                     f"{path} has support schema {header['schema']}, this version reads up to {_SCHEMA}: "

@@ -4,10 +4,13 @@
 same. Importing a method's file registers it.
 """
 
+from fewseg.methods.amp import AMP, AMPConfig
+from fewseg.methods.asgnet import ASGNet, ASGNetConfig
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.canet import CANet, CANetConfig
 from fewseg.methods.fitted import Fitted, FittedConfig, LinearHead, PerceptronHead
 from fewseg.methods.fusion import (
+    AllVectors,
     CrossGuided,
     Fusion,
     IterativeInference,
@@ -21,14 +24,22 @@ from fewseg.methods.matcher import Matcher, MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.panet import PANet, PANetConfig
 from fewseg.methods.pfenet import PFENet, PFENetConfig
+from fewseg.methods.pmms import PMMs, PMMsConfig
+from fewseg.methods.ppnet import PPNet, PPNetConfig
 from fewseg.methods.prototypical import PrototypeSegmenter
 from fewseg.methods.registry import create_method, list_methods, method_config, method_name, register_method
+from fewseg.methods.repri import RePRI, RePRIConfig
 from fewseg.methods.scl import SCLCANet, SCLCANetConfig, SCLPFENet, SCLPFENetConfig
 from fewseg.methods.sdaanet import SDAANet, SDAANetConfig
 from fewseg.methods.sgone import SGOne, SGOneConfig
 from fewseg.methods.srpnet import SRPNet, SRPNetConfig
 
 __all__ = [
+    "AMP",
+    "AMPConfig",
+    "ASGNet",
+    "ASGNetConfig",
+    "AllVectors",
     "CANet",
     "CANetConfig",
     "CrossGuided",
@@ -48,9 +59,15 @@ __all__ = [
     "PANetConfig",
     "PFENet",
     "PFENetConfig",
+    "PMMs",
+    "PMMsConfig",
+    "PPNet",
+    "PPNetConfig",
     "PairScorer",
     "PerceptronHead",
     "PrototypeSegmenter",
+    "RePRI",
+    "RePRIConfig",
     "SCLCANet",
     "SCLCANetConfig",
     "SCLPFENet",

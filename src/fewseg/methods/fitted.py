@@ -222,8 +222,8 @@ class Fitted(FewShotSegmenter):
         """
         with torch.autocast(state.present.device.type, enabled=False):
             maps = self.maps(query)
-            sets = sets_of_queries(state.present, len(query)).tolist()
-            logits = [self._logits([m[i] for m in maps], state, b) for i, b in enumerate(sets)]
+            sets, last = sets_of_queries(state.present, len(query)), len(state.present) - 1
+            logits = [self._logits([m[i] for m in maps], state, min(i, last)) for i in range(len(query))]
             return resize(without_absent(torch.stack(logits), state.present[sets]), query.image_size)
 
     def _logits(self, maps: Sequence[Tensor], state: FittedState, b: int) -> Tensor:

@@ -183,7 +183,23 @@ class Vote(Fusion):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShotAttention(Fusion):
+class AllVectors(Fusion):
+    """The K shots' vectors side by side: each shot gives several, and the query is compared with all.
+
+    Source: the K-shot forms of ASGNet (Li et al. 2021), PMMs (Yang et al. 2020) and PPNet (Liu et al. 2020).
+    """
+
+    kind: Literal["all"] = "all"
+    joins_guides: ClassVar[bool] = True
+
+    def join(self, guides: Guides, shots: int) -> Guides:
+        """Puts the K shots' vectors side by side: (B, K * V, d), those of one shot next to each other."""
+        maps = {k: v.unflatten(0, (-1, shots)).flatten(1, 2) for k, v in guides.maps.items()}
+        return guides.joined(shots, maps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShotAttention(AllVectors):
     """Weighs the K shots after the comparison with the query, by a learned branch of the decoder.
 
     Train with K > 1: with one shot its weight is 1 whatever the branch gives, and nothing is learned.
@@ -191,13 +207,7 @@ class ShotAttention(Fusion):
     Source: CANet (Zhang et al., CVPR 2019), Sec. 3.4.
     """
 
-    kind: Literal["attention"] = "attention"
-    joins_guides: ClassVar[bool] = True
-
-    def join(self, guides: Guides, shots: int) -> Guides:
-        """Puts the K shots' vectors side by side: (B, K * V, d), those of one shot next to each other."""
-        maps = {k: v.unflatten(0, (-1, shots)).flatten(1, 2) for k, v in guides.maps.items()}
-        return guides.joined(shots, maps)
+    kind: Literal["attention"] = "attention"  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,12 +386,24 @@ PrototypeFusion = MeanVector | IterativeInference
 AttendedFusion = PairFusion | ShotAttention
 """Of methods that score pairs and can weigh the shots of one guide."""
 
+AllFusion = AllVectors | ScoreAverage | CrossGuided
+"""Of methods that score pairs and get several vectors of a shot."""
+
 VotedFusion = Vote | ScoreAverage | CrossGuided
 """Of methods that compare the query with every cell of each shot."""
 
 FUSIONS: dict[str, type[Fusion]] = {
     fusion.kind: fusion
-    for fusion in (MeanVector, ScoreAverage, CrossGuided, ShotAttention, IterativeInference, JointFit, Vote)
+    for fusion in (
+        MeanVector,
+        ScoreAverage,
+        CrossGuided,
+        ShotAttention,
+        IterativeInference,
+        JointFit,
+        Vote,
+        AllVectors,
+    )
 }
 """Every fusion by its name."""
 

@@ -68,4 +68,4 @@ class Matcher(PrototypeSegmenter):
         Raises:
             ValueError: always.
         """
-        raise ValueError("the matcher has nothing to train: evaluate it without training")
+        raise ValueError(f"{type(self).__name__} has nothing to train: evaluate it without training")

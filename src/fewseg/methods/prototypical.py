@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewseg.methods.base import FewShotSegmenter, sets_of_queries, warn_of_absent, without_absent
-from fewseg.methods.fusion import IterativeInference, Judge, MeanVector
+from fewseg.methods.fusion import Fusion, IterativeInference, Judge, MeanVector
 from fewseg.methods.losses import cross_entropy_full_size, cross_entropy_of_sets, margins_to_background
 from fewseg.ops.masks import labels_of_margins, masked_averages, mean_region_iou
 from fewseg.ops.resize import pixels_to_cells, resize, resize_by_products
@@ -175,7 +175,7 @@ class PrototypeSegmenter(FewShotSegmenter):
         align_corners: how maps are resized.
     """
 
-    fusions = (MeanVector(), IterativeInference())
+    fusions: tuple[Fusion, ...] = (MeanVector(), IterativeInference())
     trains_ways = True
     compares_background = True
     metric: Metric

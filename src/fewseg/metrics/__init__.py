@@ -23,7 +23,7 @@ from fewseg.metrics.statistics import (
     paired_difference,
     std_over_seeds,
 )
-from fewseg.metrics.trainings import TrainingsDifference, trainings_difference
+from fewseg.metrics.trainings import TrainingsDifference, trainings_difference, trainings_interval
 
 __all__ = [
     "ANY_WAY",
@@ -51,4 +51,5 @@ __all__ = [
     "per_class",
     "std_over_seeds",
     "trainings_difference",
+    "trainings_interval",
 ]

@@ -62,6 +62,7 @@ def trainings_difference(
     b: Sequence[EpisodeCounts],
     classes: Sequence[int],
     *,
+    same: bool = False,
     score: Score = "miou",
     resamples: int = 1000,
     seed: int = 0,
@@ -77,30 +78,60 @@ def trainings_difference(
         a: the counts of each training of the method that is measured against.
         b: those of the other.
         classes: the tested classes.
+        same: whether the i-th of both are the same weights, used in two ways: they are drawn together.
         score: which score.
         resamples: how many.
         seed: of the resamples.
         level: share of the resamples between the ends of the interval.
 
     Raises:
-        ValueError: a method has no training, or the tables do not hold the same episodes.
+        ValueError: a method has no training, the tables do not hold the same episodes, or there are not as
+            many of both where they are the same weights.
     """
-    if not a or not b:
-        raise ValueError(f"each method needs 1 training at least, got {len(a)} and {len(b)}")
+    if not a or not b or (same and len(a) != len(b)):
+        many = "as many trainings as the other" if same else "1 training at least"
+        raise ValueError(f"each method needs {many}, got {len(a)} and {len(b)}")
     for table in (*a[1:], *b):
         check_same_episodes(a[0], table)
     scores = [[mean_score(table, classes, score) for table in of_method] for of_method in (a, b)]
+    difference = float(np.mean(scores[1]) - np.mean(scores[0]))
     drawn = np.stack(resampled_scores([*a, *b], classes, resamples, seed, score, "queries"))
-    of_images = [drawn[: len(a)], drawn[len(a) :]]
+    of_a, of_b = drawn[: len(a)], drawn[len(a) :]
     generator = np.random.default_rng((seed, 1))
-    first, second = (_drawn_trainings(of_method, generator) for of_method in of_images)
+    if same:
+        differences = _drawn_trainings(of_b - of_a, generator)
+        scores = [[second - first for first, second in zip(*scores, strict=True)]]
+    else:
+        differences = -_drawn_trainings(of_a, generator) + _drawn_trainings(of_b, generator)
     return TrainingsDifference(
-        difference=float(np.mean(scores[1]) - np.mean(scores[0])),
-        interval=interval_of(second - first, level),
+        difference=difference,
+        interval=interval_of(differences, level),
         trainings=(len(a), len(b)),
         training_error=sqrt(sum(variance(own) for own in scores if len(own) > 1)),
-        image_error=float(np.std(of_images[1].mean(axis=0) - of_images[0].mean(axis=0), ddof=1)),
+        image_error=float(np.std(of_b.mean(axis=0) - of_a.mean(axis=0), ddof=1)),
     )
+
+
+def trainings_interval(
+    tables: Sequence[EpisodeCounts],
+    classes: Sequence[int],
+    *,
+    score: Score = "miou",
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """The interval of a method's mean score over several trainings, resampled as in the difference.
+
+    Raises:
+        ValueError: there is no training, or the tables do not hold the same episodes.
+    """
+    if not tables:
+        raise ValueError("a method needs 1 training at least, got 0")
+    for table in tables[1:]:
+        check_same_episodes(tables[0], table)
+    drawn = np.stack(resampled_scores(tables, classes, resamples, seed, score, "queries"))
+    return interval_of(_drawn_trainings(drawn, np.random.default_rng((seed, 1))), level)
 
 
 def _drawn_trainings(scores: Floats, generator: np.random.Generator) -> Floats:

@@ -38,12 +38,16 @@ def pixel_filters(images: Tensor, sigmas: Sequence[float] = SIGMAS) -> Tensor:
         grey = F.pad(smooth.mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
         middle, left, right = grey[..., 1:-1, 1:-1], grey[..., 1:-1, :-2], grey[..., 1:-1, 2:]
         above, below = grey[..., :-2, 1:-1], grey[..., 2:, 1:-1]
-        gradient = torch.hypot((right - left) / 2, (below - above) / 2)
+        gradient = _length((right - left) / 2, (below - above) / 2)
         xx, yy = right + left - 2 * middle, below + above - 2 * middle
         xy = (grey[..., 2:, 2:] + grey[..., :-2, :-2] - grey[..., 2:, :-2] - grey[..., :-2, 2:]) / 4
-        spread = torch.hypot((xx - yy) / 2, xy)
+        spread = _length((xx - yy) / 2, xy)
         found += [smooth, gradient, (xx + yy) / 2 + spread, (xx + yy) / 2 - spread]
     return torch.cat(found, dim=1)
+
+
+def _length(across: Tensor, down: Tensor) -> Tensor:
+    return (across.square() + down.square()).sqrt()  # ONNX has no hypot
 
 
 def _smoothed(images: Tensor, sigma: float) -> Tensor:

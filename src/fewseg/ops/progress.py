@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -23,7 +23,7 @@ from rich.text import Text
 
 T = TypeVar("T")
 
-_QUIET_SECONDS = 30.0  # without a line
+_QUIET_SECONDS, _QUIET_SHARE = 30.0, 1 / 20  # without a line; of the time so far, in work of hours
 
 
 class _Rate(ProgressColumn):
@@ -37,21 +37,29 @@ class _Rate(ProgressColumn):
 
 
 class _Lines(Progress):
-    """A bar where nothing can be redrawn: a line at each tenth of a task, and each half minute."""
+    """A bar where nothing can be redrawn: a line at each tenth of a task, and each half minute or later."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(disable=True, console=console)
-        self._told: dict[TaskID, tuple[int, float]] = {}  # the tenth and the time of a task's last line
+        self._printed: dict[TaskID, tuple[int, float]] = {}  # the tenth and the time of a task's last line
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         """Counts, and prints a line when it is time for one."""
         super().advance(task_id, advance)
+        self._print_due(task_id)
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Changes a task, and prints a line when it is time for one."""
+        super().update(task_id, **changes)
+        self._print_due(task_id)
+
+    def _print_due(self, task_id: TaskID) -> None:
         task, now = self._tasks[task_id], self.get_time()
         tenth = int(10 * task.completed / task.total) if task.total else 0
         began = now - (task.elapsed or 0.0)
-        last_tenth, last_time = self._told.get(task_id, (0, began))
-        if tenth > last_tenth or now - last_time >= _QUIET_SECONDS:
-            self._told[task_id] = (tenth, now)
+        last_tenth, last_time = self._printed.get(task_id, (0, began))
+        if tenth > last_tenth or now - last_time >= max(_QUIET_SECONDS, _QUIET_SHARE * (now - began)):
+            self._printed[task_id] = (tenth, now)
             self.console.out(_line(task), highlight=False)
 
 
@@ -67,13 +75,13 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def progress_bar(show: bool = True, *, lines: bool = False) -> Iterator[Progress]:
+def progress_bar(show: bool = True) -> Iterator[Progress]:
     """A rich progress bar on standard error that goes away when done.
 
-    With ``lines``, where standard error is no terminal, a line is printed now and then instead.
+    Where standard error is no terminal, a line is printed now and then instead.
     """
     console = Console(stderr=True)
-    if show and lines and not console.is_terminal:
+    if show and not console.is_terminal:
         yield _Lines(console)
         return
     columns = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import lru_cache
 
 from fewseg.recipes import (  # noqa: F401  # they register
@@ -13,6 +12,7 @@ from fewseg.recipes import (  # noqa: F401  # they register
     voc5i_mini_details,
     zoo,
 )
+from fewseg.recipes.names import unknown_recipe
 from fewseg.recipes.recipe import RECIPES, Recipe
 from fewseg.recipes.variants import Variant
 
@@ -22,9 +22,7 @@ __all__ = ["RECIPES", "recipe", "variant", "variants"]
 def recipe(name: str) -> Recipe:
     """Makes the recipe of a name."""
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES)
-        meant = f"did you mean {' or '.join(near)}?" if near else "no name is near it."
-        raise ValueError(f"unknown recipe {name!r}: {meant} `fewseg train --help` lists all {len(RECIPES)}")
+        raise unknown_recipe(name, RECIPES)
     return RECIPES[name]()
 
 

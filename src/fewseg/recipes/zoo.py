@@ -8,19 +8,85 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fewseg.backbones import BackboneConfig
-from fewseg.data.protocols import HSNET, HSNET_COCO, VOC5I_MINI
+from fewseg.data.protocols import (
+    HSNET,
+    HSNET_COCO,
+    PAPER_SCL,
+    PAPER_SDAANET,
+    PAPER_SDAANET_COCO,
+    PAPER_SRPNET,
+    VOC5I_MINI,
+    Protocol,
+)
 from fewseg.data.transforms import TrainView
 from fewseg.engine.train_config import AdamW, TrainConfig
-from fewseg.methods.fusion import Vote
+from fewseg.methods.amp import AMPConfig
+from fewseg.methods.asgnet import ASGNetConfig
+from fewseg.methods.fusion import AllVectors, Fusion, JointFit, Vote
 from fewseg.methods.hsnet import HSNetConfig, blocks_of
+from fewseg.methods.pmms import PMMsConfig
+from fewseg.methods.ppnet import PPNetConfig
+from fewseg.methods.registry import MethodConfig
+from fewseg.methods.repri import RePRIConfig
 from fewseg.recipes.datasets import coco, pascal, voc5i_mini
-from fewseg.recipes.recipe import Evaluation, Recipe, register
-from fewseg.recipes.variants import Variant
-from fewseg.recipes.voc5i_mini import SIZE, head_training, trunk
+from fewseg.recipes.papers import (
+    coco_pfenet_resnet101,
+    pascal_canet_resnet50,
+    pascal_pfenet_resnet50,
+    prototype_training,
+)
+from fewseg.recipes.recipe import PLAIN, Evaluation, ReadData, Recipe, register
+from fewseg.recipes.variants import PrintedRow, Variant
+from fewseg.recipes.voc5i_mini import SIZE, end_to_end_training, head_training, trunk
 
 _FLOOR = ("pfenet", "matcher")
 HSNET_VARIANT = Variant(name="hsnet", label="HSNet", baselines=_FLOOR)
-_VOTED = tuple(Evaluation(shots=k, fusion=Vote()) for k in (1, 5))
+REPRI = Variant(name="repri", label="RePRI", baselines=("matcher",))
+AMP = Variant(
+    name="amp",
+    label="AMP",
+    baselines=("matcher",),
+    printed=(PrintedRow(paper="sd-aanet", row="AMP", table="1"),),
+)
+PPNET = Variant(
+    name="ppnet",
+    label="PPNet",
+    baselines=("panet", "matcher"),
+    printed=(PrintedRow(paper="scl", row="PPNet", table="1", coco_table="2", fusion="all"),),
+)
+
+
+ASGNET = Variant(
+    name="asgnet",
+    label="ASGNet",
+    baselines=_FLOOR,
+    printed=(PrintedRow(paper="sd-aanet", row="ASGNet", table="1", coco_table="2", fusion="all"),),
+)
+PMMS = Variant(name="pmms", label="PMMs", baselines=("canet", "matcher"))
+
+
+def _joined_by(fusion: Fusion) -> tuple[Evaluation, ...]:
+    return tuple(Evaluation(shots=k, fusion=fusion) for k in (1, 5))
+
+
+def _recipe(
+    method: MethodConfig,
+    train: TrainConfig | None,
+    lines: tuple[Evaluation, ...],
+    *,
+    data: ReadData = voc5i_mini,
+    protocol: Protocol = VOC5I_MINI,
+    size: int = SIZE,
+) -> Recipe:
+    return Recipe(method=method, data=data, train=train, size=size, protocol=protocol, evaluations=lines)
+
+
+def _training_of(made: Recipe) -> TrainConfig:
+    assert made.train is not None
+    return made.train
+
+
+_VOTED, _ALL = _joined_by(Vote()), _joined_by(AllVectors())
 
 
 def _hsnet_training(batch: int) -> TrainConfig:
@@ -43,14 +109,7 @@ def pascal_hsnet_resnet50() -> Recipe:
     Deviations: 401 px in place of 400, so that sides are 8k + 1; 20 000 steps, as the paper trains until its
     loss on the validation set stands still; the encoder's strides and widths, see ``HSNet``.
     """
-    return Recipe(
-        method=HSNetConfig(),
-        data=pascal,
-        train=_hsnet_training(20),
-        size=401,
-        protocol=HSNET,
-        evaluations=_VOTED,
-    )
+    return _recipe(HSNetConfig(), _hsnet_training(20), _VOTED, data=pascal, protocol=HSNET, size=401)
 
 
 @register(HSNET_VARIANT)
@@ -59,14 +118,7 @@ def coco_hsnet_resnet50() -> Recipe:
 
     Deviations: as ``pascal_hsnet_resnet50``; episodes of 40 a step.
     """
-    return Recipe(
-        method=HSNetConfig(),
-        data=coco,
-        train=_hsnet_training(40),
-        size=401,
-        protocol=HSNET_COCO,
-        evaluations=_VOTED,
-    )
+    return _recipe(HSNetConfig(), _hsnet_training(40), _VOTED, data=coco, protocol=HSNET_COCO, size=401)
 
 
 @register(HSNET_VARIANT)
@@ -77,11 +129,121 @@ def voc5i_mini_hsnet() -> Recipe:
     """
     levels = tuple(level for level in blocks_of("resnet50", ("layer2", "layer3")) if int(level[-1]) % 2)
     backbone: BackboneConfig = replace(trunk(levels), output_stride=32)
-    return Recipe(
-        method=HSNetConfig(backbone=backbone, channels=64),
-        data=voc5i_mini,
-        train=head_training(),
-        size=SIZE,
-        protocol=VOC5I_MINI,
-        evaluations=_VOTED,
+    return _recipe(HSNetConfig(backbone=backbone, channels=64), head_training(), _VOTED)
+
+
+@register(REPRI)
+def pascal_repri_resnet50() -> Recipe:
+    """RePRI, ResNet-50, PASCAL-5i: RePRI (Boudiaf et al. 2021).
+
+    Deviations: layer4 of an ImageNet network in place of a PSPNet trained on the base classes; SRPNet's
+    protocol; the start of the bias, see ``RePRI``.
+    """
+    lines = _joined_by(JointFit())
+    return _recipe(RePRIConfig(), None, lines, data=pascal, protocol=PAPER_SRPNET, size=417)
+
+
+@register(REPRI)
+def voc5i_mini_repri() -> Recipe:
+    """RePRI on voc5i-mini: layer3 of the frozen trunk in place of a network trained on the base classes."""
+    return _recipe(RePRIConfig(backbone=trunk(), level="layer3"), None, _joined_by(JointFit()))
+
+
+@register(AMP)
+def pascal_amp_vgg16() -> Recipe:
+    """AMP, VGG-16, PASCAL-5i: SD-AANet (Zhao et al. 2022), Table I, row "AMP".
+
+    Deviations: an ImageNet network in place of an FCN-8s trained on the base classes; SRPNet's protocol.
+    """
+    return _recipe(AMPConfig(), None, PLAIN, data=pascal, protocol=PAPER_SRPNET, size=417)
+
+
+@register(AMP)
+def voc5i_mini_amp() -> Recipe:
+    """AMP on voc5i-mini: layer2 and layer3 of the ResNet-50 trunk in place of VGG-16's last stages."""
+    return _recipe(AMPConfig(backbone=trunk(), levels=("layer2", "layer3")), None, PLAIN)
+
+
+def _ppnet(data: ReadData) -> Recipe:
+    return _recipe(PPNetConfig(), prototype_training(), _ALL, data=data, protocol=PAPER_SRPNET, size=417)
+
+
+@register(PPNET)
+def pascal_ppnet_resnet50() -> Recipe:
+    """PPNet, ResNet-50, PASCAL-5i: SCL (Zhang et al. 2021), Table 1, row "PPNet".
+
+    Deviations: schedule, input size and augmentation are PANet's; without the semantic loss, see ``PPNet``.
+    """
+    return _ppnet(pascal)
+
+
+@register(PPNET)
+def coco_ppnet_resnet50() -> Recipe:
+    """PPNet, ResNet-50, COCO-20i: SCL (Zhang et al. 2021), Table 2, row "PPNet".
+
+    Deviations: as ``pascal_ppnet_resnet50``.
+    """
+    return _ppnet(coco)
+
+
+@register(PPNET)
+def voc5i_mini_ppnet() -> Recipe:
+    """PPNet on voc5i-mini: ResNet-50 without layer4, trained end to end as ``voc5i_mini_panet``."""
+    method = PPNetConfig(backbone=trunk(("layer3",), trainable=True), level="layer3")
+    return _recipe(method, end_to_end_training(), _ALL)
+
+
+@register(ASGNET)
+def pascal_asgnet_resnet101() -> Recipe:
+    """ASGNet, ResNet-101, PASCAL-5i: SD-AANet (Zhao et al. 2022), Table I, row "ASGNet".
+
+    Deviations: crops, augmentation and schedule are PFENet's; see ``ASGNet`` for the clustering.
+    """
+    method = ASGNetConfig(backbone=BackboneConfig(name="resnet101", levels=("layer2", "layer3")))
+    train, protocol = _training_of(pascal_pfenet_resnet50()), replace(PAPER_SDAANET, fusion="any")
+    return _recipe(method, train, _ALL, data=pascal, protocol=protocol, size=train.view.size)
+
+
+@register(ASGNET)
+def coco_asgnet_resnet50() -> Recipe:
+    """ASGNet, ResNet-50, COCO-20i: SD-AANet (Zhao et al. 2022), Table II, row "ASGNet".
+
+    Deviations: as ``pascal_asgnet_resnet101``; PFENet's 641 px and scales on COCO.
+    """
+    train, protocol = _training_of(coco_pfenet_resnet101()), replace(PAPER_SDAANET_COCO, fusion="any")
+    method = ASGNetConfig(scales=(1.0, 0.5, 0.25, 0.125))
+    return _recipe(method, train, _ALL, data=coco, protocol=protocol, size=train.view.size)
+
+
+@register(ASGNET)
+def voc5i_mini_asgnet() -> Recipe:
+    """ASGNet on voc5i-mini: sizes and schedule of ``voc5i_mini_pfenet``; a prototype for 27 of 961 cells.
+
+    27 cells are the share of the map that 100 of 3 600 are.
+    """
+    method = ASGNetConfig(
+        backbone=trunk(),
+        channels=96,
+        scales=(1.0, 0.5, 0.25, 0.133),
+        rounding="nearest",
+        region_cells=27,
+        mid_dropout=0.1,
     )
+    return _recipe(method, head_training(), _ALL)
+
+
+@register(PMMS)
+def pascal_pmms_resnet50() -> Recipe:
+    """PMMs, ResNet-50, PASCAL-5i: PMMs (Yang et al. 2020).
+
+    Deviations: crops, augmentation and schedule are those of ``pascal_canet_resnet50``; see ``PMMs``.
+    """
+    train = _training_of(pascal_canet_resnet50())
+    return _recipe(PMMsConfig(), train, _ALL, data=pascal, protocol=PAPER_SCL, size=train.view.size)
+
+
+@register(PMMS)
+def voc5i_mini_pmms() -> Recipe:
+    """PMMs on voc5i-mini: sizes of ``voc5i_mini_canet``, at the schedule of ``voc5i_mini_pfenet``."""
+    method = PMMsConfig(backbone=trunk(), channels=96, mid_dropout=0.1, head_dropout=0.1)
+    return _recipe(method, head_training(), _ALL)

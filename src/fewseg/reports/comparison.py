@@ -80,10 +80,14 @@ def compare(options: CompareOptions) -> Comparison:
     error = paired.interval.standard_error if paired else _unpaired_error((a, counts_a), (b, counts_b))
     trainings = None
     if options.more_a or options.more_b:
+        of_a = [(a, counts_a), *_further_trainings(a, options.a, options.more_a)]
+        of_b = [(b, counts_b), *_further_trainings(b, options.b, options.more_b)]
+        weights = [[run.checkpoint for run, _ in of_method] for of_method in (of_a, of_b)]
         trainings = trainings_difference(
-            [counts_a, *_of_further_trainings(a, options.a, options.more_a)],
-            [counts_b, *_of_further_trainings(b, options.b, options.more_b)],
+            [counts for _, counts in of_a],
+            [counts for _, counts in of_b],
             a.classes,
+            same=weights[0] == weights[1] and all(weights[0]),
         )
     parts = (("precision", a.precision, b.precision), ("size", a.sizes_text, b.sizes_text))
     return Comparison(
@@ -104,8 +108,10 @@ def compare(options: CompareOptions) -> Comparison:
     )
 
 
-def _of_further_trainings(first: RunResult, path: Path, more: Sequence[Path]) -> list[EpisodeCounts]:
-    """The counts of other trainings of the same method; refused where more than the seed differs."""
+def _further_trainings(
+    first: RunResult, path: Path, more: Sequence[Path]
+) -> list[tuple[RunResult, EpisodeCounts]]:
+    """Results of other trainings of the same method; refused where more than the seed differs."""
     seeds, found = {first.train_seed}, []
     for other_path in more:
         other, counts = load_with_counts(other_path)
@@ -120,7 +126,7 @@ def _of_further_trainings(first: RunResult, path: Path, more: Sequence[Path]) ->
                 "recipe that differ in the training seed alone"
             )
         seeds.add(other.train_seed)
-        found.append(counts)
+        found.append((other, counts))
     return found
 
 

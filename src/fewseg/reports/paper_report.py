@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from fewseg.ops.files import atomic_write_text
 from fewseg.reports.frame import load_results
 from fewseg.reports.options import SOME_MISSING, Format, Paper, PaperTablesOptions
-from fewseg.reports.papers import PaperTable, csv_tables, page_of, paper_tables
+from fewseg.reports.paper_pages import Page, Section, csv_tables, page_of
+from fewseg.reports.papers import PaperTable, paper_tables
 from fewseg.reports.published import ROMAN, layouts
-from fewseg.reports.tables import rich_paper_table
 from fewseg.reports.templating import asset, render
 
 logger = logging.getLogger(__name__)
@@ -72,3 +76,50 @@ def texts(form: Format, tables: Sequence[PaperTable], remarks: Sequence[str] = (
         f"{table.layout.slug}.{ending}": render(f"paper_table.{ending}", page=page_of(table, remarks))
         for table in tables
     }
+
+
+def rich_paper_table(page: Page, width: int) -> RenderableType:
+    """A paper's table for a terminal of so many columns of text.
+
+    Where it is too narrow for the folds and parts, only means stand, and a note says so; where it is too
+    narrow for these, the printed numbers and ours are tables of their own.
+    """
+    title, notes = f"{page.layout.name}: {page.layout.caption}", list(page.notes)
+    parts = [_rich_section(section, title, lambda column: True) for section in page.sections]
+    if not _fit(parts, width):
+        notes.append("Folds and parts need a wider terminal, or another --format.")
+        parts = [_rich_section(section, title, lambda c: not c.detail) for section in page.sections]
+    if not _fit(parts, width):
+        parts = [
+            _rich_section(section, title, lambda c, own=block[0].block: not c.detail and c.block in ("", own))
+            for section in page.sections
+            for block in section.blocks[1:]
+        ]
+    notes += [f"({letter}) {sentence}" for letter, sentence in page.footnotes]
+    return Group(*parts, *(Text(f"- {note}", style="dim") for note in notes), Text(""))
+
+
+def _fit(tables: Sequence[Table], width: int) -> bool:
+    wide = Console(width=10_000)
+    return all(wide.measure(table).minimum <= width for table in tables)
+
+
+def _rich_section(section: Section, title: str, keeps: Callable[..., bool]) -> Table:
+    heading = f"{title}, {section.heading}" if section.heading else title
+    shown = Table(title=escape(heading), box=SIMPLE_HEAD)
+    keep = [i for i, column in enumerate(section.columns) if keeps(column)]
+    for i in keep:
+        column = section.columns[i]
+        justify: Literal["left", "right"] = "left" if column.words else "right"
+        name = escape(f"{column.short}\n{column.heading}".strip())
+        shown.add_column(name, justify=justify, vertical="top", no_wrap=column.words)
+    for row in section.rows:
+        texts = []
+        for i in keep:
+            cell = row[i]
+            text = f"{'   ' if cell.further else ''}{cell.text}" + (
+                f"\u00a0({cell.note})" if cell.note else ""
+            )
+            texts.append(escape(f"{text}\n{cell.interval.replace(' ', '')}" if cell.interval else text))
+        shown.add_row(*texts)
+    return shown

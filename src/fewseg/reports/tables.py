@@ -13,11 +13,9 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 import pandas as pd
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from fewseg.engine.results import RunResult
 from fewseg.metrics import dice_of_miou, minimum_detectable_difference
@@ -34,10 +32,10 @@ from fewseg.reports.frame import (
 )
 from fewseg.reports.numbers import gain_with_interval, percent, with_interval
 from fewseg.reports.options import TableOptions
-from fewseg.reports.papers import Page, Section
 from fewseg.reports.published import other_parts
 from fewseg.reports.size_scores import size_cells
 from fewseg.reports.templating import render
+from fewseg.reports.trainings import training_cells, training_gain_cells
 
 BEGIN = "<!-- results: begin (made from the result files; edit outside of this block) -->"
 END = "<!-- results: end -->"
@@ -54,6 +52,11 @@ def run(options: TableOptions, console: Console) -> None:
         if len(paired):
             title = f"{table.heading}, paired on the same episodes, 95 % intervals over queries"
             console.print(rich_table(paired, title))
+        several = training_cells(table)
+        if len(several):
+            title = f"{table.heading}, mean of several trainings (how many), 95 % intervals over both"
+            console.print(rich_table(several, title))
+            console.print(rich_table(training_gain_cells(table), f"{table.heading}, gains over trainings"))
         if options.by_size:
             title = f"{table.heading}, mIoU in percent by the size of the target (episodes)"
             cells = size_cells(table).map(lambda text: text.replace(" (", "\n("))
@@ -172,6 +175,8 @@ def results_block(results: Results) -> str:
             "superseded": superseded(table),
             "scores": score_cells(table),
             "gains": gain_cells(gains(table)),
+            "trainings": training_cells(table),
+            "training_gains": training_gain_cells(table),
             "dice": dice_cells(table),
             "classes": {"IoU": class_cells(table, "iou"), "Dice": class_cells(table, "dice")},
             "rows": [_provenance(row) for row in table.rows],
@@ -272,50 +277,3 @@ def spread_line(run: RunResult) -> str:
         f"{run.method} {run.fusion}, {run.shots}-shot, fold {run.fold}: mIoU {percent(run.miou_mean)} "
         f"({over}); {episodes} episodes find differences from {100 * smallest:.1f} points, unpaired"
     )
-
-
-def rich_paper_table(page: Page, width: int) -> RenderableType:
-    """A paper's table for a terminal of so many columns of text.
-
-    Where it is too narrow for the folds and parts, only means stand, and a note says so; where it is too
-    narrow for these, the printed numbers and ours are tables of their own.
-    """
-    title, notes = f"{page.layout.name}: {page.layout.caption}", list(page.notes)
-    parts = [_rich_section(section, title, lambda column: True) for section in page.sections]
-    if not _fit(parts, width):
-        notes.append("Folds and parts need a wider terminal, or another --format.")
-        parts = [_rich_section(section, title, lambda c: not c.detail) for section in page.sections]
-    if not _fit(parts, width):
-        parts = [
-            _rich_section(section, title, lambda c, own=block[0].block: not c.detail and c.block in ("", own))
-            for section in page.sections
-            for block in section.blocks[1:]
-        ]
-    notes += [f"({letter}) {sentence}" for letter, sentence in page.sources]
-    return Group(*parts, *(Text(f"- {note}", style="dim") for note in notes), Text(""))
-
-
-def _fit(tables: Sequence[Table], width: int) -> bool:
-    wide = Console(width=10_000)
-    return all(wide.measure(table).minimum <= width for table in tables)
-
-
-def _rich_section(section: Section, title: str, keeps: Callable[..., bool]) -> Table:
-    heading = f"{title}, {section.heading}" if section.heading else title
-    shown = Table(title=escape(heading), box=SIMPLE_HEAD)
-    keep = [i for i, column in enumerate(section.columns) if keeps(column)]
-    for i in keep:
-        column = section.columns[i]
-        justify: Literal["left", "right"] = "left" if column.words else "right"
-        name = escape(f"{column.short}\n{column.heading}".strip())
-        shown.add_column(name, justify=justify, vertical="top", no_wrap=column.words)
-    for row in section.rows:
-        texts = []
-        for i in keep:
-            cell = row[i]
-            text = f"{'   ' if cell.further else ''}{cell.text}" + (
-                f"\u00a0({cell.note})" if cell.note else ""
-            )
-            texts.append(escape(f"{text}\n{cell.interval.replace(' ', '')}" if cell.interval else text))
-        shown.add_row(*texts)
-    return shown

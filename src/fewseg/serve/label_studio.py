@@ -40,8 +40,9 @@ from fewseg.annotations.shapes import BACKGROUND_NAMES, IGNORE_NAMES
 from fewseg.inference.model import EncodedImage, view_masks
 from fewseg.inference.segmentation import Session
 from fewseg.inference.supports import SupportImage, SupportSet
+from fewseg.ops.files import parse_json
 from fewseg.serve.label_studio_client import StudioClient, StudioSettings
-from fewseg.serve.limits import MIB, Limits, RequestError, read_body
+from fewseg.serve.limits import MIB, Bodies, Limits, RequestError
 from fewseg.serve.pages import SharedModel
 from fewseg.types import DataError
 
@@ -196,24 +197,21 @@ class ImageCache:
 
     def __init__(self, shared: SharedModel, pixels: int, budget: int) -> None:
         self.shared, self.pixels, self.budget = shared, pixels, budget
-        self._lock = threading.Lock()
         self._images: OrderedDict[bytes, EncodedImage] = OrderedDict()
         self.nbytes = 0
 
     def encode(self, content: bytes, what: str) -> EncodedImage:
         """An image file, encoded; errors call it ``what``."""
         key, model = hashlib.sha256(content).digest(), self.shared.model
-        with self.shared.network:
-            with self._lock:
-                if key in self._images:
-                    self._images.move_to_end(key)
-                    return self._images[key]
+        with self.shared.network:  # held to the end: no other thread encodes it too, and counts it twice
+            if key in self._images:
+                self._images.move_to_end(key)
+                return self._images[key]
             (encoded,) = model.encode([model.prepare(rgb_of_bytes(content, what, self.pixels))])
-            with self._lock:  # before another thread may encode it too, and count it twice
-                self._images[key] = encoded
-                self.nbytes += encoded.nbytes
-                while self.nbytes > self.budget:
-                    self.nbytes -= self._images.popitem(last=False)[1].nbytes
+            self._images[key] = encoded
+            self.nbytes += encoded.nbytes
+            while self.nbytes > self.budget:
+                self.nbytes -= self._images.popitem(last=False)[1].nbytes
         return encoded
 
 
@@ -459,10 +457,12 @@ class Backend:
 _EVENT_BYTES = MIB
 _ANSWERS_AT_ONCE = 8  # each may wait for Label Studio, in a thread that the page does not need
 
+STUDIO_PATHS = ("/health", "/setup", "/predict", "/versions", "/webhook")
+
 _basic = HTTPBasic(auto_error=False, realm="fewseg")
 
 
-def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits) -> APIRouter:
+def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits, bodies: Bodies) -> APIRouter:
     """The addresses of the protocol.
 
     All but ``/webhook`` require the user of the settings: Label Studio sends none there, and an event only
@@ -483,9 +483,9 @@ def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits)
 
     async def answer(request: Request, act: Callable[[dict[str, Any]], Any]) -> Any:
         """Runs an action in a thread; a refusal is logged too, as Label Studio shows its status alone."""
-        body = await _body(request, limits.upload_bytes)
         try:
-            return await run_sync(act, body, limiter=threads)
+            async with bodies.read(request, limits.upload_bytes) as content:
+                return await run_sync(act, _object(content), limiter=threads)
         except (DataError, RequestError) as error:
             logger.error("a request of Label Studio is refused: %s", error)
             raise
@@ -511,24 +511,24 @@ def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits)
 
     @router.post("/webhook")
     async def webhook(request: Request) -> dict[str, bool]:
-        return {"stale": backend.webhook(await _event(request))}
+        return {"stale": backend.webhook(await _event(request, bodies))}
 
     return router
 
 
-async def _body(request: Request, limit: int) -> dict[str, Any]:
-    content = await read_body(request, limit)
+def _object(content: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(content)
+    except ValueError as error:
         raise RequestError(422, f"the request must be JSON as Label Studio sends it ({error})") from error
     return typed(value, dict, "the request")
 
 
-async def _event(request: Request) -> dict[str, Any]:
+async def _event(request: Request, bodies: Bodies) -> dict[str, Any]:
     """An event; one that is too long to read counts as a change of some annotation."""
     try:
-        return await _body(request, _EVENT_BYTES)
+        async with bodies.read(request, _EVENT_BYTES) as content:
+            return _object(content)
     except RequestError as error:
         if error.status != httpx.codes.REQUEST_ENTITY_TOO_LARGE:
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import ssl
 import threading
@@ -13,6 +12,7 @@ from urllib.parse import unquote
 
 import httpx
 
+from fewseg.ops.files import parse_json
 from fewseg.serve.limits import MIB, RequestError
 
 _PATHS = re.compile(r"/(data|static|storage-data)/|/(tasks|projects)/\d+/(resolve|presign)/")
@@ -172,8 +172,8 @@ class StudioClient:
     @staticmethod
     def _json(content: bytes, what: str) -> Any:
         try:
-            return json.loads(content)
-        except (ValueError, RecursionError) as error:
+            return parse_json(content)
+        except ValueError as error:
             raise RequestError(502, f"Label Studio's JSON, {what}, cannot be read ({error})") from error
 
 

@@ -61,6 +61,33 @@ def test_a_known_class_in_the_wrong_place_is_refused():
         config_from_json(as_json(PriorMap()))
 
 
+@pytest.mark.parametrize(
+    ("config", "field", "invalid"),
+    [
+        (PFENetConfig(), "mid_dropout", ["a", None, [], float("inf"), float("nan"), True]),
+        (PFENetConfig(), "channels", ["8", 8.0, None, True]),
+        (PFENetConfig(), "scales", [[1.0, "a"], 1.0, "1.0", [None], {}]),
+        (PFENetConfig(), "rounding", ["up", 1, ["down"]]),
+        (PFENetConfig(), "backbone", ["resnet50", {}, None, as_json(AdamW())]),
+        (PFENetConfig(), "prior", [None, "NoPrior"]),
+        (BackboneConfig(), "name", [1, None, ["resnet50"]]),
+        (BackboneConfig(), "trainable", [1, "yes", None]),
+        (BackboneConfig(), "shape", [7, [1, 1, 1, 1]]),
+        (BackboneConfig(), "levels", [["layer2", 3], "layer2"]),
+        (ResNetShape(), "layers", [[1, 1, 1], [1, 1, 1, "1"]]),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_field(config, field, invalid):
+    stored = as_json(config)
+    kind = type(config)
+    assert config_from_json(stored, kind) == config
+    for value in invalid:
+        with pytest.raises(
+            ValueError, match=f"{kind.__name__} has {field} .*, expected .*the file was edited|names"
+        ):
+            config_from_json(stored | {field: value}, kind)
+
+
 def test_an_unknown_field_is_refused_by_name():
     stored = as_json(PriorMap()) | {"levle": "layer3"}
     with pytest.raises(ValueError, match=r"PriorMap has unknown fields \['levle'\]; known: .*'level'"):

@@ -40,6 +40,7 @@ def reported(*pixels):
         ((60, 140, 40, 760, 99), ["failed", "none of these"]),
         ((0, 100, 100, 800, 100), ["failed", "missed target", "similar class"]),
         ((15, 100, 4, 881, 0), ["failed", "tiny target"]),
+        ((15, 100, 5, 880, 0), ["failed", "none of these"]),
         ((19, 10, 0, 971, 0), []),  # tiny, but found
         ((0, 0, 100, 900, 0), ["failed", "missed target"]),
     ],

@@ -297,12 +297,6 @@ def test_label_names_the_choice_and_what_to_expect_everywhere(tmp_path, tiny_rec
     assert main([str(word) for word in words]) == 0  # goes on in the same folder
 
 
-def test_auto_is_not_exported(tmp_path):
-    options = ExportOptions(support=tmp_path, out=tmp_path / "out", model=ModelOptions(model="auto"))
-    with pytest.raises(ValueError, match="auto chooses anew"):
-        options.check()
-
-
 def refining(refine, name="matcher"):
     plain = model(name)
     return Segmenter(Model(plain.method, plain.config, SIZE, Whole(), refine=refine))

@@ -1,14 +1,16 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from fewseg.inference import Model, Segmenter
 from fewseg.inference.onnx import export_onnx, state_tensors, with_tensors
-from small_segmenters import SIZE, picture, with_squares
+from small_segmenters import SIZE, model, picture, with_squares
 
 
-@pytest.mark.parametrize("name", ["matcher", "pfenet"])
+@pytest.mark.parametrize("name", ["matcher", "pfenet", "fitted"])
 @pytest.mark.parametrize("ways", [1, 2])
 def test_a_state_comes_apart_into_tensors_and_together_again(name, ways):
     it = with_squares(name)
@@ -24,7 +26,7 @@ def test_a_state_comes_apart_into_tensors_and_together_again(name, ways):
     assert all(torch.equal(back[k], v if v.dtype == torch.bool else v * 2) for k, v in tensors.items())
 
 
-@pytest.mark.parametrize("name", ["matcher", "pfenet"])
+@pytest.mark.parametrize("name", ["matcher", "pfenet", "fitted"])
 def test_the_graphs_give_what_torch_gives_for_any_image_and_state(name, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -46,6 +48,36 @@ def test_the_graphs_give_what_torch_gives_for_any_image_and_state(name, tmp_path
     h, w = answer.margins.shape[1:]
     margins = (logits[:, 1:] - logits[:, :1])[0, :, :h, :w]
     np.testing.assert_allclose(margins, answer.margins.numpy(), atol=1e-3, rtol=1e-3)
+
+
+def test_the_graphs_of_auto_give_the_mask_of_the_chosen_method_with_its_thresholds(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    plain = model("fitted")
+    it = Segmenter(Model(plain.method, plain.config, SIZE, chooses=True, refine=True))
+    for k in range(3):
+        it.add_class("square", *picture(k))
+    session = it.session()
+    sure = {"square": replace(session.choice.classes["square"], threshold=0.95)}
+    session.choice = replace(session.choice, classes=sure)
+    export_onnx(it.model, session, tmp_path)
+    about = json.loads((tmp_path / "model.json").read_bytes())
+    assert about["choice"]["name"] == session.choice.name
+    assert about["choice"]["classes"]["square"]["threshold"] == 0.95
+    query = it.model.prepare(torch.from_numpy(picture(9)[0]).permute(2, 0, 1))
+    graphs = {n: runtime.InferenceSession(str(tmp_path / f"{n}.onnx")) for n in ("extract", "segment")}
+    maps = graphs["extract"].run(None, {"images": query.views.numpy()})
+    feed = dict(zip(about["levels"], maps, strict=True)) | {
+        name: value.numpy() for name, value in state_tensors(session.state).items()
+    }
+    feed["guide"] = np.rint(query.views.numpy() * 255).astype(np.uint8)
+    wanted = {given.name for given in graphs["segment"].get_inputs()}
+    (logits,) = graphs["segment"].run(None, {k: v for k, v in feed.items() if k in wanted})
+    (answer,) = session.segment_all(it.model.encode([query]), quality=False)
+    assert answer.labels.any()
+    assert (answer.at(0.05).labels != answer.labels).any()
+    h, w = answer.margins.shape[1:]
+    np.testing.assert_array_equal(logits[0].argmax(axis=0)[:h, :w], answer.margins[0].numpy() > 0)
 
 
 def test_graphs_that_differ_from_torch_are_not_called_an_export(tmp_path):

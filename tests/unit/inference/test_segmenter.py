@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fewseg.annotations.values import AnnotatedImage
 from fewseg.inference import Model, Segmenter, Tiles
+from fewseg.inference.supports import precision_of_supports
 from fewseg.methods.registry import METHODS
 from fewseg.ops.geometry import letterbox, place, place_labels, restore
 from fewseg.types import DataError, EncodedShots
@@ -247,6 +249,16 @@ def test_a_broken_support_set_is_reported(tmp_path, content):
         segmenter().load_supports(path)
 
 
+@pytest.mark.parametrize("header", ["null", "[]", "7", '"x"', "NaN", "{}", "[" * 100_000])
+def test_a_support_set_with_a_broken_header_is_reported(tmp_path, header):
+    path = tmp_path / "set.safetensors"
+    with_squares().save_supports(path)
+    save_file(load_file(path), path, metadata={"fewseg-supports": header})
+    assert precision_of_supports(path) == "fp32"
+    with pytest.raises(DataError, match="not a complete support set"):
+        segmenter().load_supports(path)
+
+
 def test_a_threshold_of_a_half_is_the_label_map_and_higher_ones_mark_less():
     found = with_squares().segment(picture(9)[0])
     assert (found.at(0.5).labels == found.labels).all()
@@ -379,3 +391,59 @@ def test_a_fixed_range_stays_and_is_checked(tmp_path):
     for wrong in ((3, 3), (0, float("inf")), (float("nan"), 1)):
         with pytest.raises(ValueError, match="two finite numbers, the lower one first"):
             Segmenter(model(), value_range=wrong)
+
+
+@pytest.mark.parametrize("batch", [None, 1, 3])
+def test_a_list_gives_a_result_for_each_image_and_a_bad_one_ends_nothing(tmp_path, batch):
+    it = with_squares()
+    files = []
+    for k in range(5):
+        files.append(tmp_path / f"{k}.png")
+        Image.fromarray(picture(10 + k, hw=(40 + k, 60))[0]).save(files[-1])
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    other = Segmenter(model(seed=1)).encode(picture(3)[0])
+    bad = [tmp_path / "broken.png", str(tmp_path / "none.png"), 7, other]
+    images = [
+        bad[0],
+        files[0],
+        it.encode(str(files[1])),
+        bad[1],
+        files[2],
+        bad[2],
+        str(files[3]),
+        bad[3],
+        files[4],
+    ]
+    found = it.segment(images, batch=batch)
+    assert len(found) == len(images)
+    for given, result in zip(images, found, strict=True):
+        if any(given is own for own in bad):
+            assert isinstance(result, DataError)
+        else:
+            single = it.segment(given)
+            assert np.array_equal(result.labels, single.labels)
+            assert torch.allclose(result.margins, single.margins, atol=1e-4)
+            assert result.quality is not None
+    assert "broken.png" in str(found[0])
+    assert "none.png does not exist" in str(found[3])
+    assert "image 5 must be a path" in str(found[5])
+    assert "encode it with this one" in str(found[7])
+    assert it.segment([]) == []
+    assert it.segment((files[0],), quality=False)[0].quality is None
+    with pytest.raises(ValueError, match="batch must be 1 or more, got 0"):
+        it.segment(files, batch=0)
+
+
+def test_a_list_goes_on_where_memory_ends_for_one_image(monkeypatch):
+    it = with_squares()
+    step = type(it.model).encode
+
+    def small(self, images):
+        if any(image.size[1] > 100 for image in images):
+            raise MemoryError
+        return step(self, images)
+
+    monkeypatch.setattr(type(it.model), "encode", small)
+    found = it.segment([picture(5)[0], picture(6, hw=(50, 120))[0], picture(7)[0]], batch=3)
+    assert [type(own).__name__ for own in found] == ["Segmentation", "DataError", "Segmentation"]
+    assert "image 1: there is not enough memory" in str(found[1])

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from fewseg.inference.folder_run import stream
+from fewseg.inference.stream import stream
 
 
 class Watch:

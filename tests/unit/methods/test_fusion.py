@@ -46,7 +46,16 @@ def test_joined_guides_have_one_score_of_weight_1_and_a_single_shot_is_not_judge
 
 
 def test_every_fusion_is_known_by_its_kind():
-    assert list(FUSIONS) == ["mean", "average", "cross-guided", "attention", "iterative", "fit", "vote"]
+    assert list(FUSIONS) == [
+        "mean",
+        "average",
+        "cross-guided",
+        "attention",
+        "iterative",
+        "fit",
+        "vote",
+        "all",
+    ]
     assert set(get_args(FusionName)) == set(FUSIONS)
     assert all(fusion().kind == name for name, fusion in FUSIONS.items())
 

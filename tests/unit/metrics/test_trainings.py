@@ -6,7 +6,14 @@ from statistics import NormalDist, mean, stdev, variance
 import numpy as np
 import pytest
 
-from fewseg.metrics import EpisodeCounts, mean_miou, miou, paired_difference, trainings_difference
+from fewseg.metrics import (
+    EpisodeCounts,
+    mean_miou,
+    miou,
+    paired_difference,
+    trainings_difference,
+    trainings_interval,
+)
 from result_files import episode_table
 
 CLASSES = [1, 2]
@@ -26,14 +33,14 @@ def training(lift=0.0, noise=0):
 def plain(a, b, resamples=4000):
     """Differences by a plain double loop over resamples of images and trainings."""
     generator = np.random.default_rng(9)
-    queries = sorted(set(a[0].query.tolist()))
-    rows = {q: np.flatnonzero(a[0].query == q) for q in queries}
+    queries = sorted(set(b[0].query.tolist()))
+    rows = {q: np.flatnonzero(b[0].query == q) for q in queries}
     found = []
     for _ in range(resamples):
         take = np.concatenate([rows[q] for q in generator.choice(queries, len(queries))])
         of_methods = []
         for trainings in (a, b):
-            scores = [_score(table, take) for table in trainings]
+            scores = [_score(table, take) for table in trainings] or [0.0]
             count = len(scores)
             drawn = mean(scores[i] for i in generator.integers(0, count, count))
             grown = (count / (count - 1)) ** 0.5 if count > 1 else 1.0
@@ -78,6 +85,32 @@ def test_one_training_of_each_has_the_interval_over_query_images():
     assert (found.difference, found.interval) == (expected.difference, expected.interval)
     assert found.training_error == 0
     assert found.image_error == expected.interval.standard_error
+
+
+def test_the_same_weights_used_in_two_ways_are_drawn_together():
+    lifts = (0.0, 0.2, -0.1)  # far more than the second way gains
+    a = [training(lift, i + 1) for i, lift in enumerate(lifts)]
+    b = [training(lift + 0.01 * i, i + 1) for i, lift in enumerate(lifts)]
+    found = trainings_difference(a, b, CLASSES, same=True)
+    gains = [score(second) - score(first) for first, second in zip(a, b, strict=True)]
+    assert found.difference == pytest.approx(mean(gains))
+    assert found.training_error == pytest.approx(stdev(gains))
+    apart = trainings_difference(a, b, CLASSES)
+    assert found.difference == apart.difference
+    assert found.interval.standard_error < 0.1 * apart.interval.standard_error
+    assert found.interval.standard_error == pytest.approx(stdev(gains) / 3**0.5, rel=0.1)
+    with pytest.raises(ValueError, match="each method needs as many trainings as the other, got 3 and 2"):
+        trainings_difference(a, b[:2], CLASSES, same=True)
+
+
+def test_the_interval_of_a_mean_is_that_of_plain_resampling():
+    a = [training(lift, i + 1) for i, lift in enumerate(LIFTS_A)]
+    found = trainings_interval(a, CLASSES, resamples=8000)
+    expected = plain([], a)
+    assert found.standard_error == pytest.approx(expected.std(), rel=0.05)
+    assert (found.low, found.high) == pytest.approx(np.quantile(expected, [0.025, 0.975]), abs=0.006)
+    with pytest.raises(ValueError, match="a method needs 1 training at least, got 0"):
+        trainings_interval([], CLASSES)
 
 
 def test_trainings_that_differ_alone_give_the_standard_error_of_their_mean():

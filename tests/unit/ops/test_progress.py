@@ -39,20 +39,34 @@ def counted(total, capsys, clock, seconds=0.0, **options):
 
 
 def test_without_a_terminal_a_line_tells_each_tenth(capsys, clock):
-    lines = counted(1000, capsys, clock, seconds=0.02, lines=True)
+    lines = counted(1000, capsys, clock, seconds=0.02)
     assert len(lines) == 10
     assert lines[0] == "label: 100 of 1000, 0:00:02, 0:00:18 left"
     assert lines[-1].startswith("label: 1000 of 1000, 0:00:20")
 
 
 def test_without_a_terminal_a_line_tells_each_half_minute_of_slow_work(capsys, clock):
-    lines = counted(20, capsys, clock, seconds=40, lines=True)
+    lines = counted(20, capsys, clock, seconds=40)
     assert len(lines) == 20
 
 
-@pytest.mark.parametrize("options", [{"lines": False}, {"lines": True, "show": False}])
-def test_lines_are_printed_only_where_they_are_asked_for(capsys, clock, options):
-    assert not any(counted(100, capsys, clock, seconds=40, **options))
+def test_work_of_hours_is_told_of_less_and_less_often(capsys, clock):
+    lines = counted(36_000, capsys, clock, seconds=1)
+    assert len(lines) < 130
+
+
+def test_counts_that_are_set_are_told_of_too(capsys):
+    with progress_bar() as bar:
+        task = bar.add_task("training", total=20)
+        for step in range(1, 21):
+            bar.update(task, completed=step, description=f"loss {step}")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[0].startswith("loss 2: 2 of 20, 0:00:0")
+
+
+def test_without_progress_nothing_is_printed(capsys, clock):
+    assert not counted(100, capsys, clock, seconds=40, show=False)
     with progress_bar(show=False) as bar:
         task = bar.add_task("counting", total=2)
         bar.advance(task, 2)

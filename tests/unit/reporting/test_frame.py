@@ -30,8 +30,10 @@ def test_a_result_that_cannot_be_read_is_left_out_with_its_reason_and_other_json
     (folder / "notes.json").write_text(json.dumps({"a": 1}))
     counts_path(folder / "pfenet-0.json").unlink()
     (folder / "scl-1.json").write_text("{")
+    (folder / "scl-2.json").write_text("[" * 100_000)
     found = load_results(folder)
-    assert len(found.left_out) == 2
+    assert len(found.left_out) == 3
+    assert "scl-2.json is not a whole JSON file (it is nested too deeply)" in found.left_out[2]
     assert "pfenet-0.counts.npz is missing" in found.left_out[0]
     assert "scl-1.json is not a whole JSON file" in found.left_out[1]
     assert not {"pfenet-0", "scl-1", "notes"} & set(found.frame.index)

@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from fewseg.reports.frame import load_results, results_of
-from fewseg.reports.paper_report import texts
-from fewseg.reports.papers import _letter, csv_tables, page_of, paper_tables
-from fewseg.reports.tables import rich_paper_table
+from fewseg.reports.paper_pages import _letter, csv_tables, page_of
+from fewseg.reports.paper_report import rich_paper_table, texts
+from fewseg.reports.papers import paper_tables
 from fewseg.reports.templating import latex
 from site_page import Page
 

@@ -75,10 +75,10 @@ def failures(found: pd.DataFrame) -> pd.DataFrame:
     Failed is an IoU below ``FAILED``, and every rule is of failed episodes. Counts alone do not show what is
     of a similar class.
     """
-    target, predicted = found.hit + found.lost, found.hit + found.wrong
+    target = found.hit + found.lost
     matches = {"missed target": _share(found.hit, target) < MISSED}
     if "other" in found:
-        matches["similar class"] = (predicted > 0) & (_share(found.other, predicted) >= SIMILAR)
+        matches["similar class"] = _share(found.other, found.hit + found.wrong) >= SIMILAR
     kept = found.wrong - found.get("other", 0)  # of what is not the target, but for objects of other classes
     matches["background kept"] = _share(kept, kept + found.clear) >= KEPT
     matches["tiny target"] = _share(target, target + found.wrong + found.clear) < TINY

@@ -31,13 +31,15 @@ from fewseg.reports.frame import (
 )
 from fewseg.reports.numbers import Estimate, mean_of, percent, with_interval
 from fewseg.reports.options import SiteOptions
-from fewseg.reports.papers import page_of, paper_tables
+from fewseg.reports.paper_pages import page_of
+from fewseg.reports.papers import paper_tables
 from fewseg.reports.site.pictures import Pictures, read_pictures
 from fewseg.reports.site.plots import MEAN, Curve, IntervalRow, interval_charts, panel, round_ticks
 from fewseg.reports.site.training_runs import learning_charts, read_runs
 from fewseg.reports.size_scores import mean_sizes, size_cells, size_scores
 from fewseg.reports.tables import gain_cells, score_cells
 from fewseg.reports.templating import asset, render
+from fewseg.reports.trainings import training_cells, training_gain_cells
 
 _SHORT = 12
 """So many lines of what is missing are shown at once."""
@@ -188,6 +190,16 @@ class Setting:
         """Every result in full."""
         scores = ["miou", "miou_low", "miou_high", "miou_std", "fb_iou", "dice", "dice_of_miou"]
         return self.frame[[*_IDENTITY, "recipe", "fold", *scores]]
+
+    @cached_property
+    def trainings(self) -> pd.DataFrame:
+        """The mean over trainings of methods that were trained several times."""
+        return training_cells(self.table)
+
+    @cached_property
+    def training_gains(self) -> pd.DataFrame:
+        """Gains between them."""
+        return training_gain_cells(self.table)
 
     # ---- folds and gains
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from markupsafe import Markup
 
 from fewseg.engine.checkpoint import Checkpoint, read_checkpoint
 from fewseg.engine.train import BEST, LAST, LOSSES
+from fewseg.ops.files import parse_json
 from fewseg.ops.progress import tracked
 from fewseg.reports.frame import Results
 from fewseg.reports.site.plots import Curve, legend_line, panel, round_ticks
@@ -119,8 +119,8 @@ def read_losses(path: Path) -> tuple[pd.DataFrame, list[str]]:
 def _values(text: str) -> dict[str, float] | None:
     """The finite numbers of a line, or None where it is no line of losses."""
     try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
+        found = parse_json(text)
+    except ValueError:
         return None
     if not isinstance(found, dict) or type(found.get("step")) is not int or found["step"] < 0:
         return None

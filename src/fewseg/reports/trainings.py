@@ -1,0 +1,152 @@
+"""Methods that were trained several times: scores and gains with the noise of training in the interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import sqrt
+
+import pandas as pd
+
+from fewseg.metrics import (
+    EpisodeCounts,
+    TrainingsDifference,
+    mean_score,
+    trainings_difference,
+    trainings_interval,
+)
+from fewseg.reports.frame import ROW, FoldRow, FoldTable, baseline_pairs
+from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of, with_interval
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trainings:
+    """Rows of a table that are alike but for the seed of their training."""
+
+    rows: tuple[FoldRow, ...]  # one a training
+
+    @property
+    def name(self) -> str:
+        """The method, with its recipe and fusion."""
+        first = self.rows[0].first
+        recipe = f" ({first.recipe})" if first.recipe else ""
+        return f"{first.method}{recipe} {first.fusion}"
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is a training whose noise counts."""
+        return self.rows[0].first.train_seed is not None
+
+    def counts(self, fold: int) -> list[EpisodeCounts]:
+        """The episodes of every training that was tested on a fold."""
+        keys = [row.frame.key[fold] for row in self.rows if fold in row.frame.index]
+        return [self.rows[0].results.counts[key] for key in keys]
+
+    @property
+    def checkpoints(self) -> list[dict[int, str]]:
+        """The checkpoint of each training and fold; the same weights may be used in several ways."""
+        return [row.frame.checkpoint.to_dict() for row in self.rows]
+
+    def classes(self, fold: int) -> list[int]:
+        """The classes that are tested on a fold."""
+        row = next(row for row in self.rows if fold in row.frame.index)
+        return list(row.results.runs[row.frame.key[fold]].classes)
+
+    @property
+    def folds(self) -> list[int]:
+        """The folds that any training was tested on."""
+        return sorted({fold for row in self.rows for fold in row.frame.index})
+
+    @property
+    def missing(self) -> str:
+        """Which trainings lack which folds, e.g. "training seed 1: missing folds 1, 2"; "" for none."""
+        return "; ".join(
+            f"training seed {row.first.train_seed}: {row.missing}" for row in self.rows if row.missing
+        )
+
+    @cached_property
+    def estimates(self) -> dict[int, Estimate]:
+        """The mean mIoU of the trainings in each fold, over trainings and query images."""
+        found = {}
+        for fold in self.folds:
+            tables, classes = self.counts(fold), self.classes(fold)
+            ends = trainings_interval(tables, classes)
+            value = sum(mean_score(table, classes, "miou") for table in tables) / len(tables)
+            found[fold] = Estimate(value=value, low=ends.low, high=ends.high)
+        return found
+
+
+def several_trainings(table: FoldTable) -> list[Trainings]:
+    """The methods of a table with more than one training, and those without any."""
+    sets: dict[tuple[object, ...], list[FoldRow]] = {}
+    for row in table.rows:
+        sets.setdefault(tuple(row.first[name] for name in ROW if name != "train_seed"), []).append(row)
+    found = [Trainings(rows=tuple(rows)) for rows in sets.values()]
+    return [each for each in found if len(each.rows) > 1 or not each.trained]
+
+
+def training_cells(table: FoldTable) -> pd.DataFrame:
+    """The mean mIoU over trainings by fold and over all folds; the number of trainings beside each."""
+    lines = []
+    for each in several_trainings(table):
+        if not each.trained:
+            continue
+        line = {"method": each.name}
+        for fold in range(table.folds):
+            count = len(each.counts(fold))
+            line[f"fold {fold}"] = f"{with_interval(each.estimates[fold])} ({count})" if count else "-"
+        line["mean"] = each.missing or with_interval(mean_of(list(each.estimates.values())))
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def training_gain_cells(table: FoldTable) -> pd.DataFrame:
+    """Gains between such methods: by fold, over all folds, and how many trainings would show the mean."""
+    sets = {row.name: each for each in several_trainings(table) for row in each.rows}
+    pairs = {
+        (sets[a.name].name, sets[b.name].name): (sets[a.name], sets[b.name])
+        for a, b in baseline_pairs(table)
+        if a.name in sets and b.name in sets and sets[b.name].trained
+    }
+    lines = []
+    for a, b in pairs.values():
+        shared = [fold for fold in a.folds if fold in b.folds]
+        same = a.checkpoints == b.checkpoints
+        by_fold = {f: trainings_difference(a.counts(f), b.counts(f), a.classes(f), same=same) for f in shared}
+        line = {"gain in mIoU points": f"{b.name} over {a.name}"}
+        for fold in range(table.folds):
+            line[f"fold {fold}"] = _gain(by_fold[fold]) if fold in by_fold else "-"
+        missing = "; ".join(dict.fromkeys(each.missing for each in (a, b) if each.missing))
+        line["mean"] = missing or gain_with_interval(mean_of([_ends(each) for each in by_fold.values()]))
+        line["two trainings differ by (sd)"] = f"{100 * _training_error(by_fold):.1f}"
+        line["trainings needed"] = "-" if missing else _needed(by_fold)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _gain(found: TrainingsDifference) -> str:
+    few = min(found.trainings)
+    return f"{gain_with_interval(_ends(found))}{' (one training)' if few == 1 else ''}"
+
+
+def _ends(found: TrainingsDifference) -> Estimate:
+    return Estimate(value=found.difference, low=found.interval.low, high=found.interval.high)
+
+
+def _training_error(by_fold: dict[int, TrainingsDifference]) -> float:
+    """The root of the folds' mean variance between trainings, which one fold alone knows badly."""
+    return sqrt(sum(each.training_error**2 for each in by_fold.values()) / len(by_fold))
+
+
+def _needed(by_fold: dict[int, TrainingsDifference]) -> str:
+    """How many trainings a fold of each method would show the mean gain."""
+    folds, each = len(by_fold), list(by_fold.values())
+    mean = TrainingsDifference(
+        difference=sum(one.difference for one in each) / folds,
+        interval=each[0].interval,
+        trainings=each[0].trainings,
+        training_error=_training_error(by_fold) / sqrt(folds),
+        image_error=sqrt(sum(one.image_error**2 for one in each)) / folds,
+    )
+    needed = mean.trainings_needed()
+    return str(needed) if needed else "more images"
