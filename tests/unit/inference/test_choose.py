@@ -338,7 +338,9 @@ def test_refining_is_chosen_by_the_examples_unless_it_is_given(tiny_recipes):
 
 
 def test_an_export_refuses_to_refine(tmp_path):
-    options = ExportOptions(support=tmp_path, out=tmp_path / "out", model=ModelOptions(model="m", refine=True))
+    options = ExportOptions(
+        support=tmp_path, out=tmp_path / "out", model=ModelOptions(model="m", refine=True)
+    )
     with pytest.raises(ValueError, match="leave --refine out"):
         options.check()
 
