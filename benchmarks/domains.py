@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from fewseg.inference.choose import candidate_configs, on_backbone
+from fewseg.inference.choose import REFINED, candidate_configs, on_backbone
 from fewseg.inference.find import find_images
 from fewseg.inference.model import Model, load_model
 from fewseg.inference.options import ModelOptions
@@ -171,13 +171,16 @@ def tested(session: Session, found: Domain, queries: Sequence[int]) -> dict[str,
 def sessions(model: Model) -> dict[str, Callable[[SupportSet], Session]]:
     """Every candidate by name, and the choice among them."""
 
-    def alone(config: Any) -> Callable[[SupportSet], Session]:
+    def alone(config: Any, refine: bool) -> Callable[[SupportSet], Session]:
         method = on_backbone(config, model.method.backbone)
-        own = Model(method, config, model.size, model.views, precision=model.precision)
+        own = Model(method, config, model.size, model.views, precision=model.precision, refine=refine)
         return lambda supports: Session(own, supports)
 
     configs = [own for kind in candidate_configs(model.method.backbone.config).values() for own in kind]
-    return {"auto": lambda supports: Session(model, supports)} | {name: alone(own) for name, own in configs}
+    found = {"auto": lambda supports: Session(model, supports)}
+    for name, config in configs:
+        found |= {name: alone(config, False), name + REFINED: alone(config, True)}
+    return found
 
 
 def measure(work: Work, add: Callable[[Line], None], known: set[Key]) -> None:

@@ -25,7 +25,7 @@ MOST_IMAGES = 50
 T = TypeVar("T")
 
 _LINEAR, _PERCEPTRON = (1e-2, 1e-1), (1e-2, 1e-3)  # decays: the first is tried first
-_REFINED = ", edges refined"
+REFINED = ", edges refined"
 _THRESHOLDS = (0.5, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)  # the first is kept where no other gains a point
 _GAIN = 0.01
 _LOW, _NOTHING = 0.5, 0.1
@@ -177,7 +177,7 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
         held: list[HeldOut] = []
         found = 0.0
         for refine in (False, True) if encoder.refine is None else (encoder.refine,):
-            own = name + _REFINED if refine else name
+            own = name + REFINED if refine else name
             model = Model(
                 method,
                 config,
