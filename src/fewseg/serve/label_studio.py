@@ -300,7 +300,7 @@ class Project:
             self._supports = shots = self._encode(examples)
             supports = _support_set([shots[e.digest] for e in examples if e.digest in shots])
             self._failed = frozenset(e.digest for e in examples) - shots.keys()
-            session = self._images.shared.session(supports)
+            session = self._images.shared.session(supports, known.session if known else None)
             logger.info(
                 "project %d: %d annotated tasks, classes %s", self.number, len(shots), list(supports.classes)
             )
