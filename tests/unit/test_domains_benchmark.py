@@ -64,19 +64,28 @@ def sets(tmp_path):
 
 def test_every_cell_is_measured_once_and_a_second_run_goes_on(domains, sets, tmp_path, capsys):
     out = tmp_path / "lines.jsonl"
+    names = ("auto", "matcher")
     work = domains.Work(
-        folder=sets, shots=(2,), draws=1, queries=3, size=SIZE, out=out, cache=tmp_path / "cache"
+        folder=sets,
+        shots=(2,),
+        draws=1,
+        queries=3,
+        size=SIZE,
+        candidates=names,
+        out=out,
+        cache=tmp_path / "cache",
     )
     domains.main(work)
     lines = [json.loads(text) for text in out.read_text().splitlines()]
-    assert len(lines) == 2 * (1 + 5 * 2)  # sets; auto, and five candidates with and without refined edges
+    assert len(lines) == 2 * 3  # sets; auto, and the matcher with and without refined edges
     assert {line["set"] for line in lines} == {"one", "two"}
     assert all(set(line["iou"]) == ({"1", "2"} if line["set"] == "two" else {"1"}) for line in lines)
     assert all(
         0 <= value <= 1 for line in lines for kind in ("iou", "boundary") for value in line[kind].values()
     )
     auto = [line for line in lines if line["candidate"] == "auto"]
-    assert all(line["choice"]["name"] in {own["candidate"] for own in lines} for line in auto)
+    assert len(auto) == 2
+    assert all(line["candidate"] in auto[0]["choice"]["candidates"] for line in lines if line not in auto)
     text = capsys.readouterr().out
     assert "2-shot: mean IoU" in text
     assert "expected IoU of a class against the real one" in text

@@ -48,9 +48,10 @@ def guided_filter(maps: Tensor, images: Tensor, radius: int, smoothness: float, 
     fitted = _mean(torch.cat([slope.flatten(1, 2), rest], dim=1), reach)
     fitted = F.interpolate(fitted, size=(height, width), mode="bilinear", align_corners=False)
     slope, rest = fitted.split([3 * count, count], dim=1)
+    found: Tensor = rest
     for part, colour in zip(slope.split(count, dim=1), images.split(1, dim=1), strict=True):
-        rest = torch.addcmul(rest, part, colour)
-    return rest
+        found = torch.addcmul(found, part, colour)
+    return found
 
 
 def _mean(maps: Tensor, reach: int) -> Tensor:
