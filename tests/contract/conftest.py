@@ -30,6 +30,8 @@ def tiny(config):
         small["channels"] = 8
     if "scales" in {f.name for f in fields(config)}:  # 60 cells for a map of 9 would only cost time
         small["scales"] = tuple(s if isinstance(s, float) else min(s, 12) for s in config.scales)
+    if "region_cells" in {f.name for f in fields(config)}:  # or every object would be one region
+        small["region_cells"] = 4
     if "decay" in {f.name for f in fields(config)}:  # with one best head, so that rounding stays rounding
         small |= {"head": LinearHead(), "decay": 1.0, "cells": 200, "steps": 400}
     return replace(config, **small)

@@ -30,6 +30,7 @@ MODELS = {
     "baseline": CANET,  # SCL, Table 4
     "average": CANET,
     "CGM": CANET,
+    "ASGNet": {"type": "ASGNetConfig"},
     "AMP": {"type": "AMPConfig", "metric": "Cosine"},
     "PPNet": {"type": "PPNetConfig"},
     "SG-One": {"type": "SGOneConfig"},
@@ -79,6 +80,7 @@ FUSIONS = {  # of five shots
     "SCL (CANet)": "cross-guided",
     "SCL (PFENet)": "cross-guided",
     "PPNet": "all",
+    "ASGNet": "all",
 }
 ITERATED = {"F + IQI", "SRPNet"}
 

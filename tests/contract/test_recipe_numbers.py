@@ -152,6 +152,11 @@ FULL = {
 }
 # RePRI, Sec. 4: tau = 20, 50 steps of 0.025, pi estimated again at step 10, weights 1 / K
 REPRI = {"temperature": 20.0, "rate": 0.025, "steps": 50, "update_at": 10, "query_weight": None}
+# ASGNet, Sec. 4.1 and 5.1: one prototype for 100 cells, 5 at most
+ASGNET = {"channels": 256, "region_cells": 100, "regions": 5, "iterations": 10, "scales": (60, 30, 15, 8)}
+ASGNET_COCO = ASGNET | {"scales": (1.0, 0.5, 0.25, 0.125)}
+SDAANET_ANY = SDAANET | {"fusion": "any"}
+PMMS = {"channels": 256, "components": 3, "kappa": 20.0, "iterations": 10}  # PMMs, Sec. 3.1 and 5.1
 PPNET = {"parts": 5, "context": 0.8, "alpha": 20.0}  # PPNet, Sec. 5
 NO_SRP = FULL | {"support_weight": 0.0}  # SRPNet, Table 1
 
@@ -198,6 +203,9 @@ TABLE = {
     "coco_hsnet_resnet50": (HSNET_TRAINING | {"batch": 40}, HSNET_COCO, {"channels": 128}, coco),
     "pascal_repri_resnet50": (None, SRPNET, REPRI, pascal),
     "pascal_amp_vgg16": (None, SRPNET, {"levels": ("layer2", "layer3", "layer4")}, pascal),  # AMP, Fig. 2
+    "pascal_asgnet_resnet101": (PFENET_TRAINING, SDAANET_ANY, ASGNET, pascal),
+    "coco_asgnet_resnet50": (PFENET_COCO_TRAINING, SDAANET_COCO | {"fusion": "any"}, ASGNET_COCO, coco),
+    "pascal_pmms_resnet50": (CANET_TRAINING, SCL, PMMS, pascal),
     "pascal_ppnet_resnet50": (SRPNET_TRAINING, SRPNET, PPNET, pascal),
     "coco_ppnet_resnet50": (SRPNET_TRAINING, SRPNET, PPNET, coco),
     "pascal_sdaanet_baseline_resnet50": (SDAANET_TRAINING, SDAANET, PFENET, pascal),

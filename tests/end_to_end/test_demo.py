@@ -17,6 +17,7 @@ from fewseg.engine.checkpoint import load_checkpoint
 from site_page import Page
 
 TINY = DemoOptions(
+    minutes=0,
     fold=1,
     size=65,
     train_images=40,

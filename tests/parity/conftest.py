@@ -164,6 +164,17 @@ class ReleasedRun:
         assert all(grad is not None for grad in grads)
         return torch.stack([grad.double().norm() for grad in grads])
 
+    def check_losses(self, ending: str = "") -> None:
+        """Compares the sums of the loss terms with those of the case."""
+        self.case.assert_close(self.losses["main"], f"main_loss{ending}")
+        self.case.assert_close(self.losses["aux"], f"aux_loss{ending}")
+
+    def check_gradient_norms(self) -> None:
+        """Compares ``gradient_norms`` with those of the case."""
+        rtol = self.case.about["grad_suggested_rtol"]
+        expected = self.case.output("grad_l2").double()
+        torch.testing.assert_close(self.gradient_norms(), expected, rtol=rtol, atol=0)
+
 
 @cache
 def run_released(name: str) -> ReleasedRun:

@@ -34,13 +34,9 @@ def test_query_feature_prior_map_and_inner_logits(run, state):
 
 
 def test_losses_and_gradient_norms(run):
-    run.case.assert_close(run.losses["main"], "main_loss")
-    run.case.assert_close(run.losses["aux"], "aux_loss")
-    rtol = run.case.about["grad_suggested_rtol"]
-    torch.testing.assert_close(run.gradient_norms(), run.case.output("grad_l2").double(), rtol=rtol, atol=0)
+    run.check_losses()
+    run.check_gradient_norms()
 
 
 def test_losses_with_batch_norm_left_in_training(run, batch_norm_training):
-    training = batch_norm_training(run)
-    training.case.assert_close(training.losses["main"], "main_loss_bn_train")
-    training.case.assert_close(training.losses["aux"], "aux_loss_bn_train")
+    batch_norm_training(run).check_losses("_bn_train")

@@ -72,16 +72,12 @@ def test_losses_and_gradient_norms(one):
         expected = one.case.output(f"ce_inner_{theirs}").mean()
         atol = one.case.atol(f"ce_inner_{theirs}")
         torch.testing.assert_close(one.losses[f"{ours}_deep"].detach(), expected, rtol=0, atol=atol)
-    one.case.assert_close(one.losses["main"], "main_loss")
-    one.case.assert_close(one.losses["aux"], "aux_loss")
-    rtol = one.case.about["grad_suggested_rtol"]
-    torch.testing.assert_close(one.gradient_norms(), one.case.output("grad_l2").double(), rtol=rtol, atol=0)
+    one.check_losses()
+    one.check_gradient_norms()
 
 
 def test_losses_with_batch_norm_left_in_training(one, batch_norm_training):
-    training = batch_norm_training(one)
-    training.case.assert_close(training.losses["main"], "main_loss_bn_train")
-    training.case.assert_close(training.losses["aux"], "aux_loss_bn_train")
+    batch_norm_training(one).check_losses("_bn_train")
 
 
 def test_five_shots_vectors_prior_maps_and_scores(five, five_state):

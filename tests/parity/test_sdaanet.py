@@ -74,8 +74,7 @@ def test_each_loss_and_the_gradient_norms(run):
     run.case.assert_close(run.losses["query_deep"], "aux_loss")
     run.case.assert_close(run.losses["distillation"], "kd_loss")
     run.case.assert_close(run.losses["support_attention"], "support_ce_loss")
-    rtol = run.case.about["grad_suggested_rtol"]
-    torch.testing.assert_close(run.gradient_norms(), run.case.output("grad_l2").double(), rtol=rtol, atol=0)
+    run.check_gradient_norms()
 
 
 def test_the_papers_gate_and_teacher_are_outside_the_released_tolerance(run, pooled, maps):

@@ -1,12 +1,15 @@
-"""CVAT's XML for images (version 1.1): one file for a list of images, such as ``annotations.xml``.
+"""CVAT's XML (version 1.1): one file for a list of images, or for a video, such as ``annotations.xml``.
 
 An image without a shape and without a tag is taken as not annotated yet; one with a tag alone is a negative.
+A frame of a video is the image ``frame_000012``, as CVAT names it, from 0 on.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
@@ -15,7 +18,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from fewseg.annotations.coco import fill_polygons
-from fewseg.annotations.image_files import check_annotated_size, image_size
+from fewseg.annotations.image_files import IMAGE_SUFFIXES, check_annotated_size, image_size
 from fewseg.annotations.json_values import number, read_annotations, shown
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
@@ -27,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _FILE = "annotations.xml"
 _SHAPES = ("polygon", "box", "ellipse", "mask", "polyline", "points")
-_FOLLOW = "export as 'CVAT for images 1.1'"
+_FOLLOW = "export as 'CVAT for images 1.1' or 'CVAT for video 1.1'"
 
 
 def is_cvat_folder(root: Path) -> bool:
@@ -46,12 +49,15 @@ def iter_cvat_xml(path: Path, options: ReadOptions) -> Items:
         root: Element = fromstring(read_annotations(path), forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not plain XML ({error}); is it cut off? Export it again") from error
-    if root.tag != "annotations" or root.find("track") is not None:
-        what = "tracks of a video" if root.tag == "annotations" else f"<{root.tag}>"
+    if root.tag != "annotations":
         raise DataError(
-            f"{path} has {what}; expected <annotations> with an <image> for each image: {_FOLLOW}"
+            f"{path} has <{root.tag}>; expected <annotations> with an <image> for each image or a <track> "
+            f"for each thing of a video: {_FOLLOW}"
         )
     finder = ImageFinder.beside(path, options.images)
+    if root.find("track") is not None:
+        yield from _video(root, path, finder, options)
+        return
     left_out = []
     for image in root.iter("image"):
         name = image.get("name", "")
@@ -65,14 +71,7 @@ def iter_cvat_xml(path: Path, options: ReadOptions) -> Items:
             size = image_size(photo, options.max_pixels)
             annotated = (_number(image, "height", where), _number(image, "width", where))
             check_annotated_size(where, size, (int(annotated[0]), int(annotated[1])))
-            canvas = Canvas(size)
-            for k, shape in enumerate(shapes):
-                place = f"{where}, shape {k}"
-                label = shape.get("label")
-                if not label:
-                    raise DataError(f"{place} has no label; expected the name of a class: {_FOLLOW}")
-                weak, scribble = shape.tag == "box", shape.tag in ("polyline", "points")
-                canvas.add(label, _region(shape, size, options, place), weak=weak, scribble=scribble)
+            canvas = _drawn(((shape.get("label"), shape) for shape in shapes), size, options, where)
             yield AnnotatedImage(image=photo, size=size, masks=canvas.masks(), weak=canvas.weak())
         except DataError as error:
             yield Problem(where, error)
@@ -81,6 +80,63 @@ def iter_cvat_xml(path: Path, options: ReadOptions) -> Items:
             "%s: %d images have no shape and are left out, the first is %s; one with a tag is a negative",
             path, len(left_out), left_out[0],
         )  # fmt: skip
+
+
+def _video(root: Element, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
+    """Yields the frames that show something and have an image; a thing is not there where it is outside."""
+    frames: dict[int, list[tuple[str | None, Element]]] = defaultdict(list)
+    for track in root.iter("track"):
+        for shape in track:
+            if shape.get("outside") != "1":
+                frames[int(_number(shape, "frame", f"{path}, a <{shape.tag}>"))].append(
+                    (track.get("label"), shape)
+                )
+    files = {
+        file.stem: file
+        for folder in reversed(finder.folders)
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in IMAGE_SUFFIXES
+    }
+    found = {frame: file for frame in sorted(frames) if (file := files.get(f"frame_{frame:06}"))}
+    if not found:
+        raise DataError(
+            f"{path} is of a video, and none of its {len(frames)} frames with a shape is an image there; "
+            "expected frame_000000.png and so on, from 0: export the images with it, or give their folder"
+        )
+    given = root.find(".//original_size")
+    for frame, photo in found.items():
+        where = f"{path}, frame {frame}"
+        try:
+            size = image_size(photo, options.max_pixels)
+            if given is not None:
+                tall, wide = (given.findtext(side, "").strip() for side in ("height", "width"))
+                if (tall, wide) != (str(size[0]), str(size[1])):
+                    raise DataError(
+                        f"{where}: the image is {size[1]} x {size[0]} pixels and the video {wide} x {tall}; "
+                        "both must be of one size: give the frames that were annotated"
+                    )
+            canvas = _drawn(frames[frame], size, options, where)
+            yield AnnotatedImage(image=photo, size=size, masks=canvas.masks(), weak=canvas.weak())
+        except DataError as error:
+            yield Problem(where, error)
+    if len(found) < len(frames):
+        logger.warning(
+            "%s: %d of %d frames have no image and are left out", path, len(frames) - len(found), len(frames)
+        )
+
+
+def _drawn(
+    shapes: Iterable[tuple[str | None, Element]], size: tuple[int, int], options: ReadOptions, where: str
+) -> Canvas:
+    """Draws the shapes of an image, each with its label."""
+    canvas = Canvas(size)
+    for k, (label, shape) in enumerate(shapes):
+        place = f"{where}, shape {k}"
+        if not label:
+            raise DataError(f"{place} has no label; expected the name of a class: {_FOLLOW}")
+        weak, scribble = shape.tag == "box", shape.tag in ("polyline", "points")
+        canvas.add(label, _region(shape, size, options, place), weak=weak, scribble=scribble)
+    return canvas
 
 
 def _number(element: Element, key: str, where: str, default: str = "") -> float:

@@ -31,8 +31,8 @@ _JSON_READERS = (
 )
 
 _JSON_KINDS = (
-    "COCO (images, annotations, categories), LabelMe (shapes), VGG Image Annotator (regions) and Label "
-    "Studio's JSON and JSON-MIN exports (a list with data or images)"
+    "COCO (images, annotations, categories), LabelMe (shapes), VGG Image Annotator (regions, metadata) and "
+    "Label Studio's JSON and JSON-MIN exports (a list with data or images)"
 )
 _FOLDER_READERS = (
     (is_yolo, iter_yolo),

@@ -1,4 +1,4 @@
-"""VGG Image Annotator's JSON (VIA 1 and 2): a project, or its annotations alone.
+"""VGG Image Annotator's JSON: a project (VIA 2 and 3), or its annotations alone (VIA 1 and 2).
 
 The class of a region is its attribute; an image without a region is taken as not annotated yet.
 """
@@ -25,6 +25,9 @@ from fewseg.types import DataError
 logger = logging.getLogger(__name__)
 
 _PROJECT = "_via_img_metadata"
+_VIA3 = ("attribute", "file", "metadata", "view")
+_KINDS3 = ("point", "rect", "circle", "ellipse", "line", "polyline", "polygon", "extreme rectangle")
+_CHECKBOX, _OPTIONS = 2, (3, 4)  # types of attributes in VIA 3: 3 and 4 have the number of an option
 _CLASS_NAMES = (
     "class",
     "label",
@@ -38,6 +41,8 @@ _SHAPES = ("polygon", "rect", "circle", "ellipse", "polyline", "point")
 
 def is_via(value: object) -> bool:
     """Whether a JSON value is VIA's project or annotations."""
+    if isinstance(value, dict) and all(isinstance(value.get(key), dict) for key in _VIA3):
+        return True
     entries = value.get(_PROJECT, value) if isinstance(value, dict) else None
     return isinstance(entries, dict) and (
         entries is not value
@@ -50,7 +55,8 @@ def is_via(value: object) -> bool:
 
 def iter_via(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
     """Yields the annotated images; rectangles are weak masks, polylines and points scribbles."""
-    entries: Mapping[str, Any] = value.get(_PROJECT, value)
+    via3 = all(key in value for key in _VIA3)
+    entries: Mapping[str, Any] = _entries_of_via3(value, path) if via3 else value.get(_PROJECT, value)
     attribute = _class_attribute(entries, path)
     if attribute is None:
         logger.warning("%s: no region has an attribute: all are of the class %r", path, options.class_name)
@@ -79,6 +85,73 @@ def iter_via(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) 
         logger.warning(
             "%s: %d images have no region and are left out, the first is %s", path, len(left_out), left_out[0]
         )
+
+
+def _entries_of_via3(value: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """A project of VIA 3 in the form of VIA 2."""
+    entries: dict[str, Any] = {}
+    for key, file in value["file"].items():
+        name = field(typed(file, dict, f"{path}, file {key}"), "fname", str, f"{path}, file {key}")
+        entries[key] = {"filename": name, "regions": []}
+    for key, metadata in value["metadata"].items():
+        where = f"{path}, metadata {key}"
+        coordinates = field(typed(metadata, dict, where), "xy", list, where)
+        if not coordinates:
+            continue  # of a whole file
+        view = field(value["view"], str(metadata.get("vid")), dict, f"{where}: 'view'")
+        files = [str(own) for own in field(view, "fid_list", list, where)]
+        if len(files) != 1 or files[0] not in entries or metadata.get("z"):
+            raise DataError(
+                f"{where} is not of one image (a video or a pair?); expected images: export those"
+            )
+        given = field(metadata, "av", dict, where)
+        named = {_name3(value, number): _value3(value, number, own) for number, own in given.items()}
+        shape = _shape3(coordinates, where)
+        entries[files[0]]["regions"].append({"shape_attributes": shape, "region_attributes": named})
+    return entries
+
+
+def _attribute3(value: Mapping[str, Any], number: str) -> Mapping[str, Any]:
+    found = value["attribute"].get(number)
+    return found if isinstance(found, dict) else {}
+
+
+def _name3(value: Mapping[str, Any], number: str) -> str:
+    return str(_attribute3(value, number).get("aname", number))
+
+
+def _value3(value: Mapping[str, Any], number: str, own: object) -> object:
+    """An attribute's text, or the texts of its chosen options."""
+    attribute = _attribute3(value, number)
+    kind, options = attribute.get("type"), attribute.get("options")
+    if not isinstance(options, dict) or kind not in (_CHECKBOX, *_OPTIONS):
+        return own
+    chosen = [k.strip() for k in str(own).split(",")] if kind == _CHECKBOX else [str(own)]
+    return {str(options[k]).strip(): True for k in chosen if k in options}
+
+
+def _shape3(coordinates: Sequence[Any], where: str) -> Mapping[str, object]:
+    """A region's shape, whose number comes before its coordinates."""
+    kind, *rest = coordinates
+    name = _KINDS3[kind - 1] if type(kind) is int and 1 <= kind <= len(_KINDS3) else None
+    keys = {
+        "point": ("cx", "cy"),
+        "rect": ("x", "y", "width", "height"),
+        "circle": ("cx", "cy", "r"),
+        "ellipse": ("cx", "cy", "rx", "ry"),
+    }.get(name or "")
+    if name is None or len(rest) != (len(keys) if keys else len(rest) // 2 * 2):
+        raise DataError(
+            f"{where}: the region is {shown(coordinates)}; expected the number of a shape, 1 .. "
+            f"{len(_KINDS3)}, and its coordinates: draw it again"
+        )
+    if keys:
+        return {"name": name, **dict(zip(keys, rest, strict=True))}
+    x, y = ([number(v, where) for v in rest[k::2]] for k in (0, 1))
+    if name == "extreme rectangle" and x:
+        left, top = min(x), min(y)
+        return {"name": "rect", "x": left, "y": top, "width": max(x) - left, "height": max(y) - top}
+    return {"name": "polygon" if name == "polygon" else "polyline", _POINTS[0]: x, _POINTS[1]: y}
 
 
 def _regions(entry: object, where: str) -> Sequence[Any]:

@@ -2,7 +2,8 @@
 
 A line is ``class x y x y ...``, a polygon in fractions of the image's sides, or ``class x y width height``, a
 box around its centre. ``labels/a/x.txt`` belongs to ``images/a/x.jpg``, and ``train/labels/x.txt`` to
-``train/images/x.jpg``. Label Studio's export has ``classes.txt`` instead of ``data.yaml``.
+``train/images/x.jpg``; where neither is beside ``data.yaml``, its ``path`` and the folders of ``train``,
+``val`` and ``test`` count. Label Studio's export has ``classes.txt`` instead of ``data.yaml``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -38,14 +40,18 @@ def is_yolo(root: Path) -> bool:
 
 def iter_yolo(root: Path, options: ReadOptions, description: Path | None = None) -> Items:
     """Yields the images that have a label file, which is empty for a negative; a box is a weak mask."""
-    if not _label_folders(root):
-        raise DataError(f"{root} has no folder labels; expected labels/ and images/: put them there")
     described = (root / "data.yaml", *sorted(root.glob("*.y*ml")))
     description = description or next((f for f in described if f.is_file()), None)
+    folders = {labels: labels.with_name("images") for labels in _label_folders(root)}
+    if not folders and description is not None:
+        folders = _described_folders(description)
+    if not folders:
+        where = f"{root}, or by path, train and val of {description.name}" if description else f"{root}"
+        raise DataError(f"found no folder labels in {where}; expected labels/ and images/: put them there")
     names = _names(root, description)
     unlabelled: list[Path] = []
-    for labels in _label_folders(root):
-        images = options.images or labels.with_name("images")
+    for labels, own_images in folders.items():
+        images = options.images or own_images
         used = set()
         for file in _label_files(labels):
             try:
@@ -75,6 +81,23 @@ def _label_folders(root: Path) -> list[Path]:
     return [own] if own.is_dir() else sorted(f for f in root.glob("*/labels") if f.is_dir())
 
 
+def _described_folders(description: Path) -> dict[Path, Path]:
+    """Returns the folder of labels -> that of images, of each split that a description has."""
+    value = _description(description)
+    base = description.parent / str(value.get("path") or "")
+    found = {}
+    for split in ("train", "val", "test"):
+        given = value.get(split)
+        for place in given if isinstance(given, list) else [given]:
+            parts = (base / str(place)).parts
+            if place and "images" in parts:
+                last = len(parts) - 1 - parts[::-1].index("images")
+                labels = Path(*parts[:last], "labels", *parts[last + 1 :])
+                if labels.is_dir():
+                    found[labels] = Path(*parts)
+    return found
+
+
 def _label_files(labels: Path) -> Iterator[Path]:
     return (f for f in sorted(labels.rglob("*.txt")) if f.name != CLASSES_FILE and not f.name.startswith("."))
 
@@ -88,12 +111,7 @@ def _names(root: Path, description: Path | None) -> Mapping[int, str]:
             f"{root} has YOLO's labels and no names of classes; expected data.yaml ('names: [a, b]') or "
             f"{CLASSES_FILE} (a name a line, the first is class 0): add one"
         )
-    try:
-        value = yaml.safe_load(description.read_text("utf-8-sig"))
-    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
-        text = " ".join(str(error).split())
-        raise DataError(f"{description} is no readable YAML ({text}): export it again") from error
-    given = value.get("names") if isinstance(value, dict) else None
+    given = _description(description).get("names")
     names = dict(enumerate(given)) if isinstance(given, list) else given
     if (
         not isinstance(names, dict)
@@ -107,6 +125,16 @@ def _names(root: Path, description: Path | None) -> Mapping[int, str]:
     if len({str(name) for name in names.values()}) != len(names):
         raise DataError(f"{description}: 'names' has a name twice; expected different names: rename one")
     return {number: str(name) for number, name in names.items()}
+
+
+def _description(path: Path) -> Mapping[str, Any]:
+    """Returns what a description holds, nothing where it is no mapping."""
+    try:
+        value = yaml.safe_load(path.read_text("utf-8-sig"))
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        text = " ".join(str(error).split())
+        raise DataError(f"{path} is no readable YAML ({text}): export it again") from error
+    return value if isinstance(value, dict) else {}
 
 
 def _draw(line: str, names: Mapping[int, str], canvas: Canvas, where: str) -> None:

@@ -60,43 +60,58 @@ def augment(images: Tensor, classes: Tensor, generator: torch.Generator) -> tupl
     return (mixed - 0.5) * contrast + 0.5 + shift, classes
 
 
+class CellTraining:
+    """A backbone in training, with a linear classifier of cells for each of its levels."""
+
+    def __init__(self, backbone: BackboneConfig, config: PretrainConfig, cells: Cells, *, seed: int) -> None:
+        self.config, self.cells, self.seed = config, cells, seed
+        trunk = replace(backbone, weights=None, trainable=True, bn="train").build().train()
+        self.trunk = trunk.to(memory_format=torch.channels_last)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(Draws("cell classifiers", seed).below(2**63))
+            self.heads = nn.ModuleDict(
+                {level: nn.Conv2d(c, cells.names, 1) for level, c in trunk.channels.items()}
+            )
+        parameters = [*trunk.parameters(), *self.heads.parameters()]
+        self.optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, config.lr, total_steps=config.steps, pct_start=0.15
+        )
+        self.weight = torch.ones(cells.names)
+        self.weight[0] = config.background
+
+    def step(self, number: int) -> tuple[Tensor, Tensor]:
+        """Trains on one batch; returns its cells' true classes and those that the deepest level gave."""
+        images, classes = _batch(self.cells, self.config.batch, self.seed, number)
+        maps = self.trunk(images.contiguous(memory_format=torch.channels_last)).maps
+        logits = {level: head(maps[level]) for level, head in self.heads.items()}
+        losses = [F.cross_entropy(x, classes, self.weight, ignore_index=IGNORE) for x in logits.values()]
+        loss = torch.stack(losses).mean()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self.schedule.step()
+        return classes, logits[max(logits)].argmax(dim=1)
+
+
 def pretrain(
     backbone: BackboneConfig, config: PretrainConfig, cells: Cells, path: Path, *, seed: int, progress: bool
 ) -> float:
     """Trains a backbone, writes its trunk to a file and returns the accuracy on objects' cells at the end."""
-    trunk = replace(backbone, weights=None, trainable=True, bn="train").build().train()
-    trunk = trunk.to(memory_format=torch.channels_last)
-    with torch.random.fork_rng(devices=[]):  # a linear classifier of cells for each level of the trunk
-        torch.manual_seed(Draws("cell classifiers", seed).below(2**63))
-        heads = nn.ModuleDict({level: nn.Conv2d(c, cells.names, 1) for level, c in trunk.channels.items()})
-    parameters = [*trunk.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.lr, total_steps=config.steps, pct_start=0.15
-    )
-    weight = torch.ones(cells.names)
-    weight[0] = config.background
+    training = CellTraining(backbone, config, cells, seed=seed)
     right = total = 0
     with progress_bar(progress) as bar:
         task = bar.add_task("training the backbone", total=config.steps)
         for step in range(config.steps):
-            images, classes = _batch(cells, config.batch, seed, step)
-            maps = trunk(images.contiguous(memory_format=torch.channels_last)).maps
-            logits = {level: head(maps[level]) for level, head in heads.items()}
-            losses = [F.cross_entropy(x, classes, weight, ignore_index=IGNORE) for x in logits.values()]
-            loss = torch.stack(losses).mean()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            schedule.step()
+            classes, named = training.step(step)
             if step >= 0.9 * config.steps:
                 objects = (classes > 0) & (classes != IGNORE)
-                deepest = logits[max(logits)].argmax(dim=1)
-                right += int((deepest == classes)[objects].sum())
+                right += int((named == classes)[objects].sum())
                 total += int(objects.sum())
             bar.update(task, completed=step + 1)
     with atomic_path(path) as temporary:
-        save_file({k: v.contiguous() for k, v in trunk.trunk.state_dict().items()}, temporary)
+        state = training.trunk.trunk.state_dict()
+        save_file({k: v.contiguous() for k, v in state.items()}, temporary)
     return right / max(total, 1)
 
 

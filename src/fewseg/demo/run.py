@@ -22,6 +22,7 @@ from fewseg.data.source import JoinedSource
 from fewseg.data.synthetic import SyntheticSource, synthetic_5i
 from fewseg.data.transforms import EvalView, TrainView
 from fewseg.demo.options import DemoOptions
+from fewseg.demo.plan import explained, planned, seconds_per_step
 from fewseg.demo.pretrain import pretrain, read_cells
 from fewseg.demo.report import Panel, Predictor, choose_episodes, example_panels, write_report
 from fewseg.engine.batches import CachedBatches
@@ -64,13 +65,19 @@ class DemoResult:
 def run_demo(options: DemoOptions) -> DemoResult:
     """Renders the set, trains the backbone and both heads, tests on unseen classes, writes the report.
 
-    The same options give the same numbers on the same machine. Results of an earlier demo in ``options.out``
-    are replaced; anything else there is left alone.
+    The same options give the same numbers on the same machine where the probe allows the same training, or is
+    left out (``minutes`` 0); the report lists the options that were used. Results of an earlier demo in
+    ``options.out`` are replaced; anything else there is left alone.
     """
     shutil.rmtree(options.out / _RESULTS, ignore_errors=True)
     (options.out / _RESULTS).mkdir(parents=True)
     cache = tempfile.TemporaryDirectory(prefix="cache-", dir=options.out, ignore_cleanup_errors=True)
     with repeatable(options.threads), cache as folder:
+        if options.minutes:
+            step = seconds_per_step(options)
+            plan, seconds = planned(options, step)
+            logger.info("%s", explained(options, plan, step, seconds))
+            options = plan
         return _run(options, Path(folder))
 
 

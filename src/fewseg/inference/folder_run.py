@@ -241,7 +241,9 @@ def _run(
         outputs.write(found.prediction(name, probability=outputs.probability, instances=things))
 
     def failed(name: str, error: Exception) -> None:
-        lost[name] = f"{name}: {NO_MEMORY}" if isinstance(error, MemoryError) else str(error)
+        lost[name] = NO_MEMORY if isinstance(error, MemoryError) else str(error)
+        if name not in lost[name]:
+            lost[name] = f"{name}: {lost[name]}"
         logger.warning("skipped: %s", lost[name])
 
     finished = stream(

@@ -30,7 +30,7 @@ from fewseg.ops.geometry import Letterbox, letterbox, place, place_labels, resto
 from fewseg.ops.guided import guided_filter
 from fewseg.ops.memory import as_memory_error
 from fewseg.recipes.resolve import Resolved, best_device, resolve
-from fewseg.types import EncodedShots, Features, State
+from fewseg.types import DataError, EncodedShots, Features, State
 
 logger = logging.getLogger(__name__)
 
@@ -299,6 +299,7 @@ class Model:
         """Runs images through the network, their views together, each once.
 
         Raises:
+            DataError: an image's features are not finite.
             MemoryError: there is not enough for these views.
         """
         views = torch.cat([image.views for image in images])
@@ -308,6 +309,11 @@ class Model:
             if self.chooses or self.refine:
                 guide = (views * 255).round().to(self.device, torch.uint8)
                 features = replace(features, maps={**features.maps, GUIDE: guide})
+            if not all(bool(maps.sum().isfinite()) for maps in features.maps.values()):
+                raise DataError(
+                    "the features of the image are not finite: give backbone weights that are whole, and no "
+                    "image of extreme values"
+                )
             stops = [0, *accumulate(len(image.windows) for image in images)]
             return [
                 EncodedImage(

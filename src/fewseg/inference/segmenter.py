@@ -354,6 +354,17 @@ class Segmenter:
             self._replace(loaded)
 
 
+_SUPPORT_BYTES = 4 * 2**30
+"""Of features that are kept of annotated images."""
+
+
+def _most_supports(model: Model, images: Sequence[AnnotatedImage]) -> int:
+    """How many annotated images have room, by the size of the largest one."""
+    height, width = max((image.size for image in images), key=lambda size: size[0] * size[1])
+    (largest,) = model.encode([model.prepare(torch.zeros(3, height, width, dtype=torch.uint8))])
+    return max(1, _SUPPORT_BYTES // largest.nbytes)
+
+
 def segmenter_with_supports(
     model: ModelOptions, support: Path, read: ReadOptions, convert: Callable[[Model], Model] | None = None
 ) -> Segmenter:
@@ -368,14 +379,14 @@ def segmenter_with_supports(
     if is_saved and model.precision == "auto":
         model = replace(model, precision=precision_of_supports(support))
     loaded = load_model(model)
-    if loaded.chooses and len(images) > MOST_IMAGES:
-        logger.warning(
-            "the first step takes %d of the %d annotated images, evenly spaced: name a recipe to use all",
-            MOST_IMAGES,
-            len(images),
-        )
+    if len(images) > MOST_IMAGES:
+        most = MOST_IMAGES if loaded.chooses else _most_supports(loaded, images)
+        text = "%d of the %d annotated images are taken, evenly spaced: %s"
+        why = "name a recipe to use more" if loaded.chooses else "the features of all would fill the memory"
+        if len(images) > most:
+            logger.warning(text, most, len(images), why)
         classes = list(dict.fromkeys(name for image in images for name in image.masks))
-        images = sampled(images, classes, lambda image, name: name in image.masks, MOST_IMAGES)
+        images = sampled(images, classes, lambda image, name: name in image.masks, most)
     ready = loaded if convert is None else convert(loaded)
     segmenter = Segmenter(ready, max_pixels=read.max_pixels, value_range=read.value_range)
     if is_saved:

@@ -5,6 +5,7 @@ same. Importing a method's file registers it.
 """
 
 from fewseg.methods.amp import AMP, AMPConfig
+from fewseg.methods.asgnet import ASGNet, ASGNetConfig
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.canet import CANet, CANetConfig
 from fewseg.methods.fitted import Fitted, FittedConfig, LinearHead, PerceptronHead
@@ -23,6 +24,7 @@ from fewseg.methods.matcher import Matcher, MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.panet import PANet, PANetConfig
 from fewseg.methods.pfenet import PFENet, PFENetConfig
+from fewseg.methods.pmms import PMMs, PMMsConfig
 from fewseg.methods.ppnet import PPNet, PPNetConfig
 from fewseg.methods.prototypical import PrototypeSegmenter
 from fewseg.methods.registry import create_method, list_methods, method_config, method_name, register_method
@@ -35,6 +37,8 @@ from fewseg.methods.srpnet import SRPNet, SRPNetConfig
 __all__ = [
     "AMP",
     "AMPConfig",
+    "ASGNet",
+    "ASGNetConfig",
     "AllVectors",
     "CANet",
     "CANetConfig",
@@ -55,6 +59,8 @@ __all__ = [
     "PANetConfig",
     "PFENet",
     "PFENetConfig",
+    "PMMs",
+    "PMMsConfig",
     "PPNet",
     "PPNetConfig",
     "PairScorer",

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -87,7 +87,11 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
             )
         chosen = replace(chosen, size=0)
     _check_fusions(protocol, lines)
-    return _evaluate_lines(chosen, method, about, data, lines, recorded, options)
+    precision = precision_of(chosen) if options.precision == "auto" else options.precision
+    test = _FoldTest(
+        recipe=chosen, method=method, about=about, data=data, recorded=recorded, precision=precision
+    )
+    return _evaluate_lines(test, lines, options)
 
 
 def _at_scales(config: MethodConfig, scales: tuple[float, ...]) -> MethodConfig:
@@ -138,135 +142,122 @@ def _check_fusions(protocol: Protocol, lines: Sequence[Evaluation]) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _FoldTest:
+    """A method on the test images of a fold: what all lines share."""
+
+    recipe: Recipe  # with the protocol and the config of the test
+    method: FewShotSegmenter
+    about: Checkpoint
+    data: FoldData
+    recorded: RecordedEpisodes | None  # in place of drawn ones
+    precision: Precision
+
+    def sizes(self, wanted: Evaluation) -> tuple[int, ...]:
+        """Sides of a line's inputs."""
+        return wanted.sizes or (self.recipe.size,)
+
+    def line(self, wanted: Evaluation) -> Line:
+        """What the evaluator needs of a line."""
+        drawn = self.recorded or EpisodeSampler(
+            self.data.test, self.data.split, self.recipe.protocol, wanted.shots, ways=wanted.ways
+        )
+        return Line(
+            episodes=drawn,
+            fusion=wanted.fusion,
+            on=wanted.on,
+            sizes=self.sizes(wanted),
+            output_sizes=wanted.output_sizes,
+        )
+
+    def metadata(self, wanted: Evaluation) -> dict[str, Any]:
+        """A result's fields that describe its line."""
+        return {
+            "method": method_name(self.recipe.method),
+            "variant": self.recipe.variant.name,
+            "recipe": self.recipe.name,
+            "dataset": self.data.dataset,
+            "fold": self.data.split.fold,
+            "train_seed": self.about.training.get("config", {}).get("seed", 0),
+            "checkpoint": self.about.digest,
+            "ways": wanted.ways,
+            "shots": wanted.shots,
+            "fusion": wanted.fusion.kind,
+            "on": wanted.on,
+            "sizes": self.sizes(wanted),
+            "output_sizes": wanted.output_sizes,
+            "precision": self.precision,
+            "episodes": "recorded" if self.recorded else "drawn",
+            "data": self.data.test.content_digest(),
+            "config": as_json({"method": _without_folders(self.recipe.method), "fusion": wanted.fusion}),
+            "class_split": split_json(self.data.split),
+            "training": as_json(self.about.training),
+        }
+
+    def evaluator(
+        self, sizes: Sequence[int], executor: Executor | None = None, *, progress: bool = False
+    ) -> Evaluator:
+        """The evaluator of all sizes, on this process's device."""
+        self.method.to(best_device()).to(memory_format=torch.channels_last)
+        own = self.recipe
+        recipes = [own if size == own.size > 0 else replace(own, size=size, train=None) for size in sizes]
+        return Evaluator(
+            self.method,
+            self.data.source,
+            [training_store(each, self.method, self.data, self.precision) for each in recipes],
+            precision=self.precision,
+            executor=executor,
+            progress=progress,
+        )
+
+    def executor(self, sizes: Sequence[int], options: EvaluateOptions) -> Executor:
+        """The processes that share the work."""
+        if options.ray_workers:
+            sent = replace(self, method=copy.deepcopy(self.method).cpu(), recorded=None)
+            return RayWorkers(partial(sent.evaluator, sizes), options.ray_workers)
+        return launch_ranks(options.processes) if options.processes > 1 else SingleProcess()
+
+
 def _evaluate_lines(
-    recipe: Recipe,
-    method: FewShotSegmenter,
-    about: Checkpoint,
-    data: FoldData,
-    lines: Sequence[Evaluation],
-    recorded: RecordedEpisodes | None,
-    options: EvaluateOptions,
+    test: _FoldTest, lines: Sequence[Evaluation], options: EvaluateOptions
 ) -> list[RunResult]:
-    precision = precision_of(recipe) if options.precision == "auto" else options.precision
-    tag = _tag(recipe) + ("" if options.protocol is None else f"-{options.protocol.replace('_', '-')}")
-    order: list[Path] = []
-    results: dict[Path, RunResult] = {}
+    protocol = test.recipe.protocol
+    tag = _tag(test.recipe) + ("" if options.protocol is None else f"-{options.protocol.replace('_', '-')}")
+    tag += f"-{protocol.digest()[:6]}" if "(changed)" in protocol.name else ""
+    results: dict[Path, RunResult | None] = {}  # None: to be run
     todo: dict[Path, tuple[Evaluation, dict[str, Any]]] = {}
-    for line in lines:
-        metadata = _metadata(recipe, line, about, data, precision, recorded is not None)
-        path = options.out / _file_name(recipe, line, metadata, recorded is not None, tag)
-        order.append(path)
-        known = None if recorded else _done_before(path, recipe.protocol, metadata)
-        if known is not None:
-            logger.info("%s exists already, from the same checkpoint and protocol", path)
-            results[path] = known
+    for wanted in lines:
+        metadata = test.metadata(wanted)
+        path = options.out / _file_name(wanted, metadata, tag)
+        results[path] = None if test.recorded else _done_before(path, protocol, metadata)
+        if results[path] is None:
+            todo[path] = (wanted, metadata)
         else:
-            todo[path] = (line, metadata)
+            logger.info("%s exists already, from the same checkpoint and protocol", path)
     if todo:
-        sizes = tuple(
-            dict.fromkeys(size for line, _ in todo.values() for size in line.sizes or (recipe.size,))
-        )
-        tested = [_line(recipe, line, data, recorded) for line, _ in todo.values()]
-        executor = _executor(recipe, method, data, precision, sizes, options)
-        evaluator = _evaluator(
-            recipe, method, data, precision, sizes, executor=executor, progress=not options.quiet
-        )
-        work = _work_folder(options.out, [found for _, found in todo.values()], recipe.protocol, tested)
+        sizes = tuple(dict.fromkeys(size for wanted, _ in todo.values() for size in test.sizes(wanted)))
+        tested = [test.line(wanted) for wanted, _ in todo.values()]
+        executor = test.executor(sizes, options)
+        evaluator = test.evaluator(sizes, executor, progress=not options.quiet)
+        work = _work_folder(options.out, [found for _, found in todo.values()], protocol, tested)
         started = time.perf_counter()
         tables = evaluator.run(tested, work)
         seconds = (time.perf_counter() - started) / len(todo)
         for (path, (_, metadata)), counts in zip(todo.items(), tables, strict=True):
-            results[path] = RunResult.from_counts(
+            made = results[path] = RunResult.from_counts(
                 counts,
-                classes=data.split.novel,
-                protocol=recipe.protocol,
+                classes=test.data.split.novel,
+                protocol=protocol,
                 wall_seconds=seconds,
                 **metadata,
             )
             if executor.writes:
-                results[path].save(path, counts)
+                made.save(path, counts)
         if executor.writes and work is not None:
             shutil.rmtree(work, ignore_errors=True)
             with suppress(OSError):  # a different evaluation is unfinished there
                 work.parent.rmdir()
-    return [results[path] for path in order]
-
-
-def _line(recipe: Recipe, line: Evaluation, data: FoldData, recorded: RecordedEpisodes | None) -> Line:
-    episodes = recorded or EpisodeSampler(data.test, data.split, recipe.protocol, line.shots, ways=line.ways)
-    return Line(
-        episodes=episodes,
-        fusion=line.fusion,
-        on=line.on,
-        sizes=line.sizes or (recipe.size,),
-        output_sizes=line.output_sizes,
-    )
-
-
-def _executor(
-    recipe: Recipe,
-    method: FewShotSegmenter,
-    data: FoldData,
-    precision: Precision,
-    sizes: Sequence[int],
-    options: EvaluateOptions,
-) -> Executor:
-    if options.ray_workers:
-        make = partial(_evaluator, recipe, copy.deepcopy(method).cpu(), data, precision, sizes)
-        return RayWorkers(make, options.ray_workers)
-    return launch_ranks(options.processes) if options.processes > 1 else SingleProcess()
-
-
-def _evaluator(
-    recipe: Recipe,
-    method: FewShotSegmenter,
-    data: FoldData,
-    precision: Precision,
-    sizes: Sequence[int],
-    *,
-    executor: Executor | None = None,
-    progress: bool = False,
-) -> Evaluator:
-    """The evaluator of all sizes, on this process's device."""
-    method.to(best_device()).to(memory_format=torch.channels_last)
-    stores = [
-        training_store(
-            recipe if size == recipe.size > 0 else replace(recipe, size=size, train=None),
-            method,
-            data,
-            precision,
-        )
-        for size in sizes
-    ]
-    return Evaluator(method, data.source, stores, precision=precision, executor=executor, progress=progress)
-
-
-def _metadata(
-    recipe: Recipe, line: Evaluation, about: Checkpoint, data: FoldData, precision: Precision, recorded: bool
-) -> dict[str, Any]:
-    """A result's fields that describe its line."""
-    seed = about.training.get("config", {}).get("seed", 0)
-    return {
-        "method": method_name(recipe.method),
-        "variant": recipe.variant.name,
-        "recipe": recipe.name,
-        "dataset": data.dataset,
-        "fold": data.split.fold,
-        "train_seed": seed,
-        "checkpoint": about.digest,
-        "ways": line.ways,
-        "shots": line.shots,
-        "fusion": line.fusion.kind,
-        "on": line.on,
-        "sizes": line.sizes or (recipe.size,),
-        "output_sizes": line.output_sizes,
-        "precision": precision,
-        "episodes": "recorded" if recorded else "drawn",
-        "data": data.test.content_digest(),
-        "config": as_json({"method": _without_folders(recipe.method), "fusion": line.fusion}),
-        "class_split": split_json(data.split),
-        "training": as_json(about.training),
-    }
+    return [found for found in results.values() if found is not None]
 
 
 def _without_folders(config: MethodConfig) -> dict[str, Any]:
@@ -277,18 +268,15 @@ def _without_folders(config: MethodConfig) -> dict[str, Any]:
     return found
 
 
-def _file_name(
-    recipe: Recipe, line: Evaluation, metadata: Mapping[str, Any], recorded: bool, tag: str
-) -> str:
-    changed = f"-{recipe.protocol.digest()[:6]}" if "(changed)" in recipe.protocol.name else ""
+def _file_name(line: Evaluation, metadata: Mapping[str, Any], tag: str) -> str:
     several = f"{line.ways}way-" if line.ways > 1 else ""
     support = "-on-support" if line.on == "support" else ""
-    replayed = "-recorded" if recorded else ""
+    replayed = "-recorded" if metadata["episodes"] == "recorded" else ""
     sizes = "-" + "+".join(str(size) for size in line.sizes) if line.sizes else ""
     if line.output_sizes:
         sizes += "-to-" + "+".join(str(size) for size in line.output_sizes)
-    kind = f"{several}{line.shots}shot-{line.fusion.kind}{support}{sizes}{replayed}{tag}{changed}"
-    return f"{recipe.name}-fold{metadata['fold']}-seed{metadata['train_seed']}-{kind}.json"
+    kind = f"{several}{line.shots}shot-{line.fusion.kind}{support}{sizes}{replayed}{tag}"
+    return f"{metadata['recipe']}-fold{metadata['fold']}-seed{metadata['train_seed']}-{kind}.json"
 
 
 def _done_before(path: Path, protocol: Protocol, metadata: Mapping[str, Any]) -> RunResult | None:

@@ -8,17 +8,33 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fewseg.backbones import BackboneConfig
-from fewseg.data.protocols import HSNET, HSNET_COCO, PAPER_SRPNET, VOC5I_MINI, Protocol
+from fewseg.data.protocols import (
+    HSNET,
+    HSNET_COCO,
+    PAPER_SCL,
+    PAPER_SDAANET,
+    PAPER_SDAANET_COCO,
+    PAPER_SRPNET,
+    VOC5I_MINI,
+    Protocol,
+)
 from fewseg.data.transforms import TrainView
 from fewseg.engine.train_config import AdamW, TrainConfig
 from fewseg.methods.amp import AMPConfig
+from fewseg.methods.asgnet import ASGNetConfig
 from fewseg.methods.fusion import AllVectors, Fusion, JointFit, Vote
 from fewseg.methods.hsnet import HSNetConfig, blocks_of
+from fewseg.methods.pmms import PMMsConfig
 from fewseg.methods.ppnet import PPNetConfig
 from fewseg.methods.registry import MethodConfig
 from fewseg.methods.repri import RePRIConfig
 from fewseg.recipes.datasets import coco, pascal, voc5i_mini
-from fewseg.recipes.papers import prototype_training
+from fewseg.recipes.papers import (
+    coco_pfenet_resnet101,
+    pascal_canet_resnet50,
+    pascal_pfenet_resnet50,
+    prototype_training,
+)
 from fewseg.recipes.recipe import PLAIN, Evaluation, ReadData, Recipe, register
 from fewseg.recipes.variants import PrintedRow, Variant
 from fewseg.recipes.voc5i_mini import SIZE, end_to_end_training, head_training, trunk
@@ -40,6 +56,15 @@ PPNET = Variant(
 )
 
 
+ASGNET = Variant(
+    name="asgnet",
+    label="ASGNet",
+    baselines=_FLOOR,
+    printed=(PrintedRow(paper="sd-aanet", row="ASGNet", table="1", coco_table="2", fusion="all"),),
+)
+PMMS = Variant(name="pmms", label="PMMs", baselines=("canet", "matcher"))
+
+
 def _joined_by(fusion: Fusion) -> tuple[Evaluation, ...]:
     return tuple(Evaluation(shots=k, fusion=fusion) for k in (1, 5))
 
@@ -56,7 +81,12 @@ def _recipe(
     return Recipe(method=method, data=data, train=train, size=size, protocol=protocol, evaluations=lines)
 
 
-_VOTED = _joined_by(Vote())
+def _training_of(made: Recipe) -> TrainConfig:
+    assert made.train is not None
+    return made.train
+
+
+_VOTED, _ALL = _joined_by(Vote()), _joined_by(AllVectors())
 
 
 def _hsnet_training(batch: int) -> TrainConfig:
@@ -135,8 +165,7 @@ def voc5i_mini_amp() -> Recipe:
 
 
 def _ppnet(data: ReadData) -> Recipe:
-    lines = _joined_by(AllVectors())
-    return _recipe(PPNetConfig(), prototype_training(), lines, data=data, protocol=PAPER_SRPNET, size=417)
+    return _recipe(PPNetConfig(), prototype_training(), _ALL, data=data, protocol=PAPER_SRPNET, size=417)
 
 
 @register(PPNET)
@@ -161,4 +190,60 @@ def coco_ppnet_resnet50() -> Recipe:
 def voc5i_mini_ppnet() -> Recipe:
     """PPNet on voc5i-mini: ResNet-50 without layer4, trained end to end as ``voc5i_mini_panet``."""
     method = PPNetConfig(backbone=trunk(("layer3",), trainable=True), level="layer3")
-    return _recipe(method, end_to_end_training(), _joined_by(AllVectors()))
+    return _recipe(method, end_to_end_training(), _ALL)
+
+
+@register(ASGNET)
+def pascal_asgnet_resnet101() -> Recipe:
+    """ASGNet, ResNet-101, PASCAL-5i: SD-AANet (Zhao et al. 2022), Table I, row "ASGNet".
+
+    Deviations: crops, augmentation and schedule are PFENet's; see ``ASGNet`` for the clustering.
+    """
+    method = ASGNetConfig(backbone=BackboneConfig(name="resnet101", levels=("layer2", "layer3")))
+    train, protocol = _training_of(pascal_pfenet_resnet50()), replace(PAPER_SDAANET, fusion="any")
+    return _recipe(method, train, _ALL, data=pascal, protocol=protocol, size=train.view.size)
+
+
+@register(ASGNET)
+def coco_asgnet_resnet50() -> Recipe:
+    """ASGNet, ResNet-50, COCO-20i: SD-AANet (Zhao et al. 2022), Table II, row "ASGNet".
+
+    Deviations: as ``pascal_asgnet_resnet101``; PFENet's 641 px and scales on COCO.
+    """
+    train, protocol = _training_of(coco_pfenet_resnet101()), replace(PAPER_SDAANET_COCO, fusion="any")
+    method = ASGNetConfig(scales=(1.0, 0.5, 0.25, 0.125))
+    return _recipe(method, train, _ALL, data=coco, protocol=protocol, size=train.view.size)
+
+
+@register(ASGNET)
+def voc5i_mini_asgnet() -> Recipe:
+    """ASGNet on voc5i-mini: sizes and schedule of ``voc5i_mini_pfenet``; a prototype for 27 of 961 cells.
+
+    27 cells are the share of the map that 100 of 3 600 are.
+    """
+    method = ASGNetConfig(
+        backbone=trunk(),
+        channels=96,
+        scales=(1.0, 0.5, 0.25, 0.133),
+        rounding="nearest",
+        region_cells=27,
+        mid_dropout=0.1,
+    )
+    return _recipe(method, head_training(), _ALL)
+
+
+@register(PMMS)
+def pascal_pmms_resnet50() -> Recipe:
+    """PMMs, ResNet-50, PASCAL-5i: PMMs (Yang et al. 2020).
+
+    Deviations: crops, augmentation and schedule are those of ``pascal_canet_resnet50``; see ``PMMs``.
+    """
+    train = _training_of(pascal_canet_resnet50())
+    return _recipe(PMMsConfig(), train, _ALL, data=pascal, protocol=PAPER_SCL, size=train.view.size)
+
+
+@register(PMMS)
+def voc5i_mini_pmms() -> Recipe:
+    """PMMs on voc5i-mini: sizes of ``voc5i_mini_canet``, at the schedule of ``voc5i_mini_pfenet``."""
+    method = PMMsConfig(backbone=trunk(), channels=96, mid_dropout=0.1, head_dropout=0.1)
+    return _recipe(method, head_training(), _ALL)

@@ -245,7 +245,7 @@ def test_sizes_and_missing_images_of_the_xml_are_reported(tmp_path, write_image)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("<annotations><track/></annotations>", "tracks of a video; .*export as 'CVAT for images 1.1'"),
+        ("<annotations><track/></annotations>", "of a video, and none of its 0 frames .*frame_000000.png"),
         ("<annotation><object/></annotation>", "has <annotation>; expected <annotations>"),
         ("<annotations>", "is not plain XML"),
         ('<!DOCTYPE x [<!ENTITY a "b">]><annotations/>', "is not plain XML"),
@@ -255,3 +255,49 @@ def test_other_xml_is_reported(tmp_path, text, message):
     (tmp_path / "a.xml").write_text(text)
     with pytest.raises(DataError, match=message):
         read_supports(tmp_path / "a.xml")
+
+
+def shape(frame, points="2,3;30,3;30,20", more='outside="0" keyframe="1"'):
+    return f'<polygon frame="{frame}" points="{points}" {more}/>'
+
+
+def video(tmp_path, *tracks, size=(30, 40)):
+    text = "".join(
+        f'<track id="{k}" label="{label}">{shapes}</track>' for k, (label, shapes) in enumerate(tracks)
+    )
+    sides = f"<width>{size[1]}</width><height>{size[0]}</height>"
+    meta = f"<meta><task><original_size>{sides}</original_size></task></meta>"
+    (tmp_path / "annotations.xml").write_text(f"<annotations>{meta}{text}</annotations>")
+    return tmp_path
+
+
+def test_the_tracks_of_a_video_are_read_frame_by_frame(tmp_path, write_image, caplog):
+    for name in ("frame_000000.PNG", "frame_000002.jpg", "frame_000004.png", "frame_000009.png"):
+        write_image(tmp_path / "images" / name, SIZE)
+    rust = shape(0) + shape(1) + shape(2, "5,5;20,5;20,25") + shape(4, more='outside="1"')
+    box = '<box frame="2" xtl="1" ytl="2" xbr="9" ybr="8" outside="0" keyframe="0"/>'
+    first, third = read_supports(video(tmp_path, ("rust", rust), ("dent", box)))
+    assert [own.image.name for own in (first, third)] == ["frame_000000.PNG", "frame_000002.jpg"]
+    assert set(first.masks) == {"rust"}
+    for own, corners in ((first, [2, 3, 30, 3, 30, 20]), (third, [5, 5, 20, 5, 20, 25])):
+        filled = coco_mask.decode(coco_mask.frPyObjects([corners], *SIZE))[..., 0]
+        assert np.array_equal(own.masks["rust"], filled)
+    assert np.array_equal(third.masks["dent"], rectangle(1, 2, 8, 6, SIZE))
+    assert (first.weak, third.weak) == (frozenset(), {"dent"})
+    (message,) = caplog.messages
+    assert "1 of 3 frames have no image" in message
+
+
+def test_a_wrong_frame_of_a_video_is_reported(tmp_path, write_image):
+    write_image(tmp_path / "images/frame_000000.png", SIZE)
+    write_image(tmp_path / "images/frame_000001.png", SIZE)
+    tracks = (("a", shape(0) + shape(1, "1,1;2,2")), ("", shape(1)))
+    good, bad = iter_supports(video(tmp_path, *tracks))
+    assert good.image.name == "frame_000000.png"
+    assert "frame 1, shape 0 is a polygon with the points" in str(bad.error)
+    for problem in iter_supports(video(tmp_path, *tracks, size=(31, 40))):
+        assert "is 40 x 30 pixels and the video 40 x 31" in str(problem.error)
+    with pytest.raises(DataError, match="'frame' is ''; expected a finite number"):
+        read_supports(video(tmp_path, ("a", "<polygon points='1,1;2,2;3,9'/>")))
+    with pytest.raises(DataError, match=r"none of its 1 frames .*frame_000000.png"):
+        read_supports(video(tmp_path, ("a", shape(77))))

@@ -112,3 +112,92 @@ def test_several_attributes_that_may_be_the_class_are_reported(tmp_path, write_j
     value = annotations(a=[region(TRIANGLE, **dict.fromkeys(names, "a"))])
     with pytest.raises(DataError, match=r"regions have the attributes .*rename the one that is the class"):
         read_supports(write_json(tmp_path / "via.json", value))
+
+
+def project3(*metadata, **attributes):
+    """A project of VIA 3; an item of metadata is (view, coordinates, values of attributes)."""
+    return {
+        "project": {"pid": "x", "data_format_version": "3.1.1", "vid_list": ["1", "2"]},
+        "config": {},
+        "attribute": {k[1:]: {"anchor_id": "FILE1_Z0_XY1", **own} for k, own in attributes.items()},
+        "file": {
+            "1": {"fid": "1", "fname": "a é.png", "type": 2, "loc": 1, "src": ""},
+            "2": {"fid": 2, "fname": "b.png", "type": 2, "loc": 1, "src": ""},
+        },
+        "metadata": {
+            f"m{k}": {"vid": vid, "flg": 0, "z": [], "xy": xy, "av": av}
+            for k, (vid, xy, av) in enumerate(metadata)
+        },
+        "view": {"1": {"fid_list": ["1"]}, "2": {"fid_list": [2]}},
+    }
+
+
+RADIO = {"aname": "class", "type": 3, "options": {"0": "rust", "1": "crack"}}
+
+
+@pytest.mark.parametrize(
+    ("xy", "drawn", "kind"),
+    [
+        ([7, 3, 2, 35.5, 8, 12, 28], FILLED, ""),
+        ([2, 5, 6, 20, 11], rectangle(5, 6, 20, 11, SIZE), "weak"),
+        ([8, 5, 9, 12, 6, 25, 10, 13, 17], rectangle(5, 6, 20, 11, SIZE), "weak"),
+        ([3, 20, 15, 8], ellipse(20, 15, 8, 8, SIZE), ""),
+        ([4, 20, 15, 12, 6], ellipse(20, 15, 12, 6, SIZE), ""),
+        ([1, 20, 15], stroke([(20, 15)], 10, SIZE), "scribble"),
+        ([5, 4, 5, 30, 20], stroke([(4, 5), (30, 20)], 10, SIZE), "scribble"),
+        ([6, 4, 5, 30, 20, 10, 25], stroke([(4, 5), (30, 20), (10, 25)], 10, SIZE), "scribble"),
+    ],
+)
+def test_each_shape_of_a_project_of_via_3(tmp_path, write_json, xy, drawn, kind):
+    value = project3(("1", xy, {"1": "1"}), ("1", [], {"2": "a caption"}), _1=RADIO)
+    (found,) = read_supports(write_json(tmp_path / "via.json", value))
+    assert found.image.name == "a é.png"
+    assert set(found.masks) == {"crack"}
+    assert np.array_equal(found.masks["crack"] == 1, drawn == 1)
+    assert found.weak == ({"crack"} if kind else frozenset())
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "classes"),
+    [
+        ({"aname": "class", "type": 1, "options": {}}, "rust", {"rust"}),
+        ({**RADIO, "type": 4}, "0", {"rust"}),
+        ({**RADIO, "type": 2}, "0,1", {"rust", "crack"}),
+        (RADIO, "1", {"crack"}),
+    ],
+)
+def test_the_class_of_via_3_is_a_text_or_the_name_of_an_option(
+    tmp_path, write_json, attribute, value, classes
+):
+    shape = ("2", [2, 1, 1, 9, 9], {"1": value, "2": "sharp"})
+    given = project3(shape, _1=attribute, _2={"aname": "state", "type": 1, "options": {}})
+    (found,) = read_supports(write_json(tmp_path / "via.json", given))
+    assert found.image.name == "b.png"
+    assert set(found.masks) == classes
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (("1", [9, 1, 1, 2, 2, 3, 3], {"1": "0"}), "expected the number of a shape, 1 .. 8"),
+        (("1", [2, 1, 1, 2], {"1": "0"}), "and its coordinates"),
+        (("1", [7, 1, 1, 2], {"1": "0"}), "and its coordinates"),
+        (("1", ["7", 1, 1], {"1": "0"}), "the number of a shape"),
+        (("1", [7, 1, 1, 2, 2], {"1": "0"}), "3 points or more"),
+        (("3", [2, 1, 1, 9, 9], {"1": "0"}), "has no '3'"),
+        (("1", [2, 1, 1, 9, 9], {"1": "7"}), "has no 'class'|no region has"),
+        (("1", [2, 1, 1, 9, "x"], {"1": "0"}), "finite number"),
+    ],
+)
+def test_a_wrong_region_of_via_3_is_reported(tmp_path, write_json, metadata, message):
+    good = ("2", [2, 1, 1, 9, 9], {"1": "0"})
+    with pytest.raises(DataError, match=message) as caught:
+        read_supports(write_json(tmp_path / "via.json", project3(metadata, good, _1=RADIO)))
+    assert "via.json" in str(caught.value)
+
+
+def test_a_video_of_via_3_is_reported(tmp_path, write_json):
+    value = project3(("1", [2, 1, 1, 9, 9], {"1": "0"}), _1=RADIO)
+    value["metadata"]["m0"]["z"] = [1.5]
+    with pytest.raises(DataError, match="not of one image"):
+        read_supports(write_json(tmp_path / "via.json", value))

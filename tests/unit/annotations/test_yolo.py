@@ -140,7 +140,7 @@ def test_names_that_are_missing_or_wrong_are_reported(tmp_path, label, text, mes
 
 def test_a_description_without_labels_and_labels_beside_masks_are_reported(tmp_path, label):
     describe(tmp_path, ["rust"])
-    with pytest.raises(DataError, match="has no folder labels"):
+    with pytest.raises(DataError, match="found no folder labels"):
         read_supports(tmp_path / "data.yaml")
     label(f"0 {TRIANGLE}")
     (tmp_path / "masks").mkdir()
@@ -167,3 +167,23 @@ def test_labels_read_back_as_the_outlines_of_the_masks(tmp_path, predict, write_
     FORMATS["yolo"](tmp_path / "out", ("rust", "crack é"), WriteOptions())
     with pytest.raises(DataError, match="lists other classes"):
         FORMATS["yolo"](tmp_path / "out", ("rust",), WriteOptions())
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("val", ["images/val", ["images/val", "images/more"], None])
+def test_a_description_leads_to_the_folders_of_its_splits(tmp_path, label, absolute, val):
+    for name in ("train", "val", "more", "unnamed"):
+        label(f"0 {TRIANGLE}", name=name, labels=f"set/labels/{name}")
+    (tmp_path / "config").mkdir()
+    value = {"path": str(tmp_path / "set") if absolute else "../set", "train": "images/train", "val": val}
+    (tmp_path / "config/data.yaml").write_text(
+        yaml.safe_dump({**value, "test": "images/gone", "names": ["rust"]})
+    )
+    found = {own.image.stem for own in read_supports(tmp_path / "config/data.yaml")}
+    assert found == {"train"} | ({"val"} if val else set()) | ({"more"} if isinstance(val, list) else set())
+
+
+def test_a_description_that_leads_nowhere_is_reported(tmp_path):
+    describe(tmp_path, ["rust"])
+    with pytest.raises(DataError, match=r"no folder labels in .* or by path, train and val of data.yaml"):
+        read_supports(tmp_path / "data.yaml")

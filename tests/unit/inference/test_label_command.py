@@ -524,3 +524,40 @@ def test_16_bit_images_are_scaled_by_the_supports_or_by_a_fixed_range(place, run
     assert json.loads((place / "fixed/run.json").read_text())["value_range"] == [0, 2805]
     status, text = run("--value-range", "9", "1", out="other")
     assert (status, "the lower one first, got 9 and 1" in text) == (1, True)
+
+
+def test_annotated_images_whose_features_would_fill_the_memory_are_sampled_with_a_note(
+    place, run, monkeypatch
+):
+    for k in range(2, 7):
+        write(place / f"sup/images/{k}.png", picture(k)[0])
+        write(place / f"sup/masks/{k}.png", picture(k)[1])
+    monkeypatch.setattr(segmenter, "MOST_IMAGES", 4)
+    status, text = run(out="all")
+    assert (status, "annotated images are taken" in text) == (0, False)
+    assert json.loads((place / "all/run.json").read_text())["shots"] == {"object": 7}
+    monkeypatch.setattr(segmenter, "_SUPPORT_BYTES", 20_000)
+    status, text = run(out="few")
+    assert status == 0, text
+    (shots,) = json.loads((place / "few/run.json").read_text())["shots"].values()
+    assert 1 <= shots < 7
+    assert f"{shots} of the 7 annotated images are taken, evenly spaced: the features of all would" in text
+
+
+def test_features_that_are_not_finite_are_reported_of_supports_and_of_single_images(place, run, monkeypatch):
+    def broken(self, pixels):
+        ready = step_of(self, pixels)
+        ready.views[0, 0, 0, 0] = float("nan") if pixels.shape[-2] == broken.height else 0
+        return ready
+
+    step_of = Model.prepare
+    monkeypatch.setattr(Model, "prepare", broken)
+    broken.height = 41  # of "b c é.png"
+    status, text = run("--batch", "3")
+    assert status == 3, text
+    assert "skipped: b c é.png: the features of the image are not finite" in text
+    assert [name for name in NAMES if name in lines(place)] == [n for n in NAMES if n != "b c é.png"]
+    broken.height = 50  # of the supports
+    status, text = run(out="none")
+    assert status == 1
+    assert "fewseg: the features of the image are not finite" in text

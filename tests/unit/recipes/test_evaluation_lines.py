@@ -145,7 +145,8 @@ def test_sizes_of_inputs_and_of_outputs_replace_those_of_a_recipes_lines(wishes,
     sides = [(*e.sizes, *([e.output_sizes] if e.output_sizes else [])) for e in found]
     assert sorted(map(str, sides)) == sorted(map(str, expected))
     for line, side in zip(found, sides, strict=True):
-        name = _file_name(chosen, line, {"fold": 0, "train_seed": 0}, False, "")
+        metadata = {"recipe": chosen.name, "fold": 0, "train_seed": 0, "episodes": "drawn"}
+        name = _file_name(line, metadata, "")
         assert name == f"voc5i_mini_sdaanet-fold0-seed0-1shot-mean{expected[side]}.json"
 
 

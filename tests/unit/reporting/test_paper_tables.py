@@ -179,6 +179,7 @@ def test_a_gain_without_its_baseline_says_so(write, tmp_path):
     row = row_of(tables_of(tmp_path / "results")["scl", "1"], "ours-SCL (PFENet)")
     assert row.lines["voc5i-mini"][0][1][4].gain_status == "trained for another length"
     (tmp_path / "results" / "pfenet.json").unlink()
+    write("five", 2, shots=5)
     row = row_of(tables_of(tmp_path / "results")["scl", "1"], "ours-SCL (PFENet)")
     assert row.lines["voc5i-mini"][0][1][4].gain_status == "baseline not run"
     write("pfenet", 2)

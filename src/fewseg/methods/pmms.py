@@ -1,0 +1,192 @@
+"""PMMs: mixtures of prototypes of foreground and background, which guide the query and classify it.
+
+Source: PMMs (Yang et al., ECCV 2020; arXiv 2008.03898), Sec. 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewseg.backbones import BackboneConfig
+from fewseg.methods.canet import DenseComparison, IterativeTrunk
+from fewseg.methods.fusion import AllFusion, AllVectors, CrossGuided, ScoreAverage
+from fewseg.methods.layers import MidLevel, NoPrior
+from fewseg.methods.losses import cross_entropy_full_size
+from fewseg.methods.pair_scorer import PairConfig, PairScorer
+from fewseg.methods.prototypical import dot_products
+from fewseg.methods.registry import register_method
+from fewseg.ops.similarity import unit_cells
+from fewseg.types import IGNORE, EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
+
+_EMPTY = 1e-6
+"""Cells that a component must hold in all, or it keeps its vector."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PMMsConfig(PairConfig):
+    """PMMs' parts and sizes; see ``PairConfig`` for ``small_objects``.
+
+    Attributes:
+        backbone: the frozen trunk.
+        channels: d, width of the head.
+        mid_levels: levels of the mid-level feature, in the order of concatenation.
+        components: K of the paper, prototypes of the foreground and as many of the background.
+        kappa: concentration of a component.
+        iterations: steps of expectation and maximisation.
+        fusion: how K shots become one answer; the prototypes of all shots are the default.
+        mid_dropout: Dropout2d after the mid-level convolution.
+        head_dropout: Dropout2d after the comparison and in the classifier.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig(levels=("layer2", "layer3")))
+    channels: int = 256
+    mid_levels: tuple[str, ...] = ("layer2", "layer3")
+    components: int = 3
+    kappa: float = 20.0
+    iterations: int = 10
+    fusion: AllFusion = field(default_factory=AllVectors)
+    mid_dropout: float = 0.5
+    head_dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.components, self.iterations) < 1 or not self.kappa > 0:
+            raise ValueError(
+                "components and iterations must be 1 or more and kappa above 0, got "
+                f"{self.components}, {self.iterations} and {self.kappa}"
+            )
+
+
+def far_apart(unit: Tensor, weights: Tensor, count: int) -> Tensor:
+    """Start of a mixture (n, k, d): the unit cell (n, P, d) nearest to the mean, then those farthest from it.
+
+    Cells of no weight (n, P) are not taken while there are others; of fewer cells than components some are
+    taken twice.
+    """
+    rows = torch.arange(len(unit), device=unit.device)
+    out = weights <= 0
+    mean = (unit * weights.unsqueeze(2)).sum(dim=1, keepdim=True)
+    near = (unit @ mean.transpose(1, 2)).squeeze(2).masked_fill(out, -torch.inf)
+    chosen = [unit[rows, near.argmax(dim=1)]]
+    for _ in range(count - 1):
+        closest = (unit @ torch.stack(chosen, dim=2)).amax(dim=2).masked_fill(out, torch.inf)
+        chosen.append(unit[rows, closest.argmin(dim=1)])
+    return torch.stack(chosen, dim=1)
+
+
+def expectation(unit: Tensor, vectors: Tensor, kappa: float) -> Tensor:
+    """E (n, P, k): how much each unit cell (n, P, d) belongs to each component (n, k, d).
+
+    Source: PMMs (Yang et al. 2020), Eq. 3.
+    """
+    return (kappa * unit @ F.normalize(vectors, dim=2).transpose(1, 2)).softmax(dim=2)
+
+
+def maximisation(cells: Tensor, belongs: Tensor, vectors: Tensor) -> Tensor:
+    """The mean (n, k, d) of the cells (n, P, d) by their share (n, P, k).
+
+    An empty component keeps its vector.
+
+    Source: PMMs (Yang et al. 2020), Eq. 4.
+    """
+    total = belongs.sum(dim=1).unsqueeze(2)
+    means = belongs.transpose(1, 2) @ cells / total.clamp(min=_EMPTY)
+    return torch.where(total > _EMPTY, means, vectors)
+
+
+def mixture(cells: Tensor, weights: Tensor, count: int, kappa: float, iterations: int) -> Tensor:
+    """Prototypes (n, k, d) of cells (n, P, d) that count by weights (n, P); zeros where no cell counts.
+
+    Gradients reach the cells through the last mean alone.
+
+    Source: PMMs (Yang et al. 2020), Sec. 3.1.
+    """
+    with torch.no_grad():
+        unit = F.normalize(cells.float(), dim=2)
+        vectors = far_apart(unit, weights, count)
+        for step in range(iterations):
+            belongs = expectation(unit, vectors, kappa) * weights.unsqueeze(2)
+            if step < iterations - 1:
+                vectors = maximisation(unit, belongs, vectors)
+    found = maximisation(cells.float(), belongs, vectors)
+    return found * (weights > 0).any(dim=1)[:, None, None]
+
+
+@register_method("pmms", PMMsConfig)
+class PMMs(PairScorer):
+    """Mixtures of foreground and background guide the query (P-Match) and score it (P-Conv).
+
+    Deviations: the start of the mixtures is made of cells far apart, where the paper gives none; several
+    shots have a mixture each; the maps of P-Conv enter at the first residual block of CANet's decoder, which
+    does not iterate; the residual stack of several mixtures (RPMMs) is not here.
+    """
+
+    config: PMMsConfig
+    fusions = (AllVectors(), ScoreAverage(), CrossGuided())
+
+    def __init__(self, config: PMMsConfig) -> None:
+        super().__init__(config)
+        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
+        self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout, kernel=3)
+        self.comparison = DenseComparison(d, vectors=1, dropout=config.head_dropout)
+        self.trunk = IterativeTrunk(d, dropout=config.head_dropout)
+
+    def encode_shots(self, features: Features, masks: Tensor) -> Guides:
+        """The foreground's prototypes (n, k, d) and the background's, of each shot."""
+        maps = self.mid.of(features)
+        cells = maps.flatten(2).transpose(1, 2)
+        foreground = self.cells(masks, maps)
+        background = self.cells(((masks != 1) & (masks != IGNORE)).to(masks.dtype), maps) * (1 - foreground)
+        config = self.config
+        vectors, others = (
+            mixture(cells, of.flatten(1).float(), config.components, config.kappa, config.iterations)
+            for of in (foreground, background)
+        )
+        return Guides(maps={"vectors": vectors.to(maps.dtype), "background": others.to(maps.dtype)})
+
+    def encode_query(self, features: Features) -> QueryMaps:
+        """The query's mid-level feature."""
+        return QueryMaps(mid=self.mid.of(features), prior=NoPrior().query_map(features))
+
+    def matched(self, query: QueryMaps, guides: Guides) -> Tensor:
+        """P-Match (n, d, h, w): the dense comparison with each foreground vector, summed over a shot's.
+
+        Source: PMMs (Yang et al. 2020), Eq. 5; over several shots the mean.
+        """
+        vectors = guides["vectors"]
+        count = vectors.shape[1]
+        maps = query.mid if len(query.mid) == 1 else query.mid.repeat_interleave(count, dim=0)
+        each = self.comparison(maps, vectors.flatten(0, 1).unsqueeze(1)).unflatten(0, (-1, count))
+        matched: Tensor = each.mean(dim=1) * self.config.components
+        return matched
+
+    def classified(self, query: QueryMaps, guides: Guides) -> Tensor:
+        """P-Conv (n, 2, h, w): the probabilities of the components, summed over background and foreground.
+
+        Source: PMMs (Yang et al. 2020), Eq. 6-7.
+        """
+        both = torch.cat([guides["background"], guides["vectors"]], dim=1)
+        unit = unit_cells(query.mid).expand(len(both), -1, -1, -1)
+        chance = (self.config.kappa * dot_products(unit, F.normalize(both, dim=2))).softmax(dim=1)
+        found: Tensor = chance.unflatten(1, (2, -1)).sum(dim=2)
+        return found
+
+    def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
+        """Logits (n, 2, h, w) of n (query, guide) pairs."""
+        del prior
+        logits: Tensor = self.trunk(self.matched(query, guides), self.classified(query, guides))
+        return logits
+
+    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
+        """Cross-entropy of the query, on the prototypes of all K shots."""
+        support = episodes.support
+        guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
+        logits = self.score(self.encode_query(episodes.query), AllVectors().join(guides, support.shots))
+        return LossTerms(terms={"query": cross_entropy_full_size(logits, episodes.query_masks)})
