@@ -76,7 +76,7 @@ def built(config):
         head = last_convolution(model)
         if head is not None:
             for name, module in model.named_modules():
-                if isinstance(module, nn.Conv2d | nn.Conv3d) and not name.startswith("backbone."):
+                if isinstance(module, nn.Conv2d) and not name.startswith("backbone."):
                     nn.init.kaiming_normal_(module.weight)
             _balance(model, head)
     return model

@@ -80,6 +80,11 @@ COMMANDS: dict[str, Command] = {
         "write the test episodes to files that can be replayed",
         "RECIPE",
     ),
+    "zoo": Command(
+        "reports.options:ZooOptions",
+        "reports.zoo:run",
+        "all methods: what each adds, parameters, operations, published and measured values",
+    ),
     "compare": Command(
         "reports.options:CompareOptions",
         "reports.comparison:run",

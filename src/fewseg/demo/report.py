@@ -130,8 +130,8 @@ def write_report(
 ) -> None:
     """Writes the report in one step; ``results`` has the untrained network first, examples are named."""
     names, novel = data.split.class_names, data.split.novel
-    heads = [r for r in results if r.recipe in ("demo_pfenet", "demo_scl")]
-    shots = ["1-shot" if r.shots == 1 else f"{r.shots}-shot {r.fusion}" for r in heads]
+    shown = results[1:]  # all but the untrained network
+    shots = ["1-shot" if r.shots == 1 else f"{r.shots}-shot {r.fusion}" for r in shown]
     shown_options = as_json({**as_json(options), "out": options.out.name})  # no folder of this machine
     kinds = [(name, "unseen" if c in novel else "trained on") for c, name in names.items()]
     pictures = [
@@ -157,8 +157,8 @@ def write_report(
         headings=_HEADINGS,
         score_rows=score_rows(results),
         differences=differences,
-        class_headings=["class", *(f"{label(r)}, {k}" for r, k in zip(heads, shots, strict=True))],
-        class_rows=[[names[c], *(r.per_class_mean[c] for r in heads)] for c in novel],
+        class_headings=["class", *(f"{label(r)}, {k}" for r, k in zip(shown, shots, strict=True))],
+        class_rows=[[names[c], *(r.per_class_mean[c] for r in shown)] for c in novel],
         examples=examples,
         wrong=WRONG,
         missed=MISSED,

@@ -112,7 +112,9 @@ def _starts(length: int, side: int, overlap: float) -> list[int]:
 
 def view_images(pixels: Tensor, windows: Sequence[Window]) -> Tensor:
     """The n views (n, 3, S, S) float32 in [0, 1] of an image (3, H, W) uint8 RGB."""
-    return torch.stack([place(window.cut(pixels).float() / 255, window.box) for window in windows])
+    return torch.stack(
+        [place(window.cut(pixels).to(torch.float32, copy=True).div_(255), window.box) for window in windows]
+    )
 
 
 def view_masks(mask: Tensor, windows: Sequence[Window]) -> Tensor:

@@ -195,6 +195,8 @@ class Session:
     Args:
         model: the network.
         supports: encoded by it.
+        before: a session of earlier supports, whose chosen method is taken where the classes are the same and
+            there are fewer than twice as many annotated images as when it was chosen.
 
     Attributes:
         choice: of a model that lets the supports choose, the chosen method and what to expect of it, whose
@@ -204,7 +206,7 @@ class Session:
         ValueError: a class is shown nowhere, or a method that compares with the background is shown none.
     """
 
-    def __init__(self, model: Model, supports: SupportSet) -> None:
+    def __init__(self, model: Model, supports: SupportSet, before: Session | None = None) -> None:
         self.supports = supports
         encoded = supports.encoded(model.takes_negatives)
         if model.takes_negatives and not bool((encoded.masks == 0).any()):
@@ -213,13 +215,21 @@ class Session:
                 "a scribble nothing is known): draw a stroke labelled 'background', or add an image without "
                 f"{' and '.join(supports.classes)}"
             )
-        self.choice = choose(model, supports) if model.chooses else None
+        self.choice, self._chosen_by = None, len(supports.images)
+        if before is not None and before._serves(supports):
+            self.choice, self._chosen_by = before.choice, before._chosen_by
+        elif model.chooses:
+            self.choice = choose(model, supports)
         self.model = model if self.choice is None else self.choice.model
         self.state = self.model.state(encoded)
         self.estimator = QualityEstimator(self.model, supports, self.choice.held if self.choice else None)
         self.negatives = frozenset(name for name in supports.classes if supports.negatives(name))
         self.floors = dict.fromkeys(supports.classes, 0.0)
         self.floors = self._floors()
+
+    def _serves(self, supports: SupportSet) -> bool:
+        """Whether its choice, which takes long, is good enough for other supports."""
+        return self.supports.classes == supports.classes and len(supports.images) < 2 * self._chosen_by
 
     def _floors(self) -> dict[str, float]:
         """Highest presence of each class on the images known not to show it, 0 without any."""

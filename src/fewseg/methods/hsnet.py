@@ -90,18 +90,22 @@ class CentrePivotConv4d(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
-        pad, self.stride = kernel // 2, stride
-        self.query = nn.Conv3d(in_channels, channels, (kernel, kernel, 1), padding=(pad, pad, 0))
-        self.support = nn.Conv3d(
-            in_channels, channels, (1, kernel, kernel), stride=(1, stride, stride), padding=(0, pad, pad)
-        )
+        self.pad, self.stride = kernel // 2, stride
+        self.query = nn.Conv2d(in_channels, channels, kernel)
+        self.support = nn.Conv2d(in_channels, channels, kernel)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Applies both to (n, C, h, w, h', w')."""
-        kept = maps[..., :: self.stride, :: self.stride]
-        over_query: Tensor = self.query(kept.flatten(4)).unflatten(4, kept.shape[4:])
-        over_support: Tensor = self.support(maps.flatten(2, 3)).unflatten(2, maps.shape[2:4])
-        return over_query + over_support
+        pad, stride = self.pad, self.stride
+        kept = maps[..., ::stride, ::stride]
+        query, support = self.query.weight.unsqueeze(4), self.support.weight.unsqueeze(2)
+        over_query = F.conv3d(kept.flatten(4), query, self.query.bias, padding=(pad, pad, 0))
+        over_support = F.conv3d(
+            maps.flatten(2, 3), support, self.support.bias, stride=(1, stride, stride), padding=(0, pad, pad)
+        )
+        return over_query.view(*over_query.shape[:4], *kept.shape[4:]) + over_support.view(
+            *over_support.shape[:2], *maps.shape[2:4], *over_support.shape[3:]
+        )
 
 
 def _sequence(widths: Sequence[int], kernels: Sequence[int], strides: Sequence[int]) -> nn.Sequential:

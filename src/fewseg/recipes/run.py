@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import recipe
 from fewseg.recipes.resolve import best_device, build_method
 
+logger = logging.getLogger(__name__)
+
 
 def train_with(options: TrainOptions) -> Path:
     """Trains the recipe of the options."""
@@ -46,6 +49,11 @@ def train_recipe(
         raise ValueError(f"{recipe.name} has nothing to train: evaluate it as it is")
     fabric = Fabric(accelerator="auto", devices=devices, precision=config.precision)
     fabric.launch()
+    if config.precision == "bf16-mixed" and precision_on(fabric.device) != "bf16":
+        logger.warning(
+            "this machine has no bfloat16 instructions, so that training in it is up to six times slower: "
+            "stop, and train with --train.precision 32-true"
+        )
     shown = data.train.images_with_any(data.split.base, config.min_area)
     config = config.for_images(len(shown), fabric.world_size)
     method = build_method(recipe).to(fabric.device)
@@ -125,10 +133,13 @@ def training_store(
 
 
 def precision_of(recipe: Recipe) -> Precision:
-    """The precision of an evaluation where none is given: that of the training, or what the machine has."""
-    if recipe.train is None:
-        return precision_on(best_device())
-    return "bf16" if recipe.train.precision == "bf16-mixed" else "fp32"
+    """The precision of an evaluation where none is given.
+
+    What the machine does well (:func:`~fewseg.engine.environment.precision_on`); fp32 for what was trained in
+    another precision than bf16.
+    """
+    low = recipe.train is None or recipe.train.precision == "bf16-mixed"
+    return precision_on(best_device()) if low else "fp32"
 
 
 def _held_out_score(recipe: Recipe, config: TrainConfig, data: FoldData) -> Any:

@@ -33,6 +33,15 @@ class CompareOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ZooOptions:
+    """Prints the table of methods: what each adds, its size and cost, published and measured values."""
+
+    methods: Annotated[tuple[str, ...], tyro.conf.Positional] = ()  # only these; all by default.
+    results: Path = Path("results")  # folder of result files for the measured values.
+    costs: bool = True  # count parameters and operations, which builds and runs each method once.
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableOptions:
     """Prints the tables of a folder of results, with paired gains and published values."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+import re
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,15 +23,16 @@ from fewseg.annotations.formats import FORMATS
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.inference.model import Model
 from fewseg.serve.export import export
-from fewseg.serve.label_studio import studio_router
+from fewseg.serve.label_studio import STUDIO_PATHS, studio_router
 from fewseg.serve.label_studio_client import StudioSettings
-from fewseg.serve.limits import Limits, RequestError, read_body
+from fewseg.serve.limits import Bodies, Limits, RequestError
 from fewseg.serve.pages import PageImage, Pages, PageState, SharedModel
 
 logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).with_name("static")
 _SWEEP_SECONDS = 60
+_HOST = re.compile(r"(?:(?P<name>[A-Za-z0-9._-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::[0-9]{1,5})?")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; "
     "base-uri 'none'; form-action 'none'",
@@ -47,8 +50,13 @@ def create_app(
     *,
     hosts: Sequence[str] | None = None,
     label_studio: StudioSettings | None = None,
+    password: str = "",
 ) -> FastAPI:
-    """The server of a model; a request must name one of ``hosts``, as a foreign site could lead here."""
+    """The server of a model.
+
+    A request must name one of ``hosts``, as a foreign site could lead here, and bring the ``password`` where
+    there is one; Label Studio's addresses have their own.
+    """
     limits, shared = limits or Limits(), SharedModel(model)
     pages = Pages(shared, limits)
 
@@ -66,11 +74,14 @@ def create_app(
             await task
 
     app = FastAPI(title="fewseg", version=__version__, lifespan=lifespan, openapi_url=None)
-    app.state.pages = pages
+    app.state.pages, app.state.bodies = pages, Bodies(limits)
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = _refuse_foreign(request, hosts) or await call_next(request)
+        response = _refuse_foreign(request, hosts)
+        if response is None and password and request.url.path not in STUDIO_PATHS:
+            response = _refuse_stranger(request, password)
+        response = response or await call_next(request)
         for name, value in _HEADERS.items():
             response.headers[name] = value
         response.headers["Cache-Control"] = "no-cache" if "etag" in response.headers else "no-store"
@@ -81,7 +92,7 @@ def create_app(
         app.add_exception_handler(kind, _error)
     app.include_router(router)
     if label_studio is not None:
-        app.include_router(studio_router(label_studio, shared, limits))
+        app.include_router(studio_router(label_studio, shared, limits, app.state.bodies))
     app.mount("/", StaticFiles(directory=STATIC, html=True), name="page")
     return app
 
@@ -101,11 +112,23 @@ def _refuse_foreign(request: Request, hosts: Sequence[str] | None) -> Response |
 
 
 def _host_name(host: str) -> str | None:
-    """The name in a Host header, without its port."""
-    try:
-        return urlsplit(f"//{host}").hostname if host.isprintable() else None
-    except ValueError:  # half a bracket
+    """The name in a Host header, without its port; None where it is not a name and a port alone."""
+    found = _HOST.fullmatch(host)
+    return (found["name"] or found["address"]).lower() if found else None
+
+
+def _refuse_stranger(request: Request, password: str) -> Response | None:
+    """The answer to a request without the password (any user, HTTP Basic), else None."""
+    kind, _, value = request.headers.get("authorization", "").partition(" ")
+    sent = b""
+    if kind.lower() == "basic":
+        with suppress(ValueError):
+            sent = base64.b64decode(value, validate=True).partition(b":")[2]
+    if secrets.compare_digest(sent, password.encode()):
         return None
+    headers = {"WWW-Authenticate": 'Basic realm="fewseg", charset="UTF-8"'}
+    text = "the password is missing or wrong: give that of `fewseg serve`, with any user name"
+    return JSONResponse({"detail": text}, 401, headers)
 
 
 async def _error(_: Request, error: Exception) -> Response:
@@ -184,8 +207,9 @@ def close_session(request: Request, x_fewseg_session: Annotated[str, Header()] =
 @router.post("/images", status_code=201)
 async def upload(request: Request, page: Page, name: str = "image") -> dict[str, Any]:
     """Adds an image: the body is the file."""
-    content = await read_body(request, page.limits.upload_bytes)
-    return _image_json(await run_in_threadpool(page.add_image, name, content))
+    bodies: Bodies = request.app.state.bodies
+    async with bodies.read(request, page.limits.upload_bytes) as content:
+        return _image_json(await run_in_threadpool(page.add_image, name, content))
 
 
 @router.get("/images/{id}/picture")
@@ -212,8 +236,9 @@ async def settle(
     id: str, request: Request, page: Page, role: Literal["support", "accepted"] = "accepted"
 ) -> dict[str, Any]:
     """Settles the mask of an image: the body is a PNG of class numbers."""
-    content = await read_body(request, page.limits.upload_bytes)
-    image = await run_in_threadpool(page.set_mask, id, role, content)
+    bodies: Bodies = request.app.state.bodies
+    async with bodies.read(request, page.limits.upload_bytes) as content:
+        image = await run_in_threadpool(page.set_mask, id, role, content)
     return {**_image_json(image), "version": page.version}
 
 

@@ -42,7 +42,7 @@ from fewseg.inference.segmentation import Session
 from fewseg.inference.supports import SupportImage, SupportSet
 from fewseg.ops.files import parse_json
 from fewseg.serve.label_studio_client import StudioClient, StudioSettings
-from fewseg.serve.limits import MIB, Limits, RequestError, read_body
+from fewseg.serve.limits import MIB, Bodies, Limits, RequestError
 from fewseg.serve.pages import SharedModel
 from fewseg.types import DataError
 
@@ -300,7 +300,7 @@ class Project:
             self._supports = shots = self._encode(examples)
             supports = _support_set([shots[e.digest] for e in examples if e.digest in shots])
             self._failed = frozenset(e.digest for e in examples) - shots.keys()
-            session = self._images.shared.session(supports)
+            session = self._images.shared.session(supports, known.session if known else None)
             logger.info(
                 "project %d: %d annotated tasks, classes %s", self.number, len(shots), list(supports.classes)
             )
@@ -457,10 +457,12 @@ class Backend:
 _EVENT_BYTES = MIB
 _ANSWERS_AT_ONCE = 8  # each may wait for Label Studio, in a thread that the page does not need
 
+STUDIO_PATHS = ("/health", "/setup", "/predict", "/versions", "/webhook")
+
 _basic = HTTPBasic(auto_error=False, realm="fewseg")
 
 
-def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits) -> APIRouter:
+def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits, bodies: Bodies) -> APIRouter:
     """The addresses of the protocol.
 
     All but ``/webhook`` require the user of the settings: Label Studio sends none there, and an event only
@@ -481,9 +483,9 @@ def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits)
 
     async def answer(request: Request, act: Callable[[dict[str, Any]], Any]) -> Any:
         """Runs an action in a thread; a refusal is logged too, as Label Studio shows its status alone."""
-        body = await _body(request, limits.upload_bytes)
         try:
-            return await run_sync(act, body, limiter=threads)
+            async with bodies.read(request, limits.upload_bytes) as content:
+                return await run_sync(act, _object(content), limiter=threads)
         except (DataError, RequestError) as error:
             logger.error("a request of Label Studio is refused: %s", error)
             raise
@@ -509,13 +511,12 @@ def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits)
 
     @router.post("/webhook")
     async def webhook(request: Request) -> dict[str, bool]:
-        return {"stale": backend.webhook(await _event(request))}
+        return {"stale": backend.webhook(await _event(request, bodies))}
 
     return router
 
 
-async def _body(request: Request, limit: int) -> dict[str, Any]:
-    content = await read_body(request, limit)
+def _object(content: bytes) -> dict[str, Any]:
     try:
         value = parse_json(content)
     except ValueError as error:
@@ -523,10 +524,11 @@ async def _body(request: Request, limit: int) -> dict[str, Any]:
     return typed(value, dict, "the request")
 
 
-async def _event(request: Request) -> dict[str, Any]:
+async def _event(request: Request, bodies: Bodies) -> dict[str, Any]:
     """An event; one that is too long to read counts as a change of some annotation."""
     try:
-        return await _body(request, _EVENT_BYTES)
+        async with bodies.read(request, _EVENT_BYTES) as content:
+            return _object(content)
     except RequestError as error:
         if error.status != httpx.codes.REQUEST_ENTITY_TOO_LARGE:
             raise

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +13,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 MIB = 2**20
+_SLOWEST = 32 * 1024  # bytes a second of an upload, on the whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +26,8 @@ class Limits:
     images: int = 500  # of a page
     sessions: int = 8  # pages at the same time
     idle_seconds: float = 3600.0  # after which a page and all it holds is dropped
+    bodies_bytes: int = 512 * MIB  # of all uploads that are being read or used
+    stall_seconds: float = 20.0  # without a byte of a request that has begun, after which it is given up
 
     def __post_init__(self) -> None:
         wrong = {name: value for name, value in vars(self).items() if value < 1}
@@ -36,18 +43,48 @@ class RequestError(Exception):
         self.status = status
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Reads a request's body, but not more than a limit of bytes."""
-    too_long = RequestError(
-        413, f"an upload must be at most {limit / MIB:.0f} MiB, this one is larger: send a smaller file"
-    )
-    stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated) > limit:
-        raise too_long
-    parts, length = [], 0
-    async for part in request.stream():
-        length += len(part)
-        if length > limit:
+class Bodies:
+    """Reads the bodies of requests: each of limited size, all together too, and none without end."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits, self.held = limits, 0
+
+    @asynccontextmanager
+    async def read(self, request: Request, limit: int) -> AsyncIterator[bytes]:
+        """A request's body of at most ``limit`` bytes, which counts as held until the block ends."""
+        own = 0
+        try:
+            parts = []
+            async for part in self._parts(request, limit):
+                own, self.held = own + len(part), self.held + len(part)
+                if self.held > self.limits.bodies_bytes:
+                    raise RequestError(503, "the server has too many uploads to read now: try again later")
+                parts.append(part)
+            yield b"".join(parts)
+        finally:
+            self.held -= own
+
+    async def _parts(self, request: Request, limit: int) -> AsyncIterator[bytes]:
+        too_long = RequestError(
+            413, f"an upload must be at most {limit / MIB:.0f} MiB, this one is larger: send a smaller file"
+        )
+        stated = request.headers.get("content-length", "")
+        if stated.isdecimal() and int(stated) > limit:
             raise too_long
-        parts.append(part)
-    return b"".join(parts)
+        length, stream = 0, request.stream()
+        start = time.monotonic()
+        while True:
+            allowed = self.limits.stall_seconds + length / _SLOWEST
+            try:
+                async with asyncio.timeout(
+                    min(self.limits.stall_seconds, start + allowed - time.monotonic())
+                ):
+                    part = await anext(stream, None)
+            except TimeoutError as error:
+                raise RequestError(408, "the upload stopped or is too slow: send it again") from error
+            if part is None:
+                return
+            length += len(part)
+            if length > limit:
+                raise too_long
+            yield part

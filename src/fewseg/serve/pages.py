@@ -49,12 +49,12 @@ class SharedModel:
     network: threading.Lock = field(default_factory=threading.Lock)  # memory is that of one image at a time
     judging: threading.Lock = field(default_factory=threading.Lock)  # takes seconds: masks do not wait for it
 
-    def session(self, supports: SupportSet) -> Session | None:
-        """Encodes the supports; None where they show no class."""
+    def session(self, supports: SupportSet, before: Session | None) -> Session | None:
+        """Encodes the supports; None where they show no class. The one before spares a choice of method."""
         if not supports.classes:
             return None
         with self.network:
-            return Session(self.model, supports)
+            return Session(self.model, supports, before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +124,7 @@ class PageState:
         self._images: dict[str, PageImage] = {}
         self._classes: tuple[str, ...] = ()
         self._session: Session | None = None  # of the present supports, made when first needed
+        self._before: Session | None = None  # of earlier ones
         self._deleted_classes = 0
         self.version = 0  # grows when predictions may change
 
@@ -242,7 +243,7 @@ class PageState:
             return self._images[id]
 
     def _supports_changed(self) -> None:
-        self._session = None
+        self._before, self._session = self._session or self._before, None
         self._images = {id: replace(image, answer=None) for id, image in self._images.items()}
         self.version += 1
 
@@ -274,7 +275,8 @@ class PageState:
                 if image.role == "support":
                     masks = {self._classes[j - 1]: mask for j, mask in image.class_masks.items()}
                     supports = supports.added(image.encoded, masks)
-            self._session = self._shared.session(supports)
+            self._session = self._shared.session(supports, self._before)
+            self._before = None
         return self._session
 
     def segmentation(self, id: str, threshold: float = 0.5, *, quality: bool = False) -> Segmentation | None:

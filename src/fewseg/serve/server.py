@@ -24,10 +24,11 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class ServeOptions:
     """Serves a page where images are annotated and the others predicted, until it is stopped (Ctrl-C)."""
 
-    # the address to listen on. With any other than this machine's own, everybody in the network can use the
-    # page: there is no password.
+    # the address to listen on. Any other than this machine's own needs a password, which the browser asks for
+    # (any user name), in the environment variable FEWSEG_PASSWORD. It is readable on the way without TLS.
     host: str = "127.0.0.1"
     port: int = 8017  # to listen on; 0 for any free one.
+    no_auth: bool = False  # no password on any address: everybody who reaches it can use the page.
     max_pixels: int = 40_000_000  # larger images are refused.
     upload_mib: int = 64  # larger files are refused.
     session_mib: int = 2048  # memory that one open page may use.
@@ -54,6 +55,7 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
 
     from fewseg.inference.model import load_model
     from fewseg.serve.app import create_app
+    from fewseg.serve.connections import Connection
 
     limits = Limits(
         upload_bytes=options.upload_mib * MIB,
@@ -62,13 +64,19 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
         sessions=options.sessions,
         idle_seconds=options.idle_minutes * 60.0,
     )
-    studio = _studio(options)
+    studio, password = _studio(options), _password(options)
     with _listen(options.host, options.port) as listener:  # before the model is loaded: errors come at once
         hosts = _LOOPBACK if options.host in _LOOPBACK else None
-        app = create_app(load_model(options.model), limits, hosts=hosts, label_studio=studio)
+        model = load_model(options.model)
+        app = create_app(model, limits, hosts=hosts, label_studio=studio, password=password)
         announce(_welcome(options, listener.getsockname()[1]))
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, limit_concurrency=64
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=64,
+            http=Connection,
         )
         uvicorn.Server(config).run(sockets=[listener])
 
@@ -87,12 +95,23 @@ def _studio(options: ServeOptions) -> StudioSettings | None:
     )
 
 
+def _password(options: ServeOptions) -> str:
+    """Of the environment; an address that others reach needs one."""
+    found = "" if options.no_auth else os.environ.get("FEWSEG_PASSWORD", "")
+    if not found and not options.no_auth and options.host not in _LOOPBACK:
+        raise ValueError(
+            f"--host {options.host} can be reached by others: set a password in the environment variable "
+            "FEWSEG_PASSWORD, or give --no-auth to let everybody in"
+        )
+    return found
+
+
 def _welcome(options: ServeOptions, port: int) -> str:
     host = f"[{options.host}]" if ":" in options.host else options.host
     lines = [f"open http://{host}:{port}/ (stop with Ctrl-C)"]
     if options.label_studio is not None:
         lines.append(f"ML backend of {options.label_studio}: connect this address in a project's settings")
-    if options.host not in _LOOPBACK:
+    if options.host not in _LOOPBACK and options.no_auth:
         lines.append("everybody who reaches this address can use the page: there is no password")
     return "\n".join(lines)
 

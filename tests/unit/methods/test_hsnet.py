@@ -30,7 +30,7 @@ def test_a_centre_pivot_convolution_is_a_4d_one_with_a_sparse_kernel():
     found = conv(maps)
     assert found.shape == (1, 3, 4, 5, 3, 3)
     padded = F.pad(maps, (1, 1) * 4)
-    over_query, over_support = conv.query.weight[..., 0], conv.support.weight[:, :, 0]
+    over_query, over_support = conv.query.weight, conv.support.weight
     for i, j, k, m in ((0, 0, 0, 0), (1, 2, 1, 1), (3, 4, 2, 2)):
         expected = conv.query.bias + conv.support.bias
         for a in range(3):
@@ -99,6 +99,16 @@ def test_shots_vote_cell_by_cell():
     assert torch.equal(Vote().fuse(scores[:, :1], torch.ones(1, 1)), scores[:, 0])
     with pytest.raises(ValueError, match=r"threshold of a vote must be in \(0, 1\), got 1"):
         Vote(threshold=1)
+
+
+def test_it_may_lie_channels_last_as_in_training(hsnet, shots):
+    images, masks = shots(1, 2)
+    with torch.no_grad():
+        expected = hsnet(images[:, 1], images[:, :1], masks[:, :1])
+        laid = hsnet.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(
+            laid(images[:, 1], images[:, :1], masks[:, :1]), expected, atol=1e-5, rtol=1e-4
+        )
 
 
 def test_levels_that_are_no_blocks_or_that_a_stage_lacks_are_refused_by_name():

@@ -175,8 +175,17 @@ def test_options_out_of_range_are_refused(wish, message):
 
 
 @pytest.mark.parametrize("fast", ["fp32", "bf16"])
-def test_the_precision_is_that_of_the_training_and_without_one_what_the_machine_has(monkeypatch, fast):
+def test_the_precision_is_what_the_machine_has_but_fp32_for_what_was_trained_in_it(monkeypatch, fast):
     monkeypatch.setattr(run, "precision_on", lambda device: fast)
     assert run.precision_of(recipe("voc5i_mini_matcher")) == fast
-    assert run.precision_of(recipe("voc5i_mini_pfenet")) == "bf16"
+    assert run.precision_of(recipe("voc5i_mini_pfenet")) == fast
     assert run.precision_of(recipe("pascal_pfenet_resnet50")) == "fp32"
+
+
+@pytest.mark.parametrize("fast", ["fp32", "bf16"])
+def test_training_in_bfloat16_warns_where_the_machine_has_none(monkeypatch, tmp_path, caplog, fast):
+    monkeypatch.setattr(run, "precision_on", lambda device: fast)
+    with pytest.raises(AttributeError, match="train"):  # there is no data
+        run.train_recipe(recipe("voc5i_mini_pfenet"), object(), tmp_path)
+    warned = any("--train.precision 32-true" in message for message in caplog.messages)
+    assert warned == (fast == "fp32")

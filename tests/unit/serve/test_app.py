@@ -1,3 +1,4 @@
+import base64
 import io
 import threading
 
@@ -331,3 +332,39 @@ def test_an_image_of_more_pixels_than_pillow_takes_by_itself_is_served(annotated
         assert page.settle(large, mask).status_code == 200
         answer = page.http.get(f"/api/images/{large}/labels")
     np.testing.assert_array_equal(read_png(answer.content), mask)
+
+
+def test_a_host_header_that_is_more_than_a_name_and_a_port_is_refused(app):
+    http = TestClient(app, base_url="http://127.0.0.1:8017")
+    for host in ("evil.com@localhost", "localhost:80:80", "localhost/x", "localhost#", "localhost ", ""):
+        assert http.get("/", headers={"Host": host}).status_code in {400, 421}
+    for host in ("localhost", "LOCALHOST:1", "127.0.0.1:8017"):
+        assert http.get("/", headers={"Host": host}).status_code == 200
+
+
+def test_with_a_password_every_address_of_the_page_needs_it():
+    http = TestClient(create_app(model(), password="gehe é:im"), base_url="http://box.example")
+    for address in ("/", "/api/sessions", "/app.js", "/api/nothing"):
+        answer = http.get(address)
+        assert "the password is missing or wrong" in refusal(answer, 401)
+        assert answer.headers["www-authenticate"].startswith("Basic")
+    for wrong in (
+        "Basic",
+        "Basic !!",
+        "Bearer abc",
+        "Basic " + base64.b64encode(b"gehe \xc3\xa9:im").decode(),
+    ):
+        assert http.get("/", headers={"Authorization": wrong}).status_code == 401
+    assert http.get("/", auth=("any", "gehe")).status_code == 401
+    right = {"Authorization": "Basic " + base64.b64encode("any:gehe é:im".encode()).decode()}
+    assert http.get("/", headers=right).status_code == 200
+    assert http.post("/api/sessions", headers=right).status_code == 201
+
+
+@pytest.mark.parametrize("limits", [Limits(bodies_bytes=50_000)])
+def test_uploads_at_the_same_time_share_a_budget_that_is_given_back(page):
+    content, _ = picture(0)
+    assert "too many uploads" in refusal(page.upload(b"x" * 60_000), 503)
+    assert page.http.app.state.bodies.held == 0
+    assert page.upload(content).status_code == 201
+    assert page.http.app.state.bodies.held == 0

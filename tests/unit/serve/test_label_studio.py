@@ -12,14 +12,14 @@ from fastapi.testclient import TestClient
 
 from fewseg.annotations.rle import decode_brush
 from fewseg.annotations.shapes import polygon
-from fewseg.inference import Segmenter
+from fewseg.inference import Model, Segmenter
 from fewseg.inference.quality import QualityEstimator
 from fewseg.serve import label_studio as projects
 from fewseg.serve.app import create_app
 from fewseg.serve.label_studio_client import StudioClient, StudioSettings
 from fewseg.serve.limits import Limits, RequestError
 from serve_page import Page, refusal, serving
-from small_segmenters import model, picture
+from small_segmenters import SIZE, model, picture
 from studio_stand_in import CONFIG, KEY, URL, StandIn, brush, region
 
 IMAGE, MASK = picture(0)
@@ -34,8 +34,9 @@ def settings_for(server, **settings):
 class Studio:
     """Label Studio's side of the protocol."""
 
-    def __init__(self, server, limits=None, **settings):
-        app = create_app(model(), limits, hosts=("127.0.0.1",), label_studio=settings_for(server, **settings))
+    def __init__(self, server, limits=None, network=None, **settings):
+        studio = settings_for(server, **settings)
+        app = create_app(network or model(), limits, hosts=("127.0.0.1",), label_studio=studio)
         self.http = TestClient(app, base_url="http://127.0.0.1:8017", raise_server_exceptions=False)
 
     def setup(self, config=CONFIG, project="1.1700000000"):
@@ -66,6 +67,17 @@ def server():
 @pytest.fixture
 def studio(server):
     return Studio(server)
+
+
+@pytest.mark.parametrize("chooses", [False, True], ids=["fitted", "auto"])
+def test_fitted_heads_and_auto_predict_too(server, chooses):
+    plain = model("fitted")
+    studio = Studio(server, network=Model(plain.method, plain.config, SIZE, chooses=chooses))
+    server.task(2, OTHER)
+    (prediction,) = studio.predict(server.asking(2))
+    found = mask_of(prediction)
+    assert (found & (OTHER_MASK == 1)).sum() > 0.8 * (found | (OTHER_MASK == 1)).sum()
+    assert 0 < prediction["score"] <= 1
 
 
 def mask_of(prediction, label="square"):

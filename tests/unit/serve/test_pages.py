@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from fewseg.inference import Model, segmentation
 from fewseg.serve import pages
 from fewseg.serve.label_studio import ImageCache
 from fewseg.serve.limits import Limits, RequestError
 from fewseg.serve.pages import Pages, PageState, SharedModel
 from serve_page import at_once, png
-from small_segmenters import model, picture
+from small_segmenters import SIZE, model, picture
 
 
 def page_with_support(limits=None):
@@ -166,3 +167,26 @@ def test_a_page_that_waits_for_the_network_does_not_stop_the_others():
     _, page = opened.open()
     with page._lock:  # as while its supports wait to be encoded
         ThreadPoolExecutor().submit(opened.open).result(30)
+
+
+def test_the_method_is_chosen_again_only_where_classes_change_or_supports_double(monkeypatch):
+    plain, counts = model("fitted"), []
+    shared = SharedModel(Model(plain.method, plain.config, SIZE, chooses=True))
+    choose, first = segmentation.choose, []
+
+    def counted(encoder, supports):
+        counts.append(len(supports.images))
+        first.extend([] if first else [choose(encoder, supports)])
+        return first[0]
+
+    monkeypatch.setattr(segmentation, "choose", counted)
+    page = PageState(shared, Limits())
+    page.add_class("square")
+    ids = [page.add_image(f"{k}.png", png(picture(k)[0])).id for k in range(6)]
+    for id, k in zip(ids[:5], range(5), strict=True):
+        page.set_mask(id, "support", png(picture(k)[1]))
+        assert page.labels(ids[5]).any()
+    assert counts == [1, 2, 4]
+    page.rename_class(1, "box")
+    page.labels(ids[5])
+    assert counts == [1, 2, 4, 5]

@@ -25,7 +25,11 @@ def test_the_default_is_loopback_and_a_port_in_use_is_an_error_before_a_model_is
     [
         (["--label-studio", "http://localhost:8080"], "LABEL_STUDIO_API_KEY"),
         (["--label-studio", "localhost:8080"], "Label Studio's URL"),
-        (["--host", "300.1.2.3"], "cannot listen on 300.1.2.3"),
+        (["--host", "300.1.2.3", "--no-auth"], "cannot listen on 300.1.2.3"),
+        (
+            ["--host", "0.0.0.0"],
+            "set a password in the environment variable FEWSEG_PASSWORD, or give",
+        ),
         (["--port", "70000"], "--port must be 0"),
         (["--upload-mib", "0"], "must be 1 or more"),
         (["--max-pixels", "0"], "must be 1 or more"),
@@ -33,7 +37,8 @@ def test_the_default_is_loopback_and_a_port_in_use_is_an_error_before_a_model_is
     ],
 )
 def test_invalid_options_are_errors_before_a_model_is_loaded(words, error, monkeypatch, capsys):
-    monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
+    for name in ("LABEL_STUDIO_API_KEY", "FEWSEG_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
     assert main(["serve", "--model", "no_such_recipe", *words]) == 1
     printed = capsys.readouterr().err
     assert printed.startswith("fewseg:")

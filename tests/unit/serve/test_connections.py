@@ -1,0 +1,65 @@
+"""Clients that do not finish what they began, on real sockets."""
+
+import socket
+import time
+
+import httpx
+import pytest
+import uvicorn
+
+from fewseg.serve import connections
+from fewseg.serve.app import create_app
+from fewseg.serve.limits import Limits
+from serve_page import serving
+from small_segmenters import model
+
+
+@pytest.fixture
+def address(monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    config = uvicorn.Config
+    options = {"http": connections.Connection, "limit_concurrency": 8}
+    monkeypatch.setattr(uvicorn, "Config", lambda app, **own: config(app, **own, **options))
+    with serving(create_app(model(), Limits(stall_seconds=1))) as url:
+        yield url
+
+
+def opened(url):
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)))
+    connection.settimeout(10)
+    return connection
+
+
+def test_half_requests_lock_nobody_out(address):
+    half = [opened(address) for _ in range(8)]
+    for connection in half:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: 127")
+    assert httpx.get(address).status_code == 503
+    for connection in half:
+        assert connection.recv(100) == b""  # closed by the server
+    assert httpx.get(address).status_code == 200
+
+
+def test_a_second_request_on_a_connection_has_a_time_limit_too(address):
+    connection = opened(address)
+    connection.sendall(b"GET /api/nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert connection.recv(10_000).startswith(b"HTTP/1.1 404")
+    connection.sendall(b"GET / HT")
+    begin = time.monotonic()
+    while connection.recv(10_000):
+        pass
+    assert time.monotonic() - begin < 4  # less than the pause between requests
+
+
+def test_a_body_that_stops_is_given_up_and_one_that_comes_slowly_is_read(address):
+    token = httpx.post(f"{address}/api/sessions").json()["token"]
+    head = f"POST /api/images HTTP/1.1\r\nHost: x\r\nX-Fewseg-Session: {token}\r\nContent-Length: 10\r\n\r\n"
+    connection = opened(address)
+    connection.sendall(head.encode() + b"12345")
+    assert connection.recv(10_000).startswith(b"HTTP/1.1 408")
+    connection = opened(address)
+    for part in (head.encode(), b"12345", b"67890"):
+        connection.sendall(part)
+        time.sleep(0.2)
+    assert connection.recv(10_000).startswith(b"HTTP/1.1 422")  # read, and no image
