@@ -180,9 +180,7 @@ def main() -> int:
         folders = [Path(temporary, str(place)) for place in range(len(found))]
         work = (found, found.values(), repeat(setup), folders)
         with ProcessPoolExecutor(JOBS, mp_context=get_context("spawn")) as pool:  # pages are independent
-            failed = [
-                page for page, worked in zip(found, pool.map(run_page, *work), strict=True) if not worked
-            ]
+            worked = list(pool.map(run_page, *work))
     left_out = sum(bool(block.not_run) for parts in found.values() for block in parts)
     total = sum(map(len, found.values()))
     print(f"{total - left_out} blocks run, {left_out} not run, {worked.count(False)} pages failed")
