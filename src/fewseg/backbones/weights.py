@@ -335,6 +335,11 @@ def download(name: str) -> dict[str, Tensor]:
     return state
 
 
+def at_hand(name: str) -> bool:
+    """Whether a ResNet's published weights are on this machine, so that no network is needed."""
+    return bool(packaged_file(name) or _cached(f"timm/{name}"))
+
+
 def _cached(repository: str) -> str | None:
     """The weight file that the Hugging Face cache has of a repository."""
     from huggingface_hub import try_to_load_from_cache

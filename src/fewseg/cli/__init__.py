@@ -54,6 +54,11 @@ COMMANDS: dict[str, Command] = {
     "serve": Command(
         "serve:ServeOptions", "cli.inference:serve", "the same in the browser: draw, look, correct, download"
     ),
+    "doctor": Command(
+        "inference.doctor:DoctorOptions",
+        "inference.doctor:run",
+        "what this machine has, what is missing, and the command for it",
+    ),
     "data check": Command(
         "cli.data:CheckOptions",
         "cli.data:check",

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-_NEARLY_FULL = 16 * 2**20  # bytes; writers that hide the OSError (torch.save) fail with less than this left
+_NEARLY_FULL = 16  # MiB; writers that hide the OSError (torch.save) fail with less than this left
 
 _KEPT = 32  # letters of a file's name in that of its temporary file
 
@@ -46,7 +46,7 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterat
     except OSError as error:
         raise unwritten(target, error) from error
     except Exception as error:
-        if _free_bytes(target) < _NEARLY_FULL:
+        if free_mib(target.parent) < _NEARLY_FULL:
             raise unwritten(target, error) from error
         raise
     finally:
@@ -128,8 +128,9 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _free_bytes(path: Path) -> int:
-    return shutil.disk_usage(_existing(path.parent)).free
+def free_mib(folder: Path) -> float:
+    """What the disk of a folder has left, in MiB."""
+    return shutil.disk_usage(_existing(folder)).free / 2**20
 
 
 def _existing(folder: Path) -> Path:
@@ -156,7 +157,7 @@ def _explain(path: Path, number: int, reason: str) -> str:
     kept = "the earlier file is unchanged" if os.path.exists(path) else "nothing was left behind"
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"{reason}; {kept}. Make it writable or choose another output folder"
-    free = _free_bytes(path) / 2**20
+    free = free_mib(path.parent)
     return f"{reason} ({free:.0f} MiB free there); {kept}. Free some space or choose another output folder"
 
 
