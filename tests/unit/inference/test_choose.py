@@ -343,14 +343,6 @@ def test_refining_is_chosen_by_the_examples_unless_it_is_given(tiny_recipes):
     assert load_model(ModelOptions(model="fitted_resnet50")).refine is False
 
 
-def test_an_export_refuses_to_refine(tmp_path):
-    options = ExportOptions(
-        support=tmp_path, out=tmp_path / "out", model=ModelOptions(model="m", refine=True)
-    )
-    with pytest.raises(ValueError, match="leave --refine out"):
-        options.check()
-
-
 def test_auto_is_the_default_of_labelling_and_the_quick_matcher_of_the_page_and_of_exports(tmp_path):
     assert LabelOptions(support=tmp_path, images=(), out=tmp_path).model.model == "auto"
     assert ModelOptions().model == "auto"
