@@ -180,8 +180,6 @@ class ExportOptions:
         """Raises as :meth:`LabelOptions.check`."""
         self.read.check()
         self.model.check()
-        if self.model.refine:
-            raise ValueError("an export has no step that refines edges: leave --refine out")
         if self.model.precision == "bf16":
             raise ValueError(f"--precision must be fp32 for an export, got {self.model.precision}")
         check_support(self.support)
