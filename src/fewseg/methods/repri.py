@@ -108,13 +108,15 @@ class WayCells:
     """The cells of the K shots of one way, of B support sets.
 
     Attributes:
-        cells: (B, K * h * w, C) of unit length.
+        centres: (B, C), the mean of the shots' cells.
+        cells: (B, K * h * w, C) less the centre, of unit length.
         foreground, background: (B, K * h * w), each cell's pixels of the two.
         vectors: (B, C), w at the start.
         present: (B,), whether any shot shows the way.
         shots: K.
     """
 
+    centres: Tensor
     cells: Tensor
     foreground: Tensor
     background: Tensor
@@ -137,15 +139,18 @@ class RePRI(FewShotSegmenter):
     All queries are fitted at once, each on its own. Several ways are fitted one against the rest.
 
     Deviations: the backbone is what the config names, frozen on ImageNet by default, where the paper trains
-    a PSPNet on the base classes; b starts from the mean cosine of the query's cells with w.
+    a PSPNet on the base classes. Its features come out of a ReLU, so that all cosines are close to each
+    other: the mean of the supports' cells is taken off every cell. w starts with unit length, so that the
+    rate does not depend on the features' scale, and b from the mean cosine of the query's cells with w.
     """
 
     config: RePRIConfig
     fusions = (JointFit(),)
 
-    def cells(self, features: Features) -> Tensor:
-        """The level's cells (n, h * w, C), of unit length, float32."""
-        return unit_cells(features[self.config.level].float()).flatten(2).transpose(1, 2)
+    def cells(self, features: Features, centres: Tensor) -> Tensor:
+        """The level's cells (n, h * w, C) less a centre each (n, C), of unit length, float32."""
+        maps = features[self.config.level].float() - centres[..., None, None]
+        return unit_cells(maps).flatten(2).transpose(1, 2)
 
     def encode_support(self, support: EncodedShots) -> RePRIState:
         """Keeps the supports' cells and pools the start of each way's classifier (Eq. 7)."""
@@ -160,11 +165,16 @@ class RePRI(FewShotSegmenter):
         regions = torch.stack([masks == 1, (masks != 1) & (masks != IGNORE)], dim=1)
         weights = pixels_to_cells(regions.flatten(0, 1), (int(maps.shape[-2]), int(maps.shape[-1])))
         weights = weights.unflatten(0, (-1, 2)).squeeze(2)
-        pooled = masked_averages(maps, weights[:, :1])[:, 0].unflatten(0, (-1, support.shots))
+        centres = maps.unflatten(0, (-1, support.shots)).mean(dim=(1, 3, 4))
+        of_shots = centres.repeat_interleave(support.shots, dim=0)
+        pooled = masked_averages(maps - of_shots[..., None, None], weights[:, :1])[:, 0].unflatten(
+            0, (-1, support.shots)
+        )
         shown = regions[:, 0].flatten(1).any(dim=1).view(-1, support.shots, 1)
         per_set = weights.flatten(2).unflatten(0, (-1, support.shots)).transpose(1, 2).flatten(2)
         return WayCells(
-            cells=self.cells(support.features).unflatten(0, (-1, support.shots)).flatten(1, 2),
+            centres=centres,
+            cells=self.cells(support.features, of_shots).unflatten(0, (-1, support.shots)).flatten(1, 2),
             foreground=per_set[:, 0],
             background=per_set[:, 1],
             vectors=(pooled * shown).sum(dim=1) / shown.sum(dim=1).clamp(min=1),
@@ -176,17 +186,18 @@ class RePRI(FewShotSegmenter):
         """Fits a classifier to every query and its support set, and applies it to the query."""
         h, w = query[self.config.level].shape[-2:]
         with torch.inference_mode(False), torch.autocast(state.ways[0].cells.device.type, enabled=False):
-            cells = self.cells(query).clone()
-            margins = torch.stack([self._fitted(cells, way) for way in state.ways], dim=1)
+            margins = torch.stack([self._fitted(query, way) for way in state.ways], dim=1)
         scores = torch.stack([torch.zeros_like(margins), margins], dim=2).unflatten(3, (h, w))
         return resize(scores[:, 0] if len(state.ways) == 1 else one_vs_rest(scores), query.image_size)
 
-    def _fitted(self, cells: Tensor, way: WayCells) -> Tensor:
+    def _fitted(self, query: Features, way: WayCells) -> Tensor:
         """The foreground's log-odds (n, P) of the cells of n queries after gradient descent on Eq. 2."""
-        config, of_set = self.config, sets_of_queries(way.present, len(cells))
+        config, of_set = self.config, sets_of_queries(way.present, len(query))
+        cells = self.cells(query, way.centres[of_set]).clone()
         support, foreground, background, vectors = (
             values[of_set].clone() for values in (way.cells, way.foreground, way.background, way.vectors)
         )
+        vectors = F.normalize(vectors, dim=1)
         weight = 1 / way.shots if config.query_weight is None else config.query_weight
         biases = torch.bmm(cells, F.normalize(vectors, dim=1).unsqueeze(2)).mean(dim=(1, 2))
         expected = self._proportion(cells, vectors, biases)
