@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from fewseg.inference.choose import candidate_configs, on_backbone
+from fewseg.inference.choose import REFINED, candidate_configs, on_backbone
 from fewseg.inference.find import find_images
 from fewseg.inference.model import Model, load_model
 from fewseg.inference.options import ModelOptions
@@ -144,13 +144,13 @@ def overlap(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> NDArray[np.int
 
 
 def tested(session: Session, found: Domain, queries: Sequence[int]) -> dict[str, Any]:
-    """What a session makes of images: scores over all, and of each image and class."""
+    """What a session makes of images: scores over all, and of each image and class; quality of auto alone."""
     names = session.supports.classes
     whole, edge = ({name: np.zeros(2, np.int64) for name in names} for _ in range(2))
     rows, spent = [], 0.0
     for i in queries:
         start = time.perf_counter()
-        made = session.segment(found.supports.images[i].image)
+        made = session.segment(found.supports.images[i].image, quality=session.choice is not None)
         labels = made.labels
         spent += time.perf_counter() - start
         counted = found.masks[i] != 255
@@ -160,8 +160,8 @@ def tested(session: Session, found: Domain, queries: Sequence[int]) -> dict[str,
             whole[name] += both
             edge[name] += overlap(boundary(own), boundary(true))
             if both[1]:
-                quality = made.quality.classes[name].score
-                rows.append([i, name, round(both[0] / both[1], 4), round(quality, 4)])
+                quality = made.quality and round(made.quality.classes[name].score, 4)
+                rows.append([i, name, round(both[0] / both[1], 4), quality])
     iou, sharp = (
         {name: round(float(own[0] / max(1, own[1])), 4) for name, own in of.items()} for of in (whole, edge)
     )
@@ -171,13 +171,16 @@ def tested(session: Session, found: Domain, queries: Sequence[int]) -> dict[str,
 def sessions(model: Model) -> dict[str, Callable[[SupportSet], Session]]:
     """Every candidate by name, and the choice among them."""
 
-    def alone(config: Any) -> Callable[[SupportSet], Session]:
+    def alone(config: Any, refine: bool) -> Callable[[SupportSet], Session]:
         method = on_backbone(config, model.method.backbone)
-        own = Model(method, config, model.size, model.views, precision=model.precision)
+        own = Model(method, config, model.size, model.views, precision=model.precision, refine=refine)
         return lambda supports: Session(own, supports)
 
     configs = [own for kind in candidate_configs(model.method.backbone.config).values() for own in kind]
-    return {"auto": lambda supports: Session(model, supports)} | {name: alone(own) for name, own in configs}
+    found = {"auto": lambda supports: Session(model, supports)}
+    for name, config in configs:
+        found |= {name: alone(config, False), name + REFINED: alone(config, True)}
+    return found
 
 
 def measure(work: Work, add: Callable[[Line], None], known: set[Key]) -> None:
@@ -286,7 +289,7 @@ def _sorted(lines: Sequence[Line]) -> Table:
         table.add_column(heading, justify="right" if heading.endswith("shot") else "left")
     found: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
-        for name in line["iou"]:
+        for name in line["iou"] if line["candidate"] == "auto" else ():
             values = np.array([row[2:] for row in line["rows"] if row[1] == name]).reshape(-1, 2)
             if len(values) >= _LEAST and (values.std(axis=0) > 0).all():
                 rank = float(spearmanr(*values.T).statistic)

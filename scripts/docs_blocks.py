@@ -18,7 +18,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/start.md", "docs/guides/*.md")
 EXAMPLES = ROOT / "docs" / "start.md"
 """The page whose first Python block draws the example pictures of all pages."""
+
+JOBS = 2
+"""Pages that run at the same time."""
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<info>.*)$")
 _TITLE = re.compile(r'title="(?P<file>[^"]+)"')
@@ -134,7 +140,8 @@ def use_stand_ins(folder: Path) -> None:
 
 
 def run_page(page: Path, parts: list[Block], setup: Block, folder: Path) -> bool:
-    """Runs the blocks of a page in a folder; whether all of them worked."""
+    """Runs the blocks of a page in a new folder; whether all of them worked."""
+    folder.mkdir()
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     if page != EXAMPLES:
@@ -170,18 +177,14 @@ def main() -> int:
     setup = next(block for block in blocks(EXAMPLES) if block.language == "python")
     with tempfile.TemporaryDirectory(prefix="fewseg-docs-") as temporary:
         use_stand_ins(Path(temporary))
-        failed = []
-        for page, parts in found.items():
-            print(page.relative_to(ROOT), flush=True)
-            folder = Path(temporary, str(len(failed)) + page.stem)
-            folder.mkdir()
-            if not run_page(page, parts, setup, folder):
-                failed.append(page)
-            os.chdir(ROOT)
+        folders = [Path(temporary, str(place)) for place in range(len(found))]
+        work = (found, found.values(), repeat(setup), folders)
+        with ProcessPoolExecutor(JOBS, mp_context=get_context("spawn")) as pool:  # pages are independent
+            worked = list(pool.map(run_page, *work))
     left_out = sum(bool(block.not_run) for parts in found.values() for block in parts)
     total = sum(map(len, found.values()))
-    print(f"{total - left_out} blocks run, {left_out} not run, {len(failed)} pages failed")
-    return bool(failed)
+    print(f"{total - left_out} blocks run, {left_out} not run, {worked.count(False)} pages failed")
+    return not all(worked)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,15 @@ _FORMULA = re.compile(
 _MARKS = {"0005E": "&#x0302;", "0007E": "&#x0303;", "000AF": "&#x0304;"}
 """Hat, tilde and bar to the combining marks, which every font puts above the letter."""
 _ACCENT = re.compile(r"<mover[^>]*><mrow><mi>(.)</mi></mrow><mo[^>]*>&#x(0005E|0007E|000AF);</mo></mover>")
+_MATH = re.compile(r"<math.*?</math>", re.DOTALL)
 _MERMAID = re.compile(r'<script type="module">(?:(?!</script>).)*mermaid.*?</script>', re.DOTALL)
 
 
 def on_page_content(content: str, *, page: Any, **_: Any) -> str:
     """Replaces every formula of a page, and takes a script out that notebooks do not need."""
     replaced = _MERMAID.sub("", _FORMULA.sub(_mathml, content))
-    if 'class="arithmatex"' in replaced:
+    unknown = any("\\" in formula for formula in _MATH.findall(replaced))  # a command that is no MathML
+    if 'class="arithmatex"' in replaced or unknown:
         logger.warning("%s has a formula that was not understood", page.file.src_uri)
     return replaced
 

@@ -72,18 +72,23 @@ ROWS = (
         ("sd-aanet", "1", "SD-AANet"),
     ),
     Row("HSNet", "hsnet", "Min 2021", "voc5i_mini_hsnet", ("vote", "vote")),
+    Row("AMP", "amp", "Siam 2019", "voc5i_mini_amp", ("mean", "mean"), ("sd-aanet", "1", "AMP")),
+    Row("PMMs", "pmms", "Yang 2020", "voc5i_mini_pmms", ("all", "all")),
+    Row("PPNet", "ppnet", "Liu 2020", "voc5i_mini_ppnet", ("all", "all"), ("scl", "1", "PPNet")),
+    Row("ASGNet", "asgnet", "Li 2021", "voc5i_mini_asgnet", ("all", "all"), ("sd-aanet", "1", "ASGNet")),
+    Row("RePRI", "repri", "Boudiaf 2021", "voc5i_mini_repri", ("fit", "fit")),
     Row("Matcher", "matcher", "no training", "voc5i_mini_matcher", ("mean", "mean")),
     Row("Fitted head", "fitted", "no training", "voc5i_mini_fitted", ("fit", "fit")),
 )
 
 
-def table(links: str) -> str:
-    """The table in Markdown."""
+def table(links: str, sources: bool) -> str:
+    """The table in Markdown, with or without the papers."""
     frame = load_results(ROOT / "results" / "voc5i-mini").frame
     frame = frame[(frame.ways == 1) & (frame.on == "query") & ~frame.multi_scale.astype(bool)]
     lines = [
-        "| method | source | published, 1 and 5 shots | measured here |",
-        "| --- | --- | ---: | ---: |",
+        f"| method |{' source |' if sources else ''} published, 1 and 5 shots | measured here |",
+        f"| --- |{' --- |' if sources else ''} ---: | ---: |",
     ]
     for row in ROWS:
         measured, printed = [], []
@@ -99,7 +104,8 @@ def table(links: str) -> str:
             ]
             printed.append(f"{values[0].percent:.1f}" if values else "-")
         cells = ["-" if set(pair) == {"-"} else ", ".join(pair) for pair in (printed, measured)]
-        lines.append(f"| [{row.label}]({links}{row.page}.md) | {row.source} | {cells[0]} | {cells[1]} |")
+        source = f" {row.source} |" if sources else ""
+        lines.append(f"| [{row.label}]({links}{row.page}.md) |{source} {cells[0]} | {cells[1]} |")
     return "\n".join(lines)
 
 
@@ -115,7 +121,7 @@ def main() -> int:
         _, found, after = rest.partition(END)
         if not found:
             raise SystemExit(f"{page} needs the lines {BEGIN} and {END}")
-        new = f"{before}{BEGIN}\n{table(links)}\n{END}{after}"
+        new = f"{before}{BEGIN}\n{table(links, sources=page != 'README.md')}\n{END}{after}"
         if new != text:
             stale.append(page)
             if not check:

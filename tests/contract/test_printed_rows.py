@@ -32,6 +32,7 @@ MODELS = {
     "CGM": CANET,
     "ASGNet": {"type": "ASGNetConfig"},
     "AMP": {"type": "AMPConfig", "metric": "Cosine"},
+    "PGNet": {"type": "PGNetConfig"},
     "PPNet": {"type": "PPNetConfig"},
     "SG-One": {"type": "SGOneConfig"},
     "SG-one": {"type": "SGOneConfig"},
@@ -80,6 +81,7 @@ FUSIONS = {  # of five shots
     "SCL (CANet)": "cross-guided",
     "SCL (PFENet)": "cross-guided",
     "PPNet": "all",
+    "PGNet": "all",
     "ASGNet": "all",
 }
 ITERATED = {"F + IQI", "SRPNet"}

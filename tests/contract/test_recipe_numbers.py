@@ -205,6 +205,12 @@ TABLE = {
     "pascal_amp_vgg16": (None, SRPNET, {"levels": ("layer2", "layer3", "layer4")}, pascal),  # AMP, Fig. 2
     "pascal_asgnet_resnet101": (PFENET_TRAINING, SDAANET_ANY, ASGNET, pascal),
     "coco_asgnet_resnet50": (PFENET_COCO_TRAINING, SDAANET_COCO | {"fusion": "any"}, ASGNET_COCO, coco),
+    "pascal_pgnet_resnet50": (
+        CANET_TRAINING,
+        SCL,
+        {"channels": 256, "scales": (1.0, 0.5, 0.25)},
+        pascal,
+    ),  # ours
     "pascal_pmms_resnet50": (CANET_TRAINING, SCL, PMMS, pascal),
     "pascal_ppnet_resnet50": (SRPNET_TRAINING, SRPNET, PPNET, pascal),
     "coco_ppnet_resnet50": (SRPNET_TRAINING, SRPNET, PPNET, coco),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +25,7 @@ MOST_IMAGES = 50
 T = TypeVar("T")
 
 _LINEAR, _PERCEPTRON = (1e-2, 1e-1), (1e-2, 1e-3)  # decays: the first is tried first
-_REFINED = ", edges refined"
+REFINED = ", edges refined"
 _THRESHOLDS = (0.5, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)  # the first is kept where no other gains a point
 _GAIN = 0.01
 _LOW, _NOTHING = 0.5, 0.1
@@ -119,16 +119,26 @@ def candidate_configs(backbone: BackboneConfig) -> dict[str, list[tuple[str, Met
         )
         found["linear"].append((f"linear head on {' and '.join(deep)}, decay {decay:g}", linear))
     for decay in _PERCEPTRON:
-        perceptron = FittedConfig(backbone=backbone, levels=backbone.levels, decay=decay, steps=30)
+        perceptron = FittedConfig(backbone=backbone, levels=backbone.levels, decay=decay)
         found["perceptron"].append((f"perceptron on all levels, decay {decay:g}", perceptron))
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Built(BackboneConfig):
+    """Of a network that exists already."""
+
+    network: Backbone
+
+    def build(self) -> Backbone:
+        return self.network
+
+
 def on_backbone(config: MethodConfig, backbone: Backbone) -> FewShotSegmenter:
     """Builds a method without parameters of its own on a backbone that other methods use too."""
-    with torch.device("meta"):
-        method: Any = replace(config, backbone=replace(config.backbone, weights=None)).build()
-    method.config, method.backbone = config, backbone
+    own = {each.name: getattr(config.backbone, each.name) for each in fields(config.backbone)}
+    method: Any = replace(config, backbone=_Built(**own, network=backbone)).build()
+    method.config = config
     built: FewShotSegmenter = method.eval()
     return built
 
@@ -167,7 +177,7 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
         held: list[HeldOut] = []
         found = 0.0
         for refine in (False, True) if encoder.refine is None else (encoder.refine,):
-            own = name + _REFINED if refine else name
+            own = name + REFINED if refine else name
             model = Model(
                 method,
                 config,

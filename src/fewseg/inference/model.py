@@ -42,7 +42,7 @@ GUIDE = "guide"
 
 _REACH = 1 / 32  # of a view's side: radius of the guided filter
 _SMOOTHNESS = 1e-4
-_STRIDE = 2
+_STRIDE = 4  # a half of it gives the same IoU and costs three times as much
 _SURE = 1e-4  # least probability after refining
 _RELEASED_SIZE = 473  # of the released checkpoints of the PFENet family, which name no recipe
 
@@ -352,10 +352,11 @@ class Model:
 def refined(margins: Tensor, features: Features) -> Tensor:
     """Margins (n, N, S, S) whose edges follow those of the views: the guided filter of the probabilities."""
     guide = features[GUIDE].float() / 255
-    chances = F.pad(margins, (0, 0, 0, 0, 1, 0)).softmax(dim=1)
+    chances = F.pad(margins, (0, 0, 0, 0, 1, 0)).softmax(dim=1)[:, 1:]
     reach = max(1, round(_REACH * guide.shape[-1]))
-    chances = guided_filter(chances, guide, reach, _SMOOTHNESS, _STRIDE).clamp(min=_SURE).log()
-    return chances[:, 1:] - chances[:, :1]
+    chances = guided_filter(chances, guide, reach, _SMOOTHNESS, _STRIDE)
+    rest = 1 - chances.sum(dim=1, keepdim=True)  # as if it were filtered too: the filter is linear
+    return chances.clamp(min=_SURE).log() - rest.clamp(min=_SURE).log()
 
 
 def load_model(

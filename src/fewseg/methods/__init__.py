@@ -24,6 +24,7 @@ from fewseg.methods.matcher import Matcher, MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.panet import PANet, PANetConfig
 from fewseg.methods.pfenet import PFENet, PFENetConfig
+from fewseg.methods.pgnet import PGNet, PGNetConfig
 from fewseg.methods.pmms import PMMs, PMMsConfig
 from fewseg.methods.ppnet import PPNet, PPNetConfig
 from fewseg.methods.prototypical import PrototypeSegmenter
@@ -59,6 +60,8 @@ __all__ = [
     "PANetConfig",
     "PFENet",
     "PFENetConfig",
+    "PGNet",
+    "PGNetConfig",
     "PMMs",
     "PMMsConfig",
     "PPNet",

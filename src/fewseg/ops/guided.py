@@ -43,12 +43,14 @@ def guided_filter(maps: Tensor, images: Tensor, radius: int, smoothness: float, 
     for k, (i, j) in enumerate(pairs):
         spread[:, i, j] = spread[:, j, i] = products[:, k] - colour[:, i] * colour[:, j]
     both = mixed.unflatten(1, (3, count)) - colour[:, :, None] * value[:, None]
-    slope = torch.einsum("nijhw,njchw->nichw", _inverse(spread, smoothness), both)
-    rest = value - torch.einsum("nichw,nihw->nchw", slope, colour)
+    slope = (_inverse(spread, smoothness)[:, :, :, None] * both[:, None]).sum(dim=2)
+    rest = value - (slope * colour[:, :, None]).sum(dim=1)
     fitted = _mean(torch.cat([slope.flatten(1, 2), rest], dim=1), reach)
     fitted = F.interpolate(fitted, size=(height, width), mode="bilinear", align_corners=False)
     slope, rest = fitted.split([3 * count, count], dim=1)
-    found: Tensor = torch.einsum("nichw,nihw->nchw", slope.unflatten(1, (3, count)), images) + rest
+    found: Tensor = rest
+    for part, colour in zip(slope.split(count, dim=1), images.split(1, dim=1), strict=True):
+        found = torch.addcmul(found, part, colour)
     return found
 
 

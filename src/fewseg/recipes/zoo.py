@@ -24,6 +24,7 @@ from fewseg.methods.amp import AMPConfig
 from fewseg.methods.asgnet import ASGNetConfig
 from fewseg.methods.fusion import AllVectors, Fusion, JointFit, Vote
 from fewseg.methods.hsnet import HSNetConfig, blocks_of
+from fewseg.methods.pgnet import PGNetConfig
 from fewseg.methods.pmms import PMMsConfig
 from fewseg.methods.ppnet import PPNetConfig
 from fewseg.methods.registry import MethodConfig
@@ -61,6 +62,12 @@ ASGNET = Variant(
     label="ASGNet",
     baselines=_FLOOR,
     printed=(PrintedRow(paper="sd-aanet", row="ASGNet", table="1", coco_table="2", fusion="all"),),
+)
+PGNET = Variant(
+    name="pgnet",
+    label="PGNet",
+    baselines=("canet", "matcher"),
+    printed=(PrintedRow(paper="scl", row="PGNet", table="1", fusion="all"),),
 )
 PMMS = Variant(name="pmms", label="PMMs", baselines=("canet", "matcher"))
 
@@ -246,4 +253,21 @@ def pascal_pmms_resnet50() -> Recipe:
 def voc5i_mini_pmms() -> Recipe:
     """PMMs on voc5i-mini: sizes of ``voc5i_mini_canet``, at the schedule of ``voc5i_mini_pfenet``."""
     method = PMMsConfig(backbone=trunk(), channels=96, mid_dropout=0.1, head_dropout=0.1)
+    return _recipe(method, head_training(), _ALL)
+
+
+@register(PGNET)
+def pascal_pgnet_resnet50() -> Recipe:
+    """PGNet, ResNet-50, PASCAL-5i: SCL (Zhang et al. 2021), Table 1, row "PGNet".
+
+    Deviations: crops, augmentation and schedule are those of ``pascal_canet_resnet50``; see ``PGNet``.
+    """
+    train = _training_of(pascal_canet_resnet50())
+    return _recipe(PGNetConfig(), train, _ALL, data=pascal, protocol=PAPER_SCL, size=train.view.size)
+
+
+@register(PGNET)
+def voc5i_mini_pgnet() -> Recipe:
+    """PGNet on voc5i-mini: sizes of ``voc5i_mini_canet``, at the schedule of ``voc5i_mini_pfenet``."""
+    method = PGNetConfig(backbone=trunk(), channels=96, mid_dropout=0.1, head_dropout=0.1)
     return _recipe(method, head_training(), _ALL)

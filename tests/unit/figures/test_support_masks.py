@@ -1,6 +1,7 @@
 """Which cells v_s, v_pri and v_aux are pooled over, and which of them lie on the edge."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -84,7 +85,7 @@ def test_shares_are_summed_over_supports_and_the_gain_of_the_edge_is_paired():
         counts_of(square, square, empty),
         counts_of(empty, empty, empty),
     ]
-    found = region_shares(counts)
+    found = region_shares(pd.DataFrame(counts))
     assert found.supports == 2
     shares = {what: {k: e.value for k, e in of.items()} for what, of in found.shares.items()}
     assert shares[COVERAGE] == pytest.approx({"primary": (25 / 49 + 1) / 2, "auxiliary": (24 / 49) / 2})
@@ -99,12 +100,12 @@ def test_a_region_that_no_support_has_is_reported():
     square[1:4, 1:4] = True
     nothing = np.zeros((5, 5), dtype=bool)
     with pytest.raises(ValueError, match="no support has a cell of v_aux"):
-        region_shares([counts_of(square, square, nothing)])
+        region_shares(pd.DataFrame([counts_of(square, square, nothing)]))
     with pytest.raises(ValueError, match="no support has a foreground cell"):
-        region_shares([counts_of(nothing, nothing, nothing)])
+        region_shares(pd.DataFrame([counts_of(nothing, nothing, nothing)]))
 
 
 def test_supports_that_v_pri_covers_half_of_are_reported_from_the_others():
     rows = [{"foreground": 4, "primary": p, "auxiliary": 4 - p} for p in range(5)]
     none = {"foreground": 0, "primary": 0, "auxiliary": 0}
-    assert mostly_primary([*rows, none]) == rows[2:]
+    assert mostly_primary(pd.DataFrame([*rows, none])).to_dict("records") == rows[2:]

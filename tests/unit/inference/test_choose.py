@@ -313,13 +313,19 @@ def test_refined_edges_follow_those_of_the_image():
     assert found[1] > found[0] + 0.01
 
 
-def test_a_model_that_refines_keeps_the_image_and_takes_no_other_models_features():
+def test_a_model_that_refines_keeps_the_image_and_takes_no_other_models_features(tmp_path):
     image, mask = picture(0)
     sharp, plain = refining(True), refining(False)
     assert sharp.encode(image).features["guide"].dtype == torch.uint8
     with pytest.raises(ValueError, match="encode it with this one"):
         sharp.add_class("square", plain.encode(image), mask)
     assert plain.model.digest == model().digest
+    sharp.add_class("square", image, mask)
+    sharp.save_supports(tmp_path / "supports.safetensors")
+    again = refining(True)
+    again.load_supports(tmp_path / "supports.safetensors")
+    query = picture(9)[0]
+    assert torch.equal(again.segment(query).margins, sharp.segment(query).margins)
 
 
 def test_refining_is_chosen_by_the_examples_unless_it_is_given(tiny_recipes):
@@ -335,12 +341,6 @@ def test_refining_is_chosen_by_the_examples_unless_it_is_given(tiny_recipes):
     assert not any(names[False])
     assert sum(names[None]) == len(names[None]) / 2
     assert load_model(ModelOptions(model="fitted_resnet50")).refine is False
-
-
-def test_an_export_refuses_to_refine(tmp_path):
-    options = ExportOptions(support=tmp_path, out=tmp_path / "out", model=ModelOptions(refine=True))
-    with pytest.raises(ValueError, match="leave --refine out"):
-        options.check()
 
 
 def test_auto_is_the_default_of_labelling_and_the_quick_matcher_of_the_page_and_of_exports(tmp_path):

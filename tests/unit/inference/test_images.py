@@ -207,6 +207,7 @@ def test_colours_of_more_bits_are_scaled_alike_in_all_channels():
     assert found[1].tolist() == plainly_scaled(DEEP // 2, 0, 3000)
 
 
+@pytest.mark.filterwarnings("error")
 def test_values_that_are_not_finite_are_dark_or_clipped():
     values = np.array([[np.nan, np.inf, -np.inf, 5.0]], np.float32)
     found = read_image(Image.fromarray(values), value_range=(0, 10))

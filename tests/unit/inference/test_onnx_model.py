@@ -11,7 +11,7 @@ pytest.importorskip("onnxscript")
 
 from fewseg.annotations.jsonl import read_jsonl
 from fewseg.cli import main
-from fewseg.inference import Segmenter, Tiles
+from fewseg.inference import Model, Segmenter, Tiles
 from fewseg.inference.onnx import export_onnx, on_onnx_runtime
 from fewseg.types import DataError
 from small_segmenters import SIZE, model, picture, segmenter, tiny_checkpoint
@@ -48,6 +48,14 @@ def test_the_graph_of_a_pair_method_is_made_on_the_way():
     own = model("scl-pfenet")
     wanted, found = (answers(Segmenter(m), picture(9)[0]) for m in (own, on_onnx_runtime(own)))
     np.testing.assert_allclose(found.probability, wanted.probability, atol=1e-4)
+
+
+def test_edges_are_refined_there_too(exported):
+    plain = model("matcher")
+    own = Model(plain.method, plain.config, SIZE, refine=True)
+    wanted, found = (answers(Segmenter(m), picture(9)[0]) for m in (own, on_onnx_runtime(own, exported)))
+    np.testing.assert_allclose(found.probability, wanted.probability, atol=1e-3)
+    assert not np.allclose(found.probability, answers(Segmenter(plain), picture(9)[0]).probability, atol=1e-2)
 
 
 def test_a_folder_of_another_size_or_model_or_of_nothing_is_refused(exported, tmp_path):

@@ -6,12 +6,13 @@ mainly collects edge information".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from scipy.ndimage import distance_transform_cdt
 from torch import Tensor
@@ -36,7 +37,6 @@ ALL, MOSTLY = "all supports", "supports where v_pri covers at least half"
 COVERAGE = "share of the foreground"
 ON_EDGE = {reach: f"share of its cells within {reach} of the boundary" for reach in REACHES}
 
-Counts = Mapping[str, int]
 T = TypeVar("T")
 
 
@@ -69,12 +69,12 @@ def region_counts(regions: npt.NDArray[np.bool_]) -> dict[str, int]:
     return counts
 
 
-def mostly_primary(counts: Sequence[Counts]) -> list[Counts]:
+def mostly_primary(counts: pd.DataFrame) -> pd.DataFrame:
     """The counts of the supports of which v_pri covers half of the foreground or more.
 
     They are what the paper calls most cases; of the others v_aux holds the body of the object.
     """
-    return [c for c in counts if c["foreground"] > 0 and 2 * c["primary"] >= c["foreground"]]
+    return counts[(counts.foreground > 0) & (2 * counts.primary >= counts.foreground)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class RegionShares:
     """What the regions of many supports cover."""
 
     supports: int  # how many
-    empty: Counts  # region to how many supports have none of it
+    empty: Mapping[str, int]  # region to how many supports have none of it
     # quantity to region to its estimate: the mean share of the foreground that it covers, and the share of
     # its cells, over all supports, that lie so near the boundary
     shares: Mapping[str, Mapping[str, Estimate]]
@@ -90,27 +90,24 @@ class RegionShares:
     edge_gain: Mapping[tuple[int, str], Estimate]
 
 
-def region_shares(counts: Sequence[Counts], *, seed: int = 0) -> RegionShares:
-    """Sums up the counts of supports; supports without a foreground cell are left out."""
-    kept = [c for c in counts if c["foreground"] > 0]
-    if not kept:
+def region_shares(counts: pd.DataFrame, *, seed: int = 0) -> RegionShares:
+    """Sums up the counts of supports, a row each; supports without a foreground cell are left out."""
+    kept = counts[counts.foreground > 0]
+    if not len(kept):
         raise ValueError("no support has a foreground cell")
     parts = ("primary", "auxiliary")
     for name in parts:
-        if not any(c[name] for c in kept):
+        if not kept[name].any():
             raise ValueError(f"no support has a cell of {SYMBOLS[name]}: the first pass predicts all alike")
     # parts and wholes are summed first: a support of three cells does not weigh like one of three hundred
-    column = {name: np.array([c[name] for c in kept], dtype=np.float64) for name in kept[0]}
-    shares = {
-        COVERAGE: {name: mean_estimate(column[name] / column["foreground"], seed=seed) for name in parts}
-    }
+    shares = {COVERAGE: {name: mean_estimate(kept[name] / kept.foreground, seed=seed) for name in parts}}
     gains = {}
     for reach, quantity in ON_EDGE.items():
-        pairs = {name: (column[f"{name}_within_{reach}"], column[name]) for name in SYMBOLS}
+        pairs = {name: (kept[f"{name}_within_{reach}"], kept[name]) for name in SYMBOLS}
         shares[quantity] = {name: ratio_estimate(*pair, seed=seed) for name, pair in pairs.items()}
         for name in ("foreground", "primary"):
             gains[reach, name] = ratio_estimate(*pairs["auxiliary"], less=pairs[name], seed=seed)
-    empty = {name: int((column[name] == 0).sum()) for name in parts}
+    empty = {name: int((kept[name] == 0).sum()) for name in parts}
     return RegionShares(supports=len(kept), empty=empty, shares=shares, edge_gain=gains)
 
 
@@ -145,15 +142,16 @@ class SupportMasks(SCLFigure[dict[str, RegionShares]]):
 
     def measure(self, model: FigureModel) -> dict[str, RegionShares]:
         """The shares of all supports and, where those have some of v_aux, of most."""
-        regions, counts = regions_of(model), {}
+        regions, rows = regions_of(model), []
         for support, masks in regions.items():
             h, w = model.content(support.image, masks.shape[1])
-            counts[support] = region_counts(masks[:, :h, :w].numpy())
-        found = {ALL: region_shares(list(counts.values()), seed=self.options.seed)}
-        mostly = mostly_primary(list(counts.values()))
-        if any(c["auxiliary"] for c in mostly):
+            rows.append(region_counts(masks[:, :h, :w].numpy()))
+        counts = pd.DataFrame(rows)
+        found = {ALL: region_shares(counts, seed=self.options.seed)}
+        mostly = mostly_primary(counts)
+        if mostly.auxiliary.any():
             found[MOSTLY] = region_shares(mostly, seed=self.options.seed)
-        self._picture(model, regions, counts)
+        self._picture(model, regions, dict(zip(regions, rows, strict=True)))
         for chosen, shares in found.items():
             self._note(model, chosen, shares)
         return found
@@ -175,7 +173,10 @@ class SupportMasks(SCLFigure[dict[str, RegionShares]]):
             self.records.append(about | asdict(estimate) | counted)
 
     def _picture(
-        self, model: FigureModel, regions: Mapping[Support, Tensor], counts: Mapping[Support, Counts]
+        self,
+        model: FigureModel,
+        regions: Mapping[Support, Tensor],
+        counts: Mapping[Support, Mapping[str, int]],
     ) -> None:
         draws = Draws("figure", self.name, self.options.seed, model.fold)
         chosen = draws.sample(list(regions), min(self.options.examples, len(regions)))
