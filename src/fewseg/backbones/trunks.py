@@ -313,7 +313,7 @@ class TimmTrunk(Trunk):
         wanted = {level: self._index(level) for level in levels}
         indices = sorted({*wanted.values(), *(stop - 1 for _, stop in self._spans.values())})
         found = self.net.forward_intermediates(
-            images, indices=indices, intermediates_only=True, output_fmt="NCHW"
+            images, indices=indices, intermediates_only=True, output_fmt="NCHW", stop_early=True
         )
         every = dict(zip(indices, found, strict=True))
         return {level: every[i] for level, i in wanted.items()}

@@ -130,7 +130,8 @@ def write_report(
 ) -> None:
     """Writes the report in one step; ``results`` has the untrained network first, examples are named."""
     names, novel = data.split.class_names, data.split.novel
-    shown = results[1:]  # all but the untrained network
+    heads = [r for r in results if r.recipe in ("demo_pfenet", "demo_scl")]
+    shown = [next(r for r in results if r.recipe == "demo_matcher" and r.shots == 1), *heads]
     shots = ["1-shot" if r.shots == 1 else f"{r.shots}-shot {r.fusion}" for r in shown]
     shown_options = as_json({**as_json(options), "out": options.out.name})  # no folder of this machine
     kinds = [(name, "unseen" if c in novel else "trained on") for c, name in names.items()]

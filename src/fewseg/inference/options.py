@@ -120,8 +120,9 @@ class LabelOptions:
     """
 
     support: Path
-    """annotated images: a JSON file (COCO, LabelMe, Label Studio), a saved support set (.safetensors), or
-    a folder: <class>/images with <class>/masks, images with masks, x.jpg beside x.png, LabelMe's files."""
+    """annotated images: a JSON file (COCO, LabelMe, Label Studio, VIA), CVAT's XML, YOLO's data.yaml, a saved
+    support set (.safetensors), or a folder: <class>/images with <class>/masks, images with masks, x.jpg
+    beside x.png (with classes.txt, a name a line, where masks show several classes), or of these tools."""
     images: tuple[str, ...]  # a folder, a pattern such as 'photos/**/*.jpg', or files.
     out: Path  # folder for masks, predictions.jsonl and contact-sheet.html.
     save_support: Path | None = None  # also write the encoded supports to this file, which --support takes.

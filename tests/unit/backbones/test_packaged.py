@@ -72,3 +72,13 @@ def test_without_the_package_the_error_states_both_commands(no_network, monkeypa
 def test_a_backbone_that_was_named_is_not_replaced(no_network):
     with pytest.raises(ValueError, match=r"'resnet18\.tv_in1k' are not in the cache.*: run `curl -LO"):
         load_model(ModelOptions(backbone="resnet18"))
+
+
+def test_stages_behind_the_deepest_level_do_not_run():
+    backbone = BackboneConfig(name=PACKAGED, weights=None, levels=("layer1", "layer2")).build()
+    blocks = backbone.trunk.net.blocks
+    ran = []
+    for number, block in enumerate(blocks):
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+    backbone(torch.rand(1, 3, 41, 41))
+    assert ran == [0, 1, 2]

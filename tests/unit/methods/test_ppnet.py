@@ -25,7 +25,9 @@ def test_more_clusters_than_cells_are_one_for_each_cell(cells):
 
 
 def test_equal_cells_leave_clusters_empty_and_finite():
-    assert torch.equal(k_means(torch.ones(6, 3), 3)[0], torch.ones(3))
+    found = k_means(torch.ones(6, 3), 3)
+    assert torch.equal(found[0], torch.ones(3))
+    torch.testing.assert_close(found[1:], torch.full((2, 3), 3**-0.5))  # the centres that they keep
     assert bool(k_means(torch.zeros(6, 3), 3).isfinite().all())
 
 
