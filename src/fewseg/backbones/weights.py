@@ -314,7 +314,7 @@ def download(name: str) -> dict[str, Tensor]:
     cached = _cached(repository) if repository else None
     if plain and cached is not None and cached.endswith(".safetensors"):
         return read_state(cached)
-    reason = _unreachable(ENDPOINT) if repository and cached is None else ""
+    reason = unreachable(ENDPOINT) if repository and cached is None else ""
     try:
         if reason:
             raise ConnectionError(reason)
@@ -352,7 +352,7 @@ def _cached(repository: str) -> str | None:
     return None
 
 
-def _unreachable(url: str, seconds: float = 5) -> str:
+def unreachable(url: str, seconds: float = 5) -> str:
     """Why a server gives no answer, or ""; one try, where huggingface_hub repeats for minutes."""
     found = [f"no answer from {url} in {seconds:g} s"]
 

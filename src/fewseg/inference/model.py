@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fewseg.backbones.packaged import PACKAGED, packaged_file
 from fewseg.backbones.weights import WeightsUnavailableError, state_sha256
+from fewseg.engine.checkpoint import Checkpoint
 from fewseg.engine.choices import Precision
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.environment import precision_on
@@ -229,6 +230,7 @@ class Model:
             (:func:`~fewseg.inference.choose.choose`); this one reads the images for all of them.
         refine: whether the edges of masks follow those of the image (:func:`refined`); None where the
             supports choose that too.
+        about: the header of the checkpoint that it was loaded from.
 
     Attributes:
         digest: key of all that decides features: weights, config, fusion, input size, views, precision.
@@ -248,6 +250,7 @@ class Model:
         precision: Precision = "fp32",
         chooses: bool = False,
         refine: bool | None = None,
+        about: Checkpoint | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
@@ -256,7 +259,7 @@ class Model:
         self.method, self.config, self.size, self.views = method, config, size, views or Whole()
         self.name = name or method_name(config)
         self.extract, self.precision, self.chooses = extract or method.extract, precision, chooses
-        self.refine = refine
+        self.refine, self.about = refine, about
         self.digest = self._digest()
 
     @property
@@ -404,7 +407,15 @@ def load_model(
     warn_of_square(method, size)
     refine = options.refine if auto else bool(options.refine)
     return Model(
-        method, config, size, views, name, precision=precision, chooses=auto is not None, refine=refine
+        method,
+        config,
+        size,
+        views,
+        name,
+        precision=precision,
+        chooses=auto is not None,
+        refine=refine,
+        about=found.about,
     )
 
 

@@ -103,6 +103,80 @@ class Segmenter:
         model_of = load_model(chosen, views=views, device=device)
         return cls(model_of, max_pixels=max_pixels, value_range=value_range)
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        device: torch.device | str | None = None,
+        local_files_only: bool = False,
+    ) -> Segmenter:
+        """Reads what :meth:`save_pretrained` wrote: a folder, or a repository of the Hugging Face hub.
+
+        No file is read but safetensors, JSON and Markdown; nothing in them can run code.
+
+        Args:
+            name: a folder, or "owner/name".
+            revision: branch, tag or commit of the repository.
+            device: the first GPU or the CPU by default.
+            local_files_only: takes the cached copy and asks no network; so does ``HF_HUB_OFFLINE=1``.
+
+        Raises:
+            ValueError: there is no such folder or repository, or no network.
+            DataError: the folder or repository holds no segmenter, or a broken one.
+        """
+        from fewseg.inference import hub
+
+        return hub.load(name, revision=revision, device=device, local_files_only=local_files_only)
+
+    def save_pretrained(
+        self, folder: str | Path, *, licence: str = "", results: str | Path | None = None
+    ) -> None:
+        """Writes the model with its backbone, the supports and a model card into a folder.
+
+        Args:
+            folder: is made; files of an earlier segmenter in it are replaced.
+            licence: of the whole, such as "apache-2.0", for the card.
+            results: a folder of ``fewseg evaluate``; results of this checkpoint are put on the card.
+
+        Raises:
+            OSError: a file could not be written.
+            ValueError: ``results`` is not a folder.
+        """
+        from fewseg.inference import hub
+
+        hub.save(self, Path(folder), licence=licence, results=None if results is None else Path(results))
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        licence: str = "",
+        results: str | Path | None = None,
+    ) -> str:
+        """Uploads what :meth:`save_pretrained` writes to the Hugging Face hub; the supports' features too.
+
+        Args:
+            name: "owner/name"; the repository is made where there is none.
+            private: whether a new repository is private.
+            token: of the hub; that of ``hf auth login`` by default.
+            licence: see :meth:`save_pretrained`.
+            results: see :meth:`save_pretrained`.
+
+        Returns:
+            The address of the repository.
+
+        Raises:
+            ValueError: the name is invalid, nobody is logged in, or the hub cannot be reached.
+        """
+        from fewseg.inference import hub
+
+        results = None if results is None else Path(results)
+        return hub.push(self, name, private=private, token=token, licence=licence, results=results)
+
     def empty(self) -> Self:
         """Returns a segmenter of the same model without supports, for another user."""
         return type(self)(self.model, max_pixels=self.max_pixels, value_range=self._fixed_range)

@@ -206,7 +206,7 @@ def timm_gives(monkeypatch, tmp_path):
     """Has timm call a function in place of a download, with an empty cache and a network."""
     build = timm.create_model
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(weight_files, "_unreachable", lambda url: "")
+    monkeypatch.setattr(weight_files, "unreachable", lambda url: "")
 
     def give(published):
         def create(name, pretrained=False, **settings):
@@ -248,7 +248,7 @@ def test_without_a_network_nothing_is_downloaded_and_the_file_to_copy_is_named(m
 def test_a_server_that_does_not_answer_is_waited_for_once():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        assert weight_files._unreachable(url, seconds=0.2).startswith(f"no answer from {url} in 0.2 s")
+        assert weight_files.unreachable(url, seconds=0.2).startswith(f"no answer from {url} in 0.2 s")
 
 
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found"])
@@ -260,13 +260,13 @@ def test_any_answer_shows_a_network(status):
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=answer, args=(server,), daemon=True).start()
-        assert weight_files._unreachable(f"http://127.0.0.1:{server.getsockname()[1]}") == ""
+        assert weight_files.unreachable(f"http://127.0.0.1:{server.getsockname()[1]}") == ""
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
 def test_a_cached_file_is_loaded_without_asking_the_network(monkeypatch, tmp_path, file):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(weight_files, "_unreachable", lambda url: pytest.fail("the network was asked"))
+    monkeypatch.setattr(weight_files, "unreachable", lambda url: pytest.fail("the network was asked"))
     published = timm.create_model("resnet18").state_dict()
     folder = tmp_path / "models--timm--resnet18.tv_in1k"
     (folder / "refs").mkdir(parents=True)

@@ -119,6 +119,14 @@ def test_a_threshold_is_chosen_where_all_other_images_agree_on_it():
     assert same == ExpectedClass(iou=1.0, spread=0.0, threshold=0.5)
 
 
+def test_a_class_must_lead_before_the_background_and_not_only_before_other_classes():
+    held = [
+        replace(own, margins=torch.cat([own.margins, own.margins - 9], dim=1), known=("a", "b"))
+        for own in answers((0.9, 0.1), (0.8, 0.2))
+    ]
+    assert expected(held, ("a", "b"), 0) == ExpectedClass(iou=1.0, spread=0.0, threshold=0.5)
+
+
 def test_a_threshold_that_helps_one_image_alone_is_not_chosen():
     """It is judged on each image by what the others would choose."""
     own = expected(answers((0.9, 0.1), (0.45, 0.1), (0.9, 0.1)), ("a",), 0)

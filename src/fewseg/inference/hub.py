@@ -1,0 +1,230 @@
+"""Segmenters as folders and as Hugging Face repositories: weights, settings, supports and a model card.
+
+All of it is safetensors, JSON and Markdown: nothing in it can run code.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewseg import __version__
+from fewseg.backbones.weights import unreachable
+from fewseg.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from fewseg.engine.config_json import config_from_json
+from fewseg.engine.environment import precision_on
+from fewseg.engine.results import as_json
+from fewseg.inference.model import Model, Tiles, Whole
+from fewseg.inference.segmenter import Segmenter
+from fewseg.inference.supports import precision_of_supports
+from fewseg.methods.registry import method_name
+from fewseg.ops.files import atomic_write_text, parse_json
+from fewseg.recipes.resolve import best_device
+from fewseg.reports.frame import load_results
+from fewseg.reports.numbers import percent
+from fewseg.reports.templating import render
+from fewseg.types import DataError
+
+MODEL, SETTINGS, SUPPORTS, CARD = "model.safetensors", "segmenter.json", "supports.safetensors", "README.md"
+_SCHEMA = 1
+_FORMS: Mapping[str, tuple[type, ...]] = {
+    "schema": (int,),
+    "name": (str,),
+    "size": (int,),
+    "views": (dict,),
+    "fusion": (str,),
+    "chooses": (bool,),
+    "refine": (bool, type(None)),
+}
+
+
+def save(segmenter: Segmenter, folder: Path, *, licence: str = "", results: Path | None = None) -> None:
+    """Writes a segmenter; see ``Segmenter.save_pretrained``."""
+    model = segmenter.model
+    about = model.about or Checkpoint(config=model.config)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "schema": _SCHEMA,
+        "fewseg": __version__,
+        "name": model.name,
+        "size": model.size,
+        "views": as_json(model.views),
+        "fusion": model.method.fusion.kind,
+        "chooses": model.chooses,
+        "refine": model.refine,
+    }
+    save_checkpoint(folder / MODEL, model.method, about, whole=True)
+    if segmenter.classes:
+        segmenter.save_supports(folder / SUPPORTS)
+    else:
+        (folder / SUPPORTS).unlink(missing_ok=True)
+    atomic_write_text(folder / CARD, card(segmenter, about, licence=licence, results=results))
+    atomic_write_text(folder / SETTINGS, json.dumps(settings, indent=1) + "\n")
+
+
+def card(segmenter: Segmenter, about: Checkpoint, *, licence: str, results: Path | None) -> str:
+    """The model card: method, training, classes, scores, and how to use it."""
+    scores = []
+    if results is not None and about.digest:
+        frame = load_results(results).frame
+        scores = [
+            {
+                "what": f"{row.dataset} fold {row.fold}, {row.ways}-way {row.shots}-shot, {row.fusion}",
+                "protocol": row.protocol,
+                "miou": f"{percent(row.miou)} [{percent(row.miou_low)}, {percent(row.miou_high)}]",
+            }
+            for row in frame[frame.checkpoint == about.digest].itertuples()
+        ]
+    split = about.class_split or {}
+    return render(
+        "model_card.md",
+        licence=licence,
+        name=segmenter.model.name,
+        method=method_name(about.config),
+        backbone=about.config.backbone.name,
+        size=segmenter.model.size,
+        recipe=about.recipe,
+        dataset=about.dataset,
+        fold=split.get("fold"),
+        novel=split.get("novel", []),
+        classes=segmenter.classes,
+        scores=scores,
+        version=__version__,
+    )
+
+
+def load(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    device: torch.device | str | None = None,
+    local_files_only: bool = False,
+) -> Segmenter:
+    """Reads a segmenter; see ``Segmenter.from_pretrained``."""
+    folder = Path(name) if Path(name).is_dir() else _downloaded(str(name), revision, local_files_only)
+    if not (folder / MODEL).is_file() or not (folder / SETTINGS).is_file():
+        raise DataError(
+            f"{name} has no {MODEL} with {SETTINGS}: it was not written by Segmenter.save_pretrained; other "
+            "formats, and pickles above all, are never opened"
+        )
+    settings = _settings(folder / SETTINGS)
+    method, about = load_checkpoint(folder / MODEL)
+    fusions = {method.fusion.kind: method.fusion, **{own.kind: own for own in method.fusions}}
+    if settings["fusion"] not in fusions:
+        raise DataError(f"{folder / SETTINGS}: {type(method).__name__} has no fusion {settings['fusion']!r}")
+    if settings["fusion"] != method.fusion.kind:
+        method.fusion = fusions[settings["fusion"]]
+    place = torch.device(device) if device is not None else best_device()
+    supports = folder / SUPPORTS
+    segmenter = Segmenter(
+        Model(
+            method.to(place).to(memory_format=torch.channels_last),
+            about.config,
+            settings["size"],
+            config_from_json(settings["views"], Whole, Tiles),
+            settings["name"],
+            precision=precision_of_supports(supports) if supports.is_file() else precision_on(place),
+            chooses=settings["chooses"],
+            refine=settings["refine"],
+            about=about,
+        )
+    )
+    if supports.is_file():
+        segmenter.load_supports(supports)
+    return segmenter
+
+
+def push(
+    segmenter: Segmenter,
+    name: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    licence: str = "",
+    results: Path | None = None,
+) -> str:
+    """Uploads a segmenter; see ``Segmenter.push_to_hub``."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
+
+    api = HfApi(endpoint=constants.ENDPOINT, token=token)
+    with tempfile.TemporaryDirectory(prefix="fewseg-") as folder:
+        save(segmenter, Path(folder), licence=licence, results=results)
+        try:
+            api.create_repo(name, private=private, exist_ok=True)
+            api.upload_folder(repo_id=name, folder_path=folder, commit_message=f"fewseg {__version__}")
+        except (HFValidationError, LocalTokenNotFoundError, OSError, RuntimeError) as error:
+            raise ValueError(
+                f"could not upload to {name!r} ({_first_line(error)}): give owner/name, log in with `hf auth "
+                "login`, and check the network"
+            ) from error
+    return f"{constants.ENDPOINT}/{name}"
+
+
+def _downloaded(name: str, revision: str | None, local_files_only: bool) -> Path:
+    """The cached copy of a repository's files, of no others than those that ``save`` writes."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    local = local_files_only or constants.HF_HUB_OFFLINE
+    reason = "" if local else unreachable(constants.ENDPOINT)
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=[MODEL, SETTINGS, SUPPORTS, CARD],
+                local_files_only=bool(local or reason),
+                endpoint=constants.ENDPOINT,
+            )
+        )
+    except HFValidationError as error:
+        raise ValueError(f"{name!r} is no folder, and no name of a repository: give owner/name") from error
+    except RevisionNotFoundError as error:
+        raise ValueError(
+            f"{name} has no revision {revision!r}: give a branch, tag or commit of it"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"{name!r} is no folder, and {constants.ENDPOINT} has no such repository, or a private one: "
+            "check its name, or log in with `hf auth login`"
+        ) from error
+    except (LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(
+            f"{name!r} is no folder and not in the cache, and {constants.ENDPOINT} "
+            + (f"cannot be reached ({reason})" if reason else "was not asked" if local else "gave no answer")
+            + ": try again with a network, or give a folder"
+        ) from error
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        found = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}): save the segmenter again") from error
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if isinstance(schema, int) and schema > _SCHEMA:
+        raise DataError(f"{path} has schema {schema}, this version reads up to {_SCHEMA}: update fewseg")
+    wrong = [
+        key
+        for key, kinds in _FORMS.items()
+        if not isinstance(found, dict) or type(found.get(key, ...)) not in kinds
+    ]
+    if wrong:
+        raise DataError(f"{path} has no valid {', '.join(wrong)}: save the segmenter again")
+    return dict(found)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
