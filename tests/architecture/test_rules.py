@@ -67,7 +67,8 @@ def public(tree):
         yield node.name, node
         if isinstance(node, ast.ClassDef):
             for inner in node.body:
-                if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                overload = any(ast.unparse(d) == "overload" for d in getattr(inner, "decorator_list", ()))
+                if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_") and not overload:
                     yield f"{node.name}.{inner.name}", inner
 
 

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fewseg import __version__
 from fewseg.backbones.weights import unreachable
 from fewseg.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.environment import precision_on
 from fewseg.engine.results import as_json
 from fewseg.inference.model import Model, Tiles, Whole
-from fewseg.inference.segmenter import Segmenter
-from fewseg.inference.supports import precision_of_supports
+from fewseg.inference.supports import SupportSet, precision_of_supports, save_supports
 from fewseg.methods.registry import method_name
 from fewseg.ops.files import atomic_write_text, parse_json
 from fewseg.recipes.resolve import best_device
@@ -43,14 +42,20 @@ _FORMS: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def save(segmenter: Segmenter, folder: Path, *, licence: str = "", results: Path | None = None) -> None:
-    """Writes a segmenter; see ``Segmenter.save_pretrained``."""
-    model = segmenter.model
+def save(
+    model: Model,
+    supports: SupportSet | None,
+    folder: Path,
+    *,
+    licence: str = "",
+    results: Path | None = None,
+) -> None:
+    """Writes a model and its supports; see ``Segmenter.save_pretrained``."""
     about = model.about or Checkpoint(config=model.config)
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "schema": _SCHEMA,
-        "fewseg": __version__,
+        "fewseg": version("fewseg"),
         "name": model.name,
         "size": model.size,
         "views": as_json(model.views),
@@ -59,15 +64,18 @@ def save(segmenter: Segmenter, folder: Path, *, licence: str = "", results: Path
         "refine": model.refine,
     }
     save_checkpoint(folder / MODEL, model.method, about, whole=True)
-    if segmenter.classes:
-        segmenter.save_supports(folder / SUPPORTS)
-    else:
+    if supports is None:
         (folder / SUPPORTS).unlink(missing_ok=True)
-    atomic_write_text(folder / CARD, card(segmenter, about, licence=licence, results=results))
+    else:
+        save_supports(folder / SUPPORTS, supports, model)
+    classes = () if supports is None else supports.classes
+    atomic_write_text(folder / CARD, card(model, classes, about, licence=licence, results=results))
     atomic_write_text(folder / SETTINGS, json.dumps(settings, indent=1) + "\n")
 
 
-def card(segmenter: Segmenter, about: Checkpoint, *, licence: str, results: Path | None) -> str:
+def card(
+    model: Model, classes: Sequence[str], about: Checkpoint, *, licence: str, results: Path | None
+) -> str:
     """The model card: method, training, classes, scores, and how to use it."""
     scores = []
     if results is not None and about.digest:
@@ -84,17 +92,17 @@ def card(segmenter: Segmenter, about: Checkpoint, *, licence: str, results: Path
     return render(
         "model_card.md",
         licence=licence,
-        name=segmenter.model.name,
+        name=model.name,
         method=method_name(about.config),
         backbone=about.config.backbone.name,
-        size=segmenter.model.size,
+        size=model.size,
         recipe=about.recipe,
         dataset=about.dataset,
         fold=split.get("fold"),
         novel=split.get("novel", []),
-        classes=segmenter.classes,
+        classes=classes,
         scores=scores,
-        version=__version__,
+        version=version("fewseg"),
     )
 
 
@@ -104,8 +112,8 @@ def load(
     revision: str | None = None,
     device: torch.device | str | None = None,
     local_files_only: bool = False,
-) -> Segmenter:
-    """Reads a segmenter; see ``Segmenter.from_pretrained``."""
+) -> tuple[Model, Path | None]:
+    """Reads a model, and where its supports lie; see ``Segmenter.from_pretrained``."""
     folder = Path(name) if Path(name).is_dir() else _downloaded(str(name), revision, local_files_only)
     if not (folder / MODEL).is_file() or not (folder / SETTINGS).is_file():
         raise DataError(
@@ -121,26 +129,23 @@ def load(
         method.fusion = fusions[settings["fusion"]]
     place = torch.device(device) if device is not None else best_device()
     supports = folder / SUPPORTS
-    segmenter = Segmenter(
-        Model(
-            method.to(place).to(memory_format=torch.channels_last),
-            about.config,
-            settings["size"],
-            config_from_json(settings["views"], Whole, Tiles),
-            settings["name"],
-            precision=precision_of_supports(supports) if supports.is_file() else precision_on(place),
-            chooses=settings["chooses"],
-            refine=settings["refine"],
-            about=about,
-        )
+    model = Model(
+        method.to(place).to(memory_format=torch.channels_last),
+        about.config,
+        settings["size"],
+        config_from_json(settings["views"], Whole, Tiles),
+        settings["name"],
+        precision=precision_of_supports(supports) if supports.is_file() else precision_on(place),
+        chooses=settings["chooses"],
+        refine=settings["refine"],
+        about=about,
     )
-    if supports.is_file():
-        segmenter.load_supports(supports)
-    return segmenter
+    return model, supports if supports.is_file() else None
 
 
 def push(
-    segmenter: Segmenter,
+    model: Model,
+    supports: SupportSet | None,
     name: str,
     *,
     private: bool = False,
@@ -148,16 +153,16 @@ def push(
     licence: str = "",
     results: Path | None = None,
 ) -> str:
-    """Uploads a segmenter; see ``Segmenter.push_to_hub``."""
+    """Uploads a model and its supports; see ``Segmenter.push_to_hub``."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 
     api = HfApi(endpoint=constants.ENDPOINT, token=token)
     with tempfile.TemporaryDirectory(prefix="fewseg-") as folder:
-        save(segmenter, Path(folder), licence=licence, results=results)
+        save(model, supports, Path(folder), licence=licence, results=results)
         try:
             api.create_repo(name, private=private, exist_ok=True)
-            api.upload_folder(repo_id=name, folder_path=folder, commit_message=f"fewseg {__version__}")
+            api.upload_folder(repo_id=name, folder_path=folder, commit_message=f"fewseg {version('fewseg')}")
         except (HFValidationError, LocalTokenNotFoundError, OSError, RuntimeError) as error:
             raise ValueError(
                 f"could not upload to {name!r} ({_first_line(error)}): give owner/name, log in with `hf auth "

@@ -111,7 +111,7 @@ class Segmenter:
         revision: str | None = None,
         device: torch.device | str | None = None,
         local_files_only: bool = False,
-    ) -> Segmenter:
+    ) -> Self:
         """Reads what :meth:`save_pretrained` wrote: a folder, or a repository of the Hugging Face hub.
 
         No file is read but safetensors, JSON and Markdown; nothing in them can run code.
@@ -128,7 +128,11 @@ class Segmenter:
         """
         from fewseg.inference import hub
 
-        return hub.load(name, revision=revision, device=device, local_files_only=local_files_only)
+        model, supports = hub.load(name, revision=revision, device=device, local_files_only=local_files_only)
+        segmenter = cls(model)
+        if supports is not None:
+            segmenter.load_supports(supports)
+        return segmenter
 
     def save_pretrained(
         self, folder: str | Path, *, licence: str = "", results: str | Path | None = None
@@ -146,7 +150,8 @@ class Segmenter:
         """
         from fewseg.inference import hub
 
-        hub.save(self, Path(folder), licence=licence, results=None if results is None else Path(results))
+        results = None if results is None else Path(results)
+        hub.save(self.model, self._given(), Path(folder), licence=licence, results=results)
 
     def push_to_hub(
         self,
@@ -175,7 +180,12 @@ class Segmenter:
         from fewseg.inference import hub
 
         results = None if results is None else Path(results)
-        return hub.push(self, name, private=private, token=token, licence=licence, results=results)
+        options: dict[str, Any] = {"private": private, "token": token, "licence": licence}
+        return hub.push(self.model, self._given(), name, results=results, **options)
+
+    def _given(self) -> SupportSet | None:
+        """The supports, where they show a class."""
+        return self.session().supports if self.classes else None
 
     def empty(self) -> Self:
         """Returns a segmenter of the same model without supports, for another user."""
