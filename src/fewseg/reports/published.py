@@ -178,7 +178,7 @@ def _layout(table: Mapping[str, Any], own: set[str]) -> TableLayout:
     def row(line: Mapping[str, Any]) -> RowLayout:
         place = f"{table['paper']} / {table['number']} / {line['name']}"
         ours = line.get("ours") or ([place] if place in own and "without" not in line else [])
-        without = "" if ours else line.get("without", "fewseg does not have this method")
+        without = "" if ours else line.get("without", "no recipe has this row")
         return RowLayout(**{"label": line["name"], **line, "ours": tuple(ours), "without": without})
 
     def section(part: Mapping[str, Any], shots: int | None) -> SectionLayout:

@@ -141,7 +141,7 @@ def test_the_line_names_every_rule():
         ({"aspect": "cropped"}, "aspect must be one of .*stretched.*, got 'cropped'"),
         ({"backbone_bn": "off"}, "backbone_bn must be one of"),
         ({"coco_split": "C"}, "coco_split must be one of"),
-        ({"fusion": "vote"}, "fusion must be one of .*cross-guided"),
+        ({"fusion": "sum"}, "fusion must be one of .*cross-guided"),
     ],
 )
 def test_invalid_fields_are_refused_and_the_least_valid_ones_are_not(fields, message):

@@ -95,7 +95,7 @@ def test_markdown_rows_have_a_cell_for_each_heading_and_the_notes_stand_below(ta
     assert "missing fold 2 <sup>" in scl
     assert "- <sup>a</sup> fewseg pfenet, 1-shot mean" in text
     assert "voc5i_mini_scl\\_&\\_\\<b>" in text
-    assert "Printed value only, fewseg does not have this method: OSLSM (BMVC'17), PGNet" in text
+    assert "Printed value only, no recipe has this row: OSLSM (BMVC'17), " in text
 
 
 def test_a_small_set_without_results_in_a_section_is_one_column_that_says_so(tables):
@@ -163,7 +163,7 @@ def test_csv_has_all_about_a_cell_in_its_line(tables):
     full = [line for line in own if line["dataset"] == "pascal-5i"]
     assert {(line["status"], line["papers_data"], line["ours"]) for line in full} == {("not run", "yes", "")}
     others = [line for line in lines if line["row"] == "OSLSM"]
-    assert {line["status"] for line in others} == {"fewseg does not have this method"}
+    assert {line["status"] for line in others} == {"no recipe has this row"}
     assert {line["dataset"] for line in others} == {""}
 
 
