@@ -205,7 +205,8 @@ class VGGTrunk(Trunk):
 
     def __init__(self, net: Any, last: str) -> None:
         levels = _built(last)
-        ends = [end + 2 for end in net.feature_ends[: len(levels)]]  # one past the pool that follows
+        # timm names the last layer before each pool, "features.5"; an end is one past the pool
+        ends = [int(info["module"].rpartition(".")[2]) + 2 for info in net.feature_info[: len(levels)]]
         ends[4:] = [end - 1 for end in ends[4:]]  # the fifth stage ends before its pool
         channels = {level: int(net.feature_info[i]["num_chs"]) for i, level in enumerate(levels)}
         super().__init__(channels, {level: _STRIDES[level] for level in levels})
