@@ -123,6 +123,9 @@ COMMANDS: dict[str, Command] = {
         "released PFENet, SCL or SD-AANet weights as a checkpoint of fewseg",
         "SRC DST",
     ),
+    "completion": Command(
+        "cli.completion:CompletionOptions", "cli.completion:run", "completion for bash, zsh or fish", "SHELL"
+    ),
 }
 
 
@@ -142,8 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         console.out(_usage(COMMANDS), highlight=False)
         return 0 if words else 2
-    if words[0] == "--version":
-        console.print(__version__, highlight=False)
+    if words[0] in ("--version", "--complete"):
+        console.out(__version__ if words[0] == "--version" else _following(words[1:]), highlight=False)
         return 0
     first = {name.split()[0]: None for name in COMMANDS}
     if words[0] not in first:
@@ -162,6 +165,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = COMMANDS[name].interrupted
         errors.print("fewseg: interrupted" + (f"; {kept}" if kept else ""), soft_wrap=True)
         return 130
+
+
+def _following(words: Sequence[str]) -> str:
+    """What may follow, a line each, for the script that ``fewseg completion`` prints."""
+    from fewseg.cli.completion import completions
+
+    return "\n".join(completions(words, {name: command.options for name, command in COMMANDS.items()}))
 
 
 def log_handler(errors: Console) -> logging.Handler:

@@ -1,0 +1,63 @@
+"""``fewseg completion SHELL``: a script by which a shell completes commands, options, choices and recipes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+_BASH = """_fewseg() {
+  local found
+  found=$(fewseg --complete "${COMP_WORDS[@]:1:COMP_CWORD-1}" 2>/dev/null)
+  COMPREPLY=($(compgen -W "$found" -- "${COMP_WORDS[COMP_CWORD]}"))
+}
+complete -o default -F _fewseg fewseg
+"""
+_SCRIPTS = {
+    "bash": _BASH,
+    "zsh": f"autoload -U +X bashcompinit && bashcompinit\n{_BASH}",
+    "fish": 'complete -c fewseg -a "(fewseg --complete (commandline -opc)[2..] 2>/dev/null)"\n',
+}
+_OF_RECIPES = ("train", "evaluate", "episodes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionOptions:
+    """Prints the script; add `eval "$(fewseg completion bash)"` to ~/.bashrc, or the like for the others."""
+
+    shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]  # which shell.
+
+
+def run(options: CompletionOptions, console: Console) -> None:
+    """Prints the script of a shell."""
+    console.out(_SCRIPTS[options.shell], highlight=False, end="")
+
+
+def completions(words: Sequence[str], commands: dict[str, str]) -> list[str]:
+    """What may follow the words after ``fewseg``; ``commands`` has the options class of each by its name."""
+    name = next((own for own in commands if own.split() == list(words[: len(own.split())])), None)
+    if name is None:
+        following = [own.split()[len(words) :] for own in commands if own.split()[: len(words)] == [*words]]
+        return list(dict.fromkeys(own[0] for own in following if own))
+    rest = words[len(name.split()) :]
+    if not rest and name in _OF_RECIPES:
+        from fewseg.recipes.registry import RECIPES
+
+        return list(RECIPES)
+    module, kind = commands[name].split(":")
+    options = getattr(import_module(f"fewseg.{module}"), kind)
+    if not isinstance(options, type):  # they depend on the words
+        return []
+    parser = tyro.extras.get_parser(options, config=(tyro.conf.OmitArgPrefixes,))
+    actions: list[argparse.Action] = parser._actions
+    last = rest[-1] if rest else ""
+    for action in actions:
+        positional = not action.option_strings and not rest
+        if action.choices and (positional or last in action.option_strings):
+            return [str(choice) for choice in action.choices]
+    return [option for action in actions for option in action.option_strings if option.startswith("--")]
