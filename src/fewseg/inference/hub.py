@@ -47,10 +47,11 @@ def save(
     supports: SupportSet | None,
     folder: Path,
     *,
+    place: str = "",
     licence: str = "",
     results: Path | None = None,
 ) -> None:
-    """Writes a model and its supports; see ``Segmenter.save_pretrained``."""
+    """Writes a model and its supports; the card says to read them from ``place``, by default the folder."""
     about = model.about or Checkpoint(config=model.config)
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -69,12 +70,17 @@ def save(
     else:
         save_supports(folder / SUPPORTS, supports, model)
     classes = () if supports is None else supports.classes
-    atomic_write_text(folder / CARD, card(model, classes, about, licence=licence, results=results))
+    atomic_write_text(folder / CARD, card(model, classes, about, place or folder.name, licence, results))
     atomic_write_text(folder / SETTINGS, json.dumps(settings, indent=1) + "\n")
 
 
 def card(
-    model: Model, classes: Sequence[str], about: Checkpoint, *, licence: str, results: Path | None
+    model: Model,
+    classes: Sequence[str],
+    about: Checkpoint,
+    place: str,
+    licence: str,
+    results: Path | None,
 ) -> str:
     """The model card: method, training, classes, scores, and how to use it."""
     scores = []
@@ -92,6 +98,7 @@ def card(
     return render(
         "model_card.md",
         licence=licence,
+        place=place,
         name=model.name,
         method=method_name(about.config),
         backbone=about.config.backbone.name,
@@ -159,7 +166,7 @@ def push(
 
     api = HfApi(endpoint=constants.ENDPOINT, token=token)
     with tempfile.TemporaryDirectory(prefix="fewseg-") as folder:
-        save(model, supports, Path(folder), licence=licence, results=results)
+        save(model, supports, Path(folder), place=name, licence=licence, results=results)
         try:
             api.create_repo(name, private=private, exist_ok=True)
             api.upload_folder(repo_id=name, folder_path=folder, commit_message=f"fewseg {version('fewseg')}")

@@ -63,6 +63,7 @@ def test_the_card_states_method_classes_training_and_the_scores_of_this_checkpoi
     assert text.startswith("---\nlicense: apache-2.0\nlibrary_name: fewseg\n")
     assert "pfenet on resnet18, input 65 x 65 pixels" in text
     assert "annotated examples of: square" in text
+    assert 'Segmenter.from_pretrained("saved")' in text
     assert "Trained on voc5i-mini fold 2 by the recipe `voc5i_mini_pfenet`; the classes 11, 12" in text
     rows = [line for line in text.splitlines() if line.startswith("| voc5i-mini fold 0")]
     assert len(rows) == 1
@@ -225,6 +226,7 @@ def test_an_upload_makes_the_repository_and_sends_the_four_files(monkeypatch):
 
     def upload(self, *, repo_id, folder_path, commit_message):
         made.update(repo=repo_id, files=sorted(path.name for path in Path(folder_path).iterdir()))
+        assert f'Segmenter.from_pretrained("{repo_id}")' in Path(folder_path, CARD).read_text()
 
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create)
     monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload)
