@@ -237,3 +237,11 @@ def test_fields_that_make_no_sense_are_refused_with_what_came_and_what_is_accept
     with pytest.raises(ValueError, match=r"needs steps >= 0 and a rate > 0, got") as error:
         IterativeInference(**fields)
     assert str(next(iter(fields.values()))) in str(error.value)
+
+
+def test_scores_of_shots_are_summed_by_their_weights():
+    scores, weights = torch.randn(2, 3, 2, 4, 5), torch.tensor([[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]])
+    found = ScoreAverage().fuse(scores, weights)
+    for b in range(2):
+        plain = sum(float(weights[b, s]) * scores[b, s] for s in range(3))
+        torch.testing.assert_close(found[b], plain)
