@@ -313,7 +313,9 @@ def test_a_collapsed_training_is_named_in_the_log_and_in_the_checkpoint(
     with pytest.raises(KeyboardInterrupt):
         go("run", stream=Disturbed(batches, 4, interrupt))  # where it began is known when it goes on
     go("run")
-    assert [row["vector_length"] for row in losses(tmp_path / "run").values()] == [*Shrinking.sizes]
+    assert [row["vector_length"] for row in losses(tmp_path / "run").values()] == pytest.approx(
+        [*Shrinking.sizes]
+    )
     assert caplog.text.count("step 3: vector length is 0.03 and was 4: the training has collapsed") == 1
     about = read_checkpoint(tmp_path / "run" / loop.BEST)
     assert about.training["watched"] == {"start": {"vector_length": 4.0}, "collapsed": since}

@@ -168,7 +168,7 @@ def test_training_watches_the_length_and_the_contrast_of_the_gated_prototypes(ma
     images, masks = shots(2, 3)
     encoded = method.encode_episodes(episodes_of(images, masks))
     found = method.training_losses(encoded).watched
-    prototypes = method.pool(encoded.support.features, masks[:, :-1].flatten(0, 1)).prototypes
+    prototypes = method.pool(encoded.support.features, masks[:, :-1].flatten(0, 1)).prototypes.detach()
     assert float(found["prototype_length"]) == pytest.approx(float(prototypes.norm(dim=1).mean()))
     entropy = torch.distributions.Categorical(logits=prototypes).entropy().mean()
     expected = 1 - float(entropy) / math.log(prototypes.shape[1])
