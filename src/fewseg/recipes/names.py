@@ -20,13 +20,9 @@ def recipe_names() -> set[str]:
 
 
 def check_recipe_name(name: str) -> None:
-    """Raises a ValueError for a name that no recipe has, of fewseg or of an installed package."""
+    """Raises a ValueError for a name that no recipe has; those of other packages are looked up later."""
     known = recipe_names()
-    if name not in known and entry_points(group="fewseg.methods"):
-        from fewseg.recipes.registry import RECIPES
-
-        known |= set(RECIPES)
-    if name not in known:
+    if name not in known and not entry_points(group="fewseg.methods"):
         raise unknown_recipe(name, known)
 
 
