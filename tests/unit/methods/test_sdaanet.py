@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -160,6 +161,19 @@ def test_the_losses_are_those_of_equation_12(make, shots, count):
     total = terms["query"] + 0.25 * terms["query_deep"]
     total = total + 50 * terms["distillation"] + 0.5 * terms["support_attention"]
     torch.testing.assert_close(found.total, total)
+
+
+def test_training_watches_the_length_and_the_contrast_of_the_gated_prototypes(make, shots):
+    method = make()
+    images, masks = shots(2, 3)
+    encoded = method.encode_episodes(episodes_of(images, masks))
+    found = method.training_losses(encoded).watched
+    prototypes = method.pool(encoded.support.features, masks[:, :-1].flatten(0, 1)).prototypes.detach()
+    assert float(found["prototype_length"]) == pytest.approx(float(prototypes.norm(dim=1).mean()))
+    entropy = torch.distributions.Categorical(logits=prototypes).entropy().mean()
+    expected = 1 - float(entropy) / math.log(prototypes.shape[1])
+    assert float(found["prototype_contrast"]) == pytest.approx(expected, abs=1e-6)
+    assert not any(size.requires_grad for size in found.values())
 
 
 def test_the_decoder_merges_prototype_gated_query_prior_and_attention(make, shots, encode):
