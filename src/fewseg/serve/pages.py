@@ -27,6 +27,7 @@ from fewseg.annotations.image_files import (
 )
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.values import MAX_CLASSES, Mask
+from fewseg.inference.images import FirstRange
 from fewseg.inference.model import EncodedImage, Model, view_masks
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.supports import SupportSet
@@ -122,6 +123,7 @@ class PageState:
         self.limits = limits
         self._shared, self._lock = shared, threading.RLock()
         self._images: dict[str, PageImage] = {}
+        self._values = FirstRange()
         self._classes: tuple[str, ...] = ()
         self._session: Session | None = None  # of the present supports, made when first needed
         self._before: Session | None = None  # of earlier ones
@@ -162,7 +164,8 @@ class PageState:
             self._make_room(images=1)
         name = clean_name(name)
         with self._shared.network:
-            pixels = rgb_of_bytes(content, name, self.limits.pixels)
+            values = self._values.of(content, self.limits.pixels)
+            pixels = rgb_of_bytes(content, name, self.limits.pixels, values)
             jpeg, model = jpeg_of(pixels, name), self._shared.model
             (encoded,) = model.encode([model.prepare(pixels)])
         image = PageImage(id=secrets.token_urlsafe(9), name=name, encoded=encoded, jpeg=jpeg)
