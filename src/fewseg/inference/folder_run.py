@@ -21,6 +21,7 @@ from fewseg.annotations.writer import WriteOptions
 from fewseg.inference.advice import RunSummary
 from fewseg.inference.find import find_images
 from fewseg.inference.images import read_image
+from fewseg.inference.input_size import with_fitting_input
 from fewseg.inference.model import Model, PreparedImage
 from fewseg.inference.options import LabelOptions, RunOptions
 from fewseg.inference.outputs import (
@@ -132,14 +133,13 @@ def label(options: LabelOptions) -> RunReport:
 
         convert = partial(on_onnx_runtime, folder=options.graphs)
         model = replace(model, precision="fp32")
-    segmenter = segmenter_with_supports(model, options.support, options.read, convert)
+    refit = None if convert is not None else with_fitting_input
+    segmenter = segmenter_with_supports(model, options.support, options.read, convert, refit)
     classes = [segmenter.support(name) for name in segmenter.classes]
     shown = ", ".join(f"{s.name} ({s.shots} shown, {s.negatives} without)" for s in classes)
     logger.info("classes: %s", shown)
     if options.save_support is not None:
         segmenter.save_supports(options.save_support)
-    if segmenter.model.chooses:
-        logger.info("choosing the method by your examples, which takes about half a minute")
     choice = segmenter.session().choice
     expected = [] if choice is None else choice.lines
     for line in expected:

@@ -148,7 +148,7 @@ def value_range_of(images: Sequence[object], max_pixels: int = MAX_PIXELS) -> Va
 
 
 class FirstRange:
-    """The range of values of the first image of more than 8 bits, which holds for all; threads may share it."""
+    """The range of values of the first image of more than 8 bits, which holds for all that follow."""
 
     def __init__(self) -> None:
         self._found: ValueRange | None = None

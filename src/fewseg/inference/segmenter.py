@@ -30,8 +30,9 @@ from fewseg.inference.supports import (
     ClassSupport,
     SupportSet,
     load_supports,
-    precision_of_supports,
+    options_of_supports,
     save_supports,
+    whole_mask,
 )
 from fewseg.types import DataError
 
@@ -319,15 +320,16 @@ class Segmenter:
     ) -> tuple[list[EncodedImage], SupportSet]:
         """Adds images with their masks; returns them encoded, and the new support set."""
         self.learn_range(images)
-        encoded, cut = self.encode_all(images), []
+        encoded, cut, whole = self.encode_all(images), [], []
         for i, (image, own) in enumerate(zip(encoded, masks, strict=True), 1):
             read = {
                 k: read_mask_of(mask, image.size, f"mask {i} of {k!r}", self.max_pixels)
                 for k, mask in own.items()
             }
             cut.append({k: view_masks(mask, image.windows) for k, mask in read.items()})
+            whole.append({k: whole_mask(mask) for k, mask in read.items()})
         with self._changing:
-            self._replace(self._supports.annotated(encoded, cut, names))
+            self._replace(self._supports.annotated(encoded, cut, names, whole))
             return encoded, self._supports
 
     def support(self, name: str) -> ClassSupport:
@@ -469,9 +471,17 @@ def _most_supports(model: Model, images: Sequence[AnnotatedImage]) -> int:
 
 
 def segmenter_with_supports(
-    model: ModelOptions, support: Path, read: ReadOptions, convert: Callable[[Model], Model] | None = None
+    model: ModelOptions,
+    support: Path,
+    read: ReadOptions,
+    convert: Callable[[Model], Model] | None = None,
+    refit: Callable[[Segmenter, Sequence[AnnotatedImage]], Segmenter] | None = None,
 ) -> Segmenter:
-    """A segmenter with annotated images, read before the model is loaded, or with a saved support set."""
+    """A segmenter with annotated images, read before the model is loaded, or with a saved support set.
+
+    ``convert`` changes the model, and ``refit`` the segmenter of annotated images whose model chooses and
+    whose input is not given.
+    """
     is_saved = support.suffix == ".safetensors"
     images = [] if is_saved else read_supports(support, read)
     if not is_saved and not any(image.masks for image in images):
@@ -479,8 +489,8 @@ def segmenter_with_supports(
             f"{support}: no class is marked on any of its {len(images)} images: annotate the thing on one at "
             "least"
         )
-    if is_saved and model.precision == "auto":
-        model = replace(model, precision=precision_of_supports(support))
+    if is_saved:
+        model = options_of_supports(support, model)
     loaded = load_model(model)
     if len(images) > MOST_IMAGES:
         most = MOST_IMAGES if loaded.chooses else _most_supports(loaded, images)
@@ -496,4 +506,6 @@ def segmenter_with_supports(
         segmenter.load_supports(support)
     else:
         segmenter.add_annotated(images)
+        if refit is not None and loaded.chooses and model.size is None and model.tiles is None:
+            segmenter = refit(segmenter, images)
     return segmenter
