@@ -300,7 +300,7 @@ def test_label_names_the_choice_and_what_to_expect_everywhere(tmp_path, tiny_rec
     assert run["model_name"] == f"auto: {run['choice']['name']}"
     messages = [record.getMessage() for record in caplog.records]
     sheet = (tmp_path / "out/contact-sheet.html").read_text()
-    for text in (f"chosen by your examples: {run['choice']['name']}", line):
+    for text in (f"chosen by your examples: {run['choice']['name']}, at {run['choice']['input']}", line):
         assert text in messages
         assert f"<li>{text}</li>" in sheet
     assert main([str(word) for word in words]) == 0  # goes on in the same folder
