@@ -238,6 +238,9 @@ class LossTerms:
 
     terms: Mapping[str, Tensor]
     weights: Mapping[str, float] = field(default_factory=dict)
+    # sizes, such as a prototype's length, that are not minimised but logged: a training in which one vanishes
+    # has collapsed
+    watched: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def total(self) -> Tensor:

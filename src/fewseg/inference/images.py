@@ -148,18 +148,22 @@ def value_range_of(images: Sequence[object], max_pixels: int = MAX_PIXELS) -> Va
 
 
 class FirstRange:
-    """The range of values of the first image of more than 8 bits, which holds for all that follow."""
+    """The range of values of the first image of more than 8 bits, which holds for all that follow.
+
+    Attributes:
+        found: the range; None before such an image.
+    """
 
     def __init__(self) -> None:
-        self._found: ValueRange | None = None
+        self.found: ValueRange | None = None
         self._lock = threading.Lock()
 
     def of(self, content: bytes, max_pixels: int) -> ValueRange | None:
         """What becomes 0 and 255 of an image file; None of one of 8 bits."""
         own = value_range_of([content], max_pixels)
         with self._lock:
-            self._found = self._found or own
-            return own and self._found
+            self.found = self.found or own
+            return own and self.found
 
 
 def _deep_values(image: object, max_pixels: int) -> Iterator[NDArray[Any]]:

@@ -226,6 +226,12 @@ class QualityEstimator:
                 self._calibrations = {own: _calibration(self._held, j, own) for j, own in names}
             return self._calibrations[name]
 
+    def known_ious(self, name: str) -> tuple[float, ...]:
+        """IoU that the other supports reach on each left-out one of a class; empty with one support."""
+        of = self.calibration if self._by_probabilities else self.references
+        with torch.inference_mode():
+            return of(name).own
+
     def _compare_supports(self, name: str) -> References:
         place = self.supports.classes.index(name)
         shown = self.supports.positives(name)[:_MOST]

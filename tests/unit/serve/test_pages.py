@@ -58,6 +58,35 @@ def test_answers_make_room_for_an_upload():
     assert page.nbytes <= page.limits.session_bytes
 
 
+def test_more_images_than_can_stay_encoded_stay_within_the_bytes_of_a_session_and_are_predicted_alike():
+    wanted, _, others = page_with_support()
+    one = wanted.image(others[0])
+    limits = Limits(session_bytes=50 * one.fixed_nbytes + 6 * one.encoded.nbytes, images=48)
+    page = PageState(SharedModel(model()), limits)
+    page.add_class("square")
+    content = [png(picture(k)[0]) for k in range(4)]
+    ids = [page.add_image("a.png", content[k % 4]).id for k in range(48)]
+    assert page.nbytes <= limits.session_bytes
+    page.set_mask(ids[40], "support", png(picture(0)[1]))
+    for k in (1, 2, 3, 41, 42, 43, 47):
+        np.testing.assert_array_equal(page.labels(ids[k]), wanted.labels(others[k % 4 - 1]))
+        assert page.nbytes <= limits.session_bytes
+    with pytest.raises(RequestError, match="48 images"):
+        page.add_image("one more.png", content[0])
+
+
+def test_what_can_be_undone_makes_room_last():
+    page, support, others = page_with_support()
+    page.remove_image(others[0])
+    limit = page.nbytes - sum(page.image(id).encoded.nbytes for id in others[1:])
+    page.limits = Limits(session_bytes=limit + 100)
+    page.set_mask(others[1], "accepted", png(picture(0)[1]))
+    assert page.nbytes <= page.limits.session_bytes
+    assert page.image(support).encoded is not None
+    page.undo()
+    assert page.image(others[1]).role == "open"
+
+
 def test_the_class_masks_of_a_support_count_and_answers_of_earlier_supports_are_not_kept():
     page, support, others = page_with_support()
     before = page.nbytes
