@@ -267,8 +267,9 @@ _MOST_SIDE = 1024
 
 def whole_mask(mask: Tensor) -> Tensor:
     """A mask (H, W) of an image, at most 1024 pixels a side."""
-    longer = max(mask.shape)
-    return mask if longer <= _MOST_SIDE else resize_labels(mask, scaled(mask.shape, _MOST_SIDE / longer))
+    height, width = mask.shape
+    factor = _MOST_SIDE / max(height, width)
+    return mask if factor >= 1 else resize_labels(mask, scaled((height, width), factor))
 
 
 _KEY, _SCHEMA = "fewseg-supports", 1
