@@ -453,7 +453,11 @@ def coco_source(
 
 def coco_mini_source(root: Path) -> CocoSource:
     """Returns the 500 photographs of coco-mini, from the folder with ``instances.json`` and ``images``."""
-    require_folder(root, "coco-mini")
+    if not (root / "instances.json").is_file():
+        raise DataError(
+            f"coco-mini is not at {root}: give --root, or set FEWSEG_SHARED to the folder that has "
+            "data/coco-mini"
+        )
     return instance_source("coco-mini", root / "instances.json", root / "images")
 
 

@@ -159,6 +159,32 @@ class PrototypeTeacher:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnitTeachers(MaskedTeacher):
+    """``SeparateTeachers`` on directions alone: every prototype is scaled to one length before its softmax.
+
+    Eq. 5 is least where all prototypes are zero; here their length changes nothing. No paper has this form.
+
+    Attributes:
+        length: of every prototype, above 0.
+    """
+
+    kind: Literal["unit"] = "unit"
+    length: float = 10.0
+    detach: bool = False
+
+    def teachers(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
+        """d_t,i (B, K, d), of students that are scaled already."""
+        return (students.softmax(dim=-1) + self._scaled(gates * query.unsqueeze(1)).softmax(dim=-1)) / 2
+
+    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
+        """L_KD; see ``MaskedTeacher.loss``."""
+        return super().loss(self._scaled(students), gates, query)
+
+    def _scaled(self, prototypes: Tensor) -> Tensor:
+        return self.length * F.normalize(prototypes, dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoDistillation:
     """No teacher and no loss."""
 
@@ -171,6 +197,7 @@ DistillationConfig = (
     | PrintedSeparateTeachers
     | PrintedIntegralTeacher
     | PrototypeTeacher
+    | UnitTeachers
     | NoDistillation
 )
 

@@ -23,6 +23,7 @@ from fewseg.data.folds import (
 from fewseg.data.fss1000 import FSS1000Source, fss1000_parts, fss1000_split
 from fewseg.data.index import build_index
 from fewseg.data.pascal import TrainList, pascal_sources, pascal_val
+from fewseg.data.protocols import COCO_MINI
 from fewseg.data.source import JoinedSource, RelabelledSource, Source
 from fewseg.types import DataError
 
@@ -84,13 +85,17 @@ def _coco(root: Path | None, split: ClassSplit) -> FoldData:
 
 
 def coco_mini(fold: int, root: Path | None = None, *, split: CocoSplit = "B") -> FoldData:
-    """500 COCO photographs in the folds of COCO-20i: to test are those that show a novel class."""
+    """500 COCO photographs in the folds of COCO-20i: to test are those that show a novel class.
+
+    Novel classes without six images, of ``COCO_MINI``'s least area, are neither trained on nor tested.
+    """
     source = coco_mini_source(root or shared_folder() / "data" / "coco-mini")
     own = splits.coco_20i(fold, split)
     own = replace(own, name=own.name.replace("coco-20i", "coco-mini"))
     index = build_index(source)
-    test = index.only(index.images_with_any(own.novel))
-    return FoldData(dataset=own.name, source=source, split=own, train=index.without(own.novel), test=test)
+    train, test = index.without(own.novel), index.only(index.images_with_any(own.novel))
+    tested = tuple(c for c in own.novel if len(index.images_of(c, COCO_MINI.min_area)) > 5)
+    return FoldData(dataset=own.name, source=source, split=replace(own, novel=tested), train=train, test=test)
 
 
 def coco_mini_contiguous(fold: int, root: Path | None = None) -> FoldData:

@@ -25,6 +25,7 @@ from fewseg.methods.sdaanet import (
     SDAANetConfig,
     SeparateTeachers,
     SupervisedAttention,
+    UnitTeachers,
 )
 from fewseg.ops.masks import foreground_cells
 from fewseg.types import Guides
@@ -134,6 +135,20 @@ def test_a_detached_teacher_learns_nothing_from_the_query(kind):
         teacher = kind(detach=True) if detach else kind()
         teacher.loss(students.clone().requires_grad_(), gates, found).backward()
         assert (found.grad is None) == detach
+
+
+def test_unit_teachers_see_directions_alone():
+    students, gates, query = torch.randn(2, 3, 6), torch.rand(2, 3, 6), torch.randn(2, 6)
+    teacher = UnitTeachers(length=4.0)
+    found = teacher.loss(students, gates, query)
+    expected = []
+    for b, k in itertools.product(range(2), range(3)):
+        student = 4 * students[b, k] / students[b, k].norm()
+        gated = gates[b, k] * query[b]
+        taught = (student.softmax(-1) + (4 * gated / gated.norm()).softmax(-1)) / 2
+        expected.append(kl(taught, student))
+    torch.testing.assert_close(found, torch.stack(expected).mean())
+    torch.testing.assert_close(teacher.loss(0.01 * students, gates, 100 * query), found)
 
 
 @pytest.mark.parametrize("count", [1, 3])
