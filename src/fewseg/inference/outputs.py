@@ -140,13 +140,11 @@ def write_thumbnail(folder: Path, name: str, thumb: NDArray[np.uint8], labels: M
     palette = [channel for colour in (*COLOURS, *COLOURS * 21) for channel in bytes.fromhex(colour[1:])]
     mask = Image.fromarray(labels[::step, ::step])
     mask.putpalette([0, 0, 0, *palette][:768])
-    for file, picture, options in (
-        (_path(folder, name, ".jpg"), Image.fromarray(thumb), {"format": "JPEG", "quality": 80}),
-        (_path(folder, name, ".png"), mask, {"format": "PNG", "transparency": 0, "optimize": True}),
-    ):
-        content = io.BytesIO()
-        picture.save(content, **options)
-        atomic_write_bytes(file, content.getvalue())
+    picture, overlay = io.BytesIO(), io.BytesIO()
+    Image.fromarray(thumb).save(picture, format="JPEG", quality=80)
+    mask.save(overlay, format="PNG", transparency=0, optimize=True)
+    atomic_write_bytes(_path(folder, name, ".jpg"), picture.getvalue())
+    atomic_write_bytes(_path(folder, name, ".png"), overlay.getvalue())
 
 
 def _path(folder: Path, name: str, ending: str) -> Path:
