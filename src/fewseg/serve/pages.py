@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -27,7 +28,9 @@ from fewseg.annotations.image_files import (
 )
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.values import MAX_CLASSES, Mask
+from fewseg.inference.complete import Canvas, Hints, canvas, complete
 from fewseg.inference.model import EncodedImage, Model, view_masks
+from fewseg.inference.quality import probabilities
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.supports import SupportSet
 from fewseg.serve.limits import MIB, Limits, RequestError
@@ -69,12 +72,14 @@ class PageImage:
     mask_png: bytes | None = None  # where the role is not "open"
     class_masks: Mapping[int, Tensor] = field(default_factory=dict)  # of a support: number -> its views' mask
     answer: Segmentation | None = None  # of the present supports
+    chances: NDArray[np.float32] | None = None  # (N, h, w) of the page's classes, before its mask was drawn
 
     @property
     def nbytes(self) -> int:
         """Bytes that it keeps."""
         answer = self.answer.margins.nbytes if self.answer else 0
-        return self.encoded.nbytes + len(self.jpeg) + self.mask_nbytes + answer
+        chances = 0 if self.chances is None else self.chances.nbytes
+        return self.encoded.nbytes + len(self.jpeg) + self.mask_nbytes + answer + chances
 
     @property
     def mask_nbytes(self) -> int:
@@ -92,7 +97,7 @@ class PageImage:
 
     def reopened(self) -> PageImage:
         """The image without a mask."""
-        return replace(self, role="open", mask_png=None, class_masks={})
+        return replace(self, role="open", mask_png=None, class_masks={}, chances=None)
 
     def without_class(self, number: int) -> PageImage:
         """The image with one class turned into background and later classes moved down by one.
@@ -101,7 +106,7 @@ class PageImage:
         """
         mask = self.mask
         if mask is None:
-            return self
+            return replace(self, chances=None)
         others = mask[(mask != 0) & (mask != number) & (mask != IGNORE)]
         if bool((mask == number).any()) and not others.size:
             return self.reopened()
@@ -109,7 +114,7 @@ class PageImage:
         table[number] = 0
         table[number + 1 : IGNORE] -= 1
         moved = {j - (j > number): own for j, own in self.class_masks.items() if j != number}
-        return replace(self, mask_png=png_bytes(table[mask]), class_masks=moved)
+        return replace(self, mask_png=png_bytes(table[mask]), class_masks=moved, chances=None)
 
 
 class PageState:
@@ -120,12 +125,13 @@ class PageState:
 
     def __init__(self, shared: SharedModel, limits: Limits) -> None:
         self.limits = limits
-        self._shared, self._lock = shared, threading.RLock()
+        self._shared, self._lock, self._fitting = shared, threading.RLock(), threading.Lock()
         self._images: dict[str, PageImage] = {}
         self._classes: tuple[str, ...] = ()
         self._session: Session | None = None  # of the present supports, made when first needed
         self._before: Session | None = None  # of earlier ones
         self._deleted_classes = 0
+        self._drawn: tuple[str, Canvas] | None = None  # the image that is drawn on
         self.version = 0  # grows when predictions may change
 
     @property
@@ -233,6 +239,32 @@ class PageState:
                 self._supports_changed()
             return self._images[id]
 
+    def complete(self, id: str, content: bytes) -> Mask:
+        """Completes what is painted: a PNG of twice the image's height, labels above and hints below.
+
+        It never waits for the network: a model's prediction helps where it has been computed.
+        """
+        with self._lock:
+            image, classes = self.image(id), self._classes
+        (height, width), what = image.encoded.size, f"of strokes on {image.name}"
+        planes = mask_of_bytes(content, what, GREY_MODES, 2 * self.limits.pixels)
+        check_same_size(f"the mask {what}", (2 * height, width), (int(planes.shape[0]), int(planes.shape[1])))
+        check_labels(planes[:height], dict(enumerate(classes, 1)), what)
+        hints = Hints(labels=planes[:height].numpy(), kind=planes[height:].numpy())
+        if int(hints.kind.max()) > 1 + len(classes):
+            raise DataError(f"hints {what} must be 0 to {1 + len(classes)}, got {int(hints.kind.max())}")
+        drawn = self._drawn
+        if drawn is None or drawn[0] != id:
+            drawn = id, canvas(Image.open(io.BytesIO(image.jpeg)), image.encoded)
+        chances = image.chances
+        if image.role == "open":
+            chances = None if image.answer is None else _chances(image.answer, classes)
+        with self._lock:
+            self._drawn = drawn
+            if id in self._images and chances is not image.chances:
+                self._images[id] = replace(self._images[id], chances=chances)
+        return complete(drawn[1], hints, chances)
+
     def reopen(self, id: str) -> PageImage:
         """Drops the mask of an image: it is predicted again."""
         with self._lock:
@@ -268,23 +300,32 @@ class PageState:
                 self._images[id] = replace(self._images[id], answer=None)
 
     def _encoded_supports(self) -> Session | None:
-        """The present supports with their encoded state; None where no support shows a class."""
-        if self._session is None:
-            supports = SupportSet()
-            for image in self._images.values():
-                if image.role == "support":
-                    masks = {self._classes[j - 1]: mask for j, mask in image.class_masks.items()}
-                    supports = supports.added(image.encoded, masks)
-            self._session = self._shared.session(supports, self._before)
-            self._before = None
-        return self._session
+        """The present supports with their encoded state; None where no support shows a class.
+
+        Fitting takes seconds; strokes and masks do not wait for it.
+        """
+        with self._fitting:
+            with self._lock:
+                version, before, supports = self.version, self._before, SupportSet()
+                if self._session is not None:
+                    return self._session
+                for image in self._images.values():
+                    if image.role == "support":
+                        masks = {self._classes[j - 1]: mask for j, mask in image.class_masks.items()}
+                        supports = supports.added(image.encoded, masks)
+            session = self._shared.session(supports, before)
+            with self._lock:
+                if self.version == version:
+                    self._session, self._before = session, None
+                else:
+                    self._before = session or before
+            return session
 
     def segmentation(self, id: str, threshold: float = 0.5, *, quality: bool = False) -> Segmentation | None:
         """The prediction of an image from the present supports; None without supports."""
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be in (0, 1), got {threshold}")
-        with self._lock:
-            session, image = self._encoded_supports(), self.image(id)
+        session, image = self._encoded_supports(), self.image(id)
         if session is None:
             return None
         answer = image.answer
@@ -365,6 +406,13 @@ class Pages:
         oldest = self._clock() - self.limits.idle_seconds
         with self._lock:
             self._open = {token: entry for token, entry in self._open.items() if entry[1] > oldest}
+
+
+def _chances(answer: Segmentation, classes: tuple[str, ...]) -> NDArray[np.float32]:
+    """A prediction's probabilities (N, h, w) of the page's classes, 0 of those that it lacks."""
+    found = dict(zip(answer.classes, probabilities(answer.margins).numpy(), strict=True))
+    none = np.zeros(answer.margins.shape[-2:], dtype=np.float32)
+    return np.stack([found.get(name, none) for name in classes])
 
 
 def class_name(name: str, others: tuple[str, ...]) -> str:
