@@ -151,7 +151,7 @@ def train(inputs: Path, out: Path) -> None:
 
 def evaluate(inputs: Path, out: Path, *words: str) -> None:
     recipes(inputs)
-    command("evaluate", "kills_matcher", "--out", out / "results", "--quiet", *words)
+    command("evaluate", "kills_matcher", "--fold", "0", "--out", out / "results", "--quiet", *words)
 
 
 def evaluate_two(inputs: Path, out: Path) -> None:

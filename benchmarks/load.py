@@ -1,4 +1,4 @@
-"""Many users of ``fewseg serve`` at once: latencies, memory, and whether each gets answers of its own session.
+"""Many users of ``fewseg serve`` at once: latencies, memory, and whether each gets its own answers.
 
 A server process with a small network (random weights) listens on the loopback interface. Each user opens a
 page, uploads pictures of a size that no other user has, draws masks, looks at predictions, and every so often
@@ -94,7 +94,7 @@ class User:
             self.wrong.append(f"{what}: {answer.status_code} {answer.text[:200]}")
         return answer
 
-    async def page(self, end: float) -> None:
+    async def page(self, end: float) -> None:  # noqa: C901 - what a user may do
         """A page from its opening until the user leaves it."""
         opened = await self.ask("open", "POST", "sessions")
         if opened.status_code != 201:

@@ -1,4 +1,4 @@
-"""Long runs: does the memory of ``fewseg label`` stay flat and its speed constant; and an index of many images.
+"""Long runs: is the memory of ``fewseg label`` flat and its speed constant; and an index of many images.
 
 The photographs are a hundred rendered ones under many names (links). The network is small, with random
 weights, so that what a run adds to the network is what is seen.

@@ -54,6 +54,7 @@ def store(place):
         "AWS_MAX_ATTEMPTS": "1",
         "PYTHONPATH": os.pathsep.join(sys.path),
         "OMP_NUM_THREADS": "1",
+        "RAY_worker_niceness": "0",  # else they starve beside tests of others
     }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():

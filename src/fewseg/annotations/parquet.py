@@ -39,7 +39,7 @@ def _schema(classes: Iterable[str]) -> Any:
 
 
 def parquet_bytes(lines: Iterable[Mapping[str, Any]], classes: Iterable[str]) -> bytes:
-    """A Parquet file of lines of :func:`.writer.line_of`, each with a name; of a bad image, with a problem."""
+    """A Parquet file of lines of ``line_of``, each with a name; of a bad image, with a problem."""
     import pyarrow as pa
     from pyarrow import parquet
 

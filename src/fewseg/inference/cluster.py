@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,8 @@ def label_on_ray(options: LabelOptions) -> RunReport:
     missing = todo.keys() - set(found["name"])
     if missing:
         raise OSError(
-            f"{out} lacks {len(missing)} images that workers have written, such as {min(missing)}: it must be "
-            "one place for all machines, a shared disk or an object store"
+            f"{out} lacks {len(missing)} images that workers have written, such as {min(missing)}: it must "
+            "be one place for all machines, a shared disk or an object store"
         )
     lost = {k: text for k, text in zip(found["name"], found["problem"], strict=True) if text is not None}
     return RunReport(

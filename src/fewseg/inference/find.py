@@ -6,6 +6,7 @@ import glob
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from itertools import takewhile
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -94,8 +95,8 @@ def find_everywhere(places: Sequence[str], leave_out: Path | None = None) -> Map
     """Finds images anywhere: folders, patterns and files as :func:`find_images`, and what fsspec knows.
 
     Args:
-        places: also ``s3://bucket/photos``, archives (``photos.zip``), and lists: a ``.parquet`` with a column
-            ``path`` of files or URLs and, where wanted, ``name``.
+        places: also ``s3://bucket/photos``, archives (``photos.zip``), and lists: a ``.parquet`` with a
+            column ``path`` of files or URLs and, where wanted, ``name``.
         leave_out: a local folder whose files are none of them.
 
     Returns:
@@ -141,14 +142,15 @@ def _of_list(place: str) -> tuple[str, dict[str, Place]]:
     from pyarrow import ArrowException, parquet
 
     fs, path = opened(place)
+    with store_errors(place):
+        content = fs.cat_file(path)
     try:
-        with store_errors(place), fs.open(path) as file:
-            columns = parquet.read_table(file).to_pydict()
+        columns = parquet.read_table(BytesIO(content)).to_pydict()
         paths = list(map(str, columns["path"]))
     except (ArrowException, KeyError, TypeError) as error:
         raise DataError(
-            f"{place} is no list of images ({first_line(error)}): give a Parquet file with a column 'path' of "
-            "files or URLs"
+            f"{place} is no list of images ({first_line(error)}): give a Parquet file with a column 'path' "
+            "of files or URLs"
         ) from error
     files = []
     for own in paths:

@@ -88,8 +88,11 @@ def write_bytes(folder: str, name: str, content: bytes) -> None:
     if is_local(fs):
         atomic_write_bytes(target, content)
         return
-    with store_errors(folder):
-        fs.pipe_file(target, content)
+    try:
+        with store_errors(folder):
+            fs.pipe_file(target, content)
+    except FileNotFoundError as error:
+        raise OSError(f"could not write into {folder} ({first_line(error)}): is the bucket gone?") from error
 
 
 def is_local(fs: Any) -> bool:

@@ -6,14 +6,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 from fewseg.serve.app import create_app
-from small_segmenters import model, picture
 from serve_page import png, read_png
+from small_segmenters import model, picture
 
 NAME = "labels.example.org"
 
 
 class Proxy:
-    """What nginx does with ``location /tool/ { proxy_pass http://127.0.0.1:8017/; }`` and the Host passed on."""
+    """What nginx does with ``location /tool/ { proxy_pass http://127.0.0.1:8017/; }``, the Host passed on."""
 
     def __init__(self, app):
         self.app = app
