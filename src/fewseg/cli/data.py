@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-DataSet = Literal["pascal", "coco", "fss1000", "folder", "list", "voc5i-mini"]
+DataSet = Literal["pascal", "coco", "fss1000", "folder", "list", "voc5i-mini", "coco-mini"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class CheckOptions:
     """Reports what a data set holds, and what is missing."""
 
     # pascal (VOC 2012 and SBD below ROOT), coco (COCO 2014), fss1000, folder (<class>/images, <class>/masks),
-    # list (a file of `image mask` lines with VOC class ids) or voc5i-mini.
+    # list (a file of `image mask` lines with VOC class ids), voc5i-mini or coco-mini.
     dataset: Annotated[DataSet, tyro.conf.Positional]
     root: Annotated[Path, tyro.conf.Positional]  # the data set's folder.
     list_file: Path | None = None  # for ``list``: the list; its paths are relative to the root.

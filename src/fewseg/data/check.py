@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from fewseg.data.coco import COCO_PAGE, CocoPart, CocoSource, coco_paths, coco_source, find_coco
+from fewseg.data.coco import (
+    COCO_PAGE,
+    CocoPart,
+    CocoSource,
+    coco_mini_source,
+    coco_paths,
+    coco_source,
+    find_coco,
+)
 from fewseg.data.folder import FolderSource, ListFileSource, voc5i_mini_source
 from fewseg.data.folds import VOC_CLASSES, ClassSplit, coco_20i, pascal_5i
 from fewseg.data.fss1000 import CLASSES, FSS_PAGE, IMAGES_OF_CLASS, PARTS, FSS1000Source
@@ -30,12 +38,17 @@ def check_named(dataset: str, root: Path, min_area: int, list_file: Path | None 
         return check_coco(root, min_area)
     if dataset == "fss1000":
         return check_fss1000(root)
-    if dataset == "folder":
-        return check_source(FolderSource(root), min_area)
+    source: Source
     splits = [pascal_5i(fold) for fold in range(4)]
-    if list_file is None:
-        return check_source(voc5i_mini_source(root), min_area, splits)
-    return check_source(ListFileSource(root, list_file, VOC_CLASSES), min_area, splits)
+    if dataset == "folder":
+        source, splits = FolderSource(root), []
+    elif dataset == "coco-mini":
+        source, splits = coco_mini_source(root), [coco_20i(fold) for fold in range(4)]
+    elif list_file is None:
+        source = voc5i_mini_source(root)
+    else:
+        source = ListFileSource(root, list_file, VOC_CLASSES)
+    return check_source(source, min_area, splits)
 
 
 @dataclass(frozen=True)

@@ -66,16 +66,28 @@ def questions_of(spec: EpisodeSpec, on: Target) -> list[Question]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LineQuestions:
-    """Different questions that are answered and counted alike."""
+class Answering:
+    """How questions are answered."""
 
-    questions: tuple[Question, ...]  # each once
-    fusion: Fusion  # how K shots become one answer
-    # input sides whose probabilities are added; of a single one its logits are the answer
-    sizes: tuple[int, ...]
-    by_pairs: bool  # whether answers are put together from scores of (support, target) pairs
-    # sides that the logits of a pass are resized to, the probabilities of which are added
+    fusion: Fusion | None = None  # how K shots become one answer; the method's own by default
+    # what is segmented: the query, or the support images themselves, each of them by all supports of its
+    # episode (SRPNet's "(sup)" rows; their counts are summed)
+    on: Target = "query"
+    # sides of the inputs; of several, each has a pass and the probabilities are added. By default the first
+    # of the evaluator's, or the recipe's own
+    sizes: tuple[int, ...] = ()
+    # sides that the logits of a pass are resized to, the probabilities of which are added (SD-AANet, Table
+    # IV); by default the logits at the input's size are the answer
     output_sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineQuestions(Answering):
+    """Different questions that are answered and counted alike, by a fusion and sizes that are known."""
+
+    fusion: Fusion
+    questions: tuple[Question, ...]  # each once
+    by_pairs: bool  # whether answers are put together from scores of (support, target) pairs
     label_size: LabelSize = "original"  # of the protocol
 
     def unit(self, question: Question) -> str | tuple[Way, ...]:

@@ -21,7 +21,7 @@ from fewseg.data.protocols import stored_protocol
 from fewseg.engine.environment import Environment, environment
 from fewseg.metrics import (
     EpisodeCounts,
-    bootstrap_miou,
+    bootstrap_score,
     dice,
     dice_of_miou,
     fb_iou,
@@ -110,7 +110,7 @@ class RunResult:
     recipe: str  # name of the recipe that trained it, or ""
     dataset: str  # e.g. "pascal-5i".
     fold: int  # index of the fold
-    train_seed: int | None = None  # seed of the training; None where it is not known
+    train_seed: int | None = None  # seed of the training, 0 where there was none; None where it is not known
     checkpoint: str = ""  # digest of the checkpoint, or ""
     ways: int = 1  # N
     shots: int  # K
@@ -211,7 +211,7 @@ class RunResult:
         counts.check_ways(identity.get("ways", 1))
         made_with = made_with or environment()
         own = getattr(protocol, "digest", None)
-        seeds, interval = _score_seeds(counts, classes), bootstrap_miou(counts, classes)
+        seeds, interval = _score_seeds(counts, classes), bootstrap_score(counts, classes)
         return RunResult(
             **identity,
             protocol=_mapping("protocol", protocol),

@@ -28,6 +28,7 @@ from fewseg.inference.folder_run import (
     RunReport,
     claimed,
     label_stream,
+    range_before,
     run_facts,
     run_record,
     segmenter_of,
@@ -35,7 +36,7 @@ from fewseg.inference.folder_run import (
 from fewseg.inference.options import LabelOptions
 from fewseg.inference.outputs import wrong_names
 from fewseg.inference.segmentation import Segmentation, Session
-from fewseg.inference.segmenter import Segmenter
+from fewseg.inference.segmenter import Segmenter, evenly
 from fewseg.ops.places import as_url, first_line, is_remote, opened, read_bytes, write_bytes
 from fewseg.ops.progress import progress_bar
 from fewseg.recipes.resolve import best_device
@@ -67,8 +68,13 @@ def label_on_ray(options: LabelOptions) -> RunReport:
     out = as_url(options.out) if is_remote(options.out) else str(options.out.absolute())
     images = find_everywhere(options.images, leave_out=options.out)
     segmenter, _ = segmenter_of(options)
+    record = _record(out)
+    if segmenter.value_range is None:
+        some = evenly(list(images.values()))
+        segmenter.learn_range(list(map(_readable, some)), range_before(record))
     session = segmenter.session()
-    facts = {**run_facts(session, options.run), "format": "fewseg-ray-run-1"}
+    own = run_facts(session, segmenter.value_range, options.run)
+    facts = {**own, "format": "fewseg-ray-run-1"}
     about = {} if session.choice is None else {"choice": session.choice.facts()}
     unnamed = wrong_names(images, (), session.supports.classes)
     with ray_cluster(options.ray_workers) as ray, _claimed(ray, out, facts, about):
@@ -114,7 +120,7 @@ def _label(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    given = ray.put((segmenter.model, session.supports, session.choice))
+    given = ray.put((segmenter.model, session.supports, session.choice, segmenter.value_range))
     data = ray.data.from_items(shards, override_num_blocks=len(shards)).map(
         ShardLabeller,
         fn_constructor_args=(given, out, options),
@@ -143,7 +149,7 @@ class ShardLabeller:
     def __init__(self, given: Any, out: str, options: LabelOptions) -> None:
         import ray
 
-        self.model, supports, choice = ray.get(given)
+        self.model, supports, choice, self.value_range = ray.get(given)
         device = best_device()
         for model in (self.model, *(() if choice is None else (choice.model,))):
             model.method.to(device)
@@ -166,13 +172,12 @@ class ShardLabeller:
 
     def _lines(self, places: Mapping[str, Place]) -> list[dict[str, object]]:
         """A line for each image, in order."""
-        run, supports = self.options.run, self.session.supports
+        run, most = self.options.run, self.options.read.max_pixels
         lines: dict[str, dict[str, object]] = {}
         problems: dict[str, str] = {}
 
         def read(name: str) -> tuple[Tensor, None]:
-            content = _content(name, *places[name])
-            return rgb_of_bytes(content, name, self.options.read.max_pixels, supports.value_range), None
+            return rgb_of_bytes(_content(name, *places[name]), name, most, self.value_range), None
 
         def write(name: str, found: Segmentation, _: None) -> None:
             things = found.instances(run.instances, run.min_area) if run.instances else None
@@ -194,6 +199,22 @@ def _content(name: str, place: str, path: str) -> bytes:
     if len(content) > _MOST_BYTES:
         raise DataError(f"{name} has more than {_MOST_BYTES} bytes: shrink it, or leave it out")
     return content
+
+
+def _readable(place: Place) -> bytes:
+    """The bytes of an image file; none where it cannot be read, which is reported when it is labelled."""
+    try:
+        return read_bytes(*place, _MOST_BYTES)
+    except FileNotFoundError:
+        return b""
+
+
+def _record(out: str) -> bytes | None:
+    """The file of a run, where there is one."""
+    try:
+        return read_bytes(out, f"{opened(out)[1]}/{RUN_FILE}", _MOST_BYTES)
+    except FileNotFoundError:
+        return None
 
 
 def _check_versions(ray: Any) -> None:
@@ -238,11 +259,7 @@ def _claimed(ray: Any, out: str, facts: Mapping[str, object], about: Mapping[str
     try:
         with nullcontext() if is_remote(out) else claimed(Path(out), facts, about):
             if is_remote(out):
-                try:
-                    found = read_bytes(out, f"{opened(out)[1]}/{RUN_FILE}", _MOST_BYTES)
-                except FileNotFoundError:
-                    found = None
-                write_bytes(out, RUN_FILE, run_record(out, found, facts, about).encode())
+                write_bytes(out, RUN_FILE, run_record(out, _record(out), facts, about).encode())
             yield
     finally:
         ray.kill(holder)

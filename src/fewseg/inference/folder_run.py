@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewseg.annotations.names import output_stems
-from fewseg.annotations.options import CLASS_FORMATS
+from fewseg.annotations.options import CLASS_FORMATS, ValueRange
 from fewseg.annotations.writer import WriteOptions
 from fewseg.inference.advice import RunSummary
 from fewseg.inference.find import find_images
 from fewseg.inference.images import read_image
+from fewseg.inference.input_size import with_fitting_input
 from fewseg.inference.model import Model, PreparedImage
 from fewseg.inference.options import LabelOptions, RunOptions
 from fewseg.inference.outputs import (
@@ -152,14 +153,13 @@ def segmenter_of(options: LabelOptions) -> tuple[Segmenter, list[str]]:
 
         convert = partial(on_onnx_runtime, folder=options.graphs)
         model = replace(model, precision="fp32")
-    segmenter = segmenter_with_supports(model, options.support, options.read, convert)
+    refit = None if convert is not None else with_fitting_input
+    segmenter = segmenter_with_supports(model, options.support, options.read, convert, refit)
     classes = [segmenter.support(name) for name in segmenter.classes]
     shown = ", ".join(f"{s.name} ({s.shots} shown, {s.negatives} without)" for s in classes)
     logger.info("classes: %s", shown)
     if options.save_support is not None:
         segmenter.save_supports(options.save_support)
-    if segmenter.model.chooses:
-        logger.info("choosing the method by your examples, which takes about half a minute")
     choice = segmenter.session().choice
     expected = [] if choice is None else choice.lines
     for line in expected:
@@ -190,6 +190,9 @@ def label_images(
     """
     options = options or RunOptions()
     options.check()
+    record = folder / RUN_FILE
+    before = range_before(record.read_bytes() if record.is_file() else None)
+    segmenter.learn_range(list(images.values()), before)
     session = segmenter.session()
     about = {} if session.choice is None else {"choice": session.choice.facts()}
     flat = [name for name in options.formats if name in CLASS_FORMATS]
@@ -198,7 +201,7 @@ def label_images(
             "%s: classes of pixels, without instances; these are in predictions.jsonl, %s and other formats",
             ", ".join(flat), SUMMARY,
         )  # fmt: skip
-    with claimed(folder, run_facts(session, options), about):
+    with claimed(folder, run_facts(session, segmenter.value_range, options), about):
         unnamed = wrong_names(images, options.formats, session.supports.classes)
         for text in unnamed.values():
             logger.warning("skipped: %s", text)
@@ -310,7 +313,16 @@ def label_stream(
     )
 
 
-def run_facts(session: Session, options: RunOptions) -> dict[str, object]:
+def range_before(record: bytes | None) -> ValueRange | None:
+    """The range of values of an earlier run, by its file."""
+    try:
+        low, high = parse_json(record or b"")["value_range"]
+        return float(low), float(high)
+    except (ValueError, TypeError, KeyError):
+        return None  # no run, one without a range, or a broken file, which is reported later
+
+
+def run_facts(session: Session, value_range: ValueRange | None, options: RunOptions) -> dict[str, object]:
     """What must be the same in two runs into one folder."""
     shapes = [name for name in options.formats if name in ("labelme", "labelme-polygons")]
     return {
@@ -323,7 +335,7 @@ def run_facts(session: Session, options: RunOptions) -> dict[str, object]:
         "shots": {name: len(session.supports.positives(name)) for name in session.supports.classes},
         "threshold": options.threshold,
         "quality": options.quality,
-        "value_range": session.supports.value_range and list(session.supports.value_range),
+        "value_range": value_range and list(value_range),
         INSTANCES: f"{options.instances} of {options.min_area} pixels" if options.instances else None,
         **({SHAPES: shapes[0]} if shapes else {}),
     }

@@ -13,7 +13,7 @@ from fewseg.annotations.options import Format, LabelStudioNames, ReadOptions
 from fewseg.engine.choices import FusionName, PrecisionOption
 from fewseg.inference.find import find_images
 from fewseg.ops.files import check_writable
-from fewseg.recipes.names import recipe_names, unknown_recipe
+from fewseg.recipes.names import check_recipe_name
 
 AUTO, AUTO_RECIPE = "auto", "fitted_resnet50"
 DEFAULT_MODEL = AUTO
@@ -73,9 +73,8 @@ class ModelOptions:
         """Raises a FileNotFoundError or a ValueError where there is no such checkpoint or recipe."""
         if Path(self.model).suffix and not Path(self.model).exists():
             raise FileNotFoundError(f"no checkpoint at {self.model}: give the path of a .safetensors file")
-        recipe, names = auto_recipe(self.model) or self.model, recipe_names()
-        if recipe not in names and not Path(self.model).exists():
-            raise unknown_recipe(recipe, names)
+        if not Path(self.model).exists():
+            check_recipe_name(auto_recipe(self.model) or self.model)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,11 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from fewseg.annotations.values import Instance, Mask, Prediction
 from fewseg.inference.choose import Choice, choose
-from fewseg.inference.instances import numbered
+from fewseg.inference.instances import instances_of, numbered
 from fewseg.inference.model import EncodedImage, Model, join_views, to_size
 from fewseg.inference.options import MIN_AREA, Split, check_instances
 from fewseg.inference.quality import Quality, QualityEstimator, probabilities
@@ -117,13 +116,7 @@ class Segmentation:
             chances = probabilities(strip).flatten(1).numpy()
             own = chances[self.labels[rows].ravel()[here].astype(np.intp) - 1, here]
             sums += np.bincount(numbers[rows].ravel()[here], weights=own, minlength=len(sums))
-        found = []
-        for k, (j, box) in enumerate(zip(of_class, ndimage.find_objects(numbers), strict=True), 1):
-            piece = (numbers[box] == k).astype(np.uint8)
-            place = (box[1].start, box[0].start, piece.shape[1], piece.shape[0])
-            score = round(float(sums[k] / piece.sum()), 6)
-            found.append(Instance(class_name=self.classes[j - 1], box=place, piece=piece, score=score))
-        return tuple(found)
+        return instances_of(numbers, of_class, self.classes, sums)
 
     def prediction(
         self, name: str, probability: bool = False, instances: tuple[Instance, ...] | None = None
@@ -233,6 +226,17 @@ class Session:
         self.negatives = frozenset(name for name in supports.classes if supports.negatives(name))
         self.floors = dict.fromkeys(supports.classes, 0.0)
         self.floors = self._floors()
+
+    @property
+    def expected(self) -> Mapping[str, float]:
+        """Class to the IoU that the other supports reach on left-out ones; without classes that have one.
+
+        The first use takes as long as a quality. A model that lets them choose has it then.
+        """
+        if self.choice is not None:
+            return {name: own.iou for name, own in self.choice.classes.items() if own.iou is not None}
+        known = {name: self.estimator.known_ious(name) for name in self.supports.classes}
+        return {name: sum(own) / len(own) for name, own in known.items() if own}
 
     def _serves(self, supports: SupportSet) -> bool:
         """Whether its choice, which takes long, is good enough for other supports."""

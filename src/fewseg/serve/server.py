@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,14 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
         names = (*_LOOPBACK, *map(str.lower, options.behind))
         hosts = names if options.host in _LOOPBACK else None
         model = load_model(options.model)
-        app = create_app(model, limits, hosts=hosts, label_studio=studio, password=password)
+        app = create_app(
+            model,
+            limits,
+            hosts=hosts,
+            label_studio=studio,
+            password=password,
+            label_options=label_options(options.model),
+        )
         announce(_welcome(options, listener.getsockname()[1]))
         config = uvicorn.Config(
             app,
@@ -83,6 +91,16 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
             http=Connection,
         )
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def label_options(options: ModelOptions) -> str:
+    """What is to be added to ``fewseg label`` so that it uses the same model; empty where nothing is."""
+    words, usual = [""], ModelOptions()
+    for each in fields(options):
+        value = getattr(options, each.name)
+        if value != getattr(usual, each.name):
+            words.append(f"--{each.name.replace('_', '-')} {shlex.quote(str(value))}")
+    return " ".join(words)
 
 
 def _studio(options: ServeOptions) -> StudioSettings | None:

@@ -526,6 +526,24 @@ def test_16_bit_images_are_scaled_by_the_supports_or_by_a_fixed_range(place, run
     assert (status, "the lower one first, got 9 and 1" in text) == (1, True)
 
 
+def test_16_bit_photographs_beside_8_bit_examples_are_scaled_by_their_own_values(place, run):
+    for file in list((place / "photos").rglob("*.*")):
+        write(file.with_suffix(".tif"), np.array(Image.open(file).convert("L")).astype(np.uint16) * 11)
+        file.unlink()
+    assert run("--format", "png")[0] == 0
+    values = [np.array(Image.open(file)).ravel() for file in sorted((place / "photos").rglob("*.tif"))]
+    known = json.loads((place / "out/run.json").read_text())["value_range"]
+    assert known == pytest.approx(np.percentile(np.concatenate(values), [0.1, 99.9]))
+    fixed = run("--format", "png", "--value-range", *map(str, known), out="fixed")
+    assert fixed[0] == 0, fixed
+    for file in (place / "fixed").rglob("*.png"):
+        assert file.read_bytes() == (place / "out" / file.relative_to(place / "fixed")).read_bytes()
+    write(place / "photos/later.tif", np.full((40, 60), 60_000, np.uint16))
+    status, text = run("--format", "png")  # a run goes on with its range
+    assert status == 0, text
+    assert json.loads((place / "out/run.json").read_text())["value_range"] == known
+
+
 def test_annotated_images_whose_features_would_fill_the_memory_are_sampled_with_a_note(
     place, run, monkeypatch
 ):
