@@ -111,7 +111,7 @@ class RunResult:
     recipe: str  # name of the recipe that trained it, or ""
     dataset: str  # e.g. "pascal-5i".
     fold: int  # index of the fold
-    train_seed: int | None = None  # seed of the training; None where it is not known
+    train_seed: int | None = None  # seed of the training, 0 where there was none; None where it is not known
     checkpoint: str = ""  # digest of the checkpoint, or ""
     ways: int = 1  # N
     shots: int  # K

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewseg.annotations.names import output_stems
-from fewseg.annotations.options import CLASS_FORMATS
+from fewseg.annotations.options import CLASS_FORMATS, ValueRange
 from fewseg.annotations.writer import WriteOptions
 from fewseg.inference.advice import RunSummary
 from fewseg.inference.find import find_images
 from fewseg.inference.images import read_image
+from fewseg.inference.input_size import with_fitting_input
 from fewseg.inference.model import Model, PreparedImage
 from fewseg.inference.options import LabelOptions, RunOptions
 from fewseg.inference.outputs import (
@@ -132,14 +133,13 @@ def label(options: LabelOptions) -> RunReport:
 
         convert = partial(on_onnx_runtime, folder=options.graphs)
         model = replace(model, precision="fp32")
-    segmenter = segmenter_with_supports(model, options.support, options.read, convert)
+    refit = None if convert is not None else with_fitting_input
+    segmenter = segmenter_with_supports(model, options.support, options.read, convert, refit)
     classes = [segmenter.support(name) for name in segmenter.classes]
     shown = ", ".join(f"{s.name} ({s.shots} shown, {s.negatives} without)" for s in classes)
     logger.info("classes: %s", shown)
     if options.save_support is not None:
         segmenter.save_supports(options.save_support)
-    if segmenter.model.chooses:
-        logger.info("choosing the method by your examples, which takes about half a minute")
     choice = segmenter.session().choice
     expected = [] if choice is None else choice.lines
     for line in expected:
@@ -173,6 +173,7 @@ def label_images(
     """
     options = options or RunOptions()
     options.check()
+    segmenter.learn_range(list(images.values()), _range_before(folder))
     session = segmenter.session()
     about = {} if session.choice is None else {"choice": session.choice.facts()}
     flat = [name for name in options.formats if name in CLASS_FORMATS]
@@ -181,7 +182,7 @@ def label_images(
             "%s: classes of pixels, without instances; these are in predictions.jsonl, %s and other formats",
             ", ".join(flat), SUMMARY,
         )  # fmt: skip
-    with claimed(folder, _facts(session, options), about):
+    with claimed(folder, _facts(session, segmenter.value_range, options), about):
         unnamed = wrong_names(images, options.formats, session.supports.classes)
         for text in unnamed.values():
             logger.warning("skipped: %s", text)
@@ -264,7 +265,16 @@ def _run(
     return lost
 
 
-def _facts(session: Session, options: RunOptions) -> dict[str, object]:
+def _range_before(folder: Path) -> ValueRange | None:
+    """The range of values of an earlier run into a folder."""
+    try:
+        low, high = parse_json((folder / RUN_FILE).read_bytes())["value_range"]
+        return float(low), float(high)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # no run, one without a range, or a broken file, which is reported later
+
+
+def _facts(session: Session, value_range: ValueRange | None, options: RunOptions) -> dict[str, object]:
     """What must be the same in two runs into one folder."""
     shapes = [name for name in options.formats if name in ("labelme", "labelme-polygons")]
     return {
@@ -277,7 +287,7 @@ def _facts(session: Session, options: RunOptions) -> dict[str, object]:
         "shots": {name: len(session.supports.positives(name)) for name in session.supports.classes},
         "threshold": options.threshold,
         "quality": options.quality,
-        "value_range": session.supports.value_range and list(session.supports.value_range),
+        "value_range": value_range and list(value_range),
         INSTANCES: f"{options.instances} of {options.min_area} pixels" if options.instances else None,
         **({SHAPES: shapes[0]} if shapes else {}),
     }

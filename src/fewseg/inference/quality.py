@@ -123,7 +123,7 @@ def halves_of(supports: SupportSet) -> list[Fold]:
         first = _first_half(torch.stack([m == 1 for m in masks]).any(dim=0)) if masks else torch.tensor(True)
         for part, hidden in zip(parts, (~first, first), strict=True):
             cut = {k: m.masked_fill(hidden, IGNORE) for k, m in support.masks.items()}
-            part.append(replace(support, masks=cut))
+            part.append(replace(support, masks=cut, whole={}))
     sets = [supports.of(part) for part in parts]
     return [
         Fold(rest=rest, held=tuple(held))

@@ -29,9 +29,14 @@ class Evaluation(Answering):
     shots: int  # K
 
 
-PLAIN = tuple(Evaluation(shots=k) for k in (1, 5))
-ITERATED = tuple(Evaluation(shots=k, fusion=IterativeInference()) for k in (1, 5))
-AVERAGED = tuple(Evaluation(shots=k, fusion=ScoreAverage()) for k in (1, 5))
+def joined_by(fusion: Fusion) -> tuple[Evaluation, ...]:
+    """The lines of one shot and of five."""
+    return tuple(Evaluation(shots=k, fusion=fusion) for k in (1, 5))
+
+
+PLAIN, ITERATED, AVERAGED = (
+    joined_by(fusion) for fusion in (MeanVector(), IterativeInference(), ScoreAverage())
+)
 CROSS_GUIDED = (*AVERAGED, Evaluation(shots=5, fusion=CrossGuided()))
 ON_SUPPORT = (Evaluation(shots=1, on="support"),)
 

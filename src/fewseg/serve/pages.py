@@ -30,6 +30,7 @@ from fewseg.annotations.image_files import (
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.values import MAX_CLASSES, Mask
 from fewseg.inference.advice import RunSummary
+from fewseg.inference.images import FirstRange
 from fewseg.inference.model import EncodedImage, Model, Window, view_masks
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.supports import SupportSet, save_supports
@@ -170,6 +171,7 @@ class PageState:
         self.limits = limits
         self._shared, self._lock = shared, threading.RLock()
         self._images: dict[str, PageImage] = {}
+        self._values = FirstRange()
         self._classes: tuple[str, ...] = ()
         self._session: Session | None = None  # of the present supports, made when first needed
         self._before: Session | None = None  # of earlier ones
@@ -222,7 +224,7 @@ class PageState:
         with self._lock:
             self._make_room(len(content), images=1)
         name = clean_name(name)
-        pixels = rgb_of_bytes(content, name, self.limits.pixels)
+        pixels = self._pixels(content, name)
         image = PageImage(
             id=secrets.token_urlsafe(9),
             name=name,
@@ -241,6 +243,9 @@ class PageState:
             self._keep(image.id, encoded)
             return self._images[image.id]
 
+    def _pixels(self, content: bytes, name: str) -> Tensor:
+        return rgb_of_bytes(content, name, self.limits.pixels, self._values.of(content, self.limits.pixels))
+
     def _encode(self, pixels: Tensor) -> EncodedImage:
         with self._shared.network:
             model = self._shared.model
@@ -252,7 +257,7 @@ class PageState:
         image = self.image(id)
         if image.encoded is not None:
             return image.encoded
-        found = self._encode(rgb_of_bytes(image.content, image.name, self.limits.pixels))
+        found = self._encode(self._pixels(image.content, image.name))
         with self._lock:
             self._keep(id, found)
         return found
@@ -284,7 +289,7 @@ class PageState:
         shown_as = browser_type(image.content)
         if shown_as:
             return image.content, shown_as
-        pixels = rgb_of_bytes(image.content, image.name, self.limits.pixels)
+        pixels = self._pixels(image.content, image.name)
         return jpeg_of(pixels, image.name), "image/jpeg"
 
     def remove_image(self, id: str) -> None:
@@ -470,7 +475,7 @@ class PageState:
     def _encoded_supports(self) -> Session | None:
         """The present supports with their encoded state; None where no support shows a class."""
         if self._session is None:
-            supports = SupportSet()
+            supports = SupportSet(value_range=self._values.found)
             for image in self.images:
                 if image.role == "support":
                     masks = {self._classes[j - 1]: mask for j, mask in image.class_masks.items()}

@@ -1,13 +1,17 @@
 """The state of pages: what is kept, for how long, and what several threads may do to it at once."""
 
+import io
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from fewseg.inference import Model, segmentation
+from fewseg.inference.images import FirstRange
 from fewseg.serve import pages
 from fewseg.serve.label_studio import ImageCache
 from fewseg.serve.limits import Limits, RequestError
@@ -132,9 +136,30 @@ def test_an_image_that_several_threads_want_is_encoded_and_counted_once():
     images = ImageCache(SharedModel(model()), 10**6, 2**30)
     images._lock = SlowLock()
     content = png(picture(0)[0])
-    found = at_once(*[lambda: images.encode(content, "a")] * 3)
+    found = at_once(*[lambda: images.encode(content, "a", FirstRange())] * 3)
     assert found[0] is found[1] is found[2]
     assert images.nbytes == found[0].nbytes
+
+
+def deep_file(values):
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "TIFF")
+    return file.getvalue()
+
+
+def test_uploads_of_16_bits_are_scaled_by_the_range_of_the_first_one_in_pages_and_in_projects():
+    first, second = (picture(k)[0][..., 0].astype(np.uint16) * 11 for k in range(2))
+    low, high = np.percentile(first, [0.1, 99.9])
+    page, shared = PageState(SharedModel(model()), Limits()), SharedModel(model())
+    cache, values = ImageCache(shared, 10**6, 2**30), FirstRange()
+    for k, own in enumerate([first, second // 4]):  # a darker image stays dark
+        scaled = np.rint((own.clip(low, high) - low) / (high - low) * 255).astype(np.uint8)
+        as_bytes = shared.model.prepare(torch.from_numpy(scaled).expand(3, -1, -1).contiguous())
+        assert page.add_image(f"{k}.tif", deep_file(own)).encoded.digest == as_bytes.digest
+        assert cache.encode(deep_file(own), "a", values).digest == as_bytes.digest
+    plain = page.add_image("plain.png", png(picture(3)[0])).encoded
+    pixels = torch.from_numpy(picture(3)[0]).permute(2, 0, 1).contiguous()
+    assert plain.digest == shared.model.prepare(pixels).digest
 
 
 def open_pages(clock=lambda: 0.0, **limits):
