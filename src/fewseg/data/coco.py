@@ -285,12 +285,7 @@ def open_pack(folder: Path, count: int) -> LabelPack | None:
 
 
 def build_pack(
-    folder: Path,
-    count: int,
-    draw: Callable[[int], Mask],
-    title: str,
-    workers: int | None = None,
-    progress: bool = True,
+    folder: Path, count: int, draw: Callable[[int], Mask], title: str, progress: bool = True
 ) -> LabelPack:
     """Draws ``count`` maps; complete files are kept, and without disk space maps stay in memory."""
     kept: dict[int, bytes] = {}
@@ -314,7 +309,7 @@ def build_pack(
             kept[int(key)] = content
         return _offsets(int(key), lengths)
 
-    places = for_each(tuple(shards), make, title, workers, progress)
+    places = for_each(tuple(shards), make, title, progress=progress)
     return LabelPack(folder, tuple(place for found in places.values() for place in found), kept)
 
 
