@@ -38,7 +38,7 @@ from fewseg.engine.features import FeatureStore
 from fewseg.engine.plain import plain_logits
 from fewseg.methods.scl import SCLPFENetConfig
 from fewseg.metrics.counts import COUNT_NAMES
-from fewseg.metrics.statistics import mean_miou
+from fewseg.metrics.statistics import mean_score
 from fewseg.recipes.datasets import voc5i_mini
 from floor import Measured, convolution_rate, matmul_rate, measure, report
 from stages import PeakMemory, Stages
@@ -240,7 +240,7 @@ def time_engine(settings: Settings, shots: int, precision, plain_line: dict[str,
         "pixels": pixels,
         "exact_episodes": settings.exact_episodes,
         "not_exact": differ,
-        "miou": mean_miou(found, sorted(set(found.class_id.tolist()))),
+        "miou": mean_score(found, sorted(set(found.class_id.tolist()))),
     }
 
 

@@ -1,9 +1,10 @@
 """What a person gets who draws strokes in place of masks: a scripted person on sets of photographs.
 
-``image``: on one image, a first prompt (a scribble, a box) and then corrective points, each where the mask is
-most wrong; IoU of the class after 1, 3, 5 and 10 of them. No model takes part. ``session``: one prompt on each of
-1, 3, 5 and 10 images, completed as the page does, which become examples; IoU of the class on other images, beside
-the same number of full masks and of bare strokes. ``stroke``: milliseconds of a completion.
+``image``: on one image, a first prompt (a scribble, a box) and then corrective dots, each where the mask is
+most wrong; IoU of the class after 1, 3, 5 and 10 of them. The model gives its maps alone, no prediction.
+``session``: one prompt on each of 1, 3, 5 and 10 images, completed as the page does, which become examples;
+IoU of the class on other images, beside the same number of full masks and of bare strokes. ``stroke``:
+milliseconds of a completion.
 
 A set is a folder with ``images/<name>.jpg`` and ``masks/<name>.png`` (class numbers, 255 for unknown).
 
@@ -33,6 +34,7 @@ from scipy.sparse import csgraph
 
 from fewseg.inference.complete import PAINTED, Canvas, Hints, canvas, complete
 from fewseg.inference.find import find_images
+from fewseg.inference.images import read_image
 from fewseg.inference.model import Model, load_model
 from fewseg.inference.options import QUICK_MODEL, ModelOptions
 from fewseg.inference.quality import probabilities
@@ -206,7 +208,7 @@ def one_image(folder: Path, work: Work, model: Model | None) -> Iterator[dict[st
     segmenter = Segmenter(model) if model else None
     for photo in photos(folder)[: work.images]:
         encoded = segmenter.encode(photo.image) if segmenter else None
-        image = canvas(photo.image, encoded)
+        image = canvas(read_image(photo.image), encoded)
         for number in photo.classes():
             true, counted = photo.mask == number, photo.mask != IGNORE
             for prompt in PROMPTS:
@@ -250,7 +252,7 @@ def in_a_session(folder: Path, work: Work, model: Model) -> Iterator[dict[str, A
                 if segmenter.classes and arm in PROMPTS:
                     margins = segmenter.segment(encoded[k], quality=False).margins
                     chances = probabilities(margins).numpy()
-                cut = canvas(showing[k].image, encoded[k])
+                cut = canvas(read_image(showing[k].image), encoded[k])
                 mask = example(arm, cut, *pairs[k], chances)
                 own.append(iou(mask == 1, *pairs[k]))
                 if (mask == 1).any():
@@ -285,7 +287,7 @@ def strokes(folder: Path, work: Work) -> Iterator[dict[str, Any]]:
         if not true.any():
             continue
         start = time.perf_counter()
-        image = canvas(small)
+        image = canvas(read_image(small))
         cut, spent = time.perf_counter() - start, []
         hints = scribble(no_hints(true), true)
         for _ in range(COUNTS[-1]):

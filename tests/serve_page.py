@@ -70,9 +70,9 @@ class Page:
     def add_class(self, name):
         return self.http.post("/api/classes", params={"name": name})
 
-    def settle(self, id, mask, role="support"):
+    def settle(self, id, mask, role="support", **params):
         content = png(mask) if isinstance(mask, np.ndarray) else mask
-        return self.http.put(f"/api/images/{id}/labels", params={"role": role}, content=content)
+        return self.http.put(f"/api/images/{id}/labels", params={"role": role, **params}, content=content)
 
     def labels(self, id, **params):
         answer = self.http.get(f"/api/images/{id}/labels", params=params)

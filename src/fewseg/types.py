@@ -238,6 +238,9 @@ class LossTerms:
 
     terms: Mapping[str, Tensor]
     weights: Mapping[str, float] = field(default_factory=dict)
+    # sizes, such as a prototype's length, that are not minimised but logged: a training in which one vanishes
+    # has collapsed
+    watched: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def total(self) -> Tensor:
@@ -317,9 +320,14 @@ class QueryMaps:
     """What a query brings to the decoder, computed once for all its guides."""
 
     mid: Tensor  # (n, d, h, w) mid-level feature
-    prior: Tensor  # (n, C, h', w') map that the prior compares, of unit length (no channels without a prior)
+    # (n, C, h', w') map that the prior compares, of unit length; without channels by default
+    prior: Tensor = field(default_factory=lambda: torch.zeros(0, 0, 0, 0))
     # name to (n, ...): what else a method compares with every guide
     maps: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.prior) == 0 < len(self.mid):
+            object.__setattr__(self, "prior", self.mid[:, :0])
 
     def select(self, index: Tensor | slice) -> QueryMaps:
         """Returns the queries at ``index`` of the first axis."""

@@ -240,7 +240,8 @@ NOT_NUMBERS_OF_A_PAPER = {"save_every", "workers", "validation_episodes"}
 
 
 def test_every_paper_recipe_is_in_the_table():
-    assert set(TABLE) == {name for name in RECIPES if name.startswith(("pascal_", "coco_"))}
+    published = {name for name in RECIPES if name.startswith(("pascal_", "coco_"))}
+    assert set(TABLE) == {name for name in published if not name.startswith("coco_mini_")}
 
 
 @pytest.mark.parametrize("name", TABLE)

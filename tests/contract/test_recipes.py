@@ -65,7 +65,7 @@ def test_its_parts_come_back_from_json(chosen):
 
 
 def is_of_a_paper(name):
-    return name.startswith(("pascal_", "coco_"))
+    return name.startswith(("pascal_", "coco_")) and not name.startswith("coco_mini_")
 
 
 RESULT = make_result(make_counts())

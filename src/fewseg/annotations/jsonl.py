@@ -44,7 +44,7 @@ def prediction_of(line: dict[str, object], classes: tuple[str, ...], where: str)
 
 
 class JsonlWriter(LinesWriter):
-    """Appends a line for each image to one file (see ``_line``), which can be read at any time."""
+    """Appends a line for each image to one file (see ``line_of``), which can be read at any time."""
 
 
 def read_jsonl(path: Path) -> Iterator[Prediction]:

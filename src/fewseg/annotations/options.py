@@ -28,6 +28,20 @@ WRITERS: Mapping[str, str] = {
 }
 """The formats that predictions are written in: name -> module and function that opens its writer."""
 
+TITLES: Mapping[str, str] = {
+    "png": "Masks (PNG)",
+    "coco": "COCO (JSON)",
+    "yolo": "YOLO segmentation",
+    "labelme": "LabelMe (masks)",
+    "labelme-polygons": "LabelMe (polygons)",
+    "label-studio": "Label Studio (JSON)",
+    "cvat": "CVAT segmentation masks",
+    "coco-results": "COCO results (JSON)",
+    "probability": "Probabilities (PNG)",
+    "jsonl": "fewseg (JSON lines)",
+}
+"""Format to what people call it, the usual ones first."""
+
 CLASS_FORMATS = ("png", "probability", "cvat")
 """Those that hold the class of each pixel, and no instances."""
 

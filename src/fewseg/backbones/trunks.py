@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -329,12 +330,11 @@ def build_timm(name: str, last: str) -> TimmTrunk:
     """Builds a randomly initialised network such as "convnext_tiny", at output stride 8 where it can."""
     import timm
 
+    net: Any = None
     for options in ({"output_stride": 8}, {"dynamic_img_size": True}, {}):
-        try:
-            net: Any = timm.create_model(name, pretrained=False, num_classes=0, **options)
+        with suppress(TypeError):  # it has no such option
+            net = timm.create_model(name, pretrained=False, num_classes=0, **options)
             break
-        except TypeError:
-            continue
     if not hasattr(net, "forward_intermediates") or not hasattr(net, "feature_info"):
         raise ValueError(f"{name!r} gives no intermediate maps: choose a different backbone")
     return TimmTrunk(name, net, last)

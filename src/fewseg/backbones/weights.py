@@ -336,7 +336,7 @@ def download(name: str) -> dict[str, Tensor]:
 
 
 def at_hand(name: str) -> bool:
-    """Whether a ResNet's published weights are on this machine, so that no network is needed."""
+    """Whether a network's published weights are on this machine, so that no connection is needed."""
     return bool(packaged_file(name) or _cached(f"timm/{name}"))
 
 

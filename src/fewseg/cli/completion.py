@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from fewseg.recipes.names import recipe_names
+
 _BASH = """_fewseg() {
   local found
   found=$(fewseg --complete "${COMP_WORDS[@]:1:COMP_CWORD-1}" 2>/dev/null)
@@ -46,9 +48,7 @@ def completions(words: Sequence[str], commands: dict[str, str]) -> list[str]:
         return list(dict.fromkeys(own[0] for own in following if own))
     rest = words[len(name.split()) :]
     if not rest and name in _OF_RECIPES:
-        from fewseg.recipes.registry import RECIPES
-
-        return list(RECIPES)
+        return sorted(recipe_names())
     module, kind = commands[name].split(":")
     options = getattr(import_module(f"fewseg.{module}"), kind)
     if not isinstance(options, type):  # they depend on the words

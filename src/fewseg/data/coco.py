@@ -285,12 +285,7 @@ def open_pack(folder: Path, count: int) -> LabelPack | None:
 
 
 def build_pack(
-    folder: Path,
-    count: int,
-    draw: Callable[[int], Mask],
-    title: str,
-    workers: int | None = None,
-    progress: bool = True,
+    folder: Path, count: int, draw: Callable[[int], Mask], title: str, progress: bool = True
 ) -> LabelPack:
     """Draws ``count`` maps; complete files are kept, and without disk space maps stay in memory."""
     kept: dict[int, bytes] = {}
@@ -314,7 +309,7 @@ def build_pack(
             kept[int(key)] = content
         return _offsets(int(key), lengths)
 
-    places = for_each(tuple(shards), make, title, workers, progress)
+    places = for_each(tuple(shards), make, title, progress=progress)
     return LabelPack(folder, tuple(place for found in places.values() for place in found), kept)
 
 
@@ -367,7 +362,7 @@ def coco_paths(coco: Path, part: CocoPart) -> tuple[Path, Path]:
 
 
 class CocoSource:
-    """The annotated images of one part of COCO 2014, classes 1 .. 80 (category ids 1 .. 90 without gaps).
+    """The annotated images of a COCO instance file, classes 1 .. 80 (category ids 1 .. 90 without gaps).
 
     Ids are file names without suffix, in the order of the annotation file; images without any annotation are
     not in it. For how overlaps and crowd regions become label maps see
@@ -433,11 +428,7 @@ class CocoSource:
 def coco_source(
     root: Path | str, part: CocoPart, cache_dir: Path | str | None = None, progress: bool = True
 ) -> CocoSource:
-    """Returns the annotated images of COCO 2014 train or val.
-
-    The first time, the annotation file is read and all label maps are drawn (minutes) and kept, compressed,
-    in a folder named by the file's SHA-256. Later neither is read again while path, size and time of the
-    annotation file are the same.
+    """Returns the annotated images of COCO 2014 train or val; see ``instance_source`` for what is kept.
 
     Args:
         root: the folder with ``annotations``, ``train2014`` and ``val2014``, or one that holds it.
@@ -451,8 +442,39 @@ def coco_source(
     """
     if part not in ("train", "val"):
         raise ValueError(f"COCO 2014 has no part {part!r} with annotations: choose 'train' or 'val'")
-    coco = find_coco(root)
-    path, photos = coco_paths(coco, part)
+    path, photos = coco_paths(find_coco(root), part)
+    return instance_source(f"coco-{part}2014", path, photos, cache_dir, progress)
+
+
+def coco_mini_source(root: Path) -> CocoSource:
+    """Returns the 500 photographs of coco-mini, from the folder with ``instances.json`` and ``images``."""
+    if not (root / "instances.json").is_file():
+        raise DataError(
+            f"coco-mini is not at {root}: give --root, or set FEWSEG_SHARED to the folder that has "
+            "data/coco-mini"
+        )
+    return instance_source("coco-mini", root / "instances.json", root / "images")
+
+
+def instance_source(
+    name: str, path: Path, photos: Path, cache_dir: Path | str | None = None, progress: bool = True
+) -> CocoSource:
+    """Returns the annotated images of a file of COCO's 80 categories.
+
+    The first time, the annotation file is read and all label maps are drawn (of COCO 2014, minutes) and kept,
+    compressed, in a folder named by the file's SHA-256. Later neither is read again while path, size and time
+    of the annotation file are the same.
+
+    Args:
+        name: what messages call the set.
+        path: the annotation file.
+        photos: the folder of the photographs.
+        cache_dir: where label maps are kept; ``$FEWSEG_CACHE/coco`` by default.
+        progress: show a bar with the time left.
+
+    Raises:
+        DataError: files are missing, broken, or not those of COCO.
+    """
     cache = Path(cache_dir) if cache_dir is not None else cache_folder() / "coco"
     key = _known_digest(path, cache)
     folder = cache / f"{key[:32]}-{RENDERING}"
@@ -464,7 +486,7 @@ def coco_source(
         def draw(number: int) -> Mask:
             return draw_labels(read.instances[number], read.images[number].size)
 
-        title = f"drawing label maps of COCO {part}2014"
+        title = f"drawing label maps of {name}"
         labels = build_pack(folder, len(found.images), draw, title, progress=progress)
         images = [asdict(image) for image in found.images]
         facts = {"images": images, "listed": found.listed, "tolerated": dict(found.tolerated)}
@@ -472,7 +494,7 @@ def coco_source(
     for what, times in found.tolerated.items():
         if times:  # lists that were cached by older versions have zeros too
             log.info("%s: %d %s", path.name, times, what)
-    return CocoSource(f"coco-{part}2014", photos, found, labels, key)
+    return CocoSource(name, photos, found, labels, key)
 
 
 def _known_digest(path: Path, cache: Path) -> str:

@@ -51,14 +51,13 @@ class FSS1000Source(FileSource):
 
     Args:
         root: the folder of the class folders, or one that holds it as ``fewshot_data`` (once or twice).
-        name: what messages call the set.
 
     Raises:
         DataError: the root is missing or empty, or a class has a photograph without a mask or none at all.
     """
 
-    def __init__(self, root: Path | str, name: str = "fss-1000") -> None:
-        root = find_fss1000(root)
+    def __init__(self, root: Path | str) -> None:
+        root, name = find_fss1000(root), "fss-1000"
         pairs: dict[str, ImagePair] = {}
         wrong: list[str] = []
         folders = sorted(

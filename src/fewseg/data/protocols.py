@@ -154,6 +154,9 @@ is "randomly sampled": that one pixel counts there too, and that the class is dr
 VOC5I_MINI = Protocol(name="voc5i-mini", query_order="class_first")
 """The small real set: its lists are uneven, so the class is drawn first."""
 
+COCO_MINI = replace(VOC5I_MINI, name="coco-mini", min_area=1024)
+"""The second small real set, whose things are smaller."""
+
 SYNTHETIC = Protocol(name="synthetic", query_order="class_first", episodes=200, seeds=(0, 1), min_area=64)
 """The rendered set of the demo: small images, so a class counts from 64 pixels."""
 

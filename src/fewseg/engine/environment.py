@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -46,10 +47,16 @@ def environment() -> Environment:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    revision = _revision(Path(__file__).resolve().parents[1])
+    revision = _revision_at_first_look()
     if revision:
         versions["revision"] = revision
     return Environment(versions=versions, hardware=_hardware())
+
+
+@cache
+def _revision_at_first_look() -> str | None:
+    """A file that is edited later is not what this process runs."""
+    return _revision(Path(__file__).resolve().parents[1])
 
 
 def _hardware() -> str:

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from fewseg.data.episodes import Episodes, EpisodeSpec, Way
+from fewseg.data.protocols import LabelSize
 from fewseg.data.source import Source
 from fewseg.data.transforms import EvalView, eval_view, way_labels
 from fewseg.engine.choices import Precision, Target
 from fewseg.engine.executors import (
     SHARDS,
+    Answering,
     Array,
     CrossPair,
     Executor,
@@ -254,20 +256,10 @@ def _groups(shard: Shard, size: int) -> Groups:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class Line(Answering):
     """One line of a table: which episodes, and how they are answered."""
 
     episodes: Episodes  # which, with their N and K and their protocol
-    fusion: Fusion | None = None  # how K shots become one answer; the method's own by default
-    # what is segmented: the query, or the support images themselves, each of them by all supports of its
-    # episode (SRPNet's "(sup)" rows; their counts are summed)
-    on: Target = "query"
-    # sides of the inputs; of several, each has a pass and the probabilities are added. By default the first
-    # of the evaluator's.
-    sizes: tuple[int, ...] = ()
-    # sides that the logits of a pass are resized to, the probabilities of which are added (SD-AANet, Table
-    # IV); by default the logits at the input's size are the answer
-    output_sizes: tuple[int, ...] = ()
     seeds: Sequence[int] | None = None  # the protocol's by default
 
     def specs(self) -> list[tuple[int, EpisodeSpec]]:
@@ -338,10 +330,10 @@ class Evaluator:
         """Counts of every line; finished shards are kept in ``work``, where a killed run goes on."""
         questions = []
         for line in lines:
-            specs = [spec for _, spec in line.specs()]
-            own = self._questions(specs, line.fusion, line.on, line.sizes, line.output_sizes)
-            self._check_view(line.episodes.protocol.aspect, own.sizes)
-            questions.append(replace(own, label_size=line.episodes.protocol.label_size))
+            protocol = line.episodes.protocol
+            own = self._questions([spec for _, spec in line.specs()], line, protocol.label_size)
+            self._check_view(protocol.aspect, own.sizes)
+            questions.append(own)
         shards = split(questions, _cross_pairs(questions), max(SHARDS, 4 * self.executor.workers))
         files, show = ShardFiles(work), self.progress
         self._scores, self._score_bytes = {}, 0
@@ -362,15 +354,10 @@ class Evaluator:
         return [_table(line.specs(), line.on, counted) for line, counted in zip(lines, by_line, strict=True)]
 
     def _questions(
-        self,
-        specs: Sequence[EpisodeSpec],
-        fusion: Fusion | None = None,
-        on: Target = "query",
-        sizes: Sequence[int] = (),
-        output_sizes: tuple[int, ...] = (),
+        self, specs: Sequence[EpisodeSpec], how: Answering, label_size: LabelSize = "original"
     ) -> LineQuestions:
         """The questions of episodes, each once."""
-        fusion, sizes = fusion or self.method.fusion, tuple(sizes) or (self.store.size,)
+        fusion, sizes = how.fusion or self.method.fusion, how.sizes or (self.store.size,)
         if not self.method.accepts(fusion):
             kinds = ", ".join(own.kind for own in self.method.fusions)
             raise ValueError(f"{type(self.method).__name__} cannot use {fusion.kind!r}; it can use {kinds}")
@@ -378,15 +365,20 @@ class Evaluator:
             raise ValueError(
                 f"sizes must be different ones of {sorted(self.stores)}, those of the stores, got {sizes}"
             )
-        questions = tuple(dict.fromkeys(q for spec in specs for q in questions_of(spec, on)))
+        questions = tuple(dict.fromkeys(q for spec in specs for q in questions_of(spec, how.on)))
         shots = max((len(way.supports) for q in questions for way in q.ways), default=1)
         if fusion.needs_cross_iou and shots > 1 and len(sizes) > 1:
             raise ValueError(
                 "multi-scale evaluation cannot weigh shots across sizes: give --fusion mean or average"
             )
-        by_pairs = scores_pairs(self.method, fusion, shots)
         return LineQuestions(
-            questions=questions, fusion=fusion, sizes=sizes, by_pairs=by_pairs, output_sizes=output_sizes
+            questions=questions,
+            fusion=fusion,
+            on=how.on,
+            sizes=sizes,
+            output_sizes=how.output_sizes,
+            by_pairs=scores_pairs(self.method, fusion, shots),
+            label_size=label_size,
         )
 
     def _check_view(self, aspect: Literal["kept", "stretched"], sizes: Sequence[int]) -> None:
@@ -472,7 +464,7 @@ class Evaluator:
         At several sizes they are the added probabilities, at the largest.
         """
         self._scores, self._score_bytes = {}, 0
-        questions = [self._questions(specs, fusion, sizes=sizes)]
+        questions = [self._questions(specs, Answering(fusion=fusion, sizes=tuple(sizes)))]
         (shard,) = split(questions, _cross_pairs(questions), 1)
         self.prepare(shard.images)
         ious = dict(zip(shard.cross, self.cross_iou(shard).tolist(), strict=True))

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,34 @@ def check_finite(
     )
 
 
+COLLAPSED = 0.01
+"""Share of its first value below which a watched size counts as vanished."""
+
+
+@dataclass
+class Watch:
+    """The sizes of ``LossTerms.watched``: where each began, and the steps since which some have vanished."""
+
+    start: dict[str, float] = field(default_factory=dict)
+    collapsed: dict[str, int] = field(default_factory=dict)
+
+    def see(self, step: int, sizes: Mapping[str, float]) -> None:
+        """Notes the sizes of a step, and warns where one has just vanished."""
+        for name, size in sizes.items():
+            if size >= COLLAPSED * self.start.setdefault(name, size):
+                self.collapsed.pop(name, None)
+            elif name not in self.collapsed:
+                self.collapsed[name] = step
+                logger.warning(
+                    "step %d: %s is %.3g and was %.3g: the training has collapsed; lower the weight of the "
+                    "loss that shrinks it",
+                    step,
+                    name.replace("_", " "),
+                    size,
+                    self.start[name],
+                )
+
+
 logger = logging.getLogger(__name__)
 
 _SINCE = {"ways": 1, "queries": "independent", "train_list": None}
@@ -112,25 +140,26 @@ def describe(config: TrainConfig, run: Run, fabric: Fabric) -> Checkpoint:
     )
 
 
-def reached(about: Checkpoint, step: int, best: float | None, scaler: torch.amp.GradScaler) -> Checkpoint:
-    """The same with the step reached, the best score so far and the state of the loss scaler."""
+def reached(
+    about: Checkpoint, step: int, best: float | None, scaler: torch.amp.GradScaler, watch: Watch
+) -> Checkpoint:
+    """The same with the step reached, the best score so far, the loss scaler's state and what vanished."""
     now = {"step": step, "best": best, "scaler": scaler.state_dict()}
+    if watch.start:
+        now["watched"] = asdict(watch)
     return replace(about, training={**about.training, **now})
 
 
 def save_state(
     method: FewShotSegmenter,
     optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
     about: Checkpoint,
     run: Run,
-    step: int,
-    best: float | None,
     fabric: Fabric,
 ) -> None:
     """Writes the resumable checkpoint, in the first process only."""
     if fabric.is_global_zero:
-        save_checkpoint(run.folder / LAST, method, reached(about, step, best, scaler), optimiser)
+        save_checkpoint(run.folder / LAST, method, about, optimiser)
 
 
 def resume(
@@ -139,12 +168,12 @@ def resume(
     scaler: torch.amp.GradScaler,
     about: Checkpoint,
     run: Run,
-) -> tuple[int, float | None]:
-    """Loads the folder's last checkpoint, if there is one; returns its step and best score."""
+) -> tuple[int, float | None, Watch]:
+    """Loads the folder's last checkpoint, if there is one; returns its step, best score and watched sizes."""
     path = run.folder / LAST
     if not path.exists():
         _drop_losses_after(run.folder / LOSSES, 0)
-        return 0, None
+        return 0, None, Watch()
     stored = read_checkpoint(path)
     if not {"config", "step", "best", "processes"} <= set(stored.training):
         raise ValueError(f"{path} is not a checkpoint of a training run: choose a different folder")
@@ -165,7 +194,7 @@ def resume(
     step = int(stored.training["step"])
     _drop_losses_after(run.folder / LOSSES, step)
     logger.info("going on from step %d of %s", step, path)
-    return step, stored.training["best"]
+    return step, stored.training["best"], Watch(**stored.training.get("watched", {}))
 
 
 def _identity(about: Checkpoint) -> dict[str, Any]:
@@ -226,7 +255,7 @@ def train(
     optimiser = config.optimiser.build(parameters)
     scaler = loss_scaler(config, fabric)
     about = describe(config, run, fabric)
-    start, best = resume(method, optimiser, scaler, about, run)
+    start, best, watch = resume(method, optimiser, scaler, about, run)
     step, complete = start, True  # complete: a step is over, its validation included
     with (
         progress_bar(progress and fabric.is_global_zero) as bar,
@@ -256,20 +285,21 @@ def train(
                 step += 1
                 bar.update(task, completed=step, description=f"training · loss {float(loss.detach()):.3f}")
                 if fabric.is_global_zero and (step % _LOG_EVERY == 0 or step == config.steps):
-                    _log(writer, run, step, optimiser, terms, float(norm))
+                    _log(writer, run, step, optimiser, terms, float(norm), watch)
                 if config.validate_every and run.validate and step % config.validate_every == 0:
-                    best = _validate(method, about, run, step, best, writer, fabric)
+                    now = reached(about, step, best, scaler, watch)
+                    best = _validate(method, now, run, step, best, writer, fabric)
                 complete = True
                 if step % config.save_every == 0 and step < config.steps:
-                    save_state(method, optimiser, scaler, about, run, step, best, fabric)
+                    save_state(method, optimiser, reached(about, step, best, scaler, watch), run, fabric)
         except KeyboardInterrupt:
             if complete:
-                save_state(method, optimiser, scaler, about, run, step, best, fabric)
+                save_state(method, optimiser, reached(about, step, best, scaler, watch), run, fabric)
             logger.warning("interrupted at step %d; the same command goes on from the last save", step)
             raise
-        save_state(method, optimiser, scaler, about, run, step, best, fabric)
+        save_state(method, optimiser, reached(about, step, best, scaler, watch), run, fabric)
     if best is None and fabric.is_global_zero:
-        save_checkpoint(run.folder / BEST, method, reached(about, step, None, scaler))
+        save_checkpoint(run.folder / BEST, method, reached(about, step, None, scaler, watch))
     fabric.barrier()
     return run.folder / BEST
 
@@ -301,8 +331,11 @@ def _log(
     optimiser: torch.optim.Optimizer,
     terms: LossTerms,
     norm: float,
+    watch: Watch,
 ) -> None:
-    values = {name: float(value.detach()) for name, value in terms.terms.items()}
+    sizes = {name: float(value.detach()) for name, value in terms.watched.items()}
+    watch.see(step, sizes)
+    values = {name: float(value.detach()) for name, value in terms.terms.items()} | sizes
     values |= {
         "total": float(terms.total.detach()),
         "gradient_norm": norm,
@@ -336,6 +369,6 @@ def _validate(
         save_checkpoint(
             run.folder / BEST,
             method,
-            replace(about, training={**about.training, "step": step, "best": score}),
+            replace(about, training={**about.training, "best": score}),
         )
     return score

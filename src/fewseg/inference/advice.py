@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +14,18 @@ from torch import Tensor
 from fewseg.inference.model import GUIDE, EncodedImage
 from fewseg.inference.segmentation import Segmentation, Session
 
-_LOW = 0.5  # of an expected IoU or a mean quality
+Verdict = Literal["good", "check", "bad"]
+"""A quality or an expected IoU in words."""
+
+_GOOD, _LOW = 0.75, 0.5  # least expected IoU, or quality, of a good mask, and of one to check
 _NEXT = 3  # images that are proposed
 _LEAST, _SHARE = 20, 0.25  # of these least certain images, or this share of all, the most different ones
 _LARGE = 1.5  # sides of the network's input from which on an image is large
+
+
+def verdict(score: float) -> Verdict:
+    """Puts a quality or an expected IoU, in [0, 1], in a word."""
+    return "good" if score >= _GOOD else "check" if score >= _LOW else "bad"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +48,7 @@ class RunSummary:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._judged: list[_Judged] = []
+        self._by_name: dict[str, _Judged] = {}
 
     def add(self, name: str, image: EncodedImage, found: Segmentation) -> None:
         """Adds a labelled image."""
@@ -51,7 +60,11 @@ class RunSummary:
             if bool((found.margins[j] > 0).any())
         }
         score, side = found.quality.score, max(image.size)
-        self._judged.append(_Judged(name=name, score=score, classes=own, look=_look(image), side=side))
+        self._by_name[name] = _Judged(name=name, score=score, classes=own, look=_look(image), side=side)
+
+    @property
+    def _judged(self) -> list[_Judged]:
+        return list(self._by_name.values())
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -82,7 +95,11 @@ class RunSummary:
     @property
     def next(self) -> list[str]:
         """Images whose annotation helps most: each little certain, and unlike the supports and the others."""
-        pool = sorted(self._judged, key=lambda own: own.score)
+        return self.next_but()
+
+    def next_but(self, left_out: Collection[str] = ()) -> list[str]:
+        """As :attr:`next`, of the images that are not left out."""
+        pool = sorted((own for own in self._judged if own.name not in left_out), key=lambda own: own.score)
         pool = pool[: max(_LEAST, round(_SHARE * len(pool)))]
         seen = [_look(support.image) for support in self._session.supports.images]
         chosen: list[str] = []

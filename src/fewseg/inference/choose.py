@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -11,13 +12,15 @@ import torch
 from torch import Tensor
 
 from fewseg.backbones import Backbone, BackboneConfig
-from fewseg.inference.model import Model, refined
+from fewseg.inference.model import Model, Whole, join_views, refined, to_size
 from fewseg.inference.quality import HeldOut, folds_of, halves_of, held_out
 from fewseg.inference.supports import SupportSet
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.fitted import FittedConfig, LinearHead
 from fewseg.methods.matcher import MatcherConfig
 from fewseg.types import IGNORE, DataError
+
+logger = logging.getLogger(__name__)
 
 MOST_IMAGES = 50
 """That take part in the choice."""
@@ -72,6 +75,19 @@ class Choice:
     held: tuple[HeldOut, ...] = field(repr=False)
 
     @property
+    def score(self) -> float:
+        """Mean expected IoU of the classes."""
+        return self.candidates[self.name]
+
+    @property
+    def input(self) -> str:
+        """What the network sees of an image."""
+        views = self.model.views
+        if isinstance(views, Whole):
+            return f"{self.model.size} px"
+        return f"tiles of {views.side or self.model.size} px"
+
+    @property
     def log_odds(self) -> Tensor:
         """(N, 1, 1): the thresholds as log-odds, which are taken off the classes' own."""
         return torch.tensor([log_odds(own.threshold) for own in self.classes.values()]).view(-1, 1, 1)
@@ -79,7 +95,7 @@ class Choice:
     @property
     def lines(self) -> list[str]:
         """Sentences for a user: the choice, what to expect of each class, and the notes."""
-        found = [f"chosen by your examples: {self.name}"]
+        found = [f"chosen by your examples: {self.name}, at {self.input}"]
         for name, own in self.classes.items():
             if own.iou is None:
                 continue
@@ -92,6 +108,7 @@ class Choice:
         """The same as JSON values."""
         return {
             "name": self.name,
+            "input": self.input,
             "calibrated": self.calibrated,
             "classes": {
                 name: {
@@ -164,6 +181,8 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
                 "an annotated image has features that are not finite: are the image and the backbone's "
                 "weights valid?"
             )
+    if encoder.candidate is None:
+        logger.info("choosing the method by your examples, which takes about half a minute")
     images = sampled(supports.images, supports.classes, lambda s, name: s.shows(name), MOST_IMAGES)
     tested = supports.of(images)
     folds, calibrated = folds_of(tested), True
@@ -188,7 +207,7 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
                 refine=refine,
             )
             held = [_refined(each) for each in held] if held else held_out(model, tested, folds)
-            classes = {k: expected(held, tested.classes, j) for j, k in enumerate(tested.classes)}
+            classes = expected(held, tested.classes)
             known = [each.iou for each in classes.values() if each.iou is not None]
             tried[own] = (sum(known) / max(1, len(known)), model, classes, held)
             found = max(found, tried[own][0])
@@ -197,9 +216,12 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
         return found
 
     kinds = candidate_configs(encoder.method.backbone.config)
+    if encoder.candidate is not None:
+        own = [each for configs in kinds.values() for each in configs if each[0] == encoder.candidate]
+        kinds = {encoder.candidate: own}
     first = {kind: score(*own[0]) for kind, own in kinds.items()}
-    better = max((kind for kind in kinds if len(kinds[kind]) > 1), key=first.__getitem__)
-    for other in kinds[better][1:]:
+    several = [kind for kind in kinds if len(kinds[kind]) > 1]
+    for other in kinds[max(several, key=first.__getitem__)][1:] if several else ():
         score(*other)
     ranked = sorted(tried, key=lambda own: -tried[own][0])
     _, model, classes, held = tried[ranked[0]]
@@ -232,22 +254,47 @@ def sampled(
     return [items[i] for i in sorted(kept)]
 
 
-def expected(held: Sequence[HeldOut], classes: Sequence[str], j: int) -> ExpectedClass:
-    """What left-out images say of the class of place j, each at a threshold that the others chose."""
-    name, both, either, shown = classes[j], [], [], []
+def expected(held: Sequence[HeldOut], classes: Sequence[str]) -> dict[str, ExpectedClass]:
+    """What left-out images say of each class, each at a threshold that the others chose."""
+    counts: dict[str, list[Tensor]] = {name: [] for name in classes}
     for each in held:
-        if name not in each.known:
-            continue
-        true = each.image.truth(name)
-        counted, inside = true != IGNORE, true == 1
-        lead = _lead(each.margins, j)
-        found = [(lead > bound) & counted for bound in map(log_odds, _THRESHOLDS)]
-        both.append([float((own & inside).sum()) for own in found])
-        either.append([float((own | inside).sum()) for own in found])
-        shown.append(bool(inside.any()))
-    if not any(shown):
+        margins = margins_of(each)
+        for j, name in enumerate(classes):
+            if name in each.known:
+                counts[name].append(_counts(_lead(margins, j), truth_of(each, name)))
+    return {name: _expected(torch.stack(own)) if own else _expected(None) for name, own in counts.items()}
+
+
+def truth_of(held: HeldOut, name: str) -> Tensor:
+    """(n, h, w) in {0, 1, 255}: a class on a left-out image, at the image's own size where it is known."""
+    whole = held.image.whole_truth(name)
+    return held.image.truth(name) if whole is None else whole[None]
+
+
+def margins_of(held: HeldOut) -> Tensor:
+    """(n, N, h, w): the margins at the size of :func:`truth_of`."""
+    whole = held.image.whole_truth("")
+    if whole is None:
+        return held.margins
+    image = held.image.image
+    joined = join_views(held.margins, image.windows, image.size)
+    return to_size(joined, (int(whole.shape[0]), int(whole.shape[1])))[None]
+
+
+def _counts(lead: Tensor, true: Tensor) -> Tensor:
+    """(3, T) of a class on an image: pixels of the intersection and of the union, whether it is shown."""
+    counted, inside = true != IGNORE, true == 1
+    found = torch.stack([(lead > bound) & counted for bound in map(log_odds, _THRESHOLDS)]).flatten(1)
+    inside = inside.flatten()
+    shown = inside.any().expand(len(found))
+    return torch.stack([(found & inside).sum(1), (found | inside).sum(1), shown]).double()
+
+
+def _expected(counts: Tensor | None) -> ExpectedClass:
+    """Of a class's counts (n, 3, T) on left-out images."""
+    if counts is None or not bool(counts[:, 2].any()):
         return ExpectedClass(iou=None, spread=None)
-    hit, area = (torch.tensor(values, dtype=torch.float64) for values in (both, either))
+    hit, area, shown = counts.unbind(dim=1)
     best = int(_iou(hit.sum(0), area.sum(0)).argmax())
     own = torch.zeros(len(hit), dtype=torch.long)
     if len(hit) > 1:
@@ -257,13 +304,13 @@ def expected(held: Sequence[HeldOut], classes: Sequence[str], j: int) -> Expecte
     usual = float(_iou(hit[:, 0].sum(), area[:, 0].sum()))
     if best == 0 or chosen < usual + _GAIN:
         best, own, chosen = 0, torch.zeros_like(own), usual
-    single = _iou(hit[places, own], area[places, own])[torch.tensor(shown)]
+    single = _iou(hit[places, own], area[places, own])[shown[:, 0] > 0]
     spread = float(single.std()) if len(single) > 1 else None
     return ExpectedClass(iou=chosen, spread=spread, threshold=_THRESHOLDS[best])
 
 
 def _lead(margins: Tensor, j: int) -> Tensor:
-    """(n, S, S): by how much the class of place j leads before the background and all others."""
+    """(n, h, w): by how much the class of place j leads before the background and all others."""
     others = [k for k in range(margins.shape[1]) if k != j]
     if not others:
         return margins[:, j]

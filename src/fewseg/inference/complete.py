@@ -1,8 +1,8 @@
 """Completes what a person has painted: strokes, dots and boxes become a whole mask.
 
-Each pixel gets a belief in every class from how alike it is to painted ones, in colour and in a network's maps, and
-from what a model thinks of it. A random walker with priors (Grady, CVPR 2005) spreads beliefs and strokes between
-neighbours, hardly across edges; it is solved from coarse to fine.
+Each pixel gets a belief in every class from how alike it is to painted ones, in colour and in a network's
+maps, and from what a model thinks of it. A random walker with priors (Grady, CVPR 2005) spreads beliefs and
+strokes between neighbours, hardly across edges; it is solved from coarse to fine.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage, sparse
 from scipy.sparse.linalg import splu
+from torch import Tensor
 
 from fewseg.annotations.values import Mask
 from fewseg.backbones.trunks import IMAGE
 from fewseg.inference.model import GUIDE, EncodedImage, join_views, to_size
+from fewseg.inference.segmentation import strips
 from fewseg.types import IGNORE, DataError
 
 PAINTED = 1
@@ -69,7 +71,7 @@ class Canvas:
 
     Attributes:
         size: (H, W) of the image.
-        values: (h, w, C) of the image made smaller: colours, contrast, principal components of the network's maps.
+        values: (h, w, C) of the image made smaller: colours, contrast, main components of the network's maps.
         links: of this size and of each half of the one before, the weights (h, w - 1) and (h - 1, w) between
             neighbours.
     """
@@ -79,34 +81,35 @@ class Canvas:
     links: tuple[tuple[Floats, Floats], ...]
 
 
-def canvas(image: Image.Image, encoded: EncodedImage | None = None) -> Canvas:
-    """Looks at an image, at 640 pixels.
+def canvas(pixels: Tensor, encoded: EncodedImage | None = None) -> Canvas:
+    """Looks at an image, at 512 pixels.
 
     Args:
-        image: RGB, upright.
+        pixels: (3, H, W) uint8 RGB, upright.
         encoded: the same image as a model sees it.
     """
+    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
     scale = min(1.0, _LONGEST / max(image.size))
     w, h = (max(1, round(side * scale)) for side in image.size)
     small = np.asarray(image.convert("YCbCr").resize((w, h), Image.Resampling.BOX), dtype=np.float32)
-    smooth = ndimage.gaussian_filter(small, (0.7, 0.7, 0)) * np.float32([1, _CHROMA, _CHROMA])
+    smooth = ndimage.gaussian_filter(small, (0.7, 0.7, 0)) * np.array([1, _CHROMA, _CHROMA], dtype=np.float32)
     lines = [smooth[..., 0] - ndimage.gaussian_filter(smooth[..., 0], sigma) for sigma in _LINES]
-    values = _scaled(np.concatenate([smooth, np.stack(lines, axis=2)], axis=2))
+    values = level = _scaled(np.concatenate([smooth, np.stack(lines, axis=2)], axis=2))
+    links = [_links(level)]
+    while level[..., 0].size > _COARSEST and min(level.shape[:2]) > 1:
+        level = _halved(level) / np.float32(4)
+        links.append(_links(level))
     if encoded is not None:
         deep = to_size(_components(encoded), (h, w)).permute(1, 2, 0).numpy()
-        values = np.concatenate([values, _DEEP_SHARE * _scaled(deep)], axis=2)
-    links, level = [_links(values[..., : smooth.shape[2] + len(_LINES)])], values
-    while level[..., 0].size > _COARSEST and min(level.shape[:2]) > 1:
-        level = _halved(level) / 4
-        links.append(_links(level[..., : smooth.shape[2] + len(_LINES)]))
-    return Canvas(size=(image.height, image.width), values=np.ascontiguousarray(values), links=tuple(links))
+        values = np.concatenate([values, np.float32(_DEEP_SHARE) * _scaled(deep)], axis=2)
+    return Canvas(size=(image.height, image.width), values=values, links=tuple(links))
 
 
 def complete(image: Canvas, hints: Hints, chances: Floats | None = None) -> Mask:
     """Completes painted pixels and boxes to a mask (H, W) uint8 of class numbers.
 
-    Painted pixels keep their class, also 255. Others get the most probable one of the classes that are painted,
-    boxed, believed or in ``chances``, and of the background.
+    Painted pixels keep their class, also 255. Others get the most probable one of the background and of the
+    classes that are painted, boxed, believed or in ``chances``.
 
     Args:
         image: what it shows.
@@ -148,15 +151,13 @@ def complete(image: Canvas, hints: Hints, chances: Floats | None = None) -> Mask
         best = found.argmax(axis=0)
         for k in range(len(names)):
             own = free & (best == k) & (boxes[k][0] if k in boxes else True)
-            if k in boxes and own.sum() > _LEAST_OF_BOX * boxes[k][0].sum() or k == 0:
+            if k == 0 or (k in boxes and own.sum() > _LEAST_OF_BOX * boxes[k][0].sum()):
                 guessed[k] = np.flatnonzero(own)
-    labels = _enlarged(found, image.size, names)
-    return np.where(hints.kind == PAINTED, hints.labels, labels)
-
-
-def _enlarged(found: Floats, size: tuple[int, int], names: list[int]) -> Mask:
-    best = to_size(torch.from_numpy(found), size).numpy().argmax(axis=0)
-    return np.asarray(names, dtype=np.uint8)[best]
+    labels: Mask = np.empty(image.size, dtype=np.uint8)
+    for rows, strip in strips(torch.from_numpy(found), image.size):
+        labels[rows] = np.asarray(names, dtype=np.uint8)[strip.numpy().argmax(axis=0)]
+    labels[hints.kind == PAINTED] = hints.labels[hints.kind == PAINTED]
+    return labels
 
 
 def _names(hints: Hints, classes: int) -> list[int]:
@@ -247,10 +248,11 @@ def _kinds(samples: Floats) -> Floats:
 
 
 def _walk(image: Canvas, target: Floats, strength: Floats) -> Floats:
-    """(K, h, w) of the random walker: each pixel's mean of its neighbours and, by its strength, of its target."""
+    """(K, h, w): each pixel is the mean of its neighbours and, by its strength, of its target."""
     levels = [(target[1:] * strength, strength)]
     for _ in image.links[1:]:
-        levels.append(tuple(_halved(each.T).T for each in levels[-1]))
+        pulled, own = levels[-1]
+        levels.append((_halved(pulled.T).T, _halved(own.T).T))
     found = _solved(image.links[-1], *levels[-1])
     for links, (pulled, own) in zip(image.links[-2::-1], levels[-2::-1], strict=True):
         h, w = own.shape
@@ -302,12 +304,11 @@ def _solved(links: tuple[Floats, Floats], pulled: Floats, own: Floats) -> Floats
     solver = splu(
         system.tocsc(), permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True}, diag_pivot_thresh=0.0
     )
-    found: Floats = (
-        solver.solve(pulled.reshape(len(pulled), -1).T.astype(np.float64))
-        .T.reshape(pulled.shape)
-        .astype(np.float32)
-    )
-    return found
+    found: NDArray[np.float64] = solver.solve(pulled.reshape(len(pulled), -1).T.astype(np.float64))
+    return found.T.reshape(pulled.shape).astype(np.float32)
+
+
+_TINY = np.float32(1e-20)
 
 
 def _improved(found: Floats, links: tuple[Floats, Floats], pulled: Floats, own: Floats) -> Floats:
@@ -316,7 +317,7 @@ def _improved(found: Floats, links: tuple[Floats, Floats], pulled: Floats, own: 
     degree = _degree(links, own)
 
     def system(x: Floats) -> Floats:
-        out = degree * x
+        out: Floats = degree * x
         out[:, :, 1:] -= across * x[:, :, :-1]
         out[:, :, :-1] -= across * x[:, :, 1:]
         out[:, 1:] -= down * x[:, :-1]
@@ -324,29 +325,30 @@ def _improved(found: Floats, links: tuple[Floats, Floats], pulled: Floats, own: 
         return out
 
     def dot(a: Floats, b: Floats) -> Floats:
-        return np.einsum("khw,khw->k", a, b)[:, None, None]
+        found: Floats = np.einsum("khw,khw->k", a, b)[:, None, None]
+        return found
 
-    left = pulled - system(found)
-    scaled = left / degree
+    left: Floats = pulled - system(found)
+    scaled: Floats = left / degree
     way, size = scaled, dot(left, scaled)
     for _ in range(_STEPS):
         ahead = system(way)
-        step = size / np.maximum(dot(way, ahead), 1e-20)
+        step = size / (dot(way, ahead) + _TINY)
         found = found + step * way
         left = left - step * ahead
         scaled = left / degree
         size, before = dot(left, scaled), size
-        way = scaled + size / np.maximum(before, 1e-20) * way
+        way = scaled + size / (before + _TINY) * way
     return found
 
 
 def _scaled(values: Floats) -> Floats:
     """Values (h, w, C) of mean 0, whose variances sum to 1."""
     values = values - values.mean(axis=(0, 1))
-    return values / max(float(np.sqrt(np.square(values).sum(axis=2).mean())), 1e-3)
+    return values / np.float32(max(float(np.sqrt(np.square(values).sum(axis=2).mean())), 1e-3))
 
 
-def _components(encoded: EncodedImage) -> torch.Tensor:
+def _components(encoded: EncodedImage) -> Tensor:
     """(8, h, w) principal components of the maps that the network gives of an image."""
     maps = [own.float() for name, own in encoded.features.maps.items() if name not in (GUIDE, IMAGE)]
     size = sorted(tuple(own.shape[-2:]) for own in maps)[len(maps) // 2]

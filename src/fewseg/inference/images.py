@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +132,38 @@ _MOST_VALUES = 2**20  # of an image, evenly spaced
 
 def value_range_of(images: Sequence[object], max_pixels: int = MAX_PIXELS) -> ValueRange | None:
     """The 0.1 and 99.9 percentiles of the values of all images of more than 8 bits; None without any."""
-    found = [values for image in images for values in _deep_values(image, max_pixels)]
+    found = []
+    for image in images:
+        with suppress(DataError):  # reading the image reports it
+            found += [
+                values.ravel()[:: -(-values.size // _MOST_VALUES)].copy()
+                for values in _deep_values(image, max_pixels)
+            ]
     if not found:
         return None
-    values = np.concatenate([each.ravel()[:: -(-each.size // _MOST_VALUES)] for each in found])
+    values = np.concatenate(found)
     values = values[np.isfinite(values)].astype(np.float64)
     low, high = np.percentile(values, _PERCENTILES).tolist() if values.size else (0.0, 1.0)
     return low, high if high > low else low + 1
+
+
+class FirstRange:
+    """The range of values of the first image of more than 8 bits, which holds for all that follow.
+
+    Attributes:
+        found: the range; None before such an image.
+    """
+
+    def __init__(self) -> None:
+        self.found: ValueRange | None = None
+        self._lock = threading.Lock()
+
+    def of(self, content: bytes, max_pixels: int) -> ValueRange | None:
+        """What becomes 0 and 255 of an image file; None of one of 8 bits."""
+        own = value_range_of([content], max_pixels)
+        with self._lock:
+            self.found = self.found or own
+            return own and self.found
 
 
 def _deep_values(image: object, max_pixels: int) -> Iterator[NDArray[Any]]:

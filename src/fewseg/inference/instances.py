@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from fewseg.annotations.shapes import Region
-from fewseg.annotations.values import Mask
+from fewseg.annotations.values import Instance, Mask
 from fewseg.inference.options import Split
 
 Numbers = NDArray[np.int32]
@@ -44,6 +44,30 @@ def numbered(labels: Mask, classes: int, split: Split, min_area: int) -> tuple[N
         numbers += new[pieces]
         of_class += [j] * int(kept.sum())
     return numbers, of_class
+
+
+def instances_of(
+    numbers: Numbers,
+    of_class: Sequence[int],
+    classes: Sequence[str],
+    sums: NDArray[np.float64] | None = None,
+) -> tuple[Instance, ...]:
+    """The things of :func:`numbered`.
+
+    Args:
+        numbers: (H, W).
+        of_class: the class of each number.
+        classes: their names.
+        sums: of each number, 0 too, the probabilities of its pixels, whose mean is a thing's score; None
+            where a person has drawn them, whose score is 1.
+    """
+    found = []
+    for k, (j, box) in enumerate(zip(of_class, ndimage.find_objects(numbers), strict=True), 1):
+        piece = (numbers[box] == k).astype(np.uint8)
+        place = (box[1].start, box[0].start, piece.shape[1], piece.shape[0])
+        score = 1.0 if sums is None else round(float(sums[k] / piece.sum()), 6)
+        found.append(Instance(class_name=classes[j - 1], box=place, piece=piece, score=score))
+    return tuple(found)
 
 
 def _parted(mask: Region) -> Numbers:

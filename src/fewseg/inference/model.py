@@ -231,6 +231,7 @@ class Model:
         refine: whether the edges of masks follow those of the image (:func:`refined`); None where the
             supports choose that too.
         about: the header of the checkpoint that it was loaded from.
+        candidate: of a model that chooses, the name of the only candidate; all by default.
 
     Attributes:
         digest: key of all that decides features: weights, config, fusion, input size, views, precision.
@@ -251,6 +252,7 @@ class Model:
         chooses: bool = False,
         refine: bool | None = None,
         about: Checkpoint | None = None,
+        candidate: str | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
@@ -259,7 +261,7 @@ class Model:
         self.method, self.config, self.size, self.views = method, config, size, views or Whole()
         self.name = name or method_name(config)
         self.extract, self.precision, self.chooses = extract or method.extract, precision, chooses
-        self.refine, self.about = refine, about
+        self.refine, self.about, self.candidate = refine, about, candidate
         self.digest = self._digest()
 
     @property

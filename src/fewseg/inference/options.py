@@ -13,7 +13,7 @@ from fewseg.annotations.options import Format, LabelStudioNames, ReadOptions
 from fewseg.engine.choices import FusionName, PrecisionOption
 from fewseg.inference.find import find_images
 from fewseg.ops.files import check_writable
-from fewseg.recipes.names import recipe_names, unknown_recipe
+from fewseg.recipes.names import check_recipe_name
 
 AUTO, AUTO_RECIPE = "auto", "fitted_resnet50"
 DEFAULT_MODEL = AUTO
@@ -73,9 +73,8 @@ class ModelOptions:
         """Raises a FileNotFoundError or a ValueError where there is no such checkpoint or recipe."""
         if Path(self.model).suffix and not Path(self.model).exists():
             raise FileNotFoundError(f"no checkpoint at {self.model}: give the path of a .safetensors file")
-        recipe, names = auto_recipe(self.model) or self.model, recipe_names()
-        if recipe not in names and not Path(self.model).exists():
-            raise unknown_recipe(recipe, names)
+        if not Path(self.model).exists():
+            check_recipe_name(auto_recipe(self.model) or self.model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +133,12 @@ class LabelOptions:
     read: ReadOptions = field(default_factory=ReadOptions)
     """how annotated images are read; its ``max_pixels`` is the limit of all images."""
     run: RunOptions = field(default_factory=RunOptions)  # how a folder is labelled and what is written.
+    ray: bool = False
+    """label on a Ray cluster ($RAY_ADDRESS), or on one of this machine. Images may then lie anywhere that
+    fsspec reads (s3://bucket/photos, photos.zip, a list.parquet with a column path), and so may --out, which
+    gets Parquet files in place of all others."""
+    ray_workers: int = 0  # with --ray: how many hold the model; 0 for one on each GPU, or else on each CPU.
+    ray_shard: int = 256  # with --ray: images of a Parquet file, which a killed run goes on after.
 
     def check(self) -> None:
         """Checks what can be known before a model is loaded.
@@ -149,16 +154,33 @@ class LabelOptions:
         self.read.check()
         self.run.check()
         self.model.check()
+        check_support(self.support)
+        if self.save_support is not None:
+            check_writable(self.save_support)
+        if self.ray:
+            self._check_ray()
+            return
         for place in self.images:
             if place.strip() and not Path(place).exists() and glob.escape(place) == place:
                 raise FileNotFoundError(
                     f"{place} does not exist: give a folder of images, a pattern or files"
                 )
         find_images(self.images, leave_out=self.out)
-        check_support(self.support)
         check_writable(self.out / "run.json")
-        if self.save_support is not None:
-            check_writable(self.save_support)
+
+    def _check_ray(self) -> None:
+        if self.ray_workers < 0 or self.ray_shard < 1:
+            raise ValueError(
+                f"--ray-workers must be 0 or more and --ray-shard 1 or more, got {self.ray_workers} and "
+                f"{self.ray_shard}"
+            )
+        if self.backend != "torch":
+            raise ValueError("--ray needs --backend torch: leave --backend out")
+        if self.run.formats != RunOptions.formats:
+            raise ValueError(
+                "--ray writes Parquet alone: leave --format out, and write other formats from what "
+                "fewseg.annotations.parquet.read_parquet gives"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

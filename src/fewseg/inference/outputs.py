@@ -17,11 +17,11 @@ from torch import Tensor
 
 from fewseg.annotations.formats import FORMATS
 from fewseg.annotations.jsonl import read_jsonl
-from fewseg.annotations.mask_files import voc_palette
 from fewseg.annotations.names import file_safe, output_stems
 from fewseg.annotations.options import Format
 from fewseg.annotations.values import Mask, Prediction, check_name
 from fewseg.annotations.writer import PredictionWriter, WriteOptions, parse, scan
+from fewseg.inference.advice import verdict
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
 from fewseg.reports.templating import asset, render
 
@@ -115,37 +115,40 @@ def write_summary(folder: Path) -> None:
 
 THUMBS = ".thumbnails"
 SHEET = "contact-sheet.html"
-_SIDE = 240
-_OPACITY = 0.5
+_SIDE = 400  # pixels of the longer side, at most
+
+COLOURS = (
+    "#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00",
+    "#0072b2", "#aa4499", "#44aa99", "#999933", "#882255", "#332288",
+)  # fmt: skip
+"""Of classes 1, 2, ..., from the start again after the last: told apart with any kind of colour vision.
+
+Source: Okabe and Ito 2008, then Tol 2021 (muted).
+"""
 
 
 def thumbnail(pixels: Tensor) -> NDArray[np.uint8]:
-    """An image (3, H, W) uint8 as (h, w, 3), its longer side at most 240 pixels."""
+    """An image (3, H, W) uint8 as (h, w, 3), its longer side at most 400 pixels."""
     step = -(-max(pixels.shape[-2:]) // _SIDE)
     small: NDArray[np.uint8] = pixels[:, ::step, ::step].permute(1, 2, 0).contiguous().numpy()
     return small
 
 
 def write_thumbnail(folder: Path, name: str, thumb: NDArray[np.uint8], labels: Mask) -> None:
-    """Writes a thumbnail with the labels (H, W) in colour over it, and a line around them."""
+    """Writes a thumbnail, and the labels (H, W) in colour that are laid over it."""
     step = -(-max(labels.shape) // _SIDE)
-    small = labels[::step, ::step]
-    palette = _colours().astype(np.float32)
-    marked = (small > 0)[..., None]
-    mixed = np.where(marked, thumb * (1 - _OPACITY) + palette[small] * _OPACITY, thumb)
-    mixed[:, 1:][small[:, 1:] != small[:, :-1]] = 255
-    mixed[1:][small[1:] != small[:-1]] = 255
-    file = io.BytesIO()
-    Image.fromarray(mixed.astype(np.uint8)).save(file, format="JPEG", quality=80)
-    atomic_write_bytes(_path(folder, name), file.getvalue())
+    palette = [channel for colour in (*COLOURS, *COLOURS * 21) for channel in bytes.fromhex(colour[1:])]
+    mask = Image.fromarray(labels[::step, ::step])
+    mask.putpalette([0, 0, 0, *palette][:768])
+    picture, overlay = io.BytesIO(), io.BytesIO()
+    Image.fromarray(thumb).save(picture, format="JPEG", quality=80)
+    mask.save(overlay, format="PNG", transparency=0, optimize=True)
+    atomic_write_bytes(_path(folder, name, ".jpg"), picture.getvalue())
+    atomic_write_bytes(_path(folder, name, ".png"), overlay.getvalue())
 
 
-def _path(folder: Path, name: str) -> Path:
-    return folder / (hashlib.sha256(name.encode()).hexdigest()[:32] + ".jpg")
-
-
-def _colours() -> NDArray[np.uint8]:
-    return np.array(voc_palette(), dtype=np.uint8).reshape(-1, 3)
+def _path(folder: Path, name: str, ending: str) -> Path:
+    return folder / (hashlib.sha256(name.encode()).hexdigest()[:32] + ending)
 
 
 def write_sheet(folder: Path, problems: Mapping[str, str], most: int, expected: Sequence[str] = ()) -> None:
@@ -166,7 +169,8 @@ def write_sheet(folder: Path, problems: Mapping[str, str], most: int, expected: 
         style=asset("page.css"),
         count=len(found),
         left_out=max(0, len(found) - most),
-        legend=list(zip(classes, _colours()[1:].tolist(), strict=False)),
+        script=asset("contact_sheet.js"),
+        legend=[(name, COLOURS[k % len(COLOURS)]) for k, name in enumerate(classes)],
         problems=problems,
         expected=expected,
         cards=[_card(folder / THUMBS, *item) for item in found[:most]],
@@ -174,18 +178,35 @@ def write_sheet(folder: Path, problems: Mapping[str, str], most: int, expected: 
     atomic_write_text(folder / SHEET, text)
 
 
+_SIGNS = {
+    "reverse": "the examples are found again by it",
+    "agreement": "it stays without one of the examples",
+    "margin": "the probabilities are decided",
+}
+
+
 def _card(thumbs: Path, score: float, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    lines = []
-    for label, part in facts.get("parts", {}).items():
-        shown = [f"{k} {part[k]:.2f}" for k in ("reverse", "agreement", "margin") if part[k] is not None]
-        lines.append(f"{label}: {part['score']:.2f} ({', '.join(shown)})")
-    if not lines:
-        lines = [f"{label}: presence {value:.2f}" for label, value in facts.get("presence", {}).items()]
-    thumb = _path(thumbs, name)
+    parts, presence = facts.get("parts", {}), facts.get("presence", {})
+    signs = [
+        f"{label}: {', '.join(f'{text} {part[k]:.2f}' for k, text in _SIGNS.items() if part[k] is not None)}"
+        for label, part in parts.items()
+    ]
     return {
         "name": name,
         "score": score,
+        "verdict": verdict(score) if parts else "",
         "calibrated": facts.get("calibrated", True),
-        "lines": lines,
-        "thumbnail": base64.b64encode(thumb.read_bytes()).decode() if thumb.is_file() else "",
+        "lines": [f"{label}: {verdict(part['score'])} ({part['score']:.2f})" for label, part in parts.items()]
+        or [f"{label}: presence {value:.2f}" for label, value in presence.items()],
+        "signs": signs,
+        "picture": _data(_path(thumbs, name, ".jpg")),
+        "mask": _data(_path(thumbs, name, ".png")),
     }
+
+
+def _data(file: Path) -> str:
+    """An image file as a data URL; empty where there is none."""
+    kind = "jpeg" if file.suffix == ".jpg" else "png"
+    return (
+        f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}" if file.is_file() else ""
+    )

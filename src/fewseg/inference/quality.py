@@ -123,7 +123,7 @@ def halves_of(supports: SupportSet) -> list[Fold]:
         first = _first_half(torch.stack([m == 1 for m in masks]).any(dim=0)) if masks else torch.tensor(True)
         for part, hidden in zip(parts, (~first, first), strict=True):
             cut = {k: m.masked_fill(hidden, IGNORE) for k, m in support.masks.items()}
-            part.append(replace(support, masks=cut))
+            part.append(replace(support, masks=cut, whole={}))
     sets = [supports.of(part) for part in parts]
     return [
         Fold(rest=rest, held=tuple(held))
@@ -225,6 +225,12 @@ class QualityEstimator:
                 names = enumerate(self.supports.classes)
                 self._calibrations = {own: _calibration(self._held, j, own) for j, own in names}
             return self._calibrations[name]
+
+    def known_ious(self, name: str) -> tuple[float, ...]:
+        """IoU that the other supports reach on each left-out one of a class; empty with one support."""
+        of = self.calibration if self._by_probabilities else self.references
+        with torch.inference_mode():
+            return of(name).own
 
     def _compare_supports(self, name: str) -> References:
         place = self.supports.classes.index(name)

@@ -10,12 +10,11 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from fewseg.annotations.values import Instance, Mask, Prediction
-from fewseg.inference.choose import choose
-from fewseg.inference.instances import numbered
+from fewseg.inference.choose import Choice, choose
+from fewseg.inference.instances import instances_of, numbered
 from fewseg.inference.model import EncodedImage, Model, join_views, to_size
 from fewseg.inference.options import MIN_AREA, Split, check_instances
 from fewseg.inference.quality import Quality, QualityEstimator, probabilities
@@ -79,7 +78,7 @@ class Segmentation:
         for name in self.absent:
             margins[self.classes.index(name)] = _NOWHERE
         labels: Mask = np.empty(self.size, dtype=np.uint8)
-        for rows, strip in _strips(margins, self.size):
+        for rows, strip in strips(margins, self.size):
             labels[rows] = labels_of_margins(strip[None])[0].numpy()
         return labels
 
@@ -112,18 +111,12 @@ class Segmentation:
         check_instances(split, min_area)
         numbers, of_class = numbered(self.labels, len(self.classes), split, min_area)
         sums = np.zeros(len(of_class) + 1)
-        for rows, strip in _strips(self.margins, self.size):
+        for rows, strip in strips(self.margins, self.size):
             here = np.flatnonzero(numbers[rows])
             chances = probabilities(strip).flatten(1).numpy()
             own = chances[self.labels[rows].ravel()[here].astype(np.intp) - 1, here]
             sums += np.bincount(numbers[rows].ravel()[here], weights=own, minlength=len(sums))
-        found = []
-        for k, (j, box) in enumerate(zip(of_class, ndimage.find_objects(numbers), strict=True), 1):
-            piece = (numbers[box] == k).astype(np.uint8)
-            place = (box[1].start, box[0].start, piece.shape[1], piece.shape[0])
-            score = round(float(sums[k] / piece.sum()), 6)
-            found.append(Instance(class_name=self.classes[j - 1], box=place, piece=piece, score=score))
-        return tuple(found)
+        return instances_of(numbers, of_class, self.classes, sums)
 
     def prediction(
         self, name: str, probability: bool = False, instances: tuple[Instance, ...] | None = None
@@ -166,7 +159,7 @@ def presences(margins: Tensor) -> Tensor:
     return chances.topk(max(1, round(chances.shape[1] * _TOP)), dim=1).values.mean(dim=1)
 
 
-def _strips(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
+def strips(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
     """Yields maps (N, h, w) at an image's size (N, rows, W), by strips of rows where that is large."""
     height, width = size
     step = max(1, _STRIP // (len(maps) * width))
@@ -197,6 +190,7 @@ class Session:
         supports: encoded by it.
         before: a session of earlier supports, whose chosen method is taken where the classes are the same and
             there are fewer than twice as many annotated images as when it was chosen.
+        choice: the method that these supports chose before.
 
     Attributes:
         choice: of a model that lets the supports choose, the chosen method and what to expect of it, whose
@@ -206,7 +200,13 @@ class Session:
         ValueError: a class is shown nowhere, or a method that compares with the background is shown none.
     """
 
-    def __init__(self, model: Model, supports: SupportSet, before: Session | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        supports: SupportSet,
+        before: Session | None = None,
+        choice: Choice | None = None,
+    ) -> None:
         self.supports = supports
         encoded = supports.encoded(model.takes_negatives)
         if model.takes_negatives and not bool((encoded.masks == 0).any()):
@@ -215,10 +215,10 @@ class Session:
                 "a scribble nothing is known): draw a stroke labelled 'background', or add an image without "
                 f"{' and '.join(supports.classes)}"
             )
-        self.choice, self._chosen_by = None, len(supports.images)
+        self.choice, self._chosen_by = choice, len(supports.images)
         if before is not None and before._serves(supports):
             self.choice, self._chosen_by = before.choice, before._chosen_by
-        elif model.chooses:
+        elif model.chooses and choice is None:
             self.choice = choose(model, supports)
         self.model = model if self.choice is None else self.choice.model
         self.state = self.model.state(encoded)
@@ -226,6 +226,17 @@ class Session:
         self.negatives = frozenset(name for name in supports.classes if supports.negatives(name))
         self.floors = dict.fromkeys(supports.classes, 0.0)
         self.floors = self._floors()
+
+    @property
+    def expected(self) -> Mapping[str, float]:
+        """Class to the IoU that the other supports reach on left-out ones; without classes that have one.
+
+        The first use takes as long as a quality. A model that lets them choose has it then.
+        """
+        if self.choice is not None:
+            return {name: own.iou for name, own in self.choice.classes.items() if own.iou is not None}
+        known = {name: self.estimator.known_ious(name) for name in self.supports.classes}
+        return {name: sum(own) / len(own) for name, own in known.items() if own}
 
     def _serves(self, supports: SupportSet) -> bool:
         """Whether its choice, which takes long, is good enough for other supports."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Self, TypeVar, overload
 
 import torch
 
@@ -30,12 +30,15 @@ from fewseg.inference.supports import (
     ClassSupport,
     SupportSet,
     load_supports,
-    precision_of_supports,
+    options_of_supports,
     save_supports,
+    whole_mask,
 )
 from fewseg.types import DataError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 AnyImage = ImageLike | PreparedImage | EncodedImage
 """An image in any form, or one that was prepared or encoded before."""
@@ -51,8 +54,8 @@ class Segmenter:
         model: shared with as many segmenters as wanted.
         max_pixels: from 1; larger images are refused, files from their header.
         value_range: what becomes 0 and 255 of images of more than 8 bits a pixel. By default the 0.1 and 99.9
-            percentiles of the first supports of that kind, of all in the call that adds them together; it
-            holds for all later images, so that equal values look equal in all of them.
+            percentiles of the first images of that kind, supports or others, of all in the call that gives
+            them together; it holds for all later images, so that equal values look equal in all of them.
 
     Example:
         >>> segmenter = Segmenter.from_checkpoint()
@@ -206,8 +209,31 @@ class Segmenter:
         """What becomes 0 and 255 of images of more than 8 bits a pixel; None where it is not known yet."""
         return self._supports.value_range
 
+    def learn_range(self, images: Sequence[AnyImage], before: ValueRange | None = None) -> None:
+        """Takes the range of values from images of more than 8 bits, where there are some and none is known.
+
+        Images that are added or segmented do so by themselves.
+
+        Args:
+            images: together; 50 of them, evenly spaced, are read. Those that cannot be read are left out.
+            before: an earlier run's range, which is taken in place of the percentiles.
+        """
+        if self.value_range is not None:
+            return
+        found = before or value_range_of(evenly(images), self.max_pixels)
+        with self._changing:
+            if found is not None and self.value_range is None:
+                self._supports = replace(self._supports, value_range=found)
+                logger.info(
+                    "images of more than 8 bits: %g .. %g become 0 .. 255 in all of them, which are the 0.1 "
+                    "and 99.9 percentiles of the first ones; value_range sets others",
+                    *found,
+                )
+
     def prepare(self, image: ImageLike, what: str = "the image") -> PreparedImage:
         """Reads an image and cuts it to the network's size; raises a DataError where it cannot be used."""
+        if self.value_range is None:
+            self.learn_range([image])
         return self.model.prepare(read_image(image, what, self.max_pixels, self.value_range))
 
     def encode(self, image: AnyImage) -> EncodedImage:
@@ -295,23 +321,17 @@ class Segmenter:
         names: Sequence[str] | None = None,
     ) -> tuple[list[EncodedImage], SupportSet]:
         """Adds images with their masks; returns them encoded, and the new support set."""
-        with self._changing:
-            if self.value_range is None and (found := value_range_of(images, self.max_pixels)):
-                self._supports = replace(self._supports, value_range=found)
-                logger.info(
-                    "images of more than 8 bits: %g .. %g become 0 .. 255 in all of them, which are the 0.1 "
-                    "and 99.9 percentiles of the annotated ones; value_range sets others",
-                    *found,
-                )
-        encoded, cut = self.encode_all(images), []
+        self.learn_range(images)
+        encoded, cut, whole = self.encode_all(images), [], []
         for i, (image, own) in enumerate(zip(encoded, masks, strict=True), 1):
             read = {
                 k: read_mask_of(mask, image.size, f"mask {i} of {k!r}", self.max_pixels)
                 for k, mask in own.items()
             }
             cut.append({k: view_masks(mask, image.windows) for k, mask in read.items()})
+            whole.append({k: whole_mask(mask) for k, mask in read.items()})
         with self._changing:
-            self._replace(self._supports.annotated(encoded, cut, names))
+            self._replace(self._supports.annotated(encoded, cut, names, whole))
             return encoded, self._supports
 
     def support(self, name: str) -> ClassSupport:
@@ -380,6 +400,7 @@ class Segmenter:
             ValueError: there is no support, the batch is below 1, or, of a single image, as :meth:`encode`.
         """
         session = self.session()
+        self.learn_range(image if isinstance(image, (list, tuple)) else [image])
         if not isinstance(image, (list, tuple)):
             return session.segment(self.encode(image), quality=quality)
         if batch is None:
@@ -438,6 +459,14 @@ class Segmenter:
             self._replace(loaded)
 
 
+_SEEN = 50  # images that a range of values is taken from
+
+
+def evenly(images: Sequence[T]) -> Sequence[T]:
+    """Those that a range of values is taken from."""
+    return images[:: max(1, -(-len(images) // _SEEN))]
+
+
 _SUPPORT_BYTES = 4 * 2**30
 """Of features that are kept of annotated images."""
 
@@ -450,9 +479,17 @@ def _most_supports(model: Model, images: Sequence[AnnotatedImage]) -> int:
 
 
 def segmenter_with_supports(
-    model: ModelOptions, support: Path, read: ReadOptions, convert: Callable[[Model], Model] | None = None
+    model: ModelOptions,
+    support: Path,
+    read: ReadOptions,
+    convert: Callable[[Model], Model] | None = None,
+    refit: Callable[[Segmenter, Sequence[AnnotatedImage]], Segmenter] | None = None,
 ) -> Segmenter:
-    """A segmenter with annotated images, read before the model is loaded, or with a saved support set."""
+    """A segmenter with annotated images, read before the model is loaded, or with a saved support set.
+
+    ``convert`` changes the model, and ``refit`` the segmenter of annotated images whose model chooses and
+    whose input is not given.
+    """
     is_saved = support.suffix == ".safetensors"
     images = [] if is_saved else read_supports(support, read)
     if not is_saved and not any(image.masks for image in images):
@@ -460,8 +497,8 @@ def segmenter_with_supports(
             f"{support}: no class is marked on any of its {len(images)} images: annotate the thing on one at "
             "least"
         )
-    if is_saved and model.precision == "auto":
-        model = replace(model, precision=precision_of_supports(support))
+    if is_saved:
+        model = options_of_supports(support, model)
     loaded = load_model(model)
     if len(images) > MOST_IMAGES:
         most = MOST_IMAGES if loaded.chooses else _most_supports(loaded, images)
@@ -477,4 +514,6 @@ def segmenter_with_supports(
         segmenter.load_supports(support)
     else:
         segmenter.add_annotated(images)
+        if refit is not None and loaded.chooses and model.size is None and model.tiles is None:
+            segmenter = refit(segmenter, images)
     return segmenter

@@ -16,9 +16,10 @@ from torch import Tensor
 from fewseg.annotations.options import ValueRange
 from fewseg.annotations.values import check_classes
 from fewseg.engine.choices import Precision
-from fewseg.inference.model import EncodedImage, Model, Window, view_masks
+from fewseg.inference.model import EncodedImage, Model, Whole, Window, view_masks
+from fewseg.inference.options import ModelOptions
 from fewseg.ops.files import atomic_path, parse_json
-from fewseg.ops.geometry import letterbox
+from fewseg.ops.geometry import letterbox, resize_labels, scaled
 from fewseg.types import IGNORE, DataError, EncodedShots, Features
 
 
@@ -29,6 +30,9 @@ class SupportImage:
     image: EncodedImage
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     """Class to (n, S, S) uint8 in {0, 1, 255} of its n views; empty where no class is shown."""
+    whole: Mapping[str, Tensor] = field(default_factory=dict)
+    """Class to (H, W) uint8 in {0, 1, 255} of the image, at most 1024 pixels a side (:func:`whole_mask`), by
+    which candidates are tested; of none of the classes where it is not known."""
 
     def shows(self, name: str) -> bool:
         """Whether a class is marked on it."""
@@ -44,6 +48,16 @@ class SupportImage:
             return self.masks[name]
         masks = next(iter(self.masks.values()), None)
         return _empty_masks(self.image) if masks is None else torch.where(masks == IGNORE, masks, 0)
+
+    def whole_truth(self, name: str) -> Tensor | None:
+        """Returns :meth:`truth` of the image, (H, W); None where a mask of it is known for views alone."""
+        if not set(self.masks) <= set(self.whole):
+            return None
+        if name in self.masks:
+            return self.whole[name]
+        for other in self.masks:
+            return torch.where(self.whole[other] == IGNORE, self.whole[other], 0)
+        return whole_mask(torch.zeros(self.image.size, dtype=torch.uint8))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +92,9 @@ class SupportSet:
     images: tuple[SupportImage, ...] = ()
     value_range: ValueRange | None = None
 
-    def added(self, image: EncodedImage, masks: Mapping[str, Tensor]) -> SupportSet:
+    def added(
+        self, image: EncodedImage, masks: Mapping[str, Tensor], whole: Mapping[str, Tensor] | None = None
+    ) -> SupportSet:
         """Returns the set with an annotated image; a known image gets these masks beside its others.
 
         Args:
@@ -86,18 +102,23 @@ class SupportSet:
             masks: class to (n, S, S); a new mask of a class replaces the image's old one. A negative of all
                 classes stays a negative of the present ones that it gets no mask of. Empty: a negative of all
                 classes, those that are added later too, unless the image shows one of them.
+            whole: class to (H, W), of the same classes.
         """
         classes = tuple(dict.fromkeys([*self.classes, *masks]))
         images = {support.image.digest: support for support in self.images}
         known = images.get(image.digest)
+        whole = whole or {}
         if known is None:
-            known = SupportImage(image=image, masks=masks)
+            known = SupportImage(image=image, masks=masks, whole=whole)
         elif masks:
+            empty = {} if known.masks else dict.fromkeys(self.classes, _empty_masks(image))
+            of_empty = {name: whole_mask(torch.zeros(image.size, dtype=torch.uint8)) for name in empty}
+            kept = {name: mask for name, mask in known.whole.items() if name not in masks}
             known = replace(
-                known, masks={**(known.masks or dict.fromkeys(self.classes, _empty_masks(image))), **masks}
+                known, masks={**known.masks, **empty, **masks}, whole={**kept, **of_empty, **whole}
             )
         elif not any(map(known.shows, known.masks)):
-            known = replace(known, masks={})
+            known = replace(known, masks={}, whole={})
         images[image.digest] = known
         return replace(self, classes=classes, images=tuple(images.values()))
 
@@ -106,6 +127,7 @@ class SupportSet:
         images: Sequence[EncodedImage],
         masks: Sequence[Mapping[str, Tensor]],
         names: Sequence[str] | None = None,
+        whole: Sequence[Mapping[str, Tensor]] | None = None,
     ) -> SupportSet:
         """As :meth:`added`, several images, whose classes and masks must make sense together.
 
@@ -113,6 +135,7 @@ class SupportSet:
             images: encoded.
             masks: of each, class to (n, S, S).
             names: what errors call the images.
+            whole: of each, class to (H, W).
 
         Raises:
             ValueError: a class name is invalid, a class is shown nowhere, or no masks are given of an image
@@ -128,7 +151,7 @@ class SupportSet:
                     f"classes, but it is an example of {shown[0]!r} already: give its masks, or remove it "
                     "there first"
                 )
-            supports = supports.added(image, own)
+            supports = supports.added(image, own, whole[i] if whole else None)
         if supports.classes:
             check_classes(supports.classes)
         unseen = [name for name in supports.classes if not supports.positives(name)]
@@ -169,6 +192,12 @@ class SupportSet:
         if name in left.classes and not left.positives(name):
             raise ValueError(f"only negatives of {name!r} would be left: remove the whole class")
         return left
+
+    def to(self, device: torch.device) -> SupportSet:
+        """Returns the set with its features on a device."""
+        moved = [replace(s.image, features=s.image.features.to(device)) for s in self.images]
+        images = [replace(s, image=image) for s, image in zip(self.images, moved, strict=True)]
+        return replace(self, images=tuple(images))
 
     def of(self, images: Iterable[SupportImage]) -> SupportSet:
         """Returns a set of some of the images, or of others for them, and of the classes that they show."""
@@ -239,6 +268,16 @@ def _empty_masks(image: EncodedImage) -> Tensor:
     return view_masks(torch.zeros(image.size, dtype=torch.uint8), image.windows)
 
 
+_MOST_SIDE = 1024
+
+
+def whole_mask(mask: Tensor) -> Tensor:
+    """A mask (H, W) of an image, at most 1024 pixels a side."""
+    height, width = mask.shape
+    factor = _MOST_SIDE / max(height, width)
+    return mask if factor >= 1 else resize_labels(mask, scaled((height, width), factor))
+
+
 _KEY, _SCHEMA = "fewseg-supports", 1
 
 
@@ -251,6 +290,8 @@ def save_supports(path: Path, supports: SupportSet, model: Model) -> None:
         for level, maps in image.features.maps.items():
             tensors[f"features.{i}.{level}"] = maps.detach().cpu().contiguous()
         tensors |= {f"masks.{i}.{j}": mask.cpu().contiguous() for j, mask in masks.items()}
+        whole = {j: support.whole[supports.classes[j]] for j in masks if supports.classes[j] in support.whole}
+        tensors |= {f"whole.{i}.{j}": mask.contiguous() for j, mask in whole.items()}
         shots.append(
             {
                 "size": image.size,
@@ -266,6 +307,8 @@ def save_supports(path: Path, supports: SupportSet, model: Model) -> None:
         "model": model.digest,
         "model_name": model.name,
         "precision": model.precision,
+        "size": model.size,
+        "tiles": None if isinstance(model.views, Whole) else [model.views.side, model.views.overlap],
         "classes": supports.classes,
         "value_range": supports.value_range,
         "shots": shots,
@@ -274,13 +317,29 @@ def save_supports(path: Path, supports: SupportSet, model: Model) -> None:
         save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
 
 
-def precision_of_supports(path: Path) -> Precision:
-    """In which a saved support set was encoded; fp32 where its file does not record it."""
+def _header_of(path: Path) -> dict[str, Any]:
+    """Of a saved support set; empty where it cannot be read, which load_supports reports."""
     try:
         with safe_open(path, framework="pt") as file:
-            return "bf16" if parse_json((file.metadata() or {})[_KEY])["precision"] == "bf16" else "fp32"
+            return dict(parse_json((file.metadata() or {})[_KEY]))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-        return "fp32"  # load_supports reports what is wrong
+        return {}
+
+
+def precision_of_supports(path: Path) -> Precision:
+    """In which a saved support set was encoded; fp32 where its file does not record it."""
+    return "bf16" if _header_of(path).get("precision") == "bf16" else "fp32"
+
+
+def options_of_supports(path: Path, options: ModelOptions) -> ModelOptions:
+    """The options with the precision and the input that a saved set was encoded in, where none are given."""
+    header = _header_of(path)
+    if options.precision == "auto":
+        options = replace(options, precision=precision_of_supports(path))
+    if options.size is None and options.tiles is None and "size" in header:
+        side, overlap = header.get("tiles") or (None, options.overlap)
+        options = replace(options, size=header["size"], tiles=side, overlap=overlap)
+    return options
 
 
 def load_supports(path: Path, model: Model) -> SupportSet:
@@ -331,6 +390,8 @@ def _support(
         for level in stored["levels"]
     }
     masks = {classes[j]: tensors[f"masks.{i}.{j}"] for j in stored["masks"]}
+    places = {classes[j]: f"whole.{i}.{j}" for j in stored["masks"]}
+    whole = {name: tensors[key] for name, key in places.items() if key in tensors}
     windows = tuple(Window(t, left, letterbox((h, w), size)) for t, left, h, w, size in stored["windows"])
     for tensor in (*maps.values(), *masks.values()):
         if len(tensor) != len(windows):
@@ -342,7 +403,7 @@ def _support(
         digest=str(stored["digest"]),
         model=model.digest,
     )
-    return SupportImage(image=image, masks=masks)
+    return SupportImage(image=image, masks=masks, whole=whole)
 
 
 def _pair(values: list[int]) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewseg.backbones import BackboneConfig
 from fewseg.methods.fusion import AllFusion, AllVectors, CrossGuided, ScoreAverage
-from fewseg.methods.layers import MidLevel, NoPrior, PyramidOutput, PyramidTrunk, Rounding, bin_size
+from fewseg.methods.layers import MidLevel, PyramidOutput, PyramidTrunk, Rounding, bin_size
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
 from fewseg.methods.pair_scorer import PairConfig, PairScorer
 from fewseg.methods.prototypical import dot_products
@@ -175,7 +175,7 @@ class ASGNet(PairScorer):
 
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature."""
-        return QueryMaps(mid=self.mid.of(features), prior=NoPrior().query_map(features))
+        return QueryMaps(mid=self.mid.of(features))
 
     def decode(self, query: QueryMaps, guides: Guides, *, deep: bool) -> PyramidOutput:
         """Joins query, allocated prototypes and their summed cosines, and enriches them at every scale."""

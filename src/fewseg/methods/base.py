@@ -233,9 +233,13 @@ class FewShotSegmenter(nn.Module, ABC):
             Logits (n, 1 + N, H, W) at the images' size, background first.
         """
 
-    @abstractmethod
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
-        """Named losses of a batch of episodes of any K."""
+        """Named losses of a batch of episodes of any K.
+
+        Raises:
+            ValueError: the method is fitted to each support set anew, or has no weights of its own.
+        """
+        raise ValueError(f"{type(self).__name__} has nothing to train: evaluate it without training")
 
 
 def warn_of_square(method: FewShotSegmenter, size: int) -> None:

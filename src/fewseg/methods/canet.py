@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fewseg.backbones import BackboneConfig
 from fewseg.methods.base import sets_of_queries
 from fewseg.methods.fusion import AttendedFusion, MeanVector, ShotAttention, one_vs_rest
-from fewseg.methods.layers import MidLevel, NoPrior
+from fewseg.methods.layers import MidLevel
 from fewseg.methods.losses import cross_entropy_full_size
 from fewseg.methods.pair_scorer import PairConfig, PairScorer
 from fewseg.methods.registry import register_method
@@ -378,7 +378,7 @@ class IterativeScorer(PairScorer):
 
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature."""
-        return QueryMaps(mid=self.mid.of(features), prior=NoPrior().query_map(features))
+        return QueryMaps(mid=self.mid.of(features))
 
     def iterate(self, query: QueryMaps, guides: Guides, history: Tensor | None = None) -> Tensor:
         """One iteration of the query path: logits (n, 2, h, w) of n (query, guide) pairs.

@@ -28,7 +28,7 @@ from fewseg.methods.fusion import JointFit
 from fewseg.methods.registry import register_method
 from fewseg.ops.filters import filter_channels, pixel_filters
 from fewseg.ops.resize import resize
-from fewseg.types import IGNORE, EncodedEpisodes, EncodedShots, Features, LossTerms, State
+from fewseg.types import IGNORE, EncodedShots, Features, State
 
 _FILTERS = "filters"
 _STRIDE = 2  # of the filtered image; every pixel would cost four times as much and gives 0 to 2 points
@@ -242,14 +242,6 @@ class Fitted(FewShotSegmenter):
         for weight, bias in zip(state.weights[1:], state.biases[1:], strict=True):
             found = torch.tensordot(weight[b], F.relu(found), dims=1) + bias[b][:, None, None]
         return found
-
-    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
-        """Always raises: the head is fitted to each support set anew.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError("a fitted head has nothing to train: evaluate it without training")
 
 
 @dataclass(frozen=True, kw_only=True)

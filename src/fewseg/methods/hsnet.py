@@ -223,8 +223,7 @@ class HSNet(PairScorer):
     def encode_query(self, features: Features) -> QueryMaps:
         """Every block's map with cells of unit length."""
         maps = {level: unit_cells(features[level]) for own in self.stages.values() for level in own}
-        nothing = next(iter(maps.values()))[:, :0]
-        return QueryMaps(mid=nothing, prior=nothing, maps=maps)
+        return QueryMaps(mid=next(iter(maps.values()))[:, :0], maps=maps)
 
     def hypercorrelations(self, query: QueryMaps, guides: Guides) -> Iterator[Tensor]:
         """The pyramid (n, L, h, w, h', w') of n pairs, deepest stage first, one at a time (Eq. 2-3)."""

@@ -18,7 +18,7 @@ from fewseg.methods.fusion import MeanVector, PrototypeFusion
 from fewseg.methods.prototypical import Cosine, Metric, PrototypeSegmenter, check_levels
 from fewseg.methods.registry import register_method
 from fewseg.ops.resize import resize
-from fewseg.types import EncodedEpisodes, Features, LossTerms
+from fewseg.types import Features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +61,3 @@ class Matcher(PrototypeSegmenter):
         size = (int(first.shape[-2]), int(first.shape[-1]))
         maps = [resize(F.normalize(features[level].float(), dim=1), size) for level in self.config.levels]
         return torch.cat(maps, dim=1)
-
-    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
-        """Always raises: there is nothing to train.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(f"{type(self).__name__} has nothing to train: evaluate it without training")

@@ -17,12 +17,15 @@ from fewseg.methods.fusion import (
     ScoreAverage,
     one_vs_rest,
 )
+from fewseg.methods.losses import cross_entropy_full_size
 from fewseg.ops.masks import SmallObjects, foreground_cells, labels_of_margins
 from fewseg.ops.resize import resize
 from fewseg.types import (
+    EncodedEpisodes,
     EncodedShots,
     Features,
     Guides,
+    LossTerms,
     QueryMaps,
     RaggedShots,
     SupportState,
@@ -173,6 +176,14 @@ class PairScorer(FewShotSegmenter):
         if support.ways == 1:
             return self._encode_way(support)
         return WaysState(ways=tuple(self._encode_way(support.one_way(j)) for j in range(1, support.ways + 1)))
+
+    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
+        """Cross-entropy of the query under its K shots, which the first of ``fusions`` joins."""
+        support = episodes.support
+        guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
+        joined = self.fusions[0].join(guides, support.shots)
+        logits = self.score(self.encode_query(episodes.query), joined)
+        return LossTerms(terms={"query": cross_entropy_full_size(logits, episodes.query_masks)})
 
     def _encode_way(self, support: EncodedShots | RaggedShots) -> SupportState:
         parts = support.shots if isinstance(support, RaggedShots) else (support,)

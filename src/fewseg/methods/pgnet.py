@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from fewseg.backbones import BackboneConfig
 from fewseg.methods.canet import IterativeTrunk
 from fewseg.methods.fusion import AllFusion, AllVectors, CrossGuided, ScoreAverage
-from fewseg.methods.layers import MidLevel, NoPrior, bin_size
-from fewseg.methods.losses import cross_entropy_full_size
+from fewseg.methods.layers import MidLevel, bin_size
 from fewseg.methods.pair_scorer import PairConfig, PairScorer
 from fewseg.methods.registry import register_method
 from fewseg.ops.masks import masked_average
 from fewseg.ops.resize import resize
-from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
+from fewseg.types import Features, Guides, QueryMaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +123,7 @@ class PGNet(PairScorer):
 
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature."""
-        return QueryMaps(mid=self.mid.of(features), prior=NoPrior().query_map(features))
+        return QueryMaps(mid=self.mid.of(features))
 
     def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
         """Logits (n, 2, h, w) of n (query, guide) pairs."""
@@ -138,10 +137,3 @@ class PGNet(PairScorer):
             found.append(resize(graph(grid, nodes, inside), query.size))
         logits: Tensor = self.trunk(torch.stack(found).sum(dim=0))
         return logits
-
-    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
-        """Cross-entropy of the query, under the cells of all K shots."""
-        support = episodes.support
-        guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
-        logits = self.score(self.encode_query(episodes.query), AllVectors().join(guides, support.shots))
-        return LossTerms(terms={"query": cross_entropy_full_size(logits, episodes.query_masks)})

@@ -14,13 +14,12 @@ from torch import Tensor
 from fewseg.backbones import BackboneConfig
 from fewseg.methods.canet import DenseComparison, IterativeTrunk
 from fewseg.methods.fusion import AllFusion, AllVectors, CrossGuided, ScoreAverage
-from fewseg.methods.layers import MidLevel, NoPrior
-from fewseg.methods.losses import cross_entropy_full_size
+from fewseg.methods.layers import MidLevel
 from fewseg.methods.pair_scorer import PairConfig, PairScorer
 from fewseg.methods.prototypical import dot_products
 from fewseg.methods.registry import register_method
 from fewseg.ops.similarity import unit_cells
-from fewseg.types import IGNORE, EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
+from fewseg.types import IGNORE, Features, Guides, QueryMaps
 
 _EMPTY = 1e-6
 """Cells that a component must hold in all, or it keeps its vector."""
@@ -153,7 +152,7 @@ class PMMs(PairScorer):
 
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature."""
-        return QueryMaps(mid=self.mid.of(features), prior=NoPrior().query_map(features))
+        return QueryMaps(mid=self.mid.of(features))
 
     def matched(self, query: QueryMaps, guides: Guides) -> Tensor:
         """P-Match (n, d, h, w): the dense comparison with each foreground vector, summed over a shot's.
@@ -183,10 +182,3 @@ class PMMs(PairScorer):
         del prior
         logits: Tensor = self.trunk(self.matched(query, guides), self.classified(query, guides))
         return logits
-
-    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
-        """Cross-entropy of the query, on the prototypes of all K shots."""
-        support = episodes.support
-        guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
-        logits = self.score(self.encode_query(episodes.query), AllVectors().join(guides, support.shots))
-        return LossTerms(terms={"query": cross_entropy_full_size(logits, episodes.query_masks)})

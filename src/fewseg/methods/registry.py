@@ -1,6 +1,7 @@
 """Every method by its name. A method registers itself in its own file, of fewseg or of a different package.
 
-A package outside names the module that registers its methods in the entry point group ``fewseg.methods``.
+A package outside names the module that registers its methods in the entry point group ``fewseg.methods``; the
+recipes that it registers are known too.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def register_method(name: str, config: type[MethodConfig]) -> Callable[[type[M]]
         config: a frozen keyword-only dataclass; the method takes one as its only argument.
 
     Raises:
-        ValueError: a different method has this name.
+        ValueError: a different method has this name, or the config lacks a field that every method needs.
     """
 
     def register(method: type[M]) -> type[M]:
@@ -56,6 +57,12 @@ def register_method(name: str, config: type[MethodConfig]) -> Callable[[type[M]]
                 raise ValueError(
                     f"a config class {_place(other)} exists already: choose a different class name"
                 )
+        lacking = {"backbone", "fusion"} - {f.name for f in fields(config)}
+        if lacking:
+            raise ValueError(
+                f"{config.__name__} has no field {' and no '.join(sorted(lacking))}: every method's config "
+                "is a dataclass with a backbone and a fusion, whose type names the fusions that it can use"
+            )
         METHODS[name] = config
         config.method = method
         return method
@@ -68,19 +75,19 @@ def _place(config: type[MethodConfig]) -> str:
 
 
 @functools.cache
-def _load_other_packages() -> None:
+def load_other_packages() -> None:
+    """Imports the modules of the entry points, once."""
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             entry.load()
         except Exception:  # a broken package must not take the others along
-            logger.warning(
-                "the methods of %s (%s) could not be loaded", entry.name, entry.value, exc_info=True
-            )
+            package = f"{entry.name} ({entry.value})"
+            logger.warning("the methods and recipes of %s could not be loaded", package, exc_info=True)
 
 
 def list_methods() -> list[str]:
     """The names of all methods, those of other installed packages included."""
-    _load_other_packages()
+    load_other_packages()
     return sorted(METHODS)
 
 

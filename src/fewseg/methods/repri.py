@@ -18,7 +18,7 @@ from fewseg.methods.registry import register_method
 from fewseg.ops.masks import masked_averages
 from fewseg.ops.resize import pixels_to_cells, resize
 from fewseg.ops.similarity import unit_cells
-from fewseg.types import IGNORE, EncodedEpisodes, EncodedShots, Features, LossTerms, State
+from fewseg.types import IGNORE, EncodedShots, Features, State
 
 _LEAST = 1e-7  # a probability is taken as at least this in a logarithm
 
@@ -221,11 +221,3 @@ class RePRI(FewShotSegmenter):
         return (
             classifier_logits(cells, vectors, biases, self.config.temperature).sigmoid().mean(dim=1).detach()
         )
-
-    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
-        """Always raises: the classifier is fitted to each episode anew.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError("RePRI has nothing to train: evaluate it without training")

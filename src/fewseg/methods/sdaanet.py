@@ -10,6 +10,7 @@ i-th support prototype.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -158,6 +159,32 @@ class PrototypeTeacher:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnitTeachers(MaskedTeacher):
+    """``SeparateTeachers`` on directions alone: every prototype is scaled to one length before its softmax.
+
+    Eq. 5 is least where all prototypes are zero; here their length changes nothing. No paper has this form.
+
+    Attributes:
+        length: of every prototype, above 0.
+    """
+
+    kind: Literal["unit"] = "unit"
+    length: float = 10.0
+    detach: bool = False
+
+    def teachers(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
+        """d_t,i (B, K, d), of students that are scaled already."""
+        return (students.softmax(dim=-1) + self._scaled(gates * query.unsqueeze(1)).softmax(dim=-1)) / 2
+
+    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
+        """L_KD; see ``MaskedTeacher.loss``."""
+        return super().loss(self._scaled(students), gates, query)
+
+    def _scaled(self, prototypes: Tensor) -> Tensor:
+        return self.length * F.normalize(prototypes, dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class NoDistillation:
     """No teacher and no loss."""
 
@@ -170,6 +197,7 @@ DistillationConfig = (
     | PrintedSeparateTeachers
     | PrintedIntegralTeacher
     | PrototypeTeacher
+    | UnitTeachers
     | NoDistillation
 )
 
@@ -450,6 +478,18 @@ class PooledShots:
         return gated(self.values) * self.raw
 
 
+def prototype_sizes(prototypes: Tensor) -> dict[str, Tensor]:
+    """What vanishes when L_KD shrinks the prototypes (n, d), which makes every softmax uniform.
+
+    Their mean length, and their contrast: 1 - H / log d of the entropy H of their softmax, mean over n.
+    """
+    found = prototypes.detach().float()
+    logs = found.log_softmax(dim=-1)
+    entropy = -(logs.exp() * logs).sum(dim=-1)
+    contrast = 1 - entropy / math.log(found.shape[-1])
+    return {"prototype_length": found.norm(dim=-1).mean(), "prototype_contrast": contrast.mean()}
+
+
 @register_method("sdaanet", SDAANetConfig)
 class SDAANet(PyramidScorer):
     """SD-AANet for any K; see the module's docstring for the sources.
@@ -563,7 +603,8 @@ class SDAANet(PyramidScorer):
             "distillation": config.distillation_weight,
             "support_attention": config.attention_weight,
         }
-        return LossTerms(terms=terms, weights={k: v for k, v in weights.items() if k in terms})
+        weights = {name: weight for name, weight in weights.items() if name in terms}
+        return LossTerms(terms=terms, weights=weights, watched=prototype_sizes(shots.prototypes))
 
     def distillation_loss(self, shots: PooledShots, query: QueryMaps, query_masks: Tensor) -> Tensor | None:
         """L_KD of B * K shots and B queries: the only use of the query mask beside the cross-entropies.

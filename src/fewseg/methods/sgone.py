@@ -12,19 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewseg.backbones import BackboneConfig
-from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import MeanVector, PairFusion
-from fewseg.methods.losses import cross_entropy_full_size
-from fewseg.methods.pair_scorer import PairScorer
+from fewseg.methods.pair_scorer import PairConfig, PairScorer
 from fewseg.methods.registry import register_method
 from fewseg.ops.masks import masked_averages
 from fewseg.ops.resize import pixels_to_cells
 from fewseg.ops.similarity import unit_cells
-from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
+from fewseg.types import Features, Guides, QueryMaps
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGOneConfig(MethodConfig):
+class SGOneConfig(PairConfig):
     """SG-One's parts and sizes.
 
     Attributes:
@@ -77,23 +75,15 @@ class SGOne(PairScorer):
         stem = features[self.config.level]
         guidance = self.guidance(stem)
         mid = self.joined(torch.cat([self.entry(stem), guidance], dim=1))
-        return QueryMaps(mid=mid, prior=unit_cells(guidance))
+        return QueryMaps(mid=mid, maps={"guidance": unit_cells(guidance)})
 
     def similarity(self, query: QueryMaps, guides: Guides) -> Tensor:
         """The cosine (n, 1, h, w) of every query cell with the guidance vector."""
         vectors = F.normalize(guides["vectors"][:, 0], dim=1)
-        return (query.prior * vectors[..., None, None]).sum(dim=1, keepdim=True)
+        return (query.maps["guidance"] * vectors[..., None, None]).sum(dim=1, keepdim=True)
 
     def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
         """Logits (n, 2, h, w) of n (query, guide) pairs."""
         del prior
         logits: Tensor = self.classifier(query.mid * self.similarity(query, guides).to(query.mid.dtype))
         return logits
-
-    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
-        """Cross-entropy of the query under the mean of the K guidance vectors."""
-        support = episodes.support
-        guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
-        guides = MeanVector().join(guides, support.shots)
-        logits = self.score(self.encode_query(episodes.query), guides)
-        return LossTerms(terms={"query": cross_entropy_full_size(logits, episodes.query_masks)})

@@ -19,6 +19,7 @@ Over = Literal["episodes", "queries"]
 Floats = npt.NDArray[np.float64]
 Weights = npt.NDArray[np.uint16]
 
+_LEVEL = 0.95  # share of the resamples within an interval
 _CHUNK = 64  # resamples drawn and multiplied at once
 
 
@@ -131,21 +132,17 @@ def _mean_ratio(sums: Floats) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A percentile interval of bootstrap resamples, in the unit of the score (fractions).
+    """The 95 % percentile interval of bootstrap resamples, in the unit of the score (fractions).
 
     Attributes:
         low: lower end.
         high: upper end.
-        level: share of the resamples between the ends, e.g. 0.95.
         standard_error: standard deviation of the resampled scores.
-        resamples: how many there were.
     """
 
     low: float
     high: float
-    level: float
     standard_error: float
-    resamples: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,16 +163,7 @@ class PairedDifference:
     p_like: float
 
 
-def mean_miou(table: EpisodeCounts, classes: Sequence[int]) -> float:
-    """Mean over seeds of each seed's mIoU.
-
-    Raises:
-        ValueError: as :func:`fewseg.metrics.scores.per_class`, within any seed.
-    """
-    return mean_score(table, classes, "miou")
-
-
-def mean_score(table: EpisodeCounts, classes: Sequence[int], score: Score) -> float:
+def mean_score(table: EpisodeCounts, classes: Sequence[int], score: Score = "miou") -> float:
     """Mean over seeds of each seed's score.
 
     Raises:
@@ -193,26 +181,14 @@ def std_over_seeds(values: Sequence[float]) -> float | None:
     return stdev(values) if len(values) > 1 else None
 
 
-def bootstrap_miou(
-    table: EpisodeCounts, classes: Sequence[int], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """Percentile interval of :func:`mean_miou`; see :func:`bootstrap_score`.
-
-    Raises:
-        ValueError: as :func:`mean_miou`.
-    """
-    return bootstrap_score(table, classes, "miou", resamples=resamples, seed=seed, level=level)
-
-
 def bootstrap_score(
     table: EpisodeCounts,
     classes: Sequence[int],
-    score: Score,
+    score: Score = "miou",
     *,
     over: Over = "episodes",
     resamples: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> Interval:
     """Percentile interval of :func:`mean_score`.
 
@@ -223,7 +199,7 @@ def bootstrap_score(
         ValueError: as :func:`mean_score`.
     """
     mean_score(table, classes, score)
-    return interval_of(resampled_scores([table], classes, resamples, seed, score, over)[0], level)
+    return interval_of(resampled_scores([table], classes, resamples, seed, score, over)[0])
 
 
 def paired_difference(
@@ -235,7 +211,6 @@ def paired_difference(
     over: Over = "episodes",
     resamples: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> PairedDifference:
     """Compares two methods on the same episodes, each resample drawing the same from both.
 
@@ -251,36 +226,31 @@ def paired_difference(
     against = np.mean(np.sign(differences) == -sign) + np.mean(differences == 0) / 2 if sign else 1.0
     return PairedDifference(
         difference=difference,
-        interval=interval_of(differences, level),
+        interval=interval_of(differences),
         sign=sign,
         p_like=min(1.0, 2 * float(against)),
     )
 
 
+DETECTED = NormalDist().inv_cdf((1 + _LEVEL) / 2) + NormalDist().inv_cdf(0.8)
+"""Standard errors of a true difference that a two-sided 95 % interval tells from zero 8 times of 10."""
+
+
 def minimum_detectable_difference(
-    standard_error: float,
-    *,
-    episodes: int,
-    planned: int | None = None,
-    level: float = 0.95,
-    power: float = 0.8,
+    standard_error: float, *, episodes: int, planned: int | None = None
 ) -> float:
-    """Smallest true difference that ``planned`` episodes find with probability ``power`` at this level.
+    """Smallest true difference that ``planned`` episodes find 8 times of 10, by a two-sided 95 % interval.
 
     Args:
         standard_error: of the difference, measured on ``episodes`` episodes (``PairedDifference.interval``).
             For two unpaired runs it is the root of the sum of the two squared standard errors.
         episodes: number of episodes behind ``standard_error``, all seeds together.
         planned: number of episodes asked about; the error falls with its root. Default ``episodes``.
-        level: 1 less the rate of false alarms, two-sided.
-        power: probability to find a difference of this size.
 
     Returns:
         The difference, in the unit of ``standard_error``.
     """
-    normal = NormalDist()
-    z = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(power)
-    return z * standard_error * float(np.sqrt(episodes / (planned or episodes)))
+    return DETECTED * standard_error * float(np.sqrt(episodes / (planned or episodes)))
 
 
 def same_episodes(a: EpisodeCounts, b: EpisodeCounts) -> bool:
@@ -319,13 +289,7 @@ def _images_agree(a: EpisodeCounts, b: EpisodeCounts) -> bool:
     return bool(np.all(query)) and np.array_equal(a.supports, b.supports)
 
 
-def interval_of(scores: Floats, level: float) -> Interval:
+def interval_of(scores: Floats) -> Interval:
     """The percentile interval of resampled scores."""
-    low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(
-        low=float(low),
-        high=float(high),
-        level=level,
-        standard_error=float(np.std(scores, ddof=1)),
-        resamples=len(scores),
-    )
+    low, high = np.quantile(scores, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]).tolist()
+    return Interval(low=low, high=high, standard_error=float(np.std(scores, ddof=1)))

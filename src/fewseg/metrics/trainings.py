@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
-from statistics import NormalDist, variance
+from statistics import variance
 
 import numpy as np
 
 from fewseg.metrics.counts import EpisodeCounts
 from fewseg.metrics.statistics import (
+    DETECTED,
     Floats,
     Interval,
-    Score,
     check_same_episodes,
     interval_of,
     mean_score,
@@ -23,7 +23,7 @@ from fewseg.metrics.statistics import (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingsDifference:
-    """Mean score of the trainings of ``b`` less that of the trainings of ``a``, on the same episodes.
+    """Mean mIoU of the trainings of ``b`` less that of the trainings of ``a``, on the same episodes.
 
     Attributes:
         difference: a fraction in [-1, 1].
@@ -41,19 +41,13 @@ class TrainingsDifference:
     training_error: float
     image_error: float
 
-    def trainings_needed(self, *, level: float = 0.95, power: float = 0.8) -> int | None:
-        """How many trainings of each method would show a true difference of this size.
-
-        Args:
-            level: 1 less the rate of false alarms, two-sided.
-            power: probability of finding it.
+    def trainings_needed(self) -> int | None:
+        """How many trainings of each method would show a true difference of this size 8 times of 10.
 
         Returns:
             At least 2; None where no number is enough, since the query images are too few.
         """
-        normal = NormalDist()
-        z = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(power)
-        left = (self.difference / z) ** 2 - self.image_error**2
+        left = (self.difference / DETECTED) ** 2 - self.image_error**2
         return max(2, ceil(self.training_error**2 / left)) if left > 0 else None
 
 
@@ -63,12 +57,9 @@ def trainings_difference(
     classes: Sequence[int],
     *,
     same: bool = False,
-    score: Score = "miou",
     resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
 ) -> TrainingsDifference:
-    """Compares two methods on the same episodes by several trainings of each.
+    """Compares the mIoU of two methods on the same episodes by several trainings of each.
 
     Each resample draws query images, the same for all trainings, and of each method as many trainings as
     there are, with replacement. S drawn trainings vary less than new ones would, by (S - 1) / S of the
@@ -79,10 +70,7 @@ def trainings_difference(
         b: those of the other.
         classes: the tested classes.
         same: whether the i-th of both are the same weights, used in two ways: they are drawn together.
-        score: which score.
         resamples: how many.
-        seed: of the resamples.
-        level: share of the resamples between the ends of the interval.
 
     Raises:
         ValueError: a method has no training, the tables do not hold the same episodes, or there are not as
@@ -93,11 +81,11 @@ def trainings_difference(
         raise ValueError(f"each method needs {many}, got {len(a)} and {len(b)}")
     for table in (*a[1:], *b):
         check_same_episodes(a[0], table)
-    scores = [[mean_score(table, classes, score) for table in of_method] for of_method in (a, b)]
+    scores = [[mean_score(table, classes) for table in of_method] for of_method in (a, b)]
     difference = float(np.mean(scores[1]) - np.mean(scores[0]))
-    drawn = np.stack(resampled_scores([*a, *b], classes, resamples, seed, score, "queries"))
+    drawn = np.stack(resampled_scores([*a, *b], classes, resamples, 0, "miou", "queries"))
     of_a, of_b = drawn[: len(a)], drawn[len(a) :]
-    generator = np.random.default_rng((seed, 1))
+    generator = np.random.default_rng((0, 1))
     if same:
         differences = _drawn_trainings(of_b - of_a, generator)
         scores = [[second - first for first, second in zip(*scores, strict=True)]]
@@ -105,7 +93,7 @@ def trainings_difference(
         differences = -_drawn_trainings(of_a, generator) + _drawn_trainings(of_b, generator)
     return TrainingsDifference(
         difference=difference,
-        interval=interval_of(differences, level),
+        interval=interval_of(differences),
         trainings=(len(a), len(b)),
         training_error=sqrt(sum(variance(own) for own in scores if len(own) > 1)),
         image_error=float(np.std(of_b.mean(axis=0) - of_a.mean(axis=0), ddof=1)),
@@ -113,15 +101,9 @@ def trainings_difference(
 
 
 def trainings_interval(
-    tables: Sequence[EpisodeCounts],
-    classes: Sequence[int],
-    *,
-    score: Score = "miou",
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    tables: Sequence[EpisodeCounts], classes: Sequence[int], *, resamples: int = 1000
 ) -> Interval:
-    """The interval of a method's mean score over several trainings, resampled as in the difference.
+    """The interval of a method's mean mIoU over several trainings, resampled as in the difference.
 
     Raises:
         ValueError: there is no training, or the tables do not hold the same episodes.
@@ -130,8 +112,8 @@ def trainings_interval(
         raise ValueError("a method needs 1 training at least, got 0")
     for table in tables[1:]:
         check_same_episodes(tables[0], table)
-    drawn = np.stack(resampled_scores(tables, classes, resamples, seed, score, "queries"))
-    return interval_of(_drawn_trainings(drawn, np.random.default_rng((seed, 1))), level)
+    drawn = np.stack(resampled_scores(tables, classes, resamples, 0, "miou", "queries"))
+    return interval_of(_drawn_trainings(drawn, np.random.default_rng((0, 1))))
 
 
 def _drawn_trainings(scores: Floats, generator: np.random.Generator) -> Floats:

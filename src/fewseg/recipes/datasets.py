@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from fewseg.data import folds as splits
-from fewseg.data.coco import coco_source
+from fewseg.data.coco import coco_mini_source, coco_source
 from fewseg.data.folder import voc5i_mini_lists
 from fewseg.data.folds import (
     COCO_CLASSES,
@@ -22,6 +23,7 @@ from fewseg.data.folds import (
 from fewseg.data.fss1000 import FSS1000Source, fss1000_parts, fss1000_split
 from fewseg.data.index import build_index
 from fewseg.data.pascal import TrainList, pascal_sources, pascal_val
+from fewseg.data.protocols import COCO_MINI
 from fewseg.data.source import JoinedSource, RelabelledSource, Source
 from fewseg.types import DataError
 
@@ -80,6 +82,48 @@ def coco_three_parts(
 def _coco(root: Path | None, split: ClassSplit) -> FoldData:
     root = _given(root, "COCO", "annotations, train2014 and val2014")
     return _fold_data(split.name, coco_source(root, "train"), coco_source(root, "val"), split)
+
+
+def coco_mini(fold: int, root: Path | None = None, *, split: CocoSplit = "B") -> FoldData:
+    """500 COCO photographs in the folds of COCO-20i: to test are those that show a novel class.
+
+    Novel classes without six images, of ``COCO_MINI``'s least area, are neither trained on nor tested.
+    """
+    source = coco_mini_source(root or shared_folder() / "data" / "coco-mini")
+    own = splits.coco_20i(fold, split)
+    own = replace(own, name=own.name.replace("coco-20i", "coco-mini"))
+    index = build_index(source)
+    train, test = index.without(own.novel), index.only(index.images_with_any(own.novel))
+    tested = tuple(c for c in own.novel if len(index.images_of(c, COCO_MINI.min_area)) > 5)
+    return FoldData(dataset=own.name, source=source, split=replace(own, novel=tested), train=train, test=test)
+
+
+def coco_mini_contiguous(fold: int, root: Path | None = None) -> FoldData:
+    """``coco_mini`` in split A, blocks of 20 classes."""
+    return coco_mini(fold, root, split="A")
+
+
+def voc5i_mini_with_coco(fold: int, root: Path | None = None) -> FoldData:
+    """``voc5i_mini`` with 75 classes to train on, from the photographs of coco-mini that show no novel one.
+
+    VOC's classes keep their ids, so that the episodes of the test are the same; the 60 others follow them.
+    """
+    root = root or shared_folder() / "data"
+    own = voc5i_mini(fold, root / "voc5i-mini")
+    names = {**own.source.class_names}
+    ids = {coco_id: voc_id for voc_id, coco_id in COCO_OF_VOC.items()}
+    for coco_id, name in numbered(COCO_CLASSES).items():
+        if coco_id not in ids:
+            ids[coco_id] = len(names) + 1
+            names[ids[coco_id]] = name
+    coco = RelabelledSource(coco_mini_source(root / "coco-mini"), ids, names)
+    voc = RelabelledSource(own.source, {c: c for c in own.source.class_names}, names)
+    source, novel = JoinedSource("voc5i-mini with coco-mini", [voc, coco]), own.split.novel
+    split = ClassSplit("pascal-5i-and-coco", fold, tuple(c for c in names if c not in novel), novel, names)
+    index = build_index(source)
+    more = [id for id in coco.ids if index.images[id].areas.keys().isdisjoint(novel)]
+    train, test = index.only([*own.train.ids, *more]), index.only(own.test.ids)
+    return FoldData(dataset=own.dataset, source=source, split=split, train=train, test=test)
 
 
 def voc_tested_on_coco(fold: int, root: Path | None = None) -> FoldData:

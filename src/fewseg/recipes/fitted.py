@@ -8,14 +8,14 @@ from fewseg.data.protocols import PAPER_SRPNET, VOC5I_MINI
 from fewseg.methods.fitted import FittedConfig, LinearHead
 from fewseg.methods.fusion import JointFit
 from fewseg.recipes.datasets import pascal, voc5i_mini
-from fewseg.recipes.recipe import Evaluation, Recipe, register
+from fewseg.recipes.recipe import Recipe, joined_by, register
 from fewseg.recipes.variants import Variant
 from fewseg.recipes.voc5i_mini import SIZE, trunk
 
 FITTED = Variant(name="fitted", label="fitted head", baselines=("matcher",))
 FITTED_PIXELS = Variant(name="fitted_pixels", label="fitted head, down to the pixel", baselines=("matcher",))
 
-_LINES = tuple(Evaluation(shots=k, fusion=JointFit()) for k in (1, 5))
+_LINES = joined_by(JointFit())
 _SEMANTIC = ("layer2", "layer3")
 _ALL = (IMAGE, "stem", "layer1", "layer2", "layer3")
 

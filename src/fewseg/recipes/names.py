@@ -6,6 +6,7 @@ import difflib
 import re
 import sys
 from collections.abc import Collection
+from importlib.metadata import entry_points
 from pathlib import Path
 
 _REGISTERED = re.compile(r"^@register\(.*?^def (\w+)\(", re.MULTILINE | re.DOTALL)
@@ -16,6 +17,13 @@ def recipe_names() -> set[str]:
     files = Path(__file__).parent.glob("*.py")
     known = getattr(sys.modules.get("fewseg.recipes.recipe"), "RECIPES", ())
     return {name for file in files for name in _REGISTERED.findall(file.read_text("utf-8"))} | set(known)
+
+
+def check_recipe_name(name: str) -> None:
+    """Raises a ValueError for a name that no recipe has; those of other packages are looked up later."""
+    known = recipe_names()
+    if name not in known and not entry_points(group="fewseg.methods"):
+        raise unknown_recipe(name, known)
 
 
 def unknown_recipe(name: str, names: Collection[str]) -> ValueError:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
-from typing import Literal
 
 from fewseg.data.folds import FoldData
 from fewseg.data.protocols import PAPER_SCL, Protocol
+from fewseg.engine.executors import Answering
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.fusion import CrossGuided, Fusion, IterativeInference, MeanVector, ScoreAverage
 from fewseg.methods.registry import MethodConfig
@@ -21,24 +21,22 @@ ReadData = Callable[[int, Path | None], FoldData]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Evaluation(Answering):
     """One line of a result table."""
 
+    fusion: Fusion = field(default_factory=MeanVector)
     ways: int = 1  # N
     shots: int  # K
-    fusion: Fusion = field(default_factory=MeanVector)  # how K shots become one answer
-    # what is segmented: the query, or the support images themselves (SRPNet's "(sup)" rows)
-    on: Literal["query", "support"] = "query"
-    # side of the input in pixels, the recipe's own where empty; of several, each has a pass and the
-    # probabilities are added
-    sizes: tuple[int, ...] = ()
-    # sides that the logits of one pass are resized to, the probabilities of which are added
-    output_sizes: tuple[int, ...] = ()
 
 
-PLAIN = tuple(Evaluation(shots=k) for k in (1, 5))
-ITERATED = tuple(Evaluation(shots=k, fusion=IterativeInference()) for k in (1, 5))
-AVERAGED = tuple(Evaluation(shots=k, fusion=ScoreAverage()) for k in (1, 5))
+def joined_by(fusion: Fusion) -> tuple[Evaluation, ...]:
+    """The lines of one shot and of five."""
+    return tuple(Evaluation(shots=k, fusion=fusion) for k in (1, 5))
+
+
+PLAIN, ITERATED, AVERAGED = (
+    joined_by(fusion) for fusion in (MeanVector(), IterativeInference(), ScoreAverage())
+)
 CROSS_GUIDED = (*AVERAGED, Evaluation(shots=5, fusion=CrossGuided()))
 ON_SUPPORT = (Evaluation(shots=1, on="support"),)
 

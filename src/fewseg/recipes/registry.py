@@ -1,10 +1,12 @@
-"""Every recipe by its name, and every variant that they are of."""
+"""Every recipe by its name, of fewseg and of installed packages, and every variant that they are of."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
+from fewseg.methods.registry import load_other_packages
 from fewseg.recipes import (  # noqa: F401  # they register
+    coco_mini,
     fitted,
     papers,
     sgone,
@@ -35,3 +37,6 @@ def variants() -> dict[str, Variant]:
 def variant(name: str) -> Variant:
     """The variant of a name; of an unknown one nothing but the name."""
     return variants().get(name, Variant(name=name))
+
+
+load_other_packages()  # at the end: their modules may import this one

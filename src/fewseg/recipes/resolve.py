@@ -53,7 +53,7 @@ def resolve(
     backbone_weights: str | None = None,
 ) -> Resolved:
     """Finds a checkpoint or a recipe without training, whose ``backbone`` may be a different timm network."""
-    if what in RECIPES and not Path(what).exists():
+    if what in RECIPES and not Path(what).is_file():
         chosen = recipe(what)
         if chosen.train is not None:
             raise ValueError(

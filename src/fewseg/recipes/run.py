@@ -16,7 +16,7 @@ from fewseg.data.folds import FoldData
 from fewseg.data.transforms import eval_view
 from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
 from fewseg.engine.choices import Precision
-from fewseg.engine.environment import precision_on
+from fewseg.engine.environment import environment, precision_on
 from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.features import Extractor, FeatureStore, View
 from fewseg.engine.train import Run, train
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 def train_with(options: TrainOptions) -> Path:
     """Trains the recipe of the options."""
+    environment()  # the revision is that of the start
     chosen = replace(recipe(options.recipe), method=options.method, train=options.train)
     data = chosen.read(options.fold, options.root)
     name = f"{chosen.name}-fold{options.fold}-seed{options.train.seed}"

@@ -8,7 +8,7 @@ from fewseg.engine.train_config import AdamW
 from fewseg.methods.fusion import IterativeInference
 from fewseg.methods.scl import SCLCANetConfig
 from fewseg.methods.sdaanet import PrintedIntegralTeacher, PrintedSeparateTeachers, SupervisedAttention
-from fewseg.recipes.recipe import Evaluation, Recipe, register
+from fewseg.recipes.recipe import Evaluation, Recipe, joined_by, register
 from fewseg.recipes.variants import Variant
 from fewseg.recipes.voc5i_mini import (
     TWO_SIZES,
@@ -108,5 +108,4 @@ def voc5i_mini_srpnet_printed_iteration() -> Recipe:
 
     Give the checkpoint of ``voc5i_mini_srpnet_largest_grid`` to ``fewseg evaluate --recipe`` with it.
     """
-    lines = (Evaluation(shots=k, fusion=IterativeInference(guard=False)) for k in (1, 5))
-    return replace(mini_srpnet(grid="largest"), evaluations=tuple(lines))
+    return replace(mini_srpnet(grid="largest"), evaluations=joined_by(IterativeInference(guard=False)))

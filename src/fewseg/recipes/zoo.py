@@ -22,7 +22,7 @@ from fewseg.data.transforms import TrainView
 from fewseg.engine.train_config import AdamW, TrainConfig
 from fewseg.methods.amp import AMPConfig
 from fewseg.methods.asgnet import ASGNetConfig
-from fewseg.methods.fusion import AllVectors, Fusion, JointFit, Vote
+from fewseg.methods.fusion import AllVectors, JointFit, Vote
 from fewseg.methods.hsnet import HSNetConfig, blocks_of
 from fewseg.methods.pgnet import PGNetConfig
 from fewseg.methods.pmms import PMMsConfig
@@ -36,7 +36,7 @@ from fewseg.recipes.papers import (
     pascal_pfenet_resnet50,
     prototype_training,
 )
-from fewseg.recipes.recipe import PLAIN, Evaluation, ReadData, Recipe, register
+from fewseg.recipes.recipe import PLAIN, Evaluation, ReadData, Recipe, joined_by, register
 from fewseg.recipes.variants import PrintedRow, Variant
 from fewseg.recipes.voc5i_mini import SIZE, end_to_end_training, head_training, trunk
 
@@ -72,10 +72,6 @@ PGNET = Variant(
 PMMS = Variant(name="pmms", label="PMMs", baselines=("canet", "matcher"))
 
 
-def _joined_by(fusion: Fusion) -> tuple[Evaluation, ...]:
-    return tuple(Evaluation(shots=k, fusion=fusion) for k in (1, 5))
-
-
 def _recipe(
     method: MethodConfig,
     train: TrainConfig | None,
@@ -93,7 +89,7 @@ def _training_of(made: Recipe) -> TrainConfig:
     return made.train
 
 
-_VOTED, _ALL = _joined_by(Vote()), _joined_by(AllVectors())
+_VOTED, _ALL = joined_by(Vote()), joined_by(AllVectors())
 
 
 def _hsnet_training(batch: int) -> TrainConfig:
@@ -146,14 +142,14 @@ def pascal_repri_resnet50() -> Recipe:
     Deviations: layer4 of an ImageNet network in place of a PSPNet trained on the base classes; SRPNet's
     protocol; the start of the bias, see ``RePRI``.
     """
-    lines = _joined_by(JointFit())
+    lines = joined_by(JointFit())
     return _recipe(RePRIConfig(), None, lines, data=pascal, protocol=PAPER_SRPNET, size=417)
 
 
 @register(REPRI)
 def voc5i_mini_repri() -> Recipe:
     """RePRI on voc5i-mini: layer3 of the frozen trunk in place of a network trained on the base classes."""
-    return _recipe(RePRIConfig(backbone=trunk(), level="layer3"), None, _joined_by(JointFit()))
+    return _recipe(RePRIConfig(backbone=trunk(), level="layer3"), None, joined_by(JointFit()))
 
 
 @register(AMP)

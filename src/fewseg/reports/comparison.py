@@ -17,7 +17,7 @@ from fewseg.metrics import (
     EpisodeCounts,
     PairedDifference,
     TrainingsDifference,
-    bootstrap_miou,
+    bootstrap_score,
     minimum_detectable_difference,
     paired_difference,
     trainings_difference,
@@ -161,7 +161,7 @@ def _entries_that_differ(what: str, a: Mapping[str, Any], b: Mapping[str, Any]) 
 
 
 def _unpaired_error(*runs: tuple[RunResult, EpisodeCounts]) -> float:
-    errors = [bootstrap_miou(counts, result.classes).standard_error for result, counts in runs]
+    errors = [bootstrap_score(counts, result.classes).standard_error for result, counts in runs]
     return sqrt(sum(error**2 for error in errors))
 
 

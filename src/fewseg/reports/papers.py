@@ -235,7 +235,7 @@ def _base_of(bases: Sequence[FoldRow], row: FoldRow) -> FoldRow | str:
     if not alike:
         return "baseline of another protocol or training seed"
     # of several inputs, the first with a baseline
-    sizes = [row.first.sizes, *row.first.sizes.split(",")[0].split(" + ")]
+    sizes = [row.first.sizes, *map(str, row.runs[0].sizes)]
     base = next((base for size in sizes for base in alike if base.first.sizes == size), None)
     if base is None:
         return "baseline at another input size"

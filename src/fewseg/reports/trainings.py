@@ -35,7 +35,7 @@ class Trainings:
     @property
     def trained(self) -> bool:
         """Whether there is a training whose noise counts."""
-        return self.rows[0].first.train_seed is not None
+        return bool(self.rows[0].first.checkpoint)
 
     def counts(self, fold: int) -> list[EpisodeCounts]:
         """The episodes of every training that was tested on a fold."""

@@ -9,8 +9,9 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,14 +20,17 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
 from fewseg import __version__
-from fewseg.annotations.formats import FORMATS
 from fewseg.annotations.mask_files import png_bytes
+from fewseg.annotations.options import TITLES
+from fewseg.inference.advice import verdict
 from fewseg.inference.model import Model
-from fewseg.serve.export import export
+from fewseg.inference.options import Split
+from fewseg.serve.export import EXAMPLES, TABLE, examples, export
+from fewseg.serve.importing import import_masks
 from fewseg.serve.label_studio import STUDIO_PATHS, studio_router
 from fewseg.serve.label_studio_client import StudioSettings
 from fewseg.serve.limits import Bodies, Limits, RequestError
-from fewseg.serve.pages import PageImage, Pages, PageState, SharedModel
+from fewseg.serve.pages import Drawn, PageImage, Pages, PageState, SharedModel
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +55,11 @@ def create_app(
     hosts: Sequence[str] | None = None,
     label_studio: StudioSettings | None = None,
     password: str = "",
+    label_options: str = "",
 ) -> FastAPI:
     """The server of a model.
 
+    ``label_options`` are those by which ``fewseg label`` uses the same model.
     A request must name one of ``hosts``, as a foreign site could lead here, and bring the ``password`` where
     there is one; Label Studio's addresses have their own.
     """
@@ -75,6 +81,7 @@ def create_app(
 
     app = FastAPI(title="fewseg", version=__version__, lifespan=lifespan, openapi_url=None)
     app.state.pages, app.state.bodies = pages, Bodies(limits)
+    app.state.label_options = label_options
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -163,16 +170,19 @@ Threshold = Annotated[float, Query(gt=0, lt=1)]
 
 
 def _image_json(image: PageImage) -> dict[str, Any]:
-    height, width = image.encoded.size
+    height, width = image.size
     return {"id": image.id, "name": image.name, "width": width, "height": height, "role": image.role}
 
 
 def _page_json(page: PageState) -> dict[str, Any]:
+    undoable, redoable = page.undoable
     return {
         "classes": page.classes,
         "images": [_image_json(image) for image in page.images],
         "version": page.version,
         "bytes": page.nbytes,
+        "undoable": undoable,
+        "redoable": redoable,
     }
 
 
@@ -186,7 +196,9 @@ def open_session(request: Request) -> dict[str, Any]:
         "token": token,
         "model": pages.shared.model.name,
         "fewseg": __version__,
-        "formats": tuple(FORMATS),
+        "formats": {**TITLES, TABLE: "Table of things: count, area (CSV)"},
+        "command": f"fewseg label --support {EXAMPLES} --images photos --out labels"
+        f"{request.app.state.label_options}",
         "limits": {"upload_bytes": limits.upload_bytes, "pixels": limits.pixels, "images": limits.images},
         **_page_json(page),
     }
@@ -213,9 +225,16 @@ async def upload(request: Request, page: Page, name: str = "image") -> dict[str,
 
 
 @router.get("/images/{id}/picture")
-def picture(id: str, page: Page) -> Response:
+def picture(id: str, page: Page, small: bool = False) -> Response:
     """An image to look at."""
-    return Response(page.image(id).jpeg, media_type="image/jpeg")
+    content, media_type = page.picture(id, small=small)
+    return Response(content, media_type=media_type)
+
+
+@router.get("/images/{id}/file")
+def file(id: str, page: Page) -> Response:
+    """An image's file as it was uploaded."""
+    return Response(page.image(id).content, media_type="application/octet-stream")
 
 
 @router.delete("/images/{id}", status_code=204)
@@ -225,20 +244,22 @@ def remove_image(id: str, page: Page) -> None:
 
 
 @router.get("/images/{id}/labels")
-def labels(id: str, page: Page, threshold: Threshold = 0.5, predicted: bool = False) -> Response:
+def labels(
+    id: str, page: Page, threshold: Threshold = 0.5, predicted: bool = False, small: bool = False
+) -> Response:
     """The mask of an image: a grey PNG of class numbers."""
-    content = png_bytes(page.labels(id, threshold, predicted=predicted))
+    content = png_bytes(page.labels(id, threshold, predicted=predicted, small=small))
     return Response(content, media_type="image/png", headers={"X-Fewseg-Version": str(page.version)})
 
 
 @router.put("/images/{id}/labels")
 async def settle(
-    id: str, request: Request, page: Page, role: Literal["support", "accepted"] = "accepted"
+    id: str, request: Request, page: Page, role: Drawn = "accepted", again: bool = False
 ) -> dict[str, Any]:
     """Settles the mask of an image: the body is a PNG of class numbers."""
     bodies: Bodies = request.app.state.bodies
     async with bodies.read(request, page.limits.upload_bytes) as content:
-        image = await run_in_threadpool(page.set_mask, id, role, content)
+        image = await run_in_threadpool(partial(page.set_mask, id, role, content, again=again))
     return {**_image_json(image), "version": page.version}
 
 
@@ -265,7 +286,42 @@ def reopen(id: str, page: Page) -> dict[str, Any]:
 def quality(id: str, page: Page) -> dict[str, Any]:
     """The quality of an image's prediction; empty without supports."""
     found = page.segmentation(id, quality=True)
-    return {} if found is None else found.facts()
+    if found is None or found.quality is None:
+        return {}
+    scores = {name: own.score for name, own in found.quality.classes.items()}
+    return {**found.facts(), "verdict": verdict(found.quality.score), "scores": scores}
+
+
+@router.get("/advice")
+def advice(page: Page) -> dict[str, Any]:
+    """What to annotate next, and the IoU to expect by the number of examples."""
+    found = page.advice()
+    return {"next": found.next, "expected": found.expected}
+
+
+@router.post("/undo")
+def undo(page: Page) -> dict[str, Any]:
+    """Takes the last change back."""
+    changed = page.undo()
+    return {**_page_json(page), "changed": changed}
+
+
+@router.post("/redo")
+def redo(page: Page) -> dict[str, Any]:
+    """Makes a change that was undone again."""
+    changed = page.redo()
+    return {**_page_json(page), "changed": changed}
+
+
+@router.post("/masks")
+async def add_masks(
+    request: Request, page: Page, name: str = "masks", role: Drawn = "support"
+) -> dict[str, Any]:
+    """Imports masks: the body is a file of annotations, or a ZIP archive."""
+    bodies: Bodies = request.app.state.bodies
+    async with bodies.read(request, page.limits.upload_bytes) as content:
+        count, notes = await run_in_threadpool(import_masks, page, name, content, role)
+    return {**_page_json(page), "count": count, "notes": notes}
 
 
 @router.post("/classes", status_code=201)
@@ -289,7 +345,19 @@ def remove_class(number: int, page: Page) -> dict[str, Any]:
     return _page_json(page)
 
 
+@router.get("/examples")
+def download_examples(page: Page) -> Response:
+    """The examples as a support set."""
+    return examples(page)
+
+
 @router.get("/download/{form}")
-def download(form: str, page: Page, threshold: Threshold = 0.5, settled: bool = False) -> Response:
+def download(
+    form: str,
+    page: Page,
+    threshold: Threshold = 0.5,
+    settled: bool = False,
+    instances: Split | None = None,
+) -> Response:
     """All masks as a file."""
-    return export(page, form, threshold, settled=settled)
+    return export(page, form, threshold, settled=settled, instances=instances)

@@ -12,17 +12,35 @@ from starlette.responses import Response
 
 from fewseg.annotations.formats import FORMATS
 from fewseg.annotations.names import file_safe, output_stems
-from fewseg.annotations.values import Prediction
+from fewseg.annotations.values import Instance, Prediction
 from fewseg.annotations.writer import WriteOptions
-from fewseg.inference.outputs import LINES, Outputs
+from fewseg.inference.instances import instances_of, numbered
+from fewseg.inference.options import MIN_AREA, Split
+from fewseg.inference.outputs import LINES, SUMMARY, Outputs, write_summary
 from fewseg.serve.limits import RequestError
 from fewseg.serve.pages import PageState
 
+EXAMPLES = "examples.safetensors"
+TABLE = "table"
+"""The format that is no mask: a row an image and class with number and area of its instances."""
 
-def export(page: PageState, form: str, threshold: float = 0.5, *, settled: bool = False) -> Response:
-    """Writes the masks of all images, predicted where nobody has settled them, or of settled ones alone."""
-    if form not in FORMATS:
-        raise ValueError(f"the format must be one of {', '.join(FORMATS)}, got {form!r}")
+
+def export(
+    page: PageState,
+    form: str,
+    threshold: float = 0.5,
+    *,
+    settled: bool = False,
+    instances: Split | None = None,
+) -> Response:
+    """Writes the masks of all images, predicted where nobody has settled them, or of settled ones alone.
+
+    With ``instances``, formats that can hold single things hold them in place of whole classes.
+    """
+    if form not in (*FORMATS, TABLE):
+        raise ValueError(f"the format must be one of {', '.join((*FORMATS, TABLE))}, got {form!r}")
+    if form == TABLE:
+        instances = instances or "components"
     classes, images = page.classes, page.images
     if not classes or all(image.role == "open" for image in images):
         raise RequestError(409, "there is no mask yet: annotate an image of a class first")
@@ -30,46 +48,63 @@ def export(page: PageState, form: str, threshold: float = 0.5, *, settled: bool 
         images = tuple(image for image in images if image.role != "open")
     numbers = {image.name: f"{k:06}" for k, image in enumerate(images)}  # users' names are no paths
     with tempfile.TemporaryDirectory(prefix="fewseg-") as folder:
-        outputs = Outputs(Path(folder), classes, [form], WriteOptions(stems=numbers))
+        formats = [] if form == TABLE else [form]
+        outputs = Outputs(Path(folder), classes, formats, WriteOptions(stems=numbers))
         try:
             for image in images:
-                outputs.write(_shown(page, image.id, threshold, probability=outputs.probability))
+                outputs.write(_shown(page, image.id, threshold, outputs.probability, instances))
         finally:
             outputs.close()
+        if form == TABLE:
+            write_summary(Path(folder))
+            return attachment("instances.csv", "text/csv", (Path(folder) / SUMMARY).read_bytes())
         for file in filter(Path.is_file, sorted(Path(folder).glob("[!.]*"))):  # of a format that is one file
             if (file.name == LINES) == (form == "jsonl"):
                 media_type = "application/x-ndjson" if form == "jsonl" else "application/json"
-                return _attachment(file.name, media_type, file.read_bytes())
+                return attachment(file.name, media_type, file.read_bytes())
         stems = output_stems(numbers)
         names = {number: file_safe(stems[name]) for name, number in numbers.items()}
-        return _attachment(f"{form}.zip", "application/zip", _zip(Path(folder), names))
+        return attachment(f"{form}.zip", "application/zip", _zip(Path(folder), names))
 
 
-def _attachment(name: str, media_type: str, content: bytes) -> Response:
+def examples(page: PageState) -> Response:
+    """The page's examples as the file of a support set, which ``fewseg label`` takes."""
+    with tempfile.TemporaryDirectory(prefix="fewseg-") as folder:
+        path = Path(folder) / EXAMPLES
+        page.save_supports(path)
+        return attachment(EXAMPLES, "application/octet-stream", path.read_bytes())
+
+
+def attachment(name: str, media_type: str, content: bytes) -> Response:
+    """A file to save."""
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return Response(content, media_type=media_type, headers=headers)
 
 
-def _shown(page: PageState, id: str, threshold: float, *, probability: bool) -> Prediction:
+def _shown(page: PageState, id: str, threshold: float, probability: bool, split: Split | None) -> Prediction:
     """An image's mask as writers take it, with the page's classes.
 
     A class that no support shows has the probability 0; a settled mask has the score 1.
     """
     image, classes = page.image(id), page.classes
     found, own = page.segmentation(id, threshold), image.mask
-    labels, maps, facts = np.zeros(image.encoded.size, np.uint8), None, dict[str, object]()
+    labels, maps, facts = np.zeros(image.size, np.uint8), None, dict[str, object]()
+    things: tuple[Instance, ...] | None = () if split else None
     scores, planes = dict[str, float](), dict[str, np.ndarray]()
     if found is not None:
         predicted = found.prediction(image.name, probability)
+        things = found.instances(split) if split and own is None else things
         labels, facts = page.renumbered(found), dict(predicted.facts)
         scores = dict(zip(predicted.classes, predicted.scores, strict=True))
         if predicted.probability is not None:
             planes = dict(zip(predicted.classes, predicted.probability, strict=True))
     if probability:
-        zeros = np.zeros(image.encoded.size, np.float32)
+        zeros = np.zeros(image.size, np.float32)
         maps = np.stack([planes.get(name, zeros) for name in classes])
     if own is not None:
         labels, scores, facts = own, dict.fromkeys(classes, 1.0), {"settled": image.role}
+        if split:
+            things = instances_of(*numbered(own, len(classes), split, MIN_AREA), classes)
     return Prediction(
         name=image.name,
         labels=labels,
@@ -78,6 +113,7 @@ def _shown(page: PageState, id: str, threshold: float, *, probability: bool) -> 
         probability=maps,
         facts=facts,
         settled=own is not None,
+        instances=things,
     )
 
 

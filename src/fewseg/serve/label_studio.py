@@ -37,9 +37,10 @@ from fewseg.annotations.label_studio import (
 )
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import BACKGROUND_NAMES, IGNORE_NAMES
+from fewseg.inference.images import FirstRange
 from fewseg.inference.model import EncodedImage, view_masks
 from fewseg.inference.segmentation import Session
-from fewseg.inference.supports import SupportImage, SupportSet
+from fewseg.inference.supports import SupportImage, SupportSet, whole_mask
 from fewseg.ops.files import parse_json
 from fewseg.serve.label_studio_client import StudioClient, StudioSettings
 from fewseg.serve.limits import MIB, Bodies, Limits, RequestError
@@ -200,14 +201,15 @@ class ImageCache:
         self._images: OrderedDict[bytes, EncodedImage] = OrderedDict()
         self.nbytes = 0
 
-    def encode(self, content: bytes, what: str) -> EncodedImage:
+    def encode(self, content: bytes, what: str, values: FirstRange) -> EncodedImage:
         """An image file, encoded; errors call it ``what``."""
-        key, model = hashlib.sha256(content).digest(), self.shared.model
+        own, model = values.of(content, self.pixels), self.shared.model
+        key = hashlib.sha256(content + repr(own).encode()).digest()
         with self.shared.network:  # held to the end: no other thread encodes it too, and counts it twice
             if key in self._images:
                 self._images.move_to_end(key)
                 return self._images[key]
-            (encoded,) = model.encode([model.prepare(rgb_of_bytes(content, what, self.pixels))])
+            (encoded,) = model.encode([model.prepare(rgb_of_bytes(content, what, self.pixels, own))])
             self._images[key] = encoded
             self.nbytes += encoded.nbytes
             while self.nbytes > self.budget:
@@ -231,7 +233,7 @@ class Project:
     """
 
     def __init__(self, number: int, client: StudioClient, images: ImageCache, shots: int) -> None:
-        self.number, self._shots = number, shots
+        self.number, self._shots, self.values = number, shots, FirstRange()
         self._client, self._images = client, images
         self._reading, self._encoding = threading.Lock(), threading.Lock()
         self._config_text = ""
@@ -337,17 +339,18 @@ class Project:
 
     def _support(self, example: Example) -> SupportImage:
         where = f"task {example.task}"
-        image = self._images.encode(self._client.image(example.address), f"of {where}")
+        image = self._images.encode(self._client.image(example.address), f"of {where}", self.values)
         masks = drawn(example.regions, image.size, where, ReadOptions()).masks()
-        views = {name: view_masks(torch.from_numpy(mask), image.windows) for name, mask in masks.items()}
-        return SupportImage(image=image, masks=views)
+        pixels = {name: torch.from_numpy(mask) for name, mask in masks.items()}
+        views = {name: view_masks(mask, image.windows) for name, mask in pixels.items()}
+        return SupportImage(image=image, masks=views, whole={k: whole_mask(m) for k, m in pixels.items()})
 
 
 def _support_set(shots: list[SupportImage]) -> SupportSet:
     """The supports of the classes that at least one image shows."""
     supports = SupportSet()
     for shot in shots:
-        supports = supports.added(shot.image, shot.masks)
+        supports = supports.added(shot.image, shot.masks, shot.whole)
     for name in supports.classes:
         if not supports.positives(name):
             supports = supports.without(name)
@@ -421,15 +424,15 @@ class Backend:
             )
             empty = {"result": [], "score": 0.0, "model_version": known.version}
             return known.version, [empty for _ in tasks]
-        return known.version, [self._predict(task, known, known.session) for task in tasks]
+        return known.version, [self._predict(task, known, known.session, project.values) for task in tasks]
 
-    def _predict(self, task: object, known: ProjectSession, session: Session) -> Any:
+    def _predict(self, task: object, known: ProjectSession, session: Session, values: FirstRange) -> Any:
         number = task.get("id") if isinstance(task, dict) else None
         where, config = f"Label Studio's task {shown(number)}", known.config
         try:
             data = field(typed(task, dict, where), "data", dict, where)
             content = self._client.image(field(data, config.key, str, f"{where}: data"))
-            image = self._images.encode(content, f"of {where}")
+            image = self._images.encode(content, f"of {where}", values)
             with self._judging:
                 found = session.segment(image)
         except (DataError, RequestError) as error:

@@ -7,10 +7,12 @@ import secrets
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from os.path import splitext
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -28,20 +30,31 @@ from fewseg.annotations.image_files import (
 )
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.values import MAX_CLASSES, Mask
+from fewseg.inference.advice import RunSummary
 from fewseg.inference.complete import Canvas, Hints, canvas, complete
-from fewseg.inference.model import EncodedImage, Model, view_masks
+from fewseg.inference.images import FirstRange
+from fewseg.inference.model import EncodedImage, Model, Window, view_masks
 from fewseg.inference.quality import probabilities
 from fewseg.inference.segmentation import Segmentation, Session
-from fewseg.inference.supports import SupportSet
+from fewseg.inference.supports import SupportSet, save_supports
 from fewseg.serve.limits import MIB, Limits, RequestError
 from fewseg.types import IGNORE, DataError
 
 _LONGEST_CLASS_NAME = 60
 _LONGEST_FILE_NAME = 120
 _LONGEST_JPEG_SIDE = 65_500
+_THUMBNAIL = 240  # pixels of its longer side, at most
+_MOST_CHANGES = 200  # that can be undone
+_SHOWABLE = ("JPEG", "PNG", "WEBP")
+_EXIF_ORIENTATION = 0x0112
 
-Role = Literal["open", "support", "accepted"]
-"""What an image's mask is: none yet (it is predicted), a support's, or one that a person has accepted."""
+DEFAULT_CLASS = "object"
+"""What the page calls its first class."""
+
+Drawn = Literal["edited", "accepted", "support"]
+"""What a person's mask is: not settled yet, accepted, or an example."""
+Role = Literal["open", Drawn]
+"""What an image's mask is: none yet (it is predicted), or a person's."""
 
 
 @dataclass(frozen=True)
@@ -66,20 +79,26 @@ class PageImage:
 
     id: str  # random; requests name it by this
     name: str  # last part of the uploaded file's name; shown and exported, never used as a path
-    encoded: EncodedImage
-    jpeg: bytes  # its pixels, upright
+    order: int  # of upload
+    size: tuple[int, int]  # (H, W), upright
+    content: bytes  # the uploaded file
+    thumbnail: bytes  # a small JPEG
+    encoded: EncodedImage | None = None  # while there is room for it; see PageState.encoded
     role: Role = "open"
     mask_png: bytes | None = None  # where the role is not "open"
     class_masks: Mapping[int, Tensor] = field(default_factory=dict)  # of a support: number -> its views' mask
     answer: Segmentation | None = None  # of the present supports
-    chances: NDArray[np.float32] | None = None  # (N, h, w) of the page's classes, before its mask was drawn
 
     @property
     def nbytes(self) -> int:
         """Bytes that it keeps."""
         answer = self.answer.margins.nbytes if self.answer else 0
-        chances = 0 if self.chances is None else self.chances.nbytes
-        return self.encoded.nbytes + len(self.jpeg) + self.mask_nbytes + answer + chances
+        return self.fixed_nbytes + (self.encoded.nbytes if self.encoded else 0) + answer
+
+    @property
+    def fixed_nbytes(self) -> int:
+        """Bytes of what cannot be computed again: the file and its mask."""
+        return len(self.content) + len(self.thumbnail) + self.mask_nbytes
 
     @property
     def mask_nbytes(self) -> int:
@@ -88,16 +107,21 @@ class PageImage:
 
     @property
     def mask(self) -> Mask | None:
-        """The mask (H, W) uint8 of a support or accepted image: class numbers and 255."""
+        """The mask (H, W) uint8 that a person has drawn or accepted: class numbers and 255."""
         if self.mask_png is None:
             return None
-        height, width = self.encoded.size
+        height, width = self.size
         found: Mask = mask_of_bytes(self.mask_png, f"of {self.name}", max_pixels=height * width).numpy()
         return found
 
+    @property
+    def bare(self) -> PageImage:
+        """The image without what can be computed again."""
+        return replace(self, encoded=None, answer=None, class_masks={})
+
     def reopened(self) -> PageImage:
         """The image without a mask."""
-        return replace(self, role="open", mask_png=None, class_masks={}, chances=None)
+        return replace(self, role="open", mask_png=None, class_masks={})
 
     def without_class(self, number: int) -> PageImage:
         """The image with one class turned into background and later classes moved down by one.
@@ -106,7 +130,7 @@ class PageImage:
         """
         mask = self.mask
         if mask is None:
-            return replace(self, chances=None)
+            return replace(self)
         others = mask[(mask != 0) & (mask != number) & (mask != IGNORE)]
         if bool((mask == number).any()) and not others.size:
             return self.reopened()
@@ -114,24 +138,63 @@ class PageImage:
         table[number] = 0
         table[number + 1 : IGNORE] -= 1
         moved = {j - (j > number): own for j, own in self.class_masks.items() if j != number}
-        return replace(self, mask_png=png_bytes(table[mask]), class_masks=moved, chances=None)
+        return replace(self, mask_png=png_bytes(table[mask]), class_masks=moved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What an action changed; None where an image does not exist."""
+
+    old_classes: tuple[str, ...]
+    new_classes: tuple[str, ...]
+    old: Mapping[str, PageImage | None]
+    new: Mapping[str, PageImage | None]
+
+    @property
+    def reverse(self) -> Change:
+        """What takes it back."""
+        return Change(old_classes=self.new_classes, new_classes=self.old_classes, old=self.new, new=self.old)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What helps a person to go on, or to stop."""
+
+    next: tuple[str, ...] = ()  # images whose annotation helps most
+    expected: tuple[tuple[int, Mapping[str, float]], ...] = ()  # number of examples, class -> expected IoU
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """The image that is drawn on."""
+
+    id: str
+    canvas: Canvas
+    classes: tuple[str, ...] = ()  # of the chances
+    chances: NDArray[np.float32] | None = None  # (N, h, w) of its prediction, before it had a mask
 
 
 class PageState:
     """What one open page has; any number of threads may use it.
 
-    A mask has the number j where ``classes[j - 1]`` is shown. Each image is encoded once.
+    A mask has the number j where ``classes[j - 1]`` is shown. Images stay encoded while there is room.
     """
 
     def __init__(self, shared: SharedModel, limits: Limits) -> None:
         self.limits = limits
         self._shared, self._lock, self._fitting = shared, threading.RLock(), threading.Lock()
         self._images: dict[str, PageImage] = {}
+        self._values = FirstRange()
         self._classes: tuple[str, ...] = ()
         self._session: Session | None = None  # of the present supports, made when first needed
         self._before: Session | None = None  # of earlier ones
-        self._deleted_classes = 0
-        self._drawn: tuple[str, Canvas] | None = None  # the image that is drawn on
+        self._drawn: Drawing | None = None
+        self._summary: RunSummary | None = None  # of the session's judged answers
+        self._expected: dict[int, Mapping[str, float]] = {}  # by the number of examples; see advice
+        self._renumbered = 0
+        self._orders = count()
+        self._done: deque[Change] = deque(maxlen=_MOST_CHANGES)
+        self._undone: list[Change] = []
         self.version = 0  # grows when predictions may change
 
     @property
@@ -143,7 +206,12 @@ class PageState:
     def images(self) -> tuple[PageImage, ...]:
         """In the order of upload."""
         with self._lock:
-            return tuple(self._images.values())
+            return tuple(sorted(self._images.values(), key=lambda image: image.order))
+
+    @property
+    def undoable(self) -> tuple[bool, bool]:
+        """Whether there is something to undo, and to do again."""
+        return bool(self._done), bool(self._undone)
 
     @property
     def empty(self) -> bool:
@@ -153,7 +221,10 @@ class PageState:
     @property
     def nbytes(self) -> int:
         """Bytes that it keeps."""
-        return sum(image.nbytes for image in self.images)
+        with self._lock:
+            changed = [old for change in (*self._done, *self._undone) for old in change.old.values() if old]
+            past = sum(old.mask_nbytes if old.id in self._images else old.fixed_nbytes for old in changed)
+            return past + sum(image.nbytes for image in self._images.values())
 
     def image(self, id: str) -> PageImage:
         """The image with an id."""
@@ -163,49 +234,185 @@ class PageState:
             return self._images[id]
 
     def add_image(self, name: str, content: bytes) -> PageImage:
-        """Decodes and encodes an uploaded file."""
+        """Decodes an uploaded file, and encodes it where there is room."""
         with self._lock:
-            self._make_room(images=1)
+            self._make_room(len(content), images=1)
         name = clean_name(name)
-        with self._shared.network:
-            pixels = rgb_of_bytes(content, name, self.limits.pixels)
-            jpeg, model = jpeg_of(pixels, name), self._shared.model
-            (encoded,) = model.encode([model.prepare(pixels)])
-        image = PageImage(id=secrets.token_urlsafe(9), name=name, encoded=encoded, jpeg=jpeg)
+        pixels = self._pixels(content, name)
+        image = PageImage(
+            id=secrets.token_urlsafe(9),
+            name=name,
+            order=next(self._orders),
+            size=(int(pixels.shape[1]), int(pixels.shape[2])),
+            content=content,
+            thumbnail=jpeg_of(pixels, name, _THUMBNAIL),
+        )
         with self._lock:
-            self._make_room(image.nbytes, images=1)
+            roomy = self._has_room_to_encode
+        encoded = self._encode(pixels) if roomy else None
+        with self._lock:
+            self._make_room(image.fixed_nbytes, images=1)
             image = replace(image, name=unused_name(name, {other.name for other in self._images.values()}))
             self._images[image.id] = image
-        return image
+            self._keep(image.id, encoded)
+            return self._images[image.id]
+
+    def _pixels(self, content: bytes, name: str) -> Tensor:
+        return rgb_of_bytes(content, name, self.limits.pixels, self._values.of(content, self.limits.pixels))
+
+    def _encode(self, pixels: Tensor) -> EncodedImage:
+        with self._shared.network:
+            model = self._shared.model
+            (encoded,) = model.encode([model.prepare(pixels)])
+            return encoded
+
+    def encoded(self, id: str) -> EncodedImage:
+        """What the backbone makes of an image; kept while there is room."""
+        return self._encoded(self.image(id))
+
+    def _encoded(self, image: PageImage) -> EncodedImage:
+        if image.encoded is not None:
+            return image.encoded
+        found = self._encode(self._pixels(image.content, image.name))
+        with self._lock:
+            self._keep(image.id, found)
+        return found
+
+    @property
+    def _has_room_to_encode(self) -> bool:
+        """Whether an image as the largest encoded one has room, answers apart."""
+        known = [image.encoded.nbytes for image in self._images.values() if image.encoded]
+        answers = sum(image.answer.margins.nbytes for image in self._images.values() if image.answer)
+        return self.nbytes - answers + max(known, default=0) <= self.limits.session_bytes
+
+    def _keep(self, id: str, encoded: EncodedImage | None) -> None:
+        """Keeps an encoded image where there is room, for which answers go; a support's always."""
+        if encoded is None or id not in self._images:
+            return
+        most = self.limits.session_bytes - encoded.nbytes
+        if self._images[id].role == "support":
+            self._drop_encoded(most)
+        else:
+            self._drop_answers(self.nbytes - most)
+        if self._images[id].role == "support" or self.nbytes <= most:
+            self._images[id] = replace(self._images[id], encoded=encoded)
+
+    def picture(self, id: str, *, small: bool = False) -> tuple[bytes, str]:
+        """An image as browsers show it, upright, with its media type."""
+        image = self.image(id)
+        if small:
+            return image.thumbnail, "image/jpeg"
+        shown_as = browser_type(image.content)
+        if shown_as:
+            return image.content, shown_as
+        pixels = self._pixels(image.content, image.name)
+        return jpeg_of(pixels, image.name), "image/jpeg"
 
     def remove_image(self, id: str) -> None:
         """Removes an image with its mask."""
-        with self._lock:
-            image = self.image(id)
-            del self._images[id]
-            if image.role == "support":
-                self._supports_changed()
+        self._change({id: None})
 
     def add_class(self, name: str) -> None:
         """Adds a class, numbered after the others."""
         with self._lock:
-            self._classes = (*self._classes, class_name(name, self._classes))
+            classes = (*self._classes, class_name(name, self._classes))
+            if self._classes:
+                self._change({}, classes)
+            else:  # the first is there from the start
+                self._classes = classes
 
     def rename_class(self, number: int, name: str) -> None:
         """Gives a class a different name; masks stay the same."""
         with self._lock:
             others = self._classes_but(number)
             name = class_name(name, others)
-            self._classes = (*self._classes[: number - 1], name, *self._classes[number:])
-            self._supports_changed()
+            self._change({}, (*self._classes[: number - 1], name, *self._classes[number:]))
 
     def remove_class(self, number: int) -> None:
         """Removes a class, from every mask too; later classes move down by one number."""
         with self._lock:
-            self._classes = self._classes_but(number)
-            self._deleted_classes += 1
-            self._images = {id: image.without_class(number) for id, image in self._images.items()}
+            left = self._classes_but(number)
+            drawn = (image for image in self._images.values() if image.mask_png is not None)
+            self._change({image.id: image.without_class(number) for image in drawn}, left)
+
+    def _change(
+        self,
+        images: Mapping[str, PageImage | None],
+        classes: tuple[str, ...] | None = None,
+        *,
+        again: bool = False,
+    ) -> None:
+        """Puts images in place of present ones, None for none, so that it can be undone."""
+        with self._lock:
+            old = {id: self.image(id) for id in images}
+            change = Change(
+                old_classes=self._classes,
+                new_classes=self._classes if classes is None else classes,
+                old={id: image.bare for id, image in old.items()},
+                new={id: image and image.bare for id, image in images.items()},
+            )
+            last = self._done[-1] if self._done else None
+            if again and last and last.new.keys() == change.new.keys() and classes is None:
+                self._done[-1] = replace(last, new=change.new)
+            else:
+                self._done.append(change)
+            self._undone.clear()
+            self._apply(change)
+
+    def _apply(self, change: Change) -> None:
+        for id, image in change.new.items():
+            known = self._images.pop(id, None)
+            if image is not None and known is not None:
+                image = replace(image, encoded=known.encoded, answer=known.answer)
+            if image is not None:
+                self._images[id] = self._with_views(image)
+        before, after = change.old_classes, change.new_classes
+        added = after[: len(before)] == before  # at the end, or none
+        if not added and len(after) != len(before):
+            self._renumbered += 1
+        self._classes = after
+        touched = [*change.old.values(), *change.new.values()]
+        if not added or any(image and image.role == "support" for image in touched):
             self._supports_changed()
+
+    def put_masks(self, masks: Mapping[str, Mask], classes: tuple[str, ...], role: Drawn) -> None:
+        """Gives several images their masks, and the page its classes, in one change."""
+        checked: tuple[str, ...] = ()
+        for name in classes:
+            checked = (*checked, class_name(name, checked))
+        with self._lock:
+            new = {id: replace(self.image(id), role=role, mask_png=png_bytes(m)) for id, m in masks.items()}
+            self._make_room(sum(image.mask_nbytes for image in new.values()))
+            self._change(new, checked)
+
+    def _with_views(self, image: PageImage) -> PageImage:
+        """A support with its classes' masks in the views of the network."""
+        mask = image.mask if image.role == "support" else None
+        if mask is None:
+            return image
+        model = self._shared.model
+        windows = model.views.windows(image.size, model.size)
+        return replace(image, class_masks=class_masks(torch.from_numpy(mask), windows))
+
+    def undo(self) -> tuple[str, ...]:
+        """Takes the last change back; returns the images that it was about."""
+        with self._lock:
+            if not self._done:
+                raise RequestError(409, "there is nothing to undo")
+            change = self._done.pop()
+            self._undone.append(change)
+            self._apply(change.reverse)
+            return tuple(change.new)
+
+    def redo(self) -> tuple[str, ...]:
+        """Makes the last change that was undone again; returns the images that it was about."""
+        with self._lock:
+            if not self._undone:
+                raise RequestError(409, "there is nothing to do again")
+            change = self._undone.pop()
+            self._done.append(change)
+            self._apply(change)
+            return tuple(change.new)
 
     def _classes_but(self, number: int) -> tuple[str, ...]:
         names = self._classes
@@ -213,30 +420,25 @@ class PageState:
             raise RequestError(404, f"there is no class {number}: there are {len(names)} classes")
         return (*names[: number - 1], *names[number:])
 
-    def set_mask(self, id: str, role: Role, content: bytes) -> PageImage:
-        """Gives an image a PNG of class numbers, at its size, as its mask; 255 is unknown."""
+    def set_mask(self, id: str, role: Drawn, content: bytes, *, again: bool = False) -> PageImage:
+        """Gives an image a PNG of class numbers, at its size, as its mask; 255 is unknown.
+
+        One that is sent ``again`` is undone together with the last change, if that was about the same image.
+        """
         with self._lock:
-            image, classes, deleted = self.image(id), self._classes, self._deleted_classes
+            image, classes, deleted = self.image(id), self._classes, self._renumbered
         what = f"of {image.name}"
         mask = mask_of_bytes(content, what, GREY_MODES, self.limits.pixels)
-        check_same_size(f"the mask {what}", image.encoded.size, (int(mask.shape[0]), int(mask.shape[1])))
+        check_same_size(f"the mask {what}", image.size, (int(mask.shape[0]), int(mask.shape[1])))
         if not classes:
             raise DataError("there is no class yet: add one before drawing")
         check_labels(mask, dict(enumerate(classes, 1)), what)
-        new = replace(
-            image,
-            role=role,
-            mask_png=png_bytes(mask.numpy()),
-            class_masks=class_masks(mask, image.encoded) if role == "support" else {},
-        )
+        new = self._with_views(replace(image, role=role, mask_png=png_bytes(mask.numpy())))
         with self._lock:
-            if self._deleted_classes != deleted:
+            if self._renumbered != deleted:
                 raise RequestError(409, f"a class was deleted while the mask {what} was sent: draw it again")
-            old = self.image(id)
-            self._make_room(new.mask_nbytes - old.mask_nbytes)
-            self._images[id] = replace(new, answer=self.image(id).answer)
-            if "support" in (role, old.role):
-                self._supports_changed()
+            self._make_room(new.mask_nbytes - self.image(id).mask_nbytes)
+            self._change({id: new}, again=again)
             return self._images[id]
 
     def complete(self, id: str, content: bytes) -> Mask:
@@ -246,7 +448,7 @@ class PageState:
         """
         with self._lock:
             image, classes = self.image(id), self._classes
-        (height, width), what = image.encoded.size, f"of strokes on {image.name}"
+        (height, width), what = image.size, f"of strokes on {image.name}"
         planes = mask_of_bytes(content, what, GREY_MODES, 2 * self.limits.pixels)
         check_same_size(f"the mask {what}", (2 * height, width), (int(planes.shape[0]), int(planes.shape[1])))
         check_labels(planes[:height], dict(enumerate(classes, 1)), what)
@@ -254,24 +456,21 @@ class PageState:
         if int(hints.kind.max()) > 1 + len(classes):
             raise DataError(f"hints {what} must be 0 to {1 + len(classes)}, got {int(hints.kind.max())}")
         drawn = self._drawn
-        if drawn is None or drawn[0] != id:
-            drawn = id, canvas(Image.open(io.BytesIO(image.jpeg)), image.encoded)
-        chances = image.chances
-        if image.role == "open":
-            chances = None if image.answer is None else _chances(image.answer, classes)
-        with self._lock:
-            self._drawn = drawn
-            if id in self._images and chances is not image.chances:
-                self._images[id] = replace(self._images[id], chances=chances)
-        return complete(drawn[1], hints, chances)
+        if drawn is None or drawn.id != id:
+            pixels = self._pixels(image.content, image.name)
+            drawn = Drawing(id=id, canvas=canvas(pixels, self.encoded(id)))
+        if image.role == "open" or drawn.classes != classes:
+            answer = image.answer if image.role == "open" else None
+            chances = None if answer is None else _chances(answer, classes)
+            drawn = replace(drawn, classes=classes, chances=chances)
+        self._drawn = drawn
+        return complete(drawn.canvas, hints, drawn.chances)
 
     def reopen(self, id: str) -> PageImage:
         """Drops the mask of an image: it is predicted again."""
         with self._lock:
-            image = self.image(id)
-            self._images[id] = image.reopened()
-            if image.role == "support":
-                self._supports_changed()
+            if self.image(id).role != "open":
+                self._change({id: self.image(id).reopened()})
             return self._images[id]
 
     def _supports_changed(self) -> None:
@@ -280,16 +479,31 @@ class PageState:
         self.version += 1
 
     def _make_room(self, nbytes: int = 0, images: int = 0) -> None:
-        """Drops answers until there is room for more bytes and images."""
-        self._drop_answers(self.nbytes + nbytes - self.limits.session_bytes)
+        """Drops answers, then encoded images, then what could be undone, until there is room for more."""
+        most = self.limits.session_bytes - nbytes
+        self._drop_encoded(most)
+        while self.nbytes > most and (self._done or self._undone):
+            if self._done:
+                self._done.popleft()
+            else:
+                self._undone.clear()
         used = self.nbytes
-        if len(self._images) + images > self.limits.images or used + nbytes > self.limits.session_bytes:
+        if len(self._images) + images > self.limits.images or used > most:
             raise RequestError(
                 413,
                 f"a session may hold {self.limits.images} images and {self.limits.session_bytes / MIB:.0f} "
                 f"MiB, this one has {len(self._images)} images and {used / MIB:.0f} MiB: download and remove "
                 "some, or start the server with --session-mib",
             )
+
+    def _drop_encoded(self, most: int) -> None:
+        """Drops answers, then encoded images but supports, until so many bytes at most are used."""
+        self._drop_answers(self.nbytes - most)
+        excess = self.nbytes - most
+        for id, image in reversed(self._images.items()):
+            if excess > 0 and image.encoded and image.role != "support":
+                excess -= image.encoded.nbytes
+                self._images[id] = replace(image, encoded=None)
 
     def _drop_answers(self, excess: int, last: str | None = None) -> None:
         """Drops answers, which the network can give again, until so many bytes are free."""
@@ -306,17 +520,22 @@ class PageState:
         """
         with self._fitting:
             with self._lock:
-                version, before, supports = self.version, self._before, SupportSet()
+                version, before, supports = (
+                    self.version,
+                    self._before,
+                    SupportSet(value_range=self._values.found),
+                )
                 if self._session is not None:
                     return self._session
-                for image in self._images.values():
-                    if image.role == "support":
-                        masks = {self._classes[j - 1]: mask for j, mask in image.class_masks.items()}
-                        supports = supports.added(image.encoded, masks)
+                images, classes = [image for image in self.images if image.role == "support"], self._classes
+            for image in images:
+                masks = {classes[j - 1]: mask for j, mask in image.class_masks.items()}
+                supports = supports.added(self._encoded(image), masks)
             session = self._shared.session(supports, before)
             with self._lock:
                 if self.version == version:
                     self._session, self._before = session, None
+                    self._summary = RunSummary(session) if session else None
                 else:
                     self._before = session or before
             return session
@@ -330,13 +549,41 @@ class PageState:
             return None
         answer = image.answer
         if answer is None or (quality and answer.quality is None):
+            encoded = self.encoded(id)
             with self._shared.judging if quality else self._shared.network:
-                (answer,) = session.segment_all([image.encoded], quality=quality)
+                (answer,) = session.segment_all([encoded], quality=quality)
             with self._lock:
                 if id in self._images and self._session is session:
+                    if self._summary is not None:
+                        self._summary.add(id, encoded, answer)
                     self._images[id] = replace(self._images[id], answer=answer)
                     self._drop_answers(self.nbytes - self.limits.session_bytes, last=id)
         return answer.at(threshold)
+
+    def save_supports(self, path: Path) -> None:
+        """Writes the examples, encoded, for ``fewseg label``."""
+        with self._lock:
+            session = self._encoded_supports()
+        if session is None:
+            raise RequestError(409, "there is no example yet: annotate an image of a class first")
+        save_supports(path, session.supports, self._shared.model)
+
+    def advice(self) -> Advice:
+        """What to annotate next, and the IoU to expect; seconds where new supports are compared first."""
+        with self._lock:
+            session, summary = self._encoded_supports(), self._summary
+        if session is None or summary is None:
+            return Advice()
+        with self._shared.judging:
+            expected = session.expected
+        with self._lock:
+            self._expected[len(session.supports.images)] = expected
+            settled = {image.id for image in self._images.values() if image.role != "open"}
+            known = sorted(self._expected.items())
+            return Advice(
+                next=tuple(id for id in summary.next_but(settled) if id in self._images),
+                expected=tuple(own for own in known if own[0] <= len(session.supports.images)),
+            )
 
     def renumbered(self, found: Segmentation) -> Mask:
         """A prediction's labels with the numbers of this page's classes."""
@@ -346,14 +593,20 @@ class PageState:
             table[j] = numbers.get(name, 0)
         return table[found.labels]
 
-    def labels(self, id: str, threshold: float = 0.5, *, predicted: bool = False) -> Mask:
-        """The mask of an image: its own unless ``predicted``, else the predicted one, else an empty one."""
+    def labels(
+        self, id: str, threshold: float = 0.5, *, predicted: bool = False, small: bool = False
+    ) -> Mask:
+        """The mask of an image: its own unless ``predicted``, else the predicted one, else an empty one.
+
+        A small one, of the thumbnail's size, has one pixel of each block.
+        """
         image = self.image(id)
-        own = None if predicted else image.mask
-        if own is not None:
-            return own
-        found = self.segmentation(id, threshold)
-        return np.zeros(image.encoded.size, dtype=np.uint8) if found is None else self.renumbered(found)
+        labels = None if predicted else image.mask
+        if labels is None:
+            found = self.segmentation(id, threshold)
+            labels = np.zeros(image.size, dtype=np.uint8) if found is None else self.renumbered(found)
+        step = -(-max(image.size) // _THUMBNAIL) if small else 1
+        return np.ascontiguousarray(labels[::step, ::step])
 
 
 class Pages:
@@ -447,24 +700,33 @@ def unused_name(name: str, used: set[str]) -> str:
     return next(found for found in chain([name], numbered) if found not in used)
 
 
-def jpeg_of(pixels: Tensor, what: str) -> bytes:
-    """(3, H, W) uint8 as a JPEG to look at."""
-    if max(pixels.shape) > _LONGEST_JPEG_SIDE:
+def browser_type(content: bytes) -> str | None:
+    """The media type of an image file that browsers show as it is read here; None where they may not."""
+    with Image.open(io.BytesIO(content)) as file:
+        plain = file.mode in ("L", "RGB") and "transparency" not in file.info
+        upright = file.getexif().get(_EXIF_ORIENTATION, 1) == 1
+        return Image.MIME[file.format] if file.format in _SHOWABLE and plain and upright else None
+
+
+def jpeg_of(pixels: Tensor, what: str, side: int = _LONGEST_JPEG_SIDE) -> bytes:
+    """(3, H, W) uint8 as a JPEG to look at; by means of blocks, where its longer side is above ``side``."""
+    longest = max(pixels.shape)
+    if longest > _LONGEST_JPEG_SIDE:
         raise DataError(
             f"a side of an image must be at most {_LONGEST_JPEG_SIDE} pixels, {what} has {pixels.shape[2]} x "
             f"{pixels.shape[1]}: cut it into tiles"
         )
     file = io.BytesIO()
     upright = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    upright.save(file, format="JPEG", quality=92, subsampling=0)
+    upright.reduce(-(-longest // side)).save(file, format="JPEG", quality=92, subsampling=0)
     return file.getvalue()
 
 
-def class_masks(labels: Tensor, encoded: EncodedImage) -> dict[int, Tensor]:
+def class_masks(labels: Tensor, windows: Sequence[Window]) -> dict[int, Tensor]:
     """Each class number in (H, W) -> its mask (n, S, S) in {0, 1, 255} in the image's n views."""
     numbers = torch.bincount(labels.flatten(), minlength=256)[1:IGNORE].nonzero().flatten() + 1
     unknown = labels == IGNORE
     return {
-        int(j): view_masks((labels == j).to(torch.uint8).masked_fill(unknown, IGNORE), encoded.windows)
+        int(j): view_masks((labels == j).to(torch.uint8).masked_fill(unknown, IGNORE), windows)
         for j in numbers
     }

@@ -1,6 +1,7 @@
 """Folds of COCO, and of VOC and COCO crossed, on files that the tests write."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,6 +92,55 @@ def test_voc_to_coco_trains_on_voc_and_tests_classes_that_it_has_not(root):
     assert data.test.images_of(23) == ("val1", "val2")
     trained = {c for facts in data.train.images.values() for c in facts.areas}
     assert trained <= set(data.split.base)
+
+
+@pytest.fixture
+def mini(tmp_path, write_image, write_mask):
+    """coco-mini with images of a person (1), of a zebra, and of both; and voc5i-mini beside it."""
+    things = {"p": [1], "both": [24, 1], "z": [24]}
+    polygons = {1: [0, 0, 3, 0, 3, 3, 0, 3], 24: [4, 0, 8, 0, 8, 6, 4, 6]}
+    images = [{"id": i, "file_name": f"{n}.jpg", "height": 6, "width": 8} for i, n in enumerate(things, 1)]
+    annotations = [
+        {"id": 10 * i + c, "image_id": i, "category_id": c, "iscrowd": 0, "segmentation": [polygons[c]]}
+        for i, classes in enumerate(things.values(), 1)
+        for c in classes
+    ]
+    categories = [{"id": 1, "name": "person"}, {"id": 24, "name": "zebra"}]
+    coco, voc = tmp_path / "coco-mini", tmp_path / "voc5i-mini"
+    coco.mkdir()
+    (coco / "instances.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    for name in things:
+        write_image(coco / "images" / f"{name}.jpg", SIZE)
+    (voc / "lists").mkdir(parents=True)
+    for id, label in (("cat1", 8), ("man1", 15)):
+        write_image(voc / "images" / f"{id}.jpg", SIZE)
+        write_mask(voc / "masks" / f"{id}.png", np.full(SIZE, label))
+    for fold in range(4):
+        for part, id in (("train", "cat1"), ("val", "man1")):
+            (voc / "lists" / f"fold{fold}_{part}.txt").write_text(f"images/{id}.jpg masks/{id}.png\n")
+    return tmp_path
+
+
+def test_a_fold_of_coco_mini_trains_on_no_image_that_shows_a_novel_class(mini, monkeypatch):
+    monkeypatch.setattr(datasets, "COCO_MINI", replace(datasets.COCO_MINI, min_area=9))
+    data = datasets.coco_mini(0, mini / "coco-mini")  # tests persons, trains on zebras
+    assert (data.dataset, data.train.ids, data.test.ids) == ("coco-mini", ("z",), ("both", "p"))
+    assert data.split.novel == ()  # six images of a class are needed to test it
+    assert 1 not in data.split.base
+    contiguous = datasets.coco_mini_contiguous(1, mini / "coco-mini")  # the other way round
+    assert (contiguous.dataset, contiguous.train.ids) == ("coco-mini-a", ("p",))
+
+
+def test_coco_mini_adds_classes_and_images_to_the_training_of_voc5i_mini_alone(mini):
+    data, own = datasets.voc5i_mini_with_coco(2, mini), datasets.voc5i_mini(2, mini / "voc5i-mini")
+    assert data.train.ids == (*own.train.ids, "z")  # fold 2 tests persons, 15 in VOC
+    assert data.test.images == own.test.images
+    assert data.split.novel == own.split.novel
+    assert len(data.split.base) == 75
+    (zebra,) = data.source.read_labels("z").unique()[1:].tolist()
+    assert (data.split.class_names[zebra], zebra > 20) == ("zebra", True)
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def test_the_folder_is_found_and_what_is_wrong_in_it_is_reported(made, tmp_path)
 def test_the_check_counts_classes_and_images_and_empty_masks(tmp_path):
     write(tmp_path, "y", numbers=(1, 2))
     Image.new("L", (8, 6)).save(tmp_path / "y" / "2.png")
-    lines = check_fss1000(tmp_path, progress=False)
+    lines = check_fss1000(tmp_path)
     assert lines[0] == f"ok    FSS-1000: {tmp_path}"
     assert lines[1] == "WRONG classes: 1 (expected 1000)"
     assert '1 classes have not 10 images, like {"y": 2}' in lines[2]

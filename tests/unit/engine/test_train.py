@@ -14,6 +14,7 @@ from fewseg.engine.checkpoint import load_checkpoint, read_checkpoint
 from fewseg.engine.train import Run, TrainingDivergedError, train
 from fewseg.engine.train_config import SGD, AdamW, TrainConfig
 from fewseg.methods.canet import CANetConfig
+from fewseg.methods.pfenet import PFENet, PFENetConfig
 
 STEPS = 6
 
@@ -287,3 +288,34 @@ def test_a_run_of_before_there_were_several_ways_goes_on(go, training, batches, 
         go("old", settings=replace(training, ways=2))
     resumed, _ = go("old")
     assert same_weights(resumed, unbroken)
+
+
+class Shrinking(PFENet):
+    """A method one size of which vanishes."""
+
+    sizes = (4.0, 2.0, 0.03, 0.02, 0.01, 0.01)
+    step = 0
+
+    def training_losses(self, episodes):
+        found = super().training_losses(episodes)
+        size = torch.tensor(self.sizes[Shrinking.step])
+        Shrinking.step += 1
+        return replace(found, watched={"vector_length": size})
+
+
+@pytest.mark.parametrize(("last", "since"), [(0.01, {"vector_length": 3}), (1.0, {})])
+def test_a_collapsed_training_is_named_in_the_log_and_in_the_checkpoint(
+    go, build, batches, tmp_path, monkeypatch, caplog, last, since
+):
+    monkeypatch.setattr(PFENetConfig, "method", Shrinking)
+    monkeypatch.setattr(Shrinking, "sizes", (*Shrinking.sizes[:-1], last))
+    monkeypatch.setattr(Shrinking, "step", 0)
+    with pytest.raises(KeyboardInterrupt):
+        go("run", stream=Disturbed(batches, 4, interrupt))  # where it began is known when it goes on
+    go("run")
+    assert [row["vector_length"] for row in losses(tmp_path / "run").values()] == pytest.approx(
+        [*Shrinking.sizes]
+    )
+    assert caplog.text.count("step 3: vector length is 0.03 and was 4: the training has collapsed") == 1
+    about = read_checkpoint(tmp_path / "run" / loop.BEST)
+    assert about.training["watched"] == {"start": {"vector_length": 4.0}, "collapsed": since}

@@ -9,14 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
+from fewseg.annotations.values import AnnotatedImage
 from fewseg.cli import main
-from fewseg.inference import ModelOptions, Segmenter, choose, load_model
+from fewseg.inference import ModelOptions, Segmenter, choose, input_size, load_model
 from fewseg.inference import model as inference_model
 from fewseg.inference.choose import Choice, ExpectedClass, candidate_configs, expected, on_backbone, sampled
+from fewseg.inference.input_size import with_fitting_input
 from fewseg.inference.model import Model, Whole
 from fewseg.inference.options import ExportOptions, LabelOptions
 from fewseg.inference.quality import HeldOut, folds_of, held_out
-from fewseg.inference.supports import SupportImage
+from fewseg.inference.supports import SupportImage, options_of_supports, whole_mask
 from fewseg.methods.fitted import FittedConfig
 from fewseg.serve import ServeOptions
 from fewseg.types import DataError
@@ -88,13 +90,12 @@ def test_a_candidates_score_is_the_iou_over_all_left_out_images():
         for i in {0, 1, 2} - {k}:
             rest.add_class("square", *picture(i, box=PLACES[i]))
         image = rest.encode(picture(k, box=PLACES[k])[0])
-        h, w = image.windows[0].box.content
-        found = rest.session().segment(image, quality=False).margins[0] > 0
-        true = it.supports.images[k].masks["square"][0][:h, :w] == 1
+        found = rest.session().segment(image, quality=False).mask("square")
+        true = picture(k, box=PLACES[k])[1] == 1
         hit, area = hit + int((found & true).sum()), area + int((found | true).sum())
     folds = folds_of(it.supports)
     answers = held_out(Model(on_backbone(config, backbone), config, SIZE), it.supports, folds)
-    own = expected(answers, ("square",), 0)
+    own = expected(answers, ("square",))["square"]
     assert own.iou == pytest.approx(hit / area) or own.threshold != 0.5
     assert choice.candidates["matcher"] == pytest.approx(own.iou)
 
@@ -113,9 +114,9 @@ def answers(*chances):
 
 
 def test_a_threshold_is_chosen_where_all_other_images_agree_on_it():
-    high = expected(answers((0.9, 0.65), (0.95, 0.6), (0.9, 0.65)), ("a",), 0)
+    high = expected(answers((0.9, 0.65), (0.95, 0.6), (0.9, 0.65)), ("a",))["a"]
     assert high == ExpectedClass(iou=1.0, spread=0.0, threshold=0.7)
-    same = expected(answers((0.9, 0.1), (0.8, 0.2), (0.9, 0.2)), ("a",), 0)
+    same = expected(answers((0.9, 0.1), (0.8, 0.2), (0.9, 0.2)), ("a",))["a"]
     assert same == ExpectedClass(iou=1.0, spread=0.0, threshold=0.5)
 
 
@@ -124,14 +125,14 @@ def test_a_class_must_lead_before_the_background_and_not_only_before_other_class
         replace(own, margins=torch.cat([own.margins, own.margins - 9], dim=1), known=("a", "b"))
         for own in answers((0.9, 0.1), (0.8, 0.2))
     ]
-    assert expected(held, ("a", "b"), 0) == ExpectedClass(iou=1.0, spread=0.0, threshold=0.5)
+    assert expected(held, ("a", "b"))["a"] == ExpectedClass(iou=1.0, spread=0.0, threshold=0.5)
 
 
 def test_a_threshold_that_helps_one_image_alone_is_not_chosen():
     """It is judged on each image by what the others would choose."""
-    own = expected(answers((0.9, 0.1), (0.45, 0.1), (0.9, 0.1)), ("a",), 0)
+    own = expected(answers((0.9, 0.1), (0.45, 0.1), (0.9, 0.1)), ("a",))["a"]
     assert own.threshold == 0.4 or own.iou == pytest.approx(2 / 3)
-    alone = expected(answers((0.45, 0.1), (0.9, 0.45)), ("a",), 0)
+    alone = expected(answers((0.45, 0.1), (0.9, 0.45)), ("a",))["a"]
     assert alone.threshold == 0.5
     assert alone.iou == pytest.approx(8 / 16)
     assert alone.spread == pytest.approx(np.std([0, 1], ddof=1))
@@ -299,7 +300,7 @@ def test_label_names_the_choice_and_what_to_expect_everywhere(tmp_path, tiny_rec
     assert run["model_name"] == f"auto: {run['choice']['name']}"
     messages = [record.getMessage() for record in caplog.records]
     sheet = (tmp_path / "out/contact-sheet.html").read_text()
-    for text in (f"chosen by your examples: {run['choice']['name']}", line):
+    for text in (f"chosen by your examples: {run['choice']['name']}, at {run['choice']['input']}", line):
         assert text in messages
         assert f"<li>{text}</li>" in sheet
     assert main([str(word) for word in words]) == 0  # goes on in the same folder
@@ -361,3 +362,83 @@ def test_auto_is_the_default_of_labelling_and_the_quick_matcher_of_the_page_and_
 def test_a_segmenter_without_a_name_chooses(tiny_recipes):
     assert Segmenter.from_checkpoint().model.chooses
     assert tiny_recipes == ["fitted_resnet50"]
+
+
+def test_candidates_are_tested_at_the_size_of_the_image_itself():
+    """A line of one pixel in an image twice the network's size, where no mask of that size shows it all."""
+    it = chooser()
+    for k in range(2):
+        image, mask = picture(k, hw=(2 * SIZE, 2 * SIZE))
+        mask = np.zeros_like(mask)
+        mask[:, 20 + 7 * k] = 1
+        it.add_class("line", image, mask)
+    support = it.supports.images[0]
+    assert support.masks["line"].shape == (1, SIZE, SIZE)
+    np.testing.assert_array_equal(support.whole_truth("line").numpy(), picture_line(0))
+    held = HeldOut(image=support, margins=torch.ones(1, 1, SIZE, SIZE), known=("line",))
+    assert expected([held], ("line",))["line"].iou == pytest.approx(1 / (2 * SIZE))
+    assert support.whole_truth("other").sum() == 0
+
+
+def picture_line(k):
+    mask = np.zeros((2 * SIZE, 2 * SIZE), np.uint8)
+    mask[:, 20 + 7 * k] = 1
+    return mask
+
+
+def test_masks_of_large_images_are_tested_at_1024_pixels():
+    mask = torch.zeros(500, 2048, dtype=torch.uint8)
+    mask[:, 1024:] = 1
+    assert whole_mask(mask).shape == (250, 1024)
+    assert torch.equal(whole_mask(mask), mask[::2, ::2])
+
+
+def annotated(folder, hw, count=3):
+    """Bright squares of 5 pixels on dark, as files."""
+    folder.mkdir()
+    found = []
+    for k in range(count):
+        image, mask = np.full((*hw, 3), 30 + k, np.uint8), np.zeros(hw, np.uint8)
+        for top in range(5, hw[0] - 9, 20):
+            image[top : top + 5, 20 + 9 * k : 25 + 9 * k], mask[top : top + 5, 20 + 9 * k : 25 + 9 * k] = (
+                250,
+                1,
+            )
+        Image.fromarray(image).save(folder / f"{k}.png")
+        found.append(AnnotatedImage(image=folder / f"{k}.png", size=hw, masks={"dot": mask}))
+    return found
+
+
+def test_a_larger_input_or_tiles_are_taken_where_the_examples_gain_by_them(tmp_path, caplog):
+    caplog.set_level("INFO")
+    images = annotated(tmp_path / "large", (200, 200))
+    it = chooser()
+    it.add_annotated(images)
+    usual = it.session().choice
+    found = with_fitting_input(it, images)
+    choice = found.session().choice
+    assert choice.input in ("97 px", "tiles of 100 px")
+    assert choice.score >= usual.score + 0.02
+    text = caplog.messages[-1]
+    assert f"{SIZE} px {usual.score:.2f}" in text
+    assert f"{choice.input} {choice.score:.2f}" in text
+    assert {name.removesuffix(", edges refined") for name in choice.candidates} == {
+        usual.name.removesuffix(", edges refined")
+    }
+    assert found.model.method.backbone is it.model.method.backbone
+    found.save_supports(tmp_path / "s.safetensors")
+    options = options_of_supports(tmp_path / "s.safetensors", ModelOptions())
+    assert f"tiles of {options.tiles} px" == choice.input or f"{options.size} px" == choice.input
+    given = ModelOptions(size=33)
+    assert options_of_supports(tmp_path / "s.safetensors", given).size == 33
+
+
+def test_the_usual_input_stays_where_another_gains_nothing_or_takes_too_long(tmp_path, monkeypatch):
+    images = annotated(tmp_path / "large", (200, 200))
+    it = chooser()
+    it.add_annotated(images)
+    monkeypatch.setattr(input_size, "_WORTH", 1.0)
+    assert with_fitting_input(it, images) is it
+    monkeypatch.setattr(input_size, "_MOST", 1.0)
+    monkeypatch.setattr(Model, "encode", lambda *_: pytest.fail("a pass"))
+    assert with_fitting_input(it, images) is it

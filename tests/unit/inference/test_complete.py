@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from fewseg.inference import Segmenter
 from fewseg.inference.complete import PAINTED, Hints, canvas, complete
+from fewseg.inference.images import read_image
 from fewseg.types import DataError
 from small_segmenters import iou, model, picture
 
 HW = (90, 120)
 IMAGE, MASK = picture(0, hw=HW, box=(20, 60, 30, 80))
-CANVAS = canvas(Image.fromarray(IMAGE))
+CANVAS = canvas(read_image(IMAGE))
 
 
 def hints(*painted, believed=None, boxes=()):
@@ -53,7 +53,7 @@ def test_what_is_painted_stays_whatever_it_is():
 def test_two_strokes_in_two_things_share_the_image():
     image = IMAGE.copy()
     image[20:60, 90:112] = (30, 40, 250)
-    found = complete(canvas(Image.fromarray(image)), hints(SCRIBBLE, (2, slice(30, 50), slice(98, 102))))
+    found = complete(canvas(read_image(image)), hints(SCRIBBLE, (2, slice(30, 50), slice(98, 102))))
     other = np.zeros(HW, bool)
     other[20:60, 90:112] = True
     assert iou(found == 1, MASK == 1) > 0.95
@@ -63,13 +63,13 @@ def test_two_strokes_in_two_things_share_the_image():
 def test_a_stroke_of_background_takes_away_what_is_alike_and_near():
     image = IMAGE.copy()
     image[20:60, 90:112] = IMAGE[40, 50]  # a second thing of the same colour
-    cut = canvas(Image.fromarray(image))
+    cut = canvas(read_image(image))
     found = complete(cut, hints(SCRIBBLE, (0, slice(30, 50), slice(98, 102))))
     assert iou(found == 1, MASK == 1) > 0.95
 
 
 def test_a_model_decides_where_the_image_shows_nothing():
-    flat = canvas(Image.fromarray(np.full((*HW, 3), 90, np.uint8)))
+    flat = canvas(read_image(np.full((*HW, 3), 90, np.uint8)))
     chances = np.zeros((1, 9, 12), np.float32)
     chances[0, :, 6:] = 0.95
     found = complete(flat, hints((1, slice(40, 44), slice(90, 94))), chances)
@@ -87,27 +87,27 @@ def test_what_was_believed_stays_far_from_strokes():
 
 def test_the_deep_maps_of_a_network_tell_pixels_apart():
     encoded = Segmenter(model()).encode(IMAGE)
-    cut = canvas(Image.fromarray(IMAGE), encoded)
+    cut = canvas(read_image(IMAGE), encoded)
     assert cut.values.shape[2] > CANVAS.values.shape[2]
     assert iou(complete(cut, hints(SCRIBBLE)) == 1, MASK == 1) > 0.9
 
 
 def test_nothing_painted_is_background_and_nothing_depends_on_chance():
     assert not complete(CANVAS, hints()).any()
-    first, second = (complete(canvas(Image.fromarray(IMAGE)), hints(SCRIBBLE)) for _ in range(2))
+    first, second = (complete(canvas(read_image(IMAGE)), hints(SCRIBBLE)) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("hw", [(1, 1), (3, 50), (700, 5)])
 def test_images_of_any_size_are_completed(hw):
-    cut = canvas(Image.fromarray(np.zeros((*hw, 3), np.uint8)))
+    cut = canvas(read_image(np.zeros((*hw, 3), np.uint8)))
     labels, kind = np.full(hw, 255, np.uint8), np.zeros(hw, np.uint8)
     labels[0, 0], kind[0, 0] = 7, PAINTED
     assert complete(cut, Hints(labels=labels, kind=kind))[0, 0] == 7
 
 
 def test_a_large_image_is_looked_at_with_512_pixels_and_its_mask_is_of_its_own_size():
-    large = Image.fromarray(np.kron(IMAGE, np.ones((10, 10, 1), np.uint8)))
+    large = read_image(np.kron(IMAGE, np.ones((10, 10, 1), np.uint8)))
     cut = canvas(large)
     assert max(cut.values.shape[:2]) == 512
     small = hints(SCRIBBLE)

@@ -1,5 +1,7 @@
 """``fewseg label`` as a user runs it, mistakes included, on a tiny network."""
 
+import base64
+import io
 import json
 import logging
 import os
@@ -15,6 +17,7 @@ from fewseg.annotations.formats import read_supports
 from fewseg.annotations.jsonl import read_jsonl
 from fewseg.cli import main
 from fewseg.inference import Segmenter, advice, folder_run, model, segmenter
+from fewseg.inference.advice import verdict
 from fewseg.inference.find import find_images
 from fewseg.inference.model import Model
 from fewseg.ops.files import folder_alone
@@ -311,7 +314,7 @@ def test_the_contact_sheet_begins_with_the_lowest_quality(place, run):
     html = (place / "out/contact-sheet.html").read_text()
     at = [html.index(f"</strong>{p.name}") for p in found]
     assert at == sorted(at)
-    assert html.count("data:image/jpeg") == 5
+    assert html.count("data:image/jpeg") == html.count("data:image/png") == 5
     assert "http" not in html.replace("http-equiv", "")
     assert run("--sheet", "2")[0] == 0
     assert (place / "out/contact-sheet.html").read_text().count("data:image/jpeg") == 2
@@ -324,10 +327,21 @@ def test_the_contact_sheet_tells_the_colours_of_the_classes(place, run):
     assert run(support="two")[0] == 0
     html = (place / "out/contact-sheet.html").read_text()
     legend = re.search(r'<ul class="legend" aria-label="Colours of the classes">(.*?)</ul>', html, re.S)[1]
-    assert re.findall(r"background:rgb\(([\d,]+)\)\"></i>([^<]+)</li>", legend) == [
-        ("128,0,0", "moss"),
-        ("0,128,0", "rust"),
+    assert re.findall(r"background:(#\w+)\"></i>([^<]+)</li>", legend) == [
+        ("#56b4e9", "moss"),
+        ("#e69f00", "rust"),
     ]
+
+
+def test_masks_on_the_contact_sheet_are_apart_from_their_pictures(place, run):
+    assert run("--sheet", "1")[0] == 0
+    worst = min(lines(place).values(), key=lambda p: p.facts["quality"])
+    html = (place / "out/contact-sheet.html").read_text()
+    (shown,) = re.findall(r'data:image/png;base64,([^"]+)"', html)
+    found = np.array(Image.open(io.BytesIO(base64.b64decode(shown))).convert("RGBA"))
+    np.testing.assert_array_equal(found[..., 3] > 0, worst.labels > 0)
+    assert found[worst.labels == 1][0].tolist() == [0x56, 0xB4, 0xE9, 255]
+    assert f'<figure data-verdict="{verdict(worst.facts["quality"])}">' in html
 
 
 def test_hostile_names_do_not_become_markup(place, run):
@@ -524,6 +538,24 @@ def test_16_bit_images_are_scaled_by_the_supports_or_by_a_fixed_range(place, run
     assert json.loads((place / "fixed/run.json").read_text())["value_range"] == [0, 2805]
     status, text = run("--value-range", "9", "1", out="other")
     assert (status, "the lower one first, got 9 and 1" in text) == (1, True)
+
+
+def test_16_bit_photographs_beside_8_bit_examples_are_scaled_by_their_own_values(place, run):
+    for file in list((place / "photos").rglob("*.*")):
+        write(file.with_suffix(".tif"), np.array(Image.open(file).convert("L")).astype(np.uint16) * 11)
+        file.unlink()
+    assert run("--format", "png")[0] == 0
+    values = [np.array(Image.open(file)).ravel() for file in sorted((place / "photos").rglob("*.tif"))]
+    known = json.loads((place / "out/run.json").read_text())["value_range"]
+    assert known == pytest.approx(np.percentile(np.concatenate(values), [0.1, 99.9]))
+    fixed = run("--format", "png", "--value-range", *map(str, known), out="fixed")
+    assert fixed[0] == 0, fixed
+    for file in (place / "fixed").rglob("*.png"):
+        assert file.read_bytes() == (place / "out" / file.relative_to(place / "fixed")).read_bytes()
+    write(place / "photos/later.tif", np.full((40, 60), 60_000, np.uint16))
+    status, text = run("--format", "png")  # a run goes on with its range
+    assert status == 0, text
+    assert json.loads((place / "out/run.json").read_text())["value_range"] == known
 
 
 def test_annotated_images_whose_features_would_fill_the_memory_are_sampled_with_a_note(

@@ -68,6 +68,9 @@ def test_a_field_that_does_not_fit_is_refused(fields, message):
 OUTSIDE = """
 from dataclasses import dataclass, field
 from fewseg.methods import FewShotSegmenter, MeanVector, MethodConfig, register_method
+from fewseg.recipes.datasets import voc5i_mini
+from fewseg.recipes.recipe import Recipe, register
+from fewseg.recipes.variants import Variant
 
 @dataclass(frozen=True, kw_only=True)
 class DarkConfig(MethodConfig):
@@ -86,6 +89,10 @@ class Dark(FewShotSegmenter):
 
     def training_losses(self, episodes):
         raise NotImplementedError
+
+@register(Variant(name="dark"))
+def dark_voc() -> Recipe:
+    return Recipe(method=DarkConfig(), data=voc5i_mini, train=None, size=97)
 """
 
 USE = """
@@ -98,6 +105,10 @@ backbone = BackboneConfig(name="resnet18", weights=None, shape=ResNetShape())
 method = fewseg.create_method("dark", level=0.25, backbone=backbone)
 assert type(method).__name__ == "Dark" and method.config.level == 0.25
 assert config_from_json(as_json(method.config)) == method.config
+from fewseg.recipes.names import check_recipe_name
+from fewseg.recipes.registry import recipe
+check_recipe_name("dark_voc")
+assert type(recipe("dark_voc").method).__name__ == "DarkConfig"
 """
 
 
@@ -110,19 +121,27 @@ def installed(folder, name, source, target):
     (info / "entry_points.txt").write_text(f"[fewseg.methods]\n{name} = {target}\n")
 
 
-def test_an_installed_package_brings_its_own_method(tmp_path):
+def test_an_installed_package_brings_its_own_method_and_recipe(tmp_path):
     installed(tmp_path, "darkness", OUTSIDE, "darkness")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{USE}"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_config_without_a_fusion_is_refused():
+    with pytest.raises(ValueError, match="NoFusionConfig has no field fusion: every method's config"):
+        registry.register_method(
+            "no-fusion",
+            make_dataclass("NoFusionConfig", [], bases=(MethodConfig,), frozen=True, kw_only=True),
+        )(Matcher)
+
+
 def test_a_package_that_cannot_be_imported_takes_no_other_along(tmp_path, monkeypatch, caplog):
     installed(tmp_path, "broken", "import nothing_of_this_name", "broken")
     monkeypatch.syspath_prepend(tmp_path)
-    registry._load_other_packages.cache_clear()
+    registry.load_other_packages.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert "pfenet" in list_methods()
-    assert "the methods of broken (broken) could not be loaded" in caplog.text
+    assert "the methods and recipes of broken (broken) could not be loaded" in caplog.text
 
 
 def test_the_package_gives_its_public_names_and_imports_torch_only_for_them():

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -24,6 +25,7 @@ from fewseg.methods.sdaanet import (
     SDAANetConfig,
     SeparateTeachers,
     SupervisedAttention,
+    UnitTeachers,
 )
 from fewseg.ops.masks import foreground_cells
 from fewseg.types import Guides
@@ -135,6 +137,20 @@ def test_a_detached_teacher_learns_nothing_from_the_query(kind):
         assert (found.grad is None) == detach
 
 
+def test_unit_teachers_see_directions_alone():
+    students, gates, query = torch.randn(2, 3, 6), torch.rand(2, 3, 6), torch.randn(2, 6)
+    teacher = UnitTeachers(length=4.0)
+    found = teacher.loss(students, gates, query)
+    expected = []
+    for b, k in itertools.product(range(2), range(3)):
+        student = 4 * students[b, k] / students[b, k].norm()
+        gated = gates[b, k] * query[b]
+        taught = (student.softmax(-1) + (4 * gated / gated.norm()).softmax(-1)) / 2
+        expected.append(kl(taught, student))
+    torch.testing.assert_close(found, torch.stack(expected).mean())
+    torch.testing.assert_close(teacher.loss(0.01 * students, gates, 100 * query), found)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_losses_are_those_of_equation_12(make, shots, count):
     method = make(
@@ -160,6 +176,19 @@ def test_the_losses_are_those_of_equation_12(make, shots, count):
     total = terms["query"] + 0.25 * terms["query_deep"]
     total = total + 50 * terms["distillation"] + 0.5 * terms["support_attention"]
     torch.testing.assert_close(found.total, total)
+
+
+def test_training_watches_the_length_and_the_contrast_of_the_gated_prototypes(make, shots):
+    method = make()
+    images, masks = shots(2, 3)
+    encoded = method.encode_episodes(episodes_of(images, masks))
+    found = method.training_losses(encoded).watched
+    prototypes = method.pool(encoded.support.features, masks[:, :-1].flatten(0, 1)).prototypes.detach()
+    assert float(found["prototype_length"]) == pytest.approx(float(prototypes.norm(dim=1).mean()))
+    entropy = torch.distributions.Categorical(logits=prototypes).entropy().mean()
+    expected = 1 - float(entropy) / math.log(prototypes.shape[1])
+    assert float(found["prototype_contrast"]) == pytest.approx(expected, abs=1e-6)
+    assert not any(size.requires_grad for size in found.values())
 
 
 def test_the_decoder_merges_prototype_gated_query_prior_and_attention(make, shots, encode):

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from fewseg.metrics import (
-    bootstrap_miou,
+    bootstrap_score,
     minimum_detectable_difference,
     paired_difference,
     trainings_difference,
@@ -96,7 +96,7 @@ def test_results_of_different_folds_are_refused_and_unpaired_when_allowed(write,
     above = (found.b.miou_ci95[1] - found.b.miou_mean) ** 2 + (found.a.miou_mean - found.a.miou_ci95[0]) ** 2
     assert found.unpaired.low == pytest.approx(found.unpaired.value - below**0.5)
     assert found.unpaired.high == pytest.approx(found.unpaired.value + above**0.5)
-    errors = [bootstrap_miou(counts_of_fold(f), [2 * f + 1, 2 * f + 2]).standard_error for f in (0, 1)]
+    errors = [bootstrap_score(counts_of_fold(f), [2 * f + 1, 2 * f + 2]).standard_error for f in (0, 1)]
     error = (errors[0] ** 2 + errors[1] ** 2) ** 0.5
     assert found.detectable == pytest.approx(minimum_detectable_difference(error, episodes=60))
     text = shown(comparison_table(found))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fewseg.metrics import mean_miou, trainings_difference, trainings_interval
+from fewseg.metrics import mean_score, trainings_difference, trainings_interval
 from fewseg.reports.frame import fold_tables, load_results
 from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of, with_interval
 from fewseg.reports.tables import results_block
@@ -51,7 +51,7 @@ def test_scores_are_means_over_trainings_with_the_noise_of_training_in_the_inter
         for fold in range(4):
             of_fold = counts(name, fold)
             ends = trainings_interval(of_fold, classes_of(fold))
-            value = sum(mean_miou(each, classes_of(fold)) for each in of_fold) / len(of_fold)
+            value = sum(mean_score(each, classes_of(fold)) for each in of_fold) / len(of_fold)
             expected = f"{100 * value:.1f} [{100 * ends.low:.1f}, {100 * ends.high:.1f}] ({len(of_fold)})"
             assert cells.loc[shown, f"fold {fold}"] == expected
     (found,) = (each for each in several_trainings(table_of()) if each.name == NAMES["scl"])

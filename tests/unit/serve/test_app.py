@@ -319,7 +319,7 @@ def test_an_invalid_parameter_is_described_in_a_line(annotated):
         answer = page.http.get(address, params={"threshold": threshold})
         assert refusal(answer).startswith(f"threshold is {threshold!r}: it should {valid}")
     for text, answer in {
-        "role is 'judge': it should be 'support' or 'accepted'": page.settle(support, mask, "judge"),
+        "role is 'judge': it should be 'edited', 'accepted'": page.settle(support, mask, "judge"),
         "number is 'first': it should be a valid integer": page.http.delete("/api/classes/first"),
         "name is missing: give it": page.http.post("/api/classes"),
     }.items():
@@ -429,3 +429,39 @@ def test_strokes_that_cannot_be_are_refused(page, labels, hints, message):
     page.add_class("square")
     body = png(np.concatenate([labels, hints]).astype(np.uint8))
     assert re.search(message, refusal(completed(page, id, body)))
+
+
+def test_small_pictures_and_masks_are_alike_in_size(page):
+    image, mask = picture(0, hw=(500, 301), box=(100, 400, 50, 250))
+    id = page.image(image, "large.png")
+    page.add_class("square")
+    page.settle(id, mask)
+    small = Image.open(io.BytesIO(page.http.get(f"/api/images/{id}/picture", params={"small": True}).content))
+    labels = page.labels(id, small=True)
+    assert labels.shape == small.size[::-1] == (167, 101)
+    np.testing.assert_array_equal(labels, mask[::3, ::3])
+
+
+def test_a_file_comes_back_as_it_was_sent(page):
+    content = png(picture(0)[0])
+    id = page.image(content)
+    for address in ("file", "picture"):
+        assert page.http.get(f"/api/images/{id}/{address}").content == content
+
+
+def test_advice_proposes_unlike_images_and_follows_the_expected_iou(annotated):
+    page, _, other, _ = annotated
+    third = page.image(picture(4)[0], "third.png")
+    assert page.http.get("/api/advice").json() == {"next": [], "expected": [[1, {}]]}
+    for id in (other, third):
+        found = page.http.get(f"/api/images/{id}/quality").json()
+        assert found["verdict"] in ("good", "check", "bad")
+        assert found["scores"]["square"] == pytest.approx(found["quality"])
+    assert sorted(page.http.get("/api/advice").json()["next"]) == sorted([other, third])
+    page.settle(third, picture(4)[1])
+    page.http.get(f"/api/images/{other}/quality")
+    found = page.http.get("/api/advice").json()
+    assert found["next"] == [other]
+    (one, none), (two, known) = found["expected"]
+    assert (one, none, two) == (1, {}, 2)
+    assert 0 < known["square"] <= 1

@@ -8,8 +8,9 @@ import pytest
 from fewseg.annotations.formats import FORMATS
 from fewseg.annotations.jsonl import read_jsonl
 from fewseg.annotations.rle import decode_brush, decode_coco
-from serve_page import read_png
-from small_segmenters import picture
+from fewseg.inference import Segmenter
+from serve_page import read_png, refusal
+from small_segmenters import model, picture
 
 
 @pytest.fixture
@@ -103,3 +104,42 @@ def test_names_of_classes_and_images_stay_inside_the_archive(annotated):
             files = archive(answer)
             listed = files["cvat/ImageSets/Segmentation/default.txt"].decode().splitlines()
             assert {f"cvat/SegmentationClass/{name}.png" for name in listed} < set(files)
+
+
+def test_things_are_counted_in_a_table(settled):
+    page, mask, corrected = settled
+    answer = page.download("table", settled=True)
+    assert answer.headers["content-type"].startswith("text/csv")
+    rows = [line.split(",") for line in answer.text.splitlines()]
+    assert rows[0] == ["image", "class", "count", "area", "share"]
+    assert rows[1] == ["one.png", "square", "1", str(mask.sum()), f"{mask.mean():.6f}"]
+    assert rows[4][:2] + rows[4][3:4] == ["two é.png", "second", str((corrected == 2).sum())]
+    everything = page.download("table").text.splitlines()
+    assert len(everything) == 1 + 3 * 2
+
+
+def test_single_things_take_the_place_of_whole_classes_in_formats_that_hold_them(annotated):
+    page, support, _, mask = annotated
+    two = mask.copy()
+    two[:5, :5] = 1
+    page.settle(support, two)
+    counts = [
+        len(page.download("coco", settled=True, **split).json()["annotations"])
+        for split in ({}, {"instances": "components"})
+    ]
+    assert counts == [1, 2]
+
+
+def test_the_examples_are_handed_to_a_folder_run(annotated, tmp_path):
+    page, _, other, _ = annotated
+    answer = page.http.get("/api/examples")
+    (tmp_path / "examples.safetensors").write_bytes(answer.content)
+    segmenter = Segmenter(model())
+    segmenter.load_supports(tmp_path / "examples.safetensors")
+    found = segmenter.segment(picture(9, hw=(60, 40), box=(5, 30, 8, 30))[0]).labels
+    assert found.any()
+    np.testing.assert_array_equal(found, page.labels(other))
+
+
+def test_without_an_example_there_is_none_to_hand_over(page):
+    assert "annotate an image" in refusal(page.http.get("/api/examples"), 409)

@@ -1,13 +1,17 @@
 """The state of pages: what is kept, for how long, and what several threads may do to it at once."""
 
+import io
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from fewseg.inference import Model, segmentation
+from fewseg.inference.images import FirstRange
 from fewseg.serve import pages
 from fewseg.serve.label_studio import ImageCache
 from fewseg.serve.limits import Limits, RequestError
@@ -52,6 +56,35 @@ def test_answers_make_room_for_an_upload():
     assert page.nbytes + more > page.limits.session_bytes
     page.add_image("one more.png", png(picture(7)[0]))
     assert page.nbytes <= page.limits.session_bytes
+
+
+def test_more_images_than_can_stay_encoded_stay_within_the_bytes_of_a_session_and_are_predicted_alike():
+    wanted, _, others = page_with_support()
+    one = wanted.image(others[0])
+    limits = Limits(session_bytes=50 * one.fixed_nbytes + 6 * one.encoded.nbytes, images=48)
+    page = PageState(SharedModel(model()), limits)
+    page.add_class("square")
+    content = [png(picture(k)[0]) for k in range(4)]
+    ids = [page.add_image("a.png", content[k % 4]).id for k in range(48)]
+    assert page.nbytes <= limits.session_bytes
+    page.set_mask(ids[40], "support", png(picture(0)[1]))
+    for k in (1, 2, 3, 41, 42, 43, 47):
+        np.testing.assert_array_equal(page.labels(ids[k]), wanted.labels(others[k % 4 - 1]))
+        assert page.nbytes <= limits.session_bytes
+    with pytest.raises(RequestError, match="48 images"):
+        page.add_image("one more.png", content[0])
+
+
+def test_what_can_be_undone_makes_room_last():
+    page, support, others = page_with_support()
+    page.remove_image(others[0])
+    limit = page.nbytes - sum(page.image(id).encoded.nbytes for id in others[1:])
+    page.limits = Limits(session_bytes=limit + 100)
+    page.set_mask(others[1], "accepted", png(picture(0)[1]))
+    assert page.nbytes <= page.limits.session_bytes
+    assert page.image(support).encoded is not None
+    page.undo()
+    assert page.image(others[1]).role == "open"
 
 
 def test_the_class_masks_of_a_support_count_and_answers_of_earlier_supports_are_not_kept():
@@ -103,9 +136,30 @@ def test_an_image_that_several_threads_want_is_encoded_and_counted_once():
     images = ImageCache(SharedModel(model()), 10**6, 2**30)
     images._lock = SlowLock()
     content = png(picture(0)[0])
-    found = at_once(*[lambda: images.encode(content, "a")] * 3)
+    found = at_once(*[lambda: images.encode(content, "a", FirstRange())] * 3)
     assert found[0] is found[1] is found[2]
     assert images.nbytes == found[0].nbytes
+
+
+def deep_file(values):
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "TIFF")
+    return file.getvalue()
+
+
+def test_uploads_of_16_bits_are_scaled_by_the_range_of_the_first_one_in_pages_and_in_projects():
+    first, second = (picture(k)[0][..., 0].astype(np.uint16) * 11 for k in range(2))
+    low, high = np.percentile(first, [0.1, 99.9])
+    page, shared = PageState(SharedModel(model()), Limits()), SharedModel(model())
+    cache, values = ImageCache(shared, 10**6, 2**30), FirstRange()
+    for k, own in enumerate([first, second // 4]):  # a darker image stays dark
+        scaled = np.rint((own.clip(low, high) - low) / (high - low) * 255).astype(np.uint8)
+        as_bytes = shared.model.prepare(torch.from_numpy(scaled).expand(3, -1, -1).contiguous())
+        assert page.add_image(f"{k}.tif", deep_file(own)).encoded.digest == as_bytes.digest
+        assert cache.encode(deep_file(own), "a", values).digest == as_bytes.digest
+    plain = page.add_image("plain.png", png(picture(3)[0])).encoded
+    pixels = torch.from_numpy(picture(3)[0]).permute(2, 0, 1).contiguous()
+    assert plain.digest == shared.model.prepare(pixels).digest
 
 
 def open_pages(clock=lambda: 0.0, **limits):

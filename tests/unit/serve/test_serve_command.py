@@ -1,9 +1,13 @@
+import shlex
+
 import pytest
+import tyro
 
 from fewseg.cli import main
+from fewseg.inference.options import ModelOptions
 from fewseg.serve import ServeOptions
 from fewseg.serve.label_studio_client import StudioSettings
-from fewseg.serve.server import _listen
+from fewseg.serve.server import _listen, label_options
 
 
 def test_without_the_extra_the_error_shows_how_to_install_it(monkeypatch, capsys):
@@ -30,6 +34,7 @@ def test_the_default_is_loopback_and_a_port_in_use_is_an_error_before_a_model_is
             ["--host", "0.0.0.0"],
             "set a password in the environment variable FEWSEG_PASSWORD, or give",
         ),
+        (["--behind", "labels.example.org"], "--behind labels.example.org can be reached by others: set a"),
         (["--port", "70000"], "--port must be 0"),
         (["--upload-mib", "0"], "must be 1 or more"),
         (["--max-pixels", "0"], "must be 1 or more"),
@@ -59,3 +64,10 @@ def test_label_studio_is_read_with_the_token_and_password_of_the_environment(mon
         url="http://localhost:8080", key="k", user="u", password="p", shots=3
     )
     assert made["hosts"] == ("127.0.0.1", "localhost", "::1")
+
+
+def test_the_command_for_a_folder_names_the_same_model():
+    options = ModelOptions(model="a b.safetensors", size=473, tiles=512, refine=True)
+    words = shlex.split(label_options(options))
+    assert tyro.cli(ModelOptions, args=words) == options
+    assert label_options(ModelOptions()) == ""

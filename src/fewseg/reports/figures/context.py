@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from fewseg.ops.files import atomic_path, atomic_write_text
 from fewseg.reports.figures.drawing import save
 from fewseg.reports.figures.model import FigureModel
-from fewseg.reports.frame import FOLDS, Results, results_of
+from fewseg.reports.frame import FOLDS, FOLDS_OF, Results, results_of
 from fewseg.reports.numbers import Estimate, mean_of
 from fewseg.reports.options import FiguresOptions
 
@@ -95,7 +95,7 @@ class FigureContext:
                 named.setdefault((one.claim, one.quantity), {})[fold] = one
         for found in named.values():
             self.claims += [replace(one, where=f"{dataset} fold {fold}") for fold, one in found.items()]
-            if set(found) == set(range(FOLDS)):
+            if set(found) == set(range(FOLDS_OF.get(dataset, FOLDS))):
                 mean = mean_of([one.estimate for one in found.values()])
                 count = sum(one.count for one in found.values())
                 where = f"{dataset} mean of all folds"

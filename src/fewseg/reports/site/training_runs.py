@@ -21,6 +21,12 @@ from fewseg.reports.frame import Results
 from fewseg.reports.site.plots import Curve, legend_line, panel, round_ticks
 
 _TOTAL, _NOT_DRAWN = "total", ("lr",)
+_UNITS = {
+    "gradient_norm": "gradient norm",
+    "prototype_length": "length",
+    "prototype_contrast": "1 - entropy / log d",
+}
+"""Of what a run logs beside losses."""
 _log = logging.getLogger(__name__)
 
 
@@ -188,7 +194,7 @@ def _charts(recipe: str, runs: Sequence[TrainingRun]) -> LearningCharts:
             if y
         ]
         y = round_ticks([0.0, *(v for own in values for v in own)], 5)
-        unit = "gradient norm" if name == "gradient_norm" else "loss"
+        unit = _UNITS.get(name, "loss")
         title = f"{recipe}: {name.replace('_', ' ')}"
         id = re.sub(r"[^a-z0-9]+", "-", f"{recipe}-{name}".lower())
         panels.append(

@@ -362,7 +362,7 @@ const start = safely(async () => {
   const opened = await api.open();
   Object.assign(state, { images: opened.images, classes: opened.classes, version: opened.version, limits: opened.limits });
   $("model").textContent = opened.model;
-  for (const form of opened.formats) $("format").append(new Option(form));
+  for (const [form, title] of Object.entries(opened.formats)) $("format").append(new Option(title, form));
   if (!state.classes.length) state.classes = (await api.addClass("object")).classes;
   classes.draw(state.classes);
   about();

@@ -1,0 +1,76 @@
+"""Which input size, or which tiles, suit a user's own annotated images."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from statistics import median
+
+from fewseg.annotations.values import AnnotatedImage
+from fewseg.inference.choose import REFINED
+from fewseg.inference.model import Model, Tiles, Views
+from fewseg.inference.segmenter import Segmenter
+
+logger = logging.getLogger(__name__)
+
+_LARGER = 1.5
+_LARGE = 2.0  # sides of the input from which on tiles are tried
+_MOST = 60.0  # passes of the usual size that the annotated images may take in addition
+_WORTH = 0.02  # of the expected IoU: what a larger input must gain, as it takes longer
+
+
+def with_fitting_input(segmenter: Segmenter, images: Sequence[AnnotatedImage]) -> Segmenter:
+    """The segmenter, or one with a larger input or with tiles where the examples gain two points of IoU.
+
+    The method that was chosen is cross-validated once more for each input. That takes a backbone pass of the
+    annotated images and a fit for each fold; inputs for which the passes would be more than 60 of the usual
+    size are left out.
+
+    Args:
+        segmenter: whose supports chose the method.
+        images: its supports, before the network.
+    """
+    usual = segmenter.session().choice
+    if usual is None or not usual.calibrated:
+        return segmenter
+    best, score, left = segmenter, usual.score, _MOST
+    found = [f"{usual.input} {usual.score:.2f}"]
+    sizes = [image.size for image in images]
+    for model in _others(segmenter.model, usual.name.removesuffix(REFINED), sizes):
+        passes = sum(len(model.views.windows(size, model.size)) for size in sizes)
+        left -= passes * (model.size / segmenter.model.size) ** 2
+        if left < 0:
+            break
+        other = Segmenter(model, max_pixels=segmenter.max_pixels, value_range=segmenter.value_range)
+        other.add_annotated(images)
+        choice = other.session().choice
+        assert choice is not None
+        found.append(f"{choice.input} {choice.score:.2f}")
+        if choice.score >= score + _WORTH:
+            best, score = other, choice.score
+    logger.info("expected IoU by input: %s", ", ".join(found))
+    return best
+
+
+def _others(model: Model, candidate: str, sizes: Sequence[tuple[int, int]]) -> list[Model]:
+    """The other inputs, the cheapest first, for the candidate that the usual one chose."""
+
+    def at(size: int, views: Views) -> Model:
+        return Model(
+            model.method,
+            model.config,
+            size,
+            views,
+            model.name,
+            precision=model.precision,
+            chooses=True,
+            refine=model.refine,
+            about=model.about,
+            candidate=candidate,
+        )
+
+    found = [at(round(_LARGER * model.size / 8) * 8 + 1, model.views)]
+    longer = median(max(size) for size in sizes)
+    if longer >= _LARGE * model.size:
+        found.append(at(model.size, Tiles(side=round(longer / 2))))
+    return found
