@@ -330,15 +330,17 @@ def _improved(found: Floats, links: tuple[Floats, Floats], pulled: Floats, own: 
 
     left: Floats = pulled - system(found)
     scaled: Floats = left / degree
-    way, size = scaled, dot(left, scaled)
+    way: Floats = scaled
+    size = dot(left, scaled)
     for _ in range(_STEPS):
         ahead = system(way)
-        step = size / (dot(way, ahead) + _TINY)
+        step: Floats = size / (dot(way, ahead) + _TINY)
         found = found + step * way
         left = left - step * ahead
         scaled = left / degree
         size, before = dot(left, scaled), size
-        way = scaled + size / (before + _TINY) * way
+        turn: Floats = size / (before + _TINY)
+        way = scaled + turn * way
     return found
 
 
