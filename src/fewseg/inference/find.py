@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from fewseg.annotations.options import IMAGE_SUFFIXES
+from fewseg.annotations.options import IMAGE_SUFFIXES, image_files, is_image
 from fewseg.errors import DataError
 
 _SUFFIXES = (*IMAGE_SUFFIXES, ".avif", ".heic", ".heif", ".jp2")
@@ -53,21 +53,16 @@ def _files_of(place: str) -> tuple[Path, list[Path]]:
         raise DataError("an empty place is given: name a folder, a pattern or files ('.' is this folder)")
     path = Path(place)
     if path.is_dir():
-        return path, [f for f in sorted(path.rglob("*")) if _is_image(f, path)]
+        return path, image_files(path, _SUFFIXES)
     if path.is_file():
         return path.parent, [path]
     if not glob.has_magic(place):
         raise DataError(f"{place} does not exist: give a folder of images, a pattern or files")
     fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
-    return fixed, [f for f in map(Path, sorted(glob.glob(place, recursive=True))) if _is_image(f, fixed)]
+    return fixed, [
+        f for f in map(Path, sorted(glob.glob(place, recursive=True))) if is_image(f, fixed, _SUFFIXES)
+    ]
 
 
 def _below(file: Path, folder: Path | None) -> bool:
     return folder is not None and Path(os.path.abspath(folder)) in Path(os.path.abspath(file)).parents
-
-
-def _is_image(file: Path, root: Path) -> bool:
-    """An image by its suffix, a broken link too; not hidden and in no hidden folder below the root."""
-    parts = file.relative_to(root).parts if file.is_relative_to(root) else (file.name,)
-    hidden = any(part.startswith(".") for part in parts)
-    return file.suffix.lower() in _SUFFIXES and not hidden and (file.is_file() or not file.exists())
