@@ -25,6 +25,7 @@ from fewseg.annotations.via import is_via, iter_via
 from fewseg.annotations.writer import LinesWriter, PredictionWriter
 from fewseg.annotations.yolo import YoloWriter, is_yolo, iter_yolo
 from fewseg.ops.parallel import summary
+from fewseg.ops.places import first_line
 from fewseg.types import DataError
 
 _JSON_READERS = (
@@ -64,6 +65,20 @@ def iter_supports(path: Path | str, options: ReadOptions | None = None) -> Items
     """Reads annotated images one by one; what is wrong with one of them does not lose the others."""
     path, options = Path(path), options or ReadOptions()
     options.check()
+    try:
+        yield from _items(path, options)
+    except _ODD_VALUES as error:
+        raise DataError(
+            f"{path} holds a value of a kind that its format does not have ({type(error).__name__}: "
+            f"{first_line(error)}): correct it or export it again"
+        ) from error
+
+
+_ODD_VALUES = (TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
+"""What a list or an object leads to where a text or a number is expected and no reader looks."""
+
+
+def _items(path: Path, options: ReadOptions) -> Items:
     if not path.exists():
         raise DataError(
             f"{path} does not exist; expected a folder of images and masks or a JSON file: check the path"
@@ -122,7 +137,7 @@ def _folder(root: Path, options: ReadOptions) -> Items:
     elif len(json) > 1:
         yield from _labelme_folder(root, json, options)
     elif json:
-        yield from iter_supports(json[0], options)
+        yield from _items(json[0], options)
     elif next(root.iterdir(), None) is None:
         raise DataError(f"{root} is empty; expected images and masks, or JSON files: give another folder")
     else:

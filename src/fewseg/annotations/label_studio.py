@@ -113,7 +113,7 @@ def drawn(result: Sequence[Any], size: tuple[int, int], where: str, options: Rea
     """Draws the regions of an annotation."""
     canvas = Canvas(size)
     items = [typed(item, dict, f"{where}, region {k}") for k, item in enumerate(result)]
-    labelled = {item.get("id") for item in items if labels_of(item)}
+    labelled = {str(item.get("id")) for item in items if labels_of(item)}
     for k, item in enumerate(items):
         place = f"{where}, region {shown(item.get('id', k))}"
         value = item.get("value")
@@ -121,7 +121,7 @@ def drawn(result: Sequence[Any], size: tuple[int, int], where: str, options: Rea
             continue  # choices, texts, relations: not about pixels
         labels = labels_of(item)
         if not labels:
-            if item.get("id") in labelled:
+            if str(item.get("id")) in labelled:
                 continue  # a region and its label, as two entries of one id: the one with the label counts
             raise DataError(f"{place} has no label; expected regions with a class: label it in Label Studio")
         check_annotated_size(place, size, size_field(item, "original_height", "original_width", place))

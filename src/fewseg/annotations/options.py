@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Suppress, arg
@@ -15,11 +15,15 @@ MAX_PIXELS = 89_478_485
 """Pillow's own limit, the default: a quarter of a gigabyte of RGB."""
 
 
-def is_image(file: Path, root: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> bool:
-    """Whether a file is an image by its suffix, a broken link too, and not hidden below the root."""
-    parts = file.relative_to(root).parts if file.is_relative_to(root) else (file.name,)
-    hidden = any(part.startswith(".") for part in parts)
-    return file.suffix.lower() in suffixes and not hidden and not file.is_dir()
+def is_image_name(name: PurePath, suffixes: Sequence[str]) -> bool:
+    """Whether a relative path has an image's suffix and no part that begins with a dot."""
+    return name.suffix.lower() in suffixes and not any(part.startswith(".") for part in name.parts)
+
+
+def is_image(file: Path, root: Path, suffixes: Sequence[str]) -> bool:
+    """Whether a file is an image by its name below the root, a broken link too."""
+    name = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
+    return is_image_name(name, suffixes) and not file.is_dir()
 
 
 def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES, deep: bool = True) -> list[Path]:

@@ -195,6 +195,35 @@ class Journal:
             self._file.close()
 
 
+def line_of(prediction: Prediction) -> dict[str, object]:
+    """Returns a prediction as a JSON object, without its name and its probability.
+
+    ``regions`` has an entry for each class that occurs: class, box [x, y, width, height], area in pixels,
+    and the mask as COCO's compressed RLE; ``instances``, where they were looked for, one for each of
+    them, with a score; ``unknown`` is the RLE of the pixels that are 255, if any are.
+    """
+    regions = []
+    for j, name in enumerate(prediction.classes, 1):
+        mask = prediction.mask(j)
+        if mask.any():
+            area, box = int(mask.sum()), box_of(mask)
+            regions.append({"class": name, "bbox": box, "area": area, "segmentation": encode_coco(mask)})
+    scores = dict(zip(prediction.classes, map(float, prediction.scores), strict=True))
+    height, width = prediction.size
+    line: dict[str, object] = {"height": height, "width": width, "scores": scores, "regions": regions}
+    if prediction.instances is not None:
+        line["instances"] = [
+            {"class": own.class_name, "bbox": own.box, "area": own.area, "score": own.score}
+            | {"segmentation": encode_piece(own.piece, own.box, prediction.size)}
+            for own in prediction.instances
+        ]
+    if prediction.unknown.any():
+        line["unknown"] = encode_coco(prediction.unknown)
+    if prediction.facts:
+        line["facts"] = dict(prediction.facts)
+    return line
+
+
 class LinesWriter(PredictionWriter):
     """Appends a line for each image to a journal, which can be read at any time."""
 
@@ -209,32 +238,8 @@ class LinesWriter(PredictionWriter):
         return {"format": LINES_FORMAT, "classes": list(self.classes)}
 
     def _line(self, prediction: Prediction) -> dict[str, object]:
-        """Returns a prediction as a JSON object, without its name and its probability.
-
-        ``regions`` has an entry for each class that occurs: class, box [x, y, width, height], area in pixels,
-        and the mask as COCO's compressed RLE; ``instances``, where they were looked for, one for each of
-        them, with a score; ``unknown`` is the RLE of the pixels that are 255, if any are.
-        """
-        regions = []
-        for j, name in enumerate(prediction.classes, 1):
-            mask = prediction.mask(j)
-            if mask.any():
-                area, box = int(mask.sum()), box_of(mask)
-                regions.append({"class": name, "bbox": box, "area": area, "segmentation": encode_coco(mask)})
-        scores = dict(zip(prediction.classes, map(float, prediction.scores), strict=True))
-        height, width = prediction.size
-        line: dict[str, object] = {"height": height, "width": width, "scores": scores, "regions": regions}
-        if prediction.instances is not None:
-            line["instances"] = [
-                {"class": own.class_name, "bbox": own.box, "area": own.area, "score": own.score}
-                | {"segmentation": encode_piece(own.piece, own.box, prediction.size)}
-                for own in prediction.instances
-            ]
-        if prediction.unknown.any():
-            line["unknown"] = encode_coco(prediction.unknown)
-        if prediction.facts:
-            line["facts"] = dict(prediction.facts)
-        return line
+        """Returns a prediction as a JSON object, without its name."""
+        return line_of(prediction)
 
     def _write(self, prediction: Prediction) -> None:
         self.journal.add(prediction.name, self._line(prediction))

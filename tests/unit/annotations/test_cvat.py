@@ -201,9 +201,6 @@ def test_an_image_without_shapes_is_left_out_unless_it_has_a_tag(tmp_path, write
     assert (set(a.masks), b.image.name, b.masks) == ({"rust"}, "b.png", {})
     (message,) = caplog.messages
     assert "2 images have no shape (one with a tag is a negative) and are left out" in message
-        "2 images have no shape (one with a tag is a negative) and are left out, the first is c.png"
-        in message
-    )
 
 
 @pytest.mark.parametrize(
