@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fewseg.annotations.coco import is_coco, iter_coco
-from fewseg.annotations.cvat_masks import is_cvat_masks, iter_cvat_masks
+from fewseg.annotations.coco import CocoResultsWriter, CocoWriter, is_coco, iter_coco
+from fewseg.annotations.cvat_masks import CvatMaskWriter, is_cvat_masks, iter_cvat_masks
 from fewseg.annotations.cvat_xml import is_cvat_folder, iter_cvat_folder, iter_cvat_xml
 from fewseg.annotations.json_values import load_json, read_annotations, shown
-from fewseg.annotations.label_studio import is_json_min, is_label_studio, iter_json_min, iter_label_studio
-from fewseg.annotations.labelme import is_labelme, iter_labelme
-from fewseg.annotations.mask_files import iter_mask_folder
+from fewseg.annotations.label_studio import (
+    LabelStudioWriter,
+    is_json_min,
+    is_label_studio,
+    iter_json_min,
+    iter_label_studio,
+)
+from fewseg.annotations.labelme import LabelMePolygonWriter, LabelMeWriter, is_labelme, iter_labelme
+from fewseg.annotations.mask_files import IndexPngWriter, ProbabilityPngWriter, iter_mask_folder
 from fewseg.annotations.names import ImageFinder
-from fewseg.annotations.options import WRITERS, ReadOptions
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.values import AnnotatedImage, Items, Problem
 from fewseg.annotations.via import is_via, iter_via
-from fewseg.annotations.writer import PredictionWriter, WriteOptions
-from fewseg.annotations.yolo import is_yolo, iter_yolo
+from fewseg.annotations.writer import LinesWriter, PredictionWriter
+from fewseg.annotations.yolo import YoloWriter, is_yolo, iter_yolo
 from fewseg.ops.parallel import summary
 from fewseg.ops.places import first_line
 from fewseg.types import DataError
@@ -154,14 +159,16 @@ def _labelme_folder(root: Path, files: Sequence[Path], options: ReadOptions) -> 
             yield from iter_labelme(value, file, finder, options)
 
 
-Opener = Callable[[Path, tuple[str, ...], WriteOptions], PredictionWriter]
-
-
-def _opener(place: str) -> Opener:
-    module, function = place.split(".")
-    opener: Opener = getattr(import_module(f"fewseg.annotations.{module}"), function)
-    return opener
-
-
-FORMATS: Mapping[str, Opener] = {name: _opener(place) for name, place in WRITERS.items()}
-"""Name -> opens its writer: (output folder, class names, options)."""
+FORMATS: Mapping[str, type[PredictionWriter]] = {
+    "png": IndexPngWriter,
+    "coco": CocoWriter,
+    "yolo": YoloWriter,
+    "labelme": LabelMeWriter,
+    "labelme-polygons": LabelMePolygonWriter,
+    "label-studio": LabelStudioWriter,
+    "cvat": CvatMaskWriter,
+    "coco-results": CocoResultsWriter,
+    "probability": ProbabilityPngWriter,
+    "jsonl": LinesWriter,
+}
+"""Name, of those in :data:`.options.TITLES`, -> writer."""

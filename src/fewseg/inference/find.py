@@ -8,9 +8,9 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from itertools import takewhile
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from fewseg.annotations.options import IMAGE_SUFFIXES
+from fewseg.annotations.options import IMAGE_SUFFIXES, image_files, is_image, is_image_name
 from fewseg.errors import DataError
 from fewseg.ops.places import (
     files_below,
@@ -64,27 +64,19 @@ def _files_of(place: str) -> tuple[Path, list[Path]]:
         raise DataError("an empty place is given: name a folder, a pattern or files ('.' is this folder)")
     path = Path(place)
     if path.is_dir():
-        return path, [f for f in sorted(path.rglob("*")) if _is_image(f, path)]
+        return path, image_files(path, _SUFFIXES)
     if path.is_file():
         return path.parent, [path]
     if not glob.has_magic(place):
         raise DataError(f"{place} does not exist: give a folder of images, a pattern or files")
     fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
-    return fixed, [f for f in map(Path, sorted(glob.glob(place, recursive=True))) if _is_image(f, fixed)]
+    return fixed, [
+        f for f in map(Path, sorted(glob.glob(place, recursive=True))) if is_image(f, fixed, _SUFFIXES)
+    ]
 
 
 def _below(file: Path, folder: Path | None) -> bool:
     return folder is not None and Path(os.path.abspath(folder)) in Path(os.path.abspath(file)).parents
-
-
-def _is_image(file: Path, root: Path) -> bool:
-    """An image by its suffix, a broken link too; not hidden and in no hidden folder below the root."""
-    name = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
-    return _is_image_name(name) and (file.is_file() or not file.exists())
-
-
-def _is_image_name(name: PurePath) -> bool:
-    return name.suffix.lower() in _SUFFIXES and not any(part.startswith(".") for part in name.parts)
 
 
 Place = tuple[str, str]
@@ -133,7 +125,7 @@ def _listed(place: str) -> tuple[str, dict[str, Place]]:
     base = posixpath.dirname(path) if files == [path] else plain
     names = {file[len(base) :].lstrip("/"): (place, file) for file in files}
     kind = place if place.endswith(".zip") else fs.protocol[0] if is_local(fs) else fs.protocol
-    images = {name: file for name, file in names.items() if _is_image_name(PurePosixPath(name))}
+    images = {name: file for name, file in names.items() if is_image_name(PurePosixPath(name), _SUFFIXES)}
     return f"{kind}/{base.lstrip('/')}", images
 
 
