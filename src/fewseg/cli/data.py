@@ -21,6 +21,7 @@ class CheckOptions:
     dataset: Annotated[DataSet, tyro.conf.Positional]
     root: Annotated[Path, tyro.conf.Positional]  # the data set's folder.
     list_file: Path | None = None  # for ``list``: the list; its paths are relative to the root.
+    train_list: Literal["voc+sbd_noval", "trainaug"] = "voc+sbd_noval"  # for ``pascal``: the training images.
     min_area: int = 2048  # pixels a class must cover to count as present.
 
 
@@ -28,7 +29,7 @@ def check(options: CheckOptions, console: Console) -> None:
     """Prints what a data set holds; raises a ValueError where it cannot be used."""
     from fewseg.data.check import check_named
 
-    lines = check_named(options.dataset, options.root, options.min_area, options.list_file)
+    lines = check_named(**vars(options))
     console.out("\n".join(lines), highlight=False)
     if any(line.startswith("WRONG") for line in lines):
         raise ValueError("the data set cannot be used: see the lines marked WRONG")

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from fewseg.data.coco import (
     COCO_PAGE,
     CocoPart,
-    CocoSource,
     coco_mini_source,
     coco_paths,
     coco_source,
@@ -28,12 +26,18 @@ from fewseg.data.source import Source
 from fewseg.types import DataError
 
 
-def check_named(dataset: str, root: Path, min_area: int, list_file: Path | None = None) -> tuple[str, ...]:
+def check_named(
+    dataset: str,
+    root: Path,
+    min_area: int,
+    list_file: Path | None,
+    train_list: TrainList,
+) -> tuple[str, ...]:
     """Reports a data set in lines; those that start with WRONG name what is missing or unexpected."""
     if dataset == "list" and list_file is None:
         raise ValueError("`fewseg data check list` needs --list-file: the file of `image mask` lines")
     if dataset == "pascal":
-        return check_pascal(root, root)
+        return check_pascal(root, train_list)
     if dataset == "coco":
         return check_coco(root, min_area)
     if dataset == "fss1000":
@@ -51,33 +55,14 @@ def check_named(dataset: str, root: Path, min_area: int, list_file: Path | None 
     return check_source(source, min_area, splits)
 
 
-@dataclass(frozen=True)
-class Count:
-    """A number found and the number known to be right."""
-
-    what: str
-    found: int
-    expected: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether they are equal."""
-        return self.found == self.expected
-
-    def line(self) -> str:
-        """Returns the count as a line of text."""
-        return f"{'ok   ' if self.ok else 'WRONG'} {self.what}: {self.found} (expected {self.expected})"
+def count_line(what: str, found: int, expected: int) -> str:
+    """Returns a number found beside the one known to be right."""
+    return f"{'ok   ' if found == expected else 'WRONG'} {what}: {found} (expected {expected})"
 
 
-def check_source(
-    source: Source,
-    min_area: int = PASCAL_MIN_AREA,
-    splits: Sequence[ClassSplit] = (),
-    cache_dir: Path | None = None,
-    progress: bool = True,
-) -> tuple[str, ...]:
+def check_source(source: Source, min_area: int, splits: Sequence[ClassSplit] = ()) -> tuple[str, ...]:
     """Reads every image of a source, once: a line on the set, one for each class, one for each fold."""
-    index = build_index(source, cache_dir, progress=progress)
+    index = build_index(source)
     empty = sum(not facts.areas for facts in index.images.values())
     counts = f"{len(index)} images, {len(index.class_names)} classes, content {index.content_digest()}"
     lines = [f"{index.name}: {counts}" + (f"; {empty} images without any class" if empty else "")]
@@ -89,7 +74,7 @@ def check_source(
     return (*lines, *(fold_line(index, split, min_area) for split in splits))
 
 
-def fold_line(index: Index, split: ClassSplit, min_area: int = PASCAL_MIN_AREA) -> str:
+def fold_line(index: Index, split: ClassSplit, min_area: int) -> str:
     """Returns the images per novel class of a fold and the most shots that all of them allow."""
     counts = {c: len(index.images_of(c, min_area)) for c in split.novel}
     shots = max(0, min(counts.values()) - 1)
@@ -98,9 +83,7 @@ def fold_line(index: Index, split: ClassSplit, min_area: int = PASCAL_MIN_AREA) 
     return f"{split.name} fold {split.fold}: {parts}; {verdict}"
 
 
-PascalList = Literal["val", "voc+sbd_noval", "trainaug"]
-
-IMAGES: dict[PascalList, int] = {"val": 1449, "voc+sbd_noval": 5953, "trainaug": 10582}
+IMAGES: dict[TrainList | Literal["val"], int] = {"val": 1449, "voc+sbd_noval": 5953, "trainaug": 10582}
 """Images of each list."""
 
 NOVEL_IMAGES = (364, 445, 592, 336)
@@ -109,57 +92,46 @@ NOVEL_IMAGES = (364, 445, 592, 336)
 NOVEL_PAIRS = (365, 467, 734, 357)
 """(image, novel class) pairs among them."""
 
-BASE_IMAGES: dict[PascalList, tuple[int, int, int, int]] = {
+BASE_IMAGES: dict[TrainList, tuple[int, int, int, int]] = {
     "voc+sbd_noval": (4760, 4588, 4097, 5108),
     "trainaug": (8535, 8199, 7154, 9119),
 }
 """Training images that show a base class of fold 0..3 on 2048 pixels."""
 
 
-def check_counts(index: Index, which: PascalList) -> tuple[Count, ...]:
+def check_counts(index: Index, which: TrainList | Literal["val"]) -> Iterable[str]:
     """Compares the index of a whole PASCAL list with the known counts."""
-    if which not in IMAGES:
-        raise ValueError(f"PASCAL list {which!r} is unknown: choose of {sorted(IMAGES)}")
-    counts = [Count(f"{which} images", len(index), IMAGES[which])]
+    yield count_line(f"{which} images", len(index), IMAGES[which])
     for fold in range(4):
         split = pascal_5i(fold)
         if which == "val":
             images = len(index.images_with_any(split.novel, PASCAL_MIN_AREA))
             pairs = sum(len(index.images_of(c, PASCAL_MIN_AREA)) for c in split.novel)
-            counts.append(Count(f"fold {fold} val images with a novel class", images, NOVEL_IMAGES[fold]))
-            counts.append(Count(f"fold {fold} val (image, novel class) pairs", pairs, NOVEL_PAIRS[fold]))
+            yield count_line(f"fold {fold} val images with a novel class", images, NOVEL_IMAGES[fold])
+            yield count_line(f"fold {fold} val (image, novel class) pairs", pairs, NOVEL_PAIRS[fold])
         else:
             images = len(index.images_with_any(split.base, PASCAL_MIN_AREA))
             expected = BASE_IMAGES[which][fold]
-            counts.append(Count(f"fold {fold} {which} images with a base class", images, expected))
-    return tuple(counts)
+            yield count_line(f"fold {fold} {which} images with a base class", images, expected)
 
 
-def check_pascal(
-    voc_root: Path,
-    sbd_root: Path,
-    train_list: TrainList = "voc+sbd_noval",
-    cache_dir: Path | None = None,
-    progress: bool = True,
-) -> tuple[str, ...]:
+def check_pascal(root: Path, train_list: TrainList) -> tuple[str, ...]:
     """Finds PASCAL VOC 2012 and SBD and compares all counts; what is missing is a line and no error."""
     lines = []
-    places = (("VOC2012", find_voc, voc_root, VOC_URL), ("SBD", find_sbd, sbd_root, SBD_URL))
-    for what, find, root, url in places:
+    for what, find, url in (("VOC2012", find_voc, VOC_URL), ("SBD", find_sbd, SBD_URL)):
         try:
             lines.append(f"ok    {what}: {find(root)}")
         except DataError as error:
             lines.append(f"WRONG {what} ({url}): {error}")
     if any(line.startswith("WRONG") for line in lines):
         return tuple(lines)
-    noval = find_sbd(sbd_root) / "train_noval.txt"
+    noval = find_sbd(root) / "train_noval.txt"
     if train_list == "voc+sbd_noval" and not noval.exists():
         lines.append(f"note  no {noval.name} ({NOVAL_URL}): VOC's ImageSets/Main/train.txt is used for it")
     try:
-        train, val = pascal_sources(voc_root, sbd_root, train_list, progress=progress)
-        for source, which in ((val, "val"), (train, train_list)):
-            index = build_index(source, cache_dir, progress=progress)
-            lines += [count.line() for count in check_counts(index, which)]  # type: ignore[arg-type]
+        train, val = pascal_sources(root, root, train_list)
+        lines += check_counts(build_index(val), "val")
+        lines += check_counts(build_index(train), train_list)
     except DataError as error:
         lines.append(f"WRONG {error}")
     return tuple(lines)
@@ -180,32 +152,20 @@ HSNET_IMAGES: dict[CocoPart, tuple[int, int, int, int]] = {
 _NEAR = 0.01
 
 
-def check_coco_counts(source: CocoSource, part: CocoPart) -> tuple[Count, ...]:
-    """Compares the numbers of listed and of annotated images of a whole part with the known ones."""
-    if part not in LISTED:
-        raise ValueError(f"COCO part {part!r} is unknown: choose of {sorted(LISTED)}")
-    return (
-        Count(f"{part}2014 images listed", source.listed, LISTED[part]),
-        Count(f"{part}2014 images with annotations", len(source), ANNOTATED[part]),
-    )
-
-
-def hsnet_lines(index: Index, part: CocoPart, min_area: int = 1) -> Iterable[str]:
+def hsnet_lines(index: Index, part: CocoPart) -> Iterable[str]:
     """Yields the images per fold beside HSNet's lists, whose filter is not published: notes, no errors."""
     for fold, expected in enumerate(HSNET_IMAGES[part]):
         split = coco_20i(fold)
         kind, classes = ("base", split.base) if part == "train" else ("novel", split.novel)
-        found = len(index.images_with_any(classes, min_area))
+        found = len(index.images_with_any(classes))
         verdict = "like" if abs(found - expected) <= _NEAR * expected else "unlike"
         yield (
-            f"note  fold {fold} {part} images with a {kind} class from {min_area} px: {found}, {verdict} "
+            f"note  fold {fold} {part} images with a {kind} class from 1 px: {found}, {verdict} "
             f"HSNet's list ({expected})"
         )
 
 
-def check_coco(
-    root: Path, min_area: int = PASCAL_MIN_AREA, cache_dir: Path | None = None, progress: bool = True
-) -> tuple[str, ...]:
+def check_coco(root: Path, min_area: int) -> tuple[str, ...]:
     """Finds COCO 2014 and compares all counts; what is missing is a line and no error."""
     try:
         coco = find_coco(root)
@@ -217,16 +177,17 @@ def check_coco(
         archives = f"{part}2014.zip and annotations_trainval2014.zip"
         lines += [f"WRONG {path} is missing: {archives}, {COCO_PAGE}" for path in missing]
         if not missing:
-            lines += _coco_part(coco, part, min_area, cache_dir, progress)
+            lines += _coco_part(coco, part, min_area)
     return tuple(lines)
 
 
-def _coco_part(coco: Path, part: CocoPart, min_area: int, cache: Path | None, progress: bool) -> list[str]:
+def _coco_part(coco: Path, part: CocoPart, min_area: int) -> list[str]:
     try:
-        source = coco_source(coco, part, cache and cache / "coco", progress)
-        lines = [count.line() for count in check_coco_counts(source, part)]
+        source = coco_source(coco, part)
+        lines = [count_line(f"{part}2014 images listed", source.listed, LISTED[part])]
+        lines.append(count_line(f"{part}2014 images with annotations", len(source), ANNOTATED[part]))
         lines += [f"note  {part}2014: {times} {what}" for what, times in source.tolerated.items()]
-        index = build_index(source, cache and cache / "index", progress=progress)
+        index = build_index(source)
     except DataError as error:
         return [f"WRONG {error}"]
     lines += hsnet_lines(index, part)
@@ -235,14 +196,14 @@ def _coco_part(coco: Path, part: CocoPart, min_area: int, cache: Path | None, pr
     return lines
 
 
-def check_fss1000(root: Path, cache_dir: Path | None = None, progress: bool = True) -> tuple[str, ...]:
+def check_fss1000(root: Path) -> tuple[str, ...]:
     """Counts the classes, images and empty masks of FSS-1000; what is missing is a line and no error."""
     try:
         source = FSS1000Source(root)
-        index = build_index(source, cache_dir, progress=progress)
+        index = build_index(source)
     except DataError as error:
         return (f"WRONG {error}",)
-    lines = [f"ok    FSS-1000: {source.root}", Count("classes", len(source.class_names), CLASSES).line()]
+    lines = [f"ok    FSS-1000: {source.root}", count_line("classes", len(source.class_names), CLASSES)]
     of_class = Counter(id.split("/")[0] for id in source.ids)
     odd = {name: n for name, n in of_class.items() if n != IMAGES_OF_CLASS}
     if odd:

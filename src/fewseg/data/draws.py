@@ -74,7 +74,7 @@ class Draws:
     def choice(self, items: Sequence[T]) -> T:
         """Returns one of the items."""
         if not items:
-            raise ValueError("Draws.choice needs one item at least")
+            raise ValueError("Draws.choice must have one item at least, got none")
         return items[self.below(len(items))]
 
     def sample(self, items: Sequence[T], k: int) -> tuple[T, ...]:

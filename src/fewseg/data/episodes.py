@@ -456,8 +456,7 @@ class EpisodeSampler:
         split: the fold.
         protocol: the rules.
         shots: K, from 1.
-        which: test on the fold's novel classes, or on its base classes.
-        classes: the exact classes to draw from, in place of ``which`` (held-out base classes, say).
+        classes: the classes to draw from, such as held-out base classes; by default the novel ones.
         ways: N, from 1 to the number of classes. Where classes share images, K + 1 images of each may still
             be too few for several ways; then it is the episode that raises the DataError.
 
@@ -473,17 +472,15 @@ class EpisodeSampler:
         split: ClassSplit,
         protocol: Protocol,
         shots: int,
-        which: Literal["novel", "base"] = "novel",
         classes: Sequence[int] | None = None,
         ways: int = 1,
     ) -> None:
         if shots < 1:
             raise ValueError(f"episodes need 1 support at least, got shots={shots}")
         protocol.check_split(split.name)
-        chosen = (split.novel if which == "novel" else split.base) if classes is None else classes
         self.index, self.split, self.protocol = index, split, protocol
         self.shots, self.ways = shots, ways
-        self.classes = tuple(sorted(chosen))
+        self.classes = tuple(sorted(split.novel if classes is None else classes))
         needed = shots + 1 if protocol.distinct_supports else 2
         counts = {c: len(index.images_of(c, protocol.min_area)) for c in self.classes}
         few = {c: n for c, n in counts.items() if n < needed}

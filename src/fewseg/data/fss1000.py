@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fewseg.annotations.image_files import IMAGE_SUFFIXES, require_folder
+from fewseg.annotations.image_files import require_folder
+from fewseg.annotations.options import IMAGE_SUFFIXES, image_files
 from fewseg.data.draws import Draws
 from fewseg.data.folds import ClassSplit, numbered_in_16_bits
 from fewseg.data.source import FileSource, ImagePair, read_lines
@@ -51,14 +52,13 @@ class FSS1000Source(FileSource):
 
     Args:
         root: the folder of the class folders, or one that holds it as ``fewshot_data`` (once or twice).
-        name: what messages call the set.
 
     Raises:
         DataError: the root is missing or empty, or a class has a photograph without a mask or none at all.
     """
 
-    def __init__(self, root: Path | str, name: str = "fss-1000") -> None:
-        root = find_fss1000(root)
+    def __init__(self, root: Path | str) -> None:
+        root, name = find_fss1000(root), "fss-1000"
         pairs: dict[str, ImagePair] = {}
         wrong: list[str] = []
         folders = sorted(
@@ -104,10 +104,8 @@ def find_fss1000(root: Path | str) -> Path:
 
 def _class_pairs(folder: Path, wrong: list[str]) -> dict[str, ImagePair]:
     """Id -> files of one class; appends to ``wrong`` what does not fit."""
-    images = [
-        f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.suffix.lower() != ".png"
-    ]
-    images = sorted((f for f in images if not f.name.startswith(".")), key=_number)
+    photographs = [suffix for suffix in IMAGE_SUFFIXES if suffix != ".png"]
+    images = sorted(image_files(folder, photographs, deep=False), key=_number)
     if not images:
         wrong.append(f"{folder.name} has no photograph")
     wrong += [f"{i} has no mask {i.stem}.png" for i in images if not i.with_suffix(".png").is_file()]

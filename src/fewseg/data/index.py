@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from fewseg.annotations.image_files import check_same_size
-from fewseg.data.source import Source, size_of
+from fewseg.data.source import Source
 from fewseg.ops.files import atomic_write_bytes, cache_folder, parse_json
 from fewseg.ops.parallel import for_each
 from fewseg.types import IGNORE
@@ -86,7 +86,7 @@ def measure(source: Source, id: str) -> ImageFacts:
     """Reads one image and its labels and returns the facts of the index."""
     labels = source.read_labels(id)
     height, width = int(labels.shape[0]), int(labels.shape[1])
-    check_same_size(f"{source.name}, image {id}", size_of(source, id), (height, width))
+    check_same_size(f"{source.name}, image {id}", source.image_size(id), (height, width))
     counts = torch.bincount(labels.flatten())
     areas = {c: int(counts[c]) for c in counts.nonzero().flatten().tolist() if c not in (0, IGNORE)}
     return ImageFacts(height=height, width=width, areas=areas)

@@ -37,11 +37,7 @@ def read_mat(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
 
 
 def convert_masks(
-    cls: Path,
-    ids: Sequence[str],
-    folder: Path | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    cls: Path, ids: Sequence[str], folder: Path | None = None, progress: bool = True
 ) -> Mapping[str, Path]:
     """Turns ``<cls>/<id>.mat`` into palette PNGs; files already there and not older are kept."""
     if folder is None:
@@ -55,7 +51,7 @@ def convert_masks(
         atomic_write_bytes(target[id], png_bytes(read_mat(cls / f"{id}.mat"), palette))
 
     if waiting:
-        for_each(waiting, convert, "converting SBD masks", workers, progress)
+        for_each(waiting, convert, "converting SBD masks", progress=progress)
     return target
 
 

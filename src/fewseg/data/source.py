@@ -36,6 +36,10 @@ class Source(Protocol):
         """The images, in list order, without repeats."""
         ...
 
+    def image_size(self, id: str) -> tuple[int, int]:
+        """Returns (H, W), after checking that the image can be read; a full read is not needed."""
+        ...
+
     def read_image(self, id: str) -> Tensor:
         """Returns (3, H, W) uint8 RGB, as a viewer shows it (EXIF orientation applied)."""
         ...
@@ -47,23 +51,6 @@ class Source(Protocol):
     def digest(self) -> str:
         """Returns a key that changes when the set does."""
         ...
-
-
-@runtime_checkable
-class SizedSource(Protocol):
-    """A source that finds an image's size, and whether its file is complete, without a full read."""
-
-    def image_size(self, id: str) -> tuple[int, int]:
-        """Returns (H, W), after checking that the image can be read."""
-        ...
-
-
-def size_of(source: Source, id: str) -> tuple[int, int]:
-    """Returns (H, W) of an image, without a full read where the source can do so."""
-    if isinstance(source, SizedSource):
-        return source.image_size(id)
-    _, height, width = source.read_image(id).shape
-    return int(height), int(width)
 
 
 def known(source: Source, values: Mapping[str, T], id: str) -> T:
@@ -158,7 +145,7 @@ class RelabelledSource:
 
     def image_size(self, id: str) -> tuple[int, int]:
         """Returns (H, W)."""
-        return size_of(self._source, id)
+        return self._source.image_size(id)
 
     def read_image(self, id: str) -> Tensor:
         """Returns (3, H, W) uint8 RGB."""
@@ -192,7 +179,7 @@ class JoinedSource:
 
     def image_size(self, id: str) -> tuple[int, int]:
         """Returns (H, W)."""
-        return size_of(self._part[id], id)
+        return self._part[id].image_size(id)
 
     def read_image(self, id: str) -> Tensor:
         """Returns (3, H, W) uint8 RGB."""

@@ -54,15 +54,15 @@ class Outline:
     holes: tuple[Points, ...] = ()
 
 
-def polar(radius: Points, phase: float = 0.0) -> Points:
+def polar(radius: Points) -> Points:
     """Returns the closed curve of the given radii at equal angles, the first one pointing up."""
-    angle = np.linspace(0, 2 * np.pi, len(radius), endpoint=False) + phase
+    angle = np.linspace(0, 2 * np.pi, len(radius), endpoint=False)
     return np.stack([radius * np.sin(angle), -radius * np.cos(angle)], axis=1)
 
 
-def circle(x: float, y: float, rx: float, ry: float | None = None, n: int = 48) -> Points:
+def circle(x: float, y: float, rx: float, ry: float | None = None) -> Points:
     """Returns an ellipse about (x, y) with the radii rx and ry (rx by default)."""
-    return polar(np.ones(n)) * [rx, rx if ry is None else ry] + [x, y]
+    return polar(np.ones(48)) * [rx, rx if ry is None else ry] + [x, y]
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Points:

@@ -87,9 +87,9 @@ def place(images: Tensor, box: Letterbox, colour: Sequence[float] = IMAGENET_MEA
     return pad_images(resize_images(images, box.content), box.size, colour)
 
 
-def place_labels(labels: Tensor, box: Letterbox, value: int = IGNORE) -> Tensor:
-    """Puts labels (..., H, W) into their square: (..., size, size), padded with ``value``."""
-    return pad_labels(resize_labels(labels, box.content), box.size, value)
+def place_labels(labels: Tensor, box: Letterbox) -> Tensor:
+    """Puts labels (..., H, W) into their square: (..., size, size), padded with 255."""
+    return pad_labels(resize_labels(labels, box.content), box.size)
 
 
 def restore(logits: Tensor, box: Letterbox) -> Tensor:

@@ -147,6 +147,6 @@ def test_the_order_of_the_classes_does_not_matter(index, split, protocol):
 
 def test_base_classes_and_chosen_classes_can_be_tested_as_well(index, split, make_index):
     base = make_index({f"i{k}": dict.fromkeys((1, 2, 3), 99) for k in range(3)})
-    assert EpisodeSampler(base, split, LIST, 1, which="base").classes == (1, 2, 3)
+    assert EpisodeSampler(base, split, LIST, 1, classes=split.base).classes == (1, 2, 3)
     chosen = EpisodeSampler(index, split, LIST, 1, classes=[4])
     assert {s.class_id for s in chosen.episodes(0)} == {4}

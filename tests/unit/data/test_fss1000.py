@@ -18,6 +18,7 @@ from fewseg.data.index import build_index
 from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import EvalView, TrainView, way_labels
 from fewseg.recipes.datasets import fss1000
+from fewseg.recipes.registry import recipe
 from fewseg.types import DataError
 
 NAMES = [f"class{i:03d}" for i in range(300)]
@@ -155,7 +156,7 @@ def test_lists_that_do_not_belong_are_reported(tmp_path, files, message):
 
 
 def test_the_fold_trains_and_tests_on_images_of_its_classes(made):
-    data = fss1000(0, made)
+    data = recipe("fss1000_matcher_resnet50").read(0, made)
     split = data.split
     assert (split.name, data.dataset, len(split.base)) == ("fss-1000-drawn", "fss-1000-drawn", 156)
     assert {c for f in data.test.images.values() for c in f.areas} == set(split.novel)
@@ -191,7 +192,7 @@ def test_the_folder_is_found_and_what_is_wrong_in_it_is_reported(made, tmp_path)
 def test_the_check_counts_classes_and_images_and_empty_masks(tmp_path):
     write(tmp_path, "y", numbers=(1, 2))
     Image.new("L", (8, 6)).save(tmp_path / "y" / "2.png")
-    lines = check_fss1000(tmp_path, progress=False)
+    lines = check_fss1000(tmp_path)
     assert lines[0] == f"ok    FSS-1000: {tmp_path}"
     assert lines[1] == "WRONG classes: 1 (expected 1000)"
     assert '1 classes have not 10 images, like {"y": 2}' in lines[2]

@@ -110,24 +110,19 @@ def test_all_bad_images_are_reported_together(tmp_path, write_list, write_image)
     assert "and 2 more" in message
 
 
-def test_a_source_without_files_is_measured_by_reading_it():
+def test_an_image_and_its_labels_are_of_one_size():
     class Drawn:
         name = "drawn"
-        class_names = {1: "x"}  # noqa: RUF012
-        ids = ("0",)
 
-        def __init__(self, width):
-            self.width = width
-
-        def read_image(self, id):
-            return torch.zeros(3, 4, self.width, dtype=torch.uint8)
+        def image_size(self, id):
+            return 4, int(id)
 
         def read_labels(self, id):
             return torch.ones(4, 5, dtype=torch.uint8)
 
-    assert measure(Drawn(5), "0") == ImageFacts(height=4, width=5, areas={1: 20})
-    with pytest.raises(DataError, match="image 0: the image is 6 x 4"):
-        measure(Drawn(6), "0")
+    assert measure(Drawn(), "5") == ImageFacts(height=4, width=5, areas={1: 20})
+    with pytest.raises(DataError, match="image 6: the image is 6 x 4"):
+        measure(Drawn(), "6")
 
 
 def test_every_public_name_of_the_package_can_be_imported_and_no_other():

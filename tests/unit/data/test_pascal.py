@@ -106,22 +106,26 @@ def test_image_sets_are_first_words_without_repeats(tmp_path):
         read_ids(tmp_path / "none.txt")
 
 
-def test_the_check_compares_all_counts(roots, tmp_path):
-    lines = check_pascal(*roots, cache_dir=tmp_path / "c", progress=False)
+def test_the_check_compares_all_counts(roots):
+    lines = check_pascal(roots[0], "voc+sbd_noval")
     assert lines[0].startswith("ok    VOC2012: ")
     assert lines[1].startswith("ok    SBD: ")
     assert "Main/train.txt is used" in lines[2]
     assert "WRONG val images: 2 (expected 1449)" in lines
     assert "WRONG voc+sbd_noval images: 4 (expected 5953)" in lines
     assert len(lines) == 3 + 9 + 5
+    of_trainaug = check_pascal(roots[0], "trainaug")
+    assert of_trainaug[:2] == lines[:2]
+    assert of_trainaug[2:11] == lines[3:12]
+    assert of_trainaug[11] == "WRONG trainaug images: 5 (expected 10582)"
 
 
 def test_the_check_reports_what_is_missing_instead_of_failing(roots):
     (find_sbd(roots[1]) / "cls" / "s1.mat").write_bytes(b"")
-    assert "s1.mat cannot be read" in check_pascal(*roots, progress=False)[-1]
+    assert "s1.mat cannot be read" in check_pascal(roots[0], "trainaug")[-1]
     shutil.rmtree(find_sbd(roots[1]))
     assert pascal_val(roots[0]).ids == ("v1", "v2x")  # needs VOC alone
-    lines = check_pascal(*roots, progress=False)
+    lines = check_pascal(roots[0], "trainaug")
     assert lines[0].startswith("ok    VOC2012")
     assert lines[1].startswith("WRONG SBD (https://")
     assert len(lines) == 2

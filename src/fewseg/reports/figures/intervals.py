@@ -38,8 +38,8 @@ def with_percentiles(value: float, samples: Floats, level: float = 0.95) -> Esti
     return Estimate(value=value, low=float(low), high=float(high))
 
 
-def with_jackknife(value: float, without: Floats, level: float = 0.95) -> Estimate:
-    """A statistic of n items with Student's interval of its delete-one jackknife.
+def with_jackknife(value: float, without: Floats) -> Estimate:
+    """A statistic of n items with Student's 95 % interval of its delete-one jackknife.
 
     Source: Efron & Tibshirani (1993), Eq. 11.5, for the standard error.
     """
@@ -48,7 +48,7 @@ def with_jackknife(value: float, without: Floats, level: float = 0.95) -> Estima
     if n < 2:
         return Estimate(value=value, low=value, high=value)
     error = np.sqrt((n - 1) / n * np.square(known - known.mean()).sum())
-    reach = float(error * t.ppf((1 + level) / 2, n - 1))
+    reach = float(error * t.ppf(0.975, n - 1))
     return Estimate(value=value, low=value - reach, high=value + reach)
 
 
