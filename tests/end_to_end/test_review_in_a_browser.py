@@ -189,7 +189,7 @@ def test_a_session_is_saved_and_opened_again(start):
     wait_for_role(page, 1, "accepted")
     before = masks(page)
     page.click("#menu summary")
-    name, content = saved(page, lambda: page.click("#save-session"))
+    _, content = saved(page, lambda: page.click("#save-session"))
     with zipfile.ZipFile(io.BytesIO(content)) as file:
         assert file.testzip() is None
         assert file.read("images/p0.png") == png(PICTURES[0][0])
