@@ -89,6 +89,7 @@ def stages(root: Path, given: LabelOptions, count: int) -> dict[str, float]:
         found = timed("quality", lambda own=encoded: session.segment(own))
         line = timed("masks as RLE", lambda found=found: line_of(found.prediction("a.jpg")))
         lines.append({"name": file.name, **line})
+    parquet_bytes(lines, session.supports.classes)  # imports
     start = time.process_time()
     content = parquet_bytes(lines, session.supports.classes)
     spent["Parquet"] = time.process_time() - start
