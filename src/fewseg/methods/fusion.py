@@ -297,7 +297,7 @@ class IterativeInference(Fusion):
 
     Attributes:
         steps: N, sets collected (n = 1 .. N; the start is not among them). 0 is plain inference.
-        rate: eta of Eq. 12, above 0; chosen on base classes, see docs/results.md.
+        rate: eta of Eq. 12, above 0; chosen on base classes, see docs/studies/prototypes.md.
         guard: whether a support set that diverges goes no further; False is Eq. 12 as printed.
 
     Raises:

@@ -49,9 +49,9 @@ SIZE = 241
 TWO_SIZES = (SIZE, 353)  # the larger is to the smaller as 473 to 321
 STEPS = 750
 STEPS_OF_FIVE_SHOTS = 375  # 24 pictures a step instead of 8
-_DROPOUT = 0.1  # chosen with the learning rate on held-out base classes, see docs/results.md
+_DROPOUT = 0.1  # chosen with the learning rate on held-out base classes, see docs/studies
 _RESET = 0.3  # 35 to 48 % of the draws have been seen before: 30 % of them then bring a history, as p_r means
-_KD_WEIGHT = 5.0  # of 0.6, 5 and the paper's 50, on held-out base classes, see docs/results.md
+_KD_WEIGHT = 5.0  # of 0.6, 5 and the paper's 50, on held-out base classes, see docs/studies
 _LEVELS = ("layer1", "layer2", "layer3")
 
 
@@ -89,7 +89,7 @@ def end_to_end_training() -> TrainConfig:
         batch=1,
         view=TrainView(size=SIZE, scale=(1.0, 1.0), rotate=0.0, flip=0.5, blur=0.0, resize="letterbox"),
         class_first=0.5,
-        optimiser=StepSGD(lr=3e-4, every=350),  # chosen on held-out base classes, see docs/results.md
+        optimiser=StepSGD(lr=3e-4, every=350),  # chosen on held-out base classes, see docs/studies
         precision="bf16-mixed",
         save_every=200,
         workers=0,
