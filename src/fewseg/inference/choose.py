@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
 from fewseg.inference.model import Model, Whole, join_views, refined, to_size
-from fewseg.inference.quality import Fold, HeldOut, folds_of, halves_of, held_out
+from fewseg.inference.quality import Fold, HeldOut, folds_of, halves_of, held_out, lead
 from fewseg.inference.supports import SupportSet
 from fewseg.methods.base import MethodConfig
 from fewseg.methods.fitted import FittedConfig, LinearHead
@@ -274,7 +274,7 @@ def expected(held: Sequence[HeldOut], classes: Sequence[str]) -> dict[str, Expec
         margins = margins_of(each)
         for j, name in enumerate(classes):
             if name in each.known:
-                counts[name].append(_counts(_lead(margins, j), truth_of(each, name)))
+                counts[name].append(_counts(lead(margins, j), truth_of(each, name)))
     return {name: _expected(torch.stack(own)) if own else _expected(None) for name, own in counts.items()}
 
 
@@ -294,10 +294,10 @@ def margins_of(held: HeldOut) -> Tensor:
     return to_size(joined, (int(whole.shape[0]), int(whole.shape[1])))[None]
 
 
-def _counts(lead: Tensor, true: Tensor) -> Tensor:
+def _counts(ahead: Tensor, true: Tensor) -> Tensor:
     """(3, T) of a class on an image: pixels of the intersection and of the union, whether it is shown."""
     counted, inside = true != IGNORE, true == 1
-    found = torch.stack([(lead > bound) & counted for bound in map(log_odds, _THRESHOLDS)]).flatten(1)
+    found = torch.stack([(ahead > bound) & counted for bound in map(log_odds, _THRESHOLDS)]).flatten(1)
     inside = inside.flatten()
     shown = inside.any().expand(len(found))
     return torch.stack([(found & inside).sum(1), (found | inside).sum(1), shown]).double()
@@ -320,14 +320,6 @@ def _expected(counts: Tensor | None) -> ExpectedClass:
     single = _iou(hit[places, own], area[places, own])[shown[:, 0] > 0]
     spread = float(single.std()) if len(single) > 1 else None
     return ExpectedClass(iou=chosen, spread=spread, threshold=_THRESHOLDS[best])
-
-
-def _lead(margins: Tensor, j: int) -> Tensor:
-    """(n, h, w): by how much the class of place j leads before the background and all others."""
-    others = [k for k in range(margins.shape[1]) if k != j]
-    if not others:
-        return margins[:, j]
-    return margins[:, j] - margins[:, others].amax(dim=1).clamp(min=0)
 
 
 def _mean(several: Sequence[Sequence[HeldOut]]) -> list[HeldOut]:

@@ -169,7 +169,8 @@ def test_the_chosen_one_segments_and_its_quality_comes_from_the_same_left_out_im
     found = session.segment(encoded)
     assert iou(found.mask("square"), mask == 1) > 0.8
     assert found.quality.calibrated
-    assert len(session.estimator.calibration("square").own) == 3
+    assert session.estimator.known_ious("square") == session.estimator.calibration("square").own
+    assert len(session.estimator.known_ious("square")) == 3
 
 
 def test_one_example_is_tested_half_by_half_and_uncalibrated():
