@@ -260,11 +260,10 @@ class Line(Answering):
     """One line of a table: which episodes, and how they are answered."""
 
     episodes: Episodes  # which, with their N and K and their protocol
-    seeds: Sequence[int] | None = None  # the protocol's by default
 
     def specs(self) -> list[tuple[int, EpisodeSpec]]:
         """(seed, episode) of all episodes."""
-        seeds = self.episodes.protocol.seeds if self.seeds is None else self.seeds
+        seeds = self.episodes.protocol.seeds
         return [(seed, spec) for seed in seeds for spec in self.episodes.episodes(seed)]
 
 
@@ -457,14 +456,11 @@ class Evaluator:
         return np.concatenate(rows) if rows else np.empty((0, len(COUNT_NAMES)), np.int64)
 
     def answers(
-        self, specs: Sequence[EpisodeSpec], fusion: Fusion | None = None, sizes: Sequence[int] = ()
+        self, specs: Sequence[EpisodeSpec], fusion: Fusion | None = None
     ) -> Iterator[tuple[Question, Tensor]]:
-        """Logits (1 + N, size, size) of each different question of episodes, in this process.
-
-        At several sizes they are the added probabilities, at the largest.
-        """
+        """Logits (1 + N, size, size) of each different question of episodes, in this process."""
         self._scores, self._score_bytes = {}, 0
-        questions = [self._questions(specs, Answering(fusion=fusion, sizes=tuple(sizes)))]
+        questions = [self._questions(specs, Answering(fusion=fusion))]
         (shard,) = split(questions, _cross_pairs(questions), 1)
         self.prepare(shard.images)
         ious = dict(zip(shard.cross, self.cross_iou(shard).tolist(), strict=True))

@@ -23,6 +23,7 @@ from fewseg.data.protocols import LabelSize
 from fewseg.engine.choices import Target
 from fewseg.methods.fusion import Fusion
 from fewseg.ops.files import atomic_path
+from fewseg.ops.parallel import cores
 from fewseg.ops.progress import progress_bar, tracked
 
 logger = logging.getLogger(__name__)
@@ -301,8 +302,7 @@ def launch_ranks(processes: int) -> DistributedRanks:
     """
     fabric = Fabric(accelerator="auto", devices=processes)
     fabric.launch()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores // processes)))
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() // processes)))
     return DistributedRanks()
 
 
