@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import decode_coco, run_array
 from fewseg.annotations.shapes import Canvas, Region, rectangle
 from fewseg.annotations.values import AnnotatedImage, Items, Problem, box_of
-from fewseg.annotations.writer import JournalledWriter, WriteOptions, json_list, json_text
+from fewseg.annotations.writer import JournalledWriter, json_list, json_text
 from fewseg.ops.parallel import summary
 from fewseg.types import DataError
 
@@ -281,23 +281,15 @@ def image_id(name: str) -> int:
 
 
 class CocoWriter(JournalledWriter):
-    """Writes a data set with scores, or results for ``COCO.loadRes``; 255 is a crowd of each class.
+    """Writes a data set with scores; 255 is a crowd of each class.
 
     An annotation is an instance, or all of a class in an image where they were not looked for.
     """
 
-    def __init__(
-        self, path: Path, classes: tuple[str, ...], form: Literal["dataset", "results"] = "dataset"
-    ) -> None:
-        super().__init__(path, classes)
-        self._form = form
-        self._category_ids = {name: j for j, name in enumerate(classes, 1)}
+    file = "coco.json"
 
     def _pieces(self) -> Iterator[str]:
-        if self._form == "results":
-            yield from json_list(self._annotations(results=True))
-            return
-        categories = [{"id": id, "name": name} for name, id in self._category_ids.items()]
+        categories = [{"id": id, "name": name} for id, name in enumerate(self.classes, 1)]
         yield f'{{"info":{json_text({"description": "fewseg predictions"})}'
         yield f',"categories":{json_text(categories)},"images":'
         yield from json_list(
@@ -317,25 +309,24 @@ class CocoWriter(JournalledWriter):
                 count += 1
                 name = region["class"]
                 first = {"id": count, "iscrowd": 0, "area": region["area"]}
-                shared = {"image_id": id, "category_id": self._category_ids[name]}
+                shared = {"image_id": id, "category_id": self.classes.index(name) + 1}
                 shared |= {"segmentation": region["segmentation"], "bbox": region["bbox"]}
                 shared |= {"score": region.get("score", line["scores"][name])}
                 yield ({"file_name": line["name"]} if results else first) | shared
             if results or "unknown" not in line:
                 continue
             unknown = decode_coco(line["unknown"], (line["height"], line["width"]), line["name"])
-            for name in self.classes:
+            for category in range(1, len(self.classes) + 1):
                 count += 1
                 crowd = {"id": count, "iscrowd": 1, "area": int(unknown.sum()), "image_id": id}
-                crowd |= {"category_id": self._category_ids[name], "segmentation": line["unknown"]}
+                crowd |= {"category_id": category, "segmentation": line["unknown"]}
                 yield {**crowd, "bbox": box_of(unknown)}
 
 
-def open_coco(out: Path, classes: tuple[str, ...], options: WriteOptions) -> CocoWriter:
-    """Opens the format ``coco``."""
-    return CocoWriter(out / "coco.json", classes)
+class CocoResultsWriter(CocoWriter):
+    """Writes results for ``COCO.loadRes``, which hold no 255."""
 
+    file = "coco-results.json"
 
-def open_coco_results(out: Path, classes: tuple[str, ...], options: WriteOptions) -> CocoWriter:
-    """Opens the format ``coco-results``."""
-    return CocoWriter(out / "coco-results.json", classes, "results")
+    def _pieces(self) -> Iterator[str]:
+        yield from json_list(self._annotations(results=True))

@@ -6,25 +6,22 @@ holds the labels' numbers in the order of ``labelmap.txt``, from 0 on.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewseg.annotations.image_files import IMAGE_SUFFIXES, check_same_size, image_size, opened
+from fewseg.annotations.image_files import check_same_size, image_size, opened
 from fewseg.annotations.json_values import read_annotations
 from fewseg.annotations.mask_files import png_bytes, voc_palette
-from fewseg.annotations.names import OutputNames, image_of_stem
-from fewseg.annotations.options import ReadOptions
+from fewseg.annotations.names import image_of_stem
+from fewseg.annotations.options import ReadOptions, image_files
 from fewseg.annotations.shapes import BACKGROUND_NAMES, Canvas
-from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem
-from fewseg.annotations.writer import PredictionWriter, WriteOptions
+from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem, warn_of_left_out
+from fewseg.annotations.writer import FilesWriter
 from fewseg.ops.files import atomic_write_bytes, atomic_write_text
 from fewseg.types import IGNORE, DataError
-
-logger = logging.getLogger(__name__)
 
 _MASKS, _LABELS, _LISTS = "SegmentationClass", "labelmap.txt", "ImageSets/Segmentation"
 _HEADER = "# label:color_rgb:parts:actions\n"
@@ -55,15 +52,7 @@ def iter_cvat_masks(root: Path, options: ReadOptions) -> Items:
             yield AnnotatedImage(image=image, size=size, masks=canvas.masks())
         except DataError as error:
             yield Problem(str(file), error)
-    found = (f for f in sorted(images.rglob("*")) if f.suffix.lower() in IMAGE_SUFFIXES)
-    unmasked = [f for f in found if f not in used]
-    if unmasked:
-        logger.warning(
-            "%d images have no mask in %s and are left out, the first is %s",
-            len(unmasked),
-            masks,
-            unmasked[0],
-        )
+    warn_of_left_out(root, [f for f in image_files(images) if f not in used], f"have no mask in {_MASKS}")
 
 
 def _labels(path: Path) -> Mapping[int, str]:
@@ -118,48 +107,37 @@ def _stored(path: Path, names: Mapping[int, str], max_pixels: int) -> NDArray[np
     return stored
 
 
-class CvatMaskWriter(PredictionWriter):
+class CvatMaskWriter(FilesWriter):
     """Writes ``SegmentationClass/<image>.png`` in VOC's colours, ``labelmap.txt`` and the list of images.
 
     A pixel that is 255 becomes background, since CVAT knows no such label.
     """
 
-    def __init__(self, folder: Path, classes: tuple[str, ...], stems: Mapping[str, str]) -> None:
-        super().__init__(classes)
-        if any(name in BACKGROUND_NAMES or ":" in name or len(name.splitlines()) > 1 for name in classes):
+    folder, ending = f"cvat/{_MASKS}", ".png"
+
+    def _begin(self) -> None:
+        if any(
+            name in BACKGROUND_NAMES or ":" in name or len(name.splitlines()) > 1 for name in self.classes
+        ):
             raise ValueError(
-                f"class names {list(classes)} are invalid in {_LABELS}: remove colons and line breaks, and "
-                "name no class background"
+                f"class names {list(self.classes)} are invalid in {_LABELS}: remove colons and line breaks, "
+                "and name no class background"
             )
-        self._folder, self._files = folder, OutputNames(folder / _MASKS, stems)
-        self._palette = voc_palette()
         lines = [
-            f"{name}:{','.join(map(str, self._palette[3 * j : 3 * j + 3]))}::\n"
-            for j, name in enumerate(("background", *classes))
+            f"{name}:{','.join(map(str, voc_palette()[3 * j : 3 * j + 3]))}::\n"
+            for j, name in enumerate(("background", *self.classes))
         ]
-        listed = _HEADER + "".join(lines)
-        path = folder / _LABELS
-        if path.is_file() and path.read_bytes() != listed.encode():
-            raise DataError(
-                f"{path} lists other classes than {list(classes)}: choose another output folder or remove it"
-            )
-        atomic_write_text(path, listed)
+        self._write_listing(f"cvat/{_LABELS}", _HEADER + "".join(lines))
 
     def _write(self, prediction: Prediction) -> None:
         labels = np.where(prediction.labels == IGNORE, 0, prediction.labels)
-        atomic_write_bytes(self._files.file(prediction.name, ".png"), png_bytes(labels, self._palette))
-
-    def __contains__(self, name: object) -> bool:
-        return self._files.file(str(name), ".png").is_file()
+        atomic_write_bytes(self.path(prediction.name), png_bytes(labels, voc_palette()))
 
     def close(self, finish: bool = True) -> None:
         """Lists the images that have a mask."""
         if finish:
-            masks = self._folder / _MASKS
+            masks = self.out / self.folder
             stems = sorted(f.relative_to(masks).with_suffix("").as_posix() for f in masks.rglob("[!.]*.png"))
-            atomic_write_text(self._folder / _LISTS / "default.txt", "".join(f"{stem}\n" for stem in stems))
-
-
-def open_cvat(out: Path, classes: tuple[str, ...], options: WriteOptions) -> CvatMaskWriter:
-    """Opens the format ``cvat``."""
-    return CvatMaskWriter(out / "cvat", classes, options.stems)
+            atomic_write_text(
+                self.out / "cvat" / _LISTS / "default.txt", "".join(f"{stem}\n" for stem in stems)
+            )

@@ -6,7 +6,6 @@ A frame of a video is the image ``frame_000012``, as CVAT names it, from 0 on.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterable
@@ -18,15 +17,13 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from fewseg.annotations.coco import fill_polygons
-from fewseg.annotations.image_files import IMAGE_SUFFIXES, check_annotated_size, image_size
+from fewseg.annotations.image_files import check_annotated_size, image_size
 from fewseg.annotations.json_values import number, read_annotations, shown
 from fewseg.annotations.names import ImageFinder
-from fewseg.annotations.options import ReadOptions
+from fewseg.annotations.options import ReadOptions, image_files
 from fewseg.annotations.shapes import Canvas, Points, Region, ellipse, rectangle, stroke
-from fewseg.annotations.values import AnnotatedImage, Items, Problem
+from fewseg.annotations.values import AnnotatedImage, Items, Problem, warn_of_left_out
 from fewseg.types import DataError
-
-logger = logging.getLogger(__name__)
 
 _FILE = "annotations.xml"
 _SHAPES = ("polygon", "box", "ellipse", "mask", "polyline", "points")
@@ -75,11 +72,7 @@ def iter_cvat_xml(path: Path, options: ReadOptions) -> Items:
             yield AnnotatedImage(image=photo, size=size, masks=canvas.masks(), weak=canvas.weak())
         except DataError as error:
             yield Problem(where, error)
-    if left_out:
-        logger.warning(
-            "%s: %d images have no shape and are left out, the first is %s; one with a tag is a negative",
-            path, len(left_out), left_out[0],
-        )  # fmt: skip
+    warn_of_left_out(path, left_out, "have no shape (one with a tag is a negative)")
 
 
 def _video(root: Element, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
@@ -92,10 +85,7 @@ def _video(root: Element, path: Path, finder: ImageFinder, options: ReadOptions)
                     (track.get("label"), shape)
                 )
     files = {
-        file.stem: file
-        for folder in reversed(finder.folders)
-        for file in sorted(folder.iterdir())
-        if file.suffix.lower() in IMAGE_SUFFIXES
+        file.stem: file for folder in reversed(finder.folders) for file in image_files(folder, deep=False)
     }
     found = {frame: file for frame in sorted(frames) if (file := files.get(f"frame_{frame:06}"))}
     if not found:
@@ -119,10 +109,8 @@ def _video(root: Element, path: Path, finder: ImageFinder, options: ReadOptions)
             yield AnnotatedImage(image=photo, size=size, masks=canvas.masks(), weak=canvas.weak())
         except DataError as error:
             yield Problem(where, error)
-    if len(found) < len(frames):
-        logger.warning(
-            "%s: %d of %d frames have no image and are left out", path, len(frames) - len(found), len(frames)
-        )
+    missing = [f"frame {frame}" for frame in sorted(frames) if frame not in found]
+    warn_of_left_out(path, missing, "of annotated frames do not exist")
 
 
 def _drawn(

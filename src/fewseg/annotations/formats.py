@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fewseg.annotations.coco import is_coco, iter_coco
-from fewseg.annotations.cvat_masks import is_cvat_masks, iter_cvat_masks
+from fewseg.annotations.coco import CocoResultsWriter, CocoWriter, is_coco, iter_coco
+from fewseg.annotations.cvat_masks import CvatMaskWriter, is_cvat_masks, iter_cvat_masks
 from fewseg.annotations.cvat_xml import is_cvat_folder, iter_cvat_folder, iter_cvat_xml
 from fewseg.annotations.json_values import load_json, read_annotations, shown
-from fewseg.annotations.label_studio import is_json_min, is_label_studio, iter_json_min, iter_label_studio
-from fewseg.annotations.labelme import is_labelme, iter_labelme
-from fewseg.annotations.mask_files import iter_mask_folder
+from fewseg.annotations.label_studio import (
+    LabelStudioWriter,
+    is_json_min,
+    is_label_studio,
+    iter_json_min,
+    iter_label_studio,
+)
+from fewseg.annotations.labelme import LabelMePolygonWriter, LabelMeWriter, is_labelme, iter_labelme
+from fewseg.annotations.mask_files import IndexPngWriter, ProbabilityPngWriter, iter_mask_folder
 from fewseg.annotations.names import ImageFinder
-from fewseg.annotations.options import WRITERS, ReadOptions
+from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.values import AnnotatedImage, Items, Problem
 from fewseg.annotations.via import is_via, iter_via
-from fewseg.annotations.writer import PredictionWriter, WriteOptions
-from fewseg.annotations.yolo import is_yolo, iter_yolo
+from fewseg.annotations.writer import LinesWriter, PredictionWriter
+from fewseg.annotations.yolo import YoloWriter, is_yolo, iter_yolo
 from fewseg.ops.parallel import summary
+from fewseg.ops.places import first_line
 from fewseg.types import DataError
 
 _JSON_READERS = (
@@ -59,6 +65,20 @@ def iter_supports(path: Path | str, options: ReadOptions | None = None) -> Items
     """Reads annotated images one by one; what is wrong with one of them does not lose the others."""
     path, options = Path(path), options or ReadOptions()
     options.check()
+    try:
+        yield from _items(path, options)
+    except _ODD_VALUES as error:
+        raise DataError(
+            f"{path} holds a value of a kind that its format does not have ({type(error).__name__}: "
+            f"{first_line(error)}): correct it or export it again"
+        ) from error
+
+
+_ODD_VALUES = (TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
+"""What a list or an object leads to where a text or a number is expected and no reader looks."""
+
+
+def _items(path: Path, options: ReadOptions) -> Items:
     if not path.exists():
         raise DataError(
             f"{path} does not exist; expected a folder of images and masks or a JSON file: check the path"
@@ -117,7 +137,7 @@ def _folder(root: Path, options: ReadOptions) -> Items:
     elif len(json) > 1:
         yield from _labelme_folder(root, json, options)
     elif json:
-        yield from iter_supports(json[0], options)
+        yield from _items(json[0], options)
     elif next(root.iterdir(), None) is None:
         raise DataError(f"{root} is empty; expected images and masks, or JSON files: give another folder")
     else:
@@ -139,14 +159,16 @@ def _labelme_folder(root: Path, files: Sequence[Path], options: ReadOptions) -> 
             yield from iter_labelme(value, file, finder, options)
 
 
-Opener = Callable[[Path, tuple[str, ...], WriteOptions], PredictionWriter]
-
-
-def _opener(place: str) -> Opener:
-    module, function = place.split(".")
-    opener: Opener = getattr(import_module(f"fewseg.annotations.{module}"), function)
-    return opener
-
-
-FORMATS: Mapping[str, Opener] = {name: _opener(place) for name, place in WRITERS.items()}
-"""Name -> opens its writer: (output folder, class names, options)."""
+FORMATS: Mapping[str, type[PredictionWriter]] = {
+    "png": IndexPngWriter,
+    "coco": CocoWriter,
+    "yolo": YoloWriter,
+    "labelme": LabelMeWriter,
+    "labelme-polygons": LabelMePolygonWriter,
+    "label-studio": LabelStudioWriter,
+    "cvat": CvatMaskWriter,
+    "coco-results": CocoResultsWriter,
+    "probability": ProbabilityPngWriter,
+    "jsonl": LinesWriter,
+}
+"""Name, of those in :data:`.options.TITLES`, -> writer."""

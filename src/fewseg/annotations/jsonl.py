@@ -10,7 +10,7 @@ import numpy as np
 from fewseg.annotations.json_values import field, number, size_field, typed
 from fewseg.annotations.rle import decode_coco
 from fewseg.annotations.values import Mask, Prediction
-from fewseg.annotations.writer import LINES_FORMAT, LinesWriter, WriteOptions, parse, scan
+from fewseg.annotations.writer import LINES_FORMAT, parse, scan
 from fewseg.types import IGNORE, DataError
 
 
@@ -43,10 +43,6 @@ def prediction_of(line: dict[str, object], classes: tuple[str, ...], where: str)
         raise DataError(f"{where}: {error}") from error
 
 
-class JsonlWriter(LinesWriter):
-    """Appends a line for each image to one file (see ``_line``), which can be read at any time."""
-
-
 def read_jsonl(path: Path) -> Iterator[Prediction]:
     """Yields a file's predictions, of two of one image the last; a half written last line is left out."""
     if not path.is_file():
@@ -61,8 +57,3 @@ def read_jsonl(path: Path) -> Iterator[Prediction]:
         for k, place in enumerate(places.values(), 1):
             file.seek(place)
             yield prediction_of(parse(file.readline(), path), classes, f"{path}, image {k}")
-
-
-def open_jsonl(out: Path, classes: tuple[str, ...], options: WriteOptions) -> JsonlWriter:
-    """Opens the format ``jsonl``."""
-    return JsonlWriter(out / "predictions.jsonl", classes)

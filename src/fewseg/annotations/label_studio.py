@@ -18,7 +18,7 @@ from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.rle import decode_brush, encode_brush
 from fewseg.annotations.shapes import Canvas, Region, ellipse, outlines, polygon, rectangle, stroke
 from fewseg.annotations.values import AnnotatedImage, Items, Mask, Prediction, Problem
-from fewseg.annotations.writer import JournalledWriter, WriteOptions, json_list
+from fewseg.annotations.writer import JournalledWriter, json_list
 from fewseg.types import DataError
 
 Task = Mapping[str, Any]
@@ -113,7 +113,7 @@ def drawn(result: Sequence[Any], size: tuple[int, int], where: str, options: Rea
     """Draws the regions of an annotation."""
     canvas = Canvas(size)
     items = [typed(item, dict, f"{where}, region {k}") for k, item in enumerate(result)]
-    labelled = {item.get("id") for item in items if labels_of(item)}
+    labelled = {str(item.get("id")) for item in items if labels_of(item)}
     for k, item in enumerate(items):
         place = f"{where}, region {shown(item.get('id', k))}"
         value = item.get("value")
@@ -121,7 +121,7 @@ def drawn(result: Sequence[Any], size: tuple[int, int], where: str, options: Rea
             continue  # choices, texts, relations: not about pixels
         labels = labels_of(item)
         if not labels:
-            if item.get("id") in labelled:
+            if str(item.get("id")) in labelled:
                 continue  # a region and its label, as two entries of one id: the one with the label counts
             raise DataError(f"{place} has no label; expected regions with a class: label it in Label Studio")
         check_annotated_size(place, size, size_field(item, "original_height", "original_width", place))
@@ -197,25 +197,16 @@ Tool = Literal["brushlabels", "polygonlabels"]
 class LabelStudioWriter(JournalledWriter):
     """Writes tasks with predictions, or with an annotation where a person has settled the image."""
 
-    def __init__(
-        self,
-        path: Path,
-        classes: tuple[str, ...],
-        image_url: str = "/data/local-files/?d={name}",
-        from_name: str = "tag",
-        to_name: str = "image",
-        model_version: str = "fewseg",
-    ) -> None:
-        self._url, self._tags, self._version = image_url, (from_name, to_name), model_version
-        super().__init__(path, classes)
+    file = "label-studio.json"
 
     def _header(self) -> dict[str, object]:
-        options = [self._url, *self._tags, self._version]
-        return {"format": "fewseg-label-studio-1", "classes": list(self.classes), "options": options}
+        named = [*vars(self.options.label_studio).values(), "fewseg"]
+        return {"format": "fewseg-label-studio-1", "classes": list(self.classes), "options": named}
 
     def _line(self, prediction: Prediction) -> dict[str, object]:
-        url = self._url.replace("{name}", quote(prediction.name))
-        made = label_studio_prediction(prediction, *self._tags, self._version)
+        names = self.options.label_studio
+        url = names.image_url.replace("{name}", quote(prediction.name))
+        made = label_studio_prediction(prediction, names.from_name, names.to_name)
         made_by = {"annotations": [_annotation(made)]} if prediction.settled else {"predictions": [made]}
         return {"task": {"data": {"image": url}, **made_by}}
 
@@ -262,8 +253,3 @@ def _values(mask: Mask, tool: Tool) -> Iterator[dict[str, object]]:
     height, width = mask.shape
     for path in outlines(mask):
         yield {"points": [[100 * x / width, 100 * y / height] for x, y in path], "closed": True}
-
-
-def open_label_studio(out: Path, classes: tuple[str, ...], options: WriteOptions) -> LabelStudioWriter:
-    """Opens the format ``label-studio``."""
-    return LabelStudioWriter(out / "label-studio.json", classes, **vars(options.label_studio))

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,11 +17,11 @@ from PIL import Image
 from fewseg.annotations.image_files import check_annotated_size, image_size
 from fewseg.annotations.json_values import field, points_of, shown, size_field, typed
 from fewseg.annotations.mask_files import png_bytes
-from fewseg.annotations.names import ImageFinder, OutputNames
+from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import Canvas, Points, Region, ellipse, outlines, polygon, rectangle, stroke
 from fewseg.annotations.values import AnnotatedImage, Instance, Items, Prediction, Problem, box_of
-from fewseg.annotations.writer import PredictionWriter, WriteOptions, json_text
+from fewseg.annotations.writer import FilesWriter, json_text
 from fewseg.ops.files import atomic_write_text
 from fewseg.types import DataError
 
@@ -126,29 +126,16 @@ def _embedded(shape: Mapping[str, Any], points: Points, size: tuple[int, int], w
 _UNKNOWN = "__ignore__"
 
 
-class LabelMeWriter(PredictionWriter):
-    """Writes ``<image>.json``; ``mask`` shapes are exact, ``polygon`` shapes editable, 255 ``__ignore__``."""
+class LabelMeWriter(FilesWriter):
+    """Writes ``<image>.json`` with exact ``mask`` shapes; 255 is ``__ignore__``."""
 
-    def __init__(
-        self,
-        folder: Path,
-        classes: tuple[str, ...],
-        shapes: Literal["mask", "polygon"] = "mask",
-        tolerance: float = 0.75,
-        images: Path | None = None,
-        stems: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(classes)
-        if shapes not in ("mask", "polygon"):
-            raise ValueError(f"shapes are {shapes!r}; expected 'mask' and 'polygon'")
-        self._names = OutputNames(folder, stems)
-        self._shapes, self._tolerance, self._images = shapes, tolerance, images
+    folder, ending = "labelme", ".json"
 
     def _write(self, prediction: Prediction) -> None:
-        path = self._names.file(prediction.name, ".json")
+        path = self.path(prediction.name)
         image = prediction.name
-        if self._images is not None:
-            image = Path(os.path.relpath(self._images / prediction.name, path.parent)).as_posix()
+        if self.options.images is not None:
+            image = Path(os.path.relpath(self.options.images / prediction.name, path.parent)).as_posix()
         drawn = [(thing, f"score {thing.score:.4f}") for thing in prediction.things()]
         unknown = prediction.unknown
         if unknown.any():
@@ -176,23 +163,14 @@ class LabelMeWriter(PredictionWriter):
 
     def _drawn(self, thing: Instance, single: bool) -> Iterator[dict[str, object]]:
         x, y, width, height = thing.box
-        if self._shapes == "polygon":
-            for path in outlines(thing.piece, self._tolerance, corner=(x, y), single=single):
-                yield {"shape_type": "polygon", "points": [list(point) for point in path], "mask": None}
-            return
         piece = png_bytes(thing.piece)
         corners = [[x, y], [x + width - 1, y + height - 1]]
         yield {"shape_type": "mask", "points": corners, "mask": base64.b64encode(piece).decode("ascii")}
 
-    def __contains__(self, name: object) -> bool:
-        return self._names.file(str(name), ".json").is_file()
 
+class LabelMePolygonWriter(LabelMeWriter):
+    """Writes ``polygon`` shapes, which people can edit."""
 
-def open_labelme(out: Path, classes: tuple[str, ...], options: WriteOptions) -> LabelMeWriter:
-    """Opens the format ``labelme``."""
-    return LabelMeWriter(out / "labelme", classes, images=options.images, stems=options.stems)
-
-
-def open_labelme_polygons(out: Path, classes: tuple[str, ...], options: WriteOptions) -> LabelMeWriter:
-    """Opens the format ``labelme-polygons``."""
-    return LabelMeWriter(out / "labelme", classes, "polygon", images=options.images, stems=options.stems)
+    def _drawn(self, thing: Instance, single: bool) -> Iterator[dict[str, object]]:
+        for path in outlines(thing.piece, corner=thing.box[:2], single=single):
+            yield {"shape_type": "polygon", "points": [list(point) for point in path], "mask": None}

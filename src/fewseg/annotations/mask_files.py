@@ -27,6 +27,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +44,12 @@ from fewseg.annotations.image_files import (
     read_mask,
 )
 from fewseg.annotations.json_values import read_annotations
-from fewseg.annotations.names import OutputNames, file_safe
-from fewseg.annotations.options import ReadOptions
+from fewseg.annotations.names import file_safe
+from fewseg.annotations.options import ReadOptions, image_files
 from fewseg.annotations.shapes import BACKGROUND_NAMES
 from fewseg.annotations.values import AnnotatedImage, Items, Mask, Prediction, Problem, check_classes
-from fewseg.annotations.writer import PredictionWriter, WriteOptions
-from fewseg.ops.files import atomic_write_bytes, atomic_write_text
+from fewseg.annotations.writer import FilesWriter
+from fewseg.ops.files import atomic_write_bytes
 from fewseg.types import IGNORE, DataError
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def _folder(root: Path, seen: _Seen, options: ReadOptions) -> Items:
 def _of_class(folder: Path, seen: _Seen, options: ReadOptions) -> Items:
     """A folder among those of classes; one that is not complete is a problem, as it is likely a mistake."""
     lacking = [part for part in ("images", "masks") if not (folder / part).is_dir()]
-    pictures = [] if lacking else _pictures(folder / "images")
+    pictures = [] if lacking else image_files(folder / "images")
     if not pictures:
         what = " and ".join(f"{part}/" for part in lacking) or "a picture in images/"
         error = (
@@ -120,7 +121,7 @@ def _of_class(folder: Path, seen: _Seen, options: ReadOptions) -> Items:
 
 def _unused(masks: Path, used: Collection[Path | None]) -> Iterator[Problem]:
     """Masks that belong to no image."""
-    for mask in _pictures(masks):
+    for mask in image_files(masks):
         if mask not in used:
             error = f"{mask} belongs to no image; expected an image of its name: add it, or take it away"
             yield Problem(str(mask), DataError(error))
@@ -150,7 +151,7 @@ def _parallel(images: Path, masks: Path, classes: Sequence[str], seen: _Seen, op
         raise DataError(
             f"the folder of images {images} does not exist: give the folder that holds the images"
         )
-    pictures = _pictures(images)
+    pictures = image_files(images)
     if not pictures:
         raise DataError(f"{images} holds no images ({', '.join(IMAGE_SUFFIXES)}): put them there")
     class_folders = [] if _folders(images) else _folders(masks)
@@ -171,9 +172,8 @@ def _parallel(images: Path, masks: Path, classes: Sequence[str], seen: _Seen, op
 
 def _side_by_side(root: Path, classes: Sequence[str], seen: _Seen, options: ReadOptions) -> Items:
     """Images and masks in one folder."""
-    files = [f for f in _pictures(root) if f.parent == root]
     by_stem: dict[str, list[Path]] = {}
-    for file in files:
+    for file in image_files(root, deep=False):
         by_stem.setdefault(file.stem, []).append(file)
     pairs: dict[Path, Path | None] = {}
     for stem, named in by_stem.items():
@@ -246,16 +246,6 @@ def _folders(root: Path) -> list[Path]:
     return sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
 
 
-def _pictures(root: Path) -> list[Path]:
-    """Returns the image files below a folder, in order; entries that begin with a dot are skipped."""
-    found = []
-    for file in root.rglob("*"):
-        hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-        if file.suffix.lower() in IMAGE_SUFFIXES and not hidden and file.is_file():
-            found.append(file)
-    return sorted(found)
-
-
 def _mask_of(relative: Path, masks: Path) -> Path | None:
     """Returns the mask of an image by its relative path, or None where there is none or several."""
     folder = masks / relative.parent
@@ -269,72 +259,47 @@ def _mask_of(relative: Path, masks: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-class IndexPngWriter(PredictionWriter):
+class IndexPngWriter(FilesWriter):
     """Writes ``<image>.png``, palette PNGs of class numbers (0 background, 255 unknown), and ``classes.txt``.
 
     The folder can be read back as the masks of the same images. The colours are PASCAL VOC's.
     """
 
-    def __init__(
-        self, folder: Path, classes: tuple[str, ...], stems: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(classes)
-        if any(name.strip() != name or len(name.splitlines()) > 1 for name in classes):
+    folder, ending = "masks", ".png"
+
+    def _begin(self) -> None:
+        if any(name.strip() != name or len(name.splitlines()) > 1 for name in self.classes):
             raise ValueError(
-                f"class names {list(classes)} are invalid in a list: remove line breaks and outer spaces"
+                f"class names {list(self.classes)} are invalid in a list: remove line breaks and outer spaces"
             )
-        self._names = OutputNames(folder, stems)
-        self._palette = voc_palette()
-        listed = "background\n" + "".join(f"{name}\n" for name in classes)
-        path = folder / CLASSES_FILE
-        if path.is_file() and path.read_bytes() != listed.encode():
-            raise DataError(
-                f"{path} lists other classes than {list(classes)}: choose another output folder or remove it"
-            )
-        atomic_write_text(path, listed)
+        names = "".join(f"{name}\n" for name in ("background", *self.classes))
+        self._write_listing(f"{self.folder}/{CLASSES_FILE}", names)
 
     def _write(self, prediction: Prediction) -> None:
-        atomic_write_bytes(
-            self._names.file(prediction.name, ".png"), png_bytes(prediction.labels, self._palette)
-        )
-
-    def __contains__(self, name: object) -> bool:
-        return self._names.file(str(name), ".png").is_file()
+        atomic_write_bytes(self.path(prediction.name), png_bytes(prediction.labels, voc_palette()))
 
 
-class ProbabilityPngWriter(PredictionWriter):
+class ProbabilityPngWriter(FilesWriter):
     """Writes ``<image>.<class>.png``: grey PNGs of each class's probability, 0 .. 255."""
 
-    def __init__(
-        self, folder: Path, classes: tuple[str, ...], stems: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(classes)
-        self._endings = [f".{file_safe(name)}.png" for name in classes]
-        if len({e.casefold() for e in self._endings}) != len(classes):
+    folder = "probability"
+
+    def _begin(self) -> None:
+        self._endings = [f".{file_safe(name)}.png" for name in self.classes]
+        if len({e.casefold() for e in self._endings}) != len(self.classes):
             raise ValueError(
-                f"classes {list(classes)} differ in case only; expected names that make different files"
+                f"classes {list(self.classes)} differ in case only; expected names that make different files"
             )
-        self._names = OutputNames(folder, stems)
 
     def _write(self, prediction: Prediction) -> None:
         if prediction.probability is None:
             raise ValueError(f"{prediction.name!r} has no probability: keep it when segmenting")
         planes = [png_bytes(quantised(plane)) for plane in prediction.probability]
         for plane, ending in zip(planes, self._endings, strict=True):
-            atomic_write_bytes(self._names.file(prediction.name, ending), plane)
+            atomic_write_bytes(self.path(prediction.name, ending), plane)
 
     def __contains__(self, name: object) -> bool:
-        return all(self._names.file(str(name), ending).is_file() for ending in self._endings)
-
-
-def open_png(out: Path, classes: tuple[str, ...], options: WriteOptions) -> IndexPngWriter:
-    """Opens the format ``png``."""
-    return IndexPngWriter(out / "masks", classes, options.stems)
-
-
-def open_probability(out: Path, classes: tuple[str, ...], options: WriteOptions) -> ProbabilityPngWriter:
-    """Opens the format ``probability``."""
-    return ProbabilityPngWriter(out / "probability", classes, options.stems)
+        return all(self.path(str(name), ending).is_file() for ending in self._endings)
 
 
 def quantised(probability: np.ndarray) -> np.ndarray:
@@ -347,6 +312,7 @@ def quantised(probability: np.ndarray) -> np.ndarray:
     return scaled.astype(np.uint8)
 
 
+@cache
 def voc_palette() -> list[int]:
     """Returns VOC's colours: bit k of a number goes to bit 7 - k // 3 of channel k mod 3; R G B by number."""
     colours = []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Suppress, arg
@@ -14,19 +14,23 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".g
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, the default: a quarter of a gigabyte of RGB."""
 
-WRITERS: Mapping[str, str] = {
-    "png": "mask_files.open_png",
-    "probability": "mask_files.open_probability",
-    "coco": "coco.open_coco",
-    "coco-results": "coco.open_coco_results",
-    "labelme": "labelme.open_labelme",
-    "labelme-polygons": "labelme.open_labelme_polygons",
-    "label-studio": "label_studio.open_label_studio",
-    "yolo": "yolo.open_yolo",
-    "cvat": "cvat_masks.open_cvat",
-    "jsonl": "jsonl.open_jsonl",
-}
-"""The formats that predictions are written in: name -> module and function that opens its writer."""
+
+def is_image_name(name: PurePath, suffixes: Sequence[str]) -> bool:
+    """Whether a relative path has an image's suffix and no part that begins with a dot."""
+    return name.suffix.lower() in suffixes and not any(part.startswith(".") for part in name.parts)
+
+
+def is_image(file: Path, root: Path, suffixes: Sequence[str]) -> bool:
+    """Whether a file is an image by its name below the root, a broken link too."""
+    name = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
+    return is_image_name(name, suffixes) and not file.is_dir()
+
+
+def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES, deep: bool = True) -> list[Path]:
+    """Returns the image files in a folder, with ``deep`` also those below it, in order."""
+    found = folder.rglob("*") if deep else folder.iterdir()
+    return sorted(file for file in found if is_image(file, folder, suffixes))
+
 
 TITLES: Mapping[str, str] = {
     "png": "Masks (PNG)",
@@ -40,7 +44,7 @@ TITLES: Mapping[str, str] = {
     "probability": "Probabilities (PNG)",
     "jsonl": "fewseg (JSON lines)",
 }
-"""Format to what people call it, the usual ones first."""
+"""The formats that predictions are written in, the usual ones first, and what people call them."""
 
 CLASS_FORMATS = ("png", "probability", "cvat")
 """Those that hold the class of each pixel, and no instances."""
@@ -48,7 +52,7 @@ CLASS_FORMATS = ("png", "probability", "cvat")
 if TYPE_CHECKING:
     Format = str
 else:
-    Format = Literal[tuple(WRITERS)]
+    Format = Literal[tuple(TITLES)]
 
 
 ValueRange = tuple[float, float]
@@ -90,7 +94,7 @@ class ReadOptions:
     predictions: Suppress[bool] = False
 
     def check(self) -> None:
-        """Raises a ValueError where the stroke, the limit of pixels or the range of values is none."""
+        """Raises a ValueError where the stroke, the limit of pixels or the range of values is invalid."""
         if not 0 < self.stroke < math.inf:
             raise ValueError(f"stroke must be a width above 0 pixels, got {self.stroke}")
         check_max_pixels(self.max_pixels)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewseg.types import IGNORE, DataError
+
+logger = logging.getLogger(__name__)
 
 Mask = NDArray[np.uint8]
 """(H, W) uint8: 0 background, 1 foreground, 255 ignore or unknown."""
@@ -38,6 +41,14 @@ class Problem:
 
 Items = Iterator[AnnotatedImage | Problem]
 """What a reader yields: a result or a problem for each image."""
+
+
+def warn_of_left_out(where: object, images: Sequence[object], why: str) -> None:
+    """Warns of images that a reader leaves out, if there are any."""
+    if images:
+        logger.warning(
+            "%s: %d images %s and are left out, the first is %s", where, len(images), why, images[0]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

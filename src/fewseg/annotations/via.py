@@ -19,14 +19,14 @@ from fewseg.annotations.json_values import field, number, shown, typed
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import Canvas, Region, ellipse, rectangle, stroke
-from fewseg.annotations.values import AnnotatedImage, Items, Problem
+from fewseg.annotations.values import AnnotatedImage, Items, Problem, warn_of_left_out
 from fewseg.types import DataError
 
 logger = logging.getLogger(__name__)
 
 _PROJECT = "_via_img_metadata"
 _VIA3 = ("attribute", "file", "metadata", "view")
-_KINDS3 = ("point", "rect", "circle", "ellipse", "line", "polyline", "polygon", "extreme rectangle")
+_VIA3_KINDS = ("point", "rect", "circle", "ellipse", "line", "polyline", "polygon", "extreme rectangle")
 _CHECKBOX, _OPTIONS = 2, (3, 4)  # types of attributes in VIA 3: 3 and 4 have the number of an option
 _CLASS_NAMES = (
     "class",
@@ -56,7 +56,7 @@ def is_via(value: object) -> bool:
 def iter_via(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) -> Items:
     """Yields the annotated images; rectangles are weak masks, polylines and points scribbles."""
     via3 = all(key in value for key in _VIA3)
-    entries: Mapping[str, Any] = _entries_of_via3(value, path) if via3 else value.get(_PROJECT, value)
+    entries: Mapping[str, Any] = _via3_entries(value, path) if via3 else value.get(_PROJECT, value)
     attribute = _class_attribute(entries, path)
     if attribute is None:
         logger.warning("%s: no region has an attribute: all are of the class %r", path, options.class_name)
@@ -81,13 +81,10 @@ def iter_via(value: Any, path: Path, finder: ImageFinder, options: ReadOptions) 
             yield AnnotatedImage(image=image, size=canvas.size, masks=canvas.masks(), weak=canvas.weak())
         except DataError as error:
             yield Problem(where, error)
-    if left_out:
-        logger.warning(
-            "%s: %d images have no region and are left out, the first is %s", path, len(left_out), left_out[0]
-        )
+    warn_of_left_out(path, left_out, "have no region")
 
 
-def _entries_of_via3(value: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+def _via3_entries(value: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     """A project of VIA 3 in the form of VIA 2."""
     entries: dict[str, Any] = {}
     for key, file in value["file"].items():
@@ -105,24 +102,24 @@ def _entries_of_via3(value: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
                 f"{where} is not of one image (a video or a pair?); expected images: export those"
             )
         given = field(metadata, "av", dict, where)
-        named = {_name3(value, number): _value3(value, number, own) for number, own in given.items()}
-        shape = _shape3(coordinates, where)
+        named = {_via3_name(value, number): _via3_value(value, number, own) for number, own in given.items()}
+        shape = _via3_shape(coordinates, where)
         entries[files[0]]["regions"].append({"shape_attributes": shape, "region_attributes": named})
     return entries
 
 
-def _attribute3(value: Mapping[str, Any], number: str) -> Mapping[str, Any]:
+def _via3_attribute(value: Mapping[str, Any], number: str) -> Mapping[str, Any]:
     found = value["attribute"].get(number)
     return found if isinstance(found, dict) else {}
 
 
-def _name3(value: Mapping[str, Any], number: str) -> str:
-    return str(_attribute3(value, number).get("aname", number))
+def _via3_name(value: Mapping[str, Any], number: str) -> str:
+    return str(_via3_attribute(value, number).get("aname", number))
 
 
-def _value3(value: Mapping[str, Any], number: str, own: object) -> object:
+def _via3_value(value: Mapping[str, Any], number: str, own: object) -> object:
     """An attribute's text, or the texts of its chosen options."""
-    attribute = _attribute3(value, number)
+    attribute = _via3_attribute(value, number)
     kind, options = attribute.get("type"), attribute.get("options")
     if not isinstance(options, dict) or kind not in (_CHECKBOX, *_OPTIONS):
         return own
@@ -130,10 +127,10 @@ def _value3(value: Mapping[str, Any], number: str, own: object) -> object:
     return {str(options[k]).strip(): True for k in chosen if k in options}
 
 
-def _shape3(coordinates: Sequence[Any], where: str) -> Mapping[str, object]:
+def _via3_shape(coordinates: Sequence[Any], where: str) -> Mapping[str, object]:
     """A region's shape, whose number comes before its coordinates."""
     kind, *rest = coordinates
-    name = _KINDS3[kind - 1] if type(kind) is int and 1 <= kind <= len(_KINDS3) else None
+    name = _VIA3_KINDS[kind - 1] if type(kind) is int and 1 <= kind <= len(_VIA3_KINDS) else None
     keys = {
         "point": ("cx", "cy"),
         "rect": ("x", "y", "width", "height"),
@@ -143,7 +140,7 @@ def _shape3(coordinates: Sequence[Any], where: str) -> Mapping[str, object]:
     if name is None or len(rest) != (len(keys) if keys else len(rest) // 2 * 2):
         raise DataError(
             f"{where}: the region is {shown(coordinates)}; expected the number of a shape, 1 .. "
-            f"{len(_KINDS3)}, and its coordinates: draw it again"
+            f"{len(_VIA3_KINDS)}, and its coordinates: draw it again"
         )
     if keys:
         return {"name": name, **dict(zip(keys, rest, strict=True))}

@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, ClassVar, Self
 
+from fewseg.annotations.names import OutputNames
 from fewseg.annotations.options import LabelStudioNames
 from fewseg.annotations.rle import encode_coco, encode_piece
 from fewseg.annotations.values import Prediction, box_of, check_classes
-from fewseg.ops.files import atomic_path, parse_json
+from fewseg.ops.files import atomic_path, atomic_write_text, parse_json
 from fewseg.types import DataError
 
 
@@ -31,9 +32,13 @@ class WriteOptions:
 class PredictionWriter(ABC):
     """Writes predictions one by one; ``name in writer`` is whether an earlier run has written it."""
 
-    def __init__(self, classes: tuple[str, ...]) -> None:
+    def __init__(self, out: Path, classes: tuple[str, ...], options: WriteOptions | None = None) -> None:
         check_classes(classes)
-        self.classes = classes
+        self.out, self.classes, self.options = out, classes, options or WriteOptions()
+        self._begin()
+
+    def _begin(self) -> None:  # noqa: B027 (most need nothing)
+        """Checks that the classes suit the format, and opens its files."""
 
     def write(self, prediction: Prediction) -> None:
         """Writes a prediction; one of the same name is replaced."""
@@ -60,6 +65,30 @@ class PredictionWriter(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close(finish=error is None)
+
+
+class FilesWriter(PredictionWriter):
+    """A file for each image, in a folder of the output."""
+
+    folder: ClassVar[str]
+    ending: ClassVar[str]
+
+    def path(self, name: str, ending: str | None = None) -> Path:
+        """Returns the file of an image."""
+        return OutputNames(self.out / self.folder, self.options.stems).file(name, ending or self.ending)
+
+    def __contains__(self, name: object) -> bool:
+        return self.path(str(name)).is_file()
+
+    def _write_listing(self, name: str, text: str) -> None:
+        """Writes the file that lists the classes; one of other classes is not replaced."""
+        path = self.out / name
+        if path.is_file() and path.read_bytes() != text.encode():
+            raise DataError(
+                f"{path} lists other classes than {list(self.classes)}: choose another output folder or "
+                "remove it"
+            )
+        atomic_write_text(path, text)
 
 
 _KEY = "name"
@@ -166,44 +195,51 @@ class Journal:
             self._file.close()
 
 
+def line_of(prediction: Prediction) -> dict[str, object]:
+    """Returns a prediction as a JSON object, without its name and its probability.
+
+    ``regions`` has an entry for each class that occurs: class, box [x, y, width, height], area in pixels,
+    and the mask as COCO's compressed RLE; ``instances``, where they were looked for, one for each of
+    them, with a score; ``unknown`` is the RLE of the pixels that are 255, if any are.
+    """
+    regions = []
+    for j, name in enumerate(prediction.classes, 1):
+        mask = prediction.mask(j)
+        if mask.any():
+            area, box = int(mask.sum()), box_of(mask)
+            regions.append({"class": name, "bbox": box, "area": area, "segmentation": encode_coco(mask)})
+    scores = dict(zip(prediction.classes, map(float, prediction.scores), strict=True))
+    height, width = prediction.size
+    line: dict[str, object] = {"height": height, "width": width, "scores": scores, "regions": regions}
+    if prediction.instances is not None:
+        line["instances"] = [
+            {"class": own.class_name, "bbox": own.box, "area": own.area, "score": own.score}
+            | {"segmentation": encode_piece(own.piece, own.box, prediction.size)}
+            for own in prediction.instances
+        ]
+    if prediction.unknown.any():
+        line["unknown"] = encode_coco(prediction.unknown)
+    if prediction.facts:
+        line["facts"] = dict(prediction.facts)
+    return line
+
+
 class LinesWriter(PredictionWriter):
     """Appends a line for each image to a journal, which can be read at any time."""
 
-    def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
-        super().__init__(classes)
-        self.journal = Journal(path, self._header())
+    file: ClassVar[str] = "predictions.jsonl"
+    journal_file: ClassVar[str] = "{}"
+
+    def _begin(self) -> None:
+        self.journal = Journal(self.out / self.journal_file.format(self.file), self._header())
 
     def _header(self) -> dict[str, object]:
         """Returns the first line."""
         return {"format": LINES_FORMAT, "classes": list(self.classes)}
 
     def _line(self, prediction: Prediction) -> dict[str, object]:
-        """Returns a prediction as a JSON object, without its name and its probability.
-
-        ``regions`` has an entry for each class that occurs: class, box [x, y, width, height], area in pixels,
-        and the mask as COCO's compressed RLE; ``instances``, where they were looked for, one for each of
-        them, with a score; ``unknown`` is the RLE of the pixels that are 255, if any are.
-        """
-        regions = []
-        for j, name in enumerate(prediction.classes, 1):
-            mask = prediction.mask(j)
-            if mask.any():
-                area, box = int(mask.sum()), box_of(mask)
-                regions.append({"class": name, "bbox": box, "area": area, "segmentation": encode_coco(mask)})
-        scores = dict(zip(prediction.classes, map(float, prediction.scores), strict=True))
-        height, width = prediction.size
-        line: dict[str, object] = {"height": height, "width": width, "scores": scores, "regions": regions}
-        if prediction.instances is not None:
-            line["instances"] = [
-                {"class": own.class_name, "bbox": own.box, "area": own.area, "score": own.score}
-                | {"segmentation": encode_piece(own.piece, own.box, prediction.size)}
-                for own in prediction.instances
-            ]
-        if prediction.unknown.any():
-            line["unknown"] = encode_coco(prediction.unknown)
-        if prediction.facts:
-            line["facts"] = dict(prediction.facts)
-        return line
+        """Returns a prediction as a JSON object, without its name."""
+        return line_of(prediction)
 
     def _write(self, prediction: Prediction) -> None:
         self.journal.add(prediction.name, self._line(prediction))
@@ -219,16 +255,14 @@ class LinesWriter(PredictionWriter):
 class JournalledWriter(LinesWriter):
     """One JSON file for all images, made on finishing from a hidden journal beside it, which stays."""
 
-    def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
-        super().__init__(path.with_name(f".{path.name}.journal"), classes)
-        self.path = path
+    journal_file = ".{}.journal"
 
     def close(self, finish: bool = True) -> None:
         """Makes the file of all lines in one step, image by image."""
         try:
             if finish:
                 with (
-                    atomic_path(self.path) as temporary,
+                    atomic_path(self.out / self.file) as temporary,
                     temporary.open("w", encoding="utf-8", newline="") as out,
                 ):
                     out.writelines(self._pieces())

@@ -8,7 +8,6 @@ box around its centre. ``labels/a/x.txt`` belongs to ``images/a/x.jpg``, and ``t
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,16 @@ import numpy as np
 import yaml
 
 from fewseg.annotations.coco import fill_polygons
-from fewseg.annotations.image_files import IMAGE_SUFFIXES, image_size
+from fewseg.annotations.image_files import image_size
 from fewseg.annotations.json_values import read_annotations, shown
 from fewseg.annotations.mask_files import CLASSES_FILE, read_classes
-from fewseg.annotations.names import OutputNames, image_of_stem
-from fewseg.annotations.options import ReadOptions
+from fewseg.annotations.names import image_of_stem
+from fewseg.annotations.options import ReadOptions, image_files
 from fewseg.annotations.shapes import Canvas, outlines, rectangle
-from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem
-from fewseg.annotations.writer import PredictionWriter, WriteOptions
+from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem, warn_of_left_out
+from fewseg.annotations.writer import FilesWriter
 from fewseg.ops.files import atomic_write_text
 from fewseg.types import DataError
-
-logger = logging.getLogger(__name__)
 
 _SLACK = 0.01  # that exported fractions reach past the image's edges
 
@@ -67,13 +64,8 @@ def iter_yolo(root: Path, options: ReadOptions, description: Path | None = None)
             except UnicodeDecodeError:
                 yield Problem(str(file), DataError(f"{file} is not UTF-8 text: export it again"))
         if images.is_dir():
-            found = (f for f in sorted(images.rglob("*")) if f.suffix.lower() in IMAGE_SUFFIXES)
-            unlabelled += [f for f in found if f not in used]
-    if unlabelled:
-        logger.warning(
-            "%d images have no label file and are left out, the first is %s: an empty file makes a negative",
-            len(unlabelled), unlabelled[0],
-        )  # fmt: skip
+            unlabelled += [f for f in image_files(images) if f not in used]
+    warn_of_left_out(root, unlabelled, "have no label file (an empty one makes a negative)")
 
 
 def _label_folders(root: Path) -> list[Path]:
@@ -168,21 +160,14 @@ def _draw(line: str, names: Mapping[int, str], canvas: Canvas, where: str) -> No
         canvas.add(names[int(first)], fill_polygons([points], canvas.size))
 
 
-class YoloWriter(PredictionWriter):
+class YoloWriter(FilesWriter):
     """Writes ``labels/<image>.txt``, polygons whose holes are joined to them, and ``data.yaml``."""
 
-    def __init__(self, folder: Path, classes: tuple[str, ...], stems: Mapping[str, str]) -> None:
-        super().__init__(classes)
-        self._files = OutputNames(folder / "labels", stems)
-        listed = yaml.safe_dump(
-            {"train": "images", "val": "images", "names": dict(enumerate(classes))}, allow_unicode=True
-        )
-        path = folder / "data.yaml"
-        if path.is_file() and path.read_bytes() != listed.encode():
-            raise DataError(
-                f"{path} lists other classes than {list(classes)}: choose another output folder or remove it"
-            )
-        atomic_write_text(path, listed)
+    folder, ending = "yolo/labels", ".txt"
+
+    def _begin(self) -> None:
+        value = {"train": "images", "val": "images", "names": dict(enumerate(self.classes))}
+        self._write_listing("yolo/data.yaml", yaml.safe_dump(value, allow_unicode=True))
 
     def _write(self, prediction: Prediction) -> None:
         height, width = prediction.size
@@ -192,12 +177,4 @@ class YoloWriter(PredictionWriter):
             for path in outlines(thing.piece, corner=corner, single=prediction.instances is not None):
                 points = " ".join(f"{x / width:.6f} {y / height:.6f}" for x, y in path)
                 text += f"{number} {points}\n"
-        atomic_write_text(self._files.file(prediction.name, ".txt"), text)
-
-    def __contains__(self, name: object) -> bool:
-        return self._files.file(str(name), ".txt").is_file()
-
-
-def open_yolo(out: Path, classes: tuple[str, ...], options: WriteOptions) -> YoloWriter:
-    """Opens the format ``yolo``."""
-    return YoloWriter(out / "yolo", classes, options.stems)
+        atomic_write_text(self.path(prediction.name), text)

@@ -19,8 +19,10 @@ SOME_FAILED = 3
 
 def label(options: LabelOptions, console: Console) -> int:
     """Labels a folder of images."""
-    from fewseg.inference import label as label_folder
-
+    if options.ray:
+        from fewseg.inference.cluster import label_on_ray as label_folder
+    else:
+        from fewseg.inference import label as label_folder
     report = label_folder(options)
     before = f", {report.before} were labelled before" if report.before else ""
     lines = [f"labelled: {report.done}{before}; skipped: {len(report.problems)}", *report.summary]

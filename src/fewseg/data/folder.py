@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from torch import Tensor
 
 from fewseg.annotations.class_masks import check_stored, class_number, one_class_mask, stored_number
-from fewseg.annotations.image_files import IMAGE_SUFFIXES, read_mask, require_folder
+from fewseg.annotations.image_files import read_mask, require_folder
+from fewseg.annotations.options import image_files
 from fewseg.data.folds import VOC_CLASSES, numbered
 from fewseg.data.source import FileSource, ImagePair, JoinedSource, read_lines
 from fewseg.ops.parallel import summary
@@ -73,20 +74,15 @@ class FolderSource(FileSource):
         return labels
 
 
-def _files(folder: Path) -> list[Path]:
-    found = (f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
-    return sorted(found)
-
-
 def _class_pairs(folder: Path, wrong: list[str]) -> dict[str, ImagePair]:
     """Returns id -> files of one class; appends to ``wrong`` what does not fit."""
     masks: dict[str, Path] = {}
-    for mask in _files(folder / "masks"):
+    for mask in image_files(folder / "masks", deep=False):
         if mask.stem in masks:
             wrong.append(f"{mask} and {masks[mask.stem].name} are two masks of one name")
         masks[mask.stem] = mask
     pairs: dict[str, ImagePair] = {}
-    for image in _files(folder / "images"):
+    for image in image_files(folder / "images", deep=False):
         id = f"{folder.name}/{image.stem}"
         if id in pairs:
             wrong.append(f"{image} and {pairs[id].image.name} are two images of one name")

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fewseg.annotations.image_files import IMAGE_SUFFIXES, require_folder
+from fewseg.annotations.image_files import require_folder
+from fewseg.annotations.options import IMAGE_SUFFIXES, image_files
 from fewseg.data.draws import Draws
 from fewseg.data.folds import ClassSplit, numbered_in_16_bits
 from fewseg.data.source import FileSource, ImagePair, read_lines
@@ -103,10 +104,8 @@ def find_fss1000(root: Path | str) -> Path:
 
 def _class_pairs(folder: Path, wrong: list[str]) -> dict[str, ImagePair]:
     """Id -> files of one class; appends to ``wrong`` what does not fit."""
-    images = [
-        f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.suffix.lower() != ".png"
-    ]
-    images = sorted((f for f in images if not f.name.startswith(".")), key=_number)
+    photographs = [suffix for suffix in IMAGE_SUFFIXES if suffix != ".png"]
+    images = sorted(image_files(folder, photographs, deep=False), key=_number)
     if not images:
         wrong.append(f"{folder.name} has no photograph")
     wrong += [f"{i} has no mask {i.stem}.png" for i in images if not i.with_suffix(".png").is_file()]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fewseg.backbones.weights import WeightsUnavailableError
 from fewseg.data.folds import ClassSplit
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.environment import environment
@@ -22,6 +24,7 @@ from fewseg.engine.results import as_json
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.registry import method_name
 from fewseg.ops.files import atomic_path, parse_json
+from fewseg.ops.places import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +109,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if "fewseg" not in metadata:
         raise ValueError(f"{path} holds tensors but no fewseg config: it was not written by fewseg")
     text = _header(metadata["fewseg"], path)
-    config = config_from_json(text["config"])
+    with _config_of(path):
+        config = config_from_json(text["config"])
     if not isinstance(config, MethodConfig):
         raise ValueError(f"{path} has a header that fewseg cannot read (config of no method): it was edited")
     return Checkpoint(
@@ -166,7 +170,8 @@ def load_checkpoint(
         config = _with_backbone(config, weights=backbone_weights)
     elif not about.backbone_digest:
         config = _with_backbone(config, weights=None)
-    _check_shapes(path, config)
+    with _config_of(path):
+        _check_shapes(path, config)
     method: FewShotSegmenter = config.build()
     found = method.backbone.digest() if about.backbone_digest else ""
     if found != about.backbone_digest:
@@ -176,6 +181,19 @@ def load_checkpoint(
         )
     load_tensors(method, path)
     return method.eval(), about
+
+
+@contextmanager
+def _config_of(path: Path) -> Iterator[None]:
+    """Names the file in whatever a config of it leads to."""
+    try:
+        yield
+    except WeightsUnavailableError:
+        raise
+    except Exception as error:  # edited numbers lead anywhere
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise ValueError(f"{path} has a config that fewseg cannot use ({first_line(error)})") from error
 
 
 def _check_shapes(path: Path, config: MethodConfig) -> None:

@@ -6,7 +6,8 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -320,19 +321,14 @@ class RayWorkers(Executor):
             raise ValueError(f"the number of Ray workers must be at least 1, got {workers}")
         self.make, self.workers, self.address, self.lives = make, workers, address, lives
         self._ray: Any = None
-        self._started = False
+        self._cluster = ExitStack()
         self._actors: list[Any] = []
         self._home: dict[int, int] = {}
         """The place of the actor that did a shard before and may have kept what it computed for it."""
 
     def __enter__(self) -> Self:
         """Starts the cluster or joins it."""
-        self._ray = ray = _import_ray()
-        self._started = not ray.is_initialized()
-        if self._started:
-            running = self.address or os.environ.get("RAY_ADDRESS")
-            own = {} if running else {"num_cpus": self.workers}
-            ray.init(address=self.address, include_dashboard=False, log_to_driver=False, **own)
+        self._ray = ray = self._cluster.enter_context(ray_cluster(self.workers, self.address))
         gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
         self._class = ray.remote(num_cpus=1, num_gpus=gpus)(_Actor)
         self._actors = [self._class.remote(self.make) for _ in range(self.workers)]
@@ -342,8 +338,7 @@ class RayWorkers(Executor):
     def __exit__(self, *_: object) -> None:
         """Leaves the cluster, and stops it where it was started here."""
         self._actors = []
-        if self._started:
-            self._ray.shutdown()
+        self._cluster.close()
 
     def _do(self, job: Job) -> dict[int, Array]:
         """The job's own worker has nothing to do."""
@@ -408,12 +403,34 @@ class _Actor:
         return found
 
 
-def _import_ray() -> Any:
+@contextmanager
+def ray_cluster(cpus: int, address: str | None = None) -> Iterator[Any]:
+    """Ray, joined to a running cluster, or to one of this machine with so many CPUs (0: all it has).
+
+    A cluster that was started or joined here is left at the end; so the block may be entered within another.
+
+    Raises:
+        RuntimeError: Ray is not installed, or the cluster has another version of it or of Python.
+        OSError: there is no cluster at the address.
+    """
     # `uv run fewseg ...` would have every worker started by `uv run`, in an environment of its own
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
-        return import_module("ray")
+        ray = import_module("ray")
     except ImportError as error:
         raise RuntimeError(
             "Ray is not installed: install fewseg[ray], or use --processes on one machine"
         ) from error
+    if ray.is_initialized():
+        yield ray
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    own = {} if address or not cpus else {"num_cpus": cpus}
+    try:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, **own)
+    except RuntimeError as error:  # versions that differ: a text of several lines
+        raise RuntimeError(" ".join(str(error).split())) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

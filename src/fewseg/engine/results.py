@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from enum import Enum
@@ -32,6 +30,7 @@ from fewseg.metrics import (
     std_over_seeds,
 )
 from fewseg.ops.files import atomic_path, atomic_write_text, parse_json
+from fewseg.ops.places import first_line
 from fewseg.types import value_before
 
 SCHEMA = 4
@@ -287,6 +286,10 @@ def counts_path(path: str | Path) -> Path:
     return Path(path).with_name(f"{Path(path).stem}.counts.npz")
 
 
+_COLUMNS = {"query": ("U", 1), "supports": ("U", 2)}
+"""Kind and axes of the columns of counts that are not of whole numbers."""
+
+
 def load_counts(path: str | Path) -> EpisodeCounts:
     """Reads the per-episode counts of the result file ``path``."""
     source = counts_path(path)
@@ -297,10 +300,15 @@ def load_counts(path: str | Path) -> EpisodeCounts:
         )
     try:
         with np.load(source, allow_pickle=False) as stored:
-            return EpisodeCounts(**{f.name: stored[f.name] for f in fields(EpisodeCounts)})
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            columns = {f.name: stored[f.name] for f in fields(EpisodeCounts)}
+        for name, column in columns.items():
+            kind, axes = _COLUMNS.get(name, ("i", 1))
+            if column.dtype.kind != kind or column.ndim != axes:
+                raise ValueError(f"{name} is {column.dtype} {column.shape}")
+        return EpisodeCounts(**columns)
+    except Exception as error:  # zip, numpy and the table each have errors of their own
         raise ValueError(
-            f"{source} is not a whole table of episode counts ({error}): evaluate again"
+            f"{source} is not a whole table of episode counts ({first_line(error)}): evaluate again"
         ) from error
 
 

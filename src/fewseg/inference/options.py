@@ -133,6 +133,12 @@ class LabelOptions:
     read: ReadOptions = field(default_factory=ReadOptions)
     """how annotated images are read; its ``max_pixels`` is the limit of all images."""
     run: RunOptions = field(default_factory=RunOptions)  # how a folder is labelled and what is written.
+    ray: bool = False
+    """label on a Ray cluster ($RAY_ADDRESS), or on one of this machine. Images may then lie anywhere that
+    fsspec reads (s3://bucket/photos, photos.zip, a list.parquet with a column path), and so may --out, which
+    gets Parquet files in place of all others."""
+    ray_workers: int = 0  # with --ray: how many hold the model; 0 for one on each GPU, or else on each CPU.
+    ray_shard: int = 256  # with --ray: images of a Parquet file, which a killed run goes on after.
 
     def check(self) -> None:
         """Checks what can be known before a model is loaded.
@@ -148,16 +154,33 @@ class LabelOptions:
         self.read.check()
         self.run.check()
         self.model.check()
+        check_support(self.support)
+        if self.save_support is not None:
+            check_writable(self.save_support)
+        if self.ray:
+            self._check_ray()
+            return
         for place in self.images:
             if place.strip() and not Path(place).exists() and glob.escape(place) == place:
                 raise FileNotFoundError(
                     f"{place} does not exist: give a folder of images, a pattern or files"
                 )
         find_images(self.images, leave_out=self.out)
-        check_support(self.support)
         check_writable(self.out / "run.json")
-        if self.save_support is not None:
-            check_writable(self.save_support)
+
+    def _check_ray(self) -> None:
+        if self.ray_workers < 0 or self.ray_shard < 1:
+            raise ValueError(
+                f"--ray-workers must be 0 or more and --ray-shard 1 or more, got {self.ray_workers} and "
+                f"{self.ray_shard}"
+            )
+        if self.backend != "torch":
+            raise ValueError("--ray needs --backend torch: leave --backend out")
+        if self.run.formats != RunOptions.formats:
+            raise ValueError(
+                "--ray writes Parquet alone: leave --format out, and write other formats from what "
+                "fewseg.annotations.parquet.read_parquet gives"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

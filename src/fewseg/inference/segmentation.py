@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewseg.annotations.values import Instance, Mask, Prediction
-from fewseg.inference.choose import choose
+from fewseg.inference.choose import Choice, choose
 from fewseg.inference.instances import instances_of, numbered
 from fewseg.inference.model import EncodedImage, Model, join_views, to_size
 from fewseg.inference.options import MIN_AREA, Split, check_instances
@@ -190,6 +190,7 @@ class Session:
         supports: encoded by it.
         before: a session of earlier supports, whose chosen method is taken where the classes are the same and
             there are fewer than twice as many annotated images as when it was chosen.
+        choice: the method that these supports chose before.
 
     Attributes:
         choice: of a model that lets the supports choose, the chosen method and what to expect of it, whose
@@ -199,7 +200,13 @@ class Session:
         ValueError: a class is shown nowhere, or a method that compares with the background is shown none.
     """
 
-    def __init__(self, model: Model, supports: SupportSet, before: Session | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        supports: SupportSet,
+        before: Session | None = None,
+        choice: Choice | None = None,
+    ) -> None:
         self.supports = supports
         encoded = supports.encoded(model.takes_negatives)
         if model.takes_negatives and not bool((encoded.masks == 0).any()):
@@ -208,10 +215,10 @@ class Session:
                 "a scribble nothing is known): draw a stroke labelled 'background', or add an image without "
                 f"{' and '.join(supports.classes)}"
             )
-        self.choice, self._chosen_by = None, len(supports.images)
+        self.choice, self._chosen_by = choice, len(supports.images)
         if before is not None and before._serves(supports):
             self.choice, self._chosen_by = before.choice, before._chosen_by
-        elif model.chooses:
+        elif model.chooses and choice is None:
             self.choice = choose(model, supports)
         self.model = model if self.choice is None else self.choice.model
         self.state = self.model.state(encoded)

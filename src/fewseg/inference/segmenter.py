@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import Any, Self, TypeVar, overload
 
 import torch
 
@@ -37,6 +37,8 @@ from fewseg.inference.supports import (
 from fewseg.types import DataError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 AnyImage = ImageLike | PreparedImage | EncodedImage
 """An image in any form, or one that was prepared or encoded before."""
@@ -218,7 +220,7 @@ class Segmenter:
         """
         if self.value_range is not None:
             return
-        found = before or value_range_of(images[:: max(1, -(-len(images) // _SEEN))], self.max_pixels)
+        found = before or value_range_of(evenly(images), self.max_pixels)
         with self._changing:
             if found is not None and self.value_range is None:
                 self._supports = replace(self._supports, value_range=found)
@@ -458,6 +460,12 @@ class Segmenter:
 
 
 _SEEN = 50  # images that a range of values is taken from
+
+
+def evenly(images: Sequence[T]) -> Sequence[T]:
+    """Those that a range of values is taken from."""
+    return images[:: max(1, -(-len(images) // _SEEN))]
+
 
 _SUPPORT_BYTES = 4 * 2**30
 """Of features that are kept of annotated images."""

@@ -193,6 +193,12 @@ class SupportSet:
             raise ValueError(f"only negatives of {name!r} would be left: remove the whole class")
         return left
 
+    def to(self, device: torch.device) -> SupportSet:
+        """Returns the set with its features on a device."""
+        moved = [replace(s.image, features=s.image.features.to(device)) for s in self.images]
+        images = [replace(s, image=image) for s, image in zip(self.images, moved, strict=True)]
+        return replace(self, images=tuple(images))
+
     def of(self, images: Iterable[SupportImage]) -> SupportSet:
         """Returns a set of some of the images, or of others for them, and of the classes that they show."""
         images = tuple(images)

@@ -29,6 +29,9 @@ class ServeOptions:
     # (any user name), in the environment variable FEWSEG_PASSWORD. It is readable on the way without TLS.
     host: str = "127.0.0.1"
     port: int = 8017  # to listen on; 0 for any free one.
+    # names under which a reverse proxy on this machine passes requests on, such as labels.example.org; the
+    # server then needs a password too.
+    behind: tuple[str, ...] = ()
     no_auth: bool = False  # no password on any address: everybody who reaches it can use the page.
     max_pixels: int = 40_000_000  # larger images are refused.
     upload_mib: int = 64  # larger files are refused.
@@ -67,7 +70,8 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
     )
     studio, password = _studio(options), _password(options)
     with _listen(options.host, options.port) as listener:  # before the model is loaded: errors come at once
-        hosts = _LOOPBACK if options.host in _LOOPBACK else None
+        names = (*_LOOPBACK, *map(str.lower, options.behind))
+        hosts = names if options.host in _LOOPBACK else None
         model = load_model(options.model)
         app = create_app(
             model,
@@ -116,9 +120,10 @@ def _studio(options: ServeOptions) -> StudioSettings | None:
 def _password(options: ServeOptions) -> str:
     """Of the environment; an address that others reach needs one."""
     found = "" if options.no_auth else os.environ.get("FEWSEG_PASSWORD", "")
-    if not found and not options.no_auth and options.host not in _LOOPBACK:
+    if not found and not options.no_auth and (options.host not in _LOOPBACK or options.behind):
+        given = f"--behind {' '.join(options.behind)}" if options.behind else f"--host {options.host}"
         raise ValueError(
-            f"--host {options.host} can be reached by others: set a password in the environment variable "
+            f"{given} can be reached by others: set a password in the environment variable "
             "FEWSEG_PASSWORD, or give --no-auth to let everybody in"
         )
     return found
@@ -129,7 +134,7 @@ def _welcome(options: ServeOptions, port: int) -> str:
     lines = [f"open http://{host}:{port}/ (stop with Ctrl-C)"]
     if options.label_studio is not None:
         lines.append(f"ML backend of {options.label_studio}: connect this address in a project's settings")
-    if options.host not in _LOOPBACK and options.no_auth:
+    if (options.host not in _LOOPBACK or options.behind) and options.no_auth:
         lines.append("everybody who reaches this address can use the page: there is no password")
     return "\n".join(lines)
 

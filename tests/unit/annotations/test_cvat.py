@@ -8,7 +8,6 @@ from fewseg.annotations.mask_files import voc_palette
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import ellipse, polygon, rectangle, stroke
 from fewseg.annotations.values import Problem
-from fewseg.annotations.writer import WriteOptions
 from fewseg.types import DataError
 
 LABELS = """# label:color_rgb:parts:actions
@@ -100,7 +99,7 @@ def test_a_wrong_list_of_labels_is_reported(tmp_path, masked, lines):
 def test_written_masks_read_back_to_the_pixel_and_are_listed(tmp_path, predict, write_image):
     classes = ("rust", "crack é")
     predictions = [predict(name, seed) for seed, name in enumerate(("a.png", "d/b é.png"))]
-    with FORMATS["cvat"](tmp_path, classes, WriteOptions()) as writer:
+    with FORMATS["cvat"](tmp_path, classes) as writer:
         for prediction in predictions:
             writer.write(prediction)
             assert prediction.name in writer
@@ -114,12 +113,12 @@ def test_written_masks_read_back_to_the_pixel_and_are_listed(tmp_path, predict, 
     for item, prediction in zip(found, predictions, strict=True):
         for j, name in enumerate(classes, 1):
             assert np.array_equal(item.masks[name], prediction.mask(j))
-    FORMATS["cvat"](tmp_path, classes, WriteOptions())
+    FORMATS["cvat"](tmp_path, classes)
     with pytest.raises(DataError, match="lists other classes"):
-        FORMATS["cvat"](tmp_path, ("rust",), WriteOptions())
+        FORMATS["cvat"](tmp_path, ("rust",))
     for name in ("a:b", "a\nb", "background"):
         with pytest.raises(ValueError, match=r"invalid in labelmap\.txt"):
-            FORMATS["cvat"](tmp_path / "other", (name,), WriteOptions())
+            FORMATS["cvat"](tmp_path / "other", (name,))
 
 
 SIZE = (30, 40)
@@ -201,7 +200,7 @@ def test_an_image_without_shapes_is_left_out_unless_it_has_a_tag(tmp_path, write
     a, b = read_supports(given)
     assert (set(a.masks), b.image.name, b.masks) == ({"rust"}, "b.png", {})
     (message,) = caplog.messages
-    assert "2 images have no shape and are left out, the first is c.png; one with a tag is a neg" in message
+    assert "2 images have no shape (one with a tag is a negative) and are left out" in message
 
 
 @pytest.mark.parametrize(
@@ -285,7 +284,7 @@ def test_the_tracks_of_a_video_are_read_frame_by_frame(tmp_path, write_image, ca
     assert np.array_equal(third.masks["dent"], rectangle(1, 2, 8, 6, SIZE))
     assert (first.weak, third.weak) == (frozenset(), {"dent"})
     (message,) = caplog.messages
-    assert "1 of 3 frames have no image" in message
+    assert "1 images of annotated frames do not exist and are left out, the first is frame 1" in message
 
 
 def test_a_wrong_frame_of_a_video_is_reported(tmp_path, write_image):

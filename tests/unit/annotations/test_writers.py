@@ -2,6 +2,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -10,17 +11,19 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from fewseg.annotations.coco import CocoWriter, image_id
+from fewseg.annotations import labelme
+from fewseg.annotations.coco import CocoResultsWriter, CocoWriter, image_id
 from fewseg.annotations.formats import FORMATS, read_supports
-from fewseg.annotations.jsonl import JsonlWriter, read_jsonl
+from fewseg.annotations.jsonl import read_jsonl
 from fewseg.annotations.label_studio import LabelStudioWriter
-from fewseg.annotations.labelme import LabelMeWriter
+from fewseg.annotations.labelme import LabelMePolygonWriter, LabelMeWriter
 from fewseg.annotations.mask_files import IndexPngWriter, ProbabilityPngWriter
 from fewseg.annotations.names import output_stems
-from fewseg.annotations.options import Format, ReadOptions
+from fewseg.annotations.options import Format, LabelStudioNames, ReadOptions
 from fewseg.annotations.rle import encode_coco
+from fewseg.annotations.shapes import outlines
 from fewseg.annotations.values import Prediction
-from fewseg.annotations.writer import WriteOptions
+from fewseg.annotations.writer import LinesWriter, WriteOptions
 from fewseg.types import DataError
 
 CLASSES = ("rust", "crack é")
@@ -58,24 +61,25 @@ def check_read_back(path, written, unknown=0, **options):
 
 
 def test_index_maps_read_back_as_masks_to_the_pixel(tmp_path, photos, predictions):
-    write_all(IndexPngWriter(tmp_path / "out", CLASSES), predictions)
-    with Image.open(tmp_path / "out" / "d" / "a.png") as file:
+    write_all(IndexPngWriter(tmp_path, CLASSES), predictions)
+    with Image.open(tmp_path / "masks" / "d" / "a.png") as file:
         assert file.mode == "P"
         assert file.getpalette()[:6] == [0, 0, 0, 128, 0, 0]
         assert np.array_equal(np.array(file), predictions[2].labels)
-    check_read_back(tmp_path / "out", predictions, 255, images=photos)
+    check_read_back(tmp_path / "masks", predictions, 255, images=photos)
 
 
 def test_probabilities_are_written_for_each_class(tmp_path, predictions):
     write_all(ProbabilityPngWriter(tmp_path, CLASSES), predictions)
+    folder = tmp_path / "probability"
     for prediction in predictions:
         for j, name in enumerate(CLASSES):
-            with Image.open(tmp_path / f"{prediction.name[:-4]}.{name}.png") as file:
+            with Image.open(folder / f"{prediction.name[:-4]}.{name}.png") as file:
                 stored = np.array(file)
             assert np.abs(stored / 255 - prediction.probability[j]).max() <= 0.5 / 255 + 1e-7
     whole = replace(predictions[0], probability=np.full((2, 40, 50), 128, np.uint8))
-    write_all(ProbabilityPngWriter(tmp_path / "w", CLASSES), [whole])
-    assert np.array(Image.open(tmp_path / "w" / "a.rust.png"))[0, 0] == 128
+    write_all(ProbabilityPngWriter(tmp_path, CLASSES), [whole])
+    assert np.array(Image.open(folder / "a.rust.png"))[0, 0] == 128
 
 
 def test_names_that_file_systems_refuse_are_made_safe(tmp_path):
@@ -85,7 +89,7 @@ def test_names_that_file_systems_refuse_are_made_safe(tmp_path):
         name="x?.png", labels=labels, classes=classes, scores=(0, 0, 0), probability=np.zeros((3, 2, 2))
     )
     write_all(ProbabilityPngWriter(tmp_path, classes), [one])
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "probability").iterdir()) == [
         "x%3F.%2E%2E.png",
         "x%3F.a%2Fb.png",
         "x%3F.c%3Ad.png",
@@ -94,7 +98,7 @@ def test_names_that_file_systems_refuse_are_made_safe(tmp_path):
 
 def test_a_coco_data_set_reads_back_to_the_pixel_and_in_pycocotools(tmp_path, photos, predictions):
     path = tmp_path / "out" / "coco.json"
-    write_all(CocoWriter(path, CLASSES), predictions)
+    write_all(CocoWriter(path.parent, CLASSES), predictions)
     check_read_back(path, predictions, 255, images=photos)
     data = COCO(str(path))
     assert [c["name"] for c in data.loadCats(data.getCatIds())] == list(CLASSES)
@@ -112,9 +116,9 @@ def test_a_coco_data_set_reads_back_to_the_pixel_and_in_pycocotools(tmp_path, ph
 
 
 def test_a_data_set_and_results_that_were_written_in_another_order_agree(tmp_path, predictions):
-    write_all(CocoWriter(tmp_path / "coco.json", CLASSES), predictions)
-    write_all(CocoWriter(tmp_path / "results.json", CLASSES, "results"), predictions[::-1])
-    results = COCO(str(tmp_path / "coco.json")).loadRes(str(tmp_path / "results.json"))
+    write_all(CocoWriter(tmp_path, CLASSES), predictions)
+    write_all(CocoResultsWriter(tmp_path, CLASSES), predictions[::-1])
+    results = COCO(str(tmp_path / "coco.json")).loadRes(str(tmp_path / "coco-results.json"))
     for prediction in predictions:
         annotations = results.loadAnns(results.getAnnIds(imgIds=[image_id(prediction.name)]))
         assert len(annotations) == sum(prediction.mask(j).any() for j in (1, 2))
@@ -124,28 +128,32 @@ def test_a_data_set_and_results_that_were_written_in_another_order_agree(tmp_pat
 
 
 def test_labelme_masks_read_back_to_the_pixel(tmp_path, photos, predictions):
-    write_all(LabelMeWriter(tmp_path / "out", CLASSES, images=photos), predictions)
+    write_all(LabelMeWriter(tmp_path, CLASSES, WriteOptions(images=photos)), predictions)
     for prediction in predictions:
-        path = tmp_path / "out" / Path(prediction.name).with_suffix(".json")
+        path = tmp_path / "labelme" / Path(prediction.name).with_suffix(".json")
         value = json.loads(path.read_text())
         assert (path.parent / value["imagePath"]).samefile(photos / prediction.name)
         check_read_back(path, [prediction], 255, images=(photos / prediction.name).parent)
 
 
-def test_labelme_polygons_are_exact_without_tolerance(tmp_path, photos, predictions):
-    write_all(LabelMeWriter(tmp_path / "out", CLASSES, "polygon", tolerance=0), predictions[:2])
-    check_read_back(tmp_path / "out", predictions[:2], 255, images=photos)
-    write_all(LabelMeWriter(tmp_path / "near", CLASSES, "polygon"), predictions[:2])
+def test_labelme_polygons_are_near_the_masks_and_exact_without_tolerance(
+    tmp_path, photos, predictions, monkeypatch
+):
+    write_all(LabelMePolygonWriter(tmp_path, CLASSES), predictions[:2])
     for item, prediction in zip(
-        read_supports(tmp_path / "near", ReadOptions(images=photos)), predictions, strict=False
+        read_supports(tmp_path / "labelme", ReadOptions(images=photos)), predictions, strict=False
     ):
         found, mask = item.masks["rust"] == 1, prediction.mask(1) == 1
         assert (found & mask).sum() / (found | mask).sum() > 0.9
+    monkeypatch.setattr(labelme, "outlines", partial(outlines, tolerance=0))
+    write_all(LabelMePolygonWriter(tmp_path, CLASSES), predictions[:2])
+    check_read_back(tmp_path / "labelme", predictions[:2], 255, images=photos)
 
 
 def test_label_studio_tasks_read_back_to_the_pixel(tmp_path, photos, predictions):
-    path = tmp_path / "out" / "tasks.json"
-    write_all(LabelStudioWriter(path, CLASSES, from_name="brush"), predictions)
+    path = tmp_path / "label-studio.json"
+    names = WriteOptions(label_studio=LabelStudioNames(from_name="brush"))
+    write_all(LabelStudioWriter(tmp_path, CLASSES, names), predictions)
     items = check_read_back(path, predictions, images=photos, predictions=True)
     assert [item.image for item in items] == [photos / prediction.name for prediction in predictions]
     tasks = json.loads(path.read_text())
@@ -159,8 +167,8 @@ def test_label_studio_tasks_read_back_to_the_pixel(tmp_path, photos, predictions
 
 
 def test_what_a_person_settled_is_an_annotation_of_label_studio(tmp_path, photos, predictions):
-    path = tmp_path / "out" / "tasks.json"
-    write_all(LabelStudioWriter(path, CLASSES), [replace(p, settled=True) for p in predictions])
+    path = tmp_path / "label-studio.json"
+    write_all(LabelStudioWriter(tmp_path, CLASSES), [replace(p, settled=True) for p in predictions])
     check_read_back(path, predictions, images=photos)
     task = json.loads(path.read_text())[0]
     assert "predictions" not in task
@@ -169,8 +177,8 @@ def test_what_a_person_settled_is_an_annotation_of_label_studio(tmp_path, photos
 
 
 def test_json_lines_read_back_as_predictions(tmp_path, predictions):
-    path = tmp_path / "out" / "p.jsonl"
-    writer = JsonlWriter(path, CLASSES)
+    path = tmp_path / "predictions.jsonl"
+    writer = LinesWriter(tmp_path, CLASSES)
     writer.write(predictions[0])
     assert [p.name for p in read_jsonl(path)] == ["a.png"]
     for prediction in predictions[1:]:
@@ -185,21 +193,9 @@ def test_json_lines_read_back_as_predictions(tmp_path, predictions):
     assert line["regions"][0]["segmentation"] == encode_coco(predictions[0].mask(1))
 
 
-WRITERS = {
-    "jsonl": lambda folder: JsonlWriter(folder / "out", CLASSES),
-    "coco": lambda folder: CocoWriter(folder / "out", CLASSES),
-    "results": lambda folder: CocoWriter(folder / "out", CLASSES, "results"),
-    "label studio": lambda folder: LabelStudioWriter(folder / "out", CLASSES),
-    "labelme": lambda folder: LabelMeWriter(folder, CLASSES),
-    "polygons": lambda folder: LabelMeWriter(folder, CLASSES, "polygon"),
-    "index": lambda folder: IndexPngWriter(folder, CLASSES),
-    "probability": lambda folder: ProbabilityPngWriter(folder, CLASSES),
-}
-
-
-@pytest.fixture(params=WRITERS.values(), ids=WRITERS.keys())
+@pytest.fixture(params=FORMATS.values(), ids=FORMATS.keys())
 def open_writer(request):
-    return request.param
+    return lambda folder: request.param(folder, CLASSES)
 
 
 def content(folder):
@@ -212,7 +208,8 @@ def test_a_run_in_two_parts_writes_what_one_run_writes(tmp_path, predictions, op
     writer.write(predictions[0])
     assert "a.png" in writer
     writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
-    assert (tmp_path / "two" / "out").exists() == (type(writer) is JsonlWriter)
+    if isinstance(writer, LinesWriter):
+        assert (tmp_path / "two" / writer.file).exists() == (type(writer) is LinesWriter)
     with open_writer(tmp_path / "two") as writer:
         assert [name in writer for name in NAMES] == [True, False, False]
         for prediction in predictions[1:]:
@@ -225,10 +222,10 @@ def test_a_run_in_two_parts_writes_what_one_run_writes(tmp_path, predictions, op
 def test_a_prediction_written_again_replaces_the_first(tmp_path, predictions, open_writer):
     write_all(open_writer(tmp_path / "one"), predictions)
     write_all(open_writer(tmp_path / "two"), [replace(predictions[1], name="a.png"), *predictions])
-    ignored = {"out"} if open_writer is WRITERS["jsonl"] else {".out.journal"}
     one, two = content(tmp_path / "one"), content(tmp_path / "two")
-    assert {k: v for k, v in one.items() if k not in ignored} == {
-        k: v for k, v in two.items() if k not in ignored
+    journals = {name for name in one if name.endswith((".jsonl", ".journal"))}
+    assert {k: v for k, v in one.items() if k not in journals} == {
+        k: v for k, v in two.items() if k not in journals
     }
 
 
@@ -240,7 +237,7 @@ def test_other_classes_and_a_file_in_the_way_are_refused(tmp_path, predict, open
         writer.write(replace(predict(), classes=("rust", "moss")))
 
 
-@pytest.mark.parametrize("writer", [JsonlWriter, CocoWriter, LabelStudioWriter, IndexPngWriter])
+@pytest.mark.parametrize("writer", [LinesWriter, CocoWriter, LabelStudioWriter, IndexPngWriter])
 def test_a_run_with_other_classes_does_not_continue_an_output(tmp_path, writer):
     writer(tmp_path / "out", CLASSES).close()
     with pytest.raises(DataError, match="choose another output"):
@@ -250,19 +247,19 @@ def test_a_run_with_other_classes_does_not_continue_an_output(tmp_path, writer):
 def test_a_killed_run_leaves_whole_lines_and_no_half_file(tmp_path, predictions):
     child = os.fork()
     if child == 0:  # a run that dies in the middle of a line
-        writer = CocoWriter(tmp_path / "out.json", CLASSES)
+        writer = CocoWriter(tmp_path, CLASSES)
         for prediction in predictions[:2]:
             writer.write(prediction)
         writer.journal._file.write(b'{"name": "half')
         writer.journal._file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert not (tmp_path / "out.json").exists()
-    with CocoWriter(tmp_path / "out.json", CLASSES) as writer:
+    assert not (tmp_path / "coco.json").exists()
+    with CocoWriter(tmp_path, CLASSES) as writer:
         assert [name in writer for name in NAMES] == [True, True, False]
         writer.write(predictions[2])
-    assert len(json.loads((tmp_path / "out.json").read_text())["images"]) == 3
-    with CocoWriter(tmp_path / "out.json", CLASSES) as writer:
+    assert len(json.loads((tmp_path / "coco.json").read_text())["images"]) == 3
+    with CocoWriter(tmp_path, CLASSES) as writer:
         assert len(writer.journal) == 3
 
 
@@ -282,16 +279,17 @@ class FullDisk:
 
 
 def test_a_full_disk_leaves_whole_lines_and_the_writer_goes_on(tmp_path, predictions):
-    writer = JsonlWriter(tmp_path / "p.jsonl", CLASSES)
+    path = tmp_path / "predictions.jsonl"
+    writer = LinesWriter(tmp_path, CLASSES)
     writer.write(predictions[0])
-    before = (tmp_path / "p.jsonl").read_bytes()
+    before = path.read_bytes()
     writer.journal._file = FullDisk(writer.journal._file)
-    with pytest.raises(OSError, match=r"could not write .*p\.jsonl: No space left.*run again"):
+    with pytest.raises(OSError, match=r"could not write .*predictions\.jsonl: No space left.*run again"):
         writer.write(predictions[1])
-    assert (tmp_path / "p.jsonl").read_bytes() == before
+    assert path.read_bytes() == before
     assert predictions[1].name not in writer
     write_all(writer, predictions[1:])
-    assert [p.name for p in read_jsonl(tmp_path / "p.jsonl")] == list(NAMES)
+    assert [p.name for p in read_jsonl(path)] == list(NAMES)
 
 
 @pytest.mark.parametrize(
@@ -316,8 +314,9 @@ def test_outputs_of_images_that_differ_by_suffix_are_kept_apart():
 def test_stems_name_the_outputs(tmp_path, photos, write_image, predict):
     write_image(photos / "a.jpg", (40, 50))
     stems = output_stems(["a.jpg", "a.png"])
-    write_all(IndexPngWriter(tmp_path / "out", CLASSES, stems), [predict("a.jpg"), predict("a.png", 1)])
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.jpg.png", "a.png.png", "classes.txt"]
+    writer = IndexPngWriter(tmp_path, CLASSES, WriteOptions(stems=stems))
+    write_all(writer, [predict("a.jpg"), predict("a.png", 1)])
+    assert sorted(p.name for p in (tmp_path / "masks").iterdir()) == ["a.jpg.png", "a.png.png", "classes.txt"]
 
 
 GOOD = {"name": "a.png", "labels": np.zeros((2, 3), np.uint8), "classes": ("a", "b"), "scores": (0.5, 1)}
@@ -351,7 +350,6 @@ def test_probabilities_out_of_range_and_missing_ones_are_reported(tmp_path):
     assert not list(tmp_path.iterdir())
     for make in (
         lambda: ProbabilityPngWriter(tmp_path, ("a", "A")),
-        lambda: LabelMeWriter(tmp_path, ("a",), shapes="box"),
         lambda: IndexPngWriter(tmp_path, ("a\nb",)),
     ):
         with pytest.raises(ValueError, match=r"expected|invalid"):
@@ -366,7 +364,8 @@ WRITTEN |= {"jsonl": "predictions.jsonl"}
 
 
 def test_every_name_of_a_format_opens_its_writer(tmp_path, predict):
-    assert tuple(FORMATS) == get_args(Format) == tuple(WRITTEN)
+    assert tuple(FORMATS) == get_args(Format)
+    assert set(FORMATS) == set(WRITTEN)
     for name, file in WRITTEN.items():
-        write_all(FORMATS[name](tmp_path / name, CLASSES, WriteOptions()), [predict()])
+        write_all(FORMATS[name](tmp_path / name, CLASSES), [predict()])
         assert (tmp_path / name / file).is_file()

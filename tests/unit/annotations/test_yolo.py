@@ -7,7 +7,6 @@ from fewseg.annotations.formats import FORMATS, iter_supports, read_supports
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.shapes import outlines, polygon, rectangle
 from fewseg.annotations.values import Problem
-from fewseg.annotations.writer import WriteOptions
 from fewseg.types import DataError
 
 SIZE = (40, 80)
@@ -72,7 +71,7 @@ def test_images_without_labels_are_left_out_with_a_warning(tmp_path, label, writ
     assert len(read_supports(tmp_path)) == 1
     (message,) = caplog.messages
     assert "2 images have no label file" in message
-    assert "y.png: an empty file makes a negative" in message
+    assert "(an empty one makes a negative)" in message
 
 
 def test_images_may_lie_elsewhere(tmp_path, label):
@@ -150,7 +149,7 @@ def test_a_description_without_labels_and_labels_beside_masks_are_reported(tmp_p
 
 def test_labels_read_back_as_the_outlines_of_the_masks(tmp_path, predict, write_image):
     predictions = [predict(name, seed) for seed, name in enumerate(("a.png", "d/b é.png"))]
-    with FORMATS["yolo"](tmp_path / "out", ("rust", "crack é"), WriteOptions()) as writer:
+    with FORMATS["yolo"](tmp_path / "out", ("rust", "crack é")) as writer:
         for prediction in predictions:
             writer.write(prediction)
             assert prediction.name in writer
@@ -164,9 +163,9 @@ def test_labels_read_back_as_the_outlines_of_the_masks(tmp_path, predict, write_
                 expected |= polygon(path, (40, 50))
             assert (item.masks[name] != expected).mean() < 0.02
             assert (item.masks[name] != prediction.mask(j)).mean() < 0.05
-    FORMATS["yolo"](tmp_path / "out", ("rust", "crack é"), WriteOptions())
+    FORMATS["yolo"](tmp_path / "out", ("rust", "crack é"))
     with pytest.raises(DataError, match="lists other classes"):
-        FORMATS["yolo"](tmp_path / "out", ("rust",), WriteOptions())
+        FORMATS["yolo"](tmp_path / "out", ("rust",))
 
 
 @pytest.mark.parametrize("absolute", [True, False])

@@ -34,6 +34,7 @@ def test_the_default_is_loopback_and_a_port_in_use_is_an_error_before_a_model_is
             ["--host", "0.0.0.0"],
             "set a password in the environment variable FEWSEG_PASSWORD, or give",
         ),
+        (["--behind", "labels.example.org"], "--behind labels.example.org can be reached by others: set a"),
         (["--port", "70000"], "--port must be 0"),
         (["--upload-mib", "0"], "must be 1 or more"),
         (["--max-pixels", "0"], "must be 1 or more"),

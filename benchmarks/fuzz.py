@@ -1,0 +1,786 @@
+"""Broken and hostile inputs for every reader: each must end in success or in one clear line.
+
+A seeded mutator makes them: truncations, bit flips, pieces moved, huge numbers, deep nesting, values of other
+kinds, keys twice, NaN, odd unicode, paths that leave the folder, bombs. Each input is read in a child process
+with a limit of memory and of time; an audit hook reports whatever is executed, and files that are opened for
+writing outside the folder. Wrong are: an error of other kinds than ValueError, OSError and RuntimeError; a
+text that is empty, of several lines, or names no file; an HTTP status of 500 and above; a crash; a hang.
+
+uv run python benchmarks/fuzz.py [--count 1000] [--seed 0] [--only coco png ...]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How many inputs of what."""
+
+    count: int = 1000  # of each reader
+    seed: int = 0
+    only: tuple[str, ...] = ()  # readers; all by default
+    seconds: float = 20.0  # for one input
+    mib: int = 2048  # that reading one input may take
+    keep: Path | None = None  # a folder for the inputs that fail
+
+
+# ---------------------------------------------------------------- mutations
+
+ODD = (
+    *(None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 10**30, 10**400, 1e308, 0.5),
+    *(float("nan"), float("inf"), "", "a", "../../etc/passwd", "/etc/passwd", "C:\\x", "a\0b", "\ud800"),
+    *("x" * 5000, "\u202e\u0000", "e\u0301", "%2e%2e/x", [], {}, [[]], [{}], {"a": []}, [1e999], [None] * 50),
+    *("NaN", "1" * 5000, [[0, 0]] * 3, [0] * 4, list(range(300))),
+)
+"""Values for any place in JSON."""
+
+
+def deep(rng: np.random.Generator) -> str:
+    n = int(rng.choice([50, 900, 1100, 100_000]))
+    return "[" * n + "]" * n if rng.random() < 0.7 else '{"a":' * n + "1" + "}" * n
+
+
+def mutate_bytes(rng: np.random.Generator, content: bytes) -> bytes:
+    """A file with some of its bytes changed."""
+    data = bytearray(content)
+    for _ in range(int(rng.integers(1, 5))):
+        if not data:
+            break
+        at, kind = int(rng.integers(len(data))), int(rng.integers(7))
+        size = int(min(len(data) - at, 2 ** rng.integers(0, 8)))
+        if kind == 0:
+            del data[at:]
+        elif kind == 1:
+            data[at] ^= 1 << int(rng.integers(8))
+        elif kind == 2:
+            data[at : at + size] = rng.integers(0, 256, size, dtype=np.uint8).tobytes()
+        elif kind == 3:
+            del data[at : at + size]
+        elif kind == 4:
+            data[at:at] = data[at : at + size] * int(rng.integers(1, 50))
+        elif kind == 5:
+            data[at : at + 4] = struct.pack(
+                rng.choice([">I", "<I"]), int(rng.choice([0, 2**31 - 1, 2**32 - 1]))
+            )
+        else:
+            other = int(rng.integers(len(data)))
+            data[at : at + size] = data[other : other + size]
+    return bytes(data)
+
+
+def places_of(value: object, path: tuple = ()) -> Iterator[tuple]:
+    """Every place in JSON, as the keys that lead there."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, own in items:
+        yield (*path, key)
+        yield from places_of(own, (*path, key))
+
+
+def mutate_json(rng: np.random.Generator, value: object) -> str:
+    """JSON with some values or keys changed."""
+    value = json.loads(json.dumps(value))
+    for _ in range(int(rng.integers(1, 4))):
+        found = list(places_of(value))
+        if not found:
+            break
+        *lead, last = found[int(rng.integers(len(found)))]
+        inner = value
+        for key in lead:
+            inner = inner[key]
+        kind = int(rng.integers(6))
+        if kind <= 2:
+            inner[last] = ODD[int(rng.integers(len(ODD)))]
+        elif kind == 3:
+            del inner[last]
+        elif kind == 4 and isinstance(inner, dict):
+            inner[str(ODD[int(rng.integers(len(ODD)))])] = inner.pop(last)
+        else:
+            source = found[int(rng.integers(len(found)))]
+            other = value
+            with suppress(KeyError, IndexError, TypeError):
+                for key in source:
+                    other = other[key]
+                inner[last] = json.loads(json.dumps(other))
+    text = json.dumps(value, ensure_ascii=bool(rng.random() < 0.5))
+    chance = rng.random()
+    if chance < 0.05:
+        colon = text.find(":", int(rng.integers(max(1, len(text)))))
+        text = text[: colon + 1] + deep(rng) + text[colon + 1 :]
+    elif chance < 0.1:  # a key twice
+        text = re.sub(r'"(\w+)": ', lambda m: f'"{m[1]}": {{}}, {m[0]}', text, count=int(rng.integers(1, 4)))
+    return text
+
+
+def json_bytes(rng: np.random.Generator, content: bytes) -> bytes:
+    """A JSON file, changed as JSON or as bytes; of JSON lines one line is changed."""
+    if rng.random() < 0.25:
+        return mutate_bytes(rng, content)
+    lines = content.split(b"\n") if content.count(b"\n{") else [content]
+    at = int(rng.integers(len(lines)))
+    with suppress(ValueError):
+        lines[at] = mutate_json(rng, json.loads(lines[at])).encode("utf-8", "surrogatepass")
+    return b"\n".join(lines)
+
+
+def text_bytes(rng: np.random.Generator, content: bytes) -> bytes:
+    """XML, YAML or other text with words replaced."""
+    if rng.random() < 0.3:
+        return mutate_bytes(rng, content)
+    words = list(re.finditer(rb"[\w.,;/-]+", content))
+    for found in sorted(rng.choice(len(words), min(3, len(words)), replace=False), reverse=True):
+        odd = str(ODD[int(rng.integers(len(ODD)))]).encode("utf-8", "surrogatepass")
+        word = words[found]
+        content = content[: word.start()] + odd + content[word.end() :]
+    if rng.random() < 0.05:
+        content = b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>' + content
+    return content
+
+
+def png_bytes(rng: np.random.Generator, content: bytes) -> bytes:
+    """A PNG with a chunk changed and its checksum right again, or with bytes changed."""
+    if rng.random() < 0.5:
+        return mutate_bytes(rng, content)
+    chunks, at = [], 8
+    while at < len(content):
+        size = struct.unpack(">I", content[at : at + 4])[0]
+        chunks.append((content[at + 4 : at + 8], content[at + 8 : at + 8 + size]))
+        at += size + 12
+    k = int(rng.integers(len(chunks)))
+    kind, body = chunks[k]
+    choice = rng.random()
+    if kind == b"IHDR" and choice < 0.7:
+        sides = [int(rng.choice([0, 1, 7, 9000, 60_000, 2**31 - 1])) for _ in range(2)]
+        body = struct.pack(">II", *sides) + body[8:] if choice < 0.4 else body[:8] + rng.bytes(5)
+    elif choice < 0.3:
+        chunks.insert(k, (b"zTXt", b"a\0\0" + zlib.compress(bytes(int(rng.choice([10, 10**8]))))))
+        kind, body = chunks[k + 1] if k + 1 < len(chunks) else (kind, body)
+        k += 1
+    else:
+        body = mutate_bytes(rng, body)
+    chunks[k] = (kind, body)
+    parts = [struct.pack(">I", len(b)) + t + b + struct.pack(">I", zlib.crc32(t + b)) for t, b in chunks]
+    return content[:8] + b"".join(parts)
+
+
+def safetensors_bytes(rng: np.random.Generator, content: bytes) -> bytes:
+    """A safetensors file with its header or its metadata changed, or its bytes."""
+    if rng.random() < 0.2:
+        return mutate_bytes(rng, content)
+    size = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8 : 8 + size])
+    if rng.random() < 0.7 and header.get("__metadata__"):
+        key = list(header["__metadata__"])[int(rng.integers(len(header["__metadata__"])))]
+        with suppress(ValueError):
+            value = json.loads(header["__metadata__"][key])
+            header["__metadata__"][key] = deep(rng) if rng.random() < 0.1 else mutate_json(rng, value)
+        text = json.dumps(header)
+    else:
+        text = mutate_json(rng, header)
+    stored = text.encode("utf-8", "surrogatepass")
+    length = len(stored) if rng.random() < 0.9 else int(rng.choice([0, 2**31, 2**63, len(stored) - 1]))
+    return struct.pack("<Q", length) + stored + content[8 + size :]
+
+
+def npz_bytes(rng: np.random.Generator, content: bytes) -> bytes:
+    """Counts with columns of odd shapes, types and headers."""
+    import io
+    import zipfile
+
+    if rng.random() < 0.2:
+        return mutate_bytes(rng, content)
+    with np.load(io.BytesIO(content)) as stored:
+        columns = {key: stored[key] for key in stored.files}
+    key = list(columns)[int(rng.integers(len(columns)))]
+    n = len(columns[key])
+    odd = (
+        np.array(3), np.zeros((n, 2), np.int64), np.zeros(0), np.full(n, np.nan), np.array(["x"] * n),
+        np.zeros(n, "datetime64[s]"), np.zeros(n, bool), np.full(n, -5), np.full(n, 2**62), np.zeros(n, "V3"),
+        np.zeros(n, [("a", int)]), np.zeros(n, np.complex128), columns[key][:-1],
+        np.full(n, 2**64 - 1, np.uint64),
+        np.array(["a"] * n, dtype=object).astype("S1"), np.zeros((n, 0)), np.zeros((1, n), np.float16),
+    )  # fmt: skip
+    kind = rng.random()
+    if kind < 0.6:
+        columns[key] = odd[int(rng.integers(len(odd)))]
+    elif kind < 0.7:
+        del columns[key]
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, column in columns.items():
+            own = io.BytesIO()
+            np.save(own, column)
+            data = own.getvalue()
+            if name == key and kind >= 0.7:
+                head = {
+                    "descr": rng.choice(["<i8", "|O", "<M8[s]", "S9999999", "[('a', '<i8')]", "x"]),
+                    "fortran_order": bool(rng.random() < 0.5),
+                    "shape": [(2**40,), (10**9,), (-1,), (), (n, 10**8), (n,)][int(rng.integers(6))],
+                }
+                text = (repr(head) if rng.random() < 0.8 else "(" * 5000).encode() + b"\n"
+                data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) & 0xFFFF) + text + data[128:]
+            out.writestr(name + ".npy", data)
+    return file.getvalue()
+
+
+# ---------------------------------------------------------------- readers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """A reader, good inputs of it, and how they are changed."""
+
+    make: Callable[[Path], list[Path]]  # writes good files; which of them are changed
+    mutate: Callable[[np.random.Generator, bytes], bytes]
+    read: Callable[[Path], object]  # reads the folder with a changed file
+
+
+def picture(seed: int, mask: bool = False) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 60, (40, 50, 3)).astype(np.uint8)
+    pixels[8:25, 10:30] += 150
+    labels = np.zeros((40, 50), np.uint8)
+    labels[8:25, 10:30] = 1
+    return labels if mask else pixels
+
+
+def save_picture(path: Path, seed: int = 0, mask: bool = False, **keywords: object) -> Path:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture(seed, mask)).save(path, **keywords)
+    return path
+
+
+def image_reader(suffix: str, mutate: Callable, **keywords: object) -> Reader:
+    from fewseg.inference.images import read_image
+
+    def read(root: Path) -> None:
+        read_image(root / f"a{suffix}")
+        read_image((root / f"a{suffix}").read_bytes(), f"a{suffix}")
+
+    return Reader(make=lambda root: [save_picture(root / f"a{suffix}", **keywords)], mutate=mutate, read=read)
+
+
+def written(form: str) -> Callable[[Path], list[Path]]:
+    """Writes annotations in a format of ``fewseg label``."""
+
+    def make(root: Path) -> list[Path]:
+        from fewseg.annotations.formats import FORMATS
+        from fewseg.annotations.values import Prediction
+        from fewseg.annotations.writer import WriteOptions
+
+        for k in range(2):
+            save_picture(root / f"images/{k}.png", k)
+        out = root / "made"
+        with FORMATS[form](out, ("thing", "other"), WriteOptions(images=root / "images")) as writer:
+            for k in range(2):
+                labels = picture(k, mask=True)
+                labels[30:, 30:] = 2
+                writer.write(
+                    Prediction(name=f"{k}.png", labels=labels, classes=("thing", "other"), scores=(1, 1))
+                )
+        files = [f for f in out.rglob("*") if f.is_file() and not f.name.startswith(".")]
+        return files if form == "png" else [f for f in files if f.suffix in (".json", ".yaml", ".txt")]
+
+    return make
+
+
+def annotations(make: Callable[[Path], list[Path]], mutate: Callable, place: str) -> Reader:
+    from fewseg.annotations.formats import read_supports
+    from fewseg.annotations.options import ReadOptions
+
+    def read(root: Path) -> None:
+        path = root / place
+        found = list(path.parent.glob(path.name))
+        folder = root / "images"
+        options = ReadOptions(images=folder if folder.is_dir() else None, predictions=True)
+        read_supports(found[0] if found else path, options)
+
+    return Reader(make=make, mutate=mutate, read=read)
+
+
+def in_text(name: str, text: str) -> Callable[[Path], list[Path]]:
+    def make(root: Path) -> list[Path]:
+        for k in range(2):
+            save_picture(root / f"images/{k}.png", k)
+        (root / name).write_text(text)
+        return [root / name]
+
+    return make
+
+
+STUDIO = [
+    {
+        "id": k,
+        "data": {"image": f"/data/upload/1/{k}.png"},
+        "annotations": [
+            {
+                "id": 5,
+                "updated_at": "2026-01-01T00:00:00Z",
+                "was_cancelled": False,
+                "ground_truth": False,
+                "result": [
+                    {
+                        "id": f"r{n}", "type": kind, "from_name": "tag", "to_name": "image",
+                        "original_width": 50, "original_height": 40, "image_rotation": 0,
+                        "value": {**value, kind: ["thing"]},
+                    }
+                    for n, (kind, value) in enumerate((
+                        ("polygonlabels", {"points": [[10, 10], [60, 10], [60, 60]], "closed": True}),
+                        ("rectanglelabels", {"x": 10, "y": 10, "width": 30, "height": 30, "rotation": 5}),
+                        ("ellipselabels", {"x": 50, "y": 50, "radiusX": 10, "radiusY": 9, "rotation": 0}),
+                        ("keypointlabels", {"x": 50, "y": 50, "width": 1}),
+                    ))
+                ],
+            }
+        ],
+        "predictions": [{"result": [], "score": 0.5, "created_at": "2026-01-01T00:00:00Z"}],
+    }
+    for k in range(2)
+]  # fmt: skip
+"""An export of Label Studio with regions of several tools."""
+
+VIEW = """<View><Image name="image" value="$image"/><PolygonLabels name="tag" toName="image">
+<Label value="thing"/></PolygonLabels></View>"""
+
+MINIMAL = [
+    {"id": k, "annotation_id": k, "image": f"/data/upload/1/{k}.png", "updated_at": "2026-01-01T00:00:00Z"}
+    | {"tag": [{"x": 10, "y": 10, "width": 30, "height": 30, "rectanglelabels": ["thing"],
+                "original_width": 50, "original_height": 40}]}
+    for k in range(2)
+]  # fmt: skip
+
+VIA = {
+    f"{k}.png": {
+        "filename": f"{k}.png",
+        "size": -1,
+        "regions": [
+            {"shape_attributes": {"name": "polygon", "all_points_x": [5, 30, 30], "all_points_y": [5, 5, 30]},
+             "region_attributes": {"class": "thing"}},
+            {"shape_attributes": {"name": "circle", "cx": 20, "cy": 20, "r": 5},
+             "region_attributes": {"class": "thing"}},
+            {"shape_attributes": {"name": "rect", "x": 2, "y": 2, "width": 9, "height": 9},
+             "region_attributes": {"class": "thing"}},
+        ],
+        "file_attributes": {},
+    }
+    for k in range(2)
+}  # fmt: skip
+
+CVAT = """<?xml version="1.0"?><annotations><version>1.1</version><meta><task><labels><label>
+<name>thing</name></label></labels></task></meta><image id="0" name="0.png" width="50" height="40">
+<polygon label="thing" points="5.0,5.0;30.0,5.0;30.0,30.0" z_order="0"/><box label="thing" xtl="1" ytl="1"
+xbr="9" ybr="9" rotation="4"/><mask label="thing" rle="3, 2, 5" left="2" top="2" width="5" height="2"/>
+<ellipse label="thing" cx="20" cy="20" rx="4" ry="3"/><points label="thing" points="3,3"/></image>
+<image id="1" name="1.png" width="50" height="40"/></annotations>"""
+
+
+@cache
+def small_model():
+    from fewseg.backbones import BackboneConfig, ResNetShape
+    from fewseg.inference import Model
+    from fewseg.methods.matcher import MatcherConfig
+
+    shape = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
+    config = MatcherConfig(
+        backbone=BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"), shape=shape)
+    )
+    return Model(config.build().eval(), config, 65)
+
+
+def make_checkpoint(root: Path) -> list[Path]:
+    from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
+
+    model = small_model()
+    save_checkpoint(root / "a.safetensors", model.method, Checkpoint(config=model.config), whole=True)
+    return [root / "a.safetensors"]
+
+
+def make_trained(root: Path) -> list[Path]:
+    from fewseg.data.folds import pascal_5i
+    from fewseg.engine.checkpoint import Checkpoint, save_checkpoint, split_json
+    from fewseg.methods.pfenet import PFENetConfig
+
+    config = PFENetConfig(backbone=small_model().config.backbone, channels=8, scales=(1.0, 0.5))
+    about = Checkpoint(
+        config=config, recipe="voc5i_mini_pfenet", dataset="voc5i", class_split=split_json(pascal_5i(0)),
+        training={"step": 3, "seed": 0, "config": None},
+    )  # fmt: skip
+    save_checkpoint(root / "a.safetensors", config.build().eval(), about, whole=True)
+    return [root / "a.safetensors"]
+
+
+def read_a_checkpoint(root: Path) -> None:
+    from fewseg.engine.checkpoint import load_checkpoint
+
+    load_checkpoint(root / "a.safetensors")
+
+
+def make_supports(root: Path) -> list[Path]:
+    from fewseg.inference import Segmenter
+
+    segmenter = Segmenter(small_model())
+    for k in range(2):
+        segmenter.add_class("thing", picture(k), picture(k, mask=True))
+    segmenter.save_supports(root / "a.safetensors")
+    return [root / "a.safetensors"]
+
+
+def use_supports(root: Path) -> None:
+    from fewseg.inference import Segmenter
+
+    segmenter = Segmenter(small_model())
+    segmenter.load_supports(root / "a.safetensors")
+    segmenter.segment(picture(5))
+
+
+def make_result(root: Path) -> list[Path]:
+    """A result with its counts, made by an evaluation of a moment."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    import kills
+
+    (root / "inputs").mkdir()
+    kills.recipes(root / "inputs")
+    words = ("--fold", "0", "--episodes", "40", "--seeds", "0", "1", "--out", str(root / "made"), "--quiet")
+    kills.command("evaluate", "kills_matcher", *words)
+    return sorted((root / "made").glob("*1shot*.json"))
+
+
+def make_counts(root: Path) -> list[Path]:
+    return [make_result(root)[0].with_suffix(".counts.npz")]
+
+
+def read_result(root: Path) -> None:
+    from fewseg.engine.results import load_with_counts
+
+    (path,) = (root / "made").glob("*1shot*.json")
+    load_with_counts(path)
+
+
+def read_table(root: Path) -> None:
+    from fewseg.reports.frame import load_results
+
+    with suppress(ValueError, OSError):
+        read_result(root)
+    load_results(root / "made")
+
+
+def make_manifest(root: Path) -> list[Path]:
+    from fewseg.data.episodes import EpisodeSpec, Way, write_manifest
+
+    specs = [EpisodeSpec(k, 1, f"q{k}", (f"s{k}",), (Way(2, ("t",)),)) for k in range(3)]
+    write_manifest(root / "a.jsonl", specs, {"dataset": "x"})
+    return [root / "a.jsonl"]
+
+
+def use_manifest(root: Path) -> None:
+    from fewseg.data.episodes import read_manifest
+
+    read_manifest(root / "a.jsonl")
+
+
+def make_predictions(root: Path) -> list[Path]:
+    made = [f for f in written("jsonl")(root) + list((root / "made").glob("*.jsonl")) if f.suffix == ".jsonl"]
+    return [made[0]]
+
+
+def read_predictions(root: Path) -> None:
+    from fewseg.annotations.jsonl import read_jsonl
+
+    list(read_jsonl(root / "made/predictions.jsonl"))
+
+
+def readers() -> dict[str, Reader]:
+    checkpoint = {"mutate": safetensors_bytes, "read": read_a_checkpoint}
+    return {
+        "png": image_reader(".png", png_bytes),
+        "jpeg": image_reader(".jpg", mutate_bytes, quality=80),
+        "tiff": image_reader(".tif", mutate_bytes),
+        "webp": image_reader(".webp", mutate_bytes),
+        "masks": annotations(written("png"), png_bytes, "made"),
+        "coco": annotations(written("coco"), json_bytes, "made/coco.json"),
+        "labelme": annotations(written("labelme-polygons"), json_bytes, "made/labelme"),
+        "label-studio": annotations(written("label-studio"), json_bytes, "made/*.json"),
+        "label-studio-tools": annotations(in_text("a.json", json.dumps(STUDIO)), json_bytes, "a.json"),
+        "label-studio-min": annotations(in_text("a.json", json.dumps(MINIMAL)), json_bytes, "a.json"),
+        "yolo": annotations(written("yolo"), text_bytes, "made/yolo"),
+        "cvat-masks": annotations(written("cvat"), text_bytes, "made/cvat"),
+        "cvat-xml": annotations(in_text("a.xml", CVAT), text_bytes, "a.xml"),
+        "via": annotations(in_text("a.json", json.dumps(VIA)), json_bytes, "a.json"),
+        "predictions": Reader(make=make_predictions, mutate=json_bytes, read=read_predictions),
+        "supports": Reader(make=make_supports, mutate=safetensors_bytes, read=use_supports),
+        "checkpoint": Reader(make=make_checkpoint, **checkpoint),
+        "trained-checkpoint": Reader(make=make_trained, **checkpoint),
+        "result": Reader(make=make_result, mutate=json_bytes, read=read_table),
+        "counts": Reader(make=make_counts, mutate=npz_bytes, read=read_result),
+        "manifest": Reader(make=make_manifest, mutate=json_bytes, read=use_manifest),
+    }
+
+
+# ---------------------------------------------------------------- requests
+
+
+def requests(rng: np.random.Generator, client: object, token: str) -> int:
+    """Sends one odd request to the page; its status."""
+    images = client.get("/api/session", headers={"X-Fewseg-Session": token}).json().get("images", [])
+    known = images[int(rng.integers(len(images)))]["id"] if images else "x"
+    odd = lambda: str(ODD[int(rng.integers(len(ODD)))])  # noqa: E731
+    id = known if rng.random() < 0.7 else odd()
+    routes = (
+        ("POST", "/api/sessions"), ("GET", "/api/session"), ("POST", "/api/images"),
+        ("GET", f"/api/images/{id}/picture"), ("GET", f"/api/images/{id}/labels"),
+        ("PUT", f"/api/images/{id}/labels"), ("DELETE", f"/api/images/{id}/labels"),
+        ("GET", f"/api/images/{id}/quality"), ("POST", "/api/classes"), ("PUT", "/api/classes/1"),
+        ("DELETE", f"/api/classes/{odd()[:9]}"), ("GET", "/api/download/png"),
+        ("GET", f"/api/download/{odd()[:9]}"),
+        ("GET", "/../../etc/passwd"), ("GET", "/%2e%2e/%2e%2e/etc/passwd"), ("GET", f"/{odd()[:99]}"),
+        ("POST", "/setup"), ("POST", "/predict"), ("POST", "/webhook"), ("GET", "/versions"),
+    )  # fmt: skip
+    method, path = routes[int(rng.integers(len(routes)))]
+    words = {"name": odd(), "threshold": odd(), "role": rng.choice(["support", "accepted", odd()])}
+    query = {key: value for key, value in words.items() if rng.random() < 0.5}
+    body = b""
+    if method in ("PUT", "POST"):
+        if path in ("/setup", "/predict", "/webhook"):
+            task = {
+                "tasks": STUDIO[:1],
+                "label_config": "<View/>",
+                "project": "1.1",
+                "params": {"context": {}},
+            }
+            event = {"action": "ANNOTATION_CREATED", "project": {"id": 1}, "task": STUDIO[0]}
+            body = mutate_json(rng, event if path == "/webhook" else task).encode("utf-8", "surrogatepass")
+        else:
+            import io
+
+            from PIL import Image
+
+            file = io.BytesIO()
+            mask = path.endswith("labels")
+            Image.fromarray(picture(int(rng.integers(9)), mask=mask)).save(file, format="PNG")
+            body = file.getvalue() if rng.random() < 0.4 else png_bytes(rng, file.getvalue())
+    headers = {"X-Fewseg-Session": token if rng.random() < 0.95 else odd()[:99]}
+    clean = {k: v.encode("ascii", "replace").decode().replace("\0", "0") for k, v in headers.items()}
+    from urllib.parse import quote, urlencode
+
+    address = (
+        quote(path.encode("utf-8", "surrogatepass"), safe="/%.")
+        + "?"
+        + urlencode({k: str(v).encode("utf-8", "surrogatepass") for k, v in query.items()})
+    )
+    answer = client.request(method, address[:60_000], content=body, headers=clean)
+    if answer.status_code >= 400:
+        with suppress(ValueError):
+            detail = answer.json()["detail"]
+            if not str(detail).strip() or "\n" in str(detail):
+                raise AssertionError(f"{method} {path}: detail {detail!r}")
+    if answer.status_code >= 500 and answer.status_code not in (503, 507):
+        raise AssertionError(f"{method} {path} {query}: {answer.status_code} {answer.text[:200]}")
+    return answer.status_code
+
+
+def server_client():
+    """The page and the Label Studio backend, without a socket; the Label Studio itself is out of reach."""
+    from fastapi.testclient import TestClient
+
+    from fewseg.serve.app import create_app
+    from fewseg.serve.label_studio_client import StudioSettings
+    from fewseg.serve.limits import Limits
+
+    studio = StudioSettings(url="http://127.0.0.1:9", key="x", user=None, password=None, shots=5)
+    app = create_app(small_model(), Limits(sessions=3, pixels=10**6), label_studio=studio)
+    client = TestClient(app, base_url="http://127.0.0.1:8017", raise_server_exceptions=False)
+    return client, client.post("/api/sessions").json()["token"]
+
+
+def many_requests(tell: Callable[[str], None], count: int, first: int, seed: int) -> None:
+    client, token = server_client()
+    for k in range(first, count):
+        tell(f"at {k}")
+        own = np.random.default_rng([seed, k])
+        if client.get("/api/session", headers={"X-Fewseg-Session": token}).status_code != 200:
+            token = client.post("/api/sessions").json()["token"]
+        try:
+            status = requests(own, client, token)
+            tell(f"done {'success' if status < 400 else status}")
+        except Exception as error:  # what the campaign looks for
+            tell(f"wrong {k} {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+# ---------------------------------------------------------------- the campaign
+
+FINE = (ValueError, OSError, RuntimeError)
+"""What the command line prints as one line; a MemoryError is none."""
+
+
+def watch(folders: list[Path], tell: Callable[[str], None]) -> None:
+    """Reports what is executed, and what is opened for writing outside the folders."""
+    homes = (*(str(folder.resolve()) for folder in folders), "/dev/")
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "pickle.find_class"):
+            tell(f"wrong executed {event} {arguments!r:.200}")
+        elif event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+            path = os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes) else ""
+            if path and not os.path.realpath(path).startswith(homes):
+                tell(f"wrong opened for writing {path}")
+
+    sys.addaudithook(hook)
+
+
+def check(reader: Reader, root: Path, name: str) -> str:
+    """Reads a folder; how it ended."""
+    try:
+        reader.read(root)
+    except FINE as error:
+        text = error.strerror or "" if isinstance(error, OSError) and error.errno else str(error)
+        if isinstance(error, UnicodeError | json.JSONDecodeError | RecursionError) or not text.strip():
+            return f"wrong {type(error).__name__}: {text[:200]}"
+        if any(not line.startswith("  ") for line in text.strip().split("\n")[1:]):  # but a list
+            return f"wrong several lines: {text[:300]!r}"
+        if name not in text and str(root) not in text:
+            return f"wrong names no file: {type(error).__name__}: {text[:200]!r}"
+        return "done refused"
+    except Exception as error:  # what the campaign looks for
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return (
+            f"wrong {type(error).__name__}: {' '.join(str(error).split())[:160]} at "
+            f"{last.filename.split('site-packages/')[-1].split('src/')[-1]}:{last.lineno}"
+        )
+    return "done success"
+
+
+def child(name: str, options: Options, good: Path, files: list[Path], first: int, pipe: int) -> None:
+    """Reads inputs from a number on, in a process of its own."""
+
+    def tell(text: str) -> None:
+        os.write(pipe, text.encode("utf-8", "replace").replace(b"\n", b" ")[:3000] + b"\n")
+
+    import logging
+
+    logging.disable(logging.CRITICAL)
+    work = good.with_name(f"{name}-work")
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = used + options.mib * MIB
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    watch([work, *([] if options.keep is None else [options.keep])], tell)
+    if name == "requests":
+        work.mkdir(exist_ok=True)
+        tempfile.tempdir = str(work)
+        many_requests(tell, options.count, first, options.seed)
+        return
+    reader = readers()[name]
+    for k in range(first, options.count):
+        rng = np.random.default_rng([options.seed, k])
+        source = files[int(rng.integers(len(files)))]
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(good, work)
+        target = work / source.relative_to(good)
+        target.write_bytes(reader.mutate(rng, source.read_bytes()))
+        tell(f"at {k}")
+        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, options.seconds)
+        found = check(reader, work, target.name)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        spent = time.monotonic() - start
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+        tell(f"wrong {k} {found.removeprefix('wrong ')}" if found.startswith("wrong") else found)
+        tell(f"cost {spent:.3f} {grown}")
+        if found.startswith("wrong") and options.keep is not None:
+            options.keep.mkdir(parents=True, exist_ok=True)
+            shutil.copy(target, options.keep / f"{name}-{k}-{target.name}")
+
+
+def campaign(name: str, options: Options, folder: Path) -> dict[str, object]:  # noqa: C901 - one loop
+    """All inputs of one reader; what was found."""
+    good = folder / name
+    good.mkdir()
+    with redirect_stdout(sys.stderr):
+        files = [] if name == "requests" else sorted(readers()[name].make(good))
+    if files:
+        readers()[name].read(good)  # without an error: what is changed is right
+    first, wrong, kinds = 0, [], Counter()
+    slowest = most = 0.0
+    while first < options.count:
+        receiving, sending = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(receiving)
+            try:
+                child(name, options, good, files, first, sending)
+            except BaseException:  # of the campaign itself
+                os.write(sending, f"wrong campaign {traceback.format_exc()[-800:]!r}\n".encode())
+                os._exit(3)
+            os._exit(0)
+        os.close(sending)
+        at = first
+        with os.fdopen(receiving, errors="replace") as lines:
+            for line in lines:
+                kind, _, rest = line.strip().partition(" ")
+                if kind == "at":
+                    at = int(rest)
+                elif kind == "done":
+                    kinds[rest] += 1
+                elif kind == "cost":
+                    seconds, grown = map(float, rest.split())
+                    slowest, most = max(slowest, seconds), max(most, grown)
+                else:
+                    wrong.append(rest)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status == 0:
+            break
+        wrong.append(f"{at} process ended with {status}" + (" (time)" if status == -signal.SIGALRM else ""))
+        first = at + 1
+        if status == 3:
+            break
+    return {
+        "reader": name, "inputs": options.count, **kinds, "wrong": len(wrong), "slowest s": round(slowest, 2),
+        "most MiB": most,
+        "kinds of wrong": dict(Counter(re.sub(r"^\d+ ", "", w)[:150] for w in wrong).most_common(15)),
+        "first": wrong[:5],
+    }  # fmt: skip
+
+
+def main(options: Options) -> list[dict[str, object]]:
+    import torch
+
+    torch.set_num_threads(1)
+    names = [*readers(), "requests"]
+    unknown = set(options.only) - set(names)
+    if unknown:
+        raise SystemExit(f"unknown reader {', '.join(sorted(unknown))}: choose among {', '.join(names)}")
+    found = []
+    with tempfile.TemporaryDirectory(prefix="fewseg-fuzz-") as folder:
+        for name in options.only or names:
+            found.append(campaign(name, options, Path(folder)))
+            print(json.dumps(found[-1]), flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    if any(each["wrong"] for each in main(tyro.cli(Options, description=__doc__))):
+        sys.exit(1)

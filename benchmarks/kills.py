@@ -1,0 +1,573 @@
+"""Kills at random moments: does the next run end where an undisturbed one does, and is anything left behind?
+
+Each trial starts one piece of work in a process group of its own, ends it with SIGKILL at a moment drawn from
+the time that the work takes, looks at the files, and does the work again to its end. Checked are:
+
+- no file that has its final name is half written, right after the kill and at the end;
+- the end is bit for bit that of undisturbed work;
+- no temporary file, no lock and no process is left.
+
+uv run python benchmarks/kills.py [--kills 20] [--seed 0] [--only label train ...] [--disk]
+
+With ``--disk`` (root only) the work runs on a small tmpfs too, which fills up, and on one that is read-only;
+with room again it goes on to the same end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+HERE = Path(__file__).resolve()
+SIZE = 65
+STAMPED = ("environment", "wall_seconds", "created", "seconds", "date")  # differ from run to run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How often what is killed."""
+
+    kills: int = 20  # of each work; those of several processes get a tenth, and one at least
+    seed: int = 0
+    only: tuple[str, ...] = ()  # of the works; all by default
+    disk: bool = False  # full and read-only file systems too
+    folder: Path | None = None  # where to work; a temporary folder by default
+
+
+@cache
+def backbone():
+    from fewseg.backbones import BackboneConfig, ResNetShape
+
+    shape = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
+    return BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"), shape=shape)
+
+
+def recipes(inputs: Path) -> None:
+    """Registers two tiny recipes on rendered scenes."""
+    from fewseg.data.folds import FoldData
+    from fewseg.data.index import build_index
+    from fewseg.data.protocols import SYNTHETIC
+    from fewseg.data.synthetic import SyntheticSource, synthetic_5i
+    from fewseg.data.transforms import TrainView
+    from fewseg.engine.train_config import AdamW, TrainConfig
+    from fewseg.methods.layers import PriorMap
+    from fewseg.methods.matcher import MatcherConfig
+    from fewseg.methods.pfenet import PFENetConfig
+    from fewseg.recipes.recipe import Evaluation, Recipe
+    from fewseg.recipes.registry import RECIPES
+
+    source = SyntheticSource(60, SIZE)
+    index = build_index(source, cache_dir=inputs / "index", workers=1, progress=False)
+
+    def data(fold, root=None):
+        return FoldData(dataset="kills", source=source, split=synthetic_5i(fold), train=index, test=index)
+
+    prior = PriorMap(level="layer3", masked_input=None)
+    view = TrainView(size=SIZE, blur=0.0)
+    train = TrainConfig(steps=60, batch=2, view=view, cached_views=1, min_area=64, save_every=4, workers=0)
+    train = replace(train, optimiser=AdamW(lr=1e-3), validate_every=20, validation_episodes=4, held_out=(6,))
+    trained = Recipe(
+        name="kills_pfenet",
+        method=PFENetConfig(backbone=backbone(), channels=8, prior=prior, scales=(1.0, 0.5)),
+        data=data,
+        train=train,
+        size=SIZE,
+        protocol=replace(SYNTHETIC, episodes=60, seeds=(0, 1)),
+        evaluations=(Evaluation(shots=1), Evaluation(shots=3)),
+    )
+    plain = replace(trained, name="kills_matcher", method=MatcherConfig(backbone=backbone()), train=None)
+    for made in (trained, plain):
+        RECIPES[made.name] = lambda made=made: made
+
+
+def write_inputs(inputs: Path) -> None:
+    """Photographs, annotated ones, and a checkpoint."""
+    from PIL import Image
+
+    from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
+    from fewseg.methods.matcher import MatcherConfig
+
+    for folder, count in (("sup/images", 2), ("sup/masks", 2), ("photos", 60)):
+        (inputs / folder).mkdir(parents=True)
+        for k in range(count):
+            rng = np.random.default_rng(k + 10 * (folder == "photos"))
+            pixels = rng.integers(0, 60, (50, 70, 3)).astype(np.uint8)
+            mask = np.zeros((50, 70), np.uint8)
+            top, left = rng.integers(2, 20, 2)
+            pixels[top : top + 25, left : left + 30] += 150
+            mask[top : top + 25, left : left + 30] = 1
+            Image.fromarray(mask if folder == "sup/masks" else pixels).save(inputs / folder / f"{k:03}.png")
+    config = MatcherConfig(backbone=backbone())
+    save_checkpoint(inputs / "tiny.safetensors", config.build().eval(), Checkpoint(config=config), whole=True)
+    recipes(inputs)
+
+
+def command(*words: object) -> None:
+    from fewseg.cli import main
+
+    status = main([str(word) for word in words])
+    if status:
+        raise SystemExit(status)
+
+
+def label(inputs: Path, out: Path, *words: str) -> None:
+    model = inputs / "tiny.safetensors"
+    command(
+        *("label", "--support", inputs / "sup", "--images", inputs / "photos", "--model", model),
+        *("--size", SIZE, "--out", out / "labels", "--quiet", *words),
+    )
+
+
+def label_formats(inputs: Path, out: Path) -> None:
+    formats = ("png", "probability", "coco", "coco-results", "labelme", "label-studio", "yolo", "cvat")
+    label(inputs, out, "--instances", "components", "--format", *formats)
+
+
+def label_ray(inputs: Path, out: Path) -> None:
+    label(inputs, out, "--ray", "--ray-workers", "2", "--ray-shard", "5")
+
+
+def train(inputs: Path, out: Path) -> None:
+    recipes(inputs)
+    command("train", "kills_pfenet", "--out", out / "run", "--quiet")
+
+
+def evaluate(inputs: Path, out: Path, *words: str) -> None:
+    recipes(inputs)
+    command("evaluate", "kills_matcher", "--fold", "0", "--out", out / "results", "--quiet", *words)
+
+
+def evaluate_two(inputs: Path, out: Path) -> None:
+    evaluate(inputs, out, "--processes", "2")
+
+
+def evaluate_ray(inputs: Path, out: Path) -> None:
+    evaluate(inputs, out, "--ray-workers", "2")
+
+
+def index(inputs: Path, out: Path) -> None:
+    from fewseg.data.index import build_index
+    from fewseg.data.synthetic import SyntheticSource
+
+    for seed in range(6):
+        build_index(SyntheticSource(60, SIZE, seed=seed), cache_dir=out / "index", workers=2, progress=False)
+
+
+def features(inputs: Path, out: Path) -> None:
+    from fewseg.data.synthetic import SyntheticSource
+    from fewseg.data.transforms import EvalView
+    from fewseg.engine.features import FeatureStore
+
+    source = SyntheticSource(400, SIZE)
+    network = backbone().build().eval()
+    FeatureStore(network, source, [EvalView(SIZE)], folder=out / "features").prepare(source.ids)
+
+
+def export(inputs: Path, out: Path) -> None:
+    model = inputs / "tiny.safetensors"
+    command("export", "--support", inputs / "sup", "--model", model, "--size", SIZE, "--out", out / "graphs")
+
+
+WORKS: dict[str, Callable[[Path, Path], None]] = {
+    "label": label_formats,
+    "train": train,
+    "evaluate": evaluate,
+    "index": index,
+    "features": features,
+    "export": export,
+    "evaluate-2": evaluate_two,
+    "evaluate-ray": evaluate_ray,
+    "label-ray": label_ray,
+}
+SEVERAL = ("evaluate-2", "evaluate-ray", "label-ray")
+"""Works of several processes, which start a Python of their own."""
+
+ENDLESS = 600  # seconds
+
+
+class Started:
+    """A piece of work in a process group of its own: a fork of this process, which has all imported."""
+
+    def __init__(self, name: str, inputs: Path, out: Path) -> None:
+        self.log = out.parent / "log.txt"
+        if name in SEVERAL:
+            words = [sys.executable, str(HERE), "work", name, str(inputs), str(out)]
+            with self.log.open("wb") as log:
+                self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+            self.pid = self.process.pid
+            return
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            work(name, inputs, out, self.log)
+
+    def kill(self) -> None:
+        for pid in {self.pid, *descendants(self.pid)}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.wait()
+
+    def wait(self) -> int:
+        """The exit status; a work that does not end is an error."""
+        end = time.monotonic() + ENDLESS
+        while time.monotonic() < end:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.01)
+        raise RuntimeError("it does not end")
+
+    def ended(self) -> bool:
+        """Whether it is over, without waiting."""
+        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return found is not None
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below one."""
+    found = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
+def work(name: str, inputs: Path, out: Path, log: Path | None = None) -> None:
+    """Does a work in this process and ends it."""
+    status = 1
+    try:
+        if log is not None:
+            file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+        os.environ["FEWSEG_CACHE"] = str(out / "cache")
+        WORKS[name](inputs, out)
+        status = 0
+    except SystemExit as error:
+        status = int(error.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}-[0-9]+-[0-9a-f]{12}(\.[^.]*)?")
+
+
+def broken(out: Path, temporary: bool) -> list[str]:
+    """What is wrong with the files: half ones and, where they may not be, temporary ones and locks."""
+    found = []
+    for file in sorted(out.rglob("*")):
+        if TEMPORARY.fullmatch(file.name) or file.suffix in (".lock", ".tmp"):
+            found += [f"left: {file.relative_to(out)}"] if not temporary else []
+        elif file.is_file() and (why := half_written(file)):
+            found.append(f"half written: {file.relative_to(out)} ({why})")
+    return found
+
+
+def half_written(file: Path) -> str:
+    """Why a file cannot be read whole; empty where it can."""
+    from PIL import Image
+    from safetensors import safe_open
+
+    try:
+        if file.suffix in (".jsonl", ".journal"):
+            # the last line may be cut off by the next run
+            [json.loads(line) for line in file.read_bytes().split(b"\n")[:-1]]
+        elif file.suffix == ".json":
+            json.loads(file.read_bytes())
+        elif file.suffix in (".png", ".jpg"):
+            with Image.open(file) as image:
+                image.load()
+        elif file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as tensors:
+                [tensors.get_tensor(key) for key in tensors.keys()]  # noqa: SIM118
+        elif file.suffix in (".npy", ".npz"):
+            found = np.load(file, allow_pickle=False)
+            [found[key] for key in getattr(found, "files", ())]
+        elif file.suffix == ".parquet":
+            from pyarrow import parquet
+
+            parquet.read_table(file)
+        elif file.suffix == ".onnx":
+            import onnx
+
+            onnx.load(file)
+    except Exception as error:  # whatever a broken file leads to
+        return f"{type(error).__name__}: {str(error)[:80]}"
+    return ""
+
+
+def outcome(out: Path) -> dict[str, str]:
+    """File to a digest of what may not depend on time or order."""
+    found = {}
+    for file in sorted(out.rglob("*")):
+        name = file.relative_to(out).as_posix()
+        if not file.is_file() or name.startswith("cache/") or TEMPORARY.fullmatch(file.name):
+            continue
+        if "tfevents" in file.name:
+            continue
+        content = file.read_bytes()
+        if file.suffix == ".json":
+            content = json.dumps(unstamped(json.loads(content)), sort_keys=True).encode()
+        elif file.suffix in (".jsonl", ".journal"):
+            lines = [unstamped(json.loads(line)) for line in content.splitlines()]
+            content = json.dumps(sorted(map(json.dumps, lines))).encode()
+        elif file.suffix == ".npz":
+            with np.load(file) as stored:
+                parts = [(key, stored[key].tobytes()) for key in sorted(stored.files)]
+            content = repr(parts).encode()
+        elif file.suffix == ".safetensors":
+            content = tensors_of(file)
+        elif file.suffix == ".parquet":
+            name, content = "parquet", b""  # a killed run parts the images anew: all are read together
+        found[name] = hashlib.sha256(content).hexdigest()[:16]
+    if "parquet" in found:
+        from fewseg.annotations.parquet import read_parquet
+
+        rows = sorted((p.name, p.labels.tobytes(), p.scores) for p in read_parquet(str(out / "labels")))
+        found["parquet"] = hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+    return found
+
+
+def tensors_of(file: Path) -> bytes:
+    from safetensors import safe_open
+
+    with safe_open(file, framework="np") as stored:
+        return repr([(k, stored.get_tensor(k).tobytes()) for k in sorted(stored.keys())]).encode()
+
+
+def unstamped(value):
+    """JSON without what differs from run to run."""
+    if isinstance(value, dict):
+        return {k: unstamped(v) for k, v in value.items() if k not in STAMPED}
+    return [unstamped(each) for each in value] if isinstance(value, list) else value
+
+
+def campaign(name: str, kills: int, seed: int, inputs: Path, folder: Path) -> dict[str, object]:
+    """Kills one work so often; what was found."""
+    wanted, seconds = undisturbed(name, inputs, folder)
+    rng = np.random.default_rng([seed, *name.encode()])
+    wrong: list[str] = []
+    hit = again = 0
+    for k in range(kills):
+        own = folder / f"{name}-{k}"
+        own.mkdir()
+        out = own / "out"
+        after = float(rng.uniform(0, seconds))
+        started = Started(name, inputs, out)
+        time.sleep(after)
+        hit += not started.ended()
+        started.kill()
+        problems = broken(out, temporary=True)
+        if rng.random() < 0.3:  # one more kill, of the run that goes on
+            again += 1
+            started = Started(name, inputs, out)
+            time.sleep(float(rng.uniform(0, seconds)))
+            started.kill()
+            problems += broken(out, temporary=True)
+        started = Started(name, inputs, out)
+        status = started.wait()
+        if status:
+            problems.append(f"exit status {status}: {started.log.read_text()[-500:]}")
+        problems += broken(out, temporary=False)
+        end = outcome(out)
+        problems += [f"differs: {f}" for f in wanted.keys() | end.keys() if wanted.get(f) != end.get(f)]
+        wrong += [f"kill {k} after {after:.2f} s: {problem}" for problem in problems]
+        if not problems:
+            shutil.rmtree(own)
+    return {"work": name, "kills": kills, "at work": hit, "second kills": again, "wrong": wrong}
+
+
+def use_page(address: str, folder: Path) -> None:
+    """What a user of the page does, over and over; what the server has answered in full is kept."""
+    import httpx
+
+    photos = sorted((folder.parent / "inputs/photos").iterdir())[:2]
+    mask = (folder.parent / "inputs/sup/masks/000.png").read_bytes()
+    with httpx.Client(base_url=address, timeout=30) as http:
+        for k in range(1000):
+            http.headers["X-Fewseg-Session"] = http.post("/api/sessions").json()["token"]
+            sent = [http.post("/api/images", params={"name": f.name}, content=f.read_bytes()) for f in photos]
+            http.post("/api/classes", params={"name": "thing"})
+            ids = [answer.json()["id"] for answer in sent]
+            http.put(f"/api/images/{ids[0]}/labels", params={"role": "support"}, content=mask)
+            http.get(f"/api/images/{ids[1]}/labels")
+            for form in ("png", "coco", "label-studio"):
+                answer = http.get(f"/api/download/{form}")
+                answer.raise_for_status()
+                (folder / f"{k}-{form}.{answer.headers['content-type'].rpartition('/')[2]}").write_bytes(
+                    answer.content
+                )
+            http.delete("/api/session")
+
+
+def serve(inputs: Path, out: Path) -> None:
+    (out / "tmp").mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(out / "tmp")
+    port = (out.parent / "port").read_text()
+    command("serve", "--model", inputs / "tiny.safetensors", "--size", SIZE, "--port", port)
+
+
+WORKS["serve"] = serve
+
+
+def serve_campaign(kills: int, seed: int, inputs: Path, folder: Path) -> dict[str, object]:
+    """Kills a server while a client uses it: what the client got is whole, and the server starts again."""
+    import socket
+    import zipfile
+
+    import httpx
+
+    rng = np.random.default_rng([seed, *b"serve"])
+    wrong: list[str] = []
+    got = 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for k in range(kills):
+        own = folder / f"serve-{k}"
+        own.mkdir()
+        (own / "port").write_text(str(port))
+        started = Started("serve", inputs, own / "out")
+        killer = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                f"import time,os;time.sleep({rng.uniform(0.5, 4)});os.kill({started.pid},9)",
+            ]
+        )
+        received = folder / f"received-{k}"
+        received.mkdir()
+        while True:  # until it is killed
+            try:
+                use_page(f"http://127.0.0.1:{port}", received)
+            except httpx.TransportError:
+                if started.ended():
+                    break
+                time.sleep(0.05)
+        started.wait()
+        killer.wait()
+        for file in received.iterdir():
+            got += 1
+            bad = half_written(file) if file.suffix == ".json" else not zipfile.is_zipfile(file)
+            wrong += [f"kill {k}: {file.name} is not whole"] if bad else []
+        again = Started("serve", inputs, own / "out")
+        for _ in range(600):
+            try:
+                status = httpx.get(f"http://127.0.0.1:{port}/").status_code
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        else:
+            status = 0
+        wrong += [f"kill {k}: after it the server answers {status}"] if status != 200 else []
+        again.kill()
+        left = [str(f.relative_to(own)) for f in (own / "out").rglob("*") if f.is_file()]
+        wrong += [f"kill {k}: left {left[:3]}"] if left else []
+    return {"work": "serve", "kills": kills, "downloads": got, "wrong": wrong}
+
+
+def undisturbed(name: str, inputs: Path, folder: Path) -> tuple[dict[str, str], float]:
+    """What a work ends with, and the seconds that it takes."""
+    own = folder / f"{name}-undisturbed"
+    own.mkdir()
+    start = time.monotonic()
+    started = Started(name, inputs, own / "out")
+    if started.wait():
+        raise RuntimeError(f"{name} fails undisturbed: {started.log.read_text()[-2000:]}")
+    return outcome(own / "out"), time.monotonic() - start
+
+
+@contextmanager
+def small_disk(folder: Path, kib: int):
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def disks(name: str, seed: int, inputs: Path, folder: Path, fills: int = 3) -> dict[str, object]:
+    """Disks that fill up at different places, and a read-only one; then there is room again."""
+    wanted, _ = undisturbed(name, inputs, folder)
+    used = sum(f.stat().st_size for f in (folder / f"{name}-undisturbed").rglob("*") if f.is_file())
+    rng = np.random.default_rng([seed, *name.encode()])
+    wrong: list[str] = []
+    for k in range(fills + 1):
+        disk = folder / f"{name}-disk-{k}"
+        options = "size=200m,ro" if k == fills else f"size={int(rng.uniform(0.05, 0.8) * used / 1024) + 8}k"
+        with small_disk(disk, 1024):
+            subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+            own = folder / f"{name}-log-{k}"
+            own.mkdir()
+            (own / "out").symlink_to(disk, target_is_directory=True)
+            started = Started(name, inputs, own / "out")
+            status, text = started.wait(), started.log.read_text()
+            problems = [] if status else ["it does not fail"]
+            if "Traceback" in text:
+                problems.append(f"traceback: {text[-600:]}")
+            problems += broken(own / "out/.", temporary=True)
+            subprocess.run(["mount", "-o", "remount,rw,size=200m", str(disk)], check=True)
+            started = Started(name, inputs, own / "out")
+            if started.wait():
+                problems.append(f"does not go on: {started.log.read_text()[-500:]}")
+            problems += broken(own / "out/.", temporary=False)
+            end = outcome(own / "out/.")
+            problems += [f"differs: {f}" for f in wanted.keys() | end.keys() if wanted.get(f) != end.get(f)]
+            wrong += [f"{options}: {problem}" for problem in problems]
+    return {"work": name, "full disks": fills, "read-only": 1, "wrong": wrong}
+
+
+def main(options: Options) -> list[dict[str, object]]:
+    import torch
+
+    torch.set_num_threads(1)
+    unknown = set(options.only) - set(WORKS)
+    if unknown:
+        raise SystemExit(f"unknown work {', '.join(sorted(unknown))}: choose among {', '.join(WORKS)}")
+    found = []
+    with tempfile.TemporaryDirectory(prefix="fewseg-kills-") as name:
+        folder = options.folder or Path(name)
+        folder.mkdir(exist_ok=True)
+        write_inputs(folder / "inputs")
+        for own in options.only or WORKS:
+            kills = max(1, options.kills // 10) if own in SEVERAL else options.kills
+            if own == "serve":
+                found.append(serve_campaign(kills, options.seed, folder / "inputs", folder))
+                print(json.dumps(found[-1]), flush=True)
+                continue
+            if kills and options.kills:
+                found.append(campaign(own, kills, options.seed, folder / "inputs", folder))
+                print(json.dumps(found[-1]), flush=True)
+            if options.disk and own not in SEVERAL:
+                found.append(disks(own, options.seed, folder / "inputs", folder))
+                print(json.dumps(found[-1]), flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["work"]:
+        work(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+    if any(each["wrong"] for each in main(tyro.cli(Options, description=__doc__))):
+        sys.exit(1)

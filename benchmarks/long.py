@@ -1,0 +1,142 @@
+"""Long runs: is the memory of ``fewseg label`` flat and its speed constant; and an index of many images.
+
+The photographs are a hundred rendered ones under many names (links). The network is small, with random
+weights, so that what a run adds to the network is what is seen.
+
+uv run python benchmarks/long.py [--images 5000] [--entries 1000000]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+
+PARTS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How long."""
+
+    images: int = 5000  # that are labelled; 0 for none
+    entries: int = 1_000_000  # of the index; 0 for none
+
+
+def resident() -> float:
+    """MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+
+def label(count: int, root: Path) -> dict[str, object]:
+    from fewseg.backbones import BackboneConfig, ResNetShape
+    from fewseg.inference import Model, RunOptions, Segmenter, find_images, label_images
+    from fewseg.methods.matcher import MatcherConfig
+
+    shape = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
+    backbone = BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"), shape=shape)
+    config = MatcherConfig(backbone=backbone)
+    segmenter = Segmenter(Model(config.build().eval(), config, 65))
+    (root / "made").mkdir()
+    (root / "photos").mkdir()
+    for k in range(100):
+        rng = np.random.default_rng(k)
+        pixels, mask = rng.integers(0, 60, (48, 64, 3)).astype(np.uint8), np.zeros((48, 64), np.uint8)
+        top, left = rng.integers(2, 20, 2)
+        pixels[top : top + 20, left : left + 30] += 150
+        mask[top : top + 20, left : left + 30] = 1
+        Image.fromarray(pixels).save(root / f"made/{k}.png")
+        if k < 2:
+            segmenter.add_class("thing", pixels, mask)
+    for k in range(count):
+        os.link(root / f"made/{k % 100}.png", root / f"photos/{k:07}.png")
+    lines = root / "out/predictions.jsonl"
+    samples: list[tuple[float, float, int]] = []  # second, MiB, bytes of the lines
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            samples.append((time.monotonic(), resident(), lines.stat().st_size if lines.exists() else 0))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    start = time.monotonic()
+    options = RunOptions(quiet=True, formats=("png", "coco"))
+    report = label_images(segmenter, find_images([root / "photos"]), root / "out", options)
+    seconds = time.monotonic() - start
+    over.set()
+    thread.join()
+    whole = lines.stat().st_size
+    at = [
+        next(s for s in samples if s[2] >= whole * k / PARTS or s is samples[-1]) for k in range(1, PARTS + 1)
+    ]
+    first = next(s for s in samples if s[2] > 0)
+    return {
+        "images": report.done,
+        "seconds": round(seconds, 1),
+        f"MiB after each {PARTS}th": [round(s[1]) for s in at],
+        f"images a second in each {PARTS}th": [
+            round(count / PARTS / max(0.5, b[0] - a[0]), 1) for a, b in zip([first, *at], at, strict=False)
+        ],
+        "bytes a line": round(whole / count),
+    }
+
+
+def index(count: int, root: Path) -> dict[str, object]:
+    from fewseg.data.index import build_index
+
+    class Many:
+        """Labels of 8 x 8 pixels, made in memory: what is measured is the index alone."""
+
+        name = "many"
+        class_names = {k: f"class {k}" for k in range(1, 21)}  # noqa: RUF012
+        ids = tuple(f"{k:07}" for k in range(count))
+
+        def read_image(self, id: str) -> torch.Tensor:
+            return torch.zeros(3, 8, 8, dtype=torch.uint8)
+
+        def read_labels(self, id: str) -> torch.Tensor:
+            labels = torch.zeros(8, 8, dtype=torch.uint8)
+            labels[:4] = int(id) % 20 + 1
+            return labels
+
+        def digest(self) -> str:
+            return f"{count:064}"
+
+    found: dict[str, object] = {"entries": count}
+    for kind in ("cold", "warm"):
+        before, start = resident(), time.monotonic()
+        made = build_index(Many(), cache_dir=root / "index", workers=1, progress=False)
+        found[f"{kind} s"] = round(time.monotonic() - start, 1)
+        found[f"{kind} MiB"] = round(resident() - before)
+        start = time.monotonic()
+        made.images_of(3)
+        found[f"{kind}, images of a class s"] = round(time.monotonic() - start, 2)
+        del made
+    (file,) = (root / "index").glob("*.json")
+    found["file MiB"] = round(file.stat().st_size / 2**20)
+    found["most MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return found
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="fewseg-long-") as name:
+        if options.images:
+            print(json.dumps(label(options.images, Path(name))), flush=True)
+        if options.entries:
+            print(json.dumps(index(options.entries, Path(name))), flush=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,110 @@
+"""Predictions as Parquet files, a row an image: what a cluster writes, shard by shard."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from fewseg.annotations.jsonl import prediction_of
+from fewseg.annotations.values import Prediction
+from fewseg.ops.files import parse_json
+from fewseg.ops.places import files_below, first_line, opened
+from fewseg.types import DataError
+
+ENDING = ".parquet"
+_FORMAT = "fewseg-parquet-1"
+
+
+def _schema(classes: Iterable[str]) -> Any:
+    import pyarrow as pa
+
+    rle = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.string())])
+    region = [("class", pa.string()), ("bbox", pa.list_(pa.int32())), ("area", pa.int64())]
+    instance = [*region, ("score", pa.float64()), ("segmentation", rle)]
+    columns = [
+        ("name", pa.string()),  # of the image
+        ("problem", pa.string()),  # of an image that could not be used, which has nothing else
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("scores", pa.map_(pa.string(), pa.float64())),  # one of each class
+        ("quality", pa.float64()),  # of the image, where it was estimated
+        ("regions", pa.list_(pa.struct([*region, ("segmentation", rle)]))),  # one of each class that occurs
+        ("instances", pa.list_(pa.struct(instance))),  # where they were looked for
+        ("facts", pa.string()),  # presence and the parts of the quality
+    ]
+    about = {"fewseg": json.dumps({"format": _FORMAT, "classes": list(classes)}, ensure_ascii=False)}
+    return pa.schema(columns, metadata=about)
+
+
+def parquet_bytes(lines: Iterable[Mapping[str, Any]], classes: Iterable[str]) -> bytes:
+    """A Parquet file of lines of ``line_of``, each with a name; of a bad image, with a problem."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = []
+    for line in lines:
+        facts = line.get("facts", {})
+        scores = list(line.get("scores", {}).items()) if "scores" in line else None
+        row = {"scores": scores, "quality": facts.get("quality"), "facts": json.dumps(facts)}
+        rows.append({**line, **row})
+    file = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(rows, schema=_schema(classes)), file)
+    return file.getvalue()
+
+
+def parts_of(place: str) -> list[str]:
+    """The Parquet files of a run's output, by name."""
+    return [path for path in files_below(place) if path.endswith(ENDING)]
+
+
+def read_columns(place: str, columns: list[str]) -> dict[str, list[Any]]:
+    """Some columns of all files of a run's output, of all together."""
+    from pyarrow import ArrowException, dataset
+
+    fs, _ = opened(place)
+    parts = parts_of(place)
+    if not parts:
+        return {name: [] for name in columns}
+    try:
+        table = dataset.dataset(parts, filesystem=fs, format="parquet").to_table(columns=columns)
+    except ArrowException as error:
+        raise _broken(place, error) from error
+    return {name: table[name].to_pylist() for name in columns}
+
+
+def _broken(place: str, error: Exception) -> DataError:
+    return DataError(
+        f"{place} holds a broken file of predictions ({first_line(error)}): remove it and run again"
+    )
+
+
+def read_parquet(place: str) -> Iterator[Prediction]:
+    """Yields the predictions that ``fewseg label --ray`` wrote, each image once; bad images have none.
+
+    Args:
+        place: its ``--out``, a folder or any place of fsspec.
+
+    Raises:
+        DataError: a file is broken or of a different kind.
+        OSError: the place cannot be read.
+    """
+    from pyarrow import ArrowException, parquet
+
+    fs, _ = opened(place)
+    seen: set[str] = set()
+    for path in parts_of(place):
+        try:
+            with fs.open(path) as file:
+                table = parquet.read_table(file)
+        except ArrowException as error:
+            raise _broken(path, error) from error
+        about = parse_json((table.schema.metadata or {}).get(b"fewseg", b"{}"))
+        if about.get("format") != _FORMAT:
+            raise DataError(f"{path} is no file of predictions: give the --out of `fewseg label --ray`")
+        for row in table.to_pylist():
+            if row["problem"] is None and row["name"] not in seen:
+                seen.add(row["name"])
+                line = {**row, "scores": dict(row["scores"]), "facts": parse_json(row["facts"])}
+                yield prediction_of(line, tuple(about["classes"]), f"{path}, {row['name']}")

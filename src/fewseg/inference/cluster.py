@@ -1,0 +1,265 @@
+"""``fewseg label --ray``: images from anywhere, labelled by the actors of a Ray cluster, shard by shard.
+
+Each shard is a list of images that one actor labels as a single machine does, and writes as one Parquet file
+in one step. A run goes on after a kill with the images that no file has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fewseg import __version__
+from fewseg.annotations.image_files import rgb_of_bytes
+from fewseg.annotations.parquet import ENDING, parquet_bytes, parts_of, read_columns
+from fewseg.annotations.values import check_name
+from fewseg.annotations.writer import line_of
+from fewseg.engine.executors import ray_cluster
+from fewseg.inference.find import Place, find_everywhere
+from fewseg.inference.folder_run import (
+    RUN_FILE,
+    RunReport,
+    claimed,
+    label_stream,
+    range_before,
+    run_facts,
+    run_record,
+    segmenter_of,
+)
+from fewseg.inference.options import LabelOptions
+from fewseg.inference.outputs import wrong_names
+from fewseg.inference.segmentation import Segmentation, Session
+from fewseg.inference.segmenter import Segmenter, evenly
+from fewseg.ops.places import as_url, first_line, is_remote, opened, read_bytes, write_bytes
+from fewseg.ops.progress import progress_bar
+from fewseg.recipes.resolve import best_device
+from fewseg.types import DataError
+
+logger = logging.getLogger(__name__)
+
+_LIVES = 3  # how often a shard is begun again whose actor was lost
+_MOST_BYTES = 2**30  # of an image file
+
+
+def label_on_ray(options: LabelOptions) -> RunReport:
+    """Labels images on a Ray cluster; a second run does only what is missing.
+
+    Args:
+        options: with ``ray``; see :class:`~fewseg.inference.LabelOptions`.
+
+    Returns:
+        What was done; an image that cannot be used is in ``problems``, and in a row of its own of the
+        results, and is not tried again.
+
+    Raises:
+        ValueError: an option is out of range, the supports or the model cannot be used, or the output is
+            that of a different run or of one that is still going on.
+        OSError: a place of images or the output cannot be reached or written; the same run continues there.
+        RuntimeError: Ray is not installed, the cluster has other versions, or workers are lost repeatedly.
+    """
+    options.check()
+    out = as_url(options.out) if is_remote(options.out) else str(options.out.absolute())
+    images = find_everywhere(options.images, leave_out=options.out)
+    segmenter, _ = segmenter_of(options)
+    record = _record(out)
+    if segmenter.value_range is None:
+        some = evenly(list(images.values()))
+        segmenter.learn_range(list(map(_readable, some)), range_before(record))
+    session = segmenter.session()
+    own = run_facts(session, segmenter.value_range, options.run)
+    facts = {**own, "format": "fewseg-ray-run-1"}
+    about = {} if session.choice is None else {"choice": session.choice.facts()}
+    unnamed = wrong_names(images, (), session.supports.classes)
+    with ray_cluster(options.ray_workers) as ray, _claimed(ray, out, facts, about):
+        _check_versions(ray)
+        done = set(read_columns(out, ["name"])["name"])
+        todo = {k: place for k, place in images.items() if k not in done and k not in unnamed}
+        for part in _label(ray, segmenter, session, todo, out, options):
+            if part["error"]:
+                raise OSError(f"{part['error']}; what was written is whole, and the same command goes on")
+        found = read_columns(out, ["name", "problem"])
+    missing = todo.keys() - set(found["name"])
+    if missing:
+        raise OSError(
+            f"{out} lacks {len(missing)} images that workers have written, such as {min(missing)}: it must "
+            "be one place for all machines, a shared disk or an object store"
+        )
+    lost = {k: text for k, text in zip(found["name"], found["problem"], strict=True) if text is not None}
+    return RunReport(
+        done=len(todo.keys() - lost.keys()),
+        before=len((done & images.keys()) - lost.keys()),
+        problems={k: text for k, text in lost.items() if k in images} | dict(unnamed),
+    )
+
+
+def _label(
+    ray: Any,
+    segmenter: Segmenter,
+    session: Session,
+    images: Mapping[str, Place],
+    out: str,
+    options: LabelOptions,
+) -> Iterator[dict[str, Any]]:
+    """Labels images; yields what each shard came to."""
+    if not images:
+        return
+    names, count = list(images), options.ray_shard
+    shards = [
+        {"names": own, "places": [images[k][0] for k in own], "paths": [images[k][1] for k in own]}
+        for own in (names[i : i + count] for i in range(0, len(names), count))
+    ]
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    workers = options.ray_workers or gpus or int(ray.cluster_resources()["CPU"])
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    given = ray.put((segmenter.model, session.supports, session.choice, segmenter.value_range))
+    data = ray.data.from_items(shards, override_num_blocks=len(shards)).map(
+        ShardLabeller,
+        fn_constructor_args=(given, out, options),
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(shards))),
+        num_cpus=1,
+        num_gpus=1 if gpus else 0,
+        max_restarts=_LIVES * workers,
+        max_task_retries=_LIVES,
+    )
+    with progress_bar(not options.run.quiet) as bar:
+        task = bar.add_task("label", total=len(images))
+        try:
+            for part in data.iter_rows():
+                bar.advance(task, part["images"])
+                yield part
+        except ray.exceptions.RayError as error:
+            raise RuntimeError(
+                f"Ray lost workers repeatedly ({first_line(error)}): give fewer workers, each with more "
+                "memory, or see in Ray's logs why they died; the same command goes on"
+            ) from error
+
+
+class ShardLabeller:
+    """An actor that holds the model and labels one shard after the other."""
+
+    def __init__(self, given: Any, out: str, options: LabelOptions) -> None:
+        import ray
+
+        self.model, supports, choice, self.value_range = ray.get(given)
+        device = best_device()
+        for model in (self.model, *(() if choice is None else (choice.model,))):
+            model.method.to(device)
+        self.session = Session(self.model, supports.to(device), choice=choice)
+        self.out, self.options = out, options
+
+    def __call__(self, shard: dict[str, Any]) -> dict[str, Any]:
+        """Writes the file of a shard, unless it exists already."""
+        names = list(shard["names"])
+        places = dict(zip(names, zip(shard["places"], shard["paths"], strict=True), strict=True))
+        found = {"images": len(names), "error": ""}
+        file = f"part-{hashlib.sha256(repr(names).encode()).hexdigest()[:16]}{ENDING}"
+        try:
+            if not any(part.endswith(f"/{file}") for part in parts_of(self.out)):
+                lines, classes = self._lines(places), self.session.supports.classes
+                write_bytes(self.out, file, parquet_bytes(lines, classes))
+        except OSError as error:
+            found["error"] = " ".join((error.strerror or str(error)).split())
+        return found
+
+    def _lines(self, places: Mapping[str, Place]) -> list[dict[str, object]]:
+        """A line for each image, in order."""
+        run, most = self.options.run, self.options.read.max_pixels
+        lines: dict[str, dict[str, object]] = {}
+        problems: dict[str, str] = {}
+
+        def read(name: str) -> tuple[Tensor, None]:
+            return rgb_of_bytes(_content(name, *places[name]), name, most, self.value_range), None
+
+        def write(name: str, found: Segmentation, _: None) -> None:
+            things = found.instances(run.instances, run.min_area) if run.instances else None
+            lines[name] = {"name": name, **line_of(found.prediction(name, instances=things))}
+
+        for _ in label_stream(self.model, self.session, places, read, write, problems, run):
+            pass
+        lines |= {name: {"name": name, "problem": text} for name, text in problems.items()}
+        return [lines[name] for name in places]
+
+
+def _content(name: str, place: str, path: str) -> bytes:
+    """The bytes of an image file; a DataError where there is none, or a name that results cannot have."""
+    try:
+        check_name(name)
+        content = read_bytes(place, path, _MOST_BYTES + 1)
+    except (FileNotFoundError, ValueError) as error:
+        raise DataError(f"{name}: {error}") from error
+    if len(content) > _MOST_BYTES:
+        raise DataError(f"{name} has more than {_MOST_BYTES} bytes: shrink it, or leave it out")
+    return content
+
+
+def _readable(place: Place) -> bytes:
+    """The bytes of an image file; none where it cannot be read, which is reported when it is labelled."""
+    try:
+        return read_bytes(*place, _MOST_BYTES)
+    except FileNotFoundError:
+        return b""
+
+
+def _record(out: str) -> bytes | None:
+    """The file of a run, where there is one."""
+    try:
+        return read_bytes(out, f"{opened(out)[1]}/{RUN_FILE}", _MOST_BYTES)
+    except FileNotFoundError:
+        return None
+
+
+def _check_versions(ray: Any) -> None:
+    """Raises a RuntimeError where a machine of the cluster has a different Python or fewseg."""
+    own = {"Python": platform.python_version(), "fewseg": __version__}
+
+    def installed() -> Any:  # sent by its code: a different fewseg need not have it
+        import platform
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return {"Python": platform.python_version(), "fewseg": version("fewseg")}
+        except PackageNotFoundError:
+            return {"Python": platform.python_version(), "fewseg": "none"}
+
+    at = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    ask = ray.remote(num_cpus=0)(installed)
+    asked = [ask.options(scheduling_strategy=at(node, soft=True)).remote() for node in nodes]
+    for node, found in zip(nodes, ray.get(asked), strict=True):
+        differing = [f"{k} {found[k]} (here {own[k]})" for k in own if found[k] != own[k]]
+        if differing:
+            raise RuntimeError(
+                f"the machine {node[:8]} of the Ray cluster has {' and '.join(differing)}: install the same"
+            )
+
+
+@contextmanager
+def _claimed(ray: Any, out: str, facts: Mapping[str, object], about: Mapping[str, object]) -> Iterator[None]:
+    """As :func:`.folder_run.claimed`, of any place; two runs on one cluster are kept apart too."""
+
+    class Holder:
+        """Lives as long as this process: what it holds is free again after a kill."""
+
+    key = hashlib.sha256(out.encode()).hexdigest()[:16]
+    try:
+        holder = ray.remote(num_cpus=0)(Holder).options(name=f"label {key}", namespace="fewseg").remote()
+    except ValueError as error:
+        raise DataError(
+            f"another run labels into {out} now: wait for it, or choose a different place"
+        ) from error
+    try:
+        with nullcontext() if is_remote(out) else claimed(Path(out), facts, about):
+            if is_remote(out):
+                write_bytes(out, RUN_FILE, run_record(out, _record(out), facts, about).encode())
+            yield
+    finally:
+        ray.kill(holder)

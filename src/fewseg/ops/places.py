@@ -1,0 +1,100 @@
+"""Files at any place that fsspec knows: folders, object stores (``s3://``, ``gs://``), zip archives."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fewseg.ops.files import atomic_write_bytes
+
+_URL = re.compile(r"^([a-z][a-z0-9+.-]+):/(?=[^/])")
+
+
+def as_url(place: str | Path) -> str:
+    """A place as text; of a URL that was a Path, with the slash that Path takes away."""
+    return _URL.sub(r"\1://", str(place))
+
+
+def is_remote(place: str | Path) -> bool:
+    """Whether a place is no path of this machine's file systems."""
+    return "://" in as_url(place)
+
+
+@lru_cache(maxsize=32)
+def opened(place: str) -> tuple[Any, str]:
+    """The file system of a place (of an archive ``.zip``, that within it) and the path there."""
+    from fsspec.core import url_to_fs
+
+    place = f"zip://::{place}" if place.endswith(".zip") else place
+    with store_errors(place):
+        fs, path = url_to_fs(place)
+        return fs, str(path)
+
+
+@contextmanager
+def store_errors(place: str) -> Iterator[None]:
+    """Makes an OSError of one line of whatever a store's client raises."""
+    try:
+        yield
+    except (MemoryError, FileNotFoundError):
+        raise
+    except ImportError as error:
+        raise OSError(f"{place}: {first_line(error)}") from error
+    except Exception as error:  # each store's client has errors of its own
+        raise OSError(
+            f"{place} cannot be reached ({first_line(error)}): check the address, the network and the "
+            "credentials, which all machines need"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def files_below(place: str) -> list[str]:
+    """The paths of all files of a folder or bucket, or of a pattern, by name; none where there is no such."""
+    fs, path = opened(place)
+    with store_errors(place):
+        fs.invalidate_cache()
+        try:
+            return sorted(map(str, fs.glob(path) if has_pattern(path) else fs.find(path)))
+        except FileNotFoundError:
+            return []
+
+
+def has_pattern(path: str) -> bool:
+    """Whether a path is a pattern."""
+    return any(letter in path for letter in "*?[")
+
+
+def read_bytes(place: str, path: str, most: int) -> bytes:
+    """The first ``most`` bytes of a file; FileNotFoundError where there is none."""
+    fs, _ = opened(place)
+    with store_errors(place):
+        found: bytes = fs.cat_file(path, start=0, end=most)
+        return found
+
+
+def write_bytes(folder: str, name: str, content: bytes) -> None:
+    """Writes a file in one step."""
+    fs, path = opened(folder)
+    target = posixpath.join(path, name)
+    if is_local(fs):
+        atomic_write_bytes(target, content)
+        return
+    try:
+        with store_errors(folder):
+            fs.pipe_file(target, content)
+    except FileNotFoundError as error:
+        raise OSError(f"could not write into {folder} ({first_line(error)}): is the bucket gone?") from error
+
+
+def is_local(fs: Any) -> bool:
+    """Whether a file system is that of this machine."""
+    return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))

@@ -1,0 +1,187 @@
+"""``fewseg label --ray`` on a local Ray of two workers, with images and results in an S3 server of moto."""
+
+import os
+import re
+import signal
+import sys
+
+import pytest
+
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # as fewseg does, before Ray is first imported
+ray = pytest.importorskip("ray")
+pytest.importorskip("pyarrow")
+s3fs = pytest.importorskip("s3fs")
+server = pytest.importorskip("moto.server")
+
+from fewseg.annotations.jsonl import read_jsonl  # noqa: E402 - after what may be absent
+from fewseg.annotations.parquet import read_parquet  # noqa: E402
+from fewseg.cli import main  # noqa: E402
+from fewseg.inference import cluster  # noqa: E402
+from fewseg.types import DataError  # noqa: E402
+from small_segmenters import SIZE, picture, tiny_checkpoint  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Supports and eight images of one folder, one of which is broken; they lie in a bucket too."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("ray")
+    tiny_checkpoint(root / "tiny.safetensors")
+    for folder, first, count in (("sup/images", 0, 2), ("photos", 10, 7)):
+        (root / folder).mkdir(parents=True)
+        for k in range(count):
+            Image.fromarray(picture(first + k, hw=(40 + k, 60))[0]).save(root / folder / f"{k}.png")
+    (root / "photos/broken.png").write_bytes(b"nothing")
+    (root / "sup/masks").mkdir()
+    for k in range(2):
+        Image.fromarray(picture(k, hw=(40 + k, 60))[1]).save(root / f"sup/masks/{k}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def store(place):
+    """The file system of an S3 server, and Ray, whose workers reach it."""
+    own = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    own.start()
+    host, port = own.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "OMP_NUM_THREADS": "1",
+        "RAY_worker_niceness": "0",  # else they starve beside tests of others
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        fs = s3fs.S3FileSystem()
+        fs.mkdir("data")
+        fs.put(str(place / "photos"), "data/photos", recursive=True)
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield fs
+        ray.shutdown()
+        own.stop()
+
+
+@pytest.fixture
+def run(place, store, capfd, caplog):
+    """Runs the command; gives its exit status and its text in one line."""
+
+    def call(*words, images="s3://data/photos", out="s3://data/out"):
+        given = ["label", "--support", place / "sup", "--model", place / "tiny.safetensors", "--size", SIZE]
+        given += ["--images", images, "--out", out, "--quiet", *words]
+        status = main([str(word) for word in given])
+        text = capfd.readouterr()
+        return status, re.sub(r"\s+", " ", text.out + text.err)
+
+    return call
+
+
+class KilledOnce(cluster.ShardLabeller):
+    """Its process is killed in the middle of its first shard, once."""
+
+    def _lines(self, places):
+        mark = self.options.support / "killed"
+        found = super()._lines(places)
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+
+class OutOfReach(cluster.ShardLabeller):
+    """Its store is gone before it writes."""
+
+    def _lines(self, places):
+        found = super()._lines(places)
+        self.out = "s3://gone/out"
+        return found
+
+
+def values_of(prediction):
+    return prediction.labels.tobytes(), prediction.labels.shape, prediction.scores, prediction.facts
+
+
+def test_the_masks_are_those_of_one_machine_whatever_is_killed(run, place, store, monkeypatch):
+    status, _ = run("--format", "jsonl", images=place / "photos", out=place / "alone")
+    assert status == 3
+    wanted = {p.name: values_of(p) for p in read_jsonl(place / "alone/predictions.jsonl")}
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(cluster, "ShardLabeller", KilledOnce)
+    status, text = run("--ray", "--ray-shard", "2")
+    assert (place / "sup/killed").exists()
+    assert status == 3
+    assert "labelled: 7; skipped: 1" in text
+    found = {p.name: values_of(p) for p in read_parquet("s3://data/out")}
+    assert found == wanted
+    assert len(found) == 7
+    parts = store.glob("data/out/*.parquet")
+    assert len(store.ls("data/out", refresh=True)) == len(parts) + 1 == 5
+    monkeypatch.undo()
+
+    store.rm(parts[0])
+    store.put(str(place / "photos/1.png"), "data/photos/new.png")
+    status, text = run("--ray", "--ray-shard", "2")
+    now, before = map(int, re.search(r"labelled: (\d), (\d) were labelled before", text).groups())
+    assert now in (2, 3)  # the lost file's, one of which may be the broken one, and the new one
+    assert now + before == 8
+    found = {p.name: values_of(p) for p in read_parquet("s3://data/out")}
+    assert {k: v for k, v in found.items() if k != "new.png"} == wanted
+    assert found["new.png"] == wanted["1.png"]
+    status, text = run("--ray", "--threshold", "0.6")
+    assert status == 1
+    assert "holds a run with a different threshold" in text
+
+
+def test_a_store_that_vanishes_ends_the_run_in_one_line(run, place, monkeypatch):
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(cluster, "ShardLabeller", OutOfReach)
+    status, text = run("--ray", images=place / "photos", out=place / "reach")
+    assert status == 1
+    assert "s3://gone/out" in text
+    assert "the same command goes on" in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [("s3://data/nothing", "found no images there"), ("s3://nowhere/photos", "found no images there")],
+)
+def test_an_empty_listing_is_named(run, images, words):
+    status, text = run("--ray", images=images)
+    assert status == 1
+    assert words in text
+
+
+def test_missing_credentials_are_named(run, monkeypatch):
+    from fewseg.ops.places import opened
+
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    s3fs.S3FileSystem.clear_instance_cache()
+    opened.cache_clear()
+    status, text = run("--ray")
+    assert status == 1
+    assert "s3://data/photos cannot be reached (Unable to locate credentials)" in text
+    s3fs.S3FileSystem.clear_instance_cache()
+    opened.cache_clear()
+
+
+def test_another_version_on_the_cluster_is_named(run, monkeypatch):
+    monkeypatch.setattr(cluster, "__version__", "9.9")
+    status, text = run("--ray")
+    assert status == 1
+    assert re.search(r"the machine \w+ of the Ray cluster has fewseg .* \(here 9.9\): install the same", text)
+
+
+def test_two_runs_into_one_place_do_not_mix(run):
+    with (
+        cluster._claimed(ray, "s3://data/busy", {}, {}),
+        pytest.raises(DataError, match="another run labels"),
+    ):
+        cluster._claimed(ray, "s3://data/busy", {}, {}).__enter__()

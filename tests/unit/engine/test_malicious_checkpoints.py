@@ -1,0 +1,172 @@
+"""Weights from a stranger: pickles in every disguise, and headers that promise what is not there."""
+
+import gzip
+import io
+import json
+import os
+import pickle
+import resource
+import struct
+import tarfile
+import zipfile
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fewseg.engine.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from fewseg.engine.released import import_checkpoint
+from fewseg.inference.supports import load_supports
+from fewseg.methods.pfenet import PFENetConfig
+from small_segmenters import model, tiny, tiny_checkpoint
+
+
+class RunsCode:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (self.mark,)
+
+
+def zipped(content):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as out:
+        out.writestr("archive/data.pkl", content)
+        out.writestr("archive/version", "3\n")
+    return file.getvalue()
+
+
+def tarred(content):
+    """As torch wrote it before 2017: pickles in a tar."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as out:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            out.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+def saved_by_torch(value, **options):
+    file = io.BytesIO()
+    torch.save(value, file, **options)
+    return file.getvalue()
+
+
+def behind_a_header(content):
+    """A pickle as the data of a safetensors file."""
+    header = json.dumps({"a": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}})
+    return struct.pack("<Q", len(header)) + header.encode() + content
+
+
+DISGUISES = {
+    **{f"protocol {k}": lambda value, k=k: pickle.dumps(value, protocol=k) for k in range(6)},
+    "zip of torch": saved_by_torch,
+    "stream of torch": lambda value: saved_by_torch(value, _use_new_zipfile_serialization=False),
+    "bare zip": lambda value: zipped(pickle.dumps(value)),
+    "tar of old torch": lambda value: tarred(pickle.dumps(value)),
+    "gzip": lambda value: gzip.compress(pickle.dumps(value)),
+    "behind a header": lambda value: behind_a_header(pickle.dumps(value)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("disguise", DISGUISES)
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth"])
+def test_no_pickle_is_opened_whatever_it_looks_like(tmp_path, disguise, name):
+    mark, path = tmp_path / "the code ran", tmp_path / name
+    path.write_bytes(DISGUISES[disguise]({"state_dict": RunsCode(str(mark))}))
+    with pytest.raises(ValueError, match=name):
+        read_checkpoint(path)
+    with pytest.raises(ValueError, match=name):
+        load_checkpoint(path)
+    with pytest.raises(ValueError, match=name):
+        load_supports(path, model())
+    with pytest.raises(ValueError, match=name):
+        import_checkpoint(path, tmp_path / "new.safetensors")
+    assert not mark.exists()
+    assert not (tmp_path / "new.safetensors").exists()
+
+
+def tensor(shape, offsets, dtype="F32"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+HUGE = 2**40
+HEADERS = {
+    "overlapping tensors": {"a": tensor([4], [0, 16]), "b": tensor([4], [8, 24])},
+    "one tensor twice": {"a": tensor([4], [0, 16]), "b": tensor([4], [0, 16])},
+    "a hole": {"a": tensor([1], [0, 4]), "b": tensor([1], [100, 104])},
+    "sizes beyond the file": {"a": tensor([HUGE], [0, 4 * HUGE])},
+    "sizes that overflow": {"a": tensor([HUGE, HUGE], [0, 0])},
+    "sizes of nothing": {"a": tensor([HUGE, 0], [0, 4])},
+    "a negative size": {"a": tensor([-4], [0, 16])},
+    "a size that is no number": {"a": tensor([float("nan")], [0, 16])},
+    "an infinite size": {"a": tensor([float("inf")], [0, 16])},
+    "offsets backwards": {"a": tensor([4], [16, 0])},
+    "an unknown kind": {"a": tensor([4], [0, 16], "O64")},
+    "no offsets": {"a": {"dtype": "F32", "shape": [4]}},
+    "metadata of other kinds": {"__metadata__": {"fewseg": {"a": [1]}}, "a": tensor([4], [0, 16])},
+}
+
+
+def growth(call):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024  # MiB
+
+
+def refused(path):
+    for read in (read_checkpoint, load_checkpoint, lambda path: load_supports(path, model())):
+        with pytest.raises(ValueError, match=path.name) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_a_header_that_lies_is_refused_before_memory_is_taken(tmp_path, kind):
+    header = json.dumps(HEADERS[kind]).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(32))
+    assert growth(lambda: refused(path)) < 64
+
+
+@pytest.mark.parametrize("length", [2**31, 2**63, 2**64 - 1, 100, 0])
+def test_a_header_of_any_stated_length_is_refused_before_memory_is_taken(tmp_path, length):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + b"{}")
+    assert growth(lambda: refused(path)) < 64
+
+
+def test_a_sparse_file_with_a_header_of_gigabytes_is_not_read(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", 2**31))
+        file.truncate(2**31 + 8)  # holes: it takes no room on the disk
+    assert growth(lambda: refused(path)) < 64
+
+
+@pytest.mark.parametrize("change", [{"channels": 10**9}, {"channels": 1e300}, {"channels": -1}])
+def test_a_config_that_asks_for_more_than_the_file_holds_is_refused(tmp_path, change):
+    path = tmp_path / "a.safetensors"
+    config = replace(tiny(PFENetConfig()), scales=(1.0,))
+    save_checkpoint(path, config.build().eval(), Checkpoint(config=config), whole=True)
+    raw = path.read_bytes()
+    size = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8 : 8 + size])
+    text = json.loads(header["__metadata__"]["fewseg"])
+    text["config"].update(change)
+    header["__metadata__"]["fewseg"] = json.dumps(text)
+    new = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(new)) + new + raw[8 + size :])
+
+    def read():
+        with pytest.raises(ValueError, match=path.name):
+            load_checkpoint(path)
+
+    assert growth(read) < 64
+
+
+def test_the_right_file_is_still_read(tmp_path):
+    assert load_checkpoint(tiny_checkpoint(tmp_path / "a.safetensors"))
