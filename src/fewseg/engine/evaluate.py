@@ -18,10 +18,10 @@ from fewseg.data.episodes import Episodes, EpisodeSpec, Way
 from fewseg.data.protocols import LabelSize
 from fewseg.data.source import Source
 from fewseg.data.transforms import EvalView, eval_view, way_labels
+from fewseg.engine.answering import Answering
 from fewseg.engine.choices import Precision, Target
 from fewseg.engine.executors import (
     SHARDS,
-    Answering,
     Array,
     CrossPair,
     Executor,
@@ -260,10 +260,11 @@ class Line(Answering):
     """One line of a table: which episodes, and how they are answered."""
 
     episodes: Episodes  # which, with their N and K and their protocol
+    seeds: Sequence[int] | None = None  # the protocol's by default
 
     def specs(self) -> list[tuple[int, EpisodeSpec]]:
         """(seed, episode) of all episodes."""
-        seeds = self.episodes.protocol.seeds
+        seeds = self.episodes.protocol.seeds if self.seeds is None else self.seeds
         return [(seed, spec) for seed in seeds for spec in self.episodes.episodes(seed)]
 
 
