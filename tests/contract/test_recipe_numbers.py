@@ -12,7 +12,7 @@ import pytest
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.canet import Refinement
 from fewseg.methods.fusion import IterativeInference
-from fewseg.recipes.datasets import coco, coco_contiguous, coco_three_parts, pascal
+from fewseg.recipes.datasets import coco, coco_contiguous, coco_tested_on_voc, coco_three_parts, pascal
 from fewseg.recipes.registry import RECIPES, recipe
 
 PFENET_VIEW = {
@@ -198,6 +198,7 @@ TABLE = {
     "coco_srpnet_resnet50": (SRPNET_TRAINING, SRPNET, FULL, coco_three_parts),
     "coco_20i_srpnet_resnet50": (SRPNET_TRAINING, SRPNET, FULL, coco),
     "pascal_matcher_resnet50": (None, SRPNET, PANET, pascal),
+    "coco_to_voc_matcher_resnet50": (None, SRPNET, PANET, coco_tested_on_voc),
     "pascal_sgone_vgg16": (SRPNET_TRAINING, SRPNET, {"channels": 128}, pascal),
     "pascal_hsnet_resnet50": (HSNET_TRAINING, HSNET, {"channels": 128}, pascal),
     "coco_hsnet_resnet50": (HSNET_TRAINING | {"batch": 40}, HSNET_COCO, {"channels": 128}, coco),

@@ -19,7 +19,7 @@ from fewseg.annotations.image_files import check_annotated_size, image_size
 from fewseg.annotations.json_values import field, number, shown, size_field, typed
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
-from fewseg.annotations.rle import decode_coco, run_array
+from fewseg.annotations.rle import Runs, coco_runs, decode_coco, fill_runs, run_array
 from fewseg.annotations.shapes import Canvas, Region, rectangle
 from fewseg.annotations.values import AnnotatedImage, Items, Problem, box_of
 from fewseg.annotations.writer import JournalledWriter, json_list, json_text
@@ -209,70 +209,99 @@ def _draw(
     assumed: Counter[str],
     where: str,
 ) -> None:
-    category = field(annotation, "category_id", int, where)
-    if category not in categories:
-        raise DataError(
-            f"{where} has the category {category}; expected one of {sorted(categories)[:20]}: add it to "
-            "'categories'"
-        )
-    region, weak = _region(annotation, canvas.size, assumed, where)
+    shape = shape_of(annotation, categories, canvas.size, where, assumed)
+    weak = not annotation.get("segmentation")
+    if not weak and shape.empty:
+        raise DataError(f"{where}: its polygons must have x, y of 3 points or more, got fewer: draw it again")
+    region = _box(annotation, canvas.size, where) if weak else shape.draw(canvas.size)
     if annotation.get("iscrowd"):
         canvas.ignore(region)
     else:
-        canvas.add(categories[category], region, weak=weak)
+        canvas.add(categories[shape.category], region, weak=weak)
 
 
-def _region(
-    annotation: Mapping[str, Any], size: tuple[int, int], assumed: Counter[str], where: str
-) -> tuple[Region, bool]:
-    """Returns an annotation's pixels, and whether they are those of its box."""
-    segmentation = annotation.get("segmentation")
-    if isinstance(segmentation, dict):
-        return decode_coco(segmentation, size, where).astype(np.bool_), False
-    if isinstance(segmentation, list) and segmentation:
-        if all(isinstance(v, int | float) for v in segmentation):
-            segmentation = [segmentation]
-            assumed["segmentations are one list of numbers, read as one polygon"] += 1
-        given = parse_polygons(segmentation, where)
-        polygons = [polygon for polygon in given if len(polygon) >= 6] or given
-        assumed["polygons of fewer than 3 points beside good ones, left out"] += len(given) - len(polygons)
-        _check_extent(polygons, size, where)
-        return fill_polygons(polygons, size), False
-    if segmentation not in (None, [], ""):
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """The segmentation of an annotation, checked and not yet drawn: polygons, or runs that fill the image."""
+
+    category: int
+    polygons: tuple[Polygon, ...] = ()
+    runs: Runs | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether it has neither."""
+        return self.runs is None and not self.polygons
+
+    def draw(self, size: tuple[int, int]) -> Region:
+        """Returns its pixels in an image of (H, W); polygons that overlap are united, as in COCO."""
+        if self.runs is not None:
+            return fill_runs(self.runs, size).astype(np.bool_)
+        return fill_polygons(self.polygons, size)
+
+
+def shape_of(
+    annotation: Mapping[str, Any],
+    categories: Mapping[int, str],
+    size: tuple[int, int],
+    where: str,
+    assumed: Counter[str],
+) -> Shape:
+    """Checks an annotation of an image of (H, W) ; counts what is left out, clipped or taken for another."""
+    category = field(annotation, "category_id", int, where)
+    if category not in categories:
         raise DataError(
-            f"{where}: the segmentation is {shown(segmentation)}; expected polygons, an RLE, or "
-            "none and a bbox"
+            f"{where}: the category must be one of {sorted(categories)[:20]}, got {category}: add it to "
+            "'categories'"
         )
-    box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4:
+    given = annotation.get("segmentation")
+    if isinstance(given, dict):
+        return Shape(category, runs=coco_runs(given, size, where))
+    if given in (None, [], ""):
+        return Shape(category)
+    if not isinstance(given, list):
         raise DataError(
-            f"{where} has no segmentation and its bbox is {shown(box)}; expected [x, y, width, height]"
+            f"{where}: the segmentation must be polygons, an RLE, or none beside a bbox, got {shown(given)}: "
+            "export the file again"
         )
-    x, y, width, height = (number(v, f"{where}: bbox") for v in box)
-    if width < 0 or height < 0:
-        raise DataError(
-            f"{where}: the bbox {box} has a negative side; expected [x, y, width, height]: correct it"
-        )
-    return rectangle(x, y, width, height, size), True
+    if all(isinstance(v, int | float) for v in given):
+        given = [given]
+        assumed["segmentations are one list of numbers, read as one polygon"] += 1
+    polygons = parse_polygons(given, where)
+    kept = tuple(polygon for polygon in polygons if len(polygon) >= 6)
+    assumed["polygons of fewer than 3 points, left out"] += len(polygons) - len(kept)
+    assumed["polygons outside their image, clipped"] += _check_extent(kept, size, where)
+    return Shape(category, kept)
 
 
-def _check_extent(polygons: Sequence[Polygon], size: tuple[int, int], where: str) -> None:
-    for polygon in polygons:
-        if len(polygon) < 6:
-            raise DataError(
-                f"{where}: a polygon has {len(polygon)} numbers; expected x, y of 3 points or more: draw it "
-                "again"
-            )
-        if (np.abs(polygon) > 4 * max(size)).any():
-            raise DataError(
-                f"{where}: a polygon lies far outside its image of {size[1]} x {size[0]} pixels: correct it"
-            )
+def _check_extent(polygons: Sequence[Polygon], size: tuple[int, int], where: str) -> int:
+    """Returns how many polygons lie in part outside their image; refuses what can be no drawing of it."""
+    reach = [max(outside(polygon, size)) for polygon in polygons]
+    if max(reach, default=0) > max(size):
+        raise DataError(
+            f"{where}: a polygon reaches {max(reach):.0f} pixels outside its image of {size[1]} x {size[0]}: "
+            "its coordinates are of another image, or no pixels: correct it"
+        )
     corners = [polygon.reshape(-1, 2) for polygon in polygons]
     edges = sum(float(np.abs(np.diff(c, axis=0, append=c[:1])).max(axis=1).sum()) for c in corners)
     if edges > _LONGEST_OUTLINE:
         raise DataError(
-            f"{where}: its outline is {edges:.0f} pixels long; expected up to {_LONGEST_OUTLINE}: use an RLE"
+            f"{where}: its outline must have up to {_LONGEST_OUTLINE} pixels, got {edges:.0f}: use an RLE"
         )
+    return sum(pixels > 0 for pixels in reach)
+
+
+def _box(annotation: Mapping[str, Any], size: tuple[int, int], where: str) -> Region:
+    """Returns the pixels of an annotation's bbox."""
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or len(box) != 4:
+        raise DataError(
+            f"{where} has no segmentation, and its bbox must be [x, y, width, height], got {shown(box)}"
+        )
+    x, y, width, height = (number(v, f"{where}: bbox") for v in box)
+    if width < 0 or height < 0:
+        raise DataError(f"{where}: the sides of the bbox must be 0 or more, got {box}: correct it")
+    return rectangle(x, y, width, height, size)
 
 
 def image_id(name: str) -> int:

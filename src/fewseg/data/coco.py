@@ -19,12 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewseg.annotations.coco import Polygon, compact, fill_polygons, outside, parse_coco, parse_polygons
+from fewseg.annotations.coco import Shape, compact, parse_coco, shape_of
 from fewseg.annotations.image_files import image_size, read_rgb, require_folder
 from fewseg.annotations.json_values import field as json_field
 from fewseg.annotations.json_values import shown, size_field
-from fewseg.annotations.rle import Runs, coco_runs, fill_runs
-from fewseg.annotations.shapes import Region
 from fewseg.annotations.values import Mask
 from fewseg.data.folds import CATEGORY_IDS, CLASS_OF_CATEGORY, COCO_CLASSES, numbered
 from fewseg.data.source import known
@@ -45,19 +43,12 @@ _MOST_PIXELS = 178_956_970
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One annotation of an image, checked and not yet drawn: polygons, or runs that fill the image."""
+    """One annotation of an image."""
 
     id: int
     class_id: int
     crowd: bool
-    polygons: tuple[Polygon, ...] = ()
-    runs: Runs | None = None
-
-    def draw(self, size: tuple[int, int]) -> Region:
-        """Returns its pixels in an image of (H, W); polygons that overlap are united, as in COCO."""
-        if self.runs is not None:
-            return fill_runs(self.runs, size).astype(np.bool_)
-        return fill_polygons(self.polygons, size)
+    shape: Shape
 
 
 @dataclass(frozen=True)
@@ -134,7 +125,7 @@ def read_annotations(path: Path) -> Annotations:
             f"annotation file {path}: {len(wrong)} wrong entries; expected COCO's own instances file (or "
             f"a part of it) as unpacked: unpack it again, or mend what made it{summary(wrong)}"
         )
-    return Annotations(tuple(images), tuple(instances), len(file.images), dict(sorted(tolerated.items())))
+    return Annotations(tuple(images), tuple(instances), len(file.images), dict(sorted((+tolerated).items())))
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -171,44 +162,18 @@ def instance_of(
     tolerated: Counter[str],
 ) -> Instance | None:
     """Checks an annotation of an image of (H, W); None where no polygon has three points."""
-    category = json_field(raw, "category_id", int, where)
-    if category not in categories or category not in CLASS_OF_CATEGORY:
-        raise DataError(f"{where} is of category {category}, which the file does not list")
     number, crowd = raw.get("id", 0), raw.get("iscrowd", 0)
     if type(number) is not int:
-        raise DataError(f"{where} has the id {number!r}; expected a whole number")
+        raise DataError(f"{where}: the id must be a whole number, got {shown(number)}")
     if crowd not in (0, 1):
-        raise DataError(f"{where} has iscrowd {crowd!r}; expected 0 or 1")
-    class_id, segmentation = CLASS_OF_CATEGORY[category], raw.get("segmentation")
-    if isinstance(segmentation, dict):
-        return Instance(number, class_id, bool(crowd), runs=coco_runs(segmentation, size, where))
-    if not isinstance(segmentation, list):
-        raise DataError(f"{where} has the segmentation {shown(segmentation)}; expected polygons or an RLE")
-    polygons = _usable_polygons(parse_polygons(segmentation, where), size, where, tolerated)
-    if not polygons:
+        raise DataError(f"{where}: iscrowd must be 0 or 1, got {shown(crowd)}")
+    if raw.get("segmentation") is None:
+        raise DataError(f"{where}: the segmentation must be polygons or an RLE, got none")
+    shape = shape_of(raw, categories, size, where, tolerated)
+    if shape.empty:
         tolerated["annotations without a polygon of 3 points, left out"] += 1
         return None
-    return Instance(number, class_id, bool(crowd), polygons)
-
-
-def _usable_polygons(
-    polygons: Sequence[Polygon], size: tuple[int, int], where: str, tolerated: Counter[str]
-) -> tuple[Polygon, ...]:
-    usable = []
-    for polygon in polygons:
-        if len(polygon) < 6:
-            tolerated["polygons of fewer than 3 points, left out"] += 1
-            continue
-        reach = max(outside(polygon, size))
-        if reach > max(size):
-            raise DataError(
-                f"{where} has a polygon that reaches {reach:.0f} pixels outside its image of "
-                f"{size[1]} x {size[0]}: its coordinates are of another image, or no pixels"
-            )
-        if reach > 0:
-            tolerated["polygons outside their image, clipped"] += 1
-        usable.append(polygon)
-    return tuple(usable)
+    return Instance(number, CLASS_OF_CATEGORY.get(shape.category, 0), bool(crowd), shape)
 
 
 RENDERING = 1
@@ -226,7 +191,7 @@ def draw_labels(instances: Sequence[Instance], size: tuple[int, int]) -> Mask:
     labels: Mask = np.zeros(size, dtype=np.uint8)
     things = []
     for instance in instances:
-        inside = instance.draw(size)
+        inside = instance.shape.draw(size)
         if instance.crowd:
             labels[inside] = IGNORE
         else:

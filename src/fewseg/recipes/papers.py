@@ -43,7 +43,15 @@ from fewseg.methods.sdaanet import (
 )
 from fewseg.methods.srpnet import SRPNetConfig
 from fewseg.recipes import variants
-from fewseg.recipes.datasets import coco, coco_contiguous, coco_three_parts, pascal
+from fewseg.recipes.datasets import (
+    coco,
+    coco_contiguous,
+    coco_tested_on_voc,
+    coco_three_parts,
+    fss1000,
+    pascal,
+    voc_tested_on_coco,
+)
 from fewseg.recipes.recipe import (
     AVERAGED,
     CROSS_GUIDED,
@@ -362,6 +370,27 @@ def pascal_matcher_resnet50() -> Recipe:
     """
     backbone = BackboneConfig(levels=("layer2", "layer3"))  # those that are compared
     return replace(_prototypes(MatcherConfig(backbone=backbone), *PLAIN, *ITERATED), train=None)
+
+
+@register(variants.MATCHER)
+def voc_to_coco_matcher_resnet50() -> Recipe:
+    """The training-free matcher, ResNet-50, on the classes of COCO val2014 that VOC has not."""
+    return replace(pascal_matcher_resnet50(), data=voc_tested_on_coco)
+
+
+@register(variants.MATCHER)
+def coco_to_voc_matcher_resnet50() -> Recipe:
+    """The training-free matcher, ResNet-50, on VOC's val images in the folds of COCO-20i.
+
+    Deviations: no paper has it; the folds are those of RePRI (Boudiaf et al. 2021).
+    """
+    return replace(pascal_matcher_resnet50(), data=coco_tested_on_voc)
+
+
+@register(variants.MATCHER)
+def fss1000_matcher_resnet50() -> Recipe:
+    """The training-free matcher, ResNet-50, FSS-1000."""
+    return replace(pascal_matcher_resnet50(), data=fss1000)
 
 
 VIEW = TrainView(size=321, scale=(1.0, 1.0), rotate=10.0, rotate_probability=0.5, flip=0.5, blur=0.0)

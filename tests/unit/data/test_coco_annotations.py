@@ -29,7 +29,7 @@ def checked(segmentation, counted=None, **entry):
 
 
 def test_polygons_of_a_region_are_united():
-    found = region(1, 1, box(0, 0, 6, 6), box(3, 3, 10, 10)).draw(SIZE)
+    found = region(1, 1, box(0, 0, 6, 6), box(3, 3, 10, 10)).shape.draw(SIZE)
     wanted = np.zeros(SIZE, dtype=bool)
     wanted[0:6, 0:6] = wanted[3:10, 3:10] = True
     assert np.array_equal(found, wanted)
@@ -48,7 +48,7 @@ def test_polygons_of_a_region_are_united():
 )
 def test_what_lies_outside_the_image_is_cut_off(edges, rows, columns):
     counted = Counter()
-    found = checked([box(*edges)], counted).draw(SIZE)
+    found = checked([box(*edges)], counted).shape.draw(SIZE)
     wanted = np.zeros(SIZE, dtype=bool)
     wanted[slice(*rows), slice(*columns)] = True
     assert np.array_equal(found, wanted)
@@ -59,7 +59,7 @@ def test_a_slanted_polygon_is_clipped_as_if_drawn_on_a_larger_image():
     rng = np.random.default_rng(3)
     for _ in range(60):
         points = rng.uniform((-25, -18), (50, 36), (5, 2))
-        found = region(1, 1, points.flatten().tolist()).draw(SIZE)
+        found = region(1, 1, points.flatten().tolist()).shape.draw(SIZE)
         large = coco_mask.decode(coco_mask.frPyObjects([(points + 40).flatten().tolist()], 120, 140))[:, :, 0]
         assert np.array_equal(found, large[40:60, 40:70].astype(bool))
 
@@ -94,7 +94,7 @@ def test_a_crowd_is_ignored_and_a_thing_over_it_is_not():
 
 def test_polygons_of_two_points_are_left_out_and_counted():
     counted = Counter()
-    assert len(checked([[1, 1, 5, 5], box(2, 2, 6, 6)], counted).polygons) == 1
+    assert len(checked([[1, 1, 5, 5], box(2, 2, 6, 6)], counted).shape.polygons) == 1
     assert checked([[1, 1, 5, 5]], counted) is None
     assert counted["polygons of fewer than 3 points, left out"] == 2
     assert counted["annotations without a polygon of 3 points, left out"] == 1
@@ -107,7 +107,7 @@ def test_polygons_of_two_points_are_left_out_and_counted():
         ([["a", 1, 5, 5, 9, 9]], "expected x, y, x, y"),
         ([[1, 1, 5, float("nan"), 9, 9]], "finite"),
         ([box(0, 0, 4000, 10)], "3970 pixels outside its image of 30 x 20"),
-        ("text", "expected polygons or an RLE"),
+        ("text", "must be polygons, an RLE"),
         ({"size": [20, 31], "counts": [620]}, r"size \[20, 31\] .*its image of \[20, 30\]"),
     ],
 )
@@ -145,17 +145,23 @@ def read(tmp_path):
         ({"categories": [3, PERSON]}, "categories, entry 0 is 3"),
         (
             {"annotations": [THING | {"id": "abc"}]},
-            "annotation abc has the id 'abc'; expected a whole number",
+            "annotation abc: the id must be a whole number, got 'abc'",
         ),
-        ({"annotations": [THING | {"iscrowd": "0"}]}, "annotation 7 has iscrowd '0'; expected 0 or 1"),
+        ({"annotations": [THING | {"iscrowd": "0"}]}, "annotation 7: iscrowd must be 0 or 1, got '0'"),
         ({"images": [IMAGE | {"height": 10**9}]}, "image 4, a.jpg, is 16 x 1000000000 pixels; expected 1 to"),
         ({"images": [IMAGE | {"width": float("inf")}]}, "image 4: 'width' is inf"),
         ({"images": [{"id": 4, "file_name": "a.jpg", "height": 3}]}, "image 4 has no 'width'"),
         ({"images": [IMAGE, IMAGE]}, "two images have one id, 4"),
         ({"images": [IMAGE, IMAGE | {"id": 5}]}, "image 5, a.jpg, is listed twice"),
         ({"annotations": [THING | {"image_id": 77}]}, "entry 0 is of image 77, which the file does"),
-        ({"annotations": [THING | {"category_id": 12}]}, "annotation 7 is of category 12"),
-        ({"annotations": [THING | {"segmentation": None}]}, "7 has the segmentation None"),
+        (
+            {"annotations": [THING | {"category_id": 12}]},
+            r"7: the category must be one of \[1\], got 12",
+        ),
+        (
+            {"annotations": [THING | {"segmentation": None}]},
+            "or an RLE, got none",
+        ),
         ({"annotations": [3]}, "annotations, entry 0 is 3"),
         ({"annotations": []}, "has no annotations; expected an instances file"),
         ({"images": {}}, "has no images"),

@@ -8,6 +8,7 @@ import pytest
 from scipy.io import savemat
 
 from fewseg.recipes import datasets
+from fewseg.recipes.registry import recipe
 from fewseg.types import DataError
 
 SIZE = (6, 8)
@@ -75,7 +76,7 @@ def test_srpnets_parts_share_their_training_images(root):
 
 
 def test_coco_to_voc_reads_voc_val_in_cocos_numbers(root):
-    data = datasets.coco_tested_on_voc(0, root)
+    data = recipe("coco_to_voc_matcher_resnet50").read(0, root)
     assert (data.train.ids, data.test.ids) == (("train1", "train2"), ("v1",))
     assert data.test.images["v1"].areas == {1: 32, 63: 8}
     assert data.source.read_labels("v1")[:3, 0].tolist() == [255, 63, 1]
@@ -85,7 +86,7 @@ def test_coco_to_voc_reads_voc_val_in_cocos_numbers(root):
 
 
 def test_voc_to_coco_trains_on_voc_and_tests_classes_that_it_has_not(root):
-    data = datasets.voc_tested_on_coco(2, root)
+    data = recipe("voc_to_coco_matcher_resnet50").read(2, root)
     assert (data.train.ids, data.test.ids) == (("s1", "t1"), ("val1", "val2"))
     assert data.train.images["s1"].areas == {17: 48}
     assert 23 in data.split.novel

@@ -18,6 +18,7 @@ from fewseg.data.index import build_index
 from fewseg.data.protocols import Protocol
 from fewseg.data.transforms import EvalView, TrainView, way_labels
 from fewseg.recipes.datasets import fss1000
+from fewseg.recipes.registry import recipe
 from fewseg.types import DataError
 
 NAMES = [f"class{i:03d}" for i in range(300)]
@@ -155,7 +156,7 @@ def test_lists_that_do_not_belong_are_reported(tmp_path, files, message):
 
 
 def test_the_fold_trains_and_tests_on_images_of_its_classes(made):
-    data = fss1000(0, made)
+    data = recipe("fss1000_matcher_resnet50").read(0, made)
     split = data.split
     assert (split.name, data.dataset, len(split.base)) == ("fss-1000-drawn", "fss-1000-drawn", 156)
     assert {c for f in data.test.images.values() for c in f.areas} == set(split.novel)
