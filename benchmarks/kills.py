@@ -37,7 +37,7 @@ import tyro
 
 HERE = Path(__file__).resolve()
 SIZE = 65
-STAMPED = ("environment", "wall_seconds", "created", "seconds", "date")  # differ from run to run
+STAMPED = ("environment", "wall_seconds", "created", "seconds", "digest", "counts_sha256")  # of a run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,7 @@ def features(inputs: Path, out: Path) -> None:
 
     source = SyntheticSource(400, SIZE)
     network = backbone().build().eval()
-    FeatureStore(network, source, [EvalView(SIZE)], folder=out / "features").prepare(source.ids)
+    FeatureStore(network, source, [EvalView(SIZE)], folder=out / "features").ensure(source.ids)
 
 
 def export(inputs: Path, out: Path) -> None:
@@ -350,10 +350,13 @@ def outcome(out: Path) -> dict[str, str]:
 
 
 def tensors_of(file: Path) -> bytes:
+    import torch
     from safetensors import safe_open
 
-    with safe_open(file, framework="np") as stored:
-        return repr([(k, stored.get_tensor(k).tobytes()) for k in sorted(stored.keys())]).encode()
+    with safe_open(file, framework="pt") as stored:
+        tensors = [(key, stored.get_tensor(key)) for key in sorted(stored.keys())]
+    values = [(k, t.dtype, t.shape, t.reshape(-1).view(torch.uint8).numpy().tobytes()) for k, t in tensors]
+    return repr(values).encode()
 
 
 def unstamped(value):
@@ -490,6 +493,7 @@ def serve_campaign(kills: int, seed: int, inputs: Path, folder: Path) -> dict[st
 def undisturbed(name: str, inputs: Path, folder: Path) -> tuple[dict[str, str], float]:
     """What a work ends with, and the seconds that it takes."""
     own = folder / f"{name}-undisturbed"
+    shutil.rmtree(own, ignore_errors=True)
     own.mkdir()
     start = time.monotonic()
     started = Started(name, inputs, own / "out")

@@ -377,7 +377,7 @@ def load_supports(path: Path, model: Model) -> SupportSet:
         return found
     except DataError:
         raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
         raise DataError(f"{path} is not a complete support set ({error}): save it again") from error
 
 
@@ -394,10 +394,13 @@ def _support(
     whole = {name: tensors[key] for name, key in places.items() if key in tensors}
     windows = tuple(Window(t, left, letterbox((h, w), size)) for t, left, h, w, size in stored["windows"])
     for tensor in (*maps.values(), *masks.values()):
-        if len(tensor) != len(windows):
+        if tensor.ndim not in (3, 4) or len(tensor) != len(windows):
             raise ValueError(f"image {i} has {len(windows)} views and tensors of {len(tensor)}")
+    side = (model.size, model.size)
+    if _pair(stored["image_size"]) != side or any((w.box.size, w.box.size) != side for w in windows):
+        raise ValueError(f"image {i} has views of other sizes than the model's {model.size} pixels")
     image = EncodedImage(
-        features=Features(maps=maps, image_size=_pair(stored["image_size"])),
+        features=Features(maps=maps, image_size=side),
         windows=windows,
         size=_pair(stored["size"]),
         digest=str(stored["digest"]),

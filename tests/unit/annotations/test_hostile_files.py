@@ -1,0 +1,133 @@
+"""Inputs that ended in a traceback (``benchmarks/fuzz.py``): each ends in one line that names the file."""
+
+import json
+import struct
+import zipfile
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from fewseg.annotations.formats import read_supports
+from fewseg.annotations.jsonl import read_jsonl
+from fewseg.engine.checkpoint import load_checkpoint
+from fewseg.engine.results import load_counts
+from fewseg.inference import Segmenter
+from fewseg.types import DataError
+from result_files import make_counts
+from small_segmenters import model, picture, tiny_checkpoint, with_squares
+
+REGION = {
+    "id": "r",
+    "original_width": 70,
+    "original_height": 50,
+    "value": {"points": [[10, 10], [60, 10], [60, 60]], "polygonlabels": ["thing"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("id",), {}),
+        (("id",), [[]]),
+        (("value", "xlabels"), [[]]),
+        (("value", "polygonlabels"), [{}]),
+        (("value", "polygonlabels"), {"a": 1}),
+        (("value", "points"), {"a": 1}),
+        (("value", "points"), [[10**400, 0]] * 3),
+        (("value", "points"), [[float("nan"), 0]] * 3),
+        (("original_width",), [70]),
+        (("original_width",), 10**30),
+        (("value",), []),
+        (("image_rotation",), "x"),
+    ],
+)
+def test_label_studio_with_values_of_other_kinds(tmp_path, place, value):
+    Image.fromarray(picture(0)[0]).save(tmp_path / "a.png")
+    region = json.loads(json.dumps(REGION))
+    *lead, last = place
+    inner = region
+    for key in lead:
+        inner = inner[key]
+    inner[last] = value
+    task = {"id": 1, "data": {"image": "a.png"}, "annotations": [{"result": [region]}]}
+    (tmp_path / "a.json").write_text(json.dumps([task]))
+    with suppress(DataError):  # of some values nothing is needed
+        assert read_supports(tmp_path / "a.json")
+
+
+COLUMNS = {
+    "of no axis": np.array(3),
+    "of two axes": np.zeros((60, 2), np.int64),
+    "of dates": np.zeros(120, "datetime64[s]"),
+    "of NaN": np.full(120, np.nan),
+    "of texts": np.array(["x"] * 120),
+    "of structures": np.zeros(120, [("a", int)]),
+    "of another length": np.zeros(7, np.int64),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+@pytest.mark.parametrize("name", ["seed", "fg_pred", "query", "supports"])
+def test_counts_with_a_column(tmp_path, kind, name):
+    columns = {k: np.asarray(v) for k, v in vars(make_counts()).items()}
+    np.savez(tmp_path / "a.counts.npz", **{**columns, name: COLUMNS[kind]})
+    with pytest.raises(ValueError, match=r"a.counts.npz is not a whole table of episode counts"):
+        load_counts(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    "head", [b"(" * 5000, b"{'descr': '<i8', 'fortran_order': False, 'shape': (1099511627776,)}"]
+)
+def test_counts_with_a_broken_or_huge_header(tmp_path, head):
+    with zipfile.ZipFile(tmp_path / "a.counts.npz", "w") as out:
+        for name in vars(make_counts()):
+            out.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head)
+    with pytest.raises(ValueError, match=r"a.counts.npz is not a whole table of episode counts"):
+        load_counts(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("size", [(10**18, 10**18), (2**31, 2**31), (40_000, 40_000)])
+def test_predictions_of_an_impossible_size(tmp_path, size):
+    line = {"name": "a.png", "height": size[0], "width": size[1], "scores": {"a": 1}, "regions": []}
+    head = {"format": "fewseg-predictions-1", "classes": ["a"]}
+    (tmp_path / "p.jsonl").write_text(f"{json.dumps(head)}\n{json.dumps(line)}\n")
+    with pytest.raises(DataError, match=r"p.jsonl, image 1 is of .* pixels: it is broken"):
+        list(read_jsonl(tmp_path / "p.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda shot, tensors: shot.update(image_size=[0, 65]),
+        lambda shot, tensors: shot["windows"][0].__setitem__(4, 33),
+        lambda shot, tensors: tensors.update({k: t.flatten() for k, t in tensors.items() if ".0." in k}),
+    ],
+)
+def test_support_sets_whose_sizes_do_not_fit(tmp_path, change):
+    path = tmp_path / "s.safetensors"
+    with_squares().save_supports(path)
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["fewseg-supports"])
+    change(header["shots"][0], tensors)
+    save_file(tensors, path, metadata={"fewseg-supports": json.dumps(header)})
+    with pytest.raises(DataError, match=r"s.safetensors is not a complete support set"):
+        Segmenter(model()).load_supports(path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"levels": "a"}, {"backbone": 1}, {"type": "os.system"}, {"[1]": 2}, {"metric": []}]
+)
+def test_checkpoints_with_an_edited_config(tmp_path, change):
+    path = tiny_checkpoint(tmp_path / "m.safetensors")
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["fewseg"])
+    header["config"].update(change)
+    save_file(tensors, path, metadata={"fewseg": json.dumps(header)})
+    with pytest.raises(ValueError, match=r"m.safetensors"):
+        load_checkpoint(path)
