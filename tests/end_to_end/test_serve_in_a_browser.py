@@ -15,7 +15,7 @@ from fewseg.inference import Segmenter
 from fewseg.serve.app import create_app
 from fewseg.serve.limits import Limits
 from serve_page import png, read_png, serving
-from small_segmenters import model, picture
+from small_segmenters import iou, model, picture
 
 pytestmark = NEEDED
 
@@ -139,6 +139,98 @@ def test_draw_predict_correct_promote_download(open_page, tmp_path):
     np.testing.assert_array_equal(read_png(download(page)["masks/second.png"]), guess)
 
 
+def use(page, tool):
+    page.check(f"#tool input[value={tool}]", force=True)
+
+
+def first_mask(page):
+    return read_png(download(page)["masks/first.png"])
+
+
+def scribble(page):
+    at = places(page, FIRST.shape[:2])
+    use(page, "scribble")
+    drag(page, at(40.5, 38.5), at(50, 42), at(70.5, 40.5))
+
+
+def test_a_scribble_is_completed_before_it_becomes_an_example_and_undone_with_it(open_page, tmp_path):
+    page = open_page()
+    scribble(page)
+    wait_for_role(page, 0, "example")
+    wait_for_role(page, 1, "predicted ·")
+    page.screenshot(path=tmp_path / "completed.png")
+    assert iou(first_mask(page) == 1, FIRST_MASK == 1) > 0.95
+    page.click("#strip button:nth-child(2)")
+    expect(page.locator("#about")).to_contain_text("quality")
+    page.click("#strip button:nth-child(1)")
+    at = places(page, FIRST.shape[:2])
+    page.check('[aria-label="background"]', force=True)
+    drag(page, at(35.5, 25.5), at(45.5, 25.5))  # of what has been settled, this much is wrong
+    expect(page.locator("#undo")).to_be_enabled()
+    corrected = first_mask(page)
+    assert not corrected[25, 36:45].any()
+    page.click("#undo")
+    assert iou(first_mask(page) == 1, FIRST_MASK == 1) > 0.95
+    page.click("#redo")
+    np.testing.assert_array_equal(first_mask(page), corrected)
+
+
+def test_a_tap_a_box_and_a_fill_find_the_thing(open_page):
+    page = open_page()
+    at = places(page, FIRST.shape[:2])
+    for tool, points in (
+        ("scribble", [at(50.5, 40.5)]),
+        ("box", [at(24.5, 14.5), at(60, 40), at(86.5, 65.5)]),
+        ("fill", [at(50.5, 40.5)]),
+    ):
+        use(page, tool)
+        drag(page, *points)
+        expect(page.locator("#undo")).to_be_enabled()
+        found = first_mask(page)
+        assert iou(found == 1, FIRST_MASK == 1) > 0.95, tool
+        page.click("#undo")
+        assert not first_mask(page).any()
+    np.testing.assert_array_equal(found, FIRST_MASK)  # a fill is exact
+
+
+def test_a_polygon_follows_the_edges_between_its_corners_and_forgets_corners(open_page):
+    page = open_page()
+    at = places(page, FIRST.shape[:2])
+    use(page, "polygon")
+    for point in ((31, 21), (79, 21), (90, 80)):
+        page.mouse.click(*at(*point))
+    page.keyboard.press("Control+z")  # the last corner
+    for point in ((79, 59), (31, 59), (31, 21)):
+        page.mouse.click(*at(*point))
+    wait_for_role(page, 0, "example")
+    assert iou(first_mask(page) == 1, FIRST_MASK == 1) > 0.93
+
+
+def test_strokes_that_contradict_or_miss_the_image_are_named(open_page):
+    page = open_page()
+    scribble(page)
+    wait_for_role(page, 0, "example")
+    page.check('[aria-label="background"]', force=True)
+    at = places(page, FIRST.shape[:2])
+    drag(page, at(55.5, 30.5), at(55.5, 50.5))
+    expect(page.locator("#hint")).to_contain_text("the newer stroke counts")
+    drag(page, at(30, -3), at(60, -3))
+    expect(page.locator("#hint")).to_contain_text("outside the image")
+    assert not first_mask(page)[31:50, 55].any()
+
+
+def test_a_stroke_during_a_lost_connection_is_kept_and_sent_later(open_page):
+    page = open_page()
+    for address in ("**/complete", "**/labels?role=*"):
+        page.route(address, lambda route: route.abort())
+    scribble(page)
+    expect(page.locator("#hint")).to_contain_text("is kept here")
+    page.unroute("**/complete")
+    page.unroute("**/labels?role=*")
+    wait_for_role(page, 0, "example")
+    assert iou(first_mask(page) == 1, FIRST_MASK == 1) > 0.95
+
+
 def test_the_keyboard_alone_does_everything(open_page):
     page = open_page()
     page.focus("#canvas")
@@ -216,6 +308,7 @@ def test_a_phone_shows_all_without_scrolling_sideways(open_page, tmp_path):
     page = open_page(390, 844, has_touch=True, is_mobile=True)
     at = places(page, FIRST.shape[:2])
     page.check("#tool input[value=polygon]", force=True)
+    page.uncheck("#snap")
     for point in ((30, 20), (80, 20), (80, 60), (30, 60), (30, 20)):
         page.touchscreen.tap(*at(*point))
     wait_for_role(page, 0, "example")

@@ -78,7 +78,7 @@ class Segmentation:
         for name in self.absent:
             margins[self.classes.index(name)] = _NOWHERE
         labels: Mask = np.empty(self.size, dtype=np.uint8)
-        for rows, strip in _strips(margins, self.size):
+        for rows, strip in strips(margins, self.size):
             labels[rows] = labels_of_margins(strip[None])[0].numpy()
         return labels
 
@@ -111,7 +111,7 @@ class Segmentation:
         check_instances(split, min_area)
         numbers, of_class = numbered(self.labels, len(self.classes), split, min_area)
         sums = np.zeros(len(of_class) + 1)
-        for rows, strip in _strips(self.margins, self.size):
+        for rows, strip in strips(self.margins, self.size):
             here = np.flatnonzero(numbers[rows])
             chances = probabilities(strip).flatten(1).numpy()
             own = chances[self.labels[rows].ravel()[here].astype(np.intp) - 1, here]
@@ -159,7 +159,7 @@ def presences(margins: Tensor) -> Tensor:
     return chances.topk(max(1, round(chances.shape[1] * _TOP)), dim=1).values.mean(dim=1)
 
 
-def _strips(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
+def strips(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
     """Yields maps (N, h, w) at an image's size (N, rows, W), by strips of rows where that is large."""
     height, width = size
     step = max(1, _STRIP // (len(maps) * width))

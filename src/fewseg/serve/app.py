@@ -263,6 +263,19 @@ async def settle(
     return {**_image_json(image), "version": page.version}
 
 
+@router.post("/images/{id}/complete")
+async def complete(id: str, request: Request, page: Page) -> Response:
+    """The mask of what is painted and guessed: a grey PNG, as the labels; nothing is settled.
+
+    The body is a PNG of twice the image's height: class numbers (255 for unknown), and below them what each
+    pixel is: 0 guessed, 1 painted, 1 + j in a box around a thing of class j.
+    """
+    bodies: Bodies = request.app.state.bodies
+    async with bodies.read(request, page.limits.upload_bytes) as content:
+        found = await run_in_threadpool(page.complete, id, content)
+    return Response(png_bytes(found), media_type="image/png")
+
+
 @router.delete("/images/{id}/labels")
 def reopen(id: str, page: Page) -> dict[str, Any]:
     """Drops the settled mask of an image."""

@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -30,8 +31,10 @@ from fewseg.annotations.image_files import (
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.values import MAX_CLASSES, Mask
 from fewseg.inference.advice import RunSummary
+from fewseg.inference.complete import Canvas, Hints, canvas, complete
 from fewseg.inference.images import FirstRange
 from fewseg.inference.model import EncodedImage, Model, Window, view_masks
+from fewseg.inference.quality import probabilities
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.supports import SupportSet, save_supports
 from fewseg.serve.limits import MIB, Limits, RequestError
@@ -127,7 +130,7 @@ class PageImage:
         """
         mask = self.mask
         if mask is None:
-            return self
+            return replace(self)
         others = mask[(mask != 0) & (mask != number) & (mask != IGNORE)]
         if bool((mask == number).any()) and not others.size:
             return self.reopened()
@@ -161,6 +164,16 @@ class Advice:
     expected: tuple[tuple[int, Mapping[str, float]], ...] = ()  # number of examples, class -> expected IoU
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """The image that is drawn on."""
+
+    id: str
+    canvas: Canvas
+    classes: tuple[str, ...] = ()  # of the chances
+    chances: NDArray[np.float32] | None = None  # (N, h, w) of its prediction, before it had a mask
+
+
 class PageState:
     """What one open page has; any number of threads may use it.
 
@@ -169,12 +182,13 @@ class PageState:
 
     def __init__(self, shared: SharedModel, limits: Limits) -> None:
         self.limits = limits
-        self._shared, self._lock = shared, threading.RLock()
+        self._shared, self._lock, self._fitting = shared, threading.RLock(), threading.Lock()
         self._images: dict[str, PageImage] = {}
         self._values = FirstRange()
         self._classes: tuple[str, ...] = ()
         self._session: Session | None = None  # of the present supports, made when first needed
         self._before: Session | None = None  # of earlier ones
+        self._drawn: Drawing | None = None
         self._summary: RunSummary | None = None  # of the session's judged answers
         self._expected: dict[int, Mapping[str, float]] = {}  # by the number of examples; see advice
         self._renumbered = 0
@@ -254,12 +268,14 @@ class PageState:
 
     def encoded(self, id: str) -> EncodedImage:
         """What the backbone makes of an image; kept while there is room."""
-        image = self.image(id)
+        return self._encoded(self.image(id))
+
+    def _encoded(self, image: PageImage) -> EncodedImage:
         if image.encoded is not None:
             return image.encoded
         found = self._encode(self._pixels(image.content, image.name))
         with self._lock:
-            self._keep(id, found)
+            self._keep(image.id, found)
         return found
 
     @property
@@ -425,6 +441,31 @@ class PageState:
             self._change({id: new}, again=again)
             return self._images[id]
 
+    def complete(self, id: str, content: bytes) -> Mask:
+        """Completes what is painted: a PNG of twice the image's height, labels above and hints below.
+
+        It never waits for the network: a model's prediction helps where it has been computed.
+        """
+        with self._lock:
+            image, classes = self.image(id), self._classes
+        (height, width), what = image.size, f"of strokes on {image.name}"
+        planes = mask_of_bytes(content, what, GREY_MODES, 2 * self.limits.pixels)
+        check_same_size(f"the mask {what}", (2 * height, width), (int(planes.shape[0]), int(planes.shape[1])))
+        check_labels(planes[:height], dict(enumerate(classes, 1)), what)
+        hints = Hints(labels=planes[:height].numpy(), kind=planes[height:].numpy())
+        if int(hints.kind.max()) > 1 + len(classes):
+            raise DataError(f"hints {what} must be 0 to {1 + len(classes)}, got {int(hints.kind.max())}")
+        drawn = self._drawn
+        if drawn is None or drawn.id != id:
+            pixels = self._pixels(image.content, image.name)
+            drawn = Drawing(id=id, canvas=canvas(pixels, self.encoded(id)))
+        if image.role == "open" or drawn.classes != classes:
+            answer = image.answer if image.role == "open" else None
+            chances = None if answer is None else _chances(answer, classes)
+            drawn = replace(drawn, classes=classes, chances=chances)
+        self._drawn = drawn
+        return complete(drawn.canvas, hints, drawn.chances)
+
     def reopen(self, id: str) -> PageImage:
         """Drops the mask of an image: it is predicted again."""
         with self._lock:
@@ -473,24 +514,37 @@ class PageState:
                 self._images[id] = replace(self._images[id], answer=None)
 
     def _encoded_supports(self) -> Session | None:
-        """The present supports with their encoded state; None where no support shows a class."""
-        if self._session is None:
-            supports = SupportSet(value_range=self._values.found)
-            for image in self.images:
-                if image.role == "support":
-                    masks = {self._classes[j - 1]: mask for j, mask in image.class_masks.items()}
-                    supports = supports.added(self.encoded(image.id), masks)
-            self._session = self._shared.session(supports, self._before)
-            self._summary = RunSummary(self._session) if self._session else None
-            self._before = None
-        return self._session
+        """The present supports with their encoded state; None where no support shows a class.
+
+        Fitting takes seconds; strokes and masks do not wait for it.
+        """
+        with self._fitting:
+            with self._lock:
+                version, before, supports = (
+                    self.version,
+                    self._before,
+                    SupportSet(value_range=self._values.found),
+                )
+                if self._session is not None:
+                    return self._session
+                images, classes = [image for image in self.images if image.role == "support"], self._classes
+            for image in images:
+                masks = {classes[j - 1]: mask for j, mask in image.class_masks.items()}
+                supports = supports.added(self._encoded(image), masks)
+            session = self._shared.session(supports, before)
+            with self._lock:
+                if self.version == version:
+                    self._session, self._before = session, None
+                    self._summary = RunSummary(session) if session else None
+                else:
+                    self._before = session or before
+            return session
 
     def segmentation(self, id: str, threshold: float = 0.5, *, quality: bool = False) -> Segmentation | None:
         """The prediction of an image from the present supports; None without supports."""
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be in (0, 1), got {threshold}")
-        with self._lock:
-            session, image = self._encoded_supports(), self.image(id)
+        session, image = self._encoded_supports(), self.image(id)
         if session is None:
             return None
         answer = image.answer
@@ -605,6 +659,13 @@ class Pages:
         oldest = self._clock() - self.limits.idle_seconds
         with self._lock:
             self._open = {token: entry for token, entry in self._open.items() if entry[1] > oldest}
+
+
+def _chances(answer: Segmentation, classes: tuple[str, ...]) -> NDArray[np.float32]:
+    """A prediction's probabilities (N, h, w) of the page's classes, 0 of those that it lacks."""
+    found = dict(zip(answer.classes, probabilities(answer.margins).numpy(), strict=True))
+    none = np.zeros(answer.margins.shape[-2:], dtype=np.float32)
+    return np.stack([found.get(name, none) for name in classes])
 
 
 def class_name(name: str, others: tuple[str, ...]) -> str:

@@ -1,5 +1,6 @@
 import base64
 import io
+import re
 import threading
 
 import numpy as np
@@ -9,10 +10,11 @@ from PIL import Image
 
 from fewseg.inference import Segmenter
 from fewseg.inference.quality import QualityEstimator
+from fewseg.serve import pages
 from fewseg.serve.app import create_app
 from fewseg.serve.limits import Limits
 from serve_page import Page, at_once, png, read_png, refusal
-from small_segmenters import model, picture
+from small_segmenters import iou, model, picture
 
 
 def file_of(image, form, **options):
@@ -368,6 +370,65 @@ def test_uploads_at_the_same_time_share_a_budget_that_is_given_back(page):
     assert page.http.app.state.bodies.held == 0
     assert page.upload(content).status_code == 201
     assert page.http.app.state.bodies.held == 0
+
+
+def prompts(mask, *painted, boxes=()):
+    """Nothing believed, and what is painted: (number, rows, columns)."""
+    labels, hints = np.full(mask.shape, 255, np.uint8), np.zeros(mask.shape, np.uint8)
+    for number, rows, columns in boxes:
+        hints[rows, columns] = 1 + number
+    for number, rows, columns in painted:
+        labels[rows, columns], hints[rows, columns] = number, 1
+    return png(np.concatenate([labels, hints]))
+
+
+def completed(page, id, body):
+    return page.http.post(f"/api/images/{id}/complete", content=body)
+
+
+def test_a_stroke_is_completed_and_nothing_is_settled(page):
+    image, mask = picture(0)
+    id = page.image(image)
+    page.add_class("square")
+    before = page.state()
+    answer = completed(page, id, prompts(mask, (1, slice(20, 24), slice(30, 45))))
+    assert iou(read_png(answer.content) == 1, mask == 1) > 0.9
+    assert page.state() == {**before, "bytes": page.state()["bytes"]}
+    boxed = completed(page, id, prompts(mask, boxes=[(1, slice(6, 45), slice(15, 60))]))
+    assert iou(read_png(boxed.content) == 1, mask == 1) > 0.85
+
+
+def test_a_prediction_helps_to_complete_strokes_on_it_until_the_image_is_reopened(annotated, monkeypatch):
+    page, _, other, _ = annotated
+    given = []
+    run = pages.complete
+    monkeypatch.setattr(pages, "complete", lambda *of: given.append(of[2]) or run(*of))
+    body = prompts(np.zeros((60, 40)), (1, slice(20, 24), slice(15, 18)))
+    completed(page, other, body)
+    shown = page.labels(other)
+    completed(page, other, body)
+    page.settle(other, shown)
+    completed(page, other, body)
+    page.http.delete(f"/api/images/{other}/labels")
+    completed(page, other, body)
+    assert given[0] is given[3] is None  # strokes do not wait for the network
+    assert given[1] is not None
+    assert given[2] is not None
+
+
+@pytest.mark.parametrize(
+    ("labels", "hints", "message"),
+    [
+        (np.zeros((2, 2)), np.zeros((2, 2)), "the image is 70 x 100 pixels"),
+        (np.full((50, 70), 9), np.zeros((50, 70)), r"holds class ids \[9\]"),
+        (np.zeros((50, 70)), np.full((50, 70), 7), "hints of strokes on a.png must be 0 to 2, got 7"),
+    ],
+)
+def test_strokes_that_cannot_be_are_refused(page, labels, hints, message):
+    id = page.image(picture(0)[0])
+    page.add_class("square")
+    body = png(np.concatenate([labels, hints]).astype(np.uint8))
+    assert re.search(message, refusal(completed(page, id, body)))
 
 
 def test_small_pictures_and_masks_are_alike_in_size(page):

@@ -57,6 +57,7 @@ export const picture = async (id) => (await call("GET", `images/${id}/picture`))
 export const labels = async (id, params, signal) =>
   (await call("GET", `images/${id}/labels`, { params, signal })).arrayBuffer();
 export const settle = (id, role, body) => json("PUT", `images/${id}/labels`, { params: { role }, body });
+export const complete = async (id, body) => (await call("POST", `images/${id}/complete`, { body })).arrayBuffer();
 export const reopen = (id) => json("DELETE", `images/${id}/labels`);
 export const quality = (id) => json("GET", `images/${id}/quality`);
 export const addClass = (name) => json("POST", "classes", { params: { name } });

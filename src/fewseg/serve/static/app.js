@@ -2,19 +2,20 @@
 
 import * as api from "./api.js";
 import { ClassList, choice } from "./classes.js";
-import { Editor } from "./editor.js";
+import { Editor, TOOLS } from "./editor.js";
 import { fail, hint, safely, sure } from "./notes.js";
 import { decodePng, encodePng } from "./png.js";
+import { Completer, lasting } from "./prompts.js";
 import { LabelMap } from "./raster.js";
 import { Strip } from "./strip.js";
 import { UNKNOWN, View } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
-const TOOLS = { brush: "B", eraser: "E", polygon: "P", rectangle: "R", pan: "V" };
 const ROLES = { open: "predicted", support: "example", accepted: "accepted" };
 const state = { images: [], classes: [], version: 0, limits: null, renumbering: false, current: null, loading: null, arrival: null, wanted: null, saving: Promise.resolve() };
 const view = new View($("canvas"));
-const editor = new Editor(view, { onBegin: begin, onStroke: stroked });
+const editor = new Editor(view, { onBegin: begin, onStroke: stroked, onPrompt: () => completer.request(view.map), onNote: hint });
+const completer = new Completer({ ask, onAnswer: (...given) => editor.completed(...given), onError: incomplete });
 const strip = new Strip($("strip"), (id) => show(id));
 const classes = new ClassList($("classes"), editor, safely, {
   onRenamed: (answer) => {
@@ -54,6 +55,7 @@ const show = safely(async (id) => {
   if (state.wanted) await state.arrival.catch(() => {}); // an "accept" that came before the mask did
   state.wanted = null;
   editor.finish();
+  await completer.idle;
   editor.cancel();
   state.current = id;
   strip.current(id);
@@ -79,7 +81,8 @@ async function load(id, bitmap = view.bitmap) {
   const { labels, width, height } = await decodePng(found);
   if (control.signal.aborted || state.current !== id) return;
   state.loading = null;
-  const map = new LabelMap(labels, width, height);
+  const map = new LabelMap(labels, width, height, image(id).role === "open" ? null : labels.slice());
+  map.id = id;
   view.show(bitmap, map);
   strip.mask(id, map);
   if (image(id).unsaved) {
@@ -121,9 +124,33 @@ function begin() {
   return true;
 }
 
+/** The completion of what is painted on a map. */
+async function ask(map) {
+  const body = await encodePng(map.prompts(), map.width, 2 * map.height);
+  const answer = await lasting(() => api.complete(map.id, body), lost);
+  return (await decodePng(answer)).labels;
+}
+
+const lost = () => hint("The server does not answer: what you drew is kept here and sent as soon as it does.");
+
+/** The stroke stays as it is, and is not sent. */
+function incomplete(error) {
+  fail(error);
+  if (!editor.waiting) return;
+  editor.close();
+  unsaved(image());
+}
+
 function stroked() {
   const shown = image();
   settle(shown.role === "open" ? (hasSupport() ? "accepted" : "support") : shown.role);
+}
+
+/** Settles the mask once the present stroke is completed. */
+async function decide(role) {
+  editor.finish();
+  await completer.idle;
+  settle(role);
 }
 
 /** Sends the mask as it is shown. Masks are sent one after the other, the newest last. */
@@ -140,7 +167,8 @@ function settle(role) {
   about();
   state.saving = state.saving.then(safely(async () => {
     try {
-      apply(shown, await api.settle(shown.id, role, await encodePng(copy, width, height)));
+      const body = await encodePng(copy, width, height);
+      apply(shown, await lasting(() => api.settle(shown.id, role, body), lost));
       strip.mask(shown.id, { labels: copy, width, height });
     } catch (error) {
       unsaved(shown);
@@ -166,7 +194,7 @@ function apply(shown, answer) {
   if (!changed) return;
   refresh();
   const now = image();
-  if (now && now.id !== shown.id && now.role === "open") safely(load)(now.id);
+  if (now && now.id !== shown.id && now.role === "open" && !editor.busy && !editor.waiting) safely(load)(now.id);
 }
 
 const reopen = safely(async () => {
@@ -209,10 +237,7 @@ const removeClass = safely(async (number) => {
 });
 
 function undo(act) {
-  if (editor.busy || !view.map || state.renumbering) return;
-  if (!view.map[act]()) return;
-  view.changed();
-  stroked();
+  if (!state.renumbering && editor.travel(act)) stroked();
 }
 
 // ---- controls
@@ -225,7 +250,7 @@ function about() {
     text = `${shown.name}, ${shown.width} × ${shown.height}: `;
     if (shown.unsaved) text += "the last change is not saved; choose what it is again, or undo it";
     else if (!open) text += ROLES[shown.role];
-    else if (!hasSupport()) text += "draw the thing here";
+    else if (!hasSupport()) text += "draw a line along the thing here, or a box around it";
     else text += shown.quality === undefined ? "predicted" : `predicted, quality ${shown.quality.toFixed(2)}`;
   }
   $("about").textContent = text;
@@ -241,6 +266,7 @@ function about() {
 
 function tool(name) {
   editor.choose(name);
+  hint(TOOLS[name].help);
   document.querySelector(`#tool input[value="${name}"]`).checked = true;
 }
 
@@ -258,16 +284,17 @@ function step(by) {
 
 function wire() {
   for (const name of Object.keys(TOOLS)) {
-    const label = choice($("tool"), "tool", name, name === "brush", () => editor.choose(name));
-    label.append(name === "pan" ? "move" : name);
-    label.title = TOOLS[name];
+    const label = choice($("tool"), "tool", name, name === editor.tool, () => tool(name));
+    label.append(TOOLS[name].name);
+    label.title = `${TOOLS[name].help} (${TOOLS[name].key})`;
   }
   const acts = {
     undo: () => undo("undo"), redo: () => undo("redo"), in: () => view.zoomBy(1.4), out: () => view.zoomBy(1 / 1.4),
-    fit: () => view.fit(), accept: () => settle("accepted"), support: () => settle("support"), reopen, remove,
+    fit: () => view.fit(), accept: () => decide("accepted"), support: () => decide("support"), reopen, remove,
     help: () => $("keys").showModal(),
   };
   for (const [id, act] of Object.entries(acts)) $(id).onclick = () => act();
+  $("snap").onchange = () => { editor.snaps = $("snap").checked; };
   $("diameter").oninput = () => resize($("diameter").value);
   $("opacity").oninput = () => { view.opacity = strip.opacity = Number($("opacity").value) / 100; view.draw(); };
   let waiting;
@@ -288,6 +315,7 @@ function wire() {
   $("download").onsubmit = safely(async (event) => {
     event.preventDefault();
     editor.finish();
+    await completer.idle;
     await state.saving;
     const { name, blob } = await api.download($("format").value, { threshold: threshold(), settled: $("settled").checked });
     const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
@@ -314,12 +342,12 @@ function keys(event) {
     undo(key === "y" || event.shiftKey ? "redo" : "undo");
     return;
   }
-  const chosen = Object.keys(TOOLS).find((name) => TOOLS[name].toLowerCase() === key);
+  const chosen = Object.keys(TOOLS).find((name) => TOOLS[name].key.toLowerCase() === key);
   const acts = {
     "[": () => resize(editor.diameter - (editor.diameter > 20 ? 4 : 1)), "]": () => resize(editor.diameter + (editor.diameter > 19 ? 4 : 1)),
     "+": () => view.zoomBy(1.4), "=": () => view.zoomBy(1.4), "-": () => view.zoomBy(1 / 1.4), "0": () => view.fit(),
-    n: () => step(1), m: () => step(-1), a: () => { if (!$("accept").disabled) settle("accepted"); },
-    s: () => { if (!$("support").disabled) settle("support"); }, x: reopen, u: () => classes.pick(UNKNOWN),
+    n: () => step(1), m: () => step(-1), a: () => { if (!$("accept").disabled) decide("accepted"); },
+    s: () => { if (!$("support").disabled) decide("support"); }, x: reopen, g: () => classes.pick(0), u: () => classes.pick(UNKNOWN),
     "?": () => $("keys").showModal(),
   };
   if (chosen) tool(chosen);

@@ -23,12 +23,14 @@ export class ClassList {
     this.names = names;
     this.group.replaceChildren();
     for (let number = 1; number <= names.length; number++) this.row(number).append(this.nameField(number), this.deleter(number));
-    this.row(UNKNOWN).append(Object.assign(document.createElement("span"), { textContent: "unknown" }));
+    for (const [number, text] of [[0, "background"], [UNKNOWN, "unknown"]]) {
+      this.row(number).append(Object.assign(document.createElement("span"), { textContent: text }));
+    }
   }
 
   row(number) {
     const label = choice(this.group, "class", number, number === this.editor.number, () => this.pick(number));
-    label.firstChild.setAttribute("aria-label", number === UNKNOWN ? "unknown" : this.names[number - 1]);
+    label.firstChild.setAttribute("aria-label", number === UNKNOWN ? "unknown" : number === 0 ? "background" : this.names[number - 1]);
     const swatch = Object.assign(document.createElement("i"), { className: "swatch" });
     swatch.style.background = colour(number);
     label.append(swatch);

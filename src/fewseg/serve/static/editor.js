@@ -1,17 +1,36 @@
-// Drawing on the mask: pointers, touch and keys become strokes.
+// Drawing on the mask: pointers, touch and keys become strokes, and strokes become masks.
 
+import { Edges } from "./edges.js";
 import { UNKNOWN, colour } from "./view.js";
 
-const NEAR = 12; // CSS pixels from a polygon's first point that close it
+const NEAR = 12; // CSS pixels from a polygon's first point that close it, and within which a corner snaps
+
+/** The tools: key, name, what to do with it, and whether the rest is completed. */
+export const TOOLS = {
+  scribble: { key: "B", name: "Scribble", help: "Draw a line along the thing, or tap it: the rest of it is found.", completes: true },
+  box: { key: "O", name: "Box", help: "Drag a box around one thing: it is found within.", completes: true },
+  fill: { key: "F", name: "Fill", help: "Tap an area of one colour. The size is how much the colour may differ." },
+  polygon: { key: "P", name: "Polygon", help: "Tap along the outline, which follows edges; tap the first point to close." },
+  rectangle: { key: "R", name: "Rectangle", help: "Drag a rectangle: all of it is painted." },
+  brush: { key: "D", name: "Pixels", help: "Paint pixels exactly; nothing else changes." },
+  eraser: { key: "E", name: "Eraser", help: "Paint background exactly; nothing else changes." },
+  pan: { key: "V", name: "Move", help: "Drag the image; the wheel or two fingers zoom." },
+};
 
 export class Editor {
-  /** onBegin() returns whether drawing is possible; onStroke() is called when the mask has changed. */
-  constructor(view, { onBegin, onStroke }) {
-    Object.assign(this, { view, onBegin, onStroke });
-    this.tool = "brush";
+  /**
+   * onBegin() returns whether drawing is possible; onStroke() is called when the mask has changed, onPrompt() when
+   * one is to be completed, onNote(text) with what a person should know of a stroke.
+   */
+  constructor(view, { onBegin, onStroke, onPrompt, onNote }) {
+    Object.assign(this, { view, onBegin, onStroke, onPrompt, onNote });
+    this.tool = "scribble";
     this.number = 1;
     this.diameter = 12;
-    this.points = []; // of a polygon or rectangle that is not closed yet
+    this.snaps = true;
+    this.points = []; // of a polygon, rectangle or box that is not closed yet
+    this.corners = []; // how many points there were before each corner of a polygon
+    this.waiting = false; // for the completion of a stroke
     this.cursor = null; // image point of the pointer, or of the keys
     this.keys = false; // whether keys moved it last
     this.pen = false;
@@ -28,6 +47,12 @@ export class Editor {
   get map() { return this.view.map; }
   get value() { return this.tool === "eraser" ? 0 : this.number; }
   get busy() { return this.pen || this.points.length > 0; }
+  get drags() { return this.tool === "rectangle" || this.tool === "box"; }
+  get completes() { return Boolean(TOOLS[this.tool].completes); }
+  get edges() {
+    if (this.edgesOf !== this.map) [this.edgesOf, this.known] = [this.map, new Edges(this.view.pixels, this.map.width, this.map.height)];
+    return this.known;
+  }
 
   choose(tool) {
     this.cancel();
@@ -37,13 +62,54 @@ export class Editor {
   }
 
   cancel() {
-    if (this.pen) {
+    if (this.pen || this.waiting) {
       this.map.cancel();
       this.view.changed();
     }
-    this.pen = false;
+    this.pen = this.waiting = false;
     this.points = [];
+    this.corners = [];
     this.view.draw();
+  }
+
+  /** Ends a stroke whose completion is not there yet. */
+  close() {
+    this.waiting = false;
+    return this.map.commit();
+  }
+
+  /** Takes back or repeats a change, of an open polygon its last corner; returns whether the mask has changed. */
+  travel(act) {
+    if (this.pen || !this.map) return false;
+    if (this.points.length) {
+      if (act === "undo") this.points.length = this.corners.pop() ?? 0;
+      this.view.draw();
+      return false;
+    }
+    if (this.waiting) this.close();
+    if (!this.map[act]()) return false;
+    this.view.changed();
+    return true;
+  }
+
+  /** Takes a completion; the one of a stroke that has ended ends it for good. */
+  completed(map, labels, turn) {
+    if (map !== this.map || !(this.pen && this.completes || this.waiting && turn === map.turn)) return;
+    map.complete(labels);
+    this.view.changed();
+    if (this.waiting && this.close()) this.onStroke();
+  }
+
+  /** Ends what was painted; the rest follows where the tool completes it. */
+  painted() {
+    const { map } = this;
+    if (!map.dirty) this.onNote("That is outside the image: nothing was painted.");
+    const lost = this.completes && map.dirty ? map.contradicted() : 0;
+    if (lost) this.onNote(`${lost} pixels were painted as something else before: the newer stroke counts.`);
+    if (this.completes && map.dirty) {
+      this.waiting = true;
+      this.onPrompt();
+    } else if (map.commit()) this.onStroke();
   }
 
   at(event) {
@@ -60,7 +126,7 @@ export class Editor {
     this.keys = false;
     if (this.pointers.size > 1) { // two fingers move the image; what the first began is taken back
       if (this.pen) this.cancel();
-      if (this.tool === "rectangle") this.points = [];
+      if (this.drags) this.points = [];
       this.panning = true;
       return;
     }
@@ -68,8 +134,16 @@ export class Editor {
     this.panning = this.tool === "pan" || event.button === 1;
     if (this.panning || event.button > 1) return;
     if (this.tool === "polygon") this.addPoint(this.cursor);
-    else if (this.tool === "rectangle") { if (!this.points.length && this.onBegin()) this.points = [this.cursor]; }
+    else if (this.drags) { if (!this.points.length && this.starts()) this.points = [this.cursor]; }
+    else if (this.tool === "fill") this.fill();
     else this.penDown();
+  }
+
+  /** Whether something new can be drawn; a stroke that waits is ended as it is. */
+  starts() {
+    if (!this.onBegin()) return false;
+    if (this.waiting) this.close();
+    return true;
   }
 
   move(event) {
@@ -102,7 +176,7 @@ export class Editor {
       return;
     }
     if (this.pen) this.penUp();
-    else if (this.tool === "rectangle" && this.points.length) this.closeRectangle();
+    else if (this.drags && this.points.length) this.closeRectangle();
   }
 
   lost(event) {
@@ -129,7 +203,7 @@ export class Editor {
   }
 
   penDown() {
-    if (!this.onBegin()) return;
+    if (!this.starts()) return;
     this.map.begin();
     this.pen = true;
     this.stamp(this.cursor, this.cursor);
@@ -142,28 +216,40 @@ export class Editor {
     const now = this.map.dirty;
     if (now) this.view.changed(now);
     this.map.dirty = joined(known, now);
+    if (now && this.completes) this.onPrompt();
   }
 
   penUp() {
     this.pen = false;
-    if (this.map.commit()) this.onStroke();
+    this.painted();
   }
 
   finishPen() { if (this.pen) this.penUp(); }
 
   addPoint(point) {
-    if (!this.points.length && !this.onBegin()) return;
+    if (!this.points.length && !this.starts()) return;
     if (this.points.length > 2) {
       const [a, b] = [this.points[0], point].map((p) => this.view.toCanvas(p));
       if (!this.keys && Math.hypot(a[0] - b[0], a[1] - b[1]) < NEAR) return this.closePolygon();
     }
-    this.points.push(point);
+    const way = this.way(point);
+    this.corners.push(this.points.length);
+    this.points.push(...way);
     this.view.draw();
   }
 
+  /** The points from the last one to a new corner: along edges, where it snaps and nothing came by key. */
+  way(point, snap = true) {
+    if (!this.snaps || this.keys) return [point];
+    const corner = snap ? this.edges.snap(point, NEAR / 2 / this.view.zoom) : point;
+    return this.points.length ? this.edges.way(this.points.at(-1), corner) : [corner];
+  }
+
   closePolygon() {
+    if (this.points.length > 2) this.points.push(...this.way(this.points[0], false));
     const points = this.points;
     this.points = [];
+    this.corners = [];
     if (points.length > 2) this.once(() => this.map.polygon(points, this.value));
     this.view.draw();
   }
@@ -171,22 +257,27 @@ export class Editor {
   closeRectangle() {
     const [corner] = this.points;
     this.points = [];
-    if (corner && this.cursor) this.once(() => this.map.rectangle(corner, this.cursor, this.value));
+    if (!corner || !this.cursor) return this.view.draw();
+    if (this.tool === "box" && (this.number === 0 || this.number === UNKNOWN)) return this.onNote("A box is around a thing: choose its class first.");
+    const [a, b] = [corner, this.cursor];
+    this.once(() => (this.tool === "box" ? this.map.box(a, b, this.number) : this.map.rectangle(a, b, this.value)));
     this.view.draw();
+  }
+
+  fill() {
+    if (this.starts()) this.once(() => this.map.fill(this.cursor, this.view.pixels, this.diameter, this.value));
   }
 
   once(act) {
     this.map.begin();
     act();
-    const box = this.map.dirty;
-    const changed = this.map.commit();
-    if (box) this.view.changed(box);
-    if (changed) this.onStroke();
+    if (this.map.dirty) this.view.changed(this.map.dirty);
+    this.painted();
   }
 
   finish() {
     if (this.tool === "polygon") this.closePolygon();
-    else if (this.tool === "rectangle") this.closeRectangle();
+    else if (this.drags) this.closeRectangle();
     else this.finishPen();
   }
 
@@ -210,9 +301,10 @@ export class Editor {
     }
     this.cursor = point;
     if (this.tool === "polygon") this.addPoint(point);
-    else if (this.tool === "rectangle") {
+    else if (this.tool === "fill") this.fill();
+    else if (this.drags) {
       if (this.points.length) this.closeRectangle();
-      else if (this.onBegin()) this.points = [point];
+      else if (this.starts()) this.points = [point];
     } else if (this.tool !== "pan") {
       if (this.pen) this.penUp();
       else this.penDown();
@@ -222,7 +314,7 @@ export class Editor {
 
   sketch(context) {
     const { view, cursor } = this;
-    const ink = this.tool === "eraser" ? "#ffffff" : colour(this.number || UNKNOWN);
+    const ink = this.tool === "eraser" ? "#ffffff" : colour(this.number);
     const outline = (path) => {
       for (const [style, width] of [["rgba(0,0,0,.75)", 3], [ink, 1.5]]) {
         Object.assign(context, { strokeStyle: style, lineWidth: width });
@@ -230,19 +322,19 @@ export class Editor {
       }
     };
     const path = new Path2D();
-    if (this.points.length && this.tool === "rectangle" && cursor) {
+    if (this.points.length && this.drags && cursor) {
       const [a, b] = [view.toCanvas(this.points[0]), view.toCanvas(cursor)];
       path.rect(Math.min(a[0], b[0]), Math.min(a[1], b[1]), Math.abs(a[0] - b[0]), Math.abs(a[1] - b[1]));
     }
     if (this.points.length && this.tool === "polygon") {
-      [...this.points, ...(cursor ? [cursor] : [])].map((p) => view.toCanvas(p)).forEach(([x, y]) => path.lineTo(x, y));
+      [...this.points, ...(cursor ? this.way(cursor) : [])].map((p) => view.toCanvas(p)).forEach(([x, y]) => path.lineTo(x, y));
       const [x, y] = view.toCanvas(this.points[0]);
       path.moveTo(x + 6, y);
       path.arc(x, y, 6, 0, 7);
     }
     if (cursor) {
       const [x, y] = view.toCanvas(cursor);
-      if (this.tool === "brush" || this.tool === "eraser") {
+      if (["scribble", "brush", "eraser"].includes(this.tool)) {
         const r = Math.max(2, (this.diameter / 2) * view.zoom);
         path.moveTo(x + r, y);
         path.arc(x, y, r, 0, 7);

@@ -1,17 +1,27 @@
 // Shapes to pixels on a map of class numbers. A pixel is in a shape when its centre is: nothing is smoothed.
 
-/** Class numbers of an image, with undo by patches. */
+const UNDO_BYTES = 64e6;
+export const GUESSED = 0, PAINTED = 1; // of a pixel's hint; PAINTED + j is in a box around a thing of class j
+
+/** Class numbers of an image and how each is known, with undo by patches. */
 export class LabelMap {
-  constructor(labels, width, height) {
+  /** believed: what the labels of pixels that nobody has painted are before anything is completed; 255 for nothing. */
+  constructor(labels, width, height, believed = null) {
     Object.assign(this, { labels, width, height });
+    this.hints = new Uint8Array(labels.length);
+    this.believed = believed;
     this.done = [];
     this.undone = [];
-    this.before = null; // the labels when the present stroke began
+    this.before = null; // the planes when the present stroke began
     this.dirty = null; // its box [x0, y0, x1, y1], ends excluded
+    this.turn = 0; // grows with each change
+    this.drawn = false; // whether anybody has painted
   }
 
+  get planes() { return [this.labels, this.hints]; }
+
   begin() {
-    this.before = this.labels.slice();
+    this.before = this.planes.map((plane) => plane.slice());
     this.dirty = null;
   }
 
@@ -20,23 +30,23 @@ export class LabelMap {
     const { before, dirty } = this;
     this.before = this.dirty = null;
     if (!before || !dirty) return false;
-    const [x0, y0, x1, y1] = dirty;
-    const patch = { box: dirty, old: cut(before, this.width, dirty), new: cut(this.labels, this.width, dirty) };
-    if (patch.old.every((value, k) => value === patch.new[k])) return false;
-    this.done.push(patch);
+    const [old, now] = [before, this.planes].map((planes) => planes.map((plane) => cut(plane, this.width, dirty)));
+    if (old.every((plane, p) => plane.every((value, k) => value === now[p][k]))) return false;
+    this.done.push({ box: dirty, old, new: now });
     this.undone = [];
     let kept = 0;
     for (let k = this.done.length - 1; k >= 0; k--) {
-      kept += 2 * this.done[k].old.length;
-      if (kept > 64e6) { this.done.splice(0, k); break; }
+      kept += 4 * this.done[k].old[0].length;
+      if (kept > UNDO_BYTES) { this.done.splice(0, k); break; }
     }
-    return (x1 - x0) * (y1 - y0) > 0;
+    return true;
   }
 
-  /** Puts the labels back as they were when the stroke began. */
+  /** Puts everything back as it was when the stroke began. */
   cancel() {
-    if (this.before) this.labels = this.before;
+    if (this.before) [this.labels, this.hints] = this.before;
     this.before = this.dirty = null;
+    this.turn++;
   }
 
   undo() { return this.move(this.done, this.undone, "old"); }
@@ -46,12 +56,44 @@ export class LabelMap {
     const patch = from.pop();
     if (!patch) return false;
     const [x0, y0, x1, y1] = patch.box;
-    for (let y = y0; y < y1; y++) {
-      const row = patch[side].subarray((y - y0) * (x1 - x0), (y - y0 + 1) * (x1 - x0));
-      this.labels.set(row, y * this.width + x0);
-    }
+    this.planes.forEach((plane, p) => {
+      for (let y = y0; y < y1; y++) {
+        plane.set(patch[side][p].subarray((y - y0) * (x1 - x0), (y - y0 + 1) * (x1 - x0)), y * this.width + x0);
+      }
+    });
     to.push(patch);
+    this.turn++;
     return true;
+  }
+
+  /** How many pixels of the present stroke had been painted as something else. */
+  contradicted() {
+    let count = 0;
+    const [labels, hints] = this.before;
+    for (let k = 0; k < labels.length; k++) if (hints[k] === PAINTED && labels[k] !== this.labels[k]) count++;
+    return count;
+  }
+
+  /** What the server completes: class numbers, and below them the hints. */
+  prompts() {
+    const { labels, hints, believed } = this;
+    const out = new Uint8Array(2 * labels.length);
+    for (let k = 0; k < labels.length; k++) out[k] = hints[k] === PAINTED ? labels[k] : believed ? believed[k] : 255;
+    out.set(hints, labels.length);
+    return out;
+  }
+
+  /** Takes the labels of a completion where nobody has painted. */
+  complete(labels) {
+    for (let k = 0; k < labels.length; k++) if (this.hints[k] !== PAINTED) this.labels[k] = labels[k];
+    this.touch([0, 0, this.width, this.height]);
+  }
+
+  touch(box) {
+    const d = this.dirty;
+    this.dirty = d ? [Math.min(d[0], box[0]), Math.min(d[1], box[1]), Math.max(d[2], box[2]), Math.max(d[3], box[3])] : box;
+    this.turn++;
+    this.drawn = true;
   }
 
   span(y, x0, x1, value) {
@@ -59,9 +101,38 @@ export class LabelMap {
     x1 = Math.min(this.width, x1);
     if (y < 0 || y >= this.height || x0 >= x1) return;
     this.labels.fill(value, y * this.width + x0, y * this.width + x1);
-    const d = this.dirty;
-    this.dirty = d ? [Math.min(d[0], x0), Math.min(d[1], y), Math.max(d[2], x1), Math.max(d[3], y + 1)]
-      : [x0, y, x1, y + 1];
+    this.hints.fill(PAINTED, y * this.width + x0, y * this.width + x1);
+    this.touch([x0, y, x1, y + 1]);
+  }
+
+  /** Marks the box that two points span as around a thing of a class; painted pixels stay. */
+  box(a, b, number) {
+    const [x0, x1] = [a[0], b[0]].sort((p, q) => p - q).map((x) => Math.min(this.width - 1, Math.max(0, Math.floor(x))));
+    const [y0, y1] = [a[1], b[1]].sort((p, q) => p - q).map((y) => Math.min(this.height - 1, Math.max(0, Math.floor(y))));
+    for (let y = y0; y <= y1; y++) {
+      for (let k = y * this.width + x0; k <= y * this.width + x1; k++) if (this.hints[k] !== PAINTED) this.hints[k] = PAINTED + number;
+    }
+    this.touch([x0, y0, x1 + 1, y1 + 1]);
+  }
+
+  /** The connected pixels whose colour is like that of the point's: all channels within a tolerance. */
+  fill([x, y], pixels, tolerance, value) {
+    const { width, height } = this;
+    const first = Math.floor(y) * width + Math.floor(x);
+    if (!(x >= 0 && y >= 0 && x < width && y < height)) return;
+    const seed = pixels.subarray(4 * first, 4 * first + 3);
+    const like = (k) => [0, 1, 2].every((c) => Math.abs(pixels[4 * k + c] - seed[c]) <= tolerance);
+    const seen = new Uint8Array(width * height);
+    const waiting = [first];
+    seen[first] = 1;
+    while (waiting.length) {
+      const k = waiting.pop();
+      const column = k % width;
+      this.span((k - column) / width, column, column + 1, value);
+      for (const next of [column ? k - 1 : -1, column + 1 < width ? k + 1 : -1, k - width, k + width]) {
+        if (next >= 0 && next < seen.length && !seen[next] && like(next)) { seen[next] = 1; waiting.push(next); }
+      }
+    }
   }
 
   /** Pixels whose centre is at most half the diameter away from the line a-b; at least the pixel of each end. */

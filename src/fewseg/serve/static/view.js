@@ -1,5 +1,7 @@
 // An image with its mask over it, at any zoom. Zoom is in CSS pixels an image pixel.
 
+import { PAINTED } from "./raster.js";
+
 const COLOURS = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#00a5b5", "#d62fc4", "#808000", "#9a6324",
   "#0b7285", "#ffd400", "#7a1f3d"];
 export const UNKNOWN = 255;
@@ -7,6 +9,7 @@ export const UNKNOWN = 255;
 /** The CSS colour of a class number. */
 export function colour(number) {
   if (number === UNKNOWN) return "#9aa0a6";
+  if (number === 0) return "#ffffff";
   return COLOURS[(number - 1) % COLOURS.length];
 }
 
@@ -14,6 +17,21 @@ const RGBA = new Uint32Array(256);
 for (let number = 1; number < 256; number++) {
   const [r, g, b] = [1, 3, 5].map((k) => parseInt(colour(number).slice(k, k + 2), 16));
   RGBA[number] = (255 << 24) | (b << 16) | (g << 8) | r;
+}
+
+const WHITE = 0xe0ffffff, DARK = 0x60000000, PALE = 0x98ffffff; // ABGR
+
+/** A pixel: what is painted is full and striped where it is background or left out, what is guessed is pale. */
+function shade(map, k, x, y) {
+  const label = map.labels[k];
+  const hint = map.hints?.[k] ?? PAINTED;
+  if (hint !== PAINTED) {
+    const rim = hint > PAINTED && [x ? k - 1 : k, x + 1 < map.width ? k + 1 : k, k - map.width, k + map.width].some((n) => map.hints[n] !== hint && map.hints[n] !== PAINTED);
+    return rim ? RGBA[hint - PAINTED] : map.drawn ? RGBA[label] & PALE : RGBA[label];
+  }
+  const striped = map.hints && (label === 0 || label === UNKNOWN);
+  if (striped) return (x + y) % 6 < 2 ? (label ? DARK : WHITE) : label ? RGBA[label] : DARK;
+  return RGBA[label];
 }
 
 /** Writes part of a mask in its colours on a canvas of the mask's size. */
@@ -29,7 +47,7 @@ export function paint(canvas, map, [x0, y0, x1, y1] = [0, 0, map.width, map.heig
     const out = new Uint32Array(pixels.data.buffer);
     let at = 0;
     for (let y = top; y < bottom; y++) {
-      for (let k = y * map.width + x0; k < y * map.width + x1; k++) out[at++] = RGBA[map.labels[k]];
+      for (let x = x0; x < x1; x++) out[at++] = shade(map, y * map.width + x, x, y);
     }
     context.putImageData(pixels, x0, top);
   }
@@ -45,6 +63,17 @@ export class View {
     this.left = this.top = 0; // of the image in the canvas, CSS pixels
     this.sketch = null; // draws what is not a mask yet: (context, view) => void
     new ResizeObserver(() => { if (this.fitted) this.fit(); else this.draw(); }).observe(canvas);
+  }
+
+  /** The image's RGBA values. */
+  get pixels() {
+    if (this.readOf !== this.bitmap) {
+      const { width, height } = this.bitmap;
+      const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+      context.drawImage(this.bitmap, 0, 0);
+      [this.readOf, this.read] = [this.bitmap, context.getImageData(0, 0, width, height).data];
+    }
+    return this.read;
   }
 
   get size() {
