@@ -46,8 +46,8 @@ class ImageFinder:
                 earlier = self._named.setdefault(path, name)
                 if PurePosixPath(earlier) != PurePosixPath(name):
                     raise DataError(
-                        f"{where}: {shown(name)} and {shown(earlier)} both lead to {path}; expected "
-                        "a file for each: keep their folders in the folder of images"
+                        f"{where}: {shown(name)} and {shown(earlier)} both lead to {path}: keep their "
+                        "folders in the folder of images"
                     )
                 return path
         places = ", ".join(str(f) for f in self.folders) or "no folder"
@@ -93,10 +93,10 @@ def image_of_stem(stem: Path, annotations: Path) -> Path:
     found = [f for f in near if f.name.removesuffix(f.suffix) == stem.name]
     images = [f for f in found if f.suffix.lower() in IMAGE_SUFFIXES]
     if len(images) != 1:
-        what = f"{len(images)} images" if images else "no image"
+        what = len(images) or "none"
         raise DataError(
-            f"{annotations} has {what} of its name in {stem.parent}; expected one: put it there, or give the "
-            "folder of images"
+            f"{annotations} must have one image of its name in {stem.parent}, got {what}: put it there, or "
+            "give the folder of images"
         )
     return images[0]
 

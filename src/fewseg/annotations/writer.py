@@ -44,8 +44,8 @@ class PredictionWriter(ABC):
         """Writes a prediction; one of the same name is replaced."""
         if prediction.classes != self.classes:
             raise ValueError(
-                f"{prediction.name!r} has the classes {list(prediction.classes)} and the output "
-                f"{list(self.classes)}; expected the same, in the same order: open another output"
+                f"{prediction.name!r} must have the classes of the output, {list(self.classes)}, in this "
+                f"order, got {list(prediction.classes)}: open another output"
             )
         self._write(prediction)
 
@@ -142,8 +142,8 @@ class Journal:
         found, self._places, end = scan(self._file, self.path)
         if found is not None and found != header:
             raise DataError(
-                f"{self.path} was written with {found} and this run has {header}; expected the same: "
-                "choose another output folder, or remove the file"
+                f"{self.path} must be of a run with {header}, got one with {found}: choose another output "
+                "folder, or remove the file"
             )
         self._file.truncate(end)
         if found is None:

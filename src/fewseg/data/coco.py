@@ -145,8 +145,8 @@ def _image(entry: Mapping[str, Any], where: str, stems: set[str]) -> CocoImage:
     )
     if image.height * image.width > _MOST_PIXELS:
         raise DataError(
-            f"{where}, {image.file}, is {image.width} x {image.height} pixels; expected 1 to "
-            f"{_MOST_PIXELS} in all"
+            f"{where}, {image.file}, must have up to {_MOST_PIXELS} pixels, got {image.width} x "
+            f"{image.height}"
         )
     if image.id in stems:
         raise DataError(f"{where}, {image.file}, is listed twice")

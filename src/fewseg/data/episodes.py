@@ -230,7 +230,7 @@ def read_manifest(
             f"manifest {path} cannot be read ({error!r}): write it again from the protocol"
         ) from error
     if schema != _SCHEMA:
-        raise DataError(f"manifest {path} has schema {schema!r}; expected {_SCHEMA!r}: write it again")
+        raise DataError(f"manifest {path} must have schema {_SCHEMA!r}, got {schema!r}: write it again")
     if len(lines) - 1 != count:
         raise DataError(
             f"manifest {path} announces {count} episodes and holds {len(lines) - 1}: it is truncated or "
