@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from fewseg.data.episodes import EpisodeSampler, EpisodeSpec, Way, episode
+from fewseg.data.episodes import EpisodeSampler, EpisodeSpec, Way
 from fewseg.data.protocols import Protocol
 from fewseg.types import DataError
 
@@ -109,22 +109,8 @@ def test_images_that_already_serve_are_missing_to_a_further_way_and_the_error_co
     assert len(one.images) == 3
 
 
-def test_a_further_way_whose_only_image_is_the_query_is_an_error_even_where_supports_repeat(make_index):
-    index = make_index({"x": {4: 20, 5: 20}, "y": {4: 20}, "z": {4: 20}})
-    drawn = []
-    for i in range(20):
-        try:
-            drawn.append(episode(index, [4, 5], REPEATING, 0, 0, i, 1, ways=2))
-        except DataError:
-            continue
-    assert drawn
-    assert {s.query for s in drawn} == {"y", "z"}
-
-
 @pytest.mark.parametrize("ways", [0, -1, 3])
 def test_more_ways_than_classes_or_none_are_refused(make_index, split, ways):
     index = make_index({f"x{k}": {4: 20, 5: 20} for k in range(4)})
     with pytest.raises(ValueError, match=rf"ways={ways}; 2 classes \[4, 5\].*give 1 to 2 ways"):
         EpisodeSampler(index, split, LIST, 1, ways=ways)
-    with pytest.raises(ValueError, match=f"ways={ways}"):
-        episode(index, [4, 5], LIST, 0, 0, 0, 1, ways=ways)
