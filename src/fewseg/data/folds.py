@@ -155,8 +155,6 @@ COCO_NAME_OF_VOC: Mapping[str, str] = {name: _OTHER_NAMES.get(name, name) for na
 COCO_OF_VOC: Mapping[int, int] = {
     number: COCO_CLASSES.index(COCO_NAME_OF_VOC[name]) + 1 for number, name in numbered(VOC_CLASSES).items()
 }
-    number: COCO_CLASSES.index(COCO_NAME_OF_VOC[name]) + 1 for number, name in numbered(VOC_CLASSES).items()
-}
 """VOC class id 1 .. 20 -> COCO class id 1 .. 80."""
 
 
