@@ -33,13 +33,14 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from fewseg.inference.choose import REFINED, candidate_configs, on_backbone
+from fewseg.inference.choose import REFINED, candidate_configs
 from fewseg.inference.find import find_images
 from fewseg.inference.model import Model, load_model
 from fewseg.inference.options import ModelOptions
 from fewseg.inference.segmentation import Session
 from fewseg.inference.segmenter import Segmenter
 from fewseg.inference.supports import SupportSet, save_supports
+from fewseg.methods.mean import on_backbone
 from fewseg.recipes.datasets import shared_folder
 
 _REACH = 0.02  # of the diagonal: how far from its edge a mask counts for boundary IoU, as in the paper

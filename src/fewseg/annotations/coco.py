@@ -60,7 +60,7 @@ def parse_coco(value: Mapping[str, Any], path: Path) -> CocoFile:
         if id in categories:
             wrong.append(f"categories, entry {k}: two categories have one id, {id}")
         if not isinstance(name, str):
-            wrong.append(f"categories, entry {k}: 'name' is {shown(name)}; expected a text")
+            wrong.append(f"categories, entry {k}: 'name' must be a text, got {shown(name)}")
         categories[id] = str(name)
     for k, id, entry in _entries(value, "images", "id", path, wrong):
         if id in images:
@@ -131,7 +131,7 @@ def parse_polygons(outlines: Sequence[object], where: str) -> list[Polygon]:
         polygon = _finite(outline)
         if polygon is None or len(polygon) % 2:
             raise DataError(
-                f"{where}: a polygon is {shown(outline)}; expected x, y, x, y, ... of finite numbers: export "
+                f"{where}: a polygon must be x, y, x, y, ... of finite numbers, got {shown(outline)}: export "
                 "the file again"
             )
         polygons.append(polygon)
@@ -214,10 +214,7 @@ def _draw(
     if not weak and shape.empty:
         raise DataError(f"{where}: its polygons must have x, y of 3 points or more, got fewer: draw it again")
     region = _box(annotation, canvas.size, where) if weak else shape.draw(canvas.size)
-    if annotation.get("iscrowd"):
-        canvas.ignore(region)
-    else:
-        canvas.add(categories[shape.category], region, weak=weak)
+    canvas.add("__ignore__" if annotation.get("iscrowd") else categories[shape.category], region, weak=weak)
 
 
 @dataclass(frozen=True, eq=False)

@@ -77,7 +77,7 @@ def _labels(path: Path) -> Mapping[int, str]:
             names[packed] = name
     except ValueError as error:
         raise DataError(
-            f"{path}: a line is wrong ({error}); expected different labels with different colours "
+            f"{path}: a line is wrong ({error}); labels and colours must be different "
             "(name:r,g,b:parts:actions): export it again"
         ) from error
     return names
@@ -91,8 +91,8 @@ def _stored(path: Path, names: Mapping[int, str], max_pixels: int) -> NDArray[np
     colours = np.array(list(names), dtype=np.int32)
     if grey and (not len(colours) or pixels.max() >= len(colours)):
         raise DataError(
-            f"mask {path} is grey and holds the number {pixels.max()}; expected 0 .. {len(names) - 1}, the "
-            f"labels of {_LABELS}, or their colours: export it again"
+            f"grey mask {path} must hold 0 .. {len(names) - 1}, the labels of {_LABELS}, got {pixels.max()}: "
+            "export it again"
         )
     stored: NDArray[np.int32] = (
         colours[pixels] if grey else pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
@@ -101,8 +101,8 @@ def _stored(path: Path, names: Mapping[int, str], max_pixels: int) -> NDArray[np
     if unknown:
         shown = "; ".join(f"{v >> 16},{v >> 8 & 255},{v & 255}" for v in unknown[:5])
         raise DataError(
-            f"mask {path} holds {len(unknown)} colours that {_LABELS} does not list, like {shown}; expected "
-            "the colours of its labels: add them there, or save the mask without smoothing"
+            f"mask {path} must hold the colours of {_LABELS}, got {len(unknown)} others, like {shown}: "
+            "add them there, or save the mask without smoothing"
         )
     return stored
 

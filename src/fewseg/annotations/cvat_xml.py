@@ -48,8 +48,8 @@ def iter_cvat_xml(path: Path, options: ReadOptions) -> Items:
         raise DataError(f"{path} is not plain XML ({error}); is it cut off? Export it again") from error
     if root.tag != "annotations":
         raise DataError(
-            f"{path} has <{root.tag}>; expected <annotations> with an <image> for each image or a <track> "
-            f"for each thing of a video: {_FOLLOW}"
+            f"{path} must have <annotations> with an <image> for each image or a <track> for each thing of a "
+            f"video, got <{root.tag}>: {_FOLLOW}"
         )
     finder = ImageFinder.beside(path, options.images)
     if root.find("track") is not None:
@@ -121,7 +121,7 @@ def _drawn(
     for k, (label, shape) in enumerate(shapes):
         place = f"{where}, shape {k}"
         if not label:
-            raise DataError(f"{place} has no label; expected the name of a class: {_FOLLOW}")
+            raise DataError(f"{place} must have a label, got none: {_FOLLOW}")
         weak, scribble = shape.tag == "box", shape.tag in ("polyline", "points")
         canvas.add(label, _region(shape, size, options, place), weak=weak, scribble=scribble)
     return canvas
@@ -132,7 +132,7 @@ def _number(element: Element, key: str, where: str, default: str = "") -> float:
     try:
         return number(float(text), f"{where}: {key!r}")
     except ValueError as error:
-        raise DataError(f"{where}: {key!r} is {shown(text)}; expected a finite number: {_FOLLOW}") from error
+        raise DataError(f"{where}: {key!r} must be a finite number, got {shown(text)}: {_FOLLOW}") from error
 
 
 def _points(shape: Element, least: int, where: str) -> Points:
@@ -143,8 +143,8 @@ def _points(shape: Element, least: int, where: str) -> Points:
             raise ValueError
     except ValueError as error:
         raise DataError(
-            f"{where} is a {shape.tag} with the points {shown(text)}; expected x,y;x,y;... of {least} or "
-            "more points: draw it again"
+            f"{where}: a {shape.tag} must have points x,y;x,y;..., {least} or more, got {shown(text)}: draw "
+            "it again"
         ) from error
     return points
 
@@ -172,7 +172,7 @@ def _region(shape: Element, size: tuple[int, int], options: ReadOptions, where: 
         for point in _points(shape, 1, where):
             drawn |= stroke([point], options.stroke, size)
         return drawn
-    raise DataError(f"{where} is a {shape.tag}; expected {', '.join(_SHAPES)} or tag: draw it as one of them")
+    raise DataError(f"{where} must be one of {', '.join(_SHAPES)} or tag, got {shape.tag}: draw it as one")
 
 
 def _mask(shape: Element, size: tuple[int, int], where: str) -> Region:
@@ -182,12 +182,12 @@ def _mask(shape: Element, size: tuple[int, int], where: str) -> Region:
     try:
         runs = np.array([int(run) for run in text.split(",")])
     except (ValueError, OverflowError) as error:
-        raise DataError(f"{where}: the rle is {shown(text)}; expected whole numbers: {_FOLLOW}") from error
+        raise DataError(f"{where}: the rle must be whole numbers, got {shown(text)}: {_FOLLOW}") from error
     inside = 0 <= left <= left + wide <= size[1] and 0 <= top <= top + tall <= size[0]
     if not inside or (runs < 0).any() or runs.max() > wide * tall or runs.sum() != wide * tall:
         raise DataError(
-            f"{where}: the mask's runs have {runs.sum()} pixels in a box of {wide} x {tall} at {left}, {top};"
-            f" expected one inside the image, filled by its runs: {_FOLLOW}"
+            f"{where}: the mask's runs must fill a box inside the image, got {runs.sum()} pixels in a box of "
+            f"{wide} x {tall} at {left}, {top}: {_FOLLOW}"
         )
     region: Region = np.zeros(size, dtype=np.bool_)
     region[top : top + tall, left : left + wide] = np.repeat(np.arange(len(runs)) % 2, runs).reshape(

@@ -151,7 +151,7 @@ def _labelme_folder(root: Path, files: Sequence[Path], options: ReadOptions) -> 
             value = load_json(file)
             if not is_labelme(value):
                 raise DataError(
-                    f"{file} is not of LabelMe ({shown(value)}); expected several files of LabelMe, or one"
+                    f"{file} must be of LabelMe, as one of several, got {shown(value)}: move it away"
                 )
         except DataError as error:
             yield Problem(str(file), error)

@@ -37,11 +37,9 @@ def load_json(path: Path) -> Any:
     try:
         text = read_annotations(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text ({error}); expected JSON in UTF-8: export it again"
-        ) from error
+        raise DataError(f"{path} is not UTF-8 text ({error}): export it again") from error
     if not text.strip():
-        raise DataError(f"{path} is empty; expected JSON: export it again")
+        raise DataError(f"{path} is empty: export it again")
     try:
         return parse_json(text)
     except ValueError as error:
@@ -51,16 +49,14 @@ def load_json(path: Path) -> Any:
 def field(value: Mapping[str, Any], key: str, kind: type[T], where: str) -> T:
     """Returns ``value[key]`` after checking its type."""
     if key not in value:
-        raise DataError(f"{where} has no {key!r}; expected {_KINDS[kind]}: export the file again")
+        raise DataError(f"{where} must have {key!r}, {_KINDS[kind]}, got none: export the file again")
     return typed(value[key], kind, f"{where}: {key!r}")
 
 
 def typed(value: object, kind: type[T], what: str) -> T:
     """Returns the value after checking its type; a bool is no whole number."""
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise DataError(
-            f"{what} is {shown(value)}; expected {_KINDS[kind]}: correct it or export the file again"
-        )
+        raise DataError(f"{what} must be {_KINDS[kind]}, got {shown(value)}: correct it or export it again")
     return value
 
 
@@ -70,9 +66,7 @@ def size_field(value: Mapping[str, Any], height: str, width: str, where: str) ->
     for key in (height, width):
         side = number(value[key], f"{where}: {key!r}") if key in value else field(value, key, int, where)
         if side < 1 or side != int(side):
-            raise DataError(
-                f"{where}: {key!r} is {shown(value[key])}; expected whole numbers of pixels from 1 on"
-            )
+            raise DataError(f"{where}: {key!r} must be 1 pixel or more, got {shown(value[key])}: correct it")
         sides.append(int(side))
     return sides[0], sides[1]
 
@@ -84,9 +78,7 @@ def number(value: object, what: str) -> float:
             return float(value)
     except OverflowError:
         pass
-    raise DataError(
-        f"{what} is {shown(value)}; expected a finite number: correct it or export the file again"
-    )
+    raise DataError(f"{what} must be a finite number, got {shown(value)}: correct it or export it again")
 
 
 def points_of(value: object, what: str) -> list[tuple[float, float]]:
@@ -94,9 +86,7 @@ def points_of(value: object, what: str) -> list[tuple[float, float]]:
     found = []
     for k, pair in enumerate(typed(value, list, what)):
         if not isinstance(pair, list) or len(pair) != 2:
-            raise DataError(
-                f"{what}: point {k} is {shown(pair)}; expected pairs [x, y]: export the file again"
-            )
+            raise DataError(f"{what}: point {k} must be a pair [x, y], got {shown(pair)}: export it again")
         found.append((number(pair[0], f"{what}: x of point {k}"), number(pair[1], f"{what}: y of point {k}")))
     return found
 

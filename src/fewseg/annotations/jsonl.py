@@ -27,9 +27,7 @@ def prediction_of(line: dict[str, object], classes: tuple[str, ...], where: str)
     for region in field(line, "regions", list, where):
         name = field(typed(region, dict, where), "class", str, where)
         if name not in numbers:
-            raise DataError(
-                f"{where} has a region of {name!r}; expected {list(classes)}: write the file again"
-            )
+            raise DataError(f"{where}: a region must be of {list(classes)}, got {name!r}: write it again")
         labels[decode_coco(field(region, "segmentation", dict, where), size, where) == 1] = numbers[name]
     if "unknown" in line:
         labels[decode_coco(field(line, "unknown", dict, where), size, where) == 1] = IGNORE
@@ -54,9 +52,7 @@ def read_jsonl(path: Path) -> Iterator[Prediction]:
     with path.open("rb") as file:
         first, places, _ = scan(file, path)
         if first is None or first.get("format") != LINES_FORMAT:
-            raise DataError(
-                f"{path} does not begin with {LINES_FORMAT!r}; expected a file of predictions: give one"
-            )
+            raise DataError(f"{path} must begin with {LINES_FORMAT!r}: give a file of predictions")
         classes = tuple(typed(c, str, f"{path}: classes") for c in field(first, "classes", list, str(path)))
         for k, place in enumerate(places.values(), 1):
             file.seek(place)

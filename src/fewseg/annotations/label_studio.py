@@ -91,9 +91,7 @@ def chosen_annotation(given: object, where: str) -> Mapping[str, Any] | None:
     made = typed(given if given is not None else [], list, f"{where}: annotations")
     valid = [a for a in made if isinstance(a, dict) and not a.get("was_cancelled")]
     if made and not valid and not all(isinstance(a, dict) for a in made):
-        raise DataError(
-            f"{where}: annotations are {shown(made)}; expected objects with 'result': export as JSON"
-        )
+        raise DataError(f"{where}: annotations must be objects, got {shown(made)}: export as JSON")
     best = [a for a in valid if a.get("ground_truth")] or valid
     if not best:
         return None
@@ -123,11 +121,11 @@ def drawn(result: Sequence[Any], size: tuple[int, int], where: str, options: Rea
         if not labels:
             if str(item.get("id")) in labelled:
                 continue  # a region and its label, as two entries of one id: the one with the label counts
-            raise DataError(f"{place} has no label; expected regions with a class: label it in Label Studio")
+            raise DataError(f"{place} must have a label, got none: label it in Label Studio")
         check_annotated_size(place, size, size_field(item, "original_height", "original_width", place))
         if item.get("image_rotation"):
             raise DataError(
-                f"{place}: the image was turned in Label Studio; expected image_rotation 0: turn the file"
+                f"{place}: image_rotation must be 0, got {shown(item['image_rotation'])}: turn the file"
             )
         region, weak, scribble = _region(value, size, options, place)
         for label in labels:
@@ -146,8 +144,8 @@ def _image_name(data: Mapping[str, Any], where: str) -> str:
     ]
     if len(likely) != 1:
         raise DataError(
-            f"{where}: its data has {sorted(data)[:8]}; expected 'image', or one value that names an "
-            "image file"
+            f"{where}: its data must have 'image', or one value that names an image file, got "
+            f"{sorted(data)[:8]}: export it again"
         )
     return likely[0]
 
@@ -176,7 +174,9 @@ def _region(
     if "points" in value:
         points = points_of(value["points"], where)
         if len(points) < 3:
-            raise DataError(f"{where}: a polygon of {len(points)} points; expected 3 or more: draw it again")
+            raise DataError(
+                f"{where}: a polygon must have 3 points or more, got {len(points)}: draw it again"
+            )
         return polygon([(x * wide, y * tall) for x, y in points], size), False, False
 
     def read(key: str) -> float:

@@ -48,9 +48,7 @@ def iter_labelme(value: Any, path: Path, finder: ImageFinder, options: ReadOptio
             region = _region(shape, kind, size, options, where)
             label = field(shape, "label", str, where)
             if not label:
-                raise DataError(
-                    f"{where} has an empty label; expected the name of a class: name it in LabelMe"
-                )
+                raise DataError(f"{where} must have a label, got an empty one: name it in LabelMe")
             canvas.add(label, region, weak=kind == "rectangle", scribble=kind in _STROKES)
         yield AnnotatedImage(image=image, size=size, masks=canvas.masks(), weak=canvas.weak())
     except DataError as error:
@@ -62,15 +60,13 @@ def _region(
 ) -> Region:
     points = points_of(field(shape, "points", list, where), where)
     if kind not in SHAPE_TYPES:
-        raise DataError(
-            f"{where} is a {shown(kind)}; expected {', '.join(SHAPE_TYPES)}: draw it as one of them"
-        )
+        raise DataError(f"{where} must be one of {', '.join(SHAPE_TYPES)}, got {shown(kind)}: draw it as one")
     least = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2, "line": 2}.get(kind, 1)
     exact = kind in ("rectangle", "circle", "mask", "line")
     if len(points) < least or (exact and len(points) != least):
         raise DataError(
-            f"{where} is a {kind} of {len(points)} points; expected "
-            f"{least}{'' if exact else ' or more'}: draw it again"
+            f"{where}: a {kind} must have {least}{'' if exact else ' or more'} points, got {len(points)}: "
+            "draw it again"
         )
     if kind == "polygon":
         return polygon(points, size)

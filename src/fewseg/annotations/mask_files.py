@@ -141,7 +141,7 @@ def read_classes(root: Path) -> Sequence[str]:
             names = names[1:]
         check_classes(tuple(names))
     except ValueError as error:
-        raise DataError(f"{found}: {error}; expected a name a line, the first is class 1") from error
+        raise DataError(f"{found} must have a name a line, from class 1 on: {error}") from error
     return names
 
 
@@ -288,7 +288,7 @@ class ProbabilityPngWriter(FilesWriter):
         self._endings = [f".{file_safe(name)}.png" for name in self.classes]
         if len({e.casefold() for e in self._endings}) != len(self.classes):
             raise ValueError(
-                f"classes {list(self.classes)} differ in case only; expected names that make different files"
+                f"classes must differ in more than case, which many disks ignore, got {list(self.classes)}"
             )
 
     def _write(self, prediction: Prediction) -> None:
@@ -307,7 +307,7 @@ def quantised(probability: np.ndarray) -> np.ndarray:
     if probability.dtype == np.uint8:
         return probability
     if not (np.isfinite(probability).all() and probability.min() >= 0 and probability.max() <= 1):
-        raise ValueError("probabilities are not all in [0, 1]; expected those of a softmax or a sigmoid")
+        raise ValueError("probabilities must be in [0, 1], got others: give those of a softmax or a sigmoid")
     scaled: np.ndarray = np.rint(probability.astype(np.float64) * 255)
     return scaled.astype(np.uint8)
 

@@ -73,7 +73,7 @@ def coco_runs(rle: Mapping[str, object], size: tuple[int, int], where: str) -> R
     lengths = unpack_counts(counts, where) if isinstance(counts, str) else run_array(counts)
     if lengths is None:
         raise DataError(
-            f"{where}: the RLE's counts are {shown(counts)}; expected COCO's text or a list of lengths"
+            f"{where}: the RLE's counts must be COCO's text or a list of lengths, got {shown(counts)}"
         )
     total = size[0] * size[1]
     if (lengths < 0).any() or lengths.sum() != total:

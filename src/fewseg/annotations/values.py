@@ -53,19 +53,12 @@ def warn_of_left_out(where: object, images: Sequence[object], why: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """A single thing in an image.
-
-    Attributes:
-        class_name: what it is.
-        box: (x, y, width, height) of its pixels.
-        piece: (height, width) uint8 in {0, 1}: its pixels in the box.
-        score: in [0, 1].
-    """
+    """A single thing in an image."""
 
     class_name: str
-    box: tuple[int, int, int, int]
-    piece: Mask
-    score: float
+    box: tuple[int, int, int, int]  # (x, y, width, height) of its pixels
+    piece: Mask  # (height, width) uint8 in {0, 1}: its pixels in the box
+    score: float  # in [0, 1]
 
     @property
     def area(self) -> int:
@@ -99,22 +92,19 @@ class Prediction:
         n = len(self.classes)
         if self.labels.ndim != 2 or self.labels.dtype != np.uint8 or 0 in self.labels.shape:
             raise ValueError(
-                f"labels of {self.name!r} are {self.labels.dtype} {self.labels.shape}; expected uint8 "
-                "(H, W): convert them"
+                f"labels of {self.name!r} must be uint8 (H, W), got {self.labels.dtype} {self.labels.shape}"
             )
         used = np.flatnonzero(np.bincount(self.labels.ravel(), minlength=256)[1:255]) + 1
         if used.size and used[-1] > n:
-            raise ValueError(
-                f"labels of {self.name!r} hold {used[-1]}; expected 0 .. {n} and 255: name the classes"
-            )
+            raise ValueError(f"labels of {self.name!r} must hold 0 .. {n} and 255, got {used[-1]}")
         if len(self.scores) != n or not all(0 <= s <= 1 for s in self.scores):
             raise ValueError(
-                f"scores of {self.name!r} are {self.scores}; expected {n} numbers in [0, 1], one a class"
+                f"scores of {self.name!r} must be {n} numbers in [0, 1], one a class, got {self.scores}"
             )
         if self.probability is not None and self.probability.shape != (n, *self.size):
             raise ValueError(
-                f"probability of {self.name!r} has shape {self.probability.shape}; expected "
-                f"{(n, *self.size)}: one map a class at the image's size"
+                f"probability of {self.name!r} must have shape {(n, *self.size)}, a map of the image's size "
+                f"for each class, got {self.probability.shape}"
             )
 
     @property
@@ -159,8 +149,8 @@ def check_classes(classes: tuple[str, ...]) -> None:
     named = all(isinstance(name, str) and name for name in classes)
     if not 1 <= len(classes) <= MAX_CLASSES or not named or len(set(classes)) != len(classes):
         raise ValueError(
-            f"classes are {list(classes[:8])} ({len(classes)}); expected 1 .. {MAX_CLASSES} different "
-            "names, texts that are not empty: rename or part them"
+            f"classes must be 1 .. {MAX_CLASSES} different names, texts that are not empty, got "
+            f"{list(classes[:8])} ({len(classes)}): rename or part them"
         )
 
 

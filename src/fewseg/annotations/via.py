@@ -98,9 +98,7 @@ def _via3_entries(value: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
         view = field(value["view"], str(metadata.get("vid")), dict, f"{where}: 'view'")
         files = [str(own) for own in field(view, "fid_list", list, where)]
         if len(files) != 1 or files[0] not in entries or metadata.get("z"):
-            raise DataError(
-                f"{where} is not of one image (a video or a pair?); expected images: export those"
-            )
+            raise DataError(f"{where} must be of one image, got several or a part of a video: export images")
         given = field(metadata, "av", dict, where)
         named = {_via3_name(value, number): _via3_value(value, number, own) for number, own in given.items()}
         shape = _via3_shape(coordinates, where)
@@ -139,8 +137,8 @@ def _via3_shape(coordinates: Sequence[Any], where: str) -> Mapping[str, object]:
     }.get(name or "")
     if name is None or len(rest) != (len(keys) if keys else len(rest) // 2 * 2):
         raise DataError(
-            f"{where}: the region is {shown(coordinates)}; expected the number of a shape, 1 .. "
-            f"{len(_VIA3_KINDS)}, and its coordinates: draw it again"
+            f"{where}: the region must be the number of a shape, 1 .. {len(_VIA3_KINDS)}, and its "
+            f"coordinates, got {shown(coordinates)}: draw it again"
         )
     if keys:
         return {"name": name, **dict(zip(keys, rest, strict=True))}
@@ -183,8 +181,8 @@ def _class_attribute(entries: Mapping[str, Any], path: Path) -> str | None:
     likely = [name for name in names if len(names) == 1 or name.casefold() in _CLASS_NAMES]
     if names and len(likely) != 1:
         raise DataError(
-            f"{path}: regions have the attributes {sorted(names)[:8]}; expected one, or one of them called "
-            f"{', '.join(_CLASS_NAMES)}: rename the one that is the class"
+            f"{path}: regions must have one attribute, or one called {', '.join(_CLASS_NAMES)}, got "
+            f"{sorted(names)[:8]}: rename the one that is the class"
         )
     return likely[0] if likely else None
 
@@ -194,7 +192,7 @@ def _draw(
 ) -> None:
     labels = _attributes(region).get(attribute, []) if attribute else [options.class_name]
     if not labels:
-        raise DataError(f"{where} has no {attribute!r}; expected the name of a class: give it in VIA")
+        raise DataError(f"{where} must have a class, got no {attribute!r}: give it in VIA")
     shape = field(region, "shape_attributes", dict, where)
     kind = shape.get("name")
     drawn = _region(shape, kind, canvas.size, options, where)
@@ -216,8 +214,8 @@ def _region(
         x, y = ([number(v, f"{where}: {key}") for v in field(shape, key, list, where)] for key in _POINTS)
         if len(x) != len(y) or len(x) < (3 if kind == "polygon" else 1):
             raise DataError(
-                f"{where} is a {kind} of {len(x)} x and {len(y)} y; expected as many, of "
-                f"{3 if kind == 'polygon' else 1} points or more: draw it again"
+                f"{where}: a {kind} must have {3 if kind == 'polygon' else 1} points or more, got {len(x)} x "
+                f"and {len(y)} y: draw it again"
             )
         points = list(zip(x, y, strict=True))
         if kind == "polygon":
@@ -232,7 +230,7 @@ def _region(
         return ellipse(read("cx"), read("cy"), read("rx"), read("ry"), size, turn)
     if kind == "point":
         return stroke([(read("cx"), read("cy"))], options.stroke, size)
-    raise DataError(f"{where} is a {shown(kind)}; expected {', '.join(_SHAPES)}: draw it as one of them")
+    raise DataError(f"{where} must be one of {', '.join(_SHAPES)}, got {shown(kind)}: draw it as one")
 
 
 _POINTS = ("all_points_x", "all_points_y")

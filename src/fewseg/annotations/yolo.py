@@ -111,11 +111,11 @@ def _names(root: Path, description: Path | None) -> Mapping[int, str]:
         or not all(type(k) is int and type(v) in (str, int) and v != "" for k, v in names.items())
     ):
         raise DataError(
-            f"{description}: 'names' is {shown(given)}; expected a list of names, or numbers with names: "
+            f"{description}: 'names' must be a list of names, or numbers with names, got {shown(given)}: "
             "export it again, or put quotes around names"
         )
     if len({str(name) for name in names.values()}) != len(names):
-        raise DataError(f"{description}: 'names' has a name twice; expected different names: rename one")
+        raise DataError(f"{description}: 'names' must be different, got {shown(given)}: rename one")
     return {number: str(name) for number, name in names.items()}
 
 
@@ -136,18 +136,18 @@ def _draw(line: str, names: Mapping[int, str], canvas: Canvas, where: str) -> No
         first, *rest = (float(text) for text in line.split())
         values = np.array(rest)
     except ValueError as error:
-        raise DataError(f"{where} is {shown(line)}; expected numbers: export it again") from error
+        raise DataError(f"{where} must be numbers, got {shown(line)}: export it again") from error
     if first not in names:
-        raise DataError(f"{where} has the class {first:g}; expected one of {shown(sorted(names))}: name it")
+        raise DataError(f"{where}: the class must be one of {shown(sorted(names))}, got {first:g}: name it")
     if len(values) % 2 or len(values) < 4:
         raise DataError(
-            f"{where} has a class and {len(values)} numbers; expected x y of 3 points or more, or x y width "
-            "height (no confidence, no keypoints): export the labels of segmentation"
+            f"{where}: after the class must come x y of 3 points or more, or x y width height (no "
+            f"confidence, no keypoints), got {len(values)} numbers: export the labels of segmentation"
         )
     if not ((values >= -_SLACK) & (values <= 1 + _SLACK)).all():
         raise DataError(
-            f"{where} has {shown(line)}; expected fractions of the image's sides, from 0 to 1: divide x "
-            "by its width and y by its height"
+            f"{where} must have fractions of the image's sides, from 0 to 1, got {shown(line)}: divide x by "
+            "its width and y by its height"
         )
     height, width = canvas.size
     points = values * np.tile((width, height), len(values) // 2)

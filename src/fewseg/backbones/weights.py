@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fewseg.backbones.packaged import packaged_file, timm_names
 from fewseg.backbones.resnet import RESNETS
+from fewseg.errors import first_line
 from fewseg.ops.geometry import IMAGENET_MEAN
 
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -178,12 +179,12 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path.name} is refused: it is damaged or could run code ({_first_line(error)}); "
+            f"{path.name} is refused: it is damaged or could run code ({first_line(error)}); "
             "only tensors are read: save the state dict alone, best as .safetensors"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(
-            f"{path.name} is damaged or cut off ({_first_line(error)}): fetch or copy it again"
+            f"{path.name} is damaged or cut off ({first_line(error)}): fetch or copy it again"
         ) from error
     return as_state(content, path.name)
 
@@ -255,10 +256,6 @@ def _refusal(report: WeightsReport, needed: int) -> str:
 def _by_part(keys: tuple[str, ...]) -> str:
     counts = Counter(key.split(".")[0] for key in keys)
     return ", ".join(f"{part} ({count})" for part, count in sorted(counts.items()))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def published_name(name: str) -> str:

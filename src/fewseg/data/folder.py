@@ -46,7 +46,9 @@ class FolderSource(FileSource):
         if not folders or wrong:
             raise DataError(f"{name}: {root} must hold {LAYOUT}: move the files so{summary(wrong)}")
         if len(folders) > 254:
-            raise DataError(f"{name}: {len(folders)} classes in {root}; expected 254: part it into roots")
+            raise DataError(
+                f"{name} must have up to 254 classes, got {len(folders)} in {root}: part it into roots"
+            )
         pairs: dict[str, ImagePair] = {}
         for folder in folders:
             pairs.update(_class_pairs(folder, wrong))

@@ -32,7 +32,7 @@ def read_mat(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
             "unpack the archive again"
         ) from error
     if plane.ndim != 2:
-        raise DataError(f"mask {path} has shape {plane.shape}; expected (H, W): unpack the archive again")
+        raise DataError(f"mask {path} must be (H, W), got {plane.shape}: unpack the archive again")
     return plane
 
 

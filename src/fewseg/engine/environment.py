@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from fewseg.engine.choices import Precision
+from fewseg.ops.parallel import cores
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "fewseg")
 
@@ -60,7 +61,7 @@ def _revision_at_first_look() -> str | None:
 
 
 def _hardware() -> str:
-    parts = [f"{_cpu_model()}, {_cores()} cores, {torch.get_num_threads()} threads, {_memory()}"]
+    parts = [f"{_cpu_model()}, {cores()} cores, {torch.get_num_threads()} threads, {_memory()}"]
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
         parts.append(f"{torch.cuda.device_count()} x {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB")
@@ -74,13 +75,6 @@ def _cpu_model() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    """Cores that this process may run on, which is less than the machine has in a container."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory() -> str:

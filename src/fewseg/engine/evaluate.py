@@ -18,10 +18,10 @@ from fewseg.data.episodes import Episodes, EpisodeSpec, Way
 from fewseg.data.protocols import LabelSize
 from fewseg.data.source import Source
 from fewseg.data.transforms import EvalView, eval_view, way_labels
+from fewseg.engine.answering import Answering
 from fewseg.engine.choices import Precision, Target
 from fewseg.engine.executors import (
     SHARDS,
-    Answering,
     Array,
     CrossPair,
     Executor,
@@ -457,14 +457,11 @@ class Evaluator:
         return np.concatenate(rows) if rows else np.empty((0, len(COUNT_NAMES)), np.int64)
 
     def answers(
-        self, specs: Sequence[EpisodeSpec], fusion: Fusion | None = None, sizes: Sequence[int] = ()
+        self, specs: Sequence[EpisodeSpec], fusion: Fusion | None = None
     ) -> Iterator[tuple[Question, Tensor]]:
-        """Logits (1 + N, size, size) of each different question of episodes, in this process.
-
-        At several sizes they are the added probabilities, at the largest.
-        """
+        """Logits (1 + N, size, size) of each different question of episodes, in this process."""
         self._scores, self._score_bytes = {}, 0
-        questions = [self._questions(specs, Answering(fusion=fusion, sizes=tuple(sizes)))]
+        questions = [self._questions(specs, Answering(fusion=fusion))]
         (shard,) = split(questions, _cross_pairs(questions), 1)
         self.prepare(shard.images)
         ious = dict(zip(shard.cross, self.cross_iou(shard).tolist(), strict=True))

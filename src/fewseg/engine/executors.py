@@ -21,9 +21,11 @@ from lightning.fabric import Fabric
 
 from fewseg.data.episodes import EpisodeSpec, Way
 from fewseg.data.protocols import LabelSize
+from fewseg.engine.answering import Answering
 from fewseg.engine.choices import Target
 from fewseg.methods.fusion import Fusion
 from fewseg.ops.files import atomic_path
+from fewseg.ops.parallel import cores
 from fewseg.ops.progress import progress_bar, tracked
 
 logger = logging.getLogger(__name__)
@@ -63,22 +65,6 @@ def questions_of(spec: EpisodeSpec, on: Target) -> list[Question]:
     """The questions of an episode: one for its query, or one for each of its support images."""
     targets = (spec.query,) if on == "query" else spec.all_supports
     return [Question(spec.ways, target) for target in targets]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answering:
-    """How questions are answered."""
-
-    fusion: Fusion | None = None  # how K shots become one answer; the method's own by default
-    # what is segmented: the query, or the support images themselves, each of them by all supports of its
-    # episode (SRPNet's "(sup)" rows; their counts are summed)
-    on: Target = "query"
-    # sides of the inputs; of several, each has a pass and the probabilities are added. By default the first
-    # of the evaluator's, or the recipe's own
-    sizes: tuple[int, ...] = ()
-    # sides that the logits of a pass are resized to, the probabilities of which are added (SD-AANet, Table
-    # IV); by default the logits at the input's size are the answer
-    output_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,8 +288,7 @@ def launch_ranks(processes: int) -> DistributedRanks:
     """
     fabric = Fabric(accelerator="auto", devices=processes)
     fabric.launch()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores // processes)))
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() // processes)))
     return DistributedRanks()
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from fewseg.backbones import Backbone, BackboneConfig
+from fewseg.backbones import BackboneConfig
 from fewseg.inference.model import Model, Whole, join_views, refined, to_size
-from fewseg.inference.quality import HeldOut, folds_of, halves_of, held_out
+from fewseg.inference.quality import Fold, HeldOut, folds_of, halves_of, held_out, lead
 from fewseg.inference.supports import SupportSet
-from fewseg.methods.base import FewShotSegmenter, MethodConfig
+from fewseg.methods.base import MethodConfig
 from fewseg.methods.fitted import FittedConfig, LinearHead
 from fewseg.methods.matcher import MatcherConfig
+from fewseg.methods.mean import MeanConfig, on_backbone
 from fewseg.types import IGNORE, DataError
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ T = TypeVar("T")
 
 _LINEAR, _PERCEPTRON = (1e-2, 1e-1), (1e-2, 1e-3)  # decays: the first is tried first
 REFINED = ", edges refined"
+SHARES = {"": 0.0, ", edges half refined": 0.5, REFINED: 1.0}
+"""Ends of candidates' names: how far edges are refined."""
+
 _THRESHOLDS = (0.5, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)  # the first is kept where no other gains a point
 _GAIN = 0.01
 _LOW, _NOTHING = 0.5, 0.1
@@ -78,6 +82,11 @@ class Choice:
     def score(self) -> float:
         """Mean expected IoU of the classes."""
         return self.candidates[self.name]
+
+    @property
+    def candidate(self) -> tuple[str, MethodConfig]:
+        """Name and config, whatever is refined."""
+        return self.name.partition(", edges")[0], self.model.config
 
     @property
     def input(self) -> str:
@@ -141,25 +150,6 @@ def candidate_configs(backbone: BackboneConfig) -> dict[str, list[tuple[str, Met
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Built(BackboneConfig):
-    """Of a network that exists already."""
-
-    network: Backbone
-
-    def build(self) -> Backbone:
-        return self.network
-
-
-def on_backbone(config: MethodConfig, backbone: Backbone) -> FewShotSegmenter:
-    """Builds a method without parameters of its own on a backbone that other methods use too."""
-    own = {each.name: getattr(config.backbone, each.name) for each in fields(config.backbone)}
-    method: Any = replace(config, backbone=_Built(**own, network=backbone)).build()
-    method.config = config
-    built: FewShotSegmenter = method.eval()
-    return built
-
-
 def choose(encoder: Model, supports: SupportSet) -> Choice:
     """Chooses the method for a support set: the highest mean expected IoU of the classes.
 
@@ -189,40 +179,9 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
     if not any(own.shows(name) for fold in folds for own in fold.held for name in fold.rest.classes):
         folds, calibrated = halves_of(tested), False
 
-    tried: dict[str, tuple[float, Model, dict[str, ExpectedClass], list[HeldOut]]] = {}
-
-    def score(name: str, config: MethodConfig) -> float:
-        method = on_backbone(config, encoder.method.backbone)
-        held: list[HeldOut] = []
-        found = 0.0
-        for refine in (False, True) if encoder.refine is None else (encoder.refine,):
-            own = name + REFINED if refine else name
-            model = Model(
-                method,
-                config,
-                encoder.size,
-                encoder.views,
-                f"auto: {own}",
-                precision=encoder.precision,
-                refine=refine,
-            )
-            held = [_refined(each) for each in held] if held else held_out(model, tested, folds)
-            classes = expected(held, tested.classes)
-            known = [each.iou for each in classes.values() if each.iou is not None]
-            tried[own] = (sum(known) / max(1, len(known)), model, classes, held)
-            found = max(found, tried[own][0])
-            for worse in sorted(tried, key=lambda each: -tried[each][0])[1:]:
-                tried[worse] = (*tried[worse][:3], [])  # at the network's size: those of the best are enough
-        return found
-
-    kinds = candidate_configs(encoder.method.backbone.config)
-    if encoder.candidate is not None:
-        own = [each for configs in kinds.values() for each in configs if each[0] == encoder.candidate]
-        kinds = {encoder.candidate: own}
-    first = {kind: score(*own[0]) for kind, own in kinds.items()}
-    several = [kind for kind in kinds if len(kinds[kind]) > 1]
-    for other in kinds[max(several, key=first.__getitem__)][1:] if several else ():
-        score(*other)
+    trials = _Trials(encoder, tested, folds)
+    trials.run()
+    tried = trials.tried
     ranked = sorted(tried, key=lambda own: -tried[own][0])
     _, model, classes, held = tried[ranked[0]]
     choice = Choice(
@@ -236,6 +195,60 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
     )
     moved = tuple(replace(own, margins=own.margins - choice.log_odds) for own in choice.held)
     return replace(choice, held=moved)
+
+
+class _Trials:
+    """The candidates on left-out images.
+
+    Attributes:
+        tried: name to expected IoU, model, what to expect of each class, and, of the best, its answers.
+    """
+
+    def __init__(self, encoder: Model, tested: SupportSet, folds: Sequence[Fold]) -> None:
+        self._encoder, self._tested, self._folds = encoder, tested, folds
+        self.tried: dict[str, tuple[float, Model, dict[str, ExpectedClass], list[HeldOut]]] = {}
+        self._plain: dict[str, list[HeldOut]] = {}  # not refined, in half precision
+
+    def run(self) -> None:
+        """Tests one candidate of each kind, the others of the best kind, and means of those."""
+        if self._encoder.candidate is not None:
+            self._score(*self._encoder.candidate)
+            return
+        backbone = self._encoder.method.backbone.config
+        kinds = candidate_configs(backbone)
+        first = {kind: self._score(*own[0]) for kind, own in kinds.items()}
+        best = max((kind for kind in kinds if len(kinds[kind]) > 1), key=first.__getitem__)
+        for other in kinds[best][1:]:
+            self._score(*other)
+        pools = {" and ".join(kinds): [own[0] for own in kinds.values()], f"all {best}s": kinds[best]}
+        for name, members in pools.items():  # no further fits
+            config = MeanConfig(backbone=backbone, members=tuple(own for _, own in members))
+            self._score(f"mean of {name}", config, _mean([self._plain[own] for own, _ in members]))
+
+    def _score(self, name: str, config: MethodConfig, held: list[HeldOut] | None = None) -> float:
+        """The best expected IoU of a candidate over how far it is refined; its answers may be known."""
+        encoder, best = self._encoder, 0.0
+        method = on_backbone(config, encoder.method.backbone)
+
+        def model(suffix: str, share: float) -> Model:
+            shown, low = f"auto: {name}{suffix}", encoder.precision
+            return Model(method, config, encoder.size, encoder.views, shown, precision=low, refine=share)
+
+        plain = held or held_out(model("", 0.0), self._tested, self._folds)
+        sharp = plain if encoder.refine == 0 else [_refined(each) for each in plain]
+        for suffix, share in SHARES.items():
+            if encoder.refine not in (None, share):
+                continue
+            made = [_between(*pair, share) for pair in zip(plain, sharp, strict=True)]
+            classes = expected(made, self._tested.classes)
+            known = [each.iou for each in classes.values() if each.iou is not None]
+            score = sum(known) / max(1, len(known))
+            self.tried[name + suffix] = (score, model(suffix, share), classes, made)
+            best = max(best, score)
+            for worse in sorted(self.tried, key=lambda each: -self.tried[each][0])[1:]:
+                self.tried[worse] = (*self.tried[worse][:3], [])  # the answers of the best are enough
+        self._plain[name] = [replace(each, margins=each.margins.half()) for each in plain]
+        return best
 
 
 def sampled(
@@ -261,7 +274,7 @@ def expected(held: Sequence[HeldOut], classes: Sequence[str]) -> dict[str, Expec
         margins = margins_of(each)
         for j, name in enumerate(classes):
             if name in each.known:
-                counts[name].append(_counts(_lead(margins, j), truth_of(each, name)))
+                counts[name].append(_counts(lead(margins, j), truth_of(each, name)))
     return {name: _expected(torch.stack(own)) if own else _expected(None) for name, own in counts.items()}
 
 
@@ -281,10 +294,10 @@ def margins_of(held: HeldOut) -> Tensor:
     return to_size(joined, (int(whole.shape[0]), int(whole.shape[1])))[None]
 
 
-def _counts(lead: Tensor, true: Tensor) -> Tensor:
+def _counts(ahead: Tensor, true: Tensor) -> Tensor:
     """(3, T) of a class on an image: pixels of the intersection and of the union, whether it is shown."""
     counted, inside = true != IGNORE, true == 1
-    found = torch.stack([(lead > bound) & counted for bound in map(log_odds, _THRESHOLDS)]).flatten(1)
+    found = torch.stack([(ahead > bound) & counted for bound in map(log_odds, _THRESHOLDS)]).flatten(1)
     inside = inside.flatten()
     shown = inside.any().expand(len(found))
     return torch.stack([(found & inside).sum(1), (found | inside).sum(1), shown]).double()
@@ -309,12 +322,16 @@ def _expected(counts: Tensor | None) -> ExpectedClass:
     return ExpectedClass(iou=chosen, spread=spread, threshold=_THRESHOLDS[best])
 
 
-def _lead(margins: Tensor, j: int) -> Tensor:
-    """(n, h, w): by how much the class of place j leads before the background and all others."""
-    others = [k for k in range(margins.shape[1]) if k != j]
-    if not others:
-        return margins[:, j]
-    return margins[:, j] - margins[:, others].amax(dim=1).clamp(min=0)
+def _mean(several: Sequence[Sequence[HeldOut]]) -> list[HeldOut]:
+    """What the mean of methods makes of the same left-out images."""
+    return [
+        replace(same[0], margins=torch.stack([each.margins.float() for each in same]).mean(dim=0))
+        for same in zip(*several, strict=True)
+    ]
+
+
+def _between(plain: HeldOut, sharp: HeldOut, share: float) -> HeldOut:
+    return replace(plain, margins=plain.margins.lerp(sharp.margins, share))
 
 
 def _refined(held: HeldOut) -> HeldOut:

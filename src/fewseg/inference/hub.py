@@ -19,6 +19,7 @@ from fewseg.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.environment import precision_on
 from fewseg.engine.results import as_json
+from fewseg.errors import first_line
 from fewseg.inference.model import Model, Tiles, Whole
 from fewseg.inference.supports import SupportSet, precision_of_supports, save_supports
 from fewseg.methods.registry import method_name
@@ -172,7 +173,7 @@ def push(
             api.upload_folder(repo_id=name, folder_path=folder, commit_message=f"fewseg {version('fewseg')}")
         except (HFValidationError, LocalTokenNotFoundError, OSError, RuntimeError) as error:
             raise ValueError(
-                f"could not upload to {name!r} ({_first_line(error)}): give owner/name, log in with `hf auth "
+                f"could not upload to {name!r} ({first_line(error)}): give owner/name, log in with `hf auth "
                 "login`, and check the network"
             ) from error
     return f"{constants.ENDPOINT}/{name}"
@@ -235,8 +236,3 @@ def _settings(path: Path) -> dict[str, Any]:
     if wrong:
         raise DataError(f"{path} has no valid {', '.join(wrong)}: save the segmenter again")
     return dict(found)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from statistics import median
 
 from fewseg.annotations.values import AnnotatedImage
-from fewseg.inference.choose import REFINED
 from fewseg.inference.model import Model, Tiles, Views
 from fewseg.inference.segmenter import Segmenter
+from fewseg.methods.base import MethodConfig
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def with_fitting_input(segmenter: Segmenter, images: Sequence[AnnotatedImage]) -
     best, score, left = segmenter, usual.score, _MOST
     found = [f"{usual.input} {usual.score:.2f}"]
     sizes = [image.size for image in images]
-    for model in _others(segmenter.model, usual.name.removesuffix(REFINED), sizes):
+    for model in _others(segmenter.model, usual.candidate, sizes):
         passes = sum(len(model.views.windows(size, model.size)) for size in sizes)
         left -= passes * (model.size / segmenter.model.size) ** 2
         if left < 0:
@@ -52,7 +52,9 @@ def with_fitting_input(segmenter: Segmenter, images: Sequence[AnnotatedImage]) -
     return best
 
 
-def _others(model: Model, candidate: str, sizes: Sequence[tuple[int, int]]) -> list[Model]:
+def _others(
+    model: Model, candidate: tuple[str, MethodConfig], sizes: Sequence[tuple[int, int]]
+) -> list[Model]:
     """The other inputs, the cheapest first, for the candidate that the usual one chose."""
 
     def at(size: int, views: Views) -> Model:

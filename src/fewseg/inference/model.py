@@ -228,10 +228,10 @@ class Model:
             pixels of a thousand get a different label.
         chooses: whether each support set chooses its own method on this one's backbone
             (:func:`~fewseg.inference.choose.choose`); this one reads the images for all of them.
-        refine: whether the edges of masks follow those of the image (:func:`refined`); None where the
-            supports choose that too.
+        refine: whether the edges of masks follow those of the image (:func:`refined`), or how far, in [0, 1];
+            None where the supports choose that too.
         about: the header of the checkpoint that it was loaded from.
-        candidate: of a model that chooses, the name of the only candidate; all by default.
+        candidate: of a model that chooses, name and config of the only candidate; all by default.
 
     Attributes:
         digest: key of all that decides features: weights, config, fusion, input size, views, precision.
@@ -250,9 +250,9 @@ class Model:
         extract: Extract | None = None,
         precision: Precision = "fp32",
         chooses: bool = False,
-        refine: bool | None = None,
+        refine: float | None = None,
         about: Checkpoint | None = None,
-        candidate: str | None = None,
+        candidate: tuple[str, MethodConfig] | None = None,
     ) -> None:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
@@ -347,18 +347,22 @@ class Model:
                 part = features.select(slice(start, start + _BATCH))
                 logits: Tensor = self.method.segment(part, state)
                 margins = logits[:, 1:].float() - logits[:, :1].float()
-                found.append(refined(margins, part) if self.refine else margins)
+                found.append(refined(margins, part, self.refine) if self.refine else margins)
             return torch.cat(found) if len(found) > 1 else found[0]
 
 
-def refined(margins: Tensor, features: Features) -> Tensor:
-    """Margins (n, N, S, S) whose edges follow those of the views: the guided filter of the probabilities."""
+def refined(margins: Tensor, features: Features, share: float = 1.0) -> Tensor:
+    """Margins (n, N, S, S) whose edges follow those of the views: the guided filter of the probabilities.
+
+    With a share below 1, a mean of both: it keeps lines that are thinner than the filter's window.
+    """
     guide = features[GUIDE].float() / 255
     chances = F.pad(margins, (0, 0, 0, 0, 1, 0)).softmax(dim=1)[:, 1:]
     reach = max(1, round(_REACH * guide.shape[-1]))
     chances = guided_filter(chances, guide, reach, _SMOOTHNESS, _STRIDE)
     rest = 1 - chances.sum(dim=1, keepdim=True)  # as if it were filtered too: the filter is linear
-    return chances.clamp(min=_SURE).log() - rest.clamp(min=_SURE).log()
+    sharp = chances.clamp(min=_SURE).log() - rest.clamp(min=_SURE).log()
+    return sharp if share == 1 else margins.lerp(sharp, share)
 
 
 def load_model(

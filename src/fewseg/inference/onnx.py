@@ -103,7 +103,7 @@ def _segment_graph(session: Session, size: int, levels: Sequence[str]) -> _Graph
             return logits
         margins = logits[:, 1:] - logits[:, :1]
         if model.refine:
-            margins = refined(margins, features)
+            margins = refined(margins, features, model.refine)
         if choice is not None:
             margins = margins - choice.log_odds
         return F.pad(margins, (0, 0, 0, 0, 1, 0))

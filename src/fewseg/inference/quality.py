@@ -22,6 +22,8 @@ from fewseg.types import IGNORE, EncodedShots, Features, State
 _MOST = 5  # supports of a class that are compared, and parts of a cross-validation: its cost is bounded
 _SAME = 0.98  # correlation of two small pictures from which on they count as one
 _SMALL = 24  # cells of a side of such a picture
+_PIXELS = 100_000  # that probabilities are calibrated by
+_PULL, _STEPS = 1e-3, 30
 _DOUBT = 2.0  # supports' worth of belief that an unscaled score is right
 
 
@@ -63,16 +65,20 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What is known of one class by leaving supports out."""
+    """Of the probabilities of one class: those of a log-odds m are the logistic function of a m + b."""
 
-    own: tuple[float, ...] = ()  # IoU that the others reach on each left-out image: their own known error
-    factor: float = 1.0  # of an unscaled score: on the supports it comes near the known IoU in the mean
+    own: tuple[float, ...] = ()  # IoU on each left-out image that shows it; a is 1 and b is 0 without any
+    slope: float = 1.0  # a
+    shift: float = 0.0  # b
+    missing: float = 0.5  # chance that an image does not show the class, by the annotated images
 
 
 @dataclass(frozen=True, kw_only=True)
-class References(Calibration):
+class References:
     """What predictions of one class are compared with; with one image it is that image alone."""
 
+    own: tuple[float, ...] = ()  # IoU that the others reach on each left-out image: their own known error
+    factor: float = 1.0  # of an unscaled score: on the supports it comes near the known IoU in the mean
     features: Features  # of R views that show the class
     masks: Tensor  # (R, S, S) uint8 in {0, 1, 255}
     others: tuple[State, ...] = ()  # the state without each of those images in turn
@@ -193,8 +199,8 @@ class QualityEstimator:
 
     Source of the parts: reverse check after PANet's alignment (Wang et al. 2019) used as a test; agreement
     after SCL's U_k (Zhang et al. 2021, Eq. 16), leave-one-out. Of a method that fits a head, which would be
-    fitted anew for each of these checks, it is the IoU that the probabilities expect, scaled by the known one
-    of left-out supports.
+    fitted anew for each of these checks, it is the IoU that the probabilities expect, which left-out supports
+    calibrate (Platt, 1999).
 
     Args:
         model: the network.
@@ -223,7 +229,9 @@ class QualityEstimator:
                 if self._held is None:
                     self._held = held_out(self.model, self.supports, folds_of(self.supports))
                 names = enumerate(self.supports.classes)
-                self._calibrations = {own: _calibration(self._held, j, own) for j, own in names}
+                self._calibrations = {
+                    own: _calibration(self._held, j, own, self.supports.images) for j, own in names
+                }
             return self._calibrations[name]
 
     def known_ious(self, name: str) -> tuple[float, ...]:
@@ -268,17 +276,18 @@ class QualityEstimator:
             predicted = _predicted(margins, j, counted)
             if bool(predicted.any()):
                 occurs.append(name)
-            chance = torch.stack([probabilities(view)[j] for view in margins])
             if self._by_probabilities:
                 own = self.calibration(name)
+                chance = (own.slope * lead(margins, j) + own.shift).sigmoid()
                 found[name] = ClassQuality(
                     reverse=None,
                     agreement=None,
                     margin=_margin(chance, predicted, counted),
-                    score=min(1.0, _expected_iou(chance, predicted, counted) * own.factor),
+                    score=_expected_iou(chance, predicted, counted, own.missing),
                     calibrated=bool(own.own),
                 )
                 continue
+            chance = torch.stack([probabilities(view)[j] for view in margins])
             known = self.references(name)
             reverse, agreement, factor = None, None, 1.0
             if bool(predicted.any()):
@@ -358,28 +367,57 @@ def _margin(chance: Tensor, predicted: Tensor, counted: Tensor) -> float:
     return float((1 - 2 * best).clamp(0, 1))
 
 
-def _expected_iou(chance: Tensor, predicted: Tensor, counted: Tensor) -> float:
-    """The IoU that probabilities expect of a mask; of none, how far its best pixels stay from the class."""
+def _expected_iou(chance: Tensor, predicted: Tensor, counted: Tensor, missing: float) -> float:
+    """The IoU that probabilities expect of a mask: pixels of the class in it by those in it or of the class.
+
+    Of an empty mask it is the chance that the class is not there: without a look at the image, by how far its
+    best pixels stay from it.
+    """
     if not bool(predicted.any()):
-        return _margin(chance, predicted, counted)
+        return missing * _margin(chance, predicted, counted)
     missed = chance[counted & ~predicted].sum()
     return float(chance[predicted].sum() / (predicted.sum() + missed))
 
 
-def _calibration(held: Sequence[HeldOut], j: int, name: str) -> Calibration:
-    """What left-out images that show the class of place j say of it."""
-    own, raw = [], []
+def lead(margins: Tensor, j: int) -> Tensor:
+    """(n, h, w): by how much the class of place j leads before the background and all others."""
+    others = [k for k in range(margins.shape[1]) if k != j]
+    if not others:
+        return margins[:, j]
+    return margins[:, j] - margins[:, others].amax(dim=1).clamp(min=0)
+
+
+def _calibration(held: Sequence[HeldOut], j: int, name: str, images: Sequence[SupportImage]) -> Calibration:
+    """What left-out images say of the probabilities of the class of place j."""
+    missing = (sum(not each.shows(name) for each in images) + 1) / (len(images) + 2)
+    leads, inside, own = [], [], []
     for each in held:
-        if not each.image.shows(name) or name not in each.known:
-            continue
-        true = each.image.truth(name)
-        counted = true != IGNORE
-        predicted = _predicted(each.margins, j, counted)
-        chance = torch.stack([probabilities(view)[j] for view in each.margins])
-        area = float((predicted | (true == 1)).sum())
-        own.append(float((predicted & (true == 1)).sum()) / area)
-        raw.append(_expected_iou(chance, predicted, counted))
-    return Calibration(own=tuple(own), factor=(sum(own) + _DOUBT) / (sum(raw) + _DOUBT))
+        if name in each.known:
+            true = each.image.truth(name)
+            counted = true != IGNORE
+            leads.append(lead(each.margins, j)[counted])
+            inside.append(true[counted] == 1)
+            if bool(inside[-1].any()):
+                found = leads[-1] > 0
+                own.append(float((found & inside[-1]).sum() / (found | inside[-1]).sum()))
+    if not own:
+        return Calibration(missing=missing)
+    values, labels = torch.cat(leads), torch.cat(inside)
+    step = max(1, len(values) // _PIXELS)
+    slope, shift = _logistic(values[::step].double(), labels[::step].double())
+    return Calibration(own=tuple(own), slope=slope, shift=shift, missing=missing)
+
+
+def _logistic(values: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Slope and shift of a logistic regression, drawn a little towards 1 and 0, by Newton's method."""
+    start = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    inputs, found = torch.stack([values, torch.ones_like(values)], dim=1), start.clone()
+    for _ in range(_STEPS):
+        chance = (inputs @ found).sigmoid()
+        slope = inputs.T @ (chance - labels) / len(labels) + _PULL * (found - start)
+        bend = (inputs * (chance * (1 - chance))[:, None]).T @ inputs / len(labels)
+        found -= torch.linalg.solve(bend + _PULL * torch.eye(2, dtype=torch.float64), slope).clamp(-1, 1)
+    return max(0.0, float(found[0])), float(found[1])
 
 
 def _raw(reverse: float | None, margin: float) -> float:

@@ -6,7 +6,7 @@ Not from a paper: what interactive tools such as ilastik do, on the maps of an I
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -33,6 +33,7 @@ from fewseg.types import IGNORE, EncodedShots, Features, State
 _FILTERS = "filters"
 _STRIDE = 2  # of the filtered image; every pixel would cost four times as much and gives 0 to 2 points
 _SEED = 0
+_ALPHA = 20.0  # the matcher's
 _CONSTANT = 1e-3  # of the channels' mean deviation
 
 
@@ -74,6 +75,9 @@ class FittedConfig(MethodConfig):
             cross-entropy of a pixel.
         cells: places that are drawn from the supports, all together; half of them evenly from the classes.
         steps: quasi-Newton steps at most.
+        matcher: divided by the number of shots, how many times the matcher's score, 20 times the cosine of a
+            cell with a class's mean on levels of unit length, is added to the head's, which is then fitted
+            to all classes alike, as that score is. What one image teaches a head is little to rely on.
         fusion: how K shots become one answer; there is one way.
 
     Raises:
@@ -88,6 +92,7 @@ class FittedConfig(MethodConfig):
     decay: float = 1e-2
     cells: int = 6000
     steps: int = 30  # 60 score the same on leaves and on vessels
+    matcher: float = field(default=0.0, metadata={"before": 0.0})
     fusion: JointFit = field(default_factory=JointFit)
 
     def __post_init__(self) -> None:
@@ -96,10 +101,10 @@ class FittedConfig(MethodConfig):
                 f"the head sees levels {self.levels} and the backbone gives {self.backbone.levels}: take one "
                 "or more of those, or add them to the backbone's levels"
             )
-        if not self.decay > 0 or self.cells < 1 or self.steps < 1:
+        if not self.decay > 0 or self.cells < 1 or self.steps < 1 or self.matcher < 0:
             raise ValueError(
-                f"decay must be above 0, cells and steps 1 or more, got {self.decay}, {self.cells} and "
-                f"{self.steps}"
+                f"decay must be above 0, cells and steps 1 or more, matcher 0 or more, got {self.decay}, "
+                f"{self.cells}, {self.steps} and {self.matcher}"
             )
 
 
@@ -110,12 +115,15 @@ class FittedState(State):
     Attributes:
         weights: of each layer, (B, out, in); the first takes features as they come from the backbone.
         biases: of each layer, (B, out).
+        prototypes: (B, 1 + N, C), weights of the matcher's score on levels of unit length; none where it is
+            not added.
         present: (B, 1 + N), whether any support pixel is of the class (the background, way 1, ..). A class
             that none shows wins nowhere.
     """
 
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
+    prototypes: tuple[Tensor, ...]
     present: Tensor
 
 
@@ -169,19 +177,26 @@ class Fitted(FewShotSegmenter):
             torch.autocast(support.masks.device.type, enabled=False),
         ):
             maps = [each.clone() for each in self.maps(support.features)]
-            heads = []
+            heads, prototypes = [], []
             for b, masks in enumerate(support.masks.clone()):
                 own = slice(b * support.shots, (b + 1) * support.shots)
                 places = draw_places(masks, support.ways, self.config.cells)
                 values = values_at([each[own] for each in maps], places, masks.shape[-2:])
                 if not bool(values.isfinite().all()):
                     raise ValueError("a support image has features that are not finite: is the image valid?")
+                if self.config.matcher:
+                    places = of_all_classes_alike(places)
+                    unit = values_at([_unit(each[own]) for each in maps], places, masks.shape[-2:])
+                    labels = F.one_hot(places.labels, 1 + support.ways).to(unit.dtype)
+                    factor = self.config.matcher / support.shots * _ALPHA / len(maps) ** 0.5
+                    prototypes.append(factor * F.normalize(labels.T @ unit, dim=1))
                 heads.append(self._fit(values, places, known[b].clone()))
         weights, biases = (
             tuple(torch.stack(layer) for layer in zip(*(head[kind] for head in heads), strict=True))
             for kind in (0, 1)
         )
-        return FittedState(weights=weights, biases=biases, present=known)
+        scored = (torch.stack(prototypes),) if prototypes else ()
+        return FittedState(weights=weights, biases=biases, prototypes=scored, present=known)
 
     def _fit(self, values: Tensor, places: Places, present: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Weights and biases of the layers with the least decayed cross-entropy on values (P, C)."""
@@ -228,19 +243,11 @@ class Fitted(FewShotSegmenter):
 
     def _logits(self, maps: Sequence[Tensor], state: FittedState, b: int) -> Tensor:
         """(1 + N, h, w) of one image's maps (C, h, w) by the head of set b, on the largest grid."""
-        parts = state.weights[0][b].split([len(each) for each in maps], dim=1)
-        sums: dict[tuple[int, int], Tensor] = {}
-        for part, each in zip(parts, maps, strict=True):
-            size = (int(each.shape[-2]), int(each.shape[-1]))
-            own = torch.tensordot(part, each, dims=1)
-            sums[size] = sums[size] + own if size in sums else own
-        first, *larger = sorted(sums)
-        found = sums[first]
-        for size in larger:
-            found = resize(found[None], size)[0] + sums[size]
-        found = found + state.biases[0][b][:, None, None]
+        found = _summed(state.weights[0][b], maps) + state.biases[0][b][:, None, None]
         for weight, bias in zip(state.weights[1:], state.biases[1:], strict=True):
             found = torch.tensordot(weight[b], F.relu(found), dims=1) + bias[b][:, None, None]
+        for prototypes in state.prototypes:
+            found = found + _summed(prototypes[b], [_unit(each[None])[0] for each in maps])
         return found
 
 
@@ -296,6 +303,31 @@ def draw_places(masks: Tensor, ways: int, count: int) -> Places:
     return Places(
         shots=shots, rows=place // width, columns=place % width, labels=labels, shares=shares.float()
     )
+
+
+def of_all_classes_alike(places: Places) -> Places:
+    """Places with weights by which each class counts the same."""
+    counts = torch.bincount(places.labels).clamp(min=1)
+    return replace(places, shares=1 / counts[places.labels].float())
+
+
+def _unit(maps: Tensor) -> Tensor:
+    """Maps (n, C, h, w) of unit length at each cell."""
+    return F.normalize(maps, dim=1)
+
+
+def _summed(weights: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    """(out, h, w): weights (out, C) applied to maps (C_l, h, w), each on its own grid, on the largest one."""
+    sums: dict[tuple[int, int], Tensor] = {}
+    for part, each in zip(weights.split([len(own) for own in maps], dim=1), maps, strict=True):
+        size = (int(each.shape[-2]), int(each.shape[-1]))
+        own = torch.tensordot(part, each, dims=1)
+        sums[size] = sums[size] + own if size in sums else own
+    first, *larger = sorted(sums)
+    found = sums[first]
+    for size in larger:
+        found = resize(found[None], size)[0] + sums[size]
+    return found
 
 
 def values_at(maps: Sequence[Tensor], places: Places, size: Sequence[int]) -> Tensor:

@@ -16,6 +16,11 @@ T = TypeVar("T")
 SHOWN = 5  # errors shown in full; the rest are counted
 
 
+def cores() -> int:
+    """Cores that this process may run on, which is less than the machine has in a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def summary(wrong: Sequence[str]) -> str:
     """Returns the first few of many messages, indented, and the number of the others."""
     more = [f"... and {len(wrong) - SHOWN} more"] if len(wrong) > SHOWN else []
@@ -36,7 +41,7 @@ def for_each(
     """
     found: dict[str, T] = {}
     wrong: dict[str, str] = {}
-    threads = workers or min(16, os.cpu_count() or 1)
+    threads = workers or min(16, cores())
     with (
         progress_bar(progress and sys.stderr.isatty()) as bar,
         ThreadPoolExecutor(max_workers=threads) as pool,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fewseg.data.folds import FoldData
 from fewseg.data.protocols import PAPER_SCL, Protocol
-from fewseg.engine.executors import Answering
+from fewseg.engine.answering import Answering
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.fusion import CrossGuided, Fusion, IterativeInference, MeanVector, ScoreAverage
 from fewseg.methods.registry import MethodConfig

@@ -190,7 +190,7 @@ def test_a_folder_of_labelme_files_is_read_file_by_file(tmp_path, write_json, wr
     assert (b.image.name, b.masks) == ("b.jpg", {})
     assert "'c.jpg' is not in" in str(c.error)
     assert "d.json is not JSON" in str(d.error)
-    assert "e.json is not of LabelMe" in str(e.error)
+    assert "e.json must be of LabelMe" in str(e.error)
 
 
 def turned(x, y, w, h, degrees):
@@ -325,13 +325,13 @@ def test_an_orientation_is_applied_once(tmp_path, write_json, write_image):
 
 
 BAD_SHAPES = [
-    (labelme({"shape_type": "star"}), "'star'; expected polygon"),
-    (labelme({"points": TRIANGLE[:2]}), "a polygon of 2 points"),
-    (labelme({"shape_type": "circle"}), "a circle of 3 points"),
-    (labelme({"points": [[1, 2], [3, "4"], [5, 6]]}), "y of point 1 is '4'"),
-    (labelme({"points": [[1, 2], [3], [5, 6]]}), "point 1 is"),
-    (labelme({"label": ""}), "empty label"),
-    (labelme({"shape_type": "mask", "points": [[0, 0], [1, 1]]}), "has no 'mask'"),
+    (labelme({"shape_type": "star"}), "polygon, rectangle, .*got 'star'"),
+    (labelme({"points": TRIANGLE[:2]}), "a polygon must have 3 or more points, got 2"),
+    (labelme({"shape_type": "circle"}), "a circle must have 2 points, got 3"),
+    (labelme({"points": [[1, 2], [3, "4"], [5, 6]]}), "y of point 1 must be a finite number, got '4'"),
+    (labelme({"points": [[1, 2], [3], [5, 6]]}), r"point 1 must be a pair \[x, y\], got \[3\]"),
+    (labelme({"label": ""}), "got an empty one"),
+    (labelme({"shape_type": "mask", "points": [[0, 0], [1, 1]]}), "must have 'mask'"),
     (labelme({"shape_type": "mask", "points": [[0, 0], [40, 1]], "mask": ""}), "do not lie in the image"),
     (labelme({"shape_type": "mask", "points": [[0, 0], [1, 1]], "mask": "aGFsbG8="}), "no readable PNG"),
     (
@@ -339,8 +339,8 @@ BAD_SHAPES = [
         "40 x 30 pixels and its corners",
     ),
     (labelme(imageHeight=31), "40 x 30 pixels and the annotated one 40 x 31"),
-    (labelme(shapes={}), "'shapes' is {}; expected a list"),
-    (labelme(imagePath=None), "'imagePath' is None"),
+    (labelme(shapes={}), "'shapes' must be a list, got {}"),
+    (labelme(imagePath=None), "'imagePath' must be a text, got None"),
     (coco({"segmentation": [[1, 2, 3, 4]]}), "of 3 points or more"),
     (coco({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}), "finite numbers"),
     (coco({"segmentation": [[1, 2, 3, 4, 5, 1e9]]}), "999999970 pixels outside its image of 40 x 30"),
@@ -351,19 +351,25 @@ BAD_SHAPES = [
     (coco({"bbox": [1, 2, -3, 4]}), "0 or more, got"),
     (coco({"category_id": 9, "bbox": [1, 2, 3, 4]}), "3, 5\\], got 9"),
     (coco(height=29), "40 x 30 pixels and the annotated one 40 x 29"),
-    (coco(height=2.5), "'height' is 2.5"),
+    (coco(height=2.5), "'height' must be 1 pixel or more, got 2.5"),
     (coco(file_name="none.png"), "'none.png' is not in"),
     (studio(region({"rle": [1, 2, 3]})), "brush's RLE is cut off"),
     (studio(region({"rle": encode_brush(MASK[:5])})), "800 values"),
-    (studio(region({"points": [[1, 2], [3, 4]]}, "polygonlabels")), "polygon of 2 points"),
-    (studio(region({"x": None, "y": 3, "width": 3, "height": 3}, "rectanglelabels")), "'x' is None"),
-    (studio(region({"rle": [1]}, label="")), "has no label"),
+    (
+        studio(region({"points": [[1, 2], [3, 4]]}, "polygonlabels")),
+        "polygon must have 3 points or more, got 2",
+    ),
+    (
+        studio(region({"x": None, "y": 3, "width": 3, "height": 3}, "rectanglelabels")),
+        "'x' must be a finite number, got None",
+    ),
+    (studio(region({"rle": [1]}, label="")), "must have a label"),
     (studio(region({"rle": [1]}, original_width=41)), "the annotated one 41 x 30"),
-    (studio(region({"rle": encode_brush(MASK)}, image_rotation=90)), "turned in Label Studio"),
-    (studio(3), "region 0 is 3"),
-    (studio(annotations=[{}]), "no 'result'"),
-    (studio(data={}), "expected 'image'"),
-    (studio(data={"a": "1.png", "b": "2.png"}), "expected 'image'"),
+    (studio(region({"rle": encode_brush(MASK)}, image_rotation=90)), "image_rotation must be 0, got 90"),
+    (studio(3), "region 0 must be an object, got 3"),
+    (studio(annotations=[{}]), "must have 'result'"),
+    (studio(data={}), "must have 'image'"),
+    (studio(data={"a": "1.png", "b": "2.png"}), "one value that names an image file, got \\['a', 'b'\\]"),
 ]
 
 
@@ -434,9 +440,9 @@ def test_json_min_without_a_size_or_a_label_is_reported(tmp_path, write_json):
     row = minimal({"points": TRIANGLE, "polygonlabels": ["a"]})
     del row["tag"][0]["original_width"]
     (size,) = iter_supports(write_json(tmp_path / "a.json", [row]))
-    assert "no 'original_width'" in str(size.error)
+    assert "must have 'original_width'" in str(size.error)
     (label,) = iter_supports(write_json(tmp_path / "a.json", [minimal({"points": TRIANGLE})]))
-    assert "has no label" in str(label.error)
+    assert "must have a label" in str(label.error)
 
 
 BAD_FILES = [
@@ -449,12 +455,12 @@ BAD_FILES = [
     ('{"a": 1, "b": 2}', "unknown format.*'a', 'b'"),
     ('[{"image_id": 1, "category_id": 1, "score": 1}]', "COCO results"),
     ('[{"a": "a.png", "tag": []}]', "unknown format.*JSON-MIN exports"),
-    (json.dumps({**coco(), "categories": 3}), "'categories' is 3"),
-    (json.dumps({**coco(), "annotations": [3]}), "annotations, entry 0 is 3"),
+    (json.dumps({**coco(), "categories": 3}), "'categories' must be a list, got 3"),
+    (json.dumps({**coco(), "annotations": [3]}), "annotations, entry 0 must be an object, got 3"),
     (json.dumps({**coco(), "annotations": [{"image_id": 99}]}), "is of image 99"),
     (json.dumps({**coco(), "images": coco()["images"] * 2}), "two images have one id"),
     (json.dumps({**coco(), "categories": coco()["categories"][:1] * 2}), "two categories have one id"),
-    (json.dumps({"images": [], "annotations": []}), "no 'categories'"),
+    (json.dumps({"images": [], "annotations": []}), "must have 'categories'"),
     (json.dumps({"images": [], "annotations": [], "categories": []}), "no annotated image"),
 ]
 

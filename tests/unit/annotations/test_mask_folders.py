@@ -235,7 +235,7 @@ def test_a_broken_list_of_classes_is_reported(tmp_path, write_image, write_mask,
     write_image(tmp_path / "images" / "a.jpg", (1, 4))
     write_mask(tmp_path / "masks" / "a.png", [[0, 0, 0, 1]])
     (tmp_path / "masks" / "classes.txt").write_text(text)
-    with pytest.raises(DataError, match=r"classes\.txt: classes are"):
+    with pytest.raises(DataError, match=r"classes\.txt must have .*: classes must be"):
         read_supports(tmp_path)
 
 

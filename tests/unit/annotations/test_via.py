@@ -89,14 +89,17 @@ def test_regions_without_attributes_are_of_the_class_of_the_options_with_a_warni
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (region(TRIANGLE), "has no 'kind'; expected the name of a class"),
-        (region({"name": "cube"}, kind="a"), "is a 'cube'; expected polygon, rect"),
+        (region(TRIANGLE), "must have a class, got no 'kind'"),
+        (region({"name": "cube"}, kind="a"), "polyline, point, got 'cube'"),
         (region({**TRIANGLE, "all_points_x": [1, 2]}, kind="a"), "2 x and 3 y"),
-        (region({**TRIANGLE, "all_points_x": [1, 2, None]}, kind="a"), "all_points_x is None"),
-        (region({"name": "polygon"}, kind="a"), "no 'all_points_x'"),
-        (region({"name": "circle", "cx": 1, "cy": 2}, kind="a"), "'r' is None; expected a finite number"),
+        (
+            region({**TRIANGLE, "all_points_x": [1, 2, None]}, kind="a"),
+            "all_points_x must be a finite number, got None",
+        ),
+        (region({"name": "polygon"}, kind="a"), "must have 'all_points_x'"),
+        (region({"name": "circle", "cx": 1, "cy": 2}, kind="a"), "'r' must be a finite number, got None"),
         (region({"name": "rect", "x": 50, "y": 6, "width": 20, "height": 11}, kind="a"), "covers no pixel"),
-        (3, "region 1 is 3"),
+        (3, "region 1 must be an object, got 3"),
     ],
 )
 def test_a_wrong_region_is_reported_and_the_other_images_are_kept(tmp_path, write_json, wrong, message):
@@ -110,7 +113,7 @@ def test_a_wrong_region_is_reported_and_the_other_images_are_kept(tmp_path, writ
 @pytest.mark.parametrize("names", [("kind", "size"), ("label", "name")])
 def test_several_attributes_that_may_be_the_class_are_reported(tmp_path, write_json, names):
     value = annotations(a=[region(TRIANGLE, **dict.fromkeys(names, "a"))])
-    with pytest.raises(DataError, match=r"regions have the attributes .*rename the one that is the class"):
+    with pytest.raises(DataError, match=r"regions must have one attribute.*rename the one that is the class"):
         read_supports(write_json(tmp_path / "via.json", value))
 
 
@@ -179,13 +182,13 @@ def test_the_class_of_via_3_is_a_text_or_the_name_of_an_option(
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        (("1", [9, 1, 1, 2, 2, 3, 3], {"1": "0"}), "expected the number of a shape, 1 .. 8"),
+        (("1", [9, 1, 1, 2, 2, 3, 3], {"1": "0"}), "must be the number of a shape, 1 .. 8"),
         (("1", [2, 1, 1, 2], {"1": "0"}), "and its coordinates"),
         (("1", [7, 1, 1, 2], {"1": "0"}), "and its coordinates"),
         (("1", ["7", 1, 1], {"1": "0"}), "the number of a shape"),
         (("1", [7, 1, 1, 2, 2], {"1": "0"}), "3 points or more"),
-        (("3", [2, 1, 1, 9, 9], {"1": "0"}), "has no '3'"),
-        (("1", [2, 1, 1, 9, 9], {"1": "7"}), "has no 'class'|no region has"),
+        (("3", [2, 1, 1, 9, 9], {"1": "0"}), "must have '3'"),
+        (("1", [2, 1, 1, 9, 9], {"1": "7"}), "got no 'class'|no region has"),
         (("1", [2, 1, 1, 9, "x"], {"1": "0"}), "finite number"),
     ],
 )
@@ -199,5 +202,5 @@ def test_a_wrong_region_of_via_3_is_reported(tmp_path, write_json, metadata, mes
 def test_a_video_of_via_3_is_reported(tmp_path, write_json):
     value = project3(("1", [2, 1, 1, 9, 9], {"1": "0"}), _1=RADIO)
     value["metadata"]["m0"]["z"] = [1.5]
-    with pytest.raises(DataError, match="not of one image"):
+    with pytest.raises(DataError, match="must be of one image"):
         read_supports(write_json(tmp_path / "via.json", value))

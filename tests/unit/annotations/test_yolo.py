@@ -86,14 +86,14 @@ def test_images_may_lie_elsewhere(tmp_path, label):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("0 0.1 0.2 0.3", "a class and 3 numbers; expected x y of 3 points or more"),
+        ("0 0.1 0.2 0.3", "x y of 3 points or more.*got 3 numbers"),
         ("0 0.1 0.2 0.3 0.4 0.9", "no confidence"),
-        ("0 1 2 30 4 5 60", "expected fractions of the image's sides"),
-        ("0 0.1 0.2 0.3 0.4 0.5 nan", "expected fractions"),
-        ("0 -0.1 0.2 0.3 0.4 0.5 0.6", "expected fractions"),
-        (f"2 {TRIANGLE}", r"the class 2; expected one of \[0, 1\]"),
-        (f"0.5 {TRIANGLE}", "the class 0.5"),
-        ("rust 0.1 0.2 0.3 0.4 0.5 0.6", "expected numbers"),
+        ("0 1 2 30 4 5 60", "must have fractions of the image's sides"),
+        ("0 0.1 0.2 0.3 0.4 0.5 nan", "must have fractions"),
+        ("0 -0.1 0.2 0.3 0.4 0.5 0.6", "must have fractions"),
+        (f"2 {TRIANGLE}", r"the class must be one of \[0, 1\], got 2"),
+        (f"0.5 {TRIANGLE}", "got 0.5"),
+        ("rust 0.1 0.2 0.3 0.4 0.5 0.6", "must be numbers"),
     ],
 )
 def test_a_wrong_line_is_reported_with_its_number_and_the_others_are_kept(tmp_path, label, line, message):
@@ -102,7 +102,7 @@ def test_a_wrong_line_is_reported_with_its_number_and_the_others_are_kept(tmp_pa
     label(f"0 {TRIANGLE}", name="good")
     good, bad = sorted(iter_supports(tmp_path), key=lambda item: isinstance(item, Problem))
     assert good.image.stem == "good"
-    with pytest.raises(DataError, match=rf"bad\.txt, line 2 .*{message}"):
+    with pytest.raises(DataError, match=rf"bad\.txt, line 2.*{message}"):
         raise bad.error
 
 
@@ -110,11 +110,11 @@ def test_a_label_needs_one_image(tmp_path, label):
     describe(tmp_path, ["rust"])
     label(f"0 {TRIANGLE}").unlink()
     (found,) = iter_supports(tmp_path)
-    assert "has no image of its name" in str(found.error)
+    assert "must have one image of its name" in str(found.error)
     for suffix in (".jpg", ".png"):
         label(f"0 {TRIANGLE}", suffix=suffix)
     (found,) = iter_supports(tmp_path)
-    assert "has 2 images of its name" in str(found.error)
+    assert "got 2: put it there" in str(found.error)
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,11 @@ def test_a_label_needs_one_image(tmp_path, label):
     [
         (None, "no names of classes; expected data.yaml"),
         ("names: [yes, no]", "put quotes around names"),
-        ("names: {a: 0}", "expected a list of names, or numbers with names"),
-        ("names: []", "expected a list"),
-        ("names: [a, a]", "has a name twice"),
+        ("names: {a: 0}", "must be a list of names, or numbers with names"),
+        ("names: []", "must be a list"),
+        ("names: [a, a]", "must be different, got"),
         ("names: [", "is no readable YAML"),
-        ("- a", "'names' is None"),
+        ("- a", "'names' must be .*got None"),
     ],
 )
 def test_names_that_are_missing_or_wrong_are_reported(tmp_path, label, text, message):
@@ -139,7 +139,7 @@ def test_names_that_are_missing_or_wrong_are_reported(tmp_path, label, text, mes
 
 def test_a_description_without_labels_and_labels_beside_masks_are_reported(tmp_path, label):
     describe(tmp_path, ["rust"])
-    with pytest.raises(DataError, match="found no folder labels"):
+    with pytest.raises(DataError, match=r"no folder labels in .* or by path, train and val of data.yaml"):
         read_supports(tmp_path / "data.yaml")
     label(f"0 {TRIANGLE}")
     (tmp_path / "masks").mkdir()
@@ -163,9 +163,6 @@ def test_labels_read_back_as_the_outlines_of_the_masks(tmp_path, predict, write_
                 expected |= polygon(path, (40, 50))
             assert (item.masks[name] != expected).mean() < 0.02
             assert (item.masks[name] != prediction.mask(j)).mean() < 0.05
-    FORMATS["yolo"](tmp_path / "out", ("rust", "crack é"))
-    with pytest.raises(DataError, match="lists other classes"):
-        FORMATS["yolo"](tmp_path / "out", ("rust",))
 
 
 @pytest.mark.parametrize("absolute", [True, False])
@@ -180,9 +177,3 @@ def test_a_description_leads_to_the_folders_of_its_splits(tmp_path, label, absol
     )
     found = {own.image.stem for own in read_supports(tmp_path / "config/data.yaml")}
     assert found == {"train"} | ({"val"} if val else set()) | ({"more"} if isinstance(val, list) else set())
-
-
-def test_a_description_that_leads_nowhere_is_reported(tmp_path):
-    describe(tmp_path, ["rust"])
-    with pytest.raises(DataError, match=r"no folder labels in .* or by path, train and val of data.yaml"):
-        read_supports(tmp_path / "data.yaml")

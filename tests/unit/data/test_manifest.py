@@ -72,7 +72,7 @@ HEADER = '{"protocol":"p","fold":2,"schema":"fewseg-manifest-1","episodes":2}\n'
             (text, r"m\.jsonl cannot be read")
             for text in ("", "no json", "[]", '{"schema": "fewseg-manifest-1"}')
         ),
-        ('{"schema": "other", "episodes": 0}\n', "schema 'other'; expected 'fewseg-manifest-1'"),
+        ('{"schema": "other", "episodes": 0}\n', "schema 'fewseg-manifest-1', got 'other'"),
         (HEADER + '{"index":0,"class_id":4,"query":"q","supports":["s"]}', "announces 2 episodes and holds"),
         (None, "cannot be read"),
     ],

@@ -51,6 +51,9 @@ class Rectangles:
         labels[-2:] = 255
         return image.clamp(0, 255).to(torch.uint8), labels
 
+    def image_size(self, id):
+        return SIZES[int(id[1:]) % len(SIZES)]
+
     def read_image(self, id):
         return self._pair(id)[0]
 

@@ -13,13 +13,14 @@ from fewseg.annotations.values import AnnotatedImage
 from fewseg.cli import main
 from fewseg.inference import ModelOptions, Segmenter, choose, input_size, load_model
 from fewseg.inference import model as inference_model
-from fewseg.inference.choose import Choice, ExpectedClass, candidate_configs, expected, on_backbone, sampled
+from fewseg.inference.choose import Choice, ExpectedClass, candidate_configs, expected, sampled
 from fewseg.inference.input_size import with_fitting_input
 from fewseg.inference.model import Model, Whole
 from fewseg.inference.options import ExportOptions, LabelOptions
 from fewseg.inference.quality import HeldOut, folds_of, held_out
 from fewseg.inference.supports import SupportImage, options_of_supports, whole_mask
 from fewseg.methods.fitted import FittedConfig
+from fewseg.methods.mean import MeanConfig, on_backbone
 from fewseg.serve import ServeOptions
 from fewseg.types import DataError
 from small_segmenters import SIZE, iou, model, picture, tiny
@@ -66,15 +67,18 @@ def test_the_best_of_all_candidates_is_chosen_by_what_it_makes_of_left_out_image
     assert passes == []  # features are those of the supports
     assert list(choice.candidates.values()) == sorted(choice.candidates.values(), reverse=True)
     assert choice.name == next(iter(choice.candidates)) == session.model.name.removeprefix("auto: ")
-    assert {name.split()[0].strip(",") for name in choice.candidates} == {"matcher", "linear", "perceptron"}
-    assert len(choice.candidates) == 8  # one of each kind and a second decay of the better head, all in two
+    assert {name.split()[0].strip(",") for name in choice.candidates} == {
+        "matcher", "linear", "perceptron", "mean"
+    }  # fmt: skip
+    # one of each kind, a second decay of the best head and two means, each in three degrees of refining
+    assert len(choice.candidates) == 18
     assert choice.calibrated
     assert 0 <= choice.classes["square"].iou <= 1
     kinds = choose.candidate_configs(it.model.method.backbone.config)
-    name, _, refined = choice.name.partition(", edges")
-    (config,) = [own for kind in kinds.values() for other, own in kind if other == name]
-    assert session.model.config == config
-    assert session.model.refine == bool(refined)
+    name, config = choice.candidate
+    known = [own for kind in kinds.values() for other, own in kind if other == name]
+    assert known == [config] or set(config.members) <= {own for kind in kinds.values() for _, own in kind}
+    assert session.model.refine == choose.SHARES[choice.name.removeprefix(name)]
 
 
 def test_a_candidates_score_is_the_iou_over_all_left_out_images():
@@ -165,7 +169,8 @@ def test_the_chosen_one_segments_and_its_quality_comes_from_the_same_left_out_im
     found = session.segment(encoded)
     assert iou(found.mask("square"), mask == 1) > 0.8
     assert found.quality.calibrated
-    assert len(session.estimator.calibration("square").own) == 3
+    assert session.estimator.known_ious("square") == session.estimator.calibration("square").own
+    assert len(session.estimator.known_ious("square")) == 3
 
 
 def test_one_example_is_tested_half_by_half_and_uncalibrated():
@@ -344,11 +349,38 @@ def test_refining_is_chosen_by_the_examples_unless_it_is_given(tiny_recipes):
         for k in range(2):
             it.add_class("square", *picture(k, box=PLACES[k]))
         session = it.session()
-        names[refine] = [name.endswith("edges refined") for name in session.choice.candidates]
-        assert session.model.refine == session.choice.name.endswith("edges refined")
-    assert all(names[True])
-    assert not any(names[False])
-    assert sum(names[None]) == len(names[None]) / 2
+        names[refine] = [name.partition(", edges ")[2] for name in session.choice.candidates]
+        known = {"": 0, "half refined": 0.5, "refined": 1}
+        assert session.model.refine == known[session.choice.name.partition(", edges ")[2]]
+    assert set(names[True]) == {"refined"}
+    assert set(names[False]) == {""}
+    assert all(names[None].count(own) == len(names[None]) / 3 for own in ("", "half refined", "refined"))
+
+
+def test_half_refined_edges_are_the_mean_of_the_log_odds():
+    sharp = refining(True)
+    image = sharp.encode(picture(0)[0])
+    margins = torch.randn(1, 2, SIZE, SIZE)
+    found = inference_model.refined(margins, image.features)
+    half = inference_model.refined(margins, image.features, 0.5)
+    torch.testing.assert_close(half, (margins + found) / 2)
+
+
+def test_a_mean_of_methods_has_the_mean_of_their_log_odds_and_fits_each_once():
+    it = with_supports(2)
+    backbone = it.model.method.backbone
+    configs = [own[0][1] for own in choose.candidate_configs(backbone.config).values()]
+    members = [on_backbone(config, backbone) for config in configs]
+    method = on_backbone(MeanConfig(backbone=backbone.config, members=tuple(configs)), backbone)
+    assert {id(own.backbone) for own in (method, *members)} == {id(backbone)}
+    support, query = it.supports.encoded(True), it.encode(picture(9)[0]).features
+    found = method.segment(query, method.encode_support(support))
+    logits = [own.segment(query, own.encode_support(support)) for own in members]
+    mean = sum(own[:, 1:] - own[:, :1] for own in logits) / len(logits)
+    torch.testing.assert_close(found[:, 1:], mean)
+    assert not found[:, 0].any()
+    with pytest.raises(ValueError, match="nothing to train"):
+        method.training_losses(None)
     assert load_model(ModelOptions(model="fitted_resnet50")).refine is False
 
 
@@ -422,9 +454,7 @@ def test_a_larger_input_or_tiles_are_taken_where_the_examples_gain_by_them(tmp_p
     text = caplog.messages[-1]
     assert f"{SIZE} px {usual.score:.2f}" in text
     assert f"{choice.input} {choice.score:.2f}" in text
-    assert {name.removesuffix(", edges refined") for name in choice.candidates} == {
-        usual.name.removesuffix(", edges refined")
-    }
+    assert {name.partition(", edges")[0] for name in choice.candidates} == {usual.candidate[0]}
     assert found.model.method.backbone is it.model.method.backbone
     found.save_supports(tmp_path / "s.safetensors")
     options = options_of_supports(tmp_path / "s.safetensors", ModelOptions())

@@ -3,11 +3,19 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 
 from fewseg.inference.model import Tiles, Whole
-from fewseg.inference.quality import QualityEstimator, content_of, folds_of, halves_of, held_out
+from fewseg.inference.quality import (
+    Calibration,
+    QualityEstimator,
+    content_of,
+    folds_of,
+    halves_of,
+    held_out,
+)
 from fewseg.types import EncodedShots
-from small_segmenters import iou, model, picture, segmenter, with_squares
+from small_segmenters import SIZE, iou, model, picture, segmenter, with_squares
 
 
 def test_the_parts_are_what_they_say_computed_by_hand():
@@ -144,26 +152,49 @@ def apart(name, shots):
     return it
 
 
-def test_a_fitted_head_is_judged_by_its_probabilities_and_what_it_makes_of_left_out_supports():
-    """Expected IoU and the scale of it, with heads fitted here without each support in turn."""
+def test_a_fitted_head_is_judged_by_its_probabilities_which_left_out_supports_calibrate():
+    """Expected IoU of a logistic regression on the log-odds of heads fitted here without each support."""
     it = apart("fitted", 3)
-    own, raw = [], []
+    values, labels, ious = [], [], []
     for k in range(3):
         rest = it.empty()
         for i in {0, 1, 2} - {k}:
             rest.add_class("square", *picture(i, box=PLACES[i]))
         image = rest.encode(picture(k, box=PLACES[k])[0])
         h, w = image.windows[0].box.content
-        margins = rest.session().segment(image, quality=False).margins
-        true = it.supports.images[k].masks["square"][0][:h, :w] == 1
-        own.append(iou(margins[0] > 0, true))
-        raw.append(expected_iou(margins[0].sigmoid()))
+        values.append(rest.session().segment(image, quality=False).margins[0].flatten())
+        labels.append(it.supports.images[k].masks["square"][0][:h, :w].flatten() == 1)
+        ious.append(iou(values[-1] > 0, labels[-1]))
+    x, y = torch.cat(values).double().numpy(), torch.cat(labels).double().numpy()
+
+    def loss(line):
+        logits = line[0] * x + line[1]
+        pull = 5e-4 * ((line[0] - 1) ** 2 + line[1] ** 2)
+        return float((np.logaddexp(0, logits) - y * logits).mean() + pull)
+
+    slope, shift = minimize(loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-12}).x
+    known = it.session().estimator.calibration("square")
+    assert (known.slope, known.shift) == pytest.approx((slope, shift), abs=2e-3)
+    assert known.own == pytest.approx(ious)
     found = it.segment(picture(9)[0])
     part = found.quality.classes["square"]
-    factor = (sum(own) + 2) / (sum(raw) + 2)
-    assert part.score == pytest.approx(min(1, expected_iou(found.margins[0].sigmoid()) * factor), abs=1e-4)
+    chance = (slope * found.margins[0] + shift).sigmoid()
+    inside = found.margins[0] > 0
+    expected = float(chance[inside].sum() / (inside.sum() + chance[~inside].sum()))
+    assert part.score == pytest.approx(expected, abs=1e-3)
     assert found.quality.calibrated
     assert part.reverse is part.agreement is None
+
+
+def test_an_empty_mask_is_as_likely_right_as_the_class_is_likely_missing():
+    it = apart("fitted", 2)
+    it.add_image(picture(5, box=PLACES[2])[0], {})
+    query = it.encode(picture(9)[0])
+    margins = torch.full((1, 1, SIZE, SIZE), -30.0)
+    found = it.session().estimator.estimate(query, margins).classes["square"]
+    known = it.session().estimator.calibration("square")
+    best = float(torch.tensor(-30.0 * known.slope + known.shift).sigmoid())
+    assert found.score == pytest.approx((1 + 1) / (3 + 2) * (1 - 2 * best), abs=1e-4)
 
 
 def expected_iou(chance):
@@ -237,4 +268,4 @@ def test_a_class_that_the_rest_does_not_show_wins_nowhere_on_a_left_out_image():
     (left_out,) = [own for own in answers if own.image.shows("dark")]
     assert left_out.known == ("square",)
     assert (left_out.margins[:, 1] < -100).all()
-    assert it.session().estimator.calibration("dark").own == ()
+    assert it.session().estimator.calibration("dark") == Calibration(missing=(2 + 1) / (3 + 2))

@@ -1,6 +1,7 @@
 """The fitted head against plain implementations: what is drawn, what is minimised, how it is applied."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -119,7 +120,7 @@ def objective(method, values, places, state, decay):
 def moved(state, layer, by):
     weights = list(state.weights)
     weights[layer] = weights[layer] + by
-    return type(state)(weights=tuple(weights), biases=state.biases, present=state.present)
+    return replace(state, weights=tuple(weights))
 
 
 @pytest.mark.parametrize("decay", [0.01, 0.3])
@@ -170,6 +171,33 @@ def test_the_head_is_applied_to_the_maps_joined_on_the_largest_grid(make, shots,
             logits = (F.relu(logits) if i else logits) @ weight[b].T + bias[b]
         logits = F.interpolate(logits.T.view(1, -1, 33, 33), (65, 65), mode="bilinear", align_corners=True)
         torch.testing.assert_close(found[b], logits[0], atol=2e-4, rtol=1e-3)
+
+
+def test_the_matchers_score_is_added_to_a_head_that_is_fitted_to_all_classes_alike(make, shots):
+    images, masks = shots(1, 2)
+    method = make(head=LinearHead(), decay=0.3, cells=4000, steps=300, matcher=8.0)  # of 2 shots
+    support = encoded(method, images, masks)
+    state = method.encode_support(support)
+    maps = method.maps(support.features)
+    unit = [F.normalize(each, dim=1) for each in maps]
+    large = [F.interpolate(each, (65, 65), mode="bilinear", align_corners=True) for each in unit]
+    cells, labels = torch.cat(large, dim=1).movedim(1, -1), masks[0]
+    means = torch.stack([cells[labels == c].mean(dim=0) for c in (0, 1)])
+    cosine = F.normalize(means, dim=1)
+    torch.testing.assert_close(state.prototypes[0][0], 4 * 20 / len(unit) ** 0.5 * cosine, atol=1.0, rtol=0)
+    found = method.segment(support.features, state)
+    alone = method.segment(support.features, replace(state, prototypes=()))
+    cosines = torch.einsum("nhwc,kc->nkhw", cells, state.prototypes[0][0])
+    torch.testing.assert_close(found - alone, cosines, atol=2e-2, rtol=0)
+    places = draw_places(masks[0], 1, 4000)
+    values = values_at(maps, places, (65, 65))
+    shares = torch.where(places.labels == 1, 1 / (places.labels == 1).sum(), 1 / (places.labels == 0).sum())
+    alike = replace(places, shares=shares)
+    best = objective(method, values, alike, state, 0.3)
+    by = 0.05 * torch.randn(state.weights[0].shape, generator=torch.Generator().manual_seed(0))
+    for factor in (1, -1, 0.1, -0.1):
+        assert objective(method, values, alike, moved(state, 0, factor * by), 0.3) > best - 1e-5
+    assert objective(method, values, places, state, 0.3) != best
 
 
 def test_it_learns_the_things_of_its_supports_and_is_the_same_every_time(make, shots):
