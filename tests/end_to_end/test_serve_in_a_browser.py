@@ -218,7 +218,6 @@ def test_strokes_that_contradict_or_miss_the_image_are_named(open_page):
     at = places(page, FIRST.shape[:2])
     drag(page, at(55.5, 30.5), at(55.5, 50.5))
     expect(page.locator("#hint")).to_contain_text("the newer stroke counts")
-    page.wait_for_timeout(500)  # for the rest of the stroke
     drag(page, at(-8, 20), at(-8, 60))
     expect(page.locator("#hint")).to_contain_text("outside the image")
     assert not first_mask(page)[31:50, 55].any()

@@ -104,9 +104,9 @@ def canvas(pixels: Tensor, encoded: EncodedImage | None = None) -> Canvas:
     if encoded is not None:
         colours = torch.from_numpy(np.asarray(image.resize((w, h), Image.Resampling.BOX)).copy())
         guide = colours.permute(2, 0, 1)[None].float() / 255
-        deep = guided_filter(_components(encoded)[None], guide, _REACH, _SMOOTHNESS, _STRIDE)  # edges as sharp
-        deep = deep[0].permute(1, 2, 0).numpy()
-        values = np.concatenate([values, np.float32(_DEEP_SHARE) * _scaled(deep)], axis=2)
+        sharp = guided_filter(_components(encoded)[None], guide, _REACH, _SMOOTHNESS, _STRIDE)
+        deep = _scaled(sharp[0].permute(1, 2, 0).numpy())
+        values = np.concatenate([values, np.float32(_DEEP_SHARE) * deep], axis=2)
     return Canvas(size=(image.height, image.width), values=values, links=tuple(links))
 
 
