@@ -214,6 +214,7 @@ def test_strokes_that_contradict_or_miss_the_image_are_named(open_page):
     at = places(page, FIRST.shape[:2])
     drag(page, at(55.5, 30.5), at(55.5, 50.5))
     expect(page.locator("#hint")).to_contain_text("the newer stroke counts")
+    page.fill("#diameter", "2")
     drag(page, at(30, -3), at(60, -3))
     expect(page.locator("#hint")).to_contain_text("outside the image")
     assert not first_mask(page)[31:50, 55].any()

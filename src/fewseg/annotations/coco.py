@@ -214,10 +214,7 @@ def _draw(
     if not weak and shape.empty:
         raise DataError(f"{where}: its polygons must have x, y of 3 points or more, got fewer: draw it again")
     region = _box(annotation, canvas.size, where) if weak else shape.draw(canvas.size)
-    if annotation.get("iscrowd"):
-        canvas.ignore(region)
-    else:
-        canvas.add(categories[shape.category], region, weak=weak)
+    canvas.add("__ignore__" if annotation.get("iscrowd") else categories[shape.category], region, weak=weak)
 
 
 @dataclass(frozen=True, eq=False)

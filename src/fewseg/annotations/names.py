@@ -10,7 +10,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from fewseg.annotations.json_values import shown
 from fewseg.annotations.options import IMAGE_SUFFIXES
-from fewseg.annotations.values import check_name
 from fewseg.types import DataError
 
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts one before an uploaded file's name
@@ -115,23 +114,3 @@ def output_stems(names: Iterable[str]) -> Mapping[str, str]:
 def file_safe(text: str) -> str:
     """Returns a text as a part of a file name: what file systems refuse becomes ``%`` and two hex digits."""
     return _SAFE.sub(lambda found: f"%{ord(found[0]):02X}", text)
-
-
-class OutputNames:
-    """The files of images in an output folder."""
-
-    def __init__(self, folder: Path, stems: Mapping[str, str] | None = None) -> None:
-        self.folder = folder
-        self.stems = stems or {}
-
-    def file(self, name: str, ending: str) -> Path:
-        """Returns the file of an image: folders and name, each part made safe, and an ending (``.png``)."""
-        check_name(name)
-        stem = self.stems.get(name)
-        if stem is None:
-            head, _, tail = name.rpartition("/")
-            base = tail.rpartition(".")[0] or tail
-            stem = f"{head}/{base}" if head else base
-        check_name(stem)
-        *folders, last = stem.split("/")
-        return self.folder.joinpath(*(file_safe(part) for part in folders), file_safe(last) + ending)

@@ -124,10 +124,6 @@ class Canvas:
             if weak or scribble:
                 self._weak.add(label)
 
-    def ignore(self, region: Region) -> None:
-        """Marks pixels as unknown for all classes."""
-        self._ignored |= region
-
     def masks(self) -> Mapping[str, Mask]:
         """Returns class -> (H, W) uint8 in {0, 1, 255}; classes without a foreground pixel too."""
         found: dict[str, Mask] = {}

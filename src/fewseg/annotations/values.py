@@ -53,19 +53,12 @@ def warn_of_left_out(where: object, images: Sequence[object], why: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """A single thing in an image.
-
-    Attributes:
-        class_name: what it is.
-        box: (x, y, width, height) of its pixels.
-        piece: (height, width) uint8 in {0, 1}: its pixels in the box.
-        score: in [0, 1].
-    """
+    """A single thing in an image."""
 
     class_name: str
-    box: tuple[int, int, int, int]
-    piece: Mask
-    score: float
+    box: tuple[int, int, int, int]  # (x, y, width, height) of its pixels
+    piece: Mask  # (height, width) uint8 in {0, 1}: its pixels in the box
+    score: float  # in [0, 1]
 
     @property
     def area(self) -> int:

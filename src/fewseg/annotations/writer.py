@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Self
 
-from fewseg.annotations.names import OutputNames
+from fewseg.annotations.names import file_safe
 from fewseg.annotations.options import LabelStudioNames
 from fewseg.annotations.rle import encode_coco, encode_piece
-from fewseg.annotations.values import Prediction, box_of, check_classes
+from fewseg.annotations.values import Prediction, box_of, check_classes, check_name
 from fewseg.ops.files import atomic_path, atomic_write_text, parse_json
 from fewseg.types import DataError
 
@@ -74,8 +74,13 @@ class FilesWriter(PredictionWriter):
     ending: ClassVar[str]
 
     def path(self, name: str, ending: str | None = None) -> Path:
-        """Returns the file of an image."""
-        return OutputNames(self.out / self.folder, self.options.stems).file(name, ending or self.ending)
+        """Returns the file of an image: folders and name, each part made safe, and an ending."""
+        check_name(name)
+        head, slash, tail = name.rpartition("/")
+        stem = self.options.stems.get(name, head + slash + (tail.rpartition(".")[0] or tail))
+        check_name(stem)
+        *folders, last = map(file_safe, stem.split("/"))
+        return self.out.joinpath(self.folder, *folders, last + (ending or self.ending))
 
     def __contains__(self, name: object) -> bool:
         return self.path(str(name)).is_file()

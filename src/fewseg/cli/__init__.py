@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from importlib import import_module
@@ -136,6 +137,7 @@ _QUIET_ABOUT_WEIGHTS = ("demo", "label", "export", "serve")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    threading.excepthook = _in_thread
     console, errors = Console(), Console(stderr=True)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[log_handler(errors)])
     logging.captureWarnings(True)
@@ -165,6 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = COMMANDS[name].interrupted
         errors.print("fewseg: interrupted" + (f"; {kept}" if kept else ""), soft_wrap=True)
         return 130
+
+
+def _in_thread(failed: threading.ExceptHookArgs) -> None:
+    """Leaves out the traceback of a disk's error, which a thread of TensorBoard's gives to the main one."""
+    if not issubclass(failed.exc_type, OSError):
+        threading.__excepthook__(failed)
 
 
 def _following(words: Sequence[str]) -> str:

@@ -424,21 +424,11 @@ def coco_mini_source(root: Path) -> CocoSource:
 def instance_source(
     name: str, path: Path, photos: Path, cache_dir: Path | str | None = None, progress: bool = True
 ) -> CocoSource:
-    """Returns the annotated images of a file of COCO's 80 categories.
+    """Returns the annotated images of a file of COCO's 80 categories, ``name`` in messages.
 
     The first time, the annotation file is read and all label maps are drawn (of COCO 2014, minutes) and kept,
     compressed, in a folder named by the file's SHA-256. Later neither is read again while path, size and time
     of the annotation file are the same.
-
-    Args:
-        name: what messages call the set.
-        path: the annotation file.
-        photos: the folder of the photographs.
-        cache_dir: where label maps are kept; ``$FEWSEG_CACHE/coco`` by default.
-        progress: show a bar with the time left.
-
-    Raises:
-        DataError: files are missing, broken, or not those of COCO.
     """
     cache = Path(cache_dir) if cache_dir is not None else cache_folder() / "coco"
     key = _known_digest(path, cache)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -83,42 +83,6 @@ def _permutation(n: int, *key: str | int) -> tuple[int, ...]:
     return Draws(*key).sample(range(n), n)
 
 
-def episode(
-    index_: Index,
-    split_classes: Sequence[int],
-    protocol: Protocol,
-    fold: int,
-    seed: int,
-    i: int,
-    shots: int,
-    ways: int = 1,
-) -> EpisodeSpec:
-    """Returns episode i, a pure function of (protocol, fold, seed, i) and the data."""
-    rules = ("episode", _VERSION, protocol.query_order, protocol.min_area, int(protocol.distinct_supports))
-    draws = Draws(*rules, fold, seed, i)
-    classes = sorted(split_classes)
-    if protocol.query_order == "class_first":
-        class_id = draws.choice(classes)
-        query = draws.choice(_images_of(index_, class_id, protocol.min_area))
-    else:
-        queries = index_.images_with_any(classes, protocol.min_area)
-        if not queries:
-            raise DataError(
-                f"{index_.name}: no image shows one of the classes {classes} on {protocol.min_area} pixels; "
-                "choose another list or fold, or lower the protocol's min_area"
-            )
-        lap, position = divmod(i, len(queries))
-        query = queries[_permutation(len(queries), *rules, fold, seed, "lap", lap)[position]]
-        present = [c for c in index_.classes_in(query, protocol.min_area) if c in classes]
-        class_id = draws.choice(present)
-    supports = _draw_supports(index_, class_id, query, protocol, draws, shots)
-    first = EpisodeSpec(i, class_id, query, supports)
-    distinct = protocol.distinct_supports
-    return further_ways(
-        first, index_, classes, draws, ways=ways, min_area=protocol.min_area, distinct=distinct
-    )
-
-
 def further_ways(
     first: EpisodeSpec,
     index: Index,
@@ -130,21 +94,19 @@ def further_ways(
     distinct: bool = True,
 ) -> EpisodeSpec:
     """Draws ways 2 .. N of an episode whose way 1 is known, way j with a stream of its own."""
-    check_way_count(ways, {first.class_id, *classes})
     spec, shots = first, len(first.supports)
     for j in range(2, ways + 1):
         own = draws.spawn("way", j)
         class_id = own.choice([c for c in sorted(classes) if c not in spec.classes])
-        shown = _images_of(index, class_id, min_area)
+        shown = index.images_of(class_id, min_area)
+        # Of distinct ones the first of the whole order, as many as suffice whichever of them serve already.
+        served = set(spec.images if distinct else [first.query]).intersection(shown)
         if distinct:
-            # The first of the whole order, as many as suffice whichever of them serve already.
-            served = set(spec.images).intersection(shown)
             order = own.sample(shown, min(len(shown), shots + len(served)))
             supports = tuple(id for id in order if id not in served)[:shots]
         else:
-            served = {first.query}.intersection(shown)
             free = [id for id in shown if id not in served]
-            supports = tuple(own.choice(free) for _ in range(shots)) if free else ()
+            supports = tuple(own.choice(free) for _ in range(shots))
         if len(supports) < shots:
             raise DataError(
                 f"{index.name}: episode {first.index} needs {shots} support images of class {class_id} "
@@ -156,45 +118,8 @@ def further_ways(
     return spec
 
 
-def check_way_count(ways: int, classes: Collection[int]) -> None:
-    """Checks that N ways can have N classes."""
-    if not 1 <= ways <= len(classes):
-        raise ValueError(
-            f"got ways={ways}; {len(classes)} classes {sorted(classes)} can be drawn from: give 1 to "
-            f"{len(classes)} ways, or choose a fold or list with more classes"
-        )
-
-
-def _draw_supports(
-    index: Index, class_id: int, query: str, protocol: Protocol, draws: Draws, shots: int
-) -> tuple[str, ...]:
-    others = [id for id in _images_of(index, class_id, protocol.min_area) if id != query]
-    if len(others) < (shots if protocol.distinct_supports else 1):
-        raise too_few(index, {class_id: len(others) + 1}, shots, protocol.min_area)
-    if protocol.distinct_supports:
-        return draws.sample(others, shots)
-    return tuple(draws.choice(others) for _ in range(shots))
-
-
-def _images_of(index: Index, class_id: int, min_area: int) -> tuple[str, ...]:
-    images = index.images_of(class_id, min_area)
-    if not images:
-        raise too_few(index, {class_id: 0}, 1, min_area)
-    return images
-
-
 def _named(index: Index, counts: Mapping[int, int]) -> str:
     return ", ".join(f"{c} {index.class_names.get(c, '?')}: {n}" for c, n in sorted(counts.items()))
-
-
-def too_few(index: Index, counts: dict[int, int], shots: int, min_area: int) -> DataError:
-    """Returns the error that names each class with too few images (class id -> images found)."""
-    return DataError(
-        f"{index.name} has too few images for {shots}-shot episodes of these classes "
-        f"({_named(index, counts)}); each needs "
-        f"{shots + 1} where it covers {min_area} pixels: add images, lower the shots or the min_area, "
-        "or choose another fold"
-    )
 
 
 _SCHEMA = "fewseg-manifest-1"
@@ -485,15 +410,43 @@ class EpisodeSampler:
         counts = {c: len(index.images_of(c, protocol.min_area)) for c in self.classes}
         few = {c: n for c, n in counts.items() if n < needed}
         if few:
-            raise too_few(index, few, needed - 1, protocol.min_area)
+            raise DataError(
+                f"{index.name} has too few images for {needed - 1}-shot episodes of these classes "
+                f"({_named(index, few)}); each needs {needed} where it covers {protocol.min_area} pixels: "
+                "add images, lower the shots or the min_area, or choose another fold"
+            )
         if not self.classes:
             raise DataError(f"split {split.name} fold {split.fold} has no classes to draw episodes from")
-        check_way_count(ways, self.classes)
+        if not 1 <= ways <= len(self.classes):
+            raise ValueError(
+                f"got ways={ways}; {len(self.classes)} classes {list(self.classes)} can be drawn from: give "
+                f"1 to {len(self.classes)} ways, or choose a fold or list with more classes"
+            )
+        rules = (protocol.query_order, protocol.min_area, int(protocol.distinct_supports))
+        self._key = ("episode", _VERSION, *rules, split.fold)
 
     def episode(self, seed: int, i: int) -> EpisodeSpec:
-        """Returns episode i of a seed; see :func:`episode`."""
-        fold = self.split.fold
-        return episode(self.index, self.classes, self.protocol, fold, seed, i, self.shots, self.ways)
+        """Returns episode i of a seed, a pure function of (protocol, fold, seed, i) and the data."""
+        index, min_area, distinct = self.index, self.protocol.min_area, self.protocol.distinct_supports
+        draws = Draws(*self._key, seed, i)
+        if self.protocol.query_order == "class_first":
+            class_id = draws.choice(self.classes)
+            query = draws.choice(index.images_of(class_id, min_area))
+        else:
+            queries = index.images_with_any(self.classes, min_area)
+            lap, position = divmod(i, len(queries))
+            query = queries[_permutation(len(queries), *self._key, seed, "lap", lap)[position]]
+            present = [c for c in index.classes_in(query, min_area) if c in self.classes]
+            class_id = draws.choice(present)
+        others = [id for id in index.images_of(class_id, min_area) if id != query]
+        if distinct:
+            supports = draws.sample(others, self.shots)
+        else:
+            supports = tuple(draws.choice(others) for _ in range(self.shots))
+        first = EpisodeSpec(i, class_id, query, supports)
+        return further_ways(
+            first, index, self.classes, draws, ways=self.ways, min_area=min_area, distinct=distinct
+        )
 
     def episodes(self, seed: int) -> Iterator[EpisodeSpec]:
         """Yields the protocol's episodes of a seed, in order."""

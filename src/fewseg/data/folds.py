@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 from fewseg.data.index import Index
@@ -142,22 +141,20 @@ _UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # category ids without annot
 CATEGORY_IDS: tuple[int, ...] = tuple(i for i in range(1, 91) if i not in _UNUSED)
 """Category ids of the annotation files, 1 .. 90 with gaps, in the order of ``COCO_CLASSES``."""
 
-CLASS_OF_CATEGORY: MappingProxyType[int, int] = MappingProxyType(
-    {category: number for number, category in enumerate(CATEGORY_IDS, start=1)}
-)
+CLASS_OF_CATEGORY: Mapping[int, int] = {
+    category: number for number, category in enumerate(CATEGORY_IDS, start=1)
+}
 """Category id 1 .. 90 -> class id 1 .. 80."""
 
 _OTHER_NAMES = {"aeroplane": "airplane", "diningtable": "dining table", "motorbike": "motorcycle"}
 _OTHER_NAMES |= {"pottedplant": "potted plant", "sofa": "couch", "tvmonitor": "tv"}
 
-COCO_NAME_OF_VOC: MappingProxyType[str, str] = MappingProxyType(
-    {name: _OTHER_NAMES.get(name, name) for name in VOC_CLASSES}
-)
+COCO_NAME_OF_VOC: Mapping[str, str] = {name: _OTHER_NAMES.get(name, name) for name in VOC_CLASSES}
 """VOC's name of a class -> COCO's name of the same: COCO has all 20."""
 
-COCO_OF_VOC: MappingProxyType[int, int] = MappingProxyType(
-    {number: COCO_CLASSES.index(COCO_NAME_OF_VOC[name]) + 1 for number, name in numbered(VOC_CLASSES).items()}
-)
+COCO_OF_VOC: Mapping[int, int] = {
+    number: COCO_CLASSES.index(COCO_NAME_OF_VOC[name]) + 1 for number, name in numbered(VOC_CLASSES).items()
+}
 """VOC class id 1 .. 20 -> COCO class id 1 .. 80."""
 
 

@@ -8,7 +8,6 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from types import MappingProxyType
 from typing import Any, Literal
 
 from fewseg.types import check_choices
@@ -20,19 +19,15 @@ PASCAL_MIN_AREA = 2 * 32 * 32
 LabelSize = Literal["original", "network"] | int
 FusionRule = Literal["any", "mean", "average", "attention", "cross-guided", "iterative", "vote"]
 
-ADDED: MappingProxyType[str, Any] = MappingProxyType(
-    {"aspect": "kept", "backbone_bn": "eval", "coco_split": "B", "fusion": "any"}
-)
+ADDED: Mapping[str, Any] = {"aspect": "kept", "backbone_bn": "eval", "coco_split": "B", "fusion": "any"}
 """Fields that older results have not, and what those were measured with. With these values a field is no part
 of the digest, so that older and newer results share a table."""
 
-_SPLIT_OF: MappingProxyType[str, str] = MappingProxyType(
-    {
-        name + suffix: letter
-        for name in ("coco-20i", "coco-40-20-20", "coco-to-voc", "voc-to-coco")
-        for suffix, letter in (("", "B"), ("-a", "A"))
-    }
-)
+_SPLIT_OF: Mapping[str, str] = {
+    name + suffix: letter
+    for name in ("coco-20i", "coco-40-20-20", "coco-to-voc", "voc-to-coco")
+    for suffix, letter in (("", "B"), ("-a", "A"))
+}
 """Name of a class split built from COCO-20i's folds -> which of its two splits."""
 
 
@@ -205,15 +200,13 @@ _COCO = _PASCAL | {
     "hsnet": HSNET_COCO,
 }
 
-PROTOCOLS: MappingProxyType[str, MappingProxyType[str, Protocol]] = MappingProxyType(
-    {
-        "pascal-5i": MappingProxyType(_PASCAL),
-        "coco-20i": MappingProxyType(_COCO),
-        "coco-20i-a": MappingProxyType({k: replace(p, coco_split="A") for k, p in _COCO.items()}),
-        "coco-40-20-20": MappingProxyType({"paper_srpnet": PAPER_SRPNET}),
-        "voc5i-mini": MappingProxyType(_PASCAL),
-    }
-)
+PROTOCOLS: Mapping[str, Mapping[str, Protocol]] = {
+    "pascal-5i": _PASCAL,
+    "coco-20i": _COCO,
+    "coco-20i-a": {k: replace(p, coco_split="A") for k, p in _COCO.items()},
+    "coco-40-20-20": {"paper_srpnet": PAPER_SRPNET},
+    "voc5i-mini": _PASCAL,
+}
 """Data set -> name -> protocol: episodes and query order of one name may differ between data sets.
 
 COCO in 40/20/20 classes is SRPNet's alone (its Sec. 4.5); voc5i-mini has PASCAL's images and folds."""

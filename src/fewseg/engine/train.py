@@ -30,7 +30,7 @@ from fewseg.engine.results import as_json
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.registry import MethodConfig
-from fewseg.ops.files import atomic_write_text, parse_json
+from fewseg.ops.files import atomic_write_text, parse_json, unwritten
 from fewseg.ops.progress import progress_bar
 from fewseg.types import Features, LossTerms
 
@@ -320,8 +320,19 @@ def _to_device(value: Any, device: torch.device) -> Any:
 
 def _writer(run: Run, fabric: Fabric, start: int) -> SummaryWriter:
     run.folder.mkdir(parents=True, exist_ok=True)
-    folder = str(run.folder / "tensorboard" / f"rank{fabric.global_rank}")
-    return SummaryWriter(folder, purge_step=start + 1 if start else None)
+    folder = run.folder / "tensorboard" / f"rank{fabric.global_rank}"
+    try:
+        return SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+    except OSError as error:
+        raise unwritten(folder / "events", error) from error
+
+
+def _add(writer: SummaryWriter, name: str, value: float, step: int) -> None:
+    """TensorBoard's writer names no file where the disk is full."""
+    try:
+        writer.add_scalar(name, value, step)
+    except OSError as error:
+        raise unwritten(Path(writer.log_dir) / "events", error) from error
 
 
 def _log(
@@ -342,7 +353,7 @@ def _log(
         "lr": optimiser.param_groups[0]["lr"],
     }
     for name, value in values.items():
-        writer.add_scalar(f"train/{name}", value, step)
+        _add(writer, f"train/{name}", value, step)
     with (run.folder / LOSSES).open("a") as file:
         file.write(json.dumps({"step": step, **values}) + "\n")
 
@@ -361,7 +372,7 @@ def _validate(
     method.eval()
     score = run.validate(method)
     method.train()
-    writer.add_scalar("validation/miou", score, step)
+    _add(writer, "validation/miou", score, step)
     logger.info("step %d: held-out mIoU %.4f", step, score)
     if best is not None and score <= best:
         return best

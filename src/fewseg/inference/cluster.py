@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import platform
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -77,11 +78,11 @@ def label_on_ray(options: LabelOptions) -> RunReport:
     facts = {**own, "format": "fewseg-ray-run-1"}
     about = {} if session.choice is None else {"choice": session.choice.facts()}
     unnamed = wrong_names(images, (), session.supports.classes)
-    with ray_cluster(options.ray_workers) as ray, _claimed(ray, out, facts, about):
+    with ray_cluster(options.ray_workers) as ray, _claimed(ray, out, facts, about) as keeper:
         _check_versions(ray)
         done = set(read_columns(out, ["name"])["name"])
         todo = {k: place for k, place in images.items() if k not in done and k not in unnamed}
-        for part in _label(ray, segmenter, session, todo, out, options):
+        for part in _label(ray, keeper, segmenter, session, todo, out, options):
             if part["error"]:
                 raise OSError(f"{part['error']}; what was written is whole, and the same command goes on")
         found = read_columns(out, ["name", "problem"])
@@ -101,6 +102,7 @@ def label_on_ray(options: LabelOptions) -> RunReport:
 
 def _label(
     ray: Any,
+    keeper: Any,
     segmenter: Segmenter,
     session: Session,
     images: Mapping[str, Place],
@@ -123,12 +125,10 @@ def _label(
     given = ray.put((segmenter.model, session.supports, session.choice, segmenter.value_range))
     data = ray.data.from_items(shards, override_num_blocks=len(shards)).map(
         ShardLabeller,
-        fn_constructor_args=(given, out, options),
+        fn_constructor_args=(given, keeper, out, options),
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(shards))),
         num_cpus=1,
         num_gpus=1 if gpus else 0,
-        max_restarts=_LIVES * workers,
-        max_task_retries=_LIVES,
     )
     with progress_bar(not options.run.quiet) as bar:
         task = bar.add_task("label", total=len(images))
@@ -138,17 +138,17 @@ def _label(
                 yield part
         except ray.exceptions.RayError as error:
             raise RuntimeError(
-                f"Ray lost workers repeatedly ({first_line(error)}): give fewer workers, each with more "
-                "memory, or see in Ray's logs why they died; the same command goes on"
+                f"Ray ended the run ({first_line(error)}): see its logs; the same command goes on"
             ) from error
 
 
 class ShardLabeller:
     """An actor that holds the model and labels one shard after the other."""
 
-    def __init__(self, given: Any, out: str, options: LabelOptions) -> None:
+    def __init__(self, given: Any, keeper: Any, out: str, options: LabelOptions) -> None:
         import ray
 
+        self.ray, self.keeper = ray, keeper
         self.model, supports, choice, self.value_range = ray.get(given)
         device = best_device()
         for model in (self.model, *(() if choice is None else (choice.model,))):
@@ -162,6 +162,13 @@ class ShardLabeller:
         places = dict(zip(names, zip(shard["places"], shard["paths"], strict=True), strict=True))
         found = {"images": len(names), "error": ""}
         file = f"part-{hashlib.sha256(repr(names).encode()).hexdigest()[:16]}{ENDING}"
+        begun = self.ray.get(self.keeper.begin.remote(file))
+        if begun > 1 + _LIVES:
+            found["error"] = (
+                f"{begun - 1} workers were lost at the images {names[0]} .. {names[-1]}: give fewer workers, "
+                "each with more memory, or see in Ray's logs why they died"
+            )
+            return found
         try:
             if not any(part.endswith(f"/{file}") for part in parts_of(self.out)):
                 lines, classes = self._lines(places), self.session.supports.classes
@@ -243,15 +250,11 @@ def _check_versions(ray: Any) -> None:
 
 
 @contextmanager
-def _claimed(ray: Any, out: str, facts: Mapping[str, object], about: Mapping[str, object]) -> Iterator[None]:
+def _claimed(ray: Any, out: str, facts: Mapping[str, object], about: Mapping[str, object]) -> Iterator[Any]:
     """As :func:`.folder_run.claimed`, of any place; two runs on one cluster are kept apart too."""
-
-    class Holder:
-        """Lives as long as this process: what it holds is free again after a kill."""
-
     key = hashlib.sha256(out.encode()).hexdigest()[:16]
     try:
-        holder = ray.remote(num_cpus=0)(Holder).options(name=f"label {key}", namespace="fewseg").remote()
+        keeper = ray.remote(num_cpus=0)(_Keeper).options(name=f"label {key}", namespace="fewseg").remote()
     except ValueError as error:
         raise DataError(
             f"another run labels into {out} now: wait for it, or choose a different place"
@@ -260,6 +263,18 @@ def _claimed(ray: Any, out: str, facts: Mapping[str, object], about: Mapping[str
         with nullcontext() if is_remote(out) else claimed(Path(out), facts, about):
             if is_remote(out):
                 write_bytes(out, RUN_FILE, run_record(out, _record(out), facts, about).encode())
-            yield
+            yield keeper
     finally:
-        ray.kill(holder)
+        ray.kill(keeper)
+
+
+class _Keeper:
+    """One for each place of results; lives as long as the process that labels, and counts for its workers."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+
+    def begin(self, file: str) -> int:
+        """How often the shard of a file was begun, this time included."""
+        self._begun[file] += 1
+        return self._begun[file]

@@ -237,11 +237,12 @@ def test_other_classes_and_a_file_in_the_way_are_refused(tmp_path, predict, open
         writer.write(replace(predict(), classes=("rust", "moss")))
 
 
-@pytest.mark.parametrize("writer", [LinesWriter, CocoWriter, LabelStudioWriter, IndexPngWriter])
-def test_a_run_with_other_classes_does_not_continue_an_output(tmp_path, writer):
-    writer(tmp_path / "out", CLASSES).close()
+@pytest.mark.parametrize("form", sorted({*FORMATS} - {"labelme", "labelme-polygons", "probability"}))
+def test_a_run_with_other_classes_does_not_continue_an_output(tmp_path, form):
+    for _ in range(2):
+        FORMATS[form](tmp_path / "out", CLASSES).close()
     with pytest.raises(DataError, match="choose another output"):
-        writer(tmp_path / "out", ("rust",))
+        FORMATS[form](tmp_path / "out", ("rust",))
 
 
 def test_a_killed_run_leaves_whole_lines_and_no_half_file(tmp_path, predictions):

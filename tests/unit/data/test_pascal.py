@@ -1,11 +1,23 @@
+import os
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.io import savemat
 
-from fewseg.data.check import check_pascal
-from fewseg.data.pascal import find_sbd, find_voc, pascal_sources, pascal_val, read_ids, train_ids
+from fewseg.data import pascal as sbd
+from fewseg.data.check import check_named, check_pascal
+from fewseg.data.pascal import (
+    convert_masks,
+    find_sbd,
+    find_voc,
+    pascal_sources,
+    pascal_val,
+    read_ids,
+    read_mat,
+    train_ids,
+)
 from fewseg.types import DataError
 
 # v: VOC val, t: VOC train, s: SBD alone. "x" after it: VOC has a mask of its own and SBD too.
@@ -114,7 +126,7 @@ def test_the_check_compares_all_counts(roots):
     assert "WRONG val images: 2 (expected 1449)" in lines
     assert "WRONG voc+sbd_noval images: 4 (expected 5953)" in lines
     assert len(lines) == 3 + 9 + 5
-    of_trainaug = check_pascal(roots[0], "trainaug")
+    of_trainaug = check_named("pascal", roots[0], 1, None, "trainaug")
     assert of_trainaug[:2] == lines[:2]
     assert of_trainaug[2:11] == lines[3:12]
     assert of_trainaug[11] == "WRONG trainaug images: 5 (expected 10582)"
@@ -132,3 +144,73 @@ def test_the_check_reports_what_is_missing_instead_of_failing(roots):
     shutil.rmtree(find_voc(roots[0]) / "SegmentationClass")
     with pytest.raises(DataError, match="lacks SegmentationClass;"):
         find_voc(roots[0] / "VOCdevkit" / "VOC2012")
+
+
+PLANE = np.array([[0, 1, 20], [5, 0, 0]], dtype=np.uint8)
+
+
+def write_mat(path, plane=PLANE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(
+        path, {"GTcls": {"Segmentation": plane, "CategoriesPresent": np.array([1, 20])}}, do_compression=True
+    )
+    return path
+
+
+def test_a_broken_or_foreign_matlab_file_is_reported(tmp_path):
+    (tmp_path / "a.mat").write_bytes(b"not matlab")
+    with pytest.raises(DataError, match=r"a\.mat cannot be read.*GTcls"):
+        read_mat(tmp_path / "a.mat")
+    savemat(tmp_path / "b.mat", {"other": PLANE})
+    with pytest.raises(DataError, match=r"b\.mat cannot be read"):
+        read_mat(tmp_path / "b.mat")
+    with pytest.raises(DataError, match=r"c\.mat cannot be read"):
+        read_mat(tmp_path / "c.mat")
+    write_mat(tmp_path / "d.mat", np.zeros((2, 2, 2), dtype=np.uint8))
+    with pytest.raises(DataError, match=r"must be \(H, W\)"):
+        read_mat(tmp_path / "d.mat")
+
+
+def test_masks_become_palette_files_with_the_same_numbers(tmp_path):
+    write_mat(tmp_path / "cls" / "a.mat")
+    found = convert_masks(tmp_path / "cls", ["a"], tmp_path / "png", progress=False)
+    assert found == {"a": tmp_path / "png" / "a.png"}
+    with Image.open(found["a"]) as image:
+        assert image.mode == "P"
+        assert np.array(image).tolist() == PLANE.tolist()
+        assert image.convert("RGB").getpixel((1, 0)) == (128, 0, 0)
+
+
+def test_a_second_conversion_takes_up_where_the_first_ended(tmp_path, monkeypatch):
+    for id in "abc":
+        write_mat(tmp_path / "cls" / f"{id}.mat")
+    (tmp_path / "cls" / "b.mat").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"1 of 3 images(.|\n)*b\.mat"):
+        convert_masks(tmp_path / "cls", ["a", "b", "c"], tmp_path / "png", progress=False)
+    assert sorted(p.name for p in (tmp_path / "png").iterdir()) == ["a.png", "c.png"]
+    write_mat(tmp_path / "cls" / "b.mat")
+    read = []
+    monkeypatch.setattr(sbd, "read_mat", lambda path: read.append(path.stem) or PLANE)
+    convert_masks(tmp_path / "cls", ["a", "b", "c"], tmp_path / "png", progress=False)
+    assert read == ["b"]
+
+
+def test_a_newer_matlab_file_is_converted_again(tmp_path):
+    mat = write_mat(tmp_path / "cls" / "a.mat")
+    found = convert_masks(tmp_path / "cls", ["a"], tmp_path / "png", progress=False)
+    write_mat(mat, PLANE * 0 + 3)
+    later = found["a"].stat().st_mtime_ns + 10**9
+    os.utime(mat, ns=(later, later))
+    convert_masks(tmp_path / "cls", ["a"], tmp_path / "png", progress=False)
+    assert np.array(Image.open(found["a"])).tolist() == [[3, 3, 3], [3, 3, 3]]
+
+
+def test_the_default_folder_is_in_the_cache_and_belongs_to_the_source(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEWSEG_CACHE", str(tmp_path / "cache"))
+    write_mat(tmp_path / "one" / "a.mat")
+    write_mat(tmp_path / "two" / "a.mat", PLANE * 0)
+    first = convert_masks(tmp_path / "one", ["a"], progress=False)["a"]
+    second = convert_masks(tmp_path / "two", ["a"], progress=False)["a"]
+    assert first != second
+    assert first.is_relative_to(tmp_path / "cache")
+    assert np.array(Image.open(first)).any()

@@ -36,13 +36,15 @@ def test_counts_agree_with_a_walk_over_the_pixels_and_leave_the_arguments(ways, 
     assert np.array_equal(truth, before[1])
 
 
-def test_a_stack_of_masks_counts_like_its_masks_one_by_one():
+def test_a_stack_of_masks_counts_like_its_masks_one_by_one_and_batches_can_be_joined():
     prediction, truth = random_masks((4, 6, 5))
     together = count(prediction, truth)
     assert together.fg_union.shape == (4,)
     for i in range(4):
         single = as_dict(count(prediction[i], truth[i]))
         assert {name: getattr(together, name)[i] for name in COUNT_NAMES} == single
+    joined = Counts.stack([count(prediction[0], truth[0]), count(prediction[1:], truth[1:])])
+    assert as_dict(joined) == as_dict(together)
     assert count(prediction[:0], truth[:0]).fg_inter.shape == (0,)
 
 
@@ -78,12 +80,6 @@ def test_shapes_that_do_not_fit_are_refused(shapes, ways):
     masks = [np.zeros(shape, np.uint8) for shape in shapes]
     with pytest.raises(ValueError, match="must have one shape"):
         count(*masks) if ways is None else count_ways(*masks, ways)
-
-
-def test_stacking_joins_single_masks_and_batches():
-    prediction, truth = random_masks((3, 6, 5))
-    joined = Counts.stack([count(prediction[0], truth[0]), count(prediction[1:], truth[1:])])
-    assert as_dict(joined) == as_dict(count(prediction, truth))
 
 
 def rows(n=3, seed=0, start=0, class_id=1, **more):
