@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Literal
 
@@ -20,6 +20,7 @@ Verdict = Literal["good", "check", "bad"]
 _GOOD, _LOW = 0.75, 0.5  # least expected IoU, or quality, of a good mask, and of one to check
 _NEXT = 3  # images that are proposed
 _LEAST, _SHARE = 20, 0.25  # of these least certain images, or this share of all, the most different ones
+_LOOKS = 1000  # of so many of the least certain images the look is kept: it takes some kilobytes
 _LARGE = 1.5  # sides of the network's input from which on an image is large
 
 
@@ -28,14 +29,14 @@ def verdict(score: float) -> Verdict:
     return "good" if score >= _GOOD else "check" if score >= _LOW else "bad"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Judged:
     """An image that was labelled: its name, quality, the classes found, and the look of its features."""
 
     name: str
     score: float
     classes: dict[str, float]
-    look: Tensor
+    look: Tensor | None
     side: int
 
 
@@ -49,6 +50,7 @@ class RunSummary:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._by_name: dict[str, _Judged] = {}
+        self._looks: dict[str, float] = {}  # name to score of those whose look is kept
 
     def add(self, name: str, image: EncodedImage, found: Segmentation) -> None:
         """Adds a labelled image."""
@@ -61,6 +63,12 @@ class RunSummary:
         }
         score, side = found.quality.score, max(image.size)
         self._by_name[name] = _Judged(name=name, score=score, classes=own, look=_look(image), side=side)
+        self._looks[name] = score
+        if len(self._looks) > 2 * _LOOKS:
+            ranked = sorted(self._looks, key=self._looks.__getitem__)
+            for other in ranked[_LOOKS:]:
+                self._by_name[other] = replace(self._by_name[other], look=None)
+            self._looks = {name: self._looks[name] for name in ranked[:_LOOKS]}
 
     @property
     def _judged(self) -> list[_Judged]:
@@ -103,12 +111,13 @@ class RunSummary:
         pool = pool[: max(_LEAST, round(_SHARE * len(pool)))]
         seen = [_look(support.image) for support in self._session.supports.images]
         chosen: list[str] = []
-        while pool and len(chosen) < _NEXT:
+        looks = {own.name: (own.score, own.look) for own in pool if own.look is not None}
+        while looks and len(chosen) < _NEXT:
             known = torch.stack(seen)
-            best = max(pool, key=lambda own: (1 - own.score) * (1 - float((known @ own.look).max())))
-            pool.remove(best)
-            seen.append(best.look)
-            chosen.append(best.name)
+            gains = {k: (1 - score) * (1 - float((known @ look).max())) for k, (score, look) in looks.items()}
+            best = max(gains, key=gains.__getitem__)
+            seen.append(looks.pop(best)[1])
+            chosen.append(best)
         return chosen
 
     def _option(self) -> str:

@@ -65,6 +65,8 @@ class Bodies:
             self.held -= own
 
     async def _parts(self, request: Request, limit: int) -> AsyncIterator[bytes]:
+        from starlette.requests import ClientDisconnect
+
         too_long = RequestError(
             413, f"an upload must be at most {limit / MIB:.0f} MiB, this one is larger: send a smaller file"
         )
@@ -82,6 +84,8 @@ class Bodies:
                     part = await anext(stream, None)
             except TimeoutError as error:
                 raise RequestError(408, "the upload stopped or is too slow: send it again") from error
+            except ClientDisconnect as error:  # nobody reads the answer
+                raise RequestError(400, "the upload was broken off: send it again") from error
             if part is None:
                 return
             length += len(part)

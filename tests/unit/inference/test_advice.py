@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fewseg.inference import advice
 from fewseg.inference.advice import RunSummary
 from fewseg.inference.choose import Choice, ExpectedClass
 from small_segmenters import picture, with_squares
@@ -61,3 +62,14 @@ def test_a_low_expected_iou_alone_is_enough_and_large_images_are_cut(it, side, o
     assert found.lines[0] == "square: expected IoU 0.30, mean quality 0.90 on 1 images"
     assert found.lines[-1].startswith(f"or try {option}")
     assert len(summary(it, [0.9], [RED], choice(0.6)).lines) == 1
+
+
+def test_looks_are_kept_of_the_least_certain_alone(it, monkeypatch):
+    scores = [0.9, 0.2, 0.8, 0.1, 0.7, 0.3, 0.6]
+    wanted = summary(it, scores, [RED, BLUE, GREEN, RED, GREEN, BLUE, RED])
+    monkeypatch.setattr(advice, "_LOOKS", 3)
+    found = summary(it, scores, [RED, BLUE, GREEN, RED, GREEN, BLUE, RED])
+    kept = {own.name for own in found._judged if own.look is not None}
+    assert kept == {"1.png", "3.png", "5.png"}
+    assert set(found.next) == kept
+    assert found.lines[0] == wanted.lines[0]

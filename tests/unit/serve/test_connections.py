@@ -63,3 +63,16 @@ def test_a_body_that_stops_is_given_up_and_one_that_comes_slowly_is_read(address
         connection.sendall(part)
         time.sleep(0.2)
     assert connection.recv(10_000).startswith(b"HTTP/1.1 422")  # read, and no image
+
+
+def test_an_upload_that_breaks_off_is_no_error_of_the_server(address, caplog):
+    token = httpx.post(f"{address}/api/sessions").json()["token"]
+    connection = opened(address)
+    head = f"POST /api/images?name=a.png HTTP/1.1\r\nHost: x\r\nX-Fewseg-Session: {token}\r\n"
+    connection.sendall(head.encode() + b"Content-Length: 100000\r\n\r\n" + bytes(5000))
+    time.sleep(0.2)
+    connection.close()
+    time.sleep(0.5)
+    assert httpx.get(address).status_code == 200
+    assert "Traceback" not in caplog.text
+    assert "ClientDisconnect" not in caplog.text
