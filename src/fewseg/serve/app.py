@@ -25,6 +25,7 @@ from fewseg.annotations.options import TITLES
 from fewseg.inference.advice import verdict
 from fewseg.inference.model import Model
 from fewseg.inference.options import Split
+from fewseg.inference.outputs import COLOURS
 from fewseg.serve.export import EXAMPLES, TABLE, examples, export
 from fewseg.serve.importing import import_masks
 from fewseg.serve.label_studio import STUDIO_PATHS, studio_router
@@ -204,6 +205,7 @@ def open_session(request: Request) -> dict[str, Any]:
         "model": pages.shared.model.name,
         "fewseg": __version__,
         "formats": {**TITLES, TABLE: "Table of things: count, area (CSV)"},
+        "palette": COLOURS,
         "command": f"fewseg label --support {EXAMPLES} --images photos --out labels"
         f"{request.app.state.label_options}",
         "limits": {"upload_bytes": limits.upload_bytes, "pixels": limits.pixels, "images": limits.images},
