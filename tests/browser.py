@@ -32,7 +32,8 @@ def opening(browser, address, own_requests_only=False):
     contexts, faults = [], []
 
     def noted(line):
-        if line.type == "error" and "status of 4" not in line.text:  # the browser's note of a refusal
+        noted_by_browser = ("status of 4", "net::ERR_")  # a refusal, a lost connection
+        if line.type == "error" and not any(text in line.text for text in noted_by_browser):
             faults.append(line.text)
 
     def requested(request):

@@ -30,8 +30,10 @@ T = TypeVar("T")
 
 _LINEAR, _PERCEPTRON = (1e-2, 1e-1), (1e-2, 1e-3)  # decays: the first is tried first
 REFINED = ", edges refined"
-SHARES = {"": 0.0, ", edges half refined": 0.5, REFINED: 1.0}
-"""Ends of candidates' names: how far edges are refined."""
+_HALF = ", edges half refined"
+SHARES = {"": 0.0, _HALF: 0.5, REFINED: 1.0}
+"""Ends of candidates' names: how far edges are refined. A half, never far from the best of the three, is kept
+where no other gains a point."""
 
 _THRESHOLDS = (0.5, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)  # the first is kept where no other gains a point
 _GAIN = 0.01
@@ -183,9 +185,9 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
     trials.run()
     tried = trials.tried
     ranked = sorted(tried, key=lambda own: -tried[own][0])
-    _, model, classes, held = tried[ranked[0]]
+    _, model, classes, held = tried[trials.best]
     choice = Choice(
-        name=ranked[0],
+        name=trials.best,
         model=model,
         classes=classes,
         candidates={own: tried[own][0] for own in ranked},
@@ -225,6 +227,11 @@ class _Trials:
             config = MeanConfig(backbone=backbone, members=tuple(own for _, own in members))
             self._score(f"mean of {name}", config, _mean([self._plain[own] for own, _ in members]))
 
+    @property
+    def best(self) -> str:
+        """The name of the candidate to take."""
+        return max(self.tried, key=lambda own: self.tried[own][0] + _GAIN * own.endswith(_HALF))
+
     def _score(self, name: str, config: MethodConfig, held: list[HeldOut] | None = None) -> float:
         """The best expected IoU of a candidate over how far it is refined; its answers may be known."""
         encoder, best = self._encoder, 0.0
@@ -245,7 +252,7 @@ class _Trials:
             score = sum(known) / max(1, len(known))
             self.tried[name + suffix] = (score, model(suffix, share), classes, made)
             best = max(best, score)
-            for worse in sorted(self.tried, key=lambda each: -self.tried[each][0])[1:]:
+            for worse in self.tried.keys() - {self.best}:
                 self.tried[worse] = (*self.tried[worse][:3], [])  # the answers of the best are enough
         self._plain[name] = [replace(each, margins=each.margins.half()) for each in plain]
         return best

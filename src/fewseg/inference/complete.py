@@ -23,6 +23,7 @@ from fewseg.annotations.values import Mask
 from fewseg.backbones.trunks import IMAGE
 from fewseg.inference.model import GUIDE, EncodedImage, join_views, to_size
 from fewseg.inference.segmentation import strips
+from fewseg.ops.guided import guided_filter
 from fewseg.types import IGNORE, DataError
 
 PAINTED = 1
@@ -37,6 +38,7 @@ _STEPS = 8  # of conjugate gradients at every finer size
 _CHROMA = 2.0
 _LINES = (2.0, 5.0)  # pixels: scales of local contrast, which shows thin things
 _DEEP, _DEEP_SHARE = 8, 0.5  # principal components of the network's maps, and their weight
+_REACH, _SMOOTHNESS, _STRIDE = 16, 1e-3, 4  # of the guided filter of these maps
 # All below were chosen on coffee_leaf and crackforest of benchmarks/page_prompts.py.
 _EDGE, _FLOOR = 4.0, 1e-3  # how weights between neighbours fall with their difference, and their least
 _WIDTH = 0.07  # of the values' variance: over which likeness falls
@@ -100,8 +102,11 @@ def canvas(pixels: Tensor, encoded: EncodedImage | None = None) -> Canvas:
         level = _halved(level) / np.float32(4)
         links.append(_links(level))
     if encoded is not None:
-        deep = to_size(_components(encoded), (h, w)).permute(1, 2, 0).numpy()
-        values = np.concatenate([values, np.float32(_DEEP_SHARE) * _scaled(deep)], axis=2)
+        colours = torch.from_numpy(np.asarray(image.resize((w, h), Image.Resampling.BOX)).copy())
+        guide = colours.permute(2, 0, 1)[None].float() / 255
+        sharp = guided_filter(_components(encoded)[None], guide, _REACH, _SMOOTHNESS, _STRIDE)
+        deep = _scaled(sharp[0].permute(1, 2, 0).numpy())
+        values = np.concatenate([values, np.float32(_DEEP_SHARE) * deep], axis=2)
     return Canvas(size=(image.height, image.width), values=values, links=tuple(links))
 
 

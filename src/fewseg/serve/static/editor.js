@@ -1,7 +1,7 @@
 // Drawing on the mask: pointers, touch and keys become strokes, and strokes become masks.
 
 import { Edges } from "./edges.js";
-import { UNKNOWN, colour } from "./view.js";
+import { UNKNOWN, colour } from "./colours.js";
 
 const NEAR = 12; // CSS pixels from a polygon's first point that close it, and within which a corner snaps
 
@@ -62,14 +62,25 @@ export class Editor {
   }
 
   cancel() {
-    if (this.pen || this.waiting) {
+    const { pen } = this;
+    if (pen || this.waiting) {
       this.map.cancel();
       this.view.changed();
     }
     this.pen = this.waiting = false;
     this.points = [];
     this.corners = [];
+    if (pen) this.resume();
     this.view.draw();
+  }
+
+  /** Completes the stroke before one that came to nothing. */
+  resume() {
+    if (!this.owed) return;
+    this.owed = false;
+    this.map.begin();
+    this.waiting = true;
+    this.onPrompt();
   }
 
   /** Ends a stroke whose completion is not there yet. */
@@ -103,10 +114,15 @@ export class Editor {
   /** Ends what was painted; the rest follows where the tool completes it. */
   painted() {
     const { map } = this;
-    if (!map.dirty) this.onNote("That is outside the image: nothing was painted.");
-    const lost = this.completes && map.dirty ? map.contradicted() : 0;
+    if (!this.inked) {
+      map.cancel();
+      this.view.changed();
+      this.onNote("That is outside the image: nothing was painted.");
+      return this.resume();
+    }
+    const lost = this.completes ? map.contradicted() : 0;
     if (lost) this.onNote(`${lost} pixels were painted as something else before: the newer stroke counts.`);
-    if (this.completes && map.dirty) {
+    if (this.completes) {
       this.waiting = true;
       this.onPrompt();
     } else if (map.commit()) this.onStroke();
@@ -142,6 +158,8 @@ export class Editor {
   /** Whether something new can be drawn; a stroke that waits is ended as it is. */
   starts() {
     if (!this.onBegin()) return false;
+    this.inked = false;
+    this.owed = this.waiting;
     if (this.waiting) this.close();
     return true;
   }
@@ -215,6 +233,7 @@ export class Editor {
     this.map.line(from, to, this.diameter, this.value);
     const now = this.map.dirty;
     if (now) this.view.changed(now);
+    if (now) this.inked = true;
     this.map.dirty = joined(known, now);
     if (now && this.completes) this.onPrompt();
   }
@@ -271,7 +290,8 @@ export class Editor {
   once(act) {
     this.map.begin();
     act();
-    if (this.map.dirty) this.view.changed(this.map.dirty);
+    this.inked = Boolean(this.map.dirty);
+    if (this.inked) this.view.changed(this.map.dirty);
     this.painted();
   }
 
