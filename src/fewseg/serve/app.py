@@ -172,7 +172,14 @@ Threshold = Annotated[float, Query(gt=0, lt=1)]
 
 def _image_json(image: PageImage) -> dict[str, Any]:
     height, width = image.size
-    return {"id": image.id, "name": image.name, "width": width, "height": height, "role": image.role}
+    return {
+        "id": image.id,
+        "name": image.name,
+        "width": width,
+        "height": height,
+        "role": image.role,
+        "edit": image.edit,
+    }
 
 
 def _page_json(page: PageState) -> dict[str, Any]:
@@ -256,12 +263,20 @@ def labels(
 
 @router.put("/images/{id}/labels")
 async def settle(
-    id: str, request: Request, page: Page, role: Drawn = "accepted", again: bool = False
+    id: str,
+    request: Request,
+    page: Page,
+    role: Drawn = "accepted",
+    again: bool = False,
+    edit: int | None = None,
 ) -> dict[str, Any]:
-    """Settles the mask of an image: the body is a PNG of class numbers."""
+    """Settles the mask of an image: the body is a PNG of class numbers.
+
+    Given the ``edit`` of the image that was drawn on, it is refused where the mask has changed since.
+    """
     bodies: Bodies = request.app.state.bodies
     async with bodies.read(request, page.limits.upload_bytes) as content:
-        image = await run_in_threadpool(partial(page.set_mask, id, role, content, again=again))
+        image = await run_in_threadpool(partial(page.set_mask, id, role, content, again=again, edit=edit))
     return {**_image_json(image), "version": page.version}
 
 
