@@ -25,6 +25,7 @@ from fewseg.annotations.options import TITLES
 from fewseg.inference.advice import verdict
 from fewseg.inference.model import Model
 from fewseg.inference.options import Split
+from fewseg.inference.outputs import COLOURS
 from fewseg.serve.export import EXAMPLES, TABLE, examples, export
 from fewseg.serve.importing import import_masks
 from fewseg.serve.label_studio import STUDIO_PATHS, studio_router
@@ -171,7 +172,14 @@ Threshold = Annotated[float, Query(gt=0, lt=1)]
 
 def _image_json(image: PageImage) -> dict[str, Any]:
     height, width = image.size
-    return {"id": image.id, "name": image.name, "width": width, "height": height, "role": image.role}
+    return {
+        "id": image.id,
+        "name": image.name,
+        "width": width,
+        "height": height,
+        "role": image.role,
+        "edit": image.edit,
+    }
 
 
 def _page_json(page: PageState) -> dict[str, Any]:
@@ -197,6 +205,7 @@ def open_session(request: Request) -> dict[str, Any]:
         "model": pages.shared.model.name,
         "fewseg": __version__,
         "formats": {**TITLES, TABLE: "Table of things: count, area (CSV)"},
+        "palette": COLOURS,
         "command": f"fewseg label --support {EXAMPLES} --images photos --out labels"
         f"{request.app.state.label_options}",
         "limits": {"upload_bytes": limits.upload_bytes, "pixels": limits.pixels, "images": limits.images},
@@ -254,12 +263,20 @@ def labels(
 
 @router.put("/images/{id}/labels")
 async def settle(
-    id: str, request: Request, page: Page, role: Drawn = "accepted", again: bool = False
+    id: str,
+    request: Request,
+    page: Page,
+    role: Drawn = "accepted",
+    again: bool = False,
+    edit: int | None = None,
 ) -> dict[str, Any]:
-    """Settles the mask of an image: the body is a PNG of class numbers."""
+    """Settles the mask of an image: the body is a PNG of class numbers.
+
+    Given the ``edit`` of the image that was drawn on, it is refused where the mask has changed since.
+    """
     bodies: Bodies = request.app.state.bodies
     async with bodies.read(request, page.limits.upload_bytes) as content:
-        image = await run_in_threadpool(partial(page.set_mask, id, role, content, again=again))
+        image = await run_in_threadpool(partial(page.set_mask, id, role, content, again=again, edit=edit))
     return {**_image_json(image), "version": page.version}
 
 

@@ -85,6 +85,7 @@ class PageImage:
     thumbnail: bytes  # a small JPEG
     encoded: EncodedImage | None = None  # while there is room for it; see PageState.encoded
     role: Role = "open"
+    edit: int = 0  # grows with each change of its mask
     mask_png: bytes | None = None  # where the role is not "open"
     class_masks: Mapping[int, Tensor] = field(default_factory=dict)  # of a support: number -> its views' mask
     answer: Segmentation | None = None  # of the present supports
@@ -192,7 +193,7 @@ class PageState:
         self._summary: RunSummary | None = None  # of the session's judged answers
         self._expected: dict[int, Mapping[str, float]] = {}  # by the number of examples; see advice
         self._renumbered = 0
-        self._orders = count()
+        self._orders, self._edits = count(), count(1)
         self._done: deque[Change] = deque(maxlen=_MOST_CHANGES)
         self._undone: list[Change] = []
         self.version = 0  # grows when predictions may change
@@ -363,7 +364,8 @@ class PageState:
         for id, image in change.new.items():
             known = self._images.pop(id, None)
             if image is not None and known is not None:
-                image = replace(image, encoded=known.encoded, answer=known.answer)
+                edit = next(self._edits)
+                image = replace(image, encoded=known.encoded, answer=known.answer, edit=edit)
             if image is not None:
                 self._images[id] = self._with_views(image)
         before, after = change.old_classes, change.new_classes
@@ -420,10 +422,13 @@ class PageState:
             raise RequestError(404, f"there is no class {number}: there are {len(names)} classes")
         return (*names[: number - 1], *names[number:])
 
-    def set_mask(self, id: str, role: Drawn, content: bytes, *, again: bool = False) -> PageImage:
+    def set_mask(
+        self, id: str, role: Drawn, content: bytes, *, again: bool = False, edit: int | None = None
+    ) -> PageImage:
         """Gives an image a PNG of class numbers, at its size, as its mask; 255 is unknown.
 
         One that is sent ``again`` is undone together with the last change, if that was about the same image.
+        Of an image that has changed since ``edit``, such as in another tab, it is refused.
         """
         with self._lock:
             image, classes, deleted = self.image(id), self._classes, self._renumbered
@@ -437,7 +442,16 @@ class PageState:
         with self._lock:
             if self._renumbered != deleted:
                 raise RequestError(409, f"a class was deleted while the mask {what} was sent: draw it again")
-            self._make_room(new.mask_nbytes - self.image(id).mask_nbytes)
+            old = self.image(id)
+            if edit not in (None, old.edit):
+                if (old.role, old.mask_png) == (role, new.mask_png):
+                    return old  # sent twice, as its first answer was lost
+                raise RequestError(
+                    409,
+                    f"{image.name} was changed in another tab, and your mask is not saved: accept it "
+                    'to replace the other, or choose "Predict again"',
+                )
+            self._make_room(new.mask_nbytes - old.mask_nbytes)
             self._change({id: new}, again=again)
             return self._images[id]
 

@@ -18,6 +18,7 @@ def root(tmp_path, write_image, write_mask):
     (tmp_path / "readme.txt").write_text("about")
     (tmp_path / "pear" / "images" / ".DS_Store").write_text("x")
     (tmp_path / "pear" / "images" / "notes.txt").write_text("x")
+    (tmp_path / "pear" / "images" / "album.jpg").mkdir()
     return tmp_path
 
 
@@ -66,7 +67,7 @@ def test_masks_of_one_class_that_hold_different_numbers_are_an_error_and_not_one
 
 
 def without_images(root):
-    for file in (root / "pear" / "images").glob("*.jpg"):
+    for file in (root / "pear" / "images").glob("[01].jpg"):
         file.unlink()
 
 

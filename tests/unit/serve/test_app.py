@@ -465,3 +465,20 @@ def test_advice_proposes_unlike_images_and_follows_the_expected_iou(annotated):
     (one, none), (two, known) = found["expected"]
     assert (one, none, two) == (1, {}, 2)
     assert 0 < known["square"] <= 1
+
+
+def test_a_mask_that_was_drawn_on_an_older_one_is_refused_and_one_that_is_sent_twice_is_not(page):
+    image, mask = picture(0)
+    id = page.image(image)
+    page.add_class("square")
+
+    def send(mask, edit):
+        params = {"role": "support", "edit": edit}
+        return page.http.put(f"/api/images/{id}/labels", params=params, content=png(mask))
+
+    first = send(mask, 0)
+    assert first.json()["edit"] == page.state()["images"][0]["edit"] > 0
+    assert "was changed in another tab" in refusal(send(1 - mask, 0), 409)
+    assert send(mask, 0).json() == first.json()
+    assert send(1 - mask, first.json()["edit"]).json()["edit"] > first.json()["edit"]
+    np.testing.assert_array_equal(page.labels(id), 1 - mask)

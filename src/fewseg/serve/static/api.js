@@ -50,16 +50,30 @@ export async function open() {
   return opened;
 }
 
+/** Ends this tab's session and opens an empty one. */
+export async function restart() {
+  await call("DELETE", "session");
+  forget();
+  return open();
+}
+
+export const session = () => json("GET", "session");
 export const forget = () => sessionStorage.removeItem("fewseg");
-export const upload = (file) => json("POST", "images", { params: { name: file.name }, body: file });
+export const upload = (content, name) => json("POST", "images", { params: { name }, body: content });
 export const removeImage = (id) => call("DELETE", `images/${id}`);
-export const picture = async (id) => (await call("GET", `images/${id}/picture`)).blob();
+export const picture = async (id, params) => (await call("GET", `images/${id}/picture`, { params })).blob();
+export const file = async (id) => (await call("GET", `images/${id}/file`)).blob();
 export const labels = async (id, params, signal) =>
   (await call("GET", `images/${id}/labels`, { params, signal })).arrayBuffer();
-export const settle = (id, role, body) => json("PUT", `images/${id}/labels`, { params: { role }, body });
+export const settle = (id, role, body, again = false) => json("PUT", `images/${id}/labels`, { params: { role, again }, body });
 export const complete = async (id, body) => (await call("POST", `images/${id}/complete`, { body })).arrayBuffer();
 export const reopen = (id) => json("DELETE", `images/${id}/labels`);
 export const quality = (id) => json("GET", `images/${id}/quality`);
+export const advice = () => json("GET", "advice");
+export const undo = () => json("POST", "undo");
+export const redo = () => json("POST", "redo");
+export const importMasks = (content, name, role) => json("POST", "masks", { params: { name, role }, body: content });
+export const examples = async () => (await call("GET", "examples")).blob();
 export const addClass = (name) => json("POST", "classes", { params: { name } });
 export const renameClass = (number, name) => json("PUT", `classes/${number}`, { params: { name } });
 export const removeClass = (number) => json("DELETE", `classes/${number}`);

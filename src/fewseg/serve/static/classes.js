@@ -1,7 +1,7 @@
 // The list of classes: which one is drawn, and what they are called.
 
 import * as api from "./api.js";
-import { UNKNOWN, colour } from "./view.js";
+import { UNKNOWN, chooseColour, colour } from "./colours.js";
 
 /** Adds a radio button in a label to a group. */
 export function choice(group, name, value, checked, onChange) {
@@ -14,9 +14,9 @@ export function choice(group, name, value, checked, onChange) {
 }
 
 export class ClassList {
-  /** safely(act) runs an action and shows its error; onRenamed(answer) gets the server's answer; onDelete(number). */
-  constructor(group, editor, safely, { onRenamed, onDelete }) {
-    Object.assign(this, { group, editor, safely, onRenamed, onDelete });
+  /** safely(act) runs an action and shows its error; onRenamed(answer) gets the server's answer; onDelete(number); onRecoloured(). */
+  constructor(group, editor, safely, { onRenamed, onDelete, onRecoloured }) {
+    Object.assign(this, { group, editor, safely, onRenamed, onDelete, onRecoloured });
   }
 
   draw(names) {
@@ -31,10 +31,19 @@ export class ClassList {
   row(number) {
     const label = choice(this.group, "class", number, number === this.editor.number, () => this.pick(number));
     label.firstChild.setAttribute("aria-label", number === UNKNOWN ? "unknown" : number === 0 ? "background" : this.names[number - 1]);
-    const swatch = Object.assign(document.createElement("i"), { className: "swatch" });
-    swatch.style.background = colour(number);
-    label.append(swatch);
+    label.append(number && number !== UNKNOWN ? this.colourField(number) : Object.assign(document.createElement("i"), { className: "swatch" }));
+    if (label.lastChild.matches("i")) label.lastChild.style.background = colour(number);
     return label;
+  }
+
+  colourField(number) {
+    const field = Object.assign(document.createElement("input"), { type: "color", className: "swatch", value: colour(number), title: "Change the colour" });
+    field.setAttribute("aria-label", `Colour of class ${number}`);
+    field.onchange = () => {
+      chooseColour(number, field.value);
+      this.onRecoloured();
+    };
+    return field;
   }
 
   nameField(number) {

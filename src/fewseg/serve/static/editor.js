@@ -1,7 +1,7 @@
 // Drawing on the mask: pointers, touch and keys become strokes, and strokes become masks.
 
 import { Edges } from "./edges.js";
-import { UNKNOWN, colour } from "./view.js";
+import { UNKNOWN, colour } from "./colours.js";
 
 const NEAR = 12; // CSS pixels from a polygon's first point that close it, and within which a corner snaps
 

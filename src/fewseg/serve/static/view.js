@@ -1,29 +1,20 @@
 // An image with its mask over it, at any zoom. Zoom is in CSS pixels an image pixel.
 
+import { RGBA, UNKNOWN } from "./colours.js";
 import { PAINTED } from "./raster.js";
 
-const COLOURS = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#00a5b5", "#d62fc4", "#808000", "#9a6324",
-  "#0b7285", "#ffd400", "#7a1f3d"];
-export const UNKNOWN = 255;
-
-/** The CSS colour of a class number. */
-export function colour(number) {
-  if (number === UNKNOWN) return "#9aa0a6";
-  if (number === 0) return "#ffffff";
-  return COLOURS[(number - 1) % COLOURS.length];
-}
-
-const RGBA = new Uint32Array(256);
-for (let number = 1; number < 256; number++) {
-  const [r, g, b] = [1, 3, 5].map((k) => parseInt(colour(number).slice(k, k + 2), 16));
-  RGBA[number] = (255 << 24) | (b << 16) | (g << 8) | r;
-}
-
 const WHITE = 0xe0ffffff, DARK = 0x60000000, PALE = 0x98ffffff; // ABGR
+
+/** Whether a pixel is further from the rim of its class than an outline is thick. */
+function inside({ labels, width, height, outline: t }, k, x, y, label) {
+  return x >= t && y >= t && x + t < width && y + t < height
+    && labels[k - t] === label && labels[k + t] === label && labels[k - t * width] === label && labels[k + t * width] === label;
+}
 
 /** A pixel: what is painted is full and striped where it is background or left out, what is guessed is pale. */
 function shade(map, k, x, y) {
   const label = map.labels[k];
+  if (map.outline && label && inside(map, k, x, y, label)) return 0;
   const hint = map.hints?.[k] ?? PAINTED;
   if (hint !== PAINTED) {
     const rim = hint > PAINTED && [x ? k - 1 : k, x + 1 < map.width ? k + 1 : k, k - map.width, k + map.width].some((n) => map.hints[n] !== hint && map.hints[n] !== PAINTED);
@@ -59,6 +50,7 @@ export class View {
     this.overlay = document.createElement("canvas");
     this.bitmap = this.map = null;
     this.opacity = 0.5;
+    this.outline = false; // whether only the rims of classes are drawn
     this.zoom = 1;
     this.left = this.top = 0; // of the image in the canvas, CSS pixels
     this.sketch = null; // draws what is not a mask yet: (context, view) => void
@@ -84,13 +76,16 @@ export class View {
     const other = !this.map || this.map.width !== map?.width || this.map.height !== map?.height || this.bitmap !== bitmap;
     this.bitmap = bitmap;
     this.map = map;
-    if (map) paint(this.overlay, map);
+    this.changed();
     if (other) this.fit();
-    this.draw();
   }
 
   changed(box) {
-    if (this.map && (!box || box[2] > box[0])) paint(this.overlay, this.map, box || undefined);
+    const { map } = this;
+    if (map && (!box || box[2] > box[0])) {
+      const t = map.outline = this.outline ? Math.max(1, Math.round(Math.max(map.width, map.height) / 300)) : 0;
+      paint(this.overlay, map, box && [Math.max(0, box[0] - t), Math.max(0, box[1] - t), Math.min(map.width, box[2] + t), Math.min(map.height, box[3] + t)]);
+    }
     this.draw();
   }
 
