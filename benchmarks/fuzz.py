@@ -142,7 +142,7 @@ def json_bytes(rng: np.random.Generator, content: bytes) -> bytes:
         return mutate_bytes(rng, content)
     lines = content.split(b"\n") if content.count(b"\n{") else [content]
     at = int(rng.integers(len(lines)))
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         lines[at] = mutate_json(rng, json.loads(lines[at])).encode("utf-8", "surrogatepass")
     return b"\n".join(lines)
 

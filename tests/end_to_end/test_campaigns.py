@@ -21,13 +21,24 @@ def run(script, *words):
 
 @pytest.mark.slow
 def test_killed_works_end_as_undisturbed_ones_and_leave_nothing():
-    works = ("label", "train", "evaluate", "index", "features")
-    found = run("kills.py", "--kills", "2", "--only", *works)
-    assert [(each["work"], each["kills"], each["wrong"]) for each in found] == [(k, 2, []) for k in works]
+    works = ("label", "train", "features")
+    found = run("kills.py", "--kills", "1", "--only", *works)
+    assert [(each["work"], each["kills"], each["wrong"]) for each in found] == [(k, 1, []) for k in works]
 
 
 @pytest.mark.slow
 def test_broken_inputs_end_in_success_or_in_one_clear_line():
-    found = run("fuzz.py", "--count", "25")
-    assert len(found) > 20
-    assert all(each["inputs"] == 25 and not each["wrong"] for each in found)
+    readers = (
+        "png",
+        "coco",
+        "labelme",
+        "label-studio-tools",
+        "yolo",
+        "cvat-xml",
+        "via",
+        "supports",
+        "manifest",
+    )
+    found = run("fuzz.py", "--count", "15", "--only", *readers, "manifest", "requests")
+    assert len(found) == len(readers) + 2
+    assert all(each["inputs"] == 15 and not each["wrong"] for each in found)

@@ -28,7 +28,7 @@ def test_first_words_and_second_words_of_commands_are_offered(offered):
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "episodes"])
 def test_recipes_are_offered_where_one_is_expected(offered, command):
-    assert offered(command) == list(RECIPES)
+    assert offered(command) == sorted(RECIPES)
 
 
 def test_options_and_their_choices_are_offered(offered):

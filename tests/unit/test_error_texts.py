@@ -53,8 +53,8 @@ ERRORS = {
     "unknown recipe": (
         ("evaluate", "voc5i_mini_matchr"),
         1,
-        "unknown recipe 'voc5i_mini_matchr': did you mean voc5i_mini_matcher or voc5i_mini_panet "
-        f"or voc5i_mini_scl? `fewseg train --help` lists all {len(RECIPES)}",
+        "unknown recipe 'voc5i_mini_matchr': did you mean voc5i_mini_matcher or coco_mini_matcher "
+        f"or voc5i_mini_panet? `fewseg train --help` lists all {len(RECIPES)}",
     ),
     "missing checkpoint": (
         ("evaluate", "gone.safetensors"),

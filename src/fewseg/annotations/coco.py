@@ -146,13 +146,22 @@ def outside(polygon: Polygon, size: tuple[int, int]) -> tuple[float, float, floa
     return left, top, right, below
 
 
+_CANVAS = 2**26  # pixels that polygons may reach over in any image
+
+
 def fill_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
     """Fills polygons as pycocotools does, united, and cuts off what lies outside the image (H, W)."""
     region: Region = np.zeros(size, dtype=np.bool_)
     for polygon in polygons:  # on a larger canvas: pycocotools bends what lies outside onto the edge
         left, top, right, below = (ceil(v) for v in outside(polygon, size))
+        height, width = top + size[0] + below, left + size[1] + right
+        if height * width > max(_CANVAS, 16 * size[0] * size[1]):  # where it crashes, or takes all memory
+            raise DataError(
+                f"a polygon reaches {max(left, top, right, below)} pixels past the image of {size[1]} x "
+                f"{size[0]}: correct it, or export the file again"
+            )
         moved = polygon + np.tile((left, top), len(polygon) // 2)
-        codes = coco_mask.frPyObjects([moved.tolist()], top + size[0] + below, left + size[1] + right)
+        codes = coco_mask.frPyObjects([moved.tolist()], height, width)
         canvas = np.asarray(coco_mask.decode(coco_mask.merge(codes)), dtype=np.bool_)
         region |= canvas[top : top + size[0], left : left + size[1]]
     return region

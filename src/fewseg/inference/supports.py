@@ -374,6 +374,8 @@ def load_supports(path: Path, model: Model) -> SupportSet:
         )
         if not classes or not all(map(found.positives, classes)):
             raise ValueError("it shows no class, or not all that it names")
+        if len({frozenset(own.image.features.maps) for own in images}) != 1:
+            raise ValueError("its images have maps of different levels")
         return found
     except DataError:
         raise

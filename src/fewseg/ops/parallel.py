@@ -13,6 +13,8 @@ from fewseg.types import DataError
 
 T = TypeVar("T")
 
+_BLOCK = 10_000  # pieces of work that wait at a time: a million of them take a gigabyte
+
 SHOWN = 5  # errors shown in full; the rest are counted
 
 
@@ -47,15 +49,16 @@ def for_each(
         ThreadPoolExecutor(max_workers=threads) as pool,
     ):
         task = bar.add_task(title, total=len(ids))
-        futures = {pool.submit(work, id): id for id in ids}
         try:
-            for future in as_completed(futures):
-                id = futures[future]
-                try:
-                    found[id] = future.result()
-                except DataError as error:
-                    wrong[id] = str(error)
-                bar.advance(task)
+            for start in range(0, len(ids), _BLOCK):
+                futures = {pool.submit(work, id): id for id in ids[start : start + _BLOCK]}
+                for future in as_completed(futures):
+                    id = futures[future]
+                    try:
+                        found[id] = future.result()
+                    except DataError as error:
+                        wrong[id] = str(error)
+                    bar.advance(task)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -59,6 +59,18 @@ def test_label_studio_with_values_of_other_kinds(tmp_path, place, value):
         assert read_supports(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("far", [-(2**63), 10**12, 1e300, 10**7])
+def test_polygons_that_reach_far_past_the_image(tmp_path, far):
+    """These crashed in pycocotools, or took memory for all that they reach over."""
+    Image.fromarray(picture(0)[0]).save(tmp_path / "a.png")
+    shape = {"name": "polygon", "all_points_x": [5, 30, 30], "all_points_y": [far, 5, 30]}
+    region = {"shape_attributes": shape, "region_attributes": {"class": "thing"}}
+    (tmp_path / "a.json").write_text(json.dumps({"a": {"filename": "a.png", "size": 1, "regions": [region]}}))
+    words = r"a.json: 1 of 1 annotated images cannot be used\n  a polygon reaches \d+ pixels past the image"
+    with pytest.raises(DataError, match=words):
+        read_supports(tmp_path / "a.json")
+
+
 COLUMNS = {
     "of no axis": np.array(3),
     "of two axes": np.zeros((60, 2), np.int64),
@@ -104,6 +116,7 @@ def test_predictions_of_an_impossible_size(tmp_path, size):
     [
         lambda shot, tensors: shot.update(image_size=[0, 65]),
         lambda shot, tensors: shot["windows"][0].__setitem__(4, 33),
+        lambda shot, tensors: shot["levels"].pop(),
         lambda shot, tensors: tensors.update({k: t.flatten() for k, t in tensors.items() if ".0." in k}),
     ],
 )
