@@ -235,6 +235,22 @@ def test_a_stroke_during_a_lost_connection_is_kept_and_sent_later(open_page):
     assert iou(first_mask(page) == 1, FIRST_MASK == 1) > 0.95
 
 
+def test_a_second_tab_sees_the_session_and_does_not_write_over_what_it_has_not_seen(open_page):
+    page = open_page()
+    with page.expect_popup() as opened:
+        page.evaluate("open(location.href)")
+    other = opened.value
+    other.wait_for_selector("body[data-ready]")
+    expect(other.locator("#strip button")).to_have_count(2)
+    drag_rectangle(page)
+    wait_for_role(page, 0, "example")
+    wait_for_role(page, 1, "predicted ·")
+    use(other, "brush")
+    drag(other, places(other, FIRST.shape[:2])(100.5, 80.5))
+    expect(other.locator("#alert")).to_contain_text("was changed in another tab")
+    np.testing.assert_array_equal(first_mask(page), FIRST_MASK)
+
+
 def test_the_keyboard_alone_does_everything(open_page):
     page = open_page()
     page.focus("#canvas")

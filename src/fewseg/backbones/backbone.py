@@ -296,6 +296,8 @@ class Backbone(nn.Module):
             if settings[name] == usual:
                 del settings[name]  # keys from before there was the choice stay valid
         settings |= {"mean": self.mean.tolist(), "std": self.std.tolist()}
+        if self.trunk.version:
+            settings["version"] = self.trunk.version
         key = json.dumps(settings, sort_keys=True) + state_sha256(self.trunk.state_dict())
         return hashlib.sha256(key.encode()).hexdigest()
 

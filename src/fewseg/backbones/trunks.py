@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,7 +41,10 @@ class Trunk(nn.Module, ABC):
     Attributes:
         channels: channels of the map of each built stage.
         strides: image pixels per cell of that map.
+        version: of the maps; a part of what keys kept features.
     """
+
+    version = 0
 
     def __init__(self, channels: dict[str, int], strides: dict[str, int]) -> None:
         super().__init__()
@@ -256,6 +260,18 @@ def build_vgg(name: str, last: str, *, last_relu: bool = True) -> VGGTrunk:
 _QUARTERS = 4
 
 
+def centred(maps: Tensor, stride: int) -> Tensor:
+    """Moves maps (n, C, h, w) of a network with TensorFlow's padding up and left by (stride - 1) / 2 pixels.
+
+    Such a network was trained at even sides, where a strided convolution pads below and on the right alone.
+    At 8k + 1 pixels it pads on all sides, and cell i answers to what lies half a cell before pixel i stride.
+    """
+    share = (stride - 1) / (2 * stride)  # of the next cell
+    wide = F.pad(maps, (0, 1, 0, 1), mode="replicate")
+    rows = torch.lerp(wide[..., :-1, :], wide[..., 1:, :], share)
+    return torch.lerp(rows[..., :-1], rows[..., 1:], share)
+
+
 class TimmTrunk(Trunk):
     """Any other network of timm; it runs as a whole, so that no stage can be run again by itself.
 
@@ -284,6 +300,7 @@ class TimmTrunk(Trunk):
             {level: reductions[i] for level, i in chosen.items()},
         )
         self.net, self._patch = net, patch
+        self.version = int(name.startswith("tf_"))  # 1: maps are centred
         starts = [-1, *indices] if patch > 1 else [i - 1 for i in indices]
         self._spans = {
             level: (start + 1, i + 1) for (level, i), start in zip(chosen.items(), starts, strict=False)
@@ -318,7 +335,10 @@ class TimmTrunk(Trunk):
             images, indices=indices, intermediates_only=True, output_fmt="NCHW", stop_early=True
         )
         every = dict(zip(indices, found, strict=True))
-        return {level: every[i] for level, i in wanted.items()}
+        maps = {level: every[i] for level, i in wanted.items()}
+        if self.version:
+            maps = {level: centred(own, self.strides[split_level(level)[0]]) for level, own in maps.items()}
+        return maps
 
     def _index(self, level: str) -> int:
         stage, block = split_level(level)

@@ -4,6 +4,7 @@ import logging
 import sys
 
 import huggingface_hub
+import numpy as np
 import pytest
 import timm
 import torch
@@ -82,3 +83,21 @@ def test_stages_behind_the_deepest_level_do_not_run():
         block.register_forward_hook(lambda *_, number=number: ran.append(number))
     backbone(torch.rand(1, 3, 41, 41))
     assert ran == [0, 1, 2]
+
+
+@pytest.mark.parametrize("level", ["stem", "layer1", "layer2"])
+def test_the_maps_of_the_packaged_network_lie_where_the_image_is(level):
+    """Where the answer to a red square is centred, over some places of the square."""
+    backbone = BackboneConfig(name=PACKAGED, weights="imagenet", levels=(level,)).build().eval()
+    blank = torch.full((1, 3, 161, 161), 0.5)
+    away = []
+    for y, x in ((80, 80), (64, 88), (69, 93), (90, 71)):
+        image = blank.clone()
+        image[:, :, y - 4 : y + 5, x - 4 : x + 5] = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+        with torch.no_grad():
+            change = (backbone(image)[level] - backbone(blank)[level]).abs().sum(dim=1)[0]
+        change = change * (change > 0.3 * change.max())
+        places = torch.linspace(0, 160, change.shape[-1])
+        found = [float((change.sum(dim=1 - axis) * places).sum() / change.sum()) for axis in (0, 1)]
+        away.append((found[0] - y, found[1] - x))
+    assert np.abs(np.mean(away, axis=0)).max() < 2

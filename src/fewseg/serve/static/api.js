@@ -65,7 +65,8 @@ export const picture = async (id, params) => (await call("GET", `images/${id}/pi
 export const file = async (id) => (await call("GET", `images/${id}/file`)).blob();
 export const labels = async (id, params, signal) =>
   (await call("GET", `images/${id}/labels`, { params, signal })).arrayBuffer();
-export const settle = (id, role, body, again = false) => json("PUT", `images/${id}/labels`, { params: { role, again }, body });
+export const settle = (id, role, body, again = false, edit = undefined) =>
+  json("PUT", `images/${id}/labels`, { params: { role, again, ...(edit === undefined ? {} : { edit }) }, body });
 export const complete = async (id, body) => (await call("POST", `images/${id}/complete`, { body })).arrayBuffer();
 export const reopen = (id) => json("DELETE", `images/${id}/labels`);
 export const quality = (id) => json("GET", `images/${id}/quality`);

@@ -300,11 +300,12 @@ function settle(role, again = false) {
   state.saving = state.saving.then(safely(async () => {
     try {
       const body = await encodePng(copy, width, height);
-      apply(shown, await lasting(() => api.settle(shown.id, role, body, again), lost));
+      apply(shown, await lasting(() => api.settle(shown.id, role, body, again, shown.edit), lost));
       strip.mask(shown.id, { labels: copy, width, height });
       tone(bitmap, { labels: copy, width, height });
     } catch (error) {
       unsaved(shown);
+      if (error.status === 409) await latest(shown);
       throw error;
     }
   }));
@@ -322,7 +323,7 @@ function changed() { [state.undoable, state.redoable] = [true, false]; }
 
 /** Applies the server's answer about an image; new examples change the predictions. */
 function apply(shown, answer) {
-  Object.assign(shown, { role: answer.role, kept: answer.role, unsaved: false });
+  Object.assign(shown, { role: answer.role, edit: answer.edit, kept: answer.role, unsaved: false });
   changed();
   status(shown);
   const differs = answer.version !== state.version;
@@ -423,13 +424,18 @@ async function adopt(page) {
   refresh();
 }
 
+/** Knows of the other tab's mask of an image, so that accepting this one replaces it. */
+async function latest(shown) {
+  shown.edit = (await api.session()).images.find(({ id }) => id === shown.id)?.edit ?? shown.edit;
+}
+
 /** Takes what another tab has changed in the same session. */
 const sync = safely(async () => {
-  if (document.hidden || editor.busy || editor.waiting || state.renumbering || !document.body.dataset.ready) return;
+  if (document.hidden || editor.busy || editor.waiting || image()?.unsaved || state.renumbering || !document.body.dataset.ready) return;
   await state.saving;
   const page = await api.session();
-  const known = state.images.map(({ id, role }) => [id, role]);
-  if (String([page.classes, page.images.map(({ id, role }) => [id, role])]) !== String([state.classes, known])) await adopt(page);
+  const known = state.images.map(({ id, edit }) => [id, edit]);
+  if (String([page.classes, page.images.map(({ id, edit }) => [id, edit])]) !== String([state.classes, known])) await adopt(page);
 });
 
 // ---- classes and their colours
