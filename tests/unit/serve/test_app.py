@@ -458,6 +458,9 @@ def test_advice_proposes_unlike_images_and_follows_the_expected_iou(annotated):
         assert found["verdict"] in ("good", "check", "bad")
         assert found["scores"]["square"] == pytest.approx(found["quality"])
     assert sorted(page.http.get("/api/advice").json()["next"]) == sorted([other, third])
+    page.settle(other, np.zeros((60, 40), np.uint8), "accepted")
+    assert page.http.get("/api/advice").json()["next"] == [third]
+    page.http.delete(f"/api/images/{other}/labels")
     page.settle(third, picture(4)[1])
     page.http.get(f"/api/images/{other}/quality")
     found = page.http.get("/api/advice").json()
