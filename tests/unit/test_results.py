@@ -475,6 +475,8 @@ def test_without_git_there_is_no_revision(tmp_path, monkeypatch):
         raise FileNotFoundError("git")
 
     monkeypatch.setattr(environment_module.subprocess, "run", no_git)
+    uncached = environment_module._revision_at_first_look.__wrapped__
+    monkeypatch.setattr(environment_module, "_revision_at_first_look", uncached)
     assert "revision" not in environment().versions
 
 

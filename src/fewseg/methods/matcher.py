@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fewseg.backbones import BackboneConfig
-from fewseg.methods.base import MethodConfig
+from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.fusion import MeanVector, PrototypeFusion
 from fewseg.methods.prototypical import Cosine, Metric, PrototypeSegmenter, check_levels
 from fewseg.methods.registry import register_method
@@ -54,6 +54,8 @@ class Matcher(PrototypeSegmenter):
     def __init__(self, config: MatcherConfig) -> None:
         super().__init__(config)
         self.metric, self.alpha = config.metric, config.alpha
+
+    training_losses = FewShotSegmenter.training_losses  # there is nothing to train
 
     def embed_maps(self, features: Features) -> Tensor:
         """The levels, each of unit length, side by side."""
