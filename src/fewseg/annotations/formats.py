@@ -24,8 +24,8 @@ from fewseg.annotations.values import AnnotatedImage, Items, Problem
 from fewseg.annotations.via import is_via, iter_via
 from fewseg.annotations.writer import LinesWriter, PredictionWriter
 from fewseg.annotations.yolo import YoloWriter, is_yolo, iter_yolo
+from fewseg.errors import first_line
 from fewseg.ops.parallel import summary
-from fewseg.ops.places import first_line
 from fewseg.types import DataError
 
 _JSON_READERS = (

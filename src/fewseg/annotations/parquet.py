@@ -9,8 +9,9 @@ from typing import Any
 
 from fewseg.annotations.jsonl import prediction_of
 from fewseg.annotations.values import Prediction
+from fewseg.errors import first_line
 from fewseg.ops.files import parse_json
-from fewseg.ops.places import files_below, first_line, opened
+from fewseg.ops.places import files_below, opened
 from fewseg.types import DataError
 
 ENDING = ".parquet"

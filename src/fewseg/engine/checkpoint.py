@@ -21,10 +21,10 @@ from fewseg.data.folds import ClassSplit
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.environment import environment
 from fewseg.engine.results import as_json
+from fewseg.errors import first_line
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.registry import method_name
 from fewseg.ops.files import atomic_path, parse_json
-from fewseg.ops.places import first_line
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from fewseg.data.protocols import stored_protocol
 from fewseg.engine.environment import Environment, environment
+from fewseg.errors import first_line
 from fewseg.metrics import (
     EpisodeCounts,
     bootstrap_score,
@@ -30,7 +31,6 @@ from fewseg.metrics import (
     std_over_seeds,
 )
 from fewseg.ops.files import atomic_path, atomic_write_text, parse_json
-from fewseg.ops.places import first_line
 from fewseg.types import value_before
 
 SCHEMA = 4

@@ -23,6 +23,7 @@ from fewseg.annotations.parquet import ENDING, parquet_bytes, parts_of, read_col
 from fewseg.annotations.values import check_name
 from fewseg.annotations.writer import line_of
 from fewseg.engine.executors import ray_cluster
+from fewseg.errors import first_line
 from fewseg.inference.find import Place, find_everywhere
 from fewseg.inference.folder_run import (
     RUN_FILE,
@@ -38,7 +39,7 @@ from fewseg.inference.options import LabelOptions
 from fewseg.inference.outputs import wrong_names
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.segmenter import Segmenter, evenly
-from fewseg.ops.places import as_url, first_line, is_remote, opened, read_bytes, write_bytes
+from fewseg.ops.places import as_url, is_remote, opened, read_bytes, write_bytes
 from fewseg.ops.progress import progress_bar
 from fewseg.recipes.resolve import best_device
 from fewseg.types import DataError

@@ -121,7 +121,7 @@ COLOURS = (
     "#56b4e9", "#e69f00", "#009e73", "#f0e442", "#cc79a7", "#d55e00",
     "#0072b2", "#aa4499", "#44aa99", "#999933", "#882255", "#332288",
 )  # fmt: skip
-"""Of classes 1, 2, ..., from the start again after the last: told apart with any kind of colour vision.
+"""Of classes 1, 2, ..., from the start again after the last: distinct with any kind of colour vision.
 
 Source: Okabe and Ito 2008, then Tol 2021 (muted).
 """

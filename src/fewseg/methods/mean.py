@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewseg.backbones import Backbone, BackboneConfig
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.fusion import JointFit
-from fewseg.types import EncodedEpisodes, EncodedShots, Features, LossTerms, State
+from fewseg.types import EncodedShots, Features, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +60,6 @@ class MeanOfMethods(FewShotSegmenter):
     @property
     def _members(self) -> list[Any]:
         return list(self.members)
-
-    def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:
-        """Always raises: there is nothing to train.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError("a mean of methods has nothing to train: its members have none")
 
 
 MeanConfig.method = MeanOfMethods

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from fewseg.errors import first_line
 from fewseg.ops.files import atomic_write_bytes
 
 _URL = re.compile(r"^([a-z][a-z0-9+.-]+):/(?=[^/])")
@@ -50,11 +51,6 @@ def store_errors(place: str) -> Iterator[None]:
             f"{place} cannot be reached ({first_line(error)}): check the address, the network and the "
             "credentials, which all machines need"
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its kind."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def files_below(place: str) -> list[str]:

@@ -458,7 +458,7 @@ class PageState:
     def complete(self, id: str, content: bytes) -> Mask:
         """Completes what is painted: a PNG of twice the image's height, labels above and hints below.
 
-        It never waits for the network: a model's prediction helps where it has been computed.
+        A model's prediction helps where it has been computed; an image that is not encoded is encoded first.
         """
         with self._lock:
             image, classes = self.image(id), self._classes
@@ -576,16 +576,16 @@ class PageState:
 
     def save_supports(self, path: Path) -> None:
         """Writes the examples, encoded, for ``fewseg label``."""
-        with self._lock:
-            session = self._encoded_supports()
+        session = self._encoded_supports()
         if session is None:
             raise RequestError(409, "there is no example yet: annotate an image of a class first")
         save_supports(path, session.supports, self._shared.model)
 
     def advice(self) -> Advice:
         """What to annotate next, and the IoU to expect; seconds where new supports are compared first."""
+        session = self._encoded_supports()  # never within the lock, which a fit takes at its end
         with self._lock:
-            session, summary = self._encoded_supports(), self._summary
+            summary = self._summary if self._session is session else None
         if session is None or summary is None:
             return Advice()
         with self._shared.judging:

@@ -1,9 +1,11 @@
 """The state of pages: what is kept, for how long, and what several threads may do to it at once."""
 
 import io
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -221,6 +223,30 @@ def test_a_page_that_waits_for_the_network_does_not_stop_the_others():
     _, page = opened.open()
     with page._lock:  # as while its supports wait to be encoded
         ThreadPoolExecutor().submit(opened.open).result(30)
+
+
+@pytest.mark.parametrize(
+    "act", [PageState.advice, lambda page: page.save_supports(Path(os.devnull))], ids=["advice", "examples"]
+)
+def test_what_waits_for_a_fit_does_not_keep_it_from_ending(monkeypatch, act):
+    monkeypatch.setattr(pages, "save_supports", lambda *_: None)
+    page, _, others = page_with_support()
+    begun, waits, session = threading.Event(), threading.Event(), SharedModel.session
+
+    def slow(shared, *given):
+        begun.set()
+        waits.wait(1)  # never set: the other thread comes to wait meanwhile
+        return session(shared, *given)
+
+    monkeypatch.setattr(SharedModel, "session", slow)
+    fit = threading.Thread(target=page.labels, args=(others[0],), daemon=True)
+    fit.start()
+    assert begun.wait(30)
+    other = threading.Thread(target=act, args=(page,), daemon=True)
+    other.start()
+    for thread in (fit, other):
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_the_method_is_chosen_again_only_where_classes_change_or_supports_double(monkeypatch):

@@ -2,7 +2,7 @@
 
 export const UNKNOWN = 255;
 
-let palette = ["#56b4e9"]; // told apart with any kind of colour vision; the server has it
+let palette = ["#56b4e9"]; // distinct with any kind of colour vision; the server has it
 const FAR = 40; // difference in Lab from which on a colour stands out
 
 const table = new Map([[0, "#ffffff"], [UNKNOWN, "#9aa0a6"]]); // class number -> colour
