@@ -11,10 +11,9 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from fewseg.annotations.options import IMAGE_SUFFIXES, image_files, is_image, is_image_name
-from fewseg.errors import DataError
+from fewseg.errors import DataError, first_line
 from fewseg.ops.places import (
     files_below,
-    first_line,
     has_pattern,
     is_local,
     is_remote,
