@@ -30,6 +30,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -121,7 +122,7 @@ def mutate_json(rng: np.random.Generator, value: object) -> str:
             inner = inner[key]
         kind = int(rng.integers(6))
         if kind <= 2:
-            inner[last] = ODD[int(rng.integers(len(ODD)))]
+            inner[last] = deepcopy(ODD[int(rng.integers(len(ODD)))])
         elif kind == 3:
             del inner[last]
         elif kind == 4 and isinstance(inner, dict):
@@ -448,6 +449,22 @@ def read_a_checkpoint(root: Path) -> None:
     load_checkpoint(root / "a.safetensors")
 
 
+def make_weights(root: Path) -> list[Path]:
+    from safetensors.torch import save_file
+
+    trunk = small_model().method.backbone.trunk.named.state_dict()
+    save_file({k: v.contiguous() for k, v in trunk.items()}, root / "a.safetensors")
+    return [root / "a.safetensors"]
+
+
+def use_weights(root: Path) -> None:
+    from dataclasses import replace
+
+    config = small_model().config
+    backbone = replace(config.backbone, weights=str(root / "a.safetensors"))
+    replace(config, backbone=backbone).build()
+
+
 def make_supports(root: Path) -> list[Path]:
     from fewseg.inference import Segmenter
 
@@ -543,6 +560,7 @@ def readers() -> dict[str, Reader]:
         "supports": Reader(make=make_supports, mutate=safetensors_bytes, read=use_supports),
         "checkpoint": Reader(make=make_checkpoint, **checkpoint),
         "trained-checkpoint": Reader(make=make_trained, **checkpoint),
+        "weights": Reader(make=make_weights, mutate=safetensors_bytes, read=use_weights),
         "result": Reader(make=make_result, mutate=json_bytes, read=read_table),
         "counts": Reader(make=make_counts, mutate=npz_bytes, read=read_result),
         "manifest": Reader(make=make_manifest, mutate=json_bytes, read=use_manifest),

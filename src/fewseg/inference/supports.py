@@ -380,25 +380,32 @@ def load_supports(path: Path, model: Model) -> SupportSet:
                     "supports again"
                 )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        classes, shapes = tuple(map(str, header["classes"])), model.map_shapes()
-        images = [_support(i, own, classes, tensors, model, shapes) for i, own in enumerate(header["shots"])]
-        values = header.get("value_range")
-        if values is not None:
-            low, high = map(float, values)
-            if not -math.inf < low < high < math.inf:
-                raise ValueError(f"value_range must be two rising numbers, got {values}")
-            values = (low, high)
-        check_classes(classes)
-        found = SupportSet(classes=classes, images=tuple(images), value_range=values)
-        if not classes or not all(map(found.positives, classes)):
-            raise ValueError("it shows no class, or not all that it names")
-        return found
+        return _checked(header, tensors, model)
     except (DataError, MemoryError):
         raise
     except Exception as error:  # an edited file leads anywhere
         raise DataError(
             f"{path} is not a complete support set ({first_line(error)}): save it again"
         ) from error
+
+
+def _checked(header: dict[str, Any], tensors: dict[str, Tensor], model: Model) -> SupportSet:
+    """The set of a file, whose values are what the model and :func:`save_supports` would have written."""
+    classes, shapes = tuple(map(str, header["classes"])), model.map_shapes()
+    check_classes(classes)
+    images = [_support(i, own, classes, tensors, model, shapes) for i, own in enumerate(header["shots"])]
+    values = header.get("value_range")
+    if values is not None:
+        low, high = map(float, values)
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"value_range must be two rising numbers, got {values}")
+        values = (low, high)
+    found = SupportSet(classes=classes, images=tuple(images), value_range=values)
+    if not all(map(found.positives, classes)):
+        raise ValueError("it shows no class, or not all that it names")
+    if len({own.image.digest for own in images}) < len(images):
+        raise ValueError("it holds an image twice")
+    return found
 
 
 def _support(

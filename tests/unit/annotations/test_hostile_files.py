@@ -168,12 +168,18 @@ def test_support_sets_of_more_pixels_than_tiles(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"value_range": [1]}, {"value_range": [float("nan"), 1]}, {"classes": ["a", "a"]}, {"classes": []}],
+    ("change", "words"),
+    [
+        (lambda head: {"value_range": [1]}, "unpack"),
+        (lambda head: {"value_range": [2, 1]}, "two rising numbers"),
+        (lambda head: {"classes": ["a", "a"]}, "different names"),
+        (lambda head: {"classes": ["a", "b"]}, "not all that it names"),
+        (lambda head: {"shots": head["shots"][:1] * 2}, "an image twice"),
+    ],
 )
-def test_support_sets_with_an_edited_header(tmp_path, change):
-    with pytest.raises(DataError, match=r"s.safetensors is not a complete support set"):
-        edited(tmp_path / "s.safetensors", lambda _, header: header.update(change))
+def test_support_sets_with_an_edited_header(tmp_path, change, words):
+    with pytest.raises(DataError, match=rf"s.safetensors is not a complete support set \(.*{words}"):
+        edited(tmp_path / "s.safetensors", lambda _, header: header.update(change(header)))
 
 
 @pytest.mark.parametrize(
