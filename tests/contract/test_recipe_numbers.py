@@ -213,6 +213,8 @@ TABLE = {
         pascal,
     ),  # ours
     "pascal_pmms_resnet50": (CANET_TRAINING, SCL, PMMS, pascal),
+    "pascal_rpmms_resnet50": (CANET_TRAINING, SCL, PMMS, pascal),
+    "coco_rpmms_resnet50": (CANET_TRAINING, SDAANET_COCO | {"fusion": "any"}, PMMS, coco),
     "pascal_ppnet_resnet50": (SRPNET_TRAINING, SRPNET, PPNET, pascal),
     "coco_ppnet_resnet50": (SRPNET_TRAINING, SRPNET, PPNET, coco),
     "pascal_sdaanet_baseline_resnet50": (SDAANET_TRAINING, SDAANET, PFENET, pascal),

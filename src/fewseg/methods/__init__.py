@@ -30,6 +30,7 @@ from fewseg.methods.ppnet import PPNet, PPNetConfig
 from fewseg.methods.prototypical import PrototypeSegmenter
 from fewseg.methods.registry import create_method, list_methods, method_config, method_name, register_method
 from fewseg.methods.repri import RePRI, RePRIConfig
+from fewseg.methods.rpmms import RPMMs, RPMMsConfig
 from fewseg.methods.scl import SCLCANet, SCLCANetConfig, SCLPFENet, SCLPFENetConfig
 from fewseg.methods.sdaanet import SDAANet, SDAANetConfig
 from fewseg.methods.sgone import SGOne, SGOneConfig
@@ -69,6 +70,8 @@ __all__ = [
     "PairScorer",
     "PerceptronHead",
     "PrototypeSegmenter",
+    "RPMMs",
+    "RPMMsConfig",
     "RePRI",
     "RePRIConfig",
     "SCLCANet",

@@ -29,6 +29,7 @@ from fewseg.methods.pmms import PMMsConfig
 from fewseg.methods.ppnet import PPNetConfig
 from fewseg.methods.registry import MethodConfig
 from fewseg.methods.repri import RePRIConfig
+from fewseg.methods.rpmms import RPMMsConfig
 from fewseg.recipes.datasets import coco, pascal, voc5i_mini
 from fewseg.recipes.papers import (
     coco_pfenet_resnet101,
@@ -70,6 +71,15 @@ PGNET = Variant(
     printed=(PrintedRow(paper="scl", row="PGNet", table="1", fusion="all"),),
 )
 PMMS = Variant(name="pmms", label="PMMs", baselines=("canet", "matcher"))
+RPMMS = Variant(
+    name="rpmms",
+    label="RPMMs",
+    baselines=("pmms", "matcher"),
+    printed=(
+        PrintedRow(paper="scl", row="RPMMs", table="1", fusion="all"),
+        PrintedRow(paper="sd-aanet", row="RPMMs", coco_table="2", fusion="all"),
+    ),
+)
 
 
 def _recipe(
@@ -249,6 +259,34 @@ def pascal_pmms_resnet50() -> Recipe:
 def voc5i_mini_pmms() -> Recipe:
     """PMMs on voc5i-mini: sizes of ``voc5i_mini_canet``, at the schedule of ``voc5i_mini_pfenet``."""
     method = PMMsConfig(backbone=trunk(), channels=96, mid_dropout=0.1, head_dropout=0.1)
+    return _recipe(method, head_training(), _ALL)
+
+
+@register(RPMMS)
+def pascal_rpmms_resnet50() -> Recipe:
+    """RPMMs, ResNet-50, PASCAL-5i: SCL (Zhang et al. 2021), Table 1, row "RPMMs".
+
+    Deviations: crops, augmentation and schedule are those of ``pascal_canet_resnet50``; see ``RPMMs``.
+    """
+    train = _training_of(pascal_canet_resnet50())
+    return _recipe(RPMMsConfig(), train, _ALL, data=pascal, protocol=PAPER_SCL, size=train.view.size)
+
+
+@register(RPMMS)
+def coco_rpmms_resnet50() -> Recipe:
+    """RPMMs, ResNet-50, COCO-20i: SD-AANet (Zhao et al. 2022), Table II, row "RPMMs".
+
+    Deviations: as ``pascal_rpmms_resnet50``; SD-AANet's protocol.
+    """
+    train = _training_of(pascal_canet_resnet50())
+    protocol = replace(PAPER_SDAANET_COCO, fusion="any")
+    return _recipe(RPMMsConfig(), train, _ALL, data=coco, protocol=protocol, size=train.view.size)
+
+
+@register(RPMMS)
+def voc5i_mini_rpmms() -> Recipe:
+    """RPMMs on voc5i-mini: sizes and schedule of ``voc5i_mini_pmms``."""
+    method = RPMMsConfig(backbone=trunk(), channels=96, mid_dropout=0.1, head_dropout=0.1)
     return _recipe(method, head_training(), _ALL)
 
 
