@@ -88,7 +88,8 @@ def without_place(maps: Tensor, basis: Tensor) -> Tensor:
     Cells of which rounding alone is left become zeros.
     """
     rest = maps - torch.einsum("nchw,cr,dr->ndhw", maps, basis, basis)
-    return rest * (rest.norm(dim=1, keepdim=True) > 1e-4 * maps.norm(dim=1, keepdim=True))
+    own: Tensor = rest.norm(dim=1, keepdim=True) > 1e-4 * maps.norm(dim=1, keepdim=True)
+    return rest * own
 
 
 def cluster_of_cells(maps: Tensor, count: int) -> Tensor:
