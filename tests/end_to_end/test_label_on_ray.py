@@ -169,16 +169,21 @@ def test_other_formats_are_the_files_of_one_machine_after_a_full_disk_too(run, p
 
 
 @pytest.mark.parametrize(
-    ("words", "wrong"),
+    ("words", "out", "wrong"),
     [
-        (("--ray", "--format", "coco"), "give --ray-format in place of --format"),
-        (("--ray", "--ray-format", "coco"), "needs an --out on a disk of this machine, got s3://data/out"),
-        (("--ray", "--ray-format", "probability"), "needs an --out"),
-        (("--ray-format", "coco"), "--ray-format is for --ray"),
+        (("--ray", "--format", "coco"), "s3://data/out", "give --ray-format in place of --format"),
+        (
+            ("--ray", "--ray-format", "coco"),
+            "s3://data/out",
+            "needs an --out on a disk of this machine, got s3",
+        ),
+        (("--ray", "--ray-format", "probability"), "here", "cannot be probability"),
+        (("--ray", "--ray-format", "labelme", "labelme-polygons"), "here", "write the same files"),
+        (("--ray-format", "coco"), "here", "--ray-format is for --ray"),
     ],
 )
-def test_formats_that_cannot_be_written_are_named(run, words, wrong):
-    status, text = run(*words)
+def test_formats_that_cannot_be_written_are_named(run, words, out, wrong):
+    status, text = run(*words, out=out)
     assert (status, wrong in text) == (1, True), text
 
 
