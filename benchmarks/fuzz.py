@@ -7,7 +7,10 @@ writing outside the folder. Wrong are: an error of other kinds than ValueError, 
 text that is empty, of several lines, or names no file; an HTTP status of 500 and above (but 502, of a Label
 Studio that is not there, 503 and 507); a crash; a hang.
 
-uv run python benchmarks/fuzz.py [--count 1000] [--seed 0] [--only coco png ...]
+uv run python benchmarks/fuzz.py [--count 1000] [--seed 0] [--only coco png ...] [--log fuzz.jsonl]
+
+With ``--log`` a campaign is done in parts: the same command goes on, also with a larger count, and ends with
+the sums.
 """
 
 from __future__ import annotations
@@ -27,12 +30,15 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import tyro
+
+from parts import keep, lines_of, total
 
 MIB = 2**20
 
@@ -47,6 +53,8 @@ class Options:
     seconds: float = 20.0  # for one input
     mib: int = 2048  # that reading one input may take
     keep: Path | None = None  # a folder for the inputs that fail
+    log: Path | None = None  # a file of the parts that were done
+    part: int = 500  # inputs of a reader, before the next one's turn
 
 
 # ---------------------------------------------------------------- mutations
@@ -114,7 +122,7 @@ def mutate_json(rng: np.random.Generator, value: object) -> str:
             inner = inner[key]
         kind = int(rng.integers(6))
         if kind <= 2:
-            inner[last] = ODD[int(rng.integers(len(ODD)))]
+            inner[last] = deepcopy(ODD[int(rng.integers(len(ODD)))])
         elif kind == 3:
             del inner[last]
         elif kind == 4 and isinstance(inner, dict):
@@ -441,6 +449,22 @@ def read_a_checkpoint(root: Path) -> None:
     load_checkpoint(root / "a.safetensors")
 
 
+def make_weights(root: Path) -> list[Path]:
+    from safetensors.torch import save_file
+
+    trunk = small_model().method.backbone.trunk.named.state_dict()
+    save_file({k: v.contiguous() for k, v in trunk.items()}, root / "a.safetensors")
+    return [root / "a.safetensors"]
+
+
+def use_weights(root: Path) -> None:
+    from dataclasses import replace
+
+    config = small_model().config
+    backbone = replace(config.backbone, weights=str(root / "a.safetensors"))
+    replace(config, backbone=backbone).build()
+
+
 def make_supports(root: Path) -> list[Path]:
     from fewseg.inference import Segmenter
 
@@ -536,6 +560,7 @@ def readers() -> dict[str, Reader]:
         "supports": Reader(make=make_supports, mutate=safetensors_bytes, read=use_supports),
         "checkpoint": Reader(make=make_checkpoint, **checkpoint),
         "trained-checkpoint": Reader(make=make_trained, **checkpoint),
+        "weights": Reader(make=make_weights, mutate=safetensors_bytes, read=use_weights),
         "result": Reader(make=make_result, mutate=json_bytes, read=read_table),
         "counts": Reader(make=make_counts, mutate=npz_bytes, read=read_result),
         "manifest": Reader(make=make_manifest, mutate=json_bytes, read=use_manifest),
@@ -618,9 +643,9 @@ def server_client():
     return client, client.post("/api/sessions").json()["token"]
 
 
-def many_requests(tell: Callable[[str], None], count: int, first: int, seed: int) -> None:
+def many_requests(tell: Callable[[str], None], first: int, last: int, seed: int) -> None:
     client, token = server_client()
-    for k in range(first, count):
+    for k in range(first, last):
         tell(f"at {k}")
         own = np.random.default_rng([seed, k])
         if client.get("/api/session", headers={"X-Fewseg-Session": token}).status_code != 200:
@@ -675,7 +700,9 @@ def check(reader: Reader, root: Path, name: str) -> str:
     return "done success"
 
 
-def child(name: str, options: Options, good: Path, files: list[Path], first: int, pipe: int) -> None:
+def child(
+    name: str, options: Options, good: Path, files: list[Path], first: int, last: int, pipe: int
+) -> None:
     """Reads inputs from a number on, in a process of its own."""
 
     def tell(text: str) -> None:
@@ -692,10 +719,10 @@ def child(name: str, options: Options, good: Path, files: list[Path], first: int
     if name == "requests":
         work.mkdir(exist_ok=True)
         tempfile.tempdir = str(work)
-        many_requests(tell, options.count, first, options.seed)
+        many_requests(tell, first, last, options.seed)
         return
     reader = readers()[name]
-    for k in range(first, options.count):
+    for k in range(first, last):
         rng = np.random.default_rng([options.seed, k])
         source = files[int(rng.integers(len(files)))]
         shutil.rmtree(work, ignore_errors=True)
@@ -716,23 +743,24 @@ def child(name: str, options: Options, good: Path, files: list[Path], first: int
             shutil.copy(target, options.keep / f"{name}-{k}-{target.name}")
 
 
-def campaign(name: str, options: Options, folder: Path) -> dict[str, object]:  # noqa: C901 - one loop
-    """All inputs of one reader; what was found."""
+def campaign(name: str, options: Options, folder: Path, start: int, end: int) -> dict[str, object]:  # noqa: C901
+    """Some of the inputs of one reader; what was found."""
     good = folder / name
+    shutil.rmtree(good, ignore_errors=True)
     good.mkdir()
     with redirect_stdout(sys.stderr):
         files = [] if name == "requests" else sorted(readers()[name].make(good))
     if files:
         readers()[name].read(good)  # without an error: what is changed is right
-    first, wrong, kinds = 0, [], Counter()
+    first, wrong, kinds = start, [], Counter()
     slowest = most = 0.0
-    while first < options.count:
+    while first < end:
         receiving, sending = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(receiving)
             try:
-                child(name, options, good, files, first, sending)
+                child(name, options, good, files, first, end, sending)
             except BaseException:  # of the campaign itself
                 os.write(sending, f"wrong campaign {traceback.format_exc()[-800:]!r}\n".encode())
                 os._exit(3)
@@ -759,7 +787,7 @@ def campaign(name: str, options: Options, folder: Path) -> dict[str, object]:  #
         if status == 3:
             break
     return {
-        "reader": name, "inputs": options.count, **kinds, "wrong": len(wrong), "slowest s": round(slowest, 2),
+        "reader": name, "inputs": end - start, **kinds, "wrong": len(wrong), "slowest s": round(slowest, 2),
         "most MiB": most,
         "kinds of wrong": dict(Counter(re.sub(r"^\d+ ", "", w)[:150] for w in wrong).most_common(15)),
         "first": wrong[:5],
@@ -774,12 +802,22 @@ def main(options: Options) -> list[dict[str, object]]:
     unknown = set(options.only) - set(names)
     if unknown:
         raise SystemExit(f"unknown reader {', '.join(sorted(unknown))}: choose among {', '.join(names)}")
-    found = []
+    names = list(options.only or names)
+    lines = [line for line in lines_of(options.log) if line["seed"] == str(options.seed)]
+    reached = {k: sum(line["inputs"] for line in lines if line["reader"] == k) for k in names}
     with tempfile.TemporaryDirectory(prefix="fewseg-fuzz-") as folder:
-        for name in options.only or names:
-            found.append(campaign(name, options, Path(folder)))
-            print(json.dumps(found[-1]), flush=True)
-    return found
+        while behind := [k for k in names if reached[k] < options.count]:
+            name = min(behind, key=reached.__getitem__)
+            end = min(options.count, reached[name] + options.part)
+            found = campaign(name, options, Path(folder), reached[name], end)
+            lines.append({"seed": str(options.seed), **found})
+            keep(options.log, lines[-1])
+            reached[name] = end
+    most = ("slowest s", "most MiB")
+    sums = [total((line for line in lines if line["reader"] == k), most) for k in names]
+    if options.log is not None:
+        print("in all:", *map(json.dumps, sums), sep="\n")
+    return sums
 
 
 if __name__ == "__main__":

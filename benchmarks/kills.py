@@ -7,10 +7,11 @@ the time that the work takes, looks at the files, and does the work again to its
 - the end is bit for bit that of undisturbed work;
 - no temporary file, no lock and no process is left.
 
-uv run python benchmarks/kills.py [--kills 20] [--seed 0] [--only label train ...] [--disk]
+uv run python benchmarks/kills.py [--kills 20] [--seed 0] [--only label train ...] [--disk] [--log FILE]
 
 With ``--disk`` (root only) the work runs on a small tmpfs too, which fills up, and on one that is read-only;
-with room again it goes on to the same end.
+with room again it goes on to the same end. With ``--log`` a campaign is done in parts: the same command goes
+on, also with more kills, and ends with the sums.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ import traceback
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import tyro
+
+from parts import keep, lines_of, total
 
 HERE = Path(__file__).resolve()
 SIZE = 65
@@ -49,6 +52,8 @@ class Options:
     only: tuple[str, ...] = ()  # of the works; all by default
     disk: bool = False  # full and read-only file systems too
     folder: Path | None = None  # where to work; a temporary folder by default
+    log: Path | None = None  # a file of the parts that were done
+    part: int = 10  # kills of a work, before the next one's turn
 
 
 @cache
@@ -369,13 +374,13 @@ def unstamped(value):
     return [unstamped(each) for each in value] if isinstance(value, list) else value
 
 
-def campaign(name: str, kills: int, seed: int, inputs: Path, folder: Path) -> dict[str, object]:
+def campaign(name: str, trials: range, seed: int, inputs: Path, folder: Path) -> dict[str, object]:
     """Kills one work so often; what was found."""
     wanted, seconds = undisturbed(name, inputs, folder)
-    rng = np.random.default_rng([seed, *name.encode()])
     wrong: list[str] = []
     hit = again = 0
-    for k in range(kills):
+    for k in trials:
+        rng = np.random.default_rng([seed, k, *name.encode()])
         own = folder / f"{name}-{k}"
         own.mkdir()
         out = own / "out"
@@ -401,7 +406,7 @@ def campaign(name: str, kills: int, seed: int, inputs: Path, folder: Path) -> di
         wrong += [f"kill {k} after {after:.2f} s: {problem}" for problem in problems]
         if not problems:
             shutil.rmtree(own)
-    return {"work": name, "kills": kills, "at work": hit, "second kills": again, "wrong": wrong}
+    return {"work": name, "kills": len(trials), "at work": hit, "second kills": again, "wrong": wrong}
 
 
 def use_page(address: str, folder: Path) -> None:
@@ -437,20 +442,20 @@ def serve(inputs: Path, out: Path) -> None:
 WORKS["serve"] = serve
 
 
-def serve_campaign(kills: int, seed: int, inputs: Path, folder: Path) -> dict[str, object]:
+def serve_campaign(trials: range, seed: int, inputs: Path, folder: Path) -> dict[str, object]:
     """Kills a server while a client uses it: what the client got is whole, and the server starts again."""
     import socket
     import zipfile
 
     import httpx
 
-    rng = np.random.default_rng([seed, *b"serve"])
     wrong: list[str] = []
     got = 0
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    for k in range(kills):
+    for k in trials:
+        rng = np.random.default_rng([seed, k, *b"serve"])
         own = folder / f"serve-{k}"
         own.mkdir()
         (own / "port").write_text(str(port))
@@ -490,7 +495,7 @@ def serve_campaign(kills: int, seed: int, inputs: Path, folder: Path) -> dict[st
         again.kill()
         left = [str(f.relative_to(own)) for f in (own / "out").rglob("*") if f.is_file()]
         wrong += [f"kill {k}: left {left[:3]}"] if left else []
-    return {"work": "serve", "kills": kills, "downloads": got, "wrong": wrong}
+    return {"work": "serve", "kills": len(trials), "downloads": got, "wrong": wrong}
 
 
 def undisturbed(name: str, inputs: Path, folder: Path) -> tuple[dict[str, str], float]:
@@ -553,24 +558,34 @@ def main(options: Options) -> list[dict[str, object]]:
     unknown = set(options.only) - set(WORKS)
     if unknown:
         raise SystemExit(f"unknown work {', '.join(sorted(unknown))}: choose among {', '.join(WORKS)}")
-    found = []
-    with tempfile.TemporaryDirectory(prefix="fewseg-kills-") as name:
-        folder = options.folder or Path(name)
+    names = list(options.only or WORKS)
+    lines = [line for line in lines_of(options.log) if line["seed"] == str(options.seed)]
+    reached = {k: sum(line.get("kills", 0) for line in lines if line["work"] == k) for k in names}
+    wanted = {k: -(-options.kills // 10) if k in SEVERAL else options.kills for k in names}
+    with tempfile.TemporaryDirectory(prefix="fewseg-kills-") as temporary:
+        folder = options.folder or Path(temporary)
+        inputs = folder / "inputs"
         folder.mkdir(exist_ok=True)
-        write_inputs(folder / "inputs")
-        for own in options.only or WORKS:
-            kills = max(1, options.kills // 10) if own in SEVERAL else options.kills
-            if own == "serve":
-                found.append(serve_campaign(kills, options.seed, folder / "inputs", folder))
-                print(json.dumps(found[-1]), flush=True)
-                continue
-            if kills and options.kills:
-                found.append(campaign(own, kills, options.seed, folder / "inputs", folder))
-                print(json.dumps(found[-1]), flush=True)
-            if options.disk and own not in SEVERAL:
-                found.append(disks(own, options.seed, folder / "inputs", folder))
-                print(json.dumps(found[-1]), flush=True)
-    return found
+        if not inputs.exists():
+            write_inputs(inputs)
+
+        def done(line: dict[str, object]) -> None:
+            lines.append({"seed": str(options.seed), **line})
+            keep(options.log, lines[-1])
+
+        while behind := [k for k in names if reached[k] < wanted[k]]:
+            name = min(behind, key=lambda k: reached[k] / wanted[k])
+            trials = range(reached[name], min(wanted[name], reached[name] + options.part))
+            act = serve_campaign if name == "serve" else partial(campaign, name)
+            done(act(trials, options.seed, inputs, folder))
+            reached[name] = trials.stop
+        for name in names if options.disk else ():
+            if name not in (*SEVERAL, "serve"):
+                done(disks(name, options.seed, inputs, folder))
+    sums = [total(line for line in lines if line["work"] == k) for k in names]
+    if options.log is not None:
+        print("in all:", *map(json.dumps, sums), sep="\n")
+    return sums
 
 
 if __name__ == "__main__":

@@ -3,17 +3,20 @@
 The photographs are a hundred rendered ones under many names (links). The network is small, with random
 weights, so that what a run adds to the network is what is seen.
 
-uv run python benchmarks/long.py [--images 5000] [--entries 1000000]
+uv run python benchmarks/long.py [--images 5000] [--entries 1000000] [--folder F --log F.jsonl]
+
+With ``--folder`` and ``--log`` a run may be killed: the same command goes on, also with more images; each
+process adds what it did.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +24,8 @@ import numpy as np
 import torch
 import tyro
 from PIL import Image
+
+from parts import keep, lines_of
 
 PARTS = 5
 
@@ -31,6 +36,9 @@ class Options:
 
     images: int = 5000  # that are labelled; 0 for none
     entries: int = 1_000_000  # of the index; 0 for none
+    folder: Path | None = None  # where to work; a temporary folder by default
+    log: Path | None = None  # a file of what each process did
+    part: int = 25_000  # images that a process labels
 
 
 def resident() -> float:
@@ -46,22 +54,26 @@ def label(count: int, root: Path) -> dict[str, object]:
     shape = ResNetShape(layers=(1, 1, 1, 1), channels=(4, 8, 8, 8), stem_width=4)
     backbone = BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"), shape=shape)
     config = MatcherConfig(backbone=backbone)
+    torch.manual_seed(0)
     segmenter = Segmenter(Model(config.build().eval(), config, 65))
-    (root / "made").mkdir()
-    (root / "photos").mkdir()
+    (root / "made").mkdir(exist_ok=True)
+    (root / "photos").mkdir(exist_ok=True)
     for k in range(100):
         rng = np.random.default_rng(k)
         pixels, mask = rng.integers(0, 60, (48, 64, 3)).astype(np.uint8), np.zeros((48, 64), np.uint8)
         top, left = rng.integers(2, 20, 2)
         pixels[top : top + 20, left : left + 30] += 150
         mask[top : top + 20, left : left + 30] = 1
-        Image.fromarray(pixels).save(root / f"made/{k}.png")
+        if not (root / f"made/{k}.png").exists():
+            Image.fromarray(pixels).save(root / f"made/{k}.png")
         if k < 2:
             segmenter.add_class("thing", pixels, mask)
     for k in range(count):
-        os.link(root / f"made/{k % 100}.png", root / f"photos/{k:07}.png")
+        with suppress(FileExistsError):
+            os.link(root / f"made/{k % 100}.png", root / f"photos/{k:07}.png")
     lines = root / "out/predictions.jsonl"
     samples: list[tuple[float, float, int]] = []  # second, MiB, bytes of the lines
+    before = lines.stat().st_size if lines.exists() else 0
     over = threading.Event()
 
     def watch() -> None:
@@ -76,19 +88,20 @@ def label(count: int, root: Path) -> dict[str, object]:
     seconds = time.monotonic() - start
     over.set()
     thread.join()
-    whole = lines.stat().st_size
-    at = [
-        next(s for s in samples if s[2] >= whole * k / PARTS or s is samples[-1]) for k in range(1, PARTS + 1)
-    ]
-    first = next(s for s in samples if s[2] > 0)
+    written = lines.stat().st_size - before
+    stops = [before + written * k / PARTS for k in range(1, PARTS + 1)]
+    at = [next(s for s in samples if s[2] >= stop or s is samples[-1]) for stop in stops]
+    first = next(s for s in samples if s[2] > before)
     return {
         "images": report.done,
+        "in all": count,
         "seconds": round(seconds, 1),
         f"MiB after each {PARTS}th": [round(s[1]) for s in at],
         f"images a second in each {PARTS}th": [
-            round(count / PARTS / max(0.5, b[0] - a[0]), 1) for a, b in zip([first, *at], at, strict=False)
+            round(report.done / PARTS / max(0.5, b[0] - a[0]), 1)
+            for a, b in zip([first, *at], at, strict=False)
         ],
-        "bytes a line": round(whole / count),
+        "bytes a line": round(written / report.done),
     }
 
 
@@ -134,11 +147,16 @@ def index(count: int, root: Path) -> dict[str, object]:
 
 def main(options: Options) -> None:
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="fewseg-long-") as name:
-        if options.images:
-            print(json.dumps(label(options.images, Path(name))), flush=True)
-        if options.entries:
-            print(json.dumps(index(options.entries, Path(name))), flush=True)
+    lines = lines_of(options.log)
+    with tempfile.TemporaryDirectory(prefix="fewseg-long-") as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        reached = max((line.get("in all", 0) for line in lines), default=0)
+        for stop in [*range(reached + options.part, options.images, options.part), options.images]:
+            if stop > reached:
+                keep(options.log, label(stop, folder))
+        if options.entries and not any(line.get("entries") == options.entries for line in lines):
+            keep(options.log, index(options.entries, folder))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ MODELS = {
     "ASGNet": {"type": "ASGNetConfig"},
     "AMP": {"type": "AMPConfig", "metric": "Cosine"},
     "PGNet": {"type": "PGNetConfig"},
+    "RPMMs": {"type": "RPMMsConfig"},
     "PPNet": {"type": "PPNetConfig"},
     "SG-One": {"type": "SGOneConfig"},
     "SG-one": {"type": "SGOneConfig"},
@@ -82,6 +83,7 @@ FUSIONS = {  # of five shots
     "SCL (PFENet)": "cross-guided",
     "PPNet": "all",
     "PGNet": "all",
+    "RPMMs": "all",
     "ASGNet": "all",
 }
 ITERATED = {"F + IQI", "SRPNet"}

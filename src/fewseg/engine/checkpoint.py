@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 _MODEL, _OPTIMISER = "model.", "optimizer."
+_SLOTS = {torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}, torch.optim.SGD: {"momentum_buffer"}}
 _HEADER = {"config", "recipe", "dataset", "class_split", "training", "backbone_digest"}
 
 
@@ -109,7 +110,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if "fewseg" not in metadata:
         raise ValueError(f"{path} holds tensors but no fewseg config: it was not written by fewseg")
     text = _header(metadata["fewseg"], path)
-    with _config_of(path):
+    with config_of(path):
         config = config_from_json(text["config"])
     if not isinstance(config, MethodConfig):
         raise ValueError(f"{path} has a header that fewseg cannot read (config of no method): it was edited")
@@ -170,7 +171,7 @@ def load_checkpoint(
         config = _with_backbone(config, weights=backbone_weights)
     elif not about.backbone_digest:
         config = _with_backbone(config, weights=None)
-    with _config_of(path):
+    with config_of(path):
         _check_shapes(path, config)
     method: FewShotSegmenter = config.build()
     found = method.backbone.digest() if about.backbone_digest else ""
@@ -184,7 +185,7 @@ def load_checkpoint(
 
 
 @contextmanager
-def _config_of(path: Path) -> Iterator[None]:
+def config_of(path: Path) -> Iterator[None]:
     """Names the file in whatever a config of it leads to."""
     try:
         yield
@@ -239,11 +240,20 @@ def load_optimiser(optimiser: torch.optim.Optimizer, path: Path) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file:
         for key in file.keys():  # noqa: SIM118 - not a mapping
-            if key.startswith(_OPTIMISER):
-                index, slot = key.removeprefix(_OPTIMISER).split(".", 1)
+            index, _, slot = key.removeprefix(_OPTIMISER).partition(".")
+            if key.startswith(_OPTIMISER) and index.isdecimal():
                 state.setdefault(int(index), {})[slot] = file.get_tensor(key)
     if not state:
         raise ValueError(f"{path} holds no optimiser state: training resumes from last.safetensors only")
+    shapes = [p.shape for group in optimiser.param_groups for p in group["params"]]
+    for index, own in state.items():
+        wanted = shapes[index] if index < len(shapes) else None
+        slots = {slot: () if slot == "step" else wanted for slot in _SLOTS[type(optimiser)]}
+        if {slot: value.shape for slot, value in own.items()} != slots:
+            raise ValueError(
+                f"{path} has a state of parameter {index} that does not fit {type(optimiser).__name__}: the "
+                "file was edited"
+            )
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 

@@ -20,6 +20,7 @@ from fewseg.data.folds import FoldData
 from fewseg.engine.batches import Batches
 from fewseg.engine.checkpoint import (
     Checkpoint,
+    config_of,
     load_optimiser,
     load_tensors,
     read_checkpoint,
@@ -177,7 +178,10 @@ def resume(
     stored = read_checkpoint(path)
     if not {"config", "step", "best", "processes"} <= set(stored.training):
         raise ValueError(f"{path} is not a checkpoint of a training run: choose a different folder")
-    found, wanted = _identity(stored), _identity(about)
+    with config_of(path):
+        found, wanted = _identity(stored), _identity(about)
+        step, watched = int(stored.training["step"]), Watch(**stored.training.get("watched", {}))
+        best = stored.training["best"] if stored.training["best"] is None else float(stored.training["best"])
     if stored.backbone_digest:
         found["backbone"], wanted["backbone"] = stored.backbone_digest, method.backbone.digest()
     if wanted != found:
@@ -191,10 +195,9 @@ def resume(
         load_optimiser(optimiser, path)
     if scaler.is_enabled():
         scaler.load_state_dict(dict(stored.training["scaler"]))
-    step = int(stored.training["step"])
     _drop_losses_after(run.folder / LOSSES, step)
     logger.info("going on from step %d of %s", step, path)
-    return step, stored.training["best"], Watch(**stored.training.get("watched", {}))
+    return step, best, watched
 
 
 def _identity(about: Checkpoint) -> dict[str, Any]:

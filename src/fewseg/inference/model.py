@@ -333,6 +333,15 @@ class Model:
                 for image, (start, stop) in zip(images, pairwise(stops), strict=True)
             ]
 
+    def map_shapes(self) -> dict[str, tuple[int, ...]]:
+        """(C, h, w) of the maps of a view, each under the name of its level; nothing is computed."""
+        backbone = replace(self.config.backbone, weights=None)
+        with torch.device("meta"), torch.inference_mode():
+            method = replace(self.config, backbone=backbone).build().eval()
+            maps = method.extract(torch.empty(1, 3, self.size, self.size)).maps
+        shapes = {level: tuple(values.shape[1:]) for level, values in maps.items()}
+        return shapes | ({GUIDE: (3, self.size, self.size)} if self.chooses or self.refine else {})
+
     def state(self, support: EncodedShots) -> State:
         """Encodes a support set of any N and K."""
         with self._computing():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from torch import Tensor
 from fewseg.annotations.options import ValueRange
 from fewseg.annotations.values import check_classes
 from fewseg.engine.choices import Precision
-from fewseg.inference.model import EncodedImage, Model, Whole, Window, view_masks
+from fewseg.errors import first_line
+from fewseg.inference.model import GUIDE, EncodedImage, Model, Whole
 from fewseg.inference.options import ModelOptions
 from fewseg.ops.files import atomic_path, parse_json
-from fewseg.ops.geometry import letterbox, resize_labels, scaled
+from fewseg.ops.geometry import resize_labels, scaled
 from fewseg.types import IGNORE, DataError, EncodedShots, Features
 
 
@@ -57,7 +59,7 @@ class SupportImage:
             return self.whole[name]
         for other in self.masks:
             return torch.where(self.whole[other] == IGNORE, self.whole[other], 0)
-        return whole_mask(torch.zeros(self.image.size, dtype=torch.uint8))
+        return _empty_whole(self.image.size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ class SupportSet:
             known = SupportImage(image=image, masks=masks, whole=whole)
         elif masks:
             empty = {} if known.masks else dict.fromkeys(self.classes, _empty_masks(image))
-            of_empty = {name: whole_mask(torch.zeros(image.size, dtype=torch.uint8)) for name in empty}
+            of_empty = {name: _empty_whole(image.size) for name in empty}
             kept = {name: mask for name, mask in known.whole.items() if name not in masks}
             known = replace(
                 known, masks={**known.masks, **empty, **masks}, whole={**kept, **of_empty, **whole}
@@ -264,8 +266,13 @@ class SupportSet:
 
 
 def _empty_masks(image: EncodedImage) -> Tensor:
-    """(n, S, S): the mask of what an image does not show."""
-    return view_masks(torch.zeros(image.size, dtype=torch.uint8), image.windows)
+    """(n, S, S): the mask of what an image does not show; outside the image 255."""
+    side = image.windows[0].box.size
+    masks = torch.full((len(image.windows), side, side), IGNORE, dtype=torch.uint8)
+    for mask, window in zip(masks, image.windows, strict=True):
+        height, width = window.box.content
+        mask[:height, :width] = 0
+    return masks
 
 
 _MOST_SIDE = 1024
@@ -273,9 +280,16 @@ _MOST_SIDE = 1024
 
 def whole_mask(mask: Tensor) -> Tensor:
     """A mask (H, W) of an image, at most 1024 pixels a side."""
-    height, width = mask.shape
-    factor = _MOST_SIDE / max(height, width)
-    return mask if factor >= 1 else resize_labels(mask, scaled((height, width), factor))
+    return resize_labels(mask, _whole_size((mask.shape[0], mask.shape[1])))
+
+
+def _whole_size(hw: tuple[int, int]) -> tuple[int, int]:
+    factor = _MOST_SIDE / max(hw)
+    return hw if factor >= 1 else scaled(hw, factor)
+
+
+def _empty_whole(hw: tuple[int, int]) -> Tensor:
+    return torch.zeros(_whole_size(hw), dtype=torch.uint8)
 
 
 _KEY, _SCHEMA = "fewseg-supports", 1
@@ -366,45 +380,82 @@ def load_supports(path: Path, model: Model) -> SupportSet:
                     "supports again"
                 )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        classes = tuple(map(str, header["classes"]))
-        images = [_support(i, own, classes, tensors, model) for i, own in enumerate(header["shots"])]
-        values = header.get("value_range")
-        found = SupportSet(
-            classes=classes, images=tuple(images), value_range=values and (float(values[0]), float(values[1]))
-        )
-        if not classes or not all(map(found.positives, classes)):
-            raise ValueError("it shows no class, or not all that it names")
-        if len({frozenset(own.image.features.maps) for own in images}) != 1:
-            raise ValueError("its images have maps of different levels")
-        return found
-    except DataError:
+        return _checked(header, tensors, model)
+    except (DataError, MemoryError):
         raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
-        raise DataError(f"{path} is not a complete support set ({error}): save it again") from error
+    except Exception as error:  # an edited file leads anywhere
+        raise DataError(
+            f"{path} is not a complete support set ({first_line(error)}): save it again"
+        ) from error
+
+
+def _checked(header: dict[str, Any], tensors: dict[str, Tensor], model: Model) -> SupportSet:
+    """The set of a file, whose values are what the model and :func:`save_supports` would have written."""
+    classes, shapes = tuple(map(str, header["classes"])), model.map_shapes()
+    check_classes(classes)
+    images = [_support(i, own, classes, tensors, model, shapes) for i, own in enumerate(header["shots"])]
+    values = header.get("value_range")
+    if values is not None:
+        low, high = map(float, values)
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"value_range must be two rising numbers, got {values}")
+        values = (low, high)
+    found = SupportSet(classes=classes, images=tuple(images), value_range=values)
+    if not all(map(found.positives, classes)):
+        raise ValueError("it shows no class, or not all that it names")
+    if len({own.image.digest for own in images}) < len(images):
+        raise ValueError("it holds an image twice")
+    return found
 
 
 def _support(
-    i: int, stored: dict[str, Any], classes: tuple[str, ...], tensors: dict[str, Tensor], model: Model
+    i: int,
+    stored: dict[str, Any],
+    classes: tuple[str, ...],
+    tensors: dict[str, Tensor],
+    model: Model,
+    shapes: Mapping[str, tuple[int, ...]],
 ) -> SupportImage:
-    # one memory layout, that of fresh features: sums over channels come out the same to the last bit
-    maps = {
-        level: tensors[f"features.{i}.{level}"].to(model.device).contiguous(memory_format=torch.channels_last)
-        for level in stored["levels"]
-    }
-    masks = {classes[j]: tensors[f"masks.{i}.{j}"] for j in stored["masks"]}
-    places = {classes[j]: f"whole.{i}.{j}" for j in stored["masks"]}
-    whole = {name: tensors[key] for name, key in places.items() if key in tensors}
-    windows = tuple(Window(t, left, letterbox((h, w), size)) for t, left, h, w, size in stored["windows"])
-    for tensor in (*maps.values(), *masks.values()):
-        if tensor.ndim not in (3, 4) or len(tensor) != len(windows):
-            raise ValueError(f"image {i} has {len(windows)} views and tensors of {len(tensor)}")
-    side = (model.size, model.size)
-    if _pair(stored["image_size"]) != side or any((w.box.size, w.box.size) != side for w in windows):
-        raise ValueError(f"image {i} has views of other sizes than the model's {model.size} pixels")
+    size, box = _pair(stored["size"]), model.size
+    tile = None if isinstance(model.views, Whole) else model.views.side or box
+    if min(size) < 1 or (tile is not None and size[0] * size[1] > len(stored["windows"]) * tile**2):
+        raise ValueError(f"image {i} has {len(stored['windows'])} views, too few for {size} pixels")
+    windows = model.views.windows(size, box)
+    if stored["windows"] != [[w.top, w.left, *w.box.original, w.box.size] for w in windows]:
+        raise ValueError(
+            f"image {i} has views of other places or sizes than the model makes of {size} pixels"
+        )
+    count, kinds = len(windows), {torch.float32, *([torch.bfloat16] if model.precision == "bf16" else [])}
+
+    def tensor(key: str, what: str, shape: tuple[int, ...], dtypes: Collection[torch.dtype]) -> Tensor:
+        found = tensors.get(key)
+        if found is None or tuple(found.shape) != shape or found.dtype not in dtypes:
+            got = "none" if found is None else f"{tuple(found.shape)} {found.dtype}"
+            raise ValueError(f"image {i} needs {what} of {shape} {next(iter(dtypes))}, got {got}")
+        return found
+
+    def mask(key: str, name: str, shape: tuple[int, ...]) -> Tensor:
+        found = tensor(key, f"a mask of {name!r}", shape, (torch.uint8,))
+        if not bool(((found < 2) | (found == IGNORE)).all()):
+            raise ValueError(f"image {i} has a mask of {name!r} with values beside 0, 1 and 255")
+        return found
+
+    maps = {}
+    for level, shape in shapes.items():
+        own = (torch.uint8,) if level == GUIDE else kinds
+        found = tensor(f"features.{i}.{level}", f"a map of the level {level!r}", (count, *shape), own)
+        if not bool(found.sum().isfinite()):
+            raise ValueError(f"image {i} has a map of the level {level!r} with values that are not finite")
+        # one memory layout, that of fresh features: sums over channels come out the same to the last bit
+        maps[level] = found.to(model.device).contiguous(memory_format=torch.channels_last)
+    names = {j: classes[j] for j in stored["masks"]}
+    masks = {name: mask(f"masks.{i}.{j}", name, (count, box, box)) for j, name in names.items()}
+    places = {name: f"whole.{i}.{j}" for j, name in names.items()}
+    whole = {name: mask(key, name, _whole_size(size)) for name, key in places.items() if key in tensors}
     image = EncodedImage(
-        features=Features(maps=maps, image_size=side),
+        features=Features(maps=maps, image_size=(box, box)),
         windows=windows,
-        size=_pair(stored["size"]),
+        size=size,
         digest=str(stored["digest"]),
         model=model.digest,
     )

@@ -20,6 +20,7 @@ from fewseg.methods.fusion import (
     Vote,
 )
 from fewseg.methods.hsnet import HSNet, HSNetConfig
+from fewseg.methods.insid3 import INSID3, INSID3Config
 from fewseg.methods.matcher import Matcher, MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.panet import PANet, PANetConfig
@@ -30,6 +31,7 @@ from fewseg.methods.ppnet import PPNet, PPNetConfig
 from fewseg.methods.prototypical import PrototypeSegmenter
 from fewseg.methods.registry import create_method, list_methods, method_config, method_name, register_method
 from fewseg.methods.repri import RePRI, RePRIConfig
+from fewseg.methods.rpmms import RPMMs, RPMMsConfig
 from fewseg.methods.scl import SCLCANet, SCLCANetConfig, SCLPFENet, SCLPFENetConfig
 from fewseg.methods.sdaanet import SDAANet, SDAANetConfig
 from fewseg.methods.sgone import SGOne, SGOneConfig
@@ -37,6 +39,7 @@ from fewseg.methods.srpnet import SRPNet, SRPNetConfig
 
 __all__ = [
     "AMP",
+    "INSID3",
     "AMPConfig",
     "ASGNet",
     "ASGNetConfig",
@@ -50,6 +53,7 @@ __all__ = [
     "Fusion",
     "HSNet",
     "HSNetConfig",
+    "INSID3Config",
     "IterativeInference",
     "LinearHead",
     "Matcher",
@@ -69,6 +73,8 @@ __all__ = [
     "PairScorer",
     "PerceptronHead",
     "PrototypeSegmenter",
+    "RPMMs",
+    "RPMMsConfig",
     "RePRI",
     "RePRIConfig",
     "SCLCANet",

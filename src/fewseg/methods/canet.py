@@ -150,10 +150,10 @@ class IterativeTrunk(nn.Module):
     Source: CANet (Zhang et al., CVPR 2019), Sec. 3.3.
     """
 
-    def __init__(self, channels: int, *, dropout: float, aspp_dropout: float = 0.0) -> None:
+    def __init__(self, channels: int, *, dropout: float, aspp_dropout: float = 0.0, extra: int = 2) -> None:
         super().__init__()
         d = channels
-        self.entry = ResidualBlock(d, extra=2)
+        self.entry = ResidualBlock(d, extra=extra)
         self.blocks = nn.Sequential(ResidualBlock(d), ResidualBlock(d))
         self.aspp = ASPP(d, dropout=aspp_dropout)
         self.classifier = nn.Sequential(

@@ -118,13 +118,43 @@ def mixture(cells: Tensor, weights: Tensor, count: int, kappa: float, iterations
     return found * (weights > 0).any(dim=1)[:, None, None]
 
 
+def p_match(comparison: DenseComparison, maps: Tensor, vectors: Tensor, components: int) -> Tensor:
+    """P-Match (n, d, h, w): the dense comparison with each foreground vector, summed over a shot's.
+
+    Source: PMMs (Yang et al. 2020), Eq. 5; over several shots the mean.
+
+    Args:
+        comparison: of a map with one vector.
+        maps: (n or 1, d, h, w) of the query.
+        vectors: (n, V, d), ``components`` of each shot.
+        components: vectors of one shot.
+    """
+    count = vectors.shape[1]
+    maps = maps if len(maps) == 1 else maps.repeat_interleave(count, dim=0)
+    each = comparison(maps, vectors.flatten(0, 1).unsqueeze(1)).unflatten(0, (-1, count))
+    matched: Tensor = each.mean(dim=1) * components
+    return matched
+
+
+def p_conv(maps: Tensor, background: Tensor, foreground: Tensor, kappa: float) -> Tensor:
+    """P-Conv (n, 2, h, w): the probabilities of the components, summed over background and foreground.
+
+    Source: PMMs (Yang et al. 2020), Eq. 6-7; maps (n or 1, d, h, w), prototypes (n, V, d) of each.
+    """
+    both = torch.cat([background, foreground], dim=1)
+    unit = unit_cells(maps).expand(len(both), -1, -1, -1)
+    chance = (kappa * dot_products(unit, F.normalize(both, dim=2))).softmax(dim=1)
+    found: Tensor = chance.unflatten(1, (2, -1)).sum(dim=2)
+    return found
+
+
 @register_method("pmms", PMMsConfig)
 class PMMs(PairScorer):
     """Mixtures of foreground and background guide the query (P-Match) and score it (P-Conv).
 
     Deviations: the start of the mixtures is made of cells far apart, where the paper gives none; several
     shots have a mixture each; the maps of P-Conv enter at the first residual block of CANet's decoder, which
-    does not iterate; the residual stack of several mixtures (RPMMs) is not here.
+    does not iterate.
     """
 
     config: PMMsConfig
@@ -137,48 +167,31 @@ class PMMs(PairScorer):
         self.comparison = DenseComparison(d, vectors=1, dropout=config.head_dropout)
         self.trunk = IterativeTrunk(d, dropout=config.head_dropout)
 
-    def encode_shots(self, features: Features, masks: Tensor) -> Guides:
-        """The foreground's prototypes (n, k, d) and the background's, of each shot."""
-        maps = self.mid.of(features)
+    def prototypes(self, features: Features, masks: Tensor, components: int) -> tuple[Tensor, Tensor]:
+        """The foreground's prototypes (n, components, d) and the background's, of each shot."""
+        maps, config = self.mid.of(features), self.config
         cells = maps.flatten(2).transpose(1, 2)
         foreground = self.cells(masks, maps)
         background = self.cells(((masks != 1) & (masks != IGNORE)).to(masks.dtype), maps) * (1 - foreground)
-        config = self.config
         vectors, others = (
-            mixture(cells, of.flatten(1).float(), config.components, config.kappa, config.iterations)
+            mixture(cells, of.flatten(1).float(), components, config.kappa, config.iterations).to(maps.dtype)
             for of in (foreground, background)
         )
-        return Guides(maps={"vectors": vectors.to(maps.dtype), "background": others.to(maps.dtype)})
+        return vectors, others
+
+    def encode_shots(self, features: Features, masks: Tensor) -> Guides:
+        """The foreground's prototypes (n, k, d) and the background's, of each shot."""
+        vectors, background = self.prototypes(features, masks, self.config.components)
+        return Guides(maps={"vectors": vectors, "background": background})
 
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature."""
         return QueryMaps(mid=self.mid.of(features))
 
-    def matched(self, query: QueryMaps, guides: Guides) -> Tensor:
-        """P-Match (n, d, h, w): the dense comparison with each foreground vector, summed over a shot's.
-
-        Source: PMMs (Yang et al. 2020), Eq. 5; over several shots the mean.
-        """
-        vectors = guides["vectors"]
-        count = vectors.shape[1]
-        maps = query.mid if len(query.mid) == 1 else query.mid.repeat_interleave(count, dim=0)
-        each = self.comparison(maps, vectors.flatten(0, 1).unsqueeze(1)).unflatten(0, (-1, count))
-        matched: Tensor = each.mean(dim=1) * self.config.components
-        return matched
-
-    def classified(self, query: QueryMaps, guides: Guides) -> Tensor:
-        """P-Conv (n, 2, h, w): the probabilities of the components, summed over background and foreground.
-
-        Source: PMMs (Yang et al. 2020), Eq. 6-7.
-        """
-        both = torch.cat([guides["background"], guides["vectors"]], dim=1)
-        unit = unit_cells(query.mid).expand(len(both), -1, -1, -1)
-        chance = (self.config.kappa * dot_products(unit, F.normalize(both, dim=2))).softmax(dim=1)
-        found: Tensor = chance.unflatten(1, (2, -1)).sum(dim=2)
-        return found
-
     def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
         """Logits (n, 2, h, w) of n (query, guide) pairs."""
         del prior
-        logits: Tensor = self.trunk(self.matched(query, guides), self.classified(query, guides))
+        config, vectors = self.config, guides["vectors"]
+        matched = p_match(self.comparison, query.mid, vectors, config.components)
+        logits: Tensor = self.trunk(matched, p_conv(query.mid, guides["background"], vectors, config.kappa))
         return logits

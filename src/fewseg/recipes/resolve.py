@@ -9,7 +9,7 @@ import torch
 
 from fewseg.backbones import BackboneConfig
 from fewseg.data.draws import Draws
-from fewseg.engine.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
+from fewseg.engine.checkpoint import Checkpoint, config_of, load_checkpoint, read_checkpoint
 from fewseg.engine.config_json import config_from_json
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter
@@ -82,7 +82,8 @@ def resolve(
 
 def _training(what: str, about: Checkpoint) -> TrainConfig | None:
     stored = about.training.get("config")
-    trained = None if stored is None else config_from_json(stored)
+    with config_of(Path(what)):
+        trained = None if stored is None else config_from_json(stored)
     if not isinstance(trained, TrainConfig | None):
         raise ValueError(f"{what} has a header without a valid training config: it was edited")
     return trained

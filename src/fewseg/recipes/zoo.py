@@ -24,11 +24,13 @@ from fewseg.methods.amp import AMPConfig
 from fewseg.methods.asgnet import ASGNetConfig
 from fewseg.methods.fusion import AllVectors, JointFit, Vote
 from fewseg.methods.hsnet import HSNetConfig, blocks_of
+from fewseg.methods.insid3 import INSID3Config
 from fewseg.methods.pgnet import PGNetConfig
 from fewseg.methods.pmms import PMMsConfig
 from fewseg.methods.ppnet import PPNetConfig
 from fewseg.methods.registry import MethodConfig
 from fewseg.methods.repri import RePRIConfig
+from fewseg.methods.rpmms import RPMMsConfig
 from fewseg.recipes.datasets import coco, pascal, voc5i_mini
 from fewseg.recipes.papers import (
     coco_pfenet_resnet101,
@@ -70,6 +72,16 @@ PGNET = Variant(
     printed=(PrintedRow(paper="scl", row="PGNet", table="1", fusion="all"),),
 )
 PMMS = Variant(name="pmms", label="PMMs", baselines=("canet", "matcher"))
+RPMMS = Variant(
+    name="rpmms",
+    label="RPMMs",
+    baselines=("pmms", "matcher"),
+    printed=(
+        PrintedRow(paper="scl", row="RPMMs", table="1", fusion="all"),
+        PrintedRow(paper="sd-aanet", row="RPMMs", coco_table="2", fusion="all"),
+    ),
+)
+INSID3 = Variant(name="insid3", label="INSID3", baselines=("matcher",))
 
 
 def _recipe(
@@ -252,6 +264,34 @@ def voc5i_mini_pmms() -> Recipe:
     return _recipe(method, head_training(), _ALL)
 
 
+@register(RPMMS)
+def pascal_rpmms_resnet50() -> Recipe:
+    """RPMMs, ResNet-50, PASCAL-5i: SCL (Zhang et al. 2021), Table 1, row "RPMMs".
+
+    Deviations: crops, augmentation and schedule are those of ``pascal_canet_resnet50``; see ``RPMMs``.
+    """
+    train = _training_of(pascal_canet_resnet50())
+    return _recipe(RPMMsConfig(), train, _ALL, data=pascal, protocol=PAPER_SCL, size=train.view.size)
+
+
+@register(RPMMS)
+def coco_rpmms_resnet50() -> Recipe:
+    """RPMMs, ResNet-50, COCO-20i: SD-AANet (Zhao et al. 2022), Table II, row "RPMMs".
+
+    Deviations: as ``pascal_rpmms_resnet50``; SD-AANet's protocol.
+    """
+    train = _training_of(pascal_canet_resnet50())
+    protocol = replace(PAPER_SDAANET_COCO, fusion="any")
+    return _recipe(RPMMsConfig(), train, _ALL, data=coco, protocol=protocol, size=train.view.size)
+
+
+@register(RPMMS)
+def voc5i_mini_rpmms() -> Recipe:
+    """RPMMs on voc5i-mini: sizes and schedule of ``voc5i_mini_pmms``."""
+    method = RPMMsConfig(backbone=trunk(), channels=96, mid_dropout=0.1, head_dropout=0.1)
+    return _recipe(method, head_training(), _ALL)
+
+
 @register(PGNET)
 def pascal_pgnet_resnet50() -> Recipe:
     """PGNet, ResNet-50, PASCAL-5i: SCL (Zhang et al. 2021), Table 1, row "PGNet".
@@ -267,3 +307,19 @@ def voc5i_mini_pgnet() -> Recipe:
     """PGNet on voc5i-mini: sizes of ``voc5i_mini_canet``, at the schedule of ``voc5i_mini_pfenet``."""
     method = PGNetConfig(backbone=trunk(), channels=96, mid_dropout=0.1, head_dropout=0.1)
     return _recipe(method, head_training(), _ALL)
+
+
+@register(INSID3)
+def coco_insid3_dinov3_large() -> Recipe:
+    """INSID3, DINOv3-L, COCO-20i: INSID3 (Cuttano et al. 2026).
+
+    Deviations: HSNet's protocol, and 1025 px, so that sides are 8k + 1; see ``INSID3``.
+    """
+    backbone = BackboneConfig(name="vit_large_patch16_dinov3", levels=("layer4",))
+    return _recipe(INSID3Config(backbone=backbone), None, _ALL, data=coco, protocol=HSNET_COCO, size=1025)
+
+
+@register(INSID3)
+def voc5i_mini_insid3() -> Recipe:
+    """INSID3 on voc5i-mini: layer3 of the ResNet-50 trunk in place of a vision transformer."""
+    return _recipe(INSID3Config(backbone=trunk(("layer3",)), level="layer3"), None, _ALL)

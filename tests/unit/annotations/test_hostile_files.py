@@ -15,7 +15,7 @@ from fewseg.annotations.formats import read_supports
 from fewseg.annotations.jsonl import read_jsonl
 from fewseg.engine.checkpoint import load_checkpoint
 from fewseg.engine.results import load_counts
-from fewseg.inference import Segmenter
+from fewseg.inference import Segmenter, Tiles
 from fewseg.types import DataError
 from result_files import make_counts
 from small_segmenters import model, picture, tiny_checkpoint, with_squares
@@ -111,25 +111,75 @@ def test_predictions_of_an_impossible_size(tmp_path, size):
         list(read_jsonl(tmp_path / "p.jsonl"))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda shot, tensors: shot.update(image_size=[0, 65]),
-        lambda shot, tensors: shot["windows"][0].__setitem__(4, 33),
-        lambda shot, tensors: shot["levels"].pop(),
-        lambda shot, tensors: tensors.update({k: t.flatten() for k, t in tensors.items() if ".0." in k}),
-    ],
-)
-def test_support_sets_whose_sizes_do_not_fit(tmp_path, change):
-    path = tmp_path / "s.safetensors"
-    with_squares().save_supports(path)
+SUPPORT_SETS = {
+    "views of another size": (lambda t, shot: shot["windows"][0].__setitem__(4, 33), "other places or sizes"),
+    "an image of another size": (lambda t, shot: shot.update(size=[2**40, 9]), "other places or sizes"),
+    "an image of infinite size": (lambda t, shot: shot.update(size=[float("inf"), 9]), "infinity"),
+    "no map of a level": (
+        lambda t, shot: t.pop("features.0.embedding"),
+        r"image 0 needs a map of the level 'embedding' of \(1, 16, 9, 9\) torch.float32, got none",
+    ),
+    "a map of another rank": (
+        lambda t, shot: t.update({"features.0.embedding": t["features.0.embedding"].flatten()}),
+        r"'embedding' of \(1, 16, 9, 9\) torch.float32, got \(1296,\)",
+    ),
+    "a map of other channels": (
+        lambda t, shot: t.update({"features.0.embedding": t["features.0.embedding"][:, :4].clone()}),
+        r"'embedding' of \(1, 16, 9, 9\) torch.float32, got \(1, 4, 9, 9\)",
+    ),
+    "a map of integers": (
+        lambda t, shot: t.update({"features.0.embedding": t["features.0.embedding"].long()}),
+        r"got \(1, 16, 9, 9\) torch.int64",
+    ),
+    "a map that is not finite": (lambda t, shot: t["features.0.embedding"].fill_(float("nan")), "not finite"),
+    "a mask of another size": (
+        lambda t, shot: t.update({"masks.0.0": t["masks.0.0"][:, :9].clone()}),
+        r"a mask of 'square' of \(1, 65, 65\) torch.uint8, got \(1, 9, 65\)",
+    ),
+    "a mask of other values": (lambda t, shot: t["masks.0.0"].fill_(7), "values beside 0, 1 and 255"),
+    "a mask of the image of another rank": (
+        lambda t, shot: t.update({"whole.0.0": t["whole.0.0"].flatten()}),
+        r"a mask of 'square' of \(\d+, \d+\) torch.uint8, got \(\d+,\)",
+    ),
+}
+
+
+def edited(path, edit, views=None):
+    """A support set whose tensors and header were edited is loaded."""
+    with_squares(views=views).save_supports(path)
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()["fewseg-supports"])
-    change(header["shots"][0], tensors)
+    edit(tensors, header)
     save_file(tensors, path, metadata={"fewseg-supports": json.dumps(header)})
-    with pytest.raises(DataError, match=r"s.safetensors is not a complete support set"):
-        Segmenter(model()).load_supports(path)
+    Segmenter(model(views=views)).load_supports(path)
+
+
+@pytest.mark.parametrize("kind", SUPPORT_SETS)
+def test_support_sets_with(tmp_path, kind):
+    change, words = SUPPORT_SETS[kind]
+    with pytest.raises(DataError, match=rf"s.safetensors is not a complete support set \(.*{words}"):
+        edited(tmp_path / "s.safetensors", lambda tensors, header: change(tensors, header["shots"][0]))
+
+
+def test_support_sets_of_more_pixels_than_tiles(tmp_path):
+    with pytest.raises(DataError, match=r"s.safetensors .*image 0 has \d views, too few for"):
+        edited(tmp_path / "s.safetensors", lambda _, head: head["shots"][0].update(size=[2**40] * 2), Tiles())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda head: {"value_range": [1]}, "unpack"),
+        (lambda head: {"value_range": [2, 1]}, "two rising numbers"),
+        (lambda head: {"classes": ["a", "a"]}, "different names"),
+        (lambda head: {"classes": ["a", "b"]}, "not all that it names"),
+        (lambda head: {"shots": head["shots"][:1] * 2}, "an image twice"),
+    ],
+)
+def test_support_sets_with_an_edited_header(tmp_path, change, words):
+    with pytest.raises(DataError, match=rf"s.safetensors is not a complete support set \(.*{words}"):
+        edited(tmp_path / "s.safetensors", lambda _, header: header.update(change(header)))
 
 
 @pytest.mark.parametrize(

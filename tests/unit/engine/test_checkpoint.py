@@ -263,6 +263,12 @@ def test_optimiser_state_comes_back_and_its_absence_is_reported(saved, build, tm
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs[index][slot])), slot
     with pytest.raises(ValueError, match=r"holds no optimiser state: .*last\.safetensors"):
         load_optimiser(other, without)
+    with safe_open(path, "pt") as file:
+        tensors, header = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    for key, shape in (("0.exp_avg", (1, 2)), ("0.other", (1,)), ("0.step", (2,)), ("99999.step", ())):
+        save_file(tensors | {f"optimizer.{key}": torch.zeros(shape)}, path, metadata=header)
+        with pytest.raises(ValueError, match=r"last\.safetensors has a state of .* that does not fit AdamW"):
+            load_optimiser(other, path)
 
 
 def test_a_checkpoint_is_tested_on_its_own_fold_only(config, tmp_path):

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from fewseg.data.folds import ClassSplit
 from fewseg.engine import train as loop
@@ -288,6 +290,22 @@ def test_a_run_of_before_there_were_several_ways_goes_on(go, training, batches, 
         go("old", settings=replace(training, ways=2))
     resumed, _ = go("old")
     assert same_weights(resumed, unbroken)
+
+
+@pytest.mark.parametrize(
+    "change", [{"best": "a"}, {"step": [1]}, {"watched": {"x": 1}}, {"config": {}}, {"config": 1}]
+)
+def test_a_checkpoint_with_an_edited_training_is_named(go, batches, tmp_path, change):
+    with pytest.raises(KeyboardInterrupt):
+        go("run", stream=Disturbed(batches, 3, interrupt))
+    path = tmp_path / "run" / loop.LAST
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["fewseg"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    header["training"].update(change)
+    save_file(tensors, path, metadata={"fewseg": json.dumps(header)})
+    with pytest.raises(ValueError, match=r"last\.safetensors has a config that fewseg cannot use"):
+        go("run")
 
 
 class Shrinking(PFENet):
