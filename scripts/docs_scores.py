@@ -79,6 +79,7 @@ ROWS = (
     Row("PPNet", "ppnet", "Liu 2020", "voc5i_mini_ppnet", ("all", "all"), ("scl", "1", "PPNet")),
     Row("ASGNet", "asgnet", "Li 2021", "voc5i_mini_asgnet", ("all", "all"), ("sd-aanet", "1", "ASGNet")),
     Row("RePRI", "repri", "Boudiaf 2021", "voc5i_mini_repri", ("fit", "fit")),
+    Row("INSID3-like", "insid3", "Cuttano 2026", "voc5i_mini_insid3", ("all", "all")),
     Row("Matcher", "matcher", "no training", "voc5i_mini_matcher", ("mean", "mean")),
     Row("Fitted head", "fitted", "no training", "voc5i_mini_fitted", ("fit", "fit")),
 )

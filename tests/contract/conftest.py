@@ -32,6 +32,8 @@ def tiny(config):
         small["scales"] = tuple(s if isinstance(s, float) else min(s, 12) for s in config.scales)
     if "region_cells" in {f.name for f in fields(config)}:  # or every object would be one region
         small["region_cells"] = 4
+    if "rank" in {f.name for f in fields(config)}:  # random maps vary along two directions in all
+        small["rank"] = 0
     if "decay" in {f.name for f in fields(config)}:  # with one best head, so that rounding stays rounding
         small |= {"head": LinearHead(), "decay": 1.0, "cells": 200, "steps": 400}
     return replace(config, **small)

@@ -177,7 +177,7 @@ HSNET = SCL | {"name": "hsnet", "seeds": (0,), "distinct_supports": False, "labe
 HSNET |= {"aspect": "stretched"}  # METHODS 7 and data/protocols.py
 HSNET_COCO = HSNET | {"query_order": "class_first"}
 
-SIZES = {"paper-srpnet": 417}
+SIZES = {"paper-srpnet": 417, "hsnet": 1025}
 TABLE = {
     "pascal_pfenet_resnet50": (PFENET_TRAINING, SCL, PFENET, pascal),
     "pascal_scl_pfenet_resnet50": (PFENET_TRAINING, SCL, PFENET, pascal),
@@ -202,6 +202,12 @@ TABLE = {
     "pascal_sgone_vgg16": (SRPNET_TRAINING, SRPNET, {"channels": 128}, pascal),
     "pascal_hsnet_resnet50": (HSNET_TRAINING, HSNET, {"channels": 128}, pascal),
     "coco_hsnet_resnet50": (HSNET_TRAINING | {"batch": 40}, HSNET_COCO, {"channels": 128}, coco),
+    "coco_insid3_dinov3_large": (
+        None,
+        HSNET_COCO,
+        {"rank": 16, "clusters": 32, "threshold": 0.5},
+        coco,
+    ),  # ours
     "pascal_repri_resnet50": (None, SRPNET, REPRI, pascal),
     "pascal_amp_vgg16": (None, SRPNET, {"levels": ("layer2", "layer3", "layer4")}, pascal),  # AMP, Fig. 2
     "pascal_asgnet_resnet101": (PFENET_TRAINING, SDAANET_ANY, ASGNET, pascal),

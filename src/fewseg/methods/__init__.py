@@ -20,6 +20,7 @@ from fewseg.methods.fusion import (
     Vote,
 )
 from fewseg.methods.hsnet import HSNet, HSNetConfig
+from fewseg.methods.insid3 import INSID3, INSID3Config
 from fewseg.methods.matcher import Matcher, MatcherConfig
 from fewseg.methods.pair_scorer import PairScorer
 from fewseg.methods.panet import PANet, PANetConfig
@@ -38,6 +39,7 @@ from fewseg.methods.srpnet import SRPNet, SRPNetConfig
 
 __all__ = [
     "AMP",
+    "INSID3",
     "AMPConfig",
     "ASGNet",
     "ASGNetConfig",
@@ -51,6 +53,7 @@ __all__ = [
     "Fusion",
     "HSNet",
     "HSNetConfig",
+    "INSID3Config",
     "IterativeInference",
     "LinearHead",
     "Matcher",

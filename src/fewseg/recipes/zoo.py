@@ -24,6 +24,7 @@ from fewseg.methods.amp import AMPConfig
 from fewseg.methods.asgnet import ASGNetConfig
 from fewseg.methods.fusion import AllVectors, JointFit, Vote
 from fewseg.methods.hsnet import HSNetConfig, blocks_of
+from fewseg.methods.insid3 import INSID3Config
 from fewseg.methods.pgnet import PGNetConfig
 from fewseg.methods.pmms import PMMsConfig
 from fewseg.methods.ppnet import PPNetConfig
@@ -80,6 +81,7 @@ RPMMS = Variant(
         PrintedRow(paper="sd-aanet", row="RPMMs", coco_table="2", fusion="all"),
     ),
 )
+INSID3 = Variant(name="insid3", label="INSID3", baselines=("matcher",))
 
 
 def _recipe(
@@ -305,3 +307,19 @@ def voc5i_mini_pgnet() -> Recipe:
     """PGNet on voc5i-mini: sizes of ``voc5i_mini_canet``, at the schedule of ``voc5i_mini_pfenet``."""
     method = PGNetConfig(backbone=trunk(), channels=96, mid_dropout=0.1, head_dropout=0.1)
     return _recipe(method, head_training(), _ALL)
+
+
+@register(INSID3)
+def coco_insid3_dinov3_large() -> Recipe:
+    """INSID3, DINOv3-L, COCO-20i: INSID3 (Cuttano et al. 2026).
+
+    Deviations: HSNet's protocol, and 1025 px, so that sides are 8k + 1; see ``INSID3``.
+    """
+    backbone = BackboneConfig(name="vit_large_patch16_dinov3", levels=("layer4",))
+    return _recipe(INSID3Config(backbone=backbone), None, _ALL, data=coco, protocol=HSNET_COCO, size=1025)
+
+
+@register(INSID3)
+def voc5i_mini_insid3() -> Recipe:
+    """INSID3 on voc5i-mini: layer3 of the ResNet-50 trunk in place of a vision transformer."""
+    return _recipe(INSID3Config(backbone=trunk(("layer3",)), level="layer3"), None, _ALL)
