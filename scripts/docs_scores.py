@@ -91,8 +91,8 @@ def table(links: str, sources: bool) -> str:
     frame = load_results(ROOT / "results" / "voc5i-mini").frame
     frame = frame[(frame.ways == 1) & (frame.on == "query") & ~frame.multi_scale.astype(bool)]
     lines = [
-        f"| method |{' source |' if sources else ''} published, 1 and 5 shots | measured here |",
-        f"| --- |{' --- |' if sources else ''} ---: | ---: |",
+        f"method |{' source |' if sources else ''} published, 1 and 5 shots | measured here",
+        f"--- |{' --- |' if sources else ''} ---: | ---:",
     ]
     for row in ROWS:
         measured, printed = [], []
@@ -109,7 +109,7 @@ def table(links: str, sources: bool) -> str:
             printed.append(f"{values[0].percent:.1f}" if values else "-")
         cells = ["-" if set(pair) == {"-"} else ", ".join(pair) for pair in (printed, measured)]
         source = f" {row.source} |" if sources else ""
-        lines.append(f"| [{row.label}]({links}{row.page}.md) |{source} {cells[0]} | {cells[1]} |")
+        lines.append(f"[{row.label}]({links}{row.page}.md) |{source} {cells[0]} | {cells[1]}")
     return "\n".join(lines)
 
 
