@@ -201,6 +201,7 @@ class FewShotSegmenter(nn.Module, ABC):
             query=query,
             query_masks=episodes.query_masks,
             pair_ids=episodes.pair_ids,
+            labels=episodes.labels,
         )
 
     def losses(self, episodes: ImageEpisodes | EncodedEpisodes) -> LossTerms:
