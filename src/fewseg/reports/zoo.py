@@ -25,6 +25,9 @@ from fewseg.reports.tables import rich_table
 from fewseg.types import EncodedShots
 
 SHOTS = (1, 5)
+_WIDE = 120
+"""Columns of a terminal below which what a method adds stands under the table."""
+
 CAPTION = (
     "parameters and floating point operations are of the recipe on the small set, for one query and one "
     "support image of 241 px, features included; published: mIoU in percent on PASCAL-5i with 1 / 5 shots; "
@@ -52,7 +55,7 @@ class Cost:
 def adds(name: str) -> str:
     """What a method adds, in one line: the first of its file's docstring, without the method's name."""
     documented = sys.modules[method_config(name).method.__module__].__doc__ or ""
-    first = documented.strip().splitlines()[0] if documented.strip() else ""
+    first = documented.strip().partition("\n")[0].replace("``", "")
     label, colon, rest = first.partition(": ")
     return rest if colon and len(label) < 20 else first
 
@@ -159,6 +162,10 @@ def run(options: ZooOptions, console: Console) -> None:
     for name in options.methods:
         method_config(name)  # an unknown one raises, with the nearest names
     results = load_results(options.results) if options.results.is_dir() else None
-    table = rich_table(zoo_cells(names, results, costs=options.costs), "Methods", CAPTION)
-    table.columns[-1].justify = "left"
+    cells = zoo_cells(names, results, costs=options.costs)
+    lines = cells.pop("what it adds") if console.width < _WIDE else []
+    table = rich_table(cells, "Methods", CAPTION)
+    table.columns[-1].justify = "right" if len(lines) else "left"
     console.print(table)
+    for name, line in zip(cells["method"], lines, strict=False):
+        console.print(f"[bold]{name}[/bold]: {line}")
