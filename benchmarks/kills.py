@@ -5,7 +5,8 @@ the time that the work takes, looks at the files, and does the work again to its
 
 - no file that has its final name is half written, right after the kill and at the end;
 - the end is bit for bit that of undisturbed work;
-- no temporary file, no lock and no process is left.
+- no temporary file, no lock and no process is left;
+- what a server has answered, the next one knows (``fewseg serve --keep``).
 
 uv run python benchmarks/kills.py [--kills 20] [--seed 0] [--only label train ...] [--disk] [--log FILE]
 
@@ -17,6 +18,7 @@ on, also with more kills, and ends with the sums.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -25,6 +27,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -409,48 +412,95 @@ def campaign(name: str, trials: range, seed: int, inputs: Path, folder: Path) ->
     return {"work": name, "kills": len(trials), "at work": hit, "second kills": again, "wrong": wrong}
 
 
-def use_page(address: str, folder: Path) -> None:
-    """What a user of the page does, over and over; what the server has answered in full is kept."""
+def use_page(address: str, folder: Path, known: dict[str, object]) -> None:
+    """What a user of the page does, over and over; what the server has answered in full is kept.
+
+    ``known`` is what the open page has been told: its token, the images by their ids, and their masks.
+    """
     import httpx
 
     photos = sorted((folder.parent / "inputs/photos").iterdir())[:2]
-    mask = (folder.parent / "inputs/sup/masks/000.png").read_bytes()
+    masks = [(folder.parent / f"inputs/sup/masks/{k:03}.png").read_bytes() for k in range(2)]
     with httpx.Client(base_url=address, timeout=30) as http:
         for k in range(1000):
-            http.headers["X-Fewseg-Session"] = http.post("/api/sessions").json()["token"]
-            sent = [http.post("/api/images", params={"name": f.name}, content=f.read_bytes()) for f in photos]
-            http.post("/api/classes", params={"name": "thing"})
-            ids = [answer.json()["id"] for answer in sent]
-            http.put(f"/api/images/{ids[0]}/labels", params={"role": "support"}, content=mask)
-            http.get(f"/api/images/{ids[1]}/labels")
+            known.clear()
+            known["token"] = http.headers["X-Fewseg-Session"] = http.post("/api/sessions").json()["token"]
+            known["images"], known["masks"] = {}, {}
+            http.post("/api/classes", params={"name": "thing"}).raise_for_status()
+            for f in photos:
+                content = f.read_bytes()
+                id = http.post("/api/images", params={"name": f.name}, content=content).json()["id"]
+                known["images"][id] = content
+            for id, mask, role in zip(known["images"], masks, ("support", "accepted"), strict=True):
+                put = http.put(f"/api/images/{id}/labels", params={"role": role}, content=mask)
+                put.raise_for_status()
+                known["masks"][id] = mask
             for form in ("png", "coco", "label-studio"):
                 answer = http.get(f"/api/download/{form}")
                 answer.raise_for_status()
                 (folder / f"{k}-{form}.{answer.headers['content-type'].rpartition('/')[2]}").write_bytes(
                     answer.content
                 )
-            http.delete("/api/session")
+            token = known.pop("token")  # the page may be gone from now on
+            http.delete("/api/session", headers={"X-Fewseg-Session": token})
+
+
+def answers(address: str) -> int:
+    """The status of the page, once the server answers; 0 where it does not."""
+    import httpx
+
+    for _ in range(2400):
+        try:
+            return httpx.get(address).status_code
+        except httpx.TransportError:
+            time.sleep(0.05)
+    return 0
+
+
+def lost(address: str, known: dict[str, object]) -> list[str]:
+    """What the open page was told that a new server does not know; then the page is closed."""
+    import httpx
+    from PIL import Image
+
+    def pixels(content: bytes) -> bytes:
+        return Image.open(io.BytesIO(content)).tobytes()
+
+    if "token" not in known:
+        return []
+    with httpx.Client(base_url=address, headers={"X-Fewseg-Session": known["token"]}, timeout=60) as http:
+        found = []
+        if http.get("/api/session").status_code == 200:
+            for id, own in known["images"].items():
+                if http.get(f"/api/images/{id}/file").content != own:
+                    found.append(f"image {id}")
+            for id, own in known["masks"].items():
+                if pixels(http.get(f"/api/images/{id}/labels").content) != pixels(own):
+                    found.append(f"the mask of {id}")
+        elif known.get("images"):
+            found.append("the page")
+        http.delete("/api/session")
+    return found
 
 
 def serve(inputs: Path, out: Path) -> None:
     (out / "tmp").mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(out / "tmp")
-    port = (out.parent / "port").read_text()
-    command("serve", "--model", inputs / "tiny.safetensors", "--size", SIZE, "--port", port)
+    port, keep = (out.parent / "port").read_text(), out / "pages"
+    command("serve", "--model", inputs / "tiny.safetensors", "--size", SIZE, "--port", port, "--keep", keep)
 
 
 WORKS["serve"] = serve
 
 
 def serve_campaign(trials: range, seed: int, inputs: Path, folder: Path) -> dict[str, object]:
-    """Kills a server while a client uses it: what the client got is whole, and the server starts again."""
+    """Kills a server while a client uses it: what the client got is whole and known to the next server."""
     import socket
     import zipfile
 
     import httpx
 
     wrong: list[str] = []
-    got = 0
+    got = pages = 0
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -459,43 +509,32 @@ def serve_campaign(trials: range, seed: int, inputs: Path, folder: Path) -> dict
         own = folder / f"serve-{k}"
         own.mkdir()
         (own / "port").write_text(str(port))
+        address = f"http://127.0.0.1:{port}"
         started = Started("serve", inputs, own / "out")
-        killer = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                f"import time,os;time.sleep({rng.uniform(0.5, 4)});os.kill({started.pid},9)",
-            ]
-        )
+        answers(address)
+        killer = threading.Timer(rng.uniform(0, 4), os.kill, (started.pid, signal.SIGKILL))
+        killer.start()
         received = folder / f"received-{k}"
         received.mkdir()
-        while True:  # until it is killed
-            try:
-                use_page(f"http://127.0.0.1:{port}", received)
-            except httpx.TransportError:
-                if started.ended():
-                    break
-                time.sleep(0.05)
+        known: dict[str, object] = {}
+        with suppress(httpx.TransportError):  # until it is killed
+            use_page(address, received, known)
         started.wait()
-        killer.wait()
+        killer.join()
         for file in received.iterdir():
             got += 1
             bad = half_written(file) if file.suffix == ".json" else not zipfile.is_zipfile(file)
             wrong += [f"kill {k}: {file.name} is not whole"] if bad else []
         again = Started("serve", inputs, own / "out")
-        for _ in range(600):
-            try:
-                status = httpx.get(f"http://127.0.0.1:{port}/").status_code
-                break
-            except httpx.TransportError:
-                time.sleep(0.05)
-        else:
-            status = 0
+        status = answers(address)
         wrong += [f"kill {k}: after it the server answers {status}"] if status != 200 else []
+        pages += "token" in known and bool(known["images"])
+        wrong += [f"kill {k}: lost {what}" for what in lost(address, known)]
         again.kill()
-        left = [str(f.relative_to(own)) for f in (own / "out").rglob("*") if f.is_file()]
+        left = broken(own / "out", temporary=False)
+        left += [str(f) for f in (own / "out/tmp").rglob("*") if f.is_file()]
         wrong += [f"kill {k}: left {left[:3]}"] if left else []
-    return {"work": "serve", "kills": len(trials), "downloads": got, "wrong": wrong}
+    return {"work": "serve", "kills": len(trials), "open pages": pages, "downloads": got, "wrong": wrong}
 
 
 def undisturbed(name: str, inputs: Path, folder: Path) -> tuple[dict[str, str], float]:

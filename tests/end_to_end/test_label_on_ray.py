@@ -17,7 +17,7 @@ from fewseg.annotations.jsonl import read_jsonl  # noqa: E402 - after what may b
 from fewseg.annotations.parquet import read_parquet  # noqa: E402
 from fewseg.cli import main  # noqa: E402
 from fewseg.inference import cluster  # noqa: E402
-from fewseg.types import DataError  # noqa: E402
+from fewseg.inference.outputs import Outputs  # noqa: E402
 from small_segmenters import SIZE, picture, tiny_checkpoint  # noqa: E402
 
 
@@ -138,6 +138,55 @@ def test_the_masks_are_those_of_one_machine_whatever_is_killed(run, place, store
     assert "holds a run with a different threshold" in text
 
 
+def files_of(folder):
+    """File to lines, but for what Ray changes: the record, thumbnails of few, where a bad image lies."""
+    files = [f for f in folder.rglob("*") if f.is_file() and f.name != "run.json" and f.suffix != ".parquet"]
+    lines = {f: f.read_bytes().split(b"\n") for f in files if f.parent.name != ".thumbnails"}
+    return {str(f.relative_to(folder)): [k for k in own if b"broken" not in k] for f, own in lines.items()}
+
+
+def test_other_formats_are_the_files_of_one_machine_after_a_full_disk_too(run, place, monkeypatch):
+    formats = ("png", "coco", "labelme-polygons", "label-studio", "yolo", "cvat", "coco-results")
+    things = ("--instances", "components", "--min-area", "9", "--sheet", "4")
+    run("--format", *formats, *things, images=place / "photos", out=place / "single")
+    words = ("--ray", "--ray-shard", "3", *things, "--ray-format", *formats)
+    write, left = Outputs.write, iter(range(4))
+
+    def full(outputs, prediction):
+        if next(left, None) is None:
+            raise OSError(28, "No space left on device")
+        write(outputs, prediction)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Outputs, "write", full)
+        status, text = run(*words, images=place / "photos", out=place / "formats")
+        assert (status, "No space left on device" in text) == (1, True)
+    status, text = run(*words, images=place / "photos", out=place / "formats")
+    assert (status, "labelled: 0, 7 were labelled before" in text) == (3, True), text
+    wanted, found = files_of(place / "single"), files_of(place / "formats")
+    assert {"contact-sheet.html", "summary.csv", "predictions.jsonl", "coco.json"} <= wanted.keys()
+    assert [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "wrong"),
+    [
+        (("--ray", "--format", "coco"), "s3://data/out", "give --ray-format in place of --format"),
+        (
+            ("--ray", "--ray-format", "coco"),
+            "s3://data/out",
+            "needs an --out on a disk of this machine, got s3",
+        ),
+        (("--ray", "--ray-format", "probability"), "here", "cannot be probability"),
+        (("--ray", "--ray-format", "labelme", "labelme-polygons"), "here", "write the same files"),
+        (("--ray-format", "coco"), "here", "--ray-format is for --ray"),
+    ],
+)
+def test_formats_that_cannot_be_written_are_named(run, words, out, wrong):
+    status, text = run(*words, out=out)
+    assert (status, wrong in text) == (1, True), text
+
+
 def test_a_store_that_vanishes_ends_the_run_in_one_line(run, place, monkeypatch):
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(cluster, "ShardLabeller", OutOfReach)
@@ -172,16 +221,21 @@ def test_missing_credentials_are_named(run, monkeypatch):
     opened.cache_clear()
 
 
-def test_another_version_on_the_cluster_is_named(run, monkeypatch):
-    monkeypatch.setattr(cluster, "__version__", "9.9")
+@pytest.mark.parametrize("what", ["Python", "fewseg"])
+def test_another_version_on_the_cluster_is_named(run, monkeypatch, what):
+    monkeypatch.setattr(cluster, "__version__", "9.9" if what == "fewseg" else cluster.__version__)
+    if what == "Python":
+        monkeypatch.setattr(cluster.platform, "python_version", lambda: "9.9")
     status, text = run("--ray")
     assert status == 1
-    assert re.search(r"the machine \w+ of the Ray cluster has fewseg .* \(here 9.9\): install the same", text)
+    words = rf"the machine \w+ of the Ray cluster has {what} \S+ \(here 9.9\): install the same"
+    assert re.search(words, text), text
 
 
-def test_two_runs_into_one_place_do_not_mix(run):
-    with (
-        cluster._claimed(ray, "s3://data/busy", {}, {}),
-        pytest.raises(DataError, match="another run labels"),
-    ):
-        cluster._claimed(ray, "s3://data/busy", {}, {}).__enter__()
+@pytest.mark.parametrize("out", ["s3://data/busy", "busy"])
+def test_two_runs_into_one_place_do_not_mix(run, place, out):
+    out = out if "://" in out else str(place / out)
+    with cluster._claimed(ray, out, {}, {}):
+        status, text = run("--ray", out=out)
+    assert status == 1
+    assert re.search(f"another run labels into {out} now: wait for it, or choose a different place", text)

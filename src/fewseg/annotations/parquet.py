@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any
 
 from fewseg.annotations.jsonl import prediction_of
-from fewseg.annotations.values import Prediction
+from fewseg.annotations.rle import decode_coco
+from fewseg.annotations.values import Instance, Prediction
 from fewseg.errors import first_line
 from fewseg.ops.files import parse_json
-from fewseg.ops.places import files_below, opened
+from fewseg.ops.places import files_below, opened, store_errors
 from fewseg.types import DataError
 
 ENDING = ".parquet"
 _FORMAT = "fewseg-parquet-1"
+_OPEN = 4  # files that are in memory at once: a run's images lie in them in order, but for kills
 
 
 def _schema(classes: Iterable[str]) -> Any:
@@ -81,31 +85,56 @@ def _broken(place: str, error: Exception) -> DataError:
     )
 
 
-def read_parquet(place: str) -> Iterator[Prediction]:
+def read_parquet(place: str, names: Iterable[str] | None = None) -> Iterator[Prediction]:
     """Yields the predictions that ``fewseg label --ray`` wrote, each image once; bad images have none.
 
     Args:
         place: its ``--out``, a folder or any place of fsspec.
+        names: of the images that are wanted, in this order; all by default, file by file.
 
     Raises:
         DataError: a file is broken or of a different kind.
         OSError: the place cannot be read.
     """
+    where: dict[str, tuple[str, int]] = {}  # file and row of each image
+    for path in parts_of(place):
+        found = _table(place, path, ["name", "problem"]).to_pydict()
+        for row, (name, problem) in enumerate(zip(found["name"], found["problem"], strict=True)):
+            if problem is None:
+                where.setdefault(name, (path, row))
+    part = lru_cache(maxsize=_OPEN)(partial(_table, place))
+    for name in where if names is None else names:
+        if name in where:
+            path, row = where[name]
+            yield _prediction(part(path), row, f"{path}, {name}")
+
+
+def _table(place: str, path: str, columns: list[str] | None = None) -> Any:
+    """A file of a run's output, or some columns of it."""
     from pyarrow import ArrowException, parquet
 
-    fs, _ = opened(place)
-    seen: set[str] = set()
-    for path in parts_of(place):
-        try:
-            with fs.open(path) as file:
-                table = parquet.read_table(file)
-        except ArrowException as error:
-            raise _broken(path, error) from error
-        about = parse_json((table.schema.metadata or {}).get(b"fewseg", b"{}"))
-        if about.get("format") != _FORMAT:
-            raise DataError(f"{path} is no file of predictions: give the --out of `fewseg label --ray`")
-        for row in table.to_pylist():
-            if row["problem"] is None and row["name"] not in seen:
-                seen.add(row["name"])
-                line = {**row, "scores": dict(row["scores"]), "facts": parse_json(row["facts"])}
-                yield prediction_of(line, tuple(about["classes"]), f"{path}, {row['name']}")
+    try:
+        with store_errors(place), opened(place)[0].open(path) as file:
+            content = file.read()
+        table = parquet.read_table(io.BytesIO(content), columns=columns)
+    except ArrowException as error:
+        raise _broken(path, error) from error
+    about = parse_json((table.schema.metadata or {}).get(b"fewseg", b"{}"))
+    if about.get("format") != _FORMAT:
+        raise DataError(f"{path} is no file of predictions: give the --out of `fewseg label --ray`")
+    return table
+
+
+def _prediction(table: Any, row: int, where: str) -> Prediction:
+    line = table.slice(row, 1).to_pylist()[0]
+    line = {**line, "scores": dict(line["scores"]), "facts": parse_json(line["facts"])}
+    classes = tuple(parse_json(table.schema.metadata[b"fewseg"])["classes"])
+    found = prediction_of(line, classes, where)
+    if line["instances"] is None:
+        return found
+    instances = []
+    for own in line["instances"]:
+        x, y, width, height = box = tuple(own["bbox"])
+        piece = decode_coco(own["segmentation"], found.size, where)[y : y + height, x : x + width]
+        instances.append(Instance(class_name=own["class"], box=box, piece=piece, score=own["score"]))
+    return replace(found, instances=tuple(instances))

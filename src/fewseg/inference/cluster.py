@@ -10,8 +10,9 @@ import hashlib
 import logging
 import platform
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from torch import Tensor
 
 from fewseg import __version__
 from fewseg.annotations.image_files import rgb_of_bytes
-from fewseg.annotations.parquet import ENDING, parquet_bytes, parts_of, read_columns
-from fewseg.annotations.values import check_name
+from fewseg.annotations.options import ValueRange
+from fewseg.annotations.parquet import ENDING, parquet_bytes, parts_of, read_columns, read_parquet
+from fewseg.annotations.values import Prediction, check_name
 from fewseg.annotations.writer import line_of
 from fewseg.engine.executors import ray_cluster
 from fewseg.errors import first_line
@@ -30,13 +32,14 @@ from fewseg.inference.folder_run import (
     RunReport,
     claimed,
     label_stream,
+    opened_outputs,
     range_before,
     run_facts,
     run_record,
     segmenter_of,
 )
 from fewseg.inference.options import LabelOptions
-from fewseg.inference.outputs import wrong_names
+from fewseg.inference.outputs import THUMBS, thumbnail, write_sheet, write_thumbnail, wrong_names
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.segmenter import Segmenter, evenly
 from fewseg.ops.places import as_url, is_remote, opened, read_bytes, write_bytes
@@ -69,16 +72,17 @@ def label_on_ray(options: LabelOptions) -> RunReport:
     options.check()
     out = as_url(options.out) if is_remote(options.out) else str(options.out.absolute())
     images = find_everywhere(options.images, leave_out=options.out)
-    segmenter, _ = segmenter_of(options)
+    segmenter, expected = segmenter_of(options)
     record = _record(out)
     if segmenter.value_range is None:
         some = evenly(list(images.values()))
         segmenter.learn_range(list(map(_readable, some)), range_before(record))
     session = segmenter.session()
+    options = replace(options, run=replace(options.run, formats=options.ray_format))
     own = run_facts(session, segmenter.value_range, options.run)
     facts = {**own, "format": "fewseg-ray-run-1"}
     about = {} if session.choice is None else {"choice": session.choice.facts()}
-    unnamed = wrong_names(images, (), session.supports.classes)
+    unnamed = wrong_names(images, options.ray_format, session.supports.classes)
     with ray_cluster(options.ray_workers) as ray, _claimed(ray, out, facts, about) as keeper:
         _check_versions(ray)
         done = set(read_columns(out, ["name"])["name"])
@@ -87,18 +91,55 @@ def label_on_ray(options: LabelOptions) -> RunReport:
             if part["error"]:
                 raise OSError(f"{part['error']}; what was written is whole, and the same command goes on")
         found = read_columns(out, ["name", "problem"])
-    missing = todo.keys() - set(found["name"])
-    if missing:
-        raise OSError(
-            f"{out} lacks {len(missing)} images that workers have written, such as {min(missing)}: it must "
-            "be one place for all machines, a shared disk or an object store"
-        )
-    lost = {k: text for k, text in zip(found["name"], found["problem"], strict=True) if text is not None}
+        if missing := todo.keys() - set(found["name"]):
+            raise OSError(
+                f"{out} lacks {len(missing)} images that workers have written, such as {min(missing)}: it "
+                "must be one place for all machines, a shared disk or an object store"
+            )
+        lost = {k: text for k, text in zip(found["name"], found["problem"], strict=True) if text is not None}
+        problems = dict(unnamed) | {k: lost[k] for k in images if k in lost}
+        if options.ray_format:
+            named = {k: place for k, place in images.items() if k not in unnamed}
+            _write_formats(named, session.supports.classes, options)
+            if options.run.sheet > 0:
+                _write_sheet(named, problems, segmenter.value_range, options, expected)
     return RunReport(
         done=len(todo.keys() - lost.keys()),
         before=len((done & images.keys()) - lost.keys()),
-        problems={k: text for k, text in lost.items() if k in images} | dict(unnamed),
+        problems=problems,
     )
+
+
+def _write_formats(images: Mapping[str, Place], classes: tuple[str, ...], options: LabelOptions) -> None:
+    """Writes what a run without Ray writes, from the Parquet files, and goes on where it was killed."""
+    name, (place, path) = next(iter(images.items()), ("", ("", "")))
+    root = Path(path).parents[name.count("/")] if place == "file://" and path.endswith(f"/{name}") else None
+    with opened_outputs(options.out, classes, images, root, options.run) as outputs:
+        todo = [name for name in images if name not in outputs]
+        for prediction in read_parquet(str(options.out.absolute()), todo):
+            outputs.write(prediction)
+
+
+def _write_sheet(
+    images: Mapping[str, Place],
+    problems: Mapping[str, str],
+    value_range: ValueRange | None,
+    options: LabelOptions,
+    expected: Sequence[str],
+) -> None:
+    """Writes the contact sheet; the images that it shows are read again."""
+
+    def draw(prediction: Prediction) -> None:
+        name = prediction.name
+        try:
+            content = _content(name, *images[name])
+            pixels = rgb_of_bytes(content, name, options.read.max_pixels, value_range)
+        except DataError as error:
+            logger.warning("not on the contact sheet: %s", error)
+            return
+        write_thumbnail(options.out / THUMBS, name, thumbnail(pixels), prediction.labels)
+
+    write_sheet(options.out, problems, options.run.sheet, expected, draw)
 
 
 def _label(

@@ -206,19 +206,12 @@ def label_images(
         for text in unnamed.values():
             logger.warning("skipped: %s", text)
         named = {name: file for name, file in images.items() if name not in unnamed}
+        summary = RunSummary(session)
         # the folder that names are relative to
         root = next((file.absolute().parents[name.count("/")] for name, file in images.items()), None)
-        write = WriteOptions(stems=output_stems(list(named)), images=root, label_studio=options.label_studio)
-        outputs = Outputs(folder, session.supports.classes, options.formats, write)
-        finished, summary = False, RunSummary(session)
-        try:
+        with opened_outputs(folder, session.supports.classes, named, root, options) as outputs:
             todo = {name: file for name, file in named.items() if name not in outputs}
             lost = _run(segmenter, session, todo, outputs, folder / THUMBS, options, summary)
-            finished = True
-        finally:
-            outputs.close(finish=finished)
-        if options.instances:
-            write_summary(folder)
     problems = {
         name.encode("utf-8", "backslashreplace").decode(): text for name, text in unnamed.items()
     } | lost
@@ -228,6 +221,23 @@ def label_images(
         problems=problems,
         summary=summary.lines,
     )
+
+
+@contextmanager
+def opened_outputs(
+    folder: Path, classes: tuple[str, ...], names: Iterable[str], root: Path | None, options: RunOptions
+) -> Iterator[Outputs]:
+    """The outputs for images of a folder ``root``, which become complete unless the block raises."""
+    write = WriteOptions(stems=output_stems(names), images=root, label_studio=options.label_studio)
+    outputs = Outputs(folder, classes, options.formats, write)
+    finished = False
+    try:
+        yield outputs
+        finished = True
+    finally:
+        outputs.close(finish=finished)
+    if options.instances:
+        write_summary(folder)
 
 
 def _run(

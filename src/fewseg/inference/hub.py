@@ -6,7 +6,6 @@ All of it is safetensors, JSON and Markdown: nothing in it can run code.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +22,7 @@ from fewseg.errors import first_line
 from fewseg.inference.model import Model, Tiles, Whole
 from fewseg.inference.supports import SupportSet, precision_of_supports, save_supports
 from fewseg.methods.registry import method_name
-from fewseg.ops.files import atomic_write_text, parse_json
+from fewseg.ops.files import atomic_write_text, parse_json, temporary_folder
 from fewseg.recipes.resolve import best_device
 from fewseg.reports.frame import load_results
 from fewseg.reports.numbers import percent
@@ -166,8 +165,8 @@ def push(
     from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 
     api = HfApi(endpoint=constants.ENDPOINT, token=token)
-    with tempfile.TemporaryDirectory(prefix="fewseg-") as folder:
-        save(model, supports, Path(folder), place=name, licence=licence, results=results)
+    with temporary_folder() as folder:
+        save(model, supports, folder, place=name, licence=licence, results=results)
         try:
             api.create_repo(name, private=private, exist_ok=True)
             api.upload_folder(repo_id=name, folder_path=folder, commit_message=f"fewseg {version('fewseg')}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from fewseg.inference.options import ExportOptions
 from fewseg.inference.segmentation import Session
 from fewseg.inference.segmenter import segmenter_with_supports
 from fewseg.methods.base import FewShotSegmenter
-from fewseg.ops.files import atomic_path, atomic_write_text, parse_json, unwritten
+from fewseg.ops.files import atomic_path, atomic_write_text, parse_json, temporary_folder, unwritten
 from fewseg.types import DataError, Features
 
 logger = logging.getLogger(__name__)
@@ -332,9 +331,9 @@ def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float =
             f"ONNX Runtime is used on the CPU alone, and the model is on {model.device}: use torch, or hide "
             "the GPU (CUDA_VISIBLE_DEVICES=)"
         )
-    with tempfile.TemporaryDirectory(prefix="fewseg-") as temporary:
+    with temporary_folder() as temporary:
         if folder is None:
-            folder = Path(temporary)
+            folder = temporary
             write_extract(model, folder / EXTRACT)
         else:
             _check_size(model, folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -13,6 +13,7 @@ from fewseg.annotations.options import Format, LabelStudioNames, ReadOptions
 from fewseg.engine.choices import FusionName, PrecisionOption
 from fewseg.inference.find import find_images
 from fewseg.ops.files import check_writable
+from fewseg.ops.places import as_url, is_remote
 from fewseg.recipes.names import check_recipe_name
 
 AUTO, AUTO_RECIPE = "auto", "fitted_resnet50"
@@ -136,7 +137,10 @@ class LabelOptions:
     ray: bool = False
     """label on a Ray cluster ($RAY_ADDRESS), or on one of this machine. Images may then lie anywhere that
     fsspec reads (s3://bucket/photos, photos.zip, a list.parquet with a column path), and so may --out, which
-    gets Parquet files in place of all others."""
+    gets Parquet files in place of --format."""
+    ray_format: tuple[Format, ...] = ()
+    """with --ray, and --out a folder of this machine: what to write from the Parquet files at the end, beside
+    predictions.jsonl and the contact sheet; the same files as without --ray."""
     ray_workers: int = 0  # with --ray: how many hold the model; 0 for one on each GPU, or else on each CPU.
     ray_shard: int = 256  # with --ray: images of a Parquet file, which a killed run goes on after.
 
@@ -147,6 +151,8 @@ class LabelOptions:
             ValueError: an option is out of range or does not go with another one.
             OSError: an input does not exist, or an output cannot be written.
         """
+        if self.ray_format and not self.ray:
+            raise ValueError("--ray-format is for --ray: give --format")
         if self.graphs is not None and self.backend != "onnx":
             raise ValueError("--graphs is for the ONNX backend: give --backend onnx too, or leave it out")
         if self.model.precision == "bf16" and self.backend == "onnx":
@@ -177,10 +183,17 @@ class LabelOptions:
         if self.backend != "torch":
             raise ValueError("--ray needs --backend torch: leave --backend out")
         if self.run.formats != RunOptions.formats:
+            raise ValueError("--ray writes Parquet: give --ray-format in place of --format")
+        if self.ray_format and is_remote(self.out):
             raise ValueError(
-                "--ray writes Parquet alone: leave --format out, and write other formats from what "
-                "fewseg.annotations.parquet.read_parquet gives"
+                f"--ray-format needs an --out on a disk of this machine, got {as_url(self.out)}: leave it "
+                "out, or write from what fewseg.annotations.parquet.read_parquet gives"
             )
+        if "probability" in self.ray_format:
+            raise ValueError(
+                "--ray-format cannot be probability, which Parquet files do not hold: leave it out"
+            )
+        replace(self.run, formats=self.ray_format).check()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import base64
 import csv
 import hashlib
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +151,16 @@ def _path(folder: Path, name: str, ending: str) -> Path:
     return folder / (hashlib.sha256(name.encode()).hexdigest()[:32] + ending)
 
 
-def write_sheet(folder: Path, problems: Mapping[str, str], most: int, expected: Sequence[str] = ()) -> None:
+def write_sheet(
+    folder: Path,
+    problems: Mapping[str, str],
+    most: int,
+    expected: Sequence[str] = (),
+    draw: Callable[[Prediction], None] | None = None,
+) -> None:
     """Writes one HTML file of a run's ``most`` images of the lowest quality, with all it shows in it.
 
-    ``expected`` are sentences on what to expect of the run.
+    ``expected`` are sentences on what to expect of the run; ``draw`` writes the thumbnails that do not exist.
     """
     classes: tuple[str, ...] = ()
     found: list[tuple[float, str, Mapping[str, Any]]] = []
@@ -163,6 +169,11 @@ def write_sheet(folder: Path, problems: Mapping[str, str], most: int, expected: 
         score = float(str(prediction.facts.get("quality", min(prediction.scores))))
         found.append((score, prediction.name, prediction.facts))
     found.sort(key=lambda item: item[0])
+    shown = {name for _, name, _ in found[:most]}
+    undrawn = {name for name in shown if not _path(folder / THUMBS, name, ".png").is_file()}
+    for prediction in read_jsonl(folder / LINES) if draw is not None and undrawn else ():
+        if draw is not None and prediction.name in undrawn:
+            draw(prediction)
     text = render(
         "contact_sheet.html",
         title="Contact sheet",

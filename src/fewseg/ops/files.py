@@ -10,6 +10,7 @@ import platform
 import re
 import secrets
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,11 +33,10 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterat
     """
     target = Path(path)
     start = target.stem[:_KEPT]  # a name as long as a file system takes leaves no room for more
-    writer = f"{_machine()}-{os.getpid()}-{secrets.token_hex(6)}"
-    temporary = target.with_name(f".{start}.{writer}{target.suffix}")
+    temporary = target.with_name(f".{start}.{_writer()}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left(target.parent)
+        remove_left(target.parent)
         yield temporary
         if durable:
             _flush(temporary)
@@ -75,8 +75,25 @@ def _machine() -> str:
     return f"{zlib.crc32(platform.node().encode()):08x}"
 
 
-def _remove_left(folder: Path) -> None:
-    """Removes temporary files whose process is no more, once a process and folder."""
+def _writer() -> str:
+    return f"{_machine()}-{os.getpid()}-{secrets.token_hex(6)}"
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for the length of the block, where the system has such; those of killed processes go."""
+    home = Path(tempfile.gettempdir())
+    remove_left(home)
+    folder = home / f".fewseg.{_writer()}"
+    try:
+        folder.mkdir(mode=0o700)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_left(folder: Path) -> None:
+    """Removes temporary files and folders whose process is no more, once a process and folder."""
     if (os.getpid(), folder) in _looked_at:
         return
     _looked_at.add((os.getpid(), folder))
@@ -85,7 +102,10 @@ def _remove_left(folder: Path) -> None:
             found = _TEMPORARY.fullmatch(entry.name)
             if found and found["machine"] == _machine() and not _runs(int(found["process"])):
                 with suppress(OSError):
-                    os.unlink(entry.path)
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.path)
+                    else:
+                        os.unlink(entry.path)
 
 
 def _runs(process: int) -> bool:

@@ -28,6 +28,7 @@ from fewseg.inference.options import Split
 from fewseg.inference.outputs import COLOURS
 from fewseg.serve.export import EXAMPLES, TABLE, examples, export
 from fewseg.serve.importing import import_masks
+from fewseg.serve.kept import KeptPages
 from fewseg.serve.label_studio import STUDIO_PATHS, studio_router
 from fewseg.serve.label_studio_client import StudioSettings
 from fewseg.serve.limits import Bodies, Limits, RequestError
@@ -57,22 +58,24 @@ def create_app(
     label_studio: StudioSettings | None = None,
     password: str = "",
     label_options: str = "",
+    keep: Path | None = None,
 ) -> FastAPI:
     """The server of a model.
 
-    ``label_options`` are those by which ``fewseg label`` uses the same model.
+    ``label_options`` are those by which ``fewseg label`` uses the same model; pages are kept in a folder.
     A request must name one of ``hosts``, as a foreign site could lead here, and bring the ``password`` where
     there is one; Label Studio's addresses have their own.
     """
     limits, shared = limits or Limits(), SharedModel(model)
-    pages = Pages(shared, limits)
+    pages = Pages(shared, limits, kept=None if keep is None else KeptPages(keep))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async def sweep() -> None:
             while True:
-                await asyncio.sleep(_SWEEP_SECONDS)
                 pages.sweep()
+                await run_in_threadpool(pages.sweep_kept)
+                await asyncio.sleep(_SWEEP_SECONDS)
 
         task = asyncio.create_task(sweep())
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from fewseg.annotations.writer import WriteOptions
 from fewseg.inference.instances import instances_of, numbered
 from fewseg.inference.options import MIN_AREA, Split
 from fewseg.inference.outputs import LINES, SUMMARY, Outputs, write_summary
+from fewseg.ops.files import temporary_folder
 from fewseg.serve.limits import RequestError
 from fewseg.serve.pages import PageState
 
@@ -47,30 +47,30 @@ def export(
     if settled:
         images = tuple(image for image in images if image.role != "open")
     numbers = {image.name: f"{k:06}" for k, image in enumerate(images)}  # users' names are no paths
-    with tempfile.TemporaryDirectory(prefix="fewseg-") as folder:
+    with temporary_folder() as folder:
         formats = [] if form == TABLE else [form]
-        outputs = Outputs(Path(folder), classes, formats, WriteOptions(stems=numbers))
+        outputs = Outputs(folder, classes, formats, WriteOptions(stems=numbers))
         try:
             for image in images:
                 outputs.write(_shown(page, image.id, threshold, outputs.probability, instances))
         finally:
             outputs.close()
         if form == TABLE:
-            write_summary(Path(folder))
-            return attachment("instances.csv", "text/csv", (Path(folder) / SUMMARY).read_bytes())
-        for file in filter(Path.is_file, sorted(Path(folder).glob("[!.]*"))):  # of a format that is one file
+            write_summary(folder)
+            return attachment("instances.csv", "text/csv", (folder / SUMMARY).read_bytes())
+        for file in filter(Path.is_file, sorted(folder.glob("[!.]*"))):  # of a format that is one file
             if (file.name == LINES) == (form == "jsonl"):
                 media_type = "application/x-ndjson" if form == "jsonl" else "application/json"
                 return attachment(file.name, media_type, file.read_bytes())
         stems = output_stems(numbers)
         names = {number: file_safe(stems[name]) for name, number in numbers.items()}
-        return attachment(f"{form}.zip", "application/zip", _zip(Path(folder), names))
+        return attachment(f"{form}.zip", "application/zip", _zip(folder, names))
 
 
 def examples(page: PageState) -> Response:
     """The page's examples as the file of a support set, which ``fewseg label`` takes."""
-    with tempfile.TemporaryDirectory(prefix="fewseg-") as folder:
-        path = Path(folder) / EXAMPLES
+    with temporary_folder() as folder:
+        path = folder / EXAMPLES
         page.save_supports(path)
         return attachment(EXAMPLES, "application/octet-stream", path.read_bytes())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from fewseg.annotations.formats import iter_supports
 from fewseg.annotations.mask_files import read_classes
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.values import AnnotatedImage, Mask, Problem
+from fewseg.ops.files import temporary_folder
 from fewseg.serve.limits import MIB, Limits
 from fewseg.serve.pages import DEFAULT_CLASS, Drawn, PageImage, PageState, clean_name
 from fewseg.types import IGNORE, DataError
@@ -41,8 +41,8 @@ def import_masks(page: PageState, name: str, content: bytes, role: Drawn) -> tup
     classes, masks, notes = list(page.classes), dict[str, Mask](), list[str]()
     if classes == [DEFAULT_CLASS] and not any(image.mask_png for image in page.images):
         classes = []
-    with tempfile.TemporaryDirectory(prefix="fewseg-") as folder:
-        root = Path(folder).resolve() / "upload" / "annotations"
+    with temporary_folder() as folder:
+        root = folder.resolve() / "upload" / "annotations"
         root.mkdir(parents=True)
         if zipfile.is_zipfile(io.BytesIO(content)):
             _unpack(content, root, page.limits)
@@ -59,7 +59,7 @@ def import_masks(page: PageState, name: str, content: bytes, role: Drawn) -> tup
                 masks[image.id] = _labels(item, classes)
         except DataError as error:
             raise DataError(str(error).replace(f"{folder}/upload/annotations", name)) from error
-        notes = [note.replace(f"{root}/", "").replace(folder, "") for note in notes]
+        notes = [note.replace(f"{root}/", "").replace(str(folder), "") for note in notes]
     if masks:
         page.put_masks(masks, tuple(classes), role)
     return len(masks), notes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import logging
 import secrets
 import threading
 import time
@@ -30,6 +32,7 @@ from fewseg.annotations.image_files import (
 )
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.values import MAX_CLASSES, Mask
+from fewseg.errors import first_line
 from fewseg.inference.advice import RunSummary
 from fewseg.inference.complete import Canvas, Hints, canvas, complete
 from fewseg.inference.images import FirstRange
@@ -37,8 +40,11 @@ from fewseg.inference.model import EncodedImage, Model, Window, view_masks
 from fewseg.inference.quality import probabilities
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.supports import SupportSet, save_supports
+from fewseg.serve.kept import KeptPage, KeptPages
 from fewseg.serve.limits import MIB, Limits, RequestError
 from fewseg.types import IGNORE, DataError
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_CLASS_NAME = 60
 _LONGEST_FILE_NAME = 120
@@ -181,8 +187,8 @@ class PageState:
     A mask has the number j where ``classes[j - 1]`` is shown. Images stay encoded while there is room.
     """
 
-    def __init__(self, shared: SharedModel, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, shared: SharedModel, limits: Limits, kept: KeptPage | None = None) -> None:
+        self.limits, self.kept = limits, kept
         self._shared, self._lock, self._fitting = shared, threading.RLock(), threading.Lock()
         self._images: dict[str, PageImage] = {}
         self._values = FirstRange()
@@ -197,6 +203,47 @@ class PageState:
         self._done: deque[Change] = deque(maxlen=_MOST_CHANGES)
         self._undone: list[Change] = []
         self.version = 0  # grows when predictions may change
+
+    @classmethod
+    def restored(cls, shared: SharedModel, limits: Limits, kept: KeptPage) -> PageState:
+        """The page of a server that has ended, without what could be undone there."""
+        page, about = cls(shared, limits, kept), kept.read()
+        for stored in about["images"]:
+            image = PageImage(
+                **{key: stored[key] for key in ("id", "name", "order", "role", "edit")},
+                size=(stored["size"][0], stored["size"][1]),
+                content=kept.file(stored["content"]),
+                thumbnail=kept.file(stored["thumbnail"]),
+                mask_png=None if stored["mask"] is None else kept.file(stored["mask"]),
+            )
+            page._images[image.id] = page._with_views(image)
+        page._classes, page.version = tuple(about["classes"]), about["version"] + 1
+        page._orders, page._edits = count(about["next"][0]), count(about["next"][1])
+        page._values.found = about["values"] and (about["values"][0], about["values"][1])
+        return page
+
+    def _save(self) -> None:
+        """Brings what cannot be computed again to the disk, before anybody is told that it is done."""
+        if self.kept is None:
+            return
+        files: dict[str, bytes] = {}
+        images = []
+        for image in self.images:
+            content, thumbnail, mask = f"{image.id}.image", f"{image.id}.jpg", None
+            files |= {content: image.content, thumbnail: image.thumbnail}
+            if image.mask_png is not None:
+                mask = f"{hashlib.sha256(image.mask_png).hexdigest()[:32]}.png"
+                files[mask] = image.mask_png
+            own = {key: getattr(image, key) for key in ("id", "name", "order", "role", "edit", "size")}
+            images.append({**own, "content": content, "thumbnail": thumbnail, "mask": mask})
+        about = {
+            "classes": self._classes,
+            "images": images,
+            "version": self.version,
+            "next": [max((image.order for image in self.images), default=-1) + 1, next(self._edits)],
+            "values": self._values.found,
+        }
+        self.kept.write(about, files)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -256,6 +303,7 @@ class PageState:
             image = replace(image, name=unused_name(name, {other.name for other in self._images.values()}))
             self._images[image.id] = image
             self._keep(image.id, encoded)
+            self._save()
             return self._images[image.id]
 
     def _pixels(self, content: bytes, name: str) -> Tensor:
@@ -321,6 +369,7 @@ class PageState:
                 self._change({}, classes)
             else:  # the first is there from the start
                 self._classes = classes
+                self._save()
 
     def rename_class(self, number: int, name: str) -> None:
         """Gives a class a different name; masks stay the same."""
@@ -376,6 +425,7 @@ class PageState:
         touched = [*change.old.values(), *change.new.values()]
         if not added or any(image and image.role == "support" for image in touched):
             self._supports_changed()
+        self._save()
 
     def put_masks(self, masks: Mapping[str, Mask], classes: tuple[str, ...], role: Drawn) -> None:
         """Gives several images their masks, and the page its classes, in one change."""
@@ -445,6 +495,7 @@ class PageState:
             old = self.image(id)
             if edit not in (None, old.edit):
                 if (old.role, old.mask_png) == (role, new.mask_png):
+                    self._save()
                     return old  # sent twice, as its first answer was lost
                 raise RequestError(
                     409,
@@ -627,9 +678,13 @@ class Pages:
     """The open pages by token; one that is not used for a while is dropped with all it holds."""
 
     def __init__(
-        self, shared: SharedModel, limits: Limits, clock: Callable[[], float] = time.monotonic
+        self,
+        shared: SharedModel,
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+        kept: KeptPages | None = None,
     ) -> None:
-        self.shared, self.limits = shared, limits
+        self.shared, self.limits, self.kept = shared, limits, kept
         self._clock, self._lock = clock, threading.RLock()
         self._open: dict[str, tuple[PageState, float]] = {}  # with the time of last use
 
@@ -639,40 +694,68 @@ class Pages:
     def open(self) -> tuple[str, PageState]:
         """Opens a page, with its token; a full server drops its longest idle page without images."""
         with self._lock:
-            self.sweep()
-            if len(self._open) >= self.limits.sessions:
-                empty = [(used, token) for token, (page, used) in self._open.items() if page.empty]
-                if not empty:
-                    raise RequestError(
-                        503,
-                        f"a server may have {self.limits.sessions} sessions at a time, and all are in use: "
-                        "close a different page, or wait until one times out",
-                    )
-                del self._open[min(empty)[1]]
-            token, page = secrets.token_urlsafe(24), PageState(self.shared, self.limits)
+            self._make_room()
+            token = secrets.token_urlsafe(24)
+            page = PageState(self.shared, self.limits, None if self.kept is None else self.kept.page(token))
             self._open[token] = (page, self._clock())
             return token, page
 
+    def _make_room(self) -> None:
+        self.sweep()
+        if len(self._open) >= self.limits.sessions:
+            empty = [(used, token) for token, (page, used) in self._open.items() if page.empty]
+            if not empty:
+                raise RequestError(
+                    503,
+                    f"a server may have {self.limits.sessions} sessions at a time, and all are in use: "
+                    "close a different page, or wait until one times out",
+                )
+            self.close(min(empty)[1])
+
     def get(self, token: str) -> PageState:
-        """The page with a token, whose idle time starts again."""
+        """The page with a token, whose idle time starts again; one of before this server is opened again."""
         with self._lock:
             self.sweep()
-            if token not in self._open:
-                raise RequestError(401, "the session is unknown or has timed out: load the page again")
-            page, _ = self._open[token]
+            page = self._open[token][0] if token in self._open else self._restored(token)
             self._open[token] = (page, self._clock())
-            return page
+        if page.kept is not None:
+            page.kept.used()
+        return page
+
+    def _restored(self, token: str) -> PageState:
+        unknown = RequestError(401, "the session is unknown or has timed out: load the page again")
+        if self.kept is None or not token:
+            raise unknown
+        kept = self.kept.page(token)
+        try:
+            page = PageState.restored(self.shared, self.limits, kept)
+        except FileNotFoundError:
+            raise unknown from None
+        except (OSError, ValueError, TypeError, LookupError) as error:
+            logger.error("the page in %s cannot be opened again: %s", kept.folder, first_line(error))
+            raise unknown from error
+        self._make_room()
+        return page
 
     def close(self, token: str) -> None:
         """Drops a page; an unknown token is ignored."""
         with self._lock:
             self._open.pop(token, None)
+            if self.kept is not None:
+                self.kept.page(token).remove()
 
     def sweep(self) -> None:
         """Drops pages that have been idle too long."""
         oldest = self._clock() - self.limits.idle_seconds
         with self._lock:
-            self._open = {token: entry for token, entry in self._open.items() if entry[1] > oldest}
+            for token in [token for token, entry in self._open.items() if entry[1] <= oldest]:
+                self.close(token)
+
+    def sweep_kept(self) -> None:
+        """Drops pages of before this server that have been idle too long."""
+        if self.kept is not None:
+            with self._lock:
+                self.kept.sweep(self.limits.idle_seconds, self._open)
 
 
 def _chances(answer: Segmentation, classes: tuple[str, ...]) -> NDArray[np.float32]:

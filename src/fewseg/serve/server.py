@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewseg.inference.options import QUICK_MODEL, ModelOptions
+from fewseg.ops.files import check_writable, folder_alone, remove_left
 from fewseg.serve.limits import MIB, Limits
 
 if TYPE_CHECKING:
@@ -38,6 +42,9 @@ class ServeOptions:
     session_mib: int = 2048  # memory that one open page may use.
     sessions: int = 8  # pages that may be open at the same time.
     idle_minutes: int = 60  # a page that is not used for this long loses its images and masks.
+    # a folder that keeps the open pages, images and masks, until they are closed or time out: a page goes on
+    # where it was when the server is started again. By default they are lost with the server.
+    keep: Path | None = None
     # URL of a Label Studio to be the ML backend of as well. Its API token is read from the environment
     # variable LABEL_STUDIO_API_KEY; where BASIC_AUTH_USER and BASIC_AUTH_PASS are set, Label Studio must send
     # them.
@@ -69,7 +76,9 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
         idle_seconds=options.idle_minutes * 60.0,
     )
     studio, password = _studio(options), _password(options)
-    with _listen(options.host, options.port) as listener:  # before the model is loaded: errors come at once
+    remove_left(Path(tempfile.gettempdir()))
+    # before the model is loaded: errors come at once
+    with _listen(options.host, options.port) as listener, _kept(options.keep):
         names = (*_LOOPBACK, *map(str.lower, options.behind))
         hosts = names if options.host in _LOOPBACK else None
         model = load_model(options.model)
@@ -80,6 +89,7 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
             label_studio=studio,
             password=password,
             label_options=label_options(options.model),
+            keep=options.keep,
         )
         announce(_welcome(options, listener.getsockname()[1]))
         config = uvicorn.Config(
@@ -127,6 +137,20 @@ def _password(options: ServeOptions) -> str:
             "FEWSEG_PASSWORD, or give --no-auth to let everybody in"
         )
     return found
+
+
+@contextmanager
+def _kept(folder: Path | None) -> Iterator[None]:
+    """The folder of pages, for this server alone."""
+    if folder is None:
+        yield
+        return
+    check_writable(folder / "page.json")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with folder_alone(folder) as alone:
+        if not alone:
+            raise ValueError(f"another server keeps its pages in {folder} now: give a different --keep")
+        yield
 
 
 def _welcome(options: ServeOptions, port: int) -> str:

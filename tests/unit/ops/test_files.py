@@ -16,6 +16,7 @@ from fewseg.ops.files import (
     check_writable,
     folder_alone,
     lock,
+    temporary_folder,
 )
 
 
@@ -199,3 +200,25 @@ def test_the_next_process_removes_the_temporary_files_of_killed_ones_and_no_othe
         assert own.exists()
         assert set(names(tmp_path)) == kept | {own.name, "z"}
     assert set(names(tmp_path)) == kept | {"mine", "z"}
+
+
+KILLED_FOLDER = """
+import os, signal
+from fewseg.ops.files import temporary_folder
+with temporary_folder() as folder:
+    (folder / "sub").mkdir()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="whether a process exists is known on POSIX alone")
+def test_the_next_process_removes_the_temporary_folders_of_killed_ones(tmp_path, monkeypatch):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", KILLED_FOLDER], check=False, env=environment)
+    assert len(names(tmp_path)) == 1
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with temporary_folder() as folder:
+        assert folder.stat().st_mode & 0o077 == 0
+        assert set(names(tmp_path)) == {folder.name, "mine"}
+    assert names(tmp_path) == ["mine"]
