@@ -52,22 +52,22 @@ class RunSummary:
         self._by_name: dict[str, _Judged] = {}
         self._looks: dict[str, float] = {}  # name to score of those whose look is kept
 
-    def add(self, name: str, image: EncodedImage, found: Segmentation) -> None:
+    def add(self, name: str, image: EncodedImage, segmentation: Segmentation) -> None:
         """Adds a labelled image."""
-        if found.quality is None:
+        if segmentation.quality is None:
             return
-        own = {
-            k: found.quality.classes[k].score
-            for j, k in enumerate(found.classes)
-            if bool((found.margins[j] > 0).any())
+        scores = {
+            k: segmentation.quality.classes[k].score
+            for j, k in enumerate(segmentation.classes)
+            if bool((segmentation.margins[j] > 0).any())
         }
-        score, side = found.quality.score, max(image.size)
-        self._by_name[name] = _Judged(name=name, score=score, classes=own, look=_look(image), side=side)
+        score, side = segmentation.quality.score, max(image.size)
+        self._by_name[name] = _Judged(name=name, score=score, classes=scores, look=_look(image), side=side)
         self._looks[name] = score
         if len(self._looks) > 2 * _LOOKS:
             ranked = sorted(self._looks, key=self._looks.__getitem__)
-            for other in ranked[_LOOKS:]:
-                self._by_name[other] = replace(self._by_name[other], look=None)
+            for old in ranked[_LOOKS:]:
+                self._by_name[old] = replace(self._by_name[old], look=None)
             self._looks = {name: self._looks[name] for name in ranked[:_LOOKS]}
 
     @property
@@ -79,7 +79,7 @@ class RunSummary:
         """Sentences for a user: each class, and what to do where one is poor."""
         choice, lines, low = self._session.choice, [], []
         for name in self._session.supports.classes:
-            scores = [own.classes[name] for own in self._judged if name in own.classes]
+            scores = [image.classes[name] for image in self._judged if name in image.classes]
             known = None if choice is None else choice.classes[name].iou
             parts = [] if known is None else [f"expected IoU {known:.2f}"]
             if scores:
@@ -107,11 +107,11 @@ class RunSummary:
 
     def next_but(self, left_out: Collection[str] = ()) -> list[str]:
         """As :attr:`next`, of the images that are not left out."""
-        pool = sorted((own for own in self._judged if own.name not in left_out), key=lambda own: own.score)
-        pool = pool[: max(_LEAST, round(_SHARE * len(pool)))]
+        pool = [image for image in self._judged if image.name not in left_out]
+        pool = sorted(pool, key=lambda image: image.score)[: max(_LEAST, round(_SHARE * len(pool)))]
         seen = [_look(support.image) for support in self._session.supports.images]
         chosen: list[str] = []
-        looks = {own.name: (own.score, own.look) for own in pool if own.look is not None}
+        looks = {image.name: (image.score, image.look) for image in pool if image.look is not None}
         while looks and len(chosen) < _NEXT:
             known = torch.stack(seen)
             gains = {k: (1 - score) * (1 - float((known @ look).max())) for k, (score, look) in looks.items()}
@@ -125,13 +125,13 @@ class RunSummary:
         size = self._session.model.size
         if self._session.choice is None:
             return "--model auto, which chooses the method by your examples"
-        if self._judged and median(own.side for own in self._judged) >= _LARGE * size:
+        if self._judged and median(image.side for image in self._judged) >= _LARGE * size:
             return f"--tiles {size}, for small things in large images"
         return f"--size {round(_LARGE * size / 8) * 8 + 1}, which shows more detail and takes twice as long"
 
 
 def _look(image: EncodedImage) -> Tensor:
     """The mean of an image's deepest features, of unit length."""
-    maps: Sequence[Tensor] = [own for level, own in image.features.maps.items() if level != GUIDE]
-    deepest = max(maps, key=lambda own: own.shape[1])
+    maps: Sequence[Tensor] = [values for level, values in image.features.maps.items() if level != GUIDE]
+    deepest = max(maps, key=lambda values: values.shape[1])
     return F.normalize(deepest.float().mean(dim=(0, 2, 3)), dim=0).cpu()

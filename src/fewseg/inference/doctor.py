@@ -38,13 +38,13 @@ class Finding:
 def run(options: DoctorOptions, console: Console) -> int:
     """Prints the report."""
     del options
-    found = list(findings())
-    for each in found:
-        mark = "!!" if each.serious else "- " if each.advice else "ok"
-        console.out(f"{mark} {each.what}: {each.found}", highlight=False)
-        if each.advice:
-            console.out(f"     {each.advice}", highlight=False)
-    return int(any(each.serious for each in found))
+    results = list(findings())
+    for finding in results:
+        mark = "!!" if finding.serious else "- " if finding.advice else "ok"
+        console.out(f"{mark} {finding.what}: {finding.found}", highlight=False)
+        if finding.advice:
+            console.out(f"     {finding.advice}", highlight=False)
+    return int(any(finding.serious for finding in results))
 
 
 def findings() -> Iterator[Finding]:

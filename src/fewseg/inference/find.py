@@ -44,9 +44,9 @@ def find_images(places: Sequence[str | Path], leave_out: Path | None = None) -> 
     roots: list[Path] = []
     files: dict[Path, None] = {}
     for place in map(str, places):
-        root, found = _files_of(place)
+        root, paths = _files_of(place)
         roots.append(root)
-        files.update(dict.fromkeys(f for f in found if not _below(f, leave_out)))
+        files.update(dict.fromkeys(path for path in paths if not _below(path, leave_out)))
     if not files:
         raise DataError(
             f"{', '.join(map(str, places))}: found no images there (files that end in "
@@ -101,17 +101,17 @@ def find_everywhere(places: Sequence[str], leave_out: Path | None = None) -> Map
         return {name: ("file://", os.path.abspath(f)) for name, f in find_images(places, leave_out).items()}
     listed = [_listed(place if is_remote(place) else os.path.abspath(place)) for place in places]
     common = posixpath.commonpath([root for root, _ in listed])
-    found: dict[str, Place] = {}
+    images: dict[str, Place] = {}
     for root, files in listed:
         for name, file in files.items():
             full = posixpath.join(root[len(common) :].strip("/"), name)
-            if found.setdefault(full, file) != file:
+            if images.setdefault(full, file) != file:
                 raise DataError(
                     f"two images have the name {full}: label them in two runs, or name them apart"
                 )
-    if not found:
+    if not images:
         raise DataError(f"{', '.join(places)}: found no images there ({', '.join(IMAGE_SUFFIXES)})")
-    return dict(sorted(found.items()))
+    return dict(sorted(images.items()))
 
 
 def _listed(place: str) -> tuple[str, dict[str, Place]]:
@@ -144,16 +144,16 @@ def _of_list(place: str) -> tuple[str, dict[str, Place]]:
             "of files or URLs"
         ) from error
     files = []
-    for own in paths:
-        if "::" in own:
-            raise DataError(f"{place} lists {own}: give plain files and URLs")
-        if is_remote(own):
-            files.append((own[: own.index("://") + 3], own[own.index("://") + 3 :]))
+    for file in paths:
+        if "::" in file:
+            raise DataError(f"{place} lists {file}: give plain files and URLs")
+        if is_remote(file):
+            files.append((file[: file.index("://") + 3], file[file.index("://") + 3 :]))
         else:
-            files.append(("file://", os.path.abspath(os.path.join(os.path.dirname(path), own))))
-    full = [f"{root.removesuffix('://')}/{own.lstrip('/')}" for root, own in files]
-    base = posixpath.commonpath([posixpath.dirname(own) for own in full]) if full else ""
-    names = columns.get("name") or [own[len(base) :].lstrip("/") for own in full]
+            files.append(("file://", os.path.abspath(os.path.join(os.path.dirname(path), file))))
+    full = [f"{root.removesuffix('://')}/{file.lstrip('/')}" for root, file in files]
+    base = posixpath.commonpath([posixpath.dirname(file) for file in full]) if full else ""
+    names = columns.get("name") or [file[len(base) :].lstrip("/") for file in full]
     if len(set(names)) < len(set(files)):
         raise DataError(f"{place} has one name for two images: give each a name of its own")
     return base, dict(zip(map(str, names), files, strict=True))

@@ -62,19 +62,19 @@ def claimed(
     except OSError as error:
         raise unwritten(path, error) from error
     with _alone(folder):
-        found = path.read_bytes() if path.is_file() else None
-        atomic_write_text(path, run_record(str(folder), found, facts, about))
+        content = path.read_bytes() if path.is_file() else None
+        atomic_write_text(path, run_record(str(folder), content, facts, about))
         yield
 
 
 def run_record(
-    folder: str, found: bytes | None, facts: Mapping[str, object], about: Mapping[str, object] | None = None
+    folder: str, content: bytes | None, facts: Mapping[str, object], about: Mapping[str, object] | None = None
 ) -> str:
     """The content of a run's file; raises a DataError where the one found is of a different run."""
     known: dict[str, object] = {}
-    if found is not None:
+    if content is not None:
         try:
-            value = parse_json(found)
+            value = parse_json(content)
         except ValueError as error:
             raise DataError(
                 f"{folder}/{RUN_FILE} is broken ({error}): remove it, or choose a different folder"
@@ -256,11 +256,11 @@ def _run(
         pixels = read_image(images[name], name, segmenter.max_pixels, segmenter.value_range)
         return pixels, thumbnail(pixels) if options.sheet > 0 else None
 
-    def write(name: str, found: Segmentation, thumb: NDArray[np.uint8] | None) -> None:
+    def write(name: str, segmentation: Segmentation, thumb: NDArray[np.uint8] | None) -> None:
         if thumb is not None:
-            write_thumbnail(thumbs, name, thumb, found.labels)
-        things = found.instances(options.instances, options.min_area) if options.instances else None
-        outputs.write(found.prediction(name, probability=outputs.probability, instances=things))
+            write_thumbnail(thumbs, name, thumb, segmentation.labels)
+        instances = segmentation.instances(options.instances, options.min_area) if options.instances else None
+        outputs.write(segmentation.prediction(name, probability=outputs.probability, instances=instances))
 
     finished = label_stream(segmenter.model, session, images, read, write, lost, options, summary)
     with progress_bar(not options.quiet) as bar:
@@ -299,11 +299,11 @@ def label_stream(
 
     def compute(batch: list[tuple[str, tuple[PreparedImage, A]]]) -> list[tuple[Segmentation, A]]:
         encoded = model.encode([image for _, (image, _) in batch])
-        found = session.segment_all(encoded, quality=options.quality)
+        results = session.segment_all(encoded, quality=options.quality)
         if summary is not None:
-            for (name, _), image, own in zip(batch, encoded, found, strict=True):
-                summary.add(name, image, own)
-        return [(own, beside) for own, (_, (_, beside)) in zip(found, batch, strict=True)]
+            for (name, _), image, result in zip(batch, encoded, results, strict=True):
+                summary.add(name, image, result)
+        return [(result, beside) for result, (_, (_, beside)) in zip(results, batch, strict=True)]
 
     def failed(name: str, error: Exception) -> None:
         text = NO_MEMORY if isinstance(error, MemoryError) else str(error)

@@ -129,7 +129,7 @@ def load(
         )
     settings = _settings(folder / SETTINGS)
     method, about = load_checkpoint(folder / MODEL)
-    fusions = {method.fusion.kind: method.fusion, **{own.kind: own for own in method.fusions}}
+    fusions = {method.fusion.kind: method.fusion, **{fusion.kind: fusion for fusion in method.fusions}}
     if settings["fusion"] not in fusions:
         raise DataError(f"{folder / SETTINGS}: {type(method).__name__} has no fusion {settings['fusion']!r}")
     if settings["fusion"] != method.fusion.kind:
@@ -221,17 +221,17 @@ def _downloaded(name: str, revision: str | None, local_files_only: bool) -> Path
 
 def _settings(path: Path) -> dict[str, Any]:
     try:
-        found = parse_json(path.read_bytes())
+        settings = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}): save the segmenter again") from error
-    schema = found.get("schema") if isinstance(found, dict) else None
+    schema = settings.get("schema") if isinstance(settings, dict) else None
     if isinstance(schema, int) and schema > _SCHEMA:
         raise DataError(f"{path} has schema {schema}, this version reads up to {_SCHEMA}: update fewseg")
     wrong = [
         key
         for key, kinds in _FORMS.items()
-        if not isinstance(found, dict) or type(found.get(key, ...)) not in kinds
+        if not isinstance(settings, dict) or type(settings.get(key, ...)) not in kinds
     ]
     if wrong:
         raise DataError(f"{path} has no valid {', '.join(wrong)}: save the segmenter again")
-    return dict(found)
+    return dict(settings)

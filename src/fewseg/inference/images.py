@@ -132,16 +132,16 @@ _MOST_VALUES = 2**20  # of an image, evenly spaced
 
 def value_range_of(images: Sequence[object], max_pixels: int = MAX_PIXELS) -> ValueRange | None:
     """The 0.1 and 99.9 percentiles of the values of all images of more than 8 bits; None without any."""
-    found = []
+    samples = []
     for image in images:
         with suppress(DataError):  # reading the image reports it
-            found += [
+            samples += [
                 values.ravel()[:: -(-values.size // _MOST_VALUES)].copy()
                 for values in _deep_values(image, max_pixels)
             ]
-    if not found:
+    if not samples:
         return None
-    values = np.concatenate(found)
+    values = np.concatenate(samples)
     values = values[np.isfinite(values)].astype(np.float64)
     low, high = np.percentile(values, _PERCENTILES).tolist() if values.size else (0.0, 1.0)
     return low, high if high > low else low + 1
@@ -160,10 +160,10 @@ class FirstRange:
 
     def of(self, content: bytes, max_pixels: int) -> ValueRange | None:
         """What becomes 0 and 255 of an image file; None of one of 8 bits."""
-        own = value_range_of([content], max_pixels)
+        value_range = value_range_of([content], max_pixels)
         with self._lock:
-            self.found = self.found or own
-            return own and self.found
+            self.found = self.found or value_range
+            return value_range and self.found
 
 
 def _deep_values(image: object, max_pixels: int) -> Iterator[NDArray[Any]]:

@@ -34,7 +34,7 @@ def with_fitting_input(segmenter: Segmenter, images: Sequence[AnnotatedImage]) -
     if usual is None or not usual.calibrated:
         return segmenter
     best, score, left = segmenter, usual.score, _MOST
-    found = [f"{usual.input} {usual.score:.2f}"]
+    tried = [f"{usual.input} {usual.score:.2f}"]
     sizes = [image.size for image in images]
     for model in _others(segmenter.model, usual.candidate, sizes):
         passes = sum(len(model.views.windows(size, model.size)) for size in sizes)
@@ -45,10 +45,10 @@ def with_fitting_input(segmenter: Segmenter, images: Sequence[AnnotatedImage]) -
         other.add_annotated(images)
         choice = other.session().choice
         assert choice is not None
-        found.append(f"{choice.input} {choice.score:.2f}")
+        tried.append(f"{choice.input} {choice.score:.2f}")
         if choice.score >= score + _WORTH:
             best, score = other, choice.score
-    logger.info("expected IoU by input: %s", ", ".join(found))
+    logger.info("expected IoU by input: %s", ", ".join(tried))
     return best
 
 
@@ -71,8 +71,8 @@ def _others(
             candidate=candidate,
         )
 
-    found = [at(round(_LARGER * model.size / 8) * 8 + 1, model.views)]
+    others = [at(round(_LARGER * model.size / 8) * 8 + 1, model.views)]
     longer = median(max(size) for size in sizes)
     if longer >= _LARGE * model.size:
-        found.append(at(model.size, Tiles(side=round(longer / 2))))
-    return found
+        others.append(at(model.size, Tiles(side=round(longer / 2))))
+    return others

@@ -61,13 +61,13 @@ def instances_of(
         sums: of each number, 0 too, the probabilities of its pixels, whose mean is a thing's score; None
             where a person has drawn them, whose score is 1.
     """
-    found = []
+    instances = []
     for k, (j, box) in enumerate(zip(of_class, ndimage.find_objects(numbers), strict=True), 1):
         piece = (numbers[box] == k).astype(np.uint8)
         place = (box[1].start, box[0].start, piece.shape[1], piece.shape[0])
         score = 1.0 if sums is None else round(float(sums[k] / piece.sum()), 6)
-        found.append(Instance(class_name=classes[j - 1], box=place, piece=piece, score=score))
-    return tuple(found)
+        instances.append(Instance(class_name=classes[j - 1], box=place, piece=piece, score=score))
+    return tuple(instances)
 
 
 def _parted(mask: Region) -> Numbers:

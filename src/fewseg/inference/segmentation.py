@@ -60,10 +60,9 @@ class Segmentation:
     @cached_property
     def presence(self) -> Mapping[str, float]:
         """Class to a number in [0, 1]: the mean of its highest hundredth of probabilities, less its floor."""
-        found = zip(self.classes, presences(self.margins).tolist(), strict=True)
         return {
             name: max(0.0, (value - self.floors[name]) / max(1e-6, 1 - self.floors[name]))
-            for name, value in found
+            for name, value in zip(self.classes, presences(self.margins).tolist(), strict=True)
         }
 
     @property
@@ -85,15 +84,15 @@ class Segmentation:
     @property
     def probability(self) -> NDArray[np.float32]:
         """(N, H, W) float32 in [0, 1]: of each class against all others."""
-        found: NDArray[np.float32] = probabilities(to_size(self.margins, self.size)).numpy()
-        return found
+        probability: NDArray[np.float32] = probabilities(to_size(self.margins, self.size)).numpy()
+        return probability
 
     def mask(self, name: str) -> NDArray[np.bool_]:
         """Returns (H, W) bool: where a class is; raises a ValueError where there is no such class."""
         if name not in self.classes:
             raise ValueError(f"unknown class {name!r}; this segmentation has {list(self.classes)}")
-        found: NDArray[np.bool_] = self.labels == self.classes.index(name) + 1
-        return found
+        mask: NDArray[np.bool_] = self.labels == self.classes.index(name) + 1
+        return mask
 
     def instances(self, split: Split = "components", min_area: int = MIN_AREA) -> tuple[Instance, ...]:
         """Returns the single things of each class, class by class and from the top of the image down.
@@ -112,10 +111,10 @@ class Segmentation:
         numbers, of_class = numbered(self.labels, len(self.classes), split, min_area)
         sums = np.zeros(len(of_class) + 1)
         for rows, strip in strips(self.margins, self.size):
-            here = np.flatnonzero(numbers[rows])
+            labelled = np.flatnonzero(numbers[rows])
             chances = probabilities(strip).flatten(1).numpy()
-            own = chances[self.labels[rows].ravel()[here].astype(np.intp) - 1, here]
-            sums += np.bincount(numbers[rows].ravel()[here], weights=own, minlength=len(sums))
+            scores = chances[self.labels[rows].ravel()[labelled].astype(np.intp) - 1, labelled]
+            sums += np.bincount(numbers[rows].ravel()[labelled], weights=scores, minlength=len(sums))
         return instances_of(numbers, of_class, self.classes, sums)
 
     def prediction(
@@ -142,15 +141,15 @@ class Segmentation:
 
     def facts(self) -> dict[str, object]:
         """Returns presence and quality with its parts as JSON values."""
-        found: dict[str, object] = {"presence": {k: round(v, 6) for k, v in self.presence.items()}}
+        facts: dict[str, object] = {"presence": {k: round(v, 6) for k, v in self.presence.items()}}
         if self.quality is not None:
-            found["quality"] = round(self.quality.score, 6)
-            found["calibrated"] = self.quality.calibrated
-            found["parts"] = {
+            facts["quality"] = round(self.quality.score, 6)
+            facts["calibrated"] = self.quality.calibrated
+            facts["parts"] = {
                 name: {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(part).items()}
                 for name, part in self.quality.classes.items()
             }
-        return found
+        return facts
 
 
 def presences(margins: Tensor) -> Tensor:
@@ -234,9 +233,9 @@ class Session:
         The first use takes as long as a quality. A model that lets them choose has it then.
         """
         if self.choice is not None:
-            return {name: own.iou for name, own in self.choice.classes.items() if own.iou is not None}
+            return {name: ious.iou for name, ious in self.choice.classes.items() if ious.iou is not None}
         known = {name: self.estimator.known_ious(name) for name in self.supports.classes}
-        return {name: sum(own) / len(own) for name, own in known.items() if own}
+        return {name: sum(ious) / len(ious) for name, ious in known.items() if ious}
 
     def _serves(self, supports: SupportSet) -> bool:
         """Whether its choice, which takes long, is good enough for other supports."""
@@ -247,8 +246,8 @@ class Session:
         classes, floors = self.supports.classes, dict.fromkeys(self.supports.classes, 0.0)
         for support in self.supports.images:
             if any(map(support.is_negative, classes)):
-                found = presences(self.segment(support.image, quality=False).margins).tolist()
-                for name, value in zip(classes, found, strict=True):
+                values = presences(self.segment(support.image, quality=False).margins).tolist()
+                for name, value in zip(classes, values, strict=True):
                     floors[name] = max(floors[name], value if support.is_negative(name) else 0.0)
         return floors
 

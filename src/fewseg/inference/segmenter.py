@@ -220,14 +220,14 @@ class Segmenter:
         """
         if self.value_range is not None:
             return
-        found = before or value_range_of(evenly(images), self.max_pixels)
+        value_range = before or value_range_of(evenly(images), self.max_pixels)
         with self._changing:
-            if found is not None and self.value_range is None:
-                self._supports = replace(self._supports, value_range=found)
+            if value_range is not None and self.value_range is None:
+                self._supports = replace(self._supports, value_range=value_range)
                 logger.info(
                     "images of more than 8 bits: %g .. %g become 0 .. 255 in all of them, which are the 0.1 "
                     "and 99.9 percentiles of the first ones; value_range sets others",
-                    *found,
+                    *value_range,
                 )
 
     def prepare(self, image: ImageLike, what: str = "the image") -> PreparedImage:
@@ -323,13 +323,13 @@ class Segmenter:
         """Adds images with their masks; returns them encoded, and the new support set."""
         self.learn_range(images)
         encoded, cut, whole = self.encode_all(images), [], []
-        for i, (image, own) in enumerate(zip(encoded, masks, strict=True), 1):
-            read = {
+        for i, (image, image_masks) in enumerate(zip(encoded, masks, strict=True), 1):
+            full_masks = {
                 k: read_mask_of(mask, image.size, f"mask {i} of {k!r}", self.max_pixels)
-                for k, mask in own.items()
+                for k, mask in image_masks.items()
             }
-            cut.append({k: view_masks(mask, image.windows) for k, mask in read.items()})
-            whole.append({k: whole_mask(mask) for k, mask in read.items()})
+            cut.append({k: view_masks(mask, image.windows) for k, mask in full_masks.items()})
+            whole.append({k: whole_mask(mask) for k, mask in full_masks.items()})
         with self._changing:
             self._replace(self._supports.annotated(encoded, cut, names, whole))
             return encoded, self._supports
@@ -407,24 +407,24 @@ class Segmenter:
             batch = 1 if self.model.device.type == "cpu" else 8
         if batch < 1:
             raise ValueError(f"batch must be 1 or more, got {batch}")
-        found: dict[int, Segmentation | DataError] = {}
+        results: dict[int, Segmentation | DataError] = {}
 
         def read(k: int) -> PreparedImage | EncodedImage:
-            own = image[k]
-            known = isinstance(own, (PreparedImage, EncodedImage))
-            return own if known else self.prepare(own, f"image {k}")
+            item = image[k]
+            known = isinstance(item, (PreparedImage, EncodedImage))
+            return item if known else self.prepare(item, f"image {k}")
 
         def compute(ready: list[tuple[int, PreparedImage | EncodedImage]]) -> list[Segmentation]:
-            return session.segment_all(self.encode_all([own for _, own in ready]), quality=quality)
+            return session.segment_all(self.encode_all([item for _, item in ready]), quality=quality)
 
         def failed(k: int, error: Exception) -> None:
-            found[k] = error if isinstance(error, DataError) else DataError(f"image {k}: {NO_MEMORY}")
+            results[k] = error if isinstance(error, DataError) else DataError(f"image {k}: {NO_MEMORY}")
 
         steps = stream(
             range(len(image)),
             read,
             compute,
-            found.__setitem__,
+            results.__setitem__,
             failed,
             skipped=(DataError, MemoryError),
             workers=2,
@@ -433,7 +433,7 @@ class Segmenter:
         )
         for _ in steps:
             pass
-        return [found[k] for k in range(len(image))]
+        return [results[k] for k in range(len(image))]
 
     def save_supports(self, path: str | Path) -> None:
         """Writes the support set, encoded: tensors and a JSON header, nothing that runs.

@@ -144,16 +144,16 @@ class SupportSet:
                 that shows a class.
         """
         supports = self
-        for i, (image, own) in enumerate(zip(images, masks, strict=True)):
+        for i, (image, image_masks) in enumerate(zip(images, masks, strict=True)):
             known = [support for support in supports.images if support.image.digest == image.digest]
             shown = [name for name in supports.classes if known and known[0].shows(name)]
-            if shown and not own:
+            if shown and not image_masks:
                 raise ValueError(
                     f"{names[i] if names else 'the image'} has no masks, so that it shows none of the "
                     f"classes, but it is an example of {shown[0]!r} already: give its masks, or remove it "
                     "there first"
                 )
-            supports = supports.added(image, own, whole[i] if whole else None)
+            supports = supports.added(image, image_masks, whole[i] if whole else None)
         if supports.classes:
             check_classes(supports.classes)
         unseen = [name for name in supports.classes if not supports.positives(name)]
@@ -205,8 +205,8 @@ class SupportSet:
         """Returns a set of some of the images, or of others for them, and of the classes that they show."""
         images = tuple(images)
         classes = tuple(name for name in self.classes if any(s.shows(name) for s in images))
-        own = [replace(s, masks={k: m for k, m in s.masks.items() if k in classes}) for s in images]
-        return replace(self, classes=classes, images=tuple(own))
+        images = [replace(s, masks={k: m for k, m in s.masks.items() if k in classes}) for s in images]
+        return replace(self, classes=classes, images=tuple(images))
 
     def positives(self, name: str) -> list[SupportImage]:
         """The images that show a class: its K are their number."""
@@ -255,13 +255,13 @@ class SupportSet:
         """(S, S): 0, the ways that are marked on a view, 255; the given way lies on top of the others."""
         if not support.masks:
             return _empty_masks(support.image)[view]
-        own = support.masks.get(self.classes[way - 1])
-        own = torch.zeros_like(next(iter(support.masks.values()))) if own is None else own
-        labels = torch.zeros_like(own[view])
-        labels[own[view] == IGNORE] = IGNORE
-        for other, mask in support.masks.items():
-            labels[mask[view] == 1] = self.classes.index(other) + 1
-        labels[own[view] == 1] = way
+        way_masks = support.masks.get(self.classes[way - 1])
+        way_masks = torch.zeros_like(next(iter(support.masks.values()))) if way_masks is None else way_masks
+        labels = torch.zeros_like(way_masks[view])
+        labels[way_masks[view] == IGNORE] = IGNORE
+        for name, mask in support.masks.items():
+            labels[mask[view] == 1] = self.classes.index(name) + 1
+        labels[way_masks[view] == 1] = way
         return labels
 
 
@@ -393,19 +393,19 @@ def _checked(header: dict[str, Any], tensors: dict[str, Tensor], model: Model) -
     """The set of a file, whose values are what the model and :func:`save_supports` would have written."""
     classes, shapes = tuple(map(str, header["classes"])), model.map_shapes()
     check_classes(classes)
-    images = [_support(i, own, classes, tensors, model, shapes) for i, own in enumerate(header["shots"])]
+    images = [_support(i, shot, classes, tensors, model, shapes) for i, shot in enumerate(header["shots"])]
     values = header.get("value_range")
     if values is not None:
         low, high = map(float, values)
         if not -math.inf < low < high < math.inf:
             raise ValueError(f"value_range must be two rising numbers, got {values}")
         values = (low, high)
-    found = SupportSet(classes=classes, images=tuple(images), value_range=values)
-    if not all(map(found.positives, classes)):
+    supports = SupportSet(classes=classes, images=tuple(images), value_range=values)
+    if not all(map(supports.positives, classes)):
         raise ValueError("it shows no class, or not all that it names")
-    if len({own.image.digest for own in images}) < len(images):
+    if len({support.image.digest for support in images}) < len(images):
         raise ValueError("it holds an image twice")
-    return found
+    return supports
 
 
 def _support(
@@ -428,26 +428,26 @@ def _support(
     count, kinds = len(windows), {torch.float32, *([torch.bfloat16] if model.precision == "bf16" else [])}
 
     def tensor(key: str, what: str, shape: tuple[int, ...], dtypes: Collection[torch.dtype]) -> Tensor:
-        found = tensors.get(key)
-        if found is None or tuple(found.shape) != shape or found.dtype not in dtypes:
-            got = "none" if found is None else f"{tuple(found.shape)} {found.dtype}"
+        values = tensors.get(key)
+        if values is None or tuple(values.shape) != shape or values.dtype not in dtypes:
+            got = "none" if values is None else f"{tuple(values.shape)} {values.dtype}"
             raise ValueError(f"image {i} needs {what} of {shape} {next(iter(dtypes))}, got {got}")
-        return found
+        return values
 
     def mask(key: str, name: str, shape: tuple[int, ...]) -> Tensor:
-        found = tensor(key, f"a mask of {name!r}", shape, (torch.uint8,))
-        if not bool(((found < 2) | (found == IGNORE)).all()):
+        values = tensor(key, f"a mask of {name!r}", shape, (torch.uint8,))
+        if not bool(((values < 2) | (values == IGNORE)).all()):
             raise ValueError(f"image {i} has a mask of {name!r} with values beside 0, 1 and 255")
-        return found
+        return values
 
     maps = {}
     for level, shape in shapes.items():
-        own = (torch.uint8,) if level == GUIDE else kinds
-        found = tensor(f"features.{i}.{level}", f"a map of the level {level!r}", (count, *shape), own)
-        if not bool(found.sum().isfinite()):
+        dtypes = (torch.uint8,) if level == GUIDE else kinds
+        values = tensor(f"features.{i}.{level}", f"a map of the level {level!r}", (count, *shape), dtypes)
+        if not bool(values.sum().isfinite()):
             raise ValueError(f"image {i} has a map of the level {level!r} with values that are not finite")
         # one memory layout, that of fresh features: sums over channels come out the same to the last bit
-        maps[level] = found.to(model.device).contiguous(memory_format=torch.channels_last)
+        maps[level] = values.to(model.device).contiguous(memory_format=torch.channels_last)
     names = {j: classes[j] for j in stored["masks"]}
     masks = {name: mask(f"masks.{i}.{j}", name, (count, box, box)) for j, name in names.items()}
     places = {name: f"whole.{i}.{j}" for j, name in names.items()}

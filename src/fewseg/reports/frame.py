@@ -18,7 +18,7 @@ from fewseg.data.protocols import stored_protocol
 from fewseg.engine.results import RunResult, counts_path, load_with_counts
 from fewseg.metrics import EpisodeCounts, Score, bootstrap_score, paired_difference
 from fewseg.recipes.registry import variant
-from fewseg.reports.numbers import Estimate, mean_of
+from fewseg.reports.numbers import Estimate, estimate_of, mean_of
 from fewseg.reports.published import printed_as
 
 FOLDS = 4
@@ -70,18 +70,17 @@ class Results:
         if score == "miou":
             return Estimate(value=float(row.miou), low=float(row.miou_low), high=float(row.miou_high))
         if (key, score) not in self._cache:
-            found = bootstrap_score(self.counts[key], self.runs[key].classes, score)
-            self._cache[key, score] = Estimate(value=float(row[score]), low=found.low, high=found.high)
+            interval = bootstrap_score(self.counts[key], self.runs[key].classes, score)
+            self._cache[key, score] = Estimate(value=float(row[score]), low=interval.low, high=interval.high)
         return self._cache[key, score]
 
     def difference(self, a: str, b: str, score: Score = "miou") -> Estimate:
         """Score of ``b`` less score of ``a``, paired over query images; computed once."""
         if (a, b, score) not in self._cache:
-            found = paired_difference(
+            paired = paired_difference(
                 self.counts[a], self.counts[b], self.runs[a].classes, score=score, over="queries"
             )
-            ends = found.interval
-            self._cache[a, b, score] = Estimate(value=found.difference, low=ends.low, high=ends.high)
+            self._cache[a, b, score] = estimate_of(paired)
         return self._cache[a, b, score]
 
     def classes(self) -> pd.DataFrame:
@@ -138,7 +137,7 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
     row, value = printed_as(run)
     protocol = stored_protocol(run.protocol)
     title = str(run.protocol.get("name", ""))
-    return {own: getattr(run, own) for own in OWN} | {
+    return {name: getattr(run, name) for name in OWN} | {
         "key": key,  # the file's path below its folder, without .json
         "path": f"{key}.json",
         "label": variant(run.variant).label or run.recipe or run.method,  # for figures
@@ -257,8 +256,8 @@ class FoldRow:
                 for fold, config in configs.items()
             }
 
-        own, others = lengths(self), lengths(other)
-        pairs = [(own[fold], others[fold]) for fold in own.keys() & others.keys()]
+        these, others = lengths(self), lengths(other)
+        pairs = [(these[fold], others[fold]) for fold in these.keys() & others.keys()]
         return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
@@ -278,7 +277,7 @@ class Gain:
     @property
     def missing(self) -> str:
         """Which folds the mean lacks, or ""."""
-        return "; ".join(f"{each.name}: {each.missing}" for each in (self.over, self.row) if each.missing)
+        return "; ".join(f"{row.name}: {row.missing}" for row in (self.over, self.row) if row.missing)
 
     @property
     def mean(self) -> Estimate | None:
@@ -347,12 +346,12 @@ def _fold_table(results: Results, frame: pd.DataFrame) -> FoldTable:
     named = named.sort_values(["method", "fusion", "suffix"], kind="stable")
     brackets = [f" ({suffix})" if suffix else "" for suffix in named.suffix]
     named["series"] = named.method + brackets + " " + named.fusion
-    first, own = frame.iloc[0], results.only(named)
+    first, results = frame.iloc[0], results.only(named)
     by_fold = named.reset_index().set_index("fold", drop=False).groupby("series", sort=False)
     return FoldTable(
-        results=own,
+        results=results,
         rows=tuple(
-            FoldRow(name=str(name), results=own, frame=row.sort_index(), folds=first.folds)
+            FoldRow(name=str(name), results=results, frame=row.sort_index(), folds=first.folds)
             for name, row in by_fold
         ),
         **{name: first[name] for name in ("dataset", "ways", "shots", "on", "protocol", "episodes", "folds")},

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
-from fewseg.metrics import dice_of_miou
+from fewseg.metrics import PairedDifference, TrainingsDifference, dice_of_miou
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,11 @@ def with_interval(estimate: Estimate) -> str:
 def gain_with_interval(estimate: Estimate) -> str:
     """A difference as "+1.0 [+0.4, +1.6]"."""
     return f"{points(estimate.value)} [{points(estimate.low)}, {points(estimate.high)}]"
+
+
+def estimate_of(paired: PairedDifference | TrainingsDifference) -> Estimate:
+    """A difference with its interval."""
+    return Estimate(value=paired.difference, low=paired.interval.low, high=paired.interval.high)
 
 
 def dice_of(miou: Estimate, over: float = 0.0) -> Estimate:

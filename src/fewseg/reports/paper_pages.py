@@ -194,12 +194,12 @@ def _section(
             for heading, detail in headings
         ]
 
-    own = DATASET_NAMES[table.layout.dataset]
+    printed_on = DATASET_NAMES[table.layout.dataset]
     columns = [Column(block="", heading="Method", words=True)]
     columns += [Column(block="", heading=mark, words=True, detail=True) for mark in layout.marks]
     columns += [
         Column(block="", heading="Backbone", words=True, detail=True),
-        *numbers(f"printed, {own}", "printed"),
+        *numbers(f"printed, {printed_on}", "printed"),
     ]
     measured = {
         dataset: any(c.row for row in rows for _, cells in row.lines.get(dataset, ()) for c in cells)
@@ -221,8 +221,8 @@ def _section(
             for dataset in table.datasets:
                 cells = of_sets[dataset][1] if dataset in of_sets else None
                 if measured[dataset] and cells:
-                    for each in zip(cells, layout.columns, row.printed, strict=True):
-                        texts.append(_measured(*each, row.over, table.shows_std, footnotes))
+                    for numbers_of in zip(cells, layout.columns, row.printed, strict=True):
+                        texts.append(_measured(*numbers_of, row.over, table.shows_std, footnotes))
                     texts += [_gain(cells[i], row.over) for i in summary]
                     continue
                 count = len(headings) if measured[dataset] else 1

@@ -143,11 +143,11 @@ def _table(layout: TableLayout, ours: Ours, problems: tuple[str, ...]) -> PaperT
             gains = (a.percent - b.percent if a and b else None for a, b in zip(printed, below, strict=True))
             lines = {}
             for dataset in datasets if row.ours else ():
-                own = [one for place in row.ours for one in ours.get((dataset, place), ())]
+                fold_rows = [one for place in row.ours for one in ours.get((dataset, place), ())]
                 bases = (
                     [one for place in over.ours for one in ours.get((dataset, place), ())] if over else None
                 )
-                lines[dataset] = _lines(own, bases, section.columns)
+                lines[dataset] = _lines(fold_rows, bases, section.columns)
             label = over.label if over else ""
             rows.append(
                 PaperRow(layout=row, over=label, printed=printed, printed_gains=tuple(gains), lines=lines)
@@ -157,28 +157,30 @@ def _table(layout: TableLayout, ours: Ours, problems: tuple[str, ...]) -> PaperT
 
 
 def _lines(
-    own: Sequence[FoldRow], bases: Sequence[FoldRow] | None, columns: Sequence[PrintedColumn]
+    rows: Sequence[FoldRow], bases: Sequence[FoldRow] | None, columns: Sequence[PrintedColumn]
 ) -> list[tuple[str, list[Cell]]]:
     """A row on one data set: a line for each protocol, input size and training seed, most complete first.
 
     ``bases`` are of the row that it is set beside, None without one.
     """
     shots = {column.shots for column in columns}
-    found: dict[tuple[str, str, str], list[dict[int, FoldRow]]] = {}  # by K; of two with one K two lines
-    for row in own:
+    by_key: dict[
+        tuple[str, str, str], list[dict[int, FoldRow]]
+    ] = {}  # a line by K; two rows of one K two lines
+    for row in rows:
         if row.first.shots in shots:
-            same = found.setdefault((row.first.protocol, row.first.sizes, str(row.first.train_seed)), [])
-            line = next((line for line in same if row.first.shots not in line), None)
+            alike = by_key.setdefault((row.first.protocol, row.first.sizes, str(row.first.train_seed)), [])
+            line = next((line for line in alike if row.first.shots not in line), None)
             if line is None:
-                same.append(line := {})
+                alike.append(line := {})
             line[row.first.shots] = row
-    every = [(key, number, line) for key in sorted(found) for number, line in enumerate(found[key])]
-    every.sort(key=lambda each: -sum(len(row.frame) for row in each[2].values()))
-    differs = [len(set(names)) > 1 for names in zip(*found, strict=True)]
+    numbered = [(key, number, line) for key in sorted(by_key) for number, line in enumerate(by_key[key])]
+    numbered.sort(key=lambda entry: -sum(len(row.frame) for row in entry[2].values()))
+    differs = [len(set(names)) > 1 for names in zip(*by_key, strict=True)]
     texts = ("protocol {}", "at {} px", "training seed {}")
     nothing = Cell(status=NOT_RUN, gain_status="" if bases is None else NOT_RUN)
     lines = []
-    for key, number, line in every:
+    for key, number, line in numbered:
         named = zip(texts, key, differs, strict=True)
         parts = [text.format(name) for text, name, several in named if several]
         parts += [f"no. {number + 1}"] * (number > 0)
@@ -216,22 +218,22 @@ def _gain_over(bases: Sequence[FoldRow], row: FoldRow, column: PrintedColumn) ->
         return "other episodes"
     if column.fold is None:
         missing = row.missing or (base.missing and f"baseline {base.missing}")
-        found, folds = gain.mean, list(gain.by_fold)
+        estimate, folds = gain.mean, list(gain.by_fold)
     else:
-        missing, found, folds = NOT_RUN, gain.by_fold.get(column.fold), [column.fold]
-    if found is None:
+        missing, estimate, folds = NOT_RUN, gain.by_fold.get(column.fold), [column.fold]
+    if estimate is None:
         return missing
     if column.score != "dice_of_miou":
-        return found
-    return dice_of(found, float(base.frame.miou[folds].mean()))
+        return estimate
+    return dice_of(estimate, float(base.frame.miou[folds].mean()))
 
 
 def _base_of(bases: Sequence[FoldRow], row: FoldRow) -> FoldRow | str:
     """The row to measure ours against: of its own protocol, training and input size; or why there is none."""
     if not bases:
         return "baseline not run"
-    own = (row.first.protocol, row.first.train_seed)
-    alike = [base for base in bases if (base.first.protocol, base.first.train_seed) == own]
+    training = (row.first.protocol, row.first.train_seed)
+    alike = [base for base in bases if (base.first.protocol, base.first.train_seed) == training]
     if not alike:
         return "baseline of another protocol or training seed"
     # of several inputs, the first with a baseline

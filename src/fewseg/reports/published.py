@@ -77,8 +77,8 @@ def printed_as(result: RunResult) -> tuple[PrintedRow | None, PublishedValue | N
 def other_parts(result: RunResult) -> list[str]:
     """What the method has in place of parts that its recipe has now: printed rows are of the recipe."""
     method = nested(result.config, "method")
-    own = as_json(RECIPES[result.recipe]().method) if result.recipe in RECIPES else {}
-    pairs = [(nested(method, name).get("type"), nested(own, name).get("type")) for name in own]
+    config = as_json(RECIPES[result.recipe]().method) if result.recipe in RECIPES else {}
+    pairs = [(nested(method, name).get("type"), nested(config, name).get("type")) for name in config]
     return [f"{was} in place of {now}" for was, now in pairs if was not in (None, now)]
 
 
@@ -165,19 +165,19 @@ class TableLayout:
 def layouts() -> tuple[TableLayout, ...]:
     """Every table of the three papers."""
     text = resources.files("fewseg.reports").joinpath("papers.toml").read_text(encoding="utf-8")
-    own = {
+    names = {
         f"{row.paper} / {table} / {row.row}"
         for variant in variants().values()
         for row in variant.printed
         for table in (row.table, row.coco_table)
     }
-    return tuple(_layout(table, own) for table in tomllib.loads(text)["table"])
+    return tuple(_layout(table, names) for table in tomllib.loads(text)["table"])
 
 
-def _layout(table: Mapping[str, Any], own: set[str]) -> TableLayout:
+def _layout(table: Mapping[str, Any], names: set[str]) -> TableLayout:
     def row(line: Mapping[str, Any]) -> RowLayout:
         place = f"{table['paper']} / {table['number']} / {line['name']}"
-        ours = line.get("ours") or ([place] if place in own and "without" not in line else [])
+        ours = line.get("ours") or ([place] if place in names and "without" not in line else [])
         without = "" if ours else line.get("without", "no recipe has this row")
         return RowLayout(**{"label": line["name"], **line, "ours": tuple(ours), "without": without})
 

@@ -15,7 +15,7 @@ from fewseg.metrics import EpisodeCounts, bootstrap_score, miou_by_size, paired_
 from fewseg.metrics.scores import SizeBin
 from fewseg.metrics.statistics import check_same_episodes
 from fewseg.reports.frame import FoldTable
-from fewseg.reports.numbers import ENDS, Estimate, mean_of, percent
+from fewseg.reports.numbers import ENDS, Estimate, estimate_of, mean_of, percent
 
 
 def size_scores(table: EpisodeCounts, classes: Sequence[int], *, seed: int = 0) -> pd.DataFrame:
@@ -41,8 +41,8 @@ def mean_sizes(folds: Sequence[pd.DataFrame]) -> pd.DataFrame:
     counted = ["episodes", "images", "classes"]
     mean[counted] = sum(fold[counted] for fold in folds)
     for i in mean.index:
-        each = [Estimate(**dict(zip(ENDS, fold.loc[i, scores], strict=True))) for fold in folds]
-        mean.loc[i, scores] = list(vars(mean_of(each)).values())
+        estimates = [Estimate(**dict(zip(ENDS, fold.loc[i, scores], strict=True))) for fold in folds]
+        mean.loc[i, scores] = list(vars(mean_of(estimates)).values())
     return mean
 
 
@@ -68,9 +68,8 @@ def size_gain(
     drawn = [c for c in classes if np.any(first.class_id == c)]
     if not drawn:
         return None
-    found = paired_difference(first, second, drawn, over="queries", seed=seed)
-    interval = found.interval
-    return Estimate(value=found.difference, low=interval.low, high=interval.high), len(np.unique(first.query))
+    paired = paired_difference(first, second, drawn, over="queries", seed=seed)
+    return estimate_of(paired), len(np.unique(first.query))
 
 
 def size_cells(table: FoldTable) -> pd.DataFrame:
@@ -78,7 +77,7 @@ def size_cells(table: FoldTable) -> pd.DataFrame:
     lines = []
     for row in table.rows:
         counts = [row.results.counts[key] for key in row.frame.key]
-        by_fold = [miou_by_size(each, run.classes) for each, run in zip(counts, row.runs, strict=True)]
+        by_fold = [miou_by_size(of_fold, run.classes) for of_fold, run in zip(counts, row.runs, strict=True)]
         named = {row.name: by_fold}
         if row.missing:
             named = {

@@ -100,8 +100,8 @@ def score_cells(table: FoldTable) -> pd.DataFrame:
         line["2m/(1+m) of mIoU"] = _mean(row, "miou", dice_of_miou)
         for dataset, backbone in kinds:
             where = "" if dataset == table.dataset else f", on {dataset}: NOT this data set"
-            own = (row.first.published_dataset, row.first.published_backbone) == (dataset, backbone)
-            line[f"published mean ({backbone}{where})"] = f"{row.first.published:.1f}" if own else "-"
+            same_data = (row.first.published_dataset, row.first.published_backbone) == (dataset, backbone)
+            line[f"published mean ({backbone}{where})"] = f"{row.first.published:.1f}" if same_data else "-"
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -121,19 +121,19 @@ def _start(row: FoldRow) -> dict[str, str]:
     return {"method": row.name.removesuffix(f" {fusion}"), "fusion": fusion}
 
 
-def _mean(row: FoldRow, score: str, of: Callable[[float], float] = float) -> str:
+def _mean(row: FoldRow, score: str, convert: Callable[[float], float] = float) -> str:
     """A function of the mean over all folds; of one fold its own value, with the fold; of a few folds "-"."""
     by_fold = row.frame[score]
     if len(by_fold) not in (1, row.folds):
         return "-"
     only = "" if len(by_fold) == row.folds else f" (fold {by_fold.index[0]})"
-    return f"{percent(of(by_fold.mean()))}{only}"
+    return f"{percent(convert(by_fold.mean()))}{only}"
 
 
-def gain_cells(found: Sequence[Gain]) -> pd.DataFrame:
+def gain_cells(pairs: Sequence[Gain]) -> pd.DataFrame:
     """Gains in percentage points: a row a pair, a column a fold, and their mean over all folds."""
     rows = []
-    for gain in found:
+    for gain in pairs:
         texts = {"gain in mIoU points": gain.name}
         for fold in range(gain.row.folds):
             texts[f"fold {fold}"] = gain_with_interval(gain.by_fold[fold]) if fold in gain.by_fold else "-"
@@ -188,11 +188,11 @@ def results_block(results: Results) -> str:
 
 def superseded(table: FoldTable) -> list[str]:
     """A sentence for each row whose model is not the one that its recipe has now."""
-    parts = {row.name: [part for run in row.runs for part in other_parts(run)] for row in table.rows}
+    parts = {row.name: dict.fromkeys(p for run in row.runs for p in other_parts(run)) for row in table.rows}
     return [
-        f"{name}: not the model that its recipe has now, but {', '.join(dict.fromkeys(found))}"
-        for name, found in parts.items()
-        if found
+        f"{name}: not the model that its recipe has now, but {', '.join(others)}"
+        for name, others in parts.items()
+        if others
     ]
 
 

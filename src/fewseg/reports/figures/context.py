@@ -91,15 +91,15 @@ class FigureContext:
         """Notes the claims of each fold, and their mean if no fold of the data set is missing."""
         named: dict[tuple[str, str], dict[int, Claim]] = {}
         for fold, claims in sorted(by_fold.items()):
-            for one in claims:
-                named.setdefault((one.claim, one.quantity), {})[fold] = one
-        for found in named.values():
-            self.claims += [replace(one, where=f"{dataset} fold {fold}") for fold, one in found.items()]
-            if set(found) == set(range(FOLDS_OF.get(dataset, FOLDS))):
-                mean = mean_of([one.estimate for one in found.values()])
-                count = sum(one.count for one in found.values())
+            for note in claims:
+                named.setdefault((note.claim, note.quantity), {})[fold] = note
+        for per_fold in named.values():
+            self.claims += [replace(note, where=f"{dataset} fold {fold}") for fold, note in per_fold.items()]
+            if set(per_fold) == set(range(FOLDS_OF.get(dataset, FOLDS))):
+                mean = mean_of([note.estimate for note in per_fold.values()])
+                count = sum(note.count for note in per_fold.values())
                 where = f"{dataset} mean of all folds"
-                self.claims.append(replace(found[0], where=where, estimate=mean, count=count))
+                self.claims.append(replace(per_fold[0], where=where, estimate=mean, count=count))
 
     def save(
         self,

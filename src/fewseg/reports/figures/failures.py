@@ -69,27 +69,27 @@ RULES = ("missed target", "similar class", "background kept", "tiny target")
 KINDS = {name: name for name in ("failed", *RULES, "none of these")}
 
 
-def failures(found: pd.DataFrame) -> pd.DataFrame:
+def failures(outcomes: pd.DataFrame) -> pd.DataFrame:
     """Which outcomes match each rule, a column a rule, which failed, and which failed without matching any.
 
     Failed is an IoU below ``FAILED``, and every rule is of failed episodes. Counts alone do not show what is
     of a similar class.
     """
-    target = found.hit + found.lost
-    matches = {"missed target": _share(found.hit, target) < MISSED}
-    if "other" in found:
-        matches["similar class"] = _share(found.other, found.hit + found.wrong) >= SIMILAR
-    kept = found.wrong - found.get("other", 0)  # of what is not the target, but for objects of other classes
-    matches["background kept"] = _share(kept, kept + found.clear) >= KEPT
-    matches["tiny target"] = _share(target, target + found.wrong + found.clear) < TINY
-    failed = iou_of(found) < FAILED
+    target = outcomes.hit + outcomes.lost
+    matches = {"missed target": _share(outcomes.hit, target) < MISSED}
+    if "other" in outcomes:
+        matches["similar class"] = _share(outcomes.other, outcomes.hit + outcomes.wrong) >= SIMILAR
+    background = outcomes.wrong - outcomes.get("other", 0)  # without objects of other classes
+    matches["background kept"] = _share(background, background + outcomes.clear) >= KEPT
+    matches["tiny target"] = _share(target, target + outcomes.wrong + outcomes.clear) < TINY
+    failed = iou_of(outcomes) < FAILED
     rules = pd.DataFrame({name: failed & match for name, match in matches.items()})
     return pd.DataFrame({"failed": failed, **rules, "none of these": failed & ~rules.any(axis=1)})
 
 
-def iou_of(found: pd.DataFrame) -> pd.Series:
+def iou_of(outcomes: pd.DataFrame) -> pd.Series:
     """IoU of each episode; 0 where nothing is predicted or true."""
-    return _share(found.hit, found.hit + found.wrong + found.lost)
+    return _share(outcomes.hit, outcomes.hit + outcomes.wrong + outcomes.lost)
 
 
 def _share(part: pd.Series, whole: pd.Series) -> pd.Series:
@@ -130,18 +130,18 @@ class Failures(CheckpointFigure[pd.DataFrame]):
         for question, mask in model.predictions([spec for _, spec in episodes]):
             labels = model.data.source.read_labels(question.target).numpy().astype(np.int64)
             outcomes[question] = pixel_outcome(mask, labels, question.ways[0].class_id)
-        of_fold = pd.DataFrame([outcomes[question_of(spec)] for _, spec in episodes], columns=PIXELS)
-        found, ious = failures(of_fold), iou_of(of_fold)
+        frame = pd.DataFrame([outcomes[question_of(spec)] for _, spec in episodes], columns=PIXELS)
+        matches, ious = failures(frame), iou_of(frame)
         chosen: list[tuple[str, int]] = []
         shown: set[str] = set()
         for rule in RULES:
             draws = Draws("figure", self.name, self.options.seed, model.fold, rule)
-            matching = np.flatnonzero(found[rule])
-            chosen += [(rule, place) for place in examples(draws, matching, episodes, shown)]
+            matching = np.flatnonzero(matches[rule])
+            chosen += [(rule, i) for i in examples(draws, matching, episodes, shown)]
         if chosen:
             self._pictures(model, [(rule, *episodes[i], float(ious[i])) for rule, i in chosen])
-        self.records += rate_records(found, **model.columns)
-        return found
+        self.records += rate_records(matches, **model.columns)
+        return matches
 
     def _pictures(self, model: FigureModel, shown: Sequence[tuple[str, int, EpisodeSpec, float]]) -> None:
         """The predictions of (rule, seed, episode, IoU); of SAAM its attention too."""
@@ -163,22 +163,22 @@ class Failures(CheckpointFigure[pd.DataFrame]):
         name = f"{self.name}-{model.variant}-fold{model.fold}"
         self.save_grid(name, rows, columns, title, scale=Attention.scale if attention else "")
 
-    def draw_all(self, found: Mapping[FigureModel, pd.DataFrame]) -> None:
+    def draw_all(self, measured: Mapping[FigureModel, pd.DataFrame]) -> None:
         """Rates with Wilson's 95 % intervals: a panel a fold, in it a group of bars a method."""
         by_fold: dict[str, Groups] = {}
-        for model, one in found.items():
-            rates = {rule: rate_estimate(int(match.sum()), len(match)) for rule, match in one.items()}
+        for model, matches in measured.items():
+            rates = {rule: rate_estimate(int(m.sum()), len(m)) for rule, m in matches.items()}
             by_fold[f"fold {model.fold}"] = {**by_fold.get(f"fold {model.fold}", {}), model.label: rates}
         title = f"{self.context.dataset}: failures by rule, 1-shot episodes, from the predictions"
         self.context.save(draw(by_fold, title), "failure-rates", self.records)
 
 
-def rate_records(found: pd.DataFrame, **columns: str | int) -> list[Record]:
+def rate_records(matches: pd.DataFrame, **columns: str | int) -> list[Record]:
     """How often each rule matches, as rows of a table."""
     records = []
-    for name, match in found.items():
-        rate = rate_estimate(int(match.sum()), len(match))
-        numbers = {"episodes": len(match), "matching": int(match.sum()), "rate": rate.value}
+    for name, matching in matches.items():
+        rate = rate_estimate(int(matching.sum()), len(matching))
+        numbers = {"episodes": len(matching), "matching": int(matching.sum()), "rate": rate.value}
         records.append({**columns, "rule": name, **numbers, "low": rate.low, "high": rate.high})
     return records
 
@@ -186,10 +186,10 @@ def rate_records(found: pd.DataFrame, **columns: str | int) -> list[Record]:
 def examples(draws: Draws, matching: Ints, episodes: Sequence[SeededEpisode], shown: set[str]) -> list[int]:
     """Draws a few of the matching episodes, of queries that were not ``shown`` yet; adds theirs to it."""
     chosen: list[int] = []
-    for place in draws.sample(matching.tolist(), len(matching)):
-        query = episodes[place][1].query
+    for i in draws.sample(matching.tolist(), len(matching)):
+        query = episodes[i][1].query
         if len(chosen) < _PER_RULE and query not in shown:
-            chosen.append(place)
+            chosen.append(i)
             shown.add(query)
     return chosen
 

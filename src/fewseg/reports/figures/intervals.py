@@ -54,9 +54,9 @@ def with_jackknife(value: float, without: Floats) -> Estimate:
 
 def mean_estimate(values: npt.ArrayLike, *, seed: int = 0) -> Estimate:
     """The mean of n values with its interval."""
-    found = np.asarray(values, dtype=np.float64)
-    samples = resampled(lambda weights: weights @ found / len(found), len(found), seed=seed)
-    return with_percentiles(float(found.mean()), samples)
+    array = np.asarray(values, dtype=np.float64)
+    samples = resampled(lambda weights: weights @ array / len(array), len(array), seed=seed)
+    return with_percentiles(float(array.mean()), samples)
 
 
 def ratio_estimate(
@@ -73,22 +73,22 @@ def ratio_estimate(
         raise ValueError("a share needs wholes that sum to more than 0")
 
     def statistic(weights: Floats) -> Floats:
-        found = _ratios(weights, *first)
-        return found - _ratios(weights, *others[0]) if others else found
+        ratios = _ratios(weights, *first)
+        return ratios - _ratios(weights, *others[0]) if others else ratios
 
     n = len(first[0])
     return with_percentiles(float(statistic(np.ones((1, n)))[0]), resampled(statistic, n, seed=seed))
 
 
 def _ratios(weights: Floats, part: Floats, whole: Floats) -> Floats:
-    below = weights @ whole
-    found: Floats = np.divide(weights @ part, below, out=np.full(len(below), np.nan), where=below > 0)
-    return found
+    totals = weights @ whole
+    ratios: Floats = np.divide(weights @ part, totals, out=np.full(len(totals), np.nan), where=totals > 0)
+    return ratios
 
 
 def rate_estimate(count: int, total: int) -> Estimate:
     """How often something happens, with Wilson's 95 % interval; it takes the episodes for independent."""
     if total < 1:
         raise ValueError("a rate needs at least one episode, got none")
-    found = binomtest(count, total).proportion_ci(method="wilson")
-    return Estimate(value=count / total, low=float(found.low), high=float(found.high))
+    interval = binomtest(count, total).proportion_ci(method="wilson")
+    return Estimate(value=count / total, low=float(interval.low), high=float(interval.high))

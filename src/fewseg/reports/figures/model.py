@@ -194,8 +194,8 @@ class FigureModel:
 
     def fusion(self, shots: int) -> Fusion:
         """How the recipe joins so many shots; the first where it names several ways."""
-        own = [e for e in self.recipe.evaluations if e.shots == shots and e.ways == 1]
-        return own[0].fusion if own else self.method.fusion
+        evaluations = [e for e in self.recipe.evaluations if e.shots == shots and e.ways == 1]
+        return evaluations[0].fusion if evaluations else self.method.fusion
 
     def matcher(self) -> FigureModel:
         """The training-free matcher on the frozen trunk, which shares its stored features."""
@@ -235,12 +235,12 @@ class FigureModel:
         images = self.evaluator().images
         self.store.ensure(list(dict.fromkeys(s.image for s in supports)), [0], progress=self.progress)
         chunks = [supports[start : start + batch] for start in range(0, len(supports), batch)]
-        found = []
+        batches = []
         with self.inference():
             for chunk in tracked(self.progress, what, chunks):
                 masks = torch.cat([images.masks([s.image], [s.class_id]) for s in chunk])
-                found.append(look(images.features([s.image for s in chunk]), masks))
-        return found
+                batches.append(look(images.features([s.image for s in chunk]), masks))
+        return batches
 
     def predictions(
         self, specs: Sequence[EpisodeSpec], shots: int = 1

@@ -32,10 +32,10 @@ class PaperFigure(ABC):
     def make(self) -> None:
         """Makes all of its files; notes what is missing."""
 
-    def claim(self, fold: int, claim: str, quantity: str, found: tuple[Estimate, int]) -> None:
+    def claim(self, fold: int, claim: str, quantity: str, result: tuple[Estimate, int]) -> None:
         """Notes a number, and of how many items it is, for something that the paper claims."""
-        one = Claim(claim=claim, quantity=quantity, estimate=found[0], count=found[1])
-        self.claims.setdefault(fold, []).append(one)
+        note = Claim(claim=claim, quantity=quantity, estimate=result[0], count=result[1])
+        self.claims.setdefault(fold, []).append(note)
 
     def save_grid(
         self,
@@ -72,41 +72,41 @@ class CheckpointFigure(PaperFigure, Generic[T]):
     def measure(self, model: FigureModel) -> T:
         """Looks at one checkpoint; notes its records and claims, and draws what is of it alone."""
 
-    def draw_fold(self, fold: int, found: Mapping[FigureModel, T]) -> None:
+    def draw_fold(self, fold: int, measured: Mapping[FigureModel, T]) -> None:
         """Draws what shows the checkpoints of a fold together."""
 
-    def draw_all(self, found: Mapping[FigureModel, T]) -> None:
+    def draw_all(self, measured: Mapping[FigureModel, T]) -> None:
         """Draws what shows the checkpoints of all folds together."""
 
     def by_fold(self) -> dict[int, list[FigureModel]]:
         """The checkpoints that fit, in the order of their variants."""
         folds = sorted({model.fold for model in self.context.models})
         fitting = sorted(filter(self.fits, self.context.models), key=lambda model: model.place)
-        found = {fold: [model for model in fitting if model.fold == fold] for fold in folds}
+        by_fold = {fold: [model for model in fitting if model.fold == fold] for fold in folds}
         self.context.problems += [
             f"{self.name}, fold {fold}: there is no {self.checkpoint}"
-            for fold, models in found.items()
+            for fold, models in by_fold.items()
             if not models
         ]
         if not folds:
             self.context.problems.append(
                 f"{self.name}: no checkpoint given, and it needs a {self.checkpoint}"
             )
-        return {fold: models for fold, models in found.items() if models}
+        return {fold: models for fold, models in by_fold.items() if models}
 
     def make(self) -> None:
         """Measures the checkpoints, and makes a figure for each fold and a plot of all."""
         context = self.context
-        every: dict[FigureModel, T] = {}
+        measured: dict[FigureModel, T] = {}
         for fold, models in self.by_fold().items():
             with context.attempt(f"{self.name}, fold {fold}"):
-                found: dict[FigureModel, T] = {}
+                of_fold: dict[FigureModel, T] = {}
                 for model in self.chosen(fold, models):
                     with context.attempt(f"{self.name}, {model.title}"):
-                        found[model] = self.measure(model)
-                if found:
-                    every |= found
-                    self.draw_fold(fold, found)
-        if every:
-            self.draw_all(every)
+                        of_fold[model] = self.measure(model)
+                if of_fold:
+                    measured |= of_fold
+                    self.draw_fold(fold, of_fold)
+        if measured:
+            self.draw_all(measured)
             context.claim(context.dataset, self.claims)

@@ -64,14 +64,14 @@ def distances(points: npt.ArrayLike, metric: PointMetric) -> Floats:
     values = np.asarray(points, dtype=np.float64)
     if metric == "euclidean":
         squares = np.square(values).sum(axis=1)
-        found = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * values @ values.T, 0.0))
+        result = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * values @ values.T, 0.0))
     else:
         lengths = np.linalg.norm(values, axis=1, keepdims=True)
         unit = np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
         cosine = np.clip(unit @ unit.T, -1.0, 1.0)
-        found = 1.0 - (np.square(cosine) if metric == "fidelity" else cosine)
-    np.fill_diagonal(found, 0.0)
-    return np.asarray(found, dtype=np.float64)
+        result = 1.0 - (np.square(cosine) if metric == "fidelity" else cosine)
+    np.fill_diagonal(result, 0.0)
+    return np.asarray(result, dtype=np.float64)
 
 
 def silhouette(apart: Floats, labels: Ints) -> float:
@@ -82,43 +82,43 @@ def silhouette(apart: Floats, labels: Ints) -> float:
 
     Source: Rousseeuw (1987), as scikit-learn computes it.
     """
-    own, member = _memberships(labels)
-    if member.shape[1] < 2:
+    classes, one_hot = _memberships(labels)
+    if one_hot.shape[1] < 2:
         raise ValueError("a silhouette needs points of at least two classes")
-    return _mean_silhouette(apart @ member, member.sum(axis=0), own)
+    return _mean_silhouette(apart @ one_hot, one_hot.sum(axis=0), classes)
 
 
 def _memberships(labels: Ints) -> tuple[Ints, Floats]:
     """The class of each point, 0 .., and the same as (n, classes) of 0 and 1."""
-    classes, own = np.unique(labels, return_inverse=True)
-    return own, np.eye(len(classes))[own]
+    _, classes = np.unique(labels, return_inverse=True)
+    return classes, np.eye(len(_))[classes]
 
 
-def _mean_silhouette(sums: Floats, sizes: Floats, own: Ints) -> float:
+def _mean_silhouette(sums: Floats, sizes: Floats, classes: Ints) -> float:
     """From each point's summed distances to each class (m, classes), and the sizes of the classes."""
-    index = np.arange(len(own))
-    others = sizes[own] - 1
-    inside = np.divide(sums[index, own], others, out=np.zeros(len(own)), where=others > 0)
+    points = np.arange(len(classes))
+    others = sizes[classes] - 1
+    inside = np.divide(sums[points, classes], others, out=np.zeros(len(classes)), where=others > 0)
     means = np.divide(sums, sizes, out=np.full_like(sums, np.inf), where=sizes > 0)
-    means[index, own] = np.inf
+    means[points, classes] = np.inf
     outside = means.min(axis=1)
     larger = np.maximum(inside, outside)
     known = (others > 0) & (larger > 0)
-    return float(np.divide(outside - inside, larger, out=np.zeros(len(own)), where=known).mean())
+    return float(np.divide(outside - inside, larger, out=np.zeros(len(classes)), where=known).mean())
 
 
 def silhouettes_without(apart: Floats, labels: Ints, groups: Ints) -> Floats:
     """The mean silhouette without each group (n,), 0 .., in turn; NaN where one class is left."""
-    own, member = _memberships(labels)
-    sums, sizes = apart @ member, member.sum(axis=0)
-    found = np.full(int(groups.max()) + 1, np.nan)
-    for group in range(len(found)):
-        out = groups == group
-        left = sizes - member[out].sum(axis=0)
-        if np.count_nonzero(left) > 1:
-            rest = sums[~out] - apart[np.ix_(~out, out)] @ member[out]
-            found[group] = _mean_silhouette(rest, left, own[~out])
-    return found
+    classes, one_hot = _memberships(labels)
+    sums, sizes = apart @ one_hot, one_hot.sum(axis=0)
+    silhouettes = np.full(int(groups.max()) + 1, np.nan)
+    for group in range(len(silhouettes)):
+        removed = groups == group
+        kept_sizes = sizes - one_hot[removed].sum(axis=0)
+        if np.count_nonzero(kept_sizes) > 1:
+            kept_sums = sums[~removed] - apart[np.ix_(~removed, removed)] @ one_hot[removed]
+            silhouettes[group] = _mean_silhouette(kept_sums, kept_sizes, classes[~removed])
+    return silhouettes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,13 +202,13 @@ def scatter_chart(
 ) -> Figure:
     """Draws embeddings: a colour and a marker for each novel class, the silhouettes below each title."""
     figure, axes = panels(*size, len(rows), len(rows[0]), title=title)
-    titled = [one for row in rows for one in row.items()]
-    for place, (name, embedding) in zip(axes.flat, titled, strict=True):
+    titled = [item for row in rows for item in row.items()]
+    for ax, (name, embedding) in zip(axes.flat, titled, strict=True):
         for i, class_id in enumerate(sorted(model.data.split.novel)):
-            own = embedding.flat[embedding.labels == class_id]
-            place.scatter(
-                own[:, 0],
-                own[:, 1],
+            points = embedding.flat[embedding.labels == class_id]
+            ax.scatter(
+                points[:, 0],
+                points[:, 1],
                 s=12,
                 marker=MARKERS[i % len(MARKERS)],
                 facecolor=COLOURS[i % len(COLOURS)],
@@ -218,10 +218,10 @@ def scatter_chart(
             )
         space, plane = embedding.space.silhouette.value, embedding.plane.silhouette.value
         score = f"silhouette {space:.3f} by {embedding.metric}, {plane:.3f} in the plane"
-        place.set_title(f"{name}\n{score}", fontsize=7)
-        place.set_xticks([])
-        place.set_yticks([])
-        place.set_aspect("equal", adjustable="datalim")
+        ax.set_title(f"{name}\n{score}", fontsize=7)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.set_aspect("equal", adjustable="datalim")
     legend_below(figure, len(model.data.split.novel))
     return figure
 
@@ -229,13 +229,13 @@ def scatter_chart(
 def sampled_cells(maps: Tensor, masks: Tensor, supports: Sequence[Support], *, seed: int) -> list[Tensor]:
     """Draws a few foreground cells of each of n supports, by (seed, class, image) alone."""
     cells = foreground_cells(masks, (int(maps.shape[-2]), int(maps.shape[-1])))[:, 0]
-    found = []
-    for place, support in enumerate(supports):
-        inside = (cells[place].flatten() >= 0.5).nonzero().flatten().tolist()
+    sampled = []
+    for i, support in enumerate(supports):
+        inside = (cells[i].flatten() >= 0.5).nonzero().flatten().tolist()
         draws = Draws("figure", MetricCells.name, seed, support.class_id, support.image)
         chosen = draws.sample(inside, min(CELLS, len(inside)))
-        found.append(maps[place].flatten(1)[:, list(chosen)].T.float().cpu())
-    return found
+        sampled.append(maps[i].flatten(1)[:, list(chosen)].T.float().cpu())
+    return sampled
 
 
 def cells_of(model: FigureModel) -> tuple[Floats, Ints, Ints]:
@@ -245,14 +245,14 @@ def cells_of(model: FigureModel) -> tuple[Floats, Ints, Ints]:
     waiting = iter(supports)
 
     def look(features: Features, masks: Tensor) -> list[Tensor]:
-        own = [next(waiting) for _ in range(len(masks))]
-        return sampled_cells(method.embed(features)[EMBEDDING], masks, own, seed=model.options.seed)
+        chunk = [next(waiting) for _ in range(len(masks))]
+        return sampled_cells(method.embed(features)[EMBEDDING], masks, chunk, seed=model.options.seed)
 
     batches = model.over_supports(supports, look, f"cells of {model.label}")
-    each = [cells for batch in batches for cells in batch]
-    counts = [len(cells) for cells in each]
+    per_support = [cells for batch in batches for cells in batch]
+    counts = [len(cells) for cells in per_support]
     labels = np.repeat([support.class_id for support in supports], counts)
-    points = np.asarray(torch.cat(each).numpy(), dtype=np.float64)
+    points = np.asarray(torch.cat(per_support).numpy(), dtype=np.float64)
     return points, labels, np.repeat(np.arange(len(supports)), counts)
 
 
@@ -276,35 +276,35 @@ class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
         """Embeds the same cells by each metric."""
         points, labels, groups = cells_of(model)
         seed = self.options.seed
-        found = {metric: embed(points, labels, metric, groups=groups, seed=seed) for metric in _CELL_METRICS}
+        embeddings = {m: embed(points, labels, m, groups=groups, seed=seed) for m in _CELL_METRICS}
         about = {"method": model.label, "fold": model.fold, "supports": len(model.supports)}
-        self.records += [about | embedding.record for embedding in found.values()]
+        self.records += [about | embedding.record for embedding in embeddings.values()]
         claim = f"fidelity separates better than cosine ({model.label})"
         quantity = "silhouette of the same cells by fidelity less that by cosine"
-        gain = silhouette_gain(found["cosine"].space, found["fidelity"].space)
+        gain = silhouette_gain(embeddings["cosine"].space, embeddings["fidelity"].space)
         self.claim(model.fold, claim, quantity, (gain, len(labels)))
-        return found
+        return embeddings
 
-    def draw_fold(self, fold: int, found: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> None:
+    def draw_fold(self, fold: int, measured: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> None:
         """A row a network and a column a metric."""
         rows = [
             {f"{model.label}: {metric}": embedding for metric, embedding in embeddings.items()}
-            for model, embeddings in found.items()
+            for model, embeddings in measured.items()
         ]
         title = f"{self.context.dataset} fold {fold}: foreground cells of supports, t-SNE"
-        figure = scatter_chart((6.4, 3.0 * len(rows) + 0.6), rows, next(iter(found)), title)
+        figure = scatter_chart((6.4, 3.0 * len(rows) + 0.6), rows, next(iter(measured)), title)
         records = [
             {"method": m.label, "metric": metric, "class": m.class_name(int(c)), "x": float(x), "y": float(y)}
-            for m, embeddings in found.items()
+            for m, embeddings in measured.items()
             for metric, embedding in embeddings.items()
             for c, (x, y) in zip(embedding.labels, embedding.flat, strict=True)
         ]
         self.context.save(figure, f"{self.name}-fold{fold}", records)
 
-    def draw_all(self, found: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> None:
+    def draw_all(self, measured: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> None:
         """The silhouettes."""
         groups: Groups = {
-            m.group: {str(k): v.space.silhouette for k, v in value.items()} for m, value in found.items()
+            m.group: {str(k): v.space.silhouette for k, v in value.items()} for m, value in measured.items()
         }
         title = f"{self.context.dataset}: foreground cells of supports,\nin the feature space"
         figure = draw_silhouettes({title: groups}, {metric: f"by {metric}" for metric in _CELL_METRICS})
@@ -338,12 +338,12 @@ class Prototypes(CheckpointFigure[Embedding]):
     def measure(self, model: FigureModel) -> Embedding:
         """Encodes each support once, and embeds the prototypes by cosine, as SD-AANet's Eq. 13 does."""
         method: Any = model.method
-        found = model.over_supports(
+        batches = model.over_supports(
             list(model.supports),
             lambda features, masks: method.support_prototypes(features, masks).float().cpu(),
             f"prototypes of {model.label}",
         )
-        points = torch.cat(found).numpy()
+        points = torch.cat(batches).numpy()
         labels = [support.class_id for support in model.supports]
         embedding = embed(points, labels, "cosine", seed=self.options.seed)
         lengths = np.linalg.norm(points, axis=1)
@@ -358,16 +358,16 @@ class Prototypes(CheckpointFigure[Embedding]):
         self.records.append(model.columns | drawn | embedding.record)
         return embedding
 
-    def draw_fold(self, fold: int, found: Mapping[FigureModel, Embedding]) -> None:
+    def draw_fold(self, fold: int, measured: Mapping[FigureModel, Embedding]) -> None:
         """A panel a method, side by side; and what each part adds to compactness."""
-        first = next(iter(found))
+        first = next(iter(measured))
         drawn = first.supports
         title = (
             f"{self.context.dataset} fold {fold}, t-SNE on cosine distances:\n"
             f"{len(drawn)} distinct support prototypes of {sum(drawn.values())} drawn"
         )
-        row = {model.label: embedding for model, embedding in found.items()}
-        figure = scatter_chart((2.7 * len(found), 3.3), [row], first, title)
+        row = {model.label: embedding for model, embedding in measured.items()}
+        figure = scatter_chart((2.7 * len(measured), 3.3), [row], first, title)
         records = [
             {
                 "method": label,
@@ -381,21 +381,21 @@ class Prototypes(CheckpointFigure[Embedding]):
             for (support, times), (x, y) in zip(drawn.items(), embedding.flat, strict=True)
         ]
         self.context.save(figure, f"{self.name}-fold{fold}", records)
-        of = {model.variant: embedding for model, embedding in found.items()}
+        by_variant = {model.variant: embedding for model, embedding in measured.items()}
         for claim, less, more in _PROTOTYPE_CLAIMS:
-            if less in of and more in of:
+            if less in by_variant and more in by_variant:
                 quantity = f"silhouette by cosine of {label_of(more)} less that of {label_of(less)}"
-                gain = silhouette_gain(of[less].space, of[more].space)
-                self.claim(fold, claim, quantity, (gain, len(of[more].labels)))
+                gain = silhouette_gain(by_variant[less].space, by_variant[more].space)
+                self.claim(fold, claim, quantity, (gain, len(by_variant[more].labels)))
 
-    def draw_all(self, found: Mapping[FigureModel, Embedding]) -> None:
+    def draw_all(self, measured: Mapping[FigureModel, Embedding]) -> None:
         """The silhouettes in both spaces."""
         spaces = {"space": "in the feature space, by cosine", "plane": "in the plane of t-SNE"}
         charts: dict[str, dict[str, dict[str, Estimate]]] = {}
         for space, title in spaces.items():
             groups = charts[f"{self.context.dataset}: support prototypes,\n{title}"] = {}
-            for model, one in found.items():
-                silhouette = getattr(one, space).silhouette
+            for model, embedding in measured.items():
+                silhouette = getattr(embedding, space).silhouette
                 groups.setdefault(f"fold {model.fold}", {})[model.variant] = silhouette
         kinds = {variant: label_of(variant) for variant in TABLE_III}
         figure = draw_silhouettes(charts, kinds, 4 if len(groups) > 1 else 2)

@@ -29,9 +29,9 @@ def chosen_rows(table: FoldTable) -> dict[str, FoldRow]:
     first: dict[str, FoldRow] = {}
     for row in sorted(plain, key=lambda row: str(row.first.train_seed)):
         first.setdefault(_variant(row), row)
-    kept = [row for row in plain if first[_variant(row)] is row]
-    own = [row for variant in TABLE_III for row in kept if _variant(row) == variant]
-    return {_label(row): row for row in own or kept[:_MOST_ROWS]}
+    rows = [row for row in plain if first[_variant(row)] is row]
+    table_iii = [row for variant in TABLE_III for row in rows if _variant(row) == variant]
+    return {_label(row): row for row in table_iii or rows[:_MOST_ROWS]}
 
 
 def _variant(row: FoldRow) -> str:
@@ -61,9 +61,9 @@ class Sizes(PaperFigure):
             for dataset, number in frame.groupby("dataset").protocol_digest.nunique().items()
             if number > 1
         ]
-        for (dataset, protocol), own in frame.groupby(["dataset", "protocol_digest"]):
+        for (dataset, protocol), group in frame.groupby(["dataset", "protocol_digest"]):
             with context.attempt(f"{self.name}, {dataset} [{protocol}]"):
-                (table,) = fold_tables(context.results.only(own))
+                (table,) = fold_tables(context.results.only(group))
                 self._of_table(table, f"{self.name}-{dataset}-{protocol}")
 
     def _of_table(self, table: FoldTable, name: str) -> None:

@@ -90,7 +90,7 @@ def write_site(options: SiteOptions) -> Site:
         results=len(results),
         methods=sorted(results.frame.method.unique()),
         datasets=sorted(results.frame.dataset.unique()),
-        versions=sorted({(each.get("fewseg", "?"), each.get("torch", "?")) for each in versions}),
+        versions=sorted({(version.get("fewseg", "?"), version.get("torch", "?")) for version in versions}),
         settings=settings,
         papers=[page_of(table) for table in paper_tables(results)],
         runs=runs,
@@ -291,13 +291,13 @@ class Setting:
     def sizes(self) -> pd.DataFrame:
         """A row a result and bin of sizes."""
         results, columns = self.table.results, ["series", *_IDENTITY, "fold"]
-        each = [
+        frames = [
             size_scores(results.counts[line.key], results.runs[line.key].classes).assign(
                 **{name: getattr(line, name) for name in columns}
             )
             for line in self.frame.itertuples()
         ]
-        return pd.concat(each, ignore_index=True)
+        return pd.concat(frames, ignore_index=True)
 
     @property
     def without_mean(self) -> list[FoldRow]:
@@ -309,7 +309,7 @@ class Setting:
         """Series to the mean of each bin over all folds, of the rows that have them all."""
         complete = self.sizes[~self.sizes.series.isin([row.name for row in self.without_mean])]
         return {
-            str(series): mean_sizes([own.reset_index(drop=True) for _, own in bins.groupby("fold")])
+            str(series): mean_sizes([fold.reset_index(drop=True) for _, fold in bins.groupby("fold")])
             for series, bins in complete.groupby("series", sort=False)
         }
 

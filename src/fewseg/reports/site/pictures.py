@@ -68,7 +68,7 @@ def read_pictures(folder: Path, *, photographs: bool = False) -> Pictures:
         wrong = _wrong(path, content)
         if wrong:
             problems.append(f"{shown}: {wrong}")
-        elif sum(len(each.content) for each in taken) + len(content) > ALL_BYTES:
+        elif sum(len(picture.content) for picture in taken) + len(content) > ALL_BYTES:
             outside.append(shown)
         else:
             taken.append(EmbeddedPicture(name=name, kind=_KINDS[path.suffix.lower()], content=content))

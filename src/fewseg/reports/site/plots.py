@@ -273,16 +273,16 @@ def _plain(root: ElementTree.Element) -> None:
         element.tag = element.tag.split("}")[-1]
         element.text = element.text if element.tag in ("text", "tspan") else None
         element.tail = None
-        found = {key.split("}")[-1]: value for key, value in element.attrib.items()}
-        found.pop("clip-path", None)
+        attributes = {key.split("}")[-1]: value for key, value in element.attrib.items()}
+        attributes.pop("clip-path", None)
         for key in ("d", "x", "y", "transform", "points"):
-            if key in found:
-                found[key] = " ".join(re.sub(r"-?\d+\.\d+", _short, found[key]).split())
-        if "style" in found:
-            style = re.sub(r"font-family: [^;]*; ?", "", found["style"])  # the page's own
+            if key in attributes:
+                attributes[key] = " ".join(re.sub(r"-?\d+\.\d+", _short, attributes[key]).split())
+        if "style" in attributes:
+            style = re.sub(r"font-family: [^;]*; ?", "", attributes["style"])  # the page's own
             style = re.sub(r"#0000\d\d", lambda m: f"var(--{_VARIABLES[m[0]]})", style)
-            found["style"] = style.replace(": ", ":").replace("; ", ";")
-        element.attrib = found
+            attributes["style"] = style.replace(": ", ":").replace("; ", ";")
+        element.attrib = attributes
     _remove(root, lambda e: e.tag == "defs" and not len(e))
 
 
@@ -317,11 +317,11 @@ def _name_apart(root: ElementTree.Element, name: str, titles: Titles) -> None:
 
 def _marks(group: ElementTree.Element) -> tuple[list[ElementTree.Element], list[ElementTree.Element]]:
     """The marks of a group in the order in which they were drawn, and the parent of each."""
-    found = [
+    pairs = [
         (parent, child)
         for parent in group.iter()
         if parent.tag != "defs"
         for child in parent
         if child.tag in ("use", "path")
     ]
-    return [parent for parent, _ in found], [child for _, child in found]
+    return [parent for parent, _ in pairs], [child for _, child in pairs]

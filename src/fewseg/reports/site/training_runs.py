@@ -89,7 +89,7 @@ def read_runs(
         place = path.parent.relative_to(folder).as_posix()
         name = path.parent.name if place == "." else place
         losses, damaged = read_losses(path)
-        problems += [f"{name}/{LOSSES}: {each}" for each in damaged]
+        problems += [f"{name}/{LOSSES}: {problem}" for problem in damaged]
         if len(losses):
             runs.append(_run(name, path.parent, losses, results))
     runs.sort(key=lambda r: (r.recipe, -1 if r.fold is None else r.fold, str(r.seed), r.name))
@@ -125,12 +125,12 @@ def read_losses(path: Path) -> tuple[pd.DataFrame, list[str]]:
 def _values(text: str) -> dict[str, float] | None:
     """The finite numbers of a line, or None where it is no line of losses."""
     try:
-        found = parse_json(text)
+        values = parse_json(text)
     except ValueError:
         return None
-    if not isinstance(found, dict) or type(found.get("step")) is not int or found["step"] < 0:
+    if not isinstance(values, dict) or type(values.get("step")) is not int or values["step"] < 0:
         return None
-    numbers = {k: v for k, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     return {k: v for k, v in numbers.items() if isfinite(v)}
 
 
@@ -180,7 +180,7 @@ class LearningCharts:
 
 def learning_charts(runs: Sequence[TrainingRun]) -> list[LearningCharts]:
     """The charts of each recipe, whose runs follow one another."""
-    return [_charts(recipe, list(own)) for recipe, own in groupby(runs, key=lambda run: run.recipe)]
+    return [_charts(recipe, list(group)) for recipe, group in groupby(runs, key=lambda run: run.recipe)]
 
 
 def _charts(recipe: str, runs: Sequence[TrainingRun]) -> LearningCharts:
@@ -193,7 +193,7 @@ def _charts(recipe: str, runs: Sequence[TrainingRun]) -> LearningCharts:
             for i, (run, y) in enumerate(zip(runs, values, strict=True))
             if y
         ]
-        y = round_ticks([0.0, *(v for own in values for v in own)], 5)
+        y = round_ticks([0.0, *(v for series in values for v in series)], 5)
         unit = _UNITS.get(name, "loss")
         title = f"{recipe}: {name.replace('_', ' ')}"
         id = re.sub(r"[^a-z0-9]+", "-", f"{recipe}-{name}".lower())
@@ -221,8 +221,8 @@ def drawn_names(runs: Sequence[TrainingRun]) -> list[str]:
     names = list(dict.fromkeys(n for run in runs for n in run.losses if n not in _NOT_DRAWN))
 
     def is_total(run: TrainingRun, name: str) -> bool:
-        own, total = run.losses.get(name), run.losses.get(_TOTAL)
-        return own is total if own is None or total is None else bool(own.equals(total))
+        values, total = run.losses.get(name), run.losses.get(_TOTAL)
+        return values is total if values is None or total is None else bool(values.equals(total))
 
     terms = [n for n in names if n != _TOTAL and not all(is_total(run, n) for run in runs)]
     return ([_TOTAL] if _TOTAL in names else []) + terms
