@@ -291,18 +291,18 @@ def expected(held: Sequence[HeldOut], classes: Sequence[str]) -> dict[str, Expec
 
 def truth_of(held: HeldOut, name: str) -> Tensor:
     """(n, h, w) in {0, 1, 255}: a class on a left-out image, at the image's own size where it is known."""
-    whole = held.image.whole_truth(name)
-    return held.image.truth(name) if whole is None else whole[None]
+    truth = held.image.whole_truth(name)
+    return held.image.truth(name) if truth is None else truth[None]
 
 
 def margins_of(held: HeldOut) -> Tensor:
     """(n, N, h, w): the margins at the size of :func:`truth_of`."""
-    whole = held.image.whole_truth("")
-    if whole is None:
+    truth = held.image.whole_truth("")
+    if truth is None:
         return held.margins
     image = held.image.image
     joined = join_views(held.margins, image.windows, image.size)
-    return to_size(joined, (int(whole.shape[0]), int(whole.shape[1])))[None]
+    return to_size(joined, (int(truth.shape[0]), int(truth.shape[1])))[None]
 
 
 def _counts(leads: Tensor, truth: Tensor) -> Tensor:
@@ -333,11 +333,11 @@ def _expected(counts: Tensor | None) -> ExpectedClass:
     return ExpectedClass(iou=chosen, spread=spread, threshold=_THRESHOLDS[best])
 
 
-def _mean(several: Sequence[Sequence[HeldOut]]) -> list[HeldOut]:
+def _mean(results: Sequence[Sequence[HeldOut]]) -> list[HeldOut]:
     """Predictions of the mean of several methods on the same left-out images."""
     return [
         replace(same[0], margins=torch.stack([result.margins.float() for result in same]).mean(dim=0))
-        for same in zip(*several, strict=True)
+        for same in zip(*results, strict=True)
     ]
 
 

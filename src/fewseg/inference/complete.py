@@ -176,8 +176,8 @@ def _counted(image: Canvas, labels: Mask, where: Places, names: list[int]) -> Fl
     number[names] = np.arange(len(names))
     h, w = image.values.shape[:2]
     down, across = np.nonzero(where)
-    place = (number[labels[down, across]] * h + down * h // image.size[0]) * w + across * w // image.size[1]
-    return np.bincount(place, minlength=len(names) * h * w).reshape(-1, h, w).astype(np.float32)
+    indices = (number[labels[down, across]] * h + down * h // image.size[0]) * w + across * w // image.size[1]
+    return np.bincount(indices, minlength=len(names) * h * w).reshape(-1, h, w).astype(np.float32)
 
 
 def _beliefs(image: Canvas, hints: Hints, chances: Floats | None, names: list[int]) -> Floats:
@@ -185,14 +185,14 @@ def _beliefs(image: Canvas, hints: Hints, chances: Floats | None, names: list[in
     size = image.values.shape[:2]
     beliefs = np.ones((len(names), *size), dtype=np.float32)
     if chances is not None:
-        known = to_size(torch.from_numpy(chances), size).numpy()
-        beliefs[[names.index(j) for j in range(1, len(chances) + 1)]] = known + _DOUBT
-        beliefs[0] = np.maximum(0, 1 - known.sum(axis=0)) + _DOUBT
+        probabilities = to_size(torch.from_numpy(chances), size).numpy()
+        beliefs[[names.index(j) for j in range(1, len(chances) + 1)]] = probabilities + _DOUBT
+        beliefs[0] = np.maximum(0, 1 - probabilities.sum(axis=0)) + _DOUBT
     believed = (hints.kind != PAINTED) & (hints.labels != IGNORE)
     if believed.any():
-        before = _counted(image, hints.labels, believed, names)
-        total = before.sum(axis=0)
-        beliefs *= np.where(total > 0, before / np.maximum(1, total) + _DOUBT, 1)
+        counts = _counted(image, hints.labels, believed, names)
+        total = counts.sum(axis=0)
+        beliefs *= np.where(total > 0, counts / np.maximum(1, total) + _DOUBT, 1)
     return beliefs
 
 

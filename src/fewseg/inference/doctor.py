@@ -129,8 +129,8 @@ def _cache() -> Iterator[Finding]:
         )
         return
     free = free_mib(folder)
-    kept = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
-    line = f"{folder}, {kept:.0f} MiB used, {free:.0f} MiB free on its disk"
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+    line = f"{folder}, {used:.0f} MiB used, {free:.0f} MiB free on its disk"
     little = f"free some space, or remove what is in {Path(folder, 'features')}: it is made again"
     yield Finding("cache", line, little if free < _LITTLE_MIB else "")
 

@@ -134,15 +134,15 @@ def load(
         raise DataError(f"{folder / SETTINGS}: {type(method).__name__} has no fusion {settings['fusion']!r}")
     if settings["fusion"] != method.fusion.kind:
         method.fusion = fusions[settings["fusion"]]
-    place = torch.device(device) if device is not None else best_device()
+    target = torch.device(device) if device is not None else best_device()
     supports = folder / SUPPORTS
     model = Model(
-        method.to(place).to(memory_format=torch.channels_last),
+        method.to(target).to(memory_format=torch.channels_last),
         about.config,
         settings["size"],
         config_from_json(settings["views"], Whole, Tiles),
         settings["name"],
-        precision=precision_of_supports(supports) if supports.is_file() else precision_on(place),
+        precision=precision_of_supports(supports) if supports.is_file() else precision_on(target),
         chooses=settings["chooses"],
         refine=settings["refine"],
         about=about,

@@ -38,11 +38,11 @@ def numbered(labels: Mask, classes: int, split: Split, min_area: int) -> tuple[N
     for j in range(1, classes + 1):
         mask = labels == j
         pieces = _parted(mask) if split == "watershed" else ndimage.label(mask, _EIGHT)[0]
-        kept = np.bincount(pieces.ravel()) >= max(1, min_area)
-        kept[0] = False
-        new = np.where(kept, np.cumsum(kept) + len(of_class), 0).astype(np.int32)
+        large = np.bincount(pieces.ravel()) >= max(1, min_area)
+        large[0] = False
+        new = np.where(large, np.cumsum(large) + len(of_class), 0).astype(np.int32)
         numbers += new[pieces]
-        of_class += [j] * int(kept.sum())
+        of_class += [j] * int(large.sum())
     return numbers, of_class
 
 
@@ -93,8 +93,8 @@ def _parted(mask: Region) -> Numbers:
     basins.ravel()[order] = basin
     joined = _joined(distance.ravel()[order[tops]], *_saddles(distance, basins))
     pieces: Numbers = np.zeros(mask.shape, dtype=np.int32)
-    _, first, place = np.unique(joined[basins.ravel()[inside]], return_index=True, return_inverse=True)
-    pieces.ravel()[inside] = np.argsort(np.argsort(first))[place] + 1
+    _, first, inverse = np.unique(joined[basins.ravel()[inside]], return_index=True, return_inverse=True)
+    pieces.ravel()[inside] = np.argsort(np.argsort(first))[inverse] + 1
     return pieces
 
 
@@ -103,12 +103,12 @@ def _saddles(distance: NDArray[np.float64], basins: Numbers) -> tuple[NDArray[np
     heights, pairs = [], []
     h, w = basins.shape
     for down, right in _SHIFTS:
-        here = (slice(0, h - down), slice(max(0, -right), w - max(0, right)))
-        there = (slice(down, h), slice(max(0, right), w + min(0, right)))
-        one, other = basins[here], basins[there]
-        meet = (one != other) & (one >= 0) & (other >= 0)
-        heights.append(np.minimum(distance[here], distance[there])[meet])
-        pairs.append(np.sort(np.stack([one[meet], other[meet]], axis=1), axis=1))
+        from_slices = (slice(0, h - down), slice(max(0, -right), w - max(0, right)))
+        to_slices = (slice(down, h), slice(max(0, right), w + min(0, right)))
+        first, second = basins[from_slices], basins[to_slices]
+        meet = (first != second) & (first >= 0) & (second >= 0)
+        heights.append(np.minimum(distance[from_slices], distance[to_slices])[meet])
+        pairs.append(np.sort(np.stack([first[meet], second[meet]], axis=1), axis=1))
     height, pair = np.concatenate(heights), np.concatenate(pairs)
     falling = np.argsort(-height, kind="stable")
     _, highest = np.unique(pair[falling], axis=0, return_index=True)
@@ -127,8 +127,8 @@ def _joined(
             owner[k] = k = owner[owner[k]]
         return k
 
-    for height, (one, other) in zip(heights.tolist(), pairs.tolist(), strict=True):
-        low, high = sorted((root(one), root(other)), key=lambda k: float(peaks[k]))
+    for height, (first, second) in zip(heights.tolist(), pairs.tolist(), strict=True):
+        low, high = sorted((root(first), root(second)), key=lambda k: float(peaks[k]))
         if low != high and height > min(_NECK * peaks[low], peaks[low] - _LEAST):
             owner[low] = high
     return np.array([root(k) for k in range(len(owner))], dtype=np.intp)

@@ -187,9 +187,9 @@ def held_out(model: Model, supports: SupportSet, folds: Sequence[Fold]) -> list[
             state = model.state(fold.rest.encoded(model.takes_negatives))
         indices = [supports.classes.index(name) for name in fold.rest.classes]
         for support in fold.held:
-            known = model.margins(support.image.features, state).cpu()
-            margins = known.new_full((len(known), len(supports.classes), *known.shape[-2:]), ABSENT)
-            margins[:, indices] = known
+            part = model.margins(support.image.features, state).cpu()
+            margins = part.new_full((len(part), len(supports.classes), *part.shape[-2:]), ABSENT)
+            margins[:, indices] = part
             results.append(HeldOut(image=support, margins=margins, known=fold.rest.classes))
     return results
 
@@ -325,9 +325,9 @@ class QualityEstimator:
         """Mean IoU of the prediction with those of the sets that leave one image out."""
         ious = []
         for state in references.others:
-            other = _predicted(self.model.margins(image.features, state), j, counted)
-            union = int((other | predicted).sum())
-            ious.append(float((other & predicted).sum()) / union if union else 1.0)
+            mask = _predicted(self.model.margins(image.features, state), j, counted)
+            union = int((mask | predicted).sum())
+            ious.append(float((mask & predicted).sum()) / union if union else 1.0)
         return sum(ious) / len(ious)
 
 

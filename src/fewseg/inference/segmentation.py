@@ -234,8 +234,8 @@ class Session:
         """
         if self.choice is not None:
             return {name: ious.iou for name, ious in self.choice.classes.items() if ious.iou is not None}
-        known = {name: self.estimator.known_ious(name) for name in self.supports.classes}
-        return {name: sum(ious) / len(ious) for name, ious in known.items() if ious}
+        by_class = {name: self.estimator.known_ious(name) for name in self.supports.classes}
+        return {name: sum(ious) / len(ious) for name, ious in by_class.items() if ious}
 
     def _serves(self, supports: SupportSet) -> bool:
         """Whether its choice, which takes long, is good enough for other supports."""

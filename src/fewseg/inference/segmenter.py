@@ -246,7 +246,7 @@ class Segmenter:
 
     def encode_all(self, images: Sequence[AnyImage]) -> list[EncodedImage]:
         """As :meth:`encode`, several images together."""
-        known = {support.image.digest: support.image for support in self._supports.images}
+        supports = {support.image.digest: support.image for support in self._supports.images}
         ready: list[PreparedImage | EncodedImage] = []
         for image in images:
             if isinstance(image, EncodedImage) and image.model != self.model.digest:
@@ -255,7 +255,7 @@ class Segmenter:
                     f"({self.model.name}): encode it with this one"
                 )
             given = image if isinstance(image, (EncodedImage, PreparedImage)) else self.prepare(image)
-            ready.append(known.get(given.digest, given))  # a support went through the backbone already
+            ready.append(supports.get(given.digest, given))  # a support went through the backbone already
         fresh = [image for image in ready if isinstance(image, PreparedImage)]
         encoded = iter(self.model.encode(fresh) if fresh else ())
         return [image if isinstance(image, EncodedImage) else next(encoded) for image in ready]

@@ -29,7 +29,7 @@ def _computed(
         if len(ready) == 1:
             return [(ready[0][0], error)]
     # not while the error is held: its frames hold the batch's maps
-    return [one for item in ready for one in _computed(compute, [item], skipped)]
+    return [result for item in ready for result in _computed(compute, [item], skipped)]
 
 
 def stream(  # noqa: C901 - one loop with three stages

@@ -108,20 +108,20 @@ class SupportSet:
         """
         classes = tuple(dict.fromkeys([*self.classes, *masks]))
         images = {support.image.digest: support for support in self.images}
-        known = images.get(image.digest)
+        support = images.get(image.digest)
         whole = whole or {}
-        if known is None:
-            known = SupportImage(image=image, masks=masks, whole=whole)
+        if support is None:
+            support = SupportImage(image=image, masks=masks, whole=whole)
         elif masks:
-            empty = {} if known.masks else dict.fromkeys(self.classes, _empty_masks(image))
+            empty = {} if support.masks else dict.fromkeys(self.classes, _empty_masks(image))
             of_empty = {name: _empty_whole(image.size) for name in empty}
-            kept = {name: mask for name, mask in known.whole.items() if name not in masks}
-            known = replace(
-                known, masks={**known.masks, **empty, **masks}, whole={**kept, **of_empty, **whole}
+            rest = {name: mask for name, mask in support.whole.items() if name not in masks}
+            support = replace(
+                support, masks={**support.masks, **empty, **masks}, whole={**rest, **of_empty, **whole}
             )
-        elif not any(map(known.shows, known.masks)):
-            known = replace(known, masks={}, whole={})
-        images[image.digest] = known
+        elif not any(map(support.shows, support.masks)):
+            support = replace(support, masks={}, whole={})
+        images[image.digest] = support
         return replace(self, classes=classes, images=tuple(images.values()))
 
     def annotated(
@@ -145,8 +145,8 @@ class SupportSet:
         """
         supports = self
         for i, (image, image_masks) in enumerate(zip(images, masks, strict=True)):
-            known = [support for support in supports.images if support.image.digest == image.digest]
-            shown = [name for name in supports.classes if known and known[0].shows(name)]
+            earlier = [support for support in supports.images if support.image.digest == image.digest]
+            shown = [name for name in supports.classes if earlier and earlier[0].shows(name)]
             if shown and not image_masks:
                 raise ValueError(
                     f"{names[i] if names else 'the image'} has no masks, so that it shows none of the "

@@ -176,27 +176,28 @@ def without_conflicts(results: Results) -> tuple[Results, list[str]]:
     for row in frame[outside].itertuples():
         problems.append(f"{row.path} is of fold {row.fold}, outside 0 .. {row.folds - 1}: left out")
     frame = frame[~outside]
-    for _, same in frame.groupby([*TABLE, "fold"], sort=False):
-        classes = {key: frozenset(results.runs[key].classes) for key in same.index}
+    for _, group in frame.groupby([*TABLE, "fold"], sort=False):
+        classes = {key: frozenset(results.runs[key].classes) for key in group.index}
         splits = Counter(classes.values()).most_common(2)
         if len(splits) == 1:
             continue
         tied = splits[0][1] == splits[1][1]
-        out = [key for key in same.index if tied or classes[key] != splits[0][0]]
-        frame = frame.drop(out)
-        first = same.iloc[0]
-        named = (f"{same.path[k]} (classes {', '.join(map(str, sorted(classes[k])))})" for k in out)
+        dropped = [key for key in group.index if tied or classes[key] != splits[0][0]]
+        frame = frame.drop(dropped)
+        first = group.iloc[0]
+        named = (f"{group.path[k]} (classes {', '.join(map(str, sorted(classes[k])))})" for k in dropped)
         problems.append(
             f"different class splits of {first.dataset} fold {first.fold} cannot share a table; left out "
             + ", ".join(named)
         )
-    for _, same in frame.groupby([*TABLE, *ROW, "fold"], sort=False, dropna=False):
-        if len(same) == 1:
+    for _, group in frame.groupby([*TABLE, *ROW, "fold"], sort=False, dropna=False):
+        if len(group) == 1:
             continue
-        equal = all(results.runs[key].seeds == results.runs[same.index[0]].seeds for key in same.index)
-        frame = frame.drop(same.index[1:] if equal else same.index)
-        what = f"{len(same)} results of one row, {name_of(same.iloc[0])}: {' and '.join(same.path)}"
-        fate = f"they are equal, {same.path.iloc[0]} is shown" if equal else "left out, keep one of the files"
+        equal = all(results.runs[key].seeds == results.runs[group.index[0]].seeds for key in group.index)
+        frame = frame.drop(group.index[1:] if equal else group.index)
+        paths = list(group.path)
+        what = f"{len(group)} results of one row, {name_of(group.iloc[0])}: {' and '.join(paths)}"
+        fate = f"they are equal, {paths[0]} is shown" if equal else "left out, keep one of the files"
         problems.append(f"{what}: {fate}")
     return results.only(frame), problems
 
@@ -334,15 +335,15 @@ def fold_tables(results: Results) -> list[FoldTable]:
 
 def _fold_table(results: Results, frame: pd.DataFrame) -> FoldTable:
     named = frame.assign(suffix="")
-    for _, alike in frame.groupby(["method", "fusion"]):
-        parts = pd.DataFrame(index=alike.index)
-        if alike.recipe.nunique() > 1:
-            parts["recipe"] = alike.recipe
-        if alike.sizes.nunique() > 1:
-            parts["sizes"] = "at " + alike.sizes + " px"
-        if alike.train_seed.nunique(dropna=False) > 1:
-            parts["seed"] = [f"training seed {'unknown' if s is None else s}" for s in alike.train_seed]
-        named.loc[alike.index, "suffix"] = [", ".join(map(str, row)) for row in parts.itertuples(index=False)]
+    for _, group in frame.groupby(["method", "fusion"]):
+        parts = pd.DataFrame(index=group.index)
+        if group.recipe.nunique() > 1:
+            parts["recipe"] = group.recipe
+        if group.sizes.nunique() > 1:
+            parts["sizes"] = "at " + group.sizes + " px"
+        if group.train_seed.nunique(dropna=False) > 1:
+            parts["seed"] = [f"training seed {'unknown' if s is None else s}" for s in group.train_seed]
+        named.loc[group.index, "suffix"] = [", ".join(map(str, row)) for row in parts.itertuples(index=False)]
     named = named.sort_values(["method", "fusion", "suffix"], kind="stable")
     brackets = [f" ({suffix})" if suffix else "" for suffix in named.suffix]
     named["series"] = named.method + brackets + " " + named.fusion

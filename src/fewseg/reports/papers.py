@@ -119,9 +119,9 @@ Ours = Mapping[tuple[str, str], Sequence[FoldRow]]
 
 def paper_tables(results: Results, *, only: Sequence[TableLayout] | None = None) -> list[PaperTable]:
     """Makes the papers' tables with our numbers beside the printed ones."""
-    kept, problems = without_conflicts(results.only(results.frame[results.frame.paper != ""]))
+    results, problems = without_conflicts(results.only(results.frame[results.frame.paper != ""]))
     ours: dict[tuple[str, str], list[FoldRow]] = defaultdict(list)
-    for table in fold_tables(kept) if len(kept) else []:
+    for table in fold_tables(results) if len(results) else []:
         for row in table.rows:
             place = f"{row.first.paper} / {row.first.table} / {row.first.row}"
             ours[table.dataset, place].append(row)
@@ -143,9 +143,9 @@ def _table(layout: TableLayout, ours: Ours, problems: tuple[str, ...]) -> PaperT
             gains = (a.percent - b.percent if a and b else None for a, b in zip(printed, below, strict=True))
             lines = {}
             for dataset in datasets if row.ours else ():
-                fold_rows = [one for place in row.ours for one in ours.get((dataset, place), ())]
+                fold_rows = [fold_row for place in row.ours for fold_row in ours.get((dataset, place), ())]
                 bases = (
-                    [one for place in over.ours for one in ours.get((dataset, place), ())] if over else None
+                    [base for place in over.ours for base in ours.get((dataset, place), ())] if over else None
                 )
                 lines[dataset] = _lines(fold_rows, bases, section.columns)
             label = over.label if over else ""
@@ -182,7 +182,7 @@ def _lines(
     lines = []
     for key, number, line in numbered:
         named = zip(texts, key, differs, strict=True)
-        parts = [text.format(name) for text, name, several in named if several]
+        parts = [text.format(name) for text, name, differ in named if differ]
         parts += [f"no. {number + 1}"] * (number > 0)
         cells = [_cell(line[c.shots], bases, c) if c.shots in line else nothing for c in columns]
         lines.append((", ".join(parts), cells))
@@ -233,12 +233,12 @@ def _base_of(bases: Sequence[FoldRow], row: FoldRow) -> FoldRow | str:
     if not bases:
         return "baseline not run"
     training = (row.first.protocol, row.first.train_seed)
-    alike = [base for base in bases if (base.first.protocol, base.first.train_seed) == training]
-    if not alike:
+    candidates = [base for base in bases if (base.first.protocol, base.first.train_seed) == training]
+    if not candidates:
         return "baseline of another protocol or training seed"
     # of several inputs, the first with a baseline
     sizes = [row.first.sizes, *map(str, row.runs[0].sizes)]
-    base = next((base for size in sizes for base in alike if base.first.sizes == size), None)
+    base = next((base for size in sizes for base in candidates if base.first.sizes == size), None)
     if base is None:
         return "baseline at another input size"
     return base if base.trained_like(row) else "trained for another length"

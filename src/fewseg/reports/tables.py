@@ -52,10 +52,10 @@ def run(options: TableOptions, console: Console) -> None:
         if len(paired):
             title = f"{table.heading}, paired on the same episodes, 95 % intervals over queries"
             console.print(rich_table(paired, title))
-        several = training_cells(table)
-        if len(several):
+        trainings = training_cells(table)
+        if len(trainings):
             title = f"{table.heading}, mean of several trainings (how many), 95 % intervals over both"
-            console.print(rich_table(several, title))
+            console.print(rich_table(trainings, title))
             console.print(rich_table(training_gain_cells(table), f"{table.heading}, gains over trainings"))
         if options.by_size:
             title = f"{table.heading}, mIoU in percent by the size of the target (episodes)"
@@ -241,15 +241,15 @@ def measured_with(run: RunResult) -> dict[str, Any]:
 
 def trained_with(run: RunResult) -> dict[str, Any]:
     """What is known of a result's training."""
-    known = {"checkpoint": run.checkpoint or None, "seed": run.train_seed}
-    return {**{name: value for name, value in known.items() if value is not None}, **run.training}
+    facts = {"checkpoint": run.checkpoint or None, "seed": run.train_seed}
+    return {**{name: value for name, value in facts.items() if value is not None}, **run.training}
 
 
 def _in_common(entries: Sequence[Mapping[str, Any]]) -> str:
     """What all folds have in common, as "steps 100, view.size 241"; what differs by fold is left out."""
     flat = [_flatten(entry) for entry in entries]
-    same = {key: value for key, value in flat[0].items() if all(f.get(key) == value for f in flat)}
-    return ", ".join(f"{key} {value}" for key, value in same.items()) or "not recorded"
+    shared = {key: value for key, value in flat[0].items() if all(f.get(key) == value for f in flat)}
+    return ", ".join(f"{key} {value}" for key, value in shared.items()) or "not recorded"
 
 
 def _flatten(entry: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -69,7 +69,7 @@ def _environment(kind: str) -> Environment:
     def finalize(value: Any) -> Any:
         return value if isinstance(value, Markup) or escape is None else escape(str(value))
 
-    made = Environment(
+    environment = Environment(
         loader=PackageLoader("fewseg.reports"),
         autoescape=escape is None,
         finalize=finalize,
@@ -79,8 +79,8 @@ def _environment(kind: str) -> Environment:
         keep_trailing_newline=True,
         **(_LATEX_SIGNS if kind == "tex" else {}),
     )
-    made.filters.update(script_digest=script_digest, percent=percent, gain=gain_with_interval)
-    return made
+    environment.filters.update(script_digest=script_digest, percent=percent, gain=gain_with_interval)
+    return environment
 
 
 def render(template: str, **values: Any) -> str:

@@ -121,14 +121,14 @@ def bar_chart(
     """
     shared = limits is not None and limits[1] is None
     figure, axes = panels(*size, len(charts) // columns, columns, title=title, sharey=shared)
-    for place, (heading, groups) in zip(axes.flat, charts.items(), strict=True):
-        grouped_bars(place, groups, kinds, scale=scale, unit=unit)
+    for ax, (heading, groups) in zip(axes.flat, charts.items(), strict=True):
+        grouped_bars(ax, groups, kinds, scale=scale, unit=unit)
         if line is not None:
-            place.axhline(line, color="black", linewidth=0.6, linestyle=":" if line else "-")
+            ax.axhline(line, color="black", linewidth=0.6, linestyle=":" if line else "-")
         if limits:
-            place.set_ylim(*limits)
-        place.set_title(heading, fontsize=title_size)
-    fullest = max(axes.flat, key=lambda place: len(place.get_legend_handles_labels()[0]))
+            ax.set_ylim(*limits)
+        ax.set_title(heading, fontsize=title_size)
+    fullest = max(axes.flat, key=lambda ax: len(ax.get_legend_handles_labels()[0]))
     legend_below(figure, legend_columns, of=fullest, fontsize=legend_size)
     return figure
 
@@ -150,13 +150,13 @@ def grid(rows: Sequence[Sequence[Noted]], columns: Sequence[str], names: Sequenc
     figure, axes = panels(*size, len(rows), len(columns), title=title, height_ratios=heights)
     for row, places, name in zip(rows, axes, names, strict=True):
         places[0].set_ylabel(name, fontsize=8)
-        for (picture, note), place in zip(row, places, strict=True):
-            place.set(xticks=[], yticks=[])
-            place.spines[:].set_visible(False)
-            place.imshow(picture)
-            place.set_xlabel(note, fontsize=7, labelpad=2)
-    for place, heading in zip(axes[0], columns, strict=True):
-        place.set_title(heading, fontsize=8)
+        for (picture, note), ax in zip(row, places, strict=True):
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            ax.imshow(picture)
+            ax.set_xlabel(note, fontsize=7, labelpad=2)
+    for ax, heading in zip(axes[0], columns, strict=True):
+        ax.set_title(heading, fontsize=8)
     return figure
 
 

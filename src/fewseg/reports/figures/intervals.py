@@ -31,10 +31,10 @@ def resampled(
 
 def with_percentiles(value: float, samples: Floats, level: float = 0.95) -> Estimate:
     """A value with the percentile interval of its resamples; undefined ones (NaN) are left out."""
-    known = samples[np.isfinite(samples)]
-    if not len(known):
+    finite = samples[np.isfinite(samples)]
+    if not len(finite):
         return Estimate(value=value, low=value, high=value)
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value=value, low=float(low), high=float(high))
 
 
@@ -43,11 +43,11 @@ def with_jackknife(value: float, without: Floats) -> Estimate:
 
     Source: Efron & Tibshirani (1993), Eq. 11.5, for the standard error.
     """
-    known = without[np.isfinite(without)]
-    n = len(known)
+    finite = without[np.isfinite(without)]
+    n = len(finite)
     if n < 2:
         return Estimate(value=value, low=value, high=value)
-    error = np.sqrt((n - 1) / n * np.square(known - known.mean()).sum())
+    error = np.sqrt((n - 1) / n * np.square(finite - finite.mean()).sum())
     reach = float(error * t.ppf(0.975, n - 1))
     return Estimate(value=value, low=value - reach, high=value + reach)
 

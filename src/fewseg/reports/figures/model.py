@@ -129,8 +129,8 @@ class FigureModel:
     @property
     def place(self) -> tuple[int, str]:
         """Sorts methods as their variants were declared."""
-        known = list(variants())
-        return (known.index(self.variant) if self.variant in known else len(known)), self.variant
+        order = list(variants())
+        return (order.index(self.variant) if self.variant in order else len(order)), self.variant
 
     @cached_property
     def data(self) -> FoldData:
@@ -292,8 +292,8 @@ def distinct_supports(specs: Sequence[EpisodeSpec]) -> dict[Support, int]:
 def example_episodes(episodes: Sequence[SeededEpisode], count: int, *key: str | int) -> list[SeededEpisode]:
     """Draws episodes by number, none by its look; a class comes again only after all others came."""
     queues: dict[int, list[SeededEpisode]] = {}
-    for one in Draws("figure", *key).sample(episodes, len(episodes)):
-        queues.setdefault(one[1].class_id, []).append(one)
+    for episode in Draws("figure", *key).sample(episodes, len(episodes)):
+        queues.setdefault(episode[1].class_id, []).append(episode)
     chosen: list[SeededEpisode] = []
     while len(chosen) < min(count, len(episodes)):
         for class_id in sorted(queues):

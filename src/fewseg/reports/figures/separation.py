@@ -103,8 +103,8 @@ def _mean_silhouette(sums: Floats, sizes: Floats, classes: Ints) -> float:
     means[points, classes] = np.inf
     outside = means.min(axis=1)
     larger = np.maximum(inside, outside)
-    known = (others > 0) & (larger > 0)
-    return float(np.divide(outside - inside, larger, out=np.zeros(len(classes)), where=known).mean())
+    defined = (others > 0) & (larger > 0)
+    return float(np.divide(outside - inside, larger, out=np.zeros(len(classes)), where=defined).mean())
 
 
 def silhouettes_without(apart: Floats, labels: Ints, groups: Ints) -> Floats:

@@ -45,8 +45,8 @@ class ShotWeights:
 def correlated(weights: Floats, ious: Floats, *, seed: int = 0) -> ShotWeights:
     """Correlates U_k (n, K) with the IoU (n, K); intervals are over episodes."""
     correlations = rank_correlations(weights, ious)
-    known = correlations[np.isfinite(correlations)]
-    if not len(known):
+    finite = correlations[np.isfinite(correlations)]
+    if not len(finite):
         raise ValueError("the shots of no episode differ: nothing can be ranked")
 
     def pooled(drawn: Floats) -> Floats:
@@ -55,14 +55,14 @@ def correlated(weights: Floats, ious: Floats, *, seed: int = 0) -> ShotWeights:
             [rank_correlations(*(v[row].reshape(1, -1) for v in (weights, ious)))[0] for row in rows]
         )
 
-    every = np.ones((1, len(weights)))
+    ones = np.ones((1, len(weights)))
     samples = resampled(pooled, len(weights), seed=seed, resamples=_POOLED_RESAMPLES)
     return ShotWeights(
         weights=weights,
         ious=ious,
-        pooled=with_percentiles(float(pooled(every)[0]), samples),
-        within=mean_estimate(known, seed=seed),
-        ranked=len(known),
+        pooled=with_percentiles(float(pooled(ones)[0]), samples),
+        within=mean_estimate(finite, seed=seed),
+        ranked=len(finite),
     )
 
 

@@ -86,8 +86,8 @@ def read_runs(
         return [], [f"{folder} has no {LOSSES}: give the folder of training runs"]
     runs, problems = [], []
     for path in tracked(progress, "reading training runs", paths):
-        place = path.parent.relative_to(folder).as_posix()
-        name = path.parent.name if place == "." else place
+        relative = path.parent.relative_to(folder).as_posix()
+        name = path.parent.name if relative == "." else relative
         losses, damaged = read_losses(path)
         problems += [f"{name}/{LOSSES}: {problem}" for problem in damaged]
         if len(losses):
@@ -143,8 +143,8 @@ def _run(name: str, folder: Path, losses: pd.DataFrame, results: Results) -> Tra
         fold = (header.class_split or {}).get("fold", fold)
         seed = header.training.get("config", {}).get("seed", seed)
     frame = results.frame
-    same = (frame.checkpoint == digest) & bool(digest)
-    alike = (frame.recipe == recipe) & (frame.fold == fold) & (frame.train_seed == seed)
+    of_checkpoint = (frame.checkpoint == digest) & bool(digest)
+    of_recipe = (frame.recipe == recipe) & (frame.fold == fold) & (frame.train_seed == seed)
     return TrainingRun(
         name=name,
         recipe=recipe,
@@ -152,8 +152,8 @@ def _run(name: str, folder: Path, losses: pd.DataFrame, results: Results) -> Tra
         seed=seed,
         digest=digest,
         losses=losses,
-        results=tuple(frame.path[same]),
-        retrained=tuple(frame.path[alike & ~same]),
+        results=tuple(frame.path[of_checkpoint]),
+        retrained=tuple(frame.path[of_recipe & ~of_checkpoint]),
     )
 
 
