@@ -338,7 +338,7 @@ def test_bf16_gives_nearly_the_same_masks_and_its_supports_are_its_own(name, tmp
     again = Segmenter(low)
     again.load_supports(tmp_path / "low.safetensors")
     assert torch.equal(again.segment(picture(9)[0]).margins, found[1].margins)
-    with pytest.raises(ValueError, match="features of one model mean nothing to another"):
+    with pytest.raises(ValueError, match="features of different models are incompatible"):
         Segmenter(exact).load_supports(tmp_path / "low.safetensors")
 
 
