@@ -1,4 +1,4 @@
-"""Finding images to label; free of torch, so that a command line finds a mistake at once."""
+"""Finds images to label; imports no torch, so that the command line reports mistakes at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fewseg.ops.places import (
 )
 
 _SUFFIXES = (*IMAGE_SUFFIXES, ".avif", ".heic", ".heif", ".jp2")
-"""Of images; one that this machine cannot read is reported, where leaving it out would pass unnoticed."""
+"""Suffixes of images; files that this machine cannot read are reported rather than left out."""
 
 
 def find_images(places: Sequence[str | Path], leave_out: Path | None = None) -> Mapping[str, Path]:
@@ -30,11 +30,11 @@ def find_images(places: Sequence[str | Path], leave_out: Path | None = None) -> 
 
     Args:
         places: folders (all images below them), patterns such as ``photos/**/*.jpg``, or files.
-        leave_out: a folder whose files are none of them: that of the outputs, which may lie below.
+        leave_out: a folder whose files are left out, such as that of the outputs.
 
     Returns:
-        Name to file, by name. A name is the path relative to the folder that all files have in common, with
-        forward slashes, so that the same file name in two folders is two names.
+        Name to file, sorted by name. A name is the path relative to the common folder of all files, with
+        forward slashes.
 
     Raises:
         DataError: a place does not exist, or there is no image at all.
@@ -79,19 +79,19 @@ def _below(file: Path, folder: Path | None) -> bool:
 
 
 Place = tuple[str, str]
-"""A place of fsspec, and the path of a file there."""
+"""A place that fsspec opens, and the path of a file in it."""
 
 
 def find_everywhere(places: Sequence[str], leave_out: Path | None = None) -> Mapping[str, Place]:
-    """Finds images anywhere: folders, patterns and files as :func:`find_images`, and what fsspec knows.
+    """Finds images in local places, as :func:`find_images`, and in all places that fsspec can open.
 
     Args:
         places: also ``s3://bucket/photos``, archives (``photos.zip``), and lists: a ``.parquet`` with a
             column ``path`` of files or URLs and, where wanted, ``name``.
-        leave_out: a local folder whose files are none of them.
+        leave_out: a local folder whose files are left out.
 
     Returns:
-        Name to place, by name; names are relative to the folder that all have in common.
+        Name to place, sorted by name; names are relative to the common folder of all files.
 
     Raises:
         DataError: there is no image at all, or two images have one name.
@@ -107,7 +107,7 @@ def find_everywhere(places: Sequence[str], leave_out: Path | None = None) -> Map
             full = posixpath.join(root[len(common) :].strip("/"), name)
             if images.setdefault(full, file) != file:
                 raise DataError(
-                    f"two images have the name {full}: label them in two runs, or name them apart"
+                    f"two images have the name {full}: label them in two runs, or rename one of them"
                 )
     if not images:
         raise DataError(f"{', '.join(places)}: found no images there ({', '.join(IMAGE_SUFFIXES)})")
@@ -129,7 +129,7 @@ def _listed(place: str) -> tuple[str, dict[str, Place]]:
 
 
 def _of_list(place: str) -> tuple[str, dict[str, Place]]:
-    """As :func:`_listed`, of a Parquet file's column ``path`` and, where it has one, ``name``."""
+    """As :func:`_listed`, for the columns ``path`` and, optionally, ``name`` of a Parquet file."""
     from pyarrow import ArrowException, parquet
 
     fs, path = opened(place)
@@ -140,8 +140,8 @@ def _of_list(place: str) -> tuple[str, dict[str, Place]]:
         paths = list(map(str, columns["path"]))
     except (ArrowException, KeyError, TypeError) as error:
         raise DataError(
-            f"{place} is no list of images ({first_line(error)}): give a Parquet file with a column 'path' "
-            "of files or URLs"
+            f"{place} is not a list of images ({first_line(error)}): give a Parquet file with a column "
+            "'path' of files or URLs"
         ) from error
     files = []
     for file in paths:
@@ -155,5 +155,5 @@ def _of_list(place: str) -> tuple[str, dict[str, Place]]:
     base = posixpath.commonpath([posixpath.dirname(file) for file in full]) if full else ""
     names = columns.get("name") or [file[len(base) :].lstrip("/") for file in full]
     if len(set(names)) < len(set(files)):
-        raise DataError(f"{place} has one name for two images: give each a name of its own")
+        raise DataError(f"{place} has one name for two images: give each image a different name")
     return base, dict(zip(map(str, names), files, strict=True))

@@ -1,4 +1,4 @@
-"""Single things in a label map, which are connected, and what is counted of them."""
+"""Single objects in a label map: connected pieces of a class's mask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fewseg.annotations.values import Instance, Mask
 from fewseg.inference.options import Split
 
 Numbers = NDArray[np.int32]
-"""(H, W): 0 nothing, else the number of the thing that a pixel belongs to."""
+"""(H, W): the number of the object that a pixel belongs to, or 0."""
 
 _EIGHT = np.ones((3, 3), dtype=np.bool_)  # pixels that touch at a corner are connected
 _NECK, _LEAST = 0.75, 1.5  # see _parted
@@ -21,14 +21,13 @@ _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))  # (down, right) to half of the eigh
 
 
 def numbered(labels: Mask, classes: int, split: Split, min_area: int) -> tuple[Numbers, Sequence[int]]:
-    """Numbers the things of a label map (H, W) from 1 on, class by class, each by its first pixel.
+    """Numbers the objects of a label map (H, W) from 1 on, by class and then by first pixel.
 
     Args:
         labels: 0 background, j = 1 .. ``classes``.
-        classes: how many.
-        split: "components" for connected pieces; "watershed" parts those that are narrow between two wide
-            places.
-        min_area: least pixels of a thing; smaller ones are left out.
+        classes: number of classes.
+        split: "components" for connected pieces; "watershed" also cuts pieces at their necks.
+        min_area: least pixels of an object; smaller ones are left out.
 
     Returns:
         The numbers (H, W), and the class j of each number.
@@ -52,21 +51,21 @@ def instances_of(
     classes: Sequence[str],
     sums: NDArray[np.float64] | None = None,
 ) -> tuple[Instance, ...]:
-    """The things of :func:`numbered`.
+    """The objects of :func:`numbered`.
 
     Args:
         numbers: (H, W).
         of_class: the class of each number.
-        classes: their names.
-        sums: of each number, 0 too, the probabilities of its pixels, whose mean is a thing's score; None
-            where a person has drawn them, whose score is 1.
+        classes: the names of the classes.
+        sums: the summed probabilities of the pixels of each number, 0 included, whose mean is an object's
+            score; None for objects drawn by a person, whose score is 1.
     """
     instances = []
-    for k, (j, box) in enumerate(zip(of_class, ndimage.find_objects(numbers), strict=True), 1):
-        piece = (numbers[box] == k).astype(np.uint8)
-        place = (box[1].start, box[0].start, piece.shape[1], piece.shape[0])
+    for k, (j, slices) in enumerate(zip(of_class, ndimage.find_objects(numbers), strict=True), 1):
+        piece = (numbers[slices] == k).astype(np.uint8)
+        box = (slices[1].start, slices[0].start, piece.shape[1], piece.shape[0])
         score = 1.0 if sums is None else round(float(sums[k] / piece.sum()), 6)
-        instances.append(Instance(class_name=classes[j - 1], box=place, piece=piece, score=score))
+        instances.append(Instance(class_name=classes[j - 1], box=box, piece=piece, score=score))
     return tuple(instances)
 
 
@@ -99,7 +98,7 @@ def _parted(mask: Region) -> Numbers:
 
 
 def _saddles(distance: NDArray[np.float64], basins: Numbers) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Heights (n,), falling, at which two basins meet first, and the two (n, 2)."""
+    """Heights (n,), descending, at which two basins first meet, and the two basins (n, 2)."""
     heights, pairs = [], []
     h, w = basins.shape
     for down, right in _SHIFTS:
@@ -119,7 +118,7 @@ def _saddles(distance: NDArray[np.float64], basins: Numbers) -> tuple[NDArray[np
 def _joined(
     peaks: NDArray[np.float64], heights: NDArray[np.float64], pairs: NDArray[np.int32]
 ) -> NDArray[np.intp]:
-    """The basin that each basin ends in, as those without a neck between them become one."""
+    """The basin that each basin is merged into; basins without a neck between them become one."""
     owner = list(range(len(peaks)))
 
     def root(k: int) -> int:

@@ -30,10 +30,9 @@ _LONGEST = 255  # bytes of a file's name in nearly all file systems
 
 
 class Outputs:
-    """Writes predictions in several formats below one folder; not for several threads.
+    """Writes predictions in several formats below one folder; not thread-safe.
 
-    ``predictions.jsonl`` is always one of them. Its line is written last, so that an image that has one has
-    everything.
+    ``predictions.jsonl`` is always among them. Its line is written last: an image with a line is complete.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Outputs:
         return all(name in writer for writer in self._writers)
 
     def close(self, finish: bool = True) -> None:
-        """Ends all outputs; with ``finish`` those that are one file for all images are made."""
+        """Closes all outputs; ``finish`` also writes those with one file for all images."""
         failed: OSError | None = None
         for writer in self._writers:
             try:
@@ -69,7 +68,7 @@ class Outputs:
 
 
 def wrong_names(names: Collection[str], formats: Sequence[str], classes: Sequence[str]) -> Mapping[str, str]:
-    """Image names that outputs cannot have, and what is wrong with each."""
+    """Image names that outputs cannot have, each with the reason."""
     endings = [".json"] if {"labelme", "labelme-polygons"} & set(formats) else [".png"]
     if "probability" in formats:
         endings += [f".{file_safe(name)}.png" for name in classes]
@@ -83,8 +82,8 @@ def wrong_names(names: Collection[str], formats: Sequence[str], classes: Sequenc
             length = max(*folders, last + ending, 0)
             if length > _LONGEST:
                 wrong[name] = (
-                    f"the file name {name!r} makes an output's name of {length} bytes, {_LONGEST} are "
-                    "possible: rename the file"
+                    f"the file name {name!r} makes an output's name of {length} bytes, but at most "
+                    f"{_LONGEST} are possible: rename the file"
                 )
         except UnicodeEncodeError:
             wrong[name] = f"the file name {name!a} is not UTF-8: rename the file"

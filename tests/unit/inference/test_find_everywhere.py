@@ -71,7 +71,7 @@ def test_a_list_names_files_and_urls(photos, tmp_path):
         with pytest.raises(DataError, match=words):
             find_everywhere([str(tmp_path / "list.parquet")])
     (tmp_path / "list.parquet").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"list.parquet is no list of images"):
+    with pytest.raises(DataError, match=r"list.parquet is not a list of images"):
         find_everywhere([str(tmp_path / "list.parquet")])
 
 
