@@ -36,18 +36,18 @@ class Comparison:
     b: RunResult  # the second
     # how their protocols and tasks differ, one sentence each; empty when comparable
     differences: tuple[str, ...]
-    made_differently: tuple[str, ...]  # what else differs that is part of the methods, such as the precision
+    made_differently: tuple[str, ...]  # differences that belong to the methods, such as the precision
     # the difference on the same episodes, or None where the episodes are not the same
     paired: PairedDifference | None
-    over_queries: PairedDifference | None  # the same, resampling query images in place of episodes
+    over_queries: PairedDifference | None  # the same, with resampled query images instead of episodes
     unpaired: Estimate  # b less a with an interval that adds both errors
     detectable: float  # smallest true difference that ``planned`` episodes find with 80 % probability
     planned: int  # episodes, all seeds together
-    trainings: TrainingsDifference | None  # over several trainings, where several are given
+    trainings: TrainingsDifference | None  # over several trainings, if several are given
 
     @property
     def difference(self) -> Estimate:
-        """The paired difference where there is one, otherwise the unpaired."""
+        """The paired difference if there is one, otherwise the unpaired."""
         return self.unpaired if self.paired is None else estimate_of(self.paired)
 
 
@@ -108,7 +108,7 @@ def compare(options: CompareOptions) -> Comparison:
 def _further_trainings(
     first: RunResult, path: Path, more: Sequence[Path]
 ) -> list[tuple[RunResult, EpisodeCounts]]:
-    """Results of other trainings of the same method; refused where more than the seed differs."""
+    """Results of other trainings of the same method; raises a ValueError if more than the seed differs."""
     seeds, trainings = {first.train_seed}, []
     for other_path in more:
         other, counts = load_with_counts(other_path)

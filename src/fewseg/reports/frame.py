@@ -1,4 +1,4 @@
-"""Results as one tidy data frame: a row a result, and beside it, by its key, the counts it was scored from.
+"""Results as one tidy data frame: one row per result, with its counts in a mapping by the same key.
 
 Tables, gains, comparisons, figures and the site are queries on it.
 """
@@ -22,16 +22,16 @@ from fewseg.reports.numbers import Estimate, estimate_of, mean_of
 from fewseg.reports.published import printed_as
 
 FOLDS = 4
-"""Of the data sets of the papers."""
+"""Number of folds of the papers' data sets."""
 
 FOLDS_OF: Mapping[str, int] = {"fss-1000": 1, "fss-1000-drawn": 1}
-"""Of data sets with a different number of folds: FSS-1000 has one split."""
+"""Data sets with a different number of folds: FSS-1000 has one split."""
 
 TABLE = ["dataset", "ways", "shots", "on", "protocol_digest"]
-"""Columns of the frame: results that agree in them share a table."""
+"""Columns of the frame; results that agree in them share a table."""
 
 ROW = ["method", "fusion", "recipe", "sizes", "train_seed"]
-"""Columns of the frame: results of a table that agree in them share a row, which has a cell a fold."""
+"""Columns of the frame; results of a table that agree in them share a row, with one cell per fold."""
 
 
 COLUMNS = (  # noqa: SIM905 (a list literal is one name a line)
@@ -40,7 +40,7 @@ COLUMNS = (  # noqa: SIM905 (a list literal is one name a line)
     "miou_low miou_high fb_iou dice dice_of_miou paper table row published published_dataset "
     "published_backbone"
 ).split()
-"""Of the frame, whose index is ``key``; scores are fractions."""
+"""Columns of the frame, whose index is ``key``; scores are fractions."""
 
 OWN = ["method", "variant", "recipe", "dataset", "fold", "train_seed", "checkpoint", "ways", "shots"]
 OWN += ["fusion", "on", "backbone", "precision", "protocol_digest", "miou_std"]
@@ -51,17 +51,17 @@ OWN += ["fusion", "on", "backbone", "precision", "protocol_digest", "miou_std"]
 class Results:
     """Results by their keys."""
 
-    frame: pd.DataFrame  # a row a result, with the columns COLUMNS; its key is the index
+    frame: pd.DataFrame  # one row per result, with the columns COLUMNS; its key is the index
     runs: Mapping[str, RunResult]
     counts: Mapping[str, EpisodeCounts]  # empty where they were not read
-    left_out: tuple[str, ...] = ()  # one sentence for each result that is not here
+    left_out: tuple[str, ...] = ()  # one sentence for each result that could not be used
     _cache: dict[tuple[str, ...], Estimate] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def only(self, frame: pd.DataFrame) -> Results:
-        """These results alone: rows of the frame."""
+        """Returns the results of some rows of the frame."""
         return replace(self, frame=frame)
 
     def estimate(self, key: str, score: Score = "miou") -> Estimate:
@@ -84,7 +84,7 @@ class Results:
         return self._cache[a, b, score]
 
     def classes(self) -> pd.DataFrame:
-        """A row a result and tested class: ``key``, ``class_id``, ``name``, ``iou`` and ``dice``."""
+        """One row per result and tested class: ``key``, ``class_id``, ``name``, ``iou`` and ``dice``."""
         rows = [
             {"key": key, "class_id": c, "name": run.class_names.get(c, str(c)), "iou": iou, "dice": dice[c]}
             for key, run, dice in ((k, self.runs[k], self.runs[k].per_class_dice) for k in self.frame.index)
@@ -111,7 +111,7 @@ def load_results(folder: str | Path, *, folds: int = FOLDS) -> Results:
 
 
 def _is_result(path: Path) -> bool:
-    """Whether a JSON file is a result that has lost its counts."""
+    """Whether a JSON file is a result; its counts are missing."""
     try:
         RunResult.load(path)
     except ValueError:
@@ -166,7 +166,7 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
 
 
 def without_conflicts(results: Results) -> tuple[Results, list[str]]:
-    """Leaves out what cannot share tables.
+    """Leaves out results that cannot share a table.
 
     Of one fold the class split that most results of a table have is kept, none where two are equally
     frequent. Of two results of one row and fold neither is kept, unless they have the same scores.
@@ -209,16 +209,16 @@ def name_of(row: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FoldRow:
-    """A row of a table: results of one method with one fusion that are alike but for their fold."""
+    """A row of a table: results of one method with one fusion that differ only in the fold."""
 
-    name: str  # in its table, with what else tells its rows apart
+    name: str  # its name in the table, with what distinguishes it from similar rows
     results: Results
-    frame: pd.DataFrame  # its own results by fold, ascending, with the columns ``key`` and ``series`` more
-    folds: int  # how many a mean needs
+    frame: pd.DataFrame  # its results by fold, ascending, with the further columns ``key`` and ``series``
+    folds: int  # number of folds that a mean needs
 
     @cached_property
     def first(self) -> Any:
-        """Its first result, for what all have in common."""
+        """Its first result, for values that all share."""
         return self.frame.iloc[0]
 
     @property
@@ -241,14 +241,14 @@ class FoldRow:
         return None if self.missing else mean_of(list(self.estimates(score).values()))
 
     def gain_over(self, over: FoldRow, score: Score = "miou") -> Gain:
-        """What it gains over another row; raises ``ValueError`` where the episodes are not the same."""
+        """Its gain over another row; raises ``ValueError`` if the episodes are not the same."""
         a, b = over.frame.key, self.frame.key
         pairs = {fold: (a[fold], b[fold]) for fold in a.index.intersection(b.index)}
         by_fold = {fold: self.results.difference(*pair, score) for fold, pair in pairs.items()}
         return Gain(row=self, over=over, by_fold=by_fold)
 
     def trained_like(self, other: FoldRow) -> bool:
-        """Whether both were trained for as long, or one was not trained at all (or does not say)."""
+        """Whether both were trained equally long, or the training of one is missing or unknown."""
 
         def lengths(row: FoldRow) -> dict[int, tuple[object, object] | None]:
             configs = {run.fold: run.training.get("config") for run in row.runs}
@@ -267,7 +267,7 @@ class Gain:
     """The difference of two rows on each fold that both have, paired by query image, as fractions."""
 
     row: FoldRow
-    over: FoldRow  # what it is measured against
+    over: FoldRow  # the baseline
     by_fold: Mapping[int, Estimate]
 
     @property
@@ -290,7 +290,7 @@ class Gain:
 class FoldTable:
     """Results that may stand in one table: of one data set, task and protocol."""
 
-    results: Results  # the frame has the columns ``series``, the name of the row, and ``suffix`` more
+    results: Results  # the frame has the further columns ``series``, the name of the row, and ``suffix``
     rows: tuple[FoldRow, ...]
     dataset: str
     ways: int
@@ -298,7 +298,7 @@ class FoldTable:
     on: str
     protocol: str
     episodes: str
-    folds: int  # how many folds a mean needs
+    folds: int  # number of folds that a mean needs
 
     @property
     def series(self) -> list[str]:
@@ -360,12 +360,12 @@ def _fold_table(results: Results, frame: pd.DataFrame) -> FoldTable:
 
 
 def gains(table: FoldTable) -> list[Gain]:
-    """Every row over its baselines; raises ``ValueError`` where the episodes are not the same."""
+    """Every row over its baselines; raises ``ValueError`` if the episodes are not the same."""
     return [row.gain_over(over) for over, row in baseline_pairs(table)]
 
 
 def baseline_pairs(table: FoldTable) -> list[tuple[FoldRow, FoldRow]]:
-    """(baseline, row) for every row and what its variant is measured against.
+    """(baseline, row) for every row and every baseline of its variant.
 
     Other methods are paired where they are fused alike; with one shot there is nothing to fuse but iterated
     prototypes. A method is also paired with its plain fusion, with its variants that lack one part, and at
@@ -382,7 +382,7 @@ PAPER_FUSIONS = (("mean", "cross-guided"), ("attention", "cross-guided"))
 
 
 def _is_baseline(a: Any, b: Any, shots: int) -> bool:
-    """Whether results like ``a`` are what those like ``b`` are measured against."""
+    """Whether results like ``a`` are a baseline of those like ``b``."""
     same = (a.variant, a.recipe, a.train_seed) == (b.variant, b.recipe, b.train_seed)
     if a.multi_scale or b.multi_scale:
         return bool(same and a.fusion == b.fusion and b.multi_scale and not a.multi_scale)

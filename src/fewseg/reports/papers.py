@@ -1,6 +1,6 @@
-"""The papers' tables again: printed values, and ours from a frame of results beside them.
+"""The papers' tables with printed values, and beside them ours from a frame of results.
 
-Ours are found by the paper, table and row that the frame gives for each result.
+The frame names the paper, table and row of each result.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ NOT_RUN = "not run"
 class Cell:
     """A number of ours in a printed column; scores are fractions."""
 
-    row: FoldRow | None = None  # what was measured; None for nothing
+    row: FoldRow | None = None  # the measured row, or None
     estimate: Estimate | None = None
     std: float | None = None  # over the seeds of the episodes
     status: str = ""  # why there is no estimate: "not run", "missing fold 2"
-    gain: Estimate | None = None  # over the row that it is set beside, on the same episodes
+    gain: Estimate | None = None  # over the baseline row, on the same episodes
     gain_status: str = ""  # why there is no gain
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperRow:
-    """A row with its printed values, one a column, and our lines."""
+    """A row with its printed values, one per column, and our lines."""
 
     layout: RowLayout
-    over: str  # label of the row that it is set beside, or ""
+    over: str  # label of its baseline row, or ""
     printed: tuple[PublishedValue | None, ...]
-    printed_gains: tuple[float | None, ...]  # printed value less that of the other row, in points
-    lines: Mapping[str, list[tuple[str, list[Cell]]]]  # by data set: (what differs from the others, cells)
+    printed_gains: tuple[float | None, ...]  # printed value less that of the baseline, in points
+    lines: Mapping[str, list[tuple[str, list[Cell]]]]  # by data set: (what distinguishes the line, cells)
 
     @property
     def backbone(self) -> str:
-        """As printed."""
+        """The printed backbone."""
         return next((value.backbone for value in self.printed if value), "")
 
 
@@ -68,23 +68,23 @@ class PaperTable:
     """A paper's table with our numbers."""
 
     layout: TableLayout
-    datasets: tuple[str, ...]  # whose numbers of ours stand in it, the paper's own first
+    datasets: tuple[str, ...]  # data sets of our numbers, the paper's own first
     sections: tuple[tuple[SectionLayout, tuple[PaperRow, ...]], ...]
-    problems: tuple[str, ...]  # what was left out of all tables and why
+    problems: tuple[str, ...]  # results left out of all tables, with the reasons
 
     @property
     def shows_std(self) -> bool:
-        """Whether the paper prints standard deviations in it; ours are shown then too."""
+        """Whether the paper prints standard deviations; ours are then shown too."""
         return any(value is not None and value.std is not None for row in self.rows for value in row.printed)
 
     @property
     def rows(self) -> list[PaperRow]:
-        """Of all sections."""
+        """The rows of all sections."""
         return [row for _, rows in self.sections for row in rows]
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the numbers should know."""
+        """Notes that a reader of the numbers needs."""
         scores = {SCORE_NAMES[c.score] for s in self.layout.sections for c in s.columns}
         notes = [
             *self.layout.notes,
@@ -161,12 +161,10 @@ def _lines(
 ) -> list[tuple[str, list[Cell]]]:
     """A row on one data set: a line for each protocol, input size and training seed, most complete first.
 
-    ``bases`` are of the row that it is set beside, None without one.
+    ``bases`` are our rows of the baseline, None without one.
     """
     shots = {column.shots for column in columns}
-    by_key: dict[
-        tuple[str, str, str], list[dict[int, FoldRow]]
-    ] = {}  # a line by K; two rows of one K two lines
+    by_key: dict[tuple[str, str, str], list[dict[int, FoldRow]]] = {}  # lines, each with one row per K
     for row in rows:
         if row.first.shots in shots:
             alike = by_key.setdefault((row.first.protocol, row.first.sizes, str(row.first.train_seed)), [])
@@ -208,7 +206,7 @@ def _cell(row: FoldRow, bases: Sequence[FoldRow] | None, column: PrintedColumn) 
 
 
 def _gain_over(bases: Sequence[FoldRow], row: FoldRow, column: PrintedColumn) -> Estimate | str:
-    """Our row less the row that it is set beside, or why there is no such number."""
+    """Our row less its baseline, or why there is no such number."""
     base = _base_of([base for base in bases if base.first.shots == column.shots], row)
     if isinstance(base, str):
         return base
@@ -229,7 +227,7 @@ def _gain_over(bases: Sequence[FoldRow], row: FoldRow, column: PrintedColumn) ->
 
 
 def _base_of(bases: Sequence[FoldRow], row: FoldRow) -> FoldRow | str:
-    """The row to measure ours against: of its own protocol, training and input size; or why there is none."""
+    """The baseline of the same protocol, training and input size as ours; or why there is none."""
     if not bases:
         return "baseline not run"
     training = (row.first.protocol, row.first.train_seed)
@@ -273,7 +271,7 @@ def protocol_line(row: FoldRow) -> str:
 
 
 def measured_how(row: FoldRow) -> str:
-    """How a row of ours was measured; what its folds share is taken from the first."""
+    """How a row of ours was measured, by its first fold."""
     first = row.first
     where = DATASET_NAMES.get(first.dataset, first.dataset)
     foreign = " (NOT the papers' data)" if first.dataset == MINI else ""

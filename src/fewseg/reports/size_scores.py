@@ -19,7 +19,7 @@ from fewseg.reports.numbers import ENDS, Estimate, estimate_of, mean_of, percent
 
 
 def size_scores(table: EpisodeCounts, classes: Sequence[int], *, seed: int = 0) -> pd.DataFrame:
-    """:func:`fewseg.metrics.miou_by_size`, a row a bin, each score with its interval over images."""
+    """:func:`fewseg.metrics.miou_by_size`, one row per bin, each score with its interval over images."""
     lines = []
     for bin in miou_by_size(table, classes):
         inside, low, high = of_size(table, bin.low, bin.high), None, None
@@ -73,7 +73,7 @@ def size_gain(
 
 
 def size_cells(table: FoldTable) -> pd.DataFrame:
-    """A row a method, a column a bin (SD-AANet, Fig. 10), as text."""
+    """One row per method, one column per bin (SD-AANet, Fig. 10), as text."""
     lines = []
     for row in table.rows:
         counts = [row.results.counts[key] for key in row.frame.key]

@@ -21,9 +21,9 @@ from fewseg.reports.numbers import Estimate, estimate_of, gain_with_interval, me
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trainings:
-    """Rows of a table that are alike but for the seed of their training."""
+    """Rows of a table that differ only in the seed of their training."""
 
-    rows: tuple[FoldRow, ...]  # one a training
+    rows: tuple[FoldRow, ...]  # one per training
 
     @property
     def name(self) -> str:
@@ -34,7 +34,7 @@ class Trainings:
 
     @property
     def trained(self) -> bool:
-        """Whether there is a training whose noise counts."""
+        """Whether the method is trained, so that training adds noise."""
         return bool(self.rows[0].first.checkpoint)
 
     def counts(self, fold: int) -> list[EpisodeCounts]:
@@ -77,7 +77,7 @@ class Trainings:
 
 
 def several_trainings(table: FoldTable) -> list[Trainings]:
-    """The methods of a table with more than one training, and those without any."""
+    """The methods of a table with more than one training, and those that need none."""
     sets: dict[tuple[object, ...], list[FoldRow]] = {}
     for row in table.rows:
         sets.setdefault(tuple(row.first[name] for name in ROW if name != "train_seed"), []).append(row)
@@ -86,7 +86,7 @@ def several_trainings(table: FoldTable) -> list[Trainings]:
 
 
 def training_cells(table: FoldTable) -> pd.DataFrame:
-    """The mean mIoU over trainings by fold and over all folds; the number of trainings beside each."""
+    """The mean mIoU over trainings by fold and over all folds, with the number of trainings."""
     lines = []
     for group in several_trainings(table):
         if not group.trained:
@@ -130,12 +130,12 @@ def _gain(difference: TrainingsDifference) -> str:
 
 
 def _training_error(by_fold: dict[int, TrainingsDifference]) -> float:
-    """The root of the folds' mean variance between trainings, which one fold alone knows badly."""
+    """Root of the folds' mean variance between trainings; one fold alone estimates it badly."""
     return sqrt(sum(difference.training_error**2 for difference in by_fold.values()) / len(by_fold))
 
 
 def _needed(by_fold: dict[int, TrainingsDifference]) -> str:
-    """How many trainings a fold of each method would show the mean gain."""
+    """How many trainings per fold of each method would show the mean gain."""
     folds, differences = len(by_fold), list(by_fold.values())
     mean = TrainingsDifference(
         difference=sum(difference.difference for difference in differences) / folds,

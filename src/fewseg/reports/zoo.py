@@ -59,7 +59,7 @@ def adds(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def small_recipes() -> dict[str, Recipe]:
-    """The recipe on the small set of each method, of the variant that has the method's own name."""
+    """The small-set recipe of each method's variant of the same name."""
     recipes = [recipe(name) for name in RECIPES]
     of_variant = {candidate.variant.name: candidate for candidate in recipes if candidate.data is voc5i_mini}
     by_method = {name: of_variant.get(name.replace("-", "_")) for name in METHODS}
@@ -92,7 +92,7 @@ def cost(config: MethodConfig, size: int) -> Cost:
 
 
 def published(name: str, dataset: str = "pascal-5i") -> dict[int, float]:
-    """Printed mIoU in percent of a method by K, in the row of its own label where a paper has one."""
+    """Printed mIoU in percent of a method by K, from the row with its label if a paper has one."""
     chosen = small_recipes().get(name)
     if chosen is None or not chosen.variant.printed:
         return {}
@@ -138,7 +138,7 @@ def _pair(values: dict[int, float]) -> str:
 
 
 def zoo_cells(names: Sequence[str], results: Results | None, *, costs: bool = True) -> pd.DataFrame:
-    """The table, one row a method, as text."""
+    """The table as text, one row per method."""
     rows = []
     for name in names:
         chosen, row = small_recipes().get(name), {"method": name}
