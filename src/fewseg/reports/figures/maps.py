@@ -1,7 +1,7 @@
 """SD-AANet's Fig. 11 (affinity attention on queries) and Fig. 12 (similarity to the prototype on supports).
 
-Beside the pictures of a few episodes stands, over all of them, how well the maps order the cells of the
-target before the others.
+Besides pictures of a few episodes, it measures over all episodes how well the maps rank the cells of the
+target above the others.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def prototype_similarity(maps: Tensor, prototypes: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """How a map separates the target's cells from the others."""
+    """How well a map separates the target's cells from the others."""
 
     inside: float  # mean over the target's cells
     outside: float  # mean over the other cells
-    # probability that a cell of the target has more than another cell (area under the ROC curve)
+    # probability that the value of a target's cell is above that of another cell (area under the ROC curve)
     order: float
 
 
@@ -114,14 +114,14 @@ def has_attention(model: FigureModel) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What is kept of a checkpoint's maps."""
+    """The kept maps of a checkpoint, and how well all of its maps rank cells."""
 
-    maps: Maps  # those that the pictures show
+    maps: Maps  # the maps in the pictures
     order: Estimate  # mean of ``Contrast.order``
 
 
 class MapFigure(CheckpointFigure[Measured]):
-    """The maps' pictures for each fold, and a plot of how well they order cells."""
+    """Pictures of the maps for each fold, and a plot of how well they rank cells."""
 
     title: ClassVar[str]
     scale: ClassVar[str]
@@ -130,10 +130,10 @@ class MapFigure(CheckpointFigure[Measured]):
 
     @abstractmethod
     def maps_of(self, model: FigureModel, specs: Sequence[EpisodeSpec]) -> Maps:
-        """The maps of episodes."""
+        """The maps of some episodes."""
 
     def key(self, spec: EpisodeSpec) -> tuple[object, str]:
-        """The key of an episode's map, and the image that it lies on."""
+        """The key of an episode's map, and the image that the map belongs to."""
         support = Support.first_of(spec)
         return ((support, spec.query), spec.query) if self.on_query else (support, support.image)
 
@@ -180,7 +180,7 @@ class MapFigure(CheckpointFigure[Measured]):
         self.save_grid(f"{self.name}-fold{fold}", rows, columns, title, scale=self.scale, arrays=arrays)
 
     def draw_all(self, measured: Mapping[FigureModel, Measured]) -> None:
-        """How often a cell of the target has more than another cell, by fold."""
+        """Draws how often a cell of the target has a larger value than another cell, by fold."""
         groups: dict[str, dict[str, Estimate]] = {}
         for model, result in measured.items():
             groups.setdefault(f"fold {model.fold}", {})[model.variant] = result.order
@@ -205,8 +205,8 @@ class MapFigure(CheckpointFigure[Measured]):
 class Attention(MapFigure):
     """SAAM's attention.
 
-    Its sign is free: nothing supervises the query's map but the decoder that reads it. Far below a half it
-    separates the target as well as far above.
+    Its sign is arbitrary, as only the decoder supervises it: an order far below one half separates the target
+    as well as one far above.
     """
 
     name = "attention"
@@ -222,7 +222,7 @@ class Attention(MapFigure):
 
 
 class Similarity(MapFigure):
-    """Similarity of a support's cells to its prototype."""
+    """The similarity of a support's cells to its prototype."""
 
     name = "similarity"
     shows = "similarity of a support's cells to its prototype (SD-AANet 12)"
