@@ -36,7 +36,7 @@ def size_scores(table: EpisodeCounts, classes: Sequence[int], *, seed: int = 0) 
 
 
 def mean_sizes(folds: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The mean of each bin over folds, and its episodes in all of them; NaN where a fold has none."""
+    """The mean of each bin over folds, and its episodes in all folds; NaN if a fold has none."""
     mean, scores = folds[0].copy(), ["miou", "low", "high"]
     counted = ["episodes", "images", "classes"]
     mean[counted] = sum(fold[counted] for fold in folds)
@@ -62,7 +62,7 @@ def of_size(table: EpisodeCounts, low: int, high: int | None) -> EpisodeCounts:
 def size_gain(
     a: EpisodeCounts, b: EpisodeCounts, classes: Sequence[int], low: int, high: int | None, *, seed: int = 0
 ) -> tuple[Estimate, int] | None:
-    """MIoU of b less that of a on targets of ``low`` to ``high`` - 1 pixels, with the number of images."""
+    """MIoU of b less mIoU of a on targets of ``low`` to ``high`` - 1 pixels, and the number of images."""
     check_same_episodes(a, b)
     first, second = of_size(a, low, high), of_size(b, low, high)
     drawn = [c for c in classes if np.any(first.class_id == c)]

@@ -26,7 +26,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "ooo", "--", "++")
 LINES = ("-", "--", "-.", ":")
 MAP_COLOURS = "cividis"
-"""For maps of numbers: its lightness rises evenly, so that it reads in black and white."""
+"""Colour map of maps of numbers; its lightness rises evenly, so that it works in black and white."""
 LEGEND = "outlined: predicted; orange inside the outline: wrong; blue outside it: missed"
 
 _DPI = 150
@@ -161,7 +161,7 @@ def grid(rows: Sequence[Sequence[Noted]], columns: Sequence[str], names: Sequenc
 
 
 def unit_range(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Values brought linearly to [0, 1]; zeros where they are all equal."""
+    """Scales values linearly to [0, 1]; zeros if they are all equal."""
     low, high = float(values.min()), float(values.max())
     return np.asarray((values - low) / (high - low) if high > low else np.zeros_like(values))
 
@@ -169,7 +169,7 @@ def unit_range(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def overlay(
     picture: Picture, values: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_] | None = None
 ) -> Picture:
-    """Lays a map (H, W) in [0, 1] over a picture (H, W, 3), grey below; ``truth`` is outlined in white."""
+    """Lays a map (H, W) in [0, 1] over a grey picture (H, W, 3); ``truth`` is outlined in white."""
     colours = colormaps[MAP_COLOURS](values)[..., :3] * 255
     mixed: Picture = (0.35 * picture.mean(axis=2, keepdims=True) + 0.65 * colours).astype(np.uint8)
     if truth is None:
@@ -189,7 +189,7 @@ def add_scale(figure: Figure, label: str) -> None:
 
 
 def save(figure: Figure, stem: Path, *, svg: bool = True) -> list[Path]:
-    """Writes ``<stem>.pdf``, ``.png`` and ``.svg``, each complete or not at all; none holds a date."""
+    """Writes ``<stem>.pdf``, ``.png`` and ``.svg`` without dates, each atomically."""
     kinds = {"pdf": "CreationDate", "png": "", **({"svg": "Date"} if svg else {})}
     paths = []
     for kind, date in kinds.items():

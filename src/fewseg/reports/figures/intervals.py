@@ -20,7 +20,7 @@ _CHUNK = 64  # resamples drawn at once: bounds the memory
 def resampled(
     statistic: Callable[[Floats], npt.NDArray[Any]], n: int, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Floats:
-    """A statistic of bootstrap resamples of n items; equal seeds draw equal items: differences are paired."""
+    """A statistic of resamples of n items; equal seeds draw equal items, so differences are paired."""
     if n < 1:
         raise ValueError("an interval needs at least one item, got none")
     generator = np.random.default_rng(seed)
@@ -64,7 +64,7 @@ def ratio_estimate(
 ) -> Estimate:
     """The sum of n parts over the sum of their wholes, with its interval.
 
-    ``less`` has parts and wholes of the same n items, whose ratio is taken off it, paired.
+    ``less`` has parts and wholes of the same n items, whose ratio is subtracted, paired.
     """
     first, *others = [
         [np.asarray(values, dtype=np.float64) for values in pair] for pair in ((parts, wholes), less) if pair
@@ -87,7 +87,7 @@ def _ratios(weights: Floats, part: Floats, whole: Floats) -> Floats:
 
 
 def rate_estimate(count: int, total: int) -> Estimate:
-    """How often something happens, with Wilson's 95 % interval; it takes the episodes for independent."""
+    """A rate with Wilson's 95 % interval, which assumes independent episodes."""
     if total < 1:
         raise ValueError("a rate needs at least one episode, got none")
     interval = binomtest(count, total).proportion_ci(method="wilson")

@@ -1,7 +1,7 @@
 """Predictions side by side, of queries and of the supports themselves.
 
 Source: SCL's Fig. 6, SRPNet's Fig. 5 and 6, SD-AANet's Fig. 8; and SCL's Fig. 1, SRPNet's Fig. 1 and 6, which
-show how little of its own mask a support's guide may restore.
+show how little of its own mask the guide of a support may restore.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Qualitative(CheckpointFigure[None]):
     needs = "any checkpoint"
 
     def measure(self, model: FigureModel) -> None:
-        """Loads it."""
+        """Loads the features."""
         _ = model.store
 
     def draw_fold(self, fold: int, measured: Mapping[FigureModel, None]) -> None:
@@ -73,14 +73,14 @@ _RESTORE_CLAIMS = (
 
 
 class Restored(CheckpointFigure[RestoredScore]):
-    """A grid for each fold: every support segmented by its own guide, below it the query; and mIoUs."""
+    """A grid for each fold: each support segmented by its own guide, with the query below; and mIoUs."""
 
     name = "restored-supports"
     shows = "predictions on the support itself, and on its query (SCL 1, SRPNet 1 and 6)"
     needs = "any checkpoint; two that differ in a part, for what it adds"
 
     def measure(self, model: FigureModel) -> RestoredScore:
-        """Counts what the guide of each distinct support restores."""
+        """Evaluates the guide of each distinct support on the support itself."""
         specs = [EpisodeSpec(i, s.class_id, s.image, (s.image,)) for i, s in enumerate(model.supports)]
         masks = dict(model.predictions(specs))
         per_support = [
@@ -101,7 +101,7 @@ class Restored(CheckpointFigure[RestoredScore]):
         return table, score
 
     def draw_fold(self, fold: int, measured: Mapping[FigureModel, RestoredScore]) -> None:
-        """Draws the episodes of the qualitative figure; and notes what parts add to the mIoU."""
+        """Draws the episodes of the qualitative figure; notes what parts add to the mIoU."""
         first = next(iter(measured))
         chosen = first.examples(Qualitative.name)
         specs = [spec for _, spec in chosen]
@@ -133,7 +133,7 @@ class Restored(CheckpointFigure[RestoredScore]):
                     self.claim(fold, claim, quantity, gain)
 
     def draw_all(self, measured: Mapping[FigureModel, RestoredScore]) -> None:
-        """The mIoU of each method on the supports themselves, by fold."""
+        """Draws the mIoU of each method on the supports themselves, by fold."""
         groups: dict[str, dict[str, Estimate]] = {}
         for model, (_, score) in measured.items():
             groups.setdefault(f"fold {model.fold}", {})[model.variant] = score
@@ -145,17 +145,17 @@ class Restored(CheckpointFigure[RestoredScore]):
 
 
 def judged_with_iou(picture: Picture, predicted: Bools, truth: Picture) -> tuple[Noted, float]:
-    """A picture on which a prediction is marked, noted with its IoU, and that."""
+    """A picture with a marked prediction and its IoU as a note, and the IoU."""
     counts = count(predicted, truth)
     iou = float(counts.fg_inter) / max(int(counts.fg_union), 1)
     return (judged(picture, predicted, truth), f"IoU {100 * iou:.0f} %"), iou
 
 
 def _label(model: FigureModel, shots: int) -> str:
-    """The method, and how many shots where it is not one."""
+    """The method, and the number of shots unless it is one."""
     return model.label if shots == 1 else f"{model.label}, {shots}-shot"
 
 
 def _tested_with(model: FigureModel, shots: int) -> bool:
-    """Whether a column exists: for one shot always, for more where the recipe is tested with so many."""
+    """Whether a column exists: always for one shot, else if the recipe is tested with so many."""
     return shots == 1 or any((e.shots, e.ways) == (shots, 1) for e in model.recipe.evaluations)

@@ -1,19 +1,16 @@
 """How well classes separate: t-SNE and silhouettes of support cells (SRPNet 4) and prototypes (SD-AANet 9).
 
-Cells: a point is a foreground cell of a support, a few drawn from each. Every network is shown under both
-metrics, so that what the metric does to given features is distinct from what training with it does to them.
-Without a prototype method the features are those of the training-free matcher on a frozen trunk.
+Cells: a point is a foreground cell of a support; a few are drawn from each support. Every network is shown
+under both metrics, which separates the effect of the metric from that of training with it. Without a
+prototype method the features are those of the training-free matcher on a frozen trunk.
 
-Prototypes: the paper draws 5 000 supports a fold. Many of those are the same image of the same class, whose
-prototype is one point however often it is drawn: points are the distinct ones, and the data state how often
-each was drawn.
+Prototypes: the paper draws 5 000 supports per fold. Many of them are the same image of the same class and so
+have the same prototype: points are the distinct prototypes, and the data state how often each was drawn.
 
-Intervals are of a delete-one-group jackknife (Efron & Tibshirani 1993, ch. 11), a group being the points of
-one image. A bootstrap draws images twice: points of two copies are as near to one another as points of one
-image are, so that there are twice as many such pairs in the mean distance to the own class, and the
-silhouettes of the resamples lie above the one that they should surround. Without an image no pair is new. The
-jackknife's variance is right where classes separate, and up to twice too large where they do not (Efron &
-Stein 1981): such intervals are wide, never narrow.
+Intervals are those of a delete-one-group jackknife (Efron & Tibshirani 1993, ch. 11); a group holds the
+points of one image. A bootstrap would draw images twice, which adds pairs of close points to the mean
+distance within a class: the silhouettes of all resamples would be too high. The jackknife's variance is right
+where classes separate, and up to twice too large where they do not (Efron & Stein 1981).
 """
 
 from __future__ import annotations
@@ -40,7 +37,7 @@ from fewseg.reports.numbers import Estimate
 from fewseg.types import Features
 
 CELLS = 3
-"""Cells drawn from a support."""
+"""Number of cells drawn from a support."""
 
 Ints = npt.NDArray[Any]
 PointMetric = Literal["cosine", "fidelity", "euclidean"]
@@ -58,8 +55,7 @@ def distances(points: npt.ArrayLike, metric: PointMetric) -> Floats:
     """Distances of n points: (n, d) to (n, n).
 
     "cosine" is 1 - cos, in [0, 2]; "fidelity" 1 - cos^2, in [0, 1] (SRPNet, Ding et al. 2022, Eq. 5-6, turned
-    into a distance); "euclidean" the length of the difference. A zero vector is at right angles to all
-    others.
+    into a distance); "euclidean" the length of the difference. A zero vector is orthogonal to all others.
     """
     values = np.asarray(points, dtype=np.float64)
     if metric == "euclidean":
@@ -89,13 +85,13 @@ def silhouette(apart: Floats, labels: Ints) -> float:
 
 
 def _memberships(labels: Ints) -> tuple[Ints, Floats]:
-    """The class of each point, 0 .., and the same as (n, classes) of 0 and 1."""
+    """The class index of each point (n,), and its one-hot encoding (n, classes)."""
     _, classes = np.unique(labels, return_inverse=True)
     return classes, np.eye(len(_))[classes]
 
 
 def _mean_silhouette(sums: Floats, sizes: Floats, classes: Ints) -> float:
-    """From each point's summed distances to each class (m, classes), and the sizes of the classes."""
+    """The mean silhouette by the summed distances of points to classes (m, classes) and the class sizes."""
     points = np.arange(len(classes))
     others = sizes[classes] - 1
     inside = np.divide(sums[points, classes], others, out=np.zeros(len(classes)), where=others > 0)
@@ -123,7 +119,7 @@ def silhouettes_without(apart: Floats, labels: Ints, groups: Ints) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class Separation:
-    """How far classes lie apart, in one space."""
+    """How well classes separate in one space."""
 
     silhouette: Estimate  # mean silhouette with its interval over groups of points
     without: Floats  # (groups,) the silhouette without each group
@@ -162,7 +158,7 @@ class Embedding:
 
     @property
     def record(self) -> Record:
-        """Its numbers as columns of a table."""
+        """The numbers as columns of a table."""
         record: Record = {"metric": self.metric, "points": len(self.labels)}
         for space, name in ((self.space, "feature_space"), (self.plane, "tsne_plane")):
             record |= with_prefix(f"silhouette_{name}", space.silhouette)
@@ -200,7 +196,7 @@ def embed(
 def scatter_chart(
     size: tuple[float, float], rows: Sequence[Mapping[str, Embedding]], model: FigureModel, title: str
 ) -> Figure:
-    """Draws embeddings: a colour and a marker for each novel class, the silhouettes below each title."""
+    """Draws embeddings, with a colour and a marker per novel class, and the silhouettes below each title."""
     figure, axes = panels(*size, len(rows), len(rows[0]), title=title)
     titled = [item for row in rows for item in row.items()]
     for ax, (name, embedding) in zip(axes.flat, titled, strict=True):
@@ -227,7 +223,7 @@ def scatter_chart(
 
 
 def sampled_cells(maps: Tensor, masks: Tensor, supports: Sequence[Support], *, seed: int) -> list[Tensor]:
-    """Draws a few foreground cells of each of n supports, by (seed, class, image) alone."""
+    """Draws a few foreground cells of each of n supports; the draw depends on (seed, class, image) only."""
     cells = foreground_cells(masks, (int(maps.shape[-2]), int(maps.shape[-1])))[:, 0]
     sampled = []
     for i, support in enumerate(supports):
@@ -265,7 +261,7 @@ class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
     checkpoint = "checkpoint of a prototype method or with a frozen trunk"
 
     def fits(self, model: FigureModel) -> bool:
-        """Whether it has cells, or a trunk that the matcher could take them from."""
+        """Whether it is a prototype method, or has a frozen trunk that the matcher can use."""
         return hasattr(model.recipe.method, "metric") or model.recipe.method.backbone.fixed
 
     def chosen(self, fold: int, models: Sequence[FigureModel]) -> Sequence[FigureModel]:
@@ -273,7 +269,7 @@ class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
         return [m for m in models if hasattr(m.recipe.method, "metric")] or [models[0].matcher()]
 
     def measure(self, model: FigureModel) -> dict[PointMetric, Embedding]:
-        """Embeds the same cells by each metric."""
+        """Embeds the same cells under each metric."""
         points, labels, groups = cells_of(model)
         seed = self.options.seed
         embeddings = {m: embed(points, labels, m, groups=groups, seed=seed) for m in _CELL_METRICS}
@@ -286,7 +282,7 @@ class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
         return embeddings
 
     def draw_fold(self, fold: int, measured: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> None:
-        """A row a network and a column a metric."""
+        """Draws one row per network and one column per metric."""
         rows = [
             {f"{model.label}: {metric}": embedding for metric, embedding in embeddings.items()}
             for model, embeddings in measured.items()
@@ -302,7 +298,7 @@ class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
         self.context.save(figure, f"{self.name}-fold{fold}", records)
 
     def draw_all(self, measured: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> None:
-        """The silhouettes."""
+        """Draws the silhouettes."""
         groups: Groups = {
             m.group: {str(k): v.space.silhouette for k, v in value.items()} for m, value in measured.items()
         }
@@ -312,7 +308,7 @@ class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
 
 
 def draw_silhouettes(charts: Mapping[str, Groups], kinds: Mapping[str, str], columns: int = 2) -> Figure:
-    """Bars of silhouettes: a panel a title, in it groups of one bar for each of ``kinds``."""
+    """Bars of silhouettes: a panel per title, with groups of one bar for each of ``kinds``."""
     bars = max(map(len, charts.values())) * len(kinds)
     size = (max(3.4, 3.0 + 0.4 * bars), 1.2 + 2.2 * len(charts))
     return bar_chart(size, charts, kinds, scale=1, unit="silhouette", line=0, legend_columns=columns)
@@ -328,7 +324,7 @@ class Prototypes(CheckpointFigure[Embedding]):
     fits = staticmethod(in_table_iii)
 
     def chosen(self, fold: int, models: Sequence[FigureModel]) -> Sequence[FigureModel]:
-        """All; those that the table has more are missing."""
+        """All; notes the variants of the table that are missing."""
         variants = {model.variant for model in models}
         missing = [label_of(variant) for variant in TABLE_III if variant not in variants]
         if missing:
@@ -336,7 +332,7 @@ class Prototypes(CheckpointFigure[Embedding]):
         return models
 
     def measure(self, model: FigureModel) -> Embedding:
-        """Encodes each support once, and embeds the prototypes by cosine, as SD-AANet's Eq. 13 does."""
+        """Encodes each support once, and embeds the prototypes by cosine, as in SD-AANet's Eq. 13."""
         method: Any = model.method
         batches = model.over_supports(
             list(model.supports),
@@ -351,7 +347,7 @@ class Prototypes(CheckpointFigure[Embedding]):
         if zeros:
             self.context.remarks.append(
                 f"{self.name}, {model.title}: {zeros} of {len(points)} prototypes are zero; "
-                "they have no direction and count as being at right angles to all others"
+                "they have no direction and count as orthogonal to all others"
             )
         drawn: Record = {"supports_drawn": sum(model.supports.values()), "zero_prototypes": zeros}
         drawn["median_length"] = float(np.median(lengths))
@@ -359,7 +355,7 @@ class Prototypes(CheckpointFigure[Embedding]):
         return embedding
 
     def draw_fold(self, fold: int, measured: Mapping[FigureModel, Embedding]) -> None:
-        """A panel a method, side by side; and what each part adds to compactness."""
+        """Draws one panel per method; notes what each part adds to compactness."""
         first = next(iter(measured))
         drawn = first.supports
         title = (
@@ -389,7 +385,7 @@ class Prototypes(CheckpointFigure[Embedding]):
                 self.claim(fold, claim, quantity, (gain, len(by_variant[more].labels)))
 
     def draw_all(self, measured: Mapping[FigureModel, Embedding]) -> None:
-        """The silhouettes in both spaces."""
+        """Draws the silhouettes in both spaces."""
         spaces = {"space": "in the feature space, by cosine", "plane": "in the plane of t-SNE"}
         charts: dict[str, dict[str, dict[str, Estimate]]] = {}
         for space, title in spaces.items():

@@ -1,7 +1,7 @@
-"""Do the weights U_k of SCL's cross-guided module know which shot is good?
+"""Correlation of the weights U_k of SCL's cross-guided module with the quality of each shot.
 
 Source: SCL (Zhang et al. 2021), Eq. 15-17: U_k is the mean IoU of shot k's predictions of all K supports.
-What it should be worth is the IoU of shot k's own prediction of the query.
+The quality of a shot is the IoU of its own prediction of the query.
 """
 
 from __future__ import annotations
@@ -27,18 +27,17 @@ _MOST_POINTS = 4000
 
 @dataclass(frozen=True, kw_only=True)
 class ShotWeights:
-    """U_k against what it predicts, over n episodes of K shots."""
+    """U_k against the IoU of each shot, over n episodes of K shots."""
 
     weights: Floats  # (n, K) U_k
     ious: Floats  # (n, K) IoU of shot k's own prediction of the query
     # Spearman's rank correlation over all n K shots. It also shows that some classes are easier than others,
     # for supports and queries alike
     pooled: Estimate
-    # mean over the episodes of the rank correlation between the K shots of one episode: what the weights,
-    # which only compare shots of one episode, can use
+    # mean over the episodes of the rank correlation between the K shots of one episode, which the weights
+    # compare
     within: Estimate
-    # in how many episodes both U_k and the IoU differ between shots; the others have no rank correlation and
-    # are left out of ``within``
+    # number of episodes in which both U_k and the IoU differ between shots; ``within`` leaves out the others
     ranked: int
 
 
@@ -67,7 +66,7 @@ def correlated(weights: Floats, ious: Floats, *, seed: int = 0) -> ShotWeights:
 
 
 def rank_correlations(a: Floats, b: Floats) -> Floats:
-    """Spearman's of each row of (n, K), ties at their mean rank; NaN where all values of a row are equal."""
+    """Spearman's correlation of each row of (n, K), mean ranks for ties, NaN for equal values."""
     a, b = (rankdata(v, axis=1) for v in (a, b))
     a, b = (v - v.mean(axis=1, keepdims=True) for v in (a, b))
     norms = np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
@@ -76,7 +75,7 @@ def rank_correlations(a: Floats, b: Floats) -> Floats:
 
 
 def binned(weights: Floats, ious: Floats) -> dict[int, tuple[Estimate, int]]:
-    """Mean IoU and number of the shots in each of ``BINS`` equal bins of U_k in [0, 1] that has any."""
+    """Mean IoU and number of shots of each of ``BINS`` equal bins of U_k in [0, 1] that is not empty."""
     bins = np.clip((weights.ravel() * BINS).astype(np.int64), 0, BINS - 1)
     ious_of = {i: ious.ravel()[bins == i] for i in np.unique(bins).tolist()}
     return {i: (mean_estimate(values), len(values)) for i, values in ious_of.items()}
@@ -108,7 +107,7 @@ class ShotWeightFigure(SCLFigure[ShotWeights]):
     shows = "the cross-guided module's weights against the true IoU of each shot (SCL Eq. 16)"
 
     def measure(self, model: FigureModel) -> ShotWeights:
-        """The two correlations, and the bins."""
+        """Measures the two correlations and the bins."""
         result = correlated(*weights_of(model), seed=self.options.seed)
 
         def note(quantity: str, estimate: Estimate, count: int, **bin: float) -> None:
@@ -127,7 +126,7 @@ class ShotWeightFigure(SCLFigure[ShotWeights]):
         return result
 
     def draw_all(self, measured: Mapping[FigureModel, ShotWeights]) -> None:
-        """One panel a checkpoint: a point a shot, and the mean of each bin with its interval."""
+        """Draws a panel per checkpoint: a point per shot, and the mean of each bin with its interval."""
         title = f"{self.context.dataset}: weights of the cross-guided module, {SHOTS}-shot"
         figure, grid = panels(3.2 * len(measured) + 0.4, 3.6, 1, len(measured), title=title, sharey=True)
         for axes, model in zip(grid[0], sorted(measured, key=lambda m: m.place), strict=True):
