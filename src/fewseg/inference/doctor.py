@@ -1,4 +1,4 @@
-"""``fewseg doctor``: what this machine has, what is missing, and the command for it."""
+"""``fewseg doctor``: what is installed on this machine, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Finding:
 
     what: str
     found: str
-    advice: str = ""  # a command or a sentence, where something is missing
+    advice: str = ""  # a command or a sentence, if something is missing
     serious: bool = False  # whether fewseg cannot work without it
 
 
@@ -48,7 +48,7 @@ def run(options: DoctorOptions, console: Console) -> int:
 
 
 def findings() -> Iterator[Finding]:
-    """Everything that is looked at; a check that fails itself is a finding too."""
+    """The results of all checks; an error of a check is a finding too."""
     for name, check in (
         ("versions", _versions),
         ("hardware", _hardware),

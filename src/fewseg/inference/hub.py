@@ -51,7 +51,7 @@ def save(
     licence: str = "",
     results: Path | None = None,
 ) -> None:
-    """Writes a model and its supports; the card says to read them from ``place``, by default the folder."""
+    """Writes a model and its supports; the card names ``place``, by default the folder, to load them from."""
     about = model.about or Checkpoint(config=model.config)
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -120,7 +120,7 @@ def load(
     device: torch.device | str | None = None,
     local_files_only: bool = False,
 ) -> tuple[Model, Path | None]:
-    """Reads a model, and where its supports lie; see ``Segmenter.from_pretrained``."""
+    """Loads a model, and the path of its supports; see ``Segmenter.from_pretrained``."""
     folder = Path(name) if Path(name).is_dir() else _downloaded(str(name), revision, local_files_only)
     if not (folder / MODEL).is_file() or not (folder / SETTINGS).is_file():
         raise DataError(
@@ -179,7 +179,7 @@ def push(
 
 
 def _downloaded(name: str, revision: str | None, local_files_only: bool) -> Path:
-    """The cached copy of a repository's files, of no others than those that ``save`` writes."""
+    """The cached copy of a repository, with only the files that ``save`` writes."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
         HFValidationError,

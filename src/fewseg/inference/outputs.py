@@ -96,7 +96,7 @@ SUMMARY = "summary.csv"
 
 
 def write_summary(folder: Path) -> None:
-    """Counts a run's instances: a row an image and class, with number, pixels and share of the image."""
+    """Counts a run's instances: one row per image and class, with number, pixels and share of the image."""
     with (folder / LINES).open("rb") as file:
         first, places, _ = scan(file, folder / LINES)
         text = io.StringIO()
@@ -134,7 +134,7 @@ def thumbnail(pixels: Tensor) -> NDArray[np.uint8]:
 
 
 def write_thumbnail(folder: Path, name: str, thumb: NDArray[np.uint8], labels: Mask) -> None:
-    """Writes a thumbnail, and the labels (H, W) in colour that are laid over it."""
+    """Writes a thumbnail, and a colour image of the labels (H, W) to lay over it."""
     step = -(-max(labels.shape) // _SIDE)
     palette = [channel for colour in (*COLOURS, *COLOURS * 21) for channel in bytes.fromhex(colour[1:])]
     mask = Image.fromarray(labels[::step, ::step])
@@ -157,7 +157,7 @@ def write_sheet(
     expected: Sequence[str] = (),
     draw: Callable[[Prediction], None] | None = None,
 ) -> None:
-    """Writes one HTML file of a run's ``most`` images of the lowest quality, with all it shows in it.
+    """Writes one self-contained HTML file of the ``most`` images of a run with the lowest quality.
 
     ``expected`` are sentences on what to expect of the run; ``draw`` writes the thumbnails that do not exist.
     """
@@ -215,7 +215,7 @@ def _card(thumbs: Path, score: float, name: str, facts: Mapping[str, Any]) -> di
 
 
 def _data(file: Path) -> str:
-    """An image file as a data URL; empty where there is none."""
+    """An image file as a data URL; empty if there is none."""
     kind = "jpeg" if file.suffix == ".jpg" else "png"
     return (
         f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}" if file.is_file() else ""
