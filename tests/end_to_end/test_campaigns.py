@@ -21,9 +21,9 @@ def run(script, *words):
 
 @pytest.mark.slow
 def test_killed_works_end_as_undisturbed_ones_and_leave_nothing():
-    works = ("label", "train", "features")
-    found = run("kills.py", "--kills", "1", "--only", *works)
-    assert [(each["work"], each["kills"], each["wrong"]) for each in found] == [(k, 1, []) for k in works]
+    works = ("label", "train", "evaluate", "index", "features", "serve")
+    found = run("kills.py", "--kills", "10", "--amount", "12", "--only", *works)
+    assert [(each["work"], each["kills"], each["wrong"]) for each in found] == [(k, 10, []) for k in works]
 
 
 @pytest.mark.slow
