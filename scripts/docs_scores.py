@@ -78,6 +78,7 @@ ROWS = (
     Row("PGNet", "pgnet", "Zhang 2019b", "voc5i_mini_pgnet", ("all", "all"), ("scl", "1", "PGNet")),
     Row("PPNet", "ppnet", "Liu 2020", "voc5i_mini_ppnet", ("all", "all"), ("scl", "1", "PPNet")),
     Row("ASGNet", "asgnet", "Li 2021", "voc5i_mini_asgnet", ("all", "all"), ("sd-aanet", "1", "ASGNet")),
+    Row("BAM", "bam", "Lang 2022", "voc5i_mini_bam", ("all", "all")),
     Row("RePRI", "repri", "Boudiaf 2021", "voc5i_mini_repri", ("fit", "fit")),
     Row("INSID3-like", "insid3", "Cuttano 2026", "voc5i_mini_insid3", ("all", "all")),
     Row("Matcher", "matcher", "no training", "voc5i_mini_matcher", ("mean", "mean")),
@@ -90,8 +91,8 @@ def table(links: str, sources: bool) -> str:
     frame = load_results(ROOT / "results" / "voc5i-mini").frame
     frame = frame[(frame.ways == 1) & (frame.on == "query") & ~frame.multi_scale.astype(bool)]
     lines = [
-        f"| method |{' source |' if sources else ''} published, 1 and 5 shots | measured here |",
-        f"| --- |{' --- |' if sources else ''} ---: | ---: |",
+        f"method |{' source |' if sources else ''} published, 1 and 5 shots | measured here",
+        f"--- |{' --- |' if sources else ''} ---: | ---:",
     ]
     for row in ROWS:
         measured, printed = [], []
@@ -108,7 +109,7 @@ def table(links: str, sources: bool) -> str:
             printed.append(f"{values[0].percent:.1f}" if values else "-")
         cells = ["-" if set(pair) == {"-"} else ", ".join(pair) for pair in (printed, measured)]
         source = f" {row.source} |" if sources else ""
-        lines.append(f"| [{row.label}]({links}{row.page}.md) |{source} {cells[0]} | {cells[1]} |")
+        lines.append(f"[{row.label}]({links}{row.page}.md) |{source} {cells[0]} | {cells[1]}")
     return "\n".join(lines)
 
 

@@ -77,6 +77,7 @@ def episodes_of(images, masks, pair_ids=None):
         query_images=images[:, -1],
         query_masks=masks[:, -1],
         pair_ids=pair_ids,
+        labels=masks[:, -1],
     )
 
 

@@ -218,6 +218,9 @@ class EncodedEpisodes:
     # (B,) int64 naming the training pairs, for methods that remember what they last predicted for
     # each (CANet); None where nobody keeps count
     pair_ids: Tensor | None = None
+    # (B, H, W) the queries' pixels by the data set's class numbers, base classes alone, for methods that
+    # learn those too (BAM): 0 elsewhere, 255 where ignored; None where they are not known
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +233,7 @@ class ImageEpisodes:
     query_masks: Tensor  # (B, H, W) uint8, as ``support_masks``
     way_of: tuple[int, ...] = ()  # see ``EncodedShots``
     pair_ids: Tensor | None = None  # see ``EncodedEpisodes``
+    labels: Tensor | None = None  # see ``EncodedEpisodes``
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,8 @@ def tiny(config):
         small["region_cells"] = 4
     if "rank" in {f.name for f in fields(config)}:  # random maps vary along two directions in all
         small["rank"] = 0
+    if "stage" in {f.name for f in fields(config)}:  # a base learner of random values
+        small["base"] = None
     if "decay" in {f.name for f in fields(config)}:  # with one best head, so that rounding stays rounding
         small |= {"head": LinearHead(), "decay": 1.0, "cells": 200, "steps": 400}
     return replace(config, **small)

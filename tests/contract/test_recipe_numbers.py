@@ -218,6 +218,10 @@ TABLE = {
         {"channels": 256, "scales": (1.0, 0.5, 0.25)},
         pascal,
     ),  # ours
+    **{
+        f"pascal_bam{part}_resnet50": (PFENET_TRAINING | {"drop_novel": True}, SCL, PFENET, pascal)
+        for part in ("", "_base")
+    },
     "pascal_pmms_resnet50": (CANET_TRAINING, SCL, PMMS, pascal),
     "pascal_rpmms_resnet50": (CANET_TRAINING, SCL, PMMS, pascal),
     "coco_rpmms_resnet50": (CANET_TRAINING, SDAANET_COCO | {"fusion": "any"}, PMMS, coco),

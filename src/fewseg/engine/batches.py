@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -14,7 +14,7 @@ from fewseg.data.episodes import EpisodeSpec, TrainingSampler
 from fewseg.data.source import Source
 from fewseg.data.transforms import TrainView, way_labels
 from fewseg.engine.features import FeatureStore
-from fewseg.types import EncodedEpisodes, EncodedShots, ImageEpisodes
+from fewseg.types import IGNORE, EncodedEpisodes, EncodedShots, ImageEpisodes
 
 
 class Batches(Protocol):
@@ -32,6 +32,12 @@ def pair_id(spec: EpisodeSpec, view: int = 0) -> int:
     for the query under this class would never be used.
     """
     return Draws("training pair", spec.query, view, *spec.classes).below(1 << 63)
+
+
+def base_labels(labels: Tensor, classes: Sequence[int]) -> Tensor:
+    """The label map with background in the place of every class that is not in training."""
+    kept = torch.isin(labels, torch.tensor([*classes, IGNORE], dtype=labels.dtype))
+    return labels * kept
 
 
 class CachedBatches:
@@ -58,13 +64,16 @@ class CachedBatches:
 
     def _encode(self, specs: list[EpisodeSpec]) -> EncodedEpisodes:
         supports = [(spec, id, k) for spec in specs for k, id in enumerate(spec.all_supports)]
-        features, masks, pairs = [], [], []
+        features, masks, pairs, labels = [], [], [], []
         for spec, id, place in [*supports, *((spec, spec.query, -1) for spec in specs)]:
             view = Draws("view of step", self.seed, spec.index, place).below(len(self.store.views))
             if place == -1:
                 pairs.append(pair_id(spec, view))
             features.append(self.store.features([id], view))
-            masks.append(way_labels(self.store.labels([id], view)[0], spec.classes))
+            own = self.store.labels([id], view)[0]
+            masks.append(way_labels(own, spec.classes))
+            if place == -1:
+                labels.append(base_labels(own, self.sampler.classes))
         way_of = specs[0].way_of
         count, shots = len(specs), len(way_of)
         joined, stacked = type(features[0]).stack(features), torch.stack(masks)
@@ -77,16 +86,17 @@ class CachedBatches:
             query=joined.select(slice(count * shots, None)),
             query_masks=stacked[count * shots :],
             pair_ids=torch.tensor(pairs),
+            labels=torch.stack(labels),
         )
 
 
-class _EpisodeImages(Dataset[tuple[Tensor, Tensor, int]]):
-    """Episode i as (N K + 1 images, N K + 1 masks, pair): the supports way by way, the query last."""
+class _EpisodeImages(Dataset[tuple[Tensor, Tensor, int, Tensor]]):
+    """Episode i as (N K + 1 images and masks, pair, query's labels): supports way by way, the query last."""
 
     def __init__(self, sampler: TrainingSampler, source: Source, view: TrainView, seed: int) -> None:
         self.sampler, self.source, self.view, self.seed = sampler, source, view, seed
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int, Tensor]:
         spec = self.sampler.episode(index)
         shots = len(spec.supports)
         # Place K is the query's whatever N is, so that way 1 and the query look as in the 1-way episode.
@@ -100,7 +110,12 @@ class _EpisodeImages(Dataset[tuple[Tensor, Tensor, int]]):
             )
             images.append(image)
             masks.append(way_labels(labels, spec.classes))
-        return torch.stack(images), torch.stack(masks), pair_id(spec)
+        return (
+            torch.stack(images),
+            torch.stack(masks),
+            pair_id(spec),
+            base_labels(labels, self.sampler.classes),
+        )
 
 
 class FreshBatches:
@@ -138,7 +153,7 @@ class FreshBatches:
         )
         sampler = self.dataset.sampler
         way_of = tuple(j for j in range(1, sampler.ways + 1) for _ in range(sampler.shots))
-        for images, masks, pairs in loader:
+        for images, masks, pairs, labels in loader:
             yield ImageEpisodes(
                 support_images=images[:, :-1],
                 support_masks=masks[:, :-1],
@@ -146,4 +161,5 @@ class FreshBatches:
                 query_masks=masks[:, -1],
                 way_of=way_of if sampler.ways > 1 else (),
                 pair_ids=pairs,
+                labels=labels,
             )

@@ -6,6 +6,7 @@ same. Importing a method's file registers it.
 
 from fewseg.methods.amp import AMP, AMPConfig
 from fewseg.methods.asgnet import ASGNet, ASGNetConfig
+from fewseg.methods.bam import BAM, BAMConfig
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.canet import CANet, CANetConfig
 from fewseg.methods.fitted import Fitted, FittedConfig, LinearHead, PerceptronHead
@@ -39,11 +40,13 @@ from fewseg.methods.srpnet import SRPNet, SRPNetConfig
 
 __all__ = [
     "AMP",
+    "BAM",
     "INSID3",
     "AMPConfig",
     "ASGNet",
     "ASGNetConfig",
     "AllVectors",
+    "BAMConfig",
     "CANet",
     "CANetConfig",
     "CrossGuided",

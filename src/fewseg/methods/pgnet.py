@@ -67,8 +67,8 @@ def attended(queries: Tensor, keys: Tensor, values: Tensor, inside: Tensor) -> T
     edges = queries @ keys.transpose(1, 2) / keys.shape[2] ** 0.5
     edges = edges + inside.clamp(min=1e-6).log().unsqueeze(1)
     weights = edges.masked_fill((inside <= 0).unsqueeze(1), -1e4).softmax(dim=2)
-    found: Tensor = (weights @ values) * (inside > 0).any(dim=1)[:, None, None]
-    return found
+    context: Tensor = (weights @ values) * (inside > 0).any(dim=1)[:, None, None]
+    return context
 
 
 class GraphAttention(nn.Module):
@@ -86,10 +86,9 @@ class GraphAttention(nn.Module):
     def forward(self, maps: Tensor, nodes: Tensor, inside: Tensor) -> Tensor:
         """(n, d, h, w) of maps (n, d, h, w) under the support's nodes (n, P, d) and shares (n, P)."""
         cells = maps.flatten(2).transpose(1, 2)
-        found = attended(self.query(cells), self.key(nodes), self.value(nodes), inside.to(maps.dtype))
-        joined: Tensor = self.join(
-            torch.cat([maps, found.transpose(1, 2).view_as(maps).to(maps.dtype)], dim=1)
-        )
+        context = attended(self.query(cells), self.key(nodes), self.value(nodes), inside.to(maps.dtype))
+        context = context.transpose(1, 2).view_as(maps).to(maps.dtype)
+        joined: Tensor = self.join(torch.cat([maps, context], dim=1))
         return joined
 
 
@@ -118,8 +117,9 @@ class PGNet(PairScorer):
         """
         maps = self.mid.of(features)
         cells = self.cells(masks, maps)
-        found = {"nodes": maps.flatten(2).transpose(1, 2), "inside": cells.flatten(2).transpose(1, 2)}
-        return Guides(maps={"vectors": masked_average(maps, cells).unsqueeze(1), **found})
+        nodes, inside = maps.flatten(2).transpose(1, 2), cells.flatten(2).transpose(1, 2)
+        vectors = masked_average(maps, cells).unsqueeze(1)
+        return Guides(maps={"vectors": vectors, "nodes": nodes, "inside": inside})
 
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature."""
@@ -130,10 +130,10 @@ class PGNet(PairScorer):
         del prior
         nodes, inside = guides["nodes"], guides["inside"].squeeze(2)
         maps = query.mid.expand(len(nodes), -1, -1, -1)
-        found = []
+        outputs = []
         for scale, graph in zip(self.config.scales, self.graphs, strict=True):
             size = bin_size(scale, query.size, "nearest")
             grid = maps if size == query.size else F.adaptive_avg_pool2d(maps, size)
-            found.append(resize(graph(grid, nodes, inside), query.size))
-        logits: Tensor = self.trunk(torch.stack(found).sum(dim=0))
+            outputs.append(resize(graph(grid, nodes, inside), query.size))
+        logits: Tensor = self.trunk(torch.stack(outputs).sum(dim=0))
         return logits

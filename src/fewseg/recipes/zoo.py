@@ -22,9 +22,11 @@ from fewseg.data.transforms import TrainView
 from fewseg.engine.train_config import AdamW, TrainConfig
 from fewseg.methods.amp import AMPConfig
 from fewseg.methods.asgnet import ASGNetConfig
+from fewseg.methods.bam import BAMConfig
 from fewseg.methods.fusion import AllVectors, JointFit, Vote
 from fewseg.methods.hsnet import HSNetConfig, blocks_of
 from fewseg.methods.insid3 import INSID3Config
+from fewseg.methods.layers import PriorMap
 from fewseg.methods.pgnet import PGNetConfig
 from fewseg.methods.pmms import PMMsConfig
 from fewseg.methods.ppnet import PPNetConfig
@@ -81,6 +83,8 @@ RPMMS = Variant(
         PrintedRow(paper="sd-aanet", row="RPMMs", coco_table="2", fusion="all"),
     ),
 )
+BAM = Variant(name="bam", label="BAM", baselines=_FLOOR)
+BAM_BASE = Variant(name="bam_base", label="BAM, base learner")
 INSID3 = Variant(name="insid3", label="INSID3", baselines=("matcher",))
 
 
@@ -323,3 +327,53 @@ def coco_insid3_dinov3_large() -> Recipe:
 def voc5i_mini_insid3() -> Recipe:
     """INSID3 on voc5i-mini: layer3 of the ResNet-50 trunk in place of a vision transformer."""
     return _recipe(INSID3Config(backbone=trunk(("layer3",)), level="layer3"), None, _ALL)
+
+
+def _bam(base: bool) -> Recipe:
+    train = replace(_training_of(pascal_pfenet_resnet50()), drop_novel=True)
+    method = BAMConfig(stage="base" if base else "meta")
+    return _recipe(method, train, _ALL, data=pascal, protocol=PAPER_SCL, size=train.view.size)
+
+
+@register(BAM_BASE)
+def pascal_bam_base_resnet50() -> Recipe:
+    """The base learner of BAM, ResNet-50, PASCAL-5i: BAM (Lang et al. 2022).
+
+    Deviations: crops, augmentation and schedule are those of ``pascal_pfenet_resnet50``; see ``BAM``.
+    """
+    return _bam(base=True)
+
+
+@register(BAM)
+def pascal_bam_resnet50() -> Recipe:
+    """BAM, ResNet-50, PASCAL-5i: BAM (Lang et al. 2022), with ``--method.base`` of the recipe above.
+
+    Deviations: as ``pascal_bam_base_resnet50``.
+    """
+    return _bam(base=False)
+
+
+def _small_bam(base: bool) -> Recipe:
+    method = BAMConfig(
+        backbone=trunk(),
+        stage="base" if base else "meta",
+        base_level="layer3",
+        channels=96,
+        prior=PriorMap(level="layer3", masked_input=None),
+        scales=(1.0, 0.5, 0.25, 0.133),
+        rounding="nearest",
+        mid_dropout=0.1,
+    )
+    return _recipe(method, replace(head_training(), drop_novel=True), _ALL)
+
+
+@register(BAM_BASE)
+def voc5i_mini_bam_base() -> Recipe:
+    """The base learner of BAM on voc5i-mini, on layer3 of the frozen trunk; schedule of PFENet."""
+    return _small_bam(base=True)
+
+
+@register(BAM)
+def voc5i_mini_bam() -> Recipe:
+    """BAM on voc5i-mini, with ``--method.base`` of ``voc5i_mini_bam_base``; sizes and schedule of PFENet."""
+    return _small_bam(base=False)

@@ -6,7 +6,7 @@ import torch
 from fewseg.data.draws import Draws
 from fewseg.data.episodes import TrainingSampler
 from fewseg.data.transforms import EvalView, TrainView, way_labels
-from fewseg.engine.batches import CachedBatches, FreshBatches
+from fewseg.engine.batches import CachedBatches, FreshBatches, base_labels
 
 VIEW = TrainView(size=33, scale=(0.9, 1.3), rotate=10.0)
 
@@ -165,3 +165,15 @@ def test_a_pair_is_named_by_its_class_its_query_and_the_view_that_comes_again(ma
             names.setdefault((spec.class_id, spec.query, view), set()).add(name)
     assert all(len(found) == 1 for found in names.values())
     assert len(set.union(*names.values())) == len(names) < 48  # some pairs came twice
+
+
+def test_the_queries_labels_name_the_base_classes_alone(make, sampler):
+    stream = make(batch=4).stream(0, 5)
+    for step, batch in enumerate(stream):
+        for place, (labels, mask) in enumerate(zip(batch.labels, batch.query_masks, strict=True)):
+            (class_id,) = sampler.episode(4 * step + place).classes
+            assert torch.equal(labels == class_id, mask == 1)
+            assert torch.equal(labels == 255, mask == 255)
+            assert set(labels.unique().tolist()) <= {0, 255, *sampler.classes}
+    found = base_labels(torch.tensor([[0, 1, 2, 3, 255]], dtype=torch.uint8), (1, 3))
+    assert found.tolist() == [[0, 1, 0, 3, 255]]
