@@ -112,8 +112,8 @@ def test_predictions_of_an_impossible_size(tmp_path, size):
 
 
 SUPPORT_SETS = {
-    "views of another size": (lambda t, shot: shot["windows"][0].__setitem__(4, 33), "other places or of other sizes"),
-    "an image of another size": (lambda t, shot: shot.update(size=[2**40, 9]), "other places or of other sizes"),
+    "views of another size": (lambda t, shot: shot["windows"][0].__setitem__(4, 33), "views at other places"),
+    "an image of another size": (lambda t, shot: shot.update(size=[2**40, 9]), "views at other places"),
     "an image of infinite size": (lambda t, shot: shot.update(size=[float("inf"), 9]), "infinity"),
     "no map of a level": (
         lambda t, shot: t.pop("features.0.embedding"),
