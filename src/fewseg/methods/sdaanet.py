@@ -185,23 +185,6 @@ class UnitTeachers(MaskedTeacher):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateTeachers(MaskedTeacher):
-    """``SeparateTeachers`` that teach the gates alone: no gradient reaches the maps through the prototypes.
-
-    Eq. 5 is least where all prototypes are zero, and a gate in (1/2, 1) cannot bring them there. No paper has
-    this form.
-    """
-
-    kind: Literal["gate"] = "gate"
-    detach: bool = False
-    teachers = SeparateTeachers.teachers
-
-    def loss(self, students: Tensor, gates: Tensor, query: Tensor) -> Tensor:
-        """L_KD; see ``MaskedTeacher.loss``."""
-        return super().loss(gates * (students / gates).detach(), gates, query.detach())
-
-
-@dataclass(frozen=True, kw_only=True)
 class NoDistillation:
     """No teacher and no loss."""
 
@@ -215,7 +198,6 @@ DistillationConfig = (
     | PrintedIntegralTeacher
     | PrototypeTeacher
     | UnitTeachers
-    | GateTeachers
     | NoDistillation
 )
 

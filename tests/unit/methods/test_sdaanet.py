@@ -14,7 +14,6 @@ from fewseg.methods.sdaanet import (
     AffinityModule,
     ChannelGate,
     CompoundedGate,
-    GateTeachers,
     IntegralTeacher,
     NoAttention,
     NoDistillation,
@@ -150,18 +149,6 @@ def test_unit_teachers_see_directions_alone():
         expected.append(kl(taught, student))
     torch.testing.assert_close(found, torch.stack(expected).mean())
     torch.testing.assert_close(teacher.loss(0.01 * students, gates, 100 * query), found)
-
-
-def test_gate_teachers_have_the_separate_teachers_loss_and_move_the_gates_alone():
-    raw, gates, query = (values.requires_grad_() for values in teaching())
-    found = GateTeachers().loss(gates * raw, gates, query)
-    torch.testing.assert_close(found, SeparateTeachers().loss(gates * raw, gates, query))
-    found.backward()
-    assert raw.grad is None or not raw.grad.any()
-    assert query.grad is None
-    fixed = gates.detach().requires_grad_()
-    SeparateTeachers().loss(fixed * raw.detach(), fixed, query.detach()).backward()
-    torch.testing.assert_close(gates.grad, fixed.grad)
 
 
 @pytest.mark.parametrize("count", [1, 3])
