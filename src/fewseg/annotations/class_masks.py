@@ -34,15 +34,15 @@ class ClassMask:
 
 def class_number(stored: Tensor, what: str) -> int:
     """Returns the number of the class in a mask of one class: 1 .. 254, else 255; 0 in a negative."""
-    found = torch.bincount(stored.flatten(), minlength=256)
-    inner = (found[1:IGNORE].nonzero().flatten() + 1).tolist()
+    counts = torch.bincount(stored.flatten(), minlength=256)
+    inner = (counts[1:IGNORE].nonzero().flatten() + 1).tolist()
     if len(inner) > 1:
         raise DataError(
             f"mask {what} holds {len(inner)} numbers besides 0 and 255, like {inner[:5]}; expected one "
             "class a mask (0/1, 0/255 or a palette): threshold a smoothed mask and save it as PNG; several "
             "classes need a list of them (classes.txt for supports, `image mask` lines for a data set)"
         )
-    return int(inner[0]) if inner else IGNORE * bool(found[IGNORE])
+    return int(inner[0]) if inner else IGNORE * bool(counts[IGNORE])
 
 
 def stored_number(number: int) -> str:

@@ -71,9 +71,9 @@ def parse_coco(value: Mapping[str, Any], path: Path) -> CocoFile:
             wrong.append(f"annotations, entry {k} is of image {id}, which the file does not list")
         annotations.setdefault(id, []).append((k, entry))
     if wrong:
-        found = wrong[0] if len(wrong) == 1 else f"{len(wrong)} wrong entries"
+        problem = wrong[0] if len(wrong) == 1 else f"{len(wrong)} wrong entries"
         more = summary(wrong) if len(wrong) > 1 else ""
-        raise DataError(f"{path}: {found}: correct the file, or export it again{more}")
+        raise DataError(f"{path}: {problem}: correct the file, or export it again{more}")
     return CocoFile(categories, images, annotations)
 
 
@@ -93,8 +93,8 @@ def compact(entry: dict[str, Any]) -> dict[str, Any]:
     """Keeps of a parsed object what label maps need, coordinates as arrays; a hook of ``json.loads``."""
     if "segmentation" in entry and "image_id" in entry:
         names = ("id", "image_id", "category_id", "iscrowd")
-        kept: dict[str, Any] = {k: entry[k] for k in names if k in entry}
-        return {**kept, "segmentation": _compact_segmentation(entry["segmentation"])}
+        needed: dict[str, Any] = {k: entry[k] for k in names if k in entry}
+        return {**needed, "segmentation": _compact_segmentation(entry["segmentation"])}
     if "file_name" in entry:
         return {k: entry[k] for k in ("id", "file_name", "height", "width") if k in entry}
     return entry
@@ -192,14 +192,14 @@ def _with_whole_ids(value: Mapping[str, Any], assumed: Counter[str]) -> Mapping[
     keys = {"categories": ("id",), "images": ("id",), "annotations": ("image_id", "category_id")}
     changed = dict(value)
     numbers: dict[str, int] = {}
-    for name, wanted in keys.items():
+    for name, id_keys in keys.items():
         entries = value.get(name)
         if not isinstance(entries, list):
             continue
         changed[name] = copies = []
         for entry in entries:
             texts = (
-                {k: entry[k] for k in wanted if isinstance(entry.get(k), str)}
+                {k: entry[k] for k in id_keys if isinstance(entry.get(k), str)}
                 if isinstance(entry, dict)
                 else {}
             )
@@ -260,20 +260,20 @@ def shape_of(
             f"{where}: the category must be one of {sorted(categories)[:20]}, got {category}: add it to "
             "'categories'"
         )
-    given = annotation.get("segmentation")
-    if isinstance(given, dict):
-        return Shape(category, runs=coco_runs(given, size, where))
-    if given in (None, [], ""):
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        return Shape(category, runs=coco_runs(segmentation, size, where))
+    if segmentation in (None, [], ""):
         return Shape(category)
-    if not isinstance(given, list):
+    if not isinstance(segmentation, list):
         raise DataError(
-            f"{where}: the segmentation must be polygons, an RLE, or none beside a bbox, got {shown(given)}: "
-            "export the file again"
+            f"{where}: the segmentation must be polygons, an RLE, or none beside a bbox, got "
+            f"{shown(segmentation)}: export the file again"
         )
-    if all(isinstance(v, int | float) for v in given):
-        given = [given]
+    if all(isinstance(v, int | float) for v in segmentation):
+        segmentation = [segmentation]
         assumed["segmentations are one list of numbers, read as one polygon"] += 1
-    polygons = parse_polygons(given, where)
+    polygons = parse_polygons(segmentation, where)
     kept = tuple(polygon for polygon in polygons if len(polygon) >= 6)
     assumed["polygons of fewer than 3 points, left out"] += len(polygons) - len(kept)
     assumed["polygons outside their image, clipped"] += _check_extent(kept, size, where)

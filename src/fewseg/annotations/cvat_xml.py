@@ -87,19 +87,19 @@ def _video(root: Element, path: Path, finder: ImageFinder, options: ReadOptions)
     files = {
         file.stem: file for folder in reversed(finder.folders) for file in image_files(folder, deep=False)
     }
-    found = {frame: file for frame in sorted(frames) if (file := files.get(f"frame_{frame:06}"))}
-    if not found:
+    photos = {frame: file for frame in sorted(frames) if (file := files.get(f"frame_{frame:06}"))}
+    if not photos:
         raise DataError(
             f"{path} is of a video, and none of its {len(frames)} frames with a shape is an image there; "
             "expected frame_000000.png and so on, from 0: export the images with it, or give their folder"
         )
-    given = root.find(".//original_size")
-    for frame, photo in found.items():
+    original_size = root.find(".//original_size")
+    for frame, photo in photos.items():
         where = f"{path}, frame {frame}"
         try:
             size = image_size(photo, options.max_pixels)
-            if given is not None:
-                tall, wide = (given.findtext(side, "").strip() for side in ("height", "width"))
+            if original_size is not None:
+                tall, wide = (original_size.findtext(side, "").strip() for side in ("height", "width"))
                 if (tall, wide) != (str(size[0]), str(size[1])):
                     raise DataError(
                         f"{where}: the image is {size[1]} x {size[0]} pixels and the video {wide} x {tall}; "
@@ -109,7 +109,7 @@ def _video(root: Element, path: Path, finder: ImageFinder, options: ReadOptions)
             yield AnnotatedImage(image=photo, size=size, masks=canvas.masks(), weak=canvas.weak())
         except DataError as error:
             yield Problem(where, error)
-    missing = [f"frame {frame}" for frame in sorted(frames) if frame not in found]
+    missing = [f"frame {frame}" for frame in sorted(frames) if frame not in photos]
     warn_of_left_out(path, missing, "of annotated frames do not exist")
 
 

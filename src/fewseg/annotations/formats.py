@@ -51,14 +51,14 @@ _FOLDER_READERS = (
 def read_supports(path: Path | str, options: ReadOptions | None = None) -> list[AnnotatedImage]:
     """Reads annotated images; all must be usable."""
     items = list(iter_supports(path, options))
-    found = [item for item in items if isinstance(item, AnnotatedImage)]
+    supports = [item for item in items if isinstance(item, AnnotatedImage)]
     wrong = [str(item.error) for item in items if isinstance(item, Problem)]
     if wrong:
         count = f"{len(wrong)} of {len(items)}"
         raise DataError(f"{path}: {count} annotated images cannot be used{summary(wrong)}")
-    if not found:
+    if not supports:
         raise DataError(f"{path} holds no annotated image: annotate one, or give another path")
-    return found
+    return supports
 
 
 def iter_supports(path: Path | str, options: ReadOptions | None = None) -> Items:

@@ -189,8 +189,8 @@ def mask_of_bytes(
 
 def check_labels(labels: Tensor, class_names: Mapping[int, str], what: str) -> None:
     """Checks that labels (H, W) uint8 hold only 0, known class ids and 255."""
-    found = torch.bincount(labels.flatten(), minlength=256).nonzero().flatten().tolist()
-    unknown = [v for v in found if v not in class_names and v not in (0, IGNORE)]
+    numbers = torch.bincount(labels.flatten(), minlength=256).nonzero().flatten().tolist()
+    unknown = [v for v in numbers if v not in class_names and v not in (0, IGNORE)]
     if unknown:
         raise DataError(
             f"mask {what} holds class ids {unknown[:8]}{' ...' if len(unknown) > 8 else ''}; expected 0 "
@@ -255,8 +255,8 @@ def to_bytes(values: NDArray[Any], value_range: ValueRange) -> NDArray[np.uint8]
     """Returns values with a range as 0 .. 255, rounded; what lies outside is clipped, and NaN becomes 0."""
     low, high = value_range
     known = np.where(np.isnan(values), low, values).clip(low, high)
-    found: NDArray[np.uint8] = np.rint((known - low) / (high - low) * 255).astype(np.uint8)
-    return found
+    scaled: NDArray[np.uint8] = np.rint((known - low) / (high - low) * 255).astype(np.uint8)
+    return scaled
 
 
 def _rgb(file: Image.Image, path: Path, value_range: ValueRange | None) -> Tensor:

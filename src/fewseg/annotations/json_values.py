@@ -83,12 +83,13 @@ def number(value: object, what: str) -> float:
 
 def points_of(value: object, what: str) -> list[tuple[float, float]]:
     """Returns the (x, y) of a list of pairs."""
-    found = []
+    points = []
     for k, pair in enumerate(typed(value, list, what)):
         if not isinstance(pair, list) or len(pair) != 2:
             raise DataError(f"{what}: point {k} must be a pair [x, y], got {shown(pair)}: export it again")
-        found.append((number(pair[0], f"{what}: x of point {k}"), number(pair[1], f"{what}: y of point {k}")))
-    return found
+        x, y = (number(v, f"{what}: {side} of point {k}") for side, v in zip("xy", pair, strict=True))
+        points.append((x, y))
+    return points
 
 
 def shown(value: object) -> str:

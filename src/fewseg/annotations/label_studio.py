@@ -42,13 +42,12 @@ def iter_label_studio(value: Any, path: Path, finder: ImageFinder, options: Read
         try:
             lists = [task.get("annotations", task.get("completions"))]
             lists += [task.get("predictions")] if options.predictions else []
-            made = next(
-                (a for a in (chosen_annotation(given, where) for given in lists) if a is not None), None
-            )
-            if made is not None:
+            chosen = (chosen_annotation(annotations, where) for annotations in lists)
+            annotation = next((a for a in chosen if a is not None), None)
+            if annotation is not None:
                 image = finder.find(_image_name(task["data"], where), where)
                 size = image_size(image, options.max_pixels)
-                canvas = drawn(field(made, "result", list, where), size, where, options)
+                canvas = drawn(field(annotation, "result", list, where), size, where, options)
                 yield AnnotatedImage(image=image, size=size, masks=canvas.masks(), weak=canvas.weak())
         except DataError as error:
             yield Problem(where, error)
@@ -88,10 +87,10 @@ def iter_json_min(value: Any, path: Path, finder: ImageFinder, options: ReadOpti
 
 def chosen_annotation(given: object, where: str) -> Mapping[str, Any] | None:
     """Returns the annotation of a task that counts: of the ground truths, else of all, the latest."""
-    made = typed(given if given is not None else [], list, f"{where}: annotations")
-    valid = [a for a in made if isinstance(a, dict) and not a.get("was_cancelled")]
-    if made and not valid and not all(isinstance(a, dict) for a in made):
-        raise DataError(f"{where}: annotations must be objects, got {shown(made)}: export as JSON")
+    annotations = typed(given if given is not None else [], list, f"{where}: annotations")
+    valid = [a for a in annotations if isinstance(a, dict) and not a.get("was_cancelled")]
+    if annotations and not valid and not all(isinstance(a, dict) for a in annotations):
+        raise DataError(f"{where}: annotations must be objects, got {shown(annotations)}: export as JSON")
     best = [a for a in valid if a.get("ground_truth")] or valid
     if not best:
         return None
@@ -100,9 +99,9 @@ def chosen_annotation(given: object, where: str) -> Mapping[str, Any] | None:
 
 def changed_at(annotation: Mapping[str, Any]) -> float:
     """Returns when an annotation was last changed, in seconds since 1970; 0 where that is unknown."""
-    given = annotation.get("updated_at") or annotation.get("created_at")
+    time = annotation.get("updated_at") or annotation.get("created_at")
     try:
-        return datetime.fromisoformat(given).timestamp() if isinstance(given, str) else 0.0
+        return datetime.fromisoformat(time).timestamp() if isinstance(time, str) else 0.0
     except (ValueError, OverflowError, OSError):
         return 0.0
 
@@ -156,8 +155,8 @@ def labels_of(item: Mapping[str, Any]) -> list[str]:
     if not isinstance(value, dict):
         return []
     keys = sorted(k for k in value if k.endswith("labels"))
-    found = [label for key in keys if isinstance(value[key], list) for label in value[key]]
-    return [label for label in dict.fromkeys(found) if isinstance(label, str) and label]
+    labels = [label for key in keys if isinstance(value[key], list) for label in value[key]]
+    return [label for label in dict.fromkeys(labels) if isinstance(label, str) and label]
 
 
 def _is_shape(value: Mapping[str, Any]) -> bool:
@@ -206,9 +205,9 @@ class LabelStudioWriter(JournalledWriter):
     def _line(self, prediction: Prediction) -> dict[str, object]:
         names = self.options.label_studio
         url = names.image_url.replace("{name}", quote(prediction.name))
-        made = label_studio_prediction(prediction, names.from_name, names.to_name)
-        made_by = {"annotations": [_annotation(made)]} if prediction.settled else {"predictions": [made]}
-        return {"task": {"data": {"image": url}, **made_by}}
+        content = label_studio_prediction(prediction, names.from_name, names.to_name)
+        answer = {"annotations": [_annotation(content)]} if prediction.settled else {"predictions": [content]}
+        return {"task": {"data": {"image": url}, **answer}}
 
     def _pieces(self) -> Iterator[str]:
         yield from json_list(line["task"] for line in self.journal)
@@ -232,9 +231,9 @@ def label_studio_prediction(
     result, scores = [], []
     for n, thing in enumerate(prediction.things()):
         scores.append(thing.score)
-        own = f"\0instance {n}" if prediction.instances is not None else ""
+        suffix = f"\0instance {n}" if prediction.instances is not None else ""
         for k, value in enumerate(_values(thing.mask(prediction.size), tool)):
-            key = f"{prediction.name}\0{thing.class_name}{own}" + (f"\0{k}" if k else "")
+            key = f"{prediction.name}\0{thing.class_name}{suffix}" + (f"\0{k}" if k else "")
             region: dict[str, object] = {"id": hashlib.sha256(key.encode()).hexdigest()[:10], "type": tool}
             region |= {"from_name": from_name, "to_name": to_name}
             region |= {"original_width": width, "original_height": height, "image_rotation": 0}

@@ -101,12 +101,12 @@ def _folder(root: Path, seen: _Seen, options: ReadOptions) -> Items:
 
 def _of_class(folder: Path, seen: _Seen, options: ReadOptions) -> Items:
     """A folder among those of classes; one that is not complete is a problem, as it is likely a mistake."""
-    lacking = [part for part in ("images", "masks") if not (folder / part).is_dir()]
-    pictures = [] if lacking else image_files(folder / "images")
+    absent = [part for part in ("images", "masks") if not (folder / part).is_dir()]
+    pictures = [] if absent else image_files(folder / "images")
     if not pictures:
-        what = " and ".join(f"{part}/" for part in lacking) or "a picture in images/"
+        missing = " and ".join(f"{part}/" for part in absent) or "a picture in images/"
         error = (
-            f"{folder} lacks {what}; expected <class>/images with <class>/masks, as its neighbours have: "
+            f"{folder} lacks {missing}; expected <class>/images with <class>/masks, as its neighbours have: "
             "complete it, or take it away"
         )
         yield Problem(str(folder), DataError(error))
@@ -129,10 +129,10 @@ def _unused(masks: Path, used: Collection[Path | None]) -> Iterator[Problem]:
 
 def read_classes(root: Path) -> Sequence[str]:
     """Returns the names in ``classes.txt`` of a folder or its ``masks``, from number 1 on, or none."""
-    found = next((p for p in (root / CLASSES_FILE, root / "masks" / CLASSES_FILE) if p.is_file()), None)
-    if found is None:
+    file = next((p for p in (root / CLASSES_FILE, root / "masks" / CLASSES_FILE) if p.is_file()), None)
+    if file is None:
         return ()
-    content = read_annotations(found)
+    content = read_annotations(file)
     try:
         names = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
         while names and not names[-1]:
@@ -141,7 +141,7 @@ def read_classes(root: Path) -> Sequence[str]:
             names = names[1:]
         check_classes(tuple(names))
     except ValueError as error:
-        raise DataError(f"{found} must have a name a line, from class 1 on: {error}") from error
+        raise DataError(f"{file} must have a name a line, from class 1 on: {error}") from error
     return names
 
 
@@ -205,7 +205,7 @@ def _read(
     """Reads an image's mask files: one for each class, or one for all classes of a list."""
     try:
         size = image_size(image, options.max_pixels)
-        found: dict[str, Mask] = {}
+        by_class: dict[str, Mask] = {}
         for name, path in masks.items():
             if path is None:
                 raise DataError(
@@ -214,18 +214,18 @@ def _read(
                 )
             if len(classes) > 1:
                 stored = read_mask(path, (*GREY_MODES, "I;16", "I"), options.max_pixels)
-                found.update(_split(stored, classes, path))
+                by_class.update(_split(stored, classes, path))
             else:
-                read = read_class_mask(path, options.max_pixels)
-                stored = read.mask
-                check_stored(read.stored_as, path, seen.stored[name], _NAME_THEM)
-                if read.assumed:
-                    seen.assumed[read.assumed].append(path)
-                found[classes[0] if classes else name] = stored.numpy()
+                class_mask = read_class_mask(path, options.max_pixels)
+                stored = class_mask.mask
+                check_stored(class_mask.stored_as, path, seen.stored[name], _NAME_THEM)
+                if class_mask.assumed:
+                    seen.assumed[class_mask.assumed].append(path)
+                by_class[classes[0] if classes else name] = stored.numpy()
             check_same_size(str(image), size, (int(stored.shape[0]), int(stored.shape[1])))
     except DataError as error:
         return Problem(str(image), error)
-    return AnnotatedImage(image=image, size=size, masks=found)
+    return AnnotatedImage(image=image, size=size, masks=by_class)
 
 
 def _split(stored: Tensor, classes: Sequence[str], path: Path) -> Mapping[str, Mask]:
@@ -233,13 +233,13 @@ def _split(stored: Tensor, classes: Sequence[str], path: Path) -> Mapping[str, M
     labels = stored.numpy()
     check_labels(stored, dict(enumerate(classes, 1)), str(path))
     ignored = labels == IGNORE
-    found: dict[str, Mask] = {}
+    by_class: dict[str, Mask] = {}
     for j, name in enumerate(classes, 1):
         mask = (labels == j).astype("uint8")
         if mask.any() or not (labels % IGNORE).any():
             mask[ignored] = IGNORE
-            found[name] = mask
-    return found if any(m.any() for m in found.values()) else {}
+            by_class[name] = mask
+    return by_class if any(m.any() for m in by_class.values()) else {}
 
 
 def _folders(root: Path) -> list[Path]:
@@ -251,12 +251,12 @@ def _mask_of(relative: Path, masks: Path) -> Path | None:
     folder = masks / relative.parent
     if not folder.is_dir():
         return None
-    full = [folder / f"{relative.name}.png"]  # where x.jpg and x.png are two images
-    if full[0].is_file():
-        return full[0]
+    exact = [folder / f"{relative.name}.png"]  # where x.jpg and x.png are two images
+    if exact[0].is_file():
+        return exact[0]
     stems = (relative.stem, relative.stem + _MARK)
-    found = [f for f in folder.iterdir() if f.stem in stems and f.suffix.lower() in IMAGE_SUFFIXES]
-    return found[0] if len(found) == 1 else None
+    files = [f for f in folder.iterdir() if f.stem in stems and f.suffix.lower() in IMAGE_SUFFIXES]
+    return files[0] if len(files) == 1 else None
 
 
 class IndexPngWriter(FilesWriter):

@@ -63,18 +63,18 @@ def _candidates(name: str) -> list[tuple[str, ...]]:
         texts = [unquote(t) for t in (*parse_qs(url.query).get("d", []), url.path)]
     elif "%" in name:
         texts.append(unquote(name))
-    found: list[tuple[str, ...]] = []
+    paths: list[tuple[str, ...]] = []
     for text in texts:
         slashed = text.replace("\\", "/")
         path = PurePosixPath(slashed)
         drive = re.match(r"^[A-Za-z]:", slashed)
         if not path.is_absolute() and not drive:
-            found.append(path.parts)
-        found.append(path.parts[-1:])
+            paths.append(path.parts)
+        paths.append(path.parts[-1:])
         if path.parts and _UPLOAD_PREFIX.match(path.parts[-1]):
-            found.append((_UPLOAD_PREFIX.sub("", path.parts[-1]),))
+            paths.append((_UPLOAD_PREFIX.sub("", path.parts[-1]),))
     clean = (
-        p for p in found if p and not {"..", "/", "\\", "."} & set(p) and not any("\0" in part for part in p)
+        p for p in paths if p and not {"..", "/", "\\", "."} & set(p) and not any("\0" in part for part in p)
     )
     return list(dict.fromkeys(clean))
 
@@ -89,12 +89,12 @@ def _is_file(path: Path) -> bool:
 def image_of_stem(stem: Path, annotations: Path) -> Path:
     """Returns the image file of a path without its suffix; the annotations are for the error."""
     near = stem.parent.iterdir() if stem.parent.is_dir() else ()
-    found = [f for f in near if f.name.removesuffix(f.suffix) == stem.name]
-    images = [f for f in found if f.suffix.lower() in IMAGE_SUFFIXES]
+    files = [f for f in near if f.name.removesuffix(f.suffix) == stem.name]
+    images = [f for f in files if f.suffix.lower() in IMAGE_SUFFIXES]
     if len(images) != 1:
-        what = len(images) or "none"
+        count = len(images) or "none"
         raise DataError(
-            f"{annotations} must have one image of its name in {stem.parent}, got {what}: put it there, or "
+            f"{annotations} must have one image of its name in {stem.parent}, got {count}: put it there, or "
             "give the folder of images"
         )
     return images[0]
@@ -113,4 +113,4 @@ def output_stems(names: Iterable[str]) -> Mapping[str, str]:
 
 def file_safe(text: str) -> str:
     """Returns a text as a part of a file name: what file systems refuse becomes ``%`` and two hex digits."""
-    return _SAFE.sub(lambda found: f"%{ord(found[0]):02X}", text)
+    return _SAFE.sub(lambda match: f"%{ord(match[0]):02X}", text)

@@ -28,8 +28,8 @@ def is_image(file: Path, root: Path, suffixes: Sequence[str]) -> bool:
 
 def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES, deep: bool = True) -> list[Path]:
     """Returns the image files in a folder, with ``deep`` also those below it, in order."""
-    found = folder.rglob("*") if deep else folder.iterdir()
-    return sorted(file for file in found if is_image(file, folder, suffixes))
+    files = folder.rglob("*") if deep else folder.iterdir()
+    return sorted(file for file in files if is_image(file, folder, suffixes))
 
 
 TITLES: Mapping[str, str] = {

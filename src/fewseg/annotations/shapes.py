@@ -126,19 +126,19 @@ class Canvas:
 
     def masks(self) -> Mapping[str, Mask]:
         """Returns class -> (H, W) uint8 in {0, 1, 255}; classes without a foreground pixel too."""
-        found: dict[str, Mask] = {}
+        masks: dict[str, Mask] = {}
         for label, region in self._regions.items():
             mask = np.zeros(self.size, dtype=np.uint8)
             if label in self._scribbled:
                 mask[:] = IGNORE
                 mask[self._background] = 0
-                for other, elsewhere in self._regions.items():
+                for other, other_region in self._regions.items():
                     if other != label:
-                        mask[elsewhere] = 0
+                        mask[other_region] = 0
             mask[self._ignored] = IGNORE
             mask[region] = 1
-            found[label] = mask
-        return found
+            masks[label] = mask
+        return masks
 
     def weak(self) -> frozenset[str]:
         """Returns the classes with a rectangle or a scribble."""
@@ -218,8 +218,8 @@ def _simplified(loop: Loop, tolerance: float) -> Loop:
         return loop
     far = int(np.argmax(((points - points[0]) ** 2).sum(axis=1)))
     closed = np.concatenate([points, points[:1]])
-    kept = np.zeros(len(closed), dtype=np.bool_)
-    kept[[0, far]] = True
+    keep = np.zeros(len(closed), dtype=np.bool_)
+    keep[[0, far]] = True
     waiting = [(0, far), (far, len(points))]
     while waiting:
         first, last = waiting.pop()
@@ -235,7 +235,7 @@ def _simplified(loop: Loop, tolerance: float) -> Loop:
         worst = int(np.argmax(distance))
         if distance[worst] > tolerance:
             middle = first + 1 + worst
-            kept[middle] = True
+            keep[middle] = True
             waiting += [(first, middle), (middle, last)]
-    found = [(float(x), float(y)) for x, y in points[kept[:-1]]]
-    return found if len(found) >= 3 else loop
+    simplified = [(float(x), float(y)) for x, y in points[keep[:-1]]]
+    return simplified if len(simplified) >= 3 else loop

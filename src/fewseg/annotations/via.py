@@ -96,38 +96,38 @@ def _via3_entries(value: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
         if not coordinates:
             continue  # of a whole file
         view = field(value["view"], str(metadata.get("vid")), dict, f"{where}: 'view'")
-        files = [str(own) for own in field(view, "fid_list", list, where)]
+        files = [str(id) for id in field(view, "fid_list", list, where)]
         if len(files) != 1 or files[0] not in entries or metadata.get("z"):
             raise DataError(f"{where} must be of one image, got several or a part of a video: export images")
-        given = field(metadata, "av", dict, where)
-        named = {_via3_name(value, number): _via3_value(value, number, own) for number, own in given.items()}
+        attributes = field(metadata, "av", dict, where)
+        named = {_via3_name(value, n): _via3_value(value, n, text) for n, text in attributes.items()}
         shape = _via3_shape(coordinates, where)
         entries[files[0]]["regions"].append({"shape_attributes": shape, "region_attributes": named})
     return entries
 
 
 def _via3_attribute(value: Mapping[str, Any], number: str) -> Mapping[str, Any]:
-    found = value["attribute"].get(number)
-    return found if isinstance(found, dict) else {}
+    attribute = value["attribute"].get(number)
+    return attribute if isinstance(attribute, dict) else {}
 
 
 def _via3_name(value: Mapping[str, Any], number: str) -> str:
     return str(_via3_attribute(value, number).get("aname", number))
 
 
-def _via3_value(value: Mapping[str, Any], number: str, own: object) -> object:
+def _via3_value(value: Mapping[str, Any], number: str, text: object) -> object:
     """An attribute's text, or the texts of its chosen options."""
     attribute = _via3_attribute(value, number)
     kind, options = attribute.get("type"), attribute.get("options")
     if not isinstance(options, dict) or kind not in (_CHECKBOX, *_OPTIONS):
-        return own
-    chosen = [k.strip() for k in str(own).split(",")] if kind == _CHECKBOX else [str(own)]
+        return text
+    chosen = [k.strip() for k in str(text).split(",")] if kind == _CHECKBOX else [str(text)]
     return {str(options[k]).strip(): True for k in chosen if k in options}
 
 
 def _via3_shape(coordinates: Sequence[Any], where: str) -> Mapping[str, object]:
     """A region's shape, whose number comes before its coordinates."""
-    kind, *rest = coordinates
+    kind, *numbers = coordinates
     name = _VIA3_KINDS[kind - 1] if type(kind) is int and 1 <= kind <= len(_VIA3_KINDS) else None
     keys = {
         "point": ("cx", "cy"),
@@ -135,14 +135,14 @@ def _via3_shape(coordinates: Sequence[Any], where: str) -> Mapping[str, object]:
         "circle": ("cx", "cy", "r"),
         "ellipse": ("cx", "cy", "rx", "ry"),
     }.get(name or "")
-    if name is None or len(rest) != (len(keys) if keys else len(rest) // 2 * 2):
+    if name is None or len(numbers) != (len(keys) if keys else len(numbers) // 2 * 2):
         raise DataError(
             f"{where}: the region must be the number of a shape, 1 .. {len(_VIA3_KINDS)}, and its "
             f"coordinates, got {shown(coordinates)}: draw it again"
         )
     if keys:
-        return {"name": name, **dict(zip(keys, rest, strict=True))}
-    x, y = ([number(v, where) for v in rest[k::2]] for k in (0, 1))
+        return {"name": name, **dict(zip(keys, numbers, strict=True))}
+    x, y = ([number(v, where) for v in numbers[k::2]] for k in (0, 1))
     if name == "extreme rectangle" and x:
         left, top = min(x), min(y)
         return {"name": "rect", "x": left, "y": top, "width": max(x) - left, "height": max(y) - top}
@@ -159,14 +159,14 @@ def _regions(entry: object, where: str) -> Sequence[Any]:
 
 def _attributes(region: object) -> Mapping[str, list[str]]:
     """Returns attribute -> its values: one text, or the options that are ticked; none that is empty."""
-    given = region.get("region_attributes") if isinstance(region, dict) else None
-    found = {}
-    for name, value in (given if isinstance(given, dict) else {}).items():
+    attributes = region.get("region_attributes") if isinstance(region, dict) else None
+    texts = {}
+    for name, value in (attributes if isinstance(attributes, dict) else {}).items():
         values = [k for k, ticked in value.items() if ticked is True] if isinstance(value, dict) else [value]
-        texts = [v.strip() for v in values if isinstance(v, str) and v.strip()]
-        if texts:
-            found[name] = texts
-    return found
+        stripped = [v.strip() for v in values if isinstance(v, str) and v.strip()]
+        if stripped:
+            texts[name] = stripped
+    return texts
 
 
 def _class_attribute(entries: Mapping[str, Any], path: Path) -> str | None:

@@ -144,14 +144,14 @@ class Journal:
 
     def _open(self, header: dict[str, object]) -> None:
         self._file.seek(0)
-        found, self._places, end = scan(self._file, self.path)
-        if found is not None and found != header:
+        first, self._places, end = scan(self._file, self.path)
+        if first is not None and first != header:
             raise DataError(
-                f"{self.path} must be of a run with {header}, got one with {found}: choose another output "
+                f"{self.path} must be of a run with {header}, got one with {first}: choose another output "
                 "folder, or remove the file"
             )
         self._file.truncate(end)
-        if found is None:
+        if first is None:
             self._append(header)
 
     def _append(self, value: Mapping[str, object]) -> int:
@@ -218,9 +218,9 @@ def line_of(prediction: Prediction) -> dict[str, object]:
     line: dict[str, object] = {"height": height, "width": width, "scores": scores, "regions": regions}
     if prediction.instances is not None:
         line["instances"] = [
-            {"class": own.class_name, "bbox": own.box, "area": own.area, "score": own.score}
-            | {"segmentation": encode_piece(own.piece, own.box, prediction.size)}
-            for own in prediction.instances
+            {"class": thing.class_name, "bbox": thing.box, "area": thing.area, "score": thing.score}
+            | {"segmentation": encode_piece(thing.piece, thing.box, prediction.size)}
+            for thing in prediction.instances
         ]
     if prediction.unknown.any():
         line["unknown"] = encode_coco(prediction.unknown)

@@ -47,8 +47,8 @@ def iter_yolo(root: Path, options: ReadOptions, description: Path | None = None)
         raise DataError(f"found no folder labels in {where}; expected labels/ and images/: put them there")
     names = _names(root, description)
     unlabelled: list[Path] = []
-    for labels, own_images in folders.items():
-        images = options.images or own_images
+    for labels, beside in folders.items():
+        images = options.images or beside
         used = set()
         for file in _label_files(labels):
             try:
@@ -69,25 +69,25 @@ def iter_yolo(root: Path, options: ReadOptions, description: Path | None = None)
 
 
 def _label_folders(root: Path) -> list[Path]:
-    own = root / "labels"
-    return [own] if own.is_dir() else sorted(f for f in root.glob("*/labels") if f.is_dir())
+    labels = root / "labels"
+    return [labels] if labels.is_dir() else sorted(f for f in root.glob("*/labels") if f.is_dir())
 
 
 def _described_folders(description: Path) -> dict[Path, Path]:
     """Returns the folder of labels -> that of images, of each split that a description has."""
     value = _description(description)
     base = description.parent / str(value.get("path") or "")
-    found = {}
+    folders = {}
     for split in ("train", "val", "test"):
-        given = value.get(split)
-        for place in given if isinstance(given, list) else [given]:
+        places = value.get(split)
+        for place in places if isinstance(places, list) else [places]:
             parts = (base / str(place)).parts
             if place and "images" in parts:
                 last = len(parts) - 1 - parts[::-1].index("images")
                 labels = Path(*parts[:last], "labels", *parts[last + 1 :])
                 if labels.is_dir():
-                    found[labels] = Path(*parts)
-    return found
+                    folders[labels] = Path(*parts)
+    return folders
 
 
 def _label_files(labels: Path) -> Iterator[Path]:
@@ -96,26 +96,26 @@ def _label_files(labels: Path) -> Iterator[Path]:
 
 def _names(root: Path, description: Path | None) -> Mapping[int, str]:
     if description is None:
-        listed = read_classes(root)
-        if listed:
-            return dict(enumerate(listed))
+        lines = read_classes(root)
+        if lines:
+            return dict(enumerate(lines))
         raise DataError(
             f"{root} has YOLO's labels and no names of classes; expected data.yaml ('names: [a, b]') or "
             f"{CLASSES_FILE} (a name a line, the first is class 0): add one"
         )
-    given = _description(description).get("names")
-    names = dict(enumerate(given)) if isinstance(given, list) else given
+    listed = _description(description).get("names")
+    names = dict(enumerate(listed)) if isinstance(listed, list) else listed
     if (
         not isinstance(names, dict)
         or not names
         or not all(type(k) is int and type(v) in (str, int) and v != "" for k, v in names.items())
     ):
         raise DataError(
-            f"{description}: 'names' must be a list of names, or numbers with names, got {shown(given)}: "
+            f"{description}: 'names' must be a list of names, or numbers with names, got {shown(listed)}: "
             "export it again, or put quotes around names"
         )
     if len({str(name) for name in names.values()}) != len(names):
-        raise DataError(f"{description}: 'names' must be different, got {shown(given)}: rename one")
+        raise DataError(f"{description}: 'names' must be different, got {shown(listed)}: rename one")
     return {number: str(name) for number, name in names.items()}
 
 
@@ -133,8 +133,8 @@ def _draw(line: str, names: Mapping[int, str], canvas: Canvas, where: str) -> No
     if not line.strip():
         return
     try:
-        first, *rest = (float(text) for text in line.split())
-        values = np.array(rest)
+        first, *numbers = (float(text) for text in line.split())
+        values = np.array(numbers)
     except ValueError as error:
         raise DataError(f"{where} must be numbers, got {shown(line)}: export it again") from error
     if first not in names:

@@ -202,14 +202,14 @@ class Backbone(nn.Module):
     @property
     def channels(self) -> Mapping[str, int]:
         """Channels of every map that is given out."""
-        own = {level: self.trunk.shape(level)[0] for level in self.config.stages}
-        return {level: own.get(level, 3) for level in self.config.levels}
+        channels = {level: self.trunk.shape(level)[0] for level in self.config.stages}
+        return {level: channels.get(level, 3) for level in self.config.levels}
 
     @property
     def strides(self) -> Mapping[str, int]:
         """Image pixels per cell of every map that is given out."""
-        own = {level: self.trunk.shape(level)[1] for level in self.config.stages}
-        return {level: own.get(level, 1) for level in self.config.levels}
+        strides = {level: self.trunk.shape(level)[1] for level in self.config.stages}
+        return {level: strides.get(level, 1) for level in self.config.levels}
 
     def train(self, mode: bool = True) -> Self:
         """Sets training mode; batch-norm stays in eval unless the config's ``bn`` is "train"."""
@@ -322,14 +322,14 @@ class ScaledBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         """The maps of images (n, 3, H, W), see ``Backbone``, and those at each scale."""
-        found: Features = self.backbone(images)
-        maps = dict(found.maps)
+        features: Features = self.backbone(images)
+        maps = dict(features.maps)
         for scale in self.scales:
             if scale != 1:
                 resized = F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
                 of_scale: Features = self.backbone(resized)
-                maps |= {at_scale(level, scale): own for level, own in of_scale.maps.items()}
-        return Features(maps=maps, image_size=found.image_size)
+                maps |= {at_scale(level, scale): level_map for level, level_map in of_scale.maps.items()}
+        return Features(maps=maps, image_size=features.image_size)
 
     def digest(self) -> str:
         """Returns a hexadecimal key of the backbone and the scales."""

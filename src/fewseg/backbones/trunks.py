@@ -82,15 +82,15 @@ class Trunk(nn.Module, ABC):
 
     def maps(self, images: Tensor, levels: Sequence[str]) -> dict[str, Tensor]:
         """The maps of some levels, in this order, of normalised images (n, 3, H, W)."""
-        found: dict[str, Tensor] = {}
-        current = images
+        maps: dict[str, Tensor] = {}
+        x = images
         for stage in self.channels:
-            for name, current in self.run(stage, current):  # noqa: B020 - each stage goes on from the last
+            for name, x in self.run(stage, x):  # noqa: B020 - each stage goes on from the last
                 if name in levels:
-                    found[name] = current
-                    if len(found) == len(levels):
-                        return {level: found[level] for level in levels}
-        raise ValueError(f"no levels {sorted(set(levels) - set(found))}")
+                    maps[name] = x
+                    if len(maps) == len(levels):
+                        return {level: maps[level] for level in levels}
+        raise ValueError(f"no levels {sorted(set(levels) - set(maps))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,8 +293,8 @@ class TimmTrunk(Trunk):
                 f"{name!r} gives {len(infos)} maps of strides {reductions}, with no {last!r} among them: "
                 f"choose levels of {names or 'a different network'}"
             )
-        kept = names[: names.index(last) + 1]
-        chosen = dict(zip(kept, indices, strict=False))
+        used = names[: names.index(last) + 1]
+        chosen = dict(zip(used, indices, strict=False))
         super().__init__(
             {level: int(infos[i]["num_chs"]) for level, i in chosen.items()},
             {level: reductions[i] for level, i in chosen.items()},
@@ -331,13 +331,13 @@ class TimmTrunk(Trunk):
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
         wanted = {level: self._index(level) for level in levels}
         indices = sorted({*wanted.values(), *(stop - 1 for _, stop in self._spans.values())})
-        found = self.net.forward_intermediates(
+        intermediates = self.net.forward_intermediates(
             images, indices=indices, intermediates_only=True, output_fmt="NCHW", stop_early=True
         )
-        every = dict(zip(indices, found, strict=True))
-        maps = {level: every[i] for level, i in wanted.items()}
+        by_index = dict(zip(indices, intermediates, strict=True))
+        maps = {level: by_index[i] for level, i in wanted.items()}
         if self.version:
-            maps = {level: centred(own, self.strides[split_level(level)[0]]) for level, own in maps.items()}
+            maps = {level: centred(x, self.strides[split_level(level)[0]]) for level, x in maps.items()}
         return maps
 
     def _index(self, level: str) -> int:

@@ -226,15 +226,15 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
 def _compare(
     needed: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, sha256: str
 ) -> WeightsReport:
-    both = [key for key in needed if key in state]
-    other = [(key, tuple(state[key].shape), tuple(needed[key].shape)) for key in both]
-    mismatched = tuple(entry for entry in other if entry[1] != entry[2])
+    shared = [key for key in needed if key in state]
+    shapes = [(key, tuple(state[key].shape), tuple(needed[key].shape)) for key in shared]
+    mismatched = tuple(entry for entry in shapes if entry[1] != entry[2])
     absent = [key for key in needed if key not in state]
     extra = [key for key in state if key not in needed]
     return WeightsReport(
         source=source,
         sha256=sha256,
-        matched=tuple(key for key in both if state[key].shape == needed[key].shape),
+        matched=tuple(key for key in shared if state[key].shape == needed[key].shape),
         missing=tuple(key for key in absent if not key.endswith("num_batches_tracked")),
         mismatched=mismatched,
         unexpected=tuple(key for key in extra if not key.startswith(CLASSIFIER_PREFIXES)),
@@ -343,30 +343,30 @@ def _cached(repository: str) -> str | None:
 
     name, _, revision = repository.partition("@")
     for file in ("model.safetensors", "pytorch_model.bin"):
-        found = try_to_load_from_cache(name, file, revision=revision or None)
-        if isinstance(found, str):
-            return found
+        path = try_to_load_from_cache(name, file, revision=revision or None)
+        if isinstance(path, str):
+            return path
     return None
 
 
 def unreachable(url: str, seconds: float = 5) -> str:
     """Why a server gives no answer, or ""; one try, where huggingface_hub repeats for minutes."""
-    found = [f"no answer from {url} in {seconds:g} s"]
+    answer = [f"no answer from {url} in {seconds:g} s"]
 
     def ask() -> None:
         try:
             urlopen(Request(url, method="HEAD"), timeout=seconds).close()
-            found[0] = ""
+            answer[0] = ""
         except HTTPError:
-            found[0] = ""  # an answer
+            answer[0] = ""  # an answer
         except OSError as error:
             reason = getattr(error, "reason", error)  # huggingface_hub may know other certificates
-            found[0] = "" if isinstance(reason, SSLError) else f"no connection to {url}: {reason}"
+            answer[0] = "" if isinstance(reason, SSLError) else f"no connection to {url}: {reason}"
 
     thread = Thread(target=ask, daemon=True)  # looking up a name has no time limit
     thread.start()
     thread.join(seconds)
-    return found[0]
+    return answer[0]
 
 
 def normalisation(name: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -164,8 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(__name__).debug("traceback", exc_info=True)
         return 1
     except KeyboardInterrupt:
-        kept = COMMANDS[name].interrupted
-        errors.print("fewseg: interrupted" + (f"; {kept}" if kept else ""), soft_wrap=True)
+        hint = COMMANDS[name].interrupted
+        errors.print("fewseg: interrupted" + (f"; {hint}" if hint else ""), soft_wrap=True)
         return 130
 
 
@@ -216,13 +216,13 @@ def _imported(place: str) -> Any:
 
 def _kinds(words: Sequence[str], console: Console) -> int:
     """Handles the first word of commands of two words without a known second one."""
-    kinds = {name: command for name, command in COMMANDS.items() if name.startswith(f"{words[0]} ")}
+    kinds = {full: command for full, command in COMMANDS.items() if full.startswith(f"{words[0]} ")}
     if len(words) == 1 or words[1] in ("-h", "--help"):
         console.out(_usage(kinds), highlight=False)
     if words[1:2] in (["-h"], ["--help"]):
         return 0
-    given = " ".join(words[:2])
-    raise ValueError(f"unknown command {given!r}: did you mean {_near(given, kinds)}?")
+    name = " ".join(words[:2])
+    raise ValueError(f"unknown command {name!r}: did you mean {_near(name, kinds)}?")
 
 
 def _near(word: str, names: Iterable[str]) -> str:

@@ -14,9 +14,9 @@ from rich.console import Console
 from fewseg.recipes.names import recipe_names
 
 _BASH = """_fewseg() {
-  local found
-  found=$(fewseg --complete "${COMP_WORDS[@]:1:COMP_CWORD-1}" 2>/dev/null)
-  COMPREPLY=($(compgen -W "$found" -- "${COMP_WORDS[COMP_CWORD]}"))
+  local choices
+  choices=$(fewseg --complete "${COMP_WORDS[@]:1:COMP_CWORD-1}" 2>/dev/null)
+  COMPREPLY=($(compgen -W "$choices" -- "${COMP_WORDS[COMP_CWORD]}"))
 }
 complete -o default -F _fewseg fewseg
 """
@@ -42,10 +42,11 @@ def run(options: CompletionOptions, console: Console) -> None:
 
 def completions(words: Sequence[str], commands: dict[str, str]) -> list[str]:
     """What may follow the words after ``fewseg``; ``commands`` has the options class of each by its name."""
-    name = next((own for own in commands if own.split() == list(words[: len(own.split())])), None)
+    given = list(words)
+    name = next((name for name in commands if name.split() == given[: len(name.split())]), None)
     if name is None:
-        following = [own.split()[len(words) :] for own in commands if own.split()[: len(words)] == [*words]]
-        return list(dict.fromkeys(own[0] for own in following if own))
+        following = [name.split()[len(given) :] for name in commands if name.split()[: len(given)] == given]
+        return list(dict.fromkeys(rest[0] for rest in following if rest))
     rest = words[len(name.split()) :]
     if not rest and name in _OF_RECIPES:
         return sorted(recipe_names())

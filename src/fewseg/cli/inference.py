@@ -53,10 +53,10 @@ def demo(options: DemoOptions, console: Console) -> None:
     """Runs the demo."""
     from fewseg.demo import rich_table, run_demo
 
-    found = run_demo(options)
-    console.print(rich_table(found.results))
-    spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in found.seconds.items())
-    console.out(f"time: {spent}\nreport: {found.report}", highlight=False)
+    result = run_demo(options)
+    console.print(rich_table(result.results))
+    spent = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in result.seconds.items())
+    console.out(f"time: {spent}\nreport: {result.report}", highlight=False)
 
 
 def import_checkpoint(options: ImportOptions, console: Console) -> None:

@@ -25,7 +25,7 @@ def train_options(words: Sequence[str], console: Console) -> TrainOptions:
     chosen = recipe(words[0])
     if chosen.train is None:
         raise ValueError(f"{chosen.name} has nothing to train: `fewseg evaluate {chosen.name}`")
-    left, parts = _take_parts(words[1:])
+    remaining, parts = _take_parts(words[1:])
     chosen = replace(chosen, **with_parts({"method": chosen.method, "train": chosen.train}, parts))
     kinds = {"method": type(chosen.method), "train": type(chosen.train)}
     command_type = _with_types(TrainOptions, kinds)
@@ -34,7 +34,7 @@ def train_options(words: Sequence[str], console: Console) -> TrainOptions:
         command_type,
         config=(tyro.conf.AvoidSubcommands,),
         prog=f"fewseg train {chosen.name}",
-        args=left,
+        args=remaining,
         default=default,
     )
     return command
@@ -50,14 +50,14 @@ def train(options: TrainOptions, console: Console) -> None:
 
 def _take_parts(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Takes every ``--part NAME=CLASS`` out of the words: they decide which options there are."""
-    left, parts = list(words), []
-    while "--part" in left:
-        place = left.index("--part")
-        if place + 1 == len(left):
+    remaining, parts = list(words), []
+    while "--part" in remaining:
+        place = remaining.index("--part")
+        if place + 1 == len(remaining):
             raise ValueError("--part needs a value NAME=CLASS, such as --part method.prior=NoPrior")
-        parts.append(left[place + 1])
-        del left[place : place + 2]
-    return left, parts
+        parts.append(remaining[place + 1])
+        del remaining[place : place + 2]
+    return remaining, parts
 
 
 def _with_types(command: type, kinds: dict[str, type]) -> type:

@@ -55,9 +55,9 @@ def check_named(
     return check_source(source, min_area, splits)
 
 
-def count_line(what: str, found: int, expected: int) -> str:
+def count_line(what: str, counted: int, expected: int) -> str:
     """Returns a number found beside the one known to be right."""
-    return f"{'ok   ' if found == expected else 'WRONG'} {what}: {found} (expected {expected})"
+    return f"{'ok   ' if counted == expected else 'WRONG'} {what}: {counted} (expected {expected})"
 
 
 def check_source(source: Source, min_area: int, splits: Sequence[ClassSplit] = ()) -> tuple[str, ...]:
@@ -157,10 +157,10 @@ def hsnet_lines(index: Index, part: CocoPart) -> Iterable[str]:
     for fold, expected in enumerate(HSNET_IMAGES[part]):
         split = coco_20i(fold)
         kind, classes = ("base", split.base) if part == "train" else ("novel", split.novel)
-        found = len(index.images_with_any(classes))
-        verdict = "like" if abs(found - expected) <= _NEAR * expected else "unlike"
+        images = len(index.images_with_any(classes))
+        verdict = "like" if abs(images - expected) <= _NEAR * expected else "unlike"
         yield (
-            f"note  fold {fold} {part} images with a {kind} class from 1 px: {found}, {verdict} "
+            f"note  fold {fold} {part} images with a {kind} class from 1 px: {images}, {verdict} "
             f"HSNet's list ({expected})"
         )
 

@@ -109,17 +109,17 @@ def read_annotations(path: Path) -> Annotations:
         except DataError as error:
             wrong.append(str(error))
             continue
-        found: list[Instance | None] = []
+        of_image: list[Instance | None] = []
         for k, raw in file.annotations.get(key, ()):
             try:
-                found.append(
+                of_image.append(
                     instance_of(raw, file.categories, image.size, f"annotation {raw.get('id', k)}", tolerated)
                 )
             except DataError as error:
                 wrong.append(str(error))
-        if found:
+        if of_image:
             images.append(image)
-            instances.append(tuple(instance for instance in found if instance))
+            instances.append(tuple(instance for instance in of_image if instance))
     if wrong:
         raise DataError(
             f"annotation file {path}: {len(wrong)} wrong entries; expected COCO's own instances file (or "
@@ -242,10 +242,10 @@ def open_pack(folder: Path, count: int) -> LabelPack | None:
     """Returns the pack of ``count`` maps in a folder, or None where a file is missing or damaged."""
     places: list[tuple[int, int, int]] = []
     for shard, start in enumerate(range(0, count, SHARD)):
-        found = _places(_shard_path(folder, shard), shard, min(SHARD, count - start))
-        if found is None:
+        of_shard = _places(_shard_path(folder, shard), shard, min(SHARD, count - start))
+        if of_shard is None:
             return None
-        places += found
+        places += of_shard
     return LabelPack(folder, tuple(places))
 
 
@@ -253,15 +253,15 @@ def build_pack(
     folder: Path, count: int, draw: Callable[[int], Mask], title: str, progress: bool = True
 ) -> LabelPack:
     """Draws ``count`` maps; complete files are kept, and without disk space maps stay in memory."""
-    kept: dict[int, bytes] = {}
+    in_memory: dict[int, bytes] = {}
     shards = {f"{i}": range(s, min(s + SHARD, count)) for i, s in enumerate(range(0, count, SHARD))}
 
     def make(key: str) -> Sequence[tuple[int, int, int]]:
         path, numbers = _shard_path(folder, int(key)), shards[key]
         if path.exists():
-            found = _places(path, int(key), len(numbers))
-            if found is not None:
-                return found
+            stored = _places(path, int(key), len(numbers))
+            if stored is not None:
+                return stored
             log.warning("the cached label maps %s are damaged: drawing them again", path)
         streams = [zlib.compress(np.ascontiguousarray(draw(n)).tobytes()) for n in numbers]
         lengths = [len(stream) for stream in streams]
@@ -271,11 +271,11 @@ def build_pack(
             atomic_write_bytes(path, content)
         except OSError as error:
             log.warning("label maps stay in memory and are drawn again next time: %s", error)
-            kept[int(key)] = content
+            in_memory[int(key)] = content
         return _offsets(int(key), lengths)
 
     places = for_each(tuple(shards), make, title, progress=progress)
-    return LabelPack(folder, tuple(place for found in places.values() for place in found), kept)
+    return LabelPack(folder, tuple(place for of_shard in places.values() for place in of_shard), in_memory)
 
 
 def _shard_path(folder: Path, shard: int) -> Path:
@@ -292,12 +292,12 @@ def _places(path: Path, shard: int, count: int) -> list[tuple[int, int, int]] | 
     """The places of a file's maps, or None where it is missing, foreign or cut off."""
     try:
         with path.open("rb") as file:
-            magic, found = _HEAD.unpack(file.read(_HEAD.size))
+            magic, stored = _HEAD.unpack(file.read(_HEAD.size))
             lengths = np.frombuffer(file.read(4 * count), dtype="<u4").tolist()
         complete = path.stat().st_size == _HEAD.size + 4 * count + sum(lengths)
     except (OSError, struct.error, ValueError):
         return None
-    if magic != _MAGIC or found != count or len(lengths) != count or not complete:
+    if magic != _MAGIC or stored != count or len(lengths) != count or not complete:
         return None
     return _offsets(shard, lengths)
 
@@ -433,23 +433,23 @@ def instance_source(
     cache = Path(cache_dir) if cache_dir is not None else cache_folder() / "coco"
     key = _known_digest(path, cache)
     folder = cache / f"{key[:32]}-{RENDERING}"
-    found = _load(folder / "images.json")
-    labels = open_pack(folder, len(found.images)) if found else None
-    if found is None or labels is None:
-        found = read = read_annotations(path)
+    annotations = _load(folder / "images.json")
+    labels = open_pack(folder, len(annotations.images)) if annotations else None
+    if annotations is None or labels is None:
+        annotations = read = read_annotations(path)
 
         def draw(number: int) -> Mask:
             return draw_labels(read.instances[number], read.images[number].size)
 
         title = f"drawing label maps of {name}"
-        labels = build_pack(folder, len(found.images), draw, title, progress=progress)
-        images = [asdict(image) for image in found.images]
-        facts = {"images": images, "listed": found.listed, "tolerated": dict(found.tolerated)}
+        labels = build_pack(folder, len(annotations.images), draw, title, progress=progress)
+        images = [asdict(image) for image in annotations.images]
+        facts = {"images": images, "listed": annotations.listed, "tolerated": dict(annotations.tolerated)}
         _write(folder / "images.json", json.dumps({"schema": _SCHEMA} | facts))
-    for what, times in found.tolerated.items():
-        if times:  # lists that were cached by older versions have zeros too
-            log.info("%s: %d %s", path.name, times, what)
-    return CocoSource(name, photos, found, labels, key)
+    for what, count in annotations.tolerated.items():
+        if count:  # lists that were cached by older versions have zeros too
+            log.info("%s: %d %s", path.name, count, what)
+    return CocoSource(name, photos, annotations, labels, key)
 
 
 def _known_digest(path: Path, cache: Path) -> str:
@@ -460,9 +460,9 @@ def _known_digest(path: Path, cache: Path) -> str:
             repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns)).encode()
         ).hexdigest()
         note = cache / f"seen-{seen[:24]}.txt"
-        known = note.read_text(encoding="ascii", errors="replace").strip() if note.exists() else ""
-        if len(known) == 64 and set(known) <= set("0123456789abcdef"):
-            return known
+        noted = note.read_text(encoding="ascii", errors="replace").strip() if note.exists() else ""
+        if len(noted) == 64 and set(noted) <= set("0123456789abcdef"):
+            return noted
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

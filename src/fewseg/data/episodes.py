@@ -96,17 +96,17 @@ def further_ways(
     """Draws ways 2 .. N of an episode whose way 1 is known, way j with a stream of its own."""
     spec, shots = first, len(first.supports)
     for j in range(2, ways + 1):
-        own = draws.spawn("way", j)
-        class_id = own.choice([c for c in sorted(classes) if c not in spec.classes])
+        way_draws = draws.spawn("way", j)
+        class_id = way_draws.choice([c for c in sorted(classes) if c not in spec.classes])
         shown = index.images_of(class_id, min_area)
         # Of distinct ones the first of the whole order, as many as suffice whichever of them serve already.
         served = set(spec.images if distinct else [first.query]).intersection(shown)
         if distinct:
-            order = own.sample(shown, min(len(shown), shots + len(served)))
+            order = way_draws.sample(shown, min(len(shown), shots + len(served)))
             supports = tuple(id for id in order if id not in served)[:shots]
         else:
             free = [id for id in shown if id not in served]
-            supports = tuple(own.choice(free) for _ in range(shots))
+            supports = tuple(way_draws.choice(free) for _ in range(shots))
         if len(supports) < shots:
             raise DataError(
                 f"{index.name}: episode {first.index} needs {shots} support images of class {class_id} "
@@ -170,9 +170,9 @@ def read_manifest(
         )
     kinds = sorted({(len(spec.ways), len(spec.supports)) for spec in specs})
     if len(kinds) > 1:
-        found = ", ".join(f"{ways}-way {shots}-shot" for ways, shots in kinds)
+        names = ", ".join(f"{ways}-way {shots}-shot" for ways, shots in kinds)
         raise DataError(
-            f"manifest {path} has {found} episodes; those of one file are alike: write one file for each"
+            f"manifest {path} has {names} episodes; those of one file are alike: write one file for each"
         )
     if index is not None:
         _check_images(path, specs, index)
@@ -325,19 +325,19 @@ class TrainingSampler:
             seen = (set(self.index.classes_in(id, self.min_area)) for id in shown)
             shared = sum(len(classes.intersection(self.classes)) > 1 for classes in seen)
             taken[c] = min(shared, (self.ways - 1) * self.shots + 1)
-        left = {c: len(self.index.images_of(c, self.min_area)) - taken[c] for c in self.classes}
-        few = {c: n for c, n in left.items() if n < self.shots}
+        remaining = {c: len(self.index.images_of(c, self.min_area)) - taken[c] for c in self.classes}
+        few = {c: n for c, n in remaining.items() if n < self.shots}
         names = _named(self.index, few)
-        if len(left) - len(few) < self.ways:
+        if len(remaining) - len(few) < self.ways:
             raise DataError(
                 f"{self.index.name}: {self.ways}-way {self.shots}-shot training needs {self.ways} base "
                 f"classes that keep {self.shots} images beside those of other classes; of "
-                f"{list(left)} these keep fewer ({names}): add images, lower min_area, "
+                f"{list(remaining)} these keep fewer ({names}): add images, lower min_area, "
                 "the ways or the shots, or hold out fewer classes"
             )
         if few:
             log.warning("%s: never a further way, too few images of its own (%s)", self.index.name, names)
-        return tuple(c for c in left if c not in few)
+        return tuple(c for c in remaining if c not in few)
 
     def _walked(self, step: int) -> str:
         """The query of a step where queries are walked by epochs."""
@@ -357,8 +357,8 @@ class TrainingSampler:
             query = self._walked(step) if self.queries == "epochs" else draws.choice(self._queries)
             present = self.index.classes_in(query, self.min_area)
             class_id = draws.choice([c for c in present if c in self.classes])
-        others = [id for id in self.index.images_of(class_id, self.min_area) if id != query]
-        first = EpisodeSpec(step, class_id, query, draws.sample(others, self.shots))
+        candidates = [id for id in self.index.images_of(class_id, self.min_area) if id != query]
+        first = EpisodeSpec(step, class_id, query, draws.sample(candidates, self.shots))
         if self.ways == 1:
             return first
         return further_ways(
@@ -438,11 +438,11 @@ class EpisodeSampler:
             query = queries[_permutation(len(queries), *self._key, seed, "lap", lap)[position]]
             present = [c for c in index.classes_in(query, min_area) if c in self.classes]
             class_id = draws.choice(present)
-        others = [id for id in index.images_of(class_id, min_area) if id != query]
+        candidates = [id for id in index.images_of(class_id, min_area) if id != query]
         if distinct:
-            supports = draws.sample(others, self.shots)
+            supports = draws.sample(candidates, self.shots)
         else:
-            supports = tuple(draws.choice(others) for _ in range(self.shots))
+            supports = tuple(draws.choice(candidates) for _ in range(self.shots))
         first = EpisodeSpec(i, class_id, query, supports)
         return further_ways(
             first, index, self.classes, draws, ways=self.ways, min_area=min_area, distinct=distinct
@@ -513,9 +513,7 @@ class RecordedEpisodes:
         checks = [("episodes", self.protocol.episodes, len(specs))]
         if specs:
             checks += [("ways", self.ways, len(specs[0].ways)), ("shots", self.shots, len(specs[0].supports))]
-        wrong = [
-            f"announces {stated} {what} and has {found}" for what, stated, found in checks if stated != found
-        ]
+        wrong = [f"announces {n} {what} and has {count}" for what, n, count in checks if n != count]
         unknown = sorted({spec.index for spec in specs} - set(range(len(specs))))
         if unknown:
             wrong.append(f"has episodes {unknown[:3]}, those of its protocol are 0 .. {len(specs) - 1}")

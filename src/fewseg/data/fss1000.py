@@ -147,7 +147,7 @@ def fss1000_parts(names: Sequence[str], given: Path | str | None = None) -> FSSP
         lists = {part: _read_list(Path(given), files) for part, files in _FILES.items()}
     elif given is not None:
         lists = {"test": _read_names(Path(given))}
-    named = [name for found in lists.values() for name in found]
+    named = [name for of_part in lists.values() for name in of_part]
     unknown = sorted(set(named) - set(names))
     twice = sorted({name for name in named if named.count(name) > 1})
     if unknown or twice:
@@ -170,12 +170,12 @@ def fss1000_parts(names: Sequence[str], given: Path | str | None = None) -> FSSP
 def _drawn(names: Sequence[str], parts: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
     """Parts of sizes in the published proportion; the first takes what is left over."""
     order = Draws("fss-1000 split", 1).sample(sorted(names), len(names))
-    total, found, start = sum(PARTS[p] for p in parts), {}, 0
+    total, drawn, start = sum(PARTS[p] for p in parts), {}, 0
     for part in reversed(parts[1:]):
         size = len(names) * PARTS[part] // total
-        found[part], start = tuple(sorted(order[start : start + size])), start + size
-    found[parts[0]] = tuple(sorted(order[start:]))
-    return found
+        drawn[part], start = tuple(sorted(order[start : start + size])), start + size
+    drawn[parts[0]] = tuple(sorted(order[start:]))
+    return drawn
 
 
 def _read_list(folder: Path, files: Sequence[str]) -> tuple[str, ...]:

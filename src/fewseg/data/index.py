@@ -55,8 +55,8 @@ class Index:
         """Returns the images where a class covers at least ``min_area`` pixels, sorted by id."""
         key = (class_id, min_area)
         if key not in self._memo:
-            found = (i for i, facts in self.images.items() if facts.areas.get(class_id, 0) >= min_area)
-            self._memo[key] = tuple(sorted(found))
+            ids = (i for i, facts in self.images.items() if facts.areas.get(class_id, 0) >= min_area)
+            self._memo[key] = tuple(sorted(ids))
         return self._memo[key]
 
     def classes_in(self, id: str, min_area: int = 1) -> tuple[int, ...]:

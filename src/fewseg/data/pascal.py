@@ -86,14 +86,14 @@ def find_sbd(root: Path | str) -> Path:
 
 def _find(root: Path, what: str, places: tuple[str, ...], parts: tuple[str, ...], url: str) -> Path:
     require_folder(root, what)
-    found = [root / place for place in places if all((root / place / part).exists() for part in parts)]
-    if not found:
+    folders = [root / place for place in places if all((root / place / part).exists() for part in parts)]
+    if not folders:
         missing = [part for part in parts if not (root / part).exists()]
         raise DataError(
             f"{what}: {root} lacks {', '.join(missing)}; expected the folder as unpacked, or one that "
             f"holds it at {' or '.join(p for p in places if p)}: fetch it from {url}"
         )
-    return found[0]
+    return folders[0]
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
@@ -169,12 +169,12 @@ def pascal_sources(
     voc, sbd = find_voc(voc_root), find_sbd(sbd_root)
     val = pascal_val(voc)
     ids = train_ids(voc, sbd, train_list)
-    own = set(read_ids(voc / "ImageSets" / "Segmentation" / "train.txt"))
-    converted = convert_masks(sbd / "cls", [id for id in ids if id not in own], masks, progress=progress)
+    in_voc = set(read_ids(voc / "ImageSets" / "Segmentation" / "train.txt"))
+    converted = convert_masks(sbd / "cls", [id for id in ids if id not in in_voc], masks, progress=progress)
     pairs = {}
     for id in ids:
         pairs[id] = _voc_pair(voc, id)
-        if id not in own:
+        if id not in in_voc:
             image = pairs[id].image
             pairs[id] = ImagePair(image if image.exists() else sbd / "img" / f"{id}.jpg", converted[id])
     return _source(f"pascal-{train_list}", voc, pairs), val

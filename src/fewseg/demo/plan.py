@@ -40,9 +40,9 @@ def seconds_per_step(options: DemoOptions, limit: float = _PROBE_SECONDS) -> flo
 
 def expected_seconds(options: DemoOptions, step: float, size: int) -> float:
     """Of the whole demo, where a step at a size takes so long; its cost goes by the pixels."""
-    own = step * (options.size / size) ** 2
+    scaled_step = step * (options.size / size) ** 2
     heads = _HEADS * options.steps * options.batch / options.pretrain.batch
-    return own * (options.pretrain.steps + heads) + _REST * step * (129 / size) ** 2
+    return scaled_step * (options.pretrain.steps + heads) + _REST * step * (129 / size) ** 2
 
 
 def planned(options: DemoOptions, step: float) -> tuple[DemoOptions, float]:

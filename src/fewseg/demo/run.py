@@ -217,15 +217,15 @@ def _run(options: DemoOptions, cache: Path) -> DemoResult:
         with timed(seconds, "testing"):
             evaluator = Evaluator(method, data.source, features(method), progress=progress)
             evaluators[recipe.name] = evaluator
-            for name, result, table in _evaluated(recipe, evaluator, data, about):
-                result.save(folder / f"{name}.json", table)
-                results[name], counts[name] = result, table
+            for name, line_result, table in _evaluated(recipe, evaluator, data, about):
+                line_result.save(folder / f"{name}.json", table)
+                results[name], counts[name] = line_result, table
     with timed(seconds, "pictures"):
         examples = _examples(options, data, evaluators["demo_pfenet"], evaluators["demo_scl"])
-    found = DemoResult(options.out / "report.html", tuple(results.values()), seconds)
+    result = DemoResult(options.out / "report.html", tuple(results.values()), seconds)
     differences = _differences(options.shots, data.split.novel, counts)
-    write_report(found.report, options, data, found.results, differences, examples, seconds, accuracy)
-    return found
+    write_report(result.report, options, data, result.results, differences, examples, seconds, accuracy)
+    return result
 
 
 def _trained(
@@ -253,9 +253,9 @@ def _evaluated(
         for e in recipe.evaluations
     ]
     started = time.perf_counter()
-    found = evaluator.run(lines)
-    seconds = (time.perf_counter() - started) / len(found)
-    for line, counts in zip(recipe.evaluations, found, strict=True):
+    tables = evaluator.run(lines)
+    seconds = (time.perf_counter() - started) / len(tables)
+    for line, counts in zip(recipe.evaluations, tables, strict=True):
         result = RunResult.from_counts(
             counts,
             classes=data.split.novel,
@@ -281,15 +281,15 @@ def _differences(
     shots: int, classes: Sequence[int], counts: Mapping[str, EpisodeCounts]
 ) -> dict[str, Estimate]:
     """SCL over PFENet with one shot, and the cross-guided fusion over the average with K; in mIoU."""
-    found, several = {}, f"scl-{shots}shot"
+    differences, several = {}, f"scl-{shots}shot"
     for label, a, b in (
         ("SCL over PFENet, 1 shot", "pfenet-1shot-mean", "scl-1shot-average"),
         (f"SCL, {shots} shots, cross-guided over average", f"{several}-average", f"{several}-cross-guided"),
     ):
         paired = paired_difference(counts[f"demo_{a}"], counts[f"demo_{b}"], classes)
         low, high = paired.interval.low, paired.interval.high
-        found[label] = Estimate(value=paired.difference, low=low, high=high)
-    return found
+        differences[label] = Estimate(value=paired.difference, low=low, high=high)
+    return differences
 
 
 def _examples(

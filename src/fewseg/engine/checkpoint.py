@@ -174,11 +174,11 @@ def load_checkpoint(
     with config_of(path):
         _check_shapes(path, config)
     method: FewShotSegmenter = config.build()
-    found = method.backbone.digest() if about.backbone_digest else ""
-    if found != about.backbone_digest:
+    digest = method.backbone.digest() if about.backbone_digest else ""
+    if digest != about.backbone_digest:
         raise ValueError(
             f"{path} was trained on a backbone with digest {about.backbone_digest[:12]}, but "
-            f"{config.backbone.weights!r} gives {found[:12]}: give the weights it was trained on"
+            f"{config.backbone.weights!r} gives {digest[:12]}: give the weights it was trained on"
         )
     load_tensors(method, path)
     return method.eval(), about
@@ -200,16 +200,16 @@ def config_of(path: Path) -> Iterator[None]:
 def _check_shapes(path: Path, config: MethodConfig) -> None:
     """Compares the file's tensors with those of its config, before memory is taken for the config's."""
     with torch.device("meta"):
-        own = {k: v.shape for k, v in _with_backbone(config, weights=None).build().state_dict().items()}
+        shapes = {k: v.shape for k, v in _with_backbone(config, weights=None).build().state_dict().items()}
     with safe_open(path, framework="pt") as file:
-        names = set(file.keys())
-        stored = {k: torch.Size(file.get_slice(_MODEL + k).get_shape()) for k in own if _MODEL + k in names}
-    wrong = [k for k, shape in stored.items() if shape != own[k]]
+        keys = set(file.keys())
+        stored = {k: torch.Size(file.get_slice(_MODEL + k).get_shape()) for k in shapes if _MODEL + k in keys}
+    wrong = [k for k, shape in stored.items() if shape != shapes[k]]
     if wrong:
         raise ValueError(
             f"{path} does not fit {type(config).method.__name__}: {wrong[0]} is "
             f"{tuple(stored[wrong[0]])}, by the config in the file it must be "
-            f"{tuple(own[wrong[0]])}: the file was edited"
+            f"{tuple(shapes[wrong[0]])}: the file was edited"
         )
 
 
@@ -246,10 +246,10 @@ def load_optimiser(optimiser: torch.optim.Optimizer, path: Path) -> None:
     if not state:
         raise ValueError(f"{path} holds no optimiser state: training resumes from last.safetensors only")
     shapes = [p.shape for group in optimiser.param_groups for p in group["params"]]
-    for index, own in state.items():
-        wanted = shapes[index] if index < len(shapes) else None
-        slots = {slot: () if slot == "step" else wanted for slot in _SLOTS[type(optimiser)]}
-        if {slot: value.shape for slot, value in own.items()} != slots:
+    for index, slots_of_parameter in state.items():
+        shape = shapes[index] if index < len(shapes) else None
+        slots = {slot: () if slot == "step" else shape for slot in _SLOTS[type(optimiser)]}
+        if {slot: value.shape for slot, value in slots_of_parameter.items()} != slots:
             raise ValueError(
                 f"{path} has a state of parameter {index} that does not fit {type(optimiser).__name__}: the "
                 "file was edited"

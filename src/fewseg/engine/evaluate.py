@@ -54,22 +54,22 @@ T = TypeVar("T", Features, Guides, Tensor)
 
 
 class ByteCache:
-    """Values by name, within a budget of bytes; those used longest ago go, and are made again when needed."""
+    """An LRU cache with a budget in bytes; a value that was dropped is computed again when needed."""
 
     def __init__(self, budget: int) -> None:
         self.budget, self.bytes = budget, 0
-        self._kept: OrderedDict[Hashable, Features | Guides | Tensor] = OrderedDict()
+        self._values: OrderedDict[Hashable, Features | Guides | Tensor] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of a name; made where it is not kept."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]  # type: ignore[return-value] # a name has values of one type
-        found = self._kept[key] = make()
-        self.bytes += _bytes(found)
-        while self.bytes > self.budget and len(self._kept) > 1:
-            self.bytes -= _bytes(self._kept.popitem(last=False)[1])
-        return found
+        """The cached value of a key; computed by ``make`` if it is not cached."""
+        if key in self._values:
+            self._values.move_to_end(key)
+            return self._values[key]  # type: ignore[return-value] # a key has values of one type
+        value = self._values[key] = make()
+        self.bytes += _bytes(value)
+        while self.bytes > self.budget and len(self._values) > 1:
+            self.bytes -= _bytes(self._values.popitem(last=False)[1])
+        return value
 
 
 def _bytes(value: Features | Guides | Tensor) -> int:
@@ -90,17 +90,17 @@ class ImageFeatures:
         self._dtype = torch.float32 if fp32 else None
         embeds = type(method).embed is not FewShotSegmenter.embed
         mapped = self.device.type == "cpu" and self._dtype in (None, store.dtype)
-        self._kept = embeds or not mapped  # what is mapped from the disk takes no memory of ours
+        self._cached = embeds or not mapped  # what is mapped from the disk takes no memory of ours
 
     def features(self, ids: Sequence[str]) -> Features:
         """Features of images, embedded where the method embeds."""
-        found = [
+        features = [
             self._cache.get(("features", self.store.size, id), lambda id=id: self._read(id))  # type: ignore[misc]
-            if self._kept
+            if self._cached
             else self._read(id)
             for id in ids
         ]
-        return found[0] if len(found) == 1 else Features.stack(found)
+        return features[0] if len(features) == 1 else Features.stack(features)
 
     def _read(self, id: str) -> Features:
         return self.method.embed(self.store.features([id]).to(self.device, self._dtype))
@@ -114,10 +114,10 @@ class ImageFeatures:
         pixels = self.store.view(id, 0)[0].unsqueeze(0)
         parameter = next(self.store.backbone.parameters())
         images = pixels.to(parameter.device, parameter.dtype)
-        found = self.store.backbone(images.contiguous(memory_format=torch.channels_last))
-        found = found.to(dtype=self.store.dtype).to(self.device, self._dtype)
-        maps = {k: v.contiguous(memory_format=torch.channels_last) for k, v in found.maps.items()}
-        return self.method.embed(Features(maps=maps, image_size=found.image_size))
+        features = self.store.backbone(images.contiguous(memory_format=torch.channels_last))
+        features = features.to(dtype=self.store.dtype).to(self.device, self._dtype)
+        maps = {k: v.contiguous(memory_format=torch.channels_last) for k, v in features.maps.items()}
+        return self.method.embed(Features(maps=maps, image_size=features.image_size))
 
     def fresh_masks(self, id: str, classes: Sequence[int]) -> Tensor:
         """Masks (1, size, size) of one image, read anew."""
@@ -151,7 +151,7 @@ class PairScores:
     ) -> dict[Guide, Tensor]:
         """Scores (2, h, w) of a target; it is encoded once."""
         query = self.method.encode_query(self.images.features([target]))
-        found: dict[Guide, Tensor] = {}
+        scores: dict[Guide, Tensor] = {}
         for group in groups:
             chunks = [group[start : start + self.batch] for start in range(0, len(group), self.batch)]
             chunks = [chunk for chunk in chunks if any(guide in wanted for guide in chunk)]
@@ -160,21 +160,21 @@ class PairScores:
                 guides = Guides.stack([self._guide(guide) for guide in chunk])
                 prior = torch.stack([_mean_prior(guide, priors) for guide in chunk])
                 logits = self.method.score(query, guides, prior).float()
-                for guide, one in zip(chunk, logits, strict=True):
-                    found[guide] = one.contiguous().clone()
-        return found
+                for guide, score in zip(chunk, logits, strict=True):
+                    scores[guide] = score.contiguous().clone()
+        return scores
 
     def _priors(
         self, query: QueryMaps, group: Sequence[Guide], chunks: Sequence[Sequence[Guide]]
     ) -> dict[Shot, Tensor]:
         """The prior map (P, h, w) of one target under each shot: joined shots share theirs between sets."""
         needed = set(_shots(guide for chunk in chunks for guide in chunk))
-        found: dict[Shot, Tensor] = {}
+        priors: dict[Shot, Tensor] = {}
         for shots in self._compared_at_once(set(_shots(group))) if needed else ():
             if not needed.isdisjoint(shots):
                 guides = Guides.stack([self._single(*shot) for shot in shots])
-                found.update(zip(shots, self.method.prior_map(query, guides), strict=True))
-        return found
+                priors.update(zip(shots, self.method.prior_map(query, guides), strict=True))
+        return priors
 
     def _compared_at_once(self, shots: Iterable[Shot]) -> Iterator[list[Shot]]:
         """Shots with about as many keys each, since the longest pads the others."""
@@ -195,17 +195,17 @@ class PairScores:
     def _guide(self, guide: Guide) -> Guides:
         """Without prior keys: the prior maps are known by then."""
         class_id, supports, fusion = guide
-        found = [self._single(class_id, id).without_keys() for id in supports]
-        return found[0] if fusion is None else fusion.join(Guides.stack(found), len(supports))
+        shots = [self._single(class_id, id).without_keys() for id in supports]
+        return shots[0] if fusion is None else fusion.join(Guides.stack(shots), len(supports))
 
     def _single(self, class_id: int, support: str) -> Guides:
         """The guide of one shot: what depends on (image, class) alone, the masked layer4 among it."""
 
         def encode() -> Guides:
             masks = self.images.masks([support], [class_id])
-            made = self.method.encode_shots(self.images.features([support]), masks)
-            self._key_bytes[class_id, support] = made.keys.numel() * made.keys.element_size()
-            return made
+            guides = self.method.encode_shots(self.images.features([support]), masks)
+            self._key_bytes[class_id, support] = guides.keys.numel() * guides.keys.element_size()
+            return guides
 
         return self._cache.get(("guide", self.images.store.size, class_id, support), encode)
 
@@ -318,11 +318,10 @@ class Evaluator:
             for size, store in self.stores.items()
         }
         self.images = self._images[self.store.size]
-        self._pairs = (
-            {size: PairScores(method, own, cache, self._batches[size]) for size, own in self._images.items()}
-            if isinstance(method, PairScorer)
-            else {}
-        )
+        self._pairs: dict[int, PairScores] = {}
+        if isinstance(method, PairScorer):
+            for size, images in self._images.items():
+                self._pairs[size] = PairScores(method, images, cache, self._batches[size])
         self._scores: dict[tuple[int, str], dict[Guide, Tensor]] = {}
         self._score_bytes, self._most_score_bytes = 0, memory // 2
 
@@ -331,17 +330,17 @@ class Evaluator:
         questions = []
         for line in lines:
             protocol = line.episodes.protocol
-            own = self._questions([spec for _, spec in line.specs()], line, protocol.label_size)
-            self._check_view(protocol.aspect, own.sizes)
-            questions.append(own)
+            line_questions = self._questions([spec for _, spec in line.specs()], line, protocol.label_size)
+            self._check_view(protocol.aspect, line_questions.sizes)
+            questions.append(line_questions)
         shards = split(questions, _cross_pairs(questions), max(SHARDS, 4 * self.executor.workers))
         files, show = ShardFiles(work), self.progress
         self._scores, self._score_bytes = {}, 0
         with self.executor as executor:
             ious: dict[CrossPair, float] = {}
             if any(shard.cross for shard in shards):
-                found = executor.run(self, "cross_iou", shards, files, progress=show)
-                for shard, values in zip(shards, found, strict=True):
+                results = executor.run(self, "cross_iou", shards, files, progress=show)
+                for shard, values in zip(shards, results, strict=True):
                     ious.update(zip(shard.cross, values.tolist(), strict=True))
             counts = executor.run(self, "counts", shards, files, ious, progress=show)
         by_line: list[dict[Question, Counts]] = [{} for _ in lines]
@@ -359,7 +358,7 @@ class Evaluator:
         """The questions of episodes, each once."""
         fusion, sizes = how.fusion or self.method.fusion, how.sizes or (self.store.size,)
         if not self.method.accepts(fusion):
-            kinds = ", ".join(own.kind for own in self.method.fusions)
+            kinds = ", ".join(f.kind for f in self.method.fusions)
             raise ValueError(f"{type(self.method).__name__} cannot use {fusion.kind!r}; it can use {kinds}")
         if not set(sizes) <= set(self.stores) or len(set(sizes)) != len(sizes):
             raise ValueError(
@@ -402,14 +401,14 @@ class Evaluator:
             by_target[shard.lines[pair[0]].sizes[0], pair[-1]].append(pair)
         groups = {size: _groups(shard, size) for size in self.stores}
         answers = self._answer_guides(shard)
-        found: dict[CrossPair, float] = {}
+        ious: dict[CrossPair, float] = {}
         with torch.no_grad(), self._autocast():
             for (size, target), pairs in by_target.items():
-                alone: set[Guide] = {(class_id, (support,), None) for _, class_id, support, _ in pairs}
-                room = self._score_bytes < self._most_score_bytes
-                needed = answers.get((size, target), set()) if room else set()
+                single: set[Guide] = {(class_id, (support,), None) for _, class_id, support, _ in pairs}
+                has_room = self._score_bytes < self._most_score_bytes
+                needed = answers.get((size, target), set()) if has_room else set()
                 pairs_of = self._pairs[size]
-                scores = pairs_of.scores(target, groups[size][target], alone | needed)
+                scores = pairs_of.scores(target, groups[size][target], single | needed)
                 masks: dict[int, Tensor] = {}
                 for pair in pairs:
                     number, class_id, support, _ = pair
@@ -417,43 +416,42 @@ class Evaluator:
                         masks[class_id] = self._images[size].masks([target], [class_id])
                     logits = scores[class_id, (support,), None].unsqueeze(0)
                     fusion = shard.lines[number].fusion
-                    found[pair] = float(pairs_of.method.predicted_iou(logits, masks[class_id], fusion)[0])
+                    ious[pair] = float(pairs_of.method.predicted_iou(logits, masks[class_id], fusion)[0])
                 self._keep(size, target, {guide: scores[guide] for guide in needed})
                 give_back()
-        return np.array([found[pair] for pair in shard.cross], dtype=np.float64)
+        return np.array([ious[pair] for pair in shard.cross], dtype=np.float64)
 
     def _answer_guides(self, shard: Shard) -> dict[tuple[int, str], set[Guide]]:
         """(size, target) -> the guides whose scores answers need."""
-        found: dict[tuple[int, str], set[Guide]] = defaultdict(set)
+        guides: dict[tuple[int, str], set[Guide]] = defaultdict(set)
         for line in shard.lines:
             for question in line.questions if line.by_pairs else ():
                 for size in line.sizes:
                     for way in question.ways:
-                        found[size, question.target].update(_guides(way, line.fusion))
-        return found
+                        guides[size, question.target].update(_guides(way, line.fusion))
+        return guides
 
     def _keep(self, size: int, target: str, scores: dict[Guide, Tensor]) -> None:
-        own = sum(_bytes(score) for score in scores.values())
-        if self._score_bytes + own <= self._most_score_bytes:
+        total = sum(_bytes(score) for score in scores.values())
+        if self._score_bytes + total <= self._most_score_bytes:
             self._scores[size, target] = scores
-            self._score_bytes += own
+            self._score_bytes += total
 
     def _taken(self, size: int, target: str) -> dict[Guide, Tensor]:
         """Scores that the cross-IoU stage kept; their bytes are free again."""
-        kept = self._scores.pop((size, target), {})
-        self._score_bytes -= sum(_bytes(score) for score in kept.values())
-        return kept
+        scores = self._scores.pop((size, target), {})
+        self._score_bytes -= sum(_bytes(score) for score in scores.values())
+        return scores
 
     def counts(self, shard: Shard, ious: Mapping[CrossPair, float]) -> Array:
         """Counts (rows, 6) of the shard's questions, line by line."""
-        found: list[dict[Question, Array]] = [{} for _ in shard.lines]
+        by_line: list[dict[Question, Array]] = [{} for _ in shard.lines]
         with torch.no_grad(), self._autocast():
             for number, question, logits in self._logits(shard, ious):
                 counts = self._count(shard.lines[number], question, logits)
-                found[number][question] = np.stack([getattr(counts, name) for name in COUNT_NAMES], axis=1)
-        rows = [
-            own[question] for line, own in zip(shard.lines, found, strict=True) for question in line.questions
-        ]
+                by_line[number][question] = np.stack([getattr(counts, name) for name in COUNT_NAMES], axis=1)
+        lines = zip(shard.lines, by_line, strict=True)
+        rows = [counted[question] for line, counted in lines for question in line.questions]
         return np.concatenate(rows) if rows else np.empty((0, len(COUNT_NAMES)), np.int64)
 
     def answers(
@@ -468,10 +466,10 @@ class Evaluator:
         stream = self._logits(shard, ious)
         while True:
             with torch.no_grad(), self._autocast():
-                found = next(stream, None)
-            if found is None:
+                answer = next(stream, None)
+            if answer is None:
                 return
-            yield found[1:]
+            yield answer[1:]
 
     def pair_ious(self, pairs: Collection[Pair], fusion: Fusion) -> dict[Pair, float]:
         """IoUs of what supports predict on targets, as a cross-guided fusion measures them."""
@@ -549,13 +547,13 @@ class Evaluator:
         """Logits (1 + N, size, size); ways are joined one against the rest."""
         fused = []
         for way in question.ways:
-            own = torch.stack([scores[guide] for guide in _guides(way, line.fusion)])
+            way_scores = torch.stack([scores[guide] for guide in _guides(way, line.fusion)])
             table = None
             if line.fusion.needs_cross_iou and len(way.supports) > 1:
                 values = [[ious[number, way.class_id, k, i] for i in way.supports] for k in way.supports]
-                table = torch.tensor([values], device=own.device)
-            weights = line.fusion.weights(1, len(way.supports), device=own.device, cross_iou=table)
-            fused.append(line.fusion.fuse(own.unsqueeze(0), weights.to(own.dtype))[0])
+                table = torch.tensor([values], device=way_scores.device)
+            weights = line.fusion.weights(1, len(way.supports), device=way_scores.device, cross_iou=table)
+            fused.append(line.fusion.fuse(way_scores.unsqueeze(0), weights.to(way_scores.dtype))[0])
         logits = fused[0].unsqueeze(0) if len(fused) == 1 else one_vs_rest(torch.stack(fused)[None])
         return resize(logits, (size, size))[0]
 
@@ -603,13 +601,13 @@ class Evaluator:
 
 def _cross_pairs(lines: Sequence[LineQuestions]) -> list[CrossPair]:
     """The pairs within the support sets of several whose IoU a fusion needs."""
-    found: dict[CrossPair, None] = {}
+    pairs: dict[CrossPair, None] = {}
     for number, line in enumerate(lines):
         if line.fusion.needs_cross_iou and line.by_pairs:
             for way in {way for q in line.questions for way in q.ways if len(way.supports) > 1}:
-                pairs = product(way.supports, repeat=2)
-                found.update(((number, way.class_id, k, i), None) for k, i in pairs)
-    return list(found)
+                combinations = product(way.supports, repeat=2)
+                pairs.update(((number, way.class_id, k, i), None) for k, i in combinations)
+    return list(pairs)
 
 
 def _joined(logits: Sequence[Tensor], output_sizes: Sequence[int]) -> Tensor:
@@ -617,9 +615,9 @@ def _joined(logits: Sequence[Tensor], output_sizes: Sequence[int]) -> Tensor:
 
     A map of k + 1 cells at 8k + 1 pixels is the same bilinear function as at its own size, to be resized on.
     """
-    maps = [one.unsqueeze(0) for one in logits]
+    maps = [answer.unsqueeze(0) for answer in logits]
     if output_sizes:
-        maps = [resize(one, (size, size)) for one in maps for size in output_sizes]
+        maps = [resize(answer, (size, size)) for answer in maps for size in output_sizes]
     return maps[0][0] if len(maps) == 1 else added_probabilities(maps)[0]
 
 
@@ -645,9 +643,9 @@ def _table(
 
 @contextmanager
 def _fusing(method: FewShotSegmenter, fusion: Fusion) -> Iterator[None]:
-    """Gives the method another fusion for the length of the block, and its own back."""
-    own, method.fusion = method.fusion, fusion
+    """Gives the method a different fusion within the block and restores the previous one after it."""
+    previous, method.fusion = method.fusion, fusion
     try:
         yield
     finally:
-        method.fusion = own
+        method.fusion = previous

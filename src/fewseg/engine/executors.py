@@ -112,8 +112,8 @@ def split(lines: Sequence[LineQuestions], cross: Sequence[CrossPair], parts: int
         for question in line.questions:
             unit = line.unit(question)
             costs[unit] += sum(len(way.supports) for way in question.ways) if line.by_pairs else 1
-            own = min(way.class_id for way in question.ways)
-            classes[unit] = min(classes.get(unit, own), own)
+            class_id = min(way.class_id for way in question.ways)
+            classes[unit] = min(classes.get(unit, class_id), class_id)
     for _, class_id, _, target in sorted(cross):  # every process must come to the same shards
         costs[target] += 1
         classes[target] = min(classes.get(target, class_id), class_id)
@@ -128,15 +128,12 @@ def split(lines: Sequence[LineQuestions], cross: Sequence[CrossPair], parts: int
     pairs: list[list[CrossPair]] = [[] for _ in range(parts)]
     for pair in sorted(cross):
         pairs[part[pair[-1]]].append(pair)
-    return [
-        Shard(
-            tuple(
-                replace(line, questions=tuple(own)) for line, own in zip(lines, questions[index], strict=True)
-            ),
-            tuple(pairs[index]),
-        )
-        for index in range(parts)
-    ]
+    shards = []
+    for of_shard, cross_pairs in zip(questions, pairs, strict=True):
+        of_lines = zip(lines, of_shard, strict=True)
+        shard_lines = tuple(replace(line, questions=tuple(of_line)) for line, of_line in of_lines)
+        shards.append(Shard(shard_lines, tuple(cross_pairs)))
+    return shards
 
 
 class ShardFiles:
@@ -151,11 +148,11 @@ class ShardFiles:
         if path is None or not path.exists():
             return None
         try:
-            found: Array = np.load(path, allow_pickle=False)
+            values: Array = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             logger.warning("%s is damaged (%s): its shard is computed again", path, error)
             return None
-        return found if len(found) == shards[index].rows(step) else None
+        return values if len(values) == shards[index].rows(step) else None
 
     def save(self, step: Step, index: int, shards: Sequence[Shard], values: Array) -> None:
         """Writes the result of a shard in one step."""
@@ -197,8 +194,8 @@ class Job:
 
     def stored(self, indices: Iterable[int]) -> dict[int, Array]:
         """Results that are on the disk already."""
-        found = {index: self.files.load(self.step, index, self.shards) for index in indices}
-        return {index: values for index, values in found.items() if values is not None}
+        results = {index: self.files.load(self.step, index, self.shards) for index in indices}
+        return {index: values for index, values in results.items() if values is not None}
 
     def save(self, index: int, values: Array) -> None:
         """Keeps the result of a shard."""
@@ -206,13 +203,13 @@ class Job:
 
     def do(self, indices: Sequence[int]) -> dict[int, Array]:
         """Results of some shards, computed in this process where they are not on the disk."""
-        found = self.stored(indices)
-        todo = [index for index in indices if index not in found]
+        results = self.stored(indices)
+        todo = [index for index in indices if index not in results]
         self.worker.prepare(sorted({id for index in todo for id in self.shards[index].images}))
         for index in tracked(self.progress, _TITLES[self.step], todo):
-            found[index] = getattr(self.worker, self.step)(self.shards[index], *self.shared)
-            self.save(index, found[index])
-        return found
+            results[index] = getattr(self.worker, self.step)(self.shards[index], *self.shared)
+            self.save(index, results[index])
+        return results
 
 
 _TITLES: dict[Step, str] = {"cross_iou": "weighing supports", "counts": "evaluating"}
@@ -245,8 +242,8 @@ class Executor(ABC):
         progress: bool = False,
     ) -> list[Array]:
         """Results of all shards, in their order; with several processes, in every process."""
-        found = self._do(Job(worker, step, shards, files, shared, progress))
-        return [found[index] for index in range(len(shards))]
+        results = self._do(Job(worker, step, shards, files, shared, progress))
+        return [results[index] for index in range(len(shards))]
 
     @abstractmethod
     def _do(self, job: Job) -> dict[int, Array]:
@@ -275,9 +272,9 @@ class DistributedRanks(Executor):
 
     def _do(self, job: Job) -> dict[int, Array]:
         count = len(job.shards)
-        own = [index for index in range(count) if index * self.workers // count == self.rank]
+        indices = [index for index in range(count) if index * self.workers // count == self.rank]
         parts: list[Any] = [None] * self.workers
-        dist.all_gather_object(parts, job.do(own))
+        dist.all_gather_object(parts, job.do(indices))
         return {index: values for part in parts for index, values in part.items()}
 
 
@@ -327,8 +324,8 @@ class RayWorkers(Executor):
 
     def _do(self, job: Job) -> dict[int, Array]:
         """The job's own worker has nothing to do."""
-        found = job.stored(range(len(job.shards)))
-        waiting = deque(index for index in range(len(job.shards)) if index not in found)
+        results = job.stored(range(len(job.shards)))
+        waiting = deque(index for index in range(len(job.shards)) if index not in results)
         shared = [self._ray.put(value) for value in job.shared]
         idle = deque(range(len(self._actors)))
         running: dict[Any, tuple[int, int]] = {}
@@ -345,21 +342,21 @@ class RayWorkers(Executor):
                 index, place = running.pop(done)
                 idle.append(place)
                 try:
-                    found[index] = self._ray.get(done)
+                    results[index] = self._ray.get(done)
                 except self._ray.exceptions.RayActorError as error:
                     self._replace(place, error)
                     waiting.appendleft(index)
                     continue
                 self._home[index] = place
-                job.save(index, found[index])
+                job.save(index, results[index])
                 bar.advance(task)
-        return found
+        return results
 
     def _next(self, waiting: deque[int], place: int) -> int | None:
         """A shard that was done here before, or else one that was done by nobody who is alive."""
-        own = [index for index in waiting if self._home.get(index) == place]
+        done_here = [index for index in waiting if self._home.get(index) == place]
         free = [index for index in waiting if index not in self._home]
-        for index in (*own, *free):
+        for index in (*done_here, *free):
             waiting.remove(index)
             return index
         return None
@@ -384,8 +381,8 @@ class _Actor:
 
     def do(self, step: Step, shard: Shard, *shared: Any) -> Array:
         self.worker.prepare(shard.images)
-        found: Array = getattr(self.worker, step)(shard, *shared)
-        return found
+        values: Array = getattr(self.worker, step)(shard, *shared)
+        return values
 
 
 @contextmanager
@@ -410,9 +407,9 @@ def ray_cluster(cpus: int, address: str | None = None) -> Iterator[Any]:
         yield ray
         return
     address = address or os.environ.get("RAY_ADDRESS")
-    own = {} if address or not cpus else {"num_cpus": cpus}
+    options = {} if address or not cpus else {"num_cpus": cpus}
     try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, **own)
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, **options)
     except RuntimeError as error:  # versions that differ: a text of several lines
         raise RuntimeError(" ".join(str(error).split())) from error
     try:

@@ -47,10 +47,10 @@ _RECOUNT = 128
 
 def disk_budget() -> int:
     """Bytes that all stores of a folder may take: ``$FEWSEG_CACHE_BYTES``, or 200 GiB."""
-    given = os.environ.get("FEWSEG_CACHE_BYTES", str(200 << 30))
-    if not given.isdecimal():
-        raise ValueError(f"FEWSEG_CACHE_BYTES is {given!r}: give a number of bytes, such as 50000000000")
-    return int(given)
+    text = os.environ.get("FEWSEG_CACHE_BYTES", str(200 << 30))
+    if not text.isdecimal():
+        raise ValueError(f"FEWSEG_CACHE_BYTES is {text!r}: give a number of bytes, such as 50000000000")
+    return int(text)
 
 
 @contextmanager
@@ -69,8 +69,8 @@ def make_room(place: Path, wanted: int, budget: int) -> int:
     earlier kill left goes too. Returns the bytes that the stores may still grow by, below 0 over the budget.
     """
     with _locked(place):
-        for left in place.glob(f"{_REMOVED}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in place.glob(f"{_REMOVED}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         sizes = {used.parent: _bytes(used.parent) for used in place.glob(f"*/{_USED}")}
         last_use = {store: (store / _USED).stat().st_mtime for store in sizes}
         for store in sorted(sizes, key=lambda s: (not s.name.startswith("temporary-"), last_use[s])):
@@ -232,10 +232,10 @@ class FeatureStore:
                 for start in range(0, len(todo), self.batch):
                     batch = todo[start : start + self.batch]
                     with self._claimed([self._row(*row) for row in batch], wait=wait) as mine:
-                        made = self._missing([row for row in batch if self._row(*row) in mine])
-                        self._compute(made, left=len(todo) - start)
+                        missing = self._missing([row for row in batch if self._row(*row) in mine])
+                        self._compute(missing, left=len(todo) - start)
                     give_back()
-                    bar.advance(task, len(made))
+                    bar.advance(task, len(missing))
                 todo = self._missing(todo)
 
     @contextmanager
@@ -346,17 +346,17 @@ class FeatureStore:
         if missing:
             names = [id for id, _ in missing]
             raise ValueError(f"features of {names[:3]} were not computed: call ensure() first")
-        found = []
+        tensors = []
         for id in ids:
             row = self._row(id, view)
             try:
-                found.append(self._load(row))
+                tensors.append(self._load(row))
             except (OSError, SafetensorError, ValueError) as error:
                 logger.warning("%s is damaged (%s): it is made again", self._file(row), error)
                 self._file(row).unlink(missing_ok=True)
                 self.ensure([id], [view], progress=False)
-                found.append(self._load(row))
-        return found
+                tensors.append(self._load(row))
+        return tensors
 
     def _load(self, row: int) -> dict[str, Tensor]:
         """A row; its bytes are checked once by each object."""

@@ -31,13 +31,13 @@ def encoded_shots(
     """One support set of N ways: its features, and its masks numbered by way."""
     supports, classes = [id for way in ways for id in way.supports], [way.class_id for way in ways]
     way_of = tuple(j for j, way in enumerate(ways, start=1) for _ in way.supports)
-    found = [features(id) for id in supports]
+    shots = [features(id) for id in supports]
     truth = [masks(id, classes) for id in supports]
-    if len({one.image_size for one in found}) == 1:
-        return EncodedShots(features=Features.stack(found), masks=torch.cat(truth)[None], way_of=way_of)
-    shots = zip(found, truth, strict=True)
+    if len({shot.image_size for shot in shots}) == 1:
+        return EncodedShots(features=Features.stack(shots), masks=torch.cat(truth)[None], way_of=way_of)
+    pairs = zip(shots, truth, strict=True)
     return RaggedShots(
-        shots=tuple(EncodedShots(features=one, masks=mask[None]) for one, mask in shots), way_of=way_of
+        shots=tuple(EncodedShots(features=shot, masks=mask[None]) for shot, mask in pairs), way_of=way_of
     )
 
 
@@ -77,7 +77,7 @@ def _pairwise(
     if shots > 1 and fusion.joins_guides:
         guides = [fusion.join(Guides.stack(guides), shots)]
     elif shots > 1 and fusion.needs_cross_iou:
-        maps = {id: method.encode_query(found) for id, found in read.items()}
+        maps = {id: method.encode_query(shot) for id, shot in read.items()}
         ious = [
             [
                 float(method.predicted_iou(method.score(maps[i], guide).float(), truth[i], fusion)[0])

@@ -344,18 +344,18 @@ def import_checkpoint(
     class_split: ClassSplit | None = None,
 ) -> ReleasedModel:
     """Writes a released file as a checkpoint of ours, the backbone's weights included."""
-    found = import_released(source, scales=scales)
+    imported = import_released(source, scales=scales)
     about = Checkpoint(
-        config=found.model.config,
+        config=imported.model.config,
         class_split=split_json(class_split),
         training={
-            "imported_from": found.report.source,
-            "sha256": found.report.sha256,
-            "assumed": found.assumed,
+            "imported_from": imported.report.source,
+            "sha256": imported.report.sha256,
+            "assumed": imported.assumed,
         },
     )
-    save_checkpoint(Path(target), found.model, about, whole=True)
-    return found
+    save_checkpoint(Path(target), imported.model, about, whole=True)
+    return imported
 
 
 def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str, str]:

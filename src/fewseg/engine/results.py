@@ -59,7 +59,7 @@ def as_json(value: Any) -> Any:
     """
     if is_dataclass(value) and not isinstance(value, type):
         named = {f.name: (getattr(value, f.name), value_before(f)) for f in fields(value)}
-        parts = {name: as_json(own) for name, (own, before) in named.items() if own != before}
+        parts = {name: as_json(part) for name, (part, before) in named.items() if part != before}
         return {"type": type(value).__name__} | parts
     if isinstance(value, Mapping):
         return {str(key): as_json(item) for key, item in value.items()}
@@ -210,12 +210,12 @@ class RunResult:
         """Scores an episode table; ``identity`` are the other fields, such as ``method`` and ``shots``."""
         counts.check_ways(identity.get("ways", 1))
         made_with = made_with or environment()
-        own = getattr(protocol, "digest", None)
+        digest_method = getattr(protocol, "digest", None)
         seeds, interval = _score_seeds(counts, classes), bootstrap_score(counts, classes)
         return RunResult(
             **identity,
             protocol=_mapping("protocol", protocol),
-            protocol_digest=str(own()) if callable(own) else digest(protocol),
+            protocol_digest=str(digest_method()) if callable(digest_method) else digest(protocol),
             seeds=seeds,
             miou_ci95=(interval.low, interval.high),
             config=_mapping("config", config),
@@ -227,9 +227,9 @@ class RunResult:
 
     def content(self) -> dict[str, Any]:
         """The content of its file without the seal."""
-        own = asdict(self)
-        own = {f.name: own[f.name] for f in fields(self) if own[f.name] != value_before(f)}
-        return {"schema": SCHEMA} | own | {name: getattr(self, name) for name in _DERIVED}
+        stored = asdict(self)
+        stored = {f.name: stored[f.name] for f in fields(self) if stored[f.name] != value_before(f)}
+        return {"schema": SCHEMA} | stored | {name: getattr(self, name) for name in _DERIVED}
 
     def save(self, path: str | Path, counts: EpisodeCounts) -> None:
         """Writes ``path`` (JSON) and ``<stem>.counts.npz`` beside it, each in one step."""
@@ -241,10 +241,10 @@ class RunResult:
     @staticmethod
     def load(path: str | Path) -> RunResult:
         """Reads and checks a result file without its counts."""
-        found = _read(Path(path))
-        _check_digest(path, found)
-        result = _result_of(found)
-        _check_consistent(path, found, result)
+        content = _read(Path(path))
+        _check_digest(path, content)
+        result = _result_of(content)
+        _check_consistent(path, content, result)
         return result
 
 
@@ -260,13 +260,13 @@ def load_with_counts(path: str | Path) -> tuple[RunResult, EpisodeCounts]:
     result, place = _result_of(content), counts_path(path)
     try:
         counts.check_ways(result.ways)
-        scored = {seed.seed: seed for seed in _score_seeds(counts, result.classes)}
+        by_seed = {seed.seed: seed for seed in _score_seeds(counts, result.classes)}
     except ValueError as error:
         raise ValueError(f"{path} does not follow from {place.name}: {error}") from error
     for stored in result.seeds:
-        found = scored.get(stored.seed)
-        if found is None or not _equal(stored, found):
-            counted = f"{found.miou:.6f} counted" if found else "not counted"
+        scored = by_seed.get(stored.seed)
+        if scored is None or not _equal(stored, scored):
+            counted = f"{scored.miou:.6f} counted" if scored else "not counted"
             raise ValueError(
                 f"{path} does not follow from {place.name} (seed {stored.seed}: mIoU {stored.miou:.6f} "
                 f"stored, {counted}): the file was edited or the two are of different runs; evaluate again"
@@ -314,8 +314,8 @@ def load_counts(path: str | Path) -> EpisodeCounts:
 
 def sealed(stored: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
     """The content of a result file with its digest and the SHA-256 of its counts, which exist already."""
-    found = {**stored, "counts_sha256": _sha256(counts_path(path))}
-    return {**found, "digest": digest(found)}
+    content = {**stored, "counts_sha256": _sha256(counts_path(path))}
+    return {**content, "digest": digest(content)}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -325,28 +325,26 @@ def _read(path: Path) -> dict[str, Any]:
             f"there is no result file {path}: give the .json that `fewseg evaluate` wrote"
         )
     try:
-        found = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
             f"{path} is not a whole JSON file ({error}): evaluate again or restore it"
         ) from error
-    if not isinstance(found, dict) or "schema" not in found:
+    if not isinstance(content, dict) or "schema" not in content:
         raise ValueError(
             f"{path} is not a result file: it has no 'schema'; give the .json of `fewseg evaluate`"
         )
-    if found["schema"] != SCHEMA:
-        newer = isinstance(found["schema"], int) and found["schema"] > SCHEMA
+    if content["schema"] != SCHEMA:
+        newer = isinstance(content["schema"], int) and content["schema"] > SCHEMA
         raise ValueError(
-            f"{path} has schema {found['schema']!r}; this fewseg reads schema {SCHEMA}: "
+            f"{path} has schema {content['schema']!r}; this fewseg reads schema {SCHEMA}: "
             + ("update fewseg" if newer else "evaluate again")
         )
-    derived = dict.fromkeys(_DERIVED, "float") | {"miou_std": "float | None"}
-    _check_keys(
-        found, {"schema": "int"} | _types(RunResult, found) | derived | dict.fromkeys(_SEAL, "str"), str(path)
-    )
-    if not found["seeds"]:
+    expected = {"schema": "int"} | _types(RunResult, content) | dict.fromkeys(_DERIVED, "float")
+    _check_keys(content, expected | {"miou_std": "float | None"} | dict.fromkeys(_SEAL, "str"), str(path))
+    if not content["seeds"]:
         raise ValueError(f"{path} has no seeds: evaluate again")
-    for i, seed in enumerate(found["seeds"]):
+    for i, seed in enumerate(content["seeds"]):
         where = f"{path}, seeds[{i}]"
         _check_keys(seed, _types(SeedResult, seed), where)
         _check_fractions([seed["miou"], seed["fb_iou"], seed["dice"], *seed["per_class"].values()], where)
@@ -354,28 +352,28 @@ def _read(path: Path) -> dict[str, Any]:
             raise ValueError(
                 f"{where}: per_class has keys {sorted(seed['per_class'])}; they must be class ids"
             )
-        if set(seed["per_class"]) != set(found["seeds"][0]["per_class"]) or not seed["per_class"]:
+        if set(seed["per_class"]) != set(content["seeds"][0]["per_class"]) or not seed["per_class"]:
             raise ValueError(
                 f"{where} has classes {sorted(seed['per_class'])}, unlike seeds[0]: evaluate again"
             )
-    if len(found["miou_ci95"]) != 2:
+    if len(content["miou_ci95"]) != 2:
         raise ValueError(
-            f"{path}: miou_ci95 has {len(found['miou_ci95'])} ends; an interval has 2: evaluate again"
+            f"{path}: miou_ci95 has {len(content['miou_ci95'])} ends; an interval has 2: evaluate again"
         )
-    _check_fractions([found[k] for k in _DERIVED if k != "miou_std"] + found["miou_ci95"], str(path))
-    return found
+    _check_fractions([content[k] for k in _DERIVED if k != "miou_std"] + content["miou_ci95"], str(path))
+    return content
 
 
-def _types(kind: type, found: Any) -> dict[str, str]:
+def _types(kind: type, content: Any) -> dict[str, str]:
     """Field to annotation without brackets: "tuple" of ``tuple[int, ...]``; what may be absent if present."""
-    expected = [f for f in fields(kind) if value_before(f) is MISSING or f.name in found]
+    expected = [f for f in fields(kind) if value_before(f) is MISSING or f.name in content]
     return {f.name: str(f.type).split("[")[0] for f in expected}
 
 
-def _check_keys(found: Any, expected: Mapping[str, str], where: str) -> None:
-    if not isinstance(found, dict):
-        raise ValueError(f"{where} is a {type(found).__name__} and must be a mapping: evaluate again")
-    missing, unknown = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+def _check_keys(content: Any, expected: Mapping[str, str], where: str) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} is a {type(content).__name__} and must be a mapping: evaluate again")
+    missing, unknown = sorted(set(expected) - set(content)), sorted(set(content) - set(expected))
     if missing or unknown:
         raise ValueError(
             f"{where}: missing keys {missing}, unknown keys {unknown}: the file was edited or is not a "
@@ -383,9 +381,9 @@ def _check_keys(found: Any, expected: Mapping[str, str], where: str) -> None:
         )
     for key, annotation in expected.items():
         types = _JSON_TYPES[annotation]
-        if not isinstance(found[key], types) or isinstance(found[key], bool):
+        if not isinstance(content[key], types) or isinstance(content[key], bool):
             names = " or ".join(t.__name__ for t in types)
-            raise ValueError(f"{where}: {key} is {found[key]!r:.60} and must be {names}: evaluate again")
+            raise ValueError(f"{where}: {key} is {content[key]!r:.60} and must be {names}: evaluate again")
 
 
 def _check_fractions(values: Sequence[Any], where: str) -> None:
@@ -396,31 +394,31 @@ def _check_fractions(values: Sequence[Any], where: str) -> None:
             )
 
 
-def _check_digest(path: str | Path, found: Mapping[str, Any]) -> None:
-    own = digest({key: value for key, value in found.items() if key != "digest"})
-    if own != found["digest"]:
+def _check_digest(path: str | Path, content: Mapping[str, Any]) -> None:
+    actual = digest({key: value for key, value in content.items() if key != "digest"})
+    if actual != content["digest"]:
         raise ValueError(
-            f"{path} has the digest {found['digest']}, that of its content is {own}: the file was edited; "
-            "evaluate again"
+            f"{path} has the digest {content['digest']}, that of its content is {actual}: the file was "
+            "edited; evaluate again"
         )
 
 
-def _result_of(found: Mapping[str, Any]) -> RunResult:
+def _result_of(content: Mapping[str, Any]) -> RunResult:
     """The result of a file's checked content."""
     seeds = tuple(
         SeedResult(**{**seed, "per_class": {int(c): v for c, v in seed["per_class"].items()}})
-        for seed in found["seeds"]
+        for seed in content["seeds"]
     )
-    low, high = found["miou_ci95"]
-    own = {f.name: found.get(f.name, value_before(f)) for f in fields(RunResult)}
-    own |= {name: tuple(own[name]) for name in ("sizes", "output_sizes")}
-    return RunResult(**{**own, "seeds": seeds, "miou_ci95": (low, high)})
+    low, high = content["miou_ci95"]
+    values = {f.name: content.get(f.name, value_before(f)) for f in fields(RunResult)}
+    values |= {name: tuple(values[name]) for name in ("sizes", "output_sizes")}
+    return RunResult(**{**values, "seeds": seeds, "miou_ci95": (low, high)})
 
 
-def _check_consistent(path: str | Path, found: Mapping[str, Any], result: RunResult) -> None:
+def _check_consistent(path: str | Path, content: Mapping[str, Any], result: RunResult) -> None:
     """Checks means and spread against the seeds, and the protocol's digest against the protocol."""
     for name in _DERIVED:
-        stored, follows = found[name], getattr(result, name)
+        stored, follows = content[name], getattr(result, name)
         if (stored is None) != (follows is None) or abs((stored or 0) - (follows or 0)) > 1e-9:
             raise ValueError(
                 f"{path}: {name} is {stored}, that of its seeds {follows}: the file was edited; "
@@ -438,7 +436,7 @@ def _check_consistent(path: str | Path, found: Mapping[str, Any], result: RunRes
 
 
 def _score_seeds(counts: EpisodeCounts, classes: Sequence[int]) -> tuple[SeedResult, ...]:
-    found = []
+    results = []
     for seed in np.unique(counts.seed).tolist():
         table = counts.select(counts.seed == seed)
         try:
@@ -446,8 +444,8 @@ def _score_seeds(counts: EpisodeCounts, classes: Sequence[int]) -> tuple[SeedRes
             of_classes = per_class(table, classes)
         except ValueError as error:
             raise ValueError(f"seed {seed}: {error}") from error
-        found.append(SeedResult(seed=seed, episodes=table.episodes, per_class=of_classes, **scores))
-    return tuple(found)
+        results.append(SeedResult(seed=seed, episodes=table.episodes, per_class=of_classes, **scores))
+    return tuple(results)
 
 
 def _equal(a: SeedResult, b: SeedResult) -> bool:

@@ -73,10 +73,10 @@ def check_finite(
     if finite and (math.isfinite(float(norm)) or (scaler.is_enabled() and scaler.get_scale() > 1.0)):
         return
     values = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in terms.terms.items())
-    kept = f"{saved} keeps the last good state" if saved.exists() else "nothing was saved yet"
+    state = f"{saved} keeps the last good state" if saved.exists() else "nothing was saved yet"
     raise TrainingDivergedError(
         f"step {step}: the loss or its gradient is not finite (gradient norm {float(norm):.4g}; {values}). "
-        f"{kept}: lower the learning rate, set clip, or train in 32-true"
+        f"{state}: lower the learning rate, set clip, or train in 32-true"
     )
 
 
@@ -179,13 +179,13 @@ def resume(
     if not {"config", "step", "best", "processes"} <= set(stored.training):
         raise ValueError(f"{path} is not a checkpoint of a training run: choose a different folder")
     with config_of(path):
-        found, wanted = _identity(stored), _identity(about)
+        stored_identity, identity = _identity(stored), _identity(about)
         step, watched = int(stored.training["step"]), Watch(**stored.training.get("watched", {}))
         best = stored.training["best"] if stored.training["best"] is None else float(stored.training["best"])
     if stored.backbone_digest:
-        found["backbone"], wanted["backbone"] = stored.backbone_digest, method.backbone.digest()
-    if wanted != found:
-        different = _differences(found, wanted)
+        stored_identity["backbone"], identity["backbone"] = stored.backbone_digest, method.backbone.digest()
+    if identity != stored_identity:
+        different = _differences(stored_identity, identity)
         raise ValueError(
             f"{run.folder} holds a run of a different config ({'; '.join(different[:5])}): "
             "choose a different folder, or the same config to go on"
@@ -229,11 +229,11 @@ def _logged_step(line: str) -> float:
     return math.inf
 
 
-def _differences(found: Any, wanted: Any, name: str = "") -> list[str]:
-    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
-        keys = sorted(set(found) | set(wanted))
-        return [d for k in keys for d in _differences(found.get(k), wanted.get(k), f"{name}.{k}".strip("."))]
-    return [] if found == wanted else [f"{name}: {found!r} there, {wanted!r} here"]
+def _differences(stored: Any, given: Any, name: str = "") -> list[str]:
+    if isinstance(stored, Mapping) and isinstance(given, Mapping):
+        keys = sorted(set(stored) | set(given))
+        return [d for k in keys for d in _differences(stored.get(k), given.get(k), f"{name}.{k}".strip("."))]
+    return [] if stored == given else [f"{name}: {stored!r} there, {given!r} here"]
 
 
 _LOG_EVERY = 20

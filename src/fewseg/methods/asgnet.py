@@ -113,7 +113,7 @@ def clustered(cells: Tensor, places: Tensor, seeds: Tensor, iterations: int, spr
     return centroids[:, : cells.shape[1]]
 
 
-def allocated(query: Tensor, vectors: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+def allocated(query: Tensor, vectors: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
     """For each query cell the prototype of the largest cosine (n, d, h, w), and the sum of all (n, 1, h, w).
 
     Source: ASGNet (Li et al. 2021), Eq. 6-8.
@@ -121,11 +121,11 @@ def allocated(query: Tensor, vectors: Tensor, found: Tensor) -> tuple[Tensor, Te
     Args:
         query: (n or 1, d, h, w).
         vectors: (n, V, d).
-        found: (n, V, 1), 1 for prototypes that exist.
+        exists: (n, V, 1), 1 for prototypes that exist.
     """
     unit = unit_cells(query).expand(len(vectors), -1, -1, -1)
     cosine = dot_products(unit, F.normalize(vectors, dim=2))
-    exists = found[..., None] > 0
+    exists = exists[..., None] > 0
     best = cosine.masked_fill(~exists, -2.0).argmax(dim=1)
     guide = vectors.gather(1, best.flatten(1).unsqueeze(2).expand(-1, -1, vectors.shape[2]))
     total = (cosine * exists).sum(dim=1, keepdim=True)
@@ -155,12 +155,12 @@ class ASGNet(PairScorer):
         cells = self.cells(masks, maps)
         means = masked_average(maps, cells).unsqueeze(1)
         most = self.config.regions
-        vectors, found = [], []
-        for one, inside, mean in zip(maps, cells[:, 0] >= 0.5, means, strict=True):
-            own = self._prototypes(one, inside, mean)
-            vectors.append(F.pad(own, (0, 0, 0, most - len(own))))
-            found.append(F.pad(own.new_ones(len(own), 1), (0, 0, 0, most - len(own))))
-        return Guides(maps={"vectors": torch.stack(vectors), "found": torch.stack(found)})
+        vectors, exists = [], []
+        for shot_maps, inside, mean in zip(maps, cells[:, 0] >= 0.5, means, strict=True):
+            prototypes = self._prototypes(shot_maps, inside, mean)
+            vectors.append(F.pad(prototypes, (0, 0, 0, most - len(prototypes))))
+            exists.append(F.pad(prototypes.new_ones(len(prototypes), 1), (0, 0, 0, most - len(prototypes))))
+        return Guides(maps={"vectors": torch.stack(vectors), "found": torch.stack(exists)})
 
     def _prototypes(self, maps: Tensor, inside: Tensor, mean: Tensor) -> Tensor:
         """Prototypes (k, d) of a map (d, h, w) in its mask (h, w); its mean (1, d) where one will do."""
@@ -169,7 +169,7 @@ class ASGNet(PairScorer):
         if count < 2:
             return mean
         border = F.pad(inside, (1, 1, 1, 1))  # what lies beyond the image is outside
-        places, outside = (each.nonzero().to(maps.dtype) for each in (border, ~border))
+        places, outside = (mask.nonzero().to(maps.dtype) for mask in (border, ~border))
         seeds = spread_seeds(places.float(), outside.float(), count)
         return clustered(maps[:, inside].T, places, seeds, config.iterations, config.spread)
 

@@ -165,14 +165,14 @@ class FewShotSegmenter(nn.Module, ABC):
                 f"must hold 0 .. {support.ways} and {IGNORE}: give way_of, the way of each support image"
             )
         if not self.accepts(self.fusion):
-            kinds = ", ".join(own.kind for own in self.fusions)
+            kinds = ", ".join(fusion.kind for fusion in self.fusions)
             raise ValueError(
                 f"{type(self).__name__} cannot use the fusion {self.fusion.kind!r}; it can use {kinds}"
             )
 
     def accepts(self, fusion: Fusion) -> bool:
         """Whether the method can use a fusion."""
-        return isinstance(fusion, tuple(type(own) for own in self.fusions))
+        return isinstance(fusion, tuple(map(type, self.fusions)))
 
     def encode_episodes(self, episodes: ImageEpisodes) -> EncodedEpisodes:
         """Runs supports and queries of B episodes through the backbone together.
@@ -188,9 +188,9 @@ class FewShotSegmenter(nn.Module, ABC):
         shots, count = episodes.support_masks.shape[1], len(episodes.query_masks)
         if self.backbone.learns_statistics:
             query = read(episodes.query_images)
-            each = [read(images, self.query_levels) for images in episodes.support_images.unbind(1)]
+            shot_features = [read(images, self.query_levels) for images in episodes.support_images.unbind(1)]
             shot_of = torch.arange(count * shots).view(shots, count).T.flatten()
-            supports = Features.stack(each).select(shot_of)
+            supports = Features.stack(shot_features).select(shot_of)
         else:
             images = torch.cat([episodes.support_images.flatten(0, 1), episodes.query_images])
             features = read(images)
@@ -280,9 +280,9 @@ def warn_of_absent(present: Tensor) -> None:
     """Warns of classes that a support set does not show, of B sets' ``present`` (B, 1 + N)."""
     absent = (~present).any(dim=0).nonzero().flatten().tolist()
     for j in absent:
-        what = f"way {j}" if j else "background"
+        name = f"way {j}" if j else "background"
         warnings.warn(
-            f"a support set has no pixel of the {what}, which then wins nowhere: give a support image that "
+            f"a support set has no pixel of the {name}, which then wins nowhere: give a support image that "
             "shows it",
             RuntimeWarning,
             stacklevel=3,

@@ -37,12 +37,12 @@ class GuidedConv(nn.Conv2d):
 
     def forward(self, maps: Tensor, vectors: Tensor) -> Tensor:  # type: ignore[override]
         """(n, out_channels, h, w) of maps (n or 1, d, h, w) under vectors (n, V, d)."""
-        own, rest = self.weight[:, : self.channels], self.weight[:, self.channels :]
+        map_weight, vector_weight = self.weight[:, : self.channels], self.weight[:, self.channels :]
         size = maps.shape[-2:]
         padding, dilation = self.padding, self.dilation
         assert isinstance(padding, tuple)
-        shared = F.conv2d(maps, own, self.bias, padding=padding, dilation=dilation)
-        taps = F.linear(vectors.flatten(1), rest.permute(0, 2, 3, 1).flatten(0, 2))
+        shared = F.conv2d(maps, map_weight, self.bias, padding=padding, dilation=dilation)
+        taps = F.linear(vectors.flatten(1), vector_weight.permute(0, 2, 3, 1).flatten(0, 2))
         inside = F.unfold(maps.new_ones(1, 1, *size), 3, padding=padding, dilation=dilation)[0]
         constant = taps.unflatten(1, (-1, 9)) @ inside.to(taps.dtype)
         out: Tensor = shared + constant.unflatten(2, size)
@@ -91,8 +91,8 @@ class ShotWeights(nn.Module):
 
 def weighted_shots(maps: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum over shots: (n * K, d, h, w) and (n, K) to (n, d, h, w)."""
-    each = maps.unflatten(0, (weights.shape[0], weights.shape[1]))
-    return torch.einsum("nkdhw,nk->ndhw", each, weights.to(maps.dtype))
+    shots = maps.unflatten(0, (weights.shape[0], weights.shape[1]))
+    return torch.einsum("nkdhw,nk->ndhw", shots, weights.to(maps.dtype))
 
 
 ASPP_RATES = (6, 12, 18)
@@ -135,10 +135,10 @@ class ASPP(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Returns (n, 5 d, h, w): global, 1x1, then the rates in order."""
-        pooled, *others = self.branches
+        pooled, *convs = self.branches
         pooled_map = self.dropout(F.relu(pooled(maps.mean(dim=(2, 3), keepdim=True))))
-        each = [self.dropout(F.relu(conv(maps))) for conv in others]
-        return torch.cat([pooled_map.expand(-1, -1, *maps.shape[-2:]), *each], dim=1)
+        branches = [self.dropout(F.relu(conv(maps))) for conv in convs]
+        return torch.cat([pooled_map.expand(-1, -1, *maps.shape[-2:]), *branches], dim=1)
 
 
 class IterativeTrunk(nn.Module):
@@ -257,9 +257,9 @@ class PredictionHistory(nn.Module):
         history = like.new_zeros(like.shape[0], 2, *size)
         if pair_ids is None:
             return history
-        kept = torch.rand(len(pair_ids)) >= self.reset if self.training else torch.ones(len(pair_ids))
+        recalled = torch.rand(len(pair_ids)) >= self.reset if self.training else torch.ones(len(pair_ids))
         for place, pair in enumerate(pair_ids.tolist()):
-            if pair in self._maps and bool(kept[place]):
+            if pair in self._maps and bool(recalled[place]):
                 foreground = self._maps[pair].to(like.device, like.dtype)
                 foreground = resize(foreground[None, None], size)[0, 0]
                 history[place] = torch.stack([1 - foreground, foreground])
@@ -271,11 +271,10 @@ class PredictionHistory(nn.Module):
             return
         foreground = logits.detach().float().softmax(dim=1)[:, 1:]
         if self._maps:
-            kept = next(iter(self._maps.values()))
-            foreground = resize(foreground, (int(kept.shape[0]), int(kept.shape[1])))
-        maps = foreground[:, 0].half().cpu()
-        each = (one.clone() for one in maps)  # a view would keep the whole batch in memory
-        self._maps.update(zip(pair_ids.tolist(), each, strict=True))
+            stored = next(iter(self._maps.values()))
+            foreground = resize(foreground, (int(stored.shape[0]), int(stored.shape[1])))
+        copies = (answer.clone() for answer in foreground[:, 0].half().cpu())  # a view would keep the batch
+        self._maps.update(zip(pair_ids.tolist(), copies, strict=True))
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -300,10 +299,10 @@ class PredictionHistory(nn.Module):
         if ids is not None and maps is not None:
             # A clone each: a map that is replaced later must not keep all others in memory.
             pairs = zip(ids.tolist(), maps.half().cpu(), strict=True)
-            self._maps = {pair: one.clone() for pair, one in pairs}
-        rest = {key: value for key, value in state_dict.items() if key not in names}
+            self._maps = {pair: foreground.clone() for pair, foreground in pairs}
+        remaining = {key: value for key, value in state_dict.items() if key not in names}
         super()._load_from_state_dict(
-            rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+            remaining, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
 
 
@@ -414,17 +413,17 @@ class IterativeScorer(PairScorer):
 
     def _fed_back(self, query: Features, state: SupportState) -> Tensor:
         """Scores (n, 2, H, W) of one way, added over the scales, after the refinements."""
-        maps = [self.encode_query(query.at_scale(scale)) for scale in self.image_scales]
+        queries = [self.encode_query(query.at_scale(scale)) for scale in self.image_scales]
         guides = torch.arange(len(state.guides)).unflatten(0, state.weights.shape)
         answers = []
-        for place, of_set in enumerate(sets_of_queries(state.weights, len(query)).tolist()):
-            own, weights = state.guides.select(guides[of_set]), state.weights[of_set].unsqueeze(0)
-            compared = [self.compare(of_scale.select(slice(place, place + 1)), own) for of_scale in maps]
+        for i, of_set in enumerate(sets_of_queries(state.weights, len(query)).tolist()):
+            shots, weights = state.guides.select(guides[of_set]), state.weights[of_set].unsqueeze(0)
+            compared = [self.compare(of_scale.select(slice(i, i + 1)), shots) for of_scale in queries]
             history = None
             for _ in range(self.config.refinement.iterations + 1):
-                scores = [self.trunk(one, history).float().unsqueeze(0) for one in compared]
-                fused = [self.fusion.fuse(one, weights.to(one.dtype)) for one in scores]
-                sized = [resize(one, query.image_size, align_corners=False) for one in fused]
+                scores = [self.trunk(maps, history).float().unsqueeze(0) for maps in compared]
+                fused = [self.fusion.fuse(of_scale, weights.to(of_scale.dtype)) for of_scale in scores]
+                sized = [resize(logits, query.image_size, align_corners=False) for logits in fused]
                 total = torch.stack(sized).sum(dim=0)
                 history = total.softmax(dim=1)
             answers.append(total)

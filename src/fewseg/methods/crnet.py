@@ -79,8 +79,8 @@ class CRNet(IterativeScorer):
 
     def common(self, query: QueryMaps, guides: Guides) -> Tensor:
         """What query and support have in common (n, d), of n (query, guide) pairs."""
-        found: Tensor = self.reference(query.mid.mean(dim=(2, 3)), guides["pooled"].squeeze(1))
-        return found
+        common: Tensor = self.reference(query.mid.mean(dim=(2, 3)), guides["pooled"].squeeze(1))
+        return common
 
     def compare(self, query: QueryMaps, guides: Guides) -> Tensor:
         """Dense comparison (n, d, h, w) of n pairs, the channels of both weighed by what they have in common.

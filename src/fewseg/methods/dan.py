@@ -118,12 +118,12 @@ class DAN(PairScorer):
 
         The vector of a shot is the highest level's average over the mask; the decoder does not read it.
         """
-        found = {}
+        of_levels = {}
         for level, maps in self._maps(features).items():
             cells = self.cells(masks, maps)
-            found[f"nodes_{level}"] = maps.flatten(2).transpose(1, 2)
-            found[f"inside_{level}"] = cells.flatten(2).transpose(1, 2)
-        return Guides(maps={"vectors": masked_average(maps, cells).unsqueeze(1), **found})
+            of_levels[f"nodes_{level}"] = maps.flatten(2).transpose(1, 2)
+            of_levels[f"inside_{level}"] = cells.flatten(2).transpose(1, 2)
+        return Guides(maps={"vectors": masked_average(maps, cells).unsqueeze(1), **of_levels})
 
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's map of each level."""
@@ -137,10 +137,10 @@ class DAN(PairScorer):
         for level in reversed(self.config.mid_levels):
             nodes = guides[f"nodes_{level}"]
             maps = query.maps[level].expand(len(nodes), -1, -1, -1)
-            found = self.graphs[level](maps, nodes, guides[f"inside_{level}"].squeeze(2))
+            attended = self.graphs[level](maps, nodes, guides[f"inside_{level}"].squeeze(2))
             if joined is not None:
-                joined = resize(joined, (int(found.shape[-2]), int(found.shape[-1])))
-                found = self.joins[level](torch.cat([found, joined], dim=1))
-            joined = found
+                joined = resize(joined, (int(attended.shape[-2]), int(attended.shape[-1])))
+                attended = self.joins[level](torch.cat([attended, joined], dim=1))
+            joined = attended
         logits: Tensor = self.trunk(joined)
         return logits

@@ -159,8 +159,8 @@ class Fitted(FewShotSegmenter):
     @property
     def width(self) -> int:
         """Channels that the head sees."""
-        own = self.backbone.channels
-        return sum(filter_channels() if level == IMAGE else own[level] for level in self.config.levels)
+        channels = self.backbone.channels
+        return sum(filter_channels() if level == IMAGE else channels[level] for level in self.config.levels)
 
     def encode_support(self, support: EncodedShots) -> FittedState:
         """Fits a head to each of B support sets.
@@ -176,17 +176,17 @@ class Fitted(FewShotSegmenter):
             torch.enable_grad(),
             torch.autocast(support.masks.device.type, enabled=False),
         ):
-            maps = [each.clone() for each in self.maps(support.features)]
+            maps = [level.clone() for level in self.maps(support.features)]
             heads, prototypes = [], []
             for b, masks in enumerate(support.masks.clone()):
-                own = slice(b * support.shots, (b + 1) * support.shots)
+                shots = slice(b * support.shots, (b + 1) * support.shots)
                 places = draw_places(masks, support.ways, self.config.cells)
-                values = values_at([each[own] for each in maps], places, masks.shape[-2:])
+                values = values_at([level[shots] for level in maps], places, masks.shape[-2:])
                 if not bool(values.isfinite().all()):
                     raise ValueError("a support image has features that are not finite: is the image valid?")
                 if self.config.matcher:
                     places = of_all_classes_alike(places)
-                    unit = values_at([_unit(each[own]) for each in maps], places, masks.shape[-2:])
+                    unit = values_at([_unit(level[shots]) for level in maps], places, masks.shape[-2:])
                     labels = F.one_hot(places.labels, 1 + support.ways).to(unit.dtype)
                     factor = self.config.matcher / support.shots * _ALPHA / len(maps) ** 0.5
                     prototypes.append(factor * F.normalize(labels.T @ unit, dim=1))
@@ -243,12 +243,12 @@ class Fitted(FewShotSegmenter):
 
     def _logits(self, maps: Sequence[Tensor], state: FittedState, b: int) -> Tensor:
         """(1 + N, h, w) of one image's maps (C, h, w) by the head of set b, on the largest grid."""
-        found = _summed(state.weights[0][b], maps) + state.biases[0][b][:, None, None]
+        logits = _summed(state.weights[0][b], maps) + state.biases[0][b][:, None, None]
         for weight, bias in zip(state.weights[1:], state.biases[1:], strict=True):
-            found = torch.tensordot(weight[b], F.relu(found), dims=1) + bias[b][:, None, None]
+            logits = torch.tensordot(weight[b], F.relu(logits), dims=1) + bias[b][:, None, None]
         for prototypes in state.prototypes:
-            found = found + _summed(prototypes[b], [_unit(each[None])[0] for each in maps])
-        return found
+            logits = logits + _summed(prototypes[b], [_unit(level[None])[0] for level in maps])
+        return logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,21 +284,21 @@ def draw_places(masks: Tensor, ways: int, count: int) -> Places:
     pixels = torch.bincount(masks[known].long(), minlength=1 + ways).double()
     classes, annotated = int((pixels > 0).sum()), known.flatten(1).any(dim=1).nonzero().flatten().tolist()
     if not annotated:
-        none = torch.zeros(0, dtype=torch.long, device=masks.device)
-        return Places(shots=none, rows=none, columns=none, labels=none, shares=none.float())
-    own = -(-count // len(annotated))
-    found = []
+        empty = torch.zeros(0, dtype=torch.long, device=masks.device)
+        return Places(shots=empty, rows=empty, columns=empty, labels=empty, shares=empty.float())
+    per_image = -(-count // len(annotated))
+    draws = []
     for k in annotated:
-        here = known[k].flatten().nonzero().flatten()
-        labels = masks[k].flatten()[here].long()
+        positions = known[k].flatten().nonzero().flatten()
+        labels = masks[k].flatten()[positions].long()
         chance = 0.5 / pixels.sum() + 0.5 / (classes * pixels[labels])
         generator = torch.Generator().manual_seed(_SEED)
-        ends = chance.cpu().cumsum(0)
-        thrown = torch.rand(own, generator=generator, dtype=torch.float64) * ends[-1]
-        drawn = torch.searchsorted(ends, thrown).clamp(max=len(here) - 1).to(masks.device)
-        shares = chance.sum() / (chance[drawn] * own * pixels.sum())
-        found.append((torch.full_like(drawn, k), here[drawn], labels[drawn], shares))
-    shots, place, labels, shares = (torch.cat(parts) for parts in zip(*found, strict=True))
+        cumulative = chance.cpu().cumsum(0)
+        uniform = torch.rand(per_image, generator=generator, dtype=torch.float64) * cumulative[-1]
+        drawn = torch.searchsorted(cumulative, uniform).clamp(max=len(positions) - 1).to(masks.device)
+        shares = chance.sum() / (chance[drawn] * per_image * pixels.sum())
+        draws.append((torch.full_like(drawn, k), positions[drawn], labels[drawn], shares))
+    shots, place, labels, shares = (torch.cat(parts) for parts in zip(*draws, strict=True))
     width = int(masks.shape[-1])
     return Places(
         shots=shots, rows=place // width, columns=place % width, labels=labels, shares=shares.float()
@@ -319,15 +319,15 @@ def _unit(maps: Tensor) -> Tensor:
 def _summed(weights: Tensor, maps: Sequence[Tensor]) -> Tensor:
     """(out, h, w): weights (out, C) applied to maps (C_l, h, w), each on its own grid, on the largest one."""
     sums: dict[tuple[int, int], Tensor] = {}
-    for part, each in zip(weights.split([len(own) for own in maps], dim=1), maps, strict=True):
-        size = (int(each.shape[-2]), int(each.shape[-1]))
-        own = torch.tensordot(part, each, dims=1)
-        sums[size] = sums[size] + own if size in sums else own
+    for weight, level in zip(weights.split([len(level) for level in maps], dim=1), maps, strict=True):
+        size = (int(level.shape[-2]), int(level.shape[-1]))
+        product = torch.tensordot(weight, level, dims=1)
+        sums[size] = sums[size] + product if size in sums else product
     first, *larger = sorted(sums)
-    found = sums[first]
+    total = sums[first]
     for size in larger:
-        found = resize(found[None], size)[0] + sums[size]
-    return found
+        total = resize(total[None], size)[0] + sums[size]
+    return total
 
 
 def values_at(maps: Sequence[Tensor], places: Places, size: Sequence[int]) -> Tensor:
@@ -335,17 +335,17 @@ def values_at(maps: Sequence[Tensor], places: Places, size: Sequence[int]) -> Te
     height, width = size
     across = places.columns.float() * 2 / max(1, width - 1) - 1
     down = places.rows.float() * 2 / max(1, height - 1) - 1
-    where = torch.stack([across, down], dim=1)
-    found = where.new_empty(len(where), sum(int(each.shape[1]) for each in maps))
+    points = torch.stack([across, down], dim=1)
+    values = points.new_empty(len(points), sum(int(level.shape[1]) for level in maps))
     for k in places.shots.unique().tolist():
-        own = places.shots == k
-        grid = where[own].view(1, 1, -1, 2)
-        values = [
-            F.grid_sample(each[k : k + 1], grid, padding_mode="border", align_corners=True)[0, :, 0]
-            for each in maps
+        in_image = places.shots == k
+        grid = points[in_image].view(1, 1, -1, 2)
+        sampled = [
+            F.grid_sample(level[k : k + 1], grid, padding_mode="border", align_corners=True)[0, :, 0]
+            for level in maps
         ]
-        found[own] = torch.cat(values).T
-    return found
+        values[in_image] = torch.cat(sampled).T
+    return values
 
 
 def _start(widths: Sequence[int], device: torch.device) -> tuple[list[Tensor], list[Tensor]]:

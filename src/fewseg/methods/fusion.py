@@ -118,9 +118,9 @@ class Fusion:
             begin: for those that iterate.
         """
         del begin
-        none = torch.zeros_like(movable[:, 0])
-        ones = pooled.new_ones(pooled.shape[0], 1)
-        return Collected(sets=pooled.unsqueeze(1), weights=ones, diverged=none)
+        diverged = torch.zeros_like(movable[:, 0])
+        weights = pooled.new_ones(pooled.shape[0], 1)
+        return Collected(sets=pooled.unsqueeze(1), weights=weights, diverged=diverged)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,17 +263,17 @@ def region_iou(
     on PFENet takes the mean of foreground's and background's.
     """
     counted = masks != IGNORE
-    found = (predicted == 1) & counted
+    foreground = (predicted == 1) & counted
     true = (masks == 1) & counted
-    scores = [_iou(found, true)]
+    scores = [_iou(foreground, true)]
     if regions == "mean":
-        scores.append(_iou(~found & counted, ~true & counted))
+        scores.append(_iou(~foreground & counted, ~true & counted))
     return torch.stack(scores).mean(dim=0)
 
 
-def _iou(a: Tensor, b: Tensor) -> Tensor:
-    intersection = (a & b).sum(dim=(1, 2))
-    union = (a | b).sum(dim=(1, 2))
+def _iou(predicted: Tensor, true: Tensor) -> Tensor:
+    intersection = (predicted & true).sum(dim=(1, 2))
+    union = (predicted | true).sum(dim=(1, 2))
     return torch.where(union > 0, intersection / union.clamp(min=1), torch.ones_like(intersection / 1.0))
 
 

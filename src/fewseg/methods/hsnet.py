@@ -97,13 +97,13 @@ class CentrePivotConv4d(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Applies both to (n, C, h, w, h', w')."""
         pad, stride = self.pad, self.stride
-        kept = maps[..., ::stride, ::stride]
+        strided = maps[..., ::stride, ::stride]
         query, support = self.query.weight.unsqueeze(4), self.support.weight.unsqueeze(2)
-        over_query = F.conv3d(kept.flatten(4), query, self.query.bias, padding=(pad, pad, 0))
+        over_query = F.conv3d(strided.flatten(4), query, self.query.bias, padding=(pad, pad, 0))
         over_support = F.conv3d(
             maps.flatten(2, 3), support, self.support.bias, stride=(1, stride, stride), padding=(0, pad, pad)
         )
-        return over_query.view(*over_query.shape[:4], *kept.shape[4:]) + over_support.view(
+        return over_query.view(*over_query.shape[:4], *strided.shape[4:]) + over_support.view(
             *over_support.shape[:2], *maps.shape[2:4], *over_support.shape[3:]
         )
 
@@ -202,11 +202,12 @@ class HSNet(PairScorer):
         super().__init__(config)
         levels = sorted(config.backbone.levels, key=split_level)
         self.stages = {
-            stage: list(own) for stage, own in groupby(levels, key=lambda one: split_level(one)[0])
+            stage: list(blocks) for stage, blocks in groupby(levels, key=lambda level: split_level(level)[0])
         }
-        strides = [self.backbone.strides[own[0]] for own in self.stages.values()]
+        strides = [self.backbone.strides[blocks[0]] for blocks in self.stages.values()]
         doublings = [round(math.log2(strides[-1] / stride)) for stride in strides]
-        self.encoder = PyramidEncoder([len(own) for own in self.stages.values()], doublings, config.channels)
+        counts = [len(blocks) for blocks in self.stages.values()]
+        self.encoder = PyramidEncoder(counts, doublings, config.channels)
         self.decoder = ContextDecoder(config.channels)
 
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
@@ -214,33 +215,33 @@ class HSNet(PairScorer):
 
         The vector of a shot is the average of its deepest map over the mask; the decoder does not read it.
         """
-        found: dict[str, Tensor] = {}
-        for own in self.stages.values():
-            cells = self.cells(masks, features[own[0]])
-            found |= {level: unit_cells(features[level] * cells) for level in own}
-        return Guides(maps={"vectors": masked_average(features[own[-1]], cells).unsqueeze(1), **found})
+        maps: dict[str, Tensor] = {}
+        for blocks in self.stages.values():
+            cells = self.cells(masks, features[blocks[0]])
+            maps |= {level: unit_cells(features[level] * cells) for level in blocks}
+        return Guides(maps={"vectors": masked_average(features[blocks[-1]], cells).unsqueeze(1), **maps})
 
     def encode_query(self, features: Features) -> QueryMaps:
         """Every block's map with cells of unit length."""
-        maps = {level: unit_cells(features[level]) for own in self.stages.values() for level in own}
+        maps = {level: unit_cells(features[level]) for blocks in self.stages.values() for level in blocks}
         return QueryMaps(mid=next(iter(maps.values()))[:, :0], maps=maps)
 
     def hypercorrelations(self, query: QueryMaps, guides: Guides) -> Iterator[Tensor]:
         """The pyramid (n, L, h, w, h', w') of n pairs, deepest stage first, one at a time (Eq. 2-3)."""
-        for own in reversed(self.stages.values()):
-            yield torch.stack([correlation(query.maps[level], guides[level]) for level in own], dim=1)
+        for blocks in reversed(self.stages.values()):
+            yield torch.stack([correlation(query.maps[level], guides[level]) for level in blocks], dim=1)
 
     def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
         """Logits (n, 2, h, w) of n (query, guide) pairs."""
         del prior
-        levels = [level for own in self.stages.values() for level in own]
+        levels = [level for blocks in self.stages.values() for level in blocks]
         cells = sum(query.maps[level][0, 0].numel() * guides[level][0, 0].numel() for level in levels)
-        most = len(guides) if torch.is_grad_enabled() else max(1, _PAIR_BYTES // (4 * cells))
+        chunk = len(guides) if torch.is_grad_enabled() else max(1, _PAIR_BYTES // (4 * cells))
         logits = []
-        for start in range(0, len(guides), most):
-            pairs = slice(start, start + most)
-            one = query if len(query.mid) == 1 else query.select(pairs)
-            logits.append(self.decoder(self.encoder(self.hypercorrelations(one, guides.select(pairs)))))
+        for start in range(0, len(guides), chunk):
+            pairs = slice(start, start + chunk)
+            queries = query if len(query.mid) == 1 else query.select(pairs)
+            logits.append(self.decoder(self.encoder(self.hypercorrelations(queries, guides.select(pairs)))))
         return torch.cat(logits)
 
     def training_losses(self, episodes: EncodedEpisodes) -> LossTerms:

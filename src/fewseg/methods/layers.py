@@ -17,9 +17,9 @@ from fewseg.ops.similarity import best_match, foreground_keys, minmax, pointwise
 from fewseg.types import Features, Guides, QueryMaps
 
 
-def plus(own: Tensor, other: Tensor) -> Tensor:
-    """``own + other``, written into ``own``, which nobody else holds, where no gradient is needed."""
-    return own + other if torch.is_grad_enabled() else own.add_(other)
+def plus(total: Tensor, other: Tensor) -> Tensor:
+    """``total + other``, written into ``total``, which nobody else holds, where no gradient is needed."""
+    return total + other if torch.is_grad_enabled() else total.add_(other)
 
 
 class MidLevel(nn.Sequential):
@@ -102,12 +102,12 @@ class GuideMerge(nn.Module):
         merged = []
         for scale, conv in zip(self.scales, self.convs, strict=True):
             size = bin_size(scale, (maps.shape[-2], maps.shape[-1]), self.rounding)
-            weight = conv.weight
-            own, shared, rest = weight.split([d, guide.shape[1], weight.shape[1] - d - guide.shape[1]], dim=1)
+            weight, width = conv.weight, guide.shape[1]
+            on_map, on_guide, on_prior = weight.split([d, width, weight.shape[1] - d - width], dim=1)
             pooled = maps if size == tuple(maps.shape[-2:]) else F.adaptive_avg_pool2d(maps, size)
-            out = F.conv2d(pooled, own) + F.linear(guide, shared.flatten(1))[..., None, None]
-            if rest.shape[1]:
-                out = plus(out, F.conv2d(resize(prior, size), rest))
+            out = F.conv2d(pooled, on_map) + F.linear(guide, on_guide.flatten(1))[..., None, None]
+            if on_prior.shape[1]:
+                out = plus(out, F.conv2d(resize(prior, size), on_prior))
             merged.append(F.relu_(out))
         return merged
 

@@ -18,10 +18,10 @@ def kl_to_teacher(students: Tensor, teachers: Tensor) -> Tensor:
     Source: SD-AANet (Zhao et al. 2022), Eq. 4-5; the fraction of Eq. 5 is printed upside down, the
     divergence is sum d_t log(d_t / d_s).
     """
-    own = students.float().log_softmax(dim=-1)
+    log_students = students.float().log_softmax(dim=-1)
     taught = teachers.float()
     log_taught = taught.clamp(min=torch.finfo(taught.dtype).tiny).log()  # at 0 its gradient is finite too
-    divergence: Tensor = (taught * (log_taught - own)).sum(dim=-1)
+    divergence: Tensor = (taught * (log_taught - log_students)).sum(dim=-1)
     return divergence
 
 

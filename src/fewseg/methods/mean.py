@@ -45,17 +45,17 @@ class MeanOfMethods(FewShotSegmenter):
 
     def __init__(self, config: MeanConfig) -> None:
         super().__init__(config)
-        self.members = nn.ModuleList(on_backbone(own, self.backbone) for own in config.members)
+        self.members = nn.ModuleList(on_backbone(member, self.backbone) for member in config.members)
 
     def encode_support(self, support: EncodedShots) -> MeanState:
         """Encodes the support set for each member."""
-        return MeanState(states=tuple(own.encode_support(support) for own in self._members))
+        return MeanState(states=tuple(member.encode_support(support) for member in self._members))
 
     def segment(self, query: Features, state: MeanState) -> Tensor:
         """Logits (B, 1 + N, H, W) of which the background's are 0."""
-        logits = [own.segment(query, of) for own, of in zip(self._members, state.states, strict=True)]
-        margins = torch.stack([own[:, 1:].float() - own[:, :1].float() for own in logits]).mean(dim=0)
-        return F.pad(margins, (0, 0, 0, 0, 1, 0))
+        members = zip(self._members, state.states, strict=True)
+        logits = torch.stack([member.segment(query, its_state).float() for member, its_state in members])
+        return F.pad((logits[:, :, 1:] - logits[:, :, :1]).mean(dim=0), (0, 0, 0, 0, 1, 0))
 
     @property
     def _members(self) -> list[Any]:
@@ -77,8 +77,8 @@ class _Built(BackboneConfig):
 
 def on_backbone(config: MethodConfig, backbone: Backbone) -> FewShotSegmenter:
     """Builds a method without parameters of its own on a backbone that other methods use too."""
-    own = {each.name: getattr(config.backbone, each.name) for each in fields(config.backbone)}
-    method: Any = replace(config, backbone=_Built(**own, network=backbone)).build()
+    settings = {f.name: getattr(config.backbone, f.name) for f in fields(config.backbone)}
+    method: Any = replace(config, backbone=_Built(**settings, network=backbone)).build()
     method.config = config
     built: FewShotSegmenter = method.eval()
     return built

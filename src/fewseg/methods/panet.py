@@ -72,7 +72,7 @@ def alignment_loss(
     predicted = logits.argmax(dim=2)
     ways = logits.shape[2] - 1
     classes = torch.stack([_query_prototype(query, predicted == j) for j in range(1 + ways)], dim=1)
-    found = (predicted.unsqueeze(2) == torch.arange(1 + ways, device=query.device).view(1, 1, -1, 1, 1)).any(
+    exists = (predicted.unsqueeze(2) == torch.arange(1 + ways, device=query.device).view(1, 1, -1, 1, 1)).any(
         dim=(1, 3, 4)
     )  # fmt: skip
     per_way = []
@@ -82,7 +82,7 @@ def alignment_loss(
         binary = _against_background(masks[:, places].flatten(0, 1), j)
         restored = score(support[:, places].flatten(0, 1), pair)
         loss = cross_entropy_each(restored, binary, align_corners=align_corners)
-        per_way.append(loss.view(len(query), -1).mean(dim=1) * found[:, j])
+        per_way.append(loss.view(len(query), -1).mean(dim=1) * exists[:, j])
     return torch.stack(per_way).sum(dim=0) / ways
 
 

@@ -71,8 +71,8 @@ def attended(weights: Tensor, values: Tensor, inside: Tensor) -> Tensor:
         values: (n, P, d), the support's nodes, to be summed.
         inside: (n, P), the share of the object in each; a node of share 0 has no edge.
     """
-    found: Tensor = (weights @ values) * (inside > 0).any(dim=1)[:, None, None]
-    return found
+    context: Tensor = (weights @ values) * (inside > 0).any(dim=1)[:, None, None]
+    return context
 
 
 class GraphAttention(nn.Module):
@@ -96,10 +96,9 @@ class GraphAttention(nn.Module):
         cells = maps.flatten(2).transpose(1, 2)
         inside = inside.to(maps.dtype)
         weights = self.weights(self.query(cells), self.key(nodes), inside)
-        found = attended(weights, self.value(nodes), inside)
-        joined: Tensor = self.join(
-            torch.cat([maps, found.transpose(1, 2).view_as(maps).to(maps.dtype)], dim=1)
-        )
+        context = attended(weights, self.value(nodes), inside)
+        context = context.transpose(1, 2).view_as(maps).to(maps.dtype)
+        joined: Tensor = self.join(torch.cat([maps, context], dim=1))
         return joined
 
 
@@ -128,8 +127,9 @@ class PGNet(PairScorer):
         """
         maps = self.mid.of(features)
         cells = self.cells(masks, maps)
-        found = {"nodes": maps.flatten(2).transpose(1, 2), "inside": cells.flatten(2).transpose(1, 2)}
-        return Guides(maps={"vectors": masked_average(maps, cells).unsqueeze(1), **found})
+        nodes, inside = maps.flatten(2).transpose(1, 2), cells.flatten(2).transpose(1, 2)
+        vectors = masked_average(maps, cells).unsqueeze(1)
+        return Guides(maps={"vectors": vectors, "nodes": nodes, "inside": inside})
 
     def encode_query(self, features: Features) -> QueryMaps:
         """The query's mid-level feature."""
@@ -140,10 +140,10 @@ class PGNet(PairScorer):
         del prior
         nodes, inside = guides["nodes"], guides["inside"].squeeze(2)
         maps = query.mid.expand(len(nodes), -1, -1, -1)
-        found = []
+        outputs = []
         for scale, graph in zip(self.config.scales, self.graphs, strict=True):
             size = bin_size(scale, query.size, "nearest")
             grid = maps if size == query.size else F.adaptive_avg_pool2d(maps, size)
-            found.append(resize(graph(grid, nodes, inside), query.size))
-        logits: Tensor = self.trunk(torch.stack(found).sum(dim=0))
+            outputs.append(resize(graph(grid, nodes, inside), query.size))
+        logits: Tensor = self.trunk(torch.stack(outputs).sum(dim=0))
         return logits

@@ -78,11 +78,11 @@ def k_means(cells: Tensor, count: int, iterations: int = 10) -> Tensor:
         for _ in range(min(count, len(cells)) - 1):
             centres = torch.cat([centres, unit[(unit @ centres.T).amax(dim=1).argmin()].unsqueeze(0)])
         for _ in range(iterations):
-            own = F.one_hot((unit @ centres.T).argmax(dim=1), len(centres)).to(unit.dtype)
-            kept = (own.sum(dim=0) == 0).unsqueeze(1)
-            centres = torch.where(kept, centres, F.normalize(own.T @ unit, dim=1))
-        own = F.one_hot((unit @ centres.T).argmax(dim=1), len(centres)).to(unit.dtype)
-    sums, sizes = own.T.to(cells.dtype) @ cells, own.sum(dim=0).unsqueeze(1)
+            assignment = F.one_hot((unit @ centres.T).argmax(dim=1), len(centres)).to(unit.dtype)
+            empty = (assignment.sum(dim=0) == 0).unsqueeze(1)
+            centres = torch.where(empty, centres, F.normalize(assignment.T @ unit, dim=1))
+        assignment = F.one_hot((unit @ centres.T).argmax(dim=1), len(centres)).to(unit.dtype)
+    sums, sizes = assignment.T.to(cells.dtype) @ cells, assignment.sum(dim=0).unsqueeze(1)
     return torch.where(sizes > 0, sums / sizes.clamp(min=1), centres.to(cells.dtype))
 
 
@@ -94,8 +94,8 @@ def with_context(parts: Tensor, weight: float) -> Tensor:
     if len(parts) < 2:
         return parts
     unit = F.normalize(parts, dim=1)
-    near = (unit @ unit.T).clamp(min=0) * (1 - torch.eye(len(parts), device=parts.device))
-    return parts + weight * (near / near.sum(dim=1, keepdim=True).clamp(min=1e-6)) @ parts
+    similarity = (unit @ unit.T).clamp(min=0) * (1 - torch.eye(len(parts), device=parts.device))
+    return parts + weight * (similarity / similarity.sum(dim=1, keepdim=True).clamp(min=1e-6)) @ parts
 
 
 @register_method("ppnet", PPNetConfig)
@@ -121,7 +121,7 @@ class PPNet(PrototypeSegmenter):
     def pooled(self, support: EncodedShots) -> Prototypes:
         """The parts of B support sets side by side (B, (1 + N) * N_p, C), background first."""
         maps, masks = self.embed(support.features)[EMBEDDING], support.masks
-        whole = pool_prototypes(maps, masks, support.way_of)
+        averages = pool_prototypes(maps, masks, support.way_of)
         size, shots = (int(maps.shape[-2]), int(maps.shape[-1])), support.shots
         cells = maps.flatten(2).transpose(1, 2).unflatten(0, (-1, shots))
         vectors = []
@@ -129,9 +129,9 @@ class PPNet(PrototypeSegmenter):
             of_class = pixels_to_cells((masks == j).flatten(0, 1), size).flatten(1).unflatten(0, (-1, shots))
             places = [k for k, way in enumerate(support.way_of) if j in (0, way)]
             for b in range(len(masks)):
-                vectors.append(self._parts(cells[b, places], of_class[b, places], whole.vectors[b, j]))
+                vectors.append(self._parts(cells[b, places], of_class[b, places], averages.vectors[b, j]))
         parts = torch.stack(vectors).unflatten(0, (1 + support.ways, -1)).transpose(0, 1).flatten(1, 2)
-        return Prototypes(vectors=parts, present=whole.present, vanished=whole.vanished)
+        return Prototypes(vectors=parts, present=averages.present, vanished=averages.vanished)
 
     def _parts(self, cells: Tensor, shares: Tensor, mean: Tensor) -> Tensor:
         """Parts (N_p, C) of the cells (K, P, C) with pixels of a class (K, P); its mean where none has."""
@@ -140,11 +140,11 @@ class PPNet(PrototypeSegmenter):
         count = self.config.parts
         if not bool(inside.any()):
             return mean.expand(count, -1)
-        found = with_context(k_means(cells[inside], count, self.config.iterations), self.config.context)
-        return torch.cat([found, found[:1].expand(count - len(found), -1)])
+        parts = with_context(k_means(cells[inside], count, self.config.iterations), self.config.context)
+        return torch.cat([parts, parts[:1].expand(count - len(parts), -1)])
 
     def scores(self, prepared: Tensor, prototypes: Tensor) -> Tensor:
         """Alpha times the largest cosine among the parts of each class, (n, 1 + N, h, w) (Eq. 6)."""
-        each = super().scores(prepared, prototypes)
-        best: Tensor = each.unflatten(1, (-1, self.config.parts)).amax(dim=2)
+        cosines = super().scores(prepared, prototypes)
+        best: Tensor = cosines.unflatten(1, (-1, self.config.parts)).amax(dim=2)
         return best

@@ -96,8 +96,8 @@ class SquaredEuclidean:
     def compare(self, cells: Tensor, prototypes: Tensor) -> Tensor:
         """D of cells (n, C, h, w) and prototypes (n, P, C): (n, P, h, w)."""
         lengths = cells.square().sum(dim=1, keepdim=True)
-        own = prototypes.square().sum(dim=2)[..., None, None]
-        return 2 * dot_products(cells, prototypes) - lengths - own
+        prototype_lengths = prototypes.square().sum(dim=2)[..., None, None]
+        return 2 * dot_products(cells, prototypes) - lengths - prototype_lengths
 
 
 Metric = Cosine | Fidelity | SquaredEuclidean
@@ -133,26 +133,26 @@ def pool_prototypes(
     """
     episodes, shots = masks.shape[:2]
     way = torch.tensor(tuple(way_of), device=masks.device).view(1, -1, 1, 1)
-    foreground = (masks == way).flatten(0, 1)
+    inside = (masks == way).flatten(0, 1)
     size = (int(maps.shape[-2]), int(maps.shape[-1]))
-    regions = torch.stack([foreground, (masks == 0).flatten(0, 1)], dim=1)
+    regions = torch.stack([inside, (masks == 0).flatten(0, 1)], dim=1)
     cells = pixels_to_cells(regions.flatten(0, 1), size, align_corners=align_corners)
     vectors = masked_averages(maps.float(), cells.view(-1, 2, *size), PIXEL_EPS)
-    own, background = vectors.unflatten(0, (episodes, shots)).unbind(2)
-    has_own = foreground.flatten(1).any(dim=1).view(episodes, shots)
+    foreground, background = vectors.unflatten(0, (episodes, shots)).unbind(2)
+    has_foreground = inside.flatten(1).any(dim=1).view(episodes, shots)
     has_background = (masks == 0).flatten(2).any(dim=2)
     classes, present = [_mean(background, has_background)], [has_background.any(dim=1)]
     for j in range(1, max(way_of) + 1):
         places = [k for k, w in enumerate(way_of) if w == j]
-        classes.append(_mean(own[:, places], has_own[:, places]))
-        present.append(has_own[:, places].any(dim=1))
-    area = pixels_to_cells(torch.ones_like(foreground[:1]), size, align_corners=align_corners)
+        classes.append(_mean(foreground[:, places], has_foreground[:, places]))
+        present.append(has_foreground[:, places].any(dim=1))
+    area = pixels_to_cells(torch.ones_like(inside[:1]), size, align_corners=align_corners)
     filled = cells.view(-1, 2, *size)[:, 0] / area[:, 0]
     covered = filled.flatten(1).amax(dim=1) >= 0.5
     return Prototypes(
         vectors=torch.stack(classes, dim=1),
         present=torch.stack(present, dim=1),
-        vanished=has_own & ~covered.view(episodes, shots),
+        vanished=has_foreground & ~covered.view(episodes, shots),
     )
 
 
@@ -230,13 +230,13 @@ class PrototypeSegmenter(FewShotSegmenter):
             )
             pooled = self.pooled(support)
             warn_of_absent(pooled.present)
-            found = self.fusion.collect(pooled.vectors, pooled.present, lambda: self._begin(support, pooled))
+            out = self.fusion.collect(pooled.vectors, pooled.present, lambda: self._begin(support, pooled))
         return PrototypeState(
-            sets=found.sets,
-            weights=found.weights,
+            sets=out.sets,
+            weights=out.weights,
             present=pooled.present,
             vanished=pooled.vanished,
-            diverged=found.diverged,
+            diverged=out.diverged,
         )
 
     def _begin(self, support: EncodedShots, pooled: Prototypes) -> tuple[Tensor, Judge]:
@@ -292,9 +292,9 @@ class PrototypeSegmenter(FewShotSegmenter):
             if count == 1:
                 logits = without_absent(self.scores(cells, sets[:, 0]), present)
             else:
-                every = self.scores(cells, sets.flatten(1, 2))
-                every = without_absent(every, present.repeat(1, count)).unflatten(1, (count, classes))
-                logits = mixed(every, weights)
+                scores = self.scores(cells, sets.flatten(1, 2))
+                scores = without_absent(scores, present.repeat(1, count)).unflatten(1, (count, classes))
+                logits = mixed(scores, weights)
             return resize(logits, query.image_size, align_corners=self.align_corners)
 
     def query_logits(self, episodes: EncodedEpisodes, pooled: Prototypes) -> Tensor:
@@ -307,12 +307,12 @@ class PrototypeSegmenter(FewShotSegmenter):
         if EMBEDDING in query.maps:
             return episodes
         count = len(support.features)
-        both = self.embed(Features.stack([support.features, query]))
+        features = self.embed(Features.stack([support.features, query]))
         return EncodedEpisodes(
             support=EncodedShots(
-                features=both.select(slice(count)), masks=support.masks, way_of=support.way_of
+                features=features.select(slice(count)), masks=support.masks, way_of=support.way_of
             ),
-            query=both.select(slice(count, None)),
+            query=features.select(slice(count, None)),
             query_masks=episodes.query_masks,
         )
 

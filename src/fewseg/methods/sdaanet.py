@@ -154,8 +154,8 @@ class PrototypeTeacher:
         """The released L_KD; see ``MaskedTeacher.loss``."""
         del gates
         teachers = (students + query.unsqueeze(1)) / 2
-        found = tempered_kl(students, teachers, temperature=self.temperature, factor=self.factor)
-        return found.mean()
+        divergence = tempered_kl(students, teachers, temperature=self.temperature, factor=self.factor)
+        return divergence.mean()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,8 +270,8 @@ class PyramidPooling(nn.Module):
         for pool, conv, norm in zip(self.pools, self.convs, self.norms, strict=True):
             pooled = F.relu(norm(conv(F.adaptive_avg_pool2d(maps, pool)), learn=learn))
             joined.append(resize(pooled, size))
-        found = self.bottleneck(torch.cat(joined, dim=1))
-        out: Tensor = self.dropout(F.relu(self.bottleneck_norm(found, learn=learn)))
+        joint = self.bottleneck(torch.cat(joined, dim=1))
+        out: Tensor = self.dropout(F.relu(self.bottleneck_norm(joint, learn=learn)))
         return out
 
 
@@ -292,8 +292,8 @@ class AffinityModule(nn.Module):
         self.query_head = nn.Conv2d(channels, 1, 1)
 
     def _affinity(self, maps: Tensor, prototypes: Tensor, learn: bool) -> Tensor:
-        found: Tensor = self.pyramid(F.relu(self.conv(maps, prototypes.unsqueeze(1))), learn=learn)
-        return found
+        affinity: Tensor = self.pyramid(F.relu(self.conv(maps, prototypes.unsqueeze(1))), learn=learn)
+        return affinity
 
     def support_logits(self, maps: Tensor, prototypes: Tensor, *, learn: bool) -> Tensor:
         """The support's own segmentation (n, 2, h, w), of maps (n, d, h, w) and own prototypes (n, d)."""
@@ -501,11 +501,11 @@ def prototype_sizes(prototypes: Tensor) -> dict[str, Tensor]:
 
     Their mean length, and their contrast: 1 - H / log d of the entropy H of their softmax, mean over n.
     """
-    found = prototypes.detach().float()
-    logs = found.log_softmax(dim=-1)
+    vectors = prototypes.detach().float()
+    logs = vectors.log_softmax(dim=-1)
     entropy = -(logs.exp() * logs).sum(dim=-1)
-    contrast = 1 - entropy / math.log(found.shape[-1])
-    return {"prototype_length": found.norm(dim=-1).mean(), "prototype_contrast": contrast.mean()}
+    contrast = 1 - entropy / math.log(vectors.shape[-1])
+    return {"prototype_length": vectors.norm(dim=-1).mean(), "prototype_contrast": contrast.mean()}
 
 
 @register_method("sdaanet", SDAANetConfig)
@@ -575,8 +575,8 @@ class SDAANet(PyramidScorer):
         """
         if self.attention is None:
             return []
-        each = (maps.unflatten(0, (-1, shots)).unbind(1) for maps in (pooled.mid, pooled.raw))
-        return [self.attention.support_logits(*own, learn=learn) for own in zip(*each, strict=True)]
+        by_shot = (maps.unflatten(0, (-1, shots)).unbind(1) for maps in (pooled.mid, pooled.raw))
+        return [self.attention.support_logits(*inputs, learn=learn) for inputs in zip(*by_shot, strict=True)]
 
     def _decode(
         self, query: QueryMaps, guides: Guides, prior: Tensor | None = None, *, deep: bool, learn: bool

@@ -120,8 +120,8 @@ def as_numpy(values: npt.NDArray[Any] | torch.Tensor) -> npt.NDArray[Any]:
 
 def odd_values(values: npt.NDArray[Any], accepted: tuple[int, ...]) -> list[Any]:
     """Returns up to five of the values that are not accepted, ascending."""
-    found = np.unique(values)
-    return list(found[~np.isin(found, accepted)][:5].tolist())
+    unique = np.unique(values)
+    return list(unique[~np.isin(unique, accepted)][:5].tolist())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,12 +202,12 @@ class EpisodeCounts:
             ValueError: an episode has not N rows and, for N > 1, one of ``ANY_WAY``.
         """
         keys = np.stack([self.seed, self.episode], axis=1)
-        found, place, rows = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
-        any_way = np.bincount(place.ravel(), weights=self.class_id == ANY_WAY, minlength=len(rows))
+        episodes, episode_of_row, rows = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+        any_way = np.bincount(episode_of_row.ravel(), weights=self.class_id == ANY_WAY, minlength=len(rows))
         several = int(ways > 1)
         wrong = (rows != ways + several) | (any_way != several)
         if np.any(wrong):
-            (seed, episode), n = found[wrong][0].tolist(), int(rows[wrong][0])
+            (seed, episode), n = episodes[wrong][0].tolist(), int(rows[wrong][0])
             raise ValueError(
                 f"episode {episode} of seed {seed} has {n} rows, {int(any_way[wrong][0])} of class "
                 f"{ANY_WAY}, and {ways}-way episodes have {ways + several}, {several} of class {ANY_WAY}: "
@@ -319,10 +319,10 @@ def count_ways(
     if ways == 1:
         return Counts.stack([count(predicted, true)])
     scored, background = true != IGNORE, predicted == 0
-    found, areas = int(np.count_nonzero(background)), []
+    labelled, areas = int(np.count_nonzero(background)), []
     for way in range(1, ways + 1):
         p, t = predicted == way, true == way
-        found += int(np.count_nonzero(p))
+        labelled += int(np.count_nonzero(p))
         areas.append([int(np.count_nonzero(mask)) for mask in (p & t, p & scored, t)])
     of_way = np.array(areas, dtype=np.int64)
     total, no_way = int(np.count_nonzero(scored)), true == 0
@@ -331,7 +331,7 @@ def count_ways(
             f"the truth has values {odd_values(true, (*range(ways + 1), IGNORE))}; only 0 .. {ways} and "
             f"{IGNORE} are labels"
         )
-    if found != predicted.size:
+    if labelled != predicted.size:
         raise ValueError(
             f"the prediction has values {odd_values(predicted, tuple(range(ways + 1)))}; only 0 .. {ways} "
             "are labels: take the argmax"

@@ -193,7 +193,7 @@ def _bin(table: EpisodeCounts, low: int, high: int | None, classes: Sequence[int
     inside = np.isin(table.class_id, classes) & (table.fg_true >= max(low, 1))
     if high is not None:
         inside &= table.fg_true < high
-    found = table.select(inside)
-    drawn = [c for c in classes if np.any(found.class_id == c)]
-    score = float(np.mean(list(per_class(found, drawn).values()))) if drawn else None
-    return SizeBin(low=low, high=high, episodes=len(found), classes=len(drawn), miou=score)
+    binned = table.select(inside)
+    drawn = [c for c in classes if np.any(binned.class_id == c)]
+    score = float(np.mean(list(per_class(binned, drawn).values()))) if drawn else None
+    return SizeBin(low=low, high=high, episodes=len(binned), classes=len(drawn), miou=score)

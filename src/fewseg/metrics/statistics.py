@@ -44,9 +44,9 @@ def resampled_scores(
     totals = np.zeros((len(tables), resamples))
     of_seeds = [tables[0].select(tables[0].seed == s) for s in run_seeds]
     if over == "queries":
-        found = _query_numbers(of_seeds)
-        numbers: list[npt.NDArray[np.intp] | None] = [*found]
-        images = 1 + max(int(of_seed.max()) for of_seed in found)
+        query_numbers = _query_numbers(of_seeds)
+        numbers: list[npt.NDArray[np.intp] | None] = [*query_numbers]
+        images = 1 + max(int(of_seed.max()) for of_seed in query_numbers)
         drawn = _weights(seed, (images,), resamples) * len(of_seeds)
     else:
         numbers = [None] * len(of_seeds)

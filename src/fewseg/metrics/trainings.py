@@ -47,8 +47,8 @@ class TrainingsDifference:
         Returns:
             At least 2; None where no number is enough, since the query images are too few.
         """
-        left = (self.difference / DETECTED) ** 2 - self.image_error**2
-        return max(2, ceil(self.training_error**2 / left)) if left > 0 else None
+        margin = (self.difference / DETECTED) ** 2 - self.image_error**2
+        return max(2, ceil(self.training_error**2 / margin)) if margin > 0 else None
 
 
 def trainings_difference(
@@ -77,8 +77,8 @@ def trainings_difference(
             many of both where they are the same weights.
     """
     if not a or not b or (same and len(a) != len(b)):
-        many = "as many trainings as the other" if same else "1 training at least"
-        raise ValueError(f"each method needs {many}, got {len(a)} and {len(b)}")
+        needed = "as many trainings as the other" if same else "1 training at least"
+        raise ValueError(f"each method needs {needed}, got {len(a)} and {len(b)}")
     for table in (*a[1:], *b):
         check_same_episodes(a[0], table)
     scores = [[mean_score(table, classes) for table in of_method] for of_method in (a, b)]
@@ -95,7 +95,7 @@ def trainings_difference(
         difference=difference,
         interval=interval_of(differences),
         trainings=(len(a), len(b)),
-        training_error=sqrt(sum(variance(own) for own in scores if len(own) > 1)),
+        training_error=sqrt(sum(variance(values) for values in scores if len(values) > 1)),
         image_error=float(np.std(of_b.mean(axis=0) - of_a.mean(axis=0), ddof=1)),
     )
 

@@ -99,8 +99,8 @@ def remove_left(folder: Path) -> None:
     _looked_at.add((os.getpid(), folder))
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            found = _TEMPORARY.fullmatch(entry.name)
-            if found and found["machine"] == _machine() and not _runs(int(found["process"])):
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match and match["machine"] == _machine() and not _runs(int(match["process"])):
                 with suppress(OSError):
                     if entry.is_dir(follow_symlinks=False):
                         shutil.rmtree(entry.path)
@@ -174,11 +174,11 @@ def _explain(path: Path, number: int, reason: str) -> str:
     blocking = _existing(path.parent)
     if not os.path.isdir(blocking):
         return f"{blocking} is a file; choose another output folder"
-    kept = "the earlier file is unchanged" if os.path.exists(path) else "nothing was left behind"
+    state = "the earlier file is unchanged" if os.path.exists(path) else "nothing was left behind"
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{reason}; {kept}. Make it writable or choose another output folder"
+        return f"{reason}; {state}. Make it writable or choose another output folder"
     free = free_mib(path.parent)
-    return f"{reason} ({free:.0f} MiB free there); {kept}. Free some space or choose another output folder"
+    return f"{reason} ({free:.0f} MiB free there); {state}. Free some space or choose another output folder"
 
 
 def check_writable(path: Path) -> None:

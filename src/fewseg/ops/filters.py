@@ -32,7 +32,7 @@ def pixel_filters(images: Tensor, sigmas: Sequence[float] = SIGMAS) -> Tensor:
         (n, 3 + 6 S, H, W) float32.
     """
     images = images.float()
-    found = [images]
+    maps = [images]
     for sigma in sigmas:
         smooth = _smoothed(images, sigma)
         grey = F.pad(smooth.mean(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
@@ -42,8 +42,8 @@ def pixel_filters(images: Tensor, sigmas: Sequence[float] = SIGMAS) -> Tensor:
         xx, yy = right + left - 2 * middle, below + above - 2 * middle
         xy = (grey[..., 2:, 2:] + grey[..., :-2, :-2] - grey[..., 2:, :-2] - grey[..., :-2, 2:]) / 4
         spread = _length((xx - yy) / 2, xy)
-        found += [smooth, gradient, (xx + yy) / 2 + spread, (xx + yy) / 2 - spread]
-    return torch.cat(found, dim=1)
+        maps += [smooth, gradient, (xx + yy) / 2 + spread, (xx + yy) / 2 - spread]
+    return torch.cat(maps, dim=1)
 
 
 def _length(across: Tensor, down: Tensor) -> Tensor:

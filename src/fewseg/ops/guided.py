@@ -33,25 +33,25 @@ def guided_filter(maps: Tensor, images: Tensor, radius: int, smoothness: float, 
     size = (-(-height // stride), -(-width // stride))
     small = F.interpolate(images, size=size, mode="area")
     coarse = F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False, antialias=True)
-    reach = max(1, round(radius / stride))
+    window = max(1, round(radius / stride))
     pairs = [(i, j) for i in range(3) for j in range(i, 3)]
     products = torch.stack([small[:, i] * small[:, j] for i, j in pairs], dim=1)
     mixed = (small[:, :, None] * coarse[:, None]).flatten(1, 2)
-    means = _mean(torch.cat([small, coarse, products, mixed], dim=1), reach)
+    means = _mean(torch.cat([small, coarse, products, mixed], dim=1), window)
     colour, value, products, mixed = means.split([3, count, len(pairs), 3 * count], dim=1)
     spread = colour.new_zeros(*colour.shape[:1], 3, 3, *size)
     for k, (i, j) in enumerate(pairs):
         spread[:, i, j] = spread[:, j, i] = products[:, k] - colour[:, i] * colour[:, j]
-    both = mixed.unflatten(1, (3, count)) - colour[:, :, None] * value[:, None]
-    slope = (_inverse(spread, smoothness)[:, :, :, None] * both[:, None]).sum(dim=2)
-    rest = value - (slope * colour[:, :, None]).sum(dim=1)
-    fitted = _mean(torch.cat([slope.flatten(1, 2), rest], dim=1), reach)
+    covariance = mixed.unflatten(1, (3, count)) - colour[:, :, None] * value[:, None]
+    slope = (_inverse(spread, smoothness)[:, :, :, None] * covariance[:, None]).sum(dim=2)
+    offset = value - (slope * colour[:, :, None]).sum(dim=1)
+    fitted = _mean(torch.cat([slope.flatten(1, 2), offset], dim=1), window)
     fitted = F.interpolate(fitted, size=(height, width), mode="bilinear", align_corners=False)
-    slope, rest = fitted.split([3 * count, count], dim=1)
-    found: Tensor = rest
+    slope, offset = fitted.split([3 * count, count], dim=1)
+    result: Tensor = offset
     for part, colour in zip(slope.split(count, dim=1), images.split(1, dim=1), strict=True):
-        found = torch.addcmul(found, part, colour)
-    return found
+        result = torch.addcmul(result, part, colour)
+    return result
 
 
 def _mean(maps: Tensor, reach: int) -> Tensor:

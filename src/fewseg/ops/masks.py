@@ -82,13 +82,13 @@ def mean_region_iou(labels: Tensor, masks: Tensor, ways: int) -> Tensor:
     Source: SRPNet (Ding et al. 2022), rho of Eq. 13.
     """
     counted = masks != IGNORE
-    found = []
+    scores = []
     for j in range(1, ways + 1):
         predicted, true = (labels == j) & counted, masks == j
         inter = (predicted & true).flatten(1).sum(dim=1)
         union = (predicted | true).flatten(1).sum(dim=1)
-        found.append(torch.where(union > 0, inter / union.clamp(min=1), torch.ones_like(inter / 1.0)))
-    return torch.stack(found).mean(dim=0)
+        scores.append(torch.where(union > 0, inter / union.clamp(min=1), torch.ones_like(inter / 1.0)))
+    return torch.stack(scores).mean(dim=0)
 
 
 AREA_EPS = 5e-4

@@ -31,10 +31,10 @@ def give_back(slack: int | None = None) -> None:
     library = _glibc()
     if library is None:
         return
-    own = own_memory()
-    if _Least.bytes is None or own < _Least.bytes:
-        _Least.bytes = own
-    if own - _Least.bytes > (SLACK if slack is None else slack):
+    used = own_memory()
+    if _Least.bytes is None or used < _Least.bytes:
+        _Least.bytes = used
+    if used - _Least.bytes > (SLACK if slack is None else slack):
         library.malloc_trim(0)
         _Least.bytes = own_memory()
 

@@ -41,7 +41,7 @@ def for_each(
     Every ``DataError`` of ``work`` is collected: the one that is raised counts them and shows the first few.
     Any other exception ends the work at once.
     """
-    found: dict[str, T] = {}
+    results: dict[str, T] = {}
     wrong: dict[str, str] = {}
     threads = workers or min(16, cores())
     with (
@@ -55,7 +55,7 @@ def for_each(
                 for future in as_completed(futures):
                     id = futures[future]
                     try:
-                        found[id] = future.result()
+                        results[id] = future.result()
                     except DataError as error:
                         wrong[id] = str(error)
                     bar.advance(task)
@@ -65,4 +65,4 @@ def for_each(
     if wrong:
         messages = [wrong[id] for id in ids if id in wrong]
         raise DataError(f"{title}: {len(wrong)} of {len(ids)} images cannot be used{summary(messages)}")
-    return {id: found[id] for id in ids}
+    return {id: results[id] for id in ids}

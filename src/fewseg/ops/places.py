@@ -73,8 +73,8 @@ def read_bytes(place: str, path: str, most: int) -> bytes:
     """The first ``most`` bytes of a file; FileNotFoundError where there is none."""
     fs, _ = opened(place)
     with store_errors(place):
-        found: bytes = fs.cat_file(path, start=0, end=most)
-        return found
+        content: bytes = fs.cat_file(path, start=0, end=most)
+        return content
 
 
 def write_bytes(folder: str, name: str, content: bytes) -> None:

@@ -20,8 +20,8 @@ from fewseg.recipes.voc5i_mini import (
 )
 
 
-def _on_coco(made: Recipe) -> Recipe:
-    return replace(made, data=coco_mini, protocol=COCO_MINI)
+def _on_coco(recipe: Recipe) -> Recipe:
+    return replace(recipe, data=coco_mini, protocol=COCO_MINI)
 
 
 @register(variants.MATCHER)

@@ -90,12 +90,13 @@ def coco_mini(fold: int, root: Path | None = None, *, split: CocoSplit = "B") ->
     Novel classes without six images, of ``COCO_MINI``'s least area, are neither trained on nor tested.
     """
     source = coco_mini_source(root or shared_folder() / "data" / "coco-mini")
-    own = splits.coco_20i(fold, split)
-    own = replace(own, name=own.name.replace("coco-20i", "coco-mini"))
+    class_split = splits.coco_20i(fold, split)
+    name, novel = class_split.name.replace("coco-20i", "coco-mini"), class_split.novel
     index = build_index(source)
-    train, test = index.without(own.novel), index.only(index.images_with_any(own.novel))
-    tested = tuple(c for c in own.novel if len(index.images_of(c, COCO_MINI.min_area)) > 5)
-    return FoldData(dataset=own.name, source=source, split=replace(own, novel=tested), train=train, test=test)
+    train, test = index.without(novel), index.only(index.images_with_any(novel))
+    tested = tuple(c for c in novel if len(index.images_of(c, COCO_MINI.min_area)) > 5)
+    class_split = replace(class_split, name=name, novel=tested)
+    return FoldData(dataset=name, source=source, split=class_split, train=train, test=test)
 
 
 def coco_mini_contiguous(fold: int, root: Path | None = None) -> FoldData:
@@ -109,21 +110,21 @@ def voc5i_mini_with_coco(fold: int, root: Path | None = None) -> FoldData:
     VOC's classes keep their ids, so that the episodes of the test are the same; the 60 others follow them.
     """
     root = root or shared_folder() / "data"
-    own = voc5i_mini(fold, root / "voc5i-mini")
-    names = {**own.source.class_names}
+    mini = voc5i_mini(fold, root / "voc5i-mini")
+    names = {**mini.source.class_names}
     ids = {coco_id: voc_id for voc_id, coco_id in COCO_OF_VOC.items()}
     for coco_id, name in numbered(COCO_CLASSES).items():
         if coco_id not in ids:
             ids[coco_id] = len(names) + 1
             names[ids[coco_id]] = name
     coco = RelabelledSource(coco_mini_source(root / "coco-mini"), ids, names)
-    voc = RelabelledSource(own.source, {c: c for c in own.source.class_names}, names)
-    source, novel = JoinedSource("voc5i-mini with coco-mini", [voc, coco]), own.split.novel
+    voc = RelabelledSource(mini.source, {c: c for c in mini.source.class_names}, names)
+    source, novel = JoinedSource("voc5i-mini with coco-mini", [voc, coco]), mini.split.novel
     split = ClassSplit("pascal-5i-and-coco", fold, tuple(c for c in names if c not in novel), novel, names)
     index = build_index(source)
     more = [id for id in coco.ids if index.images[id].areas.keys().isdisjoint(novel)]
-    train, test = index.only([*own.train.ids, *more]), index.only(own.test.ids)
-    return FoldData(dataset=own.dataset, source=source, split=split, train=train, test=test)
+    train, test = index.only([*mini.train.ids, *more]), index.only(mini.test.ids)
+    return FoldData(dataset=mini.dataset, source=source, split=split, train=train, test=test)
 
 
 def voc_tested_on_coco(fold: int, root: Path | None = None) -> FoldData:
@@ -162,9 +163,9 @@ def fss1000(
     return FoldData(dataset=split.name, source=source, split=split, train=base, test=novel)
 
 
-def _given(root: Path | None, what: str, holds: str) -> Path:
+def _given(root: Path | None, name: str, holds: str) -> Path:
     if root is None:
-        raise DataError(f"{what} needs --root: the folder that holds {holds} as unpacked")
+        raise DataError(f"{name} needs --root: the folder that holds {holds} as unpacked")
     return root
 
 

@@ -46,13 +46,13 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
     run again; of lines that were killed the shards that were finished are read.
     """
     options.check()
-    found = resolve(
+    resolved = resolve(
         options.what,
         recipe_name=options.recipe,
         backbone=options.backbone,
         backbone_weights=options.backbone_weights,
     )
-    chosen, about = found.known_recipe, found.about
+    chosen, about = resolved.known_recipe, resolved.about
     if options.image_scales:
         chosen = replace(chosen, method=_at_scales(chosen.method, options.image_scales))
     trained = about.class_split["fold"] if about.class_split else None
@@ -69,7 +69,7 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
         backbone_bn=chosen.method.backbone.bn,
     )
     chosen = replace(chosen, protocol=protocol)
-    method = found.load(backbone_weights=options.backbone_weights)  # slow: all else was checked before
+    method = resolved.load(backbone_weights=options.backbone_weights)  # slow: all else was checked before
     if options.image_scales:
         method.config = chosen.method
     lines = _lines(chosen, method, options, recorded)
@@ -199,12 +199,12 @@ class _FoldTest:
     ) -> Evaluator:
         """The evaluator of all sizes, on this process's device."""
         self.method.to(best_device()).to(memory_format=torch.channels_last)
-        own = self.recipe
-        recipes = [own if size == own.size > 0 else replace(own, size=size, train=None) for size in sizes]
+        recipe = self.recipe
+        recipes = [recipe if s == recipe.size > 0 else replace(recipe, size=s, train=None) for s in sizes]
         return Evaluator(
             self.method,
             self.data.source,
-            [training_store(each, self.method, self.data, self.precision) for each in recipes],
+            [training_store(r, self.method, self.data, self.precision) for r in recipes],
             precision=self.precision,
             executor=executor,
             progress=progress,
@@ -239,12 +239,12 @@ def _evaluate_lines(
         tested = [test.line(wanted) for wanted, _ in todo.values()]
         executor = test.executor(sizes, options)
         evaluator = test.evaluator(sizes, executor, progress=not options.quiet)
-        work = _work_folder(options.out, [found for _, found in todo.values()], protocol, tested)
+        work = _work_folder(options.out, [metadata for _, metadata in todo.values()], protocol, tested)
         started = time.perf_counter()
         tables = evaluator.run(tested, work)
         seconds = (time.perf_counter() - started) / len(todo)
         for (path, (_, metadata)), counts in zip(todo.items(), tables, strict=True):
-            made = results[path] = RunResult.from_counts(
+            result = results[path] = RunResult.from_counts(
                 counts,
                 classes=test.data.split.novel,
                 protocol=protocol,
@@ -252,20 +252,20 @@ def _evaluate_lines(
                 **metadata,
             )
             if executor.writes:
-                made.save(path, counts)
+                result.save(path, counts)
         if executor.writes and work is not None:
             shutil.rmtree(work, ignore_errors=True)
             with suppress(OSError):  # a different evaluation is unfinished there
                 work.parent.rmdir()
-    return [found for found in results.values() if found is not None]
+    return [result for result in results.values() if result is not None]
 
 
 def _without_folders(config: MethodConfig) -> dict[str, Any]:
     """A method's config with weights by the name of their file, wherever it lies."""
-    found: dict[str, Any] = as_json(config)
-    weights = found["backbone"]["weights"]
-    found["backbone"]["weights"] = weights and Path(weights).name
-    return found
+    content: dict[str, Any] = as_json(config)
+    weights = content["backbone"]["weights"]
+    content["backbone"]["weights"] = weights and Path(weights).name
+    return content
 
 
 def _file_name(line: Evaluation, metadata: Mapping[str, Any], tag: str) -> str:
@@ -285,12 +285,12 @@ def _done_before(path: Path, protocol: Protocol, metadata: Mapping[str, Any]) ->
     if not path.exists() or "changed" in made_with.get("revision", ""):
         return None
     try:
-        found = RunResult.load(path)
+        result = RunResult.load(path)
     except ValueError as error:
         logger.warning("%s; it is evaluated again", error)
         return None
-    same = all(getattr(found, key) == value for key, value in metadata.items())
-    return found if same and found.protocol == as_json(protocol) and found.versions == made_with else None
+    same = all(getattr(result, key) == value for key, value in metadata.items())
+    return result if same and result.protocol == as_json(protocol) and result.versions == made_with else None
 
 
 def _work_folder(
@@ -307,13 +307,13 @@ def _work_folder(
 
 def _tag(chosen: Recipe) -> str:
     """Tells files apart whose method or training is not the registered recipe's; the seed has a place."""
-    own = RECIPES[chosen.name]() if chosen.name in RECIPES else chosen
-    ours, theirs = as_json([chosen.method, chosen.train]), as_json([own.method, own.train])
-    for method, train in (ours, theirs):
+    registered = RECIPES[chosen.name]() if chosen.name in RECIPES else chosen
+    changed, original = as_json([chosen.method, chosen.train]), as_json([registered.method, registered.train])
+    for method, train in (changed, original):
         method["backbone"].pop("weights")  # where they lie changes nothing
-        for name in ("seed", "save_every", "workers", *(_BY_EPOCHS if _has_epochs(own) else ())):
+        for name in ("seed", "save_every", "workers", *(_BY_EPOCHS if _has_epochs(registered) else ())):
             (train or {}).pop(name, None)
-    return "" if ours == theirs else f"-{digest(ours)[:6]}"
+    return "" if changed == original else f"-{digest(changed)[:6]}"
 
 
 _BY_EPOCHS = ("epochs", "steps")
@@ -337,8 +337,8 @@ def _lines(
     """
     ways, shots = ((recorded.ways,), (recorded.shots,)) if recorded else (options.ways, options.shots)
     fusion = method.fusion
-    own = [replace(e, fusion=fusion) if e.fusion == type(fusion)() else e for e in chosen.evaluations]
-    kinds: dict[str, Fusion] = {one.kind: one for one in (*method.fusions, fusion)}
+    listed = [replace(e, fusion=fusion) if e.fusion == type(fusion)() else e for e in chosen.evaluations]
+    kinds: dict[str, Fusion] = {f.kind: f for f in (*method.fusions, fusion)}
     unknown = [name for name in options.fusion if name not in kinds]
     if unknown:
         raise ValueError(
@@ -346,22 +346,22 @@ def _lines(
         )
     target = options.on or "query"
     one_target = options.on is not None or bool(options.fusion)
-    targets = [target] if one_target else list(dict.fromkeys(e.on for e in own))
-    found: list[Evaluation] = []
+    targets = [target] if one_target else list(dict.fromkeys(e.on for e in listed))
+    lines: list[Evaluation] = []
     for n, k, on in product(
-        ways or sorted({e.ways for e in own}), shots or sorted({e.shots for e in own}), targets
+        ways or sorted({e.ways for e in listed}), shots or sorted({e.shots for e in listed}), targets
     ):
-        listed = [e for e in own if (e.ways, e.shots, e.on) == (n, k, on)]
+        same = [e for e in listed if (e.ways, e.shots, e.on) == (n, k, on)]
         fusions: list[Fusion] = []
         if options.fusion:
             fusions = [kinds[name] for name in options.fusion]
-        elif listed:
-            found += listed
+        elif same:
+            lines += same
         elif (ways or shots or options.on) and on == target:  # fused as the recipe fuses K shots
-            alike = [e for e in own if e.shots == k and e.on == "query"] or own
+            alike = [e for e in listed if e.shots == k and e.on == "query"] or listed
             fusions = list(dict.fromkeys(e.fusion for e in alike))
-        found += [Evaluation(ways=n, shots=k, fusion=one, on=on) for one in fusions]
+        lines += [Evaluation(ways=n, shots=k, fusion=f, on=on) for f in fusions]
     sizes, output_sizes = options.sizes, options.output_sizes
     if sizes or output_sizes:
-        found = [replace(line, sizes=sizes, output_sizes=output_sizes) for line in found]
-    return list(dict.fromkeys(found))
+        lines = [replace(line, sizes=sizes, output_sizes=output_sizes) for line in lines]
+    return list(dict.fromkeys(lines))

@@ -256,9 +256,9 @@ def _prototypes(method: MethodConfig, *lines: Evaluation) -> Recipe:
 
 
 def _panet(method: PANetConfig) -> Recipe:
-    made = _prototypes(method, *PLAIN, *(Evaluation(ways=2, shots=k) for k in (1, 5)))
-    assert made.train is not None
-    return replace(made, train=replace(made.train, train_list="trainaug"))
+    recipe = _prototypes(method, *PLAIN, *(Evaluation(ways=2, shots=k) for k in (1, 5)))
+    assert recipe.train is not None
+    return replace(recipe, train=replace(recipe.train, train_list="trainaug"))
 
 
 _VGG16 = BackboneConfig(name="vgg16", levels=("layer4",), trainable=True, last_relu=False)
@@ -358,8 +358,8 @@ def coco_panet_vgg16() -> Recipe:
 
     Deviations: as ``pascal_panet_vgg16``, whose schedule it has.
     """
-    made = _prototypes(PANetConfig(backbone=_VGG16), *PLAIN)
-    return replace(made, data=coco_contiguous, protocol=replace(PAPER_SRPNET, coco_split="A"))
+    recipe = _prototypes(PANetConfig(backbone=_VGG16), *PLAIN)
+    return replace(recipe, data=coco_contiguous, protocol=replace(PAPER_SRPNET, coco_split="A"))
 
 
 @register(variants.MATCHER)

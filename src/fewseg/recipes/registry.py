@@ -31,7 +31,7 @@ def recipe(name: str) -> Recipe:
 @lru_cache(maxsize=1)
 def variants() -> dict[str, Variant]:
     """Every variant that a recipe declares, by its name."""
-    return {made.variant.name: made.variant for made in (make() for make in RECIPES.values())}
+    return {built.variant.name: built.variant for built in (make() for make in RECIPES.values())}
 
 
 def variant(name: str) -> Variant:

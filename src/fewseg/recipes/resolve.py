@@ -90,11 +90,11 @@ def _training(what: str, about: Checkpoint) -> TrainConfig | None:
 
 
 def _on_backbone(chosen: Recipe, name: str | None, weights: str | None) -> Recipe:
-    own = chosen.method.backbone
+    current = chosen.method.backbone
     if name is None:
-        method = replace(chosen.method, backbone=replace(own, weights=weights or own.weights))
+        method = replace(chosen.method, backbone=replace(current, weights=weights or current.weights))
         return replace(chosen, method=method)
-    backbone = BackboneConfig(name=name, weights=weights or "imagenet", levels=own.levels)
+    backbone = BackboneConfig(name=name, weights=weights or "imagenet", levels=current.levels)
     return replace(chosen, name=f"{chosen.name}_{name}", method=replace(chosen.method, backbone=backbone))
 
 

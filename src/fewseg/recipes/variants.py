@@ -44,9 +44,9 @@ class PrintedRow:
         else:
             sized = scaled == self.output_sizes
         counted = not self.shots or result.shots in self.shots
-        one = result.ways == 1 and len(result.sizes) < 2
+        single = result.ways == 1 and len(result.sizes) < 2
         known = bool(self.table_for(result.dataset))
-        return known and one and fused and sized and counted and result.on == self.on
+        return known and single and fused and sized and counted and result.on == self.on
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -251,8 +251,8 @@ def voc5i_mini_sdaanet() -> Recipe:
 
 def five_shot_sdaanet(distillation: DistillationConfig) -> Recipe:
     """SD-AANet with SAAM, trained on 5-shot episodes; the attention has the dropout of the released code."""
-    made = mini_sdaanet(attention=SupervisedAttention(), distillation=distillation)
-    return replace(made, train=head_training(STEPS_OF_FIVE_SHOTS, 5), evaluations=PLAIN[1:])
+    recipe = mini_sdaanet(attention=SupervisedAttention(), distillation=distillation)
+    return replace(recipe, train=head_training(STEPS_OF_FIVE_SHOTS, 5), evaluations=PLAIN[1:])
 
 
 @register(variants.SDAANET_INTEGRAL)

@@ -34,13 +34,13 @@ def voc5i_mini_scl_canet_released() -> Recipe:
     Dropout in ASPP, initial weights from N(0, 0.01) and a constant rate. Its inference, at three scales of
     an image's own size with the answer fed back, is ``fewseg evaluate CHECKPOINT --image-scales 0.7 1 1.3``.
     """
-    made = voc5i_mini_scl_canet()
-    assert isinstance(made.method, SCLCANetConfig)
-    assert made.train is not None
+    recipe = voc5i_mini_scl_canet()
+    assert isinstance(recipe.method, SCLCANetConfig)
+    assert recipe.train is not None
     return replace(
-        made,
-        method=replace(made.method, aspp_dropout=0.5, initialisation="normal"),
-        train=replace(made.train, optimiser=AdamW(lr=1e-3, power=0.0)),
+        recipe,
+        method=replace(recipe.method, aspp_dropout=0.5, initialisation="normal"),
+        train=replace(recipe.train, optimiser=AdamW(lr=1e-3, power=0.0)),
     )
 
 
@@ -87,12 +87,12 @@ def voc5i_mini_srpnet_largest_grid() -> Recipe:
 )
 def voc5i_mini_srpnet_stretched() -> Recipe:
     """``voc5i_mini_srpnet_largest_grid`` on images stretched to the square as in Sec. 4.2."""
-    made = mini_srpnet(grid="largest")
-    assert made.train is not None
+    recipe = mini_srpnet(grid="largest")
+    assert recipe.train is not None
     return replace(
-        made,
-        train=replace(made.train, view=replace(made.train.view, resize="stretch")),
-        protocol=replace(made.protocol, name="voc5i-mini-stretched", aspect="stretched"),
+        recipe,
+        train=replace(recipe.train, view=replace(recipe.train.view, resize="stretch")),
+        protocol=replace(recipe.protocol, name="voc5i-mini-stretched", aspect="stretched"),
     )
 
 
