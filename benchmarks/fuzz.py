@@ -50,7 +50,7 @@ class Options:
     count: int = 1000  # of each reader
     seed: int = 0
     only: tuple[str, ...] = ()  # readers; all by default
-    seconds: float = 20.0  # for one input
+    seconds: float = 20.0  # of the processor, for one input; a hang is ended after thirty times as long
     mib: int = 2048  # that reading one input may take
     keep: Path | None = None  # a folder for the inputs that fail
     log: Path | None = None  # a file of the parts that were done
@@ -678,6 +678,9 @@ def watch(folders: list[Path], tell: Callable[[str], None]) -> None:
     sys.addaudithook(hook)
 
 
+TIMES = (signal.SIGPROF, signal.SIGALRM)
+
+
 def check(reader: Reader, root: Path, name: str) -> str:
     """Reads a folder; how it ended."""
     try:
@@ -730,11 +733,13 @@ def child(
         target = work / source.relative_to(good)
         target.write_bytes(reader.mutate(rng, source.read_bytes()))
         tell(f"at {k}")
-        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, options.seconds)
+        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, options.seconds)
+        signal.setitimer(signal.ITIMER_REAL, 30 * options.seconds)
         found = check(reader, work, target.name)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        spent = time.monotonic() - start
+        spent = time.process_time() - start
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
         tell(f"wrong {k} {found.removeprefix('wrong ')}" if found.startswith("wrong") else found)
         tell(f"cost {spent:.3f} {grown}")
@@ -782,7 +787,7 @@ def campaign(name: str, options: Options, folder: Path, start: int, end: int) ->
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status == 0:
             break
-        wrong.append(f"{at} process ended with {status}" + (" (time)" if status == -signal.SIGALRM else ""))
+        wrong.append(f"{at} process ended with {status}" + (" (time)" if -status in TIMES else ""))
         first = at + 1
         if status == 3:
             break

@@ -229,8 +229,8 @@ CALLS = {
     unreadable_image: "image broken.png is empty (0 bytes): fetch it again, or leave it out",
     fewer_masks_than_images: "class 'rust': expected a mask for each image, None for one that does not show "
     "the class, got 2 images and 1 masks",
-    mask_without_foreground: "no mask of 'rust' has foreground: a class needs one image at least that "
-    "shows it; empty masks are negatives beside such images",
+    mask_without_foreground: "no mask of 'rust' has foreground: a class needs at least one image that "
+    "shows it; images with empty masks are its negatives",
     threshold_of_one: "threshold must be in (0, 1), got 1.0",
     unknown_class: "unknown class 'moss'; this segmentation has ['rust']",
     floats_beyond_one: "the image must hold floats in [0, 1], got values outside or NaN: divide bytes by "

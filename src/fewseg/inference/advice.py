@@ -1,4 +1,4 @@
-"""What a folder run states at its end: how good its masks seem, and what to do where they do not."""
+"""The summary of a folder run: how good its masks seem, and what to do where they are poor."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from fewseg.inference.segmentation import Segmentation, Session
 Verdict = Literal["good", "check", "bad"]
 """A quality or an expected IoU in words."""
 
-_GOOD, _LOW = 0.75, 0.5  # least expected IoU, or quality, of a good mask, and of one to check
-_NEXT = 3  # images that are proposed
-_LEAST, _SHARE = 20, 0.25  # of these least certain images, or this share of all, the most different ones
-_LOOKS = 1000  # of so many of the least certain images the look is kept: it takes some kilobytes
-_LARGE = 1.5  # sides of the network's input from which on an image is large
+_GOOD, _LOW = 0.75, 0.5  # least expected IoU or quality of a good mask, and of one to check
+_NEXT = 3  # images that are proposed for annotation
+_LEAST, _SHARE = 20, 0.25  # they are chosen from this many of the least certain images, or this share of all
+_LOOKS = 1000  # least certain images whose features are kept: some kilobytes each
+_LARGE = 1.5  # an image is large from this many sides of the network's input on
 
 
 def verdict(score: float) -> Verdict:
-    """Puts a quality or an expected IoU, in [0, 1], in a word."""
+    """Rates a quality or an expected IoU, in [0, 1], in one word."""
     return "good" if score >= _GOOD else "check" if score >= _LOW else "bad"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Judged:
-    """An image that was labelled: its name, quality, the classes found, and the look of its features."""
+    """A labelled image: its name, quality, scores of the classes on it, mean feature and longer side."""
 
     name: str
     score: float
@@ -41,33 +41,33 @@ class _Judged:
 
 
 class RunSummary:
-    """Collects what a run finds; images without a quality are left out.
+    """Collects the results of a run; images without a quality are left out.
 
     Args:
-        session: which labels them.
+        session: the session that labels the images.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._by_name: dict[str, _Judged] = {}
-        self._looks: dict[str, float] = {}  # name to score of those whose look is kept
+        self._looks: dict[str, float] = {}  # name to score of the images whose look is kept
 
-    def add(self, name: str, image: EncodedImage, found: Segmentation) -> None:
+    def add(self, name: str, image: EncodedImage, segmentation: Segmentation) -> None:
         """Adds a labelled image."""
-        if found.quality is None:
+        if segmentation.quality is None:
             return
-        own = {
-            k: found.quality.classes[k].score
-            for j, k in enumerate(found.classes)
-            if bool((found.margins[j] > 0).any())
+        scores = {
+            k: segmentation.quality.classes[k].score
+            for j, k in enumerate(segmentation.classes)
+            if bool((segmentation.margins[j] > 0).any())
         }
-        score, side = found.quality.score, max(image.size)
-        self._by_name[name] = _Judged(name=name, score=score, classes=own, look=_look(image), side=side)
+        score, side = segmentation.quality.score, max(image.size)
+        self._by_name[name] = _Judged(name=name, score=score, classes=scores, look=_look(image), side=side)
         self._looks[name] = score
         if len(self._looks) > 2 * _LOOKS:
             ranked = sorted(self._looks, key=self._looks.__getitem__)
-            for other in ranked[_LOOKS:]:
-                self._by_name[other] = replace(self._by_name[other], look=None)
+            for old in ranked[_LOOKS:]:
+                self._by_name[old] = replace(self._by_name[old], look=None)
             self._looks = {name: self._looks[name] for name in ranked[:_LOOKS]}
 
     @property
@@ -76,42 +76,39 @@ class RunSummary:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Sentences for a user: each class, and what to do where one is poor."""
+        """Sentences for a user: the quality of each class, and what to do where it is poor."""
         choice, lines, low = self._session.choice, [], []
         for name in self._session.supports.classes:
-            scores = [own.classes[name] for own in self._judged if name in own.classes]
-            known = None if choice is None else choice.classes[name].iou
-            parts = [] if known is None else [f"expected IoU {known:.2f}"]
+            scores = [image.classes[name] for image in self._judged if name in image.classes]
+            iou = None if choice is None else choice.classes[name].iou
+            parts = [] if iou is None else [f"expected IoU {iou:.2f}"]
             if scores:
                 parts.append(f"mean quality {fmean(scores):.2f} on {len(scores)} images")
             if parts:
                 lines.append(f"{name}: {', '.join(parts)}")
-            if (
-                min([*([] if known is None else [known]), *([fmean(scores)] if scores else [])], default=1)
-                < _LOW
-            ):
+            if (iou is not None and iou < _LOW) or (scores and fmean(scores) < _LOW):
                 low.append(name)
         if low:
             lines.append(f"low: {', '.join(low)}; look at the masks before using them")
             if self._judged:
                 lines.append(
-                    f"annotate next, of the least certain the most different: {', '.join(self.next)}"
+                    f"annotate next, the most different of the least certain: {', '.join(self.next)}"
                 )
             lines.append(f"or try {self._option()}")
         return tuple(lines)
 
     @property
     def next(self) -> list[str]:
-        """Images whose annotation helps most: each little certain, and unlike the supports and the others."""
+        """Images whose annotation helps most: uncertain, and unlike the supports and each other."""
         return self.next_but()
 
     def next_but(self, left_out: Collection[str] = ()) -> list[str]:
-        """As :attr:`next`, of the images that are not left out."""
-        pool = sorted((own for own in self._judged if own.name not in left_out), key=lambda own: own.score)
-        pool = pool[: max(_LEAST, round(_SHARE * len(pool)))]
+        """As :attr:`next`, without the images that are left out."""
+        pool = [image for image in self._judged if image.name not in left_out]
+        pool = sorted(pool, key=lambda image: image.score)[: max(_LEAST, round(_SHARE * len(pool)))]
         seen = [_look(support.image) for support in self._session.supports.images]
         chosen: list[str] = []
-        looks = {own.name: (own.score, own.look) for own in pool if own.look is not None}
+        looks = {image.name: (image.score, image.look) for image in pool if image.look is not None}
         while looks and len(chosen) < _NEXT:
             known = torch.stack(seen)
             gains = {k: (1 - score) * (1 - float((known @ look).max())) for k, (score, look) in looks.items()}
@@ -125,13 +122,13 @@ class RunSummary:
         size = self._session.model.size
         if self._session.choice is None:
             return "--model auto, which chooses the method by your examples"
-        if self._judged and median(own.side for own in self._judged) >= _LARGE * size:
+        if self._judged and median(image.side for image in self._judged) >= _LARGE * size:
             return f"--tiles {size}, for small things in large images"
         return f"--size {round(_LARGE * size / 8) * 8 + 1}, which shows more detail and takes twice as long"
 
 
 def _look(image: EncodedImage) -> Tensor:
     """The mean of an image's deepest features, of unit length."""
-    maps: Sequence[Tensor] = [own for level, own in image.features.maps.items() if level != GUIDE]
-    deepest = max(maps, key=lambda own: own.shape[1])
+    maps: Sequence[Tensor] = [values for level, values in image.features.maps.items() if level != GUIDE]
+    deepest = max(maps, key=lambda values: values.shape[1])
     return F.normalize(deepest.float().mean(dim=(0, 2, 3)), dim=0).cpu()

@@ -24,7 +24,7 @@ from fewseg.types import IGNORE, DataError
 logger = logging.getLogger(__name__)
 
 MOST_IMAGES = 50
-"""That take part in the choice."""
+"""The most annotated images that take part in the choice."""
 
 T = TypeVar("T")
 
@@ -32,8 +32,8 @@ _LINEAR, _PERCEPTRON = (1e-2, 1e-1), (1e-2, 1e-3)  # decays: the first is tried 
 REFINED = ", edges refined"
 _HALF = ", edges half refined"
 SHARES = {"": 0.0, _HALF: 0.5, REFINED: 1.0}
-"""Ends of candidates' names: how far edges are refined. A half, never far from the best of the three, is kept
-where no other gains a point."""
+"""Suffixes of candidates' names: how far edges are refined. A half, never far from the best of the three, is
+kept where no other gains a point."""
 
 _THRESHOLDS = (0.5, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8)  # the first is kept where no other gains a point
 _GAIN = 0.01
@@ -62,14 +62,14 @@ class Choice:
     """The method that suits a support set best, by a cross-validation on it.
 
     Attributes:
-        name: of the chosen candidate.
-        model: it.
+        name: name of the chosen candidate.
+        model: the chosen candidate.
         classes: what to expect of each class.
-        candidates: name to mean expected IoU of the classes, of all that were tried, the best first.
-        calibrated: whether whole images were left out; else one half of each was tested on the other, which
-            promises too much.
+        candidates: name of each tried candidate to mean expected IoU of the classes, best first.
+        calibrated: whether full images were left out; else one half of each was tested on the other, which is
+            too optimistic.
         notes: what a user should know or do.
-        held: what the chosen one made of the left-out images.
+        held: predictions of the chosen candidate on the left-out images.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Choice:
 
     @property
     def candidate(self) -> tuple[str, MethodConfig]:
-        """Name and config, whatever is refined."""
+        """Name and config, without the refinement."""
         return self.name.partition(", edges")[0], self.model.config
 
     @property
@@ -100,20 +100,24 @@ class Choice:
 
     @property
     def log_odds(self) -> Tensor:
-        """(N, 1, 1): the thresholds as log-odds, which are taken off the classes' own."""
-        return torch.tensor([log_odds(own.threshold) for own in self.classes.values()]).view(-1, 1, 1)
+        """(N, 1, 1): the thresholds as log-odds, to subtract from those of the classes."""
+        return torch.tensor([log_odds(estimate.threshold) for estimate in self.classes.values()]).view(
+            -1, 1, 1
+        )
 
     @property
     def lines(self) -> list[str]:
         """Sentences for a user: the choice, what to expect of each class, and the notes."""
-        found = [f"chosen by your examples: {self.name}, at {self.input}"]
-        for name, own in self.classes.items():
-            if own.iou is None:
+        sentences = [f"chosen by your examples: {self.name}, at {self.input}"]
+        for name, estimate in self.classes.items():
+            if estimate.iou is None:
                 continue
-            spread = "" if own.spread is None else f" ± {own.spread:.2f}"
+            spread = "" if estimate.spread is None else f" ± {estimate.spread:.2f}"
             kind = "" if self.calibrated else ", uncalibrated"
-            found.append(f"{name}: expected IoU {own.iou:.2f}{spread}{kind}, threshold {own.threshold:g}")
-        return [*found, *self.notes]
+            sentences.append(
+                f"{name}: expected IoU {estimate.iou:.2f}{spread}{kind}, threshold {estimate.threshold:g}"
+            )
+        return [*sentences, *self.notes]
 
     def facts(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -123,11 +127,11 @@ class Choice:
             "calibrated": self.calibrated,
             "classes": {
                 name: {
-                    "iou": None if own.iou is None else round(own.iou, 3),
-                    "spread": None if own.spread is None else round(own.spread, 3),
-                    "threshold": own.threshold,
+                    "iou": None if estimate.iou is None else round(estimate.iou, 3),
+                    "spread": None if estimate.spread is None else round(estimate.spread, 3),
+                    "threshold": estimate.threshold,
                 }
-                for name, own in self.classes.items()
+                for name, estimate in self.classes.items()
             },
             "candidates": {name: round(score, 3) for name, score in self.candidates.items()},
             "notes": list(self.notes),
@@ -135,27 +139,27 @@ class Choice:
 
 
 def candidate_configs(backbone: BackboneConfig) -> dict[str, list[tuple[str, MethodConfig]]]:
-    """The candidates that read one backbone's maps, kind by kind; of a kind the usual one comes first."""
+    """The candidates on one backbone's maps by kind; the usual one of each kind comes first."""
     stages = backbone.stages
     deep = tuple(level for level in ("layer2", "layer3") if level in stages) or stages[-2:]
     matcher = MatcherConfig(backbone=backbone, levels=deep[::-1])
-    found: dict[str, list[tuple[str, MethodConfig]]] = {"matcher": [("matcher", matcher)]}
-    found |= {"linear": [], "perceptron": []}
+    candidates: dict[str, list[tuple[str, MethodConfig]]] = {"matcher": [("matcher", matcher)]}
+    candidates |= {"linear": [], "perceptron": []}
     for decay in _LINEAR:
         linear = FittedConfig(
             backbone=backbone, levels=deep, head=LinearHead(), decay=decay, cells=2000, steps=30
         )
-        found["linear"].append((f"linear head on {' and '.join(deep)}, decay {decay:g}", linear))
+        candidates["linear"].append((f"linear head on {' and '.join(deep)}, decay {decay:g}", linear))
     for decay in _PERCEPTRON:
         perceptron = FittedConfig(backbone=backbone, levels=backbone.levels, decay=decay)
-        found["perceptron"].append((f"perceptron on all levels, decay {decay:g}", perceptron))
-    return found
+        candidates["perceptron"].append((f"perceptron on all levels, decay {decay:g}", perceptron))
+    return candidates
 
 
 def choose(encoder: Model, supports: SupportSet) -> Choice:
     """Chooses the method for a support set: the highest mean expected IoU of the classes.
 
-    Every candidate is tested on annotated images that it was not shown, by leave-one-out, or by five folds
+    Every candidate is tested on annotated images that it has not seen, by leave-one-out, or by five folds
     where there are more than five images or groups of near-duplicates. Where nothing can be left out, one
     half of each image is tested on the other. The threshold of a class is chosen in the same way, for each
     left-out image by the others.
@@ -178,24 +182,24 @@ def choose(encoder: Model, supports: SupportSet) -> Choice:
     images = sampled(supports.images, supports.classes, lambda s, name: s.shows(name), MOST_IMAGES)
     tested = supports.of(images)
     folds, calibrated = folds_of(tested), True
-    if not any(own.shows(name) for fold in folds for own in fold.held for name in fold.rest.classes):
+    if not any(image.shows(name) for fold in folds for image in fold.held for name in fold.rest.classes):
         folds, calibrated = halves_of(tested), False
 
     trials = _Trials(encoder, tested, folds)
     trials.run()
     tried = trials.tried
-    ranked = sorted(tried, key=lambda own: -tried[own][0])
+    ranked = sorted(tried, key=lambda name: -tried[name][0])
     _, model, classes, held = tried[trials.best]
     choice = Choice(
         name=trials.best,
         model=model,
         classes=classes,
-        candidates={own: tried[own][0] for own in ranked},
+        candidates={name: tried[name][0] for name in ranked},
         calibrated=calibrated,
         notes=tuple(_notes(supports, len(images), classes, calibrated)),
         held=tuple(held) if calibrated else (),
     )
-    moved = tuple(replace(own, margins=own.margins - choice.log_odds) for own in choice.held)
+    moved = tuple(replace(result, margins=result.margins - choice.log_odds) for result in choice.held)
     return replace(choice, held=moved)
 
 
@@ -203,7 +207,7 @@ class _Trials:
     """The candidates on left-out images.
 
     Attributes:
-        tried: name to expected IoU, model, what to expect of each class, and, of the best, its answers.
+        tried: name to expected IoU, model, what to expect of each class, and, of the best, its predictions.
     """
 
     def __init__(self, encoder: Model, tested: SupportSet, folds: Sequence[Fold]) -> None:
@@ -218,122 +222,122 @@ class _Trials:
             return
         backbone = self._encoder.method.backbone.config
         kinds = candidate_configs(backbone)
-        first = {kind: self._score(*own[0]) for kind, own in kinds.items()}
+        first = {kind: self._score(*members[0]) for kind, members in kinds.items()}
         best = max((kind for kind in kinds if len(kinds[kind]) > 1), key=first.__getitem__)
-        for other in kinds[best][1:]:
-            self._score(*other)
-        pools = {" and ".join(kinds): [own[0] for own in kinds.values()], f"all {best}s": kinds[best]}
+        for candidate in kinds[best][1:]:
+            self._score(*candidate)
+        pools = {" and ".join(kinds): [members[0] for members in kinds.values()], f"all {best}s": kinds[best]}
         for name, members in pools.items():  # no further fits
-            config = MeanConfig(backbone=backbone, members=tuple(own for _, own in members))
-            self._score(f"mean of {name}", config, _mean([self._plain[own] for own, _ in members]))
+            config = MeanConfig(backbone=backbone, members=tuple(member for _, member in members))
+            self._score(f"mean of {name}", config, _mean([self._plain[member] for member, _ in members]))
 
     @property
     def best(self) -> str:
         """The name of the candidate to take."""
-        return max(self.tried, key=lambda own: self.tried[own][0] + _GAIN * own.endswith(_HALF))
+        return max(self.tried, key=lambda name: self.tried[name][0] + _GAIN * name.endswith(_HALF))
 
     def _score(self, name: str, config: MethodConfig, held: list[HeldOut] | None = None) -> float:
-        """The best expected IoU of a candidate over how far it is refined; its answers may be known."""
+        """The best expected IoU of a candidate over all refinements; ``held`` are its known predictions."""
         encoder, best = self._encoder, 0.0
         method = on_backbone(config, encoder.method.backbone)
 
         def model(suffix: str, share: float) -> Model:
-            shown, low = f"auto: {name}{suffix}", encoder.precision
-            return Model(method, config, encoder.size, encoder.views, shown, precision=low, refine=share)
+            auto, precision = f"auto: {name}{suffix}", encoder.precision
+            return Model(method, config, encoder.size, encoder.views, auto, precision=precision, refine=share)
 
         plain = held or held_out(model("", 0.0), self._tested, self._folds)
-        sharp = plain if encoder.refine == 0 else [_refined(each) for each in plain]
+        sharp = plain if encoder.refine == 0 else [_refined(result) for result in plain]
         for suffix, share in SHARES.items():
             if encoder.refine not in (None, share):
                 continue
-            made = [_between(*pair, share) for pair in zip(plain, sharp, strict=True)]
-            classes = expected(made, self._tested.classes)
-            known = [each.iou for each in classes.values() if each.iou is not None]
-            score = sum(known) / max(1, len(known))
-            self.tried[name + suffix] = (score, model(suffix, share), classes, made)
+            results = [_between(*pair, share) for pair in zip(plain, sharp, strict=True)]
+            classes = expected(results, self._tested.classes)
+            ious = [estimate.iou for estimate in classes.values() if estimate.iou is not None]
+            score = sum(ious) / max(1, len(ious))
+            self.tried[name + suffix] = (score, model(suffix, share), classes, results)
             best = max(best, score)
             for worse in self.tried.keys() - {self.best}:
-                self.tried[worse] = (*self.tried[worse][:3], [])  # the answers of the best are enough
-        self._plain[name] = [replace(each, margins=each.margins.half()) for each in plain]
+                self.tried[worse] = (*self.tried[worse][:3], [])  # only those of the best are used
+        self._plain[name] = [replace(result, margins=result.margins.half()) for result in plain]
         return best
 
 
 def sampled(
     items: Sequence[T], classes: Sequence[str], shows: Callable[[T, str], bool], most: int
 ) -> list[T]:
-    """At most so many of the items, evenly spaced, and alike from each class."""
+    """At most so many of the items, evenly spaced, and equally many of each class."""
     if len(items) <= most:
         return list(items)
-    of_class = [[i for i, item in enumerate(items) if shows(item, name)] for name in classes]
-    of_class.append([i for i, item in enumerate(items) if not any(shows(item, name) for name in classes)])
-    share = max(1, most // sum(map(bool, of_class)))
-    kept: set[int] = set()
-    for own in of_class:
-        count = min(len(own), share)
-        kept |= {own[k * len(own) // count] for k in range(count)}
-    return [items[i] for i in sorted(kept)]
+    groups = [[i for i, item in enumerate(items) if shows(item, name)] for name in classes]
+    groups.append([i for i, item in enumerate(items) if not any(shows(item, name) for name in classes)])
+    share = max(1, most // sum(map(bool, groups)))
+    indices: set[int] = set()
+    for group in groups:
+        count = min(len(group), share)
+        indices |= {group[k * len(group) // count] for k in range(count)}
+    return [items[i] for i in sorted(indices)]
 
 
 def expected(held: Sequence[HeldOut], classes: Sequence[str]) -> dict[str, ExpectedClass]:
-    """What left-out images say of each class, each at a threshold that the others chose."""
+    """What to expect of each class by left-out images, each at a threshold chosen on the others."""
     counts: dict[str, list[Tensor]] = {name: [] for name in classes}
-    for each in held:
-        margins = margins_of(each)
+    for result in held:
+        margins = margins_of(result)
         for j, name in enumerate(classes):
-            if name in each.known:
-                counts[name].append(_counts(lead(margins, j), truth_of(each, name)))
-    return {name: _expected(torch.stack(own)) if own else _expected(None) for name, own in counts.items()}
+            if name in result.known:
+                counts[name].append(_counts(lead(margins, j), truth_of(result, name)))
+    return {name: _expected(torch.stack(rows)) if rows else _expected(None) for name, rows in counts.items()}
 
 
 def truth_of(held: HeldOut, name: str) -> Tensor:
     """(n, h, w) in {0, 1, 255}: a class on a left-out image, at the image's own size where it is known."""
-    whole = held.image.whole_truth(name)
-    return held.image.truth(name) if whole is None else whole[None]
+    truth = held.image.whole_truth(name)
+    return held.image.truth(name) if truth is None else truth[None]
 
 
 def margins_of(held: HeldOut) -> Tensor:
     """(n, N, h, w): the margins at the size of :func:`truth_of`."""
-    whole = held.image.whole_truth("")
-    if whole is None:
+    truth = held.image.whole_truth("")
+    if truth is None:
         return held.margins
     image = held.image.image
     joined = join_views(held.margins, image.windows, image.size)
-    return to_size(joined, (int(whole.shape[0]), int(whole.shape[1])))[None]
+    return to_size(joined, (int(truth.shape[0]), int(truth.shape[1])))[None]
 
 
-def _counts(ahead: Tensor, true: Tensor) -> Tensor:
+def _counts(leads: Tensor, truth: Tensor) -> Tensor:
     """(3, T) of a class on an image: pixels of the intersection and of the union, whether it is shown."""
-    counted, inside = true != IGNORE, true == 1
-    found = torch.stack([(ahead > bound) & counted for bound in map(log_odds, _THRESHOLDS)]).flatten(1)
+    counted, inside = truth != IGNORE, truth == 1
+    predicted = torch.stack([(leads > bound) & counted for bound in map(log_odds, _THRESHOLDS)]).flatten(1)
     inside = inside.flatten()
-    shown = inside.any().expand(len(found))
-    return torch.stack([(found & inside).sum(1), (found | inside).sum(1), shown]).double()
+    shown = inside.any().expand(len(predicted))
+    return torch.stack([(predicted & inside).sum(1), (predicted | inside).sum(1), shown]).double()
 
 
 def _expected(counts: Tensor | None) -> ExpectedClass:
-    """Of a class's counts (n, 3, T) on left-out images."""
+    """The IoU, spread and threshold of a class by its counts (n, 3, T) on left-out images."""
     if counts is None or not bool(counts[:, 2].any()):
         return ExpectedClass(iou=None, spread=None)
-    hit, area, shown = counts.unbind(dim=1)
-    best = int(_iou(hit.sum(0), area.sum(0)).argmax())
-    own = torch.zeros(len(hit), dtype=torch.long)
-    if len(hit) > 1:
-        own = _iou(hit.sum(0) - hit, area.sum(0) - area).argmax(dim=1)
-    places = torch.arange(len(hit))
-    chosen = float(_iou(hit[places, own].sum(), area[places, own].sum()))
-    usual = float(_iou(hit[:, 0].sum(), area[:, 0].sum()))
-    if best == 0 or chosen < usual + _GAIN:
-        best, own, chosen = 0, torch.zeros_like(own), usual
-    single = _iou(hit[places, own], area[places, own])[shown[:, 0] > 0]
+    intersection, union, shown = counts.unbind(dim=1)
+    best = int(_iou(intersection.sum(0), union.sum(0)).argmax())
+    indices = torch.zeros(len(intersection), dtype=torch.long)
+    if len(intersection) > 1:
+        indices = _iou(intersection.sum(0) - intersection, union.sum(0) - union).argmax(dim=1)
+    rows = torch.arange(len(intersection))
+    chosen = float(_iou(intersection[rows, indices].sum(), union[rows, indices].sum()))
+    default = float(_iou(intersection[:, 0].sum(), union[:, 0].sum()))
+    if best == 0 or chosen < default + _GAIN:
+        best, indices, chosen = 0, torch.zeros_like(indices), default
+    single = _iou(intersection[rows, indices], union[rows, indices])[shown[:, 0] > 0]
     spread = float(single.std()) if len(single) > 1 else None
     return ExpectedClass(iou=chosen, spread=spread, threshold=_THRESHOLDS[best])
 
 
-def _mean(several: Sequence[Sequence[HeldOut]]) -> list[HeldOut]:
-    """What the mean of methods makes of the same left-out images."""
+def _mean(results: Sequence[Sequence[HeldOut]]) -> list[HeldOut]:
+    """Predictions of the mean of several methods on the same left-out images."""
     return [
-        replace(same[0], margins=torch.stack([each.margins.float() for each in same]).mean(dim=0))
-        for same in zip(*several, strict=True)
+        replace(same[0], margins=torch.stack([result.margins.float() for result in same]).mean(dim=0))
+        for same in zip(*results, strict=True)
     ]
 
 
@@ -342,18 +346,16 @@ def _between(plain: HeldOut, sharp: HeldOut, share: float) -> HeldOut:
 
 
 def _refined(held: HeldOut) -> HeldOut:
-    """Of the classes that are known, as a model that refines gives it."""
-    margins = refined(held.margins, held.image.image.features)
-    return replace(held, margins=margins)
+    return replace(held, margins=refined(held.margins, held.image.image.features))
 
 
 def log_odds(chance: float) -> float:
-    """Of a probability in (0, 1)."""
+    """The log-odds of a probability in (0, 1)."""
     return math.log(chance / (1 - chance))
 
 
-def _iou(hit: Tensor, area: Tensor) -> Tensor:
-    return torch.where(area > 0, hit / area.clamp(min=1), 1.0)
+def _iou(intersection: Tensor, union: Tensor) -> Tensor:
+    return torch.where(union > 0, intersection / union.clamp(min=1), 1.0)
 
 
 def _notes(
@@ -365,20 +367,19 @@ def _notes(
         notes.append(f"the choice was made on {used} of the {len(supports.images)} annotated images")
     if not calibrated:
         notes.append(
-            "no annotated image can be left out (all are one picture, or show a class each), so that "
-            "the expected IoU, of one half of an image by the other, promises too much: annotate a second, "
-            "different image"
+            "no annotated image can be left out (all are one picture, or show a class each), so the expected "
+            "IoU, of one half of an image by the other, is too optimistic: annotate a second, different image"
         )
-    for name, own in classes.items():
-        marked = sum(int((s.masks[name] == 1).sum()) for s in supports.positives(name))
-        if own.iou is None:
-            notes.append(f"{name}: shown on one example only, so that nothing is known: annotate one more")
-        elif own.iou < _NOTHING:
+    for name, estimate in classes.items():
+        marked = sum(int((support.masks[name] == 1).sum()) for support in supports.positives(name))
+        if estimate.iou is None:
+            notes.append(f"{name}: shown on one example only, so no IoU can be expected: annotate one more")
+        elif estimate.iou < _NOTHING:
             notes.append(
-                f"{name}: the examples say nothing of each other; are they annotated alike? Going on with "
-                "them: look at the result before using it"
+                f"{name}: the examples do not predict each other; are they annotated alike? Check the result "
+                "before using it"
             )
-        elif own.iou < _LOW:
+        elif estimate.iou < _LOW:
             notes.append(
                 f"{name}: low; annotate the first, least certain images of the contact sheet too, or try "
                 "--tiles for small things in large images, or a larger --size"

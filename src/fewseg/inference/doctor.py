@@ -1,4 +1,4 @@
-"""``fewseg doctor``: what this machine has, what is missing, and the command for it."""
+"""``fewseg doctor``: what is installed on this machine, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ class Finding:
 
     what: str
     found: str
-    advice: str = ""  # a command or a sentence, where something is missing
+    advice: str = ""  # a command or a sentence, if something is missing
     serious: bool = False  # whether fewseg cannot work without it
 
 
 def run(options: DoctorOptions, console: Console) -> int:
     """Prints the report."""
     del options
-    found = list(findings())
-    for each in found:
-        mark = "!!" if each.serious else "- " if each.advice else "ok"
-        console.out(f"{mark} {each.what}: {each.found}", highlight=False)
-        if each.advice:
-            console.out(f"     {each.advice}", highlight=False)
-    return int(any(each.serious for each in found))
+    results = list(findings())
+    for finding in results:
+        mark = "!!" if finding.serious else "- " if finding.advice else "ok"
+        console.out(f"{mark} {finding.what}: {finding.found}", highlight=False)
+        if finding.advice:
+            console.out(f"     {finding.advice}", highlight=False)
+    return int(any(finding.serious for finding in results))
 
 
 def findings() -> Iterator[Finding]:
-    """Everything that is looked at; a check that fails itself is a finding too."""
+    """The results of all checks; an error of a check is a finding too."""
     for name, check in (
         ("versions", _versions),
         ("hardware", _hardware),
@@ -129,8 +129,8 @@ def _cache() -> Iterator[Finding]:
         )
         return
     free = free_mib(folder)
-    kept = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
-    line = f"{folder}, {kept:.0f} MiB used, {free:.0f} MiB free on its disk"
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+    line = f"{folder}, {used:.0f} MiB used, {free:.0f} MiB free on its disk"
     little = f"free some space, or remove what is in {Path(folder, 'features')}: it is made again"
     yield Finding("cache", line, little if free < _LITTLE_MIB else "")
 

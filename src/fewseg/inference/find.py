@@ -1,4 +1,4 @@
-"""Finding images to label; free of torch, so that a command line finds a mistake at once."""
+"""Finds images to label; imports no torch, so that the command line reports mistakes at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fewseg.ops.places import (
 )
 
 _SUFFIXES = (*IMAGE_SUFFIXES, ".avif", ".heic", ".heif", ".jp2")
-"""Of images; one that this machine cannot read is reported, where leaving it out would pass unnoticed."""
+"""Suffixes of images; files that this machine cannot read are reported rather than left out."""
 
 
 def find_images(places: Sequence[str | Path], leave_out: Path | None = None) -> Mapping[str, Path]:
@@ -30,11 +30,11 @@ def find_images(places: Sequence[str | Path], leave_out: Path | None = None) -> 
 
     Args:
         places: folders (all images below them), patterns such as ``photos/**/*.jpg``, or files.
-        leave_out: a folder whose files are none of them: that of the outputs, which may lie below.
+        leave_out: a folder whose files are left out, such as that of the outputs.
 
     Returns:
-        Name to file, by name. A name is the path relative to the folder that all files have in common, with
-        forward slashes, so that the same file name in two folders is two names.
+        Name to file, sorted by name. A name is the path relative to the common folder of all files, with
+        forward slashes.
 
     Raises:
         DataError: a place does not exist, or there is no image at all.
@@ -44,9 +44,9 @@ def find_images(places: Sequence[str | Path], leave_out: Path | None = None) -> 
     roots: list[Path] = []
     files: dict[Path, None] = {}
     for place in map(str, places):
-        root, found = _files_of(place)
+        root, paths = _files_of(place)
         roots.append(root)
-        files.update(dict.fromkeys(f for f in found if not _below(f, leave_out)))
+        files.update(dict.fromkeys(path for path in paths if not _below(path, leave_out)))
     if not files:
         raise DataError(
             f"{', '.join(map(str, places))}: found no images there (files that end in "
@@ -79,19 +79,19 @@ def _below(file: Path, folder: Path | None) -> bool:
 
 
 Place = tuple[str, str]
-"""A place of fsspec, and the path of a file there."""
+"""A place that fsspec opens, and the path of a file in it."""
 
 
 def find_everywhere(places: Sequence[str], leave_out: Path | None = None) -> Mapping[str, Place]:
-    """Finds images anywhere: folders, patterns and files as :func:`find_images`, and what fsspec knows.
+    """Finds images in local places, as :func:`find_images`, and in all places that fsspec can open.
 
     Args:
         places: also ``s3://bucket/photos``, archives (``photos.zip``), and lists: a ``.parquet`` with a
             column ``path`` of files or URLs and, where wanted, ``name``.
-        leave_out: a local folder whose files are none of them.
+        leave_out: a local folder whose files are left out.
 
     Returns:
-        Name to place, by name; names are relative to the folder that all have in common.
+        Name to place, sorted by name; names are relative to the common folder of all files.
 
     Raises:
         DataError: there is no image at all, or two images have one name.
@@ -101,17 +101,17 @@ def find_everywhere(places: Sequence[str], leave_out: Path | None = None) -> Map
         return {name: ("file://", os.path.abspath(f)) for name, f in find_images(places, leave_out).items()}
     listed = [_listed(place if is_remote(place) else os.path.abspath(place)) for place in places]
     common = posixpath.commonpath([root for root, _ in listed])
-    found: dict[str, Place] = {}
+    images: dict[str, Place] = {}
     for root, files in listed:
         for name, file in files.items():
             full = posixpath.join(root[len(common) :].strip("/"), name)
-            if found.setdefault(full, file) != file:
+            if images.setdefault(full, file) != file:
                 raise DataError(
-                    f"two images have the name {full}: label them in two runs, or name them apart"
+                    f"two images have the name {full}: label them in two runs, or rename one of them"
                 )
-    if not found:
+    if not images:
         raise DataError(f"{', '.join(places)}: found no images there ({', '.join(IMAGE_SUFFIXES)})")
-    return dict(sorted(found.items()))
+    return dict(sorted(images.items()))
 
 
 def _listed(place: str) -> tuple[str, dict[str, Place]]:
@@ -129,7 +129,7 @@ def _listed(place: str) -> tuple[str, dict[str, Place]]:
 
 
 def _of_list(place: str) -> tuple[str, dict[str, Place]]:
-    """As :func:`_listed`, of a Parquet file's column ``path`` and, where it has one, ``name``."""
+    """As :func:`_listed`, for the columns ``path`` and, optionally, ``name`` of a Parquet file."""
     from pyarrow import ArrowException, parquet
 
     fs, path = opened(place)
@@ -140,20 +140,20 @@ def _of_list(place: str) -> tuple[str, dict[str, Place]]:
         paths = list(map(str, columns["path"]))
     except (ArrowException, KeyError, TypeError) as error:
         raise DataError(
-            f"{place} is no list of images ({first_line(error)}): give a Parquet file with a column 'path' "
-            "of files or URLs"
+            f"{place} is not a list of images ({first_line(error)}): give a Parquet file with a column "
+            "'path' of files or URLs"
         ) from error
     files = []
-    for own in paths:
-        if "::" in own:
-            raise DataError(f"{place} lists {own}: give plain files and URLs")
-        if is_remote(own):
-            files.append((own[: own.index("://") + 3], own[own.index("://") + 3 :]))
+    for file in paths:
+        if "::" in file:
+            raise DataError(f"{place} lists {file}: give plain files and URLs")
+        if is_remote(file):
+            files.append((file[: file.index("://") + 3], file[file.index("://") + 3 :]))
         else:
-            files.append(("file://", os.path.abspath(os.path.join(os.path.dirname(path), own))))
-    full = [f"{root.removesuffix('://')}/{own.lstrip('/')}" for root, own in files]
-    base = posixpath.commonpath([posixpath.dirname(own) for own in full]) if full else ""
-    names = columns.get("name") or [own[len(base) :].lstrip("/") for own in full]
+            files.append(("file://", os.path.abspath(os.path.join(os.path.dirname(path), file))))
+    full = [f"{root.removesuffix('://')}/{file.lstrip('/')}" for root, file in files]
+    base = posixpath.commonpath([posixpath.dirname(file) for file in full]) if full else ""
+    names = columns.get("name") or [file[len(base) :].lstrip("/") for file in full]
     if len(set(names)) < len(set(files)):
-        raise DataError(f"{place} has one name for two images: give each a name of its own")
+        raise DataError(f"{place} has one name for two images: give each image a different name")
     return base, dict(zip(map(str, names), files, strict=True))

@@ -1,4 +1,4 @@
-"""``fewseg label``: a folder of images, with outputs that a killed run goes on with."""
+"""``fewseg label``: labels a folder of images; a killed run can be continued."""
 
 from __future__ import annotations
 
@@ -48,40 +48,39 @@ A = TypeVar("A")
 
 RUN_FILE = "run.json"
 SHAPES, PRECISION, INSTANCES = "shapes of labelme", "precision", "instances"
-"""Facts that a later run may add: there were no such files before it, or the model's digest has it too."""
+"""Facts that the file of an earlier run may lack; shapes and precision then count as equal."""
 
 
 @contextmanager
 def claimed(
     folder: Path, facts: Mapping[str, object], about: Mapping[str, object] | None = None
 ) -> Iterator[None]:
-    """Keeps a folder for one run, and for later ones with the same facts; its file records them and more."""
+    """Keeps a folder for runs with the same facts, one at a time, and records the facts in its run file."""
     path = folder / RUN_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritten(path, error) from error
     with _alone(folder):
-        found = path.read_bytes() if path.is_file() else None
-        atomic_write_text(path, run_record(str(folder), found, facts, about))
+        content = path.read_bytes() if path.is_file() else None
+        atomic_write_text(path, run_record(str(folder), content, facts, about))
         yield
 
 
 def run_record(
-    folder: str, found: bytes | None, facts: Mapping[str, object], about: Mapping[str, object] | None = None
+    folder: str, content: bytes | None, facts: Mapping[str, object], about: Mapping[str, object] | None = None
 ) -> str:
-    """The content of a run's file; raises a DataError where the one found is of a different run."""
+    """The content of a run's file; raises a DataError if ``content`` is that of a different run."""
     known: dict[str, object] = {}
-    if found is not None:
+    if content is not None:
         try:
-            value = parse_json(found)
+            value = parse_json(content)
         except ValueError as error:
             raise DataError(
                 f"{folder}/{RUN_FILE} is broken ({error}): remove it, or choose a different folder"
             ) from error
-        known = {key: facts.get(key) for key in (SHAPES, PRECISION)} | (
-            value if isinstance(value, dict) else {}
-        )
+        known = {key: facts.get(key) for key in (SHAPES, PRECISION)}
+        known |= value if isinstance(value, dict) else {}
         if differing := sorted(k for k in facts if known.get(k) != facts[k]):
             raise DataError(
                 f"{folder} holds a run with a different {', '.join(differing)}; only the same run can "
@@ -103,14 +102,14 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class RunReport:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
-        done: images that were labelled now.
-        before: images that an earlier run had labelled.
-        problems: name of an image to what is wrong with it.
-        summary: sentences on what was labelled now: how good each class seems, and what to do where it does
-            not.
+        done: number of images labelled by this run.
+        before: number of images labelled by earlier runs.
+        problems: image name to what is wrong with the image.
+        summary: sentences on the images of this run: how good each class seems, and what to do where it is
+            poor.
     """
 
     done: int
@@ -126,7 +125,7 @@ def label(options: LabelOptions) -> RunReport:
         options: see :class:`~fewseg.inference.LabelOptions`.
 
     Returns:
-        What was done; an image that cannot be used is in ``problems`` and loses no other.
+        The report; an image that cannot be used is in its ``problems`` and does not stop the run.
 
     Raises:
         ValueError: an option is out of range, or the supports or the model cannot be used.
@@ -145,7 +144,7 @@ def label(options: LabelOptions) -> RunReport:
 
 
 def segmenter_of(options: LabelOptions) -> tuple[Segmenter, list[str]]:
-    """The segmenter with its supports, and sentences on what to expect of it, which are logged."""
+    """The segmenter with its supports, and sentences on what to expect, which are logged too."""
     convert: Callable[[Model], Model] | None = None
     model = options.model
     if options.backend == "onnx":
@@ -173,19 +172,19 @@ def label_images(
     """Labels images without a contact sheet; a second run does only what is missing.
 
     Args:
-        segmenter: with its supports.
+        segmenter: a segmenter with supports.
         images: name to file, of :func:`~fewseg.inference.find_images`.
-        folder: where everything goes.
-        options: how.
+        folder: the folder of the outputs.
+        options: options of the run.
 
     Returns:
-        What was done; an image that cannot be used is in ``problems`` and loses no other.
+        The report; an image that cannot be used is in its ``problems`` and does not stop the run.
 
     Raises:
-        DataError: the folder holds a run with other supports, another model or other settings, or another
-            process labels into it now.
+        DataError: the folder holds a run with different supports, model or settings, or another process is
+            labelling into it.
         ValueError: there is no support, or an option is out of range.
-        OSError: the folder is not writable or the disk is full; what was written is complete, and the same
+        OSError: the folder is not writable or the disk is full; written images are complete, and the same
             run continues there.
     """
     options = options or RunOptions()
@@ -227,7 +226,7 @@ def label_images(
 def opened_outputs(
     folder: Path, classes: tuple[str, ...], names: Iterable[str], root: Path | None, options: RunOptions
 ) -> Iterator[Outputs]:
-    """The outputs for images of a folder ``root``, which become complete unless the block raises."""
+    """The outputs for images of a folder ``root``, which are completed unless the block raises."""
     write = WriteOptions(stems=output_stems(names), images=root, label_studio=options.label_studio)
     outputs = Outputs(folder, classes, options.formats, write)
     finished = False
@@ -249,18 +248,18 @@ def _run(
     options: RunOptions,
     summary: RunSummary,
 ) -> dict[str, str]:
-    """Labels images and returns, of those that could not be used, what is wrong with them."""
+    """Labels images and returns, for those that could not be used, what is wrong with them."""
     lost: dict[str, str] = {}
 
     def read(name: str) -> tuple[Tensor, NDArray[np.uint8] | None]:
         pixels = read_image(images[name], name, segmenter.max_pixels, segmenter.value_range)
         return pixels, thumbnail(pixels) if options.sheet > 0 else None
 
-    def write(name: str, found: Segmentation, thumb: NDArray[np.uint8] | None) -> None:
+    def write(name: str, segmentation: Segmentation, thumb: NDArray[np.uint8] | None) -> None:
         if thumb is not None:
-            write_thumbnail(thumbs, name, thumb, found.labels)
-        things = found.instances(options.instances, options.min_area) if options.instances else None
-        outputs.write(found.prediction(name, probability=outputs.probability, instances=things))
+            write_thumbnail(thumbs, name, thumb, segmentation.labels)
+        instances = segmentation.instances(options.instances, options.min_area) if options.instances else None
+        outputs.write(segmentation.prediction(name, probability=outputs.probability, instances=instances))
 
     finished = label_stream(segmenter.model, session, images, read, write, lost, options, summary)
     with progress_bar(not options.quiet) as bar:
@@ -280,17 +279,17 @@ def label_stream(
     options: RunOptions,
     summary: RunSummary | None = None,
 ) -> Iterator[str]:
-    """Labels images one by one, each yielded when it is written or among the problems.
+    """Labels images one by one; yields each name once it is written or among the problems.
 
     Args:
-        model: encodes the images.
-        session: of the supports.
-        names: of the images.
-        read: gives the pixels (3, H, W) uint8 of an image, and what ``write`` gets of it beside the result.
+        model: the model that encodes the images.
+        session: the session of the supports.
+        names: names of the images.
+        read: returns the pixels (3, H, W) uint8 of an image, and a value that is passed on to ``write``.
         write: takes the results, in the order of the names.
-        problems: gets the names of images that could not be used, and what is wrong with them.
-        options: of the run.
-        summary: gets the results too.
+        problems: receives the names of images that could not be used, and what is wrong with them.
+        options: options of the run.
+        summary: receives the results too.
     """
 
     def prepared(name: str) -> tuple[PreparedImage, A]:
@@ -299,11 +298,11 @@ def label_stream(
 
     def compute(batch: list[tuple[str, tuple[PreparedImage, A]]]) -> list[tuple[Segmentation, A]]:
         encoded = model.encode([image for _, (image, _) in batch])
-        found = session.segment_all(encoded, quality=options.quality)
+        results = session.segment_all(encoded, quality=options.quality)
         if summary is not None:
-            for (name, _), image, own in zip(batch, encoded, found, strict=True):
-                summary.add(name, image, own)
-        return [(own, beside) for own, (_, (_, beside)) in zip(found, batch, strict=True)]
+            for (name, _), image, result in zip(batch, encoded, results, strict=True):
+                summary.add(name, image, result)
+        return [(result, beside) for result, (_, (_, beside)) in zip(results, batch, strict=True)]
 
     def failed(name: str, error: Exception) -> None:
         text = NO_MEMORY if isinstance(error, MemoryError) else str(error)
@@ -324,7 +323,7 @@ def label_stream(
 
 
 def range_before(record: bytes | None) -> ValueRange | None:
-    """The range of values of an earlier run, by its file."""
+    """The range of values of an earlier run, from its file."""
     try:
         low, high = parse_json(record or b"")["value_range"]
         return float(low), float(high)
@@ -333,7 +332,7 @@ def range_before(record: bytes | None) -> ValueRange | None:
 
 
 def run_facts(session: Session, value_range: ValueRange | None, options: RunOptions) -> dict[str, object]:
-    """What must be the same in two runs into one folder."""
+    """Everything that must be equal in two runs into one folder."""
     shapes = [name for name in options.formats if name in ("labelme", "labelme-polygons")]
     return {
         "format": "fewseg-run-1",

@@ -51,7 +51,7 @@ def save(
     licence: str = "",
     results: Path | None = None,
 ) -> None:
-    """Writes a model and its supports; the card says to read them from ``place``, by default the folder."""
+    """Writes a model and its supports; the card names ``place``, by default the folder, to load them from."""
     about = model.about or Checkpoint(config=model.config)
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -120,7 +120,7 @@ def load(
     device: torch.device | str | None = None,
     local_files_only: bool = False,
 ) -> tuple[Model, Path | None]:
-    """Reads a model, and where its supports lie; see ``Segmenter.from_pretrained``."""
+    """Loads a model, and the path of its supports; see ``Segmenter.from_pretrained``."""
     folder = Path(name) if Path(name).is_dir() else _downloaded(str(name), revision, local_files_only)
     if not (folder / MODEL).is_file() or not (folder / SETTINGS).is_file():
         raise DataError(
@@ -129,20 +129,20 @@ def load(
         )
     settings = _settings(folder / SETTINGS)
     method, about = load_checkpoint(folder / MODEL)
-    fusions = {method.fusion.kind: method.fusion, **{own.kind: own for own in method.fusions}}
+    fusions = {method.fusion.kind: method.fusion, **{fusion.kind: fusion for fusion in method.fusions}}
     if settings["fusion"] not in fusions:
         raise DataError(f"{folder / SETTINGS}: {type(method).__name__} has no fusion {settings['fusion']!r}")
     if settings["fusion"] != method.fusion.kind:
         method.fusion = fusions[settings["fusion"]]
-    place = torch.device(device) if device is not None else best_device()
+    target = torch.device(device) if device is not None else best_device()
     supports = folder / SUPPORTS
     model = Model(
-        method.to(place).to(memory_format=torch.channels_last),
+        method.to(target).to(memory_format=torch.channels_last),
         about.config,
         settings["size"],
         config_from_json(settings["views"], Whole, Tiles),
         settings["name"],
-        precision=precision_of_supports(supports) if supports.is_file() else precision_on(place),
+        precision=precision_of_supports(supports) if supports.is_file() else precision_on(target),
         chooses=settings["chooses"],
         refine=settings["refine"],
         about=about,
@@ -179,7 +179,7 @@ def push(
 
 
 def _downloaded(name: str, revision: str | None, local_files_only: bool) -> Path:
-    """The cached copy of a repository's files, of no others than those that ``save`` writes."""
+    """The cached copy of a repository, with only the files that ``save`` writes."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
         HFValidationError,
@@ -221,17 +221,17 @@ def _downloaded(name: str, revision: str | None, local_files_only: bool) -> Path
 
 def _settings(path: Path) -> dict[str, Any]:
     try:
-        found = parse_json(path.read_bytes())
+        settings = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}): save the segmenter again") from error
-    schema = found.get("schema") if isinstance(found, dict) else None
+    schema = settings.get("schema") if isinstance(settings, dict) else None
     if isinstance(schema, int) and schema > _SCHEMA:
         raise DataError(f"{path} has schema {schema}, this version reads up to {_SCHEMA}: update fewseg")
     wrong = [
         key
         for key, kinds in _FORMS.items()
-        if not isinstance(found, dict) or type(found.get(key, ...)) not in kinds
+        if not isinstance(settings, dict) or type(settings.get(key, ...)) not in kinds
     ]
     if wrong:
         raise DataError(f"{path} has no valid {', '.join(wrong)}: save the segmenter again")
-    return dict(found)
+    return dict(settings)

@@ -1,4 +1,4 @@
-"""Images and masks in whatever form a caller has them."""
+"""Reads images and masks in all forms that a caller may have."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _wrong_array(what: str, pixels: Tensor) -> DataError:
 
 
 def _bytes(planes: Tensor, what: str, value_range: ValueRange | None) -> Tensor:
-    """uint8 of pixels that are uint8, floats in [0, 1], or whole numbers with a range."""
+    """Converts uint8, floats in [0, 1], or whole numbers with a range to uint8."""
     if planes.dtype == torch.uint8:
         return planes
     if value_range is not None and _is_deep(planes.dtype):
@@ -127,28 +127,28 @@ def _is_deep(kind: torch.dtype) -> bool:
 
 
 _PERCENTILES = (0.1, 99.9)
-_MOST_VALUES = 2**20  # of an image, evenly spaced
+_MOST_VALUES = 2**20  # most values of an image, evenly spaced
 
 
 def value_range_of(images: Sequence[object], max_pixels: int = MAX_PIXELS) -> ValueRange | None:
     """The 0.1 and 99.9 percentiles of the values of all images of more than 8 bits; None without any."""
-    found = []
+    samples = []
     for image in images:
         with suppress(DataError):  # reading the image reports it
-            found += [
+            samples += [
                 values.ravel()[:: -(-values.size // _MOST_VALUES)].copy()
                 for values in _deep_values(image, max_pixels)
             ]
-    if not found:
+    if not samples:
         return None
-    values = np.concatenate(found)
+    values = np.concatenate(samples)
     values = values[np.isfinite(values)].astype(np.float64)
     low, high = np.percentile(values, _PERCENTILES).tolist() if values.size else (0.0, 1.0)
     return low, high if high > low else low + 1
 
 
 class FirstRange:
-    """The range of values of the first image of more than 8 bits, which holds for all that follow.
+    """The range of values of the first image of more than 8 bits, which is used for all later ones.
 
     Attributes:
         found: the range; None before such an image.
@@ -159,15 +159,15 @@ class FirstRange:
         self._lock = threading.Lock()
 
     def of(self, content: bytes, max_pixels: int) -> ValueRange | None:
-        """What becomes 0 and 255 of an image file; None of one of 8 bits."""
-        own = value_range_of([content], max_pixels)
+        """Returns the values that become 0 and 255 in an image file; None for one of 8 bits."""
+        value_range = value_range_of([content], max_pixels)
         with self._lock:
-            self.found = self.found or own
-            return own and self.found
+            self.found = self.found or value_range
+            return value_range and self.found
 
 
 def _deep_values(image: object, max_pixels: int) -> Iterator[NDArray[Any]]:
-    """The values of an image of more than 8 bits, none of another."""
+    """Yields the values of an image of more than 8 bits, and nothing for others."""
     if isinstance(image, (str, Path, bytes)):
         content = io.BytesIO(image) if isinstance(image, bytes) else None
         with opened(
@@ -186,7 +186,7 @@ def _deep_values(image: object, max_pixels: int) -> Iterator[NDArray[Any]]:
 def read_mask_of(
     mask: MaskLike | None, image_hw: tuple[int, int], what: str = "the mask", max_pixels: int = MAX_PIXELS
 ) -> Tensor:
-    """A mask as (H, W) uint8 in {0, 1, 255}, all 0 for None; a DataError where it is invalid or misfits."""
+    """A mask as (H, W) uint8 in {0, 1, 255}, all 0 for None; raises a DataError if it does not fit."""
     if mask is None:
         return torch.zeros(image_hw, dtype=torch.uint8)
     if isinstance(mask, (str, Path)):
@@ -232,7 +232,7 @@ def _mask_numbers(values: Tensor, what: str) -> Tensor:
 
 
 def as_list(values: Any, stacked: int) -> list[Any]:
-    """Several images or masks as a list; an array of ``stacked`` axes is several, anything else is one."""
+    """One or several images or masks as a list; an array with ``stacked`` axes holds several."""
     if isinstance(values, (list, tuple)) or getattr(values, "ndim", 0) == stacked:
         return list(values)
     return [values]

@@ -14,48 +14,48 @@ from fewseg.methods.base import MethodConfig
 logger = logging.getLogger(__name__)
 
 _LARGER = 1.5
-_LARGE = 2.0  # sides of the input from which on tiles are tried
-_MOST = 60.0  # passes of the usual size that the annotated images may take in addition
-_WORTH = 0.02  # of the expected IoU: what a larger input must gain, as it takes longer
+_LARGE = 2.0  # tiles are tried from this many sides of the input on
+_MOST = 60.0  # further passes of the usual size that the annotated images may take
+_WORTH = 0.02  # least gain in expected IoU for a larger input, which takes longer
 
 
 def with_fitting_input(segmenter: Segmenter, images: Sequence[AnnotatedImage]) -> Segmenter:
-    """The segmenter, or one with a larger input or with tiles where the examples gain two points of IoU.
+    """The segmenter, or one with a larger input or tiles if that gains two points of IoU on the examples.
 
     The method that was chosen is cross-validated once more for each input. That takes a backbone pass of the
     annotated images and a fit for each fold; inputs for which the passes would be more than 60 of the usual
     size are left out.
 
     Args:
-        segmenter: whose supports chose the method.
-        images: its supports, before the network.
+        segmenter: a segmenter whose supports chose the method.
+        images: its annotated images.
     """
     usual = segmenter.session().choice
     if usual is None or not usual.calibrated:
         return segmenter
-    best, score, left = segmenter, usual.score, _MOST
-    found = [f"{usual.input} {usual.score:.2f}"]
+    best, score, budget = segmenter, usual.score, _MOST
+    tried = [f"{usual.input} {usual.score:.2f}"]
     sizes = [image.size for image in images]
     for model in _others(segmenter.model, usual.candidate, sizes):
         passes = sum(len(model.views.windows(size, model.size)) for size in sizes)
-        left -= passes * (model.size / segmenter.model.size) ** 2
-        if left < 0:
+        budget -= passes * (model.size / segmenter.model.size) ** 2
+        if budget < 0:
             break
-        other = Segmenter(model, max_pixels=segmenter.max_pixels, value_range=segmenter.value_range)
-        other.add_annotated(images)
-        choice = other.session().choice
+        larger = Segmenter(model, max_pixels=segmenter.max_pixels, value_range=segmenter.value_range)
+        larger.add_annotated(images)
+        choice = larger.session().choice
         assert choice is not None
-        found.append(f"{choice.input} {choice.score:.2f}")
+        tried.append(f"{choice.input} {choice.score:.2f}")
         if choice.score >= score + _WORTH:
-            best, score = other, choice.score
-    logger.info("expected IoU by input: %s", ", ".join(found))
+            best, score = larger, choice.score
+    logger.info("expected IoU by input: %s", ", ".join(tried))
     return best
 
 
 def _others(
     model: Model, candidate: tuple[str, MethodConfig], sizes: Sequence[tuple[int, int]]
 ) -> list[Model]:
-    """The other inputs, the cheapest first, for the candidate that the usual one chose."""
+    """Models of other input sizes, cheapest first, for the candidate that the usual size chose."""
 
     def at(size: int, views: Views) -> Model:
         return Model(
@@ -71,8 +71,8 @@ def _others(
             candidate=candidate,
         )
 
-    found = [at(round(_LARGER * model.size / 8) * 8 + 1, model.views)]
+    others = [at(round(_LARGER * model.size / 8) * 8 + 1, model.views)]
     longer = median(max(size) for size in sizes)
     if longer >= _LARGE * model.size:
-        found.append(at(model.size, Tiles(side=round(longer / 2))))
-    return found
+        others.append(at(model.size, Tiles(side=round(longer / 2))))
+    return others

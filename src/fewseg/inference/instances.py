@@ -1,4 +1,4 @@
-"""Single things in a label map, which are connected, and what is counted of them."""
+"""Single objects in a label map: connected pieces of a class's mask."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fewseg.annotations.values import Instance, Mask
 from fewseg.inference.options import Split
 
 Numbers = NDArray[np.int32]
-"""(H, W): 0 nothing, else the number of the thing that a pixel belongs to."""
+"""(H, W): the number of the object that a pixel belongs to, or 0."""
 
 _EIGHT = np.ones((3, 3), dtype=np.bool_)  # pixels that touch at a corner are connected
 _NECK, _LEAST = 0.75, 1.5  # see _parted
@@ -21,14 +21,13 @@ _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))  # (down, right) to half of the eigh
 
 
 def numbered(labels: Mask, classes: int, split: Split, min_area: int) -> tuple[Numbers, Sequence[int]]:
-    """Numbers the things of a label map (H, W) from 1 on, class by class, each by its first pixel.
+    """Numbers the objects of a label map (H, W) from 1 on, by class and then by first pixel.
 
     Args:
         labels: 0 background, j = 1 .. ``classes``.
-        classes: how many.
-        split: "components" for connected pieces; "watershed" parts those that are narrow between two wide
-            places.
-        min_area: least pixels of a thing; smaller ones are left out.
+        classes: number of classes.
+        split: "components" for connected pieces; "watershed" also cuts pieces at their necks.
+        min_area: least pixels of an object; smaller ones are left out.
 
     Returns:
         The numbers (H, W), and the class j of each number.
@@ -38,11 +37,11 @@ def numbered(labels: Mask, classes: int, split: Split, min_area: int) -> tuple[N
     for j in range(1, classes + 1):
         mask = labels == j
         pieces = _parted(mask) if split == "watershed" else ndimage.label(mask, _EIGHT)[0]
-        kept = np.bincount(pieces.ravel()) >= max(1, min_area)
-        kept[0] = False
-        new = np.where(kept, np.cumsum(kept) + len(of_class), 0).astype(np.int32)
+        large = np.bincount(pieces.ravel()) >= max(1, min_area)
+        large[0] = False
+        new = np.where(large, np.cumsum(large) + len(of_class), 0).astype(np.int32)
         numbers += new[pieces]
-        of_class += [j] * int(kept.sum())
+        of_class += [j] * int(large.sum())
     return numbers, of_class
 
 
@@ -52,22 +51,22 @@ def instances_of(
     classes: Sequence[str],
     sums: NDArray[np.float64] | None = None,
 ) -> tuple[Instance, ...]:
-    """The things of :func:`numbered`.
+    """The objects of :func:`numbered`.
 
     Args:
         numbers: (H, W).
         of_class: the class of each number.
-        classes: their names.
-        sums: of each number, 0 too, the probabilities of its pixels, whose mean is a thing's score; None
-            where a person has drawn them, whose score is 1.
+        classes: the names of the classes.
+        sums: the summed probabilities of the pixels of each number, 0 included, whose mean is an object's
+            score; None for objects drawn by a person, whose score is 1.
     """
-    found = []
-    for k, (j, box) in enumerate(zip(of_class, ndimage.find_objects(numbers), strict=True), 1):
-        piece = (numbers[box] == k).astype(np.uint8)
-        place = (box[1].start, box[0].start, piece.shape[1], piece.shape[0])
+    instances = []
+    for k, (j, slices) in enumerate(zip(of_class, ndimage.find_objects(numbers), strict=True), 1):
+        piece = (numbers[slices] == k).astype(np.uint8)
+        box = (slices[1].start, slices[0].start, piece.shape[1], piece.shape[0])
         score = 1.0 if sums is None else round(float(sums[k] / piece.sum()), 6)
-        found.append(Instance(class_name=classes[j - 1], box=place, piece=piece, score=score))
-    return tuple(found)
+        instances.append(Instance(class_name=classes[j - 1], box=box, piece=piece, score=score))
+    return tuple(instances)
 
 
 def _parted(mask: Region) -> Numbers:
@@ -93,22 +92,22 @@ def _parted(mask: Region) -> Numbers:
     basins.ravel()[order] = basin
     joined = _joined(distance.ravel()[order[tops]], *_saddles(distance, basins))
     pieces: Numbers = np.zeros(mask.shape, dtype=np.int32)
-    _, first, place = np.unique(joined[basins.ravel()[inside]], return_index=True, return_inverse=True)
-    pieces.ravel()[inside] = np.argsort(np.argsort(first))[place] + 1
+    _, first, inverse = np.unique(joined[basins.ravel()[inside]], return_index=True, return_inverse=True)
+    pieces.ravel()[inside] = np.argsort(np.argsort(first))[inverse] + 1
     return pieces
 
 
 def _saddles(distance: NDArray[np.float64], basins: Numbers) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Heights (n,), falling, at which two basins meet first, and the two (n, 2)."""
+    """Heights (n,), descending, at which two basins first meet, and the two basins (n, 2)."""
     heights, pairs = [], []
     h, w = basins.shape
     for down, right in _SHIFTS:
-        here = (slice(0, h - down), slice(max(0, -right), w - max(0, right)))
-        there = (slice(down, h), slice(max(0, right), w + min(0, right)))
-        one, other = basins[here], basins[there]
-        meet = (one != other) & (one >= 0) & (other >= 0)
-        heights.append(np.minimum(distance[here], distance[there])[meet])
-        pairs.append(np.sort(np.stack([one[meet], other[meet]], axis=1), axis=1))
+        from_slices = (slice(0, h - down), slice(max(0, -right), w - max(0, right)))
+        to_slices = (slice(down, h), slice(max(0, right), w + min(0, right)))
+        first, second = basins[from_slices], basins[to_slices]
+        meet = (first != second) & (first >= 0) & (second >= 0)
+        heights.append(np.minimum(distance[from_slices], distance[to_slices])[meet])
+        pairs.append(np.sort(np.stack([first[meet], second[meet]], axis=1), axis=1))
     height, pair = np.concatenate(heights), np.concatenate(pairs)
     falling = np.argsort(-height, kind="stable")
     _, highest = np.unique(pair[falling], axis=0, return_index=True)
@@ -119,7 +118,7 @@ def _saddles(distance: NDArray[np.float64], basins: Numbers) -> tuple[NDArray[np
 def _joined(
     peaks: NDArray[np.float64], heights: NDArray[np.float64], pairs: NDArray[np.int32]
 ) -> NDArray[np.intp]:
-    """The basin that each basin ends in, as those without a neck between them become one."""
+    """The basin that each basin is merged into; basins without a neck between them become one."""
     owner = list(range(len(peaks)))
 
     def root(k: int) -> int:
@@ -127,8 +126,8 @@ def _joined(
             owner[k] = k = owner[owner[k]]
         return k
 
-    for height, (one, other) in zip(heights.tolist(), pairs.tolist(), strict=True):
-        low, high = sorted((root(one), root(other)), key=lambda k: float(peaks[k]))
+    for height, (first, second) in zip(heights.tolist(), pairs.tolist(), strict=True):
+        low, high = sorted((root(first), root(second)), key=lambda k: float(peaks[k]))
         if low != high and height > min(_NECK * peaks[low], peaks[low] - _LEAST):
             owner[low] = high
     return np.array([root(k) for k in range(len(owner))], dtype=np.intp)

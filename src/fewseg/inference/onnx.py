@@ -30,7 +30,7 @@ _OPSET = 18
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written.
+    """The written export.
 
     Attributes:
         folder: the folder of the graphs.
@@ -45,7 +45,7 @@ class Exported:
 
 
 def _replaced(state: Any, act: Callable[[str, Tensor], Tensor], prefix: str = "") -> Any:
-    """A state of the same form with what ``act`` gives for the name and value of each of its tensors."""
+    """A state of the same structure, with each tensor replaced by ``act`` of its name and value."""
     if isinstance(state, Tensor):
         return act(prefix, state)
 
@@ -61,13 +61,13 @@ def _replaced(state: Any, act: Callable[[str, Tensor], Tensor], prefix: str = ""
 
 def state_tensors(state: Any) -> dict[str, Tensor]:
     """The tensors of a state by name: ``sets``, ``guides.maps.vectors``, ``ways.0.guides.keys`` ..."""
-    found: dict[str, Tensor] = {}
-    _replaced(state, lambda name, value: found.setdefault(name, value))
-    return found
+    tensors: dict[str, Tensor] = {}
+    _replaced(state, lambda name, value: tensors.setdefault(name, value))
+    return tensors
 
 
 def with_tensors(state: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """A state of the same form with other tensors; the inverse of ``state_tensors``."""
+    """A state of the same structure with other tensors; the inverse of ``state_tensors``."""
     return _replaced(state, lambda name, _: tensors[name])
 
 
@@ -84,7 +84,7 @@ class _Graph(nn.Module):
 
 
 def _extract_graph(method: FewShotSegmenter) -> _Graph:
-    """Images (1, 3, S, S) in [0, 1] to the maps, one output a level."""
+    """Images (1, 3, S, S) in [0, 1] to maps, one output per level."""
     return _Graph(method, lambda images: tuple(method.extract(images).maps.values()))
 
 
@@ -147,7 +147,7 @@ def export_onnx(model: Model, session: Session, folder: Path, tolerance: float =
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritten(folder / ABOUT, error) from error
-    (folder / ABOUT).unlink(missing_ok=True)  # it marks graphs that are complete and right
+    (folder / ABOUT).unlink(missing_ok=True)  # its presence marks complete and correct graphs
     write_extract(model, folder / EXTRACT)
     _write(segment, inputs, folder / SEGMENT, names, ["logits"])
     extract_error = extract_difference(model, folder / EXTRACT)
@@ -199,7 +199,7 @@ def _any_images(model: Model) -> Tensor:
 
 
 def require_onnx() -> None:
-    """Raises a RuntimeError where onnx, onnxscript or onnxruntime is not installed."""
+    """Raises a RuntimeError if onnx, onnxscript or onnxruntime is not installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -227,7 +227,7 @@ def _write(
             )
         except OSError:
             raise
-        except Exception as error:  # the exporter raises whatever the graph leads to, in many lines
+        except Exception as error:  # the exporter raises any exception, with long messages
             cause: BaseException = error
             while cause.__cause__ is not None:  # the first of them names the operation
                 cause = cause.__cause__
@@ -258,10 +258,10 @@ def _difference(
     if [output.shape for output in outputs] != [tuple(true.shape) for true in expected]:
         return math.inf
     for output, true in zip(outputs, expected, strict=True):
-        found, known = torch.from_numpy(output), true.detach().cpu()
+        actual, true = torch.from_numpy(output), true.detach().cpu()
         if chances:
-            found, known = found.softmax(dim=1), known.softmax(dim=1)
-        worst = max(worst, float((found - known).abs().max() / known.abs().max().clamp(min=1e-12)))
+            actual, true = actual.softmax(dim=1), true.softmax(dim=1)
+        worst = max(worst, float((actual - true).abs().max() / true.abs().max().clamp(min=1e-12)))
     return worst
 
 
@@ -273,7 +273,7 @@ class OnnxExtract:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # threads that wait by spinning would take the cores from those that read and write
+        # spinning threads would take the cores from those that read and write
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             graph.read_bytes(), options, providers=["CPUExecutionProvider"]
@@ -281,11 +281,11 @@ class OnnxExtract:
         self._levels = [given.name for given in self._session.get_outputs()]
 
     def __call__(self, views: Tensor) -> Features:
-        """Runs views (n, 3, S, S) one by one: the graph is of one view."""
+        """Runs views (n, 3, S, S) one by one, as the graph takes one view."""
         maps = [self._session.run(None, {"images": view[None].numpy()}) for view in views.contiguous()]
         joined = {
             level: torch.cat([torch.from_numpy(view[k]) for view in maps])
-            # one layout, that of torch's features: sums over channels do not depend on who made the maps
+            # the memory layout of torch's features, so that sums over channels are the same
             .contiguous(memory_format=torch.channels_last)
             for k, level in enumerate(self._levels)
         }
@@ -340,7 +340,7 @@ def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float =
         try:
             error = extract_difference(model, folder / EXTRACT)
             extract = OnnxExtract(folder / EXTRACT)
-        except Exception as problem:  # ONNX Runtime raises its own kinds for whatever is wrong with a file
+        except Exception as problem:  # ONNX Runtime raises its own exceptions for invalid files
             why = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
             raise DataError(f"{folder / EXTRACT} cannot be used ({why}): export it again") from problem
     if math.isinf(error):

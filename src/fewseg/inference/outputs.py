@@ -30,10 +30,9 @@ _LONGEST = 255  # bytes of a file's name in nearly all file systems
 
 
 class Outputs:
-    """Writes predictions in several formats below one folder; not for several threads.
+    """Writes predictions in several formats below one folder; not thread-safe.
 
-    ``predictions.jsonl`` is always one of them. Its line is written last, so that an image that has one has
-    everything.
+    ``predictions.jsonl`` is always among them. Its line is written last: an image with a line is complete.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Outputs:
         return all(name in writer for writer in self._writers)
 
     def close(self, finish: bool = True) -> None:
-        """Ends all outputs; with ``finish`` those that are one file for all images are made."""
+        """Closes all outputs; ``finish`` also writes those with one file for all images."""
         failed: OSError | None = None
         for writer in self._writers:
             try:
@@ -69,7 +68,7 @@ class Outputs:
 
 
 def wrong_names(names: Collection[str], formats: Sequence[str], classes: Sequence[str]) -> Mapping[str, str]:
-    """Image names that outputs cannot have, and what is wrong with each."""
+    """Image names that outputs cannot have, each with the reason."""
     endings = [".json"] if {"labelme", "labelme-polygons"} & set(formats) else [".png"]
     if "probability" in formats:
         endings += [f".{file_safe(name)}.png" for name in classes]
@@ -83,8 +82,8 @@ def wrong_names(names: Collection[str], formats: Sequence[str], classes: Sequenc
             length = max(*folders, last + ending, 0)
             if length > _LONGEST:
                 wrong[name] = (
-                    f"the file name {name!r} makes an output's name of {length} bytes, {_LONGEST} are "
-                    "possible: rename the file"
+                    f"the file name {name!r} makes an output's name of {length} bytes, but at most "
+                    f"{_LONGEST} are possible: rename the file"
                 )
         except UnicodeEncodeError:
             wrong[name] = f"the file name {name!a} is not UTF-8: rename the file"
@@ -97,7 +96,7 @@ SUMMARY = "summary.csv"
 
 
 def write_summary(folder: Path) -> None:
-    """Counts a run's instances: a row an image and class, with number, pixels and share of the image."""
+    """Counts a run's instances: one row per image and class, with number, pixels and share of the image."""
     with (folder / LINES).open("rb") as file:
         first, places, _ = scan(file, folder / LINES)
         text = io.StringIO()
@@ -107,7 +106,7 @@ def write_summary(folder: Path) -> None:
             file.seek(place)
             line = parse(file.readline(), folder / LINES)
             for name in (first or {})["classes"]:
-                areas = [own["area"] for own in line["instances"] if own["class"] == name]
+                areas = [instance["area"] for instance in line["instances"] if instance["class"] == name]
                 share = sum(areas) / (line["height"] * line["width"])
                 table.writerow((line["name"], name, len(areas), sum(areas), f"{share:.6f}"))
     atomic_write_text(folder / SUMMARY, text.getvalue())
@@ -135,7 +134,7 @@ def thumbnail(pixels: Tensor) -> NDArray[np.uint8]:
 
 
 def write_thumbnail(folder: Path, name: str, thumb: NDArray[np.uint8], labels: Mask) -> None:
-    """Writes a thumbnail, and the labels (H, W) in colour that are laid over it."""
+    """Writes a thumbnail, and a colour image of the labels (H, W) to lay over it."""
     step = -(-max(labels.shape) // _SIDE)
     palette = [channel for colour in (*COLOURS, *COLOURS * 21) for channel in bytes.fromhex(colour[1:])]
     mask = Image.fromarray(labels[::step, ::step])
@@ -158,18 +157,18 @@ def write_sheet(
     expected: Sequence[str] = (),
     draw: Callable[[Prediction], None] | None = None,
 ) -> None:
-    """Writes one HTML file of a run's ``most`` images of the lowest quality, with all it shows in it.
+    """Writes one self-contained HTML file of the ``most`` images of a run with the lowest quality.
 
     ``expected`` are sentences on what to expect of the run; ``draw`` writes the thumbnails that do not exist.
     """
     classes: tuple[str, ...] = ()
-    found: list[tuple[float, str, Mapping[str, Any]]] = []
+    cards: list[tuple[float, str, Mapping[str, Any]]] = []
     for prediction in read_jsonl(folder / LINES):  # one by one: each holds a label map
         classes = prediction.classes  # the same in all lines
         score = float(str(prediction.facts.get("quality", min(prediction.scores))))
-        found.append((score, prediction.name, prediction.facts))
-    found.sort(key=lambda item: item[0])
-    shown = {name for _, name, _ in found[:most]}
+        cards.append((score, prediction.name, prediction.facts))
+    cards.sort(key=lambda item: item[0])
+    shown = {name for _, name, _ in cards[:most]}
     undrawn = {name for name in shown if not _path(folder / THUMBS, name, ".png").is_file()}
     for prediction in read_jsonl(folder / LINES) if draw is not None and undrawn else ():
         if draw is not None and prediction.name in undrawn:
@@ -178,13 +177,13 @@ def write_sheet(
         "contact_sheet.html",
         title="Contact sheet",
         style=asset("page.css"),
-        count=len(found),
-        left_out=max(0, len(found) - most),
+        count=len(cards),
+        left_out=max(0, len(cards) - most),
         script=asset("contact_sheet.js"),
         legend=[(name, COLOURS[k % len(COLOURS)]) for k, name in enumerate(classes)],
         problems=problems,
         expected=expected,
-        cards=[_card(folder / THUMBS, *item) for item in found[:most]],
+        cards=[_card(folder / THUMBS, *item) for item in cards[:most]],
     )
     atomic_write_text(folder / SHEET, text)
 
@@ -216,7 +215,7 @@ def _card(thumbs: Path, score: float, name: str, facts: Mapping[str, Any]) -> di
 
 
 def _data(file: Path) -> str:
-    """An image file as a data URL; empty where there is none."""
+    """An image file as a data URL; empty if there is none."""
     kind = "jpeg" if file.suffix == ".jpg" else "png"
     return (
         f"data:image/{kind};base64,{base64.b64encode(file.read_bytes()).decode()}" if file.is_file() else ""

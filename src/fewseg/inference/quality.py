@@ -1,4 +1,4 @@
-"""How far a segmentation can be trusted, by signs that need no label."""
+"""How far a segmentation can be trusted, estimated without labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fewseg.methods.fusion import region_iou
 from fewseg.ops.masks import labels_of_margins
 from fewseg.types import IGNORE, EncodedShots, Features, State
 
-_MOST = 5  # supports of a class that are compared, and parts of a cross-validation: its cost is bounded
+_MOST = 5  # supports of a class that are compared, and folds of a cross-validation: bounds the cost
 _SAME = 0.98  # correlation of two small pictures from which on they count as one
 _SMALL = 24  # cells of a side of such a picture
 _PIXELS = 100_000  # that probabilities are calibrated by
@@ -29,15 +29,15 @@ _DOUBT = 2.0  # supports' worth of belief that an unscaled score is right
 
 @dataclass(frozen=True, kw_only=True)
 class ClassQuality:
-    """How far the mask of one class can be trusted, by signs that need no label.
+    """How far the mask of one class can be trusted, estimated without labels.
 
     Attributes:
-        reverse: IoU in [0, 1] of the supports' masks with what the predicted mask finds on them, taken as a
-            support itself; None where nothing was predicted, and of methods that fit a head.
+        reverse: IoU in [0, 1] of the supports' masks with those predicted for them when the predicted mask is
+            the support; None where nothing was predicted, and for methods that fit a head.
         agreement: mean IoU in [0, 1] of the mask with those of the support sets that leave one image out;
-            None with one support, and of methods that fit a head.
+            None with one support, and for methods that fit a head.
         margin: how decided the probabilities are, in [0, 1].
-        score: all in one number in [0, 1]; of methods that fit a head the IoU that the probabilities expect.
+        score: all in one number in [0, 1]; for methods that fit a head the IoU that the probabilities expect.
         calibrated: whether the score was scaled by the supports' own known IoU; never with one support.
     """
 
@@ -53,8 +53,8 @@ class Quality:
     """How far a segmentation can be trusted.
 
     Attributes:
-        classes: of each class.
-        score: in [0, 1], the least of the classes that occur; of all where none does.
+        classes: the quality of each class.
+        score: in [0, 1], the least of the classes that occur; of all classes where none does.
         calibrated: whether all classes' scores are.
     """
 
@@ -65,9 +65,9 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Of the probabilities of one class: those of a log-odds m are the logistic function of a m + b."""
+    """Calibrates one class's probabilities: that of log-odds m is the logistic function of a m + b."""
 
-    own: tuple[float, ...] = ()  # IoU on each left-out image that shows it; a is 1 and b is 0 without any
+    ious: tuple[float, ...] = ()  # on each left-out image that shows the class; a is 1 and b is 0 without any
     slope: float = 1.0  # a
     shift: float = 0.0  # b
     missing: float = 0.5  # chance that an image does not show the class, by the annotated images
@@ -75,10 +75,10 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class References:
-    """What predictions of one class are compared with; with one image it is that image alone."""
+    """The support images that predictions of one class are compared with."""
 
-    own: tuple[float, ...] = ()  # IoU that the others reach on each left-out image: their own known error
-    factor: float = 1.0  # of an unscaled score: on the supports it comes near the known IoU in the mean
+    ious: tuple[float, ...] = ()  # that the others reach on each left-out image
+    factor: float = 1.0  # of an unscaled score: brings it close to the known IoU of the supports, on average
     features: Features  # of R views that show the class
     masks: Tensor  # (R, S, S) uint8 in {0, 1, 255}
     others: tuple[State, ...] = ()  # the state without each of those images in turn
@@ -94,7 +94,7 @@ class Fold:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """What a part of the supports makes of an image that is not in it, on the CPU."""
+    """The prediction of a part of the supports on an image that is not in it, on the CPU."""
 
     image: SupportImage
     margins: Tensor  # (n, N, S, S), of all classes
@@ -109,16 +109,16 @@ def folds_of(supports: SupportSet) -> list[Fold]:
     groups = _near_duplicates(supports.images)
     if len(groups) < 2:
         return []
-    place = {name: i for i, name in enumerate(supports.classes)}
-    groups.sort(key=lambda own: min((place[k] for s in own for k in place if s.shows(k)), default=len(place)))
-    found = []
+    order = {name: i for i, name in enumerate(supports.classes)}
+    groups.sort(key=lambda g: min((order[k] for s in g for k in order if s.shows(k)), default=len(order)))
+    folds = []
     for start in range(min(_MOST, len(groups))):  # dealt out by class, so that each fold has some of each
-        held = [support for own in groups[start::_MOST] for support in own]
+        held = [support for group in groups[start::_MOST] for support in group]
         digests = {support.image.digest for support in held}
         rest = supports.of(support for support in supports.images if support.image.digest not in digests)
         if rest.classes:
-            found.append(Fold(rest=rest, held=tuple(held)))
-    return found
+            folds.append(Fold(rest=rest, held=tuple(held)))
+    return folds
 
 
 def halves_of(supports: SupportSet) -> list[Fold]:
@@ -155,13 +155,13 @@ def _near_duplicates(images: Sequence[SupportImage]) -> list[list[SupportImage]]
     groups: list[tuple[Tensor, list[SupportImage]]] = []
     for support in images:
         small = _small_picture(support.image)
-        for other, own in groups:
+        for other, group in groups:
             if other.shape == small.shape and float(other @ small) >= _SAME:
-                own.append(support)
+                group.append(support)
                 break
         else:
             groups.append((small, [support]))
-    return [own for _, own in groups]
+    return [group for _, group in groups]
 
 
 def _small_picture(image: EncodedImage) -> Tensor:
@@ -179,19 +179,19 @@ def _small_picture(image: EncodedImage) -> Tensor:
 
 
 def held_out(model: Model, supports: SupportSet, folds: Sequence[Fold]) -> list[HeldOut]:
-    """What each fold makes of the images that it lacks."""
-    found = []
+    """Predictions of each fold on the images that it lacks."""
+    results = []
     for fold in folds:
         with warnings.catch_warnings():  # of a part without background
             warnings.simplefilter("ignore", RuntimeWarning)
             state = model.state(fold.rest.encoded(model.takes_negatives))
-        places = [supports.classes.index(name) for name in fold.rest.classes]
+        indices = [supports.classes.index(name) for name in fold.rest.classes]
         for support in fold.held:
-            known = model.margins(support.image.features, state).cpu()
-            margins = known.new_full((len(known), len(supports.classes), *known.shape[-2:]), ABSENT)
-            margins[:, places] = known
-            found.append(HeldOut(image=support, margins=margins, known=fold.rest.classes))
-    return found
+            part = model.margins(support.image.features, state).cpu()
+            margins = part.new_full((len(part), len(supports.classes), *part.shape[-2:]), ABSENT)
+            margins[:, indices] = part
+            results.append(HeldOut(image=support, margins=margins, known=fold.rest.classes))
+    return results
 
 
 class QualityEstimator:
@@ -205,7 +205,7 @@ class QualityEstimator:
     Args:
         model: the network.
         supports: encoded by it.
-        held: what a method that fits a head made of left-out supports, where that is known already.
+        held: predictions on left-out supports of a method that fits a head, where they are known already.
     """
 
     def __init__(self, model: Model, supports: SupportSet, held: Sequence[HeldOut] | None = None) -> None:
@@ -216,32 +216,31 @@ class QualityEstimator:
         self._calibrations: dict[str, Calibration] = {}
 
     def references(self, name: str) -> References:
-        """Those of a class; computed when first needed."""
+        """The references of a class; computed when first needed."""
         with self._lock:
             if name not in self._references:
                 self._references[name] = self._compare_supports(name)
             return self._references[name]
 
     def calibration(self, name: str) -> Calibration:
-        """Of a class of a method that fits a head; all classes' are computed when first needed."""
+        """The calibration of a class, for methods that fit a head; computed for all when first needed."""
         with self._lock:
             if not self._calibrations:
                 if self._held is None:
                     self._held = held_out(self.model, self.supports, folds_of(self.supports))
-                names = enumerate(self.supports.classes)
                 self._calibrations = {
-                    own: _calibration(self._held, j, own, self.supports.images) for j, own in names
+                    class_name: _calibration(self._held, j, class_name, self.supports.images)
+                    for j, class_name in enumerate(self.supports.classes)
                 }
             return self._calibrations[name]
 
     def known_ious(self, name: str) -> tuple[float, ...]:
         """IoU that the other supports reach on each left-out one of a class; empty with one support."""
-        of = self.calibration if self._by_probabilities else self.references
         with torch.inference_mode():
-            return of(name).own
+            return (self.calibration if self._by_probabilities else self.references)(name).ious
 
     def _compare_supports(self, name: str) -> References:
-        place = self.supports.classes.index(name)
+        index = self.supports.classes.index(name)
         shown = self.supports.positives(name)[:_MOST]
         views = [_best_view(support.masks[name]) for support in shown]
         parts = [s.image.features.select([v]) for s, v in zip(shown, views, strict=True)]
@@ -250,89 +249,90 @@ class QualityEstimator:
         masks = masks.to(self.model.device)
         if len(shown) == 1:
             return References(features=features, masks=masks)
-        others, own, raw = [], [], []
+        states, ious, raw_scores = [], [], []
         for k, support in enumerate(shown):
             rest = self.supports.without(name, support.image.digest)
-            others.append(self.model.state(rest.encoded(self.model.takes_negatives)))
+            states.append(self.model.state(rest.encoded(self.model.takes_negatives)))
             alone = features.select([k])
-            margins = self.model.margins(alone, others[-1])
+            margins = self.model.margins(alone, states[-1])
             counted = masks[k : k + 1] != IGNORE
-            predicted = _predicted(margins, place, counted)
-            own.append(float(region_iou(predicted.to(torch.uint8), masks[k : k + 1])))
+            predicted = _predicted(margins, index, counted)
+            ious.append(float(region_iou(predicted.to(torch.uint8), masks[k : k + 1])))
             rows = [i for i in range(len(views)) if i != k]
-            back = self._reverse(alone, predicted, counted, features.select(rows), masks[rows])
-            chance = probabilities(margins[0])[place]
+            reverse = self._reverse(alone, predicted, counted, features.select(rows), masks[rows])
+            chance = probabilities(margins[0])[index]
             margin = _margin(chance, predicted[0], counted[0])
-            raw.append(_raw(back if bool(predicted.any()) else None, margin))
-        factor = (sum(own) + _DOUBT) / (sum(raw) + _DOUBT)
-        return References(features=features, masks=masks, others=tuple(others), own=tuple(own), factor=factor)
+            raw_scores.append(_raw(reverse if bool(predicted.any()) else None, margin))
+        factor = (sum(ious) + _DOUBT) / (sum(raw_scores) + _DOUBT)
+        others = tuple(states)
+        return References(features=features, masks=masks, others=others, ious=tuple(ious), factor=factor)
 
     def estimate(self, image: EncodedImage, margins: Tensor) -> Quality:
         """The quality of a prediction, given as margins (n, N, S, S) of the image's views."""
         counted = content_of(image.windows).to(margins.device)
-        found: dict[str, ClassQuality] = {}
+        classes: dict[str, ClassQuality] = {}
         occurs: list[str] = []
         for j, name in enumerate(self.supports.classes):
             predicted = _predicted(margins, j, counted)
             if bool(predicted.any()):
                 occurs.append(name)
             if self._by_probabilities:
-                own = self.calibration(name)
-                chance = (own.slope * lead(margins, j) + own.shift).sigmoid()
-                found[name] = ClassQuality(
+                calibration = self.calibration(name)
+                chance = (calibration.slope * lead(margins, j) + calibration.shift).sigmoid()
+                classes[name] = ClassQuality(
                     reverse=None,
                     agreement=None,
                     margin=_margin(chance, predicted, counted),
-                    score=_expected_iou(chance, predicted, counted, own.missing),
-                    calibrated=bool(own.own),
+                    score=_expected_iou(chance, predicted, counted, calibration.missing),
+                    calibrated=bool(calibration.ious),
                 )
                 continue
             chance = torch.stack([probabilities(view)[j] for view in margins])
-            known = self.references(name)
+            refs = self.references(name)
             reverse, agreement, factor = None, None, 1.0
             if bool(predicted.any()):
-                reverse = self._reverse(image.features, predicted, counted, known.features, known.masks)
-                factor = known.factor
-            if known.others:
-                agreement = self._agreement(image, predicted, counted, j, known)
+                reverse = self._reverse(image.features, predicted, counted, refs.features, refs.masks)
+                factor = refs.factor
+            if refs.others:
+                agreement = self._agreement(image, predicted, counted, j, refs)
             margin = _margin(chance, predicted, counted)
-            score = _score(_raw(reverse, margin) * factor, agreement)
-            found[name] = ClassQuality(
+            classes[name] = ClassQuality(
                 reverse=reverse,
                 agreement=agreement,
                 margin=margin,
-                score=score,
-                calibrated=bool(known.others),
+                score=_score(_raw(reverse, margin) * factor, agreement),
+                calibrated=bool(refs.others),
             )
-        score = min(found[name].score for name in occurs or found)
-        return Quality(classes=found, score=score, calibrated=all(part.calibrated for part in found.values()))
+        calibrated = all(quality.calibrated for quality in classes.values())
+        score = min(classes[name].score for name in occurs or classes)
+        return Quality(classes=classes, score=score, calibrated=calibrated)
 
     def _reverse(
         self, features: Features, predicted: Tensor, counted: Tensor, targets: Features, masks: Tensor
     ) -> float:
-        """IoU of the supports' masks with what the prediction, as a support, finds on them."""
+        """IoU of the supports' masks with those predicted for them by the prediction as a support."""
         view = _best_view(predicted)
         if not bool(predicted[view].any()) or bool((predicted[view] | ~counted[view]).all()):
             return 0.0
         mask = predicted[view].to(torch.uint8).masked_fill(~counted[view], IGNORE)
         support = EncodedShots(features=features.select([view]), masks=mask[None, None])
-        back = self.model.margins(targets, self.model.state(support))[:, 0] > 0
-        return float(region_iou(back.to(torch.uint8), masks).mean())
+        predicted_masks = self.model.margins(targets, self.model.state(support))[:, 0] > 0
+        return float(region_iou(predicted_masks.to(torch.uint8), masks).mean())
 
     def _agreement(
-        self, image: EncodedImage, predicted: Tensor, counted: Tensor, j: int, known: References
+        self, image: EncodedImage, predicted: Tensor, counted: Tensor, j: int, references: References
     ) -> float:
         """Mean IoU of the prediction with those of the sets that leave one image out."""
-        shares = []
-        for state in known.others:
-            other = _predicted(self.model.margins(image.features, state), j, counted)
-            union = int((other | predicted).sum())
-            shares.append(float((other & predicted).sum()) / union if union else 1.0)
-        return sum(shares) / len(shares)
+        ious = []
+        for state in references.others:
+            mask = _predicted(self.model.margins(image.features, state), j, counted)
+            union = int((mask | predicted).sum())
+            ious.append(float((mask & predicted).sum()) / union if union else 1.0)
+        return sum(ious) / len(ious)
 
 
 def probabilities(margins: Tensor) -> Tensor:
-    """Probabilities (N, ...) of N classes by their log-odds (N, ...) against background, whose own are 0."""
+    """Probabilities (N, ...) of N classes by their log-odds (N, ...) against the background."""
     if margins.shape[0] == 1:
         return margins.sigmoid()
     zero = torch.zeros_like(margins[:1])
@@ -345,21 +345,21 @@ def _best_view(masks: Tensor) -> int:
 
 
 def _predicted(margins: Tensor, j: int, counted: Tensor) -> Tensor:
-    """(n, S, S) bool: where the class of place j wins, within the image."""
+    """(n, S, S) bool: where the class at index j wins, within the image."""
     return (labels_of_margins(margins) == j + 1) & counted
 
 
 def content_of(windows: Sequence[Window]) -> Tensor:
     """(n, S, S) bool: where n views show their image and not the padding."""
-    found = torch.zeros(len(windows), windows[0].box.size, windows[0].box.size, dtype=torch.bool)
-    for view, window in zip(found, windows, strict=True):
+    inside = torch.zeros(len(windows), windows[0].box.size, windows[0].box.size, dtype=torch.bool)
+    for view, window in zip(inside, windows, strict=True):
         h, w = window.box.content
         view[:h, :w] = True
-    return found
+    return inside
 
 
 def _margin(chance: Tensor, predicted: Tensor, counted: Tensor) -> float:
-    """Mean of |2 p - 1| where a class was found; where it was not, how far its best pixels stay from it."""
+    """Mean of |2 p - 1| where a class is predicted; else by how far its most probable pixels miss it."""
     if bool(predicted.any()):
         return float((2 * chance[predicted] - 1).abs().mean())
     inside = chance[counted]
@@ -370,8 +370,7 @@ def _margin(chance: Tensor, predicted: Tensor, counted: Tensor) -> float:
 def _expected_iou(chance: Tensor, predicted: Tensor, counted: Tensor, missing: float) -> float:
     """The IoU that probabilities expect of a mask: pixels of the class in it by those in it or of the class.
 
-    Of an empty mask it is the chance that the class is not there: without a look at the image, by how far its
-    best pixels stay from it.
+    Of an empty mask it is the chance that the class is missing, from the annotated images, times the margin.
     """
     if not bool(predicted.any()):
         return missing * _margin(chance, predicted, counted)
@@ -380,7 +379,7 @@ def _expected_iou(chance: Tensor, predicted: Tensor, counted: Tensor, missing: f
 
 
 def lead(margins: Tensor, j: int) -> Tensor:
-    """(n, h, w): by how much the class of place j leads before the background and all others."""
+    """(n, h, w): by how much the class at index j exceeds the background and all others."""
     others = [k for k in range(margins.shape[1]) if k != j]
     if not others:
         return margins[:, j]
@@ -388,44 +387,45 @@ def lead(margins: Tensor, j: int) -> Tensor:
 
 
 def _calibration(held: Sequence[HeldOut], j: int, name: str, images: Sequence[SupportImage]) -> Calibration:
-    """What left-out images say of the probabilities of the class of place j."""
-    missing = (sum(not each.shows(name) for each in images) + 1) / (len(images) + 2)
-    leads, inside, own = [], [], []
-    for each in held:
-        if name in each.known:
-            true = each.image.truth(name)
-            counted = true != IGNORE
-            leads.append(lead(each.margins, j)[counted])
-            inside.append(true[counted] == 1)
+    """Calibrates the probabilities of class ``name``, at index j, on left-out images."""
+    missing = (sum(not support.shows(name) for support in images) + 1) / (len(images) + 2)
+    leads, inside, ious = [], [], []
+    for result in held:
+        if name in result.known:
+            truth = result.image.truth(name)
+            counted = truth != IGNORE
+            leads.append(lead(result.margins, j)[counted])
+            inside.append(truth[counted] == 1)
             if bool(inside[-1].any()):
-                found = leads[-1] > 0
-                own.append(float((found & inside[-1]).sum() / (found | inside[-1]).sum()))
-    if not own:
+                predicted = leads[-1] > 0
+                ious.append(float((predicted & inside[-1]).sum() / (predicted | inside[-1]).sum()))
+    if not ious:
         return Calibration(missing=missing)
     values, labels = torch.cat(leads), torch.cat(inside)
     step = max(1, len(values) // _PIXELS)
     slope, shift = _logistic(values[::step].double(), labels[::step].double())
-    return Calibration(own=tuple(own), slope=slope, shift=shift, missing=missing)
+    return Calibration(ious=tuple(ious), slope=slope, shift=shift, missing=missing)
 
 
 def _logistic(values: Tensor, labels: Tensor) -> tuple[float, float]:
     """Slope and shift of a logistic regression, drawn a little towards 1 and 0, by Newton's method."""
     start = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    inputs, found = torch.stack([values, torch.ones_like(values)], dim=1), start.clone()
+    inputs, weights = torch.stack([values, torch.ones_like(values)], dim=1), start.clone()
     for _ in range(_STEPS):
-        chance = (inputs @ found).sigmoid()
-        slope = inputs.T @ (chance - labels) / len(labels) + _PULL * (found - start)
-        bend = (inputs * (chance * (1 - chance))[:, None]).T @ inputs / len(labels)
-        found -= torch.linalg.solve(bend + _PULL * torch.eye(2, dtype=torch.float64), slope).clamp(-1, 1)
-    return max(0.0, float(found[0])), float(found[1])
+        chance = (inputs @ weights).sigmoid()
+        gradient = inputs.T @ (chance - labels) / len(labels) + _PULL * (weights - start)
+        hessian = (inputs * (chance * (1 - chance))[:, None]).T @ inputs / len(labels)
+        hessian += _PULL * torch.eye(2, dtype=torch.float64)
+        weights -= torch.linalg.solve(hessian, gradient).clamp(-1, 1)
+    return max(0.0, float(weights[0])), float(weights[1])
 
 
 def _raw(reverse: float | None, margin: float) -> float:
-    """Geometric mean of what one image's prediction shows by itself: one bad sign is enough."""
+    """Geometric mean of reverse and margin: one bad value is enough."""
     return margin if reverse is None else math.sqrt(reverse * margin)
 
 
 def _score(raw: float, agreement: float | None) -> float:
-    """Two thirds for the prediction's own signs, one for the supports' agreement, as factors; at most 1."""
+    """Geometric mean with two thirds of the weight on ``raw`` and one third on the agreement; at most 1."""
     raw = min(1.0, raw)
     return raw if agreement is None else math.cbrt(raw * raw * agreement)

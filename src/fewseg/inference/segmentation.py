@@ -1,4 +1,4 @@
-"""A support set with its encoded state, and what it makes of an image."""
+"""A support set with its encoded state, and its segmentation of an image."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from fewseg.ops.masks import labels_of_margins
 from fewseg.ops.memory import as_memory_error
 from fewseg.types import Features
 
-_TOP = 0.01  # share of the pixels whose mean probability is a class's presence
-_STRIP = 2**22  # values that are brought to the image's size at a time
+_TOP = 0.01  # share of the most probable pixels; their mean probability is a class's presence
+_STRIP = 2**22  # values that are resized to the image at a time
 _NOWHERE = -1e4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentation:
-    """The classes of an image's pixels; everything at the image's size is computed when it is first used.
+    """The classes of an image's pixels; values at the image's size are computed when first used.
 
     Attributes:
         classes: the names of labels 1 .. N.
         size: (H, W) of the image as a viewer shows it.
         margins: (N, h, w) each class's log-odds against background, on the CPU, at the network's resolution
             or at the image's.
-        quality: how far to trust it; None where it was not requested.
+        quality: how far the segmentation can be trusted; None where it was not requested.
         floors: class to the highest presence on the images known not to show it, 0 without any.
         negatives: the classes that have such images.
         threshold: least probability, in (0, 1), of a class against background.
@@ -52,23 +52,22 @@ class Segmentation:
     threshold: float = 0.5
 
     def at(self, threshold: float) -> Segmentation:
-        """Returns it for another threshold; raises a ValueError where that is not in (0, 1)."""
+        """Returns the segmentation for another threshold; raises a ValueError if that is not in (0, 1)."""
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be in (0, 1), got {threshold}")
         return replace(self, threshold=threshold)
 
     @cached_property
     def presence(self) -> Mapping[str, float]:
-        """Class to a number in [0, 1]: the mean of its highest hundredth of probabilities, less its floor."""
-        found = zip(self.classes, presences(self.margins).tolist(), strict=True)
+        """Class to a number in [0, 1]: mean of its highest hundredth of probabilities, above its floor."""
         return {
             name: max(0.0, (value - self.floors[name]) / max(1e-6, 1 - self.floors[name]))
-            for name, value in found
+            for name, value in zip(self.classes, presences(self.margins).tolist(), strict=True)
         }
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """Classes without a label because no pixel stands out above the images known not to show them."""
+        """Classes without a label: no pixel is more probable than on images known not to show them."""
         return tuple(name for name in self.classes if name in self.negatives and self.presence[name] <= 0)
 
     @cached_property
@@ -84,26 +83,26 @@ class Segmentation:
 
     @property
     def probability(self) -> NDArray[np.float32]:
-        """(N, H, W) float32 in [0, 1]: of each class against all others."""
-        found: NDArray[np.float32] = probabilities(to_size(self.margins, self.size)).numpy()
-        return found
+        """(N, H, W) float32 in [0, 1]: probability of each class against all others."""
+        probability: NDArray[np.float32] = probabilities(to_size(self.margins, self.size)).numpy()
+        return probability
 
     def mask(self, name: str) -> NDArray[np.bool_]:
-        """Returns (H, W) bool: where a class is; raises a ValueError where there is no such class."""
+        """Returns (H, W) bool: where a class is; raises a ValueError if there is no such class."""
         if name not in self.classes:
             raise ValueError(f"unknown class {name!r}; this segmentation has {list(self.classes)}")
-        found: NDArray[np.bool_] = self.labels == self.classes.index(name) + 1
-        return found
+        mask: NDArray[np.bool_] = self.labels == self.classes.index(name) + 1
+        return mask
 
     def instances(self, split: Split = "components", min_area: int = MIN_AREA) -> tuple[Instance, ...]:
-        """Returns the single things of each class, class by class and from the top of the image down.
+        """Returns the single objects of each class, class by class and from the top of the image down.
 
-        The score of a thing is the mean probability of its class over its pixels.
+        The score of an object is the mean probability of its class over its pixels.
 
         Args:
             split: "components" for the connected pieces of a class's mask (pixels that touch at a corner
-                are connected); "watershed" parts pieces at their necks too, for round things that touch.
-            min_area: least pixels of a thing, from 1 on; smaller pieces are left out.
+                are connected); "watershed" also cuts pieces at their necks, for round objects that touch.
+            min_area: least pixels of an object, at least 1; smaller pieces are left out.
 
         Raises:
             ValueError: the split is unknown, or the area is below 1.
@@ -112,21 +111,22 @@ class Segmentation:
         numbers, of_class = numbered(self.labels, len(self.classes), split, min_area)
         sums = np.zeros(len(of_class) + 1)
         for rows, strip in strips(self.margins, self.size):
-            here = np.flatnonzero(numbers[rows])
+            labelled = np.flatnonzero(numbers[rows])
             chances = probabilities(strip).flatten(1).numpy()
-            own = chances[self.labels[rows].ravel()[here].astype(np.intp) - 1, here]
-            sums += np.bincount(numbers[rows].ravel()[here], weights=own, minlength=len(sums))
+            scores = chances[self.labels[rows].ravel()[labelled].astype(np.intp) - 1, labelled]
+            sums += np.bincount(numbers[rows].ravel()[labelled], weights=scores, minlength=len(sums))
         return instances_of(numbers, of_class, self.classes, sums)
 
     def prediction(
         self, name: str, probability: bool = False, instances: tuple[Instance, ...] | None = None
     ) -> Prediction:
-        """Returns it as the writers of :mod:`fewseg.annotations` take it.
+        """Returns the segmentation as input of the writers of :mod:`fewseg.annotations`.
 
         Args:
             name: the image's name, relative to the folder of images.
-            probability: keep the probabilities too.
-            instances: of :meth:`instances`, which formats that can then hold in place of whole classes.
+            probability: include the probabilities.
+            instances: objects of :meth:`instances`, which formats that can hold them write instead of
+                classes.
         """
         quality = self.quality
         scores = {k: quality.classes[k].score if quality else self.presence[k] for k in self.classes}
@@ -141,16 +141,16 @@ class Segmentation:
         )
 
     def facts(self) -> dict[str, object]:
-        """Returns presence and quality with its parts as JSON values."""
-        found: dict[str, object] = {"presence": {k: round(v, 6) for k, v in self.presence.items()}}
+        """Returns the presence, and the quality with its parts, as JSON values."""
+        facts: dict[str, object] = {"presence": {k: round(v, 6) for k, v in self.presence.items()}}
         if self.quality is not None:
-            found["quality"] = round(self.quality.score, 6)
-            found["calibrated"] = self.quality.calibrated
-            found["parts"] = {
+            facts["quality"] = round(self.quality.score, 6)
+            facts["calibrated"] = self.quality.calibrated
+            facts["parts"] = {
                 name: {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(part).items()}
                 for name, part in self.quality.classes.items()
             }
-        return found
+        return facts
 
 
 def presences(margins: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ def presences(margins: Tensor) -> Tensor:
 
 
 def strips(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
-    """Yields maps (N, h, w) at an image's size (N, rows, W), by strips of rows where that is large."""
+    """Yields maps (N, h, w) resized to an image (N, rows, W), in strips of rows if the image is large."""
     height, width = size
     step = max(1, _STRIP // (len(maps) * width))
     if height <= step or tuple(maps.shape[-2:]) == size:
@@ -173,7 +173,7 @@ def strips(maps: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]
 
 
 def _rows(maps: Tensor, rows: Tensor, height: int) -> Tensor:
-    """Some rows of (N, h, W) brought to ``height`` rows, as bilinear resizing gives them."""
+    """Some rows of (N, h, W) resized to ``height`` rows, bilinear."""
     low = int(maps.shape[1])
     places = ((rows + 0.5) * (low / height) - 0.5).clamp(min=0)
     above = places.floor().long()
@@ -183,18 +183,18 @@ def _rows(maps: Tensor, rows: Tensor, height: int) -> Tensor:
 
 
 class Session:
-    """A value: made once from a support set, used by any number of threads.
+    """A support set ready for use: an immutable value that threads can share.
 
     Args:
         model: the network.
-        supports: encoded by it.
-        before: a session of earlier supports, whose chosen method is taken where the classes are the same and
+        supports: the annotated images, encoded by the model.
+        before: a session of earlier supports, whose chosen method is reused if the classes are the same and
             there are fewer than twice as many annotated images as when it was chosen.
         choice: the method that these supports chose before.
 
     Attributes:
-        choice: of a model that lets the supports choose, the chosen method and what to expect of it, whose
-            thresholds then count as 0.5; None of other models.
+        choice: the chosen method and what to expect of it, if the model lets the supports choose, else None.
+            Its thresholds then count as 0.5.
 
     Raises:
         ValueError: a class is shown nowhere, or a method that compares with the background is shown none.
@@ -229,17 +229,17 @@ class Session:
 
     @property
     def expected(self) -> Mapping[str, float]:
-        """Class to the IoU that the other supports reach on left-out ones; without classes that have one.
+        """Class to the mean IoU that the other supports reach on left-out ones; classes without one lack.
 
-        The first use takes as long as a quality. A model that lets them choose has it then.
+        The first use takes as long as a quality, unless the supports have chosen the method.
         """
         if self.choice is not None:
-            return {name: own.iou for name, own in self.choice.classes.items() if own.iou is not None}
-        known = {name: self.estimator.known_ious(name) for name in self.supports.classes}
-        return {name: sum(own) / len(own) for name, own in known.items() if own}
+            return {name: ious.iou for name, ious in self.choice.classes.items() if ious.iou is not None}
+        by_class = {name: self.estimator.known_ious(name) for name in self.supports.classes}
+        return {name: sum(ious) / len(ious) for name, ious in by_class.items() if ious}
 
     def _serves(self, supports: SupportSet) -> bool:
-        """Whether its choice, which takes long, is good enough for other supports."""
+        """Whether the session's choice can be reused for other supports."""
         return self.supports.classes == supports.classes and len(supports.images) < 2 * self._chosen_by
 
     def _floors(self) -> dict[str, float]:
@@ -247,8 +247,8 @@ class Session:
         classes, floors = self.supports.classes, dict.fromkeys(self.supports.classes, 0.0)
         for support in self.supports.images:
             if any(map(support.is_negative, classes)):
-                found = presences(self.segment(support.image, quality=False).margins).tolist()
-                for name, value in zip(classes, found, strict=True):
+                values = presences(self.segment(support.image, quality=False).margins).tolist()
+                for name, value in zip(classes, values, strict=True):
                     floors[name] = max(floors[name], value if support.is_negative(name) else 0.0)
         return floors
 
@@ -257,14 +257,14 @@ class Session:
         return self.segment_all([image], quality=quality)[0]
 
     def segment_all(self, images: Sequence[EncodedImage], *, quality: bool = True) -> list[Segmentation]:
-        """Segments encoded images, which go through the head together.
+        """Segments encoded images together.
 
         Args:
-            images: any number.
-            quality: estimate the quality of each too.
+            images: any number of images.
+            quality: also estimate the quality of each.
 
         Raises:
-            MemoryError: there is not enough for these images.
+            MemoryError: there is not enough memory for these images.
         """
         with torch.inference_mode(), as_memory_error():
             features = [image.features for image in images]

@@ -51,11 +51,11 @@ class Segmenter:
     began.
 
     Args:
-        model: shared with as many segmenters as wanted.
-        max_pixels: from 1; larger images are refused, files from their header.
-        value_range: what becomes 0 and 255 of images of more than 8 bits a pixel. By default the 0.1 and 99.9
-            percentiles of the first images of that kind, supports or others, of all in the call that gives
-            them together; it holds for all later images, so that equal values look equal in all of them.
+        model: the model, which several segmenters can share.
+        max_pixels: at least 1; larger images are refused, files by their header.
+        value_range: values that become 0 and 255 in images of more than 8 bits a pixel. By default the 0.1
+            and 99.9 percentiles of all such images in the first call that gives any, supports or others; they
+            hold for all later images, so that equal values look equal in all of them.
 
     Example:
         >>> segmenter = Segmenter.from_checkpoint()
@@ -90,10 +90,10 @@ class Segmenter:
             model: a checkpoint (.safetensors), the name of a recipe such as "pascal_matcher_resnet50", or
                 "auto", the default, by which the supports choose (``session().choice``) when they are first
                 used, in about half a minute.
-            views: how images become inputs: ``Whole()``, or ``Tiles()`` for small things in large images.
-            device: the first GPU or the CPU by default.
+            views: how images become inputs: ``Whole()``, or ``Tiles()`` for small objects in large images.
+            device: by default the first GPU, or else the CPU.
             max_pixels: larger images are refused.
-            value_range: of images of more than 8 bits a pixel.
+            value_range: values that become 0 and 255 in images of more than 8 bits a pixel.
             **options: further fields of :class:`ModelOptions`: ``size``, ``fusion``, ``precision``,
                 ``backbone``, ``backbone_weights``, ``tiles``, ``overlap``.
 
@@ -102,9 +102,8 @@ class Segmenter:
             ValueError: see :func:`~fewseg.inference.load_model`.
             TypeError: an option is unknown.
         """
-        chosen = ModelOptions(model=str(model), **options)
-        model_of = load_model(chosen, views=views, device=device)
-        return cls(model_of, max_pixels=max_pixels, value_range=value_range)
+        loaded = load_model(ModelOptions(model=str(model), **options), views=views, device=device)
+        return cls(loaded, max_pixels=max_pixels, value_range=value_range)
 
     @classmethod
     def from_pretrained(
@@ -115,18 +114,18 @@ class Segmenter:
         device: torch.device | str | None = None,
         local_files_only: bool = False,
     ) -> Self:
-        """Reads what :meth:`save_pretrained` wrote: a folder, or a repository of the Hugging Face hub.
+        """Loads a segmenter of :meth:`save_pretrained` from a folder or a repository of the Hugging Face hub.
 
-        No file is read but safetensors, JSON and Markdown; nothing in them can run code.
+        Only safetensors, JSON and Markdown files are read; none of them can run code.
 
         Args:
             name: a folder, or "owner/name".
             revision: branch, tag or commit of the repository.
-            device: the first GPU or the CPU by default.
-            local_files_only: takes the cached copy and asks no network; so does ``HF_HUB_OFFLINE=1``.
+            device: by default the first GPU, or else the CPU.
+            local_files_only: use the cached copy without network access, as ``HF_HUB_OFFLINE=1`` does.
 
         Raises:
-            ValueError: there is no such folder or repository, or no network.
+            ValueError: there is no such folder or repository, or no network connection.
             DataError: the folder or repository holds no segmenter, or a broken one.
         """
         from fewseg.inference import hub
@@ -143,8 +142,8 @@ class Segmenter:
         """Writes the model with its backbone, the supports and a model card into a folder.
 
         Args:
-            folder: is made; files of an earlier segmenter in it are replaced.
-            licence: of the whole, such as "apache-2.0", for the card.
+            folder: created if missing; files of an earlier segmenter in it are replaced.
+            licence: licence for the model card, such as "apache-2.0".
             results: a folder of ``fewseg evaluate``; results of this checkpoint are put on the card.
 
         Raises:
@@ -165,12 +164,12 @@ class Segmenter:
         licence: str = "",
         results: str | Path | None = None,
     ) -> str:
-        """Uploads what :meth:`save_pretrained` writes to the Hugging Face hub; the supports' features too.
+        """Uploads what :meth:`save_pretrained` writes, the supports' features too, to the Hugging Face hub.
 
         Args:
-            name: "owner/name"; the repository is made where there is none.
+            name: "owner/name"; the repository is created if missing.
             private: whether a new repository is private.
-            token: of the hub; that of ``hf auth login`` by default.
+            token: token of the hub; by default that of ``hf auth login``.
             licence: see :meth:`save_pretrained`.
             results: see :meth:`save_pretrained`.
 
@@ -187,7 +186,7 @@ class Segmenter:
         return hub.push(self.model, self._given(), name, results=results, **options)
 
     def _given(self) -> SupportSet | None:
-        """The supports, where they show a class."""
+        """The supports, or None if they show no class."""
         return self.session().supports if self.classes else None
 
     def empty(self) -> Self:
@@ -206,47 +205,47 @@ class Segmenter:
 
     @property
     def value_range(self) -> ValueRange | None:
-        """What becomes 0 and 255 of images of more than 8 bits a pixel; None where it is not known yet."""
+        """Values that become 0 and 255 in images of more than 8 bits a pixel; None if not known yet."""
         return self._supports.value_range
 
     def learn_range(self, images: Sequence[AnyImage], before: ValueRange | None = None) -> None:
-        """Takes the range of values from images of more than 8 bits, where there are some and none is known.
+        """Takes the range of values from images of more than 8 bits, unless it is known already.
 
-        Images that are added or segmented do so by themselves.
+        Adding or segmenting images calls this.
 
         Args:
-            images: together; 50 of them, evenly spaced, are read. Those that cannot be read are left out.
-            before: an earlier run's range, which is taken in place of the percentiles.
+            images: 50 of them, evenly spaced, are read. Those that cannot be read are left out.
+            before: the range of an earlier run, which is taken in place of the percentiles.
         """
         if self.value_range is not None:
             return
-        found = before or value_range_of(evenly(images), self.max_pixels)
+        value_range = before or value_range_of(evenly(images), self.max_pixels)
         with self._changing:
-            if found is not None and self.value_range is None:
-                self._supports = replace(self._supports, value_range=found)
+            if value_range is not None and self.value_range is None:
+                self._supports = replace(self._supports, value_range=value_range)
                 logger.info(
                     "images of more than 8 bits: %g .. %g become 0 .. 255 in all of them, which are the 0.1 "
                     "and 99.9 percentiles of the first ones; value_range sets others",
-                    *found,
+                    *value_range,
                 )
 
     def prepare(self, image: ImageLike, what: str = "the image") -> PreparedImage:
-        """Reads an image and cuts it to the network's size; raises a DataError where it cannot be used."""
+        """Reads an image and cuts it into views; raises a DataError if it cannot be used."""
         if self.value_range is None:
             self.learn_range([image])
         return self.model.prepare(read_image(image, what, self.max_pixels, self.value_range))
 
     def encode(self, image: AnyImage) -> EncodedImage:
-        """Runs an image through the backbone; the result stands wherever an image can, at no further cost.
+        """Runs an image through the backbone; other methods accept the result in place of the image.
 
         Raises:
-            ValueError: it cannot be read or used (DataError), or a different model encoded it.
+            ValueError: the image cannot be read or used (DataError), or a different model encoded it.
         """
         return self.encode_all([image])[0]
 
     def encode_all(self, images: Sequence[AnyImage]) -> list[EncodedImage]:
-        """As :meth:`encode`, several images together."""
-        known = {support.image.digest: support.image for support in self._supports.images}
+        """As :meth:`encode`, for several images together."""
+        supports = {support.image.digest: support.image for support in self._supports.images}
         ready: list[PreparedImage | EncodedImage] = []
         for image in images:
             if isinstance(image, EncodedImage) and image.model != self.model.digest:
@@ -255,7 +254,7 @@ class Segmenter:
                     f"({self.model.name}): encode it with this one"
                 )
             given = image if isinstance(image, (EncodedImage, PreparedImage)) else self.prepare(image)
-            ready.append(known.get(given.digest, given))  # a support went through the backbone already
+            ready.append(supports.get(given.digest, given))  # a support is encoded already
         fresh = [image for image in ready if isinstance(image, PreparedImage)]
         encoded = iter(self.model.encode(fresh) if fresh else ())
         return [image if isinstance(image, EncodedImage) else next(encoded) for image in ready]
@@ -266,21 +265,21 @@ class Segmenter:
         images: AnyImage | Sequence[AnyImage],
         masks: MaskLike | Sequence[MaskLike | None] | None,
     ) -> ClassSupport:
-        """Adds annotated images of a class, a new one or a known one.
+        """Adds annotated images of a new or known class.
 
         Args:
             name: the class.
             images: one image or K.
-            masks: as many. With None or a mask without foreground the image does not show the class. A new
-                mask replaces an image's old one of this class.
+            masks: a mask for each image. None or a mask without foreground means that the image does not
+                show the class. A new mask replaces an image's old one of this class.
 
         Returns:
-            What the class has now.
+            The numbers of images of the class after the call.
 
         Raises:
-            DataError: an image or a mask cannot be used, or their sizes differ; nothing was added.
-            ValueError: numbers differ, the name is invalid, or no image shows the class; nothing was
-                added.
+            DataError: an image or a mask cannot be used, or their sizes differ; nothing is added.
+            ValueError: the numbers of images and masks differ, the name is invalid, or no image shows the
+                class; nothing is added.
         """
         shown, given = as_list(images, 4), as_list(masks, 3)
         if len(shown) != len(given) or not shown:
@@ -294,22 +293,22 @@ class Segmenter:
     def add_image(self, image: AnyImage, masks: Mapping[str, MaskLike | None]) -> EncodedImage:
         """Adds an image that is annotated for several classes at once, or for none: a negative of all.
 
-        The last annotation of an image and a class counts. A negative of all is one of later classes too;
-        where it is added again with masks, it stays a negative of the other classes of that moment.
+        The last annotation of an image and a class counts. A negative of all is a negative of later classes
+        too; if it is added again with masks, it stays a negative of the other classes present then.
 
         Args:
-            image: in any form.
-            masks: class to mask, as in :meth:`add_class`; empty where it shows none of the classes.
+            image: the image, in any form.
+            masks: class to mask, as in :meth:`add_class`; empty if the image shows none of the classes.
 
         Raises:
             DataError: as in :meth:`add_class`.
-            ValueError: a name is invalid, a new class is not shown, or no masks are given of an image
-                that is an example of a class already.
+            ValueError: a name is invalid, a new class is not shown, or no masks are given for an image that
+                is already an example of a class.
         """
         return self._add([image], [masks])[0][0]
 
     def add_annotated(self, images: Iterable[AnnotatedImage]) -> None:
-        """Adds what :func:`fewseg.annotations.read_supports` reads; raises as :meth:`add_image`."""
+        """Adds images of :func:`fewseg.annotations.read_supports`; raises as :meth:`add_image`."""
         read = list(images)
         files = [str(image.image) for image in read]
         self._add(files, [image.masks for image in read], files)
@@ -320,31 +319,31 @@ class Segmenter:
         masks: Sequence[Mapping[str, Any]],
         names: Sequence[str] | None = None,
     ) -> tuple[list[EncodedImage], SupportSet]:
-        """Adds images with their masks; returns them encoded, and the new support set."""
+        """Adds images with their masks; returns the encoded images and the new support set."""
         self.learn_range(images)
         encoded, cut, whole = self.encode_all(images), [], []
-        for i, (image, own) in enumerate(zip(encoded, masks, strict=True), 1):
-            read = {
+        for i, (image, image_masks) in enumerate(zip(encoded, masks, strict=True), 1):
+            full_masks = {
                 k: read_mask_of(mask, image.size, f"mask {i} of {k!r}", self.max_pixels)
-                for k, mask in own.items()
+                for k, mask in image_masks.items()
             }
-            cut.append({k: view_masks(mask, image.windows) for k, mask in read.items()})
-            whole.append({k: whole_mask(mask) for k, mask in read.items()})
+            cut.append({k: view_masks(mask, image.windows) for k, mask in full_masks.items()})
+            whole.append({k: whole_mask(mask) for k, mask in full_masks.items()})
         with self._changing:
             self._replace(self._supports.annotated(encoded, cut, names, whole))
             return encoded, self._supports
 
     def support(self, name: str) -> ClassSupport:
-        """Returns what is known of a class; raises a ValueError where there is no such class."""
+        """Returns what is known about a class; raises a ValueError if there is no such class."""
         return self._supports.support(name)
 
     def remove(self, name: str, digest: str | None = None) -> None:
-        """Removes a class, or one image's annotation of it; a class whose last mask goes is removed too.
+        """Removes a class, or one image's annotation of it; a class without masks left is removed too.
 
         Args:
             name: the class.
-            digest: of the image, as ``ClassSupport.digests`` and ``EncodedImage.digest`` have it; None for
-                the whole class.
+            digest: digest of the image (``ClassSupport.digests``, ``EncodedImage.digest``); None removes the
+                class.
 
         Raises:
             ValueError: there is no such class, no such image of it, or negatives alone would be left.
@@ -361,7 +360,7 @@ class Segmenter:
         self._supports, self._session = supports, None
 
     def session(self) -> Session:
-        """Returns the support set with its encoded state, a value; raises a ValueError without supports."""
+        """Returns the support set with its encoded state; raises a ValueError without supports."""
         with self._changing:
             if not self._supports.classes:
                 raise ValueError("there is no support: add a class with an annotated image first (add_class)")
@@ -387,17 +386,17 @@ class Segmenter:
         """Segments an image, or a list of images.
 
         Args:
-            image: in any form, at any size; or a list or tuple of such.
-            quality: estimate how far to trust the result too, which takes further passes of the head.
-            batch: of a list, images that go through the network together; by default 1 on a CPU and 8 on a
+            image: an image in any form and of any size, or a list or tuple of images.
+            quality: also estimate how far the result can be trusted, with further passes of the head.
+            batch: images of a list that go through the network together; by default 1 on a CPU and 8 on a
                 GPU.
 
         Returns:
-            Of a list, a result for each image, in order: one that cannot be used has its error there and ends
-            nothing.
+            The segmentation; for a list, a result for each image, in order: the segmentation, or the error of
+            an image that cannot be used.
 
         Raises:
-            ValueError: there is no support, the batch is below 1, or, of a single image, as :meth:`encode`.
+            ValueError: there is no support, the batch is below 1, or, for a single image, as :meth:`encode`.
         """
         session = self.session()
         self.learn_range(image if isinstance(image, (list, tuple)) else [image])
@@ -407,24 +406,24 @@ class Segmenter:
             batch = 1 if self.model.device.type == "cpu" else 8
         if batch < 1:
             raise ValueError(f"batch must be 1 or more, got {batch}")
-        found: dict[int, Segmentation | DataError] = {}
+        results: dict[int, Segmentation | DataError] = {}
 
         def read(k: int) -> PreparedImage | EncodedImage:
-            own = image[k]
-            known = isinstance(own, (PreparedImage, EncodedImage))
-            return own if known else self.prepare(own, f"image {k}")
+            item = image[k]
+            known = isinstance(item, (PreparedImage, EncodedImage))
+            return item if known else self.prepare(item, f"image {k}")
 
         def compute(ready: list[tuple[int, PreparedImage | EncodedImage]]) -> list[Segmentation]:
-            return session.segment_all(self.encode_all([own for _, own in ready]), quality=quality)
+            return session.segment_all(self.encode_all([item for _, item in ready]), quality=quality)
 
         def failed(k: int, error: Exception) -> None:
-            found[k] = error if isinstance(error, DataError) else DataError(f"image {k}: {NO_MEMORY}")
+            results[k] = error if isinstance(error, DataError) else DataError(f"image {k}: {NO_MEMORY}")
 
         steps = stream(
             range(len(image)),
             read,
             compute,
-            found.__setitem__,
+            results.__setitem__,
             failed,
             skipped=(DataError, MemoryError),
             workers=2,
@@ -433,21 +432,21 @@ class Segmenter:
         )
         for _ in steps:
             pass
-        return [found[k] for k in range(len(image))]
+        return [results[k] for k in range(len(image))]
 
     def save_supports(self, path: str | Path) -> None:
-        """Writes the support set, encoded: tensors and a JSON header, nothing that runs.
+        """Writes the encoded support set as safetensors with a JSON header.
 
-        Raises a ValueError without supports, and an OSError where the file could not be written.
+        Raises a ValueError without supports, and an OSError if the file cannot be written.
         """
         save_supports(Path(path), self.session().supports, self.model)
 
     def load_supports(self, path: str | Path) -> None:
-        """Reads a support set in place of the present one; no image goes through the backbone.
+        """Replaces the support set by a saved one; no image goes through the backbone.
 
         Raises:
             DataError: the file is missing, broken or no support set, or was encoded by a different model or
-                with a different value range than the segmenter's fixed one.
+                with a different value range than the segmenter's own.
         """
         loaded = load_supports(Path(path), self.model)
         if self._fixed_range not in (None, loaded.value_range):
@@ -463,16 +462,16 @@ _SEEN = 50  # images that a range of values is taken from
 
 
 def evenly(images: Sequence[T]) -> Sequence[T]:
-    """Those that a range of values is taken from."""
+    """The evenly spaced images that a range of values is taken from."""
     return images[:: max(1, -(-len(images) // _SEEN))]
 
 
 _SUPPORT_BYTES = 4 * 2**30
-"""Of features that are kept of annotated images."""
+"""Most bytes of features of annotated images that are kept."""
 
 
 def _most_supports(model: Model, images: Sequence[AnnotatedImage]) -> int:
-    """How many annotated images have room, by the size of the largest one."""
+    """How many annotated images fit into the memory, by the size of the largest one."""
     height, width = max((image.size for image in images), key=lambda size: size[0] * size[1])
     (largest,) = model.encode([model.prepare(torch.zeros(3, height, width, dtype=torch.uint8))])
     return max(1, _SUPPORT_BYTES // largest.nbytes)
@@ -485,7 +484,7 @@ def segmenter_with_supports(
     convert: Callable[[Model], Model] | None = None,
     refit: Callable[[Segmenter, Sequence[AnnotatedImage]], Segmenter] | None = None,
 ) -> Segmenter:
-    """A segmenter with annotated images, read before the model is loaded, or with a saved support set.
+    """A segmenter with annotated images, which are read before the model, or with a saved support set.
 
     ``convert`` changes the model, and ``refit`` the segmenter of annotated images whose model chooses and
     whose input is not given.
@@ -494,8 +493,7 @@ def segmenter_with_supports(
     images = [] if is_saved else read_supports(support, read)
     if not is_saved and not any(image.masks for image in images):
         raise DataError(
-            f"{support}: no class is marked on any of its {len(images)} images: annotate the thing on one at "
-            "least"
+            f"{support}: no class is marked on any of its {len(images)} images: annotate at least one"
         )
     if is_saved:
         model = options_of_supports(support, model)

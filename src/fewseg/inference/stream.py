@@ -1,4 +1,4 @@
-"""Reading, computing and writing of images overlap, with a bounded number of them in memory."""
+"""Overlaps reading, computing and writing of images, with a bounded number of them in memory."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def _computed(
     ready: list[tuple[K, A]],
     skipped: tuple[type[Exception], ...],
 ) -> list[tuple[K, B | Exception]]:
-    """The results of a batch; of one that cannot be computed, those of its images one by one."""
+    """The results of a batch; if it cannot be computed at once, its images are computed one by one."""
     try:
         results = compute(ready) if ready else []
         return [(key, result) for (key, _), result in zip(ready, results, strict=True)]
     except skipped as error:
         if len(ready) == 1:
             return [(ready[0][0], error)]
-    # not while the error is held: its frames hold the batch's maps
-    return [one for item in ready for one in _computed(compute, [item], skipped)]
+    # after the error is released, as its frames hold the batch's maps
+    return [result for item in ready for result in _computed(compute, [item], skipped)]
 
 
 def stream(  # noqa: C901 - one loop with three stages

@@ -1,4 +1,4 @@
-"""Annotated images that have been through the backbone, as one value."""
+"""A set of annotated and encoded images, as one value."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ class SupportImage:
 
     image: EncodedImage
     masks: Mapping[str, Tensor] = field(default_factory=dict)
-    """Class to (n, S, S) uint8 in {0, 1, 255} of its n views; empty where no class is shown."""
+    """Class to (n, S, S) uint8 masks in {0, 1, 255} of its n views; empty where no class is shown."""
     whole: Mapping[str, Tensor] = field(default_factory=dict)
-    """Class to (H, W) uint8 in {0, 1, 255} of the image, at most 1024 pixels a side (:func:`whole_mask`), by
-    which candidates are tested; of none of the classes where it is not known."""
+    """Class to (H, W) uint8 mask in {0, 1, 255} of the image, at most 1024 pixels a side
+    (:func:`whole_mask`), which candidates are tested on; empty where the masks are not known."""
 
     def shows(self, name: str) -> bool:
-        """Whether a class is marked on it."""
+        """Whether a class is marked on the image."""
         return name in self.masks and bool((self.masks[name] == 1).any())
 
     def is_negative(self, name: str) -> bool:
-        """Whether it is known not to show a class."""
+        """Whether the image is known not to show a class."""
         return not self.masks or (name in self.masks and not self.shows(name))
 
     def truth(self, name: str) -> Tensor:
-        """Returns (n, S, S) in {0, 1, 255}: where a class is; a class without a mask is nowhere."""
+        """Returns (n, S, S) in {0, 1, 255}: where a class is; all background for a class without a mask."""
         if name in self.masks:
             return self.masks[name]
         masks = next(iter(self.masks.values()), None)
         return _empty_masks(self.image) if masks is None else torch.where(masks == IGNORE, masks, 0)
 
     def whole_truth(self, name: str) -> Tensor | None:
-        """Returns :meth:`truth` of the image, (H, W); None where a mask of it is known for views alone."""
+        """Returns :meth:`truth` of the image, (H, W); None where a mask is known for the views only."""
         if not set(self.masks) <= set(self.whole):
             return None
         if name in self.masks:
@@ -64,14 +64,14 @@ class SupportImage:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassSupport:
-    """What a segmenter knows of a class.
+    """What a segmenter knows about a class.
 
     Attributes:
         name: the class.
-        shots: K, images that show it.
-        negatives: images known not to show it.
-        digests: of the images of the call that gave this value, in their order; ``Segmenter.remove`` takes
-            them.
+        shots: K, the number of images that show it.
+        negatives: the number of images known not to show it.
+        digests: digests of the images of the call that returned this value, in their order, for
+            ``Segmenter.remove``.
     """
 
     name: str
@@ -82,12 +82,12 @@ class ClassSupport:
 
 @dataclass(frozen=True, kw_only=True)
 class SupportSet:
-    """All annotated images of all classes: a value that threads share and that changes by being replaced.
+    """All annotated images of all classes: an immutable value that threads can share.
 
     Attributes:
-        classes: the names, way 1 on, in the order in which they came.
-        images: with their masks, one entry for each image.
-        value_range: what became 0 and 255 of those of more than 8 bits a pixel; None without any.
+        classes: the names of ways 1 .. N, in the order in which they were added.
+        images: the images with their masks, one entry for each image.
+        value_range: values that became 0 and 255 in images of more than 8 bits a pixel; None without any.
     """
 
     classes: tuple[str, ...] = ()
@@ -97,31 +97,31 @@ class SupportSet:
     def added(
         self, image: EncodedImage, masks: Mapping[str, Tensor], whole: Mapping[str, Tensor] | None = None
     ) -> SupportSet:
-        """Returns the set with an annotated image; a known image gets these masks beside its others.
+        """Returns the set with an annotated image; a known image keeps its masks of other classes.
 
         Args:
-            image: encoded.
+            image: the encoded image.
             masks: class to (n, S, S); a new mask of a class replaces the image's old one. A negative of all
-                classes stays a negative of the present ones that it gets no mask of. Empty: a negative of all
-                classes, those that are added later too, unless the image shows one of them.
+                classes stays a negative of the present ones without a new mask. Empty: a negative of all
+                classes, also of those that are added later, unless the image shows one of them.
             whole: class to (H, W), of the same classes.
         """
         classes = tuple(dict.fromkeys([*self.classes, *masks]))
         images = {support.image.digest: support for support in self.images}
-        known = images.get(image.digest)
+        support = images.get(image.digest)
         whole = whole or {}
-        if known is None:
-            known = SupportImage(image=image, masks=masks, whole=whole)
+        if support is None:
+            support = SupportImage(image=image, masks=masks, whole=whole)
         elif masks:
-            empty = {} if known.masks else dict.fromkeys(self.classes, _empty_masks(image))
+            empty = {} if support.masks else dict.fromkeys(self.classes, _empty_masks(image))
             of_empty = {name: _empty_whole(image.size) for name in empty}
-            kept = {name: mask for name, mask in known.whole.items() if name not in masks}
-            known = replace(
-                known, masks={**known.masks, **empty, **masks}, whole={**kept, **of_empty, **whole}
+            rest = {name: mask for name, mask in support.whole.items() if name not in masks}
+            support = replace(
+                support, masks={**support.masks, **empty, **masks}, whole={**rest, **of_empty, **whole}
             )
-        elif not any(map(known.shows, known.masks)):
-            known = replace(known, masks={}, whole={})
-        images[image.digest] = known
+        elif not any(map(support.shows, support.masks)):
+            support = replace(support, masks={}, whole={})
+        images[image.digest] = support
         return replace(self, classes=classes, images=tuple(images.values()))
 
     def annotated(
@@ -131,44 +131,43 @@ class SupportSet:
         names: Sequence[str] | None = None,
         whole: Sequence[Mapping[str, Tensor]] | None = None,
     ) -> SupportSet:
-        """As :meth:`added`, several images, whose classes and masks must make sense together.
+        """As :meth:`added` for several images, whose classes and masks must be consistent.
 
         Args:
-            images: encoded.
-            masks: of each, class to (n, S, S).
-            names: what errors call the images.
-            whole: of each, class to (H, W).
+            images: the encoded images.
+            masks: for each image, class to (n, S, S).
+            names: names of the images in error messages.
+            whole: for each image, class to (H, W).
 
         Raises:
             ValueError: a class name is invalid, a class is shown nowhere, or no masks are given of an image
                 that shows a class.
         """
         supports = self
-        for i, (image, own) in enumerate(zip(images, masks, strict=True)):
-            known = [support for support in supports.images if support.image.digest == image.digest]
-            shown = [name for name in supports.classes if known and known[0].shows(name)]
-            if shown and not own:
+        for i, (image, image_masks) in enumerate(zip(images, masks, strict=True)):
+            earlier = [support for support in supports.images if support.image.digest == image.digest]
+            shown = [name for name in supports.classes if earlier and earlier[0].shows(name)]
+            if shown and not image_masks:
                 raise ValueError(
-                    f"{names[i] if names else 'the image'} has no masks, so that it shows none of the "
-                    f"classes, but it is an example of {shown[0]!r} already: give its masks, or remove it "
-                    "there first"
+                    f"{names[i] if names else 'the image'} has no masks, so it shows none of the classes, "
+                    f"but it is already an example of {shown[0]!r}: give its masks, or remove it there first"
                 )
-            supports = supports.added(image, own, whole[i] if whole else None)
+            supports = supports.added(image, image_masks, whole[i] if whole else None)
         if supports.classes:
             check_classes(supports.classes)
         unseen = [name for name in supports.classes if not supports.positives(name)]
         if unseen:
             raise ValueError(
-                f"no mask of {unseen[0]!r} has foreground: a class needs one image at least that shows it; "
-                "empty masks are negatives beside such images"
+                f"no mask of {unseen[0]!r} has foreground: a class needs at least one image that shows it; "
+                "images with empty masks are its negatives"
             )
         return supports
 
     def without(self, name: str, digest: str | None = None) -> SupportSet:
         """Returns the set without a class, or without one image's annotation of it.
 
-        Images that were annotated for it alone go too; a class without a mask anywhere goes too. A negative
-        of all classes stays a negative of the other present ones.
+        Images annotated only for it are removed too, as are classes without any mask left. A negative of all
+        classes stays a negative of the other present ones.
 
         Raises:
             ValueError: there is no such class, no such image of it, or negatives alone would be left of it.
@@ -202,14 +201,14 @@ class SupportSet:
         return replace(self, images=tuple(images))
 
     def of(self, images: Iterable[SupportImage]) -> SupportSet:
-        """Returns a set of some of the images, or of others for them, and of the classes that they show."""
+        """Returns a set of the given images and of the classes that they show."""
         images = tuple(images)
         classes = tuple(name for name in self.classes if any(s.shows(name) for s in images))
-        own = [replace(s, masks={k: m for k, m in s.masks.items() if k in classes}) for s in images]
-        return replace(self, classes=classes, images=tuple(own))
+        images = [replace(s, masks={k: m for k, m in s.masks.items() if k in classes}) for s in images]
+        return replace(self, classes=classes, images=tuple(images))
 
     def positives(self, name: str) -> list[SupportImage]:
-        """The images that show a class: its K are their number."""
+        """The K images that show a class."""
         return [support for support in self.images if support.shows(name)]
 
     def negatives(self, name: str) -> list[SupportImage]:
@@ -217,17 +216,17 @@ class SupportSet:
         return [support for support in self.images if support.is_negative(name)]
 
     def support(self, name: str, digests: tuple[str, ...] = ()) -> ClassSupport:
-        """Returns what is known of a class; raises a ValueError where there is no such class."""
+        """Returns what is known about a class; raises a ValueError if there is no such class."""
         if name not in self.classes:
             raise ValueError(f"unknown class {name!r}; the classes are {list(self.classes)}: add it first")
         shots, negatives = len(self.positives(name)), len(self.negatives(name))
         return ClassSupport(name=name, shots=shots, negatives=negatives, digests=digests)
 
     def encoded(self, negatives: bool) -> EncodedShots:
-        """The set as methods take it: one support for each class and view that shows it.
+        """Returns the set as the input of methods: one support for each class and view that shows it.
 
         Args:
-            negatives: add the images that show no class at all; they show what is background.
+            negatives: also add the images that show no class at all, as examples of the background.
 
         Raises:
             ValueError: a class is shown nowhere.
@@ -238,7 +237,7 @@ class SupportSet:
             shown = [(s, v, way) for s, mask in named for v in range(len(mask)) if (mask[v] == 1).any()]
             if not shown:
                 raise ValueError(
-                    f"the class {name!r} is shown on none of the supports: annotate it on one image at least"
+                    f"the class {name!r} is shown on none of the supports: annotate it on at least one image"
                 )
             rows += shown
         if negatives:
@@ -252,21 +251,21 @@ class SupportSet:
         )
 
     def _labels(self, support: SupportImage, view: int, way: int) -> Tensor:
-        """(S, S): 0, the ways that are marked on a view, 255; the given way lies on top of the others."""
+        """(S, S): 0, the ways marked on a view, or 255; the given way overrides the others."""
         if not support.masks:
             return _empty_masks(support.image)[view]
-        own = support.masks.get(self.classes[way - 1])
-        own = torch.zeros_like(next(iter(support.masks.values()))) if own is None else own
-        labels = torch.zeros_like(own[view])
-        labels[own[view] == IGNORE] = IGNORE
-        for other, mask in support.masks.items():
-            labels[mask[view] == 1] = self.classes.index(other) + 1
-        labels[own[view] == 1] = way
+        way_masks = support.masks.get(self.classes[way - 1])
+        way_masks = torch.zeros_like(next(iter(support.masks.values()))) if way_masks is None else way_masks
+        labels = torch.zeros_like(way_masks[view])
+        labels[way_masks[view] == IGNORE] = IGNORE
+        for name, mask in support.masks.items():
+            labels[mask[view] == 1] = self.classes.index(name) + 1
+        labels[way_masks[view] == 1] = way
         return labels
 
 
 def _empty_masks(image: EncodedImage) -> Tensor:
-    """(n, S, S): the mask of what an image does not show; outside the image 255."""
+    """(n, S, S): the mask of a class that an image does not show: 0, and 255 outside the image."""
     side = image.windows[0].box.size
     masks = torch.full((len(image.windows), side, side), IGNORE, dtype=torch.uint8)
     for mask, window in zip(masks, image.windows, strict=True):
@@ -296,7 +295,7 @@ _KEY, _SCHEMA = "fewseg-supports", 1
 
 
 def save_supports(path: Path, supports: SupportSet, model: Model) -> None:
-    """Writes a support set that the model encoded, in one step; raises an OSError where it cannot."""
+    """Writes a support set that the model encoded, atomically; raises an OSError where it cannot."""
     tensors: dict[str, Tensor] = {}
     shots: list[dict[str, Any]] = []
     for i, support in enumerate(supports.images):
@@ -332,7 +331,7 @@ def save_supports(path: Path, supports: SupportSet, model: Model) -> None:
 
 
 def _header_of(path: Path) -> dict[str, Any]:
-    """Of a saved support set; empty where it cannot be read, which load_supports reports."""
+    """The header of a saved support set; empty where it cannot be read, which load_supports reports."""
     try:
         with safe_open(path, framework="pt") as file:
             return dict(parse_json((file.metadata() or {})[_KEY]))
@@ -341,12 +340,12 @@ def _header_of(path: Path) -> dict[str, Any]:
 
 
 def precision_of_supports(path: Path) -> Precision:
-    """In which a saved support set was encoded; fp32 where its file does not record it."""
+    """The precision that a saved support set was encoded in; fp32 where its file does not record it."""
     return "bf16" if _header_of(path).get("precision") == "bf16" else "fp32"
 
 
 def options_of_supports(path: Path, options: ModelOptions) -> ModelOptions:
-    """The options with the precision and the input that a saved set was encoded in, where none are given."""
+    """The options, completed by the precision and the input size that a saved set was encoded with."""
     header = _header_of(path)
     if options.precision == "auto":
         options = replace(options, precision=precision_of_supports(path))
@@ -375,37 +374,36 @@ def load_supports(path: Path, model: Model) -> SupportSet:
                 raise DataError(
                     f"{path} was encoded by the model {header['model']} ({header['model_name']}, "
                     f"{header.get('precision', 'fp32')}), this one is {model.digest} ({model.name}, "
-                    f"{model.precision}): features of one model mean nothing to another. Use "
-                    "the same checkpoint, input size, views, fusion and precision, or encode the "
-                    "supports again"
+                    f"{model.precision}): features of different models are incompatible. Use the same "
+                    "checkpoint, input size, views, fusion and precision, or encode the supports again"
                 )
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         return _checked(header, tensors, model)
     except (DataError, MemoryError):
         raise
-    except Exception as error:  # an edited file leads anywhere
+    except Exception as error:  # an edited file can raise anything
         raise DataError(
             f"{path} is not a complete support set ({first_line(error)}): save it again"
         ) from error
 
 
 def _checked(header: dict[str, Any], tensors: dict[str, Tensor], model: Model) -> SupportSet:
-    """The set of a file, whose values are what the model and :func:`save_supports` would have written."""
+    """The set of a file, after checking that its values could come from :func:`save_supports`."""
     classes, shapes = tuple(map(str, header["classes"])), model.map_shapes()
     check_classes(classes)
-    images = [_support(i, own, classes, tensors, model, shapes) for i, own in enumerate(header["shots"])]
+    images = [_support(i, shot, classes, tensors, model, shapes) for i, shot in enumerate(header["shots"])]
     values = header.get("value_range")
     if values is not None:
         low, high = map(float, values)
         if not -math.inf < low < high < math.inf:
             raise ValueError(f"value_range must be two rising numbers, got {values}")
         values = (low, high)
-    found = SupportSet(classes=classes, images=tuple(images), value_range=values)
-    if not all(map(found.positives, classes)):
+    supports = SupportSet(classes=classes, images=tuple(images), value_range=values)
+    if not all(map(supports.positives, classes)):
         raise ValueError("it shows no class, or not all that it names")
-    if len({own.image.digest for own in images}) < len(images):
+    if len({support.image.digest for support in images}) < len(images):
         raise ValueError("it holds an image twice")
-    return found
+    return supports
 
 
 def _support(
@@ -423,31 +421,31 @@ def _support(
     windows = model.views.windows(size, box)
     if stored["windows"] != [[w.top, w.left, *w.box.original, w.box.size] for w in windows]:
         raise ValueError(
-            f"image {i} has views of other places or sizes than the model makes of {size} pixels"
+            f"image {i} has views at other places or of other sizes than the model cuts from {size} pixels"
         )
     count, kinds = len(windows), {torch.float32, *([torch.bfloat16] if model.precision == "bf16" else [])}
 
     def tensor(key: str, what: str, shape: tuple[int, ...], dtypes: Collection[torch.dtype]) -> Tensor:
-        found = tensors.get(key)
-        if found is None or tuple(found.shape) != shape or found.dtype not in dtypes:
-            got = "none" if found is None else f"{tuple(found.shape)} {found.dtype}"
+        values = tensors.get(key)
+        if values is None or tuple(values.shape) != shape or values.dtype not in dtypes:
+            got = "none" if values is None else f"{tuple(values.shape)} {values.dtype}"
             raise ValueError(f"image {i} needs {what} of {shape} {next(iter(dtypes))}, got {got}")
-        return found
+        return values
 
     def mask(key: str, name: str, shape: tuple[int, ...]) -> Tensor:
-        found = tensor(key, f"a mask of {name!r}", shape, (torch.uint8,))
-        if not bool(((found < 2) | (found == IGNORE)).all()):
-            raise ValueError(f"image {i} has a mask of {name!r} with values beside 0, 1 and 255")
-        return found
+        values = tensor(key, f"a mask of {name!r}", shape, (torch.uint8,))
+        if not bool(((values < 2) | (values == IGNORE)).all()):
+            raise ValueError(f"image {i} has a mask of {name!r} with values other than 0, 1 and 255")
+        return values
 
     maps = {}
     for level, shape in shapes.items():
-        own = (torch.uint8,) if level == GUIDE else kinds
-        found = tensor(f"features.{i}.{level}", f"a map of the level {level!r}", (count, *shape), own)
-        if not bool(found.sum().isfinite()):
+        dtypes = (torch.uint8,) if level == GUIDE else kinds
+        values = tensor(f"features.{i}.{level}", f"a map of the level {level!r}", (count, *shape), dtypes)
+        if not bool(values.sum().isfinite()):
             raise ValueError(f"image {i} has a map of the level {level!r} with values that are not finite")
-        # one memory layout, that of fresh features: sums over channels come out the same to the last bit
-        maps[level] = found.to(model.device).contiguous(memory_format=torch.channels_last)
+        # the memory layout of fresh features: sums over channels are the same to the last bit
+        maps[level] = values.to(model.device).contiguous(memory_format=torch.channels_last)
     names = {j: classes[j] for j in stored["masks"]}
     masks = {name: mask(f"masks.{i}.{j}", name, (count, box, box)) for j, name in names.items()}
     places = {name: f"whole.{i}.{j}" for j, name in names.items()}

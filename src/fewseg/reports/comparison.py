@@ -24,7 +24,7 @@ from fewseg.metrics import (
 )
 from fewseg.metrics.statistics import same_episodes
 from fewseg.reports.frame import results_of
-from fewseg.reports.numbers import Estimate, gain_with_interval, percent, points, with_interval
+from fewseg.reports.numbers import Estimate, estimate_of, gain_with_interval, percent, points, with_interval
 from fewseg.reports.options import CompareOptions
 
 
@@ -36,26 +36,26 @@ class Comparison:
     b: RunResult  # the second
     # how their protocols and tasks differ, one sentence each; empty when comparable
     differences: tuple[str, ...]
-    made_differently: tuple[str, ...]  # what else differs that is part of the methods, such as the precision
+    made_differently: tuple[str, ...]  # differences that belong to the methods, such as the precision
     # the difference on the same episodes, or None where the episodes are not the same
     paired: PairedDifference | None
-    over_queries: PairedDifference | None  # the same, resampling query images in place of episodes
+    over_queries: PairedDifference | None  # the same, with resampled query images instead of episodes
     unpaired: Estimate  # b less a with an interval that adds both errors
     detectable: float  # smallest true difference that ``planned`` episodes find with 80 % probability
     planned: int  # episodes, all seeds together
-    trainings: TrainingsDifference | None  # over several trainings, where several are given
+    trainings: TrainingsDifference | None  # over several trainings, if several are given
 
     @property
     def difference(self) -> Estimate:
-        """The paired difference where there is one, otherwise the unpaired."""
-        return self.unpaired if self.paired is None else _ends(self.paired)
+        """The paired difference if there is one, otherwise the unpaired."""
+        return self.unpaired if self.paired is None else estimate_of(self.paired)
 
 
 def run(options: CompareOptions, console: Console) -> None:
     """Prints a comparison."""
-    found = compare(options)
-    console.print(comparison_table(found))
-    console.print("\n".join(comparison_lines(found)), highlight=False, markup=False)
+    comparison = compare(options)
+    console.print(comparison_table(comparison))
+    console.print("\n".join(comparison_lines(comparison)), highlight=False, markup=False)
 
 
 def compare(options: CompareOptions) -> Comparison:
@@ -82,22 +82,19 @@ def compare(options: CompareOptions) -> Comparison:
     if options.more_a or options.more_b:
         of_a = [(a, counts_a), *_further_trainings(a, options.a, options.more_a)]
         of_b = [(b, counts_b), *_further_trainings(b, options.b, options.more_b)]
-        weights = [[run.checkpoint for run, _ in of_method] for of_method in (of_a, of_b)]
-        trainings = trainings_difference(
-            [counts for _, counts in of_a],
-            [counts for _, counts in of_b],
-            a.classes,
-            same=weights[0] == weights[1] and all(weights[0]),
-        )
+        weights = [[run.checkpoint for run, _ in runs] for runs in (of_a, of_b)]
+        all_a, all_b = ([counts for _, counts in runs] for runs in (of_a, of_b))
+        same = weights[0] == weights[1] and all(weights[0])
+        trainings = trainings_difference(all_a, all_b, a.classes, same=same)
     parts = (("precision", a.precision, b.precision), ("size", a.sizes_text, b.sizes_text))
     return Comparison(
         a=a,
         b=b,
         differences=tuple(differences),
         made_differently=tuple(
-            f"{name} {own or 'unknown'} and {other or 'unknown'}"
-            for name, own, other in parts
-            if own != other
+            f"{name} {first or 'unknown'} and {second or 'unknown'}"
+            for name, first, second in parts
+            if first != second
         ),
         paired=paired,
         over_queries=over_queries,
@@ -111,8 +108,8 @@ def compare(options: CompareOptions) -> Comparison:
 def _further_trainings(
     first: RunResult, path: Path, more: Sequence[Path]
 ) -> list[tuple[RunResult, EpisodeCounts]]:
-    """Results of other trainings of the same method; refused where more than the seed differs."""
-    seeds, found = {first.train_seed}, []
+    """Results of other trainings of the same method; raises a ValueError if more than the seed differs."""
+    seeds, trainings = {first.train_seed}, []
     for other_path in more:
         other, counts = load_with_counts(other_path)
         differ = what_differs(first, other) + _entries_that_differ(
@@ -126,22 +123,22 @@ def _further_trainings(
                 "recipe that differ in the training seed alone"
             )
         seeds.add(other.train_seed)
-        found.append((other, counts))
-    return found
+        trainings.append((other, counts))
+    return trainings
 
 
 def _recipe_of(run: RunResult) -> dict[str, Any]:
-    """All that trainings of one method share; the path of the backbone's weights does not count."""
+    """Everything that trainings of one method share; the path of the backbone's weights is ignored."""
     method, train = dict(run.config.get("method", {})), run.training.get("config", {})
     if "backbone" in method:
         method["backbone"] = {**method["backbone"], "weights": None}
-    own = {"fusion": run.fusion, "size": run.sizes_text, "method": method}
-    return own | {f"train.{name}": value for name, value in train.items() if name != "seed"}
+    entries = {"fusion": run.fusion, "size": run.sizes_text, "method": method}
+    return entries | {f"train.{name}": value for name, value in train.items() if name != "seed"}
 
 
 def what_differs(a: RunResult, b: RunResult) -> list[str]:
-    """How two results differ that makes their scores answers to different questions."""
-    found = [
+    """How two results differ in ways that make their scores incomparable."""
+    differences = [
         f"{name} {getattr(a, name)!r} and {getattr(b, name)!r}"
         for name in ("dataset", "fold", "ways", "shots", "on")
         if getattr(a, name) != getattr(b, name)
@@ -149,7 +146,7 @@ def what_differs(a: RunResult, b: RunResult) -> list[str]:
     parts = _entries_that_differ("protocol", {**ADDED, **a.protocol}, {**ADDED, **b.protocol})
     if not parts and a.protocol_digest != b.protocol_digest:
         parts = [f"protocol digest {a.protocol_digest} and {b.protocol_digest}"]
-    return found + parts + _entries_that_differ("class split", a.class_split, b.class_split)
+    return differences + parts + _entries_that_differ("class split", a.class_split, b.class_split)
 
 
 def _entries_that_differ(what: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -173,10 +170,6 @@ def _unpaired(a: RunResult, b: RunResult) -> Estimate:
     return Estimate(value=value, low=value - below, high=value + above)
 
 
-def _ends(found: PairedDifference) -> Estimate:
-    return Estimate(value=found.difference, low=found.interval.low, high=found.interval.high)
-
-
 def comparison_table(comparison: Comparison) -> Table:
     """The comparison for a terminal: scores in percent, differences in points."""
     a, b = comparison.a, comparison.b
@@ -184,8 +177,8 @@ def comparison_table(comparison: Comparison) -> Table:
     table.add_column("score (%)")
     for heading in (f"{a.method} {a.fusion}", f"{b.method} {b.fusion}", "difference"):
         table.add_column(heading, justify="right")
-    own = [Estimate(value=r.miou_mean, low=r.miou_ci95[0], high=r.miou_ci95[1]) for r in (a, b)]
-    table.add_row("mIoU", *map(with_interval, own), gain_with_interval(comparison.difference))
+    estimates = [Estimate(value=r.miou_mean, low=r.miou_ci95[0], high=r.miou_ci95[1]) for r in (a, b)]
+    table.add_row("mIoU", *map(with_interval, estimates), gain_with_interval(comparison.difference))
     rows = [
         ("FB-IoU", a.fb_iou_mean, b.fb_iou_mean),
         ("per-class Dice", a.dice_mean, b.dice_mean),
@@ -205,7 +198,7 @@ def _name(run: RunResult) -> str:
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:
-    """What stands below the table: the protocol, what differs, and how sure the difference is."""
+    """The lines below the table: the protocol, what differs, and how certain the difference is."""
     paired, over_queries = comparison.paired, comparison.over_queries
     frame = results_of({"a": comparison.a, "b": comparison.b}).frame
     lines = list(dict.fromkeys(frame.protocol_line))
@@ -217,17 +210,17 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         lines += [
             f"paired over the same episodes; 95 % bootstrap interval; share of resamples against the sign, "
             f"twice: {paired.p_like:.3f}",
-            f"over query images, each with all its episodes: {gain_with_interval(_ends(over_queries))}; "
-            f"against the sign, twice: {over_queries.p_like:.3f}",
+            f"over query images, each with all its episodes: {gain_with_interval(estimate_of(over_queries))}"
+            f"; against the sign, twice: {over_queries.p_like:.3f}",
         ]
     trainings = comparison.trainings
     if trainings is not None:
         error, needed = trainings.training_error, trainings.trainings_needed()
-        ends = Estimate(value=trainings.difference, low=trainings.interval.low, high=trainings.interval.high)
+
         lines.append(
             f"over {trainings.trainings[0]} and {trainings.trainings[1]} trainings and over query images: "
-            f"{gain_with_interval(ends)}; the standard deviation of the difference between two trainings is "
-            f"{100 * error:.1f} points"
+            f"{gain_with_interval(estimate_of(trainings))}; the standard deviation of the difference between "
+            f"two trainings is {100 * error:.1f} points"
         )
         lines.append(
             f"trainings of each that show a difference of this size 8 times of 10: {needed}"

@@ -1,4 +1,4 @@
-"""Results as one tidy data frame: a row a result, and beside it, by its key, the counts it was scored from.
+"""Results as one tidy data frame: one row per result, with its counts in a mapping by the same key.
 
 Tables, gains, comparisons, figures and the site are queries on it.
 """
@@ -18,20 +18,20 @@ from fewseg.data.protocols import stored_protocol
 from fewseg.engine.results import RunResult, counts_path, load_with_counts
 from fewseg.metrics import EpisodeCounts, Score, bootstrap_score, paired_difference
 from fewseg.recipes.registry import variant
-from fewseg.reports.numbers import Estimate, mean_of
+from fewseg.reports.numbers import Estimate, estimate_of, mean_of
 from fewseg.reports.published import printed_as
 
 FOLDS = 4
-"""Of the data sets of the papers."""
+"""Number of folds of the papers' data sets."""
 
 FOLDS_OF: Mapping[str, int] = {"fss-1000": 1, "fss-1000-drawn": 1}
-"""Of data sets with a different number of folds: FSS-1000 has one split."""
+"""Data sets with a different number of folds: FSS-1000 has one split."""
 
 TABLE = ["dataset", "ways", "shots", "on", "protocol_digest"]
-"""Columns of the frame: results that agree in them share a table."""
+"""Columns of the frame; results that agree in them share a table."""
 
 ROW = ["method", "fusion", "recipe", "sizes", "train_seed"]
-"""Columns of the frame: results of a table that agree in them share a row, which has a cell a fold."""
+"""Columns of the frame; results of a table that agree in them share a row, with one cell per fold."""
 
 
 COLUMNS = (  # noqa: SIM905 (a list literal is one name a line)
@@ -40,7 +40,7 @@ COLUMNS = (  # noqa: SIM905 (a list literal is one name a line)
     "miou_low miou_high fb_iou dice dice_of_miou paper table row published published_dataset "
     "published_backbone"
 ).split()
-"""Of the frame, whose index is ``key``; scores are fractions."""
+"""Columns of the frame, whose index is ``key``; scores are fractions."""
 
 OWN = ["method", "variant", "recipe", "dataset", "fold", "train_seed", "checkpoint", "ways", "shots"]
 OWN += ["fusion", "on", "backbone", "precision", "protocol_digest", "miou_std"]
@@ -51,17 +51,17 @@ OWN += ["fusion", "on", "backbone", "precision", "protocol_digest", "miou_std"]
 class Results:
     """Results by their keys."""
 
-    frame: pd.DataFrame  # a row a result, with the columns COLUMNS; its key is the index
+    frame: pd.DataFrame  # one row per result, with the columns COLUMNS; its key is the index
     runs: Mapping[str, RunResult]
     counts: Mapping[str, EpisodeCounts]  # empty where they were not read
-    left_out: tuple[str, ...] = ()  # one sentence for each result that is not here
+    left_out: tuple[str, ...] = ()  # one sentence for each result that could not be used
     _cache: dict[tuple[str, ...], Estimate] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def only(self, frame: pd.DataFrame) -> Results:
-        """These results alone: rows of the frame."""
+        """Returns the results of some rows of the frame."""
         return replace(self, frame=frame)
 
     def estimate(self, key: str, score: Score = "miou") -> Estimate:
@@ -70,22 +70,21 @@ class Results:
         if score == "miou":
             return Estimate(value=float(row.miou), low=float(row.miou_low), high=float(row.miou_high))
         if (key, score) not in self._cache:
-            found = bootstrap_score(self.counts[key], self.runs[key].classes, score)
-            self._cache[key, score] = Estimate(value=float(row[score]), low=found.low, high=found.high)
+            interval = bootstrap_score(self.counts[key], self.runs[key].classes, score)
+            self._cache[key, score] = Estimate(value=float(row[score]), low=interval.low, high=interval.high)
         return self._cache[key, score]
 
     def difference(self, a: str, b: str, score: Score = "miou") -> Estimate:
         """Score of ``b`` less score of ``a``, paired over query images; computed once."""
         if (a, b, score) not in self._cache:
-            found = paired_difference(
+            paired = paired_difference(
                 self.counts[a], self.counts[b], self.runs[a].classes, score=score, over="queries"
             )
-            ends = found.interval
-            self._cache[a, b, score] = Estimate(value=found.difference, low=ends.low, high=ends.high)
+            self._cache[a, b, score] = estimate_of(paired)
         return self._cache[a, b, score]
 
     def classes(self) -> pd.DataFrame:
-        """A row a result and tested class: ``key``, ``class_id``, ``name``, ``iou`` and ``dice``."""
+        """One row per result and tested class: ``key``, ``class_id``, ``name``, ``iou`` and ``dice``."""
         rows = [
             {"key": key, "class_id": c, "name": run.class_names.get(c, str(c)), "iou": iou, "dice": dice[c]}
             for key, run, dice in ((k, self.runs[k], self.runs[k].per_class_dice) for k in self.frame.index)
@@ -112,7 +111,7 @@ def load_results(folder: str | Path, *, folds: int = FOLDS) -> Results:
 
 
 def _is_result(path: Path) -> bool:
-    """Whether a JSON file is a result that has lost its counts."""
+    """Whether a JSON file is a result; its counts are missing."""
     try:
         RunResult.load(path)
     except ValueError:
@@ -138,7 +137,7 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
     row, value = printed_as(run)
     protocol = stored_protocol(run.protocol)
     title = str(run.protocol.get("name", ""))
-    return {own: getattr(run, own) for own in OWN} | {
+    return {name: getattr(run, name) for name in OWN} | {
         "key": key,  # the file's path below its folder, without .json
         "path": f"{key}.json",
         "label": variant(run.variant).label or run.recipe or run.method,  # for figures
@@ -167,7 +166,7 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
 
 
 def without_conflicts(results: Results) -> tuple[Results, list[str]]:
-    """Leaves out what cannot share tables.
+    """Leaves out results that cannot share a table.
 
     Of one fold the class split that most results of a table have is kept, none where two are equally
     frequent. Of two results of one row and fold neither is kept, unless they have the same scores.
@@ -177,27 +176,28 @@ def without_conflicts(results: Results) -> tuple[Results, list[str]]:
     for row in frame[outside].itertuples():
         problems.append(f"{row.path} is of fold {row.fold}, outside 0 .. {row.folds - 1}: left out")
     frame = frame[~outside]
-    for _, same in frame.groupby([*TABLE, "fold"], sort=False):
-        classes = {key: frozenset(results.runs[key].classes) for key in same.index}
+    for _, group in frame.groupby([*TABLE, "fold"], sort=False):
+        classes = {key: frozenset(results.runs[key].classes) for key in group.index}
         splits = Counter(classes.values()).most_common(2)
         if len(splits) == 1:
             continue
         tied = splits[0][1] == splits[1][1]
-        out = [key for key in same.index if tied or classes[key] != splits[0][0]]
-        frame = frame.drop(out)
-        first = same.iloc[0]
-        named = (f"{same.path[k]} (classes {', '.join(map(str, sorted(classes[k])))})" for k in out)
+        dropped = [key for key in group.index if tied or classes[key] != splits[0][0]]
+        frame = frame.drop(dropped)
+        first = group.iloc[0]
+        named = (f"{group.path[k]} (classes {', '.join(map(str, sorted(classes[k])))})" for k in dropped)
         problems.append(
             f"different class splits of {first.dataset} fold {first.fold} cannot share a table; left out "
             + ", ".join(named)
         )
-    for _, same in frame.groupby([*TABLE, *ROW, "fold"], sort=False, dropna=False):
-        if len(same) == 1:
+    for _, group in frame.groupby([*TABLE, *ROW, "fold"], sort=False, dropna=False):
+        if len(group) == 1:
             continue
-        equal = all(results.runs[key].seeds == results.runs[same.index[0]].seeds for key in same.index)
-        frame = frame.drop(same.index[1:] if equal else same.index)
-        what = f"{len(same)} results of one row, {name_of(same.iloc[0])}: {' and '.join(same.path)}"
-        fate = f"they are equal, {same.path.iloc[0]} is shown" if equal else "left out, keep one of the files"
+        equal = all(results.runs[key].seeds == results.runs[group.index[0]].seeds for key in group.index)
+        frame = frame.drop(group.index[1:] if equal else group.index)
+        paths = list(group.path)
+        what = f"{len(group)} results of one row, {name_of(group.iloc[0])}: {' and '.join(paths)}"
+        fate = f"they are equal, {paths[0]} is shown" if equal else "left out, keep one of the files"
         problems.append(f"{what}: {fate}")
     return results.only(frame), problems
 
@@ -209,16 +209,16 @@ def name_of(row: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FoldRow:
-    """A row of a table: results of one method with one fusion that are alike but for their fold."""
+    """A row of a table: results of one method with one fusion that differ only in the fold."""
 
-    name: str  # in its table, with what else tells its rows apart
+    name: str  # its name in the table, with what distinguishes it from similar rows
     results: Results
-    frame: pd.DataFrame  # its own results by fold, ascending, with the columns ``key`` and ``series`` more
-    folds: int  # how many a mean needs
+    frame: pd.DataFrame  # its results by fold, ascending, with the further columns ``key`` and ``series``
+    folds: int  # number of folds that a mean needs
 
     @cached_property
     def first(self) -> Any:
-        """Its first result, for what all have in common."""
+        """Its first result, for values that all share."""
         return self.frame.iloc[0]
 
     @property
@@ -241,14 +241,14 @@ class FoldRow:
         return None if self.missing else mean_of(list(self.estimates(score).values()))
 
     def gain_over(self, over: FoldRow, score: Score = "miou") -> Gain:
-        """What it gains over another row; raises ``ValueError`` where the episodes are not the same."""
+        """Its gain over another row; raises ``ValueError`` if the episodes are not the same."""
         a, b = over.frame.key, self.frame.key
         pairs = {fold: (a[fold], b[fold]) for fold in a.index.intersection(b.index)}
         by_fold = {fold: self.results.difference(*pair, score) for fold, pair in pairs.items()}
         return Gain(row=self, over=over, by_fold=by_fold)
 
     def trained_like(self, other: FoldRow) -> bool:
-        """Whether both were trained for as long, or one was not trained at all (or does not say)."""
+        """Whether both were trained equally long, or the training of one is missing or unknown."""
 
         def lengths(row: FoldRow) -> dict[int, tuple[object, object] | None]:
             configs = {run.fold: run.training.get("config") for run in row.runs}
@@ -257,8 +257,8 @@ class FoldRow:
                 for fold, config in configs.items()
             }
 
-        own, others = lengths(self), lengths(other)
-        pairs = [(own[fold], others[fold]) for fold in own.keys() & others.keys()]
+        these, others = lengths(self), lengths(other)
+        pairs = [(these[fold], others[fold]) for fold in these.keys() & others.keys()]
         return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
@@ -267,7 +267,7 @@ class Gain:
     """The difference of two rows on each fold that both have, paired by query image, as fractions."""
 
     row: FoldRow
-    over: FoldRow  # what it is measured against
+    over: FoldRow  # the baseline
     by_fold: Mapping[int, Estimate]
 
     @property
@@ -278,7 +278,7 @@ class Gain:
     @property
     def missing(self) -> str:
         """Which folds the mean lacks, or ""."""
-        return "; ".join(f"{each.name}: {each.missing}" for each in (self.over, self.row) if each.missing)
+        return "; ".join(f"{row.name}: {row.missing}" for row in (self.over, self.row) if row.missing)
 
     @property
     def mean(self) -> Estimate | None:
@@ -290,7 +290,7 @@ class Gain:
 class FoldTable:
     """Results that may stand in one table: of one data set, task and protocol."""
 
-    results: Results  # the frame has the columns ``series``, the name of the row, and ``suffix`` more
+    results: Results  # the frame has the further columns ``series``, the name of the row, and ``suffix``
     rows: tuple[FoldRow, ...]
     dataset: str
     ways: int
@@ -298,7 +298,7 @@ class FoldTable:
     on: str
     protocol: str
     episodes: str
-    folds: int  # how many folds a mean needs
+    folds: int  # number of folds that a mean needs
 
     @property
     def series(self) -> list[str]:
@@ -335,24 +335,24 @@ def fold_tables(results: Results) -> list[FoldTable]:
 
 def _fold_table(results: Results, frame: pd.DataFrame) -> FoldTable:
     named = frame.assign(suffix="")
-    for _, alike in frame.groupby(["method", "fusion"]):
-        parts = pd.DataFrame(index=alike.index)
-        if alike.recipe.nunique() > 1:
-            parts["recipe"] = alike.recipe
-        if alike.sizes.nunique() > 1:
-            parts["sizes"] = "at " + alike.sizes + " px"
-        if alike.train_seed.nunique(dropna=False) > 1:
-            parts["seed"] = [f"training seed {'unknown' if s is None else s}" for s in alike.train_seed]
-        named.loc[alike.index, "suffix"] = [", ".join(map(str, row)) for row in parts.itertuples(index=False)]
+    for _, group in frame.groupby(["method", "fusion"]):
+        parts = pd.DataFrame(index=group.index)
+        if group.recipe.nunique() > 1:
+            parts["recipe"] = group.recipe
+        if group.sizes.nunique() > 1:
+            parts["sizes"] = "at " + group.sizes + " px"
+        if group.train_seed.nunique(dropna=False) > 1:
+            parts["seed"] = [f"training seed {'unknown' if s is None else s}" for s in group.train_seed]
+        named.loc[group.index, "suffix"] = [", ".join(map(str, row)) for row in parts.itertuples(index=False)]
     named = named.sort_values(["method", "fusion", "suffix"], kind="stable")
     brackets = [f" ({suffix})" if suffix else "" for suffix in named.suffix]
     named["series"] = named.method + brackets + " " + named.fusion
-    first, own = frame.iloc[0], results.only(named)
+    first, results = frame.iloc[0], results.only(named)
     by_fold = named.reset_index().set_index("fold", drop=False).groupby("series", sort=False)
     return FoldTable(
-        results=own,
+        results=results,
         rows=tuple(
-            FoldRow(name=str(name), results=own, frame=row.sort_index(), folds=first.folds)
+            FoldRow(name=str(name), results=results, frame=row.sort_index(), folds=first.folds)
             for name, row in by_fold
         ),
         **{name: first[name] for name in ("dataset", "ways", "shots", "on", "protocol", "episodes", "folds")},
@@ -360,12 +360,12 @@ def _fold_table(results: Results, frame: pd.DataFrame) -> FoldTable:
 
 
 def gains(table: FoldTable) -> list[Gain]:
-    """Every row over its baselines; raises ``ValueError`` where the episodes are not the same."""
+    """Every row over its baselines; raises ``ValueError`` if the episodes are not the same."""
     return [row.gain_over(over) for over, row in baseline_pairs(table)]
 
 
 def baseline_pairs(table: FoldTable) -> list[tuple[FoldRow, FoldRow]]:
-    """(baseline, row) for every row and what its variant is measured against.
+    """(baseline, row) for every row and every baseline of its variant.
 
     Other methods are paired where they are fused alike; with one shot there is nothing to fuse but iterated
     prototypes. A method is also paired with its plain fusion, with its variants that lack one part, and at
@@ -382,7 +382,7 @@ PAPER_FUSIONS = (("mean", "cross-guided"), ("attention", "cross-guided"))
 
 
 def _is_baseline(a: Any, b: Any, shots: int) -> bool:
-    """Whether results like ``a`` are what those like ``b`` are measured against."""
+    """Whether results like ``a`` are a baseline of those like ``b``."""
     same = (a.variant, a.recipe, a.train_seed) == (b.variant, b.recipe, b.train_seed)
     if a.multi_scale or b.multi_scale:
         return bool(same and a.fusion == b.fusion and b.multi_scale and not a.multi_scale)

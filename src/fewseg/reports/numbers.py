@@ -1,4 +1,4 @@
-"""How numbers look: scores are stored as fractions and shown in percent with one decimal."""
+"""Formats numbers: scores are stored as fractions and shown in percent with one decimal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
-from fewseg.metrics import dice_of_miou
+from fewseg.metrics import PairedDifference, TrainingsDifference, dice_of_miou
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +41,20 @@ def gain_with_interval(estimate: Estimate) -> str:
     return f"{points(estimate.value)} [{points(estimate.low)}, {points(estimate.high)}]"
 
 
+def estimate_of(paired: PairedDifference | TrainingsDifference) -> Estimate:
+    """A difference with its interval."""
+    return Estimate(value=paired.difference, low=paired.interval.low, high=paired.interval.high)
+
+
 def dice_of(miou: Estimate, over: float = 0.0) -> Estimate:
-    """2 m / (1 + m) of a mIoU m, which keeps the order of the ends; of a gain over a mIoU, the gain in it."""
+    """Dice 2 m / (1 + m) of a mIoU m; of a gain over the mIoU ``over``, the gain in Dice."""
     ends = (min(max(over + end, 0.0), 1.0) for end in (miou.value, miou.low, miou.high))
     value, low, high = (dice_of_miou(end) - dice_of_miou(over) for end in ends)
     return Estimate(value=value, low=low, high=high)
 
 
 def mean_of(estimates: Sequence[Estimate]) -> Estimate:
-    """Mean of independent estimates (the folds: other classes, other models).
+    """Mean of independent estimates, such as folds with different classes and models.
 
     The distance of each end from the mean is the root of the summed squares of the parts' distances, over
     their number: what errors of independent parts add up to. Lower and upper ends are kept apart.

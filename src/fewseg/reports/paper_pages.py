@@ -38,7 +38,7 @@ CSV_HEADINGS = (
 
 
 def csv_tables(tables: Sequence[PaperTable]) -> str:
-    """A line for each cell, everything about it in columns; a row that is not ours has its printed values."""
+    """CSV with one line per cell; lines without a row of ours have the printed values."""
     lines = [
         line
         for table in tables
@@ -109,32 +109,32 @@ def _ends(estimate: Estimate | None, *names: str) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """What one cell of a table shows: a number or a name, its interval, footnote and tooltip."""
+    """The content of a cell: a number or a name, its interval, footnote and tooltip."""
 
     text: str
     interval: str = ""
     note: str = ""
     title: str = ""
-    status: bool = False  # says why there is no number
-    further: bool = False  # names a further line of the row above
+    status: bool = False  # whether it states why there is no number
+    further: bool = False  # whether it names a further line of the row above
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """A column of a table as text."""
 
-    block: str  # whose numbers these are; columns of one block stand under it; "" for names
+    block: str  # heading above several columns: whose numbers these are; "" for names
     heading: str
     short: str = ""  # the block in short lines, for a terminal
-    words: bool = False  # has names and not numbers
-    detail: bool = False  # a narrow screen can do without it
-    foreign: bool = False  # the numbers are not of the paper's data set
-    empty: bool = False  # stands for a whole block without numbers
+    words: bool = False  # whether it holds names instead of numbers
+    detail: bool = False  # whether narrow screens leave it out
+    foreign: bool = False  # whether the numbers are of another data set than the paper's
+    empty: bool = False  # whether it stands for a block without numbers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A section as text: what Markdown, HTML, LaTeX and the terminal all show."""
+    """A section as text, for Markdown, HTML, LaTeX and the terminal."""
 
     heading: str
     columns: tuple[Column, ...]
@@ -142,7 +142,7 @@ class Section:
 
     @property
     def blocks(self) -> list[list[Column]]:
-        """The columns by their blocks."""
+        """The columns grouped by block."""
         return [list(columns) for _, columns in groupby(self.columns, key=lambda c: c.block)]
 
 
@@ -170,7 +170,7 @@ def page_of(table: PaperTable, remarks: Sequence[str] = ()) -> Page:
 
 
 Footnotes = dict[str, FoldRow]
-"""How our numbers were measured, each once, in the order of the footnotes, and a row of each."""
+"""The distinct measurements of our numbers, in the order of the footnotes, with a row of each."""
 
 
 def _letter(n: int) -> str:
@@ -194,12 +194,12 @@ def _section(
             for heading, detail in headings
         ]
 
-    own = DATASET_NAMES[table.layout.dataset]
+    printed_on = DATASET_NAMES[table.layout.dataset]
     columns = [Column(block="", heading="Method", words=True)]
     columns += [Column(block="", heading=mark, words=True, detail=True) for mark in layout.marks]
     columns += [
         Column(block="", heading="Backbone", words=True, detail=True),
-        *numbers(f"printed, {own}", "printed"),
+        *numbers(f"printed, {printed_on}", "printed"),
     ]
     measured = {
         dataset: any(c.row for row in rows for _, cells in row.lines.get(dataset, ()) for c in cells)
@@ -221,8 +221,8 @@ def _section(
             for dataset in table.datasets:
                 cells = of_sets[dataset][1] if dataset in of_sets else None
                 if measured[dataset] and cells:
-                    for each in zip(cells, layout.columns, row.printed, strict=True):
-                        texts.append(_measured(*each, row.over, table.shows_std, footnotes))
+                    for numbers_of in zip(cells, layout.columns, row.printed, strict=True):
+                        texts.append(_measured(*numbers_of, row.over, table.shows_std, footnotes))
                     texts += [_gain(cells[i], row.over) for i in summary]
                     continue
                 count = len(headings) if measured[dataset] else 1
@@ -233,7 +233,7 @@ def _section(
 
 
 def _printed_texts(row: PaperRow, number: int, variants: Sequence[str], summary: Sequence[int]) -> list[Text]:
-    """A row's names, the values printed and their gains; of its further lines only what differs in them."""
+    """A row's names, printed values and gains; further lines only have what differs."""
     cells = [
         Text(text=row.layout.label, title=row.layout.without),
         *(Text(text=mark) for mark in row.layout.marks),

@@ -38,18 +38,18 @@ def run(options: PaperTablesOptions, console: Console) -> int:
             f"no table {', '.join(options.table)} in {papers}: SCL has 1 to 6, SRPNet 1 to 4, SD-AANet I to V"
         )
     results = load_results(options.results)
-    made = paper_tables(results, only=wanted)
-    remarks = [*(f"left out: {reason}" for reason in results.left_out), *made[0].problems]
+    tables = paper_tables(results, only=wanted)
+    remarks = [*(f"left out: {reason}" for reason in results.left_out), *tables[0].problems]
     status = SOME_MISSING if remarks else 0
     if not len(results):
         remarks.append(f"{options.results} has no result that can be read: every row of ours says 'not run'")
     formats = options.format or (("markdown", "html", "latex", "csv") if options.out else ("terminal",))
     for form in formats:
         if form == "terminal":
-            for table in made:
+            for table in tables:
                 console.print(rich_paper_table(page_of(table), console.width))
             continue
-        for name, text in texts(form, made, remarks).items():
+        for name, text in texts(form, tables, remarks).items():
             if options.out is None:
                 console.out(text, highlight=False)
             else:
@@ -91,7 +91,7 @@ def rich_paper_table(page: Page, width: int) -> RenderableType:
         parts = [_rich_section(section, title, lambda c: not c.detail) for section in page.sections]
     if not _fit(parts, width):
         parts = [
-            _rich_section(section, title, lambda c, own=block[0].block: not c.detail and c.block in ("", own))
+            _rich_section(section, title, lambda c, b=block[0].block: not c.detail and c.block in ("", b))
             for section in page.sections
             for block in section.blocks[1:]
         ]

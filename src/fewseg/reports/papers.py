@@ -1,6 +1,6 @@
-"""The papers' tables again: printed values, and ours from a frame of results beside them.
+"""The papers' tables with printed values, and beside them ours from a frame of results.
 
-Ours are found by the paper, table and row that the frame gives for each result.
+The frame names the paper, table and row of each result.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ NOT_RUN = "not run"
 class Cell:
     """A number of ours in a printed column; scores are fractions."""
 
-    row: FoldRow | None = None  # what was measured; None for nothing
+    row: FoldRow | None = None  # the measured row, or None
     estimate: Estimate | None = None
     std: float | None = None  # over the seeds of the episodes
     status: str = ""  # why there is no estimate: "not run", "missing fold 2"
-    gain: Estimate | None = None  # over the row that it is set beside, on the same episodes
+    gain: Estimate | None = None  # over the baseline row, on the same episodes
     gain_status: str = ""  # why there is no gain
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperRow:
-    """A row with its printed values, one a column, and our lines."""
+    """A row with its printed values, one per column, and our lines."""
 
     layout: RowLayout
-    over: str  # label of the row that it is set beside, or ""
+    over: str  # label of its baseline row, or ""
     printed: tuple[PublishedValue | None, ...]
-    printed_gains: tuple[float | None, ...]  # printed value less that of the other row, in points
-    lines: Mapping[str, list[tuple[str, list[Cell]]]]  # by data set: (what differs from the others, cells)
+    printed_gains: tuple[float | None, ...]  # printed value less that of the baseline, in points
+    lines: Mapping[str, list[tuple[str, list[Cell]]]]  # by data set: (what distinguishes the line, cells)
 
     @property
     def backbone(self) -> str:
-        """As printed."""
+        """The printed backbone."""
         return next((value.backbone for value in self.printed if value), "")
 
 
@@ -68,23 +68,23 @@ class PaperTable:
     """A paper's table with our numbers."""
 
     layout: TableLayout
-    datasets: tuple[str, ...]  # whose numbers of ours stand in it, the paper's own first
+    datasets: tuple[str, ...]  # data sets of our numbers, the paper's own first
     sections: tuple[tuple[SectionLayout, tuple[PaperRow, ...]], ...]
-    problems: tuple[str, ...]  # what was left out of all tables and why
+    problems: tuple[str, ...]  # results left out of all tables, with the reasons
 
     @property
     def shows_std(self) -> bool:
-        """Whether the paper prints standard deviations in it; ours are shown then too."""
+        """Whether the paper prints standard deviations; ours are then shown too."""
         return any(value is not None and value.std is not None for row in self.rows for value in row.printed)
 
     @property
     def rows(self) -> list[PaperRow]:
-        """Of all sections."""
+        """The rows of all sections."""
         return [row for _, rows in self.sections for row in rows]
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the numbers should know."""
+        """Notes that a reader of the numbers needs."""
         scores = {SCORE_NAMES[c.score] for s in self.layout.sections for c in s.columns}
         notes = [
             *self.layout.notes,
@@ -119,9 +119,9 @@ Ours = Mapping[tuple[str, str], Sequence[FoldRow]]
 
 def paper_tables(results: Results, *, only: Sequence[TableLayout] | None = None) -> list[PaperTable]:
     """Makes the papers' tables with our numbers beside the printed ones."""
-    kept, problems = without_conflicts(results.only(results.frame[results.frame.paper != ""]))
+    results, problems = without_conflicts(results.only(results.frame[results.frame.paper != ""]))
     ours: dict[tuple[str, str], list[FoldRow]] = defaultdict(list)
-    for table in fold_tables(kept) if len(kept) else []:
+    for table in fold_tables(results) if len(results) else []:
         for row in table.rows:
             place = f"{row.first.paper} / {row.first.table} / {row.first.row}"
             ours[table.dataset, place].append(row)
@@ -143,11 +143,11 @@ def _table(layout: TableLayout, ours: Ours, problems: tuple[str, ...]) -> PaperT
             gains = (a.percent - b.percent if a and b else None for a, b in zip(printed, below, strict=True))
             lines = {}
             for dataset in datasets if row.ours else ():
-                own = [one for place in row.ours for one in ours.get((dataset, place), ())]
+                fold_rows = [fold_row for place in row.ours for fold_row in ours.get((dataset, place), ())]
                 bases = (
-                    [one for place in over.ours for one in ours.get((dataset, place), ())] if over else None
+                    [base for place in over.ours for base in ours.get((dataset, place), ())] if over else None
                 )
-                lines[dataset] = _lines(own, bases, section.columns)
+                lines[dataset] = _lines(fold_rows, bases, section.columns)
             label = over.label if over else ""
             rows.append(
                 PaperRow(layout=row, over=label, printed=printed, printed_gains=tuple(gains), lines=lines)
@@ -157,30 +157,30 @@ def _table(layout: TableLayout, ours: Ours, problems: tuple[str, ...]) -> PaperT
 
 
 def _lines(
-    own: Sequence[FoldRow], bases: Sequence[FoldRow] | None, columns: Sequence[PrintedColumn]
+    rows: Sequence[FoldRow], bases: Sequence[FoldRow] | None, columns: Sequence[PrintedColumn]
 ) -> list[tuple[str, list[Cell]]]:
     """A row on one data set: a line for each protocol, input size and training seed, most complete first.
 
-    ``bases`` are of the row that it is set beside, None without one.
+    ``bases`` are our rows of the baseline, None without one.
     """
     shots = {column.shots for column in columns}
-    found: dict[tuple[str, str, str], list[dict[int, FoldRow]]] = {}  # by K; of two with one K two lines
-    for row in own:
+    by_key: dict[tuple[str, str, str], list[dict[int, FoldRow]]] = {}  # lines, each with one row per K
+    for row in rows:
         if row.first.shots in shots:
-            same = found.setdefault((row.first.protocol, row.first.sizes, str(row.first.train_seed)), [])
-            line = next((line for line in same if row.first.shots not in line), None)
+            alike = by_key.setdefault((row.first.protocol, row.first.sizes, str(row.first.train_seed)), [])
+            line = next((line for line in alike if row.first.shots not in line), None)
             if line is None:
-                same.append(line := {})
+                alike.append(line := {})
             line[row.first.shots] = row
-    every = [(key, number, line) for key in sorted(found) for number, line in enumerate(found[key])]
-    every.sort(key=lambda each: -sum(len(row.frame) for row in each[2].values()))
-    differs = [len(set(names)) > 1 for names in zip(*found, strict=True)]
+    numbered = [(key, number, line) for key in sorted(by_key) for number, line in enumerate(by_key[key])]
+    numbered.sort(key=lambda entry: -sum(len(row.frame) for row in entry[2].values()))
+    differs = [len(set(names)) > 1 for names in zip(*by_key, strict=True)]
     texts = ("protocol {}", "at {} px", "training seed {}")
     nothing = Cell(status=NOT_RUN, gain_status="" if bases is None else NOT_RUN)
     lines = []
-    for key, number, line in every:
+    for key, number, line in numbered:
         named = zip(texts, key, differs, strict=True)
-        parts = [text.format(name) for text, name, several in named if several]
+        parts = [text.format(name) for text, name, differ in named if differ]
         parts += [f"no. {number + 1}"] * (number > 0)
         cells = [_cell(line[c.shots], bases, c) if c.shots in line else nothing for c in columns]
         lines.append((", ".join(parts), cells))
@@ -206,7 +206,7 @@ def _cell(row: FoldRow, bases: Sequence[FoldRow] | None, column: PrintedColumn) 
 
 
 def _gain_over(bases: Sequence[FoldRow], row: FoldRow, column: PrintedColumn) -> Estimate | str:
-    """Our row less the row that it is set beside, or why there is no such number."""
+    """Our row less its baseline, or why there is no such number."""
     base = _base_of([base for base in bases if base.first.shots == column.shots], row)
     if isinstance(base, str):
         return base
@@ -216,27 +216,27 @@ def _gain_over(bases: Sequence[FoldRow], row: FoldRow, column: PrintedColumn) ->
         return "other episodes"
     if column.fold is None:
         missing = row.missing or (base.missing and f"baseline {base.missing}")
-        found, folds = gain.mean, list(gain.by_fold)
+        estimate, folds = gain.mean, list(gain.by_fold)
     else:
-        missing, found, folds = NOT_RUN, gain.by_fold.get(column.fold), [column.fold]
-    if found is None:
+        missing, estimate, folds = NOT_RUN, gain.by_fold.get(column.fold), [column.fold]
+    if estimate is None:
         return missing
     if column.score != "dice_of_miou":
-        return found
-    return dice_of(found, float(base.frame.miou[folds].mean()))
+        return estimate
+    return dice_of(estimate, float(base.frame.miou[folds].mean()))
 
 
 def _base_of(bases: Sequence[FoldRow], row: FoldRow) -> FoldRow | str:
-    """The row to measure ours against: of its own protocol, training and input size; or why there is none."""
+    """The baseline of the same protocol, training and input size as ours; or why there is none."""
     if not bases:
         return "baseline not run"
-    own = (row.first.protocol, row.first.train_seed)
-    alike = [base for base in bases if (base.first.protocol, base.first.train_seed) == own]
-    if not alike:
+    training = (row.first.protocol, row.first.train_seed)
+    candidates = [base for base in bases if (base.first.protocol, base.first.train_seed) == training]
+    if not candidates:
         return "baseline of another protocol or training seed"
     # of several inputs, the first with a baseline
     sizes = [row.first.sizes, *map(str, row.runs[0].sizes)]
-    base = next((base for size in sizes for base in alike if base.first.sizes == size), None)
+    base = next((base for size in sizes for base in candidates if base.first.sizes == size), None)
     if base is None:
         return "baseline at another input size"
     return base if base.trained_like(row) else "trained for another length"
@@ -271,7 +271,7 @@ def protocol_line(row: FoldRow) -> str:
 
 
 def measured_how(row: FoldRow) -> str:
-    """How a row of ours was measured; what its folds share is taken from the first."""
+    """How a row of ours was measured, by its first fold."""
     first = row.first
     where = DATASET_NAMES.get(first.dataset, first.dataset)
     foreign = " (NOT the papers' data)" if first.dataset == MINI else ""

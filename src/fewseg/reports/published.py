@@ -62,7 +62,7 @@ def published_values() -> tuple[PublishedValue, ...]:
 
 
 def printed_as(result: RunResult) -> tuple[PrintedRow | None, PublishedValue | None]:
-    """The row that a paper prints for such a result, and its mean mIoU."""
+    """The row that a paper prints for a result like this, and its mean mIoU."""
     row = next((row for row in variant(result.variant).printed if row.fits(result)), None)
     if row is None or other_parts(result):
         return None, None
@@ -75,10 +75,10 @@ def printed_as(result: RunResult) -> tuple[PrintedRow | None, PublishedValue | N
 
 
 def other_parts(result: RunResult) -> list[str]:
-    """What the method has in place of parts that its recipe has now: printed rows are of the recipe."""
+    """Parts in which the method differs from its recipe now; printed rows belong to the recipe."""
     method = nested(result.config, "method")
-    own = as_json(RECIPES[result.recipe]().method) if result.recipe in RECIPES else {}
-    pairs = [(nested(method, name).get("type"), nested(own, name).get("type")) for name in own]
+    config = as_json(RECIPES[result.recipe]().method) if result.recipe in RECIPES else {}
+    pairs = [(nested(method, name).get("type"), nested(config, name).get("type")) for name in config]
     return [f"{was} in place of {now}" for was, now in pairs if was not in (None, now)]
 
 
@@ -97,7 +97,7 @@ class PrintedColumn:
 
     @property
     def score(self) -> PrintedScore:
-        """What is measured; SRPNet's printed Dice is that of the mIoU."""
+        """The printed score; SRPNet's Dice is that of the mIoU."""
         if self.key.startswith("dice"):
             return "dice_of_miou"
         if self.key == "per_class_dice":
@@ -106,20 +106,20 @@ class PrintedColumn:
 
     @property
     def bootstrapped(self) -> Score:
-        """The score whose interval is resampled."""
+        """The score whose interval is bootstrapped."""
         return "miou" if self.score == "dice_of_miou" else self.score
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowLayout:
-    """A row of a section: its name in ``published.csv``, its label, and where its results are found."""
+    """A row of a section: its name in ``published.csv``, its label, and the places of its results."""
 
     name: str
     label: str
     ours: tuple[str, ...] = ()  # places, such as "scl / 1 / SCL"
-    over: str = ""  # name of the row that it is set beside
-    marks: str = ""  # of each part of the method: "x" on, "-" off
-    without: str = ""  # why no results are found
+    over: str = ""  # name of its baseline row
+    marks: str = ""  # for each part of the method: "x" on, "-" off
+    without: str = ""  # why there are no results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ class SectionLayout:
 
 @dataclass(frozen=True, kw_only=True)
 class TableLayout:
-    """A table of a paper, as printed; sections for different K that a paper prints side by side are apart."""
+    """A table of a paper, as printed; sections for different K printed side by side are separate."""
 
     paper: str
     number: str
@@ -145,18 +145,18 @@ class TableLayout:
 
     @property
     def slug(self) -> str:
-        """For file names and links, e.g. "scl-table-1"."""
+        """The name for files and links, e.g. "scl-table-1"."""
         return f"{self.paper}-table-{self.number}"
 
     @property
     def name(self) -> str:
-        """E.g. "SD-AANet, Table IV"."""
+        """The name in text, e.g. "SD-AANet, Table IV"."""
         numeral = ROMAN[int(self.number)] if self.paper == "sd-aanet" else self.number
         return f"{PAPER_NAMES[self.paper]}, Table {numeral}"
 
     @property
     def values(self) -> dict[tuple[str, int, str], PublishedValue]:
-        """Its printed values by row, shots and column."""
+        """The printed values by row, shots and column."""
         place = (self.paper, self.number)
         return {(v.row, v.shots, v.column): v for v in published_values() if (v.paper, v.table) == place}
 
@@ -165,19 +165,19 @@ class TableLayout:
 def layouts() -> tuple[TableLayout, ...]:
     """Every table of the three papers."""
     text = resources.files("fewseg.reports").joinpath("papers.toml").read_text(encoding="utf-8")
-    own = {
+    names = {
         f"{row.paper} / {table} / {row.row}"
         for variant in variants().values()
         for row in variant.printed
         for table in (row.table, row.coco_table)
     }
-    return tuple(_layout(table, own) for table in tomllib.loads(text)["table"])
+    return tuple(_layout(table, names) for table in tomllib.loads(text)["table"])
 
 
-def _layout(table: Mapping[str, Any], own: set[str]) -> TableLayout:
+def _layout(table: Mapping[str, Any], names: set[str]) -> TableLayout:
     def row(line: Mapping[str, Any]) -> RowLayout:
         place = f"{table['paper']} / {table['number']} / {line['name']}"
-        ours = line.get("ours") or ([place] if place in own and "without" not in line else [])
+        ours = line.get("ours") or ([place] if place in names and "without" not in line else [])
         without = "" if ours else line.get("without", "no recipe has this row")
         return RowLayout(**{"label": line["name"], **line, "ours": tuple(ours), "without": without})
 

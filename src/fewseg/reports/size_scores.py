@@ -15,11 +15,11 @@ from fewseg.metrics import EpisodeCounts, bootstrap_score, miou_by_size, paired_
 from fewseg.metrics.scores import SizeBin
 from fewseg.metrics.statistics import check_same_episodes
 from fewseg.reports.frame import FoldTable
-from fewseg.reports.numbers import ENDS, Estimate, mean_of, percent
+from fewseg.reports.numbers import ENDS, Estimate, estimate_of, mean_of, percent
 
 
 def size_scores(table: EpisodeCounts, classes: Sequence[int], *, seed: int = 0) -> pd.DataFrame:
-    """:func:`fewseg.metrics.miou_by_size`, a row a bin, each score with its interval over images."""
+    """:func:`fewseg.metrics.miou_by_size`, one row per bin, each score with its interval over images."""
     lines = []
     for bin in miou_by_size(table, classes):
         inside, low, high = of_size(table, bin.low, bin.high), None, None
@@ -36,13 +36,13 @@ def size_scores(table: EpisodeCounts, classes: Sequence[int], *, seed: int = 0) 
 
 
 def mean_sizes(folds: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The mean of each bin over folds, and its episodes in all of them; NaN where a fold has none."""
+    """The mean of each bin over folds, and its episodes in all folds; NaN if a fold has none."""
     mean, scores = folds[0].copy(), ["miou", "low", "high"]
     counted = ["episodes", "images", "classes"]
     mean[counted] = sum(fold[counted] for fold in folds)
     for i in mean.index:
-        each = [Estimate(**dict(zip(ENDS, fold.loc[i, scores], strict=True))) for fold in folds]
-        mean.loc[i, scores] = list(vars(mean_of(each)).values())
+        estimates = [Estimate(**dict(zip(ENDS, fold.loc[i, scores], strict=True))) for fold in folds]
+        mean.loc[i, scores] = list(vars(mean_of(estimates)).values())
     return mean
 
 
@@ -62,23 +62,22 @@ def of_size(table: EpisodeCounts, low: int, high: int | None) -> EpisodeCounts:
 def size_gain(
     a: EpisodeCounts, b: EpisodeCounts, classes: Sequence[int], low: int, high: int | None, *, seed: int = 0
 ) -> tuple[Estimate, int] | None:
-    """MIoU of b less that of a on targets of ``low`` to ``high`` - 1 pixels, with the number of images."""
+    """MIoU of b less mIoU of a on targets of ``low`` to ``high`` - 1 pixels, and the number of images."""
     check_same_episodes(a, b)
     first, second = of_size(a, low, high), of_size(b, low, high)
     drawn = [c for c in classes if np.any(first.class_id == c)]
     if not drawn:
         return None
-    found = paired_difference(first, second, drawn, over="queries", seed=seed)
-    interval = found.interval
-    return Estimate(value=found.difference, low=interval.low, high=interval.high), len(np.unique(first.query))
+    paired = paired_difference(first, second, drawn, over="queries", seed=seed)
+    return estimate_of(paired), len(np.unique(first.query))
 
 
 def size_cells(table: FoldTable) -> pd.DataFrame:
-    """A row a method, a column a bin (SD-AANet, Fig. 10), as text."""
+    """One row per method, one column per bin (SD-AANet, Fig. 10), as text."""
     lines = []
     for row in table.rows:
         counts = [row.results.counts[key] for key in row.frame.key]
-        by_fold = [miou_by_size(each, run.classes) for each, run in zip(counts, row.runs, strict=True)]
+        by_fold = [miou_by_size(of_fold, run.classes) for of_fold, run in zip(counts, row.runs, strict=True)]
         named = {row.name: by_fold}
         if row.missing:
             named = {

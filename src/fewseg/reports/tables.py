@@ -52,10 +52,10 @@ def run(options: TableOptions, console: Console) -> None:
         if len(paired):
             title = f"{table.heading}, paired on the same episodes, 95 % intervals over queries"
             console.print(rich_table(paired, title))
-        several = training_cells(table)
-        if len(several):
+        trainings = training_cells(table)
+        if len(trainings):
             title = f"{table.heading}, mean of several trainings (how many), 95 % intervals over both"
-            console.print(rich_table(several, title))
+            console.print(rich_table(trainings, title))
             console.print(rich_table(training_gain_cells(table), f"{table.heading}, gains over trainings"))
         if options.by_size:
             title = f"{table.heading}, mIoU in percent by the size of the target (episodes)"
@@ -69,7 +69,7 @@ def run(options: TableOptions, console: Console) -> None:
 
 
 def print_results(runs: Sequence[RunResult], console: Console) -> None:
-    """Prints the scores of results that were just made, how they were measured and what they can find."""
+    """Prints the scores of new results, how they were measured and which differences they can show."""
     results = results_of({str(number): run for number, run in enumerate(runs)})
     for table in fold_tables(results):
         console.print(rich_table(score_cells(table), table.title, table.caption, words=2))
@@ -78,7 +78,7 @@ def print_results(runs: Sequence[RunResult], console: Console) -> None:
 
 
 def some_results(folder: Path) -> Results:
-    """The results of a folder that must have one."""
+    """The results of a folder, which must have at least one."""
     results = load_results(folder)
     if not len(results):
         reasons = "; ".join(results.left_out) or "evaluate first"
@@ -87,7 +87,7 @@ def some_results(folder: Path) -> Results:
 
 
 def score_cells(table: FoldTable) -> pd.DataFrame:
-    """The mIoU of every row by fold and over all folds, FB-IoU, both Dices, and what papers print."""
+    """The mIoU of every row by fold and over all folds, FB-IoU, both Dices, and printed values."""
     frame = table.results.frame
     kinds = sorted(set(zip(frame.published_dataset, frame.published_backbone, strict=True)) - {("", "")})
     lines = []
@@ -100,8 +100,8 @@ def score_cells(table: FoldTable) -> pd.DataFrame:
         line["2m/(1+m) of mIoU"] = _mean(row, "miou", dice_of_miou)
         for dataset, backbone in kinds:
             where = "" if dataset == table.dataset else f", on {dataset}: NOT this data set"
-            own = (row.first.published_dataset, row.first.published_backbone) == (dataset, backbone)
-            line[f"published mean ({backbone}{where})"] = f"{row.first.published:.1f}" if own else "-"
+            same_data = (row.first.published_dataset, row.first.published_backbone) == (dataset, backbone)
+            line[f"published mean ({backbone}{where})"] = f"{row.first.published:.1f}" if same_data else "-"
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -121,19 +121,19 @@ def _start(row: FoldRow) -> dict[str, str]:
     return {"method": row.name.removesuffix(f" {fusion}"), "fusion": fusion}
 
 
-def _mean(row: FoldRow, score: str, of: Callable[[float], float] = float) -> str:
-    """A function of the mean over all folds; of one fold its own value, with the fold; of a few folds "-"."""
+def _mean(row: FoldRow, score: str, convert: Callable[[float], float] = float) -> str:
+    """The mean over all folds, converted; the value and fold of a single fold; "-" for a few folds."""
     by_fold = row.frame[score]
     if len(by_fold) not in (1, row.folds):
         return "-"
     only = "" if len(by_fold) == row.folds else f" (fold {by_fold.index[0]})"
-    return f"{percent(of(by_fold.mean()))}{only}"
+    return f"{percent(convert(by_fold.mean()))}{only}"
 
 
-def gain_cells(found: Sequence[Gain]) -> pd.DataFrame:
-    """Gains in percentage points: a row a pair, a column a fold, and their mean over all folds."""
+def gain_cells(pairs: Sequence[Gain]) -> pd.DataFrame:
+    """Gains in percentage points: one row per pair, one column per fold, and the mean over all folds."""
     rows = []
-    for gain in found:
+    for gain in pairs:
         texts = {"gain in mIoU points": gain.name}
         for fold in range(gain.row.folds):
             texts[f"fold {fold}"] = gain_with_interval(gain.by_fold[fold]) if fold in gain.by_fold else "-"
@@ -142,7 +142,7 @@ def gain_cells(found: Sequence[Gain]) -> pd.DataFrame:
 
 
 def class_cells(table: FoldTable, score: Literal["iou", "dice"]) -> pd.DataFrame:
-    """A row a class, a column a row of the table, in percent; "-" where a fold was not run."""
+    """One row per class, one column per row of the table, in percent; "-" where a fold was not run."""
     frame = table.results.frame[["series", "fold"]].join(
         table.results.classes().set_index("key")[["class_id", "name", score]]
     )
@@ -166,7 +166,7 @@ def rich_table(cells: pd.DataFrame, title: str, caption: str = "", words: int = 
 
 
 def results_block(results: Results) -> str:
-    """The tables of all results in Markdown: scores, gains, classes, how they were made."""
+    """The tables of all results in Markdown: scores, gains, classes, provenance."""
     parts = [
         {
             "heading": table.heading,
@@ -187,12 +187,12 @@ def results_block(results: Results) -> str:
 
 
 def superseded(table: FoldTable) -> list[str]:
-    """A sentence for each row whose model is not the one that its recipe has now."""
-    parts = {row.name: [part for run in row.runs for part in other_parts(run)] for row in table.rows}
+    """A sentence for each row whose model differs from that of its recipe now."""
+    parts = {row.name: dict.fromkeys(p for run in row.runs for p in other_parts(run)) for row in table.rows}
     return [
-        f"{name}: not the model that its recipe has now, but {', '.join(dict.fromkeys(found))}"
-        for name, found in parts.items()
-        if found
+        f"{name}: not the model that its recipe has now, but {', '.join(others)}"
+        for name, others in parts.items()
+        if others
     ]
 
 
@@ -213,7 +213,7 @@ def update_page(page: str | Path, results: Results) -> None:
 
 
 def _provenance(row: FoldRow) -> dict[str, str]:
-    """Recipe, time and hardware of a row's evaluation; config and training as far as all folds share them."""
+    """Recipe, time and hardware of a row's evaluation; config and training shared by all folds."""
     runs = row.runs
     return {
         "series": row.name,
@@ -227,7 +227,7 @@ def _provenance(row: FoldRow) -> dict[str, str]:
 
 
 def measured_with(run: RunResult) -> dict[str, Any]:
-    """Everything but the protocol that decides a result's numbers, as far as it is known."""
+    """Everything known that a result's numbers depend on, without the protocol."""
     size = run.sizes[0] if len(run.sizes) == 1 else list(run.sizes)
     named = {
         "size": size,
@@ -240,20 +240,20 @@ def measured_with(run: RunResult) -> dict[str, Any]:
 
 
 def trained_with(run: RunResult) -> dict[str, Any]:
-    """What is known of a result's training."""
-    known = {"checkpoint": run.checkpoint or None, "seed": run.train_seed}
-    return {**{name: value for name, value in known.items() if value is not None}, **run.training}
+    """The known facts of a result's training."""
+    facts = {"checkpoint": run.checkpoint or None, "seed": run.train_seed}
+    return {**{name: value for name, value in facts.items() if value is not None}, **run.training}
 
 
 def _in_common(entries: Sequence[Mapping[str, Any]]) -> str:
-    """What all folds have in common, as "steps 100, view.size 241"; what differs by fold is left out."""
+    """The values that all folds share, as "steps 100, view.size 241"."""
     flat = [_flatten(entry) for entry in entries]
-    same = {key: value for key, value in flat[0].items() if all(f.get(key) == value for f in flat)}
-    return ", ".join(f"{key} {value}" for key, value in same.items()) or "not recorded"
+    shared = {key: value for key, value in flat[0].items() if all(f.get(key) == value for f in flat)}
+    return ", ".join(f"{key} {value}" for key, value in shared.items()) or "not recorded"
 
 
 def _flatten(entry: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, keys joined by dots; lists stay values."""
+    """Flattens nested mappings, with keys joined by dots; lists stay values."""
     flat: dict[str, Any] = {}
     for key, value in entry.items():
         name = f"{prefix}{key}"

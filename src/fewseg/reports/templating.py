@@ -46,16 +46,16 @@ _LATEX_SIGNS: dict[str, Any] = {
     "variable_start_string": "<<",
     "variable_end_string": ">>",
 }
-"""Of templates in LaTeX, where braces mean something else."""
+"""Delimiters of LaTeX templates, where braces have another meaning."""
 
 
 def latex(text: str) -> str:
-    """Text with every sign that LaTeX would read as a command escaped."""
+    """Text with all special characters of LaTeX escaped."""
     return text.translate(_LATEX)
 
 
 def markdown(text: str) -> str:
-    """Text with what Markdown would read as emphasis, a strike, code, HTML or a table's border escaped."""
+    """Text with the special characters of Markdown escaped: emphasis, strikes, code, HTML, table borders."""
     return re.sub(r"[\\*<`~|]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
@@ -69,7 +69,7 @@ def _environment(kind: str) -> Environment:
     def finalize(value: Any) -> Any:
         return value if isinstance(value, Markup) or escape is None else escape(str(value))
 
-    made = Environment(
+    environment = Environment(
         loader=PackageLoader("fewseg.reports"),
         autoescape=escape is None,
         finalize=finalize,
@@ -79,20 +79,20 @@ def _environment(kind: str) -> Environment:
         keep_trailing_newline=True,
         **(_LATEX_SIGNS if kind == "tex" else {}),
     )
-    made.filters.update(script_digest=script_digest, percent=percent, gain=gain_with_interval)
-    return made
+    environment.filters.update(script_digest=script_digest, percent=percent, gain=gain_with_interval)
+    return environment
 
 
 def render(template: str, **values: Any) -> str:
-    """Fills a template of ``reports/templates``; its ending says how values are escaped."""
+    """Fills a template of ``reports/templates``; its suffix decides how values are escaped."""
     return _environment(template.rsplit(".", 1)[-1]).get_template(template).render(**values)
 
 
 def asset(name: str) -> Markup:
-    """A style sheet or script of ``reports/assets``, to be put into a page as it stands."""
+    """A style sheet or script of ``reports/assets``, for embedding into a page."""
     return Markup(resources.files("fewseg.reports").joinpath(f"assets/{name}").read_text(encoding="utf-8"))
 
 
 def script_digest(script: str) -> str:
-    """How a page's policy names the one script that may run in it."""
+    """The SHA-256 source expression of a script in a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

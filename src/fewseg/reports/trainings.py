@@ -16,14 +16,14 @@ from fewseg.metrics import (
     trainings_interval,
 )
 from fewseg.reports.frame import ROW, FoldRow, FoldTable, baseline_pairs
-from fewseg.reports.numbers import Estimate, gain_with_interval, mean_of, with_interval
+from fewseg.reports.numbers import Estimate, estimate_of, gain_with_interval, mean_of, with_interval
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trainings:
-    """Rows of a table that are alike but for the seed of their training."""
+    """Rows of a table that differ only in the seed of their training."""
 
-    rows: tuple[FoldRow, ...]  # one a training
+    rows: tuple[FoldRow, ...]  # one per training
 
     @property
     def name(self) -> str:
@@ -34,7 +34,7 @@ class Trainings:
 
     @property
     def trained(self) -> bool:
-        """Whether there is a training whose noise counts."""
+        """Whether the method is trained, so that training adds noise."""
         return bool(self.rows[0].first.checkpoint)
 
     def counts(self, fold: int) -> list[EpisodeCounts]:
@@ -67,42 +67,42 @@ class Trainings:
     @cached_property
     def estimates(self) -> dict[int, Estimate]:
         """The mean mIoU of the trainings in each fold, over trainings and query images."""
-        found = {}
+        estimates = {}
         for fold in self.folds:
             tables, classes = self.counts(fold), self.classes(fold)
             ends = trainings_interval(tables, classes)
             value = sum(mean_score(table, classes, "miou") for table in tables) / len(tables)
-            found[fold] = Estimate(value=value, low=ends.low, high=ends.high)
-        return found
+            estimates[fold] = Estimate(value=value, low=ends.low, high=ends.high)
+        return estimates
 
 
 def several_trainings(table: FoldTable) -> list[Trainings]:
-    """The methods of a table with more than one training, and those without any."""
+    """The methods of a table with more than one training, and those that need none."""
     sets: dict[tuple[object, ...], list[FoldRow]] = {}
     for row in table.rows:
         sets.setdefault(tuple(row.first[name] for name in ROW if name != "train_seed"), []).append(row)
-    found = [Trainings(rows=tuple(rows)) for rows in sets.values()]
-    return [each for each in found if len(each.rows) > 1 or not each.trained]
+    groups = [Trainings(rows=tuple(rows)) for rows in sets.values()]
+    return [group for group in groups if len(group.rows) > 1 or not group.trained]
 
 
 def training_cells(table: FoldTable) -> pd.DataFrame:
-    """The mean mIoU over trainings by fold and over all folds; the number of trainings beside each."""
+    """The mean mIoU over trainings by fold and over all folds, with the number of trainings."""
     lines = []
-    for each in several_trainings(table):
-        if not each.trained:
+    for group in several_trainings(table):
+        if not group.trained:
             continue
-        line = {"method": each.name}
+        line = {"method": group.name}
         for fold in range(table.folds):
-            count = len(each.counts(fold))
-            line[f"fold {fold}"] = f"{with_interval(each.estimates[fold])} ({count})" if count else "-"
-        line["mean"] = each.missing or with_interval(mean_of(list(each.estimates.values())))
+            count = len(group.counts(fold))
+            line[f"fold {fold}"] = f"{with_interval(group.estimates[fold])} ({count})" if count else "-"
+        line["mean"] = group.missing or with_interval(mean_of(list(group.estimates.values())))
         lines.append(line)
     return pd.DataFrame(lines)
 
 
 def training_gain_cells(table: FoldTable) -> pd.DataFrame:
     """Gains between such methods: by fold, over all folds, and how many trainings would show the mean."""
-    sets = {row.name: each for each in several_trainings(table) for row in each.rows}
+    sets = {row.name: group for group in several_trainings(table) for row in group.rows}
     pairs = {
         (sets[a.name].name, sets[b.name].name): (sets[a.name], sets[b.name])
         for a, b in baseline_pairs(table)
@@ -116,37 +116,33 @@ def training_gain_cells(table: FoldTable) -> pd.DataFrame:
         line = {"gain in mIoU points": f"{b.name} over {a.name}"}
         for fold in range(table.folds):
             line[f"fold {fold}"] = _gain(by_fold[fold]) if fold in by_fold else "-"
-        missing = "; ".join(dict.fromkeys(each.missing for each in (a, b) if each.missing))
-        line["mean"] = missing or gain_with_interval(mean_of([_ends(each) for each in by_fold.values()]))
+        missing = "; ".join(dict.fromkeys(group.missing for group in (a, b) if group.missing))
+        line["mean"] = missing or gain_with_interval(mean_of([*map(estimate_of, by_fold.values())]))
         line["two trainings differ by (sd)"] = f"{100 * _training_error(by_fold):.1f}"
         line["trainings needed"] = "-" if missing else _needed(by_fold)
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def _gain(found: TrainingsDifference) -> str:
-    few = min(found.trainings)
-    return f"{gain_with_interval(_ends(found))}{' (one training)' if few == 1 else ''}"
-
-
-def _ends(found: TrainingsDifference) -> Estimate:
-    return Estimate(value=found.difference, low=found.interval.low, high=found.interval.high)
+def _gain(difference: TrainingsDifference) -> str:
+    few = min(difference.trainings)
+    return f"{gain_with_interval(estimate_of(difference))}{' (one training)' if few == 1 else ''}"
 
 
 def _training_error(by_fold: dict[int, TrainingsDifference]) -> float:
-    """The root of the folds' mean variance between trainings, which one fold alone knows badly."""
-    return sqrt(sum(each.training_error**2 for each in by_fold.values()) / len(by_fold))
+    """Root of the folds' mean variance between trainings; one fold alone estimates it badly."""
+    return sqrt(sum(difference.training_error**2 for difference in by_fold.values()) / len(by_fold))
 
 
 def _needed(by_fold: dict[int, TrainingsDifference]) -> str:
-    """How many trainings a fold of each method would show the mean gain."""
-    folds, each = len(by_fold), list(by_fold.values())
+    """How many trainings per fold of each method would show the mean gain."""
+    folds, differences = len(by_fold), list(by_fold.values())
     mean = TrainingsDifference(
-        difference=sum(one.difference for one in each) / folds,
-        interval=each[0].interval,
-        trainings=each[0].trainings,
+        difference=sum(difference.difference for difference in differences) / folds,
+        interval=differences[0].interval,
+        trainings=differences[0].trainings,
         training_error=_training_error(by_fold) / sqrt(folds),
-        image_error=sqrt(sum(one.image_error**2 for one in each)) / folds,
+        image_error=sqrt(sum(difference.image_error**2 for difference in differences)) / folds,
     )
     needed = mean.trainings_needed()
     return str(needed) if needed else "more images"

@@ -25,6 +25,9 @@ from fewseg.reports.tables import rich_table
 from fewseg.types import EncodedShots
 
 SHOTS = (1, 5)
+_WIDE = 120
+"""Columns of a terminal below which what a method adds stands under the table."""
+
 CAPTION = (
     "parameters and floating point operations are of the recipe on the small set, for one query and one "
     "support image of 241 px, features included; published: mIoU in percent on PASCAL-5i with 1 / 5 shots; "
@@ -52,18 +55,18 @@ class Cost:
 def adds(name: str) -> str:
     """What a method adds, in one line: the first of its file's docstring, without the method's name."""
     documented = sys.modules[method_config(name).method.__module__].__doc__ or ""
-    first = documented.strip().splitlines()[0] if documented.strip() else ""
+    first = documented.strip().partition("\n")[0].replace("``", "")
     label, colon, rest = first.partition(": ")
     return rest if colon and len(label) < 20 else first
 
 
 @lru_cache(maxsize=1)
 def small_recipes() -> dict[str, Recipe]:
-    """The recipe on the small set of each method, of the variant that has the method's own name."""
-    made = [recipe(name) for name in RECIPES]
-    of_variant = {one.variant.name: one for one in made if one.data is voc5i_mini}
-    own = {name: of_variant.get(name.replace("-", "_")) for name in METHODS}
-    return {name: one for name, one in own.items() if one is not None}
+    """The small-set recipe of each method's variant of the same name."""
+    recipes = [recipe(name) for name in RECIPES]
+    of_variant = {candidate.variant.name: candidate for candidate in recipes if candidate.data is voc5i_mini}
+    by_method = {name: of_variant.get(name.replace("-", "_")) for name in METHODS}
+    return {name: candidate for name, candidate in by_method.items() if candidate is not None}
 
 
 def cost(config: MethodConfig, size: int) -> Cost:
@@ -92,12 +95,12 @@ def cost(config: MethodConfig, size: int) -> Cost:
 
 
 def published(name: str, dataset: str = "pascal-5i") -> dict[int, float]:
-    """Printed mIoU in percent of a method by K, in the row of its own label where a paper has one."""
-    made = small_recipes().get(name)
-    if made is None or not made.variant.printed:
+    """Printed mIoU in percent of a method by K, from the row with its label if a paper has one."""
+    chosen = small_recipes().get(name)
+    if chosen is None or not chosen.variant.printed:
         return {}
-    rows = made.variant.printed
-    row = next((row for row in rows if row.row == made.variant.label), rows[0])
+    rows = chosen.variant.printed
+    row = next((row for row in rows if row.row == chosen.variant.label), rows[0])
     place = (row.paper, row.table_for(dataset), row.row, dataset, "mean")
     return {
         value.shots: value.percent
@@ -111,17 +114,17 @@ def measured(name: str, results: Results) -> dict[int, float]:
 
     Several shots are joined by the method's own fusion.
     """
-    made, frame = small_recipes().get(name), results.frame
-    if made is None or frame.empty:
+    chosen, frame = small_recipes().get(name), results.frame
+    if chosen is None or frame.empty:
         return {}
-    frame = frame[(frame.recipe == made.name) & (frame.ways == 1) & (frame.on == "query")]
+    frame = frame[(frame.recipe == chosen.name) & (frame.ways == 1) & (frame.on == "query")]
     frame = frame[~frame.multi_scale.astype(bool)]
-    config: Any = made.method
-    own, found = config.fusion.kind, {}
+    config: Any = chosen.method
+    fusion, scores = config.fusion.kind, {}
     for shots in SHOTS:
         of_shots = frame[frame.shots == shots]
-        exact = of_shots[of_shots.fusion == own]
-        if exact.empty and shots == 1 and own != "iterative":
+        exact = of_shots[of_shots.fusion == fusion]
+        if exact.empty and shots == 1 and fusion != "iterative":
             exact = of_shots[of_shots.fusion != "iterative"]  # with one shot the others are the same
         seeds = [
             part.miou.mean()
@@ -129,8 +132,8 @@ def measured(name: str, results: Results) -> dict[int, float]:
             if part.fold.nunique() == 4
         ]
         if seeds:
-            found[shots] = 100 * sum(seeds) / len(seeds)
-    return found
+            scores[shots] = 100 * sum(seeds) / len(seeds)
+    return scores
 
 
 def _pair(values: dict[int, float]) -> str:
@@ -138,14 +141,14 @@ def _pair(values: dict[int, float]) -> str:
 
 
 def zoo_cells(names: Sequence[str], results: Results | None, *, costs: bool = True) -> pd.DataFrame:
-    """The table, one row a method, as text."""
+    """The table as text, one row per method."""
     rows = []
     for name in names:
-        made, row = small_recipes().get(name), {"method": name}
-        if made is not None and costs:
-            of = cost(made.method, made.size)
-            row["trained"], row["frozen"] = (f"{count / 1e6:.2f} M" for count in (of.trained, of.frozen))
-            row["query"], row["support"] = (f"{count / 1e9:.1f} G" for count in (of.query, of.support))
+        chosen, row = small_recipes().get(name), {"method": name}
+        if chosen is not None and costs:
+            total = cost(chosen.method, chosen.size)
+            row["trained"], row["frozen"] = (f"{n / 1e6:.2f} M" for n in (total.trained, total.frozen))
+            row["query"], row["support"] = (f"{n / 1e9:.1f} G" for n in (total.query, total.support))
         row["published"] = _pair(published(name))
         row["measured"] = _pair(measured(name, results)) if results is not None else "-"
         row["what it adds"] = adds(name)
@@ -159,6 +162,10 @@ def run(options: ZooOptions, console: Console) -> None:
     for name in options.methods:
         method_config(name)  # an unknown one raises, with the nearest names
     results = load_results(options.results) if options.results.is_dir() else None
-    table = rich_table(zoo_cells(names, results, costs=options.costs), "Methods", CAPTION)
-    table.columns[-1].justify = "left"
+    cells = zoo_cells(names, results, costs=options.costs)
+    lines = cells.pop("what it adds") if console.width < _WIDE else []
+    table = rich_table(cells, "Methods", CAPTION)
+    table.columns[-1].justify = "right" if len(lines) else "left"
     console.print(table)
+    for name, line in zip(cells["method"], lines, strict=False):
+        console.print(f"[bold]{name}[/bold]: {line}")

@@ -112,8 +112,8 @@ def test_predictions_of_an_impossible_size(tmp_path, size):
 
 
 SUPPORT_SETS = {
-    "views of another size": (lambda t, shot: shot["windows"][0].__setitem__(4, 33), "other places or sizes"),
-    "an image of another size": (lambda t, shot: shot.update(size=[2**40, 9]), "other places or sizes"),
+    "views of another size": (lambda t, shot: shot["windows"][0].__setitem__(4, 33), "views at other places"),
+    "an image of another size": (lambda t, shot: shot.update(size=[2**40, 9]), "views at other places"),
     "an image of infinite size": (lambda t, shot: shot.update(size=[float("inf"), 9]), "infinity"),
     "no map of a level": (
         lambda t, shot: t.pop("features.0.embedding"),
@@ -136,7 +136,7 @@ SUPPORT_SETS = {
         lambda t, shot: t.update({"masks.0.0": t["masks.0.0"][:, :9].clone()}),
         r"a mask of 'square' of \(1, 65, 65\) torch.uint8, got \(1, 9, 65\)",
     ),
-    "a mask of other values": (lambda t, shot: t["masks.0.0"].fill_(7), "values beside 0, 1 and 255"),
+    "a mask of other values": (lambda t, shot: t["masks.0.0"].fill_(7), "values other than 0, 1 and 255"),
     "a mask of the image of another rank": (
         lambda t, shot: t.update({"whole.0.0": t["whole.0.0"].flatten()}),
         r"a mask of 'square' of \(\d+, \d+\) torch.uint8, got \(\d+,\)",

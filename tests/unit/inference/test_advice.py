@@ -44,7 +44,7 @@ def test_the_least_certain_and_most_different_are_proposed_each_kind_once(it):
     assert len(found.next) == 3
     assert found.lines[1:] == (
         "low: square; look at the masks before using them",
-        f"annotate next, of the least certain the most different: {', '.join(found.next)}",
+        f"annotate next, the most different of the least certain: {', '.join(found.next)}",
         "or try --model auto, which chooses the method by your examples",
     )
 

@@ -172,7 +172,7 @@ def test_the_chosen_one_segments_and_its_quality_comes_from_the_same_left_out_im
     found = session.segment(encoded)
     assert iou(found.mask("square"), mask == 1) > 0.8
     assert found.quality.calibrated
-    assert session.estimator.known_ious("square") == session.estimator.calibration("square").own
+    assert session.estimator.known_ious("square") == session.estimator.calibration("square").ious
     assert len(session.estimator.known_ious("square")) == 3
 
 

@@ -63,7 +63,7 @@ def test_a_list_names_files_and_urls(photos, tmp_path):
     parquet.write_table(pyarrow.table({"path": paths[:2]}), tmp_path / "list.parquet")
     assert list(find_everywhere([str(tmp_path / "list.parquet")])) == ["a.png", "one/same.png"]
     for wrong, words in (
-        ({"url": paths}, "no list of images .*column 'path'"),
+        ({"url": paths}, "not a list of images .*column 'path'"),
         ({"path": paths, "name": ["1", "1", "2"]}, "one name for two images"),
         ({"path": ["zip://a::b.zip"]}, "plain files and URLs"),
     ):
@@ -71,7 +71,7 @@ def test_a_list_names_files_and_urls(photos, tmp_path):
         with pytest.raises(DataError, match=words):
             find_everywhere([str(tmp_path / "list.parquet")])
     (tmp_path / "list.parquet").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"list.parquet is no list of images"):
+    with pytest.raises(DataError, match=r"list.parquet is not a list of images"):
         find_everywhere([str(tmp_path / "list.parquet")])
 
 

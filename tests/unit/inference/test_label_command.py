@@ -367,7 +367,7 @@ def test_batches_and_tiles_give_what_single_images_give(place, run, monkeypatch)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--tiles", "0"], "1 pixel at least"),
+        (["--tiles", "0"], "at least 1 pixel"),
         (["--size", "8"], "33 pixels or more"),
         (["--fusion", "average"], "cannot use the fusion"),
         (["--stroke", "-4"], "stroke must be a width above 0 pixels, got -4.0"),
@@ -506,7 +506,7 @@ def test_the_end_states_how_good_each_class_seems_and_what_to_annotate_next(plac
     assert status == 0
     own = [p.facts["parts"]["square"]["score"] for p in lines(place).values() if (p.labels == 1).any()]
     assert f"square: mean quality {np.mean(own):.2f} on {len(own)} images" in text
-    proposed = re.search("the most different: (.*) or try --model auto", text)[1].split(", ")
+    proposed = re.search("the least certain: (.*) or try --model auto", text)[1].split(", ")
     assert len(set(proposed)) == 3
     assert set(proposed) <= set(NAMES)
     _, again = run("--class-name", "square")

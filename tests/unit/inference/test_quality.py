@@ -63,7 +63,7 @@ def test_the_known_error_of_the_supports_is_that_of_leaving_each_out():
     (answer,) = rest.session().segment_all([rest.encode(image)], quality=False)
     (window,) = rest.encode(image).windows
     true = it.supports.images[0].masks["square"][0][: window.box.content[0], : window.box.content[1]]
-    assert estimator.references("square").own[0] == pytest.approx(iou(answer.margins[0] > 0, true == 1))
+    assert estimator.references("square").ious[0] == pytest.approx(iou(answer.margins[0] > 0, true == 1))
 
 
 def test_scores_are_scaled_by_what_they_are_worth_on_the_supports():
@@ -73,7 +73,7 @@ def test_scores_are_scaled_by_what_they_are_worth_on_the_supports():
         rest = segmenter("matcher")
         rest.add_class("square", *picture(1 - k))
         raw.append(rest.segment(picture(k)[0]).quality.classes["square"].score)
-    assert known.factor == pytest.approx((sum(known.own) + 2) / (sum(raw) + 2), abs=1e-5)
+    assert known.factor == pytest.approx((sum(known.ious) + 2) / (sum(raw) + 2), abs=1e-5)
 
 
 def test_one_support_has_no_agreement_and_is_uncalibrated():
@@ -138,7 +138,7 @@ def test_quality_runs_the_backbone_not_once(monkeypatch):
 def test_many_supports_are_compared_five_times_at_most():
     it = with_squares(shots=7)
     known = it.session().estimator.references("square")
-    assert len(known.others) == len(known.own) == len(known.masks) == 5
+    assert len(known.others) == len(known.ious) == len(known.masks) == 5
 
 
 PLACES = [(5, 30, 10, 30), (20, 45, 30, 60), (2, 20, 35, 65), (25, 48, 3, 25)]
@@ -175,7 +175,7 @@ def test_a_fitted_head_is_judged_by_its_probabilities_which_left_out_supports_ca
     slope, shift = minimize(loss, [1.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-12}).x
     known = it.session().estimator.calibration("square")
     assert (known.slope, known.shift) == pytest.approx((slope, shift), abs=2e-3)
-    assert known.own == pytest.approx(ious)
+    assert known.ious == pytest.approx(ious)
     found = it.segment(picture(9)[0])
     part = found.quality.classes["square"]
     chance = (slope * found.margins[0] + shift).sigmoid()

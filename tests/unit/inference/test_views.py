@@ -29,7 +29,7 @@ def test_tiles_cover_every_pixel_and_overlap_as_asked(hw, overlap):
 
 @pytest.mark.parametrize("wrong", [{"side": 0}, {"overlap": 0.95}, {"overlap": -0.1}])
 def test_wrong_tiles_are_refused(wrong):
-    with pytest.raises(ValueError, match="tiles must have a side of 1 pixel at least and an overlap in"):
+    with pytest.raises(ValueError, match="tiles must have a side of at least 1 pixel and an overlap in"):
         Tiles(**wrong)
 
 

@@ -75,3 +75,13 @@ def test_the_command_prints_the_methods_that_are_named(tmp_path, capsys):
     assert "60.8 / 61.9" in out
     with pytest.raises(ValueError, match="unknown method 'pfnet': did you mean pfenet"):
         run(ZooOptions(methods=("pfnet",)), Console())
+
+
+def test_what_a_method_adds_stands_under_the_table_where_the_terminal_is_narrow(tmp_path, capsys):
+    for width in (80, 200):
+        run(
+            ZooOptions(methods=("pfenet",), results=tmp_path / "none", costs=False),
+            Console(width=width, soft_wrap=True),
+        )
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith("pfenet: a training-free prior map") == (width == 80)

@@ -38,7 +38,7 @@ def test_the_default_is_loopback_and_a_port_in_use_is_an_error_before_a_model_is
         (["--port", "70000"], "--port must be 0"),
         (["--upload-mib", "0"], "must be 1 or more"),
         (["--max-pixels", "0"], "must be 1 or more"),
-        (["--tiles", "0", "--port", "0"], "tiles must have a side of 1 pixel at least"),
+        (["--tiles", "0", "--port", "0"], "tiles must have a side of at least 1 pixel"),
     ],
 )
 def test_invalid_options_are_errors_before_a_model_is_loaded(words, error, monkeypatch, capsys):

@@ -26,25 +26,25 @@ Record = dict[str, Any]
 """A row of the numbers behind a figure."""
 
 PLOTS = "plots"
-"""Subfolder of figures that show no photograph."""
+"""Subfolder of figures without photographs."""
 PICTURES = "pictures"
-"""Subfolder of figures that do."""
+"""Subfolder of figures with photographs."""
 CLAIMS = "claims.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A number for something that a paper's figure claims."""
+    """A number that tests a claim of a paper's figure."""
 
     claim: str  # in a few words
     where: str = ""  # data set and fold or folds
     quantity: str  # what the number is
     estimate: Estimate  # the number, with its 95 % interval
-    count: int  # of what it is the mean or share: episodes, supports, cells
+    count: int  # number of items that it is the mean or share of: episodes, supports, cells
 
     @property
     def verdict(self) -> str:
-        """Whether the interval lies above 0, where every quantity should be, below it, or around it."""
+        """Whether the interval lies above 0, as claimed, below it or around it."""
         if self.estimate.low > 0:
             return "holds"
         return "the opposite" if self.estimate.high < 0 else "not shown"
@@ -58,15 +58,15 @@ class Claim:
 
 @dataclass(kw_only=True)
 class FigureContext:
-    """What figures are made from, and what has been made."""
+    """The inputs of figures, and the outputs so far."""
 
-    options: FiguresOptions  # of the run
+    options: FiguresOptions  # options of the run
     models: Sequence[FigureModel] = ()  # the checkpoints, all of one data set
-    results: Results = field(default_factory=lambda: results_of({}))  # those of the folder
-    files: list[Path] = field(default_factory=list)  # that were written
+    results: Results = field(default_factory=lambda: results_of({}))  # results of the folder
+    files: list[Path] = field(default_factory=list)  # written files
     problems: list[str] = field(default_factory=list)  # what is missing and why
-    remarks: list[str] = field(default_factory=list)  # what a reader of a figure must know
-    claims: list[Claim] = field(default_factory=list)  # numbers that were found
+    remarks: list[str] = field(default_factory=list)  # remarks for readers of a figure
+    claims: list[Claim] = field(default_factory=list)  # the measured claims
 
     @property
     def dataset(self) -> str:
@@ -75,7 +75,7 @@ class FigureContext:
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
-        """Notes what goes wrong in the block, so that the rest is made."""
+        """Notes an error of the block as a problem, so that the rest is made."""
         try:
             yield
         except (ValueError, OSError, RuntimeError) as error:
@@ -88,18 +88,18 @@ class FigureContext:
         return frame[(frame.ways == 1) & (frame.shots == 1) & (frame.on == "query")]
 
     def claim(self, dataset: str, by_fold: Mapping[int, Iterable[Claim]]) -> None:
-        """Notes the claims of each fold, and their mean if no fold of the data set is missing."""
+        """Notes the claims of each fold, and their means if no fold of the data set is missing."""
         named: dict[tuple[str, str], dict[int, Claim]] = {}
         for fold, claims in sorted(by_fold.items()):
-            for one in claims:
-                named.setdefault((one.claim, one.quantity), {})[fold] = one
-        for found in named.values():
-            self.claims += [replace(one, where=f"{dataset} fold {fold}") for fold, one in found.items()]
-            if set(found) == set(range(FOLDS_OF.get(dataset, FOLDS))):
-                mean = mean_of([one.estimate for one in found.values()])
-                count = sum(one.count for one in found.values())
+            for note in claims:
+                named.setdefault((note.claim, note.quantity), {})[fold] = note
+        for per_fold in named.values():
+            self.claims += [replace(note, where=f"{dataset} fold {fold}") for fold, note in per_fold.items()]
+            if set(per_fold) == set(range(FOLDS_OF.get(dataset, FOLDS))):
+                mean = mean_of([note.estimate for note in per_fold.values()])
+                count = sum(note.count for note in per_fold.values())
                 where = f"{dataset} mean of all folds"
-                self.claims.append(replace(found[0], where=where, estimate=mean, count=count))
+                self.claims.append(replace(per_fold[0], where=where, estimate=mean, count=count))
 
     def save(
         self,

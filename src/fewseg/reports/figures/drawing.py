@@ -26,7 +26,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "ooo", "--", "++")
 LINES = ("-", "--", "-.", ":")
 MAP_COLOURS = "cividis"
-"""For maps of numbers: its lightness rises evenly, so that it reads in black and white."""
+"""Colour map of maps of numbers; its lightness rises evenly, so that it works in black and white."""
 LEGEND = "outlined: predicted; orange inside the outline: wrong; blue outside it: missed"
 
 _DPI = 150
@@ -121,14 +121,14 @@ def bar_chart(
     """
     shared = limits is not None and limits[1] is None
     figure, axes = panels(*size, len(charts) // columns, columns, title=title, sharey=shared)
-    for place, (heading, groups) in zip(axes.flat, charts.items(), strict=True):
-        grouped_bars(place, groups, kinds, scale=scale, unit=unit)
+    for ax, (heading, groups) in zip(axes.flat, charts.items(), strict=True):
+        grouped_bars(ax, groups, kinds, scale=scale, unit=unit)
         if line is not None:
-            place.axhline(line, color="black", linewidth=0.6, linestyle=":" if line else "-")
+            ax.axhline(line, color="black", linewidth=0.6, linestyle=":" if line else "-")
         if limits:
-            place.set_ylim(*limits)
-        place.set_title(heading, fontsize=title_size)
-    fullest = max(axes.flat, key=lambda place: len(place.get_legend_handles_labels()[0]))
+            ax.set_ylim(*limits)
+        ax.set_title(heading, fontsize=title_size)
+    fullest = max(axes.flat, key=lambda ax: len(ax.get_legend_handles_labels()[0]))
     legend_below(figure, legend_columns, of=fullest, fontsize=legend_size)
     return figure
 
@@ -150,18 +150,18 @@ def grid(rows: Sequence[Sequence[Noted]], columns: Sequence[str], names: Sequenc
     figure, axes = panels(*size, len(rows), len(columns), title=title, height_ratios=heights)
     for row, places, name in zip(rows, axes, names, strict=True):
         places[0].set_ylabel(name, fontsize=8)
-        for (picture, note), place in zip(row, places, strict=True):
-            place.set(xticks=[], yticks=[])
-            place.spines[:].set_visible(False)
-            place.imshow(picture)
-            place.set_xlabel(note, fontsize=7, labelpad=2)
-    for place, heading in zip(axes[0], columns, strict=True):
-        place.set_title(heading, fontsize=8)
+        for (picture, note), ax in zip(row, places, strict=True):
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            ax.imshow(picture)
+            ax.set_xlabel(note, fontsize=7, labelpad=2)
+    for ax, heading in zip(axes[0], columns, strict=True):
+        ax.set_title(heading, fontsize=8)
     return figure
 
 
 def unit_range(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Values brought linearly to [0, 1]; zeros where they are all equal."""
+    """Scales values linearly to [0, 1]; zeros if they are all equal."""
     low, high = float(values.min()), float(values.max())
     return np.asarray((values - low) / (high - low) if high > low else np.zeros_like(values))
 
@@ -169,7 +169,7 @@ def unit_range(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def overlay(
     picture: Picture, values: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_] | None = None
 ) -> Picture:
-    """Lays a map (H, W) in [0, 1] over a picture (H, W, 3), grey below; ``truth`` is outlined in white."""
+    """Lays a map (H, W) in [0, 1] over a grey picture (H, W, 3); ``truth`` is outlined in white."""
     colours = colormaps[MAP_COLOURS](values)[..., :3] * 255
     mixed: Picture = (0.35 * picture.mean(axis=2, keepdims=True) + 0.65 * colours).astype(np.uint8)
     if truth is None:
@@ -189,7 +189,7 @@ def add_scale(figure: Figure, label: str) -> None:
 
 
 def save(figure: Figure, stem: Path, *, svg: bool = True) -> list[Path]:
-    """Writes ``<stem>.pdf``, ``.png`` and ``.svg``, each complete or not at all; none holds a date."""
+    """Writes ``<stem>.pdf``, ``.png`` and ``.svg`` without dates, each atomically."""
     kinds = {"pdf": "CreationDate", "png": "", **({"svg": "Date"} if svg else {})}
     paths = []
     for kind, date in kinds.items():

@@ -1,6 +1,6 @@
 """SRPNet's Fig. 7 and SD-AANet's Fig. 13: failures by rule, how often each occurs, and a few of each.
 
-Each rule looks at the pixels of an episode alone, so that it can be counted. Source of the kinds: SRPNet
+Each rule uses only the pixel counts of an episode. Source of the kinds: SRPNet
 (Ding et al. 2022), Fig. 7 (a similar object; all but the monotonous background is kept), SD-AANet (Zhao et
 al. 2022), Fig. 13 (a very small target, a target missed). The papers show pictures and give no rule; these
 rules are ours.
@@ -28,7 +28,7 @@ from fewseg.reports.marked_pictures import Bools, judged, spotlight
 from fewseg.types import IGNORE
 
 FAILED = 0.5
-"""An episode has failed when its own IoU is below this."""
+"""An episode has failed when its IoU is below this."""
 MISSED = 0.1
 KEPT = 0.25
 SIMILAR = 0.5
@@ -37,16 +37,15 @@ _PER_RULE = 2
 
 Ints = npt.NDArray[np.int64]
 PIXELS = ("hit", "wrong", "lost", "clear", "other")
-"""Columns of a frame of outcomes, a row an episode.
+"""Columns of a frame of outcomes, one row per episode, in pixels without ignored ones.
 
-The pixels of the target that are predicted, those predicted that are not of the target, those of the target
-that are not predicted, and those that are neither; of the wrong ones, those on labelled objects of other
-classes, which counts do not show. Ignored pixels count nowhere.
+hit: true positives; wrong: false positives; lost: false negatives; clear: true negatives; other: false
+positives on labelled objects of other classes, which are missing where only counts are known.
 """
 
 
 def outcomes_of(counts: EpisodeCounts) -> pd.DataFrame:
-    """What the counts of 1-way episodes show: all but ``other``."""
+    """The outcomes of the counts of 1-way episodes: all columns but ``other``."""
     hit = counts.fg_inter
     columns = (hit, counts.fg_pred - hit, counts.fg_true - hit, counts.bg_inter)
     return pd.DataFrame(dict(zip(PIXELS, columns, strict=False)))
@@ -69,27 +68,27 @@ RULES = ("missed target", "similar class", "background kept", "tiny target")
 KINDS = {name: name for name in ("failed", *RULES, "none of these")}
 
 
-def failures(found: pd.DataFrame) -> pd.DataFrame:
-    """Which outcomes match each rule, a column a rule, which failed, and which failed without matching any.
+def failures(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Which outcomes match each rule, which failed, and which failed without matching any: one column each.
 
-    Failed is an IoU below ``FAILED``, and every rule is of failed episodes. Counts alone do not show what is
-    of a similar class.
+    An episode fails with an IoU below ``FAILED``; only failed ones match a rule. The rule "similar class"
+    needs the column ``other``.
     """
-    target = found.hit + found.lost
-    matches = {"missed target": _share(found.hit, target) < MISSED}
-    if "other" in found:
-        matches["similar class"] = _share(found.other, found.hit + found.wrong) >= SIMILAR
-    kept = found.wrong - found.get("other", 0)  # of what is not the target, but for objects of other classes
-    matches["background kept"] = _share(kept, kept + found.clear) >= KEPT
-    matches["tiny target"] = _share(target, target + found.wrong + found.clear) < TINY
-    failed = iou_of(found) < FAILED
+    target = outcomes.hit + outcomes.lost
+    matches = {"missed target": _share(outcomes.hit, target) < MISSED}
+    if "other" in outcomes:
+        matches["similar class"] = _share(outcomes.other, outcomes.hit + outcomes.wrong) >= SIMILAR
+    background = outcomes.wrong - outcomes.get("other", 0)  # without objects of other classes
+    matches["background kept"] = _share(background, background + outcomes.clear) >= KEPT
+    matches["tiny target"] = _share(target, target + outcomes.wrong + outcomes.clear) < TINY
+    failed = iou_of(outcomes) < FAILED
     rules = pd.DataFrame({name: failed & match for name, match in matches.items()})
     return pd.DataFrame({"failed": failed, **rules, "none of these": failed & ~rules.any(axis=1)})
 
 
-def iou_of(found: pd.DataFrame) -> pd.Series:
+def iou_of(outcomes: pd.DataFrame) -> pd.Series:
     """IoU of each episode; 0 where nothing is predicted or true."""
-    return _share(found.hit, found.hit + found.wrong + found.lost)
+    return _share(outcomes.hit, outcomes.hit + outcomes.wrong + outcomes.lost)
 
 
 def _share(part: pd.Series, whole: pd.Series) -> pd.Series:
@@ -104,7 +103,7 @@ class Failures(CheckpointFigure[pd.DataFrame]):
     needs = "any checkpoint; 1-shot results for the rules that counts can show"
 
     def make(self) -> None:
-        """Looks at the checkpoints' predictions, and at the counts of all 1-shot results."""
+        """Applies the rules to the checkpoints' predictions, and to the counts of all 1-shot results."""
         super().make()
         records: list[Record] = []
         for key, row in self.context.one_shot().iterrows():
@@ -124,27 +123,27 @@ class Failures(CheckpointFigure[pd.DataFrame]):
             self.context.problems.append(f"{self.name}: {missing}")
 
     def measure(self, model: FigureModel) -> pd.DataFrame:
-        """Evaluates all 1-shot episodes, each distinct question once, and shows some."""
+        """Evaluates all 1-shot episodes, each distinct one once, and shows some."""
         episodes = model.episodes()
         outcomes = {}
         for question, mask in model.predictions([spec for _, spec in episodes]):
             labels = model.data.source.read_labels(question.target).numpy().astype(np.int64)
             outcomes[question] = pixel_outcome(mask, labels, question.ways[0].class_id)
-        of_fold = pd.DataFrame([outcomes[question_of(spec)] for _, spec in episodes], columns=PIXELS)
-        found, ious = failures(of_fold), iou_of(of_fold)
+        frame = pd.DataFrame([outcomes[question_of(spec)] for _, spec in episodes], columns=PIXELS)
+        matches, ious = failures(frame), iou_of(frame)
         chosen: list[tuple[str, int]] = []
         shown: set[str] = set()
         for rule in RULES:
             draws = Draws("figure", self.name, self.options.seed, model.fold, rule)
-            matching = np.flatnonzero(found[rule])
-            chosen += [(rule, place) for place in examples(draws, matching, episodes, shown)]
+            matching = np.flatnonzero(matches[rule])
+            chosen += [(rule, i) for i in examples(draws, matching, episodes, shown)]
         if chosen:
             self._pictures(model, [(rule, *episodes[i], float(ious[i])) for rule, i in chosen])
-        self.records += rate_records(found, **model.columns)
-        return found
+        self.records += rate_records(matches, **model.columns)
+        return matches
 
     def _pictures(self, model: FigureModel, shown: Sequence[tuple[str, int, EpisodeSpec, float]]) -> None:
-        """The predictions of (rule, seed, episode, IoU); of SAAM its attention too."""
+        """Draws the predictions of (rule, seed, episode, IoU), and the attention of SAAM."""
         specs = [spec for _, _, spec, _ in shown]
         masks = dict(model.predictions(specs))
         attention = attention_maps(model, specs) if has_attention(model) else {}
@@ -163,39 +162,39 @@ class Failures(CheckpointFigure[pd.DataFrame]):
         name = f"{self.name}-{model.variant}-fold{model.fold}"
         self.save_grid(name, rows, columns, title, scale=Attention.scale if attention else "")
 
-    def draw_all(self, found: Mapping[FigureModel, pd.DataFrame]) -> None:
-        """Rates with Wilson's 95 % intervals: a panel a fold, in it a group of bars a method."""
+    def draw_all(self, measured: Mapping[FigureModel, pd.DataFrame]) -> None:
+        """Draws the rates with Wilson's 95 % intervals: a panel per fold, a group of bars per method."""
         by_fold: dict[str, Groups] = {}
-        for model, one in found.items():
-            rates = {rule: rate_estimate(int(match.sum()), len(match)) for rule, match in one.items()}
+        for model, matches in measured.items():
+            rates = {rule: rate_estimate(int(m.sum()), len(m)) for rule, m in matches.items()}
             by_fold[f"fold {model.fold}"] = {**by_fold.get(f"fold {model.fold}", {}), model.label: rates}
         title = f"{self.context.dataset}: failures by rule, 1-shot episodes, from the predictions"
         self.context.save(draw(by_fold, title), "failure-rates", self.records)
 
 
-def rate_records(found: pd.DataFrame, **columns: str | int) -> list[Record]:
+def rate_records(matches: pd.DataFrame, **columns: str | int) -> list[Record]:
     """How often each rule matches, as rows of a table."""
     records = []
-    for name, match in found.items():
-        rate = rate_estimate(int(match.sum()), len(match))
-        numbers = {"episodes": len(match), "matching": int(match.sum()), "rate": rate.value}
+    for name, matching in matches.items():
+        rate = rate_estimate(int(matching.sum()), len(matching))
+        numbers = {"episodes": len(matching), "matching": int(matching.sum()), "rate": rate.value}
         records.append({**columns, "rule": name, **numbers, "low": rate.low, "high": rate.high})
     return records
 
 
 def examples(draws: Draws, matching: Ints, episodes: Sequence[SeededEpisode], shown: set[str]) -> list[int]:
-    """Draws a few of the matching episodes, of queries that were not ``shown`` yet; adds theirs to it."""
+    """Draws a few of the matching episodes with queries not in ``shown``, and adds these queries to it."""
     chosen: list[int] = []
-    for place in draws.sample(matching.tolist(), len(matching)):
-        query = episodes[place][1].query
+    for i in draws.sample(matching.tolist(), len(matching)):
+        query = episodes[i][1].query
         if len(chosen) < _PER_RULE and query not in shown:
-            chosen.append(place)
+            chosen.append(i)
             shown.add(query)
     return chosen
 
 
 def draw(by_fold: Mapping[str, Groups], title: str) -> Figure:
-    """Rates of each rule: a panel a fold, in it a group of bars a method."""
+    """Draws the rates of each rule: a panel per fold, a group of bars per method."""
     most = max(map(len, by_fold.values()))
     return bar_chart(
         (max(3.0 + 1.2 * most, 6.5), 2.3 * len(by_fold) + 1.2),

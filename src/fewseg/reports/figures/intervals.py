@@ -20,7 +20,7 @@ _CHUNK = 64  # resamples drawn at once: bounds the memory
 def resampled(
     statistic: Callable[[Floats], npt.NDArray[Any]], n: int, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Floats:
-    """A statistic of bootstrap resamples of n items; equal seeds draw equal items: differences are paired."""
+    """A statistic of resamples of n items; equal seeds draw equal items, so differences are paired."""
     if n < 1:
         raise ValueError("an interval needs at least one item, got none")
     generator = np.random.default_rng(seed)
@@ -31,10 +31,10 @@ def resampled(
 
 def with_percentiles(value: float, samples: Floats, level: float = 0.95) -> Estimate:
     """A value with the percentile interval of its resamples; undefined ones (NaN) are left out."""
-    known = samples[np.isfinite(samples)]
-    if not len(known):
+    finite = samples[np.isfinite(samples)]
+    if not len(finite):
         return Estimate(value=value, low=value, high=value)
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value=value, low=float(low), high=float(high))
 
 
@@ -43,20 +43,20 @@ def with_jackknife(value: float, without: Floats) -> Estimate:
 
     Source: Efron & Tibshirani (1993), Eq. 11.5, for the standard error.
     """
-    known = without[np.isfinite(without)]
-    n = len(known)
+    finite = without[np.isfinite(without)]
+    n = len(finite)
     if n < 2:
         return Estimate(value=value, low=value, high=value)
-    error = np.sqrt((n - 1) / n * np.square(known - known.mean()).sum())
+    error = np.sqrt((n - 1) / n * np.square(finite - finite.mean()).sum())
     reach = float(error * t.ppf(0.975, n - 1))
     return Estimate(value=value, low=value - reach, high=value + reach)
 
 
 def mean_estimate(values: npt.ArrayLike, *, seed: int = 0) -> Estimate:
     """The mean of n values with its interval."""
-    found = np.asarray(values, dtype=np.float64)
-    samples = resampled(lambda weights: weights @ found / len(found), len(found), seed=seed)
-    return with_percentiles(float(found.mean()), samples)
+    array = np.asarray(values, dtype=np.float64)
+    samples = resampled(lambda weights: weights @ array / len(array), len(array), seed=seed)
+    return with_percentiles(float(array.mean()), samples)
 
 
 def ratio_estimate(
@@ -64,7 +64,7 @@ def ratio_estimate(
 ) -> Estimate:
     """The sum of n parts over the sum of their wholes, with its interval.
 
-    ``less`` has parts and wholes of the same n items, whose ratio is taken off it, paired.
+    ``less`` has parts and wholes of the same n items, whose ratio is subtracted, paired.
     """
     first, *others = [
         [np.asarray(values, dtype=np.float64) for values in pair] for pair in ((parts, wholes), less) if pair
@@ -73,22 +73,22 @@ def ratio_estimate(
         raise ValueError("a share needs wholes that sum to more than 0")
 
     def statistic(weights: Floats) -> Floats:
-        found = _ratios(weights, *first)
-        return found - _ratios(weights, *others[0]) if others else found
+        ratios = _ratios(weights, *first)
+        return ratios - _ratios(weights, *others[0]) if others else ratios
 
     n = len(first[0])
     return with_percentiles(float(statistic(np.ones((1, n)))[0]), resampled(statistic, n, seed=seed))
 
 
 def _ratios(weights: Floats, part: Floats, whole: Floats) -> Floats:
-    below = weights @ whole
-    found: Floats = np.divide(weights @ part, below, out=np.full(len(below), np.nan), where=below > 0)
-    return found
+    totals = weights @ whole
+    ratios: Floats = np.divide(weights @ part, totals, out=np.full(len(totals), np.nan), where=totals > 0)
+    return ratios
 
 
 def rate_estimate(count: int, total: int) -> Estimate:
-    """How often something happens, with Wilson's 95 % interval; it takes the episodes for independent."""
+    """A rate with Wilson's 95 % interval, which assumes independent episodes."""
     if total < 1:
         raise ValueError("a rate needs at least one episode, got none")
-    found = binomtest(count, total).proportion_ci(method="wilson")
-    return Estimate(value=count / total, low=float(found.low), high=float(found.high))
+    interval = binomtest(count, total).proportion_ci(method="wilson")
+    return Estimate(value=count / total, low=float(interval.low), high=float(interval.high))

@@ -1,7 +1,7 @@
 """SD-AANet's Fig. 11 (affinity attention on queries) and Fig. 12 (similarity to the prototype on supports).
 
-Beside the pictures of a few episodes stands, over all of them, how well the maps order the cells of the
-target before the others.
+Besides pictures of a few episodes, it measures over all episodes how well the maps rank the cells of the
+target above the others.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def prototype_similarity(maps: Tensor, prototypes: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """How a map separates the target's cells from the others."""
+    """How well a map separates the target's cells from the others."""
 
     inside: float  # mean over the target's cells
     outside: float  # mean over the other cells
-    # probability that a cell of the target has more than another cell (area under the ROC curve)
+    # probability that the value of a target's cell is above that of another cell (area under the ROC curve)
     order: float
 
 
@@ -81,30 +81,30 @@ def similarity_maps(model: FigureModel, specs: Sequence[EpisodeSpec]) -> Maps:
         maps, prototypes = method.support_maps(features, masks)
         return prototype_similarity(maps.float(), prototypes.float()).cpu()
 
-    found = model.over_supports(supports, look, f"similarity, {model.label}")
-    return dict(zip(supports, torch.cat(found), strict=True))
+    similarities = model.over_supports(supports, look, f"similarity, {model.label}")
+    return dict(zip(supports, torch.cat(similarities), strict=True))
 
 
 def attention_maps(model: FigureModel, specs: Sequence[EpisodeSpec]) -> Maps:
     """SAAM's attention (h, w) of each distinct (support, query)."""
     method: Any = model.method
     supports = list(distinct_supports(specs))
-    made = model.over_supports(supports, method.encode_shots, "supports")
-    each = [batch.without_keys().select([i]) for batch in made for i in range(len(batch))]
-    guides = dict(zip(supports, each, strict=True))
+    batches = model.over_supports(supports, method.encode_shots, "supports")
+    encoded = [batch.without_keys().select([i]) for batch in batches for i in range(len(batch))]
+    guides = dict(zip(supports, encoded, strict=True))
     by_query: dict[str, dict[Support, None]] = {}
     for spec in specs:
         by_query.setdefault(spec.query, {})[Support.first_of(spec)] = None
     model.store.ensure(list(by_query), [0], progress=model.progress)
     images = model.evaluator().images
-    found: Maps = {}
+    attention: Maps = {}
     with model.inference():
-        for query, wanted in tracked(model.progress, f"attention, {model.label}", by_query.items()):
+        for query, of_query in tracked(model.progress, f"attention, {model.label}", by_query.items()):
             maps = method.encode_query(images.features([query]))
-            several = Guides.stack([guides[support] for support in wanted])
-            for support, one in zip(wanted, method.attention_map(maps, several)[:, 0], strict=True):
-                found[support, query] = one.float().cpu()
-    return found
+            stacked = Guides.stack([guides[support] for support in of_query])
+            for support, values in zip(of_query, method.attention_map(maps, stacked)[:, 0], strict=True):
+                attention[support, query] = values.float().cpu()
+    return attention
 
 
 def has_attention(model: FigureModel) -> bool:
@@ -114,14 +114,14 @@ def has_attention(model: FigureModel) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What is kept of a checkpoint's maps."""
+    """The kept maps of a checkpoint, and how well all of its maps rank cells."""
 
-    maps: Maps  # those that the pictures show
+    maps: Maps  # the maps in the pictures
     order: Estimate  # mean of ``Contrast.order``
 
 
 class MapFigure(CheckpointFigure[Measured]):
-    """The maps' pictures for each fold, and a plot of how well they order cells."""
+    """Pictures of the maps for each fold, and a plot of how well they rank cells."""
 
     title: ClassVar[str]
     scale: ClassVar[str]
@@ -130,10 +130,10 @@ class MapFigure(CheckpointFigure[Measured]):
 
     @abstractmethod
     def maps_of(self, model: FigureModel, specs: Sequence[EpisodeSpec]) -> Maps:
-        """The maps of episodes."""
+        """The maps of some episodes."""
 
     def key(self, spec: EpisodeSpec) -> tuple[object, str]:
-        """The key of an episode's map, and the image that it lies on."""
+        """The key of an episode's map, and the image that the map belongs to."""
         support = Support.first_of(spec)
         return ((support, spec.query), spec.query) if self.on_query else (support, support.image)
 
@@ -141,49 +141,49 @@ class MapFigure(CheckpointFigure[Measured]):
         """Mean contrast over the distinct maps, and its order."""
         specs = [spec for _, spec in model.episodes()]
         maps = self.maps_of(model, specs)
-        found: dict[object, Contrast] = {}
+        contrasts: dict[object, Contrast] = {}
         for spec in tracked(model.progress, f"{self.name}: cells in order", specs):
             key, image = self.key(spec)
-            if key not in found:
-                one = contrast(maps[key], *_truth_cells(model, image, spec.class_id, maps[key]))
-                if one is not None:
-                    found[key] = one
-        record: Record = {**model.columns, "maps": len(found)}
+            if key not in contrasts:
+                value = contrast(maps[key], *_truth_cells(model, image, spec.class_id, maps[key]))
+                if value is not None:
+                    contrasts[key] = value
+        record: Record = {**model.columns, "maps": len(contrasts)}
         for name in ("inside", "outside", "order"):
-            mean = mean_estimate([getattr(one, name) for one in found.values()])
+            mean = mean_estimate([getattr(value, name) for value in contrasts.values()])
             record |= with_prefix(name, mean)
         self.records.append(record)
         shown = [self.key(spec)[0] for _, spec in model.examples(self.name)]
         return Measured(maps={key: maps[key] for key in shown}, order=mean)
 
-    def draw_fold(self, fold: int, found: Mapping[FigureModel, Measured]) -> None:
+    def draw_fold(self, fold: int, measured: Mapping[FigureModel, Measured]) -> None:
         """Lays the maps of a few episodes over their images."""
-        first = next(iter(found))
+        first = next(iter(measured))
         rows: list[GridRow] = []
         arrays = {}
         for number, (seed, spec) in enumerate(first.examples(self.name)):
             key, image = self.key(spec)
             view = first.network_view(image)
-            target, _ = _truth_cells(first, image, spec.class_id, found[first].maps[key])
+            target, _ = _truth_cells(first, image, spec.class_id, measured[first].maps[key])
             truth = first.on_pixels(image, target) > 0.5
             pictures = [first.marked(id, spec.class_id) for id in (spec.supports[0], spec.query)]
             pictures = pictures[: 1 + self.on_query]
-            for model, one in found.items():
-                values = model.on_pixels(image, one.maps[key])
+            for model, result in measured.items():
+                values = model.on_pixels(image, result.maps[key])
                 scaled = unit_range(values) if self.on_query else values.clip(0, 1)
                 pictures.append(overlay(view, scaled, truth))
-                arrays[f"{number} {model.variant}"] = one.maps[key].numpy()
+                arrays[f"{number} {model.variant}"] = result.maps[key].numpy()
             record = {"number": number, **episode_record(seed, spec)}
             rows.append((first.class_name(spec.class_id), [(picture, "") for picture in pictures], record))
-        columns = ["support", *(["truth"] if self.on_query else []), *(model.label for model in found)]
+        columns = ["support", *(["truth"] if self.on_query else []), *(model.label for model in measured)]
         title = f"{self.context.dataset} fold {fold}: {self.title}"
         self.save_grid(f"{self.name}-fold{fold}", rows, columns, title, scale=self.scale, arrays=arrays)
 
-    def draw_all(self, found: Mapping[FigureModel, Measured]) -> None:
-        """How often a cell of the target has more than another cell, by fold."""
+    def draw_all(self, measured: Mapping[FigureModel, Measured]) -> None:
+        """Draws how often a cell of the target has a larger value than another cell, by fold."""
         groups: dict[str, dict[str, Estimate]] = {}
-        for model, one in found.items():
-            groups.setdefault(f"fold {model.fold}", {})[model.variant] = one.order
+        for model, result in measured.items():
+            groups.setdefault(f"fold {model.fold}", {})[model.variant] = result.order
         figure = self.draw_order(groups, self.context.dataset)
         self.context.save(figure, f"{self.name}-order", self.records)
 
@@ -205,8 +205,8 @@ class MapFigure(CheckpointFigure[Measured]):
 class Attention(MapFigure):
     """SAAM's attention.
 
-    Its sign is free: nothing supervises the query's map but the decoder that reads it. Far below a half it
-    separates the target as well as far above.
+    Its sign is arbitrary, as only the decoder supervises it: an order far below one half separates the target
+    as well as one far above.
     """
 
     name = "attention"
@@ -222,7 +222,7 @@ class Attention(MapFigure):
 
 
 class Similarity(MapFigure):
-    """Similarity of a support's cells to its prototype."""
+    """The similarity of a support's cells to its prototype."""
 
     name = "similarity"
     shows = "similarity of a support's cells to its prototype (SD-AANet 12)"

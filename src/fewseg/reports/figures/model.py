@@ -1,4 +1,4 @@
-"""A checkpoint (or a recipe without training) on the test images of its fold, as all figures look at it."""
+"""A checkpoint (or a recipe without training) on the test images of its fold, as figures use it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ TABLE_III = tuple(v.name for v in (SDAANET_BASELINE, SDAANET_SAAM, SDAANET_SDPM,
 
 
 def label_of(variant: str) -> str:
-    """What figures call a variant."""
+    """The name of a variant in figures."""
     return variants()[variant].label if variant in variants() else variant
 
 
@@ -70,7 +70,7 @@ class FigureModel:
     resolved: Resolved  # a checkpoint or a recipe without training
     recipe: Recipe  # with the checkpoint's config
     fold: int  # the fold that it is tested on
-    options: FiguresOptions  # of the run
+    options: FiguresOptions  # options of the run
     read_data: Callable[[], FoldData]  # reads the fold
 
     @classmethod
@@ -93,17 +93,17 @@ class FigureModel:
 
     @property
     def name(self) -> str:
-        """What the user named."""
+        """The name that the user gave."""
         return self.resolved.name
 
     @property
     def variant(self) -> str:
-        """Name of its variant, or of a recipe that declares none."""
+        """Name of its variant, or of its recipe if that declares none."""
         return self.recipe.variant.name or self.recipe.name
 
     @property
     def label(self) -> str:
-        """What figures call it."""
+        """Its name in figures."""
         return label_of(self.variant)
 
     @property
@@ -113,7 +113,7 @@ class FigureModel:
 
     @property
     def group(self) -> str:
-        """The same on two lines: its group of bars."""
+        """Label and fold on two lines, for a group of bars."""
         return f"{self.label}\nfold {self.fold}"
 
     @property
@@ -123,14 +123,14 @@ class FigureModel:
 
     @property
     def columns(self) -> dict[str, str | int]:
-        """What each row of a table states of it."""
+        """Columns that identify it in each row of a table."""
         return {"method": self.label, "fold": self.fold, "training_seed": self.seed}
 
     @property
     def place(self) -> tuple[int, str]:
-        """Sorts methods as their variants were declared."""
-        known = list(variants())
-        return (known.index(self.variant) if self.variant in known else len(known)), self.variant
+        """Sort key: the order in which variants are declared."""
+        order = list(variants())
+        return (order.index(self.variant) if self.variant in order else len(order)), self.variant
 
     @cached_property
     def data(self) -> FoldData:
@@ -148,16 +148,16 @@ class FigureModel:
 
     @cached_property
     def store(self) -> FeatureStore:
-        """Features of the plain view; only what is missing is computed."""
+        """Features of the plain view; only missing ones are computed."""
         return training_store(self.recipe, self.method, self.data, precision_of(self.recipe))
 
     @property
     def progress(self) -> bool:
-        """Whether bars are shown."""
+        """Whether progress bars are shown."""
         return not self.options.quiet
 
     def evaluator(self) -> Evaluator:
-        """An evaluator with nothing in memory yet."""
+        """A new evaluator."""
         precision = precision_of(self.recipe)
         return Evaluator(
             self.method, self.data.source, self.store, precision=precision, progress=self.progress
@@ -165,13 +165,13 @@ class FigureModel:
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """No gradients, and the recipe's precision."""
+        """Computes without gradients, in the recipe's precision."""
         device, lower = best_device().type, precision_of(self.recipe) == "bf16"
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=lower):
             yield
 
     def episodes(self, shots: int = 1) -> list[SeededEpisode]:
-        """The episodes of all seeds of the protocol, of each so many as the options state."""
+        """The episodes of all seeds of the protocol, up to the number per seed in the options."""
         protocol = self.recipe.protocol
         if self.options.episodes is not None:
             protocol = replace(protocol, episodes=self.options.episodes)
@@ -189,13 +189,13 @@ class FigureModel:
         return distinct_supports([spec for _, spec in self.episodes()])
 
     def class_name(self, class_id: int) -> str:
-        """What the data set calls a class."""
+        """The data set's name of a class."""
         return self.data.split.class_names[class_id]
 
     def fusion(self, shots: int) -> Fusion:
-        """How the recipe joins so many shots; the first where it names several ways."""
-        own = [e for e in self.recipe.evaluations if e.shots == shots and e.ways == 1]
-        return own[0].fusion if own else self.method.fusion
+        """The recipe's fusion of so many shots; the first if it names several."""
+        evaluations = [e for e in self.recipe.evaluations if e.shots == shots and e.ways == 1]
+        return evaluations[0].fusion if evaluations else self.method.fusion
 
     def matcher(self) -> FigureModel:
         """The training-free matcher on the frozen trunk, which shares its stored features."""
@@ -212,13 +212,13 @@ class FigureModel:
         return matcher
 
     def box(self, image: str) -> Letterbox:
-        """Where an image lies in the network's view."""
+        """The letterbox of an image in the network's view."""
         view, entry = self.store.views[0], self.data.test.images[image]
         assert isinstance(view, EvalView)
         return view.box((entry.height, entry.width))
 
     def content(self, image: str, side: int) -> tuple[int, int]:
-        """How many rows and columns of a grid with ``side`` cells lie on the image and not on the padding."""
+        """Rows and columns of a grid of ``side`` cells that lie on the image rather than the padding."""
         h, w = self.box(image).content
         step = (self.store.size - 1) / (side - 1)
         return int((h - 1) / step) + 1, int((w - 1) / step) + 1
@@ -235,17 +235,17 @@ class FigureModel:
         images = self.evaluator().images
         self.store.ensure(list(dict.fromkeys(s.image for s in supports)), [0], progress=self.progress)
         chunks = [supports[start : start + batch] for start in range(0, len(supports), batch)]
-        found = []
+        batches = []
         with self.inference():
             for chunk in tracked(self.progress, what, chunks):
                 masks = torch.cat([images.masks([s.image], [s.class_id]) for s in chunk])
-                found.append(look(images.features([s.image for s in chunk]), masks))
-        return found
+                batches.append(look(images.features([s.image for s in chunk]), masks))
+        return batches
 
     def predictions(
         self, specs: Sequence[EpisodeSpec], shots: int = 1
     ) -> Iterator[tuple[Question, npt.NDArray[np.bool_]]]:
-        """Evaluates the distinct questions of 1-way episodes, each once."""
+        """Yields the predictions of the distinct 1-way episodes, each once."""
         for question, logits in self.evaluator().answers(specs, self.fusion(shots)):
             margins = restore((logits[1:] - logits[:1]).unsqueeze(0), self.box(question.target))
             yield question, (margins[0, 0] > 0).cpu().numpy()
@@ -260,26 +260,26 @@ class FigureModel:
         return spotlight(*self.picture(image, class_id))
 
     def network_view(self, image: str) -> Picture:
-        """What the network sees of an image, without the padding."""
+        """An image at the network's resolution, without the padding."""
         pixels = self.store.view(image, 0)[0]
         h, w = self.box(image).content
         return picture_of((pixels[:, :h, :w] * 255).round().to(torch.uint8))
 
     def on_pixels(self, image: str, cells: Tensor) -> npt.NDArray[np.float32]:
-        """A map (h, w) of cells, brought to the pixels of ``network_view``."""
+        """A map (h, w) of cells, resized to the pixels of ``network_view``."""
         size = self.store.size
         h, w = self.box(image).content
         return np.asarray(resize(cells.float()[None, None], (size, size))[0, 0, :h, :w].cpu().numpy())
 
 
 def episode_record(seed: int, spec: EpisodeSpec) -> dict[str, str | int]:
-    """What a row of a table states of an episode."""
+    """Columns that identify an episode in a row of a table."""
     about: dict[str, str | int] = {"seed": seed, "episode": spec.index, "class": spec.class_id}
     return about | {"support": spec.supports[0], "query": spec.query}
 
 
 def question_of(spec: EpisodeSpec) -> Question:
-    """What an episode asks of its query."""
+    """The question of an episode: its query, class and supports."""
     return questions_of(spec, "query")[0]
 
 
@@ -290,10 +290,10 @@ def distinct_supports(specs: Sequence[EpisodeSpec]) -> dict[Support, int]:
 
 
 def example_episodes(episodes: Sequence[SeededEpisode], count: int, *key: str | int) -> list[SeededEpisode]:
-    """Draws episodes by number, none by its look; a class comes again only after all others came."""
+    """Draws some episodes at random; a class is repeated only after all others."""
     queues: dict[int, list[SeededEpisode]] = {}
-    for one in Draws("figure", *key).sample(episodes, len(episodes)):
-        queues.setdefault(one[1].class_id, []).append(one)
+    for episode in Draws("figure", *key).sample(episodes, len(episodes)):
+        queues.setdefault(episode[1].class_id, []).append(episode)
     chosen: list[SeededEpisode] = []
     while len(chosen) < min(count, len(episodes)):
         for class_id in sorted(queues):

@@ -71,17 +71,17 @@ def _models(options: FiguresOptions, problems: list[str]) -> list[FigureModel]:
             folds[key] = recipe.read(fold, options.root)
         return folds[key]
 
-    found: dict[tuple[str, int], FigureModel] = {}
+    by_key: dict[tuple[str, int], FigureModel] = {}
     for path in options.checkpoints:
         try:
             model = FigureModel.find(path, options, read_data)
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue
-        same = found.setdefault((model.variant, model.fold), model)
-        if same is not model:
-            problems.append(f"{path} and {same.name} are both {model.title}: took the latter")
-    models = list(found.values())
+        first = by_key.setdefault((model.variant, model.fold), model)
+        if first is not model:
+            problems.append(f"{path} and {first.name} are both {model.title}: took the latter")
+    models = list(by_key.values())
     for model in models:
         if model.recipe.data is not models[0].recipe.data:
             problems.append(f"{model.name} has a different data set than {models[0].name}: left out")

@@ -1,4 +1,4 @@
-"""What every figure does alike: measure checkpoints fold by fold, draw each fold, sum up all, note claims."""
+"""Base classes of figures: measure checkpoints fold by fold, draw each fold, summarise all, note claims."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from fewseg.reports.numbers import Estimate
 
 T = TypeVar("T")
 GridRow = tuple[str, Sequence[Noted], Record]
-"""What a row of pictures shows, the pictures, and its row of the table beside them."""
+"""The name of a row of pictures, the pictures, and its record in the table beside them."""
 
 
 class PaperFigure(ABC):
     """A figure of a paper, made once for a run."""
 
-    name: ClassVar[str]  # for ``--figure``, and of its files
-    shows: ClassVar[str]  # what, and where it is printed
-    needs: ClassVar[str]
+    name: ClassVar[str]  # for ``--figure``, and for file names
+    shows: ClassVar[str]  # the content, and where it is printed
+    needs: ClassVar[str]  # the inputs
 
     def __init__(self, context: FigureContext) -> None:
         self.context, self.options = context, context.options
-        self.records: list[Record] = []  # behind the plot of all folds
-        self.claims: dict[int, list[Claim]] = {}  # of each fold
+        self.records: list[Record] = []  # the numbers behind the plot of all folds
+        self.claims: dict[int, list[Claim]] = {}  # claims by fold
 
     @abstractmethod
     def make(self) -> None:
-        """Makes all of its files; notes what is missing."""
+        """Makes all files of the figure; notes what is missing."""
 
-    def claim(self, fold: int, claim: str, quantity: str, found: tuple[Estimate, int]) -> None:
-        """Notes a number, and of how many items it is, for something that the paper claims."""
-        one = Claim(claim=claim, quantity=quantity, estimate=found[0], count=found[1])
-        self.claims.setdefault(fold, []).append(one)
+    def claim(self, fold: int, claim: str, quantity: str, result: tuple[Estimate, int]) -> None:
+        """Notes an estimate and its number of items for a claim of the paper."""
+        estimate, count = result
+        note = Claim(claim=claim, quantity=quantity, estimate=estimate, count=count)
+        self.claims.setdefault(fold, []).append(note)
 
     def save_grid(
         self,
@@ -47,7 +48,7 @@ class PaperFigure(ABC):
         scale: str = "",
         arrays: Mapping[str, object] | None = None,
     ) -> None:
-        """Writes a grid of photographs, with the ``scale`` of maps where there are any."""
+        """Writes a grid of photographs, with the ``scale`` of their maps, if any."""
         names, pictures, records = zip(*rows, strict=True)
         figure = grid(pictures, columns, names, title)
         if scale:
@@ -56,57 +57,57 @@ class PaperFigure(ABC):
 
 
 class CheckpointFigure(PaperFigure, Generic[T]):
-    """A figure of checkpoints; T is what it keeps of one, until all are measured."""
+    """A figure of checkpoints; T is the measurement of one."""
 
-    checkpoint: ClassVar[str] = "checkpoint"  # what a fold may lack
+    checkpoint: ClassVar[str] = "checkpoint"  # the kind of checkpoint it needs, in messages
 
     def fits(self, model: FigureModel) -> bool:
         """Whether the figure can be made from a checkpoint."""
         return True
 
     def chosen(self, fold: int, models: Sequence[FigureModel]) -> Sequence[FigureModel]:
-        """Which of a fold's checkpoints that fit are shown."""
+        """The checkpoints to show, of those of a fold that fit."""
         return models
 
     @abstractmethod
     def measure(self, model: FigureModel) -> T:
-        """Looks at one checkpoint; notes its records and claims, and draws what is of it alone."""
+        """Measures one checkpoint; notes its records and claims, and draws what shows it alone."""
 
-    def draw_fold(self, fold: int, found: Mapping[FigureModel, T]) -> None:
-        """Draws what shows the checkpoints of a fold together."""
+    def draw_fold(self, fold: int, measured: Mapping[FigureModel, T]) -> None:
+        """Draws the checkpoints of a fold together."""
 
-    def draw_all(self, found: Mapping[FigureModel, T]) -> None:
-        """Draws what shows the checkpoints of all folds together."""
+    def draw_all(self, measured: Mapping[FigureModel, T]) -> None:
+        """Draws the checkpoints of all folds together."""
 
     def by_fold(self) -> dict[int, list[FigureModel]]:
         """The checkpoints that fit, in the order of their variants."""
         folds = sorted({model.fold for model in self.context.models})
         fitting = sorted(filter(self.fits, self.context.models), key=lambda model: model.place)
-        found = {fold: [model for model in fitting if model.fold == fold] for fold in folds}
+        by_fold = {fold: [model for model in fitting if model.fold == fold] for fold in folds}
         self.context.problems += [
             f"{self.name}, fold {fold}: there is no {self.checkpoint}"
-            for fold, models in found.items()
+            for fold, models in by_fold.items()
             if not models
         ]
         if not folds:
             self.context.problems.append(
                 f"{self.name}: no checkpoint given, and it needs a {self.checkpoint}"
             )
-        return {fold: models for fold, models in found.items() if models}
+        return {fold: models for fold, models in by_fold.items() if models}
 
     def make(self) -> None:
         """Measures the checkpoints, and makes a figure for each fold and a plot of all."""
         context = self.context
-        every: dict[FigureModel, T] = {}
+        measured: dict[FigureModel, T] = {}
         for fold, models in self.by_fold().items():
             with context.attempt(f"{self.name}, fold {fold}"):
-                found: dict[FigureModel, T] = {}
+                of_fold: dict[FigureModel, T] = {}
                 for model in self.chosen(fold, models):
                     with context.attempt(f"{self.name}, {model.title}"):
-                        found[model] = self.measure(model)
-                if found:
-                    every |= found
-                    self.draw_fold(fold, found)
-        if every:
-            self.draw_all(every)
+                        of_fold[model] = self.measure(model)
+                if of_fold:
+                    measured |= of_fold
+                    self.draw_fold(fold, of_fold)
+        if measured:
+            self.draw_all(measured)
             context.claim(context.dataset, self.claims)

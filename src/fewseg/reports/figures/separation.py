@@ -1,19 +1,16 @@
 """How well classes separate: t-SNE and silhouettes of support cells (SRPNet 4) and prototypes (SD-AANet 9).
 
-Cells: a point is a foreground cell of a support, a few drawn from each. Every network is shown under both
-metrics, so that what the metric does to given features is distinct from what training with it does to them.
-Without a prototype method the features are those of the training-free matcher on a frozen trunk.
+Cells: a point is a foreground cell of a support; a few are drawn from each support. Every network is shown
+under both metrics, which separates the effect of the metric from that of training with it. Without a
+prototype method the features are those of the training-free matcher on a frozen trunk.
 
-Prototypes: the paper draws 5 000 supports a fold. Many of those are the same image of the same class, whose
-prototype is one point however often it is drawn: points are the distinct ones, and the data state how often
-each was drawn.
+Prototypes: the paper draws 5 000 supports per fold. Many of them are the same image of the same class and so
+have the same prototype: points are the distinct prototypes, and the data state how often each was drawn.
 
-Intervals are of a delete-one-group jackknife (Efron & Tibshirani 1993, ch. 11), a group being the points of
-one image. A bootstrap draws images twice: points of two copies are as near to one another as points of one
-image are, so that there are twice as many such pairs in the mean distance to the own class, and the
-silhouettes of the resamples lie above the one that they should surround. Without an image no pair is new. The
-jackknife's variance is right where classes separate, and up to twice too large where they do not (Efron &
-Stein 1981): such intervals are wide, never narrow.
+Intervals are those of a delete-one-group jackknife (Efron & Tibshirani 1993, ch. 11); a group holds the
+points of one image. A bootstrap would draw images twice, which adds pairs of close points to the mean
+distance within a class: the silhouettes of all resamples would be too high. The jackknife's variance is right
+where classes separate, and up to twice too large where they do not (Efron & Stein 1981).
 """
 
 from __future__ import annotations
@@ -40,7 +37,7 @@ from fewseg.reports.numbers import Estimate
 from fewseg.types import Features
 
 CELLS = 3
-"""Cells drawn from a support."""
+"""Number of cells drawn from a support."""
 
 Ints = npt.NDArray[Any]
 PointMetric = Literal["cosine", "fidelity", "euclidean"]
@@ -58,20 +55,19 @@ def distances(points: npt.ArrayLike, metric: PointMetric) -> Floats:
     """Distances of n points: (n, d) to (n, n).
 
     "cosine" is 1 - cos, in [0, 2]; "fidelity" 1 - cos^2, in [0, 1] (SRPNet, Ding et al. 2022, Eq. 5-6, turned
-    into a distance); "euclidean" the length of the difference. A zero vector is at right angles to all
-    others.
+    into a distance); "euclidean" the length of the difference. A zero vector is orthogonal to all others.
     """
     values = np.asarray(points, dtype=np.float64)
     if metric == "euclidean":
         squares = np.square(values).sum(axis=1)
-        found = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * values @ values.T, 0.0))
+        result = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * values @ values.T, 0.0))
     else:
         lengths = np.linalg.norm(values, axis=1, keepdims=True)
         unit = np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
         cosine = np.clip(unit @ unit.T, -1.0, 1.0)
-        found = 1.0 - (np.square(cosine) if metric == "fidelity" else cosine)
-    np.fill_diagonal(found, 0.0)
-    return np.asarray(found, dtype=np.float64)
+        result = 1.0 - (np.square(cosine) if metric == "fidelity" else cosine)
+    np.fill_diagonal(result, 0.0)
+    return np.asarray(result, dtype=np.float64)
 
 
 def silhouette(apart: Floats, labels: Ints) -> float:
@@ -82,48 +78,48 @@ def silhouette(apart: Floats, labels: Ints) -> float:
 
     Source: Rousseeuw (1987), as scikit-learn computes it.
     """
-    own, member = _memberships(labels)
-    if member.shape[1] < 2:
+    classes, one_hot = _memberships(labels)
+    if one_hot.shape[1] < 2:
         raise ValueError("a silhouette needs points of at least two classes")
-    return _mean_silhouette(apart @ member, member.sum(axis=0), own)
+    return _mean_silhouette(apart @ one_hot, one_hot.sum(axis=0), classes)
 
 
 def _memberships(labels: Ints) -> tuple[Ints, Floats]:
-    """The class of each point, 0 .., and the same as (n, classes) of 0 and 1."""
-    classes, own = np.unique(labels, return_inverse=True)
-    return own, np.eye(len(classes))[own]
+    """The class index of each point (n,), and its one-hot encoding (n, classes)."""
+    _, classes = np.unique(labels, return_inverse=True)
+    return classes, np.eye(len(_))[classes]
 
 
-def _mean_silhouette(sums: Floats, sizes: Floats, own: Ints) -> float:
-    """From each point's summed distances to each class (m, classes), and the sizes of the classes."""
-    index = np.arange(len(own))
-    others = sizes[own] - 1
-    inside = np.divide(sums[index, own], others, out=np.zeros(len(own)), where=others > 0)
+def _mean_silhouette(sums: Floats, sizes: Floats, classes: Ints) -> float:
+    """The mean silhouette by the summed distances of points to classes (m, classes) and the class sizes."""
+    points = np.arange(len(classes))
+    others = sizes[classes] - 1
+    inside = np.divide(sums[points, classes], others, out=np.zeros(len(classes)), where=others > 0)
     means = np.divide(sums, sizes, out=np.full_like(sums, np.inf), where=sizes > 0)
-    means[index, own] = np.inf
+    means[points, classes] = np.inf
     outside = means.min(axis=1)
     larger = np.maximum(inside, outside)
-    known = (others > 0) & (larger > 0)
-    return float(np.divide(outside - inside, larger, out=np.zeros(len(own)), where=known).mean())
+    defined = (others > 0) & (larger > 0)
+    return float(np.divide(outside - inside, larger, out=np.zeros(len(classes)), where=defined).mean())
 
 
 def silhouettes_without(apart: Floats, labels: Ints, groups: Ints) -> Floats:
     """The mean silhouette without each group (n,), 0 .., in turn; NaN where one class is left."""
-    own, member = _memberships(labels)
-    sums, sizes = apart @ member, member.sum(axis=0)
-    found = np.full(int(groups.max()) + 1, np.nan)
-    for group in range(len(found)):
-        out = groups == group
-        left = sizes - member[out].sum(axis=0)
-        if np.count_nonzero(left) > 1:
-            rest = sums[~out] - apart[np.ix_(~out, out)] @ member[out]
-            found[group] = _mean_silhouette(rest, left, own[~out])
-    return found
+    classes, one_hot = _memberships(labels)
+    sums, sizes = apart @ one_hot, one_hot.sum(axis=0)
+    silhouettes = np.full(int(groups.max()) + 1, np.nan)
+    for group in range(len(silhouettes)):
+        removed = groups == group
+        kept_sizes = sizes - one_hot[removed].sum(axis=0)
+        if np.count_nonzero(kept_sizes) > 1:
+            kept_sums = sums[~removed] - apart[np.ix_(~removed, removed)] @ one_hot[removed]
+            silhouettes[group] = _mean_silhouette(kept_sums, kept_sizes, classes[~removed])
+    return silhouettes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Separation:
-    """How far classes lie apart, in one space."""
+    """How well classes separate in one space."""
 
     silhouette: Estimate  # mean silhouette with its interval over groups of points
     without: Floats  # (groups,) the silhouette without each group
@@ -162,7 +158,7 @@ class Embedding:
 
     @property
     def record(self) -> Record:
-        """Its numbers as columns of a table."""
+        """The numbers as columns of a table."""
         record: Record = {"metric": self.metric, "points": len(self.labels)}
         for space, name in ((self.space, "feature_space"), (self.plane, "tsne_plane")):
             record |= with_prefix(f"silhouette_{name}", space.silhouette)
@@ -200,15 +196,15 @@ def embed(
 def scatter_chart(
     size: tuple[float, float], rows: Sequence[Mapping[str, Embedding]], model: FigureModel, title: str
 ) -> Figure:
-    """Draws embeddings: a colour and a marker for each novel class, the silhouettes below each title."""
+    """Draws embeddings, with a colour and a marker per novel class, and the silhouettes below each title."""
     figure, axes = panels(*size, len(rows), len(rows[0]), title=title)
-    titled = [one for row in rows for one in row.items()]
-    for place, (name, embedding) in zip(axes.flat, titled, strict=True):
+    titled = [item for row in rows for item in row.items()]
+    for ax, (name, embedding) in zip(axes.flat, titled, strict=True):
         for i, class_id in enumerate(sorted(model.data.split.novel)):
-            own = embedding.flat[embedding.labels == class_id]
-            place.scatter(
-                own[:, 0],
-                own[:, 1],
+            points = embedding.flat[embedding.labels == class_id]
+            ax.scatter(
+                points[:, 0],
+                points[:, 1],
                 s=12,
                 marker=MARKERS[i % len(MARKERS)],
                 facecolor=COLOURS[i % len(COLOURS)],
@@ -218,24 +214,24 @@ def scatter_chart(
             )
         space, plane = embedding.space.silhouette.value, embedding.plane.silhouette.value
         score = f"silhouette {space:.3f} by {embedding.metric}, {plane:.3f} in the plane"
-        place.set_title(f"{name}\n{score}", fontsize=7)
-        place.set_xticks([])
-        place.set_yticks([])
-        place.set_aspect("equal", adjustable="datalim")
+        ax.set_title(f"{name}\n{score}", fontsize=7)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.set_aspect("equal", adjustable="datalim")
     legend_below(figure, len(model.data.split.novel))
     return figure
 
 
 def sampled_cells(maps: Tensor, masks: Tensor, supports: Sequence[Support], *, seed: int) -> list[Tensor]:
-    """Draws a few foreground cells of each of n supports, by (seed, class, image) alone."""
+    """Draws a few foreground cells of each of n supports; the draw depends on (seed, class, image) only."""
     cells = foreground_cells(masks, (int(maps.shape[-2]), int(maps.shape[-1])))[:, 0]
-    found = []
-    for place, support in enumerate(supports):
-        inside = (cells[place].flatten() >= 0.5).nonzero().flatten().tolist()
+    sampled = []
+    for i, support in enumerate(supports):
+        inside = (cells[i].flatten() >= 0.5).nonzero().flatten().tolist()
         draws = Draws("figure", MetricCells.name, seed, support.class_id, support.image)
         chosen = draws.sample(inside, min(CELLS, len(inside)))
-        found.append(maps[place].flatten(1)[:, list(chosen)].T.float().cpu())
-    return found
+        sampled.append(maps[i].flatten(1)[:, list(chosen)].T.float().cpu())
+    return sampled
 
 
 def cells_of(model: FigureModel) -> tuple[Floats, Ints, Ints]:
@@ -245,14 +241,14 @@ def cells_of(model: FigureModel) -> tuple[Floats, Ints, Ints]:
     waiting = iter(supports)
 
     def look(features: Features, masks: Tensor) -> list[Tensor]:
-        own = [next(waiting) for _ in range(len(masks))]
-        return sampled_cells(method.embed(features)[EMBEDDING], masks, own, seed=model.options.seed)
+        chunk = [next(waiting) for _ in range(len(masks))]
+        return sampled_cells(method.embed(features)[EMBEDDING], masks, chunk, seed=model.options.seed)
 
     batches = model.over_supports(supports, look, f"cells of {model.label}")
-    each = [cells for batch in batches for cells in batch]
-    counts = [len(cells) for cells in each]
+    per_support = [cells for batch in batches for cells in batch]
+    counts = [len(cells) for cells in per_support]
     labels = np.repeat([support.class_id for support in supports], counts)
-    points = np.asarray(torch.cat(each).numpy(), dtype=np.float64)
+    points = np.asarray(torch.cat(per_support).numpy(), dtype=np.float64)
     return points, labels, np.repeat(np.arange(len(supports)), counts)
 
 
@@ -265,7 +261,7 @@ class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
     checkpoint = "checkpoint of a prototype method or with a frozen trunk"
 
     def fits(self, model: FigureModel) -> bool:
-        """Whether it has cells, or a trunk that the matcher could take them from."""
+        """Whether it is a prototype method, or has a frozen trunk that the matcher can use."""
         return hasattr(model.recipe.method, "metric") or model.recipe.method.backbone.fixed
 
     def chosen(self, fold: int, models: Sequence[FigureModel]) -> Sequence[FigureModel]:
@@ -273,38 +269,38 @@ class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
         return [m for m in models if hasattr(m.recipe.method, "metric")] or [models[0].matcher()]
 
     def measure(self, model: FigureModel) -> dict[PointMetric, Embedding]:
-        """Embeds the same cells by each metric."""
+        """Embeds the same cells under each metric."""
         points, labels, groups = cells_of(model)
         seed = self.options.seed
-        found = {metric: embed(points, labels, metric, groups=groups, seed=seed) for metric in _CELL_METRICS}
+        embeddings = {m: embed(points, labels, m, groups=groups, seed=seed) for m in _CELL_METRICS}
         about = {"method": model.label, "fold": model.fold, "supports": len(model.supports)}
-        self.records += [about | embedding.record for embedding in found.values()]
+        self.records += [about | embedding.record for embedding in embeddings.values()]
         claim = f"fidelity separates better than cosine ({model.label})"
         quantity = "silhouette of the same cells by fidelity less that by cosine"
-        gain = silhouette_gain(found["cosine"].space, found["fidelity"].space)
+        gain = silhouette_gain(embeddings["cosine"].space, embeddings["fidelity"].space)
         self.claim(model.fold, claim, quantity, (gain, len(labels)))
-        return found
+        return embeddings
 
-    def draw_fold(self, fold: int, found: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> None:
-        """A row a network and a column a metric."""
+    def draw_fold(self, fold: int, measured: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> None:
+        """Draws one row per network and one column per metric."""
         rows = [
             {f"{model.label}: {metric}": embedding for metric, embedding in embeddings.items()}
-            for model, embeddings in found.items()
+            for model, embeddings in measured.items()
         ]
         title = f"{self.context.dataset} fold {fold}: foreground cells of supports, t-SNE"
-        figure = scatter_chart((6.4, 3.0 * len(rows) + 0.6), rows, next(iter(found)), title)
+        figure = scatter_chart((6.4, 3.0 * len(rows) + 0.6), rows, next(iter(measured)), title)
         records = [
             {"method": m.label, "metric": metric, "class": m.class_name(int(c)), "x": float(x), "y": float(y)}
-            for m, embeddings in found.items()
+            for m, embeddings in measured.items()
             for metric, embedding in embeddings.items()
             for c, (x, y) in zip(embedding.labels, embedding.flat, strict=True)
         ]
         self.context.save(figure, f"{self.name}-fold{fold}", records)
 
-    def draw_all(self, found: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> None:
-        """The silhouettes."""
+    def draw_all(self, measured: Mapping[FigureModel, dict[PointMetric, Embedding]]) -> None:
+        """Draws the silhouettes."""
         groups: Groups = {
-            m.group: {str(k): v.space.silhouette for k, v in value.items()} for m, value in found.items()
+            m.group: {str(k): v.space.silhouette for k, v in value.items()} for m, value in measured.items()
         }
         title = f"{self.context.dataset}: foreground cells of supports,\nin the feature space"
         figure = draw_silhouettes({title: groups}, {metric: f"by {metric}" for metric in _CELL_METRICS})
@@ -312,7 +308,7 @@ class MetricCells(CheckpointFigure[dict[PointMetric, Embedding]]):
 
 
 def draw_silhouettes(charts: Mapping[str, Groups], kinds: Mapping[str, str], columns: int = 2) -> Figure:
-    """Bars of silhouettes: a panel a title, in it groups of one bar for each of ``kinds``."""
+    """Bars of silhouettes: a panel per title, with groups of one bar for each of ``kinds``."""
     bars = max(map(len, charts.values())) * len(kinds)
     size = (max(3.4, 3.0 + 0.4 * bars), 1.2 + 2.2 * len(charts))
     return bar_chart(size, charts, kinds, scale=1, unit="silhouette", line=0, legend_columns=columns)
@@ -328,7 +324,7 @@ class Prototypes(CheckpointFigure[Embedding]):
     fits = staticmethod(in_table_iii)
 
     def chosen(self, fold: int, models: Sequence[FigureModel]) -> Sequence[FigureModel]:
-        """All; those that the table has more are missing."""
+        """All; notes the variants of the table that are missing."""
         variants = {model.variant for model in models}
         missing = [label_of(variant) for variant in TABLE_III if variant not in variants]
         if missing:
@@ -336,14 +332,14 @@ class Prototypes(CheckpointFigure[Embedding]):
         return models
 
     def measure(self, model: FigureModel) -> Embedding:
-        """Encodes each support once, and embeds the prototypes by cosine, as SD-AANet's Eq. 13 does."""
+        """Encodes each support once, and embeds the prototypes by cosine, as in SD-AANet's Eq. 13."""
         method: Any = model.method
-        found = model.over_supports(
+        batches = model.over_supports(
             list(model.supports),
             lambda features, masks: method.support_prototypes(features, masks).float().cpu(),
             f"prototypes of {model.label}",
         )
-        points = torch.cat(found).numpy()
+        points = torch.cat(batches).numpy()
         labels = [support.class_id for support in model.supports]
         embedding = embed(points, labels, "cosine", seed=self.options.seed)
         lengths = np.linalg.norm(points, axis=1)
@@ -351,23 +347,23 @@ class Prototypes(CheckpointFigure[Embedding]):
         if zeros:
             self.context.remarks.append(
                 f"{self.name}, {model.title}: {zeros} of {len(points)} prototypes are zero; "
-                "they have no direction and count as being at right angles to all others"
+                "they have no direction and count as orthogonal to all others"
             )
         drawn: Record = {"supports_drawn": sum(model.supports.values()), "zero_prototypes": zeros}
         drawn["median_length"] = float(np.median(lengths))
         self.records.append(model.columns | drawn | embedding.record)
         return embedding
 
-    def draw_fold(self, fold: int, found: Mapping[FigureModel, Embedding]) -> None:
-        """A panel a method, side by side; and what each part adds to compactness."""
-        first = next(iter(found))
+    def draw_fold(self, fold: int, measured: Mapping[FigureModel, Embedding]) -> None:
+        """Draws one panel per method; notes what each part adds to compactness."""
+        first = next(iter(measured))
         drawn = first.supports
         title = (
             f"{self.context.dataset} fold {fold}, t-SNE on cosine distances:\n"
             f"{len(drawn)} distinct support prototypes of {sum(drawn.values())} drawn"
         )
-        row = {model.label: embedding for model, embedding in found.items()}
-        figure = scatter_chart((2.7 * len(found), 3.3), [row], first, title)
+        row = {model.label: embedding for model, embedding in measured.items()}
+        figure = scatter_chart((2.7 * len(measured), 3.3), [row], first, title)
         records = [
             {
                 "method": label,
@@ -381,21 +377,21 @@ class Prototypes(CheckpointFigure[Embedding]):
             for (support, times), (x, y) in zip(drawn.items(), embedding.flat, strict=True)
         ]
         self.context.save(figure, f"{self.name}-fold{fold}", records)
-        of = {model.variant: embedding for model, embedding in found.items()}
+        by_variant = {model.variant: embedding for model, embedding in measured.items()}
         for claim, less, more in _PROTOTYPE_CLAIMS:
-            if less in of and more in of:
+            if less in by_variant and more in by_variant:
                 quantity = f"silhouette by cosine of {label_of(more)} less that of {label_of(less)}"
-                gain = silhouette_gain(of[less].space, of[more].space)
-                self.claim(fold, claim, quantity, (gain, len(of[more].labels)))
+                gain = silhouette_gain(by_variant[less].space, by_variant[more].space)
+                self.claim(fold, claim, quantity, (gain, len(by_variant[more].labels)))
 
-    def draw_all(self, found: Mapping[FigureModel, Embedding]) -> None:
-        """The silhouettes in both spaces."""
+    def draw_all(self, measured: Mapping[FigureModel, Embedding]) -> None:
+        """Draws the silhouettes in both spaces."""
         spaces = {"space": "in the feature space, by cosine", "plane": "in the plane of t-SNE"}
         charts: dict[str, dict[str, dict[str, Estimate]]] = {}
         for space, title in spaces.items():
             groups = charts[f"{self.context.dataset}: support prototypes,\n{title}"] = {}
-            for model, one in found.items():
-                silhouette = getattr(one, space).silhouette
+            for model, embedding in measured.items():
+                silhouette = getattr(embedding, space).silhouette
                 groups.setdefault(f"fold {model.fold}", {})[model.variant] = silhouette
         kinds = {variant: label_of(variant) for variant in TABLE_III}
         figure = draw_silhouettes(charts, kinds, 4 if len(groups) > 1 else 2)

@@ -24,14 +24,14 @@ _MOST_ROWS = 8
 
 
 def chosen_rows(table: FoldTable) -> dict[str, FoldRow]:
-    """The rows of the paper's ablation where there are any, in its order; else the first few rows."""
+    """The rows of the paper's ablation, if any, in its order; else the first few rows."""
     plain = [row for row in table.rows if row.first.fusion != "iterative" and not row.first.multi_scale]
     first: dict[str, FoldRow] = {}
     for row in sorted(plain, key=lambda row: str(row.first.train_seed)):
         first.setdefault(_variant(row), row)
-    kept = [row for row in plain if first[_variant(row)] is row]
-    own = [row for variant in TABLE_III for row in kept if _variant(row) == variant]
-    return {_label(row): row for row in own or kept[:_MOST_ROWS]}
+    rows = [row for row in plain if first[_variant(row)] is row]
+    table_iii = [row for variant in TABLE_III for row in rows if _variant(row) == variant]
+    return {_label(row): row for row in table_iii or rows[:_MOST_ROWS]}
 
 
 def _variant(row: FoldRow) -> str:
@@ -51,7 +51,7 @@ class Sizes(PaperFigure):
     needs = "1-shot results"
 
     def make(self) -> None:
-        """Makes them."""
+        """Makes the figures."""
         context, frame = self.context, self.context.one_shot()
         if not len(frame):
             context.problems.append(f"{self.name}: no 1-shot result given")
@@ -61,9 +61,9 @@ class Sizes(PaperFigure):
             for dataset, number in frame.groupby("dataset").protocol_digest.nunique().items()
             if number > 1
         ]
-        for (dataset, protocol), own in frame.groupby(["dataset", "protocol_digest"]):
+        for (dataset, protocol), group in frame.groupby(["dataset", "protocol_digest"]):
             with context.attempt(f"{self.name}, {dataset} [{protocol}]"):
-                (table,) = fold_tables(context.results.only(own))
+                (table,) = fold_tables(context.results.only(group))
                 self._of_table(table, f"{self.name}-{dataset}-{protocol}")
 
     def _of_table(self, table: FoldTable, name: str) -> None:
@@ -101,7 +101,7 @@ class Sizes(PaperFigure):
         self.context.save(draw(bins, title), name, records)
 
     def _claim(self, rows: Mapping[str, FoldRow], folds: Sequence[int]) -> None:
-        """What each method gains over the ablation's baseline on small and on large targets."""
+        """Notes the gain of each method over the ablation's baseline on small and on large targets."""
         results = self.context.results
         base = next((label for label, row in rows.items() if _variant(row) == TABLE_III[0]), "")
         others = [label for label in rows if base and label != base]
@@ -116,7 +116,7 @@ class Sizes(PaperFigure):
 
 
 def draw(bins: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """Scores with whiskers by bin and method, and below them how many query images each bin has."""
+    """Draws scores with whiskers by bin and method, and below them the number of query images per bin."""
     figure, ((above,), (below,)) = panels(7.5, 4.6, 2, height_ratios=[4, 1], sharex=True)
     labels = [size_label(low, high) for low, high in zip(SIZE_EDGES, [*SIZE_EDGES[1:], None], strict=True)]
     for i, (method, scores) in enumerate(bins.items()):

@@ -32,7 +32,7 @@ from fewseg.types import Features
 SYMBOLS = {"foreground": "v_s", "primary": "v_pri", "auxiliary": "v_aux"}
 """The regions, and the vectors that are pooled over them."""
 REACHES = (1, 2)
-"""A cell lies on the edge when it is at most so many cells away from what is not foreground."""
+"""A cell lies on the edge when it is at most this many cells away from a cell outside the foreground."""
 ALL, MOSTLY = "all supports", "supports where v_pri covers at least half"
 COVERAGE = "share of the foreground"
 ON_EDGE = {reach: f"share of its cells within {reach} of the boundary" for reach in REACHES}
@@ -48,7 +48,7 @@ def support_regions(cells: Tensor, logits: Tensor, threshold: ForegroundRule = 0
 
 
 def distance_to_boundary(foreground: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Chessboard distance from each foreground cell (h, w) to the nearest other cell; 0 for those.
+    """Chessboard distance from each foreground cell (h, w) to the nearest other cell; 0 for other cells.
 
     What lies beyond the grid is unknown and no boundary; without any other cell all are farther away than
     the grid is wide.
@@ -70,9 +70,9 @@ def region_counts(regions: npt.NDArray[np.bool_]) -> dict[str, int]:
 
 
 def mostly_primary(counts: pd.DataFrame) -> pd.DataFrame:
-    """The counts of the supports of which v_pri covers half of the foreground or more.
+    """The counts of the supports where v_pri covers half of the foreground or more.
 
-    They are what the paper calls most cases; of the others v_aux holds the body of the object.
+    The paper calls them most cases; in the others v_aux covers the body of the object.
     """
     return counts[(counts.foreground > 0) & (2 * counts.primary >= counts.foreground)]
 
@@ -81,34 +81,34 @@ def mostly_primary(counts: pd.DataFrame) -> pd.DataFrame:
 class RegionShares:
     """What the regions of many supports cover."""
 
-    supports: int  # how many
-    empty: Mapping[str, int]  # region to how many supports have none of it
+    supports: int  # number of supports
+    empty: Mapping[str, int]  # region to number of supports without it
     # quantity to region to its estimate: the mean share of the foreground that it covers, and the share of
-    # its cells, over all supports, that lie so near the boundary
+    # its cells, over all supports, that lie near the boundary
     shares: Mapping[str, Mapping[str, Estimate]]
     # (reach, region) to that share of v_aux less the region's
     edge_gain: Mapping[tuple[int, str], Estimate]
 
 
 def region_shares(counts: pd.DataFrame, *, seed: int = 0) -> RegionShares:
-    """Sums up the counts of supports, a row each; supports without a foreground cell are left out."""
-    kept = counts[counts.foreground > 0]
-    if not len(kept):
+    """Summarises the counts of supports, one row each; supports without a foreground cell are left out."""
+    counts = counts[counts.foreground > 0]
+    if not len(counts):
         raise ValueError("no support has a foreground cell")
     parts = ("primary", "auxiliary")
     for name in parts:
-        if not kept[name].any():
+        if not counts[name].any():
             raise ValueError(f"no support has a cell of {SYMBOLS[name]}: the first pass predicts all alike")
-    # parts and wholes are summed first: a support of three cells does not weigh like one of three hundred
-    shares = {COVERAGE: {name: mean_estimate(kept[name] / kept.foreground, seed=seed) for name in parts}}
+    # parts and wholes are summed first, so that supports weigh by their number of cells
+    shares = {COVERAGE: {name: mean_estimate(counts[name] / counts.foreground, seed=seed) for name in parts}}
     gains = {}
     for reach, quantity in ON_EDGE.items():
-        pairs = {name: (kept[f"{name}_within_{reach}"], kept[name]) for name in SYMBOLS}
+        pairs = {name: (counts[f"{name}_within_{reach}"], counts[name]) for name in SYMBOLS}
         shares[quantity] = {name: ratio_estimate(*pair, seed=seed) for name, pair in pairs.items()}
         for name in ("foreground", "primary"):
             gains[reach, name] = ratio_estimate(*pairs["auxiliary"], less=pairs[name], seed=seed)
-    empty = {name: int((kept[name] == 0).sum()) for name in parts}
-    return RegionShares(supports=len(kept), empty=empty, shares=shares, edge_gain=gains)
+    empty = {name: int((counts[name] == 0).sum()) for name in parts}
+    return RegionShares(supports=len(counts), empty=empty, shares=shares, edge_gain=gains)
 
 
 def regions_of(model: FigureModel) -> dict[Support, Tensor]:
@@ -119,18 +119,18 @@ def regions_of(model: FigureModel) -> dict[Support, Tensor]:
         seen = method.first_pass(features, masks)
         return support_regions(seen.cells, seen.first.logits, method.self_guided.threshold)
 
-    found = torch.cat(model.over_supports(list(model.supports), look, "support masks"))
-    return dict(zip(model.supports, found, strict=True))
+    regions = torch.cat(model.over_supports(list(model.supports), look, "support masks"))
+    return dict(zip(model.supports, regions, strict=True))
 
 
 class SCLFigure(CheckpointFigure[T]):
-    """A figure of what SCL alone has: its support path and cross-guided module."""
+    """A figure of SCL's support path or cross-guided module."""
 
     checkpoint = "checkpoint of SCL"
     needs = "a checkpoint of SCL"
 
     def fits(self, model: FigureModel) -> bool:
-        """Whether it is SCL's."""
+        """Whether it is a checkpoint of SCL."""
         return issubclass(model.recipe.method.method, SupportPathScorer)
 
 
@@ -141,35 +141,35 @@ class SupportMasks(SCLFigure[dict[str, RegionShares]]):
     shows = "the masks behind v_s, v_pri and v_aux, and where they lie (SCL 4)"
 
     def measure(self, model: FigureModel) -> dict[str, RegionShares]:
-        """The shares of all supports and, where those have some of v_aux, of most."""
+        """Measures the shares of all supports and, if they have cells of v_aux, of most cases."""
         regions, rows = regions_of(model), []
         for support, masks in regions.items():
             h, w = model.content(support.image, masks.shape[1])
             rows.append(region_counts(masks[:, :h, :w].numpy()))
         counts = pd.DataFrame(rows)
-        found = {ALL: region_shares(counts, seed=self.options.seed)}
+        shares_of = {ALL: region_shares(counts, seed=self.options.seed)}
         mostly = mostly_primary(counts)
         if mostly.auxiliary.any():
-            found[MOSTLY] = region_shares(mostly, seed=self.options.seed)
+            shares_of[MOSTLY] = region_shares(mostly, seed=self.options.seed)
         self._picture(model, regions, dict(zip(regions, rows, strict=True)))
-        for chosen, shares in found.items():
+        for chosen, shares in shares_of.items():
             self._note(model, chosen, shares)
-        return found
+        return shares_of
 
-    def _note(self, model: FigureModel, chosen: str, found: RegionShares) -> None:
-        """A row a quantity and a region; and how much more of v_aux lies on the edge than of the others."""
-        rows = [(COVERAGE, region, estimate) for region, estimate in found.shares[COVERAGE].items()]
+    def _note(self, model: FigureModel, chosen: str, shares: RegionShares) -> None:
+        """Notes a row per quantity and region, and how much more of v_aux than of others is on the edge."""
+        rows = [(COVERAGE, region, estimate) for region, estimate in shares.shares[COVERAGE].items()]
         for reach, quantity in ON_EDGE.items():
-            rows += [(quantity, region, estimate) for region, estimate in found.shares[quantity].items()]
+            rows += [(quantity, region, estimate) for region, estimate in shares.shares[quantity].items()]
             for name in ("foreground", "primary"):
-                gain = found.edge_gain[reach, name]
+                gain = shares.edge_gain[reach, name]
                 rows.append((f"{quantity}: auxiliary less {name}", "auxiliary", gain))
                 claim = f"v_aux lies on edges ({model.label})"
                 less = f"at most {reach} from the boundary less that of {SYMBOLS[name]}'s, {chosen}"
-                self.claim(model.fold, claim, f"share of v_aux's cells {less}", (gain, found.supports))
+                self.claim(model.fold, claim, f"share of v_aux's cells {less}", (gain, shares.supports))
         for quantity, region, estimate in rows:
             about = {**model.columns, "of": chosen, "quantity": quantity, "region": region}
-            counted = {"supports": found.supports, "supports_without_it": found.empty.get(region)}
+            counted = {"supports": shares.supports, "supports_without_it": shares.empty.get(region)}
             self.records.append(about | asdict(estimate) | counted)
 
     def _picture(
@@ -194,18 +194,18 @@ class SupportMasks(SCLFigure[dict[str, RegionShares]]):
         title = f"{model.label}, {model.data.dataset} fold {model.fold}: share of the foreground below each"
         self.save_grid(f"{self.name}-{model.variant}-fold{model.fold}", rows, columns, title)
 
-    def draw_all(self, found: Mapping[FigureModel, dict[str, RegionShares]]) -> None:
-        """Coverage of v_pri and v_aux, and how near the boundary each region lies; whiskers are 95 %."""
+    def draw_all(self, measured: Mapping[FigureModel, dict[str, RegionShares]]) -> None:
+        """Draws the coverage of v_pri and v_aux, and the share of each region near the boundary."""
         titles = {COVERAGE: COVERAGE}
         for reach, quantity in ON_EDGE.items():
             titles[quantity] = f"share of its cells at most {reach}\nfrom the boundary"
         shown = {}
         for chosen in (ALL, MOSTLY):
-            values = {model: value[chosen] for model, value in found.items() if chosen in value}
+            values = {model: value[chosen] for model, value in measured.items() if chosen in value}
             if values:
                 for quantity, title in titles.items():
                     shown[f"{chosen}:\n{title}"] = {m.group: v.shares[quantity] for m, v in values.items()}
-        size = (min(7.2 + 1.8 * len(found), 21.0), 2.9 * (len(shown) // 3) + 0.4)
+        size = (min(7.2 + 1.8 * len(measured), 21.0), 2.9 * (len(shown) // 3) + 0.4)
         title = f"{self.context.dataset}: masks of SCL's supports"
         figure = bar_chart(
             size, shown, SYMBOLS, columns=3, title=title, limits=(0, 105), title_size=8, legend_columns=3

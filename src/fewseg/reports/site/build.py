@@ -1,4 +1,4 @@
-"""Makes the page: reads what exists, names what is missing, and writes one file in one step."""
+"""Makes the results page: reads results, lists what is missing, and writes one file atomically."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ from fewseg.reports.templating import asset, render
 from fewseg.reports.trainings import training_cells, training_gain_cells
 
 _SHORT = 12
-"""So many lines of what is missing are shown at once."""
+"""Most lines of missing inputs that are shown at once."""
 _STEP = SIZE_EDGES[-1] - SIZE_EDGES[-2]
 _IDENTITY = ["method", "fusion", "variant"]
-"""Columns that name a row in data."""
+"""Columns that identify a row in CSV data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What was written."""
+    """The written page."""
 
     path: Path  # the page
-    size: int  # of the page, in bytes
-    results: int  # how many results it shows
-    # what could not be used or is missing, one sentence each; the page states the same
+    size: int  # size of the page in bytes
+    results: int  # number of results that it shows
+    # inputs that could not be used or are missing, one sentence each, as on the page
     problems: tuple[str, ...]
-    all_used: bool  # whether all that was given could be used, though results may be missing
+    all_used: bool  # whether all given inputs could be used, though results may be missing
 
 
 def write_site(options: SiteOptions) -> Site:
@@ -90,7 +90,7 @@ def write_site(options: SiteOptions) -> Site:
         results=len(results),
         methods=sorted(results.frame.method.unique()),
         datasets=sorted(results.frame.dataset.unique()),
-        versions=sorted({(each.get("fewseg", "?"), each.get("torch", "?")) for each in versions}),
+        versions=sorted({(version.get("fewseg", "?"), version.get("torch", "?")) for version in versions}),
         settings=settings,
         papers=[page_of(table) for table in paper_tables(results)],
         runs=runs,
@@ -116,7 +116,7 @@ def write_site(options: SiteOptions) -> Site:
 
 
 def _settings(results: Results, progress: bool) -> list[Setting]:
-    """The tables with their titles; a title has the protocol where tables differ by it only."""
+    """The tables with their titles, which name the protocol where tables differ only in it."""
     tables = fold_tables(results) if len(results) else []
     headings = [table.heading for table in tables]
     settings = []
@@ -137,7 +137,7 @@ def _settings(results: Results, progress: bool) -> list[Setting]:
 
 
 def _mixed_protocols(tables: Sequence[FoldTable]) -> Iterator[str]:
-    """One sentence for each data set, ways and shots that were measured by several protocols."""
+    """One sentence for each data set, ways and shots measured by several protocols."""
     for heading in dict.fromkeys(table.heading for table in tables):
         protocols = [table.protocol for table in tables if table.heading == heading]
         if len(protocols) > 1:
@@ -148,29 +148,29 @@ def _mixed_protocols(tables: Sequence[FoldTable]) -> Iterator[str]:
 
 
 def data_uri(frame: pd.DataFrame) -> str:
-    """A frame as a CSV data URI; floats are written in full, missing values as nothing."""
+    """A frame as a CSV data URI, with floats in full and missing values empty."""
     text = frame.to_csv(index=False, lineterminator="\n")
     return "data:text/csv;base64," + base64.b64encode(text.encode()).decode()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setting:
-    """What the page shows of one table: scores, folds, gains, classes, sizes, provenance."""
+    """The section of the page on one table: scores, folds, gains, classes, sizes, provenance."""
 
-    table: FoldTable  # its rows
-    title: str  # of its section
-    gains: list[Gain] = field(default_factory=list)  # of each row over its baselines
-    # a sentence for each pair that is not of the same episodes
+    table: FoldTable  # the table
+    title: str  # title of the section
+    gains: list[Gain] = field(default_factory=list)  # gains of each row over its baselines
+    # a sentence for each pair with different episodes
     not_paired: list[str] = field(default_factory=list)
 
     @property
     def id(self) -> str:
-        """Of the section."""
+        """The id of the section."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """Its results in the order of the rows and folds."""
+        """The results in the order of the rows and folds."""
         frame = self.table.results.frame.rename_axis("key").reset_index()
         frame = frame.assign(variant=frame.suffix)
         return frame.sort_values(["method", "fusion", "variant", "fold"], kind="stable", ignore_index=True)
@@ -182,7 +182,7 @@ class Setting:
 
     @property
     def published(self) -> int:
-        """How many columns of published means it has."""
+        """Number of columns of published means."""
         return sum(heading.startswith("published") for heading in self.scores.columns)
 
     @property
@@ -198,7 +198,7 @@ class Setting:
 
     @cached_property
     def training_gains(self) -> pd.DataFrame:
-        """Gains between them."""
+        """Gains between methods that were trained several times."""
         return training_gain_cells(self.table)
 
     # ---- folds and gains
@@ -211,11 +211,11 @@ class Setting:
 
     @property
     def folds_label(self) -> str:
-        """What the chart of folds shows."""
+        """The description of the chart of folds."""
         return f"{self.title}: mIoU of each row in each fold, with 95 % intervals; the numbers are in Scores"
 
     def _marks(self, label: str, note: str, by_fold: Mapping[Any, Estimate]) -> IntervalRow:
-        """A mark a fold, and the mean where no fold is missing."""
+        """A mark per fold, and the mean if no fold is missing."""
         marks = [(fold % MEAN, f"fold {fold}", estimate) for fold, estimate in sorted(by_fold.items())]
         if len(by_fold) == self.table.folds:
             marks.append((MEAN, "mean", mean_of([by_fold[fold] for fold in sorted(by_fold)])))
@@ -223,7 +223,7 @@ class Setting:
 
     @property
     def gains_label(self) -> str:
-        """What the chart of gains shows."""
+        """The description of the chart of gains."""
         return (
             f"{self.title}: gains in mIoU, paired on the same episodes, with 95 % intervals over query images"
         )
@@ -264,7 +264,7 @@ class Setting:
 
     @property
     def tested(self) -> pd.DataFrame:
-        """A row a fold and class, in the order of the folds."""
+        """One row per fold and class, in the order of the folds."""
         return self.classes.drop_duplicates(["fold", "class_id"]).sort_values("fold", kind="stable")
 
     @property
@@ -289,15 +289,15 @@ class Setting:
 
     @cached_property
     def sizes(self) -> pd.DataFrame:
-        """A row a result and bin of sizes."""
+        """One row per result and size bin."""
         results, columns = self.table.results, ["series", *_IDENTITY, "fold"]
-        each = [
+        frames = [
             size_scores(results.counts[line.key], results.runs[line.key].classes).assign(
                 **{name: getattr(line, name) for name in columns}
             )
             for line in self.frame.itertuples()
         ]
-        return pd.concat(each, ignore_index=True)
+        return pd.concat(frames, ignore_index=True)
 
     @property
     def without_mean(self) -> list[FoldRow]:
@@ -309,13 +309,13 @@ class Setting:
         """Series to the mean of each bin over all folds, of the rows that have them all."""
         complete = self.sizes[~self.sizes.series.isin([row.name for row in self.without_mean])]
         return {
-            str(series): mean_sizes([own.reset_index(drop=True) for _, own in bins.groupby("fold")])
+            str(series): mean_sizes([fold.reset_index(drop=True) for _, fold in bins.groupby("fold")])
             for series, bins in complete.groupby("series", sort=False)
         }
 
     @property
     def episodes_behind(self) -> list[str]:
-        """Episodes of each size that was drawn, of all folds; where rows differ, the fewest and the most."""
+        """Number of episodes of each size over all folds; where rows differ, the least and the most."""
         parts = []
         for (low, _), bins in pd.concat(self.mean_sizes.values()).groupby(
             ["pixels_from", "pixels_below"], dropna=False
@@ -327,7 +327,7 @@ class Setting:
 
     @property
     def size_panels(self) -> list[tuple[str, Markup]]:
-        """A small chart for each row that has all folds, over the pale curves of all."""
+        """A small chart for each row with all folds, over pale curves of all such rows."""
         curves = {series: _size_curve(series, bins) for series, bins in self.mean_sizes.items()}
         y = round_ticks([0.0, *(high for c in curves.values() for _, high in c.ends if high == high)], 6)
         axes = "pixels of the target; the last from 5000", "mIoU (%)"

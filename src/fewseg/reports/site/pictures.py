@@ -1,4 +1,4 @@
-"""Figures of a folder, put into the page unchanged; as images they can neither run nor request anything."""
+"""Figures of a folder, embedded unchanged in the page as images, which can neither run nor load anything."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MOST_BYTES = 2 * 2**20
-"""Of one picture."""
+"""Most bytes of one picture."""
 
 ALL_BYTES = 12 * 2**20
-"""Of all pictures of a page."""
+"""Most bytes of all pictures of a page."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PHOTOGRAPHS = "pictures/"  # where `fewseg report figures` puts figures that show photographs
@@ -32,17 +32,17 @@ class EmbeddedPicture:
 
     @property
     def uri(self) -> str:
-        """It as a data URI."""
+        """The picture as a data URI."""
         return f"data:{self.kind};base64,{base64.b64encode(self.content).decode()}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """What a folder of figures has."""
+    """The figures of a folder."""
 
-    taken: tuple[EmbeddedPicture, ...] = ()  # for the page, plots before photographs
-    not_requested: int = 0  # how many photographs stay outside, since nobody requested them
-    # one sentence for each file that cannot be used, and one for all that have no room
+    taken: tuple[EmbeddedPicture, ...] = ()  # pictures for the page, plots before photographs
+    not_requested: int = 0  # number of photographs that are left out by the options
+    # one sentence for each file that cannot be used, and one for all that do not fit
     problems: tuple[str, ...] = ()
 
 
@@ -68,7 +68,7 @@ def read_pictures(folder: Path, *, photographs: bool = False) -> Pictures:
         wrong = _wrong(path, content)
         if wrong:
             problems.append(f"{shown}: {wrong}")
-        elif sum(len(each.content) for each in taken) + len(content) > ALL_BYTES:
+        elif sum(len(picture.content) for picture in taken) + len(content) > ALL_BYTES:
             outside.append(shown)
         else:
             taken.append(EmbeddedPicture(name=name, kind=_KINDS[path.suffix.lower()], content=content))
@@ -83,7 +83,7 @@ def read_pictures(folder: Path, *, photographs: bool = False) -> Pictures:
 
 
 def _rank(path: Path) -> tuple[bool, bool]:
-    """Of the files of one figure that with the lowest rank is taken: small enough, and drawn in lines."""
+    """Sort key of the files of one figure: those that fit come first, and vector graphics before others."""
     return path.stat().st_size > MOST_BYTES, path.suffix.lower() != ".svg"
 
 

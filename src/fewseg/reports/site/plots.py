@@ -133,14 +133,14 @@ def _interval_chart(
         if signed:
             axes.vlines(0, top + head, end - 2, color=INK, linewidth=1.2, linestyle="--")
     titles: dict[str, list[tuple[str, str]]] = {}
-    for place, (number, title) in enumerate(series):
+    for k, (number, title) in enumerate(series):
         words = gain_with_interval if signed else with_interval
         width = 2.6 if number == MEAN else 1.6
         for i, (row, top, head) in enumerate(zip(rows, tops, heads, strict=False)):
-            y = top + head + _STEP * (place + 0.6)
-            for other, _, estimate in row.estimates:
-                if other == number:
-                    text, id = f"{row.label}, {title}: {words(estimate)}", f"mark-{place}-{i}"
+            y = top + head + _STEP * (k + 0.6)
+            for of_series, _, estimate in row.estimates:
+                if of_series == number:
+                    text, id = f"{row.label}, {title}: {words(estimate)}", f"mark-{k}-{i}"
                     ends = [100 * estimate.low, 100 * estimate.high]
                     axes.plot(ends, [y, y], color=SERIES[number], linewidth=width, gid=f"line-{id}")
                     axes.plot(100 * estimate.value, y, **_mark(number), linestyle="none", gid=id)
@@ -165,8 +165,8 @@ def _mark(series: int) -> dict[str, Any]:
 
 def round_ticks(values: Sequence[float], most: int) -> list[float]:
     """Ticks at round numbers that enclose all finite values, also of none or of equal ones."""
-    known = [v for v in values if np.isfinite(v)] or [0.0, 1.0]
-    low, high = min(known), max(known)
+    finite = [v for v in values if np.isfinite(v)] or [0.0, 1.0]
+    low, high = min(finite), max(finite)
     if high - low < 1e-12 * max(1.0, abs(high)):
         low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
     ticks = [float(t) for t in MaxNLocator(most - 1, steps=[1, 2, 5, 10]).tick_values(low, high)]
@@ -197,14 +197,14 @@ def panel(
             colour, dash = SERIES[curve.series % len(SERIES)], _DASHES[curve.series % len(_DASHES)]
             axes.plot(curve.x, curve.y, color=colour, linestyle=dash, linewidth=1.6, solid_joinstyle="round")
             if curve.ends:
-                known = [
+                whiskers = [
                     (at, *ends) for at, ends in zip(curve.x, curve.ends, strict=True) if np.isfinite(ends[0])
                 ]
-                axes.vlines(*zip(*known, strict=True), color=colour, linewidth=1, gid=f"whiskers-{i}")
+                axes.vlines(*zip(*whiskers, strict=True), color=colour, linewidth=1, gid=f"whiskers-{i}")
             if curve.titles:
-                there = [(at, v) for at, v in zip(curve.x, curve.y, strict=True) if np.isfinite(v)]
+                points = [(at, v) for at, v in zip(curve.x, curve.y, strict=True) if np.isfinite(v)]
                 style = _mark(curve.series % len(SERIES)) | {"markeredgewidth": 0, "gid": f"points-{i}"}
-                axes.plot(*zip(*there, strict=True), linestyle="none", **style)
+                axes.plot(*zip(*points, strict=True), linestyle="none", **style)
                 titles[f"points-{i}"] = curve.titles
         return inline_svg(figure, name, label, titles, behind=behind, defines=bool(pale))
 
@@ -273,16 +273,16 @@ def _plain(root: ElementTree.Element) -> None:
         element.tag = element.tag.split("}")[-1]
         element.text = element.text if element.tag in ("text", "tspan") else None
         element.tail = None
-        found = {key.split("}")[-1]: value for key, value in element.attrib.items()}
-        found.pop("clip-path", None)
+        attributes = {key.split("}")[-1]: value for key, value in element.attrib.items()}
+        attributes.pop("clip-path", None)
         for key in ("d", "x", "y", "transform", "points"):
-            if key in found:
-                found[key] = " ".join(re.sub(r"-?\d+\.\d+", _short, found[key]).split())
-        if "style" in found:
-            style = re.sub(r"font-family: [^;]*; ?", "", found["style"])  # the page's own
+            if key in attributes:
+                attributes[key] = " ".join(re.sub(r"-?\d+\.\d+", _short, attributes[key]).split())
+        if "style" in attributes:
+            style = re.sub(r"font-family: [^;]*; ?", "", attributes["style"])  # the page's own
             style = re.sub(r"#0000\d\d", lambda m: f"var(--{_VARIABLES[m[0]]})", style)
-            found["style"] = style.replace(": ", ":").replace("; ", ";")
-        element.attrib = found
+            attributes["style"] = style.replace(": ", ":").replace("; ", ";")
+        element.attrib = attributes
     _remove(root, lambda e: e.tag == "defs" and not len(e))
 
 
@@ -317,11 +317,11 @@ def _name_apart(root: ElementTree.Element, name: str, titles: Titles) -> None:
 
 def _marks(group: ElementTree.Element) -> tuple[list[ElementTree.Element], list[ElementTree.Element]]:
     """The marks of a group in the order in which they were drawn, and the parent of each."""
-    found = [
+    pairs = [
         (parent, child)
         for parent in group.iter()
         if parent.tag != "defs"
         for child in parent
         if child.tag in ("use", "path")
     ]
-    return [parent for parent, _ in found], [child for _, child in found]
+    return [parent for parent, _ in pairs], [child for _, child in pairs]

@@ -1,4 +1,4 @@
-"""Folders of training runs: their losses, which results were measured with what they trained, and curves."""
+"""Folders of training runs: their losses, the results of their checkpoints, and learning curves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UNITS = {
     "prototype_length": "length",
     "prototype_contrast": "1 - entropy / log d",
 }
-"""Of what a run logs beside losses."""
+"""Units of logged values that are not losses."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,11 +35,11 @@ class TrainingRun:
     """A folder with a ``losses.jsonl``."""
 
     name: str  # its path below the folder of runs
-    recipe: str  # its name; that of the folder where no checkpoint names one
-    fold: int | None  # of its class split; None where it is unknown
-    seed: int | None  # of the training; None where it is unknown
-    digest: str  # of its finished checkpoint, or ""
-    # a row a step, ascending; a column a value ("total", "query", "lr"), NaN where a step lacks it
+    recipe: str  # name of the recipe, or of the folder if no checkpoint names a recipe
+    fold: int | None  # fold of its class split; None if unknown
+    seed: int | None  # training seed; None if unknown
+    digest: str  # digest of its finished checkpoint, or ""
+    # one row per step, ascending; one column per value ("total", "query", "lr"), NaN if a step lacks it
     losses: pd.DataFrame
     results: tuple[str, ...]  # paths of the results of this checkpoint
     # paths of results of this recipe, fold and seed, but of a different checkpoint
@@ -52,7 +52,7 @@ class TrainingRun:
 
     @property
     def steps(self) -> list[int]:
-        """Where losses were written."""
+        """The steps with losses."""
         return [int(step) for step in self.losses.index]
 
     @property
@@ -63,7 +63,7 @@ class TrainingRun:
 
     @property
     def tested(self) -> str:
-        """How many results of the run exist, and how that is known."""
+        """The number of results of the run, and how they were matched."""
         parts = []
         if self.results:
             parts.append(f"{len(self.results)} of this checkpoint")
@@ -86,10 +86,10 @@ def read_runs(
         return [], [f"{folder} has no {LOSSES}: give the folder of training runs"]
     runs, problems = [], []
     for path in tracked(progress, "reading training runs", paths):
-        place = path.parent.relative_to(folder).as_posix()
-        name = path.parent.name if place == "." else place
+        relative = path.parent.relative_to(folder).as_posix()
+        name = path.parent.name if relative == "." else relative
         losses, damaged = read_losses(path)
-        problems += [f"{name}/{LOSSES}: {each}" for each in damaged]
+        problems += [f"{name}/{LOSSES}: {problem}" for problem in damaged]
         if len(losses):
             runs.append(_run(name, path.parent, losses, results))
     runs.sort(key=lambda r: (r.recipe, -1 if r.fold is None else r.fold, str(r.seed), r.name))
@@ -97,7 +97,7 @@ def read_runs(
 
 
 def read_losses(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The values of a ``losses.jsonl`` by step, and one phrase for each kind of damage."""
+    """The values of a ``losses.jsonl`` by step, and a message for each kind of damage."""
     lines: dict[int, dict[str, float]] = {}
     broken: list[int] = []
     try:
@@ -123,14 +123,14 @@ def read_losses(path: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _values(text: str) -> dict[str, float] | None:
-    """The finite numbers of a line, or None where it is no line of losses."""
+    """The finite numbers of a line, or None if it is not a line of losses."""
     try:
-        found = parse_json(text)
+        values = parse_json(text)
     except ValueError:
         return None
-    if not isinstance(found, dict) or type(found.get("step")) is not int or found["step"] < 0:
+    if not isinstance(values, dict) or type(values.get("step")) is not int or values["step"] < 0:
         return None
-    numbers = {k: v for k, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     return {k: v for k, v in numbers.items() if isfinite(v)}
 
 
@@ -143,8 +143,8 @@ def _run(name: str, folder: Path, losses: pd.DataFrame, results: Results) -> Tra
         fold = (header.class_split or {}).get("fold", fold)
         seed = header.training.get("config", {}).get("seed", seed)
     frame = results.frame
-    same = (frame.checkpoint == digest) & bool(digest)
-    alike = (frame.recipe == recipe) & (frame.fold == fold) & (frame.train_seed == seed)
+    of_checkpoint = (frame.checkpoint == digest) & bool(digest)
+    of_recipe = (frame.recipe == recipe) & (frame.fold == fold) & (frame.train_seed == seed)
     return TrainingRun(
         name=name,
         recipe=recipe,
@@ -152,13 +152,13 @@ def _run(name: str, folder: Path, losses: pd.DataFrame, results: Results) -> Tra
         seed=seed,
         digest=digest,
         losses=losses,
-        results=tuple(frame.path[same]),
-        retrained=tuple(frame.path[alike & ~same]),
+        results=tuple(frame.path[of_checkpoint]),
+        retrained=tuple(frame.path[of_recipe & ~of_checkpoint]),
     )
 
 
 def _header(folder: Path) -> Checkpoint | None:
-    """That of the finished checkpoint, else of the last one; None where none can be read."""
+    """The header of the finished checkpoint, else of the last one; None if neither can be read."""
     for name in (BEST, LAST):
         try:
             return read_checkpoint(folder / name)
@@ -170,7 +170,7 @@ def _header(folder: Path) -> Checkpoint | None:
 
 @dataclass(frozen=True, kw_only=True)
 class LearningCharts:
-    """The curves of a recipe: a sample and label a run, a title and panel a loss, and the data."""
+    """The curves of a recipe: a sample and label per run, a title and panel per loss, and the data."""
 
     recipe: str
     legend: list[tuple[Markup, str]]
@@ -179,8 +179,8 @@ class LearningCharts:
 
 
 def learning_charts(runs: Sequence[TrainingRun]) -> list[LearningCharts]:
-    """The charts of each recipe, whose runs follow one another."""
-    return [_charts(recipe, list(own)) for recipe, own in groupby(runs, key=lambda run: run.recipe)]
+    """The charts of each recipe; runs of one recipe must be adjacent."""
+    return [_charts(recipe, list(group)) for recipe, group in groupby(runs, key=lambda run: run.recipe)]
 
 
 def _charts(recipe: str, runs: Sequence[TrainingRun]) -> LearningCharts:
@@ -193,7 +193,7 @@ def _charts(recipe: str, runs: Sequence[TrainingRun]) -> LearningCharts:
             for i, (run, y) in enumerate(zip(runs, values, strict=True))
             if y
         ]
-        y = round_ticks([0.0, *(v for own in values for v in own)], 5)
+        y = round_ticks([0.0, *(v for series in values for v in series)], 5)
         unit = _UNITS.get(name, "loss")
         title = f"{recipe}: {name.replace('_', ' ')}"
         id = re.sub(r"[^a-z0-9]+", "-", f"{recipe}-{name}".lower())
@@ -217,12 +217,12 @@ def _data(runs: Sequence[TrainingRun]) -> pd.DataFrame:
 
 
 def drawn_names(runs: Sequence[TrainingRun]) -> list[str]:
-    """What is drawn: the total first; of a single term, which is the total, only that."""
+    """The names of the drawn values, the total first; terms that always equal the total are left out."""
     names = list(dict.fromkeys(n for run in runs for n in run.losses if n not in _NOT_DRAWN))
 
     def is_total(run: TrainingRun, name: str) -> bool:
-        own, total = run.losses.get(name), run.losses.get(_TOTAL)
-        return own is total if own is None or total is None else bool(own.equals(total))
+        values, total = run.losses.get(name), run.losses.get(_TOTAL)
+        return values is total if values is None or total is None else bool(values.equals(total))
 
     terms = [n for n in names if n != _TOTAL and not all(is_total(run, n) for run in runs)]
     return ([_TOTAL] if _TOTAL in names else []) + terms
