@@ -78,6 +78,8 @@ ROWS = (
     Row("PGNet", "pgnet", "Zhang 2019b", "voc5i_mini_pgnet", ("all", "all"), ("scl", "1", "PGNet")),
     Row("PPNet", "ppnet", "Liu 2020", "voc5i_mini_ppnet", ("all", "all"), ("scl", "1", "PPNet")),
     Row("ASGNet", "asgnet", "Li 2021", "voc5i_mini_asgnet", ("all", "all"), ("sd-aanet", "1", "ASGNet")),
+    Row("CRNet", "crnet", "Liu 2020b", "voc5i_mini_crnet", ("average", "average"), ("scl", "1", "CRNet")),
+    Row("DAN", "dan", "Wang 2020", "voc5i_mini_dan", ("all", "all"), ("scl", "1", "DAN")),
     Row("BAM", "bam", "Lang 2022", "voc5i_mini_bam", ("all", "all")),
     Row("RePRI", "repri", "Boudiaf 2021", "voc5i_mini_repri", ("fit", "fit")),
     Row("INSID3-like", "insid3", "Cuttano 2026", "voc5i_mini_insid3", ("all", "all")),

@@ -33,6 +33,8 @@ MODELS = {
     "ASGNet": {"type": "ASGNetConfig"},
     "AMP": {"type": "AMPConfig", "metric": "Cosine"},
     "PGNet": {"type": "PGNetConfig"},
+    "CRNet": {"type": "CRNetConfig"},
+    "DAN": {"type": "DANConfig"},
     "RPMMs": {"type": "RPMMsConfig"},
     "PPNet": {"type": "PPNetConfig"},
     "SG-One": {"type": "SGOneConfig"},
@@ -84,6 +86,8 @@ FUSIONS = {  # of five shots
     "PPNet": "all",
     "PGNet": "all",
     "RPMMs": "all",
+    "CRNet": "average",
+    "DAN": "all",
     "ASGNet": "all",
 }
 ITERATED = {"F + IQI", "SRPNet"}

@@ -222,6 +222,10 @@ TABLE = {
         f"pascal_bam{part}_resnet50": (PFENET_TRAINING | {"drop_novel": True}, SCL, PFENET, pascal)
         for part in ("", "_base")
     },
+    # history: CANet's
+    "pascal_crnet_resnet50": (CANET_TRAINING, SCL, {"channels": 256, "history_reset": 0.7}, pascal),
+    "pascal_dan_resnet101": (CANET_TRAINING, SCL, {"channels": 256, "democracy": 0.5}, pascal),  # ours
+    "coco_dan_resnet101": (CANET_TRAINING, SCL, {"channels": 256, "democracy": 0.5}, coco),
     "pascal_pmms_resnet50": (CANET_TRAINING, SCL, PMMS, pascal),
     "pascal_rpmms_resnet50": (CANET_TRAINING, SCL, PMMS, pascal),
     "coco_rpmms_resnet50": (CANET_TRAINING, SDAANET_COCO | {"fusion": "any"}, PMMS, coco),

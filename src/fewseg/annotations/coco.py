@@ -274,10 +274,10 @@ def shape_of(
         segmentation = [segmentation]
         assumed["segmentations are one list of numbers, read as one polygon"] += 1
     polygons = parse_polygons(segmentation, where)
-    kept = tuple(polygon for polygon in polygons if len(polygon) >= 6)
-    assumed["polygons of fewer than 3 points, left out"] += len(polygons) - len(kept)
-    assumed["polygons outside their image, clipped"] += _check_extent(kept, size, where)
-    return Shape(category, kept)
+    usable = tuple(polygon for polygon in polygons if len(polygon) >= 6)
+    assumed["polygons of fewer than 3 points, left out"] += len(polygons) - len(usable)
+    assumed["polygons outside their image, clipped"] += _check_extent(usable, size, where)
+    return Shape(category, usable)
 
 
 def _check_extent(polygons: Sequence[Polygon], size: tuple[int, int], where: str) -> int:

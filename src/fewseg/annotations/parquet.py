@@ -98,8 +98,8 @@ def read_parquet(place: str, names: Iterable[str] | None = None) -> Iterator[Pre
     """
     where: dict[str, tuple[str, int]] = {}  # file and row of each image
     for path in parts_of(place):
-        found = _table(place, path, ["name", "problem"]).to_pydict()
-        for row, (name, problem) in enumerate(zip(found["name"], found["problem"], strict=True)):
+        columns = _table(place, path, ["name", "problem"]).to_pydict()
+        for row, (name, problem) in enumerate(zip(columns["name"], columns["problem"], strict=True)):
             if problem is None:
                 where.setdefault(name, (path, row))
     part = lru_cache(maxsize=_OPEN)(partial(_table, place))
@@ -129,12 +129,12 @@ def _prediction(table: Any, row: int, where: str) -> Prediction:
     line = table.slice(row, 1).to_pylist()[0]
     line = {**line, "scores": dict(line["scores"]), "facts": parse_json(line["facts"])}
     classes = tuple(parse_json(table.schema.metadata[b"fewseg"])["classes"])
-    found = prediction_of(line, classes, where)
+    prediction = prediction_of(line, classes, where)
     if line["instances"] is None:
-        return found
+        return prediction
     instances = []
-    for own in line["instances"]:
-        x, y, width, height = box = tuple(own["bbox"])
-        piece = decode_coco(own["segmentation"], found.size, where)[y : y + height, x : x + width]
-        instances.append(Instance(class_name=own["class"], box=box, piece=piece, score=own["score"]))
-    return replace(found, instances=tuple(instances))
+    for thing in line["instances"]:
+        x, y, width, height = box = tuple(thing["bbox"])
+        piece = decode_coco(thing["segmentation"], prediction.size, where)[y : y + height, x : x + width]
+        instances.append(Instance(class_name=thing["class"], box=box, piece=piece, score=thing["score"]))
+    return replace(prediction, instances=tuple(instances))

@@ -36,8 +36,8 @@ def pair_id(spec: EpisodeSpec, view: int = 0) -> int:
 
 def base_labels(labels: Tensor, classes: Sequence[int]) -> Tensor:
     """The label map with background in the place of every class that is not in training."""
-    kept = torch.isin(labels, torch.tensor([*classes, IGNORE], dtype=labels.dtype))
-    return labels * kept
+    in_training = torch.isin(labels, torch.tensor([*classes, IGNORE], dtype=labels.dtype))
+    return labels * in_training
 
 
 class CachedBatches:
@@ -70,10 +70,10 @@ class CachedBatches:
             if place == -1:
                 pairs.append(pair_id(spec, view))
             features.append(self.store.features([id], view))
-            own = self.store.labels([id], view)[0]
-            masks.append(way_labels(own, spec.classes))
+            label_map = self.store.labels([id], view)[0]
+            masks.append(way_labels(label_map, spec.classes))
             if place == -1:
-                labels.append(base_labels(own, self.sampler.classes))
+                labels.append(base_labels(label_map, self.sampler.classes))
         way_of = specs[0].way_of
         count, shots = len(specs), len(way_of)
         joined, stacked = type(features[0]).stack(features), torch.stack(masks)

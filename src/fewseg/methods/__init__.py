@@ -9,6 +9,8 @@ from fewseg.methods.asgnet import ASGNet, ASGNetConfig
 from fewseg.methods.bam import BAM, BAMConfig
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.canet import CANet, CANetConfig
+from fewseg.methods.crnet import CRNet, CRNetConfig
+from fewseg.methods.dan import DAN, DANConfig
 from fewseg.methods.fitted import Fitted, FittedConfig, LinearHead, PerceptronHead
 from fewseg.methods.fusion import (
     AllVectors,
@@ -41,6 +43,7 @@ from fewseg.methods.srpnet import SRPNet, SRPNetConfig
 __all__ = [
     "AMP",
     "BAM",
+    "DAN",
     "INSID3",
     "AMPConfig",
     "ASGNet",
@@ -49,7 +52,10 @@ __all__ = [
     "BAMConfig",
     "CANet",
     "CANetConfig",
+    "CRNet",
+    "CRNetConfig",
     "CrossGuided",
+    "DANConfig",
     "FewShotSegmenter",
     "Fitted",
     "FittedConfig",

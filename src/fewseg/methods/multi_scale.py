@@ -15,6 +15,6 @@ def added_probabilities(logits: Sequence[Tensor]) -> Tensor:
 
     Source: SD-AANet (Zhao et al. 2022), Sec. IV-C2.
     """
-    largest = max(int(one.shape[-1]) for one in logits)
-    answers = [resize(one.float().softmax(dim=1), (largest, largest)) for one in logits]
+    largest = max(int(scores.shape[-1]) for scores in logits)
+    answers = [resize(scores.float().softmax(dim=1), (largest, largest)) for scores in logits]
     return torch.stack(answers).sum(dim=0)

@@ -85,8 +85,8 @@ class PyramidScorer(PairScorer):
         def rerun(level: str, below: Tensor) -> Tensor:
             if shots == 1 or not self.backbone.learns_statistics:
                 return self.backbone.rerun(level, below)
-            each = [self.backbone.rerun(level, one) for one in below.unflatten(0, (-1, shots)).unbind(1)]
-            return torch.stack(each, dim=1).flatten(0, 1)
+            by_shot = below.unflatten(0, (-1, shots)).unbind(1)
+            return torch.stack([self.backbone.rerun(level, x) for x in by_shot], dim=1).flatten(0, 1)
 
         return self.query.prior.keys(features, masks, rerun, self.config.small_objects)
 

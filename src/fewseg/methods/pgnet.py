@@ -53,20 +53,24 @@ class PGNetConfig(PairConfig):
             raise ValueError(f"scales must be one or more numbers above 0, got {self.scales}")
 
 
-def attended(queries: Tensor, keys: Tensor, values: Tensor, inside: Tensor) -> Tensor:
+def edge_weights(queries: Tensor, keys: Tensor, inside: Tensor) -> Tensor:
+    """The weights (n, Q, P) of the support's nodes for each query node, of sum 1; see ``attended``."""
+    edges = queries @ keys.transpose(1, 2) / keys.shape[2] ** 0.5
+    edges = edges + inside.clamp(min=1e-6).log().unsqueeze(1)
+    weights: Tensor = edges.masked_fill((inside <= 0).unsqueeze(1), -1e4).softmax(dim=2)
+    return weights
+
+
+def attended(weights: Tensor, values: Tensor, inside: Tensor) -> Tensor:
     """The sum of the support's values by attention, for each query node: (n, Q, d); zeros without support.
 
     Source: PGNet (Zhang et al. 2019), the weights of the edges and the attended sum of Sec. 3.2.
 
     Args:
-        queries: (n, Q, d), nodes of the query.
-        keys: (n, P, d), nodes of the support, to be compared.
-        values: (n, P, d), the same, to be summed.
+        weights: (n, Q, P), of each node of the support for each of the query, see ``edge_weights``.
+        values: (n, P, d), the support's nodes, to be summed.
         inside: (n, P), the share of the object in each; a node of share 0 has no edge.
     """
-    edges = queries @ keys.transpose(1, 2) / keys.shape[2] ** 0.5
-    edges = edges + inside.clamp(min=1e-6).log().unsqueeze(1)
-    weights = edges.masked_fill((inside <= 0).unsqueeze(1), -1e4).softmax(dim=2)
     context: Tensor = (weights @ values) * (inside > 0).any(dim=1)[:, None, None]
     return context
 
@@ -83,10 +87,16 @@ class GraphAttention(nn.Module):
         self.query, self.key, self.value = (nn.Linear(d, d) for _ in range(3))
         self.join = nn.Sequential(nn.Conv2d(2 * d, d, 1), nn.ReLU(inplace=True))
 
+    def weights(self, queries: Tensor, keys: Tensor, inside: Tensor) -> Tensor:
+        """The weights (n, Q, P) of the support's nodes."""
+        return edge_weights(queries, keys, inside)
+
     def forward(self, maps: Tensor, nodes: Tensor, inside: Tensor) -> Tensor:
         """(n, d, h, w) of maps (n, d, h, w) under the support's nodes (n, P, d) and shares (n, P)."""
         cells = maps.flatten(2).transpose(1, 2)
-        context = attended(self.query(cells), self.key(nodes), self.value(nodes), inside.to(maps.dtype))
+        inside = inside.to(maps.dtype)
+        weights = self.weights(self.query(cells), self.key(nodes), inside)
+        context = attended(weights, self.value(nodes), inside)
         context = context.transpose(1, 2).view_as(maps).to(maps.dtype)
         joined: Tensor = self.join(torch.cat([maps, context], dim=1))
         return joined

@@ -23,7 +23,10 @@ from fewseg.engine.train_config import AdamW, TrainConfig
 from fewseg.methods.amp import AMPConfig
 from fewseg.methods.asgnet import ASGNetConfig
 from fewseg.methods.bam import BAMConfig
-from fewseg.methods.fusion import AllVectors, JointFit, Vote
+from fewseg.methods.canet import Refinement
+from fewseg.methods.crnet import CRNetConfig
+from fewseg.methods.dan import DANConfig
+from fewseg.methods.fusion import AllVectors, JointFit, ScoreAverage, Vote
 from fewseg.methods.hsnet import HSNetConfig, blocks_of
 from fewseg.methods.insid3 import INSID3Config
 from fewseg.methods.layers import PriorMap
@@ -85,6 +88,18 @@ RPMMS = Variant(
 )
 BAM = Variant(name="bam", label="BAM", baselines=_FLOOR)
 BAM_BASE = Variant(name="bam_base", label="BAM, base learner")
+CRNET = Variant(
+    name="crnet",
+    label="CRNet",
+    baselines=("canet", "matcher"),
+    printed=(PrintedRow(paper="scl", row="CRNet", table="1", fusion="average"),),
+)
+DAN = Variant(
+    name="dan",
+    label="DAN",
+    baselines=("pgnet", "matcher"),
+    printed=(PrintedRow(paper="scl", row="DAN", table="1", coco_table="2", fusion="all"),),
+)
 INSID3 = Variant(name="insid3", label="INSID3", baselines=("matcher",))
 
 
@@ -377,3 +392,57 @@ def voc5i_mini_bam_base() -> Recipe:
 def voc5i_mini_bam() -> Recipe:
     """BAM on voc5i-mini, with ``--method.base`` of ``voc5i_mini_bam_base``; sizes and schedule of PFENet."""
     return _small_bam(base=False)
+
+
+@register(CRNET)
+def pascal_crnet_resnet50() -> Recipe:
+    """CRNet, ResNet-50, PASCAL-5i: SCL (Zhang et al. 2021), Table 1, row "CRNet".
+
+    Deviations: crops, augmentation and schedule are those of ``pascal_canet_resnet50``; several shots are
+    averaged without finetuning, see ``CRNet``.
+    """
+    train, lines = _training_of(pascal_canet_resnet50()), joined_by(ScoreAverage())
+    return _recipe(CRNetConfig(), train, lines, data=pascal, protocol=PAPER_SCL, size=train.view.size)
+
+
+@register(CRNET)
+def voc5i_mini_crnet() -> Recipe:
+    """CRNet on voc5i-mini: sizes of ``voc5i_mini_canet``, at the schedule of ``voc5i_mini_pfenet``."""
+    method = CRNetConfig(
+        backbone=trunk(),
+        channels=96,
+        refinement=Refinement(stop_early=True),
+        history_reset=0.3,
+        mid_dropout=0.1,
+        head_dropout=0.1,
+    )
+    return _recipe(method, head_training(), joined_by(ScoreAverage()))
+
+
+@register(DAN)
+def pascal_dan_resnet101() -> Recipe:
+    """DAN, ResNet-101, PASCAL-5i: SCL (Zhang et al. 2021), Table 1, row "DAN".
+
+    Deviations: crops, augmentation and schedule are those of ``pascal_canet_resnet50``; see ``DAN``.
+    """
+    train = _training_of(pascal_canet_resnet50())
+    return _recipe(DANConfig(), train, _ALL, data=pascal, protocol=PAPER_SCL, size=train.view.size)
+
+
+@register(DAN)
+def coco_dan_resnet101() -> Recipe:
+    """DAN, ResNet-101, COCO-20i: SCL (Zhang et al. 2021), Table 2, row "DAN".
+
+    Deviations: as ``pascal_dan_resnet101``.
+    """
+    train = _training_of(pascal_canet_resnet50())
+    return _recipe(DANConfig(), train, _ALL, data=coco, protocol=PAPER_SCL, size=train.view.size)
+
+
+@register(DAN)
+def voc5i_mini_dan() -> Recipe:
+    """DAN on voc5i-mini: layer2 and layer3; sizes and schedule of ``voc5i_mini_pgnet``."""
+    method = DANConfig(
+        backbone=trunk(), mid_levels=("layer2", "layer3"), channels=96, mid_dropout=0.1, head_dropout=0.1
+    )
+    return _recipe(method, head_training(), _ALL)

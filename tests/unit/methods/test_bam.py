@@ -7,7 +7,15 @@ import torch
 import torch.nn.functional as F
 
 from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
-from fewseg.methods.bam import BAMConfig, Ensemble, SceneWeights, base_foreground, gram, scene_difference
+from fewseg.methods.bam import (
+    BAMConfig,
+    BaseLearner,
+    Ensemble,
+    SceneWeights,
+    base_foreground,
+    gram,
+    scene_difference,
+)
 from fewseg.methods.fusion import AllVectors
 from small_segmenters import episodes_of
 
@@ -23,6 +31,18 @@ def batch(shots):
     labels[made.labels == 255] = 255
     labels[:, 60:] = 1
     return replace(made, labels=labels)
+
+
+def test_the_base_learner_reads_a_pyramid_of_pooled_maps():
+    torch.manual_seed(0)
+    learner = BaseLearner(5, 4, 3, dropout=0.0)
+    maps = torch.rand(2, 5, 9, 7)
+    parts = [maps]
+    for cells, reduce in zip((1, 2, 3, 6), learner.reduce, strict=True):
+        pooled = F.relu(reduce(F.adaptive_avg_pool2d(maps, cells)))
+        parts.append(F.interpolate(pooled, size=(9, 7), mode="bilinear", align_corners=True))
+    joined = F.relu(F.conv2d(torch.cat(parts, dim=1), learner.join.weight, learner.join.bias, padding=1))
+    torch.testing.assert_close(learner(maps), learner.classifier[1](joined))
 
 
 def test_the_foreground_of_the_base_classes_leaves_out_the_objects_own():

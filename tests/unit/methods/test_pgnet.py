@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from fewseg.methods.pgnet import PGNetConfig, attended
+from fewseg.methods.pgnet import PGNetConfig, attended, edge_weights
 
 
 def test_each_query_node_sums_the_objects_nodes_by_its_edges():
     torch.manual_seed(0)
     queries, keys, values = torch.randn(2, 3, 4), torch.randn(2, 5, 4), torch.randn(2, 5, 4)
     inside = torch.tensor([[1.0, 0, 0.5, 1, 0], [0, 1, 0, 0, 0]])
-    found = attended(queries, keys, values, inside)
+    found = attended(edge_weights(queries, keys, inside), values, inside)
     for n in range(2):
         for i in range(3):
             weights = torch.stack(
@@ -21,8 +21,8 @@ def test_each_query_node_sums_the_objects_nodes_by_its_edges():
 
 
 def test_without_an_object_nothing_is_attended_to():
-    cells = torch.randn(1, 3, 4)
-    assert bool((attended(cells, cells, cells, torch.zeros(1, 3)) == 0).all())
+    cells, nowhere = torch.randn(1, 3, 4), torch.zeros(1, 3)
+    assert bool((attended(edge_weights(cells, cells, nowhere), cells, nowhere) == 0).all())
 
 
 def test_every_grid_has_a_graph_and_they_are_added(make_method, shots):
