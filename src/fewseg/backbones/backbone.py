@@ -41,7 +41,11 @@ logger = logging.getLogger(__name__)
 
 _FAMILIES = {"timm.models.resnet": "resnet", "timm.models.vgg": "vgg"}
 
-_KNOWN = dict.fromkeys(RESNETS, "resnet") | dict.fromkeys(("vgg16", "vgg16_bn"), "vgg")
+_KNOWN = {
+    **dict.fromkeys(RESNETS, "resnet"),
+    **dict.fromkeys(("vgg16", "vgg16_bn"), "vgg"),
+    **dict.fromkeys(("vit_small_patch16_dinov3", "vit_large_patch16_dinov3"), "timm"),
+}
 """Names whose family is known without importing timm, which takes seconds."""
 
 
