@@ -35,7 +35,7 @@ def test_every_name_is_that_of_its_config():
 def test_an_unknown_method_is_refused_with_near_names():
     with pytest.raises(ValueError, match="unknown method 'pfnet': did you mean pfenet"):
         create_method("pfnet")
-    with pytest.raises(ValueError, match="unknown method 'zzz': did you mean amp or asgnet or canet or"):
+    with pytest.raises(ValueError, match="unknown method 'zzz': did you mean amp or asgnet or bam or"):
         create_method("zzz")
 
 
