@@ -122,6 +122,28 @@ def test_a_second_evaluation_reads_existing_results_until_something_changes(clea
     assert episodes == [[12, 12], [6]]
 
 
+@pytest.mark.parametrize("saved", [1, 2])
+def test_an_interruption_after_some_or_all_results_leaves_no_shards_for_ever(
+    clean, saved, tmp_path, monkeypatch
+):
+    save, done = RunResult.save, []
+
+    def interrupted(self, *arguments):
+        save(self, *arguments)
+        done.append(1)
+        if len(done) == saved:
+            raise KeyboardInterrupt
+
+    words = ["evaluate", "tiny_matcher", "--fold", "0", "--quiet"]
+    with monkeypatch.context() as patch:
+        patch.setattr(RunResult, "save", interrupted)
+        assert main(words) == 130
+    assert list((tmp_path / "results/.unfinished").rglob("counts-*.npy"))
+    assert main(words) == 0
+    assert len(list((tmp_path / "results").glob("*.json"))) == 2
+    assert not (tmp_path / "results/.unfinished").exists()
+
+
 def test_an_evaluation_that_was_interrupted_goes_on_with_its_shards(clean, tmp_path, monkeypatch):
     counts, done = Evaluator.counts, []
 
@@ -135,7 +157,7 @@ def test_an_evaluation_that_was_interrupted_goes_on_with_its_shards(clean, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(Evaluator, "counts", interrupted)
         assert main(words) == 130
-    kept = sorted((tmp_path / "results/.unfinished").glob("*/counts-*.npy"))
+    kept = sorted((tmp_path / "results/.unfinished").rglob("counts-*.npy"))
     assert len(kept) == 5
     done.clear()
     monkeypatch.setattr(Evaluator, "counts", lambda *arguments: done.append(1) or counts(*arguments))

@@ -226,8 +226,9 @@ def _evaluate_lines(
     tag += f"-{protocol.digest()[:6]}" if "(changed)" in protocol.name else ""
     results: dict[Path, RunResult | None] = {}  # None: to be run
     todo: dict[Path, tuple[Evaluation, dict[str, Any]]] = {}
-    for wanted in lines:
-        metadata = test.metadata(wanted)
+    every = [test.metadata(wanted) for wanted in lines]
+    folder, writes = _work_folder(options.out, every, protocol), True
+    for wanted, metadata in zip(lines, every, strict=True):
         path = options.out / _file_name(wanted, metadata, tag)
         results[path] = None if test.recorded else _done_before(path, protocol, metadata)
         if results[path] is None:
@@ -239,7 +240,7 @@ def _evaluate_lines(
         tested = [test.line(wanted) for wanted, _ in todo.values()]
         executor = test.executor(sizes, options)
         evaluator = test.evaluator(sizes, executor, progress=not options.quiet)
-        work = _work_folder(options.out, [metadata for _, metadata in todo.values()], protocol, tested)
+        work = folder and folder / _shards_name([metadata for _, metadata in todo.values()], tested)
         started = time.perf_counter()
         tables = evaluator.run(tested, work)
         seconds = (time.perf_counter() - started) / len(todo)
@@ -253,10 +254,11 @@ def _evaluate_lines(
             )
             if executor.writes:
                 result.save(path, counts)
-        if executor.writes and work is not None:
-            shutil.rmtree(work, ignore_errors=True)
-            with suppress(OSError):  # a different evaluation is unfinished there
-                work.parent.rmdir()
+        writes = executor.writes
+    if writes and folder is not None:  # also where a kill came after the last result
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # there is none, or a different evaluation is unfinished there
+            folder.parent.rmdir()
     return [result for result in results.values() if result is not None]
 
 
@@ -293,16 +295,18 @@ def _done_before(path: Path, protocol: Protocol, metadata: Mapping[str, Any]) ->
     return result if same and result.protocol == as_json(protocol) and result.versions == made_with else None
 
 
-def _work_folder(
-    out: Path, metadata: Sequence[Mapping[str, Any]], protocol: Protocol, lines: Sequence[Line]
-) -> Path | None:
-    """Where the shards of exactly this evaluation are kept; None where the code has no clean version."""
+def _work_folder(out: Path, every: Sequence[Mapping[str, Any]], protocol: Protocol) -> Path | None:
+    """Where shards of exactly this evaluation are kept; None where the code has no clean version."""
     made_with = environment().versions
     if "changed" in made_with.get("revision", ""):
         return None
+    return out / ".unfinished" / digest([list(every), protocol, made_with, best_device().type])
+
+
+def _shards_name(todo: Sequence[Mapping[str, Any]], lines: Sequence[Line]) -> str:
+    """The folder of the shards of the lines that have no result yet."""
     episodes = hashlib.sha256(repr([line.specs() for line in lines]).encode()).hexdigest()
-    key = digest([list(metadata), protocol, made_with, episodes, best_device().type])
-    return out / ".unfinished" / key
+    return digest([list(todo), episodes])
 
 
 def _tag(chosen: Recipe) -> str:
