@@ -13,14 +13,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fewseg.backbones import BackboneConfig
 from fewseg.data.draws import Draws
 from fewseg.data.source import Source
 from fewseg.demo.options import PretrainConfig
-from fewseg.ops.files import atomic_path
+from fewseg.ops.files import atomic_write_bytes
 from fewseg.ops.progress import progress_bar
 from fewseg.types import IGNORE
 
@@ -109,9 +109,8 @@ def pretrain(
                 right += int((named == classes)[objects].sum())
                 total += int(objects.sum())
             bar.update(task, completed=step + 1)
-    with atomic_path(path) as temporary:
-        state = training.trunk.trunk.state_dict()
-        save_file({k: v.contiguous() for k, v in state.items()}, temporary)
+    state = training.trunk.trunk.state_dict()
+    atomic_write_bytes(path, save({k: v.contiguous() for k, v in state.items()}))
     return right / max(total, 1)
 
 

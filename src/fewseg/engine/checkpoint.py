@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fewseg.backbones.weights import WeightsUnavailableError
@@ -24,7 +24,7 @@ from fewseg.engine.results import as_json
 from fewseg.errors import first_line
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.registry import method_name
-from fewseg.ops.files import atomic_path, parse_json
+from fewseg.ops.files import atomic_write_bytes, parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +90,8 @@ def save_checkpoint(
         "versions": dict(environment().versions),
     }
     named = {k: v.detach().cpu().contiguous() for k, v in named.items()}
-    with atomic_path(path) as temporary:
-        save_file(named, temporary, metadata={"fewseg": json.dumps(text)})
+    # safetensors' own save_file leaves a file of a name like any other where the process is killed
+    atomic_write_bytes(path, save(named, metadata={"fewseg": json.dumps(text)}))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

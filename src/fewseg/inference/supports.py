@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fewseg.annotations.options import ValueRange
@@ -20,7 +20,7 @@ from fewseg.engine.choices import Precision
 from fewseg.errors import first_line
 from fewseg.inference.model import GUIDE, EncodedImage, Model, Whole
 from fewseg.inference.options import ModelOptions
-from fewseg.ops.files import atomic_path, parse_json
+from fewseg.ops.files import atomic_write_bytes, parse_json
 from fewseg.ops.geometry import resize_labels, scaled
 from fewseg.types import IGNORE, DataError, EncodedShots, Features
 
@@ -326,8 +326,7 @@ def save_supports(path: Path, supports: SupportSet, model: Model) -> None:
         "value_range": supports.value_range,
         "shots": shots,
     }
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+    atomic_write_bytes(path, save(tensors, metadata={_KEY: json.dumps(header)}))
 
 
 def _header_of(path: Path) -> dict[str, Any]:
