@@ -430,7 +430,7 @@ def campaign(name: str, trials: range, seed: int, inputs: Path, folder: Path) ->
 def use_page(address: str, folder: Path, known: dict[str, object]) -> None:
     """What a user of the page does, over and over; what the server has answered in full is kept.
 
-    ``known`` is what the open page has been told: its token, the images by their ids, and their masks.
+    ``known`` is what the server has confirmed to the open page: its token, ids of images, and their masks.
     """
     import httpx
 
@@ -473,7 +473,7 @@ def answers(address: str) -> int:
 
 
 def lost(address: str, known: dict[str, object]) -> list[str]:
-    """What the open page was told that a new server does not know; then the page is closed."""
+    """What the server confirmed to the open page and a new server does not have; then the page is closed."""
     import httpx
     from PIL import Image
 

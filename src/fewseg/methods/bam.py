@@ -37,7 +37,8 @@ class BAMConfig(PairConfig):
         backbone: the frozen trunk.
         stage: what is trained: "base", the base learner, on the labels of the base classes; then "meta",
             everything else, on episodes.
-        base: for the stage "meta", the checkpoint of a training of the stage "base"; None for random values.
+        base: for the stage "meta", the checkpoint of a training of the stage "base"; empty where it is still
+            to be given, which training refuses; None for random values.
         classes: highest class number of the data set.
         base_level: level that the base learner reads.
         scene_level: level whose Gram matrices tell how different two scenes are.
@@ -111,11 +112,11 @@ def base_foreground(logits: Tensor, without: Tensor | None = None) -> Tensor:
     none.
     """
     chance = logits.float().softmax(dim=1)
-    found = 1 - chance[:, :1]
+    foreground = 1 - chance[:, :1]
     if without is None:
-        return found
-    own = chance[torch.arange(len(chance), device=chance.device), without].unsqueeze(1)
-    return found - own * (without > 0)[:, None, None, None]
+        return foreground
+    left_out = chance[torch.arange(len(chance), device=chance.device), without].unsqueeze(1)
+    return foreground - left_out * (without > 0)[:, None, None, None]
 
 
 def gram(maps: Tensor) -> Tensor:
@@ -188,8 +189,8 @@ def base_tensors(path: Path) -> dict[str, Tensor]:
     prefix = "model.base."
     try:
         with safe_open(path, framework="pt") as file:
-            own = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-            tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in own}
+            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            tensors = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise ValueError(
             f"{path} is not a safetensors file ({error}): give a checkpoint of the stage 'base'"

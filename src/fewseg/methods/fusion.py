@@ -59,7 +59,7 @@ class Fusion:
         """Joins B * K guides of one shot each, the shot running fastest, into B guides.
 
         Raises:
-            NotImplementedError: not ``joins_guides``.
+            NotImplementedError: ``joins_guides`` is False.
         """
         raise NotImplementedError(f"{type(self).__name__} does not join guides")
 
@@ -94,7 +94,7 @@ class Fusion:
         """The weights (B, K) of K > 1 shots, of their ``cross_iou`` (B, K, K); see ``weights``.
 
         Raises:
-            NotImplementedError: not ``needs_cross_iou``.
+            NotImplementedError: ``needs_cross_iou`` is False.
         """
         raise NotImplementedError(f"{type(self).__name__} weighs without IoUs")
 

@@ -144,8 +144,8 @@ def p_conv(maps: Tensor, background: Tensor, foreground: Tensor, kappa: float) -
     both = torch.cat([background, foreground], dim=1)
     unit = unit_cells(maps).expand(len(both), -1, -1, -1)
     chance = (kappa * dot_products(unit, F.normalize(both, dim=2))).softmax(dim=1)
-    found: Tensor = chance.unflatten(1, (2, -1)).sum(dim=2)
-    return found
+    probabilities: Tensor = chance.unflatten(1, (2, -1)).sum(dim=2)
+    return probabilities
 
 
 @register_method("pmms", PMMsConfig)

@@ -64,8 +64,8 @@ class RPMMs(PMMs):
         """The prototypes of every stage; those of the last are "vectors" and "background"."""
         maps = dict(super().encode_shots(features, masks).maps)
         for stage, components in enumerate(self.config.earlier):
-            found = self.prototypes(features, masks, components)
-            maps |= zip((f"vectors_{stage}", f"background_{stage}"), found, strict=True)
+            prototypes = self.prototypes(features, masks, components)
+            maps |= zip((f"vectors_{stage}", f"background_{stage}"), prototypes, strict=True)
         return Guides(maps=maps)
 
     def stages(self, query: QueryMaps, guides: Guides) -> list[Tensor]:

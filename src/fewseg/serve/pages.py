@@ -223,7 +223,7 @@ class PageState:
         return page
 
     def _save(self) -> None:
-        """Brings what cannot be computed again to the disk, before anybody is told that it is done."""
+        """Brings what cannot be computed again to the disk, before a request reports success."""
         if self.kept is None:
             return
         files: dict[str, bytes] = {}
