@@ -1,7 +1,7 @@
 """What every method promises, whatever it is made of."""
 
 import inspect
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -12,7 +12,9 @@ from fewseg.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from fewseg.engine.environment import Environment
 from fewseg.engine.plain import plain_logits
 from fewseg.methods.fusion import MeanVector, ScoreAverage
+from fewseg.methods.registry import METHODS
 from fewseg.types import EncodedShots, LossTerms, State
+from small_segmenters import small_backbone
 
 
 def close(a, b):
@@ -21,6 +23,24 @@ def close(a, b):
 
 def trainable(model):
     return {name for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_level_that_the_backbone_does_not_give_is_refused(name):
+    kind = METHODS[name]
+    levels = kind().backbone.levels
+    for field in {f.name for f in fields(kind)} & {
+        "level",
+        "levels",
+        "mid_levels",
+        "base_level",
+        "scene_level",
+    }:
+        unknown = ("layer9",) if field.endswith("levels") else "layer9"
+        with pytest.raises(
+            ValueError, match=r"layer9.*the backbone gives.*add them to the backbone's levels"
+        ):
+            kind(backbone=small_backbone(*levels), **{field: unknown}).build()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

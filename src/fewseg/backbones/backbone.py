@@ -139,6 +139,18 @@ class BackboneConfig:
         """Whether an image's maps stay the same in training, so that they may be kept."""
         return not self.trainable and self.bn == "eval"
 
+    def check_gives(self, levels: Sequence[str]) -> None:
+        """Checks the levels that a method reads.
+
+        Raises:
+            ValueError: there are none, or the backbone does not give one of them.
+        """
+        if not levels or not set(levels) <= set(self.levels):
+            raise ValueError(
+                f"the method reads levels {tuple(levels)} and the backbone gives {self.levels}: take one or "
+                "more of those, or add them to the backbone's levels"
+            )
+
     @property
     def stages(self) -> tuple[str, ...]:
         """The levels that the network computes."""
@@ -208,6 +220,15 @@ class Backbone(nn.Module):
         """Channels of every map that is given out."""
         channels = {level: self.trunk.shape(level)[0] for level in self.config.stages}
         return {level: channels.get(level, 3) for level in self.config.levels}
+
+    def width(self, levels: Sequence[str]) -> int:
+        """Channels of the given levels together.
+
+        Raises:
+            ValueError: see ``BackboneConfig.check_gives``.
+        """
+        self.config.check_gives(levels)
+        return sum(self.channels[level] for level in levels)
 
     @property
     def strides(self) -> Mapping[str, int]:

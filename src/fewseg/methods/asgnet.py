@@ -35,7 +35,7 @@ class ASGNetConfig(PairConfig):
         regions: N_max, most prototypes of a shot.
         iterations: of the clustering.
         spread: r, cells that weigh as much as a distance of 1 between features.
-        scales: pyramid scales, see ``PFENetConfig``.
+        scales: pyramid scales, see ``PyramidConfig``.
         rounding: of fractional scales to cells.
         fusion: how K shots become one answer; the prototypes of all shots are the paper's.
         deep_weight: weight of the inner classifiers' mean cross-entropy.
@@ -144,7 +144,7 @@ class ASGNet(PairScorer):
 
     def __init__(self, config: ASGNetConfig) -> None:
         super().__init__(config)
-        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
+        d, width = config.channels, self.backbone.width(config.mid_levels)
         self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout)
         self.joined = nn.Sequential(nn.Conv2d(2 * d + 1, d, 1, bias=False), nn.ReLU(inplace=True))
         self.trunk = PyramidTrunk(d, scales=len(config.scales), dropout=config.head_dropout)

@@ -15,12 +15,9 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from fewseg.backbones import BackboneConfig
 from fewseg.methods.fusion import AllFusion, AllVectors, CrossGuided, ScoreAverage
-from fewseg.methods.layers import GuidedQuery, MidLevel, PriorConfig, PriorMap, PyramidTrunk, Rounding
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
-from fewseg.methods.pair_scorer import PairConfig
-from fewseg.methods.pfenet import PyramidScorer
+from fewseg.methods.pfenet import PyramidConfig, PyramidScorer
 from fewseg.methods.registry import register_method
 from fewseg.ops.masks import masked_average
 from fewseg.ops.resize import resize
@@ -30,11 +27,10 @@ _LEAST = 1e-4  # a probability is taken as at least this in a logarithm
 
 
 @dataclass(frozen=True, kw_only=True)
-class BAMConfig(PairConfig):
-    """BAM's parts and sizes; see ``PairConfig`` for ``small_objects``.
+class BAMConfig(PyramidConfig):
+    """BAM's parts and sizes; see ``PyramidConfig`` for the fields that are not listed.
 
     Attributes:
-        backbone: the frozen trunk.
         stage: what is trained: "base", the base learner, on the labels of the base classes; then "meta",
             everything else, on episodes.
         base: for the stage "meta", the checkpoint of a training of the stage "base"; empty where it is still
@@ -42,37 +38,20 @@ class BAMConfig(PairConfig):
         classes: highest class number of the data set.
         base_level: level that the base learner reads.
         scene_level: level whose Gram matrices tell how different two scenes are.
-        channels: d, width of the heads.
-        mid_levels: levels of the mid-level feature, in the order of concatenation.
-        prior: the prior map or none.
-        scales: pyramid scales of the meta learner, see ``PFENetConfig``.
-        rounding: of fractional scales to cells.
         fusion: how K shots become one answer; the vectors of all, weighed by their scenes, are the default.
         meta_weight: lambda, weight of the meta learner's own loss.
-        deep_weight: weight of its inner classifiers' mean cross-entropy.
-        mid_dropout: Dropout2d after the mid-level convolution.
-        head_dropout: Dropout2d in the classifiers.
 
     Raises:
         ValueError: the number of classes is below 1.
     """
 
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
     stage: Literal["base", "meta"] = "meta"
     base: str | None = ""
     classes: int = 20
     base_level: str = "layer4"
     scene_level: str = "layer2"
-    channels: int = 256
-    mid_levels: tuple[str, ...] = ("layer3", "layer2")
-    prior: PriorConfig = field(default_factory=PriorMap)
-    scales: tuple[float, ...] = (60, 30, 15, 8)
-    rounding: Rounding = "down"
     fusion: AllFusion = field(default_factory=AllVectors)
     meta_weight: float = 1.0
-    deep_weight: float = 1.0
-    mid_dropout: float = 0.5
-    head_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -217,25 +196,12 @@ class BAM(PyramidScorer):
 
     def __init__(self, config: BAMConfig) -> None:
         super().__init__(config)
-        d, channels = config.channels, self.backbone.channels
-        for level in (config.base_level, config.scene_level, *config.mid_levels):
-            if level not in channels:
-                raise ValueError(
-                    f"BAM reads {level!r} and the backbone gives {tuple(channels)}: add it to its levels"
-                )
-        width = sum(channels[level] for level in config.mid_levels)
-        self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
-        self.query = GuidedQuery(
-            MidLevel(width, d, config.mid_levels, config.mid_dropout),
-            channels=d,
-            vectors=1,
-            prior=config.prior,
-            scales=config.scales,
-            rounding=config.rounding,
-        )
-        self.trunk = PyramidTrunk(d, scales=len(config.scales), dropout=config.head_dropout)
+        config.backbone.check_gives((config.scene_level,))
+        d = config.channels
         self.ensemble, self.scenes = Ensemble(), SceneWeights()
-        self.base = BaseLearner(channels[config.base_level], d, config.classes, config.head_dropout)
+        self.base = BaseLearner(
+            self.backbone.width((config.base_level,)), d, config.classes, config.head_dropout
+        )
         self.register_buffer("has_base", torch.tensor(config.base is None))
         for name, part in self.named_children():
             if name != "backbone":

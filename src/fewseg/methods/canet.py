@@ -351,7 +351,7 @@ class IterativeScorer(PairScorer):
     def __init__(self, config: IterativeConfig, *, vectors: int) -> None:
         super().__init__(config)
         self.cross_iou_align_corners = config.cross_iou_align_corners
-        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
+        d, width = config.channels, self.backbone.width(config.mid_levels)
         self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout, kernel=3)
         self.comparison = DenseComparison(d, vectors=vectors, dropout=config.head_dropout)
         self._add_branch(d)

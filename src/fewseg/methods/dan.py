@@ -97,7 +97,7 @@ class DAN(PairScorer):
         d, levels = config.channels, config.mid_levels
         self.mids = nn.ModuleDict(
             {
-                level: MidLevel(self.backbone.channels[level], d, (level,), config.mid_dropout, kernel=3)
+                level: MidLevel(self.backbone.width((level,)), d, (level,), config.mid_dropout, kernel=3)
                 for level in levels
             }
         )

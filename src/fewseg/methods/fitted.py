@@ -96,11 +96,7 @@ class FittedConfig(MethodConfig):
     fusion: JointFit = field(default_factory=JointFit)
 
     def __post_init__(self) -> None:
-        if not self.levels or not set(self.levels) <= set(self.backbone.levels):
-            raise ValueError(
-                f"the head sees levels {self.levels} and the backbone gives {self.backbone.levels}: take one "
-                "or more of those, or add them to the backbone's levels"
-            )
+        self.backbone.check_gives(self.levels)
         if not self.decay > 0 or self.cells < 1 or self.steps < 1 or self.matcher < 0:
             raise ValueError(
                 f"decay must be above 0, cells and steps 1 or more, matcher 0 or more, got {self.decay}, "

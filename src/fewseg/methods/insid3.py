@@ -57,11 +57,7 @@ class INSID3Config(MethodConfig):
     fusion: AllVectors = field(default_factory=AllVectors)
 
     def __post_init__(self) -> None:
-        if self.level not in self.backbone.levels:
-            raise ValueError(
-                f"INSID3 reads {self.level!r} and the backbone gives {self.backbone.levels}: take one of "
-                "those, or add it to the backbone's levels"
-            )
+        self.backbone.check_gives((self.level,))
         if self.rank < 0 or self.clusters < 2 or not 0 < self.threshold < 1 or not self.alpha > 0:
             raise ValueError(
                 "rank must be 0 or more, clusters 2 or more, threshold in (0, 1) and alpha above 0, got "

@@ -15,7 +15,7 @@ from torch import Tensor
 from fewseg.backbones import BackboneConfig
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.fusion import MeanVector, PrototypeFusion
-from fewseg.methods.prototypical import Cosine, Metric, PrototypeSegmenter, check_levels
+from fewseg.methods.prototypical import Cosine, Metric, PrototypeSegmenter, check_alpha
 from fewseg.methods.registry import register_method
 from fewseg.ops.resize import resize
 from fewseg.types import Features
@@ -42,7 +42,8 @@ class MatcherConfig(MethodConfig):
     fusion: PrototypeFusion = field(default_factory=MeanVector)
 
     def __post_init__(self) -> None:
-        check_levels(self.levels, self.backbone.levels, self.alpha)
+        self.backbone.check_gives(self.levels)
+        check_alpha(self.alpha)
 
 
 @register_method("matcher", MatcherConfig)

@@ -23,7 +23,7 @@ from fewseg.methods.prototypical import (
     Metric,
     Prototypes,
     PrototypeSegmenter,
-    check_levels,
+    check_alpha,
 )
 from fewseg.methods.registry import register_method
 from fewseg.ops.masks import masked_average
@@ -127,7 +127,8 @@ class PANetConfig(MethodConfig):
     fusion: PrototypeFusion = field(default_factory=MeanVector)
 
     def __post_init__(self) -> None:
-        check_levels((self.level,), self.backbone.levels, self.alpha)
+        self.backbone.check_gives((self.level,))
+        check_alpha(self.alpha)
 
 
 @register_method("panet", PANetConfig)

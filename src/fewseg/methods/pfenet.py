@@ -28,8 +28,8 @@ from fewseg.types import EncodedEpisodes, Features, Guides, LossTerms, QueryMaps
 
 
 @dataclass(frozen=True, kw_only=True)
-class PFENetConfig(PairConfig):
-    """PFENet's parts and sizes; see ``PairConfig`` for ``small_objects``.
+class PyramidConfig(PairConfig):
+    """The parts and sizes of the query path of PFENet; see ``PairConfig`` for ``small_objects``.
 
     Attributes:
         backbone: the frozen trunk.
@@ -39,7 +39,6 @@ class PFENetConfig(PairConfig):
         scales: pyramid scales: above 1 sides in cells (60, 30, 15, 8 for 473 px), floats up to 1 fractions
             of the map's side.
         rounding: of fractional scales to cells: "down" is the released code's.
-        fusion: how K shots become one answer.
         deep_weight: weight of the inner classifiers' mean cross-entropy.
         mid_dropout: Dropout2d after the mid-level convolution.
         head_dropout: Dropout2d in the classifiers.
@@ -51,17 +50,41 @@ class PFENetConfig(PairConfig):
     prior: PriorConfig = field(default_factory=PriorMap)
     scales: tuple[float, ...] = (60, 30, 15, 8)
     rounding: Rounding = field(default="down", metadata={"before": "nearest"})
-    fusion: PairFusion = field(default_factory=MeanVector)
     deep_weight: float = 1.0
     mid_dropout: float = 0.5
     head_dropout: float = 0.1
 
 
 class PyramidScorer(PairScorer):
-    """The query path that PFENet shares with the methods that extend it."""
+    """The layers that PFENet shares with the methods that extend it, and its query path.
 
-    query: GuidedQuery
-    trunk: PyramidTrunk
+    Args:
+        config: its parts and sizes.
+        vectors: guide vectors of a shot.
+        extra_channels: planes that the decoder gets beside the prior map.
+    """
+
+    config: PyramidConfig
+
+    def __init__(self, config: PyramidConfig, *, vectors: int = 1, extra_channels: int = 0) -> None:
+        super().__init__(config)
+        config.backbone.check_gives((*config.mid_levels, *config.prior.levels))
+        d, width = config.channels, self.backbone.width(config.mid_levels)
+        self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
+        self._add_branch()
+        self.query = GuidedQuery(
+            MidLevel(width, d, config.mid_levels, config.mid_dropout),
+            channels=d,
+            vectors=vectors,
+            prior=config.prior,
+            scales=config.scales,
+            rounding=config.rounding,
+            extra_channels=extra_channels,
+        )
+        self.trunk = PyramidTrunk(d, scales=len(config.scales), dropout=config.head_dropout)
+
+    def _add_branch(self) -> None:
+        """Adds a support path whose initial values are drawn before the query's; none in PFENet."""
 
     @property
     def query_levels(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -100,26 +123,22 @@ class PyramidScorer(PairScorer):
         return logits
 
 
+@dataclass(frozen=True, kw_only=True)
+class PFENetConfig(PyramidConfig):
+    """PFENet's parts and sizes; see ``PyramidConfig`` for the fields that are not listed.
+
+    Attributes:
+        fusion: how K shots become one answer.
+    """
+
+    fusion: PairFusion = field(default_factory=MeanVector)
+
+
 @register_method("pfenet", PFENetConfig)
 class PFENet(PyramidScorer):
     """PFENet for any K; see the module's docstring for the source."""
 
     config: PFENetConfig
-
-    def __init__(self, config: PFENetConfig) -> None:
-        super().__init__(config)
-        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
-        self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
-        mid_query = MidLevel(width, d, config.mid_levels, config.mid_dropout)
-        self.query = GuidedQuery(
-            mid_query,
-            channels=d,
-            vectors=1,
-            prior=config.prior,
-            scales=config.scales,
-            rounding=config.rounding,
-        )
-        self.trunk = PyramidTrunk(d, scales=len(config.scales), dropout=config.head_dropout)
 
     def encode_shots(self, features: Features, masks: Tensor) -> Guides:
         """The support vector of each shot (masked average pooling) and its prior keys."""

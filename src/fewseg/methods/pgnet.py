@@ -30,7 +30,7 @@ class PGNetConfig(PairConfig):
         backbone: the frozen trunk.
         channels: d, width of the head.
         mid_levels: levels of the mid-level feature, in the order of concatenation.
-        scales: grids of the query, see ``PFENetConfig``; each has a graph of its own.
+        scales: grids of the query, see ``PyramidConfig``; each has a graph of its own.
         fusion: how K shots become one answer; attention over the cells of all shots is the default.
         mid_dropout: Dropout2d after the mid-level convolution.
         head_dropout: Dropout2d in the classifier.
@@ -115,7 +115,7 @@ class PGNet(PairScorer):
 
     def __init__(self, config: PGNetConfig) -> None:
         super().__init__(config)
-        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
+        d, width = config.channels, self.backbone.width(config.mid_levels)
         self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout, kernel=3)
         self.graphs = nn.ModuleList(GraphAttention(d) for _ in config.scales)
         self.trunk = IterativeTrunk(d, dropout=config.head_dropout)

@@ -162,7 +162,7 @@ class PMMs(PairScorer):
 
     def __init__(self, config: PMMsConfig) -> None:
         super().__init__(config)
-        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
+        d, width = config.channels, self.backbone.width(config.mid_levels)
         self.mid = MidLevel(width, d, config.mid_levels, config.mid_dropout, kernel=3)
         self.comparison = DenseComparison(d, vectors=1, dropout=config.head_dropout)
         self.trunk = IterativeTrunk(d, dropout=config.head_dropout)

@@ -19,7 +19,7 @@ from fewseg.methods.prototypical import (
     Cosine,
     Prototypes,
     PrototypeSegmenter,
-    check_levels,
+    check_alpha,
     pool_prototypes,
 )
 from fewseg.methods.registry import register_method
@@ -55,7 +55,8 @@ class PPNetConfig(MethodConfig):
     fusion: AllVectors = field(default_factory=AllVectors)
 
     def __post_init__(self) -> None:
-        check_levels((self.level,), self.backbone.levels, self.alpha)
+        self.backbone.check_gives((self.level,))
+        check_alpha(self.alpha)
         if self.parts < 1 or self.iterations < 1 or not self.context >= 0:
             raise ValueError(
                 "parts and iterations must be 1 or more and context 0 or more, got "

@@ -351,12 +351,7 @@ def mixed(logits: Tensor, weights: Tensor) -> Tensor:
     return (logits.softmax(dim=2) * shares).sum(dim=1).clamp(min=1e-12).log()
 
 
-def check_levels(levels: Sequence[str], given: Sequence[str], alpha: float) -> None:
-    """Checks the levels and the factor that the configs of prototype methods share."""
-    if not levels or not set(levels) <= set(given):
-        raise ValueError(
-            f"the method compares levels {tuple(levels)} and the backbone gives {tuple(given)}: take one or "
-            "more of those, or add them to the backbone's levels"
-        )
+def check_alpha(alpha: float) -> None:
+    """Checks the factor that the configs of prototype methods share."""
     if not alpha > 0:
         raise ValueError(f"alpha must be above 0, got {alpha}: it sharpens the metric, 20 as in PANet")

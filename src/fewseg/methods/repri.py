@@ -51,11 +51,7 @@ class RePRIConfig(MethodConfig):
     fusion: JointFit = field(default_factory=JointFit)
 
     def __post_init__(self) -> None:
-        if self.level not in self.backbone.levels:
-            raise ValueError(
-                f"RePRI classifies {self.level!r} and the backbone gives {self.backbone.levels}: take one of "
-                "those, or add it to the backbone's levels"
-            )
+        self.backbone.check_gives((self.level,))
         if not (self.temperature > 0 and self.rate > 0) or self.steps < 0 or self.update_at < 0:
             raise ValueError(
                 "temperature and rate must be above 0, steps and update_at 0 or more, got "

@@ -13,22 +13,15 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from fewseg.backbones import BackboneConfig
 from fewseg.methods.canet import IterativeConfig, IterativeScorer, ResidualBlock
 from fewseg.methods.fusion import CrossGuided, CrossPath, PairFusion
 from fewseg.methods.layers import (
-    GuidedQuery,
     GuideMerge,
-    MidLevel,
-    PriorConfig,
-    PriorMap,
     PyramidOutput,
-    PyramidTrunk,
-    Rounding,
 )
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision
-from fewseg.methods.pair_scorer import PairConfig, PairScorer, cross_pairs
-from fewseg.methods.pfenet import PyramidScorer
+from fewseg.methods.pair_scorer import PairScorer, cross_pairs
+from fewseg.methods.pfenet import PyramidConfig, PyramidScorer
 from fewseg.methods.registry import register_method
 from fewseg.ops.masks import ForegroundRule, covered_and_missed, masked_average
 from fewseg.types import (
@@ -171,8 +164,8 @@ class SupportPathScorer(PairScorer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SCLPFENetConfig(PairConfig):
-    """SCL's and PFENet's parts and sizes; see ``PFENetConfig`` for the fields that are not listed.
+class SCLPFENetConfig(PyramidConfig):
+    """SCL's and PFENet's parts and sizes; see ``PyramidConfig`` for the fields that are not listed.
 
     Attributes:
         prior: the query's prior map or none; the support path has none.
@@ -180,17 +173,8 @@ class SCLPFENetConfig(PairConfig):
         deep_weight: weight of the inner classifiers' mean cross-entropy, in all three passes.
     """
 
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    channels: int = 256
-    mid_levels: tuple[str, ...] = ("layer3", "layer2")
-    prior: PriorConfig = field(default_factory=PriorMap)
-    scales: tuple[float, ...] = (60, 30, 15, 8)
-    rounding: Rounding = field(default="down", metadata={"before": "nearest"})
     self_guided: SelfGuided = field(default_factory=SelfGuided)
     fusion: PairFusion = field(default_factory=CrossGuided)
-    deep_weight: float = 1.0
-    mid_dropout: float = 0.5
-    head_dropout: float = 0.1
 
 
 @register_method("scl-pfenet", SCLPFENetConfig)
@@ -203,20 +187,18 @@ class SCLPFENet(SupportPathScorer, PyramidScorer):
     config: SCLPFENetConfig
 
     def __init__(self, config: SCLPFENetConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, vectors=config.self_guided.width)
         self.self_guided = config.self_guided
-        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
-        vectors, scales = config.self_guided.width, config.scales
-        self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
-        rounding = config.rounding
+
+    def _add_branch(self) -> None:
+        config = self.config
         self.merge_support = GuideMerge(
-            d, vectors=vectors, prior_channels=0, scales=scales, rounding=rounding
+            config.channels,
+            vectors=config.self_guided.width,
+            prior_channels=0,
+            scales=config.scales,
+            rounding=config.rounding,
         )
-        mid_query = MidLevel(width, d, config.mid_levels, config.mid_dropout)
-        self.query = GuidedQuery(
-            mid_query, channels=d, vectors=vectors, prior=config.prior, scales=scales, rounding=rounding
-        )
-        self.trunk = PyramidTrunk(d, scales=len(scales), dropout=config.head_dropout)
 
     def support_map(self, features: Features) -> Tensor:
         """The support's mid-level feature, (n, d, h, w)."""

@@ -20,21 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewseg.backbones import BackboneConfig
 from fewseg.methods.canet import GuidedConv
 from fewseg.methods.fusion import MeanVector, PairFusion
 from fewseg.methods.layers import (
-    GuidedQuery,
-    MidLevel,
-    PriorConfig,
-    PriorMap,
     PyramidOutput,
-    PyramidTrunk,
-    Rounding,
 )
 from fewseg.methods.losses import cross_entropy_full_size, deep_supervision, kl_to_teacher, tempered_kl
-from fewseg.methods.pair_scorer import PairConfig
-from fewseg.methods.pfenet import PyramidScorer
+from fewseg.methods.pfenet import PyramidConfig, PyramidScorer
 from fewseg.methods.registry import register_method
 from fewseg.ops.masks import SmallObjects, foreground_cells, masked_average
 from fewseg.ops.resize import resize
@@ -429,8 +421,8 @@ GateConfig = MeanGate | CompoundedGate | NoGate
 
 
 @dataclass(frozen=True, kw_only=True)
-class SDAANetConfig(PairConfig):
-    """SD-AANet's and PFENet's parts and sizes; see ``PFENetConfig`` for the fields that are not listed.
+class SDAANetConfig(PyramidConfig):
+    """SD-AANet's and PFENet's parts and sizes; see ``PyramidConfig`` for the fields that are not listed.
 
     Table III without SDPM is ``gate=NoGate(), distillation=NoDistillation()``, without SAAM
     ``attention=NoAttention()``; Table V is ``distillation``.
@@ -447,21 +439,12 @@ class SDAANetConfig(PairConfig):
         attention_weight: beta of Eq. 12.
     """
 
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    channels: int = 256
-    mid_levels: tuple[str, ...] = ("layer3", "layer2")
-    prior: PriorConfig = field(default_factory=PriorMap)
-    scales: tuple[float, ...] = (60, 30, 15, 8)
-    rounding: Rounding = field(default="down", metadata={"before": "nearest"})
     gate: GateConfig = field(default_factory=MeanGate)
     distillation: DistillationConfig = field(default_factory=SeparateTeachers)
     attention: AttentionConfig = field(default_factory=SupervisedAttention)
     fusion: PairFusion = field(default_factory=MeanVector)
-    deep_weight: float = 1.0
     distillation_weight: float = 50.0
     attention_weight: float = 0.5
-    mid_dropout: float = 0.5
-    head_dropout: float = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -501,22 +484,10 @@ class SDAANet(PyramidScorer):
     config: SDAANetConfig
 
     def __init__(self, config: SDAANetConfig) -> None:
-        super().__init__(config)
-        d, width = config.channels, sum(self.backbone.channels[level] for level in config.mid_levels)
-        self.mid_support = MidLevel(width, d, config.mid_levels, config.mid_dropout)
-        mid, extra = MidLevel(width, d, config.mid_levels, config.mid_dropout), config.attention.channels
-        self.query = GuidedQuery(
-            mid,
-            channels=d,
-            vectors=1,
-            prior=config.prior,
-            scales=config.scales,
-            rounding=config.rounding,
-            extra_channels=extra,
-        )
-        self.trunk = PyramidTrunk(d, scales=len(config.scales), dropout=config.head_dropout)
-        self.gate = config.gate.build(d)  # after the baseline's parts, which start alike with and without it
-        self.attention = config.attention.build(d)
+        super().__init__(config, extra_channels=config.attention.channels)
+        # after the baseline's parts, which start alike with and without these
+        self.gate = config.gate.build(config.channels)
+        self.attention = config.attention.build(config.channels)
 
     def pool(self, features: Features, masks: Tensor) -> PooledShots:
         """Prototypes and gates of n shots (Eq. 1-3), masks (n, H, W)."""

@@ -58,7 +58,7 @@ class SGOne(PairScorer):
 
     def __init__(self, config: SGOneConfig) -> None:
         super().__init__(config)
-        width, d = self.backbone.channels[config.level], config.channels
+        width, d = self.backbone.width((config.level,)), config.channels
         self.guidance = nn.Sequential(_conv(width, d), _conv(d, d), nn.Conv2d(d, d, 3, padding=1))
         self.entry = _conv(width, d)
         self.joined = _conv(2 * d, d)

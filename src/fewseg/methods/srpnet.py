@@ -18,7 +18,7 @@ from fewseg.backbones import BackboneConfig
 from fewseg.methods.base import MethodConfig
 from fewseg.methods.fusion import IterativeInference, PrototypeFusion
 from fewseg.methods.losses import cross_entropy_full_size
-from fewseg.methods.prototypical import Fidelity, Metric, Prototypes, PrototypeSegmenter, check_levels
+from fewseg.methods.prototypical import Fidelity, Metric, Prototypes, PrototypeSegmenter, check_alpha
 from fewseg.methods.registry import register_method
 from fewseg.ops.resize import resize
 from fewseg.types import EncodedEpisodes, Features, LossTerms
@@ -61,7 +61,8 @@ class SRPNetConfig(MethodConfig):
     fusion: PrototypeFusion = field(default_factory=IterativeInference)
 
     def __post_init__(self) -> None:
-        check_levels(self.levels, self.backbone.levels, self.alpha)
+        self.backbone.check_gives(self.levels)
+        check_alpha(self.alpha)
         if self.grid not in ("largest", *self.levels):
             raise ValueError(
                 f"grid must be 'largest' or one of the pyramid's levels {self.levels}, got {self.grid!r}"
@@ -81,7 +82,7 @@ class SRPNet(PrototypeSegmenter):
     def __init__(self, config: SRPNetConfig) -> None:
         super().__init__(config)
         self.metric, self.alpha = config.metric, config.alpha
-        width = sum(self.backbone.channels[level] for level in config.levels)
+        width = self.backbone.width(config.levels)
         self.pyramid = nn.Conv2d(width, config.channels, kernel_size=1)
 
     def embed_maps(self, features: Features) -> Tensor:

@@ -256,7 +256,7 @@ def test_numbers_out_of_range_are_refused(wrong):
 
 
 def test_levels_that_the_backbone_does_not_give_are_refused():
-    with pytest.raises(ValueError, match=r"the head sees levels \('layer4',\)"):
+    with pytest.raises(ValueError, match=r"the method reads levels \('layer4',\)"):
         FittedConfig(levels=("layer4",))
 
 

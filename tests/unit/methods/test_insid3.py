@@ -131,5 +131,5 @@ def test_a_small_grid_and_too_many_clusters_are_refused(make_method):
 def test_numbers_and_levels_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="clusters 2 or more, threshold in"):
         INSID3Config(clusters=1)
-    with pytest.raises(ValueError, match="INSID3 reads 'layer1' and the backbone gives"):
+    with pytest.raises(ValueError, match=r"reads levels \('layer1',\) and the backbone gives"):
         INSID3Config(level="layer1")

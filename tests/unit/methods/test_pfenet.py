@@ -54,3 +54,9 @@ def test_learning_batch_norm_sees_queries_shots_and_masked_shots_pass_by_pass(ma
         expected.rerun("layer4", maps * foreground_cells(masks[:, k], (9, 9)))
     for (name, found), statistics in zip(method.backbone.named_buffers(), expected.buffers(), strict=True):
         torch.testing.assert_close(found, statistics, msg=name)
+
+
+def test_a_prior_of_a_level_that_the_backbone_does_not_give_is_refused():
+    backbone = small_backbone("layer2", "layer3")
+    with pytest.raises(ValueError, match=r"'layer4'\) and the backbone gives \('layer2', 'layer3'\)"):
+        PFENetConfig(backbone=backbone, prior=PriorMap(level="layer4")).build()

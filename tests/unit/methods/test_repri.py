@@ -97,5 +97,5 @@ def test_numbers_out_of_range_and_unknown_levels_are_refused():
         small(rate=0.0)
     with pytest.raises(ValueError, match="query_weight must be 0 or more, or None for 1 / K, got -1"):
         small(query_weight=-1.0)
-    with pytest.raises(ValueError, match=r"classifies 'layer4' and the backbone gives \('layer3',\)"):
+    with pytest.raises(ValueError, match=r"reads levels \('layer4',\) and the backbone gives \('layer3',\)"):
         RePRIConfig(backbone=small_backbone("layer3"))

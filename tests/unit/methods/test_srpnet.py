@@ -166,7 +166,7 @@ def test_losses_are_the_same_before_and_after_embedding(way_of):
     ("changes", "message"),
     [
         ({"grid": "layer4"}, "grid must be 'largest' or one of .* got 'layer4'"),
-        ({"levels": ("layer1", "layer3")}, r"compares levels \('layer1', 'layer3'\)"),
+        ({"levels": ("layer1", "layer3")}, r"reads levels \('layer1', 'layer3'\)"),
         ({"grid": "layer2", "levels": ("layer3",)}, "grid must be 'largest' or one of .*, got 'layer2'"),
         ({"support_weight": -0.1}, r"must be at least 0, got -0\.1 and 1\.0"),
         ({"query_weight": -2.0}, r"got 1\.0 and -2\.0"),
