@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from fewseg.methods.bam import BAM
 from fewseg.methods.fitted import LinearHead
 from fewseg.methods.hsnet import HSNet
 from fewseg.methods.pair_scorer import PairScorer
@@ -34,8 +35,6 @@ def tiny(config):
         small["region_cells"] = 4
     if "rank" in {f.name for f in fields(config)}:  # random maps vary along two directions in all
         small["rank"] = 0
-    if "stage" in {f.name for f in fields(config)}:  # a base learner of random values
-        small["base"] = None
     if "decay" in {f.name for f in fields(config)}:  # with one best head, so that rounding stays rounding
         small |= {"head": LinearHead(), "decay": 1.0, "cells": 200, "steps": 400}
     return replace(config, **small)
@@ -76,13 +75,20 @@ def built(config):
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = config.build().eval()
+        model = ready(config.build()).eval()
         head = last_convolution(model)
         if head is not None:
             for name, module in model.named_modules():
                 if isinstance(module, nn.Conv2d) and not name.startswith("backbone."):
                     nn.init.kaiming_normal_(module.weight)
             _balance(model, head)
+    return model
+
+
+def ready(model):
+    """The model; BAM takes its random base learner for a trained one."""
+    if isinstance(model, BAM):
+        model.has_base.fill_(True)
     return model
 
 
@@ -138,7 +144,7 @@ def fresh(config):
     """A model of the test's own, free to be changed."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return config.build()
+        return ready(config.build())
 
 
 @pytest.fixture

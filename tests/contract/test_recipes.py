@@ -150,7 +150,7 @@ SAME_MODEL = [
 
 QUOTED = {"OSLSM", "SG-One", "PGNet", "CRNet", "RPMMs", "FWB", "PPNet", "DAN"}
 QUOTED |= {"co-FCN", "AMP", "SimPropNet", "ASGNet"}
-"""Other people's rows in SCL's Tables 1 and 2 and SD-AANet's I and II, of methods that are not here."""
+"""Other people's rows in SCL's Tables 1 and 2 and SD-AANet's I and II, of which recipes name one each."""
 
 NO_RECIPE = {("sd-aanet", "2", "PANet", shots) for shots in (1, 5)}
 """PANet on COCO, of which no paper here says how it was trained."""

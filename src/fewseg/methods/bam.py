@@ -33,8 +33,7 @@ class BAMConfig(PyramidConfig):
     Attributes:
         stage: what is trained: "base", the base learner, on the labels of the base classes; then "meta",
             everything else, on episodes.
-        base: for the stage "meta", the checkpoint of a training of the stage "base"; empty where it is still
-            to be given, which training refuses; None for random values.
+        base: for the stage "meta", the checkpoint of a training of the stage "base"; training needs it.
         classes: highest class number of the data set.
         base_level: level that the base learner reads.
         scene_level: level whose Gram matrices tell how different two scenes are.
@@ -46,7 +45,7 @@ class BAMConfig(PyramidConfig):
     """
 
     stage: Literal["base", "meta"] = "meta"
-    base: str | None = ""
+    base: str | None = None
     classes: int = 20
     base_level: str = "layer4"
     scene_level: str = "layer2"
@@ -202,7 +201,7 @@ class BAM(PyramidScorer):
         self.base = BaseLearner(
             self.backbone.width((config.base_level,)), d, config.classes, config.head_dropout
         )
-        self.register_buffer("has_base", torch.tensor(config.base is None))
+        self.register_buffer("has_base", torch.tensor(False))
         for name, part in self.named_children():
             if name != "backbone":
                 part.requires_grad_((name == "base") == (config.stage == "base"))

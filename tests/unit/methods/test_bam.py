@@ -91,7 +91,7 @@ def test_a_shot_of_a_like_scene_weighs_more_and_weights_add_up():
 
 
 def test_the_vectors_of_the_shots_are_joined_by_their_scenes(make_method, shots):
-    bam = make_method(BAMConfig, base=None, **PARTS)
+    bam = make_method(BAMConfig, **PARTS)
     images, masks = shots(1, 2)
     guides = bam.encode_shots(bam.extract(images[0]), masks[0])
     query = bam.encode_query(bam.extract(images[0, :1].flip(2)))
@@ -113,7 +113,8 @@ def test_the_base_learner_is_trained_on_the_classes_alone(make_method, batch):
 
 
 def test_the_meta_learner_is_trained_beside_a_base_learner_without_the_episodes_class(make_method, batch):
-    bam = make_method(BAMConfig, base=None, meta_weight=0.5, deep_weight=0.25, **PARTS)
+    bam = make_method(BAMConfig, meta_weight=0.5, deep_weight=0.25, **PARTS)
+    bam.has_base.fill_(True)
     with torch.no_grad():
         bam.ensemble.join.copy_(torch.tensor([1.0, 2.0]))
     found = bam.losses(batch)
@@ -149,7 +150,7 @@ def test_the_second_stage_takes_the_base_learner_of_the_first(make_method, batch
         second.config.build()
 
 
-@pytest.mark.parametrize("base", ["", "nowhere.safetensors"])
+@pytest.mark.parametrize("base", [None, "nowhere.safetensors"])
 def test_without_a_base_learner_an_error_says_how_to_make_one(make_method, batch, base):
     bam = make_method(BAMConfig, base=base, **PARTS)
     where = r" \(there is no file 'nowhere.safetensors'\)" if base else ""
@@ -160,7 +161,8 @@ def test_without_a_base_learner_an_error_says_how_to_make_one(make_method, batch
 
 
 def test_labels_are_needed_and_within_the_classes(make_method, batch):
-    bam = make_method(BAMConfig, base=None, **(PARTS | {"classes": 2}))
+    bam = make_method(BAMConfig, **(PARTS | {"classes": 2}))
+    bam.has_base.fill_(True)
     with pytest.raises(ValueError, match="hold class 3 and classes is 2"):
         bam.losses(batch)
     with pytest.raises(ValueError, match="labels of the queries"):
