@@ -115,8 +115,8 @@ def _refuse_foreign(request: Request, hosts: Sequence[str] | None) -> Response |
         text = f"the host must be one of {', '.join(hosts)}, got {host!r}: open the page by one of them"
         return JSONResponse({"detail": text}, 421)
     origin = request.headers.get("origin")
-    own = origin in (f"http://{host}", f"https://{host}")
-    if origin is not None and request.method not in ("GET", "HEAD") and not own:
+    same_site = origin in (f"http://{host}", f"https://{host}")
+    if origin is not None and request.method not in ("GET", "HEAD") and not same_site:
         text = f"requests must come from a page of this server, this one comes from {origin}"
         return JSONResponse({"detail": text}, 403)
     return None
@@ -124,8 +124,8 @@ def _refuse_foreign(request: Request, hosts: Sequence[str] | None) -> Response |
 
 def _host_name(host: str) -> str | None:
     """The name in a Host header, without its port; None where it is not a name and a port alone."""
-    found = _HOST.fullmatch(host)
-    return (found["name"] or found["address"]).lower() if found else None
+    match = _HOST.fullmatch(host)
+    return (match["name"] or match["address"]).lower() if match else None
 
 
 def _refuse_stranger(request: Request, password: str) -> Response | None:
@@ -292,8 +292,8 @@ async def complete(id: str, request: Request, page: Page) -> Response:
     """
     bodies: Bodies = request.app.state.bodies
     async with bodies.read(request, page.limits.upload_bytes) as content:
-        found = await run_in_threadpool(page.complete, id, content)
-    return Response(png_bytes(found), media_type="image/png")
+        mask = await run_in_threadpool(page.complete, id, content)
+    return Response(png_bytes(mask), media_type="image/png")
 
 
 @router.delete("/images/{id}/labels")
@@ -305,18 +305,18 @@ def reopen(id: str, page: Page) -> dict[str, Any]:
 @router.get("/images/{id}/quality")
 def quality(id: str, page: Page) -> dict[str, Any]:
     """The quality of an image's prediction; empty without supports."""
-    found = page.segmentation(id, quality=True)
-    if found is None or found.quality is None:
+    answer = page.segmentation(id, quality=True)
+    if answer is None or answer.quality is None:
         return {}
-    scores = {name: own.score for name, own in found.quality.classes.items()}
-    return {**found.facts(), "verdict": verdict(found.quality.score), "scores": scores}
+    scores = {name: quality.score for name, quality in answer.quality.classes.items()}
+    return {**answer.facts(), "verdict": verdict(answer.quality.score), "scores": scores}
 
 
 @router.get("/advice")
 def advice(page: Page) -> dict[str, Any]:
     """What to annotate next, and the IoU to expect by the number of examples."""
-    found = page.advice()
-    return {"next": found.next, "expected": found.expected}
+    advice = page.advice()
+    return {"next": advice.next, "expected": advice.expected}
 
 
 @router.post("/undo")

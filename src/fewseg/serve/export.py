@@ -87,24 +87,24 @@ def _shown(page: PageState, id: str, threshold: float, probability: bool, split:
     A class that no support shows has the probability 0; a settled mask has the score 1.
     """
     image, classes = page.image(id), page.classes
-    found, own = page.segmentation(id, threshold), image.mask
+    answer, settled = page.segmentation(id, threshold), image.mask
     labels, maps, facts = np.zeros(image.size, np.uint8), None, dict[str, object]()
     things: tuple[Instance, ...] | None = () if split else None
     scores, planes = dict[str, float](), dict[str, np.ndarray]()
-    if found is not None:
-        predicted = found.prediction(image.name, probability)
-        things = found.instances(split) if split and own is None else things
-        labels, facts = page.renumbered(found), dict(predicted.facts)
+    if answer is not None:
+        predicted = answer.prediction(image.name, probability)
+        things = answer.instances(split) if split and settled is None else things
+        labels, facts = page.renumbered(answer), dict(predicted.facts)
         scores = dict(zip(predicted.classes, predicted.scores, strict=True))
         if predicted.probability is not None:
             planes = dict(zip(predicted.classes, predicted.probability, strict=True))
     if probability:
         zeros = np.zeros(image.size, np.float32)
         maps = np.stack([planes.get(name, zeros) for name in classes])
-    if own is not None:
-        labels, scores, facts = own, dict.fromkeys(classes, 1.0), {"settled": image.role}
+    if settled is not None:
+        labels, scores, facts = settled, dict.fromkeys(classes, 1.0), {"settled": image.role}
         if split:
-            things = instances_of(*numbered(own, len(classes), split, MIN_AREA), classes)
+            things = instances_of(*numbered(settled, len(classes), split, MIN_AREA), classes)
     return Prediction(
         name=image.name,
         labels=labels,
@@ -112,7 +112,7 @@ def _shown(page: PageState, id: str, threshold: float, probability: bool, split:
         scores=tuple(scores.get(name, 0.0) for name in classes),
         probability=maps,
         facts=facts,
-        settled=own is not None,
+        settled=settled is not None,
         instances=things,
     )
 

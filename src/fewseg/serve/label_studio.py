@@ -85,11 +85,13 @@ def read_label_config(text: str) -> LabelConfig:
     images = {tag.get("name", ""): tag.get("value", "").removeprefix("$") for tag in root.iter("Image")}
     for name, tool in _TOOLS.items():
         for tag in root.iter(name):
-            own, image = tag.get("name", ""), tag.get("toName", "")
-            if own and images.get(image):
+            control, image = tag.get("name", ""), tag.get("toName", "")
+            if control and images.get(image):
                 given = [label.get("alias") or label.get("value") or "" for label in tag.iter("Label")]
                 labels = tuple(dict.fromkeys(label for label in given if label and label[0] != "$"))
-                return LabelConfig(from_name=own, to_name=image, key=images[image], tool=tool, labels=labels)
+                return LabelConfig(
+                    from_name=control, to_name=image, key=images[image], tool=tool, labels=labels
+                )
     tags = sorted({tag.tag for tag in root.iter() if isinstance(tag.tag, str)})
     raise DataError(f"the labelling configuration has the tags {shown(tags)}; {_EXPECTED}")
 
@@ -117,7 +119,7 @@ def read_examples(tasks: Sequence[Any], config: LabelConfig) -> list[Example]:
 
     Of several annotations of a task the ground truth counts, else the latest that was not cancelled.
     """
-    found = []
+    examples = []
     for k, task in enumerate(tasks):
         number = task.get("id", k) if isinstance(task, dict) else k
         where = f"Label Studio's task {shown(number)}"
@@ -127,8 +129,8 @@ def read_examples(tasks: Sequence[Any], config: LabelConfig) -> list[Example]:
             logger.warning("%s: the task is not used as an example", error)
             continue
         if example is not None:
-            found.append(example)
-    return found
+            examples.append(example)
+    return examples
 
 
 def _example(task: dict[str, Any], config: LabelConfig, where: str) -> Example | None:
@@ -140,7 +142,7 @@ def _example(task: dict[str, Any], config: LabelConfig, where: str) -> Example |
     items = enumerate(field(annotation, "result", list, where))
     regions = [typed(item, dict, f"{where}, region {k}") for k, item in items]
     regions = [item for item in regions if item.get("to_name") == config.to_name]
-    kept = [item for item in regions if _is_usable(item, config)]
+    usable = [item for item in regions if _is_usable(item, config)]
     left_out = Counter(str(item.get("type")) for item in regions if not _is_usable(item, config))
     if left_out:
         logger.warning(
@@ -149,16 +151,16 @@ def _example(task: dict[str, Any], config: LabelConfig, where: str) -> Example |
             where,
             ", ".join(f"{count} x {kind}" for kind, count in sorted(left_out.items())),
             config.from_name,
-            "used without them" if kept else "not used as an example",
+            "used without them" if usable else "not used as an example",
         )
-        if not kept:
+        if not usable:
             return None  # the image shows something: it is not a negative
-    content = json.dumps([number, address, kept], sort_keys=True)
-    labels = frozenset(label for item in kept for label in labels_of(item))
+    content = json.dumps([number, address, usable], sort_keys=True)
+    labels = frozenset(label for item in usable for label in labels_of(item))
     return Example(
         task=number,
         address=address,
-        regions=kept,
+        regions=usable,
         labels=labels - BACKGROUND_NAMES - IGNORE_NAMES,
         changed=changed_at(annotation),
         digest=hashlib.sha256(content.encode()).hexdigest(),
@@ -173,14 +175,14 @@ def _is_usable(item: dict[str, Any], config: LabelConfig) -> bool:
 
 def newest(examples: Iterable[Example], shots: int) -> list[Example]:
     """The examples that are among the newest ``shots`` of a class, or of the negatives; in order of tasks."""
-    taken: Counter[str] = Counter()
-    kept = []
+    count: Counter[str] = Counter()
+    chosen = []
     for example in sorted(examples, key=lambda e: (e.changed, e.task), reverse=True):
         classes = example.labels or {_NEGATIVE}
-        if any(taken[label] < shots for label in classes):
-            taken.update(classes)
-            kept.append(example)
-    return sorted(kept, key=lambda e: e.task)
+        if any(count[label] < shots for label in classes):
+            count.update(classes)
+            chosen.append(example)
+    return sorted(chosen, key=lambda e: e.task)
 
 
 # ---- projects
@@ -283,10 +285,10 @@ class Project:
             events, fresh = self._events, time.monotonic() - self._read_at < _OLD
             if self._events_read == events and fresh:
                 return
-            found = newest(read_examples(self._client.tasks(self.number), self.config), self._shots)
+            examples = newest(read_examples(self._client.tasks(self.number), self.config), self._shots)
             if self._events_read != events:
                 self._failed = frozenset()
-            self._examples, self._events_read, self._read_at = found, events, time.monotonic()
+            self._examples, self._events_read, self._read_at = examples, events, time.monotonic()
 
     def session(self) -> ProjectSession:
         """What to predict with; encodes new and changed annotations and images that are not cached."""
@@ -312,7 +314,7 @@ class Project:
 
     def _encode(self, examples: list[Example]) -> dict[str, SupportImage]:
         """Digest -> support, of the newest examples within the budget."""
-        found: dict[str, SupportImage] = {}
+        supports: dict[str, SupportImage] = {}
         used, self._unanswered = 0, False
         for example in sorted(examples, key=lambda e: e.changed, reverse=True):
             try:
@@ -329,13 +331,13 @@ class Project:
                     "project %d: %d of %d annotated tasks are used as examples, as they fill %.0f MiB; raise "
                     "--session-mib, or lower --label-studio-shots",
                     self.number,
-                    len(found),
+                    len(supports),
                     len(examples),
                     self._images.budget / MIB,
                 )
                 break
-            found[example.digest] = shot
-        return found
+            supports[example.digest] = shot
+        return supports
 
     def _support(self, example: Example) -> SupportImage:
         where = f"task {example.task}"
@@ -434,12 +436,12 @@ class Backend:
             content = self._client.image(field(data, config.key, str, f"{where}: data"))
             image = self._images.encode(content, f"of {where}", values)
             with self._judging:
-                found = session.segment(image)
+                answer = session.segment(image)
         except (DataError, RequestError) as error:
             logger.warning("%s gets no prediction: %s", where, error)
             return []
         return label_studio_prediction(
-            found.prediction(f"task-{number}"), config.from_name, config.to_name, known.version, config.tool
+            answer.prediction(f"task-{number}"), config.from_name, config.to_name, known.version, config.tool
         )
 
     def webhook(self, event: Mapping[str, Any]) -> bool:

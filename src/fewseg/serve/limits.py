@@ -52,17 +52,17 @@ class Bodies:
     @asynccontextmanager
     async def read(self, request: Request, limit: int) -> AsyncIterator[bytes]:
         """A request's body of at most ``limit`` bytes, which counts as held until the block ends."""
-        own = 0
+        size = 0
         try:
             parts = []
             async for part in self._parts(request, limit):
-                own, self.held = own + len(part), self.held + len(part)
+                size, self.held = size + len(part), self.held + len(part)
                 if self.held > self.limits.bodies_bytes:
                     raise RequestError(503, "the server has too many uploads to read now: try again later")
                 parts.append(part)
             yield b"".join(parts)
         finally:
-            self.held -= own
+            self.held -= size
 
     async def _parts(self, request: Request, limit: int) -> AsyncIterator[bytes]:
         from starlette.requests import ClientDisconnect

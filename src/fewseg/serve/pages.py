@@ -118,8 +118,8 @@ class PageImage:
         if self.mask_png is None:
             return None
         height, width = self.size
-        found: Mask = mask_of_bytes(self.mask_png, f"of {self.name}", max_pixels=height * width).numpy()
-        return found
+        mask: Mask = mask_of_bytes(self.mask_png, f"of {self.name}", max_pixels=height * width).numpy()
+        return mask
 
     @property
     def bare(self) -> PageImage:
@@ -234,8 +234,8 @@ class PageState:
             if image.mask_png is not None:
                 mask = f"{hashlib.sha256(image.mask_png).hexdigest()[:32]}.png"
                 files[mask] = image.mask_png
-            own = {key: getattr(image, key) for key in ("id", "name", "order", "role", "edit", "size")}
-            images.append({**own, "content": content, "thumbnail": thumbnail, "mask": mask})
+            fields = {key: getattr(image, key) for key in ("id", "name", "order", "role", "edit", "size")}
+            images.append({**fields, "content": content, "thumbnail": thumbnail, "mask": mask})
         about = {
             "classes": self._classes,
             "images": images,
@@ -322,10 +322,10 @@ class PageState:
     def _encoded(self, image: PageImage) -> EncodedImage:
         if image.encoded is not None:
             return image.encoded
-        found = self._encode(self._pixels(image.content, image.name))
+        encoded = self._encode(self._pixels(image.content, image.name))
         with self._lock:
-            self._keep(image.id, found)
-        return found
+            self._keep(image.id, encoded)
+        return encoded
 
     @property
     def _has_room_to_encode(self) -> bool:
@@ -647,16 +647,16 @@ class PageState:
             known = sorted(self._expected.items())
             return Advice(
                 next=tuple(id for id in summary.next_but(settled) if id in self._images),
-                expected=tuple(own for own in known if own[0] <= len(session.supports.images)),
+                expected=tuple(each for each in known if each[0] <= len(session.supports.images)),
             )
 
-    def renumbered(self, found: Segmentation) -> Mask:
+    def renumbered(self, answer: Segmentation) -> Mask:
         """A prediction's labels with the numbers of this page's classes."""
         numbers = {name: j for j, name in enumerate(self._classes, 1)}
         table = np.zeros(256, dtype=np.uint8)
-        for j, name in enumerate(found.classes, 1):
+        for j, name in enumerate(answer.classes, 1):
             table[j] = numbers.get(name, 0)
-        return table[found.labels]
+        return table[answer.labels]
 
     def labels(
         self, id: str, threshold: float = 0.5, *, predicted: bool = False, small: bool = False
@@ -668,8 +668,8 @@ class PageState:
         image = self.image(id)
         labels = None if predicted else image.mask
         if labels is None:
-            found = self.segmentation(id, threshold)
-            labels = np.zeros(image.size, dtype=np.uint8) if found is None else self.renumbered(found)
+            answer = self.segmentation(id, threshold)
+            labels = np.zeros(image.size, dtype=np.uint8) if answer is None else self.renumbered(answer)
         step = -(-max(image.size) // _THUMBNAIL) if small else 1
         return np.ascontiguousarray(labels[::step, ::step])
 
@@ -760,9 +760,9 @@ class Pages:
 
 def _chances(answer: Segmentation, classes: tuple[str, ...]) -> NDArray[np.float32]:
     """A prediction's probabilities (N, h, w) of the page's classes, 0 of those that it lacks."""
-    found = dict(zip(answer.classes, probabilities(answer.margins).numpy(), strict=True))
+    known = dict(zip(answer.classes, probabilities(answer.margins).numpy(), strict=True))
     none = np.zeros(answer.margins.shape[-2:], dtype=np.float32)
-    return np.stack([found.get(name, none) for name in classes])
+    return np.stack([known.get(name, none) for name in classes])
 
 
 def class_name(name: str, others: tuple[str, ...]) -> str:
@@ -782,8 +782,8 @@ def class_name(name: str, others: tuple[str, ...]) -> str:
 def clean_name(name: str) -> str:
     """The last part of a file name, printable and not too long."""
     last = unicodedata.normalize("NFC", name).replace("\\", "/").rsplit("/", 1)[-1]
-    kept = "".join(filter(_is_printable, last)).strip(" .")
-    return kept[-_LONGEST_FILE_NAME:].strip(" .") or "image"
+    name = "".join(filter(_is_printable, last)).strip(" .")
+    return name[-_LONGEST_FILE_NAME:].strip(" .") or "image"
 
 
 def _is_printable(text: str) -> bool:
