@@ -79,8 +79,8 @@ def label_on_ray(options: LabelOptions) -> RunReport:
         segmenter.learn_range(list(map(_readable, some)), range_before(record))
     session = segmenter.session()
     options = replace(options, run=replace(options.run, formats=options.ray_format))
-    own = run_facts(session, segmenter.value_range, options.run)
-    facts = {**own, "format": "fewseg-ray-run-1"}
+    common = run_facts(session, segmenter.value_range, options.run)
+    facts = {**common, "format": "fewseg-ray-run-1"}
     about = {} if session.choice is None else {"choice": session.choice.facts()}
     unnamed = wrong_names(images, options.ray_format, session.supports.classes)
     with ray_cluster(options.ray_workers) as ray, _claimed(ray, out, facts, about) as keeper:
@@ -90,13 +90,13 @@ def label_on_ray(options: LabelOptions) -> RunReport:
         for part in _label(ray, keeper, segmenter, session, todo, out, options):
             if part["error"]:
                 raise OSError(f"{part['error']}; what was written is whole, and the same command goes on")
-        found = read_columns(out, ["name", "problem"])
-        if missing := todo.keys() - set(found["name"]):
+        rows = read_columns(out, ["name", "problem"])
+        if missing := todo.keys() - set(rows["name"]):
             raise OSError(
                 f"{out} lacks {len(missing)} images that workers have written, such as {min(missing)}: it "
                 "must be one place for all machines, a shared disk or an object store"
             )
-        lost = {k: text for k, text in zip(found["name"], found["problem"], strict=True) if text is not None}
+        lost = {k: text for k, text in zip(rows["name"], rows["problem"], strict=True) if text is not None}
         problems = dict(unnamed) | {k: lost[k] for k in images if k in lost}
         if options.ray_format:
             named = {k: place for k, place in images.items() if k not in unnamed}
@@ -156,8 +156,8 @@ def _label(
         return
     names, count = list(images), options.ray_shard
     shards = [
-        {"names": own, "places": [images[k][0] for k in own], "paths": [images[k][1] for k in own]}
-        for own in (names[i : i + count] for i in range(0, len(names), count))
+        {"names": group, "places": [images[k][0] for k in group], "paths": [images[k][1] for k in group]}
+        for group in (names[i : i + count] for i in range(0, len(names), count))
     ]
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = options.ray_workers or gpus or int(ray.cluster_resources()["CPU"])
@@ -202,22 +202,22 @@ class ShardLabeller:
         """Writes the file of a shard, unless it exists already."""
         names = list(shard["names"])
         places = dict(zip(names, zip(shard["places"], shard["paths"], strict=True), strict=True))
-        found = {"images": len(names), "error": ""}
+        outcome = {"images": len(names), "error": ""}
         file = f"part-{hashlib.sha256(repr(names).encode()).hexdigest()[:16]}{ENDING}"
         begun = self.ray.get(self.keeper.begin.remote(file))
         if begun > 1 + _LIVES:
-            found["error"] = (
+            outcome["error"] = (
                 f"{begun - 1} workers were lost at the images {names[0]} .. {names[-1]}: give fewer workers, "
                 "each with more memory, or see in Ray's logs why they died"
             )
-            return found
+            return outcome
         try:
             if not any(part.endswith(f"/{file}") for part in parts_of(self.out)):
                 lines, classes = self._lines(places), self.session.supports.classes
                 write_bytes(self.out, file, parquet_bytes(lines, classes))
         except OSError as error:
-            found["error"] = " ".join((error.strerror or str(error)).split())
-        return found
+            outcome["error"] = " ".join((error.strerror or str(error)).split())
+        return outcome
 
     def _lines(self, places: Mapping[str, Place]) -> list[dict[str, object]]:
         """A line for each image, in order."""
@@ -228,9 +228,9 @@ class ShardLabeller:
         def read(name: str) -> tuple[Tensor, None]:
             return rgb_of_bytes(_content(name, *places[name]), name, most, self.value_range), None
 
-        def write(name: str, found: Segmentation, _: None) -> None:
-            things = found.instances(run.instances, run.min_area) if run.instances else None
-            lines[name] = {"name": name, **line_of(found.prediction(name, instances=things))}
+        def write(name: str, answer: Segmentation, _: None) -> None:
+            things = answer.instances(run.instances, run.min_area) if run.instances else None
+            lines[name] = {"name": name, **line_of(answer.prediction(name, instances=things))}
 
         for _ in label_stream(self.model, self.session, places, read, write, problems, run):
             pass
@@ -268,7 +268,7 @@ def _record(out: str) -> bytes | None:
 
 def _check_versions(ray: Any) -> None:
     """Raises a RuntimeError where a machine of the cluster has a different Python or fewseg."""
-    own = {"Python": platform.python_version(), "fewseg": __version__}
+    here = {"Python": platform.python_version(), "fewseg": __version__}
 
     def installed() -> Any:  # sent by its code: a different fewseg need not have it
         import platform
@@ -283,8 +283,8 @@ def _check_versions(ray: Any) -> None:
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     ask = ray.remote(num_cpus=0)(installed)
     asked = [ask.options(scheduling_strategy=at(node, soft=True)).remote() for node in nodes]
-    for node, found in zip(nodes, ray.get(asked), strict=True):
-        differing = [f"{k} {found[k]} (here {own[k]})" for k in own if found[k] != own[k]]
+    for node, there in zip(nodes, ray.get(asked), strict=True):
+        differing = [f"{k} {there[k]} (here {here[k]})" for k in here if there[k] != here[k]]
         if differing:
             raise RuntimeError(
                 f"the machine {node[:8]} of the Ray cluster has {' and '.join(differing)}: install the same"
