@@ -190,8 +190,8 @@ class RaggedShots:
 
     def one_way(self, way: int) -> RaggedShots:
         """The two-class support set of one way, see ``EncodedShots``."""
-        own = [one for one, of in zip(self.shots, self.way_of, strict=True) if of == way]
-        return RaggedShots(shots=tuple(replace(one, masks=_one_vs_rest(one.masks, way)) for one in own))
+        shots = [one for one, of in zip(self.shots, self.way_of, strict=True) if of == way]
+        return RaggedShots(shots=tuple(replace(one, masks=_one_vs_rest(one.masks, way)) for one in shots))
 
 
 def _one_vs_rest(masks: Tensor, way: int) -> Tensor:

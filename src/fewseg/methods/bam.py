@@ -280,9 +280,9 @@ class BAM(PyramidScorer):
                 f"BAM needs a base learner{where}: train one on the same fold, such as with `fewseg train "
                 "voc5i_mini_bam_base`, and give its checkpoint by --method.base"
             )
-        support, own = episodes.support, labels * ((episodes.query_masks == 1) & (labels != IGNORE))
+        support, episode_class = episodes.support, labels * ((episodes.query_masks == 1) & (labels != IGNORE))
         guides = self.encode_shots(support.features, support.masks.flatten(0, 1))
-        query = self.encode_query(episodes.query, own.flatten(1).amax(dim=1).long())
+        query = self.encode_query(episodes.query, episode_class.flatten(1).amax(dim=1).long())
         joined, psi = self.weighed(query, AllVectors().join(guides, support.shots))
         meta = self.trunk(self.query(query, joined), query.size, deep=True)
         logits = self.ensemble(meta.logits, query.maps["base"], psi)

@@ -102,9 +102,9 @@ def cluster_of_cells(maps: Tensor, count: int) -> Tensor:
 
 def cluster_means(maps: Tensor, cluster: Tensor, count: int) -> Tensor:
     """The mean (n, count, C) of the cells of maps (n, C, h, w) by their cluster (n, h * w)."""
-    own = F.one_hot(cluster, count).to(maps.dtype)
-    sizes = own.sum(dim=1).clamp(min=1).unsqueeze(2)
-    return own.transpose(1, 2) @ maps.flatten(2).transpose(1, 2) / sizes
+    belongs = F.one_hot(cluster, count).to(maps.dtype)
+    sizes = belongs.sum(dim=1).clamp(min=1).unsqueeze(2)
+    return belongs.transpose(1, 2) @ maps.flatten(2).transpose(1, 2) / sizes
 
 
 def candidates(foreground: Tensor, background: Tensor) -> Tensor:
@@ -238,7 +238,7 @@ class INSID3(FewShotSegmenter):
         share = cluster_means(candidate.unsqueeze(1), cluster, config.clusters).squeeze(2)
         compared = F.normalize(cluster_means(unit, cluster, config.clusters), dim=2)
         across = (compared @ way.vectors[of_set].unsqueeze(2)).squeeze(2)
-        found = evidence(share, across, cluster_means(unit_cells(maps), cluster, config.clusters))
-        margins = config.alpha * (found - config.threshold)
+        weights = evidence(share, across, cluster_means(unit_cells(maps), cluster, config.clusters))
+        margins = config.alpha * (weights - config.threshold)
         margins = margins.masked_fill(~way.is_foreground[of_set].any(dim=1, keepdim=True), ABSENT)
         return margins.gather(1, cluster).view(-1, *maps.shape[-2:])

@@ -114,8 +114,8 @@ def mixture(cells: Tensor, weights: Tensor, count: int, kappa: float, iterations
             belongs = expectation(unit, vectors, kappa) * weights.unsqueeze(2)
             if step < iterations - 1:
                 vectors = maximisation(unit, belongs, vectors)
-    found = maximisation(cells.float(), belongs, vectors)
-    return found * (weights > 0).any(dim=1)[:, None, None]
+    means = maximisation(cells.float(), belongs, vectors)
+    return means * (weights > 0).any(dim=1)[:, None, None]
 
 
 def p_match(comparison: DenseComparison, maps: Tensor, vectors: Tensor, components: int) -> Tensor:

@@ -88,12 +88,12 @@ class StudioClient:
         url = self._base.join(f"api/projects/{project}/export").copy_merge_params(
             {"exportType": "JSON", "download_all_tasks": "false"}
         )
-        found = self._json(self._get(url, _EXPORT_BYTES), f"the export of project {project}")
-        if not isinstance(found, list):
+        tasks = self._json(self._get(url, _EXPORT_BYTES), f"the export of project {project}")
+        if not isinstance(tasks, list):
             raise RequestError(
                 502, f"Label Studio's export of project {project} is not a list: look at its log"
             )
-        return found
+        return tasks
 
     def image(self, address: str) -> bytes:
         """The bytes of an image, whose address in a task is a path on the server or a URL of it."""
@@ -107,10 +107,10 @@ class StudioClient:
                 url = base.join(address.lstrip("/"))  # below a path that a proxy adds
         except (httpx.InvalidURL, ValueError):
             url = httpx.URL()
-        own = (url.scheme, url.host, url.port, url.userinfo) == (base.scheme, base.host, base.port, b"")
+        on_server = (url.scheme, url.host, url.port, url.userinfo) == (base.scheme, base.host, base.port, b"")
         path = unquote(url.path)
         below = path.startswith(base.path) and _PATHS.match(path[len(base.path) - 1 :])
-        if not own or not below or ".." in path or "\\" in path:
+        if not on_server or not below or ".." in path or "\\" in path:
             raise RequestError(
                 422,
                 f"the image {address[:200]!r} is not on {base}: Label Studio itself must serve images: "

@@ -129,14 +129,14 @@ def _studio(options: ServeOptions) -> StudioSettings | None:
 
 def _password(options: ServeOptions) -> str:
     """Of the environment; an address that others reach needs one."""
-    found = "" if options.no_auth else os.environ.get("FEWSEG_PASSWORD", "")
-    if not found and not options.no_auth and (options.host not in _LOOPBACK or options.behind):
+    password = "" if options.no_auth else os.environ.get("FEWSEG_PASSWORD", "")
+    if not password and not options.no_auth and (options.host not in _LOOPBACK or options.behind):
         given = f"--behind {' '.join(options.behind)}" if options.behind else f"--host {options.host}"
         raise ValueError(
             f"{given} can be reached by others: set a password in the environment variable "
             "FEWSEG_PASSWORD, or give --no-auth to let everybody in"
         )
-    return found
+    return password
 
 
 @contextmanager
