@@ -101,6 +101,10 @@ def _at_scales(config: MethodConfig, scales: tuple[float, ...]) -> MethodConfig:
             f"--image-scales is for methods that feed their answer back, canet and scl-canet, not for "
             f"{method_name(config)}: leave it out"
         )
+    if config.refinement.stop_early:
+        logger.warning(
+            "--image-scales: refinement.stop_early is off, as the answer of all scales is refined together"
+        )
     return replace(config, refinement=replace(config.refinement, image_scales=scales, stop_early=False))
 
 
