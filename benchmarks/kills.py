@@ -12,10 +12,10 @@ does the work again to its end. Checked are:
 uv run python benchmarks/kills.py [--kills 20] [--seed 0] [--only label train ...] [--disk] [--log FILE]
 
 With ``--disk`` (root only) the work runs too on a small tmpfs, which fills up, on one that is read-only, and
-on an ext4 that turns read-only after an error while the work writes; on a sound disk with room it then goes on
-to the same end. With ``--log`` a campaign is done in parts: the same command goes on, also with more kills,
-and ends with the sums. Several of these commands may share the file, each with other works (``--only``): one
-for each core.
+on an ext4 that turns read-only after an error while the work writes; on a sound disk with room it goes on to
+the same end. With ``--log`` a campaign is done in parts: the same command goes on, also with more kills, and
+ends with the sums. Several of these commands may share the file, each with other works (``--only``): one for
+each core.
 """
 
 from __future__ import annotations
@@ -584,7 +584,8 @@ def lost(address: str, known: dict[str, object]) -> list[str]:  # noqa: C901
 
 
 def serve(inputs: Path, out: Path) -> None:
-    (out / "tmp").mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # of a read-only disk
+        (out / "tmp").mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(out / "tmp")
     port, keep = (out.parent / "port").read_text(), out / "pages"
     command("serve", "--model", inputs / "tiny.safetensors", "--size", SIZE, "--port", port, "--keep", keep)
