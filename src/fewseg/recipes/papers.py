@@ -60,6 +60,7 @@ from fewseg.recipes.recipe import (
     PLAIN,
     Evaluation,
     Recipe,
+    joined_by,
     register,
 )
 
@@ -296,10 +297,9 @@ def pascal_panet_resnet50() -> Recipe:
 
 def _srpnet(metric: Metric | None = None, *, srp: bool = True) -> Recipe:
     """Iterates by Eq. 12 as printed; there are no such rows for the cosine."""
-    method = SRPNetConfig(
-        metric=metric or Fidelity(), support_weight=float(srp), fusion=IterativeInference(guard=False)
-    )
-    return _prototypes(method, *PLAIN, *(() if metric else (*ITERATED, *ON_SUPPORT)))
+    printed = IterativeInference(guard=False)
+    method = SRPNetConfig(metric=metric or Fidelity(), support_weight=float(srp), fusion=printed)
+    return _prototypes(method, *PLAIN, *(() if metric else (*joined_by(printed), *ON_SUPPORT)))
 
 
 @register(variants.SRPNET_COS)
