@@ -1,9 +1,11 @@
 """``fewseg label --ray`` on a local Ray of two workers, with images and results in an S3 server of moto."""
 
 import os
+import platform
 import re
 import signal
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -225,9 +227,10 @@ def test_missing_credentials_are_named(run, monkeypatch):
 @pytest.mark.parametrize("command", ["label", "evaluate"])
 @pytest.mark.parametrize("what", ["Python", "fewseg"])
 def test_another_version_on_the_cluster_is_named(run, monkeypatch, what, command):
-    monkeypatch.setattr(executors, "__version__", "9.9" if what == "fewseg" else executors.__version__)
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "9.9" if name == what else version(name))
     if what == "Python":
-        monkeypatch.setattr(executors.platform, "python_version", lambda: "9.9")
+        monkeypatch.setattr(platform, "python_version", lambda: "9.9")
     words = rf"the machine \w+ of the Ray cluster has {what} \S+ \(here 9.9\): install the same"
     if command == "label":
         status, text = run("--ray")

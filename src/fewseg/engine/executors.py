@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,6 @@ import torch
 import torch.distributed as dist
 from lightning.fabric import Fabric
 
-from fewseg import __version__
 from fewseg.data.episodes import EpisodeSpec, Way
 from fewseg.data.protocols import LabelSize
 from fewseg.engine.answering import Answering
@@ -424,7 +422,6 @@ def ray_cluster(cpus: int, address: str | None = None) -> Iterator[Any]:
 
 def _check_versions(ray: Any) -> None:
     """Raises a RuntimeError where a machine of the cluster has a different Python or fewseg."""
-    here = {"Python": platform.python_version(), "fewseg": __version__}
 
     def installed() -> Any:  # sent by its code: a different fewseg need not have it
         import platform
@@ -435,6 +432,7 @@ def _check_versions(ray: Any) -> None:
         except PackageNotFoundError:
             return {"Python": platform.python_version(), "fewseg": "none"}
 
+    here = installed()
     at = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     ask = ray.remote(num_cpus=0)(installed)
