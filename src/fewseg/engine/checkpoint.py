@@ -121,8 +121,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         class_split=text["class_split"],
         training=text["training"],
         backbone_digest=text["backbone_digest"],
-        digest=hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16],
+        digest=_digest(path),
     )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _header(stored: str, path: Path) -> dict[str, Any]:
@@ -171,8 +176,8 @@ def load_checkpoint(
         config = _with_backbone(config, weights=backbone_weights)
     elif not about.backbone_digest:
         config = _with_backbone(config, weights=None)
-    with config_of(path):
-        _check_shapes(path, config)
+    with config_of(path), torch.device("meta"):  # before memory is taken for what the config asks for
+        _check_tensors(path, _with_backbone(config, weights=None).build(), whole=not about.backbone_digest)
     method: FewShotSegmenter = config.build()
     digest = method.backbone.digest() if about.backbone_digest else ""
     if digest != about.backbone_digest:
@@ -197,19 +202,27 @@ def config_of(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} has a config that fewseg cannot use ({first_line(error)})") from error
 
 
-def _check_shapes(path: Path, config: MethodConfig) -> None:
-    """Compares the file's tensors with those of its config, before memory is taken for the config's."""
-    with torch.device("meta"):
-        shapes = {k: v.shape for k, v in _with_backbone(config, weights=None).build().state_dict().items()}
+def _check_tensors(path: Path, method: FewShotSegmenter, *, whole: bool = False) -> None:
+    """Compares the tensors in a file with those of a method, by its header; a method on "meta" will do."""
+    parts = method.named_modules()
+    varying = {f"{name}.{k}" for name, part in parts for k in getattr(part, "varying_state", ())}
+    shapes = {k: tuple(v.shape) for k, v in method.state_dict().items() if k not in varying}
     with safe_open(path, framework="pt") as file:
-        keys = set(file.keys())
-        stored = {k: torch.Size(file.get_slice(_MODEL + k).get_shape()) for k in shapes if _MODEL + k in keys}
+        keys = {k.removeprefix(_MODEL): k for k in file.keys() if k.startswith(_MODEL)}  # noqa: SIM118
+        stored = {k: tuple(file.get_slice(keys[k]).get_shape()) for k in keys if k not in varying}
+    needed = shapes if whole else shapes.keys() & model_tensors(method).keys()
+    missing = [k for k in shapes if k in needed and k not in stored]
+    unexpected = [k for k in stored if k not in shapes]
+    if missing or unexpected:
+        raise ValueError(
+            f"{path} does not fit {type(method).__name__}: missing {missing[:5]}, "
+            f"unexpected {unexpected[:5]}; load it with the config it was saved with"
+        )
     wrong = [k for k, shape in stored.items() if shape != shapes[k]]
     if wrong:
         raise ValueError(
-            f"{path} does not fit {type(config).method.__name__}: {wrong[0]} is "
-            f"{tuple(stored[wrong[0]])}, by the config in the file it must be "
-            f"{tuple(shapes[wrong[0]])}: the file was edited"
+            f"{path} does not fit {type(method).__name__}: {wrong[0]} is {stored[wrong[0]]}, by the config "
+            f"in the file it must be {shapes[wrong[0]]}: the file was edited"
         )
 
 
@@ -220,40 +233,39 @@ def load_method(path: Path | str, *, backbone_weights: str | None = None) -> Few
 
 def load_tensors(method: FewShotSegmenter, path: Path) -> None:
     """Loads a checkpoint's model tensors into a method of the same config."""
+    _check_tensors(path, method)
     with safe_open(path, framework="pt") as file:
         keys = [k for k in file.keys() if k.startswith(_MODEL)]  # noqa: SIM118 - not a mapping
         state = {k.removeprefix(_MODEL): file.get_tensor(k) for k in keys}
     try:
-        report = method.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit {type(method).__name__}: {error}") from error
-    missing = [k for k in report.missing_keys if k in model_tensors(method)]
-    if missing or report.unexpected_keys:
-        raise ValueError(
-            f"{path} does not fit {type(method).__name__}: missing {missing[:5]}, "
-            f"unexpected {report.unexpected_keys[:5]}; load it with the config it was saved with"
-        )
+        method.load_state_dict(state, strict=False)
+    except (RuntimeError, TypeError, ValueError) as error:  # numbers of another type, a history cut off
+        raise ValueError(f"{path} does not fit {type(method).__name__}: {first_line(error)}") from error
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, path: Path) -> None:
     """Loads a checkpoint's optimiser state."""
-    state: dict[int, dict[str, Tensor]] = {}
+    keys: dict[int, dict[str, str]] = {}
+    shapes = [tuple(p.shape) for group in optimiser.param_groups for p in group["params"]]
     with safe_open(path, framework="pt") as file:
         for key in file.keys():  # noqa: SIM118 - not a mapping
             index, _, slot = key.removeprefix(_OPTIMISER).partition(".")
             if key.startswith(_OPTIMISER) and index.isdecimal():
-                state.setdefault(int(index), {})[slot] = file.get_tensor(key)
-    if not state:
-        raise ValueError(f"{path} holds no optimiser state: training resumes from last.safetensors only")
-    shapes = [p.shape for group in optimiser.param_groups for p in group["params"]]
-    for index, slots_of_parameter in state.items():
-        shape = shapes[index] if index < len(shapes) else None
-        slots = {slot: () if slot == "step" else shape for slot in _SLOTS[type(optimiser)]}
-        if {slot: value.shape for slot, value in slots_of_parameter.items()} != slots:
-            raise ValueError(
-                f"{path} has a state of parameter {index} that does not fit {type(optimiser).__name__}: the "
-                "file was edited"
-            )
+                keys.setdefault(int(index), {})[slot] = key
+        if not keys:
+            raise ValueError(f"{path} holds no optimiser state: training resumes from last.safetensors only")
+        for index, slots_of_parameter in keys.items():  # by the header, before memory is taken
+            shape = shapes[index] if index < len(shapes) else None
+            slots = {slot: () if slot == "step" else shape for slot in _SLOTS[type(optimiser)]}
+            stored = {
+                slot: tuple(file.get_slice(key).get_shape()) for slot, key in slots_of_parameter.items()
+            }
+            if stored != slots:
+                raise ValueError(
+                    f"{path} has a state of parameter {index} that does not fit {type(optimiser).__name__}: "
+                    "the file was edited"
+                )
+        state = {i: {slot: file.get_tensor(k) for slot, k in slots.items()} for i, slots in keys.items()}
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -292,6 +292,7 @@ def _empty_whole(hw: tuple[int, int]) -> Tensor:
 
 
 _KEY, _SCHEMA = "fewseg-supports", 1
+_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "U8": torch.uint8}  # by their names in the file
 
 
 def save_supports(path: Path, supports: SupportSet, model: Model) -> None:
@@ -376,8 +377,7 @@ def load_supports(path: Path, model: Model) -> SupportSet:
                     f"{model.precision}): features of different models are incompatible. Use the same "
                     "checkpoint, input size, views, fusion and precision, or encode the supports again"
                 )
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        return _checked(header, tensors, model)
+            return _checked(header, file, model)
     except (DataError, MemoryError):
         raise
     except Exception as error:  # an edited file can raise anything
@@ -386,11 +386,11 @@ def load_supports(path: Path, model: Model) -> SupportSet:
         ) from error
 
 
-def _checked(header: dict[str, Any], tensors: dict[str, Tensor], model: Model) -> SupportSet:
+def _checked(header: dict[str, Any], file: Any, model: Model) -> SupportSet:
     """The set of a file, after checking that its values could come from :func:`save_supports`."""
     classes, shapes = tuple(map(str, header["classes"])), model.map_shapes()
     check_classes(classes)
-    images = [_support(i, shot, classes, tensors, model, shapes) for i, shot in enumerate(header["shots"])]
+    images = [_support(i, shot, classes, file, model, shapes) for i, shot in enumerate(header["shots"])]
     values = header.get("value_range")
     if values is not None:
         low, high = map(float, values)
@@ -409,7 +409,7 @@ def _support(
     i: int,
     stored: dict[str, Any],
     classes: tuple[str, ...],
-    tensors: dict[str, Tensor],
+    file: Any,
     model: Model,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> SupportImage:
@@ -422,14 +422,19 @@ def _support(
         raise ValueError(
             f"image {i} has views at other places or of other sizes than the model cuts from {size} pixels"
         )
-    count, kinds = len(windows), {torch.float32, *([torch.bfloat16] if model.precision == "bf16" else [])}
+    count, kinds = len(windows), (torch.float32, *([torch.bfloat16] if model.precision == "bf16" else []))
+    keys = set(file.keys())
 
-    def tensor(key: str, what: str, shape: tuple[int, ...], dtypes: Collection[torch.dtype]) -> Tensor:
-        values = tensors.get(key)
-        if values is None or tuple(values.shape) != shape or values.dtype not in dtypes:
-            got = "none" if values is None else f"{tuple(values.shape)} {values.dtype}"
-            raise ValueError(f"image {i} needs {what} of {shape} {next(iter(dtypes))}, got {got}")
-        return values
+    def tensor(key: str, what: str, shape: tuple[int, ...], dtypes: Sequence[torch.dtype]) -> Tensor:
+        got = "none"
+        if key in keys:  # what the header states is checked before memory is taken
+            stored = file.get_slice(key)
+            stored_shape, name = tuple(stored.get_shape()), stored.get_dtype()
+            dtype = _DTYPES.get(name)
+            if stored_shape == shape and dtype in dtypes:
+                return cast(Tensor, file.get_tensor(key))
+            got = f"{stored_shape} {dtype or name}"
+        raise ValueError(f"image {i} needs {what} of {shape} {dtypes[0]}, got {got}")
 
     def mask(key: str, name: str, shape: tuple[int, ...]) -> Tensor:
         values = tensor(key, f"a mask of {name!r}", shape, (torch.uint8,))
@@ -448,7 +453,7 @@ def _support(
     names = {j: classes[j] for j in stored["masks"]}
     masks = {name: mask(f"masks.{i}.{j}", name, (count, box, box)) for j, name in names.items()}
     places = {name: f"whole.{i}.{j}" for j, name in names.items()}
-    whole = {name: mask(key, name, _whole_size(size)) for name, key in places.items() if key in tensors}
+    whole = {name: mask(key, name, _whole_size(size)) for name, key in places.items() if key in keys}
     image = EncodedImage(
         features=Features(maps=maps, image_size=(box, box)),
         windows=windows,

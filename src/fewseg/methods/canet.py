@@ -238,6 +238,8 @@ class PredictionHistory(nn.Module):
     zero with probability p_r, 0.7 in the paper, 0.9 in the released SCL code.
     """
 
+    varying_state = ("ids", "maps")  # tensors of a checkpoint whose sizes the config does not determine
+
     def __init__(self, reset: float) -> None:
         super().__init__()
         if not 0.0 <= reset <= 1.0:
@@ -293,7 +295,7 @@ class PredictionHistory(nn.Module):
         error_msgs: list[str],
     ) -> None:
         """Takes the history of a state dict, or none; called by ``load_state_dict``."""
-        names = (f"{prefix}ids", f"{prefix}maps")
+        names = tuple(f"{prefix}{name}" for name in self.varying_state)
         ids, maps = (state_dict.get(name) for name in names)
         self._maps = {}
         if ids is not None and maps is not None:

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,10 +64,12 @@ def create_app(
     """The server of a model.
 
     ``label_options`` are those by which ``fewseg label`` uses the same model; pages are kept in a folder.
-    A request must name one of ``hosts``, as a foreign site could lead here, and bring the ``password`` where
-    there is one; Label Studio's addresses have their own.
+    A request must name one of ``hosts``, as the name of a foreign site could lead here, or an IP address. It
+    must bring the ``password`` where there is one; in place of it, Label Studio's addresses need the user of
+    its settings, if that has one.
     """
     limits, shared = limits or Limits(), SharedModel(model)
+    own_password = STUDIO_PATHS if label_studio is not None and label_studio.user else ()
     pages = Pages(shared, limits, kept=None if keep is None else KeptPages(keep))
 
     @asynccontextmanager
@@ -90,7 +93,7 @@ def create_app(
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         response = _refuse_foreign(request, hosts)
-        if response is None and password and request.url.path not in STUDIO_PATHS:
+        if response is None and password and request.url.path not in own_password:
             response = _refuse_stranger(request, password)
         response = response or await call_next(request)
         for name, value in _HEADERS.items():
@@ -111,8 +114,12 @@ def create_app(
 def _refuse_foreign(request: Request, hosts: Sequence[str] | None) -> Response | None:
     """The answer to a request for another host name or from a page of another site, else None."""
     host = request.headers.get("host", "")
-    if hosts is not None and _host_name(host) not in hosts:
-        text = f"the host must be one of {', '.join(hosts)}, got {host!r}: open the page by one of them"
+    name = _host_name(host)
+    if hosts is not None and name not in hosts and not _is_address(name):
+        text = (
+            f"the host must be one of {', '.join(hosts)}, or an IP address, got {host!r}: open the page by "
+            "one of them, or start the server with --behind and this name"
+        )
         return JSONResponse({"detail": text}, 421)
     origin = request.headers.get("origin")
     same_site = origin in (f"http://{host}", f"https://{host}")
@@ -126,6 +133,13 @@ def _host_name(host: str) -> str | None:
     """The name in a Host header, without its port; None where it is not a name and a port alone."""
     match = _HOST.fullmatch(host)
     return (match["name"] or match["address"]).lower() if match else None
+
+
+def _is_address(name: str | None) -> bool:
+    """Whether a host is an IP address, which no site can have lead elsewhere."""
+    with suppress(ValueError):
+        return bool(ip_address(name or ""))
+    return False
 
 
 def _refuse_stranger(request: Request, password: str) -> Response | None:

@@ -9,7 +9,7 @@ import re
 import secrets
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -368,6 +368,7 @@ class Backend:
         self._shots, self._judging = settings.shots, shared.judging
         self._lock = threading.Lock()
         self._projects: OrderedDict[int, Project] = OrderedDict()
+        self._events: deque[float] = deque(maxlen=_EVENTS_A_MINUTE)  # when the last ones came
         self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="label-studio")
 
     @property
@@ -444,6 +445,13 @@ class Backend:
             answer.prediction(f"task-{number}"), config.from_name, config.to_name, known.version, config.tool
         )
 
+    def count_event(self) -> None:
+        """Refuses an event where too many came within a minute."""
+        now = time.monotonic()
+        if len(self._events) == _EVENTS_A_MINUTE and now - self._events[0] < _MINUTE:
+            raise RequestError(429, f"at most {_EVENTS_A_MINUTE} events a minute are read: send fewer")
+        self._events.append(now)
+
     def webhook(self, event: Mapping[str, Any]) -> bool:
         """Has a project's annotations read again after a change, and returns whether the event is of one."""
         action, project = event.get("action"), event.get("project")
@@ -460,6 +468,8 @@ class Backend:
 # ---- the protocol in HTTP
 
 _EVENT_BYTES = MIB
+_MINUTE = 60.0
+_EVENTS_A_MINUTE = 120  # that are read; annotations are read again without them too
 _ANSWERS_AT_ONCE = 8  # each may wait for Label Studio, in a thread that the page does not need
 
 STUDIO_PATHS = ("/health", "/setup", "/predict", "/versions", "/webhook")
@@ -470,8 +480,8 @@ _basic = HTTPBasic(auto_error=False, realm="fewseg")
 def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits, bodies: Bodies) -> APIRouter:
     """The addresses of the protocol.
 
-    All but ``/webhook`` require the user of the settings: Label Studio sends none there, and an event only
-    has annotations read again.
+    All but ``/webhook`` require the user of the settings: Label Studio sends none there. An event only has
+    annotations read again, and so many a minute are taken.
     """
     backend = Backend(settings, shared, limits)
     router, threads = APIRouter(), CapacityLimiter(_ANSWERS_AT_ONCE)
@@ -516,6 +526,7 @@ def studio_router(settings: StudioSettings, shared: SharedModel, limits: Limits,
 
     @router.post("/webhook")
     async def webhook(request: Request) -> dict[str, bool]:
+        backend.count_event()
         return {"stale": backend.webhook(await _event(request, bodies))}
 
     return router

@@ -33,8 +33,9 @@ class ServeOptions:
     # (any user name), in the environment variable FEWSEG_PASSWORD. It is readable on the way without TLS.
     host: str = "127.0.0.1"
     port: int = 8017  # to listen on; 0 for any free one.
-    # names under which a reverse proxy on this machine passes requests on, such as labels.example.org; the
-    # server then needs a password too.
+    # names by which the server is reached: those that a reverse proxy on this machine passes on, such as
+    # labels.example.org, or with --host those that others know this machine by, beside its own and IP
+    # addresses. The server then needs a password.
     behind: tuple[str, ...] = ()
     no_auth: bool = False  # no password on any address: everybody who reaches it can use the page.
     max_pixels: int = 40_000_000  # larger images are refused.
@@ -47,7 +48,7 @@ class ServeOptions:
     keep: Path | None = None
     # URL of a Label Studio to be the ML backend of as well. Its API token is read from the environment
     # variable LABEL_STUDIO_API_KEY; where BASIC_AUTH_USER and BASIC_AUTH_PASS are set, Label Studio must send
-    # them.
+    # them. They are needed wherever the page needs a password.
     label_studio: str | None = None
     label_studio_shots: int = 10  # how many of the newest annotated tasks of each class are supports.
     # which model is used, and how. auto chooses anew at each change of the examples: half a minute each time.
@@ -79,13 +80,11 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
     remove_left(Path(tempfile.gettempdir()))
     # before the model is loaded: errors come at once
     with _listen(options.host, options.port) as listener, _kept(options.keep):
-        names = (*_LOOPBACK, *map(str.lower, options.behind))
-        hosts = names if options.host in _LOOPBACK else None
         model = load_model(options.model)
         app = create_app(
             model,
             limits,
-            hosts=hosts,
+            hosts=_hosts(options),
             label_studio=studio,
             password=password,
             label_options=label_options(options.model),
@@ -113,27 +112,46 @@ def label_options(options: ModelOptions) -> str:
     return " ".join(words)
 
 
+def _hosts(options: ServeOptions) -> tuple[str, ...]:
+    """The names by which a request may call the server."""
+    own = () if options.host in _LOOPBACK else (options.host, socket.gethostname())
+    return tuple(dict.fromkeys(map(str.lower, (*_LOOPBACK, *own, *options.behind))))
+
+
 def _studio(options: ServeOptions) -> StudioSettings | None:
     from fewseg.serve.label_studio_client import StudioSettings
 
     if options.label_studio is None:
         return None
-    return StudioSettings(
+    settings = StudioSettings(
         url=options.label_studio,
         key=os.environ.get("LABEL_STUDIO_API_KEY", ""),
         user=os.environ.get("BASIC_AUTH_USER"),
         password=os.environ.get("BASIC_AUTH_PASS"),
         shots=options.label_studio_shots,
     )
+    if not settings.user and not options.no_auth and _exposed(options):
+        raise ValueError(
+            f"{_exposed(options)} can be reached by others, and Label Studio's addresses with it: set "
+            "BASIC_AUTH_USER and BASIC_AUTH_PASS in the environment, here and in Label Studio, or give "
+            "--no-auth to let everybody in"
+        )
+    return settings
+
+
+def _exposed(options: ServeOptions) -> str:
+    """The option by which others reach the server; empty where none does."""
+    if options.behind:
+        return f"--behind {' '.join(options.behind)}"
+    return "" if options.host in _LOOPBACK else f"--host {options.host}"
 
 
 def _password(options: ServeOptions) -> str:
     """Of the environment; an address that others reach needs one."""
     password = "" if options.no_auth else os.environ.get("FEWSEG_PASSWORD", "")
-    if not password and not options.no_auth and (options.host not in _LOOPBACK or options.behind):
-        given = f"--behind {' '.join(options.behind)}" if options.behind else f"--host {options.host}"
+    if not password and not options.no_auth and _exposed(options):
         raise ValueError(
-            f"{given} can be reached by others: set a password in the environment variable "
+            f"{_exposed(options)} can be reached by others: set a password in the environment variable "
             "FEWSEG_PASSWORD, or give --no-auth to let everybody in"
         )
     return password
@@ -158,7 +176,7 @@ def _welcome(options: ServeOptions, port: int) -> str:
     lines = [f"open http://{host}:{port}/ (stop with Ctrl-C)"]
     if options.label_studio is not None:
         lines.append(f"ML backend of {options.label_studio}: connect this address in a project's settings")
-    if (options.host not in _LOOPBACK or options.behind) and options.no_auth:
+    if _exposed(options) and options.no_auth:
         lines.append("everybody who reaches this address can use the page: there is no password")
     return "\n".join(lines)
 

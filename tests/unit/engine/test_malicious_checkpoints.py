@@ -9,16 +9,20 @@ import resource
 import struct
 import tarfile
 import zipfile
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from fewseg.engine.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from fewseg.engine.config_json import config_from_json
 from fewseg.engine.released import import_checkpoint
 from fewseg.inference.supports import load_supports
 from fewseg.methods.pfenet import PFENetConfig
-from small_segmenters import model, tiny, tiny_checkpoint
+from small_segmenters import model, tiny, tiny_checkpoint, with_squares
 
 
 class RunsCode:
@@ -147,23 +151,89 @@ def test_a_sparse_file_with_a_header_of_gigabytes_is_not_read(tmp_path):
     assert growth(lambda: refused(path)) < 64
 
 
-@pytest.mark.parametrize("change", [{"channels": 10**9}, {"channels": 1e300}, {"channels": -1}])
-def test_a_config_that_asks_for_more_than_the_file_holds_is_refused(tmp_path, change):
+def edited(tmp_path, change):
+    """A checkpoint of one scale with a changed config, and other tensors."""
     path = tmp_path / "a.safetensors"
     config = replace(tiny(PFENetConfig()), scales=(1.0,))
     save_checkpoint(path, config.build().eval(), Checkpoint(config=config), whole=True)
-    raw = path.read_bytes()
-    size = struct.unpack("<Q", raw[:8])[0]
-    header = json.loads(raw[8 : 8 + size])
-    text = json.loads(header["__metadata__"]["fewseg"])
-    text["config"].update(change)
-    header["__metadata__"]["fewseg"] = json.dumps(text)
-    new = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(new)) + new + raw[8 + size :])
+    with safe_open(path, framework="pt") as file:
+        tensors, text = {k: file.get_tensor(k) for k in file.keys()}, json.loads(file.metadata()["fewseg"])  # noqa: SIM118
+    change(text, tensors)
+    save_file(tensors, path, metadata={"fewseg": json.dumps(text)})
+    return path
 
+
+@pytest.mark.parametrize("channels", [10**9, 1e300, -1])
+def test_a_config_that_asks_for_more_than_the_file_holds_is_refused(tmp_path, channels):
     def read():
         with pytest.raises(ValueError, match=path.name):
             load_checkpoint(path)
+
+    path = edited(tmp_path, lambda text, _: text["config"].update(channels=channels))
+    assert growth(read) < 64
+
+
+def test_a_config_whose_large_tensors_are_not_in_the_file_is_refused_before_memory_is_taken(tmp_path):
+    def widen(text, tensors):
+        text["config"].update(channels=2500)
+        with torch.device("meta"):
+            shapes = {k: v.shape for k, v in config_from_json(text["config"]).build().state_dict().items()}
+        for key in [k for k in tensors if shapes[k.removeprefix("model.")] != tensors[k].shape]:
+            del tensors[key]
+
+    def read():
+        with pytest.raises(ValueError, match=r"a\.safetensors does not fit PFENet: missing \['\w+"):
+            load_checkpoint(path)
+
+    path = edited(tmp_path, widen)
+    assert growth(read) < 64
+
+
+def test_a_trunk_that_is_not_in_the_file_is_not_a_random_one(tmp_path):
+    def cut(_, tensors):
+        for key in [k for k in tensors if k.startswith("model.backbone.")]:
+            del tensors[key]
+
+    with pytest.raises(ValueError, match=r"does not fit PFENet: missing \['backbone\."):
+        load_checkpoint(edited(tmp_path, cut))
+
+
+def test_tensors_that_no_config_has_are_refused_before_they_are_read(tmp_path):
+    path = tiny_checkpoint(tmp_path / "a.safetensors")
+    enlarged(path, "model.more")
+
+    def read():
+        with pytest.raises(ValueError, match=r"missing \[\], unexpected \['more'\]"):
+            load_checkpoint(path)
+
+    assert growth(read) < 64
+
+
+def enlarged(path, key, size=2**27):
+    """Gives a file a large tensor of zeros, as a hole, which takes no room on the disk."""
+    raw = path.read_bytes()
+    start = 8 + struct.unpack("<Q", raw[:8])[0]
+    header, end = json.loads(raw[8:start]), len(raw) - start
+    if key in header:
+        header[f"before.{key}"] = header[key]
+    header[key] = tensor([size], [end, end + size], "U8")
+    new = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(new)) + new + raw[start:])
+    os.truncate(path, path.stat().st_size + size)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"), [("more", None), ("masks.0.0", r"a mask of 'square' of \(.*, got \(134217728,\)")]
+)
+def test_a_support_set_is_read_by_what_it_must_hold(tmp_path, key, message):
+    supports = with_squares(shots=1)
+    path = tmp_path / "a.safetensors"
+    supports.save_supports(path)
+    enlarged(path, key)
+
+    def read():
+        with nullcontext() if message is None else pytest.raises(ValueError, match=message):
+            assert load_supports(path, model()).classes == ("square",)
 
     assert growth(read) < 64
 

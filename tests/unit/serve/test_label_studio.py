@@ -367,6 +367,30 @@ def test_a_user_and_a_password_are_required_where_they_are_set_but_not_of_events
     assert re.fullmatch("fewseg-[0-9a-f]{12}", version)
 
 
+def test_the_password_of_the_page_guards_label_studio_where_it_has_none_of_its_own(server):
+    app = create_app(model(), hosts=("127.0.0.1",), label_studio=settings_for(server), password="word")
+    http = TestClient(app, base_url="http://127.0.0.1:8017")
+    for path in ("/health", "/versions"):
+        assert http.get(path).status_code == 401
+    for path in ("/setup", "/predict", "/webhook"):
+        assert http.post(path, json={}).status_code == 401
+    assert http.get("/health", auth=("any", "word")).status_code == 200
+    own = settings_for(server, user="me", password="secret")
+    http = TestClient(create_app(model(), label_studio=own, password="word"))
+    assert http.get("/health", auth=("any", "word")).status_code == 401
+    assert http.get("/health", auth=("me", "secret")).status_code == 200
+    assert http.get("/", auth=("me", "secret")).status_code == 401
+
+
+def test_a_flood_of_events_is_refused_and_later_ones_are_taken(server, monkeypatch):
+    monkeypatch.setattr(projects, "_EVENTS_A_MINUTE", 3)
+    studio = Studio(server)
+    answers = [studio.event("ANNOTATION_CREATED").status_code for _ in range(5)]
+    assert answers == [200] * 3 + [429] * 2
+    monkeypatch.setattr(projects, "_MINUTE", 0.0)
+    assert studio.event("ANNOTATION_CREATED").status_code == 200
+
+
 def test_the_page_is_as_strict_as_without(server):
     http = Studio(server).http
     assert http.get("/api/session").status_code == 401
