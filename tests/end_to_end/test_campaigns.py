@@ -33,7 +33,7 @@ def run(script, *words):
     ],
 )
 def test_killed_works_end_as_undisturbed_ones_and_leave_nothing(kills, works):
-    found = run("kills.py", "--kills", str(kills), "--amount", "6", "--only", *works)
+    found = run("kills.py", "--kills", str(kills), "--amount", "12", "--only", *works)
     assert [(each["work"], each["kills"], each["wrong"]) for each in found] == [(k, kills, []) for k in works]
 
 
