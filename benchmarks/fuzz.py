@@ -2,15 +2,17 @@
 
 A seeded mutator makes them: truncations, bit flips, pieces moved, huge numbers, deep nesting, values of other
 kinds, keys twice, NaN, odd unicode, paths that leave the folder, bombs. Each input is read in a child process
-with a limit of memory and of time; an audit hook reports whatever is executed, and files that are opened for
-writing outside the folder. Wrong are: an error of other kinds than ValueError, OSError and RuntimeError; a
-text that is empty, of several lines, or names no file; an HTTP status of 500 and above (but 502, of a Label
-Studio that is not there, 503 and 507); a crash; a hang.
+with a limit of memory and of time; an audit hook reports whatever is executed or connected, and whatever is
+written, made, moved or removed outside the folder. Requests go to the page and to the Label Studio backend,
+whose Label Studio answers with mutated exports and pictures. Wrong are: an error of other kinds than
+ValueError, OSError and RuntimeError; a text that is empty, of several lines, or names no file; an HTTP status
+of 500 and above (but 502, of a Label Studio that answers nonsense, 503 and 507); a crash; a hang.
 
 uv run python benchmarks/fuzz.py [--count 1000] [--seed 0] [--only coco png ...] [--log fuzz.jsonl]
 
 With ``--log`` a campaign is done in parts: the same command goes on, also with a larger count, and ends with
-the sums.
+the sums. Several of these commands may share the file, each with other readers (``--only``): one for each
+core.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from parts import keep, lines_of, total
+from parts import in_memory, keep, lines_of, total
 
 MIB = 2**20
 
@@ -255,6 +257,77 @@ def npz_bytes(rng: np.random.Generator, content: bytes) -> bytes:
     return file.getvalue()
 
 
+def pth_bytes(rng: np.random.Generator, content: bytes) -> bytes:
+    """A file of torch.save with its pickle or another member changed, or one that would execute something."""
+    import io
+    import pickle
+    import zipfile
+
+    if rng.random() < 0.2:
+        return mutate_bytes(rng, content)
+    if rng.random() < 0.1:
+        pickled = pickle.dumps({"a": Executes()}, protocol=int(rng.integers(5)))
+        if rng.random() < 0.5:
+            return pickled
+    else:
+        pickled = b""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as stored, zipfile.ZipFile(file, "w") as out:
+        names = stored.namelist()
+        chosen = names[int(rng.integers(len(names)))] if rng.random() < 0.5 else names[0]
+        for name in names:
+            data = stored.read(name)
+            if pickled and name.endswith("data.pkl"):
+                data = pickled
+            elif name == chosen:
+                data = mutate_bytes(rng, data)
+            out.writestr(name, data)
+    return file.getvalue()
+
+
+class Executes:
+    """Runs a command where its pickle is loaded without a check."""
+
+    def __reduce__(self) -> tuple:
+        return os.system, ("true",)
+
+
+def zip_bytes(rng: np.random.Generator, files: dict[str, bytes]) -> bytes:  # noqa: C901
+    """An archive of masks: paths that leave it, links, names twice, bombs, or bytes changed."""
+    import io
+    import warnings
+    import zipfile
+
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as out, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, data in files.items():
+            out.writestr(name, data)
+        kind = int(rng.integers(9))
+        some = next(iter(files.values()))
+        if kind == 0:
+            for name in ("../out.png", "a/../../out.png", "/tmp/out.png", "..\\out.png", "masks/\udc80.png"):
+                with suppress(ValueError):
+                    out.writestr(name, some)
+        elif kind == 1:
+            link = zipfile.ZipInfo("masks/9.png")
+            link.external_attr = 0o120777 << 16
+            out.writestr(link, "/etc/passwd")
+        elif kind == 2:
+            out.writestr("masks/8.png", bytes(int(rng.choice([10**6, 10**8]))))
+        elif kind == 3:
+            for k in range(int(rng.choice([300, 21_000]))):
+                out.writestr(f"masks/x{k}.png", b"")
+        elif kind == 4:
+            for _ in range(3):
+                out.writestr(next(iter(files)), some)
+        elif kind == 5:
+            out.writestr("/".join(["d"] * int(rng.choice([50, 2000]))) + "/0.png", some)
+        elif kind == 6:
+            out.writestr("masks/classes.txt", text_bytes(rng, b"thing\nother\n"))
+    return mutate_bytes(rng, file.getvalue()) if rng.random() < 0.3 else file.getvalue()
+
+
 # ---------------------------------------------------------------- readers
 
 
@@ -457,12 +530,19 @@ def make_weights(root: Path) -> list[Path]:
     return [root / "a.safetensors"]
 
 
+def make_pth(root: Path) -> list[Path]:
+    import torch
+
+    torch.save(small_model().method.backbone.trunk.named.state_dict(), root / "a.pth")
+    return [root / "a.pth"]
+
+
 def use_weights(root: Path) -> None:
     from dataclasses import replace
 
+    (path,) = root.glob("a.*")
     config = small_model().config
-    backbone = replace(config.backbone, weights=str(root / "a.safetensors"))
-    replace(config, backbone=backbone).build()
+    replace(config, backbone=replace(config.backbone, weights=str(path))).build()
 
 
 def make_supports(root: Path) -> list[Path]:
@@ -539,6 +619,7 @@ def read_predictions(root: Path) -> None:
     list(read_jsonl(root / "made/predictions.jsonl"))
 
 
+@cache
 def readers() -> dict[str, Reader]:
     checkpoint = {"mutate": safetensors_bytes, "read": read_a_checkpoint}
     return {
@@ -549,6 +630,7 @@ def readers() -> dict[str, Reader]:
         "masks": annotations(written("png"), png_bytes, "made"),
         "coco": annotations(written("coco"), json_bytes, "made/coco.json"),
         "labelme": annotations(written("labelme-polygons"), json_bytes, "made/labelme"),
+        "labelme-masks": annotations(written("labelme"), json_bytes, "made/labelme"),
         "label-studio": annotations(written("label-studio"), json_bytes, "made/*.json"),
         "label-studio-tools": annotations(in_text("a.json", json.dumps(STUDIO)), json_bytes, "a.json"),
         "label-studio-min": annotations(in_text("a.json", json.dumps(MINIMAL)), json_bytes, "a.json"),
@@ -561,6 +643,7 @@ def readers() -> dict[str, Reader]:
         "checkpoint": Reader(make=make_checkpoint, **checkpoint),
         "trained-checkpoint": Reader(make=make_trained, **checkpoint),
         "weights": Reader(make=make_weights, mutate=safetensors_bytes, read=use_weights),
+        "weights-pth": Reader(make=make_pth, mutate=pth_bytes, read=use_weights),
         "result": Reader(make=make_result, mutate=json_bytes, read=read_table),
         "counts": Reader(make=make_counts, mutate=npz_bytes, read=read_result),
         "manifest": Reader(make=make_manifest, mutate=json_bytes, read=use_manifest),
@@ -570,91 +653,186 @@ def readers() -> dict[str, Reader]:
 # ---------------------------------------------------------------- requests
 
 
-def requests(rng: np.random.Generator, client: object, token: str) -> int:
-    """Sends one odd request to the page; its status."""
+def png(rng: np.random.Generator, mask: bool = False, changed: float = 0.5) -> bytes:
+    import io
+
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(picture(int(rng.integers(9)), mask=mask)).save(file, format="PNG")
+    return png_bytes(rng, file.getvalue()) if rng.random() < changed else file.getvalue()
+
+
+def hints(rng: np.random.Generator) -> bytes:
+    """What a person painted, below each other: classes and kinds."""
+    import io
+
+    from PIL import Image
+
+    planes = np.concatenate([picture(0, mask=True), picture(0, mask=True)])
+    if rng.random() < 0.3:
+        planes[40:] = rng.integers(0, int(rng.choice([2, 3, 9])), planes[40:].shape)
+    file = io.BytesIO()
+    Image.fromarray(planes).save(file, format="PNG")
+    return png_bytes(rng, file.getvalue()) if rng.random() < 0.4 else file.getvalue()
+
+
+def uploaded_masks(rng: np.random.Generator) -> bytes:
+    """An archive of masks or of annotations, or annotations alone."""
+    kind = int(rng.integers(4))
+    if kind == 0:
+        return json_bytes(rng, json.dumps(VIA).encode())
+    if kind == 1:
+        return zip_bytes(rng, {"annotations.xml": text_bytes(rng, CVAT.encode())})
+    if kind == 2:
+        return zip_bytes(
+            rng, {"a.json": json_bytes(rng, json.dumps(STUDIO).encode()), "images/0.png": png(rng)}
+        )
+    return zip_bytes(rng, {f"masks/{k}.png": png(rng, mask=True, changed=0.2) for k in range(2)})
+
+
+STUDIO_ROUTES = ("/setup", "/predict", "/webhook")
+
+
+def studio_body(rng: np.random.Generator, path: str) -> bytes:
+    """What Label Studio sends, more often than not without a change: an odd one ends at the first check."""
+    project = f"{int(rng.integers(1, 20))}.1"
+    view = VIEW if rng.random() < 0.7 else text_bytes(rng, VIEW.encode()).decode("utf-8", "replace")
+    value = {
+        "/setup": {"project": project, "schema": view, "hostname": "http://x", "access_token": "x"},
+        "/predict": {
+            "tasks": STUDIO, "label_config": view, "project": project, "params": {"context": {}},
+        },
+        "/webhook": {
+            "action": "ANNOTATION_CREATED", "project": {"id": int(rng.integers(1, 20))}, "task": STUDIO[0],
+        },
+    }[path]  # fmt: skip
+    text = json.dumps(value) if rng.random() < 0.6 else mutate_json(rng, value)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def body_of(rng: np.random.Generator, method: str, path: str) -> bytes:
+    if method not in ("PUT", "POST"):
+        return b""
+    if path in STUDIO_ROUTES:
+        return studio_body(rng, path)
+    if path == "/api/masks":
+        return uploaded_masks(rng)
+    return hints(rng) if path.endswith("complete") else png(rng, mask=path.endswith("labels"))
+
+
+def requests(rng: np.random.Generator, client: object, token: str) -> str:
+    """Sends one odd request to the page or to the backend; how it ended."""
+    from urllib.parse import quote, urlencode
+
     images = client.get("/api/session", headers={"X-Fewseg-Session": token}).json().get("images", [])
     known = images[int(rng.integers(len(images)))]["id"] if images else "x"
     odd = lambda: str(ODD[int(rng.integers(len(ODD)))])  # noqa: E731
-    id = known if rng.random() < 0.7 else odd()
+    id = known if rng.random() < 0.8 else odd()
     routes = (
-        ("POST", "/api/sessions"), ("GET", "/api/session"), ("POST", "/api/images"),
+        ("POST", "/api/sessions"), ("GET", "/api/session"), ("POST", "/api/images"), ("POST", "/api/images"),
         ("GET", f"/api/images/{id}/picture"), ("GET", f"/api/images/{id}/labels"),
-        ("PUT", f"/api/images/{id}/labels"), ("DELETE", f"/api/images/{id}/labels"),
+        ("GET", f"/api/images/{id}/file"), ("DELETE", f"/api/images/{id}"),
+        ("PUT", f"/api/images/{id}/labels"), ("PUT", f"/api/images/{id}/labels"),
+        ("DELETE", f"/api/images/{id}/labels"), ("POST", f"/api/images/{id}/complete"),
         ("GET", f"/api/images/{id}/quality"), ("POST", "/api/classes"), ("PUT", "/api/classes/1"),
-        ("DELETE", f"/api/classes/{odd()[:9]}"), ("GET", "/api/download/png"),
-        ("GET", f"/api/download/{odd()[:9]}"),
+        ("DELETE", f"/api/classes/{rng.choice(['1', '2', odd()[:9]])}"),
+        ("POST", "/api/masks"), ("POST", "/api/masks"), ("POST", "/api/masks"),
+        ("POST", "/api/undo"), ("POST", "/api/redo"), ("GET", "/api/advice"), ("GET", "/api/examples"),
+        ("GET", f"/api/download/{rng.choice(['png', 'coco', 'label-studio', 'yolo', 'cvat', 'labelme'])}"),
+        ("GET", f"/api/download/{odd()[:9]}"), ("DELETE", "/api/session"),
         ("GET", "/../../etc/passwd"), ("GET", "/%2e%2e/%2e%2e/etc/passwd"), ("GET", f"/{odd()[:99]}"),
-        ("POST", "/setup"), ("POST", "/predict"), ("POST", "/webhook"), ("GET", "/versions"),
+        *(("POST", path) for path in STUDIO_ROUTES * 2), ("GET", "/versions"), ("GET", "/health"),
     )  # fmt: skip
     method, path = routes[int(rng.integers(len(routes)))]
-    words = {"name": odd(), "threshold": odd(), "role": rng.choice(["support", "accepted", odd()])}
-    query = {key: value for key, value in words.items() if rng.random() < 0.5}
-    body = b""
-    if method in ("PUT", "POST"):
-        if path in ("/setup", "/predict", "/webhook"):
-            task = {
-                "tasks": STUDIO[:1],
-                "label_config": "<View/>",
-                "project": "1.1",
-                "params": {"context": {}},
-            }
-            event = {"action": "ANNOTATION_CREATED", "project": {"id": 1}, "task": STUDIO[0]}
-            body = mutate_json(rng, event if path == "/webhook" else task).encode("utf-8", "surrogatepass")
-        else:
-            import io
-
-            from PIL import Image
-
-            file = io.BytesIO()
-            mask = path.endswith("labels")
-            Image.fromarray(picture(int(rng.integers(9)), mask=mask)).save(file, format="PNG")
-            body = file.getvalue() if rng.random() < 0.4 else png_bytes(rng, file.getvalue())
+    names = ("0.png", "1.png", "a.zip", "a.json", odd())
+    words = {"name": names[int(rng.integers(5))], "threshold": odd(), "edit": odd(), "instances": odd()}
+    query = {key: value for key, value in words.items() if rng.random() < (0.8 if key == "name" else 0.15)}
+    if rng.random() < 0.5:
+        query["role"] = str(rng.choice(["support", "support", "accepted", odd()]))
     headers = {"X-Fewseg-Session": token if rng.random() < 0.95 else odd()[:99]}
     clean = {k: v.encode("ascii", "replace").decode().replace("\0", "0") for k, v in headers.items()}
-    from urllib.parse import quote, urlencode
-
     address = (
         quote(path.encode("utf-8", "surrogatepass"), safe="/%.")
         + "?"
-        + urlencode({k: str(v).encode("utf-8", "surrogatepass") for k, v in query.items()})
+        + urlencode({k: v.encode("utf-8", "surrogatepass") for k, v in query.items()})
     )
-    answer = client.request(method, address[:60_000], content=body, headers=clean)
-    if answer.status_code >= 400:
+    answer = client.request(method, address[:60_000], content=body_of(rng, method, path), headers=clean)
+    status = answer.status_code
+    if status >= 400:
         with suppress(ValueError):
             detail = answer.json()["detail"]
-            if not str(detail).strip() or "\n" in str(detail):
-                raise AssertionError(f"{method} {path}: detail {detail!r}")
-    if answer.status_code >= 500 and answer.status_code not in (502, 503, 507):
-        raise AssertionError(f"{method} {path} {query}: {answer.status_code} {answer.text[:200]}")
-    return answer.status_code
+            lines = str(detail).strip().split("\n")
+            if not lines[0] or any(not line.startswith("  ") for line in lines[1:]):  # but a list
+                return f"wrong {method} {path}: detail {detail!r}"
+    if status >= 500 and status not in (502, 503, 507):
+        return f"wrong {method} {path} {query}: {status} {answer.text[:200]}"
+    kind = "backend " if path in STUDIO_ROUTES else ""
+    return f"done {kind}{'success' if status < 400 else status}"
 
 
-def server_client():
-    """The page and the Label Studio backend, without a socket; the Label Studio itself is out of reach."""
+class Studio:
+    """A Label Studio whose exports and pictures are mutated, by the number of the request."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.number = seed, 0
+
+    def __call__(self, request: object) -> object:
+        import httpx
+
+        path = request.url.path
+        rng = np.random.default_rng([self.seed, self.number, *path.encode()])
+        if rng.random() < 0.03:
+            return httpx.Response(int(rng.choice([302, 401, 404, 500])), headers={"Location": "http://x/"})
+        if path.endswith("/export"):
+            text = json.dumps(STUDIO) if rng.random() < 0.4 else mutate_json(rng, STUDIO)
+            content = text.encode("utf-8", "surrogatepass")
+            content = content if rng.random() < 0.9 else mutate_bytes(rng, content)
+        else:
+            content = png(rng, changed=0.3)
+        return httpx.Response(200, stream=httpx.ByteStream(content))
+
+
+def server_client(studio: Studio):
+    """The page and the Label Studio backend, without a socket."""
+    import httpx
     from fastapi.testclient import TestClient
 
     from fewseg.serve.app import create_app
     from fewseg.serve.label_studio_client import StudioSettings
     from fewseg.serve.limits import Limits
 
-    studio = StudioSettings(url="http://127.0.0.1:9", key="x", user=None, password=None, shots=5)
-    app = create_app(small_model(), Limits(sessions=3, pixels=10**6), label_studio=studio)
+    settings = StudioSettings(
+        url="http://studio:8080", key="x", shots=5, transport=httpx.MockTransport(studio)
+    )
+    limits = Limits(sessions=3, pixels=10**6, upload_bytes=8 * MIB, session_bytes=256 * MIB)
+    app = create_app(small_model(), limits, label_studio=settings)
     client = TestClient(app, base_url="http://127.0.0.1:8017", raise_server_exceptions=False)
     return client, client.post("/api/sessions").json()["token"]
 
 
-def many_requests(tell: Callable[[str], None], first: int, last: int, seed: int) -> None:
-    client, token = server_client()
-    for k in range(first, last):
-        tell(f"at {k}")
-        own = np.random.default_rng([seed, k])
-        if client.get("/api/session", headers={"X-Fewseg-Session": token}).status_code != 200:
-            token = client.post("/api/sessions").json()["token"]
-        try:
-            status = requests(own, client, token)
-            tell(f"done {'success' if status < 400 else status}")
-        except Exception as error:  # what the campaign looks for
-            tell(f"wrong {k} {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+def many_requests(tell: Callable[[str], None], first: int, last: int, options: Options) -> None:
+    """A page that lives on from request to request, so that some meet images, masks and predictions."""
+    studio = Studio(options.seed)
+    client, token = server_client(studio)
+    with client:  # one event loop for all
+        for k in range(first, last):
+            studio.number = k
+            rng = np.random.default_rng([options.seed, k])
+            if client.get("/api/session", headers={"X-Fewseg-Session": token}).status_code != 200:
+                token = client.post("/api/sessions").json()["token"]
+                for n in range(2):
+                    headers = {"X-Fewseg-Session": token}
+                    content = png(np.random.default_rng(n), changed=0)
+                    client.post("/api/images", params={"name": f"{n}.png"}, content=content, headers=headers)
+            limited(tell, k, options, lambda: one_request(rng, client, token))  # noqa: B023
+
+
+def one_request(rng: np.random.Generator, client: object, token: str) -> str:
+    try:
+        return requests(rng, client, token)
+    except Exception as error:  # what the campaign looks for
+        return f"wrong {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 # ---------------------------------------------------------------- the campaign
@@ -663,17 +841,51 @@ FINE = (ValueError, OSError, RuntimeError)
 """What the command line prints as one line; a MemoryError is none."""
 
 
-def watch(folders: list[Path], tell: Callable[[str], None]) -> None:
-    """Reports what is executed, and what is opened for writing outside the folders."""
-    homes = (*(str(folder.resolve()) for folder in folders), "/dev/")
+EXECUTED = (
+    "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "os.spawn",
+    "pickle.find_class", "socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo",
+)  # fmt: skip
+"""Audit events of which none may come."""
+
+WRITTEN = {
+    "os.mkdir": ((0, 2),), "os.rmdir": ((0, 1),), "os.remove": ((0, 1),), "os.rename": ((0, 2), (1, 3)),
+    "os.link": ((0, 2), (1, 3)), "os.symlink": ((1, 2),), "os.truncate": ((0, None),), "os.chmod": ((0, 2),),
+    "os.chown": ((0, 3),), "os.utime": ((0, 3),), "os.setxattr": ((0, None),), "os.mkfifo": ((0, 2),),
+    "shutil.rmtree": ((0, 1),), "shutil.move": ((0, None), (1, None)), "shutil.copyfile": ((1, None),),
+    "shutil.copytree": ((1, None),), "shutil.unpack_archive": ((1, None),),
+}  # fmt: skip
+"""Audit events that change files: the places of the paths among the arguments, and of the folder's handle."""
+
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def watch(folders: list[Path], tell: Callable[[str], None]) -> None:  # noqa: C901
+    """Reports what is executed or connected, and what is changed outside the folders."""
+    homes = tuple(f"{folder.resolve()}/" for folder in folders)
+
+    def outside(path: object, folder: object) -> str:
+        if not isinstance(path, str | bytes):  # a handle, which was opened before
+            return ""
+        place = os.fsdecode(path)
+        if isinstance(folder, int) and folder >= 0:
+            place = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), place)
+        parent, name = os.path.split(os.path.abspath(place))
+        real = os.path.join(os.path.realpath(parent), name) + "/"
+        return "" if real.startswith((*homes, "/dev/null/")) else real
 
     def hook(event: str, arguments: tuple) -> None:
-        if event in ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "pickle.find_class"):
+        if event in EXECUTED:
             tell(f"wrong executed {event} {arguments!r:.200}")
-        elif event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
-            path = os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes) else ""
-            if path and not os.path.realpath(path).startswith(homes):
-                tell(f"wrong opened for writing {path}")
+        elif event == "open":
+            mode, flags = arguments[1], arguments[2]
+            writes = set(mode) & set("wax+") if isinstance(mode, str) else (flags or 0) & WRITES
+            if writes and (found := outside(arguments[0], None)):
+                tell(f"wrong opened for writing {found}")
+        elif event in WRITTEN:
+            for path, folder in WRITTEN[event]:
+                handle = arguments[folder] if folder is not None and folder < len(arguments) else None
+                if found := outside(arguments[path], handle):
+                    tell(f"wrong {event} {found}")
 
     sys.addaudithook(hook)
 
@@ -718,45 +930,59 @@ def child(
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = used + options.mib * MIB
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(good, work)
+    tempfile.tempdir, sys.dont_write_bytecode = str(work), True
     watch([work, *([] if options.keep is None else [options.keep])], tell)
     if name == "requests":
-        work.mkdir(exist_ok=True)
-        tempfile.tempdir = str(work)
-        many_requests(tell, first, last, options.seed)
+        many_requests(tell, first, last, options)
         return
-    reader = readers()[name]
+    reader, contents = readers()[name], {file: file.read_bytes() for file in files}
     for k in range(first, last):
         rng = np.random.default_rng([options.seed, k])
         source = files[int(rng.integers(len(files)))]
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.copytree(good, work)
         target = work / source.relative_to(good)
-        target.write_bytes(reader.mutate(rng, source.read_bytes()))
-        tell(f"at {k}")
-        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-        signal.setitimer(signal.ITIMER_PROF, options.seconds)
-        signal.setitimer(signal.ITIMER_REAL, 30 * options.seconds)
-        found = check(reader, work, target.name)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        spent = time.process_time() - start
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
-        tell(f"wrong {k} {found.removeprefix('wrong ')}" if found.startswith("wrong") else found)
-        tell(f"cost {spent:.3f} {grown}")
+        target.write_bytes(reader.mutate(rng, contents[source]))
+        found = limited(tell, k, options, lambda: check(reader, work, target.name))  # noqa: B023
         if found.startswith("wrong") and options.keep is not None:
             options.keep.mkdir(parents=True, exist_ok=True)
             shutil.copy(target, options.keep / f"{name}-{k}-{target.name}")
+        target.write_bytes(contents[source])
 
 
-def campaign(name: str, options: Options, folder: Path, start: int, end: int) -> dict[str, object]:  # noqa: C901
-    """Some of the inputs of one reader; what was found."""
-    good = folder / name
+def limited(tell: Callable[[str], None], k: int, options: Options, act: Callable[[], str]) -> str:
+    """Does something with an input within the limit of time; reports how it ended, and its cost."""
+    tell(f"at {k}")
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, options.seconds)
+    signal.setitimer(signal.ITIMER_REAL, 30 * options.seconds)
+    found = act()
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    spent = time.process_time() - start
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    tell(f"wrong {k} {found.removeprefix('wrong ')}" if found.startswith("wrong") else found)
+    tell(f"cost {spent:.3f} {grown}")
+    return found
+
+
+@cache
+def good_files(name: str, good: Path) -> list[Path]:
+    """Writes good files of a reader once; those that are changed."""
     shutil.rmtree(good, ignore_errors=True)
     good.mkdir()
+    if name == "requests":
+        return []
     with redirect_stdout(sys.stderr):
-        files = [] if name == "requests" else sorted(readers()[name].make(good))
-    if files:
-        readers()[name].read(good)  # without an error: what is changed is right
+        files = sorted(readers()[name].make(good))
+    readers()[name].read(good)  # without an error: what is changed is right
+    return files
+
+
+def campaign(name: str, options: Options, folder: Path, start: int, end: int) -> dict[str, object]:
+    """Some of the inputs of one reader; what was found."""
+    good, begun = folder / name, time.monotonic()
+    files = good_files(name, good)
     first, wrong, kinds = start, [], Counter()
     slowest = most = 0.0
     while first < end:
@@ -794,6 +1020,7 @@ def campaign(name: str, options: Options, folder: Path, start: int, end: int) ->
     return {
         "reader": name, "inputs": end - start, **kinds, "wrong": len(wrong), "slowest s": round(slowest, 2),
         "most MiB": most,
+        "seconds": round(time.monotonic() - begun, 1),
         "kinds of wrong": dict(Counter(re.sub(r"^\d+ ", "", w)[:150] for w in wrong).most_common(15)),
         "first": wrong[:5],
     }  # fmt: skip
@@ -810,7 +1037,7 @@ def main(options: Options) -> list[dict[str, object]]:
     names = list(options.only or names)
     lines = [line for line in lines_of(options.log) if line["seed"] == str(options.seed)]
     reached = {k: sum(line["inputs"] for line in lines if line["reader"] == k) for k in names}
-    with tempfile.TemporaryDirectory(prefix="fewseg-fuzz-") as folder:
+    with tempfile.TemporaryDirectory(prefix="fewseg-fuzz-", dir=in_memory()) as folder:
         while behind := [k for k in names if reached[k] < options.count]:
             name = min(behind, key=reached.__getitem__)
             end = min(options.count, reached[name] + options.part)

@@ -1,22 +1,26 @@
 """Kills at random moments: does the next run end where an undisturbed one does, and is anything left behind?
 
-Each trial starts one piece of work in a process group of its own, ends it with SIGKILL at a moment drawn from
-the time that the work takes, looks at the files, and does the work again to its end. Checked are:
+Each trial starts one piece of work, ends it with SIGKILL at a moment drawn from the time that the work takes
+(in half of the trials its leading process alone, in the others all of its processes), looks at the files, and
+does the work again to its end. Checked are:
 
 - no file that has its final name is half written, right after the kill and at the end;
 - the end is bit for bit that of undisturbed work;
 - no temporary file, no lock and no process is left;
-- what a server has answered, the next one knows (``fewseg serve --keep``).
+- what a server has answered, the next one knows: classes, images, masks, roles (``fewseg serve --keep``).
 
 uv run python benchmarks/kills.py [--kills 20] [--seed 0] [--only label train ...] [--disk] [--log FILE]
 
-With ``--disk`` (root only) the work runs on a small tmpfs too, which fills up, and on one that is read-only;
-with room again it goes on to the same end. With ``--log`` a campaign is done in parts: the same command goes
-on, also with more kills, and ends with the sums.
+With ``--disk`` (root only) the work runs too on a small tmpfs, which fills up, on one that is read-only, and
+on an ext4 that turns read-only after an error while the work writes; on a sound disk with room it goes on to
+the same end. With ``--log`` a campaign is done in parts: the same command goes on, also with more kills, and
+ends with the sums. Several of these commands may share the file, each with other works (``--only``): one for
+each core.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import importlib
 import io
@@ -32,7 +36,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -40,7 +44,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from parts import keep, lines_of, total
+from parts import in_memory, keep, lines_of, total
 
 HERE = Path(__file__).resolve()
 SIZE = 65
@@ -52,11 +56,11 @@ STAMPED = ("environment", "wall_seconds", "created", "seconds", "digest", "count
 class Options:
     """How often what is killed."""
 
-    kills: int = 20  # of each work; those of several processes get a tenth, and one at least
+    kills: int = 20  # of each work
     seed: int = 0
     only: tuple[str, ...] = ()  # of the works; all by default
     disk: bool = False  # full and read-only file systems too
-    folder: Path | None = None  # where to work; a temporary folder by default
+    folder: Path | None = None  # where to work; a temporary folder in memory by default
     log: Path | None = None  # a file of the parts that were done
     part: int = 10  # kills of a work, before the next one's turn
     amount: int = 60  # of photographs, steps and episodes that a work is about
@@ -159,6 +163,10 @@ def label_formats(inputs: Path, out: Path) -> None:
     label(inputs, out, "--instances", "components", "--format", *formats)
 
 
+def label_polygons(inputs: Path, out: Path) -> None:
+    label(inputs, out, "--instances", "components", "--format", "labelme-polygons")
+
+
 def label_ray(inputs: Path, out: Path) -> None:
     label(inputs, out, "--ray", "--ray-workers", "2", "--ray-shard", "5")
 
@@ -208,6 +216,7 @@ def export(inputs: Path, out: Path) -> None:
 
 WORKS: dict[str, Callable[[Path, Path], None]] = {
     "label": label_formats,
+    "label-polygons": label_polygons,  # the files have the names of those of "labelme"
     "train": train,
     "evaluate": evaluate,
     "index": index,
@@ -217,9 +226,6 @@ WORKS: dict[str, Callable[[Path, Path], None]] = {
     "evaluate-ray": evaluate_ray,
     "label-ray": label_ray,
 }
-SEVERAL = ("evaluate-2", "evaluate-ray", "label-ray")
-"""Works of several processes, which start a Python of their own."""
-
 IN_MEMORY = ("index", "features")
 """Works that go on without a disk: what they keep is a cache."""
 
@@ -227,23 +233,19 @@ ENDLESS = 3600  # seconds
 
 
 class Started:
-    """A piece of work in a process group of its own: a fork of this process, which has all imported."""
+    """A piece of work in a session of its own: a fork of this process, which has all imported."""
 
     def __init__(self, name: str, inputs: Path, out: Path) -> None:
         self.log = out.parent / "log.txt"
-        if name in SEVERAL:
-            words = [sys.executable, str(HERE), "work", name, str(inputs), str(out)]
-            with self.log.open("wb") as log:
-                self.process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
-            self.pid = self.process.pid
-            return
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
+            sys.argv = [str(HERE), "work", name, str(inputs), str(out)]  # what starts further ranks
             work(name, inputs, out, self.log)
 
-    def kill(self) -> None:
-        for pid in {self.pid, *descendants(self.pid)}:
+    def kill(self, *, alone: bool = False) -> None:
+        """Kills all its processes, or the leading one alone, whose end must end the others."""
+        for pid in [self.pid] if alone else [self.pid, *descendants(self.pid)]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.wait()
@@ -272,6 +274,43 @@ def descendants(pid: int) -> list[int]:
             for child in map(int, (task / "children").read_text().split()):
                 found += [child, *descendants(child)]
     return found
+
+
+PATIENCE = 30.0
+"""Seconds in which the other processes of a work must end after its leading one."""
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of those below it that lose theirs, so that they are found (Linux)."""
+    PR_SET_CHILD_SUBREAPER = 36  # noqa: N806
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def left_running() -> list[str]:
+    """The processes that a work left behind for good, which are ended here."""
+    end = time.monotonic() + PATIENCE
+    while (found := running()) and time.monotonic() < end:
+        time.sleep(0.05)
+    commands = []
+    for pid in found:
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            commands.append(f"process left: {b' '.join(words).decode(errors='replace')[:150]}")
+            os.kill(pid, signal.SIGKILL)
+    while running():
+        time.sleep(0.05)
+    if temporary := os.environ.get("RAY_TMPDIR"):
+        for file in Path(temporary).iterdir():
+            shutil.rmtree(file, ignore_errors=True)
+    return commands
+
+
+def running() -> list[int]:
+    """The processes below this one; those that have ended are taken leave of."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    return descendants(os.getpid())
 
 
 def work(name: str, inputs: Path, out: Path, log: Path | None = None) -> None:
@@ -391,88 +430,127 @@ def unstamped(value):
     return [unstamped(each) for each in value] if isinstance(value, list) else value
 
 
+WANTED: dict[str, dict[str, str]] = {}
+"""What the undisturbed works of this process ended with."""
+
+
 def campaign(name: str, trials: range, seed: int, inputs: Path, folder: Path) -> dict[str, object]:
     """Kills one work so often; what was found."""
-    first, _ = undisturbed(name, inputs, folder)
-    wanted, seconds = undisturbed(name, inputs, folder)
-    wrong = [] if first == wanted else ["it does not end twice alike"]
-    hit = again = 0
+    wrong: list[str] = []
+    for _ in range(1 if name in WANTED or len(trials) == 1 else 2):
+        found, seconds = undisturbed(name, inputs, folder)
+        wrong += [] if WANTED.setdefault(name, found) == found else ["it does not end twice alike"]
+    hit = again = lone = 0
     for k in trials:
         rng = np.random.default_rng([seed, k, *name.encode()])
         own = folder / f"{name}-{k}"
+        shutil.rmtree(own, ignore_errors=True)
         own.mkdir()
         out = own / "out"
-        after = float(rng.uniform(0, seconds))
+        after, alone = float(rng.uniform(0, seconds)), bool(rng.random() < 0.5)
         started = Started(name, inputs, out)
         time.sleep(after)
         hit += not started.ended()
-        started.kill()
-        problems = broken(out, temporary=True)
+        lone += alone
+        started.kill(alone=alone)
+        problems = left_running() + broken(out, temporary=True)
         if rng.random() < 0.3:  # one more kill, of the run that goes on
             again += 1
             started = Started(name, inputs, out)
             time.sleep(float(rng.uniform(0, seconds)))
-            started.kill()
-            problems += broken(out, temporary=True)
-        started = Started(name, inputs, out)
-        status = started.wait()
-        if status:
-            problems.append(f"exit status {status}: {started.log.read_text()[-500:]}")
-        problems += broken(out, temporary=False)
-        end = outcome(out)
-        problems += [f"differs: {f}" for f in wanted.keys() | end.keys() if wanted.get(f) != end.get(f)]
+            started.kill(alone=not alone)
+            problems += left_running() + broken(out, temporary=True)
+        problems += goes_on(name, inputs, out)
         wrong += [f"kill {k} after {after:.2f} s: {problem}" for problem in problems]
         if not problems:
             shutil.rmtree(own)
-    return {"work": name, "kills": len(trials), "at work": hit, "second kills": again, "wrong": wrong}
+    return {
+        "work": name, "kills": len(trials), "at work": hit, "leader alone": lone, "second kills": again,
+        "seconds": round(seconds, 1), "wrong": wrong,
+    }  # fmt: skip
 
 
-def use_page(address: str, folder: Path, known: dict[str, object]) -> None:
+def goes_on(name: str, inputs: Path, out: Path) -> list[str]:
+    """Does a work that was disturbed to its end; what is wrong there."""
+    started = Started(name, inputs, out)
+    status = started.wait()
+    problems = [f"exit status {status}: {started.log.read_text()[-500:]}"] if status else []
+    problems += left_running() + broken(out, temporary=False)
+    wanted, end = WANTED[name], outcome(out)
+    return problems + [f"differs: {f}" for f in wanted.keys() | end.keys() if wanted.get(f) != end.get(f)]
+
+
+def use_page(address: str, folder: Path, inputs: Path, known: dict[str, object], pages: int = 1000) -> None:
     """What a user of the page does, over and over; what the server has answered in full is kept.
 
-    ``known`` is what the server has confirmed to the open page: its token, ids of images, and their masks.
+    ``known`` is what the server has confirmed to the open page: its token, classes, ids of images, and their
+    masks and roles. Of a change that was sent and not confirmed both states are right.
     """
     import httpx
 
-    photos = sorted((folder.parent / "inputs/photos").iterdir())[:2]
-    masks = [(folder.parent / f"inputs/sup/masks/{k:03}.png").read_bytes() for k in range(2)]
+    photos = sorted((inputs / "photos").iterdir())[:2]
+    masks = [(inputs / f"sup/masks/{k:03}.png").read_bytes() for k in range(2)]
+
+    def ask(method: str, path: str, **parts: object) -> httpx.Response:
+        answer = http.request(method, f"/api/{path}", **parts)
+        answer.raise_for_status()
+        return answer
+
     with httpx.Client(base_url=address, timeout=30) as http:
-        for k in range(1000):
+        for k in range(pages):
             known.clear()
-            known["token"] = http.headers["X-Fewseg-Session"] = http.post("/api/sessions").json()["token"]
-            known["images"], known["masks"] = {}, {}
-            http.post("/api/classes", params={"name": "thing"}).raise_for_status()
+            opened = ask("POST", "sessions").json()
+            http.headers["X-Fewseg-Session"] = opened["token"]
+            known |= {"images": {}, "masks": {}, "roles": {}, "classes": [opened["classes"]]}
+            known["token"] = opened["token"]
+
+            now = opened["classes"]
+            for method, path, after in (
+                ("POST", "classes", [*now, "thing"]),
+                ("POST", "classes", [*now, "thing", "other"]),
+                ("PUT", f"classes/{len(now) + 2}", [*now, "thing", "changed"]),
+            ):
+                known["classes"] = [known["classes"][0], after]
+                ask(method, path, params={"name": after[-1]})
+                known["classes"] = [after]
             for f in photos:
                 content = f.read_bytes()
-                id = http.post("/api/images", params={"name": f.name}, content=content).json()["id"]
-                known["images"][id] = content
-            for id, mask, role in zip(known["images"], masks, ("support", "accepted"), strict=True):
-                put = http.put(f"/api/images/{id}/labels", params={"role": role}, content=mask)
-                put.raise_for_status()
-                known["masks"][id] = mask
+                id = ask("POST", "images", params={"name": f.name}, content=content).json()["id"]
+                known["images"][id], known["roles"][id] = content, ["open"]
+            for id, mask in zip(known["images"], masks, strict=True):
+                for role in ("accepted", "edited", "support"):
+                    known["roles"][id].append(role)
+                    ask("PUT", f"images/{id}/labels", params={"role": role}, content=mask)
+                    known["masks"][id], known["roles"][id] = mask, [role]
             for form in ("png", "coco", "label-studio"):
-                answer = http.get(f"/api/download/{form}")
-                answer.raise_for_status()
+                answer = ask("GET", f"download/{form}")
                 (folder / f"{k}-{form}.{answer.headers['content-type'].rpartition('/')[2]}").write_bytes(
                     answer.content
                 )
             token = known.pop("token")  # the page may be gone from now on
-            http.delete("/api/session", headers={"X-Fewseg-Session": token})
+            ask("DELETE", "session", headers={"X-Fewseg-Session": token})
+
+
+def up(address: str) -> int:
+    """The status of the page; 0 where nothing answers."""
+    import httpx
+
+    try:
+        return httpx.get(address, timeout=30).status_code
+    except httpx.TransportError:
+        return 0
 
 
 def answers(address: str) -> int:
     """The status of the page, once the server answers; 0 where it does not."""
-    import httpx
-
     for _ in range(2400):
-        try:
-            return httpx.get(address).status_code
-        except httpx.TransportError:
-            time.sleep(0.05)
+        if status := up(address):
+            return status
+        time.sleep(0.05)
     return 0
 
 
-def lost(address: str, known: dict[str, object]) -> list[str]:
+def lost(address: str, known: dict[str, object]) -> list[str]:  # noqa: C901
     """What the server confirmed to the open page and a new server does not have; then the page is closed."""
     import httpx
     from PIL import Image
@@ -484,21 +562,30 @@ def lost(address: str, known: dict[str, object]) -> list[str]:
         return []
     with httpx.Client(base_url=address, headers={"X-Fewseg-Session": known["token"]}, timeout=60) as http:
         found = []
-        if http.get("/api/session").status_code == 200:
+        page = http.get("/api/session")
+        if page.status_code == 200:
+            state = page.json()
+            if state["classes"] not in known["classes"]:
+                found.append(f"the classes: {state['classes']} instead of {known['classes']}")
+            roles = {image["id"]: image["role"] for image in state["images"]}
+            for id, right in known["roles"].items():
+                if roles.get(id) not in right:
+                    found.append(f"the role of {id}: {roles.get(id)} instead of {right}")
             for id, own in known["images"].items():
                 if http.get(f"/api/images/{id}/file").content != own:
                     found.append(f"image {id}")
             for id, own in known["masks"].items():
                 if pixels(http.get(f"/api/images/{id}/labels").content) != pixels(own):
                     found.append(f"the mask of {id}")
-        elif known.get("images"):
+        elif "thing" in known["classes"][0]:  # a page without anything is not kept
             found.append("the page")
         http.delete("/api/session")
     return found
 
 
 def serve(inputs: Path, out: Path) -> None:
-    (out / "tmp").mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # of a read-only disk
+        (out / "tmp").mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(out / "tmp")
     port, keep = (out.parent / "port").read_text(), out / "pages"
     command("serve", "--model", inputs / "tiny.safetensors", "--size", SIZE, "--port", port, "--keep", keep)
@@ -507,11 +594,16 @@ def serve(inputs: Path, out: Path) -> None:
 WORKS["serve"] = serve
 
 
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def serve_campaign(trials: range, seed: int, inputs: Path, folder: Path) -> dict[str, object]:
     """Kills a server while a client uses it: what the client got is whole and known to the next server."""
-    import socket
-    import zipfile
-
     import httpx
 
     import fewseg.serve.app
@@ -519,12 +611,11 @@ def serve_campaign(trials: range, seed: int, inputs: Path, folder: Path) -> dict
 
     wrong: list[str] = []
     got = pages = 0
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     for k in trials:
         rng = np.random.default_rng([seed, k, *b"serve"])
         own = folder / f"serve-{k}"
+        shutil.rmtree(own, ignore_errors=True)
         own.mkdir()
         (own / "port").write_text(str(port))
         address = f"http://127.0.0.1:{port}"
@@ -535,27 +626,41 @@ def serve_campaign(trials: range, seed: int, inputs: Path, folder: Path) -> dict
         moment = rng.uniform(0, time.monotonic() - begun)
         killer = threading.Timer(moment, os.kill, (started.pid, signal.SIGKILL))
         killer.start()
-        received = folder / f"received-{k}"
+        received = own / "received"
         received.mkdir()
         known: dict[str, object] = {}
         with suppress(httpx.TransportError):  # until it is killed
-            use_page(address, received, known)
+            use_page(address, received, inputs, known)
         started.wait()
         killer.join()
-        for file in received.iterdir():
-            got += 1
-            bad = half_written(file) if file.suffix == ".json" else not zipfile.is_zipfile(file)
-            wrong += [f"kill {k}: {file.name} is not whole"] if bad else []
-        again = Started("serve", inputs, own / "out")
-        status = answers(address)
-        wrong += [f"kill {k}: after it the server answers {status}"] if status != 200 else []
-        pages += "token" in known and bool(known["images"])
-        wrong += [f"kill {k}: lost {what}" for what in lost(address, known)]
-        again.kill()
-        left = broken(own / "out", temporary=False)
-        left += [str(f) for f in (own / "out/tmp").rglob("*") if f.is_file()]
-        wrong += [f"kill {k}: left {left[:3]}"] if left else []
+        problems = left_running()
+        got += len(list(received.iterdir()))
+        pages += "token" in known
+        problems += after_server(inputs, own, received, known)
+        wrong += [f"kill {k}: {problem}" for problem in problems]
+        if not problems:
+            shutil.rmtree(own)
     return {"work": "serve", "kills": len(trials), "open pages": pages, "downloads": got, "wrong": wrong}
+
+
+def after_server(inputs: Path, own: Path, received: Path, known: dict[str, object]) -> list[str]:
+    """What is wrong with the downloads from a server that has ended, its folder, and the next one."""
+    import zipfile
+
+    problems = []
+    for file in received.iterdir():
+        bad = half_written(file) if file.suffix == ".json" else not zipfile.is_zipfile(file)
+        problems += [f"{file.name} is not whole"] if bad else []
+    address = f"http://127.0.0.1:{(own / 'port').read_text()}"
+    again = Started("serve", inputs, own / "out")
+    status = answers(address)
+    problems += [f"after it the server answers {status}"] if status != 200 else []
+    problems += [f"lost {what}" for what in lost(address, known)]
+    again.kill()
+    files = own / "out/."
+    left = left_running() + broken(files, temporary=False)
+    left += [str(f) for f in (files / "tmp").rglob("*") if f.is_file()]
+    return problems + ([f"left {left[:3]}"] if left else [])
 
 
 def undisturbed(name: str, inputs: Path, folder: Path) -> tuple[dict[str, str], float]:
@@ -574,45 +679,141 @@ def undisturbed(name: str, inputs: Path, folder: Path) -> tuple[dict[str, str], 
     return outcome(own / "out"), seconds
 
 
-@contextmanager
-def small_disk(folder: Path, kib: int):
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+class Disk:
+    """A file system of its own: a tmpfs that fills up, a read-only one, or an ext4 with an error."""
+
+    def __init__(self, folder: Path, kind: str, kib: int = 0) -> None:
+        self.folder, self.kind = folder, kind
+        self.image = folder.with_name(f"{folder.name}.img")
+        folder.mkdir()
+        if kind == "turning read-only":
+            with self.image.open("wb") as file:
+                file.truncate(256 * 2**20)
+            subprocess.run(["mkfs.ext4", "-q", "-F", str(self.image)], check=True)
+            self.mount()
+        else:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(folder)], check=True)
+        (folder / "out").mkdir()
+        subprocess.run(["sync", "-f", str(folder)], check=True)
+        if kind != "turning read-only":
+            self.remount("ro" if kind == "read-only" else f"size={kib}k")
+
+    def __enter__(self) -> Disk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run(["umount", str(self.folder)], check=True)
+        self.image.unlink(missing_ok=True)
+
+    def mount(self) -> None:
+        words = ["mount", "-o", "loop,errors=remount-ro", str(self.image), str(self.folder)]
+        subprocess.run(words, check=True)
+
+    def remount(self, options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(self.folder)], check=True)
+
+    def fail(self) -> None:
+        """An error of the file system, which turns it read-only, files that are open too."""
+        words = ["findmnt", "-no", "SOURCE", str(self.folder)]
+        source = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+        Path(f"/sys/fs/ext4/{Path(source).name}/trigger_fs_error").write_text("read-only")
+
+    def mend(self) -> None:
+        """Gives room, or makes it writable again; what an ext4 did not have on its disk is gone."""
+        if self.kind == "turning read-only":
+            subprocess.run(["umount", str(self.folder)], check=True)
+            checked = subprocess.run(["e2fsck", "-fy", str(self.image)], capture_output=True, text=True)
+            if checked.returncode > 1:  # 1: there were errors, which are mended
+                raise RuntimeError(f"e2fsck: {checked.stdout[-500:]}")
+            self.mount()
+        else:
+            self.remount("rw,size=200m")
 
 
-def disks(name: str, seed: int, inputs: Path, folder: Path, fills: int = 3) -> dict[str, object]:
-    """Disks that fill up at different places, and a read-only one; then there is room again."""
-    wanted, _ = undisturbed(name, inputs, folder)
-    used = sum(f.stat().st_size for f in (folder / f"{name}-undisturbed").rglob("*") if f.is_file())
+def disks(name: str, seed: int, inputs: Path, folder: Path, times: int = 3) -> dict[str, object]:
+    """Disks that fill up at different places, read-only ones, and ones that turn so; then they are mended."""
     rng = np.random.default_rng([seed, *name.encode()])
+    if name == "serve":
+        used, seconds = 50 * 1024, 2.0  # a file takes 4 KiB
+    else:
+        found, seconds = undisturbed(name, inputs, folder)
+        WANTED.setdefault(name, found)
+        used = sum(f.stat().st_size for f in (folder / f"{name}-undisturbed").rglob("*") if f.is_file())
     wrong: list[str] = []
-    for k in range(fills + 1):
-        disk = folder / f"{name}-disk-{k}"
-        options = "size=200m,ro" if k == fills else f"size={int(rng.uniform(0.05, 0.8) * used / 1024) + 8}k"
-        with small_disk(disk, 1024):
-            subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
-            own = folder / f"{name}-log-{k}"
-            own.mkdir()
-            (own / "out").symlink_to(disk, target_is_directory=True)
-            started = Started(name, inputs, own / "out")
-            status, text = started.wait(), started.log.read_text()
-            problems = [] if status or name in IN_MEMORY else ["it does not fail"]
-            if "Traceback" in text:
-                problems.append(f"traceback: {text[-600:]}")
-            problems += broken(own / "out/.", temporary=True)
-            subprocess.run(["mount", "-o", "remount,rw,size=200m", str(disk)], check=True)
-            started = Started(name, inputs, own / "out")
-            if started.wait():
-                problems.append(f"does not go on: {started.log.read_text()[-500:]}")
-            problems += broken(own / "out/.", temporary=False)
-            end = outcome(own / "out/.")
-            problems += [f"differs: {f}" for f in wanted.keys() | end.keys() if wanted.get(f) != end.get(f)]
-            wrong += [f"{options}: {problem}" for problem in problems]
-    return {"work": name, "full disks": fills, "read-only": 1, "wrong": wrong}
+    turned = 0
+    for k, kind in enumerate([*["full"] * times, "read-only", *["turning read-only"] * times]):
+        kib = int(rng.uniform(0.05, 0.8) * used / 1024) + 8
+        own = folder / f"{name}-log-{k}"
+        shutil.rmtree(own, ignore_errors=True)
+        own.mkdir()
+        with Disk(folder / f"{name}-disk-{k}", kind, kib) as disk:
+            (own / "out").symlink_to(disk.folder / "out", target_is_directory=True)
+            moment = float(rng.uniform(0, seconds)) if kind == "turning read-only" else None
+            act = serve_on_disk if name == "serve" else work_on_disk
+            hit, problems = act(name, inputs, own, disk, moment)
+            turned += hit
+        wrong += [f"{kind} ({kib} KiB, {moment} s): {problem}" for problem in problems]
+    return {
+        "work": name, "full disks": times, "read-only": 1, "turning read-only": times,
+        "turned at work": turned, "wrong": wrong,
+    }  # fmt: skip
+
+
+def work_on_disk(
+    name: str, inputs: Path, own: Path, disk: Disk, moment: float | None
+) -> tuple[bool, list[str]]:
+    """Whether the disk turned read-only at work, and what was wrong."""
+    started, hit = Started(name, inputs, own / "out"), False
+    if moment is not None:
+        time.sleep(moment)
+        hit = not started.ended()
+        disk.fail()
+    status, text = started.wait(), started.log.read_text()
+    problems = left_running()
+    if not status and moment is None and name not in IN_MEMORY:
+        problems.append("it does not fail")
+    if "Traceback" in text:
+        problems.append(f"traceback: {text[-600:]}")
+    if moment is None:
+        problems += broken(own / "out/.", temporary=True)
+    disk.mend()
+    return hit, problems + goes_on(name, inputs, own / "out/.")
+
+
+def serve_on_disk(
+    name: str, inputs: Path, own: Path, disk: Disk, moment: float | None
+) -> tuple[bool, list[str]]:
+    """The same of a server that a client uses: it may refuse or end, and keeps what it has confirmed."""
+    import httpx
+
+    port, problems = free_port(), []
+    (own / "port").write_text(str(port))
+    address, known = f"http://127.0.0.1:{port}", {}
+    received = own / "received"
+    received.mkdir()
+    started = Started(name, inputs, own / "out")
+    failing = None
+    while not started.ended() and not up(address):
+        time.sleep(0.02)
+    if not started.ended():
+        if moment is not None:
+            failing = threading.Timer(moment, disk.fail)
+            failing.start()
+        try:
+            use_page(address, received, inputs, known, pages=3 if moment is None else 1000)
+        except httpx.HTTPStatusError as error:
+            text = error.response.text
+            if error.response.status_code != 507 or "\\n" in text:
+                problems.append(f"it answers {error.response.status_code} {text[:200]}")
+    if failing is not None:
+        failing.join()
+    started.kill()
+    text = started.log.read_text()
+    if "Traceback" in text:
+        problems.append(f"traceback: {text[-600:]}")
+    problems += left_running()
+    disk.mend()
+    return failing is not None, problems + after_server(inputs, own, received, known)
 
 
 def main(options: Options) -> list[dict[str, object]]:
@@ -620,14 +821,20 @@ def main(options: Options) -> list[dict[str, object]]:
 
     torch.set_num_threads(1)
     os.environ[AMOUNT] = str(options.amount)
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # by default 15: minutes on a busy machine
     unknown = set(options.only) - set(WORKS)
     if unknown:
         raise SystemExit(f"unknown work {', '.join(sorted(unknown))}: choose among {', '.join(WORKS)}")
     names = list(options.only or WORKS)
     lines = [line for line in lines_of(options.log) if line["seed"] == str(options.seed)]
     reached = {k: sum(line.get("kills", 0) for line in lines if line["work"] == k) for k in names}
-    wanted = {k: -(-options.kills // 10) if k in SEVERAL else options.kills for k in names}
-    with tempfile.TemporaryDirectory(prefix="fewseg-kills-") as temporary:
+    adopt_orphans()
+    with (
+        tempfile.TemporaryDirectory(prefix="fewseg-kills-", dir=in_memory()) as temporary,
+        tempfile.TemporaryDirectory(prefix="fewseg-ray-") as os.environ[
+            "RAY_TMPDIR"
+        ],  # sockets: a short path
+    ):
         folder = options.folder or Path(temporary)
         inputs = folder / "inputs"
         folder.mkdir(exist_ok=True)
@@ -638,16 +845,16 @@ def main(options: Options) -> list[dict[str, object]]:
             lines.append({"seed": str(options.seed), **line})
             keep(options.log, lines[-1])
 
-        while behind := [k for k in names if reached[k] < wanted[k]]:
-            name = min(behind, key=lambda k: reached[k] / wanted[k])
-            trials = range(reached[name], min(wanted[name], reached[name] + options.part))
+        while behind := [k for k in names if reached[k] < options.kills]:
+            name = min(behind, key=reached.__getitem__)
+            trials = range(reached[name], min(options.kills, reached[name] + options.part))
             act = serve_campaign if name == "serve" else partial(campaign, name)
             done(act(trials, options.seed, inputs, folder))
             reached[name] = trials.stop
         for name in names if options.disk else ():
-            if name not in (*SEVERAL, "serve"):
+            if not any(line["work"] == name and "full disks" in line for line in lines):
                 done(disks(name, options.seed, inputs, folder))
-    sums = [total(line for line in lines if line["work"] == k) for k in names]
+    sums = [total((line for line in lines if line["work"] == k), ("seconds",)) for k in names]
     if options.log is not None:
         print("in all:", *map(json.dumps, sums), sep="\n")
     return sums

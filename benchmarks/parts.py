@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 
+def in_memory() -> str | None:
+    """A folder for temporary files that no disk slows down; None, the default one, where there is none."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
 def lines_of(log: Path | None) -> list[dict[str, Any]]:
     """The parts that were done; a line that a kill cut off does not count."""
     if log is None or not log.exists():

@@ -182,11 +182,17 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             f"{path.name} is refused: it is damaged or could run code ({first_line(error)}); "
             "only tensors are read: save the state dict alone, best as .safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+    except _DAMAGED as error:
         raise ValueError(
             f"{path.name} is damaged or cut off ({first_line(error)}): fetch or copy it again"
         ) from error
     return as_state(content, path.name)
+
+
+_DAMAGED = (
+    *(SafetensorError, RuntimeError, EOFError, OSError),
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError),  # torch's unpickler
+)
 
 
 def as_state(content: object, label: str) -> dict[str, Tensor]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -84,7 +86,7 @@ def _unpack(content: bytes, root: Path, limits: Limits) -> None:
                 hidden = any(part.startswith((".", "/", "__MACOSX")) or "\\" in part for part in parts)
                 if not hidden:
                     archive.extract(info, root)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, LZMAError) as error:
         raise DataError(f"the archive cannot be unpacked ({error}): pack it again as a plain ZIP") from error
 
 

@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import socket
 import threading
+import zipfile
 
 import huggingface_hub
 import pytest
@@ -105,6 +106,16 @@ def test_stages_that_are_not_built_are_not_used_and_counters_of_batches_may_be_m
     report = load_weights(backbone.trunk, {k: v for k, v in state.items() if "num_batches" not in k})
     assert report.complete
     assert "not used: layer3 (10), layer4 (10)" in report.summary()
+
+
+@pytest.mark.parametrize("pickled", [b"\x80\x02X\x01\0\0\0\x85.", b"\x80\x02K\x01Q.", b"\x80\x02N(u."])
+def test_a_pickle_that_is_damaged_is_one_line(tmp_path, state, pickled):
+    torch.save(state, tmp_path / "whole.pth")
+    with zipfile.ZipFile(tmp_path / "whole.pth") as whole, zipfile.ZipFile(tmp_path / "a.pth", "w") as out:
+        for name in whole.namelist():
+            out.writestr(name, pickled if name.endswith("data.pkl") else whole.read(name))
+    with pytest.raises(ValueError, match=r"^a.pth is (damaged or cut off|refused).*$"):
+        tiny(str(tmp_path / "a.pth")).build()
 
 
 class Bomb:

@@ -20,6 +20,17 @@ def archive(**files):
     return content.getvalue()
 
 
+def damaged(compression):
+    """An archive whose directory is whole, and whose file is not."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", compression) as file:
+        file.writestr("masks/one.png", bytes(range(256)) * 4)
+    data = bytearray(content.getvalue())
+    start = 30 + len("masks/one.png") + 9 * (compression == zipfile.ZIP_LZMA)  # with its properties
+    data[start : start + 20] = b"\xff" * 20
+    return bytes(data)
+
+
 def import_masks(page, content, name="masks.zip", **params):
     return page.http.post("/api/masks", params={"name": name, **params}, content=content)
 
@@ -112,6 +123,8 @@ def test_what_cannot_be_imported_is_named_and_the_rest_is(page):
         (b"no json", "holds no annotated images"),
         (archive(a__b_txt="x"), "holds no annotated images"),
         (archive(masks__one_png="x")[:-30], "holds no annotated images"),
+        (damaged(zipfile.ZIP_DEFLATED), "cannot be unpacked"),
+        (damaged(zipfile.ZIP_LZMA), "cannot be unpacked"),
     ],
 )
 def test_a_file_that_holds_no_masks_is_refused_in_a_line(page, content, text):
