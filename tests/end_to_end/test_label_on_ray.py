@@ -1,9 +1,11 @@
 """``fewseg label --ray`` on a local Ray of two workers, with images and results in an S3 server of moto."""
 
 import os
+import platform
 import re
 import signal
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -16,6 +18,7 @@ server = pytest.importorskip("moto.server")
 from fewseg.annotations.jsonl import read_jsonl  # noqa: E402 - after what may be absent
 from fewseg.annotations.parquet import read_parquet  # noqa: E402
 from fewseg.cli import main  # noqa: E402
+from fewseg.engine import executors  # noqa: E402
 from fewseg.inference import cluster  # noqa: E402
 from fewseg.inference.outputs import Outputs  # noqa: E402
 from small_segmenters import SIZE, picture, tiny_checkpoint  # noqa: E402
@@ -221,15 +224,21 @@ def test_missing_credentials_are_named(run, monkeypatch):
     opened.cache_clear()
 
 
+@pytest.mark.parametrize("command", ["label", "evaluate"])
 @pytest.mark.parametrize("what", ["Python", "fewseg"])
-def test_another_version_on_the_cluster_is_named(run, monkeypatch, what):
-    monkeypatch.setattr(cluster, "__version__", "9.9" if what == "fewseg" else cluster.__version__)
+def test_another_version_on_the_cluster_is_named(run, monkeypatch, what, command):
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "9.9" if name == what else version(name))
     if what == "Python":
-        monkeypatch.setattr(cluster.platform, "python_version", lambda: "9.9")
-    status, text = run("--ray")
-    assert status == 1
+        monkeypatch.setattr(platform, "python_version", lambda: "9.9")
     words = rf"the machine \w+ of the Ray cluster has {what} \S+ \(here 9.9\): install the same"
-    assert re.search(words, text), text
+    if command == "label":
+        status, text = run("--ray")
+        assert status == 1
+        assert re.search(words, text), text
+    else:
+        with pytest.raises(RuntimeError, match=words), executors.RayWorkers(object, 1):
+            pass
 
 
 @pytest.mark.parametrize("out", ["s3://data/busy", "busy"])

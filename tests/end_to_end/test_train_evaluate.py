@@ -26,6 +26,7 @@ from fewseg.inference.options import ModelOptions
 from fewseg.methods.canet import Refinement
 from fewseg.methods.fusion import CrossGuided
 from fewseg.methods.scl import SCLCANetConfig
+from fewseg.ops.files import folder_alone
 from fewseg.recipes import evaluation
 from fewseg.recipes import evaluation as recipe_run
 from fewseg.recipes.options import EvaluateOptions
@@ -120,6 +121,32 @@ def test_a_second_evaluation_reads_existing_results_until_something_changes(clea
         assert episodes == [[12, 12]]
     assert main([*words, "--episodes", "3", "--shots", "1"]) == 0
     assert episodes == [[12, 12], [6]]
+
+
+def test_a_folder_that_another_training_or_the_same_evaluation_uses_is_refused(
+    clean, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "busy").mkdir()
+    with folder_alone(tmp_path / "busy"):
+        assert main(["train", "tiny_scl", "--quiet", "--out", "busy"]) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "another process trains into busy now: wait for it, or choose a different folder" in error
+    assert list((tmp_path / "busy").iterdir()) == []
+
+    run, others = Evaluator.run, [["--fold", "0"], ["--fold", "1"]]
+
+    def meanwhile(self, *arguments, **keywords):
+        if others:
+            words, others[:] = list(others), []
+            assert [main(["evaluate", "tiny_matcher", *fold, "--quiet"]) for fold in words] == [1, 0]
+        return run(self, *arguments, **keywords)
+
+    monkeypatch.setattr(Evaluator, "run", meanwhile)
+    assert main(["evaluate", "tiny_matcher", "--fold", "0", "--quiet"]) == 0
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"another process runs the same evaluation in results/.unfinished/\w+ now: wait", error)
+    assert len(list((tmp_path / "results").glob("*.json"))) == 4
+    assert not (tmp_path / "results/.unfinished").exists()
 
 
 @pytest.mark.parametrize("saved", [1, 2])

@@ -130,13 +130,14 @@ class ReleasedRun:
 
     @property
     def episodes(self) -> ImageEpisodes:
-        """The case's training episodes as images, whose normalisation is undone."""
+        """The case's training episodes as images, whose normalisation is undone; a pair's id is its place."""
         query, support = self.pixels("query"), self.pixels("support")
         return ImageEpisodes(
-            support_images=support,
-            support_masks=self.case.input("support_mask"),
+            support_images=support if support.ndim == 5 else support.unsqueeze(1),  # CANet's have one shot
+            support_masks=self.case.input("support_mask").byte(),
             query_images=query,
             query_masks=self.case.input("query_mask"),
+            pair_ids=torch.arange(len(query)),
         )
 
     @cached_property

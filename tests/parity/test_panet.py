@@ -5,10 +5,13 @@ from functools import cached_property
 import pytest
 import torch
 
+from case_images import CaseEpisodes, CaseSource, evaluator_of
 from fewseg.backbones import BackboneConfig, load_weights
 from fewseg.engine.checkpoint import Checkpoint, load_method, save_checkpoint
+from fewseg.engine.evaluate import Line
 from fewseg.methods.panet import PANetConfig, alignment_loss
 from fewseg.methods.prototypical import EMBEDDING
+from fewseg.metrics.counts import count
 from fewseg.types import EncodedShots, ImageEpisodes
 
 CASES = ("panet_1way1shot", "panet_2way2shot")
@@ -138,3 +141,16 @@ def test_losses_and_gradients(run):
     expected = run.case.output("grad_l2").double()
     allowed = float(run.case.about["grad_suggested_rtol"])
     assert float(((norms - expected).abs() / expected).max()) <= allowed
+
+
+def test_evaluate_gives_the_released_output_and_the_counts_of_its_labels(golden, tmp_path):
+    run = Run(golden("panet_1way1shot"), tmp_path)
+    truth, released = run.truth[0], run.case.output("output")
+    source = CaseSource(run.queries[0], truth, run.support, run.masks)
+    evaluator = evaluator_of(run.model, source, tmp_path)
+    answers = {question.target: logits for question, logits in evaluator.answers(source.specs)}
+    run.case.assert_close(torch.stack([answers[spec.query] for spec in source.specs]), "output")
+    (counts,) = evaluator.run([Line(episodes=CaseEpisodes(source.specs))])
+    expected = count(released.argmax(dim=1).numpy(), truth.numpy())
+    for name in ("fg_inter", "fg_union", "bg_inter", "bg_union", "fg_true"):
+        assert abs(getattr(counts, name) - getattr(expected, name)).max() <= 5

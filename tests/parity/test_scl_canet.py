@@ -1,10 +1,12 @@
 """Imported SCL(CANet) weights give the numbers of the authors' released code, at images' own sizes."""
 
+import copy
 from dataclasses import replace
 from functools import cached_property
 
 import pytest
 import torch
+from torch import nn
 
 from fewseg.data.episodes import EpisodeSpec
 from fewseg.data.protocols import Protocol
@@ -14,6 +16,7 @@ from fewseg.engine.features import FeatureStore
 from fewseg.engine.plain import encoded_shots
 from fewseg.engine.released import RELEASED_CANET_CROSS_GUIDED
 from fewseg.methods.canet import Refinement
+from fewseg.methods.layers import resize
 from fewseg.methods.scl import primary_and_auxiliary
 from fewseg.types import EncodedEpisodes, EncodedShots, Guides
 
@@ -92,12 +95,45 @@ def test_query_logits_under_a_history(one, pairs):
         one.case.assert_close(one.model.iterate(maps, guides), "logits")
 
 
-def test_losses_and_gradient_norms(one, pairs):
-    terms, _ = one.model.losses_from(pairs, one.case.input("history_mask"))
-    named = ("query", "support_first", "support_second")
-    one.case.assert_close(torch.stack([terms.terms[name] for name in named]), "loss_query_supp_newsupp")
-    one.__dict__["losses"] = {"total": terms.total}
-    one.check_gradient_norms()
+def in_training(run, history):
+    """The run's model in training without dropout, with a history that is always handed back."""
+    model = copy.deepcopy(run.model).train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout2d):
+            module.p = 0.0
+    model.history.reset = 0.0
+    margin = history[:, 1].logit()
+    model.history.remember(run.episodes.pair_ids, torch.stack([torch.zeros_like(margin), margin], dim=1))
+    return replace(run, model=model)
+
+
+def stacked(losses):
+    return torch.stack([losses[name] for name in ("query", "support_first", "support_second")])
+
+
+def test_losses_and_gradient_norms_under_a_history(one):
+    """The case's foreground is in half precision, as what is kept: nothing is lost between the two."""
+    history = one.case.input("history_mask")
+    assert torch.equal(history[:, 1].half().float(), history[:, 1])
+    run = in_training(one, history)
+    one.case.assert_close(stacked(run.losses), "loss_query_supp_newsupp")
+    run.check_gradient_norms()
+
+
+def test_losses_under_the_other_pairs_history_are_outside_the_released_tolerance(one):
+    run = in_training(one, one.case.input("history_mask").flip(0))
+    with pytest.raises(AssertionError, match="off by"):
+        one.case.assert_close(stacked(run.losses), "loss_query_supp_newsupp")
+
+
+def test_the_released_answers_are_the_next_history(one):
+    history = one.case.input("history_mask")
+    run = in_training(one, history)
+    assert len(run.losses)
+    found = run.model.history.recall(run.episodes.pair_ids, history)
+    expected = resize(one.case.output("logits").softmax(dim=1), (history.shape[-2], history.shape[-1]))
+    allowed = one.case.atol("logits") + 2**-12  # half of what half precision tells apart below 1
+    torch.testing.assert_close(found, expected, rtol=0, atol=allowed)
 
 
 def test_original_sizes_whose_cells_are_soft(one):

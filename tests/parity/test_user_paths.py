@@ -1,16 +1,14 @@
 """``forward`` and ``evaluate`` give the released logits; training drops what theirs do."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
 from torch import nn
 
-from fewseg.data.episodes import EpisodeSpec
-from fewseg.data.protocols import Protocol
-from fewseg.data.transforms import EvalView
-from fewseg.engine.evaluate import Evaluator, Line
-from fewseg.engine.features import FeatureStore
+from case_images import CaseEpisodes, CaseSource, evaluator_of
+from fewseg.engine.evaluate import Line
 from fewseg.metrics.counts import count
 
 CASES = ["pfenet_1shot", "pfenet_5shot", "scl_pfenet_1shot", "scl_pfenet_5shot"]
@@ -36,50 +34,10 @@ def labels_of(run):
     return found
 
 
-class CaseSource:
-    """The case's square images as a data set of one class."""
-
-    name, class_names = "case", {1: "thing"}
-
-    def __init__(self, run):
-        queries, supports = run.pixels("query"), run.pixels("support")
-        masks = run.case.input("query_mask"), run.case.input("support_mask")
-        self.pairs, self.specs = {}, []
-        for b in range(len(queries)):
-            shots = tuple(f"{b}-support-{k}" for k in range(supports.shape[1]))
-            self.pairs[f"{b}-query"] = (queries[b], masks[0][b])
-            self.pairs |= dict(zip(shots, zip(supports[b], masks[1][b], strict=True), strict=True))
-            self.specs.append(EpisodeSpec(index=b, class_id=1, query=f"{b}-query", supports=shots))
-
-    @property
-    def ids(self):
-        return tuple(self.pairs)
-
-    def read_image(self, id):
-        return self.pairs[id][0]
-
-    def read_labels(self, id):
-        return self.pairs[id][1].byte()
-
-    def digest(self):
-        return "case"
-
-
-class CaseEpisodes:
-    """All episodes of the case."""
-
-    def __init__(self, specs):
-        self.specs, self.protocol = specs, Protocol(name="case", episodes=len(specs), seeds=(0,))
-
-    def episodes(self, seed):
-        return self.specs
-
-
 def test_evaluate_gives_the_released_logits_and_the_counts_of_their_labels(run, tmp_path):
-    source = CaseSource(run)
-    view = EvalView(run.case.input("query").shape[-1])
-    store = FeatureStore(run.model.network, source, [view], folder=tmp_path, dtype=torch.float32)
-    evaluator = Evaluator(run.model, source, store, batch=1, progress=False)
+    masks = run.case.input("query_mask"), run.case.input("support_mask")
+    source = CaseSource(run.pixels("query"), masks[0], run.pixels("support"), masks[1])
+    evaluator = evaluator_of(run.model, source, tmp_path)
     answers = {question.target: logits for question, logits in evaluator.answers(source.specs)}
     found = torch.stack([answers[spec.query] for spec in source.specs])
     run.case.assert_close(found, "logits")
@@ -92,14 +50,14 @@ def test_evaluate_gives_the_released_logits_and_the_counts_of_their_labels(run, 
 
 
 def dropped(run):
-    """Share that is dropped -> how often maps pass such a layer in a training step."""
-    passes, model = {}, copy.deepcopy(run.model).train()
-    for module in model.modules():
+    """(Part of the model, share that is dropped) -> how often maps pass such a layer in a training step."""
+    passes, model = Counter(), copy.deepcopy(run.model).train()
+    for name, module in model.named_modules():
         if isinstance(module, nn.Dropout2d):
 
-            def passed(layer, *_):
+            def passed(layer, *_, name=name):
                 assert layer.training
-                passes[layer.p] = passes.get(layer.p, 0) + 1
+                passes[name.rpartition(".")[0], layer.p] += 1
 
             module.register_forward_hook(passed)
         else:
@@ -114,4 +72,17 @@ def test_training_drops_maps_where_the_released_networks_do(run):
     shots = run.support.shots
     decoders = 3 if "scl" in run.case.about["case"] else 1  # the query's and both support passes'
     saam = 1 + shots if "sdaanet" in run.case.about["case"] else 0
-    assert dropped(run) == {0.5: 2, 0.1: 5 * decoders + saam}
+    shares = Counter()
+    for (_, share), passes in dropped(run).items():
+        shares[share] += passes
+    assert shares == {0.5: 2, 0.1: 5 * decoders + saam}
+
+
+def test_training_of_canet_with_scl_drops_maps_where_the_released_network_does(released):
+    """0.5 on the mid-level maps of both images; on the comparison, ASPP and classifier of three decodings."""
+    assert dropped(released("scl_canet_1shot")) == {
+        ("mid", 0.5): 2,
+        ("comparison", 0.5): 3,
+        ("trunk.aspp", 0.5): 3 * 5,  # branches
+        ("trunk.classifier", 0.5): 3,
+    }

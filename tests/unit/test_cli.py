@@ -273,6 +273,19 @@ def test_an_interrupt_leaves_with_130_and_states_what_is_kept(fewseg, monkeypatc
     assert fewseg(*name.split(), "anything") == (130, "", f"fewseg: interrupted{goes_on}")
 
 
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [("", ""), ("Unable to allocate 28 GiB\nfor an array", " (Unable to allocate 28 GiB)")],
+)
+def test_too_little_memory_is_one_line(fewseg, monkeypatch, detail, shown):
+    def full(*_):
+        raise MemoryError(detail)
+
+    monkeypatch.setattr(cli, "_run", full)
+    error = f"there is not enough memory{shown}: make the images or the batch smaller, or free some memory"
+    assert fewseg("data", "check") == (1, "", f"fewseg: {error}")
+
+
 def test_a_programming_error_is_not_hidden(monkeypatch):
     def wrong(*_):
         raise KeyError("x")

@@ -146,6 +146,12 @@ def outside(polygon: Polygon, size: tuple[int, int]) -> tuple[float, float, floa
     return left, top, right, below
 
 
+def _outline_length(polygon: Polygon) -> float:
+    """Returns the pixels of a polygon's edges."""
+    corners = polygon.reshape(-1, 2)
+    return float(np.abs(np.diff(corners, axis=0, append=corners[:1])).max(axis=1).sum())
+
+
 _CANVAS = 2**26  # pixels that polygons may reach over in any image
 
 
@@ -159,6 +165,11 @@ def fill_polygons(polygons: Sequence[Polygon], size: tuple[int, int]) -> Region:
             raise DataError(
                 f"a polygon reaches {max(left, top, right, below)} pixels past the image of {size[1]} x "
                 f"{size[0]}: correct it, or export the file again"
+            )
+        if (edges := _outline_length(polygon)) > _LONGEST_OUTLINE:
+            raise DataError(
+                f"the outline of a polygon must have up to {_LONGEST_OUTLINE} pixels, got {edges:.0f}: use a "
+                "mask"
             )
         moved = polygon + np.tile((left, top), len(polygon) // 2)
         codes = coco_mask.frPyObjects([moved.tolist()], height, width)
@@ -288,8 +299,7 @@ def _check_extent(polygons: Sequence[Polygon], size: tuple[int, int], where: str
             f"{where}: a polygon reaches {max(reach):.0f} pixels outside its image of {size[1]} x {size[0]}: "
             "its coordinates are of another image, or no pixels: correct it"
         )
-    corners = [polygon.reshape(-1, 2) for polygon in polygons]
-    edges = sum(float(np.abs(np.diff(c, axis=0, append=c[:1])).max(axis=1).sum()) for c in corners)
+    edges = sum(map(_outline_length, polygons))
     if edges > _LONGEST_OUTLINE:
         raise DataError(
             f"{where}: its outline must have up to {_LONGEST_OUTLINE} pixels, got {edges:.0f}: use an RLE"

@@ -21,7 +21,7 @@ from fewseg.annotations.image_files import check_annotated_size, image_size
 from fewseg.annotations.json_values import number, read_annotations, shown
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions, image_files
-from fewseg.annotations.shapes import Canvas, Points, Region, ellipse, rectangle, stroke
+from fewseg.annotations.shapes import Canvas, Points, Region, dots, ellipse, rectangle, stroke
 from fewseg.annotations.values import AnnotatedImage, Items, Problem, warn_of_left_out
 from fewseg.types import DataError
 
@@ -168,10 +168,7 @@ def _region(shape: Element, size: tuple[int, int], options: ReadOptions, where: 
     if shape.tag == "polyline":
         return stroke(_points(shape, 1, where), options.stroke, size)
     if shape.tag == "points":
-        drawn: Region = np.zeros(size, dtype=np.bool_)
-        for point in _points(shape, 1, where):
-            drawn |= stroke([point], options.stroke, size)
-        return drawn
+        return dots(_points(shape, 1, where), options.stroke, size)
     raise DataError(f"{where} must be one of {', '.join(_SHAPES)} or tag, got {shape.tag}: draw it as one")
 
 

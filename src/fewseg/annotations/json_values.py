@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fewseg.annotations.shapes import check_points
 from fewseg.ops.files import parse_json
 from fewseg.types import DataError
 
@@ -83,8 +84,10 @@ def number(value: object, what: str) -> float:
 
 def points_of(value: object, what: str) -> list[tuple[float, float]]:
     """Returns the (x, y) of a list of pairs."""
-    points = []
-    for k, pair in enumerate(typed(value, list, what)):
+    points: list[tuple[float, float]] = []
+    pairs = typed(value, list, what)
+    check_points(len(pairs), what)
+    for k, pair in enumerate(pairs):
         if not isinstance(pair, list) or len(pair) != 2:
             raise DataError(f"{what}: point {k} must be a pair [x, y], got {shown(pair)}: export it again")
         x, y = (number(v, f"{what}: {side} of point {k}") for side, v in zip("xy", pair, strict=True))

@@ -19,7 +19,17 @@ from fewseg.annotations.json_values import field, points_of, shown, size_field, 
 from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
-from fewseg.annotations.shapes import Canvas, Points, Region, ellipse, outlines, polygon, rectangle, stroke
+from fewseg.annotations.shapes import (
+    Canvas,
+    Points,
+    Region,
+    dots,
+    ellipse,
+    outlines,
+    polygon,
+    rectangle,
+    stroke,
+)
 from fewseg.annotations.values import AnnotatedImage, Instance, Items, Prediction, Problem, box_of
 from fewseg.annotations.writer import FilesWriter, json_text
 from fewseg.ops.files import atomic_write_text
@@ -79,12 +89,7 @@ def _region(
         return ellipse(x0, y0, radius, radius, size)
     if kind == "mask":
         return _embedded(shape, points, size, where)
-    if kind == "points":
-        drawn = np.zeros(size, dtype=np.bool_)
-        for point in points:
-            drawn |= stroke([point], options.stroke, size)
-        return drawn
-    return stroke(points, options.stroke, size)
+    return (dots if kind == "points" else stroke)(points, options.stroke, size)
 
 
 def _embedded(shape: Mapping[str, Any], points: Points, size: tuple[int, int], where: str) -> Region:

@@ -72,10 +72,14 @@ def read_columns(place: str, columns: list[str]) -> dict[str, list[Any]]:
     parts = parts_of(place)
     if not parts:
         return {name: [] for name in columns}
-    try:
-        table = dataset.dataset(parts, filesystem=fs, format="parquet").to_table(columns=columns)
-    except ArrowException as error:
-        raise _broken(place, error) from error
+    broken: Exception | None = None
+    with store_errors(place):
+        try:
+            table = dataset.dataset(parts, filesystem=fs, format="parquet").to_table(columns=columns)
+        except ArrowException as error:  # of the file, not of the store
+            broken = error
+    if broken is not None:
+        raise _broken(place, broken) from broken
     return {name: table[name].to_pylist() for name in columns}
 
 

@@ -8,23 +8,36 @@ wherever its points lie.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from fewseg.annotations.values import Mask
-from fewseg.types import IGNORE
+from fewseg.types import IGNORE, DataError
 
 Points = Sequence[tuple[float, float]]
 Region = NDArray[np.bool_]
 """(H, W) bool."""
 
+MOST_POINTS = 10**6  # of a shape
+_MOST_ROWS = 10**9  # that the edges of a polygon may cross
+_MOST_PIXELS = 2**29  # that the parts of a line may lie in
+
+
+def check_points(count: int, what: str) -> None:
+    """Raises a DataError if a shape has too many points."""
+    if count > MOST_POINTS:
+        raise DataError(f"{what} must have up to {MOST_POINTS} points, got {count}: give it as a mask")
+
 
 def polygon(points: Points, size: tuple[int, int]) -> Region:
-    """Fills a closed polygon by the even-odd rule."""
+    """Fills a closed polygon by the even-odd rule; a DataError where its edges would take minutes."""
+    check_points(len(points), "a polygon")
     height, width = size
+    crossed = 0
     flips = np.zeros((height, width + 1), dtype=np.bool_)
     for start, end in zip(points, [*points[1:], points[0]], strict=True):
         # Upper end first, so that both directions of an edge cross the rows at the very same places.
@@ -33,6 +46,12 @@ def polygon(points: Points, size: tuple[int, int]) -> Region:
         last = math.ceil(min(max(y1 - 0.5, 0), height))
         if first >= last:
             continue
+        crossed += last - first
+        if crossed > _MOST_ROWS:
+            raise DataError(
+                f"the edges of a polygon must cross up to {_MOST_ROWS} rows of pixels, got {len(points)} "
+                "points that cross more: give it as a mask"
+            )
         rows = np.arange(first, last)
         x = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
         columns = np.ceil(np.clip(x - 0.5, 0, width)).astype(np.intp)
@@ -64,21 +83,65 @@ def ellipse(
 
 def stroke(points: Points, diameter: float, size: tuple[int, int]) -> Region:
     """Draws a line with round ends: pixels within half a diameter of it, and those that hold a point."""
+    return _lines(points, chain(islice(points, 1, None), points[-1:]), diameter, size)
+
+
+def dots(points: Points, diameter: float, size: tuple[int, int]) -> Region:
+    """Draws points that no line joins, as :func:`stroke` does one."""
+    return _lines(points, points, diameter, size)
+
+
+def _lines(
+    starts: Points, ends: Iterable[tuple[float, float]], diameter: float, size: tuple[int, int]
+) -> Region:
+    """Draws lines with round ends, box by box of their pixels; a DataError where that would take minutes."""
+    check_points(len(starts), "a line")
     height, width = size
     drawn = np.zeros(size, dtype=np.bool_)
-    radius = diameter / 2
-    for (x0, y0), (x1, y1) in zip(points, [*points[1:], points[-1]], strict=True):
-        top, bottom = _span(min(y0, y1) - radius, max(y0, y1) + radius, height)
-        left, right = _span(min(x0, x1) - radius, max(x0, x1) + radius, width)
-        dy = (np.arange(top, bottom) + 0.5 - y0)[:, None]
-        dx = (np.arange(left, right) + 0.5 - x0)[None, :]
+    radius, looked_at = diameter / 2, 0
+    for (x0, y0), (x1, y1) in zip(starts, ends, strict=True):
         ex, ey = x1 - x0, y1 - y0
         length = ex * ex + ey * ey
-        along = np.clip((dx * ex + dy * ey) / length, 0, 1) if length > 0 else np.zeros((1, 1))
-        drawn[top:bottom, left:right] |= (dx - along * ex) ** 2 + (dy - along * ey) ** 2 <= radius * radius
+        for top, bottom, left, right in _boxes((x0, y0), (x1, y1), radius, size):
+            looked_at += (bottom - top) * (right - left)
+            if looked_at > _MOST_PIXELS:
+                raise DataError(
+                    f"the parts of a line must lie in up to {_MOST_PIXELS} pixels, got {len(starts)} points "
+                    f"and a width of {diameter:g} that need more: give a smaller width, or a mask"
+                )
+            dy = (np.arange(top, bottom) + 0.5 - y0)[:, None]
+            dx = (np.arange(left, right) + 0.5 - x0)[None, :]
+            along = np.clip((dx * ex + dy * ey) / length, 0, 1) if length > 0 else np.zeros((1, 1))
+            near = (dx - along * ex) ** 2 + (dy - along * ey) ** 2 <= radius * radius
+            drawn[top:bottom, left:right] |= near
         if 0 <= x0 < width and 0 <= y0 < height:
             drawn[int(y0), int(x0)] = True
     return drawn
+
+
+def _boxes(
+    start: tuple[float, float], end: tuple[float, float], radius: float, size: tuple[int, int]
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yields boxes (top, bottom, left, right) that hold all pixels near a line, along its longer side."""
+    down = abs(end[1] - start[1]) >= abs(end[0] - start[0])
+    # (along, across) the longer side
+    (a0, c0), (a1, c1) = sorted((p[::-1] if down else p) for p in (start, end))
+    sides = size if down else size[::-1]
+    first, last = _span(a0 - radius, a1 + radius, sides[0])
+    step = max(_STEP, math.ceil(2 * radius)) if max(map(abs, (a0, c0, a1, c1))) < _EXACT else max(sides)
+    slope = (c1 - c0) / (a1 - a0) if a1 > a0 else 0.0
+    for low in range(first, last, step):
+        high = min(low + step, last)
+        if step < last - first:  # a pixel's nearest point lies within the radius along and across
+            ends = [c0 + (min(max(a, a0), a1) - a0) * slope for a in (low - radius, high + radius)]
+            near = _span(min(ends) - radius - 1, max(ends) + radius + 1, sides[1])
+        else:
+            near = _span(min(c0, c1) - radius, max(c0, c1) + radius, sides[1])
+        yield (low, high, *near) if down else (*near, low, high)
+
+
+_STEP = 32  # pixels along a line: of fewer, arithmetic costs less than the calls
+_EXACT = 1e6  # coordinates below are exact to much less than a pixel
 
 
 def _span(low: float, high: float, side: int) -> tuple[int, int]:

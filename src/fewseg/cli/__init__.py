@@ -20,6 +20,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from fewseg import __version__
+from fewseg.errors import first_line
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = words[0] if words[0] in COMMANDS else " ".join(words[:2])
     try:
         return _run(name, words, console)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         errors.print("[bold red]fewseg:[/] ", end="")
         errors.out(_message(error), highlight=False)
         logging.getLogger(__name__).debug("traceback", exc_info=True)
@@ -242,4 +243,7 @@ def _message(error: Exception) -> str:
     """The text of an error, without the system's number of it."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, MemoryError):
+        what = "there is not enough memory" + (f" ({first_line(error)})" if str(error) else "")
+        return f"{what}: make the images or the batch smaller, or free some memory"
     return str(error)

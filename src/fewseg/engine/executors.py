@@ -392,7 +392,7 @@ def ray_cluster(cpus: int, address: str | None = None) -> Iterator[Any]:
     A cluster that was started or joined here is left at the end; so the block may be entered within another.
 
     Raises:
-        RuntimeError: Ray is not installed, or the cluster has another version of it or of Python.
+        RuntimeError: Ray is not installed, or the cluster has another version of it, of Python or of fewseg.
         OSError: there is no cluster at the address.
     """
     # `uv run fewseg ...` would have every worker started by `uv run`, in an environment of its own
@@ -404,6 +404,7 @@ def ray_cluster(cpus: int, address: str | None = None) -> Iterator[Any]:
             "Ray is not installed: install fewseg[ray], or use --processes on one machine"
         ) from error
     if ray.is_initialized():
+        _check_versions(ray)
         yield ray
         return
     address = address or os.environ.get("RAY_ADDRESS")
@@ -413,6 +414,32 @@ def ray_cluster(cpus: int, address: str | None = None) -> Iterator[Any]:
     except RuntimeError as error:  # versions that differ: a text of several lines
         raise RuntimeError(" ".join(str(error).split())) from error
     try:
+        _check_versions(ray)
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_versions(ray: Any) -> None:
+    """Raises a RuntimeError where a machine of the cluster has a different Python or fewseg."""
+
+    def installed() -> Any:  # sent by its code: a different fewseg need not have it
+        import platform
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return {"Python": platform.python_version(), "fewseg": version("fewseg")}
+        except PackageNotFoundError:
+            return {"Python": platform.python_version(), "fewseg": "none"}
+
+    here = installed()
+    at = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    ask = ray.remote(num_cpus=0)(installed)
+    asked = [ask.options(scheduling_strategy=at(node, soft=True)).remote() for node in nodes]
+    for node, there in zip(nodes, ray.get(asked), strict=True):
+        differing = [f"{k} {there[k]} (here {here[k]})" for k in here if there[k] != here[k]]
+        if differing:
+            raise RuntimeError(
+                f"the machine {node[:8]} of the Ray cluster has {' and '.join(differing)}: install the same"
+            )

@@ -241,6 +241,8 @@ SDAANET_FAMILY = Family(
 
 
 _NOT_IN_TENSORS = (
+    "mid_levels",
+    "prior",
     "scales",
     "rounding",
     "small_objects",
@@ -256,6 +258,9 @@ _NOT_IN_TENSORS = (
     "refinement",
 )
 """Options of configs that change no tensor's name or shape."""
+
+_NOT_IN_TENSORS_OF_BACKBONES = ("first_block_dilation", "stride_on_1x1", "ceil_pool")
+"""Those of backbones."""
 
 RELEASED_PYRAMID = (60, 30, 15, 8)
 """Pyramid scales of the released models on PASCAL."""
@@ -326,6 +331,7 @@ def import_released(
         for key in _NOT_IN_TENSORS
         if key in {f.name for f in fields(config)} and not (key == "scales" and scales is not None)
     }
+    assumed |= {f"backbone.{key}": getattr(config.backbone, key) for key in _NOT_IN_TENSORS_OF_BACKBONES}
     logger.warning(
         "%s does not show these options; they are those of %s's released code: %s%s",
         label,

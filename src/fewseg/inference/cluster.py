@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,7 +17,6 @@ from typing import Any
 
 from torch import Tensor
 
-from fewseg import __version__
 from fewseg.annotations.image_files import rgb_of_bytes
 from fewseg.annotations.options import ValueRange
 from fewseg.annotations.parquet import ENDING, parquet_bytes, parts_of, read_columns, read_parquet
@@ -84,7 +82,6 @@ def label_on_ray(options: LabelOptions) -> RunReport:
     about = {} if session.choice is None else {"choice": session.choice.facts()}
     unnamed = wrong_names(images, options.ray_format, session.supports.classes)
     with ray_cluster(options.ray_workers) as ray, _claimed(ray, out, facts, about) as keeper:
-        _check_versions(ray)
         done = set(read_columns(out, ["name"])["name"])
         todo = {k: place for k, place in images.items() if k not in done and k not in unnamed}
         for part in _label(ray, keeper, segmenter, session, todo, out, options):
@@ -264,31 +261,6 @@ def _record(out: str) -> bytes | None:
         return read_bytes(out, f"{opened(out)[1]}/{RUN_FILE}", _MOST_BYTES)
     except FileNotFoundError:
         return None
-
-
-def _check_versions(ray: Any) -> None:
-    """Raises a RuntimeError where a machine of the cluster has a different Python or fewseg."""
-    here = {"Python": platform.python_version(), "fewseg": __version__}
-
-    def installed() -> Any:  # sent by its code: a different fewseg need not have it
-        import platform
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            return {"Python": platform.python_version(), "fewseg": version("fewseg")}
-        except PackageNotFoundError:
-            return {"Python": platform.python_version(), "fewseg": "none"}
-
-    at = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    ask = ray.remote(num_cpus=0)(installed)
-    asked = [ask.options(scheduling_strategy=at(node, soft=True)).remote() for node in nodes]
-    for node, there in zip(nodes, ray.get(asked), strict=True):
-        differing = [f"{k} {there[k]} (here {here[k]})" for k in here if there[k] != here[k]]
-        if differing:
-            raise RuntimeError(
-                f"the machine {node[:8]} of the Ray cluster has {' and '.join(differing)}: install the same"
-            )
 
 
 @contextmanager

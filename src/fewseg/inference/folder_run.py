@@ -38,7 +38,7 @@ from fewseg.inference.outputs import (
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.segmenter import Segmenter, segmenter_with_supports
 from fewseg.inference.stream import NO_MEMORY, stream
-from fewseg.ops.files import atomic_write_text, folder_alone, parse_json, unwritten
+from fewseg.ops.files import atomic_write_text, one_process, parse_json, unwritten
 from fewseg.ops.progress import progress_bar
 from fewseg.types import DataError
 
@@ -61,7 +61,7 @@ def claimed(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritten(path, error) from error
-    with _alone(folder):
+    with one_process(folder, "labels into"):
         content = path.read_bytes() if path.is_file() else None
         atomic_write_text(path, run_record(str(folder), content, facts, about))
         yield
@@ -88,16 +88,6 @@ def run_record(
             )
     facts = {k: v for k, v in known.items() if v is not None} | dict(facts) | dict(about or {})
     return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    with folder_alone(folder) as alone:
-        if not alone:
-            raise DataError(
-                f"another process labels into {folder} now: wait for it, or choose a different folder"
-            )
-        yield
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +123,7 @@ def label(options: LabelOptions) -> RunReport:
     """
     options.check()
     if options.out.is_dir():
-        with _alone(options.out):
+        with one_process(options.out, "labels into"):
             pass
     images = find_images(options.images, leave_out=options.out)
     segmenter, expected = segmenter_of(options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import json
 import os
 import platform
@@ -17,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fewseg.errors import DataError
+
 _NEARLY_FULL = 16  # MiB; writers that hide the OSError (torch.save) fail with less than this left
 
 _KEPT = 32  # letters of a file's name in that of its temporary file
@@ -29,7 +30,7 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterat
     When the block or the disk fails, or the process is interrupted, ``path`` is left as it was. Missing
     parent folders are made. An OSError's message has the path and the free space. What is ``durable``
     outlives a power failure too, which a cache with checksums need not. The first file that a process writes
-    in a folder also removes the temporary files of processes of this machine that were killed.
+    in a folder also removes the temporary files of processes that were killed, on any machine.
     """
     target = Path(path)
     start = target.stem[:_KEPT]  # a name as long as a file system takes leaves no room for more
@@ -37,10 +38,11 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = True) -> Iterat
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_left(target.parent)
-        yield temporary
-        if durable:
-            _flush(temporary)
-        os.replace(temporary, target)
+        with _in_use(temporary):
+            yield temporary
+            if durable:
+                _flush(temporary)
+            os.replace(temporary, target)
         if durable:
             _flush_folder(target.parent)
     except OSError as error:
@@ -65,18 +67,41 @@ def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
-_TEMPORARY = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{12}(\.[^.]*)?")
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}-[0-9]+-[0-9a-f]{12}(\.[^.]*)?")
 _looked_at: set[tuple[int, Path]] = set()  # (process, folder)
 
 
-@functools.cache
-def _machine() -> str:
-    """Eight letters for this machine."""
-    return f"{zlib.crc32(platform.node().encode()):08x}"
-
-
 def _writer() -> str:
-    return f"{_machine()}-{os.getpid()}-{secrets.token_hex(6)}"
+    """The machine and the process, for people, and a random number."""
+    return f"{zlib.crc32(platform.node().encode()):08x}-{os.getpid()}-{secrets.token_hex(6)}"
+
+
+@contextmanager
+def _in_use(temporary: Path, *, folder: bool = False) -> Iterator[None]:
+    """Makes a temporary file or folder and locks it, so that no process takes it for that of a killed one.
+
+    The system ends a lock with its process. Names and numbers of processes show nothing on a disk that
+    containers or machines share. Without locks on the platform or the file system nothing is removed there.
+    """
+    if fcntl is None:
+        if folder:
+            temporary.mkdir(mode=0o700)
+        yield
+        return
+    kind = os.O_RDONLY if folder else os.O_CREAT | os.O_EXCL | os.O_RDWR
+    while True:
+        if folder:
+            temporary.mkdir(mode=0o700)
+        handle = os.open(temporary, kind, 0o666)
+        with suppress(OSError):  # a file system without locks
+            lock(handle)
+        if os.fstat(handle).st_nlink:  # else it was removed before it was locked
+            break
+        os.close(handle)
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -86,39 +111,32 @@ def temporary_folder() -> Iterator[Path]:
     remove_left(home)
     folder = home / f".fewseg.{_writer()}"
     try:
-        folder.mkdir(mode=0o700)
-        yield folder
+        with _in_use(folder, folder=True):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_left(folder: Path) -> None:
-    """Removes temporary files and folders whose process is no more, once a process and folder."""
-    if (os.getpid(), folder) in _looked_at:
+    """Removes temporary files and folders whose process is no more, once a process and folder.
+
+    A file that is locked is in use; one that this process can lock is that of a process that was killed.
+    """
+    if fcntl is None or (os.getpid(), folder) in _looked_at:
         return
     _looked_at.add((os.getpid(), folder))
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            match = _TEMPORARY.fullmatch(entry.name)
-            if match and match["machine"] == _machine() and not _runs(int(match["process"])):
-                with suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        shutil.rmtree(entry.path)
-                    else:
-                        os.unlink(entry.path)
-
-
-def _runs(process: int) -> bool:
-    """Whether a process of this machine exists; True where that cannot be known."""
-    if os.name != "posix":  # there, os.kill ends the process
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
+            if not _TEMPORARY.fullmatch(entry.name):
+                continue
+            with suppress(OSError):
+                is_folder = entry.is_dir(follow_symlinks=False)
+                handle = os.open(entry.path, (os.O_RDONLY if is_folder else os.O_RDWR) | os.O_NOFOLLOW)
+                try:
+                    if lock(handle, wait=False):
+                        shutil.rmtree(entry.path) if is_folder else os.unlink(entry.path)
+                finally:
+                    os.close(handle)
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -231,6 +249,15 @@ def folder_alone(folder: Path) -> Iterator[bool]:
         yield alone
     finally:
         os.close(handle)
+
+
+@contextmanager
+def one_process(folder: Path, does: str) -> Iterator[None]:
+    """Keeps a folder for this process for the length of the block; a DataError where another one has it."""
+    with folder_alone(folder) as alone:
+        if not alone:
+            raise DataError(f"another process {does} {folder} now: wait for it, or choose a different folder")
+        yield
 
 
 def cache_folder() -> Path:

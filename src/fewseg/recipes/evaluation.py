@@ -7,8 +7,8 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from fewseg.data.episodes import EpisodeSampler, RecordedEpisodes
 from fewseg.data.folds import FoldData
@@ -30,6 +31,7 @@ from fewseg.methods.base import FewShotSegmenter
 from fewseg.methods.canet import IterativeConfig
 from fewseg.methods.fusion import Fusion
 from fewseg.methods.registry import MethodConfig, method_name
+from fewseg.ops.files import check_writable, one_process
 from fewseg.recipes.options import EvaluateOptions
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.registry import RECIPES
@@ -100,6 +102,10 @@ def _at_scales(config: MethodConfig, scales: tuple[float, ...]) -> MethodConfig:
         raise ValueError(
             f"--image-scales is for methods that feed their answer back, canet and scl-canet, not for "
             f"{method_name(config)}: leave it out"
+        )
+    if config.refinement.stop_early:
+        logger.warning(
+            "--image-scales: refinement.stop_early is off, as the answer of all scales is refined together"
         )
     return replace(config, refinement=replace(config.refinement, image_scales=scales, stop_early=False))
 
@@ -236,30 +242,48 @@ def _evaluate_lines(
         else:
             logger.info("%s exists already, from the same checkpoint and protocol", path)
     if todo:
-        sizes = tuple(dict.fromkeys(size for wanted, _ in todo.values() for size in test.sizes(wanted)))
-        tested = [test.line(wanted) for wanted, _ in todo.values()]
-        executor = test.executor(sizes, options)
-        evaluator = test.evaluator(sizes, executor, progress=not options.quiet)
-        work = folder and folder / _shards_name([metadata for _, metadata in todo.values()], tested)
-        started = time.perf_counter()
-        tables = evaluator.run(tested, work)
-        seconds = (time.perf_counter() - started) / len(todo)
-        for (path, (_, metadata)), counts in zip(todo.items(), tables, strict=True):
-            result = results[path] = RunResult.from_counts(
-                counts,
-                classes=test.data.split.novel,
-                protocol=protocol,
-                wall_seconds=seconds,
-                **metadata,
-            )
-            if executor.writes:
-                result.save(path, counts)
-        writes = executor.writes
+        with _only_run(folder):
+            sizes = tuple(dict.fromkeys(size for wanted, _ in todo.values() for size in test.sizes(wanted)))
+            tested = [test.line(wanted) for wanted, _ in todo.values()]
+            executor = test.executor(sizes, options)
+            evaluator = test.evaluator(sizes, executor, progress=not options.quiet)
+            work = folder and folder / _shards_name([metadata for _, metadata in todo.values()], tested)
+            started = time.perf_counter()
+            tables = evaluator.run(tested, work)
+            seconds = (time.perf_counter() - started) / len(todo)
+            for (path, (_, metadata)), counts in zip(todo.items(), tables, strict=True):
+                result = results[path] = RunResult.from_counts(
+                    counts,
+                    classes=test.data.split.novel,
+                    protocol=protocol,
+                    wall_seconds=seconds,
+                    **metadata,
+                )
+                if executor.writes:
+                    result.save(path, counts)
+            writes = executor.writes
     if writes and folder is not None:  # also where a kill came after the last result
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # there is none, or a different evaluation is unfinished there
             folder.parent.rmdir()
     return [result for result in results.values() if result is not None]
+
+
+@contextmanager
+def _only_run(folder: Path | None) -> Iterator[None]:
+    """Keeps other runs of the same evaluation away; different ones may write results beside each other."""
+    if folder is None or rank_zero_only.rank:  # a further process of a run whose first one has the folder
+        yield
+        return
+    check_writable(folder / "counts.npy")
+    folder.mkdir(parents=True, exist_ok=True)
+    with one_process(folder, "runs the same evaluation in"):
+        try:
+            yield
+        finally:  # without a shard there is nothing to go on from
+            for empty in (folder, folder.parent):
+                with suppress(OSError):
+                    empty.rmdir()
 
 
 def _without_folders(config: MethodConfig) -> dict[str, Any]:

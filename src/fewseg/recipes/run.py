@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from fewseg.data.episodes import EpisodeSampler, TrainingSampler
 from fewseg.data.folds import FoldData
@@ -19,10 +20,11 @@ from fewseg.engine.choices import Precision
 from fewseg.engine.environment import environment, precision_on
 from fewseg.engine.evaluate import Evaluator, Line
 from fewseg.engine.features import Extractor, FeatureStore, View
-from fewseg.engine.train import Run, train
+from fewseg.engine.train import LAST, Run, train
 from fewseg.engine.train_config import TrainConfig
 from fewseg.methods.base import FewShotSegmenter
 from fewseg.metrics.scores import miou
+from fewseg.ops.files import check_writable, one_process
 from fewseg.recipes.options import TrainOptions
 from fewseg.recipes.recipe import Recipe
 from fewseg.recipes.registry import recipe
@@ -48,6 +50,17 @@ def train_recipe(
     config = recipe.train
     if config is None:
         raise ValueError(f"{recipe.name} has nothing to train: evaluate it as it is")
+    if rank_zero_only.rank:  # a further process of a training whose first one has the folder
+        return _train(recipe, config, data, folder, progress, devices)
+    check_writable(folder / LAST)
+    folder.mkdir(parents=True, exist_ok=True)
+    with one_process(folder, "trains into"):
+        return _train(recipe, config, data, folder, progress, devices)
+
+
+def _train(
+    recipe: Recipe, config: TrainConfig, data: FoldData, folder: Path, progress: bool, devices: int
+) -> Path:
     fabric = Fabric(accelerator="auto", devices=devices, precision=config.precision)
     fabric.launch()
     if config.precision == "bf16-mixed" and precision_on(fabric.device) != "bf16":

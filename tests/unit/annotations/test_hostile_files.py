@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from fewseg.annotations import shapes
 from fewseg.annotations.formats import read_supports
 from fewseg.annotations.jsonl import read_jsonl
 from fewseg.engine.checkpoint import load_checkpoint
@@ -68,6 +69,26 @@ def test_polygons_that_reach_far_past_the_image(tmp_path, far):
     (tmp_path / "a.json").write_text(json.dumps({"a": {"filename": "a.png", "size": 1, "regions": [region]}}))
     words = r"a.json: 1 of 1 annotated images cannot be used\n  a polygon reaches \d+ pixels past the image"
     with pytest.raises(DataError, match=words):
+        read_supports(tmp_path / "a.json")
+
+
+def test_polygons_with_an_outline_of_more_than_ten_million_pixels(tmp_path):
+    Image.fromarray(picture(0)[0]).save(tmp_path / "a.png")
+    points = {"all_points_x": [5, 60_000] * 200, "all_points_y": [5, 30] * 200}
+    region = {"shape_attributes": {"name": "polygon", **points}, "region_attributes": {"class": "thing"}}
+    (tmp_path / "a.json").write_text(json.dumps({"a": {"filename": "a.png", "size": 1, "regions": [region]}}))
+    words = r"outline of a polygon must have up to 10000000 pixels, got 23998000: use a mask"
+    with pytest.raises(DataError, match=words):
+        read_supports(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("kind", ["polygon", "linestrip", "points", "mask"])
+def test_shapes_of_too_many_points(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(shapes, "MOST_POINTS", 1000)
+    Image.fromarray(picture(0)[0]).save(tmp_path / "a.png")
+    shape = {"label": "thing", "shape_type": kind, "points": [[1, 2]] * 1001}
+    (tmp_path / "a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": [shape]}))
+    with pytest.raises(DataError, match=r"a\.json, shape 0 must have up to 1000 points, got 1001: give"):
         read_supports(tmp_path / "a.json")
 
 

@@ -1,9 +1,12 @@
 import math
+import time
 
 import numpy as np
 import pytest
 
-from fewseg.annotations.shapes import Canvas, ellipse, outlines, polygon, rectangle, stroke
+from fewseg.annotations import shapes
+from fewseg.annotations.shapes import Canvas, dots, ellipse, outlines, polygon, rectangle, stroke
+from fewseg.types import DataError
 
 HUGE = 1e300
 
@@ -52,6 +55,53 @@ def test_a_stroke_is_what_is_within_half_its_width():
             to_first = math.hypot(px - min(max(px, 5), 15), py - 5)
             to_second = math.hypot(px - 15, py - min(max(py, 5), 12))
             assert drawn[y, x] == (min(to_first, to_second) <= 2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_long_stroke_is_what_is_within_half_its_width(seed):
+    rng = np.random.default_rng(seed)
+    (x0, y0), (x1, y1) = line = rng.uniform(-60, 360, (2, 2))
+    width = rng.uniform(0.5, 90)
+    x, y = np.meshgrid(np.arange(300) + 0.5, np.arange(240) + 0.5)
+    along = ((x - x0) * (x1 - x0) + (y - y0) * (y1 - y0)) / ((x1 - x0) ** 2 + (y1 - y0) ** 2)
+    px, py = x0 + along.clip(0, 1) * (x1 - x0), y0 + along.clip(0, 1) * (y1 - y0)
+    expected = np.hypot(x - px, y - py) <= width / 2
+    points = [tuple(point) for point in line.tolist()]
+    assert np.array_equal(stroke(points, width, (240, 300)), expected)
+    assert np.array_equal(stroke(points[::-1], width, (240, 300)), expected)
+
+
+def test_dots_are_strokes_of_one_point_each():
+    points = [(3.0, 4.0), (30.5, 9.0), (31.0, 9.0), (-1.0, 20.0), (90.0, 90.0)]
+    expected = np.any([stroke([point], 5, (40, 50)) for point in points], axis=0)
+    assert np.array_equal(dots(points, 5, (40, 50)), expected)
+    assert 0 < expected.sum() < stroke(points, 5, (40, 50)).sum()
+
+
+def test_diagonals_cost_their_own_pixels_and_not_those_of_the_image(monkeypatch):
+    size = (2000, 2000)
+    monkeypatch.setattr(shapes, "_MOST_PIXELS", 20 * 2000 * 200)
+    assert stroke([(0, 0), (2000, 2000)] * 10, 3, size).sum() > 2000
+    dots([(k, k) for k in range(2000)], 20, size)
+
+
+@pytest.mark.parametrize("draw", [stroke, dots, lambda points, _, size: polygon(points, size)])
+def test_a_shape_of_ten_million_points_is_refused_at_once(draw):
+    start = time.process_time()
+    with pytest.raises(DataError, match=r"must have up to 1000000 points, got 10000000: give it as a mask"):
+        draw([(1.0, 2.0)] * 10**7, 4, (2000, 2000))
+    assert time.process_time() - start < 1
+
+
+def test_edges_and_lines_that_would_take_minutes_are_refused(monkeypatch):
+    monkeypatch.setattr(shapes, "_MOST_ROWS", 10_000)
+    monkeypatch.setattr(shapes, "_MOST_PIXELS", 10_000)
+    zigzag = [(k, 1000 * (k % 2)) for k in range(13)]
+    with pytest.raises(DataError, match=r"edges of a polygon must cross up to 10000 rows .* got 13 points"):
+        polygon(zigzag, (1000, 20))
+    assert polygon(zigzag[:9], (1000, 20)).any()
+    with pytest.raises(DataError, match=r"up to 10000 pixels, got 13 points and a width of 3 .*: give a"):
+        stroke(zigzag, 3, (1000, 20))
 
 
 def test_a_fine_pen_leaves_a_trace_and_one_outside_none():

@@ -136,7 +136,17 @@ def test_an_imported_checkpoint_loads_again_with_its_backbone_and_its_origin(tmp
     [
         (
             "pfenet",
-            ("scales=(60, 30, 15, 8)", "mid_dropout=0.5", "head_dropout=0.1", "small_objects='sampled'"),
+            (
+                "scales=(60, 30, 15, 8)",
+                "mid_dropout=0.5",
+                "head_dropout=0.1",
+                "small_objects='sampled'",
+                "mid_levels=('layer3', 'layer2')",
+                "prior=PriorMap(kind='prior', level='layer4', masked_input='layer3')",
+                "backbone.first_block_dilation='stage'",
+                "backbone.stride_on_1x1=False",
+                "backbone.ceil_pool=False",
+            ),
         ),
         ("scl", ("scales=(60, 30, 15, 8)", "mid_dropout=0.5", "second_pass='released'", "divisor=5")),
         (
@@ -147,6 +157,10 @@ def test_an_imported_checkpoint_loads_again_with_its_backbone_and_its_origin(tmp
                 "cross_iou_align_corners=False",
                 "image_scales=(0.7, 1.0, 1.3)",
                 "threshold='truncated'",
+                "mid_levels=('layer2', 'layer3')",
+                "backbone.first_block_dilation='stage'",
+                "backbone.stride_on_1x1=True",
+                "backbone.ceil_pool=True",
             ),
         ),
     ],

@@ -72,10 +72,18 @@ def test_numbers_above_1_are_sides_and_floats_up_to_1_fractions_of_the_map(scale
 
 @pytest.mark.parametrize("config", [PFENetConfig, SCLPFENetConfig, SDAANetConfig])
 @pytest.mark.parametrize(
-    ("pixels", "rounding", "last"), [(145, "down", 2), (473, "down", 7), (473, "nearest", 8)]
+    ("pixels", "rounding", "cells"),
+    [  # 9.5 and 4.75 of 19 cells, 7.5 of 60
+        (145, "down", (19, 9, 4, 2)),
+        (145, "nearest", (19, 10, 5, 2)),
+        (473, "down", (60, 30, 15, 7)),
+        (473, "nearest", (60, 30, 15, 8)),
+    ],
 )
-def test_every_pyramid_of_a_method_has_the_cells_of_its_rounding(make_method, config, pixels, rounding, last):
-    method = make_method(config, scales=(1.0, 0.125), rounding=rounding)
+def test_every_pyramid_of_a_method_has_the_cells_of_its_rounding(
+    make_method, config, pixels, rounding, cells
+):
+    method = make_method(config, scales=(1.0, 0.5, 0.25, 0.125), rounding=rounding)
     side = (pixels - 1) // 8 + 1
     merges = [module for module in method.modules() if isinstance(module, GuideMerge)]
     assert len(merges) == (2 if config is SCLPFENetConfig else 1)
@@ -84,7 +92,7 @@ def test_every_pyramid_of_a_method_has_the_cells_of_its_rounding(make_method, co
         maps, vectors = torch.randn(1, 8, side, side), torch.randn(1, merge.vectors, 8)
         with torch.no_grad():
             found = merge(maps, vectors, prior)
-            expected = literal_merge(merge, [(side, side), (last, last)], maps, vectors, prior)
+            expected = literal_merge(merge, [(n, n) for n in cells], maps, vectors, prior)
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 

@@ -180,16 +180,32 @@ with atomic_path(sys.argv[1]) as temporary:
     temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
+LIVE = """
+import platform, sys
+from fewseg.ops.files import atomic_path
+platform.node = lambda: "another container"
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print("written", flush=True)
+    sys.stdin.read()
+"""
+needs_locks = pytest.mark.skipif(files.fcntl is None, reason="the platform has no locks")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="whether a process exists is known on POSIX alone")
-def test_the_next_process_removes_the_temporary_files_of_killed_ones_and_no_others(tmp_path):
+def of_another_machine(name):
+    """The name of the same file where a different machine writes it."""
+    start, _, rest = name.rpartition("-")
+    return f"{start.rpartition('.')[0]}.0123abcd-{2**22 + 7}-{rest}"
+
+
+@needs_locks
+def test_the_next_process_removes_the_temporary_files_of_killed_ones_of_any_machine(tmp_path):
     for name in ("a.json", "x" * 200 + ".safetensors", "no_suffix"):
         subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], check=False)
         (left,) = names(tmp_path)
         assert left.startswith(f".{name[0]}")
-    of_other_machine = left.replace(f"{files._machine()}-", "0123abcd-")
-    kept = {of_other_machine, ".hidden", ".a.json", "b.json", ".a.0123abcd-7-0123456789ab.json~"}
+    (tmp_path / of_another_machine(left)).write_text("half")
+    kept = {".hidden", ".a.json", "b.json", ".a.0123abcd-7-0123456789abc.json"}
     for name in kept:
         (tmp_path / name).write_text("")
     with atomic_path(tmp_path / "mine") as own:
@@ -202,6 +218,47 @@ def test_the_next_process_removes_the_temporary_files_of_killed_ones_and_no_othe
     assert set(names(tmp_path)) == kept | {"mine", "z"}
 
 
+@needs_locks
+def test_the_file_of_a_live_process_is_kept_whatever_machine_its_name_is_of(tmp_path):
+    command = [sys.executable, "-c", LIVE, str(tmp_path / "live.json")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"written\n"
+        (live,) = names(tmp_path)
+        atomic_write_text(tmp_path / "mine", "1")
+        assert names(tmp_path) == [live, "mine"]
+        process.stdin.close()
+    assert process.returncode == 0
+    assert names(tmp_path) == ["live.json", "mine"]
+
+
+@needs_locks
+def test_a_file_that_was_removed_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    real, removed = files.lock, []
+
+    def late(handle, **keywords):
+        if not removed:
+            removed.extend(tmp_path.iterdir())
+            removed[0].unlink()
+        return real(handle, **keywords)
+
+    monkeypatch.setattr(files, "lock", late)
+    with atomic_path(tmp_path / "x") as temporary:
+        assert (removed, names(tmp_path)) == ([temporary], [temporary.name])
+        temporary.write_text("1")
+    assert names(tmp_path) == ["x"]
+
+
+@needs_locks
+def test_where_the_file_system_has_no_locks_files_are_written_and_none_is_removed(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    (tmp_path / ".a.0123abcd-7-0123456789ab.json").write_text("half")
+    atomic_write_text(tmp_path / "x", "1")
+    assert names(tmp_path) == [".a.0123abcd-7-0123456789ab.json", "x"]
+
+
 KILLED_FOLDER = """
 import os, signal
 from fewseg.ops.files import temporary_folder
@@ -211,7 +268,7 @@ with temporary_folder() as folder:
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="whether a process exists is known on POSIX alone")
+@needs_locks
 def test_the_next_process_removes_the_temporary_folders_of_killed_ones(tmp_path, monkeypatch):
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", KILLED_FOLDER], check=False, env=environment)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from fewseg.methods.canet import CANetConfig, Refinement
 from fewseg.methods.fusion import IterativeInference, MeanVector
 from fewseg.methods.prototypical import PrototypeSegmenter
 from fewseg.recipes import run
-from fewseg.recipes.evaluation import _file_name, _lines, evaluate
+from fewseg.recipes.evaluation import _at_scales, _file_name, _lines, evaluate
 from fewseg.recipes.options import EvaluateOptions
 from fewseg.recipes.recipe import Evaluation
 from fewseg.recipes.registry import recipe
@@ -189,3 +190,11 @@ def test_training_in_bfloat16_warns_where_the_machine_has_none(monkeypatch, tmp_
         run.train_recipe(recipe("voc5i_mini_pfenet"), object(), tmp_path)
     warned = any("--train.precision 32-true" in message for message in caplog.messages)
     assert warned == (fast == "fp32")
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_scales_of_images_say_that_refinement_does_not_stop_early(early, caplog):
+    config = CANetConfig(refinement=Refinement(stop_early=early))
+    assert _at_scales(config, (0.7, 1.0)).refinement == Refinement(image_scales=(0.7, 1.0))
+    lines = ["--image-scales: refinement.stop_early is off, as the answer of all scales is refined together"]
+    assert caplog.messages == lines * early
