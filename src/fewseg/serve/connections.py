@@ -50,13 +50,13 @@ class Connection(H11Protocol):
         super().resume_writing()
 
     def _await_reader(self) -> None:
-        left = self.transport.get_write_buffer_size()  # type: ignore[attr-defined]
+        left = self.transport.get_write_buffer_size()
         self._reading = self.loop.call_later(READ_SECONDS, self._check_reader, left)
 
     def _check_reader(self, before: int) -> None:
-        left: int = self.transport.get_write_buffer_size()  # type: ignore[attr-defined]
+        left: int = self.transport.get_write_buffer_size()
         if before - left < READ_SECONDS * _SLOWEST_READER:
-            self.transport.abort()  # type: ignore[attr-defined]
+            self.transport.abort()
         else:
             self._await_reader()
 
