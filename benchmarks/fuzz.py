@@ -1,10 +1,11 @@
 """Broken and hostile inputs for every reader: each must end in success or in one clear line.
 
 A seeded mutator makes them: truncations, bit flips, pieces moved, huge numbers, deep nesting, values of other
-kinds, keys twice, NaN, odd unicode, paths that leave the folder, bombs. Each input is read in a child process
-with a limit of memory and of time; an audit hook reports whatever is executed or connected, and whatever is
-written, made, moved or removed outside the folder. Requests go to the page and to the Label Studio backend,
-whose Label Studio answers with mutated exports and pictures. Wrong are: an error of other kinds than
+kinds, keys twice, NaN, odd unicode, paths that leave the folder, bombs. From number 100 on come fixed ones:
+polygons of 10^7 points and masks of 10^12 pixels, in each format that has such. Each input is read in a child
+process with a limit of memory and of time; an audit hook reports whatever is executed or connected, and
+whatever is written, made, moved or removed outside the folder. Requests go to the page and to Label Studio's
+backend, whose Label Studio answers with mutated exports and pictures. Wrong are: an error of other kinds than
 ValueError, OSError and RuntimeError; a text that is empty, of several lines, or names no file; an HTTP status
 of 500 and above (but 502, of a Label Studio that answers nonsense, 503 and 507); a crash; a hang.
 
@@ -17,6 +18,7 @@ core.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -171,6 +173,11 @@ def text_bytes(rng: np.random.Generator, content: bytes) -> bytes:
     return content
 
 
+@cache
+def deflated(size: int) -> bytes:
+    return zlib.compress(bytes(size))
+
+
 def png_bytes(rng: np.random.Generator, content: bytes) -> bytes:
     """A PNG with a chunk changed and its checksum right again, or with bytes changed."""
     if rng.random() < 0.5:
@@ -187,7 +194,7 @@ def png_bytes(rng: np.random.Generator, content: bytes) -> bytes:
         sides = [int(rng.choice([0, 1, 7, 9000, 60_000, 2**31 - 1])) for _ in range(2)]
         body = struct.pack(">II", *sides) + body[8:] if choice < 0.4 else body[:8] + rng.bytes(5)
     elif choice < 0.3:
-        chunks.insert(k, (b"zTXt", b"a\0\0" + zlib.compress(bytes(int(rng.choice([10, 10**8]))))))
+        chunks.insert(k, (b"zTXt", b"a\0\0" + deflated(int(rng.choice([10, 10**8])))))
         kind, body = chunks[k + 1] if k + 1 < len(chunks) else (kind, body)
         k += 1
     else:
@@ -314,7 +321,7 @@ def zip_bytes(rng: np.random.Generator, files: dict[str, bytes]) -> bytes:  # no
             link.external_attr = 0o120777 << 16
             out.writestr(link, "/etc/passwd")
         elif kind == 2:
-            out.writestr("masks/8.png", bytes(int(rng.choice([10**6, 10**8]))))
+            out.writestr("masks/8.png", bytes(int(rng.choice([10**6, 10**7, 10**8], p=[0.5, 0.4, 0.1]))))
         elif kind == 3:
             for k in range(int(rng.choice([300, 21_000]))):
                 out.writestr(f"masks/x{k}.png", b"")
@@ -505,9 +512,12 @@ def make_checkpoint(root: Path) -> list[Path]:
 def make_trained(root: Path) -> list[Path]:
     from fewseg.data.folds import pascal_5i
     from fewseg.engine.checkpoint import Checkpoint, save_checkpoint, split_json
+    from fewseg.methods.layers import PriorMap
     from fewseg.methods.pfenet import PFENetConfig
 
-    config = PFENetConfig(backbone=small_model().config.backbone, channels=8, scales=(1.0, 0.5))
+    prior = PriorMap(level="layer3", masked_input=None)
+    backbone = small_model().config.backbone
+    config = PFENetConfig(backbone=backbone, channels=8, scales=(1.0, 0.5), prior=prior)
     about = Checkpoint(
         config=config, recipe="voc5i_mini_pfenet", dataset="voc5i", class_split=split_json(pascal_5i(0)),
         training={"step": 3, "seed": 0, "config": None},
@@ -617,6 +627,78 @@ def read_predictions(root: Path) -> None:
     from fewseg.annotations.jsonl import read_jsonl
 
     list(read_jsonl(root / "made/predictions.jsonl"))
+
+
+POINTS = 10**7
+FIRST_BOMB = 100
+HUGE = rb'"segmentation":{"size":[1000000,1000000],"counts":[0,1000000000000]}'
+COCO_MASK = rb'"segmentation":\{"size":\[40,50\],"counts":"[^"]*"\}'
+HUGE_SIZE = (rb'"height":40,"width":50', b'"height":1000000,"width":1000000')
+
+
+def huge_png() -> bytes:
+    """The start of a PNG of 10^12 pixels, as in JSON."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", 10**6, 10**6, 8, 0, 0, 0, 0)
+    head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    return base64.b64encode(head + struct.pack(">I", 9) + b"IDAT" + deflated(10)[:9])
+
+
+BOMBS: dict[str, tuple[tuple[tuple[bytes, bytes | Callable[[], bytes]], ...], ...]] = {
+    "coco": (
+        ((COCO_MASK, lambda: b'"segmentation":[[' + b"5,5," * POINTS + b"9,9]]"),),
+        ((COCO_MASK, HUGE),),
+        ((COCO_MASK, HUGE), HUGE_SIZE),
+    ),
+    "labelme": (((rb'"points":\[', lambda: b'"points":[' + b"[5,5]," * POINTS),),),
+    "labelme-masks": (((rb'"mask":"[^"]*"', lambda: b'"mask":"' + huge_png() + b'"'),),),
+    "label-studio": (
+        ((rb'"rle":\[0,0,31,64,', b'"rle":[255,255,255,255,'),),
+        (
+            (
+                rb'"original_width":50,"original_height":40',
+                b'"original_width":1000000,"original_height":1000000',
+            ),
+        ),
+    ),
+    "label-studio-tools": (((rb'"points": \[', lambda: b'"points": [' + b"[5,5]," * POINTS),),),
+    "label-studio-min": (
+        (
+            (
+                rb'"width": 30, "height": 30, "rectanglelabels"',
+                lambda: b'"points": [' + b"[5,5]," * POINTS + b'[9,5]], "polygonlabels"',
+            ),
+        ),
+    ),
+    "yolo": (((rb"^0 0\.2", lambda: b"0 " + b"0.5 0.5 " * POINTS + b"0.2"),),),
+    "cvat-xml": (
+        ((rb'points="', lambda: b'points="' + b"5.0,5.0;" * POINTS),),
+        (
+            (
+                rb'rle="3, 2, 5" left="2" top="2" width="5" height="2"',
+                b'rle="0, 1000000000000" left="0" top="0" width="1000000" height="1000000"',
+            ),
+            (rb'width="50" height="40"', b'width="1000000" height="1000000"'),
+        ),
+    ),
+    "via": (
+        (
+            (rb'"all_points_x": \[', lambda: b'"all_points_x": [' + b"5, " * POINTS),
+            (rb'"all_points_y": \[', lambda: b'"all_points_y": [' + b"5, " * POINTS),
+        ),
+    ),
+    "predictions": (((COCO_MASK, HUGE),), ((COCO_MASK, HUGE), HUGE_SIZE)),
+}
+"""Fixed inputs of a reader: in the first good file that has all of it, what is replaced and by what."""
+
+
+def bombed(changes: tuple, contents: dict[Path, bytes]) -> tuple[Path, bytes]:
+    for file, content in contents.items():
+        if all(re.search(pattern, content) for pattern, _ in changes):
+            for pattern, new in changes:
+                text = new() if callable(new) else new
+                content = re.sub(pattern, lambda _: text, content, count=1)  # noqa: B023
+            return file, content
+    raise ValueError(f"no good file has {[pattern for pattern, _ in changes]}")
 
 
 @cache
@@ -940,9 +1022,15 @@ def child(
     reader, contents = readers()[name], {file: file.read_bytes() for file in files}
     for k in range(first, last):
         rng = np.random.default_rng([options.seed, k])
-        source = files[int(rng.integers(len(files)))]
+        bombs = BOMBS.get(name, ())
+        if 0 <= k - FIRST_BOMB < len(bombs):
+            source, changed = bombed(bombs[k - FIRST_BOMB], contents)
+        else:
+            source = files[int(rng.integers(len(files)))]
+            changed = reader.mutate(rng, contents[source])
         target = work / source.relative_to(good)
-        target.write_bytes(reader.mutate(rng, contents[source]))
+        target.write_bytes(changed)
+        del changed
         found = limited(tell, k, options, lambda: check(reader, work, target.name))  # noqa: B023
         if found.startswith("wrong") and options.keep is not None:
             options.keep.mkdir(parents=True, exist_ok=True)
@@ -981,8 +1069,8 @@ def good_files(name: str, good: Path) -> list[Path]:
 
 def campaign(name: str, options: Options, folder: Path, start: int, end: int) -> dict[str, object]:
     """Some of the inputs of one reader; what was found."""
-    good, begun = folder / name, time.monotonic()
-    files = good_files(name, good)
+    good = folder / name
+    files, begun = good_files(name, good), time.monotonic()
     first, wrong, kinds = start, [], Counter()
     slowest = most = 0.0
     while first < end:

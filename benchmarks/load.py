@@ -1,8 +1,10 @@
 """Many users of ``fewseg serve`` at once: latencies, memory, and whether each gets its own answers.
 
-A server process with a small network (random weights) listens on the loopback interface. Each user opens a
+``fewseg serve`` with a small network (random weights) listens on the loopback interface. Each user opens a
 page, uploads pictures of a size that no other user has, draws masks, looks at predictions, and every so often
-goes away in the middle: a cancelled request, a broken upload, a page left open, a new page.
+sends or reads slowly, or goes away in the middle: a cancelled request, a broken upload, a page left open, a
+new page. Ends with 1 where an answer is wrong, a page that has expired still answers, or memory grows by more
+than 5 % from the second third of the time to the last.
 
 uv run python benchmarks/load.py [--users 50] [--seconds 300]
 """
@@ -14,6 +16,7 @@ import io
 import json
 import multiprocessing
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -23,6 +26,8 @@ import httpx
 import numpy as np
 import tyro
 from PIL import Image
+
+_GROWTH = 1.05  # of memory, from the second third of the time to the last, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,26 +42,30 @@ class Options:
     seed: int = 0
 
 
-def serve(options: Options, port: int) -> None:
+def serve(options: Options, port: int, folder: str) -> None:
     """The server's process."""
     import torch
-    import uvicorn
 
     from fewseg.backbones import BackboneConfig
-    from fewseg.inference import Model
+    from fewseg.engine.checkpoint import Checkpoint, save_checkpoint
+    from fewseg.inference.options import ModelOptions
     from fewseg.methods.matcher import MatcherConfig
-    from fewseg.serve.app import create_app
-    from fewseg.serve.connections import Connection
-    from fewseg.serve.limits import Limits
+    from fewseg.serve import ServeOptions
+    from fewseg.serve import serve as run_server
 
     torch.set_num_threads(1)
     config = MatcherConfig(
         backbone=BackboneConfig(name="resnet18", weights=None, levels=("layer2", "layer3"))
     )
-    limits = Limits(sessions=options.users + options.users // 4, idle_seconds=options.idle)
-    app = create_app(Model(config.build().eval(), config, options.size), limits, hosts=("127.0.0.1",))
-    settings = {"log_level": "error", "limit_concurrency": 4 * options.users, "http": Connection}
-    uvicorn.run(app, host="127.0.0.1", port=port, **settings)
+    checkpoint = Path(folder) / "small.safetensors"
+    save_checkpoint(checkpoint, config.build().eval(), Checkpoint(config=config), whole=True)
+    served = ServeOptions(
+        port=port,
+        sessions=options.users + options.users // 4 + 1,
+        idle_minutes=options.idle / 60,
+        model=ModelOptions(model=str(checkpoint), size=options.size),
+    )
+    run_server(served, lambda _: None)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -94,17 +103,18 @@ class User:
             self.wrong.append(f"{what}: {answer.status_code} {answer.text[:200]}")
         return answer
 
-    async def page(self, end: float) -> None:  # noqa: C901 - what a user may do
+    async def page(self, end: float) -> None:
         """A page from its opening until the user leaves it."""
         opened = await self.ask("open", "POST", "sessions")
         if opened.status_code != 201:
             return
         self.http.headers["X-Fewseg-Session"] = opened.json()["token"]
-        ids = []
+        ids, files = [], []
         for k in range(3):
             pixels = self.rng.integers(0, 255, (*self.size, 3)).astype(np.uint8)
+            files.append(png(pixels))
             name = {"name": f"user{self.number}-{k}.png"}
-            answer = await self.ask("upload", "POST", "images", params=name, content=png(pixels))
+            answer = await self.ask("upload", "POST", "images", params=name, content=files[k])
             if answer.status_code != 201:
                 return
             ids.append(answer.json()["id"])
@@ -122,32 +132,84 @@ class User:
             own = [image["name"].startswith(f"user{self.number}-") for image in found["images"]]
             if len(own) != 3 or not all(own) or found["classes"] != [f"thing{self.number}"]:
                 self.wrong.append(f"another session's state: {found}")
-            leaves = self.rng.random()
-            if leaves < 0.03:
-                await self.broken_upload()
-            elif leaves < 0.06:
-                await self.cancelled(ids[1])
-            elif leaves < 0.09:
-                await asyncio.sleep(1.2 * self.options.idle)  # the page expires
-            elif leaves < 0.12:
-                await self.ask("close", "DELETE", "session")
+            if await self.now_and_then(ids, files):
                 return
 
-    async def draw(self, id: str) -> None:
+    async def now_and_then(self, ids: list[str], files: list[bytes]) -> bool:
+        """What a user does once in a while; whether the page is left."""
+        chance = self.rng.random()
+        if chance < 0.03:
+            await self.broken_upload()
+        elif chance < 0.06:
+            await self.cancelled(ids[1])
+        elif chance < 0.09:
+            await self.slow_sender(ids[0])
+        elif chance < 0.12:
+            await self.slow_reader(ids[0], files[0])
+        elif chance < 0.15:
+            await asyncio.sleep(1.2 * self.options.idle)
+            late = await self.ask("expired", "GET", "session")
+            if late.status_code != 401:
+                self.wrong.append(f"a page that has expired: {late.status_code} {late.text[:200]}")
+            return True
+        elif chance < 0.18:
+            await self.ask("close", "DELETE", "session")
+            return True
+        return False
+
+    def mask(self) -> bytes:
         mask = np.zeros(self.size, np.uint8)
         top, left = self.rng.integers(5, 60, 2)
         mask[top : top + 40, left : left + 50] = 1
-        await self.ask("draw", "PUT", f"images/{id}/labels", params={"role": "support"}, content=png(mask))
+        return png(mask)
+
+    async def draw(self, id: str) -> None:
+        role = {"role": "support"}
+        await self.ask("draw", "PUT", f"images/{id}/labels", params=role, content=self.mask())
+
+    async def begun(self, request: str, length: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection on which a request's head has been sent."""
+        token = self.http.headers["X-Fewseg-Session"]
+        host, _, port = self.address.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=2**10)
+        head = f"{request} HTTP/1.1\r\nHost: {host}\r\nX-Fewseg-Session: {token}\r\nConnection: close\r\n"
+        writer.write(f"{head}Content-Length: {length}\r\n\r\n".encode())
+        return reader, writer
 
     async def broken_upload(self) -> None:
         """Half of an upload, and the connection is closed."""
-        token = self.http.headers["X-Fewseg-Session"]
-        host, _, port = self.address.removeprefix("http://").partition(":")
-        _, writer = await asyncio.open_connection(host, int(port))
-        head = f"POST /api/images?name=x.png HTTP/1.1\r\nHost: {host}\r\nX-Fewseg-Session: {token}\r\n"
-        writer.write(head.encode() + b"Content-Length: 100000\r\n\r\n" + bytes(5000))
+        _, writer = await self.begun("POST /api/images?name=x.png", 100_000)
+        writer.write(bytes(5000))
         await writer.drain()
         writer.close()
+
+    async def slow_sender(self, id: str) -> None:
+        """A mask that comes in ten parts, half a second each."""
+        mask = self.mask()
+        reader, writer = await self.begun(f"PUT /api/images/{id}/labels?role=support", len(mask))
+        part = -(-len(mask) // 10)
+        for start in range(0, len(mask), part):
+            writer.write(mask[start : start + part])
+            await writer.drain()
+            await asyncio.sleep(0.5)
+        self.check("a slow sender", await reader.read(), b"")
+        writer.close()
+
+    async def slow_reader(self, id: str, file: bytes) -> None:
+        """Reads a file in about five seconds."""
+        reader, writer = await self.begun(f"GET /api/images/{id}/file", 0)
+        answer = b""
+        while part := await reader.read(len(file) // 50):
+            answer += part
+            await asyncio.sleep(0.1)
+        self.check("a slow reader", answer, file)
+        writer.close()
+
+    def check(self, what: str, answer: bytes, end: bytes) -> None:
+        status = answer[9:12].decode()
+        self.statuses[int(status or 0)] += 1
+        if status not in ("200", "401", "503") or (status == "200" and not answer.endswith(end)):
+            self.wrong.append(f"{what}: {answer[:200]!r}")
 
     async def cancelled(self, id: str) -> None:
         """A request that its sender does not wait for."""
@@ -163,9 +225,9 @@ def resident(pid: int) -> float:
 
 async def campaign(options: Options, address: str, pid: int) -> dict[str, object]:
     async with httpx.AsyncClient() as http:
-        for _ in range(300):
+        for _ in range(1500):
             try:
-                await http.get(address)
+                await http.get(address, timeout=120)  # the port is open before the model is loaded
                 break
             except httpx.TransportError:
                 await asyncio.sleep(0.2)
@@ -184,6 +246,10 @@ async def campaign(options: Options, address: str, pid: int) -> dict[str, object
         for what, seconds in user.spent.items():
             spent[what] += seconds
     third = max(1, len(memory) // 3)
+    middle, last = (float(np.mean(part)) for part in (memory[third : 2 * third], memory[2 * third :]))
+    wrong = [text for user in users for text in user.wrong]
+    if last > _GROWTH * middle:
+        wrong.append(f"memory grows from {middle:.0f} to {last:.0f} MiB")
     return {
         "users": options.users,
         "seconds": options.seconds,
@@ -195,10 +261,10 @@ async def campaign(options: Options, address: str, pid: int) -> dict[str, object
         },
         "MiB": {
             "most": round(max(memory)),
-            "mean of the second third": round(float(np.mean(memory[third : 2 * third]))),
-            "mean of the last third": round(float(np.mean(memory[2 * third :]))),
+            "mean of the second third": round(middle),
+            "mean of the last third": round(last),
         },
-        "wrong": [text for user in users for text in user.wrong],
+        "wrong": wrong,
     }
 
 
@@ -208,12 +274,15 @@ def main(options: Options) -> dict[str, object]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = multiprocessing.get_context("spawn").Process(target=serve, args=(options, port), daemon=True)
-    process.start()
-    try:
-        found = asyncio.run(campaign(options, f"http://127.0.0.1:{port}", process.pid))
-    finally:
-        process.kill()
+    with tempfile.TemporaryDirectory() as folder:
+        given = (options, port, folder)
+        process = multiprocessing.get_context("spawn").Process(target=serve, args=given, daemon=True)
+        process.start()
+        try:
+            found = asyncio.run(campaign(options, f"http://127.0.0.1:{port}", process.pid))
+        finally:
+            process.kill()
+            process.join()
     print(json.dumps(found, indent=1))
     return found
 

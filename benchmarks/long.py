@@ -5,20 +5,28 @@ weights, so that what a run adds to the network is what is seen.
 
 uv run python benchmarks/long.py [--images 5000] [--entries 1000000] [--folder F --log F.jsonl]
 
+The images are labelled in parts, each a run that goes on where the one before ended, in one process. It exits
+with 1 where, over all parts of this process, memory after the fifths of the parts differs by more than 5 %,
+the processor's time for an image rises by more than 5 % (its line of best fit), or the time of the end of
+``coco.json`` grows faster than the number of its images. The processor's time, and not the clock's, so that
+other work on the machine does not count.
+
 With ``--folder`` and ``--log`` a run may be killed: the same command goes on, also with more images; each
-process adds what it did.
+part adds a line.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import sys
 import tempfile
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +36,11 @@ from PIL import Image
 from parts import keep, lines_of
 
 PARTS = 5
+TOLERANCE = 0.05
+LINEAR = 1.1
+"""The largest power of the number of images that the time of the end may grow with."""
+SHORTEST = 10.0
+"""Seconds of the processor for a fifth, below which the start of a run and the samples decide its speed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +51,7 @@ class Options:
     entries: int = 1_000_000  # of the index; 0 for none
     folder: Path | None = None  # where to work; a temporary folder by default
     log: Path | None = None  # a file of what each process did
-    part: int = 25_000  # images that a process labels
+    part: int = 25_000  # images that a run labels
 
 
 def resident() -> float:
@@ -46,7 +59,29 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 
+def judged(lines: list[dict[str, Any]]) -> list[str]:
+    """What is outside the bounds in the parts that one process has labelled."""
+    found = []
+    memory = [each for line in lines for each in line["MiB after each 5th"]]
+    if memory and max(memory) > (1 + TOLERANCE) * min(memory):
+        found.append(f"memory is not flat: {min(memory)} to {max(memory)} MiB")
+    costs = np.array([each for line in lines for each in line["processor's ms an image in each 5th"]])
+    images = sum(line["images"] for line in lines)
+    if lines and images / len(costs) * costs.mean() / 1000 >= SHORTEST:
+        slope = np.polyfit(np.arange(len(costs)), costs, 1)[0] * (len(costs) - 1)
+        if slope > TOLERANCE * costs.mean():
+            found.append(f"an image costs more and more: {costs.tolist()} ms")
+    if len(lines) > 1:
+        (n, first), (m, last) = (
+            (line["in all"], line["end of coco.json s"]) for line in (lines[0], lines[-1])
+        )
+        if m >= 2 * n and last > first * (m / n) ** LINEAR:
+            found.append(f"the end of coco.json is not linear: {first} s for {n} images, {last} s for {m}")
+    return found
+
+
 def label(count: int, root: Path) -> dict[str, object]:
+    from fewseg.annotations.coco import CocoWriter
     from fewseg.backbones import BackboneConfig, ResNetShape
     from fewseg.inference import Model, RunOptions, Segmenter, find_images, label_images
     from fewseg.methods.matcher import MatcherConfig
@@ -72,34 +107,51 @@ def label(count: int, root: Path) -> dict[str, object]:
         with suppress(FileExistsError):
             os.link(root / f"made/{k % 100}.png", root / f"photos/{k:07}.png")
     lines = root / "out/predictions.jsonl"
-    samples: list[tuple[float, float, int]] = []  # second, MiB, bytes of the lines
+    samples: list[tuple[float, float, float, int]] = []  # second, of the processor, MiB, bytes of the lines
     before = lines.stat().st_size if lines.exists() else 0
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(0.5):
-            samples.append((time.monotonic(), resident(), lines.stat().st_size if lines.exists() else 0))
+            size = lines.stat().st_size if lines.exists() else 0
+            samples.append((time.monotonic(), time.process_time(), resident(), size))
 
+    ends: list[float] = []
+    plain_close = CocoWriter.close
+
+    def timed_close(writer: CocoWriter, finish: bool = True) -> None:
+        begun = time.process_time()
+        plain_close(writer, finish)
+        ends.append(time.process_time() - begun)
+
+    CocoWriter.close = timed_close
     thread = threading.Thread(target=watch)
     thread.start()
     start = time.monotonic()
     options = RunOptions(quiet=True, formats=("png", "coco"))
-    report = label_images(segmenter, find_images([root / "photos"]), root / "out", options)
+    try:
+        report = label_images(segmenter, find_images([root / "photos"]), root / "out", options)
+    finally:
+        CocoWriter.close = plain_close
     seconds = time.monotonic() - start
     over.set()
     thread.join()
     written = lines.stat().st_size - before
     stops = [before + written * k / PARTS for k in range(1, PARTS + 1)]
-    at = [next(s for s in samples if s[2] >= stop or s is samples[-1]) for stop in stops]
-    first = next(s for s in samples if s[2] > before)
+    at = [next(s for s in samples if s[3] >= stop or s is samples[-1]) for stop in stops]
+    first = next(s for s in samples if s[3] > before)
+    fifths = list(zip([first, *at], at, strict=False))
     return {
         "images": report.done,
         "in all": count,
         "seconds": round(seconds, 1),
-        f"MiB after each {PARTS}th": [round(s[1]) for s in at],
+        "end of coco.json s": round(ends[-1], 2),
+        f"MiB after each {PARTS}th": [round(s[2]) for s in at],
         f"images a second in each {PARTS}th": [
-            round(report.done / PARTS / max(0.5, b[0] - a[0]), 1)
-            for a, b in zip([first, *at], at, strict=False)
+            round(report.done / PARTS / max(0.5, b[0] - a[0]), 1) for a, b in fifths
+        ],
+        f"processor's ms an image in each {PARTS}th": [
+            round(1000 * (b[1] - a[1]) * PARTS / report.done, 2) for a, b in fifths
         ],
         "bytes a line": round(written / report.done),
     }
@@ -145,19 +197,24 @@ def index(count: int, root: Path) -> dict[str, object]:
     return found
 
 
-def main(options: Options) -> None:
+def main(options: Options) -> list[str]:
+    """What is outside the bounds."""
     torch.set_num_threads(1)
     lines = lines_of(options.log)
     with tempfile.TemporaryDirectory(prefix="fewseg-long-") as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(exist_ok=True)
         reached = max((line.get("in all", 0) for line in lines), default=0)
+        here = []
         for stop in [*range(reached + options.part, options.images, options.part), options.images]:
             if stop > reached:
-                keep(options.log, label(stop, folder))
+                here.append(label(stop, folder))
+                keep(options.log, here[-1])
         if options.entries and not any(line.get("entries") == options.entries for line in lines):
             keep(options.log, index(options.entries, folder))
+    return judged(here)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    if wrong := main(tyro.cli(Options, description=__doc__)):
+        sys.exit("\n".join(wrong))

@@ -1,5 +1,6 @@
 """A few of the kills and of the broken inputs of ``benchmarks/kills.py`` and ``benchmarks/fuzz.py``."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def run(script, *words):
     ],
 )
 def test_killed_works_end_as_undisturbed_ones_and_leave_nothing(kills, works):
-    found = run("kills.py", "--kills", str(kills), "--amount", "6", "--only", *works)
+    found = run("kills.py", "--kills", str(kills), "--amount", "12", "--only", *works)
     assert [(each["work"], each["kills"], each["wrong"]) for each in found] == [(k, kills, []) for k in works]
 
 
@@ -54,3 +55,27 @@ def test_broken_inputs_end_in_success_or_in_one_clear_line():
     found = run("fuzz.py", "--count", "15", "--only", *readers, "requests")
     assert len(found) == len(readers) + 1
     assert all(each["inputs"] == 15 and not each["wrong"] for each in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({}, ""),
+        ({"MiB after each 5th": [610, 650]}, "memory is not flat"),
+        ({"processor's ms an image in each 5th": [10.0, 11.0]}, "an image costs more and more"),
+        ({"end of coco.json s": 2.4}, "the end of coco.json is not linear"),
+    ],
+)
+def test_a_long_run_that_grows_is_named(change, text, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    judged = importlib.import_module("long").judged
+    line = {
+        "images": 10_000,
+        "in all": 10_000,
+        "end of coco.json s": 1.0,
+        "MiB after each 5th": [600, 610],
+        "processor's ms an image in each 5th": [10.0, 10.1],
+    }
+    found = judged([line, line | {"in all": 20_000, "end of coco.json s": 2.0} | change])
+    assert bool(found) == bool(text)
+    assert all(text in each for each in found)

@@ -21,7 +21,7 @@ from fewseg.annotations.image_files import check_annotated_size, image_size
 from fewseg.annotations.json_values import number, read_annotations, shown
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions, image_files
-from fewseg.annotations.shapes import Canvas, Points, Region, dots, ellipse, rectangle, stroke
+from fewseg.annotations.shapes import Canvas, Points, Region, check_points, dots, ellipse, rectangle, stroke
 from fewseg.annotations.values import AnnotatedImage, Items, Problem, warn_of_left_out
 from fewseg.types import DataError
 
@@ -137,6 +137,7 @@ def _number(element: Element, key: str, where: str, default: str = "") -> float:
 
 def _points(shape: Element, least: int, where: str) -> Points:
     text = shape.get("points", "")
+    check_points(text.count(";") + 1, f"{where}: a shape")
     try:
         points = [(float(x), float(y)) for x, y in (pair.split(",") for pair in text.split(";"))]
         if len(points) < least or not all(map(math.isfinite, sum(points, ()))):

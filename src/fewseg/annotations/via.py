@@ -18,7 +18,7 @@ from fewseg.annotations.image_files import image_size
 from fewseg.annotations.json_values import field, number, shown, typed
 from fewseg.annotations.names import ImageFinder
 from fewseg.annotations.options import ReadOptions
-from fewseg.annotations.shapes import Canvas, Region, ellipse, rectangle, stroke
+from fewseg.annotations.shapes import Canvas, Region, check_points, ellipse, rectangle, stroke
 from fewseg.annotations.values import AnnotatedImage, Items, Problem, warn_of_left_out
 from fewseg.types import DataError
 
@@ -211,6 +211,8 @@ def _region(
         return number(shape.get(key), f"{where}: {key!r}")
 
     if kind in ("polygon", "polyline"):
+        for key in _POINTS:
+            check_points(len(field(shape, key, list, where)), f"{where}: a {kind}")
         x, y = ([number(v, f"{where}: {key}") for v in field(shape, key, list, where)] for key in _POINTS)
         if len(x) != len(y) or len(x) < (3 if kind == "polygon" else 1):
             raise DataError(

@@ -21,7 +21,7 @@ from fewseg.annotations.json_values import read_annotations, shown
 from fewseg.annotations.mask_files import CLASSES_FILE, read_classes
 from fewseg.annotations.names import image_of_stem
 from fewseg.annotations.options import ReadOptions, image_files
-from fewseg.annotations.shapes import Canvas, outlines, rectangle
+from fewseg.annotations.shapes import Canvas, check_points, outlines, rectangle
 from fewseg.annotations.values import AnnotatedImage, Items, Prediction, Problem, warn_of_left_out
 from fewseg.annotations.writer import FilesWriter
 from fewseg.ops.files import atomic_write_text
@@ -132,6 +132,7 @@ def _description(path: Path) -> Mapping[str, Any]:
 def _draw(line: str, names: Mapping[int, str], canvas: Canvas, where: str) -> None:
     if not line.strip():
         return
+    check_points(line.count(" ") // 2, f"{where}: a polygon")
     try:
         first, *numbers = (float(text) for text in line.split())
         values = np.array(numbers)

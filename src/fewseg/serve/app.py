@@ -21,7 +21,6 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 
 from fewseg import __version__
-from fewseg.annotations.mask_files import png_bytes
 from fewseg.annotations.options import TITLES
 from fewseg.inference.advice import verdict
 from fewseg.inference.model import Model
@@ -32,7 +31,7 @@ from fewseg.serve.importing import import_masks
 from fewseg.serve.kept import KeptPages
 from fewseg.serve.label_studio import STUDIO_PATHS, studio_router
 from fewseg.serve.label_studio_client import StudioSettings
-from fewseg.serve.limits import Bodies, Limits, RequestError
+from fewseg.serve.limits import Bodies, Limits, PixelBudget, RequestError
 from fewseg.serve.pages import Drawn, PageImage, Pages, PageState, SharedModel
 
 logger = logging.getLogger(__name__)
@@ -68,7 +67,8 @@ def create_app(
     must bring the ``password`` where there is one; in place of it, Label Studio's addresses need the user of
     its settings, if that has one.
     """
-    limits, shared = limits or Limits(), SharedModel(model)
+    limits = limits or Limits()
+    shared = SharedModel(model, PixelBudget(limits.decoded_pixels))
     own_password = STUDIO_PATHS if label_studio is not None and label_studio.user else ()
     pages = Pages(shared, limits, kept=None if keep is None else KeptPages(keep))
 
@@ -274,7 +274,7 @@ def labels(
     id: str, page: Page, threshold: Threshold = 0.5, predicted: bool = False, small: bool = False
 ) -> Response:
     """The mask of an image: a grey PNG of class numbers."""
-    content = png_bytes(page.labels(id, threshold, predicted=predicted, small=small))
+    content = page.labels_png(id, threshold, predicted=predicted, small=small)
     return Response(content, media_type="image/png", headers={"X-Fewseg-Version": str(page.version)})
 
 
@@ -307,7 +307,7 @@ async def complete(id: str, request: Request, page: Page) -> Response:
     bodies: Bodies = request.app.state.bodies
     async with bodies.read(request, page.limits.upload_bytes) as content:
         mask = await run_in_threadpool(page.complete, id, content)
-    return Response(png_bytes(mask), media_type="image/png")
+    return Response(mask, media_type="image/png")
 
 
 @router.delete("/images/{id}/labels")

@@ -16,6 +16,7 @@ from fewseg.annotations.writer import WriteOptions
 from fewseg.inference.instances import instances_of, numbered
 from fewseg.inference.options import MIN_AREA, Split
 from fewseg.inference.outputs import LINES, SUMMARY, Outputs, write_summary
+from fewseg.inference.segmentation import Segmentation
 from fewseg.ops.files import temporary_folder
 from fewseg.serve.limits import RequestError
 from fewseg.serve.pages import PageState
@@ -51,8 +52,11 @@ def export(
         formats = [] if form == TABLE else [form]
         outputs = Outputs(folder, classes, formats, WriteOptions(stems=numbers))
         try:
+            planes = 1 + len(classes) / 2 if outputs.probability else 1
             for image in images:
-                outputs.write(_shown(page, image.id, threshold, outputs.probability, instances))
+                answer = page.segmentation(image.id, threshold)
+                with page.claim(image, planes):
+                    outputs.write(_shown(page, image.id, answer, outputs.probability, instances))
         finally:
             outputs.close()
         if form == TABLE:
@@ -81,13 +85,15 @@ def attachment(name: str, media_type: str, content: bytes) -> Response:
     return Response(content, media_type=media_type, headers=headers)
 
 
-def _shown(page: PageState, id: str, threshold: float, probability: bool, split: Split | None) -> Prediction:
+def _shown(
+    page: PageState, id: str, answer: Segmentation | None, probability: bool, split: Split | None
+) -> Prediction:
     """An image's mask as writers take it, with the page's classes.
 
     A class that no support shows has the probability 0; a settled mask has the score 1.
     """
     image, classes = page.image(id), page.classes
-    answer, settled = page.segmentation(id, threshold), image.mask
+    settled = image.mask
     labels, maps, facts = np.zeros(image.size, np.uint8), None, dict[str, object]()
     things: tuple[Instance, ...] | None = () if split else None
     scores, planes = dict[str, float](), dict[str, np.ndarray]()

@@ -7,6 +7,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fewseg.annotations.formats import iter_supports
-from fewseg.annotations.mask_files import read_classes
+from fewseg.annotations.mask_files import png_bytes, read_classes
 from fewseg.annotations.options import ReadOptions
 from fewseg.annotations.values import AnnotatedImage, Mask, Problem
 from fewseg.ops.files import temporary_folder
@@ -40,7 +41,7 @@ def import_masks(page: PageState, name: str, content: bytes, role: Drawn) -> tup
     Returns:
         How many images have got a mask, and what is wrong with others.
     """
-    classes, masks, notes = list(page.classes), dict[str, Mask](), list[str]()
+    classes, masks, notes = list(page.classes), dict[str, bytes](), list[str]()
     if classes == [DEFAULT_CLASS] and not any(image.mask_png for image in page.images):
         classes = []
     with temporary_folder() as folder:
@@ -52,13 +53,15 @@ def import_masks(page: PageState, name: str, content: bytes, role: Drawn) -> tup
             (root / clean_name(name)).write_bytes(content)
         root = _prepared(root, page.images)
         try:
-            for item in _items(root, page.limits):
+            items = _items(root, page.limits)
+            while (read := _next(items, page, classes)) is not None:
+                item, mask = read
                 if isinstance(item, Problem):
                     notes.append(str(item.error))
                     continue
                 known = {image.name: image for image in page.images}
                 image = known.get(item.image.name) or page.add_image(item.image.name, item.image.read_bytes())
-                masks[image.id] = _labels(item, classes)
+                masks[image.id] = mask
         except DataError as error:
             raise DataError(str(error).replace(f"{folder}/upload/annotations", name)) from error
         notes = [note.replace(f"{root}/", "").replace(str(folder), "") for note in notes]
@@ -151,6 +154,20 @@ def _items(root: Path, limits: Limits) -> Iterator[AnnotatedImage | Problem]:
             yield Problem(item.image.name, DataError(text))
         else:
             yield item
+
+
+def _next(
+    items: Iterator[AnnotatedImage | Problem], page: PageState, classes: list[str]
+) -> tuple[AnnotatedImage | Problem, bytes] | None:
+    """The next item with its mask as a PNG; a mask may have as many pixels as an image."""
+    with page.claim_most():
+        item = next(items, None)
+        if item is None:
+            return None
+        if isinstance(item, Problem):
+            return item, b""
+        # without its planes, of which there is one for each class
+        return replace(item, masks={}), png_bytes(_labels(item, classes))
 
 
 def _labels(item: AnnotatedImage, classes: list[str]) -> Mask:

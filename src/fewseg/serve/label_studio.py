@@ -12,6 +12,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 from xml.etree.ElementTree import Element, ParseError
@@ -44,7 +45,7 @@ from fewseg.inference.supports import SupportImage, SupportSet, whole_mask
 from fewseg.ops.files import parse_json
 from fewseg.serve.label_studio_client import StudioClient, StudioSettings
 from fewseg.serve.limits import MIB, Bodies, Limits, RequestError
-from fewseg.serve.pages import SharedModel
+from fewseg.serve.pages import SharedModel, pixel_count
 from fewseg.types import DataError
 
 logger = logging.getLogger(__name__)
@@ -189,6 +190,7 @@ def newest(examples: Iterable[Example], shots: int) -> list[Example]:
 
 _NOT_READ, _NO_EXAMPLES = "fewseg-unread", "fewseg-no-examples"  # versions
 _OLD = 30.0  # seconds; webhooks may be blocked, so annotations are read again without one
+_LATER = (httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE)  # an image may come, or be decoded, yet
 _PROJECTS = 16
 _PATIENCE = 2.0  # seconds; Label Studio waits three for an answer to /setup
 _PROJECT_NAME = re.compile(r"(\d{1,18})(\.\d+)?")  # the id and when it was made
@@ -201,18 +203,25 @@ class ImageCache:
     def __init__(self, shared: SharedModel, pixels: int, budget: int) -> None:
         self.shared, self.pixels, self.budget = shared, pixels, budget
         self._images: OrderedDict[bytes, EncodedImage] = OrderedDict()
+        self._lock = threading.Lock()
         self.nbytes = 0
+
+    def claim(self, image: EncodedImage) -> AbstractContextManager[None]:
+        """Claims the memory to work on masks of an image."""
+        return self.shared.decoding.claim(image.size[0] * image.size[1])
 
     def encode(self, content: bytes, what: str, values: FirstRange) -> EncodedImage:
         """An image file, encoded; errors call it ``what``."""
-        own, model = values.of(content, self.pixels), self.shared.model
-        key = hashlib.sha256(content + repr(own).encode()).digest()
-        with self.shared.network:  # held to the end: no other thread encodes it too, and counts it twice
+        shared = self.shared
+        with self._lock, ExitStack() as claim:  # no other thread encodes it too, and counts it twice
+            claim.enter_context(shared.decoding.claim(pixel_count(content, self.pixels)))
+            own = values.of(content, self.pixels)
+            key = hashlib.sha256(content + repr(own).encode()).digest()
             if key in self._images:
                 self._images.move_to_end(key)
                 return self._images[key]
-            (encoded,) = model.encode([model.prepare(rgb_of_bytes(content, what, self.pixels, own))])
-            self._images[key] = encoded
+            prepared = shared.model.prepare(rgb_of_bytes(content, what, self.pixels, own))
+            self._images[key] = encoded = shared.encode(prepared, claim)
             self.nbytes += encoded.nbytes
             while self.nbytes > self.budget:
                 self.nbytes -= self._images.popitem(last=False)[1].nbytes
@@ -323,7 +332,7 @@ class Project:
                 logger.warning(
                     "project %d, task %d is not used as an example: %s", self.number, example.task, error
                 )
-                self._unanswered |= getattr(error, "status", None) == httpx.codes.BAD_GATEWAY
+                self._unanswered |= getattr(error, "status", None) in _LATER
                 continue
             used += shot.image.nbytes
             if used > self._images.budget:
@@ -342,10 +351,11 @@ class Project:
     def _support(self, example: Example) -> SupportImage:
         where = f"task {example.task}"
         image = self._images.encode(self._client.image(example.address), f"of {where}", self.values)
-        masks = drawn(example.regions, image.size, where, ReadOptions()).masks()
-        pixels = {name: torch.from_numpy(mask) for name, mask in masks.items()}
-        views = {name: view_masks(mask, image.windows) for name, mask in pixels.items()}
-        return SupportImage(image=image, masks=views, whole={k: whole_mask(m) for k, m in pixels.items()})
+        with self._images.claim(image):
+            masks = drawn(example.regions, image.size, where, ReadOptions()).masks()
+            pixels = {name: torch.from_numpy(mask) for name, mask in masks.items()}
+            views = {name: view_masks(mask, image.windows) for name, mask in pixels.items()}
+            return SupportImage(image=image, masks=views, whole={k: whole_mask(m) for k, m in pixels.items()})
 
 
 def _support_set(shots: list[SupportImage]) -> SupportSet:
@@ -438,12 +448,14 @@ class Backend:
             image = self._images.encode(content, f"of {where}", values)
             with self._judging:
                 answer = session.segment(image)
+            with self._images.claim(image):
+                prediction = answer.prediction(f"task-{number}")
+                return label_studio_prediction(
+                    prediction, config.from_name, config.to_name, known.version, config.tool
+                )
         except (DataError, RequestError) as error:
             logger.warning("%s gets no prediction: %s", where, error)
             return []
-        return label_studio_prediction(
-            answer.prediction(f"task-{number}"), config.from_name, config.to_name, known.version, config.tool
-        )
 
     def count_event(self) -> None:
         """Refuses an event where too many came within a minute."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 MIB = 2**20
 _SLOWEST = 32 * 1024  # bytes a second of an upload, on the whole
+_PATIENCE = 30.0  # seconds that a request waits for others to finish decoding
+_MOST_WAITING = 20  # each in one of the server's 40 threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,11 @@ class Limits:
         wrong = {name: value for name, value in vars(self).items() if value < 1}
         if wrong:
             raise ValueError(f"limits must be 1 or more, got {wrong}")
+
+    @property
+    def decoded_pixels(self) -> int:
+        """Of all images that are being decoded: one of the largest, and ordinary ones beside it."""
+        return self.pixels + self.pixels // 2
 
 
 class RequestError(Exception):
@@ -92,3 +100,40 @@ class Bodies:
             if length > limit:
                 raise too_long
             yield part
+
+
+class PixelBudget:
+    """Pixels that may be decoded at the same time, by any number of threads.
+
+    A pixel takes about 22 bytes meanwhile. Where there is no room a thread waits; the smallest image goes
+    first. A claim is taken before any lock of a page or of the network, and no thread takes two.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held = most, 0
+        self._waiting: list[int] = []
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def claim(self, pixels: int) -> Iterator[None]:
+        """Holds so many pixels until the block ends; more than there are count as all."""
+        pixels = min(pixels, self.most)
+        with self._changed:
+            self._waiting.append(pixels)
+            patience = _PATIENCE if len(self._waiting) <= _MOST_WAITING else 0.0
+            try:
+                if not self._changed.wait_for(lambda: self._fits(pixels), patience):
+                    raise RequestError(503, "the server has too many images to decode now: try again later")
+                self.held += pixels
+            finally:
+                self._waiting.remove(pixels)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.held -= pixels
+                self._changed.notify_all()
+
+    def _fits(self, pixels: int) -> bool:
+        return self.held + pixels <= self.most and pixels == min(self._waiting)

@@ -11,6 +11,7 @@ import time
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from os.path import splitext
@@ -27,7 +28,9 @@ from fewseg.annotations.image_files import (
     GREY_MODES,
     check_labels,
     check_same_size,
+    is_deep,
     mask_of_bytes,
+    opened,
     rgb_of_bytes,
 )
 from fewseg.annotations.mask_files import png_bytes
@@ -36,12 +39,12 @@ from fewseg.errors import first_line
 from fewseg.inference.advice import RunSummary
 from fewseg.inference.complete import Canvas, Hints, canvas, complete
 from fewseg.inference.images import FirstRange
-from fewseg.inference.model import EncodedImage, Model, Window, view_masks
+from fewseg.inference.model import EncodedImage, Model, PreparedImage, Window, view_masks
 from fewseg.inference.quality import probabilities
 from fewseg.inference.segmentation import Segmentation, Session
 from fewseg.inference.supports import SupportSet, save_supports
 from fewseg.serve.kept import KeptPage, KeptPages
-from fewseg.serve.limits import MIB, Limits, RequestError
+from fewseg.serve.limits import MIB, Limits, PixelBudget, RequestError
 from fewseg.types import IGNORE, DataError
 
 logger = logging.getLogger(__name__)
@@ -51,6 +54,7 @@ _LONGEST_FILE_NAME = 120
 _LONGEST_JPEG_SIDE = 65_500
 _THUMBNAIL = 240  # pixels of its longer side, at most
 _MOST_CHANGES = 200  # that can be undone
+_MASK_PLANES = 0.25  # memory to show a mask, as a share of that to decode its image
 _SHOWABLE = ("JPEG", "PNG", "WEBP")
 _EXIF_ORIENTATION = 0x0112
 
@@ -65,11 +69,20 @@ Role = Literal["open", Drawn]
 
 @dataclass(frozen=True)
 class SharedModel:
-    """A model that all pages use, with its locks."""
+    """A model that all pages use, with its locks and the memory for images."""
 
     model: Model
+    decoding: PixelBudget = field(default_factory=lambda: PixelBudget(Limits().decoded_pixels))
     network: threading.Lock = field(default_factory=threading.Lock)  # memory is that of one image at a time
     judging: threading.Lock = field(default_factory=threading.Lock)  # takes seconds: masks do not wait for it
+
+    def encode(self, image: PreparedImage, claim: ExitStack) -> EncodedImage:
+        """Runs an image through the backbone; gives the claim on it back before, but of tiles."""
+        if len(image.windows) == 1:
+            claim.close()
+        with self.network:
+            (encoded,) = self.model.encode([image])
+            return encoded
 
     def session(self, supports: SupportSet, before: Session | None) -> Session | None:
         """Encodes the supports; None where they show no class. The one before spares a choice of method."""
@@ -286,18 +299,22 @@ class PageState:
         with self._lock:
             self._make_room(len(content), images=1)
         name = clean_name(name)
-        pixels = self._pixels(content, name)
-        image = PageImage(
-            id=secrets.token_urlsafe(9),
-            name=name,
-            order=next(self._orders),
-            size=(int(pixels.shape[1]), int(pixels.shape[2])),
-            content=content,
-            thumbnail=jpeg_of(pixels, name, _THUMBNAIL),
-        )
-        with self._lock:
-            roomy = self._has_room_to_encode
-        encoded = self._encode(pixels) if roomy else None
+        with ExitStack() as claim:
+            claim.enter_context(self._shared.decoding.claim(pixel_count(content, self.limits.pixels)))
+            pixels = self._pixels(content, name)
+            image = PageImage(
+                id=secrets.token_urlsafe(9),
+                name=name,
+                order=next(self._orders),
+                size=(int(pixels.shape[1]), int(pixels.shape[2])),
+                content=content,
+                thumbnail=jpeg_of(pixels, name, _THUMBNAIL),
+            )
+            with self._lock:
+                roomy = self._has_room_to_encode
+            prepared = self._shared.model.prepare(pixels) if roomy else None
+            del pixels  # the network may be waited for
+            encoded = None if prepared is None else self._shared.encode(prepared, claim)
         with self._lock:
             self._make_room(image.fixed_nbytes, images=1)
             image = replace(image, name=unused_name(name, {other.name for other in self._images.values()}))
@@ -309,11 +326,18 @@ class PageState:
     def _pixels(self, content: bytes, name: str) -> Tensor:
         return rgb_of_bytes(content, name, self.limits.pixels, self._values.of(content, self.limits.pixels))
 
-    def _encode(self, pixels: Tensor) -> EncodedImage:
-        with self._shared.network:
-            model = self._shared.model
-            (encoded,) = model.encode([model.prepare(pixels)])
-            return encoded
+    def claim(self, image: PageImage, planes: float = 1) -> AbstractContextManager[None]:
+        """Claims the memory to work on some planes of an image's size."""
+        return self._shared.decoding.claim(round(planes * image.size[0] * image.size[1]))
+
+    def claim_most(self) -> AbstractContextManager[None]:
+        """Claims the memory to read an image or mask of unknown size."""
+        return self._shared.decoding.claim(self.limits.pixels)
+
+    def _claim_largest(self) -> AbstractContextManager[None]:
+        """Claims the memory for work on the masks of all images, one after the other."""
+        sizes = [image.size for image in self.images]
+        return self._shared.decoding.claim(max((height * width for height, width in sizes), default=0))
 
     def encoded(self, id: str) -> EncodedImage:
         """What the backbone makes of an image; kept while there is room."""
@@ -322,7 +346,10 @@ class PageState:
     def _encoded(self, image: PageImage) -> EncodedImage:
         if image.encoded is not None:
             return image.encoded
-        encoded = self._encode(self._pixels(image.content, image.name))
+        with ExitStack() as claim:
+            claim.enter_context(self._shared.decoding.claim(pixel_count(image.content, self.limits.pixels)))
+            prepared = self._shared.model.prepare(self._pixels(image.content, image.name))
+            encoded = self._shared.encode(prepared, claim)
         with self._lock:
             self._keep(image.id, encoded)
         return encoded
@@ -354,8 +381,8 @@ class PageState:
         shown_as = browser_type(image.content)
         if shown_as:
             return image.content, shown_as
-        pixels = self._pixels(image.content, image.name)
-        return jpeg_of(pixels, image.name), "image/jpeg"
+        with self._shared.decoding.claim(pixel_count(image.content, self.limits.pixels)):
+            return jpeg_of(self._pixels(image.content, image.name), image.name), "image/jpeg"
 
     def remove_image(self, id: str) -> None:
         """Removes an image with its mask."""
@@ -380,7 +407,7 @@ class PageState:
 
     def remove_class(self, number: int) -> None:
         """Removes a class, from every mask too; later classes move down by one number."""
-        with self._lock:
+        with self._claim_largest(), self._lock:
             left = self._classes_but(number)
             drawn = (image for image in self._images.values() if image.mask_png is not None)
             self._change({image.id: image.without_class(number) for image in drawn}, left)
@@ -427,13 +454,13 @@ class PageState:
             self._supports_changed()
         self._save()
 
-    def put_masks(self, masks: Mapping[str, Mask], classes: tuple[str, ...], role: Drawn) -> None:
-        """Gives several images their masks, and the page its classes, in one change."""
+    def put_masks(self, masks: Mapping[str, bytes], classes: tuple[str, ...], role: Drawn) -> None:
+        """Gives several images their masks (PNGs), and the page its classes, in one change."""
         checked: tuple[str, ...] = ()
         for name in classes:
             checked = (*checked, class_name(name, checked))
-        with self._lock:
-            new = {id: replace(self.image(id), role=role, mask_png=png_bytes(m)) for id, m in masks.items()}
+        with self._claim_largest(), self._lock:
+            new = {id: replace(self.image(id), role=role, mask_png=mask) for id, mask in masks.items()}
             self._make_room(sum(image.mask_nbytes for image in new.values()))
             self._change(new, checked)
 
@@ -448,7 +475,7 @@ class PageState:
 
     def undo(self) -> tuple[str, ...]:
         """Takes the last change back; returns the images that it was about."""
-        with self._lock:
+        with self._claim_largest(), self._lock:
             if not self._done:
                 raise RequestError(409, "there is nothing to undo")
             change = self._done.pop()
@@ -458,7 +485,7 @@ class PageState:
 
     def redo(self) -> tuple[str, ...]:
         """Makes the last change that was undone again; returns the images that it was about."""
-        with self._lock:
+        with self._claim_largest(), self._lock:
             if not self._undone:
                 raise RequestError(409, "there is nothing to do again")
             change = self._undone.pop()
@@ -483,30 +510,33 @@ class PageState:
         with self._lock:
             image, classes, deleted = self.image(id), self._classes, self._renumbered
         what = f"of {image.name}"
-        mask = mask_of_bytes(content, what, GREY_MODES, self.limits.pixels)
-        check_same_size(f"the mask {what}", image.size, (int(mask.shape[0]), int(mask.shape[1])))
-        if not classes:
-            raise DataError("there is no class yet: add one before drawing")
-        check_labels(mask, dict(enumerate(classes, 1)), what)
-        new = self._with_views(replace(image, role=role, mask_png=png_bytes(mask.numpy())))
-        with self._lock:
-            if self._renumbered != deleted:
-                raise RequestError(409, f"a class was deleted while the mask {what} was sent: draw it again")
-            old = self.image(id)
-            if edit not in (None, old.edit):
-                if (old.role, old.mask_png) == (role, new.mask_png):
-                    self._save()
-                    return old  # sent twice, as its first answer was lost
-                raise RequestError(
-                    409,
-                    f"{image.name} was changed in another tab, and your mask is not saved: accept it "
-                    'to replace the other, or choose "Predict again"',
-                )
-            self._make_room(new.mask_nbytes - old.mask_nbytes)
-            self._change({id: new}, again=again)
-            return self._images[id]
+        with self._shared.decoding.claim(pixel_count(content, self.limits.pixels)):
+            mask = mask_of_bytes(content, what, GREY_MODES, self.limits.pixels)
+            check_same_size(f"the mask {what}", image.size, (int(mask.shape[0]), int(mask.shape[1])))
+            if not classes:
+                raise DataError("there is no class yet: add one before drawing")
+            check_labels(mask, dict(enumerate(classes, 1)), what)
+            new = self._with_views(replace(image, role=role, mask_png=png_bytes(mask.numpy())))
+            with self._lock:
+                if self._renumbered != deleted:
+                    raise RequestError(
+                        409, f"a class was deleted while the mask {what} was sent: draw it again"
+                    )
+                old = self.image(id)
+                if edit not in (None, old.edit):
+                    if (old.role, old.mask_png) == (role, new.mask_png):
+                        self._save()
+                        return old  # sent twice, as its first answer was lost
+                    raise RequestError(
+                        409,
+                        f"{image.name} was changed in another tab, and your mask is not saved: accept it "
+                        'to replace the other, or choose "Predict again"',
+                    )
+                self._make_room(new.mask_nbytes - old.mask_nbytes)
+                self._change({id: new}, again=again)
+                return self._images[id]
 
-    def complete(self, id: str, content: bytes) -> Mask:
+    def complete(self, id: str, content: bytes) -> bytes:
         """Completes what is painted: a PNG of twice the image's height, labels above and hints below.
 
         A model's prediction helps where it has been computed; an image that is not encoded is encoded first.
@@ -514,22 +544,24 @@ class PageState:
         with self._lock:
             image, classes = self.image(id), self._classes
         (height, width), what = image.size, f"of strokes on {image.name}"
-        planes = mask_of_bytes(content, what, GREY_MODES, 2 * self.limits.pixels)
-        check_same_size(f"the mask {what}", (2 * height, width), (int(planes.shape[0]), int(planes.shape[1])))
-        check_labels(planes[:height], dict(enumerate(classes, 1)), what)
-        hints = Hints(labels=planes[:height].numpy(), kind=planes[height:].numpy())
-        if int(hints.kind.max()) > 1 + len(classes):
-            raise DataError(f"hints {what} must be 0 to {1 + len(classes)}, got {int(hints.kind.max())}")
         drawn = self._drawn
-        if drawn is None or drawn.id != id:
-            pixels = self._pixels(image.content, image.name)
-            drawn = Drawing(id=id, canvas=canvas(pixels, self.encoded(id)))
-        if image.role == "open" or drawn.classes != classes:
-            answer = image.answer if image.role == "open" else None
-            chances = None if answer is None else _chances(answer, classes)
-            drawn = replace(drawn, classes=classes, chances=chances)
-        self._drawn = drawn
-        return complete(drawn.canvas, hints, drawn.chances)
+        encoded = None if drawn is not None and drawn.id == id else self.encoded(id)
+        with self._shared.decoding.claim(pixel_count(content, 2 * self.limits.pixels)):
+            planes = mask_of_bytes(content, what, GREY_MODES, 2 * self.limits.pixels)
+            sent = (int(planes.shape[0]), int(planes.shape[1]))
+            check_same_size(f"the mask {what}", (2 * height, width), sent)
+            check_labels(planes[:height], dict(enumerate(classes, 1)), what)
+            hints = Hints(labels=planes[:height].numpy(), kind=planes[height:].numpy())
+            if int(hints.kind.max()) > 1 + len(classes):
+                raise DataError(f"hints {what} must be 0 to {1 + len(classes)}, got {int(hints.kind.max())}")
+            if drawn is None or encoded is not None:
+                drawn = Drawing(id=id, canvas=canvas(self._pixels(image.content, image.name), encoded))
+            if image.role == "open" or drawn.classes != classes:
+                answer = image.answer if image.role == "open" else None
+                chances = None if answer is None else _chances(answer, classes)
+                drawn = replace(drawn, classes=classes, chances=chances)
+            self._drawn = drawn
+            return png_bytes(complete(drawn.canvas, hints, drawn.chances))
 
     def reopen(self, id: str) -> PageImage:
         """Drops the mask of an image: it is predicted again."""
@@ -658,20 +690,22 @@ class PageState:
             table[j] = numbers.get(name, 0)
         return table[answer.labels]
 
-    def labels(
+    def labels_png(
         self, id: str, threshold: float = 0.5, *, predicted: bool = False, small: bool = False
-    ) -> Mask:
+    ) -> bytes:
         """The mask of an image: its own unless ``predicted``, else the predicted one, else an empty one.
 
         A small one, of the thumbnail's size, has one pixel of each block.
         """
         image = self.image(id)
-        labels = None if predicted else image.mask
-        if labels is None:
-            answer = self.segmentation(id, threshold)
-            labels = np.zeros(image.size, dtype=np.uint8) if answer is None else self.renumbered(answer)
+        settled = not predicted and image.mask_png is not None
+        answer = None if settled else self.segmentation(id, threshold)
         step = -(-max(image.size) // _THUMBNAIL) if small else 1
-        return np.ascontiguousarray(labels[::step, ::step])
+        with self.claim(image, _MASK_PLANES):
+            labels = image.mask if settled else None
+            if labels is None:
+                labels = np.zeros(image.size, dtype=np.uint8) if answer is None else self.renumbered(answer)
+            return png_bytes(np.ascontiguousarray(labels[::step, ::step]))
 
 
 class Pages:
@@ -795,6 +829,13 @@ def unused_name(name: str, used: set[str]) -> str:
     head, tail = splitext(name)
     numbered = (f"{head} ({number}){tail}" for number in count(2))
     return next(found for found in chain([name], numbered) if found not in used)
+
+
+def pixel_count(content: bytes, limit: int) -> int:
+    """Pixels to claim for decoding a file, twice those of one of 16 bits; 0 of one that cannot be read."""
+    with suppress(DataError), opened(Path("image"), "image", limit, io.BytesIO(content)) as file:
+        return file.width * file.height * (2 if is_deep(file) else 1)
+    return 0
 
 
 def browser_type(content: bytes) -> str | None:

@@ -92,6 +92,43 @@ def test_shapes_of_too_many_points(tmp_path, monkeypatch, kind):
         read_supports(tmp_path / "a.json")
 
 
+POINTS = [(5, 5), (30, 5), (30, 30), (20, 31), (5, 30)]
+VIA_SHAPE = {
+    "name": "polygon",
+    "all_points_x": [x for x, _ in POINTS],
+    "all_points_y": [y for _, y in POINTS],
+}
+VIA_REGIONS = [{"shape_attributes": VIA_SHAPE, "region_attributes": {"class": "thing"}}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", json.dumps({"a": {"filename": "a.png", "size": 1, "regions": VIA_REGIONS}})),
+        (
+            "a.xml",
+            '<annotations><version>1.1</version><image id="0" name="a.png" width="70" height="50">'
+            f'<polygon label="thing" points="{";".join(f"{x},{y}" for x, y in POINTS)}"/></image>'
+            "</annotations>",
+        ),
+        ("labels/a.txt", "0 " + " ".join(f"{x / 70} {y / 50}" for x, y in POINTS)),
+    ],
+)
+def test_a_shape_of_too_many_points_is_refused_before_any_is_read(tmp_path, monkeypatch, name, text):
+    """Ten million of them took more than 2 GiB."""
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "data.yaml").write_text("names: [thing]\ntrain: images\n")
+    (tmp_path / "images").mkdir()
+    for place in (tmp_path, tmp_path / "images"):
+        Image.fromarray(picture(0)[0]).save(place / "a.png")
+    (tmp_path / name).write_text(text)
+    path = tmp_path if name.startswith("labels") else tmp_path / name
+    assert len(read_supports(path)) == 1
+    monkeypatch.setattr("fewseg.annotations.shapes.MOST_POINTS", 4)
+    with pytest.raises(DataError, match="must have up to 4 points, got 5: give it as a mask"):
+        read_supports(path)
+
+
 COLUMNS = {
     "of no axis": np.array(3),
     "of two axes": np.zeros((60, 2), np.int64),

@@ -1,11 +1,14 @@
 """Clients that do not finish what they began, on real sockets."""
 
+import io
 import socket
 import time
+from contextlib import suppress
 
 import httpx
 import pytest
 import uvicorn
+from PIL import Image
 
 from fewseg.serve import connections
 from fewseg.serve.app import create_app
@@ -78,3 +81,47 @@ def test_an_upload_that_breaks_off_is_no_error_of_the_server(address, caplog):
     assert httpx.get(address).status_code == 200
     assert "Traceback" not in caplog.text
     assert "ClientDisconnect" not in caplog.text
+
+
+LARGE = 3000  # pixels of a side: its file is larger than what sockets hold
+
+
+@pytest.fixture
+def download(address, monkeypatch):
+    """A connection with a small buffer on which a large file is requested, and the file."""
+    monkeypatch.setattr(connections, "READ_SECONDS", 1.0)
+    token = httpx.post(f"{address}/api/sessions").json()["token"]
+    file = io.BytesIO()
+    Image.new("RGB", (LARGE, LARGE)).save(file, "BMP")
+    sent = httpx.post(
+        f"{address}/api/images", content=file.getvalue(), headers={"X-Fewseg-Session": token}, timeout=60
+    )
+    path = f"/api/images/{sent.json()['id']}/file"
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+    host, port = address.removeprefix("http://").split(":")
+    connection.connect((host, int(port)))
+    connection.settimeout(30)
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Fewseg-Session: {token}\r\n\r\n"
+    connection.sendall(head.encode())
+    yield connection, file.getvalue()
+    connection.close()
+
+
+def test_a_client_that_stops_to_read_its_download_is_given_up(download):
+    connection, file = download
+    read = len(connection.recv(1000))
+    time.sleep(4)
+    with suppress(ConnectionResetError):
+        while part := connection.recv(2**20):
+            read += len(part)
+    assert read < len(file)
+
+
+def test_a_client_that_reads_slowly_gets_all(download):
+    connection, file = download
+    answer = b""
+    while part := connection.recv(2**20):
+        answer += part
+        time.sleep(0.003)
+    assert answer.endswith(file)

@@ -18,7 +18,7 @@ from fewseg.serve import pages
 from fewseg.serve.label_studio import ImageCache
 from fewseg.serve.limits import Limits, RequestError
 from fewseg.serve.pages import Pages, PageState, SharedModel
-from serve_page import at_once, png
+from serve_page import at_once, png, read_png
 from small_segmenters import SIZE, model, picture
 
 
@@ -31,19 +31,23 @@ def page_with_support(limits=None):
     return page, support, others
 
 
+def labels_of(page, id):
+    return read_png(page.labels_png(id))
+
+
 def test_answers_stay_within_the_bytes_of_a_session():
     roomy, _, others = page_with_support()
     bare = roomy.nbytes
-    wanted = [roomy.labels(id) for id in others]
+    wanted = [labels_of(roomy, id) for id in others]
     one = (roomy.nbytes - bare) // 3
     assert one > 0
     tight, _, others = page_with_support(Limits(session_bytes=bare + one + one // 2))
     for id, labels in zip(others, wanted, strict=True):
-        np.testing.assert_array_equal(tight.labels(id), labels)
+        np.testing.assert_array_equal(labels_of(tight, id), labels)
         assert tight.nbytes <= tight.limits.session_bytes
     assert [tight.image(id).answer is not None for id in others] == [False, False, True]
     none, _, others = page_with_support(Limits(session_bytes=bare))
-    np.testing.assert_array_equal(none.labels(others[0]), wanted[0])
+    np.testing.assert_array_equal(labels_of(none, others[0]), wanted[0])
     assert none.nbytes == bare
 
 
@@ -51,10 +55,10 @@ def test_answers_make_room_for_an_upload():
     roomy, _, others = page_with_support()
     bare, more = roomy.nbytes, roomy.image(others[0]).nbytes
     for id in others:
-        roomy.labels(id)
+        labels_of(roomy, id)
     page, _, others = page_with_support(Limits(session_bytes=bare + max(more, roomy.nbytes - bare)))
     for id in others:
-        page.labels(id)
+        labels_of(page, id)
     assert page.nbytes + more > page.limits.session_bytes
     page.add_image("one more.png", png(picture(7)[0]))
     assert page.nbytes <= page.limits.session_bytes
@@ -71,7 +75,7 @@ def test_more_images_than_can_stay_encoded_stay_within_the_bytes_of_a_session_an
     assert page.nbytes <= limits.session_bytes
     page.set_mask(ids[40], "support", png(picture(0)[1]))
     for k in (1, 2, 3, 41, 42, 43, 47):
-        np.testing.assert_array_equal(page.labels(ids[k]), wanted.labels(others[k % 4 - 1]))
+        np.testing.assert_array_equal(labels_of(page, ids[k]), labels_of(wanted, others[k % 4 - 1]))
         assert page.nbytes <= limits.session_bytes
     with pytest.raises(RequestError, match="48 images"):
         page.add_image("one more.png", content[0])
@@ -92,7 +96,7 @@ def test_what_can_be_undone_makes_room_last():
 def test_the_class_masks_of_a_support_count_and_answers_of_earlier_supports_are_not_kept():
     page, support, others = page_with_support()
     before = page.nbytes
-    page.labels(others[0])
+    labels_of(page, others[0])
     assert page.image(others[0]).answer is not None
     page.set_mask(support, "accepted", png(picture(0)[1]))
     assert page.image(others[0]).answer is None
@@ -114,7 +118,7 @@ def test_a_mask_that_was_sent_while_a_class_was_deleted_is_refused(monkeypatch):
         page.set_mask(others[0], "support", png(picture(1)[1] * 2))
     assert error.value.status == 409
     assert page.image(others[0]).role == "open"
-    assert not page.labels(others[1]).any()
+    assert not labels_of(page, others[1]).any()
 
 
 class SlowLock:
@@ -239,7 +243,7 @@ def test_what_waits_for_a_fit_does_not_keep_it_from_ending(monkeypatch, act):
         return session(shared, *given)
 
     monkeypatch.setattr(SharedModel, "session", slow)
-    fit = threading.Thread(target=page.labels, args=(others[0],), daemon=True)
+    fit = threading.Thread(target=page.labels_png, args=(others[0],), daemon=True)
     fit.start()
     assert begun.wait(30)
     other = threading.Thread(target=act, args=(page,), daemon=True)
@@ -265,8 +269,8 @@ def test_the_method_is_chosen_again_only_where_classes_change_or_supports_double
     ids = [page.add_image(f"{k}.png", png(picture(k)[0])).id for k in range(6)]
     for id, k in zip(ids[:5], range(5), strict=True):
         page.set_mask(id, "support", png(picture(k)[1]))
-        assert page.labels(ids[5]).any()
+        assert labels_of(page, ids[5]).any()
     assert counts == [1, 2, 4]
     page.rename_class(1, "box")
-    page.labels(ids[5])
+    labels_of(page, ids[5])
     assert counts == [1, 2, 4, 5]

@@ -1,0 +1,185 @@
+"""The memory of images that are decoded at the same time: bombs share a budget, and photographs pass them."""
+
+import ctypes
+import io
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewseg.inference.images import FirstRange
+from fewseg.serve import label_studio, limits, pages
+from fewseg.serve.app import create_app
+from fewseg.serve.label_studio import ImageCache
+from fewseg.serve.limits import Limits, PixelBudget, RequestError
+from serve_page import Page, at_once, png, refusal
+from small_segmenters import model, picture
+
+SIDE = 3000
+BYTES = 24  # of a pixel while it is decoded
+BOMB = png(np.zeros((SIDE, SIDE), np.uint8))
+MASK_BOMB = png(np.zeros((SIDE, SIDE, 4), np.uint8) + np.uint8([0, 0, 0, 255]))
+STATUS = Path("/proc/self/status")
+
+
+def resident(kind):
+    (line,) = [line for line in STATUS.read_text().splitlines() if line.startswith(kind)]
+    return int(line.split()[1]) * 1024
+
+
+@pytest.fixture
+def page():
+    return Page(create_app(model(), Limits(pixels=SIDE * SIDE), hosts=("127.0.0.1",)))
+
+
+def bombed(page, many):
+    """Uploads, masks and an archive of bombs at the same time: their answers."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        for k in range(2):
+            file.writestr(f"images/{k}.png", BOMB)
+            file.writestr(f"masks/{k}.png", BOMB)
+    id = page.image(BOMB, "bomb.png")
+    page.add_class("square")
+    works = [lambda: page.upload(BOMB)] * many
+    works += [lambda: page.settle(id, MASK_BOMB)] * many
+    works += [lambda: page.http.post("/api/masks?name=a.zip", content=archive.getvalue())]
+    return at_once(*works)
+
+
+@pytest.fixture
+def freed_at_once():
+    """Has the C library give memory back as it is freed, as it does for images above 32 MiB by itself."""
+    libc, threshold = ctypes.CDLL(None), -3
+    if not STATUS.exists() or not hasattr(libc, "mallopt"):
+        pytest.skip("needs Linux's /proc and glibc")
+    libc.mallopt(threshold, 2**20)
+    yield
+    libc.mallopt(threshold, 2**25)
+
+
+def test_bombs_at_the_same_time_stay_within_the_memory_of_the_budget(page, freed_at_once, monkeypatch):
+    monkeypatch.setattr(limits, "_PATIENCE", 600.0)
+    budget = page.http.app.state.pages.shared.decoding
+    assert budget.most == SIDE * SIDE * 3 // 2
+    page.upload(picture(0)[0])
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+    before = resident("VmRSS")
+    assert {answer.status_code for answer in bombed(page, 4)} == {200, 201}
+    assert resident("VmHWM") - before < BYTES * budget.most
+    assert budget.held == 0
+
+
+def test_no_more_pixels_than_the_budget_are_decoded_at_once_and_none_refused(page, monkeypatch):
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def counted(decode):
+        def slow(content, *given):
+            count = pages.pixel_count(content, 10**9)
+            with lock:
+                now[0] += count
+                most[0] = max(most[0], now[0])
+            time.sleep(0.05)
+            try:
+                return decode(content, *given)
+            finally:
+                with lock:
+                    now[0] -= count
+
+        return slow
+
+    for module, name in ((pages, "rgb_of_bytes"), (pages, "mask_of_bytes"), (label_studio, "rgb_of_bytes")):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    small = [png(picture(k, hw=(1000, 1000), box=(100, 900, 100, 900))[0]) for k in range(6)]
+    page = Page(create_app(model(), Limits(pixels=10**6), hosts=("127.0.0.1",)))
+    shared = page.http.app.state.pages.shared
+    images = ImageCache(shared, 10**6, 2**30)
+    works = [lambda content=content: page.image(content) for content in small]
+    works += [lambda: images.encode(small[0], "a", FirstRange())]
+    at_once(*works)
+    assert most[0] == 10**6  # of at most 1.5 million
+    assert shared.decoding.held == 0
+
+
+def test_a_photograph_passes_bombs_that_wait():
+    budget, order = PixelBudget(100), []
+    hold = threading.Event()
+
+    def work(name, pixels, until=None):
+        with budget.claim(pixels):
+            order.append(name)
+            if until is not None:
+                until.wait(30)
+
+    threads = [threading.Thread(target=work, args=("first bomb", 1000, hold))]
+    for name, pixels in (("bomb", 90), ("bomb", 90), ("photograph", 12)):
+        threads.append(threading.Thread(target=work, args=(name, pixels)))
+    for count, thread in enumerate(threads):
+        thread.start()
+        while len(order) + len(budget._waiting) <= count:
+            time.sleep(0.001)
+    hold.set()
+    for thread in threads:
+        thread.join(30)
+    assert order == ["first bomb", "photograph", "bomb", "bomb"]
+    assert budget.held == 0
+
+
+def test_a_photograph_does_not_wait_for_the_bomb_beside_it():
+    budget = PixelBudget(Limits(pixels=100).decoded_pixels)
+    with budget.claim(100), budget.claim(50):
+        assert budget.held == 150
+
+
+@pytest.mark.parametrize(("patience", "waiting"), [(0.05, 20), (60.0, 0)], ids=["time", "number"])
+def test_who_waits_for_too_long_or_behind_too_many_is_refused_in_a_line(page, patience, waiting, monkeypatch):
+    monkeypatch.setattr(limits, "_PATIENCE", patience)
+    monkeypatch.setattr(limits, "_MOST_WAITING", waiting)
+    id = page.image(picture(0)[0])
+    page.add_class("square")
+    budget = page.http.app.state.pages.shared.decoding
+    with budget.claim(budget.most):
+        assert refusal(page.upload(picture(1)[0]), 503) == (
+            "the server has too many images to decode now: try again later"
+        )
+        for answer in (
+            page.settle(id, picture(0)[1]),
+            page.http.get(f"/api/images/{id}/labels"),
+            page.http.post("/api/masks?name=a.png", content=png(picture(0)[1])),
+            page.http.delete("/api/classes/1"),
+        ):
+            assert answer.status_code == 503
+        with pytest.raises(RequestError, match="too many images"):
+            ImageCache(page.http.app.state.pages.shared, SIDE**2, 2**30).encode(BOMB, "a", FirstRange())
+        assert page.state()["images"][0]["role"] == "open"
+    assert page.settle(id, picture(0)[1]).status_code == 200
+    assert budget.held == 0
+
+
+def test_a_wait_for_the_network_keeps_no_other_image_from_being_decoded(page):
+    """As while supports are fitted, for half a minute."""
+    shared = page.http.app.state.pages.shared
+    id = page.image(picture(0)[0])
+    page.add_class("square")
+    with shared.network:
+        waiting = [threading.Thread(target=page.upload, args=(BOMB,)) for _ in range(3)]
+        for thread in waiting:
+            thread.start()
+        time.sleep(0.5)
+        assert page.settle(id, picture(0)[1]).status_code == 200
+        np.testing.assert_array_equal(page.labels(id), picture(0)[1])
+    for thread in waiting:
+        thread.join(60)
+    assert len(page.state()["images"]) == 4
+
+
+def test_deep_images_count_twice_and_what_is_no_image_not_at_all():
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((10, 20), np.uint16)).save(file, "TIFF")
+    assert pages.pixel_count(file.getvalue(), 1000) == 400
+    assert pages.pixel_count(png(np.zeros((10, 20), np.uint8)), 1000) == 200
+    assert pages.pixel_count(b"no image", 1000) == 0
