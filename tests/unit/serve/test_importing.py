@@ -126,6 +126,7 @@ def test_what_cannot_be_imported_is_named_and_the_rest_is(page):
         (damaged(zipfile.ZIP_DEFLATED), "cannot be unpacked"),
         (damaged(zipfile.ZIP_LZMA), "cannot be unpacked"),
     ],
+    ids=["empty", "no json", "other files", "cut off", "damaged", "damaged, lzma"],
 )
 def test_a_file_that_holds_no_masks_is_refused_in_a_line(page, content, text):
     page.image(picture(0)[0], "one.png")
