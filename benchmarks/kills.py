@@ -276,8 +276,8 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-PATIENCE = 30.0
-"""Seconds in which the other processes of a work must end after its leading one."""
+PATIENCE = 120.0
+"""Seconds for the other processes of a work to end after its leading one; Ray's agents need more than 30."""
 
 
 def adopt_orphans() -> None:
