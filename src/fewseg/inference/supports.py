@@ -292,7 +292,7 @@ def _empty_whole(hw: tuple[int, int]) -> Tensor:
 
 
 _KEY, _SCHEMA = "fewseg-supports", 1
-_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "U8": torch.uint8}  # by their names in the file
+_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "U8": torch.uint8, "I64": torch.int64}  # by name
 
 
 def save_supports(path: Path, supports: SupportSet, model: Model) -> None:
