@@ -139,6 +139,7 @@ def test_the_whole_loop_by_the_keyboard_and_how_long_it_takes(start, record_prop
 def test_an_edit_asks_and_becomes_an_example_when_one_goes_on(start):
     page = with_example(start())
     page.click("#strip button:nth-child(2)")
+    expect(page.locator("#about")).to_contain_text("quality")  # it is shown
     mark(page, box=(2, 12, 2, 12))
     wait_for_role(page, 1, "edited")
     expect(page.locator("#asking")).to_be_visible()

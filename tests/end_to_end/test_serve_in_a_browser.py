@@ -167,6 +167,7 @@ def test_a_scribble_is_completed_before_it_becomes_an_example_and_undone_with_it
     page.click("#strip button:nth-child(2)")
     expect(page.locator("#about")).to_contain_text("quality")
     page.click("#strip button:nth-child(1)")
+    expect(page.locator("#about")).to_contain_text("example")  # it is shown
     at = places(page, FIRST.shape[:2])
     page.check('[aria-label="background"]', force=True)
     drag(page, at(35.5, 25.5), at(45.5, 25.5))  # of what has been settled, this much is wrong
