@@ -24,8 +24,8 @@ def run(script, *words):
 @pytest.mark.parametrize(
     ("kills", "works"),
     [
-        (10, ("label", "label-polygons", "train")),
-        (10, ("evaluate", "index", "features", "serve")),
+        (3, ("label", "label-polygons", "train")),
+        (3, ("evaluate", "index", "features", "serve")),
         (1, ("export", "evaluate-2")),  # a Python of its own takes seconds; Ray's works take minutes
     ],
 )
