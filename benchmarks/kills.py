@@ -42,6 +42,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+import torch
 import tyro
 
 from parts import in_memory, keep, lines_of, total
@@ -240,6 +241,7 @@ class Started:
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
+            torch.set_num_threads = lambda count: None  # PyTorch's pool does not outlive a fork
             sys.argv = [str(HERE), "work", name, str(inputs), str(out)]  # what starts further ranks
             work(name, inputs, out, self.log)
 

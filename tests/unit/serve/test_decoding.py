@@ -20,7 +20,7 @@ from serve_page import Page, at_once, png, refusal
 from small_segmenters import model, picture
 
 SIDE = 3000
-BYTES = 24  # of a pixel while it is decoded
+BYTES = 40  # of a pixel while it is decoded, with what the process had free before
 BOMB = png(np.zeros((SIDE, SIDE), np.uint8))
 MASK_BOMB = png(np.zeros((SIDE, SIDE, 4), np.uint8) + np.uint8([0, 0, 0, 255]))
 STATUS = Path("/proc/self/status")
