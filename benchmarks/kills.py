@@ -241,7 +241,7 @@ class Started:
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
-            torch.set_num_threads = lambda count: None  # PyTorch's pool does not outlive a fork
+            torch.set_num_threads(1)  # makes its pool anew: threads that do so at once find none
             sys.argv = [str(HERE), "work", name, str(inputs), str(out)]  # what starts further ranks
             work(name, inputs, out, self.log)
 
