@@ -35,8 +35,8 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -190,6 +190,16 @@ def evaluate_ray(inputs: Path, out: Path) -> None:
     evaluate(inputs, out, "--ray-workers", "2")
 
 
+def on_cluster(work: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+    """The work on a Ray cluster that runs already, and goes on after it."""
+
+    def joined(inputs: Path, out: Path) -> None:
+        os.environ["RAY_ADDRESS"] = CLUSTER.address
+        work(inputs, out)
+
+    return joined
+
+
 def index(inputs: Path, out: Path) -> None:
     from fewseg.data.index import build_index
     from fewseg.data.synthetic import SyntheticSource
@@ -226,11 +236,51 @@ WORKS: dict[str, Callable[[Path, Path], None]] = {
     "evaluate-2": evaluate_two,
     "evaluate-ray": evaluate_ray,
     "label-ray": label_ray,
+    "evaluate-cluster": on_cluster(evaluate_ray),
+    "label-cluster": on_cluster(label_ray),
 }
 IN_MEMORY = ("index", "features")
 """Works that go on without a disk: what they keep is a cache."""
 
 ENDLESS = 3600  # seconds
+
+
+class Cluster:
+    """A Ray cluster of this machine, which outlives the works that join it."""
+
+    def __init__(self) -> None:
+        self.address, self.head = "", None
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        ray, port = Path(sys.executable).with_name("ray"), free_port()
+        command = [ray, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false"]
+        command += [f"--port={port}", f"--temp-dir={os.environ['RAY_TMPDIR']}"]
+        self.head = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.address = f"127.0.0.1:{port}"
+        asked = [ray, "health-check", f"--address={self.address}"]
+        while subprocess.run(asked, capture_output=True).returncode:
+            if self.head.poll() is not None:
+                raise RuntimeError(f"ray start: exit status {self.head.returncode}")
+
+    def end(self) -> None:
+        """Ends all its processes."""
+        for pid in [self.head.pid, *descendants(self.head.pid)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.head.wait()
+        self.head = None
+
+    def processes(self) -> tuple[list[int], list[int]]:
+        """Those that go on without a work, and those that a work's tasks and actors run in."""
+        staying, working = [], []
+        for pid in [] if self.head is None else [self.head.pid, *descendants(self.head.pid)]:
+            busy = (words := command_of(pid)).startswith("ray::") and not words.startswith("ray::IDLE")
+            (working if busy else staying).append(pid)
+        return staying, working
+
+
+CLUSTER = Cluster()
 
 
 class Started:
@@ -247,7 +297,8 @@ class Started:
 
     def kill(self, *, alone: bool = False) -> None:
         """Kills all its processes, or the leading one alone, whose end must end the others."""
-        for pid in [self.pid] if alone else [self.pid, *descendants(self.pid)]:
+        others = [] if alone else [*descendants(self.pid), *CLUSTER.processes()[1]]
+        for pid in [self.pid, *others]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.wait()
@@ -266,6 +317,20 @@ class Started:
         """Whether it is over, without waiting."""
         found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return found is not None
+
+
+@contextmanager
+def cluster_of(name: str) -> Iterator[None]:
+    """The cluster that a work joins, if it joins one."""
+    if not name.endswith("-cluster"):
+        yield
+        return
+    CLUSTER.start()
+    try:
+        yield
+    finally:
+        CLUSTER.end()
+        left_running()
 
 
 def descendants(pid: int) -> list[int]:
@@ -296,23 +361,31 @@ def left_running() -> list[str]:
     commands = []
     for pid in found:
         with suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            commands.append(f"process left: {b' '.join(words).decode(errors='replace')[:150]}")
+            commands.append(f"process left: {command_of(pid)[:150]}")
             os.kill(pid, signal.SIGKILL)
     while running():
         time.sleep(0.05)
-    if temporary := os.environ.get("RAY_TMPDIR"):
+    if (temporary := os.environ.get("RAY_TMPDIR")) and CLUSTER.head is None:
         for file in Path(temporary).iterdir():
             shutil.rmtree(file, ignore_errors=True)
     return commands
 
 
 def running() -> list[int]:
-    """The processes below this one; those that have ended are taken leave of."""
+    """The processes below this one but a cluster's own; those that have ended are taken leave of."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-    return descendants(os.getpid())
+    staying, _ = CLUSTER.processes()
+    return [pid for pid in descendants(os.getpid()) if pid not in staying]
+
+
+def command_of(pid: int) -> str:
+    """Its command line; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def work(name: str, inputs: Path, out: Path, log: Path | None = None) -> None:
@@ -851,11 +924,13 @@ def main(options: Options) -> list[dict[str, object]]:
             name = min(behind, key=reached.__getitem__)
             trials = range(reached[name], min(options.kills, reached[name] + options.part))
             act = serve_campaign if name == "serve" else partial(campaign, name)
-            done(act(trials, options.seed, inputs, folder))
+            with cluster_of(name):
+                done(act(trials, options.seed, inputs, folder))
             reached[name] = trials.stop
         for name in names if options.disk else ():
             if not any(line["work"] == name and "full disks" in line for line in lines):
-                done(disks(name, options.seed, inputs, folder))
+                with cluster_of(name):
+                    done(disks(name, options.seed, inputs, folder))
     sums = [total((line for line in lines if line["work"] == k), ("seconds",)) for k in names]
     if options.log is not None:
         print("in all:", *map(json.dumps, sums), sep="\n")

@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,6 +134,16 @@ def lose(folder: Path, processes: int) -> None:
         print(f"{done}, the counts of one process", flush=True)  # noqa: T201
 
 
+def leave(folder: Path) -> None:
+    """The leading process of two is killed while the other has much to do."""
+    executor = launch_ranks(2)
+    (folder / f"rank{executor.rank}.txt").write_text(str(os.getpid()))
+    torch.distributed.barrier()
+    if executor.writes:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+
+
 def train(folder: Path) -> None:
     """Two processes train a tiny head; each writes a digest of the weights that it ends with."""
     torch.set_num_threads(1)
@@ -160,5 +171,5 @@ def train(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    work = {"evaluate": evaluate, "lose": lose, "train": train}[sys.argv[1]]
+    work = {"evaluate": evaluate, "leave": leave, "lose": lose, "train": train}[sys.argv[1]]
     work(Path(sys.argv[2]), *map(int, sys.argv[3:]))

@@ -1,8 +1,10 @@
 """Two processes on the CPU: the path that several GPUs take."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,13 @@ def test_a_killed_process_ends_the_run_and_the_same_command_goes_on_where_it_was
     assert "0 features made again" in printed
     if processes == "1":
         assert f" {32 - kept} shards computed, the counts of one process" in printed
+
+
+def test_no_process_stays_when_the_leading_one_is_killed(tmp_path):
+    assert started("leave", tmp_path).returncode == -signal.SIGKILL
+    other = Path("/proc") / (tmp_path / "rank1.txt").read_text()
+    for _ in range(300):
+        if not other.exists() or "State:\tZ" in (other / "status").read_text():
+            return
+        time.sleep(0.1)
+    pytest.fail("the other process goes on")

@@ -247,6 +247,8 @@ def put(*keys, value):
         (lambda s: s["seeds"][1].pop("dice"), r"seeds\[1\]: missing keys \['dice'\]"),
         (put("fold", value="1"), "fold is '1' and must be int"),
         (put("fold", value=True), "fold is True and must be int"),
+        (put("wall_seconds", value=10**400), "wall_seconds is 1000.* and must be"),
+        (put("miou_std", value=10**400), "miou_std is 1000.* and must be"),
         (put("miou_std", value="x"), "must be int or float or NoneType"),
         (put("config", value=[]), r"config is \[\] and must be dict"),
         (put("seeds", value=[]), "has no seeds"),
@@ -260,6 +262,7 @@ def put(*keys, value):
         (put("seeds", 1, "per_class", "6", value=2), r"seeds\[1\]: the score 2"),
         (put("seeds", 1, "per_class", "8", value=0.5), r"seeds\[1\] has classes .* unlike seeds\[0\]"),
         (put("seeds", 0, "per_class", "bus", value=0.5), "they must be class ids"),
+        (put("seeds", 0, "per_class", "1" * 5000, value=0.5), "they must be class ids"),
         (put("seeds", 0, "per_class", value={}), "has classes"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -215,7 +216,7 @@ def _with_whole_ids(value: Mapping[str, Any], assumed: Counter[str]) -> Mapping[
                 else {}
             )
             for key, text in texts.items():
-                plain = text.isascii() and text.isdecimal() and str(int(text)) == text
+                plain = re.fullmatch("0|[1-9][0-9]{,17}", text) is not None
                 texts[key] = int(text) if plain else numbers.setdefault(text, -1 - len(numbers))
             assumed["ids are texts, read as numbers where they are numbers"] += len(texts)
             copies.append({**entry, **texts} if texts else entry)

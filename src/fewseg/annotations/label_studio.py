@@ -156,7 +156,7 @@ def labels_of(item: Mapping[str, Any]) -> list[str]:
         return []
     keys = sorted(k for k in value if k.endswith("labels"))
     labels = [label for key in keys if isinstance(value[key], list) for label in value[key]]
-    return [label for label in dict.fromkeys(labels) if isinstance(label, str) and label]
+    return list(dict.fromkeys(label for label in labels if isinstance(label, str) and label))
 
 
 def _is_shape(value: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -191,7 +192,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 _DAMAGED = (
     *(SafetensorError, RuntimeError, EOFError, OSError),
-    *(ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError),  # torch's unpickler
+    # torch's unpickler
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError, struct.error),
 )
 
 

@@ -488,6 +488,6 @@ def _load(path: Path) -> Annotations | None:
             return None
         images = tuple(CocoImage(i["file"], i["height"], i["width"]) for i in content["images"])
         return Annotations(images, (), int(content["listed"]), dict(content["tolerated"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         log.warning("the cached list %s cannot be read (%s): reading the annotation file again", path, error)
         return None

@@ -186,7 +186,7 @@ def _parse(path: Path, number: int, line: str) -> EpisodeSpec:
         spec = EpisodeSpec(
             int(row["index"]), first.class_id, str(row["query"]), first.supports, tuple(others)
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(
             f"manifest {path}, line {number}: {line[:80]!r} is not an episode ({error!r}); a line has "
             "index, class_id, query and supports, and with several ways others"
@@ -489,7 +489,7 @@ class RecordedEpisodes:
                 self.protocol = Protocol(**stored)
                 self.fold, self.shots, seed = int(header["fold"]), int(header["shots"]), int(header["seed"])
                 self.ways = int(header.get("ways", 1))
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise DataError(
                     f"manifest {path} lacks protocol, fold, shots or seed ({error}): write it with "
                     "`fewseg episodes`"

@@ -250,7 +250,7 @@ def load_optimiser(optimiser: torch.optim.Optimizer, path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         for key in file.keys():  # noqa: SIM118 - not a mapping
             index, _, slot = key.removeprefix(_OPTIMISER).partition(".")
-            if key.startswith(_OPTIMISER) and index.isdecimal():
+            if key.startswith(_OPTIMISER) and index.isdecimal() and len(index) < 10:
                 keys.setdefault(int(index), {})[slot] = key
         if not keys:
             raise ValueError(f"{path} holds no optimiser state: training resumes from last.safetensors only")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -278,13 +280,35 @@ class DistributedRanks(Executor):
         return {index: values for part in parts for index, values in part.items()}
 
 
+def launch(fabric: Fabric) -> None:
+    """Starts the further processes of a Fabric; each ends with the one that started it.
+
+    In a collective they would wait for one that was killed, for half an hour.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        os.environ[_LEADER] = str(os.getpid())
+    fabric.launch()
+    leader = int(os.environ.get(_LEADER, "0"))
+    if leader not in (0, os.getpid()):
+        Thread(target=_end_with, args=(leader,), daemon=True).start()
+
+
+_LEADER = "FEWSEG_LEADER"  # the process that starts others, which pass the environment on
+
+
+def _end_with(leader: int) -> None:
+    while os.getppid() == leader:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def launch_ranks(processes: int) -> DistributedRanks:
     """Starts this program again in further processes, as Fabric's DDP does, and joins them.
 
     Each gets its part of the cores: busy processes with more threads than cores are several times slower.
     """
     fabric = Fabric(accelerator="auto", devices=processes)
-    fabric.launch()
+    launch(fabric)
     torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() // processes)))
     return DistributedRanks()
 

@@ -348,7 +348,7 @@ def _read(path: Path) -> dict[str, Any]:
         where = f"{path}, seeds[{i}]"
         _check_keys(seed, _types(SeedResult, seed), where)
         _check_fractions([seed["miou"], seed["fb_iou"], seed["dice"], *seed["per_class"].values()], where)
-        if not all(key.isdecimal() for key in seed["per_class"]):
+        if not all(key.isdecimal() and len(key) < 10 for key in seed["per_class"]):
             raise ValueError(
                 f"{where}: per_class has keys {sorted(seed['per_class'])}; they must be class ids"
             )
@@ -381,7 +381,9 @@ def _check_keys(content: Any, expected: Mapping[str, str], where: str) -> None:
         )
     for key, annotation in expected.items():
         types = _JSON_TYPES[annotation]
-        if not isinstance(content[key], types) or isinstance(content[key], bool):
+        value = content[key]
+        too_large = isinstance(value, int) and abs(value) >= 2**63
+        if not isinstance(value, types) or isinstance(value, bool) or too_large:
             names = " or ".join(t.__name__ for t in types)
             raise ValueError(f"{where}: {key} is {content[key]!r:.60} and must be {names}: evaluate again")
 

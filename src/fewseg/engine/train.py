@@ -224,7 +224,7 @@ def _drop_losses_after(path: Path, step: int) -> None:
 
 def _logged_step(line: str) -> float:
     """The step of a line of the log; infinite for one that a kill or a full disk broke."""
-    with suppress(ValueError, TypeError, KeyError):
+    with suppress(ValueError, TypeError, KeyError, OverflowError):
         return int(parse_json(line)["step"]) if line.endswith("\n") else math.inf
     return math.inf
 

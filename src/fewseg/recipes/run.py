@@ -19,6 +19,7 @@ from fewseg.engine.batches import Batches, CachedBatches, FreshBatches
 from fewseg.engine.choices import Precision
 from fewseg.engine.environment import environment, precision_on
 from fewseg.engine.evaluate import Evaluator, Line
+from fewseg.engine.executors import launch
 from fewseg.engine.features import Extractor, FeatureStore, View
 from fewseg.engine.train import LAST, Run, train
 from fewseg.engine.train_config import TrainConfig
@@ -62,7 +63,7 @@ def _train(
     recipe: Recipe, config: TrainConfig, data: FoldData, folder: Path, progress: bool, devices: int
 ) -> Path:
     fabric = Fabric(accelerator="auto", devices=devices, precision=config.precision)
-    fabric.launch()
+    launch(fabric)
     if config.precision == "bf16-mixed" and precision_on(fabric.device) != "bf16":
         logger.warning(
             "this machine has no bfloat16 instructions, so that training in it is up to six times slower: "

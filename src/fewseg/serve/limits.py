@@ -79,7 +79,7 @@ class Bodies:
             413, f"an upload must be at most {limit / MIB:.0f} MiB, this one is larger: send a smaller file"
         )
         stated = request.headers.get("content-length", "")
-        if stated.isdecimal() and int(stated) > limit:
+        if stated.isdecimal() and (len(stated) > 18 or int(stated) > limit):
             raise too_long
         length, stream = 0, request.stream()
         start = time.monotonic()

@@ -100,7 +100,7 @@ def test_short_coco_rings_beside_good_ones_are_left_out_and_counted(tmp_path, wr
         assert "must have x, y of 3 points or more" in str(problem.error)
 
 
-@pytest.mark.parametrize("image", ["7", "an image", "07"])
+@pytest.mark.parametrize("image", ["7", "an image", "07", "1" * 5000], ids=["7", "words", "07", "long"])
 @pytest.mark.parametrize("category", ["3", "a category"])
 @pytest.mark.parametrize("everywhere", [True, False])
 def test_coco_ids_may_be_texts(tmp_path, write_json, caplog, image, category, everywhere):
@@ -253,6 +253,12 @@ def test_a_label_may_be_an_entry_of_its_own_and_other_entries_are_left_out(tmp_p
     named = region({"rle": encode_brush(MASK)}, "labels", type="labels")
     found = one(tmp_path, write_json, studio(bare, named, choice, relation))
     assert np.array_equal(found.masks["rust"], MASK)
+
+
+def test_labels_of_other_kinds_are_none(tmp_path, write_json):
+    mixed = region({"rle": encode_brush(MASK), "xlabels": [["crack"], {}, 3, None]})
+    found = one(tmp_path, write_json, studio(mixed))
+    assert set(found.masks) == {"rust"}
 
 
 def test_which_annotation_of_a_task_counts(tmp_path, write_json):

@@ -108,7 +108,11 @@ def test_stages_that_are_not_built_are_not_used_and_counters_of_batches_may_be_m
     assert "not used: layer3 (10), layer4 (10)" in report.summary()
 
 
-@pytest.mark.parametrize("pickled", [b"\x80\x02X\x01\0\0\0\x85.", b"\x80\x02K\x01Q.", b"\x80\x02N(u."])
+@pytest.mark.parametrize(
+    "pickled",
+    [b"\x80\x02X\x01\0\0\0\x85.", b"\x80\x02K\x01Q.", b"\x80\x02N(u.", b"\x80\x02J\x01", b"\x80\x02X\x01"],
+    ids=["tuple", "place", "items", "number", "text"],
+)
 def test_a_pickle_that_is_damaged_is_one_line(tmp_path, state, pickled):
     torch.save(state, tmp_path / "whole.pth")
     with zipfile.ZipFile(tmp_path / "whole.pth") as whole, zipfile.ZipFile(tmp_path / "a.pth", "w") as out:

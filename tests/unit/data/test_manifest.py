@@ -127,6 +127,8 @@ LINE = {"index": 1, "class_id": 5, "query": "s", "supports": ["q", "u"]}
         ("{", "is not an episode"),
         ({"index": 1, "class_id": 5, "query": "s"}, "is not an episode"),
         (LINE | {"class_id": "x"}, "is not an episode"),
+        (LINE | {"class_id": float("inf")}, "is not an episode"),
+        (LINE | {"index": float("inf")}, "is not an episode"),
         (LINE | {"supports": []}, "one support"),
         (LINE | {"supports": ["q", "s"]}, "never its own query"),
         (LINE | {"others": [{"class_id": 4, "supports": ["q", "s"]}]}, "never its own query"),
