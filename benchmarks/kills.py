@@ -29,6 +29,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -245,6 +246,9 @@ IN_MEMORY = ("index", "features")
 ENDLESS = 3600  # seconds
 
 
+IDLE = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+
+
 class Cluster:
     """A Ray cluster of this machine, which outlives the works that join it."""
 
@@ -255,13 +259,16 @@ class Cluster:
         """Starts it and waits until it answers."""
         ray, port = Path(sys.executable).with_name("ray"), free_port()
         command = [ray, "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false"]
-        command += [f"--port={port}", f"--temp-dir={os.environ['RAY_TMPDIR']}"]
+        command += ["--node-ip-address=127.0.0.1", f"--port={port}", f"--temp-dir={os.environ['RAY_TMPDIR']}"]
         self.head = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.address = f"127.0.0.1:{port}"
-        asked = [ray, "health-check", f"--address={self.address}"]
-        while subprocess.run(asked, capture_output=True).returncode:
+        while True:
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                return
             if self.head.poll() is not None:
                 raise RuntimeError(f"ray start: exit status {self.head.returncode}")
+            time.sleep(0.1)
 
     def end(self) -> None:
         """Ends all its processes."""
@@ -275,7 +282,7 @@ class Cluster:
         """Those that go on without a work, and those that a work's tasks and actors run in."""
         staying, working = [], []
         for pid in [] if self.head is None else [self.head.pid, *descendants(self.head.pid)]:
-            busy = (words := command_of(pid)).startswith("ray::") and not words.startswith("ray::IDLE")
+            busy = (words := command_of(pid)).startswith("ray::") and not words.startswith(IDLE)
             (working if busy else staying).append(pid)
         return staying, working
 
@@ -670,8 +677,6 @@ WORKS["serve"] = serve
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -896,6 +901,7 @@ def main(options: Options) -> list[dict[str, object]]:
 
     torch.set_num_threads(1)
     os.environ[AMOUNT] = str(options.amount)
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # of a cluster that only this machine reaches
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # by default 15: minutes on a busy machine
     unknown = set(options.only) - set(WORKS)
     if unknown:

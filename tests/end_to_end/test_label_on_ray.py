@@ -5,6 +5,8 @@ import platform
 import re
 import signal
 import sys
+import threading
+import time
 from importlib import metadata
 
 import pytest
@@ -42,14 +44,34 @@ def place(tmp_path_factory):
     return root
 
 
+class Server:
+    """An S3 server that may stop; what it holds stays in this process."""
+
+    def __init__(self):
+        self.port = 0
+
+    def start(self):
+        self.own = server.ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
+        self.own.start()
+        _, self.port = self.own.get_host_and_port()
+
+    def stop(self):
+        self.own.stop()
+
+
 @pytest.fixture(scope="module")
-def store(place):
-    """The file system of an S3 server, and Ray, whose workers reach it."""
-    own = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+def s3():
+    own = Server()
     own.start()
-    host, port = own.get_host_and_port()
+    yield own
+    own.stop()
+
+
+@pytest.fixture(scope="module")
+def store(place, s3):
+    """The file system of an S3 server, and Ray, whose workers reach it."""
     settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3.port}",
         "AWS_ACCESS_KEY_ID": "a",
         "AWS_SECRET_ACCESS_KEY": "b",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -68,7 +90,6 @@ def store(place):
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield fs
         ray.shutdown()
-        own.stop()
 
 
 @pytest.fixture
@@ -94,6 +115,20 @@ class KilledOnce(cluster.ShardLabeller):
         if not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+
+class Waiting(cluster.ShardLabeller):
+    """All but the first shard wait with their masks until the store has stopped."""
+
+    def _lines(self, places):
+        found = super()._lines(places)
+        marks = self.options.support
+        if (marks / "first").exists():
+            (marks / "others").touch()
+            while not (marks / "stopped").exists():
+                time.sleep(0.05)
+        (marks / "first").touch()
         return found
 
 
@@ -198,6 +233,32 @@ def test_a_store_that_vanishes_ends_the_run_in_one_line(run, place, monkeypatch)
     assert "s3://gone/out" in text
     assert "the same command goes on" in text
     assert "Traceback" not in text
+
+
+def test_a_store_that_stops_in_the_middle_loses_nothing(run, place, store, s3, monkeypatch):
+    def stop():
+        while not (place / "sup/others").exists():
+            time.sleep(0.05)
+        s3.stop()
+        (place / "sup/stopped").touch()
+
+    out = "s3://data/half"
+    assert run("--format", "jsonl", images=place / "photos", out=place / "whole")[0] == 3
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(cluster, "ShardLabeller", Waiting)
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    status, text = run("--ray", "--ray-shard", "2", images=place / "photos", out=out)
+    stopping.join()
+    assert status == 1
+    assert "the same command goes on" in text
+    assert "Traceback" not in text
+    monkeypatch.undo()
+
+    s3.start()
+    assert run("--ray", "--ray-shard", "2", images=place / "photos", out=out)[0] == 3
+    found = {p.name: values_of(p) for p in read_parquet(out)}
+    assert found == {p.name: values_of(p) for p in read_jsonl(place / "whole/predictions.jsonl")}
 
 
 @pytest.mark.parametrize(
