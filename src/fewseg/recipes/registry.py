@@ -12,6 +12,7 @@ from fewseg.recipes import (  # noqa: F401  # they register
     sgone,
     voc5i_mini,
     voc5i_mini_details,
+    voc5i_mini_layer4,
     zoo,
 )
 from fewseg.recipes.names import unknown_recipe
