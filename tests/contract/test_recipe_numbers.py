@@ -80,6 +80,7 @@ STEPS = {
 
 NOTHING_MORE = {"ways": 1, "cached_views": 0, "drop_novel": False, "held_out": (), "validate_every": 0}
 NOTHING_MORE |= {"clip": None, "precision": "32-true", "seed": 0, "train_list": None}
+NOTHING_MORE |= {"novel_pixels": "background"}  # METHODS 7
 PFENET_TRAINING = NOTHING_MORE | {
     "epochs": 200,  # SCL, Sec. 5.1; SD-AANet, Sec. IV-A2
     "batch": 4,  # the same
@@ -119,6 +120,7 @@ SCL = {
     "min_area": 2 * 32 * 32,  # METHODS 7
     "label_size": "original",  # METHODS 7
     "drop_novel_training_images": False,  # METHODS 7
+    "novel_pixels": "background",  # METHODS 7
     "aspect": "kept",
     "backbone_bn": "eval",  # METHODS 0
     "coco_split": "B",  # METHODS 7

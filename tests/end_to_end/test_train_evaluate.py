@@ -216,6 +216,47 @@ def test_the_held_out_class_is_neither_trained_on_nor_novel_and_selects(recipes,
     assert drawn == {"train": {3, 4, 6}, "select": {5}}
 
 
+def test_the_held_out_class_is_tested_on_images_that_training_left_out(
+    recipes, read, tmp_path, capsys, monkeypatch
+):
+    trained, stream = set(), CachedBatches.stream
+
+    def streaming(self, start, stop):
+        trained.update(self.sampler.index.ids)
+        return stream(self, start, stop)
+
+    monkeypatch.setattr(CachedBatches, "stream", streaming)
+    assert main(["train", "tiny_pfenet", "--quiet"]) == 0
+    for classes in ("held-out", "novel"):
+        assert main(["evaluate", PFENET, "--quiet", "--shots", "1", "--classes", classes]) == 0
+    names = [f"tiny_pfenet-fold0-seed0-1shot-average{end}.json" for end in ("-held-out", "")]
+    assert result_names() == names
+    result, counts = load_with_counts(tmp_path / "results" / names[0])
+    assert (list(result.classes), result.dataset) == ([5], "tiny, held-out base classes")
+    assert result.class_split["base"] == [3, 4, 6]
+    assert trained < set(read(0).train.ids)
+    assert not trained & ({*counts.query} | {*counts.supports.flatten()})
+    assert list(RunResult.load(tmp_path / "results" / names[1]).classes) == [1, 2]
+    words = ["--quiet", "--out", "all", "--train.validate-every", "0", "--train.held-out"]
+    assert main(["train", "tiny_pfenet", *words]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "all/best.safetensors", "--classes", "held-out"]) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert "all/best.safetensors has seen all base classes: --classes held-out needs" in error
+
+
+def test_results_say_what_novel_pixels_were_in_training(recipes, tmp_path):
+    words = ["--quiet", "--train.steps", "1", "--train.validate-every", "0"]
+    assert main(["train", "tiny_pfenet", *words, "--train.novel-pixels", "ignored"]) == 0
+    assert main(["evaluate", PFENET, "--quiet", "--shots", "1"]) == 0
+    (name,) = result_names()
+    result = RunResult.load(tmp_path / "results" / name)
+    assert (result.protocol["novel_pixels"], result.protocol["drop_novel_training_images"]) == (
+        "ignored",
+        False,
+    )
+
+
 def test_fresh_views_and_a_trained_seed_of_its_own_go_the_same_way(recipes, tmp_path):
     words = ["--train.cached-views", "0", "--train.validate-every", "0", "--train.steps", "2"]
     assert main(["train", "tiny_pfenet", "--quiet", "--train.seed", "3", *words]) == 0

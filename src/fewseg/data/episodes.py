@@ -14,12 +14,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
+from torch import Tensor
+
 from fewseg.data.draws import Draws
 from fewseg.data.folds import ClassSplit
 from fewseg.data.index import Index
-from fewseg.data.protocols import PASCAL_MIN_AREA, Protocol
+from fewseg.data.protocols import PASCAL_MIN_AREA, NovelPixels, Protocol
 from fewseg.ops.files import atomic_write_text, parse_json
-from fewseg.types import DataError
+from fewseg.types import IGNORE, DataError
 
 log = logging.getLogger(__name__)
 
@@ -247,7 +250,8 @@ class TrainingSampler:
         min_area: pixels a class must cover to count as present.
         seed: part of the key of every draw.
         drop_novel: leave out images with any pixel of a class that training must not see (BAM); otherwise
-            such images stay and those pixels are background, as in the papers.
+            such images stay.
+        novel_pixels: what ``training_labels`` makes of those pixels.
         held_out_classes: base classes kept for model selection; treated like the novel ones.
         ways: N, from 1. The 1-way episode of a step is way 1 of its N-way episode; the classes of the further
             ways are uniform among the rest.
@@ -274,6 +278,7 @@ class TrainingSampler:
         min_area: int = PASCAL_MIN_AREA,
         seed: int = 0,
         drop_novel: bool = False,
+        novel_pixels: NovelPixels = "background",
         held_out_classes: Sequence[int] = (),
         ways: int = 1,
         queries: Queries = "independent",
@@ -295,6 +300,7 @@ class TrainingSampler:
             )
         unseen = {*split.novel, *held_out_classes}
         self.index = index.without(unseen) if drop_novel else index
+        self._ignored = sorted(unseen) if novel_pixels == "ignored" else []
         self.shots, self.ways, self.class_first, self.min_area = shots, ways, class_first, min_area
         self.classes = self._usable([c for c in split.base if c not in unseen])
         self.further_classes = self._further() if ways > 1 else ()
@@ -302,6 +308,10 @@ class TrainingSampler:
         self._key = ("train", _VERSION, split.fold, seed)
         self.queries = queries
         self._pass: tuple[int, tuple[str, ...]] = (-1, ())
+
+    def training_labels(self, labels: Tensor) -> Tensor:
+        """A label map as training sees it: 255 on classes that it must not see, where those are ignored."""
+        return labels.masked_fill(torch.isin(labels, labels.new_tensor(self._ignored)), IGNORE)
 
     def _usable(self, classes: Sequence[int]) -> tuple[int, ...]:
         counts = {c: len(self.index.images_of(c, self.min_area)) for c in classes}

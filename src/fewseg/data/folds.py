@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fewseg.data.index import Index
@@ -122,6 +122,33 @@ class FoldData:
     split: ClassSplit
     train: Index
     test: Index
+
+    def held_out(self, classes: Collection[int]) -> FoldData:
+        """The fold with some base classes in the place of the novel ones, to choose a model by.
+
+        Every second of the training images that show one of them is tested on, and is no training image. The
+        others stay, as images of the novel classes do.
+
+        Args:
+            classes: base classes.
+
+        Raises:
+            ValueError: there is none, or one is not a base class.
+        """
+        unknown = sorted(set(classes) - set(self.split.base))
+        if unknown or not classes:
+            raise ValueError(
+                f"held-out classes must be base classes of the fold, {self.split.base}, got {tuple(classes)}"
+            )
+        tested = self.train.images_with_any(classes)[::2]
+        base = tuple(c for c in self.split.base if c not in classes)
+        return replace(
+            self,
+            dataset=f"{self.dataset}, held-out base classes",
+            split=replace(self.split, base=base, novel=tuple(sorted(classes))),
+            train=self.train.only(id for id in self.train.ids if id not in set(tested)),
+            test=self.train.only(tested),
+        )
 
 
 COCO_CLASSES: tuple[str, ...] = (

@@ -19,7 +19,16 @@ PASCAL_MIN_AREA = 2 * 32 * 32
 LabelSize = Literal["original", "network"] | int
 FusionRule = Literal["any", "mean", "average", "attention", "cross-guided", "iterative", "vote"]
 
-ADDED: Mapping[str, Any] = {"aspect": "kept", "backbone_bn": "eval", "coco_split": "B", "fusion": "any"}
+NovelPixels = Literal["background", "ignored"]
+"""What pixels of classes that training must not see are in its label maps."""
+
+ADDED: Mapping[str, Any] = {
+    "aspect": "kept",
+    "backbone_bn": "eval",
+    "coco_split": "B",
+    "fusion": "any",
+    "novel_pixels": "background",
+}
 """Fields that older results have not, and what those were measured with. With these values a field is no part
 of the digest, so that older and newer results share a table."""
 
@@ -48,7 +57,9 @@ class Protocol:
             at the network's input size; a number of pixels scores prediction and label in a square of that
             side, as PFENet's second COCO figures (473).
         drop_novel_training_images: leave training images that show a novel class out (BAM) instead of
-            calling those pixels background. Moves mIoU by 2-3 points, so it is printed with every result.
+            keeping them. Moves mIoU by 2-3 points, so it is printed with every result.
+        novel_pixels: what the pixels of novel classes are in the training images that stay: "background", as
+            in the papers, or "ignored", in no loss and in no prototype.
         aspect: of the image in the network's square: "kept" pads what is left, "stretched" fills the square.
         backbone_bn: "train" where a frozen backbone's batch-norm follows the training images, as in the code
             released with PFENet, SCL and SD-AANet; "eval" where it keeps the stored statistics.
@@ -66,6 +77,7 @@ class Protocol:
     min_area: int = PASCAL_MIN_AREA
     label_size: LabelSize = "original"
     drop_novel_training_images: bool = False
+    novel_pixels: NovelPixels = "background"
     aspect: Literal["kept", "stretched"] = "kept"
     backbone_bn: Literal["eval", "train"] = "eval"
     coco_split: Literal["B", "A"] = "B"
@@ -96,13 +108,17 @@ class Protocol:
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    def of_test(self) -> Protocol:
+        """Returns the protocol with the usual rules for novel classes in training images."""
+        return replace(self, drop_novel_training_images=False, novel_pixels="background")
+
     def line(self) -> str:
         """Returns the protocol as one line of text."""
         supports = "distinct supports" if self.distinct_supports else "supports may repeat"
         novel = (
             "training images with novel classes DROPPED"
             if self.drop_novel_training_images
-            else "novel classes in training images are background"
+            else f"novel classes in training images are {self.novel_pixels}"
         )
         fixed = isinstance(self.label_size, int)
         size = f"{self.label_size} x {self.label_size} px" if fixed else f"{self.label_size} size"

@@ -70,7 +70,7 @@ class CachedBatches:
             if place == -1:
                 pairs.append(pair_id(spec, view))
             features.append(self.store.features([id], view))
-            label_map = self.store.labels([id], view)[0]
+            label_map = self.sampler.training_labels(self.store.labels([id], view)[0])
             masks.append(way_labels(label_map, spec.classes))
             if place == -1:
                 labels.append(base_labels(label_map, self.sampler.classes))
@@ -108,6 +108,7 @@ class _EpisodeImages(Dataset[tuple[Tensor, Tensor, int, Tensor]]):
             image, labels = self.view(
                 self.source.read_image(id), self.source.read_labels(id), draws, keep=spec.classes[way - 1]
             )
+            labels = self.sampler.training_labels(labels)
             images.append(image)
             masks.append(way_labels(labels, spec.classes))
         return (

@@ -110,7 +110,7 @@ class Watch:
 
 logger = logging.getLogger(__name__)
 
-_SINCE = {"ways": 1, "queries": "independent", "train_list": None}
+_SINCE = {"ways": 1, "queries": "independent", "train_list": None, "novel_pixels": "background"}
 _SINCE_OF_VIEW = {"rotate_probability": 1.0}
 """Fields of ``TrainConfig`` and its view that older checkpoints lack, with what those runs did."""
 
@@ -198,6 +198,13 @@ def resume(
     _drop_losses_after(run.folder / LOSSES, step)
     logger.info("going on from step %d of %s", step, path)
     return step, best, watched
+
+
+def finished(folder: Path, steps: int) -> bool:
+    """Whether a training of so many steps has come to its end in a folder."""
+    if not ((folder / LAST).exists() and (folder / BEST).exists()):
+        return False
+    return bool(read_checkpoint(folder / LAST).training.get("step") == steps)
 
 
 def _identity(about: Checkpoint) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from torch import nn
 
 from fewseg.data.episodes import Queries
 from fewseg.data.pascal import TrainList
+from fewseg.data.protocols import NovelPixels
 from fewseg.data.transforms import TrainView
+from fewseg.types import check_choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +114,8 @@ class TrainConfig:
     class_first: float = 0.0
     min_area: int = 2048  # pixels of the original image that a class must cover to count as present.
     drop_novel: bool = False  # leave out training images with a novel class (BAM); off in all three papers.
+    # what novel classes are in the training images that stay: "background", as in the papers, or "ignored".
+    novel_pixels: NovelPixels = "background"
     # base classes kept out of training to select the checkpoint by; empty keeps the last.
     held_out: tuple[int, ...] = ()
     validate_every: int = 0  # steps between validations on the held-out classes.
@@ -131,6 +135,7 @@ class TrainConfig:
                 f"steps, batch, shots, ways and save_every must be at least 1, got {self.steps}, "
                 f"{self.batch}, {self.shots}, {self.ways}, {self.save_every}"
             )
+        check_choices(self)
         if self.queries == "epochs" and self.class_first:
             raise ValueError(
                 f"queries='epochs' walks the image list, so class_first must be 0, got {self.class_first}"

@@ -64,10 +64,13 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
     data = chosen.read(fold, options.root)
     if about.digest:  # a recipe without training has seen no class
         check_split(about, data.split, Path(options.what))
+    if options.classes == "held-out":
+        data = data.held_out(_held_out_classes(chosen, options))
     recorded = _recorded(options, chosen, data)
     protocol = replace(
         recorded.protocol if recorded else _protocol(options, chosen, data),
         drop_novel_training_images=chosen.train is not None and chosen.train.drop_novel,
+        novel_pixels="background" if chosen.train is None else chosen.train.novel_pixels,
         backbone_bn=chosen.method.backbone.bn,
     )
     chosen = replace(chosen, protocol=protocol)
@@ -94,6 +97,16 @@ def evaluate(options: EvaluateOptions) -> list[RunResult]:
         recipe=chosen, method=method, about=about, data=data, recorded=recorded, precision=precision
     )
     return _evaluate_lines(test, lines, options)
+
+
+def _held_out_classes(chosen: Recipe, options: EvaluateOptions) -> tuple[int, ...]:
+    """The base classes that the training of a checkpoint held out."""
+    if chosen.train is None or not chosen.train.held_out:
+        raise ValueError(
+            f"{options.what} has seen all base classes: --classes held-out needs a checkpoint of a training "
+            "with --train.held-out"
+        )
+    return chosen.train.held_out
 
 
 def _at_scales(config: MethodConfig, scales: tuple[float, ...]) -> MethodConfig:
@@ -230,6 +243,7 @@ def _evaluate_lines(
     protocol = test.recipe.protocol
     tag = _tag(test.recipe) + ("" if options.protocol is None else f"-{options.protocol.replace('_', '-')}")
     tag += f"-{protocol.digest()[:6]}" if "(changed)" in protocol.name else ""
+    tag += "-held-out" if options.classes == "held-out" else ""
     results: dict[Path, RunResult | None] = {}  # None: to be run
     todo: dict[Path, tuple[Evaluation, dict[str, Any]]] = {}
     every = [test.metadata(wanted) for wanted in lines]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -39,6 +39,9 @@ class TrainOptions:
     quiet: bool = False
 
 
+Classes = Literal["novel", "held-out"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
     """Tests a checkpoint on the novel classes of its fold and writes result files."""
@@ -56,6 +59,9 @@ class EvaluateOptions:
     # only these fusions, for each N and K; the recipe's by default. mean, average, cross-guided, attention
     # and vote are of methods that score pairs; mean and iterative (IQI) of those that compare prototypes.
     fusion: tuple[FusionName, ...] = ()
+    # "held-out": the base classes that the checkpoint's training held out (``--train.held-out``), on training
+    # images that it left out, to choose by.
+    classes: Classes = "novel"
     on: Target | None = None  # segment the queries, or the support images themselves (SRPNet's "(sup)" rows).
     # multi-scale with a pass for each side of an input, such as 321 473: probabilities are added.
     sizes: tuple[int, ...] = ()

@@ -88,13 +88,14 @@ def _batches(
     progress: bool,
 ) -> Batches:
     sampler = TrainingSampler(
-        data.train,
+        data.held_out(config.held_out).train if config.held_out else data.train,
         data.split,
         shots=config.shots,
         class_first=config.class_first,
         min_area=config.min_area,
         seed=config.seed,
         drop_novel=config.drop_novel,
+        novel_pixels=config.novel_pixels,
         held_out_classes=config.held_out,
         ways=config.ways,
         queries=config.queries,
@@ -166,7 +167,8 @@ def _held_out_score(recipe: Recipe, config: TrainConfig, data: FoldData) -> Any:
         query_order="class_first",
         label_size="network",
     )
-    sampler = EpisodeSampler(data.train, data.split, protocol, 1, classes=config.held_out)
+    held_out = data.held_out(config.held_out)
+    sampler = EpisodeSampler(held_out.test, held_out.split, protocol, 1)
 
     stores: list[FeatureStore] = []
 

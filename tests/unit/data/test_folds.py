@@ -6,6 +6,7 @@ from fewseg.data.folds import (
     COCO_OF_VOC,
     VOC_CLASSES,
     ClassSplit,
+    FoldData,
     coco_20i,
     coco_40_20_20,
     coco_to_voc,
@@ -142,3 +143,26 @@ def test_voc_to_coco_tests_the_sixty_classes_that_voc_has_not():
     assert {tuple(names(s, "base")) for s in splits} == {
         tuple(n for n in COCO_CLASSES if n in COCO_NAME_OF_VOC.values())
     }
+
+
+@pytest.fixture
+def fold(make_index, split):
+    """Base classes 1 to 3, of which 2 is in half of the training images; every image shows a novel class."""
+    train = make_index({f"i{k}": {1: 9, 4: 9} | ({2: 5} if k % 2 else {}) for k in range(8)})
+    return FoldData(dataset="made", source=None, split=split, train=train, test=make_index({"t": {4: 9}}))
+
+
+def test_held_out_classes_are_tested_on_every_second_of_their_images_which_are_not_trained_on(fold):
+    held_out = fold.held_out([2])
+    assert held_out.test.ids == ("i1", "i5")
+    assert held_out.train.ids == ("i0", "i2", "i3", "i4", "i6", "i7")
+    assert (held_out.split.base, held_out.split.novel) == ((1, 3), (2,))
+    assert (held_out.split.name, held_out.split.fold) == (fold.split.name, fold.split.fold)
+    assert held_out.dataset == "made, held-out base classes"
+    assert fold.held_out([2, 1]).split.novel == (1, 2)
+
+
+@pytest.mark.parametrize("classes", [(), (4,), (2, 9)])
+def test_only_base_classes_are_held_out(fold, classes):
+    with pytest.raises(ValueError, match=r"must be base classes of the fold, \(1, 2, 3\), got"):
+        fold.held_out(classes)

@@ -31,6 +31,7 @@ SCL |= {
     "fusion": "any",
 }
 SCL |= {"drop_novel_training_images": False, "backbone_bn": "eval", "coco_split": "B"}
+SCL |= {"novel_pixels": "background"}
 # SRPNet, Sec. 4.1: 5 runs of 1000 episodes; one pixel is Sec. 3.1's, of the training set.
 SRPNET = SCL | {"name": "paper-srpnet", "query_order": "class_first", "min_area": 1, "aspect": "stretched"}
 # SD-AANet, Sec. IV-A: 1000 pairs, five rounds; Table II: labels of the original size; mean prototype.
@@ -88,7 +89,7 @@ def test_the_synthetic_set_counts_small_objects():
 CHANGES = [{"name": "y"}, {"episodes": 999}, {"seeds": (0, 1)}, {"query_order": "class_first"}]
 CHANGES += [{"distinct_supports": False}, {"min_area": 1}, {"drop_novel_training_images": True}]
 CHANGES += [{"label_size": "network"}, {"label_size": 473}, {"label_size": 417}, {"aspect": "stretched"}]
-CHANGES += [{"backbone_bn": "train"}, {"coco_split": "A"}, {"fusion": "mean"}]
+CHANGES += [{"backbone_bn": "train"}, {"coco_split": "A"}, {"fusion": "mean"}, {"novel_pixels": "ignored"}]
 
 
 def test_every_field_changes_the_digest():
@@ -125,6 +126,7 @@ def test_the_line_names_every_rule():
     for part in ("may repeat", "DROPPED", "at 473 x 473 px", "aspect stretched", "COCO split A"):
         assert part in line
     assert "batch-norm train, shots joined by mean" in line
+    assert "novel classes in training images are ignored" in Protocol(name="p", novel_pixels="ignored").line()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import logging
 from dataclasses import replace
 
 import pytest
+import torch
 
 from fewseg.data.episodes import TrainingSampler
 from fewseg.types import DataError
@@ -77,6 +78,18 @@ def test_novel_images_stay_unless_they_are_to_be_dropped(index, split):
     assert not {"b0", "b1"} & {id for i in range(500) for id in held_out.episode(i).supports}
     assert held_out.classes == (1,)
     assert sampler(index, split, held_out_classes=(1,)).classes == (2,)
+
+
+def test_pixels_of_classes_that_training_must_not_see_are_background_unless_they_are_to_be_ignored(
+    index, split
+):
+    labels = torch.tensor([[0, 1, 2, 3], [4, 5, 255, 4]], dtype=torch.uint8)
+    assert torch.equal(sampler(index, split).training_labels(labels), labels)
+    ignoring = sampler(index, split, novel_pixels="ignored", held_out_classes=(2,))
+    assert ignoring.training_labels(labels).tolist() == [[0, 1, 255, 3], [255, 255, 255, 255]]
+    assert labels.tolist()[1] == [4, 5, 255, 4]
+    with_novel = {f"a{k:02d}" for k in range(10)}
+    assert with_novel <= {ignoring.episode(i).query for i in range(1500)}
 
 
 def test_a_list_that_allows_no_training_is_reported_with_every_class(index, split):

@@ -88,6 +88,25 @@ def test_fresh_views_differ_each_time_an_image_comes_and_are_valid_pixels(sample
         assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_ignored_novel_pixels_are_255_in_supports_and_queries_and_else_background(data, store, cached):
+    def masks(novel_pixels):
+        chosen = TrainingSampler(data.train, data.split, min_area=20, seed=3, novel_pixels=novel_pixels)
+        options = {"batch": 4, "seed": 5}
+        if cached:
+            batches = CachedBatches(chosen, store, **options)
+        else:
+            batches = FreshBatches(chosen, data.source, VIEW, workers=0, **options)
+        *_, supports, queries = zip(*map(tensors, batches.stream(0, 4)), strict=True)
+        return torch.cat(supports), torch.cat(queries)
+
+    for plain, ignoring in zip(masks("background"), masks("ignored"), strict=True):
+        changed = plain != ignoring
+        assert changed.any()
+        assert set(plain[changed].tolist()) == {0}
+        assert set(ignoring[changed].tolist()) == {255}
+
+
 @pytest.fixture
 def several(data):
     return TrainingSampler(data.train, data.split, shots=2, min_area=20, seed=3, ways=2)
