@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +22,7 @@ from fewseg.metrics import (
     trainings_difference,
 )
 from fewseg.metrics.statistics import same_episodes
-from fewseg.reports.frame import results_of
+from fewseg.reports.frame import entries_that_differ, made_as, results_of
 from fewseg.reports.numbers import Estimate, estimate_of, gain_with_interval, percent, points, with_interval
 from fewseg.reports.options import CompareOptions
 
@@ -112,9 +111,7 @@ def _further_trainings(
     seeds, trainings = {first.train_seed}, []
     for other_path in more:
         other, counts = load_with_counts(other_path)
-        differ = what_differs(first, other) + _entries_that_differ(
-            "its", _recipe_of(first), _recipe_of(other)
-        )
+        differ = what_differs(first, other) + entries_that_differ("its", made_as(first), made_as(other))
         if other.train_seed in seeds:
             differ.append(f"both, or two of these files, are of training seed {other.train_seed}")
         if differ:
@@ -127,15 +124,6 @@ def _further_trainings(
     return trainings
 
 
-def _recipe_of(run: RunResult) -> dict[str, Any]:
-    """Everything that trainings of one method share; the path of the backbone's weights is ignored."""
-    method, train = dict(run.config.get("method", {})), run.training.get("config", {})
-    if "backbone" in method:
-        method["backbone"] = {**method["backbone"], "weights": None}
-    entries = {"fusion": run.fusion, "size": run.sizes_text, "method": method}
-    return entries | {f"train.{name}": value for name, value in train.items() if name != "seed"}
-
-
 def what_differs(a: RunResult, b: RunResult) -> list[str]:
     """How two results differ in ways that make their scores incomparable."""
     differences = [
@@ -143,18 +131,10 @@ def what_differs(a: RunResult, b: RunResult) -> list[str]:
         for name in ("dataset", "fold", "ways", "shots", "on")
         if getattr(a, name) != getattr(b, name)
     ]
-    parts = _entries_that_differ("protocol", {**ADDED, **a.protocol}, {**ADDED, **b.protocol})
+    parts = entries_that_differ("protocol", {**ADDED, **a.protocol}, {**ADDED, **b.protocol})
     if not parts and a.protocol_digest != b.protocol_digest:
         parts = [f"protocol digest {a.protocol_digest} and {b.protocol_digest}"]
-    return differences + parts + _entries_that_differ("class split", a.class_split, b.class_split)
-
-
-def _entries_that_differ(what: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{what} {key}: {a.get(key, 'nothing')!s:.80} and {b.get(key, 'nothing')!s:.80}"
-        for key in sorted(set(a) | set(b))
-        if a.get(key, "nothing") != b.get(key, "nothing")
-    ]
+    return differences + parts + entries_that_differ("class split", a.class_split, b.class_split)
 
 
 def _unpaired_error(*runs: tuple[RunResult, EpisodeCounts]) -> float:

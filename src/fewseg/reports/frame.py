@@ -5,6 +5,7 @@ Tables, gains, comparisons, figures and the site are queries on it.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -165,11 +166,44 @@ def _row(key: str, run: RunResult, folds: int) -> dict[str, Any]:
     }
 
 
+def by_test_alone(results: Results) -> Results:
+    """The results by what the test is, so that different rules of training can stand in one table.
+
+    The rules are what training makes of novel classes: leave their images out, ignore their pixels, neither.
+    """
+    protocols = [stored_protocol(results.runs[key].protocol) for key in results.frame.index]
+    digests = [
+        protocol.of_test().digest() if protocol else own
+        for protocol, own in zip(protocols, results.frame.protocol_digest, strict=True)
+    ]
+    return results.only(results.frame.assign(protocol_digest=digests))
+
+
+def made_as(run: RunResult) -> dict[str, Any]:
+    """How a result was made, but for the seed of its training, the fold, and where files lie."""
+    method = {name: value for name, value in run.config.get("method", {}).items() if name != "fusion"}
+    if "backbone" in method:
+        method["backbone"] = {**method["backbone"], "weights": None}
+    entries = {"fusion": run.config.get("fusion", run.fusion), "size": run.sizes_text, "method": method}
+    train, no_matter = run.training.get("config", {}), ("seed", "save_every", "workers")
+    return entries | {f"train.{name}": value for name, value in train.items() if name not in no_matter}
+
+
+def entries_that_differ(what: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """One phrase for each entry that two mappings do not share."""
+    return [
+        f"{what} {key}: {a.get(key, 'nothing')!s:.80} and {b.get(key, 'nothing')!s:.80}"
+        for key in sorted(set(a) | set(b))
+        if a.get(key, "nothing") != b.get(key, "nothing")
+    ]
+
+
 def without_conflicts(results: Results) -> tuple[Results, list[str]]:
     """Leaves out results that cannot share a table.
 
     Of one fold the class split that most results of a table have is kept, none where two are equally
-    frequent. Of two results of one row and fold neither is kept, unless they have the same scores.
+    frequent; of a row with all its trainings the same of what they were made with, so that no mean is over
+    different steps. Of two results of one row and fold neither is kept, unless they have the same scores.
     """
     frame, problems = results.frame, []
     outside = (frame.fold < 0) | (frame.fold >= frame.folds)
@@ -189,6 +223,20 @@ def without_conflicts(results: Results) -> tuple[Results, list[str]]:
         problems.append(
             f"different class splits of {first.dataset} fold {first.fold} cannot share a table; left out "
             + ", ".join(named)
+        )
+    for _, group in frame.groupby([*TABLE, *(name for name in ROW if name != "train_seed")], sort=False):
+        made = {key: made_as(results.runs[key]) for key in group.index}
+        kinds = Counter(json.dumps(each, sort_keys=True) for each in made.values()).most_common(2)
+        if len(kinds) == 1:
+            continue
+        tied = kinds[0][1] == kinds[1][1]
+        first, other = (json.loads(kind) for kind, _ in kinds)
+        dropped = [key for key in group.index if tied or json.dumps(made[key], sort_keys=True) != kinds[0][0]]
+        frame = frame.drop(dropped)
+        problems.append(
+            f"results of one name, {name_of(group.iloc[0])}, that were made differently cannot share a row "
+            f"({'; '.join(entries_that_differ('its', first, other))}); left out "
+            + ", ".join(group.path[key] for key in dropped)
         )
     for _, group in frame.groupby([*TABLE, *ROW, "fold"], sort=False, dropna=False):
         if len(group) == 1:

@@ -48,6 +48,8 @@ class TableOptions:
     folder: Annotated[Path, tyro.conf.Positional]  # where result files lie.
     page: Path | None = None  # a Markdown file whose results block is written anew.
     by_size: bool = False  # also print mIoU by the size of the target, in bins of 500 pixels.
+    # results whose trainings made different things of novel classes share a table, where all else is alike.
+    any_training: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

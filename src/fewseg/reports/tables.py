@@ -25,6 +25,7 @@ from fewseg.reports.frame import (
     FoldTable,
     Gain,
     Results,
+    by_test_alone,
     fold_tables,
     gains,
     load_results,
@@ -44,9 +45,11 @@ END = "<!-- results: end -->"
 def run(options: TableOptions, console: Console) -> None:
     """Prints the tables of a folder; writes the block of a page where one is given."""
     results = some_results(options.folder)
+    if options.any_training:
+        results = by_test_alone(results)
     for table in fold_tables(results):
         console.print(rich_table(score_cells(table), table.title, table.caption, words=2))
-        lines = [*dict.fromkeys(table.results.frame.protocol_line), *superseded(table)]
+        lines = [*dict.fromkeys(table.results.frame.protocol_line), *notes(table)]
         console.out("\n".join(lines), highlight=False)
         paired = gain_cells(gains(table))
         if len(paired):
@@ -172,7 +175,7 @@ def results_block(results: Results) -> str:
             "heading": table.heading,
             "title": table.title,
             "caption": table.caption,
-            "superseded": superseded(table),
+            "notes": notes(table),
             "scores": score_cells(table),
             "gains": gain_cells(gains(table)),
             "trainings": training_cells(table),
@@ -184,6 +187,27 @@ def results_block(results: Results) -> str:
         for table in fold_tables(results)
     ]
     return render("results.md", tables=parts, left_out=results.left_out)
+
+
+def notes(table: FoldTable) -> list[str]:
+    """What must be known of the rows of a table: other models than the recipes', and collapsed trainings."""
+    return [*superseded(table), *collapsed(table)]
+
+
+def collapsed(table: FoldTable) -> list[str]:
+    """A sentence for each result whose training collapsed."""
+    return [
+        f"{row.name}, fold {run.fold}: its training collapsed ({', '.join(since)})"
+        for row in table.rows
+        for run in row.runs
+        if (since := _vanished(run))
+    ]
+
+
+def _vanished(run: RunResult) -> list[str]:
+    """What vanished in a training, such as "prototype length since step 40"."""
+    since: Mapping[str, int] = run.training.get("watched", {}).get("collapsed", {})
+    return [f"{name.replace('_', ' ')} since step {step}" for name, step in since.items()]
 
 
 def superseded(table: FoldTable) -> list[str]:

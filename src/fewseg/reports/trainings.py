@@ -118,6 +118,7 @@ def training_gain_cells(table: FoldTable) -> pd.DataFrame:
             line[f"fold {fold}"] = _gain(by_fold[fold]) if fold in by_fold else "-"
         missing = "; ".join(dict.fromkeys(group.missing for group in (a, b) if group.missing))
         line["mean"] = missing or gain_with_interval(mean_of([*map(estimate_of, by_fold.values())]))
+        line["trainings of each"] = f"{len(b.rows)} and {len(a.rows)}"
         line["two trainings differ by (sd)"] = f"{100 * _training_error(by_fold):.1f}"
         line["trainings needed"] = "-" if missing else _needed(by_fold)
         lines.append(line)

@@ -3,8 +3,10 @@ import io
 import pytest
 from rich.console import Console
 
-from fewseg.reports import frame
+from fewseg.data.protocols import Protocol
+from fewseg.reports import frame, tables
 from fewseg.reports.numbers import Estimate, mean_of, with_interval
+from fewseg.reports.options import TableOptions
 from fewseg.reports.tables import rich_table, score_cells
 
 
@@ -182,3 +184,36 @@ def test_the_names_of_rows_are_not_cut_in_a_narrow_terminal(fold_tables, results
     console = Console(width=80, file=io.StringIO())
     console.print(rich_table(score_cells(table), table.title, table.caption, words=2))
     assert "cross-guided" in console.file.getvalue()
+
+
+def printed(folder, **options):
+    out = io.StringIO()
+    tables.run(TableOptions(folder=folder, **options), Console(file=out, width=200))
+    return out.getvalue()
+
+
+def test_a_collapsed_training_is_named_with_its_fold(write):
+    watched = {"start": {"prototype_length": 4.0}, "collapsed": {"prototype_length": 40}}
+    folder = write("a", 0, training={"seed": 0, "checkpoint": "a", "watched": watched}).parent
+    write("b", 1, training={"seed": 0, "checkpoint": "b", "watched": watched | {"collapsed": {}}})
+    text = printed(folder)
+    assert "pfenet mean, fold 0: its training collapsed (prototype length since step 40)" in text
+    assert "fold 1: its training" not in text
+    page = folder / "page.md"
+    printed(folder, page=page)
+    assert (
+        "- pfenet mean, fold 0: its training collapsed (prototype length since step 40)." in page.read_text()
+    )
+
+
+def test_results_of_several_rules_for_novel_classes_share_a_table_where_that_is_asked_for(write):
+    rules = [{}, {"novel_pixels": "ignored"}, {"drop_novel_training_images": True}]
+    for number, rule in enumerate(rules):
+        folder = write(str(number), recipe=f"r{number}", protocol=Protocol(name="mini", **rule)).parent
+    assert printed(folder).count("mIoU in percent") == 3
+    text = printed(folder, any_training=True)
+    assert text.count("mIoU in percent") == 1
+    for rule in ("are background", "are ignored", "DROPPED"):
+        assert text.count(rule) == 1
+    write("other", recipe="r3", protocol=Protocol(name="mini", min_area=9))
+    assert printed(folder, any_training=True).count("mIoU in percent") == 2

@@ -69,6 +69,7 @@ def test_gains_are_between_all_trainings_and_state_how_many_would_show_them(tabl
     error = (sum(each.training_error**2 for each in found.values()) / 4) ** 0.5
     assert row["two trainings differ by (sd)"] == f"{100 * error:.1f}"
     assert int(row["trainings needed"]) >= 2
+    assert row["trainings of each"] == "3 and 2"
 
 
 def test_a_training_that_lacks_folds_is_named_and_gives_no_mean(table_of):
@@ -78,6 +79,47 @@ def test_a_training_that_lacks_folds_is_named_and_gives_no_mean(table_of):
     assert [text[-3:] for text in cells.loc[NAMES["scl"], ["fold 1", "fold 2"]]] == ["(3)", "(2)"]
     (row,) = training_gain_cells(table).to_dict("records")
     assert (row["mean"], row["trainings needed"]) == ("training seed 1: missing folds 2, 3", "-")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"training": {"seed": 1, "config": {"steps": 50}}}, r"its train.steps: 100 and 50"),
+        (
+            {
+                "training": {"seed": 1, "config": {"steps": 100}},
+                "config": {"method": {"type": "PFENet", "channels": 8}},
+            },
+            "its method: .*64.*8",
+        ),
+    ],
+)
+def test_results_made_differently_under_one_name_are_refused(write, tmp_path, change, says):
+    for fold in range(4):
+        write(f"a-{fold}", fold, training={"seed": 0, "config": {"steps": 100}})
+    write("b-2", 2, **change)
+    with pytest.raises(
+        ValueError, match=rf"that were made differently cannot share a row .*{says}.*b-2\.json$"
+    ):
+        fold_tables(load_results(tmp_path / "results"))
+
+
+def test_of_two_ways_that_are_equally_frequent_neither_is_shown(write, tmp_path):
+    for seed, steps in enumerate((50, 100)):
+        write(f"a-{seed}", 0, training={"seed": seed, "config": {"steps": steps, "save_every": seed}})
+    with pytest.raises(ValueError, match=r"left out a-0\.json, a-1\.json$"):
+        fold_tables(load_results(tmp_path / "results"))
+    write("a-1", 0, training={"seed": 1, "config": {"steps": 50, "save_every": 1}})
+    (table,) = fold_tables(load_results(tmp_path / "results"))
+    assert len(table.rows) == 2
+
+
+def test_trainings_that_were_tested_on_other_images_give_no_mean(write, tmp_path):
+    for seed in (0, 1):
+        write(f"a-{seed}", 0, drawn_from=seed, training={"seed": seed, "checkpoint": f"{seed}"})
+    (table,) = fold_tables(load_results(tmp_path / "results"))
+    with pytest.raises(ValueError, match="drew other images"):
+        training_cells(table)
 
 
 def test_one_training_in_a_fold_is_named_in_its_gain(table_of):
