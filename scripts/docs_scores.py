@@ -85,6 +85,7 @@ ROWS = (
     Row("INSID3-like", "insid3", "Cuttano 2026", "voc5i_mini_insid3", ("all", "all")),
     Row("Matcher", "matcher", "no training", "voc5i_mini_matcher", ("mean", "mean")),
     Row("Fitted head", "fitted", "no training", "voc5i_mini_fitted", ("fit", "fit")),
+    Row("Combined", "combined", "fewseg", "voc5i_mini_fewseg", ("average", "cross-guided")),
 )
 
 

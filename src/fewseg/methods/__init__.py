@@ -9,6 +9,7 @@ from fewseg.methods.asgnet import ASGNet, ASGNetConfig
 from fewseg.methods.bam import BAM, BAMConfig
 from fewseg.methods.base import FewShotSegmenter, MethodConfig
 from fewseg.methods.canet import CANet, CANetConfig
+from fewseg.methods.combined import Combined, CombinedConfig
 from fewseg.methods.crnet import CRNet, CRNetConfig
 from fewseg.methods.dan import DAN, DANConfig
 from fewseg.methods.fitted import Fitted, FittedConfig, LinearHead, PerceptronHead
@@ -54,6 +55,8 @@ __all__ = [
     "CANetConfig",
     "CRNet",
     "CRNetConfig",
+    "Combined",
+    "CombinedConfig",
     "CrossGuided",
     "DANConfig",
     "FewShotSegmenter",

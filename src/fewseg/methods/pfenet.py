@@ -17,6 +17,7 @@ from fewseg.methods.layers import (
     MidLevel,
     PriorConfig,
     PriorMap,
+    PyramidOutput,
     PyramidTrunk,
     Rounding,
 )
@@ -117,10 +118,16 @@ class PyramidScorer(PairScorer):
         """PFENet's prior maps (n, 1, h, w), the mean over the joined shots of each guide."""
         return self.query.prior_map(query, guides)
 
+    def decode(
+        self, query: QueryMaps, guides: Guides, prior: Tensor | None = None, *, deep: bool = False
+    ) -> PyramidOutput:
+        """The decoder's output for n (query, guide) pairs; for the losses, ``deep`` adds inner logits."""
+        out: PyramidOutput = self.trunk(self.query(query, guides, prior), query.size, deep=deep)
+        return out
+
     def score(self, query: QueryMaps, guides: Guides, prior: Tensor | None = None) -> Tensor:
         """Logits (n, 2, h, w) of n (query, guide) pairs."""
-        logits: Tensor = self.trunk(self.query(query, guides, prior), query.size, deep=False).logits
-        return logits
+        return self.decode(query, guides, prior).logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +168,7 @@ class PFENet(PyramidScorer):
         guides = self._guides(support.features, support.masks.flatten(0, 1), support.shots)
         guides = MeanVector().join(guides, support.shots)
         maps = self.encode_query(episodes.query)
-        out = self.trunk(self.query(maps, guides), maps.size, deep=True)
+        out = self.decode(maps, guides, deep=True)
         terms = {
             "query": cross_entropy_full_size(out.logits, episodes.query_masks),
             "query_deep": deep_supervision(out.inner, episodes.query_masks),

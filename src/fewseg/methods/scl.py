@@ -186,8 +186,8 @@ class SCLPFENet(SupportPathScorer, PyramidScorer):
 
     config: SCLPFENetConfig
 
-    def __init__(self, config: SCLPFENetConfig) -> None:
-        super().__init__(config, vectors=config.self_guided.width)
+    def __init__(self, config: SCLPFENetConfig, *, extra_channels: int = 0) -> None:
+        super().__init__(config, vectors=config.self_guided.width, extra_channels=extra_channels)
         self.self_guided = config.self_guided
 
     def _add_branch(self) -> None:
@@ -228,8 +228,8 @@ class SCLPFENet(SupportPathScorer, PyramidScorer):
         guides = self._guides(support, features, masks, shots)
         maps = self.encode_query(episodes.query)
         of_query = torch.arange(len(episodes.query)).repeat_interleave(shots)
-        merged = self.query(maps.select(of_query) if shots > 1 else maps, guides)
-        answers = {"query": (self.trunk(merged, maps.size, deep=True), episodes.query_masks[of_query])}
+        answer = self.decode(maps.select(of_query) if shots > 1 else maps, guides, deep=True)
+        answers = {"query": (answer, episodes.query_masks[of_query])}
         if "first" in self.config.self_guided.losses:
             answers["support_first"] = (support.first, masks)
         if "second" in self.config.self_guided.losses:
@@ -239,7 +239,13 @@ class SCLPFENet(SupportPathScorer, PyramidScorer):
             terms[name] = cross_entropy_full_size(out.logits, truth)
             terms[f"{name}_deep"] = deep_supervision(out.inner, truth)
             weights[f"{name}_deep"] = self.config.deep_weight
-        return LossTerms(terms=terms, weights=weights)
+        added = self.added_losses(support, masks)
+        return LossTerms(terms={**terms, **added.terms}, weights={**weights, **added.weights})
+
+    def added_losses(self, support: SupportPass, masks: Tensor) -> LossTerms:
+        """Losses of the support path of a method that extends this one, masks (B * K, H, W); none here."""
+        del support, masks
+        return LossTerms(terms={})
 
 
 @dataclass(frozen=True, kw_only=True)

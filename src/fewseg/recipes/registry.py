@@ -7,6 +7,7 @@ from functools import lru_cache
 from fewseg.methods.registry import load_other_packages
 from fewseg.recipes import (  # noqa: F401  # they register
     coco_mini,
+    combined,
     fitted,
     papers,
     sgone,

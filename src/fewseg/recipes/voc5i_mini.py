@@ -102,7 +102,7 @@ def _recipe(method: MethodConfig, train: TrainConfig | None, *lines: Evaluation)
     )
 
 
-def _pfenet_parts() -> dict[str, Any]:
+def pfenet_parts() -> dict[str, Any]:
     """What PFENet and the networks on it share: no layer4, so the prior is from layer3."""
     return {
         "backbone": trunk(),
@@ -129,13 +129,13 @@ def _canet_parts() -> dict[str, Any]:
 @register(variants.PFENET)
 def voc5i_mini_pfenet() -> Recipe:
     """PFENet on voc5i-mini: ResNet-50 trunk without layer4 (prior from layer3), 241 px, d = 96."""
-    return _recipe(PFENetConfig(**_pfenet_parts()), head_training(), *PLAIN, AVERAGED[1])
+    return _recipe(PFENetConfig(**pfenet_parts()), head_training(), *PLAIN, AVERAGED[1])
 
 
 @register(variants.SCL_PFENET)
 def voc5i_mini_scl() -> Recipe:
     """SCL on PFENet on voc5i-mini: data, schedule and sizes of ``voc5i_mini_pfenet``."""
-    return _recipe(SCLPFENetConfig(**_pfenet_parts()), head_training(), *CROSS_GUIDED)
+    return _recipe(SCLPFENetConfig(**pfenet_parts()), head_training(), *CROSS_GUIDED)
 
 
 @register(variants.CANET)
@@ -217,14 +217,14 @@ def voc5i_mini_matcher_fidelity() -> Recipe:
 @register(variants.SDAANET_BASELINE)
 def voc5i_mini_sdaanet_baseline() -> Recipe:
     """PFENet as SD-AANet's baseline on voc5i-mini (Table III, row "Baseline")."""
-    return _recipe(PFENetConfig(**_pfenet_parts()), head_training(STEPS), *PLAIN)
+    return _recipe(PFENetConfig(**pfenet_parts()), head_training(STEPS), *PLAIN)
 
 
 def mini_sdaanet(*more: Evaluation, **parts: Any) -> Recipe:
     """SD-AANet of the small set with parts of its own."""
     # the committed results were trained without the attention's dropout
     parts = {"attention": SupervisedAttention(dropout=0.0)} | parts
-    method = SDAANetConfig(**_pfenet_parts(), distillation_weight=_KD_WEIGHT, **parts)
+    method = SDAANetConfig(**pfenet_parts(), distillation_weight=_KD_WEIGHT, **parts)
     return _recipe(method, head_training(STEPS), *PLAIN, *more)
 
 
