@@ -71,15 +71,11 @@ class RunSummary:
             self._looks = {name: self._looks[name] for name in ranked[:_LOOKS]}
 
     @property
-    def _judged(self) -> list[_Judged]:
-        return list(self._by_name.values())
-
-    @property
     def lines(self) -> tuple[str, ...]:
         """Sentences for a user: the quality of each class, and what to do where it is poor."""
         choice, lines, low = self._session.choice, [], []
         for name in self._session.supports.classes:
-            scores = [image.classes[name] for image in self._judged if name in image.classes]
+            scores = [image.classes[name] for image in self._by_name.values() if name in image.classes]
             iou = None if choice is None else choice.classes[name].iou
             parts = [] if iou is None else [f"expected IoU {iou:.2f}"]
             if scores:
@@ -90,21 +86,16 @@ class RunSummary:
                 low.append(name)
         if low:
             lines.append(f"low: {', '.join(low)}; look at the masks before using them")
-            if self._judged:
+            if self._by_name:
                 lines.append(
-                    f"annotate next, the most different of the least certain: {', '.join(self.next)}"
+                    f"annotate next, the most different of the least certain: {', '.join(self.next())}"
                 )
             lines.append(f"or try {self._option()}")
         return tuple(lines)
 
-    @property
-    def next(self) -> list[str]:
+    def next(self, but: Collection[str] = ()) -> list[str]:
         """Images whose annotation helps most: uncertain, and unlike the supports and each other."""
-        return self.next_but()
-
-    def next_but(self, left_out: Collection[str] = ()) -> list[str]:
-        """As :attr:`next`, without the images that are left out."""
-        pool = [image for image in self._judged if image.name not in left_out]
+        pool = [image for image in self._by_name.values() if image.name not in but]
         pool = sorted(pool, key=lambda image: image.score)[: max(_LEAST, round(_SHARE * len(pool)))]
         seen = [_look(support.image) for support in self._session.supports.images]
         chosen: list[str] = []
@@ -122,7 +113,7 @@ class RunSummary:
         size = self._session.model.size
         if self._session.choice is None:
             return "--model auto, which chooses the method by your examples"
-        if self._judged and median(image.side for image in self._judged) >= _LARGE * size:
+        if self._by_name and median(image.side for image in self._by_name.values()) >= _LARGE * size:
             return f"--tiles {size}, for small things in large images"
         return f"--size {round(_LARGE * size / 8) * 8 + 1}, which shows more detail and takes twice as long"
 

@@ -246,11 +246,14 @@ class _Trials:
             return Model(method, config, encoder.size, encoder.views, auto, precision=precision, refine=share)
 
         plain = held or held_out(model("", 0.0), self._tested, self._folds)
-        sharp = plain if encoder.refine == 0 else [_refined(result) for result in plain]
+        sharp = [result.margins for result in plain]
+        if encoder.refine != 0:
+            sharp = [refined(result.margins, result.image.image.features) for result in plain]
         for suffix, share in SHARES.items():
             if encoder.refine not in (None, share):
                 continue
-            results = [_between(*pair, share) for pair in zip(plain, sharp, strict=True)]
+            pairs = zip(plain, sharp, strict=True)
+            results = [replace(result, margins=result.margins.lerp(other, share)) for result, other in pairs]
             classes = expected(results, self._tested.classes)
             ious = [estimate.iou for estimate in classes.values() if estimate.iou is not None]
             score = sum(ious) / max(1, len(ious))
@@ -339,14 +342,6 @@ def _mean(results: Sequence[Sequence[HeldOut]]) -> list[HeldOut]:
         replace(same[0], margins=torch.stack([result.margins.float() for result in same]).mean(dim=0))
         for same in zip(*results, strict=True)
     ]
-
-
-def _between(plain: HeldOut, sharp: HeldOut, share: float) -> HeldOut:
-    return replace(plain, margins=plain.margins.lerp(sharp.margins, share))
-
-
-def _refined(held: HeldOut) -> HeldOut:
-    return replace(held, margins=refined(held.margins, held.image.image.features))
 
 
 def log_odds(chance: float) -> float:

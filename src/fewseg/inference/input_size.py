@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 
 from fewseg.annotations.values import AnnotatedImage
-from fewseg.inference.model import Model, Tiles, Views
+from fewseg.inference.model import Model, Tiles
 from fewseg.inference.segmenter import Segmenter
 from fewseg.methods.base import MethodConfig
 
@@ -56,23 +57,8 @@ def _others(
     model: Model, candidate: tuple[str, MethodConfig], sizes: Sequence[tuple[int, int]]
 ) -> list[Model]:
     """Models of other input sizes, cheapest first, for the candidate that the usual size chose."""
-
-    def at(size: int, views: Views) -> Model:
-        return Model(
-            model.method,
-            model.config,
-            size,
-            views,
-            model.name,
-            precision=model.precision,
-            chooses=True,
-            refine=model.refine,
-            about=model.about,
-            candidate=candidate,
-        )
-
-    others = [at(round(_LARGER * model.size / 8) * 8 + 1, model.views)]
+    others = [replace(model, candidate=candidate, size=round(_LARGER * model.size / 8) * 8 + 1)]
     longer = median(max(size) for size in sizes)
     if longer >= _LARGE * model.size:
-        others.append(at(model.size, Tiles(side=round(longer / 2))))
+        others.append(replace(model, candidate=candidate, views=Tiles(side=round(longer / 2))))
     return others

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -214,6 +214,7 @@ class EncodedImage(_Image):
         return sum(maps.nbytes for maps in self.features.maps.values())
 
 
+@dataclass(eq=False, repr=False)
 class Model:
     """A method that is ready to be used, by any number of threads.
 
@@ -241,28 +242,27 @@ class Model:
         ValueError: the size is below 33 pixels, or the precision is unknown.
     """
 
-    def __init__(
-        self,
-        method: FewShotSegmenter,
-        config: MethodConfig,
-        size: int,
-        views: Views | None = None,
-        name: str = "",
-        extract: Extract | None = None,
-        precision: Precision = "fp32",
-        chooses: bool = False,
-        refine: float | None = None,
-        about: Checkpoint | None = None,
-        candidate: tuple[str, MethodConfig] | None = None,
-    ) -> None:
-        if precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
-        if size < 33:
-            raise ValueError(f"the input size must be 33 pixels or more, best of the form 8k + 1, got {size}")
-        self.method, self.config, self.size, self.views = method, config, size, views or Whole()
-        self.name = name or method_name(config)
-        self.extract, self.precision, self.chooses = extract or method.extract, precision, chooses
-        self.refine, self.about, self.candidate = refine, about, candidate
+    method: FewShotSegmenter
+    config: MethodConfig
+    size: int
+    views: Views = Whole()
+    name: str = ""
+    extract: Extract | None = None
+    precision: Precision = "fp32"
+    chooses: bool = False
+    refine: float | None = None
+    about: Checkpoint | None = None
+    candidate: tuple[str, MethodConfig] | None = None
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision must be 'fp32' or 'bf16', got {self.precision!r}")
+        if self.size < 33:
+            raise ValueError(
+                f"the input size must be 33 pixels or more, best of the form 8k + 1, got {self.size}"
+            )
+        self.name = self.name or method_name(self.config)
         self.digest = self._digest()
 
     @property
@@ -312,7 +312,8 @@ class Model:
         """
         views = torch.cat([image.views for image in images])
         with self._computing(), as_memory_error():
-            parts = [self.extract(part.to(self.device)) for part in views.split(_BATCH)]
+            extract = self.extract or self.method.extract
+            parts = [extract(part.to(self.device)) for part in views.split(_BATCH)]
             features = Features.stack(parts) if len(parts) > 1 else parts[0]
             if self.chooses or self.refine:
                 guide = (views * 255).round().to(self.device, torch.uint8)
@@ -407,14 +408,8 @@ def load_model(
             f"auto needs a recipe of a fitted head on all levels of its backbone, got {auto}: give "
             f"auto, or auto:RECIPE such as auto:{AUTO_RECIPE}"
         )
-    fusions = {method.fusion.kind: method.fusion, **{fusion.kind: fusion for fusion in method.fusions}}
-    if options.fusion is not None and options.fusion not in fusions:
-        kinds = ", ".join(fusion.kind for fusion in method.fusions)
-        raise ValueError(
-            f"{type(method).__name__} cannot use the fusion {options.fusion!r}: choose one of {kinds}"
-        )
-    if options.fusion not in (None, method.fusion.kind):
-        method.fusion = fusions[options.fusion]
+    if options.fusion is not None:
+        use_fusion(method, options.fusion)
     target = torch.device(device) if device is not None else best_device()
     method = method.to(target).to(memory_format=torch.channels_last)
     size = options.size or _usual_size(resolved)
@@ -433,6 +428,18 @@ def load_model(
         refine=refine,
         about=resolved.about,
     )
+
+
+def use_fusion(method: FewShotSegmenter, kind: str) -> None:
+    """Joins several supports by one of the fusions that a method has."""
+    if kind == method.fusion.kind:
+        return
+    fusions = {fusion.kind: fusion for fusion in method.fusions}
+    if kind not in fusions:
+        raise ValueError(
+            f"{type(method).__name__} cannot use the fusion {kind!r}: choose one of {', '.join(fusions)}"
+        )
+    method.fusion = fusions[kind]
 
 
 def _loaded(name: str, options: ModelOptions) -> tuple[Resolved, FewShotSegmenter]:

@@ -353,13 +353,4 @@ def on_onnx_runtime(model: Model, folder: Path | None = None, tolerance: float =
             f"{folder / EXTRACT} must not differ from {model.name} in torch by more than {tolerance:.2g} of "
             f"the largest value, got {error:.2g}: export it from this model, or use torch"
         )
-    return Model(
-        model.method,
-        model.config,
-        model.size,
-        model.views,
-        model.name,
-        extract,
-        chooses=model.chooses,
-        refine=model.refine,
-    )
+    return replace(model, extract=extract, precision="fp32")

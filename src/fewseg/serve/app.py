@@ -9,7 +9,6 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
@@ -187,6 +186,16 @@ Page = Annotated[PageState, Depends(_page)]
 Threshold = Annotated[float, Query(gt=0, lt=1)]
 
 
+async def _content(request: Request, page: Page) -> AsyncIterator[bytes]:
+    """The body of a request, which counts as held until the answer is made."""
+    bodies: Bodies = request.app.state.bodies
+    async with bodies.read(request, page.limits.upload_bytes) as content:
+        yield content
+
+
+Content = Annotated[bytes, Depends(_content)]
+
+
 def _image_json(image: PageImage) -> dict[str, Any]:
     height, width = image.size
     return {
@@ -243,11 +252,9 @@ def close_session(request: Request, x_fewseg_session: Annotated[str, Header()] =
 
 
 @router.post("/images", status_code=201)
-async def upload(request: Request, page: Page, name: str = "image") -> dict[str, Any]:
+def upload(page: Page, content: Content, name: str = "image") -> dict[str, Any]:
     """Adds an image: the body is the file."""
-    bodies: Bodies = request.app.state.bodies
-    async with bodies.read(request, page.limits.upload_bytes) as content:
-        return _image_json(await run_in_threadpool(page.add_image, name, content))
+    return _image_json(page.add_image(name, content))
 
 
 @router.get("/images/{id}/picture")
@@ -279,10 +286,10 @@ def labels(
 
 
 @router.put("/images/{id}/labels")
-async def settle(
+def settle(
     id: str,
-    request: Request,
     page: Page,
+    content: Content,
     role: Drawn = "accepted",
     again: bool = False,
     edit: int | None = None,
@@ -291,23 +298,18 @@ async def settle(
 
     Given the ``edit`` of the image that was drawn on, it is refused where the mask has changed since.
     """
-    bodies: Bodies = request.app.state.bodies
-    async with bodies.read(request, page.limits.upload_bytes) as content:
-        image = await run_in_threadpool(partial(page.set_mask, id, role, content, again=again, edit=edit))
+    image = page.set_mask(id, role, content, again=again, edit=edit)
     return {**_image_json(image), "version": page.version}
 
 
 @router.post("/images/{id}/complete")
-async def complete(id: str, request: Request, page: Page) -> Response:
+def complete(id: str, page: Page, content: Content) -> Response:
     """The mask of what is painted and guessed: a grey PNG, as the labels; nothing is settled.
 
     The body is a PNG of twice the image's height: class numbers (255 for unknown), and below them what each
     pixel is: 0 guessed, 1 painted, 1 + j in a box around a thing of class j.
     """
-    bodies: Bodies = request.app.state.bodies
-    async with bodies.read(request, page.limits.upload_bytes) as content:
-        mask = await run_in_threadpool(page.complete, id, content)
-    return Response(mask, media_type="image/png")
+    return Response(page.complete(id, content), media_type="image/png")
 
 
 @router.delete("/images/{id}/labels")
@@ -336,25 +338,19 @@ def advice(page: Page) -> dict[str, Any]:
 @router.post("/undo")
 def undo(page: Page) -> dict[str, Any]:
     """Takes the last change back."""
-    changed = page.undo()
-    return {**_page_json(page), "changed": changed}
+    return {"changed": page.undo(), **_page_json(page)}
 
 
 @router.post("/redo")
 def redo(page: Page) -> dict[str, Any]:
     """Makes a change that was undone again."""
-    changed = page.redo()
-    return {**_page_json(page), "changed": changed}
+    return {"changed": page.redo(), **_page_json(page)}
 
 
 @router.post("/masks")
-async def add_masks(
-    request: Request, page: Page, name: str = "masks", role: Drawn = "support"
-) -> dict[str, Any]:
+def add_masks(page: Page, content: Content, name: str = "masks", role: Drawn = "support") -> dict[str, Any]:
     """Imports masks: the body is a file of annotations, or a ZIP archive."""
-    bodies: Bodies = request.app.state.bodies
-    async with bodies.read(request, page.limits.upload_bytes) as content:
-        count, notes = await run_in_threadpool(import_masks, page, name, content, role)
+    count, notes = import_masks(page, name, content, role)
     return {**_page_json(page), "count": count, "notes": notes}
 
 

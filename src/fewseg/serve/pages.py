@@ -436,7 +436,8 @@ class PageState:
             self._undone.clear()
             self._apply(change)
 
-    def _apply(self, change: Change) -> None:
+    def _apply(self, change: Change) -> tuple[str, ...]:
+        """Makes a change, and returns the images that it is about."""
         for id, image in change.new.items():
             known = self._images.pop(id, None)
             if image is not None and known is not None:
@@ -453,6 +454,7 @@ class PageState:
         if not added or any(image and image.role == "support" for image in touched):
             self._supports_changed()
         self._save()
+        return tuple(change.new)
 
     def put_masks(self, masks: Mapping[str, bytes], classes: tuple[str, ...], role: Drawn) -> None:
         """Gives several images their masks (PNGs), and the page its classes, in one change."""
@@ -478,20 +480,16 @@ class PageState:
         with self._claim_largest(), self._lock:
             if not self._done:
                 raise RequestError(409, "there is nothing to undo")
-            change = self._done.pop()
-            self._undone.append(change)
-            self._apply(change.reverse)
-            return tuple(change.new)
+            self._undone.append(self._done.pop())
+            return self._apply(self._undone[-1].reverse)
 
     def redo(self) -> tuple[str, ...]:
         """Makes the last change that was undone again; returns the images that it was about."""
         with self._claim_largest(), self._lock:
             if not self._undone:
                 raise RequestError(409, "there is nothing to do again")
-            change = self._undone.pop()
-            self._done.append(change)
-            self._apply(change)
-            return tuple(change.new)
+            self._done.append(self._undone.pop())
+            return self._apply(self._done[-1])
 
     def _classes_but(self, number: int) -> tuple[str, ...]:
         names = self._classes
@@ -678,7 +676,7 @@ class PageState:
             settled = {image.id for image in self._images.values() if image.role != "open"}
             known = sorted(self._expected.items())
             return Advice(
-                next=tuple(id for id in summary.next_but(settled) if id in self._images),
+                next=tuple(id for id in summary.next(but=settled) if id in self._images),
                 expected=tuple(each for each in known if each[0] <= len(session.supports.images)),
             )
 

@@ -40,11 +40,11 @@ def test_good_runs_need_nothing(it):
 def test_the_least_certain_and_most_different_are_proposed_each_kind_once(it):
     scores, colours = [0.1, 0.1, 0.1, 0.1, 0.9], [BLUE, BLUE, GREEN, RED, GREEN]
     found = summary(it, scores, colours)
-    assert {own[0] for own in found.next[:2]} in ({"0", "2"}, {"1", "2"})
-    assert len(found.next) == 3
+    assert {own[0] for own in found.next()[:2]} in ({"0", "2"}, {"1", "2"})
+    assert len(found.next()) == 3
     assert found.lines[1:] == (
         "low: square; look at the masks before using them",
-        f"annotate next, the most different of the least certain: {', '.join(found.next)}",
+        f"annotate next, the most different of the least certain: {', '.join(found.next())}",
         "or try --model auto, which chooses the method by your examples",
     )
 
@@ -69,7 +69,7 @@ def test_looks_are_kept_of_the_least_certain_alone(it, monkeypatch):
     wanted = summary(it, scores, [RED, BLUE, GREEN, RED, GREEN, BLUE, RED])
     monkeypatch.setattr(advice, "_LOOKS", 3)
     found = summary(it, scores, [RED, BLUE, GREEN, RED, GREEN, BLUE, RED])
-    kept = {own.name for own in found._judged if own.look is not None}
+    kept = {own.name for own in found._by_name.values() if own.look is not None}
     assert kept == {"1.png", "3.png", "5.png"}
     assert set(found.next) == kept
     assert found.lines[0] == wanted.lines[0]

@@ -76,7 +76,7 @@ def test_the_card_states_method_classes_training_and_the_scores_of_this_checkpoi
         ({"schema": 9}, "schema 9, this version reads up to 1: update fewseg"),
         ({"size": "65"}, "no valid size"),
         ({"views": {"type": "Path"}}, "names the class 'Path'"),
-        ({"fusion": "vote"}, "Matcher has no fusion 'vote'"),
+        ({"fusion": "vote"}, "Matcher cannot use the fusion 'vote'"),
         ({"chooses": None, "name": 3}, "no valid name, chooses"),
         ("[" * 100_000, "cannot be read .it is nested too deeply"),
         ("[]", "no valid schema"),
