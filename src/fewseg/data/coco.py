@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
-import struct
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -201,105 +202,74 @@ def draw_labels(instances: Sequence[Instance], size: tuple[int, int]) -> Mask:
     return labels
 
 
-SHARD = 1024
-"""Images a file."""
-
-_MAGIC = b"fewseg-labels-1\n"
-_HEAD = struct.Struct("<16sI")
+SHARD = 256
+"""Label maps of a file: one of more takes longer to open, for each map that is read."""
 
 
 @dataclass(frozen=True)
 class LabelPack:
-    """Label maps on disk: files of a magic word, the number n of maps, n lengths, and n zlib streams."""
+    """Label maps on disk: NumPy archives of ``SHARD`` maps, named by their numbers."""
 
     folder: Path
-    places: tuple[tuple[int, int, int], ...]
-    """(file number, offset, bytes) of every map."""
     kept: dict[int, bytes] = field(default_factory=dict, repr=False)
-    """Files that could not be written, in memory."""
+    """Archives that could not be written, in memory."""
 
-    def read(self, number: int, size: tuple[int, int]) -> Mask:
+    def path(self, shard: int) -> Path:
+        """Returns the file of an archive."""
+        return self.folder / f"labels-{shard:04d}.npz"
+
+    def read(self, number: int) -> Mask:
         """Returns map ``number``, (H, W) uint8."""
-        shard, offset, length = self.places[number]
-        path = _shard_path(self.folder, shard)
+        shard = number // SHARD
         try:
-            if shard in self.kept:
-                data = self.kept[shard][offset : offset + length]
-            else:
-                with path.open("rb") as file:
-                    file.seek(offset)
-                    data = file.read(length)
-            pixels = zlib.decompress(data)
-            return np.frombuffer(bytearray(pixels), dtype=np.uint8).reshape(size)
-        except (OSError, zlib.error, ValueError) as error:
+            with np.load(io.BytesIO(self.kept[shard]) if shard in self.kept else self.path(shard)) as maps:
+                labels: Mask = maps[str(number)]
+                return labels
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(
-                f"the cached label maps {path} cannot be read ({error}): delete the folder {self.folder}, "
-                "and they are drawn again"
+                f"the cached label maps {self.path(shard)} cannot be read ({error}): delete the folder "
+                f"{self.folder}, and they are drawn again"
             ) from error
 
-
-def open_pack(folder: Path, count: int) -> LabelPack | None:
-    """Returns the pack of ``count`` maps in a folder, or None where a file is missing or damaged."""
-    places: list[tuple[int, int, int]] = []
-    for shard, start in enumerate(range(0, count, SHARD)):
-        of_shard = _places(_shard_path(folder, shard), shard, min(SHARD, count - start))
-        if of_shard is None:
-            return None
-        places += of_shard
-    return LabelPack(folder, tuple(places))
-
-
-def build_pack(
-    folder: Path, count: int, draw: Callable[[int], Mask], title: str, progress: bool = True
-) -> LabelPack:
-    """Draws ``count`` maps; complete files are kept, and without disk space maps stay in memory."""
-    in_memory: dict[int, bytes] = {}
-    shards = {f"{i}": range(s, min(s + SHARD, count)) for i, s in enumerate(range(0, count, SHARD))}
-
-    def make(key: str) -> Sequence[tuple[int, int, int]]:
-        path, numbers = _shard_path(folder, int(key)), shards[key]
-        if path.exists():
-            stored = _places(path, int(key), len(numbers))
-            if stored is not None:
-                return stored
-            log.warning("the cached label maps %s are damaged: drawing them again", path)
-        streams = [zlib.compress(np.ascontiguousarray(draw(n)).tobytes()) for n in numbers]
-        lengths = [len(stream) for stream in streams]
-        head = _HEAD.pack(_MAGIC, len(lengths)) + np.array(lengths, dtype="<u4").tobytes()
-        content = head + b"".join(streams)
+    def has(self, shard: int, count: int) -> bool:
+        """Whether an archive of a pack of ``count`` maps is there and not cut off."""
         try:
-            atomic_write_bytes(path, content)
-        except OSError as error:
-            log.warning("label maps stay in memory and are drawn again next time: %s", error)
-            in_memory[int(key)] = content
-        return _offsets(int(key), lengths)
+            with zipfile.ZipFile(self.path(shard)) as archive:
+                return archive.namelist() == [f"{n}.npy" for n in _numbers(shard, count)]
+        except (OSError, zipfile.BadZipFile):
+            return False
 
-    places = for_each(tuple(shards), make, title, progress=progress)
-    return LabelPack(folder, tuple(place for of_shard in places.values() for place in of_shard), in_memory)
+    def fill(self, count: int, draw: Callable[[int], Mask], title: str, progress: bool = True) -> None:
+        """Draws the archives of ``count`` maps that are not complete; what has no room on the disk is kept."""
+
+        def make(key: str) -> None:
+            shard = int(key)
+            if self.has(shard, count):
+                return
+            if self.path(shard).exists():
+                log.warning("the cached label maps %s are damaged: drawing them again", self.path(shard))
+            content = io.BytesIO()
+            with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+                for n in _numbers(shard, count):
+                    with archive.open(f"{n}.npy", "w") as file:
+                        np.save(file, draw(n))
+            try:
+                atomic_write_bytes(self.path(shard), content.getvalue())
+            except OSError as error:
+                log.warning("label maps stay in memory and are drawn again next time: %s", error)
+                self.kept[shard] = content.getvalue()
+
+        for_each([str(shard) for shard in _shards(count)], make, title, progress=progress)
 
 
-def _shard_path(folder: Path, shard: int) -> Path:
-    return folder / f"labels-{shard:04d}.bin"
+def _shards(count: int) -> range:
+    """The numbers of the archives of ``count`` maps."""
+    return range(-(-count // SHARD))
 
 
-def _offsets(shard: int, lengths: Sequence[int]) -> list[tuple[int, int, int]]:
-    first = _HEAD.size + 4 * len(lengths)
-    ends = np.cumsum([first, *lengths]).tolist()
-    return [(shard, offset, length) for offset, length in zip(ends[:-1], lengths, strict=True)]
-
-
-def _places(path: Path, shard: int, count: int) -> list[tuple[int, int, int]] | None:
-    """The places of a file's maps, or None where it is missing, foreign or cut off."""
-    try:
-        with path.open("rb") as file:
-            magic, stored = _HEAD.unpack(file.read(_HEAD.size))
-            lengths = np.frombuffer(file.read(4 * count), dtype="<u4").tolist()
-        complete = path.stat().st_size == _HEAD.size + 4 * count + sum(lengths)
-    except (OSError, struct.error, ValueError):
-        return None
-    if magic != _MAGIC or stored != count or len(lengths) != count or not complete:
-        return None
-    return _offsets(shard, lengths)
+def _numbers(shard: int, count: int) -> range:
+    """The numbers of the maps of an archive."""
+    return range(shard * SHARD, min((shard + 1) * SHARD, count))
 
 
 _SCHEMA = "fewseg-coco-1"
@@ -378,8 +348,7 @@ class CocoSource:
 
     def read_labels(self, id: str) -> Tensor:
         """Returns (H, W) uint8: 0, 1 .. 80, 255 (crowd)."""
-        number, image = known(self, self._images, id)
-        return torch.from_numpy(self._labels.read(number, image.size))
+        return torch.from_numpy(self._labels.read(known(self, self._images, id)[0]))
 
     def digest(self) -> str:
         """Returns a SHA-256 of the annotation file's content and the drawing rules.
@@ -433,16 +402,15 @@ def instance_source(
     cache = Path(cache_dir) if cache_dir is not None else cache_folder() / "coco"
     key = _known_digest(path, cache)
     folder = cache / f"{key[:32]}-{RENDERING}"
-    annotations = _load(folder / "images.json")
-    labels = open_pack(folder, len(annotations.images)) if annotations else None
-    if annotations is None or labels is None:
+    annotations, labels = _load(folder / "images.json"), LabelPack(folder)
+    count = len(annotations.images) if annotations else 0
+    if annotations is None or not all(labels.has(shard, count) for shard in _shards(count)):
         annotations = read = read_annotations(path)
 
         def draw(number: int) -> Mask:
             return draw_labels(read.instances[number], read.images[number].size)
 
-        title = f"drawing label maps of {name}"
-        labels = build_pack(folder, len(annotations.images), draw, title, progress=progress)
+        labels.fill(len(annotations.images), draw, f"drawing label maps of {name}", progress)
         images = [asdict(image) for image in annotations.images]
         facts = {"images": images, "listed": annotations.listed, "tolerated": dict(annotations.tolerated)}
         _write(folder / "images.json", json.dumps({"schema": _SCHEMA} | facts))

@@ -44,7 +44,7 @@ from fewseg.ops.progress import progress_bar
 from fewseg.recipes.recipe import Evaluation, Recipe
 from fewseg.recipes.resolve import build_method
 from fewseg.recipes.variants import MATCHER, PFENET, SCL_PFENET, Variant
-from fewseg.reports.numbers import Estimate
+from fewseg.reports.numbers import Estimate, estimate_of
 
 logger = logging.getLogger(__name__)
 
@@ -286,9 +286,7 @@ def _differences(
         ("SCL over PFENet, 1 shot", "pfenet-1shot-mean", "scl-1shot-average"),
         (f"SCL, {shots} shots, cross-guided over average", f"{several}-average", f"{several}-cross-guided"),
     ):
-        paired = paired_difference(counts[f"demo_{a}"], counts[f"demo_{b}"], classes)
-        low, high = paired.interval.low, paired.interval.high
-        differences[label] = Estimate(value=paired.difference, low=low, high=high)
+        differences[label] = estimate_of(paired_difference(counts[f"demo_{a}"], counts[f"demo_{b}"], classes))
     return differences
 
 

@@ -73,8 +73,8 @@ def label_on_ray(options: LabelOptions) -> RunReport:
     segmenter, expected = segmenter_of(options)
     record = _record(out)
     if segmenter.value_range is None:
-        some = evenly(list(images.values()))
-        segmenter.learn_range(list(map(_readable, some)), range_before(record))
+        some = [_known(*place) for place in evenly(list(images.values()))]  # labelling reports what is absent
+        segmenter.learn_range([content for content in some if content], range_before(record))
     session = segmenter.session()
     options = replace(options, run=replace(options.run, formats=options.ray_format))
     common = run_facts(session, segmenter.value_range, options.run)
@@ -247,20 +247,17 @@ def _content(name: str, place: str, path: str) -> bytes:
     return content
 
 
-def _readable(place: Place) -> bytes:
-    """The bytes of an image file; none where it cannot be read, which is reported when it is labelled."""
+def _known(place: str, path: str) -> bytes | None:
+    """The bytes of a file, where there is one."""
     try:
-        return read_bytes(*place, _MOST_BYTES)
+        return read_bytes(place, path, _MOST_BYTES)
     except FileNotFoundError:
-        return b""
+        return None
 
 
 def _record(out: str) -> bytes | None:
     """The file of a run, where there is one."""
-    try:
-        return read_bytes(out, f"{opened(out)[1]}/{RUN_FILE}", _MOST_BYTES)
-    except FileNotFoundError:
-        return None
+    return _known(out, f"{opened(out)[1]}/{RUN_FILE}")
 
 
 @contextmanager

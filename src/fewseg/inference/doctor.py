@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -49,23 +49,12 @@ def run(options: DoctorOptions, console: Console) -> int:
 
 def findings() -> Iterator[Finding]:
     """The results of all checks; an error of a check is a finding too."""
-    for name, check in (
-        ("versions", _versions),
-        ("hardware", _hardware),
-        ("extras", _extras),
-        ("cache", _cache),
-        ("weights", _weights),
-    ):
-        yield from _guarded(name, check)
-
-
-def _guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    try:
-        yield from check()
-    except (OSError, RuntimeError, ImportError, ValueError) as error:
-        yield Finding(
-            name, f"cannot be found out ({error})", "install fewseg again: pip install fewseg", True
-        )
+    for check in (_versions, _hardware, _extras, _cache, _weights):
+        try:
+            yield from check()
+        except (OSError, RuntimeError, ImportError, ValueError) as error:
+            name, advice = check.__name__.lstrip("_"), "install fewseg again: pip install fewseg"
+            yield Finding(name, f"cannot be found out ({error})", advice, True)
 
 
 def _versions() -> Iterator[Finding]:

@@ -163,7 +163,7 @@ def cache_of(root):
 
 
 @pytest.mark.parametrize("damage", [b"", b"foreign", None])
-@pytest.mark.parametrize("file", ["images.json", "labels-0000.bin"])
+@pytest.mark.parametrize("file", ["images.json", "labels-0000.npz"])
 def test_a_damaged_cache_is_made_again(root, file, damage):
     folder = cache_of(root)
     wanted = coco_source(root, "val", progress=False).read_labels("COCO_val2014_000000000009")
@@ -178,7 +178,7 @@ def test_a_damaged_cache_is_made_again(root, file, damage):
 def test_a_map_that_rots_while_in_use_is_an_error_with_what_to_delete(root):
     folder = cache_of(root)
     source = coco_source(root, "val", progress=False)
-    file = folder / "labels-0000.bin"
+    file = folder / "labels-0000.npz"
     data = bytearray(file.read_bytes())
     data[-5:] = b"\x00\x01\x02\x03\x04"
     file.write_bytes(data)
@@ -192,9 +192,9 @@ def test_a_killed_run_keeps_the_files_that_are_whole(root, monkeypatch):
     draw = coco_module.draw_labels
     monkeypatch.setattr(coco_module, "draw_labels", lambda *a: drawn.append(1) or draw(*a))
     folder = cache_of(root)
-    assert (len(drawn), len(list(folder.glob("labels-*.bin")))) == (3, 3)
+    assert (len(drawn), len(list(folder.glob("labels-*.npz")))) == (3, 3)
     (folder / "images.json").unlink()
-    (folder / "labels-0001.bin").unlink()
+    (folder / "labels-0001.npz").unlink()
     source = coco_source(root, "val", progress=False)
     assert len(drawn) == 4
     assert source.read_labels(source.ids[1])[0, 0] == 1

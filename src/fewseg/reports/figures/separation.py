@@ -57,17 +57,11 @@ def distances(points: npt.ArrayLike, metric: PointMetric) -> Floats:
     "cosine" is 1 - cos, in [0, 2]; "fidelity" 1 - cos^2, in [0, 1] (SRPNet, Ding et al. 2022, Eq. 5-6, turned
     into a distance); "euclidean" the length of the difference. A zero vector is orthogonal to all others.
     """
-    values = np.asarray(points, dtype=np.float64)
-    if metric == "euclidean":
-        squares = np.square(values).sum(axis=1)
-        result = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * values @ values.T, 0.0))
-    else:
-        lengths = np.linalg.norm(values, axis=1, keepdims=True)
-        unit = np.divide(values, lengths, out=np.zeros_like(values), where=lengths > 0)
-        cosine = np.clip(unit @ unit.T, -1.0, 1.0)
-        result = 1.0 - (np.square(cosine) if metric == "fidelity" else cosine)
-    np.fill_diagonal(result, 0.0)
-    return np.asarray(result, dtype=np.float64)
+    from sklearn.metrics import pairwise_distances
+
+    of_cosine = "cosine" if metric == "fidelity" else metric
+    apart: Floats = pairwise_distances(np.asarray(points, dtype=np.float64), metric=of_cosine)
+    return 1.0 - np.square(1.0 - apart) if metric == "fidelity" else apart
 
 
 def silhouette(apart: Floats, labels: Ints) -> float:
